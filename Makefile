@@ -1,0 +1,191 @@
+# ropebits: one Makefile. Everything that is made lands under $(BUILD).
+#
+# A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
+# ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/programs/*.sh drive the programs.
+#
+# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 CUDA_ARCH BUILD PREFIX DESTDIR V=1
+
+VERSION := 0.1.0
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+NVCC    ?= nvcc
+CFLAGS  ?= -O3 -g
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CUDA    ?= $(if $(shell command -v $(NVCC) 2>/dev/null),1,0)
+
+ifeq ($(V),1)
+Q :=
+else
+Q := @
+endif
+
+# ---- what must be installed --------------------------------------------------------------------------------------------------
+LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto
+TEST_LIBRARIES := cmocka
+DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-dev libopenblas-dev liblapacke-dev libpcre2-dev \
+                libutf8proc-dev libssl-dev libcmocka-dev
+
+# The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
+NO_BUILD_GOALS := help clean packages demo check bench check-asan bench-baseline
+ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
+MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
+ifneq ($(strip $(MISSING)),)
+$(error missing libraries (pkg-config names): $(MISSING). On Debian or Ubuntu `make packages` installs them: $(DEB_PACKAGES))
+endif
+LIB_CFLAGS  := $(shell pkg-config --cflags $(LIBRARIES))
+LIB_LDLIBS  := $(shell pkg-config --libs $(LIBRARIES)) -lm -ldl
+TEST_LDLIBS := $(shell pkg-config --libs $(TEST_LIBRARIES) 2>/dev/null)
+endif
+
+RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -Wall -Wextra -Wshadow -Wconversion \
+             -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
+RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,-rpath,'$$ORIGIN/../lib'
+
+# ---- rooms -------------------------------------------------------------------------------------------------------------------
+# In link order: each room uses those behind it (docs/architecture.md).
+ROOMS     := run evaluate export profile calibrate allocate kernels model core
+PLUGIN_SRC := core/hdf5_zstd_plugin.c
+PLAN_LIB_SRC := export/ropebits_plan.c
+
+room_sources = $(filter-out %_main.c $(PLUGIN_SRC),$(wildcard $(1)/*.c))
+objects      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+ROOM_LIBS    := $(foreach r,$(ROOMS),$(if $(call room_sources,$(r)),$(BUILD)/lib/librb_$(r).a))
+link_rooms   = -Wl,--start-group $(1) -Wl,--end-group
+
+MAINS     := $(foreach r,$(ROOMS),$(wildcard $(r)/*_main.c))
+program_of = $(BUILD)/bin/$(if $(filter ropebits_main,$(notdir $(basename $(1)))),ropebits,ropebits-$(patsubst %_main,%,$(notdir $(basename $(1)))))
+PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
+
+PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
+PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
+
+.DEFAULT_GOAL := all
+.PHONY: all programs demo demo-run check check-run check-asan bench bench-run bundle install clean help packages test-programs baseline
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+## all: build every program and library
+all: programs $(PLUGIN) $(PLAN_LIBS)
+programs: $(PROGRAMS)
+
+# The commit is for --version only; results record VERSION alone, so that equal input gives equal bytes.
+$(BUILD)/gen/version.h: FORCE
+	@mkdir -p $(@D)
+	@printf '#define RB_VERSION "%s"\n#define RB_COMMIT "%s"\n' '$(VERSION)' "$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" >$@.tmp
+	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+.PHONY: FORCE
+$(BUILD)/obj/core/program.o: $(BUILD)/gen/version.h
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) $(RB_CFLAGS) $(CFLAGS) -c -o $@ $<
+
+define room_rule
+$(BUILD)/lib/librb_$(1).a: $(call objects,$(call room_sources,$(1)))
+	@mkdir -p $$(@D)
+	@echo "  AR   $$@"
+	$(Q)rm -f $$@ && ar rcsD $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
+
+define program_rule
+$(call program_of,$(1)): $(call objects,$(1)) $(ROOM_LIBS)
+	@mkdir -p $$(@D)
+	@echo "  LD   $$@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $$@ $$< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+endef
+$(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
+
+$(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs hdf5 libzstd 2>/dev/null)
+
+$(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && ar rcsD $@ $^
+$(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,libropebits_plan.so.1 $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+
+# ---- tests -------------------------------------------------------------------------------------------------------------------
+TEST_SRC  := $(wildcard tests/*/test_*.c)
+TEST_BINS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
+test_rooms = $(if $(filter $(1),core),core,$(if $(filter $(1),model),model core,$(if $(filter $(1),kernels),kernels core,$(ROOMS))))
+test_libs  = $(filter $(foreach r,$(call test_rooms,$(1)),$(BUILD)/lib/librb_$(r).a),$(ROOM_LIBS))
+
+define test_rule
+$(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(call test_libs,$(1))
+	@mkdir -p $$(@D)
+	@echo "  LD   $$@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $$@ $$< $(call link_rooms,$(call test_libs,$(1))) $(TEST_LDLIBS) $(LIB_LDLIBS)
+endef
+$(foreach r,$(ROOMS),$(eval $(call test_rule,$(r))))
+
+test-programs: all $(TEST_BINS)
+
+## check: install what is missing, then every test that can run here, the sanitizer build included
+check: packages
+	$(Q)$(MAKE) --no-print-directory check-run
+
+check-run: test-programs
+	$(Q)tests/run_all.sh $(BUILD)
+
+## check-asan: the unit and program tests under AddressSanitizer and UBSan
+check-asan: packages
+	$(Q)$(MAKE) --no-print-directory test-programs BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+	$(Q)tests/run_all.sh --sanitized $(BUILD)/asan
+
+# ---- what a user runs ----------------------------------------------------------------------------------------------------------
+## packages: install the Debian packages the build needs (root or sudo); names them elsewhere
+packages:
+	@configs/install-packages.sh "$(LIBRARIES) $(TEST_LIBRARIES)" "$(DEB_PACKAGES)"
+
+## demo: the whole pipeline on the bundled model, from a fresh machine
+demo: packages
+	$(Q)$(MAKE) --no-print-directory demo-run
+
+demo-run: all
+	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
+
+## baseline: refresh the demo summary that CI compares against
+baseline: all
+	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
+	cp $(BUILD)/demo/summary.json tests/fixtures/demo-baseline.json
+
+## bench: time the stages; results as a table and JSON under $(BUILD)/bench
+bench: packages
+	$(Q)$(MAKE) --no-print-directory bench-run
+bench-run: all
+	$(Q)bench/bench.sh $(BUILD)
+
+## bundle: a relocatable folder with every shared library, for hosts without them
+bundle: all
+	$(Q)configs/make-bundle.sh $(BUILD) bundle
+
+## install: programs, plan library, header, pkg-config file, HDF5 plugin under $(DESTDIR)$(PREFIX)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin $(DESTDIR)$(PREFIX)/include
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 export/ropebits_plan.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(BUILD)/lib/libropebits_plan.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/lib/libropebits_plan.so $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so.1
+	ln -sf libropebits_plan.so.1 $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so
+	install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' export/ropebits_plan.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ropebits_plan.pc
+
+## clean: remove everything that was made
+clean:
+	rm -rf $(BUILD) bundle
+
+## help: this list
+help:
+	@grep -hE '^## [a-z-]+:' $(MAKEFILE_LIST) | sed -e 's/^## //' | awk -F': ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,39 @@
+/* Who gets how many bits: from the energies of a head's blocks to its plan. Library of the `allocate` stage; `profile` uses it to score methods.
+ *
+ * uniform    every block avg_bits (a whole number), one group of all dims.
+ * block-gtq  arXiv 2606.24033: start at min_bits; then floor(n_blocks * avg_bits) - sum further bits, one at a time, each to the block with the
+ *            largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width form a group. */
+#ifndef RB_ALLOCATE_ALLOCATOR_H
+#define RB_ALLOCATE_ALLOCATOR_H
+
+#include <stdbool.h>
+
+#include "kernels/bit_plan.h"
+
+typedef enum allocation_method { METHOD_UNIFORM, METHOD_BLOCK_GTQ, METHOD_N } allocation_method;
+const char *allocation_method_name(allocation_method method);
+bool allocation_method_from_name(const char *name, allocation_method *method);
+extern const char *const allocation_method_names[];     /* NULL-terminated, for option tables */
+
+enum { ALLOCATE_MIN_BITS = 1, ALLOCATE_MAX_BITS = 8 };
+
+/* What an allocator may know about a head. */
+typedef struct head_energy {
+    int n_blocks;
+    const double *q_energy, *k_energy;      /* [n_blocks] */
+} head_energy;
+
+/* energy[i] = (q_energy[i] + k_energy[i]) / 2 */
+void head_energy_mean(const head_energy *energy, double *out);
+
+/* bits [n_blocks]. avg_bits in [1, 8]. */
+rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err);
+
+/* Sets the head's groups. RB_EINVAL: uniform with a fractional budget, a budget outside 1..8. */
+rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err);
+
+/* A whole plan: energies [n_layers][n_kv_heads][n_blocks]. The plan's value width is value_width. */
+rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
+                        int value_width, const double *q_energy, const double *k_energy, rb_error *err);
+
+#endif

@@ -1,0 +1,18 @@
+/* plan.json, for people and CI: reader and writer. Fields: docs/plan-json.md. */
+#ifndef RB_ALLOCATE_PLAN_JSON_H
+#define RB_ALLOCATE_PLAN_JSON_H
+
+#include <cjson/cJSON.h>
+
+#include "kernels/bit_plan.h"
+
+#define PLAN_SCHEMA "ropebits-plan"
+enum { PLAN_JSON_VERSION = 1 };
+
+rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err);
+rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err);
+
+rb_status plan_json_write(const bit_plan *plan, const char *path, rb_error *err);       /* atomic */
+rb_status plan_json_read(bit_plan **out, const char *path, rb_error *err);              /* checks everything bit_plan_check checks, and the stated cost */
+
+#endif

@@ -1,0 +1,29 @@
+/* Files that are complete or absent: write NAME.tmp, fsync, rename. A full disk or a killed run leaves nothing under a final name. */
+#ifndef RB_CORE_ATOMIC_FILE_H
+#define RB_CORE_ATOMIC_FILE_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "core/status.h"
+
+/* "NAME.tmp" beside the final file, freed by free(). A stale one is removed. Fails with RB_EIO when the folder does not exist. */
+rb_status rb_atomic_begin(char **tmp_path, const char *path, rb_error *err);
+/* fsync(tmp), rename to path, fsync(folder). On failure tmp is removed. */
+rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err);
+/* Removes tmp; accepts NULL. */
+void rb_atomic_discard(const char *tmp_path);
+
+/* All of it for bytes in memory. */
+rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes, rb_error *err);
+
+/* The whole file in memory, NUL added behind it; freed by free(). Fails on more than max_bytes. */
+rb_status rb_read_file(char **out, size_t *size_bytes, const char *path, size_t max_bytes, rb_error *err);
+
+/* mkdir -p. */
+rb_status rb_make_folder(const char *path, rb_error *err);
+
+/* "folder/name", freed by free(). */
+rb_status rb_join_path(char **out, const char *folder, const char *name, rb_error *err);
+
+#endif

@@ -1,0 +1,78 @@
+/* The bit plan as data: for every (layer, kv head) which blocks share a group, and each group's width, rotation and codebook. It is what the
+ * quantizer executes, what allocators make, what plan.json and plan.rbp store, so it lives here, below all of them.
+ *
+ * True bits: a plan costs what it stores. Per head: sum over groups of width * dims, plus 16 for each group's fp16 norm, plus padding to a
+ * whole byte, divided by head_dim. */
+#ifndef RB_KERNELS_BIT_PLAN_H
+#define RB_KERNELS_BIT_PLAN_H
+
+#include "core/model_facts.h"
+#include "kernels/codebook.h"
+#include "kernels/rotation.h"
+
+enum { PLAN_MIN_WIDTH = 1, PLAN_MAX_WIDTH = 8, PLAN_NORM_BITS = 16, PLAN_FP16_WIDTH = 16 };
+
+/* Order of dims inside a group: `block` is dims of block b0, dims of b1, ... (Block-GTQ); `natural` is ascending dims (uniform, values). */
+typedef enum group_order { GROUP_ORDER_BLOCK, GROUP_ORDER_NATURAL } group_order;
+const char *group_order_name(group_order order);                    /* "block", "natural" */
+
+typedef struct plan_group {
+    int width;              /* 1..8 bits a code */
+    int n_blocks;
+    int *blocks;            /* [n_blocks], ascending, owned */
+    group_order order;
+    rotation_spec rotation; /* dims = 2 * n_blocks */
+    codebook_kind codebook;
+} plan_group;
+
+typedef struct plan_head {
+    int n_groups;
+    plan_group *groups;     /* owned; every block of the head is in exactly one */
+} plan_head;
+
+typedef struct bit_plan {
+    model_facts model;
+    text_facts calibration;     /* what the plan was calibrated on */
+    char method[32];            /* "uniform", "block-gtq" */
+    double avg_bits;            /* nominal budget of the keys */
+    int value_width;            /* 1..8, or PLAN_FP16_WIDTH: values are not quantized. Values are one group of all dims in natural order,
+                                   haar, seed 1000 + kv_head, codebook value_codebook */
+    codebook_kind value_codebook;
+    plan_head *heads;           /* [n_layers][n_kv_heads], owned */
+} bit_plan;
+
+/* What a plan costs. Bits are per dim, averages over all heads. */
+typedef struct plan_cost {
+    double key_nominal_bits;    /* codes only */
+    double key_true_bits;       /* codes, norms, padding */
+    double value_true_bits;
+    double bytes_per_token;     /* all layers and heads, keys and values */
+    double fp16_bytes_per_token;
+    double compression;         /* fp16_bytes_per_token / bytes_per_token */
+} plan_cost;
+
+rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *err);     /* heads empty (no groups) */
+void bit_plan_free(bit_plan *plan);
+plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head);
+
+/* Replaces the head's groups by: blocks of equal width form a group, ascending width, haar with seed 42 + width, block order. bits [n_blocks]. */
+rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n_blocks, codebook_kind codebook, rb_error *err);
+/* One group of all dims in natural order, haar with this seed (42 for uniform keys, 1000 + kv_head for values). */
+rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64_t seed, codebook_kind codebook, rb_error *err);
+void plan_head_clear(plan_head *head);
+/* The value codec of a kv head as a head of its own (to be cleared by the caller). */
+rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out, rb_error *err);
+
+/* Width of every block, [n_blocks]. */
+void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks);
+/* Dims of a group in coding order, [2 * n_blocks of the group]. */
+void plan_group_dims(const plan_group *group, const model_facts *model, int *dims);
+/* Bits per dim of one head. */
+double plan_head_true_bits(const plan_head *head, int head_dim);
+double plan_head_nominal_bits(const plan_head *head, int head_dim);
+plan_cost bit_plan_cost(const bit_plan *plan);
+
+/* Every block in exactly one group, widths in range, dims match, ...: for plans that come from a file. `where` starts the message. */
+rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err);
+
+#endif

@@ -1,0 +1,21 @@
+/* Causal attention of one layer, tile by tile (no T x T matrix): softmax(scale * q k^T) v with grouped query heads. */
+#ifndef RB_MODEL_ATTENTION_H
+#define RB_MODEL_ATTENTION_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef struct attention_shape {
+    int n_q_heads, n_kv_heads, head_dim;
+    int64_t n_tokens;                   /* rows of q, k, v */
+    const int64_t *sequence_start;      /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
+    int64_t n_sequences;
+    int sliding_window;                 /* 0: none; else the last `sliding_window` keys, itself included */
+    float scale;
+} attention_shape;
+
+/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads * head_dim]. */
+rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err);
+
+#endif

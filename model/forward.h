@@ -1,0 +1,40 @@
+/* The forward pass of a decoder on the CPU, streamed layer by layer over all tokens: memory is one layer's weights in f32 plus the
+ * activations, whatever the depth. OpenMP over fixed tiles, OpenBLAS one thread a call: same bytes for any thread count.
+ *
+ * Per layer: RMSNorm, q/k/v projections (bias, q/k norm where the model has them), on_qkv (calibrate captures, evaluate may replace k and v),
+ * RoPE, on_rotated, causal attention per sequence, o_proj, RMSNorm, SwiGLU MLP. The work of the last layer after on_qkv/on_rotated is skipped
+ * unless on_logits is set. RoPE angles are rounded to f32 as transformers does: float(position) * float(inv_freq). */
+#ifndef RB_MODEL_FORWARD_H
+#define RB_MODEL_FORWARD_H
+
+#include "model/checkpoint.h"
+
+/* Sequences laid end to end; positions start at 0 in each. */
+typedef struct token_batch {
+    const int32_t *tokens;          /* [n_tokens] */
+    int64_t n_tokens;
+    const int64_t *sequence_start;  /* [n_sequences + 1], ascending, first 0, last n_tokens */
+    int64_t n_sequences;
+} token_batch;
+
+/* One layer's heads, f32: q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim]. */
+typedef struct layer_heads {
+    int layer;
+    int64_t n_tokens;
+    float *q, *k, *v;
+} layer_heads;
+
+typedef struct forward_hooks {
+    void *user;
+    rb_status (*on_qkv)(void *user, layer_heads *heads, rb_error *err);             /* entering RoPE; may change k and v in place; may be NULL */
+    rb_status (*on_rotated)(void *user, const layer_heads *heads, rb_error *err);   /* q and k leaving RoPE; may be NULL */
+    rb_status (*on_logits)(void *user, int64_t first_token, int64_t n, const float *logits, rb_error *err);     /* [n][vocab_size]; may be NULL */
+    void (*on_layer_done)(void *user, int layer);                                   /* progress; may be NULL */
+} forward_hooks;
+
+rb_status forward_run(const checkpoint *checkpoint, const token_batch *batch, const forward_hooks *hooks, rb_error *err);
+
+/* Bytes forward_run will hold at its peak for this model and batch: weights of a layer, activations, scratch of n_threads. */
+int64_t forward_memory_bytes(const model_config *config, const token_batch *batch, int n_threads);
+
+#endif

@@ -1,0 +1,11 @@
+/* y = x W^T + bias on fixed tiles: the tile grid depends on the shape alone, each tile is one single-threaded sgemm. */
+#ifndef RB_MODEL_LINEAR_H
+#define RB_MODEL_LINEAR_H
+
+#include <stdint.h>
+
+/* x [n][n_in] row stride x_stride, weight [n_out][n_in], bias [n_out] or NULL, y [n][n_out] row stride y_stride; accumulate: y += instead of y =. */
+void linear_forward(const float *x, int64_t x_stride, const float *weight, const float *bias, float *y, int64_t y_stride, int64_t n, int64_t n_in,
+                    int64_t n_out, int accumulate);
+
+#endif

@@ -1,0 +1,53 @@
+/* safetensors: memory-mapped reader that checks every rule of the format, and a writer.
+ * Format: 8 bytes little-endian header length N, N bytes of JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...,
+ * "__metadata__": {string: string}}, then the data. https://github.com/huggingface/safetensors
+ *
+ * Checked before any tensor is handed out: file at least 8 bytes, header length within the file and at most 100 MB, JSON object starting with '{',
+ * no duplicate names, known dtype, non-negative shape, shape x dtype = bytes (overflow-safe), tensors cover the data exactly: sorted
+ * by begin, contiguous, no overlap, no hole, the last ends where the file does. */
+#ifndef RB_MODEL_SAFETENSORS_H
+#define RB_MODEL_SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/status.h"
+
+enum { SAFETENSORS_MAX_RANK = 8 };
+
+typedef enum tensor_dtype {
+    TENSOR_BOOL, TENSOR_U8, TENSOR_I8, TENSOR_F8_E4M3, TENSOR_F8_E5M2, TENSOR_U16, TENSOR_I16, TENSOR_F16, TENSOR_BF16,
+    TENSOR_U32, TENSOR_I32, TENSOR_F32, TENSOR_U64, TENSOR_I64, TENSOR_F64
+} tensor_dtype;
+
+const char *tensor_dtype_name(tensor_dtype dtype);      /* "BF16" */
+size_t tensor_dtype_size(tensor_dtype dtype);           /* bytes */
+
+typedef struct safetensor {
+    const char *name;
+    tensor_dtype dtype;
+    int rank;
+    int64_t shape[SAFETENSORS_MAX_RANK];
+    const void *data;       /* inside the mapping, aligned as the file has it (unaligned is legal) */
+    size_t size_bytes;
+} safetensor;
+
+typedef struct safetensors_file safetensors_file;
+
+rb_status safetensors_open(safetensors_file **out, const char *path, rb_error *err);
+void safetensors_close(safetensors_file *file);
+int64_t safetensors_count(const safetensors_file *file);
+const safetensor *safetensors_at(const safetensors_file *file, int64_t index);              /* in file order */
+const safetensor *safetensors_find(const safetensors_file *file, const char *name);         /* NULL when absent; hashed or binary search */
+const char *safetensors_metadata(const safetensors_file *file, const char *key);            /* NULL when absent */
+/* Tells the kernel that these pages will not be needed again soon: keeps resident memory at one layer. */
+void safetensors_release(const safetensors_file *file, const safetensor *tensor);
+
+/* F32, F16 or BF16 elements [first, first + count) as float. Fails with RB_EUNSUPPORTED on another dtype. */
+rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
+
+/* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces to 8 bytes. */
+rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
+                            const char *const *metadata_values, int64_t n_metadata, rb_error *err);
+
+#endif

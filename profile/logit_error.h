@@ -1,0 +1,21 @@
+/* Logit MAE by the matrix-product form (design.md, section 2).
+ *
+ * error(D) = q . R_D e = sum_i Re(z_i exp(j D w_i)), z_i = conj(q_i) e_i, e = k - k^: per tile of tokens [tokens x 2n] times [2n x 50]. */
+#ifndef RB_PROFILE_LOGIT_ERROR_H
+#define RB_PROFILE_LOGIT_ERROR_H
+
+#include "core/model_facts.h"
+
+enum { LOGIT_ERROR_N_OFFSETS = 50, LOGIT_ERROR_MAX_OFFSET = 1024 };
+
+/* cos and sin of D w_i, shared by all heads. */
+typedef struct offset_table offset_table;
+rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
+void offset_table_free(offset_table *table);
+
+/* Mean of |error| over the G query heads, tokens and offsets. q [n_q][n_tokens][head_dim] (the query heads of one KV head), k and k_hat
+ * [n_tokens][head_dim], as they enter RoPE. Single-threaded: callers run heads in parallel. */
+rb_status logit_mae(double *out, const offset_table *table, const model_facts *model, const float *q, int n_q, const float *k, const float *k_hat,
+                    int64_t n_tokens, rb_error *err);
+
+#endif

@@ -9,21 +9,21 @@
 typedef struct checkpoint checkpoint;
 
 rb_status checkpoint_open(checkpoint **out, const char *folder, rb_error *err);
-void checkpoint_close(checkpoint *checkpoint);
-const model_config *checkpoint_config(const checkpoint *checkpoint);
-const char *checkpoint_folder(const checkpoint *checkpoint);
+void checkpoint_close(checkpoint *ckpt);
+const model_config *checkpoint_config(const checkpoint *ckpt);
+const char *checkpoint_folder(const checkpoint *ckpt);
 
 /* A tensor by its full name, with the shape it must have: rank dims. Fails naming tensor, shape found and shape expected. */
-rb_status checkpoint_tensor(const checkpoint *checkpoint, const char *name, int rank, const int64_t *shape, const safetensor **out, rb_error *err);
-bool checkpoint_has(const checkpoint *checkpoint, const char *name);
+rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, const safetensor **out, rb_error *err);
+bool checkpoint_has(const checkpoint *ckpt, const char *name);
 /* The whole tensor as f32 into out (caller's, product of shape), then its pages are released. Large tensors convert in parallel. */
-rb_status checkpoint_load(const checkpoint *checkpoint, const char *name, int rank, const int64_t *shape, float *out, rb_error *err);
+rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out, rb_error *err);
 
 /* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype, without reading data. */
-rb_status checkpoint_check(const checkpoint *checkpoint, rb_error *err);
+rb_status checkpoint_check(const checkpoint *ckpt, rb_error *err);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */
-int64_t checkpoint_weight_bytes(const checkpoint *checkpoint);
-rb_status checkpoint_weights_sha256(const checkpoint *checkpoint, char hex[RB_SHA256_HEX], rb_error *err);
+int64_t checkpoint_weight_bytes(const checkpoint *ckpt);
+rb_status checkpoint_weights_sha256(const checkpoint *ckpt, char hex[RB_SHA256_HEX], rb_error *err);
 
 #endif

@@ -4,10 +4,12 @@
  *
  * Checked before any tensor is handed out: file at least 8 bytes, header length within the file and at most 100 MB, JSON object starting with '{',
  * no duplicate names, known dtype, non-negative shape, shape x dtype = bytes (overflow-safe), tensors cover the data exactly: sorted
- * by begin, contiguous, no overlap, no hole, the last ends where the file does. */
+ * by begin, contiguous, no overlap, no hole, the last ends where the file does. Empty tensors (a 0 in the shape) are legal.
+ * The mapping shows the file as it is: a file that another process cuts while it is mapped ends this one with SIGBUS. */
 #ifndef RB_MODEL_SAFETENSORS_H
 #define RB_MODEL_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +24,10 @@ typedef enum tensor_dtype {
 
 const char *tensor_dtype_name(tensor_dtype dtype);      /* "BF16" */
 size_t tensor_dtype_size(tensor_dtype dtype);           /* bytes */
+bool tensor_dtype_find(const char *name, tensor_dtype *dtype);      /* false: not a dtype of this list */
+bool tensor_dtype_is_float(tensor_dtype dtype);         /* F32, F16 or BF16: what safetensor_to_f32 reads */
+/* Bytes of rank dims of dtype; false when a dim is negative or the product overflows. */
+bool tensor_shape_bytes(tensor_dtype dtype, int rank, const int64_t *shape, size_t *size_bytes);
 
 typedef struct safetensor {
     const char *name;
@@ -43,10 +49,11 @@ const char *safetensors_metadata(const safetensors_file *file, const char *key);
 /* Tells the kernel that these pages will not be needed again soon: keeps resident memory at one layer. */
 void safetensors_release(const safetensors_file *file, const safetensor *tensor);
 
-/* F32, F16 or BF16 elements [first, first + count) as float. Fails with RB_EUNSUPPORTED on another dtype. */
+/* F32, F16 or BF16 elements [first, first + count) as float; the range is the caller's promise. Fails with RB_EUNSUPPORTED on another dtype. */
 rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
 
-/* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces to 8 bytes. */
+/* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces to 8 bytes.
+ * Fails with RB_EINVAL on a name given twice or a size_bytes that is not shape x dtype. */
 rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
                             const char *const *metadata_values, int64_t n_metadata, rb_error *err);
 

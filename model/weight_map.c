@@ -1,0 +1,173 @@
+/* The shards of a checkpoint (weight_map.h).
+ *
+ * The index is "weight_map": {tensor name: file name}. It comes with the weights from wherever they were downloaded, so a file name must be
+ * a plain name ending in .safetensors: no index may point a reader at a file outside its folder. */
+#include "model/weight_map.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/atomic_file.h"
+#include "core/json.h"
+
+static const char SINGLE_FILE[] = "model.safetensors", INDEX_FILE[] = "model.safetensors.index.json", SUFFIX[] = ".safetensors";
+
+/* ---- shards ------------------------------------------------------------------------------------------------------------------ */
+
+static rb_status open_shard(weight_map *map, const char *folder, const char *name, rb_error *err)
+{
+    weight_shard *shard = &map->shards[map->n_shards++];
+    const rb_status st = rb_join_path(&shard->path, folder, name, err);
+    return st == RB_OK ? safetensors_open(&shard->file, shard->path, err) : st;
+}
+
+static rb_status open_single(weight_map *map, const char *folder, rb_error *err)
+{
+    rb_status st;
+
+    RB_TRY(st, rb_alloc(&map->shards, 1, sizeof *map->shards, "shard list", err), done);
+    RB_TRY(st, open_shard(map, folder, SINGLE_FILE, err), done);
+    const safetensors_file *file = map->shards[0].file;
+    RB_TRY(st, rb_alloc(&map->entries, (size_t)safetensors_count(file), sizeof *map->entries, "tensor list", err), done);
+    for (int64_t i = 0; i < safetensors_count(file); i++) map->entries[map->n_entries++] = (weight_entry){safetensors_at(file, i), file};
+done:
+    return st;
+}
+
+/* ---- the index --------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_file_name(const cJSON *item, const char *index_path, rb_error *err)
+{
+    if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" is not a file name", index_path, item->string);
+    const char *name = item->valuestring;
+    const size_t length = strlen(name), suffix_length = strlen(SUFFIX);
+    if (strchr(name, '/') || strchr(name, '\\'))
+        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a file in the same folder", index_path, item->string, name);
+    if (length <= suffix_length || strcmp(name + length - suffix_length, SUFFIX) != 0)
+        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a name ending in %s", index_path, item->string, name, SUFFIX);
+    return RB_OK;
+}
+
+static int compare_strings(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* Opens each file the index names, once, in name order. */
+static rb_status open_shards(weight_map *map, const cJSON *names, const char *folder, rb_error *err)
+{
+    const size_t n_names = (size_t)cJSON_GetArraySize(names);
+    const char **files = NULL;
+    const cJSON *item;
+    size_t n = 0, n_files = 0;
+    rb_status st;
+
+    RB_TRY(st, rb_alloc(&files, n_names, sizeof *files, "shard names", err), done);
+    cJSON_ArrayForEach(item, names) files[n++] = item->valuestring;
+    qsort(files, n_names, sizeof *files, compare_strings);
+    for (size_t i = 0; i < n_names; i++)
+        if (i == 0 || strcmp(files[i - 1], files[i]) != 0) files[n_files++] = files[i];
+    RB_TRY(st, rb_alloc(&map->shards, n_files, sizeof *map->shards, "shard list", err), done);
+    for (size_t i = 0; i < n_files; i++) RB_TRY(st, open_shard(map, folder, files[i], err), done);
+done:
+    free(files);
+    return st;
+}
+
+static int compare_shard(const void *key, const void *element)
+{
+    const weight_shard *shard = element;
+    return strcmp(key, strrchr(shard->path, '/') + 1);
+}
+
+static rb_status read_index(weight_map *map, const char *folder, const char *index_path, rb_error *err)
+{
+    cJSON *index = NULL;
+    const cJSON *names, *item;
+    rb_status st;
+
+    RB_TRY(st, rb_json_read(&index, index_path, 0, err), done);
+    RB_TRY(st, rb_json_get_object(index, "weight_map", index_path, &names, err), done);
+    cJSON_ArrayForEach(item, names) RB_TRY(st, check_file_name(item, index_path, err), done);
+    RB_TRY(st, open_shards(map, names, folder, err), done);
+    RB_TRY(st, rb_alloc(&map->entries, (size_t)cJSON_GetArraySize(names), sizeof *map->entries, "tensor list", err), done);
+    cJSON_ArrayForEach(item, names) {
+        const weight_shard *shard = bsearch(item->valuestring, map->shards, (size_t)map->n_shards, sizeof *map->shards, compare_shard);
+        const safetensor *tensor = safetensors_find(shard->file, item->string);
+        if (!tensor)
+            RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path, item->string, shard->path), done);
+        map->entries[map->n_entries++] = (weight_entry){tensor, shard->file};
+    }
+done:
+    cJSON_Delete(index);
+    return st;
+}
+
+/* ---- public ------------------------------------------------------------------------------------------------------------------ */
+
+static rb_status file_exists(bool *exists, const char *folder, const char *name, rb_error *err)
+{
+    char *path = NULL;
+    const rb_status st = rb_join_path(&path, folder, name, err);
+    if (st == RB_OK) *exists = access(path, F_OK) == 0;
+    free(path);
+    return st;
+}
+
+static rb_status fail_without_weights(const char *folder, rb_error *err)
+{
+    bool has_pickle = false, has_sharded_pickle = false;
+    rb_status st;
+
+    RB_TRY(st, file_exists(&has_pickle, folder, "pytorch_model.bin", err), done);
+    RB_TRY(st, file_exists(&has_sharded_pickle, folder, "pytorch_model.bin.index.json", err), done);
+    if (has_pickle || has_sharded_pickle)
+        st = rb_fail(err, RB_EUNSUPPORTED, "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with transformers", folder);
+    else
+        st = rb_fail(err, RB_EIO, "%s: no weights, expected %s or %s", folder, SINGLE_FILE, INDEX_FILE);
+done:
+    return st;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    const weight_entry *x = a, *y = b;
+    return strcmp(x->tensor->name, y->tensor->name);
+}
+
+rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err)
+{
+    char *index_path = NULL;
+    bool is_single = false, is_sharded = false;
+    rb_status st;
+
+    RB_TRY(st, file_exists(&is_single, folder, SINGLE_FILE, err), done);
+    RB_TRY(st, file_exists(&is_sharded, folder, INDEX_FILE, err), done);
+    RB_TRY(st, rb_join_path(&index_path, folder, INDEX_FILE, err), done);
+    if (is_single)
+        RB_TRY(st, open_single(map, folder, err), done);
+    else if (is_sharded)
+        RB_TRY(st, read_index(map, folder, index_path, err), done);
+    else
+        RB_TRY(st, fail_without_weights(folder, err), done);
+    qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
+done:
+    free(index_path);
+    return st;
+}
+
+void weight_map_close(weight_map *map)
+{
+    for (int64_t i = 0; i < map->n_shards; i++) {
+        safetensors_close(map->shards[i].file);
+        free(map->shards[i].path);
+    }
+    free(map->shards);
+    free(map->entries);
+    *map = (weight_map){0};
+}
+
+const weight_entry *weight_map_find(const weight_map *map, const char *name)
+{
+    const safetensor key_tensor = {.name = name};
+    const weight_entry key = {.tensor = &key_tensor};
+    return bsearch(&key, map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
+}

@@ -12,7 +12,7 @@
 
 #include "core/status.h"
 
-enum { RB_MAX_LIST = 64, RB_MAX_POSITIONALS = 64 };
+enum { RB_MAX_LIST = 64 };
 
 typedef struct rb_number_list {
     int n;

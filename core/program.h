@@ -51,8 +51,9 @@ typedef struct rb_program {
  * A full or closed stdout becomes exit code 1. RB_ECHECK prints nothing more: the run has told it. */
 int rb_program_main(const rb_program *program, int argc, char **argv);
 
-/* "ropebits 0.1.0" and, for the long form printed by --version: commit, compiler, libraries. */
-const char *rb_tool_version(void);          /* "0.1.0+gabcdef" style, recorded in files: version only, no commit, so that equal input gives equal bytes */
+/* "0.1.0", recorded in files: the version without the commit, so that equal input gives equal bytes. */
+const char *rb_tool_version(void);
+/* What --version prints: program (NULL: the front command), version, commit, compiler, libraries. */
 void rb_print_version(FILE *out, const char *program);
 
 #endif

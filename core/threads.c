@@ -1,0 +1,16 @@
+/* Threads: see core/threads.h. */
+#include "core/threads.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+enum { MAX_THREADS = 1024 };    /* a typing error must not start a million threads */
+
+void rb_threads_init(int64_t n_threads)
+{
+    if (n_threads <= 0) n_threads = omp_get_num_procs();    /* the cores of this process's affinity mask */
+    omp_set_num_threads((int)(n_threads > MAX_THREADS ? MAX_THREADS : n_threads));
+    openblas_set_num_threads(1);
+}
+
+int rb_threads_count(void) { return omp_get_max_threads(); }

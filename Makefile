@@ -43,7 +43,8 @@ endif
 
 RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -Wall -Wextra -Wshadow -Wconversion \
              -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
-RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,-rpath,'$$ORIGIN/../lib'
+# DT_RPATH, not RUNPATH: in a bundle it must also lead the libraries to their own libraries.
+RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib'
 
 # ---- rooms -------------------------------------------------------------------------------------------------------------------
 # In link order: each room uses those behind it (docs/architecture.md).
@@ -128,6 +129,13 @@ $(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(call test_libs,$(
 endef
 $(foreach r,$(ROOMS),$(eval $(call test_rule,$(r))))
 
+# ---- benchmarks: bench/NAME.c -> build/bench/NAME --------------------------------------------------------------------------------
+BENCH_BINS := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+
 test-programs: all $(TEST_BINS)
 
 ## check: install what is missing, then every test that can run here, the sanitizer build included
@@ -162,12 +170,12 @@ baseline: all
 ## bench: time the stages; results as a table and JSON under $(BUILD)/bench
 bench: packages
 	$(Q)$(MAKE) --no-print-directory bench-run
-bench-run: all
+bench-run: all $(BENCH_BINS)
 	$(Q)bench/bench.sh $(BUILD)
 
 ## bundle: a relocatable folder with every shared library, for hosts without them
 bundle: all
-	$(Q)configs/make-bundle.sh $(BUILD) bundle
+	$(Q)configs/make-bundle.sh $(BUILD) $(VERSION)
 
 ## install: programs, plan library, header, pkg-config file, HDF5 plugin under $(DESTDIR)$(PREFIX)
 install: all
@@ -182,7 +190,7 @@ install: all
 
 ## clean: remove everything that was made
 clean:
-	rm -rf $(BUILD) bundle
+	rm -rf $(BUILD)
 
 ## help: this list
 help:

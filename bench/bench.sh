@@ -1,0 +1,54 @@
+#!/bin/bash
+# bench.sh BUILD: times the stages on the shared and on made-up models; a table, and the same as JSON lines in BUILD/bench/results.jsonl.
+# Without ../shared the small-qwen2 rows are left out. REPEATS (default 5) runs each; the median counts.
+set -euo pipefail
+build=$1
+shared=${RB_SHARED:-../shared}
+repeats=${REPEATS:-5}
+work=$(mktemp -d "${TMPDIR:-/tmp}/ropebits-bench-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+results=$build/bench/results.jsonl
+: >"$results"
+
+measure() { "$build/bench/measure" "$@" >>"$results"; }
+
+calibrate=$build/bin/ropebits-calibrate
+profile=$build/bin/ropebits-profile
+
+measure demo/pipeline "$repeats" bash -c 'rm -rf "$1/demo" && "$2" run -q configs/demo.json -o "$1/demo"' - "$work" "$build/bin/ropebits"
+
+if [ -d "$shared/models/small-qwen2" ]; then
+    qwen=(--model "$shared/models/small-qwen2" --text "$shared/text/wt2_valid.txt" --test-text "$shared/text/wt2_test.txt" --n-tokens 2048 --context 1024)
+    measure calibrate/small-qwen2-2x2048 "$repeats" "$calibrate" -q "${qwen[@]}" -o "$work/qwen.h5"
+    measure calibrate/small-qwen2-2x2048-1-thread "$repeats" "$calibrate" -q --threads 1 "${qwen[@]}" -o "$work/qwen.h5"
+    measure profile/small-qwen2-2-methods-3-budgets "$repeats" "$profile" -q "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5"
+    measure profile/small-qwen2-1-thread "$repeats" "$profile" -q --threads 1 "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5"
+fi
+
+# Memory follows the context, not the depth.
+for layers in 4 32; do
+    "$build/bench/make_checkpoint" --layers $layers --hidden 512 --q-heads 8 --kv-heads 2 --head-dim 64 --mlp 1536 -o "$work/layers$layers"
+    for context in 1024 4096; do
+        measure "calibrate/$layers-layers-context-$context" 1 "$calibrate" -q --model "$work/layers$layers" --tokens "$work/layers$layers/tokens.json" \
+            --n-tokens 2048 --n-test-tokens 2048 --context "$context" -o "$work/layers.h5"
+    done
+done
+
+python=$(command -v python3 || true)
+if [ -n "$python" ]; then
+    "$python" -c '
+import json, sys
+print(f"{"benchmark":44s} {"median s":>9s} {"fastest s":>9s} {"cpu s":>8s} {"peak MiB":>9s}")
+for r in map(json.loads, open(sys.argv[1])):
+    print("%-44s %9.3f %9.3f %8.3f %9.1f" % (r["name"], r["wall_s"], r["fastest_s"], r["cpu_s"], r["peak_mib"]))' "$results"
+else
+    cat "$results"
+fi
+
+# Where the time goes: the stages say so themselves with -v.
+if [ -d "$shared/models/small-qwen2" ]; then
+    echo
+    "$calibrate" -v "${qwen[@]}" -o "$work/qwen.h5" 2>&1 >/dev/null | grep -E ' took ' || true
+    "$profile" -v "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5" 2>&1 >/dev/null | grep -E ' took ' || true
+fi
+echo "JSON: $results"

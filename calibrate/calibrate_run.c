@@ -1,0 +1,335 @@
+/* checkpoint + texts -> capture.h5: see calibrate/calibrate_run.h.
+ *
+ * Calibration and test text go through the model in one pass, as sequences laid end to end: every layer's weights are read once. */
+#include "calibrate/calibrate_run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate/capture_file.h"
+#include "calibrate/token_source.h"
+#include "core/json.h"
+#include "core/message.h"
+#include "core/threads.h"
+#include "model/forward.h"
+
+/* ---- options ----------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_options(const calibrate_options *opt, rb_error *err)
+{
+    if (opt->dry_run) return RB_OK;
+    if (!opt->output) return rb_fail(err, RB_EUSAGE, "no output: give -o CAPTURE.h5, or --dry-run");
+    if (!opt->text == !opt->tokens) return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
+    if (opt->test_text && opt->test_tokens) return rb_fail(err, RB_EUSAGE, "give the test text as either --test-text or --test-tokens");
+    return RB_OK;
+}
+
+static rb_status resolve_context(int64_t *context, const calibrate_options *opt, const model_config *config, rb_error *err)
+{
+    if (opt->context > config->max_position)
+        return rb_fail(err, RB_EINVAL, "--context is %lld, expected at most the model's max_position_embeddings of %lld", (long long)opt->context,
+                       (long long)config->max_position);
+    *context = opt->context ? opt->context : CALIBRATE_CONTEXT;
+    if (*context > config->max_position) *context = config->max_position;
+    return RB_OK;
+}
+
+/* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind them. */
+static rb_status options_to_json(char **out, const calibrate_options *opt, int64_t context, int64_t n_test, rb_error *err)
+{
+    cJSON *json = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "model", opt->model, err), done);
+    if (opt->text) RB_TRY(st, rb_json_add_string(json, "text", opt->text, err), done);
+    if (opt->tokens) RB_TRY(st, rb_json_add_string(json, "tokens", opt->tokens, err), done);
+    if (opt->test_text) RB_TRY(st, rb_json_add_string(json, "test_text", opt->test_text, err), done);
+    if (opt->test_tokens) RB_TRY(st, rb_json_add_string(json, "test_tokens", opt->test_tokens, err), done);
+    RB_TRY(st, rb_json_add_number(json, "n_tokens", (double)opt->n_tokens, err), done);
+    RB_TRY(st, rb_json_add_number(json, "n_test_tokens", (double)n_test, err), done);
+    RB_TRY(st, rb_json_add_number(json, "context", (double)context, err), done);
+    RB_TRY(st, rb_json_add_string(json, "dtype", opt->dtype == CAPTURE_DTYPE_F32 ? "f32" : "f16", err), done);
+    RB_TRY(st, rb_json_add_bool(json, "values", opt->values, err), done);
+    RB_TRY(st, rb_json_print(out, json, err), done);
+done:
+    cJSON_Delete(json);
+    return st;
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------------------------ */
+
+static rb_status load_tokens(token_list *out, const char *text, const char *tokens, const calibrate_options *opt, int64_t n_wanted, int64_t vocab_size,
+                             rb_error *err)
+{
+    rb_status st = text ? tokens_from_text(out, text, opt->model, n_wanted, err) : tokens_from_file(out, tokens, err);
+    if (st == RB_OK && out->n < n_wanted)
+        st = rb_fail(err, RB_EINVAL, "%s: gives %lld tokens, expected at least %lld", text ? text : tokens, (long long)out->n, (long long)n_wanted);
+    if (st == RB_OK) st = tokens_check(out->ids, n_wanted, vocab_size, text ? text : tokens, err);
+    return st;
+}
+
+/* Calibration ids, then test ids, in one list. */
+static rb_status gather_tokens(token_list *out, const calibrate_options *opt, int64_t n_test, int64_t vocab_size, rb_error *err)
+{
+    const bool test_has_its_own = opt->test_text || opt->test_tokens;
+    token_list calibration = {0}, test = {0};
+    const int32_t *test_ids;
+    rb_status st;
+
+    RB_TRY(st, load_tokens(&calibration, opt->text, opt->tokens, opt, opt->n_tokens + (test_has_its_own ? 0 : n_test), vocab_size, err), done);
+    if (test_has_its_own) {
+        RB_TRY(st, load_tokens(&test, opt->test_text, opt->test_tokens, opt, n_test, vocab_size, err), done);
+        test_ids = test.ids;
+    } else {
+        test_ids = calibration.ids + opt->n_tokens;
+    }
+    RB_TRY(st, tokens_check_disjoint(calibration.ids, opt->n_tokens, test_ids, n_test, err), done);
+    RB_TRY(st, rb_alloc(&out->ids, (size_t)(opt->n_tokens + n_test), sizeof *out->ids, "tokens", err), done);
+    out->n = opt->n_tokens + n_test;
+    memcpy(out->ids, calibration.ids, (size_t)opt->n_tokens * sizeof *out->ids);
+    memcpy(out->ids + opt->n_tokens, test_ids, (size_t)n_test * sizeof *out->ids);
+done:
+    token_list_free(&calibration);
+    token_list_free(&test);
+    return st;
+}
+
+/* Cuts both texts into sequences of `context` tokens; the last of each may be shorter. */
+static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const text_facts text[CAPTURE_N_SETS], rb_error *err)
+{
+    int64_t n = 0, first = 0;
+    for (int set = 0; set < CAPTURE_N_SETS; set++) n += (text[set].n_tokens + text[set].context - 1) / text[set].context;
+    rb_status st = rb_alloc(starts, (size_t)n + 1, sizeof **starts, "sequences", err);
+    if (st != RB_OK) return st;
+    *n_sequences = 0;
+    for (int set = 0; set < CAPTURE_N_SETS; set++) {
+        for (int64_t at = 0; at < text[set].n_tokens; at += text[set].context) (*starts)[(*n_sequences)++] = first + at;
+        first += text[set].n_tokens;
+    }
+    (*starts)[n] = first;
+    return RB_OK;
+}
+
+/* ---- the pass ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct capture_pass {
+    const capture_header *header;
+    capture_writer *writer;
+    block_statistics statistics;
+    float *q, *k, *v;       /* one set's share of a layer, contiguous */
+    double statistics_s, write_s;
+    rb_progress progress;
+} capture_pass;
+
+/* [n_heads][n_all][dim] -> [n_heads][n][dim], tokens from `first` on. */
+static void slice_tokens(float *out, const float *heads, int n_heads, int64_t n_all, int64_t first, int64_t n, int dim)
+{
+    #pragma omp parallel for schedule(static)
+    for (int head = 0; head < n_heads; head++)
+        memcpy(out + head * n * dim, heads + (head * n_all + first) * dim, (size_t)(n * dim) * sizeof *out);
+}
+
+static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
+{
+    capture_pass *pass = user;
+    const model_facts *model = &pass->header->model;
+    int64_t first = 0;
+    rb_status st = RB_OK;
+    for (int set = 0; set < CAPTURE_N_SETS && st == RB_OK; set++) {
+        const int64_t n = pass->header->text[set].n_tokens;
+        slice_tokens(pass->q, heads->q, model->n_q_heads, heads->n_tokens, first, n, model->head_dim);
+        slice_tokens(pass->k, heads->k, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
+        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
+        const double statistics_from_s = rb_now_s();
+        st = block_statistics_compute(&pass->statistics, model, heads->layer, pass->q, pass->k, n, err);
+        const double write_from_s = rb_now_s();
+        if (st == RB_OK) st = capture_write_layer(pass->writer, (capture_set)set, heads->layer, pass->q, pass->k, pass->v, &pass->statistics, err);
+        pass->statistics_s += write_from_s - statistics_from_s;
+        pass->write_s += rb_now_s() - write_from_s;
+        first += n;
+    }
+    return st;
+}
+
+static void layer_done(void *user, int layer)
+{
+    capture_pass *pass = user;
+    char detail[32];
+    snprintf(detail, sizeof detail, "layer %d", layer);
+    rb_progress_step(&pass->progress, detail);
+}
+
+static rb_status alloc_pass(capture_pass *pass, rb_error *err)
+{
+    const model_facts *model = &pass->header->model;
+    const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens, n_test = pass->header->text[CAPTURE_TEST].n_tokens;
+    const size_t head_floats = (size_t)(n_calibration > n_test ? n_calibration : n_test) * (size_t)model->head_dim;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err), done);
+    RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err), done);
+    if (pass->header->has_values) RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err), done);
+    RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
+done:
+    return st;
+}
+
+static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens, const char *options_json,
+                               const char *output, rb_error *err)
+{
+    capture_pass pass = {.header = header};
+    const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
+    int64_t *starts = NULL, n_sequences = 0;
+    rb_status st;
+
+    RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
+    RB_TRY(st, alloc_pass(&pass, err), done);
+    RB_TRY(st, capture_create(&pass.writer, output, header, set_tokens, options_json, err), done);
+    const token_batch batch = {.tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
+    const forward_hooks hooks = {.user = &pass, .on_qkv = capture_layer, .on_layer_done = layer_done};
+    const double started_s = rb_now_s();
+    rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
+    st = forward_run(ckpt, &batch, &hooks, err);
+    rb_progress_finish(&pass.progress);
+    if (st != RB_OK) goto done;
+    const double forward_s = rb_now_s() - started_s - pass.statistics_s - pass.write_s;
+    RB_TRY(st, capture_publish(pass.writer, err), done);
+    rb_message_verbose("forward pass took %.3f s, energies took %.3f s, compressing and writing took %.3f s", forward_s, pass.statistics_s,
+                       rb_now_s() - started_s - forward_s - pass.statistics_s);
+done:
+    capture_writer_free(pass.writer);
+    block_statistics_free(&pass.statistics);
+    free(pass.q);
+    free(pass.k);
+    free(pass.v);
+    free(starts);
+    return st;
+}
+
+/* ---- what it says ------------------------------------------------------------------------------------------------------------ */
+
+static int64_t capture_bytes(const capture_header *header)
+{
+    const model_facts *model = &header->model;
+    const int64_t heads = model->n_q_heads + (header->has_values ? 2 : 1) * (int64_t)model->n_kv_heads;
+    const int64_t n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens + header->text[CAPTURE_TEST].n_tokens;
+    return heads * model->n_layers * n_tokens * model->head_dim * (header->value_type == RB_H5_F32 ? 4 : 2);
+}
+
+typedef struct calibrate_result {
+    const calibrate_options *options;
+    const capture_header *header;
+    int64_t weight_bytes, memory_bytes;
+    double seconds;
+} calibrate_result;
+
+static void print_result(const calibrate_result *result)
+{
+    const model_facts *model = &result->header->model;
+    const text_facts *text = result->header->text;
+    printf("model        %s (%s), %d layers, %d query and %d KV heads of %d dims\n", result->options->model, model->model_type, model->n_layers,
+           model->n_q_heads, model->n_kv_heads, model->head_dim);
+    printf("rope         %s, %s pairing, %d blocks of %d turn, theta %g\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing),
+           model->rotary_dim / 2, model_n_blocks(model), model->rope.theta);
+    printf("weights      %.1f MiB in the checkpoint\n", (double)result->weight_bytes / 0x1p20);
+    printf("tokens       %lld calibration, %lld test, sequences of %lld\n", (long long)text[CAPTURE_CALIBRATION].n_tokens,
+           (long long)text[CAPTURE_TEST].n_tokens, (long long)text[CAPTURE_CALIBRATION].context);
+    if (result->options->dry_run) {
+        printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
+        printf("capture      about %.0f MiB before compression\n", (double)capture_bytes(result->header) / 0x1p20);
+        printf("supported: a run would work\n");
+    } else {
+        printf("capture      %s, %.1f s\n", result->options->output, result->seconds);
+    }
+}
+
+static rb_status print_json(const calibrate_result *result, rb_error *err)
+{
+    cJSON *json = NULL, *item = NULL;
+    char *text = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-calibrate-result", err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, model_facts_to_json(&item, &result->header->model, err), done);
+    RB_TRY(st, rb_json_add_item(json, "model", &item, err), done);
+    for (int set = 0; set < CAPTURE_N_SETS; set++) {
+        RB_TRY(st, text_facts_to_json(&item, &result->header->text[set], err), done);
+        RB_TRY(st, rb_json_add_item(json, capture_set_name((capture_set)set), &item, err), done);
+    }
+    RB_TRY(st, rb_json_add_number(json, "weights_size_bytes", (double)result->weight_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(json, "memory_size_bytes", (double)result->memory_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err), done);
+    if (!result->options->dry_run) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
+    RB_TRY(st, rb_json_print(&text, json, err), done);
+    fputs(text, stdout);
+done:
+    free(text);
+    cJSON_Delete(item);
+    cJSON_Delete(json);
+    return st;
+}
+
+/* ---- run --------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status fill_header(capture_header *header, const checkpoint *ckpt, const calibrate_options *opt, rb_error *err)
+{
+    const model_config *config = checkpoint_config(ckpt);
+    int64_t context = 0;
+    rb_status st = resolve_context(&context, opt, config, err);
+    if (st != RB_OK) return st;
+    *header = (capture_header){
+        .model = config->facts,
+        .text = {{.n_tokens = opt->n_tokens, .context = context},
+                 {.n_tokens = opt->n_test_tokens ? opt->n_test_tokens : opt->n_tokens, .context = context}},
+        .value_type = opt->dtype == CAPTURE_DTYPE_F32 ? RB_H5_F32 : RB_H5_F16,
+        .has_values = opt->values,
+    };
+    return opt->hash_weights ? checkpoint_weights_sha256(ckpt, header->model.weights_sha256, err) : RB_OK;
+}
+
+static int64_t memory_bytes(const model_config *config, const capture_header *header)
+{
+    const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens, n_test = header->text[CAPTURE_TEST].n_tokens;
+    const int64_t starts[] = {0, n_calibration, n_calibration + n_test};
+    const token_batch batch = {.n_tokens = n_calibration + n_test, .sequence_start = starts, .n_sequences = 2};
+    const int64_t heads = header->model.n_q_heads + (header->has_values ? 2 : 1) * (int64_t)header->model.n_kv_heads;
+    return forward_memory_bytes(config, &batch, rb_threads_count())
+           + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+}
+
+rb_status calibrate_run(const rb_run_args *args, rb_error *err)
+{
+    const calibrate_options *opt = args->context;
+    checkpoint *ckpt = NULL;
+    capture_header header = {0};
+    token_list tokens = {0};
+    char *options_json = NULL;
+    const double started_s = rb_now_s();
+    rb_status st;
+
+    RB_TRY(st, check_options(opt, err), done);
+    RB_TRY(st, checkpoint_open(&ckpt, opt->model, err), done);
+    RB_TRY(st, checkpoint_check(ckpt, err), done);
+    const model_config *config = checkpoint_config(ckpt);
+    RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
+    if (!opt->dry_run) {
+        const int64_t n_test = header.text[CAPTURE_TEST].n_tokens;
+        const double tokens_from_s = rb_now_s();
+        RB_TRY(st, gather_tokens(&tokens, opt, n_test, config->vocab_size, err), done);
+        rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
+        RB_TRY(st, options_to_json(&options_json, opt, header.text[CAPTURE_TEST].context, n_test, err), done);
+        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt->output, err), done);
+    }
+    const calibrate_result result = {.options = opt, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
+                                     .memory_bytes = memory_bytes(config, &header), .seconds = rb_now_s() - started_s};
+    if (args->common->json)
+        st = print_json(&result, err);
+    else
+        print_result(&result);
+done:
+    free(options_json);
+    token_list_free(&tokens);
+    checkpoint_close(ckpt);
+    return st;
+}

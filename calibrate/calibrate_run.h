@@ -1,0 +1,28 @@
+/* The work of `ropebits calibrate`: checkpoint + texts -> capture.h5. */
+#ifndef RB_CALIBRATE_CALIBRATE_RUN_H
+#define RB_CALIBRATE_CALIBRATE_RUN_H
+
+#include "core/program.h"
+
+typedef enum capture_dtype { CAPTURE_DTYPE_F16, CAPTURE_DTYPE_F32 } capture_dtype;
+
+typedef struct calibrate_options {
+    const char *model;              /* checkpoint folder */
+    const char *text, *test_text;   /* text files */
+    const char *tokens, *test_tokens;   /* id files instead */
+    int64_t n_tokens;               /* of the calibration text */
+    int64_t n_test_tokens;          /* 0: as many as n_tokens */
+    int64_t context;                /* 0: CALIBRATE_CONTEXT or the model's maximum, whichever is less */
+    int dtype;                      /* capture_dtype */
+    bool values;                    /* store V too */
+    bool hash_weights;
+    bool dry_run;
+    const char *output;
+} calibrate_options;
+
+enum { CALIBRATE_N_TOKENS = 2048, CALIBRATE_CONTEXT = 2048 };
+
+/* context: calibrate_options. */
+rb_status calibrate_run(const rb_run_args *args, rb_error *err);
+
+#endif

@@ -1,0 +1,162 @@
+/* ropebits-export: a plan in the forms other programs read. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "allocate/plan_json.h"
+#include "core/atomic_file.h"
+#include "core/json.h"
+#include "core/program.h"
+#include "export/plan_header.h"
+#include "export/plan_rbp.h"
+#include "export/plan_report.h"
+#include "export/plan_safetensors.h"
+
+typedef struct export_options {
+    rb_string_list formats;
+    const char *summary, *output;
+} export_options;
+
+typedef struct export_job {
+    const bit_plan *plan;
+    const profile_summary *summary;     /* NULL: none given */
+} export_job;
+
+static rb_status write_json(const export_job *job, const char *path, rb_error *err) { return plan_json_write(job->plan, path, err); }
+static rb_status write_rbp(const export_job *job, const char *path, rb_error *err) { return plan_rbp_write(job->plan, path, err); }
+static rb_status write_header(const export_job *job, const char *path, rb_error *err) { return plan_header_write(job->plan, path, err); }
+static rb_status write_safetensors(const export_job *job, const char *path, rb_error *err) { return plan_safetensors_write(job->plan, path, err); }
+static rb_status write_report(const export_job *job, const char *path, rb_error *err) { return plan_report_write(job->plan, job->summary, path, err); }
+
+/* Every format, in one place. file_format takes the stem of the plan's name. */
+static const struct export_format {
+    const char *name, *file_format;
+    rb_status (*write)(const export_job *job, const char *path, rb_error *err);
+} formats[] = {
+    {"rbp", "%s/%s.rbp", write_rbp},
+    {"header", "%s/%s.h", write_header},
+    {"safetensors", "%s/%s.safetensors", write_safetensors},
+    {"json", "%s/%s.json", write_json},
+    {"report", "%s/report.html", write_report},
+};
+static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", NULL};
+
+static const struct export_format *find_format(const char *name)
+{
+    for (size_t i = 0; i < RB_COUNT(formats); i++)
+        if (strcmp(formats[i].name, name) == 0) return &formats[i];
+    return NULL;    /* unreachable: the option table checks names */
+}
+
+/* "folder/plan.json" -> "plan". */
+static rb_status stem_of(char **out, const char *path, rb_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    return rb_format(out, err, "%.*s", dot && dot != name ? (int)(dot - name) : (int)strlen(name), name);
+}
+
+static rb_status print_file(cJSON *files, const char *format, const char *path, rb_error *err)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot be read back", path);
+    if (!files) {
+        printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
+        return RB_OK;
+    }
+    cJSON *item = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&item, err), done);
+    RB_TRY(st, rb_json_add_string(item, "format", format, err), done);
+    RB_TRY(st, rb_json_add_string(item, "path", path, err), done);
+    RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
+    RB_TRY(st, rb_json_append(files, &item, err), done);
+done:
+    cJSON_Delete(item);
+    return st;
+}
+
+/* files: JSON list to fill, or NULL to print a line each. */
+static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files, rb_error *err)
+{
+    rb_status st = rb_make_folder(opt->output, err);
+    for (int i = 0; i < opt->formats.n && st == RB_OK; i++) {
+        const struct export_format *format = find_format(opt->formats.at[i]);
+        char *path = NULL;
+        RB_TRY(st, rb_format(&path, err, format->file_format, opt->output, stem), next);
+        RB_TRY(st, format->write(job, path, err), next);
+        RB_TRY(st, print_file(files, format->name, path, err), next);
+    next:
+        free(path);
+    }
+    return st;
+}
+
+static rb_status print_json(cJSON **files, rb_error *err)
+{
+    cJSON *json = NULL;
+    char *text = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-export-result", err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_item(json, "files", files, err), done);
+    RB_TRY(st, rb_json_print(&text, json, err), done);
+    fputs(text, stdout);
+done:
+    free(text);
+    cJSON_Delete(json);
+    return st;
+}
+
+static rb_status export_run(const rb_run_args *args, rb_error *err)
+{
+    const export_options *opt = args->context;
+    bit_plan *plan = NULL;
+    profile_summary *summary = NULL;
+    cJSON *files = NULL;
+    char *stem = NULL;
+    rb_status st;
+
+    RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
+    RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
+    if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
+    if (args->common->json && !(files = cJSON_CreateArray())) {
+        st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
+        goto done;
+    }
+    RB_TRY(st, write_formats(&(export_job){plan, summary}, opt, stem, files, err), done);
+    if (files) RB_TRY(st, print_json(&files, err), done);
+done:
+    cJSON_Delete(files);
+    free(stem);
+    profile_summary_free(summary);
+    bit_plan_free(plan);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    export_options opt = {.formats = {.n = 3, .at = {"rbp", "header", "safetensors"}}};
+    const rb_option table[] = {
+        {.long_name = "format", .kind = RB_OPT_STRINGS, .value = &opt.formats, .metavar = "LIST", .choices = format_names, .help = "what to write"},
+        {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE", .help = "profile summary whose errors the report shows"},
+        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true, .help = "folder of the files"},
+    };
+    const rb_program program = {
+        .name = "export",
+        .synopsis = "ropebits export [options] PLAN.json -o DIR",
+        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, and a report for people.",
+        .options = table,
+        .n_options = RB_COUNT(table),
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .positional_names = "PLAN.json",
+        .run = export_run,
+        .context = &opt,
+        .has_cpu_only = true,
+    };
+    return rb_program_main(&program, argc, argv);
+}

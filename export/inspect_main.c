@@ -1,0 +1,135 @@
+/* ropebits-inspect: a plan in the terminal, its bits as a heat map. Reads plan.rbp and plan.json. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "allocate/plan_json.h"
+#include "core/json.h"
+#include "core/program.h"
+#include "export/plan_rbp.h"
+#include "export/plan_rbp_format.h"
+
+typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
+
+typedef struct inspect_options {
+    int colour;
+    int64_t layer;      /* -1: all */
+} inspect_options;
+
+/* Background colours of the 256-colour palette, light to dark blue; index 0 is unused: widths start at 1. */
+static const int width_colours[PLAN_MAX_WIDTH + 1] = {231, 195, 153, 117, 75, 33, 27, 20, 17};
+enum { FIRST_DARK_WIDTH = 5, WHITE = 231, BLACK = 16 };
+
+static rb_status read_plan(bit_plan **out, const char *path, rb_error *err)
+{
+    char start[PLAN_RBP_MAGIC_SIZE] = {0};
+    FILE *file = fopen(path, "rb");
+    const bool is_rbp = file && fread(start, 1, sizeof start, file) == sizeof start && memcmp(start, PLAN_RBP_MAGIC, sizeof start) == 0;
+    const bool is_json = start[0] == '{';
+    if (file) fclose(file);
+    /* What is neither is told by the reader of plan.rbp, which names the magic. */
+    return is_json && !is_rbp ? plan_json_read(out, path, err) : plan_rbp_read(out, path, err);
+}
+
+static void print_facts(const bit_plan *plan)
+{
+    const model_facts *model = &plan->model;
+    const plan_cost cost = bit_plan_cost(plan);
+    printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
+    printf("config.json  %s\n", model->config_sha256);
+    printf("rope         %s, %s pairing, %d of %d blocks turn\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing), model->rotary_dim / 2,
+           model_n_blocks(model));
+    printf("calibration  %lld tokens in sequences of %lld, ids %.12s...\n", (long long)plan->calibration.n_tokens, (long long)plan->calibration.context,
+           plan->calibration.tokens_sha256);
+    printf("method       %s at %g bits\n", plan->method, plan->avg_bits);
+    printf("keys         %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
+    printf("values       %.3f true bits a dim\n", cost.value_true_bits);
+    printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+}
+
+static void print_cell(int width, bool in_colour)
+{
+    if (in_colour)
+        printf("\033[48;5;%d;38;5;%dm%d", width_colours[width], width >= FIRST_DARK_WIDTH ? WHITE : BLACK, width);
+    else
+        printf("%d", width);
+}
+
+static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
+{
+    const int n_blocks = model_n_blocks(&plan->model);
+    uint8_t bits[RB_MAX_BLOCKS];
+    printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n\n%-10s ", "layer.head");
+    for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
+    printf("  true bits\n");
+    for (int layer = 0; layer < plan->model.n_layers; layer++) {
+        if (only_layer >= 0 && layer != only_layer) continue;
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
+            const plan_head *head = bit_plan_head(plan, layer, kv_head);
+            plan_head_bits(head, bits, n_blocks);
+            printf("%5d.%-4d ", layer, kv_head);
+            for (int block = 0; block < n_blocks; block++) print_cell(bits[block], in_colour);
+            printf("%s%*s  %.3f in %d groups\n", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "", plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
+        }
+    }
+}
+
+static rb_status print_json(const bit_plan *plan, rb_error *err)
+{
+    cJSON *json = NULL;
+    char *text = NULL;
+    rb_status st;
+    RB_TRY(st, plan_to_json(&json, plan, err), done);
+    RB_TRY(st, rb_json_print(&text, json, err), done);
+    fputs(text, stdout);
+done:
+    free(text);
+    cJSON_Delete(json);
+    return st;
+}
+
+static rb_status inspect_run(const rb_run_args *args, rb_error *err)
+{
+    const inspect_options *opt = args->context;
+    bit_plan *plan = NULL;
+    rb_status st;
+    RB_TRY(st, read_plan(&plan, args->positionals->at[0], err), done);
+    if (opt->layer >= plan->model.n_layers) {
+        st = rb_fail(err, RB_EINVAL, "--layer is %lld, expected less than the plan's %d layers", (long long)opt->layer, plan->model.n_layers);
+        goto done;
+    }
+    if (args->common->json) {
+        st = print_json(plan, err);
+        goto done;
+    }
+    print_facts(plan);
+    print_heat_map(plan, opt->layer, opt->colour == COLOUR_ALWAYS || (opt->colour == COLOUR_AUTO && isatty(STDOUT_FILENO)));
+done:
+    bit_plan_free(plan);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const colours[] = {"auto", "always", "never", NULL};
+    inspect_options opt = {.colour = COLOUR_AUTO, .layer = -1};
+    const rb_option table[] = {
+        {.long_name = "layer", .kind = RB_OPT_INT, .value = &opt.layer, .metavar = "N", .min = -1, .max = 65535, .help = "show this layer only; -1: all"},
+        {.long_name = "color", .kind = RB_OPT_CHOICE, .value = &opt.colour, .metavar = "WHEN", .choices = colours, .help = "colours of the heat map"},
+    };
+    const rb_program program = {
+        .name = "inspect",
+        .synopsis = "ropebits inspect [options] PLAN.rbp",
+        .summary = "Prints a plan (plan.rbp or plan.json): what it is for, what it costs, and the bits of every RoPE block as a heat map. With --json: as plan.json.",
+        .options = table,
+        .n_options = RB_COUNT(table),
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .positional_names = "PLAN.rbp",
+        .run = inspect_run,
+        .context = &opt,
+        .has_cpu_only = true,
+    };
+    return rb_program_main(&program, argc, argv);
+}

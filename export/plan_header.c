@@ -1,0 +1,166 @@
+/* Writer of plan.h: see export/plan_header.h and docs/export.md. */
+#include "export/plan_header.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/atomic_file.h"
+#include "core/program.h"
+#include "export/plan_codebooks.h"
+
+enum { NUMBERS_PER_LINE = 24 };
+
+static void write_comment(FILE *out, const bit_plan *plan)
+{
+    const plan_cost cost = bit_plan_cost(plan);
+    fprintf(out,
+            "/* Bit plan of a quantized KV cache, made by ropebits %s.\n"
+            " *\n"
+            " * model %s, config.json SHA-256 %s\n"
+            " * method %s at %g bits: keys cost %.6g true bits per dim, %.6g bytes per token with the values\n"
+            " *\n"
+            " * Keys of one head are coded group by group: take the group's dims (ropebits_k_dims from first_dim on), norm in fp16, divide, rotate by\n"
+            " * haar(seed, n_dims), code = number of boundaries below a coordinate, boundaries half way between centroids. Codes are packed into one\n"
+            " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of ropebits. */\n",
+            rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits, cost.key_true_bits, cost.bytes_per_token);
+}
+
+static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
+{
+    const model_facts *model = &plan->model;
+    fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n", model->n_layers, model->n_q_heads, model->n_kv_heads);
+    fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim, model_n_blocks(model));
+    fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n", model->rope.pairing == ROPE_INTERLEAVED);
+    fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
+    fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", plan->value_width, PLAN_FP16_WIDTH);
+}
+
+static void write_centroids(FILE *out, const codebook_spec *spec, const codebook *book)
+{
+    fprintf(out, "static const float ropebits_centroids_%d_w%d_d%d[%d] = {", (int)spec->kind, spec->width, spec->dims, book->size);
+    for (int i = 0; i < book->size; i++) fprintf(out, "%s%.9gf%s", i % 8 ? " " : "\n    ", (double)book->centroid_f32[i], i + 1 < book->size ? "," : "");
+    fprintf(out, "\n};\n");
+}
+
+static rb_status write_codebooks(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    plan_codebooks books = {0};
+    rb_status st = plan_codebooks_collect(&books, plan, err);
+    fprintf(out, "/* ropebits_centroids_KIND_wWIDTH_dDIMS, kind 0 block-gtq, 1 sphere; ascending */\n");
+    for (int i = 0; i < books.n && st == RB_OK; i++) {
+        codebook book;
+        st = codebook_build(&book, books.at[i].kind, books.at[i].width, books.at[i].dims, err);
+        if (st == RB_OK) write_centroids(out, &books.at[i], &book);
+    }
+    plan_codebooks_free(&books);
+    return st;
+}
+
+static void write_groups(FILE *out, const plan_head *head)
+{
+    int first_dim = 0;
+    fprintf(out, "     {");
+    for (int g = 0; g < head->n_groups; g++) {
+        const plan_group *group = &head->groups[g];
+        fprintf(out, "%s{%d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, first_dim, group->rotation.dims, group->rotation.seed,
+                (int)group->codebook, group->width, group->rotation.dims);
+        first_dim += group->rotation.dims;
+    }
+    fprintf(out, "},\n");
+}
+
+/* One row of numbers a head. */
+static void write_row(FILE *out, const int *numbers, int n)
+{
+    fprintf(out, "     {");
+    for (int i = 0; i < n; i++) fprintf(out, "%s%d%s", i && i % NUMBERS_PER_LINE == 0 ? "\n      " : "", numbers[i], i + 1 < n ? ", " : "");
+    fprintf(out, "},\n");
+}
+
+static void write_dims_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    int dims[RB_MAX_HEAD_DIM], n = 0;
+    for (int g = 0; g < head->n_groups; g++) {
+        plan_group_dims(&head->groups[g], model, dims + n);
+        n += head->groups[g].rotation.dims;
+    }
+    write_row(out, dims, n);
+}
+
+static void write_bits_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    uint8_t bits[RB_MAX_BLOCKS];
+    int numbers[RB_MAX_BLOCKS];
+    plan_head_bits(head, bits, model_n_blocks(model));
+    for (int i = 0; i < model_n_blocks(model); i++) numbers[i] = bits[i];
+    write_row(out, numbers, model_n_blocks(model));
+}
+
+static void write_groups_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    (void)model;
+    write_groups(out, head);
+}
+
+static void write_table(FILE *out, const bit_plan *plan, const char *declaration, void (*row)(FILE *, const plan_head *, const model_facts *))
+{
+    fprintf(out, "\n%s = {\n", declaration);
+    for (int layer = 0; layer < plan->model.n_layers; layer++) {
+        fprintf(out, "    {   /* layer %d */\n", layer);
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) row(out, bit_plan_head(plan, layer, kv_head), &plan->model);
+        fprintf(out, "    },\n");
+    }
+    fprintf(out, "};\n");
+}
+
+static void write_group_counts(FILE *out, const bit_plan *plan)
+{
+    fprintf(out, "\nstatic const uint8_t ropebits_n_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n");
+    for (int layer = 0; layer < plan->model.n_layers; layer++) {
+        fprintf(out, "    {");
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", bit_plan_head(plan, layer, kv_head)->n_groups);
+        fprintf(out, "},\n");
+    }
+    fprintf(out, "};\n");
+}
+
+static void write_frequencies(FILE *out, const model_facts *model)
+{
+    fprintf(out, "\n/* radians per token of each RoPE block, scaling included */\nstatic const double ropebits_inv_freq[%d] = {", model->rotary_dim > 0 ? model->rotary_dim / 2 : 1);
+    for (int i = 0; i < model->rotary_dim / 2; i++) fprintf(out, "%s%.17g,", i % 4 ? " " : "\n    ", model->rope.inv_freq[i]);
+    fprintf(out, "%s\n};\n", model->rotary_dim > 0 ? "" : "0");
+}
+
+static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    int max_groups = 0;
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        if (plan->heads[h].n_groups > max_groups) max_groups = plan->heads[h].n_groups;
+    write_comment(out, plan);
+    fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
+    write_constants(out, plan, max_groups);
+    rb_status st = write_codebooks(out, plan, err);
+    fprintf(out, "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
+                 "    uint16_t n_dims;\n    uint64_t seed;          /* of the haar rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
+    write_table(out, plan, "/* width of every RoPE block */\nstatic const uint8_t ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_bits_row);
+    write_group_counts(out, plan);
+    write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_groups_row);
+    write_table(out, plan, "/* dims of the head in coding order */\nstatic const uint16_t ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_dims_row);
+    write_frequencies(out, &plan->model);
+    fprintf(out, "\n#endif\n");
+    return st;
+}
+
+rb_status plan_header_write(const bit_plan *plan, const char *path, rb_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (!memory) return rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
+    rb_status st = write_all(memory, plan, err);
+    if (fclose(memory) != 0 && st == RB_OK) st = rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
+    if (st == RB_OK) st = rb_atomic_write(path, text, size, err);
+    free(text);
+    return st;
+}

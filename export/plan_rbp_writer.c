@@ -1,0 +1,259 @@
+/* Writer of plan.rbp: see export/plan_rbp.h, and docs/plan-rbp.md for the bytes. */
+#include <assert.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "core/atomic_file.h"
+#include "core/program.h"
+#include "export/plan_codebooks.h"
+#include "export/plan_rbp.h"
+#include "export/plan_rbp_format.h"
+#include "export/ropebits_plan.h"
+
+/* Plans are written once and read often, and are small: the best compression costs milliseconds. */
+enum { ZSTD_LEVEL = 19, MAX_GROUPS = 255 };
+
+/* The file stores these enums as they are. */
+static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED, "pairing");
+static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3, "rope kind");
+static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR, "rotation kind");
+static_assert((int)CODEBOOK_BLOCK_GTQ == ROPEBITS_CODEBOOK_BLOCK_GTQ && (int)CODEBOOK_SPHERE == ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
+static_assert((int)GROUP_ORDER_BLOCK == ROPEBITS_ORDER_BLOCK && (int)GROUP_ORDER_NATURAL == ROPEBITS_ORDER_NATURAL, "group order");
+static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
+
+/* ---- growing bytes ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct byte_buffer {
+    uint8_t *bytes;
+    size_t size, capacity;
+    rb_status st;           /* sticky: puts after a failure do nothing */
+    rb_error *err;
+} byte_buffer;
+
+static void put_bytes(byte_buffer *buffer, const void *bytes, size_t n)
+{
+    if (buffer->st != RB_OK) return;
+    if (buffer->size + n > buffer->capacity) {
+        const size_t capacity = 2 * (buffer->size + n) + 1024;
+        uint8_t *grown = realloc(buffer->bytes, capacity);
+        if (!grown) {
+            buffer->st = rb_fail(buffer->err, RB_ENOMEM, "out of memory for a plan of %zu bytes", capacity);
+            return;
+        }
+        buffer->bytes = grown;
+        buffer->capacity = capacity;
+    }
+    memcpy(buffer->bytes + buffer->size, bytes, n);
+    buffer->size += n;
+}
+
+static void put_uint(byte_buffer *buffer, uint64_t value, int n_bytes)
+{
+    uint8_t bytes[8];
+    for (int i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)(value >> (8 * i));
+    put_bytes(buffer, bytes, (size_t)n_bytes);
+}
+
+static void put_f64(byte_buffer *buffer, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_uint(buffer, bits, 8);
+}
+
+static void put_f32(byte_buffer *buffer, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_uint(buffer, bits, 4);
+}
+
+static void put_name(byte_buffer *buffer, const char *name)
+{
+    const size_t length = strlen(name);
+    assert(length <= UINT8_MAX);
+    put_uint(buffer, length, 1);
+    put_bytes(buffer, name, length);
+}
+
+static int hex_digit(char c) { return c >= 'a' ? c - 'a' + 10 : c - '0'; }
+
+static void put_sha256(byte_buffer *buffer, const char *hex)
+{
+    const bool is_known = hex[0] != '\0';
+    put_uint(buffer, is_known, 1);
+    for (int i = 0; is_known && i < PLAN_RBP_SHA256_SIZE; i++) put_uint(buffer, (uint64_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1])), 1);
+}
+
+/* ---- sections ----------------------------------------------------------------------------------------------------------------- */
+
+static void put_identity(byte_buffer *buffer, const bit_plan *plan)
+{
+    put_name(buffer, rb_tool_version());
+    put_name(buffer, plan->method);
+    put_f64(buffer, plan->avg_bits);
+    put_name(buffer, plan->model.model_type);
+    put_sha256(buffer, plan->model.config_sha256);
+    put_sha256(buffer, plan->model.weights_sha256);
+    put_sha256(buffer, plan->calibration.tokens_sha256);
+    put_uint(buffer, (uint64_t)plan->calibration.n_tokens, 8);
+    put_uint(buffer, (uint64_t)plan->calibration.context, 8);
+}
+
+static void put_geometry(byte_buffer *buffer, const model_facts *model)
+{
+    const rope_facts *rope = &model->rope;
+    put_uint(buffer, (uint64_t)model->n_layers, 4);
+    put_uint(buffer, (uint64_t)model->n_q_heads, 4);
+    put_uint(buffer, (uint64_t)model->n_kv_heads, 4);
+    put_uint(buffer, (uint64_t)model->head_dim, 4);
+    put_uint(buffer, (uint64_t)model->rotary_dim, 4);
+    put_f64(buffer, model->attention_scale);
+    put_uint(buffer, (uint64_t)rope->kind, 1);
+    put_uint(buffer, (uint64_t)rope->pairing, 1);
+    put_f64(buffer, rope->theta);
+    put_f64(buffer, rope->factor);
+    put_f64(buffer, rope->low_freq_factor);
+    put_f64(buffer, rope->high_freq_factor);
+    put_uint(buffer, (uint64_t)rope->original_max_position, 8);
+    for (int i = 0; i < model->rotary_dim / 2; i++) put_f64(buffer, rope->inv_freq[i]);
+}
+
+/* dims 0: the N(0, 1) table. Built for 4 dims and doubled, which is exact. */
+static void put_codebook(byte_buffer *buffer, codebook_kind kind, int width, int dims)
+{
+    enum { UNIT_SOURCE_DIMS = 4 };
+    codebook book;
+    const bool is_unit = dims == PLAN_RBP_UNIT_DIMS;
+    if (buffer->st == RB_OK) buffer->st = codebook_build(&book, kind, width, is_unit ? UNIT_SOURCE_DIMS : dims, buffer->err);
+    if (buffer->st != RB_OK) return;
+    put_uint(buffer, (uint64_t)kind, 1);
+    put_uint(buffer, (uint64_t)width, 1);
+    put_uint(buffer, (uint64_t)dims, 2);
+    for (int i = book.size / 2; i < book.size; i++) {
+        if (is_unit)
+            put_f64(buffer, 2.0 * book.centroid[i]);
+        else
+            put_f32(buffer, book.centroid_f32[i]);
+    }
+}
+
+/* block-gtq centroids are those of N(0, 1) over sqrt(dims): one table a width serves every group size. */
+static bool needs_table(const plan_codebooks *books, int i)
+{
+    return books->at[i].kind != CODEBOOK_BLOCK_GTQ || i == 0 || books->at[i - 1].kind != CODEBOOK_BLOCK_GTQ || books->at[i - 1].width != books->at[i].width;
+}
+
+static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
+{
+    plan_codebooks books = {0};
+    uint64_t n_tables = 0;
+    if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
+    for (int i = 0; i < books.n; i++) n_tables += needs_table(&books, i);
+    put_uint(buffer, n_tables, 2);
+    for (int i = 0; i < books.n; i++)
+        if (needs_table(&books, i))
+            put_codebook(buffer, books.at[i].kind, books.at[i].width, books.at[i].kind == CODEBOOK_BLOCK_GTQ ? PLAN_RBP_UNIT_DIMS : books.at[i].dims);
+    plan_codebooks_free(&books);
+}
+
+static void put_heads(byte_buffer *buffer, const bit_plan *plan)
+{
+    const int n_heads = plan->model.n_layers * plan->model.n_kv_heads, n_blocks = model_n_blocks(&plan->model);
+    uint8_t block_group[RB_MAX_BLOCKS];
+    #define FOR_EACH_GROUP(statement)                                        \
+        for (int h = 0; h < n_heads; h++)                                    \
+            for (int g = 0; g < plan->heads[h].n_groups; g++) {              \
+                const plan_group *group = &plan->heads[h].groups[g];         \
+                statement;                                                   \
+            }
+    for (int h = 0; h < n_heads; h++) put_uint(buffer, (uint64_t)plan->heads[h].n_groups, 1);
+    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->width, 1))
+    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->order, 1))
+    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->rotation.kind, 1))
+    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->codebook, 1))
+    FOR_EACH_GROUP(put_uint(buffer, group->rotation.seed, 8))
+    #undef FOR_EACH_GROUP
+    for (int h = 0; h < n_heads; h++) {
+        for (int g = 0; g < plan->heads[h].n_groups; g++)
+            for (int b = 0; b < plan->heads[h].groups[g].n_blocks; b++) block_group[plan->heads[h].groups[g].blocks[b]] = (uint8_t)g;
+        put_bytes(buffer, block_group, (size_t)n_blocks);
+    }
+}
+
+/* ---- file --------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_encodable(const bit_plan *plan, rb_error *err)
+{
+    for (int layer = 0; layer < plan->model.n_layers; layer++)
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
+            if (bit_plan_head(plan, layer, kv_head)->n_groups > MAX_GROUPS)
+                return rb_fail(err, RB_EUNSUPPORTED, "layer %d kv_head %d: %d groups, expected at most %d in a plan.rbp", layer, kv_head,
+                               bit_plan_head(plan, layer, kv_head)->n_groups, MAX_GROUPS);
+    return RB_OK;
+}
+
+static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payload, rb_error *err)
+{
+    byte_buffer file = {.st = RB_OK, .err = err};
+    uint8_t *frame = NULL;
+    rb_status st;
+    if (payload->size > PLAN_RBP_MAX_PAYLOAD)
+        return rb_fail(err, RB_EUNSUPPORTED, "plan takes %zu bytes, expected at most %u in a plan.rbp", payload->size, PLAN_RBP_MAX_PAYLOAD);
+    RB_TRY(st, rb_alloc(&frame, ZSTD_compressBound(payload->size), 1, "compressed plan", err), done);
+    const size_t frame_size = ZSTD_compress(frame, ZSTD_compressBound(payload->size), payload->bytes, payload->size, ZSTD_LEVEL);
+    if (ZSTD_isError(frame_size)) {
+        st = rb_fail(err, RB_EINVAL, "zstd: %s", ZSTD_getErrorName(frame_size));
+        goto done;
+    }
+    put_bytes(&file, PLAN_RBP_MAGIC, PLAN_RBP_MAGIC_SIZE);
+    put_uint(&file, ROPEBITS_PLAN_FORMAT_VERSION, 4);
+    put_uint(&file, 0, 4);
+    put_uint(&file, payload->size, 4);
+    put_uint(&file, frame_size, 4);
+    put_bytes(&file, frame, frame_size);
+    if (file.st == RB_OK) put_uint(&file, plan_rbp_crc32(file.bytes, file.size), 4);
+    st = file.st;
+    if (st == RB_OK) {
+        *out = file.bytes;
+        *size_bytes = file.size;
+        file.bytes = NULL;
+    }
+done:
+    free(file.bytes);
+    free(frame);
+    return st;
+}
+
+rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *plan, rb_error *err)
+{
+    byte_buffer payload = {.st = RB_OK, .err = err};
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, bit_plan_check(plan, "plan", err), done);
+    RB_TRY(st, check_encodable(plan, err), done);
+    put_identity(&payload, plan);
+    put_geometry(&payload, &plan->model);
+    put_codebooks(&payload, plan);
+    put_uint(&payload, (uint64_t)plan->value_width, 1);
+    put_uint(&payload, (uint64_t)plan->value_codebook, 1);
+    put_heads(&payload, plan);
+    RB_TRY(st, payload.st, done);
+    RB_TRY(st, wrap(out, size_bytes, &payload, err), done);
+done:
+    free(payload.bytes);
+    return st;
+}
+
+rb_status plan_rbp_write(const bit_plan *plan, const char *path, rb_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    rb_status st = plan_rbp_encode(&bytes, &size, plan, err);
+    if (st == RB_OK) st = rb_atomic_write(path, bytes, size, err);
+    free(bytes);
+    return st;
+}

@@ -1,0 +1,176 @@
+/* From a pipeline file to stages: see run/pipeline.h. This is the one place that knows which program reads and writes what. */
+#include "run/pipeline.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/atomic_file.h"
+#include "core/message.h"
+#include "run/stage.h"
+
+enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT };
+const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile", "allocate", "export"};
+
+#define DEFAULT_FORMATS "rbp,header,safetensors"
+
+static const struct {
+    const char *format, *file;
+} export_files[] = {{"rbp", "plan.rbp"}, {"header", "plan.h"}, {"safetensors", "plan.safetensors"}};
+
+/* An input or argument that is a file of the output folder. */
+static rb_status add_own_file(stage *s, const char *name, bool is_arg, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, stage_path(&path, s, name, err), done);
+    RB_TRY(st, stage_add_input(s, path, err), done);
+    if (is_arg) RB_TRY(st, stage_add_arg(s, path, err), done);
+done:
+    free(path);
+    return st;
+}
+
+static rb_status add_output_option(stage *s, const char *name, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, stage_path(&path, s, name, err), done);
+    RB_TRY(st, stage_add_option(s, "-o", path, err), done);
+    RB_TRY(st, stage_add_output(s, name, err), done);
+done:
+    free(path);
+    return st;
+}
+
+static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, stage_add_option(s, "--model", config->model, err), done);
+    RB_TRY(st, stage_add_option(s, "--text", config->text, err), done);
+    RB_TRY(st, stage_add_option(s, "--test-text", config->test_text, err), done);
+    RB_TRY(st, stage_add_option(s, "--n-tokens", config->n_tokens, err), done);
+    RB_TRY(st, stage_add_option(s, "--n-test-tokens", config->n_test_tokens, err), done);
+    RB_TRY(st, stage_add_option(s, "--context", config->context, err), done);
+    RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
+    RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
+    RB_TRY(st, stage_add_input(s, config->text, err), done);
+    if (config->test_text) RB_TRY(st, stage_add_input(s, config->test_text, err), done);
+    RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
+    RB_TRY(st, stage_set_json_output(s, "calibrate.json", err), done);
+done:
+    return st;
+}
+
+static rb_status describe_profile(stage *s, const pipeline_config *config, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
+    RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
+    RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
+    RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
+    RB_TRY(st, stage_set_json_output(s, PIPELINE_SUMMARY, err), done);
+done:
+    return st;
+}
+
+static rb_status describe_allocate(stage *s, const pipeline_config *config, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, add_own_file(s, PIPELINE_PROFILE, true, err), done);
+    RB_TRY(st, stage_add_option(s, "--method", config->method, err), done);
+    RB_TRY(st, stage_add_option(s, "--avg-bits", config->avg_bits, err), done);
+    RB_TRY(st, stage_add_option(s, "--value-bits", config->value_bits, err), done);
+    RB_TRY(st, add_output_option(s, PIPELINE_PLAN, err), done);
+    RB_TRY(st, stage_set_json_output(s, "allocate.json", err), done);
+done:
+    return st;
+}
+
+/* Whether `name` is an entry of a comma separated list. */
+static bool list_has(const char *list, const char *name)
+{
+    const size_t length = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at += length)
+        if ((at == list || at[-1] == ',') && (at[length] == ',' || at[length] == '\0')) return true;
+    return false;
+}
+
+static rb_status describe_export(stage *s, const pipeline_config *config, rb_error *err)
+{
+    const char *formats = config->formats ? config->formats : DEFAULT_FORMATS;
+    char *with_report = NULL, *summary = NULL;
+    rb_status st;
+    RB_TRY(st, add_own_file(s, PIPELINE_PLAN, true, err), done);
+    RB_TRY(st, add_own_file(s, PIPELINE_SUMMARY, false, err), done);
+    RB_TRY(st, rb_format(&with_report, err, "%s%s", formats, list_has(formats, "report") ? "" : ",report"), done);
+    RB_TRY(st, stage_path(&summary, s, PIPELINE_SUMMARY, err), done);
+    RB_TRY(st, stage_add_option(s, "--format", with_report, err), done);
+    RB_TRY(st, stage_add_option(s, "--summary", summary, err), done);
+    RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
+    for (size_t i = 0; i < RB_COUNT(export_files); i++)
+        if (list_has(formats, export_files[i].format)) RB_TRY(st, stage_add_output(s, export_files[i].file, err), done);
+    RB_TRY(st, stage_add_output(s, PIPELINE_REPORT, err), done);
+    RB_TRY(st, stage_set_json_output(s, "export.json", err), done);
+done:
+    free(with_report);
+    free(summary);
+    return st;
+}
+
+typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_error *err);
+static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export};
+
+/* --threads, --device and the verbosity of this run, handed on to every stage. */
+typedef struct run_args {
+    char threads[32], device[32];
+    const char *args[8];
+} run_args;
+
+static void fill_run_args(run_args *out, const rb_common_options *common)
+{
+    int n = 0;
+    snprintf(out->threads, sizeof out->threads, "--threads=%lld", (long long)common->threads);
+    out->args[n++] = out->threads;
+    if (common->device == RB_DEVICE_CPU) out->args[n++] = "--device=cpu";
+    if (common->device == RB_DEVICE_CUDA) {
+        snprintf(out->device, sizeof out->device, "--device=cuda:%d", common->device_index);
+        out->args[n++] = out->device;
+    }
+    if (rb_verbosity() == RB_QUIET) out->args[n++] = "-q";
+    if (rb_verbosity() == RB_VERBOSE) out->args[n++] = "-v";
+    out->args[n] = NULL;
+}
+
+rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err)
+{
+    run_args extra = {0};
+    rb_status st;
+
+    fill_run_args(&extra, common);
+    st = rb_make_folder(folder, err);
+    for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
+        stage s;
+        const double started_s = rb_now_s();
+        stage_init(&s, pipeline_stage_names[i], folder);
+        st = describe[i](&s, config, err);
+        if (st == RB_OK) st = stage_run(&s, extra.args, &ran[i], err);
+        if (st == RB_OK && ran[i]) rb_message_info("%s took %.1f s", s.name, rb_now_s() - started_s);
+        if (st == RB_OK && !ran[i]) rb_message_info("%s is up to date", s.name);
+        stage_free(&s);
+    }
+    return st;
+}
+
+rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path), void *user, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
+        stage s;
+        stage_init(&s, pipeline_stage_names[i], folder);
+        st = describe[i](&s, config, err);
+        for (int file = 0; file < s.n_outputs && st == RB_OK; file++) visit(user, s.outputs[file]);
+        stage_free(&s);
+    }
+    return st;
+}

@@ -1,0 +1,26 @@
+/* The pipeline as stages: calibrate -> profile -> allocate -> export, each run only when its inputs or options changed. */
+#ifndef RB_RUN_PIPELINE_H
+#define RB_RUN_PIPELINE_H
+
+#include <stdbool.h>
+
+#include "core/program.h"
+#include "run/pipeline_config.h"
+
+/* Names of the files in the output folder. */
+#define PIPELINE_CAPTURE "capture.h5"
+#define PIPELINE_PROFILE "profile.h5"
+#define PIPELINE_SUMMARY "summary.json"
+#define PIPELINE_PLAN "plan.json"
+#define PIPELINE_REPORT "report.html"
+
+enum { PIPELINE_N_STAGES = 4 };
+extern const char *const pipeline_stage_names[PIPELINE_N_STAGES];
+
+/* ran[stage]: whether it was run or found current. The folder is made. */
+rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err);
+
+/* Every file the stages have written, in stage order, for the summary: calls visit(user, path). */
+rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path), void *user, rb_error *err);
+
+#endif

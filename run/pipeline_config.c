@@ -1,0 +1,154 @@
+/* Reader of pipeline files: see run/pipeline_config.h. */
+#include "run/pipeline_config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+
+#define PIPELINE_SCHEMA "ropebits-pipeline"
+enum { PIPELINE_VERSION = 1 };
+
+typedef enum member_kind { MEMBER_PATH, MEMBER_TEXT, MEMBER_NUMBER, MEMBER_LIST } member_kind;
+
+/* Where a member stands in the document (section NULL: at the top) and in pipeline_config. */
+typedef struct member {
+    const char *section, *key;
+    member_kind kind;
+    size_t offset;
+    bool required;
+} member;
+
+static const member members[] = {
+    {NULL, "model", MEMBER_PATH, offsetof(pipeline_config, model), true},
+    {NULL, "text", MEMBER_PATH, offsetof(pipeline_config, text), true},
+    {NULL, "test_text", MEMBER_PATH, offsetof(pipeline_config, test_text), false},
+    {"calibrate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_tokens), false},
+    {"calibrate", "n_test_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_test_tokens), false},
+    {"calibrate", "context", MEMBER_NUMBER, offsetof(pipeline_config, context), false},
+    {"calibrate", "dtype", MEMBER_TEXT, offsetof(pipeline_config, dtype), false},
+    {"profile", "budgets", MEMBER_LIST, offsetof(pipeline_config, budgets), false},
+    {"profile", "methods", MEMBER_LIST, offsetof(pipeline_config, methods), false},
+    {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), false},
+    {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), false},
+    {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
+    {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
+};
+
+static char **member_field(pipeline_config *config, const member *m) { return (char **)((char *)config + m->offset); }
+
+void pipeline_config_free(pipeline_config *config)
+{
+    for (size_t i = 0; i < RB_COUNT(members); i++) free(*member_field(config, &members[i]));
+    *config = (pipeline_config){0};
+}
+
+/* A number or string as a command line has it: 3, 2.5, block-gtq. */
+static rb_status scalar_text(char **out, const cJSON *item, const char *where, rb_error *err)
+{
+    if (cJSON_IsString(item)) return rb_format(out, err, "%s", item->valuestring);
+    if (cJSON_IsNumber(item)) return rb_format(out, err, "%.17g", item->valuedouble);
+    return rb_fail(err, RB_EFORMAT, "%s: expected a number or a string", where);
+}
+
+static rb_status list_text(char **out, const cJSON *list, const char *where, rb_error *err)
+{
+    const cJSON *item;
+    rb_status st = RB_OK;
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) == 0) return rb_fail(err, RB_EFORMAT, "%s: expected a list with at least one entry", where);
+    cJSON_ArrayForEach(item, list) {
+        char *entry = NULL, *joined = NULL;
+        RB_TRY(st, scalar_text(&entry, item, where, err), next);
+        RB_TRY(st, rb_format(&joined, err, "%s%s%s", *out ? *out : "", *out ? "," : "", entry), next);
+        free(*out);
+        *out = joined;
+    next:
+        free(entry);
+        if (st != RB_OK) break;
+    }
+    return st;
+}
+
+static rb_status path_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+{
+    if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: expected a path", where);
+    if (item->valuestring[0] == '/' || folder_length == 0) return rb_format(out, err, "%s", item->valuestring);
+    return rb_format(out, err, "%.*s/%s", folder_length, folder, item->valuestring);
+}
+
+static rb_status read_member(pipeline_config *out, const cJSON *document, const member *m, const char *path, rb_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const cJSON *section = m->section ? rb_json_find(document, m->section) : document;
+    const cJSON *item = section ? rb_json_find(section, m->key) : NULL;
+    char **field = member_field(out, m), *where = NULL;
+    rb_status st = RB_OK;
+
+    if (!item) return m->required ? rb_fail(err, RB_EFORMAT, "%s: \"%s\" is missing", path, m->key) : RB_OK;
+    RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key), done);
+    switch (m->kind) {
+    case MEMBER_PATH: st = path_text(field, item, path, slash ? (int)(slash - path) : 0, where, err); break;
+    case MEMBER_LIST: st = list_text(field, item, where, err); break;
+    case MEMBER_TEXT:
+        st = cJSON_IsString(item) ? scalar_text(field, item, where, err) : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
+        break;
+    case MEMBER_NUMBER:
+        st = cJSON_IsNumber(item) ? scalar_text(field, item, where, err) : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
+        break;
+    }
+done:
+    free(where);
+    return st;
+}
+
+static bool is_known(const char *section, const char *key)
+{
+    if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0)) return true;
+    for (size_t i = 0; i < RB_COUNT(members); i++) {
+        const bool same_section = section && members[i].section ? strcmp(section, members[i].section) == 0 : section == members[i].section;
+        if (same_section && strcmp(key, members[i].key) == 0) return true;
+    }
+    return false;
+}
+
+static bool is_section(const char *key)
+{
+    for (size_t i = 0; i < RB_COUNT(members); i++)
+        if (members[i].section && strcmp(key, members[i].section) == 0) return true;
+    return false;
+}
+
+/* A misspelt member would silently become a default. */
+static rb_status refuse_unknown(const cJSON *document, const char *path, rb_error *err)
+{
+    const cJSON *item, *inner;
+    cJSON_ArrayForEach(item, document) {
+        if (is_section(item->string)) {
+            if (!cJSON_IsObject(item)) return rb_fail(err, RB_EFORMAT, "%s: %s: expected an object", path, item->string);
+            cJSON_ArrayForEach(inner, item) {
+                if (!is_known(item->string, inner->string))
+                    return rb_fail(err, RB_EFORMAT, "%s: %s has no member \"%s\"", path, item->string, inner->string);
+            }
+        } else if (!is_known(NULL, item->string)) {
+            return rb_fail(err, RB_EFORMAT, "%s: a pipeline has no member \"%s\"", path, item->string);
+        }
+    }
+    return RB_OK;
+}
+
+rb_status pipeline_config_read(pipeline_config *out, const char *path, rb_error *err)
+{
+    cJSON *document = NULL;
+    rb_status st;
+    *out = (pipeline_config){0};
+    RB_TRY(st, rb_json_read(&document, path, 0, err), done);
+    RB_TRY(st, rb_json_check_schema(document, path, PIPELINE_SCHEMA, PIPELINE_VERSION, err), done);
+    RB_TRY(st, refuse_unknown(document, path, err), done);
+    for (size_t i = 0; i < RB_COUNT(members); i++) RB_TRY(st, read_member(out, document, &members[i], path, err), done);
+done:
+    cJSON_Delete(document);
+    if (st != RB_OK) pipeline_config_free(out);
+    return st;
+}

@@ -1,0 +1,180 @@
+/* The summary of a run: see run/run_summary.h. */
+#include "run/run_summary.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "allocate/plan_json.h"
+#include "core/atomic_file.h"
+#include "core/json.h"
+#include "profile/profile_summary.h"
+
+typedef struct run_result {
+    const pipeline_config *config;
+    const char *folder;
+    profile_summary *summary;
+    bit_plan *plan;
+} run_result;
+
+static rb_status read_result(run_result *out, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_SUMMARY, err), done);
+    RB_TRY(st, profile_summary_read(&out->summary, path, err), done);
+    free(path);
+    path = NULL;
+    RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_PLAN, err), done);
+    RB_TRY(st, plan_json_read(&out->plan, path, err), done);
+done:
+    free(path);
+    return st;
+}
+
+static bool has_uniform(const summary_method *method) { return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform); }
+
+/* ---- for a person ------------------------------------------------------------------------------------------------------------ */
+
+static void print_model(const run_result *result)
+{
+    const model_facts *model = &result->summary->model;
+    printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n", result->config->model, model->model_type, model->n_layers,
+           model->n_q_heads, model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
+    printf("texts     %lld calibration tokens of %s\n", (long long)result->summary->calibration.n_tokens, result->config->text);
+    printf("          %lld test tokens of %s, sequences of %lld\n", (long long)result->summary->test.n_tokens,
+           result->config->test_text ? result->config->test_text : "the same text, behind them", (long long)result->summary->test.context);
+}
+
+/* One column a method and budget. */
+static void print_error_table(const profile_summary *summary)
+{
+    printf("\nlogit MAE on the test text, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-12s", "layer");
+    for (int m = 0; m < summary->n_methods; m++) printf(" %12s", summary->methods[m].method);
+    printf("\n%-12s", "");
+    for (int m = 0; m < summary->n_methods; m++) printf("    @ %g bits", summary->methods[m].avg_bits);
+    printf("\n");
+    for (int layer = 0; layer < summary->model.n_layers; layer++) {
+        printf("%-12d", layer);
+        for (int m = 0; m < summary->n_methods; m++) printf(" %12.4f", summary->methods[m].logit_mae_by_layer[layer]);
+        printf("\n");
+    }
+    printf("%-12s", "mean");
+    for (int m = 0; m < summary->n_methods; m++) printf(" %12.4f", summary->methods[m].logit_mae);
+    printf("\n%-12s", "true bits");
+    for (int m = 0; m < summary->n_methods; m++) printf(" %12.3f", summary->methods[m].true_bits);
+    printf("\n%-12s", "vs uniform");
+    for (int m = 0; m < summary->n_methods; m++) {
+        if (has_uniform(&summary->methods[m]))
+            printf("     %+6.1f %%", -100.0 * summary->methods[m].reduction_vs_uniform);
+        else
+            printf(" %12s", "");
+    }
+    printf("\n%-12s", "layers won");
+    for (int m = 0; m < summary->n_methods; m++) {
+        if (has_uniform(&summary->methods[m]))
+            printf("     %2d of %2d", summary->methods[m].layers_won_vs_uniform, summary->model.n_layers);
+        else
+            printf(" %12s", "");
+    }
+    printf("\n");
+}
+
+static void print_plan(const bit_plan *plan)
+{
+    const plan_cost cost = bit_plan_cost(plan);
+    printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits, cost.key_true_bits, cost.value_true_bits);
+    printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+}
+
+static void print_file(void *user, const char *path)
+{
+    const char **label = user;
+    struct stat info;
+    if (stat(path, &info) != 0) return;
+    printf("%-9s %-40s %9.1f KiB\n", *label, path, (double)info.st_size / 1024.0);
+    *label = "";
+}
+
+/* ---- for a program ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct file_list {
+    cJSON *array;
+    rb_status st;
+    rb_error *err;
+} file_list;
+
+static void list_file(void *user, const char *path)
+{
+    file_list *list = user;
+    cJSON *item = cJSON_CreateString(path);
+    if (list->st == RB_OK) list->st = item ? rb_json_append(list->array, &item, list->err) : rb_fail(list->err, RB_ENOMEM, "out of memory for the summary");
+    cJSON_Delete(item);
+}
+
+static rb_status read_document(cJSON *json, const char *key, const run_result *result, const char *file, rb_error *err)
+{
+    char *path = NULL;
+    cJSON *document = NULL;
+    rb_status st;
+    RB_TRY(st, rb_join_path(&path, result->folder, file, err), done);
+    RB_TRY(st, rb_json_read(&document, path, 0, err), done);
+    RB_TRY(st, rb_json_add_item(json, key, &document, err), done);
+done:
+    cJSON_Delete(document);
+    free(path);
+    return st;
+}
+
+static rb_status print_json(const run_result *result, const bool ran[PIPELINE_N_STAGES], rb_error *err)
+{
+    file_list files = {.array = cJSON_CreateArray(), .st = RB_OK, .err = err};
+    cJSON *json = NULL, *stages = NULL;
+    char *text = NULL;
+    rb_status st;
+    if (!files.array) return rb_fail(err, RB_ENOMEM, "out of memory for the summary");
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-run-result", err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_new_object(&stages, err), done);
+    for (int i = 0; i < PIPELINE_N_STAGES; i++)
+        RB_TRY(st, rb_json_add_string(stages, pipeline_stage_names[i], ran[i] ? "run" : "up to date", err), done);
+    RB_TRY(st, rb_json_add_item(json, "stages", &stages, err), done);
+    RB_TRY(st, read_document(json, "profile", result, PIPELINE_SUMMARY, err), done);
+    RB_TRY(st, read_document(json, "allocate", result, "allocate.json", err), done);
+    RB_TRY(st, pipeline_files(result->config, result->folder, list_file, &files, err), done);
+    RB_TRY(st, files.st, done);
+    RB_TRY(st, rb_json_add_item(json, "files", &files.array, err), done);
+    RB_TRY(st, rb_json_print(&text, json, err), done);
+    fputs(text, stdout);
+done:
+    free(text);
+    cJSON_Delete(files.array);
+    cJSON_Delete(stages);
+    cJSON_Delete(json);
+    return st;
+}
+
+rb_status run_summary_print(const pipeline_config *config, const char *folder, const bool ran[PIPELINE_N_STAGES], bool as_json, rb_error *err)
+{
+    run_result result = {.config = config, .folder = folder};
+    const char *label = "files";
+    rb_status st;
+    RB_TRY(st, read_result(&result, err), done);
+    if (as_json) {
+        st = print_json(&result, ran, err);
+        goto done;
+    }
+    print_model(&result);
+    print_error_table(result.summary);
+    print_plan(result.plan);
+    printf("\n");
+    RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
+    printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
+done:
+    profile_summary_free(result.summary);
+    bit_plan_free(result.plan);
+    return st;
+}

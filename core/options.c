@@ -21,6 +21,12 @@ typedef struct arguments {
     char **at;
 } arguments;
 
+static char *next_argument(arguments *rest)
+{
+    rest->n--;
+    return *rest->at++;
+}
+
 /* ---- values ------------------------------------------------------------------------------------------------------------------ */
 
 static rb_status check_range(const rb_option *option, double value, const char *text, rb_error *err)
@@ -172,32 +178,29 @@ static rb_status parse_long(const option_tables *tables, char *argument, argumen
     if (option->kind == RB_OPT_FLAG && value) return rb_fail(err, RB_EUSAGE, "--%s takes no value, found '%s'", option->long_name, value);
     if (option->kind != RB_OPT_FLAG && !value) {
         if (rest->n == 0) return rb_fail(err, RB_EUSAGE, "--%s needs a value: %s", option->long_name, option->metavar);
-        value = *rest->at++;
-        rest->n--;
+        value = next_argument(rest);
     }
     return set_value(option, value, err);
 }
 
-/* -o value, -ovalue; flags may share one dash: -vj */
+/* -v, -o value, -ovalue */
 static rb_status parse_short(const option_tables *tables, char *argument, arguments *rest, rb_error *err)
 {
-    for (char *name = argument + 1; *name; name++) {
-        const rb_option *option = find_short(tables, *name);
-        if (!option) return rb_fail(err, RB_EUSAGE, "unknown option -%c", *name);
-        char *value = NULL;
-        if (option->kind != RB_OPT_FLAG) {
-            if (name[1] == '\0' && rest->n == 0) return rb_fail(err, RB_EUSAGE, "-%c needs a value: %s", *name, option->metavar);
-            value = name[1] ? name + 1 : (rest->n--, *rest->at++);
-        }
-        const rb_status st = set_value(option, value, err);
-        if (st != RB_OK || value) return st;
+    const char name = argument[1];
+    char *value = argument[2] ? argument + 2 : NULL;
+    const rb_option *option = find_short(tables, name);
+    if (!option) return rb_fail(err, RB_EUSAGE, "unknown option -%c", name);
+    if (option->kind == RB_OPT_FLAG && value) return rb_fail(err, RB_EUSAGE, "-%c takes no value, found '%s'", name, value);
+    if (option->kind != RB_OPT_FLAG && !value) {
+        if (rest->n == 0) return rb_fail(err, RB_EUSAGE, "-%c needs a value: %s", name, option->metavar);
+        value = next_argument(rest);
     }
-    return RB_OK;
+    return set_value(option, value, err);
 }
 
 static rb_status add_positional(rb_string_list *positionals, const char *argument, rb_error *err)
 {
-    if (positionals->n == RB_MAX_POSITIONALS) return rb_fail(err, RB_EUSAGE, "more than %d arguments, first too many is '%s'", RB_MAX_POSITIONALS, argument);
+    if (positionals->n == RB_MAX_LIST) return rb_fail(err, RB_EUSAGE, "more than %d arguments, first too many is '%s'", RB_MAX_LIST, argument);
     positionals->at[positionals->n++] = argument;
     return RB_OK;
 }
@@ -211,8 +214,7 @@ rb_status rb_options_parse(const rb_option *const *tables, const int *n_options,
     rb_status st = RB_OK;
     positionals->n = 0;
     while (rest.n > 0 && st == RB_OK) {
-        char *argument = *rest.at++;
-        rest.n--;
+        char *argument = next_argument(&rest);
         if (options_ended || argument[0] != '-' || argument[1] == '\0')
             st = add_positional(positionals, argument, err);
         else if (strcmp(argument, "--") == 0)

@@ -12,14 +12,14 @@
 
 #include "core/status.h"
 
-enum { RB_MAX_LIST = 64 };
+enum { RB_MAX_LIST = 64, RB_MAX_POSITIONALS = 64 };
 
 typedef struct rb_number_list {
     int n;
     double at[RB_MAX_LIST];
 } rb_number_list;
 
-typedef struct rb_string_list {    /* the strings point into argv, or, split at commas, into storage that lives as long as the program */
+typedef struct rb_string_list {    /* the strings point into argv; a list is split there, its commas become NULs */
     int n;
     const char *at[RB_MAX_LIST];
 } rb_string_list;

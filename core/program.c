@@ -1,16 +1,69 @@
-/* The shape of every program: see core/program.h. */
+/* The shape every ropebits program has: see core/program.h. */
 #include "core/program.h"
 
+#include <assert.h>
 #include <cblas.h>
+#include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zstd.h>
 
 #include "core/message.h"
 #include "core/threads.h"
-#include "version.h"    /* generated: RB_VERSION, RB_COMMIT */
+#include "version.h"
+
+/* What the common table fills. */
+typedef struct common_values {
+    rb_common_options options;
+    const char *device;
+    bool help, version, verbose, quiet;     /* help: for the table alone, see asks_for_help */
+} common_values;
+
+enum { N_COMMON_OPTIONS = 7 };
+
+static void fill_common_table(rb_option table[N_COMMON_OPTIONS], common_values *values)
+{
+    const rb_option rows[N_COMMON_OPTIONS] = {
+        {.long_name = "json", .kind = RB_OPT_FLAG, .value = &values->options.json, .help = "print one JSON document on stdout"},
+        {.long_name = "threads", .kind = RB_OPT_INT, .value = &values->options.threads, .metavar = "N", .min = 0, .max = 1024,
+         .help = "threads to use; 0: all cores"},
+        {.long_name = "device", .kind = RB_OPT_STRING, .value = &values->device, .metavar = "DEVICE", .help = "auto, cpu or cuda[:N]"},
+        {.short_name = 'v', .long_name = "verbose", .kind = RB_OPT_FLAG, .value = &values->verbose, .help = "tell more on stderr"},
+        {.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &values->quiet, .help = "no progress, no warnings"},
+        {.short_name = 'h', .long_name = "help", .kind = RB_OPT_FLAG, .value = &values->help, .help = "print this help"},
+        {.long_name = "version", .kind = RB_OPT_FLAG, .value = &values->version, .help = "print the versions of program and libraries"},
+    };
+    memcpy(table, rows, sizeof rows);
+}
+
+/* ---- help and version -------------------------------------------------------------------------------------------------------- */
+
+static void print_help(const rb_program *program, const rb_option *common)
+{
+    const char *line = program->synopsis;
+    const char *prefix = "usage: ";
+    while (*line) {
+        const int length = (int)strcspn(line, "\n");
+        printf("%s%.*s\n", prefix, length, line);
+        prefix = "       ";
+        line += length + (line[length] == '\n');
+    }
+    printf("\n%s\n", program->summary);
+    if (program->n_options > 0) {
+        printf("\nOptions:\n");
+        rb_options_print(stdout, program->options, program->n_options);
+    }
+    printf("\nCommon options:\n");
+    rb_options_print(stdout, common, N_COMMON_OPTIONS);
+    if (program->epilog) printf("\n%s\n", program->epilog);
+}
 
 const char *rb_tool_version(void) { return RB_VERSION; }
 
@@ -18,141 +71,169 @@ void rb_print_version(FILE *out, const char *program)
 {
     unsigned major = 0, minor = 0, release = 0;
     H5get_libversion(&major, &minor, &release);
-    fprintf(out, "ropebits%s%s %s (commit %s)\n", program ? " " : "", program ? program : "", RB_VERSION, RB_COMMIT);
-    fprintf(out, "compiler %s, HDF5 %u.%u.%u, zstd %s, %s\n", __VERSION__, major, minor, release, ZSTD_versionString(), openblas_get_config());
-    fprintf(out, "CUDA: not in this build\n");
+    const bool is_front = strcmp(program, "ropebits") == 0;
+    fprintf(out, "ropebits%s%s %s\n", is_front ? "" : " ", is_front ? "" : program, RB_VERSION);
+    fprintf(out, "commit    %s\n", RB_COMMIT);
+    fprintf(out, "compiler  GCC %s\n", __VERSION__);
+    fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
+    fprintf(out, "%s\n", openblas_get_config());     /* starts with its name */
+    fprintf(out, "zstd      %s\n", ZSTD_versionString());
+    fprintf(out, "cJSON     %s\n", cJSON_Version());
+    fprintf(out, "OpenSSL   %s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
+    fprintf(out, "CUDA      not in this build\n");
 }
 
-/* ---- common options ------------------------------------------------------------------------------------------------------------- */
+/* ---- checks of the command line ---------------------------------------------------------------------------------------------- */
 
-typedef struct common_values {
-    bool help, version, verbose, quiet;
-    const char *device;
-    rb_common_options options;
-} common_values;
-
-enum { N_COMMON = 7 };
-
-static void common_table(rb_option table[N_COMMON], common_values *values)
+/* auto, cpu, cuda, cuda:N */
+static rb_status parse_device(rb_common_options *options, const char *text, rb_error *err)
 {
-    const rb_option common[N_COMMON] = {
-        {.short_name = 'h', .long_name = "help", .kind = RB_OPT_FLAG, .value = &values->help, .help = "print this and stop"},
-        {.long_name = "version", .kind = RB_OPT_FLAG, .value = &values->version, .help = "print versions and stop"},
-        {.short_name = 'v', .long_name = "verbose", .kind = RB_OPT_FLAG, .value = &values->verbose, .help = "say more on stderr: every step, where the time went"},
-        {.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &values->quiet, .help = "errors only on stderr"},
-        {.long_name = "json", .kind = RB_OPT_FLAG, .value = &values->options.json, .help = "print one JSON document"},
-        {.long_name = "threads", .kind = RB_OPT_INT, .value = &values->options.threads, .metavar = "N", .min = 0, .max = 1024, .help = "threads; 0: all cores"},
-        {.long_name = "device", .kind = RB_OPT_STRING, .value = &values->device, .metavar = "WHERE", .help = "auto, cpu or cuda[:N]"},
-    };
-    memcpy(table, common, sizeof common);
-}
-
-static rb_status parse_device(common_values *values, rb_error *err)
-{
-    const char *text = values->device;
+    enum { MAX_DEVICE_INDEX = 1023 };
+    static const char cuda[] = "cuda:";
     char *end;
-    if (strcmp(text, "auto") == 0) {
-        values->options.device = RB_DEVICE_AUTO;
-    } else if (strcmp(text, "cpu") == 0) {
-        values->options.device = RB_DEVICE_CPU;
-    } else if (strcmp(text, "cuda") == 0) {
-        values->options.device = RB_DEVICE_CUDA;
-    } else if (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' && text[5] <= '9') {
-        const long index = strtol(text + 5, &end, 10);
-        if (*end != '\0' || index > 1023) return rb_fail(err, RB_EUSAGE, "--device is \"%s\", expected cuda:N with N up to 1023", text);
-        values->options.device = RB_DEVICE_CUDA;
-        values->options.device_index = (int)index;
-    } else {
-        return rb_fail(err, RB_EUSAGE, "--device is \"%s\", expected auto, cpu or cuda[:N]", text);
+    options->device_index = 0;
+    if (strcmp(text, "auto") == 0 || strcmp(text, "cpu") == 0) {
+        options->device = text[0] == 'a' ? RB_DEVICE_AUTO : RB_DEVICE_CPU;
+        return RB_OK;
     }
-    return RB_OK;
+    options->device = RB_DEVICE_CUDA;
+    if (strcmp(text, "cuda") == 0) return RB_OK;
+    if (strncmp(text, cuda, sizeof cuda - 1) == 0) {
+        const char *digits = text + sizeof cuda - 1;
+        const unsigned long index = strtoul(digits, &end, 10);
+        /* strtoul alone would take " 1", "+1" and "-1". */
+        if (*digits >= '0' && *digits <= '9' && *end == '\0' && index <= MAX_DEVICE_INDEX) {
+            options->device_index = (int)index;
+            return RB_OK;
+        }
+    }
+    return rb_fail(err, RB_EUSAGE, "--device is '%s', expected auto, cpu, cuda or cuda:N", text);
 }
 
-static rb_status check_device(const rb_program *program, const rb_common_options *common, rb_error *err)
+/* This build computes on the CPU alone: auto becomes cpu. */
+static rb_status resolve_device(const rb_program *program, rb_common_options *options, const char *text, rb_error *err)
 {
-    if (common->device != RB_DEVICE_CUDA) return RB_OK;
-    if (program->has_cpu_only) return rb_fail(err, RB_EDEVICE, "--device cuda: %s runs on the CPU only", program->name);
-    return rb_fail(err, RB_EDEVICE, "--device cuda: this build has no CUDA side, expected --device cpu or auto");
+    if (options->device == RB_DEVICE_CUDA && program->has_cpu_only)
+        return rb_fail(err, RB_EDEVICE, "--device %s: %s runs on the CPU only", text, program->name);
+    if (options->device == RB_DEVICE_CUDA) return rb_fail(err, RB_EDEVICE, "--device %s: this build has no CUDA side; use --device cpu", text);
+    options->device = RB_DEVICE_CPU;
+    return RB_OK;
 }
 
 static rb_status check_positionals(const rb_program *program, const rb_string_list *positionals, rb_error *err)
 {
-    const int n = positionals->n;
-    if (n < program->min_positionals) return rb_fail(err, RB_EUSAGE, "found %d arguments, expected %s", n, program->positional_names);
-    if (n > program->max_positionals && program->max_positionals == 0) return rb_fail(err, RB_EUSAGE, "unexpected argument \"%s\"", positionals->at[0]);
-    if (n > program->max_positionals)
-        return rb_fail(err, RB_EUSAGE, "unexpected argument \"%s\" behind %s", positionals->at[program->max_positionals], program->positional_names);
+    if (positionals->n < program->min_positionals)
+        return rb_fail(err, RB_EUSAGE, "%d argument%s, expected %s", positionals->n, positionals->n == 1 ? "" : "s", program->positional_names);
+    if (positionals->n > program->max_positionals && program->max_positionals == 0)
+        return rb_fail(err, RB_EUSAGE, "argument '%s', expected options only", positionals->at[0]);
+    if (positionals->n > program->max_positionals)
+        return rb_fail(err, RB_EUSAGE, "one argument too many, '%s', expected %s", positionals->at[program->max_positionals], program->positional_names);
     return RB_OK;
 }
 
-/* ---- the frame ------------------------------------------------------------------------------------------------------------------ */
-
-static void print_help(const rb_program *program, const rb_option *common, int n_common)
-{
-    const char *line = program->synopsis;
-    for (const char *label = "usage: "; *line; label = "       ") {
-        const int length = (int)strcspn(line, "\n");
-        printf("%s%.*s\n", label, length, line);
-        line += length + (line[length] == '\n');
-    }
-    printf("\n%s\n", program->summary);
-    if (program->n_options > 0) printf("\noptions\n");
-    rb_options_print(stdout, program->options, program->n_options);
-    printf("\noptions of every ropebits program\n");
-    rb_options_print(stdout, common, n_common);
-    printf("\nexit codes: 0 done, 1 could not (input, output, data, device), 2 wrong usage, 3 a check ran and the answer is no\n");
-    if (program->epilog) printf("\n%s\n", program->epilog);
-}
-
-/* A full disk or a closed pipe shows here. Keeps an earlier message. */
-static rb_status finish_stdout(rb_error *err)
-{
-    const bool had_error = ferror(stdout) != 0;
-    if (fflush(stdout) != 0 || had_error) return rb_fail(err, RB_EIO, "standard output cannot be written: %s", strerror(errno ? errno : EIO));
-    return RB_OK;
-}
-
-static rb_status run_program(const rb_program *program, const common_values *values, const rb_string_list *positionals, rb_error *err)
+static rb_status check_command_line(const rb_program *program, common_values *values, const rb_string_list *positionals, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, rb_options_check_required(program->options, program->n_options, err), done);
+    RB_TRY(st, parse_device(&values->options, values->device, err), done);
+    if (values->verbose && values->quiet) {
+        st = rb_fail(err, RB_EUSAGE, "-v and -q are both given, expected one of them");
+        goto done;
+    }
     RB_TRY(st, check_positionals(program, positionals, err), done);
-    RB_TRY(st, check_device(program, &values->options, err), done);
-    rb_threads_init(values->options.threads);
-    const rb_run_args args = {.context = program->context, .common = &values->options, .positionals = positionals};
-    RB_TRY(st, program->run(&args, err), done);
+    RB_TRY(st, rb_options_check_required(program->options, program->n_options, err), done);
+    st = resolve_device(program, &values->options, values->device, err);
+done:
+    return st;
+}
+
+/* ---- standard streams -------------------------------------------------------------------------------------------------------- */
+
+/* A stream that the caller closed must not become the number of a file we open: hold its place with something that refuses use.
+ * SIGPIPE is ignored so that a reader who left shows as a failed write, with the clean-up of a failure. */
+static void prepare_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) _exit(EXIT_FAILURE);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static bool is_reader_gone(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+/* A full disk is found here at the latest. */
+static rb_status finish_stdout(rb_error *err)
+{
+    const bool had_failed = ferror(stdout) != 0;
+    errno = 0;
+    const bool close_failed = fclose(stdout) != 0;
+    const int reason = errno;
+    if (!had_failed && !close_failed) return RB_OK;
+    return rb_fail(err, RB_EIO, "cannot write to standard output%s%s", reason ? ": " : "", reason ? strerror(reason) : "");
+}
+
+static void report(const rb_program *program, rb_status st, const rb_error *err)
+{
+    assert(err->msg[0] != '\0' || st == RB_ECHECK);
+    if (st == RB_ECHECK) return;
+    rb_message_error("%s", err->msg);
+    if (st == RB_EUSAGE) fprintf(stderr, "Try 'ropebits %s --help'.\n", program->name);
+}
+
+/* ---- the program ------------------------------------------------------------------------------------------------------------- */
+
+/* Looked for before parsing: help shows defaults, and wrong usage is when it is wanted. */
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    return false;
+}
+
+static rb_status run_program(const rb_program *program, int argc, char **argv, rb_error *err)
+{
+    common_values values = {.device = "auto"};
+    rb_option common[N_COMMON_OPTIONS];
+    rb_string_list positionals = {0};
+    rb_status st;
+
+    fill_common_table(common, &values);
+    const rb_option *const tables[] = {program->options, common};
+    const int n_options[] = {program->n_options, N_COMMON_OPTIONS};
+    if (asks_for_help(argc, argv)) {
+        print_help(program, common);
+        return RB_OK;
+    }
+    RB_TRY(st, rb_options_parse(tables, n_options, RB_COUNT(tables), argc, argv, &positionals, err), done);
+    if (values.version) {
+        rb_print_version(stdout, program->name);
+        return RB_OK;
+    }
+    RB_TRY(st, check_command_line(program, &values, &positionals, err), done);
+    rb_messages_init(program->name, values.quiet ? RB_QUIET : values.verbose ? RB_VERBOSE : RB_NORMAL);
+    rb_threads_init(values.options.threads);
+    const rb_run_args args = {.context = program->context, .common = &values.options, .positionals = &positionals};
+    st = program->run(&args, err);
 done:
     return st;
 }
 
 int rb_program_main(const rb_program *program, int argc, char **argv)
 {
-    common_values values = {.device = "auto"};
-    rb_option common[N_COMMON];
-    rb_string_list positionals = {0};
     rb_error err = {0};
-    rb_status st, st_out;
+    bool is_told = false;
 
+    prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);
-    common_table(common, &values);
-    const rb_option *const tables[] = {program->options, common};
-    const int n_options[] = {program->n_options, N_COMMON};
-    st = rb_options_parse(tables, n_options, (int)RB_COUNT(tables), argc, argv, &positionals, &err);
-    if (st == RB_OK) st = parse_device(&values, &err);
-    rb_messages_init(program->name, values.quiet ? RB_QUIET : values.verbose ? RB_VERBOSE : RB_NORMAL);
-    if (st == RB_OK) {
-        if (values.help) {
-            values = (common_values){.device = "auto"};     /* the help shows defaults, not this command line */
-            print_help(program, common, N_COMMON);
-        } else if (values.version) {
-            rb_print_version(stdout, program->name);
-        } else {
-            st = run_program(program, &values, &positionals, &err);
-        }
+    rb_status st = run_program(program, argc, argv, &err);
+    const bool is_gone = is_reader_gone();
+    const rb_status st_out = finish_stdout(&err);
+    if (st_out != RB_OK && (st == RB_OK || st == RB_ECHECK)) {
+        st = st_out;
+        is_told = is_gone;      /* a reader who left (`| head`) knows */
     }
-    st_out = finish_stdout(&err);
-    if (st == RB_OK) st = st_out;
-    if (st != RB_OK && err.msg[0]) rb_message_error("%s", err.msg);
-    if (st == RB_EUSAGE) fprintf(stderr, "Try 'ropebits %s --help'.\n", program->name);
+    if (st != RB_OK && !is_told) report(program, st, &err);
     return rb_exit_code(st);
 }

@@ -1,140 +1,126 @@
-/* ropebits: the front command. `ropebits NAME ...` runs ropebits-NAME, as git does: from the folder of this executable, else from PATH. */
+/* ropebits: the front command. `ropebits NAME ...` becomes the program ropebits-NAME, as git does: looked for beside this executable first, so
+ * that a build folder or a bundle is whole in itself, then on PATH. */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "core/nearest_name.h"
 #include "core/program.h"
 #include "core/sibling.h"
 
 static const struct {
     const char *name, *summary;
-} programs[] = {
-    {"run", "the whole pipeline from one file"},
-    {"calibrate", "checkpoint + text -> capture.h5: queries and keys that enter RoPE"},
-    {"profile", "capture.h5 -> profile.h5: what every bit costs in logit error"},
-    {"allocate", "profile.h5 -> plan.json: who gets how many bits"},
-    {"export", "plan.json -> plan.rbp, C header, safetensors, report"},
-    {"inspect", "print a plan, its bits as a heat map"},
-    {"validate", "run the quantize kernels against the C reference"},
-    {"evaluate", "what a plan does to the model: perplexity, KL, needles"},
-    {"compare", "exit 3 when a new summary is worse than a base"},
+} known_programs[] = {
+    {"calibrate", "run a text through a checkpoint, capture its queries and keys"},
+    {"profile", "measure what every bit costs, score methods and plans"},
+    {"allocate", "decide which RoPE block gets how many bits"},
+    {"export", "write a plan in the formats of runtimes, and a report"},
+    {"inspect", "show a plan in the terminal"},
+    {"validate", "run the CUDA kernels against the C reference"},
+    {"evaluate", "measure what a plan does to the model"},
+    {"compare", "tell whether a plan got worse; for CI"},
+    {"run", "run the whole pipeline from one file"},
 };
 
-static bool is_installed(const char *name)
-{
-    rb_error ignored = {0};
-    char *path = NULL;
-    const bool found = rb_sibling_program(&path, name, &ignored) == RB_OK && access(path, X_OK) == 0;
-    free(path);
-    return found;
-}
+/* ---- finding programs -------------------------------------------------------------------------------------------------------- */
 
-static void print_usage(FILE *out)
-{
-    fprintf(out, "usage: ropebits NAME [options] ...\n       ropebits help NAME\n       ropebits --version\n\n"
-                 "Calibrates and profiles RoPE-aware KV-cache quantization, and emits bit plans for other runtimes.\n\n");
-    for (size_t i = 0; i < RB_COUNT(programs); i++)
-        if (is_installed(programs[i].name)) fprintf(out, "  %-10s %s\n", programs[i].name, programs[i].summary);
-    fprintf(out, "\n'ropebits help NAME' tells more.\n");
-}
-
-/* Levenshtein distance, for a suggestion; names are short. */
-static int edit_distance(const char *a, const char *b)
-{
-    enum { MAX_NAME = 32 };
-    int row[MAX_NAME + 1];
-    const int n_a = (int)strlen(a), n_b = (int)strlen(b);
-    if (n_a > MAX_NAME || n_b > MAX_NAME) return MAX_NAME;
-    for (int j = 0; j <= n_b; j++) row[j] = j;
-    for (int i = 1; i <= n_a; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n_b; j++) {
-            const int substituted = diagonal + (a[i - 1] != b[j - 1]);
-            const int shorter = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = substituted < shorter ? substituted : shorter;
-        }
-    }
-    return row[n_b];
-}
-
-static const char *nearest_program(const char *name)
-{
-    enum { MAX_DISTANCE = 2 };
-    const char *nearest = NULL;
-    int best = MAX_DISTANCE + 1;
-    for (size_t i = 0; i < RB_COUNT(programs); i++) {
-        const int distance = edit_distance(name, programs[i].name);
-        if (distance < best && is_installed(programs[i].name)) {
-            best = distance;
-            nearest = programs[i].name;
-        }
-    }
-    return nearest;
-}
-
-static int fail_usage(const char *sentence, const char *name)
-{
-    fprintf(stderr, "ropebits: error: %s%s\n", sentence, name);
-    fprintf(stderr, "Try 'ropebits --help'.\n");
-    return rb_exit_code(RB_EUSAGE);
-}
-
-/* Replaces this process; returns only on failure. */
-static int run_program(const char *name, char **argv)
+static bool is_present(const char *name)
 {
     rb_error err = {0};
-    char *path = NULL, *on_path = NULL;
-    if (strchr(name, '/') || rb_sibling_program(&path, name, &err) != RB_OK || rb_format(&on_path, &err, "ropebits-%s", name) != RB_OK) {
-        free(path);
-        return fail_usage(err.msg[0] ? err.msg : "no such program: ", err.msg[0] ? "" : name);
-    }
-    execv(path, argv);
-    execvp(on_path, argv);
-    const int failure = errno;
+    char *path = NULL;
+    const bool present = rb_sibling_program(&path, name, &err) == RB_OK && access(path, X_OK) == 0;
     free(path);
-    free(on_path);
-    if (failure != ENOENT) {
-        fprintf(stderr, "ropebits: error: ropebits-%s cannot be started: %s\n", name, strerror(failure));
-        return rb_exit_code(RB_EIO);
-    }
-    const char *nearest = nearest_program(name);
-    fprintf(stderr, "ropebits: error: there is no program \"%s\"", name);
-    if (nearest) fprintf(stderr, ", did you mean \"%s\"?", nearest);
-    fprintf(stderr, "\nTry 'ropebits --help'.\n");
-    return rb_exit_code(RB_EUSAGE);
+    return present;
 }
 
-static int finish(void)
+/* A word that may be part of a file name; "../x" is none. */
+static bool is_program_name(const char *name) { return name[0] != '\0' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(name); }
+
+/* Becomes the program, or comes back: RB_OK when there is none, with errno ENOENT where it was looked for last. */
+static rb_status become_program(const char *name, char **argv, rb_error *err)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
-    fprintf(stderr, "ropebits: error: standard output cannot be written: %s\n", strerror(errno));
-    return rb_exit_code(RB_EIO);
+    char *path = NULL, *file = NULL;
+    rb_status st;
+    RB_TRY(st, rb_sibling_program(&path, name, err), done);
+    RB_TRY(st, rb_format(&file, err, "ropebits-%s", name), done);
+    argv[0] = path;
+    execv(path, argv);
+    if (errno == ENOENT) {
+        argv[0] = file;
+        execvp(file, argv);
+    }
+    if (errno != ENOENT) st = rb_fail(err, RB_EIO, "%s: %s", argv[0], strerror(errno));
+done:
+    free(path);
+    free(file);
+    return st;
+}
+
+static rb_status fail_unknown(const char *name, rb_error *err)
+{
+    const char *present[RB_COUNT(known_programs)];
+    size_t n = 0;
+    for (size_t i = 0; i < RB_COUNT(known_programs); i++)
+        if (is_present(known_programs[i].name)) present[n++] = known_programs[i].name;
+    const char *nearest = rb_nearest_name(name, present, n);
+    if (nearest) return rb_fail(err, RB_EUSAGE, "'%s' is no ropebits program; did you mean %s?", name, nearest);
+    return rb_fail(err, RB_EUSAGE, "'%s' is no ropebits program", name);
+}
+
+static rb_status run_named(const char *name, char **argv, rb_error *err)
+{
+    const rb_status st = is_program_name(name) ? become_program(name, argv, err) : RB_OK;
+    return st != RB_OK ? st : fail_unknown(name, err);
+}
+
+/* ---- the front command's own words ------------------------------------------------------------------------------------------- */
+
+static void print_help(void)
+{
+    printf("usage: ropebits NAME [options] ...\n"
+           "       ropebits help [NAME]\n"
+           "       ropebits --version\n"
+           "\n"
+           "Calibrates, profiles, allocates and exports RoPE-aware bit plans for quantized KV caches.\n"
+           "\n"
+           "Programs:\n");
+    for (size_t i = 0; i < RB_COUNT(known_programs); i++)
+        if (is_present(known_programs[i].name)) printf("  %-10s  %s\n", known_programs[i].name, known_programs[i].summary);
+    printf("\n"
+           "Exit codes: 0 done; 1 could not; 2 wrong usage; 3 a check ran and the answer is no.\n");
+}
+
+static bool is_one_of(const char *word, const char *a, const char *b) { return strcmp(word, a) == 0 || strcmp(word, b) == 0; }
+
+static rb_status run_front(int argc, char **argv, rb_error *err)
+{
+    if (argc < 2) return rb_fail(err, RB_EUSAGE, "no program name, expected one such as run");
+    if (strcmp(argv[1], "--version") == 0) {
+        rb_print_version(stdout, "ropebits");
+        return RB_OK;
+    }
+    if (is_one_of(argv[1], "--help", "-h") || (argc == 2 && strcmp(argv[1], "help") == 0)) {
+        print_help();
+        return RB_OK;
+    }
+    if (strcmp(argv[1], "help") == 0) {
+        char help[] = "--help";
+        char *help_argv[] = {argv[0], help, NULL};
+        return run_named(argv[2], help_argv, err);
+    }
+    if (argv[1][0] == '-') return rb_fail(err, RB_EUSAGE, "unknown option %s, expected a program name first", argv[1]);
+    return run_named(argv[1], argv + 1, err);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) {
-        print_usage(stderr);
-        return rb_exit_code(RB_EUSAGE);
-    }
-    const bool is_help = strcmp(argv[1], "help") == 0;
-    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0 || (is_help && argc == 2)) {
-        print_usage(stdout);
-        return finish();
-    }
-    if (strcmp(argv[1], "--version") == 0) {
-        rb_print_version(stdout, NULL);
-        return finish();
-    }
-    if (is_help) {
-        char help[] = "--help";
-        char *help_argv[] = {argv[2], help, NULL};
-        return run_program(argv[2], help_argv);
-    }
-    if (argv[1][0] == '-') return fail_usage("unknown option ", argv[1]);
-    return run_program(argv[1], argv + 1);
+    rb_error err = {0};
+    rb_status st = run_front(argc, argv, &err);
+    if (fflush(stdout) != 0 || ferror(stdout)) st = rb_fail(&err, RB_EIO, "cannot write to standard output");
+    if (st != RB_OK) fprintf(stderr, "ropebits: error: %s\n", err.msg);
+    if (st == RB_EUSAGE) fprintf(stderr, "Try 'ropebits --help'.\n");
+    return rb_exit_code(st);
 }

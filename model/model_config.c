@@ -184,10 +184,22 @@ done:
 
 /* ---- sliding windows --------------------------------------------------------------------------------------------------------- */
 
+/* NULL where the file has none; one entry a layer. */
+static rb_status get_layer_types(const cJSON **types, const model_config *config, const cJSON *json, const char *name, rb_error *err)
+{
+    *types = NULL;
+    if (!rb_json_find(json, "layer_types")) return RB_OK;
+    const rb_status st = rb_json_get_array(json, "layer_types", name, types, err);
+    if (st != RB_OK) return st;
+    if (cJSON_GetArraySize(*types) != config->facts.n_layers)
+        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name, cJSON_GetArraySize(*types), config->facts.n_layers);
+    return RB_OK;
+}
+
 /* Qwen: the layers that slide, by layer_types where given, else every layer from max_window_layers on. */
 static rb_status parse_qwen_window(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
-    const int n_layers = config->facts.n_layers;
+    const cJSON *types, *item;
     int64_t first_layer = 0;
     bool is_used;
     rb_status st;
@@ -195,18 +207,14 @@ static rb_status parse_qwen_window(model_config *config, const cJSON *json, cons
     RB_TRY(st, get_flag(json, "use_sliding_window", name, &is_used, err), done);
     if (!is_used) return RB_OK;
     RB_TRY(st, get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err), done);
-    if (rb_json_find(json, "layer_types")) {
-        const cJSON *types, *item;
-        RB_TRY(st, rb_json_get_array(json, "layer_types", name, &types, err), done);
+    RB_TRY(st, get_layer_types(&types, config, json, name, err), done);
+    if (types) {
         int layer = 0;
-        cJSON_ArrayForEach(item, types) {
-            if (layer == n_layers) break;       /* its length is check_layer_types' business */
-            config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
-        }
+        cJSON_ArrayForEach(item, types) config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
         return RB_OK;
     }
     RB_TRY(st, rb_json_get_int(json, "max_window_layers", name, 0, INT32_MAX, &first_layer, err), done);
-    for (int64_t layer = first_layer; layer < n_layers; layer++) config->layer_slides[layer] = true;
+    for (int64_t layer = first_layer; layer < config->facts.n_layers; layer++) config->layer_slides[layer] = true;
 done:
     return st;
 }
@@ -225,11 +233,8 @@ static rb_status check_layer_types(const model_config *config, const cJSON *json
 {
     const cJSON *types, *item;
     int layer = 0;
-    if (!rb_json_find(json, "layer_types")) return RB_OK;
-    const rb_status st = rb_json_get_array(json, "layer_types", name, &types, err);
-    if (st != RB_OK) return st;
-    if (cJSON_GetArraySize(types) != config->facts.n_layers)
-        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name, cJSON_GetArraySize(types), config->facts.n_layers);
+    const rb_status st = get_layer_types(&types, config, json, name, err);
+    if (st != RB_OK || !types) return st;
     cJSON_ArrayForEach(item, types) {
         const char *expected = config->layer_slides[layer] ? "sliding_attention" : "full_attention";
         const char *found = cJSON_IsString(item) ? item->valuestring : "not a string";

@@ -72,11 +72,8 @@ static rb_status read_header(safetensors_file *file, rb_error *err)
         return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, but the file has %zu behind its length", file->path, length, room);
     if (length == 0 || text[0] != '{') return rb_fail(err, RB_EFORMAT, "%s: header does not start with '{'", file->path);
 
-    size_t text_bytes = (size_t)length;
-    while (text_bytes > 0 && text[text_bytes - 1] == ' ') text_bytes--;      /* padding in front of the data */
-    rb_status st = rb_json_parse(&file->header, text, text_bytes, file->path, err);
+    const rb_status st = rb_json_parse(&file->header, text, (size_t)length, file->path, err);
     if (st != RB_OK) return st;
-    if (!cJSON_IsObject(file->header)) return rb_fail(err, RB_EFORMAT, "%s: header is not a JSON object", file->path);
     file->data = file->map + LENGTH_BYTES + length;
     file->data_bytes = room - (size_t)length;
     return RB_OK;

@@ -201,6 +201,11 @@ static void refuses_any_transposed_or_flat_tensor(void **state)
         assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, PLAIN[i].name);
     }
     tensor_set set = plain_set();
+    safetensor *norm = in_set(&set, "model.norm.weight");
+    norm->shape[0] = 9;
+    norm->size_bytes = 9 * sizeof(float);
+    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, "model.norm.weight\" has shape [9], expected [8]");
+    set = plain_set();
     in_set(&set, LAYER "self_attn.k_proj.weight")->shape[0] = 8;
     in_set(&set, LAYER "self_attn.k_proj.weight")->shape[1] = 6;
     assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, "k_proj.weight\" has shape [8, 6], expected [6, 8]");
@@ -299,13 +304,13 @@ static void large_tensor_loads_the_same_in_tiles(void **state)
 
 static const char SHARD_1[] = "model-00001-of-00002.safetensors", SHARD_2[] = "model-00002-of-00002.safetensors";
 
-/* Index text: the first n_first tensors in shard 1, the others in shard 2. */
+/* Index text: the first n_first tensors in shard 1, the others in shard 2; from the last tensor to the first, as no order is promised. */
 static void write_index(const char *folder, const tensor_set *set, int n_first)
 {
     char text[4096];
     int used = snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":1},\"weight_map\":{");
-    for (int i = 0; i < set->n; i++)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%s\"%s\":\"%s\"", i ? "," : "", set->at[i].name, i < n_first ? SHARD_1 : SHARD_2);
+    for (int i = set->n - 1; i >= 0; i--)
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s\"%s\":\"%s\"", i < set->n - 1 ? "," : "", set->at[i].name, i < n_first ? SHARD_1 : SHARD_2);
     snprintf(text + used, sizeof text - (size_t)used, "}}");
     write_text(folder, "model.safetensors.index.json", text);
 }

@@ -109,7 +109,7 @@ static void keeps_file_order_whatever_the_header_order(void **state)
     (void)state;
     safetensors_file *file = NULL;
     rb_error err = {0};
-    const char *header = "{" TENSOR("z", "U8", "[4]", 2, 6) "," TENSOR("b", "U8", "[3,0]", 2, 2) "," TENSOR("a", "U8", "[1,3]", 6, 9) ","
+    const char *header = "{" TENSOR("z", "U8", "[4]", 2, 6) "," TENSOR("b", "U8", "[3,0,1,1,1,1,1,1]", 2, 2) "," TENSOR("a", "U8", "[1,3]", 6, 9) ","
                          "\"__metadata__\":{\"format\":\"pt\",\"\":\"\"}," TENSOR("scalar", "I16", "[]", 0, 2) "}  ";
     assert_ok(safetensors_open(&file, write_plain("order.safetensors", header, 9), &err));
     static const char *const expected[] = {"scalar", "b", "z", "a"};
@@ -126,6 +126,7 @@ static void keeps_file_order_whatever_the_header_order(void **state)
     assert_memory_equal(a->data, "\6\7\10", 3);
     assert_int_equal(safetensors_find(file, "scalar")->rank, 0);
     assert_int_equal(safetensors_find(file, "b")->size_bytes, 0);
+    assert_int_equal(safetensors_find(file, "b")->rank, SAFETENSORS_MAX_RANK);
     assert_null(safetensors_find(file, "__metadata__"));
     assert_string_equal(safetensors_metadata(file, "format"), "pt");
     assert_null(safetensors_metadata(file, "absent"));
@@ -441,7 +442,8 @@ int main(void)
         REFUSES(refuses_negative_offset, "{" TENSOR("a", "U8", "[1]", -1, 0) "}", 1, RB_EFORMAT, "not two whole numbers"),
         REFUSES(refuses_offsets_backwards, "{" TENSOR("a", "U8", "[1]", 1, 0) "}", 1, RB_EFORMAT, "[1, 0] run backwards"),
         REFUSES(refuses_offsets_beyond_file, "{" TENSOR("a", "U8", "[2]", 0, 2) "}", 1, RB_EFORMAT, "end at byte 2"),
-        REFUSES(refuses_size_that_is_not_shape, "{" TENSOR("a", "BF16", "[2]", 0, 3) "}", 3, RB_EFORMAT, "span 3 bytes, expected 4"),
+        REFUSES(refuses_size_below_shape, "{" TENSOR("a", "BF16", "[2]", 0, 3) "}", 3, RB_EFORMAT, "span 3 bytes, expected 4"),
+        REFUSES(refuses_size_above_shape, "{" TENSOR("a", "BF16", "[2]", 0, 5) "}", 5, RB_EFORMAT, "span 5 bytes, expected 4"),
         REFUSES(refuses_hole_ahead, "{" TENSOR("a", "U8", "[1]", 1, 2) "}", 2, RB_EFORMAT, "a hole behind the header"),
         REFUSES(refuses_hole_between, "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("b", "U8", "[1]", 2, 3) "}", 3, RB_EFORMAT, "a hole behind a"),
         REFUSES(refuses_overlap, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[2]", 1, 3) "}", 3, RB_EFORMAT, "an overlap behind a"),

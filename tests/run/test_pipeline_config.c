@@ -1,0 +1,87 @@
+/* Pipeline files: what they give on a command line, and what they refuse. */
+#include "tests/test_support.h"
+
+#include "core/atomic_file.h"
+#include "run/pipeline_config.h"
+
+static const char *pipeline_with(const char *members)
+{
+    rb_error err = {0};
+    char text[1024];
+    const char *path = scratch_path("pipeline.json");
+    snprintf(text, sizeof text, "{\"schema\": \"ropebits-pipeline\", \"version\": 1%s%s}", members[0] ? ", " : "", members);
+    assert_ok(rb_atomic_write(path, text, strlen(text), &err));
+    return path;
+}
+
+static void assert_refused(const char *members, const char *message)
+{
+    rb_error err = {0};
+    pipeline_config config;
+    assert_fails(pipeline_config_read(&config, pipeline_with(members), &err), RB_EFORMAT, message);
+    assert_null(config.model);
+}
+
+static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_line(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+    char expected[512];
+    const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\"}, "
+                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, \"allocate\": {\"avg_bits\": 2.5}");
+    assert_ok(pipeline_config_read(&config, path, &err));
+    snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
+    assert_string_equal(config.model, expected);
+    assert_string_equal(config.text, "/abs/t.txt");
+    assert_string_equal(config.n_tokens, "100");
+    assert_string_equal(config.dtype, "f32");
+    assert_string_equal(config.budgets, "2,2.5,3");
+    assert_string_equal(config.methods, "uniform,block-gtq");
+    assert_string_equal(config.avg_bits, "2.5");
+    assert_null(config.test_text);
+    assert_null(config.context);
+    pipeline_config_free(&config);
+    pipeline_config_free(&config);
+}
+
+static void missing_and_misspelt_members_are_named(void **state)
+{
+    (void)state;
+    assert_refused("", "\"model\" is missing");
+    assert_refused("\"model\": \"m\"", "\"text\" is missing");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"txet\": \"x\"", "no member \"txet\"");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budget\": [2]}", "profile has no member \"budget\"");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": 3", "profile: expected an object");
+}
+
+static void members_of_the_wrong_type_are_named(void **state)
+{
+    (void)state;
+    assert_refused("\"model\": 3, \"text\": \"t\"", "model: expected a path");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"context\": \"1024\"}", "calibrate.context: expected a number");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": []}", "profile.budgets: expected a list");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": [true]}", "profile.budgets: expected a number or a string");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": 1}", "allocate.method: expected a string");
+}
+
+static void another_schema_is_refused_with_both_names(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+    const char *path = scratch_path("other.json"), *text = "{\"schema\": \"ropebits-plan\", \"version\": 1}";
+    assert_ok(rb_atomic_write(path, text, strlen(text), &err));
+    assert_fails(pipeline_config_read(&config, path, &err), RB_EFORMAT, "ropebits-plan");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(paths_are_relative_to_the_files_folder_and_values_as_on_a_command_line),
+        cmocka_unit_test(missing_and_misspelt_members_are_named),
+        cmocka_unit_test(members_of_the_wrong_type_are_named),
+        cmocka_unit_test(another_schema_is_refused_with_both_names),
+    };
+    return cmocka_run_group_tests_name("pipeline_config", tests, NULL, NULL);
+}

@@ -15,7 +15,11 @@ typedef struct attention_shape {
     float scale;
 } attention_shape;
 
-/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads * head_dim]. */
+/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads * head_dim].
+ * Same bytes for any thread count. Fails with RB_ENOMEM only. */
 rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err);
+
+/* Bytes attention_forward allocates: the list of tiles and the scratch of n_threads, which grows with neither context nor window. */
+int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads);
 
 #endif

@@ -1,0 +1,209 @@
+/* See attention.h.
+ *
+ * One work item is (tile of queries of one sequence, KV head): the queries of all heads of the group are stacked into one matrix, so each
+ * product with the shared keys is a single tall sgemm.
+ *
+ *                 keys of the sequence, in chunks
+ *   stacked rows  |  S chunk  |  S chunk  | .. \        row = g * n_queries + i: query head g of the group, query i of the tile
+ *
+ * Keys are taken a chunk at a time with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv 1805.02867; FlashAttention,
+ * arXiv 2205.14135). Whole score rows would be simpler, but 256 rows over a context of 128k are 128 MiB a thread; a chunk stays in L2.
+ * Keys before the window of the tile's first query and after its last query are never touched. */
+#include "model/attention.h"
+
+#include <assert.h>
+#include <cblas.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/vector_math.h"
+
+/* Rows fill an sgemm tile of 256; few queries a tile waste less work above the causal diagonal. CHUNK_KEYS: 256 x 512 scores are half of a
+ * 1 MiB L2. */
+enum { STACKED_ROWS = 256, MIN_TILE_QUERIES = 16, MAX_TILE_QUERIES = 128, CHUNK_KEYS = 512 };
+
+typedef struct query_tile {
+    int64_t first, n;               /* queries */
+    int64_t sequence_first;         /* first token of their sequence */
+} query_tile;
+
+typedef struct tile_scratch {
+    float *q;           /* [rows][head_dim], scaled */
+    float *scores;      /* [rows][CHUNK_KEYS], then the probabilities before division by the sum */
+    float *sum_v;       /* [rows][head_dim] */
+    float *max, *sum;   /* [rows] */
+} tile_scratch;
+
+typedef struct key_chunk {
+    int64_t first, n;
+} key_chunk;
+
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int group_size(const attention_shape *shape) { return shape->n_q_heads / shape->n_kv_heads; }
+
+static int64_t tile_queries(const attention_shape *shape)
+{
+    int64_t n = MAX_TILE_QUERIES;
+    while (n > MIN_TILE_QUERIES && n * group_size(shape) > STACKED_ROWS) n /= 2;
+    return n;
+}
+
+/* Floats of one thread's scratch, a whole number of cache lines. */
+static size_t scratch_floats(const attention_shape *shape)
+{
+    const size_t rows = (size_t)(tile_queries(shape) * group_size(shape));
+    const size_t n = rows * (2 * (size_t)shape->head_dim + CHUNK_KEYS + 2);
+    return (n + 15) / 16 * 16;
+}
+
+static tile_scratch scratch_of_thread(const attention_shape *shape, float *all, int thread)
+{
+    const size_t rows = (size_t)(tile_queries(shape) * group_size(shape)), d = (size_t)shape->head_dim;
+    tile_scratch s;
+    s.q = all + (size_t)thread * scratch_floats(shape);
+    s.scores = s.q + rows * d;
+    s.sum_v = s.scores + rows * CHUNK_KEYS;
+    s.max = s.sum_v + rows * d;
+    s.sum = s.max + rows;
+    return s;
+}
+
+static int64_t count_tiles(const attention_shape *shape)
+{
+    const int64_t n = tile_queries(shape);
+    int64_t n_tiles = 0;
+    for (int64_t s = 0; s < shape->n_sequences; s++) n_tiles += (shape->sequence_start[s + 1] - shape->sequence_start[s] + n - 1) / n;
+    return n_tiles;
+}
+
+static void list_tiles(const attention_shape *shape, query_tile *tiles)
+{
+    for (int64_t s = 0; s < shape->n_sequences; s++) {
+        const int64_t begin = shape->sequence_start[s], end = shape->sequence_start[s + 1];
+        for (int64_t first = begin; first < end; first += tile_queries(shape))
+            *tiles++ = (query_tile){.first = first, .n = min_i64(tile_queries(shape), end - first), .sequence_first = begin};
+    }
+}
+
+static int64_t first_visible_key(const attention_shape *shape, const query_tile *tile, int64_t query)
+{
+    if (shape->sliding_window == 0) return tile->sequence_first;
+    return max_i64(tile->sequence_first, query - shape->sliding_window + 1);
+}
+
+static void stack_queries(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, tile_scratch *s)
+{
+    const int64_t d = shape->head_dim;
+    const int group = group_size(shape);
+    for (int g = 0; g < group; g++) {
+        const float *rows = q + ((int64_t)(kv_head * group + g) * shape->n_tokens + tile->first) * d;
+        scale_row(s->q + g * tile->n * d, rows, shape->scale, tile->n * d);
+    }
+}
+
+/* Turns one row of scores into probabilities relative to its running maximum, and brings its earlier sums to the new maximum.
+ * Keys [visible_begin, visible_end) of the chunk are visible; the others get zero. */
+static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t visible_begin, int64_t visible_end, int64_t d)
+{
+    float *scores = s->scores + row * n_keys;
+    if (visible_begin >= visible_end) {
+        memset(scores, 0, (size_t)n_keys * sizeof *scores);
+        return;
+    }
+    memset(scores, 0, (size_t)visible_begin * sizeof *scores);
+    memset(scores + visible_end, 0, (size_t)(n_keys - visible_end) * sizeof *scores);
+
+    const float chunk_max = max_row(scores + visible_begin, visible_end - visible_begin);
+    if (!(chunk_max <= s->max[row])) {
+        const float correction = expf(s->max[row] - chunk_max);     /* 0 at first, when the maximum is -infinity */
+        s->sum[row] *= correction;
+        scale_row(s->sum_v + row * d, s->sum_v + row * d, correction, d);
+        s->max[row] = chunk_max;
+    }
+    s->sum[row] += exp_sum_row(scores + visible_begin, s->max[row], visible_end - visible_begin);
+}
+
+static void softmax_chunk(const attention_shape *shape, const query_tile *tile, key_chunk chunk, tile_scratch *s)
+{
+    for (int g = 0; g < group_size(shape); g++) {
+        for (int64_t i = 0; i < tile->n; i++) {
+            const int64_t query = tile->first + i;
+            const int64_t begin = max_i64(first_visible_key(shape, tile, query) - chunk.first, 0);
+            const int64_t end = min_i64(query + 1 - chunk.first, chunk.n);
+            softmax_row(s, g * tile->n + i, chunk.n, begin, end, shape->head_dim);
+        }
+    }
+}
+
+static void add_chunk(const attention_shape *shape, const query_tile *tile, key_chunk chunk, const float *k, const float *v, tile_scratch *s)
+{
+    const int rows = (int)(tile->n * group_size(shape)), d = shape->head_dim, n_keys = (int)chunk.n;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n_keys, d, 1.0f, s->q, d, k + chunk.first * d, d, 0.0f, s->scores, n_keys);
+    softmax_chunk(shape, tile, chunk, s);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, n_keys, 1.0f, s->scores, n_keys, v + chunk.first * d, d, 1.0f, s->sum_v, d);
+}
+
+static void write_output(const attention_shape *shape, const query_tile *tile, int kv_head, const tile_scratch *s, float *out)
+{
+    const int64_t d = shape->head_dim;
+    const int group = group_size(shape);
+    for (int g = 0; g < group; g++) {
+        for (int64_t i = 0; i < tile->n; i++) {
+            const int64_t row = g * tile->n + i;
+            float *to = out + ((tile->first + i) * shape->n_q_heads + kv_head * group + g) * d;
+            scale_row(to, s->sum_v + row * d, 1.0f / s->sum[row], d);
+        }
+    }
+}
+
+/* k, v: the rows of this KV head, from token 0 of the batch. */
+static void attend_tile(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, const float *k, const float *v, float *out,
+                        tile_scratch *s)
+{
+    const int64_t rows = tile->n * group_size(shape), end = tile->first + tile->n;
+
+    stack_queries(shape, tile, kv_head, q, s);
+    memset(s->sum_v, 0, (size_t)(rows * shape->head_dim) * sizeof *s->sum_v);
+    memset(s->sum, 0, (size_t)rows * sizeof *s->sum);
+    for (int64_t r = 0; r < rows; r++) s->max[r] = -INFINITY;
+
+    for (int64_t first = first_visible_key(shape, tile, tile->first); first < end; first += CHUNK_KEYS) {
+        const key_chunk chunk = {.first = first, .n = min_i64(CHUNK_KEYS, end - first)};
+        add_chunk(shape, tile, chunk, k, v, s);
+    }
+    write_output(shape, tile, kv_head, s, out);
+}
+
+int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads)
+{
+    return n_threads * (int64_t)(scratch_floats(shape) * sizeof(float)) + count_tiles(shape) * (int64_t)sizeof(query_tile);
+}
+
+rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err)
+{
+    assert(shape->n_kv_heads > 0 && shape->n_q_heads % shape->n_kv_heads == 0 && shape->sliding_window >= 0);
+    const int64_t n_tiles = count_tiles(shape), head_floats = shape->n_tokens * shape->head_dim;
+    query_tile *tiles = NULL;
+    float *scratch = NULL;
+    rb_status st;
+
+    RB_TRY(st, rb_alloc(&tiles, (size_t)n_tiles, sizeof *tiles, "attention tiles", err), done);
+    RB_TRY(st, rb_alloc(&scratch, (size_t)omp_get_max_threads(), scratch_floats(shape) * sizeof *scratch, "attention scratch", err), done);
+    list_tiles(shape, tiles);
+
+    /* Late tiles see the most keys: they go first, so that no thread is left alone with one at the end. */
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int64_t t = 0; t < n_tiles; t++) {
+        for (int kv_head = 0; kv_head < shape->n_kv_heads; kv_head++) {
+            tile_scratch mine = scratch_of_thread(shape, scratch, omp_get_thread_num());
+            attend_tile(shape, &tiles[n_tiles - 1 - t], kv_head, q, k + kv_head * head_floats, v + kv_head * head_floats, out, &mine);
+        }
+    }
+done:
+    free(scratch);
+    free(tiles);
+    return st;
+}

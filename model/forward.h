@@ -24,6 +24,7 @@ typedef struct layer_heads {
     float *q, *k, *v;
 } layer_heads;
 
+/* Called from the thread that called forward_run, in layer order. A status other than RB_OK ends the run and is returned. */
 typedef struct forward_hooks {
     void *user;
     rb_status (*on_qkv)(void *user, layer_heads *heads, rb_error *err);             /* entering RoPE; may change k and v in place; may be NULL */
@@ -32,9 +33,14 @@ typedef struct forward_hooks {
     void (*on_layer_done)(void *user, int layer);                                   /* progress; may be NULL */
 } forward_hooks;
 
-rb_status forward_run(const checkpoint *checkpoint, const token_batch *batch, const forward_hooks *hooks, rb_error *err);
+/* Call rb_threads_init before. Sequences may be longer than max_position: RoPE is computed all the same, the caller decides whether that is sensible.
+ * Activations are not checked for NaN or infinity: the hooks that keep them do.
+ * Fails: RB_EINVAL on an empty batch, sequence bounds that are not ascending from 0 to n_tokens, or a token id outside the vocabulary, naming
+ * its position; what checkpoint_check and the loader say; what a hook says. */
+rb_status forward_run(const checkpoint *model, const token_batch *batch, const forward_hooks *hooks, rb_error *err);
 
-/* Bytes forward_run will hold at its peak for this model and batch: weights of a layer, activations, scratch of n_threads. */
+/* Upper bound of the bytes forward_run allocates for this model and batch, logits included: weights of a layer, activations, scratch of
+ * n_threads, OpenBLAS' packing buffers. Pages of the mapped checkpoint are the kernel's to drop and are not counted. */
 int64_t forward_memory_bytes(const model_config *config, const token_batch *batch, int n_threads);
 
 #endif

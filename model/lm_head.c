@@ -1,0 +1,100 @@
+/* See lm_head.h. */
+#include "model/lm_head.h"
+
+#include <assert.h>
+#include <cblas.h>
+#include <omp.h>
+#include <stdlib.h>
+
+#include "model/layer.h"
+
+/* A tile of logits holds up to 256 tokens and 64 MiB: enough tokens that converting the weights again for each tile costs little beside the product. */
+enum { MAX_TILE_TOKENS = 256, MAX_TILE_LOGITS = 16 * 1024 * 1024, TILE_VOCAB = 256 };
+
+typedef struct lm_head {
+    const safetensor *weight;       /* [vocab_size][hidden_size] */
+    int64_t vocab_size, hidden_size;
+    float *norm;                    /* [hidden_size] */
+    float *rows;                    /* [tile_tokens][hidden_size], normalised */
+    float *logits;                  /* [tile_tokens][vocab_size] */
+    float *weight_tiles;            /* [n_threads][TILE_VOCAB][hidden_size] */
+} lm_head;
+
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t tile_tokens(const model_config *config, int64_t n_tokens)
+{
+    const int64_t fitting = MAX_TILE_LOGITS / config->vocab_size;
+    return min_i64(n_tokens, min_i64(fitting > 0 ? fitting : 1, MAX_TILE_TOKENS));
+}
+
+int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, int n_threads)
+{
+    const int64_t tokens = tile_tokens(config, n_tokens), hidden = config->hidden_size;
+    return (hidden + tokens * (hidden + config->vocab_size) + (int64_t)n_threads * TILE_VOCAB * hidden) * (int64_t)sizeof(float);
+}
+
+static void lm_head_close(lm_head *head)
+{
+    free(head->norm);
+    free(head->rows);
+    free(head->logits);
+    free(head->weight_tiles);
+}
+
+static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t n_tokens, rb_error *err)
+{
+    const model_config *config = checkpoint_config(model);
+    const char *name = config->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    const int64_t shape[2] = {config->vocab_size, config->hidden_size};
+    const size_t row_bytes = (size_t)config->hidden_size * sizeof(float), tokens = (size_t)tile_tokens(config, n_tokens);
+    rb_status st;
+
+    *head = (lm_head){.vocab_size = config->vocab_size, .hidden_size = config->hidden_size};
+    RB_TRY(st, checkpoint_tensor(model, name, 2, shape, &head->weight, err), done);
+    RB_TRY(st, rb_alloc(&head->norm, 1, row_bytes, "final norm", err), done);
+    RB_TRY(st, rb_alloc(&head->rows, tokens, row_bytes, "LM head rows", err), done);
+    RB_TRY(st, rb_alloc(&head->logits, tokens, (size_t)config->vocab_size * sizeof(float), "logits", err), done);
+    RB_TRY(st, rb_alloc(&head->weight_tiles, (size_t)omp_get_max_threads() * TILE_VOCAB, row_bytes, "LM head weight tiles", err), done);
+    RB_TRY(st, checkpoint_load(model, "model.norm.weight", 1, &shape[1], head->norm, err), done);
+    RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err), done);   /* fails on a dtype it cannot convert, reads nothing */
+done:
+    if (st != RB_OK) lm_head_close(head);
+    return st;
+}
+
+/* Logits of n normalised rows for the vocabulary rows from `first` on; weight: scratch of this thread. */
+static void vocab_tile(const lm_head *head, int64_t n, int64_t first, float *weight)
+{
+    const int64_t rows = min_i64(TILE_VOCAB, head->vocab_size - first);
+    const int width = (int)head->hidden_size;
+    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight, NULL);     /* lm_head_open has tried the dtype */
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, width, 1.0f, head->rows, width, weight, width, 0.0f, head->logits + first,
+                (int)head->vocab_size);
+}
+
+static void logits_of_rows(const lm_head *head, int64_t n)
+{
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t first = 0; first < head->vocab_size; first += TILE_VOCAB)
+        vocab_tile(head, n, first, head->weight_tiles + (int64_t)omp_get_thread_num() * TILE_VOCAB * head->hidden_size);
+}
+
+rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_tokens, const forward_hooks *hooks, rb_error *err)
+{
+    const model_config *config = checkpoint_config(model);
+    lm_head head = {0};
+    rb_status st;
+
+    assert(hooks->on_logits);
+    RB_TRY(st, lm_head_open(&head, model, n_tokens, err), done);
+    for (int64_t first = 0, step = tile_tokens(config, n_tokens); first < n_tokens; first += step) {
+        const int64_t n = min_i64(step, n_tokens - first);
+        layer_norm_rows(head.rows, hidden + first * head.hidden_size, head.norm, config->rms_norm_eps, n, head.hidden_size);
+        logits_of_rows(&head, n);
+        RB_TRY(st, hooks->on_logits(hooks->user, first, n, head.logits, err), done);
+    }
+done:
+    lm_head_close(&head);
+    return st;
+}

@@ -1,0 +1,436 @@
+/* The forward pass against transformers: what enters RoPE, what leaves it, and the logits, for the bundled model, the small trained models
+ * and the tiny random ones. Golden files: see shared/oracle/golden.py (f32 runs of the bf16 weights). */
+#include "tests/test_support.h"
+
+#include <omp.h>
+
+#include "core/threads.h"
+#include "model/forward.h"
+#include "tests/model/float_test.h"
+
+/* Two f32 implementations differ in the order of their sums alone. Measured over all files below: at most 6.7e-5 absolute (logits of small-qwen2)
+ * and 1.2e-6 relative RMS. */
+#define MAX_ABSOLUTE     2e-4
+#define MAX_RELATIVE_RMS 1e-5
+
+/* ---- comparison with a golden file ------------------------------------------------------------------------------------------- */
+
+typedef struct golden_run {
+    safetensors_file *golden;
+    const model_config *config;
+    int64_t n_tokens, logits_seen;
+    int n_compared;
+    double worst_absolute, worst_relative_rms;
+} golden_run;
+
+static const safetensor *golden_tensor(const golden_run *run, const char *name)
+{
+    const safetensor *tensor = safetensors_find(run->golden, name);
+    if (!tensor) fail_msg("the golden file has no %s", name);
+    return tensor;
+}
+
+/* count elements of the tensor from element `first` on against `found`. */
+static void compare(golden_run *run, const char *name, int64_t first, const float *found, int64_t count)
+{
+    rb_error err = {0};
+    const safetensor *tensor = golden_tensor(run, name);
+    float *expected = malloc((size_t)count * sizeof *expected);
+    double square_error = 0.0, square = 0.0, worst = 0.0;
+
+    assert_non_null(expected);
+    assert_true(first >= 0 && (size_t)(first + count) * sizeof(float) <= tensor->size_bytes);
+    assert_ok(safetensor_to_f32(tensor, first, count, expected, &err));
+    for (int64_t i = 0; i < count; i++) {
+        const double difference = (double)found[i] - (double)expected[i];
+        if (!(fabs(difference) <= MAX_ABSOLUTE)) fail_msg("%s[%lld] is %.8g, expected %.8g", name, (long long)(first + i), (double)found[i], (double)expected[i]);
+        worst = fmax(worst, fabs(difference));
+        square_error += difference * difference;
+        square += (double)expected[i] * (double)expected[i];
+    }
+    const double relative = sqrt(square_error / square);
+    if (!(relative <= MAX_RELATIVE_RMS)) fail_msg("%s: relative RMS error %.3g", name, relative);
+    run->worst_absolute = fmax(run->worst_absolute, worst);
+    run->worst_relative_rms = fmax(run->worst_relative_rms, relative);
+    run->n_compared++;
+    free(expected);
+}
+
+static void compare_heads(golden_run *run, const layer_heads *heads, const char *suffix)
+{
+    const model_facts *facts = &run->config->facts;
+    char name[64];
+    snprintf(name, sizeof name, "q_%s.%d", suffix, heads->layer);
+    compare(run, name, 0, heads->q, facts->n_q_heads * run->n_tokens * facts->head_dim);
+    snprintf(name, sizeof name, "k_%s.%d", suffix, heads->layer);
+    compare(run, name, 0, heads->k, facts->n_kv_heads * run->n_tokens * facts->head_dim);
+}
+
+static rb_status golden_qkv(void *user, layer_heads *heads, rb_error *err)
+{
+    (void)err;
+    compare_heads(user, heads, "rope");
+    return RB_OK;
+}
+
+static rb_status golden_rotated(void *user, const layer_heads *heads, rb_error *err)
+{
+    (void)err;
+    compare_heads(user, heads, "rot");
+    return RB_OK;
+}
+
+/* The golden file holds the logits of the last tokens, or of all. */
+static rb_status golden_logits(void *user, int64_t first_token, int64_t n, const float *logits, rb_error *err)
+{
+    (void)err;
+    golden_run *run = user;
+    const int64_t vocab = run->config->vocab_size, first_golden = run->n_tokens - golden_tensor(run, "logits")->shape[0];
+
+    assert_int_equal(first_token, run->logits_seen);
+    run->logits_seen += n;
+    for (int64_t t = 0; t < n; t++) {
+        const int64_t row = first_token + t - first_golden;
+        if (row >= 0) compare(run, "logits", row * vocab, logits + t * vocab, vocab);
+    }
+    return RB_OK;
+}
+
+static void check_golden(const char *folder, const char *golden_path)
+{
+    rb_error err = {0};
+    checkpoint *model = NULL;
+    golden_run run = {0};
+
+    assert_ok(checkpoint_open(&model, folder, &err));
+    assert_ok(safetensors_open(&run.golden, golden_path, &err));
+    run.config = checkpoint_config(model);
+    const safetensor *ids = golden_tensor(&run, "input_ids");
+    assert_true(ids->dtype == TENSOR_I32 && ids->rank == 1);
+    run.n_tokens = ids->shape[0];
+
+    int32_t *tokens = malloc(ids->size_bytes);
+    assert_non_null(tokens);
+    memcpy(tokens, ids->data, ids->size_bytes);
+    const int64_t starts[] = {0, run.n_tokens};
+    const token_batch batch = {tokens, run.n_tokens, starts, 1};
+    const forward_hooks hooks = {.user = &run, .on_qkv = golden_qkv, .on_rotated = golden_rotated, .on_logits = golden_logits};
+
+    assert_ok(forward_run(model, &batch, &hooks, &err));
+    assert_int_equal(run.logits_seen, run.n_tokens);
+    assert_int_equal(run.n_compared, 4 * run.config->facts.n_layers + golden_tensor(&run, "logits")->shape[0]);
+    if (getenv("RB_TEST_REPORT")) fprintf(stderr, "%s: worst absolute %.3g, worst relative RMS %.3g\n", folder, run.worst_absolute, run.worst_relative_rms);
+    free(tokens);
+    safetensors_close(run.golden);
+    checkpoint_close(model);
+}
+
+static void check_shared_golden(const char *folder)
+{
+    char name[256];
+    snprintf(name, sizeof name, "%s/golden.safetensors", folder);
+    SHARED_OR_SKIP(path, folder);
+    SHARED_OR_SKIP(golden, name);
+    check_golden(path, golden);
+}
+
+static void demo_llama_matches_transformers(void **state)
+{
+    (void)state;
+    check_golden("configs/demo-llama", "tests/fixtures/demo-llama-golden.safetensors");
+}
+
+static void small_qwen2_matches_transformers(void **state) { (void)state; check_shared_golden("models/small-qwen2"); }
+static void small_llama3_matches_transformers(void **state) { (void)state; check_shared_golden("models/small-llama3"); }
+static void llama_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/llama"); }
+static void llama3_rope_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/llama-rope-llama3"); }
+static void mistral_nemo_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/mistral-nemo"); }
+static void qwen2_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/qwen2"); }
+static void qwen3_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/qwen3"); }
+
+/* ---- the demo model, several sequences ------------------------------------------------------------------------------------------ */
+
+enum { DEMO_TOKENS = 700, DEMO_SEQUENCES = 3, DEMO_LAYERS = 4, DEMO_VOCAB = 4096, DEMO_QK_FLOATS = (6 + 2) * 64 };
+static const int64_t demo_starts[] = {0, 333, 400, DEMO_TOKENS};
+
+/* Everything a run hands out, one call after the other. */
+typedef struct recording {
+    float *heads, *rotated, *logits;    /* [layer][q and k], [layer][q and k], [token][vocab] */
+    int n_qkv, n_rotated, n_done;
+    int64_t n_logits, n_tokens;
+    bool zero_values;                   /* on_qkv clears v */
+    int fail_at;                        /* layer whose on_qkv fails; -1: none */
+} recording;
+
+static checkpoint *demo_model;
+
+static int open_demo(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    return checkpoint_open(&demo_model, "configs/demo-llama", &err) == RB_OK ? 0 : -1;
+}
+
+static int close_demo(void **state)
+{
+    (void)state;
+    checkpoint_close(demo_model);
+    return 0;
+}
+
+static recording recording_new(int64_t n_tokens)
+{
+    recording r = {.n_tokens = n_tokens, .fail_at = -1};
+    r.heads = calloc((size_t)(DEMO_LAYERS * n_tokens * DEMO_QK_FLOATS), sizeof(float));
+    r.rotated = calloc((size_t)(DEMO_LAYERS * n_tokens * DEMO_QK_FLOATS), sizeof(float));
+    r.logits = calloc((size_t)(n_tokens * DEMO_VOCAB), sizeof(float));
+    assert_true(r.heads && r.rotated && r.logits);
+    return r;
+}
+
+static void recording_free(recording *r)
+{
+    free(r->heads);
+    free(r->rotated);
+    free(r->logits);
+}
+
+static void record_heads(const recording *r, float *to, const layer_heads *heads)
+{
+    const int64_t floats = r->n_tokens * DEMO_QK_FLOATS;
+    memcpy(to + heads->layer * floats, heads->q, (size_t)(r->n_tokens * 6 * 64) * sizeof(float));
+    memcpy(to + heads->layer * floats + r->n_tokens * 6 * 64, heads->k, (size_t)(r->n_tokens * 2 * 64) * sizeof(float));
+}
+
+static rb_status record_qkv(void *user, layer_heads *heads, rb_error *err)
+{
+    recording *r = user;
+    assert_int_equal(heads->layer, r->n_qkv);
+    assert_int_equal(heads->n_tokens, r->n_tokens);
+    r->n_qkv++;
+    record_heads(r, r->heads, heads);
+    if (r->zero_values) memset(heads->v, 0, (size_t)(r->n_tokens * 2 * 64) * sizeof(float));
+    if (heads->layer == r->fail_at) return rb_fail(err, RB_EDEVICE, "the hook said no");
+    return RB_OK;
+}
+
+static rb_status record_rotated(void *user, const layer_heads *heads, rb_error *err)
+{
+    (void)err;
+    recording *r = user;
+    r->n_rotated++;
+    record_heads(r, r->rotated, heads);
+    return RB_OK;
+}
+
+static rb_status record_logits(void *user, int64_t first_token, int64_t n, const float *logits, rb_error *err)
+{
+    (void)err;
+    recording *r = user;
+    r->n_logits += n;
+    memcpy(r->logits + first_token * DEMO_VOCAB, logits, (size_t)(n * DEMO_VOCAB) * sizeof(float));
+    return RB_OK;
+}
+
+static void record_done(void *user, int layer)
+{
+    recording *r = user;
+    assert_int_equal(layer, r->n_done);
+    r->n_done++;
+}
+
+static forward_hooks record_all(recording *r)
+{
+    return (forward_hooks){.user = r, .on_qkv = record_qkv, .on_rotated = record_rotated, .on_logits = record_logits, .on_layer_done = record_done};
+}
+
+/* Ids that look like text to nobody, but cover the vocabulary. */
+static void fill_tokens(int32_t *tokens, int64_t n)
+{
+    for (int64_t t = 0; t < n; t++) tokens[t] = (int32_t)((t * 2654435761u) % DEMO_VOCAB);
+}
+
+static recording run_demo(const token_batch *batch)
+{
+    rb_error err = {0};
+    recording r = recording_new(batch->n_tokens);
+    const forward_hooks hooks = record_all(&r);
+    assert_ok(forward_run(demo_model, batch, &hooks, &err));
+    return r;
+}
+
+static void forward_gives_the_same_bytes_for_any_thread_count(void **state)
+{
+    (void)state;
+    int32_t tokens[DEMO_TOKENS];
+    const token_batch batch = {tokens, DEMO_TOKENS, demo_starts, DEMO_SEQUENCES};
+    const int threads[] = {1, 2, 4};
+    recording r[3];
+
+    fill_tokens(tokens, DEMO_TOKENS);
+    for (int i = 0; i < 3; i++) {
+        omp_set_num_threads(threads[i]);
+        r[i] = run_demo(&batch);
+        assert_memory_equal(r[i].heads, r[0].heads, sizeof(float) * DEMO_LAYERS * DEMO_TOKENS * DEMO_QK_FLOATS);
+        assert_memory_equal(r[i].rotated, r[0].rotated, sizeof(float) * DEMO_LAYERS * DEMO_TOKENS * DEMO_QK_FLOATS);
+        assert_memory_equal(r[i].logits, r[0].logits, sizeof(float) * DEMO_TOKENS * DEMO_VOCAB);
+    }
+    for (int i = 0; i < 3; i++) recording_free(&r[i]);
+    rb_threads_init(0);
+}
+
+static void a_sequence_has_the_same_logits_alone_and_among_others(void **state)
+{
+    (void)state;
+    int32_t tokens[DEMO_TOKENS];
+    fill_tokens(tokens, DEMO_TOKENS);
+    const token_batch together = {tokens, DEMO_TOKENS, demo_starts, DEMO_SEQUENCES};
+    recording all = run_demo(&together);
+
+    for (int s = 0; s < DEMO_SEQUENCES; s++) {
+        const int64_t first = demo_starts[s], n = demo_starts[s + 1] - first, bounds[] = {0, n};
+        const token_batch alone = {tokens + first, n, bounds, 1};
+        recording one = run_demo(&alone);
+        for (int64_t i = 0; i < n * DEMO_VOCAB; i++) assert_close(one.logits[i], all.logits[first * DEMO_VOCAB + i], MAX_ABSOLUTE);
+        recording_free(&one);
+    }
+    recording_free(&all);
+}
+
+static void every_hook_is_called_once_a_layer(void **state)
+{
+    (void)state;
+    int32_t tokens[DEMO_TOKENS];
+    fill_tokens(tokens, DEMO_TOKENS);
+    const token_batch batch = {tokens, DEMO_TOKENS, demo_starts, DEMO_SEQUENCES};
+    recording r = run_demo(&batch);
+    assert_int_equal(r.n_qkv, DEMO_LAYERS);
+    assert_int_equal(r.n_rotated, DEMO_LAYERS);
+    assert_int_equal(r.n_done, DEMO_LAYERS);
+    assert_int_equal(r.n_logits, DEMO_TOKENS);
+    recording_free(&r);
+}
+
+/* Without logits the run ends early, with the same heads on the way. */
+static void heads_are_the_same_whether_or_not_logits_are_wanted(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    int32_t tokens[65];
+    const int64_t starts[] = {0, 65};
+    fill_tokens(tokens, 65);
+    const token_batch batch = {tokens, 65, starts, 1};
+    recording full = run_demo(&batch), heads_only = recording_new(65), qkv_only = recording_new(65);
+    forward_hooks hooks = record_all(&heads_only);
+
+    hooks.on_logits = NULL;
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+    hooks.on_rotated = NULL;
+    hooks.user = &qkv_only;
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+
+    const size_t size_bytes = sizeof(float) * DEMO_LAYERS * 65 * DEMO_QK_FLOATS;
+    assert_memory_equal(heads_only.heads, full.heads, size_bytes);
+    assert_memory_equal(heads_only.rotated, full.rotated, size_bytes);
+    assert_memory_equal(qkv_only.heads, full.heads, size_bytes);
+    assert_int_equal(heads_only.n_logits, 0);
+    assert_int_equal(heads_only.n_done, DEMO_LAYERS);
+    assert_int_equal(qkv_only.n_rotated, 0);
+    recording_free(&full);
+    recording_free(&heads_only);
+    recording_free(&qkv_only);
+}
+
+/* With every v cleared attention adds nothing, so a token's logits depend on its id alone. */
+static void values_changed_by_the_hook_are_the_values_attended(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const int32_t tokens[] = {17, 900, 17, 33, 17};
+    const int64_t starts[] = {0, 5};
+    const token_batch batch = {tokens, 5, starts, 1};
+    recording plain = run_demo(&batch), cleared = recording_new(5);
+    forward_hooks hooks = record_all(&cleared);
+
+    cleared.zero_values = true;
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+    for (int i = 0; i < DEMO_VOCAB; i++) assert_close(cleared.logits[4 * DEMO_VOCAB + i], cleared.logits[i], 1e-5);
+    assert_memory_not_equal(plain.logits, cleared.logits, sizeof(float) * DEMO_VOCAB);
+    recording_free(&plain);
+    recording_free(&cleared);
+}
+
+static void a_failing_hook_ends_the_run_with_its_message(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const int32_t token = 5;
+    const int64_t starts[] = {0, 1};
+    const token_batch batch = {&token, 1, starts, 1};
+    recording r = recording_new(1);
+    const forward_hooks hooks = record_all(&r);
+
+    r.fail_at = 1;
+    assert_fails(forward_run(demo_model, &batch, &hooks, &err), RB_EDEVICE, "the hook said no");
+    assert_int_equal(r.n_qkv, 2);
+    assert_int_equal(r.n_done, 1);
+    recording_free(&r);
+}
+
+static void a_bad_batch_is_refused_by_name(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const forward_hooks hooks = {0};
+    const int32_t good[] = {1, 2, 3, 4}, too_large[] = {1, 2, 4096, 4}, negative[] = {1, 2, 3, -7};
+    const int64_t one[] = {0, 4}, late[] = {1, 4}, early_end[] = {0, 3}, empty_sequence[] = {0, 2, 2, 4}, backwards[] = {0, 3, 2, 4};
+
+    assert_fails(forward_run(demo_model, &(token_batch){good, 0, one, 1}, &hooks, &err), RB_EINVAL, "0 tokens");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, one, 0}, &hooks, &err), RB_EINVAL, "0 sequences");
+    assert_fails(forward_run(demo_model, &(token_batch){too_large, 4, one, 1}, &hooks, &err), RB_EINVAL, "token 2 has id 4096, expected 0 to 4095");
+    assert_fails(forward_run(demo_model, &(token_batch){negative, 4, one, 1}, &hooks, &err), RB_EINVAL, "token 3 has id -7");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, late, 1}, &hooks, &err), RB_EINVAL, "span tokens 1 to 4");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, early_end, 1}, &hooks, &err), RB_EINVAL, "span tokens 0 to 3");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, empty_sequence, 3}, &hooks, &err), RB_EINVAL, "sequence 1 has 0 tokens");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, backwards, 3}, &hooks, &err), RB_EINVAL, "sequence 1 has -1 tokens");
+}
+
+/* demo-llama, counted by hand; the margin covers alignment, norms and tile lists. */
+static void memory_bound_is_weights_activations_and_scratch(void **state)
+{
+    (void)state;
+    const int64_t starts[] = {0, 1024, 2048};
+    const token_batch batch = {NULL, 2048, starts, 2};
+    const int64_t layer = 192 * 640 + 384 * 192 + 3 * 192 * 512, per_token = 192 + 384 + 640, mlp = 512 * 2 * 512, rope = 1024 * 64;
+    const int64_t head = 256 * (4096 + 192), attention_thread = 192 * (512 + 2 * 64 + 2), head_thread = 256 * 192, blas_thread = 2 * 1024 * 1024;
+    const int64_t fixed = 4 * (layer + 2048 * per_token + mlp + rope + head), thread = 4 * (attention_thread + head_thread + blas_thread);
+
+    for (int n_threads = 1; n_threads <= 4; n_threads *= 4) {
+        const int64_t bytes = forward_memory_bytes(checkpoint_config(demo_model), &batch, n_threads);
+        assert_in_range(bytes, fixed + n_threads * thread, fixed + n_threads * thread + 16384);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(demo_llama_matches_transformers),
+        cmocka_unit_test(small_qwen2_matches_transformers),
+        cmocka_unit_test(small_llama3_matches_transformers),
+        cmocka_unit_test(llama_oracle_matches_transformers),
+        cmocka_unit_test(llama3_rope_oracle_matches_transformers),
+        cmocka_unit_test(mistral_nemo_oracle_matches_transformers),
+        cmocka_unit_test(qwen2_oracle_matches_transformers),
+        cmocka_unit_test(qwen3_oracle_matches_transformers),
+        cmocka_unit_test(forward_gives_the_same_bytes_for_any_thread_count),
+        cmocka_unit_test(a_sequence_has_the_same_logits_alone_and_among_others),
+        cmocka_unit_test(every_hook_is_called_once_a_layer),
+        cmocka_unit_test(heads_are_the_same_whether_or_not_logits_are_wanted),
+        cmocka_unit_test(values_changed_by_the_hook_are_the_values_attended),
+        cmocka_unit_test(a_failing_hook_ends_the_run_with_its_message),
+        cmocka_unit_test(a_bad_batch_is_refused_by_name),
+        cmocka_unit_test(memory_bound_is_weights_activations_and_scratch),
+    };
+    rb_threads_init(0);
+    return cmocka_run_group_tests(tests, open_demo, close_demo);
+}

@@ -1,4 +1,4 @@
-/* Messages and progress, all on stderr: "profile: warning: sentence". stdout carries results only. */
+/* Messages and progress, all on stderr: "profile: warning: sentence" (error, warning, info). stdout carries results only. */
 #ifndef RB_CORE_MESSAGE_H
 #define RB_CORE_MESSAGE_H
 

@@ -62,6 +62,7 @@ static void print_help(const rb_program *program, const rb_option *common)
     }
     printf("\nCommon options:\n");
     rb_options_print(stdout, common, N_COMMON_OPTIONS);
+    printf("\nExit codes: 0 done; 1 could not (input, output, data, device); 2 wrong usage; 3 a check ran and the answer is no.\n");
     if (program->epilog) printf("\n%s\n", program->epilog);
 }
 
@@ -71,8 +72,7 @@ void rb_print_version(FILE *out, const char *program)
 {
     unsigned major = 0, minor = 0, release = 0;
     H5get_libversion(&major, &minor, &release);
-    const bool is_front = strcmp(program, "ropebits") == 0;
-    fprintf(out, "ropebits%s%s %s\n", is_front ? "" : " ", is_front ? "" : program, RB_VERSION);
+    fprintf(out, "ropebits%s%s %s\n", program ? " " : "", program ? program : "", RB_VERSION);
     fprintf(out, "commit    %s\n", RB_COMMIT);
     fprintf(out, "compiler  GCC %s\n", __VERSION__);
     fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);

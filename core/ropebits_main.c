@@ -99,7 +99,7 @@ static rb_status run_front(int argc, char **argv, rb_error *err)
 {
     if (argc < 2) return rb_fail(err, RB_EUSAGE, "no program name, expected one such as run");
     if (strcmp(argv[1], "--version") == 0) {
-        rb_print_version(stdout, "ropebits");
+        rb_print_version(stdout, NULL);
         return RB_OK;
     }
     if (is_one_of(argv[1], "--help", "-h") || (argc == 2 && strcmp(argv[1], "help") == 0)) {

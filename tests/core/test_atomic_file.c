@@ -1,0 +1,243 @@
+/* core/atomic_file.h: a file under its final name is complete, whatever happens on the way. */
+#include "tests/test_support.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/resource.h>
+
+#include "core/atomic_file.h"
+
+static bool exists(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0;
+}
+
+static void assert_file_holds(const char *path, const char *text)
+{
+    rb_error err = {0};
+    char *found = NULL;
+    size_t size;
+    assert_ok(rb_read_file(&found, &size, path, 1 << 20, &err));
+    assert_int_equal(size, strlen(text));
+    assert_string_equal(found, text);
+    free(found);
+}
+
+static void a_written_file_reads_back_and_leaves_no_tmp(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const char *path = scratch_path("plan.json");
+    assert_ok(rb_atomic_write(path, "first", 5, &err));
+    assert_file_holds(path, "first");
+    assert_ok(rb_atomic_write(path, "second, longer", 14, &err));
+    assert_file_holds(path, "second, longer");
+    assert_ok(rb_atomic_write(path, NULL, 0, &err));
+    assert_file_holds(path, "");
+    assert_false(exists(scratch_path("plan.json.tmp")));
+}
+
+static void a_stale_tmp_is_replaced(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const char *path = scratch_path("stale"), *tmp = scratch_path("stale.tmp");
+    FILE *left_over = fopen(tmp, "w");
+    assert_non_null(left_over);
+    fputs("of a killed run, and longer than what comes now", left_over);
+    fclose(left_over);
+    assert_ok(rb_atomic_write(path, "new", 3, &err));
+    assert_file_holds(path, "new");
+    assert_false(exists(tmp));
+}
+
+static void a_tmp_that_is_a_folder_is_an_error(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    assert_int_equal(mkdir(scratch_path("blocked.tmp"), 0777), 0);
+    assert_fails(rb_atomic_write(scratch_path("blocked"), "x", 1, &err), RB_EIO, "blocked.tmp: cannot remove the file of an earlier run");
+    assert_false(exists(scratch_path("blocked")));
+}
+
+/* RLIMIT_FSIZE makes write() fail half way, as a full disk does. */
+static void a_full_disk_leaves_the_old_file_and_no_tmp(void **state)
+{
+    (void)state;
+    enum { LIMIT = 10000, SIZE = 50000 };
+    rb_error err = {0};
+    struct rlimit old, low;
+    const char *path = scratch_path("full"), *new_path = scratch_path("full-new");
+    char *bytes = calloc(1, SIZE);
+    assert_non_null(bytes);
+    assert_ok(rb_atomic_write(path, "old", 3, &err));
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    low = (struct rlimit){.rlim_cur = LIMIT, .rlim_max = old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    const rb_status st = rb_atomic_write(path, bytes, SIZE, &err);
+    const rb_status new_st = rb_atomic_write(new_path, bytes, SIZE, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, SIG_DFL);
+    free(bytes);
+
+    assert_int_equal(st, RB_EIO);
+    assert_non_null(strstr(err.msg, "full.tmp: write failed: File too large"));
+    assert_file_holds(path, "old");
+    assert_false(exists(scratch_path("full.tmp")));
+    assert_int_equal(new_st, RB_EIO);
+    assert_false(exists(new_path));
+    assert_false(exists(scratch_path("full-new.tmp")));
+}
+
+static void only_regular_files_are_replaced(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const char *link = scratch_path("link"), *folder = scratch_path("folder");
+    assert_int_equal(symlink("/dev/null", link), 0);
+    assert_int_equal(mkdir(folder, 0777), 0);
+    assert_fails(rb_atomic_write("/dev/null", "x", 1, &err), RB_EIO, "/dev/null: is a device, pipe or socket, expected a regular file");
+    assert_fails(rb_atomic_write(link, "x", 1, &err), RB_EIO, "link: is a symbolic link");
+    assert_fails(rb_atomic_write(folder, "x", 1, &err), RB_EIO, "folder: is a folder");
+    assert_fails(rb_atomic_write(scratch_path("absent/"), "x", 1, &err), RB_EIO, "absent/: names a folder");
+    assert_fails(rb_atomic_write("", "x", 1, &err), RB_EIO, "an empty file name");
+    assert_true(exists(link));
+}
+
+static void a_missing_folder_is_named(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const char *file = scratch_path("not-a-folder");
+    char *tmp = NULL, inside[1100];
+    assert_fails(rb_atomic_begin(&tmp, "/nonexistent/x/plan.rbp", &err), RB_EIO, "folder /nonexistent/x: No such file");
+    assert_null(tmp);
+    assert_ok(rb_atomic_write(file, "", 0, &err));
+    snprintf(inside, sizeof inside, "%s/plan.rbp", file);
+    assert_fails(rb_atomic_begin(&tmp, inside, &err), RB_EIO, "is not a folder");
+    assert_null(tmp);
+}
+
+static void publishing_what_was_never_written_fails(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    char *tmp = NULL;
+    const char *path = scratch_path("never");
+    assert_ok(rb_atomic_begin(&tmp, path, &err));
+    assert_fails(rb_atomic_publish(tmp, path, &err), RB_EIO, "never.tmp: No such file");
+    assert_false(exists(path));
+    rb_atomic_discard(tmp);
+    rb_atomic_discard(NULL);
+    free(tmp);
+}
+
+static void a_relative_name_is_written_in_the_current_folder(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    char *folder = getcwd(NULL, 0);
+    assert_non_null(folder);
+    const char *path = scratch_path("relative");      /* also makes the scratch folder */
+    assert_int_equal(chdir(test_scratch_folder), 0);
+    const rb_status st = rb_atomic_write("relative", "here", 4, &err);
+    assert_int_equal(chdir(folder), 0);
+    free(folder);
+    assert_ok(st);
+    assert_file_holds(path, "here");
+}
+
+static void reading_stops_at_the_limit(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    char *text = NULL;
+    size_t size;
+    const char *path = scratch_path("ten");
+    assert_ok(rb_atomic_write(path, "0123456789", 10, &err));
+    assert_ok(rb_read_file(&text, &size, path, 10, &err));
+    assert_int_equal(size, 10);
+    free(text);
+    assert_fails(rb_read_file(&text, &size, path, 9, &err), RB_EFORMAT, "ten: larger than the 9 bytes");
+    assert_null(text);
+    assert_fails(rb_read_file(&text, &size, "/dev/zero", 1 << 20, &err), RB_EFORMAT, "/dev/zero: larger than");
+    assert_fails(rb_read_file(&text, &size, "/nonexistent", 9, &err), RB_EIO, "/nonexistent: No such file");
+    assert_fails(rb_read_file(&text, &size, "/", 9, &err), RB_EIO, "/: read failed: Is a directory");
+}
+
+/* Around the sizes at which the buffer grows, one byte of which is kept for the NUL. */
+static void files_of_every_awkward_size_read_back_whole(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 65534, 65535, 65536, 65537, 131070, 131071, 131072, 300001};
+    rb_error err = {0};
+    const char *path = scratch_path("sized");
+    for (size_t i = 0; i < RB_COUNT(sizes); i++) {
+        char *written = malloc(sizes[i] + 1), *found = NULL;
+        size_t found_size;
+        assert_non_null(written);
+        for (size_t j = 0; j < sizes[i]; j++) written[j] = (char)(j * 7 + i);
+        assert_ok(rb_atomic_write(path, written, sizes[i], &err));
+        assert_ok(rb_read_file(&found, &found_size, path, 1 << 20, &err));
+        assert_int_equal(found_size, sizes[i]);
+        assert_memory_equal(found, written, sizes[i]);
+        assert_int_equal(found[found_size], 0);
+        free(written);
+        free(found);
+    }
+}
+
+static void folders_are_made_with_their_parents(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const char *path = scratch_path("a/b//c/");
+    struct stat info;
+    assert_ok(rb_make_folder(path, &err));
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(S_ISDIR(info.st_mode));
+    assert_ok(rb_make_folder(path, &err));
+    assert_ok(rb_make_folder("/", &err));
+    assert_ok(rb_make_folder(".", &err));
+    assert_ok(rb_atomic_write(scratch_path("a/file"), "", 0, &err));
+    assert_fails(rb_make_folder(scratch_path("a/file"), &err), RB_EIO, "a/file: is not a folder");
+    assert_fails(rb_make_folder(scratch_path("a/file/c"), &err), RB_EIO, "a/file: is not a folder");
+    assert_fails(rb_make_folder("/proc/nothing", &err), RB_EIO, "/proc/nothing: cannot make the folder");
+    assert_fails(rb_make_folder("", &err), RB_EIO, "cannot make the folder");
+}
+
+static void paths_are_joined_with_one_slash(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"", "b", "b"}, {".", "b/c", "./b/c"}};
+    rb_error err = {0};
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        char *path = NULL;
+        assert_ok(rb_join_path(&path, cases[i][0], cases[i][1], &err));
+        assert_string_equal(path, cases[i][2]);
+        free(path);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_written_file_reads_back_and_leaves_no_tmp),
+        cmocka_unit_test(a_stale_tmp_is_replaced),
+        cmocka_unit_test(a_tmp_that_is_a_folder_is_an_error),
+        cmocka_unit_test(a_full_disk_leaves_the_old_file_and_no_tmp),
+        cmocka_unit_test(only_regular_files_are_replaced),
+        cmocka_unit_test(a_missing_folder_is_named),
+        cmocka_unit_test(publishing_what_was_never_written_fails),
+        cmocka_unit_test(a_relative_name_is_written_in_the_current_folder),
+        cmocka_unit_test(reading_stops_at_the_limit),
+        cmocka_unit_test(files_of_every_awkward_size_read_back_whole),
+        cmocka_unit_test(folders_are_made_with_their_parents),
+        cmocka_unit_test(paths_are_joined_with_one_slash),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -57,4 +57,7 @@ rb_status rb_options_check_required(const rb_option *table, int n_options, rb_er
 /* The option list of --help: aligned, wrapped at 100 columns, with the present values as defaults. */
 void rb_options_print(FILE *out, const rb_option *table, int n_options);
 
+/* Words of text, wrapped at 100 columns, and a newline. The first line starts at `column` (the caller is there), further ones are indented to it. */
+void rb_print_wrapped(FILE *out, const char *text, int column);
+
 #endif

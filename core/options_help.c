@@ -1,4 +1,4 @@
-/* The option list of --help, with the values that hold when nothing is given: rb_options_print of core/options.h. */
+/* The option list of --help, with the values that hold when nothing is given. See core/options.h. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,8 +67,7 @@ static void print_help_sentence(FILE *out, const rb_option *option)
         fputc(')', out);
 }
 
-/* Words of text from `column` on, wrapped at WIDTH, further lines indented to `column`. */
-static void print_wrapped(FILE *out, const char *text, int column)
+void rb_print_wrapped(FILE *out, const char *text, int column)
 {
     int at = column;
     while (*text) {
@@ -103,7 +102,7 @@ static void print_option(FILE *out, const rb_option *option, int column)
         fprintf(out, "\n%*s", column, "");
     else
         fprintf(out, "%*s", column - length, "");
-    print_wrapped(out, help ? help : option->help, column);
+    rb_print_wrapped(out, help ? help : option->help, column);
     free(help);
 }
 

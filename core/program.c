@@ -55,7 +55,8 @@ static void print_help(const rb_program *program, const rb_option *common)
         prefix = "       ";
         line += length + (line[length] == '\n');
     }
-    printf("\n%s\n", program->summary);
+    putchar('\n');
+    rb_print_wrapped(stdout, program->summary, 0);
     if (program->n_options > 0) {
         printf("\nOptions:\n");
         rb_options_print(stdout, program->options, program->n_options);

@@ -39,7 +39,7 @@ static bool is_present(const char *name)
 /* A word that may be part of a file name; "../x" is none. */
 static bool is_program_name(const char *name) { return name[0] != '\0' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(name); }
 
-/* Becomes the program, or comes back: RB_OK when there is none, with errno ENOENT where it was looked for last. */
+/* Becomes the program. Comes back with RB_OK when there is none of that name, and with a failure when there is one that cannot be started. */
 static rb_status become_program(const char *name, char **argv, rb_error *err)
 {
     char *path = NULL, *file = NULL;

@@ -97,10 +97,12 @@ static void only_regular_files_are_replaced(void **state)
 {
     (void)state;
     rb_error err = {0};
-    const char *link = scratch_path("link"), *folder = scratch_path("folder");
-    assert_int_equal(symlink("/dev/null", link), 0);
+    const char *link = scratch_path("link"), *folder = scratch_path("folder"), *fifo = scratch_path("fifo");
+    /* A pipe stands for the devices: a test that fails as root must not be what replaces /dev/null. */
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(symlink(fifo, link), 0);
     assert_int_equal(mkdir(folder, 0777), 0);
-    assert_fails(rb_atomic_write("/dev/null", "x", 1, &err), RB_EIO, "/dev/null: is a device, pipe or socket, expected a regular file");
+    assert_fails(rb_atomic_write(fifo, "x", 1, &err), RB_EIO, "fifo: is a device, pipe or socket, expected a regular file");
     assert_fails(rb_atomic_write(link, "x", 1, &err), RB_EIO, "link: is a symbolic link");
     assert_fails(rb_atomic_write(folder, "x", 1, &err), RB_EIO, "folder: is a folder");
     assert_fails(rb_atomic_write(scratch_path("absent/"), "x", 1, &err), RB_EIO, "absent/: names a folder");
@@ -133,6 +135,22 @@ static void publishing_what_was_never_written_fails(void **state)
     assert_false(exists(path));
     rb_atomic_discard(tmp);
     rb_atomic_discard(NULL);
+    free(tmp);
+}
+
+static void a_rename_that_fails_removes_the_tmp(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    char *tmp = NULL;
+    const char *path = scratch_path("taken");
+    assert_ok(rb_atomic_begin(&tmp, path, &err));
+    FILE *file = fopen(tmp, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(mkdir(path, 0777), 0);      /* meanwhile, somebody else */
+    assert_fails(rb_atomic_publish(tmp, path, &err), RB_EIO, "taken: cannot rename");
+    assert_false(exists(tmp));
     free(tmp);
 }
 
@@ -233,6 +251,7 @@ int main(void)
         cmocka_unit_test(only_regular_files_are_replaced),
         cmocka_unit_test(a_missing_folder_is_named),
         cmocka_unit_test(publishing_what_was_never_written_fails),
+        cmocka_unit_test(a_rename_that_fails_removes_the_tmp),
         cmocka_unit_test(a_relative_name_is_written_in_the_current_folder),
         cmocka_unit_test(reading_stops_at_the_limit),
         cmocka_unit_test(files_of_every_awkward_size_read_back_whole),

@@ -122,7 +122,10 @@ static void nesting_past_the_limit_is_told_as_such(void **state)
     memset(text, '[', DEEP);
     text[DEEP] = '\0';
     assert_refused(text, RB_EFORMAT, "plan.json: line 1: JSON nested deeper than 1000 levels");
-    strcpy(text, "[\"[[{\\\"[\", x]");      /* brackets in strings do not count */
+    /* Brackets in strings do not count, behind an escaped quote neither. */
+    memcpy(text, "[\"\\\"", 4);
+    memset(text + 4, '[', 2000);
+    strcpy(text + 2004, "\", x]");
     assert_refused(text, RB_EFORMAT, "not valid JSON at: x]");
     memset(text, '[', 1000);
     memset(text + 1000, ']', 1000);
@@ -218,6 +221,7 @@ static void numbers_outside_their_range_are_refused(void **state)
     assert_fails(rb_json_get_int(json, "half", "plan.json", 0, 9, &whole, &err), RB_EINVAL, "half: is 0.5, expected a whole number");
     assert_fails(rb_json_get_int(json, "big", "plan.json", 0, INT64_MAX, &whole, &err), RB_EINVAL, "big: is 1e+17, expected a whole number of at most 2^53");
     assert_fails(rb_json_get_number(json, "half", "plan.json", 1, 8, &number, &err), RB_EINVAL, "half: is 0.5, expected 1 to 8");
+    assert_fails(rb_json_get_number(json, "half", "plan.json", 0, 0.25, &number, &err), RB_EINVAL, "half: is 0.5, expected 0 to 0.25");
     assert_fails(rb_json_get_number(json, "huge", "plan.json", 1, INFINITY, &number, &err), RB_ENONFINITE, "huge: the number is beyond the range of a double");
     cJSON_Delete(json);
 }
@@ -277,6 +281,7 @@ static void a_built_document_prints_as_laid_out(void **state)
     assert_null(layer);
     assert_ok(rb_json_add_item(json, "layers", &layers, &err));
     assert_null(layers);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "logit_mae")));
     assert_ok(rb_json_print(&text, json, &err));
     assert_string_equal(text, expected);
     assert_ok(parse(&again, text, &err));

@@ -47,10 +47,13 @@ rb_status rb_h5_set_schema(hid_t file, const char *schema, int version, rb_error
 rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, int version, rb_error *err);
 
 /* Types in the file. Memory is always float for F16 and F32 (rounded to nearest even on the way to F16; a value beyond 65504 fails
- * with RB_ENONFINITE and its index), double for F64, int32_t for I32. */
+ * with RB_ENONFINITE and its index), double for F64, int32_t for I32. A float dataset holds finite values only, written or read. */
 typedef enum rb_h5_type { RB_H5_F16, RB_H5_F32, RB_H5_F64, RB_H5_I32, RB_H5_U8 } rb_h5_type;
 
-/* Writes a whole dataset; parents of the path must exist. zstd_level 0: contiguous, uncompressed (small tables).
+/* Flat index of the first value that `type` cannot hold, -1 when all fit: not finite, or beyond 65504 for F16. Always -1 for integers. */
+int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n);
+
+/* Writes a whole dataset; parents of the path must exist, dims are positive. zstd_level 0: contiguous, uncompressed (small tables).
  * Else chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any thread count gives the same bytes. */
 rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data, int zstd_level, rb_error *err);
 
@@ -58,6 +61,8 @@ rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, co
  * type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite.
  * data: caller's buffer of the right size. */
 rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err);
+/* Checks that rb_h5_read would find this type (exactly), this shape and a layout it reads; reads no element. */
+rb_status rb_h5_check_dataset(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, rb_error *err);
 /* Dims only, for sizing. */
 rb_status rb_h5_dims(hid_t loc, const char *path, int rank, int64_t *dims, rb_error *err);
 /* Rows [first, first + count) of the first dimension. dims[0] is the whole dataset's. */

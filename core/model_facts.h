@@ -71,7 +71,7 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
 rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err);
 rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err);
 
-/* {"tokens_sha256", "n_tokens", "context"}; a reader that finds no such object leaves an empty text_facts. */
+/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts; a reader that finds null or nothing (object NULL) leaves it empty. */
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err);
 rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err);
 

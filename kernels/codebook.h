@@ -29,6 +29,6 @@ bool codebook_kind_from_name(const char *name, codebook_kind *kind);
 rb_status codebook_build(codebook *out, codebook_kind kind, int width, int dims, rb_error *err);
 
 /* Number of boundaries < y: the code of a coordinate. */
-int codebook_code(const codebook *codebook, double y);
+int codebook_code(const codebook *book, double y);
 
 #endif

@@ -30,7 +30,7 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
                 libutf8proc-dev libssl-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
-NO_BUILD_GOALS := help clean packages demo check bench check-asan bench-baseline
+NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -65,7 +65,7 @@ PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: all programs demo demo-run check check-run check-asan bench bench-run bundle install clean help packages test-programs baseline
+.PHONY: all programs demo demo-run check check-fast check-asan bench bench-run bundle install clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -138,17 +138,23 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 
 test-programs: all $(TEST_BINS)
 
-## check: install what is missing, then every test that can run here, the sanitizer build included
-check: packages
-	$(Q)$(MAKE) --no-print-directory check-run
+SANITIZED := BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
-check-run: test-programs
+## check: install what is missing, then every test that can run here, in the plain and in the sanitizer build
+check: packages
+	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)$(MAKE) --no-print-directory test-programs $(SANITIZED)
+	$(Q)tests/run_all.sh $(BUILD) $(BUILD)/asan
+
+## check-fast: every test in the plain build only
+check-fast: packages
+	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)tests/run_all.sh $(BUILD)
 
-## check-asan: the unit and program tests under AddressSanitizer and UBSan
+## check-asan: every test under AddressSanitizer and UBSan only
 check-asan: packages
-	$(Q)$(MAKE) --no-print-directory test-programs BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
-	$(Q)tests/run_all.sh --sanitized $(BUILD)/asan
+	$(Q)$(MAKE) --no-print-directory test-programs $(SANITIZED)
+	$(Q)tests/run_all.sh $(BUILD)/asan
 
 # ---- what a user runs ----------------------------------------------------------------------------------------------------------
 ## packages: install the Debian packages the build needs (root or sudo); names them elsewhere

@@ -1,14 +1,8 @@
 #!/bin/bash
-# run_all.sh [--sanitized] BUILD: every cmocka program and every tests/programs/*.sh, one TAP line a test case; prints news only, and at the end
-# a line `N passed, N failed, N skipped`. Exits 1 when anything failed or nothing ran.
+# run_all.sh BUILD...: in each build, every cmocka program and every tests/programs/*.sh, one TAP line a test case. Prints news only, and at the end
+# a line `N passed, N failed, N skipped` over all of them. A build folder named asan is a sanitizer build. Exits 1 when anything failed or nothing ran.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-sanitized=0
-if [ "${1:-}" = --sanitized ]; then sanitized=1; shift; fi
-build=${1:-build}
-export RB_BUILD=$build RB_SANITIZED=$sanitized
-log_folder=$build/test-logs
-mkdir -p "$log_folder"
 passed=0 failed=0 skipped=0
 
 # A program that dies between two cases leaves a plan larger than its lines: that counts as a failure too.
@@ -35,22 +29,33 @@ count() {   # count NAME LOG EXIT_CODE
     fi
 }
 
-for test in "$build"/tests/*/test_*; do
-    case $test in *.d | *.o) continue ;; esac
-    [ -x "$test" ] || continue
-    name=${test#"$build"/tests/}
-    log=$log_folder/$(echo "$name" | tr / _).tap
-    CMOCKA_MESSAGE_OUTPUT=TAP timeout 600 "$test" >"$log" 2>&1
-    count "$name" "$log" $?
-done
+run_build() {   # run_build BUILD
+    local build=$1 test name log started
+    local log_folder=$build/test-logs
+    mkdir -p "$log_folder"
+    export RB_BUILD=$build RB_SANITIZED=0
+    case $build in */asan) RB_SANITIZED=1 ;; esac
+    echo "== $build"
+    for test in "$build"/tests/*/test_* tests/programs/*.sh; do
+        started=$SECONDS
+        case $test in
+        */tap.sh) continue ;;
+        *.sh)
+            name=programs/$(basename "$test" .sh)
+            log=$log_folder/${name//\//_}.tap
+            timeout 900 bash "$test" >"$log" 2>&1
+            ;;
+        *)
+            name=${test#"$build"/tests/}
+            log=$log_folder/${name//\//_}.tap
+            CMOCKA_MESSAGE_OUTPUT=TAP timeout 600 "$test" >"$log" 2>&1
+            ;;
+        esac
+        count "$name" "$log" $?
+        [ $((SECONDS - started)) -lt 20 ] || echo "       took $((SECONDS - started)) s"
+    done
+}
 
-for test in tests/programs/*.sh; do
-    case $test in */tap.sh) continue ;; esac
-    name=programs/$(basename "$test" .sh)
-    log=$log_folder/$(echo "$name" | tr / _).tap
-    timeout 900 bash "$test" >"$log" 2>&1
-    count "$name" "$log" $?
-done
-
+for build in "$@"; do run_build "$build"; done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -126,7 +126,8 @@ rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int
 {
     const double value = type == RB_H5_F64 ? ((const double *)data)[index] : (double)((const float *)data)[index];
     if (isfinite(value))
-        return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g", value, (long long)index, (double)F16_MAX);
+        return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g", value, (long long)index,
+                          (double)F16_MAX);
     return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld is not finite", value, (long long)index);
 }
 

@@ -51,7 +51,7 @@ static float *make_floats(int64_t n)
 /* One file with everything in it that could carry a time: nested groups, more children and attributes than fit HDF5's compact form. */
 static void write_sampler(const char *path)
 {
-    const int64_t big[] = {3, 3001, 97}, small[] = {5, 7};
+    const int64_t big[] = {3, 7001, 97}, small[] = {5, 7};     /* three f32 chunks a head, the third one short */
     float *x = make_floats(big[0] * big[1] * big[2]);
     rb_h5_file file;
     char name[64];
@@ -347,7 +347,8 @@ static void chunks_written_by_hdf5_are_read(void **state)
     float *x = make_floats((int64_t)n), *back = malloc(n * sizeof *back);
     rb_h5_file file;
     assert_ok(rb_h5_create(&file, scratch_path("by_hdf5.h5"), &err));
-    hid_t zstd = make_dataset(file.id, "zstd", H5T_IEEE_F32LE, 3, extent, chunk, true), plain = make_dataset(file.id, "plain", H5T_IEEE_F32LE, 3, extent, chunk, false);
+    hid_t zstd = make_dataset(file.id, "zstd", H5T_IEEE_F32LE, 3, extent, chunk, true);
+    hid_t plain = make_dataset(file.id, "plain", H5T_IEEE_F32LE, 3, extent, chunk, false);
     assert_true(H5Dwrite(zstd, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
     assert_true(H5Dwrite(plain, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
     H5Dclose(zstd);

@@ -1,0 +1,57 @@
+/* See calibrate/capture_layout.h and docs/capture-h5.md. */
+#include "calibrate/capture_layout.h"
+
+#include <math.h>
+#include <stdio.h>
+
+const char *capture_set_name(capture_set set) { return set == CAPTURE_CALIBRATION ? "calibration" : "test"; }
+
+capture_path capture_path_of(capture_set set, int layer, const char *name)
+{
+    capture_path path;
+    snprintf(path.text, sizeof path.text, "%s/layer_%03d%s%s", capture_set_name(set), layer, name[0] ? "/" : "", name);
+    return path;
+}
+
+capture_path capture_tokens_path(capture_set set)
+{
+    capture_path path;
+    snprintf(path.text, sizeof path.text, "%s/tokens", capture_set_name(set));
+    return path;
+}
+
+const char *capture_value_type_name(rb_h5_type type) { return type == RB_H5_F32 ? "f32" : "f16"; }
+
+const char *capture_vectors_name(capture_vectors vectors)
+{
+    static const char *const names[] = {[CAPTURE_Q] = "q", [CAPTURE_K] = "k", [CAPTURE_V] = "v"};
+    return names[vectors];
+}
+
+void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors, int64_t dims[3])
+{
+    dims[0] = vectors == CAPTURE_Q ? header->model.n_q_heads : header->model.n_kv_heads;
+    dims[1] = header->text[set].n_tokens;
+    dims[2] = header->model.head_dim;
+}
+
+int capture_n_vectors(const capture_header *header) { return header->has_values ? CAPTURE_N_VECTORS : CAPTURE_V; }
+
+void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model, const block_statistics *statistics)
+{
+    const int64_t n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model);
+    tables[0] = (capture_table){"q_energy", {n_heads, n_blocks}, statistics ? statistics->q_energy : NULL};
+    tables[1] = (capture_table){"k_energy", {n_heads, n_blocks}, statistics ? statistics->k_energy : NULL};
+    tables[2] = (capture_table){"k_mean", {n_heads, model->head_dim}, statistics ? statistics->k_mean : NULL};
+}
+
+rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer, capture_vectors vectors,
+                             const float *data, int64_t index)
+{
+    static const char *const words[] = {[CAPTURE_Q] = "query", [CAPTURE_K] = "key", [CAPTURE_V] = "value"};
+    const int64_t dim = index % header->model.head_dim, vector = index / header->model.head_dim, n_tokens = header->text[set].n_tokens;
+    const double value = (double)data[index];
+    return rb_fail(err, RB_ENONFINITE, "%s: %s layer %d %s %lld token %lld dim %lld: %s %g %s", path, capture_set_name(set), layer,
+                   vectors == CAPTURE_Q ? "q_head" : "kv_head", (long long)(vector / n_tokens), (long long)(vector % n_tokens), (long long)dim, words[vectors],
+                   value, isfinite(value) ? "does not fit f16, whose largest is 65504; f32 would hold it" : "is not finite");
+}

@@ -12,6 +12,9 @@ enum { PLAN_JSON_VERSION = 1 };
 rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err);
 rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err);
 
+/* Adds the members of a cost to an object, named as the fields. */
+rb_status plan_cost_to_json(cJSON *json, const plan_cost *cost, rb_error *err);
+
 rb_status plan_json_write(const bit_plan *plan, const char *path, rb_error *err);       /* atomic */
 rb_status plan_json_read(bit_plan **out, const char *path, rb_error *err);              /* checks everything bit_plan_check checks, and the stated cost */
 

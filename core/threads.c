@@ -14,3 +14,5 @@ void rb_threads_init(int64_t n_threads)
 }
 
 int rb_threads_count(void) { return omp_get_max_threads(); }
+
+int rb_thread_index(void) { return omp_get_thread_num(); }

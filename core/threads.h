@@ -7,6 +7,7 @@
 
 void rb_threads_init(int64_t n_threads);    /* 0: all cores this process may use */
 int rb_threads_count(void);
+int rb_thread_index(void);                  /* of the calling thread within its parallel region: its share of per-thread scratch */
 
 /* Functions with hot loops get one clone per CPU level; sanitizer builds take the plain one (ifuncs run before the sanitizer is up). */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(RB_NO_CLONES)

@@ -8,14 +8,14 @@
 
 enum { LOGIT_ERROR_N_OFFSETS = 50, LOGIT_ERROR_MAX_OFFSET = 1024 };
 
-/* cos and sin of D w_i, shared by all heads. */
+/* cos and -sin of D w_i, shared by all heads; and the dims of every block. */
 typedef struct offset_table offset_table;
 rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
 void offset_table_free(offset_table *table);
 
-/* Mean of |error| over the G query heads, tokens and offsets. q [n_q][n_tokens][head_dim] (the query heads of one KV head), k and k_hat
- * [n_tokens][head_dim], as they enter RoPE. Single-threaded: callers run heads in parallel. */
-rb_status logit_mae(double *out, const offset_table *table, const model_facts *model, const float *q, int n_q, const float *k, const float *k_hat,
-                    int64_t n_tokens, rb_error *err);
+/* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the query heads of one KV head; k and k_hat[c] [n_tokens][head_dim], as
+ * they enter RoPE. Query heads and candidates run in parallel; the result does not depend on the number of threads. n_tokens > 0. */
+rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates, int64_t n_tokens,
+                    rb_error *err);
 
 #endif

@@ -1,0 +1,127 @@
+/* Allocation methods: see allocate/allocator.h. */
+#include "allocate/allocator.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { UNIFORM_SEED = 42 };
+
+const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", NULL};
+
+const char *allocation_method_name(allocation_method method) { return allocation_method_names[method]; }
+
+bool allocation_method_from_name(const char *name, allocation_method *method)
+{
+    for (int i = 0; i < METHOD_N; i++)
+        if (strcmp(allocation_method_names[i], name) == 0) {
+            *method = (allocation_method)i;
+            return true;
+        }
+    return false;
+}
+
+void head_energy_mean(const head_energy *energy, double *out)
+{
+    for (int i = 0; i < energy->n_blocks; i++) out[i] = 0.5 * (energy->q_energy[i] + energy->k_energy[i]);
+}
+
+static rb_status check_budget(double avg_bits, rb_error *err)
+{
+    if (avg_bits >= ALLOCATE_MIN_BITS && avg_bits <= ALLOCATE_MAX_BITS) return RB_OK;
+    return rb_fail(err, RB_EINVAL, "budget is %g bits, expected %d to %d", avg_bits, ALLOCATE_MIN_BITS, ALLOCATE_MAX_BITS);
+}
+
+/* floor(n_blocks * avg_bits); a product that misses a whole number by rounding alone counts as that number: 30 * 2.3 is 69. */
+static int whole_budget(int n_blocks, double avg_bits)
+{
+    static const double rounding = 1e-9;
+    return (int)floor(n_blocks * avg_bits + rounding);
+}
+
+/* Block with the largest energy * 4^-bits below the maximum; -1 when all are there. ldexp is exact, so equal energies tie exactly. */
+static int neediest_block(const uint8_t *bits, const double *energy, int n_blocks)
+{
+    int best = -1;
+    double most = -1.0;
+    for (int i = 0; i < n_blocks; i++) {
+        if (bits[i] >= ALLOCATE_MAX_BITS) continue;
+        const double need = ldexp(energy[i], -2 * bits[i]);
+        if (need > most) {
+            most = need;
+            best = i;
+        }
+    }
+    return best;
+}
+
+rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err)
+{
+    rb_status st = check_budget(avg_bits, err);
+    if (st != RB_OK) return st;
+    for (int i = 0; i < n_blocks; i++)
+        if (!(energy[i] >= 0.0 && isfinite(energy[i]))) return rb_fail(err, RB_ENONFINITE, "block %d: energy is %g, expected a finite number from 0", i, energy[i]);
+    memset(bits, ALLOCATE_MIN_BITS, (size_t)n_blocks);
+    for (int left = whole_budget(n_blocks, avg_bits) - n_blocks * ALLOCATE_MIN_BITS; left > 0; left--) {
+        const int block = neediest_block(bits, energy, n_blocks);
+        if (block < 0) break;
+        bits[block]++;
+    }
+    return RB_OK;
+}
+
+static rb_status allocate_block_gtq(plan_head *head, double avg_bits, const head_energy *energy, rb_error *err)
+{
+    double mean[RB_MAX_BLOCKS];
+    uint8_t bits[RB_MAX_BLOCKS];
+    head_energy_mean(energy, mean);
+    rb_status st = allocate_greedy(bits, mean, energy->n_blocks, avg_bits, err);
+    return st == RB_OK ? plan_head_set_block_widths(head, bits, energy->n_blocks, CODEBOOK_BLOCK_GTQ, err) : st;
+}
+
+static rb_status allocate_uniform(plan_head *head, double avg_bits, const head_energy *energy, rb_error *err)
+{
+    if (avg_bits != floor(avg_bits)) return rb_fail(err, RB_EINVAL, "uniform at %g bits, expected a whole number of bits", avg_bits);
+    return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+}
+
+rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err)
+{
+    rb_status st = check_budget(avg_bits, err);
+    if (st != RB_OK) return st;
+    switch (method) {
+    case METHOD_UNIFORM:   return allocate_uniform(head, avg_bits, energy, err);
+    case METHOD_BLOCK_GTQ: return allocate_block_gtq(head, avg_bits, energy, err);
+    default:               return rb_fail(err, RB_EINVAL, "allocation method is %d, expected one of %d", (int)method, METHOD_N);
+    }
+}
+
+rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
+                        int value_width, const double *q_energy, const double *k_energy, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(model);
+    bit_plan *plan = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, bit_plan_create(&plan, model, err), done);
+    plan->calibration = *calibration;
+    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));
+    plan->avg_bits = avg_bits;
+    plan->value_width = value_width;
+    plan->value_codebook = CODEBOOK_BLOCK_GTQ;
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+        const head_energy energy = {n_blocks, q_energy + (int64_t)h * n_blocks, k_energy + (int64_t)h * n_blocks};
+        st = allocate_head(&plan->heads[h], method, avg_bits, &energy, err);
+        if (st != RB_OK) {
+            rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);
+            goto done;
+        }
+    }
+    RB_TRY(st, bit_plan_check(plan, "plan", err), done);
+    *out = plan;
+    plan = NULL;
+done:
+    bit_plan_free(plan);
+    return st;
+}

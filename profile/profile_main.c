@@ -1,0 +1,166 @@
+/* ropebits-profile: what methods and plans cost in logit error on a capture's test text. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "allocate/allocator.h"
+#include "allocate/plan_json.h"
+#include "core/json.h"
+#include "core/message.h"
+#include "core/program.h"
+#include "profile/profile_compute.h"
+#include "profile/profile_file.h"
+#include "profile/profile_report.h"
+#include "profile/profile_summary.h"
+
+typedef struct profile_options {
+    rb_number_list budgets;
+    rb_string_list methods;
+    bool no_curves;
+    const char *plan, *output;
+} profile_options;
+
+typedef struct plan_list {
+    int n;
+    bit_plan *at[PROFILE_MAX_METHODS];
+} plan_list;
+
+static void free_plans(plan_list *plans)
+{
+    for (int i = 0; i < plans->n; i++) bit_plan_free(plans->at[i]);
+}
+
+/* A plan per method and budget, from the capture's own energies. */
+static rb_status make_plans(plan_list *plans, const profile_table *table, const profile_options *opt, rb_error *err)
+{
+    for (int b = 0; b < opt->budgets.n; b++)
+        for (int m = 0; m < opt->methods.n; m++) {
+            const double avg_bits = opt->budgets.at[b];
+            allocation_method method = METHOD_UNIFORM;
+            allocation_method_from_name(opt->methods.at[m], &method);     /* the option table has checked the name */
+            if (method == METHOD_UNIFORM && avg_bits != floor(avg_bits)) {
+                rb_message_warn("uniform is not scored at %g bits: it takes whole numbers only", avg_bits);
+                continue;
+            }
+            if (plans->n == PROFILE_MAX_METHODS) return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
+            rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, err);
+            if (st != RB_OK) return st;
+            plans->n++;
+        }
+    if (plans->n == 0) return rb_fail(err, RB_EUSAGE, "nothing to score: uniform takes whole budgets only");
+    return RB_OK;
+}
+
+static rb_status read_plan(plan_list *plans, const char *path, const capture_file *capture, rb_error *err)
+{
+    rb_status st = plan_json_read(&plans->at[0], path, err);
+    if (st != RB_OK) return st;
+    plans->n = 1;
+    return model_facts_same(&plans->at[0]->model, path, &capture_file_header(capture)->model, capture_file_path(capture), err);
+}
+
+static rb_status options_to_json(char **out, const profile_options *opt, rb_error *err)
+{
+    cJSON *json = NULL, *methods = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    if (opt->plan) {
+        RB_TRY(st, rb_json_add_string(json, "plan", opt->plan, err), done);
+    } else {
+        RB_TRY(st, rb_json_add_numbers(json, "budgets", opt->budgets.at, opt->budgets.n, err), done);
+        methods = cJSON_CreateStringArray(opt->methods.at, opt->methods.n);
+        RB_TRY(st, rb_json_add_item(json, "methods", &methods, err), done);
+    }
+    RB_TRY(st, rb_json_add_bool(json, "curves", !opt->no_curves, err), done);
+    RB_TRY(st, rb_json_print(out, json, err), done);
+done:
+    cJSON_Delete(json);
+    return st;
+}
+
+static rb_status print_json(const profile_table *table, rb_error *err)
+{
+    cJSON *json = NULL;
+    char *text = NULL;
+    rb_status st;
+    RB_TRY(st, profile_summary_to_json(&json, table, err), done);
+    RB_TRY(st, rb_json_print(&text, json, err), done);
+    fputs(text, stdout);
+done:
+    free(text);
+    cJSON_Delete(json);
+    return st;
+}
+
+/* The table with room for the plans' scores: energies are read first, since plans are made of them. */
+static rb_status score(profile_table **out, plan_list *plans, const capture_file *capture, const profile_options *opt, rb_error *err)
+{
+    profile_table *energies = NULL;
+    rb_status st;
+    RB_TRY(st, profile_table_from_capture(&energies, capture, 0, err), done);
+    if (opt->plan)
+        RB_TRY(st, read_plan(plans, opt->plan, capture, err), done);
+    else
+        RB_TRY(st, make_plans(plans, energies, opt, err), done);
+    RB_TRY(st, profile_table_from_capture(out, capture, plans->n, err), done);
+    RB_TRY(st, profile_score(*out, capture, (const bit_plan *const *)plans->at, opt->output && !opt->no_curves, err), done);
+done:
+    profile_table_free(energies);
+    return st;
+}
+
+static rb_status profile_run(const rb_run_args *args, rb_error *err)
+{
+    const profile_options *opt = args->context;
+    capture_file *capture = NULL;
+    profile_table *table = NULL;
+    plan_list plans = {0};
+    char *options_json = NULL;
+    rb_status st;
+
+    if (!opt->output && !opt->plan && !args->common->json) return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
+    RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
+    RB_TRY(st, score(&table, &plans, capture, opt, err), done);
+    if (opt->output) {
+        RB_TRY(st, options_to_json(&options_json, opt, err), done);
+        RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);
+    }
+    if (args->common->json)
+        st = print_json(table, err);
+    else
+        profile_report_print(stdout, table);
+done:
+    free(options_json);
+    free_plans(&plans);
+    profile_table_free(table);
+    capture_close(capture);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    profile_options opt = {.budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}};
+    const rb_option table[] = {
+        {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &opt.budgets, .metavar = "LIST", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
+         .help = "nominal bits per dim of the keys"},
+        {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &opt.methods, .metavar = "LIST", .choices = allocation_method_names, .help = "allocation methods to score"},
+        {.long_name = "plan", .kind = RB_OPT_STRING, .value = &opt.plan, .metavar = "PLAN.json", .help = "score this finished plan instead"},
+        {.long_name = "no-curves", .kind = RB_OPT_FLAG, .value = &opt.no_curves, .help = "leave out the error curves of every width"},
+        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PROFILE.h5", .help = "the profile"},
+    };
+    const rb_program program = {
+        .name = "profile",
+        .synopsis = "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5\n"
+                    "ropebits profile CAPTURE.h5 --plan PLAN.json [--json]",
+        .summary = "Measures what methods cost in attention-logit error on a capture's test text, from the energies of its calibration text; or scores a finished plan.",
+        .options = table,
+        .n_options = RB_COUNT(table),
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .positional_names = "CAPTURE.h5",
+        .run = profile_run,
+        .context = &opt,
+    };
+    return rb_program_main(&program, argc, argv);
+}

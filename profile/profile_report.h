@@ -1,0 +1,11 @@
+/* The table a person reads after `ropebits profile`. */
+#ifndef RB_PROFILE_PROFILE_REPORT_H
+#define RB_PROFILE_PROFILE_REPORT_H
+
+#include <stdio.h>
+
+#include "profile/profile_table.h"
+
+void profile_report_print(FILE *out, const profile_table *table);
+
+#endif

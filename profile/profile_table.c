@@ -1,0 +1,75 @@
+/* Scores in memory and their means: see profile/profile_table.h. */
+#include "profile/profile_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+rb_status profile_table_create(profile_table **out, const model_facts *model, int n_methods, rb_error *err)
+{
+    const size_t n_heads = (size_t)model->n_layers * (size_t)model->n_kv_heads, n_blocks = (size_t)model_n_blocks(model);
+    profile_table *table = NULL;
+    rb_status st;
+    *out = NULL;
+    if (n_methods < 0 || n_methods > PROFILE_MAX_METHODS) return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n_methods, PROFILE_MAX_METHODS);
+    RB_TRY(st, rb_alloc(&table, 1, sizeof *table, "profile", err), done);
+    table->model = *model;
+    table->n_blocks = model_n_blocks(model);
+    RB_TRY(st, rb_alloc(&table->q_energy, n_heads * n_blocks, sizeof *table->q_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&table->k_energy, n_heads * n_blocks, sizeof *table->k_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&table->methods, (size_t)n_methods, sizeof *table->methods, "scores", err), done);
+    for (; table->n_methods < n_methods; table->n_methods++)
+        RB_TRY(st, rb_alloc(&table->methods[table->n_methods].heads, n_heads, sizeof(head_score), "scores", err), done);
+    *out = table;
+    table = NULL;
+done:
+    profile_table_free(table);
+    return st;
+}
+
+void profile_table_free(profile_table *table)
+{
+    if (!table) return;
+    for (int m = 0; m < table->n_methods; m++) free(table->methods[m].heads);
+    free(table->methods);
+    free(table->q_energy);
+    free(table->k_energy);
+    free(table->curve_logit_mae);
+    free(table->curve_block_mse);
+    free(table);
+}
+
+head_score method_mean(const method_score *method, const model_facts *model, int layer)
+{
+    const int first = layer < 0 ? 0 : layer, last = layer < 0 ? model->n_layers - 1 : layer;
+    const double n = (double)(last - first + 1) * model->n_kv_heads;
+    head_score mean = {0};
+    for (int l = first; l <= last; l++)
+        for (int h = 0; h < model->n_kv_heads; h++) {
+            const head_score *score = method_head(method, model, l, h);
+            mean.logit_mae += score->logit_mae / n;
+            mean.causal_mae += score->causal_mae / n;
+            mean.attention_kl += score->attention_kl / n;
+            mean.relative_error += score->relative_error / n;
+            mean.true_bits += score->true_bits / n;
+        }
+    return mean;
+}
+
+const method_score *profile_table_uniform(const profile_table *table, double avg_bits)
+{
+    for (int m = 0; m < table->n_methods; m++)
+        if (strcmp(table->methods[m].method, "uniform") == 0 && table->methods[m].avg_bits == avg_bits) return &table->methods[m];
+    return NULL;
+}
+
+double method_reduction(const method_score *method, const method_score *uniform, const model_facts *model)
+{
+    return 1.0 - method_mean(method, model, -1).logit_mae / method_mean(uniform, model, -1).logit_mae;
+}
+
+int method_layers_won(const method_score *method, const method_score *uniform, const model_facts *model)
+{
+    int won = 0;
+    for (int layer = 0; layer < model->n_layers; layer++) won += method_mean(method, model, layer).logit_mae < method_mean(uniform, model, layer).logit_mae;
+    return won;
+}

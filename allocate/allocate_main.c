@@ -89,8 +89,6 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     bit_plan *plan = NULL;
     int width = 0;
     rb_status st;
-    if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
-    if (isnan(opt->avg_bits)) return rb_fail(err, RB_EUSAGE, "--avg-bits B is missing");
     RB_TRY(st, value_width(&width, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, profile->q_energy, profile->k_energy, err),
@@ -110,9 +108,10 @@ int main(int argc, char **argv)
 {
     allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .value_bits = VALUES_AS_KEYS};
     const rb_option table[] = {
-        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .help = "who gets how many bits (required)"},
-        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
-         .help = "nominal bits per dim of the keys (required)"},
+        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
+         .help = "who gets how many bits"},
+        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS, .required = true,
+         .help = "nominal bits per dim of the keys"},
         {.long_name = "value-bits", .kind = RB_OPT_INT, .value = &opt.value_bits, .metavar = "N", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true, .help = "the plan"},

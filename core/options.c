@@ -229,14 +229,15 @@ rb_status rb_options_parse(const rb_option *const *tables, const int *n_options,
 
 /* ---- required options -------------------------------------------------------------------------------------------------------- */
 
-/* Only kinds with an empty state can be required. */
-static bool is_given(const rb_option *option)
+bool rb_option_has_value(const rb_option *option)
 {
     switch (option->kind) {
     case RB_OPT_STRING:  return *(const char *const *)option->value != NULL;
+    case RB_OPT_NUMBER:  return !isnan(*(const double *)option->value);
+    case RB_OPT_CHOICE:  return *(const int *)option->value >= 0;
     case RB_OPT_NUMBERS: return ((const rb_number_list *)option->value)->n > 0;
     case RB_OPT_STRINGS: return ((const rb_string_list *)option->value)->n > 0;
-    default:             assert(!"a required option must be a string or a list"); return true;
+    default:             return true;
     }
 }
 
@@ -244,7 +245,7 @@ rb_status rb_options_check_required(const rb_option *table, int n_options, rb_er
 {
     for (int i = 0; i < n_options; i++) {
         const rb_option *option = &table[i];
-        if (!option->required || is_given(option)) continue;
+        if (!option->required || rb_option_has_value(option)) continue;
         if (option->short_name) return rb_fail(err, RB_EUSAGE, "-%c (--%s) %s is missing", option->short_name, option->long_name, option->metavar);
         return rb_fail(err, RB_EUSAGE, "--%s %s is missing", option->long_name, option->metavar);
     }

@@ -43,13 +43,16 @@ typedef struct rb_option {
     const char *help;               /* one sentence; the default is appended when there is one */
     double min, max;                /* numbers only; both 0: any */
     const char *const *choices;     /* NULL-terminated */
-    bool required;
+    bool required;                  /* the default is the kind's empty value, see rb_option_has_value */
 } rb_option;
 
 /* Parses argv[1..] into the tables' values. `tables` are searched in order (the program's own, then the common one).
  * positionals receives what is left, in order. Fails with RB_EUSAGE and one sentence. */
 rb_status rb_options_parse(const rb_option *const *tables, const int *n_options, int n_tables, int argc, char **argv,
                            rb_string_list *positionals, rb_error *err);
+
+/* False for the empty value of a kind: NULL, NaN, choice -1, an empty list. Flags and whole numbers have none. */
+bool rb_option_has_value(const rb_option *option);
 
 /* Checks that every required option was given; separate so that --help works without them. */
 rb_status rb_options_check_required(const rb_option *table, int n_options, rb_error *err);

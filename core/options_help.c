@@ -14,16 +14,8 @@ static int format_name(char *text, size_t size, const rb_option *option)
     return snprintf(text, size, "  %s--%s%s%s", short_name, option->long_name, option->metavar ? " " : "", option->metavar ? option->metavar : "");
 }
 
-static bool has_default(const rb_option *option)
-{
-    switch (option->kind) {
-    case RB_OPT_FLAG:    return false;
-    case RB_OPT_STRING:  return *(const char *const *)option->value != NULL;
-    case RB_OPT_NUMBERS: return ((const rb_number_list *)option->value)->n > 0;
-    case RB_OPT_STRINGS: return ((const rb_string_list *)option->value)->n > 0;
-    default:             return true;
-    }
-}
+/* A flag's default goes without saying. */
+static bool has_default(const rb_option *option) { return option->kind != RB_OPT_FLAG && rb_option_has_value(option); }
 
 static void print_default(FILE *out, const rb_option *option)
 {

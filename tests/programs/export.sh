@@ -1,0 +1,113 @@
+# What export writes is what others can read: the C header compiles as C and C++ and holds the plan, the library links from an installed tree, inspect shows it.
+. tests/programs/tap.sh
+
+cc=${CC:-gcc}
+"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --n-tokens 128 --context 64 -o "$scratch/capture.h5" >/dev/null
+"$bin/ropebits-profile" -q --no-curves "$scratch/capture.h5" --budgets 3 -o "$scratch/p.h5" >/dev/null
+"$bin/ropebits-allocate" -q "$scratch/p.h5" --method block-gtq --avg-bits 3 -o "$scratch/plan.json" >/dev/null
+
+expect "no folder is a usage error" 2 "$bin/ropebits-export" "$scratch/plan.json"
+expect "an unknown format is a usage error" 2 "$bin/ropebits-export" "$scratch/plan.json" --format rbp,exe -o "$scratch/out"
+expect "every format is written" 0 "$bin/ropebits-export" "$scratch/plan.json" --format rbp,header,safetensors,json,report -o "$scratch/out"
+for file in plan.rbp plan.h plan.safetensors plan.json report.html; do check "  $file" test -s "$scratch/out/$file"; done
+check "the JSON copy has the plan's bytes" cmp "$scratch/plan.json" "$scratch/out/plan.json"
+
+# ---- plan.h ----
+cat >"$scratch/app.c" <<'EOF'
+#include <stdio.h>
+#include "plan.h"
+int main(void)
+{
+    int bits = 0;
+    for (int l = 0; l < ROPEBITS_N_LAYERS; l++)
+        for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++)
+            for (int g = 0; g < ropebits_n_groups[l][h]; g++) {
+                const ropebits_plan_group *group = &ropebits_k_groups[l][h][g];
+                bits += group->width * group->n_dims;
+                if (group->centroids[0] != -group->centroids[(1 << group->width) - 1] || ropebits_k_dims[l][h][group->first_dim] >= ROPEBITS_HEAD_DIM) return 1;
+            }
+    printf("%d %d %g\n", bits, ropebits_k_bits[0][0][0], ropebits_inv_freq[0]);
+    return 0;
+}
+EOF
+check "plan.h compiles as C99 without warnings" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" "$scratch/app.c" -o "$scratch/app"
+expect "and the program runs" 0 "$scratch/app"
+stdout_has "1536 "      # 3 bits x 64 dims x 8 heads
+if command -v g++ >/dev/null 2>&1; then
+    check "plan.h compiles as C++" g++ -x c++ -Wall -Wextra -I"$scratch/out" "$scratch/app.c" -o "$scratch/app++"
+else
+    skip_case "plan.h compiles as C++" "no g++"
+fi
+
+# ---- the library, from an installed tree ----
+if [ "${RB_SANITIZED:-0}" = 1 ]; then
+    skip_case "the installed library links by pkg-config" "plain build only"
+else
+    check "make install" make install BUILD="$build" DESTDIR="$scratch/root" PREFIX=/usr
+    cat >"$scratch/reader.c" <<'EOF'
+#include <ropebits_plan.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    ropebits_plan *plan;
+    char error[256];
+    if (argc < 2 || ropebits_plan_open(&plan, argv[1], error, sizeof error) != 0) { fprintf(stderr, "%s\n", error); return 1; }
+    const ropebits_plan_info *info = ropebits_plan_get_info(plan);
+    printf("%s %u layers, %g bytes a token, %u bits a key\n", info->method, info->n_layers, info->bytes_per_token, ropebits_plan_head(plan, 0, 0)->key_bits);
+    ropebits_plan_close(plan);
+    return 0;
+}
+EOF
+    export PKG_CONFIG_PATH=$scratch/root/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$scratch/root
+    # shellcheck disable=SC2046  # flags are meant to split
+    check "the installed library links by pkg-config" "$cc" "$scratch/reader.c" -o "$scratch/reader" $(pkg-config --cflags --libs ropebits_plan)
+    expect "and reads the plan" 0 env LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/reader" "$scratch/out/plan.rbp"
+    stdout_has "block-gtq 4 layers"
+    expect "and refuses another file" 1 env LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/reader" "$scratch/plan.json"
+    stderr_has "wrong magic"
+    expect "installed programs find each other" 0 "$scratch/root/usr/bin/ropebits" inspect "$scratch/out/plan.rbp"
+fi
+
+# ---- plan.safetensors ----
+python=$(for p in /usr/bin/python3 python3; do "$p" -c 'import numpy' 2>/dev/null && echo "$p" && break; done)
+if [ -n "$python" ]; then
+    check "plan.safetensors holds the plan" "$python" - "$scratch/out/plan.safetensors" "$scratch/plan.json" <<'EOF'
+import json, struct, sys
+import numpy as np
+raw = open(sys.argv[1], "rb").read()
+n, = struct.unpack("<Q", raw[:8])
+header, data = json.loads(raw[8:8 + n]), raw[8 + n:]
+plan = json.load(open(sys.argv[2]))
+assert json.loads(header["__metadata__"]["plan"]) == plan
+def tensor(name, dtype):
+    t = header[name]; a, b = t["data_offsets"]
+    return np.frombuffer(data[a:b], dtype).reshape(t["shape"])
+for layer in plan["layers"]:
+    bits = tensor("layers.%d.k_bits" % layer["layer"], np.uint8)
+    permutation = tensor("layers.%d.k_permutation" % layer["layer"], np.int32)
+    for head in layer["kv_heads"]:
+        assert list(bits[head["kv_head"]]) == head["bits"]
+        assert sorted(permutation[head["kv_head"]]) == list(range(64))
+        dims = [d for g in head["groups"] for b in g["blocks"] for d in (b, b + 32)]
+        assert list(permutation[head["kv_head"]]) == dims
+assert np.all(np.diff(tensor("centroids.block-gtq.w3.d64", np.float32)) > 0)
+EOF
+else
+    skip_case "plan.safetensors holds the plan" "no python3 with numpy"
+fi
+
+# ---- inspect ----
+expect "inspect shows the heat map" 0 "$bin/ropebits-inspect" "$scratch/out/plan.rbp"
+stdout_has "bits of every RoPE block"
+stdout_has "3.000 nominal"
+check "  without colours off a terminal" bash -c '! grep -q "$(printf "\033")" "$1"' - "$scratch/stdout"
+expect "inspect in colour" 0 "$bin/ropebits-inspect" --color always --layer 1 "$scratch/out/plan.rbp"
+check "  with colours" grep -q "$(printf '\033')" "$scratch/stdout"
+expect "inspect gives plan.json back" 0 "$bin/ropebits-inspect" --json "$scratch/out/plan.rbp"
+check "  the very same bytes" cmp "$scratch/stdout" "$scratch/plan.json"
+expect "a layer beyond the plan is refused" 1 "$bin/ropebits-inspect" --layer 4 "$scratch/out/plan.rbp"
+expect "a damaged plan is refused" 1 "$bin/ropebits-inspect" configs/demo-text/heldout.txt
+stderr_has "wrong magic"
+stderr_lines 1
+
+finish

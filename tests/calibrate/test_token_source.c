@@ -76,7 +76,7 @@ static void a_shared_run_is_found_wherever_it_stands_and_shorter_ones_are_not(vo
             memcpy(test + to, calibration + from, (TOKENS_OVERLAP - 1) * sizeof *test);
             assert_ok(tokens_check_disjoint(calibration, N, test, N, &err));
             test[to + TOKENS_OVERLAP - 1] = calibration[from + TOKENS_OVERLAP - 1];
-            char place[64];
+            char place[96];
             snprintf(place, sizeof place, "test token %d are those from calibration token %d", to, from);
             assert_fails(tokens_check_disjoint(calibration, N, test, N, &err), RB_EINVAL, place);
         }

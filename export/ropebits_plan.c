@@ -207,6 +207,7 @@ static void read_codebooks(reader *r, ropebits_plan *plan)
         table->kind = (uint8_t)take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
         table->width = (uint8_t)take_range(r, 1, 1, MAX_WIDTH, "codebook width");
         table->dims = (uint16_t)take_range(r, 2, 0, MAX_HEAD_DIM, "codebook dims");
+        if (r->failed) return;      /* a width out of range must not become a shift */
         table->values = take(r, ((size_t)1 << (table->width - 1)) * (table->dims == PLAN_RBP_UNIT_DIMS ? sizeof(double) : sizeof(float)));
     }
 }

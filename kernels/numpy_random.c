@@ -74,7 +74,7 @@ double numpy_rng_double(numpy_rng *rng) { return (double)(numpy_rng_next(rng) >>
 
 enum { LAYERS = 256 };
 /* Where the base layer's tail begins, for 256 layers of exp(-x^2/2) (Doornik 2005, table 1). */
-static const long double TAIL_START = 3.6541528853610087963519472518L;
+static const double TAIL_START = 3.6541528853610087963519472518, INVERSE_TAIL_START = 0.27366123732975827203338247596;
 
 /* A draw is 52 bits times width[layer]; below threshold[layer] it is inside the rectangle and done. */
 static struct ziggurat {
@@ -82,38 +82,47 @@ static struct ziggurat {
     double width[LAYERS], height[LAYERS];
 } table;
 
-/* Layer i > 0 spans [0, x(i)] with x(255) the tail's start, height f(x(i)) .. f(x(i-1)); layer 0 is the base strip with the tail. */
+/* exp(-x^2/2) and log rounded to double from long double: the same for every C library. */
+static double density(double x) { return (double)expl((long double)(-0.5 * x * x)); }
+static double rounded_log(double x) { return (double)logl((long double)x); }
+
+/* Layer i > 0 spans [0, x(i)] with x(255) the tail's start, height f(x(i)) .. f(x(i-1)); layer 0 is the base strip with the tail.
+ *
+ * numpy ships these tables as numbers. They were made by this recursion in double, whose rounding adds up to 3e-14 at the innermost
+ * layers, and a draw is numpy's to its last bit only if that rounding is. So the recursion is not done better here, it is done the same:
+ * every step in double, thresholds to the nearest integer, and the two numbers that correct rounding does not explain, `area` and one
+ * height, as numpy has them. All 768 entries come out equal to numpy's. */
 static void build_table(void)
 {
-    const long double scale = 0x1p52L;
-    long double outer = TAIL_START, density = expl(-0.5L * outer * outer);
-    /* Every layer has the area of the base strip: its rectangle and the tail. */
-    const long double area = outer * density + sqrtl(acosl(-1.0L) / 2.0L) * erfcl(outer / sqrtl(2.0L));
-    const long double base = area / density;            /* the base strip as a rectangle of the same area */
-    table.threshold[0] = (uint64_t)(outer / base * scale);
-    table.width[0] = (double)(base / scale);
+    enum { ODD_LAYER = 38 };
+    static const double scale = 0x1p52;
+    /* TAIL_START * f(TAIL_START) + the tail's area, which every layer has; 3 units in the last place below the exact value. */
+    static const double area = 0.0049286732339746519;
+    double outer = TAIL_START, height = density(outer);
+    table.threshold[0] = (uint64_t)rint(outer * height / area * scale);
+    table.threshold[1] = 0;
+    table.width[0] = area / height / scale;     /* the base strip as a rectangle of the same area */
     table.height[0] = 1.0;
-    table.width[LAYERS - 1] = (double)(outer / scale);
-    table.height[LAYERS - 1] = (double)density;
+    table.width[LAYERS - 1] = outer / scale;
+    table.height[LAYERS - 1] = height;
     for (int i = LAYERS - 2; i >= 1; i--) {
-        const long double inner = sqrtl(-2.0L * logl(area / outer + density));
-        table.threshold[i + 1] = (uint64_t)(inner / outer * scale);
-        density = expl(-0.5L * inner * inner);
-        table.width[i] = (double)(inner / scale);
-        table.height[i] = (double)density;
+        const double inner = sqrt(-2.0 * rounded_log(area / outer + height));
+        table.threshold[i + 1] = (uint64_t)rint(inner / outer * scale);
+        height = density(inner);
+        if (i == ODD_LAYER) height = nextafter(height, 1.0);    /* all but a tie (0.498 of a unit), and numpy has it rounded up */
+        table.width[i] = inner / scale;
+        table.height[i] = height;
         outer = inner;
     }
-    table.threshold[1] = 0;
 }
 
 /* Marsaglia's tail method beyond TAIL_START. */
 static double draw_tail(numpy_rng *rng, bool is_negative)
 {
-    static const double start = 3.6541528853610087963519472518, inverse_start = 0.27366123732975827203338247596;
     for (;;) {
-        const double beyond = -inverse_start * log1p(-numpy_rng_double(rng));
+        const double beyond = -INVERSE_TAIL_START * log1p(-numpy_rng_double(rng));
         const double y = -log1p(-numpy_rng_double(rng));
-        if (y + y > beyond * beyond) return is_negative ? -(start + beyond) : start + beyond;
+        if (y + y > beyond * beyond) return is_negative ? -(TAIL_START + beyond) : TAIL_START + beyond;
     }
 }
 
@@ -129,8 +138,8 @@ static double draw(numpy_rng *rng)
         if (magnitude < table.threshold[layer]) return x;
         /* numpy takes the tail's sign from another bit of the same draw. */
         if (layer == 0) return draw_tail(rng, magnitude >> 8 & 1);
-        const double height = (table.height[layer - 1] - table.height[layer]) * numpy_rng_double(rng) + table.height[layer];
-        if (height < exp(-0.5 * x * x)) return x;
+        const double level = (table.height[layer - 1] - table.height[layer]) * numpy_rng_double(rng) + table.height[layer];
+        if (level < exp(-0.5 * x * x)) return x;
     }
 }
 

@@ -78,6 +78,7 @@ rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n
             if (bits[i] == width) group->blocks[group->n_blocks++] = i;
     }
 done:
+    if (st != RB_OK) plan_head_clear(head);
     return st;
 }
 
@@ -92,6 +93,7 @@ rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64
     for (int i = 0; i < n_blocks; i++) head->groups[0].blocks[i] = i;
     head->groups[0].n_blocks = n_blocks;
 done:
+    if (st != RB_OK) plan_head_clear(head);
     return st;
 }
 
@@ -165,15 +167,23 @@ static rb_status check_group(const plan_group *group, bool *is_taken, int n_bloc
     if (group->width < PLAN_MIN_WIDTH || group->width > PLAN_MAX_WIDTH)
         return rb_fail(err, RB_EFORMAT, "%s: width is %d, expected %d to %d", place, group->width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
     if (group->n_blocks < 1) return rb_fail(err, RB_EFORMAT, "%s: has no blocks", place);
-    if ((unsigned)group->codebook >= CODEBOOK_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown codebook kind %d", place, (int)group->codebook);
-    if ((unsigned)group->rotation.kind >= ROTATION_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown rotation kind %d", place, (int)group->rotation.kind);
-    if (group->order != GROUP_ORDER_BLOCK && group->order != GROUP_ORDER_NATURAL) return rb_fail(err, RB_EFORMAT, "%s: unknown order %d", place, (int)group->order);
+    if ((unsigned)group->codebook >= CODEBOOK_N_KINDS)
+        return rb_fail(err, RB_EFORMAT, "%s: unknown codebook kind %d", place, (int)group->codebook);
+    if ((unsigned)group->rotation.kind >= ROTATION_N_KINDS)
+        return rb_fail(err, RB_EFORMAT, "%s: unknown rotation kind %d", place, (int)group->rotation.kind);
+    if (group->order != GROUP_ORDER_BLOCK && group->order != GROUP_ORDER_NATURAL)
+        return rb_fail(err, RB_EFORMAT, "%s: unknown order %d", place, (int)group->order);
+    if (group->n_blocks > n_blocks)
+        return rb_fail(err, RB_EFORMAT, "%s: has %d blocks, expected %d at most", place, group->n_blocks, n_blocks);
     if (group->rotation.dims != 2 * group->n_blocks)
-        return rb_fail(err, RB_EFORMAT, "%s: rotation has %d dims, expected %d for %d blocks", place, group->rotation.dims, 2 * group->n_blocks, group->n_blocks);
+        return rb_fail(err, RB_EFORMAT, "%s: rotation has %d dims, expected %d for %d blocks", place, group->rotation.dims,
+                       2 * group->n_blocks, group->n_blocks);
     for (int i = 0; i < group->n_blocks; i++) {
         const int block = group->blocks[i];
-        if (block < 0 || block >= n_blocks) return rb_fail(err, RB_EFORMAT, "%s: block %d, expected 0 to %d", place, block, n_blocks - 1);
-        if (i > 0 && block <= group->blocks[i - 1]) return rb_fail(err, RB_EFORMAT, "%s: block %d behind block %d, expected ascending blocks", place, block, group->blocks[i - 1]);
+        if (block < 0 || block >= n_blocks)
+            return rb_fail(err, RB_EFORMAT, "%s: block %d, expected 0 to %d", place, block, n_blocks - 1);
+        if (i > 0 && block <= group->blocks[i - 1])
+            return rb_fail(err, RB_EFORMAT, "%s: block %d behind block %d, expected ascending blocks", place, block, group->blocks[i - 1]);
         if (is_taken[block]) return rb_fail(err, RB_EFORMAT, "%s: block %d is in another group too", place, block);
         is_taken[block] = true;
     }
@@ -208,10 +218,13 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
     rb_status st = model_facts_check(&plan->model, where, err);
     if (st != RB_OK) return st;
     if (!plan->method[0] || !is_printable(plan->method)) return rb_fail(err, RB_EFORMAT, "%s: method is not a printable name", where);
-    if (!isfinite(plan->avg_bits) || plan->avg_bits < 0.0) return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
+    if (!isfinite(plan->avg_bits) || plan->avg_bits < 0.0)
+        return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
     if (plan->value_width != PLAN_FP16_WIDTH && (plan->value_width < PLAN_MIN_WIDTH || plan->value_width > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d to %d, or %d", where, plan->value_width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
-    if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
+        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d to %d, or %d", where, plan->value_width, PLAN_MIN_WIDTH,
+                       PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
+    if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS)
+        return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
     for (int h = 0; h < n_heads(plan) && st == RB_OK; h++) {
         snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads, h % plan->model.n_kv_heads);
         st = check_head(&plan->heads[h], n_blocks, place, err);

@@ -24,28 +24,28 @@ bool codebook_kind_from_name(const char *name, codebook_kind *kind)
 
 /* ---- N(0, 1) ---------------------------------------------------------------------------------------------------------------------- */
 
-static double normal_density(double x) { return isinf(x) ? 0.0 : exp(-0.5 * x * x) / sqrt(2.0 * M_PI); }
+static double normal_density(double x) { return exp(-0.5 * x * x) / sqrt(2.0 * M_PI); }
 
 /* P(X > x): accurate in the upper tail, where the codebook's last cells are. */
 static double normal_upper(double x) { return 0.5 * erfc(x / M_SQRT2); }
 
-/* x with P(X > x) = p, 0 < p <= 1/2, by Newton's method on the logarithm of the tail, which is concave and nearly quadratic. */
+/* x with P(X > x) = p, 0 < p < 1/2, by Newton's method on the logarithm of the tail, which is concave and nearly quadratic: from
+ * the start's upper bound, 8 steps are enough for any p of a codebook. */
 static double normal_upper_quantile(double p)
 {
+    enum { NEWTON_STEPS = 8 };
     double x = sqrt(-2.0 * log(2.0 * p));
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < NEWTON_STEPS; i++) {
         const double tail = normal_upper(x);
-        const double change = (log(tail) - log(p)) * tail / normal_density(x);
-        x += change;
-        if (fabs(change) <= 1e-16 * fabs(x)) break;
+        x += log(tail / p) * tail / normal_density(x);
     }
-    return p == 0.5 ? 0.0 : x;
+    return x;
 }
 
 /* ---- block-gtq -------------------------------------------------------------------------------------------------------------------- */
 
-/* The positive half of a symmetric codebook of 2 * half centroids under N(0, 1): conditional means of 2 * half cells of equal probability, then Lloyd. The
- * lower half is the mirror image, so the innermost boundary stays 0. */
+/* The positive half of a symmetric codebook of 2 * half centroids under N(0, 1): conditional means of 2 * half cells of equal
+ * probability, then Lloyd. The lower half is the mirror image, so the innermost boundary stays 0. */
 static void lloyd_upper_half(double *centroid, int half)
 {
     enum { ITERATIONS = 100 };      /* as published: not converged for many levels */
@@ -59,7 +59,7 @@ static void lloyd_upper_half(double *centroid, int half)
         lower = 0.0;
         for (int i = 0; i < half; i++) {
             const double upper = i + 1 < half ? 0.5 * (centroid[i] + centroid[i + 1]) : INFINITY;
-            const double mass = normal_upper(lower) - (isinf(upper) ? 0.0 : normal_upper(upper));
+            const double mass = normal_upper(lower) - normal_upper(upper);
             centroid[i] = (normal_density(lower) - normal_density(upper)) / mass;
             lower = upper;
         }

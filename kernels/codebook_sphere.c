@@ -1,10 +1,12 @@
 /* Lloyd-Max for the coordinate law of the sphere: see kernels/codebook_sphere.h.
  *
- * The density is p(y) = C (1 - y^2)^e with e = (m - 3) / 2; with y = sin t it is cos(t)^(m-2) dt, smooth for every m. Mass and mean of a cell come from Gauss-Legendre
- * quadrature over the cell: differences of the closed integrals would cancel in the thin cells of the tail.
- * Lloyd's iteration converges linearly, at 256 levels in tens of thousands of steps. Newton's method on F(c) = mean of cell - c takes a handful: cell i depends on its two
- * boundaries only, so the Jacobian is tridiagonal and a step costs as much as one of Lloyd's. A start from the companding approximation (levels spaced by p^(1/3)), which is near
- * optimal for many levels, and a few Lloyd steps bring Newton into its basin; a step that would break the order is halved. */
+ * The density is p(y) = C (1 - y^2)^e with e = (m - 3) / 2; with y = sin t it is cos(t)^(m-2) dt, smooth for every m. Mass and mean of
+ * a cell come from Gauss-Legendre quadrature over the cell: differences of the closed integrals would cancel in the thin cells of the
+ * tail (the test checks against the closed integrals where they do not).
+ * Lloyd's iteration converges linearly, at 256 levels in tens of thousands of steps. Newton's method on F(c) = mean of cell - c takes a
+ * handful: cell i depends on its two boundaries only, so the Jacobian is tridiagonal and a step costs as much as one of Lloyd's. A start
+ * from the companding approximation (levels spaced by p^(1/3)), which is near optimal for many levels, and a few Lloyd steps bring
+ * Newton into its basin; a step that would break the order is halved. */
 #include "kernels/codebook_sphere.h"
 
 #include <math.h>

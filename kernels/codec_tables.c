@@ -1,5 +1,5 @@
-/* Rotations and codebooks shared by all heads: see kernels/head_codec.h. A plan names few distinct ones (a seed a width, a size a group), so a list is searched under a
- * lock; entries never move once built. */
+/* Rotations and codebooks shared by all heads: see kernels/head_codec.h. A plan names few distinct ones (a seed a width, a size a
+ * group), so a list is searched under a lock; entries never move once built. */
 #include <pthread.h>
 #include <stdlib.h>
 

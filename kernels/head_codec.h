@@ -28,7 +28,8 @@ const uint8_t *head_codec_widths(const head_codec *codec);          /* [head_dim
 size_t head_codec_packed_bytes(const head_codec *codec);            /* codes of a vector, padded to bytes; norms not included */
 
 /* x [n][head_dim] f32 -> codes [n][head_dim] (coding order, one a byte) and norms [n][n_groups] as fp16 bits. Not parallel inside.
- * Fails with RB_ENONFINITE naming the vector on a non-finite x or a norm beyond 65504. */
+ * Fails with RB_ENONFINITE naming the vector on a non-finite x or a norm that rounds to more than fp16's
+ * 65504. */
 rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, uint8_t *codes, uint16_t *norms, rb_error *err);
 /* The inverse: x_hat [n][head_dim] f32. */
 rb_status head_codec_decode(const head_codec *codec, const uint8_t *codes, const uint16_t *norms, int64_t n, float *x_hat, rb_error *err);

@@ -1,7 +1,8 @@
 /* The quantizer of one head, the definition that every kernel is held to: see kernels/head_codec.h.
  *
- * Vectors are taken in tiles of TILE: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T), search codes; the way back is one dgemm more.
- * Everything in between is double. The tile size is fixed, so a vector's bits do not depend on how many threads there are. */
+ * Vectors are taken in tiles of TILE: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T), search
+ * codes; the way back is one dgemm more. Everything in between is double. The tile size is fixed, so a vector's bits do not depend
+ * on how many threads there are. */
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 #include "kernels/bit_packing.h"
 #include "kernels/head_codec.h"
 
-enum { TILE = 128 };
+enum { TILE = 128, FP16_INFINITY = 0x7c00 };
 
 typedef struct codec_group {
     int first, dims;            /* coding positions [first, first + dims) */
@@ -30,7 +31,24 @@ struct head_codec {
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------- */
 
-static rb_status add_group(head_codec *codec, const plan_group *group, const model_facts *model, codec_tables *tables, int first, rb_error *err)
+/* A head's groups hold the head's dims, no more: what follows writes [head_dim] arrays by it. */
+static rb_status check_dims(const plan_head *head, int head_dim, rb_error *err)
+{
+    int64_t n_dims = 0;
+    for (int g = 0; g < head->n_groups; g++) {
+        const plan_group *group = &head->groups[g];
+        if (group->n_blocks < 1 || group->rotation.dims != 2 * group->n_blocks)
+            return rb_fail(err, RB_EINVAL, "group %d: rotation has %d dims for %d blocks, expected twice as many, 2 at least", g,
+                           group->rotation.dims, group->n_blocks);
+        n_dims += group->rotation.dims;
+    }
+    if (n_dims != head_dim)
+        return rb_fail(err, RB_EINVAL, "a head's groups hold %lld dims, expected head_dim %d", (long long)n_dims, head_dim);
+    return RB_OK;
+}
+
+static rb_status add_group(head_codec *codec, const plan_group *group, const model_facts *model, codec_tables *tables, int first,
+                           rb_error *err)
 {
     codec_group *out = &codec->groups[codec->n_groups];
     rb_status st;
@@ -51,6 +69,7 @@ rb_status head_codec_create(head_codec **out, const plan_head *head, const model
     int first = 0;
     rb_status st;
     *out = NULL;
+    RB_TRY(st, check_dims(head, model->head_dim, err), done);
     RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
     codec->head_dim = model->head_dim;
     RB_TRY(st, rb_alloc(&codec->groups, (size_t)head->n_groups, sizeof *codec->groups, "codec", err), done);
@@ -59,10 +78,6 @@ rb_status head_codec_create(head_codec **out, const plan_head *head, const model
     for (int g = 0; g < head->n_groups; g++) {
         RB_TRY(st, add_group(codec, &head->groups[g], model, tables, first, err), done);
         first += codec->groups[g].dims;
-    }
-    if (first != model->head_dim) {
-        st = rb_fail(err, RB_EINVAL, "a head's groups hold %d dims, expected head_dim %d", first, model->head_dim);
-        goto done;
     }
     codec->packed_bytes = packed_size_bytes(codec->widths, codec->head_dim);
     *out = codec;
@@ -110,10 +125,9 @@ static void free_tile(tile_memory *memory)
 }
 
 /* Gathers the group's dims of n vectors, divides by the norm; norms [n] with a stride, as fp16 bits. */
-static rb_status normalise(double *unit, uint16_t *norms, int norm_stride, const head_codec *codec, const codec_group *group, const float *x, int n,
-                           int64_t first_vector, rb_error *err)
+static rb_status normalise(double *unit, uint16_t *norms, int norm_stride, const head_codec *codec, const codec_group *group,
+                           const float *x, int n, int64_t first_vector, rb_error *err)
 {
-    static const double fp16_limit = 65520.0;   /* from here on, rounding to nearest gives infinity */
     const int *dims = codec->permutation + group->first;
     for (int v = 0; v < n; v++) {
         const float *vector = x + (int64_t)v * codec->head_dim;
@@ -123,9 +137,13 @@ static rb_status normalise(double *unit, uint16_t *norms, int norm_stride, const
             square += out[j] * out[j];
         }
         const double norm = sqrt(square);
-        if (!isfinite(norm)) return rb_fail(err, RB_ENONFINITE, "vector %lld has a value that is not finite", (long long)(first_vector + v));
-        if (norm >= fp16_limit) return rb_fail(err, RB_ENONFINITE, "vector %lld: norm %g does not fit fp16, expected below %g", (long long)(first_vector + v), norm, fp16_limit);
-        norms[(int64_t)v * norm_stride] = rb_f32_to_f16((float)norm);
+        if (!isfinite(norm))
+            return rb_fail(err, RB_ENONFINITE, "vector %lld has a value that is not finite", (long long)(first_vector + v));
+        const uint16_t norm_fp16 = rb_f32_to_f16((float)norm);
+        if (norm_fp16 == FP16_INFINITY)
+            return rb_fail(err, RB_ENONFINITE, "vector %lld: norm %.9g does not fit fp16, expected 65504 at most",
+                           (long long)(first_vector + v), norm);
+        norms[(int64_t)v * norm_stride] = norm_fp16;
         const double scale = norm > 0.0 ? 1.0 / norm : 0.0;
         for (int j = 0; j < group->dims; j++) out[j] *= scale;
     }
@@ -164,34 +182,42 @@ static void restore_unit(double *y, const uint8_t *codes, int code_stride, const
             out[j] = (double)group->book->centroid_f32[codes[(int64_t)v * code_stride + j]];
             square += out[j] * out[j];
         }
-        const double scale = 1.0 / sqrt(square);    /* no centroid is 0 */
+        const double scale = square > 0.0 ? 1.0 / sqrt(square) : 0.0;   /* 0 only for codes the codebook does not have */
         for (int j = 0; j < group->dims; j++) out[j] *= scale;
     }
 }
 
-static void scatter(float *x_hat, const double *unit, const uint16_t *norms, int norm_stride, const head_codec *codec, const codec_group *group, int n)
+/* Back to the dims of x, at the stored norm. */
+static void scatter(float *x_hat, const double *unit, const uint16_t *norms, int norm_stride, const head_codec *codec,
+                    const codec_group *group, int n)
 {
     const int *dims = codec->permutation + group->first;
     for (int v = 0; v < n; v++) {
         const double norm = (double)rb_f16_to_f32(norms[(int64_t)v * norm_stride]);
-        for (int j = 0; j < group->dims; j++) x_hat[(int64_t)v * codec->head_dim + dims[j]] = (float)(norm * unit[(int64_t)v * group->dims + j]);
+        const double *in = unit + (int64_t)v * group->dims;
+        float *vector = x_hat + (int64_t)v * codec->head_dim;
+        for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j]);
     }
 }
 
 /* codes: [n][head_dim] in coding order; a group's start at its `first`. */
-static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes, uint16_t *norms, int64_t first_vector, rb_error *err)
+static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes, uint16_t *norms,
+                             int64_t first_vector, rb_error *err)
 {
     for (int g = 0; g < codec->n_groups; g++) {
         const codec_group *group = &codec->groups[g];
         rb_status st = normalise(memory->unit, norms + g, codec->n_groups, codec, group, x, n, first_vector, err);
         if (st != RB_OK) return st;
         rotate(group, memory->unit, memory->rotated, n, false);
-        for (int v = 0; v < n; v++) search_codes(codes + (int64_t)v * codec->head_dim + group->first, memory->rotated + (int64_t)v * group->dims, group->book, group->dims);
+        uint8_t *out = codes + group->first;
+        for (int v = 0; v < n; v++)
+            search_codes(out + (int64_t)v * codec->head_dim, memory->rotated + (int64_t)v * group->dims, group->book, group->dims);
     }
     return RB_OK;
 }
 
-static void decode_tile(const head_codec *codec, tile_memory *memory, const uint8_t *codes, const uint16_t *norms, int n, float *x_hat)
+static void decode_tile(const head_codec *codec, tile_memory *memory, const uint8_t *codes, const uint16_t *norms, int n,
+                        float *x_hat)
 {
     for (int g = 0; g < codec->n_groups; g++) {
         const codec_group *group = &codec->groups[g];
@@ -210,7 +236,8 @@ rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, 
     tile_memory memory = {0};
     rb_status st = alloc_tile(&memory, codec, err);
     for (int64_t at = 0; at < n && st == RB_OK; at += TILE)
-        st = encode_tile(codec, &memory, x + at * codec->head_dim, tile_size(at, n), codes + at * codec->head_dim, norms + at * codec->n_groups, at, err);
+        st = encode_tile(codec, &memory, x + at * codec->head_dim, tile_size(at, n), codes + at * codec->head_dim,
+                         norms + at * codec->n_groups, at, err);
     free_tile(&memory);
     return st;
 }
@@ -220,7 +247,8 @@ rb_status head_codec_decode(const head_codec *codec, const uint8_t *codes, const
     tile_memory memory = {0};
     rb_status st = alloc_tile(&memory, codec, err);
     for (int64_t at = 0; at < n && st == RB_OK; at += TILE)
-        decode_tile(codec, &memory, codes + at * codec->head_dim, norms + at * codec->n_groups, tile_size(at, n), x_hat + at * codec->head_dim);
+        decode_tile(codec, &memory, codes + at * codec->head_dim, norms + at * codec->n_groups, tile_size(at, n),
+                    x_hat + at * codec->head_dim);
     free_tile(&memory);
     return st;
 }

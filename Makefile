@@ -90,7 +90,7 @@ define room_rule
 $(BUILD)/lib/librb_$(1).a: $(call objects,$(call room_sources,$(1)))
 	@mkdir -p $$(@D)
 	@echo "  AR   $$@"
-	$(Q)rm -f $$@ && ar rcsD $$@ $$^
+	$$(Q)rm -f $$@ && ar rcsD $$@ $$^
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 
@@ -98,14 +98,14 @@ define program_rule
 $(call program_of,$(1)): $(call objects,$(1)) $(ROOM_LIBS)
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
-	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $$@ $$< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$$(ROOM_LIBS)) $$(LIB_LDLIBS)
 endef
 $(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
 
 $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs hdf5 libzstd 2>/dev/null)
+	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
 
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
@@ -125,7 +125,7 @@ define test_rule
 $(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(call test_libs,$(1))
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
-	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $$@ $$< $(call link_rooms,$(call test_libs,$(1))) $(TEST_LDLIBS) $(LIB_LDLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
 endef
 $(foreach r,$(ROOMS),$(eval $(call test_rule,$(r))))
 

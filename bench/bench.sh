@@ -38,7 +38,7 @@ python=$(command -v python3 || true)
 if [ -n "$python" ]; then
     "$python" -c '
 import json, sys
-print(f"{"benchmark":44s} {"median s":>9s} {"fastest s":>9s} {"cpu s":>8s} {"peak MiB":>9s}")
+print("%-44s %9s %9s %8s %9s" % ("benchmark", "median s", "fastest s", "cpu s", "peak MiB"))
 for r in map(json.loads, open(sys.argv[1])):
     print("%-44s %9.3f %9.3f %8.3f %9.1f" % (r["name"], r["wall_s"], r["fastest_s"], r["cpu_s"], r["peak_mib"]))' "$results"
 else

@@ -1,0 +1,49 @@
+/* Small models and vectors for the tests of the profile room. */
+#ifndef RB_TESTS_PROFILE_PROFILE_TEST_H
+#define RB_TESTS_PROFILE_PROFILE_TEST_H
+
+#include "core/model_facts.h"
+#include "tests/model/float_test.h"
+
+/* One layer of one KV head with n_q query heads, theta 100: the slowest block turns within a short test. */
+static inline model_facts small_model(int n_q, int head_dim, int rotary_dim, rope_pairing pairing)
+{
+    model_facts facts = {.model_type = "llama", .n_layers = 1, .n_q_heads = n_q, .n_kv_heads = 1, .head_dim = head_dim, .rotary_dim = rotary_dim,
+                         .attention_scale = 1.0 / sqrt(head_dim), .rope = {.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 100.0, .factor = 1.0}};
+    memset(facts.config_sha256, 'c', RB_SHA256_HEX - 1);
+    for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(facts.rope.theta, -2.0 * i / rotary_dim);
+    return facts;
+}
+
+/* The two dims of a block, written out once more from design.md, section 2, so that the tests do not lean on model_block_dims. */
+static inline void block_dims_by_hand(const model_facts *facts, int block, int dims[2])
+{
+    const int n_turned = facts->rotary_dim / 2;
+    const int is_split = facts->rope.pairing == ROPE_SPLIT_HALF && block < n_turned;
+    dims[0] = is_split ? block : 2 * block;
+    dims[1] = is_split ? block + n_turned : 2 * block + 1;
+}
+
+/* q . R x with R the RoPE of `position`, in double. */
+static inline double turned_dot(const model_facts *facts, const float *q, const double *x, double position)
+{
+    double dot = 0.0;
+    for (int block = 0; block < facts->head_dim / 2; block++) {
+        const double angle = block < facts->rotary_dim / 2 ? position * facts->rope.inv_freq[block] : 0.0;
+        int dims[2];
+        block_dims_by_hand(facts, block, dims);
+        const double a = x[dims[0]], b = x[dims[1]];
+        dot += (double)q[dims[0]] * (a * cos(angle) - b * sin(angle)) + (double)q[dims[1]] * (a * sin(angle) + b * cos(angle));
+    }
+    return dot;
+}
+
+/* k plus `size` times random noise. */
+static inline float *disturbed(const float *k, size_t n, float size, uint64_t seed)
+{
+    float *out = random_floats(n, seed);
+    for (size_t i = 0; i < n; i++) out[i] = k[i] + size * out[i];
+    return out;
+}
+
+#endif

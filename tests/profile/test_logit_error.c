@@ -1,0 +1,137 @@
+/* profile/logit_error.h against the definition: every offset, every block turned explicitly, in double. */
+#include "tests/profile/profile_test.h"
+
+#include "core/threads.h"
+#include "profile/logit_error.h"
+
+static rb_error err;
+
+static double naive_mae(const model_facts *facts, const float *q, int n_q, const float *k, const float *k_hat, int64_t n_tokens)
+{
+    const int d = facts->head_dim;
+    double error[RB_MAX_HEAD_DIM], sum = 0.0;
+    for (int head = 0; head < n_q; head++)
+        for (int64_t t = 0; t < n_tokens; t++) {
+            for (int i = 0; i < d; i++) error[i] = (double)k[t * d + i] - (double)k_hat[t * d + i];
+            for (int o = 0; o < 50; o++) sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
+        }
+    return sum / (50.0 * n_q * (double)n_tokens);
+}
+
+static const struct {
+    int n_q, head_dim, rotary_dim;
+    rope_pairing pairing;
+    int64_t n_tokens;
+} cases[] = {
+    {1, 2, 2, ROPE_SPLIT_HALF, 1},      {1, 6, 6, ROPE_INTERLEAVED, 31},  {3, 64, 64, ROPE_SPLIT_HALF, 33},     {3, 80, 32, ROPE_SPLIT_HALF, 7},
+    {1, 80, 20, ROPE_INTERLEAVED, 13},  {2, 128, 128, ROPE_INTERLEAVED, 5}, {3, 64, 64, ROPE_SPLIT_HALF, 128}, {1, 66, 64, ROPE_SPLIT_HALF, 129},
+};
+
+static void every_shape_matches_the_definition(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < RB_COUNT(cases); c++) {
+        const model_facts facts = small_model(cases[c].n_q, cases[c].head_dim, cases[c].rotary_dim, cases[c].pairing);
+        const int64_t n_tokens = cases[c].n_tokens;
+        const size_t n = (size_t)n_tokens * (size_t)facts.head_dim;
+        float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2), *near = disturbed(k, n, 0.1f, 3), *far = disturbed(k, n, 2.0f, 4);
+        const float *const k_hat[] = {near, far};
+        offset_table *table = NULL;
+        double mae[2];
+        assert_ok(offset_table_create(&table, &facts, &err));
+        assert_ok(logit_mae(mae, table, q, cases[c].n_q, k, k_hat, 2, n_tokens, &err));
+        for (int candidate = 0; candidate < 2; candidate++) {
+            const double expected = naive_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
+            assert_close(mae[candidate], expected, 2e-6 * expected);    /* f32 products of up to 128 terms, averaged */
+        }
+        offset_table_free(table);
+        free(q), free(k), free(near), free(far);
+    }
+}
+
+/* e = (1, 0) on a block that does not turn, q = (3, 4): q . R e = 3 at every offset. */
+static void a_block_past_rotary_dim_does_not_turn(void **state)
+{
+    (void)state;
+    const model_facts facts = small_model(1, 4, 2, ROPE_SPLIT_HALF);
+    const float q[] = {7, -7, 3, 4}, k[] = {5, 5, 1, 2}, restored[] = {5, 5, 0, 2};
+    const float *const k_hat[] = {restored};
+    offset_table *table = NULL;
+    double mae;
+    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
+    assert_true(mae == 3.0);
+    offset_table_free(table);
+}
+
+/* Offsets are evenly spaced over [-1024, 1024], both ends included: with frequency pi / 1024, e = (1, 0) and q = (1, 0) the error is |cos(D pi / 1024)|. */
+static void offsets_reach_both_ends(void **state)
+{
+    (void)state;
+    model_facts facts = small_model(1, 2, 2, ROPE_SPLIT_HALF);
+    facts.rope.inv_freq[0] = acos(-1.0) / 1024.0;
+    const float q[] = {1, 0}, k[] = {1, 0}, nothing[] = {0, 0};
+    const float *const k_hat[] = {nothing};
+    offset_table *table = NULL;
+    double mae, expected = 0.0;
+    for (int o = 0; o < 50; o++) expected += fabs(cos(acos(-1.0) * (2.0 * o / 49.0 - 1.0))) / 50.0;
+    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
+    assert_close(mae, expected, 1e-7);
+    offset_table_free(table);
+}
+
+static void the_error_grows_as_its_cause(void **state)
+{
+    (void)state;
+    const model_facts facts = small_model(3, 64, 64, ROPE_SPLIT_HALF);
+    const int64_t n_tokens = 50;
+    const size_t n = 50 * 64;
+    float *q = random_floats(3 * n, 5), *k = calloc(n, sizeof *k), *one = random_floats(n, 6), *four = random_floats(n, 6);
+    assert_non_null(k);
+    for (size_t i = 0; i < n; i++) four[i] *= 4.0f;     /* keys of zero and a power of two: exact */
+    const float *const k_hat[] = {one, four, k};
+    offset_table *table = NULL;
+    double mae[3];
+    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(logit_mae(mae, table, q, 3, k, k_hat, 3, n_tokens, &err));
+    assert_true(mae[0] > 0.0);
+    assert_true(mae[1] == 4.0 * mae[0]);
+    assert_true(mae[2] == 0.0);
+    offset_table_free(table);
+    free(q), free(k), free(one), free(four);
+}
+
+static void any_number_of_threads_gives_the_same_doubles(void **state)
+{
+    (void)state;
+    const model_facts facts = small_model(3, 128, 128, ROPE_SPLIT_HALF);
+    const int64_t n_tokens = 301;
+    const size_t n = 301 * 128;
+    float *q = random_floats(3 * n, 7), *k = random_floats(n, 8), *near = disturbed(k, n, 0.1f, 9), *far = disturbed(k, n, 1.0f, 10);
+    const float *const k_hat[] = {near, far};
+    offset_table *table = NULL;
+    double one[2], many[2];
+    assert_ok(offset_table_create(&table, &facts, &err));
+    rb_threads_init(1);
+    assert_ok(logit_mae(one, table, q, 3, k, k_hat, 2, n_tokens, &err));
+    rb_threads_init(5);
+    assert_ok(logit_mae(many, table, q, 3, k, k_hat, 2, n_tokens, &err));
+    rb_threads_init(0);
+    assert_memory_equal(one, many, sizeof one);
+    offset_table_free(table);
+    free(q), free(k), free(near), free(far);
+}
+
+int main(void)
+{
+    rb_threads_init(0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_matches_the_definition),
+        cmocka_unit_test(a_block_past_rotary_dim_does_not_turn),
+        cmocka_unit_test(offsets_reach_both_ends),
+        cmocka_unit_test(the_error_grows_as_its_cause),
+        cmocka_unit_test(any_number_of_threads_gives_the_same_doubles),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

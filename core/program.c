@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <poll.h>
 #include <signal.h>
@@ -193,6 +194,16 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a heap that fragments: a layer's buffers would add up
+ * over the layers of a deep model. With a fixed limit they go back to the system when freed. */
+static void keep_heap_small(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    enum { MMAP_THRESHOLD_BYTES = 128 << 10 };
+    mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+#endif
+}
+
 static rb_status run_program(const rb_program *program, int argc, char **argv, rb_error *err)
 {
     common_values values = {.device = "auto"};
@@ -214,6 +225,7 @@ static rb_status run_program(const rb_program *program, int argc, char **argv, r
     }
     RB_TRY(st, check_command_line(program, &values, &positionals, err), done);
     rb_messages_init(program->name, values.quiet ? RB_QUIET : values.verbose ? RB_VERBOSE : RB_NORMAL);
+    keep_heap_small();
     rb_threads_init(values.options.threads);
     const rb_run_args args = {.context = program->context, .common = &values.options, .positionals = &positionals};
     st = program->run(&args, err);

@@ -54,7 +54,11 @@ static void print_error_table(const profile_summary *summary)
     printf("\nlogit MAE on the test text, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-12s", "layer");
     for (int m = 0; m < summary->n_methods; m++) printf(" %12s", summary->methods[m].method);
     printf("\n%-12s", "");
-    for (int m = 0; m < summary->n_methods; m++) printf("      @ %g bits", summary->methods[m].avg_bits);
+    for (int m = 0; m < summary->n_methods; m++) {
+        char budget[32];
+        snprintf(budget, sizeof budget, "@ %g bits", summary->methods[m].avg_bits);
+        printf(" %12s", budget);
+    }
     printf("\n");
     for (int layer = 0; layer < summary->model.n_layers; layer++) {
         printf("%-12d", layer);

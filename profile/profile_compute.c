@@ -38,7 +38,7 @@ typedef struct scoring {
 
 /* ---- set-up ---------------------------------------------------------------------------------------------------------------------- */
 
-rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, int n_methods, rb_error *err)
+rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err)
 {
     const capture_header *header = capture_file_header(capture);
     const size_t n_layer = (size_t)header->model.n_kv_heads * (size_t)model_n_blocks(&header->model);
@@ -46,7 +46,7 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
     block_statistics statistics = {0};
     rb_status st;
     *out = NULL;
-    RB_TRY(st, profile_table_create(&table, &header->model, n_methods, err), done);
+    RB_TRY(st, profile_table_create(&table, &header->model, err), done);
     table->calibration = header->text[CAPTURE_CALIBRATION];
     table->test = header->text[CAPTURE_TEST];
     RB_TRY(st, rb_sha256_file(table->capture_sha256, capture_file_path(capture), err), done);
@@ -70,13 +70,6 @@ static rb_status cut_sequences(scoring *s, rb_error *err)
     rb_status st = rb_alloc(&s->sequence_start, (size_t)s->n_sequences + 1, sizeof *s->sequence_start, "sequences", err);
     for (int64_t i = 0; st == RB_OK && i <= s->n_sequences; i++) s->sequence_start[i] = i * s->context < s->n_tokens ? i * s->context : s->n_tokens;
     return st;
-}
-
-static rb_status alloc_curves(profile_table *table, rb_error *err)
-{
-    const size_t n = (size_t)table->model.n_layers * (size_t)table->model.n_kv_heads * PROFILE_MAX_WIDTH;
-    rb_status st = rb_alloc(&table->curve_logit_mae, n, sizeof(double), "error curves", err);
-    return st == RB_OK ? rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof(double), "error curves", err) : st;
 }
 
 static rb_status begin(scoring *s, rb_error *err)
@@ -134,20 +127,24 @@ done:
     return st;
 }
 
+/* Of several failures the first candidate's is told, whichever thread came first. */
 static rb_status restore_all(const scoring *s, int layer, int kv_head, const float *k, rb_error *err)
 {
-    rb_status first = RB_OK;
+    int failed = s->n_candidates;
+    rb_status st = RB_OK;
+    rb_error first = {0};
     #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_candidates; c++) {
         rb_error mine = {0};
-        const rb_status st = restore_keys(s, c, layer, kv_head, k, &mine);
+        const rb_status mine_st = restore_keys(s, c, layer, kv_head, k, &mine);
         #pragma omp critical(profile_restore)
-        if (st != RB_OK && first == RB_OK) {
-            first = st;
-            *err = mine;
+        if (mine_st != RB_OK && c < failed) {
+            failed = c;
+            st = mine_st;
+            first = mine;
         }
     }
-    return first == RB_OK ? RB_OK : rb_fail_in(err, first, "layer %d kv_head %d", layer, kv_head);
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "layer %d kv_head %d: %s", layer, kv_head, first.msg);
 }
 
 static double relative_error(const float *k, const float *k_hat, int64_t n)
@@ -267,16 +264,17 @@ done:
     return st;
 }
 
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, bool with_curves, rb_error *err)
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
 {
     const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
-    scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = table->n_methods,
-                 .n_candidates = table->n_methods + (with_curves ? PROFILE_MAX_WIDTH : 0), .n_tokens = test->n_tokens, .context = test->context};
+    scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
+                 .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0), .n_tokens = test->n_tokens, .context = test->context};
     rb_progress progress;
     char detail[32];
     rb_status st;
     if (s.context > s.n_tokens) s.context = s.n_tokens;
-    if (with_curves) RB_TRY(st, alloc_curves(table, err), done);
+    RB_TRY(st, profile_table_add_methods(table, n_plans, err), done);
+    if (with_curves) RB_TRY(st, profile_table_add_curves(table, err), done);
     RB_TRY(st, begin(&s, err), done);
     name_methods(&s);
     rb_progress_start(&progress, "profile", s.model->n_layers);

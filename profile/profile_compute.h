@@ -8,10 +8,12 @@
 #include "kernels/bit_plan.h"
 #include "profile/profile_table.h"
 
-/* A table with the capture's facts and the energies of its calibration text, ready for n_methods scores. */
-rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, int n_methods, rb_error *err);
+/* A table with the capture's facts, its SHA-256 and the energies of its calibration text, without scores. */
+rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err);
 
-/* Scores plans[m] into table->methods[m], and the error curves if asked for. Memory: one layer's queries and keys, and the restored keys of one head under every plan. */
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, bool with_curves, rb_error *err);
+/* Adds the scores of n_plans plans, and the error curves if asked for. The plans must be for the capture's model. Any number of threads gives the same doubles.
+ * Memory: one layer's queries and keys, the restored keys of one head under every plan and width, and tiles of 64 queries by the context per thread.
+ * Fails with RB_ENONFINITE, naming layer and head, on keys that the codec cannot hold. */
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err);
 
 #endif

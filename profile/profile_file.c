@@ -1,4 +1,7 @@
-/* profile.h5: see profile/profile_file.h and docs/profile-h5.md. */
+/* profile.h5: see profile/profile_file.h and docs/profile-h5.md.
+ *
+ * The tables are small; they are zstd chunks all the same, because a chunk has a checksum and a contiguous table has none: a damaged energy
+ * would become a plan that looks like any other. The reader checks the shape of every table before it allocates by the model's sizes. */
 #include "profile/profile_file.h"
 
 #include <stddef.h>
@@ -8,6 +11,10 @@
 
 #include "core/hdf5_file.h"
 
+enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
+static const double max_avg_bits = 16.0;    /* fp16 keys: beyond that is no budget */
+
+/* ---- layout -------------------------------------------------------------------------------------------------------------------- */
 
 /* Datasets of a method, one f64 a head. */
 static const struct {
@@ -23,7 +30,52 @@ static double *score_field(head_score *score, size_t field) { return (double *)(
 
 static int64_t head_count(const model_facts *model) { return (int64_t)model->n_layers * model->n_kv_heads; }
 
+/* Every table is [layer][kv head] and up to two dims more. */
+typedef struct table_shape {
+    int rank;
+    int64_t dims[RB_H5_MAX_RANK];
+} table_shape;
+
+static table_shape score_shape(const model_facts *model) { return (table_shape){2, {model->n_layers, model->n_kv_heads}}; }
+static table_shape energy_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}}; }
+static table_shape curve_mae_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}}; }
+static table_shape curve_mse_shape(const model_facts *model)
+{
+    return (table_shape){4, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH, model_n_blocks(model)}};
+}
+
+static int64_t shape_size(const table_shape *shape)
+{
+    int64_t n = 1;
+    for (int i = 0; i < shape->rank; i++) n *= shape->dims[i];
+    return n;
+}
+
+typedef struct method_path {
+    char text[MAX_PATH];
+} method_path;
+
+/* "/methods/003", "/methods/003/logit_mae". */
+static method_path path_of_method(int index)
+{
+    method_path path;
+    snprintf(path.text, sizeof path.text, "/methods/%03d", index);
+    return path;
+}
+
+static method_path path_of_score(int index, size_t field)
+{
+    method_path path;
+    snprintf(path.text, sizeof path.text, "/methods/%03d/%s", index, score_fields[field].name);
+    return path;
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status write_table(hid_t file, const char *path, table_shape shape, const double *values, rb_error *err)
+{
+    return rb_h5_write(file, path, RB_H5_F64, shape.rank, shape.dims, values, ZSTD_LEVEL, err);
+}
 
 static rb_status write_text(hid_t file, const char *group, const text_facts *text, rb_error *err)
 {
@@ -36,21 +88,19 @@ done:
     return st;
 }
 
-static rb_status write_method(hid_t file, int index, method_score *method, const model_facts *model, rb_error *err)
+static rb_status write_method(hid_t file, int index, const method_score *method, const model_facts *model, rb_error *err)
 {
-    const int64_t dims[] = {model->n_layers, model->n_kv_heads}, n_heads = head_count(model);
-    char group[32], path[64];
+    const method_path group = path_of_method(index);
+    const int64_t n_heads = head_count(model);
     double *column = NULL;
     rb_status st;
-    snprintf(group, sizeof group, "/methods/%03d", index);
     RB_TRY(st, rb_alloc(&column, (size_t)n_heads, sizeof *column, "scores", err), done);
-    RB_TRY(st, rb_h5_make_group(file, group, err), done);
-    RB_TRY(st, rb_h5_set_string(file, group, "method", method->method, err), done);
-    RB_TRY(st, rb_h5_set_number(file, group, "avg_bits", method->avg_bits, err), done);
+    RB_TRY(st, rb_h5_make_group(file, group.text, err), done);
+    RB_TRY(st, rb_h5_set_string(file, group.text, "method", method->method, err), done);
+    RB_TRY(st, rb_h5_set_number(file, group.text, "avg_bits", method->avg_bits, err), done);
     for (size_t field = 0; field < RB_COUNT(score_fields); field++) {
         for (int64_t h = 0; h < n_heads; h++) column[h] = *score_field(&method->heads[h], field);
-        snprintf(path, sizeof path, "%s/%s", group, score_fields[field].name);
-        RB_TRY(st, rb_h5_write(file, path, RB_H5_F64, 2, dims, column, 0, err), done);
+        RB_TRY(st, write_table(file, path_of_score(index, field).text, score_shape(model), column, err), done);
     }
 done:
     free(column);
@@ -60,16 +110,13 @@ done:
 static rb_status write_tables(hid_t file, const profile_table *table, rb_error *err)
 {
     const model_facts *model = &table->model;
-    const int64_t energy_dims[] = {model->n_layers, model->n_kv_heads, table->n_blocks};
-    const int64_t mae_dims[] = {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH};
-    const int64_t mse_dims[] = {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH, table->n_blocks};
     rb_status st;
-    RB_TRY(st, rb_h5_write(file, "/q_energy", RB_H5_F64, 3, energy_dims, table->q_energy, 0, err), done);
-    RB_TRY(st, rb_h5_write(file, "/k_energy", RB_H5_F64, 3, energy_dims, table->k_energy, 0, err), done);
+    RB_TRY(st, write_table(file, "/q_energy", energy_shape(model), table->q_energy, err), done);
+    RB_TRY(st, write_table(file, "/k_energy", energy_shape(model), table->k_energy, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
-        RB_TRY(st, rb_h5_write(file, "/curves/logit_mae", RB_H5_F64, 3, mae_dims, table->curve_logit_mae, 0, err), done);
-        RB_TRY(st, rb_h5_write(file, "/curves/block_mse", RB_H5_F64, 4, mse_dims, table->curve_block_mse, 0, err), done);
+        RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
+        RB_TRY(st, write_table(file, "/curves/block_mse", curve_mse_shape(model), table->curve_block_mse, err), done);
     }
     RB_TRY(st, rb_h5_make_group(file, "/methods", err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, write_method(file, m, &table->methods[m], model, err), done);
@@ -87,6 +134,7 @@ rb_status profile_file_write(const profile_table *table, const char *path, const
     RB_TRY(st, rb_h5_set_string(file.id, "/", "capture_sha256", table->capture_sha256, err), done);
     RB_TRY(st, rb_h5_set_string(file.id, "/", "options", options_json, err), done);
     RB_TRY(st, rb_h5_set_int(file.id, "/", "n_methods", table->n_methods, err), done);
+    RB_TRY(st, rb_h5_set_int(file.id, "/", "has_curves", table->curve_logit_mae != NULL, err), done);
     RB_TRY(st, write_text(file.id, "/calibration", &table->calibration, err), done);
     RB_TRY(st, write_text(file.id, "/test", &table->test, err), done);
     RB_TRY(st, write_tables(file.id, table, err), done);
@@ -98,48 +146,76 @@ done:
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------------- */
 
-static rb_status read_text(text_facts *text, hid_t file, const char *group, rb_error *err)
+typedef struct profile_source {
+    hid_t file;
+    const char *path;   /* of the file, for messages */
+} profile_source;
+
+static rb_status read_sha256(char hex[RB_SHA256_HEX], const profile_source *source, const char *group, const char *name, rb_error *err)
+{
+    const rb_status st = rb_h5_get_string(source->file, group, name, hex, RB_SHA256_HEX, err);
+    if (st != RB_OK || strspn(hex, "0123456789abcdef") == RB_SHA256_HEX - 1) return st;
+    return rb_fail(err, RB_EFORMAT, "%s: %s: attribute %s is \"%s\", expected 64 hex digits", source->path, group, name, hex);
+}
+
+static rb_status read_text(text_facts *text, const profile_source *source, const char *group, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, rb_h5_get_string(file, group, "tokens_sha256", text->tokens_sha256, sizeof text->tokens_sha256, err), done);
-    RB_TRY(st, rb_h5_get_int(file, group, "n_tokens", 1, INT64_MAX, &text->n_tokens, err), done);
-    RB_TRY(st, rb_h5_get_int(file, group, "context", 1, INT64_MAX, &text->context, err), done);
+    RB_TRY(st, read_sha256(text->tokens_sha256, source, group, "tokens_sha256", err), done);
+    RB_TRY(st, rb_h5_get_int(source->file, group, "n_tokens", 1, INT64_MAX, &text->n_tokens, err), done);
+    RB_TRY(st, rb_h5_get_int(source->file, group, "context", 1, INT64_MAX, &text->context, err), done);
 done:
     return st;
 }
 
-static rb_status check_not_negative(const double *values, int64_t n, const char *path, rb_error *err)
+static rb_status check_table(const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (values[i] < 0.0) return rb_fail(err, RB_EFORMAT, "%s: entry %lld is %g, expected a number from 0", path, (long long)i, values[i]);
+    return rb_h5_check_dataset(source->file, path, RB_H5_F64, shape.rank, shape.dims, err);
+}
+
+/* All tables are there with the model's shape. */
+static rb_status check_tables(const profile_source *source, const model_facts *model, int n_methods, bool has_curves, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
+    RB_TRY(st, check_table(source, "/k_energy", energy_shape(model), err), done);
+    if (has_curves) {
+        RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
+        RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
+    }
+    for (int m = 0; m < n_methods; m++)
+        for (size_t field = 0; field < RB_COUNT(score_fields); field++)
+            RB_TRY(st, check_table(source, path_of_score(m, field).text, score_shape(model), err), done);
+done:
+    return st;
+}
+
+/* Energies, errors and bits: finite, says rb_h5_read, and none is negative. */
+static rb_status read_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
+{
+    const rb_status st = rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
+    if (st != RB_OK) return st;
+    for (int64_t i = 0; i < shape_size(&shape); i++)
+        if (out[i] < 0.0)
+            return rb_fail(err, RB_EFORMAT, "%s: %s: entry %lld is %g, expected a number from 0", source->path, path, (long long)i, out[i]);
     return RB_OK;
 }
 
-/* Energies, errors and bits: none may be negative. */
-static rb_status read_numbers(double *out, hid_t file, const char *path, int rank, const int64_t *shape, rb_error *err)
+static rb_status read_method(method_score *method, const profile_source *source, int index, const model_facts *model, rb_error *err)
 {
-    int64_t dims[RB_H5_MAX_RANK], n = 1;
-    for (int i = 0; i < rank; i++) {
-        dims[i] = shape[i];
-        n *= shape[i];
-    }
-    rb_status st = rb_h5_read(file, path, RB_H5_F64, rank, dims, out, err);
-    return st == RB_OK ? check_not_negative(out, n, path, err) : st;
-}
-
-static rb_status read_method(method_score *method, hid_t file, int index, const model_facts *model, rb_error *err)
-{
-    const int64_t dims[] = {model->n_layers, model->n_kv_heads}, n_heads = head_count(model);
-    char group[32], path[64];
+    const method_path group = path_of_method(index);
+    const int64_t n_heads = head_count(model);
     double *column = NULL;
     rb_status st;
-    snprintf(group, sizeof group, "/methods/%03d", index);
     RB_TRY(st, rb_alloc(&column, (size_t)n_heads, sizeof *column, "scores", err), done);
-    RB_TRY(st, rb_h5_get_string(file, group, "method", method->method, sizeof method->method, err), done);
-    RB_TRY(st, rb_h5_get_number(file, group, "avg_bits", &method->avg_bits, err), done);
+    RB_TRY(st, rb_h5_get_string(source->file, group.text, "method", method->method, sizeof method->method, err), done);
+    RB_TRY(st, rb_h5_get_number(source->file, group.text, "avg_bits", &method->avg_bits, err), done);
+    if (method->avg_bits < 0.0 || method->avg_bits > max_avg_bits) {
+        st = rb_fail(err, RB_EFORMAT, "%s: %s: attribute avg_bits is %g, expected 0 to %g", source->path, group.text, method->avg_bits, max_avg_bits);
+        goto done;
+    }
     for (size_t field = 0; field < RB_COUNT(score_fields); field++) {
-        snprintf(path, sizeof path, "%s/%s", group, score_fields[field].name);
-        RB_TRY(st, read_numbers(column, file, path, 2, dims, err), done);
+        RB_TRY(st, read_table(column, source, path_of_score(index, field).text, score_shape(model), err), done);
         for (int64_t h = 0; h < n_heads; h++) *score_field(&method->heads[h], field) = column[h];
     }
 done:
@@ -147,39 +223,36 @@ done:
     return st;
 }
 
-static rb_status read_curves(profile_table *table, hid_t file, rb_error *err)
+static rb_status read_curves(profile_table *table, const profile_source *source, rb_error *err)
 {
-    const model_facts *model = &table->model;
-    const int64_t mae_dims[] = {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH};
-    const int64_t mse_dims[] = {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH, table->n_blocks};
-    const size_t n = (size_t)head_count(model) * PROFILE_MAX_WIDTH;
     rb_status st;
-    RB_TRY(st, rb_alloc(&table->curve_logit_mae, n, sizeof(double), "error curves", err), done);
-    RB_TRY(st, rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof(double), "error curves", err), done);
-    RB_TRY(st, read_numbers(table->curve_logit_mae, file, "/curves/logit_mae", 3, mae_dims, err), done);
-    RB_TRY(st, read_numbers(table->curve_block_mse, file, "/curves/block_mse", 4, mse_dims, err), done);
+    RB_TRY(st, profile_table_add_curves(table, err), done);
+    RB_TRY(st, read_table(table->curve_logit_mae, source, "/curves/logit_mae", curve_mae_shape(&table->model), err), done);
+    RB_TRY(st, read_table(table->curve_block_mse, source, "/curves/block_mse", curve_mse_shape(&table->model), err), done);
 done:
     return st;
 }
 
-static rb_status read_all(profile_table **out, hid_t file, const char *path, rb_error *err)
+static rb_status read_all(profile_table **out, const profile_source *source, rb_error *err)
 {
     profile_table *table = NULL;
     model_facts model;
-    int64_t n_methods = 0;
+    int64_t n_methods = 0, has_curves = 0;
     rb_status st;
-    RB_TRY(st, rb_h5_check_schema(file, path, PROFILE_SCHEMA, PROFILE_VERSION, err), done);
-    RB_TRY(st, model_facts_read_h5(&model, file, path, err), done);
-    RB_TRY(st, rb_h5_get_int(file, "/", "n_methods", 0, PROFILE_MAX_METHODS, &n_methods, err), done);
-    RB_TRY(st, profile_table_create(&table, &model, (int)n_methods, err), done);
-    const int64_t energy_dims[] = {model.n_layers, model.n_kv_heads, table->n_blocks};
-    RB_TRY(st, rb_h5_get_string(file, "/", "capture_sha256", table->capture_sha256, sizeof table->capture_sha256, err), done);
-    RB_TRY(st, read_text(&table->calibration, file, "/calibration", err), done);
-    RB_TRY(st, read_text(&table->test, file, "/test", err), done);
-    RB_TRY(st, read_numbers(table->q_energy, file, "/q_energy", 3, energy_dims, err), done);
-    RB_TRY(st, read_numbers(table->k_energy, file, "/k_energy", 3, energy_dims, err), done);
-    if (rb_h5_exists(file, "/curves")) RB_TRY(st, read_curves(table, file, err), done);
-    for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], file, m, &model, err), done);
+    RB_TRY(st, rb_h5_check_schema(source->file, source->path, PROFILE_SCHEMA, PROFILE_VERSION, err), done);
+    RB_TRY(st, model_facts_read_h5(&model, source->file, source->path, err), done);
+    RB_TRY(st, rb_h5_get_int(source->file, "/", "n_methods", 0, PROFILE_MAX_METHODS, &n_methods, err), done);
+    RB_TRY(st, rb_h5_get_int(source->file, "/", "has_curves", 0, 1, &has_curves, err), done);
+    RB_TRY(st, check_tables(source, &model, (int)n_methods, has_curves == 1, err), done);
+    RB_TRY(st, profile_table_create(&table, &model, err), done);
+    RB_TRY(st, profile_table_add_methods(table, (int)n_methods, err), done);
+    RB_TRY(st, read_sha256(table->capture_sha256, source, "/", "capture_sha256", err), done);
+    RB_TRY(st, read_text(&table->calibration, source, "/calibration", err), done);
+    RB_TRY(st, read_text(&table->test, source, "/test", err), done);
+    RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
+    RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
+    if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
+    for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);
     *out = table;
     table = NULL;
 done:
@@ -193,8 +266,8 @@ rb_status profile_file_read(profile_table **out, const char *path, rb_error *err
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_h5_open(&file, path, err), done);
-    st = read_all(out, file.id, path, err);
-    if (st != RB_OK && !strstr(err->msg, path)) rb_fail_in(err, st, "%s", path);
+    const profile_source source = {file.id, path};
+    RB_TRY(st, read_all(out, &source, err), done);
 done:
     rb_h5_close(&file);
     return st;

@@ -82,32 +82,17 @@ done:
 static rb_status print_json(const profile_table *table, rb_error *err)
 {
     cJSON *json = NULL;
-    char *text = NULL;
     rb_status st;
     RB_TRY(st, profile_summary_to_json(&json, table, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(json);
     return st;
 }
 
-/* The table with room for the plans' scores: energies are read first, since plans are made of them. */
-static rb_status score(profile_table **out, plan_list *plans, const capture_file *capture, const profile_options *opt, rb_error *err)
+static rb_status get_plans(plan_list *plans, const profile_table *table, const capture_file *capture, const profile_options *opt, rb_error *err)
 {
-    profile_table *energies = NULL;
-    rb_status st;
-    RB_TRY(st, profile_table_from_capture(&energies, capture, 0, err), done);
-    if (opt->plan)
-        RB_TRY(st, read_plan(plans, opt->plan, capture, err), done);
-    else
-        RB_TRY(st, make_plans(plans, energies, opt, err), done);
-    RB_TRY(st, profile_table_from_capture(out, capture, plans->n, err), done);
-    RB_TRY(st, profile_score(*out, capture, (const bit_plan *const *)plans->at, opt->output && !opt->no_curves, err), done);
-done:
-    profile_table_free(energies);
-    return st;
+    return opt->plan ? read_plan(plans, opt->plan, capture, err) : make_plans(plans, table, opt, err);
 }
 
 static rb_status profile_run(const rb_run_args *args, rb_error *err)
@@ -121,7 +106,9 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
 
     if (!opt->output && !opt->plan && !args->common->json) return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
-    RB_TRY(st, score(&table, &plans, capture, opt, err), done);
+    RB_TRY(st, profile_table_from_capture(&table, capture, err), done);
+    RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
+    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, err), done);
     if (opt->output) {
         RB_TRY(st, options_to_json(&options_json, opt, err), done);
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);

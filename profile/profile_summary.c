@@ -3,11 +3,14 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
 #include "core/program.h"
+
+enum { PLACE_SIZE = 512 };
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------------- */
 
@@ -112,8 +115,9 @@ done:
 static rb_status method_from_json(summary_method *out, const cJSON *json, int n_layers, const char *where, rb_error *err)
 {
     const char *name;
-    int64_t won = -1;
+    int64_t won = -1, stated_layers;
     rb_status st;
+    RB_TRY(st, rb_json_get_int(json, "n_layers", where, n_layers, n_layers, &stated_layers, err), done);
     RB_TRY(st, rb_json_get_string(json, "method", where, &name, err), done);
     if (strlen(name) >= sizeof out->method) {
         st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", where, name, sizeof out->method - 1);
@@ -139,36 +143,44 @@ done:
 static rb_status methods_from_json(profile_summary *summary, const cJSON *document, const char *name, rb_error *err)
 {
     const cJSON *list, *item;
+    char where[PLACE_SIZE];
     rb_status st = rb_json_get_array(document, "methods", name, &list, err);
-    if (st == RB_OK && cJSON_GetArraySize(list) > PROFILE_MAX_METHODS)
-        st = rb_fail(err, RB_EFORMAT, "%s: %d methods, expected at most %d", name, cJSON_GetArraySize(list), PROFILE_MAX_METHODS);
+    if (st == RB_OK && (cJSON_GetArraySize(list) < 1 || cJSON_GetArraySize(list) > PROFILE_MAX_METHODS))
+        st = rb_fail(err, RB_EFORMAT, "%s: %d methods, expected 1 to %d", name, cJSON_GetArraySize(list), PROFILE_MAX_METHODS);
     if (st == RB_OK) st = rb_alloc(&summary->methods, (size_t)cJSON_GetArraySize(list), sizeof *summary->methods, "methods of a summary", err);
     if (st != RB_OK) return st;
     cJSON_ArrayForEach(item, list) {
-        char *where = NULL;
-        st = rb_format(&where, err, "%s: methods[%d]", name, summary->n_methods);
+        snprintf(where, sizeof where, "%.400s: methods[%d]", name, summary->n_methods);
         summary->n_methods++;       /* counted first: a half-read one is freed too */
-        if (st == RB_OK) st = method_from_json(&summary->methods[summary->n_methods - 1], item, summary->model.n_layers, where, err);
-        free(where);
+        st = method_from_json(&summary->methods[summary->n_methods - 1], item, summary->model.n_layers, where, err);
         if (st != RB_OK) return st;
     }
     return RB_OK;
+}
+
+static rb_status text_from_json(text_facts *out, const cJSON *document, const char *key, const char *name, rb_error *err)
+{
+    const cJSON *object;
+    char where[PLACE_SIZE];
+    const rb_status st = rb_json_get_object(document, key, name, &object, err);
+    snprintf(where, sizeof where, "%.400s: %s", name, key);
+    return st == RB_OK ? text_facts_from_json(out, object, where, err) : st;
 }
 
 rb_status profile_summary_from_json(profile_summary **out, const cJSON *document, const char *name, rb_error *err)
 {
     profile_summary *summary = NULL;
     const cJSON *object;
+    char where[PLACE_SIZE];
     rb_status st;
     *out = NULL;
+    snprintf(where, sizeof where, "%.400s: model", name);
     RB_TRY(st, rb_alloc(&summary, 1, sizeof *summary, "summary", err), done);
     RB_TRY(st, rb_json_check_schema(document, name, PROFILE_SUMMARY_SCHEMA, PROFILE_SUMMARY_VERSION, err), done);
     RB_TRY(st, rb_json_get_object(document, "model", name, &object, err), done);
-    RB_TRY(st, model_facts_from_json(&summary->model, object, name, err), done);
-    RB_TRY(st, rb_json_get_object(document, "calibration", name, &object, err), done);
-    RB_TRY(st, text_facts_from_json(&summary->calibration, object, name, err), done);
-    RB_TRY(st, rb_json_get_object(document, "test", name, &object, err), done);
-    RB_TRY(st, text_facts_from_json(&summary->test, object, name, err), done);
+    RB_TRY(st, model_facts_from_json(&summary->model, object, where, err), done);
+    RB_TRY(st, text_from_json(&summary->calibration, document, "calibration", name, err), done);
+    RB_TRY(st, text_from_json(&summary->test, document, "test", name, err), done);
     RB_TRY(st, methods_from_json(summary, document, name, err), done);
     *out = summary;
     summary = NULL;

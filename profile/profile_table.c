@@ -1,29 +1,48 @@
 /* Scores in memory and their means: see profile/profile_table.h. */
 #include "profile/profile_table.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-rb_status profile_table_create(profile_table **out, const model_facts *model, int n_methods, rb_error *err)
+static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
+
+rb_status profile_table_create(profile_table **out, const model_facts *model, rb_error *err)
 {
-    const size_t n_heads = (size_t)model->n_layers * (size_t)model->n_kv_heads, n_blocks = (size_t)model_n_blocks(model);
+    const size_t n = head_count(model) * (size_t)model_n_blocks(model);
     profile_table *table = NULL;
     rb_status st;
     *out = NULL;
-    if (n_methods < 0 || n_methods > PROFILE_MAX_METHODS) return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n_methods, PROFILE_MAX_METHODS);
     RB_TRY(st, rb_alloc(&table, 1, sizeof *table, "profile", err), done);
     table->model = *model;
     table->n_blocks = model_n_blocks(model);
-    RB_TRY(st, rb_alloc(&table->q_energy, n_heads * n_blocks, sizeof *table->q_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&table->k_energy, n_heads * n_blocks, sizeof *table->k_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&table->methods, (size_t)n_methods, sizeof *table->methods, "scores", err), done);
-    for (; table->n_methods < n_methods; table->n_methods++)
-        RB_TRY(st, rb_alloc(&table->methods[table->n_methods].heads, n_heads, sizeof(head_score), "scores", err), done);
+    RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
     *out = table;
     table = NULL;
 done:
     profile_table_free(table);
     return st;
+}
+
+rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err)
+{
+    rb_status st;
+    assert(!table->methods);
+    if (n < 0 || n > PROFILE_MAX_METHODS) return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n, PROFILE_MAX_METHODS);
+    RB_TRY(st, rb_alloc(&table->methods, (size_t)n, sizeof *table->methods, "scores", err), done);
+    for (; table->n_methods < n; table->n_methods++)
+        RB_TRY(st, rb_alloc(&table->methods[table->n_methods].heads, head_count(&table->model), sizeof(head_score), "scores", err), done);
+done:
+    return st;
+}
+
+rb_status profile_table_add_curves(profile_table *table, rb_error *err)
+{
+    const size_t n = head_count(&table->model) * PROFILE_MAX_WIDTH;
+    assert(!table->curve_logit_mae);
+    rb_status st = rb_alloc(&table->curve_logit_mae, n, sizeof *table->curve_logit_mae, "error curves", err);
+    return st == RB_OK ? rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof *table->curve_block_mse, "error curves", err) : st;
 }
 
 void profile_table_free(profile_table *table)

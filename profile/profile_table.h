@@ -6,7 +6,7 @@
 
 enum { PROFILE_MAX_METHODS = 256, PROFILE_MAX_WIDTH = 8 };
 
-/* Test-text error of one head under one plan. */
+/* Test-text error of one head under one plan, or the mean of several. */
 typedef struct head_score {
     double logit_mae;           /* mean over query heads, tokens, 50 offsets of |q . R_D (k - k^)|, no 1/sqrt(d) */
     double causal_mae;          /* the same over real causal pairs (query at s, key at t <= s, same sequence) */
@@ -34,8 +34,13 @@ typedef struct profile_table {
     method_score *methods;                  /* owned */
 } profile_table;
 
-rb_status profile_table_create(profile_table **out, const model_facts *model, int n_methods, rb_error *err);
+/* Energies of zero, no methods, no curves. */
+rb_status profile_table_create(profile_table **out, const model_facts *model, rb_error *err);
 void profile_table_free(profile_table *table);
+/* Room for the scores of n methods, and for the error curves; each once at most. */
+rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err);
+rb_status profile_table_add_curves(profile_table *table, rb_error *err);
+
 static inline head_score *method_head(const method_score *method, const model_facts *model, int layer, int kv_head)
 {
     return &method->heads[(int64_t)layer * model->n_kv_heads + kv_head];

@@ -38,6 +38,19 @@ static inline double turned_dot(const model_facts *facts, const float *q, const 
     return dot;
 }
 
+/* Logit MAE of design.md, section 2: every offset, every block turned. */
+static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k, const float *k_hat, int64_t n_tokens)
+{
+    const int d = facts->head_dim;
+    double error[RB_MAX_HEAD_DIM], sum = 0.0;
+    for (int head = 0; head < n_q; head++)
+        for (int64_t t = 0; t < n_tokens; t++) {
+            for (int i = 0; i < d; i++) error[i] = (double)k[t * d + i] - (double)k_hat[t * d + i];
+            for (int o = 0; o < 50; o++) sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
+        }
+    return sum / (50.0 * n_q * (double)n_tokens);
+}
+
 /* k plus `size` times random noise. */
 static inline float *disturbed(const float *k, size_t n, float size, uint64_t seed)
 {

@@ -6,18 +6,6 @@
 
 static rb_error err;
 
-static double naive_mae(const model_facts *facts, const float *q, int n_q, const float *k, const float *k_hat, int64_t n_tokens)
-{
-    const int d = facts->head_dim;
-    double error[RB_MAX_HEAD_DIM], sum = 0.0;
-    for (int head = 0; head < n_q; head++)
-        for (int64_t t = 0; t < n_tokens; t++) {
-            for (int i = 0; i < d; i++) error[i] = (double)k[t * d + i] - (double)k_hat[t * d + i];
-            for (int o = 0; o < 50; o++) sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
-        }
-    return sum / (50.0 * n_q * (double)n_tokens);
-}
-
 static const struct {
     int n_q, head_dim, rotary_dim;
     rope_pairing pairing;
@@ -41,7 +29,7 @@ static void every_shape_matches_the_definition(void **state)
         assert_ok(offset_table_create(&table, &facts, &err));
         assert_ok(logit_mae(mae, table, q, cases[c].n_q, k, k_hat, 2, n_tokens, &err));
         for (int candidate = 0; candidate < 2; candidate++) {
-            const double expected = naive_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
+            const double expected = naive_logit_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
             assert_close(mae[candidate], expected, 2e-6 * expected);    /* f32 products of up to 128 terms, averaged */
         }
         offset_table_free(table);

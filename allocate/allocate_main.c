@@ -56,7 +56,6 @@ static rb_status print_json(const bit_plan *plan, const char *path, rb_error *er
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
-    char *text = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-allocate-result", err), done);
@@ -66,10 +65,8 @@ static rb_status print_json(const bit_plan *plan, const char *path, rb_error *er
     RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", path, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(json);
     return st;
 }

@@ -246,7 +246,6 @@ static void print_result(const calibrate_result *result)
 static rb_status print_json(const calibrate_result *result, rb_error *err)
 {
     cJSON *json = NULL, *item = NULL;
-    char *text = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-calibrate-result", err), done);
@@ -261,10 +260,8 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "memory_size_bytes", (double)result->memory_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err), done);
     if (!result->options->dry_run) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(item);
     cJSON_Delete(json);
     return st;

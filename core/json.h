@@ -19,6 +19,8 @@ rb_status rb_json_read(cJSON **out, const char *path, size_t max_bytes, rb_error
 
 /* Formatted document with a final newline; numbers keep their double exactly. Freed by free(). */
 rb_status rb_json_print(char **out, const cJSON *json, rb_error *err);
+/* The same on standard output: what a program prints with --json. Whether it arrived is checked when the program ends. */
+rb_status rb_json_put(const cJSON *json, rb_error *err);
 rb_status rb_json_write(const cJSON *json, const char *path, rb_error *err);   /* atomic, see core/atomic_file.h */
 
 /* Case-sensitive member, or NULL; a JSON null counts as absent. */

@@ -113,6 +113,15 @@ rb_status rb_json_print(char **out, const cJSON *json, rb_error *err)
     return RB_OK;
 }
 
+rb_status rb_json_put(const cJSON *json, rb_error *err)
+{
+    char *text = NULL;
+    rb_status st = rb_json_print(&text, json, err);
+    if (st == RB_OK) fputs(text, stdout);
+    free(text);
+    return st;
+}
+
 rb_status rb_json_write(const cJSON *json, const char *path, rb_error *err)
 {
     char *text = NULL;

@@ -97,16 +97,13 @@ static rb_status write_formats(const export_job *job, const export_options *opt,
 static rb_status print_json(cJSON **files, rb_error *err)
 {
     cJSON *json = NULL;
-    char *text = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-export-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_item(json, "files", files, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(json);
     return st;
 }

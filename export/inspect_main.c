@@ -78,13 +78,10 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
 static rb_status print_json(const bit_plan *plan, rb_error *err)
 {
     cJSON *json = NULL;
-    char *text = NULL;
     rb_status st;
     RB_TRY(st, plan_to_json(&json, plan, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(json);
     return st;
 }

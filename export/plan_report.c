@@ -33,7 +33,7 @@ static void write_head(FILE *out, const bit_plan *plan)
                  "body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }\n"
                  "h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }\n"
                  "table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #d8dee4; }\n"
-                 "th:first-child, td:first-child { text-align: left; } .won { color: #116329; } .lost { color: #a40e26; }\n"
+                 "th:first-child, td:first-child, .facts td { text-align: left; } .won { color: #116329; } .lost { color: #a40e26; }\n"
                  "svg text { font: 10px system-ui, sans-serif; } code { font-size: .85em; }\n"
                  "</style>\n</head>\n<body>\n", plan->avg_bits);
 }
@@ -44,7 +44,7 @@ static void write_facts(FILE *out, const bit_plan *plan)
     const plan_cost cost = bit_plan_cost(plan);
     fprintf(out, "<h1>Bit plan: ");
     write_escaped(out, plan->method);
-    fprintf(out, " at %g bits</h1>\n<table>\n", plan->avg_bits);
+    fprintf(out, " at %g bits</h1>\n<table class=\"facts\">\n", plan->avg_bits);
     fprintf(out, "<tr><td>model</td><td>");
     write_escaped(out, model->model_type);
     fprintf(out, ", %d layers, %d query and %d KV heads of %d dims</td></tr>\n", model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);

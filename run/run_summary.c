@@ -136,7 +136,6 @@ static rb_status print_json(const run_result *result, const bool ran[PIPELINE_N_
 {
     file_list files = {.array = cJSON_CreateArray(), .st = RB_OK, .err = err};
     cJSON *json = NULL, *stages = NULL;
-    char *text = NULL;
     rb_status st;
     if (!files.array) return rb_fail(err, RB_ENOMEM, "out of memory for the summary");
     RB_TRY(st, rb_json_new_object(&json, err), done);
@@ -151,10 +150,8 @@ static rb_status print_json(const run_result *result, const bool ran[PIPELINE_N_
     RB_TRY(st, pipeline_files(result->config, result->folder, list_file, &files, err), done);
     RB_TRY(st, files.st, done);
     RB_TRY(st, rb_json_add_item(json, "files", &files.array, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(files.array);
     cJSON_Delete(stages);
     cJSON_Delete(json);

@@ -7,6 +7,8 @@ profile=$bin/ropebits-profile
 "$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/heldout.txt --test-text configs/demo-text/calibration.txt --n-tokens 200 --context 96 \
     -o "$scratch/other.h5" >/dev/null
 
+expect "help is a success on stdout" 0 "$profile" --help
+stdout_has "(default 2,3,4)"
 expect "no capture is a usage error" 2 "$profile" -o "$scratch/p.h5"
 stderr_has "CAPTURE.h5"
 expect "no output is a usage error" 2 "$profile" "$scratch/capture.h5"
@@ -14,6 +16,8 @@ stderr_has "no output"
 expect "an unknown method is a usage error" 2 "$profile" "$scratch/capture.h5" --methods magic -o "$scratch/p.h5"
 stderr_has "magic"
 expect "a budget beyond 8 bits is a usage error" 2 "$profile" "$scratch/capture.h5" --budgets 9 -o "$scratch/p.h5"
+expect "a budget given twice is a usage error" 2 "$profile" "$scratch/capture.h5" --budgets 2,3,2 --json
+stderr_has "uniform at 2 bits is asked for twice"
 expect "a capture that is not there is named" 1 "$profile" "$scratch/absent.h5" -o "$scratch/p.h5"
 stderr_has "absent.h5"
 expect "a file that is no capture is refused" 1 "$profile" configs/demo.json -o "$scratch/p.h5"
@@ -27,6 +31,9 @@ for threads in 1 2 4; do
     expect "with $threads threads too" 0 "$profile" -q --threads $threads "$scratch/capture.h5" --budgets 2,3,4 -o "$scratch/q.h5"
     check "  with the same bytes" cmp "$scratch/p.h5" "$scratch/q.h5"
 done
+expect "the time it took is told on request" 0 "$profile" -v "$scratch/capture.h5" --budgets 3 --no-curves -o "$scratch/plain.h5"
+stderr_has "logit errors took"
+check "  and a profile without curves is enough to allocate from" "$bin/ropebits-allocate" "$scratch/plain.h5" --method block-gtq --avg-bits 3 -o "$scratch/plain.json"
 expect "a fractional budget is scored for block-gtq" 0 "$profile" "$scratch/capture.h5" --budgets 2.5 --json
 stderr_has "uniform is not scored at 2.5 bits"
 stdout_has '"reduction_vs_uniform": null'
@@ -48,5 +55,9 @@ stderr_has "capture.h5"
 head -c 20000 "$scratch/capture.h5" >"$scratch/cut.h5"
 expect "a truncated capture ends in one sentence" 1 "$profile" -q "$scratch/cut.h5" -o "$scratch/r.h5"
 stderr_lines 1
+
+# A full disk: the kernel refuses to let the file grow beyond 8 KiB.
+expect "a full disk is an error" 1 bash -c 'trap "" XFSZ; ulimit -f 8; exec "$@"' - "$profile" -q "$scratch/capture.h5" --budgets 3 -o "$scratch/full.h5"
+check "  and nothing is left behind" test ! -e "$scratch/full.h5" -a ! -e "$scratch/full.h5.tmp"
 
 finish

@@ -428,7 +428,7 @@ static void tables_are_built_once_and_hold_f32_values(void **state)
     const rotation_spec spec = {ROTATION_HAAR, 45, 6}, other = {ROTATION_HAAR, 45 + (1ull << 32), 6};
     codec_tables *tables = make_tables();
     const double *first, *again, *third;
-    const codebook *book, *same, *wider, *of_other_dims;
+    const codebook *book, *same, *wider, *of_other_dims, *of_other_kind;
     double exact[36];
     assert_ok(codec_tables_rotation(tables, &spec, &first, &err));
     assert_ok(codec_tables_rotation(tables, &other, &third, &err));
@@ -440,11 +440,13 @@ static void tables_are_built_once_and_hold_f32_values(void **state)
     assert_ok(codec_tables_codebook(tables, CODEBOOK_SPHERE, 3, 6, &book, &err));
     assert_ok(codec_tables_codebook(tables, CODEBOOK_SPHERE, 4, 6, &wider, &err));
     assert_ok(codec_tables_codebook(tables, CODEBOOK_SPHERE, 3, 8, &of_other_dims, &err));
+    assert_ok(codec_tables_codebook(tables, CODEBOOK_BLOCK_GTQ, 3, 6, &of_other_kind, &err));
     assert_ok(codec_tables_codebook(tables, CODEBOOK_SPHERE, 3, 6, &same, &err));
     assert_ptr_equal(book, same);
     assert_int_equal(book->size, 8);
     assert_int_equal(wider->size, 16);
     assert_int_equal(of_other_dims->dims, 8);
+    assert_int_equal(of_other_kind->kind, CODEBOOK_BLOCK_GTQ);
     codec_tables_free(tables);
     codec_tables_free(NULL);
     head_codec_free(NULL);

@@ -148,7 +148,12 @@ rb_status attention_errors(attention_error *out, const model_facts *model, const
             total.divergence += sums[item * n_candidates + c].divergence;
         }
         out[c].causal_mae = total.magnitude / (n_q * count_pairs(n_tokens, context));
-        out[c].attention_kl = fmax(0.0, total.divergence / ((double)n_q * (double)n_tokens));
+        out[c].attention_kl = total.divergence / ((double)n_q * (double)n_tokens);
+        if (out[c].attention_kl < 0.0) out[c].attention_kl = 0.0;   /* rounding; a NaN stays one */
+        if (!isfinite(out[c].causal_mae) || !isfinite(out[c].attention_kl)) {
+            st = rb_fail(err, RB_ENONFINITE, "the attention error is not finite: queries times keys leave the range of f32");
+            goto done;
+        }
     }
 done:
     free(tiles);

@@ -110,6 +110,10 @@ rb_status logit_mae(double *out, const offset_table *table, const float *q, int 
         double sum = 0.0;
         for (int q_head = 0; q_head < n_q; q_head++) sum += sums[c * n_q + q_head];
         out[c] = sum / ((double)n_q * (double)n_tokens * LOGIT_ERROR_N_OFFSETS);
+        if (!isfinite(out[c])) {
+            st = rb_fail(err, RB_ENONFINITE, "the logit error is not finite: queries times key errors leave the range of f32");
+            goto done;
+        }
     }
 done:
     free(scratch);

@@ -144,7 +144,7 @@ static rb_status restore_all(const scoring *s, int layer, int kv_head, const flo
             first = mine;
         }
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "layer %d kv_head %d: %s", layer, kv_head, first.msg);
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
 }
 
 static double relative_error(const float *k, const float *k_hat, int64_t n)
@@ -239,7 +239,7 @@ static rb_status score_head(scoring *s, int layer, int kv_head, rb_error *err)
     s->offset_s += compared_s - restored_s;
     s->causal_s += rb_now_s() - compared_s;
 done:
-    return st;
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d kv_head %d", layer, kv_head);
 }
 
 /* ---- all ------------------------------------------------------------------------------------------------------------------------- */

@@ -31,7 +31,14 @@ static void free_plans(plan_list *plans)
     for (int i = 0; i < plans->n; i++) bit_plan_free(plans->at[i]);
 }
 
-/* A plan per method and budget, from the capture's own energies. */
+static bool is_planned(const plan_list *plans, const char *method, double avg_bits)
+{
+    for (int i = 0; i < plans->n; i++)
+        if (strcmp(plans->at[i]->method, method) == 0 && plans->at[i]->avg_bits == avg_bits) return true;
+    return false;
+}
+
+/* A plan per method and budget, from the capture's own energies. A pair given twice is refused: readers of a summary find scores by it. */
 static rb_status make_plans(plan_list *plans, const profile_table *table, const profile_options *opt, rb_error *err)
 {
     for (int b = 0; b < opt->budgets.n; b++)
@@ -43,6 +50,7 @@ static rb_status make_plans(plan_list *plans, const profile_table *table, const 
                 rb_message_warn("uniform is not scored at %g bits: it takes whole numbers only", avg_bits);
                 continue;
             }
+            if (is_planned(plans, opt->methods.at[m], avg_bits)) return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
             if (plans->n == PROFILE_MAX_METHODS) return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
             rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, err);
             if (st != RB_OK) return st;

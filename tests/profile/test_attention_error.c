@@ -148,6 +148,16 @@ static void large_logits_do_not_overflow(void **state)
     assert_true(found.attention_kl == 0.0);
 }
 
+/* q . k of 10^40 is no f32: no number is better than a wrong one, and a NaN is no divergence of zero. */
+static void logits_beyond_f32_are_an_error(void **state)
+{
+    (void)state;
+    const model_facts facts = small_model(1, 2, 2, ROPE_SPLIT_HALF);
+    const float q[] = {1e38f, 0}, k[] = {100, 0}, restored[] = {200, 0};
+    attention_error found;
+    assert_fails(attention_errors(&found, &facts, q, 1, k, (const float *const[]){restored}, 1, 1, 1, &err), RB_ENONFINITE, "leave the range of f32");
+}
+
 /* What stands behind a query, or in another sequence, does not reach it. */
 static void keys_a_query_does_not_see_do_not_count(void **state)
 {
@@ -188,6 +198,7 @@ int main(void)
         cmocka_unit_test(two_tokens_by_hand),
         cmocka_unit_test(exact_keys_have_no_error),
         cmocka_unit_test(large_logits_do_not_overflow),
+        cmocka_unit_test(logits_beyond_f32_are_an_error),
         cmocka_unit_test(keys_a_query_does_not_see_do_not_count),
         cmocka_unit_test(any_number_of_threads_gives_the_same_doubles),
     };

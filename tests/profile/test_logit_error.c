@@ -90,6 +90,18 @@ static void the_error_grows_as_its_cause(void **state)
     free(q), free(k), free(one), free(four);
 }
 
+static void errors_beyond_f32_are_an_error(void **state)
+{
+    (void)state;
+    const model_facts facts = small_model(1, 2, 2, ROPE_SPLIT_HALF);
+    const float q[] = {1e38f, 0}, k[] = {100, 0}, nothing[] = {0, 0};
+    offset_table *table = NULL;
+    double mae;
+    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_fails(logit_mae(&mae, table, q, 1, k, (const float *const[]){nothing}, 1, 1, &err), RB_ENONFINITE, "leave the range of f32");
+    offset_table_free(table);
+}
+
 static void any_number_of_threads_gives_the_same_doubles(void **state)
 {
     (void)state;
@@ -119,6 +131,7 @@ int main(void)
         cmocka_unit_test(a_block_past_rotary_dim_does_not_turn),
         cmocka_unit_test(offsets_reach_both_ends),
         cmocka_unit_test(the_error_grows_as_its_cause),
+        cmocka_unit_test(errors_beyond_f32_are_an_error),
         cmocka_unit_test(any_number_of_threads_gives_the_same_doubles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

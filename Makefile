@@ -3,7 +3,7 @@
 # A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
 # ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/programs/*.sh drive the programs.
 #
-# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 CUDA_ARCH BUILD PREFIX DESTDIR V=1
+# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH BUILD PREFIX DESTDIR V=1
 
 VERSION := 0.1.0
 CC      ?= gcc
@@ -61,6 +61,11 @@ MAINS     := $(foreach r,$(ROOMS),$(wildcard $(r)/*_main.c))
 program_of = $(BUILD)/bin/$(if $(filter ropebits_main,$(notdir $(basename $(1)))),ropebits,ropebits-$(patsubst %_main,%,$(notdir $(basename $(1)))))
 PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
 
+# The CUDA side is a shared object that programs open when a GPU is asked for; what has no .cu file yet has nothing to build.
+CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu))
+CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
+CUDA_ARCH ?= 75 80 86 89 90 100 120
+
 PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
@@ -70,7 +75,7 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 .DELETE_ON_ERROR:
 
 ## all: build every program and library
-all: programs $(PLUGIN) $(PLAN_LIBS)
+all: programs $(PLUGIN) $(PLAN_LIBS) $(CUDA_LIB)
 programs: $(PROGRAMS)
 
 # The commit is for --version only; results record VERSION alone, so that equal input gives equal bytes.
@@ -106,6 +111,18 @@ $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
+
+# Machine code for each architecture, and PTX of the newest for those that come later.
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+$(BUILD)/obj/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MD -c -o $@ $<
+$(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(CUDA_SRC))
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(NVCC) -shared -o $@ $^
 
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)

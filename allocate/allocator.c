@@ -1,6 +1,7 @@
 /* Allocation methods: see allocate/allocator.h. */
 #include "allocate/allocator.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,12 +61,13 @@ rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, dou
 {
     rb_status st = check_budget(avg_bits, err);
     if (st != RB_OK) return st;
-    for (int i = 0; i < n_blocks; i++)
+    for (int i = 0; i < n_blocks; i++) {
         if (!(energy[i] >= 0.0 && isfinite(energy[i]))) return rb_fail(err, RB_ENONFINITE, "block %d: energy is %g, expected a finite number from 0", i, energy[i]);
-    memset(bits, ALLOCATE_MIN_BITS, (size_t)n_blocks);
+        bits[i] = ALLOCATE_MIN_BITS;
+    }
     for (int left = whole_budget(n_blocks, avg_bits) - n_blocks * ALLOCATE_MIN_BITS; left > 0; left--) {
         const int block = neediest_block(bits, energy, n_blocks);
-        if (block < 0) break;
+        assert(block >= 0);     /* a budget of at most ALLOCATE_MAX_BITS fits */
         bits[block]++;
     }
     return RB_OK;
@@ -80,21 +82,22 @@ static rb_status allocate_block_gtq(plan_head *head, double avg_bits, const head
     return st == RB_OK ? plan_head_set_block_widths(head, bits, energy->n_blocks, CODEBOOK_BLOCK_GTQ, err) : st;
 }
 
-static rb_status allocate_uniform(plan_head *head, double avg_bits, const head_energy *energy, rb_error *err)
+/* What does not depend on the head. */
+static rb_status check_request(allocation_method method, double avg_bits, rb_error *err)
 {
-    if (avg_bits != floor(avg_bits)) return rb_fail(err, RB_EINVAL, "uniform at %g bits, expected a whole number of bits", avg_bits);
-    return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+    rb_status st = check_budget(avg_bits, err);
+    if (st == RB_OK && (unsigned)method >= METHOD_N) st = rb_fail(err, RB_EINVAL, "allocation method is %d, expected 0 to %d", (int)method, METHOD_N - 1);
+    if (st == RB_OK && method == METHOD_UNIFORM && avg_bits != floor(avg_bits))
+        st = rb_fail(err, RB_EINVAL, "uniform at %g bits, expected a whole number of bits", avg_bits);
+    return st;
 }
 
 rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err)
 {
-    rb_status st = check_budget(avg_bits, err);
+    rb_status st = check_request(method, avg_bits, err);
     if (st != RB_OK) return st;
-    switch (method) {
-    case METHOD_UNIFORM:   return allocate_uniform(head, avg_bits, energy, err);
-    case METHOD_BLOCK_GTQ: return allocate_block_gtq(head, avg_bits, energy, err);
-    default:               return rb_fail(err, RB_EINVAL, "allocation method is %d, expected one of %d", (int)method, METHOD_N);
-    }
+    if (method == METHOD_UNIFORM) return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+    return allocate_block_gtq(head, avg_bits, energy, err);
 }
 
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
@@ -104,6 +107,7 @@ rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_fac
     bit_plan *plan = NULL;
     rb_status st;
     *out = NULL;
+    RB_TRY(st, check_request(method, avg_bits, err), done);
     RB_TRY(st, bit_plan_create(&plan, model, err), done);
     plan->calibration = *calibration;
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));

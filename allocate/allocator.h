@@ -2,7 +2,8 @@
  *
  * uniform    every block avg_bits (a whole number), one group of all dims.
  * block-gtq  arXiv 2606.24033: start at min_bits; then floor(n_blocks * avg_bits) - sum further bits, one at a time, each to the block with the
- *            largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width form a group. */
+ *            largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width form a group.
+ *            A product n_blocks * avg_bits within 1e-9 of a whole number is that number: 30 blocks at 2.3 bits share 69 bits, not 68. */
 #ifndef RB_ALLOCATE_ALLOCATOR_H
 #define RB_ALLOCATE_ALLOCATOR_H
 
@@ -26,13 +27,13 @@ typedef struct head_energy {
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */
 void head_energy_mean(const head_energy *energy, double *out);
 
-/* bits [n_blocks]. avg_bits in [1, 8]. */
+/* bits [n_blocks]. RB_EINVAL: avg_bits outside 1..8; RB_ENONFINITE: an energy that is negative or not finite, naming its block. */
 rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err);
 
-/* Sets the head's groups. RB_EINVAL: uniform with a fractional budget, a budget outside 1..8. */
+/* Sets the head's groups. Fails as allocate_greedy, and RB_EINVAL: uniform with a fractional budget, a method that is none. */
 rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err);
 
-/* A whole plan: energies [n_layers][n_kv_heads][n_blocks]. The plan's value width is value_width. */
+/* A whole plan, freed with bit_plan_free: energies [n_layers][n_kv_heads][n_blocks], value_width 1..8 or PLAN_FP16_WIDTH. Fails as allocate_head and bit_plan_check. */
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
                         int value_width, const double *q_energy, const double *k_energy, rb_error *err);
 

@@ -10,12 +10,16 @@
 
 enum { PLACE_SIZE = 512 };
 
+static const int64_t LARGEST_SEED = ((int64_t)1 << 53) - 1;    /* above it neighbours share a double: a seed would be read as another */
+
 /* ---- a group ------------------------------------------------------------------------------------------------------------------- */
 
 static rb_status blocks_from_json(plan_group *group, const cJSON *json, int n_blocks, const char *where, rb_error *err)
 {
     const cJSON *list, *item;
     rb_status st = rb_json_get_array(json, "blocks", where, &list, err);
+    if (st == RB_OK && cJSON_GetArraySize(list) > n_blocks)
+        st = rb_fail(err, RB_EFORMAT, "%s: %d blocks, expected at most the head's %d", where, cJSON_GetArraySize(list), n_blocks);
     if (st == RB_OK) st = rb_alloc(&group->blocks, (size_t)cJSON_GetArraySize(list), sizeof *group->blocks, "blocks of a group", err);
     if (st != RB_OK) return st;
     cJSON_ArrayForEach(item, list) {
@@ -47,7 +51,7 @@ static rb_status rotation_from_json(rotation_spec *out, const cJSON *json, const
     rb_status st;
     RB_TRY(st, rb_json_get_object(json, "rotation", where, &object, err), done);
     RB_TRY(st, rb_json_get_string(object, "kind", where, &name, err), done);
-    RB_TRY(st, rb_json_get_int(object, "seed", where, 0, INT64_MAX, &seed, err), done);
+    RB_TRY(st, rb_json_get_int(object, "seed", where, 0, LARGEST_SEED, &seed, err), done);
     RB_TRY(st, rb_json_get_int(object, "dims", where, 1, RB_MAX_HEAD_DIM, &dims, err), done);
     if (!rotation_kind_from_name(name, &out->kind)) {
         st = rb_fail(err, RB_EUNSUPPORTED, "%s: unknown rotation \"%s\"", where, name);
@@ -111,8 +115,10 @@ static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int
     if (cJSON_GetArraySize(list) != n_blocks) return rb_fail(err, RB_EFORMAT, "%s: bits has %d entries, expected %d blocks", where, cJSON_GetArraySize(list), n_blocks);
     plan_head_bits(head, bits, n_blocks);
     cJSON_ArrayForEach(item, list) {
-        if (!cJSON_IsNumber(item) || item->valuedouble != bits[block])
-            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, but its group has width %d", where, block, cJSON_IsNumber(item) ? item->valuedouble : -1.0, bits[block]);
+        if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is no number", where, block);
+        if (bits[block] == 0) return rb_fail(err, RB_EFORMAT, "%s: block %d is in no group", where, block);
+        if (item->valuedouble != bits[block])
+            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, but its group has width %d", where, block, item->valuedouble, bits[block]);
         block++;
     }
     return RB_OK;
@@ -124,7 +130,7 @@ static rb_status check_stated_number(const cJSON *json, const char *key, double 
     double stated;
     rb_status st = rb_json_get_number(json, key, where, -HUGE_VAL, HUGE_VAL, &stated, err);
     if (st == RB_OK && !(fabs(stated - actual) <= tolerance * fabs(actual)))
-        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but its groups cost %.12g", where, key, stated, actual);
+        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but the plan's groups and values give %.12g", where, key, stated, actual);
     return st;
 }
 
@@ -185,15 +191,17 @@ static rb_status check_stated_cost(const bit_plan *plan, const cJSON *document, 
 {
     const plan_cost cost = bit_plan_cost(plan);
     const cJSON *object;
+    char where[PLACE_SIZE];
     rb_status st;
+    snprintf(where, sizeof where, "%.400s: cost", name);
     RB_TRY(st, check_stated_number(document, "true_bits", cost.key_true_bits, name, err), done);
     RB_TRY(st, rb_json_get_object(document, "cost", name, &object, err), done);
-    RB_TRY(st, check_stated_number(object, "key_nominal_bits", cost.key_nominal_bits, name, err), done);
-    RB_TRY(st, check_stated_number(object, "key_true_bits", cost.key_true_bits, name, err), done);
-    RB_TRY(st, check_stated_number(object, "value_true_bits", cost.value_true_bits, name, err), done);
-    RB_TRY(st, check_stated_number(object, "bytes_per_token", cost.bytes_per_token, name, err), done);
-    RB_TRY(st, check_stated_number(object, "fp16_bytes_per_token", cost.fp16_bytes_per_token, name, err), done);
-    RB_TRY(st, check_stated_number(object, "compression", cost.compression, name, err), done);
+    RB_TRY(st, check_stated_number(object, "key_nominal_bits", cost.key_nominal_bits, where, err), done);
+    RB_TRY(st, check_stated_number(object, "key_true_bits", cost.key_true_bits, where, err), done);
+    RB_TRY(st, check_stated_number(object, "value_true_bits", cost.value_true_bits, where, err), done);
+    RB_TRY(st, check_stated_number(object, "bytes_per_token", cost.bytes_per_token, where, err), done);
+    RB_TRY(st, check_stated_number(object, "fp16_bytes_per_token", cost.fp16_bytes_per_token, where, err), done);
+    RB_TRY(st, check_stated_number(object, "compression", cost.compression, where, err), done);
 done:
     return st;
 }
@@ -202,9 +210,11 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
 {
     const cJSON *object;
     const char *method;
+    char where[PLACE_SIZE];
     int64_t width;
     rb_status st;
-    RB_TRY(st, text_facts_from_json(&plan->calibration, rb_json_find(document, "calibration"), name, err), done);
+    snprintf(where, sizeof where, "%.400s: calibration", name);
+    RB_TRY(st, text_facts_from_json(&plan->calibration, rb_json_find(document, "calibration"), where, err), done);
     RB_TRY(st, rb_json_get_string(document, "method", name, &method, err), done);
     if (strlen(method) >= sizeof plan->method) {
         st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", name, method, sizeof plan->method - 1);
@@ -213,9 +223,10 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     strcpy(plan->method, method);
     RB_TRY(st, rb_json_get_number(document, "avg_bits", name, 0.0, 16.0, &plan->avg_bits, err), done);
     RB_TRY(st, rb_json_get_object(document, "values", name, &object, err), done);
-    RB_TRY(st, rb_json_get_int(object, "width", name, PLAN_MIN_WIDTH, PLAN_FP16_WIDTH, &width, err), done);
+    snprintf(where, sizeof where, "%.400s: values", name);
+    RB_TRY(st, rb_json_get_int(object, "width", where, PLAN_MIN_WIDTH, PLAN_FP16_WIDTH, &width, err), done);
     plan->value_width = (int)width;
-    RB_TRY(st, codebook_from_json(&plan->value_codebook, object, name, err), done);
+    RB_TRY(st, codebook_from_json(&plan->value_codebook, object, where, err), done);
 done:
     return st;
 }
@@ -225,11 +236,13 @@ rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name
     bit_plan *plan = NULL;
     model_facts model;
     const cJSON *object;
+    char where[PLACE_SIZE];
     rb_status st;
     *out = NULL;
+    snprintf(where, sizeof where, "%.400s: model", name);
     RB_TRY(st, rb_json_check_schema(document, name, PLAN_SCHEMA, PLAN_JSON_VERSION, err), done);
     RB_TRY(st, rb_json_get_object(document, "model", name, &object, err), done);
-    RB_TRY(st, model_facts_from_json(&model, object, name, err), done);
+    RB_TRY(st, model_facts_from_json(&model, object, where, err), done);
     RB_TRY(st, bit_plan_create(&plan, &model, err), done);
     RB_TRY(st, header_from_json(plan, document, name, err), done);
     RB_TRY(st, layers_from_json(plan, document, name, err), done);

@@ -8,7 +8,7 @@
 #include "core/json.h"
 #include "profile/profile_summary.h"
 
-static const char *const verdict_names[] = {"same", "better", "WORSE", "LOST TO UNIFORM", "MISSING"};
+static const char *const verdict_names[] = {"same", "better", "worse", "lost_to_uniform", "missing"};
 
 const char *comparison_verdict_name(comparison_verdict verdict) { return verdict_names[verdict]; }
 
@@ -45,10 +45,12 @@ static comparison_verdict judge_bits(double base, double updated)
 
 /* ---- profile summaries ----------------------------------------------------------------------------------------------------------- */
 
-static bool beats_uniform(const profile_summary *summary, const summary_method *method, int layer)
+/* -1: loses, 1: wins, 0: there is no uniform at this budget to tell. */
+static int against_uniform(const profile_summary *summary, const summary_method *method, int layer)
 {
     const summary_method *uniform = profile_summary_find(summary, "uniform", method->avg_bits);
-    return uniform && uniform != method && method->logit_mae_by_layer[layer] < uniform->logit_mae_by_layer[layer];
+    if (!uniform) return 0;
+    return method->logit_mae_by_layer[layer] < uniform->logit_mae_by_layer[layer] ? 1 : -1;
 }
 
 static comparison_verdict judge_layer(const profile_summary *base, const summary_method *base_method, const profile_summary *updated,
@@ -56,7 +58,7 @@ static comparison_verdict judge_layer(const profile_summary *base, const summary
 {
     const comparison_verdict verdict = judge_error(base_method->logit_mae_by_layer[layer], new_method->logit_mae_by_layer[layer], max_regression);
     if (verdict == VERDICT_WORSE) return verdict;
-    return beats_uniform(base, base_method, layer) && !beats_uniform(updated, new_method, layer) ? VERDICT_LOST : verdict;
+    return against_uniform(base, base_method, layer) > 0 && against_uniform(updated, new_method, layer) < 0 ? VERDICT_LOST : verdict;
 }
 
 static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method, const profile_summary *updated, double max_regression)
@@ -79,8 +81,21 @@ static rb_status check_same_text(const text_facts *base, const char *base_path, 
     if (strcmp(base->tokens_sha256, updated->tokens_sha256) != 0)
         return rb_fail(err, RB_EMISMATCH, "%s and %s: %s tokens %.12s... and %.12s...: not the same text", base_path, new_path, set, base->tokens_sha256,
                        updated->tokens_sha256);
+    if (base->n_tokens != updated->n_tokens)
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s n_tokens %lld and %lld", base_path, new_path, set, (long long)base->n_tokens, (long long)updated->n_tokens);
     if (base->context != updated->context)
         return rb_fail(err, RB_EMISMATCH, "%s and %s: %s context %lld and %lld", base_path, new_path, set, (long long)base->context, (long long)updated->context);
+    return RB_OK;
+}
+
+/* A method listed twice would leave it open which of the two is judged. */
+static rb_status check_listed_once(const profile_summary *summary, const char *path, rb_error *err)
+{
+    for (int m = 0; m < summary->n_methods; m++) {
+        const summary_method *method = &summary->methods[m];
+        if (profile_summary_find(summary, method->method, method->avg_bits) != method)
+            return rb_fail(err, RB_EFORMAT, "%s: %s at %g bits is there twice", path, method->method, method->avg_bits);
+    }
     return RB_OK;
 }
 
@@ -91,6 +106,8 @@ static rb_status compare_summaries(comparison *out, const cJSON *base_json, cons
     rb_status st;
     RB_TRY(st, profile_summary_from_json(&base, base_json, base_path, err), done);
     RB_TRY(st, profile_summary_from_json(&updated, new_json, new_path, err), done);
+    RB_TRY(st, check_listed_once(base, base_path, err), done);
+    RB_TRY(st, check_listed_once(updated, new_path, err), done);
     RB_TRY(st, model_facts_same(&base->model, base_path, &updated->model, new_path, err), done);
     RB_TRY(st, check_same_text(&base->calibration, base_path, &updated->calibration, new_path, "calibration", err), done);
     RB_TRY(st, check_same_text(&base->test, base_path, &updated->test, new_path, "test", err), done);

@@ -16,7 +16,7 @@ typedef enum comparison_verdict {
     VERDICT_MISSING         /* base has it, new does not: a regression */
 } comparison_verdict;
 
-const char *comparison_verdict_name(comparison_verdict verdict);
+const char *comparison_verdict_name(comparison_verdict verdict);    /* as in JSON: "same", "better", "worse", "lost_to_uniform", "missing" */
 static inline bool comparison_is_regression(comparison_verdict verdict) { return verdict >= VERDICT_WORSE; }
 
 /* One number compared. */
@@ -34,8 +34,9 @@ typedef struct comparison {
     comparison_row *rows;   /* owned */
 } comparison;
 
-/* max_regression: how much larger an error may be, in percent of the base. Fails with RB_EMISMATCH on other models or texts, naming both values, and
- * RB_EFORMAT on documents that are not comparable. */
+/* max_regression: how much larger an error may be, in percent of the base. A row per method and budget of BASE for its mean error, its true bits and every layer; what
+ * only NEW has is not compared. Fails with RB_EMISMATCH on other models or texts, naming both values, and RB_EFORMAT on documents that cannot be compared.
+ * Freed with comparison_free, also after a failure. */
 rb_status compare_files(comparison *out, const char *base_path, const char *new_path, double max_regression, rb_error *err);
 void comparison_free(comparison *result);
 

@@ -17,16 +17,22 @@ static double change_percent(const comparison_row *row) { return row->base > 0.0
 /* Without -v: the means, and whatever regressed. */
 static bool is_shown(const comparison_row *row) { return row->layer < 0 || comparison_is_regression(row->verdict) || rb_verbosity() >= RB_VERBOSE; }
 
+/* Regressions stand out in capitals. */
+static const char *verdict_label(comparison_verdict verdict)
+{
+    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better", [VERDICT_WORSE] = "WORSE", [VERDICT_LOST] = "LOST TO UNIFORM",
+                                         [VERDICT_MISSING] = "MISSING"};
+    return labels[verdict];
+}
+
 static void print_row(const comparison_row *row)
 {
-    char layer[16];
+    char layer[16], updated[32] = "-", change[32] = "";
     snprintf(layer, sizeof layer, row->layer < 0 ? "all" : "%d", row->layer);
-    printf("%-10s %-12s %4g bits  layer %-4s %10.4f", row->metric, row->method, row->avg_bits, layer, row->base);
-    if (isnan(row->updated))
-        printf(" %10s %10s", "-", "");
-    else
-        printf(" %10.4f %+8.2f %%", row->updated, change_percent(row));
-    printf("  %s\n", comparison_verdict_name(row->verdict));
+    if (!isnan(row->updated)) snprintf(updated, sizeof updated, "%.4f", row->updated);
+    if (!isnan(change_percent(row))) snprintf(change, sizeof change, "%+.2f %%", change_percent(row));
+    printf("%-10s %-12s %4g bits  layer %-4s %10.4f %10s %10s  %s\n", row->metric, row->method, row->avg_bits, layer, row->base, updated, change,
+           verdict_label(row->verdict));
 }
 
 static void print_table(const comparison *result, double max_regression)
@@ -56,15 +62,16 @@ done:
     return st;
 }
 
-static rb_status print_json(const comparison *result, double max_regression, rb_error *err)
+static rb_status print_json(const comparison *result, const rb_string_list *paths, double max_regression, rb_error *err)
 {
     cJSON *json = NULL, *list = cJSON_CreateArray(), *item = NULL;
-    char *text = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the comparison");
     if (st != RB_OK) goto done;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-comparison", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_string(json, "base", paths->at[0], err), done);
+    RB_TRY(st, rb_json_add_string(json, "new", paths->at[1], err), done);
     RB_TRY(st, rb_json_add_number(json, "max_regression_percent", max_regression, err), done);
     RB_TRY(st, rb_json_add_number(json, "n_regressions", result->n_regressions, err), done);
     for (int i = 0; i < result->n_rows; i++) {
@@ -72,10 +79,8 @@ static rb_status print_json(const comparison *result, double max_regression, rb_
         RB_TRY(st, rb_json_append(list, &item, err), done);
     }
     RB_TRY(st, rb_json_add_item(json, "rows", &list, err), done);
-    RB_TRY(st, rb_json_print(&text, json, err), done);
-    fputs(text, stdout);
+    RB_TRY(st, rb_json_put(json, err), done);
 done:
-    free(text);
     cJSON_Delete(item);
     cJSON_Delete(list);
     cJSON_Delete(json);
@@ -89,7 +94,7 @@ static rb_status compare_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     RB_TRY(st, compare_files(&result, args->positionals->at[0], args->positionals->at[1], opt->max_regression, err), done);
     if (args->common->json)
-        RB_TRY(st, print_json(&result, opt->max_regression, err), done);
+        RB_TRY(st, print_json(&result, args->positionals, opt->max_regression, err), done);
     else
         print_table(&result, opt->max_regression);
     if (result.n_regressions > 0) st = RB_ECHECK;

@@ -45,6 +45,9 @@ stdout_has "MISSING"
 expect "a method more is none" 0 "$compare" "$scratch/missing.json" $base
 expect "JSON has the verdicts" 3 "$compare" --json $base "$scratch/worse.json"
 stdout_has '"n_regressions": 1'
+stdout_has '"verdict": "worse"'
+expect "every layer is shown on demand" 0 "$compare" -v $base $base
+stdout_has "layer 3"
 
 changed model "s['model']['config_sha256']='0'*64"
 expect "another model is refused" 1 "$compare" $base "$scratch/model.json"
@@ -57,6 +60,12 @@ expect "another context is refused with both values" 1 "$compare" $base "$scratc
 stderr_has "1024 and 512"
 changed negative "m['uniform',2]['logit_mae']=-1"
 expect "a negative error is refused" 1 "$compare" $base "$scratch/negative.json"
+changed empty "s['methods'].clear()"
+expect "a base without methods is refused, not passed" 1 "$compare" "$scratch/empty.json" $base
+stderr_has "0 methods"
+changed twice "s['methods'].append(m['uniform',2])"
+expect "a method listed twice is refused" 1 "$compare" $base "$scratch/twice.json"
+stderr_has "uniform at 2 bits is there twice"
 changed short "m['uniform',2]['logit_mae_by_layer'].pop()"
 expect "a layer too few is refused" 1 "$compare" $base "$scratch/short.json"
 stderr_has "expected the model's 4 layers"

@@ -1,0 +1,363 @@
+/* profile/profile_file.h: what is written comes back, what is damaged is refused. */
+#include "tests/test_support.h"
+
+#include <hdf5.h>
+
+#include "core/hdf5_file.h"
+#include "profile/profile_file.h"
+#include "tests/profile/some_profile.h"
+
+enum { N_METHODS = 3, N_LAYERS = 3, N_HEADS = 6, N_BLOCKS = 4 };    /* of some_profile_model: 3 layers of 2 KV heads, 8 dims */
+#define OPTIONS "{\"budgets\": [2, 2.5]}"
+
+static rb_error err;
+
+/* ---- a profile in memory and on disk --------------------------------------------------------------------------------------------- */
+
+/* n numbers of which no two are equal, none a short binary fraction. */
+static void fill(double *out, int64_t n, double first)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = first + (double)i / 7.0;
+}
+
+static profile_table *make_profile(int n_methods, bool has_curves)
+{
+    static const struct { const char *name; double avg_bits; } names[N_METHODS] = {{"uniform", 2}, {"block-gtq", 2}, {"block-gtq", 2.5}};
+    profile_table *table = some_profile(n_methods);
+    memset(table->capture_sha256, 'e', RB_SHA256_HEX - 1);
+    fill(table->q_energy, N_HEADS * N_BLOCKS, 1.0);
+    fill(table->k_energy, N_HEADS * N_BLOCKS, 100.0);
+    for (int m = 0; m < n_methods; m++) {
+        double mae[N_HEADS];
+        fill(mae, N_HEADS, 1.0 + m);
+        set_scores(table, m, names[m].name, names[m].avg_bits, 2.0 + m / 3.0, mae);
+    }
+    if (has_curves) {
+        assert_ok(profile_table_add_curves(table, &err));
+        fill(table->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH, 0.25);
+        fill(table->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS, 0.125);
+    }
+    return table;
+}
+
+static void write_profile(const char *path, int n_methods, bool has_curves)
+{
+    profile_table *table = make_profile(n_methods, has_curves);
+    assert_ok(profile_file_write(table, path, OPTIONS, &err));
+    profile_table_free(table);
+}
+
+static bool same_text(const text_facts *a, const text_facts *b)
+{
+    return strcmp(a->tokens_sha256, b->tokens_sha256) == 0 && a->n_tokens == b->n_tokens && a->context == b->context;
+}
+
+static bool same_numbers(const double *a, const double *b, size_t n) { return (!a && !b) || (a && b && memcmp(a, b, n * sizeof *a) == 0); }
+
+static bool same_profile(const profile_table *a, const profile_table *b)
+{
+    if (model_facts_same(&a->model, "a", &b->model, "b", NULL) != RB_OK) return false;
+    if (!same_text(&a->calibration, &b->calibration) || !same_text(&a->test, &b->test) || strcmp(a->capture_sha256, b->capture_sha256) != 0) return false;
+    if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS) || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS)) return false;
+    if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
+    if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
+    if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
+    for (int m = 0; m < a->n_methods; m++) {
+        const method_score *x = &a->methods[m], *y = &b->methods[m];
+        if (strcmp(x->method, y->method) != 0 || x->avg_bits != y->avg_bits || memcmp(x->heads, y->heads, N_HEADS * sizeof *x->heads) != 0) return false;
+    }
+    return true;
+}
+
+static char *read_bytes(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    char *bytes = malloc(*size + 1);
+    assert_non_null(bytes);
+    assert_int_equal(fread(bytes, 1, *size, file), *size);
+    fclose(file);
+    return bytes;
+}
+
+static void write_bytes(const char *path, const char *bytes, size_t size)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    fclose(file);
+}
+
+/* ---- round trip ------------------------------------------------------------------------------------------------------------------ */
+
+static void a_profile_comes_back_bit_for_bit(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("round_trip.h5");
+    for (int n_methods = 0; n_methods <= N_METHODS; n_methods++)
+        for (int has_curves = 0; has_curves < 2; has_curves++) {
+            profile_table *written = make_profile(n_methods, has_curves), *found = NULL;
+            assert_ok(profile_file_write(written, path, OPTIONS, &err));
+            assert_ok(profile_file_read(&found, path, &err));
+            assert_true(same_profile(written, found));
+            profile_table_free(written);
+            profile_table_free(found);
+        }
+    assert_int_not_equal(access(scratch_path("round_trip.h5.tmp"), F_OK), 0);
+}
+
+/* Entry `at` of a dataset, by HDF5 alone. */
+static double stored_number(hid_t file, const char *dataset, int rank, int at)
+{
+    double numbers[N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS];
+    hsize_t dims[RB_H5_MAX_RANK];
+    hid_t set = H5Dopen2(file, dataset, H5P_DEFAULT), space = H5Dget_space(set);
+    assert_int_equal(H5Sget_simple_extent_ndims(space), rank);
+    assert_int_equal(H5Sget_simple_extent_dims(space, dims, NULL), rank);
+    assert_true(dims[0] == N_LAYERS && dims[1] == N_HEADS / N_LAYERS);
+    assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    return numbers[at];
+}
+
+/* Layer 2, KV head 1 is entry 5 of a score; its block 3 is entry 23 of an energy; its width 4 is entry 5 * 8 + 3 of a curve. */
+static void datasets_hold_what_their_names_say(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("names.h5");
+    const double mae = 2.0 + 5.0 / 7.0;     /* method 1 */
+    write_profile(path, N_METHODS, true);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    assert_true(file >= 0);
+    assert_true(stored_number(file, "/methods/001/logit_mae", 2, 5) == mae);
+    assert_true(stored_number(file, "/methods/001/causal_mae", 2, 5) == 2 * mae);
+    assert_true(stored_number(file, "/methods/001/attention_kl", 2, 5) == mae / 64);
+    assert_true(stored_number(file, "/methods/001/relative_error", 2, 5) == mae / 16);
+    assert_true(stored_number(file, "/methods/001/true_bits", 2, 5) == 2.0 + 1 / 3.0);
+    assert_true(stored_number(file, "/q_energy", 3, 23) == 1.0 + 23.0 / 7.0);
+    assert_true(stored_number(file, "/k_energy", 3, 23) == 100.0 + 23.0 / 7.0);
+    assert_true(stored_number(file, "/curves/logit_mae", 3, 43) == 0.25 + 43.0 / 7.0);
+    assert_true(stored_number(file, "/curves/block_mse", 4, 43 * 4 + 3) == 0.125 + 175.0 / 7.0);
+    H5Fclose(file);
+}
+
+static void writing_again_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    size_t size[2];
+    char *bytes[2];
+    for (int i = 0; i < 2; i++) {
+        const char *path = scratch_path(i ? "second.h5" : "first.h5");
+        write_profile(path, N_METHODS, true);
+        bytes[i] = read_bytes(path, &size[i]);
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(bytes[0], bytes[1], size[0]);
+    free(bytes[0]);
+    free(bytes[1]);
+}
+
+/* ---- the writer's refusals --------------------------------------------------------------------------------------------------------- */
+
+static void what_cannot_be_written_leaves_nothing(void **state)
+{
+    (void)state;
+    profile_table *table = make_profile(N_METHODS, true);
+    const char *path = scratch_path("refused.h5");
+    assert_fails(profile_file_write(table, scratch_path("absent/p.h5"), OPTIONS, &err), RB_EIO, "absent");
+    table->methods[2].heads[4].attention_kl = NAN;
+    assert_fails(profile_file_write(table, path, OPTIONS, &err), RB_ENONFINITE, "/methods/002/attention_kl");
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_not_equal(access(scratch_path("refused.h5.tmp"), F_OK), 0);
+    profile_table_free(table);
+}
+
+/* ---- the reader's refusals --------------------------------------------------------------------------------------------------------- */
+
+/* A fresh profile, opened for change with HDF5 itself. */
+static hid_t open_for_change(const char *path, bool has_curves)
+{
+    write_profile(path, N_METHODS, has_curves);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    assert_true(file >= 0);
+    return file;
+}
+
+static void change_attribute(const char *path, const char *object, const char *name, const void *value)
+{
+    hid_t file = open_for_change(path, true), holder = H5Oopen(file, object, H5P_DEFAULT), attribute = H5Aopen(holder, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute);
+    assert_true(H5Awrite(attribute, type, value) >= 0);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    H5Oclose(holder);
+    H5Fclose(file);
+}
+
+/* Number `at` of a dataset becomes `value`. */
+static void change_number(const char *path, const char *dataset, int at, double value)
+{
+    double numbers[N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS];     /* room for the largest */
+    hid_t file = open_for_change(path, true), set = H5Dopen2(file, dataset, H5P_DEFAULT);
+    assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
+    numbers[at] = value;
+    assert_true(H5Dwrite(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
+    H5Dclose(set);
+    H5Fclose(file);
+}
+
+static void a_file_of_another_kind_is_refused(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("kind.h5");
+    profile_table *table;
+    assert_fails(profile_file_read(&table, scratch_path("absent.h5"), &err), RB_EIO, "absent.h5");
+    assert_fails(profile_file_read(&table, "configs/demo.json", &err), RB_EFORMAT, "not an HDF5 file");
+    change_attribute(path, "/", "schema", "ropebits-capture");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: schema ropebits-capture, expected ropebits-profile");
+    change_attribute(path, "/", "schema_version", &(int64_t){2});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 2, expected 1");
+    assert_null(table);
+}
+
+static void tables_that_do_not_fit_the_model_are_refused(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("shape.h5");
+    profile_table *table;
+    change_attribute(path, "/", "n_layers", &(int64_t){4});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "q_energy: shape 3 x 2 x 4, expected 4 x 2 x 4");
+    change_attribute(path, "/", "n_methods", &(int64_t){N_METHODS + 1});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "shape.h5: /methods/003: missing");
+    change_attribute(path, "/", "n_methods", &(int64_t){PROFILE_MAX_METHODS + 1});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "attribute n_methods is 257, expected 0 to 256");
+    hid_t file = open_for_change(path, false);
+    H5Fclose(file);
+    assert_ok(profile_file_read(&table, path, &err));
+    assert_null(table->curve_logit_mae);
+    profile_table_free(table);
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/curves", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/curves: missing");
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/methods/001/true_bits", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/methods/001/true_bits: missing");
+    assert_null(table);
+}
+
+static void facts_out_of_their_range_are_refused(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("facts.h5");
+    profile_table *table;
+    change_attribute(path, "/test", "context", &(int64_t){0});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/test: attribute context is 0");
+    change_attribute(path, "/methods/001", "avg_bits", &(double){16.5});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "facts.h5: /methods/001: attribute avg_bits is 16.5, expected 0 to 16");
+    change_attribute(path, "/", "capture_sha256", "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "facts.h5: /: attribute capture_sha256 is \"EEEE");
+    change_attribute(path, "/calibration", "tokens_sha256", "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccx");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "expected 64 hex digits");
+    assert_null(table);
+}
+
+static void numbers_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    static const char *const datasets[] = {"/q_energy", "/k_energy", "/curves/logit_mae", "/curves/block_mse", "/methods/000/logit_mae", "/methods/002/true_bits"};
+    const char *path = scratch_path("numbers.h5");
+    profile_table *table;
+    char expected[64];
+    for (size_t i = 0; i < RB_COUNT(datasets); i++) {
+        change_number(path, datasets[i], N_HEADS - 1, -0.5);
+        snprintf(expected, sizeof expected, "numbers.h5: %s: entry 5 is -0.5", datasets[i]);
+        assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, expected);
+        change_number(path, datasets[i], 0, INFINITY);
+        assert_fails(profile_file_read(&table, path, &err), RB_ENONFINITE, datasets[i]);
+        assert_null(table);
+    }
+}
+
+/* ---- damage ------------------------------------------------------------------------------------------------------------------------ */
+
+static void assert_one_sentence(rb_status st, const char *damage, size_t at)
+{
+    if (st != RB_EFORMAT && st != RB_EIO) fail_msg("%s at byte %zu: status %d: %s", damage, at, (int)st, err.msg);
+    if (err.msg[0] == '\0' || strchr(err.msg, '\n')) fail_msg("%s at byte %zu: message \"%s\"", damage, at, err.msg);
+}
+
+static void a_profile_cut_anywhere_is_refused(void **state)
+{
+    (void)state;
+    enum { N_CUTS = 40 };
+    const char *path = scratch_path("cut.h5");
+    profile_table *table;
+    size_t size;
+    write_profile(path, N_METHODS, true);
+    char *bytes = read_bytes(path, &size);
+    for (size_t i = 0; i < N_CUTS; i++) {
+        const size_t cut = i < 8 ? i * 13 : i < 12 ? size - (i - 7) : size * (i - 12) / (N_CUTS - 12);
+        write_bytes(path, bytes, cut);
+        memset(&err, 0, sizeof err);
+        assert_one_sentence(profile_file_read(&table, path, &err), "cut", cut);
+    }
+    free(bytes);
+}
+
+/* libhdf5 1.10 loses the object header that it could not decode; LeakSanitizer asks this function what to overlook. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
+
+/* Metadata carry HDF5's checksums and chunks zstd's: a flipped bit is found, or is in a byte that nothing uses. */
+static void a_flipped_bit_is_found_or_changes_nothing(void **state)
+{
+    (void)state;
+    const size_t n_flips = getenv("RB_ALL_FLIPS") ? SIZE_MAX : 200;
+    const char *path = scratch_path("flipped.h5");
+    profile_table *whole = make_profile(N_METHODS, true), *found;
+    size_t size, n_found = 0;
+    assert_ok(profile_file_write(whole, path, OPTIONS, &err));
+    char *bytes = read_bytes(path, &size);
+    const size_t step = size / n_flips + 1;
+    for (size_t at = 0; at < size; at += step) {
+        const char bit = (char)(1 << (at / step % 8));
+        bytes[at] ^= bit;
+        write_bytes(path, bytes, size);
+        bytes[at] ^= bit;
+        memset(&err, 0, sizeof err);
+        const rb_status st = profile_file_read(&found, path, &err);
+        if (st == RB_OK) {
+            if (!same_profile(whole, found)) fail_msg("a flip at byte %zu changed the profile unseen", at);
+        } else {
+            assert_one_sentence(st, "flip", at);
+            n_found++;
+        }
+        profile_table_free(found);
+    }
+    assert_true(n_found > 50);
+    free(bytes);
+    profile_table_free(whole);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_profile_comes_back_bit_for_bit),
+        cmocka_unit_test(datasets_hold_what_their_names_say),
+        cmocka_unit_test(writing_again_gives_the_same_bytes),
+        cmocka_unit_test(what_cannot_be_written_leaves_nothing),
+        cmocka_unit_test(a_file_of_another_kind_is_refused),
+        cmocka_unit_test(tables_that_do_not_fit_the_model_are_refused),
+        cmocka_unit_test(facts_out_of_their_range_are_refused),
+        cmocka_unit_test(numbers_that_cannot_be_are_refused),
+        cmocka_unit_test(a_profile_cut_anywhere_is_refused),
+        cmocka_unit_test(a_flipped_bit_is_found_or_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -8,28 +8,16 @@
 
 #include "core/hdf5_file.h"
 #include "core/hdf5_zstd_filter.h"
+#include "tests/hdf5_damage.h"
 
 static rb_error err;
 
 /* ---- helpers ----------------------------------------------------------------------------------------------------------------- */
 
-static char *file_bytes(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    char *bytes = malloc(*size + 1);
-    assert_int_equal(fread(bytes, 1, *size, file), *size);
-    fclose(file);
-    return bytes;
-}
-
 static void assert_same_files(const char *a, const char *b)
 {
     size_t size_a, size_b;
-    char *bytes_a = file_bytes(a, &size_a), *bytes_b = file_bytes(b, &size_b);
+    char *bytes_a = damage_read_bytes(a, &size_a), *bytes_b = damage_read_bytes(b, &size_b);
     assert_int_equal(size_a, size_b);
     assert_memory_equal(bytes_a, bytes_b, size_a);
     free(bytes_a);
@@ -265,7 +253,7 @@ static void open_says_what_is_wrong_with_a_file(void **state)
     size_t size;
     rb_h5_file file;
     write_sampler(whole);
-    char *bytes = file_bytes(whole, &size);
+    char *bytes = damage_read_bytes(whole, &size);
     FILE *out = fopen(cut, "wb");
     fwrite(bytes, 1, size - 1, out);
     fclose(out);

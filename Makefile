@@ -3,7 +3,7 @@
 # A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
 # ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/programs/*.sh drive the programs.
 #
-# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH BUILD PREFIX DESTDIR V=1
+# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH BUILD PREFIX DESTDIR JOBS V=1
 
 VERSION := 0.1.0
 CC      ?= gcc
@@ -16,6 +16,10 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CUDA    ?= $(if $(shell command -v $(NVCC) 2>/dev/null),1,0)
+
+# Sub-makes use all cores unless the user said how many.
+JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 
 ifeq ($(V),1)
 Q :=
@@ -159,18 +163,18 @@ SANITIZED := BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsaniti
 
 ## check: install what is missing, then every test that can run here, in the plain and in the sanitizer build
 check: packages
-	$(Q)$(MAKE) --no-print-directory test-programs
-	$(Q)$(MAKE) --no-print-directory test-programs $(SANITIZED)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
 	$(Q)tests/run_all.sh $(BUILD) $(BUILD)/asan
 
 ## check-fast: every test in the plain build only
 check-fast: packages
-	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs
 	$(Q)tests/run_all.sh $(BUILD)
 
 ## check-asan: every test under AddressSanitizer and UBSan only
 check-asan: packages
-	$(Q)$(MAKE) --no-print-directory test-programs $(SANITIZED)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
 	$(Q)tests/run_all.sh $(BUILD)/asan
 
 # ---- what a user runs ----------------------------------------------------------------------------------------------------------
@@ -180,7 +184,7 @@ packages:
 
 ## demo: the whole pipeline on the bundled model, from a fresh machine
 demo: packages
-	$(Q)$(MAKE) --no-print-directory demo-run
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) demo-run
 
 demo-run: all
 	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
@@ -192,7 +196,7 @@ baseline: all
 
 ## bench: time the stages; results as a table and JSON under $(BUILD)/bench
 bench: packages
-	$(Q)$(MAKE) --no-print-directory bench-run
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) bench-run
 bench-run: all $(BENCH_BINS)
 	$(Q)bench/bench.sh $(BUILD)
 

@@ -88,7 +88,8 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     RB_TRY(st, value_width(&width, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, profile->q_energy, profile->k_energy, err),
+    RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, profile->q_energy,
+                             profile->k_energy, err),
            done);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
     if (args->common->json)
@@ -107,11 +108,13 @@ int main(int argc, char **argv)
     const rb_option table[] = {
         {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
          .help = "who gets how many bits"},
-        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS, .required = true,
+        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
+         .required = true,
          .help = "nominal bits per dim of the keys"},
         {.long_name = "value-bits", .kind = RB_OPT_INT, .value = &opt.value_bits, .metavar = "N", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true, .help = "the plan"},
+        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
+         .help = "the plan"},
     };
     const rb_program program = {
         .name = "allocate",

@@ -62,7 +62,8 @@ rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, dou
     rb_status st = check_budget(avg_bits, err);
     if (st != RB_OK) return st;
     for (int i = 0; i < n_blocks; i++) {
-        if (!(energy[i] >= 0.0 && isfinite(energy[i]))) return rb_fail(err, RB_ENONFINITE, "block %d: energy is %g, expected a finite number from 0", i, energy[i]);
+        if (!(energy[i] >= 0.0 && isfinite(energy[i])))
+            return rb_fail(err, RB_ENONFINITE, "block %d: energy is %g, expected a finite number from 0", i, energy[i]);
         bits[i] = ALLOCATE_MIN_BITS;
     }
     for (int left = whole_budget(n_blocks, avg_bits) - n_blocks * ALLOCATE_MIN_BITS; left > 0; left--) {
@@ -86,7 +87,8 @@ static rb_status allocate_block_gtq(plan_head *head, double avg_bits, const head
 static rb_status check_request(allocation_method method, double avg_bits, rb_error *err)
 {
     rb_status st = check_budget(avg_bits, err);
-    if (st == RB_OK && (unsigned)method >= METHOD_N) st = rb_fail(err, RB_EINVAL, "allocation method is %d, expected 0 to %d", (int)method, METHOD_N - 1);
+    if (st == RB_OK && (unsigned)method >= METHOD_N)
+        st = rb_fail(err, RB_EINVAL, "allocation method is %d, expected 0 to %d", (int)method, METHOD_N - 1);
     if (st == RB_OK && method == METHOD_UNIFORM && avg_bits != floor(avg_bits))
         st = rb_fail(err, RB_EINVAL, "uniform at %g bits, expected a whole number of bits", avg_bits);
     return st;

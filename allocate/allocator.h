@@ -33,7 +33,8 @@ rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, dou
 /* Sets the head's groups. Fails as allocate_greedy, and RB_EINVAL: uniform with a fractional budget, a method that is none. */
 rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err);
 
-/* A whole plan, freed with bit_plan_free: energies [n_layers][n_kv_heads][n_blocks], value_width 1..8 or PLAN_FP16_WIDTH. Fails as allocate_head and bit_plan_check. */
+/* A whole plan, freed with bit_plan_free: energies [n_layers][n_kv_heads][n_blocks], value_width 1..8 or PLAN_FP16_WIDTH. Fails as allocate_head and
+ * bit_plan_check. */
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
                         int value_width, const double *q_energy, const double *k_energy, rb_error *err);
 

@@ -93,7 +93,8 @@ static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_bloc
     char place[PLACE_SIZE];
     rb_status st = rb_json_get_array(json, "groups", where, &list, err);
     if (st != RB_OK) return st;
-    if (cJSON_GetArraySize(list) > n_blocks) return rb_fail(err, RB_EFORMAT, "%s: %d groups, expected at most one a block, %d", where, cJSON_GetArraySize(list), n_blocks);
+    if (cJSON_GetArraySize(list) > n_blocks)
+        return rb_fail(err, RB_EFORMAT, "%s: %d groups, expected at most one a block, %d", where, cJSON_GetArraySize(list), n_blocks);
     st = rb_alloc(&head->groups, (size_t)cJSON_GetArraySize(list), sizeof *head->groups, "groups of a head", err);
     if (st != RB_OK) return st;
     cJSON_ArrayForEach(item, list) {
@@ -112,7 +113,8 @@ static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int
     int block = 0;
     rb_status st = rb_json_get_array(json, "bits", where, &list, err);
     if (st != RB_OK) return st;
-    if (cJSON_GetArraySize(list) != n_blocks) return rb_fail(err, RB_EFORMAT, "%s: bits has %d entries, expected %d blocks", where, cJSON_GetArraySize(list), n_blocks);
+    if (cJSON_GetArraySize(list) != n_blocks)
+        return rb_fail(err, RB_EFORMAT, "%s: bits has %d entries, expected %d blocks", where, cJSON_GetArraySize(list), n_blocks);
     plan_head_bits(head, bits, n_blocks);
     cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is no number", where, block);

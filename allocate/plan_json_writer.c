@@ -20,7 +20,8 @@ static rb_status rotation_to_json(cJSON **out, const rotation_spec *rotation, rb
 {
     rb_status st;
     *out = NULL;
-    if (rotation->seed >= MAX_SEED) return rb_fail(err, RB_EUNSUPPORTED, "rotation seed is %" PRIu64 ", expected below 2^53 in a plan.json", rotation->seed);
+    if (rotation->seed >= MAX_SEED)
+        return rb_fail(err, RB_EUNSUPPORTED, "rotation seed is %" PRIu64 ", expected below 2^53 in a plan.json", rotation->seed);
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "kind", rotation_kind_name(rotation->kind), err), done);
     RB_TRY(st, rb_json_add_number(*out, "seed", (double)rotation->seed, err), done);

@@ -107,7 +107,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         layer_mlp(config, &weights, &activations);
         keep_best(&mlp_s, started_s);
     }
-    printf("layer: load weights\t%.2f ms\nlayer: norm, q, k, v\t%.2f ms\nlayer: RoPE\t%.2f ms\nlayer: attention, o\t%.2f ms\nlayer: MLP\t%.2f ms\n", load_s * 1e3,
+    printf("layer: load weights\t%.2f ms\nlayer: norm, q, k, v\t%.2f ms\nlayer: RoPE\t%.2f ms\nlayer: attention, o\t%.2f ms\nlayer: MLP\t%.2f ms\n",
+           load_s * 1e3,
            project_s * 1e3, rope_s * 1e3, attend_s * 1e3, mlp_s * 1e3);
 done:
     rope_table_free(&rope);

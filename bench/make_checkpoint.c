@@ -55,7 +55,8 @@ static rb_status add_tensor(tensor_list *list, const weight_class *class, int64_
 {
     char *full = NULL;
     const bool is_vector = columns == 0;
-    rb_status st = layer < 0 ? rb_format(&full, err, "model.%s.weight", name) : rb_format(&full, err, "model.layers.%lld.%s.weight", (long long)layer, name);
+    rb_status st = layer < 0 ? rb_format(&full, err, "model.%s.weight", name) : rb_format(&full, err, "model.layers.%lld.%s.weight", (long long)layer,
+                                                                                          name);
     if (st != RB_OK) return st;
     list->at[list->n++] = (safetensor){.name = full, .dtype = TENSOR_BF16, .rank = is_vector ? 1 : 2, .shape = {rows, columns}, .data = class->data,
                                        .size_bytes = (size_t)(rows * (is_vector ? 1 : columns)) * sizeof(uint16_t)};
@@ -173,7 +174,8 @@ int main(int argc, char **argv)
         {.long_name = "mlp", .kind = RB_OPT_INT, .value = &g.intermediate, .metavar = "N", .min = 1, .max = 1 << 20, .help = "intermediate size"},
         {.long_name = "vocab", .kind = RB_OPT_INT, .value = &g.vocab, .metavar = "N", .min = 1, .max = 1 << 24, .help = "vocabulary"},
         {.long_name = "n-tokens", .kind = RB_OPT_INT, .value = &g.n_tokens, .metavar = "N", .min = 1, .max = 1 << 24, .help = "ids in tokens.json"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &g.output, .metavar = "DIR", .required = true, .help = "the checkpoint folder"},
+        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &g.output, .metavar = "DIR", .required = true,
+         .help = "the checkpoint folder"},
     };
     const rb_program program = {
         .name = "make_checkpoint",

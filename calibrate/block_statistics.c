@@ -108,7 +108,8 @@ static void block_energy(double *energy, const model_facts *facts, const double 
     }
 }
 
-static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const head_sums *q_sums, const head_sums *k_sums, int64_t n_tokens)
+static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const head_sums *q_sums, const head_sums *k_sums,
+                        int64_t n_tokens)
 {
     const int head_dim = facts->head_dim, q_per_kv = model_q_per_kv(facts);
     double squares[RB_MAX_HEAD_DIM] = {0};

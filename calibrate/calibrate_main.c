@@ -19,10 +19,12 @@ int main(int argc, char **argv)
          .help = "test tokens; 0: as many as calibration tokens"},
         {.long_name = "context", .kind = RB_OPT_INT, .value = &opt.context, .metavar = "N", .min = 0, .max = 1 << 24,
          .help = "tokens per sequence; 0: 2048, or the model's maximum where that is less"},
-        {.long_name = "dtype", .kind = RB_OPT_CHOICE, .value = &opt.dtype, .metavar = "TYPE", .choices = dtypes, .help = "type of stored queries and keys"},
+        {.long_name = "dtype", .kind = RB_OPT_CHOICE, .value = &opt.dtype, .metavar = "TYPE", .choices = dtypes,
+         .help = "type of stored queries and keys"},
         {.long_name = "values", .kind = RB_OPT_FLAG, .value = &opt.values, .help = "store the values (V) too"},
         {.long_name = "hash-weights", .kind = RB_OPT_FLAG, .value = &opt.hash_weights, .help = "record the SHA-256 of the weights (reads all of them)"},
-        {.long_name = "dry-run", .kind = RB_OPT_FLAG, .value = &opt.dry_run, .help = "check that the checkpoint is supported, say what a run would need, and stop"},
+        {.long_name = "dry-run", .kind = RB_OPT_FLAG, .value = &opt.dry_run,
+         .help = "check that the checkpoint is supported, say what a run would need, and stop"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "CAPTURE.h5", .help = "the capture"},
     };
     const rb_program program = {

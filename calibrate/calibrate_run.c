@@ -168,7 +168,8 @@ static rb_status alloc_pass(capture_pass *pass, rb_error *err)
     rb_status st;
     RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err), done);
     RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err), done);
-    if (pass->header->has_values) RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err), done);
+    if (pass->header->has_values)
+        RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err), done);
     RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
 done:
     return st;

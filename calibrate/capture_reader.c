@@ -64,7 +64,8 @@ static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *e
 
     RB_TRY(st, rb_h5_dims(file, path.text, 1, dims, err), done);
     if (dims[0] > CAPTURE_MAX_TOKENS) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %lld %s tokens, expected 1 to %d", capture->path, (long long)dims[0], capture_set_name(set), CAPTURE_MAX_TOKENS);
+        st = rb_fail(err, RB_EFORMAT, "%s: %lld %s tokens, expected 1 to %d", capture->path, (long long)dims[0], capture_set_name(set),
+                     CAPTURE_MAX_TOKENS);
         goto done;
     }
     text->n_tokens = dims[0];

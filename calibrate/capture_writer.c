@@ -35,7 +35,8 @@ static rb_status check_header(const capture_header *header, const char *path, rb
             return rb_fail(err, RB_EINVAL, "%s: %lld %s tokens, expected 1 to %d", path, (long long)text->n_tokens, capture_set_name((capture_set)set),
                            CAPTURE_MAX_TOKENS);
         if (text->context < 1)
-            return rb_fail(err, RB_EINVAL, "%s: %s context %lld, expected at least 1", path, capture_set_name((capture_set)set), (long long)text->context);
+            return rb_fail(err, RB_EINVAL, "%s: %s context %lld, expected at least 1", path, capture_set_name((capture_set)set),
+                           (long long)text->context);
     }
     return RB_OK;
 }
@@ -47,7 +48,8 @@ static rb_status hash_tokens(text_facts *text, const int32_t *tokens, capture_se
     const rb_status st = rb_sha256_bytes(found, tokens, (size_t)text->n_tokens * sizeof *tokens, err);
     if (st != RB_OK) return st;
     if (text->tokens_sha256[0] != '\0' && strcmp(text->tokens_sha256, found) != 0)
-        return rb_fail(err, RB_EINVAL, "%s: SHA-256 of the %s tokens is %s, the header says %s", path, capture_set_name(set), found, text->tokens_sha256);
+        return rb_fail(err, RB_EINVAL, "%s: SHA-256 of the %s tokens is %s, the header says %s", path, capture_set_name(set), found,
+                       text->tokens_sha256);
     memcpy(text->tokens_sha256, found, sizeof found);
     return RB_OK;
 }
@@ -140,7 +142,8 @@ rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer
 
     assert(layer >= 0 && layer < model->n_layers && (v != NULL) == writer->header.has_values);
     assert(statistics->n_kv_heads == model->n_kv_heads && statistics->head_dim == model->head_dim);
-    if (*written_flag(writer, set, layer)) return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set), layer);
+    if (*written_flag(writer, set, layer))
+        return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set), layer);
     RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of(set, layer, "").text, err), done);
     for (int i = 0; i < capture_n_vectors(&writer->header); i++) RB_TRY(st, write_vectors(writer, set, layer, (capture_vectors)i, data[i], err), done);
     RB_TRY(st, write_statistics(writer, set, layer, statistics, err), done);

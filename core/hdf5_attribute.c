@@ -138,7 +138,8 @@ rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t
         goto done;
     }
     if (found < min || found > max) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is %lld, expected %lld to %lld", name, (long long)found, (long long)min, (long long)max);
+        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is %lld, expected %lld to %lld", name, (long long)found, (long long)min,
+                        (long long)max);
         goto done;
     }
     *value = found;

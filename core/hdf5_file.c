@@ -179,7 +179,8 @@ rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err)
     file->id = access_id < 0 ? -1 : H5Fopen(path, H5F_ACC_RDONLY, access_id);
     if (file->id < 0) {
         const hdf5_cause cause = last_cause();
-        st = cause.is_truncated ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path, (long long)info.st_size)
+        st = cause.is_truncated ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path,
+                                          (long long)info.st_size)
                                 : rb_fail(err, RB_EFORMAT, "%s: damaged HDF5 file (%s)", path, cause.text);
     }
 done:

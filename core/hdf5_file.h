@@ -66,6 +66,7 @@ rb_status rb_h5_check_dataset(hid_t loc, const char *path, rb_h5_type type, int 
 /* Dims only, for sizing. */
 rb_status rb_h5_dims(hid_t loc, const char *path, int rank, int64_t *dims, rb_error *err);
 /* Rows [first, first + count) of the first dimension. dims[0] is the whole dataset's. */
-rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data, rb_error *err);
+rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data,
+                          rb_error *err);
 
 #endif

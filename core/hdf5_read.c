@@ -261,7 +261,8 @@ static rb_status read_rows(const open_dataset *set, int64_t first, int64_t count
     memcpy(extent, set->dims, sizeof extent);
     end[0] = first + count;
     extent[0] = count;
-    if (!rb_h5_count_elements(set->type, set->rank, extent, &n)) return rb_h5_fail(err, RB_EFORMAT, set->loc, set->path, "more elements than memory can hold");
+    if (!rb_h5_count_elements(set->type, set->rank, extent, &n))
+        return rb_h5_fail(err, RB_EFORMAT, set->loc, set->path, "more elements than memory can hold");
     const rb_status st = set->is_chunked ? read_chunks(set, begin, end, data, err) : read_contiguous(set, begin, end, n, data, err);
     if (st != RB_OK) return st;
     unfit = rb_h5_first_unfit(set->type, data, n);
@@ -279,7 +280,8 @@ done:
     return st;
 }
 
-rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data, rb_error *err)
+rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data,
+                          rb_error *err)
 {
     int64_t expected[RB_H5_RANK];
     open_dataset set;

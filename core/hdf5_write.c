@@ -98,7 +98,8 @@ static rb_status write_chunks(hid_t dataset, const chunk_grid *grid, const void 
     return st;
 }
 
-static rb_status write_contiguous(hid_t dataset, hid_t file_type, rb_h5_type type, const void *data, int64_t n, hid_t loc, const char *path, rb_error *err)
+static rb_status write_contiguous(hid_t dataset, hid_t file_type, rb_h5_type type, const void *data, int64_t n, hid_t loc, const char *path,
+                                  rb_error *err)
 {
     unsigned char *stored = NULL;
     rb_status st;

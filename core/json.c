@@ -233,7 +233,8 @@ rb_status rb_json_get_int(const cJSON *object, const char *key, const char *wher
     if (!(fabs(value) <= (double)MAX_EXACT_INT) || value != floor(value))
         return rb_fail(err, RB_EINVAL, "%s%s%s: is %.17g, expected a whole number of at most 2^53", where, joint(where), key, value);
     if ((int64_t)value < min || (int64_t)value > max)
-        return rb_fail(err, RB_EINVAL, "%s%s%s: is %lld, expected %lld to %lld", where, joint(where), key, (long long)value, (long long)min, (long long)max);
+        return rb_fail(err, RB_EINVAL, "%s%s%s: is %lld, expected %lld to %lld", where, joint(where), key, (long long)value, (long long)min,
+                       (long long)max);
     *out = (int64_t)value;
     return RB_OK;
 }

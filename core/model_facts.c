@@ -75,7 +75,8 @@ static rb_status check_positive(const char *where, const char *name, double valu
 static rb_status check_identity(const model_facts *facts, const char *where, rb_error *err)
 {
     if (facts->model_type[0] == '\0') return rb_fail(err, RB_EINVAL, "%s: model_type is empty", where);
-    if (!is_sha256(facts->config_sha256)) return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where, facts->config_sha256);
+    if (!is_sha256(facts->config_sha256))
+        return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where, facts->config_sha256);
     if (facts->weights_sha256[0] != '\0' && !is_sha256(facts->weights_sha256))
         return rb_fail(err, RB_EINVAL, "%s: weights_sha256 is \"%s\", expected 64 hex digits", where, facts->weights_sha256);
     return RB_OK;

@@ -129,7 +129,8 @@ static rb_status check_positionals(const rb_program *program, const rb_string_li
     if (positionals->n > program->max_positionals && program->max_positionals == 0)
         return rb_fail(err, RB_EUSAGE, "argument '%s', expected options only", positionals->at[0]);
     if (positionals->n > program->max_positionals)
-        return rb_fail(err, RB_EUSAGE, "one argument too many, '%s', expected %s", positionals->at[program->max_positionals], program->positional_names);
+        return rb_fail(err, RB_EUSAGE, "one argument too many, '%s', expected %s", positionals->at[program->max_positionals],
+                       program->positional_names);
     return RB_OK;
 }
 
@@ -194,8 +195,8 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
-/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a heap that fragments: a layer's buffers would add up
- * over the layers of a deep model. With a fixed limit they go back to the system when freed. */
+/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a heap that
+ * fragments: a layer's buffers would add up over the layers of a deep model. With a fixed limit they go back to the system when freed. */
 static void keep_heap_small(void)
 {
 #ifdef M_MMAP_THRESHOLD

@@ -20,7 +20,8 @@ void comparison_free(comparison *result)
 
 /* ---- rows ---------------------------------------------------------------------------------------------------------------------- */
 
-static void add_row(comparison *result, const char *metric, const summary_method *method, int layer, double base, double updated, comparison_verdict verdict)
+static void add_row(comparison *result, const char *metric, const summary_method *method, int layer, double base, double updated,
+                    comparison_verdict verdict)
 {
     comparison_row *row = &result->rows[result->n_rows++];
     *row = (comparison_row){.metric = metric, .avg_bits = method->avg_bits, .layer = layer, .base = base, .updated = updated, .verdict = verdict};
@@ -61,7 +62,8 @@ static comparison_verdict judge_layer(const profile_summary *base, const summary
     return against_uniform(base, base_method, layer) > 0 && against_uniform(updated, new_method, layer) < 0 ? VERDICT_LOST : verdict;
 }
 
-static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method, const profile_summary *updated, double max_regression)
+static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method, const profile_summary *updated,
+                           double max_regression)
 {
     const summary_method *new_method = profile_summary_find(updated, base_method->method, base_method->avg_bits);
     if (!new_method) {
@@ -70,21 +72,26 @@ static void compare_method(comparison *result, const profile_summary *base, cons
     }
     add_row(result, "logit_mae", base_method, -1, base_method->logit_mae, new_method->logit_mae,
             judge_error(base_method->logit_mae, new_method->logit_mae, max_regression));
-    add_row(result, "true_bits", base_method, -1, base_method->true_bits, new_method->true_bits, judge_bits(base_method->true_bits, new_method->true_bits));
+    add_row(result, "true_bits", base_method, -1, base_method->true_bits, new_method->true_bits,
+            judge_bits(base_method->true_bits, new_method->true_bits));
     for (int layer = 0; layer < base->model.n_layers; layer++)
         add_row(result, "logit_mae", base_method, layer, base_method->logit_mae_by_layer[layer], new_method->logit_mae_by_layer[layer],
                 judge_layer(base, base_method, updated, new_method, layer, max_regression));
 }
 
-static rb_status check_same_text(const text_facts *base, const char *base_path, const text_facts *updated, const char *new_path, const char *set, rb_error *err)
+static rb_status check_same_text(const text_facts *base, const char *base_path, const text_facts *updated, const char *new_path, const char *set,
+                                 rb_error *err)
 {
     if (strcmp(base->tokens_sha256, updated->tokens_sha256) != 0)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s tokens %.12s... and %.12s...: not the same text", base_path, new_path, set, base->tokens_sha256,
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s tokens %.12s... and %.12s...: not the same text", base_path, new_path, set,
+                       base->tokens_sha256,
                        updated->tokens_sha256);
     if (base->n_tokens != updated->n_tokens)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s n_tokens %lld and %lld", base_path, new_path, set, (long long)base->n_tokens, (long long)updated->n_tokens);
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s n_tokens %lld and %lld", base_path, new_path, set, (long long)base->n_tokens,
+                       (long long)updated->n_tokens);
     if (base->context != updated->context)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s context %lld and %lld", base_path, new_path, set, (long long)base->context, (long long)updated->context);
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s context %lld and %lld", base_path, new_path, set, (long long)base->context,
+                       (long long)updated->context);
     return RB_OK;
 }
 
@@ -123,7 +130,8 @@ done:
 
 static const struct {
     const char *schema;
-    rb_status (*compare)(comparison *out, const cJSON *base, const char *base_path, const cJSON *updated, const char *new_path, double max_regression, rb_error *err);
+    rb_status (*compare)(comparison *out, const cJSON *base, const char *base_path, const cJSON *updated, const char *new_path, double max_regression,
+                         rb_error *err);
 } comparers[] = {{PROFILE_SUMMARY_SCHEMA, compare_summaries}};
 
 rb_status compare_files(comparison *out, const char *base_path, const char *new_path, double max_regression, rb_error *err)

@@ -34,8 +34,9 @@ typedef struct comparison {
     comparison_row *rows;   /* owned */
 } comparison;
 
-/* max_regression: how much larger an error may be, in percent of the base. A row per method and budget of BASE for its mean error, its true bits and every layer; what
- * only NEW has is not compared. Fails with RB_EMISMATCH on other models or texts, naming both values, and RB_EFORMAT on documents that cannot be compared.
+/* max_regression: how much larger an error may be, in percent of the base. A row per method and budget of BASE for its mean error, its true bits and
+ * every layer; what only NEW has is not compared. Fails with RB_EMISMATCH on other models or texts, naming both values, and RB_EFORMAT on documents
+ * that cannot be compared.
  * Freed with comparison_free, also after a failure. */
 rb_status compare_files(comparison *out, const char *base_path, const char *new_path, double max_regression, rb_error *err);
 void comparison_free(comparison *result);

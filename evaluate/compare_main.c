@@ -20,7 +20,8 @@ static bool is_shown(const comparison_row *row) { return row->layer < 0 || compa
 /* Regressions stand out in capitals. */
 static const char *verdict_label(comparison_verdict verdict)
 {
-    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better", [VERDICT_WORSE] = "WORSE", [VERDICT_LOST] = "LOST TO UNIFORM",
+    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better", [VERDICT_WORSE] = "WORSE",
+                                         [VERDICT_LOST] = "LOST TO UNIFORM",
                                          [VERDICT_MISSING] = "MISSING"};
     return labels[verdict];
 }

@@ -139,8 +139,10 @@ int main(int argc, char **argv)
     export_options opt = {.formats = {.n = 3, .at = {"rbp", "header", "safetensors"}}};
     const rb_option table[] = {
         {.long_name = "format", .kind = RB_OPT_STRINGS, .value = &opt.formats, .metavar = "LIST", .choices = format_names, .help = "what to write"},
-        {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE", .help = "profile summary whose errors the report shows"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true, .help = "folder of the files"},
+        {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE",
+         .help = "profile summary whose errors the report shows"},
+        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true,
+         .help = "folder of the files"},
     };
     const rb_program program = {
         .name = "export",

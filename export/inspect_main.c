@@ -36,9 +36,11 @@ static void print_facts(const bit_plan *plan)
 {
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
-    printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
+    printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads,
+           model->n_kv_heads, model->head_dim);
     printf("config.json  %s\n", model->config_sha256);
-    printf("rope         %s, %s pairing, %d of %d blocks turn\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing), model->rotary_dim / 2,
+    printf("rope         %s, %s pairing, %d of %d blocks turn\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing),
+           model->rotary_dim / 2,
            model_n_blocks(model));
     printf("calibration  %lld tokens in sequences of %lld, ids %.12s...\n", (long long)plan->calibration.n_tokens, (long long)plan->calibration.context,
            plan->calibration.tokens_sha256);
@@ -70,7 +72,8 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
             plan_head_bits(head, bits, n_blocks);
             printf("%5d.%-4d ", layer, kv_head);
             for (int block = 0; block < n_blocks; block++) print_cell(bits[block], in_colour);
-            printf("%s%*s  %.3f in %d groups\n", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "", plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
+            printf("%s%*s  %.3f in %d groups\n", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "",
+                   plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
         }
     }
 }
@@ -112,7 +115,8 @@ int main(int argc, char **argv)
     static const char *const colours[] = {"auto", "always", "never", NULL};
     inspect_options opt = {.colour = COLOUR_AUTO, .layer = -1};
     const rb_option table[] = {
-        {.long_name = "layer", .kind = RB_OPT_INT, .value = &opt.layer, .metavar = "N", .min = -1, .max = 65535, .help = "show this layer only; -1: all"},
+        {.long_name = "layer", .kind = RB_OPT_INT, .value = &opt.layer, .metavar = "N", .min = -1, .max = 65535,
+         .help = "show this layer only; -1: all"},
         {.long_name = "color", .kind = RB_OPT_CHOICE, .value = &opt.colour, .metavar = "WHEN", .choices = colours, .help = "colours of the heat map"},
     };
     const rb_program program = {

@@ -29,8 +29,10 @@ static void write_comment(FILE *out, const bit_plan *plan)
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
-    fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n", model->n_layers, model->n_q_heads, model->n_kv_heads);
-    fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim, model_n_blocks(model));
+    fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n", model->n_layers, model->n_q_heads,
+            model->n_kv_heads);
+    fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim,
+            model_n_blocks(model));
     fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n", model->rope.pairing == ROPE_INTERLEAVED);
     fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
     fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", plan->value_width, PLAN_FP16_WIDTH);
@@ -39,7 +41,8 @@ static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 static void write_centroids(FILE *out, const codebook_spec *spec, const codebook *book)
 {
     fprintf(out, "static const float ropebits_centroids_%d_w%d_d%d[%d] = {", (int)spec->kind, spec->width, spec->dims, book->size);
-    for (int i = 0; i < book->size; i++) fprintf(out, "%s%.9gf%s", i % 8 ? " " : "\n    ", (double)book->centroid_f32[i], i + 1 < book->size ? "," : "");
+    for (int i = 0; i < book->size; i++)
+        fprintf(out, "%s%.9gf%s", i % 8 ? " " : "\n    ", (double)book->centroid_f32[i], i + 1 < book->size ? "," : "");
     fprintf(out, "\n};\n");
 }
 
@@ -63,7 +66,8 @@ static void write_groups(FILE *out, const plan_head *head)
     fprintf(out, "     {");
     for (int g = 0; g < head->n_groups; g++) {
         const plan_group *group = &head->groups[g];
-        fprintf(out, "%s{%d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, first_dim, group->rotation.dims, group->rotation.seed,
+        fprintf(out, "%s{%d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, first_dim, group->rotation.dims,
+                group->rotation.seed,
                 (int)group->codebook, group->width, group->rotation.dims);
         first_dim += group->rotation.dims;
     }
@@ -119,7 +123,8 @@ static void write_group_counts(FILE *out, const bit_plan *plan)
     fprintf(out, "\nstatic const uint8_t ropebits_n_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "    {");
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", bit_plan_head(plan, layer, kv_head)->n_groups);
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
+            fprintf(out, "%s%d", kv_head ? ", " : "", bit_plan_head(plan, layer, kv_head)->n_groups);
         fprintf(out, "},\n");
     }
     fprintf(out, "};\n");
@@ -145,7 +150,8 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
                  "    uint16_t n_dims;\n    uint64_t seed;          /* of the haar rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
     write_table(out, plan, "/* width of every RoPE block */\nstatic const uint8_t ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_bits_row);
     write_group_counts(out, plan);
-    write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_groups_row);
+    write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
+                write_groups_row);
     write_table(out, plan, "/* dims of the head in coding order */\nstatic const uint16_t ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_dims_row);
     write_frequencies(out, &plan->model);
     fprintf(out, "\n#endif\n");

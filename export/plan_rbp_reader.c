@@ -73,10 +73,12 @@ static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, 
     plan->calibration.n_tokens = (int64_t)info->calibration_n_tokens;
     plan->calibration.context = (int64_t)info->calibration_context;
     RB_TRY(st, copy_text(plan->method, sizeof plan->method, info->method, "method", err), done);
-    RB_TRY(st, copy_text(plan->calibration.tokens_sha256, sizeof plan->calibration.tokens_sha256, info->calibration_sha256, "calibration hash", err), done);
+    RB_TRY(st, copy_text(plan->calibration.tokens_sha256, sizeof plan->calibration.tokens_sha256, info->calibration_sha256, "calibration hash", err),
+           done);
     for (int layer = 0; layer < model.n_layers; layer++)
         for (int kv_head = 0; kv_head < model.n_kv_heads; kv_head++)
-            RB_TRY(st, head_from_library(bit_plan_head(plan, layer, kv_head), ropebits_plan_head(source, (uint32_t)layer, (uint32_t)kv_head), &model, err), done);
+            RB_TRY(st, head_from_library(bit_plan_head(plan, layer, kv_head), ropebits_plan_head(source, (uint32_t)layer, (uint32_t)kv_head), &model,
+                                         err), done);
     RB_TRY(st, bit_plan_check(plan, path, err), done);
     *out = plan;
     plan = NULL;

@@ -18,7 +18,8 @@ enum { ZSTD_LEVEL = 19, MAX_GROUPS = 255 };
 
 /* The file stores these enums as they are. */
 static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED, "pairing");
-static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3, "rope kind");
+static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3,
+              "rope kind");
 static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR, "rotation kind");
 static_assert((int)CODEBOOK_BLOCK_GTQ == ROPEBITS_CODEBOOK_BLOCK_GTQ && (int)CODEBOOK_SPHERE == ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
 static_assert((int)GROUP_ORDER_BLOCK == ROPEBITS_ORDER_BLOCK && (int)GROUP_ORDER_NATURAL == ROPEBITS_ORDER_NATURAL, "group order");

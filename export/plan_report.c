@@ -10,7 +10,8 @@
 #include "core/program.h"
 
 /* One colour a width, light to dark; text on it stays readable. Index 0 is unused: widths start at 1. */
-static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#ffffff", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94", "#08306b"};
+static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#ffffff", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94",
+                                                              "#08306b"};
 enum { FIRST_DARK_WIDTH = 5 };
 
 static void write_escaped(FILE *out, const char *text)
@@ -48,11 +49,13 @@ static void write_facts(FILE *out, const bit_plan *plan)
     fprintf(out, "<tr><td>model</td><td>");
     write_escaped(out, model->model_type);
     fprintf(out, ", %d layers, %d query and %d KV heads of %d dims</td></tr>\n", model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
-    fprintf(out, "<tr><td>RoPE</td><td>%s, %s pairing, %d of %d blocks turn</td></tr>\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing),
+    fprintf(out, "<tr><td>RoPE</td><td>%s, %s pairing, %d of %d blocks turn</td></tr>\n", rope_kind_name(model->rope.kind),
+            rope_pairing_name(model->rope.pairing),
             model->rotary_dim / 2, model_n_blocks(model));
     fprintf(out, "<tr><td>keys</td><td>%.3f true bits a dim (%.3f nominal)</td></tr>\n", cost.key_true_bits, cost.key_nominal_bits);
     fprintf(out, "<tr><td>values</td><td>%.3f true bits a dim</td></tr>\n", cost.value_true_bits);
-    fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+    fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n", cost.bytes_per_token,
+            cost.fp16_bytes_per_token, cost.compression);
     fprintf(out, "<tr><td>config.json</td><td><code>%s</code></td></tr>\n</table>\n", model->config_sha256);
 }
 
@@ -121,7 +124,8 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
     const int cell_width = n_blocks > 64 ? 64 * CELL / n_blocks : CELL;
     uint8_t bits[RB_MAX_BLOCKS];
     fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest rotation left.</p>\n");
-    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n", LABEL + n_blocks * cell_width + 1, TOP + n_rows * CELL + 1);
+    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n", LABEL + n_blocks * cell_width + 1,
+            TOP + n_rows * CELL + 1);
     for (int block = 0; block < n_blocks; block += 8) fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
     for (int row = 0; row < n_rows; row++) {
         const int y = TOP + row * CELL;
@@ -131,7 +135,8 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
             const int x = LABEL + block * cell_width;
             fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL, width_colours[bits[block]]);
             if (cell_width == CELL)
-                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + 4, y + CELL - 3, bits[block] >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
+                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + 4, y + CELL - 3,
+                        bits[block] >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
         }
         fprintf(out, "\n");
     }

@@ -37,13 +37,15 @@ static rb_status add_tensor(tensor_set *set, char *name, tensor_dtype dtype, int
         free(name);
         return st;
     }
-    *tensor = (safetensor){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}, .data = data, .size_bytes = n * tensor_dtype_size(dtype)};
+    *tensor = (safetensor){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}, .data = data,
+                           .size_bytes = n * tensor_dtype_size(dtype)};
     set->n++;
     memcpy(data_out, &data, sizeof data);
     return RB_OK;
 }
 
-static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out, rb_error *err)
+static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out,
+                                  rb_error *err)
 {
     char *name = NULL;
     rb_status st = rb_format(&name, err, "layers.%d.%s", layer, what);

@@ -1,7 +1,7 @@
 /* Reader of plan.rbp: see export/ropebits_plan.h for the interface, docs/plan-rbp.md for the bytes.
  *
- * Two passes: the file is checked and decompressed, then the payload is read through a cursor that never passes its end. Everything a plan needs lives in
- * arrays of the ropebits_plan; close frees them. */
+ * Two passes: the file is checked and decompressed, then the payload is read through a cursor that never passes its end. Everything a plan needs
+ * lives in arrays of the ropebits_plan; close frees them. */
 #include "export/ropebits_plan.h"
 
 #include <errno.h>
@@ -15,7 +15,8 @@
 
 #include "export/plan_rbp_format.h"
 
-enum { MAX_WIDTH = 8, MAX_HEAD_DIM = 1024, MAX_LAYERS = 1 << 16, MAX_HEADS = 1 << 16, NAME_SIZE = 256, HEX_SIZE = 2 * PLAN_RBP_SHA256_SIZE + 1, NORM_BITS = 16 };
+enum { MAX_WIDTH = 8, MAX_HEAD_DIM = 1024, MAX_LAYERS = 1 << 16, MAX_HEADS = 1 << 16, NAME_SIZE = 256, HEX_SIZE = 2 * PLAN_RBP_SHA256_SIZE + 1,
+      NORM_BITS = 16 };
 
 typedef struct codebook_table {
     uint8_t kind, width;
@@ -182,8 +183,10 @@ static void read_geometry(reader *r, ropebits_plan *plan)
     info->n_kv_heads = (uint32_t)take_range(r, 4, 1, MAX_HEADS, "n_kv_heads");
     info->head_dim = (uint32_t)take_range(r, 4, 2, MAX_HEAD_DIM, "head_dim");
     info->rotary_dim = (uint32_t)take_range(r, 4, 0, info->head_dim, "rotary_dim");
-    if (!r->failed && info->n_q_heads % info->n_kv_heads != 0) fail(r, "%u query heads do not divide among %u KV heads", info->n_q_heads, info->n_kv_heads);
-    if (!r->failed && (info->head_dim % 2 || info->rotary_dim % 2)) fail(r, "head_dim %u and rotary_dim %u, expected even numbers", info->head_dim, info->rotary_dim);
+    if (!r->failed && info->n_q_heads % info->n_kv_heads != 0)
+        fail(r, "%u query heads do not divide among %u KV heads", info->n_q_heads, info->n_kv_heads);
+    if (!r->failed && (info->head_dim % 2 || info->rotary_dim % 2))
+        fail(r, "head_dim %u and rotary_dim %u, expected even numbers", info->head_dim, info->rotary_dim);
     info->attention_scale = take_f64(r, "attention_scale");
     info->rope_kind = (uint8_t)take_range(r, 1, 0, ROPEBITS_ROPE_LLAMA3, "rope kind");
     info->pairing = (uint8_t)take_range(r, 1, 0, ROPEBITS_PAIRING_INTERLEAVED, "pairing");
@@ -368,7 +371,8 @@ static void compute_cost(ropebits_plan *plan)
 static bool unwrap(reader *r, uint8_t **payload, size_t *payload_size, const uint8_t *bytes, size_t size)
 {
     if (size < PLAN_RBP_MAGIC_SIZE || memcmp(bytes, PLAN_RBP_MAGIC, PLAN_RBP_MAGIC_SIZE) != 0) return fail(r, "not a plan.rbp: wrong magic");
-    if (size < PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE) return fail(r, "plan is cut off: %zu bytes, expected at least %d", size, PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE);
+    if (size < PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE)
+        return fail(r, "plan is cut off: %zu bytes, expected at least %d", size, PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE);
     const uint32_t version = (uint32_t)little_endian(bytes + 8, 4), reserved = (uint32_t)little_endian(bytes + 12, 4);
     const uint32_t announced = (uint32_t)little_endian(bytes + 16, 4), frame = (uint32_t)little_endian(bytes + 20, 4);
     if (version != ROPEBITS_PLAN_FORMAT_VERSION) return fail(r, "plan format version is %u, expected %d", version, ROPEBITS_PLAN_FORMAT_VERSION);
@@ -379,7 +383,8 @@ static bool unwrap(reader *r, uint8_t **payload, size_t *payload_size, const uin
     if (reserved != 0) return fail(r, "reserved header field is %u, expected 0", reserved);
     if (announced > PLAN_RBP_MAX_PAYLOAD) return fail(r, "plan announces %u bytes, expected at most %u", announced, PLAN_RBP_MAX_PAYLOAD);
     /* The frame's own size must agree before memory is taken for it. */
-    if (ZSTD_getFrameContentSize(bytes + PLAN_RBP_HEADER_SIZE, frame) != announced) return fail(r, "zstd frame does not hold the %u bytes the header announces", announced);
+    if (ZSTD_getFrameContentSize(bytes + PLAN_RBP_HEADER_SIZE, frame) != announced)
+        return fail(r, "zstd frame does not hold the %u bytes the header announces", announced);
     *payload = allocate(r, announced, 1);
     if (!*payload) return false;
     *payload_size = ZSTD_decompress(*payload, announced, bytes + PLAN_RBP_HEADER_SIZE, frame);

@@ -38,7 +38,8 @@ static rb_status check_sequences(const token_batch *batch, rb_error *err)
                        (long long)batch->sequence_start[batch->n_sequences], (long long)batch->n_tokens);
     for (int64_t s = 0; s < batch->n_sequences; s++) {
         const int64_t length = batch->sequence_start[s + 1] - batch->sequence_start[s];
-        if (length <= 0) return rb_fail(err, RB_EINVAL, "forward: sequence %lld has %lld tokens, expected at least one", (long long)s, (long long)length);
+        if (length <= 0)
+            return rb_fail(err, RB_EINVAL, "forward: sequence %lld has %lld tokens, expected at least one", (long long)s, (long long)length);
     }
     return RB_OK;
 }

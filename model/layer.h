@@ -15,7 +15,8 @@ typedef struct layer_activations {
     float *mlp;                     /* [tile of tokens][2 * intermediate_size]: gate, up */
 } layer_activations;
 
-rb_status layer_activations_alloc(layer_activations *activations, const model_config *config, const int64_t *sequence_start, int64_t n_sequences, rb_error *err);
+rb_status layer_activations_alloc(layer_activations *activations, const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
+                                  rb_error *err);
 void layer_activations_free(layer_activations *activations);
 int64_t layer_activations_bytes(const model_config *config, int64_t n_tokens);
 

@@ -192,7 +192,8 @@ static rb_status get_layer_types(const cJSON **types, const model_config *config
     const rb_status st = rb_json_get_array(json, "layer_types", name, types, err);
     if (st != RB_OK) return st;
     if (cJSON_GetArraySize(*types) != config->facts.n_layers)
-        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name, cJSON_GetArraySize(*types), config->facts.n_layers);
+        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name, cJSON_GetArraySize(*types),
+                       config->facts.n_layers);
     return RB_OK;
 }
 

@@ -48,7 +48,8 @@ static rb_status find_settings(const cJSON **settings, char *where, size_t where
     if (st != RB_OK) return st;
     snprintf(where, where_bytes, "%s: %s", name, key);
     cJSON_ArrayForEach(item, *settings) {
-        if (cJSON_IsObject(item)) return rb_fail(err, RB_EUNSUPPORTED, "%s.%s is an object: settings per layer type are not supported", where, item->string);
+        if (cJSON_IsObject(item))
+            return rb_fail(err, RB_EUNSUPPORTED, "%s.%s is an object: settings per layer type are not supported", where, item->string);
     }
     return RB_OK;
 }
@@ -83,7 +84,8 @@ static rb_status check_settings_are_read(rope_kind kind, const cJSON *settings, 
     const cJSON *item;
     cJSON_ArrayForEach(item, settings) {
         if (!cJSON_IsNull(item) && !(kinds_reading(item->string) & (1 << kind)))
-            return rb_fail(err, RB_EUNSUPPORTED, "%s: \"%s\" is not a setting of rope_type %s that is supported", where, item->string, rope_kind_name(kind));
+            return rb_fail(err, RB_EUNSUPPORTED, "%s: \"%s\" is not a setting of rope_type %s that is supported", where, item->string,
+                           rope_kind_name(kind));
     }
     return RB_OK;
 }

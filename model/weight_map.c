@@ -93,7 +93,8 @@ static rb_status read_index(weight_map *map, const char *folder, const char *ind
         const weight_shard *shard = bsearch(item->valuestring, map->shards, (size_t)map->n_shards, sizeof *map->shards, compare_shard);
         const safetensor *tensor = safetensors_find(shard->file, item->string);
         if (!tensor)
-            RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path, item->string, shard->path), done);
+            RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path, item->string, shard->path),
+                   done);
         map->entries[map->n_entries++] = (weight_entry){tensor, shard->file};
     }
 done:
@@ -120,7 +121,8 @@ static rb_status fail_without_weights(const char *folder, rb_error *err)
     RB_TRY(st, file_exists(&has_pickle, folder, "pytorch_model.bin", err), done);
     RB_TRY(st, file_exists(&has_sharded_pickle, folder, "pytorch_model.bin.index.json", err), done);
     if (has_pickle || has_sharded_pickle)
-        st = rb_fail(err, RB_EUNSUPPORTED, "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with transformers", folder);
+        st = rb_fail(err, RB_EUNSUPPORTED,
+                     "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with transformers", folder);
     else
         st = rb_fail(err, RB_EIO, "%s: no weights, expected %s or %s", folder, SINGLE_FILE, INDEX_FILE);
 done:

@@ -13,7 +13,8 @@ typedef struct attention_error {
 } attention_error;
 
 /* Errors of several candidates k_hat for one KV head; the exact logits are computed once for all.
- * q [n_q][n_tokens][head_dim], k [n_tokens][head_dim], k_hat[c] [n_tokens][head_dim], as they leave RoPE; sequences of `context` tokens, the last may be shorter. out [n_candidates].
+ * q [n_q][n_tokens][head_dim], k [n_tokens][head_dim], k_hat[c] [n_tokens][head_dim], as they leave RoPE; sequences of `context` tokens, the last
+ * may be shorter. out [n_candidates].
  * Query tiles run in parallel; the result does not depend on the number of threads. n_tokens > 0.
  * Fails with RB_ENONFINITE when a logit leaves the range of f32. */
 rb_status attention_errors(attention_error *out, const model_facts *model, const float *q, int n_q, const float *k, const float *const *k_hat,

@@ -83,14 +83,16 @@ static double head_sum(const offset_table *table, const float *q, const float *k
         const int n = (int)(n_tokens - at < TILE ? n_tokens - at : TILE);
         const int64_t offset = at * table->head_dim;
         multiply_blocks(z, table, q + offset, k + offset, k_hat + offset, n);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, LOGIT_ERROR_N_OFFSETS, width, 1.0f, z, width, table->turn, LOGIT_ERROR_N_OFFSETS, 0.0f, errors,
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, LOGIT_ERROR_N_OFFSETS, width, 1.0f, z, width, table->turn, LOGIT_ERROR_N_OFFSETS,
+                    0.0f, errors,
                     LOGIT_ERROR_N_OFFSETS);
         sum += sum_magnitudes(errors, n * LOGIT_ERROR_N_OFFSETS);
     }
     return sum;
 }
 
-rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates, int64_t n_tokens,
+rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates,
+                    int64_t n_tokens,
                     rb_error *err)
 {
     const int n_threads = rb_threads_count(), n_items = n_q * n_candidates;

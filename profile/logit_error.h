@@ -13,10 +13,12 @@ typedef struct offset_table offset_table;
 rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
 void offset_table_free(offset_table *table);
 
-/* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the query heads of one KV head; k and k_hat[c] [n_tokens][head_dim], as
- * they enter RoPE. Query heads and candidates run in parallel; the result does not depend on the number of threads. n_tokens > 0.
+/* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the query heads of one KV head; k and
+ * k_hat[c] [n_tokens][head_dim], as they enter RoPE. Query heads and candidates run in parallel; the result does not depend on the number of
+ * threads. n_tokens > 0.
  * Fails with RB_ENONFINITE when an error leaves the range of f32. */
-rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates, int64_t n_tokens,
+rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates,
+                    int64_t n_tokens,
                     rb_error *err);
 
 #endif

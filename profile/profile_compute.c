@@ -1,7 +1,7 @@
 /* Scoring: see profile/profile_compute.h.
  *
- * For one KV head the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Every candidate's keys are restored (in parallel), then
- * compared with the exact ones: over made-up offsets before RoPE, and, plans only, over causal pairs after RoPE. */
+ * For one KV head the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Every candidate's keys are
+ * restored (in parallel), then compared with the exact ones: over made-up offsets before RoPE, and, plans only, over causal pairs after RoPE. */
 #include "profile/profile_compute.h"
 
 #include <math.h>
@@ -213,7 +213,8 @@ static rb_status score_attention(scoring *s, int layer, int kv_head, const float
     rope_apply(&s->rope, s->q_rotated, n_q, head_dim, s->sequence_start, s->n_sequences);
     rope_apply(&s->rope, s->k_rotated, 1, head_dim, s->sequence_start, s->n_sequences);
     for (int c = 0; c < s->n_plans; c++) rope_apply(&s->rope, s->k_hat[c], 1, head_dim, s->sequence_start, s->n_sequences);
-    RB_TRY(st, attention_errors(errors, s->model, s->q_rotated, n_q, s->k_rotated, (const float *const *)s->k_hat, s->n_plans, s->n_tokens, s->context, err), done);
+    RB_TRY(st, attention_errors(errors, s->model, s->q_rotated, n_q, s->k_rotated, (const float *const *)s->k_hat, s->n_plans, s->n_tokens,
+                                s->context, err), done);
     for (int c = 0; c < s->n_plans; c++) {
         head_score *score = method_head(&s->table->methods[c], s->model, layer, kv_head);
         score->causal_mae = errors[c].causal_mae;
@@ -285,7 +286,8 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
         rb_progress_step(&progress, detail);
     }
     rb_progress_finish(&progress);
-    rb_message_verbose("reading took %.3f s, quantizing took %.3f s, logit errors took %.3f s, attention errors took %.3f s", s.read_s, s.restore_s, s.offset_s, s.causal_s);
+    rb_message_verbose("reading took %.3f s, quantizing took %.3f s, logit errors took %.3f s, attention errors took %.3f s", s.read_s, s.restore_s,
+                       s.offset_s, s.causal_s);
 done:
     end(&s);
     return st;

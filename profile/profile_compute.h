@@ -11,7 +11,8 @@
 /* A table with the capture's facts, its SHA-256 and the energies of its calibration text, without scores. */
 rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err);
 
-/* Adds the scores of n_plans plans, and the error curves if asked for. The plans must be for the capture's model. Any number of threads gives the same doubles.
+/* Adds the scores of n_plans plans, and the error curves if asked for. The plans must be for the capture's model. Any number of threads gives the
+ * same doubles.
  * Memory: one layer's queries and keys, the restored keys of one head under every plan and width, and tiles of 64 queries by the context per thread.
  * Fails with RB_ENONFINITE, naming layer and head, on keys that the codec cannot hold and on logits beyond f32. */
 rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err);

@@ -50,9 +50,11 @@ static rb_status make_plans(plan_list *plans, const profile_table *table, const 
                 rb_message_warn("uniform is not scored at %g bits: it takes whole numbers only", avg_bits);
                 continue;
             }
-            if (is_planned(plans, opt->methods.at[m], avg_bits)) return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
+            if (is_planned(plans, opt->methods.at[m], avg_bits))
+                return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
             if (plans->n == PROFILE_MAX_METHODS) return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
-            rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, err);
+            rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, table->q_energy,
+                                         table->k_energy, err);
             if (st != RB_OK) return st;
             plans->n++;
         }
@@ -139,7 +141,8 @@ int main(int argc, char **argv)
     const rb_option table[] = {
         {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &opt.budgets, .metavar = "LIST", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys"},
-        {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &opt.methods, .metavar = "LIST", .choices = allocation_method_names, .help = "allocation methods to score"},
+        {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &opt.methods, .metavar = "LIST", .choices = allocation_method_names,
+         .help = "allocation methods to score"},
         {.long_name = "plan", .kind = RB_OPT_STRING, .value = &opt.plan, .metavar = "PLAN.json", .help = "score this finished plan instead"},
         {.long_name = "no-curves", .kind = RB_OPT_FLAG, .value = &opt.no_curves, .help = "leave out the error curves of every width"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PROFILE.h5", .help = "the profile"},

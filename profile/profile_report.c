@@ -46,7 +46,8 @@ static void print_against_uniform(FILE *out, const profile_table *table)
 void profile_report_print(FILE *out, const profile_table *table)
 {
     char label[64];
-    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s", (long long)table->test.n_tokens, LABEL, "layer");
+    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s", (long long)table->test.n_tokens, LABEL,
+            "layer");
     for (int m = 0; m < table->n_methods; m++) {
         snprintf(label, sizeof label, "%s@%g", table->methods[m].method, table->methods[m].avg_bits);
         fprintf(out, "%*s", COLUMN, label);

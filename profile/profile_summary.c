@@ -97,7 +97,8 @@ static rb_status layers_from_json(summary_method *method, const cJSON *json, int
     rb_status st;
     RB_TRY(st, rb_json_get_array(json, "logit_mae_by_layer", where, &list, err), done);
     if (cJSON_GetArraySize(list) != n_layers) {
-        st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer has %d entries, expected the model's %d layers", where, cJSON_GetArraySize(list), n_layers);
+        st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer has %d entries, expected the model's %d layers", where, cJSON_GetArraySize(list),
+                     n_layers);
         goto done;
     }
     RB_TRY(st, rb_alloc(&method->logit_mae_by_layer, (size_t)n_layers, sizeof *method->logit_mae_by_layer, "errors by layer", err), done);

@@ -89,6 +89,7 @@ double method_reduction(const method_score *method, const method_score *uniform,
 int method_layers_won(const method_score *method, const method_score *uniform, const model_facts *model)
 {
     int won = 0;
-    for (int layer = 0; layer < model->n_layers; layer++) won += method_mean(method, model, layer).logit_mae < method_mean(uniform, model, layer).logit_mae;
+    for (int layer = 0; layer < model->n_layers; layer++)
+        won += method_mean(method, model, layer).logit_mae < method_mean(uniform, model, layer).logit_mae;
     return won;
 }

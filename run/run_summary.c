@@ -89,7 +89,8 @@ static void print_error_table(const profile_summary *summary)
 static void print_plan(const bit_plan *plan)
 {
     const plan_cost cost = bit_plan_cost(plan);
-    printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits, cost.key_true_bits, cost.value_true_bits);
+    printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits, cost.key_true_bits,
+           cost.value_true_bits);
     printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }
 
@@ -114,7 +115,8 @@ static void list_file(void *user, const char *path)
 {
     file_list *list = user;
     cJSON *item = cJSON_CreateString(path);
-    if (list->st == RB_OK) list->st = item ? rb_json_append(list->array, &item, list->err) : rb_fail(list->err, RB_ENOMEM, "out of memory for the summary");
+    if (list->st == RB_OK)
+        list->st = item ? rb_json_append(list->array, &item, list->err) : rb_fail(list->err, RB_ENOMEM, "out of memory for the summary");
     cJSON_Delete(item);
 }
 

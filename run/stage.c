@@ -46,7 +46,8 @@ static rb_status append(char **list, int *n, int max, const char *text, const ch
     return st;
 }
 
-rb_status stage_add_arg(stage *s, const char *arg, rb_error *err) { return append(s->args, &s->n_args, STAGE_MAX_ARGS, arg, "arguments of a stage", err); }
+rb_status stage_add_arg(stage *s, const char *arg, rb_error *err) { return append(s->args, &s->n_args, STAGE_MAX_ARGS, arg, "arguments of a stage",
+                                                                                  err); }
 
 rb_status stage_add_option(stage *s, const char *name, const char *value, rb_error *err)
 {
@@ -202,7 +203,8 @@ done:
 
 static rb_status status_of_exit(const stage *s, int wait_status, rb_error *err)
 {
-    if (WIFSIGNALED(wait_status)) return rb_fail(err, RB_EIO, "stage %s was ended by signal %d (%s)", s->name, WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
+    if (WIFSIGNALED(wait_status))
+        return rb_fail(err, RB_EIO, "stage %s was ended by signal %d (%s)", s->name, WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
     switch (WEXITSTATUS(wait_status)) {
     case 0:  return RB_OK;
     case 2:  return rb_fail(err, RB_EUSAGE, "stage %s refused its options", s->name);

@@ -1,7 +1,7 @@
 /* The profile as a table: see profile/profile_report.h. */
 #include "profile/profile_report.h"
 
-#include <string.h>
+#include <stdbool.h>
 
 enum { LABEL = 22, COLUMN = 16 };
 
@@ -21,23 +21,34 @@ static double attention_kl(const head_score *score) { return score->attention_kl
 static double relative_error(const head_score *score) { return 100.0 * score->relative_error; }
 static double true_bits(const head_score *score) { return score->true_bits; }
 
+/* The uniform score a method is held against: that of the same nominal budget, if it is not uniform itself. */
+static const method_score *opponent(const profile_table *table, int method)
+{
+    const method_score *uniform = profile_table_uniform(table, table->methods[method].avg_bits);
+    return uniform == &table->methods[method] ? NULL : uniform;
+}
+
+static bool has_opponents(const profile_table *table)
+{
+    for (int m = 0; m < table->n_methods; m++)
+        if (opponent(table, m)) return true;
+    return false;
+}
+
 static void print_against_uniform(FILE *out, const profile_table *table)
 {
     char cell[32];
     fprintf(out, "%-*s", LABEL, "less than uniform, %");
     for (int m = 0; m < table->n_methods; m++) {
-        const method_score *uniform = profile_table_uniform(table, table->methods[m].avg_bits);
-        if (uniform && uniform != &table->methods[m])
-            fprintf(out, "%*.1f", COLUMN, 100.0 * method_reduction(&table->methods[m], uniform, &table->model));
-        else
-            fprintf(out, "%*s", COLUMN, "");
+        cell[0] = '\0';
+        if (opponent(table, m)) snprintf(cell, sizeof cell, "%.1f", 100.0 * method_reduction(&table->methods[m], opponent(table, m), &table->model));
+        fprintf(out, "%*s", COLUMN, cell);
     }
     fprintf(out, "\n%-*s", LABEL, "layers won");
     for (int m = 0; m < table->n_methods; m++) {
-        const method_score *uniform = profile_table_uniform(table, table->methods[m].avg_bits);
         cell[0] = '\0';
-        if (uniform && uniform != &table->methods[m])
-            snprintf(cell, sizeof cell, "%d of %d", method_layers_won(&table->methods[m], uniform, &table->model), table->model.n_layers);
+        if (opponent(table, m))
+            snprintf(cell, sizeof cell, "%d of %d", method_layers_won(&table->methods[m], opponent(table, m), &table->model), table->model.n_layers);
         fprintf(out, "%*s", COLUMN, cell);
     }
     fprintf(out, "\n");
@@ -59,7 +70,7 @@ void profile_report_print(FILE *out, const profile_table *table)
         fprintf(out, "\n");
     }
     print_row(out, table, "mean", "%*.4f", logit_mae);
-    print_against_uniform(out, table);
+    if (has_opponents(table)) print_against_uniform(out, table);
     print_row(out, table, "true bits a dim", "%*.3f", true_bits);
     print_row(out, table, "over causal pairs", "%*.4f", causal_mae);
     print_row(out, table, "attention KL, nats", "%*.5f", attention_kl);

@@ -31,8 +31,8 @@ static const member members[] = {
     {"calibrate", "dtype", MEMBER_TEXT, offsetof(pipeline_config, dtype), false},
     {"profile", "budgets", MEMBER_LIST, offsetof(pipeline_config, budgets), false},
     {"profile", "methods", MEMBER_LIST, offsetof(pipeline_config, methods), false},
-    {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), false},
-    {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), false},
+    {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), true},
+    {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), true},
     {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
     {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
 };
@@ -86,8 +86,12 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
     char **field = member_field(out, m), *where = NULL;
     rb_status st = RB_OK;
 
-    if (!item) return m->required ? rb_fail(err, RB_EFORMAT, "%s: \"%s\" is missing", path, m->key) : RB_OK;
+    if (!item && !m->required) return RB_OK;
     RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key), done);
+    if (!item) {
+        st = rb_fail(err, RB_EFORMAT, "%s is missing", where);
+        goto done;
+    }
     switch (m->kind) {
     case MEMBER_PATH: st = path_text(field, item, path, slash ? (int)(slash - path) : 0, where, err); break;
     case MEMBER_LIST: st = list_text(field, item, where, err); break;

@@ -7,8 +7,8 @@
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]} }
  *
- * Paths are relative to the file's folder. Every member but model and text has a default: that of the stage's own option. Unknown members are
- * errors. */
+ * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
+ * has the stage's own default. Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 

@@ -29,7 +29,7 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     pipeline_config config;
     char expected[512];
     const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\"}, "
-                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, \"allocate\": {\"avg_bits\": 2.5}");
+                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
@@ -48,8 +48,10 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
 static void missing_and_misspelt_members_are_named(void **state)
 {
     (void)state;
-    assert_refused("", "\"model\" is missing");
-    assert_refused("\"model\": \"m\"", "\"text\" is missing");
+    assert_refused("", "model is missing");
+    assert_refused("\"model\": \"m\"", "text is missing");
+    assert_refused("\"model\": \"m\", \"text\": \"t\"", "allocate.method is missing");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\"}", "allocate.avg_bits is missing");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"txet\": \"x\"", "no member \"txet\"");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budget\": [2]}", "profile has no member \"budget\"");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": 3", "profile: expected an object");

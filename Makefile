@@ -74,7 +74,7 @@ PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: all programs demo demo-run check check-fast check-asan bench bench-run bundle install clean help packages test-programs baseline
+.PHONY: all programs demo demo-run check check-fast check-asan bench bench-run bundle bundle-gpu check-gpu bench-gpu install clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -123,10 +123,11 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MD -c -o $@ $<
-$(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(CUDA_SRC))
+# The CUDA runtime is linked in; the driver, and cuBLASLt where a program needs it, are opened on the host that runs it.
+$(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(CUDA_SRC)) $(BUILD)/obj/core/status.o
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(NVCC) -shared -o $@ $^
+	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
 
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
@@ -139,6 +140,7 @@ $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 # ---- tests -------------------------------------------------------------------------------------------------------------------
 TEST_SRC  := $(wildcard tests/*/test_*.c)
 TEST_BINS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
+GPU_TEST_BINS := $(filter $(BUILD)/tests/gpu/%,$(TEST_BINS))
 test_rooms = $(if $(filter $(1),core),core,$(if $(filter $(1),model),model core,$(if $(filter $(1),kernels),kernels core,$(ROOMS))))
 test_libs  = $(filter $(foreach r,$(call test_rooms,$(1)),$(BUILD)/lib/librb_$(r).a),$(ROOM_LIBS))
 
@@ -148,7 +150,7 @@ $(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(call test_libs,$(
 	@echo "  LD   $$@"
 	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
 endef
-$(foreach r,$(ROOMS),$(eval $(call test_rule,$(r))))
+$(foreach r,$(ROOMS) gpu,$(eval $(call test_rule,$(r))))
 
 # ---- benchmarks: bench/NAME.c -> build/bench/NAME --------------------------------------------------------------------------------
 BENCH_BINS := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
@@ -203,6 +205,18 @@ bench-run: all $(BENCH_BINS)
 ## bundle: a relocatable folder with every shared library, for hosts without them
 bundle: all
 	$(Q)configs/make-bundle.sh $(BUILD) $(VERSION)
+
+## bundle-gpu: the same with the tests and benchmarks of the CUDA side, for a GPU host where nothing can be built
+bundle-gpu: all $(GPU_TEST_BINS) $(BENCH_BINS)
+	$(Q)configs/make-bundle.sh $(BUILD) $(VERSION) gpu
+
+## check-gpu: on a host with a GPU, the tests of the CUDA side
+check-gpu: all $(GPU_TEST_BINS)
+	$(Q)tests/gpu/check-gpu.sh $(BUILD)/tests/gpu $(BUILD)/bin
+
+## bench-gpu: on a host with a GPU, the benchmarks of the CUDA side; JSON under $(BUILD)/bench
+bench-gpu: all $(BENCH_BINS)
+	$(Q)bench/bench-gpu.sh $(BUILD)/bench $(BUILD)/bin $(BUILD)/bench/results-gpu
 
 ## install: programs, plan library, header, pkg-config file, HDF5 plugin under $(DESTDIR)$(PREFIX)
 install: all

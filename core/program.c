@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "core/cuda_device.h"
 #include "core/message.h"
 #include "core/threads.h"
 #include "version.h"
@@ -70,6 +71,15 @@ static void print_help(const rb_program *program, const rb_option *common)
 
 const char *rb_tool_version(void) { return RB_VERSION; }
 
+/* Named, not opened: the versions must be told on any host. */
+static void print_cuda_library(FILE *out)
+{
+    char *path = NULL;
+    const bool is_there = rb_cuda_library_path(&path, NULL) == RB_OK && access(path, R_OK) == 0;
+    fprintf(out, "CUDA      %s\n", is_there ? path : "not in this build");
+    free(path);
+}
+
 void rb_print_version(FILE *out, const char *program)
 {
     unsigned major = 0, minor = 0, release = 0;
@@ -82,7 +92,7 @@ void rb_print_version(FILE *out, const char *program)
     fprintf(out, "zstd      %s\n", ZSTD_versionString());
     fprintf(out, "cJSON     %s\n", cJSON_Version());
     fprintf(out, "OpenSSL   %s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-    fprintf(out, "CUDA      not in this build\n");
+    print_cuda_library(out);
 }
 
 /* ---- checks of the command line ---------------------------------------------------------------------------------------------- */
@@ -112,16 +122,6 @@ static rb_status parse_device(rb_common_options *options, const char *text, rb_e
     return rb_fail(err, RB_EUSAGE, "--device is '%s', expected auto, cpu, cuda or cuda:N", text);
 }
 
-/* This build computes on the CPU alone: auto becomes cpu. */
-static rb_status resolve_device(const rb_program *program, rb_common_options *options, const char *text, rb_error *err)
-{
-    if (options->device == RB_DEVICE_CUDA && program->has_cpu_only)
-        return rb_fail(err, RB_EDEVICE, "--device %s: %s runs on the CPU only", text, program->name);
-    if (options->device == RB_DEVICE_CUDA) return rb_fail(err, RB_EDEVICE, "--device %s: this build has no CUDA side; use --device cpu", text);
-    options->device = RB_DEVICE_CPU;
-    return RB_OK;
-}
-
 static rb_status check_positionals(const rb_program *program, const rb_string_list *positionals, rb_error *err)
 {
     if (positionals->n < program->min_positionals)
@@ -144,9 +144,26 @@ static rb_status check_command_line(const rb_program *program, common_values *va
     }
     RB_TRY(st, check_positionals(program, positionals, err), done);
     RB_TRY(st, rb_options_check_required(program->options, program->n_options, err), done);
-    st = resolve_device(program, &values->options, values->device, err);
+    if (values->options.device == RB_DEVICE_CUDA && program->has_cpu_only)
+        st = rb_fail(err, RB_EDEVICE, "--device %s: %s runs on the CPU only", values->device, program->name);
 done:
     return st;
+}
+
+rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err)
+{
+    rb_error reason = {0};
+    *device = RB_DEVICE_CPU;
+    if (options->device == RB_DEVICE_CPU) return RB_OK;
+    const rb_status st = rb_cuda_open(options->device_index, &reason);
+    if (st == RB_OK) {
+        *device = RB_DEVICE_CUDA;
+        rb_message_verbose("runs on GPU %d, %s", rb_cuda_device()->index, rb_cuda_device()->name);
+        return RB_OK;
+    }
+    if (options->device == RB_DEVICE_CUDA) return rb_fail(err, st, "--device cuda: %s; use --device cpu", reason.msg);
+    rb_message_info("runs on the CPU: %s", reason.msg);
+    return RB_OK;
 }
 
 /* ---- standard streams -------------------------------------------------------------------------------------------------------- */

@@ -44,12 +44,16 @@ typedef struct rb_program {
     const char *positional_names;   /* for the message when the count is wrong: "CAPTURE.h5" */
     rb_status (*run)(const rb_run_args *args, rb_error *err);
     void *context;
-    bool has_cpu_only;              /* true: --device cuda is an error ("runs on the CPU only"), auto means CPU */
+    bool has_cpu_only;              /* true: --device cuda is an error ("runs on the CPU only") */
 } rb_program;
 
 /* Runs the program and returns its exit code. A usage error prints two lines on stderr (the sentence, and where help is).
  * A full or closed stdout becomes exit code 1. RB_ECHECK prints nothing more: the run has told it. */
 int rb_program_main(const rb_program *program, int argc, char **argv);
+
+/* Where a program that can use a GPU computes, asked when it is about to: CPU, or CUDA with the device open (core/cuda_device.h). auto is the first GPU
+ * where there is one, and else the CPU, saying why. Fails with RB_EDEVICE when a GPU was asked for and there is none. */
+rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err);
 
 /* "0.1.0", recorded in files: the version without the commit, so that equal input gives equal bytes. */
 const char *rb_tool_version(void);

@@ -1,10 +1,12 @@
-/* Finding the other programs: ropebits-NAME lives in the folder of the running executable. */
+/* Finding what is installed beside the running executable. */
 #ifndef RB_CORE_SIBLING_H
 #define RB_CORE_SIBLING_H
 
 #include "core/status.h"
 
-/* Path of program NAME beside the running executable (links resolved), whether it exists or not; freed by free(). */
+/* The folder of the running executable, links resolved; freed by free(). */
+rb_status rb_program_folder(char **out, rb_error *err);
+/* Path of program ropebits-NAME in that folder, whether it exists or not; freed by free(). */
 rb_status rb_sibling_program(char **out, const char *name, rb_error *err);
 
 #endif

@@ -1,0 +1,128 @@
+/* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads", "head_dim", "width", "ms", "gb_per_s"}.
+ *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM]]]     65536 8 128
+ * GB/s are bytes of vectors read (encode) or written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "allocate/allocator.h"
+#include "core/threads.h"
+#include "kernels/codec_trial.h"
+#include "kernels/numpy_random.h"
+
+enum { N_BASE = 4096, N_QUERIES = 4 };
+
+static float *normals(uint64_t seed, int64_t n)
+{
+    double *drawn = malloc((size_t)n * sizeof *drawn);
+    float *out = malloc((size_t)n * sizeof *out);
+    numpy_rng rng;
+    if (!drawn || !out) exit(1);
+    numpy_rng_seed(&rng, seed);
+    numpy_rng_standard_normal(&rng, drawn, (size_t)n);
+    for (int64_t i = 0; i < n; i++) out[i] = (float)drawn[i];
+    free(drawn);
+    return out;
+}
+
+typedef struct bench {
+    model_facts model;
+    codec_tables *tables;
+    plan_head *heads;
+    int64_t n;
+} bench;
+
+static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
+{
+    const int n_heads = b->model.n_kv_heads, d = b->model.head_dim;
+    float *x = normals(1, (int64_t)n_heads * N_BASE * d), *queries = normals(2, (int64_t)n_heads * N_QUERIES * d);
+    codec_trial trial = {0};
+    codec_dtype_round(x, (int64_t)n_heads * N_BASE * d, type);
+    const codec_trial_input in = {.heads = b->heads, .n_heads = n_heads, .model = &b->model, .tables = b->tables, .type = type, .x = x, .n = N_BASE,
+                                  .queries = queries, .n_queries = N_QUERIES, .n_timed = b->n};
+    const rb_status st = codec_trial_cuda(&trial, &in, err);
+    if (st == RB_OK) {
+        const double vectors = (double)b->n * n_heads * d * (type == CODEC_F32 ? 4 : 2);
+        const double packed = (double)codec_image_packed_offset(trial.image, n_heads, b->n) + 2.0 * (double)codec_image_norm_offset(trial.image, n_heads, b->n);
+        const struct { const char *step; double seconds, moved; } rows[] = {
+            {"encode", trial.times.encode_s, vectors + packed}, {"decode", trial.times.decode_s, vectors + packed}, {"logits", trial.times.logits_s, packed}};
+        for (size_t i = 0; i < RB_COUNT(rows); i++)
+            printf("{\"plan\": \"%s\", \"step\": \"%s\", \"type\": \"%s\", \"n\": %lld, \"n_heads\": %d, \"head_dim\": %d, \"true_bits\": %.3f, \"us\": %.1f, "
+                   "\"vector_gb_per_s\": %.0f, \"moved_gb_per_s\": %.0f}\n", what, rows[i].step, codec_dtype_name(type), (long long)b->n, n_heads, d,
+                   packed * 8.0 / ((double)b->n * n_heads * d), rows[i].seconds * 1e6, vectors / rows[i].seconds * 1e-9, rows[i].moved / rows[i].seconds * 1e-9);
+    }
+    codec_trial_free(&trial);
+    free(x);
+    free(queries);
+    return st;
+}
+
+/* Block-GTQ at `avg_bits`, from energies that spread as those of models do: e to a normal of deviation 1.5. */
+static rb_status block_gtq(bench *b, double avg_bits, rb_error *err)
+{
+    const int n = model_n_blocks(&b->model);
+    rb_status st = RB_OK;
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
+        double energy[RB_MAX_BLOCKS];
+        uint8_t bits[RB_MAX_BLOCKS];
+        numpy_rng rng;
+        numpy_rng_seed(&rng, 100 + (uint64_t)h);
+        numpy_rng_standard_normal(&rng, energy, (size_t)n);
+        for (int i = 0; i < n; i++) energy[i] = exp(1.5 * energy[i]);
+        st = allocate_greedy(bits, energy, n, avg_bits, err);
+        plan_head_clear(&b->heads[h]);
+        if (st == RB_OK) st = plan_head_set_block_widths(&b->heads[h], bits, n, CODEBOOK_BLOCK_GTQ, err);
+    }
+    return st;
+}
+
+static rb_status uniform(bench *b, int width, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
+        plan_head_clear(&b->heads[h]);
+        st = plan_head_set_uniform(&b->heads[h], width, model_n_blocks(&b->model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, err);
+    }
+    return st;
+}
+
+static rb_status run_all(bench *b, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, block_gtq(b, 3.0, err), done);
+    for (int type = 0; type < CODEC_N_DTYPES; type++) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
+    RB_TRY(st, block_gtq(b, 2.0, err), done);
+    RB_TRY(st, run(b, "block-gtq 2", CODEC_F16, err), done);
+    RB_TRY(st, block_gtq(b, 4.0, err), done);
+    RB_TRY(st, run(b, "block-gtq 4", CODEC_F16, err), done);
+    for (int width = 2; width <= 4; width++) {
+        char what[32];
+        snprintf(what, sizeof what, "values %d", width);
+        RB_TRY(st, uniform(b, width, err), done);
+        RB_TRY(st, run(b, what, CODEC_F16, err), done);
+    }
+done:
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536};
+    const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
+    rb_error err = {0};
+    rb_status st;
+    rb_threads_init(0);
+    b.model = (model_facts){.n_layers = 1, .n_q_heads = n_heads, .n_kv_heads = n_heads, .head_dim = d, .rotary_dim = d};
+    RB_TRY(st, rb_cuda_open(0, &err), done);
+    fprintf(stderr, "%s\n", rb_cuda_device()->name);
+    RB_TRY(st, codec_tables_create(&b.tables, &err), done);
+    RB_TRY(st, rb_alloc(&b.heads, (size_t)n_heads, sizeof *b.heads, "heads", &err), done);
+    st = run_all(&b, &err);
+done:
+    for (int h = 0; b.heads && h < n_heads; h++) plan_head_clear(&b.heads[h]);
+    free(b.heads);
+    codec_tables_free(b.tables);
+    if (st != RB_OK) fprintf(stderr, "bench_codec: %s\n", err.msg);
+    return rb_exit_code(st);
+}

@@ -1,0 +1,117 @@
+/* Finding and opening the CUDA side: see core/cuda_device.h. */
+#include "core/cuda_device.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/sibling.h"
+
+static const char FILE_NAME[] = "ropebits_cuda.so";
+
+static struct {
+    void *library;
+    const rb_cuda_runtime_api *runtime;
+    rb_cuda_info info;
+    bool is_open;
+    size_t used_bytes, peak_bytes, limit_bytes;
+} cuda;
+
+/* Beside the programs of a build or a bundle (bin, lib), of an installation (bin, lib/ropebits), or two folders up: the tests of a build. */
+rb_status rb_cuda_library_path(char **path, rb_error *err)
+{
+    static const char *const folders[] = {"../lib", "../lib/ropebits", "../../lib"};
+    const char *given = getenv("ROPEBITS_CUDA_LIBRARY");
+    char *program_folder = NULL;
+    if (given && *given) return rb_format(path, err, "%s", given);
+    rb_status st = rb_program_folder(&program_folder, err);
+    *path = NULL;
+    for (size_t i = 0; st == RB_OK && i < RB_COUNT(folders); i++) {
+        char *candidate = NULL;
+        st = rb_format(&candidate, err, "%s/%s/%s", program_folder, folders[i], FILE_NAME);
+        if (st == RB_OK && (i == 0 || access(candidate, R_OK) == 0)) {
+            free(*path);
+            *path = candidate;
+            if (access(candidate, R_OK) == 0) break;
+        } else {
+            free(candidate);
+        }
+    }
+    free(program_folder);
+    return st;
+}
+
+static rb_status load_library(rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, rb_cuda_library_path(&path, err), done);
+    if (access(path, R_OK) != 0) {
+        st = rb_fail(err, RB_EDEVICE, "no CUDA side: %s is not there (built where nvcc is, or with CUDA=1)", path);
+        goto done;
+    }
+    cuda.library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!cuda.library) {
+        st = rb_fail(err, RB_EDEVICE, "%s cannot be loaded: %s", path, dlerror());
+        goto done;
+    }
+    cuda.runtime = dlsym(cuda.library, "rb_cuda_runtime");
+    if (!cuda.runtime || cuda.runtime->abi != RB_CUDA_ABI) {
+        st = rb_fail(err, RB_EDEVICE, "%s has interface %d, expected %d: it is from another build", path, cuda.runtime ? cuda.runtime->abi : 0, RB_CUDA_ABI);
+        dlclose(cuda.library);
+        cuda.library = NULL;
+    }
+done:
+    free(path);
+    return st;
+}
+
+rb_status rb_cuda_open(int index, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (cuda.is_open && cuda.info.index == index) return RB_OK;
+    if (!cuda.library) st = load_library(err);
+    if (st == RB_OK) st = cuda.runtime->open(index, &cuda.info, err);
+    cuda.is_open = st == RB_OK;
+    return st;
+}
+
+bool rb_cuda_is_open(void) { return cuda.is_open; }
+const rb_cuda_info *rb_cuda_device(void) { return &cuda.info; }
+const rb_cuda_runtime_api *rb_cuda(void) { return cuda.runtime; }
+
+rb_status rb_cuda_table(const void **table, const char *symbol, rb_error *err)
+{
+    *table = cuda.library ? dlsym(cuda.library, symbol) : NULL;
+    return *table ? RB_OK : rb_fail(err, RB_EDEVICE, "the CUDA side has no %s: it is from another build", symbol);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
+
+rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_error *err)
+{
+    const double mib = 0x1p20;
+    void *memory = NULL;
+    size_t size_bytes;
+    if (__builtin_mul_overflow(n, elem_size, &size_bytes)) return rb_fail(err, RB_ENOMEM, "%s: %zu elements of %zu bytes overflow", what, n, elem_size);
+    if (cuda.limit_bytes > 0 && (size_bytes > cuda.limit_bytes || cuda.used_bytes > cuda.limit_bytes - size_bytes))
+        return rb_fail(err, RB_ENOMEM, "GPU memory: %s takes %.1f MiB on top of %.1f MiB, expected at most %.1f MiB in all", what, (double)size_bytes / mib,
+                       (double)cuda.used_bytes / mib, (double)cuda.limit_bytes / mib);
+    const rb_status st = cuda.runtime->alloc(&memory, size_bytes > 0 ? size_bytes : 1, err);
+    if (st != RB_OK) return rb_fail_in(err, st, "%s, %.1f MiB", what, (double)size_bytes / mib);
+    memcpy(out, &memory, sizeof memory);
+    cuda.used_bytes += size_bytes;
+    if (cuda.used_bytes > cuda.peak_bytes) cuda.peak_bytes = cuda.used_bytes;
+    return RB_OK;
+}
+
+void rb_cuda_free(void *memory, size_t n, size_t elem_size)
+{
+    if (!memory) return;
+    cuda.runtime->release(memory);
+    cuda.used_bytes -= n * elem_size;
+}
+
+size_t rb_cuda_peak_bytes(void) { return cuda.peak_bytes; }
+void rb_cuda_limit_bytes(size_t limit) { cuda.limit_bytes = limit; }

@@ -1,0 +1,83 @@
+/* Codec images on the device: see kernels/codec_cuda.h. */
+#include "kernels/codec_cuda.h"
+
+#include <stdlib.h>
+
+enum { N_ARRAYS = 7 };
+
+typedef struct device_array {
+    void *memory;
+    size_t size_bytes;
+} device_array;
+
+struct codec_cuda {
+    codec_device_image image;
+    device_array arrays[N_ARRAYS];
+};
+
+static rb_status upload(device_array *array, const void *from, size_t size_bytes, rb_error *err)
+{
+    const rb_status st = rb_cuda_alloc(&array->memory, size_bytes, 1, "codec tables", err);
+    if (st != RB_OK) return st;
+    array->size_bytes = size_bytes;
+    return rb_cuda()->copy(array->memory, from, size_bytes, NULL, err);
+}
+
+static int larger(int a, int b) { return a > b ? a : b; }
+
+rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err)
+{
+    const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads;
+    const struct { const void *data; size_t size_bytes; } sources[N_ARRAYS] = {
+        {image->heads, n * sizeof *image->heads},
+        {image->groups, (size_t)image->n_groups * sizeof *image->groups},
+        {image->position, n * d * sizeof *image->position},
+        {image->pairs, n * d / 2 * sizeof *image->pairs},
+        {image->fragments, image->n_fragments * CODEC_IMAGE_LANES * sizeof *image->fragments},
+        {image->books, image->n_books * sizeof *image->books},
+        {image->rotations, image->n_rotations * sizeof *image->rotations},
+    };
+    codec_cuda *codec = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
+    for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], sources[i].data, sources[i].size_bytes, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+    codec_device_image *made = &codec->image;
+    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .n_books = (int)image->n_books};
+    for (int h = 0; h < image->n_heads; h++) {
+        made->max_packed_bytes = larger(made->max_packed_bytes, image->heads[h].packed_bytes);
+        made->max_groups = larger(made->max_groups, image->heads[h].n_groups);
+        made->max_fragments_encode = larger(made->max_fragments_encode, image->heads[h].n_fragments_encode);
+        made->max_fragments_decode = larger(made->max_fragments_decode, image->heads[h].n_fragments_decode);
+    }
+    made->heads = codec->arrays[0].memory;
+    made->groups = codec->arrays[1].memory;
+    made->position = codec->arrays[2].memory;
+    made->pairs = codec->arrays[3].memory;
+    made->fragments = codec->arrays[4].memory;
+    made->books = codec->arrays[5].memory;
+    made->rotations = codec->arrays[6].memory;
+    *out = codec;
+    codec = NULL;
+done:
+    codec_cuda_free(codec);
+    return st;
+}
+
+void codec_cuda_free(codec_cuda *codec)
+{
+    if (!codec) return;
+    for (int i = 0; i < N_ARRAYS; i++) rb_cuda_free(codec->arrays[i].memory, codec->arrays[i].size_bytes, 1);
+    free(codec);
+}
+
+const codec_device_image *codec_cuda_image(const codec_cuda *codec) { return &codec->image; }
+
+rb_status codec_cuda_functions(const codec_cuda_api **api, rb_error *err)
+{
+    const void *table = NULL;
+    const rb_status st = rb_cuda_table(&table, "rb_codec_cuda", err);
+    *api = table;
+    return st;
+}

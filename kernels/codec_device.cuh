@@ -1,0 +1,115 @@
+/* What the codec kernels share: matrix products of a warp, bits, addresses. */
+#ifndef RB_KERNELS_CODEC_DEVICE_CUH
+#define RB_KERNELS_CODEC_DEVICE_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "core/cuda_check.cuh"
+#include "kernels/codec_cuda.h"
+
+enum {
+    WARP_ROWS = 32,     /* vectors a warp takes at a time: two row blocks of an mma, one vector a lane for unpacking */
+    ROW_PAD = 8,        /* halves after each row: ldmatrix and column stores meet no bank twice, and a window may end past the row */
+    WARPS = 8           /* of a block, at most */
+};
+
+/* ---- matrix products --------------------------------------------------------------------------------------------------------- */
+
+/* A: 16 rows x 16 columns at `tile`, row stride in halves. */
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int stride)
+{
+    const int lane = threadIdx.x & 31;
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(tile + (lane & 15) * stride + (lane >> 4) * 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+                 : "r"(address));
+}
+
+/* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has the half-deep one only. */
+__device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b0));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+__device__ __forceinline__ float2 as_float2(uint32_t halves)
+{
+    __half2 pair;
+    memcpy(&pair, &halves, sizeof pair);
+    return __half22float2(pair);
+}
+
+__device__ __forceinline__ uint32_t as_bits(__half2 pair)
+{
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+}
+
+/* ---- streams ----------------------------------------------------------------------------------------------------------------- */
+
+/* codec_image_packed_offset and codec_image_norm_offset of kernels/codec_image.c. */
+__device__ __forceinline__ int64_t aligned_stream(int64_t size_bytes) { return (size_bytes + 127) / 128 * 128; }
+
+struct head_streams {
+    int64_t packed, norms;      /* bytes, fp16 values */
+};
+
+__device__ inline head_streams find_streams(const codec_image_head *heads, int head, int64_t n)
+{
+    head_streams at = {0, 0};
+    for (int h = 0; h < head; h++) {
+        at.packed += aligned_stream(n * heads[h].packed_bytes);
+        at.norms += aligned_stream(n * heads[h].n_groups * 2) / 2;
+    }
+    return at;
+}
+
+/* A warp's copy of n_bytes between 16-byte aligned places; the end may be odd. */
+__device__ __forceinline__ void warp_copy(uint8_t *to, const uint8_t *from, int n_bytes)
+{
+    const int lane = threadIdx.x & 31, n_whole = n_bytes / 16;
+    for (int i = lane; i < n_whole; i += 32) reinterpret_cast<uint4 *>(to)[i] = reinterpret_cast<const uint4 *>(from)[i];
+    for (int i = n_whole * 16 + lane; i < n_bytes; i += 32) to[i] = from[i];
+}
+
+/* ---- launches ---------------------------------------------------------------------------------------------------------------- */
+
+/* Warps a block can have when each takes warp_bytes of shared memory beside block_bytes; 0: none fits. */
+static inline int warps_that_fit(size_t block_bytes, size_t warp_bytes, size_t shared_bytes, int most)
+{
+    int warps = most;
+    while (warps > 0 && block_bytes + static_cast<size_t>(warps) * warp_bytes > shared_bytes) warps--;
+    return warps;
+}
+
+static inline size_t round_up(size_t size, size_t to) { return (size + to - 1) / to * to; }
+
+struct codec_device_limits {
+    int n_multiprocessors, shared_bytes;
+};
+
+static inline rb_status find_limits(codec_device_limits *limits, rb_error *err)
+{
+    int device = 0;
+    rb_status st;
+    RB_TRY(st, rb_cuda_status(cudaGetDevice(&device), "asking for the GPU", err), done);
+    RB_TRY(st, rb_cuda_status(cudaDeviceGetAttribute(&limits->n_multiprocessors, cudaDevAttrMultiProcessorCount, device), "asking the GPU", err), done);
+    RB_TRY(st, rb_cuda_status(cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking the GPU", err), done);
+done:
+    return st;
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* q . k^ straight from packed keys, and the table of the codec's functions: see kernels/codec_cuda.h.
+ *
+ * q . k^ = sum over groups of norm / |y^| * (R q) . y^: the rotation moves to the queries, which are few, and a key is read as codes only. One key a
+ * lane, queries in batches of 8 that all lanes read at once. */
+#include "kernels/codec_unpack.cuh"
+
+rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, uint16_t *norms, uint64_t *first_bad, void *stream,
+                       rb_error *err);
+rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,
+                       rb_error *err);
+
+enum { BATCH = 8 };     /* queries a key meets at once */
+
+struct logits_args {
+    codec_device_image image;
+    const uint8_t *packed;
+    const uint16_t *norms;
+    const float *rotated;
+    float *logits;
+    int64_t n;
+    int n_queries, n_batches, warp_bytes;
+};
+
+/* rotated[head][batch][position][BATCH] = R q in coding order. One block a (batch, head), one position a thread. */
+__global__ void rotate_queries_kernel(const codec_device_image image, const float *queries, int n_queries, float *rotated)
+{
+    extern __shared__ float shared_queries[];    /* [BATCH][head_dim], in coding order */
+    const int head_dim = image.head_dim, batch = blockIdx.x, head_index = blockIdx.y;
+    const codec_image_head head = image.heads[head_index];
+    for (int i = threadIdx.x; i < BATCH * head_dim; i += blockDim.x) {
+        const int query = batch * BATCH + i / head_dim, dim = i % head_dim;
+        const float value = query < n_queries ? queries[(static_cast<int64_t>(head_index) * n_queries + query) * head_dim + dim] : 0.0f;
+        shared_queries[i / head_dim * head_dim + image.position[head_index * head_dim + dim]] = value;
+    }
+    __syncthreads();
+    const int position = threadIdx.x;
+    if (position >= head_dim) return;
+    int g = head.first_group;
+    while (position >= image.groups[g].first + image.groups[g].dims) g++;
+    const codec_image_group group = image.groups[g];
+    const float *row = image.rotations + group.rotation + (position - group.first) * group.dims;
+    float sum[BATCH] = {};
+    for (int j = 0; j < group.dims; j++) {
+        const float r = row[j];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) sum[i] = fmaf(r, shared_queries[i * head_dim + group.first + j], sum[i]);
+    }
+    float *out = rotated + ((static_cast<int64_t>(head_index) * gridDim.x + batch) * head_dim + position) * BATCH;
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) out[i] = sum[i];
+}
+
+/* blockIdx: (share of the keys, batch of queries, head). */
+__global__ void __launch_bounds__(WARPS * 32) logits_kernel(const logits_args args)
+{
+    extern __shared__ __align__(128) uint8_t shared[];
+    __shared__ head_streams streams;
+    const codec_device_image &image = args.image;
+    const int batch = blockIdx.y, head_index = blockIdx.z, head_dim = image.head_dim;
+    const codec_image_head head = image.heads[head_index];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+
+    uint8_t *next = shared;
+    float4 *queries = reinterpret_cast<float4 *>(next);     /* [head_dim][BATCH] */
+    next += head_dim * BATCH * 4;
+    float *books = reinterpret_cast<float *>(next);
+    next += (image.n_books * 4 + 15) / 16 * 16;
+    uint32_t *pairs = reinterpret_cast<uint32_t *>(next);
+    next += head_dim * 2;
+    const float4 *from = reinterpret_cast<const float4 *>(args.rotated + (static_cast<int64_t>(head_index) * args.n_batches + batch) * head_dim * BATCH);
+    for (int i = threadIdx.x; i < head_dim * BATCH / 4; i += blockDim.x) queries[i] = from[i];
+    for (int i = threadIdx.x; i < image.n_books; i += blockDim.x) books[i] = image.books[i];
+    for (int i = threadIdx.x; i < head_dim / 2; i += blockDim.x) pairs[i] = image.pairs[head_index * (head_dim / 2) + i];
+    if (threadIdx.x == 0) streams = find_streams(image.heads, head_index, args.n);
+    next += static_cast<int64_t>(warp) * args.warp_bytes;
+    uint16_t *norms = reinterpret_cast<uint16_t *>(next);
+    next += WARP_ROWS * 2 * image.max_groups;
+    uint32_t *packed = reinterpret_cast<uint32_t *>(next);
+    __syncthreads();
+
+    for (int64_t first = (static_cast<int64_t>(blockIdx.x) * n_warps + warp) * WARP_ROWS; first < args.n;
+         first += static_cast<int64_t>(gridDim.x) * n_warps * WARP_ROWS) {
+        const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
+        warp_copy(reinterpret_cast<uint8_t *>(packed), args.packed + streams.packed + first * head.packed_bytes, n_rows * head.packed_bytes);
+        warp_copy(reinterpret_cast<uint8_t *>(norms), reinterpret_cast<const uint8_t *>(args.norms + streams.norms + first * head.n_groups),
+                  n_rows * head.n_groups * 2);
+        __syncwarp();
+        bit_reader reader = start_reading(packed, lane * head.packed_bytes);
+        float total[BATCH] = {}, sum[BATCH] = {}, squares = 0.0f;
+        for (int p = 0; p < head_dim / 2; p++) {
+            const pair_facts pair = read_pair(pairs[p]);
+            const float2 y = read_centroids(reader, pair, books);
+            squares = fmaf(y.x, y.x, fmaf(y.y, y.y, squares));
+            const float4 *q = queries + p * 2 * BATCH / 4;
+            const float4 a = q[0], b = q[1], c = q[2], d = q[3];
+            sum[0] = fmaf(y.x, a.x, fmaf(y.y, c.x, sum[0]));
+            sum[1] = fmaf(y.x, a.y, fmaf(y.y, c.y, sum[1]));
+            sum[2] = fmaf(y.x, a.z, fmaf(y.y, c.z, sum[2]));
+            sum[3] = fmaf(y.x, a.w, fmaf(y.y, c.w, sum[3]));
+            sum[4] = fmaf(y.x, b.x, fmaf(y.y, d.x, sum[4]));
+            sum[5] = fmaf(y.x, b.y, fmaf(y.y, d.y, sum[5]));
+            sum[6] = fmaf(y.x, b.z, fmaf(y.y, d.z, sum[6]));
+            sum[7] = fmaf(y.x, b.w, fmaf(y.y, d.w, sum[7]));
+            if (pair.is_last) {
+                const float norm = __half2float(__ushort_as_half(norms[lane * head.n_groups + pair.group]));
+                const float factor = squares > 0.0f ? norm * rsqrtf(squares) : 0.0f;
+#pragma unroll
+                for (int i = 0; i < BATCH; i++) {
+                    total[i] = fmaf(factor, sum[i], total[i]);
+                    sum[i] = 0.0f;
+                }
+                squares = 0.0f;
+            }
+        }
+        if (lane < n_rows)
+#pragma unroll
+            for (int i = 0; i < BATCH; i++)
+                if (batch * BATCH + i < args.n_queries)
+                    args.logits[(static_cast<int64_t>(head_index) * args.n_queries + batch * BATCH + i) * args.n + first + lane] = total[i];
+        __syncwarp();
+    }
+}
+
+static rb_status codec_logits(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const float *queries, int n_queries,
+                              float *rotated, float *logits, void *stream_handle, rb_error *err)
+{
+    const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+    const int n_batches = (n_queries + BATCH - 1) / BATCH;
+    const size_t tables = static_cast<size_t>(image->head_dim) * (BATCH * 4 + 2) + round_up(static_cast<size_t>(image->n_books) * 4, 16);
+    const size_t warp_bytes = round_up(static_cast<size_t>(WARP_ROWS) * 2 * image->max_groups + static_cast<size_t>(WARP_ROWS) * image->max_packed_bytes + 16, 128);
+    logits_args args = {*image, packed, norms, rotated, logits, n, n_queries, n_batches, static_cast<int>(warp_bytes)};
+    codec_device_limits limits;
+    int resident = 0;
+    rb_status st;
+    if (n == 0 || n_queries == 0) return RB_OK;
+    rotate_queries_kernel<<<dim3(static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)), (image->head_dim + 31) / 32 * 32,
+                            BATCH * image->head_dim * 4, stream>>>(*image, queries, n_queries, rotated);
+    st = rb_cuda_launched("query rotation kernel", err);
+    if (st == RB_OK) st = find_limits(&limits, err);
+    if (st != RB_OK) return st;
+    const int warps = warps_that_fit(tables, warp_bytes, limits.shared_bytes - 1024, WARPS);
+    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the logits kernel needs %zu bytes of shared memory, the GPU has %d", tables + warp_bytes, limits.shared_bytes);
+    const size_t bytes = tables + warps * warp_bytes;
+    st = rb_cuda_status(cudaFuncSetAttribute(logits_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "logits", err);
+    if (st == RB_OK) st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, logits_kernel, warps * 32, bytes), "logits", err);
+    if (st != RB_OK) return st;
+    const int64_t needed = (n + warps * WARP_ROWS - 1) / (warps * WARP_ROWS);
+    int64_t blocks = (static_cast<int64_t>(resident) * limits.n_multiprocessors) / (static_cast<int64_t>(image->n_heads) * n_batches);
+    if (blocks > needed) blocks = needed;
+    if (blocks < 1) blocks = 1;
+    logits_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)), warps * 32, bytes, stream>>>(args);
+    return rb_cuda_launched("logits kernel", err);
+}
+
+extern "C" {
+extern const codec_cuda_api rb_codec_cuda;
+const codec_cuda_api rb_codec_cuda = {codec_encode, codec_decode, codec_logits};
+}

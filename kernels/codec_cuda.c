@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { N_ARRAYS = 7 };
+enum { N_ARRAYS = 10 };
 
 typedef struct device_array {
     void *memory;
@@ -31,10 +31,13 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     const struct { const void *data; size_t size_bytes; } sources[N_ARRAYS] = {
         {image->heads, n * sizeof *image->heads},
         {image->groups, (size_t)image->n_groups * sizeof *image->groups},
+        {image->column, n * d * sizeof *image->column},
         {image->position, n * d * sizeof *image->position},
         {image->pairs, n * d / 2 * sizeof *image->pairs},
         {image->fragments, image->n_fragments * CODEC_IMAGE_LANES * sizeof *image->fragments},
         {image->books, image->n_books * sizeof *image->books},
+        {image->halves, image->n_halves * sizeof *image->halves},
+        {image->cells, image->n_cells * sizeof *image->cells},
         {image->rotations, image->n_rotations * sizeof *image->rotations},
     };
     codec_cuda *codec = NULL;
@@ -44,20 +47,28 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], sources[i].data, sources[i].size_bytes, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     codec_device_image *made = &codec->image;
-    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .n_books = (int)image->n_books};
+    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads};
     for (int h = 0; h < image->n_heads; h++) {
         made->max_packed_bytes = larger(made->max_packed_bytes, image->heads[h].packed_bytes);
+        made->max_books = larger(made->max_books, image->heads[h].n_books);
+        made->max_halves = larger(made->max_halves, image->heads[h].n_halves);
+        made->max_cells = larger(made->max_cells, image->heads[h].n_cells);
+        made->max_columns = larger(made->max_columns, image->heads[h].n_columns);
         made->max_groups = larger(made->max_groups, image->heads[h].n_groups);
         made->max_fragments_encode = larger(made->max_fragments_encode, image->heads[h].n_fragments_encode);
         made->max_fragments_decode = larger(made->max_fragments_decode, image->heads[h].n_fragments_decode);
     }
+    for (int g = 0; g < image->n_groups; g++) made->max_steps = larger(made->max_steps, image->groups[g].n_steps);
     made->heads = codec->arrays[0].memory;
     made->groups = codec->arrays[1].memory;
-    made->position = codec->arrays[2].memory;
-    made->pairs = codec->arrays[3].memory;
-    made->fragments = codec->arrays[4].memory;
-    made->books = codec->arrays[5].memory;
-    made->rotations = codec->arrays[6].memory;
+    made->column = codec->arrays[2].memory;
+    made->position = codec->arrays[3].memory;
+    made->pairs = codec->arrays[4].memory;
+    made->fragments = codec->arrays[5].memory;
+    made->books = codec->arrays[6].memory;
+    made->halves = codec->arrays[7].memory;
+    made->cells = codec->arrays[8].memory;
+    made->rotations = codec->arrays[9].memory;
     *out = codec;
     codec = NULL;
 done:

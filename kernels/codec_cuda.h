@@ -32,13 +32,14 @@ typedef struct codec_vectors {
 
 /* An image on the device. */
 typedef struct codec_device_image {
-    int head_dim, n_heads, n_books;
-    int max_packed_bytes, max_groups, max_fragments_encode, max_fragments_decode;   /* over heads */
+    int head_dim, n_heads;
+    int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode, max_fragments_decode;   /* over heads; steps: of a group */
     const codec_image_head *heads;
     const codec_image_group *groups;
-    const uint16_t *position;
-    const uint32_t *pairs;
+    const uint16_t *column, *position;
+    const uint32_t *pairs, *halves;
     const codec_image_lane *fragments;
+    const codec_image_cell *cells;
     const float *books, *rotations;
 } codec_device_image;
 

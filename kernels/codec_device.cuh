@@ -11,11 +11,24 @@
 
 enum {
     WARP_ROWS = 32,     /* vectors a warp takes at a time: two row blocks of an mma, one vector a lane for unpacking */
-    ROW_PAD = 8,        /* halves after each row: ldmatrix and column stores meet no bank twice, and a window may end past the row */
-    WARPS = 8           /* of a block, at most */
+    MAX_WARPS = 16      /* of a block: one block then fills a multiprocessor, and the fragments are in shared memory once */
 };
 
+/* Halves from row to row of a tile: 8 times an odd number, so that ldmatrix and 16-byte accesses of 8 rows meet all banks, with at least 8 columns to
+ * spare for the half step that is read and left out. */
+__host__ __device__ inline int tile_stride(int n_columns) { return n_columns + 8 + (n_columns / 8 % 2 ? 8 : 0); }
+
 /* ---- matrix products --------------------------------------------------------------------------------------------------------- */
+
+/* A value that all lanes of the warp have, told to the compiler: loops and branches on it then need no care for lanes that go another way. */
+__device__ __forceinline__ int uniform(int value)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return static_cast<int>(__reduce_or_sync(0xffffffffu, static_cast<unsigned>(value)));
+#else
+    return __shfl_sync(0xffffffffu, value, 0);
+#endif
+}
 
 /* A: 16 rows x 16 columns at `tile`, row stride in halves. */
 __device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int stride)
@@ -31,17 +44,36 @@ __device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[2]), "r"(a[3]), "r"(b1));
 #endif
+}
+
+/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
+ * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. Of the last step only the first 8 columns
+ * count when the group ends there. */
+template <int STEPS>
+__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_steps, bool ends_half)
+{
+    float upper[4] = {}, lower[4] = {};
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+        if (s < n_steps) {
+            const bool is_half = ends_half && s == n_steps - 1;
+            multiply(upper, a[s], b[s][0], is_half ? 0 : b[s][2]);
+            multiply(lower, a[s], b[s][1], is_half ? 0 : b[s][3]);
+        }
+    const int lane = threadIdx.x & 31, row = lane >> 2, from = (lane & ~3) | row >> 1;
+    squares[0] += __shfl_sync(0xffffffffu, row & 1 ? upper[1] : upper[0], from);
+    squares[1] += __shfl_sync(0xffffffffu, row & 1 ? lower[3] : lower[2], from);
 }
 
 __device__ __forceinline__ float2 as_float2(uint32_t halves)

@@ -6,6 +6,8 @@
  *
  * fp16 input is an exact operand. bf16 and f32 are first brought near 1 by a power of two for each vector; bf16 then is exact again, f32 is split like
  * the rotation into high and low, and the product low x low is dropped. */
+#include <string.h>
+
 #include "kernels/codec_device.cuh"
 
 struct encode_args {
@@ -46,32 +48,42 @@ __device__ __forceinline__ float scale_of(float largest)
     return __int_as_float(min(264 - exponent, 254) << 23);
 }
 
-/* Two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later, as halves, to their columns of a row. */
-__device__ __forceinline__ void store_row(__half *row, const uint32_t (&low)[4], const uint32_t (&high)[4], const uint16_t *position, int c, int half_dim,
-                                          int order)
+/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later; the same for all rows. Offsets in a row, in halves. */
+struct lane_columns {
+    uint32_t low[8], high[8];       /* split pairs: low alone; natural order: the first of each */
+};
+
+__device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int c, int half_dim)
 {
-    if (order == CODEC_ORDER_NATURAL) {
-        *reinterpret_cast<uint4 *>(row + 8 * c) = make_uint4(low[0], low[1], low[2], low[3]);
-        *reinterpret_cast<uint4 *>(row + half_dim + 8 * c) = make_uint4(high[0], high[1], high[2], high[3]);
-        return;
-    }
-    uint16_t at[8];
-    *reinterpret_cast<uint4 *>(at) = *reinterpret_cast<const uint4 *>(position + 8 * c);
-    if (order == CODEC_ORDER_SPLIT_PAIRS) {
+    lane_columns at = {};
+    if (8 * c < half_dim)
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            at.low[i] = column[8 * c + i];
+            at.high[i] = column[half_dim + 8 * c + i];
+        }
+    return at;
+}
+
+template <int ORDER>
+__device__ __forceinline__ void store_row(__half *row, const uint32_t (&low)[4], const uint32_t (&high)[4], const lane_columns &at)
+{
+    if (ORDER == CODEC_ORDER_NATURAL) {
+        *reinterpret_cast<uint4 *>(row + at.low[0]) = make_uint4(low[0], low[1], low[2], low[3]);
+        *reinterpret_cast<uint4 *>(row + at.high[0]) = make_uint4(high[0], high[1], high[2], high[3]);
+    } else if (ORDER == CODEC_ORDER_SPLIT_PAIRS) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            *reinterpret_cast<uint32_t *>(row + at[2 * i]) = __byte_perm(low[i], high[i], 0x5410);
-            *reinterpret_cast<uint32_t *>(row + at[2 * i + 1]) = __byte_perm(low[i], high[i], 0x7632);
+            *reinterpret_cast<uint32_t *>(row + at.low[2 * i]) = __byte_perm(low[i], high[i], 0x5410);
+            *reinterpret_cast<uint32_t *>(row + at.low[2 * i + 1]) = __byte_perm(low[i], high[i], 0x7632);
         }
-        return;
-    }
-    uint16_t after[8];
-    *reinterpret_cast<uint4 *>(after) = *reinterpret_cast<const uint4 *>(position + half_dim + 8 * c);
-    uint16_t *bits = reinterpret_cast<uint16_t *>(row);
+    } else {
+        uint16_t *bits = reinterpret_cast<uint16_t *>(row);
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        bits[at[i]] = static_cast<uint16_t>(low[i / 2] >> 16 * (i & 1));
-        bits[after[i]] = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
+        for (int i = 0; i < 8; i++) {
+            bits[at.low[i]] = static_cast<uint16_t>(low[i / 2] >> 16 * (i & 1));
+            bits[at.high[i]] = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
+        }
     }
 }
 
@@ -88,41 +100,43 @@ __device__ __forceinline__ row_split split_rows(int head_dim)
     return {lanes, 32 / lanes, lane & (lanes - 1), lane / lanes};
 }
 
-__device__ __forceinline__ void load_rows(__half *tile, __half *, float *, const __half *x, int64_t token_stride, int n_rows, const uint16_t *position,
-                                          int head_dim, int order)
+template <int ORDER>
+__device__ __forceinline__ void load_rows(__half *tile, __half *, float *, const __half *x, int64_t token_stride, int n_rows, const lane_columns &at,
+                                          int head_dim, int stride)
 {
     enum { IN_FLIGHT = 4 };
     const row_split split = split_rows(head_dim);
-    const int stride = head_dim + ROW_PAD, half_dim = head_dim / 2, c = split.lane;
-    if (8 * c >= half_dim) return;
-    for (int first = 0; first < WARP_ROWS; first += IN_FLIGHT * split.rows) {
+    const int half_dim = head_dim / 2;
+    if (8 * split.lane >= half_dim) return;
+    const __half *from = x + split.row * token_stride + 8 * split.lane;
+    __half *to = tile + split.row * stride;
+    for (int row = split.row; row < WARP_ROWS; row += IN_FLIGHT * split.rows) {
         uint4 low[IN_FLIGHT], high[IN_FLIGHT];
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
-            const int row = first + i * split.rows + split.row;
             low[i] = high[i] = make_uint4(0, 0, 0, 0);
-            if (row < n_rows) {
-                const __half *from = x + row * token_stride + 8 * c;
+            if (row + i * split.rows < n_rows) {
                 low[i] = __ldcs(reinterpret_cast<const uint4 *>(from));
                 high[i] = __ldcs(reinterpret_cast<const uint4 *>(from + half_dim));
             }
+            from += split.rows * token_stride;
         }
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
-            const int row = first + i * split.rows + split.row;
             const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w}, b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
-            if (row < WARP_ROWS) store_row(tile + row * stride, a, b, position, c, half_dim, order);
+            if (row + i * split.rows < WARP_ROWS) store_row<ORDER>(to, a, b, at);
+            to += split.rows * stride;
         }
     }
 }
 
 /* bf16 and f32: scaled by a power of two a row; tile_low takes what f32 has beyond fp16 (NULL for bf16). */
-template <typename T>
+template <int ORDER, typename T>
 __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float *inverse_scale, const T *x, int64_t token_stride, int n_rows,
-                                          const uint16_t *position, int head_dim, int order)
+                                          const lane_columns &at, int head_dim, int stride)
 {
     const row_split split = split_rows(head_dim);
-    const int stride = head_dim + ROW_PAD, half_dim = head_dim / 2, c = split.lane;
+    const int half_dim = head_dim / 2, c = split.lane;
     const bool is_idle = 8 * c >= half_dim;
     for (int first = 0; first < WARP_ROWS; first += split.rows) {
         const int row = first + split.row;
@@ -155,35 +169,51 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float 
                 high[r][i] = as_bits(rounded);
                 low[r][i] = as_bits(__floats2half2_rn(a - back.x, b - back.y));
             }
-        store_row(tile + row * stride, high[0], high[1], position, c, half_dim, order);
-        if (tile_low) store_row(tile_low + row * stride, low[0], low[1], position, c, half_dim, order);
+        store_row<ORDER>(tile + row * stride, high[0], high[1], at);
+        if (tile_low) store_row<ORDER>(tile_low + row * stride, low[0], low[1], at);
     }
 }
 
 /* ---- coding ------------------------------------------------------------------------------------------------------------------ */
 
-/* Boundaries above 0 below `magnitude`. The first 7 are in registers: all there are up to 4 bits. */
-__device__ __forceinline__ uint32_t count_boundaries(float magnitude, const float (&b)[7], const float *boundaries, int width)
-{
-    if (width == 1) return 0;
-    if (width == 2) return magnitude > b[0];
-    if (width == 3) return (magnitude > b[0]) + (magnitude > b[1]) + (magnitude > b[2]);
-    if (width == 4) {
-        const bool upper = magnitude > b[3];
-        const bool middle = magnitude > (upper ? b[5] : b[1]);
-        const float last = upper ? (middle ? b[6] : b[4]) : (middle ? b[2] : b[0]);
-        return 4 * upper + 2 * middle + (magnitude > last);
-    }
-    uint32_t at = 0;
-    for (uint32_t step = 1u << (width - 2); step > 0; step >>= 1)
-        if (magnitude > boundaries[at + step - 1]) at += step;
-    return at;
-}
+/* How codes are found: few boundaries by comparing with those above 0, which are in registers; many by a table of cells; where two boundaries lie too close
+ * for that, by a search. */
+enum coding { BY_WIDTH_1 = 1, BY_WIDTH_2, BY_WIDTH_3, BY_CELLS, BY_SEARCH };
 
-__device__ __forceinline__ uint32_t code_of(float y, const float (&b)[7], const float *boundaries, int width)
+struct coder {
+    float b[3];
+    const float *boundaries;            /* above 0 */
+    const codec_image_cell *cells;
+    float half_cells, rounder;          /* y * half_cells + rounder has the cell in its low bits */
+    unsigned last_cell;
+    int width;
+};
+
+/* A number this large added to a float below 2^22 leaves it rounded to a whole number in the low bits. */
+static constexpr float ROUNDER = 12582912.0f;
+
+template <coding BY>
+__device__ __forceinline__ uint32_t code_of(float product, float inverse, const coder &by)
 {
-    const uint32_t half = 1u << (width - 1), count = count_boundaries(fabsf(y), b, boundaries, width);
-    return y > 0.0f ? half + count : half - 1 - count;
+    /* 0 belongs to the lower half: far below any boundary's precision, but enough to give it a sign. */
+    const float y = fmaf(product, inverse, -1e-30f), magnitude = fabsf(y);
+    if (BY == BY_CELLS) {
+        const unsigned at = __float_as_int(fmaf(y, by.half_cells, by.rounder)) - __float_as_int(ROUNDER);
+        const codec_image_cell cell = by.cells[min(at, by.last_cell)];     /* what is no number finds a cell too */
+        return cell.code + (y > cell.boundary);
+    }
+    if (BY == BY_WIDTH_1) return y > 0.0f;
+    uint32_t count = 0;
+    if (BY == BY_WIDTH_2) count = magnitude > by.b[0];
+    if (BY == BY_WIDTH_3) {
+        const bool upper = magnitude > by.b[1];
+        count = 2 * upper + (magnitude > (upper ? by.b[2] : by.b[0]));
+    }
+    if (BY == BY_SEARCH)
+        for (uint32_t step = 1u << (by.width - 2); step > 0; step >>= 1)
+            if (magnitude > by.boundaries[count + step - 1]) count += step;
+    const uint32_t half = 1u << ((BY == BY_SEARCH ? by.width : static_cast<int>(BY)) - 1);
+    return count ^ (y > 0.0f ? half : half - 1);
 }
 
 /* The bits of one lane for one vector, appended in order and sent out 32 at a time. */
@@ -192,31 +222,27 @@ struct bit_run {
     int at;         /* bit of the warp's packed tile where `bits` goes */
 };
 
-__device__ __forceinline__ void flush(bit_run &run, uint32_t *tile)
-{
-    const int word = run.at >> 5, shift = run.at & 31;
-    atomicOr(tile + word, run.bits << shift);
-    if (shift) atomicOr(tile + word + 1, run.bits >> (32 - shift));
-}
+/* The first `left` of 32 bits. */
+__device__ __forceinline__ uint32_t counting_bits(int left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
 
-/* n: bits that are waiting, the same in all runs of the lane. */
-__device__ __forceinline__ void append(bit_run &run, uint32_t value, int n_bits, int n, uint32_t *tile)
+__device__ __forceinline__ void flush(const bit_run &run, uint32_t counts, uint32_t *tile)
 {
-    run.bits |= value << n;
-    if (n + n_bits < 32) return;
-    flush(run, tile);
-    run.at += 32;
-    run.bits = value >> (32 - n);       /* n_bits <= 16, so n >= 16 here */
+    const int shift = run.at & 31;
+    const uint32_t bits = run.bits & counts;
+    uint32_t *word = tile + (run.at >> 5);
+    if (bits << shift) atomicOr(word, bits << shift);
+    const uint32_t rest = __funnelshift_l(bits, 0, shift);      /* what the shift lost */
+    if (rest) atomicOr(word + 1, rest);
 }
 
 /* ---- a group ----------------------------------------------------------------------------------------------------------------- */
 
 /* What a warp has in shared memory. */
 struct warp_memory {
-    __half *tile, *tile_low;    /* [WARP_ROWS][head_dim + ROW_PAD] */
+    __half *tile, *tile_low;    /* [WARP_ROWS][tile_stride(n_columns)] */
     float *inverse_scale;       /* [WARP_ROWS] */
     uint16_t *norms;            /* [WARP_ROWS][n_groups] */
-    uint32_t *packed;           /* WARP_ROWS * packed_bytes, and a word */
+    uint32_t *packed;           /* WARP_ROWS * packed_bytes, and what a lane without dims may touch behind */
 };
 
 template <typename T> struct input_traits;
@@ -224,106 +250,200 @@ template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; }
 template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
 template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
 
-/* Sum of squares of the group's columns of one row, by the four lanes that share it. */
-__device__ __forceinline__ float add_squares(float sum, uint32_t pair, uint32_t pair_low, bool has_low)
-{
-    float2 v = as_float2(pair);
-    if (has_low) {
-        const float2 low = as_float2(pair_low);
-        v.x += low.x;
-        v.y += low.y;
-    }
-    return fmaf(v.x, v.x, fmaf(v.y, v.y, sum));
-}
+/* Warps of a block, by the registers that operands take. */
+template <typename T, int STEPS>
+constexpr int most_warps() { return input_traits<T>::HAS_LOW ? MAX_WARPS / 2 : STEPS > 4 ? 5 * MAX_WARPS / 8 : MAX_WARPS; }
 
-/* STEPS: steps of the longest window there can be; BLOCKS: row blocks at once. */
-template <typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ bool encode_group(const codec_image_group &group, int g, int n_groups, int packed_bytes, int block, int stride,
-                                             const warp_memory &memory, const codec_image_lane *fragments, const float *books)
+/* Operands of BLOCKS row blocks in registers. IS_EXACT: the group has STEPS steps; else at most as many. */
+template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+struct group_operands {
+    enum { LOW_STEPS = input_traits<T>::HAS_LOW ? STEPS : 1 };
+    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][LOW_STEPS][4];
+    float inverse[BLOCKS][2];       /* of the norms, and of the fragments' scale */
+};
+
+/* Loads the operands and stores the norms; false where one does not fit fp16. */
+template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+__device__ __forceinline__ bool load_group(group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int g, int n_groups, int block,
+                                           int stride, const warp_memory &memory)
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW };
-    const int lane = threadIdx.x & 31, row_lane = lane >> 2, t = lane & 3;
-    const int n_steps = group.n_steps, width = group.width;
-    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][HAS_LOW ? STEPS : 1][4];
-    float inverse[BLOCKS][2];
+    const int lane = threadIdx.x & 31, n_steps = IS_EXACT ? STEPS : uniform(group.n_steps);
+    const bool ends_half = group.n_tiles & 1;
     bool is_good = true;
-
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
+        const int at = (block + m) * 16 * stride + group.column;
         float squares[2] = {0.0f, 0.0f};
-        const __half *rows = memory.tile + (block + m) * 16 * stride + group.k_begin;
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
             if (s < n_steps) {
-                load_a(a[m][s], rows + 16 * s, stride);
-                if (HAS_LOW) load_a(a_low[m][HAS_LOW ? s : 0], memory.tile_low + (block + m) * 16 * stride + group.k_begin + 16 * s, stride);
-                const unsigned column = group.k_begin + 16 * s + 2 * t - group.first;
-#pragma unroll
-                for (int r = 0; r < 4; r++)
-                    if (column + (r / 2) * 8 < static_cast<unsigned>(group.dims))
-                        squares[r & 1] = add_squares(squares[r & 1], a[m][s][r], a_low[m][HAS_LOW ? s : 0][r], HAS_LOW);
+                load_a(operands.a[m][s], memory.tile + at + 16 * s, stride);
+                if (HAS_LOW) load_a(operands.a_low[m][HAS_LOW ? s : 0], memory.tile_low + at + 16 * s, stride);
             }
+        add_row_products(squares, operands.a[m], operands.a[m], n_steps, ends_half);
+        if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
+            float mixed[2] = {0.0f, 0.0f};
+            add_row_products(mixed, operands.a[m], operands.a_low[m], n_steps, ends_half);
+            squares[0] += 2.0f * mixed[0];
+            squares[1] += 2.0f * mixed[1];
+        }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            squares[r] += __shfl_xor_sync(0xffffffffu, squares[r], 1);
-            squares[r] += __shfl_xor_sync(0xffffffffu, squares[r], 2);
-            const int row = (block + m) * 16 + r * 8 + row_lane;
-            const float norm = sqrtf(squares[r]);
-            inverse[m][r] = norm > 0.0f ? group.inverse_scale / norm : 0.0f;
-            const float stored = input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[row] : norm;
-            const __half rounded = __float2half_rn(stored);
+            const int row = (block + m) * 16 + r * 8 + (lane >> 2);
+            /* One step of Newton's method brings the approximate root to within rounding. */
+            const float root = rsqrtf(squares[r]), guess = squares[r] * root;
+            const float norm = squares[r] > 0.0f ? fmaf(fmaf(-guess, guess, squares[r]), 0.5f * root, guess) : squares[r];
+            operands.inverse[m][r] = squares[r] > 0.0f ? group.inverse_scale * root : 0.0f;
+            const __half rounded = __float2half_rn(input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[row] : norm);
             is_good = is_good && __half2float(rounded) <= 65504.0f;     /* false for infinity and for NaN */
-            if (t == 0) memory.norms[row * n_groups + g] = __half_as_ushort(rounded);
+            if ((lane & 3) == 0) memory.norms[row * n_groups + g] = __half_as_ushort(rounded);
         }
     }
+    return is_good;
+}
 
-    const float *boundaries = books + group.book;
-    float b[7];
+struct block_tables {
+    const codec_image_lane *fragments;
+    const float *books;
+    const codec_image_cell *cells;
+};
+
+/* One tile of the rotated vectors: c = 8 columns of them. */
+template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+__device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const uint4 *fragment, int n_steps)
+{
+    enum { HAS_LOW = input_traits<T>::HAS_LOW };
 #pragma unroll
-    for (int i = 0; i < 7; i++) b[i] = i < (1 << (width - 1)) ? boundaries[i] : 0.0f;
+    for (int m = 0; m < BLOCKS; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) c[m][i] = 0.0f;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+        if (IS_EXACT || s < n_steps) {
+            const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
+#pragma unroll
+            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
+#pragma unroll
+            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.z, rotation.w);
+            if (HAS_LOW) {
+#pragma unroll
+                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
+            }
+        }
+}
 
-    const int lane_dims = 2 * group.n_tiles;
+__device__ __forceinline__ coder make_coder(coding by_what, const codec_image_group &group, int width, const block_tables &tables)
+{
+    coder by;
+    by.width = width;
+    by.boundaries = tables.books + group.book;
+#pragma unroll
+    for (int i = 0; i < 3; i++) by.b[i] = by_what <= BY_WIDTH_3 && i < (1 << width) / 2 - 1 ? by.boundaries[i] : 0.0f;
+    by.last_cell = 1u << group.log2_cells;
+    by.half_cells = static_cast<float>(by.last_cell / 2);
+    by.rounder = ROUNDER + by.half_cells;
+    by.cells = tables.cells + group.cells;
+    return by;
+}
+
+/* Rotates, codes and packs. A tile's products are on their way while the tile before is coded. */
+template <coding BY, typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int packed_bytes, int block,
+                                           const warp_memory &memory, const block_tables &tables)
+{
+    const int lane = threadIdx.x & 31, t = lane & 3, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : uniform(group.width);
+    const int n_steps = IS_EXACT ? STEPS : uniform(group.n_steps), n_tiles = uniform(group.n_tiles), lane_dims = 2 * n_tiles;
+    const coder by = make_coder(BY, group, width, tables);
     bit_run runs[BLOCKS][2];
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++)
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            runs[m][r] = {0, ((block + m) * 16 + r * 8 + row_lane) * packed_bytes * 8 + group.bit_first + t * lane_dims * width};
-    int waiting = 0;
-    const codec_image_lane *fragment = fragments + group.encode * CODEC_IMAGE_LANES + lane;
-    for (int tile = 0; tile < group.n_tiles; tile++) {
-        float c[BLOCKS][4] = {};
+            runs[m][r] = {0, ((block + m) * 16 + r * 8 + (lane >> 2)) * packed_bytes * 8 + group.bit_first + t * lane_dims * width};
+    int waiting = 0;                                    /* bits in each run */
+    int left = (group.dims - t * lane_dims) * width;    /* bits that count; what lanes without dims compute is left out when runs are sent */
+    const uint4 *fragment = reinterpret_cast<const uint4 *>(tables.fragments + group.encode * CODEC_IMAGE_LANES + lane);
+    float next[BLOCKS][4];
+    rotate_tile(next, operands, fragment, n_steps);
+#pragma unroll 1        /* registers are short */
+    for (int tile = 1; tile <= n_tiles; tile++) {
+        float c[BLOCKS][4];
+        uint32_t pair[2 * BLOCKS];
+        memcpy(c, next, sizeof c);
+        fragment += n_steps * CODEC_IMAGE_LANES;
+        if (tile < n_tiles) rotate_tile(next, operands, fragment, n_steps);
 #pragma unroll
-        for (int s = 0; s < STEPS; s++)
-            if (s < n_steps) {
-                const uint4 rotation = *reinterpret_cast<const uint4 *>(fragment);
-                fragment += CODEC_IMAGE_LANES;
-#pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(c[m], a[m][s], rotation.x, rotation.y);
-                if (group.has_low)
-#pragma unroll
-                    for (int m = 0; m < BLOCKS; m++) multiply(c[m], a[m][s], rotation.z, rotation.w);
-                if (HAS_LOW)
-#pragma unroll
-                    for (int m = 0; m < BLOCKS; m++) multiply(c[m], a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
-            }
-        if (t * lane_dims + 2 * tile < group.dims) {
-#pragma unroll
-            for (int m = 0; m < BLOCKS; m++)
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    const uint32_t first = code_of(c[m][2 * r] * inverse[m][r], b, boundaries, width);
-                    const uint32_t second = code_of(c[m][2 * r + 1] * inverse[m][r], b, boundaries, width);
-                    append(runs[m][r], first | second << width, 2 * width, waiting, memory.packed);
-                }
-            waiting = (waiting + 2 * width) & 31;
+        for (int i = 0; i < 2 * BLOCKS; i++) {
+            const float inverse = operands.inverse[i / 2][i & 1], *y = &c[i / 2][2 * (i & 1)];
+            pair[i] = code_of<BY>(y[0], inverse, by) | code_of<BY>(y[1], inverse, by) << width;
         }
+#pragma unroll
+        for (int i = 0; i < 2 * BLOCKS; i++) runs[i / 2][i & 1].bits |= pair[i] << waiting;
+        if (waiting + 2 * width >= 32) {
+            const uint32_t counts = counting_bits(left);
+#pragma unroll
+            for (int i = 0; i < 2 * BLOCKS; i++) {
+                bit_run &run = runs[i / 2][i & 1];
+                flush(run, counts, memory.packed);
+                run.at += 32;
+                run.bits = pair[i] >> (32 - waiting);      /* 2 width <= 16, so waiting >= 16 here */
+            }
+            left -= 32;
+        }
+        waiting = (waiting + 2 * width) & 31;
     }
-    if (waiting > 0)
+    if (waiting > 0) {
+        const uint32_t counts = counting_bits(left);
 #pragma unroll
-        for (int m = 0; m < BLOCKS; m++)
-#pragma unroll
-            for (int r = 0; r < 2; r++) flush(runs[m][r], memory.packed);
+        for (int i = 0; i < 2 * BLOCKS; i++) flush(runs[i / 2][i & 1], counts, memory.packed);
+    }
+}
+
+struct head_place {
+    int n_groups, packed_bytes, stride;
+};
+
+template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+__device__ __forceinline__ bool encode_group(const codec_image_group &group, int g, int block, const head_place &head, const warp_memory &memory,
+                                             const block_tables &tables)
+{
+    group_operands<T, STEPS, IS_EXACT, BLOCKS> operands;
+    const bool is_good = load_group(operands, group, g, head.n_groups, block, head.stride, memory);
+    switch (uniform(group.width <= BY_WIDTH_3 ? group.width : group.log2_cells > 0 ? BY_CELLS : BY_SEARCH)) {
+    case BY_WIDTH_1: code_group<BY_WIDTH_1>(operands, group, head.packed_bytes, block, memory, tables); break;
+    case BY_WIDTH_2: code_group<BY_WIDTH_2>(operands, group, head.packed_bytes, block, memory, tables); break;
+    case BY_WIDTH_3: code_group<BY_WIDTH_3>(operands, group, head.packed_bytes, block, memory, tables); break;
+    case BY_CELLS: code_group<BY_CELLS>(operands, group, head.packed_bytes, block, memory, tables); break;
+    default: code_group<BY_SEARCH>(operands, group, head.packed_bytes, block, memory, tables); break;
+    }
+    return is_good;
+}
+
+/* All of a head's groups for the rows of the warp. Small groups, which mixed plans are made of, have code of their own for each number of steps. */
+template <typename T, int STEPS>
+__device__ __forceinline__ bool encode_groups(const codec_image_group *groups, const head_place &head, const warp_memory &memory, const block_tables &tables)
+{
+    enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2 };
+    bool is_good = true;
+    for (int g = 0; g < head.n_groups; g++)
+        for (int block = 0; block < 2; block += BLOCKS) {
+            const codec_image_group &group = groups[g];
+            const int n_steps = uniform(group.n_steps);
+            if (STEPS > 4) {
+                is_good &= n_steps == STEPS ? encode_group<T, STEPS, true, BLOCKS>(group, g, block, head, memory, tables)
+                                            : encode_group<T, STEPS, false, BLOCKS>(group, g, block, head, memory, tables);
+            } else if (input_traits<T>::HAS_LOW) {
+                is_good &= encode_group<T, 4, false, BLOCKS>(group, g, block, head, memory, tables);
+            } else {
+                switch (n_steps) {
+                case 1: is_good &= encode_group<T, 1, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                case 2: is_good &= encode_group<T, 2, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                case 3: is_good &= encode_group<T, 3, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                default: is_good &= encode_group<T, 4, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                }
+            }
+        }
     return is_good;
 }
 
@@ -331,15 +451,16 @@ __device__ __forceinline__ bool encode_group(const codec_image_group &group, int
 
 /* blockIdx.y: head; the warps of all blocks of a head share its vectors. */
 template <typename T, int STEPS>
-__global__ void __launch_bounds__(WARPS * 32, input_traits<T>::HAS_LOW ? 1 : 2) encode_kernel(const encode_args args)
+__global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(const encode_args args)
 {
-    enum { BLOCKS = STEPS > 8 ? 1 : 2 };
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
     const codec_device_image &image = args.image;
-    const int head_index = blockIdx.y, head_dim = image.head_dim, stride = head_dim + ROW_PAD;
+    const int head_index = blockIdx.y, head_dim = image.head_dim;
     const codec_image_head head = image.heads[head_index];
+    const int n_groups = uniform(head.n_groups), order = uniform(head.order);
+    const int stride = tile_stride(head.n_columns);
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
 
     /* What the block shares: tables of the codebooks, positions, groups, fragments. */
@@ -347,15 +468,18 @@ __global__ void __launch_bounds__(WARPS * 32, input_traits<T>::HAS_LOW ? 1 : 2) 
     codec_image_lane *fragments = reinterpret_cast<codec_image_lane *>(next);
     next += args.fragment_bytes;
     float *books = reinterpret_cast<float *>(next);
-    next += (image.n_books * 4 + 15) / 16 * 16;
-    uint16_t *position = reinterpret_cast<uint16_t *>(next);
+    next += (image.max_books * 4 + 15) / 16 * 16;
+    codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
+    next += (image.max_cells * 8 + 15) / 16 * 16;
+    uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2;
     const codec_image_lane *head_fragments = image.fragments + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
     if (args.fragment_bytes > 0)
         for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x)
             reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(head_fragments)[i];
-    for (int i = threadIdx.x; i < image.n_books; i += blockDim.x) books[i] = image.books[i];
-    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) position[i] = image.position[head_index * head_dim + i];
+    for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
+    for (int i = threadIdx.x; i < head.n_cells; i += blockDim.x) cells[i] = image.cells[head.first_cell + i];
+    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
     for (int i = threadIdx.x; i < head.n_groups; i += blockDim.x) {
         groups[i] = image.groups[head.first_group + i];
         groups[i].encode -= head.first_fragment;
@@ -376,25 +500,32 @@ __global__ void __launch_bounds__(WARPS * 32, input_traits<T>::HAS_LOW ? 1 : 2) 
     memory.norms = reinterpret_cast<uint16_t *>(next);
     next += WARP_ROWS * 2 * image.max_groups;
     memory.packed = reinterpret_cast<uint32_t *>(next);
-    /* The pad of a row meets zeros in B, and must be finite. */
+    /* Columns between groups and behind the last stay 0: rows are written column by column of what they have. */
     const uint4 zero = make_uint4(0, 0, 0, 0);
-    *reinterpret_cast<uint4 *>(memory.tile + lane * stride + head_dim) = zero;
-    if (memory.tile_low) *reinterpret_cast<uint4 *>(memory.tile_low + lane * stride + head_dim) = zero;
+    for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
+        reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
+        if (memory.tile_low) reinterpret_cast<uint4 *>(memory.tile_low)[i] = zero;
+    }
     __syncthreads();
 
-    const codec_image_lane *operand = args.fragment_bytes > 0 ? fragments : head_fragments;
+    const lane_columns at = find_columns(column, split_rows(head_dim).lane, head_dim / 2);
+    const head_place place = {n_groups, head.packed_bytes, stride};
+    const block_tables tables = {args.fragment_bytes > 0 ? fragments : head_fragments, books, cells};
     const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
     const int tile_bytes = WARP_ROWS * head.packed_bytes;
     for (int64_t first = (static_cast<int64_t>(blockIdx.x) * n_warps + warp) * WARP_ROWS; first < args.n;
          first += static_cast<int64_t>(gridDim.x) * n_warps * WARP_ROWS) {
         const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
         for (int i = lane; i < tile_bytes / 16 + 1; i += 32) reinterpret_cast<uint4 *>(memory.packed)[i] = zero;
-        load_rows(memory.tile, memory.tile_low, memory.inverse_scale, x + first * args.token_stride, args.token_stride, n_rows, position, head_dim, head.order);
+        const T *rows = x + first * args.token_stride;
+        if (order == CODEC_ORDER_SPLIT_PAIRS)
+            load_rows<CODEC_ORDER_SPLIT_PAIRS>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+        else if (order == CODEC_ORDER_NATURAL)
+            load_rows<CODEC_ORDER_NATURAL>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+        else
+            load_rows<CODEC_ORDER_ANY>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
         __syncwarp();
-        bool is_good = true;
-        for (int g = 0; g < head.n_groups; g++)
-            for (int block = 0; block < 2; block += BLOCKS)
-                is_good &= encode_group<T, STEPS, BLOCKS>(groups[g], g, head.n_groups, head.packed_bytes, block, stride, memory, operand, books);
+        const bool is_good = encode_groups<T, STEPS>(groups, place, memory, tables);
         __syncwarp();
         warp_copy(args.packed + streams.packed + first * head.packed_bytes, reinterpret_cast<const uint8_t *>(memory.packed), n_rows * head.packed_bytes);
         warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * head.n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
@@ -412,21 +543,23 @@ template <typename T, int STEPS>
 static rb_status launch(encode_args &args, cudaStream_t stream, rb_error *err)
 {
     const codec_device_image &image = args.image;
-    const size_t row_bytes = 2 * (image.head_dim + ROW_PAD);
-    const size_t tables = round_up(static_cast<size_t>(image.n_books) * 4, 16) + static_cast<size_t>(image.head_dim) * 2;
+    const int max_warps = most_warps<T, STEPS>();
+    const size_t tile_bytes = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
+    const size_t tables = round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) +
+                          static_cast<size_t>(image.head_dim) * 2;
     size_t fragments = static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane);
-    const size_t warp_bytes = round_up(WARP_ROWS * row_bytes * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 +
-                                           static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups + static_cast<size_t>(WARP_ROWS) * image.max_packed_bytes + 16,
+    const size_t warp_bytes = round_up(tile_bytes * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups +
+                                           static_cast<size_t>(WARP_ROWS) * image.max_packed_bytes + 16,
                                        128);
     codec_device_limits limits;
     int resident = 0;
     rb_status st = find_limits(&limits, err);
     if (st != RB_OK) return st;
     const size_t fixed = sizeof(head_streams) + CODEC_IMAGE_MAX_GROUPS * sizeof(codec_image_group) + 256, room = limits.shared_bytes - fixed;
-    int warps = warps_that_fit(fragments + tables, warp_bytes, room, WARPS);
-    if (warps < WARPS / 2) {
+    int warps = warps_that_fit(fragments + tables, warp_bytes, room, max_warps);
+    if (warps < max_warps / 4) {
         fragments = 0;
-        warps = warps_that_fit(tables, warp_bytes, room, WARPS);
+        warps = warps_that_fit(tables, warp_bytes, room, max_warps);
     }
     if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", tables + warp_bytes, limits.shared_bytes);
     args.fragment_bytes = static_cast<int>(fragments);
@@ -447,8 +580,8 @@ static rb_status launch(encode_args &args, cudaStream_t stream, rb_error *err)
 template <typename T>
 static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    if (args.image.head_dim <= 64) return launch<T, 4>(args, stream, err);
-    if (args.image.head_dim <= 128) return launch<T, 8>(args, stream, err);
+    if (args.image.max_steps <= 4) return launch<T, 4>(args, stream, err);
+    if (args.image.max_steps <= 8) return launch<T, 8>(args, stream, err);
     return launch<T, 16>(args, stream, err);
 }
 

@@ -7,20 +7,21 @@
 
 #include "core/half.h"
 
-enum { STREAM_ALIGNMENT = 128, STEP = 16, TILE = 8, WINDOW_ALIGNMENT = 8, CODEC_IMAGE_MAX_BOOK_FLOATS = 1 << 16 };
+enum { STREAM_ALIGNMENT = 128, STEP = 16, TILE = 8 };
 
 /* Small numbers keep their bits in fp16 when brought up by this first: low parts stay above its subnormals. */
-static const double DEFAULT_SCALE = 256.0;
+static const double FRAGMENT_SCALE = 256.0;
 
 /* What is known of the lists before they are filled. */
 typedef struct image_builder {
     codec_image *image;
     codec_tables *tables;
     const model_facts *model;
-    size_t fragment_room, book_room, rotation_room;
-    /* what books and rotations hold already */
+    size_t fragment_room, book_room, halves_room, cell_room, rotation_room;
+    /* what the head's tables, and rotations, hold already */
     const codebook **book_of;
-    int *book_at, n_books;
+    codec_image_group *first_with_book;     /* [n_books]: where the tables are */
+    int n_books;
     const double **rotation_of;
     int *rotation_at, n_rotations;
 } image_builder;
@@ -54,12 +55,13 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
     return RB_OK;
 }
 
-static void place_window(codec_image_group *group)
+static void count_tiles(codec_image_group *group)
 {
-    group->k_begin = group->first / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
-    group->n_steps = (group->first + group->dims - group->k_begin + STEP - 1) / STEP;
     group->n_tiles = (group->dims + TILE - 1) / TILE;
+    group->n_steps = (group->n_tiles + 1) / 2;
 }
+
+static size_t halves_of(int width) { return (size_t)1 << (width <= CODEC_IMAGE_PAIR_WIDTH ? 2 * width : width); }
 
 static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
 {
@@ -69,26 +71,29 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
     image->head_dim = b->model->head_dim;
     image->n_heads = n_heads;
     for (int h = 0; h < n_heads; h++) {
-        int first = 0;
         for (int g = 0; g < heads[h].n_groups; g++) {
-            codec_image_group group = {.first = first, .dims = 2 * heads[h].groups[g].n_blocks};
-            place_window(&group);
+            codec_image_group group = {.dims = 2 * heads[h].groups[g].n_blocks};
+            count_tiles(&group);
             b->fragment_room += 2 * (size_t)group.n_tiles * (size_t)group.n_steps;
             b->book_room += 3 * ((size_t)1 << heads[h].groups[g].width) / 2;
+            b->halves_room += halves_of(heads[h].groups[g].width);
+            b->cell_room += (1 << CODEC_IMAGE_MAX_LOG2_CELLS) + 1;
             b->rotation_room += (size_t)group.dims * (size_t)group.dims;
-            first += group.dims;
         }
         image->n_groups += heads[h].n_groups;
     }
     RB_TRY(st, rb_alloc(&image->heads, n, sizeof *image->heads, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->groups, (size_t)image->n_groups, sizeof *image->groups, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&image->column, n * d, sizeof *image->column, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->position, n * d, sizeof *image->position, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->pairs, n * d / 2, sizeof *image->pairs, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->fragments, b->fragment_room * CODEC_IMAGE_LANES, sizeof *image->fragments, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->books, b->book_room, sizeof *image->books, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&image->cells, b->cell_room, sizeof *image->cells, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&image->halves, b->halves_room, sizeof *image->halves, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->rotations, b->rotation_room, sizeof *image->rotations, "codec image", err), done);
     RB_TRY(st, rb_alloc(&b->book_of, (size_t)image->n_groups, sizeof *b->book_of, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&b->book_at, (size_t)image->n_groups, sizeof *b->book_at, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&b->first_with_book, (size_t)image->n_groups, sizeof *b->first_with_book, "codec image", err), done);
     RB_TRY(st, rb_alloc(&b->rotation_of, (size_t)image->n_groups, sizeof *b->rotation_of, "codec image", err), done);
     RB_TRY(st, rb_alloc(&b->rotation_at, (size_t)image->n_groups, sizeof *b->rotation_at, "codec image", err), done);
 done:
@@ -97,23 +102,75 @@ done:
 
 /* ---- tables ------------------------------------------------------------------------------------------------------------------ */
 
-/* Heads share tables (codec_tables hands out the same pointer): each is stored once. */
-static int add_book(image_builder *b, const codebook *book)
+static uint32_t pack_halves(uint16_t low, uint16_t high) { return (uint32_t)low | (uint32_t)high << 16; }
+
+static void add_halves(codec_image *image, const codebook *book)
 {
-    codec_image *image = b->image;
-    const int half = book->size / 2;
-    for (int i = 0; i < b->n_books; i++)
-        if (b->book_of[i] == book) return b->book_at[i];
-    const int at = (int)image->n_books;
-    float *out = image->books + at;
-    for (int i = 0; i < half; i++) out[i] = i < half - 1 ? (float)book->boundary[half + i] : INFINITY;
-    memcpy(out + half, book->centroid_f32, (size_t)book->size * sizeof *out);
-    image->n_books += (size_t)(half + book->size);
-    b->book_of[b->n_books] = book;
-    b->book_at[b->n_books++] = at;
-    return at;
+    uint16_t half[CODEBOOK_MAX_SIZE];
+    uint32_t *out = image->halves + image->n_halves;
+    for (int i = 0; i < book->size; i++) half[i] = rb_f32_to_f16(book->centroid_f32[i] * (float)CODEC_IMAGE_CENTROID_SCALE);
+    if (book->width > CODEC_IMAGE_PAIR_WIDTH)
+        for (int i = 0; i < book->size; i++) out[i] = half[i];
+    else
+        for (int i = 0; i < book->size * book->size; i++) out[i] = pack_halves(half[i % book->size], half[i / book->size]);
+    image->n_halves += halves_of(book->width);
 }
 
+static bool cells_hold_one_boundary(const codebook *book, int log2_cells)
+{
+    for (int i = 0; i + 1 < book->size - 1; i++)
+        if (book->boundary[i + 1] - book->boundary[i] <= 1.01 * ldexp(2.0, -log2_cells)) return false;
+    return true;
+}
+
+/* The number of boundaries below the cell's lower edge, and the boundary in it, if any. */
+static codec_image_cell make_cell(const codebook *book, int cell, int log2_cells)
+{
+    const double width = ldexp(2.0, -log2_cells), lower = cell * width - 1.0 - width / 2.0;
+    codec_image_cell out = {.boundary = INFINITY};
+    while ((int)out.code < book->size - 1 && book->boundary[out.code] < lower) out.code++;
+    if ((int)out.code < book->size - 1 && book->boundary[out.code] < lower + width) out.boundary = (float)book->boundary[out.code];
+    return out;
+}
+
+static void add_cells(codec_image *image, codec_image_group *group, const codebook *book)
+{
+    int log2_cells = book->width;
+    while (log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS && !cells_hold_one_boundary(book, log2_cells)) log2_cells++;
+    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS ? 0 : log2_cells;
+    group->cells = (int)image->n_cells;
+    for (int i = 0; group->log2_cells > 0 && i <= 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
+}
+
+static void add_boundaries_and_centroids(codec_image *image, const codebook *book)
+{
+    const int half = book->size / 2;
+    float *out = image->books + image->n_books;
+    for (int j = 0; j < half; j++) out[j] = j < half - 1 ? (float)book->boundary[half + j] : INFINITY;
+    memcpy(out + half, book->centroid_f32, (size_t)book->size * sizeof *out);
+    image->n_books += (size_t)(half + book->size);
+}
+
+/* Groups of a head that have the same codebook (codec_tables hands out the same pointer) share its tables. */
+static void add_book(image_builder *b, const codec_image_head *head, codec_image_group *group, const codebook *book)
+{
+    codec_image *image = b->image;
+    int i = 0;
+    while (i < b->n_books && b->book_of[i] != book) i++;
+    if (i == b->n_books) {
+        b->book_of[b->n_books++] = book;
+        b->first_with_book[i] = (codec_image_group){.book = (int)image->n_books, .halves = (int)image->n_halves};
+        add_cells(image, &b->first_with_book[i], book);
+        add_boundaries_and_centroids(image, book);
+        add_halves(image, book);
+    }
+    group->book = b->first_with_book[i].book - head->first_book;
+    group->halves = b->first_with_book[i].halves - head->first_halves;
+    group->cells = b->first_with_book[i].cells - head->first_cell;
+    group->log2_cells = b->first_with_book[i].log2_cells;
+}
+
+/* Rotations are shared by all heads. */
 static int add_rotation(image_builder *b, const double *rotation, int dims)
 {
     codec_image *image = b->image;
@@ -129,23 +186,6 @@ static int add_rotation(image_builder *b, const double *rotation, int dims)
 
 /* ---- fragments --------------------------------------------------------------------------------------------------------------- */
 
-/* All entries fp16 numbers after scaling, but for the rounding of R to f32? */
-static bool is_exact(const float *rotation, int dims, double scale)
-{
-    for (int i = 0; i < dims * dims; i++) {
-        const double scaled = (double)rotation[i] * scale, rounded = (double)rb_f16_to_f32(rb_f32_to_f16((float)scaled));
-        if (fabs(scaled - rounded) > 0x1p-23 * fabs(scaled)) return false;
-    }
-    return true;
-}
-
-static void choose_scale(codec_image_group *group, const float *rotation)
-{
-    const double own = rotation[0] != 0.0f ? 1.0 / fabs((double)rotation[0]) : 1.0;
-    group->has_low = !is_exact(rotation, group->dims, own);
-    group->inverse_scale = (float)(group->has_low ? 1.0 / DEFAULT_SCALE : 1.0 / own);
-}
-
 /* A fragment's entry (k, n), k 0..15 of a step, n 0..7 of a tile: row and column of R, or false where B is 0. */
 typedef struct fragment_source {
     const codec_image_group *group;
@@ -160,14 +200,12 @@ typedef struct fragment_source {
 static double fragment_entry(const fragment_source *from, int k, int n)
 {
     const codec_image_group *group = from->group;
-    const int inner = group->k_begin + STEP * from->step + k - group->first;
+    const int inner = STEP * from->step + k;
     const int outer = from->is_encode ? n / 2 * 2 * group->n_tiles + 2 * from->tile + n % 2 : TILE * from->tile + n;
-    if (inner < 0 || inner >= group->dims || outer >= group->dims) return 0.0;
+    if (inner >= group->dims || outer >= group->dims) return 0.0;
     const int row = from->is_encode ? outer : inner, column = from->is_encode ? inner : outer;
-    return (double)from->rotation[row * group->dims + column] / (double)group->inverse_scale;
+    return (double)from->rotation[row * group->dims + column] * FRAGMENT_SCALE;
 }
-
-static uint32_t pack_halves(uint16_t low, uint16_t high) { return (uint32_t)low | (uint32_t)high << 16; }
 
 /* The layout of B in mma.m16n8k16 (PTX ISA): register r of a lane holds rows 2 t + 8 r and the next, column lane / 4, with t = lane % 4. */
 static codec_image_lane fragment_lane(const fragment_source *from, int lane)
@@ -200,38 +238,39 @@ static int add_fragments(codec_image *image, const codec_image_group *group, boo
 
 /* ---- heads ------------------------------------------------------------------------------------------------------------------- */
 
-static int order_of(const uint16_t *position, int head_dim)
+static int order_of(const uint16_t *column, int head_dim)
 {
     bool is_natural = true, is_split = true;
-    for (int dim = 0; dim < head_dim; dim++) is_natural &= position[dim] == dim;
-    for (int dim = 0; dim < head_dim / 2; dim++) is_split &= position[dim] % 2 == 0 && position[dim + head_dim / 2] == position[dim] + 1;
+    for (int dim = 0; dim < head_dim; dim++) is_natural &= column[dim] == dim;
+    for (int dim = 0; dim < head_dim / 2; dim++) is_split &= column[dim] % 2 == 0 && column[dim + head_dim / 2] == column[dim] + 1;
     return is_natural ? CODEC_ORDER_NATURAL : is_split ? CODEC_ORDER_SPLIT_PAIRS : CODEC_ORDER_ANY;
 }
 
-static rb_status add_group(image_builder *b, codec_image_group *group, const plan_group *from, rb_error *err)
+static rb_status add_group(image_builder *b, const codec_image_head *head, codec_image_group *group, const plan_group *from, rb_error *err)
 {
     const double *rotation;
     const codebook *book;
     rb_status st;
     RB_TRY(st, codec_tables_rotation(b->tables, &from->rotation, &rotation, err), done);
     RB_TRY(st, codec_tables_codebook(b->tables, from->codebook, from->width, group->dims, &book, err), done);
-    place_window(group);
-    group->book = add_book(b, book);
+    count_tiles(group);
+    add_book(b, head, group, book);
     group->rotation = add_rotation(b, rotation, group->dims);
-    choose_scale(group, b->image->rotations + group->rotation);
-    if (b->image->n_books > CODEC_IMAGE_MAX_BOOK_FLOATS)
-        st = rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take codebooks of %d numbers in all, found more", CODEC_IMAGE_MAX_BOOK_FLOATS);
+    group->inverse_scale = (float)(1.0 / FRAGMENT_SCALE);
 done:
     return st;
 }
 
 static void fill_positions(image_builder *b, int h, const plan_head *from, const codec_image_group *groups)
 {
-    uint16_t *position = b->image->position + h * b->model->head_dim;
+    uint16_t *position = b->image->position + h * b->model->head_dim, *column = b->image->column + h * b->model->head_dim;
     int dims[RB_MAX_HEAD_DIM];
     for (int g = 0; g < from->n_groups; g++) {
         plan_group_dims(&from->groups[g], b->model, dims);
-        for (int j = 0; j < groups[g].dims; j++) position[dims[j]] = (uint16_t)(groups[g].first + j);
+        for (int j = 0; j < groups[g].dims; j++) {
+            position[dims[j]] = (uint16_t)(groups[g].first + j);
+            column[dims[j]] = (uint16_t)(groups[g].column + j);
+        }
     }
 }
 
@@ -252,21 +291,28 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     codec_image_head *head = &image->heads[h];
     codec_image_group *groups = image->groups + first_group;
     int first = 0, bit = 0;
-    *head = (codec_image_head){.n_groups = from->n_groups, .first_group = first_group, .first_fragment = (int)image->n_fragments};
+    *head = (codec_image_head){.n_groups = from->n_groups, .first_group = first_group, .first_fragment = (int)image->n_fragments,
+                               .first_book = (int)image->n_books, .first_halves = (int)image->n_halves, .first_cell = (int)image->n_cells};
+    b->n_books = 0;
     for (int g = 0; g < from->n_groups; g++) {
-        groups[g] = (codec_image_group){.first = first, .dims = 2 * from->groups[g].n_blocks, .width = from->groups[g].width, .bit_first = bit};
-        const rb_status st = add_group(b, &groups[g], &from->groups[g], err);
+        groups[g] = (codec_image_group){.first = first, .dims = 2 * from->groups[g].n_blocks, .width = from->groups[g].width, .column = head->n_columns,
+                                          .bit_first = bit};
+        const rb_status st = add_group(b, head, &groups[g], &from->groups[g], err);
         if (st != RB_OK) return st;
         first += groups[g].dims;
         bit += groups[g].dims * groups[g].width;
+        head->n_columns += TILE * groups[g].n_tiles;
     }
     head->packed_bytes = (bit + 7) / 8;
+    head->n_books = (int)image->n_books - head->first_book;
+    head->n_halves = (int)image->n_halves - head->first_halves;
+    head->n_cells = (int)image->n_cells - head->first_cell;
     for (int g = 0; g < from->n_groups; g++) groups[g].encode = add_fragments(image, &groups[g], true);
     head->n_fragments_encode = (int)image->n_fragments - head->first_fragment;
     for (int g = 0; g < from->n_groups; g++) groups[g].decode = add_fragments(image, &groups[g], false);
     head->n_fragments_decode = (int)image->n_fragments - head->first_fragment - head->n_fragments_encode;
     fill_positions(b, h, from, groups);
-    head->order = order_of(image->position + h * image->head_dim, image->head_dim);
+    head->order = order_of(image->column + h * image->head_dim, image->head_dim);
     fill_pairs(b, h, head, groups);
     return RB_OK;
 }
@@ -290,7 +336,7 @@ rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_hea
     image = NULL;
 done:
     free(b.book_of);
-    free(b.book_at);
+    free(b.first_with_book);
     free(b.rotation_of);
     free(b.rotation_at);
     codec_image_free(image);
@@ -302,10 +348,13 @@ void codec_image_free(codec_image *image)
     if (!image) return;
     free(image->heads);
     free(image->groups);
+    free(image->column);
     free(image->position);
     free(image->pairs);
     free(image->fragments);
     free(image->books);
+    free(image->halves);
+    free(image->cells);
     free(image->rotations);
     free(image);
 }

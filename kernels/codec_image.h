@@ -1,11 +1,11 @@
 /* The codecs of several heads as the CUDA kernels read them: plain data, made on the host, no CUDA in it. kernels/codec_cuda.h uploads it.
  *
  * A rotation becomes operand B of mma.sync.m16n8k16, in the order in which the 32 lanes of a warp hold it, so that one 16-byte load a lane brings a whole
- * fragment. A is 16 vectors with their dims in coding order. Group g occupies columns [first, first + dims); its window of A starts at the multiple
- * of 8 at or below `first` and takes n_steps steps of 16 columns. Columns of neighbours in the window meet zeros in B.
+ * fragment. A is 16 vectors with their dims in coding order, in columns: each group starts at a multiple of 8 columns, and the columns between two groups
+ * are 0. A group takes n_steps steps of 16 columns; where it has an odd number of 8-column parts, half of the last step is a neighbour's and is left out.
  *
  * Rotations are split into two fp16 values, R * scale = high + low, which together hold 22 bits: with fp16 input the products are exact and codes
- * are those of f32 arithmetic. A Hadamard matrix needs no low part when a scale makes all its entries powers of two. */
+ * are those of f32 arithmetic. */
 #ifndef RB_KERNELS_CODEC_IMAGE_H
 #define RB_KERNELS_CODEC_IMAGE_H
 
@@ -15,7 +15,11 @@
 enum {
     CODEC_IMAGE_MAX_DIMS = 256,     /* head_dim: a multiple of 16 up to this */
     CODEC_IMAGE_MAX_GROUPS = 32,    /* of a head */
-    CODEC_IMAGE_LANES = 32
+    CODEC_IMAGE_LANES = 32,
+    CODEC_IMAGE_PAIR_WIDTH = 4,     /* up to here two codes are looked up at once */
+    CODEC_IMAGE_CELL_WIDTH = 4,     /* from here on codes are found by cells */
+    CODEC_IMAGE_MAX_LOG2_CELLS = 10,
+    CODEC_IMAGE_CENTROID_SCALE = 64 /* centroids are at most 1 and can be small: brought up so that fp16 keeps their bits */
 };
 
 /* How dims go to coding positions: what the kernels can exploit. */
@@ -27,23 +31,34 @@ typedef enum codec_image_order {
 
 typedef struct codec_image_group {
     int32_t first, dims, width;         /* coding positions; bits a code */
-    int32_t n_tiles, n_steps, k_begin;  /* 8-column tiles of the result, 16-column steps and first column of the window */
-    int32_t has_low;
+    int32_t column;                     /* of its first dim */
+    int32_t n_tiles, n_steps;           /* 8-column parts, and 16-column steps: (n_tiles + 1) / 2 */
     int32_t bit_first;                  /* of the group in the vector's packed bits */
+    int32_t cells, log2_cells;          /* first cell; log2_cells 0: it has none, search the boundaries */
     int32_t encode, decode;             /* first fragment: of y = R x (tile-major, then step), of x = R^T y */
     int32_t book;                       /* first float of its tables: 2^width / 2 boundaries above 0 (the last +inf), then 2^width centroids */
-    int32_t rotation;                   /* first float of R, [dims][dims] */
+    int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
+    int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
     float inverse_scale;                /* 1 / scale of the fragments */
-    int32_t reserved[3];
+    int32_t reserved;
 } codec_image_group;                    /* 64 bytes */
 
 typedef struct codec_image_head {
     int32_t n_groups, first_group;
     int32_t packed_bytes;               /* of a vector */
     int32_t order;                      /* codec_image_order */
+    int32_t n_columns;                  /* a multiple of 8 */
     int32_t first_fragment, n_fragments_encode, n_fragments_decode;     /* encode fragments, then decode fragments */
+    int32_t first_book, n_books, first_halves, n_halves, first_cell, n_cells;   /* its tables; groups and pairs count from there */
     int32_t reserved;
 } codec_image_head;
+
+/* [-1, 1] cut into 2^n cells with their centres at multiples of 2^(1 - n), so small that none holds two boundaries: the code of y in the cell is `code`, one more if
+ * y > boundary. */
+typedef struct codec_image_cell {
+    float boundary;
+    uint32_t code;
+} codec_image_cell;
 
 /* Four 32-bit registers of one lane: high b0, high b1, low b0, low b1. */
 typedef struct codec_image_lane {
@@ -54,14 +69,19 @@ typedef struct codec_image {
     int head_dim, n_heads, n_groups;
     codec_image_head *heads;            /* [n_heads] */
     codec_image_group *groups;          /* [n_groups], a head's together */
-    uint16_t *position;                 /* [n_heads][head_dim]: coding position of a dim */
-    /* [n_heads][head_dim / 2]: of each pair of coding positions, for the unpacking kernels: width | group << 8 | is_last_of_group << 15 | centroids << 16
+    uint16_t *column;                   /* [n_heads][head_dim]: of each dim */
+    uint16_t *position;                 /* [n_heads][head_dim]: coding position of each dim */
+    /* [n_heads][head_dim / 2]: of each pair of coding positions: width | group << 8 | is_last_of_group << 15 | centroids << 16
      * (index of the first float in `books`) */
     uint32_t *pairs;
     codec_image_lane *fragments;        /* [n_fragments][32 lanes] */
     size_t n_fragments;
     float *books;
     size_t n_books;
+    uint32_t *halves;
+    size_t n_halves;
+    codec_image_cell *cells;
+    size_t n_cells;
     float *rotations;
     size_t n_rotations;
 } codec_image;

@@ -9,7 +9,10 @@ rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, 
 rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,
                        rb_error *err);
 
-enum { BATCH = 8 };     /* queries a key meets at once */
+enum {
+    BATCH = 8,          /* queries a key meets at once */
+    LOGITS_WARPS = 8    /* of a block */
+};
 
 struct logits_args {
     codec_device_image image;
@@ -51,7 +54,7 @@ __global__ void rotate_queries_kernel(const codec_device_image image, const floa
 }
 
 /* blockIdx: (share of the keys, batch of queries, head). */
-__global__ void __launch_bounds__(WARPS * 32) logits_kernel(const logits_args args)
+__global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
@@ -64,12 +67,12 @@ __global__ void __launch_bounds__(WARPS * 32) logits_kernel(const logits_args ar
     float4 *queries = reinterpret_cast<float4 *>(next);     /* [head_dim][BATCH] */
     next += head_dim * BATCH * 4;
     float *books = reinterpret_cast<float *>(next);
-    next += (image.n_books * 4 + 15) / 16 * 16;
+    next += (image.max_books * 4 + 15) / 16 * 16;
     uint32_t *pairs = reinterpret_cast<uint32_t *>(next);
     next += head_dim * 2;
     const float4 *from = reinterpret_cast<const float4 *>(args.rotated + (static_cast<int64_t>(head_index) * args.n_batches + batch) * head_dim * BATCH);
     for (int i = threadIdx.x; i < head_dim * BATCH / 4; i += blockDim.x) queries[i] = from[i];
-    for (int i = threadIdx.x; i < image.n_books; i += blockDim.x) books[i] = image.books[i];
+    for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
     for (int i = threadIdx.x; i < head_dim / 2; i += blockDim.x) pairs[i] = image.pairs[head_index * (head_dim / 2) + i];
     if (threadIdx.x == 0) streams = find_streams(image.heads, head_index, args.n);
     next += static_cast<int64_t>(warp) * args.warp_bytes;
@@ -126,7 +129,7 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
     const int n_batches = (n_queries + BATCH - 1) / BATCH;
-    const size_t tables = static_cast<size_t>(image->head_dim) * (BATCH * 4 + 2) + round_up(static_cast<size_t>(image->n_books) * 4, 16);
+    const size_t tables = static_cast<size_t>(image->head_dim) * (BATCH * 4 + 2) + round_up(static_cast<size_t>(image->max_books) * 4, 16);
     const size_t warp_bytes = round_up(static_cast<size_t>(WARP_ROWS) * 2 * image->max_groups + static_cast<size_t>(WARP_ROWS) * image->max_packed_bytes + 16, 128);
     logits_args args = {*image, packed, norms, rotated, logits, n, n_queries, n_batches, static_cast<int>(warp_bytes)};
     codec_device_limits limits;
@@ -138,7 +141,7 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
     st = rb_cuda_launched("query rotation kernel", err);
     if (st == RB_OK) st = find_limits(&limits, err);
     if (st != RB_OK) return st;
-    const int warps = warps_that_fit(tables, warp_bytes, limits.shared_bytes - 1024, WARPS);
+    const int warps = warps_that_fit(tables, warp_bytes, limits.shared_bytes - 1024, LOGITS_WARPS);
     if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the logits kernel needs %zu bytes of shared memory, the GPU has %d", tables + warp_bytes, limits.shared_bytes);
     const size_t bytes = tables + warps * warp_bytes;
     st = rb_cuda_status(cudaFuncSetAttribute(logits_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "logits", err);

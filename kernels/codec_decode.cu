@@ -240,11 +240,9 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
+    __shared__ unsigned taken;
     const codec_device_image &image = args.image;
-    const int head_index = blockIdx.y, head_dim = image.head_dim;
-    const codec_image_head head = image.heads[head_index];
-    const int n_groups = uniform(head.n_groups), stride = tile_stride(head.n_columns);
-    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+    const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
     uint8_t *next = shared;
     codec_image_lane *fragments = reinterpret_cast<codec_image_lane *>(next);
@@ -254,60 +252,66 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
     uint32_t *halves = reinterpret_cast<uint32_t *>(next);
     next += (image.max_halves * 4 + 15) / 16 * 16;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
-    next += head_dim * 2;
-    const codec_image_lane *head_fragments = image.fragments + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
-    const codec_image_lane *decode_fragments = head_fragments + static_cast<int64_t>(head.n_fragments_encode) * CODEC_IMAGE_LANES;
-    if (args.fragment_bytes > 0)
-        for (int i = threadIdx.x; i < head.n_fragments_decode * CODEC_IMAGE_LANES; i += blockDim.x)
-            reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(decode_fragments)[i];
-    for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
-    for (int i = threadIdx.x; i < head.n_halves; i += blockDim.x) halves[i] = image.halves[head.first_halves + i];
-    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
-    for (int i = threadIdx.x; i < head.n_groups; i += blockDim.x) {
-        groups[i] = image.groups[head.first_group + i];
-        groups[i].decode -= head.first_fragment + head.n_fragments_encode;
-    }
-    if (threadIdx.x == 0) streams = find_streams(image.heads, head_index, args.n);
-
-    next += static_cast<int64_t>(warp) * args.warp_bytes;
+    next += head_dim * 2 + static_cast<int64_t>(warp) * args.warp_bytes;
+    const int max_stride = tile_stride(image.max_columns) + 8;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    next += WARP_ROWS * stride * 2;
-    memory.tile_low = nullptr;
-    memory.result = nullptr;
-    if (IS_EXACT) {
-        memory.tile_low = reinterpret_cast<__half *>(next);
-        next += WARP_ROWS * stride * 2;
-        memory.result = reinterpret_cast<float *>(next);
-        next += WARP_ROWS * stride * 4;
-    }
+    next += WARP_ROWS * max_stride * 2;
+    memory.tile_low = IS_EXACT ? reinterpret_cast<__half *>(next) : nullptr;
+    next += IS_EXACT ? WARP_ROWS * max_stride * 2 : 0;
+    memory.result = IS_EXACT ? reinterpret_cast<float *>(next) : nullptr;
+    next += IS_EXACT ? WARP_ROWS * max_stride * 4 : 0;
     memory.norms = reinterpret_cast<uint16_t *>(next);
     next += WARP_ROWS * 2 * image.max_groups;
     memory.packed = reinterpret_cast<uint32_t *>(next);
-    /* What is behind the last column meets zeros in B, and must be finite. */
-    for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
-        reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
-        if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
-    }
-    const book_tables tables = {books, halves};
-    __syncthreads();
 
-    const codec_image_lane *operand = args.fragment_bytes > 0 ? fragments : decode_fragments;
-    stored *x_hat = static_cast<stored *>(args.x_hat) + head_index * args.head_stride;
-    for (int64_t first = (static_cast<int64_t>(blockIdx.x) * n_warps + warp) * WARP_ROWS; first < args.n;
-         first += static_cast<int64_t>(gridDim.x) * n_warps * WARP_ROWS) {
-        const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
-        warp_copy(reinterpret_cast<uint8_t *>(memory.packed), args.packed + streams.packed + first * head.packed_bytes, n_rows * head.packed_bytes);
-        warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(args.norms + streams.norms + first * head.n_groups),
-                  n_rows * head.n_groups * 2);
-        __syncwarp();
-        unpack_rows<IS_EXACT>(memory, groups, n_groups, head.packed_bytes, stride, tables);
-        __syncwarp();
-        for (int g = 0; g < n_groups; g++)
-            for (int block = 0; block < 2; block += BLOCKS) decode_group<T, STEPS, BLOCKS>(groups[g], g, n_groups, block, stride, memory, operand);
-        __syncwarp();
-        store_rows(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, stride, head.order);
-        __syncwarp();
+    for (int head_index = 0; head_index < image.n_heads; head_index++) {
+        const tile_run run = find_run(image.heads, image.n_heads, head_index, args.n);
+        if (run.n == 0) continue;
+        const codec_image_head head = image.heads[head_index];
+        const int n_groups = uniform(head.n_groups), order = uniform(head.order), stride = tile_stride(head.n_columns);
+        const codec_image_lane *decode_fragments =
+            image.fragments + static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
+        __syncthreads();
+        if (args.fragment_bytes > 0)
+            for (int i = threadIdx.x; i < head.n_fragments_decode * CODEC_IMAGE_LANES; i += blockDim.x)
+                reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(decode_fragments)[i];
+        for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
+        for (int i = threadIdx.x; i < head.n_halves; i += blockDim.x) halves[i] = image.halves[head.first_halves + i];
+        for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
+        for (int i = threadIdx.x; i < n_groups; i += blockDim.x) {
+            groups[i] = image.groups[head.first_group + i];
+            groups[i].decode -= head.first_fragment + head.n_fragments_encode;
+        }
+        if (threadIdx.x == 0) {
+            streams = find_streams(image.heads, head_index, args.n);
+            taken = 0;
+        }
+        /* What is behind the last column meets zeros in B, and must be finite. */
+        for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
+            reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
+            if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
+        }
+        __syncthreads();
+
+        const book_tables tables = {books, halves};
+        const codec_image_lane *operand = args.fragment_bytes > 0 ? fragments : decode_fragments;
+        stored *x_hat = static_cast<stored *>(args.x_hat) + head_index * args.head_stride;
+        for (int64_t tile = next_tile(run, &taken); tile >= 0; tile = next_tile(run, &taken)) {
+            const int64_t first = tile * WARP_ROWS;
+            const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
+            warp_copy(reinterpret_cast<uint8_t *>(memory.packed), args.packed + streams.packed + first * head.packed_bytes, n_rows * head.packed_bytes);
+            warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(args.norms + streams.norms + first * n_groups),
+                      n_rows * n_groups * 2);
+            __syncwarp();
+            unpack_rows<IS_EXACT>(memory, groups, n_groups, head.packed_bytes, stride, tables);
+            __syncwarp();
+            for (int g = 0; g < n_groups; g++)
+                for (int block = 0; block < 2; block += BLOCKS) decode_group<T, STEPS, BLOCKS>(groups[g], g, n_groups, block, stride, memory, operand);
+            __syncwarp();
+            store_rows(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, stride, order);
+            __syncwarp();
+        }
     }
 }
 
@@ -342,11 +346,10 @@ static rb_status launch(decode_args &args, cudaStream_t stream, rb_error *err)
     if (st != RB_OK) return st;
     st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, decode_kernel<T, STEPS>, warps * 32, bytes), "decode", err);
     if (st != RB_OK) return st;
-    const int64_t needed = (args.n + warps * WARP_ROWS - 1) / (warps * WARP_ROWS);
-    int64_t blocks = (static_cast<int64_t>(resident) * limits.n_multiprocessors) / image.n_heads;
+    const int64_t tiles = (args.n + WARP_ROWS - 1) / WARP_ROWS * image.n_heads, needed = (tiles + warps - 1) / warps;
+    int64_t blocks = static_cast<int64_t>(resident) * limits.n_multiprocessors;
     if (blocks > needed) blocks = needed;
-    if (blocks < 1) blocks = 1;
-    decode_kernel<T, STEPS><<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(image.n_heads)), warps * 32, bytes, stream>>>(args);
+    decode_kernel<T, STEPS><<<static_cast<unsigned>(blocks), warps * 32, bytes, stream>>>(args);
     return rb_cuda_launched("decode kernel", err);
 }
 

@@ -109,6 +109,40 @@ __device__ inline head_streams find_streams(const codec_image_head *heads, int h
     return at;
 }
 
+/* ---- sharing the work -------------------------------------------------------------------------------------------------------- */
+
+/* The tiles of 32 vectors of all heads, one after the other, are cut into as many runs of equal cost as there are blocks. A block takes its run head by head,
+ * since the tables in shared memory are a head's; its warps take the tiles one by one. */
+struct tile_run {
+    int64_t first, n;
+};
+
+__device__ inline tile_run find_run(const codec_image_head *heads, int n_heads, int head, int64_t n_vectors)
+{
+    const int64_t n_tiles = (n_vectors + WARP_ROWS - 1) / WARP_ROWS;
+    int64_t before = 0, total = 0;
+    for (int h = 0; h < n_heads; h++) {
+        if (h < head) before += heads[h].cost * n_tiles;
+        total += heads[h].cost * n_tiles;
+    }
+    const int64_t cost = heads[head].cost;
+    int64_t ends[2];
+    for (int i = 0; i < 2; i++) {
+        const int64_t at = total / gridDim.x * (blockIdx.x + i) + total % gridDim.x * (blockIdx.x + i) / gridDim.x - before;
+        ends[i] = at <= 0 ? 0 : min((at + cost - 1) / cost, n_tiles);
+    }
+    return {ends[0], ends[1] - ends[0]};
+}
+
+/* A warp's next tile of the run, or -1. `taken` is shared by the block. */
+__device__ __forceinline__ int64_t next_tile(const tile_run &run, unsigned *taken)
+{
+    unsigned mine = 0;
+    if ((threadIdx.x & 31) == 0) mine = atomicAdd(taken, 1u);
+    mine = __shfl_sync(0xffffffffu, mine, 0);
+    return mine < run.n ? run.first + mine : -1;
+}
+
 /* A warp's copy of n_bytes between 16-byte aligned places; the end may be odd. */
 __device__ __forceinline__ void warp_copy(uint8_t *to, const uint8_t *from, int n_bytes)
 {

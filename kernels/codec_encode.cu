@@ -181,40 +181,43 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float 
 enum coding { BY_WIDTH_1 = 1, BY_WIDTH_2, BY_WIDTH_3, BY_CELLS, BY_SEARCH };
 
 struct coder {
-    float b[3];
-    const float *boundaries;            /* above 0 */
+    float edge[3];
+    const float *edges;                 /* of the boundaries above 0 */
     const codec_image_cell *cells;
-    float half_cells, rounder;          /* y * half_cells + rounder has the cell in its low bits */
-    unsigned last_cell;
+    float cells_per_unit, rounder;      /* y * cells_per_unit + rounder has the cell in its low bits */
+    unsigned cell_mask;
+    float middle;                       /* (2^width - 1) / 2: between the codes of the two halves */
     int width;
 };
 
-/* A number this large added to a float below 2^22 leaves it rounded to a whole number in the low bits. */
+/* A number this large added to a small one leaves it rounded to a whole number in the low bits. */
 static constexpr float ROUNDER = 12582912.0f;
 
+/* The code, as a float. Compares are products with a steep slope, cut off at 0 and 1: the FMA pipe has twice the rate of the one that compares. */
 template <coding BY>
-__device__ __forceinline__ uint32_t code_of(float product, float inverse, const coder &by)
+__device__ __forceinline__ float code_of(float product, float inverse, const coder &by)
 {
     /* 0 belongs to the lower half: far below any boundary's precision, but enough to give it a sign. */
-    const float y = fmaf(product, inverse, -1e-30f), magnitude = fabsf(y);
+    const float y = fmaf(product, inverse, -1e-30f);
     if (BY == BY_CELLS) {
-        const unsigned at = __float_as_int(fmaf(y, by.half_cells, by.rounder)) - __float_as_int(ROUNDER);
-        const codec_image_cell cell = by.cells[min(at, by.last_cell)];     /* what is no number finds a cell too */
-        return cell.code + (y > cell.boundary);
+        const codec_image_cell cell = by.cells[__float_as_uint(fmaf(y, by.cells_per_unit, by.rounder)) & by.cell_mask];
+        return __saturatef(fmaf(y, CODEC_IMAGE_STEEP, cell.edge)) + cell.code;
     }
-    if (BY == BY_WIDTH_1) return y > 0.0f;
-    uint32_t count = 0;
-    if (BY == BY_WIDTH_2) count = magnitude > by.b[0];
-    if (BY == BY_WIDTH_3) {
-        const bool upper = magnitude > by.b[1];
-        count = 2 * upper + (magnitude > (upper ? by.b[2] : by.b[0]));
+    float count = 0.5f;
+    if (BY == BY_SEARCH) {
+        unsigned at = 0;
+        for (unsigned step = 1u << (by.width - 2); step > 0; step >>= 1)
+            if (fmaf(fabsf(y), CODEC_IMAGE_STEEP, by.edges[at + step - 1]) > 0.0f) at += step;
+        count += static_cast<float>(at);
+    } else {
+#pragma unroll
+        for (int i = 0; i < (1 << static_cast<int>(BY)) / 2 - 1; i++) count += __saturatef(fmaf(fabsf(y), CODEC_IMAGE_STEEP, by.edge[i]));
     }
-    if (BY == BY_SEARCH)
-        for (uint32_t step = 1u << (by.width - 2); step > 0; step >>= 1)
-            if (magnitude > by.boundaries[count + step - 1]) count += step;
-    const uint32_t half = 1u << ((BY == BY_SEARCH ? by.width : static_cast<int>(BY)) - 1);
-    return count ^ (y > 0.0f ? half : half - 1);
+    return by.middle + copysignf(count, y);
 }
+
+/* Whole numbers below 2^23 added to this have their bits in the lowest of the sum. */
+static constexpr float WHOLE = 8388608.0f;
 
 /* The bits of one lane for one vector, appended in order and sent out 32 at a time. */
 struct bit_run {
@@ -225,10 +228,10 @@ struct bit_run {
 /* The first `left` of 32 bits. */
 __device__ __forceinline__ uint32_t counting_bits(int left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
 
-__device__ __forceinline__ void flush(const bit_run &run, uint32_t counts, uint32_t *tile)
+__device__ __forceinline__ void flush(const bit_run &run, uint32_t surplus, uint32_t counts, uint32_t *tile)
 {
     const int shift = run.at & 31;
-    const uint32_t bits = run.bits & counts;
+    const uint32_t bits = (run.bits - surplus) & counts;
     uint32_t *word = tile + (run.at >> 5);
     if (bits << shift) atomicOr(word, bits << shift);
     const uint32_t rest = __funnelshift_l(bits, 0, shift);      /* what the shift lost */
@@ -252,7 +255,7 @@ template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
 
 /* Warps of a block, by the registers that operands take. */
 template <typename T, int STEPS>
-constexpr int most_warps() { return input_traits<T>::HAS_LOW ? MAX_WARPS / 2 : STEPS > 4 ? 5 * MAX_WARPS / 8 : MAX_WARPS; }
+constexpr int most_warps() { return input_traits<T>::HAS_LOW ? MAX_WARPS / 2 : STEPS > 4 ? 3 * MAX_WARPS / 4 : MAX_WARPS; }
 
 /* Operands of BLOCKS row blocks in registers. IS_EXACT: the group has STEPS steps; else at most as many. */
 template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
@@ -262,15 +265,14 @@ struct group_operands {
     float inverse[BLOCKS][2];       /* of the norms, and of the fragments' scale */
 };
 
-/* Loads the operands and stores the norms; false where one does not fit fp16. */
+/* Loads the operands and stores the norms. */
 template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ bool load_group(group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int g, int n_groups, int block,
+__device__ __forceinline__ void load_group(group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int g, int n_groups, int block,
                                            int stride, const warp_memory &memory)
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW };
     const int lane = threadIdx.x & 31, n_steps = IS_EXACT ? STEPS : uniform(group.n_steps);
     const bool ends_half = group.n_tiles & 1;
-    bool is_good = true;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
         const int at = (block + m) * 16 * stride + group.column;
@@ -291,16 +293,12 @@ __device__ __forceinline__ bool load_group(group_operands<T, STEPS, IS_EXACT, BL
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int row = (block + m) * 16 + r * 8 + (lane >> 2);
-            /* One step of Newton's method brings the approximate root to within rounding. */
-            const float root = rsqrtf(squares[r]), guess = squares[r] * root;
-            const float norm = squares[r] > 0.0f ? fmaf(fmaf(-guess, guess, squares[r]), 0.5f * root, guess) : squares[r];
+            const float root = rsqrtf(squares[r]), norm = squares[r] > 0.0f ? squares[r] * root : squares[r];
             operands.inverse[m][r] = squares[r] > 0.0f ? group.inverse_scale * root : 0.0f;
             const __half rounded = __float2half_rn(input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[row] : norm);
-            is_good = is_good && __half2float(rounded) <= 65504.0f;     /* false for infinity and for NaN */
             if ((lane & 3) == 0) memory.norms[row * n_groups + g] = __half_as_ushort(rounded);
         }
     }
-    return is_good;
 }
 
 struct block_tables {
@@ -337,17 +335,19 @@ __device__ __forceinline__ coder make_coder(coding by_what, const codec_image_gr
 {
     coder by;
     by.width = width;
-    by.boundaries = tables.books + group.book;
+    by.middle = static_cast<float>((1 << width) - 1) * 0.5f;
+    by.edges = tables.books + group.book;
 #pragma unroll
-    for (int i = 0; i < 3; i++) by.b[i] = by_what <= BY_WIDTH_3 && i < (1 << width) / 2 - 1 ? by.boundaries[i] : 0.0f;
-    by.last_cell = 1u << group.log2_cells;
-    by.half_cells = static_cast<float>(by.last_cell / 2);
-    by.rounder = ROUNDER + by.half_cells;
+    for (int i = 0; i < 3; i++) by.edge[i] = by_what <= BY_WIDTH_3 && i < (1 << width) / 2 - 1 ? by.edges[i] : 0.0f;
+    const float half = static_cast<float>((1 << group.log2_cells) / 2);
+    by.cell_mask = (1u << group.log2_cells) - 1;
+    by.cells_per_unit = (half - 1.0f) * CODEC_IMAGE_CELL_RANGE;
+    by.rounder = ROUNDER + half;
     by.cells = tables.cells + group.cells;
     return by;
 }
 
-/* Rotates, codes and packs. A tile's products are on their way while the tile before is coded. */
+/* Rotates, codes and packs. Where registers allow, a tile's products are on their way while the tile before is coded. */
 template <coding BY, typename T, int STEPS, bool IS_EXACT, int BLOCKS>
 __device__ __forceinline__ void code_group(const group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int packed_bytes, int block,
                                            const warp_memory &memory, const block_tables &tables)
@@ -362,41 +362,47 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, IS_EXA
         for (int r = 0; r < 2; r++)
             runs[m][r] = {0, ((block + m) * 16 + r * 8 + (lane >> 2)) * packed_bytes * 8 + group.bit_first + t * lane_dims * width};
     int waiting = 0;                                    /* bits in each run */
+    uint32_t surplus = 0;                               /* what WHOLE added to each run */
+    const float second_code = static_cast<float>(1 << width);
     int left = (group.dims - t * lane_dims) * width;    /* bits that count; what lanes without dims compute is left out when runs are sent */
     const uint4 *fragment = reinterpret_cast<const uint4 *>(tables.fragments + group.encode * CODEC_IMAGE_LANES + lane);
+    const bool is_ahead = STEPS <= 4;
     float next[BLOCKS][4];
-    rotate_tile(next, operands, fragment, n_steps);
+    if (is_ahead) rotate_tile(next, operands, fragment, n_steps);
 #pragma unroll 1        /* registers are short */
     for (int tile = 1; tile <= n_tiles; tile++) {
         float c[BLOCKS][4];
-        uint32_t pair[2 * BLOCKS];
-        memcpy(c, next, sizeof c);
+        uint32_t pair[2 * BLOCKS];      /* two codes, and WHOLE's bits */
+        if (is_ahead) memcpy(c, next, sizeof c);
+        if (!is_ahead) rotate_tile(c, operands, fragment, n_steps);
         fragment += n_steps * CODEC_IMAGE_LANES;
-        if (tile < n_tiles) rotate_tile(next, operands, fragment, n_steps);
+        if (is_ahead && tile < n_tiles) rotate_tile(next, operands, fragment, n_steps);
 #pragma unroll
         for (int i = 0; i < 2 * BLOCKS; i++) {
             const float inverse = operands.inverse[i / 2][i & 1], *y = &c[i / 2][2 * (i & 1)];
-            pair[i] = code_of<BY>(y[0], inverse, by) | code_of<BY>(y[1], inverse, by) << width;
+            pair[i] = __float_as_uint(fmaf(code_of<BY>(y[1], inverse, by), second_code, code_of<BY>(y[0], inverse, by)) + WHOLE);
         }
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) runs[i / 2][i & 1].bits |= pair[i] << waiting;
+        for (int i = 0; i < 2 * BLOCKS; i++) runs[i / 2][i & 1].bits += pair[i] * (1u << waiting);
+        surplus += __float_as_uint(WHOLE) << waiting;
         if (waiting + 2 * width >= 32) {
             const uint32_t counts = counting_bits(left);
 #pragma unroll
             for (int i = 0; i < 2 * BLOCKS; i++) {
                 bit_run &run = runs[i / 2][i & 1];
-                flush(run, counts, memory.packed);
+                flush(run, surplus, counts, memory.packed);
                 run.at += 32;
-                run.bits = pair[i] >> (32 - waiting);      /* 2 width <= 16, so waiting >= 16 here */
+                run.bits = (pair[i] - __float_as_uint(WHOLE)) >> (32 - waiting);      /* 2 width <= 16, so waiting >= 16 here */
             }
             left -= 32;
+            surplus = 0;
         }
         waiting = (waiting + 2 * width) & 31;
     }
     if (waiting > 0) {
         const uint32_t counts = counting_bits(left);
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) flush(runs[i / 2][i & 1], counts, memory.packed);
+        for (int i = 0; i < 2 * BLOCKS; i++) flush(runs[i / 2][i & 1], surplus, counts, memory.packed);
     }
 }
 
@@ -405,11 +411,11 @@ struct head_place {
 };
 
 template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ bool encode_group(const codec_image_group &group, int g, int block, const head_place &head, const warp_memory &memory,
+__device__ __forceinline__ void encode_group(const codec_image_group &group, int g, int block, const head_place &head, const warp_memory &memory,
                                              const block_tables &tables)
 {
     group_operands<T, STEPS, IS_EXACT, BLOCKS> operands;
-    const bool is_good = load_group(operands, group, g, head.n_groups, block, head.stride, memory);
+    load_group(operands, group, g, head.n_groups, block, head.stride, memory);
     switch (uniform(group.width <= BY_WIDTH_3 ? group.width : group.log2_cells > 0 ? BY_CELLS : BY_SEARCH)) {
     case BY_WIDTH_1: code_group<BY_WIDTH_1>(operands, group, head.packed_bytes, block, memory, tables); break;
     case BY_WIDTH_2: code_group<BY_WIDTH_2>(operands, group, head.packed_bytes, block, memory, tables); break;
@@ -417,53 +423,57 @@ __device__ __forceinline__ bool encode_group(const codec_image_group &group, int
     case BY_CELLS: code_group<BY_CELLS>(operands, group, head.packed_bytes, block, memory, tables); break;
     default: code_group<BY_SEARCH>(operands, group, head.packed_bytes, block, memory, tables); break;
     }
-    return is_good;
 }
 
 /* All of a head's groups for the rows of the warp. Small groups, which mixed plans are made of, have code of their own for each number of steps. */
 template <typename T, int STEPS>
-__device__ __forceinline__ bool encode_groups(const codec_image_group *groups, const head_place &head, const warp_memory &memory, const block_tables &tables)
+__device__ __forceinline__ void encode_groups(const codec_image_group *groups, const head_place &head, const warp_memory &memory, const block_tables &tables)
 {
     enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2 };
-    bool is_good = true;
     for (int g = 0; g < head.n_groups; g++)
         for (int block = 0; block < 2; block += BLOCKS) {
             const codec_image_group &group = groups[g];
             const int n_steps = uniform(group.n_steps);
             if (STEPS > 4) {
-                is_good &= n_steps == STEPS ? encode_group<T, STEPS, true, BLOCKS>(group, g, block, head, memory, tables)
-                                            : encode_group<T, STEPS, false, BLOCKS>(group, g, block, head, memory, tables);
+                if (n_steps == STEPS)
+                    encode_group<T, STEPS, true, BLOCKS>(group, g, block, head, memory, tables);
+                else
+                    encode_group<T, STEPS, false, BLOCKS>(group, g, block, head, memory, tables);
             } else if (input_traits<T>::HAS_LOW) {
-                is_good &= encode_group<T, 4, false, BLOCKS>(group, g, block, head, memory, tables);
+                encode_group<T, 4, false, BLOCKS>(group, g, block, head, memory, tables);
             } else {
                 switch (n_steps) {
-                case 1: is_good &= encode_group<T, 1, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                case 2: is_good &= encode_group<T, 2, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                case 3: is_good &= encode_group<T, 3, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                default: is_good &= encode_group<T, 4, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                case 1: encode_group<T, 1, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                case 2: encode_group<T, 2, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                case 3: encode_group<T, 3, true, BLOCKS>(group, g, block, head, memory, tables); break;
+                default: encode_group<T, 4, true, BLOCKS>(group, g, block, head, memory, tables); break;
                 }
             }
         }
-    return is_good;
 }
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------------------- */
 
-/* blockIdx.y: head; the warps of all blocks of a head share its vectors. */
+/* The first row of the tile with a norm that is infinite or not a number, if any. */
+__device__ __forceinline__ void report_bad_rows(const uint16_t *norms, int n_groups, int n_rows, uint64_t first_vector, unsigned long long *first_bad)
+{
+    const int lane = threadIdx.x & 31;
+    bool is_bad = false;
+    if (lane < n_rows)
+        for (int g = 0; g < n_groups; g++) is_bad |= (norms[lane * n_groups + g] & 0x7c00) == 0x7c00;
+    if (is_bad) atomicMin(first_bad, static_cast<unsigned long long>(first_vector + lane));
+}
+
 template <typename T, int STEPS>
 __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(const encode_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
+    __shared__ unsigned taken;
     const codec_device_image &image = args.image;
-    const int head_index = blockIdx.y, head_dim = image.head_dim;
-    const codec_image_head head = image.heads[head_index];
-    const int n_groups = uniform(head.n_groups), order = uniform(head.order);
-    const int stride = tile_stride(head.n_columns);
-    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+    const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
-    /* What the block shares: tables of the codebooks, positions, groups, fragments. */
     uint8_t *next = shared;
     codec_image_lane *fragments = reinterpret_cast<codec_image_lane *>(next);
     next += args.fragment_bytes;
@@ -472,70 +482,72 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
     codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
     next += (image.max_cells * 8 + 15) / 16 * 16;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
-    next += head_dim * 2;
-    const codec_image_lane *head_fragments = image.fragments + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
-    if (args.fragment_bytes > 0)
-        for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x)
-            reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(head_fragments)[i];
-    for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
-    for (int i = threadIdx.x; i < head.n_cells; i += blockDim.x) cells[i] = image.cells[head.first_cell + i];
-    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
-    for (int i = threadIdx.x; i < head.n_groups; i += blockDim.x) {
-        groups[i] = image.groups[head.first_group + i];
-        groups[i].encode -= head.first_fragment;
-    }
-    if (threadIdx.x == 0) streams = find_streams(image.heads, head_index, args.n);
-
-    next += static_cast<int64_t>(warp) * args.warp_bytes;
+    next += head_dim * 2 + static_cast<int64_t>(warp) * args.warp_bytes;
+    const int max_stride = tile_stride(image.max_columns) + 8;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    next += WARP_ROWS * stride * 2;
-    memory.tile_low = nullptr;
-    if (input_traits<T>::HAS_LOW) {
-        memory.tile_low = reinterpret_cast<__half *>(next);
-        next += WARP_ROWS * stride * 2;
-    }
+    next += WARP_ROWS * max_stride * 2;
+    memory.tile_low = input_traits<T>::HAS_LOW ? reinterpret_cast<__half *>(next) : nullptr;
+    next += input_traits<T>::HAS_LOW ? WARP_ROWS * max_stride * 2 : 0;
     memory.inverse_scale = reinterpret_cast<float *>(next);
     next += WARP_ROWS * 4;
     memory.norms = reinterpret_cast<uint16_t *>(next);
     next += WARP_ROWS * 2 * image.max_groups;
     memory.packed = reinterpret_cast<uint32_t *>(next);
-    /* Columns between groups and behind the last stay 0: rows are written column by column of what they have. */
     const uint4 zero = make_uint4(0, 0, 0, 0);
-    for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
-        reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
-        if (memory.tile_low) reinterpret_cast<uint4 *>(memory.tile_low)[i] = zero;
-    }
-    __syncthreads();
 
-    const lane_columns at = find_columns(column, split_rows(head_dim).lane, head_dim / 2);
-    const head_place place = {n_groups, head.packed_bytes, stride};
-    const block_tables tables = {args.fragment_bytes > 0 ? fragments : head_fragments, books, cells};
-    const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
-    const int tile_bytes = WARP_ROWS * head.packed_bytes;
-    for (int64_t first = (static_cast<int64_t>(blockIdx.x) * n_warps + warp) * WARP_ROWS; first < args.n;
-         first += static_cast<int64_t>(gridDim.x) * n_warps * WARP_ROWS) {
-        const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
-        for (int i = lane; i < tile_bytes / 16 + 1; i += 32) reinterpret_cast<uint4 *>(memory.packed)[i] = zero;
-        const T *rows = x + first * args.token_stride;
-        if (order == CODEC_ORDER_SPLIT_PAIRS)
-            load_rows<CODEC_ORDER_SPLIT_PAIRS>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
-        else if (order == CODEC_ORDER_NATURAL)
-            load_rows<CODEC_ORDER_NATURAL>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
-        else
-            load_rows<CODEC_ORDER_ANY>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
-        __syncwarp();
-        const bool is_good = encode_groups<T, STEPS>(groups, place, memory, tables);
-        __syncwarp();
-        warp_copy(args.packed + streams.packed + first * head.packed_bytes, reinterpret_cast<const uint8_t *>(memory.packed), n_rows * head.packed_bytes);
-        warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * head.n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
-                  n_rows * head.n_groups * 2);
-        /* Rare: look for the first row whose norm is infinite or not a number. */
-        if (!__all_sync(0xffffffffu, is_good) && lane < n_rows)
-            for (int g = 0; g < head.n_groups; g++)
-                if ((memory.norms[lane * head.n_groups + g] & 0x7c00) == 0x7c00)
-                    atomicMin(args.first_bad, static_cast<unsigned long long>(head_index * args.n + first + lane));
-        __syncwarp();
+    for (int head_index = 0; head_index < image.n_heads; head_index++) {
+        const tile_run run = find_run(image.heads, image.n_heads, head_index, args.n);
+        if (run.n == 0) continue;
+        const codec_image_head head = image.heads[head_index];
+        const int n_groups = uniform(head.n_groups), order = uniform(head.order), stride = tile_stride(head.n_columns);
+        const codec_image_lane *head_fragments = image.fragments + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
+        __syncthreads();
+        if (args.fragment_bytes > 0)
+            for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x)
+                reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(head_fragments)[i];
+        for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
+        for (int i = threadIdx.x; i < head.n_cells; i += blockDim.x) cells[i] = image.cells[head.first_cell + i];
+        for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
+        for (int i = threadIdx.x; i < n_groups; i += blockDim.x) {
+            groups[i] = image.groups[head.first_group + i];
+            groups[i].encode -= head.first_fragment;
+        }
+        if (threadIdx.x == 0) {
+            streams = find_streams(image.heads, head_index, args.n);
+            taken = 0;
+        }
+        /* Columns between groups and behind the last stay 0: rows are written column by column of what they have. */
+        for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
+            reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
+            if (memory.tile_low) reinterpret_cast<uint4 *>(memory.tile_low)[i] = zero;
+        }
+        __syncthreads();
+
+        const lane_columns at = find_columns(column, split_rows(head_dim).lane, head_dim / 2);
+        const head_place place = {n_groups, head.packed_bytes, stride};
+        const block_tables tables = {args.fragment_bytes > 0 ? fragments : head_fragments, books, cells};
+        const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
+        for (int64_t tile = next_tile(run, &taken); tile >= 0; tile = next_tile(run, &taken)) {
+            const int64_t first = tile * WARP_ROWS;
+            const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
+            const T *rows = x + first * args.token_stride;
+            for (int i = lane; i < WARP_ROWS * head.packed_bytes / 16 + 1; i += 32) reinterpret_cast<uint4 *>(memory.packed)[i] = zero;
+            if (order == CODEC_ORDER_SPLIT_PAIRS)
+                load_rows<CODEC_ORDER_SPLIT_PAIRS>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+            else if (order == CODEC_ORDER_NATURAL)
+                load_rows<CODEC_ORDER_NATURAL>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+            else
+                load_rows<CODEC_ORDER_ANY>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+            __syncwarp();
+            encode_groups<T, STEPS>(groups, place, memory, tables);
+            __syncwarp();
+            warp_copy(args.packed + streams.packed + first * head.packed_bytes, reinterpret_cast<const uint8_t *>(memory.packed), n_rows * head.packed_bytes);
+            warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
+                      n_rows * n_groups * 2);
+            report_bad_rows(memory.norms, n_groups, n_rows, static_cast<uint64_t>(head_index) * args.n + first, args.first_bad);
+            __syncwarp();
+        }
     }
 }
 
@@ -569,11 +581,10 @@ static rb_status launch(encode_args &args, cudaStream_t stream, rb_error *err)
     if (st != RB_OK) return st;
     st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, encode_kernel<T, STEPS>, warps * 32, bytes), "encode", err);
     if (st != RB_OK) return st;
-    const int64_t needed = (args.n + warps * WARP_ROWS - 1) / (warps * WARP_ROWS);
-    int64_t blocks = (static_cast<int64_t>(resident) * limits.n_multiprocessors) / image.n_heads;
+    const int64_t tiles = (args.n + WARP_ROWS - 1) / WARP_ROWS * image.n_heads, needed = (tiles + warps - 1) / warps;
+    int64_t blocks = static_cast<int64_t>(resident) * limits.n_multiprocessors;
     if (blocks > needed) blocks = needed;
-    if (blocks < 1) blocks = 1;
-    encode_kernel<T, STEPS><<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(image.n_heads)), warps * 32, bytes, stream>>>(args);
+    encode_kernel<T, STEPS><<<static_cast<unsigned>(blocks), warps * 32, bytes, stream>>>(args);
     return rb_cuda_launched("encode kernel", err);
 }
 

@@ -77,7 +77,7 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
             b->fragment_room += 2 * (size_t)group.n_tiles * (size_t)group.n_steps;
             b->book_room += 3 * ((size_t)1 << heads[h].groups[g].width) / 2;
             b->halves_room += halves_of(heads[h].groups[g].width);
-            b->cell_room += (1 << CODEC_IMAGE_MAX_LOG2_CELLS) + 1;
+            b->cell_room += 1 << CODEC_IMAGE_MAX_LOG2_CELLS;
             b->rotation_room += (size_t)group.dims * (size_t)group.dims;
         }
         image->n_groups += heads[h].n_groups;
@@ -116,37 +116,41 @@ static void add_halves(codec_image *image, const codebook *book)
     image->n_halves += halves_of(book->width);
 }
 
+static double cell_width(int log2_cells) { return 1.0 / ((double)CODEC_IMAGE_CELL_RANGE * (ldexp(1.0, log2_cells - 1) - 1.0)); }
+
 static bool cells_hold_one_boundary(const codebook *book, int log2_cells)
 {
     for (int i = 0; i + 1 < book->size - 1; i++)
-        if (book->boundary[i + 1] - book->boundary[i] <= 1.01 * ldexp(2.0, -log2_cells)) return false;
+        if (book->boundary[i + 1] - book->boundary[i] <= 1.01 * cell_width(log2_cells)) return false;
     return true;
 }
+
+static float edge_of(double boundary) { return -(float)boundary * CODEC_IMAGE_STEEP; }
 
 /* The number of boundaries below the cell's lower edge, and the boundary in it, if any. */
 static codec_image_cell make_cell(const codebook *book, int cell, int log2_cells)
 {
-    const double width = ldexp(2.0, -log2_cells), lower = cell * width - 1.0 - width / 2.0;
-    codec_image_cell out = {.boundary = INFINITY};
-    while ((int)out.code < book->size - 1 && book->boundary[out.code] < lower) out.code++;
-    if ((int)out.code < book->size - 1 && book->boundary[out.code] < lower + width) out.boundary = (float)book->boundary[out.code];
-    return out;
+    const double width = cell_width(log2_cells), lower = (cell - ldexp(1.0, log2_cells - 1) - 0.5) * width;
+    int code = 0;
+    while (code < book->size - 1 && book->boundary[code] < lower) code++;
+    const bool has_boundary = code < book->size - 1 && book->boundary[code] < lower + width;
+    return (codec_image_cell){has_boundary ? edge_of(book->boundary[code]) : -INFINITY, (float)code};
 }
 
 static void add_cells(codec_image *image, codec_image_group *group, const codebook *book)
 {
-    int log2_cells = book->width;
+    int log2_cells = book->width + 1;
     while (log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS && !cells_hold_one_boundary(book, log2_cells)) log2_cells++;
     group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS ? 0 : log2_cells;
     group->cells = (int)image->n_cells;
-    for (int i = 0; group->log2_cells > 0 && i <= 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
+    for (int i = 0; group->log2_cells > 0 && i < 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
 }
 
 static void add_boundaries_and_centroids(codec_image *image, const codebook *book)
 {
     const int half = book->size / 2;
     float *out = image->books + image->n_books;
-    for (int j = 0; j < half; j++) out[j] = j < half - 1 ? (float)book->boundary[half + j] : INFINITY;
+    for (int j = 0; j < half; j++) out[j] = j < half - 1 ? edge_of(book->boundary[half + j]) : -INFINITY;
     memcpy(out + half, book->centroid_f32, (size_t)book->size * sizeof *out);
     image->n_books += (size_t)(half + book->size);
 }
@@ -285,6 +289,14 @@ static void fill_pairs(image_builder *b, int h, const codec_image_head *head, co
     }
 }
 
+/* Counted in the encode kernel's profile: what the rows cost, each group, and each of its tiles. */
+static int cost_of(const codec_image_head *head, const codec_image_group *groups)
+{
+    int cost = 500;
+    for (int g = 0; g < head->n_groups; g++) cost += 200 + groups[g].n_tiles * (90 + 8 * groups[g].n_steps);
+    return cost;
+}
+
 static rb_status add_head(image_builder *b, int h, const plan_head *from, int first_group, rb_error *err)
 {
     codec_image *image = b->image;
@@ -304,6 +316,7 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
         head->n_columns += TILE * groups[g].n_tiles;
     }
     head->packed_bytes = (bit + 7) / 8;
+    head->cost = cost_of(head, groups);
     head->n_books = (int)image->n_books - head->first_book;
     head->n_halves = (int)image->n_halves - head->first_halves;
     head->n_cells = (int)image->n_cells - head->first_cell;

@@ -36,7 +36,8 @@ typedef struct codec_image_group {
     int32_t bit_first;                  /* of the group in the vector's packed bits */
     int32_t cells, log2_cells;          /* first cell; log2_cells 0: it has none, search the boundaries */
     int32_t encode, decode;             /* first fragment: of y = R x (tile-major, then step), of x = R^T y */
-    int32_t book;                       /* first float of its tables: 2^width / 2 boundaries above 0 (the last +inf), then 2^width centroids */
+    int32_t book;                       /* first float of its tables: 2^width / 2 edges of the boundaries above 0 (the last -inf: none), then 2^width
+                                         * centroids */
     int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
     int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
     float inverse_scale;                /* 1 / scale of the fragments */
@@ -50,15 +51,16 @@ typedef struct codec_image_head {
     int32_t n_columns;                  /* a multiple of 8 */
     int32_t first_fragment, n_fragments_encode, n_fragments_decode;     /* encode fragments, then decode fragments */
     int32_t first_book, n_books, first_halves, n_halves, first_cell, n_cells;   /* its tables; groups and pairs count from there */
-    int32_t reserved;
+    int32_t cost;                       /* of 32 vectors, in about instructions, to share the work */
 } codec_image_head;
 
-/* [-1, 1] cut into 2^n cells with their centres at multiples of 2^(1 - n), so small that none holds two boundaries: the code of y in the cell is `code`, one more if
- * y > boundary. */
+/* [-1, 1] cut into cells so small that none holds two boundaries. y is in the cell 2^(n-1) + round(y * CODEC_IMAGE_CELL_RANGE * (2^(n-1) - 1)); its code is
+ * `code`, one more if y > boundary, that is if y * CODEC_IMAGE_STEEP + edge > 0. */
 typedef struct codec_image_cell {
-    float boundary;
-    uint32_t code;
+    float edge, code;
 } codec_image_cell;
+#define CODEC_IMAGE_STEEP 0x1p60f       /* a product with it, cut off at 0 and 1, is a step: no two floats above 2^-30 are closer than 2^-54 */
+#define CODEC_IMAGE_CELL_RANGE 0.999f   /* a coordinate that rounding brought past 1 has a cell too */
 
 /* Four 32-bit registers of one lane: high b0, high b1, low b0, low b1. */
 typedef struct codec_image_lane {

@@ -108,22 +108,52 @@ static void block_energy(double *energy, const model_facts *facts, const double 
     }
 }
 
-static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const head_sums *q_sums, const head_sums *k_sums,
-                        int64_t n_tokens)
+/* q_squares [q_per_kv][head_dim] of the group's queries; k_squares and k_sums [head_dim]. */
+static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const double *const *q_squares, const double *k_squares,
+                        const double *k_sums, int64_t n_tokens)
 {
     const int head_dim = facts->head_dim, q_per_kv = model_q_per_kv(facts);
     double squares[RB_MAX_HEAD_DIM] = {0};
     for (int g = 0; g < q_per_kv; g++)
-        for (int d = 0; d < head_dim; d++) squares[d] += q_sums[kv_head * q_per_kv + g].squares[d];
+        for (int d = 0; d < head_dim; d++) squares[d] += q_squares[g][d];
     block_energy(out->q_energy + (size_t)kv_head * (size_t)out->n_blocks, facts, squares, (double)n_tokens * q_per_kv);
-    block_energy(out->k_energy + (size_t)kv_head * (size_t)out->n_blocks, facts, k_sums[kv_head].squares, (double)n_tokens);
-    for (int d = 0; d < head_dim; d++) out->k_mean[(size_t)kv_head * (size_t)head_dim + (size_t)d] = k_sums[kv_head].values[d] / (double)n_tokens;
+    block_energy(out->k_energy + (size_t)kv_head * (size_t)out->n_blocks, facts, k_squares, (double)n_tokens);
+    for (int d = 0; d < head_dim; d++) out->k_mean[(size_t)kv_head * (size_t)head_dim + (size_t)d] = k_sums[d] / (double)n_tokens;
+}
+
+static rb_status check_sums(const double *squares, int n_heads, int head_dim, int layer, const vector_words *words, rb_error *err)
+{
+    for (int head = 0; head < n_heads; head++)
+        if (!are_finite(squares + (size_t)head * (size_t)head_dim, head_dim))
+            return rb_fail(err, RB_ENONFINITE, "layer %d %s %d: non-finite %s", layer, words->head, head, words->many);
+    return RB_OK;
+}
+
+rb_status block_statistics_from_sums(block_statistics *out, const model_facts *facts, int layer, const double *q_squares, const double *k_squares,
+                                     const double *k_sums, int64_t n_tokens, rb_error *err)
+{
+    const size_t d = (size_t)facts->head_dim, q_per_kv = (size_t)model_q_per_kv(facts);
+    const double **group = NULL;
+    rb_status st;
+    assert(out->n_kv_heads == facts->n_kv_heads && out->head_dim == facts->head_dim);
+    RB_TRY(st, check_sums(k_squares, facts->n_kv_heads, facts->head_dim, layer, &key_words, err), done);
+    RB_TRY(st, check_sums(q_squares, facts->n_q_heads, facts->head_dim, layer, &query_words, err), done);
+    RB_TRY(st, rb_alloc(&group, q_per_kv, sizeof *group, "query sums", err), done);
+    for (int kv_head = 0; kv_head < facts->n_kv_heads; kv_head++) {
+        const size_t head = (size_t)kv_head;
+        for (size_t g = 0; g < q_per_kv; g++) group[g] = q_squares + (head * q_per_kv + g) * d;
+        finish_head(out, facts, kv_head, group, k_squares + head * d, k_sums + head * d, n_tokens);
+    }
+done:
+    free(group);
+    return st;
 }
 
 rb_status block_statistics_compute(block_statistics *out, const model_facts *facts, int layer, const float *q, const float *k, int64_t n_tokens,
                                    rb_error *err)
 {
     head_sums *q_sums = NULL, *k_sums = NULL;
+    const double **group = NULL;
     rb_status st;
 
     assert(out->n_kv_heads == facts->n_kv_heads && out->head_dim == facts->head_dim);
@@ -134,8 +164,13 @@ rb_status block_statistics_compute(block_statistics *out, const model_facts *fac
     sum_heads(q_sums, q, facts->n_q_heads, n_tokens, facts->head_dim, false);
     RB_TRY(st, check_heads(k_sums, k, facts->n_kv_heads, n_tokens, facts->head_dim, layer, &key_words, err), done);
     RB_TRY(st, check_heads(q_sums, q, facts->n_q_heads, n_tokens, facts->head_dim, layer, &query_words, err), done);
-    for (int kv_head = 0; kv_head < facts->n_kv_heads; kv_head++) finish_head(out, facts, kv_head, q_sums, k_sums, n_tokens);
+    RB_TRY(st, rb_alloc(&group, (size_t)model_q_per_kv(facts), sizeof *group, "query sums", err), done);
+    for (int kv_head = 0; kv_head < facts->n_kv_heads; kv_head++) {
+        for (int g = 0; g < model_q_per_kv(facts); g++) group[g] = q_sums[kv_head * model_q_per_kv(facts) + g].squares;
+        finish_head(out, facts, kv_head, group, k_sums[kv_head].squares, k_sums[kv_head].values, n_tokens);
+    }
 done:
+    free(group);
     free(q_sums);
     free(k_sums);
     return st;

@@ -24,4 +24,9 @@ void block_statistics_free(block_statistics *statistics);
 rb_status block_statistics_compute(block_statistics *out, const model_facts *facts, int layer, const float *q, const float *k, int64_t n_tokens,
                                    rb_error *err);
 
+/* The same from sums that were taken elsewhere, in double, over n_tokens: of squares q_squares [n_q_heads][head_dim] and k_squares [n_kv_heads][head_dim], of
+ * values k_sums [n_kv_heads][head_dim]. Fails with RB_ENONFINITE naming the first head whose sum is not finite. */
+rb_status block_statistics_from_sums(block_statistics *out, const model_facts *facts, int layer, const double *q_squares, const double *k_squares,
+                                     const double *k_sums, int64_t n_tokens, rb_error *err);
+
 #endif

@@ -3,7 +3,7 @@
 
 int main(int argc, char **argv)
 {
-    static const char *const dtypes[] = {"f16", "f32", NULL};
+    static const char *const dtypes[] = {"f16", "f32", NULL}, *const precisions[] = {"bf16", "f32", NULL};
     calibrate_options opt = {.n_tokens = CALIBRATE_N_TOKENS, .dtype = CAPTURE_DTYPE_F16};
     const rb_option table[] = {
         {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .required = true,
@@ -21,6 +21,10 @@ int main(int argc, char **argv)
          .help = "tokens per sequence; 0: 2048, or the model's maximum where that is less"},
         {.long_name = "dtype", .kind = RB_OPT_CHOICE, .value = &opt.dtype, .metavar = "TYPE", .choices = dtypes,
          .help = "type of stored queries and keys"},
+        {.long_name = "precision", .kind = RB_OPT_CHOICE, .value = &opt.precision, .metavar = "TYPE", .choices = precisions,
+         .help = "of the matrix products on a GPU; the CPU computes in f32"},
+        {.long_name = "max-gpu-memory", .kind = RB_OPT_SIZE, .value = &opt.max_gpu_bytes, .metavar = "SIZE",
+         .help = "GPU memory to use at most, such as 12GiB; 0: what is free"},
         {.long_name = "values", .kind = RB_OPT_FLAG, .value = &opt.values, .help = "store the values (V) too"},
         {.long_name = "hash-weights", .kind = RB_OPT_FLAG, .value = &opt.hash_weights, .help = "record the SHA-256 of the weights (reads all of them)"},
         {.long_name = "dry-run", .kind = RB_OPT_FLAG, .value = &opt.dry_run,

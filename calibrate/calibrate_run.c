@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
 #include "calibrate/token_source.h"
 #include "core/json.h"
@@ -36,7 +37,7 @@ static rb_status resolve_context(int64_t *context, const calibrate_options *opt,
 }
 
 /* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind them. */
-static rb_status options_to_json(char **out, const calibrate_options *opt, int64_t context, int64_t n_test, rb_error *err)
+static rb_status options_to_json(char **out, const calibrate_options *opt, rb_device_kind device, int64_t context, int64_t n_test, rb_error *err)
 {
     cJSON *json = NULL;
     rb_status st;
@@ -51,6 +52,7 @@ static rb_status options_to_json(char **out, const calibrate_options *opt, int64
     RB_TRY(st, rb_json_add_number(json, "context", (double)context, err), done);
     RB_TRY(st, rb_json_add_string(json, "dtype", opt->dtype == CAPTURE_DTYPE_F32 ? "f32" : "f16", err), done);
     RB_TRY(st, rb_json_add_bool(json, "values", opt->values, err), done);
+    if (device == RB_DEVICE_CUDA) RB_TRY(st, rb_json_add_string(json, "cuda_precision", opt->precision == CALIBRATE_F32 ? "f32" : "bf16", err), done);
     RB_TRY(st, rb_json_print(out, json, err), done);
 done:
     cJSON_Delete(json);
@@ -175,34 +177,48 @@ done:
     return st;
 }
 
-static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens, const char *options_json,
-                               const char *output, rb_error *err)
+static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, capture_writer *writer, rb_error *err)
 {
-    capture_pass pass = {.header = header};
-    const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
-    int64_t *starts = NULL, n_sequences = 0;
+    capture_pass pass = {.header = header, .writer = writer};
     rb_status st;
-
-    RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
     RB_TRY(st, alloc_pass(&pass, err), done);
-    RB_TRY(st, capture_create(&pass.writer, output, header, set_tokens, options_json, err), done);
-    const token_batch batch = {.tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
     const forward_hooks hooks = {.user = &pass, .on_qkv = capture_layer, .on_layer_done = layer_done};
     const double started_s = rb_now_s();
     rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
-    st = forward_run(ckpt, &batch, &hooks, err);
+    st = forward_run(ckpt, batch, &hooks, err);
     rb_progress_finish(&pass.progress);
     if (st != RB_OK) goto done;
-    const double forward_s = rb_now_s() - started_s - pass.statistics_s - pass.write_s;
-    RB_TRY(st, capture_publish(pass.writer, err), done);
-    rb_message_verbose("forward pass took %.3f s, energies took %.3f s, compressing and writing took %.3f s", forward_s, pass.statistics_s,
-                       rb_now_s() - started_s - forward_s - pass.statistics_s);
+    rb_message_verbose("forward pass took %.3f s, energies took %.3f s, compressing and writing took %.3f s",
+                       rb_now_s() - started_s - pass.statistics_s - pass.write_s, pass.statistics_s, pass.write_s);
 done:
-    capture_writer_free(pass.writer);
     block_statistics_free(&pass.statistics);
     free(pass.q);
     free(pass.k);
     free(pass.v);
+    return st;
+}
+
+/* The text through the model on `device`, into the file. */
+static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens, const char *options_json,
+                               const calibrate_options *opt, rb_device_kind device, rb_error *err)
+{
+    const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
+    int64_t *starts = NULL, n_sequences = 0;
+    capture_writer *writer = NULL;
+    rb_status st;
+
+    RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
+    RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
+    const token_batch batch = {.tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
+    if (device == RB_DEVICE_CUDA) {
+        const capture_cuda_options cuda = {.precision = opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16, .max_bytes = opt->max_gpu_bytes};
+        RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, err), done);
+    } else {
+        RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, err), done);
+    }
+    st = capture_publish(writer, err);
+done:
+    capture_writer_free(writer);
     free(starts);
     return st;
 }
@@ -303,6 +319,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     capture_header header = {0};
     token_list tokens = {0};
     char *options_json = NULL;
+    rb_device_kind device = RB_DEVICE_CPU;
     const double started_s = rb_now_s();
     rb_status st;
 
@@ -314,10 +331,11 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     if (!opt->dry_run) {
         const int64_t n_test = header.text[CAPTURE_TEST].n_tokens;
         const double tokens_from_s = rb_now_s();
+        RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
         RB_TRY(st, gather_tokens(&tokens, opt, n_test, config->vocab_size, err), done);
         rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
-        RB_TRY(st, options_to_json(&options_json, opt, header.text[CAPTURE_TEST].context, n_test, err), done);
-        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt->output, err), done);
+        RB_TRY(st, options_to_json(&options_json, opt, device, header.text[CAPTURE_TEST].context, n_test, err), done);
+        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt, device, err), done);
     }
     const calibrate_result result = {.options = opt, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
                                      .memory_bytes = memory_bytes(config, &header), .seconds = rb_now_s() - started_s};

@@ -4,6 +4,7 @@
 
 #include "core/program.h"
 
+typedef enum calibrate_precision { CALIBRATE_BF16, CALIBRATE_F32 } calibrate_precision;
 typedef enum capture_dtype { CAPTURE_DTYPE_F16, CAPTURE_DTYPE_F32 } capture_dtype;
 
 typedef struct calibrate_options {
@@ -14,6 +15,8 @@ typedef struct calibrate_options {
     int64_t n_test_tokens;          /* 0: as many as n_tokens */
     int64_t context;                /* 0: CALIBRATE_CONTEXT or the model's maximum, whichever is less */
     int dtype;                      /* capture_dtype */
+    int precision;                  /* calibrate_precision: of the GPU's products */
+    int64_t max_gpu_bytes;          /* 0: what is free */
     bool values;                    /* store V too */
     bool hash_weights;
     bool dry_run;

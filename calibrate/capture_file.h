@@ -36,6 +36,9 @@ rb_status capture_create(capture_writer **out, const char *path, const capture_h
 /* One layer of one set. q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim], f32; v NULL unless has_values. */
 rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k, const float *v,
                               const block_statistics *statistics, rb_error *err);
+/* The same from fp16 bits, for a header of RB_H5_F16. */
+rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                  const block_statistics *statistics, rb_error *err);
 rb_status capture_publish(capture_writer *writer, rb_error *err);   /* every layer of every set must have been written */
 void capture_writer_free(capture_writer *writer);                   /* NULL is fine; unpublished: removes the partial file */
 
@@ -52,6 +55,8 @@ rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t
  * RB_ENONFINITE naming layer, head and token of the first bad value. */
 rb_status capture_read_k(const capture_file *file, capture_set set, int layer, float *k, rb_error *err);
 rb_status capture_read_q(const capture_file *file, capture_set set, int layer, float *q, rb_error *err);
+/* v like k; only where the header says has_values. */
+rb_status capture_read_v(const capture_file *file, capture_set set, int layer, float *v, rb_error *err);
 rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics, rb_error *err);
 
 #endif

@@ -46,11 +46,10 @@ void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *m
 }
 
 rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer, capture_vectors vectors,
-                             const float *data, int64_t index)
+                             double value, int64_t index)
 {
     static const char *const words[] = {[CAPTURE_Q] = "query", [CAPTURE_K] = "key", [CAPTURE_V] = "value"};
     const int64_t dim = index % header->model.head_dim, vector = index / header->model.head_dim, n_tokens = header->text[set].n_tokens;
-    const double value = (double)data[index];
     return rb_fail(err, RB_ENONFINITE, "%s: %s layer %d %s %lld token %lld dim %lld: %s %g %s", path, capture_set_name(set), layer,
                    vectors == CAPTURE_Q ? "q_head" : "kv_head", (long long)(vector / n_tokens), (long long)(vector % n_tokens), (long long)dim, words[vectors],
                    value, isfinite(value) ? "does not fit f16, whose largest is 65504; f32 would hold it" : "is not finite");

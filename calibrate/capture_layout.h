@@ -37,6 +37,6 @@ void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *m
 
 /* RB_ENONFINITE: "FILE: calibration layer 3 kv_head 1 token 17 dim 5: key 70000 does not fit f16 ..." */
 rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer, capture_vectors vectors,
-                             const float *data, int64_t index);
+                             double value, int64_t index);
 
 #endif

@@ -147,7 +147,7 @@ static rb_status read_vectors(const capture_file *file, capture_set set, int lay
     const rb_status st = rb_h5_read(file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(RB_H5_F32, data, dims[0] * dims[1] * dims[2]);
-    return capture_fail_unfit(err, file->path, &file->header, set, layer, vectors, data, unfit);
+    return capture_fail_unfit(err, file->path, &file->header, set, layer, vectors, (double)data[unfit], unfit);
 }
 
 rb_status capture_read_k(const capture_file *file, capture_set set, int layer, float *k, rb_error *err)
@@ -158,6 +158,12 @@ rb_status capture_read_k(const capture_file *file, capture_set set, int layer, f
 rb_status capture_read_q(const capture_file *file, capture_set set, int layer, float *q, rb_error *err)
 {
     return read_vectors(file, set, layer, CAPTURE_Q, q, err);
+}
+
+rb_status capture_read_v(const capture_file *file, capture_set set, int layer, float *v, rb_error *err)
+{
+    assert(file->header.has_values);
+    return read_vectors(file, set, layer, CAPTURE_V, v, err);
 }
 
 rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics, rb_error *err)

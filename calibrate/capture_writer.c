@@ -109,16 +109,18 @@ done:
 
 /* ---- layers ------------------------------------------------------------------------------------------------------------------ */
 
-static rb_status write_vectors(const capture_writer *writer, capture_set set, int layer, capture_vectors vectors, const float *data, rb_error *err)
+/* type: RB_H5_F16_BITS, or the header's with data in f32. */
+static rb_status write_vectors(const capture_writer *writer, capture_set set, int layer, capture_vectors vectors, rb_h5_type type, const void *data,
+                               rb_error *err)
 {
     const capture_header *header = &writer->header;
     const capture_path path = capture_path_of(set, layer, capture_vectors_name(vectors));
     int64_t dims[3];
     capture_vectors_dims(header, set, vectors, dims);
     /* rb_h5_write would find it too, but knows no heads and tokens. */
-    const int64_t unfit = rb_h5_first_unfit(header->value_type, data, dims[0] * dims[1] * dims[2]);
-    if (unfit >= 0) return capture_fail_unfit(err, writer->path, header, set, layer, vectors, data, unfit);
-    return rb_h5_write(writer->file.id, path.text, header->value_type, 3, dims, data, ZSTD_LEVEL, err);
+    const int64_t unfit = rb_h5_first_unfit(type, data, dims[0] * dims[1] * dims[2]);
+    if (unfit >= 0) return capture_fail_unfit(err, writer->path, header, set, layer, vectors, rb_h5_value(type, data, unfit), unfit);
+    return rb_h5_write(writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, err);
 }
 
 static rb_status write_statistics(const capture_writer *writer, capture_set set, int layer, const block_statistics *statistics, rb_error *err)
@@ -133,23 +135,38 @@ static rb_status write_statistics(const capture_writer *writer, capture_set set,
     return st;
 }
 
-rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k, const float *v,
-                              const block_statistics *statistics, rb_error *err)
+static rb_status write_layer(capture_writer *writer, capture_set set, int layer, rb_h5_type type, const void *const data[CAPTURE_N_VECTORS],
+                             const block_statistics *statistics, rb_error *err)
 {
     const model_facts *model = &writer->header.model;
-    const float *const data[CAPTURE_N_VECTORS] = {[CAPTURE_Q] = q, [CAPTURE_K] = k, [CAPTURE_V] = v};
     rb_status st;
 
-    assert(layer >= 0 && layer < model->n_layers && (v != NULL) == writer->header.has_values);
+    assert(layer >= 0 && layer < model->n_layers && (data[CAPTURE_V] != NULL) == writer->header.has_values);
     assert(statistics->n_kv_heads == model->n_kv_heads && statistics->head_dim == model->head_dim);
     if (*written_flag(writer, set, layer))
         return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set), layer);
     RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of(set, layer, "").text, err), done);
-    for (int i = 0; i < capture_n_vectors(&writer->header); i++) RB_TRY(st, write_vectors(writer, set, layer, (capture_vectors)i, data[i], err), done);
+    for (int i = 0; i < capture_n_vectors(&writer->header); i++)
+        RB_TRY(st, write_vectors(writer, set, layer, (capture_vectors)i, type, data[i], err), done);
     RB_TRY(st, write_statistics(writer, set, layer, statistics, err), done);
     *written_flag(writer, set, layer) = true;
 done:
     return st;
+}
+
+rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k, const float *v,
+                              const block_statistics *statistics, rb_error *err)
+{
+    const void *const data[CAPTURE_N_VECTORS] = {[CAPTURE_Q] = q, [CAPTURE_K] = k, [CAPTURE_V] = v};
+    return write_layer(writer, set, layer, writer->header.value_type, data, statistics, err);
+}
+
+rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                  const block_statistics *statistics, rb_error *err)
+{
+    const void *const data[CAPTURE_N_VECTORS] = {[CAPTURE_Q] = q, [CAPTURE_K] = k, [CAPTURE_V] = v};
+    assert(writer->header.value_type == RB_H5_F16);
+    return write_layer(writer, set, layer, RB_H5_F16_BITS, data, statistics, err);
 }
 
 /* ---- end --------------------------------------------------------------------------------------------------------------------- */

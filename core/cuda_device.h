@@ -30,6 +30,8 @@ typedef struct rb_cuda_info {
 typedef struct rb_cuda_runtime_api {
     int abi;
     rb_status (*open)(int index, rb_cuda_info *info, rb_error *err);
+    rb_status (*use_device)(int index, rb_error *err);      /* a thread of its own: which device its calls are for */
+    rb_status (*free_bytes)(size_t *free_bytes, rb_error *err);
     rb_status (*alloc)(void **out, size_t size_bytes, rb_error *err);
     void (*release)(void *memory);
     rb_status (*alloc_pinned)(void **out, size_t size_bytes, rb_error *err);       /* host memory that copies run from and to at full speed */

@@ -46,6 +46,13 @@ done:
     return st;
 }
 
+static rb_status api_use_device(int index, rb_error *err) { return rb_cuda_status(cudaSetDevice(index), "choosing the GPU", err); }
+static rb_status api_free_bytes(size_t *free_bytes, rb_error *err)
+{
+    size_t total = 0;
+    return rb_cuda_status(cudaMemGetInfo(free_bytes, &total), "asking for free memory", err);
+}
+
 static rb_status api_alloc(void **out, size_t size_bytes, rb_error *err) { return rb_cuda_status(cudaMalloc(out, size_bytes), "GPU memory", err); }
 static void api_release(void *memory) { cudaFree(memory); }
 
@@ -111,8 +118,9 @@ static rb_status api_fill(void *to, int byte, size_t size_bytes, void *stream, r
 extern "C" {
 extern const rb_cuda_runtime_api rb_cuda_runtime;
 const rb_cuda_runtime_api rb_cuda_runtime = {
-    RB_CUDA_ABI,        api_open,           api_alloc,        api_release,    api_alloc_pinned,  api_release_pinned,    api_stream_create,
-    api_stream_destroy, api_stream_wait,    api_event_create, api_event_destroy, api_event_record, api_event_wait, api_stream_wait_event,
-    api_event_elapsed_ms, api_copy, api_copy_rows, api_fill,
+    RB_CUDA_ABI,        api_open,          api_use_device,    api_free_bytes,   api_alloc,          api_release,
+    api_alloc_pinned,   api_release_pinned, api_stream_create, api_stream_destroy, api_stream_wait,  api_event_create,
+    api_event_destroy,  api_event_record,  api_event_wait,    api_stream_wait_event, api_event_elapsed_ms, api_copy,
+    api_copy_rows,      api_fill,
 };
 }

@@ -18,7 +18,7 @@ static const float F16_MAX = 65504;
 
 size_t rb_h5_file_bytes(rb_h5_type type)
 {
-    static const size_t bytes[] = {[RB_H5_F16] = 2, [RB_H5_F32] = 4, [RB_H5_F64] = 8, [RB_H5_I32] = 4, [RB_H5_U8] = 1};
+    static const size_t bytes[] = {[RB_H5_F16] = 2, [RB_H5_F32] = 4, [RB_H5_F64] = 8, [RB_H5_I32] = 4, [RB_H5_U8] = 1, [RB_H5_F16_BITS] = 2};
     return bytes[type];
 }
 
@@ -38,7 +38,8 @@ static hid_t make_f16_type(void)
 hid_t rb_h5_make_type(rb_h5_type type)
 {
     switch (type) {
-    case RB_H5_F16: return make_f16_type();
+    case RB_H5_F16:
+    case RB_H5_F16_BITS: return make_f16_type();
     case RB_H5_F32: return H5Tcopy(H5T_IEEE_F32LE);
     case RB_H5_F64: return H5Tcopy(H5T_IEEE_F64LE);
     case RB_H5_I32: return H5Tcopy(H5T_STD_I32LE);
@@ -50,7 +51,8 @@ hid_t rb_h5_make_type(rb_h5_type type)
 const char *rb_h5_type_name(rb_h5_type type)
 {
     static const char *const names[] = {
-        [RB_H5_F16] = "f16", [RB_H5_F32] = "f32", [RB_H5_F64] = "f64", [RB_H5_I32] = "i32", [RB_H5_U8] = "u8"};
+        [RB_H5_F16] = "f16", [RB_H5_F32] = "f32", [RB_H5_F64] = "f64", [RB_H5_I32] = "i32", [RB_H5_U8] = "u8",
+        [RB_H5_F16_BITS] = "f16"};
     return names[type];
 }
 
@@ -96,12 +98,20 @@ RB_CPU_CLONES static bool doubles_fit(const double *x, int64_t n)
     return n_bad == 0;
 }
 
+RB_CPU_CLONES static bool halves_fit(const uint16_t *x, int64_t n)
+{
+    int n_bad = 0;
+    for (int64_t i = 0; i < n; i++) n_bad |= (x[i] & 0x7c00) == 0x7c00;
+    return n_bad == 0;
+}
+
 static bool elements_fit(rb_h5_type type, const void *data, int64_t first, int64_t n)
 {
     switch (type) {
     case RB_H5_F16: return floats_fit((const float *)data + first, n, F16_MAX);
     case RB_H5_F32: return floats_fit((const float *)data + first, n, FLT_MAX);
     case RB_H5_F64: return doubles_fit((const double *)data + first, n);
+    case RB_H5_F16_BITS: return halves_fit((const uint16_t *)data + first, n);
     default:        return true;
     }
 }
@@ -122,9 +132,16 @@ int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n)
     return first_bad == INT64_MAX ? -1 : first_bad;
 }
 
+double rb_h5_value(rb_h5_type type, const void *data, int64_t index)
+{
+    if (type == RB_H5_F64) return ((const double *)data)[index];
+    if (type == RB_H5_F16_BITS) return (double)rb_f16_to_f32(((const uint16_t *)data)[index]);
+    return (double)((const float *)data)[index];
+}
+
 rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc, const char *path)
 {
-    const double value = type == RB_H5_F64 ? ((const double *)data)[index] : (double)((const float *)data)[index];
+    const double value = rb_h5_value(type, data, index);
     if (isfinite(value))
         return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g", value, (long long)index,
                           (double)F16_MAX);

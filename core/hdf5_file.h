@@ -47,11 +47,14 @@ rb_status rb_h5_set_schema(hid_t file, const char *schema, int version, rb_error
 rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, int version, rb_error *err);
 
 /* Types in the file. Memory is always float for F16 and F32 (rounded to nearest even on the way to F16; a value beyond 65504 fails
- * with RB_ENONFINITE and its index), double for F64, int32_t for I32. A float dataset holds finite values only, written or read. */
-typedef enum rb_h5_type { RB_H5_F16, RB_H5_F32, RB_H5_F64, RB_H5_I32, RB_H5_U8 } rb_h5_type;
+ * with RB_ENONFINITE and its index), double for F64, int32_t for I32. F16_BITS is F16 in the file and its uint16_t bits in memory. A float dataset holds
+ * finite values only, written or read. */
+typedef enum rb_h5_type { RB_H5_F16, RB_H5_F32, RB_H5_F64, RB_H5_I32, RB_H5_U8, RB_H5_F16_BITS } rb_h5_type;
 
 /* Flat index of the first value that `type` cannot hold, -1 when all fit: not finite, or beyond 65504 for F16. Always -1 for integers. */
 int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n);
+/* An element of an array in memory, of a float type. */
+double rb_h5_value(rb_h5_type type, const void *data, int64_t index);
 
 /* Writes a whole dataset; parents of the path must exist, dims are positive. zstd_level 0: contiguous, uncompressed (small tables).
  * Else chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any thread count gives the same bytes. */

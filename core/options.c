@@ -49,6 +49,24 @@ static rb_status parse_int(const rb_option *option, const char *text, rb_error *
     return st;
 }
 
+static rb_status parse_size(const rb_option *option, const char *text, rb_error *err)
+{
+    static const struct { const char *name; double bytes; } units[] = {{"B", 1.0}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+                                                                      {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+    char *unit;
+    const double number = strtod(text, &unit);
+    const double max_bytes = 0x1p62;
+    if (unit != text && number >= 0.0 && isfinite(number)) {
+        while (*unit == ' ') unit++;
+        for (size_t i = 0; i < RB_COUNT(units); i++)
+            if (strcmp(unit, units[i].name) == 0 && number * units[i].bytes < max_bytes) {
+                *(int64_t *)option->value = (int64_t)(number * units[i].bytes);
+                return RB_OK;
+            }
+    }
+    return rb_fail(err, RB_EUSAGE, "--%s is '%s', expected a size with its unit, such as 512MiB or 12GiB", option->long_name, text);
+}
+
 static rb_status parse_number(const rb_option *option, const char *text, double *out, rb_error *err)
 {
     char *end;
@@ -120,6 +138,7 @@ static rb_status set_value(const rb_option *option, char *text, rb_error *err)
     switch (option->kind) {
     case RB_OPT_FLAG:    *(bool *)option->value = true; return RB_OK;
     case RB_OPT_INT:     return parse_int(option, text, err);
+    case RB_OPT_SIZE:    return parse_size(option, text, err);
     case RB_OPT_NUMBER:  return parse_number(option, text, option->value, err);
     case RB_OPT_CHOICE:  return find_choice(option, text, option->value, err);
     case RB_OPT_NUMBERS:

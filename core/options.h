@@ -27,6 +27,7 @@ typedef struct rb_string_list {    /* the strings point into argv; a list is spl
 typedef enum rb_option_kind {
     RB_OPT_FLAG,      /* value: bool *;  set to true */
     RB_OPT_INT,       /* value: int64_t *; min..max */
+    RB_OPT_SIZE,      /* value: int64_t *, bytes; a number with B, KiB, MiB, GiB, TiB, kB, MB, GB or TB */
     RB_OPT_NUMBER,    /* value: double *;  min..max */
     RB_OPT_STRING,    /* value: const char ** */
     RB_OPT_CHOICE,    /* value: int *; index into choices */

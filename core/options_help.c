@@ -22,6 +22,7 @@ static void print_default(FILE *out, const rb_option *option)
     fputs("default ", out);
     switch (option->kind) {
     case RB_OPT_FLAG:   break;
+    case RB_OPT_SIZE:
     case RB_OPT_INT:    fprintf(out, "%lld", (long long)*(const int64_t *)option->value); break;
     case RB_OPT_NUMBER: fprintf(out, "%g", *(const double *)option->value); break;
     case RB_OPT_STRING: fputs(*(const char *const *)option->value, out); break;

@@ -13,6 +13,25 @@ bool codec_report_is_good(const codec_report *report)
     return report->codes_wrong == 0 && report->norms_wrong == 0 && report->bytes_wrong == 0 && report->values_wrong == 0 && report->logits_wrong == 0;
 }
 
+void codec_report_add(codec_report *sum, const codec_report *report)
+{
+    sum->n_vectors += report->n_vectors;
+    sum->n_codes += report->n_codes;
+    sum->n_norms += report->n_norms;
+    sum->n_values += report->n_values;
+    sum->n_logits += report->n_logits;
+    sum->codes_tied += report->codes_tied;
+    sum->codes_wrong += report->codes_wrong;
+    sum->norms_tied += report->norms_tied;
+    sum->norms_wrong += report->norms_wrong;
+    sum->bytes_wrong += report->bytes_wrong;
+    sum->values_wrong += report->values_wrong;
+    sum->logits_wrong += report->logits_wrong;
+    sum->worst_tie = fmax(sum->worst_tie, report->worst_tie);
+    sum->worst_value = fmax(sum->worst_value, report->worst_value);
+    sum->worst_logit = fmax(sum->worst_logit, report->worst_logit);
+}
+
 /* ---- what is exact --------------------------------------------------------------------------------------------------------------- */
 
 static double exact_norm(const plan_group *group, const model_facts *model, const float *x)

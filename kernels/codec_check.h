@@ -27,6 +27,7 @@ typedef struct codec_report {
 } codec_report;
 
 bool codec_report_is_good(const codec_report *report);
+void codec_report_add(codec_report *sum, const codec_report *report);       /* counts add up, of the worst the larger stays */
 
 /* One head of a plan with what the check needs. */
 typedef struct codec_checked {

@@ -82,6 +82,18 @@ rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, 
     return st;
 }
 
+rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out, rb_error *err)
+{
+    const weight_entry *entry;
+    const rb_status st = find_entry(ckpt, name, rank, shape, &entry, err);
+    if (st != RB_OK) return st;
+    *out = (tensor_place){.offset = safetensors_offset(entry->file, entry->tensor), .size_bytes = (int64_t)entry->tensor->size_bytes,
+                          .dtype = entry->tensor->dtype};
+    for (int64_t i = 0; i < ckpt->weights.n_shards; i++)
+        if (ckpt->weights.shards[i].file == entry->file) out->path = ckpt->weights.shards[i].path;
+    return RB_OK;
+}
+
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out, rb_error *err)
 {
     enum { TILE = 1 << 16 };    /* elements; a smaller tensor is not worth waking the threads for */

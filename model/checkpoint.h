@@ -19,6 +19,14 @@ bool checkpoint_has(const checkpoint *ckpt, const char *name);
 /* The whole tensor as f32 into out (caller's, product of shape), then its pages are released. Large tensors convert in parallel. */
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out, rb_error *err);
 
+/* The same tensor as a place in a file: its shard's path (the checkpoint's) and where its elements start. */
+typedef struct tensor_place {
+    const char *path;
+    int64_t offset, size_bytes;
+    tensor_dtype dtype;
+} tensor_place;
+rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out, rb_error *err);
+
 /* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype, without reading data. */
 rb_status checkpoint_check(const checkpoint *ckpt, rb_error *err);
 

@@ -7,15 +7,7 @@
 #ifndef RB_MODEL_FORWARD_H
 #define RB_MODEL_FORWARD_H
 
-#include "model/checkpoint.h"
-
-/* Sequences laid end to end; positions start at 0 in each. */
-typedef struct token_batch {
-    const int32_t *tokens;          /* [n_tokens] */
-    int64_t n_tokens;
-    const int64_t *sequence_start;  /* [n_sequences + 1], ascending, first 0, last n_tokens */
-    int64_t n_sequences;
-} token_batch;
+#include "model/token_batch.h"
 
 /* One layer's heads, f32: q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim]. */
 typedef struct layer_heads {

@@ -262,6 +262,8 @@ const char *safetensors_metadata(const safetensors_file *file, const char *key)
     return value ? value->valuestring : NULL;
 }
 
+int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor) { return (const unsigned char *)tensor->data - file->map; }
+
 void safetensors_release(const safetensors_file *file, const safetensor *tensor)
 {
     /* Whole pages of this tensor alone: a page shared with a neighbour stays. */

@@ -46,6 +46,8 @@ int64_t safetensors_count(const safetensors_file *file);
 const safetensor *safetensors_at(const safetensors_file *file, int64_t index);              /* in file order */
 const safetensor *safetensors_find(const safetensors_file *file, const char *name);         /* NULL when absent; hashed or binary search */
 const char *safetensors_metadata(const safetensors_file *file, const char *key);            /* NULL when absent */
+/* Where a tensor of the file starts, for readers that do not want it mapped. */
+int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor);
 /* Tells the kernel that these pages will not be needed again soon: keeps resident memory at one layer. */
 void safetensors_release(const safetensors_file *file, const safetensor *tensor);
 

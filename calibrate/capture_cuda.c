@@ -1,0 +1,70 @@
+/* See calibrate/capture_cuda.h. */
+#include "calibrate/capture_cuda.h"
+
+#include <stdio.h>
+
+#include "core/message.h"
+#include "model/forward_cuda.h"
+
+typedef struct cuda_pass {
+    const capture_header *header;
+    capture_writer *writer;
+    block_statistics statistics;
+    double write_s;
+    rb_progress progress;
+} cuda_pass;
+
+/* On the hand-over thread, while the GPU is at the next layer. */
+static rb_status write_captured(void *user, const captured_layer *captured, rb_error *err)
+{
+    cuda_pass *pass = user;
+    const capture_set set = (capture_set)captured->set;
+    const double started_s = rb_now_s();
+    rb_status st = block_statistics_from_sums(&pass->statistics, &pass->header->model, captured->layer, captured->q_squares, captured->k_squares,
+                                              captured->k_sums, captured->n_tokens, err);
+    if (st != RB_OK) return st;
+    if (pass->header->value_type == RB_H5_F16)
+        st = capture_write_layer_f16(pass->writer, set, captured->layer, captured->q, captured->k, captured->v, &pass->statistics, err);
+    else
+        st = capture_write_layer(pass->writer, set, captured->layer, captured->q, captured->k, captured->v, &pass->statistics, err);
+    pass->write_s += rb_now_s() - started_s;
+    return st;
+}
+
+static void layer_done(void *user, int layer)
+{
+    cuda_pass *pass = user;
+    char detail[32];
+    snprintf(detail, sizeof detail, "layer %d", layer);
+    rb_progress_step(&pass->progress, detail);
+}
+
+static void tell(const forward_cuda_report *report, const cuda_pass *pass)
+{
+    rb_message_verbose("%.3f s for %.2f GB of weights: %.2f GB/s from the file to the GPU", report->total_s, (double)report->weight_bytes * 1e-9,
+                       (double)report->weight_bytes * 1e-9 / report->total_s);
+    rb_message_verbose("a layer took %.3f ms of the GPU (median, capture included); compressing and writing took %.3f s beside it", report->layer_ms,
+                       pass->write_s);
+    rb_message_verbose("GPU memory %.0f MiB at most, tokens in chunks of %lld", (double)report->gpu_bytes / 0x1p20, (long long)report->chunk_tokens);
+}
+
+rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, const capture_cuda_options *options,
+                          capture_writer *writer, rb_error *err)
+{
+    cuda_pass pass = {.header = header, .writer = writer};
+    forward_cuda_report report = {0};
+    int64_t set_start[CAPTURE_N_SETS + 1] = {0};
+    rb_status st;
+    for (int set = 0; set < CAPTURE_N_SETS; set++) set_start[set + 1] = set_start[set] + header->text[set].n_tokens;
+    RB_TRY(st, block_statistics_create(&pass.statistics, &header->model, err), done);
+    const forward_cuda_options cuda = {.precision = options->precision, .capture_is_f32 = header->value_type == RB_H5_F32, .with_values = header->has_values,
+                                       .set_start = set_start, .n_sets = CAPTURE_N_SETS, .max_bytes = options->max_bytes};
+    const forward_cuda_hooks hooks = {.user = &pass, .on_captured = write_captured, .on_layer_done = layer_done};
+    rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
+    st = forward_cuda_run(ckpt, batch, &cuda, &hooks, &report, err);
+    rb_progress_finish(&pass.progress);
+    if (st == RB_OK) tell(&report, &pass);
+done:
+    block_statistics_free(&pass.statistics);
+    return st;
+}

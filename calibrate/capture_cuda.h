@@ -1,0 +1,18 @@
+/* Capturing on the GPU: the streaming forward pass (model/forward_cuda.h) into a capture file. */
+#ifndef RB_CALIBRATE_CAPTURE_CUDA_H
+#define RB_CALIBRATE_CAPTURE_CUDA_H
+
+#include "calibrate/capture_file.h"
+#include "model/layer_cuda.h"
+#include "model/token_batch.h"
+
+typedef struct capture_cuda_options {
+    layer_cuda_precision precision;
+    int64_t max_bytes;      /* of GPU memory; 0: what is free */
+} capture_cuda_options;
+
+/* batch: the sets of the header one after the other. rb_resolve_device first. Every layer of every set is written; the caller publishes. */
+rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, const capture_cuda_options *options,
+                          capture_writer *writer, rb_error *err);
+
+#endif

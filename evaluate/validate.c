@@ -1,0 +1,238 @@
+/* See evaluate/validate.h. */
+#include "evaluate/validate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/message.h"
+
+/* A layer of the capture, as f32. */
+typedef struct layer_vectors {
+    int64_t n;              /* vectors a head that are used */
+    float *q, *x;           /* [n_q_heads][n_test][head_dim], [n_kv_heads][n_test][head_dim] as captured */
+    float *rounded;         /* [n_kv_heads][n][head_dim] as the type holds them */
+    float *queries;         /* [n_kv_heads][VALIDATE_N_QUERIES][head_dim] */
+} layer_vectors;
+
+typedef struct validation {
+    const validate_request *request;
+    const model_facts *model;
+    codec_tables *tables;
+    layer_vectors vectors;
+} validation;
+
+bool validate_row_is_good(const validate_row *row) { return codec_report_is_good(&row->report) && row->bytes_outside == 0 && row->bytes_unstable == 0; }
+
+bool validate_is_good(const validate_result *result)
+{
+    for (int i = 0; i < result->n_rows; i++)
+        if (!validate_row_is_good(&result->rows[i])) return false;
+    return true;
+}
+
+/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone. */
+static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
+{
+    const bool is_gpu = device == RB_DEVICE_CUDA;
+    return (codec_bounds){
+        .code_tie = is_gpu ? CODEC_CUDA_CODE_TIE : 0.0,
+        .norm_tie = is_gpu ? CODEC_CUDA_NORM_TIE : 0.0,
+        .restore = is_gpu ? (type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16) : 1e-7,     /* f16 subnormals round by more than their share */
+        .rounding = codec_dtype_rounding(type),
+        .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(type),
+    };
+}
+
+/* ---- the capture's vectors ------------------------------------------------------------------------------------------------------------- */
+
+static rb_status alloc_vectors(validation *v, rb_error *err)
+{
+    const model_facts *m = v->model;
+    const size_t n_test = (size_t)capture_file_header(v->request->capture)->text[CAPTURE_TEST].n_tokens, d = (size_t)m->head_dim;
+    layer_vectors *out = &v->vectors;
+    rb_status st;
+    out->n = (int64_t)n_test;
+    if (v->request->n_tokens > 0 && v->request->n_tokens < out->n) out->n = v->request->n_tokens;
+    RB_TRY(st, rb_alloc(&out->q, (size_t)m->n_q_heads * n_test, d * sizeof(float), "queries", err), done);
+    RB_TRY(st, rb_alloc(&out->x, (size_t)m->n_kv_heads * n_test, d * sizeof(float), "keys", err), done);
+    RB_TRY(st, rb_alloc(&out->rounded, (size_t)m->n_kv_heads * (size_t)out->n, d * sizeof(float), "keys", err), done);
+    RB_TRY(st, rb_alloc(&out->queries, (size_t)m->n_kv_heads * VALIDATE_N_QUERIES, d * sizeof(float), "queries", err), done);
+done:
+    return st;
+}
+
+static void free_vectors(layer_vectors *vectors)
+{
+    free(vectors->q);
+    free(vectors->x);
+    free(vectors->rounded);
+    free(vectors->queries);
+}
+
+/* Queries of the KV head's own query heads, spread over the text. */
+static void choose_queries(validation *v, int64_t n_test)
+{
+    const int64_t d = v->model->head_dim;
+    const int group = model_q_per_kv(v->model);
+    for (int h = 0; h < v->model->n_kv_heads; h++)
+        for (int i = 0; i < VALIDATE_N_QUERIES; i++) {
+            const int64_t q_head = (int64_t)h * group + i % group, token = (2 * i + 1) * v->vectors.n / (2 * VALIDATE_N_QUERIES);
+            memcpy(v->vectors.queries + ((int64_t)h * VALIDATE_N_QUERIES + i) * d, v->vectors.q + (q_head * n_test + token) * d, (size_t)d * sizeof(float));
+        }
+}
+
+static void round_vectors(validation *v, int64_t n_test, codec_dtype type)
+{
+    const int64_t d = v->model->head_dim, n = v->vectors.n;
+    for (int64_t h = 0; h < v->model->n_kv_heads; h++)
+        memcpy(v->vectors.rounded + h * n * d, v->vectors.x + h * n_test * d, (size_t)(n * d) * sizeof(float));
+    codec_dtype_round(v->vectors.rounded, v->model->n_kv_heads * n * d, type);
+}
+
+/* ---- one layer ------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_head(codec_report *report, const codec_trial *trial, const codec_trial_input *in, int h, const codec_bounds *bounds, rb_error *err)
+{
+    const int64_t d = in->model->head_dim;
+    const uint16_t *norms = trial->norms + codec_image_norm_offset(trial->image, h, in->n);
+    const uint8_t *packed = trial->packed + codec_image_packed_offset(trial->image, h, in->n);
+    head_codec *codec = NULL;
+    uint8_t *codes = NULL;
+    float *reference = NULL;
+    rb_status st;
+    RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
+    RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)d, "codes", err), done);
+    RB_TRY(st, rb_alloc(&reference, (size_t)in->n, (size_t)d * sizeof *reference, "restored vectors", err), done);
+    const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
+    RB_TRY(st, codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, packed, norms, bounds, codes, err), done);
+    RB_TRY(st, codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, bounds, reference, err), done);
+    codec_check_logits(report, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n, (int)d,
+                       trial->logits + (int64_t)h * in->n_queries * in->n, bounds);
+done:
+    head_codec_free(codec);
+    free(codes);
+    free(reference);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "kv_head %d", h);
+}
+
+/* Heads in parallel; of several failures the first head's is told. */
+static rb_status check_heads(validate_row *row, const codec_trial *trial, const codec_trial_input *in, rb_error *err)
+{
+    int failed = in->n_heads;
+    rb_status st = RB_OK;
+    rb_error first = {0};
+    #pragma omp parallel for schedule(dynamic, 1)
+    for (int h = 0; h < in->n_heads; h++) {
+        codec_report report = {0};
+        rb_error mine = {0};
+        const rb_status mine_st = check_head(&report, trial, in, h, &row->bounds, &mine);
+        #pragma omp critical(validate_check)
+        {
+            codec_report_add(&row->report, &report);
+            if (mine_st != RB_OK && h < failed) {
+                failed = h;
+                st = mine_st;
+                first = mine;
+            }
+        }
+    }
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+}
+
+static void keep_times(validate_row *row, const codec_trial *trial, const codec_trial_input *in)
+{
+    const int64_t n = in->n_timed;
+    row->times = trial->times;
+    row->vector_bytes = (double)n * in->n_heads * in->model->head_dim * (in->type == CODEC_F32 ? 4.0 : 2.0);
+    row->packed_bytes = (double)codec_image_packed_offset(trial->image, in->n_heads, n) + 2.0 * (double)codec_image_norm_offset(trial->image, in->n_heads, n);
+}
+
+static rb_status try_layer(validation *v, validate_row *row, const plan_head *heads, int64_t n_timed, rb_error *err)
+{
+    const codec_trial_input in = {.heads = heads, .n_heads = v->model->n_kv_heads, .model = v->model, .tables = v->tables, .type = row->type,
+                                  .x = v->vectors.rounded, .n = v->vectors.n, .queries = v->vectors.queries, .n_queries = VALIDATE_N_QUERIES,
+                                  .n_timed = n_timed};
+    codec_trial trial = {0};
+    rb_status st = v->request->device == RB_DEVICE_CUDA ? codec_trial_cuda(&trial, &in, err) : codec_trial_cpu(&trial, &in, err);
+    if (st == RB_OK) st = check_heads(row, &trial, &in, err);      /* a vector that was refused is refused, and told, by the reference */
+    if (st == RB_OK && trial.first_bad >= 0) row->report.codes_wrong++;     /* refused, and not by the reference */
+    row->bytes_outside += trial.bytes_outside;
+    row->bytes_unstable += trial.bytes_unstable;
+    if (n_timed > 0) keep_times(row, &trial, &in);
+    codec_trial_free(&trial);
+    return st;
+}
+
+/* The value codecs of all KV heads; the same for every layer. */
+static rb_status value_heads(plan_head **out, const bit_plan *plan, rb_error *err)
+{
+    rb_status st = rb_alloc(out, (size_t)plan->model.n_kv_heads, sizeof **out, "value codecs", err);
+    for (int h = 0; h < plan->model.n_kv_heads && st == RB_OK; h++) st = bit_plan_value_head(plan, h, &(*out)[h], err);
+    return st;
+}
+
+/* Keys (values NULL) or values of a layer, in every type that is asked for. rows: the first of theirs. */
+static rb_status validate_vectors(validation *v, validate_row *rows, int layer, const plan_head *values, rb_error *err)
+{
+    const validate_request *r = v->request;
+    const int64_t n_test = capture_file_header(r->capture)->text[CAPTURE_TEST].n_tokens;
+    const bool is_timed = r->n_timed > 0 && layer == v->model->n_layers / 2;
+    rb_status st = values ? capture_read_v(r->capture, CAPTURE_TEST, layer, v->vectors.x, err)
+                          : capture_read_k(r->capture, CAPTURE_TEST, layer, v->vectors.x, err);
+    for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++) {
+        if (!r->types[type]) continue;
+        round_vectors(v, n_test, (codec_dtype)type);
+        st = try_layer(v, rows++, values ? values : bit_plan_head(r->plan, layer, 0), is_timed ? r->n_timed : 0, err);
+    }
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d %s", layer, values ? "values" : "keys");
+}
+
+/* ---- all ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void add_rows(validate_result *out, const validate_request *request, const char *what)
+{
+    for (int type = 0; type < CODEC_N_DTYPES; type++)
+        if (request->types[type])
+            out->rows[out->n_rows++] = (validate_row){.what = what, .type = (codec_dtype)type, .bounds = bounds_of(request->device, (codec_dtype)type)};
+}
+
+static rb_status validate_layer(validation *v, validate_result *out, int layer, const plan_head *values, rb_error *err)
+{
+    const capture_file *capture = v->request->capture;
+    rb_status st;
+    RB_TRY(st, capture_read_q(capture, CAPTURE_TEST, layer, v->vectors.q, err), done);
+    choose_queries(v, capture_file_header(capture)->text[CAPTURE_TEST].n_tokens);
+    RB_TRY(st, validate_vectors(v, out->rows, layer, NULL, err), done);
+    if (values) st = validate_vectors(v, out->rows + out->n_rows / 2, layer, values, err);
+done:
+    return st;
+}
+
+rb_status validate_plan(validate_result *out, const validate_request *request, rb_error *err)
+{
+    const capture_header *header = capture_file_header(request->capture);
+    validation v = {.request = request, .model = &header->model};
+    plan_head *values = NULL;
+    rb_progress progress;
+    rb_status st;
+    *out = (validate_result){.device = request->device};
+    RB_TRY(st, codec_tables_create(&v.tables, err), done);
+    RB_TRY(st, alloc_vectors(&v, err), done);
+    add_rows(out, request, "keys");
+    if (request->plan->value_width != PLAN_FP16_WIDTH && header->has_values) {
+        add_rows(out, request, "values");
+        RB_TRY(st, value_heads(&values, request->plan, err), done);
+    }
+    rb_progress_start(&progress, "validate", v.model->n_layers);
+    for (int layer = 0; layer < v.model->n_layers && st == RB_OK; layer++) {
+        st = validate_layer(&v, out, layer, values, err);
+        if (st == RB_OK) rb_progress_step(&progress, NULL);
+    }
+    rb_progress_finish(&progress);
+done:
+    for (int h = 0; values && h < v.model->n_kv_heads; h++) plan_head_clear(&values[h]);
+    free(values);
+    free_vectors(&v.vectors);
+    codec_tables_free(v.tables);
+    return st;
+}

@@ -286,7 +286,7 @@ static void check_names_a_damaged_group(void **state)
     EXPECT_DAMAGE(group->n_blocks = 0, PLACE "has no blocks");
     EXPECT_DAMAGE(group->n_blocks = -1, PLACE "has no blocks");
     EXPECT_DAMAGE(group->codebook = CODEBOOK_N_KINDS, PLACE "unknown codebook kind 2");
-    EXPECT_DAMAGE(group->rotation.kind = ROTATION_N_KINDS, PLACE "unknown rotation kind 1");
+    EXPECT_DAMAGE(group->rotation.kind = ROTATION_N_KINDS, PLACE "unknown rotation kind 2");
     EXPECT_DAMAGE(group->order = (group_order)2, PLACE "unknown order 2");
     EXPECT_DAMAGE(group->rotation.dims = 6, PLACE "rotation has 6 dims, expected 4 for 2 blocks");
 }

@@ -21,7 +21,7 @@ static void write_comment(FILE *out, const bit_plan *plan)
             " * method %s at %g bits: keys cost %.6g true bits per dim, %.6g bytes per token with the values\n"
             " *\n"
             " * Keys of one head are coded group by group: take the group's dims (ropebits_k_dims from first_dim on), norm in fp16, divide, rotate by\n"
-            " * haar(seed, n_dims), code = number of boundaries below a coordinate, boundaries half way between centroids. Codes are packed into one\n"
+            " * the group's rotation (kind, seed, n_dims), code = number of boundaries below a coordinate, boundaries half way between centroids. Codes are packed into one\n"
             " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of ropebits. */\n",
             rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits, cost.key_true_bits, cost.bytes_per_token);
 }
@@ -66,9 +66,8 @@ static void write_groups(FILE *out, const plan_head *head)
     fprintf(out, "     {");
     for (int g = 0; g < head->n_groups; g++) {
         const plan_group *group = &head->groups[g];
-        fprintf(out, "%s{%d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, first_dim, group->rotation.dims,
-                group->rotation.seed,
-                (int)group->codebook, group->width, group->rotation.dims);
+        fprintf(out, "%s{%d, %d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, (int)group->rotation.kind,
+                first_dim, group->rotation.dims, group->rotation.seed, (int)group->codebook, group->width, group->rotation.dims);
         first_dim += group->rotation.dims;
     }
     fprintf(out, "},\n");
@@ -146,8 +145,8 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, max_groups);
     rb_status st = write_codebooks(out, plan, err);
-    fprintf(out, "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
-                 "    uint16_t n_dims;\n    uint64_t seed;          /* of the haar rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
+    fprintf(out, "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint8_t rotation;       /* kind: 0 haar, 1 hadamard */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
+                 "    uint16_t n_dims;\n    uint64_t seed;          /* of the rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
     write_table(out, plan, "/* width of every RoPE block */\nstatic const uint8_t ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_bits_row);
     write_group_counts(out, plan);
     write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",

@@ -320,7 +320,7 @@ static void read_group_columns(reader *r, ropebits_plan *plan)
 {
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].width = (uint8_t)take_range(r, 1, 1, MAX_WIDTH, "group width");
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].order = (uint8_t)take_range(r, 1, 0, ROPEBITS_ORDER_NATURAL, "group order");
-    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].rotation = (uint8_t)take_range(r, 1, 0, ROPEBITS_ROTATION_HAAR, "rotation kind");
+    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].rotation = (uint8_t)take_range(r, 1, 0, ROPEBITS_ROTATION_HADAMARD, "rotation kind");
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].codebook = (uint8_t)take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].seed = take_uint(r, 8);
 }

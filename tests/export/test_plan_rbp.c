@@ -1,6 +1,8 @@
 /* plan.rbp: a round trip through the library runtimes link, its size, its centroids, and every kind of damage. */
 #include "tests/test_support.h"
 
+#include <zstd.h>
+
 #include "core/atomic_file.h"
 #include "export/plan_rbp.h"
 #include "export/plan_rbp_format.h"
@@ -260,6 +262,70 @@ static void lying_headers_are_refused_by_name(void **state)
     assert_lie_refused(PLAN_RBP_HEADER_SIZE, 0, "zstd");
 }
 
+/* The file around another payload of the same size. */
+static uint8_t *wrap_payload(size_t *size, const uint8_t *payload, size_t payload_size)
+{
+    const size_t room = ZSTD_compressBound(payload_size);
+    uint8_t *file = malloc(PLAN_RBP_HEADER_SIZE + room + PLAN_RBP_CRC_SIZE);
+    assert_non_null(file);
+    memcpy(file, encoded, PLAN_RBP_HEADER_SIZE);
+    const size_t frame = ZSTD_compress(file + PLAN_RBP_HEADER_SIZE, room, payload, payload_size, 1);
+    assert_false(ZSTD_isError(frame));
+    for (int i = 0; i < 4; i++) file[20 + i] = (uint8_t)(frame >> (8 * i));
+    *size = PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE;
+    put_crc(file, *size);
+    return file;
+}
+
+/* The rotation column by docs/plan-rbp.md, from the payload's end: H * N block groups, 8 bytes of seed a group, a codebook a group, then it. */
+static void rotation_kinds_are_read_from_their_column_and_unknown_ones_refused(void **state)
+{
+    (void)state;
+    enum { HEADS = 4, BLOCKS = 8 };
+    char error[256];
+    uint8_t payload[8192];
+    size_t size, n_groups = 0;
+    ropebits_plan *plan = NULL;
+    const size_t payload_size = ZSTD_decompress(payload, sizeof payload, encoded + PLAN_RBP_HEADER_SIZE,
+                                                encoded_size - PLAN_RBP_HEADER_SIZE - PLAN_RBP_CRC_SIZE);
+    assert_false(ZSTD_isError(payload_size));
+    assert_int_equal(ropebits_plan_parse(&plan, encoded, encoded_size, error, sizeof error), 0);
+    for (uint32_t h = 0; h < HEADS; h++) n_groups += ropebits_plan_head(plan, h / 2, h % 2)->n_groups;
+    assert_int_equal(ropebits_plan_head(plan, 0, 0)->groups[0].rotation, ROPEBITS_ROTATION_HAAR);
+    ropebits_plan_close(plan);
+    uint8_t *kind = payload + payload_size - HEADS * BLOCKS - 8 * n_groups - 2 * n_groups;
+    for (int value = 0; value < 3; value++) {
+        *kind = (uint8_t)value;
+        uint8_t *file = wrap_payload(&size, payload, payload_size);
+        if (value < 2) {
+            assert_int_equal(ropebits_plan_parse(&plan, file, size, error, sizeof error), 0);
+            assert_int_equal(ropebits_plan_head(plan, 0, 0)->groups[0].rotation, value);
+            assert_int_equal(ropebits_plan_head(plan, 0, 0)->groups[1].rotation, ROPEBITS_ROTATION_HAAR);
+            ropebits_plan_close(plan);
+        } else {
+            assert_refused(file, size, "rotation kind is 2, expected 0 to 1");
+        }
+        free(file);
+    }
+}
+
+static void a_hadamard_plan_survives_the_file(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const model_facts model = some_model(2, 2, 64, 64, ROPE_SPLIT_HALF);
+    bit_plan *plan = some_plan(&model, CODEBOOK_BLOCK_GTQ), *back = NULL;
+    const char *path = scratch_path("hadamard.rbp");
+    for (int h = 0; h < 4; h++)
+        for (int g = 0; g < plan->heads[h].n_groups; g++) plan->heads[h].groups[g].rotation.kind = h == 2 ? ROTATION_HAAR : ROTATION_HADAMARD;
+    assert_ok(plan_rbp_write(plan, path, &err));
+    assert_ok(plan_rbp_read(&back, path, &err));
+    assert_int_equal(back->heads[0].groups[0].rotation.kind, ROTATION_HADAMARD);
+    assert_same_heads(plan, back);
+    bit_plan_free(plan);
+    bit_plan_free(back);
+}
+
 /* Every byte of the frame changed, checksum made right: an answer or a refusal, never a crash (the sanitizer build watches). */
 static void lying_frames_never_crash_the_reader(void **state)
 {
@@ -297,6 +363,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(truncation_at_every_byte_is_refused, encode_one, free_one),
         cmocka_unit_test_setup_teardown(every_flipped_bit_is_refused, encode_one, free_one),
         cmocka_unit_test_setup_teardown(lying_headers_are_refused_by_name, encode_one, free_one),
+        cmocka_unit_test_setup_teardown(rotation_kinds_are_read_from_their_column_and_unknown_ones_refused, encode_one, free_one),
+        cmocka_unit_test(a_hadamard_plan_survives_the_file),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_one, free_one),
         cmocka_unit_test(a_missing_file_is_named),
     };

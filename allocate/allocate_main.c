@@ -15,6 +15,7 @@ typedef struct allocate_options {
     int method;             /* allocation_method */
     double avg_bits;
     int64_t value_bits;     /* VALUES_AS_KEYS: floor(avg_bits) */
+    int rotation;           /* rotation_kind, of the keys */
     const char *output;
 } allocate_options;
 
@@ -52,7 +53,7 @@ static void print_plan(const bit_plan *plan, const char *path)
     print_histogram(plan);
 }
 
-static rb_status print_json(const bit_plan *plan, const char *path, rb_error *err)
+static rb_status print_json(const bit_plan *plan, const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -63,8 +64,9 @@ static rb_status print_json(const bit_plan *plan, const char *path, rb_error *er
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", plan->avg_bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
+    RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
-    RB_TRY(st, rb_json_add_string(json, "plan", path, err), done);
+    RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
     cJSON_Delete(json);
@@ -91,9 +93,10 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, profile->q_energy,
                              profile->k_energy, err),
            done);
+    allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
     if (args->common->json)
-        st = print_json(plan, opt->output, err);
+        st = print_json(plan, opt, err);
     else
         print_plan(plan, opt->output);
 done:
@@ -104,7 +107,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .value_bits = VALUES_AS_KEYS};
+    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .value_bits = VALUES_AS_KEYS, .rotation = ROTATION_HAAR};
     const rb_option table[] = {
         {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
          .help = "who gets how many bits"},
@@ -113,6 +116,8 @@ int main(int argc, char **argv)
          .help = "nominal bits per dim of the keys"},
         {.long_name = "value-bits", .kind = RB_OPT_INT, .value = &opt.value_bits, .metavar = "N", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
+        {.long_name = "rotation", .kind = RB_OPT_CHOICE, .value = &opt.rotation, .metavar = "KIND", .choices = rotation_kind_names,
+         .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
          .help = "the plan"},
     };

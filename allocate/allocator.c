@@ -131,3 +131,9 @@ done:
     bit_plan_free(plan);
     return st;
 }
+
+void allocate_set_rotation(bit_plan *plan, rotation_kind kind)
+{
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        for (int g = 0; g < plan->heads[h].n_groups; g++) plan->heads[h].groups[g].rotation.kind = kind;
+}

@@ -38,4 +38,7 @@ rb_status allocate_head(plan_head *head, allocation_method method, double avg_bi
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
                         int value_width, const double *q_energy, const double *k_energy, rb_error *err);
 
+/* Every key group's rotation becomes this kind, seeds as they are. Values have no kind of their own: they stay haar. */
+void allocate_set_rotation(bit_plan *plan, rotation_kind kind);
+
 #endif

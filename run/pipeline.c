@@ -81,6 +81,7 @@ static rb_status describe_allocate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--method", config->method, err), done);
     RB_TRY(st, stage_add_option(s, "--avg-bits", config->avg_bits, err), done);
     RB_TRY(st, stage_add_option(s, "--value-bits", config->value_bits, err), done);
+    RB_TRY(st, stage_add_option(s, "--rotation", config->rotation, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_PLAN, err), done);
     RB_TRY(st, stage_set_json_output(s, "allocate.json", err), done);
 done:

@@ -34,6 +34,7 @@ static const member members[] = {
     {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), true},
     {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), true},
     {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
+    {"allocate", "rotation", MEMBER_TEXT, offsetof(pipeline_config, rotation), false},
     {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
 };
 

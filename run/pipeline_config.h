@@ -4,7 +4,7 @@
  *     "model": "demo-llama", "text": "demo-text/calibration.txt", "test_text": "demo-text/heldout.txt",
  *     "calibrate": {"n_tokens": 2048, "context": 1024},
  *     "profile":   {"budgets": [2, 3, 4], "methods": ["uniform", "block-gtq"]},
- *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3},
+ *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]} }
  *
  * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
@@ -19,7 +19,7 @@ typedef struct pipeline_config {
     char *model, *text, *test_text;
     char *n_tokens, *n_test_tokens, *context, *dtype;
     char *budgets, *methods;
-    char *method, *avg_bits, *value_bits;
+    char *method, *avg_bits, *value_bits, *rotation;
     char *formats;
 } pipeline_config;
 

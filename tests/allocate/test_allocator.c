@@ -277,6 +277,30 @@ static void a_plan_takes_the_energies_of_each_head(void **state)
     bit_plan_free(plan);
 }
 
+static void setting_the_rotation_changes_its_kind_in_every_group_and_nothing_else(void **state)
+{
+    (void)state;
+    const model_facts model = some_model();
+    const text_facts calibration = {.n_tokens = 0};
+    static const double q[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {0, 124, 2, 8}, k[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {8, 4, 0, 0};
+    bit_plan *plan = NULL, *same = NULL;
+    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, q, k, &err));
+    assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, q, k, &err));
+    allocate_set_rotation(plan, ROTATION_HADAMARD);
+    assert_int_equal(plan->heads[0].n_groups, 3);
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
+        for (int g = 0; g < plan->heads[h].n_groups; g++) {
+            const plan_group *group = &plan->heads[h].groups[g], *before = &same->heads[h].groups[g];
+            assert_int_equal(before->rotation.kind, ROTATION_HAAR);
+            assert_int_equal(group->rotation.kind, ROTATION_HADAMARD);
+            assert_int_equal(group->rotation.seed, before->rotation.seed);
+            assert_int_equal(group->rotation.dims, before->rotation.dims);
+            assert_int_equal(group->width, before->width);
+        }
+    bit_plan_free(plan);
+    bit_plan_free(same);
+}
+
 static void a_plan_that_cannot_be_made_says_why(void **state)
 {
     (void)state;
@@ -324,6 +348,7 @@ int main(void)
         cmocka_unit_test(block_gtq_groups_blocks_of_equal_width),
         cmocka_unit_test(uniform_is_one_group_whatever_the_energies),
         cmocka_unit_test(a_plan_takes_the_energies_of_each_head),
+        cmocka_unit_test(setting_the_rotation_changes_its_kind_in_every_group_and_nothing_else),
         cmocka_unit_test(a_plan_that_cannot_be_made_says_why),
         cmocka_unit_test(methods_have_names),
     };

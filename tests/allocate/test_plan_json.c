@@ -121,6 +121,20 @@ static void what_allocators_do_not_make_comes_back_too(void **state)
     assert_round_trip(plan);
 }
 
+static void a_hadamard_plan_says_so_and_comes_back(void **state)
+{
+    (void)state;
+    bit_plan *plan = plain_plan();
+    allocate_set_rotation(plan, ROTATION_HADAMARD);
+    plan->heads[1].groups[0].rotation.kind = ROTATION_HAAR;     /* a kind is a group's own */
+    const char *path = scratch_path("hadamard.json");
+    assert_ok(plan_json_write(plan, path, &err));
+    char *text = file_text(path);
+    assert_non_null(strstr(text, "\"hadamard\""));
+    free(text);
+    assert_round_trip(plan);
+}
+
 static void a_seed_that_a_json_number_cannot_hold_is_not_written(void **state)
 {
     (void)state;
@@ -339,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_comes_back_for_every_rope_method_and_value_width),
         cmocka_unit_test(what_allocators_do_not_make_comes_back_too),
+        cmocka_unit_test(a_hadamard_plan_says_so_and_comes_back),
         cmocka_unit_test(a_seed_that_a_json_number_cannot_hold_is_not_written),
         cmocka_unit_test(a_folder_that_is_not_there_is_named),
         cmocka_unit_test(costs_are_those_of_a_hand_count),

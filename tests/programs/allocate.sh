@@ -26,4 +26,15 @@ cp "$scratch/gtq.json" "$scratch/first.json"
 expect "the same again" 0 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 2.5 --value-bits 16 -o "$scratch/gtq.json"
 check "  gives the same bytes" cmp "$scratch/first.json" "$scratch/gtq.json"
 
+expect "hadamard rotations" 0 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 2.5 --value-bits 16 --rotation hadamard --json -o "$scratch/hadamard.json"
+stdout_has '"rotation": "hadamard"'
+check "  are in the plan, and no haar key group" sh -c 'grep -q "\"kind\": *\"hadamard\"" "$0" && ! grep -q "\"haar\"" "$0"' "$scratch/hadamard.json"
+sed 's/"hadamard"/"haar"/' "$scratch/hadamard.json" >"$scratch/back.json"
+check "  and nothing else changes" cmp "$scratch/back.json" "$scratch/gtq.json"
+expect "profile scores them" 0 "$bin/ropebits-profile" -q "$scratch/capture.h5" --plan "$scratch/hadamard.json" --json
+mae=$(grep -m 1 '"logit_mae"' "$scratch/stdout")
+expect "  and haar" 0 "$bin/ropebits-profile" -q "$scratch/capture.h5" --plan "$scratch/gtq.json" --json
+check "  with another error" test -n "$mae" -a "$mae" != "$(grep -m 1 '"logit_mae"' "$scratch/stdout")"
+expect "an unknown rotation is a usage error" 2 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 3 --rotation givens -o "$scratch/none.json"
+
 finish

@@ -18,21 +18,31 @@ cat >"$scratch/app.c" <<'EOF'
 #include "plan.h"
 int main(void)
 {
-    int bits = 0;
+    int bits = 0, n_hadamard = 0;
     for (int l = 0; l < ROPEBITS_N_LAYERS; l++)
         for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++)
             for (int g = 0; g < ropebits_n_groups[l][h]; g++) {
                 const ropebits_plan_group *group = &ropebits_k_groups[l][h][g];
                 bits += group->width * group->n_dims;
+                n_hadamard += group->rotation == 1;
                 if (group->centroids[0] != -group->centroids[(1 << group->width) - 1] || ropebits_k_dims[l][h][group->first_dim] >= ROPEBITS_HEAD_DIM) return 1;
             }
-    printf("%d %d %g\n", bits, ropebits_k_bits[0][0][0], ropebits_inv_freq[0]);
+    printf("%d %d %g, %d hadamard\n", bits, ropebits_k_bits[0][0][0], ropebits_inv_freq[0], n_hadamard);
     return 0;
 }
 EOF
 check "plan.h compiles as C99 without warnings" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" "$scratch/app.c" -o "$scratch/app"
 expect "and the program runs" 0 "$scratch/app"
 stdout_has "1536 "      # 3 bits x 64 dims x 8 heads
+stdout_has ", 0 hadamard"
+mkdir "$scratch/hadamard"
+"$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --avg-bits 3 --rotation hadamard -o "$scratch/hadamard/plan.json" >/dev/null
+"$bin/ropebits-export" -q "$scratch/hadamard/plan.json" --format header,rbp -o "$scratch/hadamard" >/dev/null
+check "plan.h of a hadamard plan compiles" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/hadamard" "$scratch/app.c" -o "$scratch/app-hadamard"
+expect "and says so, a group a head" 0 "$scratch/app-hadamard"
+stdout_has ", 8 hadamard"
+expect "inspect shows the kind from plan.rbp" 0 "$bin/ropebits-inspect" --json "$scratch/hadamard/plan.rbp"
+stdout_has '"hadamard"'
 if command -v g++ >/dev/null 2>&1; then
     check "plan.h compiles as C++" g++ -x c++ -Wall -Wextra -I"$scratch/out" "$scratch/app.c" -o "$scratch/app++"
 else

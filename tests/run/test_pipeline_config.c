@@ -29,7 +29,8 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     pipeline_config config;
     char expected[512];
     const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\"}, "
-                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5}");
+                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, "
+                                     "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"rotation\": \"hadamard\"}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
@@ -39,6 +40,7 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     assert_string_equal(config.budgets, "2,2.5,3");
     assert_string_equal(config.methods, "uniform,block-gtq");
     assert_string_equal(config.avg_bits, "2.5");
+    assert_string_equal(config.rotation, "hadamard");
     assert_null(config.test_text);
     assert_null(config.context);
     pipeline_config_free(&config);

@@ -15,7 +15,7 @@ static struct {
     const rb_cuda_runtime_api *runtime;
     rb_cuda_info info;
     bool is_open;
-    size_t used_bytes, peak_bytes, limit_bytes;
+    size_t used_bytes, peak_bytes;
 } cuda;
 
 /* Beside the programs of a build or a bundle (bin, lib), of an installation (bin, lib/ropebits), or two folders up: the tests of a build. */
@@ -95,9 +95,6 @@ rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what,
     void *memory = NULL;
     size_t size_bytes;
     if (__builtin_mul_overflow(n, elem_size, &size_bytes)) return rb_fail(err, RB_ENOMEM, "%s: %zu elements of %zu bytes overflow", what, n, elem_size);
-    if (cuda.limit_bytes > 0 && (size_bytes > cuda.limit_bytes || cuda.used_bytes > cuda.limit_bytes - size_bytes))
-        return rb_fail(err, RB_ENOMEM, "GPU memory: %s takes %.1f MiB on top of %.1f MiB, expected at most %.1f MiB in all", what, (double)size_bytes / mib,
-                       (double)cuda.used_bytes / mib, (double)cuda.limit_bytes / mib);
     const rb_status st = cuda.runtime->alloc(&memory, size_bytes > 0 ? size_bytes : 1, err);
     if (st != RB_OK) return rb_fail_in(err, st, "%s, %.1f MiB", what, (double)size_bytes / mib);
     memcpy(out, &memory, sizeof memory);
@@ -114,4 +111,4 @@ void rb_cuda_free(void *memory, size_t n, size_t elem_size)
 }
 
 size_t rb_cuda_peak_bytes(void) { return cuda.peak_bytes; }
-void rb_cuda_limit_bytes(size_t limit) { cuda.limit_bytes = limit; }
+void rb_cuda_reset_peak(void) { cuda.peak_bytes = cuda.used_bytes; }

@@ -66,8 +66,8 @@ rb_status rb_cuda_library_path(char **path, rb_error *err);
 /* Device memory, counted: every allocation goes through here, so that a run can say what it took and keep within a limit. */
 rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_error *err);
 void rb_cuda_free(void *memory, size_t n, size_t elem_size);
-size_t rb_cuda_peak_bytes(void);
-void rb_cuda_limit_bytes(size_t limit);             /* 0: what the device has */
+size_t rb_cuda_peak_bytes(void);                    /* the largest amount held since the last reset */
+void rb_cuda_reset_peak(void);
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,21 @@ void plan_head_clear(plan_head *head)
     *head = (plan_head){0};
 }
 
+static bool groups_equal(const plan_group *a, const plan_group *b)
+{
+    return a->width == b->width && a->n_blocks == b->n_blocks && a->order == b->order && a->codebook == b->codebook && a->rotation.kind == b->rotation.kind
+           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims
+           && memcmp(a->blocks, b->blocks, (size_t)a->n_blocks * sizeof *a->blocks) == 0;
+}
+
+bool plan_head_equal(const plan_head *a, const plan_head *b)
+{
+    if (a->n_groups != b->n_groups) return false;
+    for (int g = 0; g < a->n_groups; g++)
+        if (!groups_equal(&a->groups[g], &b->groups[g])) return false;
+    return true;
+}
+
 static int n_heads(const bit_plan *plan) { return plan->model.n_layers * plan->model.n_kv_heads; }
 
 rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *err)

@@ -6,6 +6,8 @@
 #ifndef RB_KERNELS_BIT_PLAN_H
 #define RB_KERNELS_BIT_PLAN_H
 
+#include <stdbool.h>
+
 #include "core/model_facts.h"
 #include "kernels/codebook.h"
 #include "kernels/rotation.h"
@@ -63,6 +65,7 @@ void plan_head_clear(plan_head *head);
 /* The value codec of a kv head as a head of its own (to be cleared by the caller). */
 rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out, rb_error *err);
 
+bool plan_head_equal(const plan_head *a, const plan_head *b);
 /* Width of every block, [n_blocks]. */
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks);
 /* Dims of a group in coding order, [2 * n_blocks of the group]. */

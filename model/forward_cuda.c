@@ -487,6 +487,7 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     rb_status st;
     pthread_mutex_init(&f.lock, NULL);
     pthread_cond_init(&f.changed, NULL);
+    rb_cuda_reset_peak();
     RB_TRY(st, token_batch_check(batch, f.config->vocab_size, err), done);
     RB_TRY(st, checkpoint_check(model, err), done);
     RB_TRY(st, begin(&f, err), done);

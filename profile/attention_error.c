@@ -111,8 +111,7 @@ static void cut_tiles(tile *tiles, int64_t n_tokens, int64_t context)
     }
 }
 
-/* Pairs (s, t <= s) of all sequences. */
-static double count_pairs(int64_t n_tokens, int64_t context)
+double attention_count_pairs(int64_t n_tokens, int64_t context)
 {
     const double n_whole = (double)(n_tokens / context), length = (double)context, rest = (double)(n_tokens % context);
     return n_whole * length * (length + 1.0) / 2.0 + rest * (rest + 1.0) / 2.0;
@@ -147,7 +146,7 @@ rb_status attention_errors(attention_error *out, const model_facts *model, const
             total.magnitude += sums[item * n_candidates + c].magnitude;
             total.divergence += sums[item * n_candidates + c].divergence;
         }
-        out[c].causal_mae = total.magnitude / (n_q * count_pairs(n_tokens, context));
+        out[c].causal_mae = total.magnitude / (n_q * attention_count_pairs(n_tokens, context));
         out[c].attention_kl = total.divergence / ((double)n_q * (double)n_tokens);
         if (out[c].attention_kl < 0.0) out[c].attention_kl = 0.0;   /* rounding; a NaN stays one */
         if (!isfinite(out[c].causal_mae) || !isfinite(out[c].attention_kl)) {

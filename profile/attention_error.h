@@ -20,4 +20,7 @@ typedef struct attention_error {
 rb_status attention_errors(attention_error *out, const model_facts *model, const float *q, int n_q, const float *k, const float *const *k_hat,
                            int n_candidates, int64_t n_tokens, int64_t context, rb_error *err);
 
+/* Pairs (s, t <= s) of all sequences. */
+double attention_count_pairs(int64_t n_tokens, int64_t context);
+
 #endif

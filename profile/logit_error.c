@@ -50,6 +50,8 @@ void offset_table_free(offset_table *table)
     free(table);
 }
 
+const float *offset_table_turn(const offset_table *table) { return table->turn; }
+
 /* z[t] = Re of every block, then Im, of conj(q_i) e_i. */
 static void multiply_blocks(float *z, const offset_table *table, const float *q, const float *k, const float *k_hat, int n)
 {

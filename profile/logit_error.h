@@ -12,6 +12,7 @@ enum { LOGIT_ERROR_N_OFFSETS = 50, LOGIT_ERROR_MAX_OFFSET = 1024 };
 typedef struct offset_table offset_table;
 rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
 void offset_table_free(offset_table *table);
+const float *offset_table_turn(const offset_table *table);      /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin */
 
 /* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the query heads of one KV head; k and
  * k_hat[c] [n_tokens][head_dim], as they enter RoPE. Query heads and candidates run in parallel; the result does not depend on the number of

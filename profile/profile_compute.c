@@ -15,6 +15,7 @@
 #include "model/rope_apply.h"
 #include "profile/attention_error.h"
 #include "profile/logit_error.h"
+#include "profile/profile_cuda.h"
 
 enum { UNIFORM_SEED = 42 };
 
@@ -265,7 +266,8 @@ done:
     return st;
 }
 
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
+                        rb_error *err)
 {
     const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
     scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
@@ -276,8 +278,9 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
     if (s.context > s.n_tokens) s.context = s.n_tokens;
     RB_TRY(st, profile_table_add_methods(table, n_plans, err), done);
     if (with_curves) RB_TRY(st, profile_table_add_curves(table, err), done);
-    RB_TRY(st, begin(&s, err), done);
     name_methods(&s);
+    if (device == RB_DEVICE_CUDA) return profile_score_cuda(table, capture, plans, n_plans, with_curves, err);
+    RB_TRY(st, begin(&s, err), done);
     rb_progress_start(&progress, "profile", s.model->n_layers);
     for (int layer = 0; layer < s.model->n_layers; layer++) {
         st = score_layer(&s, layer, err);

@@ -5,16 +5,18 @@
 #include <stdbool.h>
 
 #include "calibrate/capture_file.h"
+#include "core/program.h"
 #include "kernels/bit_plan.h"
 #include "profile/profile_table.h"
 
 /* A table with the capture's facts, its SHA-256 and the energies of its calibration text, without scores. */
 rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err);
 
-/* Adds the scores of n_plans plans, and the error curves if asked for. The plans must be for the capture's model. Any number of threads gives the
+/* Adds the scores of n_plans plans, and the error curves if asked for, computed on `device`. The plans must be for the capture's model. Any number of threads gives the
  * same doubles.
  * Memory: one layer's queries and keys, the restored keys of one head under every plan and width, and tiles of 64 queries by the context per thread.
  * Fails with RB_ENONFINITE, naming layer and head, on keys that the codec cannot hold and on logits beyond f32. */
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err);
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
+                        rb_error *err);
 
 #endif

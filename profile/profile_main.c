@@ -112,13 +112,15 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     profile_table *table = NULL;
     plan_list plans = {0};
     char *options_json = NULL;
+    rb_device_kind device = RB_DEVICE_CPU;
     rb_status st;
 
     if (!opt->output && !opt->plan && !args->common->json) return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, err), done);
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
-    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, err), done);
+    RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
+    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, device, err), done);
     if (opt->output) {
         RB_TRY(st, options_to_json(&options_json, opt, err), done);
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);

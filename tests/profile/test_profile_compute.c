@@ -25,7 +25,7 @@ static int score_tiny_capture(void **state)
     RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
     RB_TRY(st, allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, &err), done);
     RB_TRY(st, allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, &err), done);
-    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans, N_PLANS, true, &err), done);
+    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans, N_PLANS, true, RB_DEVICE_CPU, &err), done);
 done:
     if (st != RB_OK) fprintf(stderr, "%s\n", err.msg);
     return st == RB_OK ? 0 : -1;
@@ -170,7 +170,7 @@ static void curves_are_left_out_when_not_asked_for(void **state)
     (void)state;
     profile_table *plain = NULL;
     assert_ok(profile_table_from_capture(&plain, capture, &err));
-    assert_ok(profile_score(plain, capture, (const bit_plan *const *)plans, 1, false, &err));
+    assert_ok(profile_score(plain, capture, (const bit_plan *const *)plans, 1, false, RB_DEVICE_CPU, &err));
     assert_null(plain->curve_logit_mae);
     assert_null(plain->curve_block_mse);
     assert_memory_equal(plain->methods[0].heads, table->methods[0].heads, TINY_LAYERS * TINY_KV_HEADS * sizeof(head_score));
@@ -205,7 +205,7 @@ static void keys_whose_norm_fits_no_f16_are_named(void **state)
     capture_writer_free(writer);
     assert_ok(capture_open(&huge, path, &err));
     assert_ok(profile_table_from_capture(&scores, huge, &err));
-    assert_fails(profile_score(scores, huge, (const bit_plan *const *)plans, N_PLANS, false, &err), RB_ENONFINITE, "layer 1 kv_head 1");
+    assert_fails(profile_score(scores, huge, (const bit_plan *const *)plans, N_PLANS, false, RB_DEVICE_CPU, &err), RB_ENONFINITE, "layer 1 kv_head 1");
     profile_table_free(scores);
     capture_close(huge);
 }

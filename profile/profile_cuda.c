@@ -1,0 +1,453 @@
+/* See profile/profile_cuda.h.
+ *
+ * For a layer the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Each is one encode and one decode of all
+ * heads' keys; then three kernels compare all of them. A thread reads the next layer from the capture while the GPU is at this one. */
+#include "profile/profile_cuda.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cuda_device.h"
+#include "core/message.h"
+#include "core/threads.h"
+#include "kernels/codec_cuda.h"
+#include "model/rope_apply.h"
+#include "profile/attention_error.h"
+#include "profile/error_cuda.h"
+#include "profile/logit_error.h"
+
+enum { UNIFORM_SEED = 42 };
+
+typedef struct device_array {
+    void *at;
+    size_t size_bytes;
+} device_array;
+
+/* A candidate's codecs for the layer: the heads they are for, and what lives on the device. */
+typedef struct candidate {
+    const plan_head *heads;         /* [n_kv_heads] */
+    plan_head *own;                 /* a curve's; owned */
+    codec_image *image;
+    codec_cuda *codec;
+    const plan_head *made_for;      /* heads of the layer that image and codec are for */
+} candidate;
+
+/* The thread that reads ahead. */
+typedef struct layer_reader {
+    const capture_file *capture;
+    int n_layers, n_read, n_taken;  /* layers */
+    bool is_closing, is_running;
+    float *q[2], *k[2];             /* pinned */
+    rb_status status;
+    rb_error error;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} layer_reader;
+
+typedef struct gpu_scoring {
+    const capture_file *capture;
+    const model_facts *model;
+    const bit_plan *const *plans;
+    profile_table *table;
+    int n_plans, n_candidates;
+    int64_t n_tokens, context;
+    codec_tables *tables;
+    candidate *candidates;
+    const codec_cuda_api *codec;
+    const error_cuda_api *errors;
+    layer_reader reader;
+    device_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums;
+    double *host_offset, *host_attention, *host_blocks, *host_norms;
+    double codec_s, score_s, read_s;
+} gpu_scoring;
+
+/* ---- reading ahead ------------------------------------------------------------------------------------------------------------------- */
+
+static void *reader_run(void *argument)
+{
+    layer_reader *r = argument;
+    for (;;) {
+        pthread_mutex_lock(&r->lock);
+        while (r->n_read - r->n_taken >= 2 && !r->is_closing) pthread_cond_wait(&r->changed, &r->lock);
+        const int layer = r->n_read;
+        const bool is_over = r->is_closing || layer == r->n_layers || r->status != RB_OK;
+        pthread_mutex_unlock(&r->lock);
+        if (is_over) return NULL;
+        rb_error err = {0};
+        rb_status st = capture_read_q(r->capture, CAPTURE_TEST, layer, r->q[layer % 2], &err);
+        if (st == RB_OK) st = capture_read_k(r->capture, CAPTURE_TEST, layer, r->k[layer % 2], &err);
+        pthread_mutex_lock(&r->lock);
+        r->status = st;
+        r->error = err;
+        r->n_read++;
+        pthread_cond_broadcast(&r->changed);
+        pthread_mutex_unlock(&r->lock);
+    }
+}
+
+static rb_status wait_for_layer(layer_reader *r, int layer, rb_error *err)
+{
+    pthread_mutex_lock(&r->lock);
+    while (r->n_read <= layer && r->status == RB_OK) pthread_cond_wait(&r->changed, &r->lock);
+    const bool has_failed = r->n_read <= layer || (r->status != RB_OK && r->n_read == layer + 1);
+    pthread_mutex_unlock(&r->lock);
+    return has_failed ? rb_fail(err, r->status, "%s", r->error.msg) : RB_OK;
+}
+
+/* The layer is on the device: its place may be read into. */
+static void release_layer(layer_reader *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->n_taken++;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static rb_status start_reader(gpu_scoring *s, rb_error *err)
+{
+    layer_reader *r = &s->reader;
+    const size_t head = (size_t)s->n_tokens * (size_t)s->model->head_dim * sizeof(float);
+    rb_status st;
+    r->capture = s->capture;
+    r->n_layers = s->model->n_layers;
+    for (int i = 0; i < 2; i++) {
+        RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->q[i], head * (size_t)s->model->n_q_heads, err), done);
+        RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->k[i], head * (size_t)s->model->n_kv_heads, err), done);
+    }
+    if (pthread_create(&r->thread, NULL, reader_run, r) != 0) st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
+    r->is_running = st == RB_OK;
+done:
+    return st;
+}
+
+static void stop_reader(layer_reader *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->is_closing = true;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    if (r->is_running) pthread_join(r->thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        rb_cuda()->release_pinned(r->q[i]);
+        rb_cuda()->release_pinned(r->k[i]);
+    }
+}
+
+/* ---- set-up -------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status alloc_array(device_array *array, size_t size_bytes, const char *what, rb_error *err)
+{
+    const rb_status st = rb_cuda_alloc(&array->at, size_bytes, 1, what, err);
+    if (st == RB_OK) array->size_bytes = size_bytes;
+    return st;
+}
+static void free_array(device_array *array) { rb_cuda_free(array->at, array->size_bytes, 1); }
+
+static rb_status upload(device_array *array, const void *from, size_t size_bytes, rb_error *err)
+{
+    const rb_status st = alloc_array(array, size_bytes, "tables", err);
+    return st == RB_OK ? rb_cuda()->copy(array->at, from, size_bytes, NULL, err) : st;
+}
+
+static rb_status upload_tables(gpu_scoring *s, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(s->model);
+    int dims[RB_MAX_BLOCKS][2];
+    offset_table *offsets = NULL;
+    rope_table rope = {0};
+    rb_status st;
+    for (int i = 0; i < n_blocks; i++) model_block_dims(s->model, i, dims[i]);
+    RB_TRY(st, offset_table_create(&offsets, s->model, err), done);
+    RB_TRY(st, rope_table_init(&rope, s->model, s->context, err), done);
+    RB_TRY(st, upload(&s->dims, dims, (size_t)n_blocks * sizeof *dims, err), done);
+    RB_TRY(st, upload(&s->turn, offset_table_turn(offsets), 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS * sizeof(float), err), done);
+    const size_t rope_bytes = (size_t)s->context * (size_t)(s->model->rotary_dim / 2) * sizeof(float);
+    RB_TRY(st, upload(&s->rope_cos, rope.cos, rope_bytes, err), done);
+    RB_TRY(st, upload(&s->rope_sin, rope.sin, rope_bytes, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+done:
+    offset_table_free(offsets);
+    rope_table_free(&rope);
+    return st;
+}
+
+/* The curves' codecs: uniform of every width, the same for all heads and layers. */
+static rb_status make_curves(gpu_scoring *s, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int c = s->n_plans; c < s->n_candidates && st == RB_OK; c++) {
+        candidate *curve = &s->candidates[c];
+        st = rb_alloc(&curve->own, (size_t)s->model->n_kv_heads, sizeof *curve->own, "codecs", err);
+        for (int h = 0; h < s->model->n_kv_heads && st == RB_OK; h++)
+            st = plan_head_set_uniform(&curve->own[h], c - s->n_plans + 1, model_n_blocks(s->model), UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+        curve->heads = curve->own;
+    }
+    return st;
+}
+
+static error_cuda_input error_input(const gpu_scoring *s, int n_candidates)
+{
+    const model_facts *m = s->model;
+    return (error_cuda_input){.n_kv_heads = m->n_kv_heads, .q_per_kv = model_q_per_kv(m), .head_dim = m->head_dim, .n_blocks = model_n_blocks(m),
+                              .n_candidates = n_candidates, .n_tokens = s->n_tokens, .context = s->context, .scale = (float)m->attention_scale, .q = s->q.at,
+                              .k = s->k.at, .k_hat = s->k_hat.at, .block_dims = s->dims.at, .turn = s->turn.at, .n_offsets = LOGIT_ERROR_N_OFFSETS,
+                              .rope_cos = s->rope_cos.at, .rope_sin = s->rope_sin.at, .n_freqs = m->rotary_dim / 2};
+}
+
+static rb_status alloc_all(gpu_scoring *s, rb_error *err)
+{
+    const model_facts *m = s->model;
+    const size_t head = (size_t)s->n_tokens * (size_t)m->head_dim * sizeof(float), heads = (size_t)m->n_kv_heads, n = (size_t)s->n_candidates;
+    /* No codec stores more than 8 bits a dim and a norm a block; streams are rounded up to 128 bytes. */
+    const size_t stream = ((size_t)s->n_tokens * (size_t)m->head_dim + 128) * heads;
+    const error_cuda_input in = error_input(s, s->n_plans);
+    rb_status st;
+    RB_TRY(st, alloc_array(&s->q, head * (size_t)m->n_q_heads, "queries", err), done);
+    RB_TRY(st, alloc_array(&s->k, head * heads, "keys", err), done);
+    RB_TRY(st, alloc_array(&s->k_hat, head * heads * n, "restored keys", err), done);
+    RB_TRY(st, alloc_array(&s->packed, stream, "packed keys", err), done);
+    RB_TRY(st, alloc_array(&s->norms, stream, "norms", err), done);
+    RB_TRY(st, alloc_array(&s->bad, n * sizeof(uint64_t), "flags", err), done);
+    RB_TRY(st, alloc_array(&s->offset_sums, n * heads * sizeof(double), "sums", err), done);
+    RB_TRY(st, alloc_array(&s->attention_sums, n * heads * 2 * sizeof(double), "sums", err), done);
+    RB_TRY(st, alloc_array(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err), done);
+    RB_TRY(st, alloc_array(&s->norm_sums, n * heads * 2 * sizeof(double), "sums", err), done);
+    if (s->n_plans > 0) RB_TRY(st, alloc_array(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
+    RB_TRY(st, rb_alloc(&s->host_offset, s->offset_sums.size_bytes, 1, "sums", err), done);
+    RB_TRY(st, rb_alloc(&s->host_attention, s->attention_sums.size_bytes, 1, "sums", err), done);
+    RB_TRY(st, rb_alloc(&s->host_blocks, s->block_sums.size_bytes, 1, "sums", err), done);
+    RB_TRY(st, rb_alloc(&s->host_norms, s->norm_sums.size_bytes, 1, "sums", err), done);
+done:
+    return st;
+}
+
+static rb_status begin(gpu_scoring *s, rb_error *err)
+{
+    const void *errors = NULL;
+    rb_status st;
+    RB_TRY(st, codec_cuda_functions(&s->codec, err), done);
+    RB_TRY(st, rb_cuda_table(&errors, "rb_error_cuda", err), done);
+    s->errors = errors;
+    RB_TRY(st, codec_tables_create(&s->tables, err), done);
+    RB_TRY(st, rb_alloc(&s->candidates, (size_t)s->n_candidates, sizeof *s->candidates, "candidates", err), done);
+    RB_TRY(st, make_curves(s, err), done);
+    RB_TRY(st, start_reader(s, err), done);
+    RB_TRY(st, upload_tables(s, err), done);
+    RB_TRY(st, alloc_all(s, err), done);
+done:
+    return st;
+}
+
+static void end(gpu_scoring *s)
+{
+    device_array *const arrays[] = {&s->q, &s->k, &s->k_hat, &s->packed, &s->norms, &s->bad, &s->dims, &s->turn, &s->rope_cos, &s->rope_sin, &s->scratch,
+                                    &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums};
+    stop_reader(&s->reader);
+    for (size_t i = 0; i < RB_COUNT(arrays); i++) free_array(arrays[i]);
+    for (int c = 0; s->candidates && c < s->n_candidates; c++) {
+        candidate *one = &s->candidates[c];
+        for (int h = 0; one->own && h < s->model->n_kv_heads; h++) plan_head_clear(&one->own[h]);
+        free(one->own);
+        codec_image_free(one->image);
+        codec_cuda_free(one->codec);
+    }
+    free(s->candidates);
+    codec_tables_free(s->tables);
+    free(s->host_offset);
+    free(s->host_attention);
+    free(s->host_blocks);
+    free(s->host_norms);
+    pthread_cond_destroy(&s->reader.changed);
+    pthread_mutex_destroy(&s->reader.lock);
+}
+
+/* ---- restoring keys --------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_made(const gpu_scoring *s, const candidate *c)
+{
+    if (!c->made_for) return false;
+    for (int h = 0; h < s->model->n_kv_heads; h++)
+        if (!plan_head_equal(&c->made_for[h], &c->heads[h])) return false;
+    return true;
+}
+
+/* Images of the candidates whose codecs are others than those of the layer before, by all threads. */
+static rb_status make_images(gpu_scoring *s, int layer, rb_error *err)
+{
+    int failed = s->n_candidates;
+    rb_status st = RB_OK;
+    rb_error first = {0};
+    for (int c = 0; c < s->n_plans; c++) s->candidates[c].heads = bit_plan_head(s->plans[c], layer, 0);
+    #pragma omp parallel for schedule(dynamic, 1)
+    for (int c = 0; c < s->n_candidates; c++) {
+        candidate *one = &s->candidates[c];
+        rb_error mine = {0};
+        if (is_made(s, one)) continue;
+        codec_image_free(one->image);
+        one->image = NULL;
+        one->made_for = NULL;
+        const rb_status mine_st = codec_image_build(&one->image, one->heads, s->model->n_kv_heads, s->model, s->tables, &mine);
+        #pragma omp critical(profile_image)
+        if (mine_st != RB_OK && c < failed) {
+            failed = c;
+            st = mine_st;
+            first = mine;
+        }
+    }
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+}
+
+static rb_status make_codecs(gpu_scoring *s, int layer, rb_error *err)
+{
+    rb_status st = make_images(s, layer, err);
+    for (int c = 0; c < s->n_candidates && st == RB_OK; c++) {
+        candidate *one = &s->candidates[c];
+        if (one->made_for) continue;
+        codec_cuda_free(one->codec);
+        one->codec = NULL;
+        st = codec_cuda_create(&one->codec, one->image, err);
+        if (st == RB_OK) one->made_for = one->heads;
+    }
+    return st;
+}
+
+static rb_status restore_keys(gpu_scoring *s, rb_error *err)
+{
+    const int64_t d = s->model->head_dim, head = s->n_tokens * d;
+    const codec_vectors k = {.data = s->k.at, .type = CODEC_F32, .head_stride = head, .token_stride = d};
+    rb_status st;
+    RB_TRY(st, rb_cuda()->fill(s->bad.at, 0xff, s->bad.size_bytes, NULL, err), done);
+    for (int c = 0; c < s->n_candidates; c++) {
+        const codec_device_image *image = codec_cuda_image(s->candidates[c].codec);
+        const codec_vectors k_hat = {.data = (float *)s->k_hat.at + c * head * s->model->n_kv_heads, .type = CODEC_F32, .head_stride = head, .token_stride = d};
+        RB_TRY(st, s->codec->encode(image, &k, s->n_tokens, s->packed.at, s->norms.at, (uint64_t *)s->bad.at + c, NULL, err), done);
+        RB_TRY(st, s->codec->decode(image, s->packed.at, s->norms.at, s->n_tokens, &k_hat, NULL, err), done);
+    }
+done:
+    return st;
+}
+
+/* ---- one layer --------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status measure(gpu_scoring *s, rb_error *err)
+{
+    const error_cuda_input all = error_input(s, s->n_candidates), plans = error_input(s, s->n_plans);
+    const struct { double *to; const device_array *from; } results[] = {
+        {s->host_offset, &s->offset_sums}, {s->host_attention, &s->attention_sums}, {s->host_blocks, &s->block_sums}, {s->host_norms, &s->norm_sums}};
+    rb_status st;
+    RB_TRY(st, s->errors->offset_sums(&all, s->offset_sums.at, NULL, err), done);
+    RB_TRY(st, s->errors->block_errors(&all, s->block_sums.at, s->norm_sums.at, NULL, err), done);
+    if (s->n_plans > 0) RB_TRY(st, s->errors->attention_sums(&plans, s->attention_sums.at, s->scratch.at, NULL, err), done);
+    for (size_t i = 0; i < RB_COUNT(results); i++) RB_TRY(st, rb_cuda()->copy(results[i].to, results[i].from->at, results[i].from->size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+done:
+    return st;
+}
+
+static rb_status check_vectors(const gpu_scoring *s, rb_error *err)
+{
+    uint64_t bad[PROFILE_MAX_METHODS + PROFILE_MAX_WIDTH];
+    rb_status st;
+    RB_TRY(st, rb_cuda()->copy(bad, s->bad.at, s->bad.size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+    for (int c = 0; c < s->n_candidates; c++)
+        if (bad[c] != UINT64_MAX) {
+            const int64_t head = (int64_t)bad[c] / s->n_tokens, token = (int64_t)bad[c] % s->n_tokens;
+            return rb_fail(err, RB_ENONFINITE, "kv_head %lld: vector %lld has a value that is not finite, or a norm that does not fit fp16", (long long)head,
+                           (long long)token);
+        }
+done:
+    return st;
+}
+
+static rb_status keep_plan_scores(gpu_scoring *s, int layer, int h, int c, rb_error *err)
+{
+    const model_facts *m = s->model;
+    const int64_t n_q = model_q_per_kv(m), at = (int64_t)c * m->n_kv_heads + h;
+    const double *attention = s->host_attention + 2 * at, *norms = s->host_norms + 2 * at;
+    head_score *score = method_head(&s->table->methods[c], m, layer, h);
+    score->logit_mae = s->host_offset[at] / ((double)n_q * (double)s->n_tokens * LOGIT_ERROR_N_OFFSETS);
+    score->relative_error = norms[1] > 0.0 ? sqrt(norms[0] / norms[1]) : 0.0;
+    score->true_bits = plan_head_true_bits(bit_plan_head(s->plans[c], layer, h), m->head_dim);
+    score->causal_mae = attention[0] / ((double)n_q * attention_count_pairs(s->n_tokens, s->context));
+    score->attention_kl = attention[1] / ((double)n_q * (double)s->n_tokens);
+    if (score->attention_kl < 0.0) score->attention_kl = 0.0;       /* rounding; a NaN stays one */
+    if (!isfinite(score->logit_mae) || !isfinite(score->causal_mae) || !isfinite(score->attention_kl))
+        return rb_fail(err, RB_ENONFINITE, "kv_head %d: an error is not finite: queries times keys leave the range of f32", h);
+    return RB_OK;
+}
+
+static void keep_curve(gpu_scoring *s, int layer, int h, int width)
+{
+    const model_facts *m = s->model;
+    const int64_t at = (int64_t)(s->n_plans + width) * m->n_kv_heads + h, curve = ((int64_t)layer * m->n_kv_heads + h) * PROFILE_MAX_WIDTH + width;
+    s->table->curve_logit_mae[curve] = s->host_offset[at] / ((double)model_q_per_kv(m) * (double)s->n_tokens * LOGIT_ERROR_N_OFFSETS);
+    memcpy(s->table->curve_block_mse + curve * s->table->n_blocks, s->host_blocks + at * s->table->n_blocks, (size_t)s->table->n_blocks * sizeof(double));
+}
+
+static rb_status keep_scores(gpu_scoring *s, int layer, rb_error *err)
+{
+    for (int h = 0; h < s->model->n_kv_heads; h++) {
+        for (int c = 0; c < s->n_plans; c++) {
+            const rb_status st = keep_plan_scores(s, layer, h, c, err);
+            if (st != RB_OK) return st;
+        }
+        for (int width = 0; width < s->n_candidates - s->n_plans; width++) keep_curve(s, layer, h, width);
+    }
+    return RB_OK;
+}
+
+static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)
+{
+    const double started_s = rb_now_s();
+    rb_status st;
+    RB_TRY(st, make_codecs(s, layer, err), done);
+    const double made_s = rb_now_s();
+    RB_TRY(st, wait_for_layer(&s->reader, layer, err), done);
+    const double read_s = rb_now_s();
+    RB_TRY(st, rb_cuda()->copy(s->q.at, s->reader.q[layer % 2], s->q.size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->copy(s->k.at, s->reader.k[layer % 2], s->k.size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+    release_layer(&s->reader);
+    RB_TRY(st, restore_keys(s, err), done);
+    RB_TRY(st, measure(s, err), done);
+    RB_TRY(st, check_vectors(s, err), done);
+    RB_TRY(st, keep_scores(s, layer, err), done);
+    s->codec_s += made_s - started_s;
+    s->read_s += read_s - made_s;
+    s->score_s += rb_now_s() - read_s;
+done:
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d", layer);
+}
+
+/* ---- all ---------------------------------------------------------------------------------------------------------------------------------- */
+
+rb_status profile_score_cuda(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
+{
+    const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
+    gpu_scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
+                     .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0), .n_tokens = test->n_tokens, .context = test->context};
+    rb_progress progress;
+    rb_status st;
+    if (s.context > s.n_tokens) s.context = s.n_tokens;
+    pthread_mutex_init(&s.reader.lock, NULL);
+    pthread_cond_init(&s.reader.changed, NULL);
+    RB_TRY(st, begin(&s, err), done);
+    rb_progress_start(&progress, "profile", s.model->n_layers);
+    for (int layer = 0; layer < s.model->n_layers && st == RB_OK; layer++) {
+        char detail[32];
+        st = score_layer(&s, layer, err);
+        snprintf(detail, sizeof detail, "layer %d", layer);
+        if (st == RB_OK) rb_progress_step(&progress, detail);
+    }
+    rb_progress_finish(&progress);
+    rb_message_verbose("building codecs took %.3f s, waiting for the capture %.3f s, the GPU %.3f s; GPU memory %.0f MiB", s.codec_s, s.read_s, s.score_s,
+                       (double)rb_cuda_peak_bytes() / 0x1p20);
+done:
+    end(&s);
+    return st;
+}

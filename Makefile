@@ -69,6 +69,8 @@ PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
 CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu))
 CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
 CUDA_ARCH ?= 75 80 86 89 90 100 120
+# Device code is the same in every build: the sanitizer build takes the objects of the plain one.
+CUDA_BUILD ?= $(BUILD)
 
 PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
@@ -119,12 +121,12 @@ $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
 # Machine code for each architecture, and PTX of the newest for those that come later.
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
               -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
-$(BUILD)/obj/%.cu.o: %.cu Makefile
+$(CUDA_BUILD)/obj/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MD -c -o $@ $<
 # The CUDA runtime is linked in; the driver, and cuBLASLt where a program needs it, are opened on the host that runs it.
-$(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(CUDA_SRC)) $(BUILD)/obj/core/status.o
+$(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_SRC)) $(BUILD)/obj/core/status.o
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
@@ -161,7 +163,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 
 test-programs: all $(TEST_BINS)
 
-SANITIZED := BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+SANITIZED := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 ## check: install what is missing, then every test that can run here, in the plain and in the sanitizer build
 check: packages

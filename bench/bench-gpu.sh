@@ -1,9 +1,70 @@
 #!/bin/bash
-# bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side; without arguments, those of the bundle this script lies in, into ./bench-gpu. One JSON line a row.
+# bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side; without arguments, those of the bundle this script lies in, into ./bench-gpu. One JSON line a
+# row, a file a part, and a table at the end. ROPEBITS_BENCH names the parts to run (default: codec calibrate memory profile); WORK a folder with 20 GB for
+# the made-up checkpoints.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
+parts=${ROPEBITS_BENCH:-codec calibrate memory profile}
+work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
+trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
-"$bench"/bench_codec | tee "$out/codec.jsonl"
+wants() { [[ " $parts " == *" $1 "* ]]; }
+one_line() { tr -d '\n' | sed -E 's/  +/ /g'; echo; }
+
+if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
+
+# Llama-3.1-8B's layers, all 32; the vocabulary is small, since nothing here multiplies with it.
+llama8b=(--layers 32 --hidden 4096 --q-heads 32 --kv-heads 8 --head-dim 128 --mlp 14336 --n-tokens 4096)
+if wants calibrate || wants profile; then
+    "$bench/make_checkpoint" "${llama8b[@]}" -o "$work/8b"
+    rm -f "$out/calibrate.jsonl"
+    if wants calibrate; then "$bench/bench_read" "$work/8b/model.safetensors" 8 3 >"$out/read.jsonl"; fi
+    for _ in 1 2 3; do
+        "$bin/ropebits-calibrate" -v --json --device cuda --model "$work/8b" --tokens "$work/8b/tokens.json" --n-tokens 2048 --n-test-tokens 2048 -o "$work/8b.h5" \
+            2>"$out/calibrate.log" | one_line >>"$out/calibrate.jsonl"
+        wants calibrate || break
+    done
+    rm -rf "$work/8b"
+fi
+
+if wants profile; then
+    rm -f "$out/profile.log"
+    "$bench/measure" "profile, 2 methods, 3 budgets" 3 "$bin/ropebits-profile" -q --device cuda "$work/8b.h5" --budgets 2,3,4 --no-curves -o "$work/8b-profile.h5" >"$out/profile.jsonl"
+    "$bench/measure" "the same with error curves" 3 "$bin/ropebits-profile" -q --device cuda "$work/8b.h5" --budgets 2,3,4 -o "$work/8b-profile.h5" >>"$out/profile.jsonl"
+    "$bin/ropebits-profile" -v --device cuda "$work/8b.h5" --budgets 2,3,4 --no-curves -o "$work/8b-profile.h5" 2>&1 >/dev/null | grep -E 'took|GPU' >"$out/profile.log"
+    rm -f "$work"/8b*
+fi
+
+# Llama-3.1-70B's layers, within 12 GiB, few and more of them.
+if wants memory; then
+    rm -f "$out/memory.jsonl"
+    for layers in 3 6; do
+        "$bench/make_checkpoint" --layers $layers --hidden 8192 --q-heads 64 --kv-heads 8 --head-dim 128 --mlp 28672 --n-tokens 4096 -o "$work/70b"
+        "$bin/ropebits-calibrate" -q --json --device cuda --max-gpu-memory 12GiB --model "$work/70b" --tokens "$work/70b/tokens.json" --n-tokens 2048 --n-test-tokens 2048 \
+            -o "$work/70b.h5" | one_line >>"$out/memory.jsonl"
+        rm -rf "$work/70b" "$work/70b.h5"
+    done
+fi
+
+python=$(command -v python3 || true)
+if [ -z "$python" ]; then cat "$out"/*.jsonl; exit 0; fi
+"$python" - "$out" <<'TABLE'
+import json, os, sys
+def rows(name):
+    path = os.path.join(sys.argv[1], name + ".jsonl")
+    return [json.loads(line) for line in open(path) if line.strip()] if os.path.exists(path) else []
+for r in rows("codec"):
+    if r["step"] == "encode": print("%-22s %-5s %6.3f true bits" % (r["plan"], r["type"], r["true_bits"]), end="")
+    print("  %s %6.0f GB/s (%.0f us)" % (r["step"], r["moved_gb_per_s"] if r["step"] == "logits" else r["vector_gb_per_s"], r["us"]), end="\n" if r["step"] == "logits" else "")
+for r in rows("read"): print("plain read, %d threads: median %.2f, best %.2f GB/s" % (r["threads"], r["median_gb_per_s"], r["best_gb_per_s"]))
+for name in ("calibrate", "memory"):
+    for r in rows(name):
+        g = r["gpu"]
+        print("%s: %d layers, %s: %.3f ms a layer for 2 x 2048 tokens, %.2f GB/s of weights, %.2f s, %.0f MiB of GPU memory, chunks of %d" % (
+            name, r["model"]["n_layers"], g["name"], g["layer_ms"], g["weights_gb_per_s"], g["seconds"], g["memory_size_bytes"] / 2**20, g["chunk_tokens"]))
+for r in rows("profile"): print("%s: median %.3f s, fastest %.3f s, peak %.0f MiB" % (r["name"], r["wall_s"], r["fastest_s"], r["peak_mib"]))
+TABLE
+cat "$out"/*.log 2>/dev/null || true

@@ -59,7 +59,7 @@ static rb_status run(const bench *b, const char *what, codec_dtype type, rb_erro
 }
 
 /* Block-GTQ at `avg_bits`, from energies that spread as those of models do: e to a normal of deviation 1.5. */
-static rb_status block_gtq(bench *b, double avg_bits, rb_error *err)
+static rb_status block_gtq(bench *b, double avg_bits, rotation_kind rotation, rb_error *err)
 {
     const int n = model_n_blocks(&b->model);
     rb_status st = RB_OK;
@@ -73,6 +73,7 @@ static rb_status block_gtq(bench *b, double avg_bits, rb_error *err)
         st = allocate_greedy(bits, energy, n, avg_bits, err);
         plan_head_clear(&b->heads[h]);
         if (st == RB_OK) st = plan_head_set_block_widths(&b->heads[h], bits, n, CODEBOOK_BLOCK_GTQ, err);
+        for (int g = 0; st == RB_OK && g < b->heads[h].n_groups; g++) b->heads[h].groups[g].rotation.kind = rotation;
     }
     return st;
 }
@@ -90,11 +91,13 @@ static rb_status uniform(bench *b, int width, rb_error *err)
 static rb_status run_all(bench *b, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, block_gtq(b, 3.0, err), done);
+    RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
-    RB_TRY(st, block_gtq(b, 2.0, err), done);
+    RB_TRY(st, block_gtq(b, 3.0, ROTATION_HADAMARD, err), done);
+    RB_TRY(st, run(b, "block-gtq 3 hadamard", CODEC_F16, err), done);
+    RB_TRY(st, block_gtq(b, 2.0, ROTATION_HAAR, err), done);
     RB_TRY(st, run(b, "block-gtq 2", CODEC_F16, err), done);
-    RB_TRY(st, block_gtq(b, 4.0, err), done);
+    RB_TRY(st, block_gtq(b, 4.0, ROTATION_HAAR, err), done);
     RB_TRY(st, run(b, "block-gtq 4", CODEC_F16, err), done);
     for (int width = 2; width <= 4; width++) {
         char what[32];

@@ -10,6 +10,7 @@
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
 #include "calibrate/token_source.h"
+#include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/threads.h"
@@ -198,9 +199,11 @@ done:
     return st;
 }
 
-/* The text through the model on `device`, into the file. */
+static layer_cuda_precision cuda_precision(const calibrate_options *opt) { return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16; }
+
+/* The text through the model on `device`, into the file. gpu: of a run on a GPU. */
 static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens, const char *options_json,
-                               const calibrate_options *opt, rb_device_kind device, rb_error *err)
+                               const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu, rb_error *err)
 {
     const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
     int64_t *starts = NULL, n_sequences = 0;
@@ -211,8 +214,8 @@ static rb_status capture_texts(const checkpoint *ckpt, const capture_header *hea
     RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
     const token_batch batch = {.tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
     if (device == RB_DEVICE_CUDA) {
-        const capture_cuda_options cuda = {.precision = opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16, .max_bytes = opt->max_gpu_bytes};
-        RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, err), done);
+        const capture_cuda_options cuda = {.precision = cuda_precision(opt), .max_bytes = opt->max_gpu_bytes};
+        RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, gpu, err), done);
     } else {
         RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, err), done);
     }
@@ -237,8 +240,12 @@ typedef struct calibrate_result {
     const calibrate_options *options;
     const capture_header *header;
     int64_t weight_bytes, memory_bytes;
+    int64_t gpu_bytes, gpu_least_bytes;     /* that a run on a GPU would take, and in the smallest chunks of tokens */
+    const forward_cuda_report *gpu;         /* of a run on a GPU; NULL */
     double seconds;
 } calibrate_result;
+
+static double weight_gb_per_s(const forward_cuda_report *gpu) { return (double)gpu->weight_bytes * 1e-9 / gpu->total_s; }
 
 static void print_result(const calibrate_result *result)
 {
@@ -253,11 +260,31 @@ static void print_result(const calibrate_result *result)
            (long long)text[CAPTURE_TEST].n_tokens, (long long)text[CAPTURE_CALIBRATION].context);
     if (result->options->dry_run) {
         printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
+        printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n", (double)result->gpu_bytes / 0x1p20, (double)result->gpu_least_bytes / 0x1p20);
         printf("capture      about %.0f MiB before compression\n", (double)capture_bytes(result->header) / 0x1p20);
         printf("supported: a run would work\n");
     } else {
+        if (result->gpu)
+            printf("GPU          %s: %.2f ms a layer, %.1f GB/s of weights, %.0f MiB\n", rb_cuda_device()->name, result->gpu->layer_ms, weight_gb_per_s(result->gpu),
+                   (double)result->gpu->gpu_bytes / 0x1p20);
         printf("capture      %s, %.1f s\n", result->options->output, result->seconds);
     }
+}
+
+/* {"name", "seconds", "layer_ms", ...}: what a run on a GPU took. */
+static rb_status gpu_to_json(cJSON **out, const forward_cuda_report *gpu, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(out, err), done);
+    RB_TRY(st, rb_json_add_string(*out, "name", rb_cuda_device()->name, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "seconds", gpu->total_s, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "layer_ms", gpu->layer_ms, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "weights_read_bytes", (double)gpu->weight_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "weights_gb_per_s", weight_gb_per_s(gpu), err), done);
+    RB_TRY(st, rb_json_add_number(*out, "memory_size_bytes", (double)gpu->gpu_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "chunk_tokens", (double)gpu->chunk_tokens, err), done);
+done:
+    return st;
 }
 
 static rb_status print_json(const calibrate_result *result, rb_error *err)
@@ -276,7 +303,13 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "weights_size_bytes", (double)result->weight_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "memory_size_bytes", (double)result->memory_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err), done);
+    RB_TRY(st, rb_json_add_number(json, "gpu_memory_size_bytes", (double)result->gpu_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(json, "gpu_memory_least_size_bytes", (double)result->gpu_least_bytes, err), done);
     if (!result->options->dry_run) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
+    if (result->gpu) {
+        RB_TRY(st, gpu_to_json(&item, result->gpu, err), done);
+        RB_TRY(st, rb_json_add_item(json, "gpu", &item, err), done);
+    }
     RB_TRY(st, rb_json_put(json, err), done);
 done:
     cJSON_Delete(item);
@@ -302,14 +335,23 @@ static rb_status fill_header(capture_header *header, const checkpoint *ckpt, con
     return opt->hash_weights ? checkpoint_weights_sha256(ckpt, header->model.weights_sha256, err) : RB_OK;
 }
 
-static int64_t memory_bytes(const model_config *config, const capture_header *header)
+/* What a run would need, on the CPU and on a GPU. */
+static rb_status estimate_memory(calibrate_result *result, const model_config *config, rb_error *err)
 {
+    const capture_header *header = result->header;
     const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens, n_test = header->text[CAPTURE_TEST].n_tokens;
-    const int64_t starts[] = {0, n_calibration, n_calibration + n_test};
-    const token_batch batch = {.n_tokens = n_calibration + n_test, .sequence_start = starts, .n_sequences = 2};
     const int64_t heads = header->model.n_q_heads + (header->has_values ? 2 : 1) * (int64_t)header->model.n_kv_heads;
-    return forward_memory_bytes(config, &batch, rb_threads_count())
-           + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+    int64_t *starts = NULL, n_sequences = 0;
+    const rb_status st = cut_sequences(&starts, &n_sequences, header->text, err);
+    if (st != RB_OK) return st;
+    const token_batch batch = {.n_tokens = n_calibration + n_test, .sequence_start = starts, .n_sequences = n_sequences};
+    const layer_cuda_precision precision = cuda_precision(result->options);
+    result->memory_bytes = forward_memory_bytes(config, &batch, rb_threads_count())
+                           + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+    result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, FORWARD_CUDA_MAX_CHUNK);
+    result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, FORWARD_CUDA_MIN_CHUNK);
+    free(starts);
+    return RB_OK;
 }
 
 rb_status calibrate_run(const rb_run_args *args, rb_error *err)
@@ -320,6 +362,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     token_list tokens = {0};
     char *options_json = NULL;
     rb_device_kind device = RB_DEVICE_CPU;
+    forward_cuda_report gpu = {0};
     const double started_s = rb_now_s();
     rb_status st;
 
@@ -335,10 +378,11 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         RB_TRY(st, gather_tokens(&tokens, opt, n_test, config->vocab_size, err), done);
         rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
         RB_TRY(st, options_to_json(&options_json, opt, device, header.text[CAPTURE_TEST].context, n_test, err), done);
-        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt, device, err), done);
+        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt, device, &gpu, err), done);
     }
-    const calibrate_result result = {.options = opt, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
-                                     .memory_bytes = memory_bytes(config, &header), .seconds = rb_now_s() - started_s};
+    calibrate_result result = {.options = opt, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt), .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL,
+                               .seconds = rb_now_s() - started_s};
+    RB_TRY(st, estimate_memory(&result, config, err), done);
     if (args->common->json)
         st = print_json(&result, err);
     else

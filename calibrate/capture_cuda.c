@@ -4,7 +4,6 @@
 #include <stdio.h>
 
 #include "core/message.h"
-#include "model/forward_cuda.h"
 
 typedef struct cuda_pass {
     const capture_header *header;
@@ -48,22 +47,34 @@ static void tell(const forward_cuda_report *report, const cuda_pass *pass)
     rb_message_verbose("GPU memory %.0f MiB at most, tokens in chunks of %lld", (double)report->gpu_bytes / 0x1p20, (long long)report->chunk_tokens);
 }
 
+static forward_cuda_options forward_options(const capture_header *header, layer_cuda_precision precision, int64_t max_bytes, int64_t set_start[CAPTURE_N_SETS + 1])
+{
+    set_start[0] = 0;
+    for (int set = 0; set < CAPTURE_N_SETS; set++) set_start[set + 1] = set_start[set] + header->text[set].n_tokens;
+    return (forward_cuda_options){.precision = precision, .capture_is_f32 = header->value_type == RB_H5_F32, .with_values = header->has_values,
+                                  .set_start = set_start, .n_sets = CAPTURE_N_SETS, .max_bytes = max_bytes};
+}
+
+int64_t capture_cuda_bytes(const model_config *config, const capture_header *header, const token_batch *batch, layer_cuda_precision precision, int64_t chunk_tokens)
+{
+    int64_t set_start[CAPTURE_N_SETS + 1];
+    const forward_cuda_options options = forward_options(header, precision, 0, set_start);
+    return forward_cuda_bytes(config, batch, &options, chunk_tokens);
+}
+
 rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, const capture_cuda_options *options,
-                          capture_writer *writer, rb_error *err)
+                          capture_writer *writer, forward_cuda_report *report, rb_error *err)
 {
     cuda_pass pass = {.header = header, .writer = writer};
-    forward_cuda_report report = {0};
-    int64_t set_start[CAPTURE_N_SETS + 1] = {0};
+    int64_t set_start[CAPTURE_N_SETS + 1];
     rb_status st;
-    for (int set = 0; set < CAPTURE_N_SETS; set++) set_start[set + 1] = set_start[set] + header->text[set].n_tokens;
     RB_TRY(st, block_statistics_create(&pass.statistics, &header->model, err), done);
-    const forward_cuda_options cuda = {.precision = options->precision, .capture_is_f32 = header->value_type == RB_H5_F32, .with_values = header->has_values,
-                                       .set_start = set_start, .n_sets = CAPTURE_N_SETS, .max_bytes = options->max_bytes};
+    const forward_cuda_options cuda = forward_options(header, options->precision, options->max_bytes, set_start);
     const forward_cuda_hooks hooks = {.user = &pass, .on_captured = write_captured, .on_layer_done = layer_done};
     rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
-    st = forward_cuda_run(ckpt, batch, &cuda, &hooks, &report, err);
+    st = forward_cuda_run(ckpt, batch, &cuda, &hooks, report, err);
     rb_progress_finish(&pass.progress);
-    if (st == RB_OK) tell(&report, &pass);
+    if (st == RB_OK) tell(report, &pass);
 done:
     block_statistics_free(&pass.statistics);
     return st;

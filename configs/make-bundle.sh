@@ -22,8 +22,8 @@ for device_library in "$build"/lib/ropebits_cuda.so; do
 done
 if [ "${3:-}" = gpu ]; then
     mkdir -p "$folder/checks"
-    cp "$build"/tests/gpu/test_* tests/gpu/check-gpu.sh tests/programs/tap.sh "$folder/checks/"
-    cp "$build"/bench/bench_* "$build"/bench/make_checkpoint bench/bench-gpu.sh "$folder/checks/"
+    cp "$build"/tests/gpu/test_* tests/gpu/*.sh tests/programs/tap.sh "$folder/checks/"
+    cp "$build"/bench/bench_* "$build"/bench/make_checkpoint "$build"/bench/measure bench/bench-gpu.sh "$folder/checks/"
 fi
 cp -r configs/demo.json configs/demo-llama configs/demo-text "$folder/configs/"
 cp README.md "$folder/"

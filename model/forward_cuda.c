@@ -11,7 +11,7 @@
 #include "model/rope_apply.h"
 #include "model/weight_stream.h"
 
-enum { MAX_CHUNK = 4096, MIN_CHUNK = 128, WORKSPACE_BYTES = 32 << 20, MAX_SETS = 4, STATISTICS_TOKENS = 64 };
+enum { WORKSPACE_BYTES = 32 << 20, MAX_SETS = 4, STATISTICS_TOKENS = 64 };
 
 /* An array on the device that knows its size. */
 typedef struct device_array {
@@ -97,10 +97,10 @@ static rb_status choose_chunk(gpu_forward *f, rb_error *err)
     /* A little is left for the driver's own needs. */
     int64_t limit = (int64_t)(free_bytes - free_bytes / 32);
     if (f->options->max_bytes > 0 && f->options->max_bytes < limit) limit = f->options->max_bytes;
-    for (f->chunk = MAX_CHUNK; f->chunk >= MIN_CHUNK; f->chunk /= 2)
+    for (f->chunk = FORWARD_CUDA_MAX_CHUNK; f->chunk >= FORWARD_CUDA_MIN_CHUNK; f->chunk /= 2)
         if (forward_cuda_bytes(f->config, f->batch, f->options, f->chunk) <= limit) return RB_OK;
     return rb_fail(err, RB_ENOMEM, "GPU memory: %.0f MiB are needed even in chunks of %d tokens, expected at most %.0f MiB",
-                   (double)forward_cuda_bytes(f->config, f->batch, f->options, MIN_CHUNK) / mib, MIN_CHUNK, (double)limit / mib);
+                   (double)forward_cuda_bytes(f->config, f->batch, f->options, FORWARD_CUDA_MIN_CHUNK) / mib, FORWARD_CUDA_MIN_CHUNK, (double)limit / mib);
 }
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "tests/test_support.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <stdbool.h>
 
@@ -100,6 +101,20 @@ static void steps_of_many_threads_are_all_counted(void **state)
     assert_non_null(strstr(text, "\ncalibrate: 2/4000 a line that must not be torn, 0 s, "));
 }
 
+/* What was written to the terminal, up to `last`; a pseudo terminal hands it over in parts. */
+static void read_terminal(char *text, size_t size, int terminal, const char *last)
+{
+    struct pollfd readable = {.fd = terminal, .events = POLLIN};
+    size_t n = 0;
+    text[0] = '\0';
+    while (!strstr(text, last) && n + 1 < size && poll(&readable, 1, 5000) == 1) {
+        const ssize_t got = read(terminal, text + n, size - 1 - n);
+        if (got <= 0) return;
+        n += (size_t)got;
+        text[n] = '\0';
+    }
+}
+
 static void a_terminal_gets_a_bar_that_makes_room_for_messages(void **state)
 {
     (void)state;
@@ -122,8 +137,7 @@ static void a_terminal_gets_a_bar_that_makes_room_for_messages(void **state)
     rb_progress_finish(&progress);
     rb_message_info("end");
     restore_stderr();
-    const ssize_t n = read(terminal, text, sizeof text - 1);
-    text[n > 0 ? n : 0] = '\0';
+    read_terminal(text, sizeof text, terminal, "end\r\n");
     close(screen);
     close(terminal);
     assert_string_equal(text,

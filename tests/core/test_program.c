@@ -31,6 +31,12 @@ static rb_status sample_run(const rb_run_args *args, rb_error *err)
         for (int i = 0; i < 100000; i++) printf("line %d\n", i);
     if (strcmp(task, "open") == 0) return open("/dev/null", O_RDONLY) > STDERR_FILENO ? RB_OK : rb_fail(err, RB_EIO, "a file took the number of a standard stream");
     rb_message_verbose("telling more");
+    if (strcmp(task, "resolve") == 0) {
+        rb_device_kind device;
+        const rb_status st = rb_resolve_device(&device, args->common, err);
+        if (st == RB_OK) printf("runs on %s\n", device == RB_DEVICE_CPU ? "cpu" : "cuda");
+        return st;
+    }
     if (strcmp(task, "show") == 0)
         printf("n_tokens %lld output %s json %d threads %d device %d:%d\n", (long long)opt->n_tokens, opt->output, args->common->json, rb_threads_count(),
                (int)args->common->device, args->common->device_index);
@@ -132,7 +138,8 @@ static void options_reach_the_run(void **state)
 {
     (void)state;
     assert_outcome("show -o x --n-tokens 7 --json --threads 3 --device cpu", 0, "n_tokens 7 output x json 1 threads 3 device 1:0\n", "");
-    assert_outcome("show -o x --threads 1", 0, "n_tokens 2048 output x json 0 threads 1 device 1:0\n", "");      /* auto means cpu */
+    assert_outcome("show -o x --threads 1 --device cuda:2", 0, "n_tokens 2048 output x json 0 threads 1 device 2:2\n", "");
+    assert_outcome("show -o x --threads 1", 0, "n_tokens 2048 output x json 0 threads 1 device 0:0\n", "");      /* auto */
     assert_outcome("idle -o x -v", 0, "", "sample: info: telling more\n");
     assert_outcome("idle -o x", 0, "", "");
     assert_outcome("idle -o x -q", 0, "", "");
@@ -174,10 +181,27 @@ static void devices_are_checked_by_name(void **state)
         snprintf(expected, sizeof expected, "sample: error: --device is '%s', expected auto, cpu, cuda or cuda:N" TRY, wrong[i]);
         assert_outcome(line, 2, "", expected);
     }
-    assert_outcome("show -o x --device cuda:1", 1, "", "sample: error: --device cuda:1: this build has no CUDA side; use --device cpu\n");
     const outcome cpu_only = run_to(scratch_path("out"), true, "show -o x --device cuda");
     assert_int_equal(cpu_only.exit_code, 1);
     assert_string_equal(cpu_only.err, "sample: error: --device cuda: sample runs on the CPU only\n");
+}
+
+/* Whatever this host has: here there is no CUDA side. */
+static void without_a_cuda_side_auto_is_the_cpu_and_says_so(void **state)
+{
+    (void)state;
+#define NOT_THERE "no CUDA side: /absent/ropebits_cuda.so is not there (built where nvcc is, or with CUDA=1)"
+    setenv("ROPEBITS_CUDA_LIBRARY", "/absent/ropebits_cuda.so", 1);
+    assert_outcome("resolve -o x", 0, "runs on cpu\n", "sample: info: runs on the CPU: " NOT_THERE "\n");
+    assert_outcome("resolve -o x -q", 0, "runs on cpu\n", "");
+    assert_outcome("resolve -o x --device cpu", 0, "runs on cpu\n", "");
+    assert_outcome("resolve -o x --device cuda", 1, "", "sample: error: --device cuda: " NOT_THERE "; use --device cpu\n");
+    assert_non_null(strstr(run("--version").out, "CUDA      not in this build"));
+    setenv("ROPEBITS_CUDA_LIBRARY", "/dev/null", 1);
+    const outcome damaged = run("resolve -o x --device cuda");
+    assert_int_equal(damaged.exit_code, 1);
+    assert_memory_equal(damaged.err, "sample: error: --device cuda: /dev/null cannot be loaded: ", 58);
+    unsetenv("ROPEBITS_CUDA_LIBRARY");
 }
 
 static void help_goes_to_stdout_whatever_else_is_wrong(void **state)
@@ -204,7 +228,7 @@ static void version_names_program_and_libraries(void **state)
     snprintf(first, sizeof first, "ropebits sample %s\ncommit ", rb_tool_version());
     assert_int_equal(result.exit_code, 0);
     assert_memory_equal(result.out, first, strlen(first));
-    static const char *const words[] = {"compiler  GCC", "\nHDF5 ", "\nOpenBLAS ", "\nzstd ", "CUDA      not in this build"};
+    static const char *const words[] = {"compiler  GCC", "\nHDF5 ", "\nOpenBLAS ", "\nzstd ", "\nCUDA      "};
     for (size_t i = 0; i < RB_COUNT(words); i++) assert_non_null(strstr(result.out, words[i]));
 }
 
@@ -266,6 +290,7 @@ int main(void)
         cmocka_unit_test(wrong_usage_is_two_lines_and_exit_code_2),
         cmocka_unit_test(devices_are_checked_by_name),
         cmocka_unit_test(help_goes_to_stdout_whatever_else_is_wrong),
+        cmocka_unit_test(without_a_cuda_side_auto_is_the_cpu_and_says_so),
         cmocka_unit_test(version_names_program_and_libraries),
         cmocka_unit_test(a_full_stdout_is_exit_code_1),
         cmocka_unit_test(a_closed_stdout_is_exit_code_1_and_no_file_takes_its_place),

@@ -154,6 +154,21 @@ static void every_uniform_width_matches_the_reference(void **state)
         }
 }
 
+static void hadamard_matches_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    for (int type = 0; type < CODEC_N_DTYPES; type++) {
+        plan_head heads[3] = {0};
+        const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 3);
+        mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
+        for (int h = 0; h < 3; h++)
+            for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = ROTATION_HADAMARD;
+        try_heads(heads, &model, (codec_dtype)type, 500, "hadamard");
+        clear_heads(heads, 3);
+    }
+}
+
 /* The last rows of a tile, and tiles that no warp fills. */
 static void any_number_of_vectors(void **state)
 {
@@ -205,6 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mixed_plans_match_the_reference),
         cmocka_unit_test(every_uniform_width_matches_the_reference),
+        cmocka_unit_test(hadamard_matches_the_reference),
         cmocka_unit_test(any_number_of_vectors),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),
     };

@@ -341,7 +341,8 @@ static void heads_are_the_same_whether_or_not_logits_are_wanted(void **state)
     recording_free(&qkv_only);
 }
 
-/* With every v cleared attention adds nothing, so a token's logits depend on its id alone. */
+/* With every v cleared attention adds nothing, so a token's logits depend on its id alone. A BLAS may sum the last rows of a product in another order than the
+ * first: logits of 10 then differ by some 1e-5, those of other tokens by more than 1. */
 static void values_changed_by_the_hook_are_the_values_attended(void **state)
 {
     (void)state;
@@ -354,7 +355,7 @@ static void values_changed_by_the_hook_are_the_values_attended(void **state)
 
     cleared.zero_values = true;
     assert_ok(forward_run(demo_model, &batch, &hooks, &err));
-    for (int i = 0; i < DEMO_VOCAB; i++) assert_close(cleared.logits[4 * DEMO_VOCAB + i], cleared.logits[i], 1e-5);
+    for (int i = 0; i < DEMO_VOCAB; i++) assert_close(cleared.logits[4 * DEMO_VOCAB + i], cleared.logits[i], 1e-4);
     assert_memory_not_equal(plain.logits, cleared.logits, sizeof(float) * DEMO_VOCAB);
     recording_free(&plain);
     recording_free(&cleared);

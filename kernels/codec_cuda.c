@@ -58,7 +58,10 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
         made->max_fragments_encode = larger(made->max_fragments_encode, image->heads[h].n_fragments_encode);
         made->max_fragments_decode = larger(made->max_fragments_decode, image->heads[h].n_fragments_decode);
     }
-    for (int g = 0; g < image->n_groups; g++) made->max_steps = larger(made->max_steps, image->groups[g].n_steps);
+    for (int g = 0; g < image->n_groups; g++) {
+        made->max_steps = larger(made->max_steps, image->groups[g].n_steps);
+        if (image->groups[g].width >= CODEC_IMAGE_CELL_WIDTH && image->groups[g].log2_cells == 0) made->has_search = 1;
+    }
     made->heads = codec->arrays[0].memory;
     made->groups = codec->arrays[1].memory;
     made->column = codec->arrays[2].memory;

@@ -33,6 +33,7 @@ typedef struct codec_vectors {
 /* An image on the device. */
 typedef struct codec_device_image {
     int head_dim, n_heads;
+    int has_search;     /* a group whose codes neither few boundaries nor cells find */
     int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode, max_fragments_decode;   /* over heads; steps: of a group */
     const codec_image_head *heads;
     const codec_image_group *groups;

@@ -30,14 +30,28 @@ __device__ __forceinline__ int uniform(int value)
 #endif
 }
 
+/* Four 8 x 8 matrices; `row` is where this lane's row of 8 lies: rows 0 to 7 of the first matrix are lanes 0 to 7, and so on. */
+__device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *row)
+{
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+                 : "r"(address)
+                 : "memory");
+}
+
 /* A: 16 rows x 16 columns at `tile`, row stride in halves. */
 __device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int stride)
 {
     const int lane = threadIdx.x & 31;
-    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(tile + (lane & 15) * stride + (lane >> 4) * 8));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(address));
+    load_matrices(a, tile + (lane & 15) * stride + (lane >> 4) * 8);
+}
+
+/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. */
+__device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
+{
+    const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;
+    a[0] &= left, a[1] &= left, a[2] &= right, a[3] &= right;
 }
 
 /* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has the half-deep one only. */
@@ -57,19 +71,38 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
 #endif
 }
 
+/* c = start + a b. */
+__device__ __forceinline__ void multiply_from(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float start)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(start));
+#else
+    for (int i = 0; i < 4; i++) c[i] = start;
+    multiply(c, a, b0, b1);
+#endif
+}
+
+/* 1 / sqrt(x) of a number that is not tiny. */
+__device__ __forceinline__ float fast_rsqrt(float x)
+{
+    float root;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
+}
+
 /* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
- * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. Of the last step only the first 8 columns
- * count when the group ends there. */
-template <int STEPS>
-__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_steps, bool ends_half)
+ * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. N_STEPS: that many, or 0: n_steps. */
+template <int N_STEPS, int STEPS>
+__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_steps)
 {
     float upper[4] = {}, lower[4] = {};
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
-        if (s < n_steps) {
-            const bool is_half = ends_half && s == n_steps - 1;
-            multiply(upper, a[s], b[s][0], is_half ? 0 : b[s][2]);
-            multiply(lower, a[s], b[s][1], is_half ? 0 : b[s][3]);
+        if (N_STEPS || s < n_steps) {
+            multiply(upper, a[s], b[s][0], b[s][2]);
+            multiply(lower, a[s], b[s][1], b[s][3]);
         }
     const int lane = threadIdx.x & 31, row = lane >> 2, from = (lane & ~3) | row >> 1;
     squares[0] += __shfl_sync(0xffffffffu, row & 1 ? upper[1] : upper[0], from);
@@ -89,6 +122,30 @@ __device__ __forceinline__ uint32_t as_bits(__half2 pair)
     memcpy(&bits, &pair, sizeof bits);
     return bits;
 }
+
+/* ---- groups -------------------------------------------------------------------------------------------------------------------- */
+
+/* The numbers of a group that steer all lanes alike, in one word: a warp asks for them once. */
+struct group_shape {
+    int width, dims, column, n_tiles, n_steps;
+    bool is_searched;
+};
+
+__device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
+{
+    const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
+    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.dims) << 4 | is_searched << 15 | static_cast<uint32_t>(group.column) << 16;
+}
+
+__device__ __forceinline__ group_shape read_shape(uint32_t word)
+{
+    const uint32_t all = static_cast<uint32_t>(uniform(static_cast<int>(word)));
+    const int dims = static_cast<int>(all >> 4 & 0x7ffu), n_tiles = (dims + 7) / 8;
+    return {static_cast<int>(all & 15u), dims, static_cast<int>(all >> 16), n_tiles, codec_image_steps(n_tiles), (all & 0x8000u) != 0};
+}
+
+/* What sums of squares start from: nothing beside any number that fp16 has, and its root can be divided by. */
+static constexpr float NO_SQUARES = 1e-36f;
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
@@ -174,6 +231,25 @@ static inline rb_status find_limits(codec_device_limits *limits, rb_error *err)
     RB_TRY(st, rb_cuda_status(cudaGetDevice(&device), "asking for the GPU", err), done);
     RB_TRY(st, rb_cuda_status(cudaDeviceGetAttribute(&limits->n_multiprocessors, cudaDevAttrMultiProcessorCount, device), "asking the GPU", err), done);
     RB_TRY(st, rb_cuda_status(cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking the GPU", err), done);
+done:
+    return st;
+}
+
+/* What the kernels declare themselves: streams, groups, shapes, and some room. */
+static const size_t STATIC_SHARED_BYTES = sizeof(head_streams) + CODEC_IMAGE_MAX_GROUPS * (sizeof(codec_image_group) + sizeof(uint32_t)) + 256;
+
+/* As many blocks as are resident at once, or as there are tiles for. bytes: of dynamic shared memory. */
+template <typename ARGS>
+static rb_status launch_tiles(void (*kernel)(ARGS), const ARGS &args, int64_t n_tiles, int warps, size_t bytes, const codec_device_limits &limits, const char *name,
+                              cudaStream_t stream, rb_error *err)
+{
+    const int64_t needed = (n_tiles + warps - 1) / warps;
+    int resident = 0;
+    rb_status st;
+    RB_TRY(st, rb_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name, err), done);
+    RB_TRY(st, rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, bytes), name, err), done);
+    kernel<<<static_cast<unsigned>(min(static_cast<int64_t>(resident) * limits.n_multiprocessors, needed)), warps * 32, bytes, stream>>>(args);
+    st = rb_cuda_launched(name, err);
 done:
     return st;
 }

@@ -17,11 +17,16 @@ struct encode_args {
     uint8_t *packed;
     uint16_t *norms;
     unsigned long long *first_bad;
-    int fragment_bytes;     /* of shared memory for the fragments; 0: read them from global memory */
+    int fragment_bytes;     /* of shared memory for the fragments */
     int warp_bytes;
 };
 
 /* ---- loading ----------------------------------------------------------------------------------------------------------------- */
+
+template <typename T> struct input_traits;
+template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; };
+template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
+template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
 
 __device__ __forceinline__ void load_floats(float (&out)[8], const float *from)
 {
@@ -48,41 +53,41 @@ __device__ __forceinline__ float scale_of(float largest)
     return __int_as_float(min(264 - exponent, 254) << 23);
 }
 
-/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later; the same for all rows. Offsets in a row, in halves. */
+/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows are the same distance away for all. */
 struct lane_columns {
-    uint32_t low[8], high[8];       /* split pairs: low alone; natural order: the first of each */
+    __half *low[8], *high[8];       /* split pairs: low alone; natural order: the first of each */
 };
 
-__device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int c, int half_dim)
+/* Found anew for each tile: registers are short. */
+template <int ORDER>
+__device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int dim, int half_dim, __half *row)
 {
-    lane_columns at = {};
-    if (8 * c < half_dim)
+    lane_columns at;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            at.low[i] = column[8 * c + i];
-            at.high[i] = column[half_dim + 8 * c + i];
-        }
+    for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
+        at.low[i] = row + column[dim + i];
+        if (ORDER != CODEC_ORDER_SPLIT_PAIRS) at.high[i] = row + column[half_dim + dim + i];
+    }
     return at;
 }
 
 template <int ORDER>
-__device__ __forceinline__ void store_row(__half *row, const uint32_t (&low)[4], const uint32_t (&high)[4], const lane_columns &at)
+__device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4], const uint32_t (&high)[4])
 {
     if (ORDER == CODEC_ORDER_NATURAL) {
-        *reinterpret_cast<uint4 *>(row + at.low[0]) = make_uint4(low[0], low[1], low[2], low[3]);
-        *reinterpret_cast<uint4 *>(row + at.high[0]) = make_uint4(high[0], high[1], high[2], high[3]);
+        *reinterpret_cast<uint4 *>(at.low[0] + distance) = make_uint4(low[0], low[1], low[2], low[3]);
+        *reinterpret_cast<uint4 *>(at.high[0] + distance) = make_uint4(high[0], high[1], high[2], high[3]);
     } else if (ORDER == CODEC_ORDER_SPLIT_PAIRS) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            *reinterpret_cast<uint32_t *>(row + at.low[2 * i]) = __byte_perm(low[i], high[i], 0x5410);
-            *reinterpret_cast<uint32_t *>(row + at.low[2 * i + 1]) = __byte_perm(low[i], high[i], 0x7632);
+            *reinterpret_cast<uint32_t *>(at.low[2 * i] + distance) = __byte_perm(low[i], high[i], 0x5410);
+            *reinterpret_cast<uint32_t *>(at.low[2 * i + 1] + distance) = __byte_perm(low[i], high[i], 0x7632);
         }
     } else {
-        uint16_t *bits = reinterpret_cast<uint16_t *>(row);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            bits[at.low[i]] = static_cast<uint16_t>(low[i / 2] >> 16 * (i & 1));
-            bits[at.high[i]] = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
+            *reinterpret_cast<uint16_t *>(at.low[i] + distance) = static_cast<uint16_t>(low[i / 2] >> 16 * (i & 1));
+            *reinterpret_cast<uint16_t *>(at.high[i] + distance) = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
         }
     }
 }
@@ -100,22 +105,29 @@ __device__ __forceinline__ row_split split_rows(int head_dim)
     return {lanes, 32 / lanes, lane & (lanes - 1), lane / lanes};
 }
 
+/* Where rows go: the warp's tile, its row stride in halves, the distance to the tile of low parts, and the column of each dim. */
+struct row_place {
+    __half *tile;
+    int stride, low_distance;
+    const uint16_t *column;
+    float *inverse_scale;
+};
+
 template <int ORDER>
-__device__ __forceinline__ void load_rows(__half *tile, __half *, float *, const __half *x, int64_t token_stride, int n_rows, const lane_columns &at,
-                                          int head_dim, int stride)
+__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int64_t token_stride, int n_rows, const row_split &split, int head_dim)
 {
     enum { IN_FLIGHT = 4 };
-    const row_split split = split_rows(head_dim);
     const int half_dim = head_dim / 2;
     if (8 * split.lane >= half_dim) return;
+    const lane_columns at = find_columns<ORDER>(to.column, 8 * split.lane, half_dim, to.tile + split.row * to.stride);
     const __half *from = x + split.row * token_stride + 8 * split.lane;
-    __half *to = tile + split.row * stride;
-    for (int row = split.row; row < WARP_ROWS; row += IN_FLIGHT * split.rows) {
+#pragma unroll 1
+    for (int first = 0; first < WARP_ROWS; first += IN_FLIGHT * split.rows) {
         uint4 low[IN_FLIGHT], high[IN_FLIGHT];
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
             low[i] = high[i] = make_uint4(0, 0, 0, 0);
-            if (row + i * split.rows < n_rows) {
+            if (first + i * split.rows + split.row < n_rows) {
                 low[i] = __ldcs(reinterpret_cast<const uint4 *>(from));
                 high[i] = __ldcs(reinterpret_cast<const uint4 *>(from + half_dim));
             }
@@ -124,20 +136,18 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *, float *, const
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
             const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w}, b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
-            if (row + i * split.rows < WARP_ROWS) store_row<ORDER>(to, a, b, at);
-            to += split.rows * stride;
+            if (first + i * split.rows < WARP_ROWS) store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
         }
     }
 }
 
-/* bf16 and f32: scaled by a power of two a row; tile_low takes what f32 has beyond fp16 (NULL for bf16). */
+/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
 template <int ORDER, typename T>
-__device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float *inverse_scale, const T *x, int64_t token_stride, int n_rows,
-                                          const lane_columns &at, int head_dim, int stride)
+__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int64_t token_stride, int n_rows, const row_split &split, int head_dim)
 {
-    const row_split split = split_rows(head_dim);
     const int half_dim = head_dim / 2, c = split.lane;
     const bool is_idle = 8 * c >= half_dim;
+    const lane_columns at = find_columns<ORDER>(to.column, is_idle ? 0 : 8 * c, half_dim, to.tile + split.row * to.stride);
     for (int first = 0; first < WARP_ROWS; first += split.rows) {
         const int row = first + split.row;
         float v[2][8] = {};
@@ -156,7 +166,7 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float 
             largest = other <= largest ? largest : other;
         }
         const float scale = scale_of(largest);
-        if (c == 0) inverse_scale[row] = 1.0f / scale;
+        if (c == 0) to.inverse_scale[row] = 1.0f / scale;
         if (is_idle) continue;
         uint32_t high[2][4], low[2][4];
 #pragma unroll
@@ -169,8 +179,8 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float 
                 high[r][i] = as_bits(rounded);
                 low[r][i] = as_bits(__floats2half2_rn(a - back.x, b - back.y));
             }
-        store_row<ORDER>(tile + row * stride, high[0], high[1], at);
-        if (tile_low) store_row<ORDER>(tile_low + row * stride, low[0], low[1], at);
+        store_row<ORDER>(at, first * to.stride, high[0], high[1]);
+        if (input_traits<T>::HAS_LOW) store_row<ORDER>(at, first * to.stride + to.low_distance, low[0], low[1]);
     }
 }
 
@@ -180,276 +190,415 @@ __device__ __forceinline__ void load_rows(__half *tile, __half *tile_low, float 
  * for that, by a search. */
 enum coding { BY_WIDTH_1 = 1, BY_WIDTH_2, BY_WIDTH_3, BY_CELLS, BY_SEARCH };
 
-struct coder {
-    float edge[3];
-    const float *edges;                 /* of the boundaries above 0 */
-    const codec_image_cell *cells;
-    float cells_per_unit, rounder;      /* y * cells_per_unit + rounder has the cell in its low bits */
-    unsigned cell_mask;
-    float middle;                       /* (2^width - 1) / 2: between the codes of the two halves */
-    int width;
-};
-
 /* A number this large added to a small one leaves it rounded to a whole number in the low bits. */
 static constexpr float ROUNDER = 12582912.0f;
-
-/* The code, as a float. Compares are products with a steep slope, cut off at 0 and 1: the FMA pipe has twice the rate of the one that compares. */
-template <coding BY>
-__device__ __forceinline__ float code_of(float product, float inverse, const coder &by)
-{
-    /* 0 belongs to the lower half: far below any boundary's precision, but enough to give it a sign. */
-    const float y = fmaf(product, inverse, -1e-30f);
-    if (BY == BY_CELLS) {
-        const codec_image_cell cell = by.cells[__float_as_uint(fmaf(y, by.cells_per_unit, by.rounder)) & by.cell_mask];
-        return __saturatef(fmaf(y, CODEC_IMAGE_STEEP, cell.edge)) + cell.code;
-    }
-    float count = 0.5f;
-    if (BY == BY_SEARCH) {
-        unsigned at = 0;
-        for (unsigned step = 1u << (by.width - 2); step > 0; step >>= 1)
-            if (fmaf(fabsf(y), CODEC_IMAGE_STEEP, by.edges[at + step - 1]) > 0.0f) at += step;
-        count += static_cast<float>(at);
-    } else {
-#pragma unroll
-        for (int i = 0; i < (1 << static_cast<int>(BY)) / 2 - 1; i++) count += __saturatef(fmaf(fabsf(y), CODEC_IMAGE_STEEP, by.edge[i]));
-    }
-    return by.middle + copysignf(count, y);
-}
-
 /* Whole numbers below 2^23 added to this have their bits in the lowest of the sum. */
 static constexpr float WHOLE = 8388608.0f;
+/* What products start from instead of 0, which belongs to the lower half: far below any boundary's precision, but enough to give 0 a sign. */
+static constexpr float BELOW_ZERO = -1e-37f;
 
-/* The bits of one lane for one vector, appended in order and sent out 32 at a time. */
-struct bit_run {
-    uint32_t bits;
-    int at;         /* bit of the warp's packed tile where `bits` goes */
+/* The boundaries of a group, for one row: coordinates are not divided by the row's norm, boundaries are multiplied with it (times the fragments' scale).
+ * Compares are products with a steep slope, cut off at 0 and 1: the FMA pipe has twice the rate of the one that compares. */
+struct row_edges {
+    float edge[3];          /* widths 2 and 3; edge[2]: how much further the last is than the first */
+    float cells_per_unit;   /* BY_CELLS: product to cells */
+    float steep;            /* BY_CELLS, BY_SEARCH: product to coordinate times CODEC_IMAGE_STEEP */
 };
 
-/* The first `left` of 32 bits. */
-__device__ __forceinline__ uint32_t counting_bits(int left) { return left >= 32 ? ~0u : left <= 0 ? 0 : (1u << left) - 1; }
+/* What all rows share. */
+struct coder {
+    const float *edges;                 /* of the boundaries above 0 */
+    const codec_image_cell *cells;
+    float rounder;                      /* product * cells_per_unit + rounder has the cell in its low bits */
+    unsigned cell_mask;
+    int width;
+    float second_code, pair_bias;       /* of a pair: 2^width, and what makes its sum a whole number in the low bits */
+};
 
-__device__ __forceinline__ void flush(const bit_run &run, uint32_t surplus, uint32_t counts, uint32_t *tile)
+/* Pairs of widths up to 3 are twice the codes: signs are on odd numbers. */
+__device__ __forceinline__ int pair_shift(int width) { return width <= BY_WIDTH_3 ? 1 : 0; }
+
+/* Widths up to 3: twice the code less (2^width - 1), an odd number with the product's sign. Above: the code. */
+template <coding BY>
+__device__ __forceinline__ float code_of(float product, const row_edges &row, const coder &by)
 {
-    const int shift = run.at & 31;
-    const uint32_t bits = (run.bits - surplus) & counts;
-    uint32_t *word = tile + (run.at >> 5);
-    if (bits << shift) atomicOr(word, bits << shift);
-    const uint32_t rest = __funnelshift_l(bits, 0, shift);      /* what the shift lost */
-    if (rest) atomicOr(word + 1, rest);
+    if (BY == BY_CELLS) {
+        const codec_image_cell cell = by.cells[__float_as_uint(fmaf(product, row.cells_per_unit, by.rounder)) & by.cell_mask];
+        return __saturatef(fmaf(product, row.steep, cell.edge)) + cell.code;
+    }
+    if (BY == BY_SEARCH) {
+        const float y = product * row.steep;
+        unsigned at = 0;
+        for (unsigned step = 1u << (by.width - 2); step > 0; step >>= 1)
+            if (fabsf(y) + by.edges[at + step - 1] > 0.0f) at += step;
+        return 0.5f * (by.second_code - 1.0f) + copysignf(static_cast<float>(at) + 0.5f, y);
+    }
+    float odd = 1.0f;
+    if (BY == BY_WIDTH_2) odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[0])), 2.0f, 1.0f);
+    if (BY == BY_WIDTH_3) {
+        const float is_outer = __saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[1])), edge = fmaf(is_outer, row.edge[2], row.edge[0]);
+        odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, edge)), 2.0f, fmaf(is_outer, 4.0f, 1.0f));
+    }
+    return copysignf(odd, product);
+}
+
+__device__ __forceinline__ coder make_coder(coding by_what, const codec_image_group &group, int width, const float *books, const codec_image_cell *cells)
+{
+    coder by;
+    by.width = width;
+    by.edges = books + group.book;
+    by.cells = cells + group.cells;
+    by.rounder = ROUNDER + static_cast<float>((1 << group.log2_cells) / 2);
+    by.cell_mask = (1u << group.log2_cells) - 1;
+    by.second_code = static_cast<float>(1 << width);
+    by.pair_bias = WHOLE + (by_what <= BY_WIDTH_3 ? static_cast<float>((1 << 2 * width) - 1) : 0.0f);
+    return by;
+}
+
+/* norm: of the row's operands; root: 1 / norm. */
+template <coding BY>
+__device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells, float norm, float root)
+{
+    row_edges row = {};
+    const float scale = norm * CODEC_IMAGE_FRAGMENT_SCALE;
+    if (BY == BY_WIDTH_2 || BY == BY_WIDTH_3) row.edge[0] = by.edges[0] * scale;
+    if (BY == BY_WIDTH_3) {
+        row.edge[1] = by.edges[1] * scale;
+        row.edge[2] = fmaf(by.edges[2], scale, -row.edge[0]);
+    }
+    if (BY == BY_CELLS) row.cells_per_unit = (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (CODEC_IMAGE_CELL_RANGE / CODEC_IMAGE_FRAGMENT_SCALE) * root;
+    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (CODEC_IMAGE_STEEP / CODEC_IMAGE_FRAGMENT_SCALE);
+    return row;
 }
 
 /* ---- a group ----------------------------------------------------------------------------------------------------------------- */
 
 /* What a warp has in shared memory. */
 struct warp_memory {
-    __half *tile, *tile_low;    /* [WARP_ROWS][tile_stride(n_columns)] */
+    __half *tile;               /* [WARP_ROWS][tile_stride(n_columns)], and f32's low parts behind; a group's pairs of codes, 16 bits each, take the place of its dims */
     float *inverse_scale;       /* [WARP_ROWS] */
     uint16_t *norms;            /* [WARP_ROWS][n_groups] */
-    uint32_t *packed;           /* WARP_ROWS * packed_bytes, and what a lane without dims may touch behind */
+    uint32_t *packed;           /* [WARP_ROWS][packed_stride], bytes */
 };
-
-template <typename T> struct input_traits;
-template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; };
-template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
-template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
 
 /* Warps of a block, by the registers that operands take. */
 template <typename T, int STEPS>
 constexpr int most_warps() { return input_traits<T>::HAS_LOW ? MAX_WARPS / 2 : STEPS > 4 ? 3 * MAX_WARPS / 4 : MAX_WARPS; }
 
-/* Operands of BLOCKS row blocks in registers. IS_EXACT: the group has STEPS steps; else at most as many. */
-template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
+/* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
+struct lane_place {
+    const __half *operand[2];   /* of each row block: what ldmatrix asks of the lane */
+    __half *row[4];             /* rows lane / 4 + 8 i: those of its results */
+    uint16_t *norms;            /* of row[0]; the others are 8 rows further each */
+    int low;                    /* from the tile to the one of the low parts */
+};
+
+__device__ __forceinline__ lane_place find_place(const warp_memory &memory, int low_distance, int stride, int n_groups)
+{
+    const int lane = threadIdx.x & 31;
+    lane_place place;
+    for (int m = 0; m < 2; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
+    for (int i = 0; i < 4; i++) place.row[i] = memory.tile + (i * 8 + (lane >> 2)) * stride;
+    place.norms = memory.norms + (lane >> 2) * n_groups;
+    place.low = low_distance;
+    return place;
+}
+
+/* Operands of BLOCKS row blocks in registers, and the rows' norms. */
+template <typename T, int STEPS, int BLOCKS>
 struct group_operands {
     enum { LOW_STEPS = input_traits<T>::HAS_LOW ? STEPS : 1 };
     uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][LOW_STEPS][4];
-    float inverse[BLOCKS][2];       /* of the norms, and of the fragments' scale */
+    float norm[2 * BLOCKS], root[2 * BLOCKS];       /* as the operands are scaled; and 1 / norm */
 };
 
-/* Loads the operands and stores the norms. */
-template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ void load_group(group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int g, int n_groups, int block,
-                                           int stride, const warp_memory &memory)
+/* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
+template <int N_STEPS, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_shape &shape, int g, int n_groups,
+                                           int block, const lane_place &place, const warp_memory &memory)
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW };
-    const int lane = threadIdx.x & 31, n_steps = IS_EXACT ? STEPS : uniform(group.n_steps);
-    const bool ends_half = group.n_tiles & 1;
+    const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const int at = (block + m) * 16 * stride + group.column;
-        float squares[2] = {0.0f, 0.0f};
+        const __half *from = place.operand[BLOCKS == 1 ? block : m] + shape.column;
+        float squares[2] = {NO_SQUARES, NO_SQUARES};
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
-            if (s < n_steps) {
-                load_a(operands.a[m][s], memory.tile + at + 16 * s, stride);
-                if (HAS_LOW) load_a(operands.a_low[m][HAS_LOW ? s : 0], memory.tile_low + at + 16 * s, stride);
+            if (N_STEPS || s < n_steps) {
+                load_matrices(operands.a[m][s], from + 16 * s);
+                if (HAS_LOW) load_matrices(operands.a_low[m][HAS_LOW ? s : 0], from + place.low + 16 * s);
+                if (!N_STEPS || s >= N_STEPS - 2) {
+                    keep_own(operands.a[m][s], s, shape.n_tiles);
+                    if (HAS_LOW) keep_own(operands.a_low[m][HAS_LOW ? s : 0], s, shape.n_tiles);
+                }
             }
-        add_row_products(squares, operands.a[m], operands.a[m], n_steps, ends_half);
+        add_row_products<N_STEPS>(squares, operands.a[m], operands.a[m], n_steps);
         if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
             float mixed[2] = {0.0f, 0.0f};
-            add_row_products(mixed, operands.a[m], operands.a_low[m], n_steps, ends_half);
+            add_row_products<N_STEPS>(mixed, operands.a[m], operands.a_low[m], n_steps);
             squares[0] += 2.0f * mixed[0];
             squares[1] += 2.0f * mixed[1];
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int row = (block + m) * 16 + r * 8 + (lane >> 2);
-            const float root = rsqrtf(squares[r]), norm = squares[r] > 0.0f ? squares[r] * root : squares[r];
-            operands.inverse[m][r] = squares[r] > 0.0f ? group.inverse_scale * root : 0.0f;
-            const __half rounded = __float2half_rn(input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[row] : norm);
-            if ((lane & 3) == 0) memory.norms[row * n_groups + g] = __half_as_ushort(rounded);
+            const int i = 2 * (BLOCKS == 1 ? block : m) + r;
+            const float root = fast_rsqrt(squares[r]), norm = squares[r] * root;
+            operands.norm[2 * m + r] = norm;
+            operands.root[2 * m + r] = root;
+            const float scaled = input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
+            const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
+            largest_norm = max(largest_norm, rounded);
+            if ((lane & 3) == 0) place.norms[i * 8 * n_groups + g] = static_cast<uint16_t>(rounded);
         }
     }
 }
 
 struct block_tables {
-    const codec_image_lane *fragments;
+    const uint4 *fragments;
     const float *books;
     const codec_image_cell *cells;
 };
 
-/* One tile of the rotated vectors: c = 8 columns of them. */
-template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const uint4 *fragment, int n_steps)
+/* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. Where there are many steps, high and low parts of the
+ * rotation have sums of their own: a product waits for the one before it. */
+template <int N_STEPS, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, BLOCKS> &operands, const uint4 *fragment, int n_steps)
 {
-    enum { HAS_LOW = input_traits<T>::HAS_LOW };
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) c[m][i] = 0.0f;
+    enum { HAS_LOW = input_traits<T>::HAS_LOW, IS_SPLIT = N_STEPS > 4 };
+    float apart[BLOCKS][4] = {};
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
-        if (IS_EXACT || s < n_steps) {
+        if (N_STEPS || s < n_steps) {
             const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
 #pragma unroll
-            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
+            for (int m = 0; m < BLOCKS; m++) {
+                if (s == 0) multiply_from(c[m], operands.a[m][s], rotation.x, rotation.y, BELOW_ZERO);
+                else multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
+            }
 #pragma unroll
-            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.z, rotation.w);
+            for (int m = 0; m < BLOCKS; m++) {
+                if (IS_SPLIT && s == 0) multiply_from(apart[m], operands.a[m][s], rotation.z, rotation.w, 0.0f);
+                else multiply(IS_SPLIT ? apart[m] : c[m], operands.a[m][s], rotation.z, rotation.w);
+            }
             if (HAS_LOW) {
 #pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
+                for (int m = 0; m < BLOCKS; m++) multiply(IS_SPLIT ? apart[m] : c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
             }
         }
+    if (IS_SPLIT)
+#pragma unroll
+        for (int i = 0; i < 4 * BLOCKS; i++) c[i / 4][i % 4] += apart[i / 4][i % 4];
 }
 
-__device__ __forceinline__ coder make_coder(coding by_what, const codec_image_group &group, int width, const block_tables &tables)
+/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, go into the place of its own dims (of
+ * pads if it has but two: pack_rows clears them). */
+template <coding BY, int BLOCKS>
+__device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row_edges (&edges)[2 * BLOCKS], const coder &by, uint16_t *const (&pairs)[2 * BLOCKS], int tile)
 {
-    coder by;
-    by.width = width;
-    by.middle = static_cast<float>((1 << width) - 1) * 0.5f;
-    by.edges = tables.books + group.book;
 #pragma unroll
-    for (int i = 0; i < 3; i++) by.edge[i] = by_what <= BY_WIDTH_3 && i < (1 << width) / 2 - 1 ? by.edges[i] : 0.0f;
-    const float half = static_cast<float>((1 << group.log2_cells) / 2);
-    by.cell_mask = (1u << group.log2_cells) - 1;
-    by.cells_per_unit = (half - 1.0f) * CODEC_IMAGE_CELL_RANGE;
-    by.rounder = ROUNDER + half;
-    by.cells = tables.cells + group.cells;
-    return by;
-}
-
-/* Rotates, codes and packs. Where registers allow, a tile's products are on their way while the tile before is coded. */
-template <coding BY, typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ void code_group(const group_operands<T, STEPS, IS_EXACT, BLOCKS> &operands, const codec_image_group &group, int packed_bytes, int block,
-                                           const warp_memory &memory, const block_tables &tables)
-{
-    const int lane = threadIdx.x & 31, t = lane & 3, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : uniform(group.width);
-    const int n_steps = IS_EXACT ? STEPS : uniform(group.n_steps), n_tiles = uniform(group.n_tiles), lane_dims = 2 * n_tiles;
-    const coder by = make_coder(BY, group, width, tables);
-    bit_run runs[BLOCKS][2];
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++)
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            runs[m][r] = {0, ((block + m) * 16 + r * 8 + (lane >> 2)) * packed_bytes * 8 + group.bit_first + t * lane_dims * width};
-    int waiting = 0;                                    /* bits in each run */
-    uint32_t surplus = 0;                               /* what WHOLE added to each run */
-    const float second_code = static_cast<float>(1 << width);
-    int left = (group.dims - t * lane_dims) * width;    /* bits that count; what lanes without dims compute is left out when runs are sent */
-    const uint4 *fragment = reinterpret_cast<const uint4 *>(tables.fragments + group.encode * CODEC_IMAGE_LANES + lane);
-    const bool is_ahead = STEPS <= 4;
-    float next[BLOCKS][4];
-    if (is_ahead) rotate_tile(next, operands, fragment, n_steps);
-#pragma unroll 1        /* registers are short */
-    for (int tile = 1; tile <= n_tiles; tile++) {
-        float c[BLOCKS][4];
-        uint32_t pair[2 * BLOCKS];      /* two codes, and WHOLE's bits */
-        if (is_ahead) memcpy(c, next, sizeof c);
-        if (!is_ahead) rotate_tile(c, operands, fragment, n_steps);
-        fragment += n_steps * CODEC_IMAGE_LANES;
-        if (is_ahead && tile < n_tiles) rotate_tile(next, operands, fragment, n_steps);
-#pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) {
-            const float inverse = operands.inverse[i / 2][i & 1], *y = &c[i / 2][2 * (i & 1)];
-            pair[i] = __float_as_uint(fmaf(code_of<BY>(y[1], inverse, by), second_code, code_of<BY>(y[0], inverse, by)) + WHOLE);
-        }
-#pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) runs[i / 2][i & 1].bits += pair[i] * (1u << waiting);
-        surplus += __float_as_uint(WHOLE) << waiting;
-        if (waiting + 2 * width >= 32) {
-            const uint32_t counts = counting_bits(left);
-#pragma unroll
-            for (int i = 0; i < 2 * BLOCKS; i++) {
-                bit_run &run = runs[i / 2][i & 1];
-                flush(run, surplus, counts, memory.packed);
-                run.at += 32;
-                run.bits = (pair[i] - __float_as_uint(WHOLE)) >> (32 - waiting);      /* 2 width <= 16, so waiting >= 16 here */
-            }
-            left -= 32;
-            surplus = 0;
-        }
-        waiting = (waiting + 2 * width) & 31;
+    for (int i = 0; i < 2 * BLOCKS; i++) {
+        const float *y = &c[i / 2][2 * (i & 1)];
+        const float pair = fmaf(code_of<BY>(y[1], edges[i], by), by.second_code, code_of<BY>(y[0], edges[i], by)) + by.pair_bias;
+        pairs[i][tile] = static_cast<uint16_t>(__float_as_uint(pair));
     }
-    if (waiting > 0) {
-        const uint32_t counts = counting_bits(left);
+}
+
+/* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
+template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const codec_image_group &group, const group_shape &shape, int block,
+                                           const lane_place &place, const block_tables &tables)
+{
+    enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
+    const int lane = threadIdx.x & 31, t = lane & 3, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
+    const int n_steps = N_STEPS ? N_STEPS : shape.n_steps;
+    const coder by = make_coder(BY, group, width, tables.books, tables.cells);
+    row_edges edges[2 * BLOCKS];
+    uint16_t *pairs[2 * BLOCKS];
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) flush(runs[i / 2][i & 1], surplus, counts, memory.packed);
+    for (int i = 0; i < 2 * BLOCKS; i++) {
+        edges[i] = make_edges<BY>(by, group.log2_cells, operands.norm[i], operands.root[i]);
+        pairs[i] = reinterpret_cast<uint16_t *>(place.row[BLOCKS == 1 ? 2 * block + i : i]) + shape.column + t * shape.n_tiles;
+    }
+    const uint4 *fragment = tables.fragments + group.encode * CODEC_IMAGE_LANES + lane;
+    int left = shape.n_tiles;
+#pragma unroll 1        /* registers are short */
+    for (; left >= AT_ONCE; left -= AT_ONCE) {
+        float c[AT_ONCE][BLOCKS][4];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES) rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) code_tile<BY>(c[i], edges, by, pairs, i);
+#pragma unroll
+        for (int i = 0; i < 2 * BLOCKS; i++) pairs[i] += AT_ONCE;
+    }
+    if (left > 0) {
+        float c[BLOCKS][4];
+        rotate_tile<N_STEPS>(c, operands, fragment, n_steps);
+        code_tile<BY>(c, edges, by, pairs, 0);
     }
 }
 
 struct head_place {
-    int n_groups, packed_bytes, stride;
+    int n_groups, packed_bytes, packed_stride, stride;
+    unsigned part_bytes, row_reciprocal;    /* a packed row is sent in parts of 16 bytes or 1; row of part i = i * row_reciprocal >> 22 */
 };
 
-template <typename T, int STEPS, bool IS_EXACT, int BLOCKS>
-__device__ __forceinline__ void encode_group(const codec_image_group &group, int g, int block, const head_place &head, const warp_memory &memory,
-                                             const block_tables &tables)
+/* One group for BLOCKS row blocks from `block` on. */
+template <int BLOCKS>
+struct group_call {
+    const codec_image_group &group;
+    const group_shape &shape;
+    int g, n_groups, block;
+    const lane_place &place;
+    const warp_memory &memory;
+    const block_tables &tables;
+};
+
+template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS> &call)
 {
-    group_operands<T, STEPS, IS_EXACT, BLOCKS> operands;
-    load_group(operands, group, g, head.n_groups, block, head.stride, memory);
-    switch (uniform(group.width <= BY_WIDTH_3 ? group.width : group.log2_cells > 0 ? BY_CELLS : BY_SEARCH)) {
-    case BY_WIDTH_1: code_group<BY_WIDTH_1>(operands, group, head.packed_bytes, block, memory, tables); break;
-    case BY_WIDTH_2: code_group<BY_WIDTH_2>(operands, group, head.packed_bytes, block, memory, tables); break;
-    case BY_WIDTH_3: code_group<BY_WIDTH_3>(operands, group, head.packed_bytes, block, memory, tables); break;
-    case BY_CELLS: code_group<BY_CELLS>(operands, group, head.packed_bytes, block, memory, tables); break;
-    default: code_group<BY_SEARCH>(operands, group, head.packed_bytes, block, memory, tables); break;
+    group_operands<T, STEPS, BLOCKS> operands;
+    load_group<N_STEPS>(operands, largest_norm, call.shape, call.g, call.n_groups, call.block, call.place, call.memory);
+    __syncwarp();       /* all operands are in registers: their place may be written */
+    if (!IS_FAST && call.shape.is_searched) {
+        code_group<BY_SEARCH, 0>(operands, call.group, call.shape, call.block, call.place, call.tables);
+        return;
+    }
+    switch (call.shape.width) {
+    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
+    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
+    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
+    default: code_group<BY_CELLS, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
     }
 }
 
-/* All of a head's groups for the rows of the warp. Small groups, which mixed plans are made of, have code of their own for each number of steps. */
-template <typename T, int STEPS>
-__device__ __forceinline__ void encode_groups(const codec_image_group *groups, const head_place &head, const warp_memory &memory, const block_tables &tables)
+/* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
+template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS> &call)
 {
-    enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2 };
-    for (int g = 0; g < head.n_groups; g++)
+    const int n_steps = call.shape.n_steps;
+    if (n_steps == 1) encode_group<1, IS_FAST, T, 1>(largest_norm, call);
+    else if (n_steps == 2) encode_group<2, IS_FAST, T, 2>(largest_norm, call);
+    else if (n_steps == 3) encode_group<3, IS_FAST, T, 3>(largest_norm, call);
+    else if (n_steps == 4) encode_group<4, IS_FAST, T, 4>(largest_norm, call);
+    else if constexpr (STEPS > 4) {
+        if (n_steps == 6) encode_group<6, IS_FAST, T, 6>(largest_norm, call);
+        else if (n_steps == 8) encode_group<8, IS_FAST, T, 8>(largest_norm, call);
+        else if constexpr (STEPS > 8) {
+            if (n_steps == 12) encode_group<12, IS_FAST, T, 12>(largest_norm, call);
+            else encode_group<16, IS_FAST, T, 16>(largest_norm, call);
+        }
+    }
+}
+
+/* All of a head's groups for the rows of the warp. */
+template <typename T, int STEPS, bool IS_FAST>
+__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, const uint32_t *shapes, int n_groups, const lane_place &place,
+                                                  const warp_memory &memory, const block_tables &tables)
+{
+    enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2, HAS_STEPS = IS_FAST && !input_traits<T>::HAS_LOW };
+    unsigned largest_norm = 0;
+#pragma unroll 1
+    for (int g = 0; g < n_groups; g++) {
+        const group_shape shape = read_shape(shapes[g]);
+        const codec_image_group &group = groups[g];
+#pragma unroll 1
         for (int block = 0; block < 2; block += BLOCKS) {
-            const codec_image_group &group = groups[g];
-            const int n_steps = uniform(group.n_steps);
-            if (STEPS > 4) {
-                if (n_steps == STEPS)
-                    encode_group<T, STEPS, true, BLOCKS>(group, g, block, head, memory, tables);
-                else
-                    encode_group<T, STEPS, false, BLOCKS>(group, g, block, head, memory, tables);
-            } else if (input_traits<T>::HAS_LOW) {
-                encode_group<T, 4, false, BLOCKS>(group, g, block, head, memory, tables);
+            const group_call<BLOCKS> call = {group, shape, g, n_groups, block, place, memory, tables};
+            if (HAS_STEPS) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
+            else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
+        }
+    }
+    return largest_norm;
+}
+
+/* ---- packing ----------------------------------------------------------------------------------------------------------------- */
+
+/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit. */
+struct bit_writer {
+    uint32_t *word;
+    uint32_t bits;
+    int n;
+};
+
+__device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n_bits)
+{
+    writer.bits |= value << writer.n;
+    const uint32_t rest = __funnelshift_l(value, 0, writer.n);      /* what the shift lost */
+    writer.n += n_bits;
+    if (writer.n >= 32) {
+        *writer.word++ = writer.bits;
+        writer.bits = rest;
+        writer.n -= 32;
+    }
+}
+
+/* Four codes: two pairs in the halves of a word. second_pair moves the upper one down, behind the other. */
+__device__ __forceinline__ uint32_t join_pairs(uint32_t word, uint32_t second_pair) { return word - (word >> 16) * second_pair; }
+
+/* Pairs of codes to packed bits, one vector a lane. */
+__device__ __forceinline__ void pack_rows(const uint32_t *shapes, const head_place &head, const warp_memory &memory)
+{
+    const int lane = threadIdx.x & 31;
+    bit_writer writer = {memory.packed + lane * (head.packed_stride / 4), 0, 0};
+#pragma unroll 1
+    for (int g = 0; g < head.n_groups; g++) {
+        const group_shape shape = read_shape(shapes[g]);
+        const int four = 4 * shape.width, shift = pair_shift(shape.width);
+        const uint32_t second_pair = (1u << 16) - (1u << 2 * shape.width);
+        uint4 *from = reinterpret_cast<uint4 *>(memory.tile + lane * head.stride + shape.column);
+        int left = shape.dims;
+#pragma unroll 1
+        for (; left >= 16; left -= 16, from++) {
+            const uint4 words = *from;
+            const uint32_t a = join_pairs(words.x, second_pair), b = join_pairs(words.y, second_pair), c = join_pairs(words.z, second_pair),
+                           d = join_pairs(words.w, second_pair);
+            if (four <= 16) {
+                append(writer, (a | b << four) >> shift, 2 * four);
+                append(writer, (c | d << four) >> shift, 2 * four);
             } else {
-                switch (n_steps) {
-                case 1: encode_group<T, 1, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                case 2: encode_group<T, 2, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                case 3: encode_group<T, 3, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                default: encode_group<T, 4, true, BLOCKS>(group, g, block, head, memory, tables); break;
-                }
+                append(writer, a, four);
+                append(writer, b, four);
+                append(writer, c, four);
+                append(writer, d, four);
             }
         }
+        uint32_t *word = reinterpret_cast<uint32_t *>(from);
+#pragma unroll 1
+        for (; left >= 4; left -= 4) append(writer, join_pairs(*word++, second_pair) >> shift, four);
+        if (left > 0) append(writer, (*word & 0xffffu) >> shift, 2 * shape.width);
+        if (shape.dims == 2) reinterpret_cast<uint32_t *>(from)[1] = 0;     /* pads again, see code_tile */
+    }
+    if (writer.n > 0) *writer.word = writer.bits;
+}
+
+/* Bytes from row to row of packed vectors in shared memory: whole words, and where possible an odd number of 16 bytes, so that lanes meet different banks. */
+__host__ __device__ inline int packed_stride(int packed_bytes) { return packed_bytes % 32 == 0 ? packed_bytes + 16 : (packed_bytes + 3) / 4 * 4; }
+
+__device__ __forceinline__ head_place place_head(const codec_image_head &head)
+{
+    const int n_groups = uniform(head.n_groups), packed_bytes = uniform(head.packed_bytes);
+    const unsigned part_bytes = packed_bytes % 16 == 0 ? 16 : 1, row_parts = packed_bytes / part_bytes;
+    return {n_groups, packed_bytes, packed_stride(packed_bytes), tile_stride(uniform(head.n_columns)), part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
+}
+
+/* Rows of packed vectors to the stream, where they lie without gaps. */
+__device__ __forceinline__ void send_packed(uint8_t *to, const head_place &head, const warp_memory &memory, int n_rows)
+{
+    const uint8_t *from = reinterpret_cast<const uint8_t *>(memory.packed);
+    if (head.packed_stride == head.packed_bytes) {
+        warp_copy(to, from, n_rows * head.packed_bytes);
+        return;
+    }
+    const unsigned row_parts = static_cast<unsigned>(head.packed_bytes) / head.part_bytes, gap = head.packed_stride - head.packed_bytes;
+    for (unsigned i = threadIdx.x & 31; i < n_rows * row_parts; i += 32) {
+        const unsigned at = i * head.part_bytes, row = i * head.row_reciprocal >> 22;
+        if (head.part_bytes == 16)
+            *reinterpret_cast<uint4 *>(to + at) = *reinterpret_cast<const uint4 *>(from + at + row * gap);
+        else
+            to[at] = from[at + row * gap];
+    }
 }
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------------------- */
@@ -464,30 +613,31 @@ __device__ __forceinline__ void report_bad_rows(const uint16_t *norms, int n_gro
     if (is_bad) atomicMin(first_bad, static_cast<unsigned long long>(first_vector + lane));
 }
 
-template <typename T, int STEPS>
+/* IS_FAST: the fragments have room in shared memory and no group is searched. */
+template <typename T, int STEPS, bool IS_FAST>
 __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(const encode_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
+    __shared__ uint32_t shapes[CODEC_IMAGE_MAX_GROUPS];
     __shared__ unsigned taken;
     const codec_device_image &image = args.image;
     const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
     uint8_t *next = shared;
-    codec_image_lane *fragments = reinterpret_cast<codec_image_lane *>(next);
-    next += args.fragment_bytes;
+    uint4 *fragments = reinterpret_cast<uint4 *>(next);
+    if (IS_FAST) next += args.fragment_bytes;
     float *books = reinterpret_cast<float *>(next);
     next += (image.max_books * 4 + 15) / 16 * 16;
     codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
     next += (image.max_cells * 8 + 15) / 16 * 16;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + static_cast<int64_t>(warp) * args.warp_bytes;
-    const int max_stride = tile_stride(image.max_columns) + 8;
+    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = WARP_ROWS * max_stride;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
     next += WARP_ROWS * max_stride * 2;
-    memory.tile_low = input_traits<T>::HAS_LOW ? reinterpret_cast<__half *>(next) : nullptr;
     next += input_traits<T>::HAS_LOW ? WARP_ROWS * max_stride * 2 : 0;
     memory.inverse_scale = reinterpret_cast<float *>(next);
     next += WARP_ROWS * 4;
@@ -500,18 +650,19 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
         const tile_run run = find_run(image.heads, image.n_heads, head_index, args.n);
         if (run.n == 0) continue;
         const codec_image_head head = image.heads[head_index];
-        const int n_groups = uniform(head.n_groups), order = uniform(head.order), stride = tile_stride(head.n_columns);
-        const codec_image_lane *head_fragments = image.fragments + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
+        const head_place head_at = place_head(head);
+        const int order = uniform(head.order), stride = head_at.stride;
+        const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
         __syncthreads();
-        if (args.fragment_bytes > 0)
-            for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x)
-                reinterpret_cast<uint4 *>(fragments)[i] = reinterpret_cast<const uint4 *>(head_fragments)[i];
+        if (IS_FAST)
+            for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
         for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
         for (int i = threadIdx.x; i < head.n_cells; i += blockDim.x) cells[i] = image.cells[head.first_cell + i];
         for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
-        for (int i = threadIdx.x; i < n_groups; i += blockDim.x) {
+        for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
             groups[i] = image.groups[head.first_group + i];
             groups[i].encode -= head.first_fragment;
+            shapes[i] = pack_shape(groups[i]);
         }
         if (threadIdx.x == 0) {
             streams = find_streams(image.heads, head_index, args.n);
@@ -520,72 +671,81 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
         /* Columns between groups and behind the last stay 0: rows are written column by column of what they have. */
         for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
-            if (memory.tile_low) reinterpret_cast<uint4 *>(memory.tile_low)[i] = zero;
+            if (input_traits<T>::HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
         }
         __syncthreads();
 
-        const lane_columns at = find_columns(column, split_rows(head_dim).lane, head_dim / 2);
-        const head_place place = {n_groups, head.packed_bytes, stride};
-        const block_tables tables = {args.fragment_bytes > 0 ? fragments : head_fragments, books, cells};
+        const row_split split = split_rows(head_dim);
+        const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale};
+        const lane_place place = find_place(memory, low_distance, stride, head_at.n_groups);
+        const block_tables tables = {IS_FAST ? fragments : head_fragments, books, cells};
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
         for (int64_t tile = next_tile(run, &taken); tile >= 0; tile = next_tile(run, &taken)) {
             const int64_t first = tile * WARP_ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
-            for (int i = lane; i < WARP_ROWS * head.packed_bytes / 16 + 1; i += 32) reinterpret_cast<uint4 *>(memory.packed)[i] = zero;
             if (order == CODEC_ORDER_SPLIT_PAIRS)
-                load_rows<CODEC_ORDER_SPLIT_PAIRS>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+                load_rows<CODEC_ORDER_SPLIT_PAIRS>(to, rows, args.token_stride, n_rows, split, head_dim);
             else if (order == CODEC_ORDER_NATURAL)
-                load_rows<CODEC_ORDER_NATURAL>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+                load_rows<CODEC_ORDER_NATURAL>(to, rows, args.token_stride, n_rows, split, head_dim);
             else
-                load_rows<CODEC_ORDER_ANY>(memory.tile, memory.tile_low, memory.inverse_scale, rows, args.token_stride, n_rows, at, head_dim, stride);
+                load_rows<CODEC_ORDER_ANY>(to, rows, args.token_stride, n_rows, split, head_dim);
             __syncwarp();
-            encode_groups<T, STEPS>(groups, place, memory, tables);
+            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, shapes, head_at.n_groups, place, memory, tables);
             __syncwarp();
-            warp_copy(args.packed + streams.packed + first * head.packed_bytes, reinterpret_cast<const uint8_t *>(memory.packed), n_rows * head.packed_bytes);
-            warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
-                      n_rows * n_groups * 2);
-            report_bad_rows(memory.norms, n_groups, n_rows, static_cast<uint64_t>(head_index) * args.n + first, args.first_bad);
+            pack_rows(shapes, head_at, memory);
+            __syncwarp();
+            send_packed(args.packed + streams.packed + first * head_at.packed_bytes, head_at, memory, n_rows);
+            warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * head_at.n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
+                      n_rows * head_at.n_groups * 2);
+            if (__any_sync(0xffffffffu, largest_norm >= 0x7c00u))
+                report_bad_rows(memory.norms, head_at.n_groups, n_rows, static_cast<uint64_t>(head_index) * args.n + first, args.first_bad);
             __syncwarp();
         }
     }
 }
 
+/* Shared memory of a block: what all its warps read, and each warp's own. */
+struct encode_sizes {
+    size_t fragments, tables, warp;
+};
+
+template <typename T>
+static encode_sizes find_sizes(const codec_device_image &image)
+{
+    const size_t tile = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
+    const size_t packed = static_cast<size_t>(WARP_ROWS) * (round_up(static_cast<size_t>(image.max_packed_bytes), 4) + 16);
+    return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
+            round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) +
+                static_cast<size_t>(image.head_dim) * 2,
+            round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups + packed, 128)};
+}
+
+template <typename T, int STEPS, bool IS_FAST>
+static rb_status launch_with(encode_args &args, const encode_sizes &sizes, int warps, const codec_device_limits &limits, cudaStream_t stream, rb_error *err)
+{
+    const size_t bytes = (IS_FAST ? sizes.fragments : 0) + sizes.tables + warps * sizes.warp;
+    args.fragment_bytes = static_cast<int>(sizes.fragments);
+    args.warp_bytes = static_cast<int>(sizes.warp);
+    return launch_tiles(encode_kernel<T, STEPS, IS_FAST>, args, (args.n + WARP_ROWS - 1) / WARP_ROWS * args.image.n_heads, warps, bytes, limits, "encode kernel", stream,
+                        err);
+}
+
 template <typename T, int STEPS>
 static rb_status launch(encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const codec_device_image &image = args.image;
     const int max_warps = most_warps<T, STEPS>();
-    const size_t tile_bytes = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
-    const size_t tables = round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) +
-                          static_cast<size_t>(image.head_dim) * 2;
-    size_t fragments = static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane);
-    const size_t warp_bytes = round_up(tile_bytes * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups +
-                                           static_cast<size_t>(WARP_ROWS) * image.max_packed_bytes + 16,
-                                       128);
+    const encode_sizes sizes = find_sizes<T>(args.image);
     codec_device_limits limits;
-    int resident = 0;
-    rb_status st = find_limits(&limits, err);
+    const rb_status st = find_limits(&limits, err);
     if (st != RB_OK) return st;
-    const size_t fixed = sizeof(head_streams) + CODEC_IMAGE_MAX_GROUPS * sizeof(codec_image_group) + 256, room = limits.shared_bytes - fixed;
-    int warps = warps_that_fit(fragments + tables, warp_bytes, room, max_warps);
-    if (warps < max_warps / 4) {
-        fragments = 0;
-        warps = warps_that_fit(tables, warp_bytes, room, max_warps);
-    }
-    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", tables + warp_bytes, limits.shared_bytes);
-    args.fragment_bytes = static_cast<int>(fragments);
-    args.warp_bytes = static_cast<int>(warp_bytes);
-    const size_t bytes = fragments + tables + warps * warp_bytes;
-    st = rb_cuda_status(cudaFuncSetAttribute(encode_kernel<T, STEPS>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "encode", err);
-    if (st != RB_OK) return st;
-    st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, encode_kernel<T, STEPS>, warps * 32, bytes), "encode", err);
-    if (st != RB_OK) return st;
-    const int64_t tiles = (args.n + WARP_ROWS - 1) / WARP_ROWS * image.n_heads, needed = (tiles + warps - 1) / warps;
-    int64_t blocks = static_cast<int64_t>(resident) * limits.n_multiprocessors;
-    if (blocks > needed) blocks = needed;
-    encode_kernel<T, STEPS><<<static_cast<unsigned>(blocks), warps * 32, bytes, stream>>>(args);
-    return rb_cuda_launched("encode kernel", err);
+    const size_t room = limits.shared_bytes - STATIC_SHARED_BYTES;
+    const int warps = warps_that_fit(sizes.fragments + sizes.tables, sizes.warp, room, max_warps);
+    if (warps >= max_warps / 4 && !args.image.has_search) return launch_with<T, STEPS, true>(args, sizes, warps, limits, stream, err);
+    const int more_warps = warps_that_fit(sizes.tables, sizes.warp, room, most_warps<T, CODEC_IMAGE_MAX_STEPS>());
+    if (more_warps == 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", sizes.tables + sizes.warp, limits.shared_bytes);
+    return launch_with<T, CODEC_IMAGE_MAX_STEPS, false>(args, sizes, more_warps, limits, stream, err);
 }
 
 template <typename T>

@@ -9,9 +9,6 @@
 
 enum { STREAM_ALIGNMENT = 128, STEP = 16, TILE = 8 };
 
-/* Small numbers keep their bits in fp16 when brought up by this first: low parts stay above its subnormals. */
-static const double FRAGMENT_SCALE = 256.0;
-
 /* What is known of the lists before they are filled. */
 typedef struct image_builder {
     codec_image *image;
@@ -58,7 +55,7 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
 static void count_tiles(codec_image_group *group)
 {
     group->n_tiles = (group->dims + TILE - 1) / TILE;
-    group->n_steps = (group->n_tiles + 1) / 2;
+    group->n_steps = codec_image_steps(group->n_tiles);
 }
 
 static size_t halves_of(int width) { return (size_t)1 << (width <= CODEC_IMAGE_PAIR_WIDTH ? 2 * width : width); }
@@ -208,7 +205,7 @@ static double fragment_entry(const fragment_source *from, int k, int n)
     const int outer = from->is_encode ? n / 2 * 2 * group->n_tiles + 2 * from->tile + n % 2 : TILE * from->tile + n;
     if (inner >= group->dims || outer >= group->dims) return 0.0;
     const int row = from->is_encode ? outer : inner, column = from->is_encode ? inner : outer;
-    return (double)from->rotation[row * group->dims + column] * FRAGMENT_SCALE;
+    return (double)from->rotation[row * group->dims + column] * (double)CODEC_IMAGE_FRAGMENT_SCALE;
 }
 
 /* The layout of B in mma.m16n8k16 (PTX ISA): register r of a lane holds rows 2 t + 8 r and the next, column lane / 4, with t = lane % 4. */
@@ -260,7 +257,6 @@ static rb_status add_group(image_builder *b, const codec_image_head *head, codec
     count_tiles(group);
     add_book(b, head, group, book);
     group->rotation = add_rotation(b, rotation, group->dims);
-    group->inverse_scale = (float)(1.0 / FRAGMENT_SCALE);
 done:
     return st;
 }

@@ -2,9 +2,9 @@
  *
  * A rotation becomes operand B of mma.sync.m16n8k16, in the order in which the 32 lanes of a warp hold it, so that one 16-byte load a lane brings a whole
  * fragment. A is 16 vectors with their dims in coding order, in columns: each group starts at a multiple of 8 columns, and the columns between two groups
- * are 0. A group takes n_steps steps of 16 columns; where it has an odd number of 8-column parts, half of the last step is a neighbour's and is left out.
+ * are 0. A group takes n_steps steps of 16 columns; what of the last two of them lies behind its own columns is left out.
  *
- * Rotations are split into two fp16 values, R * scale = high + low, which together hold 22 bits: with fp16 input the products are exact and codes
+ * Rotations are split into two fp16 values, R * CODEC_IMAGE_FRAGMENT_SCALE = high + low, which together hold 22 bits: with fp16 input the products are exact and codes
  * are those of f32 arithmetic. */
 #ifndef RB_KERNELS_CODEC_IMAGE_H
 #define RB_KERNELS_CODEC_IMAGE_H
@@ -14,6 +14,7 @@
 
 enum {
     CODEC_IMAGE_MAX_DIMS = 256,     /* head_dim: a multiple of 16 up to this */
+    CODEC_IMAGE_MAX_STEPS = CODEC_IMAGE_MAX_DIMS / 16,
     CODEC_IMAGE_MAX_GROUPS = 32,    /* of a head */
     CODEC_IMAGE_LANES = 32,
     CODEC_IMAGE_PAIR_WIDTH = 4,     /* up to here two codes are looked up at once */
@@ -21,6 +22,19 @@ enum {
     CODEC_IMAGE_MAX_LOG2_CELLS = 10,
     CODEC_IMAGE_CENTROID_SCALE = 64 /* centroids are at most 1 and can be small: brought up so that fp16 keeps their bits */
 };
+
+/* Small numbers keep their bits in fp16 when brought up by this first: low parts stay above its subnormals. */
+#define CODEC_IMAGE_FRAGMENT_SCALE 256.0f
+
+/* Steps of a group of n_tiles 8-column parts: few different numbers, since the kernels have code for each. */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+static inline int codec_image_steps(int n_tiles)
+{
+    const int n = (n_tiles + 1) / 2;
+    return n <= 4 ? n : n <= 8 ? (n + 1) / 2 * 2 : (n + 3) / 4 * 4;
+}
 
 /* How dims go to coding positions: what the kernels can exploit. */
 typedef enum codec_image_order {
@@ -32,7 +46,7 @@ typedef enum codec_image_order {
 typedef struct codec_image_group {
     int32_t first, dims, width;         /* coding positions; bits a code */
     int32_t column;                     /* of its first dim */
-    int32_t n_tiles, n_steps;           /* 8-column parts, and 16-column steps: (n_tiles + 1) / 2 */
+    int32_t n_tiles, n_steps;           /* 8-column parts, and 16-column steps: codec_image_steps(n_tiles) */
     int32_t bit_first;                  /* of the group in the vector's packed bits */
     int32_t cells, log2_cells;          /* first cell; log2_cells 0: it has none, search the boundaries */
     int32_t encode, decode;             /* first fragment: of y = R x (tile-major, then step), of x = R^T y */
@@ -40,8 +54,7 @@ typedef struct codec_image_group {
                                          * centroids */
     int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
     int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
-    float inverse_scale;                /* 1 / scale of the fragments */
-    int32_t reserved;
+    int32_t reserved[2];
 } codec_image_group;                    /* 64 bytes */
 
 typedef struct codec_image_head {

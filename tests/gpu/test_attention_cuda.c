@@ -252,9 +252,9 @@ static attention_errors compare(const attention_data *data, const token_rows *ou
     return errors;
 }
 
-/* bf16: each weight and the result are rounded to 8 bits, 2^-9 each, together 2^-8 of the weighted mean of |v| at most; a tenth more for the f32 sums.
+/* bf16: each weight and the result are rounded to 8 bits, 2^-8 each, together 2^-7 of the weighted mean of |v| at most; a tenth more for the f32 sums.
  * f32: sums of up to 1030 products and of 256 in the scores, on both sides, roundings of 6e-8 that mostly cancel. */
-static double local_bound(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 1.1 / 256.0 : 1e-5; }
+static double local_bound(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 1.1 / 128.0 : 1e-5; }
 static double overall_bound(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 1e-2 : 1e-5; }
 
 static bool can_run(attention_cuda_type type) { return type == ATTENTION_CUDA_F32 || rb_cuda_device()->major >= 8; }

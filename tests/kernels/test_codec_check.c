@@ -37,12 +37,12 @@ static float *random_floats(int64_t n, uint64_t seed)
     return x;
 }
 
-/* The GPU's bounds; logits are those of the rounded vectors, on the CPU. */
+/* The GPU's. */
 static codec_bounds bounds_of(codec_dtype type)
 {
     return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE,
                           .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
-                          .logits = codec_dtype_rounding(type) + CODEC_CUDA_LOGITS};
+                          .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS};
 }
 
 /* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is padding. */
@@ -129,13 +129,13 @@ static void restore_again(bench *b, int h)
     opened_head head = open_head(b, h);
     float *x_hat = restored_at(b, h);
     memcpy(x_hat, head.reference, (size_t)(b->in.n * d) * sizeof *x_hat);
-    codec_dtype_round(x_hat, b->in.n * d, b->in.type);
     for (int query = 0; query < N_QUERIES; query++)
         for (int64_t v = 0; v < b->in.n; v++) {
             double sum = 0.0;
             for (int j = 0; j < d; j++) sum += (double)b->queries[(h * N_QUERIES + query) * d + j] * (double)x_hat[v * d + j];
             logits_at(b, h)[query * b->in.n + v] = (float)sum;
         }
+    codec_dtype_round(x_hat, b->in.n * d, b->in.type);
     close_head(&head);
 }
 
@@ -253,9 +253,29 @@ static void vectors_of_zeros_are_good(void **state)
     memset(b.x, 0, 5 * 64 * sizeof *b.x);
     start_trial(&b);
     assert_found(&b, (expected){0});
-    restored_at(&b, 0)[7] = 1e-30f;     /* nothing is within any share of a norm of 0 */
+    restored_at(&b, 0)[7] = 1e-7f;      /* nothing but a subnormal's rounding is within any share of a norm of 0 */
     assert_found(&b, (expected){.values_wrong = 1});
     clear(&b);
+}
+
+/* Vectors of norm 0.008: many of their coordinates are subnormal in f16. With nothing allowed but rounding they are good; by the relative rounding alone, not. */
+static void tiny_vectors_are_good_and_exact_but_for_rounding(void **state)
+{
+    (void)state;
+    for (int type = 0; type < CODEC_N_DTYPES; type++) {
+        bench b;
+        set_up(&b, 64, 2, 9, (codec_dtype)type);
+        for (int i = 0; i < 2 * 9 * 64; i++) b.x[i] *= 0.001f;
+        codec_dtype_round(b.x, 2 * 9 * 64, (codec_dtype)type);
+        start_trial(&b);
+        b.bounds.code_tie = b.bounds.norm_tie = b.bounds.restore = 0.0;
+        b.bounds.logits = codec_dtype_rounding(CODEC_F32);
+        assert_found(&b, (expected){0});
+        b.bounds.rounding_least = 0.0;
+        const codec_report r = check_all(&b);
+        assert_int_equal(r.values_wrong > 0, type == CODEC_F16);
+        clear(&b);
+    }
 }
 
 static void vectors_the_reference_refuses_are_named_by_trial_and_check(void **state)
@@ -618,6 +638,8 @@ static void types_round_to_nearest_even(void **state)
         assert_true(rounded(-(1.0f + 0.51f * u), t) == -(1.0f + u));
         assert_true(rounded(1.0f + u, t) == 1.0f + u);
         assert_true(codec_dtype_rounding(t) == 0.5 * (double)u);
+        const float least = (float)(2.0 * codec_dtype_rounding_least(t));      /* the smallest number above 0 */
+        assert_true(rounded(least, t) == least && rounded(0.5f * least, t) == 0.0f);
         assert_true(isnan(rounded(NAN, t)));
         assert_true(rounded(3.4028235e38f, t) == INFINITY);     /* FLT_MAX fits neither */
     }
@@ -640,6 +662,7 @@ int main(void)
         cmocka_unit_test(the_references_own_trial_is_good),
         cmocka_unit_test(the_rounding_of_a_type_is_beyond_the_bounds_of_a_finer_one),
         cmocka_unit_test(vectors_of_zeros_are_good),
+        cmocka_unit_test(tiny_vectors_are_good_and_exact_but_for_rounding),
         cmocka_unit_test(vectors_the_reference_refuses_are_named_by_trial_and_check),
         cmocka_unit_test(a_code_far_from_a_boundary_is_wrong),
         cmocka_unit_test(a_code_on_the_other_side_of_a_near_boundary_is_tied),

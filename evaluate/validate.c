@@ -30,16 +30,17 @@ bool validate_is_good(const validate_result *result)
     return true;
 }
 
-/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone. */
+/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone, logits by that to f32. */
 static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
 {
     const bool is_gpu = device == RB_DEVICE_CUDA;
     return (codec_bounds){
         .code_tie = is_gpu ? CODEC_CUDA_CODE_TIE : 0.0,
         .norm_tie = is_gpu ? CODEC_CUDA_NORM_TIE : 0.0,
-        .restore = is_gpu ? (type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16) : 1e-7,     /* f16 subnormals round by more than their share */
+        .restore = !is_gpu ? 0.0 : type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
         .rounding = codec_dtype_rounding(type),
-        .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(type),
+        .rounding_least = codec_dtype_rounding_least(type),
+        .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(CODEC_F32),
     };
 }
 

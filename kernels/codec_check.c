@@ -174,7 +174,8 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
         for (int j = 0; j < d; j++) square += (double)expected[j] * (double)expected[j];
         const double norm = sqrt(square);
         for (int j = 0; j < d; j++) {
-            const double error = fabs((double)found[j] - (double)expected[j]), beyond = error - bounds->rounding * fabs((double)expected[j]);
+            const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least);
+            const double beyond = fabs((double)found[j] - (double)expected[j]) - rounding;
             if (norm > 0.0 && beyond > report->worst_value * norm) report->worst_value = beyond / norm;
             report->values_wrong += !(beyond <= bounds->restore * norm);
         }

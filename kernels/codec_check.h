@@ -11,7 +11,8 @@ typedef struct codec_bounds {
     double code_tie;        /* distance of a unit vector's coordinate to a boundary */
     double norm_tie;        /* relative distance of a norm to the middle of two fp16 numbers */
     double restore;         /* largest |x^ - x^_ref| of a coordinate over the norm of x^_ref */
-    double rounding;        /* plus this times |x^_ref|: the output type's */
+    double rounding;        /* plus this times |x^_ref|, the output type's, */
+    double rounding_least;  /* or this, where it is more: half a subnormal of the type */
     double logits;          /* |q . k^ - reference| over |q| |k^_ref| */
 } codec_bounds;
 

@@ -8,6 +8,7 @@
 
 const char *codec_dtype_name(codec_dtype type);             /* "f16", "bf16", "f32" */
 double codec_dtype_rounding(codec_dtype type);              /* half a unit in the last place, relative */
+double codec_dtype_rounding_least(codec_dtype type);        /* of subnormals: half the smallest, absolute */
 void codec_dtype_round(float *x, int64_t n, codec_dtype type);      /* in place; what does not fit becomes infinite */
 
 typedef struct codec_trial_input {
@@ -41,7 +42,7 @@ typedef struct codec_trial {
 
 /* On the GPU; rb_cuda_open first. */
 rb_status codec_trial_cuda(codec_trial *out, const codec_trial_input *in, rb_error *err);
-/* The C reference with pack_codes, through the same doors. */
+/* The C reference with pack_codes, through the same doors. As on the GPU, logits are those of what is stored, not of vectors that `type` rounded. */
 rb_status codec_trial_cpu(codec_trial *out, const codec_trial_input *in, rb_error *err);
 void codec_trial_free(codec_trial *trial);
 

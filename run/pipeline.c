@@ -122,19 +122,22 @@ done:
 typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_error *err);
 static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export};
 
-/* --threads, --device and the verbosity of this run, handed on to every stage. */
+/* Stages that can run on a GPU; the others refuse to be asked. */
+static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false};
+
+/* --threads, --device where the stage has a choice, and the verbosity of this run, handed on to a stage. */
 typedef struct run_args {
     char threads[32], device[32];
     const char *args[8];
 } run_args;
 
-static void fill_run_args(run_args *out, const rb_common_options *common)
+static void fill_run_args(run_args *out, const rb_common_options *common, bool with_device)
 {
     int n = 0;
     snprintf(out->threads, sizeof out->threads, "--threads=%lld", (long long)common->threads);
     out->args[n++] = out->threads;
-    if (common->device == RB_DEVICE_CPU) out->args[n++] = "--device=cpu";
-    if (common->device == RB_DEVICE_CUDA) {
+    if (with_device && common->device == RB_DEVICE_CPU) out->args[n++] = "--device=cpu";
+    if (with_device && common->device == RB_DEVICE_CUDA) {
         snprintf(out->device, sizeof out->device, "--device=cuda:%d", common->device_index);
         out->args[n++] = out->device;
     }
@@ -145,14 +148,12 @@ static void fill_run_args(run_args *out, const rb_common_options *common)
 
 rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err)
 {
-    run_args extra = {0};
-    rb_status st;
-
-    fill_run_args(&extra, common);
-    st = rb_make_folder(folder, err);
+    rb_status st = rb_make_folder(folder, err);
     for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
         stage s;
+        run_args extra = {0};
         const double started_s = rb_now_s();
+        fill_run_args(&extra, common, can_use_gpu[i]);
         stage_init(&s, pipeline_stage_names[i], folder);
         st = describe[i](&s, config, err);
         if (st == RB_OK) st = stage_run(&s, extra.args, &ran[i], err);

@@ -30,6 +30,16 @@ __device__ __forceinline__ int uniform(int value)
 #endif
 }
 
+/* What lane `from` has, to all lanes; `from` the same in all. */
+__device__ __forceinline__ uint32_t broadcast(uint32_t value, int from)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(0xffffffffu, (threadIdx.x & 31) == static_cast<unsigned>(from) ? value : 0);
+#else
+    return __shfl_sync(0xffffffffu, value, from);
+#endif
+}
+
 /* Four 8 x 8 matrices; `row` is where this lane's row of 8 lies: rows 0 to 7 of the first matrix are lanes 0 to 7, and so on. */
 __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *row)
 {
@@ -47,7 +57,8 @@ __device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int
     load_matrices(a, tile + (lane & 15) * stride + (lane >> 4) * 8);
 }
 
-/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. */
+/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly behind the group, for that may be behind
+ * the rows, where nothing says that bits are numbers. */
 __device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
 {
     const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;
@@ -92,17 +103,28 @@ __device__ __forceinline__ float fast_rsqrt(float x)
     return root;
 }
 
-/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
- * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. N_STEPS: that many, or 0: n_steps. */
-template <int N_STEPS, int STEPS>
-__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_steps)
+/* c += a b of one half of a step, 16 x 8 x 8. */
+__device__ __forceinline__ void multiply_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t b)
 {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(b));
+}
+
+/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
+ * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. Only the group's n_tiles halves of steps count;
+ * N_STEPS: of the group, or 0: at most STEPS. */
+template <int N_STEPS, int STEPS>
+__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_tiles)
+{
+    enum { SURE = N_STEPS == 0 ? 0 : N_STEPS <= 4 ? 2 * N_STEPS - 1 : N_STEPS <= 8 ? 2 * N_STEPS - 3 : 2 * N_STEPS - 7 };     /* codec_image_steps */
     float upper[4] = {}, lower[4] = {};
 #pragma unroll
-    for (int s = 0; s < STEPS; s++)
-        if (N_STEPS || s < n_steps) {
-            multiply(upper, a[s], b[s][0], b[s][2]);
-            multiply(lower, a[s], b[s][1], b[s][3]);
+    for (int h = 0; h < 2 * STEPS; h++)
+        if (h < SURE || h < n_tiles) {
+            const int s = h / 2, r = h % 2 * 2;
+            multiply_half(upper, a[s][r], a[s][r + 1], b[s][r]);
+            multiply_half(lower, a[s][r], a[s][r + 1], b[s][r + 1]);
         }
     const int lane = threadIdx.x & 31, row = lane >> 2, from = (lane & ~3) | row >> 1;
     squares[0] += __shfl_sync(0xffffffffu, row & 1 ? upper[1] : upper[0], from);
@@ -137,9 +159,10 @@ __device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
     return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.dims) << 4 | is_searched << 15 | static_cast<uint32_t>(group.column) << 16;
 }
 
-__device__ __forceinline__ group_shape read_shape(uint32_t word)
+/* Of group g; `mine` is what pack_shape gave of the lane's group. */
+__device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
-    const uint32_t all = static_cast<uint32_t>(uniform(static_cast<int>(word)));
+    const uint32_t all = broadcast(mine, g);
     const int dims = static_cast<int>(all >> 4 & 0x7ffu), n_tiles = (dims + 7) / 8;
     return {static_cast<int>(all & 15u), dims, static_cast<int>(all >> 16), n_tiles, codec_image_steps(n_tiles), (all & 0x8000u) != 0};
 }
@@ -156,12 +179,17 @@ struct head_streams {
     int64_t packed, norms;      /* bytes, fp16 values */
 };
 
+/* By a whole warp; the result is in all its lanes. */
 __device__ inline head_streams find_streams(const codec_image_head *heads, int head, int64_t n)
 {
     head_streams at = {0, 0};
-    for (int h = 0; h < head; h++) {
+    for (int h = threadIdx.x & 31; h < head; h += 32) {
         at.packed += aligned_stream(n * heads[h].packed_bytes);
         at.norms += aligned_stream(n * heads[h].n_groups * 2) / 2;
+    }
+    for (int mask = 16; mask > 0; mask /= 2) {
+        at.packed += __shfl_xor_sync(0xffffffffu, at.packed, mask);
+        at.norms += __shfl_xor_sync(0xffffffffu, at.norms, mask);
     }
     return at;
 }
@@ -171,33 +199,73 @@ __device__ inline head_streams find_streams(const codec_image_head *heads, int h
 /* The tiles of 32 vectors of all heads, one after the other, are cut into as many runs of equal cost as there are blocks. A block takes its run head by head,
  * since the tables in shared memory are a head's; its warps take the tiles one by one. */
 struct tile_run {
-    int64_t first, n;
+    int64_t first, n;       /* tiles of the head */
 };
 
-__device__ inline tile_run find_run(const codec_image_head *heads, int n_heads, int head, int64_t n_vectors)
+/* A block's part of the cost of all, and where in it the block is. In shared memory. */
+struct block_share {
+    int64_t from, to;
+    int first_head;
+    unsigned taken;         /* tiles of the run */
+    tile_run run;
+    head_streams streams;
+};
+
+__device__ __forceinline__ int64_t count_tiles(int64_t n_vectors) { return (n_vectors + WARP_ROWS - 1) / WARP_ROWS; }
+
+/* By the whole block, which is at one place after it. */
+__device__ inline void find_share(block_share *share, const codec_image_head *heads, int n_heads, int64_t n_vectors)
 {
-    const int64_t n_tiles = (n_vectors + WARP_ROWS - 1) / WARP_ROWS;
-    int64_t before = 0, total = 0;
-    for (int h = 0; h < n_heads; h++) {
-        if (h < head) before += heads[h].cost * n_tiles;
-        total += heads[h].cost * n_tiles;
+    const int64_t n_tiles = count_tiles(n_vectors);
+    if (threadIdx.x == 0) {
+        const int64_t total = (heads[n_heads - 1].cost_before + heads[n_heads - 1].cost) * n_tiles;
+        share->from = total / gridDim.x * blockIdx.x + total % gridDim.x * blockIdx.x / gridDim.x;
+        share->to = total / gridDim.x * (blockIdx.x + 1) + total % gridDim.x * (blockIdx.x + 1) / gridDim.x;
+        share->first_head = n_heads;
     }
-    const int64_t cost = heads[head].cost;
-    int64_t ends[2];
-    for (int i = 0; i < 2; i++) {
-        const int64_t at = total / gridDim.x * (blockIdx.x + i) + total % gridDim.x * (blockIdx.x + i) / gridDim.x - before;
-        ends[i] = at <= 0 ? 0 : min((at + cost - 1) / cost, n_tiles);
+    __syncthreads();
+    for (int h = threadIdx.x; h < n_heads; h += blockDim.x) {
+        const int64_t before = heads[h].cost_before * n_tiles;
+        if (before < share->to && before + heads[h].cost * n_tiles > share->from) atomicMin(&share->first_head, h);
     }
-    return {ends[0], ends[1] - ends[0]};
+    __syncthreads();
 }
 
-/* A warp's next tile of the run, or -1. `taken` is shared by the block. */
-__device__ __forceinline__ int64_t next_tile(const tile_run &run, unsigned *taken)
+/* Whether the share reaches the head; heads from first_head on, until it does not. */
+__device__ __forceinline__ bool reaches_head(const block_share &share, const codec_image_head &head, int64_t n_vectors)
+{
+    return head.cost_before * count_tiles(n_vectors) < share.to;
+}
+
+/* By warp 0: the block's run of the head, and the head's streams. */
+__device__ inline void start_run(block_share *share, const codec_image_head *heads, int head, int64_t n_vectors)
+{
+    const int64_t n_tiles = count_tiles(n_vectors), cost = heads[head].cost, before = heads[head].cost_before * n_tiles;
+    const head_streams streams = find_streams(heads, head, n_vectors);
+    if (threadIdx.x != 0) return;
+    const int64_t first = share->from <= before ? 0 : (share->from - before + cost - 1) / cost, end = min((share->to - before + cost - 1) / cost, n_tiles);
+    share->run = {first, max(end - first, static_cast<int64_t>(0))};
+    share->taken = 0;
+    share->streams = streams;
+}
+
+/* A warp's next tile of the run, or -1. */
+__device__ __forceinline__ int64_t next_tile(const tile_run &run, block_share *share)
 {
     unsigned mine = 0;
-    if ((threadIdx.x & 31) == 0) mine = atomicAdd(taken, 1u);
+    if ((threadIdx.x & 31) == 0) mine = atomicAdd(&share->taken, 1u);
     mine = __shfl_sync(0xffffffffu, mine, 0);
     return mine < run.n ? run.first + mine : -1;
+}
+
+/* Brings n_bytes (a multiple of 16, as the address) to the L2 cache, sometime. */
+__device__ __forceinline__ void prefetch(const void *from, int n_bytes)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(n_bytes));
+#else
+    for (int at = 0; at < n_bytes; at += 128) asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char *>(from) + at));
+#endif
 }
 
 /* A warp's copy of n_bytes between 16-byte aligned places; the end may be odd. */
@@ -235,8 +303,8 @@ done:
     return st;
 }
 
-/* What the kernels declare themselves: streams, groups, shapes, and some room. */
-static const size_t STATIC_SHARED_BYTES = sizeof(head_streams) + CODEC_IMAGE_MAX_GROUPS * (sizeof(codec_image_group) + sizeof(uint32_t)) + 256;
+/* What the kernels declare themselves: share, groups, shapes, pads, and some room. */
+static const size_t STATIC_SHARED_BYTES = sizeof(block_share) + CODEC_IMAGE_MAX_GROUPS * (sizeof(codec_image_group) + sizeof(uint32_t) + sizeof(uint16_t)) + 256;
 
 /* As many blocks as are resident at once, or as there are tiles for. bytes: of dynamic shared memory. */
 template <typename ARGS>

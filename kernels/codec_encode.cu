@@ -13,7 +13,8 @@
 struct encode_args {
     codec_device_image image;
     const void *x;
-    int64_t head_stride, token_stride, n;
+    int64_t head_stride, n;
+    int token_stride;
     uint8_t *packed;
     uint16_t *norms;
     unsigned long long *first_bad;
@@ -113,25 +114,23 @@ struct row_place {
     float *inverse_scale;
 };
 
+/* Rows past the last are the last again: what becomes of them is not sent. */
 template <int ORDER>
-__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int64_t token_stride, int n_rows, const row_split &split, int head_dim)
+__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int token_stride, int n_rows, const row_split &split, int head_dim)
 {
     enum { IN_FLIGHT = 4 };
     const int half_dim = head_dim / 2;
     if (8 * split.lane >= half_dim) return;
     const lane_columns at = find_columns<ORDER>(to.column, 8 * split.lane, half_dim, to.tile + split.row * to.stride);
-    const __half *from = x + split.row * token_stride + 8 * split.lane;
+    const __half *from = x + 8 * split.lane;
 #pragma unroll 1
     for (int first = 0; first < WARP_ROWS; first += IN_FLIGHT * split.rows) {
         uint4 low[IN_FLIGHT], high[IN_FLIGHT];
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
-            low[i] = high[i] = make_uint4(0, 0, 0, 0);
-            if (first + i * split.rows + split.row < n_rows) {
-                low[i] = __ldcs(reinterpret_cast<const uint4 *>(from));
-                high[i] = __ldcs(reinterpret_cast<const uint4 *>(from + half_dim));
-            }
-            from += split.rows * token_stride;
+            const __half *row = from + static_cast<int64_t>(min(first + i * split.rows + split.row, n_rows - 1)) * token_stride;
+            low[i] = __ldcs(reinterpret_cast<const uint4 *>(row));
+            high[i] = __ldcs(reinterpret_cast<const uint4 *>(row + half_dim));
         }
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
@@ -143,7 +142,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
 
 /* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
 template <int ORDER, typename T>
-__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int64_t token_stride, int n_rows, const row_split &split, int head_dim)
+__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows, const row_split &split, int head_dim)
 {
     const int half_dim = head_dim / 2, c = split.lane;
     const bool is_idle = 8 * c >= half_dim;
@@ -152,9 +151,10 @@ __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int64
         const int row = first + split.row;
         float v[2][8] = {};
         float largest = 0.0f;
-        if (row < n_rows && !is_idle) {
-            load_floats(v[0], x + row * token_stride + 8 * c);
-            load_floats(v[1], x + row * token_stride + half_dim + 8 * c);
+        if (!is_idle) {
+            const T *from = x + static_cast<int64_t>(min(row, n_rows - 1)) * token_stride + 8 * c;
+            load_floats(v[0], from);
+            load_floats(v[1], from + half_dim);
         }
 #pragma unroll
         for (int i = 0; i < 16; i++) {
@@ -275,10 +275,11 @@ __device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells,
 
 /* What a warp has in shared memory. */
 struct warp_memory {
-    __half *tile;               /* [WARP_ROWS][tile_stride(n_columns)], and f32's low parts behind; a group's pairs of codes, 16 bits each, take the place of its dims */
+    /* [WARP_ROWS][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the place of its dims; a row's packed
+     * codes that of the row: they never get ahead of the pairs they are made of. */
+    __half *tile;
     float *inverse_scale;       /* [WARP_ROWS] */
     uint16_t *norms;            /* [WARP_ROWS][n_groups] */
-    uint32_t *packed;           /* [WARP_ROWS][packed_stride], bytes */
 };
 
 /* Warps of a block, by the registers that operands take. */
@@ -328,15 +329,15 @@ __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &ope
             if (N_STEPS || s < n_steps) {
                 load_matrices(operands.a[m][s], from + 16 * s);
                 if (HAS_LOW) load_matrices(operands.a_low[m][HAS_LOW ? s : 0], from + place.low + 16 * s);
-                if (!N_STEPS || s >= N_STEPS - 2) {
+                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
                     keep_own(operands.a[m][s], s, shape.n_tiles);
                     if (HAS_LOW) keep_own(operands.a_low[m][HAS_LOW ? s : 0], s, shape.n_tiles);
                 }
             }
-        add_row_products<N_STEPS>(squares, operands.a[m], operands.a[m], n_steps);
+        add_row_products<N_STEPS>(squares, operands.a[m], operands.a[m], shape.n_tiles);
         if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
             float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, operands.a[m], operands.a_low[m], n_steps);
+            add_row_products<N_STEPS>(mixed, operands.a[m], operands.a_low[m], shape.n_tiles);
             squares[0] += 2.0f * mixed[0];
             squares[1] += 2.0f * mixed[1];
         }
@@ -391,8 +392,7 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
         for (int i = 0; i < 4 * BLOCKS; i++) c[i / 4][i % 4] += apart[i / 4][i % 4];
 }
 
-/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, go into the place of its own dims (of
- * pads if it has but two: pack_rows clears them). */
+/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, go into the place of its own columns. */
 template <coding BY, int BLOCKS>
 __device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row_edges (&edges)[2 * BLOCKS], const coder &by, uint16_t *const (&pairs)[2 * BLOCKS], int tile)
 {
@@ -438,11 +438,6 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
         code_tile<BY>(c, edges, by, pairs, 0);
     }
 }
-
-struct head_place {
-    int n_groups, packed_bytes, packed_stride, stride;
-    unsigned part_bytes, row_reciprocal;    /* a packed row is sent in parts of 16 bytes or 1; row of part i = i * row_reciprocal >> 22 */
-};
 
 /* One group for BLOCKS row blocks from `block` on. */
 template <int BLOCKS>
@@ -494,14 +489,14 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST>
-__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, const uint32_t *shapes, int n_groups, const lane_place &place,
+__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place &place,
                                                   const warp_memory &memory, const block_tables &tables)
 {
     enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2, HAS_STEPS = IS_FAST && !input_traits<T>::HAS_LOW };
     unsigned largest_norm = 0;
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
-        const group_shape shape = read_shape(shapes[g]);
+        const group_shape shape = read_shape(my_shape, g);
         const codec_image_group &group = groups[g];
 #pragma unroll 1
         for (int block = 0; block < 2; block += BLOCKS) {
@@ -537,68 +532,70 @@ __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n
 /* Four codes: two pairs in the halves of a word. second_pair moves the upper one down, behind the other. */
 __device__ __forceinline__ uint32_t join_pairs(uint32_t word, uint32_t second_pair) { return word - (word >> 16) * second_pair; }
 
-/* Pairs of codes to packed bits, one vector a lane. */
-__device__ __forceinline__ void pack_rows(const uint32_t *shapes, const head_place &head, const warp_memory &memory)
+/* The first n of 32 bits. */
+__device__ __forceinline__ uint32_t first_bits(uint32_t bits, int n) { return n >= 32 ? bits : bits & ((1u << n) - 1); }
+
+/* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be codes. */
+__device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, const warp_memory &memory)
 {
-    const int lane = threadIdx.x & 31;
-    bit_writer writer = {memory.packed + lane * (head.packed_stride / 4), 0, 0};
+    __half *row = memory.tile + (threadIdx.x & 31) * stride;
+    bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0};
 #pragma unroll 1
-    for (int g = 0; g < head.n_groups; g++) {
-        const group_shape shape = read_shape(shapes[g]);
+    for (int g = 0; g < n_groups; g++) {
+        const group_shape shape = read_shape(my_shape, g);
         const int four = 4 * shape.width, shift = pair_shift(shape.width);
         const uint32_t second_pair = (1u << 16) - (1u << 2 * shape.width);
-        uint4 *from = reinterpret_cast<uint4 *>(memory.tile + lane * head.stride + shape.column);
-        int left = shape.dims;
+        const uint2 *from = reinterpret_cast<const uint2 *>(row + shape.column);
+        int left = shape.dims * shape.width;        /* bits */
+        if (four <= 16) {
 #pragma unroll 1
-        for (; left >= 16; left -= 16, from++) {
-            const uint4 words = *from;
-            const uint32_t a = join_pairs(words.x, second_pair), b = join_pairs(words.y, second_pair), c = join_pairs(words.z, second_pair),
-                           d = join_pairs(words.w, second_pair);
-            if (four <= 16) {
-                append(writer, (a | b << four) >> shift, 2 * four);
-                append(writer, (c | d << four) >> shift, 2 * four);
-            } else {
-                append(writer, a, four);
-                append(writer, b, four);
-                append(writer, c, four);
-                append(writer, d, four);
+            for (; left > 0; left -= 2 * four) {
+                const uint2 words = *from++;
+                const uint32_t value = (join_pairs(words.x, second_pair) | join_pairs(words.y, second_pair) << four) >> shift;
+                const int n_bits = min(left, 2 * four);
+                append(writer, first_bits(value, n_bits), n_bits);
+            }
+        } else {
+#pragma unroll 1
+            for (; left > 0; left -= 2 * four) {
+                const uint2 words = *from++;
+                const int n_bits = min(left, four), more_bits = max(min(left - four, four), 0);
+                append(writer, first_bits(join_pairs(words.x, second_pair), n_bits), n_bits);
+                append(writer, first_bits(join_pairs(words.y, second_pair), more_bits), more_bits);
             }
         }
-        uint32_t *word = reinterpret_cast<uint32_t *>(from);
-#pragma unroll 1
-        for (; left >= 4; left -= 4) append(writer, join_pairs(*word++, second_pair) >> shift, four);
-        if (left > 0) append(writer, (*word & 0xffffu) >> shift, 2 * shape.width);
-        if (shape.dims == 2) reinterpret_cast<uint32_t *>(from)[1] = 0;     /* pads again, see code_tile */
     }
     if (writer.n > 0) *writer.word = writer.bits;
 }
 
-/* Bytes from row to row of packed vectors in shared memory: whole words, and where possible an odd number of 16 bytes, so that lanes meet different banks. */
-__host__ __device__ inline int packed_stride(int packed_bytes) { return packed_bytes % 32 == 0 ? packed_bytes + 16 : (packed_bytes + 3) / 4 * 4; }
+struct head_place {
+    int n_groups, packed_bytes, stride;
+    int part_bytes;             /* a packed row is sent in parts of 16, 4 or 1 bytes */
+    unsigned row_reciprocal;    /* row of part i = i * row_reciprocal >> 22 */
+};
 
 __device__ __forceinline__ head_place place_head(const codec_image_head &head)
 {
-    const int n_groups = uniform(head.n_groups), packed_bytes = uniform(head.packed_bytes);
-    const unsigned part_bytes = packed_bytes % 16 == 0 ? 16 : 1, row_parts = packed_bytes / part_bytes;
-    return {n_groups, packed_bytes, packed_stride(packed_bytes), tile_stride(uniform(head.n_columns)), part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
+    const int packed_bytes = uniform(head.packed_bytes), part_bytes = packed_bytes % 16 == 0 ? 16 : packed_bytes % 4 == 0 ? 4 : 1;
+    const unsigned row_parts = packed_bytes / part_bytes;
+    return {uniform(head.n_groups), packed_bytes, tile_stride(uniform(head.n_columns)), part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
+}
+
+template <typename PART>
+__device__ __forceinline__ void send_parts(uint8_t *to, const head_place &head, const warp_memory &memory, int n_rows)
+{
+    const unsigned row_parts = head.packed_bytes / sizeof(PART), gap = 2 * head.stride - head.packed_bytes;
+    const uint8_t *from = reinterpret_cast<const uint8_t *>(memory.tile);
+    for (unsigned i = threadIdx.x & 31; i < n_rows * row_parts; i += 32)
+        reinterpret_cast<PART *>(to)[i] = *reinterpret_cast<const PART *>(from + i * sizeof(PART) + (i * head.row_reciprocal >> 22) * gap);
 }
 
 /* Rows of packed vectors to the stream, where they lie without gaps. */
 __device__ __forceinline__ void send_packed(uint8_t *to, const head_place &head, const warp_memory &memory, int n_rows)
 {
-    const uint8_t *from = reinterpret_cast<const uint8_t *>(memory.packed);
-    if (head.packed_stride == head.packed_bytes) {
-        warp_copy(to, from, n_rows * head.packed_bytes);
-        return;
-    }
-    const unsigned row_parts = static_cast<unsigned>(head.packed_bytes) / head.part_bytes, gap = head.packed_stride - head.packed_bytes;
-    for (unsigned i = threadIdx.x & 31; i < n_rows * row_parts; i += 32) {
-        const unsigned at = i * head.part_bytes, row = i * head.row_reciprocal >> 22;
-        if (head.part_bytes == 16)
-            *reinterpret_cast<uint4 *>(to + at) = *reinterpret_cast<const uint4 *>(from + at + row * gap);
-        else
-            to[at] = from[at + row * gap];
-    }
+    if (head.part_bytes == 16) send_parts<uint4>(to, head, memory, n_rows);
+    else if (head.part_bytes == 4) send_parts<uint32_t>(to, head, memory, n_rows);
+    else send_parts<uint8_t>(to, head, memory, n_rows);
 }
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------------------- */
@@ -618,10 +615,10 @@ template <typename T, int STEPS, bool IS_FAST>
 __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(const encode_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ head_streams streams;
+    __shared__ block_share share;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
     __shared__ uint32_t shapes[CODEC_IMAGE_MAX_GROUPS];
-    __shared__ unsigned taken;
+    __shared__ uint16_t pads[CODEC_IMAGE_MAX_GROUPS];
     const codec_device_image &image = args.image;
     const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
@@ -642,18 +639,17 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
     memory.inverse_scale = reinterpret_cast<float *>(next);
     next += WARP_ROWS * 4;
     memory.norms = reinterpret_cast<uint16_t *>(next);
-    next += WARP_ROWS * 2 * image.max_groups;
-    memory.packed = reinterpret_cast<uint32_t *>(next);
     const uint4 zero = make_uint4(0, 0, 0, 0);
 
-    for (int head_index = 0; head_index < image.n_heads; head_index++) {
-        const tile_run run = find_run(image.heads, image.n_heads, head_index, args.n);
-        if (run.n == 0) continue;
+    find_share(&share, image.heads, image.n_heads, args.n);
+    for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
+        if (!reaches_head(share, head, args.n)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order), stride = head_at.stride;
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
         __syncthreads();
+        if (warp == 0) start_run(&share, image.heads, head_index, args.n);
         if (IS_FAST)
             for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
         for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
@@ -663,37 +659,43 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
             groups[i] = image.groups[head.first_group + i];
             groups[i].encode -= head.first_fragment;
             shapes[i] = pack_shape(groups[i]);
+            pads[i] = static_cast<uint16_t>(groups[i].column + groups[i].dims / 8 * 8);     /* the last 8 columns, if not all of them are dims */
         }
-        if (threadIdx.x == 0) {
-            streams = find_streams(image.heads, head_index, args.n);
-            taken = 0;
-        }
-        /* Columns between groups and behind the last stay 0: rows are written column by column of what they have. */
+        /* Columns between groups and behind the last are 0: rows are written column by column of what they have. */
         for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
             if (input_traits<T>::HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
         }
         __syncthreads();
 
+        const tile_run run = share.run;
+        const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale};
         const lane_place place = find_place(memory, low_distance, stride, head_at.n_groups);
         const block_tables tables = {IS_FAST ? fragments : head_fragments, books, cells};
+        const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
-        for (int64_t tile = next_tile(run, &taken); tile >= 0; tile = next_tile(run, &taken)) {
+        for (int64_t tile = next_tile(run, &share), later; tile >= 0; tile = later) {
             const int64_t first = tile * WARP_ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
+            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a whole part, its first 8 columns. */
+            for (int i = 0; i < head_at.n_groups; i++) *reinterpret_cast<uint4 *>(memory.tile + lane * stride + pads[i]) = zero;
+            __syncwarp();
             if (order == CODEC_ORDER_SPLIT_PAIRS)
                 load_rows<CODEC_ORDER_SPLIT_PAIRS>(to, rows, args.token_stride, n_rows, split, head_dim);
             else if (order == CODEC_ORDER_NATURAL)
                 load_rows<CODEC_ORDER_NATURAL>(to, rows, args.token_stride, n_rows, split, head_dim);
             else
                 load_rows<CODEC_ORDER_ANY>(to, rows, args.token_stride, n_rows, split, head_dim);
+            later = next_tile(run, &share);
+            if (later >= 0 && later * WARP_ROWS + lane < args.n)
+                prefetch(x + (later * WARP_ROWS + lane) * args.token_stride, head_dim * static_cast<int>(sizeof(T)));
             __syncwarp();
-            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, shapes, head_at.n_groups, place, memory, tables);
+            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, tables);
             __syncwarp();
-            pack_rows(shapes, head_at, memory);
+            pack_rows(my_shape, head_at.n_groups, stride, memory);
             __syncwarp();
             send_packed(args.packed + streams.packed + first * head_at.packed_bytes, head_at, memory, n_rows);
             warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * head_at.n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
@@ -714,11 +716,10 @@ template <typename T>
 static encode_sizes find_sizes(const codec_device_image &image)
 {
     const size_t tile = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
-    const size_t packed = static_cast<size_t>(WARP_ROWS) * (round_up(static_cast<size_t>(image.max_packed_bytes), 4) + 16);
     return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
             round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) +
                 static_cast<size_t>(image.head_dim) * 2,
-            round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups + packed, 128)};
+            round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups, 128)};
 }
 
 template <typename T, int STEPS, bool IS_FAST>
@@ -759,7 +760,9 @@ static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *e
 rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, uint16_t *norms, uint64_t *first_bad, void *stream,
                        rb_error *err)
 {
-    encode_args args = {*image, x->data, x->head_stride, x->token_stride, n, packed, norms, reinterpret_cast<unsigned long long *>(first_bad), 0, 0};
+    encode_args args = {*image, x->data, x->head_stride, n, static_cast<int>(x->token_stride), packed, norms, reinterpret_cast<unsigned long long *>(first_bad), 0, 0};
+    if (x->token_stride < 0 || x->token_stride > INT32_MAX)
+        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
     if (x->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
     if (x->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);

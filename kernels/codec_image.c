@@ -285,11 +285,13 @@ static void fill_pairs(image_builder *b, int h, const codec_image_head *head, co
     }
 }
 
-/* Counted in the encode kernel's profile: what the rows cost, each group, and each of its tiles. */
+/* Counted in the encode kernel's code: what the rows cost, each group, and each of its tiles, of 1, 2, 3 and more bits. */
 static int cost_of(const codec_image_head *head, const codec_image_group *groups)
 {
+    static const int coding[] = {0, 26, 42, 66, 80};
     int cost = 500;
-    for (int g = 0; g < head->n_groups; g++) cost += 200 + groups[g].n_tiles * (90 + 8 * groups[g].n_steps);
+    for (int g = 0; g < head->n_groups; g++)
+        cost += 160 + groups[g].n_tiles * (20 + 6 * groups[g].n_steps + coding[groups[g].width < CODEC_IMAGE_CELL_WIDTH ? groups[g].width : CODEC_IMAGE_CELL_WIDTH]);
     return cost;
 }
 
@@ -313,6 +315,7 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     }
     head->packed_bytes = (bit + 7) / 8;
     head->cost = cost_of(head, groups);
+    head->cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0;
     head->n_books = (int)image->n_books - head->first_book;
     head->n_halves = (int)image->n_halves - head->first_halves;
     head->n_cells = (int)image->n_cells - head->first_cell;

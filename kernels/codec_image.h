@@ -64,7 +64,7 @@ typedef struct codec_image_head {
     int32_t n_columns;                  /* a multiple of 8 */
     int32_t first_fragment, n_fragments_encode, n_fragments_decode;     /* encode fragments, then decode fragments */
     int32_t first_book, n_books, first_halves, n_halves, first_cell, n_cells;   /* its tables; groups and pairs count from there */
-    int32_t cost;                       /* of 32 vectors, in about instructions, to share the work */
+    int32_t cost, cost_before;          /* of 32 vectors, in about instructions, to share the work; of all heads before */
 } codec_image_head;
 
 /* [-1, 1] cut into cells so small that none holds two boundaries. y is in the cell 2^(n-1) + round(y * CODEC_IMAGE_CELL_RANGE * (2^(n-1) - 1)); its code is

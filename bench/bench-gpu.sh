@@ -1,13 +1,13 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side; without arguments, those of the bundle this script lies in, into ./bench-gpu. One JSON line a
-# row, a file a part, and a table at the end. ROPEBITS_BENCH names the parts to run (default: codec calibrate memory profile); WORK a folder with 20 GB for
+# row, a file a part, and a table at the end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory profile); WORK a folder with 20 GB for
 # the made-up checkpoints.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
-parts=${ROPEBITS_BENCH:-codec calibrate memory profile}
+parts=${ROPEBITS_BENCH:-codec capture calibrate memory profile}
 work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -15,6 +15,12 @@ wants() { [[ " $parts " == *" $1 "* ]]; }
 one_line() { tr -d '\n' | sed -E 's/  +/ /g'; echo; }
 
 if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
+
+# The capture's file alone, without a GPU: all cores, and one.
+if wants capture; then
+    rm -f "$out/capture.jsonl"
+    for threads in 0 0 0 1; do "$bench/bench_capture" "$work/capture.h5" 32 $threads >>"$out/capture.jsonl"; done
+fi
 
 # Llama-3.1-8B's layers, all 32; the vocabulary is small, since nothing here multiplies with it.
 llama8b=(--layers 32 --hidden 4096 --q-heads 32 --kv-heads 8 --head-dim 128 --mlp 14336 --n-tokens 4096)
@@ -60,6 +66,9 @@ for r in rows("codec"):
     if r["step"] == "encode": print("%-22s %-5s %6.3f true bits" % (r["plan"], r["type"], r["true_bits"]), end="")
     print("  %s %6.0f GB/s (%.0f us)" % (r["step"], r["moved_gb_per_s"] if r["step"] == "logits" else r["vector_gb_per_s"], r["us"]), end="\n" if r["step"] == "logits" else "")
 for r in rows("read"): print("plain read, %d threads: median %.2f, best %.2f GB/s" % (r["threads"], r["median_gb_per_s"], r["best_gb_per_s"]))
+for r in rows("capture"):
+    print("capture of %d layers, %d threads: written at %.2f GB/s and %.3f s to publish, read at %.2f GB/s; alone: write() %.2f, zstd %.2f GB/s" % (
+        r["n_layers"], r["threads"], r["write_gb_per_s"], r["publish_s"], r["read_gb_per_s"], r["plain_write_gb_per_s"], r["pack_gb_per_s"]))
 for name in ("calibrate", "memory"):
     for r in rows(name):
         g = r["gpu"]

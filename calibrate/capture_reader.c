@@ -11,6 +11,7 @@
 
 struct capture_file {
     rb_h5_file file;
+    rb_h5_crew *crew;
     capture_header header;
     char *path;
     int32_t *tokens[CAPTURE_N_SETS];
@@ -103,6 +104,7 @@ rb_status capture_open(capture_file **out, const char *path, rb_error *err)
     *out = NULL;
     RB_TRY(st, rb_alloc(&capture, 1, sizeof *capture, "capture", err), done);
     RB_TRY(st, rb_format(&capture->path, err, "%s", path), done);
+    RB_TRY(st, rb_h5_crew_create(&capture->crew, err), done);
     RB_TRY(st, rb_h5_open(&capture->file, path, err), done);
     RB_TRY(st, read_header(capture, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
@@ -123,6 +125,7 @@ void capture_close(capture_file *file)
 {
     if (!file) return;
     rb_h5_close(&file->file);
+    rb_h5_crew_free(file->crew);
     for (int set = 0; set < CAPTURE_N_SETS; set++) free(file->tokens[set]);
     free(file->path);
     free(file);
@@ -144,7 +147,7 @@ static rb_status read_vectors(const capture_file *file, capture_set set, int lay
     int64_t dims[3];
     assert(layer >= 0 && layer < file->header.model.n_layers);
     capture_vectors_dims(&file->header, set, vectors, dims);
-    const rb_status st = rb_h5_read(file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
+    const rb_status st = rb_h5_read_by(file->crew, file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(RB_H5_F32, data, dims[0] * dims[1] * dims[2]);
     return capture_fail_unfit(err, file->path, &file->header, set, layer, vectors, (double)data[unfit], unfit);
@@ -174,7 +177,7 @@ rb_status capture_read_statistics(const capture_file *file, capture_set set, int
     capture_tables(tables, &file->header.model, statistics);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++) {
         const capture_path path = capture_path_of(set, layer, tables[i].name);
-        st = rb_h5_read(file->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, err);
+        st = rb_h5_read_by(file->crew, file->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, err);
     }
     return st;
 }

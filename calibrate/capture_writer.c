@@ -11,6 +11,7 @@ enum { ZSTD_LEVEL = 1 };
 
 struct capture_writer {
     rb_h5_file file;
+    rb_h5_crew *crew;
     capture_header header;      /* with the hashes of the tokens */
     char *path;
     bool *is_written;           /* [CAPTURE_N_SETS][n_layers] */
@@ -97,6 +98,7 @@ rb_status capture_create(capture_writer **out, const char *path, const capture_h
     RB_TRY(st, rb_alloc(&writer->is_written, CAPTURE_N_SETS * (size_t)header->model.n_layers, sizeof *writer->is_written, "capture layers", err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, hash_tokens(&writer->header.text[set], tokens[set], (capture_set)set, path, err), done);
+    RB_TRY(st, rb_h5_crew_create(&writer->crew, err), done);
     RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
     RB_TRY(st, write_header(writer, options_json, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) RB_TRY(st, write_tokens(writer, (capture_set)set, tokens[set], err), done);
@@ -115,12 +117,13 @@ static rb_status write_vectors(const capture_writer *writer, capture_set set, in
 {
     const capture_header *header = &writer->header;
     const capture_path path = capture_path_of(set, layer, capture_vectors_name(vectors));
+    rb_error inner = {0};       /* knows no heads and tokens */
     int64_t dims[3];
     capture_vectors_dims(header, set, vectors, dims);
-    /* rb_h5_write would find it too, but knows no heads and tokens. */
+    const rb_status st = rb_h5_write_by(writer->crew, writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, &inner);
+    if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(type, data, dims[0] * dims[1] * dims[2]);
-    if (unfit >= 0) return capture_fail_unfit(err, writer->path, header, set, layer, vectors, rb_h5_value(type, data, unfit), unfit);
-    return rb_h5_write(writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, err);
+    return capture_fail_unfit(err, writer->path, header, set, layer, vectors, rb_h5_value(type, data, unfit), unfit);
 }
 
 static rb_status write_statistics(const capture_writer *writer, capture_set set, int layer, const block_statistics *statistics, rb_error *err)
@@ -130,7 +133,7 @@ static rb_status write_statistics(const capture_writer *writer, capture_set set,
     capture_tables(tables, &writer->header.model, statistics);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++) {
         const capture_path path = capture_path_of(set, layer, tables[i].name);
-        st = rb_h5_write(writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, ZSTD_LEVEL, err);
+        st = rb_h5_write_by(writer->crew, writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, ZSTD_LEVEL, err);
     }
     return st;
 }
@@ -184,6 +187,7 @@ void capture_writer_free(capture_writer *writer)
 {
     if (!writer) return;
     rb_h5_close(&writer->file);
+    rb_h5_crew_free(writer->crew);
     free(writer->path);
     free(writer->is_written);
     free(writer);

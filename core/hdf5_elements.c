@@ -105,13 +105,13 @@ RB_CPU_CLONES static bool halves_fit(const uint16_t *x, int64_t n)
     return n_bad == 0;
 }
 
-static bool elements_fit(rb_h5_type type, const void *data, int64_t first, int64_t n)
+bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n)
 {
     switch (type) {
-    case RB_H5_F16: return floats_fit((const float *)data + first, n, F16_MAX);
-    case RB_H5_F32: return floats_fit((const float *)data + first, n, FLT_MAX);
-    case RB_H5_F64: return doubles_fit((const double *)data + first, n);
-    case RB_H5_F16_BITS: return halves_fit((const uint16_t *)data + first, n);
+    case RB_H5_F16: return floats_fit(memory, n, F16_MAX);
+    case RB_H5_F32: return floats_fit(memory, n, FLT_MAX);
+    case RB_H5_F64: return doubles_fit(memory, n);
+    case RB_H5_F16_BITS: return halves_fit(memory, n);
     default:        return true;
     }
 }
@@ -119,17 +119,12 @@ static bool elements_fit(rb_h5_type type, const void *data, int64_t first, int64
 int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n)
 {
     enum { STRETCH = 1 << 14 };
-    int64_t first_bad = INT64_MAX;
-    if (type == RB_H5_I32 || type == RB_H5_U8) return -1;
-    #pragma omp parallel for schedule(static) reduction(min : first_bad) if (n > STRETCH)
-    for (int64_t first = 0; first < n; first += STRETCH) {
-        const int64_t count = n - first < STRETCH ? n - first : STRETCH;
-        if (first_bad < first || elements_fit(type, data, first, count)) continue;
-        int64_t at = first;
-        while (elements_fit(type, data, at, 1)) at++;
-        if (at < first_bad) first_bad = at;
-    }
-    return first_bad == INT64_MAX ? -1 : first_bad;
+    const char *at = data;
+    const int64_t size = (int64_t)rb_h5_memory_bytes(type);
+    int64_t first = 0;
+    while (first < n && rb_h5_fits(type, at + first * size, n - first < STRETCH ? n - first : STRETCH)) first += STRETCH;
+    while (first < n && rb_h5_fits(type, at + first * size, 1)) first++;
+    return first < n ? first : -1;
 }
 
 double rb_h5_value(rb_h5_type type, const void *data, int64_t index)

@@ -15,6 +15,9 @@ hid_t rb_h5_make_type(rb_h5_type type);
 void rb_h5_to_file(rb_h5_type type, void *stored, const void *memory, int64_t n);
 void rb_h5_from_file(rb_h5_type type, void *memory, const void *stored, int64_t n);
 
+/* Whether n elements in memory suit the type, as rb_h5_first_unfit says it. */
+bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n);
+
 /* RB_ENONFINITE with the value at the index that rb_h5_first_unfit found. */
 rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc, const char *path);
 

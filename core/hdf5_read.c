@@ -1,10 +1,11 @@
 /* Whole datasets in: see core/hdf5_file.h.
  *
  * Reading trusts no size: type, shape, layout and filter are checked before anything is read, and a frame must decode to exactly its
- * chunk. Only what we write is read: contiguous or chunked, without a filter or with zstd alone. Frames come from HDF5 one by one with
- * H5Dread_chunk; all threads decompress and convert the frames of a batch. H5Dread is not used on chunks: it would take a frame shorter
+ * chunk. Only what we write is read: contiguous or chunked, without a filter or with zstd alone. Threads take turns at getting a frame from HDF5 with
+ * H5Dread_chunk, and decompress and convert it while others are at theirs. H5Dread is not used on chunks: it would take a frame shorter
  * than its chunk at its word and read past the end. */
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,59 +163,123 @@ done:
     return st;
 }
 
-/* One stored chunk into its slot. The size comes from the file, so it is checked before HDF5 copies that much. */
-static rb_status fetch_chunk(const open_dataset *set, const chunk_grid *grid, const chunk_batch *batch, int64_t index, int64_t slot, rb_error *err)
+/* ---- chunks ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct read_job {
+    const open_dataset *set;
+    const chunk_grid *grid;
+    void *data;
+    rb_h5_crew *crew;
+    pthread_mutex_t lock;       /* HDF5 is called under it */
+    int64_t n_taken;            /* chunks, from the first */
+    int64_t failed;             /* the first chunk that failed; n_chunks: none */
+    bool has_unfit;
+    rb_status status;           /* of that chunk */
+    rb_error error;
+} read_job;
+
+typedef struct stored_chunk {
+    size_t n_bytes;
+    bool is_plain;              /* the chunk itself, no filter was applied */
+} stored_chunk;
+
+/* The first chunk's failure is the one to tell, whichever thread met one first. */
+static void note_failure(read_job *job, int64_t index, rb_status st, const rb_error *error)
 {
+    if (index > job->failed) return;
+    job->failed = index;
+    job->status = st;
+    job->error = *error;
+}
+
+/* One stored chunk. The size comes from the file, so it is checked before HDF5 copies that much. */
+static rb_status fetch_chunk(const read_job *job, int64_t index, chunk_buffer *frame, stored_chunk *stored, rb_error *err)
+{
+    const open_dataset *set = job->set;
+    const size_t capacity = rb_zstd_capacity(job->grid->chunk_bytes);
     hsize_t offset[RB_H5_RANK], stored_bytes = 0;
     uint32_t skipped_filters = 0;
-    chunk_grid_offset(grid, index, offset);
+    chunk_grid_offset(job->grid, index, offset);
     if (H5Dget_chunk_storage_size(set->id, offset, &stored_bytes) < 0) stored_bytes = 0;
-    if (stored_bytes == 0 || stored_bytes > batch->frame_capacity)
+    if (stored_bytes == 0 || stored_bytes > capacity)
         return rb_h5_fail(err, RB_EFORMAT, set->loc, set->path, "chunk %lld has %llu bytes stored, expected 1 to %zu", (long long)index,
-                          (unsigned long long)stored_bytes, batch->frame_capacity);
-    if (H5Dread_chunk(set->id, H5P_DEFAULT, offset, &skipped_filters, chunk_batch_frame(batch, slot)) < 0)
+                          (unsigned long long)stored_bytes, capacity);
+    if (!chunk_buffer_reserve(frame, capacity)) return rb_h5_fail(err, RB_ENOMEM, set->loc, set->path, "no memory for chunk %lld", (long long)index);
+    if (H5Dread_chunk(set->id, H5P_DEFAULT, offset, &skipped_filters, frame->at) < 0)
         return rb_h5_fail_call(err, RB_EFORMAT, set->loc, set->path, "cannot read chunk %lld", (long long)index);
-    batch->frame_bytes[slot] = (size_t)stored_bytes;
-    batch->is_plain[slot] = !set->has_zstd || (skipped_filters & 1u);
+    *stored = (stored_chunk){.n_bytes = (size_t)stored_bytes, .is_plain = !set->has_zstd || (skipped_filters & 1u)};
     return RB_OK;
 }
 
-/* Decodes and spreads one chunk; on failure marks the slot. */
-static void unpack_chunk(const chunk_grid *grid, const chunk_batch *batch, int64_t index, int64_t slot, void *data)
+/* Takes a chunk and fetches it; -1: no more. */
+static int64_t take_chunk(read_job *job, chunk_buffer *frame, stored_chunk *stored)
 {
-    unsigned char *frame = chunk_batch_frame(batch, slot), *elements = chunk_batch_elements(batch, slot);
-    const size_t frame_bytes = batch->frame_bytes[slot];
-    const bool is_plain = batch->is_plain[slot];
-    if (is_plain ? frame_bytes == grid->chunk_bytes : rb_zstd_unpack(elements, grid->chunk_bytes, frame, frame_bytes))
-        chunk_grid_scatter(grid, index, is_plain ? frame : elements, data);
-    else
-        batch->frame_bytes[slot] = 0;
-}
-
-static rb_status read_batch(const open_dataset *set, const chunk_grid *grid, const chunk_batch *batch, int64_t first, void *data, rb_error *err)
-{
-    const int64_t end = chunk_batch_end(batch, grid, first);
-    for (int64_t index = first; index < end; index++) {
-        const rb_status st = fetch_chunk(set, grid, batch, index, index - first, err);
-        if (st != RB_OK) return st;
+    rb_error error = {0};
+    pthread_mutex_lock(&job->lock);
+    int64_t index = job->n_taken < job->failed ? job->n_taken++ : -1;
+    const rb_status st = index < 0 ? RB_OK : fetch_chunk(job, index, frame, stored, &error);
+    if (st != RB_OK) {
+        note_failure(job, index, st, &error);
+        index = -1;
     }
-    #pragma omp parallel for schedule(dynamic, 1) if (chunk_grid_wants_threads(grid))
-    for (int64_t index = first; index < end; index++) unpack_chunk(grid, batch, index, index - first, data);
-    for (int64_t index = first; index < end; index++)
-        if (batch->frame_bytes[index - first] == 0)
-            return rb_h5_fail(err, RB_EFORMAT, set->loc, set->path, "chunk %lld is damaged", (long long)index);
-    return RB_OK;
+    pthread_mutex_unlock(&job->lock);
+    return index;
 }
 
-static rb_status read_chunks(const open_dataset *set, const int64_t *begin, const int64_t *end, void *data, rb_error *err)
+/* Decodes one chunk into its place in the array, or spreads it there; false when it is damaged. */
+static bool unpack_chunk(const read_job *job, int64_t index, const stored_chunk *stored, chunk_tools *tools)
+{
+    const chunk_grid *grid = job->grid;
+    void *place = chunk_grid_place(grid, index, job->data), *elements = place;
+    if (stored->is_plain) {
+        if (stored->n_bytes != grid->chunk_bytes) return false;
+        chunk_grid_scatter(grid, index, tools->frame.at, job->data);
+        return true;
+    }
+    if (!place) elements = chunk_buffer_reserve(&tools->elements, grid->chunk_bytes) ? tools->elements.at : NULL;
+    if (!elements || !rb_zstd_unpack(&tools->unpacker, elements, grid->chunk_bytes, tools->frame.at, stored->n_bytes)) return false;
+    if (!place) chunk_grid_scatter(grid, index, elements, job->data);
+    return true;
+}
+
+static void fetch_and_unpack(void *user, int member)
+{
+    read_job *job = user;
+    chunk_tools *tools = &job->crew->tools[member];
+    stored_chunk stored = {0};
+    int64_t index;
+    while ((index = take_chunk(job, &tools->frame, &stored)) >= 0) {
+        const bool is_good = unpack_chunk(job, index, &stored, tools), fits = is_good && chunk_grid_fits(job->grid, index, job->data);
+        if (fits) continue;
+        rb_error error = {0};
+        pthread_mutex_lock(&job->lock);
+        if (is_good)
+            job->has_unfit = true;
+        else
+            note_failure(job, index, rb_h5_fail(&error, RB_EFORMAT, job->set->loc, job->set->path, "chunk %lld is damaged", (long long)index), &error);
+        pthread_mutex_unlock(&job->lock);
+    }
+}
+
+static rb_status read_chunks(rb_h5_crew *crew, const open_dataset *set, const int64_t *begin, const int64_t *end, void *data, bool *has_unfit, rb_error *err)
 {
     const chunk_grid grid = chunk_grid_make(set->type, set->rank, begin, end, set->chunk);
-    chunk_batch batch;
-    rb_status st = chunk_batch_make(&batch, &grid, err);
-    for (int64_t first = 0; st == RB_OK && first < grid.n_chunks; first += batch.n_slots) st = read_batch(set, &grid, &batch, first, data, err);
-    chunk_batch_free(&batch);
+    read_job job = {.set = set, .grid = &grid, .data = data, .crew = crew, .failed = grid.n_chunks};
+    rb_h5_crew *own = NULL;
+    rb_status st;
+    pthread_mutex_init(&job.lock, NULL);
+    if (!crew) RB_TRY(st, rb_h5_crew_create(&own, err), done);
+    if (!crew) job.crew = own;
+    RB_TRY(st, chunk_crew_run(job.crew, &grid, fetch_and_unpack, &job, err), done);
+    *has_unfit = job.has_unfit;
+    if (job.status != RB_OK) st = rb_fail(err, job.status, "%s", job.error.msg);
+done:
+    rb_h5_crew_free(own);
+    pthread_mutex_destroy(&job.lock);
     return st;
 }
+
+/* ---- datasets ---------------------------------------------------------------------------------------------------------------- */
 
 /* A dataset whose space was never written has less storage than elements: HDF5 would hand out fill values for it. */
 static bool is_stored_whole(const open_dataset *set)
@@ -223,7 +288,7 @@ static bool is_stored_whole(const open_dataset *set)
     return rb_h5_count_elements(set->type, set->rank, set->dims, &n) && H5Dget_storage_size(set->id) == (hsize_t)n * rb_h5_file_bytes(set->type);
 }
 
-static rb_status read_contiguous(const open_dataset *set, const int64_t *begin, const int64_t *end, int64_t n, void *data, rb_error *err)
+static rb_status read_contiguous(const open_dataset *set, const int64_t *begin, const int64_t *end, int64_t n, void *data, bool *has_unfit, rb_error *err)
 {
     hsize_t start[RB_H5_RANK], count[RB_H5_RANK];
     hid_t file_type = -1, file_space = -1, memory_space = -1;
@@ -245,6 +310,7 @@ static rb_status read_contiguous(const open_dataset *set, const int64_t *begin, 
         goto done;
     }
     rb_h5_from_file(set->type, data, stored, n);
+    *has_unfit = !rb_h5_fits(set->type, data, n);
 done:
     if (memory_space >= 0) H5Sclose(memory_space);
     if (file_space >= 0) H5Sclose(file_space);
@@ -254,30 +320,35 @@ done:
 }
 
 /* Rows [first, first + count) of an open dataset. */
-static rb_status read_rows(const open_dataset *set, int64_t first, int64_t count, void *data, rb_error *err)
+static rb_status read_rows(rb_h5_crew *crew, const open_dataset *set, int64_t first, int64_t count, void *data, rb_error *err)
 {
-    int64_t begin[RB_H5_RANK] = {first}, end[RB_H5_RANK], extent[RB_H5_RANK], n = 0, unfit;
+    int64_t begin[RB_H5_RANK] = {first}, end[RB_H5_RANK], extent[RB_H5_RANK], n = 0;
+    bool has_unfit = false;
     memcpy(end, set->dims, sizeof end);
     memcpy(extent, set->dims, sizeof extent);
     end[0] = first + count;
     extent[0] = count;
     if (!rb_h5_count_elements(set->type, set->rank, extent, &n))
         return rb_h5_fail(err, RB_EFORMAT, set->loc, set->path, "more elements than memory can hold");
-    const rb_status st = set->is_chunked ? read_chunks(set, begin, end, data, err) : read_contiguous(set, begin, end, n, data, err);
-    if (st != RB_OK) return st;
-    unfit = rb_h5_first_unfit(set->type, data, n);
-    return unfit < 0 ? RB_OK : rb_h5_fail_unfit(err, set->type, data, unfit, set->loc, set->path);
+    const rb_status st = set->is_chunked ? read_chunks(crew, set, begin, end, data, &has_unfit, err) : read_contiguous(set, begin, end, n, data, &has_unfit, err);
+    if (st != RB_OK || !has_unfit) return st;
+    return rb_h5_fail_unfit(err, set->type, data, rb_h5_first_unfit(set->type, data, n), set->loc, set->path);
 }
 
-rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err)
+rb_status rb_h5_read_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err)
 {
     open_dataset set;
     rb_status st;
     RB_TRY(st, open_checked(&set, loc, path, type, true, rank, dims, err), done);
-    RB_TRY(st, read_rows(&set, 0, set.dims[0], data, err), done);
+    RB_TRY(st, read_rows(crew, &set, 0, set.dims[0], data, err), done);
 done:
     close_dataset(&set);
     return st;
+}
+
+rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err)
+{
+    return rb_h5_read_by(NULL, loc, path, type, rank, dims, data, err);
 }
 
 rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data,
@@ -293,7 +364,7 @@ rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank
                         (long long)set.dims[0]);
         goto done;
     }
-    RB_TRY(st, read_rows(&set, first, count, data, err), done);
+    RB_TRY(st, read_rows(NULL, &set, first, count, data, err), done);
 done:
     close_dataset(&set);
     return st;

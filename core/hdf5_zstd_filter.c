@@ -6,7 +6,6 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#include <zstd.h>
 
 enum {
     DEFAULT_LEVEL = 3,
@@ -17,23 +16,23 @@ static const uint64_t HDF5_MAX_CHUNK = UINT32_MAX;
 
 size_t rb_zstd_capacity(size_t n) { return ZSTD_compressBound(n); }
 
-size_t rb_zstd_pack(void *frame, size_t capacity, const void *bytes, size_t n, int level)
+/* A context is half a MiB, fresh from the system each time; kept, it is reset, after which nothing of what it has compressed before shows in a frame. */
+size_t rb_zstd_pack(ZSTD_CCtx **context, void *frame, size_t capacity, const void *bytes, size_t n, int level)
 {
-    /* A fresh context each time: what one has compressed before must not be able to show in the bytes. */
-    ZSTD_CCtx *context = ZSTD_createCCtx();
-    size_t size = 0;
-    if (!context) return 0;
-    if (!ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) &&
-        !ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1)))
-        size = ZSTD_compress2(context, frame, capacity, bytes, n);
-    ZSTD_freeCCtx(context);
+    if (!*context) *context = ZSTD_createCCtx();
+    if (!*context || ZSTD_isError(ZSTD_CCtx_reset(*context, ZSTD_reset_session_and_parameters)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_compressionLevel, level)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_checksumFlag, 1)))
+        return 0;
+    const size_t size = ZSTD_compress2(*context, frame, capacity, bytes, n);
     return ZSTD_isError(size) ? 0 : size;
 }
 
-bool rb_zstd_unpack(void *bytes, size_t n, const void *frame, size_t frame_bytes)
+bool rb_zstd_unpack(ZSTD_DCtx **context, void *bytes, size_t n, const void *frame, size_t frame_bytes)
 {
     if (ZSTD_getFrameContentSize(frame, frame_bytes) != n) return false;
-    return ZSTD_decompress(bytes, n, frame, frame_bytes) == n;
+    if (!*context) *context = ZSTD_createDCtx();
+    return *context && ZSTD_decompressDCtx(*context, bytes, n, frame, frame_bytes) == n;
 }
 
 /* The size a frame claims, or 0 when it claims none or one it cannot keep. */
@@ -57,11 +56,15 @@ static size_t run_filter(unsigned flags, size_t n_params, const unsigned params[
     const size_t capacity = is_reading ? claimed_size(*buffer, n_bytes) : rb_zstd_capacity(n_bytes);
     void *out = capacity > 0 ? malloc(capacity) : NULL;
     size_t out_bytes = 0;
+    ZSTD_CCtx *packer = NULL;
+    ZSTD_DCtx *unpacker = NULL;
     if (!out) return 0;
     if (!is_reading)
-        out_bytes = rb_zstd_pack(out, capacity, *buffer, n_bytes, level_of(n_params, params));
-    else if (rb_zstd_unpack(out, capacity, *buffer, n_bytes))
+        out_bytes = rb_zstd_pack(&packer, out, capacity, *buffer, n_bytes, level_of(n_params, params));
+    else if (rb_zstd_unpack(&unpacker, out, capacity, *buffer, n_bytes))
         out_bytes = capacity;
+    ZSTD_freeCCtx(packer);
+    ZSTD_freeDCtx(unpacker);
     if (out_bytes == 0) {
         free(out);
         return 0;

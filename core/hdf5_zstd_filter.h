@@ -9,6 +9,7 @@
 #include <hdf5.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <zstd.h>
 
 /* For H5Zregister and H5PLget_plugin_info. One parameter, cd_values[0]: the zstd level, 1 to 22; without it 3. */
 extern const H5Z_class2_t rb_zstd_filter;
@@ -16,10 +17,11 @@ extern const H5Z_class2_t rb_zstd_filter;
 /* Bytes a frame of n content bytes may need. */
 size_t rb_zstd_capacity(size_t n);
 
-/* n bytes as one frame; returns its size, 0 on failure. The frame depends on the bytes, the level and the zstd version alone. */
-size_t rb_zstd_pack(void *frame, size_t capacity, const void *bytes, size_t n, int level);
+/* n bytes as one frame; returns its size, 0 on failure. The frame depends on the bytes, the level and the zstd version alone. *context: NULL, or what an earlier
+ * call made; the caller frees it with ZSTD_freeCCtx. */
+size_t rb_zstd_pack(ZSTD_CCtx **context, void *frame, size_t capacity, const void *bytes, size_t n, int level);
 
-/* The frame must hold n bytes exactly; false when it does not, or is damaged. */
-bool rb_zstd_unpack(void *bytes, size_t n, const void *frame, size_t frame_bytes);
+/* The frame must hold n bytes exactly; false when it does not, or is damaged. *context likewise, for ZSTD_freeDCtx. */
+bool rb_zstd_unpack(ZSTD_DCtx **context, void *bytes, size_t n, const void *frame, size_t frame_bytes);
 
 #endif

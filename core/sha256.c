@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,5 +108,52 @@ done:
     rb_sha256_end(&hash, NULL, NULL);
     if (file) fclose(file);
     free(buffer);
+    return st;
+}
+
+/* ---- beside other work ------------------------------------------------------------------------------------------------------- */
+
+struct rb_sha256_task {
+    char *path, hex[RB_SHA256_HEX];
+    bool is_running;
+    pthread_t thread;
+    rb_status status;
+    rb_error error;
+};
+
+static void *run_task(void *argument)
+{
+    rb_sha256_task *task = argument;
+    task->status = rb_sha256_file(task->hex, task->path, &task->error);
+    return NULL;
+}
+
+rb_status rb_sha256_file_start(rb_sha256_task **out, const char *path, rb_error *err)
+{
+    rb_sha256_task *task = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, rb_alloc(&task, 1, sizeof *task, "SHA-256 task", err), done);
+    RB_TRY(st, rb_format(&task->path, err, "%s", path), done);
+    task->is_running = pthread_create(&task->thread, NULL, run_task, task) == 0;
+    if (!task->is_running) run_task(task);      /* no thread to be had: now, then */
+    *out = task;
+    task = NULL;
+done:
+    rb_sha256_file_finish(&task, NULL, NULL);
+    return st;
+}
+
+rb_status rb_sha256_file_finish(rb_sha256_task **task, char hex[RB_SHA256_HEX], rb_error *err)
+{
+    rb_sha256_task *t = *task;
+    rb_status st = RB_OK;
+    if (!t) return RB_OK;
+    if (t->is_running) pthread_join(t->thread, NULL);
+    if (hex && t->status != RB_OK) st = rb_fail(err, t->status, "%s", t->error.msg);
+    if (hex) memcpy(hex, t->hex, sizeof t->hex);
+    free(t->path);
+    free(t);
+    *task = NULL;
     return st;
 }

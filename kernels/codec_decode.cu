@@ -10,7 +10,8 @@ struct decode_args {
     const uint8_t *packed;
     const uint16_t *norms;
     void *x_hat;
-    int64_t head_stride, token_stride, n;
+    int64_t head_stride, n;
+    int token_stride;
     int fragment_bytes, warp_bytes;
 };
 
@@ -120,13 +121,13 @@ __device__ __forceinline__ void unpack_group_exact(const codec_image_group &grou
 }
 
 template <bool IS_EXACT>
-__device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups, const uint32_t *shapes, const head_place &head,
+__device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups, uint32_t my_shape, const head_place &head,
                                             const book_tables &tables)
 {
 #pragma unroll 1
     for (int g = 0; g < head.n_groups; g++) {
         const codec_image_group &group = groups[g];
-        const group_shape shape = read_shape(shapes[g]);
+        const group_shape shape = read_shape(my_shape, g);
         if constexpr (IS_EXACT) {
             unpack_group_exact(group, shape, memory, head, tables.books);
         } else {
@@ -204,15 +205,15 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
             if (N_STEPS || s < n_steps) {
                 load_matrices(a[m][s], from + 16 * s);
                 if (IS_EXACT) load_matrices(a_low[m][IS_EXACT ? s : 0], from + (memory.tile_low - memory.tile) + 16 * s);
-                if (!N_STEPS || s >= N_STEPS - 2) {
+                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
                     keep_own(a[m][s], s, shape.n_tiles);
                     if (IS_EXACT) keep_own(a_low[m][IS_EXACT ? s : 0], s, shape.n_tiles);
                 }
             }
-        add_row_products<N_STEPS>(squares, a[m], a[m], n_steps);
+        add_row_products<N_STEPS>(squares, a[m], a[m], shape.n_tiles);
         if constexpr (IS_EXACT) {
             float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, a[m], a_low[m], n_steps);
+            add_row_products<N_STEPS>(mixed, a[m], a_low[m], shape.n_tiles);
             squares[0] += 2.0f * mixed[0];
             squares[1] += 2.0f * mixed[1];
         }
@@ -271,13 +272,13 @@ __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS> &call)
 
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST>
-__device__ __forceinline__ void decode_groups(const codec_image_group *groups, const uint32_t *shapes, int n_groups, const lane_place &place,
+__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place &place,
                                               const warp_memory &memory, const uint4 *fragments)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT, BLOCKS = STEPS > (IS_EXACT ? 4 : 8) ? 1 : 2 };
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
-        const group_shape shape = read_shape(shapes[g]);
+        const group_shape shape = read_shape(my_shape, g);
 #pragma unroll 1
         for (int block = 0; block < 2; block += BLOCKS) {
             const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, block, place, memory, fragments};
@@ -289,48 +290,65 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, c
 
 /* ---- columns to dims ----------------------------------------------------------------------------------------------------------- */
 
-/* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, as many of them a lane as it reads columns. */
-__device__ __forceinline__ void store_rows(uint16_t *x, int64_t token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim,
-                                           int stride, int order)
+/* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, two runs of 8 of them a lane, half a vector apart. */
+template <int ORDER>
+__device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride)
 {
     const int lane = threadIdx.x & 31, half_dim = head_dim / 2;
     int lanes = 1;
     while (lanes < head_dim / 16) lanes *= 2;
-    const int c = lane & (lanes - 1);
-    if (8 * c >= half_dim) return;
-    for (int row = lane / lanes; row < n_rows; row += 32 / lanes) {
-        const uint16_t *from = reinterpret_cast<const uint16_t *>(memory.tile) + row * stride;
-        __align__(16) uint32_t low[4], high[4];
-        if (order == CODEC_ORDER_NATURAL) {
-            *reinterpret_cast<uint4 *>(low) = *reinterpret_cast<const uint4 *>(from + 8 * c);
-            *reinterpret_cast<uint4 *>(high) = *reinterpret_cast<const uint4 *>(from + half_dim + 8 * c);
-        } else if (order == CODEC_ORDER_SPLIT_PAIRS) {
+    const int dim = 8 * (lane & (lanes - 1)), rows = 32 / lanes;
+    if (dim >= half_dim) return;
+    const uint16_t *low_at[8], *high_at[8], *first_row = reinterpret_cast<const uint16_t *>(memory.tile) + lane / lanes * stride;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const uint32_t a = *reinterpret_cast<const uint32_t *>(from + column[8 * c + 2 * i]);
-                const uint32_t b = *reinterpret_cast<const uint32_t *>(from + column[8 * c + 2 * i + 1]);
-                low[i] = __byte_perm(a, b, 0x5410);
-                high[i] = __byte_perm(a, b, 0x7632);
-            }
+    for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
+        low_at[i] = first_row + column[dim + i];
+        high_at[i] = first_row + column[half_dim + dim + i];
+    }
+    uint16_t *to = x + static_cast<int64_t>(lane / lanes) * token_stride + dim;
+#pragma unroll 2
+    for (int row = 0; row < WARP_ROWS; row += rows, to += static_cast<int64_t>(rows) * token_stride) {
+        const int distance = row * stride;
+        uint4 low, high;
+        if (ORDER == CODEC_ORDER_NATURAL) {
+            low = *reinterpret_cast<const uint4 *>(low_at[0] + distance);
+            high = *reinterpret_cast<const uint4 *>(high_at[0] + distance);
         } else {
+            uint32_t a[8], b[4], d[4];
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                a[i] = ORDER == CODEC_ORDER_SPLIT_PAIRS ? *reinterpret_cast<const uint32_t *>(low_at[i] + distance)
+                                                        : low_at[i][distance] | static_cast<uint32_t>(high_at[i][distance]) << 16;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                low[i] = from[column[8 * c + 2 * i]] | static_cast<uint32_t>(from[column[8 * c + 2 * i + 1]]) << 16;
-                high[i] = from[column[half_dim + 8 * c + 2 * i]] | static_cast<uint32_t>(from[column[half_dim + 8 * c + 2 * i + 1]]) << 16;
+                b[i] = __byte_perm(a[2 * i], a[2 * i + 1], 0x5410);
+                d[i] = __byte_perm(a[2 * i], a[2 * i + 1], 0x7632);
             }
+            low = make_uint4(b[0], b[1], b[2], b[3]);
+            high = make_uint4(d[0], d[1], d[2], d[3]);
         }
-        uint16_t *to = x + row * token_stride + 8 * c;
-        __stcs(reinterpret_cast<uint4 *>(to), make_uint4(low[0], low[1], low[2], low[3]));
-        __stcs(reinterpret_cast<uint4 *>(to + half_dim), make_uint4(high[0], high[1], high[2], high[3]));
+        if (row + lane / lanes < n_rows) {
+            __stcs(reinterpret_cast<uint4 *>(to), low);
+            __stcs(reinterpret_cast<uint4 *>(to + half_dim), high);
+        }
     }
 }
 
-__device__ __forceinline__ void store_rows(float *x, int64_t token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim,
-                                           int stride, int)
+__device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride,
+                                           int order)
 {
-    const int lane = threadIdx.x & 31;
-    for (int row = 0; row < n_rows; row++)
-        for (int dim = lane; dim < head_dim; dim += 32) x[row * token_stride + dim] = memory.result[row * stride + column[dim]];
+    if (order == CODEC_ORDER_SPLIT_PAIRS) store_rows_in<CODEC_ORDER_SPLIT_PAIRS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else if (order == CODEC_ORDER_NATURAL) store_rows_in<CODEC_ORDER_NATURAL>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else store_rows_in<CODEC_ORDER_ANY>(x, token_stride, memory, n_rows, column, head_dim, stride);
+}
+
+__device__ __forceinline__ void store_rows(float *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride, int)
+{
+    for (int dim = threadIdx.x & 31; dim < head_dim; dim += 32) {
+        const float *from = memory.result + column[dim];
+#pragma unroll 4
+        for (int row = 0; row < n_rows; row++) x[static_cast<int64_t>(row) * token_stride + dim] = from[row * stride];
+    }
 }
 
 template <typename T> struct stored_as { typedef uint16_t type; };
@@ -345,10 +363,9 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
     typedef typename stored_as<T>::type stored;
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ head_streams streams;
+    __shared__ block_share share;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
     __shared__ uint32_t shapes[CODEC_IMAGE_MAX_GROUPS];
-    __shared__ unsigned taken;
     const codec_device_image &image = args.image;
     const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
@@ -373,15 +390,16 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
     next += WARP_ROWS * 2 * image.max_groups;
     memory.packed = reinterpret_cast<uint32_t *>(next);
 
-    for (int head_index = 0; head_index < image.n_heads; head_index++) {
-        const tile_run run = find_run(image.heads, image.n_heads, head_index, args.n);
-        if (run.n == 0) continue;
+    find_share(&share, image.heads, image.n_heads, args.n);
+    for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
+        if (!reaches_head(share, head, args.n)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order);
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) +
                                       static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
         __syncthreads();
+        if (warp == 0) start_run(&share, image.heads, head_index, args.n);
         if (IS_FAST)
             for (int i = threadIdx.x; i < head.n_fragments_decode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
         for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
@@ -392,30 +410,36 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
             groups[i].decode -= head.first_fragment + head.n_fragments_encode;
             shapes[i] = pack_shape(groups[i]);
         }
-        if (threadIdx.x == 0) {
-            streams = find_streams(image.heads, head_index, args.n);
-            taken = 0;
-        }
-        /* f32: what is behind a group's dims must be 0; unpacking fills only those. */
-        for (int i = lane; IS_EXACT && i < WARP_ROWS * head_at.stride / 8; i += 32) {
+        /* What is behind the last column meets zeros in B, and must be finite; for f32 also what is behind a group's dims, which unpacking leaves alone. */
+        for (int i = lane; i < WARP_ROWS * head_at.stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
-            reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
+            if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
         }
         __syncthreads();
 
+        const tile_run run = share.run;
+        const head_streams streams = share.streams;
         const book_tables tables = {books, halves};
         const lane_place place = find_place(memory, head_at);
+        const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
+        const uint8_t *packed = args.packed + streams.packed;
+        const uint16_t *norms = args.norms + streams.norms;
         stored *x_hat = static_cast<stored *>(args.x_hat) + head_index * args.head_stride;
-        for (int64_t tile = next_tile(run, &taken); tile >= 0; tile = next_tile(run, &taken)) {
+        for (int64_t tile = next_tile(run, &share), later; tile >= 0; tile = later) {
             const int64_t first = tile * WARP_ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
-            receive_packed(memory, args.packed + streams.packed + first * head_at.packed_bytes, head_at, n_rows);
-            warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(args.norms + streams.norms + first * head_at.n_groups),
-                      n_rows * head_at.n_groups * 2);
+            receive_packed(memory, packed + first * head_at.packed_bytes, head_at, n_rows);
+            warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(norms + first * head_at.n_groups), n_rows * head_at.n_groups * 2);
+            later = next_tile(run, &share);
+            /* A whole tile's codes and norms are multiples of 16 bytes. */
+            if (later >= 0 && (later + 1) * WARP_ROWS <= args.n && lane < 2) {
+                if (lane == 0) prefetch(packed + later * WARP_ROWS * head_at.packed_bytes, WARP_ROWS * head_at.packed_bytes);
+                else prefetch(norms + later * WARP_ROWS * head_at.n_groups, WARP_ROWS * head_at.n_groups * 2);
+            }
             __syncwarp();
-            unpack_rows<IS_EXACT>(memory, groups, shapes, head_at, tables);
+            unpack_rows<IS_EXACT>(memory, groups, my_shape, head_at, tables);
             __syncwarp();
-            decode_groups<T, STEPS, IS_FAST>(groups, shapes, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
+            decode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
             __syncwarp();
             store_rows(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, head_at.stride, order);
             __syncwarp();
@@ -476,7 +500,9 @@ static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *e
 rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,
                        rb_error *err)
 {
-    decode_args args = {*image, packed, norms, x_hat->data, x_hat->head_stride, x_hat->token_stride, n, 0, 0};
+    decode_args args = {*image, packed, norms, x_hat->data, x_hat->head_stride, n, static_cast<int>(x_hat->token_stride), 0, 0};
+    if (x_hat->token_stride < 0 || x_hat->token_stride > INT32_MAX)
+        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x_hat->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
     if (x_hat->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
     if (x_hat->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);

@@ -529,11 +529,25 @@ __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n
     }
 }
 
-/* Four codes: two pairs in the halves of a word. second_pair moves the upper one down, behind the other. */
-__device__ __forceinline__ uint32_t join_pairs(uint32_t word, uint32_t second_pair) { return word - (word >> 16) * second_pair; }
+/* How pairs of one width are put together. */
+struct pair_joint {
+    uint32_t second_pair;   /* a word's upper pair times this is what moves it down, behind the lower one */
+    int four, shift;        /* bits of four codes; pair_shift */
+};
 
-/* The first n of 32 bits. */
-__device__ __forceinline__ uint32_t first_bits(uint32_t bits, int n) { return n >= 32 ? bits : bits & ((1u << n) - 1); }
+__device__ __forceinline__ uint32_t join_pairs(uint32_t word, const pair_joint &joint) { return word + (word >> 16) * joint.second_pair; }
+
+/* Eight codes of at most 4 bits. */
+__device__ __forceinline__ uint32_t join_eight(const uint2 &words, const pair_joint &joint)
+{
+    return (join_pairs(words.x, joint) | join_pairs(words.y, joint) << joint.four) >> joint.shift;
+}
+
+/* n of the first bits, which may be all or none. */
+__device__ __forceinline__ void append_first(bit_writer &writer, uint32_t bits, int n)
+{
+    append(writer, n >= 32 ? bits : bits & ((1u << n) - 1), n);
+}
 
 /* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be codes. */
 __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, const warp_memory &memory)
@@ -543,26 +557,22 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const int four = 4 * shape.width, shift = pair_shift(shape.width);
-        const uint32_t second_pair = (1u << 16) - (1u << 2 * shape.width);
-        const uint2 *from = reinterpret_cast<const uint2 *>(row + shape.column);
-        int left = shape.dims * shape.width;        /* bits */
-        if (four <= 16) {
+        const pair_joint joint = {(1u << 2 * shape.width) - (1u << 16), 4 * shape.width, pair_shift(shape.width)};
+        const uint2 *from = reinterpret_cast<const uint2 *>(row + shape.column), *end = from + shape.dims / 8;
+        const int left = shape.dims % 8 * shape.width;      /* bits */
+        if (joint.four <= 16) {
 #pragma unroll 1
-            for (; left > 0; left -= 2 * four) {
-                const uint2 words = *from++;
-                const uint32_t value = (join_pairs(words.x, second_pair) | join_pairs(words.y, second_pair) << four) >> shift;
-                const int n_bits = min(left, 2 * four);
-                append(writer, first_bits(value, n_bits), n_bits);
-            }
+            for (; from < end; from++) append(writer, join_eight(*from, joint), 2 * joint.four);
+            if (left > 0) append_first(writer, join_eight(*from, joint), left);
         } else {
 #pragma unroll 1
-            for (; left > 0; left -= 2 * four) {
-                const uint2 words = *from++;
-                const int n_bits = min(left, four), more_bits = max(min(left - four, four), 0);
-                append(writer, first_bits(join_pairs(words.x, second_pair), n_bits), n_bits);
-                append(writer, first_bits(join_pairs(words.y, second_pair), more_bits), more_bits);
+            for (; from < end; from++) {
+                const uint2 words = *from;
+                append(writer, join_pairs(words.x, joint), joint.four);
+                append(writer, join_pairs(words.y, joint), joint.four);
             }
+            if (left > 0) append_first(writer, join_pairs(from->x, joint), min(left, joint.four));
+            if (left > joint.four) append_first(writer, join_pairs(from->y, joint), left - joint.four);
         }
     }
     if (writer.n > 0) *writer.word = writer.bits;

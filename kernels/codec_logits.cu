@@ -74,7 +74,10 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_
     for (int i = threadIdx.x; i < head_dim * BATCH / 4; i += blockDim.x) queries[i] = from[i];
     for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
     for (int i = threadIdx.x; i < head_dim / 2; i += blockDim.x) pairs[i] = image.pairs[head_index * (head_dim / 2) + i];
-    if (threadIdx.x == 0) streams = find_streams(image.heads, head_index, args.n);
+    if (warp == 0) {
+        const head_streams found = find_streams(image.heads, head_index, args.n);
+        if (lane == 0) streams = found;
+    }
     next += static_cast<int64_t>(warp) * args.warp_bytes;
     uint16_t *norms = reinterpret_cast<uint16_t *>(next);
     next += WARP_ROWS * 2 * image.max_groups;

@@ -50,7 +50,7 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
     RB_TRY(st, profile_table_create(&table, &header->model, err), done);
     table->calibration = header->text[CAPTURE_CALIBRATION];
     table->test = header->text[CAPTURE_TEST];
-    RB_TRY(st, rb_sha256_file(table->capture_sha256, capture_file_path(capture), err), done);
+    RB_TRY(st, rb_sha256_file_start(&table->hashing, capture_file_path(capture), err), done);
     RB_TRY(st, block_statistics_create(&statistics, &header->model, err), done);
     for (int layer = 0; layer < header->model.n_layers; layer++) {
         RB_TRY(st, capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, err), done);
@@ -246,11 +246,11 @@ done:
 
 /* ---- all ------------------------------------------------------------------------------------------------------------------------- */
 
-static void name_methods(scoring *s)
+static void name_methods(profile_table *table, const bit_plan *const *plans)
 {
-    for (int m = 0; m < s->n_plans; m++) {
-        snprintf(s->table->methods[m].method, sizeof s->table->methods[m].method, "%s", s->plans[m]->method);
-        s->table->methods[m].avg_bits = s->plans[m]->avg_bits;
+    for (int m = 0; m < table->n_methods; m++) {
+        snprintf(table->methods[m].method, sizeof table->methods[m].method, "%s", plans[m]->method);
+        table->methods[m].avg_bits = plans[m]->avg_bits;
     }
 }
 
@@ -266,8 +266,7 @@ done:
     return st;
 }
 
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
-                        rb_error *err)
+static rb_status score_cpu(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
 {
     const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
     scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
@@ -276,10 +275,6 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
     char detail[32];
     rb_status st;
     if (s.context > s.n_tokens) s.context = s.n_tokens;
-    RB_TRY(st, profile_table_add_methods(table, n_plans, err), done);
-    if (with_curves) RB_TRY(st, profile_table_add_curves(table, err), done);
-    name_methods(&s);
-    if (device == RB_DEVICE_CUDA) return profile_score_cuda(table, capture, plans, n_plans, with_curves, err);
     RB_TRY(st, begin(&s, err), done);
     rb_progress_start(&progress, "profile", s.model->n_layers);
     for (int layer = 0; layer < s.model->n_layers; layer++) {
@@ -293,5 +288,21 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
                        s.offset_s, s.causal_s);
 done:
     end(&s);
+    return st;
+}
+
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
+                        rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, profile_table_add_methods(table, n_plans, err), done);
+    if (with_curves) RB_TRY(st, profile_table_add_curves(table, err), done);
+    name_methods(table, plans);
+    if (device == RB_DEVICE_CUDA)
+        RB_TRY(st, profile_score_cuda(table, capture, plans, n_plans, with_curves, err), done);
+    else
+        RB_TRY(st, score_cpu(table, capture, plans, n_plans, with_curves, err), done);
+    st = rb_sha256_file_finish(&table->hashing, table->capture_sha256, err);
+done:
     return st;
 }

@@ -50,6 +50,7 @@ void profile_table_free(profile_table *table)
     if (!table) return;
     for (int m = 0; m < table->n_methods; m++) free(table->methods[m].heads);
     free(table->methods);
+    rb_sha256_file_finish(&table->hashing, NULL, NULL);
     free(table->q_energy);
     free(table->k_energy);
     free(table->curve_logit_mae);

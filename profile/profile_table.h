@@ -25,6 +25,7 @@ typedef struct profile_table {
     model_facts model;
     text_facts calibration, test;
     char capture_sha256[RB_SHA256_HEX];     /* the capture file that was measured */
+    rb_sha256_task *hashing;                /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
     double *q_energy, *k_energy;            /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
     /* Error curves: every dim at one width (uniform codec), test text. */

@@ -84,6 +84,45 @@ static void any_number_of_threads_gives_the_same_bytes(void **state)
     assert_same_files(one, many);
 }
 
+/* Large and small datasets in turn, of several types and levels, by one crew and by one a dataset: no frame shows what its thread had done before. */
+static void write_mixed(const char *path, rb_h5_crew *crew)
+{
+    const int64_t large[] = {9, 400, 256}, small[] = {2, 5};
+    const int64_t n = large[0] * large[1] * large[2];
+    float *x = make_floats(n);
+    uint16_t *halves = calloc((size_t)n, sizeof *halves);
+    rb_h5_file file;
+    char name[32];
+    for (int64_t i = 0; i < n; i++) halves[i] = (uint16_t)(i * i % 0x7c00);
+    assert_ok(rb_h5_create(&file, path, &err));
+    for (int i = 0; i < 12; i++) {
+        const rb_h5_type types[] = {RB_H5_F16_BITS, RB_H5_F16, RB_H5_F32, RB_H5_I32};
+        snprintf(name, sizeof name, "x%d", i);
+        const rb_h5_type type = types[i % 4];
+        const void *data = type == RB_H5_F16_BITS ? (const void *)halves : x;
+        assert_ok(rb_h5_write_by(crew, file.id, name, type, i % 3 ? 3 : 2, i % 3 ? large : small, data, i % 5 + 1, &err));
+    }
+    assert_ok(rb_h5_publish(&file, &err));
+    free(halves);
+    free(x);
+}
+
+static void a_crew_that_is_kept_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    const char *own = scratch_path("own.h5"), *kept = scratch_path("kept.h5");
+    rb_h5_crew *crew = NULL;
+    const int n_threads = omp_get_max_threads();
+    omp_set_num_threads(3);
+    assert_ok(rb_h5_crew_create(&crew, &err));
+    write_mixed(kept, crew);
+    write_mixed(kept, crew);
+    rb_h5_crew_free(crew);
+    write_mixed(own, NULL);
+    omp_set_num_threads(n_threads);
+    assert_same_files(own, kept);
+}
+
 /* ---- round trips ------------------------------------------------------------------------------------------------------------- */
 
 static void round_trip(rb_h5_type type, size_t element, int rank, const int64_t *dims, const void *data, int level)
@@ -172,6 +211,7 @@ static void values_that_do_not_fit_are_named(void **state)
     assert_fails(rb_h5_write(file.id, "x", RB_H5_F16, 2, dims, x, 1, &err), RB_ENONFINITE, "x: value 65505 at index 65001 does not fit f16");
     assert_fails(rb_h5_write(file.id, "x", RB_H5_F32, 2, dims, x, 0, &err), RB_ENONFINITE, "x: value inf at index 66000 is not finite");
     assert_fails(rb_h5_write(file.id, "x", RB_H5_F64, 1, (int64_t[]){2}, one_nan, 1, &err), RB_ENONFINITE, "at index 1 is not finite");
+    assert_false(rb_h5_exists(file.id, "x"));
     assert_int_equal(rb_h5_first_unfit(RB_H5_F16, x, 70000), 65001);
     assert_int_equal(rb_h5_first_unfit(RB_H5_F16, x, 65001), -1);
     assert_int_equal(rb_h5_first_unfit(RB_H5_F32, x, 70000), 66000);
@@ -506,6 +546,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_input_gives_the_same_bytes_two_seconds_later),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bytes),
+        cmocka_unit_test(a_crew_that_is_kept_gives_the_same_bytes),
         cmocka_unit_test(every_type_and_shape_comes_back),
         cmocka_unit_test(f16_rounds_to_nearest_even),
         cmocka_unit_test(values_that_do_not_fit_are_named),

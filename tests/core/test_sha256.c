@@ -68,6 +68,12 @@ static void a_file_hashes_as_its_bytes(void **state)
     assert_ok(rb_sha256_bytes(from_bytes, bytes, SIZE, &err));
     assert_ok(rb_sha256_file(from_file, path, &err));
     assert_string_equal(from_file, from_bytes);
+    rb_sha256_task *task = NULL;
+    memset(from_file, 0, sizeof from_file);
+    assert_ok(rb_sha256_file_start(&task, path, &err));
+    assert_ok(rb_sha256_file_finish(&task, from_file, &err));
+    assert_null(task);
+    assert_string_equal(from_file, from_bytes);
     free(bytes);
 }
 
@@ -78,6 +84,9 @@ static void a_file_that_cannot_be_read_is_named(void **state)
     char hex[RB_SHA256_HEX];
     assert_fails(rb_sha256_file(hex, "/nonexistent/weights.bin", &err), RB_EIO, "/nonexistent/weights.bin: No such file");
     assert_fails(rb_sha256_file(hex, "/", &err), RB_EIO, "/: read failed: Is a directory");
+    rb_sha256_task *task = NULL;
+    assert_ok(rb_sha256_file_start(&task, "/nonexistent/weights.bin", &err));
+    assert_fails(rb_sha256_file_finish(&task, hex, &err), RB_EIO, "/nonexistent/weights.bin: No such file");
 }
 
 int main(void)

@@ -33,6 +33,15 @@ if wants calibrate || wants profile; then
             2>"$out/calibrate.log" | one_line >>"$out/calibrate.jsonl"
         wants calibrate || break
     done
+    if wants calibrate; then    # so few tokens that only the weights take time
+        "$bin/ropebits-calibrate" -q --json --device cuda --model "$work/8b" --tokens "$work/8b/tokens.json" --n-tokens 128 --n-test-tokens 128 -o "$work/few.h5" |
+            one_line >"$out/few.jsonl"
+        # From the disk: the file is dropped from memory, read once for comparison, and dropped again.
+        "$bench/bench_read" "$work/8b/model.safetensors" 8 1 cold >>"$out/read.jsonl"
+        "$bench/bench_read" "$work/8b/model.safetensors" 8 0
+        "$bin/ropebits-calibrate" -q --json --device cuda --model "$work/8b" --tokens "$work/8b/tokens.json" --n-tokens 2048 --n-test-tokens 2048 -o "$work/8b.h5" |
+            one_line >"$out/cold.jsonl"
+    fi
     rm -rf "$work/8b"
 fi
 
@@ -65,15 +74,16 @@ def rows(name):
 for r in rows("codec"):
     if r["step"] == "encode": print("%-22s %-5s %6.3f true bits" % (r["plan"], r["type"], r["true_bits"]), end="")
     print("  %s %6.0f GB/s (%.0f us)" % (r["step"], r["moved_gb_per_s"] if r["step"] == "logits" else r["vector_gb_per_s"], r["us"]), end="\n" if r["step"] == "logits" else "")
-for r in rows("read"): print("plain read, %d threads: median %.2f, best %.2f GB/s" % (r["threads"], r["median_gb_per_s"], r["best_gb_per_s"]))
+for r in rows("read"): print("%s, %d threads: median %.2f, best %.2f GB/s" % (r["what"], r["threads"], r["median_gb_per_s"], r["best_gb_per_s"]))
 for r in rows("capture"):
     print("capture of %d layers, %d threads: written at %.2f GB/s and %.3f s to publish, read at %.2f GB/s; alone: write() %.2f, zstd %.2f GB/s" % (
         r["n_layers"], r["threads"], r["write_gb_per_s"], r["publish_s"], r["read_gb_per_s"], r["plain_write_gb_per_s"], r["pack_gb_per_s"]))
-for name in ("calibrate", "memory"):
+for name in ("calibrate", "few", "cold", "memory"):
     for r in rows(name):
         g = r["gpu"]
-        print("%s: %d layers, %s: %.3f ms a layer for 2 x 2048 tokens, %.2f GB/s of weights, %.2f s, %.0f MiB of GPU memory, chunks of %d" % (
-            name, r["model"]["n_layers"], g["name"], g["layer_ms"], g["weights_gb_per_s"], g["seconds"], g["memory_size_bytes"] / 2**20, g["chunk_tokens"]))
+        print("%s: %d layers, %s: %.3f ms a layer for 2 x %d tokens, %.2f GB/s of weights, %.2f s (%.2f GB/s without %.2f s of set-up), %.0f MiB of GPU memory, chunks of %d" % (
+            name, r["model"]["n_layers"], g["name"], g["layer_ms"], r["calibration"]["n_tokens"], g["weights_gb_per_s"], g["seconds"],
+            g["weights_read_bytes"] * 1e-9 / (g["seconds"] - g["set_up_seconds"]), g["set_up_seconds"], g["memory_size_bytes"] / 2**20, g["chunk_tokens"]))
 for r in rows("profile"): print("%s: median %.3f s, fastest %.3f s, peak %.0f MiB" % (r["name"], r["wall_s"], r["fastest_s"], r["peak_mib"]))
 TABLE
-cat "$out"/*.log 2>/dev/null || true
+grep -hvE ': [0-9]+/[0-9]+ ' "$out"/*.log 2>/dev/null || true

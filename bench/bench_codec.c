@@ -1,5 +1,5 @@
 /* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads", "head_dim", "width", "ms", "gb_per_s"}.
- *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM]]]     65536 8 128
+ *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE]]]]     65536 8 128, f16, bf16 and f32
  * GB/s are bytes of vectors read (encode) or written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
 #include <math.h>
 #include <stdio.h>
@@ -31,6 +31,7 @@ typedef struct bench {
     codec_tables *tables;
     plan_head *heads;
     int64_t n;
+    const char *type;       /* only this one; NULL: all */
 } bench;
 
 static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
@@ -92,7 +93,8 @@ static rb_status run_all(bench *b, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
-    for (int type = 0; type < CODEC_N_DTYPES; type++) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
+    for (int type = 0; type < CODEC_N_DTYPES; type++)
+        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HADAMARD, err), done);
     RB_TRY(st, run(b, "block-gtq 3 hadamard", CODEC_F16, err), done);
     RB_TRY(st, block_gtq(b, 2.0, ROTATION_HAAR, err), done);
@@ -111,7 +113,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536};
+    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536, .type = argc > 4 ? argv[4] : NULL};
     const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
     rb_error err = {0};
     rb_status st;

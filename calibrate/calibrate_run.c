@@ -278,11 +278,22 @@ static rb_status gpu_to_json(cJSON **out, const forward_cuda_report *gpu, rb_err
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "name", rb_cuda_device()->name, err), done);
     RB_TRY(st, rb_json_add_number(*out, "seconds", gpu->total_s, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "set_up_seconds", gpu->set_up_s, err), done);
     RB_TRY(st, rb_json_add_number(*out, "layer_ms", gpu->layer_ms, err), done);
     RB_TRY(st, rb_json_add_number(*out, "weights_read_bytes", (double)gpu->weight_bytes, err), done);
     RB_TRY(st, rb_json_add_number(*out, "weights_gb_per_s", weight_gb_per_s(gpu), err), done);
     RB_TRY(st, rb_json_add_number(*out, "memory_size_bytes", (double)gpu->gpu_bytes, err), done);
     RB_TRY(st, rb_json_add_number(*out, "chunk_tokens", (double)gpu->chunk_tokens, err), done);
+done:
+    return st;
+}
+
+static rb_status text_to_json(cJSON **out, const text_facts *text, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(out, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "n_tokens", (double)text->n_tokens, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "context", (double)text->context, err), done);
 done:
     return st;
 }
@@ -297,7 +308,7 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     RB_TRY(st, model_facts_to_json(&item, &result->header->model, err), done);
     RB_TRY(st, rb_json_add_item(json, "model", &item, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
-        RB_TRY(st, text_facts_to_json(&item, &result->header->text[set], err), done);
+        RB_TRY(st, text_to_json(&item, &result->header->text[set], err), done);
         RB_TRY(st, rb_json_add_item(json, capture_set_name((capture_set)set), &item, err), done);
     }
     RB_TRY(st, rb_json_add_number(json, "weights_size_bytes", (double)result->weight_bytes, err), done);

@@ -1,8 +1,8 @@
 /* Restoring vectors: see kernels/codec_cuda.h for the contract and kernels/codec_image.h for the layout.
  *
- * A warp takes 32 vectors of one head. First one vector a lane: codes to centroids, as fp16 operands in shared memory. Then, group by group, the operands'
- * norms and the inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32
- * output centroids are split into high and low like the rotation, and results have a place of their own. */
+ * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group by group, the operands' norms and the
+ * inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32 output centroids are
+ * split into high and low like the rotation, and results have a place of their own. */
 #include "kernels/codec_device.cuh"
 
 struct decode_args {
@@ -18,14 +18,21 @@ struct decode_args {
 template <typename T> struct output_traits { enum { IS_EXACT = 0 }; };
 template <> struct output_traits<float> { enum { IS_EXACT = 1 }; };
 
+/* As the encode kernel's. */
 template <typename T, int STEPS>
-constexpr int most_warps() { return output_traits<T>::IS_EXACT ? MAX_WARPS / 2 : STEPS > 4 ? 3 * MAX_WARPS / 4 : MAX_WARPS; }
+struct warp_plan {
+    enum {
+        BLOCKS = STEPS > 8 || output_traits<T>::IS_EXACT ? 1 : 2,
+        ROWS = 16 * BLOCKS,
+        WARPS = output_traits<T>::IS_EXACT ? (STEPS <= 4 ? 16 : 8) : STEPS <= 4 ? 16 : 12
+    };
+};
 
 struct warp_memory {
-    __half *tile, *tile_low;    /* [WARP_ROWS][stride]: centroids, by column */
-    float *result;              /* f32 output: [WARP_ROWS][stride] */
-    uint16_t *norms;            /* [WARP_ROWS][n_groups] */
-    uint32_t *packed;           /* [WARP_ROWS][packed_stride], bytes, and 16 bytes that are read and not used */
+    __half *tile, *tile_low;    /* [rows][stride]: centroids, by column */
+    float *result;              /* f32 output: [rows][stride] */
+    uint16_t *norms;            /* [rows][n_groups] */
+    uint32_t *packed;           /* [rows][packed_stride], bytes, and 16 bytes that are read and not used */
 };
 
 struct book_tables {
@@ -38,6 +45,7 @@ struct book_tables {
 /* Where a row's 16-byte parts are known, rows lie an odd number of words apart in shared memory, so that lanes that read theirs meet different banks; else as in
  * the stream. */
 __host__ __device__ inline int packed_stride(int packed_bytes) { return packed_bytes % 16 == 0 ? packed_bytes + 4 : packed_bytes; }
+__host__ __device__ inline int round_up_16(int n) { return (n + 15) / 16 * 16; }
 
 struct head_place {
     int n_groups, packed_bytes, packed_stride, stride;
@@ -66,61 +74,69 @@ __device__ __forceinline__ void receive_packed(const warp_memory &memory, const 
 
 /* ---- codes to centroids ------------------------------------------------------------------------------------------------------- */
 
-/* One vector a lane, 8 columns at a time: all lanes are at the same column, so widths are uniform over the warp, and a table of up to 32 words is read
- * without bank conflicts. */
+/* The centroids of 8 codes from bit `bit` on. A table of pairs has 2^(2 width) words, one of single centroids 2^width. */
 template <int WIDTH>
+__device__ __forceinline__ void look_up(uint32_t (&out)[4], const uint32_t *packed, int bit, int width, const uint32_t *table)
+{
+    const uint32_t *word = packed + (bit >> 5), mask = (1u << (WIDTH ? 2 * WIDTH : width)) - 1;
+    const uint32_t second = word[1], low = __funnelshift_r(word[0], second, bit), high = WIDTH ? 0 : __funnelshift_r(second, word[2], bit);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (WIDTH) {
+            out[i] = table[low >> 2 * WIDTH * i & mask];
+        } else {
+            const int at = 2 * i * width, next = at + width;
+            const uint32_t a = at < 32 ? __funnelshift_r(low, high, at) : high >> (at - 32);
+            const uint32_t b = next < 32 ? __funnelshift_r(low, high, next) : high >> (next - 32);
+            out[i] = table[a & mask] | table[b & mask] << 16;
+        }
+    }
+}
+
+/* 8 columns of a vector a lane at a time; with 16 rows a row's two lanes take turns. All lanes are in one group, so widths are uniform over the warp, and a table
+ * of up to 32 words is read without bank conflicts. */
+template <int WIDTH, int ROWS>
 __device__ __forceinline__ void unpack_group(const codec_image_group &group, const group_shape &shape, const warp_memory &memory, const head_place &head,
                                              const uint32_t *halves)
 {
-    const int lane = threadIdx.x & 31, width = WIDTH ? WIDTH : shape.width;
-    const uint32_t mask = (1u << (WIDTH ? 2 * width : width)) - 1, *table = halves + group.halves;
-    int bit = lane * head.packed_stride * 8 + group.bit_first;
-    __half *row = memory.tile + lane * head.stride + shape.column;
+    enum { LANES = 32 / ROWS };     /* of a row */
+    const int lane = threadIdx.x & 31, own = lane / ROWS, width = WIDTH ? WIDTH : shape.width, n_whole = shape.dims / 8, rest = shape.dims % 8;
+    const uint32_t *table = halves + group.halves;
+    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + 8 * width * own;
+    uint4 *row = reinterpret_cast<uint4 *>(memory.tile + lane % ROWS * head.stride + shape.column) + own;
+    uint32_t out[4];
+    int part = own;
 #pragma unroll 1
-    for (int left = shape.dims; left > 0; left -= 8, bit += 8 * width, row += 8) {
-        const uint32_t *word = memory.packed + (bit >> 5);
-        const int shift = bit & 31;
-        const uint32_t second = word[1];
-        const uint32_t low = __funnelshift_r(word[0], second, shift), high = WIDTH ? 0 : __funnelshift_r(second, word[2], shift);
-        uint32_t out[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (WIDTH) {
-                out[i] = table[low >> 2 * WIDTH * i & mask];
-            } else {
-                const int at = 2 * i * width, next = at + width;
-                const uint32_t a = at < 32 ? __funnelshift_r(low, high, at) : high >> (at - 32);
-                const uint32_t b = next < 32 ? __funnelshift_r(low, high, next) : high >> (next - 32);
-                out[i] = table[a & mask] | table[b & mask] << 16;
-            }
-        }
-        if (left < 8) {     /* the last part: what follows in the stream is another group's */
-#pragma unroll
-            for (int i = 1; i < 4; i++)
-                if (2 * i >= left) out[i] = 0;
-        }
-        *reinterpret_cast<uint4 *>(row) = make_uint4(out[0], out[1], out[2], out[3]);
+    for (; part < n_whole; part += LANES, bit += 8 * LANES * width, row += LANES) {
+        look_up<WIDTH>(out, memory.packed, bit, width, table);
+        *row = make_uint4(out[0], out[1], out[2], out[3]);
+    }
+    if (rest > 0 && part == n_whole) {      /* what follows in the stream is another group's */
+        look_up<WIDTH>(out, memory.packed, bit, width, table);
+        *row = make_uint4(out[0], rest > 2 ? out[1] : 0, rest > 4 ? out[2] : 0, 0);
     }
 }
 
-/* The same with centroids in f32, split into high and low. */
+/* The same with centroids in f32, split into high and low, one after the other. */
+template <int ROWS>
 __device__ __forceinline__ void unpack_group_exact(const codec_image_group &group, const group_shape &shape, const warp_memory &memory, const head_place &head,
                                                    const float *books)
 {
-    const int lane = threadIdx.x & 31, width = shape.width;
+    enum { LANES = 32 / ROWS };
+    const int lane = threadIdx.x & 31, own = lane / ROWS, width = shape.width;
     const uint32_t mask = (1u << width) - 1;
     const float *centroids = books + group.book + (1 << width) / 2;
-    int bit = lane * head.packed_stride * 8 + group.bit_first;
-    for (int j = 0; j < shape.dims; j++, bit += width) {
+    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + own * width, at = lane % ROWS * head.stride + shape.column + own;
+    for (int j = own; j < shape.dims; j += LANES, bit += LANES * width, at += LANES) {
         const uint32_t *word = memory.packed + (bit >> 5);
         const float y = centroids[__funnelshift_r(word[0], word[1], bit & 31) & mask] * CODEC_IMAGE_CENTROID_SCALE;
         const __half high = __float2half_rn(y);
-        memory.tile[lane * head.stride + shape.column + j] = high;
-        memory.tile_low[lane * head.stride + shape.column + j] = __float2half_rn(y - __half2float(high));
+        memory.tile[at] = high;
+        memory.tile_low[at] = __float2half_rn(y - __half2float(high));
     }
 }
 
-template <bool IS_EXACT>
+template <bool IS_EXACT, int ROWS>
 __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups, uint32_t my_shape, const head_place &head,
                                             const book_tables &tables)
 {
@@ -129,14 +145,14 @@ __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const cod
         const codec_image_group &group = groups[g];
         const group_shape shape = read_shape(my_shape, g);
         if constexpr (IS_EXACT) {
-            unpack_group_exact(group, shape, memory, head, tables.books);
+            unpack_group_exact<ROWS>(group, shape, memory, head, tables.books);
         } else {
             switch (shape.width) {
-            case 1: unpack_group<1>(group, shape, memory, head, tables.halves); break;
-            case 2: unpack_group<2>(group, shape, memory, head, tables.halves); break;
-            case 3: unpack_group<3>(group, shape, memory, head, tables.halves); break;
-            case 4: unpack_group<4>(group, shape, memory, head, tables.halves); break;
-            default: unpack_group<0>(group, shape, memory, head, tables.halves); break;
+            case 1: unpack_group<1, ROWS>(group, shape, memory, head, tables.halves); break;
+            case 2: unpack_group<2, ROWS>(group, shape, memory, head, tables.halves); break;
+            case 3: unpack_group<3, ROWS>(group, shape, memory, head, tables.halves); break;
+            case 4: unpack_group<4, ROWS>(group, shape, memory, head, tables.halves); break;
+            default: unpack_group<0, ROWS>(group, shape, memory, head, tables.halves); break;
             }
         }
     }
@@ -145,19 +161,25 @@ __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const cod
 /* ---- inverse rotation --------------------------------------------------------------------------------------------------------- */
 
 /* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
+template <int BLOCKS>
 struct lane_place {
-    const __half *operand[2];   /* of each row block: what ldmatrix asks of the lane */
-    int row[4];                 /* of its results: rows lane / 4 + 8 i; from the tile's start, in elements */
-    const uint16_t *norms;      /* of row[0]; the others are 8 rows further each */
+    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
+    int row[2 * BLOCKS];            /* of its results: rows lane / 4 + 8 i; from the tile's start, in elements */
+    const uint16_t *norms;          /* of row[0]; the others are 8 rows further each */
+    int low;                        /* from the tile to the one of the low parts */
 };
 
-__device__ __forceinline__ lane_place find_place(const warp_memory &memory, const head_place &head)
+template <int BLOCKS>
+__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, const head_place &head)
 {
     const int lane = threadIdx.x & 31;
-    lane_place place;
-    for (int m = 0; m < 2; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * head.stride + (lane >> 4) * 8;
-    for (int i = 0; i < 4; i++) place.row[i] = (i * 8 + (lane >> 2)) * head.stride + 2 * (lane & 3);
+    lane_place<BLOCKS> place;
+#pragma unroll
+    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * head.stride + (lane >> 4) * 8;
+#pragma unroll
+    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = (i * 8 + (lane >> 2)) * head.stride + 2 * (lane & 3);
     place.norms = memory.norms + (lane >> 2) * head.n_groups;
+    place.low = low_distance;
     return place;
 }
 
@@ -174,13 +196,13 @@ __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, floa
     *reinterpret_cast<float2 *>(memory.result + at) = make_float2(a, b);
 }
 
-/* One group for BLOCKS row blocks from `block` on. */
+/* One group. */
 template <int BLOCKS>
 struct group_call {
     const codec_image_group &group;
     const group_shape &shape;
-    int g, n_groups, block;
-    const lane_place &place;
+    int g, n_groups;
+    const lane_place<BLOCKS> &place;
     const warp_memory &memory;
     const uint4 *fragments;
 };
@@ -198,13 +220,13 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
     int at[2 * BLOCKS];
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = call.place.operand[BLOCKS == 1 ? call.block : m] + shape.column;
+        const __half *from = call.place.operand[m] + shape.column;
         float squares[2] = {NO_SQUARES, NO_SQUARES};
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
             if (N_STEPS || s < n_steps) {
                 load_matrices(a[m][s], from + 16 * s);
-                if (IS_EXACT) load_matrices(a_low[m][IS_EXACT ? s : 0], from + (memory.tile_low - memory.tile) + 16 * s);
+                if (IS_EXACT) load_matrices(a_low[m][IS_EXACT ? s : 0], from + call.place.low + 16 * s);
                 if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
                     keep_own(a[m][s], s, shape.n_tiles);
                     if (IS_EXACT) keep_own(a_low[m][IS_EXACT ? s : 0], s, shape.n_tiles);
@@ -219,10 +241,10 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int i = 2 * (BLOCKS == 1 ? call.block : m) + r;
-            factor[2 * m + r] = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / CODEC_IMAGE_FRAGMENT_SCALE) *
+            const int i = 2 * m + r;
+            factor[i] = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / CODEC_IMAGE_FRAGMENT_SCALE) *
                                 fast_rsqrt(squares[r]);
-            at[2 * m + r] = call.place.row[i] + shape.column;
+            at[i] = call.place.row[i] + shape.column;
         }
     }
     __syncwarp();       /* all operands are in registers: their place may be written */
@@ -271,27 +293,23 @@ __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS> &call)
 }
 
 /* All of a head's groups for the rows of the warp. */
-template <typename T, int STEPS, bool IS_FAST>
-__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place &place,
+template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
+__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
                                               const warp_memory &memory, const uint4 *fragments)
 {
-    enum { IS_EXACT = output_traits<T>::IS_EXACT, BLOCKS = STEPS > (IS_EXACT ? 4 : 8) ? 1 : 2 };
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-#pragma unroll 1
-        for (int block = 0; block < 2; block += BLOCKS) {
-            const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, block, place, memory, fragments};
-            if constexpr (IS_FAST && !IS_EXACT) decode_exactly<T, STEPS>(call);
-            else decode_group<0, T, STEPS>(call);
-        }
+        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<T, STEPS>(call);
+        else decode_group<0, T, STEPS>(call);
     }
 }
 
 /* ---- columns to dims ----------------------------------------------------------------------------------------------------------- */
 
 /* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, two runs of 8 of them a lane, half a vector apart. */
-template <int ORDER>
+template <int ORDER, int ROWS>
 __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride)
 {
     const int lane = threadIdx.x & 31, half_dim = head_dim / 2;
@@ -307,7 +325,7 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
     }
     uint16_t *to = x + static_cast<int64_t>(lane / lanes) * token_stride + dim;
 #pragma unroll 2
-    for (int row = 0; row < WARP_ROWS; row += rows, to += static_cast<int64_t>(rows) * token_stride) {
+    for (int row = 0; row < ROWS; row += rows, to += static_cast<int64_t>(rows) * token_stride) {
         const int distance = row * stride;
         uint4 low, high;
         if (ORDER == CODEC_ORDER_NATURAL) {
@@ -334,14 +352,16 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
     }
 }
 
+template <int ROWS>
 __device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride,
                                            int order)
 {
-    if (order == CODEC_ORDER_SPLIT_PAIRS) store_rows_in<CODEC_ORDER_SPLIT_PAIRS>(x, token_stride, memory, n_rows, column, head_dim, stride);
-    else if (order == CODEC_ORDER_NATURAL) store_rows_in<CODEC_ORDER_NATURAL>(x, token_stride, memory, n_rows, column, head_dim, stride);
-    else store_rows_in<CODEC_ORDER_ANY>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    if (order == CODEC_ORDER_SPLIT_PAIRS) store_rows_in<CODEC_ORDER_SPLIT_PAIRS, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else if (order == CODEC_ORDER_NATURAL) store_rows_in<CODEC_ORDER_NATURAL, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else store_rows_in<CODEC_ORDER_ANY, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
 }
 
+template <int ROWS>
 __device__ __forceinline__ void store_rows(float *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride, int)
 {
     for (int dim = threadIdx.x & 31; dim < head_dim; dim += 32) {
@@ -358,9 +378,9 @@ template <> struct stored_as<float> { typedef float type; };
 
 /* IS_FAST: the fragments have room in shared memory; else they are read from global memory. */
 template <typename T, int STEPS, bool IS_FAST>
-__global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(const decode_args args)
+__global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
 {
-    enum { IS_EXACT = output_traits<T>::IS_EXACT };
+    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, ROWS = warp_plan<T, STEPS>::ROWS, IS_EXACT = output_traits<T>::IS_EXACT };
     typedef typename stored_as<T>::type stored;
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
@@ -377,29 +397,27 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
     uint32_t *halves = reinterpret_cast<uint32_t *>(next);
     next += (image.max_halves * 4 + 15) / 16 * 16;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
-    next += head_dim * 2 + static_cast<int64_t>(warp) * args.warp_bytes;
-    const int max_stride = tile_stride(image.max_columns) + 8;
+    next += head_dim * 2 + warp * args.warp_bytes;
+    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    next += WARP_ROWS * max_stride * 2;
-    memory.tile_low = IS_EXACT ? reinterpret_cast<__half *>(next) : nullptr;
-    next += IS_EXACT ? WARP_ROWS * max_stride * 2 : 0;
-    memory.result = IS_EXACT ? reinterpret_cast<float *>(next) : nullptr;
-    next += IS_EXACT ? WARP_ROWS * max_stride * 4 : 0;
-    memory.norms = reinterpret_cast<uint16_t *>(next);
-    next += WARP_ROWS * 2 * image.max_groups;
+    memory.tile_low = memory.tile + low_distance;       /* these two for f32 alone */
+    memory.result = reinterpret_cast<float *>(memory.tile + 2 * low_distance);
+    next += ROWS * max_stride * (IS_EXACT ? 8 : 2);
     memory.packed = reinterpret_cast<uint32_t *>(next);
+    next += ROWS * (packed_stride(round_up_16(image.max_packed_bytes))) + 16;
+    memory.norms = reinterpret_cast<uint16_t *>(next);
 
-    find_share(&share, image.heads, image.n_heads, args.n);
+    find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
-        if (!reaches_head(share, head, args.n)) break;
+        if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order);
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) +
                                       static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
         __syncthreads();
-        if (warp == 0) start_run(&share, image.heads, head_index, args.n);
+        if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
         if (IS_FAST)
             for (int i = threadIdx.x; i < head.n_fragments_decode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
         for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
@@ -411,7 +429,7 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
             shapes[i] = pack_shape(groups[i]);
         }
         /* What is behind the last column meets zeros in B, and must be finite; for f32 also what is behind a group's dims, which unpacking leaves alone. */
-        for (int i = lane; i < WARP_ROWS * head_at.stride / 8; i += 32) {
+        for (int i = lane; i < ROWS * head_at.stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
             if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
         }
@@ -420,28 +438,28 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) decode_kernel(
         const tile_run run = share.run;
         const head_streams streams = share.streams;
         const book_tables tables = {books, halves};
-        const lane_place place = find_place(memory, head_at);
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, head_at);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const uint8_t *packed = args.packed + streams.packed;
         const uint16_t *norms = args.norms + streams.norms;
         stored *x_hat = static_cast<stored *>(args.x_hat) + head_index * args.head_stride;
-        for (int64_t tile = next_tile(run, &share), later; tile >= 0; tile = later) {
-            const int64_t first = tile * WARP_ROWS;
-            const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
+        for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
+            const int64_t first = static_cast<int64_t>(tile) * ROWS;
+            const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             receive_packed(memory, packed + first * head_at.packed_bytes, head_at, n_rows);
             warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(norms + first * head_at.n_groups), n_rows * head_at.n_groups * 2);
             later = next_tile(run, &share);
-            /* A whole tile's codes and norms are multiples of 16 bytes. */
-            if (later >= 0 && (later + 1) * WARP_ROWS <= args.n && lane < 2) {
-                if (lane == 0) prefetch(packed + later * WARP_ROWS * head_at.packed_bytes, WARP_ROWS * head_at.packed_bytes);
-                else prefetch(norms + later * WARP_ROWS * head_at.n_groups, WARP_ROWS * head_at.n_groups * 2);
+            if (STEPS <= 4 && later != NO_TILE && (later + 1ll) * ROWS <= args.n) {     /* the others do not wait for memory */
+                const uint8_t *codes = packed + static_cast<int64_t>(later) * ROWS * head_at.packed_bytes;
+                for (int at = lane * LINE_BYTES; at < ROWS * head_at.packed_bytes; at += 32 * LINE_BYTES) prefetch(codes + at);
+                if (lane < 2) prefetch(norms + static_cast<int64_t>(later) * ROWS * head_at.n_groups + lane * (LINE_BYTES / 2));
             }
             __syncwarp();
-            unpack_rows<IS_EXACT>(memory, groups, my_shape, head_at, tables);
+            unpack_rows<IS_EXACT, ROWS>(memory, groups, my_shape, head_at, tables);
             __syncwarp();
             decode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
             __syncwarp();
-            store_rows(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, head_at.stride, order);
+            store_rows<ROWS>(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, head_at.stride, order);
             __syncwarp();
         }
     }
@@ -452,49 +470,46 @@ struct decode_sizes {
     size_t fragments, tables, warp;
 };
 
-template <typename T>
+template <typename T, int ROWS>
 static decode_sizes find_sizes(const codec_device_image &image)
 {
-    const size_t tile = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
-    const size_t packed = static_cast<size_t>(WARP_ROWS) * (round_up(static_cast<size_t>(image.max_packed_bytes), 4) + 4) + 16;
+    const size_t tile = ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
+    const size_t packed = static_cast<size_t>(ROWS) * packed_stride(round_up_16(image.max_packed_bytes)) + 16;
     return {static_cast<size_t>(image.max_fragments_decode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
             round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_halves) * 4, 16) + static_cast<size_t>(image.head_dim) * 2,
-            round_up(tile * (output_traits<T>::IS_EXACT ? 4 : 1) + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups + packed, 128)};
+            round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
+/* too_small: whether so few warps fit that it is better done otherwise, if it can be; nothing runs then. */
 template <typename T, int STEPS, bool IS_FAST>
-static rb_status launch_with(decode_args &args, const decode_sizes &sizes, int warps, const codec_device_limits &limits, cudaStream_t stream, rb_error *err)
+static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
-    const size_t bytes = (IS_FAST ? sizes.fragments : 0) + sizes.tables + warps * sizes.warp;
-    args.fragment_bytes = static_cast<int>(sizes.fragments);
-    args.warp_bytes = static_cast<int>(sizes.warp);
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST>, args, (args.n + WARP_ROWS - 1) / WARP_ROWS * args.image.n_heads, warps, bytes, limits, "decode kernel", stream,
-                        err);
-}
-
-template <typename T, int STEPS>
-static rb_status launch(decode_args &args, cudaStream_t stream, rb_error *err)
-{
-    const int max_warps = most_warps<T, STEPS>();
-    const decode_sizes sizes = find_sizes<T>(args.image);
+    typedef warp_plan<T, STEPS> plan;
+    const decode_sizes sizes = find_sizes<T, plan::ROWS>(args.image);
+    const size_t shared = (IS_FAST ? sizes.fragments : 0) + sizes.tables;
     codec_device_limits limits;
     const rb_status st = find_limits(&limits, err);
     if (st != RB_OK) return st;
-    const size_t room = limits.shared_bytes - STATIC_SHARED_BYTES;
-    const int warps = warps_that_fit(sizes.fragments + sizes.tables, sizes.warp, room, max_warps);
-    if (warps >= max_warps / 4) return launch_with<T, STEPS, true>(args, sizes, warps, limits, stream, err);
-    const int more_warps = warps_that_fit(sizes.tables, sizes.warp, room, most_warps<T, CODEC_IMAGE_MAX_STEPS>());
-    if (more_warps == 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "the decode kernel needs %zu bytes of shared memory, the GPU has %d", sizes.tables + sizes.warp, limits.shared_bytes);
-    return launch_with<T, CODEC_IMAGE_MAX_STEPS, false>(args, sizes, more_warps, limits, stream, err);
+    const int warps = warps_that_fit(shared, sizes.warp, limits.shared_bytes - STATIC_SHARED_BYTES, plan::WARPS);
+    *too_small = IS_FAST && warps < plan::WARPS / 4;
+    if (*too_small) return RB_OK;
+    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the decode kernel needs %zu bytes of shared memory, the GPU has %d", shared + sizes.warp, limits.shared_bytes);
+    args.fragment_bytes = static_cast<int>(sizes.fragments);
+    args.warp_bytes = static_cast<int>(sizes.warp);
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST>, args, count_tiles(args.n, plan::ROWS) * args.image.n_heads, warps, shared + warps * sizes.warp, limits,
+                        "decode kernel", stream, err);
 }
 
 template <typename T>
 static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *err)
 {
-    if (args.image.max_steps <= 4) return launch<T, 4>(args, stream, err);
-    if (args.image.max_steps <= 8) return launch<T, 8>(args, stream, err);
-    return launch<T, 16>(args, stream, err);
+    bool too_small = true;
+    rb_status st;
+    if (args.image.max_steps <= 4) st = launch<T, 4, true>(args, &too_small, stream, err);
+    else if (args.image.max_steps <= 8) st = launch<T, 8, true>(args, &too_small, stream, err);
+    else st = launch<T, CODEC_IMAGE_MAX_STEPS, true>(args, &too_small, stream, err);
+    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false>(args, &too_small, stream, err);
+    return st;
 }
 
 rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,

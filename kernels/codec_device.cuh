@@ -10,8 +10,7 @@
 #include "kernels/codec_cuda.h"
 
 enum {
-    WARP_ROWS = 32,     /* vectors a warp takes at a time: two row blocks of an mma, one vector a lane for unpacking */
-    MAX_WARPS = 16      /* of a block: one block then fills a multiprocessor, and the fragments are in shared memory once */
+    WARP_ROWS = 32,     /* vectors a warp takes at a time at most: two row blocks of an mma */
 };
 
 /* Halves from row to row of a tile: 8 times an odd number, so that ldmatrix and 16-byte accesses of 8 rows meet all banks, with at least 8 columns to
@@ -153,18 +152,20 @@ struct group_shape {
     bool is_searched;
 };
 
+/* width: 4 bits, n_steps: 5, n_tiles: 6, dims / 2: 8, column / 8: 8, is_searched: 1. */
 __device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
 {
     const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
-    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.dims) << 4 | is_searched << 15 | static_cast<uint32_t>(group.column) << 16;
+    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4 | static_cast<uint32_t>(group.n_tiles) << 9 |
+           static_cast<uint32_t>(group.dims / 2) << 15 | static_cast<uint32_t>(group.column / 8) << 23 | is_searched << 31;
 }
 
 /* Of group g; `mine` is what pack_shape gave of the lane's group. */
 __device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
     const uint32_t all = broadcast(mine, g);
-    const int dims = static_cast<int>(all >> 4 & 0x7ffu), n_tiles = (dims + 7) / 8;
-    return {static_cast<int>(all & 15u), dims, static_cast<int>(all >> 16), n_tiles, codec_image_steps(n_tiles), (all & 0x8000u) != 0};
+    return {static_cast<int>(all & 15u), static_cast<int>(all >> 15 & 0xffu) * 2, static_cast<int>(all >> 23 & 0xffu) * 8, static_cast<int>(all >> 9 & 63u),
+            static_cast<int>(all >> 4 & 31u), (all & 0x80000000u) != 0};
 }
 
 /* What sums of squares start from: nothing beside any number that fp16 has, and its root can be divided by. */
@@ -196,10 +197,13 @@ __device__ inline head_streams find_streams(const codec_image_head *heads, int h
 
 /* ---- sharing the work -------------------------------------------------------------------------------------------------------- */
 
-/* The tiles of 32 vectors of all heads, one after the other, are cut into as many runs of equal cost as there are blocks. A block takes its run head by head,
- * since the tables in shared memory are a head's; its warps take the tiles one by one. */
+/* The tiles of all heads, `rows` vectors each, one after the other, are cut into as many runs of equal cost as there are blocks. A block takes its run head by head,
+ * since the tables in shared memory are a head's; its warps take the tiles one by one. Going over to another head costs as much as SWITCH_TILES tiles: so much
+ * before each head's tiles stands for no work, or the few blocks that have two heads would be the last to finish. */
+enum { SWITCH_TILES = 10 };
+
 struct tile_run {
-    int64_t first, n;       /* tiles of the head */
+    unsigned first, n;      /* tiles of the head */
 };
 
 /* A block's part of the cost of all, and where in it the block is. In shared memory. */
@@ -211,62 +215,59 @@ struct block_share {
     head_streams streams;
 };
 
-__device__ __forceinline__ int64_t count_tiles(int64_t n_vectors) { return (n_vectors + WARP_ROWS - 1) / WARP_ROWS; }
+__host__ __device__ inline int64_t count_tiles(int64_t n_vectors, int rows) { return (n_vectors + rows - 1) / rows; }
 
 /* By the whole block, which is at one place after it. */
-__device__ inline void find_share(block_share *share, const codec_image_head *heads, int n_heads, int64_t n_vectors)
+__device__ inline void find_share(block_share *share, const codec_image_head *heads, int n_heads, int64_t n_vectors, int rows)
 {
-    const int64_t n_tiles = count_tiles(n_vectors);
+    const int64_t n = count_tiles(n_vectors, rows) + SWITCH_TILES;
     if (threadIdx.x == 0) {
-        const int64_t total = (heads[n_heads - 1].cost_before + heads[n_heads - 1].cost) * n_tiles;
+        const int64_t total = (heads[n_heads - 1].cost_before + heads[n_heads - 1].cost) * n;
         share->from = total / gridDim.x * blockIdx.x + total % gridDim.x * blockIdx.x / gridDim.x;
         share->to = total / gridDim.x * (blockIdx.x + 1) + total % gridDim.x * (blockIdx.x + 1) / gridDim.x;
         share->first_head = n_heads;
     }
     __syncthreads();
     for (int h = threadIdx.x; h < n_heads; h += blockDim.x) {
-        const int64_t before = heads[h].cost_before * n_tiles;
-        if (before < share->to && before + heads[h].cost * n_tiles > share->from) atomicMin(&share->first_head, h);
+        const int64_t before = heads[h].cost_before * n, cost = heads[h].cost;
+        if (before + cost * SWITCH_TILES < share->to && before + cost * n > share->from) atomicMin(&share->first_head, h);
     }
     __syncthreads();
 }
 
 /* Whether the share reaches the head; heads from first_head on, until it does not. */
-__device__ __forceinline__ bool reaches_head(const block_share &share, const codec_image_head &head, int64_t n_vectors)
+__device__ __forceinline__ bool reaches_head(const block_share &share, const codec_image_head &head, int64_t n_vectors, int rows)
 {
-    return head.cost_before * count_tiles(n_vectors) < share.to;
+    return head.cost_before * (count_tiles(n_vectors, rows) + SWITCH_TILES) + static_cast<int64_t>(head.cost) * SWITCH_TILES < share.to;
 }
 
 /* By warp 0: the block's run of the head, and the head's streams. */
-__device__ inline void start_run(block_share *share, const codec_image_head *heads, int head, int64_t n_vectors)
+__device__ inline void start_run(block_share *share, const codec_image_head *heads, int head, int64_t n_vectors, int rows)
 {
-    const int64_t n_tiles = count_tiles(n_vectors), cost = heads[head].cost, before = heads[head].cost_before * n_tiles;
+    const int64_t n_tiles = count_tiles(n_vectors, rows), cost = heads[head].cost, before = heads[head].cost_before * (n_tiles + SWITCH_TILES);
     const head_streams streams = find_streams(heads, head, n_vectors);
     if (threadIdx.x != 0) return;
-    const int64_t first = share->from <= before ? 0 : (share->from - before + cost - 1) / cost, end = min((share->to - before + cost - 1) / cost, n_tiles);
-    share->run = {first, max(end - first, static_cast<int64_t>(0))};
+    int64_t ends[2] = {share->from, share->to};
+    for (int i = 0; i < 2; i++) ends[i] = ends[i] <= before ? 0 : max(min((ends[i] - before + cost - 1) / cost - SWITCH_TILES, n_tiles), static_cast<int64_t>(0));
+    share->run = {static_cast<unsigned>(ends[0]), static_cast<unsigned>(ends[1] - ends[0])};
     share->taken = 0;
     share->streams = streams;
 }
 
-/* A warp's next tile of the run, or -1. */
-__device__ __forceinline__ int64_t next_tile(const tile_run &run, block_share *share)
+/* A warp's next tile of the run, or NO_TILE. */
+static constexpr unsigned NO_TILE = ~0u;
+
+__device__ __forceinline__ unsigned next_tile(const tile_run &run, block_share *share)
 {
     unsigned mine = 0;
     if ((threadIdx.x & 31) == 0) mine = atomicAdd(&share->taken, 1u);
     mine = __shfl_sync(0xffffffffu, mine, 0);
-    return mine < run.n ? run.first + mine : -1;
+    return mine < run.n ? run.first + mine : NO_TILE;
 }
 
-/* Brings n_bytes (a multiple of 16, as the address) to the L2 cache, sometime. */
-__device__ __forceinline__ void prefetch(const void *from, int n_bytes)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(n_bytes));
-#else
-    for (int at = 0; at < n_bytes; at += 128) asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char *>(from) + at));
-#endif
-}
+/* Brings a line to the L2 cache, sometime. */
+__device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+enum { LINE_BYTES = 128 };
 
 /* A warp's copy of n_bytes between 16-byte aligned places; the end may be odd. */
 __device__ __forceinline__ void warp_copy(uint8_t *to, const uint8_t *from, int n_bytes)

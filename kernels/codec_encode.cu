@@ -1,8 +1,9 @@
 /* Quantizing vectors: see kernels/codec_cuda.h for the contract and kernels/codec_image.h for the layout.
  *
- * A warp takes 32 vectors of one head at a time: loads them, puts their dims in coding order in its own part of shared memory, and then, group by group,
- * sums the norms from the operands it has just loaded for the products, rotates on the tensor cores, compares with the boundaries, and packs. The
- * columns of the rotation are dealt so that a lane's results are neighbours in the packed stream (codec_image.c). Warps never wait for each other.
+ * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part of shared memory; then, group by
+ * group, sums the norms from the operands it has just loaded for the products, rotates on the tensor cores, compares with the boundaries and leaves pairs of
+ * codes where the dims were; then packs, word by word. The columns of the rotation are dealt so that a lane's results are neighbours in the packed stream
+ * (codec_image.c). Warps never wait for each other.
  *
  * fp16 input is an exact operand. bf16 and f32 are first brought near 1 by a power of two for each vector; bf16 then is exact again, f32 is split like
  * the rotation into high and low, and the product low x low is dropped. */
@@ -28,6 +29,17 @@ template <typename T> struct input_traits;
 template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; };
 template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
 template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
+
+/* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a block (one block fills a multiprocessor, and
+ * the fragments are in shared memory once), by the registers that operands take. */
+template <typename T, int STEPS>
+struct warp_plan {
+    enum {
+        BLOCKS = STEPS > 8 || input_traits<T>::HAS_LOW ? 1 : 2,
+        ROWS = 16 * BLOCKS,
+        WARPS = input_traits<T>::HAS_LOW ? (STEPS <= 4 ? 16 : 8) : STEPS <= 8 ? 16 : 12
+    };
+};
 
 __device__ __forceinline__ void load_floats(float (&out)[8], const float *from)
 {
@@ -115,7 +127,7 @@ struct row_place {
 };
 
 /* Rows past the last are the last again: what becomes of them is not sent. */
-template <int ORDER>
+template <int ORDER, int ROWS>
 __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int token_stride, int n_rows, const row_split &split, int head_dim)
 {
     enum { IN_FLIGHT = 4 };
@@ -124,7 +136,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
     const lane_columns at = find_columns<ORDER>(to.column, 8 * split.lane, half_dim, to.tile + split.row * to.stride);
     const __half *from = x + 8 * split.lane;
 #pragma unroll 1
-    for (int first = 0; first < WARP_ROWS; first += IN_FLIGHT * split.rows) {
+    for (int first = 0; first < ROWS; first += IN_FLIGHT * split.rows) {
         uint4 low[IN_FLIGHT], high[IN_FLIGHT];
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
@@ -135,19 +147,19 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
             const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w}, b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
-            if (first + i * split.rows < WARP_ROWS) store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
+            if (first + i * split.rows + split.row < ROWS) store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
         }
     }
 }
 
 /* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
-template <int ORDER, typename T>
+template <int ORDER, int ROWS, typename T>
 __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows, const row_split &split, int head_dim)
 {
     const int half_dim = head_dim / 2, c = split.lane;
     const bool is_idle = 8 * c >= half_dim;
     const lane_columns at = find_columns<ORDER>(to.column, is_idle ? 0 : 8 * c, half_dim, to.tile + split.row * to.stride);
-    for (int first = 0; first < WARP_ROWS; first += split.rows) {
+    for (int first = 0; first < ROWS; first += split.rows) {
         const int row = first + split.row;
         float v[2][8] = {};
         float largest = 0.0f;
@@ -166,8 +178,8 @@ __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int t
             largest = other <= largest ? largest : other;
         }
         const float scale = scale_of(largest);
-        if (c == 0) to.inverse_scale[row] = 1.0f / scale;
-        if (is_idle) continue;
+        if (c == 0 && row < ROWS) to.inverse_scale[row] = 1.0f / scale;
+        if (is_idle || row >= ROWS) continue;
         uint32_t high[2][4], low[2][4];
 #pragma unroll
         for (int r = 0; r < 2; r++)
@@ -214,9 +226,6 @@ struct coder {
     int width;
     float second_code, pair_bias;       /* of a pair: 2^width, and what makes its sum a whole number in the low bits */
 };
-
-/* Pairs of widths up to 3 are twice the codes: signs are on odd numbers. */
-__device__ __forceinline__ int pair_shift(int width) { return width <= BY_WIDTH_3 ? 1 : 0; }
 
 /* Widths up to 3: twice the code less (2^width - 1), an odd number with the product's sign. Above: the code. */
 template <coding BY>
@@ -275,31 +284,31 @@ __device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells,
 
 /* What a warp has in shared memory. */
 struct warp_memory {
-    /* [WARP_ROWS][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the place of its dims; a row's packed
-     * codes that of the row: they never get ahead of the pairs they are made of. */
+    /* [rows][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the place of its dims; a row's packed codes that
+     * of the row: they never get ahead of the pairs they are made of. */
     __half *tile;
-    float *inverse_scale;       /* [WARP_ROWS] */
-    uint16_t *norms;            /* [WARP_ROWS][n_groups] */
+    float *inverse_scale;       /* [rows] */
+    uint16_t *norms;            /* [rows][n_groups] */
 };
-
-/* Warps of a block, by the registers that operands take. */
-template <typename T, int STEPS>
-constexpr int most_warps() { return input_traits<T>::HAS_LOW ? MAX_WARPS / 2 : STEPS > 4 ? 3 * MAX_WARPS / 4 : MAX_WARPS; }
 
 /* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
+template <int BLOCKS>
 struct lane_place {
-    const __half *operand[2];   /* of each row block: what ldmatrix asks of the lane */
-    __half *row[4];             /* rows lane / 4 + 8 i: those of its results */
-    uint16_t *norms;            /* of row[0]; the others are 8 rows further each */
-    int low;                    /* from the tile to the one of the low parts */
+    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
+    __half *row[2 * BLOCKS];        /* rows lane / 4 + 8 i: those of its results */
+    uint16_t *norms;                /* of row[0]; the others are 8 rows further each */
+    int low;                        /* from the tile to the one of the low parts */
 };
 
-__device__ __forceinline__ lane_place find_place(const warp_memory &memory, int low_distance, int stride, int n_groups)
+template <int BLOCKS>
+__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, int stride, int n_groups)
 {
     const int lane = threadIdx.x & 31;
-    lane_place place;
-    for (int m = 0; m < 2; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
-    for (int i = 0; i < 4; i++) place.row[i] = memory.tile + (i * 8 + (lane >> 2)) * stride;
+    lane_place<BLOCKS> place;
+#pragma unroll
+    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
+#pragma unroll
+    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = memory.tile + (i * 8 + (lane >> 2)) * stride;
     place.norms = memory.norms + (lane >> 2) * n_groups;
     place.low = low_distance;
     return place;
@@ -316,13 +325,13 @@ struct group_operands {
 /* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_shape &shape, int g, int n_groups,
-                                           int block, const lane_place &place, const warp_memory &memory)
+                                           const lane_place<BLOCKS> &place, const warp_memory &memory)
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW };
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = place.operand[BLOCKS == 1 ? block : m] + shape.column;
+        const __half *from = place.operand[m] + shape.column;
         float squares[2] = {NO_SQUARES, NO_SQUARES};
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
@@ -343,10 +352,10 @@ __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &ope
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int i = 2 * (BLOCKS == 1 ? block : m) + r;
+            const int i = 2 * m + r;
             const float root = fast_rsqrt(squares[r]), norm = squares[r] * root;
-            operands.norm[2 * m + r] = norm;
-            operands.root[2 * m + r] = root;
+            operands.norm[i] = norm;
+            operands.root[i] = root;
             const float scaled = input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
             const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
             largest_norm = max(largest_norm, rounded);
@@ -361,13 +370,11 @@ struct block_tables {
     const codec_image_cell *cells;
 };
 
-/* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. Where there are many steps, high and low parts of the
- * rotation have sums of their own: a product waits for the one before it. */
+/* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, BLOCKS> &operands, const uint4 *fragment, int n_steps)
 {
-    enum { HAS_LOW = input_traits<T>::HAS_LOW, IS_SPLIT = N_STEPS > 4 };
-    float apart[BLOCKS][4] = {};
+    enum { HAS_LOW = input_traits<T>::HAS_LOW };
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
         if (N_STEPS || s < n_steps) {
@@ -378,18 +385,12 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
                 else multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
             }
 #pragma unroll
-            for (int m = 0; m < BLOCKS; m++) {
-                if (IS_SPLIT && s == 0) multiply_from(apart[m], operands.a[m][s], rotation.z, rotation.w, 0.0f);
-                else multiply(IS_SPLIT ? apart[m] : c[m], operands.a[m][s], rotation.z, rotation.w);
-            }
+            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.z, rotation.w);
             if (HAS_LOW) {
 #pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(IS_SPLIT ? apart[m] : c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
+                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
             }
         }
-    if (IS_SPLIT)
-#pragma unroll
-        for (int i = 0; i < 4 * BLOCKS; i++) c[i / 4][i % 4] += apart[i / 4][i % 4];
 }
 
 /* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, go into the place of its own columns. */
@@ -406,8 +407,8 @@ __device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
 template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const codec_image_group &group, const group_shape &shape, int block,
-                                           const lane_place &place, const block_tables &tables)
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const codec_image_group &group, const group_shape &shape,
+                                           const lane_place<BLOCKS> &place, const block_tables &tables)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
     const int lane = threadIdx.x & 31, t = lane & 3, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
@@ -418,7 +419,7 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
         edges[i] = make_edges<BY>(by, group.log2_cells, operands.norm[i], operands.root[i]);
-        pairs[i] = reinterpret_cast<uint16_t *>(place.row[BLOCKS == 1 ? 2 * block + i : i]) + shape.column + t * shape.n_tiles;
+        pairs[i] = reinterpret_cast<uint16_t *>(place.row[i]) + shape.column + t * shape.n_tiles;
     }
     const uint4 *fragment = tables.fragments + group.encode * CODEC_IMAGE_LANES + lane;
     int left = shape.n_tiles;
@@ -439,13 +440,13 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
     }
 }
 
-/* One group for BLOCKS row blocks from `block` on. */
+/* One group. */
 template <int BLOCKS>
 struct group_call {
     const codec_image_group &group;
     const group_shape &shape;
-    int g, n_groups, block;
-    const lane_place &place;
+    int g, n_groups;
+    const lane_place<BLOCKS> &place;
     const warp_memory &memory;
     const block_tables &tables;
 };
@@ -454,17 +455,17 @@ template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS> &call)
 {
     group_operands<T, STEPS, BLOCKS> operands;
-    load_group<N_STEPS>(operands, largest_norm, call.shape, call.g, call.n_groups, call.block, call.place, call.memory);
+    load_group<N_STEPS>(operands, largest_norm, call.shape, call.g, call.n_groups, call.place, call.memory);
     __syncwarp();       /* all operands are in registers: their place may be written */
     if (!IS_FAST && call.shape.is_searched) {
-        code_group<BY_SEARCH, 0>(operands, call.group, call.shape, call.block, call.place, call.tables);
+        code_group<BY_SEARCH, 0>(operands, call.group, call.shape, call.place, call.tables);
         return;
     }
     switch (call.shape.width) {
-    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
-    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
-    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
-    default: code_group<BY_CELLS, N_STEPS>(operands, call.group, call.shape, call.block, call.place, call.tables); break;
+    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
+    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
+    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
+    default: code_group<BY_CELLS, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
     }
 }
 
@@ -488,33 +489,29 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 }
 
 /* All of a head's groups for the rows of the warp. */
-template <typename T, int STEPS, bool IS_FAST>
-__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place &place,
+template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
+__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
                                                   const warp_memory &memory, const block_tables &tables)
 {
-    enum { BLOCKS = STEPS > (input_traits<T>::HAS_LOW ? 4 : 8) ? 1 : 2, HAS_STEPS = IS_FAST && !input_traits<T>::HAS_LOW };
     unsigned largest_norm = 0;
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const codec_image_group &group = groups[g];
-#pragma unroll 1
-        for (int block = 0; block < 2; block += BLOCKS) {
-            const group_call<BLOCKS> call = {group, shape, g, n_groups, block, place, memory, tables};
-            if (HAS_STEPS) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
-            else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
-        }
+        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, tables};
+        if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
+        else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
     }
     return largest_norm;
 }
 
 /* ---- packing ----------------------------------------------------------------------------------------------------------------- */
 
-/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit. */
+/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit; those that have no vector of their own send nothing. */
 struct bit_writer {
     uint32_t *word;
     uint32_t bits;
     int n;
+    bool is_own;
 };
 
 __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n_bits)
@@ -523,7 +520,8 @@ __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n
     const uint32_t rest = __funnelshift_l(value, 0, writer.n);      /* what the shift lost */
     writer.n += n_bits;
     if (writer.n >= 32) {
-        *writer.word++ = writer.bits;
+        if (writer.is_own) *writer.word = writer.bits;
+        writer.word++;
         writer.bits = rest;
         writer.n -= 32;
     }
@@ -532,7 +530,7 @@ __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n
 /* How pairs of one width are put together. */
 struct pair_joint {
     uint32_t second_pair;   /* a word's upper pair times this is what moves it down, behind the lower one */
-    int four, shift;        /* bits of four codes; pair_shift */
+    int four, shift;        /* bits of four codes; and how far pairs are shifted, which are doubled up to 3 bits */
 };
 
 __device__ __forceinline__ uint32_t join_pairs(uint32_t word, const pair_joint &joint) { return word + (word >> 16) * joint.second_pair; }
@@ -550,14 +548,16 @@ __device__ __forceinline__ void append_first(bit_writer &writer, uint32_t bits, 
 }
 
 /* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be codes. */
+template <int ROWS>
 __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, const warp_memory &memory)
 {
-    __half *row = memory.tile + (threadIdx.x & 31) * stride;
-    bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0};
+    const int lane = threadIdx.x & 31;
+    __half *row = memory.tile + lane % ROWS * stride;
+    bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0, ROWS == 32 || lane < ROWS};
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const pair_joint joint = {(1u << 2 * shape.width) - (1u << 16), 4 * shape.width, pair_shift(shape.width)};
+        const pair_joint joint = {(1u << 2 * shape.width) - (1u << 16), 4 * shape.width, shape.width <= BY_WIDTH_3 ? 1 : 0};
         const uint2 *from = reinterpret_cast<const uint2 *>(row + shape.column), *end = from + shape.dims / 8;
         const int left = shape.dims % 8 * shape.width;      /* bits */
         if (joint.four <= 16) {
@@ -575,7 +575,7 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
             if (left > joint.four) append_first(writer, join_pairs(from->y, joint), left - joint.four);
         }
     }
-    if (writer.n > 0) *writer.word = writer.bits;
+    if (writer.n > 0 && writer.is_own) *writer.word = writer.bits;
 }
 
 struct head_place {
@@ -622,8 +622,9 @@ __device__ __forceinline__ void report_bad_rows(const uint16_t *norms, int n_gro
 
 /* IS_FAST: the fragments have room in shared memory and no group is searched. */
 template <typename T, int STEPS, bool IS_FAST>
-__global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(const encode_args args)
+__global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_kernel(const encode_args args)
 {
+    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, ROWS = warp_plan<T, STEPS>::ROWS, HAS_LOW = input_traits<T>::HAS_LOW };
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
@@ -640,26 +641,25 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
     codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
     next += (image.max_cells * 8 + 15) / 16 * 16;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
-    next += head_dim * 2 + static_cast<int64_t>(warp) * args.warp_bytes;
-    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = WARP_ROWS * max_stride;
+    next += head_dim * 2 + warp * args.warp_bytes;
+    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    next += WARP_ROWS * max_stride * 2;
-    next += input_traits<T>::HAS_LOW ? WARP_ROWS * max_stride * 2 : 0;
+    next += ROWS * max_stride * (HAS_LOW ? 4 : 2);
     memory.inverse_scale = reinterpret_cast<float *>(next);
-    next += WARP_ROWS * 4;
+    next += ROWS * 4;
     memory.norms = reinterpret_cast<uint16_t *>(next);
     const uint4 zero = make_uint4(0, 0, 0, 0);
 
-    find_share(&share, image.heads, image.n_heads, args.n);
+    find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
-        if (!reaches_head(share, head, args.n)) break;
+        if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order), stride = head_at.stride;
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
         __syncthreads();
-        if (warp == 0) start_run(&share, image.heads, head_index, args.n);
+        if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
         if (IS_FAST)
             for (int i = threadIdx.x; i < head.n_fragments_encode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
         for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
@@ -672,9 +672,9 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
             pads[i] = static_cast<uint16_t>(groups[i].column + groups[i].dims / 8 * 8);     /* the last 8 columns, if not all of them are dims */
         }
         /* Columns between groups and behind the last are 0: rows are written column by column of what they have. */
-        for (int i = lane; i < WARP_ROWS * stride / 8; i += 32) {
+        for (int i = lane; i < ROWS * stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
-            if (input_traits<T>::HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
+            if (HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
         }
         __syncthreads();
 
@@ -682,30 +682,33 @@ __global__ void __launch_bounds__(most_warps<T, STEPS>() * 32, 1) encode_kernel(
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale};
-        const lane_place place = find_place(memory, low_distance, stride, head_at.n_groups);
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, stride, head_at.n_groups);
         const block_tables tables = {IS_FAST ? fragments : head_fragments, books, cells};
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
-        for (int64_t tile = next_tile(run, &share), later; tile >= 0; tile = later) {
-            const int64_t first = tile * WARP_ROWS;
-            const int n_rows = static_cast<int>(min(static_cast<int64_t>(WARP_ROWS), args.n - first));
+        for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
+            const int64_t first = static_cast<int64_t>(tile) * ROWS;
+            const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
-            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a whole part, its first 8 columns. */
-            for (int i = 0; i < head_at.n_groups; i++) *reinterpret_cast<uint4 *>(memory.tile + lane * stride + pads[i]) = zero;
+            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a whole part, its neighbour's first 8 columns. */
+            for (int i = lane; i < head_at.n_groups * ROWS; i += 32) *reinterpret_cast<uint4 *>(memory.tile + i % ROWS * stride + pads[i / ROWS]) = zero;
             __syncwarp();
             if (order == CODEC_ORDER_SPLIT_PAIRS)
-                load_rows<CODEC_ORDER_SPLIT_PAIRS>(to, rows, args.token_stride, n_rows, split, head_dim);
+                load_rows<CODEC_ORDER_SPLIT_PAIRS, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             else if (order == CODEC_ORDER_NATURAL)
-                load_rows<CODEC_ORDER_NATURAL>(to, rows, args.token_stride, n_rows, split, head_dim);
+                load_rows<CODEC_ORDER_NATURAL, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             else
-                load_rows<CODEC_ORDER_ANY>(to, rows, args.token_stride, n_rows, split, head_dim);
+                load_rows<CODEC_ORDER_ANY, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             later = next_tile(run, &share);
-            if (later >= 0 && later * WARP_ROWS + lane < args.n)
-                prefetch(x + (later * WARP_ROWS + lane) * args.token_stride, head_dim * static_cast<int>(sizeof(T)));
+            if (later != NO_TILE) {
+                const int64_t row = min(static_cast<int64_t>(later) * ROWS + lane % ROWS, args.n - 1);
+                for (int at = lane / ROWS * LINE_BYTES; at < head_dim * static_cast<int>(sizeof(T)); at += 32 / ROWS * LINE_BYTES)
+                    prefetch(reinterpret_cast<const char *>(x + row * args.token_stride) + at);
+            }
             __syncwarp();
             const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, tables);
             __syncwarp();
-            pack_rows(my_shape, head_at.n_groups, stride, memory);
+            pack_rows<ROWS>(my_shape, head_at.n_groups, stride, memory);
             __syncwarp();
             send_packed(args.packed + streams.packed + first * head_at.packed_bytes, head_at, memory, n_rows);
             warp_copy(reinterpret_cast<uint8_t *>(args.norms + streams.norms + first * head_at.n_groups), reinterpret_cast<const uint8_t *>(memory.norms),
@@ -722,49 +725,48 @@ struct encode_sizes {
     size_t fragments, tables, warp;
 };
 
-template <typename T>
+template <typename T, int ROWS>
 static encode_sizes find_sizes(const codec_device_image &image)
 {
-    const size_t tile = WARP_ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
+    const size_t tile = ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
     return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
             round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) +
                 static_cast<size_t>(image.head_dim) * 2,
-            round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + WARP_ROWS * 4 + static_cast<size_t>(WARP_ROWS) * 2 * image.max_groups, 128)};
+            round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + ROWS * 4 + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
+/* too_small: whether so few warps fit that it is better done otherwise, if it can be; nothing runs then. */
 template <typename T, int STEPS, bool IS_FAST>
-static rb_status launch_with(encode_args &args, const encode_sizes &sizes, int warps, const codec_device_limits &limits, cudaStream_t stream, rb_error *err)
+static rb_status launch(encode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
-    const size_t bytes = (IS_FAST ? sizes.fragments : 0) + sizes.tables + warps * sizes.warp;
-    args.fragment_bytes = static_cast<int>(sizes.fragments);
-    args.warp_bytes = static_cast<int>(sizes.warp);
-    return launch_tiles(encode_kernel<T, STEPS, IS_FAST>, args, (args.n + WARP_ROWS - 1) / WARP_ROWS * args.image.n_heads, warps, bytes, limits, "encode kernel", stream,
-                        err);
-}
-
-template <typename T, int STEPS>
-static rb_status launch(encode_args &args, cudaStream_t stream, rb_error *err)
-{
-    const int max_warps = most_warps<T, STEPS>();
-    const encode_sizes sizes = find_sizes<T>(args.image);
+    typedef warp_plan<T, STEPS> plan;
+    const encode_sizes sizes = find_sizes<T, plan::ROWS>(args.image);
+    const size_t shared = (IS_FAST ? sizes.fragments : 0) + sizes.tables;
     codec_device_limits limits;
     const rb_status st = find_limits(&limits, err);
     if (st != RB_OK) return st;
-    const size_t room = limits.shared_bytes - STATIC_SHARED_BYTES;
-    const int warps = warps_that_fit(sizes.fragments + sizes.tables, sizes.warp, room, max_warps);
-    if (warps >= max_warps / 4 && !args.image.has_search) return launch_with<T, STEPS, true>(args, sizes, warps, limits, stream, err);
-    const int more_warps = warps_that_fit(sizes.tables, sizes.warp, room, most_warps<T, CODEC_IMAGE_MAX_STEPS>());
-    if (more_warps == 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", sizes.tables + sizes.warp, limits.shared_bytes);
-    return launch_with<T, CODEC_IMAGE_MAX_STEPS, false>(args, sizes, more_warps, limits, stream, err);
+    const int warps = warps_that_fit(shared, sizes.warp, limits.shared_bytes - STATIC_SHARED_BYTES, plan::WARPS);
+    *too_small = IS_FAST && warps < plan::WARPS / 4;
+    if (*too_small) return RB_OK;
+    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", shared + sizes.warp, limits.shared_bytes);
+    args.fragment_bytes = static_cast<int>(sizes.fragments);
+    args.warp_bytes = static_cast<int>(sizes.warp);
+    return launch_tiles(encode_kernel<T, STEPS, IS_FAST>, args, count_tiles(args.n, plan::ROWS) * args.image.n_heads, warps, shared + warps * sizes.warp, limits,
+                        "encode kernel", stream, err);
 }
 
 template <typename T>
 static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    if (args.image.max_steps <= 4) return launch<T, 4>(args, stream, err);
-    if (args.image.max_steps <= 8) return launch<T, 8>(args, stream, err);
-    return launch<T, 16>(args, stream, err);
+    bool too_small = true;
+    rb_status st = RB_OK;
+    if (!args.image.has_search) {
+        if (args.image.max_steps <= 4) st = launch<T, 4, true>(args, &too_small, stream, err);
+        else if (args.image.max_steps <= 8) st = launch<T, 8, true>(args, &too_small, stream, err);
+        else st = launch<T, CODEC_IMAGE_MAX_STEPS, true>(args, &too_small, stream, err);
+    }
+    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false>(args, &too_small, stream, err);
+    return st;
 }
 
 rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, uint16_t *norms, uint64_t *first_bad, void *stream,

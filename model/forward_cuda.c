@@ -384,8 +384,8 @@ static rb_status run_layer(gpu_forward *f, int layer, rb_error *err)
     capture_buffer *b = &f->buffers[layer % 2];
     device_layer w;
     rb_status st;
-    RB_TRY(st, weight_stream_wait(f->weights, layer, f->compute, &w, err), done);
     if (layer + 1 < f->config->facts.n_layers) RB_TRY(st, weight_stream_begin(f->weights, layer + 1, err), done);
+    RB_TRY(st, weight_stream_wait(f->weights, layer, f->compute, &w, err), done);
     RB_TRY(st, wait_for_buffer(f, b, err), done);
     RB_TRY(st, rb_cuda()->event_record(f->started[layer], f->compute, err), done);
     RB_TRY(st, rb_cuda()->fill(b->sums.at, 0, b->sums.size_bytes, f->compute, err), done);
@@ -491,6 +491,7 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     RB_TRY(st, token_batch_check(batch, f.config->vocab_size, err), done);
     RB_TRY(st, checkpoint_check(model, err), done);
     RB_TRY(st, begin(&f, err), done);
+    const double set_up_s = rb_now_s() - started_s;
     if (pthread_create(&f.thread, NULL, hand_over_run, &f) != 0) {
         st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
         goto done;
@@ -498,7 +499,7 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     f.is_running = true;
     RB_TRY(st, run_layers(&f, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(f.compute, err), done);
-    *report = (forward_cuda_report){.total_s = rb_now_s() - started_s, .weight_bytes = weight_stream_bytes_read(f.weights),
+    *report = (forward_cuda_report){.total_s = rb_now_s() - started_s, .set_up_s = set_up_s, .weight_bytes = weight_stream_bytes_read(f.weights),
                                     .gpu_bytes = (int64_t)rb_cuda_peak_bytes() + WORKSPACE_BYTES, .chunk_tokens = f.chunk};
     st = median_layer_ms(&f, &report->layer_ms, err);
 done:

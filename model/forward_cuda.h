@@ -39,7 +39,7 @@ typedef struct forward_cuda_hooks {
 } forward_cuda_hooks;
 
 typedef struct forward_cuda_report {
-    double total_s;
+    double total_s, set_up_s;       /* all; of it before the first layer: cuBLAS, memory, the embedding */
     double layer_ms;                /* median over layers of the time on the compute stream, weights there already; the last one left out */
     int64_t weight_bytes;           /* read from the file */
     int64_t gpu_bytes;              /* largest amount held */

@@ -26,6 +26,7 @@ typedef struct piece {
     layer_cuda_weight type;
     bool is_same;               /* no conversion */
     char *to;
+    int layer;
 } piece;
 
 typedef struct slot {
@@ -46,13 +47,16 @@ typedef struct shard_fd {
     int fd;
 } shard_fd;
 
-/* A layer's place on the device. */
+/* A layer's place on the device, its upload stream, and the readers' job for it. */
 typedef struct layer_place {
     char *matrices;
     float *parameters;          /* norms and biases, one after the other */
     float *host_parameters;     /* pinned */
+    void *stream;
     void *uploaded, *released;  /* events */
     device_layer layer;
+    piece *pieces;
+    int64_t n_pieces, pieces_room, next_piece, pieces_done;
 } layer_place;
 
 struct weight_stream {
@@ -61,17 +65,16 @@ struct weight_stream {
     const layer_cuda_api *api;
     layer_cuda_precision precision;
     bool stops_at_heads;
-    void *stream;
     size_t matrix_bytes, n_parameters;
     layer_place places[2];
     reader readers[N_READERS];
     shard_fd *shards;
     int n_shards;
-    /* The job of the readers: pieces of the layer that was begun last. */
+    /* What the readers share: they take the pieces of layers begun, in order, so that none waits while another has the last piece of a layer. */
     pthread_mutex_t lock;
     pthread_cond_t has_work, is_done;
-    piece *pieces;
-    int64_t n_pieces, pieces_room, next_piece, pieces_done, bytes_read;
+    int n_begun, taking;        /* layers; the one whose pieces are taken now */
+    int64_t bytes_read;
     bool is_closing;
     rb_status status;
     rb_error error;
@@ -124,33 +127,47 @@ static rb_status read_piece(const piece *p, char *to, rb_error *err)
     return RB_OK;
 }
 
-static rb_status send_piece(weight_stream *w, const piece *p, slot *s, rb_error *err)
+static rb_status send_piece(const weight_stream *w, const piece *p, slot *s, rb_error *err)
 {
+    void *stream = w->places[p->layer % 2].stream;
     rb_status st;
     RB_TRY(st, rb_cuda()->event_wait(s->sent, err), done);
     RB_TRY(st, read_piece(p, s->pinned, err), done);
     if (p->is_same) {
-        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, (size_t)p->n_bytes, w->stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, (size_t)p->n_bytes, stream, err), done);
     } else {
-        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, (size_t)p->n_bytes, w->stream, err), done);
-        RB_TRY(st, w->api->convert(p->to, s->staging, p->type, p->n_elements, w->precision, w->stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, (size_t)p->n_bytes, stream, err), done);
+        RB_TRY(st, w->api->convert(p->to, s->staging, p->type, p->n_elements, w->precision, stream, err), done);
     }
-    RB_TRY(st, rb_cuda()->event_record(s->sent, w->stream, err), done);
+    RB_TRY(st, rb_cuda()->event_record(s->sent, stream, err), done);
 done:
     return st;
 }
 
 static void finish_piece(weight_stream *w, const piece *p, rb_status st, const rb_error *err)
 {
+    layer_place *place = &w->places[p->layer % 2];
     pthread_mutex_lock(&w->lock);
     if (st != RB_OK && w->status == RB_OK) {
         w->status = st;
         w->error = *err;
     }
     w->bytes_read += p->n_bytes;
-    w->pieces_done++;
-    if (w->pieces_done == w->n_pieces) pthread_cond_broadcast(&w->is_done);
+    place->pieces_done++;
+    if (place->pieces_done == place->n_pieces) pthread_cond_broadcast(&w->is_done);
     pthread_mutex_unlock(&w->lock);
+}
+
+/* The next piece of any layer begun; the lock is held. */
+static bool take_piece(weight_stream *w, piece *p)
+{
+    for (; w->taking < w->n_begun; w->taking++) {
+        layer_place *place = &w->places[w->taking % 2];
+        if (place->next_piece == place->n_pieces) continue;
+        *p = place->pieces[place->next_piece++];
+        return true;
+    }
+    return false;
 }
 
 static void *reader_run(void *argument)
@@ -160,10 +177,10 @@ static void *reader_run(void *argument)
     rb_error err = {0};
     rb_status st = rb_cuda()->use_device(rb_cuda_device()->index, &err);
     for (;;) {
+        piece p;
+        bool is_over;
         pthread_mutex_lock(&w->lock);
-        while (w->next_piece >= w->n_pieces && !w->is_closing) pthread_cond_wait(&w->has_work, &w->lock);
-        const bool is_over = w->is_closing;
-        const piece p = is_over ? (piece){0} : w->pieces[w->next_piece++];
+        while (!(is_over = w->is_closing) && !take_piece(w, &p)) pthread_cond_wait(&w->has_work, &w->lock);
         if (st == RB_OK) st = w->status;        /* after a failure pieces are only counted off */
         pthread_mutex_unlock(&w->lock);
         if (is_over) return NULL;
@@ -191,16 +208,16 @@ static rb_status find_fd(weight_stream *w, const char *path, int *fd, rb_error *
     return RB_OK;
 }
 
-static rb_status add_piece(weight_stream *w, const piece *p, rb_error *err)
+static rb_status add_piece(layer_place *place, const piece *p, rb_error *err)
 {
-    if (w->n_pieces == w->pieces_room) {
-        const int64_t room = w->pieces_room ? 2 * w->pieces_room : 64;
-        piece *more = realloc(w->pieces, (size_t)room * sizeof *more);
+    if (place->n_pieces == place->pieces_room) {
+        const int64_t room = place->pieces_room ? 2 * place->pieces_room : 64;
+        piece *more = realloc(place->pieces, (size_t)room * sizeof *more);
         if (!more) return rb_fail(err, RB_ENOMEM, "list of pieces: no memory");
-        w->pieces = more;
-        w->pieces_room = room;
+        place->pieces = more;
+        place->pieces_room = room;
     }
-    w->pieces[w->n_pieces++] = *p;
+    place->pieces[place->n_pieces++] = *p;
     return RB_OK;
 }
 
@@ -226,8 +243,8 @@ static rb_status add_matrix(weight_stream *w, int layer, const char *module, int
         const int64_t n_bytes = place.size_bytes - at < PIECE_BYTES ? place.size_bytes - at : PIECE_BYTES;
         const piece p = {.fd = fd, .path = place.path, .offset = place.offset + at, .n_bytes = n_bytes, .n_elements = n_bytes / element,
                          .type = weight_type(place.dtype), .is_same = is_same,
-                         .to = w->places[layer % 2].matrices + (first + at / element) * out_element};
-        RB_TRY(st, add_piece(w, &p, err), done);
+                         .to = w->places[layer % 2].matrices + (first + at / element) * out_element, .layer = layer};
+        RB_TRY(st, add_piece(&w->places[layer % 2], &p, err), done);
     }
 done:
     return st;
@@ -269,7 +286,7 @@ static rb_status add_parameters(weight_stream *w, int layer, bool with_rest, rb_
         RB_TRY(st, add_parameter(w, layer, "mlp.up_proj.bias", c->mlp_bias, s.inner, &next, &unused, err), done);
         RB_TRY(st, add_parameter(w, layer, "mlp.down_proj.bias", c->mlp_bias, s.hidden, &next, &out->down_bias, err), done);
     }
-    RB_TRY(st, rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)next * sizeof(float), w->stream, err), done);
+    RB_TRY(st, rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)next * sizeof(float), place->stream, err), done);
 done:
     return st;
 }
@@ -305,14 +322,16 @@ rb_status weight_stream_begin(weight_stream *w, int layer, rb_error *err)
     const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
     layer_place *place = &w->places[layer % 2];
     rb_status st;
-    /* Readers are idle here: wait has seen the last job done. The host's copy of the parameters was sent before the layer two back was computed. */
+    /* Nobody is at the place any more: wait has seen the job of the layer two back done, and the host's copy of its parameters was sent then. */
     RB_TRY(st, rb_cuda()->event_wait(place->uploaded, err), done);
-    RB_TRY(st, rb_cuda()->stream_wait_event(w->stream, place->released, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait_event(place->stream, place->released, err), done);
     RB_TRY(st, add_parameters(w, layer, with_rest, err), done);
     pthread_mutex_lock(&w->lock);
-    w->n_pieces = w->next_piece = w->pieces_done = 0;
+    if (w->taking < layer - 1) w->taking = layer - 1;       /* the layer two back is done, whether or not a reader has noticed */
+    place->n_pieces = place->next_piece = place->pieces_done = 0;
     st = add_matrices(w, layer, with_rest, err);
-    if (st != RB_OK) w->n_pieces = 0;
+    if (st == RB_OK) w->n_begun = layer + 1;
+    else place->n_pieces = 0;
     pthread_cond_broadcast(&w->has_work);
     pthread_mutex_unlock(&w->lock);
 done:
@@ -324,11 +343,11 @@ rb_status weight_stream_wait(weight_stream *w, int layer, void *stream, device_l
     layer_place *place = &w->places[layer % 2];
     rb_status st;
     pthread_mutex_lock(&w->lock);
-    while (w->pieces_done < w->n_pieces) pthread_cond_wait(&w->is_done, &w->lock);
+    while (place->pieces_done < place->n_pieces) pthread_cond_wait(&w->is_done, &w->lock);
     st = w->status;
     pthread_mutex_unlock(&w->lock);
     if (st != RB_OK) return rb_fail(err, st, "%s", w->error.msg);
-    RB_TRY(st, rb_cuda()->event_record(place->uploaded, w->stream, err), done);
+    RB_TRY(st, rb_cuda()->event_record(place->uploaded, place->stream, err), done);
     RB_TRY(st, rb_cuda()->stream_wait_event(stream, place->uploaded, err), done);
     *out = place->layer;
 done:
@@ -348,6 +367,7 @@ static rb_status open_place(weight_stream *w, layer_place *place, rb_error *err)
     RB_TRY(st, rb_cuda_alloc(&place->matrices, w->matrix_bytes, 1, "weights of a layer", err), done);
     RB_TRY(st, rb_cuda_alloc(&place->parameters, w->n_parameters, sizeof(float), "norms and biases", err), done);
     RB_TRY(st, rb_cuda()->alloc_pinned((void **)&place->host_parameters, w->n_parameters * sizeof(float), err), done);
+    RB_TRY(st, rb_cuda()->stream_create(&place->stream, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->released, err), done);
 done:
@@ -382,7 +402,6 @@ rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const 
     pthread_cond_init(&w->is_done, NULL);
     w->matrix_bytes = count_matrices(w->config) * precision_bytes(precision);
     w->n_parameters = count_parameters(w->config);
-    RB_TRY(st, rb_cuda()->stream_create(&w->stream, err), done);
     for (int i = 0; i < 2; i++) RB_TRY(st, open_place(w, &w->places[i], err), done);
     for (int i = 0; i < N_READERS; i++) RB_TRY(st, open_reader(w, &w->readers[i], err), done);
     *out = w;
@@ -399,11 +418,12 @@ static void close_place(const weight_stream *w, layer_place *place)
     rb_cuda()->release_pinned(place->host_parameters);
     rb_cuda()->event_destroy(place->uploaded);
     rb_cuda()->event_destroy(place->released);
+    rb_cuda()->stream_destroy(place->stream);
+    free(place->pieces);
 }
 
 static void close_reader(reader *r)
 {
-    if (r->is_running) pthread_join(r->thread, NULL);
     for (int i = 0; i < N_SLOTS; i++) {
         rb_cuda()->release_pinned(r->slots[i].pinned);
         rb_cuda_free(r->slots[i].staging, PIECE_BYTES, 1);
@@ -418,13 +438,14 @@ void weight_stream_close(weight_stream *w)
     w->is_closing = true;
     pthread_cond_broadcast(&w->has_work);
     pthread_mutex_unlock(&w->lock);
-    if (w->stream) rb_cuda()->stream_wait(w->stream, NULL);
+    for (int i = 0; i < N_READERS; i++)
+        if (w->readers[i].is_running) pthread_join(w->readers[i].thread, NULL);
+    for (int i = 0; i < 2; i++)
+        if (w->places[i].stream) rb_cuda()->stream_wait(w->places[i].stream, NULL);
     for (int i = 0; i < N_READERS; i++) close_reader(&w->readers[i]);
     for (int i = 0; i < 2; i++) close_place(w, &w->places[i]);
-    if (w->stream) rb_cuda()->stream_destroy(w->stream);
     for (int i = 0; i < w->n_shards; i++) close(w->shards[i].fd);
     free(w->shards);
-    free(w->pieces);
     pthread_cond_destroy(&w->has_work);
     pthread_cond_destroy(&w->is_done);
     pthread_mutex_destroy(&w->lock);

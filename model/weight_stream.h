@@ -19,7 +19,8 @@ typedef struct weight_stream weight_stream;
 /* rb_cuda_open first. stops_at_heads: of the last layer only what leads to q, k and v is read. */
 rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api, layer_cuda_precision precision, bool stops_at_heads,
                              rb_error *err);
-/* Layers in order. begin returns at once; wait, when the file has been read and the upload is on its way: `stream` waits for the rest. */
+/* Layers in order. begin returns at once, and may be called for a layer before wait was for the one before, once release was for the one before that; wait
+ * returns when the file has been read and the upload is on its way: `stream` waits for the rest. */
 rb_status weight_stream_begin(weight_stream *weights, int layer, rb_error *err);
 rb_status weight_stream_wait(weight_stream *weights, int layer, void *stream, device_layer *out, rb_error *err);
 /* The layer's place is free once what is on `stream` now is done. */

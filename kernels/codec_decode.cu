@@ -329,8 +329,8 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
         const int distance = row * stride;
         uint4 low, high;
         if (ORDER == CODEC_ORDER_NATURAL) {
-            low = *reinterpret_cast<const uint4 *>(low_at[0] + distance);
-            high = *reinterpret_cast<const uint4 *>(high_at[0] + distance);
+            low = load_shared(low_at[0] + distance);
+            high = load_shared(high_at[0] + distance);
         } else {
             uint32_t a[8], b[4], d[4];
 #pragma unroll
@@ -465,13 +465,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     }
 }
 
-/* Shared memory of a block: what all its warps read, and each warp's own. */
-struct decode_sizes {
-    size_t fragments, tables, warp;
-};
-
 template <typename T, int ROWS>
-static decode_sizes find_sizes(const codec_device_image &image)
+static kernel_sizes find_sizes(const codec_device_image &image)
 {
     const size_t tile = ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
     const size_t packed = static_cast<size_t>(ROWS) * packed_stride(round_up_16(image.max_packed_bytes)) + 16;
@@ -480,24 +475,12 @@ static decode_sizes find_sizes(const codec_device_image &image)
             round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
-/* too_small: whether so few warps fit that it is better done otherwise, if it can be; nothing runs then. */
 template <typename T, int STEPS, bool IS_FAST>
 static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef warp_plan<T, STEPS> plan;
-    const decode_sizes sizes = find_sizes<T, plan::ROWS>(args.image);
-    const size_t shared = (IS_FAST ? sizes.fragments : 0) + sizes.tables;
-    codec_device_limits limits;
-    const rb_status st = find_limits(&limits, err);
-    if (st != RB_OK) return st;
-    const int warps = warps_that_fit(shared, sizes.warp, limits.shared_bytes - STATIC_SHARED_BYTES, plan::WARPS);
-    *too_small = IS_FAST && warps < plan::WARPS / 4;
-    if (*too_small) return RB_OK;
-    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the decode kernel needs %zu bytes of shared memory, the GPU has %d", shared + sizes.warp, limits.shared_bytes);
-    args.fragment_bytes = static_cast<int>(sizes.fragments);
-    args.warp_bytes = static_cast<int>(sizes.warp);
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST>, args, count_tiles(args.n, plan::ROWS) * args.image.n_heads, warps, shared + warps * sizes.warp, limits,
-                        "decode kernel", stream, err);
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST>, args, find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream,
+                        err);
 }
 
 template <typename T>

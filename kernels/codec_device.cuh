@@ -9,10 +9,6 @@
 #include "core/cuda_check.cuh"
 #include "kernels/codec_cuda.h"
 
-enum {
-    WARP_ROWS = 32,     /* vectors a warp takes at a time at most: two row blocks of an mma */
-};
-
 /* Halves from row to row of a tile: 8 times an odd number, so that ldmatrix and 16-byte accesses of 8 rows meet all banks, with at least 8 columns to
  * spare for the half step that is read and left out. */
 __host__ __device__ inline int tile_stride(int n_columns) { return n_columns + 8 + (n_columns / 8 % 2 ? 8 : 0); }
@@ -39,6 +35,23 @@ __device__ __forceinline__ uint32_t broadcast(uint32_t value, int from)
 #endif
 }
 
+/* 16 bytes at once: left to itself the compiler takes some of these apart. */
+__device__ __forceinline__ void store_shared(void *to, const uint32_t (&words)[4])
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+                 "r"(words[3])
+                 : "memory");
+}
+__device__ __forceinline__ uint4 load_shared(const void *from)
+{
+    uint4 words;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(from)))
+                 : "memory");
+    return words;
+}
+
 /* Four 8 x 8 matrices; `row` is where this lane's row of 8 lies: rows 0 to 7 of the first matrix are lanes 0 to 7, and so on. */
 __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *row)
 {
@@ -47,13 +60,6 @@ __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *ro
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
                  : "r"(address)
                  : "memory");
-}
-
-/* A: 16 rows x 16 columns at `tile`, row stride in halves. */
-__device__ __forceinline__ void load_a(uint32_t (&a)[4], const __half *tile, int stride)
-{
-    const int lane = threadIdx.x & 31;
-    load_matrices(a, tile + (lane & 15) * stride + (lane >> 4) * 8);
 }
 
 /* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly behind the group, for that may be behind
@@ -128,13 +134,6 @@ __device__ __forceinline__ void add_row_products(float (&squares)[2], const uint
     const int lane = threadIdx.x & 31, row = lane >> 2, from = (lane & ~3) | row >> 1;
     squares[0] += __shfl_sync(0xffffffffu, row & 1 ? upper[1] : upper[0], from);
     squares[1] += __shfl_sync(0xffffffffu, row & 1 ? lower[3] : lower[2], from);
-}
-
-__device__ __forceinline__ float2 as_float2(uint32_t halves)
-{
-    __half2 pair;
-    memcpy(&pair, &halves, sizeof pair);
-    return __half22float2(pair);
 }
 
 __device__ __forceinline__ uint32_t as_bits(__half2 pair)
@@ -307,17 +306,33 @@ done:
 /* What the kernels declare themselves: share, groups, shapes, pads, and some room. */
 static const size_t STATIC_SHARED_BYTES = sizeof(block_share) + CODEC_IMAGE_MAX_GROUPS * (sizeof(codec_image_group) + sizeof(uint32_t) + sizeof(uint16_t)) + 256;
 
-/* As many blocks as are resident at once, or as there are tiles for. bytes: of dynamic shared memory. */
+/* Shared memory of a block: the head's fragments, its other tables, and each warp's own. */
+struct kernel_sizes {
+    size_t fragments, tables, warp;
+};
+
+/* Launches with as many warps a block as fit, most_warps at most, and as many blocks as are resident at once, or as there are tiles of `rows` vectors for.
+ * too_small: whether so few warps fit beside the fragments (is_fast) that it is better done without them; nothing runs then. */
 template <typename ARGS>
-static rb_status launch_tiles(void (*kernel)(ARGS), const ARGS &args, int64_t n_tiles, int warps, size_t bytes, const codec_device_limits &limits, const char *name,
+static rb_status launch_tiles(void (*kernel)(ARGS), ARGS &args, const kernel_sizes &sizes, bool is_fast, int most_warps, int rows, const char *name, bool *too_small,
                               cudaStream_t stream, rb_error *err)
 {
-    const int64_t needed = (n_tiles + warps - 1) / warps;
-    int resident = 0;
+    const size_t shared = (is_fast ? sizes.fragments : 0) + sizes.tables;
+    const int64_t n_tiles = count_tiles(args.n, rows) * args.image.n_heads;
+    codec_device_limits limits;
+    int resident = 0, warps = 0, bytes = 0;
     rb_status st;
-    RB_TRY(st, rb_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name, err), done);
+    RB_TRY(st, find_limits(&limits, err), done);
+    warps = warps_that_fit(shared, sizes.warp, limits.shared_bytes - STATIC_SHARED_BYTES, most_warps);
+    *too_small = is_fast && warps < most_warps / 4;
+    if (*too_small) goto done;
+    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the %s needs %zu bytes of shared memory, the GPU has %d", name, shared + sizes.warp, limits.shared_bytes);
+    bytes = static_cast<int>(shared + warps * sizes.warp);
+    args.fragment_bytes = static_cast<int>(sizes.fragments);
+    args.warp_bytes = static_cast<int>(sizes.warp);
+    RB_TRY(st, rb_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name, err), done);
     RB_TRY(st, rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, bytes), name, err), done);
-    kernel<<<static_cast<unsigned>(min(static_cast<int64_t>(resident) * limits.n_multiprocessors, needed)), warps * 32, bytes, stream>>>(args);
+    kernel<<<static_cast<unsigned>(min(static_cast<int64_t>(resident) * limits.n_multiprocessors, (n_tiles + warps - 1) / warps)), warps * 32, bytes, stream>>>(args);
     st = rb_cuda_launched(name, err);
 done:
     return st;

@@ -2,8 +2,7 @@
  *
  * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part of shared memory; then, group by
  * group, sums the norms from the operands it has just loaded for the products, rotates on the tensor cores, compares with the boundaries and leaves pairs of
- * codes where the dims were; then packs, word by word. The columns of the rotation are dealt so that a lane's results are neighbours in the packed stream
- * (codec_image.c). Warps never wait for each other.
+ * codes where the dims were; then packs them, a vector a lane. Warps never wait for each other.
  *
  * fp16 input is an exact operand. bf16 and f32 are first brought near 1 by a power of two for each vector; bf16 then is exact again, f32 is split like
  * the rotation into high and low, and the product low x low is dropped. */
@@ -88,8 +87,8 @@ template <int ORDER>
 __device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4], const uint32_t (&high)[4])
 {
     if (ORDER == CODEC_ORDER_NATURAL) {
-        *reinterpret_cast<uint4 *>(at.low[0] + distance) = make_uint4(low[0], low[1], low[2], low[3]);
-        *reinterpret_cast<uint4 *>(at.high[0] + distance) = make_uint4(high[0], high[1], high[2], high[3]);
+        store_shared(at.low[0] + distance, low);
+        store_shared(at.high[0] + distance, high);
     } else if (ORDER == CODEC_ORDER_SPLIT_PAIRS) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -393,7 +392,7 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
         }
 }
 
-/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, go into the place of its own columns. */
+/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
 template <coding BY, int BLOCKS>
 __device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row_edges (&edges)[2 * BLOCKS], const coder &by, uint16_t *const (&pairs)[2 * BLOCKS], int tile)
 {
@@ -401,7 +400,7 @@ __device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row
     for (int i = 0; i < 2 * BLOCKS; i++) {
         const float *y = &c[i / 2][2 * (i & 1)];
         const float pair = fmaf(code_of<BY>(y[1], edges[i], by), by.second_code, code_of<BY>(y[0], edges[i], by)) + by.pair_bias;
-        pairs[i][tile] = static_cast<uint16_t>(__float_as_uint(pair));
+        pairs[i][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
     }
 }
 
@@ -411,7 +410,7 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
                                            const lane_place<BLOCKS> &place, const block_tables &tables)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
-    const int lane = threadIdx.x & 31, t = lane & 3, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
+    const int lane = threadIdx.x & 31, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
     const int n_steps = N_STEPS ? N_STEPS : shape.n_steps;
     const coder by = make_coder(BY, group, width, tables.books, tables.cells);
     row_edges edges[2 * BLOCKS];
@@ -419,7 +418,7 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
         edges[i] = make_edges<BY>(by, group.log2_cells, operands.norm[i], operands.root[i]);
-        pairs[i] = reinterpret_cast<uint16_t *>(place.row[i]) + shape.column + t * shape.n_tiles;
+        pairs[i] = reinterpret_cast<uint16_t *>(place.row[i]) + shape.column + (lane & 3);
     }
     const uint4 *fragment = tables.fragments + group.encode * CODEC_IMAGE_LANES + lane;
     int left = shape.n_tiles;
@@ -431,7 +430,7 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) code_tile<BY>(c[i], edges, by, pairs, i);
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) pairs[i] += AT_ONCE;
+        for (int i = 0; i < 2 * BLOCKS; i++) pairs[i] += 4 * AT_ONCE;
     }
     if (left > 0) {
         float c[BLOCKS][4];
@@ -720,13 +719,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
     }
 }
 
-/* Shared memory of a block: what all its warps read, and each warp's own. */
-struct encode_sizes {
-    size_t fragments, tables, warp;
-};
-
 template <typename T, int ROWS>
-static encode_sizes find_sizes(const codec_device_image &image)
+static kernel_sizes find_sizes(const codec_device_image &image)
 {
     const size_t tile = ROWS * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
     return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
@@ -735,24 +729,12 @@ static encode_sizes find_sizes(const codec_device_image &image)
             round_up(tile * (input_traits<T>::HAS_LOW ? 2 : 1) + ROWS * 4 + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
-/* too_small: whether so few warps fit that it is better done otherwise, if it can be; nothing runs then. */
 template <typename T, int STEPS, bool IS_FAST>
 static rb_status launch(encode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef warp_plan<T, STEPS> plan;
-    const encode_sizes sizes = find_sizes<T, plan::ROWS>(args.image);
-    const size_t shared = (IS_FAST ? sizes.fragments : 0) + sizes.tables;
-    codec_device_limits limits;
-    const rb_status st = find_limits(&limits, err);
-    if (st != RB_OK) return st;
-    const int warps = warps_that_fit(shared, sizes.warp, limits.shared_bytes - STATIC_SHARED_BYTES, plan::WARPS);
-    *too_small = IS_FAST && warps < plan::WARPS / 4;
-    if (*too_small) return RB_OK;
-    if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the encode kernel needs %zu bytes of shared memory, the GPU has %d", shared + sizes.warp, limits.shared_bytes);
-    args.fragment_bytes = static_cast<int>(sizes.fragments);
-    args.warp_bytes = static_cast<int>(sizes.warp);
-    return launch_tiles(encode_kernel<T, STEPS, IS_FAST>, args, count_tiles(args.n, plan::ROWS) * args.image.n_heads, warps, shared + warps * sizes.warp, limits,
-                        "encode kernel", stream, err);
+    return launch_tiles(encode_kernel<T, STEPS, IS_FAST>, args, find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, "encode kernel", too_small, stream,
+                        err);
 }
 
 template <typename T>

@@ -195,14 +195,11 @@ typedef struct fragment_source {
     int tile, step;
 } fragment_source;
 
-/* y = R x: the columns of tile j are positions such that each lane's results, tile after tile, are neighbours: lane t (of the four that share a row) has
- * positions [t * 2 n_tiles, (t + 1) * 2 n_tiles) of the group, two a tile. It can pack them without asking another lane.
- * x = R^T y: the columns of tile j are the dims 8 j .. 8 j + 7 of the group. */
+/* y = R x, or x = R^T y. */
 static double fragment_entry(const fragment_source *from, int k, int n)
 {
     const codec_image_group *group = from->group;
-    const int inner = STEP * from->step + k;
-    const int outer = from->is_encode ? n / 2 * 2 * group->n_tiles + 2 * from->tile + n % 2 : TILE * from->tile + n;
+    const int inner = STEP * from->step + k, outer = TILE * from->tile + n;
     if (inner >= group->dims || outer >= group->dims) return 0.0;
     const int row = from->is_encode ? outer : inner, column = from->is_encode ? inner : outer;
     return (double)from->rotation[row * group->dims + column] * (double)CODEC_IMAGE_FRAGMENT_SCALE;

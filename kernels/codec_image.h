@@ -54,8 +54,8 @@ typedef struct codec_image_group {
                                          * centroids */
     int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
     int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
-    int32_t reserved[2];
-} codec_image_group;                    /* 64 bytes */
+    int32_t reserved[2];                /* 64 bytes */
+} codec_image_group;
 
 typedef struct codec_image_head {
     int32_t n_groups, first_group;

@@ -11,7 +11,8 @@ rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, c
 
 enum {
     BATCH = 8,          /* queries a key meets at once */
-    LOGITS_WARPS = 8    /* of a block */
+    LOGITS_WARPS = 8,   /* of a block */
+    WARP_ROWS = 32      /* keys a warp takes at a time, one a lane */
 };
 
 struct logits_args {

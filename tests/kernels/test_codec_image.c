@@ -301,7 +301,7 @@ static void look_at_fragments(const codec_image *image, const codec_image_group 
             for (int k = 0; k < 16 * group->n_steps; k++) {
                 const size_t fragment = (size_t)(first + tile * group->n_steps + k / 16);
                 assert_true(fragment < image->n_fragments);
-                column[k] = fragment_element(image->fragments + fragment * CODEC_IMAGE_LANES, k % 16, n) * (double)group->inverse_scale;
+                column[k] = fragment_element(image->fragments + fragment * CODEC_IMAGE_LANES, k % 16, n) / (double)CODEC_IMAGE_FRAGMENT_SCALE;
                 square += column[k] * column[k];
                 if (k >= m) assert_true(column[k] == 0.0);
             }

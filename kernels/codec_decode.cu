@@ -418,11 +418,10 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
                                       static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
         __syncthreads();
         if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
-        if (IS_FAST)
-            for (int i = threadIdx.x; i < head.n_fragments_decode * CODEC_IMAGE_LANES; i += blockDim.x) fragments[i] = head_fragments[i];
-        for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
-        for (int i = threadIdx.x; i < head.n_halves; i += blockDim.x) halves[i] = image.halves[head.first_halves + i];
-        for (int i = threadIdx.x; i < head_dim; i += blockDim.x) column[i] = image.column[head_index * head_dim + i];
+        if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * CODEC_IMAGE_LANES);
+        block_copy(books, image.books + head.first_book, head.n_books);
+        block_copy(halves, image.halves + head.first_halves, head.n_halves);
+        block_copy(column, image.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
             groups[i] = image.groups[head.first_group + i];
             groups[i].decode -= head.first_fragment + head.n_fragments_encode;

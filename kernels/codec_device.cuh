@@ -268,6 +268,13 @@ __device__ __forceinline__ unsigned next_tile(const tile_run &run, block_share *
 __device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 enum { LINE_BYTES = 128 };
 
+/* A block's copy of n elements. */
+template <typename T>
+__device__ __forceinline__ void block_copy(T *to, const T *from, int n)
+{
+    for (int i = threadIdx.x; i < n; i += blockDim.x) to[i] = from[i];
+}
+
 /* A warp's copy of n_bytes between 16-byte aligned places; the end may be odd. */
 __device__ __forceinline__ void warp_copy(uint8_t *to, const uint8_t *from, int n_bytes)
 {

@@ -72,9 +72,9 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_
     uint32_t *pairs = reinterpret_cast<uint32_t *>(next);
     next += head_dim * 2;
     const float4 *from = reinterpret_cast<const float4 *>(args.rotated + (static_cast<int64_t>(head_index) * args.n_batches + batch) * head_dim * BATCH);
-    for (int i = threadIdx.x; i < head_dim * BATCH / 4; i += blockDim.x) queries[i] = from[i];
-    for (int i = threadIdx.x; i < head.n_books; i += blockDim.x) books[i] = image.books[head.first_book + i];
-    for (int i = threadIdx.x; i < head_dim / 2; i += blockDim.x) pairs[i] = image.pairs[head_index * (head_dim / 2) + i];
+    block_copy(queries, from, head_dim * BATCH / 4);
+    block_copy(books, image.books + head.first_book, head.n_books);
+    block_copy(pairs, image.pairs + head_index * (head_dim / 2), head_dim / 2);
     if (warp == 0) {
         const head_streams found = find_streams(image.heads, head_index, args.n);
         if (lane == 0) streams = found;

@@ -546,6 +546,9 @@ __device__ __forceinline__ void append_first(bit_writer &writer, uint32_t bits, 
     append(writer, n >= 32 ? bits : bits & ((1u << n) - 1), n);
 }
 
+/* Four pairs of a lane's own vector. Another lane's may not be read here: it is being overwritten. */
+__device__ __forceinline__ uint2 own_pairs(const bit_writer &writer, const uint2 *from) { return writer.is_own ? *from : make_uint2(0, 0); }
+
 /* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be codes. */
 template <int ROWS>
 __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, const warp_memory &memory)
@@ -561,17 +564,17 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
         const int left = shape.dims % 8 * shape.width;      /* bits */
         if (joint.four <= 16) {
 #pragma unroll 1
-            for (; from < end; from++) append(writer, join_eight(*from, joint), 2 * joint.four);
-            if (left > 0) append_first(writer, join_eight(*from, joint), left);
+            for (; from < end; from++) append(writer, join_eight(own_pairs(writer, from), joint), 2 * joint.four);
+            if (left > 0) append_first(writer, join_eight(own_pairs(writer, from), joint), left);
         } else {
 #pragma unroll 1
             for (; from < end; from++) {
-                const uint2 words = *from;
+                const uint2 words = own_pairs(writer, from);
                 append(writer, join_pairs(words.x, joint), joint.four);
                 append(writer, join_pairs(words.y, joint), joint.four);
             }
-            if (left > 0) append_first(writer, join_pairs(from->x, joint), min(left, joint.four));
-            if (left > joint.four) append_first(writer, join_pairs(from->y, joint), left - joint.four);
+            if (left > 0) append_first(writer, join_pairs(own_pairs(writer, from).x, joint), min(left, joint.four));
+            if (left > joint.four) append_first(writer, join_pairs(own_pairs(writer, from).y, joint), left - joint.four);
         }
     }
     if (writer.n > 0 && writer.is_own) *writer.word = writer.bits;

@@ -86,7 +86,11 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
     rb_status st;
 
     RB_TRY(st, layer_weights_alloc(&weights, config, err), done);
-    RB_TRY(st, layer_activations_alloc(&activations, config, batch->sequence_start, batch->n_sequences, err), done);
+    RB_TRY(st, layer_activations_alloc(&activations, config, batch->n_tokens, batch->n_tokens, false, err), done);
+    activations.n_tokens = batch->n_tokens;
+    activations.n_sequences = batch->n_sequences;
+    activations.sequence_start = batch->sequence_start;
+    activations.hidden = activations.all_hidden;
     RB_TRY(st, rope_table_init(&rope, facts, context, err), done);
     for (int64_t i = 0; i < batch->n_tokens * config->hidden_size; i++) activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (int i = 0; i < REPEATS; i++) {
@@ -101,7 +105,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         rope_apply(&rope, activations.heads, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, batch->sequence_start, batch->n_sequences);
         keep_best(&rope_s, started_s);
         started_s = rb_now_s();
-        RB_TRY(st, layer_attend(config, &weights, 0, &activations, err), done);
+        RB_TRY(st, layer_attend(config, 0, 0, &activations, err), done);
+        layer_project_out(config, &weights, &activations);
         keep_best(&attend_s, started_s);
         started_s = rb_now_s();
         layer_mlp(config, &weights, &activations);
@@ -127,7 +132,7 @@ static rb_status bench(const char *folder, int64_t n_tokens, int64_t context, rb
     RB_TRY(st, checkpoint_open(&model, folder, err), done);
     RB_TRY(st, make_batch(&made, n_tokens, context, checkpoint_config(model)->vocab_size, err), done);
     printf("%s: %" PRId64 " tokens, context %" PRId64 ", %d threads, bound %.1f MiB\n", folder, n_tokens, context, rb_threads_count(),
-           (double)forward_memory_bytes(checkpoint_config(model), &made.batch, rb_threads_count()) / 1048576.0);
+           (double)forward_memory_bytes(checkpoint_config(model), &made.batch, NULL, rb_threads_count()) / 1048576.0);
     RB_TRY(st, time_forward("forward, q and k only", model, &made.batch, &heads_only, err), done);
     RB_TRY(st, time_parts(model, &made.batch, context, err), done);
     RB_TRY(st, time_forward("forward with logits", model, &made.batch, &with_logits, err), done);

@@ -36,6 +36,12 @@ typedef struct tile_scratch {
     float *max, *sum;   /* [rows] */
 } tile_scratch;
 
+/* Keys and values that a query at token s sees where their distance s - t is in [nearest, farthest]: all of them, or the recent ones and the rest. */
+typedef struct key_source {
+    const float *k, *v;             /* [n_kv_heads][n_tokens][head_dim] */
+    int64_t nearest, farthest;
+} key_source;
+
 typedef struct key_chunk {
     int64_t first, n;
 } key_chunk;
@@ -88,10 +94,9 @@ static void list_tiles(const attention_shape *shape, query_tile *tiles)
     }
 }
 
-static int64_t first_visible_key(const attention_shape *shape, const query_tile *tile, int64_t query)
+static int64_t first_visible_key(const query_tile *tile, const key_source *source, int64_t query)
 {
-    if (shape->sliding_window == 0) return tile->sequence_first;
-    return max_i64(tile->sequence_first, query - shape->sliding_window + 1);
+    return max_i64(tile->sequence_first, query - source->farthest);
 }
 
 static void stack_queries(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, tile_scratch *s)
@@ -126,23 +131,24 @@ static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t vi
     s->sum[row] += exp_sum_row(scores + visible_begin, s->max[row], visible_end - visible_begin);
 }
 
-static void softmax_chunk(const attention_shape *shape, const query_tile *tile, key_chunk chunk, tile_scratch *s)
+static void softmax_chunk(const attention_shape *shape, const query_tile *tile, const key_source *source, key_chunk chunk, tile_scratch *s)
 {
     for (int g = 0; g < group_size(shape); g++) {
         for (int64_t i = 0; i < tile->n; i++) {
             const int64_t query = tile->first + i;
-            const int64_t begin = max_i64(first_visible_key(shape, tile, query) - chunk.first, 0);
-            const int64_t end = min_i64(query + 1 - chunk.first, chunk.n);
+            const int64_t begin = max_i64(first_visible_key(tile, source, query) - chunk.first, 0);
+            const int64_t end = min_i64(query - source->nearest + 1 - chunk.first, chunk.n);
             softmax_row(s, g * tile->n + i, chunk.n, begin, end, shape->head_dim);
         }
     }
 }
 
-static void add_chunk(const attention_shape *shape, const query_tile *tile, key_chunk chunk, const float *k, const float *v, tile_scratch *s)
+static void add_chunk(const attention_shape *shape, const query_tile *tile, int kv_head, const key_source *source, key_chunk chunk, tile_scratch *s)
 {
     const int rows = (int)(tile->n * group_size(shape)), d = shape->head_dim, n_keys = (int)chunk.n;
+    const float *k = source->k + kv_head * shape->n_tokens * d, *v = source->v + kv_head * shape->n_tokens * d;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n_keys, d, 1.0f, s->q, d, k + chunk.first * d, d, 0.0f, s->scores, n_keys);
-    softmax_chunk(shape, tile, chunk, s);
+    softmax_chunk(shape, tile, source, chunk, s);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, n_keys, 1.0f, s->scores, n_keys, v + chunk.first * d, d, 1.0f, s->sum_v, d);
 }
 
@@ -159,20 +165,20 @@ static void write_output(const attention_shape *shape, const query_tile *tile, i
     }
 }
 
-/* k, v: the rows of this KV head, from token 0 of the batch. */
-static void attend_tile(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, const float *k, const float *v, float *out,
+static void attend_tile(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, const key_source *sources, int n_sources, float *out,
                         tile_scratch *s)
 {
-    const int64_t rows = tile->n * group_size(shape), end = tile->first + tile->n;
+    const int64_t rows = tile->n * group_size(shape);
 
     stack_queries(shape, tile, kv_head, q, s);
     memset(s->sum_v, 0, (size_t)(rows * shape->head_dim) * sizeof *s->sum_v);
     memset(s->sum, 0, (size_t)rows * sizeof *s->sum);
     for (int64_t r = 0; r < rows; r++) s->max[r] = -INFINITY;
 
-    for (int64_t first = first_visible_key(shape, tile, tile->first); first < end; first += CHUNK_KEYS) {
-        const key_chunk chunk = {.first = first, .n = min_i64(CHUNK_KEYS, end - first)};
-        add_chunk(shape, tile, chunk, k, v, s);
+    for (const key_source *source = sources; source < sources + n_sources; source++) {
+        const int64_t end = tile->first + tile->n - source->nearest;
+        for (int64_t first = first_visible_key(tile, source, tile->first); first < end; first += CHUNK_KEYS)
+            add_chunk(shape, tile, kv_head, source, (key_chunk){.first = first, .n = min_i64(CHUNK_KEYS, end - first)}, s);
     }
     write_output(shape, tile, kv_head, s, out);
 }
@@ -182,10 +188,10 @@ int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads)
     return n_threads * (int64_t)(scratch_floats(shape) * sizeof(float)) + count_tiles(shape) * (int64_t)sizeof(query_tile);
 }
 
-rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err)
+static rb_status attend(const attention_shape *shape, const float *q, const key_source *sources, int n_sources, float *out, rb_error *err)
 {
     assert(shape->n_kv_heads > 0 && shape->n_q_heads % shape->n_kv_heads == 0 && shape->sliding_window >= 0);
-    const int64_t n_tiles = count_tiles(shape), head_floats = shape->n_tokens * shape->head_dim;
+    const int64_t n_tiles = count_tiles(shape);
     query_tile *tiles = NULL;
     float *scratch = NULL;
     rb_status st;
@@ -199,11 +205,29 @@ rb_status attention_forward(const attention_shape *shape, const float *q, const 
     for (int64_t t = 0; t < n_tiles; t++) {
         for (int kv_head = 0; kv_head < shape->n_kv_heads; kv_head++) {
             tile_scratch mine = scratch_of_thread(shape, scratch, omp_get_thread_num());
-            attend_tile(shape, &tiles[n_tiles - 1 - t], kv_head, q, k + kv_head * head_floats, v + kv_head * head_floats, out, &mine);
+            attend_tile(shape, &tiles[n_tiles - 1 - t], kv_head, q, sources, n_sources, out, &mine);
         }
     }
 done:
     free(scratch);
     free(tiles);
     return st;
+}
+
+/* Distance of the farthest key a query sees. */
+static int64_t farthest_key(const attention_shape *shape) { return (shape->sliding_window > 0 ? shape->sliding_window : shape->n_tokens) - 1; }
+
+rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err)
+{
+    const key_source all = {.k = k, .v = v, .nearest = 0, .farthest = farthest_key(shape)};
+    return attend(shape, q, &all, 1, out, err);
+}
+
+rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v, const float *recent_k, const float *recent_v,
+                                     int64_t n_recent, float *out, rb_error *err)
+{
+    const int64_t farthest = farthest_key(shape);
+    const key_source sources[2] = {{.k = recent_k, .v = recent_v, .nearest = 0, .farthest = min_i64(n_recent - 1, farthest)},
+                                   {.k = k, .v = v, .nearest = n_recent, .farthest = farthest}};
+    return attend(shape, q, sources, n_recent <= farthest ? 2 : 1, out, err);
 }

@@ -2,6 +2,7 @@
 #include "model/layer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/attention.h"
 #include "model/linear.h"
@@ -18,17 +19,19 @@ static int64_t heads_width(const model_config *c) { return ((int64_t)c->facts.n_
 static int64_t rows_width(const model_config *c) { return max_i64(c->hidden_size, q_width(c)); }
 static int64_t mlp_tile_tokens(int64_t n_tokens) { return min_i64(n_tokens, MLP_TILE_TOKENS); }
 
-rb_status layer_activations_alloc(layer_activations *a, const model_config *config, const int64_t *sequence_start, int64_t n_sequences, rb_error *err)
+static int64_t recent_width(const model_config *c, bool is_buffered) { return is_buffered ? 2 * (int64_t)c->facts.n_kv_heads * c->facts.head_dim : 0; }
+
+rb_status layer_activations_alloc(layer_activations *a, const model_config *config, int64_t n_all, int64_t n_part, bool is_buffered, rb_error *err)
 {
-    const int64_t n = sequence_start[n_sequences];
-    const size_t f32 = sizeof(float);
+    const size_t f32 = sizeof(float), n = (size_t)n_part;
     rb_status st;
 
-    *a = (layer_activations){.n_tokens = n, .n_sequences = n_sequences, .sequence_start = sequence_start};
-    RB_TRY(st, rb_alloc(&a->hidden, (size_t)n, (size_t)config->hidden_size * f32, "hidden states", err), done);
-    RB_TRY(st, rb_alloc(&a->rows, (size_t)n, (size_t)rows_width(config) * f32, "projection rows", err), done);
-    RB_TRY(st, rb_alloc(&a->heads, (size_t)n, (size_t)heads_width(config) * f32, "q, k and v", err), done);
-    RB_TRY(st, rb_alloc(&a->mlp, (size_t)mlp_tile_tokens(n), 2 * (size_t)config->intermediate_size * f32, "MLP tile", err), done);
+    *a = (layer_activations){0};
+    RB_TRY(st, rb_alloc(&a->all_hidden, (size_t)n_all, (size_t)config->hidden_size * f32, "hidden states", err), done);
+    RB_TRY(st, rb_alloc(&a->rows, n, (size_t)rows_width(config) * f32, "projection rows", err), done);
+    RB_TRY(st, rb_alloc(&a->heads, n, (size_t)heads_width(config) * f32, "q, k and v", err), done);
+    if (is_buffered) RB_TRY(st, rb_alloc(&a->recent, n, (size_t)recent_width(config, true) * f32, "recent k and v", err), done);
+    RB_TRY(st, rb_alloc(&a->mlp, (size_t)mlp_tile_tokens(n_part), 2 * (size_t)config->intermediate_size * f32, "MLP tile", err), done);
 done:
     if (st != RB_OK) layer_activations_free(a);
     return st;
@@ -36,17 +39,18 @@ done:
 
 void layer_activations_free(layer_activations *a)
 {
-    free(a->hidden);
+    free(a->all_hidden);
     free(a->rows);
     free(a->heads);
+    free(a->recent);
     free(a->mlp);
     *a = (layer_activations){0};
 }
 
-int64_t layer_activations_bytes(const model_config *c, int64_t n_tokens)
+int64_t layer_activations_bytes(const model_config *c, int64_t n_all, int64_t n_part, bool is_buffered)
 {
-    const int64_t per_token = c->hidden_size + rows_width(c) + heads_width(c);
-    return (n_tokens * per_token + mlp_tile_tokens(n_tokens) * 2 * (int64_t)c->intermediate_size) * (int64_t)sizeof(float);
+    const int64_t part_floats = rows_width(c) + heads_width(c) + recent_width(c, is_buffered);
+    return (n_all * c->hidden_size + n_part * part_floats + mlp_tile_tokens(n_part) * 2 * (int64_t)c->intermediate_size) * (int64_t)sizeof(float);
 }
 
 void layer_norm_rows(float *out, const float *x, const float *weight, double eps, int64_t n, int64_t width)
@@ -67,6 +71,7 @@ void layer_project_heads(const model_config *config, const layer_weights *w, lay
         layer_norm_rows(q, q, w->q_norm, config->rms_norm_eps, n_q * n, d);
         layer_norm_rows(k, k, w->k_norm, config->rms_norm_eps, n_kv * n, d);
     }
+    if (a->recent) memcpy(a->recent, a->heads + n_q * n * d, (size_t)(2 * n_kv * n * d) * sizeof *a->recent);
 }
 
 static attention_shape shape_of(const model_config *config, const int64_t *sequence_start, int64_t n_sequences, bool slides)
@@ -77,15 +82,20 @@ static attention_shape shape_of(const model_config *config, const int64_t *seque
                              .sliding_window = slides ? config->sliding_window : 0, .scale = (float)facts->attention_scale};
 }
 
-rb_status layer_attend(const model_config *config, const layer_weights *w, int layer, layer_activations *a, rb_error *err)
+rb_status layer_attend(const model_config *config, int layer, int64_t n_recent, layer_activations *a, rb_error *err)
 {
     const attention_shape shape = shape_of(config, a->sequence_start, a->n_sequences, config->layer_slides[layer]);
-    const int64_t head_floats = a->n_tokens * shape.head_dim, width = q_width(config);
+    const int64_t head_floats = a->n_tokens * shape.head_dim;
     const float *q = a->heads, *k = q + shape.n_q_heads * head_floats, *v = k + shape.n_kv_heads * head_floats;
 
-    const rb_status st = attention_forward(&shape, q, k, v, a->rows, err);
-    if (st == RB_OK) linear_forward(a->rows, width, w->o, w->o_bias, a->hidden, config->hidden_size, a->n_tokens, width, config->hidden_size, 1);
-    return st;
+    if (n_recent == 0) return attention_forward(&shape, q, k, v, a->rows, err);
+    return attention_forward_buffered(&shape, q, k, v, a->recent, a->recent + shape.n_kv_heads * head_floats, n_recent, a->rows, err);
+}
+
+void layer_project_out(const model_config *config, const layer_weights *w, layer_activations *a)
+{
+    const int64_t width = q_width(config);
+    linear_forward(a->rows, width, w->o, w->o_bias, a->hidden, config->hidden_size, a->n_tokens, width, config->hidden_size, 1);
 }
 
 int64_t layer_attend_bytes(const model_config *config, const int64_t *sequence_start, int64_t n_sequences, int n_threads)

@@ -6,7 +6,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "model/layer.h"
+#include "model/vector_math.h"
 
 /* A tile of logits holds up to 256 tokens and 64 MiB: enough tokens that converting the weights again for each tile costs little beside the product. */
 enum { MAX_TILE_TOKENS = 256, MAX_TILE_LOGITS = 16 * 1024 * 1024, TILE_VOCAB = 256 };
@@ -22,15 +22,18 @@ typedef struct lm_head {
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t tile_tokens(const model_config *config, int64_t n_tokens)
+static int64_t n_wanted(const forward_hooks *hooks, int64_t n_tokens) { return hooks->logit_tokens ? hooks->n_logit_tokens : n_tokens; }
+
+/* A whole number of groups, at least one. */
+static int64_t tile_tokens(const model_config *config, int64_t n_tokens, const forward_hooks *hooks)
 {
-    const int64_t fitting = MAX_TILE_LOGITS / config->vocab_size;
-    return min_i64(n_tokens, min_i64(fitting > 0 ? fitting : 1, MAX_TILE_TOKENS));
+    const int64_t fitting = min_i64(MAX_TILE_LOGITS / config->vocab_size, MAX_TILE_TOKENS), group = hooks->logit_group > 0 ? hooks->logit_group : 1;
+    return min_i64(n_wanted(hooks, n_tokens), fitting > group ? fitting / group * group : group);
 }
 
-int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, int n_threads)
+int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, const forward_hooks *hooks, int n_threads)
 {
-    const int64_t tokens = tile_tokens(config, n_tokens), hidden = config->hidden_size;
+    const int64_t tokens = tile_tokens(config, n_tokens, hooks), hidden = config->hidden_size;
     return (hidden + tokens * (hidden + config->vocab_size) + (int64_t)n_threads * TILE_VOCAB * hidden) * (int64_t)sizeof(float);
 }
 
@@ -42,12 +45,12 @@ static void lm_head_close(lm_head *head)
     free(head->weight_tiles);
 }
 
-static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t n_tokens, rb_error *err)
+static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t tile, rb_error *err)
 {
     const model_config *config = checkpoint_config(model);
     const char *name = config->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
     const int64_t shape[2] = {config->vocab_size, config->hidden_size};
-    const size_t row_bytes = (size_t)config->hidden_size * sizeof(float), tokens = (size_t)tile_tokens(config, n_tokens);
+    const size_t row_bytes = (size_t)config->hidden_size * sizeof(float), tokens = (size_t)tile;
     rb_status st;
 
     *head = (lm_head){.vocab_size = config->vocab_size, .hidden_size = config->hidden_size};
@@ -80,17 +83,30 @@ static void logits_of_rows(const lm_head *head, int64_t n)
         vocab_tile(head, n, first, head->weight_tiles + (int64_t)omp_get_thread_num() * TILE_VOCAB * head->hidden_size);
 }
 
+/* rows = the final norm of n wanted tokens from `first` on. */
+static void norm_rows(const lm_head *head, const float *hidden, double eps, const forward_hooks *hooks, int64_t first, int64_t n)
+{
+    const int64_t width = head->hidden_size;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t token = hooks->logit_tokens ? hooks->logit_tokens[first + i] : first + i;
+        rms_norm_row(head->rows + i * width, hidden + token * width, head->norm, (float)eps, width);
+    }
+}
+
 rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_tokens, const forward_hooks *hooks, rb_error *err)
 {
     const model_config *config = checkpoint_config(model);
+    const int64_t step = tile_tokens(config, n_tokens, hooks), n_all = n_wanted(hooks, n_tokens);
     lm_head head = {0};
     rb_status st;
 
     assert(hooks->on_logits);
-    RB_TRY(st, lm_head_open(&head, model, n_tokens, err), done);
-    for (int64_t first = 0, step = tile_tokens(config, n_tokens); first < n_tokens; first += step) {
-        const int64_t n = min_i64(step, n_tokens - first);
-        layer_norm_rows(head.rows, hidden + first * head.hidden_size, head.norm, config->rms_norm_eps, n, head.hidden_size);
+    if (n_all == 0) return RB_OK;
+    RB_TRY(st, lm_head_open(&head, model, step, err), done);
+    for (int64_t first = 0; first < n_all; first += step) {
+        const int64_t n = min_i64(step, n_all - first);
+        norm_rows(&head, hidden, config->rms_norm_eps, hooks, first, n);
         logits_of_rows(&head, n);
         RB_TRY(st, hooks->on_logits(hooks->user, first, n, head.logits, err), done);
     }

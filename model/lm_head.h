@@ -5,10 +5,10 @@
 
 #include "model/forward.h"
 
-/* hidden [n_tokens][hidden_size] after the last layer; calls hooks->on_logits for tiles of tokens in order. */
+/* hidden [n_tokens][hidden_size] after the last layer; calls hooks->on_logits for tiles of the tokens it wants, in order. */
 rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_tokens, const forward_hooks *hooks, rb_error *err);
 
 /* Bytes lm_head_run allocates. */
-int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, int n_threads);
+int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, const forward_hooks *hooks, int n_threads);
 
 #endif

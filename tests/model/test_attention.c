@@ -27,10 +27,13 @@ typedef struct attention_data {
     attention_shape shape;
     int64_t starts[MAX_SEQUENCES + 1];
     float *q, *k, *v, *out;
+    float *recent_k, *recent_v;     /* of a buffered run, else NULL */
+    int64_t n_recent;
 } attention_data;
 
 static void make_data(attention_data *data, const attention_case *c, float magnitude)
 {
+    *data = (attention_data){0};
     data->starts[0] = 0;
     for (int s = 0; s < c->n_sequences; s++) data->starts[s + 1] = data->starts[s] + c->lengths[s];
     data->shape = (attention_shape){.n_q_heads = c->n_q_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .n_tokens = data->starts[c->n_sequences],
@@ -50,6 +53,13 @@ static void free_data(attention_data *data)
     free(data->k);
     free(data->v);
     free(data->out);
+    free(data->recent_k);
+    free(data->recent_v);
+}
+
+static const float *row_of(const attention_data *data, const float *all, const float *recent, int64_t kv_head, int64_t query, int64_t key)
+{
+    return (query - key < data->n_recent ? recent : all) + (kv_head * data->shape.n_tokens + key) * data->shape.head_dim;
 }
 
 /* Output of one query of one head, by the definition. */
@@ -62,7 +72,7 @@ static void attend_plainly(const attention_shape *shape, int q_head, int64_t fir
     assert_non_null(score);
 
     for (int64_t key = first_key; key <= query; key++) {
-        const float *k = data->k + (kv_head * shape->n_tokens + key) * d;
+        const float *k = row_of(data, data->k, data->recent_k, kv_head, query, key);
         score[key] = 0.0;
         for (int64_t i = 0; i < d; i++) score[key] += (double)q[i] * k[i];
         score[key] *= (double)shape->scale;
@@ -70,7 +80,7 @@ static void attend_plainly(const attention_shape *shape, int q_head, int64_t fir
     }
     memset(out, 0, (size_t)d * sizeof *out);
     for (int64_t key = first_key; key <= query; key++) {
-        const float *v = data->v + (kv_head * shape->n_tokens + key) * d;
+        const float *v = row_of(data, data->v, data->recent_v, kv_head, query, key);
         const double p = exp(score[key] - largest);
         sum += p;
         for (int64_t i = 0; i < d; i++) out[i] += p * v[i];
@@ -134,6 +144,28 @@ static void attention_survives_scores_far_beyond_the_range_of_exp(void **state)
     check_cases(1000.0f);
 }
 
+/* Keys and values of the last tokens from other arrays: none but the query's own, less and more than a tile, all. */
+static void buffered_attention_equals_the_definition(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const int64_t n_recent[] = {1, 16, 200, 5000};
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        attention_data data;
+        make_data(&data, &cases[i], 1.0f);
+        const size_t floats = (size_t)data.shape.n_tokens * (size_t)(data.shape.n_kv_heads * data.shape.head_dim);
+        data.recent_k = random_floats(floats, 5);
+        data.recent_v = random_floats(floats, 6);
+        for (size_t r = 0; r < RB_COUNT(n_recent); r++) {
+            data.n_recent = n_recent[r];
+            assert_ok(attention_forward_buffered(&data.shape, data.q, data.k, data.v, data.recent_k, data.recent_v, n_recent[r], data.out, &err));
+            const double worst = worst_error(&data);
+            if (!(worst < tolerance_for(1.0f))) fail_msg("case %d, %d recent: error %.3g, expected below %.3g", (int)i, (int)n_recent[r], worst, tolerance_for(1.0f));
+        }
+        free_data(&data);
+    }
+}
+
 /* Keys before the window of a tile's first query are not even multiplied by zero, so NaN there goes nowhere. The last sequence starts afresh. */
 static void attention_touches_no_key_before_the_window_or_the_sequence(void **state)
 {
@@ -183,6 +215,7 @@ int main(void)
         cmocka_unit_test(attention_equals_the_definition),
         cmocka_unit_test(attention_equals_the_definition_with_peaked_weights),
         cmocka_unit_test(attention_survives_scores_far_beyond_the_range_of_exp),
+        cmocka_unit_test(buffered_attention_equals_the_definition),
         cmocka_unit_test(attention_touches_no_key_before_the_window_or_the_sequence),
         cmocka_unit_test(attention_gives_the_same_bytes_for_any_thread_count),
         cmocka_unit_test(scratch_does_not_grow_with_the_context),

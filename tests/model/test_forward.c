@@ -361,6 +361,97 @@ static void values_changed_by_the_hook_are_the_values_attended(void **state)
     recording_free(&cleared);
 }
 
+/* Hooks that note where parts begin and hold what they saw to an earlier run of everything at once. */
+typedef struct part_check {
+    const recording *whole;
+    const int64_t *part_start, *starts;
+    int n_attended;
+} part_check;
+
+static rb_status check_part_heads(void *user, const layer_heads *heads, const float *attended, rb_error *err)
+{
+    (void)err;
+    part_check *check = user;
+    const int64_t d = 64, n_all = check->whole->n_tokens;
+    const float *whole = check->whole->rotated + heads->layer * n_all * DEMO_QK_FLOATS;
+    assert_int_equal(heads->first_token, check->starts[check->part_start[heads->part]]);
+    assert_int_equal(heads->n_tokens, check->starts[check->part_start[heads->part + 1]] - heads->first_token);
+    for (int head = 0; head < 6; head++)
+        for (int64_t i = 0; i < heads->n_tokens * d; i++)
+            assert_close(heads->q[head * heads->n_tokens * d + i], whole[(head * n_all + heads->first_token) * d + i], 1e-4);
+    assert_ptr_equal(heads->exact_k, heads->k);
+    assert_true(isfinite(attended[heads->n_tokens * 6 * d - 1]));
+    check->n_attended++;
+    return RB_OK;
+}
+
+/* Logits of some tokens in an order of their own, as pairs. */
+typedef struct logit_check {
+    part_check parts;       /* first: the hooks share `user` */
+    const int64_t *tokens;
+    int64_t n_seen;
+} logit_check;
+
+static rb_status check_wanted_logits(void *user, int64_t first, int64_t n, const float *logits, rb_error *err)
+{
+    (void)err;
+    logit_check *check = user;
+    assert_int_equal(first, check->n_seen);
+    assert_int_equal(n % 2, 0);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < DEMO_VOCAB; t++)
+            assert_close(logits[i * DEMO_VOCAB + t], check->parts.whole->logits[check->tokens[first + i] * DEMO_VOCAB + t], MAX_ABSOLUTE);
+    check->n_seen += n;
+    return RB_OK;
+}
+
+static void parts_and_wanted_tokens_get_what_the_whole_batch_gets(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    int32_t tokens[DEMO_TOKENS];
+    const int64_t part_start[] = {0, 1, DEMO_SEQUENCES}, wanted[] = {DEMO_TOKENS - 1, 0, 5, 5};
+    fill_tokens(tokens, DEMO_TOKENS);
+    const token_batch batch = {tokens, DEMO_TOKENS, demo_starts, DEMO_SEQUENCES};
+    recording whole = run_demo(&batch);
+    logit_check check = {.parts = {.whole = &whole, .part_start = part_start, .starts = demo_starts}, .tokens = wanted};
+    const forward_hooks hooks = {.user = &check, .on_attended = check_part_heads, .on_logits = check_wanted_logits, .part_start = part_start, .n_parts = 2,
+                                 .logit_tokens = wanted, .n_logit_tokens = 4, .logit_group = 2};
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+    assert_int_equal(check.parts.n_attended, 2 * DEMO_LAYERS);
+    assert_int_equal(check.n_seen, 4);
+    recording_free(&whole);
+}
+
+/* A buffer as long as the context hides every change; one of the query's own token leaves the others changed. */
+static void recent_tokens_are_attended_as_they_were_before_the_hook(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const int32_t tokens[] = {17, 900, 17, 33, 17};
+    const int64_t starts[] = {0, 5};
+    const token_batch batch = {tokens, 5, starts, 1};
+    recording plain = run_demo(&batch), cleared = recording_new(5);
+    forward_hooks hooks = record_all(&cleared);
+
+    cleared.zero_values = true;
+    hooks.n_recent = 5;
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+    for (int i = 0; i < 5 * DEMO_VOCAB; i++) assert_close(cleared.logits[i], plain.logits[i], 1e-4);
+
+    recording_free(&cleared);
+    cleared = recording_new(5);
+    cleared.zero_values = true;
+    hooks.n_recent = 1;
+    assert_ok(forward_run(demo_model, &batch, &hooks, &err));
+    for (int i = 0; i < DEMO_VOCAB; i++) assert_close(cleared.logits[i], plain.logits[i], 1e-4);
+    double largest = 0.0;
+    for (int i = 0; i < DEMO_VOCAB; i++) largest = fmax(largest, fabs((double)cleared.logits[4 * DEMO_VOCAB + i] - (double)plain.logits[4 * DEMO_VOCAB + i]));
+    assert_true(largest > 0.1);
+    recording_free(&plain);
+    recording_free(&cleared);
+}
+
 static void a_failing_hook_ends_the_run_with_its_message(void **state)
 {
     (void)state;
@@ -407,7 +498,7 @@ static void memory_bound_is_weights_activations_and_scratch(void **state)
     const int64_t fixed = 4 * (layer + 2048 * per_token + mlp + rope + head), thread = 4 * (attention_thread + head_thread + blas_thread);
 
     for (int n_threads = 1; n_threads <= 4; n_threads *= 4) {
-        const int64_t bytes = forward_memory_bytes(checkpoint_config(demo_model), &batch, n_threads);
+        const int64_t bytes = forward_memory_bytes(checkpoint_config(demo_model), &batch, NULL, n_threads);
         assert_in_range(bytes, fixed + n_threads * thread, fixed + n_threads * thread + 16384);
     }
 }
@@ -428,6 +519,8 @@ int main(void)
         cmocka_unit_test(every_hook_is_called_once_a_layer),
         cmocka_unit_test(heads_are_the_same_whether_or_not_logits_are_wanted),
         cmocka_unit_test(values_changed_by_the_hook_are_the_values_attended),
+        cmocka_unit_test(parts_and_wanted_tokens_get_what_the_whole_batch_gets),
+        cmocka_unit_test(recent_tokens_are_attended_as_they_were_before_the_hook),
         cmocka_unit_test(a_failing_hook_ends_the_run_with_its_message),
         cmocka_unit_test(a_bad_batch_is_refused_by_name),
         cmocka_unit_test(memory_bound_is_weights_activations_and_scratch),

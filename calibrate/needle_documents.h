@@ -15,7 +15,6 @@
 #ifndef RB_CALIBRATE_NEEDLE_DOCUMENTS_H
 #define RB_CALIBRATE_NEEDLE_DOCUMENTS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "calibrate/needle_template.h"
@@ -43,7 +42,7 @@ typedef struct answer_span {
 
 typedef struct needle_document {
     char task[NEEDLE_MAX_TASK_NAME + 1];    /* of needle_task_names, or a name that a documents file brings */
-    double depth;                           /* 0..1, of the needle asked first; NAN: drawn at random, or not known */
+    double depth;                           /* 0..1, as needle_document_make has it; NAN: drawn at random, or not known */
     int64_t n_tokens;                       /* the context */
     int32_t *tokens;                        /* [n_tokens], owned */
     int n_answers;
@@ -78,9 +77,10 @@ typedef struct needle_source {
     int64_t n_haystack;
 } needle_source;
 
-/* One document of exactly `context` tokens: the haystack fills what needles and questions leave. depth: where the needle that is asked first stands, as a
- * part of the haystack's tokens; NAN: anywhere. The others stand anywhere. Fails with RB_EINVAL when the context leaves no room for a haystack, the haystack is too short for it,
- * or the template has too few words for the keys. Spans leave out what surrounds a value, but for white space in front of it. Freed by needle_document_free. */
+/* One document of exactly `context` tokens: the haystack fills what needles and questions leave. depth: where the needle that is asked first stands (of several
+ * values of a key: one of them), as a part of the haystack's tokens; NAN: anywhere. The others stand anywhere. An answer's span is the tokens of the value
+ * and of white space in front of it. Freed by needle_document_free. Fails with RB_EINVAL when the context leaves no room for a haystack, the haystack is
+ * too short for it, a count is out of range, or the template has too few words for the keys. */
 rb_status needle_document_make(needle_document *out, const needle_source *source, const needle_counts *counts, needle_task task, int64_t context, double depth,
                                uint64_t seed, rb_error *err);
 
@@ -94,7 +94,7 @@ typedef struct needle_series {
     needle_counts counts;
 } needle_series;
 
-/* Freed by needle_documents_free. Fails as needle_document_make does, naming the document. */
+/* Freed by needle_documents_free. Fails as needle_document_make does. */
 rb_status needle_documents_make(needle_documents *out, const needle_source *source, const needle_series *series, rb_error *err);
 
 #endif

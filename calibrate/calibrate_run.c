@@ -364,13 +364,14 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         const int64_t n_test = header.text[CAPTURE_TEST].n_tokens;
         const double tokens_from_s = rb_now_s();
         RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-        RB_TRY(st, calibration_text_load(&text, opt, n_test, header.text[CAPTURE_CALIBRATION].context, config->vocab_size, err), done);
+        const int64_t context = header.text[CAPTURE_CALIBRATION].context;
+        RB_TRY(st, calibration_text_load(&text, opt, n_test, context, config->vocab_size, err), done);
         rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
-        RB_TRY(st, options_to_json(&options_json, opt, &text, device, header.text[CAPTURE_TEST].context, n_test, err), done);
+        RB_TRY(st, options_to_json(&options_json, opt, &text, device, context, n_test, err), done);
         RB_TRY(st, capture_texts(ckpt, &header, &text.tokens, options_json, opt, device, &gpu, err), done);
     }
-    calibrate_result result = {.options = opt, .text = &text, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt), .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL,
-                               .seconds = rb_now_s() - started_s};
+    calibrate_result result = {.options = opt, .text = &text, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
+                               .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL, .seconds = rb_now_s() - started_s};
     RB_TRY(st, estimate_memory(&result, config, err), done);
     if (args->common->json)
         st = print_json(&result, err);

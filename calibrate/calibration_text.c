@@ -71,8 +71,8 @@ static rb_status share_out(calibration_text *out, const calibrate_options *opt, 
     int64_t shares[RB_MAX_LIST];
     double weights[RB_MAX_LIST];
     if (n_sequences < n_texts)
-        return rb_fail(err, RB_EINVAL, "%lld calibration tokens are %lld sequences of %lld, expected at least one for each of the %d texts", (long long)opt->n_tokens,
-                       (long long)n_sequences, (long long)context, n_texts);
+        return rb_fail(err, RB_EINVAL, "%lld calibration tokens are %lld sequences of %lld, expected at least one for each of the %d texts",
+                       (long long)opt->n_tokens, (long long)n_sequences, (long long)context, n_texts);
     rb_status st = rb_alloc(&out->parts, (size_t)n_texts, sizeof *out->parts, "calibration texts", err);
     for (int i = 0; i < n_texts && st == RB_OK; i++) {
         weighted_path text;

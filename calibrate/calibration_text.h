@@ -22,8 +22,9 @@ typedef struct calibration_text {
 
 /* Every text gets its share of the calibration sequences, whole ones of `context` tokens but for the last: largest remainders, one at least.
  *
- * With needles, sequences spread over all of them become needle documents, made with the sequence's own tokens as haystack: the tasks in turn, each at a random depth.
- * The test text stays as it is, and is held to share no run of tokens with the calibration texts as they were before (tokens_check_disjoint).
+ * With needles, sequences spread over all of them become needle documents, made with the sequence's own tokens as haystack: the tasks in turn,
+ * each at a random depth. The test text stays as it is, and is held to share no run of tokens with the calibration texts as they were before
+ * (tokens_check_disjoint).
  *
  * Fails on fewer sequences than texts, a text that is too short, ids outside the vocabulary, sequences too short for needles. Free on failure too. */
 rb_status calibration_text_load(calibration_text *out, const calibrate_options *options, int64_t n_test, int64_t context, int64_t vocab_size, rb_error *err);

@@ -14,8 +14,9 @@
 static rb_status add_tokens(cJSON *json, const needle_document *document, rb_error *err)
 {
     double *ids = NULL;
-    rb_status st = document->n_tokens <= INT_MAX ? RB_OK : rb_fail(err, RB_EINVAL, "a document of %lld tokens, expected at most %d", (long long)document->n_tokens, INT_MAX);
-    if (st == RB_OK) st = rb_alloc(&ids, (size_t)document->n_tokens, sizeof *ids, "a document's token ids", err);
+    if (document->n_tokens > INT_MAX)
+        return rb_fail(err, RB_EINVAL, "a document of %lld tokens, expected at most %d", (long long)document->n_tokens, INT_MAX);
+    rb_status st = rb_alloc(&ids, (size_t)document->n_tokens, sizeof *ids, "a document's token ids", err);
     if (st != RB_OK) return st;
     for (int64_t t = 0; t < document->n_tokens; t++) ids[t] = document->tokens[t];
     st = rb_json_add_numbers(json, "tokens", ids, (int)document->n_tokens, err);
@@ -95,7 +96,10 @@ static rb_status read_tokens(needle_document *out, const cJSON *json, const char
     return RB_OK;
 }
 
-static bool is_whole_number(const cJSON *item) { return cJSON_IsNumber(item) && item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) <= INT_MAX; }
+static bool is_whole_number(const cJSON *item)
+{
+    return cJSON_IsNumber(item) && item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) <= INT_MAX;
+}
 
 static rb_status read_span(answer_span *out, const cJSON *pair, int64_t n_tokens, int answer, const char *where, rb_error *err)
 {
@@ -104,8 +108,8 @@ static rb_status read_span(answer_span *out, const cJSON *pair, int64_t n_tokens
         return rb_fail(err, RB_EFORMAT, "%s: answers[%d] is no pair of whole numbers, expected [first token, number of tokens]", where, answer);
     *out = (answer_span){.first = (int64_t)first->valuedouble, .n = (int64_t)n->valuedouble};
     if (out->first < 1 || out->n < 1 || out->first + out->n > n_tokens)
-        return rb_fail(err, RB_EINVAL, "%s: answers[%d] is [%lld, %lld], expected at least one token behind the first and within the %lld of the document", where,
-                       answer, (long long)out->first, (long long)out->n, (long long)n_tokens);
+        return rb_fail(err, RB_EINVAL, "%s: answers[%d] is [%lld, %lld], expected at least one token behind the first and within the %lld of the document",
+                       where, answer, (long long)out->first, (long long)out->n, (long long)n_tokens);
     return RB_OK;
 }
 

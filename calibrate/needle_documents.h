@@ -9,7 +9,7 @@
  *   multikey     n_keys needles with keys of their own, one is asked
  *   multivalue   one key with n_values values in as many statements; one question for all, answered in the order they stand in
  *   multiquery   n_keys needles, one question for n_queries of them, answered in the order of the question
- * A model that answers `secret-number` questions by multikey is what ../shared/models were trained to be.
+ * The models of ../shared were trained on multikey with the template secret-number.
  *
  * A document depends on the seed and on its own task, context, depth and number among its repeats alone: asking for more of them changes none. */
 #ifndef RB_CALIBRATE_NEEDLE_DOCUMENTS_H

@@ -42,8 +42,8 @@ static rb_status check_words(const needle_facts *facts, const needle_template *n
 {
     const int n_colours = needles->colours.n, n_things = needles->things.n;
     if (task == NEEDLE_DISTRACTOR && n_colours + n_things - 2 < facts->n - 1)
-        return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys that share one of them with another key", n_colours,
-                       n_things, facts->n - 1);
+        return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys that share one of them with another key",
+                       n_colours, n_things, facts->n - 1);
     if (task != NEEDLE_MULTIVALUE && (int64_t)n_colours * n_things < facts->n)
         return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys", n_colours, n_things, facts->n);
     return RB_OK;

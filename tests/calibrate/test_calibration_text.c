@@ -236,7 +236,8 @@ static void sequences_too_short_for_needles_are_refused(void **state)
     calibration_text text;
     calibrate_options options = demo_options(256);
     options.with_needles = true;
-    assert_fails(calibration_text_load(&text, &options, N_TEST, 64, VOCABULARY, &err), RB_EINVAL, "--with-needles: a context of 64 tokens is too small for task multikey");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, 64, VOCABULARY, &err),
+                 RB_EINVAL, "--with-needles: a context of 64 tokens is too small for task multikey");
     calibration_text_free(&text);
     options.needle_template = "absent";
     assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL, "needle template is 'absent'");

@@ -73,8 +73,10 @@ static void damaged_documents_are_refused_with_their_place(void **state)
     (void)state;
     assert_refused("", RB_EFORMAT, "documents is an empty list");
     assert_refused("{\"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0].task: is missing");
-    assert_refused("{\"task\": \"t\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}, {\"task\": \"t\", \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[1].tokens: is missing");
-    assert_refused("{\"task\": \"t\", \"dept\": 1, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0]: has an unknown member \"dept\"; did you mean depth?");
+    assert_refused("{\"task\": \"t\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}, {\"task\": \"t\", \"answers\": [[1, 1]]}",
+                   RB_EFORMAT, "documents[1].tokens: is missing");
+    assert_refused("{\"task\": \"t\", \"dept\": 1, \"tokens\": [1, 2], \"answers\": [[1, 1]]}",
+                   RB_EFORMAT, "documents[0]: has an unknown member \"dept\"; did you mean depth?");
     assert_refused("{\"task\": \"\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0]: task is a name of 0 bytes, expected 1 to 63");
     assert_refused("{\"task\": \"t\", \"depth\": 1.5, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL, "documents[0].depth: is 1.5, expected 0 to 1");
     assert_refused("{\"task\": \"t\", \"tokens\": [1, -2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0]: tokens[1] is no token id");

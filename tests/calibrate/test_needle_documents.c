@@ -19,7 +19,8 @@ static int set_up(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
     rb_error err = {0};
-    if (!f || needle_template_open(&f->needles, "secret-number", &err) != RB_OK || tokenizer_open(&f->tok, "configs/demo-llama/tokenizer.json", &err) != RB_OK) return -1;
+    if (!f || needle_template_open(&f->needles, "secret-number", &err) != RB_OK) return -1;
+    if (tokenizer_open(&f->tok, "configs/demo-llama/tokenizer.json", &err) != RB_OK) return -1;
     for (int i = 0; i < N_HAYSTACK; i++) f->haystack[i] = FIRST_HAYSTACK_ID + i;
     f->source = (needle_source){.needles = &f->needles, .tokens_of = f->tok, .haystack = f->haystack, .n_haystack = N_HAYSTACK};
     *state = f;
@@ -227,8 +228,8 @@ static void multiquery_answers_two_of_four_in_the_order_of_the_question(void **s
         assert_int_equal(four.n, 4);
         assert_keys_differ(&four);
         assert_int_equal(document.n_answers, 2);
-        assert_int_equal(sscanf(strstr(text_of(f, &document, 0, CONTEXT), "What are"), "What are the secret numbers of the %31s %31s and the %31s %31[a-z]?", colour[0],
-                                thing[0], colour[1], thing[1]), 4);
+        const char *question = strstr(text_of(f, &document, 0, CONTEXT), "What are");
+        assert_int_equal(sscanf(question, "What are the secret numbers of the %31s %31s and the %31s %31[a-z]?", colour[0], thing[0], colour[1], thing[1]), 4);
         snprintf(tail, sizeof tail, "%s %s and the %s %s?\nAnswer:", colour[0], thing[0], colour[1], thing[1]);
         assert_answer(f, &document, 0, value_of(&four, colour[0], thing[0]), tail);
         assert_answer(f, &document, 1, value_of(&four, colour[1], thing[1]), " and");
@@ -366,7 +367,8 @@ static void what_does_not_fit_is_refused_with_both_numbers(void **state)
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTIKEY, 64, (double)NAN, 1, &err), RB_EINVAL,
                  "a context of 64 tokens is too small for task multikey, expected at least");
     assert_null(document.tokens);
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, 5000, (double)NAN, 1, &err), RB_EINVAL, "the haystack has 4000 tokens, expected at least 49");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, 5000, (double)NAN, 1, &err),
+                 RB_EINVAL, "the haystack has 4000 tokens, expected at least 49");
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 1.5, 1, &err), RB_EINVAL, "depth of a needle is 1.5, expected 0 to 1");
     counts.n_queries = 5;
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL, "n_queries is 5, expected 1 to 4");
@@ -374,7 +376,8 @@ static void what_does_not_fit_is_refused_with_both_numbers(void **state)
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL, "n_keys is 33, expected 1 to 32");
     counts = needle_counts_default();
     f->needles.colours.n = 2, f->needles.things.n = 1;
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTI, CONTEXT, 0.5, 1, &err), RB_EINVAL, "2 colours and 1 things, expected enough for 4 keys");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTI, CONTEXT, 0.5, 1, &err),
+                 RB_EINVAL, "2 colours and 1 things, expected enough for 4 keys");
     f->needles.things.n = 2;
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_DISTRACTOR, CONTEXT, 0.5, 1, &err), RB_EINVAL, "expected enough for 3 keys that share");
 }

@@ -4,8 +4,10 @@
 #include "calibrate/needle_template.h"
 #include "core/atomic_file.h"
 
-static const char good[] = "{\"schema\": \"ropebits-needles\", \"version\": 1, \"statement\": \"[{key}={value}]\", \"ask\": {\"question\": \"{key}?\", \"answer\": \" {value}.\"}, "
-                           "\"ask_values\": {\"question\": \"all {key}?\", \"answer\": \" {values}.\"}, \"ask_keys\": {\"question\": \"{keys}?\", \"answer\": \" {values}.\"}, "
+static const char good[] = "{\"schema\": \"ropebits-needles\", \"version\": 1, \"statement\": \"[{key}={value}]\", "
+                           "\"ask\": {\"question\": \"{key}?\", \"answer\": \" {value}.\"}, "
+                           "\"ask_values\": {\"question\": \"all {key}?\", \"answer\": \" {values}.\"}, "
+                           "\"ask_keys\": {\"question\": \"{keys}?\", \"answer\": \" {values}.\"}, "
                            "\"key_separator\": \"+\", \"value_separator\": \"; \", \"colours\": [\"red\", \"blue\"], \"things\": [\"fox\"], \"value_digits\": 4}";
 
 /* The good template with one piece replaced. */

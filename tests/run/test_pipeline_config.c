@@ -70,7 +70,8 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     assert_string_equal(config.needle_template, "plain");
     pipeline_config_free(&config);
 
-    path = pipeline_with("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": \"mine.json\"}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
+    path = pipeline_with("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": \"mine.json\"}, "
+                         "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/mine.json", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.needle_template, expected);

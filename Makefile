@@ -92,6 +92,15 @@ $(BUILD)/gen/version.h: FORCE
 .PHONY: FORCE
 $(BUILD)/obj/core/program.o: $(BUILD)/gen/version.h
 
+# The needle templates of configs/needles, compiled in so that a program finds them wherever it is installed: {"NAME", "TEXT"}, ...
+NEEDLE_TEMPLATES := $(sort $(wildcard configs/needles/*.json))
+$(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
+	@mkdir -p $(@D)
+	@for file in $(NEEDLE_TEMPLATES); do \
+	    printf '{"%s",\n' "$$(basename "$$file" .json)"; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
+	done >$@.tmp && mv $@.tmp $@
+$(BUILD)/obj/calibrate/needle_template.o: $(BUILD)/gen/needle_templates.h
+
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calibrate/calibration_text.h"
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
-#include "calibrate/token_source.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -22,8 +22,10 @@ static rb_status check_options(const calibrate_options *opt, rb_error *err)
 {
     if (opt->dry_run) return RB_OK;
     if (!opt->output) return rb_fail(err, RB_EUSAGE, "no output: give -o CAPTURE.h5, or --dry-run");
-    if (!opt->text == !opt->tokens) return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
+    if ((opt->texts.n == 0) == !opt->tokens) return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
     if (opt->test_text && opt->test_tokens) return rb_fail(err, RB_EUSAGE, "give the test text as either --test-text or --test-tokens");
+    if (opt->texts.n > 1 && !opt->test_text && !opt->test_tokens)
+        return rb_fail(err, RB_EUSAGE, "no test text: %d calibration texts leave none behind them, give --test-text or --test-tokens", opt->texts.n);
     return RB_OK;
 }
 
@@ -38,13 +40,14 @@ static rb_status resolve_context(int64_t *context, const calibrate_options *opt,
 }
 
 /* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind them. */
-static rb_status options_to_json(char **out, const calibrate_options *opt, rb_device_kind device, int64_t context, int64_t n_test, rb_error *err)
+static rb_status options_to_json(char **out, const calibrate_options *opt, const calibration_text *text, rb_device_kind device, int64_t context, int64_t n_test,
+                                 rb_error *err)
 {
     cJSON *json = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "model", opt->model, err), done);
-    if (opt->text) RB_TRY(st, rb_json_add_string(json, "text", opt->text, err), done);
+    RB_TRY(st, calibration_text_to_json(json, text, opt, err), done);
     if (opt->tokens) RB_TRY(st, rb_json_add_string(json, "tokens", opt->tokens, err), done);
     if (opt->test_text) RB_TRY(st, rb_json_add_string(json, "test_text", opt->test_text, err), done);
     if (opt->test_tokens) RB_TRY(st, rb_json_add_string(json, "test_tokens", opt->test_tokens, err), done);
@@ -60,43 +63,7 @@ done:
     return st;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------------------ */
-
-static rb_status load_tokens(token_list *out, const char *text, const char *tokens, const calibrate_options *opt, int64_t n_wanted, int64_t vocab_size,
-                             rb_error *err)
-{
-    rb_status st = text ? tokens_from_text(out, text, opt->model, n_wanted, err) : tokens_from_file(out, tokens, err);
-    if (st == RB_OK && out->n < n_wanted)
-        st = rb_fail(err, RB_EINVAL, "%s: gives %lld tokens, expected at least %lld", text ? text : tokens, (long long)out->n, (long long)n_wanted);
-    if (st == RB_OK) st = tokens_check(out->ids, n_wanted, vocab_size, text ? text : tokens, err);
-    return st;
-}
-
-/* Calibration ids, then test ids, in one list. */
-static rb_status gather_tokens(token_list *out, const calibrate_options *opt, int64_t n_test, int64_t vocab_size, rb_error *err)
-{
-    const bool test_has_its_own = opt->test_text || opt->test_tokens;
-    token_list calibration = {0}, test = {0};
-    const int32_t *test_ids;
-    rb_status st;
-
-    RB_TRY(st, load_tokens(&calibration, opt->text, opt->tokens, opt, opt->n_tokens + (test_has_its_own ? 0 : n_test), vocab_size, err), done);
-    if (test_has_its_own) {
-        RB_TRY(st, load_tokens(&test, opt->test_text, opt->test_tokens, opt, n_test, vocab_size, err), done);
-        test_ids = test.ids;
-    } else {
-        test_ids = calibration.ids + opt->n_tokens;
-    }
-    RB_TRY(st, tokens_check_disjoint(calibration.ids, opt->n_tokens, test_ids, n_test, err), done);
-    RB_TRY(st, rb_alloc(&out->ids, (size_t)(opt->n_tokens + n_test), sizeof *out->ids, "tokens", err), done);
-    out->n = opt->n_tokens + n_test;
-    memcpy(out->ids, calibration.ids, (size_t)opt->n_tokens * sizeof *out->ids);
-    memcpy(out->ids + opt->n_tokens, test_ids, (size_t)n_test * sizeof *out->ids);
-done:
-    token_list_free(&calibration);
-    token_list_free(&test);
-    return st;
-}
+/* ---- the pass ---------------------------------------------------------------------------------------------------------------- */
 
 /* Cuts both texts into sequences of `context` tokens; the last of each may be shorter. */
 static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const text_facts text[CAPTURE_N_SETS], rb_error *err)
@@ -113,8 +80,6 @@ static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const tex
     (*starts)[n] = first;
     return RB_OK;
 }
-
-/* ---- the pass ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct capture_pass {
     const capture_header *header;
@@ -238,6 +203,7 @@ static int64_t capture_bytes(const capture_header *header)
 
 typedef struct calibrate_result {
     const calibrate_options *options;
+    const calibration_text *text;           /* empty in a dry run */
     const capture_header *header;
     int64_t weight_bytes, memory_bytes;
     int64_t gpu_bytes, gpu_least_bytes;     /* that a run on a GPU would take, and in the smallest chunks of tokens */
@@ -246,6 +212,16 @@ typedef struct calibrate_result {
 } calibrate_result;
 
 static double weight_gb_per_s(const forward_cuda_report *gpu) { return (double)gpu->weight_bytes * 1e-9 / gpu->total_s; }
+
+/* Where there is more to say than one text. */
+static void print_calibration(const calibration_text *text, const text_facts *facts)
+{
+    for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)
+        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path, (long long)text->parts[i].n_tokens, text->parts[i].weight);
+    if (text->n_needles > 0)
+        printf("needles      in %lld of %lld calibration sequences\n", (long long)text->n_needles,
+               (long long)((facts->n_tokens + facts->context - 1) / facts->context));
+}
 
 static void print_result(const calibrate_result *result)
 {
@@ -258,6 +234,7 @@ static void print_result(const calibrate_result *result)
     printf("weights      %.1f MiB in the checkpoint\n", (double)result->weight_bytes / 0x1p20);
     printf("tokens       %lld calibration, %lld test, sequences of %lld\n", (long long)text[CAPTURE_CALIBRATION].n_tokens,
            (long long)text[CAPTURE_TEST].n_tokens, (long long)text[CAPTURE_CALIBRATION].context);
+    print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
     if (result->options->dry_run) {
         printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
         printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n", (double)result->gpu_bytes / 0x1p20, (double)result->gpu_least_bytes / 0x1p20);
@@ -316,6 +293,7 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err), done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_size_bytes", (double)result->gpu_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_least_size_bytes", (double)result->gpu_least_bytes, err), done);
+    RB_TRY(st, calibration_text_to_json(json, result->text, result->options, err), done);
     if (!result->options->dry_run) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
     if (result->gpu) {
         RB_TRY(st, gpu_to_json(&item, result->gpu, err), done);
@@ -370,7 +348,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     const calibrate_options *opt = args->context;
     checkpoint *ckpt = NULL;
     capture_header header = {0};
-    token_list tokens = {0};
+    calibration_text text = {0};
     char *options_json = NULL;
     rb_device_kind device = RB_DEVICE_CPU;
     forward_cuda_report gpu = {0};
@@ -386,13 +364,14 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         const int64_t n_test = header.text[CAPTURE_TEST].n_tokens;
         const double tokens_from_s = rb_now_s();
         RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-        RB_TRY(st, gather_tokens(&tokens, opt, n_test, config->vocab_size, err), done);
+        const int64_t context = header.text[CAPTURE_CALIBRATION].context;
+        RB_TRY(st, calibration_text_load(&text, opt, n_test, context, config->vocab_size, err), done);
         rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
-        RB_TRY(st, options_to_json(&options_json, opt, device, header.text[CAPTURE_TEST].context, n_test, err), done);
-        RB_TRY(st, capture_texts(ckpt, &header, &tokens, options_json, opt, device, &gpu, err), done);
+        RB_TRY(st, options_to_json(&options_json, opt, &text, device, context, n_test, err), done);
+        RB_TRY(st, capture_texts(ckpt, &header, &text.tokens, options_json, opt, device, &gpu, err), done);
     }
-    calibrate_result result = {.options = opt, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt), .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL,
-                               .seconds = rb_now_s() - started_s};
+    calibrate_result result = {.options = opt, .text = &text, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
+                               .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL, .seconds = rb_now_s() - started_s};
     RB_TRY(st, estimate_memory(&result, config, err), done);
     if (args->common->json)
         st = print_json(&result, err);
@@ -400,7 +379,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         print_result(&result);
 done:
     free(options_json);
-    token_list_free(&tokens);
+    calibration_text_free(&text);
     checkpoint_close(ckpt);
     return st;
 }

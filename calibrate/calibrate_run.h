@@ -9,11 +9,15 @@ typedef enum capture_dtype { CAPTURE_DTYPE_F16, CAPTURE_DTYPE_F32 } capture_dtyp
 
 typedef struct calibrate_options {
     const char *model;              /* checkpoint folder */
-    const char *text, *test_text;   /* text files */
-    const char *tokens, *test_tokens;   /* id files instead */
+    rb_string_list texts;           /* calibration texts, "FILE" or "FILE:weight" (core/weighted_path.h) */
+    const char *test_text;
+    const char *tokens, *test_tokens;   /* id files instead of texts */
     int64_t n_tokens;               /* of the calibration text */
     int64_t n_test_tokens;          /* 0: as many as n_tokens */
     int64_t context;                /* 0: CALIBRATE_CONTEXT or the model's maximum, whichever is less */
+    bool with_needles;              /* part of the calibration sequences are needle documents */
+    double needle_share;            /* which part */
+    const char *needle_template;    /* calibrate/needle_template.h */
     int dtype;                      /* capture_dtype */
     int precision;                  /* calibrate_precision: of the GPU's products */
     int64_t max_gpu_bytes;          /* 0: what is free */
@@ -24,6 +28,7 @@ typedef struct calibrate_options {
 } calibrate_options;
 
 enum { CALIBRATE_N_TOKENS = 2048, CALIBRATE_CONTEXT = 2048 };
+#define CALIBRATE_NEEDLE_SHARE 0.25
 
 /* context: calibrate_options. */
 rb_status calibrate_run(const rb_run_args *args, rb_error *err);

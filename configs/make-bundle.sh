@@ -25,7 +25,7 @@ if [ "${3:-}" = gpu ]; then
     cp "$build"/tests/gpu/test_* tests/gpu/*.sh tests/programs/tap.sh "$folder/checks/"
     cp "$build"/bench/bench_* "$build"/bench/make_checkpoint "$build"/bench/measure bench/bench-gpu.sh "$folder/checks/"
 fi
-cp -r configs/demo.json configs/demo-llama configs/demo-text "$folder/configs/"
+cp -r configs/demo.json configs/demo-llama configs/demo-text configs/needles "$folder/configs/"
 cp README.md "$folder/"
 
 # ldd lists the whole closure; a library that is not found is an error of the build.

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/atomic_file.h"
+#include "core/nearest_name.h"
 
 enum { DEFAULT_MAX_BYTES = 256 << 20, FEW_MEMBERS = 8 };
 
@@ -246,6 +247,23 @@ rb_status rb_json_get_bool(const cJSON *object, const char *key, const char *whe
     if (st != RB_OK) return st;
     if (!cJSON_IsBool(member)) return fail_type(err, member, key, where, "true or false");
     *out = cJSON_IsTrue(member);
+    return RB_OK;
+}
+
+rb_status rb_json_check_members(const cJSON *object, const char *where, const char *const *known, rb_error *err)
+{
+    const cJSON *member;
+    size_t n_known = 0;
+    while (known[n_known]) n_known++;
+    cJSON_ArrayForEach(member, object)
+    {
+        size_t i = 0;
+        while (i < n_known && strcmp(known[i], member->string) != 0) i++;
+        if (i < n_known) continue;
+        const char *nearest = rb_nearest_name(member->string, known, n_known);
+        return rb_fail(err, RB_EFORMAT, "%s: has an unknown member \"%s\"%s%s%s", where, member->string, nearest ? "; did you mean " : "",
+                       nearest ? nearest : "", nearest ? "?" : "");
+    }
     return RB_OK;
 }
 

@@ -34,6 +34,9 @@ rb_status rb_json_get_number(const cJSON *object, const char *key, const char *w
 rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max, int64_t *out, rb_error *err);   /* whole numbers only */
 rb_status rb_json_get_bool(const cJSON *object, const char *key, const char *where, bool *out, rb_error *err);
 
+/* RB_EFORMAT naming the first member of an object that is not one of `known` (NULL at the end): a misspelt one would silently be a default. */
+rb_status rb_json_check_members(const cJSON *object, const char *where, const char *const *known, rb_error *err);
+
 /* Checks "schema" and "version" of a document: both values are named when they differ. */
 rb_status rb_json_check_schema(const cJSON *document, const char *name, const char *schema, int version, rb_error *err);
 

@@ -77,6 +77,14 @@ static rb_status parse_number(const rb_option *option, const char *text, double 
     return st;
 }
 
+static rb_status add_string(const rb_option *option, const char *text, rb_error *err)
+{
+    rb_string_list *list = option->value;
+    if (list->n == RB_MAX_LIST) return rb_fail(err, RB_EUSAGE, "--%s has more than %d values", option->long_name, RB_MAX_LIST);
+    list->at[list->n++] = text;
+    return RB_OK;
+}
+
 static size_t count_choices(const char *const *choices)
 {
     size_t n = 0;
@@ -107,13 +115,9 @@ static rb_status add_element(const rb_option *option, const char *text, rb_error
         if (list->n == RB_MAX_LIST) return rb_fail(err, RB_EUSAGE, "--%s has more than %d values", option->long_name, RB_MAX_LIST);
         return parse_number(option, text, &list->at[list->n++], err);
     }
-    rb_string_list *list = option->value;
     int choice;
     const rb_status st = option->choices ? find_choice(option, text, &choice, err) : RB_OK;
-    if (st != RB_OK) return st;
-    if (list->n == RB_MAX_LIST) return rb_fail(err, RB_EUSAGE, "--%s has more than %d values", option->long_name, RB_MAX_LIST);
-    list->at[list->n++] = text;
-    return RB_OK;
+    return st == RB_OK ? add_string(option, text, err) : st;
 }
 
 /* Cuts the argument at its commas, in place. */
@@ -144,7 +148,9 @@ static rb_status set_value(const rb_option *option, char *text, rb_error *err)
     case RB_OPT_NUMBERS:
     case RB_OPT_STRINGS: return parse_list(option, text, err);
     case RB_OPT_STRING:
+    case RB_OPT_REPEATED:
         if (*text == '\0') return rb_fail(err, RB_EUSAGE, "--%s is empty, expected %s", option->long_name, option->metavar);
+        if (option->kind == RB_OPT_REPEATED) return add_string(option, text, err);
         *(const char **)option->value = text;
         return RB_OK;
     }
@@ -255,7 +261,8 @@ bool rb_option_has_value(const rb_option *option)
     case RB_OPT_NUMBER:  return !isnan(*(const double *)option->value);
     case RB_OPT_CHOICE:  return *(const int *)option->value >= 0;
     case RB_OPT_NUMBERS: return ((const rb_number_list *)option->value)->n > 0;
-    case RB_OPT_STRINGS: return ((const rb_string_list *)option->value)->n > 0;
+    case RB_OPT_STRINGS:
+    case RB_OPT_REPEATED: return ((const rb_string_list *)option->value)->n > 0;
     default:             return true;
     }
 }

@@ -32,7 +32,8 @@ typedef enum rb_option_kind {
     RB_OPT_STRING,    /* value: const char ** */
     RB_OPT_CHOICE,    /* value: int *; index into choices */
     RB_OPT_NUMBERS,   /* value: rb_number_list *; comma separated, each within min..max; replaces the default */
-    RB_OPT_STRINGS    /* value: rb_string_list *; comma separated, each one of choices where given; replaces the default */
+    RB_OPT_STRINGS,   /* value: rb_string_list *; comma separated, each one of choices where given; replaces the default */
+    RB_OPT_REPEATED   /* value: rb_string_list *, empty by default; each time the option is given adds its whole argument, commas and all */
 } rb_option_kind;
 
 typedef struct rb_option {

@@ -32,6 +32,7 @@ static void print_default(FILE *out, const rb_option *option)
         for (int i = 0; i < list->n; i++) fprintf(out, "%s%g", i ? "," : "", list->at[i]);
         break;
     }
+    case RB_OPT_REPEATED:
     case RB_OPT_STRINGS: {
         const rb_string_list *list = option->value;
         for (int i = 0; i < list->n; i++) fprintf(out, "%s%s", i ? "," : "", list->at[i]);

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/atomic_file.h"
 #include "core/message.h"
+#include "core/weighted_path.h"
 #include "run/stage.h"
 
 enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT };
@@ -43,18 +45,44 @@ done:
     return st;
 }
 
+/* --text for each, and the files behind them as inputs. */
+static rb_status add_texts(stage *s, const pipeline_texts *texts, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int i = 0; i < texts->n && st == RB_OK; i++) {
+        weighted_path text = {0};
+        RB_TRY(st, stage_add_option(s, "--text", texts->at[i], err), next);
+        RB_TRY(st, rb_weighted_path(&text, texts->at[i], err), next);
+        st = stage_add_input(s, text.path, err);
+    next:
+        free(text.path);
+    }
+    return st;
+}
+
+static rb_status add_needles(stage *s, const pipeline_config *config, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (config->with_needles) RB_TRY(st, stage_add_arg(s, "--with-needles", err), done);
+    RB_TRY(st, stage_add_option(s, "--needle-share", config->needle_share, err), done);
+    RB_TRY(st, stage_add_option(s, "--needle-template", config->needle_template, err), done);
+    if (config->needle_template && access(config->needle_template, F_OK) == 0) st = stage_add_input(s, config->needle_template, err);
+done:
+    return st;
+}
+
 static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, stage_add_option(s, "--model", config->model, err), done);
-    RB_TRY(st, stage_add_option(s, "--text", config->text, err), done);
+    RB_TRY(st, add_texts(s, &config->texts, err), done);
     RB_TRY(st, stage_add_option(s, "--test-text", config->test_text, err), done);
     RB_TRY(st, stage_add_option(s, "--n-tokens", config->n_tokens, err), done);
     RB_TRY(st, stage_add_option(s, "--n-test-tokens", config->n_test_tokens, err), done);
     RB_TRY(st, stage_add_option(s, "--context", config->context, err), done);
+    RB_TRY(st, add_needles(s, config, err), done);
     RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
     RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
-    RB_TRY(st, stage_add_input(s, config->text, err), done);
     if (config->test_text) RB_TRY(st, stage_add_input(s, config->test_text, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
     RB_TRY(st, stage_set_json_output(s, "calibrate.json", err), done);

@@ -11,7 +11,7 @@
 #define PIPELINE_SCHEMA "ropebits-pipeline"
 enum { PIPELINE_VERSION = 1 };
 
-typedef enum member_kind { MEMBER_PATH, MEMBER_TEXT, MEMBER_NUMBER, MEMBER_LIST } member_kind;
+typedef enum member_kind { MEMBER_PATH, MEMBER_PATHS, MEMBER_TEMPLATE, MEMBER_TEXT, MEMBER_NUMBER, MEMBER_BOOL, MEMBER_LIST } member_kind;
 
 /* Where a member stands in the document (section NULL: at the top) and in pipeline_config. */
 typedef struct member {
@@ -23,11 +23,14 @@ typedef struct member {
 
 static const member members[] = {
     {NULL, "model", MEMBER_PATH, offsetof(pipeline_config, model), true},
-    {NULL, "text", MEMBER_PATH, offsetof(pipeline_config, text), true},
+    {NULL, "text", MEMBER_PATHS, offsetof(pipeline_config, texts), true},
     {NULL, "test_text", MEMBER_PATH, offsetof(pipeline_config, test_text), false},
     {"calibrate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_tokens), false},
     {"calibrate", "n_test_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_test_tokens), false},
     {"calibrate", "context", MEMBER_NUMBER, offsetof(pipeline_config, context), false},
+    {"calibrate", "with_needles", MEMBER_BOOL, offsetof(pipeline_config, with_needles), false},
+    {"calibrate", "needle_share", MEMBER_NUMBER, offsetof(pipeline_config, needle_share), false},
+    {"calibrate", "needle_template", MEMBER_TEMPLATE, offsetof(pipeline_config, needle_template), false},
     {"calibrate", "dtype", MEMBER_TEXT, offsetof(pipeline_config, dtype), false},
     {"profile", "budgets", MEMBER_LIST, offsetof(pipeline_config, budgets), false},
     {"profile", "methods", MEMBER_LIST, offsetof(pipeline_config, methods), false},
@@ -38,11 +41,14 @@ static const member members[] = {
     {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
 };
 
-static char **member_field(pipeline_config *config, const member *m) { return (char **)((char *)config + m->offset); }
+/* A char * but for MEMBER_PATHS and MEMBER_BOOL. */
+static void *member_field(pipeline_config *config, const member *m) { return (char *)config + m->offset; }
 
 void pipeline_config_free(pipeline_config *config)
 {
-    for (size_t i = 0; i < RB_COUNT(members); i++) free(*member_field(config, &members[i]));
+    for (size_t i = 0; i < RB_COUNT(members); i++)
+        if (members[i].kind != MEMBER_PATHS && members[i].kind != MEMBER_BOOL) free(*(char **)member_field(config, &members[i]));
+    for (int i = 0; i < config->texts.n; i++) free(config->texts.at[i]);
     *config = (pipeline_config){0};
 }
 
@@ -79,12 +85,35 @@ static rb_status path_text(char **out, const cJSON *item, const char *folder, in
     return rb_format(out, err, "%.*s/%s", folder_length, folder, item->valuestring);
 }
 
+/* One path, or a list of them. */
+static rb_status texts_of(pipeline_texts *out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+{
+    const cJSON *entry;
+    if (cJSON_IsString(item)) return path_text(&out->at[out->n++], item, folder, folder_length, where, err);
+    if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) == 0) return rb_fail(err, RB_EFORMAT, "%s: expected a path or a list of paths", where);
+    cJSON_ArrayForEach(entry, item) {
+        if (out->n == PIPELINE_MAX_TEXTS) return rb_fail(err, RB_EFORMAT, "%s: has more than %d texts", where, PIPELINE_MAX_TEXTS);
+        const rb_status st = path_text(&out->at[out->n++], entry, folder, folder_length, where, err);
+        if (st != RB_OK) return st;
+    }
+    return RB_OK;
+}
+
+/* A built-in template's name has neither '/' nor '.'; anything else is a path. */
+static rb_status template_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+{
+    if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: expected a name or a path", where);
+    if (!strchr(item->valuestring, '/') && !strchr(item->valuestring, '.')) return scalar_text(out, item, where, err);
+    return path_text(out, item, folder, folder_length, where, err);
+}
+
 static rb_status read_member(pipeline_config *out, const cJSON *document, const member *m, const char *path, rb_error *err)
 {
     const char *slash = strrchr(path, '/');
     const cJSON *section = m->section ? rb_json_find(document, m->section) : document;
     const cJSON *item = section ? rb_json_find(section, m->key) : NULL;
-    char **field = member_field(out, m), *where = NULL;
+    void *field = member_field(out, m);
+    char *where = NULL;
     rb_status st = RB_OK;
 
     if (!item && !m->required) return RB_OK;
@@ -93,9 +122,16 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
         st = rb_fail(err, RB_EFORMAT, "%s is missing", where);
         goto done;
     }
+    const int folder_length = slash ? (int)(slash - path) : 0;
     switch (m->kind) {
-    case MEMBER_PATH: st = path_text(field, item, path, slash ? (int)(slash - path) : 0, where, err); break;
-    case MEMBER_LIST: st = list_text(field, item, where, err); break;
+    case MEMBER_PATH:     st = path_text(field, item, path, folder_length, where, err); break;
+    case MEMBER_PATHS:    st = texts_of(field, item, path, folder_length, where, err); break;
+    case MEMBER_TEMPLATE: st = template_text(field, item, path, folder_length, where, err); break;
+    case MEMBER_BOOL:
+        st = cJSON_IsBool(item) ? RB_OK : rb_fail(err, RB_EFORMAT, "%s: expected true or false", where);
+        *(bool *)field = cJSON_IsTrue(item);
+        break;
+    case MEMBER_LIST:     st = list_text(field, item, where, err); break;
     case MEMBER_TEXT:
         st = cJSON_IsString(item) ? scalar_text(field, item, where, err) : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
         break;

@@ -2,21 +2,36 @@
  *
  *   { "schema": "ropebits-pipeline", "version": 1,
  *     "model": "demo-llama", "text": "demo-text/calibration.txt", "test_text": "demo-text/heldout.txt",
- *     "calibrate": {"n_tokens": 2048, "context": 1024},
+ *     "calibrate": {"n_tokens": 2048, "context": 1024, "with_needles": true},
  *     "profile":   {"budgets": [2, 3, 4], "methods": ["uniform", "block-gtq"]},
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]} }
  *
+ * "text" may be a list of strings, each a path or "PATH:weight" (core/weighted_path.h); needle_template is a built-in
+ * template's name, or a path, which is told by a '/' or '.' in it.
  * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
  * has the stage's own default. Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 
+#include <stdbool.h>
+
+#include "core/options.h"
 #include "core/status.h"
 
-/* Every field is a string as it goes on a stage's command line; NULL leaves the stage's default. Owned. */
+enum { PIPELINE_MAX_TEXTS = RB_MAX_LIST };
+
+typedef struct pipeline_texts {
+    int n;
+    char *at[PIPELINE_MAX_TEXTS];   /* as --text has them */
+} pipeline_texts;
+
+/* Every string is as it goes on a stage's command line; NULL leaves the stage's default. Owned. */
 typedef struct pipeline_config {
-    char *model, *text, *test_text;
+    char *model, *test_text;
+    pipeline_texts texts;
+    bool with_needles;
+    char *needle_share, *needle_template;
     char *n_tokens, *n_test_tokens, *context, *dtype;
     char *budgets, *methods;
     char *method, *avg_bits, *value_bits, *rotation;

@@ -43,7 +43,10 @@ static void print_model(const run_result *result)
     const model_facts *model = &result->summary->model;
     printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n", result->config->model, model->model_type, model->n_layers,
            model->n_q_heads, model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
-    printf("texts     %lld calibration tokens of %s\n", (long long)result->summary->calibration.n_tokens, result->config->text);
+    const pipeline_texts *texts = &result->config->texts;
+    printf("texts     %lld calibration tokens of %s", (long long)result->summary->calibration.n_tokens, texts->at[0]);
+    for (int i = 1; i < texts->n; i++) printf(", %s", texts->at[i]);
+    printf("%s\n", result->config->with_needles ? ", with needles" : "");
     printf("          %lld test tokens of %s, sequences of %lld\n", (long long)result->summary->test.n_tokens,
            result->config->test_text ? result->config->test_text : "the same text, behind them", (long long)result->summary->test.context);
 }

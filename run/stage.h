@@ -9,7 +9,7 @@
 
 #include "core/status.h"
 
-enum { STAGE_MAX_ARGS = 32, STAGE_MAX_FILES = 64 };
+enum { STAGE_MAX_ARGS = 192, STAGE_MAX_FILES = 256 };    /* room for RB_MAX_LIST texts and a model's shards */
 
 typedef struct stage {
     const char *name;                       /* "calibrate": runs ropebits-calibrate */

@@ -240,6 +240,23 @@ static void a_schema_must_match_in_name_and_version(void **state)
     cJSON_Delete(json);
 }
 
+static void unknown_members_are_named_with_the_nearest_known(void **state)
+{
+    (void)state;
+    static const char *const known[] = {"depth", "tokens", NULL};
+    rb_error err = {0};
+    cJSON *json = NULL;
+    assert_ok(parse(&json, "{\"tokens\": 1, \"depth\": null}", &err));
+    assert_ok(rb_json_check_members(json, "a.json", known, &err));
+    cJSON_Delete(json);
+    assert_ok(parse(&json, "{\"tokens\": 1, \"dept\": 2}", &err));
+    assert_fails(rb_json_check_members(json, "a.json", known, &err), RB_EFORMAT, "a.json: has an unknown member \"dept\"; did you mean depth?");
+    cJSON_Delete(json);
+    assert_ok(parse(&json, "{\"Tokens\": 1, \"something\": 2}", &err));
+    assert_fails(rb_json_check_members(json, "a.json", known, &err), RB_EFORMAT, "unknown member \"Tokens\"");
+    cJSON_Delete(json);
+}
+
 /* ---- building and printing --------------------------------------------------------------------------------------------------- */
 
 static void a_built_document_prints_as_laid_out(void **state)
@@ -408,6 +425,7 @@ int main(void)
         cmocka_unit_test(getters_name_the_place_what_they_found_and_what_they_expected),
         cmocka_unit_test(numbers_outside_their_range_are_refused),
         cmocka_unit_test(a_schema_must_match_in_name_and_version),
+        cmocka_unit_test(unknown_members_are_named_with_the_nearest_known),
         cmocka_unit_test(a_built_document_prints_as_laid_out),
         cmocka_unit_test(printed_numbers_read_back_bit_for_bit),
         cmocka_unit_test(whole_numbers_print_without_point_or_exponent),

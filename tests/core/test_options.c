@@ -14,8 +14,8 @@ typedef struct fixture {
     const char *output;
     int method;
     rb_number_list budgets;
-    rb_string_list methods, names;
-    rb_option own[10], common[1];
+    rb_string_list methods, names, texts;
+    rb_option own[11], common[1];
     rb_string_list positionals;
     rb_error err;
 } fixture;
@@ -40,6 +40,7 @@ static int set_up(void **state)
         {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &f->budgets, .metavar = "B,B", .min = 1, .max = 8, .help = "budgets"},
         {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &f->methods, .metavar = "M,M", .choices = method_names, .help = "methods"},
         {.long_name = "names", .kind = RB_OPT_STRINGS, .value = &f->names, .metavar = "A,B", .help = "names"},
+        {.short_name = 't', .long_name = "text", .kind = RB_OPT_REPEATED, .value = &f->texts, .metavar = "FILE", .help = "texts"},
     };
     memcpy(f->own, own, sizeof own);
     f->common[0] = (rb_option){.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &f->quiet, .help = "less"};
@@ -130,6 +131,24 @@ static void lists_replace_their_default(void **state)
     assert_string_equal(f->methods.at[2], "waterfill");
     assert_int_equal(f->names.n, 2);
     assert_string_equal(f->names.at[1], "y=1");
+}
+
+static void a_repeated_option_collects_whole_arguments(void **state)
+{
+    fixture *f = *state;
+    char line[600] = "";
+    assert_false(rb_option_has_value(&f->own[10]));
+    assert_parses(f, "--text a,b.txt --dry-run --text=c:2 -t a,b.txt");
+    assert_int_equal(f->texts.n, 3);
+    assert_string_equal(f->texts.at[0], "a,b.txt");
+    assert_string_equal(f->texts.at[1], "c:2");
+    assert_string_equal(f->texts.at[2], "a,b.txt");
+    assert_true(rb_option_has_value(&f->own[10]));
+    assert_refuses(f, "--text=", "--text is empty, expected FILE");
+    for (int i = f->texts.n; i < RB_MAX_LIST; i++) strcat(line, "-tx ");
+    assert_parses(f, line);
+    assert_int_equal(f->texts.n, RB_MAX_LIST);
+    assert_refuses(f, "--text one-more", "--text has more than 64 values");
 }
 
 static void unknown_names_are_errors_that_name_the_nearest(void **state)
@@ -236,7 +255,8 @@ static void help_is_aligned_and_shows_the_defaults(void **state)
         "      --method NAME  how (uniform, block-gtq, waterfill; default uniform)\n"
         "      --budgets B,B  budgets (default 2,3,4)\n"
         "      --methods M,M  methods (uniform, block-gtq, waterfill; default uniform,block-gtq)\n"
-        "      --names A,B    names\n";
+        "      --names A,B    names\n"
+        "  -t, --text FILE    texts\n";
     char *text = printed_help(f->own, RB_COUNT(f->own));
     assert_string_equal(text, expected);
     free(text);
@@ -288,6 +308,7 @@ int main(void)
         OPTIONS_TEST(values_may_stand_behind_a_space_an_equals_sign_or_at_once),
         OPTIONS_TEST(options_and_arguments_mix_until_two_dashes),
         OPTIONS_TEST(lists_replace_their_default),
+        OPTIONS_TEST(a_repeated_option_collects_whole_arguments),
         OPTIONS_TEST(unknown_names_are_errors_that_name_the_nearest),
         OPTIONS_TEST(missing_and_needless_values_are_told),
         OPTIONS_TEST(numbers_are_whole_finite_and_in_range),

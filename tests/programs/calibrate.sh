@@ -30,6 +30,31 @@ done
 expect "without a test text, the tokens behind the calibration tokens are used" 0 "$calibrate" --model configs/demo-llama --text configs/demo-text/calibration.txt \
     --n-tokens 300 --context 128 -o "$scratch/c.h5"
 
+# Several texts, and needles.
+head -c 20000 configs/demo-text/heldout.txt | head -n -1 >"$scratch/second,text"
+two=(--model configs/demo-llama --text configs/demo-text/calibration.txt --text "$scratch/second,text:2" --n-tokens 1024 --n-test-tokens 300 --context 128)
+tail -c +20000 configs/demo-text/heldout.txt | tail -n +2 >"$scratch/test.txt"
+expect "two texts share the tokens by their weights" 0 "$calibrate" "${two[@]}" --test-text "$scratch/test.txt" -o "$scratch/two.h5"
+stdout_has "configs/demo-text/calibration.txt: 384 tokens, weight 1"
+stdout_has "second,text: 640 tokens, weight 2"
+expect "two texts without a test text are a usage error" 2 "$calibrate" "${two[@]}" -o "$scratch/d.h5"
+stderr_has "no test text: 2 calibration texts leave none behind them"
+needles=("${demo[@]}" --context 256 --n-tokens 1024 --with-needles)
+expect "needles are planted" 0 "$calibrate" "${needles[@]}" --json -o "$scratch/needles.h5"
+stdout_has '"template": "secret-number"'
+stdout_has '"n_sequences": 1'
+for threads in 1 2; do
+    expect "with $threads threads they are too" 0 "$calibrate" "${needles[@]}" --threads $threads -o "$scratch/again.h5"
+    check "  with the same bytes" cmp "$scratch/needles.h5" "$scratch/again.h5"
+done
+stdout_has "needles      in 1 of 4 calibration sequences"
+expect "a template of one's own is used" 0 "$calibrate" "${needles[@]}" --needle-template configs/needles/secret-number.json --needle-share 1 -o "$scratch/own.h5"
+stdout_has "needles      in 4 of 4 calibration sequences"
+expect "a context too small for needles is refused with both numbers" 1 "$calibrate" "${demo[@]}" --with-needles --context 64 -o "$scratch/d.h5"
+stderr_has "a context of 64 tokens is too small for task multikey, expected at least"
+expect "a template that is not there is refused with those that are" 1 "$calibrate" "${needles[@]}" --needle-template secret -o "$scratch/d.h5"
+stderr_has "needle template is 'secret', expected a file or one of plain, secret-number"
+
 expect "the same text for both sets is refused" 1 "$calibrate" --model configs/demo-llama --text configs/demo-text/calibration.txt \
     --test-text configs/demo-text/calibration.txt --n-tokens 300 -o "$scratch/d.h5"
 stderr_has "test text repeats the calibration text"

@@ -40,6 +40,19 @@ stderr_has "calibrate took"
 expect "and the same again runs nothing" 0 "$ropebits" run "$scratch/two.json" -o "$scratch/demo"
 stderr_has "export is up to date"
 
+# ---- several texts, and needles ----
+cp configs/demo-text/calibration.txt "$scratch/one.txt"
+sed -e 's|"demo-text/calibration.txt"|["one.txt", "demo-text/calibration.txt:3"]|' -e 's/"context": 1024/"context": 256, "with_needles": true/' \
+    -e 's|"demo-|"'"$PWD"'/configs/demo-|g' configs/demo.json >"$scratch/texts.json"
+run_texts() { "$ropebits" run "$scratch/texts.json" -o "$scratch/texts"; }
+expect "a pipeline of two texts with needles runs" 0 run_texts
+stdout_has "2048 calibration tokens of $scratch/one.txt, $PWD/configs/demo-text/calibration.txt:3, with needles"
+expect "a second run finds it up to date" 0 run_texts
+stderr_has "calibrate is up to date"
+echo "Another beginning." | cat - configs/demo-text/calibration.txt >"$scratch/one.txt"
+expect "a change of one text calibrates again" 0 run_texts
+stderr_has "calibrate took"
+
 # ---- the gate sees a planted fault: bits given to the blocks that need them least ----
 python=$(command -v python3 || true)
 if [ -n "$python" ]; then

@@ -34,7 +34,8 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
-    assert_string_equal(config.text, "/abs/t.txt");
+    assert_int_equal(config.texts.n, 1);
+    assert_string_equal(config.texts.at[0], "/abs/t.txt");
     assert_string_equal(config.n_tokens, "100");
     assert_string_equal(config.dtype, "f32");
     assert_string_equal(config.budgets, "2,2.5,3");
@@ -43,7 +44,37 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     assert_string_equal(config.rotation, "hadamard");
     assert_null(config.test_text);
     assert_null(config.context);
+    assert_false(config.with_needles);
+    assert_null(config.needle_template);
     pipeline_config_free(&config);
+    pipeline_config_free(&config);
+}
+
+static void several_texts_keep_their_weights_and_needles_their_options(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+    char expected[512];
+    const char *path = pipeline_with("\"model\": \"m\", \"text\": [\"a,b.txt\", \"sub/c.txt:2.5\"], \"calibrate\": {\"with_needles\": true, \"needle_share\": 0.5, "
+                                     "\"needle_template\": \"plain\"}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
+    const int folder_length = (int)(strrchr(path, '/') - path);
+    assert_ok(pipeline_config_read(&config, path, &err));
+    assert_int_equal(config.texts.n, 2);
+    snprintf(expected, sizeof expected, "%.*s/a,b.txt", folder_length, path);
+    assert_string_equal(config.texts.at[0], expected);
+    snprintf(expected, sizeof expected, "%.*s/sub/c.txt:2.5", folder_length, path);
+    assert_string_equal(config.texts.at[1], expected);
+    assert_true(config.with_needles);
+    assert_string_equal(config.needle_share, "0.5");
+    assert_string_equal(config.needle_template, "plain");
+    pipeline_config_free(&config);
+
+    path = pipeline_with("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": \"mine.json\"}, "
+                         "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
+    assert_ok(pipeline_config_read(&config, path, &err));
+    snprintf(expected, sizeof expected, "%.*s/mine.json", (int)(strrchr(path, '/') - path), path);
+    assert_string_equal(config.needle_template, expected);
     pipeline_config_free(&config);
 }
 
@@ -63,6 +94,10 @@ static void members_of_the_wrong_type_are_named(void **state)
 {
     (void)state;
     assert_refused("\"model\": 3, \"text\": \"t\"", "model: expected a path");
+    assert_refused("\"model\": \"m\", \"text\": []", "text: expected a path or a list of paths");
+    assert_refused("\"model\": \"m\", \"text\": [\"t\", 3]", "text: expected a path");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"with_needles\": 1}", "calibrate.with_needles: expected true or false");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": 1}", "calibrate.needle_template: expected a name or a path");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"context\": \"1024\"}", "calibrate.context: expected a number");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": []}", "profile.budgets: expected a list");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": [true]}", "profile.budgets: expected a number or a string");
@@ -83,6 +118,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(paths_are_relative_to_the_files_folder_and_values_as_on_a_command_line),
+        cmocka_unit_test(several_texts_keep_their_weights_and_needles_their_options),
         cmocka_unit_test(missing_and_misspelt_members_are_named),
         cmocka_unit_test(members_of_the_wrong_type_are_named),
         cmocka_unit_test(another_schema_is_refused_with_both_names),

@@ -1,0 +1,230 @@
+/* Texts to token ids: see calibrate/calibration_text.h. */
+#include "calibrate/calibration_text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate/needle_documents.h"
+#include "core/atomic_file.h"
+#include "core/weighted_path.h"
+
+void calibration_text_free(calibration_text *text)
+{
+    for (int i = 0; i < text->n_parts; i++) free(text->parts[i].path);
+    free(text->parts);
+    token_list_free(&text->tokens);
+    *text = (calibration_text){0};
+}
+
+/* ---- shares -------------------------------------------------------------------------------------------------------------------- */
+
+/* The text that is furthest below its share, the first of equals. */
+static int furthest_below(const int64_t *shares, const double *quota, int n_texts)
+{
+    int found = 0;
+    for (int i = 1; i < n_texts; i++)
+        if (quota[i] - (double)shares[i] > quota[found] - (double)shares[found]) found = i;
+    return found;
+}
+
+/* The text that is furthest above its share and has a sequence to give, the last of equals. */
+static int furthest_above(const int64_t *shares, const double *quota, int n_texts)
+{
+    int found = -1;
+    for (int i = 0; i < n_texts; i++)
+        if (shares[i] > 1 && (found < 0 || (double)shares[i] - quota[i] >= (double)shares[found] - quota[found])) found = i;
+    return found;
+}
+
+void calibration_shares(int64_t *shares, const double *weights, int n_texts, int64_t n_sequences)
+{
+    double quota[RB_MAX_LIST], sum = 0.0;
+    int64_t given = 0;
+    for (int i = 0; i < n_texts; i++) sum += weights[i];
+    for (int i = 0; i < n_texts; i++) {
+        quota[i] = (double)n_sequences * weights[i] / sum;
+        shares[i] = quota[i] < 1.0 ? 1 : (int64_t)floor(quota[i]);
+        given += shares[i];
+    }
+    for (; given < n_sequences; given++) shares[furthest_below(shares, quota, n_texts)]++;
+    for (; given > n_sequences; given--) shares[furthest_above(shares, quota, n_texts)]--;
+}
+
+/* ---- plain text ---------------------------------------------------------------------------------------------------------------- */
+
+static rb_status load_tokens(token_list *out, const char *text, const char *tokens, const calibrate_options *opt, int64_t n_wanted, int64_t vocab_size,
+                             rb_error *err)
+{
+    rb_status st = text ? tokens_from_text(out, text, opt->model, n_wanted, err) : tokens_from_file(out, tokens, err);
+    if (st == RB_OK && out->n < n_wanted)
+        st = rb_fail(err, RB_EINVAL, "%s: gives %lld tokens, expected at least %lld", text ? text : tokens, (long long)out->n, (long long)n_wanted);
+    if (st == RB_OK) st = tokens_check(out->ids, n_wanted, vocab_size, text ? text : tokens, err);
+    return st;
+}
+
+/* Names, weights and numbers of tokens of the texts. */
+static rb_status share_out(calibration_text *out, const calibrate_options *opt, int64_t context, rb_error *err)
+{
+    const int n_texts = opt->texts.n;
+    const int64_t n_sequences = (opt->n_tokens + context - 1) / context;
+    int64_t shares[RB_MAX_LIST];
+    double weights[RB_MAX_LIST];
+    if (n_sequences < n_texts)
+        return rb_fail(err, RB_EINVAL, "%lld calibration tokens are %lld sequences of %lld, expected at least one for each of the %d texts",
+                       (long long)opt->n_tokens, (long long)n_sequences, (long long)context, n_texts);
+    rb_status st = rb_alloc(&out->parts, (size_t)n_texts, sizeof *out->parts, "calibration texts", err);
+    for (int i = 0; i < n_texts && st == RB_OK; i++) {
+        weighted_path text;
+        st = rb_weighted_path(&text, opt->texts.at[i], err);
+        if (st != RB_OK) return st;
+        out->parts[out->n_parts++] = (text_part){.path = text.path, .weight = text.weight};
+        weights[i] = text.weight;
+    }
+    if (st != RB_OK) return st;
+    calibration_shares(shares, weights, n_texts, n_sequences);
+    for (int i = 0; i < n_texts; i++) out->parts[i].n_tokens = shares[i] * context;
+    out->parts[n_texts - 1].n_tokens -= n_sequences * context - opt->n_tokens;     /* the last sequence may be shorter */
+    return RB_OK;
+}
+
+/* out->tokens.ids: n_calibration calibration ids, and n_behind of those that follow the last of them in their text. */
+static rb_status load_calibration(calibration_text *out, const calibrate_options *opt, int64_t n_behind, int64_t vocab_size, rb_error *err)
+{
+    token_list ids = {0};
+    rb_status st = RB_OK;
+    if (opt->tokens) {
+        RB_TRY(st, load_tokens(&ids, NULL, opt->tokens, opt, opt->n_tokens + n_behind, vocab_size, err), done);
+        memcpy(out->tokens.ids, ids.ids, (size_t)(opt->n_tokens + n_behind) * sizeof *ids.ids);
+    }
+    int64_t at = 0;
+    for (int i = 0; i < out->n_parts; i++) {
+        const int64_t n = out->parts[i].n_tokens + (i == out->n_parts - 1 ? n_behind : 0);
+        RB_TRY(st, load_tokens(&ids, out->parts[i].path, NULL, opt, n, vocab_size, err), done);
+        memcpy(out->tokens.ids + at, ids.ids, (size_t)n * sizeof *ids.ids);
+        at += n;
+        token_list_free(&ids);
+    }
+done:
+    token_list_free(&ids);
+    return st;
+}
+
+/* ---- needles ------------------------------------------------------------------------------------------------------------------- */
+
+/* The task that a model of the shared kind knows comes first, for runs of few sequences. */
+static const needle_task tasks_in_turn[] = {NEEDLE_MULTIKEY, NEEDLE_MULTIVALUE, NEEDLE_MULTIQUERY, NEEDLE_DISTRACTOR, NEEDLE_MULTI, NEEDLE_SINGLE};
+
+enum { NEEDLE_SEED = 20260624 };    /* any number; a capture says what it held by the hash of its ids */
+
+/* Turns the sequence of ids [n] into a needle document of itself. */
+static rb_status plant_needles(int32_t *ids, int64_t n, const needle_template *needles, const tokenizer *tok, int64_t number, rb_error *err)
+{
+    const needle_source source = {.needles = needles, .tokens_of = tok, .haystack = ids, .n_haystack = n};
+    const needle_counts counts = needle_counts_default();
+    needle_document document;
+    const rb_status st = needle_document_make(&document, &source, &counts, tasks_in_turn[number % (int64_t)RB_COUNT(tasks_in_turn)], n, (double)NAN,
+                                              (uint64_t)(NEEDLE_SEED + number), err);
+    if (st != RB_OK) return rb_fail_in(err, st, "--with-needles");
+    memcpy(ids, document.tokens, (size_t)n * sizeof *ids);
+    needle_document_free(&document);
+    return RB_OK;
+}
+
+static rb_status add_needles(calibration_text *text, const calibrate_options *opt, int64_t context, int64_t vocab_size, rb_error *err)
+{
+    const int64_t n_whole = opt->n_tokens / context, n_candidates = n_whole > 0 ? n_whole : 1, length = n_whole > 0 ? context : opt->n_tokens;
+    const int64_t n_sequences = (opt->n_tokens + context - 1) / context;
+    int64_t n_needles = llround(opt->needle_share * (double)n_sequences);
+    needle_template needles = {0};
+    tokenizer *tok = NULL;
+    char *tokenizer_path = NULL;
+    rb_status st;
+    n_needles = n_needles < 1 ? 1 : n_needles > n_candidates ? n_candidates : n_needles;
+    RB_TRY(st, needle_template_open(&needles, opt->needle_template, err), done);
+    RB_TRY(st, rb_join_path(&tokenizer_path, opt->model, "tokenizer.json", err), done);
+    RB_TRY(st, tokenizer_open(&tok, tokenizer_path, err), done);
+    for (int64_t sequence = 0; sequence < n_candidates; sequence++) {
+        if (sequence * n_needles % n_candidates >= n_needles) continue;     /* true for n_needles of them, evenly */
+        RB_TRY(st, plant_needles(text->tokens.ids + sequence * context, length, &needles, tok, text->n_needles, err), done);
+        text->n_needles++;
+    }
+    st = tokens_check(text->tokens.ids, opt->n_tokens, vocab_size, "calibration text with needles", err);
+done:
+    needle_template_free(&needles);
+    free(tokenizer_path);
+    tokenizer_close(tok);
+    return st;
+}
+
+/* ---- all of it ----------------------------------------------------------------------------------------------------------------- */
+
+rb_status calibration_text_load(calibration_text *out, const calibrate_options *opt, int64_t n_test, int64_t context, int64_t vocab_size, rb_error *err)
+{
+    const bool test_has_its_own = opt->test_text || opt->test_tokens;
+    token_list test = {0};
+    rb_status st;
+
+    *out = (calibration_text){0};
+    RB_TRY(st, rb_alloc(&out->tokens.ids, (size_t)(opt->n_tokens + n_test), sizeof *out->tokens.ids, "tokens", err), done);
+    out->tokens.n = opt->n_tokens + n_test;
+    if (opt->texts.n > 0) RB_TRY(st, share_out(out, opt, context, err), done);
+    RB_TRY(st, load_calibration(out, opt, test_has_its_own ? 0 : n_test, vocab_size, err), done);
+    int32_t *const test_ids = out->tokens.ids + opt->n_tokens;
+    if (test_has_its_own) {
+        RB_TRY(st, load_tokens(&test, opt->test_text, opt->test_tokens, opt, n_test, vocab_size, err), done);
+        memcpy(test_ids, test.ids, (size_t)n_test * sizeof *test_ids);
+    }
+    RB_TRY(st, tokens_check_disjoint(out->tokens.ids, opt->n_tokens, test_ids, n_test, err), done);
+    if (opt->with_needles) st = add_needles(out, opt, context, vocab_size, err);
+done:
+    token_list_free(&test);
+    return st;
+}
+
+/* ---- what is recorded ---------------------------------------------------------------------------------------------------------- */
+
+static rb_status part_to_json(cJSON **out, const text_part *part, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(out, err), done);
+    RB_TRY(st, rb_json_add_string(*out, "path", part->path, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "weight", part->weight, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "n_tokens", (double)part->n_tokens, err), done);
+done:
+    return st;
+}
+
+static rb_status needles_to_json(cJSON **out, const calibration_text *text, const calibrate_options *opt, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(out, err), done);
+    RB_TRY(st, rb_json_add_string(*out, "template", opt->needle_template, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "share", opt->needle_share, err), done);
+    RB_TRY(st, rb_json_add_number(*out, "n_sequences", (double)text->n_needles, err), done);
+done:
+    return st;
+}
+
+rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *opt, rb_error *err)
+{
+    cJSON *list = NULL, *item = NULL;
+    rb_status st = RB_OK;
+    if (text->n_parts > 0) {
+        list = cJSON_CreateArray();
+        if (!list) return rb_fail(err, RB_ENOMEM, "out of memory for the list of texts");
+        for (int i = 0; i < text->n_parts; i++) {
+            RB_TRY(st, part_to_json(&item, &text->parts[i], err), done);
+            RB_TRY(st, rb_json_append(list, &item, err), done);
+        }
+        RB_TRY(st, rb_json_add_item(object, "texts", &list, err), done);
+    }
+    if (text->n_needles > 0) {
+        RB_TRY(st, needles_to_json(&item, text, opt, err), done);
+        RB_TRY(st, rb_json_add_item(object, "needles", &item, err), done);
+    }
+done:
+    cJSON_Delete(list);
+    cJSON_Delete(item);
+    return st;
+}

@@ -22,15 +22,17 @@ RB_CPU_CLONES static float weighted_norm(const float *weights, const float *x, c
     return sqrtf(sum);
 }
 
-void token_errors(float *out, const model_facts *model, const double *q_energy, const float *k, const float *k_hat, int64_t n_tokens)
+void token_weights(float *weights, const model_facts *model, const double *q_energy)
 {
-    const int head_dim = model->head_dim;
-    float weights[RB_MAX_HEAD_DIM];
     for (int block = 0; block < model_n_blocks(model); block++) {
         int dims[2];
         model_block_dims(model, block, dims);
         weights[dims[0]] = weights[dims[1]] = (float)(q_energy[block] / 2.0);
     }
+}
+
+void token_errors(float *out, const float *weights, int head_dim, const float *k, const float *k_hat, int64_t n_tokens)
+{
     for (int64_t t = 0; t < n_tokens; t++) out[t] = weighted_norm(weights, k + t * head_dim, k_hat ? k_hat + t * head_dim : NULL, head_dim);
 }
 

@@ -23,8 +23,10 @@ typedef struct tail_error {
     double outside;                         /* share of tokens whose excess is above TAIL_LIMIT */
 } tail_error;
 
-/* out [n_tokens]: error of every token, or its size where k_hat is NULL. q_energy [n_blocks]; k and k_hat [n_tokens][head_dim]. */
-void token_errors(float *out, const model_facts *model, const double *q_energy, const float *k, const float *k_hat, int64_t n_tokens);
+/* weights [head_dim]: half the q_energy [n_blocks] of each dim's block. */
+void token_weights(float *weights, const model_facts *model, const double *q_energy);
+/* out [n_tokens]: error of every token, or its size where k_hat is NULL; k and k_hat [n_tokens][head_dim]. */
+void token_errors(float *out, const float *weights, int head_dim, const float *k, const float *k_hat, int64_t n_tokens);
 
 /* From errors and sizes [n_tokens]; excess [n_tokens] receives every token's. A quantile is the value of nearest rank: p of the tokens have it or less. A size or
  * a median below 1e-6 of the head's root mean square counts as that much. n_tokens > 0; not parallel inside.

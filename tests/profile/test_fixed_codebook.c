@@ -91,17 +91,18 @@ static void score_head(run *r, int h)
     const head_data head = take_head(r, h);
     const size_t n = (size_t)r->n_test;
     float *k_hat = malloc(n * (size_t)r->model->head_dim * sizeof *k_hat), *of_tokens = malloc(3 * n * sizeof *of_tokens);
-    float *error = of_tokens, *size = of_tokens + n, *excess = of_tokens + 2 * n;
+    float *error = of_tokens, *size = of_tokens + n, *excess = of_tokens + 2 * n, weights[RB_MAX_HEAD_DIM];
     assert_non_null(k_hat);
     assert_non_null(of_tokens);
-    token_errors(size, r->model, head.energy.q_energy, head.k[1], NULL, r->n_test);
+    token_weights(weights, r->model, head.energy.q_energy);
+    token_errors(size, weights, r->model->head_dim, head.k[1], NULL, r->n_test);
     for (int m = 0; m < N_METHODS; m++) {
         score *to = &r->scores[m];
         tail_error tail;
         double mae;
         to->true_bits += restore(r, m, &head, k_hat);
         assert_ok(logit_mae(&mae, r->offsets, head.q[1], model_q_per_kv(r->model), head.k[1], (const float *const[]){k_hat}, 1, r->n_test, &err));
-        token_errors(error, r->model, head.energy.q_energy, head.k[1], k_hat, r->n_test);
+        token_errors(error, weights, r->model->head_dim, head.k[1], k_hat, r->n_test);
         assert_ok(tail_measure(&tail, excess, error, size, r->n_test, &err));
         to->mae += mae;
         to->ratio_sum += tail.ratio;

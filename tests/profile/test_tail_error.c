@@ -16,11 +16,12 @@ static void errors_and_sizes_are_in_the_unit_of_a_logit(void **state)
     for (size_t c = 0; c < RB_COUNT(cases); c++) {
         const model_facts facts = small_model(1, cases[c].head_dim, cases[c].rotary_dim, cases[c].pairing);
         const int d = facts.head_dim;
-        float *k = random_floats((size_t)(N * d), 1), *k_hat = random_floats((size_t)(N * d), 2), error[N], size[N];
+        float *k = random_floats((size_t)(N * d), 1), *k_hat = random_floats((size_t)(N * d), 2), error[N], size[N], weights[66];
         double energy[33];
         for (int i = 0; i < d / 2; i++) energy[i] = 0.5 + i;
-        token_errors(error, &facts, energy, k, k_hat, N);
-        token_errors(size, &facts, energy, k, NULL, N);
+        token_weights(weights, &facts, energy);
+        token_errors(error, weights, d, k, k_hat, N);
+        token_errors(size, weights, d, k, NULL, N);
         for (int t = 0; t < N; t++) {
             double e = 0.0, s = 0.0;
             for (int block = 0; block < d / 2; block++) {

@@ -130,7 +130,7 @@ static void warn_of_coverage(const profile_table *table)
     for (int h = 1; h < model->n_layers * model->n_kv_heads; h++)
         if (table->coverage[h].key_distance > table->coverage[worst].key_distance) worst = h;
     rb_message_warn("the test text lies outside what calibration saw: its rare keys are %.2f times as far out as calibration's (layer %d kv_head %d: %.2f times), %.1f %% of keys beyond "
-                    "calibration's 99 %%; calibrate on text like it", mean.key_distance, worst / model->n_kv_heads, worst % model->n_kv_heads,
+                    "calibration's 99 %%; calibrate on more text, or on text like it", mean.key_distance, worst / model->n_kv_heads, worst % model->n_kv_heads,
                     table->coverage[worst].key_distance, 100.0 * mean.key_outside);
 }
 

@@ -12,6 +12,7 @@
 #include "profile/logit_error.h"
 #include "profile/tail_error.h"
 #include "tests/fixed_codebook.h"
+#include "tests/model/float_test.h"
 
 enum { FIXED, N_METHODS = 8 };      /* methods[FIXED]: the fixed codebook */
 
@@ -198,6 +199,41 @@ static void check_model(const char *folder, const char *calibration_text, const 
     checkpoint_close(model);
 }
 
+/* The codec itself: a key that calibration saw keeps its place, one three times as far out is moved to the rim; any number of threads gives the same bytes. */
+static void a_fixed_codebook_moves_what_it_did_not_see_to_its_rim(void **state)
+{
+    (void)state;
+    enum { N = 2000, DIM = 16, TRUE_BITS = 3 };
+    model_facts facts = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = DIM, .rotary_dim = DIM};
+    float *q = random_floats(N * DIM, 1), *k = random_floats(N * DIM, 2), *far = malloc(N * DIM * sizeof *far), *k_hat = malloc(2 * N * DIM * sizeof *k_hat);
+    float *first = malloc(2 * N * DIM * sizeof *first);
+    gaussian_books *books = NULL;
+    assert_true(far && k_hat && first);
+    for (int i = 0; i < N * DIM; i++) far[i] = 3.0f * k[i];
+    assert_ok(gaussian_books_create(&books, &err));
+    for (int n_threads = 1; n_threads <= 4; n_threads++) {
+        fixed_codebook *book = NULL;
+        rb_threads_init(n_threads);
+        assert_ok(fixed_codebook_train(&book, books, &facts, q, k, N, TRUE_BITS, &err));
+        fixed_codebook_restore(book, k, N, k_hat);
+        fixed_codebook_restore(book, far, N, k_hat + N * DIM);
+        if (n_threads == 1) memcpy(first, k_hat, 2 * N * DIM * sizeof *first);
+        assert_memory_equal(first, k_hat, 2 * N * DIM * sizeof *first);
+        fixed_codebook_free(book);
+    }
+    double near_error = 0.0, far_error = 0.0, size = 0.0;
+    for (int i = 0; i < N * DIM; i++) {
+        near_error += pow((double)k[i] - (double)k_hat[i], 2);
+        far_error += pow((double)far[i] - (double)k_hat[N * DIM + i], 2);
+        size += pow((double)k[i], 2);
+    }
+    assert_true(near_error < 0.03 * size);              /* 4^-3, and what 64 points on a square lose beside a lattice */
+    assert_true(far_error > 2.0 * size);                /* of 9: most of what lies beyond a square of side 2 */
+    rb_threads_init(0);
+    gaussian_books_free(books);
+    free(q), free(k), free(far), free(k_hat), free(first);
+}
+
 static void check_shared_model(const char *name)
 {
     SHARED_OR_SKIP(folder, name);
@@ -234,6 +270,7 @@ int main(void)
 {
     rb_threads_init(0);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fixed_codebook_moves_what_it_did_not_see_to_its_rim),
         cmocka_unit_test(tails_give_a_fixed_codebook_away_on_the_bundled_texts),
         cmocka_unit_test(tails_give_a_fixed_codebook_away_on_demo_llama),
         cmocka_unit_test(tails_give_a_fixed_codebook_away_on_small_qwen2),

@@ -1,7 +1,7 @@
 # ropebits: one Makefile. Everything that is made lands under $(BUILD).
 #
 # A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
-# ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/programs/*.sh drive the programs.
+# ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/*.c what they share, tests/programs/*.sh drive the programs.
 #
 # Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH BUILD PREFIX DESTDIR JOBS V=1
 
@@ -155,11 +155,18 @@ GPU_TEST_BINS := $(filter $(BUILD)/tests/gpu/%,$(TEST_BINS))
 test_rooms = $(if $(filter $(1),core),core,$(if $(filter $(1),model),model core,$(if $(filter $(1),kernels),kernels core,$(ROOMS))))
 test_libs  = $(filter $(foreach r,$(call test_rooms,$(1)),$(BUILD)/lib/librb_$(r).a),$(ROOM_LIBS))
 
+# tests/*.c: what tests of several rooms share.
+TEST_HELP := $(BUILD)/lib/librb_tests.a
+$(TEST_HELP): $(call objects,$(wildcard tests/*.c))
+	@mkdir -p $(@D)
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
 define test_rule
-$(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(call test_libs,$(1))
+$(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(TEST_HELP) $(call test_libs,$(1))
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
-	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$(TEST_HELP) $$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
 endef
 $(foreach r,$(ROOMS) gpu,$(eval $(call test_rule,$(r))))
 

@@ -1,8 +1,8 @@
-/* Causal MAE and attention KL: see profile/attention_error.h.
+/* Causal MAE, attended MAE and attention KL: see profile/attention_error.h.
  *
  * One item of work is a tile of queries of one head against all keys it may see. With p the exact weights, s and s^ the scaled logits,
  *   KL(p || p^) = sum_t p_t (s_t - s^_t) - lse(s) + lse(s^),
- * so the exact side (p, lse) is computed once and each candidate costs one product, one exp per pair and two sums. */
+ * so the exact side (p, lse) is computed once and each candidate costs one product, one exp per pair and three sums. */
 #include "profile/attention_error.h"
 
 #include <cblas.h>
@@ -28,7 +28,7 @@ typedef struct tile {
 
 /* Sums over the rows of a tile, per candidate. */
 typedef struct tile_sums {
-    double magnitude, divergence;
+    double magnitude, attended, divergence;
 } tile_sums;
 
 /* [TILE][context] each. */
@@ -51,18 +51,21 @@ static double exp_row(float *out, float *sum, const float *logits, float scale, 
     return (double)largest + log((double)*sum);
 }
 
-/* Adds sum |a - b| and sum p (a - b) over a row. */
-RB_CPU_CLONES static void compare_row(double *magnitude, double *weighted, const float *a, const float *b, const float *p, int n)
+typedef struct row_sums {
+    double magnitude, attended, weighted;       /* sum |a - b|, sum p |a - b|, sum p (a - b) */
+} row_sums;
+
+RB_CPU_CLONES static row_sums compare_row(const float *a, const float *b, const float *p, int n)
 {
-    double sum = 0.0, weighted_sum = 0.0;
-    #pragma omp simd reduction(+ : sum, weighted_sum)
+    double magnitude = 0.0, attended = 0.0, weighted = 0.0;
+    #pragma omp simd reduction(+ : magnitude, attended, weighted)
     for (int i = 0; i < n; i++) {
-        const double difference = (double)(a[i] - b[i]);
-        sum += fabs(difference);
-        weighted_sum += (double)p[i] * difference;
+        const double difference = (double)(a[i] - b[i]), share = (double)p[i] * difference;
+        magnitude += fabs(difference);
+        attended += fabs(share);
+        weighted += share;
     }
-    *magnitude = sum;
-    *weighted = weighted_sum;
+    return (row_sums){magnitude, attended, weighted};
 }
 
 static void measure_tile(tile_sums *sums, const attention_job *job, const tile *t, int64_t stride, attention_scratch *scratch)
@@ -83,12 +86,12 @@ static void measure_tile(tile_sums *sums, const attention_job *job, const tile *
         for (int i = 0; i < t->n; i++) {
             const int n_visible = before + i + 1;
             const float *other = scratch->other + i * stride;
-            double magnitude, weighted;
             float sum;
-            compare_row(&magnitude, &weighted, scratch->logits + i * stride, other, scratch->weights + i * stride, n_visible);
+            const row_sums row = compare_row(scratch->logits + i * stride, other, scratch->weights + i * stride, n_visible);
             const double lse_other = exp_row(scratch->row, &sum, other, job->scale, n_visible);
-            sums[c].magnitude += magnitude;
-            sums[c].divergence += (double)job->scale * weighted - lse[i] + lse_other;
+            sums[c].magnitude += row.magnitude;
+            sums[c].attended += row.attended;
+            sums[c].divergence += (double)job->scale * row.weighted - lse[i] + lse_other;
         }
     }
 }
@@ -144,9 +147,11 @@ rb_status attention_errors(attention_error *out, const model_facts *model, const
         tile_sums total = {0};
         for (int64_t item = 0; item < n_items; item++) {
             total.magnitude += sums[item * n_candidates + c].magnitude;
+            total.attended += sums[item * n_candidates + c].attended;
             total.divergence += sums[item * n_candidates + c].divergence;
         }
         out[c].causal_mae = total.magnitude / (n_q * attention_count_pairs(n_tokens, context));
+        out[c].attended_mae = total.attended / ((double)n_q * (double)n_tokens);
         out[c].attention_kl = total.divergence / ((double)n_q * (double)n_tokens);
         if (out[c].attention_kl < 0.0) out[c].attention_kl = 0.0;   /* rounding; a NaN stays one */
         if (!isfinite(out[c].causal_mae) || !isfinite(out[c].attention_kl)) {

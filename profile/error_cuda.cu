@@ -8,7 +8,9 @@ enum {
     STRIDE = TILE + 4,  /* floats from dim to dim of an operand: 16-byte loads, and stores that meet few banks twice */
     DEPTH = 32,         /* dims an operand holds at a time */
     THREADS = 256,
-    SIDE = 4            /* of a thread's part of the tile */
+    SIDE = 4,           /* of a thread's part of the tile */
+    SUMS = 3,           /* that attention_sums gives of a head */
+    WARP = 32
 };
 
 /* An operand: [DEPTH][STRIDE], dim by dim. */
@@ -148,9 +150,9 @@ __global__ void rotate_kernel(float *to, const float *from, const error_cuda_inp
     to[vector * in.head_dim + b] = y * c + x * s;
 }
 
-/* What is kept of a row of logits s and s^ while its tiles pass: maxima, sums of exp, and the sum of exp(s - max) (s - s^). */
+/* What is kept of a row of logits s and s^ while its tiles pass: maxima, sums of exp, and the sums of exp(s - max) (s - s^) and of its magnitude. */
 struct row_state {
-    float largest, sum, weighted, largest_hat, sum_hat;
+    float largest, sum, weighted, attended, largest_hat, sum_hat;
 };
 
 /* Over the 16 threads that share a row. */
@@ -179,19 +181,21 @@ __device__ __forceinline__ void add_row(row_state &state, const float (&s)[SIDE]
     peak_hat = fmaxf(state.largest_hat, row_max(peak_hat));
     if (peak == -INFINITY) return;      /* the row sees none of this tile, nor of any before: the same in all its threads */
     const float shrink = expf(state.largest - peak), shrink_hat = expf(state.largest_hat - peak_hat);
-    float sum = 0.0f, weighted = 0.0f, sum_hat = 0.0f;
+    float sum = 0.0f, weighted = 0.0f, attended = 0.0f, sum_hat = 0.0f;
 #pragma unroll
     for (int i = 0; i < SIDE; i++)
         if (i < n_visible) {
-            const float weight = expf(s[i] * scale - peak);
+            const float weight = expf(s[i] * scale - peak), difference = (s[i] - s_hat[i]) * scale;
             sum += weight;
-            weighted = fmaf(weight, (s[i] - s_hat[i]) * scale, weighted);
+            weighted = fmaf(weight, difference, weighted);
+            attended = fmaf(weight, fabsf(difference), attended);
             sum_hat += expf(s_hat[i] * scale - peak_hat);
         }
-    state = {peak, state.sum * shrink + sum, state.weighted * shrink + weighted, peak_hat, state.sum_hat * shrink_hat + sum_hat};
+    state = {peak,     state.sum * shrink + sum, state.weighted * shrink + weighted, state.attended * shrink + attended,
+             peak_hat, state.sum_hat * shrink_hat + sum_hat};
 }
 
-/* blockIdx: (tile of queries of one sequence, query head, candidate). partial: magnitude and divergence of each block. */
+/* blockIdx: (tile of queries of one sequence, query head, candidate). partial: SUMS numbers of each block, as attention_sums has them. */
 __global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_input in, const float *q_turned, const float *k_turned, const float *k_hat_turned,
                                                             int64_t tiles_per_sequence, double *partial)
 {
@@ -202,9 +206,9 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_inp
     const float *q = q_turned + q_head * head, *k = k_turned + kv_head * head;
     const float *k_hat = k_hat_turned + (static_cast<int64_t>(candidate) * in.n_kv_heads + kv_head) * head;
     row_state states[SIDE];
-    double magnitude = 0.0, divergence = 0.0;
+    double magnitude = 0.0, divergence = 0.0, attended = 0.0;
 #pragma unroll
-    for (int r = 0; r < SIDE; r++) states[r] = {-INFINITY, 0.0f, 0.0f, -INFINITY, 0.0f};
+    for (int r = 0; r < SIDE; r++) states[r] = {-INFINITY, 0.0f, 0.0f, 0.0f, -INFINITY, 0.0f};
     for (int64_t key = sequence; key < first + TILE && key < end; key += TILE) {
         float s[SIDE][SIDE] = {}, s_hat[SIDE][SIDE] = {};
         for (int dim = 0; dim < in.head_dim; dim += DEPTH) {
@@ -231,14 +235,18 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_inp
 #pragma unroll
     for (int r = 0; r < SIDE; r++) {
         const double total = row_sum(states[r].sum), weighted = row_sum(states[r].weighted), total_hat = row_sum(states[r].sum_hat);
-        if (threadIdx.x % 16 == 0 && first + row + r < end)
+        const double seen = row_sum(states[r].attended);
+        if (threadIdx.x % 16 == 0 && first + row + r < end) {
             divergence += weighted / total - (states[r].largest + log(total)) + (states[r].largest_hat + log(total_hat));
+            attended += seen / total / static_cast<double>(in.scale);
+        }
     }
-    const double all_magnitude = block_sum(magnitude), all_divergence = block_sum(divergence);
+    const double all_magnitude = block_sum(magnitude), all_divergence = block_sum(divergence), all_attended = block_sum(attended);
     if (threadIdx.x == 0) {
-        double *to = partial + 2 * ((static_cast<int64_t>(candidate) * gridDim.y + q_head) * gridDim.x + blockIdx.x);
+        double *to = partial + SUMS * ((static_cast<int64_t>(candidate) * gridDim.y + q_head) * gridDim.x + blockIdx.x);
         to[0] = all_magnitude;
         to[1] = all_divergence;
+        to[2] = all_attended;
     }
 }
 
@@ -249,7 +257,7 @@ static int64_t n_k_vectors(const error_cuda_input *in) { return in->n_tokens * i
 static size_t attention_scratch_bytes(const error_cuda_input *in)
 {
     const int64_t vectors = n_q_vectors(in) + (1 + in->n_candidates) * n_k_vectors(in);
-    const int64_t partials = 2 * in->n_candidates * in->n_kv_heads * static_cast<int64_t>(in->q_per_kv) * n_sequences(in) * n_tiles(in->context);
+    const int64_t partials = SUMS * in->n_candidates * in->n_kv_heads * static_cast<int64_t>(in->q_per_kv) * n_sequences(in) * n_tiles(in->context);
     return static_cast<size_t>(partials) * sizeof(double) + static_cast<size_t>(vectors * in->head_dim) * sizeof(float);
 }
 
@@ -264,7 +272,7 @@ static rb_status attention_sums(const error_cuda_input *in, double *out, void *s
     const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
     const int64_t tiles = n_tiles(in->context), blocks = n_sequences(in) * tiles, n_q = static_cast<int64_t>(in->n_kv_heads) * in->q_per_kv;
     double *partial = static_cast<double *>(scratch);
-    float *q = reinterpret_cast<float *>(partial + 2 * in->n_candidates * n_q * blocks), *k = q + n_q_vectors(in) * in->head_dim;
+    float *q = reinterpret_cast<float *>(partial + SUMS * in->n_candidates * n_q * blocks), *k = q + n_q_vectors(in) * in->head_dim;
     float *k_hat = k + n_k_vectors(in) * in->head_dim;
     rb_status st;
     RB_TRY(st, rotate(q, in->q, in, n_q_vectors(in), stream, err), done);
@@ -273,7 +281,7 @@ static rb_status attention_sums(const error_cuda_input *in, double *out, void *s
     attention_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_q), static_cast<unsigned>(in->n_candidates)), THREADS, 0, stream>>>(
         *in, q, k, k_hat, tiles, partial);
     RB_TRY(st, rb_cuda_launched("attention error kernel", err), done);
-    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), 2), THREADS, 0, stream>>>(out, partial, blocks * in->q_per_kv, 2);
+    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), SUMS), THREADS, 0, stream>>>(out, partial, blocks * in->q_per_kv, SUMS);
     st = rb_cuda_launched("sum kernel", err);
 done:
     return st;
@@ -314,7 +322,35 @@ static rb_status block_errors(const error_cuda_input *in, double *out, double *n
     return rb_cuda_launched("block error kernel", err);
 }
 
+/* ---- tokens ---------------------------------------------------------------------------------------------------------------------- */
+
+/* One warp a token; blockIdx: (tokens, KV head, 0 for the sizes or 1 + candidate). */
+__global__ void __launch_bounds__(THREADS) token_errors_kernel(const error_cuda_input in, const float *weights, float *out)
+{
+    const int64_t token = static_cast<int64_t>(blockIdx.x) * (THREADS / WARP) + threadIdx.x / WARP;
+    if (token >= in.n_tokens) return;       /* whole warps leave together */
+    const int64_t head = in.n_tokens * in.head_dim;
+    const float *k = in.k + blockIdx.y * head + token * in.head_dim, *own = weights + blockIdx.y * in.head_dim;
+    const float *k_hat = blockIdx.z == 0 ? nullptr : in.k_hat + (static_cast<int64_t>(blockIdx.z - 1) * in.n_kv_heads + blockIdx.y) * head + token * in.head_dim;
+    float sum = 0.0f;
+    for (int i = threadIdx.x % WARP; i < in.head_dim; i += WARP) {
+        const float difference = k_hat ? k[i] - k_hat[i] : k[i];
+        sum = fmaf(own[i] * difference, difference, sum);
+    }
+    for (int mask = WARP / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+    if (threadIdx.x % WARP == 0) out[(static_cast<int64_t>(blockIdx.z) * in.n_kv_heads + blockIdx.y) * in.n_tokens + token] = sqrtf(sum);
+}
+
+static rb_status token_errors(const error_cuda_input *in, const float *weights, float *out, void *stream, rb_error *err)
+{
+    const int64_t tokens_a_block = THREADS / WARP;
+    const dim3 grid(static_cast<unsigned>((in->n_tokens + tokens_a_block - 1) / tokens_a_block), static_cast<unsigned>(in->n_kv_heads),
+                    static_cast<unsigned>(1 + in->n_candidates));
+    token_errors_kernel<<<grid, THREADS, 0, static_cast<cudaStream_t>(stream)>>>(*in, weights, out);
+    return rb_cuda_launched("token error kernel", err);
+}
+
 extern "C" {
 extern const error_cuda_api rb_error_cuda;
-const error_cuda_api rb_error_cuda = {offset_sums, attention_sums, attention_scratch_bytes, block_errors};
+const error_cuda_api rb_error_cuda = {offset_sums, attention_sums, attention_scratch_bytes, block_errors, token_errors};
 }

@@ -1,4 +1,4 @@
-/* Errors of restored keys on the GPU: what profile/logit_error.h and profile/attention_error.h define, for all KV heads and candidates of a layer at once. */
+/* Errors of restored keys on the GPU: what profile/logit_error.h, attention_error.h and tail_error.h define, for all KV heads and candidates of a layer at once. */
 #ifndef RB_PROFILE_ERROR_CUDA_H
 #define RB_PROFILE_ERROR_CUDA_H
 
@@ -28,11 +28,14 @@ typedef struct error_cuda_input {       /* all pointers on the device, f32 */
 typedef struct error_cuda_api {
     /* out [n_candidates][n_kv_heads]: sum over query heads, tokens, offsets of |error|. */
     rb_status (*offset_sums)(const error_cuda_input *in, double *out, void *stream, rb_error *err);
-    /* out [n_candidates][n_kv_heads][2]: sum over query heads and causal pairs of |q.(k - k^)| after RoPE; sum over query heads and queries of KL(p || p^). */
+    /* out [n_candidates][n_kv_heads][3]: sum over query heads and causal pairs of |q.(k - k^)| after RoPE; sum over query heads and queries of KL(p || p^); sum over
+     * query heads and queries of sum_t p_t |q.(k_t - k^_t)|. */
     rb_status (*attention_sums)(const error_cuda_input *in, double *out, void *scratch, void *stream, rb_error *err);
     size_t (*attention_scratch_bytes)(const error_cuda_input *in);
     /* out [n_candidates][n_kv_heads][n_blocks]: mean over tokens of |k_i - k^_i|^2 of each block; norms [n_candidates][n_kv_heads][2]: sums of (k - k^)^2 and k^2. */
     rb_status (*block_errors)(const error_cuda_input *in, double *out, double *norms, void *stream, rb_error *err);
+    /* out [1 + n_candidates][n_kv_heads][n_tokens], f32: sizes of the keys, then errors of every candidate (profile/tail_error.h); weights [n_kv_heads][head_dim]. */
+    rb_status (*token_errors)(const error_cuda_input *in, const float *weights, float *out, void *stream, rb_error *err);
 } error_cuda_api;      /* symbol rb_error_cuda */
 
 #ifdef __cplusplus

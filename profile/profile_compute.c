@@ -14,6 +14,7 @@
 #include "kernels/head_codec.h"
 #include "model/rope_apply.h"
 #include "profile/attention_error.h"
+#include "profile/coverage.h"
 #include "profile/logit_error.h"
 #include "profile/profile_cuda.h"
 
@@ -34,6 +35,7 @@ typedef struct scoring {
     float *q, *k;                   /* a layer: [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
     float *q_rotated, *k_rotated;   /* of one KV head: [G][n_tokens][head_dim], [n_tokens][head_dim] */
     float **k_hat;                  /* [n_candidates], each [n_tokens][head_dim] */
+    float *token_errors;            /* [n_plans][n_tokens]; behind them the sizes [n_tokens] */
     double restore_s, offset_s, causal_s, read_s;
 } scoring;
 
@@ -87,6 +89,7 @@ static rb_status begin(scoring *s, rb_error *err)
     RB_TRY(st, rb_alloc(&s->q_rotated, head * (size_t)model_q_per_kv(model), sizeof *s->q_rotated, "rotated queries", err), done);
     RB_TRY(st, rb_alloc(&s->k_rotated, head, sizeof *s->k_rotated, "rotated keys", err), done);
     RB_TRY(st, rb_alloc(&s->k_hat, (size_t)s->n_candidates, sizeof *s->k_hat, "restored keys", err), done);
+    RB_TRY(st, rb_alloc(&s->token_errors, ((size_t)s->n_plans + 1) * (size_t)s->n_tokens, sizeof *s->token_errors, "token errors", err), done);
     for (int c = 0; c < s->n_candidates; c++) RB_TRY(st, rb_alloc(&s->k_hat[c], head, sizeof **s->k_hat, "restored keys", err), done);
 done:
     return st;
@@ -96,6 +99,7 @@ static void end(scoring *s)
 {
     for (int c = 0; s->k_hat && c < s->n_candidates; c++) free(s->k_hat[c]);
     free(s->k_hat);
+    free(s->token_errors);
     free(s->k_rotated);
     free(s->q_rotated);
     free(s->k);
@@ -175,6 +179,33 @@ static void block_errors(double *mse, const model_facts *model, const float *k, 
     }
 }
 
+/* Of several failures the first plan's is told, whichever thread came first. */
+static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k, rb_error *err)
+{
+    const int64_t head = (int64_t)layer * s->model->n_kv_heads + kv_head;
+    const int head_dim = s->model->head_dim;
+    float weights[RB_MAX_HEAD_DIM], *sizes = s->token_errors + (int64_t)s->n_plans * s->n_tokens;
+    int failed = s->n_plans;
+    rb_status st = RB_OK;
+    rb_error first = {0};
+    token_weights(weights, s->model, s->table->q_energy + head * s->table->n_blocks);
+    token_errors(sizes, weights, head_dim, k, NULL, s->n_tokens);
+    #pragma omp parallel for schedule(dynamic)
+    for (int c = 0; c < s->n_plans; c++) {
+        float *errors = s->token_errors + (int64_t)c * s->n_tokens;
+        rb_error mine = {0};
+        token_errors(errors, weights, head_dim, k, s->k_hat[c], s->n_tokens);
+        const rb_status mine_st = method_keep_tail(&s->table->methods[c], s->model, layer, kv_head, errors, sizes, s->n_tokens, &mine);
+        #pragma omp critical(profile_tails)
+        if (mine_st != RB_OK && c < failed) {
+            failed = c;
+            st = mine_st;
+            first = mine;
+        }
+    }
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+}
+
 static rb_status score_offsets(scoring *s, int layer, int kv_head, const float *q, const float *k, rb_error *err)
 {
     profile_table *table = s->table;
@@ -219,6 +250,7 @@ static rb_status score_attention(scoring *s, int layer, int kv_head, const float
     for (int c = 0; c < s->n_plans; c++) {
         head_score *score = method_head(&s->table->methods[c], s->model, layer, kv_head);
         score->causal_mae = errors[c].causal_mae;
+        score->attended_mae = errors[c].attended_mae;
         score->attention_kl = errors[c].attention_kl;
     }
 done:
@@ -235,6 +267,7 @@ static rb_status score_head(scoring *s, int layer, int kv_head, rb_error *err)
     RB_TRY(st, restore_all(s, layer, kv_head, k, err), done);
     const double restored_s = rb_now_s();
     RB_TRY(st, score_offsets(s, layer, kv_head, q, k, err), done);
+    RB_TRY(st, score_tails(s, layer, kv_head, k, err), done);
     const double compared_s = rb_now_s();
     if (s->n_plans > 0) RB_TRY(st, score_attention(s, layer, kv_head, q, k, err), done);
     s->restore_s += restored_s - started_s;
@@ -291,6 +324,20 @@ done:
     return st;
 }
 
+/* What the worst tokens are: their ids. */
+static rb_status name_worst_tokens(profile_table *table, const capture_file *capture, rb_error *err)
+{
+    int32_t *ids = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&ids, (size_t)table->test.n_tokens, sizeof *ids, "token ids", err), done);
+    RB_TRY(st, capture_read_tokens(capture, CAPTURE_TEST, ids, err), done);
+    for (int m = 0; m < table->n_methods; m++)
+        for (int i = 0; i < table->methods[m].worst.n; i++) table->methods[m].worst.at[i].id = ids[table->methods[m].worst.at[i].position];
+done:
+    free(ids);
+    return st;
+}
+
 rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
                         rb_error *err)
 {
@@ -302,6 +349,8 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
         RB_TRY(st, profile_score_cuda(table, capture, plans, n_plans, with_curves, err), done);
     else
         RB_TRY(st, score_cpu(table, capture, plans, n_plans, with_curves, err), done);
+    RB_TRY(st, name_worst_tokens(table, capture, err), done);
+    RB_TRY(st, coverage_measure(table, capture, err), done);
     st = rb_sha256_file_finish(&table->hashing, table->capture_sha256, err);
 done:
     return st;

@@ -1,7 +1,7 @@
 /* See profile/profile_cuda.h.
  *
  * For a layer the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Each is one encode and one decode of all
- * heads' keys; then three kernels compare all of them. A thread reads the next layer from the capture while the GPU is at this one. */
+ * heads' keys; then kernels compare all of them. A thread reads the next layer from the capture while the GPU is at this one. */
 #include "profile/profile_cuda.h"
 
 #include <math.h>
@@ -19,7 +19,7 @@
 #include "profile/error_cuda.h"
 #include "profile/logit_error.h"
 
-enum { UNIFORM_SEED = 42 };
+enum { UNIFORM_SEED = 42, ATTENTION_SUMS = 3 };
 
 typedef struct device_array {
     void *at;
@@ -60,8 +60,9 @@ typedef struct gpu_scoring {
     const codec_cuda_api *codec;
     const error_cuda_api *errors;
     layer_reader reader;
-    device_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums;
+    device_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums, weights, token_errors;
     double *host_offset, *host_attention, *host_blocks, *host_norms;
+    float *host_weights, *host_tokens;      /* [n_kv_heads][head_dim]; [1 + n_plans][n_kv_heads][n_tokens]: sizes, then errors */
     double codec_s, score_s, read_s;
 } gpu_scoring;
 
@@ -213,14 +214,18 @@ static rb_status alloc_all(gpu_scoring *s, rb_error *err)
     RB_TRY(st, alloc_array(&s->norms, stream, "norms", err), done);
     RB_TRY(st, alloc_array(&s->bad, n * sizeof(uint64_t), "flags", err), done);
     RB_TRY(st, alloc_array(&s->offset_sums, n * heads * sizeof(double), "sums", err), done);
-    RB_TRY(st, alloc_array(&s->attention_sums, n * heads * 2 * sizeof(double), "sums", err), done);
+    RB_TRY(st, alloc_array(&s->attention_sums, n * heads * ATTENTION_SUMS * sizeof(double), "sums", err), done);
     RB_TRY(st, alloc_array(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err), done);
     RB_TRY(st, alloc_array(&s->norm_sums, n * heads * 2 * sizeof(double), "sums", err), done);
+    RB_TRY(st, alloc_array(&s->weights, heads * (size_t)m->head_dim * sizeof(float), "weights", err), done);
+    RB_TRY(st, alloc_array(&s->token_errors, (1 + (size_t)s->n_plans) * heads * (size_t)s->n_tokens * sizeof(float), "token errors", err), done);
     if (s->n_plans > 0) RB_TRY(st, alloc_array(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
     RB_TRY(st, rb_alloc(&s->host_offset, s->offset_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_attention, s->attention_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_blocks, s->block_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_norms, s->norm_sums.size_bytes, 1, "sums", err), done);
+    RB_TRY(st, rb_alloc(&s->host_weights, s->weights.size_bytes, 1, "weights", err), done);
+    RB_TRY(st, rb_alloc(&s->host_tokens, s->token_errors.size_bytes, 1, "token errors", err), done);
 done:
     return st;
 }
@@ -245,7 +250,7 @@ done:
 static void end(gpu_scoring *s)
 {
     device_array *const arrays[] = {&s->q, &s->k, &s->k_hat, &s->packed, &s->norms, &s->bad, &s->dims, &s->turn, &s->rope_cos, &s->rope_sin, &s->scratch,
-                                    &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums};
+                                    &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums, &s->weights, &s->token_errors};
     stop_reader(&s->reader);
     for (size_t i = 0; i < RB_COUNT(arrays); i++) free_array(arrays[i]);
     for (int c = 0; s->candidates && c < s->n_candidates; c++) {
@@ -261,6 +266,8 @@ static void end(gpu_scoring *s)
     free(s->host_attention);
     free(s->host_blocks);
     free(s->host_norms);
+    free(s->host_weights);
+    free(s->host_tokens);
     pthread_cond_destroy(&s->reader.changed);
     pthread_mutex_destroy(&s->reader.lock);
 }
@@ -333,14 +340,24 @@ done:
 
 /* ---- one layer --------------------------------------------------------------------------------------------------------------------------- */
 
+static rb_status upload_weights(gpu_scoring *s, int layer, rb_error *err)
+{
+    const model_facts *m = s->model;
+    for (int h = 0; h < m->n_kv_heads; h++)
+        token_weights(s->host_weights + h * m->head_dim, m, s->table->q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
+    return rb_cuda()->copy(s->weights.at, s->host_weights, s->weights.size_bytes, NULL, err);
+}
+
 static rb_status measure(gpu_scoring *s, rb_error *err)
 {
     const error_cuda_input all = error_input(s, s->n_candidates), plans = error_input(s, s->n_plans);
-    const struct { double *to; const device_array *from; } results[] = {
-        {s->host_offset, &s->offset_sums}, {s->host_attention, &s->attention_sums}, {s->host_blocks, &s->block_sums}, {s->host_norms, &s->norm_sums}};
+    const struct { void *to; const device_array *from; } results[] = {
+        {s->host_offset, &s->offset_sums}, {s->host_attention, &s->attention_sums}, {s->host_blocks, &s->block_sums}, {s->host_norms, &s->norm_sums},
+        {s->host_tokens, &s->token_errors}};
     rb_status st;
     RB_TRY(st, s->errors->offset_sums(&all, s->offset_sums.at, NULL, err), done);
     RB_TRY(st, s->errors->block_errors(&all, s->block_sums.at, s->norm_sums.at, NULL, err), done);
+    RB_TRY(st, s->errors->token_errors(&plans, s->weights.at, s->token_errors.at, NULL, err), done);
     if (s->n_plans > 0) RB_TRY(st, s->errors->attention_sums(&plans, s->attention_sums.at, s->scratch.at, NULL, err), done);
     for (size_t i = 0; i < RB_COUNT(results); i++) RB_TRY(st, rb_cuda()->copy(results[i].to, results[i].from->at, results[i].from->size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
@@ -368,17 +385,20 @@ static rb_status keep_plan_scores(gpu_scoring *s, int layer, int h, int c, rb_er
 {
     const model_facts *m = s->model;
     const int64_t n_q = model_q_per_kv(m), at = (int64_t)c * m->n_kv_heads + h;
-    const double *attention = s->host_attention + 2 * at, *norms = s->host_norms + 2 * at;
+    const double *attention = s->host_attention + ATTENTION_SUMS * at, *norms = s->host_norms + 2 * at;
     head_score *score = method_head(&s->table->methods[c], m, layer, h);
     score->logit_mae = s->host_offset[at] / ((double)n_q * (double)s->n_tokens * LOGIT_ERROR_N_OFFSETS);
     score->relative_error = norms[1] > 0.0 ? sqrt(norms[0] / norms[1]) : 0.0;
     score->true_bits = plan_head_true_bits(bit_plan_head(s->plans[c], layer, h), m->head_dim);
     score->causal_mae = attention[0] / ((double)n_q * attention_count_pairs(s->n_tokens, s->context));
     score->attention_kl = attention[1] / ((double)n_q * (double)s->n_tokens);
+    score->attended_mae = attention[2] / ((double)n_q * (double)s->n_tokens);
     if (score->attention_kl < 0.0) score->attention_kl = 0.0;       /* rounding; a NaN stays one */
-    if (!isfinite(score->logit_mae) || !isfinite(score->causal_mae) || !isfinite(score->attention_kl))
+    if (!isfinite(score->logit_mae) || !isfinite(score->causal_mae) || !isfinite(score->attended_mae) || !isfinite(score->attention_kl))
         return rb_fail(err, RB_ENONFINITE, "kv_head %d: an error is not finite: queries times keys leave the range of f32", h);
-    return RB_OK;
+    const float *sizes = s->host_tokens + h * s->n_tokens, *errors = s->host_tokens + ((1 + (int64_t)c) * m->n_kv_heads + h) * s->n_tokens;
+    const rb_status st = method_keep_tail(&s->table->methods[c], m, layer, h, errors, sizes, s->n_tokens, err);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "kv_head %d", h);
 }
 
 static void keep_curve(gpu_scoring *s, int layer, int h, int width)
@@ -389,16 +409,27 @@ static void keep_curve(gpu_scoring *s, int layer, int h, int width)
     memcpy(s->table->curve_block_mse + curve * s->table->n_blocks, s->host_blocks + at * s->table->n_blocks, (size_t)s->table->n_blocks * sizeof(double));
 }
 
+/* Of several failures the first plan's is told, whichever thread came first. A plan's heads are kept in order. */
 static rb_status keep_scores(gpu_scoring *s, int layer, rb_error *err)
 {
-    for (int h = 0; h < s->model->n_kv_heads; h++) {
-        for (int c = 0; c < s->n_plans; c++) {
-            const rb_status st = keep_plan_scores(s, layer, h, c, err);
-            if (st != RB_OK) return st;
+    int failed = s->n_plans;
+    rb_status st = RB_OK;
+    rb_error first = {0};
+    #pragma omp parallel for schedule(dynamic, 1)
+    for (int c = 0; c < s->n_plans; c++) {
+        rb_error mine = {0};
+        rb_status mine_st = RB_OK;
+        for (int h = 0; h < s->model->n_kv_heads && mine_st == RB_OK; h++) mine_st = keep_plan_scores(s, layer, h, c, &mine);
+        #pragma omp critical(profile_keep)
+        if (mine_st != RB_OK && c < failed) {
+            failed = c;
+            st = mine_st;
+            first = mine;
         }
-        for (int width = 0; width < s->n_candidates - s->n_plans; width++) keep_curve(s, layer, h, width);
     }
-    return RB_OK;
+    for (int h = 0; h < s->model->n_kv_heads; h++)
+        for (int width = 0; width < s->n_candidates - s->n_plans; width++) keep_curve(s, layer, h, width);
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
 }
 
 static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)
@@ -413,6 +444,7 @@ static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)
     RB_TRY(st, rb_cuda()->copy(s->k.at, s->reader.k[layer % 2], s->k.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     release_layer(&s->reader);
+    RB_TRY(st, upload_weights(s, layer, err), done);
     RB_TRY(st, restore_keys(s, err), done);
     RB_TRY(st, measure(s, err), done);
     RB_TRY(st, check_vectors(s, err), done);

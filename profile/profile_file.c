@@ -23,10 +23,23 @@ static const struct {
 } score_fields[] = {
     {"logit_mae", offsetof(head_score, logit_mae)},           {"causal_mae", offsetof(head_score, causal_mae)},
     {"attention_kl", offsetof(head_score, attention_kl)},     {"relative_error", offsetof(head_score, relative_error)},
-    {"true_bits", offsetof(head_score, true_bits)},
+    {"true_bits", offsetof(head_score, true_bits)},           {"attended_mae", offsetof(head_score, attended_mae)},
+    {"token_error_median", offsetof(head_score, tail.median)}, {"token_error_p99", offsetof(head_score, tail.p99)},
+    {"token_error_p999", offsetof(head_score, tail.p999)},    {"token_error_max", offsetof(head_score, tail.largest)},
+    {"tail_ratio", offsetof(head_score, tail.ratio)},         {"outside_share", offsetof(head_score, tail.outside)},
+};
+
+/* Datasets of /coverage, likewise. */
+static const struct {
+    const char *path;
+    size_t offset;
+} coverage_fields[] = {
+    {"/coverage/key_distance", offsetof(head_coverage, key_distance)}, {"/coverage/key_outside", offsetof(head_coverage, key_outside)},
+    {"/coverage/query_shift", offsetof(head_coverage, query_shift)},   {"/coverage/plan_transfer", offsetof(head_coverage, plan_transfer)},
 };
 
 static double *score_field(head_score *score, size_t field) { return (double *)((char *)score + score_fields[field].offset); }
+static double *coverage_field(head_coverage *coverage, size_t field) { return (double *)((char *)coverage + coverage_fields[field].offset); }
 
 static int64_t head_count(const model_facts *model) { return (int64_t)model->n_layers * model->n_kv_heads; }
 
@@ -107,6 +120,22 @@ done:
     return st;
 }
 
+static rb_status write_coverage(hid_t file, const profile_table *table, rb_error *err)
+{
+    const int64_t n_heads = head_count(&table->model);
+    double *column = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&column, (size_t)n_heads, sizeof *column, "coverage", err), done);
+    RB_TRY(st, rb_h5_make_group(file, "/coverage", err), done);
+    for (size_t field = 0; field < RB_COUNT(coverage_fields); field++) {
+        for (int64_t h = 0; h < n_heads; h++) column[h] = *coverage_field(&table->coverage[h], field);
+        RB_TRY(st, write_table(file, coverage_fields[field].path, score_shape(&table->model), column, err), done);
+    }
+done:
+    free(column);
+    return st;
+}
+
 static rb_status write_tables(hid_t file, const profile_table *table, rb_error *err)
 {
     const model_facts *model = &table->model;
@@ -118,6 +147,7 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
         RB_TRY(st, write_table(file, "/curves/block_mse", curve_mse_shape(model), table->curve_block_mse, err), done);
     }
+    RB_TRY(st, write_coverage(file, table, err), done);
     RB_TRY(st, rb_h5_make_group(file, "/methods", err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, write_method(file, m, &table->methods[m], model, err), done);
 done:
@@ -183,6 +213,7 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
     }
+    for (size_t field = 0; field < RB_COUNT(coverage_fields); field++) RB_TRY(st, check_table(source, coverage_fields[field].path, score_shape(model), err), done);
     for (int m = 0; m < n_methods; m++)
         for (size_t field = 0; field < RB_COUNT(score_fields); field++)
             RB_TRY(st, check_table(source, path_of_score(m, field).text, score_shape(model), err), done);
@@ -223,6 +254,21 @@ done:
     return st;
 }
 
+static rb_status read_coverage(profile_table *table, const profile_source *source, rb_error *err)
+{
+    const int64_t n_heads = head_count(&table->model);
+    double *column = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&column, (size_t)n_heads, sizeof *column, "coverage", err), done);
+    for (size_t field = 0; field < RB_COUNT(coverage_fields); field++) {
+        RB_TRY(st, read_table(column, source, coverage_fields[field].path, score_shape(&table->model), err), done);
+        for (int64_t h = 0; h < n_heads; h++) *coverage_field(&table->coverage[h], field) = column[h];
+    }
+done:
+    free(column);
+    return st;
+}
+
 static rb_status read_curves(profile_table *table, const profile_source *source, rb_error *err)
 {
     rb_status st;
@@ -252,6 +298,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
+    RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);
     *out = table;
     table = NULL;

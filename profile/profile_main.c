@@ -6,9 +6,12 @@
 
 #include "allocate/allocator.h"
 #include "allocate/plan_json.h"
+#include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
+#include "model/tokenizer.h"
+#include "profile/coverage.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_file.h"
 #include "profile/profile_report.h"
@@ -18,7 +21,8 @@ typedef struct profile_options {
     rb_number_list budgets;
     rb_string_list methods;
     bool no_curves;
-    const char *plan, *output;
+    const char *plan, *output, *model;
+    int64_t n_worst_tokens;
 } profile_options;
 
 typedef struct plan_list {
@@ -89,6 +93,47 @@ done:
     return st;
 }
 
+/* The text of the worst tokens, by the tokenizer of the model that the capture is of. */
+static rb_status name_tokens(profile_table *table, const char *folder, rb_error *err)
+{
+    char *config = NULL, *path = NULL, sha256[RB_SHA256_HEX];
+    tokenizer *words = NULL;
+    rb_status st;
+    RB_TRY(st, rb_join_path(&config, folder, "config.json", err), done);
+    RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
+    RB_TRY(st, rb_sha256_file(sha256, config, err), done);
+    if (strcmp(sha256, table->model.config_sha256) != 0) {
+        st = rb_fail(err, RB_EMISMATCH, "%s has SHA-256 %s, expected the capture's config_sha256 %s", config, sha256, table->model.config_sha256);
+        goto done;
+    }
+    RB_TRY(st, tokenizer_open(&words, path, err), done);
+    for (int m = 0; m < table->n_methods; m++)
+        for (int i = 0; i < table->methods[m].worst.n; i++) {
+            worst_token *token = &table->methods[m].worst.at[i];
+            size_t length = 0;
+            const char *bytes = tokenizer_token_bytes(words, token->id, &length);
+            if (bytes) worst_token_set_text(token->text, bytes, length);
+        }
+done:
+    tokenizer_close(words);
+    free(path);
+    free(config);
+    return st;
+}
+
+static void warn_of_coverage(const profile_table *table)
+{
+    const model_facts *model = &table->model;
+    const head_coverage mean = profile_table_coverage(table);
+    int worst = 0;
+    if (coverage_is_good(&mean)) return;
+    for (int h = 1; h < model->n_layers * model->n_kv_heads; h++)
+        if (table->coverage[h].key_distance > table->coverage[worst].key_distance) worst = h;
+    rb_message_warn("the test text lies outside what calibration saw: its rare keys are %.2f times as far out as calibration's (layer %d kv_head %d: %.2f times), %.1f %% of keys beyond "
+                    "calibration's 99 %%; calibrate on more text, or on text like it", mean.key_distance, worst / model->n_kv_heads, worst % model->n_kv_heads,
+                    table->coverage[worst].key_distance, 100.0 * mean.key_outside);
+}
+
 static rb_status print_json(const profile_table *table, rb_error *err)
 {
     cJSON *json = NULL;
@@ -118,9 +163,12 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     if (!opt->output && !opt->plan && !args->common->json) return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, err), done);
+    table->n_worst_tokens = (int)opt->n_worst_tokens;
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, device, err), done);
+    if (opt->model) RB_TRY(st, name_tokens(table, opt->model, err), done);
+    warn_of_coverage(table);
     if (opt->output) {
         RB_TRY(st, options_to_json(&options_json, opt, err), done);
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);
@@ -139,7 +187,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    profile_options opt = {.budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}};
+    profile_options opt = {.budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}, .n_worst_tokens = 5};
     const rb_option table[] = {
         {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &opt.budgets, .metavar = "LIST", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys"},
@@ -147,6 +195,9 @@ int main(int argc, char **argv)
          .help = "allocation methods to score"},
         {.long_name = "plan", .kind = RB_OPT_STRING, .value = &opt.plan, .metavar = "PLAN.json", .help = "score this finished plan instead"},
         {.long_name = "no-curves", .kind = RB_OPT_FLAG, .value = &opt.no_curves, .help = "leave out the error curves of every width"},
+        {.long_name = "worst-tokens", .kind = RB_OPT_INT, .value = &opt.n_worst_tokens, .metavar = "N", .min = 0, .max = WORST_MAX_TOKENS,
+         .help = "tokens to list of every method, those it serves worst"},
+        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "the capture's model: its tokenizer gives the text of the worst tokens"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PROFILE.h5", .help = "the profile"},
     };
     const rb_program program = {

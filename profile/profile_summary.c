@@ -9,6 +9,7 @@
 
 #include "core/json.h"
 #include "core/program.h"
+#include "profile/tail_summary.h"
 
 enum { PLACE_SIZE = 512 };
 
@@ -45,6 +46,7 @@ static rb_status method_to_json(cJSON **out, const profile_table *table, const m
     RB_TRY(st, rb_json_add_number(json, "reduction_vs_uniform", uniform ? method_reduction(method, uniform, model) : (double)NAN, err), done);
     RB_TRY(st, rb_json_add_number(json, "layers_won_vs_uniform", uniform ? (double)method_layers_won(method, uniform, model) : (double)NAN, err), done);
     RB_TRY(st, rb_json_add_number(json, "n_layers", model->n_layers, err), done);
+    RB_TRY(st, tail_summary_add(json, method, model, err), done);
     *out = json;
     json = NULL;
 done:
@@ -80,6 +82,7 @@ rb_status profile_summary_to_json(cJSON **out, const profile_table *table, rb_er
     RB_TRY(st, rb_json_add_item(json, "calibration", &item, err), done);
     RB_TRY(st, text_facts_to_json(&item, &table->test, err), done);
     RB_TRY(st, rb_json_add_item(json, "test", &item, err), done);
+    RB_TRY(st, coverage_summary_add(json, table, err), done);
     RB_TRY(st, methods_to_json(json, table, err), done);
     *out = json;
     json = NULL;

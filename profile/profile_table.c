@@ -2,6 +2,7 @@
 #include "profile/profile_table.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
     table->n_blocks = model_n_blocks(model);
     RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
 done:
@@ -31,8 +33,15 @@ rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err)
     assert(!table->methods);
     if (n < 0 || n > PROFILE_MAX_METHODS) return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n, PROFILE_MAX_METHODS);
     RB_TRY(st, rb_alloc(&table->methods, (size_t)n, sizeof *table->methods, "scores", err), done);
-    for (; table->n_methods < n; table->n_methods++)
-        RB_TRY(st, rb_alloc(&table->methods[table->n_methods].heads, head_count(&table->model), sizeof(head_score), "scores", err), done);
+    for (; table->n_methods < n; table->n_methods++) {
+        method_score *method = &table->methods[table->n_methods];
+        RB_TRY(st, rb_alloc(&method->heads, head_count(&table->model), sizeof *method->heads, "scores", err), done);
+        st = worst_tokens_create(&method->worst, table->n_worst_tokens, err);
+        if (st != RB_OK) {
+            free(method->heads);
+            goto done;
+        }
+    }
 done:
     return st;
 }
@@ -48,11 +57,15 @@ rb_status profile_table_add_curves(profile_table *table, rb_error *err)
 void profile_table_free(profile_table *table)
 {
     if (!table) return;
-    for (int m = 0; m < table->n_methods; m++) free(table->methods[m].heads);
+    for (int m = 0; m < table->n_methods; m++) {
+        free(table->methods[m].heads);
+        worst_tokens_free(&table->methods[m].worst);
+    }
     free(table->methods);
     rb_sha256_file_finish(&table->hashing, NULL, NULL);
     free(table->q_energy);
     free(table->k_energy);
+    free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);
     free(table);
@@ -68,11 +81,59 @@ head_score method_mean(const method_score *method, const model_facts *model, int
             const head_score *score = method_head(method, model, l, h);
             mean.logit_mae += score->logit_mae / n;
             mean.causal_mae += score->causal_mae / n;
+            mean.attended_mae += score->attended_mae / n;
             mean.attention_kl += score->attention_kl / n;
             mean.relative_error += score->relative_error / n;
             mean.true_bits += score->true_bits / n;
+            mean.tail.median += score->tail.median / n;
+            mean.tail.p99 += score->tail.p99 / n;
+            mean.tail.p999 += score->tail.p999 / n;
+            mean.tail.largest += score->tail.largest / n;
+            mean.tail.ratio += score->tail.ratio / n;
+            mean.tail.outside += score->tail.outside / n;
         }
     return mean;
+}
+
+head_coverage profile_table_coverage(const profile_table *table)
+{
+    const size_t n = head_count(&table->model);
+    head_coverage mean = {0};
+    for (size_t h = 0; h < n; h++) {
+        mean.key_distance += table->coverage[h].key_distance / (double)n;
+        mean.key_outside += table->coverage[h].key_outside / (double)n;
+        mean.query_shift += table->coverage[h].query_shift / (double)n;
+        mean.plan_transfer += table->coverage[h].plan_transfer / (double)n;
+    }
+    return mean;
+}
+
+rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors, const float *sizes, int64_t n_tokens,
+                           rb_error *err)
+{
+    head_score *score = method_head(method, model, layer, kv_head);
+    float *excess = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&excess, (size_t)n_tokens, sizeof *excess, "token errors", err), done);
+    RB_TRY(st, tail_measure(&score->tail, excess, errors, sizes, n_tokens, err), done);
+    worst_tokens_add(&method->worst, layer, kv_head, excess, errors, sizes, n_tokens);
+done:
+    free(excess);
+    return st;
+}
+
+int method_heads_flagged(const method_score *method, const model_facts *model)
+{
+    int n = 0;
+    for (size_t h = 0; h < head_count(model); h++) n += method->heads[h].tail.ratio > TAIL_LIMIT;
+    return n;
+}
+
+double method_largest_ratio(const method_score *method, const model_facts *model)
+{
+    double largest = 0.0;
+    for (size_t h = 0; h < head_count(model); h++) largest = fmax(largest, method->heads[h].tail.ratio);
+    return largest;
 }
 
 const method_score *profile_table_uniform(const profile_table *table, double avg_bits)

@@ -3,6 +3,8 @@
 #define RB_PROFILE_PROFILE_TABLE_H
 
 #include "core/model_facts.h"
+#include "profile/tail_error.h"
+#include "profile/worst_tokens.h"
 
 enum { PROFILE_MAX_METHODS = 256, PROFILE_MAX_WIDTH = 8 };
 
@@ -10,15 +12,23 @@ enum { PROFILE_MAX_METHODS = 256, PROFILE_MAX_WIDTH = 8 };
 typedef struct head_score {
     double logit_mae;           /* mean over query heads, tokens, 50 offsets of |q . R_D (k - k^)|, no 1/sqrt(d) */
     double causal_mae;          /* the same over real causal pairs (query at s, key at t <= s, same sequence) */
+    double attended_mae;        /* mean over queries of sum p_st |q_s . (k_t - k^_t)|, p the exact attention weights */
     double attention_kl;        /* mean over queries of KL(softmax(scale q k) || softmax(scale q k^)), nats, causal */
     double relative_error;      /* sqrt(sum |k - k^|^2 / sum |k|^2) */
     double true_bits;           /* of the head's codec, bits per dim */
+    tail_error tail;            /* over tokens */
 } head_score;
+
+/* How far the test text of one head lies outside what calibration saw: profile/coverage.h. */
+typedef struct head_coverage {
+    double key_distance, key_outside, query_shift, plan_transfer;
+} head_coverage;
 
 typedef struct method_score {
     char method[32];            /* "uniform", "block-gtq", or a plan's method */
     double avg_bits;
     head_score *heads;          /* [n_layers][n_kv_heads], owned */
+    worst_tokens worst;         /* of all heads; empty in a profile that was read */
 } method_score;
 
 typedef struct profile_table {
@@ -28,6 +38,8 @@ typedef struct profile_table {
     rb_sha256_task *hashing;                /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
     double *q_energy, *k_energy;            /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
+    head_coverage *coverage;                /* [n_layers][n_kv_heads], owned */
+    int n_worst_tokens;                     /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae;                /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
     double *curve_block_mse;                /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL when not measured */
@@ -49,6 +61,15 @@ static inline head_score *method_head(const method_score *method, const model_fa
 
 /* Means over the heads of a layer, and over layers (layer = -1). */
 head_score method_mean(const method_score *method, const model_facts *model, int layer);
+head_coverage profile_table_coverage(const profile_table *table);   /* mean over all heads */
+
+/* The tail of one head from its tokens' errors and sizes [n_tokens]: its score, and its share of the worst tokens. A method's heads come in order, one at a time.
+ * Fails as tail_measure. */
+rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors, const float *sizes, int64_t n_tokens,
+                           rb_error *err);
+/* Heads whose tail is out of proportion, and the largest tail ratio of all heads. */
+int method_heads_flagged(const method_score *method, const model_facts *model);
+double method_largest_ratio(const method_score *method, const model_facts *model);
 
 /* The uniform score at the same nominal budget, or NULL. */
 const method_score *profile_table_uniform(const profile_table *table, double avg_bits);

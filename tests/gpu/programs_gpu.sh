@@ -15,6 +15,14 @@ for device in cpu cuda; do
 done
 expect "the GPU's logit MAE is the CPU's within 0.5 %" 0 "$bin/ropebits-compare" "$scratch/cpu.json" "$scratch/cuda.json" --max-regression 0.5
 expect "  seen from the other side too" 0 "$bin/ropebits-compare" "$scratch/cuda.json" "$scratch/cpu.json" --max-regression 0.5
+# same_numbers A B MEMBER: every number of that name in one summary is that of the other within 0.5 %, and there are some.
+same_numbers() {
+    paste <(grep -oE "\"$3\":[[:space:]]*[-+.0-9e]+" "$1") <(grep -oE "\"$3\":[[:space:]]*[-+.0-9e]+" "$2") |
+        awk '{ a = $2; b = $4; if (NF != 4 || a - b > 0.005 * b || b - a > 0.005 * b) exit bad = 1 } END { exit bad || NR == 0 }'
+}
+for member in causal_mae attended_mae attention_kl relative_error median p99 tail_ratio key_distance; do
+    check "  and its $member, too" same_numbers "$scratch/cpu.json" "$scratch/cuda.json" $member
+done
 bits() { grep -oE '"bits": *\[[^]]*\]' "$1"; }
 check "both captures give the same bits" diff <(bits "$scratch/plan-cpu.json") <(bits "$scratch/plan-cuda.json")
 check "  and there are some" test -n "$(bits "$scratch/plan-cpu.json")"

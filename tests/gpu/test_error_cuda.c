@@ -6,6 +6,7 @@
 #include "profile/attention_error.h"
 #include "profile/error_cuda.h"
 #include "profile/logit_error.h"
+#include "profile/tail_error.h"
 
 enum { N_KV = 2, GROUP = 3, N_CANDIDATES = 3 };
 
@@ -77,8 +78,12 @@ static void try_shape(const shape *s)
         .block_dims = to_device(dims, (size_t)n_blocks * sizeof *dims),
         .turn = to_device(offset_table_turn(offsets), 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS * sizeof(float)), .n_offsets = LOGIT_ERROR_N_OFFSETS,
         .rope_cos = to_device(rope.cos, rope_bytes), .rope_sin = to_device(rope.sin, rope_bytes), .n_freqs = s->rotary_dim / 2};
-    double offset[2][N_CANDIDATES][N_KV], attention[2][N_CANDIDATES][N_KV][2], norms[N_CANDIDATES][N_KV][2], blocks[N_CANDIDATES * N_KV * RB_MAX_BLOCKS];
-    void *out = NULL, *out_norms = NULL, *scratch = NULL;
+    double offset[2][N_CANDIDATES][N_KV], attention[2][N_CANDIDATES][N_KV][3], norms[N_CANDIDATES][N_KV][2], blocks[N_CANDIDATES * N_KV * RB_MAX_BLOCKS];
+    void *out = NULL, *out_norms = NULL, *out_tokens = NULL, *scratch = NULL;
+    const size_t tokens_bytes = (1 + N_CANDIDATES) * N_KV * (size_t)s->n_tokens * sizeof(float);
+    float *tokens = malloc(tokens_bytes), *expected_tokens = malloc((size_t)s->n_tokens * sizeof *expected_tokens), weights[N_KV][RB_MAX_HEAD_DIM];
+    float packed_weights[N_KV * RB_MAX_HEAD_DIM];
+    double energy[RB_MAX_BLOCKS];
     assert_ok(rb_cuda_alloc(&out, sizeof blocks, 1, "test", &err));
     assert_ok(rb_cuda_alloc(&out_norms, sizeof norms, 1, "test", &err));
     assert_ok(rb_cuda_alloc(&scratch, api->attention_scratch_bytes(&in), 1, "test", &err));
@@ -95,10 +100,24 @@ static void try_shape(const shape *s)
     from_device(norms, out_norms, sizeof norms);
 
     for (int h = 0; h < N_KV; h++) {
+        for (int i = 0; i < n_blocks; i++) energy[i] = 0.25 + (h + i) % 5;
+        token_weights(weights[h], &facts, energy);
+        memcpy(packed_weights + h * s->head_dim, weights[h], (size_t)s->head_dim * sizeof(float));
+    }
+    assert_ok(rb_cuda_alloc(&out_tokens, tokens_bytes, 1, "test", &err));
+    assert_ok(api->token_errors(&in, to_device(packed_weights, (size_t)(N_KV * s->head_dim) * sizeof(float)), out_tokens, NULL, &err));
+    from_device(tokens, out_tokens, tokens_bytes);
+
+    for (int h = 0; h < N_KV; h++) {
         const float *q_h = q + h * GROUP * head, *k_h = k + h * head, *hats[N_CANDIDATES];
         double mae[N_CANDIDATES];
         attention_error errors[N_CANDIDATES];
         for (int c = 0; c < N_CANDIDATES; c++) hats[c] = k_hat + (c * N_KV + h) * head;
+        for (int c = -1; c < N_CANDIDATES; c++) {
+            token_errors(expected_tokens, weights[h], s->head_dim, k_h, c < 0 ? NULL : hats[c], s->n_tokens);
+            for (int64_t t = 0; t < s->n_tokens; t++)
+                assert_near(tokens[((c + 1) * N_KV + h) * s->n_tokens + t], expected_tokens[t], 1e-5, c < 0 ? "size of a token" : "error of a token");
+        }
         assert_ok(logit_mae(mae, offsets, q_h, GROUP, k_h, hats, N_CANDIDATES, s->n_tokens, &err));
         for (int c = 0; c < N_CANDIDATES; c++) {
             double error = 0.0, whole = 0.0, block = 0.0;
@@ -120,6 +139,7 @@ static void try_shape(const shape *s)
         for (int c = 0; c < N_CANDIDATES; c++) {
             assert_near(attention[0][c][h][0] / (GROUP * attention_count_pairs(s->n_tokens, s->context)), errors[c].causal_mae, 1e-4, "causal MAE");
             assert_near(attention[0][c][h][1] / ((double)GROUP * (double)s->n_tokens), errors[c].attention_kl, 1e-3, "KL");
+            assert_near(attention[0][c][h][2] / ((double)GROUP * (double)s->n_tokens), errors[c].attended_mae, 1e-4, "attended MAE");
         }
     }
     offset_table_free(offsets);
@@ -128,6 +148,8 @@ static void try_shape(const shape *s)
     free(k);
     free(k_hat);
     free(noise);
+    free(tokens);
+    free(expected_tokens);
 }
 
 static void errors_match_the_cpu(void **state)

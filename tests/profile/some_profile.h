@@ -36,7 +36,9 @@ static inline void set_scores(profile_table *table, int m, const char *method, d
     snprintf(table->methods[m].method, sizeof table->methods[m].method, "%s", method);
     table->methods[m].avg_bits = avg_bits;
     for (int h = 0; h < 6; h++)
-        table->methods[m].heads[h] = (head_score){.logit_mae = mae[h], .causal_mae = 2 * mae[h], .attention_kl = mae[h] / 64, .relative_error = mae[h] / 16, .true_bits = true_bits};
+        table->methods[m].heads[h] = (head_score){.logit_mae = mae[h], .causal_mae = 2 * mae[h], .attention_kl = mae[h] / 64, .relative_error = mae[h] / 16, .true_bits = true_bits,
+                                                    .attended_mae = 3 * mae[h],
+                                                    .tail = {mae[h] / 32, mae[h] / 8, mae[h] / 4, mae[h] / 2, mae[h] / 3, mae[h] / 128}};
 }
 
 #endif

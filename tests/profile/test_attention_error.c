@@ -29,7 +29,7 @@ static attention_error naive_errors(const model_facts *facts, const float *q, in
 {
     const int d = facts->head_dim;
     double *s = malloc(4 * (size_t)n_tokens * sizeof *s), *s_hat = s + n_tokens, *p = s_hat + n_tokens, *p_hat = p + n_tokens;
-    double magnitude = 0.0, divergence = 0.0, n_pairs = 0.0;
+    double magnitude = 0.0, attended = 0.0, divergence = 0.0, n_pairs = 0.0;
     for (int head = 0; head < n_q; head++)
         for (int64_t at = 0; at < n_tokens; at++) {
             const int64_t first = at / context * context, n = at - first + 1;
@@ -40,12 +40,13 @@ static attention_error naive_errors(const model_facts *facts, const float *q, in
             softmax(p_hat, s_hat, facts->attention_scale, n);
             for (int64_t t = 0; t < n; t++) {
                 magnitude += fabs(s[t] - s_hat[t]);
+                attended += p[t] * fabs(s[t] - s_hat[t]);
                 divergence += p[t] * log(p[t] / p_hat[t]);
             }
             n_pairs += (double)n;
         }
     free(s);
-    return (attention_error){.causal_mae = magnitude / n_pairs, .attention_kl = divergence / (n_q * (double)n_tokens)};
+    return (attention_error){.causal_mae = magnitude / n_pairs, .attended_mae = attended / (n_q * (double)n_tokens), .attention_kl = divergence / (n_q * (double)n_tokens)};
 }
 
 static const struct {
@@ -70,6 +71,7 @@ static void every_shape_matches_the_definition(void **state)
         for (int candidate = 0; candidate < 2; candidate++) {
             const attention_error expected = naive_errors(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens, context);
             assert_close(errors[candidate].causal_mae, expected.causal_mae, 2e-6 * expected.causal_mae);
+            assert_close(errors[candidate].attended_mae, expected.attended_mae, 5e-6 * expected.attended_mae);
             assert_close(errors[candidate].attention_kl, expected.attention_kl, 1e-5 * expected.attention_kl + 2e-7);     /* f32 logits around 10 */
         }
         free(q), free(k), free(near), free(far);
@@ -120,6 +122,7 @@ static void two_tokens_by_hand(void **state)
     attention_error found;
     assert_ok(attention_errors(&found, &facts, q, 1, k, (const float *const[]){restored}, 1, 2, 2, &err));
     assert_close(found.causal_mae, log(3.0) / 3.0, 1e-7);       /* three pairs, one of them off by ln 3 */
+    assert_close(found.attended_mae, 0.75 * log(3.0) / 2.0, 1e-7);  /* which the second of two queries looks at with 3/4 */
     assert_close(found.attention_kl, (0.25 * log(0.5) + 0.75 * log(1.5)) / 2.0, 1e-7);
 }
 

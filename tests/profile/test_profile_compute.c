@@ -76,6 +76,27 @@ static double naive_relative_error(const float *k, const float *k_hat)
     return sqrt(error / whole);
 }
 
+/* Largest relative error, weights and all, by the energies of this head. */
+static void check_tail(const tail_error *tail, int layer, int kv_head, const float *k, const float *k_hat)
+{
+    const double *energy = table->q_energy + (layer * TINY_KV_HEADS + kv_head) * N_BLOCKS;
+    double largest = 0.0;
+    for (int t = 0; t < TINY_N_TEST; t++) {
+        double error = 0.0, size = 0.0;
+        for (int block = 0; block < N_BLOCKS; block++) {
+            int dims[2];
+            block_dims_by_hand(&table->model, block, dims);
+            for (int i = 0; i < 2; i++) {
+                const double x = k[t * TINY_DIM + dims[i]], y = k_hat[t * TINY_DIM + dims[i]];
+                error += energy[block] * (x - y) * (x - y);
+                size += energy[block] * x * x;
+            }
+        }
+        largest = fmax(largest, sqrt(error / size));
+    }
+    assert_close(tail->largest, largest, 1e-5 * largest);
+}
+
 static void the_table_carries_the_facts_and_energies_of_the_capture(void **state)
 {
     (void)state;
@@ -112,6 +133,8 @@ static void every_head_is_scored_on_its_own_test_vectors_under_its_own_plan(void
                 const double mae = naive_logit_mae(&table->model, q, Q_PER_KV, k, k_hat, TINY_N_TEST), causal = naive_causal_mae(q, k, k_hat);
                 assert_close(score->logit_mae, mae, 1e-5 * mae);
                 assert_close(score->causal_mae, causal, 2e-5 * causal);     /* logits to 1000 in f32, errors around 10 */
+                check_tail(&score->tail, layer, kv_head, k, k_hat);
+                assert_true(score->attended_mae > 0.0 && isfinite(score->attended_mae));
                 assert_close(score->relative_error, naive_relative_error(k, k_hat), 1e-9);
                 assert_true(score->true_bits == plan_head_true_bits(head, TINY_DIM));
                 assert_true(score->attention_kl > 0.0 && isfinite(score->attention_kl));

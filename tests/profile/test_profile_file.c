@@ -28,6 +28,7 @@ static profile_table *make_profile(int n_methods, bool has_curves)
     memset(table->capture_sha256, 'e', RB_SHA256_HEX - 1);
     fill(table->q_energy, N_HEADS * N_BLOCKS, 1.0);
     fill(table->k_energy, N_HEADS * N_BLOCKS, 100.0);
+    for (int h = 0; h < N_HEADS; h++) table->coverage[h] = (head_coverage){1.0 + h / 7.0, h / 70.0, 2.0 + h / 7.0, 3.0 + h / 7.0};
     for (int m = 0; m < n_methods; m++) {
         double mae[N_HEADS];
         fill(mae, N_HEADS, 1.0 + m);
@@ -62,6 +63,7 @@ static bool same_profile(const profile_table *a, const profile_table *b)
     if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS) || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS)) return false;
     if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
+    if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
     for (int m = 0; m < a->n_methods; m++) {
         const method_score *x = &a->methods[m], *y = &b->methods[m];
@@ -117,6 +119,17 @@ static void datasets_hold_what_their_names_say(void **state)
     assert_true(stored_number(file, "/methods/001/attention_kl", 2, 5) == mae / 64);
     assert_true(stored_number(file, "/methods/001/relative_error", 2, 5) == mae / 16);
     assert_true(stored_number(file, "/methods/001/true_bits", 2, 5) == 2.0 + 1 / 3.0);
+    assert_true(stored_number(file, "/methods/001/attended_mae", 2, 5) == 3 * mae);
+    assert_true(stored_number(file, "/methods/001/token_error_median", 2, 5) == mae / 32);
+    assert_true(stored_number(file, "/methods/001/token_error_p99", 2, 5) == mae / 8);
+    assert_true(stored_number(file, "/methods/001/token_error_p999", 2, 5) == mae / 4);
+    assert_true(stored_number(file, "/methods/001/token_error_max", 2, 5) == mae / 2);
+    assert_true(stored_number(file, "/methods/001/tail_ratio", 2, 5) == mae / 3);
+    assert_true(stored_number(file, "/methods/001/outside_share", 2, 5) == mae / 128);
+    assert_true(stored_number(file, "/coverage/key_distance", 2, 5) == 1.0 + 5 / 7.0);
+    assert_true(stored_number(file, "/coverage/key_outside", 2, 5) == 5 / 70.0);
+    assert_true(stored_number(file, "/coverage/query_shift", 2, 5) == 2.0 + 5 / 7.0);
+    assert_true(stored_number(file, "/coverage/plan_transfer", 2, 5) == 3.0 + 5 / 7.0);
     assert_true(stored_number(file, "/q_energy", 3, 23) == 1.0 + 23.0 / 7.0);
     assert_true(stored_number(file, "/k_energy", 3, 23) == 100.0 + 23.0 / 7.0);
     assert_true(stored_number(file, "/curves/logit_mae", 3, 43) == 0.25 + 43.0 / 7.0);
@@ -198,8 +211,8 @@ static void a_file_of_another_kind_is_refused(void **state)
     assert_fails(profile_file_read(&table, "configs/demo.json", &err), RB_EFORMAT, "not an HDF5 file");
     change_attribute(path, "/", "schema", "ropebits-capture");
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: schema ropebits-capture, expected ropebits-profile");
-    change_attribute(path, "/", "schema_version", &(int64_t){2});
-    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 2, expected 1");
+    change_attribute(path, "/", "schema_version", &(int64_t){1});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 1, expected 2");
     assert_null(table);
 }
 

@@ -84,7 +84,8 @@ static void the_document_has_the_names_of_the_contract(void **state)
 {
     (void)state;
     static const char *const keys[] = {"method", "avg_bits", "true_bits", "logit_mae", "logit_mae_by_layer", "causal_mae", "attention_kl", "relative_error", "reduction_vs_uniform",
-                                       "layers_won_vs_uniform", "n_layers"};
+                                       "layers_won_vs_uniform", "n_layers",
+                                       "attended_mae", "token_error", "tail_ratio", "outside_share", "heads_out_of_proportion", "worst_tokens"};
     profile_table *table = three_methods();
     cJSON *json = as_read(table);
     const cJSON *list = NULL, *method = NULL;
@@ -199,9 +200,71 @@ static void the_committed_baseline_reads(void **state)
     profile_summary_free(NULL);
 }
 
+static double number(const cJSON *object, const char *key)
+{
+    const cJSON *item = rb_json_find(object, key);
+    if (!cJSON_IsNumber(item)) fail_msg("no number %s", key);
+    return item->valuedouble;
+}
+
+/* mae / 3 of 10 and 6 is above 2.5 in layer 2 alone, head 0. */
+static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
+{
+    (void)state;
+    profile_table *table = some_profile(0);
+    const float excess[] = {1, 3, 2, 3}, errors[] = {10, 11, 12, 13}, sizes[] = {20, 21, 22, 23};
+    free(table->methods);
+    table->methods = NULL;
+    table->n_worst_tokens = 3;
+    assert_ok(profile_table_add_methods(table, 1, &err));
+    set_scores(table, 0, "uniform", 2, 4, uniform_mae);
+    worst_tokens_add(&table->methods[0].worst, 2, 1, excess, errors, sizes, 4);
+    table->methods[0].worst.at[0].id = 77;
+    worst_token_set_text(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
+    cJSON *json = as_read(table);
+    const cJSON *method = cJSON_GetArrayItem(rb_json_find(json, "methods"), 0), *flagged = rb_json_find(method, "heads_out_of_proportion");
+    const cJSON *tokens = rb_json_find(method, "worst_tokens"), *worst = cJSON_GetArrayItem(tokens, 0), *quantiles = rb_json_find(method, "token_error");
+    assert_int_equal(cJSON_GetArraySize(flagged), 1);
+    assert_true(number(cJSON_GetArrayItem(flagged, 0), "layer") == 2 && number(cJSON_GetArrayItem(flagged, 0), "kv_head") == 0);
+    assert_true(number(cJSON_GetArrayItem(flagged, 0), "tail_ratio") == 10.0 / 3.0);
+    assert_true(number(method, "tail_ratio") == 10.0 / 3.0);        /* of the worst head, not the mean */
+    assert_true(fabs(number(method, "attended_mae") - 14.0) < 1e-12);
+    assert_true(fabs(number(quantiles, "median") - 14.0 / 96) < 1e-12 && fabs(number(quantiles, "p99") - 14.0 / 24) < 1e-12);
+    assert_true(fabs(number(quantiles, "p999") - 14.0 / 12) < 1e-12 && fabs(number(quantiles, "max") - 14.0 / 6) < 1e-12);
+    assert_int_equal(cJSON_GetArraySize(tokens), 3);
+    assert_true(number(worst, "position") == 1 && number(worst, "id") == 77 && number(worst, "layer") == 2 && number(worst, "kv_head") == 1);
+    assert_true(number(worst, "error") == 11 && number(worst, "size") == 21 && number(worst, "excess") == 3);
+    assert_string_equal(rb_json_find(worst, "text")->valuestring, "a\\x0a\xc3\xa4\\xc3");
+    assert_null(rb_json_find(cJSON_GetArrayItem(tokens, 1), "text"));       /* no tokenizer was asked */
+    cJSON_Delete(json);
+    profile_table_free(table);
+}
+
+static void coverage_is_told_of_every_head_and_judged_by_the_mean(void **state)
+{
+    (void)state;
+    for (int is_far = 0; is_far < 2; is_far++) {
+        profile_table *table = some_profile(1);
+        set_scores(table, 0, "uniform", 2, 4, uniform_mae);
+        for (int h = 0; h < 6; h++) table->coverage[h] = (head_coverage){1.0 + (is_far ? 0.2 : 0.1) * h, 0.01 * h, 2.0, 1.5};
+        cJSON *json = as_read(table);
+        const cJSON *coverage = rb_json_find(json, "coverage"), *last = cJSON_GetArrayItem(rb_json_find(coverage, "heads"), 5);
+        assert_true(fabs(number(coverage, "key_distance") - (is_far ? 1.5 : 1.25)) < 1e-12);
+        assert_true(fabs(number(coverage, "key_outside") - 0.025) < 1e-12);
+        assert_true(fabs(number(coverage, "query_shift") - 2.0) < 1e-12 && fabs(number(coverage, "plan_transfer") - 1.5) < 1e-12);
+        assert_int_equal(cJSON_IsTrue(rb_json_find(coverage, "is_covered")), !is_far);
+        assert_int_equal(cJSON_GetArraySize(rb_json_find(coverage, "heads")), 6);
+        assert_true(number(last, "layer") == 2 && number(last, "kv_head") == 1 && number(last, "key_outside") == 0.05);
+        cJSON_Delete(json);
+        profile_table_free(table);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(heads_with_a_tail_are_named_and_tokens_listed),
+        cmocka_unit_test(coverage_is_told_of_every_head_and_judged_by_the_mean),
         cmocka_unit_test(a_summary_says_what_the_table_holds),
         cmocka_unit_test(a_method_is_held_against_uniform_at_its_own_budget),
         cmocka_unit_test(the_document_has_the_names_of_the_contract),

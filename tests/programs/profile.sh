@@ -27,6 +27,16 @@ check "  and nothing is left behind" test ! -e "$scratch/p.h5" -a ! -e "$scratch
 expect "two methods at three budgets are scored" 0 "$profile" -q "$scratch/capture.h5" --budgets 2,3,4 -o "$scratch/p.h5"
 stdout_has "block-gtq@3"
 stdout_has "layers won"
+stdout_has "largest tail ratio"
+stdout_has "block-gtq@2: worst tokens (position, layer.kv_head, excess): id"
+expect "with the model, worst tokens have their text" 0 "$profile" -q "$scratch/capture.h5" --budgets 3 --worst-tokens 2 --model configs/demo-llama --json
+check "  two of every method" test "$(grep -c '"text":' "$scratch/stdout")" = 4
+expect "none are listed when none are asked for" 0 "$profile" -q "$scratch/capture.h5" --budgets 3 --worst-tokens 0 --json
+check "  of any method" test "$(grep -c '"excess":' "$scratch/stdout")" = 0
+expect "a model that is not the capture's is refused" 1 "$profile" -q "$scratch/capture.h5" --budgets 3 --model configs --json
+stderr_has "config.json"
+expect "a text that calibration did not see is told of" 0 "$profile" "$scratch/capture.h5" --budgets 3 --json      # 200 tokens are little to have seen
+stderr_has "the test text lies outside what calibration saw"
 for threads in 1 2 4; do
     expect "with $threads threads too" 0 "$profile" -q --threads $threads "$scratch/capture.h5" --budgets 2,3,4 -o "$scratch/q.h5"
     check "  with the same bytes" cmp "$scratch/p.h5" "$scratch/q.h5"

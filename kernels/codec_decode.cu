@@ -3,7 +3,7 @@
  * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group by group, the operands' norms and the
  * inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32 output centroids are
  * split into high and low like the rotation, and results have a place of their own. */
-#include "kernels/codec_device.cuh"
+#include "kernels/codec_group.cuh"
 
 struct decode_args {
     codec_device_image image;
@@ -160,29 +160,6 @@ __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const cod
 
 /* ---- inverse rotation --------------------------------------------------------------------------------------------------------- */
 
-/* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
-template <int BLOCKS>
-struct lane_place {
-    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
-    int row[2 * BLOCKS];            /* of its results: rows lane / 4 + 8 i; from the tile's start, in elements */
-    const uint16_t *norms;          /* of row[0]; the others are 8 rows further each */
-    int low;                        /* from the tile to the one of the low parts */
-};
-
-template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, const head_place &head)
-{
-    const int lane = threadIdx.x & 31;
-    lane_place<BLOCKS> place;
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * head.stride + (lane >> 4) * 8;
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = (i * 8 + (lane >> 2)) * head.stride + 2 * (lane & 3);
-    place.norms = memory.norms + (lane >> 2) * head.n_groups;
-    place.low = low_distance;
-    return place;
-}
-
 __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, __half)
 {
     *reinterpret_cast<__half2 *>(memory.tile + at) = __floats2half2_rn(a, b);
@@ -196,55 +173,27 @@ __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, floa
     *reinterpret_cast<float2 *>(memory.result + at) = make_float2(a, b);
 }
 
-/* One group. */
-template <int BLOCKS>
-struct group_call {
-    const codec_image_group &group;
-    const group_shape &shape;
-    int g, n_groups;
-    const lane_place<BLOCKS> &place;
-    const warp_memory &memory;
-    const uint4 *fragments;
-};
-
 /* N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
+__device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memory> &call)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
     const group_shape &shape = call.shape;
     const warp_memory &memory = call.memory;
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
-    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][IS_EXACT ? STEPS : 1][4];
+    row_operands<STEPS, IS_EXACT> operands[BLOCKS];
     float factor[2 * BLOCKS];
     int at[2 * BLOCKS];
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = call.place.operand[m] + shape.column;
-        float squares[2] = {NO_SQUARES, NO_SQUARES};
-#pragma unroll
-        for (int s = 0; s < STEPS; s++)
-            if (N_STEPS || s < n_steps) {
-                load_matrices(a[m][s], from + 16 * s);
-                if (IS_EXACT) load_matrices(a_low[m][IS_EXACT ? s : 0], from + call.place.low + 16 * s);
-                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
-                    keep_own(a[m][s], s, shape.n_tiles);
-                    if (IS_EXACT) keep_own(a_low[m][IS_EXACT ? s : 0], s, shape.n_tiles);
-                }
-            }
-        add_row_products<N_STEPS>(squares, a[m], a[m], shape.n_tiles);
-        if constexpr (IS_EXACT) {
-            float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, a[m], a_low[m], shape.n_tiles);
-            squares[0] += 2.0f * mixed[0];
-            squares[1] += 2.0f * mixed[1];
-        }
+        float squares[2];
+        load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = 2 * m + r;
             factor[i] = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / CODEC_IMAGE_FRAGMENT_SCALE) *
                                 fast_rsqrt(squares[r]);
-            at[i] = call.place.row[i] + shape.column;
+            at[i] = call.place.row[i] + shape.column + 2 * (lane & 3);
         }
     }
     __syncwarp();       /* all operands are in registers: their place may be written */
@@ -258,11 +207,11 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
                 const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
 #pragma unroll
                 for (int m = 0; m < BLOCKS; m++) {
-                    if (s == 0) multiply_from(c[m], a[m][s], rotation.x, rotation.y, 0.0f);
-                    else multiply(c[m], a[m][s], rotation.x, rotation.y);
+                    if (s == 0) multiply_from(c[m], operands[m].a[s], rotation.x, rotation.y, 0.0f);
+                    else multiply(c[m], operands[m].a[s], rotation.x, rotation.y);
                     if (IS_EXACT) {
-                        multiply(c[m], a[m][s], rotation.z, rotation.w);
-                        multiply(c[m], a_low[m][IS_EXACT ? s : 0], rotation.x, rotation.y);
+                        multiply(c[m], operands[m].a[s], rotation.z, rotation.w);
+                        multiply(c[m], operands[m].a_low[IS_EXACT ? s : 0], rotation.x, rotation.y);
                     }
                 }
             }
@@ -275,7 +224,7 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
 template <typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS> &call)
+__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) decode_group<1, T, 1>(call);
@@ -300,7 +249,7 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
         if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<T, STEPS>(call);
         else decode_group<0, T, STEPS>(call);
     }
@@ -437,7 +386,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         const tile_run run = share.run;
         const head_streams streams = share.streams;
         const book_tables tables = {books, halves};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, head_at);
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, head_at.stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const uint8_t *packed = args.packed + streams.packed;
         const uint16_t *norms = args.norms + streams.norms;

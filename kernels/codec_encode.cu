@@ -8,7 +8,7 @@
  * the rotation into high and low, and the product low x low is dropped. */
 #include <string.h>
 
-#include "kernels/codec_device.cuh"
+#include "kernels/codec_group.cuh"
 
 struct encode_args {
     codec_device_image image;
@@ -288,86 +288,39 @@ struct warp_memory {
     __half *tile;
     float *inverse_scale;       /* [rows] */
     uint16_t *norms;            /* [rows][n_groups] */
+    const float *books;         /* the block's */
+    const codec_image_cell *cells;
 };
-
-/* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
-template <int BLOCKS>
-struct lane_place {
-    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
-    __half *row[2 * BLOCKS];        /* rows lane / 4 + 8 i: those of its results */
-    uint16_t *norms;                /* of row[0]; the others are 8 rows further each */
-    int low;                        /* from the tile to the one of the low parts */
-};
-
-template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, int stride, int n_groups)
-{
-    const int lane = threadIdx.x & 31;
-    lane_place<BLOCKS> place;
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = memory.tile + (i * 8 + (lane >> 2)) * stride;
-    place.norms = memory.norms + (lane >> 2) * n_groups;
-    place.low = low_distance;
-    return place;
-}
 
 /* Operands of BLOCKS row blocks in registers, and the rows' norms. */
 template <typename T, int STEPS, int BLOCKS>
 struct group_operands {
-    enum { LOW_STEPS = input_traits<T>::HAS_LOW ? STEPS : 1 };
-    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][LOW_STEPS][4];
+    row_operands<STEPS, input_traits<T>::HAS_LOW> block[BLOCKS];
     float norm[2 * BLOCKS], root[2 * BLOCKS];       /* as the operands are scaled; and 1 / norm */
 };
 
 /* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_shape &shape, int g, int n_groups,
-                                           const lane_place<BLOCKS> &place, const warp_memory &memory)
+__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
-    enum { HAS_LOW = input_traits<T>::HAS_LOW };
-    const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
+    const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = place.operand[m] + shape.column;
-        float squares[2] = {NO_SQUARES, NO_SQUARES};
-#pragma unroll
-        for (int s = 0; s < STEPS; s++)
-            if (N_STEPS || s < n_steps) {
-                load_matrices(operands.a[m][s], from + 16 * s);
-                if (HAS_LOW) load_matrices(operands.a_low[m][HAS_LOW ? s : 0], from + place.low + 16 * s);
-                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
-                    keep_own(operands.a[m][s], s, shape.n_tiles);
-                    if (HAS_LOW) keep_own(operands.a_low[m][HAS_LOW ? s : 0], s, shape.n_tiles);
-                }
-            }
-        add_row_products<N_STEPS>(squares, operands.a[m], operands.a[m], shape.n_tiles);
-        if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
-            float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, operands.a[m], operands.a_low[m], shape.n_tiles);
-            squares[0] += 2.0f * mixed[0];
-            squares[1] += 2.0f * mixed[1];
-        }
+        float squares[2];
+        load_operands<N_STEPS>(operands.block[m], squares, call.place.operand[m] + call.shape.column, call.place.low, call.shape);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = 2 * m + r;
             const float root = fast_rsqrt(squares[r]), norm = squares[r] * root;
             operands.norm[i] = norm;
             operands.root[i] = root;
-            const float scaled = input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
+            const float scaled = input_traits<T>::IS_SCALED ? norm * call.memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
             const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
             largest_norm = max(largest_norm, rounded);
-            if ((lane & 3) == 0) place.norms[i * 8 * n_groups + g] = static_cast<uint16_t>(rounded);
+            if ((lane & 3) == 0) call.place.norms[i * 8 * call.n_groups + call.g] = static_cast<uint16_t>(rounded);
         }
     }
 }
-
-struct block_tables {
-    const uint4 *fragments;
-    const float *books;
-    const codec_image_cell *cells;
-};
 
 /* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
@@ -380,14 +333,14 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
             const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
 #pragma unroll
             for (int m = 0; m < BLOCKS; m++) {
-                if (s == 0) multiply_from(c[m], operands.a[m][s], rotation.x, rotation.y, BELOW_ZERO);
-                else multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
+                if (s == 0) multiply_from(c[m], operands.block[m].a[s], rotation.x, rotation.y, BELOW_ZERO);
+                else multiply(c[m], operands.block[m].a[s], rotation.x, rotation.y);
             }
 #pragma unroll
-            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.z, rotation.w);
+            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a[s], rotation.z, rotation.w);
             if (HAS_LOW) {
 #pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
+                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a_low[HAS_LOW ? s : 0], rotation.x, rotation.y);
             }
         }
 }
@@ -406,22 +359,21 @@ __device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
 template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const codec_image_group &group, const group_shape &shape,
-                                           const lane_place<BLOCKS> &place, const block_tables &tables)
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
-    const int lane = threadIdx.x & 31, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
-    const int n_steps = N_STEPS ? N_STEPS : shape.n_steps;
-    const coder by = make_coder(BY, group, width, tables.books, tables.cells);
+    const int lane = threadIdx.x & 31, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width;
+    const int n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
+    const coder by = make_coder(BY, call.group, width, call.memory.books, call.memory.cells);
     row_edges edges[2 * BLOCKS];
     uint16_t *pairs[2 * BLOCKS];
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
-        edges[i] = make_edges<BY>(by, group.log2_cells, operands.norm[i], operands.root[i]);
-        pairs[i] = reinterpret_cast<uint16_t *>(place.row[i]) + shape.column + (lane & 3);
+        edges[i] = make_edges<BY>(by, call.group.log2_cells, operands.norm[i], operands.root[i]);
+        pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
     }
-    const uint4 *fragment = tables.fragments + group.encode * CODEC_IMAGE_LANES + lane;
-    int left = shape.n_tiles;
+    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
+    int left = call.shape.n_tiles;
 #pragma unroll 1        /* registers are short */
     for (; left >= AT_ONCE; left -= AT_ONCE) {
         float c[AT_ONCE][BLOCKS][4];
@@ -439,38 +391,27 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
     }
 }
 
-/* One group. */
-template <int BLOCKS>
-struct group_call {
-    const codec_image_group &group;
-    const group_shape &shape;
-    int g, n_groups;
-    const lane_place<BLOCKS> &place;
-    const warp_memory &memory;
-    const block_tables &tables;
-};
-
 template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS> &call)
+__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
     group_operands<T, STEPS, BLOCKS> operands;
-    load_group<N_STEPS>(operands, largest_norm, call.shape, call.g, call.n_groups, call.place, call.memory);
+    load_group<N_STEPS>(operands, largest_norm, call);
     __syncwarp();       /* all operands are in registers: their place may be written */
     if (!IS_FAST && call.shape.is_searched) {
-        code_group<BY_SEARCH, 0>(operands, call.group, call.shape, call.place, call.tables);
+        code_group<BY_SEARCH, 0>(operands, call);
         return;
     }
     switch (call.shape.width) {
-    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    default: code_group<BY_CELLS, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
+    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call); break;
+    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call); break;
+    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call); break;
+    default: code_group<BY_CELLS, N_STEPS>(operands, call); break;
     }
 }
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
 template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS> &call)
+__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) encode_group<1, IS_FAST, T, 1>(largest_norm, call);
@@ -490,13 +431,13 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
 __device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
-                                                  const warp_memory &memory, const block_tables &tables)
+                                                  const warp_memory &memory, const uint4 *fragments)
 {
     unsigned largest_norm = 0;
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, tables};
+        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
         if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
         else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
     }
@@ -646,6 +587,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
     next += head_dim * 2 + warp * args.warp_bytes;
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
     warp_memory memory;
+    memory.books = books;
+    memory.cells = cells;
     memory.tile = reinterpret_cast<__half *>(next);
     next += ROWS * max_stride * (HAS_LOW ? 4 : 2);
     memory.inverse_scale = reinterpret_cast<float *>(next);
@@ -683,8 +626,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, stride, head_at.n_groups);
-        const block_tables tables = {IS_FAST ? fragments : head_fragments, books, cells};
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
         for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
@@ -707,7 +649,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
                     prefetch(reinterpret_cast<const char *>(x + row * args.token_stride) + at);
             }
             __syncwarp();
-            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, tables);
+            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
             __syncwarp();
             pack_rows<ROWS>(my_shape, head_at.n_groups, stride, memory);
             __syncwarp();

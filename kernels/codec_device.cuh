@@ -108,7 +108,8 @@ __device__ __forceinline__ void multiply_half(float (&c)[4], uint32_t a0, uint32
         : "r"(a0), "r"(a1), "r"(b));
 }
 
-__device__ __forceinline__ uint32_t as_bits(__half2 pair)
+template <typename PAIR>
+__device__ __forceinline__ uint32_t as_bits(PAIR pair)
 {
     uint32_t bits;
     memcpy(&bits, &pair, sizeof bits);

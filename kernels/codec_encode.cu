@@ -8,7 +8,7 @@
  * the rotation into high and low, and the product low x low is dropped. */
 #include <string.h>
 
-#include "kernels/codec_group.cuh"
+#include "kernels/codec_transform.cuh"
 
 struct encode_args {
     codec_device_image image;
@@ -208,7 +208,7 @@ static constexpr float WHOLE = 8388608.0f;
 /* What products start from instead of 0, which belongs to the lower half: far below any boundary's precision, but enough to give 0 a sign. */
 static constexpr float BELOW_ZERO = -1e-37f;
 
-/* The boundaries of a group, for one row: coordinates are not divided by the row's norm, boundaries are multiplied with it (times the fragments' scale).
+/* The boundaries of a group, for one row: coordinates are not divided by the row's norm, boundaries are multiplied with it (times the products' scale).
  * Compares are products with a steep slope, cut off at 0 and 1: the FMA pipe has twice the rate of the one that compares. */
 struct row_edges {
     float edge[3];          /* widths 2 and 3; edge[2]: how much further the last is than the first */
@@ -263,19 +263,19 @@ __device__ __forceinline__ coder make_coder(coding by_what, const codec_image_gr
     return by;
 }
 
-/* norm: of the row's operands; root: 1 / norm. */
+/* norm: of the row's operands; root: 1 / norm; product_scale: of products over coordinates times the norm. */
 template <coding BY>
-__device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells, float norm, float root)
+__device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells, float norm, float root, float product_scale)
 {
     row_edges row = {};
-    const float scale = norm * CODEC_IMAGE_FRAGMENT_SCALE;
+    const float scale = norm * product_scale;
     if (BY == BY_WIDTH_2 || BY == BY_WIDTH_3) row.edge[0] = by.edges[0] * scale;
     if (BY == BY_WIDTH_3) {
         row.edge[1] = by.edges[1] * scale;
         row.edge[2] = fmaf(by.edges[2], scale, -row.edge[0]);
     }
-    if (BY == BY_CELLS) row.cells_per_unit = (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (CODEC_IMAGE_CELL_RANGE / CODEC_IMAGE_FRAGMENT_SCALE) * root;
-    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (CODEC_IMAGE_STEEP / CODEC_IMAGE_FRAGMENT_SCALE);
+    if (BY == BY_CELLS) row.cells_per_unit = (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (CODEC_IMAGE_CELL_RANGE / product_scale) * root;
+    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (CODEC_IMAGE_STEEP / product_scale);
     return row;
 }
 
@@ -345,16 +345,47 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
         }
 }
 
-/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
-template <coding BY, int BLOCKS>
-__device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row_edges (&edges)[2 * BLOCKS], const coder &by, uint16_t *const (&pairs)[2 * BLOCKS], int tile)
+/* Coding of a group's rows: boundaries of each, and where its next pair of codes goes. */
+template <int BLOCKS>
+struct group_coding {
+    coder by;
+    row_edges edges[2 * BLOCKS];
+    uint16_t *pairs[2 * BLOCKS];
+};
+
+template <coding BY, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call,
+                                                             float product_scale)
 {
+    const int lane = threadIdx.x & 31;
+    group_coding<BLOCKS> coding;
+    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
-        const float *y = &c[i / 2][2 * (i & 1)];
-        const float pair = fmaf(code_of<BY>(y[1], edges[i], by), by.second_code, code_of<BY>(y[0], edges[i], by)) + by.pair_bias;
-        pairs[i][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
+        coding.edges[i] = make_edges<BY>(coding.by, call.group.log2_cells, operands.norm[i], operands.root[i], product_scale);
+        coding.pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
     }
+    return coding;
+}
+
+/* Codes of a tile of row block m, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
+template <coding BY, int BLOCKS>
+__device__ __forceinline__ void code_tile(const float (&c)[4], const group_coding<BLOCKS> &coding, int m, int tile)
+{
+    const coder &by = coding.by;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const row_edges &edges = coding.edges[2 * m + r];
+        const float pair = fmaf(code_of<BY>(c[2 * r + 1], edges, by), by.second_code, code_of<BY>(c[2 * r], edges, by)) + by.pair_bias;
+        coding.pairs[2 * m + r][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
+    }
+}
+
+template <int BLOCKS>
+__device__ __forceinline__ void skip_tiles(group_coding<BLOCKS> &coding, int n_tiles)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * BLOCKS; i++) coding.pairs[i] += 4 * n_tiles;
 }
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
@@ -362,16 +393,8 @@ template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
-    const int lane = threadIdx.x & 31, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width;
-    const int n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
-    const coder by = make_coder(BY, call.group, width, call.memory.books, call.memory.cells);
-    row_edges edges[2 * BLOCKS];
-    uint16_t *pairs[2 * BLOCKS];
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) {
-        edges[i] = make_edges<BY>(by, call.group.log2_cells, operands.norm[i], operands.root[i]);
-        pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
-    }
+    const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
+    group_coding<BLOCKS> coding = start_coding<BY>(operands, call, CODEC_IMAGE_FRAGMENT_SCALE);
     const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
     int left = call.shape.n_tiles;
 #pragma unroll 1        /* registers are short */
@@ -380,14 +403,32 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES) rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) code_tile<BY>(c[i], edges, by, pairs, i);
+        for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) pairs[i] += 4 * AT_ONCE;
+            for (int m = 0; m < BLOCKS; m++) code_tile<BY>(c[i][m], coding, m, i);
+        skip_tiles(coding, AT_ONCE);
     }
     if (left > 0) {
         float c[BLOCKS][4];
         rotate_tile<N_STEPS>(c, operands, fragment, n_steps);
-        code_tile<BY>(c, edges, by, pairs, 0);
+#pragma unroll
+        for (int m = 0; m < BLOCKS; m++) code_tile<BY>(c[m], coding, m, 0);
+    }
+}
+
+/* The same by a transform, of one row block. */
+template <coding BY, typename PLAN, int N_STEPS, typename T>
+__device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 1> &operands, const group_call<1, warp_memory> &call)
+{
+    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
+    group_coding<1> coding = start_coding<BY>(operands, call, transform_scale(N_STEPS));
+#pragma unroll 1
+    for (int part = 0; part < PLAN::PARTS; part++) {
+        float c[PLAN::TILES][4];
+        transform_rows<PLAN>(c, operands.block[0], fragment, 1, part, BELOW_ZERO);
+#pragma unroll
+        for (int tile = 0; tile < PLAN::TILES; tile++) code_tile<BY>(c[tile], coding, 0, tile);
+        skip_tiles(coding, PLAN::TILES);
     }
 }
 
@@ -406,6 +447,44 @@ __device__ __forceinline__ void encode_group(unsigned &largest_norm, const group
     case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call); break;
     case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call); break;
     default: code_group<BY_CELLS, N_STEPS>(operands, call); break;
+    }
+}
+
+/* The same by a transform. One row block after the other: a transform needs all its coordinates in registers. */
+template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void transform_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &whole)
+{
+    typedef transform_plan<N_STEPS, STEPS> plan;
+#pragma unroll 1
+    for (int m = 0; m < BLOCKS; m++) {
+        const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
+        warp_memory memory = whole.memory;
+        memory.inverse_scale += 16 * m;
+        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, memory, whole.fragments};
+        group_operands<T, N_STEPS, 1> operands;
+        load_group<N_STEPS>(operands, largest_norm, call);
+        __syncwarp();
+        if (!IS_FAST && call.shape.is_searched) {
+            code_transform<BY_SEARCH, plan>(operands, call);
+            continue;
+        }
+        switch (call.shape.width) {
+        case BY_WIDTH_1: code_transform<BY_WIDTH_1, plan>(operands, call); break;
+        case BY_WIDTH_2: code_transform<BY_WIDTH_2, plan>(operands, call); break;
+        case BY_WIDTH_3: code_transform<BY_WIDTH_3, plan>(operands, call); break;
+        default: code_transform<BY_CELLS, plan>(operands, call); break;
+        }
+    }
+}
+
+/* Transforms of 4, 8 and 16 steps. */
+template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void encode_transform(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+{
+    if (call.shape.n_steps == 4) transform_group<4, IS_FAST, T, STEPS>(largest_norm, call);
+    else if constexpr (STEPS > 4) {
+        if (call.shape.n_steps == 8) transform_group<8, IS_FAST, T, STEPS>(largest_norm, call);
+        else if constexpr (STEPS > 8) transform_group<16, IS_FAST, T, STEPS>(largest_norm, call);
     }
 }
 
@@ -438,7 +517,8 @@ __device__ __forceinline__ unsigned encode_groups(const codec_image_group *group
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
         const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
-        if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
+        if (shape.is_transform) encode_transform<IS_FAST, T, STEPS>(largest_norm, call);
+        else if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
         else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
     }
     return largest_norm;

@@ -9,23 +9,24 @@
 /* The numbers of a group that steer all lanes alike, in one word: a warp asks for them once. */
 struct group_shape {
     int width, dims, column, n_tiles, n_steps;
-    bool is_searched;
+    bool is_transform, is_searched;
 };
 
-/* width: 4 bits, n_steps: 5, n_tiles: 6, dims / 2: 8, column / 8: 8, is_searched: 1. */
+/* width: 4 bits, n_steps: 5, n_tiles: 6, dims / 2: 8, column / 8: 7, is_transform: 1, is_searched: 1. */
 __device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
 {
     const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
     return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4 | static_cast<uint32_t>(group.n_tiles) << 9 |
-           static_cast<uint32_t>(group.dims / 2) << 15 | static_cast<uint32_t>(group.column / 8) << 23 | is_searched << 31;
+           static_cast<uint32_t>(group.dims / 2) << 15 | static_cast<uint32_t>(group.column / 8) << 23 |
+           static_cast<uint32_t>(group.is_transform) << 30 | is_searched << 31;
 }
 
 /* Of group g; `mine` is what pack_shape gave of the lane's group. */
 __device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
     const uint32_t all = broadcast(mine, g);
-    return {static_cast<int>(all & 15u), static_cast<int>(all >> 15 & 0xffu) * 2, static_cast<int>(all >> 23 & 0xffu) * 8, static_cast<int>(all >> 9 & 63u),
-            static_cast<int>(all >> 4 & 31u), (all & 0x80000000u) != 0};
+    return {static_cast<int>(all & 15u), static_cast<int>(all >> 15 & 0xffu) * 2, static_cast<int>(all >> 23 & 0x7fu) * 8, static_cast<int>(all >> 9 & 63u),
+            static_cast<int>(all >> 4 & 31u), (all & 0x40000000u) != 0, (all & 0x80000000u) != 0};
 }
 
 /* ---- places --------------------------------------------------------------------------------------------------------------------- */

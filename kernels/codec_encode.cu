@@ -432,22 +432,34 @@ __device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 
     }
 }
 
+template <coding BY>
+struct coding_tag {
+    static constexpr coding value = BY;
+};
+
+/* Calls code_with with the tag of the coding that the group has. */
+template <bool IS_FAST, typename CODE>
+__device__ __forceinline__ void choose_coding(const group_shape &shape, const CODE &code_with)
+{
+    if (!IS_FAST && shape.is_searched) {
+        code_with(coding_tag<BY_SEARCH>());
+        return;
+    }
+    switch (shape.width) {
+    case BY_WIDTH_1: code_with(coding_tag<BY_WIDTH_1>()); break;
+    case BY_WIDTH_2: code_with(coding_tag<BY_WIDTH_2>()); break;
+    case BY_WIDTH_3: code_with(coding_tag<BY_WIDTH_3>()); break;
+    default: code_with(coding_tag<BY_CELLS>()); break;
+    }
+}
+
 template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
     group_operands<T, STEPS, BLOCKS> operands;
     load_group<N_STEPS>(operands, largest_norm, call);
     __syncwarp();       /* all operands are in registers: their place may be written */
-    if (!IS_FAST && call.shape.is_searched) {
-        code_group<BY_SEARCH, 0>(operands, call);
-        return;
-    }
-    switch (call.shape.width) {
-    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call); break;
-    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call); break;
-    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call); break;
-    default: code_group<BY_CELLS, N_STEPS>(operands, call); break;
-    }
+    choose_coding<IS_FAST>(call.shape, [&](auto by) { code_group<by.value, N_STEPS>(operands, call); });
 }
 
 /* The same by a transform. One row block after the other: a transform needs all its coordinates in registers. */
@@ -464,16 +476,7 @@ __device__ __forceinline__ void transform_group(unsigned &largest_norm, const gr
         group_operands<T, N_STEPS, 1> operands;
         load_group<N_STEPS>(operands, largest_norm, call);
         __syncwarp();
-        if (!IS_FAST && call.shape.is_searched) {
-            code_transform<BY_SEARCH, plan>(operands, call);
-            continue;
-        }
-        switch (call.shape.width) {
-        case BY_WIDTH_1: code_transform<BY_WIDTH_1, plan>(operands, call); break;
-        case BY_WIDTH_2: code_transform<BY_WIDTH_2, plan>(operands, call); break;
-        case BY_WIDTH_3: code_transform<BY_WIDTH_3, plan>(operands, call); break;
-        default: code_transform<BY_CELLS, plan>(operands, call); break;
-        }
+        choose_coding<IS_FAST>(call.shape, [&](auto by) { code_transform<by.value, plan>(operands, call); });
     }
 }
 

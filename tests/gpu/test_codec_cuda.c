@@ -185,7 +185,7 @@ static void try_transforms(int head_dim, codec_dtype type, int most)
         assert_ok(plan_head_set_uniform(&heads[h], h + 1, model_n_blocks(&model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, &err));
     make_hadamard(heads, most);
     snprintf(what, sizeof what, "transform head_dim %d widths to %d %s", head_dim, most, codec_dtype_name(type));
-    try_heads(heads, &model, type, 133, what);
+    try_heads(heads, &model, type, 70, what);
     clear_heads(heads, most);
 }
 

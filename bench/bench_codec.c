@@ -79,12 +79,13 @@ static rb_status block_gtq(bench *b, double avg_bits, rotation_kind rotation, rb
     return st;
 }
 
-static rb_status uniform(bench *b, int width, rb_error *err)
+static rb_status uniform(bench *b, int width, rotation_kind rotation, rb_error *err)
 {
     rb_status st = RB_OK;
     for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
         plan_head_clear(&b->heads[h]);
         st = plan_head_set_uniform(&b->heads[h], width, model_n_blocks(&b->model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, err);
+        if (st == RB_OK) b->heads[h].groups[0].rotation.kind = rotation;
     }
     return st;
 }
@@ -101,12 +102,13 @@ static rb_status run_all(bench *b, rb_error *err)
     RB_TRY(st, run(b, "block-gtq 2", CODEC_F16, err), done);
     RB_TRY(st, block_gtq(b, 4.0, ROTATION_HAAR, err), done);
     RB_TRY(st, run(b, "block-gtq 4", CODEC_F16, err), done);
-    for (int width = 2; width <= 4; width++) {
-        char what[32];
-        snprintf(what, sizeof what, "values %d", width);
-        RB_TRY(st, uniform(b, width, err), done);
-        RB_TRY(st, run(b, what, CODEC_F16, err), done);
-    }
+    for (int rotation = 0; rotation < ROTATION_N_KINDS; rotation++)
+        for (int width = 2; width <= 4; width++) {
+            char what[32];
+            snprintf(what, sizeof what, "values %d%s", width, rotation == ROTATION_HADAMARD ? " hadamard" : "");
+            RB_TRY(st, uniform(b, width, (rotation_kind)rotation, err), done);
+            RB_TRY(st, run(b, what, CODEC_F16, err), done);
+        }
 done:
     return st;
 }

@@ -3,7 +3,7 @@
  * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group by group, the operands' norms and the
  * inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32 output centroids are
  * split into high and low like the rotation, and results have a place of their own. */
-#include "kernels/codec_device.cuh"
+#include "kernels/codec_transform.cuh"
 
 struct decode_args {
     codec_device_image image;
@@ -160,92 +160,46 @@ __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const cod
 
 /* ---- inverse rotation --------------------------------------------------------------------------------------------------------- */
 
-/* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
-template <int BLOCKS>
-struct lane_place {
-    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
-    int row[2 * BLOCKS];            /* of its results: rows lane / 4 + 8 i; from the tile's start, in elements */
-    const uint16_t *norms;          /* of row[0]; the others are 8 rows further each */
-    int low;                        /* from the tile to the one of the low parts */
-};
-
-template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, const head_place &head)
+/* signs: the sign bits to turn, of `a` in bit 15 and of `b` in bit 31. */
+__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, __half)
 {
-    const int lane = threadIdx.x & 31;
-    lane_place<BLOCKS> place;
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * head.stride + (lane >> 4) * 8;
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = (i * 8 + (lane >> 2)) * head.stride + 2 * (lane & 3);
-    place.norms = memory.norms + (lane >> 2) * head.n_groups;
-    place.low = low_distance;
-    return place;
+    *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2half2_rn(a, b)) ^ signs;
+}
+__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, __nv_bfloat16)
+{
+    *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2bfloat162_rn(a, b)) ^ signs;
+}
+__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, float)
+{
+    *reinterpret_cast<float2 *>(memory.result + at) =
+        make_float2(__uint_as_float(__float_as_uint(a) ^ signs << 16), __uint_as_float(__float_as_uint(b) ^ (signs & 0x80000000u)));
 }
 
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, __half)
-{
-    *reinterpret_cast<__half2 *>(memory.tile + at) = __floats2half2_rn(a, b);
-}
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, __nv_bfloat16)
-{
-    *reinterpret_cast<__nv_bfloat162 *>(memory.tile + at) = __floats2bfloat162_rn(a, b);
-}
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, float)
-{
-    *reinterpret_cast<float2 *>(memory.result + at) = make_float2(a, b);
-}
-
-/* One group. */
+/* Where row i of the lane's goes, and what its products are multiplied with; square: of its operands. */
 template <int BLOCKS>
-struct group_call {
-    const codec_image_group &group;
-    const group_shape &shape;
-    int g, n_groups;
-    const lane_place<BLOCKS> &place;
-    const warp_memory &memory;
-    const uint4 *fragments;
-};
+__device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i, float square, float product_scale)
+{
+    factor = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / product_scale) * fast_rsqrt(square);
+    at = call.place.row[i] + call.shape.column + 2 * (threadIdx.x & 3);
+}
 
 /* N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
+__device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memory> &call)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
     const group_shape &shape = call.shape;
     const warp_memory &memory = call.memory;
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
-    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][IS_EXACT ? STEPS : 1][4];
+    row_operands<STEPS, IS_EXACT> operands[BLOCKS];
     float factor[2 * BLOCKS];
     int at[2 * BLOCKS];
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = call.place.operand[m] + shape.column;
-        float squares[2] = {NO_SQUARES, NO_SQUARES};
+        float squares[2];
+        load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
-        for (int s = 0; s < STEPS; s++)
-            if (N_STEPS || s < n_steps) {
-                load_matrices(a[m][s], from + 16 * s);
-                if (IS_EXACT) load_matrices(a_low[m][IS_EXACT ? s : 0], from + call.place.low + 16 * s);
-                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
-                    keep_own(a[m][s], s, shape.n_tiles);
-                    if (IS_EXACT) keep_own(a_low[m][IS_EXACT ? s : 0], s, shape.n_tiles);
-                }
-            }
-        add_row_products<N_STEPS>(squares, a[m], a[m], shape.n_tiles);
-        if constexpr (IS_EXACT) {
-            float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, a[m], a_low[m], shape.n_tiles);
-            squares[0] += 2.0f * mixed[0];
-            squares[1] += 2.0f * mixed[1];
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const int i = 2 * m + r;
-            factor[i] = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / CODEC_IMAGE_FRAGMENT_SCALE) *
-                                fast_rsqrt(squares[r]);
-            at[i] = call.place.row[i] + shape.column;
-        }
+        for (int r = 0; r < 2; r++) start_row(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r], CODEC_IMAGE_FRAGMENT_SCALE);
     }
     __syncwarp();       /* all operands are in registers: their place may be written */
     const uint4 *fragment = call.fragments + call.group.decode * CODEC_IMAGE_LANES + lane;
@@ -258,24 +212,69 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS> &call)
                 const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
 #pragma unroll
                 for (int m = 0; m < BLOCKS; m++) {
-                    if (s == 0) multiply_from(c[m], a[m][s], rotation.x, rotation.y, 0.0f);
-                    else multiply(c[m], a[m][s], rotation.x, rotation.y);
+                    if (s == 0) multiply_from(c[m], operands[m].a[s], rotation.x, rotation.y, 0.0f);
+                    else multiply(c[m], operands[m].a[s], rotation.x, rotation.y);
                     if (IS_EXACT) {
-                        multiply(c[m], a[m][s], rotation.z, rotation.w);
-                        multiply(c[m], a_low[m][IS_EXACT ? s : 0], rotation.x, rotation.y);
+                        multiply(c[m], operands[m].a[s], rotation.z, rotation.w);
+                        multiply(c[m], operands[m].a_low[IS_EXACT ? s : 0], rotation.x, rotation.y);
                     }
                 }
             }
         /* Columns past the group's dims get 0, which is what they hold. */
 #pragma unroll
         for (int i = 0; i < 2 * BLOCKS; i++)
-            put_pair(memory, at[i] + 8 * tile, c[i / 2][2 * (i & 1)] * factor[i], c[i / 2][2 * (i & 1) + 1] * factor[i], T());
+            put_pair(memory, at[i] + 8 * tile, c[i / 2][2 * (i & 1)] * factor[i], c[i / 2][2 * (i & 1) + 1] * factor[i], 0, T());
+    }
+}
+
+/* The same by a transform, one row block after the other. */
+template <int N_STEPS, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_memory> &whole)
+{
+    typedef transform_plan<N_STEPS, STEPS> plan;
+    const uint4 *fragment = whole.fragments + whole.group.decode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
+    const uint4 signs = fragment[CODEC_IMAGE_LANES];
+#pragma unroll 1
+    for (int m = 0; m < BLOCKS; m++) {
+        const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
+        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, whole.memory, whole.fragments};
+        row_operands<N_STEPS, output_traits<T>::IS_EXACT> operands;
+        float squares[2], factor[2];
+        int at[2];
+        load_operands<N_STEPS>(operands, squares, place.operand[0] + call.shape.column, place.low, call.shape);
+#pragma unroll
+        for (int r = 0; r < 2; r++) start_row(at[r], factor[r], call, r, squares[r], transform_scale(N_STEPS));
+        __syncwarp();
+#pragma unroll 1
+        for (int part = 0; part < plan::PARTS; part++) {
+            const int first_tile = plan::TILES * part;
+            const uint32_t part_signs = (first_tile < 16 ? signs.x : signs.y) >> first_tile % 16;
+            float c[plan::TILES][4];
+            transform_rows<plan>(c, operands, fragment, 0, part, 0.0f);
+#pragma unroll
+            for (int tile = 0; tile < plan::TILES; tile++)
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                    put_pair(call.memory, at[r] + 8 * (first_tile + tile), c[tile][2 * r] * factor[r], c[tile][2 * r + 1] * factor[r],
+                             part_signs << (15 - tile) & 0x80008000u, T());
+        }
+    }
+}
+
+/* Transforms of 4, 8 and 16 steps. */
+template <typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void decode_transform(const group_call<BLOCKS, warp_memory> &call)
+{
+    if (call.shape.n_steps == 4) transform_group<4, T, STEPS>(call);
+    else if constexpr (STEPS > 4) {
+        if (call.shape.n_steps == 8) transform_group<8, T, STEPS>(call);
+        else if constexpr (STEPS > 8) transform_group<16, T, STEPS>(call);
     }
 }
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
 template <typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS> &call)
+__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) decode_group<1, T, 1>(call);
@@ -300,8 +299,9 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, fragments};
-        if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<T, STEPS>(call);
+        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        if (shape.is_transform) decode_transform<T, STEPS>(call);
+        else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<T, STEPS>(call);
         else decode_group<0, T, STEPS>(call);
     }
 }
@@ -437,7 +437,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         const tile_run run = share.run;
         const head_streams streams = share.streams;
         const book_tables tables = {books, halves};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, head_at);
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, head_at.stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const uint8_t *packed = args.packed + streams.packed;
         const uint16_t *norms = args.norms + streams.norms;

@@ -62,14 +62,6 @@ __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *ro
                  : "memory");
 }
 
-/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly behind the group, for that may be behind
- * the rows, where nothing says that bits are numbers. */
-__device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
-{
-    const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;
-    a[0] &= left, a[1] &= left, a[2] &= right, a[3] &= right;
-}
-
 /* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has the half-deep one only. */
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
@@ -116,59 +108,13 @@ __device__ __forceinline__ void multiply_half(float (&c)[4], uint32_t a0, uint32
         : "r"(a0), "r"(a1), "r"(b));
 }
 
-/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
- * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. Only the group's n_tiles halves of steps count;
- * N_STEPS: of the group, or 0: at most STEPS. */
-template <int N_STEPS, int STEPS>
-__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_tiles)
-{
-    enum { SURE = N_STEPS == 0 ? 0 : N_STEPS <= 4 ? 2 * N_STEPS - 1 : N_STEPS <= 8 ? 2 * N_STEPS - 3 : 2 * N_STEPS - 7 };     /* codec_image_steps */
-    float upper[4] = {}, lower[4] = {};
-#pragma unroll
-    for (int h = 0; h < 2 * STEPS; h++)
-        if (h < SURE || h < n_tiles) {
-            const int s = h / 2, r = h % 2 * 2;
-            multiply_half(upper, a[s][r], a[s][r + 1], b[s][r]);
-            multiply_half(lower, a[s][r], a[s][r + 1], b[s][r + 1]);
-        }
-    const int lane = threadIdx.x & 31, row = lane >> 2, from = (lane & ~3) | row >> 1;
-    squares[0] += __shfl_sync(0xffffffffu, row & 1 ? upper[1] : upper[0], from);
-    squares[1] += __shfl_sync(0xffffffffu, row & 1 ? lower[3] : lower[2], from);
-}
-
-__device__ __forceinline__ uint32_t as_bits(__half2 pair)
+template <typename PAIR>
+__device__ __forceinline__ uint32_t as_bits(PAIR pair)
 {
     uint32_t bits;
     memcpy(&bits, &pair, sizeof bits);
     return bits;
 }
-
-/* ---- groups -------------------------------------------------------------------------------------------------------------------- */
-
-/* The numbers of a group that steer all lanes alike, in one word: a warp asks for them once. */
-struct group_shape {
-    int width, dims, column, n_tiles, n_steps;
-    bool is_searched;
-};
-
-/* width: 4 bits, n_steps: 5, n_tiles: 6, dims / 2: 8, column / 8: 8, is_searched: 1. */
-__device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
-{
-    const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
-    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4 | static_cast<uint32_t>(group.n_tiles) << 9 |
-           static_cast<uint32_t>(group.dims / 2) << 15 | static_cast<uint32_t>(group.column / 8) << 23 | is_searched << 31;
-}
-
-/* Of group g; `mine` is what pack_shape gave of the lane's group. */
-__device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
-{
-    const uint32_t all = broadcast(mine, g);
-    return {static_cast<int>(all & 15u), static_cast<int>(all >> 15 & 0xffu) * 2, static_cast<int>(all >> 23 & 0xffu) * 8, static_cast<int>(all >> 9 & 63u),
-            static_cast<int>(all >> 4 & 31u), (all & 0x80000000u) != 0};
-}
-
-/* What sums of squares start from: nothing beside any number that fp16 has, and its root can be divided by. */
-static constexpr float NO_SQUARES = 1e-36f;
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 

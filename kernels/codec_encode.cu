@@ -8,7 +8,9 @@
  * the rotation into high and low, and the product low x low is dropped. */
 #include <string.h>
 
-#include "kernels/codec_device.cuh"
+#include "kernels/codec_coding.cuh"
+#include "kernels/codec_load.cuh"
+#include "kernels/codec_transform.cuh"
 
 struct encode_args {
     codec_device_image image;
@@ -22,13 +24,6 @@ struct encode_args {
     int warp_bytes;
 };
 
-/* ---- loading ----------------------------------------------------------------------------------------------------------------- */
-
-template <typename T> struct input_traits;
-template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; };
-template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
-template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
-
 /* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a block (one block fills a multiprocessor, and
  * the fragments are in shared memory once), by the registers that operands take. */
 template <typename T, int STEPS>
@@ -40,245 +35,6 @@ struct warp_plan {
     };
 };
 
-__device__ __forceinline__ void load_floats(float (&out)[8], const float *from)
-{
-    const float4 a = reinterpret_cast<const float4 *>(from)[0], b = reinterpret_cast<const float4 *>(from)[1];
-    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
-}
-
-__device__ __forceinline__ void load_floats(float (&out)[8], const __nv_bfloat16 *from)
-{
-    const uint4 bits = *reinterpret_cast<const uint4 *>(from);
-    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        out[2 * i] = __uint_as_float(words[i] << 16);
-        out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-}
-
-/* The power of two that brings the largest magnitude of a vector to [1024, 2048); 1 where there is none. */
-__device__ __forceinline__ float scale_of(float largest)
-{
-    const int exponent = __float_as_int(largest) >> 23 & 255;
-    if (exponent == 255 || largest == 0.0f) return 1.0f;
-    return __int_as_float(min(264 - exponent, 254) << 23);
-}
-
-/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows are the same distance away for all. */
-struct lane_columns {
-    __half *low[8], *high[8];       /* split pairs: low alone; natural order: the first of each */
-};
-
-/* Found anew for each tile: registers are short. */
-template <int ORDER>
-__device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int dim, int half_dim, __half *row)
-{
-    lane_columns at;
-#pragma unroll
-    for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
-        at.low[i] = row + column[dim + i];
-        if (ORDER != CODEC_ORDER_SPLIT_PAIRS) at.high[i] = row + column[half_dim + dim + i];
-    }
-    return at;
-}
-
-template <int ORDER>
-__device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4], const uint32_t (&high)[4])
-{
-    if (ORDER == CODEC_ORDER_NATURAL) {
-        store_shared(at.low[0] + distance, low);
-        store_shared(at.high[0] + distance, high);
-    } else if (ORDER == CODEC_ORDER_SPLIT_PAIRS) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            *reinterpret_cast<uint32_t *>(at.low[2 * i] + distance) = __byte_perm(low[i], high[i], 0x5410);
-            *reinterpret_cast<uint32_t *>(at.low[2 * i + 1] + distance) = __byte_perm(low[i], high[i], 0x7632);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            *reinterpret_cast<uint16_t *>(at.low[i] + distance) = static_cast<uint16_t>(low[i / 2] >> 16 * (i & 1));
-            *reinterpret_cast<uint16_t *>(at.high[i] + distance) = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
-        }
-    }
-}
-
-/* A vector is loaded by 2^k lanes, each with two runs of 8 dims; some of them idle unless head_dim / 16 is a power of two. */
-struct row_split {
-    int lanes, rows, lane, row;     /* lanes a row, rows a warp, this lane's */
-};
-
-__device__ __forceinline__ row_split split_rows(int head_dim)
-{
-    int lanes = 1;
-    while (lanes < head_dim / 16) lanes *= 2;
-    const int lane = threadIdx.x & 31;
-    return {lanes, 32 / lanes, lane & (lanes - 1), lane / lanes};
-}
-
-/* Where rows go: the warp's tile, its row stride in halves, the distance to the tile of low parts, and the column of each dim. */
-struct row_place {
-    __half *tile;
-    int stride, low_distance;
-    const uint16_t *column;
-    float *inverse_scale;
-};
-
-/* Rows past the last are the last again: what becomes of them is not sent. */
-template <int ORDER, int ROWS>
-__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int token_stride, int n_rows, const row_split &split, int head_dim)
-{
-    enum { IN_FLIGHT = 4 };
-    const int half_dim = head_dim / 2;
-    if (8 * split.lane >= half_dim) return;
-    const lane_columns at = find_columns<ORDER>(to.column, 8 * split.lane, half_dim, to.tile + split.row * to.stride);
-    const __half *from = x + 8 * split.lane;
-#pragma unroll 1
-    for (int first = 0; first < ROWS; first += IN_FLIGHT * split.rows) {
-        uint4 low[IN_FLIGHT], high[IN_FLIGHT];
-#pragma unroll
-        for (int i = 0; i < IN_FLIGHT; i++) {
-            const __half *row = from + static_cast<int64_t>(min(first + i * split.rows + split.row, n_rows - 1)) * token_stride;
-            low[i] = __ldcs(reinterpret_cast<const uint4 *>(row));
-            high[i] = __ldcs(reinterpret_cast<const uint4 *>(row + half_dim));
-        }
-#pragma unroll
-        for (int i = 0; i < IN_FLIGHT; i++) {
-            const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w}, b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
-            if (first + i * split.rows + split.row < ROWS) store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
-        }
-    }
-}
-
-/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
-template <int ORDER, int ROWS, typename T>
-__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows, const row_split &split, int head_dim)
-{
-    const int half_dim = head_dim / 2, c = split.lane;
-    const bool is_idle = 8 * c >= half_dim;
-    const lane_columns at = find_columns<ORDER>(to.column, is_idle ? 0 : 8 * c, half_dim, to.tile + split.row * to.stride);
-    for (int first = 0; first < ROWS; first += split.rows) {
-        const int row = first + split.row;
-        float v[2][8] = {};
-        float largest = 0.0f;
-        if (!is_idle) {
-            const T *from = x + static_cast<int64_t>(min(row, n_rows - 1)) * token_stride + 8 * c;
-            load_floats(v[0], from);
-            load_floats(v[1], from + half_dim);
-        }
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            const float magnitude = fabsf(v[i / 8][i & 7]);
-            largest = magnitude <= largest ? largest : magnitude;       /* a NaN stays */
-        }
-        for (int mask = 1; mask < split.lanes; mask *= 2) {
-            const float other = __shfl_xor_sync(0xffffffffu, largest, mask);
-            largest = other <= largest ? largest : other;
-        }
-        const float scale = scale_of(largest);
-        if (c == 0 && row < ROWS) to.inverse_scale[row] = 1.0f / scale;
-        if (is_idle || row >= ROWS) continue;
-        uint32_t high[2][4], low[2][4];
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float a = v[r][2 * i] * scale, b = v[r][2 * i + 1] * scale;
-                const __half2 rounded = __floats2half2_rn(a, b);
-                const float2 back = __half22float2(rounded);
-                high[r][i] = as_bits(rounded);
-                low[r][i] = as_bits(__floats2half2_rn(a - back.x, b - back.y));
-            }
-        store_row<ORDER>(at, first * to.stride, high[0], high[1]);
-        if (input_traits<T>::HAS_LOW) store_row<ORDER>(at, first * to.stride + to.low_distance, low[0], low[1]);
-    }
-}
-
-/* ---- coding ------------------------------------------------------------------------------------------------------------------ */
-
-/* How codes are found: few boundaries by comparing with those above 0, which are in registers; many by a table of cells; where two boundaries lie too close
- * for that, by a search. */
-enum coding { BY_WIDTH_1 = 1, BY_WIDTH_2, BY_WIDTH_3, BY_CELLS, BY_SEARCH };
-
-/* A number this large added to a small one leaves it rounded to a whole number in the low bits. */
-static constexpr float ROUNDER = 12582912.0f;
-/* Whole numbers below 2^23 added to this have their bits in the lowest of the sum. */
-static constexpr float WHOLE = 8388608.0f;
-/* What products start from instead of 0, which belongs to the lower half: far below any boundary's precision, but enough to give 0 a sign. */
-static constexpr float BELOW_ZERO = -1e-37f;
-
-/* The boundaries of a group, for one row: coordinates are not divided by the row's norm, boundaries are multiplied with it (times the fragments' scale).
- * Compares are products with a steep slope, cut off at 0 and 1: the FMA pipe has twice the rate of the one that compares. */
-struct row_edges {
-    float edge[3];          /* widths 2 and 3; edge[2]: how much further the last is than the first */
-    float cells_per_unit;   /* BY_CELLS: product to cells */
-    float steep;            /* BY_CELLS, BY_SEARCH: product to coordinate times CODEC_IMAGE_STEEP */
-};
-
-/* What all rows share. */
-struct coder {
-    const float *edges;                 /* of the boundaries above 0 */
-    const codec_image_cell *cells;
-    float rounder;                      /* product * cells_per_unit + rounder has the cell in its low bits */
-    unsigned cell_mask;
-    int width;
-    float second_code, pair_bias;       /* of a pair: 2^width, and what makes its sum a whole number in the low bits */
-};
-
-/* Widths up to 3: twice the code less (2^width - 1), an odd number with the product's sign. Above: the code. */
-template <coding BY>
-__device__ __forceinline__ float code_of(float product, const row_edges &row, const coder &by)
-{
-    if (BY == BY_CELLS) {
-        const codec_image_cell cell = by.cells[__float_as_uint(fmaf(product, row.cells_per_unit, by.rounder)) & by.cell_mask];
-        return __saturatef(fmaf(product, row.steep, cell.edge)) + cell.code;
-    }
-    if (BY == BY_SEARCH) {
-        const float y = product * row.steep;
-        unsigned at = 0;
-        for (unsigned step = 1u << (by.width - 2); step > 0; step >>= 1)
-            if (fabsf(y) + by.edges[at + step - 1] > 0.0f) at += step;
-        return 0.5f * (by.second_code - 1.0f) + copysignf(static_cast<float>(at) + 0.5f, y);
-    }
-    float odd = 1.0f;
-    if (BY == BY_WIDTH_2) odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[0])), 2.0f, 1.0f);
-    if (BY == BY_WIDTH_3) {
-        const float is_outer = __saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[1])), edge = fmaf(is_outer, row.edge[2], row.edge[0]);
-        odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, edge)), 2.0f, fmaf(is_outer, 4.0f, 1.0f));
-    }
-    return copysignf(odd, product);
-}
-
-__device__ __forceinline__ coder make_coder(coding by_what, const codec_image_group &group, int width, const float *books, const codec_image_cell *cells)
-{
-    coder by;
-    by.width = width;
-    by.edges = books + group.book;
-    by.cells = cells + group.cells;
-    by.rounder = ROUNDER + static_cast<float>((1 << group.log2_cells) / 2);
-    by.cell_mask = (1u << group.log2_cells) - 1;
-    by.second_code = static_cast<float>(1 << width);
-    by.pair_bias = WHOLE + (by_what <= BY_WIDTH_3 ? static_cast<float>((1 << 2 * width) - 1) : 0.0f);
-    return by;
-}
-
-/* norm: of the row's operands; root: 1 / norm. */
-template <coding BY>
-__device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells, float norm, float root)
-{
-    row_edges row = {};
-    const float scale = norm * CODEC_IMAGE_FRAGMENT_SCALE;
-    if (BY == BY_WIDTH_2 || BY == BY_WIDTH_3) row.edge[0] = by.edges[0] * scale;
-    if (BY == BY_WIDTH_3) {
-        row.edge[1] = by.edges[1] * scale;
-        row.edge[2] = fmaf(by.edges[2], scale, -row.edge[0]);
-    }
-    if (BY == BY_CELLS) row.cells_per_unit = (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (CODEC_IMAGE_CELL_RANGE / CODEC_IMAGE_FRAGMENT_SCALE) * root;
-    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (CODEC_IMAGE_STEEP / CODEC_IMAGE_FRAGMENT_SCALE);
-    return row;
-}
-
 /* ---- a group ----------------------------------------------------------------------------------------------------------------- */
 
 /* What a warp has in shared memory. */
@@ -288,86 +44,39 @@ struct warp_memory {
     __half *tile;
     float *inverse_scale;       /* [rows] */
     uint16_t *norms;            /* [rows][n_groups] */
+    const float *books;         /* the block's */
+    const codec_image_cell *cells;
 };
-
-/* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
-template <int BLOCKS>
-struct lane_place {
-    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
-    __half *row[2 * BLOCKS];        /* rows lane / 4 + 8 i: those of its results */
-    uint16_t *norms;                /* of row[0]; the others are 8 rows further each */
-    int low;                        /* from the tile to the one of the low parts */
-};
-
-template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const warp_memory &memory, int low_distance, int stride, int n_groups)
-{
-    const int lane = threadIdx.x & 31;
-    lane_place<BLOCKS> place;
-#pragma unroll
-    for (int m = 0; m < BLOCKS; m++) place.operand[m] = memory.tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = memory.tile + (i * 8 + (lane >> 2)) * stride;
-    place.norms = memory.norms + (lane >> 2) * n_groups;
-    place.low = low_distance;
-    return place;
-}
 
 /* Operands of BLOCKS row blocks in registers, and the rows' norms. */
 template <typename T, int STEPS, int BLOCKS>
 struct group_operands {
-    enum { LOW_STEPS = input_traits<T>::HAS_LOW ? STEPS : 1 };
-    uint32_t a[BLOCKS][STEPS][4], a_low[BLOCKS][LOW_STEPS][4];
+    row_operands<STEPS, input_traits<T>::HAS_LOW> block[BLOCKS];
     float norm[2 * BLOCKS], root[2 * BLOCKS];       /* as the operands are scaled; and 1 / norm */
 };
 
 /* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_shape &shape, int g, int n_groups,
-                                           const lane_place<BLOCKS> &place, const warp_memory &memory)
+__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
-    enum { HAS_LOW = input_traits<T>::HAS_LOW };
-    const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
+    const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
-        const __half *from = place.operand[m] + shape.column;
-        float squares[2] = {NO_SQUARES, NO_SQUARES};
-#pragma unroll
-        for (int s = 0; s < STEPS; s++)
-            if (N_STEPS || s < n_steps) {
-                load_matrices(operands.a[m][s], from + 16 * s);
-                if (HAS_LOW) load_matrices(operands.a_low[m][HAS_LOW ? s : 0], from + place.low + 16 * s);
-                if (!N_STEPS || (N_STEPS > 4 && s >= N_STEPS - 4)) {
-                    keep_own(operands.a[m][s], s, shape.n_tiles);
-                    if (HAS_LOW) keep_own(operands.a_low[m][HAS_LOW ? s : 0], s, shape.n_tiles);
-                }
-            }
-        add_row_products<N_STEPS>(squares, operands.a[m], operands.a[m], shape.n_tiles);
-        if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
-            float mixed[2] = {0.0f, 0.0f};
-            add_row_products<N_STEPS>(mixed, operands.a[m], operands.a_low[m], shape.n_tiles);
-            squares[0] += 2.0f * mixed[0];
-            squares[1] += 2.0f * mixed[1];
-        }
+        float squares[2];
+        load_operands<N_STEPS>(operands.block[m], squares, call.place.operand[m] + call.shape.column, call.place.low, call.shape);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = 2 * m + r;
             const float root = fast_rsqrt(squares[r]), norm = squares[r] * root;
             operands.norm[i] = norm;
             operands.root[i] = root;
-            const float scaled = input_traits<T>::IS_SCALED ? norm * memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
+            const float scaled = input_traits<T>::IS_SCALED ? norm * call.memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
             const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
             largest_norm = max(largest_norm, rounded);
-            if ((lane & 3) == 0) place.norms[i * 8 * n_groups + g] = static_cast<uint16_t>(rounded);
+            if ((lane & 3) == 0) call.place.norms[i * 8 * call.n_groups + call.g] = static_cast<uint16_t>(rounded);
         }
     }
 }
-
-struct block_tables {
-    const uint4 *fragments;
-    const float *books;
-    const codec_image_cell *cells;
-};
 
 /* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
@@ -380,97 +89,167 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
             const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
 #pragma unroll
             for (int m = 0; m < BLOCKS; m++) {
-                if (s == 0) multiply_from(c[m], operands.a[m][s], rotation.x, rotation.y, BELOW_ZERO);
-                else multiply(c[m], operands.a[m][s], rotation.x, rotation.y);
+                if (s == 0) multiply_from(c[m], operands.block[m].a[s], rotation.x, rotation.y, BELOW_ZERO);
+                else multiply(c[m], operands.block[m].a[s], rotation.x, rotation.y);
             }
 #pragma unroll
-            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a[m][s], rotation.z, rotation.w);
+            for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a[s], rotation.z, rotation.w);
             if (HAS_LOW) {
 #pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.a_low[m][HAS_LOW ? s : 0], rotation.x, rotation.y);
+                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a_low[HAS_LOW ? s : 0], rotation.x, rotation.y);
             }
         }
 }
 
-/* Codes of a tile, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
-template <coding BY, int BLOCKS>
-__device__ __forceinline__ void code_tile(const float (&c)[BLOCKS][4], const row_edges (&edges)[2 * BLOCKS], const coder &by, uint16_t *const (&pairs)[2 * BLOCKS], int tile)
+/* Coding of a group's rows: boundaries of each, and where its next pair of codes goes. */
+template <int BLOCKS>
+struct group_coding {
+    coder by;
+    row_edges edges[2 * BLOCKS];
+    uint16_t *pairs[2 * BLOCKS];
+};
+
+template <coding BY, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call,
+                                                             float product_scale)
 {
+    const int lane = threadIdx.x & 31;
+    group_coding<BLOCKS> coding;
+    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
-        const float *y = &c[i / 2][2 * (i & 1)];
-        const float pair = fmaf(code_of<BY>(y[1], edges[i], by), by.second_code, code_of<BY>(y[0], edges[i], by)) + by.pair_bias;
-        pairs[i][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
+        coding.edges[i] = make_edges<BY>(coding.by, call.group.log2_cells, operands.norm[i], operands.root[i], product_scale);
+        coding.pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
     }
+    return coding;
+}
+
+/* Codes of a tile of row block m, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
+template <coding BY, int BLOCKS>
+__device__ __forceinline__ void code_tile(const float (&c)[4], const group_coding<BLOCKS> &coding, int m, int tile)
+{
+    const coder &by = coding.by;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const row_edges &edges = coding.edges[2 * m + r];
+        const float pair = fmaf(code_of<BY>(c[2 * r + 1], edges, by), by.second_code, code_of<BY>(c[2 * r], edges, by)) + by.pair_bias;
+        coding.pairs[2 * m + r][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
+    }
+}
+
+template <int BLOCKS>
+__device__ __forceinline__ void skip_tiles(group_coding<BLOCKS> &coding, int n_tiles)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * BLOCKS; i++) coding.pairs[i] += 4 * n_tiles;
 }
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
 template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const codec_image_group &group, const group_shape &shape,
-                                           const lane_place<BLOCKS> &place, const block_tables &tables)
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
-    const int lane = threadIdx.x & 31, width = BY <= BY_WIDTH_3 ? static_cast<int>(BY) : shape.width;
-    const int n_steps = N_STEPS ? N_STEPS : shape.n_steps;
-    const coder by = make_coder(BY, group, width, tables.books, tables.cells);
-    row_edges edges[2 * BLOCKS];
-    uint16_t *pairs[2 * BLOCKS];
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) {
-        edges[i] = make_edges<BY>(by, group.log2_cells, operands.norm[i], operands.root[i]);
-        pairs[i] = reinterpret_cast<uint16_t *>(place.row[i]) + shape.column + (lane & 3);
-    }
-    const uint4 *fragment = tables.fragments + group.encode * CODEC_IMAGE_LANES + lane;
-    int left = shape.n_tiles;
+    const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
+    group_coding<BLOCKS> coding = start_coding<BY>(operands, call, CODEC_IMAGE_FRAGMENT_SCALE);
+    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
+    int left = call.shape.n_tiles;
 #pragma unroll 1        /* registers are short */
     for (; left >= AT_ONCE; left -= AT_ONCE) {
         float c[AT_ONCE][BLOCKS][4];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES) rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) code_tile<BY>(c[i], edges, by, pairs, i);
+        for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) pairs[i] += 4 * AT_ONCE;
+            for (int m = 0; m < BLOCKS; m++) code_tile<BY>(c[i][m], coding, m, i);
+        skip_tiles(coding, AT_ONCE);
     }
     if (left > 0) {
         float c[BLOCKS][4];
         rotate_tile<N_STEPS>(c, operands, fragment, n_steps);
-        code_tile<BY>(c, edges, by, pairs, 0);
+#pragma unroll
+        for (int m = 0; m < BLOCKS; m++) code_tile<BY>(c[m], coding, m, 0);
     }
 }
 
-/* One group. */
-template <int BLOCKS>
-struct group_call {
-    const codec_image_group &group;
-    const group_shape &shape;
-    int g, n_groups;
-    const lane_place<BLOCKS> &place;
-    const warp_memory &memory;
-    const block_tables &tables;
+/* The same by a transform, of one row block. */
+template <coding BY, typename PLAN, int N_STEPS, typename T>
+__device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 1> &operands, const group_call<1, warp_memory> &call)
+{
+    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
+    group_coding<1> coding = start_coding<BY>(operands, call, transform_scale(N_STEPS));
+#pragma unroll 1
+    for (int part = 0; part < PLAN::PARTS; part++) {
+        float c[PLAN::TILES][4];
+        transform_rows<PLAN>(c, operands.block[0], fragment, 1, part, BELOW_ZERO);
+#pragma unroll
+        for (int tile = 0; tile < PLAN::TILES; tile++) code_tile<BY>(c[tile], coding, 0, tile);
+        skip_tiles(coding, PLAN::TILES);
+    }
+}
+
+template <coding BY>
+struct coding_tag {
+    static constexpr coding value = BY;
 };
 
-template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS> &call)
+/* Calls code_with with the tag of the coding that the group has. */
+template <bool IS_FAST, typename CODE>
+__device__ __forceinline__ void choose_coding(const group_shape &shape, const CODE &code_with)
 {
-    group_operands<T, STEPS, BLOCKS> operands;
-    load_group<N_STEPS>(operands, largest_norm, call.shape, call.g, call.n_groups, call.place, call.memory);
-    __syncwarp();       /* all operands are in registers: their place may be written */
-    if (!IS_FAST && call.shape.is_searched) {
-        code_group<BY_SEARCH, 0>(operands, call.group, call.shape, call.place, call.tables);
+    if (!IS_FAST && shape.is_searched) {
+        code_with(coding_tag<BY_SEARCH>());
         return;
     }
-    switch (call.shape.width) {
-    case BY_WIDTH_1: code_group<BY_WIDTH_1, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    case BY_WIDTH_2: code_group<BY_WIDTH_2, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    case BY_WIDTH_3: code_group<BY_WIDTH_3, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
-    default: code_group<BY_CELLS, N_STEPS>(operands, call.group, call.shape, call.place, call.tables); break;
+    switch (shape.width) {
+    case BY_WIDTH_1: code_with(coding_tag<BY_WIDTH_1>()); break;
+    case BY_WIDTH_2: code_with(coding_tag<BY_WIDTH_2>()); break;
+    case BY_WIDTH_3: code_with(coding_tag<BY_WIDTH_3>()); break;
+    default: code_with(coding_tag<BY_CELLS>()); break;
+    }
+}
+
+template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+{
+    group_operands<T, STEPS, BLOCKS> operands;
+    load_group<N_STEPS>(operands, largest_norm, call);
+    __syncwarp();       /* all operands are in registers: their place may be written */
+    choose_coding<IS_FAST>(call.shape, [&](auto by) { code_group<by.value, N_STEPS>(operands, call); });
+}
+
+/* The same by a transform. One row block after the other: a transform needs all its coordinates in registers. */
+template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void transform_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &whole)
+{
+    typedef transform_plan<N_STEPS, STEPS> plan;
+#pragma unroll 1
+    for (int m = 0; m < BLOCKS; m++) {
+        const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
+        warp_memory memory = whole.memory;
+        memory.inverse_scale += 16 * m;
+        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, memory, whole.fragments};
+        group_operands<T, N_STEPS, 1> operands;
+        load_group<N_STEPS>(operands, largest_norm, call);
+        __syncwarp();
+        choose_coding<IS_FAST>(call.shape, [&](auto by) { code_transform<by.value, plan>(operands, call); });
+    }
+}
+
+/* Transforms of 4, 8 and 16 steps. */
+template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
+__device__ __forceinline__ void encode_transform(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+{
+    if (call.shape.n_steps == 4) transform_group<4, IS_FAST, T, STEPS>(largest_norm, call);
+    else if constexpr (STEPS > 4) {
+        if (call.shape.n_steps == 8) transform_group<8, IS_FAST, T, STEPS>(largest_norm, call);
+        else if constexpr (STEPS > 8) transform_group<16, IS_FAST, T, STEPS>(largest_norm, call);
     }
 }
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
 template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS> &call)
+__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) encode_group<1, IS_FAST, T, 1>(largest_norm, call);
@@ -490,14 +269,15 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
 __device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
-                                                  const warp_memory &memory, const block_tables &tables)
+                                                  const warp_memory &memory, const uint4 *fragments)
 {
     unsigned largest_norm = 0;
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS> call = {groups[g], shape, g, n_groups, place, memory, tables};
-        if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
+        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        if (shape.is_transform) encode_transform<IS_FAST, T, STEPS>(largest_norm, call);
+        else if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
         else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
     }
     return largest_norm;
@@ -646,6 +426,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
     next += head_dim * 2 + warp * args.warp_bytes;
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
     warp_memory memory;
+    memory.books = books;
+    memory.cells = cells;
     memory.tile = reinterpret_cast<__half *>(next);
     next += ROWS * max_stride * (HAS_LOW ? 4 : 2);
     memory.inverse_scale = reinterpret_cast<float *>(next);
@@ -683,8 +465,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory, low_distance, stride, head_at.n_groups);
-        const block_tables tables = {IS_FAST ? fragments : head_fragments, books, cells};
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
         for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
@@ -707,7 +488,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) encode_ker
                     prefetch(reinterpret_cast<const char *>(x + row * args.token_stride) + at);
             }
             __syncwarp();
-            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, tables);
+            const unsigned largest_norm = encode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
             __syncwarp();
             pack_rows<ROWS>(my_shape, head_at.n_groups, stride, memory);
             __syncwarp();

@@ -222,13 +222,60 @@ static codec_image_lane fragment_lane(const fragment_source *from, int lane)
     return out;
 }
 
+/* R = H_p / sqrt(p) * diag(signs): the first row of H_p is all ones. */
+static bool is_negative_dim(const codec_image *image, const codec_image_group *group, int dim) { return image->rotations[group->rotation + dim] < 0.0f; }
+
+/* H_16 as operand B, its two halves of 8 columns after each other; row k negated where bit k of `negative_rows` is set. */
+static codec_image_lane transform_lane(unsigned negative_rows, int lane)
+{
+    codec_image_lane out;
+    for (int r = 0; r < 4; r++) {
+        const int k = lane % 4 * 2 + r % 2 * 8, n = lane / 4 + r / 2 * 8;
+        uint16_t half[2];
+        for (int i = 0; i < 2; i++) {
+            const unsigned is_negative = (unsigned)__builtin_popcount((unsigned)((k + i) & n)) ^ negative_rows >> (k + i);
+            half[i] = rb_f32_to_f16(is_negative & 1 ? -1.0f : 1.0f);
+        }
+        out.at[r] = pack_halves(half[0], half[1]);
+    }
+    return out;
+}
+
+static codec_image_lane sign_lane(const codec_image *image, const codec_image_group *group, int lane)
+{
+    codec_image_lane out = {{0}};
+    for (int tile = 0; tile < group->n_tiles; tile++)
+        for (int i = 0; i < 2; i++)
+            out.at[tile / 16] |= (uint32_t)is_negative_dim(image, group, TILE * tile + lane % 4 * 2 + i) << (tile % 16 + 16 * i);
+    return out;
+}
+
+static codec_image_lane *next_fragment(codec_image *image) { return image->fragments + image->n_fragments++ * CODEC_IMAGE_LANES; }
+
+static int add_transform(codec_image *image, const codec_image_group *group, bool is_encode)
+{
+    const int first = (int)image->n_fragments;
+    for (int step = 0; step < (is_encode ? group->n_steps : 1); step++) {
+        codec_image_lane *lanes = next_fragment(image);
+        unsigned negative_rows = 0;
+        for (int k = 0; is_encode && k < STEP; k++) negative_rows |= (unsigned)is_negative_dim(image, group, STEP * step + k) << k;
+        for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = transform_lane(negative_rows, lane);
+    }
+    if (!is_encode) {
+        codec_image_lane *lanes = next_fragment(image);
+        for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = sign_lane(image, group, lane);
+    }
+    return first;
+}
+
 static int add_fragments(codec_image *image, const codec_image_group *group, bool is_encode)
 {
     const int first = (int)image->n_fragments;
+    if (group->is_transform) return add_transform(image, group, is_encode);
     for (int tile = 0; tile < group->n_tiles; tile++)
         for (int step = 0; step < group->n_steps; step++) {
             const fragment_source from = {group, image->rotations + group->rotation, is_encode, tile, step};
-            codec_image_lane *lanes = image->fragments + image->n_fragments++ * CODEC_IMAGE_LANES;
+            codec_image_lane *lanes = next_fragment(image);
             for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = fragment_lane(&from, lane);
         }
     return first;
@@ -254,6 +301,7 @@ static rb_status add_group(image_builder *b, const codec_image_head *head, codec
     count_tiles(group);
     add_book(b, head, group, book);
     group->rotation = add_rotation(b, rotation, group->dims);
+    group->is_transform = from->rotation.kind == ROTATION_HADAMARD && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
 done:
     return st;
 }
@@ -286,9 +334,12 @@ static void fill_pairs(image_builder *b, int h, const codec_image_head *head, co
 static int cost_of(const codec_image_head *head, const codec_image_group *groups)
 {
     static const int coding[] = {0, 26, 42, 66, 80};
+    enum { TRANSFORM = 26 };    /* two products and three butterflies */
     int cost = 500;
-    for (int g = 0; g < head->n_groups; g++)
-        cost += 160 + groups[g].n_tiles * (20 + 6 * groups[g].n_steps + coding[groups[g].width < CODEC_IMAGE_CELL_WIDTH ? groups[g].width : CODEC_IMAGE_CELL_WIDTH]);
+    for (int g = 0; g < head->n_groups; g++) {
+        const int rotation = groups[g].is_transform ? TRANSFORM : 6 * groups[g].n_steps;
+        cost += 160 + groups[g].n_tiles * (20 + rotation + coding[groups[g].width < CODEC_IMAGE_CELL_WIDTH ? groups[g].width : CODEC_IMAGE_CELL_WIDTH]);
+    }
     return cost;
 }
 

@@ -5,7 +5,12 @@
  * are 0. A group takes n_steps steps of 16 columns; what of the last two of them lies behind its own columns is left out.
  *
  * Rotations are split into two fp16 values, R * CODEC_IMAGE_FRAGMENT_SCALE = high + low, which together hold 22 bits: with fp16 input the products are exact and codes
- * are those of f32 arithmetic. */
+ * are those of f32 arithmetic.
+ *
+ * A Hadamard rotation of p = CODEC_IMAGE_TRANSFORM_DIMS dims or more, p a power of two, is not multiplied by but computed: H_p = H_(p / 16) x H_16. H_16 is an operand B of 16
+ * columns, +-1, exact: registers 0 and 1 of a lane are B for the first 8 of them, 2 and 3 for the last 8. Encode has one fragment a step, with the signs of
+ * its 16 dims; decode has H_16 and a fragment of signs, whose words 0 and 1 are for columns 0 to 127 and 128 to 255: bit t + 16 i of a lane is 1 where the dim in column
+ * 8 t + 2 (lane % 4) + i of those is negative. Coordinates come out sqrt(p) times as large. */
 #ifndef RB_KERNELS_CODEC_IMAGE_H
 #define RB_KERNELS_CODEC_IMAGE_H
 
@@ -20,6 +25,7 @@ enum {
     CODEC_IMAGE_PAIR_WIDTH = 4,     /* up to here two codes are looked up at once */
     CODEC_IMAGE_CELL_WIDTH = 4,     /* from here on codes are found by cells */
     CODEC_IMAGE_MAX_LOG2_CELLS = 10,
+    CODEC_IMAGE_TRANSFORM_DIMS = 64,    /* from here on it is faster than the matrix */
     CODEC_IMAGE_CENTROID_SCALE = 64 /* centroids are at most 1 and can be small: brought up so that fp16 keeps their bits */
 };
 
@@ -54,7 +60,8 @@ typedef struct codec_image_group {
                                          * centroids */
     int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
     int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
-    int32_t reserved[2];                /* 64 bytes */
+    int32_t is_transform;               /* 1: its fragments are a transform's */
+    int32_t reserved;                   /* 64 bytes */
 } codec_image_group;
 
 typedef struct codec_image_head {

@@ -154,6 +154,12 @@ static void every_uniform_width_matches_the_reference(void **state)
         }
 }
 
+static void make_hadamard(plan_head *heads, int n)
+{
+    for (int h = 0; h < n; h++)
+        for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = ROTATION_HADAMARD;
+}
+
 static void hadamard_matches_the_reference(void **state)
 {
     (void)state;
@@ -162,10 +168,54 @@ static void hadamard_matches_the_reference(void **state)
         plan_head heads[3] = {0};
         const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 3);
         mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
-        for (int h = 0; h < 3; h++)
-            for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = ROTATION_HADAMARD;
+        make_hadamard(heads, 3);
         try_heads(heads, &model, (codec_dtype)type, 500, "hadamard");
         clear_heads(heads, 3);
+    }
+}
+
+/* One group a head, of the widths 1 to `most`: to 6, whose codes boundaries or cells find, and to 8, whose must be searched. */
+static void try_transforms(int head_dim, codec_dtype type, int most)
+{
+    char what[96];
+    plan_head heads[8] = {0};
+    const model_facts model = facts_of(head_dim, head_dim, ROPE_SPLIT_HALF, most);
+    rb_error err = {0};
+    for (int h = 0; h < most; h++)
+        assert_ok(plan_head_set_uniform(&heads[h], h + 1, model_n_blocks(&model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, &err));
+    make_hadamard(heads, most);
+    snprintf(what, sizeof what, "transform head_dim %d widths to %d %s", head_dim, most, codec_dtype_name(type));
+    try_heads(heads, &model, type, 70, what);
+    clear_heads(heads, most);
+}
+
+static void transforms_match_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const int head_dims[] = {64, 128, 256};
+    for (size_t s = 0; s < RB_COUNT(head_dims); s++)
+        for (int type = 0; type < CODEC_N_DTYPES; type++) {
+            try_transforms(head_dims[s], (codec_dtype)type, 6);
+            try_transforms(head_dims[s], (codec_dtype)type, 8);
+        }
+}
+
+/* Half of the dims in a group that is transformed, at 3 bits; the others in two that are multiplied by their matrices. */
+static void transforms_beside_matrices_match_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    rb_error err = {0};
+    for (int type = 0; type < CODEC_N_DTYPES; type++) {
+        plan_head heads[2] = {0};
+        const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 2);
+        uint8_t bits[RB_MAX_BLOCKS];
+        for (int i = 0; i < model_n_blocks(&model); i++) bits[i] = i % 2 ? 3 : i % 3 ? 2 : 5;
+        for (int h = 0; h < 2; h++) assert_ok(plan_head_set_block_widths(&heads[h], bits, model_n_blocks(&model), CODEBOOK_SPHERE, &err));
+        make_hadamard(heads, 2);
+        try_heads(heads, &model, (codec_dtype)type, 500, "transforms beside matrices");
+        clear_heads(heads, 2);
     }
 }
 
@@ -221,6 +271,8 @@ int main(void)
         cmocka_unit_test(mixed_plans_match_the_reference),
         cmocka_unit_test(every_uniform_width_matches_the_reference),
         cmocka_unit_test(hadamard_matches_the_reference),
+        cmocka_unit_test(transforms_match_the_reference),
+        cmocka_unit_test(transforms_beside_matrices_match_the_reference),
         cmocka_unit_test(any_number_of_vectors),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),
     };

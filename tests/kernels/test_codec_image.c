@@ -337,6 +337,82 @@ static void fragments_hold_every_row_and_column_of_the_rotation(void **state)
     for_every_shape(look_at_rotations);
 }
 
+/* ---- transforms ----------------------------------------------------------------------------------------------------------------------- */
+
+/* One head of one group. */
+static void build_uniform(sample *s, int head_dim, rotation_kind kind)
+{
+    *s = (sample){.model = some_model(head_dim, head_dim, ROPE_SPLIT_HALF)};
+    assert_ok(codec_tables_create(&s->tables, &err));
+    assert_ok(plan_head_set_uniform(&s->heads[0], 3, head_dim / 2, 1000, CODEBOOK_BLOCK_GTQ, &err));
+    s->heads[0].groups[0].rotation.kind = kind;
+    assert_ok(codec_image_build(&s->image, s->heads, 1, &s->model, s->tables, &err));
+}
+
+/* Element (k, n), n up to 15, of a step: registers 0 and 1 are B for the first 8 columns, 2 and 3 for the others. */
+static double transform_element(const codec_image_lane *lanes, int k, int n)
+{
+    return half_at(lanes[4 * (n % 8) + k / 2 % 4].at[n / 8 * 2 + k / 8], k % 2);
+}
+
+/* Across the steps: 1 or -1. */
+static double butterfly(int a, int b) { return __builtin_popcount((unsigned)(a & b)) % 2 ? -1.0 : 1.0; }
+
+static double sign_of_column(const codec_image_lane *signs, int column)
+{
+    const codec_image_lane *lane = &signs[column % 8 / 2];
+    return lane->at[column / 128] >> (column / 8 % 16 + 16 * (column % 2)) & 1 ? -1.0 : 1.0;
+}
+
+static void assert_transform_is(const codec_image *image, const double *rotation)
+{
+    const codec_image_group *group = &image->groups[0];
+    const int m = group->dims;
+    const codec_image_lane *encode = image->fragments + group->encode * CODEC_IMAGE_LANES, *decode = image->fragments + group->decode * CODEC_IMAGE_LANES;
+    assert_int_equal(image->heads[0].n_fragments_encode, m / 16);
+    assert_int_equal(image->heads[0].n_fragments_decode, 2);
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < m; j++) {
+            const double there = butterfly(i / 16, j / 16) * transform_element(encode + j / 16 * CODEC_IMAGE_LANES, j % 16, i % 16);
+            const double back = butterfly(i / 16, j / 16) * transform_element(decode, i % 16, j % 16) * sign_of_column(decode + CODEC_IMAGE_LANES, j);
+            if (fabs(there / sqrt(m) - rotation[i * m + j]) > 0x1p-24 || fabs(back / sqrt(m) - rotation[i * m + j]) > 0x1p-24)     /* R is rounded to f32 */
+                fail_msg("%d dims, row %d column %d: %g there and %g back, expected %g", m, i, j, there / sqrt(m), back / sqrt(m), rotation[i * m + j]);
+        }
+}
+
+static void hadamard_groups_of_a_power_of_two_are_transforms(void **state)
+{
+    (void)state;
+    static const int head_dims[] = {64, 128, 256};
+    for (size_t i = 0; i < RB_COUNT(head_dims); i++) {
+        sample s;
+        const double *rotation = NULL;
+        build_uniform(&s, head_dims[i], ROTATION_HADAMARD);
+        assert_int_equal(s.image->groups[0].is_transform, 1);
+        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups[0].rotation, &rotation, &err));
+        assert_transform_is(s.image, rotation);
+        clear(&s);
+    }
+}
+
+static void other_groups_stay_with_the_matrix(void **state)
+{
+    (void)state;
+    static const struct { int head_dim; rotation_kind kind; } cases[] = {
+        {128, ROTATION_HAAR}, {CODEC_IMAGE_TRANSFORM_DIMS / 2, ROTATION_HADAMARD}, {96, ROTATION_HADAMARD}, {240, ROTATION_HADAMARD},
+    };
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        sample s;
+        const double *rotation = NULL;
+        build_uniform(&s, cases[i].head_dim, cases[i].kind);
+        assert_int_equal(s.image->groups[0].is_transform, 0);
+        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups[0].rotation, &rotation, &err));
+        look_at_fragments(s.image, &s.image->groups[0], rotation, true);
+        look_at_fragments(s.image, &s.image->groups[0], rotation, false);
+        clear(&s);
+    }
+}
+
 /* ---- same input, same image ------------------------------------------------------------------------------------------------------------ */
 
 static void two_builds_give_the_same_image(void **state)
@@ -439,6 +515,8 @@ int main(void)
         cmocka_unit_test(an_order_that_the_kernels_exploit_is_one_that_the_dims_have),
         cmocka_unit_test(cells_find_the_references_codes),
         cmocka_unit_test(fragments_hold_every_row_and_column_of_the_rotation),
+        cmocka_unit_test(hadamard_groups_of_a_power_of_two_are_transforms),
+        cmocka_unit_test(other_groups_stay_with_the_matrix),
         cmocka_unit_test(two_builds_give_the_same_image),
         cmocka_unit_test(head_dims_that_the_kernels_do_not_take_are_refused),
         cmocka_unit_test(more_than_32_groups_are_refused_by_head),

@@ -1,10 +1,11 @@
 /* Is NEW worse than BASE? Findings as a list; the program prints them and turns them into an exit code.
  *
- * Documents are told apart by their "schema"; profile summaries are compared here. */
+ * Documents are told apart by their "schema"; profile summaries and evaluations can be compared, each with its kind. */
 #ifndef RB_EVALUATE_COMPARE_H
 #define RB_EVALUATE_COMPARE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/status.h"
 
@@ -21,9 +22,11 @@ static inline bool comparison_is_regression(comparison_verdict verdict) { return
 
 /* One number compared. */
 typedef struct comparison_row {
-    const char *metric;     /* "logit_mae", "true_bits" */
+    const char *metric;     /* "logit_mae", "true_bits"; of an evaluation "perplexity", "kl_mean", "kl_p999", "attention_kl", "needles" (right answers), ... */
+    char run[256];          /* of an evaluation: the run's name in BASE; else "" */
     char method[32];
-    double avg_bits;
+    double avg_bits;        /* NaN: the unquantized run */
+    double value_bits;      /* NaN: of a summary, or unquantized */
     int layer;              /* -1: all layers */
     double base, updated;   /* NaN when missing */
     comparison_verdict verdict;
@@ -34,11 +37,16 @@ typedef struct comparison {
     comparison_row *rows;   /* owned */
 } comparison;
 
-/* max_regression: how much larger an error may be, in percent of the base. A row per method and budget of BASE for its mean error, its true bits and
- * every layer; what only NEW has is not compared. Fails with RB_EMISMATCH on other models or texts, naming both values, and RB_EFORMAT on documents
+typedef struct comparison_limits {
+    double max_regression;          /* how much larger an error may be, in percent of the base */
+    int64_t max_needles_lost;       /* how many fewer right answers a run may give */
+} comparison_limits;
+
+/* Of summaries a row per method and budget of BASE for its mean error, its true bits and every layer; of evaluations the rows of every run of BASE. What
+ * only NEW has is not compared. Fails with RB_EMISMATCH on other models or texts, naming both values, and RB_EFORMAT on documents
  * that cannot be compared.
  * Freed with comparison_free, also after a failure. */
-rb_status compare_files(comparison *out, const char *base_path, const char *new_path, double max_regression, rb_error *err);
+rb_status compare_files(comparison *out, const char *base_path, const char *new_path, const comparison_limits *limits, rb_error *err);
 void comparison_free(comparison *result);
 
 #endif

@@ -9,7 +9,7 @@
 #include "evaluate/compare.h"
 
 typedef struct compare_options {
-    double max_regression;
+    comparison_limits limits;
 } compare_options;
 
 static double change_percent(const comparison_row *row) { return row->base > 0.0 ? 100.0 * (row->updated / row->base - 1.0) : (double)NAN; }
@@ -32,8 +32,11 @@ static void print_row(const comparison_row *row)
     snprintf(layer, sizeof layer, row->layer < 0 ? "all" : "%d", row->layer);
     if (!isnan(row->updated)) snprintf(updated, sizeof updated, "%.4f", row->updated);
     if (!isnan(change_percent(row))) snprintf(change, sizeof change, "%+.2f %%", change_percent(row));
-    printf("%-10s %-12s %4g bits  layer %-4s %10.4f %10s %10s  %s\n", row->metric, row->method, row->avg_bits, layer, row->base, updated, change,
-           verdict_label(row->verdict));
+    if (row->run[0] != '\0')
+        printf("%-15s %-29s ", row->metric, row->run);
+    else
+        printf("%-10s %-12s %4g bits  layer %-4s ", row->metric, row->method, row->avg_bits, layer);
+    printf("%10.4f %10s %10s  %s\n", row->base, updated, change, verdict_label(row->verdict));
 }
 
 static void print_table(const comparison *result, double max_regression)
@@ -52,6 +55,10 @@ static rb_status row_to_json(cJSON **out, const comparison_row *row, rb_error *e
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "metric", row->metric, err), done);
+    if (row->run[0] != '\0') {
+        RB_TRY(st, rb_json_add_string(*out, "run", row->run, err), done);
+        RB_TRY(st, rb_json_add_number(*out, "value_bits", row->value_bits, err), done);
+    }
     RB_TRY(st, rb_json_add_string(*out, "method", row->method, err), done);
     RB_TRY(st, rb_json_add_number(*out, "avg_bits", row->avg_bits, err), done);
     RB_TRY(st, row->layer < 0 ? rb_json_add_null(*out, "layer", err) : rb_json_add_number(*out, "layer", row->layer, err), done);
@@ -63,7 +70,7 @@ done:
     return st;
 }
 
-static rb_status print_json(const comparison *result, const rb_string_list *paths, double max_regression, rb_error *err)
+static rb_status print_json(const comparison *result, const rb_string_list *paths, const comparison_limits *limits, rb_error *err)
 {
     cJSON *json = NULL, *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the comparison");
@@ -73,7 +80,8 @@ static rb_status print_json(const comparison *result, const rb_string_list *path
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_string(json, "base", paths->at[0], err), done);
     RB_TRY(st, rb_json_add_string(json, "new", paths->at[1], err), done);
-    RB_TRY(st, rb_json_add_number(json, "max_regression_percent", max_regression, err), done);
+    RB_TRY(st, rb_json_add_number(json, "max_regression_percent", limits->max_regression, err), done);
+    RB_TRY(st, rb_json_add_number(json, "max_needles_lost", (double)limits->max_needles_lost, err), done);
     RB_TRY(st, rb_json_add_number(json, "n_regressions", result->n_regressions, err), done);
     for (int i = 0; i < result->n_rows; i++) {
         RB_TRY(st, row_to_json(&item, &result->rows[i], err), done);
@@ -93,11 +101,11 @@ static rb_status compare_run(const rb_run_args *args, rb_error *err)
     const compare_options *opt = args->context;
     comparison result = {0};
     rb_status st;
-    RB_TRY(st, compare_files(&result, args->positionals->at[0], args->positionals->at[1], opt->max_regression, err), done);
+    RB_TRY(st, compare_files(&result, args->positionals->at[0], args->positionals->at[1], &opt->limits, err), done);
     if (args->common->json)
-        RB_TRY(st, print_json(&result, args->positionals, opt->max_regression, err), done);
+        RB_TRY(st, print_json(&result, args->positionals, &opt->limits, err), done);
     else
-        print_table(&result, opt->max_regression);
+        print_table(&result, opt->limits.max_regression);
     if (result.n_regressions > 0) st = RB_ECHECK;
 done:
     comparison_free(&result);
@@ -106,16 +114,19 @@ done:
 
 int main(int argc, char **argv)
 {
-    compare_options opt = {.max_regression = 1.0};
+    compare_options opt = {.limits = {.max_regression = 1.0}};
     const rb_option table[] = {
-        {.long_name = "max-regression", .kind = RB_OPT_NUMBER, .value = &opt.max_regression, .metavar = "PERCENT", .min = 0.0, .max = 1000.0,
+        {.long_name = "max-regression", .kind = RB_OPT_NUMBER, .value = &opt.limits.max_regression, .metavar = "PERCENT", .min = 0.0, .max = 1000.0,
          .help = "how much larger an error may be"},
+        {.long_name = "max-needles-lost", .kind = RB_OPT_INT, .value = &opt.limits.max_needles_lost, .metavar = "N", .min = 0, .max = 1000000,
+         .help = "of evaluations: how many fewer needles a run may find"},
     };
     const rb_program program = {
         .name = "compare",
         .synopsis = "ropebits compare [options] BASE.json NEW.json",
-        .summary = "Compares two profile summaries (ropebits profile --json) of the same model and texts. Exit code 3 when the logit MAE of a method, budget or layer got "
-                   "worse, a layer was lost to uniform, true bits grew, or a method is missing.",
+        .summary = "Compares two profile summaries (ropebits profile --json) or two evaluations (ropebits evaluate) of the same model and texts. Exit code 3 when the "
+                   "logit MAE of a method, budget or layer got worse, a layer was lost to uniform, the perplexity or KL of a run got worse, needles were lost, true "
+                   "bits grew, or a method or run is missing.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 2,

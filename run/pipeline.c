@@ -11,8 +11,10 @@
 #include "core/weighted_path.h"
 #include "run/stage.h"
 
-enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT };
-const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile", "allocate", "export"};
+enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT, STAGE_EVALUATE };
+const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile", "allocate", "export", "evaluate"};
+
+bool pipeline_has_stage(const pipeline_config *config, int stage_index) { return stage_index != STAGE_EVALUATE || config->evaluate.budgets; }
 
 #define DEFAULT_FORMATS "rbp,header,safetensors"
 
@@ -147,11 +149,65 @@ done:
     return st;
 }
 
+/* ---- evaluate: a plan a method and budget, then one run over all of them ---- */
+
+/* Calls visit for every method and budget of the evaluation, with the name of its plan. */
+static rb_status each_plan(const pipeline_config *config, rb_status (*visit)(void *user, const char *method, const char *budget, const char *plan, rb_error *err),
+                           void *user, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (const char *m = config->evaluate.methods; *m && st == RB_OK; m += strcspn(m, ","), m += *m == ',')
+        for (const char *b = config->evaluate.budgets; *b && st == RB_OK; b += strcspn(b, ","), b += *b == ',') {
+            char *method = NULL, *budget = NULL, *plan = NULL;
+            RB_TRY(st, rb_format(&method, err, "%.*s", (int)strcspn(m, ","), m), next);
+            RB_TRY(st, rb_format(&budget, err, "%.*s", (int)strcspn(b, ","), b), next);
+            RB_TRY(st, rb_format(&plan, err, "plan-%s-%s.json", method, budget), next);
+            st = visit(user, method, budget, plan, err);
+        next:
+            free(method);
+            free(budget);
+            free(plan);
+        }
+    return st;
+}
+
+static rb_status add_plan(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
+{
+    stage *s = user;
+    (void)method;
+    (void)budget;
+    const rb_status st = stage_add_arg(s, "--plan", err);
+    return st == RB_OK ? add_own_file(s, plan, true, err) : st;
+}
+
+static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_error *err)
+{
+    const char *text = config->evaluate.text ? config->evaluate.text : config->test_text;
+    rb_status st;
+    RB_TRY(st, stage_add_option(s, "--model", config->model, err), done);
+    RB_TRY(st, each_plan(config, add_plan, s, err), done);
+    RB_TRY(st, stage_add_option(s, "--text", text, err), done);
+    RB_TRY(st, stage_add_option(s, "--n-tokens", config->evaluate.n_tokens, err), done);
+    RB_TRY(st, stage_add_option(s, "--context", config->evaluate.context, err), done);
+    RB_TRY(st, stage_add_option(s, "--needles", config->evaluate.needles, err), done);
+    RB_TRY(st, stage_add_option(s, "--needle-tasks", config->evaluate.needle_tasks, err), done);
+    RB_TRY(st, stage_add_option(s, "--haystack", config->evaluate.haystack, err), done);
+    RB_TRY(st, stage_add_option(s, "--sink", config->evaluate.sink, err), done);
+    RB_TRY(st, stage_add_option(s, "--recent", config->evaluate.recent, err), done);
+    RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
+    RB_TRY(st, stage_add_input(s, text, err), done);
+    if (config->evaluate.haystack) RB_TRY(st, stage_add_input(s, config->evaluate.haystack, err), done);
+    RB_TRY(st, add_output_option(s, PIPELINE_EVALUATION, err), done);
+    RB_TRY(st, stage_set_json_output(s, "evaluate.json", err), done);
+done:
+    return st;
+}
+
 typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_error *err);
-static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export};
+static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export, describe_evaluate};
 
 /* Stages that can run on a GPU; the others refuse to be asked. */
-static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false};
+static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true};
 
 /* --threads, --device where the stage has a choice, and the verbosity of this run, handed on to a stage. */
 typedef struct run_args {
@@ -174,6 +230,40 @@ static void fill_run_args(run_args *out, const rb_common_options *common, bool w
     out->args[n] = NULL;
 }
 
+typedef struct plan_maker {
+    const pipeline_config *config;
+    const char *folder;
+    const rb_common_options *common;
+} plan_maker;
+
+/* An allocate run of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's default. */
+static rb_status make_plan(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
+{
+    const plan_maker *maker = user;
+    char *name = NULL, *document = NULL;
+    stage s = {0};
+    run_args extra = {0};
+    bool ran = false;
+    rb_status st;
+    fill_run_args(&extra, maker->common, can_use_gpu[STAGE_ALLOCATE]);
+    RB_TRY(st, rb_format(&name, err, "allocate-%s-%s", method, budget), done);
+    RB_TRY(st, rb_format(&document, err, "%s.json", name), done);
+    stage_init(&s, name, maker->folder);
+    s.program = pipeline_stage_names[STAGE_ALLOCATE];
+    RB_TRY(st, add_own_file(&s, PIPELINE_PROFILE, true, err), done);
+    RB_TRY(st, stage_add_option(&s, "--method", method, err), done);
+    RB_TRY(st, stage_add_option(&s, "--avg-bits", budget, err), done);
+    RB_TRY(st, stage_add_option(&s, "--rotation", maker->config->rotation, err), done);
+    RB_TRY(st, add_output_option(&s, plan, err), done);
+    RB_TRY(st, stage_set_json_output(&s, document, err), done);
+    RB_TRY(st, stage_run(&s, extra.args, &ran, err), done);
+done:
+    stage_free(&s);
+    free(name);
+    free(document);
+    return st;
+}
+
 rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err)
 {
     rb_status st = rb_make_folder(folder, err);
@@ -181,6 +271,9 @@ rb_status pipeline_run(const pipeline_config *config, const char *folder, const 
         stage s;
         run_args extra = {0};
         const double started_s = rb_now_s();
+        if (!pipeline_has_stage(config, i)) continue;
+        if (i == STAGE_EVALUATE) st = each_plan(config, make_plan, &(plan_maker){config, folder, common}, err);
+        if (st != RB_OK) break;
         fill_run_args(&extra, common, can_use_gpu[i]);
         stage_init(&s, pipeline_stage_names[i], folder);
         st = describe[i](&s, config, err);
@@ -197,6 +290,7 @@ rb_status pipeline_files(const pipeline_config *config, const char *folder, void
     rb_status st = RB_OK;
     for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
         stage s;
+        if (!pipeline_has_stage(config, i)) continue;
         stage_init(&s, pipeline_stage_names[i], folder);
         st = describe[i](&s, config, err);
         for (int file = 0; file < s.n_outputs && st == RB_OK; file++) visit(user, s.outputs[file]);

@@ -1,4 +1,4 @@
-/* The pipeline as stages: calibrate -> profile -> allocate -> export, each run only when its inputs or options changed. */
+/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each run only when its inputs or options changed. */
 #ifndef RB_RUN_PIPELINE_H
 #define RB_RUN_PIPELINE_H
 
@@ -13,9 +13,12 @@
 #define PIPELINE_SUMMARY "summary.json"
 #define PIPELINE_PLAN "plan.json"
 #define PIPELINE_REPORT "report.html"
+#define PIPELINE_EVALUATION "evaluation.json"
 
-enum { PIPELINE_N_STAGES = 4 };
+enum { PIPELINE_N_STAGES = 5 };
 extern const char *const pipeline_stage_names[PIPELINE_N_STAGES];
+/* evaluate is there only when the pipeline file has it. */
+bool pipeline_has_stage(const pipeline_config *config, int stage_index);
 
 /* ran[stage]: whether it was run or found current. The folder is made. */
 rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err);

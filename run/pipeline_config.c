@@ -39,6 +39,16 @@ static const member members[] = {
     {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
     {"allocate", "rotation", MEMBER_TEXT, offsetof(pipeline_config, rotation), false},
     {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
+    {"evaluate", "budgets", MEMBER_LIST, offsetof(pipeline_config, evaluate.budgets), true},
+    {"evaluate", "methods", MEMBER_LIST, offsetof(pipeline_config, evaluate.methods), true},
+    {"evaluate", "text", MEMBER_PATH, offsetof(pipeline_config, evaluate.text), false},
+    {"evaluate", "haystack", MEMBER_PATH, offsetof(pipeline_config, evaluate.haystack), false},
+    {"evaluate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.n_tokens), false},
+    {"evaluate", "context", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.context), false},
+    {"evaluate", "needles", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.needles), false},
+    {"evaluate", "needle_tasks", MEMBER_LIST, offsetof(pipeline_config, evaluate.needle_tasks), false},
+    {"evaluate", "sink", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.sink), false},
+    {"evaluate", "recent", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.recent), false},
 };
 
 /* A char * but for MEMBER_PATHS and MEMBER_BOOL. */
@@ -116,7 +126,9 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
     char *where = NULL;
     rb_status st = RB_OK;
 
-    if (!item && !m->required) return RB_OK;
+    /* The one section whose absence means something: no evaluation. */
+    const bool is_left_out = !section && strcmp(m->section, "evaluate") == 0;
+    if (!item && (!m->required || is_left_out)) return RB_OK;
     RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key), done);
     if (!item) {
         st = rb_fail(err, RB_EFORMAT, "%s is missing", where);
@@ -188,6 +200,8 @@ rb_status pipeline_config_read(pipeline_config *out, const char *path, rb_error 
     RB_TRY(st, rb_json_check_schema(document, path, PIPELINE_SCHEMA, PIPELINE_VERSION, err), done);
     RB_TRY(st, refuse_unknown(document, path, err), done);
     for (size_t i = 0; i < RB_COUNT(members); i++) RB_TRY(st, read_member(out, document, &members[i], path, err), done);
+    if (out->evaluate.budgets && !out->evaluate.text && !out->test_text)
+        st = rb_fail(err, RB_EFORMAT, "%s: evaluate.text is missing, and there is no test_text in its place", path);
 done:
     cJSON_Delete(document);
     if (st != RB_OK) pipeline_config_free(out);

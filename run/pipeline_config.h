@@ -5,12 +5,14 @@
  *     "calibrate": {"n_tokens": 2048, "context": 1024, "with_needles": true},
  *     "profile":   {"budgets": [2, 3, 4], "methods": ["uniform", "block-gtq"]},
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
- *     "export":    {"formats": ["rbp", "header", "safetensors"]} }
+ *     "export":    {"formats": ["rbp", "header", "safetensors"]},
+ *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984, "needles": 24} }
  *
  * "text" may be a list of strings, each a path or "PATH:weight" (core/weighted_path.h); needle_template is a built-in
  * template's name, or a path, which is told by a '/' or '.' in it.
  * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
- * has the stage's own default. Unknown members are errors. */
+ * has the stage's own default. Without "evaluate" nothing is evaluated; with it, its budgets and methods are required, and its "text" where
+ * there is no test_text. Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 
@@ -36,6 +38,11 @@ typedef struct pipeline_config {
     char *budgets, *methods;
     char *method, *avg_bits, *value_bits, *rotation;
     char *formats;
+    struct {
+        char *budgets, *methods;        /* NULL: no evaluation */
+        char *text, *haystack;
+        char *n_tokens, *context, *needles, *needle_tasks, *sink, *recent;
+    } evaluate;
 } pipeline_config;
 
 rb_status pipeline_config_read(pipeline_config *out, const char *path, rb_error *err);

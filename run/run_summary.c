@@ -10,6 +10,7 @@
 #include "allocate/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "evaluate/evaluation_file.h"
 #include "profile/profile_summary.h"
 
 typedef struct run_result {
@@ -17,6 +18,7 @@ typedef struct run_result {
     const char *folder;
     profile_summary *summary;
     bit_plan *plan;
+    evaluation *evaluation;         /* NULL: the pipeline has none */
 } run_result;
 
 static rb_status read_result(run_result *out, rb_error *err)
@@ -29,6 +31,11 @@ static rb_status read_result(run_result *out, rb_error *err)
     path = NULL;
     RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_PLAN, err), done);
     RB_TRY(st, plan_json_read(&out->plan, path, err), done);
+    if (!out->config->evaluate.budgets) goto done;
+    free(path);
+    path = NULL;
+    RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_EVALUATION, err), done);
+    RB_TRY(st, evaluation_read(&out->evaluation, path, err), done);
 done:
     free(path);
     return st;
@@ -97,6 +104,21 @@ static void print_plan(const bit_plan *plan)
     printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }
 
+static void print_evaluation(const evaluation *result)
+{
+    printf("\nwhat the plans do to the model, %lld tokens\n\n%-28s %9s %9s %11s %9s %9s %9s\n", (long long)result->text.n_tokens, "run", "key bits",
+           "val bits", "perplexity", "KL mean", "KL 99.9 %", "needles");
+    for (int i = 0; i < result->n_runs; i++) {
+        const evaluation_run *run = &result->runs[i];
+        const double numbers[] = {run->key_true_bits, run->value_true_bits, run->perplexity, run->kl_mean, run->kl_p999};
+        static const int widths[] = {9, 9, 11, 9, 9};
+        printf("%-28s", run->name);
+        for (size_t n = 0; n < RB_COUNT(numbers); n++) isnan(numbers[n]) ? printf(" %*s", widths[n], "-") : printf(" %*.3f", widths[n], numbers[n]);
+        if (run->n_needles > 0) printf("  %3lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
+        printf("\n");
+    }
+}
+
 static void print_file(void *user, const char *path)
 {
     const char **label = user;
@@ -147,11 +169,14 @@ static rb_status print_json(const run_result *result, const bool ran[PIPELINE_N_
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-run-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_new_object(&stages, err), done);
-    for (int i = 0; i < PIPELINE_N_STAGES; i++)
+    for (int i = 0; i < PIPELINE_N_STAGES; i++) {
+        if (!pipeline_has_stage(result->config, i)) continue;
         RB_TRY(st, rb_json_add_string(stages, pipeline_stage_names[i], ran[i] ? "run" : "up to date", err), done);
+    }
     RB_TRY(st, rb_json_add_item(json, "stages", &stages, err), done);
     RB_TRY(st, read_document(json, "profile", result, PIPELINE_SUMMARY, err), done);
     RB_TRY(st, read_document(json, "allocate", result, "allocate.json", err), done);
+    if (result->evaluation) RB_TRY(st, read_document(json, "evaluate", result, PIPELINE_EVALUATION, err), done);
     RB_TRY(st, pipeline_files(result->config, result->folder, list_file, &files, err), done);
     RB_TRY(st, files.st, done);
     RB_TRY(st, rb_json_add_item(json, "files", &files.array, err), done);
@@ -176,11 +201,13 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     print_model(&result);
     print_error_table(result.summary);
     print_plan(result.plan);
+    if (result.evaluation) print_evaluation(result.evaluation);
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
     printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
 done:
     profile_summary_free(result.summary);
     bit_plan_free(result.plan);
+    evaluation_free(result.evaluation);
     return st;
 }

@@ -27,7 +27,7 @@ static const int64_t HASHED_SIZE_BYTES = 64 << 20;
 
 /* ---- description ------------------------------------------------------------------------------------------------------------- */
 
-void stage_init(stage *s, const char *name, const char *folder) { *s = (stage){.name = name, .folder = folder}; }
+void stage_init(stage *s, const char *name, const char *folder) { *s = (stage){.name = name, .program = name, .folder = folder}; }
 
 void stage_free(stage *s)
 {
@@ -256,7 +256,7 @@ rb_status stage_run(const stage *s, const char *const *run_args, bool *ran, rb_e
     char *program = NULL;
     rb_status st;
     *ran = false;
-    RB_TRY(st, rb_sibling_program(&program, s->name, err), done);
+    RB_TRY(st, rb_sibling_program(&program, s->program, err), done);
     if (is_current(s, program)) goto done;
     *ran = true;
     RB_TRY(st, execute(s, program, run_args, err), done);

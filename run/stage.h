@@ -12,7 +12,8 @@
 enum { STAGE_MAX_ARGS = 192, STAGE_MAX_FILES = 256 };    /* room for RB_MAX_LIST texts and a model's shards */
 
 typedef struct stage {
-    const char *name;                       /* "calibrate": runs ropebits-calibrate */
+    const char *name;                       /* of the stamp and in messages */
+    const char *program;                    /* "calibrate": runs ropebits-calibrate */
     const char *folder;                     /* of the run's outputs; holds the stamps */
     int n_args, n_inputs, n_outputs;
     char *args[STAGE_MAX_ARGS];             /* owned, without the program's name */
@@ -21,6 +22,7 @@ typedef struct stage {
     char *json_output;                      /* where the program's --json document goes; owned, one of outputs too */
 } stage;
 
+/* The program is the one of that name, unless set afterwards. */
 void stage_init(stage *s, const char *name, const char *folder);
 void stage_free(stage *s);
 rb_status stage_add_arg(stage *s, const char *arg, rb_error *err);

@@ -104,6 +104,30 @@ static void members_of_the_wrong_type_are_named(void **state)
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": 1}", "allocate.method: expected a string");
 }
 
+static void an_evaluation_needs_budgets_methods_and_a_text(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+#define REQUIRED_MEMBERS "\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\", \"avg_bits\": 3}, "
+    const char *path = pipeline_with(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"text\": \"/e.txt\", "
+                                     "\"needles\": 24, \"needle_tasks\": [\"single\"], \"recent\": 16}");
+    assert_ok(pipeline_config_read(&config, path, &err));
+    assert_string_equal(config.evaluate.budgets, "2,3");
+    assert_string_equal(config.evaluate.methods, "uniform,block-gtq");
+    assert_string_equal(config.evaluate.text, "/e.txt");
+    assert_string_equal(config.evaluate.needles, "24");
+    assert_string_equal(config.evaluate.needle_tasks, "single");
+    assert_string_equal(config.evaluate.recent, "16");
+    assert_null(config.evaluate.context);
+    pipeline_config_free(&config);
+    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"methods\": [\"uniform\"]}", "evaluate.budgets is missing");
+    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2]}", "evaluate.methods is missing");
+    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2], \"methods\": [\"uniform\"]}", "evaluate.text is missing");
+    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budget\": [2]}", "evaluate has no member \"budget\"");
+#undef REQUIRED_MEMBERS
+}
+
 static void another_schema_is_refused_with_both_names(void **state)
 {
     (void)state;
@@ -121,6 +145,7 @@ int main(void)
         cmocka_unit_test(several_texts_keep_their_weights_and_needles_their_options),
         cmocka_unit_test(missing_and_misspelt_members_are_named),
         cmocka_unit_test(members_of_the_wrong_type_are_named),
+        cmocka_unit_test(an_evaluation_needs_budgets_methods_and_a_text),
         cmocka_unit_test(another_schema_is_refused_with_both_names),
     };
     return cmocka_run_group_tests_name("pipeline_config", tests, NULL, NULL);

@@ -1,0 +1,95 @@
+/* See evaluate_batch.h. */
+#include "evaluate/evaluate_batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Tokens of a part at least, if there are that many: enough rows for a product to run at full speed. */
+enum { PART_TOKENS = 4096 };
+
+void evaluate_batch_free(evaluate_batch *b)
+{
+    free(b->tokens);
+    free(b->sequence_start);
+    free(b->part_start);
+    free(b->positions);
+    free(b->logit_tokens);
+    *b = (evaluate_batch){0};
+}
+
+static int64_t n_documents(const evaluate_request *r) { return r->documents ? r->documents->n : 0; }
+
+/* Tokens of sequence s of one run. */
+static int64_t sequence_tokens(const evaluate_request *r, int64_t n_text_sequences, int64_t s, const int32_t **tokens)
+{
+    if (s >= n_text_sequences) {
+        const needle_document *document = &r->documents->at[s - n_text_sequences];
+        *tokens = document->tokens;
+        return document->n_tokens;
+    }
+    const int64_t first = s * r->context, left = r->n_text - first;
+    *tokens = r->text + first;
+    return left < r->context ? left : r->context;
+}
+
+static void add_position(evaluate_batch *b, int64_t s, int64_t position, int32_t target, int64_t document)
+{
+    for (int run = 0; run < b->n_runs; run++)
+        b->logit_tokens[b->n_positions * b->n_runs + run] = b->sequence_start[s * b->n_runs + run] + position;
+    b->positions[b->n_positions++] = (scored_position){.target = target, .document = document};
+}
+
+static void add_positions(evaluate_batch *b, const evaluate_request *r, int64_t s)
+{
+    const int32_t *tokens;
+    const int64_t n = sequence_tokens(r, b->n_text_sequences, s, &tokens), document = s - b->n_text_sequences;
+    if (document < 0) {
+        for (int64_t t = 0; t + 1 < n; t++) add_position(b, s, t, tokens[t + 1], -1);
+        return;
+    }
+    for (int i = 0; i < r->documents->at[document].n_answers; i++) {
+        const answer_span *span = &r->documents->at[document].answers[i];
+        for (int64_t t = span->first - 1; t < span->first + span->n - 1; t++) add_position(b, s, t, tokens[t + 1], document);
+    }
+}
+
+rb_status evaluate_batch_make(evaluate_batch *b, const evaluate_request *r, rb_error *err)
+{
+    const int n_runs = 1 + r->n_plans;
+    const int64_t n_text = (r->n_text + r->context - 1) / r->context, n = n_text + n_documents(r);
+    int64_t n_tokens = 0;
+    rb_status st;
+
+    *b = (evaluate_batch){.n_runs = n_runs, .n_text_sequences = n_text};
+    for (int64_t s = 0; s < n; s++) {
+        const int32_t *tokens;
+        n_tokens += sequence_tokens(r, n_text, s, &tokens);
+    }
+    RB_TRY(st, rb_alloc(&b->tokens, (size_t)(n_tokens * n_runs), sizeof *b->tokens, "tokens", err), done);
+    RB_TRY(st, rb_alloc(&b->sequence_start, (size_t)(n * n_runs) + 1, sizeof *b->sequence_start, "sequences", err), done);
+    RB_TRY(st, rb_alloc(&b->part_start, (size_t)n + 1, sizeof *b->part_start, "parts", err), done);
+    RB_TRY(st, rb_alloc(&b->positions, (size_t)n_tokens, sizeof *b->positions, "scored positions", err), done);
+    RB_TRY(st, rb_alloc(&b->logit_tokens, (size_t)(n_tokens * n_runs), sizeof *b->logit_tokens, "scored positions", err), done);
+
+    int64_t at = 0, part_first = 0;
+    for (int64_t s = 0; s < n; s++) {
+        const int32_t *tokens;
+        const int64_t length = sequence_tokens(r, n_text, s, &tokens);
+        for (int run = 0; run < n_runs; run++, at += length) {
+            b->sequence_start[s * n_runs + run] = at;
+            memcpy(b->tokens + at, tokens, (size_t)length * sizeof *tokens);
+        }
+        if (at - part_first >= PART_TOKENS || s + 1 == n) {
+            b->part_start[++b->n_parts] = (s + 1) * n_runs;
+            part_first = at;
+        }
+    }
+    b->sequence_start[n * n_runs] = at;
+    for (int64_t s = 0; s < n; s++) {
+        add_positions(b, r, s);
+        if (s < n_text) b->n_text_positions = b->n_positions;
+    }
+    b->batch = (token_batch){.tokens = b->tokens, .n_tokens = at, .sequence_start = b->sequence_start, .n_sequences = n * n_runs};
+done:
+    return st;
+}

@@ -1,0 +1,30 @@
+/* The sequences of an evaluation laid end to end: every text sequence and document once a run, the runs of one side by side, so that what is compared is at
+ * hand in the same part of a pass and in the same tile of logits. */
+#ifndef RB_EVALUATE_EVALUATE_BATCH_H
+#define RB_EVALUATE_EVALUATE_BATCH_H
+
+#include "evaluate/evaluate_run.h"
+#include "model/token_batch.h"
+
+/* A position whose next token is scored. */
+typedef struct scored_position {
+    int32_t target;         /* the token that follows */
+    int64_t document;       /* -1: text */
+} scored_position;
+
+typedef struct evaluate_batch {
+    int n_runs;
+    int64_t n_text_sequences;           /* the first ones; a run's copy of sequence s is number s * n_runs + run of the batch */
+    int32_t *tokens;
+    int64_t *sequence_start, *part_start;
+    int n_parts;
+    token_batch batch;
+    int64_t n_positions, n_text_positions;      /* those of the text come first */
+    scored_position *positions;         /* [n_positions] */
+    int64_t *logit_tokens;              /* [n_positions][n_runs] */
+} evaluate_batch;
+
+rb_status evaluate_batch_make(evaluate_batch *out, const evaluate_request *request, rb_error *err);
+void evaluate_batch_free(evaluate_batch *batch);
+
+#endif

@@ -1,0 +1,143 @@
+/* See kv_restore.h. */
+#include "evaluate/kv_restore.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/head_codec.h"
+
+enum { TILE_VECTORS = 256 };
+
+/* The codecs of one plan for the layer at work; NULL where nothing is quantized. */
+typedef struct plan_codecs {
+    head_codec **keys, **values;        /* [n_kv_heads] each, owned */
+} plan_codecs;
+
+struct kv_restore {
+    const evaluate_request *request;
+    const evaluate_batch *batch;
+    const model_facts *model;
+    codec_tables *tables;
+    plan_codecs *plans;                 /* [n_plans] */
+    int layer;                          /* of the key codecs; -1: none yet */
+};
+
+static void free_codecs(head_codec **codecs, int n)
+{
+    for (int i = 0; codecs && i < n; i++) {
+        head_codec_free(codecs[i]);
+        codecs[i] = NULL;
+    }
+}
+
+void kv_restore_free(kv_restore *r)
+{
+    if (!r) return;
+    for (int p = 0; r->plans && p < r->request->n_plans; p++) {
+        free_codecs(r->plans[p].keys, r->model->n_kv_heads);
+        free_codecs(r->plans[p].values, r->model->n_kv_heads);
+        free(r->plans[p].keys);
+        free(r->plans[p].values);
+    }
+    free(r->plans);
+    codec_tables_free(r->tables);
+    free(r);
+}
+
+static rb_status create_value_codecs(kv_restore *r, int p, rb_error *err)
+{
+    const bit_plan *plan = r->request->plans[p];
+    rb_status st = RB_OK;
+    if (!r->request->with_values || plan->value_width == PLAN_FP16_WIDTH) return RB_OK;
+    for (int h = 0; h < r->model->n_kv_heads && st == RB_OK; h++) {
+        plan_head head = {0};
+        st = bit_plan_value_head(plan, h, &head, err);
+        if (st == RB_OK) st = head_codec_create(&r->plans[p].values[h], &head, r->model, r->tables, err);
+        plan_head_clear(&head);
+    }
+    return st;
+}
+
+rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
+{
+    const size_t n_heads = (size_t)checkpoint_config(request->model)->facts.n_kv_heads;
+    kv_restore *r = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&r, 1, sizeof *r, "codecs", err), done);
+    *r = (kv_restore){.request = request, .batch = batch, .model = &checkpoint_config(request->model)->facts, .layer = -1};
+    RB_TRY(st, codec_tables_create(&r->tables, err), done);
+    RB_TRY(st, rb_alloc(&r->plans, (size_t)request->n_plans, sizeof *r->plans, "codecs", err), done);
+    for (int p = 0; p < request->n_plans; p++) {
+        RB_TRY(st, rb_alloc(&r->plans[p].keys, n_heads, sizeof *r->plans[p].keys, "codecs", err), done);
+        RB_TRY(st, rb_alloc(&r->plans[p].values, n_heads, sizeof *r->plans[p].values, "codecs", err), done);
+        RB_TRY(st, create_value_codecs(r, p, err), done);
+    }
+    *out = r;
+    r = NULL;
+done:
+    kv_restore_free(r);
+    return st;
+}
+
+static rb_status open_layer(kv_restore *r, int layer, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (layer == r->layer || !r->request->with_keys) return RB_OK;
+    for (int p = 0; p < r->request->n_plans; p++) {
+        free_codecs(r->plans[p].keys, r->model->n_kv_heads);
+        for (int h = 0; h < r->model->n_kv_heads && st == RB_OK; h++)
+            st = head_codec_create(&r->plans[p].keys[h], bit_plan_head(r->request->plans[p], layer, h), r->model, r->tables, err);
+    }
+    r->layer = layer;
+    return st;
+}
+
+/* Vectors of one head of one sequence, in place. */
+static rb_status restore_tile(const head_codec *codec, float *x, int64_t n, int64_t dim, rb_error *err)
+{
+    float restored[TILE_VECTORS * RB_MAX_HEAD_DIM / 4], *room = restored;   /* head_dim up to 256 on the stack */
+    rb_status st = RB_OK;
+    if (n * dim > (int64_t)RB_COUNT(restored)) st = rb_alloc(&room, (size_t)n, (size_t)dim * sizeof *room, "restored vectors", err);
+    if (st == RB_OK) st = head_codec_round_trip(codec, x, n, room, err);
+    if (st == RB_OK) memcpy(x, room, (size_t)(n * dim) * sizeof *x);
+    if (room != restored) free(room);
+    return st;
+}
+
+/* Keys and values of head h of the copy that sequence s of the part's first token is. */
+static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t sequence, int h, bool is_value, rb_error *err)
+{
+    const int run = (int)(sequence % r->batch->n_runs);
+    if (run == 0) return RB_OK;
+    const head_codec *codec = is_value ? r->plans[run - 1].values[h] : r->plans[run - 1].keys[h];
+    if (!codec) return RB_OK;
+    const int64_t dim = r->model->head_dim, first = r->batch->sequence_start[sequence] - heads->first_token;
+    const int64_t end = r->batch->sequence_start[sequence + 1] - heads->first_token;
+    float *rows = (is_value ? heads->v : heads->k) + h * heads->n_tokens * dim;
+    rb_status st = RB_OK;
+    for (int64_t t = first + r->request->n_sink; t < end && st == RB_OK; t += TILE_VECTORS)
+        st = restore_tile(codec, rows + t * dim, end - t < TILE_VECTORS ? end - t : TILE_VECTORS, dim, err);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d kv_head %d, %s", heads->layer, h, is_value ? "values" : "keys");
+}
+
+rb_status kv_restore_part(kv_restore *r, layer_heads *heads, rb_error *err)
+{
+    const int64_t first = r->batch->part_start[heads->part], n = r->batch->part_start[heads->part + 1] - first, n_heads = r->model->n_kv_heads;
+    rb_status failed = RB_OK;
+    int64_t failed_at = n * n_heads * 2;
+    rb_status st = open_layer(r, heads->layer, err);
+    if (st != RB_OK) return st;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < n * n_heads * 2; i++) {
+        rb_error mine = {0};
+        const rb_status one = restore_head(r, heads, first + i / (2 * n_heads), (int)(i / 2 % n_heads), i % 2 != 0, &mine);
+        if (one == RB_OK) continue;
+#pragma omp critical(kv_restore_failure)
+        if (i < failed_at) {
+            failed_at = i;
+            failed = one;
+            *err = mine;
+        }
+    }
+    return failed;
+}

@@ -32,6 +32,16 @@ static int64_t sequence_tokens(const evaluate_request *r, int64_t n_text_sequenc
     return left < r->context ? left : r->context;
 }
 
+/* Positions of sequence s that are scored. The spans of a document that a user brings may overlap. */
+static int64_t count_positions(const evaluate_request *r, int64_t n_text_sequences, int64_t s, int64_t n_tokens)
+{
+    int64_t n = 0;
+    if (s < n_text_sequences) return n_tokens - 1;
+    const needle_document *document = &r->documents->at[s - n_text_sequences];
+    for (int i = 0; i < document->n_answers; i++) n += document->answers[i].n;
+    return n;
+}
+
 static void add_position(evaluate_batch *b, int64_t s, int64_t position, int32_t target, int64_t document)
 {
     for (int run = 0; run < b->n_runs; run++)
@@ -57,19 +67,21 @@ rb_status evaluate_batch_make(evaluate_batch *b, const evaluate_request *r, rb_e
 {
     const int n_runs = 1 + r->n_plans;
     const int64_t n_text = (r->n_text + r->context - 1) / r->context, n = n_text + n_documents(r);
-    int64_t n_tokens = 0;
+    int64_t n_tokens = 0, n_positions = 0;
     rb_status st;
 
     *b = (evaluate_batch){.n_runs = n_runs, .n_text_sequences = n_text};
     for (int64_t s = 0; s < n; s++) {
         const int32_t *tokens;
-        n_tokens += sequence_tokens(r, n_text, s, &tokens);
+        const int64_t length = sequence_tokens(r, n_text, s, &tokens);
+        n_tokens += length;
+        n_positions += count_positions(r, n_text, s, length);
     }
     RB_TRY(st, rb_alloc(&b->tokens, (size_t)(n_tokens * n_runs), sizeof *b->tokens, "tokens", err), done);
     RB_TRY(st, rb_alloc(&b->sequence_start, (size_t)(n * n_runs) + 1, sizeof *b->sequence_start, "sequences", err), done);
     RB_TRY(st, rb_alloc(&b->part_start, (size_t)n + 1, sizeof *b->part_start, "parts", err), done);
-    RB_TRY(st, rb_alloc(&b->positions, (size_t)n_tokens, sizeof *b->positions, "scored positions", err), done);
-    RB_TRY(st, rb_alloc(&b->logit_tokens, (size_t)(n_tokens * n_runs), sizeof *b->logit_tokens, "scored positions", err), done);
+    RB_TRY(st, rb_alloc(&b->positions, (size_t)n_positions, sizeof *b->positions, "scored positions", err), done);
+    RB_TRY(st, rb_alloc(&b->logit_tokens, (size_t)(n_positions * n_runs), sizeof *b->logit_tokens, "scored positions", err), done);
 
     int64_t at = 0, part_first = 0;
     for (int64_t s = 0; s < n; s++) {

@@ -16,3 +16,15 @@ void rb_threads_init(int64_t n_threads)
 int rb_threads_count(void) { return omp_get_max_threads(); }
 
 int rb_thread_index(void) { return omp_get_thread_num(); }
+
+void rb_note_failure(rb_first_failure *failure, int64_t index, rb_status st, const rb_error *error)
+{
+    if (st == RB_OK) return;
+#pragma omp critical(rb_first_failure)
+    if (failure->st == RB_OK || index < failure->index) *failure = (rb_first_failure){.index = index, .st = st, .error = *error};
+}
+
+rb_status rb_tell_failure(const rb_first_failure *failure, rb_error *err)
+{
+    return failure->st == RB_OK ? RB_OK : rb_fail(err, failure->st, "%s", failure->error.msg);
+}

@@ -2,11 +2,9 @@
 #include "evaluate/kv_restore.h"
 
 #include <stdlib.h>
-#include <string.h>
 
+#include "core/threads.h"
 #include "kernels/head_codec.h"
-
-enum { TILE_VECTORS = 256 };
 
 /* The codecs of one plan for the layer at work; NULL where nothing is quantized. */
 typedef struct plan_codecs {
@@ -92,19 +90,7 @@ static rb_status open_layer(kv_restore *r, int layer, rb_error *err)
     return st;
 }
 
-/* Vectors of one head of one sequence, in place. */
-static rb_status restore_tile(const head_codec *codec, float *x, int64_t n, int64_t dim, rb_error *err)
-{
-    float restored[TILE_VECTORS * RB_MAX_HEAD_DIM / 4], *room = restored;   /* head_dim up to 256 on the stack */
-    rb_status st = RB_OK;
-    if (n * dim > (int64_t)RB_COUNT(restored)) st = rb_alloc(&room, (size_t)n, (size_t)dim * sizeof *room, "restored vectors", err);
-    if (st == RB_OK) st = head_codec_round_trip(codec, x, n, room, err);
-    if (st == RB_OK) memcpy(x, room, (size_t)(n * dim) * sizeof *x);
-    if (room != restored) free(room);
-    return st;
-}
-
-/* Keys and values of head h of the copy that sequence s of the part's first token is. */
+/* Keys or values of head h of one sequence of the batch, by the plan of the run whose copy it is. */
 static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t sequence, int h, bool is_value, rb_error *err)
 {
     const int run = (int)(sequence % r->batch->n_runs);
@@ -114,30 +100,22 @@ static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t s
     const int64_t dim = r->model->head_dim, first = r->batch->sequence_start[sequence] - heads->first_token;
     const int64_t end = r->batch->sequence_start[sequence + 1] - heads->first_token;
     float *rows = (is_value ? heads->v : heads->k) + h * heads->n_tokens * dim;
-    rb_status st = RB_OK;
-    for (int64_t t = first + r->request->n_sink; t < end && st == RB_OK; t += TILE_VECTORS)
-        st = restore_tile(codec, rows + t * dim, end - t < TILE_VECTORS ? end - t : TILE_VECTORS, dim, err);
+    const int64_t begin = first + r->request->n_sink;
+    if (begin >= end) return RB_OK;
+    const rb_status st = head_codec_round_trip(codec, rows + begin * dim, end - begin, rows + begin * dim, err);
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d kv_head %d, %s", heads->layer, h, is_value ? "values" : "keys");
 }
 
 rb_status kv_restore_part(kv_restore *r, layer_heads *heads, rb_error *err)
 {
     const int64_t first = r->batch->part_start[heads->part], n = r->batch->part_start[heads->part + 1] - first, n_heads = r->model->n_kv_heads;
-    rb_status failed = RB_OK;
-    int64_t failed_at = n * n_heads * 2;
-    rb_status st = open_layer(r, heads->layer, err);
+    rb_first_failure failure = {0};
+    const rb_status st = open_layer(r, heads->layer, err);
     if (st != RB_OK) return st;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < n * n_heads * 2; i++) {
         rb_error mine = {0};
-        const rb_status one = restore_head(r, heads, first + i / (2 * n_heads), (int)(i / 2 % n_heads), i % 2 != 0, &mine);
-        if (one == RB_OK) continue;
-#pragma omp critical(kv_restore_failure)
-        if (i < failed_at) {
-            failed_at = i;
-            failed = one;
-            *err = mine;
-        }
+        rb_note_failure(&failure, i, restore_head(r, heads, first + i / (2 * n_heads), (int)(i / 2 % n_heads), i % 2 != 0, &mine), &mine);
     }
-    return failed;
+    return rb_tell_failure(&failure, err);
 }

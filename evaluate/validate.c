@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/message.h"
+#include "core/threads.h"
 
 /* A layer of the capture, as f32. */
 typedef struct layer_vectors {
@@ -116,28 +117,20 @@ done:
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "kv_head %d", h);
 }
 
-/* Heads in parallel; of several failures the first head's is told. */
+/* Heads in parallel. */
 static rb_status check_heads(validate_row *row, const codec_trial *trial, const codec_trial_input *in, rb_error *err)
 {
-    int failed = in->n_heads;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     #pragma omp parallel for schedule(dynamic, 1)
     for (int h = 0; h < in->n_heads; h++) {
         codec_report report = {0};
         rb_error mine = {0};
-        const rb_status mine_st = check_head(&report, trial, in, h, &row->bounds, &mine);
+        const rb_status st = check_head(&report, trial, in, h, &row->bounds, &mine);
+        rb_note_failure(&failure, h, st, &mine);
         #pragma omp critical(validate_check)
-        {
-            codec_report_add(&row->report, &report);
-            if (mine_st != RB_OK && h < failed) {
-                failed = h;
-                st = mine_st;
-                first = mine;
-            }
-        }
+        codec_report_add(&row->report, &report);
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+    return rb_tell_failure(&failure, err);
 }
 
 static void keep_times(validate_row *row, const codec_trial *trial, const codec_trial_input *in)

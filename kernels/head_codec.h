@@ -33,7 +33,7 @@ size_t head_codec_packed_bytes(const head_codec *codec);            /* codes of 
 rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, uint8_t *codes, uint16_t *norms, rb_error *err);
 /* The inverse: x_hat [n][head_dim] f32. */
 rb_status head_codec_decode(const head_codec *codec, const uint8_t *codes, const uint16_t *norms, int64_t n, float *x_hat, rb_error *err);
-/* encode then decode, without the codes. */
+/* encode then decode, without the codes; x_hat may be x. */
 rb_status head_codec_round_trip(const head_codec *codec, const float *x, int64_t n, float *x_hat, rb_error *err);
 
 #endif

@@ -158,25 +158,18 @@ done:
     return st;
 }
 
-/* Of several failures the first head's is told, whichever thread came first. */
 static rb_status measure_layer(profile_table *table, const layer_keys *keys, int layer, rb_error *err)
 {
     const model_facts *model = &table->model;
-    int failed = model->n_kv_heads;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     #pragma omp parallel for schedule(dynamic)
     for (int h = 0; h < model->n_kv_heads; h++) {
         rb_error mine = {0};
-        const rb_status mine_st = measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, h, model->head_dim, &mine);
-        #pragma omp critical(profile_coverage)
-        if (mine_st != RB_OK && h < failed) {
-            failed = h;
-            st = mine_st;
-            first = mine;
-        }
+        const rb_status st = measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, h, model->head_dim, &mine);
+        rb_note_failure(&failure, h, st, &mine);
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "layer %d kv_head %d: %s", layer, failed, first.msg);
+    const rb_status st = rb_tell_failure(&failure, err);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d kv_head %d", layer, (int)failure.index);
 }
 
 rb_status coverage_measure(profile_table *table, const capture_file *capture, rb_error *err)

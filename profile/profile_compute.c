@@ -132,24 +132,16 @@ done:
     return st;
 }
 
-/* Of several failures the first candidate's is told, whichever thread came first. */
 static rb_status restore_all(const scoring *s, int layer, int kv_head, const float *k, rb_error *err)
 {
-    int failed = s->n_candidates;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_candidates; c++) {
         rb_error mine = {0};
-        const rb_status mine_st = restore_keys(s, c, layer, kv_head, k, &mine);
-        #pragma omp critical(profile_restore)
-        if (mine_st != RB_OK && c < failed) {
-            failed = c;
-            st = mine_st;
-            first = mine;
-        }
+        const rb_status st = restore_keys(s, c, layer, kv_head, k, &mine);
+        rb_note_failure(&failure, c, st, &mine);
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+    return rb_tell_failure(&failure, err);
 }
 
 static double relative_error(const float *k, const float *k_hat, int64_t n)
@@ -179,15 +171,12 @@ static void block_errors(double *mse, const model_facts *model, const float *k, 
     }
 }
 
-/* Of several failures the first plan's is told, whichever thread came first. */
 static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k, rb_error *err)
 {
     const int64_t head = (int64_t)layer * s->model->n_kv_heads + kv_head;
     const int head_dim = s->model->head_dim;
     float weights[RB_MAX_HEAD_DIM], *sizes = s->token_errors + (int64_t)s->n_plans * s->n_tokens;
-    int failed = s->n_plans;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     token_weights(weights, s->model, s->table->q_energy + head * s->table->n_blocks);
     token_errors(sizes, weights, head_dim, k, NULL, s->n_tokens);
     #pragma omp parallel for schedule(dynamic)
@@ -195,15 +184,10 @@ static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k,
         float *errors = s->token_errors + (int64_t)c * s->n_tokens;
         rb_error mine = {0};
         token_errors(errors, weights, head_dim, k, s->k_hat[c], s->n_tokens);
-        const rb_status mine_st = method_keep_tail(&s->table->methods[c], s->model, layer, kv_head, errors, sizes, s->n_tokens, &mine);
-        #pragma omp critical(profile_tails)
-        if (mine_st != RB_OK && c < failed) {
-            failed = c;
-            st = mine_st;
-            first = mine;
-        }
+        const rb_status st = method_keep_tail(&s->table->methods[c], s->model, layer, kv_head, errors, sizes, s->n_tokens, &mine);
+        rb_note_failure(&failure, c, st, &mine);
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+    return rb_tell_failure(&failure, err);
 }
 
 static rb_status score_offsets(scoring *s, int layer, int kv_head, const float *q, const float *k, rb_error *err)

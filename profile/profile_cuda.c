@@ -285,9 +285,7 @@ static bool is_made(const gpu_scoring *s, const candidate *c)
 /* Images of the candidates whose codecs are others than those of the layer before, by all threads. */
 static rb_status make_images(gpu_scoring *s, int layer, rb_error *err)
 {
-    int failed = s->n_candidates;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     for (int c = 0; c < s->n_plans; c++) s->candidates[c].heads = bit_plan_head(s->plans[c], layer, 0);
     #pragma omp parallel for schedule(dynamic, 1)
     for (int c = 0; c < s->n_candidates; c++) {
@@ -297,15 +295,10 @@ static rb_status make_images(gpu_scoring *s, int layer, rb_error *err)
         codec_image_free(one->image);
         one->image = NULL;
         one->made_for = NULL;
-        const rb_status mine_st = codec_image_build(&one->image, one->heads, s->model->n_kv_heads, s->model, s->tables, &mine);
-        #pragma omp critical(profile_image)
-        if (mine_st != RB_OK && c < failed) {
-            failed = c;
-            st = mine_st;
-            first = mine;
-        }
+        const rb_status st = codec_image_build(&one->image, one->heads, s->model->n_kv_heads, s->model, s->tables, &mine);
+        rb_note_failure(&failure, c, st, &mine);
     }
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+    return rb_tell_failure(&failure, err);
 }
 
 static rb_status make_codecs(gpu_scoring *s, int layer, rb_error *err)
@@ -409,27 +402,20 @@ static void keep_curve(gpu_scoring *s, int layer, int h, int width)
     memcpy(s->table->curve_block_mse + curve * s->table->n_blocks, s->host_blocks + at * s->table->n_blocks, (size_t)s->table->n_blocks * sizeof(double));
 }
 
-/* Of several failures the first plan's is told, whichever thread came first. A plan's heads are kept in order. */
+/* A plan's heads are kept in order. */
 static rb_status keep_scores(gpu_scoring *s, int layer, rb_error *err)
 {
-    int failed = s->n_plans;
-    rb_status st = RB_OK;
-    rb_error first = {0};
+    rb_first_failure failure = {0};
     #pragma omp parallel for schedule(dynamic, 1)
     for (int c = 0; c < s->n_plans; c++) {
         rb_error mine = {0};
-        rb_status mine_st = RB_OK;
-        for (int h = 0; h < s->model->n_kv_heads && mine_st == RB_OK; h++) mine_st = keep_plan_scores(s, layer, h, c, &mine);
-        #pragma omp critical(profile_keep)
-        if (mine_st != RB_OK && c < failed) {
-            failed = c;
-            st = mine_st;
-            first = mine;
-        }
+        rb_status st = RB_OK;
+        for (int h = 0; h < s->model->n_kv_heads && st == RB_OK; h++) st = keep_plan_scores(s, layer, h, c, &mine);
+        rb_note_failure(&failure, c, st, &mine);
     }
     for (int h = 0; h < s->model->n_kv_heads; h++)
         for (int width = 0; width < s->n_candidates - s->n_plans; width++) keep_curve(s, layer, h, width);
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", first.msg);
+    return rb_tell_failure(&failure, err);
 }
 
 static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)

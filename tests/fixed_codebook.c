@@ -259,6 +259,7 @@ rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *norma
     point_set (*books)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL;
     double (*errors)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL, weights[RB_MAX_BLOCKS];
     int bits[RB_MAX_BLOCKS];
+    rb_first_failure failure = {0};
     rb_status st;
     *out = NULL;
     RB_TRY(st, create(&book, model, err), done);
@@ -270,10 +271,9 @@ rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *norma
         rb_error mine = {0};
         weights[i] = block_energy(book->dims[i], q, n_tokens * model_q_per_kv(model), model->head_dim);
         const rb_status mine_st = train_block(books[i], errors[i], normal, book, i, k, n_tokens, &mine);
-        #pragma omp critical(fixed_codebook)
-        if (mine_st != RB_OK) st = rb_fail(err, mine_st, "%s", mine.msg);
+        rb_note_failure(&failure, i, mine_st, &mine);
     }
-    if (st != RB_OK) goto done;
+    RB_TRY(st, rb_tell_failure(&failure, err), done);
     spend(bits, (const double (*)[FIXED_CODEBOOK_MAX_BITS + 1])errors, weights, n_blocks, (int)floor(true_bits * model->head_dim));
     for (int i = 0; i < n_blocks; i++) {
         book->books[i] = books[i][bits[i]];

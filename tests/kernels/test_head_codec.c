@@ -307,6 +307,9 @@ static void round_trip_is_encode_then_decode_for_every_count(void **state)
         assert_ok(head_codec_encode(codec, x, n, codes, norms, &err));
         assert_ok(head_codec_decode(codec, codes, norms, n, two, &err));
         assert_memory_equal(one, two, (size_t)(n * D) * sizeof *one);
+        memcpy(two, x, (size_t)(n * D) * sizeof *two);
+        assert_ok(head_codec_round_trip(codec, two, n, two, &err));     /* in place */
+        assert_memory_equal(one, two, (size_t)(n * D) * sizeof *one);
         for (int i = 0; i < n * D; i++) assert_true(codes[i] >> head_codec_widths(codec)[i % D] == 0);
     }
     head_codec_free(codec);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/message.h"
+#include "core/order.h"
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_batch.h"
 #include "evaluate/kv_restore.h"
@@ -78,8 +79,9 @@ static rb_status summarize_text(evaluate_score *out, const evaluate_pass *pass, 
         out->nll = nll / (double)n;
         out->perplexity = exp(out->nll);
         out->kl_mean = kl_sum / (double)n;
-        out->kl_p99 = sorted_quantile(kl, n, 0.99);
-        out->kl_p999 = sorted_quantile(kl, n, 0.999);
+        rb_sort_doubles(kl, n);
+        out->kl_p99 = kl[rb_quantile_place(n, 0.99)];
+        out->kl_p999 = kl[rb_quantile_place(n, 0.999)];
         out->kl_max = kl[n - 1];
         out->top1_agreement = same / (double)n;
     }

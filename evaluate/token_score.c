@@ -2,7 +2,6 @@
 #include "evaluate/token_score.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "model/vector_math.h"
@@ -41,17 +40,4 @@ void token_scores(token_score *out, const float *logits, int n_runs, int64_t n_v
         out[run] = (token_score){.nll = own_log - (double)row[target], .kl = fmax(0.0, difference / base_sum - base_log + own_log),
                                  .is_target_first = best == target, .is_top1_same = best == base_best};
     }
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double sorted_quantile(double *values, int64_t n, double p)
-{
-    qsort(values, (size_t)n, sizeof *values, compare_doubles);
-    const int64_t at = (int64_t)ceil(p * (double)n) - 1;
-    return values[at < 0 ? 0 : at];
 }

@@ -17,7 +17,4 @@ typedef struct token_score {
 /* logits [n_runs][n_vocab] of one position, scratch [2 * n_vocab]; out [n_runs]. */
 void token_scores(token_score *out, const float *logits, int n_runs, int64_t n_vocab, int32_t target, float *scratch);
 
-/* The value that a share p of n > 0 values, sorted here, does not exceed: the smallest such. */
-double sorted_quantile(double *values, int64_t n, double p);
-
 #endif

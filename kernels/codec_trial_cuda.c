@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/half.h"
+#include "core/order.h"
 #include "kernels/codec_trial.h"
 
 enum { GUARD_BYTES = 4096, GUARD_BYTE = 0xa5, POISON_BYTE = 0x5a, N_TIMED_RUNS = 7 };
@@ -201,12 +202,6 @@ done:
     return st;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static rb_status time_step(double *seconds, gpu_trial *t, trial_step step, rb_error *err)
 {
     double runs[N_TIMED_RUNS];
@@ -221,7 +216,7 @@ static rb_status time_step(double *seconds, gpu_trial *t, trial_step step, rb_er
         RB_TRY(st, rb_cuda()->event_elapsed_ms(&ms, t->events[0], t->events[1], err), done);
         runs[i] = (double)ms * 1e-3;
     }
-    qsort(runs, N_TIMED_RUNS, sizeof *runs, compare_doubles);
+    rb_sort_doubles(runs, N_TIMED_RUNS);
     *seconds = runs[N_TIMED_RUNS / 2];
 done:
     return st;

@@ -7,6 +7,7 @@
 
 #include "core/cuda_device.h"
 #include "core/message.h"
+#include "core/order.h"
 #include "model/attention_cuda.h"
 #include "model/rope_apply.h"
 #include "model/weight_stream.h"
@@ -404,12 +405,6 @@ done:
 
 /* ---- the run ------------------------------------------------------------------------------------------------------------------------- */
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static rb_status median_layer_ms(const gpu_forward *f, double *median, rb_error *err)
 {
     const int n = f->config->facts.n_layers - 1;
@@ -422,7 +417,7 @@ static rb_status median_layer_ms(const gpu_forward *f, double *median, rb_error 
         RB_TRY(st, rb_cuda()->event_elapsed_ms(&ms, f->started[i], f->finished[i], err), done);
         times[i] = (double)ms;
     }
-    qsort(times, (size_t)n, sizeof *times, compare_doubles);
+    rb_sort_doubles(times, n);
     if (n > 0) *median = times[n / 2];
 done:
     free(times);

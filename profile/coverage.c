@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "allocate/allocator.h"
+#include "core/order.h"
 #include "core/threads.h"
 
 enum { TILE = 256 };                        /* keys a triangular solve takes; fixed, so that sums do not depend on threads */
@@ -85,12 +86,12 @@ rb_status coverage_of_keys(head_coverage *out, const float *calibration, int64_t
     RB_TRY(st, rb_alloc(&distance, (size_t)(n_rest > n_test ? n_rest : n_test), sizeof *distance, "coverage", err), done);
     RB_TRY(st, fit_law(&law, calibration, half > 0 ? half : 1, head_dim, err), done);
     measure_distances(distance, &law, calibration + half * head_dim, n_rest);
-    sort_floats(distance, n_rest);
-    const double seen = (double)quantile_of_sorted(distance, n_rest, quantile);
+    rb_sort_floats(distance, n_rest);
+    const double seen = (double)distance[rb_quantile_place(n_rest, quantile)];
     measure_distances(distance, &law, test, n_test);
     for (int64_t t = 0; t < n_test; t++) n_outside += (double)distance[t] > seen;
-    sort_floats(distance, n_test);
-    out->key_distance = seen > 0.0 ? (double)quantile_of_sorted(distance, n_test, quantile) / seen : 1.0;
+    rb_sort_floats(distance, n_test);
+    out->key_distance = seen > 0.0 ? (double)distance[rb_quantile_place(n_test, quantile)] / seen : 1.0;
     out->key_outside = (double)n_outside / (double)n_test;
 done:
     free(distance);

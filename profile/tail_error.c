@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/order.h"
 #include "core/threads.h"
 
 static const double negligible = 1e-6;      /* of a root mean square: what a ratio divides by is never less */
@@ -36,21 +37,7 @@ void token_errors(float *out, const float *weights, int head_dim, const float *k
     for (int64_t t = 0; t < n_tokens; t++) out[t] = weighted_norm(weights, k + t * head_dim, k_hat ? k_hat + t * head_dim : NULL, head_dim);
 }
 
-/* ---- quantiles -------------------------------------------------------------------------------------------------------------------- */
-
-static int compare_floats(const void *a, const void *b)
-{
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-void sort_floats(float *values, int64_t n) { qsort(values, (size_t)n, sizeof *values, compare_floats); }
-
-float quantile_of_sorted(const float *ascending, int64_t n, double p)
-{
-    const int64_t rank = (int64_t)ceil(p * (double)n);
-    return ascending[rank < 1 ? 0 : (rank > n ? n : rank) - 1];
-}
+/* ---- tails ------------------------------------------------------------------------------------------------------------------------ */
 
 static double root_mean_square(const float *x, int64_t n)
 {
@@ -79,14 +66,14 @@ rb_status tail_measure(tail_error *out, float *excess, const float *errors, cons
         relative[t] = (float)ratio((double)errors[t], fmax((double)sizes[t], least_size));
     }
     memcpy(sorted, errors, n * sizeof *sorted);
-    sort_floats(sorted, n_tokens);
-    const double typical_error = fmax((double)quantile_of_sorted(sorted, n_tokens, 0.5), negligible * error_rms);
-    const double error_ratio = ratio((double)quantile_of_sorted(sorted, n_tokens, 0.999), typical_error);
+    rb_sort_floats(sorted, n_tokens);
+    const double typical_error = fmax((double)sorted[rb_quantile_place(n_tokens, 0.5)], negligible * error_rms);
+    const double error_ratio = ratio((double)sorted[rb_quantile_place(n_tokens, 0.999)], typical_error);
     memcpy(sorted, relative, n * sizeof *sorted);
-    sort_floats(sorted, n_tokens);
-    out->median = (double)quantile_of_sorted(sorted, n_tokens, 0.5);
-    out->p99 = (double)quantile_of_sorted(sorted, n_tokens, 0.99);
-    out->p999 = (double)quantile_of_sorted(sorted, n_tokens, 0.999);
+    rb_sort_floats(sorted, n_tokens);
+    out->median = (double)sorted[rb_quantile_place(n_tokens, 0.5)];
+    out->p99 = (double)sorted[rb_quantile_place(n_tokens, 0.99)];
+    out->p999 = (double)sorted[rb_quantile_place(n_tokens, 0.999)];
     out->largest = (double)sorted[n_tokens - 1];
     const double typical_relative = fmax(out->median, negligible * root_mean_square(relative, n_tokens));
     for (int64_t t = 0; t < n_tokens; t++) {

@@ -33,8 +33,4 @@ void token_errors(float *out, const float *weights, int head_dim, const float *k
  * Fails with RB_ENONFINITE, naming the first token whose error or size is not finite. */
 rb_status tail_measure(tail_error *out, float *excess, const float *errors, const float *sizes, int64_t n_tokens, rb_error *err);
 
-/* Value of nearest rank p in (0, 1] of n > 0 ascending values. */
-float quantile_of_sorted(const float *ascending, int64_t n, double p);
-void sort_floats(float *values, int64_t n);
-
 #endif

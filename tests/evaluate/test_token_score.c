@@ -39,23 +39,11 @@ static void of_equal_logits_the_lowest_id_is_first(void **state)
     assert_false(out.is_target_first);
 }
 
-static void a_quantile_is_the_smallest_value_that_enough_do_not_exceed(void **state)
-{
-    (void)state;
-    double values[1000];
-    for (int i = 0; i < 1000; i++) values[i] = (double)((i * 7) % 1000);      /* 0 .. 999 in another order */
-    assert_true(sorted_quantile(values, 1000, 0.99) == 989.0);
-    assert_true(sorted_quantile(values, 1000, 0.999) == 998.0);
-    assert_true(sorted_quantile(values, 1000, 0.0) == 0.0);
-    assert_true(sorted_quantile(values, 1, 0.5) == 0.0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_those_of_the_distributions),
         cmocka_unit_test(of_equal_logits_the_lowest_id_is_first),
-        cmocka_unit_test(a_quantile_is_the_smallest_value_that_enough_do_not_exceed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,29 @@
+/* Sorting and quantiles by nearest rank, counted by hand. */
+#include "tests/test_support.h"
+
+#include "core/order.h"
+
+static void a_quantile_is_the_smallest_value_that_enough_do_not_exceed(void **state)
+{
+    (void)state;
+    double values[1000];
+    float floats[1000];
+    for (int i = 0; i < 1000; i++) {    /* 0 .. 999 in another order */
+        values[i] = (double)((i * 7) % 1000);
+        floats[i] = (float)values[i];
+    }
+    rb_sort_doubles(values, 1000);
+    rb_sort_floats(floats, 1000);
+    for (int i = 0; i < 1000; i++) assert_true(values[i] == (double)i && floats[i] == (float)i);
+    assert_true(values[rb_quantile_place(1000, 0.99)] == 989.0);
+    assert_true(values[rb_quantile_place(1000, 0.999)] == 998.0);
+    assert_true(values[rb_quantile_place(1000, 0.0)] == 0.0);
+    assert_true(values[rb_quantile_place(1000, 1.0)] == 999.0);
+    assert_int_equal(rb_quantile_place(1, 0.5), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_quantile_is_the_smallest_value_that_enough_do_not_exceed)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -10,6 +10,7 @@
 #include "calibrate/calibration_text.h"
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
+#include "calibrate/token_source.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -26,16 +27,6 @@ static rb_status check_options(const calibrate_options *opt, rb_error *err)
     if (opt->test_text && opt->test_tokens) return rb_fail(err, RB_EUSAGE, "give the test text as either --test-text or --test-tokens");
     if (opt->texts.n > 1 && !opt->test_text && !opt->test_tokens)
         return rb_fail(err, RB_EUSAGE, "no test text: %d calibration texts leave none behind them, give --test-text or --test-tokens", opt->texts.n);
-    return RB_OK;
-}
-
-static rb_status resolve_context(int64_t *context, const calibrate_options *opt, const model_config *config, rb_error *err)
-{
-    if (opt->context > config->max_position)
-        return rb_fail(err, RB_EINVAL, "--context is %lld, expected at most the model's max_position_embeddings of %lld", (long long)opt->context,
-                       (long long)config->max_position);
-    *context = opt->context ? opt->context : CALIBRATE_CONTEXT;
-    if (*context > config->max_position) *context = config->max_position;
     return RB_OK;
 }
 
@@ -312,7 +303,7 @@ static rb_status fill_header(capture_header *header, const checkpoint *ckpt, con
 {
     const model_config *config = checkpoint_config(ckpt);
     int64_t context = 0;
-    rb_status st = resolve_context(&context, opt, config, err);
+    rb_status st = tokens_resolve_context(&context, opt->context, config->max_position, err);
     if (st != RB_OK) return st;
     *header = (capture_header){
         .model = config->facts,

@@ -14,7 +14,7 @@ typedef struct calibrate_options {
     const char *tokens, *test_tokens;   /* id files instead of texts */
     int64_t n_tokens;               /* of the calibration text */
     int64_t n_test_tokens;          /* 0: as many as n_tokens */
-    int64_t context;                /* 0: CALIBRATE_CONTEXT or the model's maximum, whichever is less */
+    int64_t context;                /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
     bool with_needles;              /* part of the calibration sequences are needle documents */
     double needle_share;            /* which part */
     const char *needle_template;    /* calibrate/needle_template.h */
@@ -27,7 +27,7 @@ typedef struct calibrate_options {
     const char *output;
 } calibrate_options;
 
-enum { CALIBRATE_N_TOKENS = 2048, CALIBRATE_CONTEXT = 2048 };
+enum { CALIBRATE_N_TOKENS = 2048 };
 #define CALIBRATE_NEEDLE_SHARE 0.25
 
 /* context: calibrate_options. */

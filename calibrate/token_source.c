@@ -155,6 +155,14 @@ done:
 
 /* ---- checks ------------------------------------------------------------------------------------------------------------------ */
 
+rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_position, rb_error *err)
+{
+    if (wanted > max_position)
+        return rb_fail(err, RB_EINVAL, "--context is %lld, expected at most the model's max_position_embeddings of %lld", (long long)wanted, (long long)max_position);
+    *context = wanted ? wanted : TOKENS_CONTEXT < max_position ? TOKENS_CONTEXT : max_position;
+    return RB_OK;
+}
+
 rb_status tokens_check(const int32_t *ids, int64_t n, int64_t vocab_size, const char *path, rb_error *err)
 {
     for (int64_t i = 0; i < n; i++)

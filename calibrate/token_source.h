@@ -23,6 +23,11 @@ rb_status tokens_from_file(token_list *out, const char *path, rb_error *err);
 /* RB_EINVAL naming the first id outside [0, vocab_size). */
 rb_status tokens_check(const int32_t *ids, int64_t n, int64_t vocab_size, const char *path, rb_error *err);
 
+/* Tokens per sequence: `wanted`, or where that is 0 TOKENS_CONTEXT or the model's maximum, whichever is less. RB_EINVAL when --context asks for more than
+ * max_position. */
+enum { TOKENS_CONTEXT = 2048 };
+rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_position, rb_error *err);
+
 /* Calibration and test text never overlap (design.md, section 2): RB_EINVAL when `TOKENS_OVERLAP` tokens in a row of `test` stand in
  * `calibration` too, naming both places. Shorter runs are phrases that any two texts may share. */
 enum { TOKENS_OVERLAP = 128 };

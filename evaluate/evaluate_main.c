@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/plan_json.h"
 #include "calibrate/documents_file.h"
 #include "calibrate/token_source.h"
 #include "core/json.h"
@@ -14,7 +13,7 @@
 #include "evaluate/evaluate_run.h"
 #include "export/plan_rbp.h"
 
-enum { EVALUATE_CONTEXT = 2048, EVALUATE_TOKENS = 8192, HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS };
+enum { EVALUATE_TOKENS = 8192, HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS };
 
 typedef struct evaluate_options {
     const char *model, *text, *haystack, *needle_template, *documents, *write_documents, *output;
@@ -43,19 +42,13 @@ static void free_inputs(evaluate_inputs *in)
     checkpoint_close(in->model);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     rb_status st = RB_OK;
     for (int i = 0; i < opt->plans.n && st == RB_OK; i++) {
         const char *path = opt->plans.at[i], *slash = strrchr(path, '/');
         in->names[i] = slash ? slash + 1 : path;
-        st = ends_with(path, ".rbp") ? plan_rbp_read(&in->plans[i], path, err) : plan_json_read(&in->plans[i], path, err);
+        st = plan_read(&in->plans[i], path, err);
         if (st == RB_OK) st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);
     }
     return st;
@@ -74,15 +67,7 @@ static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_
     }
     RB_TRY(st, tokens_check(in->text.ids, in->text.n, config->vocab_size, opt->text, err), done);
     in->facts.n_tokens = in->text.n;
-    in->facts.context = opt->context ? opt->context : EVALUATE_CONTEXT;
-    if (in->facts.context > config->max_position) {
-        if (opt->context) {
-            st = rb_fail(err, RB_EINVAL, "--context is %lld, expected at most the model's max_position_embeddings of %lld", (long long)opt->context,
-                         (long long)config->max_position);
-            goto done;
-        }
-        in->facts.context = config->max_position;
-    }
+    RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, config->max_position, err), done);
     st = rb_sha256_bytes(in->facts.tokens_sha256, in->text.ids, (size_t)in->text.n * sizeof *in->text.ids, err);
 done:
     return st;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "allocate/plan_json.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -16,15 +15,9 @@ typedef struct validate_options {
     bool no_timing;
 } validate_options;
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 static rb_status read_plan(bit_plan **plan, const char *path, const capture_file *capture, rb_error *err)
 {
-    const rb_status st = ends_with(path, ".json") ? plan_json_read(plan, path, err) : plan_rbp_read(plan, path, err);
+    const rb_status st = plan_read(plan, path, err);
     if (st != RB_OK) return st;
     return model_facts_same(&(*plan)->model, path, &capture_file_header(capture)->model, capture_file_path(capture), err);
 }

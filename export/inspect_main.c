@@ -1,14 +1,12 @@
 /* ropebits-inspect: a plan in the terminal, its bits as a heat map. Reads plan.rbp and plan.json. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "export/plan_rbp.h"
-#include "export/plan_rbp_format.h"
 
 typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
 
@@ -20,17 +18,6 @@ typedef struct inspect_options {
 /* Background colours of the 256-colour palette, light to dark blue; index 0 is unused: widths start at 1. */
 static const int width_colours[PLAN_MAX_WIDTH + 1] = {231, 195, 153, 117, 75, 33, 27, 20, 17};
 enum { FIRST_DARK_WIDTH = 5, WHITE = 231, BLACK = 16 };
-
-static rb_status read_plan(bit_plan **out, const char *path, rb_error *err)
-{
-    char start[PLAN_RBP_MAGIC_SIZE] = {0};
-    FILE *file = fopen(path, "rb");
-    const bool is_rbp = file && fread(start, 1, sizeof start, file) == sizeof start && memcmp(start, PLAN_RBP_MAGIC, sizeof start) == 0;
-    const bool is_json = start[0] == '{';
-    if (file) fclose(file);
-    /* What is neither is told by the reader of plan.rbp, which names the magic. */
-    return is_json && !is_rbp ? plan_json_read(out, path, err) : plan_rbp_read(out, path, err);
-}
 
 static void print_facts(const bit_plan *plan)
 {
@@ -94,7 +81,7 @@ static rb_status inspect_run(const rb_run_args *args, rb_error *err)
     const inspect_options *opt = args->context;
     bit_plan *plan = NULL;
     rb_status st;
-    RB_TRY(st, read_plan(&plan, args->positionals->at[0], err), done);
+    RB_TRY(st, plan_read(&plan, args->positionals->at[0], err), done);
     if (opt->layer >= plan->model.n_layers) {
         st = rb_fail(err, RB_EINVAL, "--layer is %lld, expected less than the plan's %d layers", (long long)opt->layer, plan->model.n_layers);
         goto done;

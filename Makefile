@@ -128,7 +128,7 @@ $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
 	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
 
 # Machine code for each architecture, and PTX of the newest for those that come later.
-NVCC_FLAGS := -std=c++17 -O3 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
               -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
 $(CUDA_BUILD)/obj/%.cu.o: %.cu Makefile
 	@mkdir -p $(@D)

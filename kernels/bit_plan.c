@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/half.h"
+
 enum { WIDTH_SEED = 42, VALUE_SEED = 1000 };
 
 const char *group_order_name(group_order order) { return order == GROUP_ORDER_NATURAL ? "natural" : "block"; }
@@ -17,19 +19,26 @@ void plan_head_clear(plan_head *head)
 {
     for (int g = 0; g < head->n_groups; g++) free(head->groups[g].blocks);
     free(head->groups);
+    free(head->scales);
+    free(head->center);
     *head = (plan_head){0};
 }
+
+const char *const plan_encoder_names[ENCODER_N_KINDS + 1] = {"nearest", "search", NULL};
 
 static bool groups_equal(const plan_group *a, const plan_group *b)
 {
     return a->width == b->width && a->n_blocks == b->n_blocks && a->order == b->order && a->codebook == b->codebook && a->rotation.kind == b->rotation.kind
-           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims
+           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims && a->norm_exponent == b->norm_exponent
            && memcmp(a->blocks, b->blocks, (size_t)a->n_blocks * sizeof *a->blocks) == 0;
 }
 
-bool plan_head_equal(const plan_head *a, const plan_head *b)
+static bool floats_equal(const float *a, const float *b, int n) { return a && b ? memcmp(a, b, (size_t)n * sizeof *a) == 0 : a == b; }
+
+bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *model)
 {
-    if (a->n_groups != b->n_groups) return false;
+    if (a->n_groups != b->n_groups || a->norm != b->norm || a->encoder != b->encoder) return false;
+    if (!floats_equal(a->scales, b->scales, model_n_blocks(model)) || !floats_equal(a->center, b->center, model->head_dim)) return false;
     for (int g = 0; g < a->n_groups; g++)
         if (!groups_equal(&a->groups[g], &b->groups[g])) return false;
     return true;
@@ -118,6 +127,65 @@ rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out,
     return plan_head_set_uniform(out, plan->value_width, model_n_blocks(&plan->model), VALUE_SEED + (uint64_t)kv_head, plan->value_codebook, err);
 }
 
+static rb_status copy_floats(float **out, const float *from, int n, rb_error *err)
+{
+    if (!from) return RB_OK;
+    rb_status st = rb_alloc(out, (size_t)n, sizeof **out, "transform of a head", err);
+    if (st == RB_OK) memcpy(*out, from, (size_t)n * sizeof **out);
+    return st;
+}
+
+rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, int head_dim, rb_error *err)
+{
+    rb_status st;
+    *out = (plan_head){.norm = head->norm, .encoder = head->encoder};
+    RB_TRY(st, copy_floats(&out->scales, head->scales, n_blocks, err), done);
+    RB_TRY(st, copy_floats(&out->center, head->center, head_dim, err), done);
+    RB_TRY(st, rb_alloc(&out->groups, (size_t)head->n_groups, sizeof *out->groups, "groups of a head", err), done);
+    for (; out->n_groups < head->n_groups; out->n_groups++) {
+        const plan_group *from = &head->groups[out->n_groups];
+        plan_group *group = &out->groups[out->n_groups];
+        *group = *from;
+        group->blocks = NULL;
+        RB_TRY(st, rb_alloc(&group->blocks, (size_t)from->n_blocks, sizeof *group->blocks, "blocks of a group", err), done);
+        memcpy(group->blocks, from->blocks, (size_t)from->n_blocks * sizeof *group->blocks);
+    }
+done:
+    if (st != RB_OK) plan_head_clear(out);
+    return st;
+}
+
+rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind books, int norm_exponent, rb_error *err)
+{
+    plan_group *grown = realloc(head->groups, ((size_t)head->n_groups + 1) * sizeof *grown);
+    if (!grown) return rb_fail(err, RB_ENOMEM, "out of memory for groups of a head");
+    head->groups = grown;
+    rb_status st = add_group(head, width, n, GROUP_ORDER_BLOCK, WIDTH_SEED + (uint64_t)width, books, err);
+    if (st != RB_OK) return st;
+    plan_group *group = &head->groups[head->n_groups - 1];
+    memcpy(group->blocks, blocks, (size_t)n * sizeof *blocks);
+    group->n_blocks = n;
+    group->norm_exponent = norm_exponent;
+    return RB_OK;
+}
+
+/* Rounded to fp16, so that plan.json, plan.rbp and a kernel hold the same. */
+static rb_status set_floats(float **out, const double *from, int n, rb_error *err)
+{
+    free(*out);
+    *out = NULL;
+    if (!from) return RB_OK;
+    rb_status st = rb_alloc(out, (size_t)n, sizeof **out, "transform of a head", err);
+    for (int i = 0; st == RB_OK && i < n; i++) (*out)[i] = rb_f16_to_f32(rb_f32_to_f16((float)from[i]));
+    return st;
+}
+
+rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err)
+{
+    rb_status st = set_floats(&head->scales, scales, n_blocks, err);
+    return st == RB_OK ? set_floats(&head->center, center, head_dim, err) : st;
+}
+
 /* ---- looking ---------------------------------------------------------------------------------------------------------------------- */
 
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks)
@@ -135,6 +203,20 @@ void plan_group_dims(const plan_group *group, const model_facts *model, int *dim
     if (group->order == GROUP_ORDER_NATURAL) qsort(dims, 2 * (size_t)group->n_blocks, sizeof *dims, by_number);
 }
 
+bool plan_head_is_published_form(const plan_head *head, int n_blocks)
+{
+    int n = 0;
+    for (int g = 0; g < head->n_groups; g++) n += head->groups[g].n_blocks;
+    return n == n_blocks && head->norm == NORM_FP16 && head->encoder == ENCODER_NEAREST && !head->scales && !head->center;
+}
+
+bool bit_plan_is_published_form(const bit_plan *plan)
+{
+    for (int h = 0; h < n_heads(plan); h++)
+        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model))) return false;
+    return true;
+}
+
 /* ---- cost ------------------------------------------------------------------------------------------------------------------------- */
 
 static int code_bits(const plan_head *head)
@@ -144,7 +226,7 @@ static int code_bits(const plan_head *head)
     return bits;
 }
 
-static int stored_bits(const plan_head *head) { return (code_bits(head) + 7) / 8 * 8 + PLAN_NORM_BITS * head->n_groups; }
+static int stored_bits(const plan_head *head) { return (code_bits(head) + 7) / 8 * 8 + norm_kind_bits(head->norm) * head->n_groups; }
 
 double plan_head_nominal_bits(const plan_head *head, int head_dim) { return (double)code_bits(head) / head_dim; }
 
@@ -153,7 +235,7 @@ double plan_head_true_bits(const plan_head *head, int head_dim) { return (double
 static int value_bits(const bit_plan *plan)
 {
     const int head_dim = plan->model.head_dim;
-    return plan->value_width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim : (plan->value_width * head_dim + 7) / 8 * 8 + PLAN_NORM_BITS;
+    return plan->value_width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim : (plan->value_width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
 }
 
 plan_cost bit_plan_cost(const bit_plan *plan)
@@ -205,18 +287,42 @@ static rb_status check_group(const plan_group *group, bool *is_taken, int n_bloc
     return RB_OK;
 }
 
-static rb_status check_head(const plan_head *head, int n_blocks, const char *place, rb_error *err)
+static rb_status check_floats(const float *values, int n, float above, const char *what, const char *place, rb_error *err)
+{
+    for (int i = 0; values && i < n; i++)
+        if (!(values[i] > above) || !isfinite(values[i]) || rb_f16_to_f32(rb_f32_to_f16(values[i])) != values[i])
+            return rb_fail(err, RB_EFORMAT, "%s: %s %d is %.9g, expected a number%s that fp16 holds", place, what, i, (double)values[i],
+                           above == 0.0f ? " above 0" : "");
+    return RB_OK;
+}
+
+static rb_status check_coding(const plan_head *head, int n_blocks, int head_dim, const char *place, rb_error *err)
+{
+    if ((unsigned)head->norm >= NORM_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown norm kind %d", place, (int)head->norm);
+    if ((unsigned)head->encoder >= ENCODER_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown encoder %d", place, (int)head->encoder);
+    rb_status st = check_floats(head->scales, n_blocks, 0.0f, "scale", place, err);
+    return st == RB_OK ? check_floats(head->center, head_dim, -INFINITY, "center", place, err) : st;
+}
+
+static rb_status check_exponent(const plan_head *head, const plan_group *group, const char *place, rb_error *err)
+{
+    const int least = head->norm == NORM_LOG8 ? NORM_MIN_EXPONENT : 0, most = head->norm == NORM_LOG8 ? NORM_MAX_EXPONENT : 0;
+    if (group->norm_exponent >= least && group->norm_exponent <= most) return RB_OK;
+    return rb_fail(err, RB_EFORMAT, "%s: norm_exponent is %d, expected %d to %d", place, group->norm_exponent, least, most);
+}
+
+static rb_status check_head(const plan_head *head, int n_blocks, int head_dim, const char *place, rb_error *err)
 {
     bool is_taken[RB_MAX_BLOCKS] = {false};
     char group_place[256];
+    if (head->n_groups < 1) return rb_fail(err, RB_EFORMAT, "%s: has no groups", place);
     for (int g = 0; g < head->n_groups; g++) {
         snprintf(group_place, sizeof group_place, "%s group %d", place, g);
         rb_status st = check_group(&head->groups[g], is_taken, n_blocks, group_place, err);
+        if (st == RB_OK) st = check_exponent(head, &head->groups[g], group_place, err);
         if (st != RB_OK) return st;
     }
-    for (int block = 0; block < n_blocks; block++)
-        if (!is_taken[block]) return rb_fail(err, RB_EFORMAT, "%s: block %d is in no group", place, block);
-    return RB_OK;
+    return check_coding(head, n_blocks, head_dim, place, err);
 }
 
 static bool is_printable(const char *text)
@@ -242,7 +348,7 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
         return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
     for (int h = 0; h < n_heads(plan) && st == RB_OK; h++) {
         snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads, h % plan->model.n_kv_heads);
-        st = check_head(&plan->heads[h], n_blocks, place, err);
+        st = check_head(&plan->heads[h], n_blocks, plan->model.head_dim, place, err);
     }
     return st;
 }

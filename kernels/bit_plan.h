@@ -1,8 +1,11 @@
 /* The bit plan as data: for every (layer, kv head) which blocks share a group, and each group's width, rotation and codebook. It is what the
  * quantizer executes, what allocators make, what plan.json and plan.rbp store, so it lives here, below all of them.
  *
- * True bits: a plan costs what it stores. Per head: sum over groups of width * dims, plus 16 for each group's fp16 norm, plus padding to a
- * whole byte, divided by head_dim. */
+ * True bits: a plan costs what it stores. Per head: sum over groups of width * dims, padded to a whole byte, plus each group's norm (16 bits, or 8), divided
+ * by head_dim. A block in no group has width 0: it stores nothing and is restored as its centre.
+ *
+ * Beyond the paper (design.md, section 3): a head's keys may be centred and equalized before they are coded, x -> (x - center) * scale, and put back
+ * after, so a runtime either does the same, or folds the scales into its projections and adds q . R_t center to its logits. */
 #ifndef RB_KERNELS_BIT_PLAN_H
 #define RB_KERNELS_BIT_PLAN_H
 
@@ -10,13 +13,21 @@
 
 #include "core/model_facts.h"
 #include "kernels/codebook.h"
+#include "kernels/norm_code.h"
 #include "kernels/rotation.h"
 
-enum { PLAN_MIN_WIDTH = 1, PLAN_MAX_WIDTH = 8, PLAN_NORM_BITS = 16, PLAN_FP16_WIDTH = 16 };
+enum { PLAN_MIN_WIDTH = 1, PLAN_MAX_WIDTH = 8, PLAN_FP16_WIDTH = 16 };
 
 /* Order of dims inside a group: `block` is dims of block b0, dims of b1, ... (Block-GTQ); `natural` is ascending dims (uniform, values). */
 typedef enum group_order { GROUP_ORDER_BLOCK, GROUP_ORDER_NATURAL } group_order;
 const char *group_order_name(group_order order);                    /* "block", "natural" */
+
+/* How codes are chosen; a decoder need not know.
+ * nearest  as published: each coordinate's nearest centroid, the norm of x.
+ * search   among codes of the vector stretched by each of ENCODER_STRETCHES, those closest to it in angle, and the norm that fits them best, |x| cos: fewer
+ *          errors from the same bits, since a decoder normalises what the codes say. */
+typedef enum plan_encoder { ENCODER_NEAREST, ENCODER_SEARCH, ENCODER_N_KINDS } plan_encoder;
+extern const char *const plan_encoder_names[];                      /* "nearest", "search"; NULL-terminated, for option tables */
 
 typedef struct plan_group {
     int width;              /* 1..8 bits a code */
@@ -25,11 +36,17 @@ typedef struct plan_group {
     group_order order;
     rotation_spec rotation; /* dims = 2 * n_blocks */
     codebook_kind codebook;
+    int norm_exponent;      /* of NORM_LOG8; else 0 */
 } plan_group;
 
 typedef struct plan_head {
     int n_groups;
-    plan_group *groups;     /* owned; every block of the head is in exactly one */
+    plan_group *groups;     /* owned; every block of the head is in one at most */
+    norm_kind norm;
+    plan_encoder encoder;
+    /* NULL: as it is. Values that fp16 holds, owned. */
+    float *scales;          /* [n_blocks], above 0: of both dims of a block */
+    float *center;          /* [head_dim], before the scale */
 } plan_head;
 
 typedef struct bit_plan {
@@ -62,11 +79,21 @@ rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n
 /* One group of all dims in natural order, haar with this seed (42 for uniform keys, 1000 + kv_head for values). */
 rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64_t seed, codebook_kind codebook, rb_error *err);
 void plan_head_clear(plan_head *head);
+/* A copy of its own, to be cleared by the caller. */
+rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, int head_dim, rb_error *err);
+/* Appends a group of blocks [n] (copied), ascending, with this width and seed 42 + width, haar, block order, codebook; for the head's norm kind, exponent is its
+ * norm_exponent. `head->groups` grows. */
+rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind codebook, int norm_exponent, rb_error *err);
+/* Takes fp16 roundings of scales [n_blocks] and center [head_dim]; NULL: none. */
+rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err);
+/* Whether the published method's decoder restores it: every block in a group, fp16 norms, no transform. */
+bool plan_head_is_published_form(const plan_head *head, int n_blocks);
+bool bit_plan_is_published_form(const bit_plan *plan);
 /* The value codec of a kv head as a head of its own (to be cleared by the caller). */
 rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out, rb_error *err);
 
-bool plan_head_equal(const plan_head *a, const plan_head *b);
-/* Width of every block, [n_blocks]. */
+bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *model);
+/* Width of every block, [n_blocks]; 0 in no group. */
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks);
 /* Dims of a group in coding order, [2 * n_blocks of the group]. */
 void plan_group_dims(const plan_group *group, const model_facts *model, int *dims);
@@ -75,7 +102,7 @@ double plan_head_true_bits(const plan_head *head, int head_dim);
 double plan_head_nominal_bits(const plan_head *head, int head_dim);
 plan_cost bit_plan_cost(const bit_plan *plan);
 
-/* Every block in exactly one group, widths in range, dims match, ...: for plans that come from a file. `where` starts the message. */
+/* Every block in one group at most, widths in range, dims match, ...: for plans that come from a file. `where` starts the message. */
 rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err);
 
 #endif

@@ -49,6 +49,9 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
     for (int h = 0; h < n_heads; h++)
         if (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS)
             return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d", CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
+    for (int h = 0; h < n_heads; h++)
+        if (!plan_head_is_published_form(&heads[h], model_n_blocks(model)))
+            return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels do not know scales, centres, 8-bit norms or the search encoder yet, kv_head %d has some", h);
     return RB_OK;
 }
 

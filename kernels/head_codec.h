@@ -8,6 +8,9 @@
 
 #include "kernels/bit_plan.h"
 
+/* What ENCODER_SEARCH stretches a vector by, beside 1. */
+#define ENCODER_STRETCHES {0.84, 0.92, 1.08, 1.17, 1.27, 1.38}
+
 /* Rotations and codebooks by (kind, seed, dims) and (kind, width, dims), built once and shared by all heads. Thread-safe. */
 typedef struct codec_tables codec_tables;
 rb_status codec_tables_create(codec_tables **out, rb_error *err);

@@ -8,33 +8,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/half.h"
 #include "core/threads.h"
 #include "kernels/bit_packing.h"
 #include "kernels/head_codec.h"
 
-enum { TILE = 128, FP16_INFINITY = 0x7c00 };
+enum { TILE = 128 };
 
 typedef struct codec_group {
     int first, dims;            /* coding positions [first, first + dims) */
     const double *rotation;     /* [dims][dims] */
     const codebook *book;
+    int norm_exponent;
 } codec_group;
 
 struct head_codec {
     int head_dim, n_groups;
+    int n_coded;                /* dims in groups; the coding positions behind hold dims of no group, at width 0 */
     codec_group *groups;
     int *permutation;           /* [head_dim] */
     uint8_t *widths;            /* [head_dim] */
     size_t packed_bytes;
+    norm_kind norm;
+    plan_encoder encoder;
+    double *scale, *center;     /* [head_dim] by coding position; NULL: 1, 0 */
 };
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------- */
 
-/* A head's groups hold the head's dims, no more: what follows writes [head_dim] arrays by it. */
+/* A head's groups hold dims of the head, each once at most: what follows writes [head_dim] arrays by it. */
 static rb_status check_dims(const plan_head *head, int head_dim, rb_error *err)
 {
     int64_t n_dims = 0;
+    if (head->n_groups < 1) return rb_fail(err, RB_EINVAL, "a head has no groups, expected one at least");
     for (int g = 0; g < head->n_groups; g++) {
         const plan_group *group = &head->groups[g];
         if (group->n_blocks < 1 || group->rotation.dims != 2 * group->n_blocks)
@@ -42,8 +47,8 @@ static rb_status check_dims(const plan_head *head, int head_dim, rb_error *err)
                            group->rotation.dims, group->n_blocks);
         n_dims += group->rotation.dims;
     }
-    if (n_dims != head_dim)
-        return rb_fail(err, RB_EINVAL, "a head's groups hold %lld dims, expected head_dim %d", (long long)n_dims, head_dim);
+    if (n_dims > head_dim)
+        return rb_fail(err, RB_EINVAL, "a head's groups hold %lld dims, expected head_dim %d at most", (long long)n_dims, head_dim);
     return RB_OK;
 }
 
@@ -58,7 +63,38 @@ static rb_status add_group(head_codec *codec, const plan_group *group, const mod
     RB_TRY(st, codec_tables_codebook(tables, group->codebook, group->width, out->dims, &out->book, err), done);
     plan_group_dims(group, model, codec->permutation + first);
     memset(codec->widths + first, group->width, (size_t)out->dims);
+    out->norm_exponent = group->norm_exponent;
     codec->n_groups++;
+done:
+    return st;
+}
+
+/* Dims of no group, ascending, behind those of the groups. */
+static void add_uncoded(head_codec *codec)
+{
+    bool is_coded[RB_MAX_HEAD_DIM] = {false};
+    for (int i = 0; i < codec->n_coded; i++) is_coded[codec->permutation[i]] = true;
+    for (int dim = 0, at = codec->n_coded; dim < codec->head_dim; dim++)
+        if (!is_coded[dim]) codec->permutation[at++] = dim;
+}
+
+static rb_status set_transform(head_codec *codec, const plan_head *head, const model_facts *model, rb_error *err)
+{
+    double by_dim[RB_MAX_HEAD_DIM];
+    rb_status st = RB_OK;
+    if (head->scales) {
+        RB_TRY(st, rb_alloc(&codec->scale, (size_t)model->head_dim, sizeof *codec->scale, "codec", err), done);
+        for (int block = 0; block < model_n_blocks(model); block++) {
+            int dims[2];
+            model_block_dims(model, block, dims);
+            by_dim[dims[0]] = by_dim[dims[1]] = (double)head->scales[block];
+        }
+        for (int i = 0; i < model->head_dim; i++) codec->scale[i] = by_dim[codec->permutation[i]];
+    }
+    if (head->center) {
+        RB_TRY(st, rb_alloc(&codec->center, (size_t)model->head_dim, sizeof *codec->center, "codec", err), done);
+        for (int i = 0; i < model->head_dim; i++) codec->center[i] = (double)head->center[codec->permutation[i]];
+    }
 done:
     return st;
 }
@@ -79,6 +115,11 @@ rb_status head_codec_create(head_codec **out, const plan_head *head, const model
         RB_TRY(st, add_group(codec, &head->groups[g], model, tables, first, err), done);
         first += codec->groups[g].dims;
     }
+    codec->n_coded = first;
+    add_uncoded(codec);
+    codec->norm = head->norm;
+    codec->encoder = head->encoder;
+    RB_TRY(st, set_transform(codec, head, model, err), done);
     codec->packed_bytes = packed_size_bytes(codec->widths, codec->head_dim);
     *out = codec;
     codec = NULL;
@@ -93,6 +134,8 @@ void head_codec_free(head_codec *codec)
     free(codec->groups);
     free(codec->permutation);
     free(codec->widths);
+    free(codec->scale);
+    free(codec->center);
     free(codec);
 }
 
@@ -104,9 +147,10 @@ size_t head_codec_packed_bytes(const head_codec *codec) { return codec->packed_b
 
 /* ---- one tile --------------------------------------------------------------------------------------------------------------------- */
 
-/* Working memory of a tile: [TILE][head_dim] each. */
+/* Working memory of a tile: [TILE][head_dim] each, norms [TILE]; trial [head_dim]. */
 typedef struct tile_memory {
-    double *unit, *rotated;
+    double *unit, *rotated, *norms;
+    uint8_t *trial;
 } tile_memory;
 
 static rb_status alloc_tile(tile_memory *memory, const head_codec *codec, rb_error *err)
@@ -114,6 +158,8 @@ static rb_status alloc_tile(tile_memory *memory, const head_codec *codec, rb_err
     rb_status st;
     RB_TRY(st, rb_alloc(&memory->unit, TILE * (size_t)codec->head_dim, sizeof(double), "codec tile", err), done);
     RB_TRY(st, rb_alloc(&memory->rotated, TILE * (size_t)codec->head_dim, sizeof(double), "codec tile", err), done);
+    RB_TRY(st, rb_alloc(&memory->norms, TILE, sizeof(double), "codec tile", err), done);
+    RB_TRY(st, rb_alloc(&memory->trial, (size_t)codec->head_dim, 1, "codec tile", err), done);
 done:
     return st;
 }
@@ -122,32 +168,26 @@ static void free_tile(tile_memory *memory)
 {
     free(memory->unit);
     free(memory->rotated);
+    free(memory->norms);
+    free(memory->trial);
 }
 
-/* Gathers the group's dims of n vectors, divides by the norm; norms [n] with a stride, as fp16 bits. */
-static rb_status normalise(double *unit, uint16_t *norms, int norm_stride, const head_codec *codec, const codec_group *group,
-                           const float *x, int n, int64_t first_vector, rb_error *err)
+/* Gathers the group's dims of n vectors, transformed, divides by the norm. */
+static void normalise(double *unit, double *norms, const head_codec *codec, const codec_group *group, const float *x, int n)
 {
     const int *dims = codec->permutation + group->first;
+    const double *center = codec->center ? codec->center + group->first : NULL, *scale = codec->scale ? codec->scale + group->first : NULL;
     for (int v = 0; v < n; v++) {
         const float *vector = x + (int64_t)v * codec->head_dim;
         double *out = unit + (int64_t)v * group->dims, square = 0.0;
-        for (int j = 0; j < group->dims; j++) {
-            out[j] = (double)vector[dims[j]];
-            square += out[j] * out[j];
-        }
-        const double norm = sqrt(square);
-        if (!isfinite(norm))
-            return rb_fail(err, RB_ENONFINITE, "vector %lld has a value that is not finite", (long long)(first_vector + v));
-        const uint16_t norm_fp16 = rb_f32_to_f16((float)norm);
-        if (norm_fp16 == FP16_INFINITY)
-            return rb_fail(err, RB_ENONFINITE, "vector %lld: norm %.9g does not fit fp16, expected 65504 at most",
-                           (long long)(first_vector + v), norm);
-        norms[(int64_t)v * norm_stride] = norm_fp16;
-        const double scale = norm > 0.0 ? 1.0 / norm : 0.0;
-        for (int j = 0; j < group->dims; j++) out[j] *= scale;
+        for (int j = 0; j < group->dims; j++) out[j] = (double)vector[dims[j]];
+        for (int j = 0; center && j < group->dims; j++) out[j] -= center[j];
+        for (int j = 0; scale && j < group->dims; j++) out[j] *= scale[j];
+        for (int j = 0; j < group->dims; j++) square += out[j] * out[j];
+        norms[v] = sqrt(square);
+        const double to_unit = norms[v] > 0.0 ? 1.0 / norms[v] : 0.0;
+        for (int j = 0; j < group->dims; j++) out[j] *= to_unit;
     }
-    return RB_OK;
 }
 
 /* rotated = unit R^T, or unit = rotated R. */
@@ -173,6 +213,36 @@ RB_CPU_CLONES static void search_codes(uint8_t *codes, const double *y, const co
     }
 }
 
+/* cos of the angle between y, of norm 1, and the centroids of its codes. */
+static double cosine(const double *y, const uint8_t *codes, const codebook *book, int n)
+{
+    double product = 0.0, square = 0.0;
+    for (int i = 0; i < n; i++) {
+        const double c = (double)book->centroid_f32[codes[i]];
+        product += c * y[i];
+        square += c * c;
+    }
+    return square > 0.0 ? product / sqrt(square) : 0.0;
+}
+
+/* A decoder brings centroids to norm 1, so what counts of them is the direction: a stretched vector's codes may lie closer in angle than its own. The first of
+ * equals stays. codes [dims] are the vector's own and become the best ones; returns their cosine. `stretched` and `trial` hold dims values. */
+static double search_stretches(uint8_t *codes, const double *y, const codebook *book, int dims, double *stretched, uint8_t *trial)
+{
+    static const double stretches[] = ENCODER_STRETCHES;
+    double best = cosine(y, codes, book, dims);
+    if (book->width == 1) return best;      /* signs do not change */
+    for (size_t s = 0; s < sizeof stretches / sizeof *stretches; s++) {
+        for (int j = 0; j < dims; j++) stretched[j] = y[j] * stretches[s];
+        search_codes(trial, stretched, book, dims);
+        const double angle = cosine(y, trial, book, dims);
+        if (angle <= best) continue;
+        best = angle;
+        memcpy(codes, trial, (size_t)dims);
+    }
+    return best;
+}
+
 /* Centroids of the codes, brought to norm 1: norm correction. */
 static void restore_unit(double *y, const uint8_t *codes, int code_stride, const codec_group *group, int n)
 {
@@ -188,31 +258,47 @@ static void restore_unit(double *y, const uint8_t *codes, int code_stride, const
 }
 
 /* Back to the dims of x, at the stored norm. */
-static void scatter(float *x_hat, const double *unit, const uint16_t *norms, int norm_stride, const head_codec *codec,
-                    const codec_group *group, int n)
+static void scatter(float *x_hat, const double *unit, const uint16_t *norms, const head_codec *codec, const codec_group *group, int n)
 {
     const int *dims = codec->permutation + group->first;
+    const double *center = codec->center ? codec->center + group->first : NULL, *scale = codec->scale ? codec->scale + group->first : NULL;
     for (int v = 0; v < n; v++) {
-        const double norm = (double)rb_f16_to_f32(norms[(int64_t)v * norm_stride]);
+        const double norm = norm_decode(codec->norm, group->norm_exponent, norms[(int64_t)v * codec->n_groups]);
         const double *in = unit + (int64_t)v * group->dims;
         float *vector = x_hat + (int64_t)v * codec->head_dim;
-        for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j]);
+        if (!center && !scale)
+            for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j]);
+        else
+            for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j] / (scale ? scale[j] : 1.0) + (center ? center[j] : 0.0));
     }
 }
 
-/* codes: [n][head_dim] in coding order; a group's start at its `first`. */
+static rb_status encode_norm(uint16_t *stored, const head_codec *codec, const codec_group *group, double norm, int64_t vector, rb_error *err)
+{
+    const rb_status st = norm_encode(stored, codec->norm, group->norm_exponent, norm, err);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "vector %lld", (long long)vector);
+}
+
+/* codes: [n][head_dim] in coding order; a group's start at its `first`, 0 where a dim is in no group. */
 static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes, uint16_t *norms,
                              int64_t first_vector, rb_error *err)
 {
     for (int g = 0; g < codec->n_groups; g++) {
         const codec_group *group = &codec->groups[g];
-        rb_status st = normalise(memory->unit, norms + g, codec->n_groups, codec, group, x, n, first_vector, err);
-        if (st != RB_OK) return st;
+        normalise(memory->unit, memory->norms, codec, group, x, n);
         rotate(group, memory->unit, memory->rotated, n, false);
-        uint8_t *out = codes + group->first;
-        for (int v = 0; v < n; v++)
-            search_codes(out + (int64_t)v * codec->head_dim, memory->rotated + (int64_t)v * group->dims, group->book, group->dims);
+        for (int v = 0; v < n; v++) {
+            uint8_t *out = codes + group->first + (int64_t)v * codec->head_dim;
+            const double *y = memory->rotated + (int64_t)v * group->dims;
+            double norm = memory->norms[v];
+            search_codes(out, y, group->book, group->dims);
+            if (codec->encoder == ENCODER_SEARCH) norm *= search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial);
+            const rb_status st = encode_norm(&norms[(int64_t)v * codec->n_groups + g], codec, group, norm, first_vector + v, err);
+            if (st != RB_OK) return st;
+        }
     }
+    if (codec->n_coded < codec->head_dim)
+        for (int v = 0; v < n; v++) memset(codes + (int64_t)v * codec->head_dim + codec->n_coded, 0, (size_t)(codec->head_dim - codec->n_coded));
     return RB_OK;
 }
 
@@ -223,8 +309,10 @@ static void decode_tile(const head_codec *codec, tile_memory *memory, const uint
         const codec_group *group = &codec->groups[g];
         restore_unit(memory->rotated, codes + group->first, codec->head_dim, group, n);
         rotate(group, memory->rotated, memory->unit, n, true);
-        scatter(x_hat, memory->unit, norms + g, codec->n_groups, codec, group, n);
+        scatter(x_hat, memory->unit, norms + g, codec, group, n);
     }
+    for (int i = codec->n_coded; i < codec->head_dim; i++)
+        for (int v = 0; v < n; v++) x_hat[(int64_t)v * codec->head_dim + codec->permutation[i]] = codec->center ? (float)codec->center[i] : 0.0f;
 }
 
 /* ---- many vectors ----------------------------------------------------------------------------------------------------------------- */

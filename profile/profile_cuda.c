@@ -278,7 +278,7 @@ static bool is_made(const gpu_scoring *s, const candidate *c)
 {
     if (!c->made_for) return false;
     for (int h = 0; h < s->model->n_kv_heads; h++)
-        if (!plan_head_equal(&c->made_for[h], &c->heads[h])) return false;
+        if (!plan_head_equal(&c->made_for[h], &c->heads[h], s->model)) return false;
     return true;
 }
 

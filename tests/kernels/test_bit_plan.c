@@ -299,8 +299,11 @@ static void check_names_a_block_out_of_place(void **state)
     EXPECT_DAMAGE(group->blocks[0] = 2, PLACE "block 2 behind block 2, expected ascending");
     EXPECT_DAMAGE(group->blocks[1] = 0, PLACE "block 0 behind block 1, expected ascending");
     EXPECT_DAMAGE(group->blocks[1] = 3, PLACE "block 3 is in another group too");
-    EXPECT_DAMAGE((group->n_blocks = 1, group->rotation.dims = 2), "p.json: layer 1 kv_head 1: block 2 is in no group");
-    EXPECT_DAMAGE(plan_head_clear(head), "p.json: layer 1 kv_head 1: block 0 is in no group");
+    EXPECT_DAMAGE(plan_head_clear(head), "p.json: layer 1 kv_head 1: has no groups");
+    EXPECT_DAMAGE(head->norm = (norm_kind)7, "p.json: layer 1 kv_head 1: unknown norm kind 7");
+    EXPECT_DAMAGE(head->encoder = (plan_encoder)7, "p.json: layer 1 kv_head 1: unknown encoder 7");
+    EXPECT_DAMAGE(group->norm_exponent = 3, PLACE "norm_exponent is 3, expected 0 to 0");
+    EXPECT_DAMAGE((head->norm = NORM_LOG8, group->norm_exponent = 127), PLACE "norm_exponent is 127, expected -126 to 126");
 }
 
 static void check_names_what_is_wrong_with_the_whole(void **state)

@@ -290,9 +290,9 @@ static void vectors_the_reference_refuses_are_named_by_trial_and_check(void **st
     assert_ok(head_codec_create(&codec, b.heads, &b.model, b.tables, &err));
     const codec_checked on = {b.heads, &b.model, b.tables, codec};
     b.x[7 * 64 + 3] = NAN;
-    assert_fails(codec_check_encoded(&report, &on, b.x, 9, packed_at(&b, 0), norms_at(&b, 0), &b.bounds, codes, &err), RB_ENONFINITE, "vector 7 ");
+    assert_fails(codec_check_encoded(&report, &on, b.x, 9, packed_at(&b, 0), norms_at(&b, 0), &b.bounds, codes, &err), RB_ENONFINITE, "vector 7: ");
     codec_trial_free(&b.trial);
-    assert_fails(codec_trial_cpu(&b.trial, &b.in, &err), RB_ENONFINITE, "vector 7 ");
+    assert_fails(codec_trial_cpu(&b.trial, &b.in, &err), RB_ENONFINITE, "vector 7: ");
     assert_null(b.trial.packed);
     head_codec_free(codec);
     clear(&b);

@@ -45,6 +45,7 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
 {
     const capture_header *header = capture_file_header(capture);
     const size_t n_layer = (size_t)header->model.n_kv_heads * (size_t)model_n_blocks(&header->model);
+    const size_t n_means = (size_t)header->model.n_kv_heads * (size_t)header->model.head_dim;
     profile_table *table = NULL;
     block_statistics statistics = {0};
     rb_status st;
@@ -58,6 +59,7 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
         RB_TRY(st, capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, err), done);
         memcpy(table->q_energy + (size_t)layer * n_layer, statistics.q_energy, n_layer * sizeof(double));
         memcpy(table->k_energy + (size_t)layer * n_layer, statistics.k_energy, n_layer * sizeof(double));
+        memcpy(table->k_mean + (size_t)layer * n_means, statistics.k_mean, n_means * sizeof(double));
     }
     *out = table;
     table = NULL;

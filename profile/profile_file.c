@@ -51,6 +51,7 @@ typedef struct table_shape {
 
 static table_shape score_shape(const model_facts *model) { return (table_shape){2, {model->n_layers, model->n_kv_heads}}; }
 static table_shape energy_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}}; }
+static table_shape mean_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model->head_dim}}; }
 static table_shape curve_mae_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}}; }
 static table_shape curve_mse_shape(const model_facts *model)
 {
@@ -142,6 +143,7 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
     rb_status st;
     RB_TRY(st, write_table(file, "/q_energy", energy_shape(model), table->q_energy, err), done);
     RB_TRY(st, write_table(file, "/k_energy", energy_shape(model), table->k_energy, err), done);
+    RB_TRY(st, write_table(file, "/k_mean", mean_shape(model), table->k_mean, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
@@ -209,6 +211,7 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
     rb_status st;
     RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
     RB_TRY(st, check_table(source, "/k_energy", energy_shape(model), err), done);
+    RB_TRY(st, check_table(source, "/k_mean", mean_shape(model), err), done);
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
@@ -221,10 +224,16 @@ done:
     return st;
 }
 
-/* Energies, errors and bits: finite, says rb_h5_read, and none is negative. */
+/* Finite, says rb_h5_read. */
+static rb_status read_signed_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
+{
+    return rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
+}
+
+/* Energies, errors and bits: none is negative. */
 static rb_status read_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
-    const rb_status st = rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
+    const rb_status st = read_signed_table(out, source, path, shape, err);
     if (st != RB_OK) return st;
     for (int64_t i = 0; i < shape_size(&shape); i++)
         if (out[i] < 0.0)
@@ -297,6 +306,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_text(&table->test, source, "/test", err), done);
     RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
+    RB_TRY(st, read_signed_table(table->k_mean, source, "/k_mean", mean_shape(&model), err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);

@@ -19,6 +19,7 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
     table->n_blocks = model_n_blocks(model);
     RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&table->k_mean, head_count(model) * (size_t)model->head_dim, sizeof *table->k_mean, "means", err), done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
@@ -65,6 +66,7 @@ void profile_table_free(profile_table *table)
     rb_sha256_file_finish(&table->hashing, NULL, NULL);
     free(table->q_energy);
     free(table->k_energy);
+    free(table->k_mean);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);

@@ -38,6 +38,7 @@ typedef struct profile_table {
     rb_sha256_task *hashing;                /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
     double *q_energy, *k_energy;            /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
+    double *k_mean;                         /* [n_layers][n_kv_heads][head_dim], likewise */
     head_coverage *coverage;                /* [n_layers][n_kv_heads], owned */
     int n_worst_tokens;                     /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */

@@ -114,6 +114,8 @@ static void the_table_carries_the_facts_and_energies_of_the_capture(void **state
         assert_ok(capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, &err));
         assert_memory_equal(table->q_energy + (size_t)layer * n, statistics.q_energy, n * sizeof(double));
         assert_memory_equal(table->k_energy + (size_t)layer * n, statistics.k_energy, n * sizeof(double));
+        assert_memory_equal(table->k_mean + (size_t)layer * TINY_KV_HEADS * header->model.head_dim, statistics.k_mean,
+                            TINY_KV_HEADS * (size_t)header->model.head_dim * sizeof(double));
     }
     block_statistics_free(&statistics);
 }

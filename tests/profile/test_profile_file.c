@@ -28,6 +28,7 @@ static profile_table *make_profile(int n_methods, bool has_curves)
     memset(table->capture_sha256, 'e', RB_SHA256_HEX - 1);
     fill(table->q_energy, N_HEADS * N_BLOCKS, 1.0);
     fill(table->k_energy, N_HEADS * N_BLOCKS, 100.0);
+    fill(table->k_mean, N_HEADS * 2 * N_BLOCKS, -3.0);
     for (int h = 0; h < N_HEADS; h++) table->coverage[h] = (head_coverage){1.0 + h / 7.0, h / 70.0, 2.0 + h / 7.0, 3.0 + h / 7.0};
     for (int m = 0; m < n_methods; m++) {
         double mae[N_HEADS];
@@ -61,6 +62,7 @@ static bool same_profile(const profile_table *a, const profile_table *b)
     if (model_facts_same(&a->model, "a", &b->model, "b", NULL) != RB_OK) return false;
     if (!same_text(&a->calibration, &b->calibration) || !same_text(&a->test, &b->test) || strcmp(a->capture_sha256, b->capture_sha256) != 0) return false;
     if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS) || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS)) return false;
+    if (!same_numbers(a->k_mean, b->k_mean, N_HEADS * 2 * N_BLOCKS)) return false;
     if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;

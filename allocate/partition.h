@@ -1,0 +1,73 @@
+/* The best partition of a head's RoPE blocks into groups, exactly, for every budget at once (method `optimal`).
+ *
+ * Model (docs/method.md). Block i has query energy a_i and key energy b_i, as the caller has centred or equalized them. A group S of m blocks with
+ * width w > 0 rotates and codes its 2m dims with one norm. It stores 2 m w bits of codes and norm_bits for the norm, and since the rotation spreads
+ * the error evenly over the dims, adds to the variance of a logit's error
+ *      c[w][m] * (sum_S a) * (sum_S b) / (2 m),      c: relative squared error of the codec, measured by the caller.
+ * Width 0 stores nothing and loses its blocks: each adds a_i b_i / 2. The variance V of a head is the sum over its groups.
+ * A head's codes are padded to a whole byte: it stores roundup8(sum of code bits) + norms. Norms are whole bytes here, so that is the sum rounded up,
+ * and a head has one point a byte.
+ *
+ * Groups are contiguous in the order of descending a_i b_i (equal ones by index). f[i][B], the least V of the first i blocks within B bits, follows from
+ * f[j][B - bits of the group j..i-1], j < i, for every width: exact among contiguous partitions (how often another one is better, and by how much:
+ * tests/allocate/test_partition.c).
+ *
+ * Same result for any number of threads and any instruction set: every sum has one order, and ties have one winner. */
+#ifndef RB_ALLOCATE_PARTITION_H
+#define RB_ALLOCATE_PARTITION_H
+
+#include <stdint.h>
+
+#include "core/model_facts.h"
+
+enum { PARTITION_MAX_WIDTH = 8, PARTITION_N_WIDTHS = PARTITION_MAX_WIDTH + 1 };
+
+/* Relative squared error of a group, E|x^ - x|^2 / E|x|^2, by width and number of blocks; borrowed. Row 0, column 0 and rows of widths that are
+ * not allowed are not read. */
+typedef struct group_distortion {
+    int max_blocks;         /* at least the head's n_blocks */
+    const double *c;        /* [PARTITION_N_WIDTHS][max_blocks + 1] */
+} group_distortion;
+
+typedef struct partition_options {
+    unsigned widths;        /* bit w set: width w is allowed, 0..8; at least one above 0 */
+    int norm_bits;          /* a group's norm: 0 to 64 bits, whole bytes */
+    int max_groups;         /* most groups of width > 0; 0: no limit. Width 0 does not count: it stores nothing and no kernel runs for it */
+    int64_t max_bits;       /* stored bits the curve goes up to; 0: every block at the largest width, with one norm */
+} partition_options;
+
+partition_options partition_options_default(void);      /* widths 0..8, norms of 16 bits, no limit of groups, the whole curve */
+
+/* Who shares a group. No memory of its own. */
+typedef struct block_partition {
+    int n_blocks, n_groups;
+    uint8_t width[RB_MAX_BLOCKS];           /* [n_groups]; in the order of descending energy, the group of width 0 (at most one) last */
+    int16_t first[RB_MAX_BLOCKS + 1];       /* group g is blocks[first[g]] to blocks[first[g + 1] - 1] */
+    int16_t blocks[RB_MAX_BLOCKS];          /* [n_blocks], ascending inside a group */
+} block_partition;
+
+/* roundup8(codes) + norms; norm_bits as in the options. */
+int64_t partition_stored_bits(const block_partition *partition, int norm_bits);
+/* V of any partition under the model above: q_energy, k_energy [n_blocks] >= 0, by the same c. */
+double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const group_distortion *distortion);
+
+/* Least V of a head for every budget. Point p: within p stored bytes. */
+typedef struct partition_curve {
+    int n_blocks, n_points;
+    double *error;          /* [n_points], owned; V, does not rise. INFINITY where nothing fits (only without width 0) */
+    uint8_t *choices;       /* [n_points][n_blocks], owned: how a point is made, for partition_curve_at */
+    int16_t *order;         /* [n_blocks], owned: blocks by descending a_i b_i */
+} partition_curve;
+
+/* Curves of n_heads heads, in parallel over heads. curves [n_heads] is the caller's, each then freed by partition_curve_free (also after a failure, which
+ * leaves all empty). q_energy, k_energy [n_heads][n_blocks]; distortion [n_heads], or one for all with n_distortions = 1.
+ * About n_blocks^2 / 2 * widths * (bits / 2) steps a head and a limit of N groups N times that: 64 blocks to 8 bits a dim take 1 ms.
+ * RB_EINVAL: sizes or options out of range, a negative c; RB_ENONFINITE: an energy that is negative or not finite, naming head and block; RB_ENOMEM. */
+rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy,
+                                 const group_distortion *distortion, int n_distortions, const partition_options *options, rb_error *err);
+void partition_curve_free(partition_curve *curve);      /* accepts NULL and an empty one */
+
+/* The partition of a point with a finite error. It may store less than p bytes. */
+void partition_curve_at(const partition_curve *curve, int point, block_partition *out);
+
+#endif

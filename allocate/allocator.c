@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "allocate/optimal.h"
+
 enum { UNIFORM_SEED = 42 };
 
-const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", NULL};
+const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", "optimal", "optimal-center", NULL};
 
 const char *allocation_method_name(allocation_method method) { return allocation_method_names[method]; }
 
@@ -98,32 +100,71 @@ rb_status allocate_head(plan_head *head, allocation_method method, double avg_bi
 {
     rb_status st = check_request(method, avg_bits, err);
     if (st != RB_OK) return st;
-    if (method == METHOD_UNIFORM) return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
-    return allocate_block_gtq(head, avg_bits, energy, err);
+    switch (method) {
+    case METHOD_UNIFORM:   return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+    case METHOD_BLOCK_GTQ: return allocate_block_gtq(head, avg_bits, energy, err);
+    default:               return rb_fail(err, RB_EINVAL, "%s allots a whole model, not one head", allocation_method_name(method));
+    }
+}
+
+rb_status allocate_values(bit_plan **out, const model_facts *model, const text_facts *calibration, int value_width, rb_error *err)
+{
+    const rb_status st = bit_plan_create(out, model, err);
+    if (st != RB_OK) return st;
+    (*out)->calibration = *calibration;
+    (*out)->value_width = value_width;
+    (*out)->value_codebook = CODEBOOK_BLOCK_GTQ;
+    return RB_OK;
+}
+
+static rb_status allocate_published(bit_plan *plan, allocation_method method, double avg_bits, const head_statistics *statistics, rb_error *err)
+{
+    const model_facts *model = &plan->model;
+    const int n_blocks = model_n_blocks(model);
+    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+        const head_energy energy = {n_blocks, statistics->q_energy + (int64_t)h * n_blocks, statistics->k_energy + (int64_t)h * n_blocks};
+        const rb_status st = allocate_head(&plan->heads[h], method, avg_bits, &energy, err);
+        if (st != RB_OK) return rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);
+    }
+    return RB_OK;
+}
+
+int64_t allocate_key_bits(const bit_plan *plan)
+{
+    const plan_cost cost = bit_plan_cost(plan);
+    return llround(cost.key_true_bits * plan->model.head_dim * plan->model.n_layers * plan->model.n_kv_heads);
+}
+
+/* The published allocation says how many bits there are, and is replaced. */
+static rb_status allocate_optimal(bit_plan *plan, bool is_centered, double avg_bits, const head_statistics *statistics, rb_error *err)
+{
+    optimal_options options = optimal_options_default();
+    optimal_curves *curves = NULL;
+    optimal_answer answer;
+    rb_status st;
+    options.center = is_centered;
+    RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);
+    RB_TRY(st, optimal_curves_build(&curves, &plan->model, statistics, &options, err), done);
+    RB_TRY(st, optimal_plan_keys(plan, &answer, curves, allocate_key_bits(plan), err), done);
+done:
+    optimal_curves_free(curves);
+    return st;
 }
 
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
-                        int value_width, const double *q_energy, const double *k_energy, rb_error *err)
+                        int value_width, const head_statistics *statistics, rb_error *err)
 {
-    const int n_blocks = model_n_blocks(model);
     bit_plan *plan = NULL;
     rb_status st;
     *out = NULL;
     RB_TRY(st, check_request(method, avg_bits, err), done);
-    RB_TRY(st, bit_plan_create(&plan, model, err), done);
-    plan->calibration = *calibration;
-    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));
+    RB_TRY(st, allocate_values(&plan, model, calibration, value_width, err), done);
     plan->avg_bits = avg_bits;
-    plan->value_width = value_width;
-    plan->value_codebook = CODEBOOK_BLOCK_GTQ;
-    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
-        const head_energy energy = {n_blocks, q_energy + (int64_t)h * n_blocks, k_energy + (int64_t)h * n_blocks};
-        st = allocate_head(&plan->heads[h], method, avg_bits, &energy, err);
-        if (st != RB_OK) {
-            rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);
-            goto done;
-        }
-    }
+    if (method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER)
+        RB_TRY(st, allocate_optimal(plan, method == METHOD_OPTIMAL_CENTER, avg_bits, statistics, err), done);
+    else
+        RB_TRY(st, allocate_published(plan, method, avg_bits, statistics, err), done);
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
     *out = plan;
     plan = NULL;

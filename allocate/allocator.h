@@ -3,7 +3,8 @@
  * uniform    every block avg_bits (a whole number), one group of all dims.
  * block-gtq  arXiv 2606.24033: start at min_bits; then floor(n_blocks * avg_bits) - sum further bits, one at a time, each to the block with the
  *            largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width form a group.
- *            A product n_blocks * avg_bits within 1e-9 of a whole number is that number: 30 blocks at 2.3 bits share 69 bits, not 68. */
+ *            A product n_blocks * avg_bits within 1e-9 of a whole number is that number: 30 blocks at 2.3 bits share 69 bits, not 68.
+ * optimal, optimal-center  allocate/optimal.h. At avg_bits they get the bytes that block-gtq stores at avg_bits, so the two can be compared. */
 #ifndef RB_ALLOCATE_ALLOCATOR_H
 #define RB_ALLOCATE_ALLOCATOR_H
 
@@ -11,7 +12,7 @@
 
 #include "kernels/bit_plan.h"
 
-typedef enum allocation_method { METHOD_UNIFORM, METHOD_BLOCK_GTQ, METHOD_N } allocation_method;
+typedef enum allocation_method { METHOD_UNIFORM, METHOD_BLOCK_GTQ, METHOD_OPTIMAL, METHOD_OPTIMAL_CENTER, METHOD_N } allocation_method;
 const char *allocation_method_name(allocation_method method);
 bool allocation_method_from_name(const char *name, allocation_method *method);
 extern const char *const allocation_method_names[];     /* NULL-terminated, for option tables */
@@ -24,19 +25,27 @@ typedef struct head_energy {
     const double *q_energy, *k_energy;      /* [n_blocks] */
 } head_energy;
 
+/* Energies of all heads [n_layers][n_kv_heads][n_blocks], mean keys [n_layers][n_kv_heads][head_dim] (used by optimal-center alone; may be NULL without). */
+typedef struct head_statistics {
+    const double *q_energy, *k_energy, *k_mean;
+} head_statistics;
+
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */
 void head_energy_mean(const head_energy *energy, double *out);
 
 /* bits [n_blocks]. RB_EINVAL: avg_bits outside 1..8; RB_ENONFINITE: an energy that is negative or not finite, naming its block. */
 rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err);
 
-/* Sets the head's groups. Fails as allocate_greedy, and RB_EINVAL: uniform with a fractional budget, a method that is none. */
+/* Sets the head's groups by a published method. Fails as allocate_greedy, and RB_EINVAL: uniform with a fractional budget, another method. */
 rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err);
 
-/* A whole plan, freed with bit_plan_free: energies [n_layers][n_kv_heads][n_blocks], value_width 1..8 or PLAN_FP16_WIDTH. Fails as allocate_head and
- * bit_plan_check. */
+/* A plan without keys, freed with bit_plan_free: value_width 1..8 or PLAN_FP16_WIDTH. */
+rb_status allocate_values(bit_plan **out, const model_facts *model, const text_facts *calibration, int value_width, rb_error *err);
+/* A whole plan, freed with bit_plan_free. Fails as allocate_head, allocate/optimal.h and bit_plan_check. */
 rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
-                        int value_width, const double *q_energy, const double *k_energy, rb_error *err);
+                        int value_width, const head_statistics *statistics, rb_error *err);
+/* Stored bits of all keys of a token, what bit_plan_cost calls key_true_bits times dims. */
+int64_t allocate_key_bits(const bit_plan *plan);
 
 /* Every key group's rotation becomes this kind, seeds as they are. Values have no kind of their own: they stay haar. */
 void allocate_set_rotation(bit_plan *plan, rotation_kind kind);

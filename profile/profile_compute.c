@@ -41,34 +41,6 @@ typedef struct scoring {
 
 /* ---- set-up ---------------------------------------------------------------------------------------------------------------------- */
 
-rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err)
-{
-    const capture_header *header = capture_file_header(capture);
-    const size_t n_layer = (size_t)header->model.n_kv_heads * (size_t)model_n_blocks(&header->model);
-    const size_t n_means = (size_t)header->model.n_kv_heads * (size_t)header->model.head_dim;
-    profile_table *table = NULL;
-    block_statistics statistics = {0};
-    rb_status st;
-    *out = NULL;
-    RB_TRY(st, profile_table_create(&table, &header->model, err), done);
-    table->calibration = header->text[CAPTURE_CALIBRATION];
-    table->test = header->text[CAPTURE_TEST];
-    RB_TRY(st, rb_sha256_file_start(&table->hashing, capture_file_path(capture), err), done);
-    RB_TRY(st, block_statistics_create(&statistics, &header->model, err), done);
-    for (int layer = 0; layer < header->model.n_layers; layer++) {
-        RB_TRY(st, capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, err), done);
-        memcpy(table->q_energy + (size_t)layer * n_layer, statistics.q_energy, n_layer * sizeof(double));
-        memcpy(table->k_energy + (size_t)layer * n_layer, statistics.k_energy, n_layer * sizeof(double));
-        memcpy(table->k_mean + (size_t)layer * n_means, statistics.k_mean, n_means * sizeof(double));
-    }
-    *out = table;
-    table = NULL;
-done:
-    block_statistics_free(&statistics);
-    profile_table_free(table);
-    return st;
-}
-
 static rb_status cut_sequences(scoring *s, rb_error *err)
 {
     s->n_sequences = (s->n_tokens + s->context - 1) / s->context;

@@ -9,7 +9,7 @@
 #include "kernels/bit_plan.h"
 #include "profile/profile_table.h"
 
-/* A table with the capture's facts and the energies of its calibration text, without scores. A thread begins to hash the capture, for profile_score to note. */
+/* A table with the capture's facts and the energies, means and logit moments of its calibration text, without scores. A thread begins to hash the capture, for profile_score to note. */
 rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err);
 
 /* Adds the scores of n_plans plans with their table->n_worst_tokens worst tokens, the coverage, the error curves if asked for, and the capture's SHA-256, computed on `device`

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/hdf5_file.h"
+#include "profile/logit_moment.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
 static const double max_avg_bits = 16.0;    /* fp16 keys: beyond that is no budget */
@@ -52,6 +53,10 @@ typedef struct table_shape {
 static table_shape score_shape(const model_facts *model) { return (table_shape){2, {model->n_layers, model->n_kv_heads}}; }
 static table_shape energy_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}}; }
 static table_shape mean_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model->head_dim}}; }
+static table_shape moment_shape(const model_facts *model)
+{
+    return (table_shape){3, {model->n_layers, model->n_kv_heads, logit_moment_size(model_n_blocks(model))}};
+}
 static table_shape curve_mae_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}}; }
 static table_shape curve_mse_shape(const model_facts *model)
 {
@@ -89,6 +94,13 @@ static method_path path_of_score(int index, size_t field)
 static rb_status write_table(hid_t file, const char *path, table_shape shape, const double *values, rb_error *err)
 {
     return rb_h5_write(file, path, RB_H5_F64, shape.rank, shape.dims, values, ZSTD_LEVEL, err);
+}
+
+/* Half of the size of f64, of which a measurement has no use. */
+static rb_status write_moments(hid_t file, const char *path, const float *moments, const model_facts *model, rb_error *err)
+{
+    const table_shape shape = moment_shape(model);
+    return rb_h5_write(file, path, RB_H5_F32, shape.rank, shape.dims, moments, ZSTD_LEVEL, err);
 }
 
 static rb_status write_text(hid_t file, const char *group, const text_facts *text, rb_error *err)
@@ -144,6 +156,8 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
     RB_TRY(st, write_table(file, "/q_energy", energy_shape(model), table->q_energy, err), done);
     RB_TRY(st, write_table(file, "/k_energy", energy_shape(model), table->k_energy, err), done);
     RB_TRY(st, write_table(file, "/k_mean", mean_shape(model), table->k_mean, err), done);
+    RB_TRY(st, write_moments(file, "/logit_moment", table->logit_moment, model, err), done);
+    RB_TRY(st, write_moments(file, "/logit_moment_centered", table->logit_moment_centered, model, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
@@ -200,6 +214,12 @@ done:
     return st;
 }
 
+static rb_status check_moments(const profile_source *source, const char *path, const model_facts *model, rb_error *err)
+{
+    const table_shape shape = moment_shape(model);
+    return rb_h5_check_dataset(source->file, path, RB_H5_F32, shape.rank, shape.dims, err);
+}
+
 static rb_status check_table(const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
     return rb_h5_check_dataset(source->file, path, RB_H5_F64, shape.rank, shape.dims, err);
@@ -212,6 +232,8 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
     RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
     RB_TRY(st, check_table(source, "/k_energy", energy_shape(model), err), done);
     RB_TRY(st, check_table(source, "/k_mean", mean_shape(model), err), done);
+    RB_TRY(st, check_moments(source, "/logit_moment", model, err), done);
+    RB_TRY(st, check_moments(source, "/logit_moment_centered", model, err), done);
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
@@ -228,6 +250,12 @@ done:
 static rb_status read_signed_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
     return rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
+}
+
+static rb_status read_moments(float *out, const profile_source *source, const char *path, const model_facts *model, rb_error *err)
+{
+    table_shape shape = moment_shape(model);
+    return rb_h5_read(source->file, path, RB_H5_F32, shape.rank, shape.dims, out, err);
 }
 
 /* Energies, errors and bits: none is negative. */
@@ -307,6 +335,8 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_signed_table(table->k_mean, source, "/k_mean", mean_shape(&model), err), done);
+    RB_TRY(st, read_moments(table->logit_moment, source, "/logit_moment", &model, err), done);
+    RB_TRY(st, read_moments(table->logit_moment_centered, source, "/logit_moment_centered", &model, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);

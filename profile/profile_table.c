@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profile/logit_moment.h"
+
 static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
 
 rb_status profile_table_create(profile_table **out, const model_facts *model, rb_error *err)
@@ -20,6 +22,9 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
     RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&table->k_mean, head_count(model) * (size_t)model->head_dim, sizeof *table->k_mean, "means", err), done);
+    const size_t n_moments = head_count(model) * (size_t)logit_moment_size(model_n_blocks(model));
+    RB_TRY(st, rb_alloc(&table->logit_moment, n_moments, sizeof *table->logit_moment, "logit moments", err), done);
+    RB_TRY(st, rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
@@ -67,6 +72,8 @@ void profile_table_free(profile_table *table)
     free(table->q_energy);
     free(table->k_energy);
     free(table->k_mean);
+    free(table->logit_moment);
+    free(table->logit_moment_centered);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);

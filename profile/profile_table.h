@@ -39,6 +39,8 @@ typedef struct profile_table {
     int n_blocks;
     double *q_energy, *k_energy;            /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
     double *k_mean;                         /* [n_layers][n_kv_heads][head_dim], likewise */
+    float *logit_moment;                    /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
+    float *logit_moment_centered;           /* the same without k_mean */
     head_coverage *coverage;                /* [n_layers][n_kv_heads], owned */
     int n_worst_tokens;                     /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */

@@ -23,8 +23,9 @@ static int score_tiny_capture(void **state)
     RB_TRY(st, tiny_write(path, RB_H5_F32, false, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
-    RB_TRY(st, allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, &err), done);
-    RB_TRY(st, allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH, table->q_energy, table->k_energy, &err), done);
+    const head_statistics statistics = {table->q_energy, table->k_energy, table->k_mean};
+    RB_TRY(st, allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics, &err), done);
+    RB_TRY(st, allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH, &statistics, &err), done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans, N_PLANS, true, RB_DEVICE_CPU, &err), done);
 done:
     if (st != RB_OK) fprintf(stderr, "%s\n", err.msg);

@@ -1,0 +1,188 @@
+/* See optimal.h. */
+#include "allocate/optimal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "allocate/partition.h"
+#include "allocate/rate_bound.h"
+#include "kernels/codec_distortion.h"
+
+/* The largest 8-bit norm of a group is 2^6 to 2^7 times its rms norm: tokens of that size are coded as they are, and 2^-9 of it is still above 0. */
+enum { NORM_HEADROOM = 6 };
+
+struct optimal_curves {
+    model_facts model;
+    optimal_options options;
+    int n_heads, n_blocks;
+    double *q_energy, *k_energy;        /* [n_heads][n_blocks]: of keys centred and equalized */
+    double *scales;                     /* [n_heads][n_blocks] */
+    double *centers;                    /* [n_heads][head_dim] */
+    partition_curve *curves;            /* [n_heads] */
+};
+
+optimal_options optimal_options_default(void)
+{
+    return (optimal_options){.equalize = true, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
+                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = SCOPE_MODEL, .objective = OBJECTIVE_MAE};
+}
+
+void optimal_curves_free(optimal_curves *c)
+{
+    if (!c) return;
+    for (int h = 0; c->curves && h < c->n_heads; h++) partition_curve_free(&c->curves[h]);
+    free(c->curves);
+    free(c->q_energy);
+    free(c->k_energy);
+    free(c->scales);
+    free(c->centers);
+    free(c);
+}
+
+/* ---- energies of what is coded ---------------------------------------------------------------------------------------------------- */
+
+/* k_energy -= |mean|^2, block by block. */
+static void center_energies(optimal_curves *c, const double *k_mean)
+{
+    for (int64_t h = 0; h < c->n_heads; h++)
+        for (int block = 0; block < c->n_blocks; block++) {
+            const double *mean = k_mean + h * c->model.head_dim;
+            double *energy = &c->k_energy[h * c->n_blocks + block];
+            int dims[2];
+            model_block_dims(&c->model, block, dims);
+            *energy = fmax(0.0, *energy - mean[dims[0]] * mean[dims[0]] - mean[dims[1]] * mean[dims[1]]);
+        }
+}
+
+/* A scale as fp16 holds it well away from 0 and infinity; a block without energy on either side stays as it is. */
+static double equalizing_scale(double q_energy, double k_energy)
+{
+    static const double LEAST = 0x1p-10, MOST = 0x1p10;
+    if (!(q_energy > 0.0 && k_energy > 0.0)) return 1.0;
+    return fmin(fmax(pow(q_energy / k_energy, 0.25), LEAST), MOST);
+}
+
+static void equalize_energies(optimal_curves *c)
+{
+    for (int64_t i = 0; i < (int64_t)c->n_heads * c->n_blocks; i++) {
+        c->scales[i] = equalizing_scale(c->q_energy[i], c->k_energy[i]);
+        c->q_energy[i] /= c->scales[i] * c->scales[i];
+        c->k_energy[i] *= c->scales[i] * c->scales[i];
+    }
+}
+
+/* ---- curves -------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status build_curves(optimal_curves *c, rb_error *err)
+{
+    const codec_kind kind = {c->options.codebook, c->options.encoder, c->options.norm};
+    partition_options how = partition_options_default();
+    double *distortion = NULL;
+    rb_status st;
+    how.widths = c->options.widths;
+    how.norm_bits = norm_kind_bits(c->options.norm);
+    how.max_groups = c->options.max_groups;
+    RB_TRY(st, rb_alloc(&distortion, PARTITION_N_WIDTHS, ((size_t)c->n_blocks + 1) * sizeof *distortion, "distortions", err), done);
+    RB_TRY(st, codec_distortion_measure(distortion, c->n_blocks, &kind, err), done);
+    const group_distortion measured = {.max_blocks = c->n_blocks, .c = distortion};
+    RB_TRY(st, partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, &measured, 1, &how, err), done);
+done:
+    free(distortion);
+    return st;
+}
+
+rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics, const optimal_options *options, rb_error *err)
+{
+    const int n_heads = model->n_layers * model->n_kv_heads, n_blocks = model_n_blocks(model);
+    const size_t n_energies = (size_t)n_heads * (size_t)n_blocks, n_means = (size_t)n_heads * (size_t)model->head_dim;
+    optimal_curves *c = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, rb_alloc(&c, 1, sizeof *c, "curves", err), done);
+    *c = (optimal_curves){.model = *model, .options = *options, .n_heads = n_heads, .n_blocks = n_blocks};
+    RB_TRY(st, rb_alloc(&c->q_energy, n_energies, sizeof *c->q_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&c->k_energy, n_energies, sizeof *c->k_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&c->curves, (size_t)n_heads, sizeof *c->curves, "curves", err), done);
+    memcpy(c->q_energy, statistics->q_energy, n_energies * sizeof(double));
+    memcpy(c->k_energy, statistics->k_energy, n_energies * sizeof(double));
+    if (options->center) {
+        RB_TRY(st, rb_alloc(&c->centers, n_means, sizeof *c->centers, "centres", err), done);
+        memcpy(c->centers, statistics->k_mean, n_means * sizeof(double));
+        center_energies(c, c->centers);
+    }
+    if (options->equalize) {
+        RB_TRY(st, rb_alloc(&c->scales, n_energies, sizeof *c->scales, "scales", err), done);
+        equalize_energies(c);
+    }
+    RB_TRY(st, build_curves(c, err), done);
+    *out = c;
+    c = NULL;
+done:
+    optimal_curves_free(c);
+    return st;
+}
+
+/* ---- a plan ---------------------------------------------------------------------------------------------------------------------------- */
+
+static int norm_exponent(const optimal_curves *c, const double *k_energy, const int *blocks, int n)
+{
+    double square = 0.0;
+    if (c->options.norm != NORM_LOG8) return 0;
+    for (int i = 0; i < n; i++) square += k_energy[blocks[i]];
+    if (!(square > 0.0)) return 0;
+    const double exponent = ceil(0.5 * log2(square)) + NORM_HEADROOM;
+    return (int)fmin(fmax(exponent, NORM_MIN_EXPONENT), NORM_MAX_EXPONENT);
+}
+
+static rb_status set_head(plan_head *head, const optimal_curves *c, int h, const block_partition *partition, rb_error *err)
+{
+    const double *k_energy = c->k_energy + (int64_t)h * c->n_blocks;
+    int blocks[RB_MAX_BLOCKS];
+    rb_status st;
+    plan_head_clear(head);
+    head->norm = c->options.norm;
+    head->encoder = c->options.encoder;
+    RB_TRY(st, plan_head_set_transform(head, c->scales ? c->scales + (int64_t)h * c->n_blocks : NULL, c->n_blocks,
+                                       c->centers ? c->centers + (int64_t)h * c->model.head_dim : NULL, c->model.head_dim, err),
+           done);
+    for (int g = 0; g < partition->n_groups; g++) {
+        const int n = partition->first[g + 1] - partition->first[g];
+        if (partition->width[g] == 0) continue;
+        for (int i = 0; i < n; i++) blocks[i] = partition->blocks[partition->first[g] + i];
+        RB_TRY(st, plan_head_add_group(head, partition->width[g], blocks, n, c->options.codebook, norm_exponent(c, k_energy, blocks, n), err), done);
+        head->groups[head->n_groups - 1].rotation.kind = c->options.rotation;
+    }
+done:
+    return st;
+}
+
+rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
+{
+    budget_curve *curves = NULL;
+    int32_t *points = NULL;
+    double above = 0.0;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&curves, (size_t)c->n_heads, sizeof *curves, "curves", err), done);
+    RB_TRY(st, rb_alloc(&points, (size_t)c->n_heads, sizeof *points, "curves", err), done);
+    for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){c->curves[h].n_points, c->curves[h].error};
+    const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
+                                    .objective = c->options.objective, .scope = c->options.scope, .total_bits = key_bits,
+                                    .min_head_bits = norm_kind_bits(c->options.norm) + 8};     /* a head has one group at least */
+    RB_TRY(st, budget_solve(points, &answer->budget, &request, err), done);
+    for (int h = 0; h < c->n_heads; h++) {
+        const int64_t first = (int64_t)h * c->n_blocks;
+        block_partition partition;
+        partition_curve_at(&c->curves[h], points[h], &partition);
+        RB_TRY(st, set_head(&plan->heads[h], c, h, &partition, err), done);
+        const double bits = (double)partition_stored_bits(&partition, norm_kind_bits(c->options.norm));
+        above += rate_bound_distance(c->q_energy + first, c->k_energy + first, c->n_blocks, bits, c->curves[h].error[points[h]]).bits_per_dim / c->n_heads;
+    }
+    answer->bits_above_bound = above;
+    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(c->options.center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL));
+done:
+    free(curves);
+    free(points);
+    return st;
+}

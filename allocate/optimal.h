@@ -1,0 +1,45 @@
+/* Method `optimal`: the cheapest keys for the logit error, under the group model of design.md, section 3 (docs/method.md).
+ *
+ * Per head the exact best partition into groups with a width each (partition.h), with the measured error of every width and group size instead of 4^-width
+ * (kernels/codec_distortion.h); over heads and layers one budget of stored bits (global_budget.h). Keys may be equalized and centred first:
+ *   equalize  scale_i = (q_energy_i / k_energy_i)^(1/4): every block then has equal query and key energy, which is the least a group's cost can be;
+ *   center    center = mean key of the calibration text; k_energy is that of the rest. The method is then called `optimal-center`. */
+#ifndef RB_ALLOCATE_OPTIMAL_H
+#define RB_ALLOCATE_OPTIMAL_H
+
+#include "allocate/allocator.h"
+#include "allocate/global_budget.h"
+#include "kernels/bit_plan.h"
+
+typedef struct optimal_options {
+    bool equalize, center;
+    codebook_kind codebook;
+    rotation_kind rotation;
+    norm_kind norm;
+    plan_encoder encoder;
+    unsigned widths;            /* bit w: width w is allowed, 0..8 */
+    int max_groups;             /* of a head; 0: no limit */
+    budget_scope scope;
+    budget_objective objective;
+} optimal_options;
+
+/* Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae. */
+optimal_options optimal_options_default(void);
+
+/* The curves of all heads of a model, from which plans for any budget are taken. */
+typedef struct optimal_curves optimal_curves;
+
+/* Copies what it needs. Fails as partition_curves_build. */
+rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics, const optimal_options *options, rb_error *err);
+void optimal_curves_free(optimal_curves *curves);
+
+/* What a budget of stored key bits a token, all layers and heads together, buys. */
+typedef struct optimal_answer {
+    budget_answer budget;
+    double bits_above_bound;    /* bits per dim more than the rate-distortion bound asks for the same variance, mean over heads */
+} optimal_answer;
+
+/* The keys of a plan whose model is the curves'; sets its method too. Fails as budget_solve. */
+rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optimal_curves *curves, int64_t key_bits, rb_error *err);
+
+#endif

@@ -75,22 +75,17 @@ static void find_errors(partition_search *s, const double *a, const double *b, c
     }
 }
 
-/* First place of `row`, from `low` up to below `high`, that is not above `value`; high if none is. The row never rises. */
-static int first_not_above(const double *row, int low, int high, double value)
-{
-    while (low < high) {
-        const int middle = low + (high - low) / 2;
-        if (row[middle] <= value) high = middle;
-        else low = middle + 1;
-    }
-    return low;
-}
-
+/* out[u] = min(out[u], from[u] + error). Neither row rises, so a chunk whose last candidate is not below its first `out` has nothing to gain: most of them. */
 RB_CPU_CLONES static void take_smaller(double *restrict out, const double *restrict from, double error, int n)
 {
-    for (int u = 0; u < n; u++) {
-        const double with_group = from[u] + error;
-        out[u] = with_group < out[u] ? with_group : out[u];
+    enum { CHUNK = 32 };
+    for (int start = 0; start < n; start += CHUNK) {
+        const int end = start + CHUNK < n ? start + CHUNK : n;
+        if (from[end - 1] + error >= out[start]) continue;
+        for (int u = start; u < end; u++) {
+            const double with_group = from[u] + error;
+            out[u] = with_group < out[u] ? with_group : out[u];
+        }
     }
 }
 
@@ -100,25 +95,27 @@ static void fill_row(const partition_search *s, int layer, int i)
     const double *without = row_of(s, layer, i - 1);
     for (int u = 0; u <= s->n_units; u++) out[u] = s->zero ? without[u] + s->lost[i - 1] : INFINITY;
     if (s->limited && layer == 0) return;
+    if (s->limited) take_smaller(out, row_of(s, layer - 1, i), 0.0, s->n_units + 1);     /* fewer groups are allowed too */
     for (int j = i - 1; j >= 0; j--) {
         const double *from = row_of(s, layer_before(s, layer), j), *error = errors_of_group(s, i, j);
         for (int w = 0; w < s->n_widths; w++) {
             const int cost = (i - j) * s->block_units[w] + s->norm_units;
             if (cost > s->n_units) break;
-            /* No candidate of this group is below `least`: budgets whose row is there already have nothing to gain. */
-            const double least = from[s->n_units - cost] + error[w];
-            const int end = first_not_above(out, cost, s->n_units + 1, least);
-            take_smaller(out + cost, from, error[w], end - cost);
+            take_smaller(out + cost, from, error[w], s->n_units + 1 - cost);
         }
     }
 }
 
-/* Of equal ways, a block without bits comes first, then the largest group, then the smallest width. */
+/* Of equal ways, fewer groups come first, then a block without bits, then the largest group, then the smallest width. */
 static void trace(const partition_search *s, int budget, uint8_t *choice)
 {
     int layer = s->n_layers - 1, i = s->n_blocks;
     while (i > 0) {
         const double value = row_of(s, layer, i)[budget];
+        if (s->limited && layer > 0 && row_of(s, layer - 1, i)[budget] == value) {
+            layer--;
+            continue;
+        }
         if (s->zero && row_of(s, layer, i - 1)[budget] + s->lost[i - 1] == value) {
             choice[--i] = 0;
             continue;

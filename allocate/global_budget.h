@@ -5,8 +5,8 @@
  * spends (Everett 1963; Shoham and Gersho 1988), and sorting the steps finds the multiplier of the budget exactly, where bisection would approach it.
  * The first step that does not fit has slope lambda, and
  *      bound = value of the steps before it - lambda * bytes left         (the Lagrange dual at its maximum)
- * is below every allocation within the budget. What is left is spent on steps that still fit, then on steps to any point, on the hull or not, by gain per
- * byte, then by trading bytes between heads; `objective - bound` is how far from the optimum the answer can be at most.
+ * is below every allocation within the budget. What is left, and bytes traded between two heads, then go to any points of the curves, on the hull or not, as
+ * long as the sum falls: `objective - bound` is how far from the optimum the answer can be at most. (A head alone needs no bound: its best point is known.)
  *
  * Deterministic: ties go to the lowest head. */
 #ifndef RB_ALLOCATE_GLOBAL_BUDGET_H

@@ -1,0 +1,34 @@
+/* The dynamic program behind allocate/partition.h, for one head. Internal to the room's partition.c. */
+#ifndef RB_ALLOCATE_PARTITION_SEARCH_H
+#define RB_ALLOCATE_PARTITION_SEARCH_H
+
+#include <stdbool.h>
+
+#include "allocate/partition.h"
+
+/* What does not depend on the head, and the tables one head at a time is solved in. */
+typedef struct partition_search {
+    int n_blocks, n_points;
+    int unit;                           /* bits: every cost is a multiple of it */
+    int n_units;                        /* largest budget, in units */
+    int n_widths;                       /* of those above 0 */
+    int width[PARTITION_MAX_WIDTH];     /* [n_widths], ascending */
+    int block_units[PARTITION_MAX_WIDTH], norm_units;   /* a block costs block_units[w], a group norm_units besides */
+    bool zero;                          /* width 0 is allowed */
+    bool limited;                       /* at most n_layers - 1 groups; else one layer */
+    int n_layers;
+    double *least;          /* [n_layers][n_blocks + 1][n_units + 1]: least V of the first i blocks within a budget, with at most `layer` groups if limited */
+    double *group_error;    /* [pair][n_widths]: V of the group of blocks j..i-1, pair i (i - 1) / 2 + j */
+    double *lost;           /* [n_blocks]: a_i b_i / 2 */
+} partition_search;
+
+/* n_blocks 1..RB_MAX_BLOCKS and valid options. search is zeroed first and freed by partition_search_free, also after a failure (RB_ENOMEM). */
+rb_status partition_search_create(partition_search *search, int n_blocks, const partition_options *options, rb_error *err);
+void partition_search_free(partition_search *search);
+
+/* Solves a head whose blocks come in the order of the groups: a, b [n_blocks]. error [n_points]; choices [n_points][n_blocks]: the width of the block in that
+ * place, plus PARTITION_STARTS where it starts a group of width > 0; zeros at points of infinite error. */
+enum { PARTITION_STARTS = 0x80 };
+void partition_search_solve(partition_search *search, const double *a, const double *b, const group_distortion *distortion, double *error, uint8_t *choices);
+
+#endif

@@ -1,0 +1,121 @@
+/* bench_allocate: method `optimal` on a made-up model, times and optimality gaps as JSON lines.
+ *   bench_allocate [sweep] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is not asked)
+ * Without `sweep` one budget of 3 true bits a dim, the curves cut two bits above it; with it 1.5 to 6 in steps of 0.25, the curves computed once. Each
+ * budget is solved over the model and its partitions are taken from the curves. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "allocate/global_budget.h"
+#include "allocate/partition.h"
+#include "core/threads.h"
+#include "kernels/numpy_random.h"
+
+typedef struct bench {
+    int n_layers, n_heads_per_layer, n_blocks, n_heads;
+    double *q_energy, *k_energy;
+    group_distortion distortion;
+    partition_curve *curves;
+    budget_curve *heads;
+    int32_t *points;
+} bench;
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Energies that spread over blocks as those of models do, e to a normal of deviation 1.5, and heads of different strength; Lloyd-Max errors of the normal
+ * law, lower in small groups. */
+static rb_status make_model(bench *b, rb_error *err)
+{
+    static const double normal_error[PARTITION_N_WIDTHS] = {1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 0.0006442, 0.0001639, 0.0000413};
+    const int n = b->n_blocks;
+    double *c = NULL;
+    numpy_rng rng;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&b->q_energy, (size_t)b->n_heads * n, sizeof *b->q_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&b->k_energy, (size_t)b->n_heads * n, sizeof *b->k_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&b->curves, b->n_heads, sizeof *b->curves, "curves", err), done);
+    RB_TRY(st, rb_alloc(&b->heads, b->n_heads, sizeof *b->heads, "curves", err), done);
+    RB_TRY(st, rb_alloc(&b->points, b->n_heads, sizeof *b->points, "points", err), done);
+    RB_TRY(st, rb_alloc(&c, (size_t)PARTITION_N_WIDTHS * (n + 1), sizeof *c, "errors of groups", err), done);
+    b->distortion = (group_distortion){n, c};
+    for (int w = 0; w < PARTITION_N_WIDTHS; w++)
+        for (int m = 1; m <= n; m++) c[w * (n + 1) + m] = normal_error[w] * (1.0 - 0.4 / (2 * m));
+    numpy_rng_seed(&rng, 7);
+    numpy_rng_standard_normal(&rng, b->q_energy, (size_t)b->n_heads * n);
+    numpy_rng_standard_normal(&rng, b->k_energy, (size_t)b->n_heads * n);
+    for (int i = 0; i < b->n_heads * n; i++) {
+        b->q_energy[i] = exp(1.5 * b->q_energy[i] + 0.01 * (i / n % 97));
+        b->k_energy[i] = exp(1.5 * b->k_energy[i]);
+    }
+done:
+    return st;
+}
+
+static void free_model(bench *b)
+{
+    for (int h = 0; b->curves && h < b->n_heads; h++) partition_curve_free(&b->curves[h]);
+    free(b->curves);
+    free(b->heads);
+    free(b->points);
+    free(b->q_energy);
+    free(b->k_energy);
+    free((void *)b->distortion.c);
+}
+
+static rb_status solve(bench *b, double bits_per_dim, budget_scope scope, rb_error *err)
+{
+    const double started = now_s();
+    const budget_request request = {.n_layers = b->n_layers, .heads_per_layer = b->n_heads_per_layer, .curves = b->heads, .objective = OBJECTIVE_MAE,
+                                    .scope = scope, .total_bits = llround(bits_per_dim * 2 * b->n_blocks * b->n_heads)};
+    budget_answer answer;
+    block_partition partition;
+    int64_t n_groups = 0;
+    const rb_status st = budget_solve(b->points, &answer, &request, err);
+    if (st != RB_OK) return st;
+    for (int h = 0; h < b->n_heads; h++) {
+        partition_curve_at(&b->curves[h], b->points[h], &partition);
+        n_groups += partition.n_groups;
+    }
+    printf("{\"what\": \"budget\", \"scope\": \"%s\", \"true_bits\": %.2f, \"spent\": %.4f, \"ms\": %.2f, \"objective\": %.6g, \"relative_gap\": %.2e, "
+           "\"groups_per_head\": %.2f}\n", budget_scope_names[scope], bits_per_dim, (double)answer.stored_bits / (2.0 * b->n_blocks * b->n_heads),
+           (now_s() - started) * 1e3, answer.objective, (answer.objective - answer.bound) / answer.objective, (double)n_groups / b->n_heads);
+    return RB_OK;
+}
+
+int main(int argc, char **argv)
+{
+    const int sweep = argc > 1 && strcmp(argv[1], "sweep") == 0;
+    char **size = argv + 1 + sweep;
+    const int n_sizes = argc - 1 - sweep;
+    bench b = {.n_layers = n_sizes > 0 ? atoi(size[0]) : 80, .n_heads_per_layer = n_sizes > 1 ? atoi(size[1]) : 8, .n_blocks = n_sizes > 2 ? atoi(size[2]) : 64};
+    partition_options options = partition_options_default();
+    rb_error err = {0};
+    rb_status st;
+    b.n_heads = b.n_layers * b.n_heads_per_layer;
+    options.max_groups = n_sizes > 3 ? atoi(size[3]) : 0;
+    if (!sweep) options.max_bits = 5 * 2 * b.n_blocks;
+    rb_threads_init(1);
+
+    RB_TRY(st, make_model(&b, &err), done);
+    const double started = now_s();
+    RB_TRY(st, partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, &b.distortion, 1, &options, &err), done);
+    const double curves_s = now_s() - started;
+    for (int h = 0; h < b.n_heads; h++) b.heads[h] = (budget_curve){b.curves[h].n_points, b.curves[h].error};
+    printf("{\"what\": \"curves\", \"heads\": %d, \"blocks\": %d, \"max_groups\": %d, \"points\": %d, \"ms_per_head\": %.3f, \"s\": %.3f}\n", b.n_heads, b.n_blocks,
+           options.max_groups, b.curves[0].n_points, curves_s / b.n_heads * 1e3, curves_s);
+    for (double bits = sweep ? 1.5 : 3.0; bits <= (sweep ? 6.0 : 3.0); bits += 0.25) RB_TRY(st, solve(&b, bits, SCOPE_MODEL, &err), done);
+    printf("{\"what\": \"all\", \"s\": %.3f}\n", now_s() - started);
+    RB_TRY(st, solve(&b, 3.0, SCOPE_LAYER, &err), done);
+    RB_TRY(st, solve(&b, 3.0, SCOPE_HEAD, &err), done);
+done:
+    free_model(&b);
+    if (st != RB_OK) fprintf(stderr, "bench_allocate: %s\n", err.msg);
+    return rb_exit_code(st);
+}

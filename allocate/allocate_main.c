@@ -90,7 +90,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     RB_TRY(st, value_width(&width, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean};
+    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
     RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, &statistics, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);

@@ -25,9 +25,11 @@ typedef struct head_energy {
     const double *q_energy, *k_energy;      /* [n_blocks] */
 } head_energy;
 
-/* Energies of all heads [n_layers][n_kv_heads][n_blocks], mean keys [n_layers][n_kv_heads][head_dim] (used by optimal-center alone; may be NULL without). */
+/* Of all heads: energies [n_layers][n_kv_heads][n_blocks]; mean keys [n_layers][n_kv_heads][head_dim] (used by optimal-center alone; may be NULL without); logit
+ * moments [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2] of profile/logit_moment.h (used by the optimal methods; NULL: blocks are taken for independent). */
 typedef struct head_statistics {
     const double *q_energy, *k_energy, *k_mean;
+    const float *moment, *moment_centered;
 } head_statistics;
 
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */

@@ -8,6 +8,7 @@
 
 #include "allocate/partition.h"
 #include "allocate/rate_bound.h"
+#include "core/half.h"
 #include "kernels/codec_distortion.h"
 
 /* The largest 8-bit norm of a group is 2^6 to 2^7 times its rms norm: tokens of that size are coded as they are, and 2^-9 of it is still above 0. */
@@ -20,6 +21,7 @@ struct optimal_curves {
     double *q_energy, *k_energy;        /* [n_heads][n_blocks]: of keys centred and equalized */
     double *scales;                     /* [n_heads][n_blocks] */
     double *centers;                    /* [n_heads][head_dim] */
+    float *moments;                     /* [n_heads][n_blocks (n_blocks + 1) / 2]; NULL: none. Equalizing does not change them */
     partition_curve *curves;            /* [n_heads] */
 };
 
@@ -38,6 +40,7 @@ void optimal_curves_free(optimal_curves *c)
     free(c->k_energy);
     free(c->scales);
     free(c->centers);
+    free(c->moments);
     free(c);
 }
 
@@ -87,7 +90,7 @@ static rb_status build_curves(optimal_curves *c, rb_error *err)
     RB_TRY(st, rb_alloc(&distortion, PARTITION_N_WIDTHS, ((size_t)c->n_blocks + 1) * sizeof *distortion, "distortions", err), done);
     RB_TRY(st, codec_distortion_measure(distortion, c->n_blocks, &kind, err), done);
     const group_distortion measured = {.max_blocks = c->n_blocks, .c = distortion};
-    RB_TRY(st, partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, &measured, 1, &how, err), done);
+    RB_TRY(st, partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, c->moments, &measured, 1, &how, err), done);
 done:
     free(distortion);
     return st;
@@ -111,6 +114,12 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         RB_TRY(st, rb_alloc(&c->centers, n_means, sizeof *c->centers, "centres", err), done);
         memcpy(c->centers, statistics->k_mean, n_means * sizeof(double));
         center_energies(c, c->centers);
+    }
+    const float *moments = options->center ? statistics->moment_centered : statistics->moment;
+    if (moments && options->encoder == ENCODER_SEARCH) {        /* who else could not stretch by them */
+        const size_t n_moments = (size_t)n_heads * (size_t)n_blocks * ((size_t)n_blocks + 1) / 2;
+        RB_TRY(st, rb_alloc(&c->moments, n_moments, sizeof *c->moments, "logit moments", err), done);
+        memcpy(c->moments, moments, n_moments * sizeof *moments);
     }
     if (options->equalize) {
         RB_TRY(st, rb_alloc(&c->scales, n_energies, sizeof *c->scales, "scales", err), done);
@@ -136,6 +145,14 @@ static int norm_exponent(const optimal_curves *c, const double *k_energy, const 
     return (int)fmin(fmax(exponent, NORM_MIN_EXPONENT), NORM_MAX_EXPONENT);
 }
 
+static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks, int n)
+{
+    static const double MOST = 4096.0;
+    const int64_t at = (int64_t)h * c->n_blocks;
+    const float *moment = c->moments + at * (c->n_blocks + 1) / 2;
+    return rb_f16_to_f32(rb_f32_to_f16((float)fmin(MOST, partition_coherence(blocks, n, c->n_blocks, c->q_energy + at, c->k_energy + at, moment))));
+}
+
 static rb_status set_head(plan_head *head, const optimal_curves *c, int h, const block_partition *partition, rb_error *err)
 {
     const double *k_energy = c->k_energy + (int64_t)h * c->n_blocks;
@@ -152,7 +169,9 @@ static rb_status set_head(plan_head *head, const optimal_curves *c, int h, const
         if (partition->width[g] == 0) continue;
         for (int i = 0; i < n; i++) blocks[i] = partition->blocks[partition->first[g] + i];
         RB_TRY(st, plan_head_add_group(head, partition->width[g], blocks, n, c->options.codebook, norm_exponent(c, k_energy, blocks, n), err), done);
-        head->groups[head->n_groups - 1].rotation.kind = c->options.rotation;
+        plan_group *group = &head->groups[head->n_groups - 1];
+        group->rotation.kind = c->options.rotation;
+        if (c->moments) group->coherence = coherence_of(c, h, partition->blocks + partition->first[g], n);
     }
 done:
     return st;

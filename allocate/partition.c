@@ -22,19 +22,50 @@ int64_t partition_stored_bits(const block_partition *partition, int norm_bits)
     return (code_bits + 7) / 8 * 8 + norms;
 }
 
-double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const group_distortion *distortion)
+/* M of two blocks from its upper triangle. */
+static double moment_of(const float *moment, int n_blocks, int i, int j)
+{
+    const int64_t row = i < j ? i : j, column = i < j ? j : i;
+    return (double)moment[row * n_blocks - row * (row - 1) / 2 + column - row];
+}
+
+typedef struct group_sums {
+    double independent;     /* (sum a)(sum b) / (2 m) */
+    double moment;          /* sum of M over pairs of blocks; `independent` without moments */
+    double diagonal;        /* sum of a b / 2 */
+} group_sums;
+
+static group_sums sums_of(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment)
+{
+    double q_sum = 0.0, k_sum = 0.0;
+    group_sums sums = {0};
+    for (int i = 0; i < n; i++) {
+        q_sum += q_energy[blocks[i]];
+        k_sum += k_energy[blocks[i]];
+        sums.diagonal += 0.5 * q_energy[blocks[i]] * k_energy[blocks[i]];
+        for (int j = 0; moment && j < n; j++) sums.moment += moment_of(moment, n_blocks, blocks[i], blocks[j]);
+    }
+    sums.independent = q_sum * k_sum / (2 * n);
+    sums.moment = moment ? partition_group_moment(sums.independent, sums.moment) : sums.independent;
+    return sums;
+}
+
+double partition_coherence(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment)
+{
+    const group_sums sums = sums_of(blocks, n, n_blocks, q_energy, k_energy, moment);
+    return sums.independent > 0.0 ? sums.moment / sums.independent : 1.0;
+}
+
+double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const float *moment, const group_distortion *distortion)
 {
     double error = 0.0;
     for (int g = 0; g < partition->n_groups; g++) {
-        const int first = partition->first[g], m = partition->first[g + 1] - first, width = partition->width[g];
-        double q_sum = 0.0, k_sum = 0.0, product_sum = 0.0;
-        for (int i = first; i < first + m; i++) {
-            const int block = partition->blocks[i];
-            q_sum += q_energy[block];
-            k_sum += k_energy[block];
-            product_sum += q_energy[block] * k_energy[block];
-        }
-        error += width > 0 ? distortion->c[(size_t)width * (distortion->max_blocks + 1) + m] * q_sum * k_sum / (2 * m) : 0.5 * product_sum;
+        const int m = partition->first[g + 1] - partition->first[g], width = partition->width[g];
+        const group_sums sums = sums_of(partition->blocks + partition->first[g], m, partition->n_blocks, q_energy, k_energy, moment);
+        if (width > 0)
+            error += partition_group_error(sums.independent, sums.moment, distortion->c[(size_t)width * (distortion->max_blocks + 1) + m]);
+        else
+            error += moment ? sums.moment : sums.diagonal;
     }
     return error;
 }
@@ -92,13 +123,22 @@ static void order_by_product(int16_t *order, const double *a, const double *b, i
     }
 }
 
-static rb_status build_curve(partition_curve *curve, partition_search *search, const double *q_energy, const double *k_energy,
+static rb_status check_moment(const float *moment, int n_blocks, rb_error *err)
+{
+    for (int64_t i = 0; moment && i < (int64_t)n_blocks * (n_blocks + 1) / 2; i++)
+        if (!isfinite(moment[i])) return rb_fail(err, RB_ENONFINITE, "logit moment %lld is %g, expected a finite number", (long long)i, (double)moment[i]);
+    return RB_OK;
+}
+
+static rb_status build_curve(partition_curve *curve, partition_search *search, const double *q_energy, const double *k_energy, const float *moment,
                              const group_distortion *distortion, rb_error *err)
 {
     const int n = search->n_blocks;
-    double a[RB_MAX_BLOCKS], b[RB_MAX_BLOCKS];
+    double a[RB_MAX_BLOCKS], b[RB_MAX_BLOCKS], *ordered = NULL;
     rb_status st;
     RB_TRY(st, check_energies(q_energy, k_energy, n, err), done);
+    RB_TRY(st, check_moment(moment, n, err), done);
+    if (moment) RB_TRY(st, rb_alloc(&ordered, (size_t)n * n, sizeof *ordered, "moments of a head", err), done);
     RB_TRY(st, rb_alloc(&curve->error, search->n_points, sizeof *curve->error, "curve of a head", err), done);
     RB_TRY(st, rb_alloc(&curve->choices, (size_t)search->n_points * n, sizeof *curve->choices, "partitions of a head", err), done);
     RB_TRY(st, rb_alloc(&curve->order, n, sizeof *curve->order, "order of blocks", err), done);
@@ -108,16 +148,19 @@ static rb_status build_curve(partition_curve *curve, partition_search *search, c
     for (int i = 0; i < n; i++) {
         a[i] = q_energy[curve->order[i]];
         b[i] = k_energy[curve->order[i]];
+        for (int j = 0; moment && j < n; j++) ordered[(size_t)i * n + j] = moment_of(moment, n, curve->order[i], curve->order[j]);
     }
-    partition_search_solve(search, a, b, distortion, curve->error, curve->choices);
+    partition_search_solve(search, a, b, ordered, distortion, curve->error, curve->choices);
 done:
+    free(ordered);
     return st;
 }
 
-rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy,
+rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy, const float *moments,
                                  const group_distortion *distortion, int n_distortions, const partition_options *options, rb_error *err)
 {
     const int n_threads = rb_threads_count();
+    const int64_t n_moments = (int64_t)n_blocks * (n_blocks + 1) / 2;
     partition_search *searches = NULL;
     rb_first_failure failure = {0};
     rb_status st;
@@ -134,7 +177,7 @@ rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blo
     for (int h = 0; h < n_heads; h++) {
         const int64_t at = (int64_t)h * n_blocks;
         rb_error mine = {0};
-        rb_status found = build_curve(&curves[h], &searches[rb_thread_index()], q_energy + at, k_energy + at, &distortion[n_distortions == 1 ? 0 : h], &mine);
+        rb_status found = build_curve(&curves[h], &searches[rb_thread_index()], q_energy + at, k_energy + at, moments ? moments + h * n_moments : NULL, &distortion[n_distortions == 1 ? 0 : h], &mine);
         if (found != RB_OK) found = rb_fail_in(&mine, found, "head %d", h);
         rb_note_failure(&failure, h, found, &mine);
     }

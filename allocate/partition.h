@@ -5,6 +5,11 @@
  * the error evenly over the dims, adds to the variance of a logit's error
  *      c[w][m] * (sum_S a) * (sum_S b) / (2 m),      c: relative squared error of the codec, measured by the caller.
  * Width 0 stores nothing and loses its blocks: each adds a_i b_i / 2. The variance V of a head is the sum over its groups.
+ *
+ * That takes blocks for independent, of random phase. With the second moments M of what blocks add to a logit (profile/logit_moment.h) the model knows better: the
+ * part of a key that a coarse code loses is the key's own, shrunk, and errs as coherently as the key itself. With G = (sum_S a)(sum_S b) / (2 m), the
+ * coherence kappa = sum_S M_ij / G and an encoder that stretches what it stores by kappa / ((1 - c) kappa + c), the best stretch (1 for kappa = 1),
+ *      a group adds G kappa c / ((1 - c) kappa + c),     a lost block M_ii + 2 sum of M_ij > 0 over blocks j behind it in the order.
  * A head's codes are padded to a whole byte: it stores roundup8(sum of code bits) + norms. Norms are whole bytes here, so that is the sum rounded up,
  * and a head has one point a byte.
  *
@@ -48,8 +53,11 @@ typedef struct block_partition {
 
 /* roundup8(codes) + norms; norm_bits as in the options. */
 int64_t partition_stored_bits(const block_partition *partition, int norm_bits);
-/* V of any partition under the model above: q_energy, k_energy [n_blocks] >= 0, by the same c. */
-double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const group_distortion *distortion);
+/* V of any partition under the model above: q_energy, k_energy [n_blocks] >= 0, moment (upper triangle of M, row by row; NULL: independent blocks), by the same c. */
+double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const float *moment, const group_distortion *distortion);
+/* kappa of blocks [n]; 1 where G is 0 or moment is NULL. At least PARTITION_LEAST_COHERENCE. */
+double partition_coherence(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment);
+#define PARTITION_LEAST_COHERENCE 0.0625
 
 /* Least V of a head for every budget. Point p: within p stored bytes. */
 typedef struct partition_curve {
@@ -60,10 +68,10 @@ typedef struct partition_curve {
 } partition_curve;
 
 /* Curves of n_heads heads, in parallel over heads. curves [n_heads] is the caller's, each then freed by partition_curve_free (also after a failure, which
- * leaves all empty). q_energy, k_energy [n_heads][n_blocks]; distortion [n_heads], or one for all with n_distortions = 1.
+ * leaves all empty). q_energy, k_energy [n_heads][n_blocks]; moments [n_heads][n_blocks (n_blocks + 1) / 2] or NULL; distortion [n_heads], or one for all with n_distortions = 1.
  * About n_blocks^2 / 2 * widths * (bits / 2) steps a head and a limit of N groups N times that: 64 blocks to 8 bits a dim take 1 ms.
  * RB_EINVAL: sizes or options out of range, a negative c; RB_ENONFINITE: an energy that is negative or not finite, naming head and block; RB_ENOMEM. */
-rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy,
+rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy, const float *moments,
                                  const group_distortion *distortion, int n_distortions, const partition_options *options, rb_error *err);
 void partition_curve_free(partition_curve *curve);      /* accepts NULL and an empty one */
 

@@ -58,19 +58,34 @@ void partition_search_free(partition_search *s)
     *s = (partition_search){0};
 }
 
-/* Sums run from the end of a group to its start: no difference of prefix sums, which would lose small energies behind large ones. */
-static void find_errors(partition_search *s, const double *a, const double *b, const group_distortion *distortion)
+/* Blocks without bits are mostly the last ones, together: what adds up with the later ones is counted. */
+static double lost_error(const double *a, const double *b, const double *moment, int i, int n)
 {
-    for (int i = 1; i <= s->n_blocks; i++) {
-        double a_sum = 0.0, b_sum = 0.0;
-        s->lost[i - 1] = 0.5 * a[i - 1] * b[i - 1];
+    double error = 0.5 * a[i] * b[i];
+    if (!moment) return error;
+    error = partition_group_moment(error, moment[(size_t)i * n + i]);
+    for (int j = i + 1; j < n; j++) error += 2.0 * fmax(0.0, moment[(size_t)i * n + j]);
+    return error;
+}
+
+/* Sums run from the end of a group to its start: no difference of prefix sums, which would lose small energies behind large ones. */
+static void find_errors(partition_search *s, const double *a, const double *b, const double *moment, const group_distortion *distortion)
+{
+    const int n = s->n_blocks;
+    for (int i = 1; i <= n; i++) {
+        double a_sum = 0.0, b_sum = 0.0, moment_sum = 0.0;
+        s->lost[i - 1] = lost_error(a, b, moment, i - 1, n);
         for (int j = i - 1; j >= 0; j--) {
             double *error = errors_of_group(s, i, j);
             const int m = i - j;
             a_sum += a[j];
             b_sum += b[j];
-            for (int w = 0; w < s->n_widths; w++)
-                error[w] = distortion->c[(size_t)s->width[w] * (distortion->max_blocks + 1) + m] * a_sum * b_sum / (2 * m);
+            for (int other = j; moment && other < i; other++) moment_sum += (other == j ? 1.0 : 2.0) * moment[(size_t)j * n + other];
+            const double independent = a_sum * b_sum / (2 * m);
+            for (int w = 0; w < s->n_widths; w++) {
+                const double c = distortion->c[(size_t)s->width[w] * (distortion->max_blocks + 1) + m];
+                error[w] = moment ? partition_group_error(independent, partition_group_moment(independent, moment_sum), c) : c * independent;
+            }
         }
     }
 }
@@ -140,10 +155,11 @@ static void trace(const partition_search *s, int budget, uint8_t *choice)
     }
 }
 
-void partition_search_solve(partition_search *s, const double *a, const double *b, const group_distortion *distortion, double *error, uint8_t *choices)
+void partition_search_solve(partition_search *s, const double *a, const double *b, const double *moment, const group_distortion *distortion, double *error,
+                            uint8_t *choices)
 {
     const int n = s->n_blocks, last = s->n_layers - 1;
-    find_errors(s, a, b, distortion);
+    find_errors(s, a, b, moment, distortion);
     for (int layer = 0; layer <= last; layer++) {
         /* Of the last layer only its end is asked for, and the ends before it where a block without bits leads from one to the next. */
         const int first = s->limited && layer == last && !s->zero ? n : 1;

@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 
     RB_TRY(st, make_model(&b, &err), done);
     const double started = now_s();
-    RB_TRY(st, partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, &b.distortion, 1, &options, &err), done);
+    RB_TRY(st, partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, NULL, &b.distortion, 1, &options, &err), done);
     const double curves_s = now_s() - started;
     for (int h = 0; h < b.n_heads; h++) b.heads[h] = (budget_curve){b.curves[h].n_points, b.curves[h].error};
     printf("{\"what\": \"curves\", \"heads\": %d, \"blocks\": %d, \"max_groups\": %d, \"points\": %d, \"ms_per_head\": %.3f, \"s\": %.3f}\n", b.n_heads, b.n_blocks,

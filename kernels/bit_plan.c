@@ -29,7 +29,7 @@ const char *const plan_encoder_names[ENCODER_N_KINDS + 1] = {"nearest", "search"
 static bool groups_equal(const plan_group *a, const plan_group *b)
 {
     return a->width == b->width && a->n_blocks == b->n_blocks && a->order == b->order && a->codebook == b->codebook && a->rotation.kind == b->rotation.kind
-           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims && a->norm_exponent == b->norm_exponent
+           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims && a->norm_exponent == b->norm_exponent && a->coherence == b->coherence
            && memcmp(a->blocks, b->blocks, (size_t)a->n_blocks * sizeof *a->blocks) == 0;
 }
 
@@ -77,7 +77,7 @@ plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head) { return 
 static rb_status add_group(plan_head *head, int width, int count, group_order order, uint64_t seed, codebook_kind books, rb_error *err)
 {
     plan_group *group = &head->groups[head->n_groups];
-    *group = (plan_group){.width = width, .order = order, .codebook = books, .rotation = {.kind = ROTATION_HAAR, .seed = seed, .dims = 2 * count}};
+    *group = (plan_group){.width = width, .order = order, .codebook = books, .coherence = 1.0f, .rotation = {.kind = ROTATION_HAAR, .seed = seed, .dims = 2 * count}};
     rb_status st = rb_alloc(&group->blocks, (size_t)count, sizeof *group->blocks, "blocks of a group", err);
     if (st == RB_OK) head->n_groups++;
     return st;
@@ -304,6 +304,13 @@ static rb_status check_coding(const plan_head *head, int n_blocks, int head_dim,
     return st == RB_OK ? check_floats(head->center, head_dim, -INFINITY, "center", place, err) : st;
 }
 
+static rb_status check_coherence(const plan_head *head, const plan_group *group, const char *place, rb_error *err)
+{
+    if (head->encoder != ENCODER_SEARCH && group->coherence != 1.0f)
+        return rb_fail(err, RB_EFORMAT, "%s: coherence is %g, expected 1 for the nearest encoder", place, (double)group->coherence);
+    return check_floats(&group->coherence, 1, 0.0f, "coherence", place, err);
+}
+
 static rb_status check_exponent(const plan_head *head, const plan_group *group, const char *place, rb_error *err)
 {
     const int least = head->norm == NORM_LOG8 ? NORM_MIN_EXPONENT : 0, most = head->norm == NORM_LOG8 ? NORM_MAX_EXPONENT : 0;
@@ -320,6 +327,7 @@ static rb_status check_head(const plan_head *head, int n_blocks, int head_dim, c
         snprintf(group_place, sizeof group_place, "%s group %d", place, g);
         rb_status st = check_group(&head->groups[g], is_taken, n_blocks, group_place, err);
         if (st == RB_OK) st = check_exponent(head, &head->groups[g], group_place, err);
+        if (st == RB_OK) st = check_coherence(head, &head->groups[g], group_place, err);
         if (st != RB_OK) return st;
     }
     return check_coding(head, n_blocks, head_dim, place, err);

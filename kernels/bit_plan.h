@@ -24,8 +24,10 @@ const char *group_order_name(group_order order);                    /* "block", 
 
 /* How codes are chosen; a decoder need not know.
  * nearest  as published: each coordinate's nearest centroid, the norm of x.
- * search   among codes of the vector stretched by each of ENCODER_STRETCHES, those closest to it in angle, and the norm that fits them best, |x| cos: fewer
- *          errors from the same bits, since a decoder normalises what the codes say. */
+ * search   among codes of the vector stretched by each of ENCODER_STRETCHES, those closest to it in angle, and the norm that serves the logits best: fewer
+ *          errors from the same bits, since a decoder normalises what the codes say. With cos the cosine of that angle and kappa the group's coherence
+ *          (allocate/partition.h) the norm is |x| cos kappa / (cos^2 kappa + 1 - cos^2): |x| cos, the least squared error, for kappa = 1, and |x| / cos, no bias along x,
+ *          where kappa is large. */
 typedef enum plan_encoder { ENCODER_NEAREST, ENCODER_SEARCH, ENCODER_N_KINDS } plan_encoder;
 extern const char *const plan_encoder_names[];                      /* "nearest", "search"; NULL-terminated, for option tables */
 
@@ -37,6 +39,7 @@ typedef struct plan_group {
     rotation_spec rotation; /* dims = 2 * n_blocks */
     codebook_kind codebook;
     int norm_exponent;      /* of NORM_LOG8; else 0 */
+    float coherence;        /* of ENCODER_SEARCH: kappa, above 0, a value fp16 holds; else 1 */
 } plan_group;
 
 typedef struct plan_head {
@@ -81,8 +84,8 @@ rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64
 void plan_head_clear(plan_head *head);
 /* A copy of its own, to be cleared by the caller. */
 rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, int head_dim, rb_error *err);
-/* Appends a group of blocks [n] (copied), ascending, with this width and seed 42 + width, haar, block order, codebook; for the head's norm kind, exponent is its
- * norm_exponent. `head->groups` grows. */
+/* Appends a group of blocks [n] (copied), ascending, with this width and seed 42 + width, haar, block order, codebook, coherence 1; for the head's norm kind,
+ * exponent is its norm_exponent. `head->groups` grows. */
 rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind codebook, int norm_exponent, rb_error *err);
 /* Takes fp16 roundings of scales [n_blocks] and center [head_dim]; NULL: none. */
 rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err);

@@ -19,6 +19,7 @@ typedef struct codec_group {
     const double *rotation;     /* [dims][dims] */
     const codebook *book;
     int norm_exponent;
+    double coherence;
 } codec_group;
 
 struct head_codec {
@@ -64,6 +65,7 @@ static rb_status add_group(head_codec *codec, const plan_group *group, const mod
     plan_group_dims(group, model, codec->permutation + first);
     memset(codec->widths + first, group->width, (size_t)out->dims);
     out->norm_exponent = group->norm_exponent;
+    out->coherence = (double)group->coherence;
     codec->n_groups++;
 done:
     return st;
@@ -243,6 +245,9 @@ static double search_stretches(uint8_t *codes, const double *y, const codebook *
     return best;
 }
 
+/* Stored norm over |x|: see plan_encoder. */
+static double best_gain(double cosine, double coherence) { return cosine * coherence / (cosine * cosine * coherence + 1.0 - cosine * cosine); }
+
 /* Centroids of the codes, brought to norm 1: norm correction. */
 static void restore_unit(double *y, const uint8_t *codes, int code_stride, const codec_group *group, int n)
 {
@@ -292,7 +297,8 @@ static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const
             const double *y = memory->rotated + (int64_t)v * group->dims;
             double norm = memory->norms[v];
             search_codes(out, y, group->book, group->dims);
-            if (codec->encoder == ENCODER_SEARCH) norm *= search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial);
+            if (codec->encoder == ENCODER_SEARCH)
+                norm *= best_gain(search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial), group->coherence);
             const rb_status st = encode_norm(&norms[(int64_t)v * codec->n_groups + g], codec, group, norm, first_vector + v, err);
             if (st != RB_OK) return st;
         }

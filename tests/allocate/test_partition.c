@@ -112,7 +112,7 @@ static void try_every_partition(double *least, const head *h, const partition_op
 
 static void build(partition_curve *curve, const head *h, const partition_options *options)
 {
-    assert_ok(partition_curves_build(curve, 1, h->n, h->a, h->b, &h->distortion, 1, options, &err));
+    assert_ok(partition_curves_build(curve, 1, h->n, h->a, h->b, NULL, &h->distortion, 1, options, &err));
 }
 
 /* Every block once, groups as the header says, and what the options allow. */
@@ -156,7 +156,7 @@ static int assert_curve_is_the_best(const head *h, const partition_options *opti
         partition_curve_at(&curve, p, &partition);
         assert_partition_is_sound(&partition, h->n, options);
         assert_in_range(partition_stored_bits(&partition, options->norm_bits), 0, 8 * p);
-        assert_true(close_to(partition_error(&partition, h->a, h->b, &h->distortion), curve.error[p]));
+        assert_true(close_to(partition_error(&partition, h->a, h->b, NULL, &h->distortion), curve.error[p]));
     }
     const int n_points = curve.n_points;
     partition_curve_free(&curve);
@@ -200,7 +200,7 @@ static void the_order_of_blocks_does_not_matter(void **state)
         block_partition partition;
         partition_curve_at(&a, p, &partition);
         assert_partition_is_sound(&partition, given.n, &options);
-        assert_true(close_to(partition_error(&partition, given.a, given.b, &given.distortion), a.error[p]));
+        assert_true(close_to(partition_error(&partition, given.a, given.b, NULL, &given.distortion), a.error[p]));
     }
     partition_curve_free(&a);
     partition_curve_free(&b);
@@ -315,7 +315,7 @@ static void many_blocks_follow_the_recurrence(void **state)
     partition_curve curve;
     make_many(&h, 17);
     const group_distortion distortion = {MANY, h.c};
-    assert_ok(partition_curves_build(&curve, 1, MANY, h.a, h.b, &distortion, 1, &options, &err));
+    assert_ok(partition_curves_build(&curve, 1, MANY, h.a, h.b, NULL, &distortion, 1, &options, &err));
     for (int i = 0; i < MANY; i++) {
         a[i] = h.a[curve.order[i]];
         b[i] = h.b[curve.order[i]];
@@ -353,11 +353,11 @@ static void curves_do_not_depend_on_threads_or_on_where_they_are_cut(void **stat
         distortion[i] = (group_distortion){MANY, h[i].c};
     }
     rb_threads_init(1);
-    assert_ok(partition_curves_build(one, N_HEADS, MANY, q, k, distortion, N_HEADS, &options, &err));
+    assert_ok(partition_curves_build(one, N_HEADS, MANY, q, k, NULL, distortion, N_HEADS, &options, &err));
     rb_threads_init(3);
-    assert_ok(partition_curves_build(three, N_HEADS, MANY, q, k, distortion, N_HEADS, &options, &err));
+    assert_ok(partition_curves_build(three, N_HEADS, MANY, q, k, NULL, distortion, N_HEADS, &options, &err));
     options.max_bits = 8 * CUT + 7;
-    assert_ok(partition_curves_build(cut, N_HEADS, MANY, q, k, distortion, N_HEADS, &options, &err));
+    assert_ok(partition_curves_build(cut, N_HEADS, MANY, q, k, NULL, distortion, N_HEADS, &options, &err));
     rb_threads_init(0);
     assert_int_equal(cut[0].n_points, CUT + 1);
     assert_same_curves(one, three, N_HEADS, one[0].n_points);
@@ -382,7 +382,7 @@ static void like_blocks_share_one_group(void **state)
     const partition_options options = partition_options_default();
     partition_curve curve;
     block_partition p;
-    assert_ok(partition_curves_build(&curve, 1, 4, a, b, &(group_distortion){4, c}, 1, &options, &err));
+    assert_ok(partition_curves_build(&curve, 1, 4, a, b, NULL, &(group_distortion){4, c}, 1, &options, &err));
     partition_curve_at(&curve, 5, &p);
     assert_int_equal(p.n_groups, 1);
     assert_int_equal(p.width[0], 3);
@@ -434,7 +434,7 @@ static void bad_input_is_told(void **state)
     partition_curve curves[1];
     partition_options options = partition_options_default();
     make_head(&h, 4, 1.0, 0.0, false, 6);
-#define BUILD() partition_curves_build(curves, 1, h.n, h.a, h.b, &h.distortion, 1, &options, &err)
+#define BUILD() partition_curves_build(curves, 1, h.n, h.a, h.b, NULL, &h.distortion, 1, &options, &err)
     options.widths = 1;
     assert_fails(BUILD(), RB_EINVAL, "set of widths is 0x1, expected bits 0 to 8 with one above 0");
     options.widths = 0x200;

@@ -28,7 +28,7 @@ struct optimal_curves {
 optimal_options optimal_options_default(void)
 {
     return (optimal_options){.equalize = true, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
-                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = SCOPE_MODEL, .objective = OBJECTIVE_MAE};
+                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = SCOPE_MODEL, .least_share = 0.9, .objective = OBJECTIVE_MAE};
 }
 
 void optimal_curves_free(optimal_curves *c)
@@ -177,6 +177,16 @@ done:
     return st;
 }
 
+/* Of a head: one group at least, no more than its curve has. */
+static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
+{
+    const double share = c->options.least_share * (double)key_bits / c->n_heads, one_group = norm_kind_bits(c->options.norm) + 8;
+    int64_t bytes = (int64_t)(fmax(share, one_group) / 8.0);
+    for (int h = 0; h < c->n_heads; h++)
+        if (bytes > c->curves[h].n_points - 1) bytes = c->curves[h].n_points - 1;
+    return 8 * bytes;
+}
+
 rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
 {
     budget_curve *curves = NULL;
@@ -188,7 +198,7 @@ rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optima
     for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){c->curves[h].n_points, c->curves[h].error};
     const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
                                     .objective = c->options.objective, .scope = c->options.scope, .total_bits = key_bits,
-                                    .min_head_bits = norm_kind_bits(c->options.norm) + 8};     /* a head has one group at least */
+                                    .min_head_bits = least_bits(c, key_bits)};
     RB_TRY(st, budget_solve(points, &answer->budget, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {
         const int64_t first = (int64_t)h * c->n_blocks;

@@ -20,10 +20,12 @@ typedef struct optimal_options {
     unsigned widths;            /* bit w: width w is allowed, 0..8 */
     int max_groups;             /* of a head; 0: no limit */
     budget_scope scope;
+    double least_share;         /* no head gets less than this share of an equal one, 0 to 1 */
     budget_objective objective;
 } optimal_options;
 
-/* Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae. */
+/* Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae, and a least share of 0.9:
+ * without it the sum over layers is a percent lower at most and a layer of small logits pays for it (docs/method.md). */
 optimal_options optimal_options_default(void);
 
 /* The curves of all heads of a model, from which plans for any budget are taken. */

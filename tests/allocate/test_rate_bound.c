@@ -8,9 +8,10 @@ static rb_error err;
 
 static bool close_to(double a, double b) { return fabs(a - b) <= 1e-12 * fmax(fabs(a), fabs(b)); }
 
-/* v = 8, 2, 1/2: all are above the water once it stands at 1/2, 4 + 2 = 6 bits (log2 8/.5 + log2 2/.5). From there V = 3 (8 * 2 / 2)^(1/3) 2^(-bits / 3) = 3 * 2 * 2^(-bits/3). */
+/* v = 2, 1/2, 8 */
 static const double steps_q[] = {4.0, 1.0, 8.0}, steps_k[] = {1.0, 1.0, 2.0};
 
+/* All are above the water once it stands at 1/2: log2(8 / .5) + log2(2 / .5) = 6 bits. From there V = 3 (8 * 2 / 2)^(1/3) 2^(-bits / 3) = 6 * 2^(-bits / 3). */
 static void water_filling_has_its_closed_form(void **state)
 {
     (void)state;

@@ -1,7 +1,8 @@
 /* f[i][B] = min( f[i-1][B] + lost[i-1],  min over j < i and w > 0 of f[j][B - cost(i - j, w)] + error of the group j..i-1 at w )
  *
  * B counts units, the greatest common divisor of all costs. f[0][B] = 0 for every B, so f is the least V within B, not at exactly B, and never rises with B.
- * With a limit of groups f has a layer for each number of groups, and a group leads from one layer to the next.
+ * With a limit of groups f has a layer for each number of groups, and a group leads from one layer to the next. Few heads want many groups, so the
+ * limit is left out at first: if no point's partition exceeds it, the curve is found.
  * No back pointers: the inner loop is an addition and a minimum, which compilers turn into vector code, and a path is found again by looking which
  * candidate gives exactly the stored value (same operands, same operations, same number). */
 #include "allocate/partition_search.h"
@@ -19,6 +20,8 @@ static double *row_of(const partition_search *s, int layer, int i) { return s->l
 
 /* The group of places j..i-1, by width. */
 static double *errors_of_group(const partition_search *s, int i, int j) { return s->group_error + ((size_t)i * (i - 1) / 2 + j) * s->n_widths; }
+
+static int last_layer(const partition_search *s) { return s->limited ? s->max_groups : 0; }
 
 /* Layer that the places before a group are in. */
 static int layer_before(const partition_search *s, int layer) { return s->limited ? layer - 1 : layer; }
@@ -40,10 +43,9 @@ rb_status partition_search_create(partition_search *s, int n_blocks, const parti
     if (max_bits > useful_bits) max_bits = useful_bits;
     s->n_points = (int)(max_bits / 8) + 1;
     s->n_units = (s->n_points - 1) * 8 / s->unit;
-    s->limited = options->max_groups > 0 && options->max_groups < n_blocks;
-    s->n_layers = s->limited ? options->max_groups + 1 : 1;
+    s->max_groups = options->max_groups < n_blocks ? options->max_groups : 0;
 
-    RB_TRY(st, rb_alloc(&s->least, (size_t)s->n_layers * (n_blocks + 1) * (s->n_units + 1), sizeof *s->least, "table of partitions", err), done);
+    RB_TRY(st, rb_alloc(&s->least, (size_t)(s->max_groups + 1) * (n_blocks + 1) * (s->n_units + 1), sizeof *s->least, "table of partitions", err), done);
     RB_TRY(st, rb_alloc(&s->group_error, (size_t)n_blocks * (n_blocks + 1) / 2 * s->n_widths, sizeof *s->group_error, "errors of groups", err), done);
     RB_TRY(st, rb_alloc(&s->lost, n_blocks, sizeof *s->lost, "errors of blocks without bits", err), done);
 done:
@@ -124,10 +126,10 @@ static void fill_row(const partition_search *s, int layer, int i)
 /* Of equal ways, fewer groups come first, then a block without bits, then the largest group, then the smallest width. */
 static void trace(const partition_search *s, int budget, uint8_t *choice)
 {
-    int layer = s->n_layers - 1, i = s->n_blocks;
+    int layer = last_layer(s), i = s->n_blocks;
     while (i > 0) {
         const double value = row_of(s, layer, i)[budget];
-        if (s->limited && layer > 0 && row_of(s, layer - 1, i)[budget] == value) {
+        if (layer > 0 && row_of(s, layer - 1, i)[budget] == value) {
             layer--;
             continue;
         }
@@ -155,22 +157,44 @@ static void trace(const partition_search *s, int budget, uint8_t *choice)
     }
 }
 
-void partition_search_solve(partition_search *s, const double *a, const double *b, const double *moment, const group_distortion *distortion, double *error,
-                            uint8_t *choices)
+static void fill_table(partition_search *s)
 {
-    const int n = s->n_blocks, last = s->n_layers - 1;
-    find_errors(s, a, b, moment, distortion);
+    const int n = s->n_blocks, last = last_layer(s);
     for (int layer = 0; layer <= last; layer++) {
         /* Of the last layer only its end is asked for, and the ends before it where a block without bits leads from one to the next. */
         const int first = s->limited && layer == last && !s->zero ? n : 1;
         for (int u = 0; u <= s->n_units; u++) row_of(s, layer, 0)[u] = 0.0;
         for (int i = first; i <= n; i++) fill_row(s, layer, i);
     }
+}
+
+/* Returns the most groups of a point. */
+static int trace_points(const partition_search *s, double *error, uint8_t *choices)
+{
+    const int n = s->n_blocks;
+    int most = 0;
     memset(choices, 0, (size_t)s->n_points * n);
     for (int p = 0; p < s->n_points; p++) {
+        uint8_t *choice = choices + (size_t)p * n;
         const int budget = 8 * p / s->unit;
-        error[p] = row_of(s, last, n)[budget];
-        if (p > 0 && error[p] == error[p - 1]) memcpy(choices + (size_t)p * n, choices + (size_t)(p - 1) * n, n);
-        else if (error[p] < INFINITY) trace(s, budget, choices + (size_t)p * n);
+        int n_groups = 0;
+        error[p] = row_of(s, last_layer(s), n)[budget];
+        if (p > 0 && error[p] == error[p - 1]) memcpy(choice, choice - n, n);
+        else if (error[p] < INFINITY) trace(s, budget, choice);
+        for (int i = 0; i < n; i++) n_groups += (choice[i] & PARTITION_STARTS) != 0;
+        if (n_groups > most) most = n_groups;
     }
+    return most;
+}
+
+void partition_search_solve(partition_search *s, const double *a, const double *b, const double *moment, const group_distortion *distortion, double *error,
+                            uint8_t *choices)
+{
+    find_errors(s, a, b, moment, distortion);
+    s->limited = false;
+    fill_table(s);
+    if (trace_points(s, error, choices) <= s->max_groups || s->max_groups == 0) return;
+    s->limited = true;
+    fill_table(s);
+    trace_points(s, error, choices);
 }

@@ -15,9 +15,9 @@ typedef struct partition_search {
     int width[PARTITION_MAX_WIDTH];     /* [n_widths], ascending */
     int block_units[PARTITION_MAX_WIDTH], norm_units;   /* a block costs block_units[w], a group norm_units besides */
     bool zero;                          /* width 0 is allowed */
-    bool limited;                       /* at most n_layers - 1 groups; else one layer */
-    int n_layers;
-    double *least;          /* [n_layers][n_blocks + 1][n_units + 1]: least V of the first i blocks within a budget, with at most `layer` groups if limited */
+    int max_groups;                     /* 0: no limit */
+    bool limited;                       /* this pass keeps the limit: layer g holds at most g groups; else there is one layer without a limit */
+    double *least;          /* [max_groups + 1][n_blocks + 1][n_units + 1]: least V of the first i blocks within a budget, by layer */
     double *group_error;    /* [pair][n_widths]: V of the group of blocks j..i-1, pair i (i - 1) / 2 + j */
     double *lost;           /* [n_blocks]: V of a block without bits */
 } partition_search;

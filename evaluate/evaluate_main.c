@@ -175,8 +175,8 @@ static void print_table(const evaluate_result *result, const evaluate_inputs *in
             snprintf(bits[1], sizeof bits[1], "%.3f", cost.value_true_bits);
         }
         if (in->documents.n > 0) snprintf(needles, sizeof needles, "%lld/%lld", (long long)score->n_right, (long long)in->documents.n);
-        printf("%-28s %9s %9s %11.4f %10.5f %10.4f %10.4f %8.2f %10.5f %9s\n", run > 0 ? in->names[run - 1] : "unquantized", bits[0], bits[1], score->perplexity,
-               score->kl_mean, score->kl_p999, score->kl_max, 100.0 * score->top1_agreement, score->attention_kl, needles);
+        printf("%-28s %9s %9s %11.4f %10.5f %10.4f %10.4f %8.2f %10.5f %9s\n", run > 0 ? in->names[run - 1] : "unquantized", bits[0], bits[1], score->text.perplexity,
+               score->text.kl_mean, score->text.kl_p999, score->text.kl_max, 100.0 * score->text.top1_agreement, score->attention_kl, needles);
     }
     printf("%lld tokens of text in sequences of %lld, %lld documents, %.1f s\n", (long long)in->facts.n_tokens, (long long)in->facts.context,
            (long long)in->documents.n, seconds);

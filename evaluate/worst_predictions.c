@@ -2,6 +2,7 @@
 #include "evaluate/worst_predictions.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void add(worst_predictions *worst, int capacity, const worst_prediction *candidate)
 {
@@ -21,6 +22,20 @@ rb_status worst_predictions_make(worst_predictions *out, int capacity, const eva
                                                .unquantized_nll = base->nll});
     }
     return st;
+}
+
+void worst_predictions_name(worst_predictions *worst, const tokenizer *words, const int32_t *text, int64_t context)
+{
+    for (int i = 0; i < worst->n; i++) {
+        worst_prediction *token = &worst->at[i];
+        const int64_t n_before = token->position % context, n = n_before < WORST_BEFORE_TOKENS ? n_before : WORST_BEFORE_TOKENS;
+        size_t length = 0;
+        token_text_of(token->text, words, token->id);
+        for (int64_t t = token->position - n; t < token->position; t++) {
+            token_text_of(token->before + length, words, text[t]);
+            length += strlen(token->before + length);
+        }
+    }
 }
 
 void worst_predictions_free(worst_predictions *worst)

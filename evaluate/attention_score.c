@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "core/threads.h"
 #include "model/vector_math.h"
 
 rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
@@ -31,7 +32,7 @@ void attention_scores_free(attention_scores *scores)
 
 /* ---- one query ------------------------------------------------------------------------------------------------------------------- */
 
-static float dot(const float *a, const float *b, int64_t n)
+static inline float dot(const float *a, const float *b, int64_t n)
 {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -65,7 +66,7 @@ static sampled_query query_at(int64_t i, int n_q_heads, const score_item *item, 
 }
 
 /* Logits over the keys as the run's attention has them; first: of the run's copy. */
-static void query_logits(float *out, const evaluate_request *r, const layer_heads *heads, const model_facts *model, const sampled_query *query, int64_t first)
+RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, const layer_heads *heads, const model_facts *model, const sampled_query *query, int64_t first)
 {
     const int64_t d = model->head_dim, kv_head = query->q_head / model_q_per_kv(model);
     const float *q = heads->q + (query->q_head * heads->n_tokens + first + query->t) * d;
@@ -78,12 +79,14 @@ static void query_logits(float *out, const evaluate_request *r, const layer_head
 /* The keys with the ATTENTION_TOP_K largest of n >= ATTENTION_TOP_K logits; of equal ones the earlier. */
 static void top_keys(int64_t keys[ATTENTION_TOP_K], const float *logits, int64_t n)
 {
+    float least = -INFINITY;    /* of the kept ones, once there are enough */
     int n_kept = 0;
     for (int64_t s = 0; s < n; s++) {
-        if (n_kept == ATTENTION_TOP_K && logits[s] <= logits[keys[n_kept - 1]]) continue;
+        if (n_kept == ATTENTION_TOP_K && logits[s] <= least) continue;
         int place = n_kept < ATTENTION_TOP_K ? n_kept++ : n_kept - 1;
         for (; place > 0 && logits[keys[place - 1]] < logits[s]; place--) keys[place] = keys[place - 1];
         keys[place] = s;
+        least = logits[keys[n_kept - 1]];
     }
 }
 

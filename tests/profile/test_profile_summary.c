@@ -263,7 +263,7 @@ static void coverage_is_told_of_every_head_and_judged_by_the_mean(void **state)
         assert_ok(profile_summary_from_json(&summary, json, "s.json", &err));
         assert_int_equal(summary->is_covered, !is_far);
         assert_true(summary->coverage.key_distance == number(coverage, "key_distance") && summary->coverage.key_outside == number(coverage, "key_outside"));
-        assert_true(summary->coverage.query_shift == 2.0 && summary->coverage.plan_transfer == 1.5);
+        assert_true(summary->coverage.query_shift == number(coverage, "query_shift") && summary->coverage.plan_transfer == number(coverage, "plan_transfer"));
         profile_summary_free(summary);
         cJSON_Delete(json);
         profile_table_free(table);

@@ -20,7 +20,7 @@
 typedef struct profile_options {
     rb_number_list budgets;
     rb_string_list methods;
-    bool no_curves;
+    bool no_curves, no_coverage_warning;
     const char *plan, *output, *model;
     int64_t n_worst_tokens;
 } profile_options;
@@ -108,12 +108,7 @@ static rb_status name_tokens(profile_table *table, const char *folder, rb_error 
     }
     RB_TRY(st, tokenizer_open(&words, path, err), done);
     for (int m = 0; m < table->n_methods; m++)
-        for (int i = 0; i < table->methods[m].worst.n; i++) {
-            worst_token *token = &table->methods[m].worst.at[i];
-            size_t length = 0;
-            const char *bytes = tokenizer_token_bytes(words, token->id, &length);
-            if (bytes) worst_token_set_text(token->text, bytes, length);
-        }
+        for (int i = 0; i < table->methods[m].worst.n; i++) token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
 done:
     tokenizer_close(words);
     free(path);
@@ -168,7 +163,7 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, device, err), done);
     if (opt->model) RB_TRY(st, name_tokens(table, opt->model, err), done);
-    warn_of_coverage(table);
+    if (!opt->no_coverage_warning) warn_of_coverage(table);
     if (opt->output) {
         RB_TRY(st, options_to_json(&options_json, opt, err), done);
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);
@@ -195,6 +190,8 @@ int main(int argc, char **argv)
          .help = "allocation methods to score"},
         {.long_name = "plan", .kind = RB_OPT_STRING, .value = &opt.plan, .metavar = "PLAN.json", .help = "score this finished plan instead"},
         {.long_name = "no-curves", .kind = RB_OPT_FLAG, .value = &opt.no_curves, .help = "leave out the error curves of every width"},
+        {.long_name = "no-coverage-warning", .kind = RB_OPT_FLAG, .value = &opt.no_coverage_warning,
+         .help = "say nothing when the test text lies outside what calibration saw: the summary says it (is_covered)"},
         {.long_name = "worst-tokens", .kind = RB_OPT_INT, .value = &opt.n_worst_tokens, .metavar = "N", .min = 0, .max = WORST_MAX_TOKENS,
          .help = "tokens to list of every method, those it serves worst"},
         {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "the capture's model: its tokenizer gives the text of the worst tokens"},

@@ -185,6 +185,7 @@ rb_status profile_summary_from_json(profile_summary **out, const cJSON *document
     RB_TRY(st, model_facts_from_json(&summary->model, object, where, err), done);
     RB_TRY(st, text_from_json(&summary->calibration, document, "calibration", name, err), done);
     RB_TRY(st, text_from_json(&summary->test, document, "test", name, err), done);
+    RB_TRY(st, coverage_summary_read(&summary->coverage, &summary->is_covered, document, name, err), done);
     RB_TRY(st, methods_from_json(summary, document, name, err), done);
     *out = summary;
     summary = NULL;

@@ -3,6 +3,8 @@
 #ifndef RB_PROFILE_PROFILE_SUMMARY_H
 #define RB_PROFILE_PROFILE_SUMMARY_H
 
+#include <stdbool.h>
+
 #include <cjson/cJSON.h>
 
 #include "profile/profile_table.h"
@@ -21,6 +23,8 @@ typedef struct summary_method {
 typedef struct profile_summary {
     model_facts model;
     text_facts calibration, test;
+    head_coverage coverage;             /* means over heads; all NaN in a summary without them */
+    bool is_covered;                    /* false: the test text lies outside what calibration saw; true where the summary does not tell */
     int n_methods;
     summary_method *methods;            /* owned */
 } profile_summary;

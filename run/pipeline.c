@@ -98,6 +98,7 @@ static rb_status describe_profile(stage *s, const pipeline_config *config, rb_er
     RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
     RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
     RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
+    RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err), done);       /* run's summary ends with it */
     RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
     RB_TRY(st, stage_set_json_output(s, PIPELINE_SUMMARY, err), done);
 done:
@@ -149,15 +150,15 @@ done:
     return st;
 }
 
-/* ---- evaluate: a plan a method and budget, then one run over all of them ---- */
+/* ---- evaluate: a plan a budget and method, then one run over all of them ---- */
 
-/* Calls visit for every method and budget of the evaluation, with the name of its plan. */
+/* Calls visit for every budget and method of the evaluation, in the order of a profile's summary, with the name of its plan. */
 static rb_status each_plan(const pipeline_config *config, rb_status (*visit)(void *user, const char *method, const char *budget, const char *plan, rb_error *err),
                            void *user, rb_error *err)
 {
     rb_status st = RB_OK;
-    for (const char *m = config->evaluate.methods; *m && st == RB_OK; m += strcspn(m, ","), m += *m == ',')
-        for (const char *b = config->evaluate.budgets; *b && st == RB_OK; b += strcspn(b, ","), b += *b == ',') {
+    for (const char *b = config->evaluate.budgets; *b && st == RB_OK; b += strcspn(b, ","), b += *b == ',')
+        for (const char *m = config->evaluate.methods; *m && st == RB_OK; m += strcspn(m, ","), m += *m == ',') {
             char *method = NULL, *budget = NULL, *plan = NULL;
             RB_TRY(st, rb_format(&method, err, "%.*s", (int)strcspn(m, ","), m), next);
             RB_TRY(st, rb_format(&budget, err, "%.*s", (int)strcspn(b, ","), b), next);
@@ -230,38 +231,53 @@ static void fill_run_args(run_args *out, const rb_common_options *common, bool w
     out->args[n] = NULL;
 }
 
-typedef struct plan_maker {
+/* ---- all stages ---- */
+
+/* What is done with the stage of each plan of the evaluation. */
+typedef struct plan_stages {
     const pipeline_config *config;
     const char *folder;
-    const rb_common_options *common;
-} plan_maker;
+    rb_status (*visit)(void *user, const stage *s, rb_error *err);
+    void *user;
+} plan_stages;
 
-/* An allocate run of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's default. */
-static rb_status make_plan(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
+/* An allocate stage of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's default. */
+static rb_status visit_plan_stage(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
 {
-    const plan_maker *maker = user;
+    const plan_stages *plans = user;
     char *name = NULL, *document = NULL;
     stage s = {0};
-    run_args extra = {0};
-    bool ran = false;
     rb_status st;
-    fill_run_args(&extra, maker->common, can_use_gpu[STAGE_ALLOCATE]);
     RB_TRY(st, rb_format(&name, err, "allocate-%s-%s", method, budget), done);
     RB_TRY(st, rb_format(&document, err, "%s.json", name), done);
-    stage_init(&s, name, maker->folder);
+    stage_init(&s, name, plans->folder);
     s.program = pipeline_stage_names[STAGE_ALLOCATE];
     RB_TRY(st, add_own_file(&s, PIPELINE_PROFILE, true, err), done);
     RB_TRY(st, stage_add_option(&s, "--method", method, err), done);
     RB_TRY(st, stage_add_option(&s, "--avg-bits", budget, err), done);
-    RB_TRY(st, stage_add_option(&s, "--rotation", maker->config->rotation, err), done);
+    RB_TRY(st, stage_add_option(&s, "--rotation", plans->config->rotation, err), done);
     RB_TRY(st, add_output_option(&s, plan, err), done);
     RB_TRY(st, stage_set_json_output(&s, document, err), done);
-    RB_TRY(st, stage_run(&s, extra.args, &ran, err), done);
+    RB_TRY(st, plans->visit(plans->user, &s, err), done);
 done:
     stage_free(&s);
     free(name);
     free(document);
     return st;
+}
+
+static rb_status make_plan(void *user, const stage *s, rb_error *err)
+{
+    const run_args *extra = user;
+    bool ran = false;
+    return stage_run(s, extra->args, &ran, err);
+}
+
+static rb_status make_plans(const pipeline_config *config, const char *folder, const rb_common_options *common, rb_error *err)
+{
+    run_args extra = {0};
+    fill_run_args(&extra, common, can_use_gpu[STAGE_ALLOCATE]);
+    return each_plan(config, visit_plan_stage, &(plan_stages){config, folder, make_plan, &extra}, err);
 }
 
 rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err)
@@ -272,7 +288,7 @@ rb_status pipeline_run(const pipeline_config *config, const char *folder, const 
         run_args extra = {0};
         const double started_s = rb_now_s();
         if (!pipeline_has_stage(config, i)) continue;
-        if (i == STAGE_EVALUATE) st = each_plan(config, make_plan, &(plan_maker){config, folder, common}, err);
+        if (i == STAGE_EVALUATE) st = make_plans(config, folder, common, err);
         if (st != RB_OK) break;
         fill_run_args(&extra, common, can_use_gpu[i]);
         stage_init(&s, pipeline_stage_names[i], folder);
@@ -285,15 +301,31 @@ rb_status pipeline_run(const pipeline_config *config, const char *folder, const 
     return st;
 }
 
+typedef struct file_visitor {
+    void (*visit)(void *user, const char *path);
+    void *user;
+} file_visitor;
+
+static rb_status visit_outputs(void *user, const stage *s, rb_error *err)
+{
+    const file_visitor *files = user;
+    (void)err;
+    for (int file = 0; file < s->n_outputs; file++) files->visit(files->user, s->outputs[file]);
+    return RB_OK;
+}
+
 rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path), void *user, rb_error *err)
 {
+    file_visitor files = {visit, user};
     rb_status st = RB_OK;
     for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
-        stage s;
+        stage s = {0};
         if (!pipeline_has_stage(config, i)) continue;
+        if (i == STAGE_EVALUATE) RB_TRY(st, each_plan(config, visit_plan_stage, &(plan_stages){config, folder, visit_outputs, &files}, err), next);
         stage_init(&s, pipeline_stage_names[i], folder);
-        st = describe[i](&s, config, err);
-        for (int file = 0; file < s.n_outputs && st == RB_OK; file++) visit(user, s.outputs[file]);
+        RB_TRY(st, describe[i](&s, config, err), next);
+        st = visit_outputs(&files, &s, err);
+    next:
         stage_free(&s);
     }
     return st;

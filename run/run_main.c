@@ -51,8 +51,8 @@ int main(int argc, char **argv)
     const rb_program program = {
         .name = "run",
         .synopsis = "ropebits run [options] PIPELINE.json",
-        .summary = "Calibrates, profiles, allocates and exports as the pipeline file says, and prints what came of it. A stage whose inputs and options did not "
-                   "change is not run again.",
+        .summary = "Calibrates, profiles, allocates, exports and, where the pipeline file asks for it, evaluates, and prints what came of it. A stage whose inputs and "
+                   "options did not change is not run again.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -104,17 +104,54 @@ static void print_plan(const bit_plan *plan)
     printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }
 
-static void print_evaluation(const evaluation *result)
+/* A column of the judge's table: how it is headed, how wide, how many digits after the point. */
+typedef struct judge_column {
+    const char *name;
+    int width, digits;
+} judge_column;
+
+static void print_numbers(const double *numbers, const judge_column *columns, size_t n)
 {
-    printf("\nwhat the plans do to the model, %lld tokens\n\n%-28s %9s %9s %11s %9s %9s %9s\n", (long long)result->text.n_tokens, "run", "key bits",
-           "val bits", "perplexity", "KL mean", "KL 99.9 %", "needles");
+    for (size_t i = 0; i < n; i++)
+        isnan(numbers[i]) ? printf(" %*s", columns[i].width, "-") : printf(" %*.*f", columns[i].width, columns[i].digits, numbers[i]);
+}
+
+/* "block-gtq K2V2": nominal bits of keys and values. */
+static void print_run_name(const evaluation_run *run, int width)
+{
+    char name[64];
+    if (isnan(run->avg_bits))
+        snprintf(name, sizeof name, "%s", EVALUATION_UNQUANTIZED);
+    else
+        snprintf(name, sizeof name, "%s K%gV%g", run->method, run->avg_bits, run->value_bits);
+    printf("%-*s", width, name);
+}
+
+/* Logit MAE as profile measured it on its test text; NaN where it did not score this method at this budget. */
+static double mae_of_run(const profile_summary *summary, const evaluation_run *run)
+{
+    if (isnan(run->avg_bits)) return 0.0;       /* the unquantized model */
+    const summary_method *method = profile_summary_find(summary, run->method, run->avg_bits);
+    return method ? method->logit_mae : (double)NAN;
+}
+
+static void print_evaluation(const evaluation *result, const profile_summary *summary)
+{
+    enum { NAME_WIDTH = 18 };
+    static const judge_column columns[] = {{"key bits", 9, 3}, {"val bits", 9, 3},  {"logit MAE", 10, 4}, {"KL mean", 9, 4},
+                                           {"KL 99.9 %", 10, 3}, {"top-1 %", 8, 1}, {"perplexity", 11, 3}};
+    printf("\nwhat the plans do to the model: %lld tokens of text, sequences of %lld", (long long)result->text.n_tokens, (long long)result->text.context);
+    if (result->runs[0].n_needles > 0) printf("; %lld needle questions", (long long)result->runs[0].n_needles);
+    printf("\nbits are true bits a dim; logit MAE as above; KL and top-1 of the next token are against the unquantized model\n\n%-*s", NAME_WIDTH, "plan");
+    for (size_t i = 0; i < RB_COUNT(columns); i++) printf(" %*s", columns[i].width, columns[i].name);
+    printf("  %s\n", result->runs[0].n_needles > 0 ? "needles" : "");
     for (int i = 0; i < result->n_runs; i++) {
         const evaluation_run *run = &result->runs[i];
-        const double numbers[] = {run->key_true_bits, run->value_true_bits, run->perplexity, run->kl_mean, run->kl_p999};
-        static const int widths[] = {9, 9, 11, 9, 9};
-        printf("%-28s", run->name);
-        for (size_t n = 0; n < RB_COUNT(numbers); n++) isnan(numbers[n]) ? printf(" %*s", widths[n], "-") : printf(" %*.3f", widths[n], numbers[n]);
-        if (run->n_needles > 0) printf("  %3lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
+        const double numbers[RB_COUNT(columns)] = {run->key_true_bits, run->value_true_bits, mae_of_run(summary, run), run->kl_mean, run->kl_p999,
+                                                   100.0 * run->top1_agreement, run->perplexity};
+        print_run_name(run, NAME_WIDTH);
+        print_numbers(numbers, columns, RB_COUNT(columns));
+        if (run->n_needles > 0) printf("  %lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
         printf("\n");
     }
 }
@@ -126,6 +163,15 @@ static void print_file(void *user, const char *path)
     if (stat(path, &info) != 0) return;
     printf("%-9s %-40s %9.1f KiB\n", *label, path, (double)info.st_size / 1024.0);
     *label = "";
+}
+
+/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when nothing had to run. */
+static void print_coverage_note(const profile_summary *summary)
+{
+    const head_coverage *c = &summary->coverage;
+    if (summary->is_covered) return;
+    printf("\nnote      the test text is not all like the calibration text: its rare keys lie %.1f times as far out, %.1f %% of its keys beyond calibration's 99 %%.\n"
+           "          More calibration text, or text like it, makes a plan safer (docs/profile.md, Coverage).\n", c->key_distance, 100.0 * c->key_outside);
 }
 
 /* ---- for a program ----------------------------------------------------------------------------------------------------------- */
@@ -201,10 +247,11 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     print_model(&result);
     print_error_table(result.summary);
     print_plan(result.plan);
-    if (result.evaluation) print_evaluation(result.evaluation);
+    if (result.evaluation) print_evaluation(result.evaluation, result.summary);
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
     printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
+    print_coverage_note(result.summary);
 done:
     profile_summary_free(result.summary);
     bit_plan_free(result.plan);

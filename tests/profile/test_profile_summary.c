@@ -136,6 +136,9 @@ static const struct {
     {false, "calibration", NULL, RB_EFORMAT, "s.json: calibration: is missing"},
     {false, "test", "null", RB_EFORMAT, "s.json: test: is missing"},
     {false, "test", "{\"tokens_sha256\": \"x\", \"n_tokens\": 1, \"context\": 1}", RB_EFORMAT, "s.json: test.tokens_sha256"},
+    {false, "coverage", "3", RB_EFORMAT, "coverage: found a number, expected an object"},
+    {false, "coverage", "{\"key_distance\": -1, \"is_covered\": true}", RB_EINVAL, "s.json: coverage.key_distance: is -1"},
+    {false, "coverage", "{\"key_distance\": 1}", RB_EFORMAT, "s.json: coverage.is_covered: is missing"},
     {false, "methods", "{}", RB_EFORMAT, "methods: found an object, expected an array"},
     {false, "methods", "[]", RB_EFORMAT, "0 methods, expected 1 to 256"},
     {false, "methods", "[3]", RB_EFORMAT, "s.json: methods[0]: found a number, expected an object"},
@@ -194,6 +197,7 @@ static void the_committed_baseline_reads(void **state)
     assert_ok(profile_summary_read(&summary, "tests/fixtures/demo-baseline.json", &err));
     assert_int_equal(summary->model.n_layers, 4);
     assert_non_null(profile_summary_find(summary, "block-gtq", 3));
+    assert_true(summary->is_covered && isnan(summary->coverage.key_distance));      /* it is older than coverage */
     profile_summary_free(summary);
     assert_fails(profile_summary_read(&summary, scratch_path("absent.json"), &err), RB_EIO, "absent.json");
     assert_null(summary);
@@ -220,7 +224,7 @@ static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
     set_scores(table, 0, "uniform", 2, 4, uniform_mae);
     worst_tokens_add(&table->methods[0].worst, 2, 1, excess, errors, sizes, 4);
     table->methods[0].worst.at[0].id = 77;
-    worst_token_set_text(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
+    token_text_set(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
     cJSON *json = as_read(table);
     const cJSON *method = cJSON_GetArrayItem(rb_json_find(json, "methods"), 0), *flagged = rb_json_find(method, "heads_out_of_proportion");
     const cJSON *tokens = rb_json_find(method, "worst_tokens"), *worst = cJSON_GetArrayItem(tokens, 0), *quantiles = rb_json_find(method, "token_error");
@@ -255,6 +259,12 @@ static void coverage_is_told_of_every_head_and_judged_by_the_mean(void **state)
         assert_int_equal(cJSON_IsTrue(rb_json_find(coverage, "is_covered")), !is_far);
         assert_int_equal(cJSON_GetArraySize(rb_json_find(coverage, "heads")), 6);
         assert_true(number(last, "layer") == 2 && number(last, "kv_head") == 1 && number(last, "key_outside") == 0.05);
+        profile_summary *summary = NULL;
+        assert_ok(profile_summary_from_json(&summary, json, "s.json", &err));
+        assert_int_equal(summary->is_covered, !is_far);
+        assert_true(summary->coverage.key_distance == number(coverage, "key_distance") && summary->coverage.key_outside == number(coverage, "key_outside"));
+        assert_true(summary->coverage.query_shift == number(coverage, "query_shift") && summary->coverage.plan_transfer == number(coverage, "plan_transfer"));
+        profile_summary_free(summary);
         cJSON_Delete(json);
         profile_table_free(table);
     }

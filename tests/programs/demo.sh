@@ -1,5 +1,5 @@
 # The promise of the README, as a test: the whole pipeline on the bundled model, its numbers against the committed baseline, the same bytes for any number of
-# threads, resuming, and a planted fault that the gate must see.
+# threads, resuming, and a planted fault that the gate must see. Its last stage has a test of its own: run_evaluate.sh.
 . tests/programs/tap.sh
 
 ropebits=$bin/ropebits
@@ -7,43 +7,59 @@ run_demo() { "$ropebits" run configs/demo.json -o "$1" "${@:2}"; }
 
 expect "the demo runs" 0 run_demo "$scratch/demo"
 stdout_has "logit MAE on the test text"
+for plan in "unquantized " "uniform K2V2 " "block-gtq K2V2 " "uniform K3V3 " "block-gtq K3V3 "; do
+    check "  the judge's table has $plan" grep -qE "^$plan.* of 8\$" "$scratch/stdout"
+done
 stdout_has "report    $scratch/demo/report.html"
-for file in capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html; do
+for file in capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html plan-uniform-2.json plan-block-gtq-3.json evaluation.json; do
     check "  $file is there" test -s "$scratch/demo/$file"
+    stdout_has "$scratch/demo/$file"
 done
 check "no partial file is left" bash -c '! ls "$1"/*.tmp 2>/dev/null' - "$scratch/demo"
+check "it greets nobody with a warning" bash -c '! grep -i warning "$1"' - "$scratch/stderr"
+stdout_has "note      the test text is not all like the calibration text"
 
 expect "the summary holds against the committed baseline" 0 "$bin/ropebits-compare" tests/fixtures/demo-baseline.json "$scratch/demo/summary.json" --max-regression 1
 
+expect "a second run finds everything up to date" 0 run_demo "$scratch/demo"
+for stage in calibrate profile allocate export evaluate; do stderr_has "$stage is up to date"; done
+stdout_has "note      the test text is not all like the calibration text"
+
+# What follows leaves the judge out, which takes the longest: tests/programs/run_evaluate.sh runs it.
+sed -e '/"evaluate"/d' -e 's|"demo-|"'"$PWD"'/configs/demo-|' configs/demo.json >"$scratch/pipeline.json"
+run_pipeline() { "$ropebits" run "$scratch/pipeline.json" -o "$1" "${@:2}"; }
 for threads in 1 2 4; do
-    expect "with $threads threads the demo runs" 0 run_demo "$scratch/threads$threads" --threads $threads -q
+    expect "with $threads threads the pipeline runs" 0 run_pipeline "$scratch/threads$threads" --threads $threads -q
     for file in capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html; do
-        check "  $file has the same bytes" cmp "$scratch/demo/$file" "$scratch/threads$threads/$file"
+        check "  $file has the same bytes" cmp "$scratch/threads1/$file" "$scratch/threads$threads/$file"
     done
 done
+check "the demo's plan is the same too" cmp "$scratch/demo/plan.rbp" "$scratch/threads1/plan.rbp"
 
 # ---- resuming ----
-expect "a second run finds everything up to date" 0 run_demo "$scratch/demo"
+expect "a second run without the judge finds everything up to date" 0 run_pipeline "$scratch/threads1"
 for stage in calibrate profile allocate export; do stderr_has "$stage is up to date"; done
-rm "$scratch/demo/plan.json"
-expect "a lost plan is made again" 0 run_demo "$scratch/demo"
+check "  and speaks of no evaluation" bash -c '! grep -q evaluat "$1" "$2"' - "$scratch/stdout" "$scratch/stderr"
+rm "$scratch/threads1/plan.json"
+expect "a lost plan is made again" 0 run_pipeline "$scratch/threads1"
 stderr_has "profile is up to date"
 stderr_has "allocate took"
 stderr_has "export is up to date"
-rm "$scratch/demo/plan.json"
-expect "with --device cuda the stages that have no CUDA side run all the same" 0 run_demo "$scratch/demo" --device cuda
+rm "$scratch/threads2/plan.json"
+expect "with --device cuda the stages that have no CUDA side run all the same" 0 run_pipeline "$scratch/threads2" --device cuda
 stderr_has "profile is up to date"
 stderr_has "allocate took"
-sed -e 's/"avg_bits": 3/"avg_bits": 2/' -e 's|"demo-|"'"$PWD"'/configs/demo-|' configs/demo.json >"$scratch/two.json"
-expect "another budget runs from allocate on" 0 "$ropebits" run "$scratch/two.json" -o "$scratch/demo"
-stderr_has "calibrate took"
-expect "and the same again runs nothing" 0 "$ropebits" run "$scratch/two.json" -o "$scratch/demo"
+sed 's/"avg_bits": 3/"avg_bits": 2/' "$scratch/pipeline.json" >"$scratch/two.json"
+expect "another budget runs from allocate on" 0 "$ropebits" run "$scratch/two.json" -o "$scratch/threads4"
+stderr_has "profile is up to date"
+stderr_has "allocate took"
+expect "and the same again runs nothing" 0 "$ropebits" run "$scratch/two.json" -o "$scratch/threads4"
 stderr_has "export is up to date"
 
 # ---- several texts, and needles ----
 cp configs/demo-text/calibration.txt "$scratch/one.txt"
 sed -e 's|"demo-text/calibration.txt"|["one.txt", "demo-text/calibration.txt:3"]|' -e 's/"context": 1024/"context": 256, "with_needles": true/' \
-    -e 's|"demo-|"'"$PWD"'/configs/demo-|g' configs/demo.json >"$scratch/texts.json"
+    -e 's|"demo-|"'"$PWD"'/configs/demo-|g' -e '/"evaluate"/d' configs/demo.json >"$scratch/texts.json"
 run_texts() { "$ropebits" run "$scratch/texts.json" -o "$scratch/texts"; }
 expect "a pipeline of two texts with needles runs" 0 run_texts
 stdout_has "2048 calibration tokens of $scratch/one.txt, $PWD/configs/demo-text/calibration.txt:3, with needles"

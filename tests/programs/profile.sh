@@ -37,6 +37,9 @@ expect "a model that is not the capture's is refused" 1 "$profile" -q "$scratch/
 stderr_has "config.json"
 expect "a text that calibration did not see is told of" 0 "$profile" "$scratch/capture.h5" --budgets 3 --json      # 200 tokens are little to have seen
 stderr_has "the test text lies outside what calibration saw"
+expect "but not to who reads it in the summary" 0 "$profile" "$scratch/capture.h5" --budgets 3 --no-coverage-warning --json
+check "  stderr does not tell it" bash -c '! grep -q "lies outside" "$1"' - "$scratch/stderr"
+stdout_has '"is_covered": false'
 for threads in 1 2 4; do
     expect "with $threads threads too" 0 "$profile" -q --threads $threads "$scratch/capture.h5" --budgets 2,3,4 -o "$scratch/q.h5"
     check "  with the same bytes" cmp "$scratch/p.h5" "$scratch/q.h5"

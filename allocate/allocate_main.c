@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "allocate/allocator.h"
+#include "allocate/budget.h"
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
@@ -13,11 +13,24 @@ enum { VALUES_AS_KEYS = 0 };
 
 typedef struct allocate_options {
     int method;             /* allocation_method */
-    double avg_bits;
-    int64_t value_bits;     /* VALUES_AS_KEYS: floor(avg_bits) */
+    double avg_bits, true_bits, bytes_per_token;    /* NAN: not given; one of them, or memory */
+    int64_t memory, context;
+    int64_t value_bits;     /* VALUES_AS_KEYS: as many whole bits */
     int rotation;           /* rotation_kind, of the keys */
+    /* Of the optimal methods. */
+    bool center, no_equalize;
+    int norm, encoder, codebook, scope;
+    int64_t max_groups;
+    double least_share;
+    rb_number_list widths;
     const char *output;
 } allocate_options;
+
+/* How far above the optimum the sum over heads can be, as a share of it. */
+static double gap_of(const optimal_answer *answer)
+{
+    return answer->budget.bound > 0.0 ? (answer->budget.objective - answer->budget.bound) / answer->budget.bound : 0.0;
+}
 
 /* How many blocks of a layer have each width, over its KV heads. */
 static void print_histogram(const bit_plan *plan)
@@ -42,18 +55,20 @@ static void print_histogram(const bit_plan *plan)
     }
 }
 
-static void print_plan(const bit_plan *plan, const char *path)
+static void print_plan(const bit_plan *plan, const optimal_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     printf("values   %.3f true bits a dim\n", cost.value_true_bits);
     printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+    if (answer)
+        printf("optimum  within %.2g %% of the group model's, %.3f bits a dim above the rate-distortion bound\n", 100.0 * gap_of(answer), answer->bits_above_bound);
     printf("plan     %s\n", path);
     print_histogram(plan);
 }
 
-static rb_status print_json(const bit_plan *plan, const allocate_options *opt, rb_error *err)
+static rb_status print_json(const bit_plan *plan, const optimal_answer *answer, const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -66,6 +81,10 @@ static rb_status print_json(const bit_plan *plan, const allocate_options *opt, r
     RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
     RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
+    if (answer) {
+        RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
+        RB_TRY(st, rb_json_add_number(json, "bits_above_bound", answer->bits_above_bound, err), done);
+    }
     RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
@@ -73,31 +92,85 @@ done:
     return st;
 }
 
-static rb_status value_width(int *out, const allocate_options *opt, rb_error *err)
+/* ---- options ---------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
-    *out = opt->value_bits == VALUES_AS_KEYS ? (int)floor(opt->avg_bits) : (int)opt->value_bits;
+    const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    if (n_given != 1)
+        return rb_fail(err, RB_EUSAGE, "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory with --context", n_given);
+    if ((opt->memory > 0) != (opt->context > 0)) return rb_fail(err, RB_EUSAGE, "--memory and --context go together: the cache of so many tokens takes that much");
+    if (!isnan(opt->avg_bits))
+        *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
+    else if (!isnan(opt->true_bits))
+        *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
+    else
+        *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->memory > 0 ? floor((double)opt->memory / (double)opt->context) : opt->bytes_per_token};
+    return RB_OK;
+}
+
+static rb_status value_width(int *out, const allocate_options *opt, const plan_budget *budget, const model_facts *model, rb_error *err)
+{
+    *out = opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(budget, model) : (int)opt->value_bits;
     if (*out > PLAN_MAX_WIDTH && *out != PLAN_FP16_WIDTH)
         return rb_fail(err, RB_EUSAGE, "--value-bits is %d, expected %d to %d, or %d", *out, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
+    return RB_OK;
+}
+
+static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt, rb_error *err)
+{
+    const optimal_options usual = optimal_options_default();
+    optimal_options own = usual;
+    own.equalize = !opt->no_equalize;
+    own.center = opt->center || *method == METHOD_OPTIMAL_CENTER;
+    own.codebook = (codebook_kind)opt->codebook;
+    own.norm = (norm_kind)opt->norm;
+    own.encoder = (plan_encoder)opt->encoder;
+    own.max_groups = (int)opt->max_groups;
+    own.scope = (budget_scope)opt->scope;
+    own.least_share = opt->least_share;
+    if (opt->widths.n > 0) own.widths = 0;
+    for (int i = 0; i < opt->widths.n; i++) {
+        if (opt->widths.at[i] != floor(opt->widths.at[i])) return rb_fail(err, RB_EUSAGE, "--widths has %g, expected whole numbers of bits", opt->widths.at[i]);
+        own.widths |= 1u << (int)opt->widths.at[i];
+    }
+    if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
+    const bool is_published = *method == METHOD_UNIFORM || *method == METHOD_BLOCK_GTQ;
+    if (is_published && (own.equalize != usual.equalize || own.center || own.codebook != usual.codebook || own.norm != usual.norm || own.encoder != usual.encoder ||
+                         own.max_groups != usual.max_groups || own.scope != usual.scope || own.least_share != usual.least_share || own.widths != usual.widths))
+        return rb_fail(err, RB_EUSAGE, "%s has no options but its budget, values and rotation; the others are of --method optimal", allocation_method_name(*method));
+    if (!is_published && own.center) *method = METHOD_OPTIMAL_CENTER;
+    own.rotation = (rotation_kind)opt->rotation;
+    *out = own;
     return RB_OK;
 }
 
 static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
+    allocation_method method = (allocation_method)opt->method;
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
+    optimal_options options;
+    optimal_answer answer;
+    plan_budget budget;
     int width = 0;
     rb_status st;
-    RB_TRY(st, value_width(&width, opt, err), done);
+    RB_TRY(st, budget_of(&budget, opt, err), done);
+    RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    RB_TRY(st, value_width(&width, opt, &budget, &profile->model, err), done);
     const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
-    RB_TRY(st, allocate_plan(&plan, &profile->model, &profile->calibration, (allocation_method)opt->method, opt->avg_bits, width, &statistics, err), done);
+    const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .method = method, .options = &options,
+                                  .value_width = width};
+    RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
+    const bool is_optimal = method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER;
     if (args->common->json)
-        st = print_json(plan, opt, err);
+        st = print_json(plan, is_optimal ? &answer : NULL, opt, err);
     else
-        print_plan(plan, opt->output);
+        print_plan(plan, is_optimal ? &answer : NULL, opt->output);
 done:
     bit_plan_free(plan);
     profile_table_free(profile);
@@ -106,23 +179,48 @@ done:
 
 int main(int argc, char **argv)
 {
-    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .value_bits = VALUES_AS_KEYS, .rotation = ROTATION_HAAR};
+    const optimal_options usual = optimal_options_default();
+    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS,
+                            .rotation = ROTATION_HAAR, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
+                            .scope = (int)usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
         {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
          .help = "who gets how many bits"},
         {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
-         .required = true,
-         .help = "nominal bits per dim of the keys"},
+         .help = "nominal bits per dim of the keys, as published; optimal: the bytes block-gtq stores at them"},
+        {.long_name = "true-bits", .kind = RB_OPT_NUMBER, .value = &opt.true_bits, .metavar = "B", .min = 0.25, .max = 17,
+         .help = "stored bits per dim of the keys: codes, norms, padding"},
+        {.long_name = "bytes-per-token", .kind = RB_OPT_NUMBER, .value = &opt.bytes_per_token, .metavar = "N", .min = 1, .max = 1e12,
+         .help = "keys and values of all layers together"},
+        {.long_name = "memory", .kind = RB_OPT_SIZE, .value = &opt.memory, .metavar = "SIZE", .min = 1, .max = 1e15,
+         .help = "the whole cache of --context tokens, as 4GiB"},
+        {.long_name = "context", .kind = RB_OPT_INT, .value = &opt.context, .metavar = "N", .min = 1, .max = 1e12, .help = "tokens that --memory holds"},
         {.long_name = "value-bits", .kind = RB_OPT_INT, .value = &opt.value_bits, .metavar = "N", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
         {.long_name = "rotation", .kind = RB_OPT_CHOICE, .value = &opt.rotation, .metavar = "KIND", .choices = rotation_kind_names,
          .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
+        {.long_name = "center", .kind = RB_OPT_FLAG, .value = &opt.center,
+         .help = "optimal: take the mean key off before coding; the runtime quantizes before RoPE or adds its part of the logit"},
+        {.long_name = "no-equalize", .kind = RB_OPT_FLAG, .value = &opt.no_equalize,
+         .help = "optimal: leave the scale of every block as it is"},
+        {.long_name = "norm", .kind = RB_OPT_CHOICE, .value = &opt.norm, .metavar = "KIND", .choices = norm_kind_names, .help = "optimal: how a group's norm is stored"},
+        {.long_name = "encoder", .kind = RB_OPT_CHOICE, .value = &opt.encoder, .metavar = "KIND", .choices = plan_encoder_names,
+         .help = "optimal: how codes are chosen; decoders are the same"},
+        {.long_name = "codebook", .kind = RB_OPT_CHOICE, .value = &opt.codebook, .metavar = "KIND", .choices = codebook_kind_names, .help = "optimal: of the keys"},
+        {.long_name = "groups", .kind = RB_OPT_INT, .value = &opt.max_groups, .metavar = "N", .min = 0, .max = RB_MAX_BLOCKS,
+         .help = "optimal: most groups of a head; 0: any number"},
+        {.long_name = "widths", .kind = RB_OPT_NUMBERS, .value = &opt.widths, .metavar = "LIST", .min = 0, .max = PLAN_MAX_WIDTH,
+         .help = "optimal: widths that the runtime's kernels know, as 2,4,8; 0: blocks may be dropped"},
+        {.long_name = "per", .kind = RB_OPT_CHOICE, .value = &opt.scope, .metavar = "SCOPE", .choices = budget_scope_names,
+         .help = "optimal: who shares the budget"},
+        {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
+         .help = "optimal: least part of an equal share of the budget that a head gets"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
          .help = "the plan"},
     };
     const rb_program program = {
         .name = "allocate",
-        .synopsis = "ropebits allocate PROFILE.h5 --method NAME --avg-bits B [options] -o PLAN.json",
+        .synopsis = "ropebits allocate PROFILE.h5 --method NAME (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N) [options] -o PLAN.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in true bits: codes, norms and padding.",
         .options = table,
         .n_options = RB_COUNT(table),

@@ -8,14 +8,14 @@
 
 enum { MIN_DIMS = 2, MAX_DIMS = 4096 };
 
-static const char *const kind_names[CODEBOOK_N_KINDS] = {"block-gtq", "sphere"};
+const char *const codebook_kind_names[CODEBOOK_N_KINDS + 1] = {"block-gtq", "sphere", NULL};
 
-const char *codebook_kind_name(codebook_kind kind) { return kind_names[kind]; }
+const char *codebook_kind_name(codebook_kind kind) { return codebook_kind_names[kind]; }
 
 bool codebook_kind_from_name(const char *name, codebook_kind *kind)
 {
     for (int i = 0; i < CODEBOOK_N_KINDS; i++)
-        if (strcmp(kind_names[i], name) == 0) {
+        if (strcmp(codebook_kind_names[i], name) == 0) {
             *kind = (codebook_kind)i;
             return true;
         }

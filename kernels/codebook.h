@@ -22,6 +22,7 @@ typedef struct codebook {
     float centroid_f32[CODEBOOK_MAX_SIZE];
 } codebook;
 
+extern const char *const codebook_kind_names[];     /* NULL-terminated, for option tables */
 const char *codebook_kind_name(codebook_kind kind);
 bool codebook_kind_from_name(const char *name, codebook_kind *kind);
 

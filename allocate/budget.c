@@ -1,0 +1,95 @@
+/* See budget.h. */
+#include "allocate/budget.h"
+
+#include <math.h>
+
+static double n_heads(const model_facts *model) { return (double)model->n_layers * model->n_kv_heads; }
+
+static double value_bits_per_token(const model_facts *model, int width)
+{
+    const int d = model->head_dim;
+    return n_heads(model) * (width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * d : (width * d + 7) / 8 * 8 + norm_kind_bits(NORM_FP16));
+}
+
+int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
+{
+    int width = PLAN_MIN_WIDTH;
+    if (budget->kind != BUDGET_BYTES_PER_TOKEN) return (int)fmin(PLAN_MAX_WIDTH, fmax(PLAN_MIN_WIDTH, floor(budget->amount)));
+    while (width < PLAN_MAX_WIDTH && value_bits_per_token(model, width + 1) <= 0.5 * 8.0 * budget->amount) width++;
+    return width;
+}
+
+static bool is_optimal(allocation_method method) { return method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER; }
+
+static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_method method, double avg_bits, rb_error *err)
+{
+    return allocate_plan(out, r->model, r->calibration, method, avg_bits, r->value_width, r->statistics, err);
+}
+
+/* Stored bits of all keys of a token. */
+static rb_status key_bits_of(double *out, const plan_request *r, const plan_budget *budget, rb_error *err)
+{
+    bit_plan *plan = NULL;
+    rb_status st = RB_OK;
+    switch (budget->kind) {
+    case BUDGET_TRUE_BITS:
+        *out = budget->amount * r->model->head_dim * n_heads(r->model);
+        break;
+    case BUDGET_BYTES_PER_TOKEN:
+        *out = 8.0 * budget->amount - value_bits_per_token(r->model, r->value_width);
+        if (*out <= 0.0)
+            st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g at %d bits", budget->amount,
+                         value_bits_per_token(r->model, r->value_width) / 8.0, r->value_width);
+        break;
+    default:
+        st = plan_at(&plan, r, METHOD_BLOCK_GTQ, budget->amount, err);
+        if (st == RB_OK) *out = (double)allocate_key_bits(plan);
+        bit_plan_free(plan);
+    }
+    return st;
+}
+
+static rb_status optimal_within(bit_plan **out, optimal_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
+{
+    optimal_options options = *r->options;
+    optimal_curves *curves = NULL;
+    bit_plan *plan = NULL;
+    rb_status st;
+    options.center = r->method == METHOD_OPTIMAL_CENTER;
+    RB_TRY(st, optimal_curves_build(&curves, r->model, r->statistics, &options, err), done);
+    RB_TRY(st, allocate_values(&plan, r->model, r->calibration, r->value_width, err), done);
+    RB_TRY(st, optimal_plan_keys(plan, answer, curves, (int64_t)(key_bits + 0.5), err), done);
+    plan->avg_bits = budget->kind == BUDGET_AVG_BITS ? budget->amount : bit_plan_cost(plan).key_nominal_bits;
+    RB_TRY(st, bit_plan_check(plan, "plan", err), done);
+    *out = plan;
+    plan = NULL;
+done:
+    optimal_curves_free(curves);
+    bit_plan_free(plan);
+    return st;
+}
+
+/* From above: nominal bits are never more than true ones. */
+static rb_status published_within(bit_plan **out, const plan_request *r, double key_bits, rb_error *err)
+{
+    const double dims = r->model->head_dim * n_heads(r->model);
+    const int steps = r->method == METHOD_UNIFORM ? 1 : model_n_blocks(r->model);      /* of one bit */
+    for (int step = (int)fmin(ALLOCATE_MAX_BITS * steps, floor(key_bits / dims * steps)); step >= ALLOCATE_MIN_BITS * steps; step--) {
+        const rb_status st = plan_at(out, r, r->method, (double)step / steps, err);
+        if (st != RB_OK || (double)allocate_key_bits(*out) <= key_bits) return st;
+        bit_plan_free(*out);
+        *out = NULL;
+    }
+    return rb_fail(err, RB_EINVAL, "budget is %.3f true bits per dim of the keys, expected at least what %s stores at %d nominal bit", key_bits / dims,
+                   allocation_method_name(r->method), ALLOCATE_MIN_BITS);
+}
+
+rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+{
+    double key_bits = 0.0;
+    *out = NULL;
+    if (budget->kind == BUDGET_AVG_BITS && !is_optimal(request->method)) return plan_at(out, request, request->method, budget->amount, err);
+    const rb_status st = key_bits_of(&key_bits, request, budget, err);
+    if (st != RB_OK) return st;
+    return is_optimal(request->method) ? optimal_within(out, answer, request, key_bits, budget, err) : published_within(out, request, key_bits, err);
+}

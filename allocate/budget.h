@@ -1,0 +1,36 @@
+/* Budgets in what is paid, and plans within them.
+ *
+ *   avg_bits         nominal bits per dim of the keys, as published. The optimal methods get the bytes that block-gtq stores at it, so the two can be compared
+ *   true_bits        stored bits per dim of the keys: codes, padding, norms
+ *   bytes_per_token  keys and values of all layers and heads */
+#ifndef RB_ALLOCATE_BUDGET_H
+#define RB_ALLOCATE_BUDGET_H
+
+#include "allocate/optimal.h"
+
+typedef enum budget_kind { BUDGET_AVG_BITS, BUDGET_TRUE_BITS, BUDGET_BYTES_PER_TOKEN } budget_kind;
+
+typedef struct plan_budget {
+    budget_kind kind;
+    double amount;
+} plan_budget;
+
+/* Width of the values that go with keys of this budget: its whole bits; of a budget for both, the largest that leaves the keys half of it at least. 1 to 8. */
+int plan_budget_value_width(const plan_budget *budget, const model_facts *model);
+
+typedef struct plan_request {
+    const model_facts *model;
+    const text_facts *calibration;
+    const head_statistics *statistics;
+    allocation_method method;
+    const optimal_options *options;     /* of the optimal methods; `center` is the method's */
+    int value_width;                    /* 1..8 or PLAN_FP16_WIDTH */
+} plan_request;
+
+/* The best plan of the method within the budget, freed with bit_plan_free. `answer` is set for the optimal methods. uniform and block-gtq take their largest nominal
+ * budget that is not dearer (block-gtq in steps of one bit of one block a head); the plan's avg_bits is the nominal budget, of the optimal methods the one asked
+ * for or what their codes take.
+ * Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at least, naming both. */
+rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err);
+
+#endif

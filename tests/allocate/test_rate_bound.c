@@ -47,6 +47,21 @@ static void no_split_of_the_bits_is_better(void **state)
     }
 }
 
+/* What rate_bound.h says of many heads rests on it. */
+static void the_bound_is_convex_in_bits_and_so_is_its_root(void **state)
+{
+    (void)state;
+    double error[3] = {0.0};
+    for (int i = 0; i < 200; i++) {
+        error[0] = error[1];
+        error[1] = error[2];
+        error[2] = rate_bound_error(steps_q, steps_k, 3, 0.1 * i);
+        if (i < 2) continue;
+        assert_true(error[0] + error[2] >= 2.0 * error[1] * (1.0 - 1e-12));
+        assert_true(sqrt(error[0]) + sqrt(error[2]) >= 2.0 * sqrt(error[1]) * (1.0 - 1e-12));
+    }
+}
+
 static void blocks_without_energy_need_nothing(void **state)
 {
     (void)state;
@@ -98,6 +113,7 @@ int main(void)
         cmocka_unit_test(water_filling_has_its_closed_form),
         cmocka_unit_test(bits_and_error_are_inverse),
         cmocka_unit_test(no_split_of_the_bits_is_better),
+        cmocka_unit_test(the_bound_is_convex_in_bits_and_so_is_its_root),
         cmocka_unit_test(blocks_without_energy_need_nothing),
         cmocka_unit_test(distance_is_in_bits_a_dim_and_times_of_mae),
         cmocka_unit_test(partitions_stay_above_the_bound),

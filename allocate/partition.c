@@ -1,6 +1,7 @@
 /* Curves of heads and the partitions on them: see allocate/partition.h. */
 #include "allocate/partition.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +217,7 @@ void partition_curve_at(const partition_curve *curve, int point, block_partition
 {
     const uint8_t *choice = curve->choices + (size_t)point * curve->n_blocks;
     int placed = 0, width = 0;
+    assert(curve->error[point] < INFINITY);
     *out = (block_partition){.n_blocks = curve->n_blocks};
     for (int i = 0; i < curve->n_blocks; i++) {
         if (choice[i] == 0) continue;

@@ -14,8 +14,8 @@
  * and a head has one point a byte.
  *
  * Groups are contiguous in the order of descending a_i b_i (equal ones by index). f[i][B], the least V of the first i blocks within B bits, follows from
- * f[j][B - bits of the group j..i-1], j < i, for every width: exact among contiguous partitions (how often another one is better, and by how much:
- * tests/allocate/test_partition.c).
+ * f[j][B - bits of the group j..i-1], j < i, for every width: exact among contiguous partitions. Others can be better, seldom and by little
+ * (docs/method.md has numbers); equalized energies (a = b in every block) leave the least of it.
  *
  * Same result for any number of threads and any instruction set: every sum has one order, and ties have one winner. */
 #ifndef RB_ALLOCATE_PARTITION_H
@@ -35,10 +35,10 @@ typedef struct group_distortion {
 } group_distortion;
 
 typedef struct partition_options {
-    unsigned widths;        /* bit w set: width w is allowed, 0..8; at least one above 0 */
+    unsigned widths;        /* bit w set: width w is allowed, 0..8; at least one above 0. Two groups may have the same width */
     int norm_bits;          /* a group's norm: 0 to 64 bits, whole bytes */
     int max_groups;         /* most groups of width > 0; 0: no limit. Width 0 does not count: it stores nothing and no kernel runs for it */
-    int64_t max_bits;       /* stored bits the curve goes up to; 0: every block at the largest width, with one norm */
+    int64_t max_bits;       /* stored bits the curve goes up to (it ends before where more is of no use); 0: every block at the largest width, one norm */
 } partition_options;
 
 partition_options partition_options_default(void);      /* widths 0..8, norms of 16 bits, no limit of groups, the whole curve */
@@ -69,7 +69,7 @@ typedef struct partition_curve {
 
 /* Curves of n_heads heads, in parallel over heads. curves [n_heads] is the caller's, each then freed by partition_curve_free (also after a failure, which
  * leaves all empty). q_energy, k_energy [n_heads][n_blocks]; moments [n_heads][n_blocks (n_blocks + 1) / 2] or NULL; distortion [n_heads], or one for all with n_distortions = 1.
- * About n_blocks^2 / 2 * widths * (bits / 2) steps a head and a limit of N groups N times that: 64 blocks to 8 bits a dim take 1 ms.
+ * At most n_blocks^2 / 2 * widths * bits / 2 steps a head: 64 blocks to 8 bits a dim take 1.5 ms. A limit of N groups that a head exceeds adds up to N times that.
  * RB_EINVAL: sizes or options out of range, a negative c; RB_ENONFINITE: an energy that is negative or not finite, naming head and block; RB_ENOMEM. */
 rb_status partition_curves_build(partition_curve *curves, int n_heads, int n_blocks, const double *q_energy, const double *k_energy, const float *moments,
                                  const group_distortion *distortion, int n_distortions, const partition_options *options, rb_error *err);

@@ -71,7 +71,21 @@ static rb_status codebook_from_json(codebook_kind *kind, const cJSON *json, cons
     return st;
 }
 
-static rb_status group_from_json(plan_group *out, const cJSON *json, int n_blocks, const char *where, rb_error *err)
+/* What version 2 adds to a group of its head. */
+static rb_status coding_of_group(plan_group *out, const cJSON *json, const plan_head *head, const char *where, rb_error *err)
+{
+    int64_t exponent = 0;
+    double coherence = 1.0;
+    rb_status st = RB_OK;
+    if (head->norm == NORM_LOG8) RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err), done);
+    if (head->encoder == ENCODER_SEARCH) RB_TRY(st, rb_json_get_number(json, "coherence", where, 0.0, HUGE_VAL, &coherence, err), done);
+    out->norm_exponent = (int)exponent;
+    out->coherence = (float)coherence;
+done:
+    return st;
+}
+
+static rb_status group_from_json(plan_group *out, const cJSON *json, const plan_head *head, int n_blocks, const char *where, rb_error *err)
 {
     int64_t width;
     rb_status st;
@@ -81,6 +95,7 @@ static rb_status group_from_json(plan_group *out, const cJSON *json, int n_block
     RB_TRY(st, order_from_json(&out->order, json, where, err), done);
     RB_TRY(st, rotation_from_json(&out->rotation, json, where, err), done);
     RB_TRY(st, codebook_from_json(&out->codebook, json, where, err), done);
+    RB_TRY(st, coding_of_group(out, json, head, where, err), done);
 done:
     return st;
 }
@@ -100,10 +115,55 @@ static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_bloc
     cJSON_ArrayForEach(item, list) {
         snprintf(place, sizeof place, "%.400s group %d", where, head->n_groups);
         head->n_groups++;       /* counted first: a half-read one is freed too */
-        st = group_from_json(&head->groups[head->n_groups - 1], item, n_blocks, place, err);
+        st = group_from_json(&head->groups[head->n_groups - 1], item, head, n_blocks, place, err);
         if (st != RB_OK) return st;
     }
     return RB_OK;
+}
+
+static rb_status floats_from_json(float **out, const cJSON *json, const char *key, int n, const char *where, rb_error *err)
+{
+    const cJSON *list, *item;
+    int i = 0;
+    rb_status st;
+    if (!rb_json_find(json, key)) return RB_OK;
+    st = rb_json_get_array(json, key, where, &list, err);
+    if (st == RB_OK && cJSON_GetArraySize(list) != n) st = rb_fail(err, RB_EFORMAT, "%s: %s has %d entries, expected %d", where, key, cJSON_GetArraySize(list), n);
+    if (st == RB_OK) st = rb_alloc(out, (size_t)n, sizeof **out, "transform of a head", err);
+    if (st != RB_OK) return st;
+    cJSON_ArrayForEach(item, list) {
+        if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no number", where, key, i);
+        (*out)[i++] = (float)item->valuedouble;
+    }
+    return RB_OK;
+}
+
+static rb_status name_from_json(int *out, const cJSON *json, const char *key, const char *const *names, const char *where, rb_error *err)
+{
+    const char *name;
+    const rb_status st = rb_json_get_string(json, key, where, &name, err);
+    if (st != RB_OK) return st;
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], name) == 0) {
+            *out = i;
+            return RB_OK;
+        }
+    return rb_fail(err, RB_EUNSUPPORTED, "%s: unknown %s \"%s\"", where, key, name);
+}
+
+/* What version 2 adds; a head without it is of the published form. */
+static rb_status coding_from_json(plan_head *head, const cJSON *json, const model_facts *model, const char *where, rb_error *err)
+{
+    int norm = NORM_FP16, encoder = ENCODER_NEAREST;
+    rb_status st = RB_OK;
+    if (rb_json_find(json, "norm")) RB_TRY(st, name_from_json(&norm, json, "norm", norm_kind_names, where, err), done);
+    if (rb_json_find(json, "encoder")) RB_TRY(st, name_from_json(&encoder, json, "encoder", plan_encoder_names, where, err), done);
+    head->norm = (norm_kind)norm;
+    head->encoder = (plan_encoder)encoder;
+    RB_TRY(st, floats_from_json(&head->scales, json, "scales", model_n_blocks(model), where, err), done);
+    RB_TRY(st, floats_from_json(&head->center, json, "center", model->head_dim, where, err), done);
+done:
+    return st;
 }
 
 static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int n_blocks, const char *where, rb_error *err)
@@ -118,7 +178,6 @@ static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int
     plan_head_bits(head, bits, n_blocks);
     cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is no number", where, block);
-        if (bits[block] == 0) return rb_fail(err, RB_EFORMAT, "%s: block %d is in no group", where, block);
         if (item->valuedouble != bits[block])
             return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, but its group has width %d", where, block, item->valuedouble, bits[block]);
         block++;
@@ -142,6 +201,7 @@ static rb_status head_from_json(plan_head *head, const cJSON *json, int kv_head,
     int64_t number;
     rb_status st;
     RB_TRY(st, rb_json_get_int(json, "kv_head", where, kv_head, kv_head, &number, err), done);
+    RB_TRY(st, coding_from_json(head, json, model, where, err), done);
     RB_TRY(st, groups_from_json(head, json, n_blocks, where, err), done);
     RB_TRY(st, check_stated_bits(head, json, n_blocks, where, err), done);
     RB_TRY(st, check_stated_number(json, "true_bits", plan_head_true_bits(head, model->head_dim), where, err), done);
@@ -233,22 +293,34 @@ done:
     return st;
 }
 
+/* The version says which readers can take a plan: it must not promise the published form where there is more. */
+static rb_status check_version(const bit_plan *plan, int version, const char *name, rb_error *err)
+{
+    for (int h = 0; version == PLAN_JSON_PUBLISHED_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
+            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: a block without bits, scales, a center, norm log8 or encoder search, expected none in version %d", name,
+                           h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, version);
+    return RB_OK;
+}
+
 rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err)
 {
     bit_plan *plan = NULL;
     model_facts model;
-    const cJSON *object;
+    const cJSON *object, *stated = rb_json_find(document, "version");
+    const int version = cJSON_IsNumber(stated) && stated->valuedouble == PLAN_JSON_PUBLISHED_VERSION ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_VERSION;
     char where[PLACE_SIZE];
     rb_status st;
     *out = NULL;
     snprintf(where, sizeof where, "%.400s: model", name);
-    RB_TRY(st, rb_json_check_schema(document, name, PLAN_SCHEMA, PLAN_JSON_VERSION, err), done);
+    RB_TRY(st, rb_json_check_schema(document, name, PLAN_SCHEMA, version, err), done);
     RB_TRY(st, rb_json_get_object(document, "model", name, &object, err), done);
     RB_TRY(st, model_facts_from_json(&model, object, where, err), done);
     RB_TRY(st, bit_plan_create(&plan, &model, err), done);
     RB_TRY(st, header_from_json(plan, document, name, err), done);
     RB_TRY(st, layers_from_json(plan, document, name, err), done);
     RB_TRY(st, bit_plan_check(plan, name, err), done);
+    RB_TRY(st, check_version(plan, version, name, err), done);
     RB_TRY(st, check_stated_cost(plan, document, name, err), done);
     *out = plan;
     plan = NULL;

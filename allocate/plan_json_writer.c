@@ -30,7 +30,7 @@ done:
     return st;
 }
 
-static rb_status group_to_json(cJSON **out, const plan_group *group, rb_error *err)
+static rb_status group_to_json(cJSON **out, const plan_head *head, const plan_group *group, rb_error *err)
 {
     cJSON *rotation = NULL;
     rb_status st;
@@ -42,6 +42,8 @@ static rb_status group_to_json(cJSON **out, const plan_group *group, rb_error *e
     RB_TRY(st, rotation_to_json(&rotation, &group->rotation, err), done);
     RB_TRY(st, rb_json_add_item(*out, "rotation", &rotation, err), done);
     RB_TRY(st, rb_json_add_string(*out, "codebook", codebook_kind_name(group->codebook), err), done);
+    if (head->norm == NORM_LOG8) RB_TRY(st, rb_json_add_number(*out, "norm_exponent", group->norm_exponent, err), done);
+    if (head->encoder == ENCODER_SEARCH) RB_TRY(st, rb_json_add_number(*out, "coherence", (double)group->coherence, err), done);
 done:
     cJSON_Delete(rotation);
     return st;
@@ -52,12 +54,32 @@ static rb_status groups_to_json(cJSON *json, const plan_head *head, rb_error *er
     cJSON *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : no_memory(err);
     for (int g = 0; g < head->n_groups && st == RB_OK; g++) {
-        st = group_to_json(&item, &head->groups[g], err);
+        st = group_to_json(&item, head, &head->groups[g], err);
         if (st == RB_OK) st = rb_json_append(list, &item, err);
         cJSON_Delete(item);
     }
     if (st == RB_OK) return rb_json_add_item(json, "groups", &list, err);
     cJSON_Delete(list);
+    return st;
+}
+
+static rb_status add_floats(cJSON *json, const char *key, const float *values, int n, rb_error *err)
+{
+    cJSON *list = NULL;
+    if (!values) return RB_OK;
+    list = cJSON_CreateFloatArray(values, n);       /* as doubles, exactly */
+    return list ? rb_json_add_item(json, key, &list, err) : no_memory(err);
+}
+
+/* What the published form does not have. */
+static rb_status coding_to_json(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_json_add_string(json, "norm", norm_kind_names[head->norm], err), done);
+    RB_TRY(st, rb_json_add_string(json, "encoder", plan_encoder_names[head->encoder], err), done);
+    RB_TRY(st, add_floats(json, "scales", head->scales, model_n_blocks(model), err), done);
+    RB_TRY(st, add_floats(json, "center", head->center, model->head_dim, err), done);
+done:
     return st;
 }
 
@@ -73,6 +95,7 @@ static rb_status head_to_json(cJSON **out, const bit_plan *plan, int layer, int 
     RB_TRY(st, rb_json_add_number(*out, "kv_head", kv_head, err), done);
     RB_TRY(st, add_ints(*out, "bits", numbers, model_n_blocks(&plan->model), err), done);
     RB_TRY(st, rb_json_add_number(*out, "true_bits", plan_head_true_bits(head, plan->model.head_dim), err), done);
+    if (!plan_head_is_published_form(head, model_n_blocks(&plan->model))) RB_TRY(st, coding_to_json(*out, head, &plan->model, err), done);
     RB_TRY(st, groups_to_json(*out, head, err), done);
 done:
     return st;
@@ -158,7 +181,7 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
     *out = NULL;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", PLAN_SCHEMA, err), done);
-    RB_TRY(st, rb_json_add_number(json, "version", PLAN_JSON_VERSION, err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", bit_plan_is_published_form(plan) ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_VERSION, err), done);
     RB_TRY(st, rb_json_add_string(json, "tool_version", rb_tool_version(), err), done);
     RB_TRY(st, model_facts_to_json(&item, &plan->model, err), done);
     RB_TRY(st, rb_json_add_item(json, "model", &item, err), done);

@@ -8,7 +8,10 @@
  * Lagrange multiplier makes a_i D_i equal wherever bits are spent: with v_i = a_i b_i / 2 and the water level theta (Cover and Thomas, 10.3.3)
  *      V = sum_i min(theta, v_i),     bits = sum_i max(0, log2(v_i / theta)).
  * It holds for codes of any length over many keys; norms and padding are bits too. Real keys are not normal: given their energies a normal source is the
- * hardest, so a codec that knows more about the keys than their energies may pass below, one that is tuned for normal ones will not. */
+ * hardest, so a codec that knows more about the keys than their energies may pass below, one that is tuned for normal ones will not.
+ *
+ * sqrt(V) as a function of bits is convex too, so for many heads and one budget the `bound` of budget_solve over rate_bound_error at every byte is the
+ * model's bound: at equal multipliers, in steps of a byte. */
 #ifndef RB_ALLOCATE_RATE_BOUND_H
 #define RB_ALLOCATE_RATE_BOUND_H
 

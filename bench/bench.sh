@@ -25,6 +25,11 @@ if [ -d "$shared/models/small-qwen2" ]; then
     measure profile/small-qwen2-1-thread "$repeats" "$profile" -q --threads 1 "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5"
 fi
 
+# One core; marks: 2 s for a plan, 20 s for the sweep.
+measure allocate/optimal-80x8x64-one-budget "$repeats" "$build/bench/bench_allocate"
+measure allocate/optimal-80x8x64-3-groups "$repeats" "$build/bench/bench_allocate" 80 8 64 3
+measure allocate/optimal-80x8x64-sweep "$repeats" "$build/bench/bench_allocate" sweep
+
 # Memory follows the context, not the depth.
 for layers in 4 32; do
     "$build/bench/make_checkpoint" --layers $layers --hidden 512 --q-heads 8 --kv-heads 2 --head-dim 64 --mlp 1536 -o "$work/layers$layers"

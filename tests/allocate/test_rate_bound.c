@@ -47,6 +47,21 @@ static void no_split_of_the_bits_is_better(void **state)
     }
 }
 
+/* What rate_bound.h says of many heads rests on it. */
+static void the_bound_is_convex_in_bits_and_so_is_its_root(void **state)
+{
+    (void)state;
+    double error[3] = {0.0};
+    for (int i = 0; i < 200; i++) {
+        error[0] = error[1];
+        error[1] = error[2];
+        error[2] = rate_bound_error(steps_q, steps_k, 3, 0.1 * i);
+        if (i < 2) continue;
+        assert_true(error[0] + error[2] >= 2.0 * error[1] * (1.0 - 1e-12));
+        assert_true(sqrt(error[0]) + sqrt(error[2]) >= 2.0 * sqrt(error[1]) * (1.0 - 1e-12));
+    }
+}
+
 static void blocks_without_energy_need_nothing(void **state)
 {
     (void)state;
@@ -68,12 +83,11 @@ static void distance_is_in_bits_a_dim_and_times_of_mae(void **state)
     assert_true(nothing.bits_per_dim == 0.0 && nothing.mae_ratio == 1.0);
 }
 
-/* Groups by scalar quantizers (Lloyd-Max, normal law) stay above at every point of the curve. */
+/* Even groups of an ideal codec, 4^-width without a norm, stay above at every point of the curve: their widths are whole and shared. */
 static void partitions_stay_above_the_bound(void **state)
 {
     (void)state;
     enum { N = 12 };
-    static const double normal_error[PARTITION_N_WIDTHS] = {1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 0.0006442, 0.0001639, 0.0000413};
     double q[N], k[N], c[PARTITION_N_WIDTHS * (N + 1)];
     const partition_options options = {.widths = 0x1ff, .norm_bits = 0};
     partition_curve curve;
@@ -82,7 +96,7 @@ static void partitions_stay_above_the_bound(void **state)
         k[i] = exp2(0.3 * (i % 5));
     }
     for (int w = 0; w < PARTITION_N_WIDTHS; w++)
-        for (int m = 0; m <= N; m++) c[w * (N + 1) + m] = normal_error[w];
+        for (int m = 0; m <= N; m++) c[w * (N + 1) + m] = exp2(-2.0 * w);
     assert_ok(partition_curves_build(&curve, 1, N, q, k, &(group_distortion){N, c}, 1, &options, &err));
     for (int p = 0; p < curve.n_points; p++) {
         assert_true(curve.error[p] >= rate_bound_error(q, k, N, 8.0 * p) * (1.0 - 1e-12));
@@ -98,6 +112,7 @@ int main(void)
         cmocka_unit_test(water_filling_has_its_closed_form),
         cmocka_unit_test(bits_and_error_are_inverse),
         cmocka_unit_test(no_split_of_the_bits_is_better),
+        cmocka_unit_test(the_bound_is_convex_in_bits_and_so_is_its_root),
         cmocka_unit_test(blocks_without_energy_need_nothing),
         cmocka_unit_test(distance_is_in_bits_a_dim_and_times_of_mae),
         cmocka_unit_test(partitions_stay_above_the_bound),

@@ -19,14 +19,14 @@ static int measure_all(void **state)
     return 0;
 }
 
-/* Lloyd-Max distortion D of a normal variable, width 1 to 4 (Max, 1960); norm correction makes it 2 - 2 sqrt(1 - D) in many dims. */
+/* Lloyd-Max distortion D of a normal variable, width 1 to 4 (Max, 1960); norm correction makes it 2 - 2 sqrt(1 - D) in many dims, a little less in 128. */
 static void large_groups_have_the_error_of_a_normal_law(void **state)
 {
     (void)state;
     static const double lloyd_max[] = {0, 0.3634, 0.1175, 0.03454, 0.009497};
     for (int width = 1; width <= 4; width++) {
         const double expected = 2.0 - 2.0 * sqrt(1.0 - lloyd_max[width]), found = nearest[width * ROW + MAX_BLOCKS];
-        assert_true(fabs(found / expected - 1.0) < 0.06);
+        assert_true(found < 1.02 * expected && found > 0.9 * expected);
     }
 }
 

@@ -12,7 +12,7 @@ typedef struct codec_kind {
 } codec_kind;
 
 /* c [PLAN_MAX_WIDTH + 1][max_blocks + 1]: by width and number of blocks; width 0 is 1, size 0 is 0. Sizes up to 4 and some larger ones are measured, those between
- * interpolated over 1 / size. Deterministic, a fifth of a second on one core. max_blocks 1 to RB_MAX_BLOCKS. */
+ * interpolated over 1 / size. Deterministic, half a second on one core for 64 blocks. max_blocks 1 to RB_MAX_BLOCKS. */
 rb_status codec_distortion_measure(double *c, int max_blocks, const codec_kind *kind, rb_error *err);
 
 #endif

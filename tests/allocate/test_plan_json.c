@@ -234,13 +234,15 @@ static void change(cJSON *document, const char *path, const char *text)
 }
 
 /* Head (1, 0) of the plan has groups; group 0 is its narrowest. */
-static const struct {
+typedef struct refusal {
     const char *path, *value;       /* value NULL: deleted */
     rb_status status;
     const char *message;
-} refusals[] = {
+} refusal;
+
+static const refusal refusals[] = {
     {"schema", "\"ropebits-capture\"", RB_EFORMAT, "schema is \"ropebits-capture\", expected \"ropebits-plan\""},
-    {"version", "2", RB_EUNSUPPORTED, "version is 2, expected 1"},
+    {"version", "3", RB_EUNSUPPORTED, "version is 3, expected 2"},
     {"model", NULL, RB_EFORMAT, "p.json: model: is missing"},
     {"model.head_dim", "32", RB_EFORMAT, "p.json: layer 0 kv_head 0: bits has 8 entries, expected 16 blocks"},
     {"model.n_layers", "4", RB_EFORMAT, "3 layers, expected the model's 4"},
@@ -274,7 +276,7 @@ static const struct {
     {"layers.1.kv_heads.0.bits.3", NULL, RB_EFORMAT, "layer 1 kv_head 0: bits has 7 entries, expected 8 blocks"},
     {"layers.1.kv_heads.0.bits.3", "8.5", RB_EFORMAT, "layer 1 kv_head 0: bits[3] is 8.5, but its group has width"},
     {"layers.1.kv_heads.0.bits.3", "null", RB_EFORMAT, "layer 1 kv_head 0: bits[3] is no number"},
-    {"layers.1.kv_heads.0.groups", "[]", RB_EFORMAT, "layer 1 kv_head 0: block 0 is in no group"},
+    {"layers.1.kv_heads.0.groups", "[]", RB_EFORMAT, "layer 1 kv_head 0: bits[0] is 2, but its group has width 0"},
     {"layers.1.kv_heads.0.groups", "[1,2,3,4,5,6,7,8,9]", RB_EFORMAT, "layer 1 kv_head 0: 9 groups, expected at most one a block, 8"},
     {"layers.1.kv_heads.0.groups.0", "[]", RB_EFORMAT, "layer 1 kv_head 0 group 0: found an array, expected an object"},
     {"layers.1.kv_heads.0.groups.0.width", "9", RB_EINVAL, "layer 1 kv_head 0 group 0.width: is 9, expected 1 to 8"},
@@ -290,16 +292,16 @@ static const struct {
     {"layers.1.kv_heads.0.groups.0.codebook", "\"k-means\"", RB_EUNSUPPORTED, "unknown codebook \"k-means\""},
 };
 
-static void assert_refused(const cJSON *good, size_t i)
+static void assert_refused(const cJSON *good, const refusal *what)
 {
     cJSON *document = cJSON_Duplicate(good, true);
     bit_plan *plan = NULL;
-    change(document, refusals[i].path, refusals[i].value);
+    change(document, what->path, what->value);
     memset(&err, 0, sizeof err);
     const rb_status st = plan_from_json(&plan, document, "p.json", &err);
-    if (st != refusals[i].status || !strstr(err.msg, refusals[i].message))
-        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", refusals[i].path, refusals[i].value ? refusals[i].value : "nothing", (int)st,
-                 (int)refusals[i].status, err.msg, refusals[i].message);
+    if (st != what->status || !strstr(err.msg, what->message))
+        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", what->path, what->value ? what->value : "nothing", (int)st, (int)what->status, err.msg,
+                 what->message);
     assert_null(plan);
     memset(&err, 0, sizeof err);
     cJSON_Delete(document);
@@ -312,10 +314,82 @@ static void every_contradiction_is_found_and_named_with_its_place(void **state)
     cJSON *good = NULL;
     assert_ok(plan_to_json(&good, plan, &err));
     assert_ok(plan_from_json(&back, good, "p.json", &err));
-    for (size_t i = 0; i < RB_COUNT(refusals); i++) assert_refused(good, i);
+    for (size_t i = 0; i < RB_COUNT(refusals); i++) assert_refused(good, &refusals[i]);
     cJSON_Delete(good);
     bit_plan_free(plan);
     bit_plan_free(back);
+}
+
+/* ---- version 2 ------------------------------------------------------------------------------------------------------------------ */
+
+/* Head 0: a dropped block, 8-bit norms, scales and a centre. The others are of the published form. */
+static bit_plan *rich_plan(void)
+{
+    static const int low[] = {0, 2}, high[] = {1, 4, 5, 6, 7};
+    bit_plan *plan = plain_plan();
+    plan_head *head = &plan->heads[0];
+    double scales[N_BLOCKS], center[HEAD_DIM];
+    for (int i = 0; i < N_BLOCKS; i++) scales[i] = exp(0.3 * i - 1.0);
+    for (int i = 0; i < HEAD_DIM; i++) center[i] = sin(i);
+    plan_head_clear(head);
+    head->norm = NORM_LOG8;
+    head->encoder = ENCODER_SEARCH;
+    assert_ok(plan_head_add_group(head, 2, low, 2, CODEBOOK_SPHERE, -3, &err));
+    assert_ok(plan_head_add_group(head, 3, high, 5, CODEBOOK_SPHERE, 4, &err));
+    head->groups[1].coherence = 2.75f;
+    assert_ok(plan_head_set_transform(head, scales, N_BLOCKS, center, HEAD_DIM, &err));
+    return plan;
+}
+
+static void what_the_published_form_does_not_have_comes_back(void **state)
+{
+    (void)state;
+    bit_plan *plan = rich_plan(), *back = NULL;
+    cJSON *json = NULL;
+    assert_ok(plan_to_json(&json, plan, &err));
+    assert_int_equal((int)cJSON_GetObjectItem(json, "version")->valuedouble, 2);
+    assert_ok(plan_from_json(&back, json, "p.json", &err));
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &plan->model));
+    cJSON_Delete(json);
+    bit_plan_free(back);
+    assert_round_trip(plan);
+}
+
+static void a_plan_of_the_published_form_stays_version_1(void **state)
+{
+    (void)state;
+    bit_plan *plan = plain_plan();
+    cJSON *json = NULL;
+    assert_ok(plan_to_json(&json, plan, &err));
+    assert_int_equal((int)cJSON_GetObjectItem(json, "version")->valuedouble, 1);
+    cJSON_Delete(json);
+    bit_plan_free(plan);
+}
+
+static void damage_to_what_version_2_adds_is_named(void **state)
+{
+    (void)state;
+    static const refusal rich[] = {
+        {"version", "1", RB_EFORMAT, "p.json: layer 0 kv_head 0: a block without bits, scales, a center, norm log8 or encoder search, expected none in version 1"},
+        {"layers.0.kv_heads.0.norm", "\"log4\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown norm \"log4\""},
+        {"layers.0.kv_heads.0.encoder", "\"best\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown encoder \"best\""},
+        {"layers.0.kv_heads.0.scales", "[1,2]", RB_EFORMAT, "layer 0 kv_head 0: scales has 2 entries, expected 8"},
+        {"layers.0.kv_heads.0.scales.3", "0", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "0.1", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0.1"},
+        {"layers.0.kv_heads.0.center.2", "\"a\"", RB_EFORMAT, "layer 0 kv_head 0: center[2] is no number"},
+        {"layers.0.kv_heads.0.center.2", "1e9", RB_EFORMAT, "layer 0 kv_head 0: center 2 is 1e+09, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.groups.0.norm_exponent", NULL, RB_EFORMAT, "layer 0 kv_head 0 group 0.norm_exponent: is missing"},
+        {"layers.0.kv_heads.0.groups.0.norm_exponent", "200", RB_EINVAL, "norm_exponent: is 200"},
+        {"layers.0.kv_heads.0.groups.1.coherence", "-1", RB_EINVAL, "coherence: is -1"},
+        {"layers.0.kv_heads.0.groups.1.coherence", "0", RB_EFORMAT, "layer 0 kv_head 0 group 1: coherence 0 is 0, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.bits.3", "1", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 1, but its group has width 0"},
+    };
+    bit_plan *plan = rich_plan();
+    cJSON *good = NULL;
+    assert_ok(plan_to_json(&good, plan, &err));
+    for (size_t i = 0; i < RB_COUNT(rich); i++) assert_refused(good, &rich[i]);
+    cJSON_Delete(good);
+    bit_plan_free(plan);
 }
 
 /* Groups 0 1 2 3 4 (width 2) and 4 5 6 7 (width 3), everything else made to agree: bits by the second group, 10 * 2 + 8 * 3 = 44 bits in 6 bytes, two norms: 80. */
@@ -360,6 +434,9 @@ int main(void)
         cmocka_unit_test(every_contradiction_is_found_and_named_with_its_place),
         cmocka_unit_test(a_block_in_two_groups_is_found_though_all_stated_numbers_agree),
         cmocka_unit_test(text_that_is_no_plan_is_refused),
+        cmocka_unit_test(what_the_published_form_does_not_have_comes_back),
+        cmocka_unit_test(a_plan_of_the_published_form_stays_version_1),
+        cmocka_unit_test(damage_to_what_version_2_adds_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

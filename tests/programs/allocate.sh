@@ -8,7 +8,14 @@ allocate=$bin/ropebits-allocate
 expect "no method is a usage error" 2 "$allocate" "$scratch/p.h5" --avg-bits 3 -o "$scratch/plan.json"
 stderr_has "--method NAME is missing"
 expect "no budget is a usage error" 2 "$allocate" "$scratch/p.h5" --method uniform -o "$scratch/plan.json"
-stderr_has "--avg-bits B is missing"
+stderr_has "0 budgets are given, expected one of --avg-bits"
+expect "two budgets are a usage error" 2 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 --true-bits 3 -o "$scratch/plan.json"
+stderr_has "2 budgets are given"
+expect "memory without context is a usage error" 2 "$allocate" "$scratch/p.h5" --method optimal --memory 1GiB -o "$scratch/plan.json"
+stderr_has "--memory and --context go together"
+expect "an option of optimal with another method is a usage error" 2 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 3 --center -o "$scratch/plan.json"
+stderr_has "the others are of --method optimal"
+expect "widths of 0 alone are a usage error" 2 "$allocate" "$scratch/p.h5" --method optimal --avg-bits 3 --widths 0 -o "$scratch/plan.json"
 expect "values of 9 bits are a usage error" 2 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 --value-bits 9 -o "$scratch/plan.json"
 expect "uniform at a fractional budget is refused" 1 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 2.5 -o "$scratch/plan.json"
 stderr_has "expected a whole number of bits"
@@ -36,5 +43,29 @@ mae=$(grep -m 1 '"logit_mae"' "$scratch/stdout")
 expect "  and haar" 0 "$bin/ropebits-profile" -q "$scratch/capture.h5" --plan "$scratch/gtq.json" --json
 check "  with another error" test -n "$mae" -a "$mae" != "$(grep -m 1 '"logit_mae"' "$scratch/stdout")"
 expect "an unknown rotation is a usage error" 2 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 3 --rotation givens -o "$scratch/none.json"
+
+expect "optimal at the bytes of block-gtq" 0 "$allocate" "$scratch/p.h5" --method optimal --avg-bits 2.5 --value-bits 16 --json -o "$scratch/optimal.json"
+stdout_has '"optimality_gap": '
+check "  is a plan of version 2" grep -q '"version": 2' "$scratch/optimal.json"
+bits_of() { sed -n 's/^  "key_true_bits": \(.*\),$/\1/p' "$1"; }
+cp "$scratch/stdout" "$scratch/optimal.out"
+expect "block-gtq's own" 0 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 2.5 --value-bits 16 --json -o "$scratch/gtq.json"
+check "  is not cheaper" awk -v a="$(bits_of "$scratch/optimal.out")" -v b="$(bits_of "$scratch/stdout")" 'BEGIN { exit !(a > 1 && a <= b && a > b - 0.1) }'
+mae_of() { "$bin/ropebits-profile" -q "$scratch/capture.h5" --plan "$1" --json | sed -n 's/^ *"logit_mae": \(.*\),$/\1/p'; }
+check "  and errs a third more at least" awk -v a="$(mae_of "$scratch/optimal.json")" -v b="$(mae_of "$scratch/gtq.json")" 'BEGIN { exit !(a > 0 && 1.33 * a < b) }'
+expect "centred" 0 "$allocate" "$scratch/p.h5" --method optimal --center --true-bits 2.25 -o "$scratch/center.json"
+stdout_has "method   optimal-center at "
+stdout_has "keys     2.250 true bits a dim"
+check "  has a center" grep -q '"center"' "$scratch/center.json"
+cp "$scratch/center.json" "$scratch/first.json"
+expect "the same with one thread" 0 "$allocate" "$scratch/p.h5" --method optimal --center --true-bits 2.25 --threads 1 -o "$scratch/center.json"
+check "  gives the same bytes" cmp "$scratch/first.json" "$scratch/center.json"
+expect "a cache of 1 MiB for 4096 tokens" 0 "$allocate" "$scratch/p.h5" --method optimal --memory 1MiB --context 4096 --json -o "$scratch/memory.json"
+check "  takes what it may" awk -v a="$(sed -n 's/^  "bytes_per_token": \(.*\),$/\1/p' "$scratch/stdout")" 'BEGIN { exit !(a <= 256 && a > 252) }'
+expect "what a runtime's kernels know" 0 "$allocate" "$scratch/p.h5" --method optimal --true-bits 3.3 --value-bits 4 --widths 2,4,8 --groups 2 --norm fp16 --encoder nearest --no-equalize --per head -o "$scratch/narrow.json"
+check "  has no other width" sh -c '! grep -qE "\"width\": (1|3|5|6|7)," "$0"' "$scratch/narrow.json"
+check "  and nothing to fold" sh -c '! grep -q "\"scales\"" "$0"' "$scratch/narrow.json"
+expect "a budget below anything is refused" 1 "$allocate" "$scratch/p.h5" --method block-gtq --true-bits 1.1 -o "$scratch/none.json"
+stderr_has "budget is 1.100 true bits"
 
 finish

@@ -9,6 +9,7 @@
 #include "core/order.h"
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_batch.h"
+#include "evaluate/evaluate_cuda.h"
 #include "evaluate/kv_restore.h"
 #include "evaluate/token_score.h"
 #include "model/forward.h"
@@ -154,7 +155,7 @@ rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, 
                                  .on_layer_done = layer_done, .part_start = b->part_start, .n_parts = b->n_parts, .n_recent = request->n_recent,
                                  .logit_tokens = b->logit_tokens, .n_logit_tokens = b->n_positions * b->n_runs, .logit_group = b->n_runs};
     rb_progress_start(&pass.progress, "evaluate", checkpoint_config(request->model)->facts.n_layers);
-    st = forward_run(request->model, &b->batch, &hooks, err);
+    st = request->is_on_cuda ? evaluate_cuda_run(pass.scores, request, b, &hooks, err) : forward_run(request->model, &b->batch, &hooks, err);
     rb_progress_finish(&pass.progress);
     if (st == RB_OK) st = summarize(out, &pass, err);
 done:

@@ -11,6 +11,7 @@
 #include "calibrate/needle_documents.h"
 #include "kernels/bit_plan.h"
 #include "model/checkpoint.h"
+#include "model/layer_cuda.h"
 
 typedef struct evaluate_request {
     const checkpoint *model;
@@ -22,6 +23,9 @@ typedef struct evaluate_request {
     int64_t n_sink, n_recent;           /* first tokens of a sequence, and last tokens before a query (its own included), that stay as they are */
     bool with_keys, with_values;        /* what is quantized */
     int64_t attention_stride;           /* every so many-th query of the text is taken for attention_kl */
+    bool is_on_cuda;                    /* the pass runs on the GPU that is open (core/cuda_device.h) */
+    layer_cuda_precision cuda_precision;
+    int64_t max_gpu_bytes;              /* of GPU memory; 0: what is free */
 } evaluate_request;
 
 /* Of one run. Text: over all tokens that have one before them in their sequence; KL in nats, from the unquantized run's distribution. NaN without text. */
@@ -40,7 +44,7 @@ typedef struct evaluate_result {
     evaluate_score *runs;               /* owned */
 } evaluate_result;
 
-/* Same doubles for any number of threads. Fails like forward_run, and with RB_ENONFINITE on keys or values that a codec cannot hold, naming layer and head.
+/* Same doubles for any number of threads; on the GPU close to the CPU's, and the same in each run. Fails like forward_run or forward_parts_cuda_run, and with RB_ENONFINITE on keys or values that a codec cannot hold, naming layer and head.
  * Freed with evaluate_result_free, also after a failure. */
 rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, rb_error *err);
 void evaluate_result_free(evaluate_result *result);

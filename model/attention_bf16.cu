@@ -164,7 +164,8 @@ __device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp, float (&scores)
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
         const float base = largest == -CUDART_INF_F ? 0.0f : largest * scale_log2;
-        const float shrink = exp2_fast(fmaf(warp.largest[r], scale_log2, -base));
+        /* Exactly 1 where the largest stays, so that a tile of which the row sees nothing leaves no trace. */
+        const float shrink = warp.largest[r] == largest ? 1.0f : exp2_fast(fmaf(warp.largest[r], scale_log2, -base));
         warp.largest[r] = largest;
         float sum = 0.0f;
 #pragma unroll

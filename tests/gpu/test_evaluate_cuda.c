@@ -245,13 +245,15 @@ static void token_scores_are_those_of_the_cpu(void **state)
 
 /* ---- whole results -------------------------------------------------------------------------------------------------------------------- */
 
-/* f32: products in another order, and a code here and there beside a boundary. bf16: 8 bits of every activation, the same for all runs until codes differ. */
+/* f32: products in another order, and a code here and there beside a boundary. bf16: 8 bits of every activation, the same for all runs until codes differ; what that
+ * adds to a divergence does not shrink with it, so divergences count as `floor` at least. */
 typedef struct bounds {
     double nll, kl, tail, attention_kl, top1;   /* relative, but for top1: share of tokens */
+    double floor;
 } bounds;
-static const bounds f32_bounds = {1e-4, 1e-2, 5e-2, 1e-2, 2e-2}, bf16_bounds = {2e-2, 2e-1, 6e-1, 2e-1, 1e-1};
+static const bounds f32_bounds = {2e-4, 2e-2, 1.5e-1, 2e-2, 2e-2, 0.0}, bf16_bounds = {5e-3, 2e-1, 6e-1, 2e-1, 5e-2, 1e-3};
 
-static double relative(double a, double b) { return a == b ? 0.0 : fabs(a - b) / fmax(fabs(a), fabs(b)); }
+static double relative(double a, double b, double floor) { return a == b ? 0.0 : fabs(a - b) / fmax(floor, fmax(fabs(a), fabs(b))); }
 
 static void compare_results(const evaluate_result *gpu, const evaluate_result *cpu, const bounds *most, const char *what)
 {
@@ -259,13 +261,13 @@ static void compare_results(const evaluate_result *gpu, const evaluate_result *c
     assert_int_equal(gpu->n_runs, cpu->n_runs);
     for (int run = 0; run < cpu->n_runs; run++) {
         const evaluate_score *a = &gpu->runs[run], *b = &cpu->runs[run];
-        found.nll = fmax(found.nll, relative(a->nll, b->nll));
-        found.kl = fmax(found.kl, relative(a->kl_mean, b->kl_mean));
-        found.tail = fmax(found.tail, fmax(relative(a->kl_p99, b->kl_p99), relative(a->kl_max, b->kl_max)));
+        found.nll = fmax(found.nll, relative(a->nll, b->nll, 0.0));
+        found.kl = fmax(found.kl, relative(a->kl_mean, b->kl_mean, most->floor));
+        found.tail = fmax(found.tail, fmax(relative(a->kl_p99, b->kl_p99, most->floor), relative(a->kl_max, b->kl_max, most->floor)));
         found.top1 = fmax(found.top1, fabs(a->top1_agreement - b->top1_agreement));
-        found.attention_kl = fmax(found.attention_kl, relative(a->attention_kl, b->attention_kl));
+        found.attention_kl = fmax(found.attention_kl, relative(a->attention_kl, b->attention_kl, most->floor));
         for (int layer = 0; layer < cpu->n_layers; layer++)
-            found.attention_kl = fmax(found.attention_kl, relative(a->attention_kl_by_layer[layer], b->attention_kl_by_layer[layer]));
+            found.attention_kl = fmax(found.attention_kl, relative(a->attention_kl_by_layer[layer], b->attention_kl_by_layer[layer], most->floor));
         assert_true(run == 0 ? a->kl_mean == 0.0 && a->top1_agreement == 1.0 && a->attention_kl == 0.0 : a->kl_mean > 0.0);
     }
     if (getenv("RB_TEST_REPORT"))

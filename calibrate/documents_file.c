@@ -37,6 +37,7 @@ static rb_status document_to_json(cJSON **out, const needle_document *document, 
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "task", document->task, err), done);
     RB_TRY(st, rb_json_add_number(json, "depth", document->depth, err), done);     /* NaN becomes null */
+    RB_TRY(st, rb_json_add_number(json, "context", document->context > 0 ? (double)document->context : (double)NAN, err), done);
     RB_TRY(st, add_tokens(json, document, err), done);
     answers = cJSON_CreateArray();
     if (!answers) {
@@ -131,7 +132,7 @@ static rb_status read_answers(needle_document *out, const cJSON *json, const cha
 
 static rb_status read_document(needle_document *out, const cJSON *json, const char *where, rb_error *err)
 {
-    static const char *const known[] = {"task", "depth", "tokens", "answers", NULL};
+    static const char *const known[] = {"task", "depth", "context", "tokens", "answers", NULL};
     const char *task;
     rb_status st;
     RB_TRY(st, rb_json_get_string(json, "task", where, &task, err), done);
@@ -143,6 +144,7 @@ static rb_status read_document(needle_document *out, const cJSON *json, const ch
     memcpy(out->task, task, strlen(task) + 1);
     out->depth = (double)NAN;
     if (rb_json_find(json, "depth")) RB_TRY(st, rb_json_get_number(json, "depth", where, 0.0, 1.0, &out->depth, err), done);
+    if (rb_json_find(json, "context")) RB_TRY(st, rb_json_get_int(json, "context", where, 1, INT32_MAX, &out->context, err), done);
     RB_TRY(st, read_tokens(out, json, where, err), done);
     st = read_answers(out, json, where, err);
 done:

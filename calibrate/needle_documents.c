@@ -146,7 +146,7 @@ rb_status needle_document_make(needle_document *out, const needle_source *source
     needle_wording wording = {0};
     rb_status st;
 
-    *out = (needle_document){.depth = depth, .n_tokens = context};
+    *out = (needle_document){.depth = depth, .context = context, .n_tokens = context};
     snprintf(out->task, sizeof out->task, "%s", needle_task_names[task]);
     if (!isnan(depth) && !(depth >= 0.0 && depth <= 1.0)) return rb_fail(err, RB_EINVAL, "the depth of a needle is %g, expected 0 to 1", depth);
     seed_document(&rng, seed, task, context, depth);

@@ -1,13 +1,29 @@
-/* What a run does to the attention weights of a layer: KL(p || p^) over sampled queries of the text, p of the unquantized run, p^ of the run itself, with its
- * own queries: errors of the layers before are in it. */
+/* What a run does to the attention weights of a layer, over sampled queries of the text and all query heads: KL(p || p^), p of the unquantized run, p^ of the
+ * run itself, with its own queries (errors of the layers before are in it); and how many of p's largest weights are among p^'s largest.
+ *
+ * Sampled: of a text sequence the queries stride - 1, 2 stride - 1, ..; of one with fewer than `stride` tokens the last. A sequence of one token has none: a
+ * single key has all the weight in every run. */
 #ifndef RB_EVALUATE_ATTENTION_SCORE_H
 #define RB_EVALUATE_ATTENTION_SCORE_H
 
 #include "evaluate/evaluate_batch.h"
 #include "model/forward.h"
 
-/* Adds to sums [n_runs] the KL of the part's sampled queries, and to *n_queries their number (query heads counted). window: keys a query sees, 0: all. */
-rb_status attention_scores_add(double *sums, int64_t *n_queries, const evaluate_request *request, const evaluate_batch *batch, const layer_heads *heads,
-                               int64_t window, rb_error *err);
+enum { ATTENTION_TOP_K = 16 };
+
+/* Sums over queries, added up part by part. */
+typedef struct attention_scores {
+    const evaluate_request *request;
+    const evaluate_batch *batch;
+    double *kl;                     /* [n_layers][n_runs], nats */
+    double *overlap;                /* [n_layers][n_runs]: share of a query's ATTENTION_TOP_K keys; only of queries that see more keys than that */
+    int64_t *n_queries;             /* [n_layers] */
+    int64_t *n_overlap_queries;     /* [n_layers] */
+} attention_scores;
+
+rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err);
+/* q, k and exact_k of one layer's part, leaving RoPE, in host memory; sequences of text alone are looked at. Same doubles for any number of threads. */
+rb_status attention_scores_add(attention_scores *scores, const layer_heads *heads, rb_error *err);
+void attention_scores_free(attention_scores *scores);
 
 #endif

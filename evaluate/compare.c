@@ -10,7 +10,7 @@
 #include "evaluate/evaluation_file.h"
 #include "profile/profile_summary.h"
 
-static const char *const verdict_names[] = {"same", "better", "worse", "lost_to_uniform", "missing"};
+static const char *const verdict_names[] = {"same", "better", "unmeasured", "worse", "lost_to_uniform", "missing"};
 
 const char *comparison_verdict_name(comparison_verdict verdict) { return verdict_names[verdict]; }
 

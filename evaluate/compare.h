@@ -12,23 +12,24 @@
 typedef enum comparison_verdict {
     VERDICT_SAME,           /* within the limit either way */
     VERDICT_BETTER,
+    VERDICT_UNMEASURED,     /* base has no number for it: nothing to judge */
     VERDICT_WORSE,          /* beyond the limit: a regression */
     VERDICT_LOST,           /* a layer that beat uniform no longer does: a regression */
     VERDICT_MISSING         /* base has it, new does not: a regression */
 } comparison_verdict;
 
-const char *comparison_verdict_name(comparison_verdict verdict);    /* as in JSON: "same", "better", "worse", "lost_to_uniform", "missing" */
+const char *comparison_verdict_name(comparison_verdict verdict);    /* as in JSON: "same", "better", "unmeasured", "worse", "lost_to_uniform", "missing" */
 static inline bool comparison_is_regression(comparison_verdict verdict) { return verdict >= VERDICT_WORSE; }
 
 /* One number compared. */
 typedef struct comparison_row {
-    const char *metric;     /* "logit_mae", "true_bits"; of an evaluation "perplexity", "kl_mean", "kl_p999", "attention_kl", "needles" (right answers), ... */
+    const char *metric;     /* "logit_mae", "true_bits"; of an evaluation "perplexity", "kl_mean", "kl_p999", "attention_kl", "output_error", "needles" (right answers), ... */
     char run[256];          /* of an evaluation: the run's name in BASE; else "" */
     char method[32];
     double avg_bits;        /* NaN: the unquantized run */
     double value_bits;      /* NaN: of a summary, or unquantized */
     int layer;              /* -1: all layers */
-    double base, updated;   /* NaN when missing */
+    double base, updated;   /* NaN when missing or unmeasured */
     comparison_verdict verdict;
 } comparison_row;
 

@@ -16,6 +16,7 @@ static const struct {
     {"kl_mean", offsetof(evaluation_run, kl_mean), false},
     {"kl_p999", offsetof(evaluation_run, kl_p999), false},
     {"attention_kl", offsetof(evaluation_run, attention_kl), false},
+    {"output_error", offsetof(evaluation_run, output_error), false},
     {"key_true_bits", offsetof(evaluation_run, key_true_bits), true},
     {"value_true_bits", offsetof(evaluation_run, value_true_bits), true},
 };
@@ -90,13 +91,20 @@ static void compare_needles(comparison *out, const evaluation_run *base, const e
             missing ? VERDICT_MISSING : judge_needles(base->n_needles_right, updated->n_needles_right, max_lost));
 }
 
+static comparison_verdict judge_number(double base, double updated, bool is_bits, double max_regression)
+{
+    if (isnan(base)) return VERDICT_UNMEASURED;
+    if (isnan(updated)) return VERDICT_MISSING;
+    return is_bits ? comparison_judge_bits(base, updated) : comparison_judge_error(base, updated, max_regression);
+}
+
 static void compare_runs(comparison *out, const evaluation_run *base, const evaluation_run *updated, const comparison_limits *limits)
 {
+    const bool is_unquantized = strcmp(base->method, "none") == 0;
     for (size_t i = 0; i < RB_COUNT(numbers); i++) {
         const double was = number_of(base, numbers[i].offset), is = number_of(updated, numbers[i].offset);
-        if (isnan(was)) continue;       /* the unquantized run's null */
-        add_row(out, numbers[i].metric, base, was, is,
-                isnan(is) ? VERDICT_MISSING : numbers[i].is_bits ? comparison_judge_bits(was, is) : comparison_judge_error(was, is, limits->max_regression));
+        if (is_unquantized && isnan(was)) continue;     /* it has no such number in any text */
+        add_row(out, numbers[i].metric, base, was, is, judge_number(was, is, numbers[i].is_bits, limits->max_regression));
     }
     compare_needles(out, base, updated, limits->max_needles_lost);
 }

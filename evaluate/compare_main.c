@@ -20,7 +20,8 @@ static bool is_shown(const comparison_row *row) { return row->layer < 0 || compa
 /* Regressions stand out in capitals. */
 static const char *verdict_label(comparison_verdict verdict)
 {
-    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better", [VERDICT_WORSE] = "WORSE",
+    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better",
+                                         [VERDICT_UNMEASURED] = "not measured", [VERDICT_WORSE] = "WORSE",
                                          [VERDICT_LOST] = "LOST TO UNIFORM",
                                          [VERDICT_MISSING] = "MISSING"};
     return labels[verdict];
@@ -28,15 +29,16 @@ static const char *verdict_label(comparison_verdict verdict)
 
 static void print_row(const comparison_row *row)
 {
-    char layer[16], updated[32] = "-", change[32] = "";
+    char layer[16], base[32] = "-", updated[32] = "-", change[32] = "";
     snprintf(layer, sizeof layer, row->layer < 0 ? "all" : "%d", row->layer);
+    if (!isnan(row->base)) snprintf(base, sizeof base, "%.4f", row->base);
     if (!isnan(row->updated)) snprintf(updated, sizeof updated, "%.4f", row->updated);
     if (!isnan(change_percent(row))) snprintf(change, sizeof change, "%+.2f %%", change_percent(row));
     if (row->run[0] != '\0')
         printf("%-15s %-29s ", row->metric, row->run);
     else
         printf("%-10s %-12s %4g bits  layer %-4s ", row->metric, row->method, row->avg_bits, layer);
-    printf("%10.4f %10s %10s  %s\n", row->base, updated, change, verdict_label(row->verdict));
+    printf("%10s %10s %10s  %s\n", base, updated, change, verdict_label(row->verdict));
 }
 
 static void print_table(const comparison *result, double max_regression)

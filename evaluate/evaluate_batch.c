@@ -17,6 +17,12 @@ void evaluate_batch_free(evaluate_batch *b)
     *b = (evaluate_batch){0};
 }
 
+int64_t evaluate_batch_text_end(const evaluate_batch *b, int part)
+{
+    const int64_t end = b->part_start[part + 1], text_end = b->n_text_sequences * b->n_runs;
+    return end < text_end ? end : text_end;
+}
+
 static int64_t n_documents(const evaluate_request *r) { return r->documents ? r->documents->n : 0; }
 
 /* Tokens of sequence s of one run. */
@@ -42,11 +48,14 @@ static int64_t count_positions(const evaluate_request *r, int64_t n_text_sequenc
     return n;
 }
 
-static void add_position(evaluate_batch *b, int64_t s, int64_t position, int32_t target, int64_t document)
+/* t: of the target, among the sequence's tokens. */
+static void add_position(evaluate_batch *b, const evaluate_request *r, int64_t s, int64_t t, const int32_t *tokens)
 {
+    const bool is_text = s < b->n_text_sequences;
     for (int run = 0; run < b->n_runs; run++)
-        b->logit_tokens[b->n_positions * b->n_runs + run] = b->sequence_start[s * b->n_runs + run] + position;
-    b->positions[b->n_positions++] = (scored_position){.target = target, .document = document};
+        b->logit_tokens[b->n_positions * b->n_runs + run] = b->sequence_start[s * b->n_runs + run] + t - 1;
+    b->positions[b->n_positions++] = (scored_position){.target = tokens[t], .target_place = is_text ? s * r->context + t : t,
+                                                         .document = is_text ? -1 : s - b->n_text_sequences};
 }
 
 static void add_positions(evaluate_batch *b, const evaluate_request *r, int64_t s)
@@ -54,12 +63,12 @@ static void add_positions(evaluate_batch *b, const evaluate_request *r, int64_t 
     const int32_t *tokens;
     const int64_t n = sequence_tokens(r, b->n_text_sequences, s, &tokens), document = s - b->n_text_sequences;
     if (document < 0) {
-        for (int64_t t = 0; t + 1 < n; t++) add_position(b, s, t, tokens[t + 1], -1);
+        for (int64_t t = 1; t < n; t++) add_position(b, r, s, t, tokens);
         return;
     }
     for (int i = 0; i < r->documents->at[document].n_answers; i++) {
         const answer_span *span = &r->documents->at[document].answers[i];
-        for (int64_t t = span->first - 1; t < span->first + span->n - 1; t++) add_position(b, s, t, tokens[t + 1], document);
+        for (int64_t t = span->first; t < span->first + span->n; t++) add_position(b, r, s, t, tokens);
     }
 }
 

@@ -3,12 +3,13 @@
 #ifndef RB_EVALUATE_EVALUATE_BATCH_H
 #define RB_EVALUATE_EVALUATE_BATCH_H
 
-#include "evaluate/evaluate_run.h"
+#include "evaluate/evaluate_request.h"
 #include "model/token_batch.h"
 
 /* A position whose next token is scored. */
 typedef struct scored_position {
     int32_t target;         /* the token that follows */
+    int64_t target_place;   /* where it stands, in the text or in its document */
     int64_t document;       /* -1: text */
 } scored_position;
 
@@ -25,6 +26,8 @@ typedef struct evaluate_batch {
 } evaluate_batch;
 
 rb_status evaluate_batch_make(evaluate_batch *out, const evaluate_request *request, rb_error *err);
+/* Behind the last sequence of the part that is text: its texts are part_start[part], then every n_runs-th below this; where there are none, no more than that. */
+int64_t evaluate_batch_text_end(const evaluate_batch *batch, int part);
 void evaluate_batch_free(evaluate_batch *batch);
 
 #endif

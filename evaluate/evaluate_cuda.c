@@ -62,7 +62,7 @@ done:
 static int count_text_parts(const evaluate_batch *b)
 {
     int n = 0;
-    while (n < b->n_parts && b->part_start[n] / b->n_runs < b->n_text_sequences) n++;
+    while (n < b->n_parts && evaluate_batch_text_end(b, n) > b->part_start[n]) n++;
     return n;
 }
 

@@ -2,63 +2,33 @@
 #include "evaluate/evaluate_json.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "core/json.h"
 #include "core/program.h"
 #include "evaluate/evaluation_file.h"
-
-/* {"n", "n_right", "by_task": [{"task", "n", "n_right"}, ..]}: tasks in the order of their first document. */
-static rb_status needles_to_json(cJSON **out, const evaluate_score *score, const needle_documents *documents, rb_error *err)
-{
-    cJSON *list = cJSON_CreateArray(), *item = NULL;
-    rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the result");
-    if (st != RB_OK) return st;
-    RB_TRY(st, rb_json_new_object(out, err), done);
-    RB_TRY(st, rb_json_add_number(*out, "n", (double)documents->n, err), done);
-    RB_TRY(st, rb_json_add_number(*out, "n_right", (double)score->n_right, err), done);
-    for (int64_t d = 0; d < documents->n; d++) {
-        const char *task = documents->at[d].task;
-        int64_t n = 0, n_right = 0, earlier = 0;
-        for (int64_t i = 0; i < documents->n; i++) {
-            if (strcmp(documents->at[i].task, task) != 0) continue;
-            earlier += i < d;
-            n++;
-            n_right += score->is_right[i];
-        }
-        if (earlier > 0) continue;
-        RB_TRY(st, rb_json_new_object(&item, err), done);
-        RB_TRY(st, rb_json_add_string(item, "task", task, err), done);
-        RB_TRY(st, rb_json_add_number(item, "n", (double)n, err), done);
-        RB_TRY(st, rb_json_add_number(item, "n_right", (double)n_right, err), done);
-        RB_TRY(st, rb_json_append(list, &item, err), done);
-    }
-    st = rb_json_add_item(*out, "by_task", &list, err);
-done:
-    cJSON_Delete(item);
-    cJSON_Delete(list);
-    return st;
-}
+#include "evaluate/needles_json.h"
+#include "evaluate/score_json.h"
 
 /* plan NULL: the unquantized run, whose bits are null and which has nothing to be compared with. */
-static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name, const evaluate_request *request, int n_layers,
-                             rb_error *err)
+static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name, const evaluate_request *request, rb_error *err)
 {
     const plan_cost cost = plan ? bit_plan_cost(plan) : (plan_cost){0};
     const struct { const char *name; double value; } numbers[] = {
         {"avg_bits", plan ? plan->avg_bits : (double)NAN}, {"value_bits", plan ? (double)plan->value_width : (double)NAN}, {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
-        {"value_true_bits", plan ? cost.value_true_bits : (double)NAN}, {"perplexity", score->perplexity}, {"nll", score->nll},
-        {"kl_mean", score->kl_mean}, {"kl_p99", score->kl_p99}, {"kl_p999", score->kl_p999}, {"kl_max", score->kl_max},
-        {"top1_agreement", score->top1_agreement}, {"attention_kl", score->attention_kl}};
+        {"value_true_bits", plan ? cost.value_true_bits : (double)NAN}, {"perplexity", score->text.perplexity}, {"nll", score->text.nll},
+        {"kl_mean", score->text.kl_mean}, {"kl_p99", score->text.kl_p99}, {"kl_p999", score->text.kl_p999}, {"kl_max", score->text.kl_max},
+        {"top1_agreement", score->text.top1_agreement}, {"attention_kl", score->attention_kl}, {"attention_overlap", score->attention_overlap},
+        {"output_error", score->output_error}};
+    const model_facts *model = &checkpoint_config(request->model)->facts;
     cJSON *needles = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "name", name, err), done);
     RB_TRY(st, rb_json_add_string(*out, "method", plan ? plan->method : "none", err), done);
     for (size_t i = 0; i < RB_COUNT(numbers); i++) RB_TRY(st, rb_json_add_number(*out, numbers[i].name, numbers[i].value, err), done);
-    RB_TRY(st, rb_json_add_numbers(*out, "attention_kl_by_layer", score->attention_kl_by_layer, n_layers, err), done);
+    RB_TRY(st, score_lists_to_json(*out, score, model->n_layers, model->n_q_heads, err), done);
     if (request->documents) {
-        RB_TRY(st, needles_to_json(&needles, score, request->documents, err), done);
+        RB_TRY(st, needles_to_json(&needles, score->is_right, request->documents, err), done);
         st = rb_json_add_item(*out, "needles", &needles, err);
     } else {
         st = rb_json_add_null(*out, "needles", err);
@@ -90,7 +60,7 @@ rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const eva
     RB_TRY(st, rb_json_add_item(*out, "options", options, err), done);
     for (int run = 0; run < result->n_runs; run++) {
         const bit_plan *plan = run > 0 ? request->plans[run - 1] : NULL;
-        RB_TRY(st, run_to_json(&item, &result->runs[run], plan, plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, model->n_layers, err), done);
+        RB_TRY(st, run_to_json(&item, &result->runs[run], plan, plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, err), done);
         RB_TRY(st, rb_json_append(list, &item, err), done);
     }
     st = rb_json_add_item(*out, "runs", &list, err);

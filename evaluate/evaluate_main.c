@@ -6,20 +6,22 @@
 
 #include "calibrate/documents_file.h"
 #include "calibrate/token_source.h"
+#include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
+#include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
 #include "export/plan_rbp.h"
 
-enum { EVALUATE_TOKENS = 8192, HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS };
+enum { EVALUATE_TOKENS = 8192, HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS, MAX_WORST_TOKENS = 1000 };
 
 typedef struct evaluate_options {
     const char *model, *text, *haystack, *needle_template, *documents, *write_documents, *output;
     rb_string_list plans, needle_tasks;
     rb_number_list needle_contexts, depths;
-    int64_t n_tokens, context, n_needles, seed, n_sink, n_recent, attention_stride, max_gpu_bytes;
+    int64_t n_tokens, context, n_needles, seed, n_sink, n_recent, attention_stride, n_worst_tokens, max_gpu_bytes;
     int precision;              /* layer_cuda_precision */
     bool keys_only, values_only;
 } evaluate_options;
@@ -69,6 +71,10 @@ static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_
     RB_TRY(st, tokens_check(in->text.ids, in->text.n, config->vocab_size, opt->text, err), done);
     in->facts.n_tokens = in->text.n;
     RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, config->max_position, err), done);
+    if (in->facts.context < 2) {
+        st = rb_fail(err, RB_EINVAL, "--context is %lld, expected at least 2: the first token of a sequence is predicted by nothing", (long long)in->facts.context);
+        goto done;
+    }
     st = rb_sha256_bytes(in->facts.tokens_sha256, in->text.ids, (size_t)in->text.n * sizeof *in->text.ids, err);
 done:
     return st;
@@ -152,7 +158,8 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_de
 {
     const struct { const char *name, *value; } texts[] = {{"model", opt->model}, {"text", opt->text}, {"haystack", opt->haystack}, {"documents", opt->documents}};
     const struct { const char *name; int64_t value; } numbers[] = {{"needles", opt->n_needles}, {"seed", opt->seed}, {"sink", opt->n_sink},
-                                                                   {"recent", opt->n_recent}, {"attention_stride", opt->attention_stride}};
+                                                                   {"recent", opt->n_recent}, {"attention_stride", opt->attention_stride},
+                                                                   {"attention_top_k", ATTENTION_TOP_K}, {"worst_tokens", opt->n_worst_tokens}};
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     for (size_t i = 0; i < RB_COUNT(texts); i++)
@@ -165,20 +172,40 @@ done:
     return st;
 }
 
+/* The text of the worst tokens. */
+static rb_status name_tokens(evaluate_result *result, const evaluate_inputs *in, const char *folder, rb_error *err)
+{
+    char *path = NULL;
+    tokenizer *words = NULL;
+    rb_status st;
+    RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
+    RB_TRY(st, tokenizer_open(&words, path, err), done);
+    for (int run = 0; run < result->n_runs; run++) worst_predictions_name(&result->runs[run].worst, words, in->text.ids, in->facts.context);
+done:
+    tokenizer_close(words);
+    free(path);
+    return st;
+}
+
+/* A column of the table: a number, or "-" where there was nothing to measure. */
+static void print_number(double value, int width, int precision) { isnan(value) ? printf(" %*s", width, "-") : printf(" %*.*f", width, precision, value); }
+
 static void print_table(const evaluate_result *result, const evaluate_inputs *in, double seconds)
 {
-    printf("%-28s %9s %9s %11s %10s %10s %10s %8s %10s %9s\n", "run", "key bits", "val bits", "perplexity", "KL", "KL 99.9 %", "KL max", "top-1 %", "attn KL", "needles");
+    printf("%-28s %9s %9s %11s %10s %10s %10s %8s %10s %9s %9s %9s\n", "run", "key bits", "val bits", "perplexity", "KL", "KL 99.9 %", "KL max", "top-1 %", "attn KL",
+           "top-16 %", "out err %", "needles");
     for (int run = 0; run < result->n_runs; run++) {
         const evaluate_score *score = &result->runs[run];
-        char needles[48] = "-", bits[2][16] = {"-", "-"};
-        if (run > 0) {
-            const plan_cost cost = bit_plan_cost(in->plans[run - 1]);
-            snprintf(bits[0], sizeof bits[0], "%.3f", cost.key_true_bits);
-            snprintf(bits[1], sizeof bits[1], "%.3f", cost.value_true_bits);
-        }
+        const plan_cost cost = run > 0 ? bit_plan_cost(in->plans[run - 1]) : (plan_cost){.key_true_bits = NAN, .value_true_bits = NAN};
+        const struct { double value; int width, precision; } columns[] = {
+            {cost.key_true_bits, 9, 3}, {cost.value_true_bits, 9, 3}, {score->text.perplexity, 11, 4}, {score->text.kl_mean, 10, 5}, {score->text.kl_p999, 10, 4},
+            {score->text.kl_max, 10, 4}, {100.0 * score->text.top1_agreement, 8, 2}, {score->attention_kl, 10, 5}, {100.0 * score->attention_overlap, 9, 2},
+            {100.0 * score->output_error, 9, 2}};
+        char needles[48] = "-";
         if (in->documents.n > 0) snprintf(needles, sizeof needles, "%lld/%lld", (long long)score->n_right, (long long)in->documents.n);
-        printf("%-28s %9s %9s %11.4f %10.5f %10.4f %10.4f %8.2f %10.5f %9s\n", run > 0 ? in->names[run - 1] : "unquantized", bits[0], bits[1], score->perplexity,
-               score->kl_mean, score->kl_p999, score->kl_max, 100.0 * score->top1_agreement, score->attention_kl, needles);
+        printf("%-28s", run > 0 ? in->names[run - 1] : "unquantized");
+        for (size_t i = 0; i < RB_COUNT(columns); i++) print_number(columns[i].value, columns[i].width, columns[i].precision);
+        printf(" %9s\n", needles);
     }
     printf("%lld tokens of text in sequences of %lld, %lld documents, %.1f s\n", (long long)in->facts.n_tokens, (long long)in->facts.context,
            (long long)in->documents.n, seconds);
@@ -199,9 +226,10 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
     const evaluate_request request = {.model = in.model, .plans = (const bit_plan *const *)in.plans, .n_plans = opt->plans.n, .text = in.text.ids, .n_text = in.text.n,
                                       .context = in.facts.context, .documents = in.documents.n > 0 ? &in.documents : NULL, .n_sink = opt->n_sink,
                                       .n_recent = opt->n_recent, .with_keys = !opt->values_only, .with_values = !opt->keys_only,
-                                      .attention_stride = opt->attention_stride, .is_on_cuda = device == RB_DEVICE_CUDA,
+                                      .attention_stride = opt->attention_stride, .n_worst_tokens = (int)opt->n_worst_tokens, .is_on_cuda = device == RB_DEVICE_CUDA,
                                       .cuda_precision = (layer_cuda_precision)opt->precision, .max_gpu_bytes = opt->max_gpu_bytes};
     RB_TRY(st, evaluate_plans(&result, &request, err), done);
+    RB_TRY(st, name_tokens(&result, &in, opt->model, err), done);
     RB_TRY(st, options_to_json(&options, opt, device, err), done);
     RB_TRY(st, evaluate_to_json(&json, &result, &request, in.names, &in.facts, in.documents_sha256, &options, err), done);
     if (opt->output) RB_TRY(st, rb_json_write(json, opt->output, err), done);
@@ -221,7 +249,7 @@ int main(int argc, char **argv)
 {
     static const char *const precisions[] = {[LAYER_CUDA_BF16] = "bf16", [LAYER_CUDA_F32] = "f32", NULL};
     evaluate_options opt = {.n_tokens = EVALUATE_TOKENS, .needle_template = NEEDLE_TEMPLATE_DEFAULT, .needle_tasks = {.n = 1, .at = {"multikey"}}, .seed = 1,
-                            .attention_stride = 16};
+                            .attention_stride = 16, .n_worst_tokens = 5};
     const rb_option table[] = {
         {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .required = true,
          .help = "Hugging Face checkpoint: config.json, safetensors, tokenizer.json"},
@@ -248,7 +276,9 @@ int main(int argc, char **argv)
         {.long_name = "keys-only", .kind = RB_OPT_FLAG, .value = &opt.keys_only, .help = "leave the values as they are"},
         {.long_name = "values-only", .kind = RB_OPT_FLAG, .value = &opt.values_only, .help = "leave the keys as they are"},
         {.long_name = "attention-stride", .kind = RB_OPT_INT, .value = &opt.attention_stride, .metavar = "N", .min = 1, .max = 1 << 24,
-         .help = "take every N-th query of the text for the KL of attention weights"},
+         .help = "take every N-th query of the text for the KL and overlap of attention weights"},
+        {.long_name = "worst-tokens", .kind = RB_OPT_INT, .value = &opt.n_worst_tokens, .metavar = "N", .min = 0, .max = MAX_WORST_TOKENS,
+         .help = "list the N tokens of the text that each plan makes suffer most"},
         {.long_name = "precision", .kind = RB_OPT_CHOICE, .value = &opt.precision, .metavar = "TYPE", .choices = precisions,
          .help = "of the matrix products on a GPU; the CPU computes in f32"},
         {.long_name = "max-gpu-memory", .kind = RB_OPT_SIZE, .value = &opt.max_gpu_bytes, .metavar = "SIZE",

@@ -24,7 +24,7 @@ static rb_status read_text(char *out, size_t size, const cJSON *json, const char
     return RB_OK;
 }
 
-/* null is for the unquantized run; a plan's run has every number. */
+/* null is for the unquantized run, and for what a short text leaves unmeasured. */
 static rb_status read_number(double *out, const cJSON *json, const char *key, const char *where, bool may_be_null, double min, double max, rb_error *err)
 {
     *out = (double)NAN;
@@ -64,7 +64,9 @@ static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_f
     RB_TRY(st, read_number(&out->kl_mean, json, "kl_mean", where, is_first, -KL_ROUNDING, DBL_MAX, err), done);
     RB_TRY(st, read_number(&out->kl_p999, json, "kl_p999", where, is_first, -KL_ROUNDING, DBL_MAX, err), done);
     RB_TRY(st, read_number(&out->top1_agreement, json, "top1_agreement", where, is_first, 0.0, 1.0, err), done);
-    RB_TRY(st, read_number(&out->attention_kl, json, "attention_kl", where, is_first, -KL_ROUNDING, DBL_MAX, err), done);
+    RB_TRY(st, read_number(&out->attention_kl, json, "attention_kl", where, true, -KL_ROUNDING, DBL_MAX, err), done);
+    RB_TRY(st, read_number(&out->attention_overlap, json, "attention_overlap", where, true, 0.0, 1.0, err), done);
+    RB_TRY(st, read_number(&out->output_error, json, "output_error", where, true, 0.0, DBL_MAX, err), done);
     RB_TRY(st, needles_from_json(out, json, where, err), done);
 done:
     return st;

@@ -108,12 +108,7 @@ static rb_status name_tokens(profile_table *table, const char *folder, rb_error 
     }
     RB_TRY(st, tokenizer_open(&words, path, err), done);
     for (int m = 0; m < table->n_methods; m++)
-        for (int i = 0; i < table->methods[m].worst.n; i++) {
-            worst_token *token = &table->methods[m].worst.at[i];
-            size_t length = 0;
-            const char *bytes = tokenizer_token_bytes(words, token->id, &length);
-            if (bytes) worst_token_set_text(token->text, bytes, length);
-        }
+        for (int i = 0; i < table->methods[m].worst.n; i++) token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
 done:
     tokenizer_close(words);
     free(path);

@@ -2,18 +2,18 @@
 #ifndef RB_PROFILE_WORST_TOKENS_H
 #define RB_PROFILE_WORST_TOKENS_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "core/status.h"
+#include "model/token_text.h"
 
-enum { WORST_MAX_TOKENS = 100, WORST_TEXT_SIZE = 64 };
+enum { WORST_MAX_TOKENS = 100 };
 
 typedef struct worst_token {
     int layer, kv_head;
     int64_t position;               /* of the token in the test text */
     int32_t id;
-    char text[WORST_TEXT_SIZE];     /* UTF-8; "" when no tokenizer was at hand */
+    char text[TOKEN_TEXT_SIZE];     /* UTF-8; "" when no tokenizer was at hand */
     double error, size, excess;
 } worst_token;
 
@@ -27,8 +27,5 @@ rb_status worst_tokens_create(worst_tokens *out, int capacity, rb_error *err);
 void worst_tokens_free(worst_tokens *tokens);
 /* Of one head, from [n_tokens] each. Ids and texts are the caller's to fill in when all heads have been added. */
 void worst_tokens_add(worst_tokens *tokens, int layer, int kv_head, const float *excess, const float *errors, const float *sizes, int64_t n_tokens);
-
-/* A token's bytes as a line can show them: what is no printable UTF-8 (half a character, a line end, a backslash) becomes \xNN; cut to what `text` holds. */
-void worst_token_set_text(char text[WORST_TEXT_SIZE], const char *bytes, size_t length);
 
 #endif

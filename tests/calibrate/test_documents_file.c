@@ -20,7 +20,7 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     rb_error err = {0};
     int32_t first[] = {5, 0, INT32_MAX, 7}, second[] = {1, 2};
     answer_span two[] = {{1, 2}, {3, 1}}, one[] = {{1, 1}};
-    needle_document at[] = {{.task = "multikey", .depth = 1.0 / 3.0, .n_tokens = 4, .tokens = first, .n_answers = 2, .answers = two},
+    needle_document at[] = {{.task = "multikey", .depth = 1.0 / 3.0, .context = 4096, .n_tokens = 4, .tokens = first, .n_answers = 2, .answers = two},
                             {.task = "my own", .depth = (double)NAN, .n_tokens = 2, .tokens = second, .n_answers = 1, .answers = one}};
     const needle_documents written = {.n = 2, .at = at};
     needle_documents read;
@@ -39,6 +39,8 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     }
     assert_true(read.at[0].depth == 1.0 / 3.0);
     assert_true(isnan(read.at[1].depth));
+    assert_int_equal(read.at[0].context, 4096);
+    assert_int_equal(read.at[1].context, 0);
     assert_ok(documents_write(&read, again, &err));
     assert_ok(rb_read_file(&bytes[0], &size[0], path, 1 << 20, &err));
     assert_ok(rb_read_file(&bytes[1], &size[1], again, 1 << 20, &err));
@@ -49,7 +51,7 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     needle_documents_free(&read);
 }
 
-static void a_user_may_leave_the_depth_out(void **state)
+static void a_user_may_leave_depth_and_context_out(void **state)
 {
     (void)state;
     rb_error err = {0};
@@ -57,6 +59,7 @@ static void a_user_may_leave_the_depth_out(void **state)
     assert_ok(documents_read(&read, file_with("{\"task\": \"mine\", \"tokens\": [3, 4], \"answers\": [[1, 1]]}"), &err));
     assert_string_equal(read.at[0].task, "mine");
     assert_true(isnan(read.at[0].depth));
+    assert_int_equal(read.at[0].context, 0);
     needle_documents_free(&read);
 }
 
@@ -79,6 +82,7 @@ static void damaged_documents_are_refused_with_their_place(void **state)
                    RB_EFORMAT, "documents[0]: has an unknown member \"dept\"; did you mean depth?");
     assert_refused("{\"task\": \"\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0]: task is a name of 0 bytes, expected 1 to 63");
     assert_refused("{\"task\": \"t\", \"depth\": 1.5, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL, "documents[0].depth: is 1.5, expected 0 to 1");
+    assert_refused("{\"task\": \"t\", \"context\": 0, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL, "documents[0].context: is 0, expected 1 to");
     assert_refused("{\"task\": \"t\", \"tokens\": [1, -2], \"answers\": [[1, 1]]}", RB_EFORMAT, "documents[0]: tokens[1] is no token id");
     assert_refused("{\"task\": \"t\", \"tokens\": [1, 2], \"answers\": []}", RB_EFORMAT, "documents[0]: answers is an empty list");
     assert_refused("{\"task\": \"t\", \"tokens\": [1, 2], \"answers\": [3]}", RB_EFORMAT, "documents[0]: answers[0] is no pair of whole numbers");
@@ -99,7 +103,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_gives_back_what_was_written_and_the_same_bytes_again),
-        cmocka_unit_test(a_user_may_leave_the_depth_out),
+        cmocka_unit_test(a_user_may_leave_depth_and_context_out),
         cmocka_unit_test(damaged_documents_are_refused_with_their_place),
         cmocka_unit_test(answers_must_lie_behind_the_first_token_and_inside),
     };

@@ -43,6 +43,7 @@ static needle_document make(const fixture *f, needle_task task, double depth, ui
     const needle_counts counts = needle_counts_default();
     assert_ok(needle_document_make(&document, &f->source, &counts, task, CONTEXT, depth, seed, &err));
     assert_int_equal(document.n_tokens, CONTEXT);
+    assert_int_equal(document.context, CONTEXT);
     assert_string_equal(document.task, needle_task_names[task]);
     return document;
 }

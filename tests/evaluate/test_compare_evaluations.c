@@ -16,9 +16,10 @@ typedef struct run_numbers {
     const char *name;
     double perplexity, kl_mean, kl_p999, attention_kl, key_true_bits, value_true_bits;
     int n_needles, n_right;     /* n_needles 0: null */
+    double output_error;
 } run_numbers;
 
-static const run_numbers gtq = {"gtq.json", 8.0, 0.5, 4.0, 0.25, 2.75, 2.25, 24, 15};
+static const run_numbers gtq = {"gtq.json", 8.0, 0.5, 4.0, 0.25, 2.75, 2.25, 24, 15, 0.375};
 
 static cJSON *run_json(const char *method, double bits, const run_numbers *run)
 {
@@ -35,6 +36,8 @@ static cJSON *run_json(const char *method, double bits, const run_numbers *run)
     assert_ok(rb_json_add_number(json, "kl_p999", run->kl_p999, &err));
     assert_ok(rb_json_add_number(json, "top1_agreement", unquantized ? (double)NAN : 0.75, &err));
     assert_ok(rb_json_add_number(json, "attention_kl", run->attention_kl, &err));
+    assert_ok(rb_json_add_number(json, "attention_overlap", unquantized ? (double)NAN : 0.625, &err));
+    assert_ok(rb_json_add_number(json, "output_error", run->output_error, &err));
     if (run->n_needles == 0) {
         assert_ok(rb_json_add_null(json, "needles", &err));
         return json;
@@ -49,7 +52,7 @@ static cJSON *run_json(const char *method, double bits, const run_numbers *run)
 /* The unquantized run, then n plans, all block-gtq at 2 bits. */
 static cJSON *document(const run_numbers *runs, int n)
 {
-    static const run_numbers unquantized = {EVALUATION_UNQUANTIZED, 7.5, NAN, NAN, NAN, NAN, NAN, 24, 20};
+    static const run_numbers unquantized = {EVALUATION_UNQUANTIZED, 7.5, NAN, NAN, NAN, NAN, NAN, 24, 20, NAN};
     const model_facts model = some_profile_model();
     text_facts text = {.n_tokens = 4096, .context = 512};
     cJSON *json = cJSON_CreateObject(), *item = NULL, *list = cJSON_CreateArray();
@@ -112,7 +115,7 @@ static void an_evaluation_is_not_worse_than_itself(void **state)
     (void)state;
     comparison result = compared(&gtq, 1, 0, 0);
     assert_int_equal(result.n_regressions, 0);
-    assert_int_equal(result.n_rows, 2 + 7);     /* perplexity and needles of the unquantized run, everything of the plan's */
+    assert_int_equal(result.n_rows, 2 + 8);     /* perplexity and needles of the unquantized run, everything of the plan's */
     comparison_free(&result);
 }
 
@@ -134,6 +137,9 @@ static void every_error_has_the_limit_in_percent(void **state)
     changed = gtq;
     changed.attention_kl *= 1.02;
     assert_only(&changed, "attention_kl", VERDICT_WORSE, 1, 0);
+    changed = gtq;
+    changed.output_error *= 1.02;
+    assert_only(&changed, "output_error", VERDICT_WORSE, 1, 0);
 }
 
 static void true_bits_may_not_grow(void **state)
@@ -160,6 +166,28 @@ static void needles_are_counted_one_by_one(void **state)
     assert_only(&changed, "needles", VERDICT_BETTER, 0, 0);
     changed.n_needles = 0;
     assert_only(&changed, "needles", VERDICT_MISSING, 0, 5);
+}
+
+/* A text too short to sample a query from. */
+static void what_base_did_not_measure_is_not_judged(void **state)
+{
+    (void)state;
+    run_numbers unmeasured = gtq;
+    comparison result;
+    const comparison_limits limits = {.max_regression = 1};
+    unmeasured.attention_kl = unmeasured.output_error = (double)NAN;
+    const char *base = written(document(&unmeasured, 1), "short.json");
+    assert_ok(compare_files(&result, base, written(document(&unmeasured, 1), "short-too.json"), &limits, &err));
+    assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
+    assert_int_equal(verdict_of(&result, "output_error", "gtq.json"), VERDICT_UNMEASURED);
+    assert_int_equal(result.n_regressions, 0);
+    assert_int_equal(result.n_rows, 2 + 8);
+    comparison_free(&result);
+    assert_ok(compare_files(&result, base, base_file(), &limits, &err));
+    assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
+    comparison_free(&result);
+    unmeasured.output_error = gtq.output_error;
+    assert_only(&unmeasured, "attention_kl", VERDICT_MISSING, 1, 0);
 }
 
 static void a_run_is_found_by_method_and_bits_and_by_name_among_several(void **state)
@@ -250,6 +278,7 @@ static void the_reader_gives_every_number(void **state)
     assert_string_equal(run->method, "block-gtq");
     assert_true(run->avg_bits == 2 && run->value_bits == 2 && run->key_true_bits == 2.75 && run->value_true_bits == 2.25);
     assert_true(run->perplexity == 8 && run->kl_mean == 0.5 && run->kl_p999 == 4 && run->attention_kl == 0.25 && run->top1_agreement == 0.75);
+    assert_true(run->attention_overlap == 0.625 && run->output_error == 0.375);
     assert_int_equal(run->n_needles, 24);
     assert_int_equal(run->n_needles_right, 15);
     evaluation_free(result);
@@ -262,6 +291,7 @@ int main(void)
         cmocka_unit_test(every_error_has_the_limit_in_percent),
         cmocka_unit_test(true_bits_may_not_grow),
         cmocka_unit_test(needles_are_counted_one_by_one),
+        cmocka_unit_test(what_base_did_not_measure_is_not_judged),
         cmocka_unit_test(a_run_is_found_by_method_and_bits_and_by_name_among_several),
         cmocka_unit_test(what_does_not_belong_together_is_refused),
         cmocka_unit_test(members_that_are_wrong_are_named),

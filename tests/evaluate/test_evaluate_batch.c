@@ -37,6 +37,7 @@ static void copies_of_a_sequence_lie_side_by_side(void **state)
     assert_int_equal(batch.positions[0].target, 11);
     assert_int_equal(batch.positions[2].target, 14);
     assert_int_equal(batch.positions[2].document, -1);
+    for (int i = 0; i < 3; i++) assert_int_equal(batch.positions[i].target_place, i < 2 ? i + 1 : 4);      /* token 3 begins a sequence */
     evaluate_batch_free(&batch);
 }
 
@@ -52,9 +53,27 @@ static void answers_that_overlap_are_all_scored(void **state)
     assert_int_equal(batch.n_positions, 3 + 3 + 3 + 2);
     assert_int_equal(batch.positions[3].target, 21);
     assert_int_equal(batch.positions[3].document, 0);
+    assert_int_equal(batch.positions[3].target_place, 1);
+    assert_int_equal(batch.positions[10].target_place, 3);
     assert_int_equal(batch.positions[10].target, 23);
     assert_int_equal(batch.logit_tokens[2 * 10], 10 + 2);       /* behind the text's 10: token 2 of the first copy, then of the second */
     assert_int_equal(batch.logit_tokens[2 * 10 + 1], 10 + 4 + 2);
+    evaluate_batch_free(&batch);
+}
+
+static void the_text_of_a_part_ends_where_documents_begin(void **state)
+{
+    (void)state;
+    answer_span answer = {1, 1};
+    needle_document document = {.n_tokens = 4, .tokens = document_tokens, .n_answers = 1, .answers = &answer};
+    const needle_documents documents = {1, &document};
+    evaluate_batch batch = make(&documents);
+    assert_int_equal(batch.n_parts, 1);
+    assert_int_equal(evaluate_batch_text_end(&batch, 0), 4);
+    batch.n_parts = 2;      /* the first sequence; the second and the document */
+    batch.part_start[1] = 2, batch.part_start[2] = 6;
+    assert_int_equal(evaluate_batch_text_end(&batch, 0), 2);
+    assert_int_equal(evaluate_batch_text_end(&batch, 1), 4);
     evaluate_batch_free(&batch);
 }
 
@@ -63,6 +82,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_of_a_sequence_lie_side_by_side),
         cmocka_unit_test(answers_that_overlap_are_all_scored),
+        cmocka_unit_test(the_text_of_a_part_ends_where_documents_begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -220,7 +220,7 @@ static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
     set_scores(table, 0, "uniform", 2, 4, uniform_mae);
     worst_tokens_add(&table->methods[0].worst, 2, 1, excess, errors, sizes, 4);
     table->methods[0].worst.at[0].id = 77;
-    worst_token_set_text(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
+    token_text_set(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
     cJSON *json = as_read(table);
     const cJSON *method = cJSON_GetArrayItem(rb_json_find(json, "methods"), 0), *flagged = rb_json_find(method, "heads_out_of_proportion");
     const cJSON *tokens = rb_json_find(method, "worst_tokens"), *worst = cJSON_GetArrayItem(tokens, 0), *quantiles = rb_json_find(method, "token_error");

@@ -1,4 +1,4 @@
-/* profile/worst_tokens.h: who is kept, in which order, and what a token's bytes look like. */
+/* profile/worst_tokens.h: who is kept, in which order. */
 #include "tests/test_support.h"
 
 #include "profile/worst_tokens.h"
@@ -43,51 +43,11 @@ static void fewer_tokens_than_asked_for_are_all_there(void **state)
     worst_tokens_free(&worst);
 }
 
-static void bytes_become_one_line_of_utf8(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *bytes;
-        size_t length;
-        const char *text;
-    } cases[] = {
-        {" the", 4, " the"},
-        {"\n\t", 2, "\\x0a\\x09"},
-        {"\xe2\x82\xac", 3, "\xe2\x82\xac"},
-        {"\xe2\x82", 2, "\\xe2\\x82"},            /* two thirds of a character */
-        {"\xff" "a", 2, "\\xff" "a"},
-        {"\\x", 2, "\\x5cx"},                      /* cannot be taken for an escape */
-        {"\xe2\x80\xae", 3, "\\xe2\\x80\\xae"},  /* would turn the line around */
-        {"a\0b", 3, "a\\x00b"},
-        {"", 0, ""},
-    };
-    for (size_t c = 0; c < RB_COUNT(cases); c++) {
-        char text[WORST_TEXT_SIZE];
-        worst_token_set_text(text, cases[c].bytes, cases[c].length);
-        assert_string_equal(text, cases[c].text);
-    }
-}
-
-/* Never a part of a character or of an escape. */
-static void long_bytes_are_cut_between_characters(void **state)
-{
-    (void)state;
-    char bytes[300], text[WORST_TEXT_SIZE];
-    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = "\xe2\x82\xac"[i % 3];
-    worst_token_set_text(text, bytes, sizeof bytes);
-    assert_int_equal(strlen(text), (WORST_TEXT_SIZE - 1) / 3 * 3);
-    memset(bytes, '\n', sizeof bytes);
-    worst_token_set_text(text, bytes, sizeof bytes);
-    assert_int_equal(strlen(text), (WORST_TEXT_SIZE - 1) / 4 * 4);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_worst_are_kept_in_order_over_all_heads),
         cmocka_unit_test(fewer_tokens_than_asked_for_are_all_there),
-        cmocka_unit_test(bytes_become_one_line_of_utf8),
-        cmocka_unit_test(long_bytes_are_cut_between_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,18 +14,25 @@ done
 plans=(--plan "$scratch/uniform.json" --plan "$scratch/block-gtq.json")
 run() { "$evaluate" -q --model $model --text $text --n-tokens 512 --context 256 "$@"; }
 
-expect "two plans are evaluated" 0 run "${plans[@]}" --needles 2 --needle-contexts 512 --write-documents "$scratch/docs.json" -o "$scratch/a.json"
+expect "two plans are evaluated" 0 run "${plans[@]}" --needles 1 --needle-contexts 384,512 --write-documents "$scratch/docs.json" -o "$scratch/a.json"
 stdout_has "unquantized"
 stdout_has "block-gtq.json"
+check "the table has one line a run" [ "$(grep -cE "^(unquantized|uniform.json|block-gtq.json) " "$scratch/stdout")-$(wc -l <"$scratch/stdout")" = 3-5 ]
 expect "documents that were kept give the same result" 0 run "${plans[@]}" --documents "$scratch/docs.json" -o "$scratch/b.json"
 expect "compare finds no difference" 0 "$bin/ropebits-compare" "$scratch/a.json" "$scratch/b.json"
-run "${plans[@]}" --needles 2 --needle-contexts 512 --threads 1 -o "$scratch/one.json" >/dev/null
+run "${plans[@]}" --needles 1 --needle-contexts 384,512 --threads 1 -o "$scratch/one.json" >/dev/null
 check "one thread gives the same bytes" cmp "$scratch/a.json" "$scratch/one.json"
 run --plan "$scratch/uniform.json" --needles 2 --needle-contexts 512 --sink 512 -o "$scratch/sink.json" >/dev/null
 run --plan "$scratch/uniform.json" --recent 512 -o "$scratch/recent.json" >/dev/null
 run --plan "$scratch/uniform.json" --recent 64 --sink 4 -o "$scratch/buffer.json" >/dev/null
 run --plan "$scratch/uniform.json" --keys-only -o "$scratch/keys.json" >/dev/null
 run --plan "$scratch/uniform.json" --values-only -o "$scratch/values.json" >/dev/null
+"$evaluate" -q --model $model --text $text --plan "$scratch/uniform.json" --n-tokens 20 --context 8 --worst-tokens 2 -o "$scratch/short.json" >"$scratch/short.txt"
+check "a text of short sequences is evaluated" grep -q "uniform.json .* - .*" "$scratch/short.txt"
+sed 's/"attention_kl": [0-9.e-]*/"attention_kl": null/' "$scratch/a.json" >"$scratch/unmeasured.json"
+expect "compare takes what was not measured" 0 "$bin/ropebits-compare" "$scratch/unmeasured.json" "$scratch/a.json"
+stdout_has "not measured"
+expect "and misses what is measured no more" 3 "$bin/ropebits-compare" "$scratch/a.json" "$scratch/unmeasured.json"
 
 if [ -n "$python" ]; then
     is() { check "$1" "$python" -c "import json
@@ -37,6 +44,15 @@ assert $2, [r['kl_mean'] for r in a]"; }
     is "block-gtq costs less than uniform" "a[2]['kl_mean']<a[1]['kl_mean'] and a[2]['attention_kl']<a[1]['attention_kl']"
     is "needles are counted for every run" "all(r['needles']['n']==2 and 0<=r['needles']['n_right']<=2 for r in a)"
     is "the unquantized model finds its needles" "a[0]['needles']['n_right']==2"
+    is "contexts are told apart" "all([g['context'] for g in r['needles']['by_context']]==[384,512] and [g['depth'] for g in r['needles']['by_depth']]==[None] for r in a)"
+    is "groups add up" "all(sum(g[k] for g in r['needles'][by])==r['needles'][k] for r in a for by in ('by_task','by_context','by_depth') for k in ('n','n_right'))"
+    is "the unquantized run's attention is its own" "a[0]['attention_overlap']==1 and a[0]['output_error']==0 and a[0]['worst_tokens']==[]"
+    is "block-gtq keeps more of the attention than uniform" "a[2]['attention_overlap']>a[1]['attention_overlap'] and a[2]['output_error']<a[1]['output_error']"
+    is "every query head has its error" "all(len(r['output_error_by_head'])==4 and {len(h) for h in r['output_error_by_head']}=={6} for r in a)"
+    is "the bins of positions hold every token" "all(abs(sum(b['n']*b['kl_mean'] for b in r['by_position'])/510-r['kl_mean'])<1e-9 and abs(sum(b['n']*b['nll'] for b in r['by_position'])/510-r['nll'])<1e-9 for r in a)"
+    is "bins go to the end of a sequence" "[(b['first'],b['last'],b['n']) for b in a[1]['by_position']]==[(2**i,2**(i+1)-1,2**(i+1)) for i in range(8)]"
+    is "the worst token is the largest KL, with its text" "all(len(r['worst_tokens'])==5 and r['worst_tokens'][0]['kl']==r['kl_max'] and all(t['text'] for t in r['worst_tokens']) for r in a[1:])"
+    is "short sequences have attention sampled, and no top keys" "load('short')[1]['attention_kl']>0 and load('short')[1]['attention_overlap'] is None and len(load('short')[1]['worst_tokens'])==2"
     is "sinks as long as the context leave nothing to quantize" "load('sink')[1]['kl_max']<1e-6 and abs(load('sink')[1]['perplexity']/a[0]['perplexity']-1)<1e-6"
     is "a buffer as long as the context hides everything" "load('recent')[1]['kl_max']<1e-6 and load('recent')[1]['attention_kl']<1e-9"
     is "a buffer and sinks help" "load('buffer')[1]['kl_mean']<a[1]['kl_mean']"
@@ -49,6 +65,8 @@ fi
 sed "s/\"head_dim\": 64/\"head_dim\": 32/" "$scratch/uniform.json" >"$scratch/other.json"
 expect "a plan of another model is refused" 1 run --plan "$scratch/other.json"
 stderr_has "other.json"
+expect "a context of one token is refused" 1 "$evaluate" --model $model "${plans[@]}" --text $text --context 1
+stderr_has "context is 1, expected at least 2"
 expect "keys-only and values-only exclude each other" 2 run "${plans[@]}" --keys-only --values-only
 expect "a context beyond the model's is refused" 1 "$evaluate" --model $model "${plans[@]}" --text $text --context 4096
 stderr_has "max_position_embeddings of 1024"

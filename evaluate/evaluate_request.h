@@ -1,0 +1,28 @@
+/* What is to be evaluated: a model, plans, text and documents. */
+#ifndef RB_EVALUATE_EVALUATE_REQUEST_H
+#define RB_EVALUATE_EVALUATE_REQUEST_H
+
+#include <stdbool.h>
+
+#include "calibrate/needle_documents.h"
+#include "kernels/bit_plan.h"
+#include "model/checkpoint.h"
+#include "model/layer_cuda.h"
+
+typedef struct evaluate_request {
+    const checkpoint *model;
+    const bit_plan *const *plans;       /* [n_plans], for this model */
+    int n_plans;
+    const int32_t *text;                /* [n_text] ids, cut into sequences of `context`; n_text 0: none */
+    int64_t n_text, context;
+    const needle_documents *documents;  /* NULL: none; ids inside the vocabulary */
+    int64_t n_sink, n_recent;           /* first tokens of a sequence, and last tokens before a query (its own included), that stay as they are */
+    bool with_keys, with_values;        /* what is quantized */
+    int64_t attention_stride;           /* every so many-th query of the text is taken for the scores of attention weights */
+    int n_worst_tokens;                 /* to be listed of every run */
+    bool is_on_cuda;                    /* the pass runs on the GPU that is open (core/cuda_device.h) */
+    layer_cuda_precision cuda_precision;
+    int64_t max_gpu_bytes;              /* of GPU memory; 0: what is free */
+} evaluate_request;
+
+#endif

@@ -59,11 +59,18 @@ static int64_t packed_bytes(const model_facts *model, int64_t n) { return stream
 static int64_t norm_bytes(const model_facts *model, int64_t n) { return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_GROUPS * 2); }
 static int64_t bad_bytes(const evaluate_batch *batch) { return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t); }
 
+/* At most, of all plans' codecs of a layer: a head's rotations and their fragments both ways, whose steps are rounded up, and what groups have of one width each. */
+static int64_t table_bytes(const evaluate_request *request, const model_facts *model)
+{
+    const int64_t rotations = 20 * (int64_t)model->head_dim * model->head_dim, group = 16384;
+    return request->n_plans * N_KINDS * model->n_kv_heads * (rotations + PLAN_MAX_WIDTH * group);
+}
+
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch)
 {
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
-    return packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
+    return packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch) + table_bytes(request, model);
 }
 
 /* ---- codecs ------------------------------------------------------------------------------------------------------------------------- */

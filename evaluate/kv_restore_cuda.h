@@ -18,7 +18,7 @@ rb_status kv_restore_cuda_part(kv_restore_cuda *restore, const device_heads *hea
 /* After the layer's work is done: RB_ENONFINITE on a key or value that no codec holds, naming layer, head and vector as kv_restore_part does. */
 rb_status kv_restore_cuda_check(const kv_restore_cuda *restore, int layer, rb_error *err);
 
-/* GPU memory that it takes, but for the codecs' tables: codes and norms of the longest sequence. */
+/* GPU memory that it takes at most: codes and norms of the longest sequence, and the codecs' tables. */
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch);
 
 #endif

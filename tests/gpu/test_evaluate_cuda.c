@@ -246,13 +246,13 @@ static void token_scores_are_those_of_the_cpu(void **state)
 /* ---- whole results -------------------------------------------------------------------------------------------------------------------- */
 
 /* f32: products in another order, and a code here and there beside a boundary. bf16: 8 bits of every activation, the same for all runs until codes differ; what that
- * adds to a divergence does not shrink with it, so divergences count as `floor` at least. */
+ * adds to an error does not shrink with it, so means count as `floor` at least, single tokens' divergences as ten times that, outputs' errors as fifty times. */
 typedef struct bounds {
     double nll, kl, tail, attention_kl, output; /* relative */
     double top1, overlap;                       /* shares of tokens and keys */
     double floor;
 } bounds;
-static const bounds f32_bounds = {2e-4, 2e-2, 1.5e-1, 2e-2, 1e-2, 2e-2, 1e-2, 0.0}, bf16_bounds = {5e-3, 2e-1, 6e-1, 2e-1, 1e-1, 5e-2, 5e-2, 1e-3};
+static const bounds f32_bounds = {2e-4, 2e-2, 1.5e-1, 2e-2, 2e-2, 2e-2, 1e-2, 0.0}, bf16_bounds = {5e-3, 2e-1, 6e-1, 2e-1, 2e-1, 5e-2, 5e-2, 1e-3};
 
 static double relative(double a, double b, double floor)
 {
@@ -275,10 +275,10 @@ static void compare_results(const evaluate_result *gpu, const evaluate_result *c
         const evaluate_score *a = &gpu->runs[run], *b = &cpu->runs[run];
         widen(&found.nll, &a->text.nll, &b->text.nll, 1, 0.0);
         widen(&found.kl, &a->text.kl_mean, &b->text.kl_mean, 1, floor);
-        widen(&found.tail, &a->text.kl_p99, &b->text.kl_p99, 1, floor);
-        widen(&found.tail, &a->text.kl_max, &b->text.kl_max, 1, floor);
+        widen(&found.tail, &a->text.kl_p99, &b->text.kl_p99, 1, 10.0 * floor);
+        widen(&found.tail, &a->text.kl_max, &b->text.kl_max, 1, 10.0 * floor);
         widen(&found.attention_kl, a->attention_kl_by_layer, b->attention_kl_by_layer, cpu->n_layers, floor);
-        widen(&found.output, a->output_error_by_head, b->output_error_by_head, cpu->n_layers * cpu->n_q_heads, 10.0 * floor);
+        widen(&found.output, a->output_error_by_head, b->output_error_by_head, cpu->n_layers * cpu->n_q_heads, 50.0 * floor);
         found.top1 = fmax(found.top1, fabs(a->text.top1_agreement - b->text.top1_agreement));
         found.overlap = fmax(found.overlap, fabs(a->attention_overlap - b->attention_overlap));
         assert_true(run == 0 ? a->text.kl_mean == 0.0 && a->text.top1_agreement == 1.0 && a->attention_kl == 0.0 && a->output_error == 0.0 : a->text.kl_mean > 0.0);
@@ -369,6 +369,7 @@ static void memory_is_kept_to(void **state)
     for (int run = 0; run < N_RUNS; run++) assert_true(whole.runs[run].text.kl_mean == again.runs[run].text.kl_mean && whole.runs[run].text.nll == again.runs[run].text.nll);
     in.request.max_gpu_bytes = forward_parts_cuda_bytes(checkpoint_config(in.model), &batch.batch, &host, &options, CUDA_PASS_MIN_CHUNK);
     assert_ok(evaluate_plans(&chunks, &in.request, &err));
+    assert_true((int64_t)rb_cuda_peak_bytes() + CUDA_PASS_WORKSPACE_BYTES <= in.request.max_gpu_bytes);
     compare_results(&chunks, &whole, &f32_bounds, "chunks of 128 against one chunk");
     in.request.max_gpu_bytes--;
     assert_fails(evaluate_plans(&none, &in.request, &err), RB_ENOMEM, "are needed even in chunks of 128 tokens");

@@ -59,18 +59,29 @@ static int64_t packed_bytes(const model_facts *model, int64_t n) { return stream
 static int64_t norm_bytes(const model_facts *model, int64_t n) { return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_GROUPS * 2); }
 static int64_t bad_bytes(const evaluate_batch *batch) { return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t); }
 
-/* At most, of all plans' codecs of a layer: a head's rotations and their fragments both ways, whose steps are rounded up, and what groups have of one width each. */
-static int64_t table_bytes(const evaluate_request *request, const model_facts *model)
+/* Of all heads of a layer at most: rotations and their fragments both ways, whose steps are rounded up, and each group's codebook. */
+static int64_t table_bytes(const model_facts *model, int n_groups)
 {
-    const int64_t rotations = 20 * (int64_t)model->head_dim * model->head_dim, group = 16384;
-    return request->n_plans * N_KINDS * model->n_kv_heads * (rotations + PLAN_MAX_WIDTH * group);
+    enum { ROTATION_BYTES = 20, BOOK_BYTES = 12 << 10 };        /* of a dim squared; of a group of 8 bits */
+    return model->n_kv_heads * (ROTATION_BYTES * (int64_t)model->head_dim * model->head_dim + n_groups * BOOK_BYTES);
+}
+
+static int most_groups(const bit_plan *plan)
+{
+    int most = 0;
+    for (int layer = 0; layer < plan->model.n_layers; layer++)
+        for (int h = 0; h < plan->model.n_kv_heads; h++)
+            if (bit_plan_head(plan, layer, h)->n_groups > most) most = bit_plan_head(plan, layer, h)->n_groups;
+    return most;
 }
 
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch)
 {
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
-    return packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch) + table_bytes(request, model);
+    int64_t total = packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
+    for (int p = 0; p < request->n_plans; p++) total += table_bytes(model, most_groups(request->plans[p])) + table_bytes(model, 1);
+    return total;
 }
 
 /* ---- codecs ------------------------------------------------------------------------------------------------------------------------- */

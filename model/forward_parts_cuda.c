@@ -10,6 +10,15 @@
 
 enum { N_ARRAYS = 7 };
 
+/* A part for the host, which looks at it while the GPU is at the next one: two of them take turns. Pinned: q, k, v and, with n_recent, k_exact by heads; rows of what
+ * was attended. */
+typedef struct host_part {
+    float *heads, *attended;
+    void *sent;             /* event */
+    layer_heads at;
+    bool is_waiting;
+} host_part;
+
 typedef struct gpu_parts {
     cuda_pass pass;
     const forward_hooks *host;
@@ -18,7 +27,7 @@ typedef struct gpu_parts {
     /* Of the largest part. k_in, v_in: entering RoPE, f32 [n_kv_heads][n_tokens][head_dim]; the others rows of tokens in the precision: q and k turned,
      * k_exact and v_exact as they were before on_qkv (n_recent > 0 only; otherwise k and v are written twice). */
     rb_cuda_array k_in, v_in, q, k, v, k_exact, v_exact;
-    float *host_heads, *host_attended;      /* pinned: q, k, v and, with n_recent, k_exact by heads; rows of what was attended */
+    host_part for_host[2];
     double host_s;
 } gpu_parts;
 
@@ -83,17 +92,25 @@ static int64_t bytes_of_chunk(const void *user, int64_t chunk)
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */
 
-static rb_status open_host(gpu_parts *f, rb_error *err)
+static rb_status open_host(const gpu_parts *f, host_part *h, rb_error *err)
 {
     const model_config *c = f->pass.config;
     const size_t n = (size_t)largest_part(f->pass.batch, f->host, f->hooks->n_host_parts), q = (size_t)cuda_pass_q_width(c), kv = (size_t)cuda_pass_kv_width(c);
     const size_t width = q + (f->host->n_recent > 0 ? 3 : 2) * kv;
     rb_status st = RB_OK;
     if (n == 0) return RB_OK;
-    RB_TRY(st, rb_cuda()->alloc_pinned((void **)&f->host_heads, n * width * sizeof(float), err), done);
-    if (f->host->on_attended) st = rb_cuda()->alloc_pinned((void **)&f->host_attended, n * q * sizeof(float), err);
+    RB_TRY(st, rb_cuda()->event_create(&h->sent, err), done);
+    RB_TRY(st, rb_cuda()->alloc_pinned((void **)&h->heads, n * width * sizeof(float), err), done);
+    if (f->host->on_attended) st = rb_cuda()->alloc_pinned((void **)&h->attended, n * q * sizeof(float), err);
 done:
     return st;
+}
+
+static void close_host(host_part *h)
+{
+    rb_cuda()->event_destroy(h->sent);
+    rb_cuda()->release_pinned(h->heads);
+    rb_cuda()->release_pinned(h->attended);
 }
 
 static rb_status begin(gpu_parts *f, const checkpoint *model, const token_batch *batch, rb_error *err)
@@ -107,7 +124,7 @@ static rb_status begin(gpu_parts *f, const checkpoint *model, const token_batch 
     RB_TRY(st, cuda_pass_alloc(&f->pass, false, f->host->part_start, f->host->n_parts, err), done);
     for (int i = 0; i < N_ARRAYS; i++)
         if (sizes.bytes[i] > 0) RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "queries, keys and values", err), done);
-    st = open_host(f, err);
+    for (int i = 0; i < 2; i++) RB_TRY(st, open_host(f, &f->for_host[i], err), done);
 done:
     return st;
 }
@@ -170,81 +187,84 @@ static rb_status attend(const gpu_parts *f, int layer, const part_tokens *part, 
 }
 
 /* Kernels write to the pinned memory: no copy on the device first. */
-static rb_status send_heads(const gpu_parts *f, layer_heads *heads, rb_error *err)
+static rb_status send_heads(const gpu_parts *f, host_part *h, int layer, const part_tokens *part, rb_error *err)
 {
     const model_facts *facts = &f->pass.config->facts;
-    const int64_t n = heads->n_tokens, d = facts->head_dim;
-    float *exact_k = heads->v + facts->n_kv_heads * n * d;
+    const int64_t n = part->n, d = facts->head_dim;
+    float *q = h->heads, *k = q + facts->n_q_heads * n * d, *v = k + facts->n_kv_heads * n * d, *exact_k = v + facts->n_kv_heads * n * d;
     const struct { float *to; const rb_cuda_array *from; int n_heads; } all[] = {
-        {heads->q, &f->q, facts->n_q_heads}, {heads->k, &f->k, facts->n_kv_heads}, {heads->v, &f->v, facts->n_kv_heads}, {exact_k, &f->k_exact, facts->n_kv_heads}};
+        {q, &f->q, facts->n_q_heads}, {k, &f->k, facts->n_kv_heads}, {v, &f->v, facts->n_kv_heads}, {exact_k, &f->k_exact, facts->n_kv_heads}};
+    const size_t n_arrays = f->host->n_recent > 0 ? 4 : 3;
     rb_status st = RB_OK;
-    for (size_t i = 0; i < (f->host->n_recent > 0 ? 4 : 3) && st == RB_OK; i++)
+    for (size_t i = 0; i < n_arrays && st == RB_OK; i++)
         st = f->pass.api->part_heads(all[i].to, all[i].from->at, all[i].n_heads, n, d, f->pass.precision, f->pass.compute, err);
-    heads->exact_k = f->host->n_recent > 0 ? exact_k : heads->k;
+    h->at = (layer_heads){.layer = layer, .part = part->part, .first_token = part->first, .n_tokens = n, .q = q, .k = k, .v = v, .exact_k = n_arrays == 4 ? exact_k : k};
     return st;
 }
 
-static rb_status finish_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, bool is_for_host, rb_error *err)
+static rb_status finish_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, const host_part *h, rb_error *err)
 {
     const int64_t q = cuda_pass_q_width(f->pass.config);
     rb_status st = RB_OK;
     for (int64_t at = 0; at < part->n; at += f->pass.chunk) {
         const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
         RB_TRY(st, attend(f, layer, part, at, n, err), done);
-        if (is_for_host && f->host->on_attended)
-            RB_TRY(st, f->pass.api->part_heads(f->host_attended + at * q, f->pass.attended.at, 1, n, q, f->pass.precision, f->pass.compute, err), done);
+        if (h && h->attended)
+            RB_TRY(st, f->pass.api->part_heads(h->attended + at * q, f->pass.attended.at, 1, n, q, f->pass.precision, f->pass.compute, err), done);
         RB_TRY(st, cuda_pass_finish(&f->pass, w, part->first + at, n, err), done);
     }
 done:
     return st;
 }
 
-static rb_status run_host_hooks(gpu_parts *f, const layer_heads *heads, rb_error *err)
+/* Hands over what waits. */
+static rb_status run_host_hooks(gpu_parts *f, host_part *h, rb_error *err)
 {
     const forward_hooks *host = f->host;
     double started_s;
-    rb_status st;
-    RB_TRY(st, rb_cuda()->stream_wait(f->pass.compute, err), done);
+    rb_status st = RB_OK;
+    if (!h->is_waiting) return RB_OK;
+    RB_TRY(st, rb_cuda()->event_wait(h->sent, err), done);
     started_s = rb_now_s();
-    if (host->on_rotated) RB_TRY(st, host->on_rotated(host->user, heads, err), done);
-    if (host->on_attended) RB_TRY(st, host->on_attended(host->user, heads, f->host_attended, err), done);
+    h->is_waiting = false;
+    if (host->on_rotated) RB_TRY(st, host->on_rotated(host->user, &h->at, err), done);
+    if (host->on_attended) RB_TRY(st, host->on_attended(host->user, &h->at, h->attended, err), done);
     f->host_s += rb_now_s() - started_s;
 done:
     return st;
 }
 
-static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, rb_error *err)
+/* h: where the host's copy goes; NULL: it gets none. */
+static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, host_part *h, rb_error *err)
 {
-    const model_facts *facts = &f->pass.config->facts;
     const device_heads changed = {.layer = layer, .part = part->part, .first_token = part->first, .n_tokens = part->n, .k = f->k_in.at, .v = f->v_in.at};
-    const bool is_for_host = part->part < f->hooks->n_host_parts;
-    layer_heads heads = {.layer = layer, .part = part->part, .first_token = part->first, .n_tokens = part->n};
     rb_status st;
     RB_TRY(st, project_part(f, w, part, err), done);
     RB_TRY(st, f->hooks->on_qkv(f->hooks->user, &changed, f->pass.compute, err), done);
     RB_TRY(st, turn_part(f, part, err), done);
-    if (is_for_host) {
-        heads.q = f->host_heads;
-        heads.k = heads.q + facts->n_q_heads * part->n * facts->head_dim;
-        heads.v = heads.k + facts->n_kv_heads * part->n * facts->head_dim;
-        RB_TRY(st, send_heads(f, &heads, err), done);
-    }
-    RB_TRY(st, finish_part(f, w, layer, part, is_for_host, err), done);
-    if (is_for_host) st = run_host_hooks(f, &heads, err);
+    if (h) RB_TRY(st, send_heads(f, h, layer, part, err), done);
+    RB_TRY(st, finish_part(f, w, layer, part, h, err), done);
+    if (!h) goto done;
+    RB_TRY(st, rb_cuda()->event_record(h->sent, f->pass.compute, err), done);
+    h->is_waiting = true;
 done:
     return st;
 }
 
+/* The host is at a part while the GPU is at the next one, and at the last of its parts while the GPU is at all that follow. */
 static rb_status run_layer(gpu_parts *f, int layer, rb_error *err)
 {
+    const int n_host = f->hooks->n_host_parts;
     device_layer w;
     rb_status st;
     RB_TRY(st, cuda_pass_next_layer(&f->pass, layer, &w, err), done);
     for (int i = 0; i < f->host->n_parts; i++) {
         const part_tokens part = find_part(f->pass.batch, f->host, i);
-        RB_TRY(st, run_part(f, &w, layer, &part, err), done);
+        RB_TRY(st, run_part(f, &w, layer, &part, i < n_host ? &f->for_host[i % 2] : NULL, err), done);
+        if (i < n_host) RB_TRY(st, run_host_hooks(f, &f->for_host[(i + 1) % 2], err), done);
     }
     RB_TRY(st, weight_stream_release(f->pass.weights, layer, f->pass.compute, err), done);
+    if (n_host > 0) RB_TRY(st, run_host_hooks(f, &f->for_host[(n_host - 1) % 2], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(f->pass.compute, err), done);
     RB_TRY(st, f->hooks->on_layer_done(f->hooks->user, layer, err), done);
     if (f->host->on_layer_done) f->host->on_layer_done(f->host->user, layer);
@@ -291,8 +311,7 @@ rb_status forward_parts_cuda_run(const checkpoint *model, const token_batch *bat
 done:
     if (f.pass.compute) rb_cuda()->stream_wait(f.pass.compute, NULL);
     free_arrays(&f);
-    rb_cuda()->release_pinned(f.host_heads);
-    rb_cuda()->release_pinned(f.host_attended);
+    for (int i = 0; i < 2; i++) close_host(&f.for_host[i]);
     cuda_pass_end(&f.pass);
     return st;
 }

@@ -1,8 +1,9 @@
 /* The forward pass on the GPU as forward.h describes it for the CPU, for evaluating: whole sequences go through a layer part by part, keys and values are changed as
  * they enter RoPE, recent ones are met as they were, and logits of chosen tokens come out. Keys, values and logits stay on the device; of the first parts,
- * queries, keys, values and the attention's output are handed to the host as forward.h's hooks have them.
+ * queries, keys, values and the attention's output are handed to the host as forward.h's hooks have them, while the device is at what follows.
  *
- *   per layer and part: project, heads (chunks) -> on_qkv -> RoPE -> attention, o_proj, MLP (chunks) -> host: on_rotated, on_attended
+ *   per layer and part: project, heads (chunks) -> on_qkv -> RoPE -> attention, o_proj, MLP (chunks)
+ *   host:                                              on_rotated, on_attended of the part before
  *
  * GPU memory: two layers' weights, the residual stream of all tokens, queries, keys and values of the largest part, scratch of a chunk; then, in place of the
  * weights and the part, the LM head and a tile of logits. */

@@ -1,13 +1,13 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side; without arguments, those of the bundle this script lies in, into ./bench-gpu. One JSON line a
-# row, a file a part, and a table at the end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory profile); WORK a folder with 20 GB for
-# the made-up checkpoints.
+# row, a file a part, and a table at the end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory profile evaluate); WORK a folder with 20 GB for
+# the made-up checkpoints; RB_SHARED (../shared) has the model and the text of evaluate, which is left out without.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
-parts=${ROPEBITS_BENCH:-codec capture calibrate memory profile}
+parts=${ROPEBITS_BENCH:-codec capture calibrate memory profile evaluate}
 work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -64,6 +64,25 @@ if wants memory; then
     done
 fi
 
+# Three plans on small-qwen2: 8192 tokens of text and 24 needle documents of 2000.
+shared=${RB_SHARED:-../shared}
+if wants evaluate && [ -f "$shared/models/small-qwen2/model.safetensors" ] && [ -f "$shared/text/wt2_test.txt" ]; then
+    model=$shared/models/small-qwen2
+    plans=()
+    "$bin/ropebits-calibrate" -q --device cuda --model "$model" --text "$shared/text/wt2_test.txt" --n-tokens 2048 -o "$work/q.h5" >/dev/null
+    "$bin/ropebits-profile" -q --device cuda "$work/q.h5" --budgets 2,3 --no-curves -o "$work/q-profile.h5" >/dev/null 2>&1
+    for plan in uniform:2 block-gtq:2 block-gtq:3; do
+        "$bin/ropebits-allocate" -q "$work/q-profile.h5" --method ${plan%:*} --avg-bits ${plan#*:} --value-bits ${plan#*:} -o "$work/${plan/:/-}.json" >/dev/null
+        plans+=(--plan "$work/${plan/:/-}.json")
+    done
+    rm -f "$out/evaluate.jsonl" "$out/evaluate.log"
+    for precision in bf16 f32; do
+        run=("$bin/ropebits-evaluate" --device cuda --precision $precision --model "$model" "${plans[@]}" --text "$shared/text/wt2_test.txt" --n-tokens 8192 --needles 24 --needle-contexts 2000)
+        "$bench/measure" "evaluate, 3 plans, $precision" 3 "${run[@]}" -q >>"$out/evaluate.jsonl"
+        "${run[@]}" -v 2>&1 | grep -vE ': [0-9]+/[0-9]+ ' >>"$out/evaluate.log"
+    done
+fi
+
 python=$(command -v python3 || true)
 if [ -z "$python" ]; then cat "$out"/*.jsonl; exit 0; fi
 "$python" - "$out" <<'TABLE'
@@ -84,6 +103,6 @@ for name in ("calibrate", "few", "cold", "memory"):
         print("%s: %d layers, %s: %.3f ms a layer for 2 x %d tokens, %.2f GB/s of weights, %.2f s (%.2f GB/s without %.2f s of set-up), %.0f MiB of GPU memory, chunks of %d" % (
             name, r["model"]["n_layers"], g["name"], g["layer_ms"], r["calibration"]["n_tokens"], g["weights_gb_per_s"], g["seconds"],
             g["weights_read_bytes"] * 1e-9 / (g["seconds"] - g["set_up_seconds"]), g["set_up_seconds"], g["memory_size_bytes"] / 2**20, g["chunk_tokens"]))
-for r in rows("profile"): print("%s: median %.3f s, fastest %.3f s, peak %.0f MiB" % (r["name"], r["wall_s"], r["fastest_s"], r["peak_mib"]))
+for r in rows("profile") + rows("evaluate"): print("%s: median %.3f s, fastest %.3f s, peak %.0f MiB" % (r["name"], r["wall_s"], r["fastest_s"], r["peak_mib"]))
 TABLE
 grep -hvE ': [0-9]+/[0-9]+ ' "$out"/*.log 2>/dev/null || true

@@ -328,8 +328,8 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const layer_cuda_precision precision = cuda_precision(result->options);
     result->memory_bytes = forward_memory_bytes(config, &batch, NULL, rb_threads_count())
                            + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
-    result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, FORWARD_CUDA_MAX_CHUNK);
-    result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, FORWARD_CUDA_MIN_CHUNK);
+    result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MAX_CHUNK);
+    result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MIN_CHUNK);
     free(starts);
     return RB_OK;
 }

@@ -5,18 +5,18 @@
 
 #include "core/message.h"
 
-typedef struct cuda_pass {
+typedef struct gpu_capture {
     const capture_header *header;
     capture_writer *writer;
     block_statistics statistics;
     double write_s;
     rb_progress progress;
-} cuda_pass;
+} gpu_capture;
 
 /* On the hand-over thread, while the GPU is at the next layer. */
 static rb_status write_captured(void *user, const captured_layer *captured, rb_error *err)
 {
-    cuda_pass *pass = user;
+    gpu_capture *pass = user;
     const capture_set set = (capture_set)captured->set;
     const double started_s = rb_now_s();
     rb_status st = block_statistics_from_sums(&pass->statistics, &pass->header->model, captured->layer, captured->q_squares, captured->k_squares,
@@ -32,13 +32,13 @@ static rb_status write_captured(void *user, const captured_layer *captured, rb_e
 
 static void layer_done(void *user, int layer)
 {
-    cuda_pass *pass = user;
+    gpu_capture *pass = user;
     char detail[32];
     snprintf(detail, sizeof detail, "layer %d", layer);
     rb_progress_step(&pass->progress, detail);
 }
 
-static void tell(const forward_cuda_report *report, const cuda_pass *pass)
+static void tell(const forward_cuda_report *report, const gpu_capture *pass)
 {
     rb_message_verbose("%.3f s for %.2f GB of weights: %.2f GB/s from the file to the GPU", report->total_s, (double)report->weight_bytes * 1e-9,
                        (double)report->weight_bytes * 1e-9 / report->total_s);
@@ -65,7 +65,7 @@ int64_t capture_cuda_bytes(const model_config *config, const capture_header *hea
 rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, const capture_cuda_options *options,
                           capture_writer *writer, forward_cuda_report *report, rb_error *err)
 {
-    cuda_pass pass = {.header = header, .writer = writer};
+    gpu_capture pass = {.header = header, .writer = writer};
     int64_t set_start[CAPTURE_N_SETS + 1];
     rb_status st;
     RB_TRY(st, block_statistics_create(&pass.statistics, &header->model, err), done);

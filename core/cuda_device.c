@@ -110,5 +110,18 @@ void rb_cuda_free(void *memory, size_t n, size_t elem_size)
     cuda.used_bytes -= n * elem_size;
 }
 
+rb_status rb_cuda_array_alloc(rb_cuda_array *array, size_t size_bytes, const char *what, rb_error *err)
+{
+    const rb_status st = rb_cuda_alloc(&array->at, size_bytes, 1, what, err);
+    array->size_bytes = st == RB_OK ? size_bytes : 0;
+    return st;
+}
+
+void rb_cuda_array_free(rb_cuda_array *array)
+{
+    rb_cuda_free(array->at, array->size_bytes, 1);
+    *array = (rb_cuda_array){0};
+}
+
 size_t rb_cuda_peak_bytes(void) { return cuda.peak_bytes; }
 void rb_cuda_reset_peak(void) { cuda.peak_bytes = cuda.used_bytes; }

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { RB_CUDA_ABI = 2 };   /* of all tables together: library and programs must come from one build */
+enum { RB_CUDA_ABI = 3 };   /* of all tables together: library and programs must come from one build */
 
 typedef struct rb_cuda_info {
     char name[128];
@@ -66,6 +66,13 @@ rb_status rb_cuda_library_path(char **path, rb_error *err);
 /* Device memory, counted: every allocation goes through here, so that a run can say what it took and keep within a limit. */
 rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_error *err);
 void rb_cuda_free(void *memory, size_t n, size_t elem_size);
+/* An array on the device that knows its size; all zero: none. alloc leaves it so when it fails. */
+typedef struct rb_cuda_array {
+    void *at;
+    size_t size_bytes;
+} rb_cuda_array;
+rb_status rb_cuda_array_alloc(rb_cuda_array *array, size_t size_bytes, const char *what, rb_error *err);
+void rb_cuda_array_free(rb_cuda_array *array);
 size_t rb_cuda_peak_bytes(void);                    /* the largest amount held since the last reset */
 void rb_cuda_reset_peak(void);
 

@@ -21,7 +21,8 @@ typedef struct evaluate_options {
     const char *model, *text, *haystack, *needle_template, *documents, *write_documents, *output;
     rb_string_list plans, needle_tasks;
     rb_number_list needle_contexts, depths;
-    int64_t n_tokens, context, n_needles, seed, n_sink, n_recent, attention_stride, n_worst_tokens;
+    int64_t n_tokens, context, n_needles, seed, n_sink, n_recent, attention_stride, n_worst_tokens, max_gpu_bytes;
+    int precision;              /* layer_cuda_precision */
     bool keys_only, values_only;
 } evaluate_options;
 
@@ -153,7 +154,7 @@ done:
     return st;
 }
 
-static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_error *err)
+static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_device_kind device, rb_error *err)
 {
     const struct { const char *name, *value; } texts[] = {{"model", opt->model}, {"text", opt->text}, {"haystack", opt->haystack}, {"documents", opt->documents}};
     const struct { const char *name; int64_t value; } numbers[] = {{"needles", opt->n_needles}, {"seed", opt->seed}, {"sink", opt->n_sink},
@@ -165,6 +166,7 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_er
         if (texts[i].value) RB_TRY(st, rb_json_add_string(*out, texts[i].name, texts[i].value, err), done);
     for (size_t i = 0; i < RB_COUNT(numbers); i++) RB_TRY(st, rb_json_add_number(*out, numbers[i].name, (double)numbers[i].value, err), done);
     RB_TRY(st, rb_json_add_string(*out, "needle_template", opt->needle_template, err), done);
+    if (device == RB_DEVICE_CUDA) RB_TRY(st, rb_json_add_string(*out, "cuda_precision", opt->precision == LAYER_CUDA_F32 ? "f32" : "bf16", err), done);
     st = rb_json_add_string(*out, "quantized", opt->keys_only ? "keys" : opt->values_only ? "values" : "keys and values", err);
 done:
     return st;
@@ -215,17 +217,20 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
     const double started_s = rb_now_s();
     evaluate_inputs in = {0};
     evaluate_result result = {0};
+    rb_device_kind device = RB_DEVICE_CPU;
     cJSON *json = NULL, *options = NULL;
     rb_status st;
     if (opt->keys_only && opt->values_only) return rb_fail(err, RB_EUSAGE, "--keys-only and --values-only exclude each other");
     RB_TRY(st, read_inputs(&in, opt, err), done);
+    RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     const evaluate_request request = {.model = in.model, .plans = (const bit_plan *const *)in.plans, .n_plans = opt->plans.n, .text = in.text.ids, .n_text = in.text.n,
                                       .context = in.facts.context, .documents = in.documents.n > 0 ? &in.documents : NULL, .n_sink = opt->n_sink,
                                       .n_recent = opt->n_recent, .with_keys = !opt->values_only, .with_values = !opt->keys_only,
-                                      .attention_stride = opt->attention_stride, .n_worst_tokens = (int)opt->n_worst_tokens};
+                                      .attention_stride = opt->attention_stride, .n_worst_tokens = (int)opt->n_worst_tokens, .is_on_cuda = device == RB_DEVICE_CUDA,
+                                      .cuda_precision = (layer_cuda_precision)opt->precision, .max_gpu_bytes = opt->max_gpu_bytes};
     RB_TRY(st, evaluate_plans(&result, &request, err), done);
     RB_TRY(st, name_tokens(&result, &in, opt->model, err), done);
-    RB_TRY(st, options_to_json(&options, opt, err), done);
+    RB_TRY(st, options_to_json(&options, opt, device, err), done);
     RB_TRY(st, evaluate_to_json(&json, &result, &request, in.names, &in.facts, in.documents_sha256, &options, err), done);
     if (opt->output) RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json)
@@ -242,6 +247,7 @@ done:
 
 int main(int argc, char **argv)
 {
+    static const char *const precisions[] = {[LAYER_CUDA_BF16] = "bf16", [LAYER_CUDA_F32] = "f32", NULL};
     evaluate_options opt = {.n_tokens = EVALUATE_TOKENS, .needle_template = NEEDLE_TEMPLATE_DEFAULT, .needle_tasks = {.n = 1, .at = {"multikey"}}, .seed = 1,
                             .attention_stride = 16, .n_worst_tokens = 5};
     const rb_option table[] = {
@@ -273,6 +279,10 @@ int main(int argc, char **argv)
          .help = "take every N-th query of the text for the KL and overlap of attention weights"},
         {.long_name = "worst-tokens", .kind = RB_OPT_INT, .value = &opt.n_worst_tokens, .metavar = "N", .min = 0, .max = MAX_WORST_TOKENS,
          .help = "list the N tokens of the text that each plan makes suffer most"},
+        {.long_name = "precision", .kind = RB_OPT_CHOICE, .value = &opt.precision, .metavar = "TYPE", .choices = precisions,
+         .help = "of the matrix products on a GPU; the CPU computes in f32"},
+        {.long_name = "max-gpu-memory", .kind = RB_OPT_SIZE, .value = &opt.max_gpu_bytes, .metavar = "SIZE",
+         .help = "GPU memory to use at most, such as 12GiB; 0: what is free"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "RESULT.json", .help = "the result, for compare"},
     };
     const rb_program program = {
@@ -284,7 +294,6 @@ int main(int argc, char **argv)
         .n_options = RB_COUNT(table),
         .run = evaluate_run,
         .context = &opt,
-        .has_cpu_only = true,
     };
     return rb_program_main(&program, argc, argv);
 }

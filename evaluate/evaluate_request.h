@@ -7,6 +7,7 @@
 #include "calibrate/needle_documents.h"
 #include "kernels/bit_plan.h"
 #include "model/checkpoint.h"
+#include "model/layer_cuda.h"
 
 typedef struct evaluate_request {
     const checkpoint *model;
@@ -19,6 +20,9 @@ typedef struct evaluate_request {
     bool with_keys, with_values;        /* what is quantized */
     int64_t attention_stride;           /* every so many-th query of the text is taken for the scores of attention weights */
     int n_worst_tokens;                 /* to be listed of every run */
+    bool is_on_cuda;                    /* the pass runs on the GPU that is open (core/cuda_device.h) */
+    layer_cuda_precision cuda_precision;
+    int64_t max_gpu_bytes;              /* of GPU memory; 0: what is free */
 } evaluate_request;
 
 #endif

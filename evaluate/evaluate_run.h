@@ -9,8 +9,8 @@
 #include "evaluate/evaluate_request.h"
 #include "evaluate/evaluate_result.h"
 
-/* Same doubles for any number of threads. Fails like forward_run, and with RB_ENONFINITE on keys or values that a codec cannot hold, naming layer and head.
- * Freed with evaluate_result_free, also after a failure. */
+/* Same doubles for any number of threads; on the GPU close to the CPU's, and the same in each run. Fails like forward_run or forward_parts_cuda_run, and with
+ * RB_ENONFINITE on keys or values that a codec cannot hold, naming layer and head. Freed with evaluate_result_free, also after a failure. */
 rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, rb_error *err);
 
 #endif

@@ -26,6 +26,10 @@ typedef struct attention_cuda_input {
     int64_t q_token_stride;
     const void *k, *v;                          /* key t, head h at k + t * kv_token_stride + h * head_dim */
     int64_t kv_token_stride;
+    /* A query meets the last n_recent keys and values it sees, its own included, in recent_k and recent_v (laid out as k and v), and earlier ones in k and v.
+     * n_recent 0: all in k and v. */
+    const void *recent_k, *recent_v;
+    int n_recent;
     void *out;                                  /* like q */
     int64_t out_token_stride;
     int64_t first_query, n_queries;             /* query i is token first_query + i; q and out hold only these n_queries, k and v all tokens

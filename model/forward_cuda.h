@@ -10,10 +10,7 @@
 #ifndef RB_MODEL_FORWARD_CUDA_H
 #define RB_MODEL_FORWARD_CUDA_H
 
-#include "model/layer_cuda.h"
-#include "model/token_batch.h"
-
-enum { FORWARD_CUDA_MAX_CHUNK = 4096, FORWARD_CUDA_MIN_CHUNK = 128 };      /* tokens that go through a layer at a time */
+#include "model/cuda_pass.h"
 
 /* What a layer's heads were on a set of tokens: host memory, valid during the call. Elements f16 or f32. */
 typedef struct captured_layer {
@@ -46,7 +43,7 @@ typedef struct forward_cuda_report {
     int64_t chunk_tokens;
 } forward_cuda_report;
 
-/* rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM when not even chunks of FORWARD_CUDA_MIN_CHUNK tokens fit, naming what is needed and what there is. */
+/* rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK tokens fit, naming what is needed and what there is. */
 rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options, const forward_cuda_hooks *hooks,
                            forward_cuda_report *report, rb_error *err);
 

@@ -27,10 +27,10 @@ enum { NORM_THREADS = 256 };
 
 /* A row a block; sums in f32 of at most a few dozen squares a thread, then by warps. */
 template <typename T>
-__global__ void rms_norm_kernel(T *out, const float *x, const float *weight, float eps, int64_t width)
+__global__ void rms_norm_kernel(T *out, const float *x, const int64_t *rows, const float *weight, float eps, int64_t width)
 {
     __shared__ float sums[NORM_THREADS / 32];
-    const float *row = x + blockIdx.x * width;
+    const float *row = x + (rows ? rows[blockIdx.x] : blockIdx.x) * width;
     float sum = 0.0f;
     for (int64_t i = threadIdx.x; i < width; i += NORM_THREADS) sum = fmaf(row[i], row[i], sum);
     sum = warp_sum(sum);
@@ -42,13 +42,13 @@ __global__ void rms_norm_kernel(T *out, const float *x, const float *weight, flo
     for (int64_t i = threadIdx.x; i < width; i += NORM_THREADS) put(out + blockIdx.x * width + i, weight[i] * (row[i] * scale));
 }
 
-static rb_status rms_norm(void *out, const float *x, const float *weight, float eps, int64_t n, int64_t width, layer_cuda_precision precision, void *stream,
-                          rb_error *err)
+static rb_status rms_norm(void *out, const float *x, const int64_t *rows, const float *weight, float eps, int64_t n, int64_t width, layer_cuda_precision precision,
+                          void *stream, rb_error *err)
 {
     if (precision == LAYER_CUDA_BF16)
-        rms_norm_kernel<<<static_cast<unsigned>(n), NORM_THREADS, 0, as_stream(stream)>>>(static_cast<__nv_bfloat16 *>(out), x, weight, eps, width);
+        rms_norm_kernel<<<static_cast<unsigned>(n), NORM_THREADS, 0, as_stream(stream)>>>(static_cast<__nv_bfloat16 *>(out), x, rows, weight, eps, width);
     else
-        rms_norm_kernel<<<static_cast<unsigned>(n), NORM_THREADS, 0, as_stream(stream)>>>(static_cast<float *>(out), x, weight, eps, width);
+        rms_norm_kernel<<<static_cast<unsigned>(n), NORM_THREADS, 0, as_stream(stream)>>>(static_cast<float *>(out), x, rows, weight, eps, width);
     return rb_cuda_launched("RMSNorm kernel", err);
 }
 
@@ -56,12 +56,28 @@ static rb_status rms_norm(void *out, const float *x, const float *weight, float 
 
 enum { HEAD_WARPS = 8 };
 
+static unsigned warp_blocks(int64_t items) { return static_cast<unsigned>((items + HEAD_WARPS - 1) / HEAD_WARPS); }
+
 template <typename C>
 __device__ __forceinline__ void capture_row(void *capture, int64_t stride, int head, int64_t token, int head_dim, const float *row)
 {
     if (!capture) return;
     C *to = static_cast<C *>(capture) + (head * stride + token) * head_dim;
     for (int dim = threadIdx.x % 32; dim < head_dim; dim += 32) put(to + dim, row[dim]);
+}
+
+/* out = row turned to its token's position, by one warp. cosines and sines of that position, [n_freqs]. */
+template <typename T>
+__device__ __forceinline__ void turn_row(T *out, const float *row, const float *cosines, const float *sines, int n_freqs, bool is_interleaved, int head_dim)
+{
+    const int lane = threadIdx.x % 32;
+    for (int i = lane; i < n_freqs; i += 32) {
+        const int first = is_interleaved ? 2 * i : i, second = is_interleaved ? 2 * i + 1 : i + n_freqs;
+        const float a = row[first], b = row[second], c = cosines[i], s = sines[i];
+        put(out + first, a * c - b * s);
+        put(out + second, b * c + a * s);
+    }
+    for (int dim = 2 * n_freqs + lane; dim < head_dim; dim += 32) put(out + dim, row[dim]);
 }
 
 /* One head of one token a warp: q heads, then k, then v. */
@@ -95,15 +111,8 @@ __global__ void heads_kernel(const layer_cuda_heads in)
         for (int dim = lane; dim < d; dim += 32) put(out + dim, row[dim]);
         return;
     }
-    const float *cosines = in.rope_cos + static_cast<int64_t>(in.position[token]) * in.n_freqs;
-    const float *sines = in.rope_sin + static_cast<int64_t>(in.position[token]) * in.n_freqs;
-    for (int i = lane; i < in.n_freqs; i += 32) {
-        const int first = in.is_interleaved ? 2 * i : i, second = in.is_interleaved ? 2 * i + 1 : i + in.n_freqs;
-        const float a = row[first], b = row[second], c = cosines[i], s = sines[i];
-        put(out + first, a * c - b * s);
-        put(out + second, b * c + a * s);
-    }
-    for (int dim = 2 * in.n_freqs + lane; dim < d; dim += 32) put(out + dim, row[dim]);
+    const int64_t angles = static_cast<int64_t>(in.position[token]) * in.n_freqs;
+    turn_row(out, row, in.rope_cos + angles, in.rope_sin + angles, in.n_freqs, in.is_interleaved, d);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------------------- */
@@ -146,8 +155,7 @@ static size_t heads_scratch(const layer_cuda_heads *in) { return static_cast<siz
 template <typename T>
 static void launch_heads(const layer_cuda_heads *in, cudaStream_t stream)
 {
-    const int64_t items = in->n_tokens * (in->n_q_heads + 2 * in->n_kv_heads);
-    const unsigned blocks = static_cast<unsigned>((items + HEAD_WARPS - 1) / HEAD_WARPS);
+    const unsigned blocks = warp_blocks(in->n_tokens * (in->n_q_heads + 2 * in->n_kv_heads));
     if (in->capture_is_f32)
         heads_kernel<T, float><<<blocks, HEAD_WARPS * 32, 0, stream>>>(*in);
     else
@@ -168,6 +176,55 @@ static rb_status heads(const layer_cuda_heads *in, void *stream, rb_error *err)
     if (st != RB_OK) return st;
     add_partials_kernel<<<blocks, THREADS, 0, as_stream(stream)>>>(*in, width, parts);
     return rb_cuda_launched("statistics kernel", err);
+}
+
+/* ---- heads as others see them --------------------------------------------------------------------------------------------------- */
+
+/* One head of one token a warp: k heads, then v. */
+template <typename T>
+__global__ void turn_kernel(const layer_cuda_turn in)
+{
+    const int d = in.head_dim, n_heads = 2 * in.n_kv_heads;
+    const int64_t item = static_cast<int64_t>(blockIdx.x) * HEAD_WARPS + threadIdx.x / 32, token = item / n_heads;
+    if (token >= in.n_tokens) return;
+    const int slot = static_cast<int>(item % n_heads), head = slot % in.n_kv_heads;
+    const bool is_v = slot >= in.n_kv_heads;
+    const float *row = (is_v ? in.v_in : in.k_in) + (head * in.n_tokens + token) * d;
+    T *out = static_cast<T *>(is_v ? in.v : in.k) + (token * in.n_kv_heads + head) * d;
+    if (is_v) {
+        for (int dim = threadIdx.x % 32; dim < d; dim += 32) put(out + dim, row[dim]);
+        return;
+    }
+    const int64_t angles = static_cast<int64_t>(in.position[token]) * in.n_freqs;
+    turn_row(out, row, in.rope_cos + angles, in.rope_sin + angles, in.n_freqs, in.is_interleaved, d);
+}
+
+static rb_status turn(const layer_cuda_turn *in, void *stream, rb_error *err)
+{
+    const unsigned blocks = warp_blocks(2 * in->n_tokens * in->n_kv_heads);
+    if (in->precision == LAYER_CUDA_BF16) turn_kernel<__nv_bfloat16><<<blocks, HEAD_WARPS * 32, 0, as_stream(stream)>>>(*in);
+    else turn_kernel<float><<<blocks, HEAD_WARPS * 32, 0, as_stream(stream)>>>(*in);
+    return rb_cuda_launched("RoPE kernel", err);
+}
+
+/* One head of one token a warp, tokens of a head side by side: what is written is whole, also to the host. */
+template <typename T>
+__global__ void part_heads_kernel(float *out, const T *rows, int n_heads, int64_t n, int64_t head_dim)
+{
+    const int64_t item = static_cast<int64_t>(blockIdx.x) * HEAD_WARPS + threadIdx.x / 32;
+    if (item >= n * n_heads) return;
+    const T *row = rows + (item % n * n_heads + item / n) * head_dim;
+    for (int64_t dim = threadIdx.x % 32; dim < head_dim; dim += 32) out[item * head_dim + dim] = get(row + dim);
+}
+
+static rb_status part_heads(float *out, const void *rows, int n_heads, int64_t n, int64_t head_dim, layer_cuda_precision precision, void *stream, rb_error *err)
+{
+    const unsigned blocks = warp_blocks(n * n_heads);
+    if (precision == LAYER_CUDA_BF16)
+        part_heads_kernel<<<blocks, HEAD_WARPS * 32, 0, as_stream(stream)>>>(out, static_cast<const __nv_bfloat16 *>(rows), n_heads, n, head_dim);
+    else
+        part_heads_kernel<<<blocks, HEAD_WARPS * 32, 0, as_stream(stream)>>>(out, static_cast<const float *>(rows), n_heads, n, head_dim);
+    return rb_cuda_launched("heads kernel", err);
 }
 
 /* ---- MLP --------------------------------------------------------------------------------------------------------------------- */
@@ -242,5 +299,5 @@ static rb_status convert(void *out, const void *from, layer_cuda_weight type, in
 
 extern "C" {
 extern const layer_cuda_api rb_layer_cuda;
-const layer_cuda_api rb_layer_cuda = {rms_norm, heads, heads_scratch, swiglu, add_bias, convert, matmul_open, matmul_close, matmul_run};
+const layer_cuda_api rb_layer_cuda = {rms_norm, heads, heads_scratch, turn, part_heads, swiglu, add_bias, convert, matmul_open, matmul_close, matmul_run};
 }

@@ -1,4 +1,4 @@
-/* The kernels of one decoder layer on the GPU, between the matrix products and attention: what model/forward_cuda.c calls. All pointers are on the
+/* The kernels of one decoder layer on the GPU, between the matrix products and attention: what model/cuda_pass.c and the passes over it call. All pointers are on the
  * device, all calls asynchronous on a stream. Activations are bf16 or f32 ("the precision"), the residual stream and all sums f32, statistics f64. */
 #ifndef RB_MODEL_LAYER_CUDA_H
 #define RB_MODEL_LAYER_CUDA_H
@@ -39,12 +39,27 @@ typedef struct layer_cuda_heads {
     double *scratch;                    /* layer_cuda_scratch doubles */
 } layer_cuda_heads;
 
+/* Keys and values as they enter RoPE, [n_kv_heads][n_tokens][head_dim] f32, to what attention meets: rows of [n_kv_heads * head_dim] in the precision, k turned. */
+typedef struct layer_cuda_turn {
+    int n_kv_heads, head_dim, n_freqs;
+    bool is_interleaved;
+    layer_cuda_precision precision;
+    int64_t n_tokens;
+    const float *k_in, *v_in;
+    const int32_t *position;            /* [n_tokens] */
+    const float *rope_cos, *rope_sin;   /* [positions][n_freqs] */
+    void *k, *v;                        /* out */
+} layer_cuda_turn;
+
 typedef struct layer_cuda_api {
-    /* out = x / rms(x) * weight, n rows of `width`; out in the precision. */
-    rb_status (*rms_norm)(void *out, const float *x, const float *weight, float eps, int64_t n, int64_t width, layer_cuda_precision precision, void *stream,
-                          rb_error *err);
+    /* out = x / rms(x) * weight, n rows of `width`; out in the precision. Row i is row rows[i] of x; rows NULL: row i. */
+    rb_status (*rms_norm)(void *out, const float *x, const int64_t *rows, const float *weight, float eps, int64_t n, int64_t width, layer_cuda_precision precision,
+                          void *stream, rb_error *err);
     rb_status (*heads)(const layer_cuda_heads *in, void *stream, rb_error *err);
     size_t (*heads_scratch)(const layer_cuda_heads *in);        /* doubles */
+    rb_status (*turn)(const layer_cuda_turn *in, void *stream, rb_error *err);
+    /* out [n_heads][n][head_dim] f32 = rows [n][n_heads * head_dim] in the precision; out may be pinned host memory. */
+    rb_status (*part_heads)(float *out, const void *rows, int n_heads, int64_t n, int64_t head_dim, layer_cuda_precision precision, void *stream, rb_error *err);
     /* out [n][width] = silu(gate) * up, of rows gate, up of `width` each, in the precision; bias [2 * width] or NULL. */
     rb_status (*swiglu)(void *out, const void *gate_up, const float *bias, int64_t n, int64_t width, layer_cuda_precision precision, void *stream, rb_error *err);
     /* x [n][width] += bias. */

@@ -6,7 +6,7 @@
 #include "core/cuda_check.cuh"
 #include "model/matmul_cuda.cuh"
 
-enum { WORKSPACE_BYTES = 32 << 20, MAX_PLANS = 32 };
+enum { WORKSPACE_BYTES = 32 << 20, MAX_PLANS = 256 };
 
 typedef struct lt_functions {
     decltype(&cublasLtCreate) create;

@@ -208,7 +208,7 @@ typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_
 static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export, describe_evaluate};
 
 /* Stages that can run on a GPU; the others refuse to be asked. */
-static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, false};
+static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true};
 
 /* --threads, --device where the stage has a choice, and the verbosity of this run, handed on to a stage. */
 typedef struct run_args {

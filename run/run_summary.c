@@ -10,6 +10,7 @@
 #include "allocate/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "core/message.h"
 #include "evaluate/evaluation_file.h"
 #include "profile/profile_summary.h"
 
@@ -42,6 +43,20 @@ done:
 }
 
 static bool has_uniform(const summary_method *method) { return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform); }
+
+/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when nothing had to run. Beside a document on
+ * stdout it is a warning on stderr. */
+static void tell_coverage(const profile_summary *summary, bool as_json)
+{
+    char sentence[256];
+    if (summary->is_covered) return;
+    snprintf(sentence, sizeof sentence, "the test text is not all like the calibration text: its rare keys lie %.1f times as far out, %.1f %% of its keys beyond calibration's 99 %%",
+             summary->coverage.key_distance, 100.0 * summary->coverage.key_outside);
+    if (as_json)
+        rb_message_warn("%s", sentence);
+    else
+        printf("\nnote      %s.\n          More calibration text, or text like it, makes a plan safer (docs/profile.md, Coverage).\n", sentence);
+}
 
 /* ---- for a person ------------------------------------------------------------------------------------------------------------ */
 
@@ -165,15 +180,6 @@ static void print_file(void *user, const char *path)
     *label = "";
 }
 
-/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when nothing had to run. */
-static void print_coverage_note(const profile_summary *summary)
-{
-    const head_coverage *c = &summary->coverage;
-    if (summary->is_covered) return;
-    printf("\nnote      the test text is not all like the calibration text: its rare keys lie %.1f times as far out, %.1f %% of its keys beyond calibration's 99 %%.\n"
-           "          More calibration text, or text like it, makes a plan safer (docs/profile.md, Coverage).\n", c->key_distance, 100.0 * c->key_outside);
-}
-
 /* ---- for a program ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct file_list {
@@ -241,7 +247,8 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     rb_status st;
     RB_TRY(st, read_result(&result, err), done);
     if (as_json) {
-        st = print_json(&result, ran, err);
+        RB_TRY(st, print_json(&result, ran, err), done);
+        tell_coverage(result.summary, as_json);
         goto done;
     }
     print_model(&result);
@@ -251,7 +258,7 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
     printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
-    print_coverage_note(result.summary);
+    tell_coverage(result.summary, as_json);
 done:
     profile_summary_free(result.summary);
     bit_plan_free(result.plan);

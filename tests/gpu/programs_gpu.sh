@@ -37,6 +37,24 @@ expect "the kernels are valid on captured keys and values" 0 "$bin/ropebits-vali
 stdout_has "against the C reference: valid"
 cat "$scratch/stdout" | sed 's/^/# /'
 expect "  as JSON too" 0 "$bin/ropebits-validate" --device cuda --no-timing --json "$scratch/plan-cuda/plan-cuda.rbp" "$scratch/cuda.h5"
+evaluate() {    # evaluate DEVICE NAME
+    expect "evaluate on $1" 0 "$bin/ropebits-evaluate" -q --device $1 --precision f32 --model configs/demo-llama --plan "$scratch/plan-cpu.json" --plan "$scratch/p2.json" \
+        --text configs/demo-text/heldout.txt --n-tokens 2048 --needles 4 --needle-contexts 900 --sink 4 --recent 32 -o "$scratch/evaluation-$2.json"
+}
+"$bin/ropebits-allocate" -q "$scratch/p-cpu.h5" --method uniform --avg-bits 2 --value-bits 2 -o "$scratch/p2.json" >/dev/null
+evaluate cpu cpu
+evaluate cuda cuda
+evaluate cuda again
+expect "the GPU's evaluation is the CPU's within 3 %" 0 "$bin/ropebits-compare" "$scratch/evaluation-cpu.json" "$scratch/evaluation-cuda.json" --max-regression 3
+expect "  seen from the other side too" 0 "$bin/ropebits-compare" "$scratch/evaluation-cuda.json" "$scratch/evaluation-cpu.json" --max-regression 3
+for member in perplexity attention_kl attention_overlap output_error; do
+    check "  and its $member, within 0.5 %" same_numbers "$scratch/evaluation-cpu.json" "$scratch/evaluation-cuda.json" $member
+done
+check "  a second run gives the same bytes" cmp "$scratch/evaluation-cuda.json" "$scratch/evaluation-again.json"
+expect "too little GPU memory for evaluate is one sentence" 1 "$bin/ropebits-evaluate" -q --device cuda --max-gpu-memory 1MiB --model configs/demo-llama \
+    --plan "$scratch/p2.json" --text configs/demo-text/heldout.txt
+stderr_lines 1
+
 expect "the whole pipeline runs on the GPU" 0 "$bin/ropebits" run --device cuda configs/demo.json -o "$scratch/demo"
 expect "a GPU that is not there is one sentence" 1 "$bin/ropebits-profile" --device cuda:63 "$scratch/cpu.h5" -o "$scratch/none.h5"
 stderr_lines 1

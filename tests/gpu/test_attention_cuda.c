@@ -10,6 +10,7 @@ enum { MAX_SEQUENCES = 6, GUARD_TOKENS = 3, PAD = 16, MAX_CALLS = 4 };
 
 typedef struct attention_case {
     int n_q_heads, n_kv_heads, head_dim, sliding_window;
+    int n_recent;               /* 0: no keys of their own */
     float magnitude;            /* of q: the standard deviation of the scores */
     int n_sequences;
     int64_t lengths[MAX_SEQUENCES];
@@ -17,21 +18,28 @@ typedef struct attention_case {
 
 /* Beside the edges of tiles of 64 and 128 queries, 32 and 64 keys; tiles of queries that span many sequences. */
 static const attention_case cases[] = {
-    {1, 1, 64, 0, 1.0f, 1, {1}},
-    {4, 2, 64, 0, 1.0f, 4, {31, 33, 1, 130}},
-    {8, 2, 128, 0, 1.0f, 3, {129, 1, 400}},
-    {2, 2, 128, 0, 1.0f, 1, {1030}},
-    {4, 1, 80, 0, 1.0f, 2, {65, 127}},
-    {3, 3, 80, 40, 1.0f, 2, {200, 77}},
-    {2, 1, 16, 0, 1.0f, 5, {3, 64, 1, 128, 191}},
-    {4, 4, 16, 100, 3.0f, 1, {513}},
-    {4, 2, 256, 0, 1.0f, 3, {63, 97, 260}},
-    {4, 1, 256, 33, 1.0f, 2, {31, 300}},
-    {4, 2, 96, 0, 1.0f, 1, {64}},
-    {6, 3, 176, 1, 1.0f, 2, {129, 5}},
-    {4, 1, 64, 65, 2.0f, 2, {700, 129}},
-    {2, 1, 128, 257, 2.0f, 2, {7, 900}},
-    {2, 1, 128, 100000, 3.0f, 6, {1, 2, 3, 250, 1, 1}},
+    {1, 1, 64, 0, 0, 1.0f, 1, {1}},
+    {4, 2, 64, 0, 0, 1.0f, 4, {31, 33, 1, 130}},
+    {8, 2, 128, 0, 0, 1.0f, 3, {129, 1, 400}},
+    {2, 2, 128, 0, 0, 1.0f, 1, {1030}},
+    {4, 1, 80, 0, 0, 1.0f, 2, {65, 127}},
+    {3, 3, 80, 40, 0, 1.0f, 2, {200, 77}},
+    {2, 1, 16, 0, 0, 1.0f, 5, {3, 64, 1, 128, 191}},
+    {4, 4, 16, 100, 0, 3.0f, 1, {513}},
+    {4, 2, 256, 0, 0, 1.0f, 3, {63, 97, 260}},
+    {4, 1, 256, 33, 0, 1.0f, 2, {31, 300}},
+    {4, 2, 96, 0, 0, 1.0f, 1, {64}},
+    {6, 3, 176, 1, 0, 1.0f, 2, {129, 5}},
+    {4, 1, 64, 65, 0, 2.0f, 2, {700, 129}},
+    {2, 1, 128, 257, 0, 2.0f, 2, {7, 900}},
+    {2, 1, 128, 100000, 0, 3.0f, 6, {1, 2, 3, 250, 1, 1}},
+    {4, 2, 64, 0, 1, 1.0f, 4, {31, 33, 1, 330}},
+    {4, 2, 128, 0, 32, 1.0f, 2, {300, 129}},
+    {2, 1, 128, 0, 257, 2.0f, 2, {7, 900}},
+    {2, 2, 80, 40, 17, 1.0f, 2, {200, 77}},
+    {2, 2, 80, 40, 40, 1.0f, 2, {200, 77}},
+    {2, 1, 256, 0, 64, 1.0f, 2, {31, 300}},
+    {4, 1, 64, 65, 100000, 2.0f, 2, {700, 129}},
 };
 
 typedef struct call_list {
@@ -43,7 +51,9 @@ typedef struct attention_data {
     attention_cuda_type type;
     attention_shape shape;
     int64_t starts[MAX_SEQUENCES + 1];
+    int64_t n_recent;
     float *q, *k, *v;           /* [heads][tokens][head_dim], in values the type has */
+    float *recent_k, *recent_v; /* with n_recent */
     float *expected;            /* [tokens][n_q_heads * head_dim] */
     float *size;                /* the same of |v|: the weighted mean of what is added up, the measure of its roundings */
 } attention_data;
@@ -66,10 +76,25 @@ static float *some_values(uint64_t seed, int64_t n, float magnitude, attention_c
     return x;
 }
 
-static void make_data(attention_data *data, const attention_case *c, attention_cuda_type type)
+/* What is expected of these values, and of their sizes. */
+static void attend_on_cpu(const attention_data *data, const float *v, const float *recent_v, float *out)
 {
     rb_error err = {0};
-    *data = (attention_data){.type = type};
+    if (data->n_recent == 0) assert_ok(attention_forward(&data->shape, data->q, data->k, v, out, &err));
+    else assert_ok(attention_forward_buffered(&data->shape, data->q, data->k, v, data->recent_k, recent_v, data->n_recent, out, &err));
+}
+
+static float *sizes_of(const float *x, int64_t n)
+{
+    float *sizes = malloc((size_t)n * sizeof *sizes);
+    if (!sizes) abort();
+    for (int64_t i = 0; i < n; i++) sizes[i] = fabsf(x[i]);
+    return sizes;
+}
+
+static void make_data(attention_data *data, const attention_case *c, attention_cuda_type type)
+{
+    *data = (attention_data){.type = type, .n_recent = c->n_recent};
     for (int s = 0; s < c->n_sequences; s++) data->starts[s + 1] = data->starts[s] + c->lengths[s];
     const int64_t n = data->starts[c->n_sequences], d = c->head_dim;
     data->shape = (attention_shape){.n_q_heads = c->n_q_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .n_tokens = n, .sequence_start = data->starts,
@@ -77,14 +102,16 @@ static void make_data(attention_data *data, const attention_case *c, attention_c
     data->q = some_values(1, c->n_q_heads * n * d, c->magnitude, type);
     data->k = some_values(2, c->n_kv_heads * n * d, 1.0f, type);
     data->v = some_values(3, c->n_kv_heads * n * d, 1.0f, type);
+    data->recent_k = some_values(4, c->n_kv_heads * n * d, 1.0f, type);
+    data->recent_v = some_values(5, c->n_kv_heads * n * d, 1.0f, type);
     data->expected = malloc((size_t)(c->n_q_heads * n * d) * sizeof(float));
     data->size = malloc((size_t)(c->n_q_heads * n * d) * sizeof(float));
-    float *sizes_v = malloc((size_t)(c->n_kv_heads * n * d) * sizeof(float));
-    if (!data->expected || !data->size || !sizes_v) abort();
-    for (int64_t i = 0; i < c->n_kv_heads * n * d; i++) sizes_v[i] = fabsf(data->v[i]);
-    assert_ok(attention_forward(&data->shape, data->q, data->k, data->v, data->expected, &err));
-    assert_ok(attention_forward(&data->shape, data->q, data->k, sizes_v, data->size, &err));
-    free(sizes_v);
+    if (!data->expected || !data->size) abort();
+    float *v = sizes_of(data->v, c->n_kv_heads * n * d), *recent_v = sizes_of(data->recent_v, c->n_kv_heads * n * d);
+    attend_on_cpu(data, data->v, data->recent_v, data->expected);
+    attend_on_cpu(data, v, recent_v, data->size);
+    free(v);
+    free(recent_v);
 }
 
 static void free_data(attention_data *data)
@@ -92,6 +119,8 @@ static void free_data(attention_data *data)
     free(data->q);
     free(data->k);
     free(data->v);
+    free(data->recent_k);
+    free(data->recent_v);
     free(data->expected);
     free(data->size);
 }
@@ -197,7 +226,7 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
 {
     const attention_shape *shape = &data->shape;
     const attention_cuda_api *api;
-    token_rows q, k, v;
+    token_rows q, k, v, recent_k, recent_v;
     int32_t *starts = malloc((size_t)shape->n_tokens * sizeof *starts);
     void *device_starts = NULL;
     rb_error err = {0};
@@ -208,6 +237,8 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
     upload(&q, data, data->q, shape->n_q_heads);
     upload(&k, data, data->k, shape->n_kv_heads);
     upload(&v, data, data->v, shape->n_kv_heads);
+    upload(&recent_k, data, data->recent_k, shape->n_kv_heads);
+    upload(&recent_v, data, data->recent_v, shape->n_kv_heads);
     make_rows(out, data->type, (int64_t)shape->n_q_heads * shape->head_dim, shape->n_tokens);
     to_device(out);
     assert_ok(rb_cuda_alloc(&device_starts, (size_t)shape->n_tokens, sizeof *starts, "starts of a test", &err));
@@ -216,7 +247,8 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
         const int64_t first = calls->starts[i];
         const attention_cuda_input in = {.type = data->type, .n_q_heads = shape->n_q_heads, .n_kv_heads = shape->n_kv_heads, .head_dim = shape->head_dim,
                                          .q = device_token(&q, first), .q_token_stride = stride_of(&q), .k = device_token(&k, 0), .v = device_token(&v, 0),
-                                         .kv_token_stride = stride_of(&k), .out = device_token(out, first), .out_token_stride = stride_of(out),
+                                         .kv_token_stride = stride_of(&k), .recent_k = device_token(&recent_k, 0), .recent_v = device_token(&recent_v, 0),
+                                         .n_recent = (int)data->n_recent, .out = device_token(out, first), .out_token_stride = stride_of(out),
                                          .first_query = first, .n_queries = calls->starts[i + 1] - first, .token_sequence_start = device_starts,
                                          .sliding_window = shape->sliding_window, .scale = shape->scale};
         assert_ok(api->forward(&in, NULL, &err));
@@ -228,6 +260,8 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
     free_rows(&q);
     free_rows(&k);
     free_rows(&v);
+    free_rows(&recent_k);
+    free_rows(&recent_v);
 }
 
 typedef struct attention_errors {
@@ -303,7 +337,8 @@ static void queries_in_several_calls_give_the_same_bytes(void **state)
     (void)state;
     GPU_OR_SKIP();
     static const attention_case cut[] = {
-        {4, 2, 64, 0, 1.0f, 3, {150, 33, 400}}, {4, 1, 128, 0, 1.0f, 1, {583}}, {2, 2, 80, 50, 1.0f, 2, {333, 250}}, {2, 1, 256, 90, 1.0f, 2, {100, 483}},
+        {4, 2, 64, 0, 0, 1.0f, 3, {150, 33, 400}}, {4, 1, 128, 0, 0, 1.0f, 1, {583}}, {2, 2, 80, 50, 0, 1.0f, 2, {333, 250}}, {2, 1, 256, 90, 0, 1.0f, 2, {100, 483}},
+        {4, 1, 128, 0, 70, 1.0f, 1, {583}},
     };
     for (size_t i = 0; i < RB_COUNT(cut); i++)
         for (int type = 0; type <= ATTENTION_CUDA_F32; type++) {
@@ -326,7 +361,7 @@ static void keys_long_before_the_window_or_the_sequence_are_not_read(void **stat
 {
     (void)state;
     GPU_OR_SKIP();
-    static const attention_case c = {2, 1, 64, 100, 1.0f, 2, {512, 256}};
+    static const attention_case c = {2, 1, 64, 100, 0, 1.0f, 2, {512, 256}};
     for (int type = 0; type <= ATTENTION_CUDA_F32; type++) {
         attention_data data;
         token_rows out;
@@ -378,6 +413,8 @@ static void what_the_kernels_cannot_do_is_told(void **state)
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "from token 2147483647");
     in = good_input(memory), in.sliding_window = -1;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "window of -1");
+    in = good_input(memory), in.n_recent = -1;
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "-1 recent keys");
     in = good_input(memory), in.scale = 0.0f;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "scale 0");
     in = good_input(memory), in.type = ATTENTION_CUDA_BF16;

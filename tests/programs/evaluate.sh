@@ -12,7 +12,7 @@ for method in uniform block-gtq; do
     "$bin/ropebits-allocate" -q "$scratch/p.h5" --method $method --avg-bits 2 --value-bits 2 -o "$scratch/$method.json" >/dev/null
 done
 plans=(--plan "$scratch/uniform.json" --plan "$scratch/block-gtq.json")
-run() { "$evaluate" -q --model $model --text $text --n-tokens 512 --context 256 "$@"; }
+run() { "$evaluate" -q --device cpu --model $model --text $text --n-tokens 512 --context 256 "$@"; }
 
 expect "two plans are evaluated" 0 run "${plans[@]}" --needles 1 --needle-contexts 384,512 --write-documents "$scratch/docs.json" -o "$scratch/a.json"
 stdout_has "unquantized"
@@ -72,6 +72,8 @@ expect "a context beyond the model's is refused" 1 "$evaluate" --model $model "$
 stderr_has "max_position_embeddings of 1024"
 expect "documents must fit the model" 1 run "${plans[@]}" --needles 1 --needle-contexts 2000
 stderr_has "max_position_embeddings of 1024"
+expect "a GPU that is asked for and not there is one sentence" 1 env ROPEBITS_CUDA_LIBRARY="$scratch/absent.so" "$evaluate" --device cuda --model $model "${plans[@]}" --text $text --n-tokens 64
+stderr_has "evaluate: error: --device cuda: no CUDA side: $scratch/absent.so is not there"
 check "nothing half-written is left" sh -c "! ls '$scratch'/*.tmp 2>/dev/null"
 
 finish

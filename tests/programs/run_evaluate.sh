@@ -84,6 +84,7 @@ expect "--json has the evaluation" 0 run small a --json
 stdout_has '"evaluate": "up to date"'
 stdout_has '"schema": "ropebits-evaluation"'
 stdout_has "plan-uniform-3.json"
+stderr_has "run: warning: the test text is not all like the calibration text"
 
 pipeline fewer '"budgets": [2], "methods": ["uniform", "block-gtq"], "n_tokens": 512, "context": 256'
 expect "another evaluate object evaluates again, without needles" 0 run fewer b

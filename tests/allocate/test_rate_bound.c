@@ -97,7 +97,7 @@ static void partitions_stay_above_the_bound(void **state)
     }
     for (int w = 0; w < PARTITION_N_WIDTHS; w++)
         for (int m = 0; m <= N; m++) c[w * (N + 1) + m] = exp2(-2.0 * w);
-    assert_ok(partition_curves_build(&curve, 1, N, q, k, &(group_distortion){N, c}, 1, &options, &err));
+    assert_ok(partition_curves_build(&curve, 1, N, q, k, NULL, &(group_distortion){N, c}, 1, &options, &err));
     for (int p = 0; p < curve.n_points; p++) {
         assert_true(curve.error[p] >= rate_bound_error(q, k, N, 8.0 * p) * (1.0 - 1e-12));
         const rate_distance d = rate_bound_distance(q, k, N, 8.0 * p, curve.error[p]);

@@ -2,33 +2,25 @@
 #include "kernels/codec_cuda.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { N_ARRAYS = 10 };
 
-typedef struct device_array {
-    void *memory;
-    size_t size_bytes;
-} device_array;
-
 struct codec_cuda {
     codec_device_image image;
-    device_array arrays[N_ARRAYS];
+    rb_cuda_array arrays[N_ARRAYS];
 };
 
-static rb_status upload(device_array *array, const void *from, size_t size_bytes, rb_error *err)
-{
-    const rb_status st = rb_cuda_alloc(&array->memory, size_bytes, 1, "codec tables", err);
-    if (st != RB_OK) return st;
-    array->size_bytes = size_bytes;
-    return rb_cuda()->copy(array->memory, from, size_bytes, NULL, err);
-}
+/* What of an image goes to the device. */
+typedef struct image_part {
+    const void *data;
+    size_t size_bytes;
+} image_part;
 
-static int larger(int a, int b) { return a > b ? a : b; }
-
-rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err)
+static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
 {
     const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads;
-    const struct { const void *data; size_t size_bytes; } sources[N_ARRAYS] = {
+    const image_part all[N_ARRAYS] = {
         {image->heads, n * sizeof *image->heads},
         {image->groups, (size_t)image->n_groups * sizeof *image->groups},
         {image->column, n * d * sizeof *image->column},
@@ -40,11 +32,35 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
         {image->cells, image->n_cells * sizeof *image->cells},
         {image->rotations, image->n_rotations * sizeof *image->rotations},
     };
+    memcpy(parts, all, sizeof all);
+}
+
+int64_t codec_cuda_bytes(const codec_image *image)
+{
+    image_part parts[N_ARRAYS];
+    size_t total = 0;
+    list_parts(image, parts);
+    for (int i = 0; i < N_ARRAYS; i++) total += parts[i].size_bytes;
+    return (int64_t)total;
+}
+
+static rb_status upload(rb_cuda_array *array, const image_part *part, rb_error *err)
+{
+    const rb_status st = rb_cuda_array_alloc(array, part->size_bytes, "codec tables", err);
+    return st == RB_OK ? rb_cuda()->copy(array->at, part->data, part->size_bytes, NULL, err) : st;
+}
+
+static int larger(int a, int b) { return a > b ? a : b; }
+
+rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err)
+{
+    image_part parts[N_ARRAYS];
     codec_cuda *codec = NULL;
     rb_status st;
     *out = NULL;
+    list_parts(image, parts);
     RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
-    for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], sources[i].data, sources[i].size_bytes, err), done);
+    for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], &parts[i], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     codec_device_image *made = &codec->image;
     *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads};
@@ -62,16 +78,16 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
         made->max_steps = larger(made->max_steps, image->groups[g].n_steps);
         if (image->groups[g].width >= CODEC_IMAGE_CELL_WIDTH && image->groups[g].log2_cells == 0) made->has_search = 1;
     }
-    made->heads = codec->arrays[0].memory;
-    made->groups = codec->arrays[1].memory;
-    made->column = codec->arrays[2].memory;
-    made->position = codec->arrays[3].memory;
-    made->pairs = codec->arrays[4].memory;
-    made->fragments = codec->arrays[5].memory;
-    made->books = codec->arrays[6].memory;
-    made->halves = codec->arrays[7].memory;
-    made->cells = codec->arrays[8].memory;
-    made->rotations = codec->arrays[9].memory;
+    made->heads = codec->arrays[0].at;
+    made->groups = codec->arrays[1].at;
+    made->column = codec->arrays[2].at;
+    made->position = codec->arrays[3].at;
+    made->pairs = codec->arrays[4].at;
+    made->fragments = codec->arrays[5].at;
+    made->books = codec->arrays[6].at;
+    made->halves = codec->arrays[7].at;
+    made->cells = codec->arrays[8].at;
+    made->rotations = codec->arrays[9].at;
     *out = codec;
     codec = NULL;
 done:
@@ -82,7 +98,7 @@ done:
 void codec_cuda_free(codec_cuda *codec)
 {
     if (!codec) return;
-    for (int i = 0; i < N_ARRAYS; i++) rb_cuda_free(codec->arrays[i].memory, codec->arrays[i].size_bytes, 1);
+    for (int i = 0; i < N_ARRAYS; i++) rb_cuda_array_free(&codec->arrays[i]);
     free(codec);
 }
 

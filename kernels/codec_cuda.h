@@ -65,6 +65,7 @@ typedef struct codec_cuda codec_cuda;       /* an image that lives on the device
 /* rb_cuda_open first. Copies what it needs; `image` may be freed after. */
 rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err);
 void codec_cuda_free(codec_cuda *codec);
+int64_t codec_cuda_bytes(const codec_image *image);     /* of device memory that it takes; needs no GPU */
 const codec_device_image *codec_cuda_image(const codec_cuda *codec);
 rb_status codec_cuda_functions(const codec_cuda_api **api, rb_error *err);
 #else

@@ -301,10 +301,10 @@ rb_status forward_parts_cuda_run(const checkpoint *model, const token_batch *bat
     RB_TRY(st, begin(&f, model, batch, err), done);
     report->set_up_s = rb_now_s() - started_s;
     for (int layer = 0; layer < f.pass.config->facts.n_layers; layer++) RB_TRY(st, run_layer(&f, layer, err), done);
-    report->logits_s = rb_now_s();
+    const double layers_s = rb_now_s() - started_s;
     RB_TRY(st, run_lm_head(&f, err), done);
-    report->logits_s = rb_now_s() - report->logits_s;
     report->total_s = rb_now_s() - started_s;
+    report->logits_s = report->total_s - layers_s;
     report->host_s = f.host_s;
     report->chunk_tokens = f.pass.chunk;
     report->gpu_bytes = (int64_t)rb_cuda_peak_bytes() + CUDA_PASS_WORKSPACE_BYTES;

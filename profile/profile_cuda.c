@@ -21,11 +21,6 @@
 
 enum { UNIFORM_SEED = 42, ATTENTION_SUMS = 3 };
 
-typedef struct device_array {
-    void *at;
-    size_t size_bytes;
-} device_array;
-
 /* A candidate's codecs for the layer: the heads they are for, and what lives on the device. */
 typedef struct candidate {
     const plan_head *heads;         /* [n_kv_heads] */
@@ -60,7 +55,7 @@ typedef struct gpu_scoring {
     const codec_cuda_api *codec;
     const error_cuda_api *errors;
     layer_reader reader;
-    device_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums, weights, token_errors;
+    rb_cuda_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums, weights, token_errors;
     double *host_offset, *host_attention, *host_blocks, *host_norms;
     float *host_weights, *host_tokens;      /* [n_kv_heads][head_dim]; [1 + n_plans][n_kv_heads][n_tokens]: sizes, then errors */
     double codec_s, score_s, read_s;
@@ -140,17 +135,9 @@ static void stop_reader(layer_reader *r)
 
 /* ---- set-up -------------------------------------------------------------------------------------------------------------------------- */
 
-static rb_status alloc_array(device_array *array, size_t size_bytes, const char *what, rb_error *err)
+static rb_status upload(rb_cuda_array *array, const void *from, size_t size_bytes, rb_error *err)
 {
-    const rb_status st = rb_cuda_alloc(&array->at, size_bytes, 1, what, err);
-    if (st == RB_OK) array->size_bytes = size_bytes;
-    return st;
-}
-static void free_array(device_array *array) { rb_cuda_free(array->at, array->size_bytes, 1); }
-
-static rb_status upload(device_array *array, const void *from, size_t size_bytes, rb_error *err)
-{
-    const rb_status st = alloc_array(array, size_bytes, "tables", err);
+    const rb_status st = rb_cuda_array_alloc(array, size_bytes, "tables", err);
     return st == RB_OK ? rb_cuda()->copy(array->at, from, size_bytes, NULL, err) : st;
 }
 
@@ -207,19 +194,19 @@ static rb_status alloc_all(gpu_scoring *s, rb_error *err)
     const size_t stream = ((size_t)s->n_tokens * (size_t)m->head_dim + 128) * heads;
     const error_cuda_input in = error_input(s, s->n_plans);
     rb_status st;
-    RB_TRY(st, alloc_array(&s->q, head * (size_t)m->n_q_heads, "queries", err), done);
-    RB_TRY(st, alloc_array(&s->k, head * heads, "keys", err), done);
-    RB_TRY(st, alloc_array(&s->k_hat, head * heads * n, "restored keys", err), done);
-    RB_TRY(st, alloc_array(&s->packed, stream, "packed keys", err), done);
-    RB_TRY(st, alloc_array(&s->norms, stream, "norms", err), done);
-    RB_TRY(st, alloc_array(&s->bad, n * sizeof(uint64_t), "flags", err), done);
-    RB_TRY(st, alloc_array(&s->offset_sums, n * heads * sizeof(double), "sums", err), done);
-    RB_TRY(st, alloc_array(&s->attention_sums, n * heads * ATTENTION_SUMS * sizeof(double), "sums", err), done);
-    RB_TRY(st, alloc_array(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err), done);
-    RB_TRY(st, alloc_array(&s->norm_sums, n * heads * 2 * sizeof(double), "sums", err), done);
-    RB_TRY(st, alloc_array(&s->weights, heads * (size_t)m->head_dim * sizeof(float), "weights", err), done);
-    RB_TRY(st, alloc_array(&s->token_errors, (1 + (size_t)s->n_plans) * heads * (size_t)s->n_tokens * sizeof(float), "token errors", err), done);
-    if (s->n_plans > 0) RB_TRY(st, alloc_array(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->q, head * (size_t)m->n_q_heads, "queries", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->k, head * heads, "keys", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->k_hat, head * heads * n, "restored keys", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->packed, stream, "packed keys", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->norms, stream, "norms", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->bad, n * sizeof(uint64_t), "flags", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->offset_sums, n * heads * sizeof(double), "sums", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->attention_sums, n * heads * ATTENTION_SUMS * sizeof(double), "sums", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->norm_sums, n * heads * 2 * sizeof(double), "sums", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->weights, heads * (size_t)m->head_dim * sizeof(float), "weights", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->token_errors, (1 + (size_t)s->n_plans) * heads * (size_t)s->n_tokens * sizeof(float), "token errors", err), done);
+    if (s->n_plans > 0) RB_TRY(st, rb_cuda_array_alloc(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
     RB_TRY(st, rb_alloc(&s->host_offset, s->offset_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_attention, s->attention_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_blocks, s->block_sums.size_bytes, 1, "sums", err), done);
@@ -249,10 +236,10 @@ done:
 
 static void end(gpu_scoring *s)
 {
-    device_array *const arrays[] = {&s->q, &s->k, &s->k_hat, &s->packed, &s->norms, &s->bad, &s->dims, &s->turn, &s->rope_cos, &s->rope_sin, &s->scratch,
+    rb_cuda_array *const arrays[] = {&s->q, &s->k, &s->k_hat, &s->packed, &s->norms, &s->bad, &s->dims, &s->turn, &s->rope_cos, &s->rope_sin, &s->scratch,
                                     &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums, &s->weights, &s->token_errors};
     stop_reader(&s->reader);
-    for (size_t i = 0; i < RB_COUNT(arrays); i++) free_array(arrays[i]);
+    for (size_t i = 0; i < RB_COUNT(arrays); i++) rb_cuda_array_free(arrays[i]);
     for (int c = 0; s->candidates && c < s->n_candidates; c++) {
         candidate *one = &s->candidates[c];
         for (int h = 0; one->own && h < s->model->n_kv_heads; h++) plan_head_clear(&one->own[h]);
@@ -344,7 +331,7 @@ static rb_status upload_weights(gpu_scoring *s, int layer, rb_error *err)
 static rb_status measure(gpu_scoring *s, rb_error *err)
 {
     const error_cuda_input all = error_input(s, s->n_candidates), plans = error_input(s, s->n_plans);
-    const struct { void *to; const device_array *from; } results[] = {
+    const struct { void *to; const rb_cuda_array *from; } results[] = {
         {s->host_offset, &s->offset_sums}, {s->host_attention, &s->attention_sums}, {s->host_blocks, &s->block_sums}, {s->host_norms, &s->norm_sums},
         {s->host_tokens, &s->token_errors}};
     rb_status st;

@@ -9,7 +9,7 @@
 #include "export/plan_codebooks.h"
 #include "model/safetensors.h"
 
-enum { TENSORS_PER_LAYER = 4 };
+enum { TENSORS_PER_LAYER = 10, NO_GROUP = 255 };
 
 /* Tensors under construction: names and data are owned here. */
 typedef struct tensor_set {
@@ -52,6 +52,21 @@ static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, 
     return st == RB_OK ? add_tensor(set, name, dtype, 2, rows, columns, data_out, err) : st;
 }
 
+/* The dims of a head in coding order; those of no group, ascending, behind. Returns how many are in groups. */
+static int coding_order(int *dims, const plan_head *head, const model_facts *model)
+{
+    bool is_coded[RB_MAX_HEAD_DIM] = {false};
+    int n_coded = 0;
+    for (int g = 0; g < head->n_groups; g++) {
+        plan_group_dims(&head->groups[g], model, dims + n_coded);
+        n_coded += head->groups[g].rotation.dims;
+    }
+    for (int i = 0; i < n_coded; i++) is_coded[dims[i]] = true;
+    for (int dim = 0, at = n_coded; dim < model->head_dim; dim++)
+        if (!is_coded[dim]) dims[at++] = dim;
+    return n_coded;
+}
+
 static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
 {
     const model_facts *model = &plan->model;
@@ -66,15 +81,46 @@ static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
         int position = kv_head * head_dim, dims[RB_MAX_HEAD_DIM];
+        const int n_coded = coding_order(dims, head, model);
         plan_head_bits(head, bits + kv_head * n_blocks, n_blocks);
-        for (int g = 0; g < head->n_groups; g++) {
-            plan_group_dims(&head->groups[g], model, dims);
-            for (int i = 0; i < head->groups[g].rotation.dims; i++, position++) {
-                permutation[position] = dims[i];
-                widths[position] = (uint8_t)head->groups[g].width;
-                groups[position] = (uint8_t)g;
-            }
+        for (int i = 0; i < head_dim; i++) permutation[position + i] = dims[i];
+        memset(groups + position + n_coded, NO_GROUP, (size_t)(head_dim - n_coded));
+        for (int g = 0; g < head->n_groups; position += head->groups[g++].rotation.dims) {
+            memset(widths + position, head->groups[g].width, (size_t)head->groups[g].rotation.dims);
+            memset(groups + position, g, (size_t)head->groups[g].rotation.dims);
         }
+    }
+done:
+    return st;
+}
+
+/* What the published form does not have. */
+static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
+{
+    const model_facts *model = &plan->model;
+    const int n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model), head_dim = model->head_dim;
+    float *scales = NULL, *center = NULL, *coherences = NULL;
+    int32_t *exponents = NULL;
+    uint8_t *norms = NULL, *encoders = NULL;
+    rb_status st;
+    RB_TRY(st, add_layer_tensor(set, layer, "k_scales", TENSOR_F32, n_heads, n_blocks, &scales, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_center", TENSOR_F32, n_heads, head_dim, &center, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_coherences", TENSOR_F32, n_heads, head_dim, &coherences, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_norm_exponents", TENSOR_I32, n_heads, head_dim, &exponents, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_norms", TENSOR_U8, n_heads, 1, &norms, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_encoders", TENSOR_U8, n_heads, 1, &encoders, err), done);
+    for (int kv_head = 0; kv_head < n_heads; kv_head++) {
+        const plan_head *head = bit_plan_head(plan, layer, kv_head);
+        int position = kv_head * head_dim;
+        for (int i = 0; i < n_blocks; i++) scales[kv_head * n_blocks + i] = head->scales ? head->scales[i] : 1.0f;
+        for (int i = 0; i < head_dim; i++) center[position + i] = head->center ? head->center[i] : 0.0f;
+        for (int g = 0; g < head->n_groups; g++)
+            for (int i = 0; i < head->groups[g].rotation.dims; i++, position++) {
+                coherences[position] = head->groups[g].coherence;
+                exponents[position] = head->groups[g].norm_exponent;
+            }
+        norms[kv_head] = (uint8_t)head->norm;
+        encoders[kv_head] = (uint8_t)head->encoder;
     }
 done:
     return st;
@@ -113,6 +159,7 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     /* Largest alignment first keeps every tensor aligned without padding. */
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
+    for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++) RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
     for (int layer = 0; layer < plan->model.n_layers; layer++) RB_TRY(st, add_layer(set, plan, layer, err), done);
 done:
     plan_codebooks_free(&books);

@@ -7,49 +7,16 @@
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "export/plan_codebooks.h"
-#include "model/safetensors.h"
+#include "export/tensor_set.h"
 
 enum { TENSORS_PER_LAYER = 10, NO_GROUP = 255 };
-
-/* Tensors under construction: names and data are owned here. */
-typedef struct tensor_set {
-    safetensor *at;
-    int64_t n;
-} tensor_set;
-
-static void free_tensors(tensor_set *set)
-{
-    for (int64_t i = 0; i < set->n; i++) {
-        free((char *)set->at[i].name);
-        free((void *)set->at[i].data);
-    }
-    free(set->at);
-}
-
-/* Takes `name`; gives the zeroed data to fill. */
-static rb_status add_tensor(tensor_set *set, char *name, tensor_dtype dtype, int rank, int64_t rows, int64_t columns, void *data_out, rb_error *err)
-{
-    safetensor *tensor = &set->at[set->n];
-    const size_t n = (size_t)(rank == 2 ? rows * columns : rows);
-    void *data = NULL;
-    rb_status st = rb_alloc(&data, n, tensor_dtype_size(dtype), name, err);
-    if (st != RB_OK) {
-        free(name);
-        return st;
-    }
-    *tensor = (safetensor){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}, .data = data,
-                           .size_bytes = n * tensor_dtype_size(dtype)};
-    set->n++;
-    memcpy(data_out, &data, sizeof data);
-    return RB_OK;
-}
 
 static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out,
                                   rb_error *err)
 {
     char *name = NULL;
     rb_status st = rb_format(&name, err, "layers.%d.%s", layer, what);
-    return st == RB_OK ? add_tensor(set, name, dtype, 2, rows, columns, data_out, err) : st;
+    return st == RB_OK ? tensor_set_add(set, name, dtype, 2, rows, columns, data_out, err) : st;
 }
 
 /* The dims of a head in coding order; those of no group, ascending, behind. Returns how many are in groups. */
@@ -134,7 +101,7 @@ static rb_status add_codebook(tensor_set *set, const codebook_spec *spec, rb_err
     rb_status st;
     RB_TRY(st, codebook_build(&book, spec->kind, spec->width, spec->dims, err), done);
     RB_TRY(st, rb_format(&name, err, "centroids.%s.w%d.d%d", codebook_kind_name(spec->kind), spec->width, spec->dims), done);
-    RB_TRY(st, add_tensor(set, name, TENSOR_F32, 1, book.size, 0, &centroids, err), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, book.size, 0, &centroids, err), done);
     memcpy(centroids, book.centroid_f32, (size_t)book.size * sizeof *centroids);
 done:
     return st;
@@ -145,7 +112,7 @@ static rb_status add_frequencies(tensor_set *set, const model_facts *model, rb_e
     char *name = NULL;
     double *inv_freq = NULL;
     rb_status st = rb_format(&name, err, "inv_freq");
-    if (st == RB_OK) st = add_tensor(set, name, TENSOR_F64, 1, model->rotary_dim / 2, 0, &inv_freq, err);
+    if (st == RB_OK) st = tensor_set_add(set, name, TENSOR_F64, 1, model->rotary_dim / 2, 0, &inv_freq, err);
     if (st == RB_OK) memcpy(inv_freq, model->rope.inv_freq, (size_t)(model->rotary_dim / 2) * sizeof *inv_freq);
     return st;
 }
@@ -155,7 +122,7 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st, rb_alloc(&set->at, (size_t)(plan->model.n_layers * TENSORS_PER_LAYER + books.n + 1), sizeof *set->at, "tensors", err), done);
+    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * TENSORS_PER_LAYER + books.n + 1, err), done);
     /* Largest alignment first keeps every tensor aligned without padding. */
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
@@ -181,6 +148,6 @@ rb_status plan_safetensors_write(const bit_plan *plan, const char *path, rb_erro
 done:
     free(text);
     cJSON_Delete(json);
-    free_tensors(&set);
+    tensor_set_free(&set);
     return st;
 }

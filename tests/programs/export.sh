@@ -82,6 +82,17 @@ stdout_has "centring     a center in 8 of 8 heads"
 expect "inspect gives plan.json back from plan.rbp version 2" 0 "$bin/ropebits-inspect" --json "$scratch/beyond/plan.rbp"
 check "  the very same bytes" cmp "$scratch/stdout" "$scratch/beyond/plan.json"
 
+# ---- its scales, folded into the model ----
+expect "folded without a checkpoint is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded -o "$scratch/beyond"
+expect "a checkpoint for nothing is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format rbp --model configs/demo-llama -o "$scratch/beyond"
+expect "a plan without scales cannot be folded" 1 "$bin/ropebits-export" "$scratch/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+stderr_has "has no scales to fold"
+expect "scales are folded into q_proj and k_proj" 0 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+stdout_has "plan-folded.safetensors"
+expect "the plan that is left is a plan" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan-folded.json"
+check "  without scales" bash -c '! grep -q equalizing "$1"' - "$scratch/stdout"
+stdout_has "centring     a center in 8 of 8 heads"
+
 # ---- the library, from an installed tree ----
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
     skip_case "the installed library links by pkg-config" "plain build only"

@@ -8,13 +8,11 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "export/folded_weights.h"
+#include "export/plan_folded.h"
 #include "export/plan_header.h"
 #include "export/plan_rbp.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
-
-#define FOLDED "folded"
 
 typedef struct export_options {
     rb_string_list formats;
@@ -23,9 +21,8 @@ typedef struct export_options {
 
 typedef struct export_job {
     const bit_plan *plan;
-    const char *plan_path;
     const profile_summary *summary;     /* NULL: none given */
-    const checkpoint *model;            /* the same */
+    const char *model;                  /* folder of the checkpoint; NULL: none given */
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err) { return plan_json_write(job->plan, path, err); }
@@ -33,35 +30,23 @@ static rb_status write_rbp(const export_job *job, const char *path, rb_error *er
 static rb_status write_header(const export_job *job, const char *path, rb_error *err) { return plan_header_write(job->plan, path, err); }
 static rb_status write_safetensors(const export_job *job, const char *path, rb_error *err) { return plan_safetensors_write(job->plan, path, err); }
 static rb_status write_report(const export_job *job, const char *path, rb_error *err) { return plan_report_write(job->plan, job->summary, path, err); }
-
-static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err)
-{
-    return folded_weights_write(job->plan, job->plan_path, job->model, path, err);
-}
-
-static rb_status write_folded_plan(const export_job *job, const char *path, rb_error *err)
-{
-    bit_plan *folded = NULL;
-    rb_status st = folded_plan_create(&folded, job->plan, job->plan_path, err);
-    if (st == RB_OK) st = plan_json_write(folded, path, err);
-    bit_plan_free(folded);
-    return st;
-}
+static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_weights(job->plan, job->model, path, err); }
+static rb_status write_folded_plan(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_plan(job->plan, path, err); }
 
 /* Every file of every format, in one place. file_format takes the stem of the plan's name. */
-static const struct export_format {
-    const char *name, *file_format;
+static const struct export_file {
+    const char *format, *file_format;
     rb_status (*write)(const export_job *job, const char *path, rb_error *err);
-} formats[] = {
+} export_files[] = {
     {"rbp", "%s/%s.rbp", write_rbp},
     {"header", "%s/%s.h", write_header},
     {"safetensors", "%s/%s.safetensors", write_safetensors},
     {"json", "%s/%s.json", write_json},
     {"report", "%s/report.html", write_report},
-    {FOLDED, "%s/%s-folded.safetensors", write_folded_weights},
-    {FOLDED, "%s/%s-folded.json", write_folded_plan},
+    {"folded", "%s/%s-folded.safetensors", write_folded_weights},
+    {"folded", "%s/%s-folded.json", write_folded_plan},
 };
-static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", FOLDED, NULL};
+static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", NULL};
 
 /* "folder/plan.json" -> "plan". */
 static rb_status stem_of(char **out, const char *path, rb_error *err)
@@ -93,13 +78,13 @@ done:
 }
 
 /* files: JSON list to fill, or NULL to print a line each. */
-static rb_status write_format(const export_job *job, const struct export_format *format, const char *folder, const char *stem, cJSON *files, rb_error *err)
+static rb_status write_file(const export_job *job, const struct export_file *file, const char *folder, const char *stem, cJSON *files, rb_error *err)
 {
     char *path = NULL;
     rb_status st;
-    RB_TRY(st, rb_format(&path, err, format->file_format, folder, stem), done);
-    RB_TRY(st, format->write(job, path, err), done);
-    RB_TRY(st, print_file(files, format->name, path, err), done);
+    RB_TRY(st, rb_format(&path, err, file->file_format, folder, stem), done);
+    RB_TRY(st, file->write(job, path, err), done);
+    RB_TRY(st, print_file(files, file->format, path, err), done);
 done:
     free(path);
     return st;
@@ -109,16 +94,18 @@ static rb_status write_formats(const export_job *job, const export_options *opt,
 {
     rb_status st = rb_make_folder(opt->output, err);
     for (int i = 0; i < opt->formats.n; i++)
-        for (size_t f = 0; f < RB_COUNT(formats) && st == RB_OK; f++)
-            if (strcmp(formats[f].name, opt->formats.at[i]) == 0) st = write_format(job, &formats[f], opt->output, stem, files, err);
+        for (size_t f = 0; f < RB_COUNT(export_files) && st == RB_OK; f++)
+            if (strcmp(export_files[f].format, opt->formats.at[i]) == 0) st = write_file(job, &export_files[f], opt->output, stem, files, err);
     return st;
 }
 
-static rb_status check_options(const export_options *opt, rb_error *err)
+/* The folded format alone needs the checkpoint. */
+static rb_status check_model_option(const export_options *opt, rb_error *err)
 {
-    for (int i = 0; i < opt->formats.n; i++)
-        if (strcmp(opt->formats.at[i], FOLDED) == 0 && !opt->model)
-            return rb_fail(err, RB_EUSAGE, "--format " FOLDED " changes the weights of a model, expected --model DIR too");
+    bool is_folding = false;
+    for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
+    if (is_folding && !opt->model) return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
+    if (!is_folding && opt->model) return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
     return RB_OK;
 }
 
@@ -139,29 +126,25 @@ done:
 static rb_status export_run(const rb_run_args *args, rb_error *err)
 {
     const export_options *opt = args->context;
-    const char *path = args->positionals->at[0];
     bit_plan *plan = NULL;
     profile_summary *summary = NULL;
-    checkpoint *model = NULL;
     cJSON *files = NULL;
     char *stem = NULL;
     rb_status st;
 
-    RB_TRY(st, check_options(opt, err), done);
-    RB_TRY(st, stem_of(&stem, path, err), done);
-    RB_TRY(st, plan_json_read(&plan, path, err), done);
+    RB_TRY(st, check_model_option(opt, err), done);
+    RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
+    RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
-    if (opt->model) RB_TRY(st, checkpoint_open(&model, opt->model, err), done);
     if (args->common->json && !(files = cJSON_CreateArray())) {
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
     }
-    RB_TRY(st, write_formats(&(export_job){plan, path, summary, model}, opt, stem, files, err), done);
+    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model}, opt, stem, files, err), done);
     if (files) RB_TRY(st, print_json(&files, err), done);
 done:
     cJSON_Delete(files);
     free(stem);
-    checkpoint_close(model);
     profile_summary_free(summary);
     bit_plan_free(plan);
     return st;
@@ -174,16 +157,14 @@ int main(int argc, char **argv)
         {.long_name = "format", .kind = RB_OPT_STRINGS, .value = &opt.formats, .metavar = "LIST", .choices = format_names, .help = "what to write"},
         {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE",
          .help = "profile summary whose errors the report shows"},
-        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR",
-         .help = "checkpoint whose projections " FOLDED " writes, with the plan's scales in them"},
+        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "checkpoint whose projections format folded scales"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true,
          .help = "folder of the files"},
     };
     const rb_program program = {
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
-        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, and a report for people; and, of a "
-                   "checkpoint, the projections with the plan's scales in them.",
+        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a report for people, and weights with its scales folded in.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

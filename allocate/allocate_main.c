@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "allocate/budget.h"
 #include "allocate/plan_json.h"
@@ -33,12 +34,23 @@ static double gap_of(const optimal_answer *answer)
 }
 
 /* How many blocks of a layer have each width, over its KV heads. */
-static void print_histogram(const bit_plan *plan)
+static bool has_dropped_blocks(const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model);
     uint8_t bits[RB_MAX_BLOCKS];
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
+        plan_head_bits(&plan->heads[h], bits, n_blocks);
+        if (memchr(bits, 0, (size_t)n_blocks)) return true;
+    }
+    return false;
+}
+
+static void print_histogram(const bit_plan *plan)
+{
+    const int n_blocks = model_n_blocks(&plan->model), first_width = has_dropped_blocks(plan) ? 0 : PLAN_MIN_WIDTH;
+    uint8_t bits[RB_MAX_BLOCKS];
     printf("\nblocks of each width\n%-8s", "layer");
-    for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH; width++) printf("%5d", width);
+    for (int width = first_width; width <= PLAN_MAX_WIDTH; width++) printf("%5d", width);
     printf("   true bits\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         int count[PLAN_MAX_WIDTH + 1] = {0};
@@ -50,7 +62,7 @@ static void print_histogram(const bit_plan *plan)
             true_bits += plan_head_true_bits(head, plan->model.head_dim) / plan->model.n_kv_heads;
         }
         printf("%-8d", layer);
-        for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH; width++) printf("%5d", count[width]);
+        for (int width = first_width; width <= PLAN_MAX_WIDTH; width++) printf("%5d", count[width]);
         printf("%12.3f\n", true_bits);
     }
 }

@@ -1,4 +1,5 @@
 /* Reader of plan.json: see allocate/plan_json.h and docs/plan-json.md. What a plan states twice (bits and groups, costs) must agree. */
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -71,16 +72,32 @@ static rb_status codebook_from_json(codebook_kind *kind, const cJSON *json, cons
     return st;
 }
 
+/* A number that rounding to a float would change is not what the writer had; whether fp16 holds it too, bit_plan_check tells. */
+static rb_status exact_float(float *out, double value, const char *what, const char *where, rb_error *err)
+{
+    if (fabs(value) <= FLT_MAX && (double)(float)value == value) {
+        *out = (float)value;
+        return RB_OK;
+    }
+    return rb_fail(err, RB_EFORMAT, "%s: %s is %.17g, expected a number that fp16 holds", where, what, value);
+}
+
 /* What version 2 adds to a group of its head. */
 static rb_status coding_of_group(plan_group *out, const cJSON *json, const plan_head *head, const char *where, rb_error *err)
 {
     int64_t exponent = 0;
     double coherence = 1.0;
     rb_status st = RB_OK;
-    if (head->norm == NORM_LOG8) RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err), done);
-    if (head->encoder == ENCODER_SEARCH) RB_TRY(st, rb_json_get_number(json, "coherence", where, 0.0, HUGE_VAL, &coherence, err), done);
+    if (head->norm == NORM_LOG8)
+        RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err), done);
+    else if (rb_json_find(json, "norm_exponent"))
+        RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: has a norm_exponent, expected none with norm %s", where, norm_kind_names[head->norm]), done);
+    if (head->encoder == ENCODER_SEARCH)
+        RB_TRY(st, rb_json_get_number(json, "coherence", where, 0.0, HUGE_VAL, &coherence, err), done);
+    else if (rb_json_find(json, "coherence"))
+        RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: has a coherence, expected none with encoder %s", where, plan_encoder_names[head->encoder]), done);
     out->norm_exponent = (int)exponent;
-    out->coherence = (float)coherence;
+    RB_TRY(st, exact_float(&out->coherence, coherence, "coherence", where, err), done);
 done:
     return st;
 }
@@ -124,6 +141,7 @@ static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_bloc
 static rb_status floats_from_json(float **out, const cJSON *json, const char *key, int n, const char *where, rb_error *err)
 {
     const cJSON *list, *item;
+    char what[32];
     int i = 0;
     rb_status st;
     if (!rb_json_find(json, key)) return RB_OK;
@@ -133,7 +151,9 @@ static rb_status floats_from_json(float **out, const cJSON *json, const char *ke
     if (st != RB_OK) return st;
     cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no number", where, key, i);
-        (*out)[i++] = (float)item->valuedouble;
+        snprintf(what, sizeof what, "%s[%d]", key, i);
+        st = exact_float(&(*out)[i++], item->valuedouble, what, where, err);
+        if (st != RB_OK) return st;
     }
     return RB_OK;
 }

@@ -21,6 +21,13 @@ static inline uint32_t rb_f32_bits(float x)
 
 static inline float rb_bf16_to_f32(uint16_t bits) { return rb_f32_from_bits((uint32_t)bits << 16); }
 
+static inline uint16_t rb_f32_to_bf16(float x)
+{
+    const uint32_t bits = rb_f32_bits(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);     /* NaN, quiet */
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 static inline float rb_f16_to_f32(uint16_t bits)
 {
     /* Shift exponent and mantissa into place, then scale by 2^112 to move the bias from 15 to 127; subnormals come out exact.

@@ -8,6 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "export/plan_folded.h"
 #include "export/plan_header.h"
 #include "export/plan_rbp.h"
 #include "export/plan_report.h"
@@ -15,12 +16,13 @@
 
 typedef struct export_options {
     rb_string_list formats;
-    const char *summary, *output;
+    const char *summary, *model, *output;
 } export_options;
 
 typedef struct export_job {
     const bit_plan *plan;
     const profile_summary *summary;     /* NULL: none given */
+    const char *model;                  /* folder of the checkpoint; NULL: none given */
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err) { return plan_json_write(job->plan, path, err); }
@@ -28,26 +30,23 @@ static rb_status write_rbp(const export_job *job, const char *path, rb_error *er
 static rb_status write_header(const export_job *job, const char *path, rb_error *err) { return plan_header_write(job->plan, path, err); }
 static rb_status write_safetensors(const export_job *job, const char *path, rb_error *err) { return plan_safetensors_write(job->plan, path, err); }
 static rb_status write_report(const export_job *job, const char *path, rb_error *err) { return plan_report_write(job->plan, job->summary, path, err); }
+static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_weights(job->plan, job->model, path, err); }
+static rb_status write_folded_plan(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_plan(job->plan, path, err); }
 
-/* Every format, in one place. file_format takes the stem of the plan's name. */
-static const struct export_format {
-    const char *name, *file_format;
+/* Every file of every format, in one place. file_format takes the stem of the plan's name. */
+static const struct export_file {
+    const char *format, *file_format;
     rb_status (*write)(const export_job *job, const char *path, rb_error *err);
-} formats[] = {
+} export_files[] = {
     {"rbp", "%s/%s.rbp", write_rbp},
     {"header", "%s/%s.h", write_header},
     {"safetensors", "%s/%s.safetensors", write_safetensors},
     {"json", "%s/%s.json", write_json},
     {"report", "%s/report.html", write_report},
+    {"folded", "%s/%s-folded.safetensors", write_folded_weights},
+    {"folded", "%s/%s-folded.json", write_folded_plan},
 };
-static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", NULL};
-
-static const struct export_format *find_format(const char *name)
-{
-    for (size_t i = 0; i < RB_COUNT(formats); i++)
-        if (strcmp(formats[i].name, name) == 0) return &formats[i];
-    return NULL;    /* unreachable: the option table checks names */
-}
+static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", NULL};
 
 /* "folder/plan.json" -> "plan". */
 static rb_status stem_of(char **out, const char *path, rb_error *err)
@@ -79,19 +78,35 @@ done:
 }
 
 /* files: JSON list to fill, or NULL to print a line each. */
+static rb_status write_file(const export_job *job, const struct export_file *file, const char *folder, const char *stem, cJSON *files, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, rb_format(&path, err, file->file_format, folder, stem), done);
+    RB_TRY(st, file->write(job, path, err), done);
+    RB_TRY(st, print_file(files, file->format, path, err), done);
+done:
+    free(path);
+    return st;
+}
+
 static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files, rb_error *err)
 {
     rb_status st = rb_make_folder(opt->output, err);
-    for (int i = 0; i < opt->formats.n && st == RB_OK; i++) {
-        const struct export_format *format = find_format(opt->formats.at[i]);
-        char *path = NULL;
-        RB_TRY(st, rb_format(&path, err, format->file_format, opt->output, stem), next);
-        RB_TRY(st, format->write(job, path, err), next);
-        RB_TRY(st, print_file(files, format->name, path, err), next);
-    next:
-        free(path);
-    }
+    for (int i = 0; i < opt->formats.n; i++)
+        for (size_t f = 0; f < RB_COUNT(export_files) && st == RB_OK; f++)
+            if (strcmp(export_files[f].format, opt->formats.at[i]) == 0) st = write_file(job, &export_files[f], opt->output, stem, files, err);
     return st;
+}
+
+/* The folded format alone needs the checkpoint. */
+static rb_status check_model_option(const export_options *opt, rb_error *err)
+{
+    bool is_folding = false;
+    for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
+    if (is_folding && !opt->model) return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
+    if (!is_folding && opt->model) return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
+    return RB_OK;
 }
 
 static rb_status print_json(cJSON **files, rb_error *err)
@@ -117,6 +132,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     char *stem = NULL;
     rb_status st;
 
+    RB_TRY(st, check_model_option(opt, err), done);
     RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
     RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
@@ -124,7 +140,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
     }
-    RB_TRY(st, write_formats(&(export_job){plan, summary}, opt, stem, files, err), done);
+    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model}, opt, stem, files, err), done);
     if (files) RB_TRY(st, print_json(&files, err), done);
 done:
     cJSON_Delete(files);
@@ -141,13 +157,14 @@ int main(int argc, char **argv)
         {.long_name = "format", .kind = RB_OPT_STRINGS, .value = &opt.formats, .metavar = "LIST", .choices = format_names, .help = "what to write"},
         {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE",
          .help = "profile summary whose errors the report shows"},
+        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "checkpoint whose projections format folded scales"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true,
          .help = "folder of the files"},
     };
     const rb_program program = {
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
-        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, and a report for people.",
+        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a report for people, and weights with its scales folded in.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

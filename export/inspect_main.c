@@ -6,6 +6,7 @@
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "export/plan_coding.h"
 #include "export/plan_rbp.h"
 
 typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
@@ -15,14 +16,16 @@ typedef struct inspect_options {
     int64_t layer;      /* -1: all */
 } inspect_options;
 
-/* Background colours of the 256-colour palette, light to dark blue; index 0 is unused: widths start at 1. */
-static const int width_colours[PLAN_MAX_WIDTH + 1] = {231, 195, 153, 117, 75, 33, 27, 20, 17};
+/* Background colours of the 256-colour palette, light to dark blue; sand for the blocks that store nothing. */
+static const int width_colours[PLAN_MAX_WIDTH + 1] = {223, 195, 153, 117, 75, 33, 27, 20, 17};
 enum { FIRST_DARK_WIDTH = 5, WHITE = 231, BLACK = 16 };
 
 static void print_facts(const bit_plan *plan)
 {
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
+    plan_coding_line lines[PLAN_CODING_MAX_LINES];
+    const int n_lines = plan_coding_describe(lines, plan);
     printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads,
            model->n_kv_heads, model->head_dim);
     printf("config.json  %s\n", model->config_sha256);
@@ -33,6 +36,7 @@ static void print_facts(const bit_plan *plan)
            plan->calibration.tokens_sha256);
     printf("method       %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys         %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
+    for (int i = 0; i < n_lines; i++) printf("%-12s %s\n", lines[i].label, lines[i].text);
     printf("values       %.3f true bits a dim\n", cost.value_true_bits);
     printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }

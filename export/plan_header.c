@@ -26,6 +26,18 @@ static void write_comment(FILE *out, const bit_plan *plan)
             rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits, cost.key_true_bits, cost.bytes_per_token);
 }
 
+/* What the published form does not have, for plans that are not of it. */
+static void write_coding_comment(FILE *out)
+{
+    fprintf(out,
+            "/* This plan goes beyond that, head by head:\n"
+            " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale and put back after. Scales of a block can be folded into\n"
+            " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of rotated keys adds q . R_t center to its logits.\n"
+            " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) / 16)\n"
+            " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of ropebits), by the group's coherence; decoding is the same\n"
+            " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its dims are not in ropebits_k_dims. */\n");
+}
+
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
@@ -117,16 +129,64 @@ static void write_table(FILE *out, const bit_plan *plan, const char *declaration
     fprintf(out, "};\n");
 }
 
-static void write_group_counts(FILE *out, const bit_plan *plan)
+/* One number a head. */
+static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name, int (*number)(const plan_head *))
 {
-    fprintf(out, "\nstatic const uint8_t ropebits_n_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n");
+    fprintf(out, "\nstatic const uint8_t %s[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n", name);
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "    {");
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
-            fprintf(out, "%s%d", kv_head ? ", " : "", bit_plan_head(plan, layer, kv_head)->n_groups);
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", number(bit_plan_head(plan, layer, kv_head)));
         fprintf(out, "},\n");
     }
     fprintf(out, "};\n");
+}
+
+static int n_groups_of(const plan_head *head) { return head->n_groups; }
+
+/* n numbers a head, or as many times `otherwise`. */
+static void write_floats(FILE *out, const float *numbers, int n, const char *otherwise)
+{
+    fprintf(out, "     {");
+    for (int i = 0; i < n; i++) {
+        fprintf(out, "%s", i == 0 ? "" : i % 8 ? ", " : ",\n      ");
+        if (numbers)
+            fprintf(out, "%.9g", (double)numbers[i]);
+        else
+            fprintf(out, "%s", otherwise);
+    }
+    fprintf(out, "},\n");
+}
+
+static void write_scales_row(FILE *out, const plan_head *head, const model_facts *model) { write_floats(out, head->scales, model_n_blocks(model), "1"); }
+static void write_center_row(FILE *out, const plan_head *head, const model_facts *model) { write_floats(out, head->center, model->head_dim, "0"); }
+
+static void write_coherence_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    (void)model;
+    fprintf(out, "     {");
+    for (int g = 0; g < head->n_groups; g++) fprintf(out, "%s%.9g", g ? ", " : "", (double)head->groups[g].coherence);
+    fprintf(out, "},\n");
+}
+
+static void write_exponent_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    int exponents[RB_MAX_BLOCKS];
+    (void)model;
+    for (int g = 0; g < head->n_groups; g++) exponents[g] = head->groups[g].norm_exponent;
+    write_row(out, exponents, head->n_groups);
+}
+
+static int norm_of(const plan_head *head) { return (int)head->norm; }
+static int encoder_of(const plan_head *head) { return (int)head->encoder; }
+
+static void write_coding(FILE *out, const bit_plan *plan)
+{
+    write_head_numbers(out, plan, "ropebits_k_norm", norm_of);
+    write_table(out, plan, "static const int8_t ropebits_k_norm_exponent[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_exponent_row);
+    write_head_numbers(out, plan, "ropebits_k_encoder", encoder_of);
+    write_table(out, plan, "static const float ropebits_k_coherence[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_coherence_row);
+    write_table(out, plan, "/* 1: none */\nstatic const float ropebits_k_scales[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_scales_row);
+    write_table(out, plan, "/* 0: none */\nstatic const float ropebits_k_center[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_center_row);
 }
 
 static void write_frequencies(FILE *out, const model_facts *model)
@@ -138,20 +198,23 @@ static void write_frequencies(FILE *out, const model_facts *model)
 
 static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
 {
+    const bool is_published = bit_plan_is_published_form(plan);
     int max_groups = 0;
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (plan->heads[h].n_groups > max_groups) max_groups = plan->heads[h].n_groups;
     write_comment(out, plan);
+    if (!is_published) write_coding_comment(out);
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, max_groups);
     rb_status st = write_codebooks(out, plan, err);
     fprintf(out, "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint8_t rotation;       /* kind: 0 haar, 1 hadamard */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
                  "    uint16_t n_dims;\n    uint64_t seed;          /* of the rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
     write_table(out, plan, "/* width of every RoPE block */\nstatic const uint8_t ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_bits_row);
-    write_group_counts(out, plan);
+    write_head_numbers(out, plan, "ropebits_n_groups", n_groups_of);
     write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
                 write_groups_row);
     write_table(out, plan, "/* dims of the head in coding order */\nstatic const uint16_t ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_dims_row);
+    if (!is_published) write_coding(out, plan);
     write_frequencies(out, &plan->model);
     fprintf(out, "\n#endif\n");
     return st;

@@ -41,6 +41,7 @@ static rb_status group_from_library(plan_group *out, const ropebits_group *group
 {
     bool in_group[RB_MAX_BLOCKS] = {false};
     *out = (plan_group){.width = group->width, .order = (group_order)group->order, .codebook = (codebook_kind)group->codebook,
+                        .norm_exponent = group->norm_exponent, .coherence = group->coherence,
                         .rotation = {.kind = (rotation_kind)group->rotation, .seed = group->seed, .dims = group->n_dims}};
     rb_status st = rb_alloc(&out->blocks, group->n_dims / 2, sizeof *out->blocks, "blocks of a group", err);
     if (st != RB_OK) return st;
@@ -50,9 +51,21 @@ static rb_status group_from_library(plan_group *out, const ropebits_group *group
     return RB_OK;
 }
 
+/* numbers [n] as doubles in `out`; NULL stays NULL. */
+static const double *as_doubles(double *out, const float *numbers, int n)
+{
+    for (int i = 0; numbers && i < n; i++) out[i] = numbers[i];
+    return numbers ? out : NULL;
+}
+
 static rb_status head_from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
 {
-    rb_status st = rb_alloc(&out->groups, head->n_groups, sizeof *out->groups, "groups of a head", err);
+    double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
+    const int n_blocks = model_n_blocks(model), head_dim = model->head_dim;
+    out->norm = (norm_kind)head->norm;
+    out->encoder = (plan_encoder)head->encoder;
+    rb_status st = plan_head_set_transform(out, as_doubles(scales, head->scales, n_blocks), n_blocks, as_doubles(center, head->center, head_dim), head_dim, err);
+    if (st == RB_OK) st = rb_alloc(&out->groups, head->n_groups, sizeof *out->groups, "groups of a head", err);
     for (; st == RB_OK && out->n_groups < head->n_groups; out->n_groups++)
         st = group_from_library(&out->groups[out->n_groups], &head->groups[out->n_groups], model, err);
     return st;

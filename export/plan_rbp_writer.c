@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "core/atomic_file.h"
+#include "core/half.h"
 #include "core/program.h"
 #include "export/plan_codebooks.h"
 #include "export/plan_rbp.h"
@@ -14,7 +15,7 @@
 #include "export/ropebits_plan.h"
 
 /* Plans are written once and read often, and are small: the best compression costs milliseconds. */
-enum { ZSTD_LEVEL = 19, MAX_GROUPS = 255 };
+enum { ZSTD_LEVEL = 19, MAX_GROUPS = PLAN_RBP_NO_GROUP };
 
 /* The file stores these enums as they are. */
 static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED, "pairing");
@@ -23,6 +24,9 @@ static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == 
 static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR && (int)ROTATION_HADAMARD == ROPEBITS_ROTATION_HADAMARD, "rotation kind");
 static_assert((int)CODEBOOK_BLOCK_GTQ == ROPEBITS_CODEBOOK_BLOCK_GTQ && (int)CODEBOOK_SPHERE == ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
 static_assert((int)GROUP_ORDER_BLOCK == ROPEBITS_ORDER_BLOCK && (int)GROUP_ORDER_NATURAL == ROPEBITS_ORDER_NATURAL, "group order");
+static_assert((int)NORM_FP16 == ROPEBITS_NORM_FP16 && (int)NORM_LOG8 == ROPEBITS_NORM_LOG8, "norm kind");
+static_assert((int)ENCODER_NEAREST == ROPEBITS_ENCODER_NEAREST && (int)ENCODER_SEARCH == ROPEBITS_ENCODER_SEARCH, "encoder");
+static_assert((int)NORM_MIN_EXPONENT == -(int)PLAN_RBP_MAX_NORM_EXPONENT && (int)NORM_MAX_EXPONENT == (int)PLAN_RBP_MAX_NORM_EXPONENT, "norm exponent");
 static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
 
 /* ---- growing bytes ------------------------------------------------------------------------------------------------------------ */
@@ -161,29 +165,61 @@ static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
     plan_codebooks_free(&books);
 }
 
-static void put_heads(byte_buffer *buffer, const bit_plan *plan)
+#define FOR_EACH_HEAD(statement)                                         \
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) { \
+        const plan_head *head = &plan->heads[h];                             \
+        statement;                                                           \
+    }
+#define FOR_EACH_GROUP(statement)                                        \
+    FOR_EACH_HEAD(for (int g = 0; g < head->n_groups; g++) {                 \
+        const plan_group *group = &head->groups[g];                          \
+        statement;                                                           \
+    })
+
+/* Bytes `index` of fp16 numbers: a column is all low bytes, then all high bytes, which are more alike. */
+static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int index)
 {
-    const int n_heads = plan->model.n_layers * plan->model.n_kv_heads, n_blocks = model_n_blocks(&plan->model);
+    for (int i = 0; i < n; i++) put_uint(buffer, (uint64_t)(rb_f32_to_f16(values[i]) >> 8 * index & 0xff), 1);
+}
+
+static void put_block_groups(byte_buffer *buffer, const bit_plan *plan)
+{
     uint8_t block_group[RB_MAX_BLOCKS];
-    #define FOR_EACH_GROUP(statement)                                        \
-        for (int h = 0; h < n_heads; h++)                                    \
-            for (int g = 0; g < plan->heads[h].n_groups; g++) {              \
-                const plan_group *group = &plan->heads[h].groups[g];         \
-                statement;                                                   \
-            }
-    for (int h = 0; h < n_heads; h++) put_uint(buffer, (uint64_t)plan->heads[h].n_groups, 1);
+    FOR_EACH_HEAD(
+        memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
+        for (int g = 0; g < head->n_groups; g++)
+            for (int b = 0; b < head->groups[g].n_blocks; b++) block_group[head->groups[g].blocks[b]] = (uint8_t)g;
+        put_bytes(buffer, block_group, (size_t)model_n_blocks(&plan->model)))
+}
+
+static void put_transforms(byte_buffer *buffer, const bit_plan *plan)
+{
+    const int n_blocks = model_n_blocks(&plan->model), head_dim = plan->model.head_dim;
+    FOR_EACH_HEAD(put_uint(buffer, head->scales != NULL, 1))
+    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->scales) put_f16_bytes(buffer, head->scales, n_blocks, index))
+    FOR_EACH_HEAD(put_uint(buffer, head->center != NULL, 1))
+    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
+}
+
+static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
+{
+    const bool has_coding = version != PLAN_RBP_PUBLISHED_VERSION;
+    FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->n_groups, 1))
+    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->norm, 1))
+    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->encoder, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->width, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->order, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->rotation.kind, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->codebook, 1))
     FOR_EACH_GROUP(put_uint(buffer, group->rotation.seed, 8))
-    #undef FOR_EACH_GROUP
-    for (int h = 0; h < n_heads; h++) {
-        for (int g = 0; g < plan->heads[h].n_groups; g++)
-            for (int b = 0; b < plan->heads[h].groups[g].n_blocks; b++) block_group[plan->heads[h].groups[g].blocks[b]] = (uint8_t)g;
-        put_bytes(buffer, block_group, (size_t)n_blocks);
-    }
+    if (has_coding) FOR_EACH_GROUP(put_uint(buffer, (uint8_t)group->norm_exponent, 1))
+    for (int index = 0; has_coding && index < 2; index++) FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
+    put_block_groups(buffer, plan);
+    if (has_coding) put_transforms(buffer, plan);
 }
+
+#undef FOR_EACH_GROUP
+#undef FOR_EACH_HEAD
 
 /* ---- file --------------------------------------------------------------------------------------------------------------------- */
 
@@ -197,7 +233,7 @@ static rb_status check_encodable(const bit_plan *plan, rb_error *err)
     return RB_OK;
 }
 
-static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payload, rb_error *err)
+static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payload, int version, rb_error *err)
 {
     byte_buffer file = {.st = RB_OK, .err = err};
     uint8_t *frame = NULL;
@@ -211,7 +247,7 @@ static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payl
         goto done;
     }
     put_bytes(&file, PLAN_RBP_MAGIC, PLAN_RBP_MAGIC_SIZE);
-    put_uint(&file, ROPEBITS_PLAN_FORMAT_VERSION, 4);
+    put_uint(&file, (uint64_t)version, 4);
     put_uint(&file, 0, 4);
     put_uint(&file, payload->size, 4);
     put_uint(&file, frame_size, 4);
@@ -232,6 +268,7 @@ done:
 rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *plan, rb_error *err)
 {
     byte_buffer payload = {.st = RB_OK, .err = err};
+    const int version = bit_plan_is_published_form(plan) ? PLAN_RBP_PUBLISHED_VERSION : ROPEBITS_PLAN_FORMAT_VERSION;
     rb_status st;
     *out = NULL;
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
@@ -241,9 +278,9 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     put_codebooks(&payload, plan);
     put_uint(&payload, (uint64_t)plan->value_width, 1);
     put_uint(&payload, (uint64_t)plan->value_codebook, 1);
-    put_heads(&payload, plan);
+    put_heads(&payload, plan, version);
     RB_TRY(st, payload.st, done);
-    RB_TRY(st, wrap(out, size_bytes, &payload, err), done);
+    RB_TRY(st, wrap(out, size_bytes, &payload, version, err), done);
 done:
     free(payload.bytes);
     return st;

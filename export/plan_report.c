@@ -8,9 +8,10 @@
 
 #include "core/atomic_file.h"
 #include "core/program.h"
+#include "export/plan_coding.h"
 
-/* One colour a width, light to dark; text on it stays readable. Index 0 is unused: widths start at 1. */
-static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#ffffff", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94",
+/* One colour a width, light to dark; text on it stays readable. Sand for the blocks that store nothing. */
+static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#f2dfbb", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94",
                                                               "#08306b"};
 enum { FIRST_DARK_WIDTH = 5 };
 
@@ -43,6 +44,8 @@ static void write_facts(FILE *out, const bit_plan *plan)
 {
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
+    plan_coding_line lines[PLAN_CODING_MAX_LINES];
+    const int n_lines = plan_coding_describe(lines, plan);
     fprintf(out, "<h1>Bit plan: ");
     write_escaped(out, plan->method);
     fprintf(out, " at %g bits</h1>\n<table class=\"facts\">\n", plan->avg_bits);
@@ -53,6 +56,7 @@ static void write_facts(FILE *out, const bit_plan *plan)
             rope_pairing_name(model->rope.pairing),
             model->rotary_dim / 2, model_n_blocks(model));
     fprintf(out, "<tr><td>keys</td><td>%.3f true bits a dim (%.3f nominal)</td></tr>\n", cost.key_true_bits, cost.key_nominal_bits);
+    for (int i = 0; i < n_lines; i++) fprintf(out, "<tr><td>%s</td><td>%s</td></tr>\n", lines[i].label, lines[i].text);
     fprintf(out, "<tr><td>values</td><td>%.3f true bits a dim</td></tr>\n", cost.value_true_bits);
     fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n", cost.bytes_per_token,
             cost.fp16_bytes_per_token, cost.compression);

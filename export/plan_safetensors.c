@@ -7,49 +7,31 @@
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "export/plan_codebooks.h"
-#include "model/safetensors.h"
+#include "export/tensor_set.h"
 
-enum { TENSORS_PER_LAYER = 4 };
-
-/* Tensors under construction: names and data are owned here. */
-typedef struct tensor_set {
-    safetensor *at;
-    int64_t n;
-} tensor_set;
-
-static void free_tensors(tensor_set *set)
-{
-    for (int64_t i = 0; i < set->n; i++) {
-        free((char *)set->at[i].name);
-        free((void *)set->at[i].data);
-    }
-    free(set->at);
-}
-
-/* Takes `name`; gives the zeroed data to fill. */
-static rb_status add_tensor(tensor_set *set, char *name, tensor_dtype dtype, int rank, int64_t rows, int64_t columns, void *data_out, rb_error *err)
-{
-    safetensor *tensor = &set->at[set->n];
-    const size_t n = (size_t)(rank == 2 ? rows * columns : rows);
-    void *data = NULL;
-    rb_status st = rb_alloc(&data, n, tensor_dtype_size(dtype), name, err);
-    if (st != RB_OK) {
-        free(name);
-        return st;
-    }
-    *tensor = (safetensor){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}, .data = data,
-                           .size_bytes = n * tensor_dtype_size(dtype)};
-    set->n++;
-    memcpy(data_out, &data, sizeof data);
-    return RB_OK;
-}
+enum { TENSORS_PER_LAYER = 10, NO_GROUP = 255 };
 
 static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out,
                                   rb_error *err)
 {
     char *name = NULL;
     rb_status st = rb_format(&name, err, "layers.%d.%s", layer, what);
-    return st == RB_OK ? add_tensor(set, name, dtype, 2, rows, columns, data_out, err) : st;
+    return st == RB_OK ? tensor_set_add(set, name, dtype, 2, rows, columns, data_out, err) : st;
+}
+
+/* The dims of a head in coding order; those of no group, ascending, behind. Returns how many are in groups. */
+static int coding_order(int *dims, const plan_head *head, const model_facts *model)
+{
+    bool is_coded[RB_MAX_HEAD_DIM] = {false};
+    int n_coded = 0;
+    for (int g = 0; g < head->n_groups; g++) {
+        plan_group_dims(&head->groups[g], model, dims + n_coded);
+        n_coded += head->groups[g].rotation.dims;
+    }
+    for (int i = 0; i < n_coded; i++) is_coded[dims[i]] = true;
+    for (int dim = 0, at = n_coded; dim < model->head_dim; dim++)
+        if (!is_coded[dim]) dims[at++] = dim;
+    return n_coded;
 }
 
 static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
@@ -66,15 +48,46 @@ static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
         int position = kv_head * head_dim, dims[RB_MAX_HEAD_DIM];
+        const int n_coded = coding_order(dims, head, model);
         plan_head_bits(head, bits + kv_head * n_blocks, n_blocks);
-        for (int g = 0; g < head->n_groups; g++) {
-            plan_group_dims(&head->groups[g], model, dims);
-            for (int i = 0; i < head->groups[g].rotation.dims; i++, position++) {
-                permutation[position] = dims[i];
-                widths[position] = (uint8_t)head->groups[g].width;
-                groups[position] = (uint8_t)g;
-            }
+        for (int i = 0; i < head_dim; i++) permutation[position + i] = dims[i];
+        memset(groups + position + n_coded, NO_GROUP, (size_t)(head_dim - n_coded));
+        for (int g = 0; g < head->n_groups; position += head->groups[g++].rotation.dims) {
+            memset(widths + position, head->groups[g].width, (size_t)head->groups[g].rotation.dims);
+            memset(groups + position, g, (size_t)head->groups[g].rotation.dims);
         }
+    }
+done:
+    return st;
+}
+
+/* What the published form does not have. */
+static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
+{
+    const model_facts *model = &plan->model;
+    const int n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model), head_dim = model->head_dim;
+    float *scales = NULL, *center = NULL, *coherences = NULL;
+    int32_t *exponents = NULL;
+    uint8_t *norms = NULL, *encoders = NULL;
+    rb_status st;
+    RB_TRY(st, add_layer_tensor(set, layer, "k_scales", TENSOR_F32, n_heads, n_blocks, &scales, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_center", TENSOR_F32, n_heads, head_dim, &center, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_coherences", TENSOR_F32, n_heads, head_dim, &coherences, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_norm_exponents", TENSOR_I32, n_heads, head_dim, &exponents, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_norms", TENSOR_U8, n_heads, 1, &norms, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_encoders", TENSOR_U8, n_heads, 1, &encoders, err), done);
+    for (int kv_head = 0; kv_head < n_heads; kv_head++) {
+        const plan_head *head = bit_plan_head(plan, layer, kv_head);
+        int position = kv_head * head_dim;
+        for (int i = 0; i < n_blocks; i++) scales[kv_head * n_blocks + i] = head->scales ? head->scales[i] : 1.0f;
+        for (int i = 0; i < head_dim; i++) center[position + i] = head->center ? head->center[i] : 0.0f;
+        for (int g = 0; g < head->n_groups; g++)
+            for (int i = 0; i < head->groups[g].rotation.dims; i++, position++) {
+                coherences[position] = head->groups[g].coherence;
+                exponents[position] = head->groups[g].norm_exponent;
+            }
+        norms[kv_head] = (uint8_t)head->norm;
+        encoders[kv_head] = (uint8_t)head->encoder;
     }
 done:
     return st;
@@ -88,7 +101,7 @@ static rb_status add_codebook(tensor_set *set, const codebook_spec *spec, rb_err
     rb_status st;
     RB_TRY(st, codebook_build(&book, spec->kind, spec->width, spec->dims, err), done);
     RB_TRY(st, rb_format(&name, err, "centroids.%s.w%d.d%d", codebook_kind_name(spec->kind), spec->width, spec->dims), done);
-    RB_TRY(st, add_tensor(set, name, TENSOR_F32, 1, book.size, 0, &centroids, err), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, book.size, 0, &centroids, err), done);
     memcpy(centroids, book.centroid_f32, (size_t)book.size * sizeof *centroids);
 done:
     return st;
@@ -99,7 +112,7 @@ static rb_status add_frequencies(tensor_set *set, const model_facts *model, rb_e
     char *name = NULL;
     double *inv_freq = NULL;
     rb_status st = rb_format(&name, err, "inv_freq");
-    if (st == RB_OK) st = add_tensor(set, name, TENSOR_F64, 1, model->rotary_dim / 2, 0, &inv_freq, err);
+    if (st == RB_OK) st = tensor_set_add(set, name, TENSOR_F64, 1, model->rotary_dim / 2, 0, &inv_freq, err);
     if (st == RB_OK) memcpy(inv_freq, model->rope.inv_freq, (size_t)(model->rotary_dim / 2) * sizeof *inv_freq);
     return st;
 }
@@ -109,10 +122,11 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st, rb_alloc(&set->at, (size_t)(plan->model.n_layers * TENSORS_PER_LAYER + books.n + 1), sizeof *set->at, "tensors", err), done);
+    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * TENSORS_PER_LAYER + books.n + 1, err), done);
     /* Largest alignment first keeps every tensor aligned without padding. */
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
+    for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++) RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
     for (int layer = 0; layer < plan->model.n_layers; layer++) RB_TRY(st, add_layer(set, plan, layer, err), done);
 done:
     plan_codebooks_free(&books);
@@ -134,6 +148,6 @@ rb_status plan_safetensors_write(const bit_plan *plan, const char *path, rb_erro
 done:
     free(text);
     cJSON_Delete(json);
-    free_tensors(&set);
+    tensor_set_free(&set);
     return st;
 }

@@ -7,7 +7,27 @@
  *   ropebits_plan_close(plan);
  *
  * Nothing here allocates behind your back after open; everything lives until close. A plan is checked completely when opened: magic, version,
- * checksum, sizes, ranges, every block in exactly one group. The file format, byte by byte: docs/plan-rbp.md. */
+ * checksum, sizes, ranges, every block in one group at most. The file format, byte by byte: docs/plan-rbp.md.
+ *
+ * What a runtime does with the keys of a head, as they enter RoPE, x [head_dim]:
+ *
+ *   store     y = (x - center) * scales, the scale of a block on both its dims (no center: 0, no scales: 1). For each group: take its dims of y in coding
+ *             order, norm = their length, divide, rotate, code = number of boundaries below, boundaries half way between centroids.
+ *   restore   centroids of the codes, to length 1, rotated back, times the stored norm; then x = y / scales + center. A block of no group (bits 0)
+ *             stores nothing: its y is 0, so it comes back as its center, or as 0.
+ *
+ * Norms: ROPEBITS_NORM_FP16 is the fp16 number. ROPEBITS_NORM_LOG8 is one byte: 0 is norm 0, c = 1..255 is 2^(norm_exponent - (255 - c) / 16), norm_exponent
+ * of the group. Storing takes c = 255 + round(16 * (log2(norm) - norm_exponent)), at most 255; below 1 it is 0.
+ *
+ * Scales cost nothing at run time when they are folded into the weights: rows of k_proj (and its bias) of a block times its scale, the rows of q_proj (and its
+ * bias) of every query head of this KV head over it. That leaves every logit as it is and commutes with RoPE (one scalar a block). `ropebits export
+ * --format folded` writes such weights. Otherwise apply them as above.
+ *
+ * A center is of keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys takes the center off before RoPE,
+ * stores R_t (x - center), and adds q . R_t center to the logit of token t, q being the rotated query: R_t turns by position t.
+ *
+ * How codes are chosen is the encoder's own business: any of the formulas reads them. ROPEBITS_ENCODER_NEAREST is the one above. A plan that says
+ * ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of a group (docs/method.md of ropebits). */
 #ifndef ROPEBITS_PLAN_H
 #define ROPEBITS_PLAN_H
 
@@ -18,13 +38,16 @@
 extern "C" {
 #endif
 
-#define ROPEBITS_PLAN_FORMAT_VERSION 1
+/* The newest this library reads; it reads those before it too. */
+#define ROPEBITS_PLAN_FORMAT_VERSION 2
 
 enum { ROPEBITS_PAIRING_SPLIT_HALF = 0, ROPEBITS_PAIRING_INTERLEAVED = 1 };
 enum { ROPEBITS_ROPE_DEFAULT = 0, ROPEBITS_ROPE_LINEAR = 1, ROPEBITS_ROPE_LLAMA3 = 2 };
 enum { ROPEBITS_ROTATION_HAAR = 0, ROPEBITS_ROTATION_HADAMARD = 1 };     /* how they are built: docs/plan-rbp.md */
 enum { ROPEBITS_CODEBOOK_BLOCK_GTQ = 0, ROPEBITS_CODEBOOK_SPHERE = 1 };
 enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
+enum { ROPEBITS_NORM_FP16 = 0, ROPEBITS_NORM_LOG8 = 1 };
+enum { ROPEBITS_ENCODER_NEAREST = 0, ROPEBITS_ENCODER_SEARCH = 1 };
 enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width of values that are not quantized */
 
 typedef struct ropebits_group {
@@ -36,13 +59,20 @@ typedef struct ropebits_group {
     uint16_t n_dims;
     const uint16_t *dims;       /* [n_dims]: dims of the head in coding order */
     const float *centroids;     /* [1 << width], ascending */
+    int16_t norm_exponent;      /* of ROPEBITS_NORM_LOG8, -126..126; else 0 */
+    float coherence;            /* of ROPEBITS_ENCODER_SEARCH, above 0: for the encoder only; else 1 */
 } ropebits_group;
 
 typedef struct ropebits_head {
     uint16_t n_groups;
     const ropebits_group *groups;
-    const uint8_t *bits;        /* [head_dim / 2]: width of every RoPE block */
-    uint32_t key_bits;          /* stored per token: codes padded to whole bytes, and a 16-bit norm per group */
+    const uint8_t *bits;        /* [head_dim / 2]: width of every RoPE block; 0: in no group, nothing is stored */
+    uint32_t key_bits;          /* stored per token: codes padded to whole bytes, and a norm of norm_bits per group */
+    uint8_t norm;               /* ROPEBITS_NORM_... */
+    uint8_t norm_bits;          /* 16 or 8 */
+    uint8_t encoder;            /* ROPEBITS_ENCODER_... */
+    const float *scales;        /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
+    const float *center;        /* [head_dim], or NULL: none. Numbers that fp16 holds */
 } ropebits_head;
 
 typedef struct ropebits_plan_info {

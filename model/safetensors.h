@@ -54,9 +54,19 @@ void safetensors_release(const safetensors_file *file, const safetensor *tensor)
 /* F32, F16 or BF16 elements [first, first + count) as float; the range is the caller's promise. Fails with RB_EUNSUPPORTED on another dtype. */
 rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
 
+/* count floats as elements of dtype, rounded to nearest even, into out (count * tensor_dtype_size bytes, any alignment). Fails with RB_ENONFINITE on what is
+ * not finite, or does not fit; with RB_EUNSUPPORTED on a dtype that is not F32, F16 or BF16. */
+rb_status tensor_from_f32(tensor_dtype dtype, const float *x, int64_t count, void *out, rb_error *err);
+
 /* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces to 8 bytes.
  * Fails with RB_EINVAL on a name given twice or a size_bytes that is not shape x dtype. */
 rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
                             const char *const *metadata_values, int64_t n_metadata, rb_error *err);
+
+/* Data of tensor `index`, asked for when its turn to be written comes; read before the next call. */
+typedef rb_status (*safetensors_source)(void *user, int64_t index, const void **data, rb_error *err);
+/* The same file without all of its data in memory: tensors[i].data is not looked at. */
+rb_status safetensors_write_from(const char *path, const safetensor *tensors, int64_t n_tensors, safetensors_source source, void *user,
+                                 const char *const *metadata_keys, const char *const *metadata_values, int64_t n_metadata, rb_error *err);
 
 #endif

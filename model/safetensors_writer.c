@@ -74,18 +74,24 @@ done:
     return st;
 }
 
-/* Header length, header, padding, data. */
-static rb_status write_file(FILE *out, const char *path, const char *header, const safetensor *tensors, int64_t n_tensors, rb_error *err)
+static rb_status write_bytes(FILE *out, const char *path, const void *bytes, size_t n, rb_error *err)
+{
+    return n == 0 || fwrite(bytes, 1, n, out) == n ? RB_OK : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
+}
+
+/* Header length, header, padding. */
+static rb_status write_header(FILE *out, const char *path, const char *header, rb_error *err)
 {
     static const char padding[HEADER_ALIGNMENT] = "        ";
     const size_t header_bytes = strlen(header), pad_bytes = (HEADER_ALIGNMENT - header_bytes % HEADER_ALIGNMENT) % HEADER_ALIGNMENT;
     const uint64_t length = header_bytes + pad_bytes;
+    rb_status st;
 
-    bool is_written = fwrite(&length, sizeof length, 1, out) == 1 && fwrite(header, 1, header_bytes, out) == header_bytes &&
-                      fwrite(padding, 1, pad_bytes, out) == pad_bytes;
-    for (int64_t i = 0; is_written && i < n_tensors; i++)
-        if (tensors[i].size_bytes > 0) is_written = fwrite(tensors[i].data, 1, tensors[i].size_bytes, out) == tensors[i].size_bytes;
-    return is_written ? RB_OK : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
+    RB_TRY(st, write_bytes(out, path, &length, sizeof length, err), done);
+    RB_TRY(st, write_bytes(out, path, header, header_bytes, err), done);
+    RB_TRY(st, write_bytes(out, path, padding, pad_bytes, err), done);
+done:
+    return st;
 }
 
 /* The last bytes go out here, so a full disk may show only now. */
@@ -96,8 +102,8 @@ static rb_status close_file(FILE **out, const char *path, rb_error *err)
     return result == 0 ? RB_OK : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
 }
 
-rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
-                            const char *const *metadata_values, int64_t n_metadata, rb_error *err)
+rb_status safetensors_write_from(const char *path, const safetensor *tensors, int64_t n_tensors, safetensors_source source, void *user,
+                                 const char *const *metadata_keys, const char *const *metadata_values, int64_t n_metadata, rb_error *err)
 {
     cJSON *header = NULL;
     char *text = NULL, *tmp_path = NULL;
@@ -119,7 +125,12 @@ rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t
     RB_TRY(st, rb_atomic_begin(&tmp_path, path, err), done);
     out = fopen(tmp_path, "wb");
     if (!out) RB_TRY(st, rb_fail(err, RB_EIO, "%s: cannot create: %s", tmp_path, strerror(errno)), done);
-    RB_TRY(st, write_file(out, path, text, tensors, n_tensors, err), done);
+    RB_TRY(st, write_header(out, path, text, err), done);
+    for (int64_t i = 0; i < n_tensors; i++) {
+        const void *data = NULL;
+        RB_TRY(st, source(user, i, &data, err), done);
+        RB_TRY(st, write_bytes(out, path, data, tensors[i].size_bytes, err), done);
+    }
     RB_TRY(st, close_file(&out, path, err), done);
     RB_TRY(st, rb_atomic_publish(tmp_path, path, err), done);
 done:
@@ -129,4 +140,19 @@ done:
     cJSON_free(text);
     cJSON_Delete(header);
     return st;
+}
+
+/* Data that the tensors bring. */
+static rb_status given_data(void *user, int64_t index, const void **data, rb_error *err)
+{
+    const safetensor *const *tensors = user;
+    (void)err;
+    *data = (*tensors)[index].data;
+    return RB_OK;
+}
+
+rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
+                            const char *const *metadata_values, int64_t n_metadata, rb_error *err)
+{
+    return safetensors_write_from(path, tensors, n_tensors, given_data, &tensors, metadata_keys, metadata_values, n_metadata, err);
 }

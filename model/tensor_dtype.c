@@ -1,8 +1,10 @@
-/* Element types of safetensors: names, sizes, and the conversion of the float ones to f32.
+/* Element types of safetensors: names, sizes, and the conversion of the float ones to f32 and back.
  *
  * Data is little-endian and may sit at any byte offset of the mapping, so elements are loaded by memcpy; the compiler turns the loops
  * into unaligned vector loads. */
 #include <assert.h>
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/half.h"
@@ -80,5 +82,23 @@ rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t cou
         f16_to_f32(data, count, out);
     else
         bf16_to_f32(data, count, out);
+    return RB_OK;
+}
+
+rb_status tensor_from_f32(tensor_dtype dtype, const float *x, int64_t count, void *out, rb_error *err)
+{
+    const float largest = dtype == TENSOR_F16 ? 0x1.ffcp15f : dtype == TENSOR_BF16 ? 0x1.fep127f : FLT_MAX;
+    unsigned char *bytes = out;
+    if (!tensor_dtype_is_float(dtype)) return rb_fail(err, RB_EUNSUPPORTED, "dtype is %s, expected F32, F16 or BF16", tensor_dtype_name(dtype));
+    for (int64_t i = 0; i < count; i++) {
+        const uint16_t half = dtype == TENSOR_F16 ? rb_f32_to_f16(x[i]) : rb_f32_to_bf16(x[i]);
+        const float rounded = dtype == TENSOR_F32 ? x[i] : dtype == TENSOR_F16 ? rb_f16_to_f32(half) : rb_bf16_to_f32(half);
+        if (!isfinite(rounded))
+            return rb_fail(err, RB_ENONFINITE, "%g does not fit %s, expected %g at most", (double)x[i], tensor_dtype_name(dtype), (double)largest);
+        if (dtype == TENSOR_F32)
+            memcpy(bytes + i * 4, &rounded, sizeof rounded);
+        else
+            memcpy(bytes + i * 2, &half, sizeof half);
+    }
     return RB_OK;
 }

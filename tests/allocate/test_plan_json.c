@@ -213,7 +213,7 @@ static void costs_are_those_of_a_hand_count(void **state)
 
 /* ---- what is refused ----------------------------------------------------------------------------------------------------------- */
 
-/* Replaces the item at a path, or appends to an array when the path ends in "+", or deletes it when text is NULL. */
+/* Replaces the item at a path or adds it, or appends to an array when the path ends in "+", or deletes it when text is NULL. */
 static void change(cJSON *document, const char *path, const char *text)
 {
     char parent_path[128];
@@ -227,8 +227,10 @@ static void change(cJSON *document, const char *path, const char *text)
         cJSON_ReplaceItemInArray(parent, atoi(last), value);
     else if (cJSON_IsArray(parent))
         cJSON_DeleteItemFromArray(parent, atoi(last));
-    else if (value)
+    else if (value && cJSON_HasObjectItem(parent, last))
         cJSON_ReplaceItemInObjectCaseSensitive(parent, last, value);
+    else if (value)
+        cJSON_AddItemToObject(parent, last, value);
     else
         cJSON_DeleteItemFromObjectCaseSensitive(parent, last);
 }
@@ -375,13 +377,19 @@ static void damage_to_what_version_2_adds_is_named(void **state)
         {"layers.0.kv_heads.0.encoder", "\"best\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown encoder \"best\""},
         {"layers.0.kv_heads.0.scales", "[1,2]", RB_EFORMAT, "layer 0 kv_head 0: scales has 2 entries, expected 8"},
         {"layers.0.kv_heads.0.scales.3", "0", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0, expected a number above 0 that fp16 holds"},
-        {"layers.0.kv_heads.0.scales.3", "0.1", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0.1"},
+        {"layers.0.kv_heads.0.scales.3", "0.1", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 0.10000000000000001, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "0.25000000001", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 0.25000000001"},
+        {"layers.0.kv_heads.0.scales.3", "0.7500152587890625", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0.750015259, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "1e300", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 1.0000000000000001e+300"},
         {"layers.0.kv_heads.0.center.2", "\"a\"", RB_EFORMAT, "layer 0 kv_head 0: center[2] is no number"},
         {"layers.0.kv_heads.0.center.2", "1e9", RB_EFORMAT, "layer 0 kv_head 0: center 2 is 1e+09, expected a number that fp16 holds"},
         {"layers.0.kv_heads.0.groups.0.norm_exponent", NULL, RB_EFORMAT, "layer 0 kv_head 0 group 0.norm_exponent: is missing"},
         {"layers.0.kv_heads.0.groups.0.norm_exponent", "200", RB_EINVAL, "norm_exponent: is 200"},
         {"layers.0.kv_heads.0.groups.1.coherence", "-1", RB_EINVAL, "coherence: is -1"},
         {"layers.0.kv_heads.0.groups.1.coherence", "0", RB_EFORMAT, "layer 0 kv_head 0 group 1: coherence 0 is 0, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.groups.1.coherence", "2.7500000001", RB_EFORMAT, "layer 0 kv_head 0 group 1: coherence is 2.7500000001"},
+        {"layers.0.kv_heads.1.groups.0.norm_exponent", "3", RB_EFORMAT, "layer 0 kv_head 1 group 0: has a norm_exponent, expected none with norm fp16"},
+        {"layers.0.kv_heads.1.groups.0.coherence", "1", RB_EFORMAT, "layer 0 kv_head 1 group 0: has a coherence, expected none with encoder nearest"},
         {"layers.0.kv_heads.0.bits.3", "1", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 1, but its group has width 0"},
     };
     bit_plan *plan = rich_plan();

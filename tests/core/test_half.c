@@ -96,6 +96,25 @@ static void bf16_is_the_upper_half_of_a_float(void **state)
     assert_true(isnan(rb_bf16_to_f32(0x7fc0)));
 }
 
+/* The two neighbours of a float that are bf16, and what lies between: the lower, the middle (ties to even), a float either side of it. */
+static void rounding_to_bf16_is_to_nearest_even(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 0x7f80u; i++) {
+        const uint16_t below = (uint16_t)i, above = (uint16_t)(i + 1), even = i % 2 == 0 ? below : above;
+        const float middle = rb_f32_from_bits(i << 16 | 0x8000u);
+        assert_int_equal(rb_f32_to_bf16(rb_bf16_to_f32(below)), below);
+        assert_int_equal(rb_f32_to_bf16(middle), even);
+        assert_int_equal(rb_f32_to_bf16(rb_f32_from_bits(rb_f32_bits(middle) - 1)), below);
+        assert_int_equal(rb_f32_to_bf16(rb_f32_from_bits(rb_f32_bits(middle) + 1)), above);
+        assert_int_equal(rb_f32_to_bf16(-middle), even | 0x8000u);
+    }
+    assert_int_equal(rb_f32_to_bf16(FLT_MAX), 0x7f80);
+    assert_int_equal(rb_f32_to_bf16(-INFINITY), 0xff80);
+    assert_true(isnan(rb_bf16_to_f32(rb_f32_to_bf16(rb_f32_from_bits(0x7fffffffu)))));
+    assert_true(isnan(rb_bf16_to_f32(rb_f32_to_bf16(rb_f32_from_bits(0xff800001u)))));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -105,6 +124,7 @@ int main(void)
         cmocka_unit_test(a_stride_through_all_floats_rounds_as_the_compiler_does),
         cmocka_unit_test(the_edges_of_f16_are_where_ieee_has_them),
         cmocka_unit_test(bf16_is_the_upper_half_of_a_float),
+        cmocka_unit_test(rounding_to_bf16_is_to_nearest_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

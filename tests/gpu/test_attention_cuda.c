@@ -60,18 +60,12 @@ typedef struct attention_data {
 
 static size_t elem_size(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 2 : 4; }
 
-static uint16_t to_bf16(float x)
-{
-    const uint32_t bits = rb_f32_bits(x);
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 static float *some_values(uint64_t seed, int64_t n, float magnitude, attention_cuda_type type)
 {
     float *x = normal_floats(seed, n);
     for (int64_t i = 0; i < n; i++) {
         x[i] *= magnitude;
-        if (type == ATTENTION_CUDA_BF16) x[i] = rb_bf16_to_f32(to_bf16(x[i]));
+        if (type == ATTENTION_CUDA_BF16) x[i] = rb_bf16_to_f32(rb_f32_to_bf16(x[i]));
     }
     return x;
 }
@@ -172,7 +166,7 @@ static float get_value(const token_rows *rows, int64_t token, int64_t i)
 static void set_value(token_rows *rows, int64_t token, int64_t i, float x)
 {
     unsigned char *at = rows->host + (size_t)element_of(rows, token, i) * elem_size(rows->type);
-    const uint16_t half = to_bf16(x);
+    const uint16_t half = rb_f32_to_bf16(x);
     if (rows->type == ATTENTION_CUDA_F32) memcpy(at, &x, sizeof x);
     else memcpy(at, &half, sizeof half);
 }

@@ -2,6 +2,7 @@
 #include "tests/test_support.h"
 
 #include "core/half.h"
+#include "core/atomic_file.h"
 #include "model/safetensors.h"
 
 /* ---- files made by hand ------------------------------------------------------------------------------------------------------ */
@@ -327,6 +328,52 @@ static void reads_golden_of_the_demo_model(void **state)
     safetensors_close(file);
 }
 
+/* One buffer for all tensors, filled when asked; fails at the tensor `fails_at`. */
+typedef struct made_data {
+    unsigned char bytes[8];
+    int64_t fails_at;
+} made_data;
+
+static rb_status make_data(void *user, int64_t index, const void **data, rb_error *err)
+{
+    made_data *made = user;
+    if (index == made->fails_at) return rb_fail(err, RB_EDEVICE, "no data");
+    memset(made->bytes, 'a' + (int)index, sizeof made->bytes);
+    *data = made->bytes;
+    return RB_OK;
+}
+
+static void data_may_be_made_when_it_is_asked_for(void **state)
+{
+    (void)state;
+    enum { N = 3 };
+    static const char *const names[N] = {"z", "y", "x"};
+    const char *path = scratch_path("made.safetensors"), *given_path = scratch_path("given.safetensors");
+    char bytes[N][4];
+    safetensor tensors[N];
+    made_data made = {.fails_at = -1};
+    char *a = NULL, *b = NULL;
+    size_t a_size, b_size;
+    rb_error err = {0};
+    for (int i = 0; i < N; i++) {
+        memset(bytes[i], 'a' + i, sizeof bytes[i]);
+        tensors[i] = (safetensor){.name = names[i], .dtype = TENSOR_U8, .rank = 1, .shape = {i + 2}, .data = bytes[i], .size_bytes = (size_t)i + 2};
+    }
+    assert_ok(safetensors_write(given_path, tensors, N, NULL, NULL, 0, &err));
+    for (int i = 0; i < N; i++) tensors[i].data = NULL;
+    assert_ok(safetensors_write_from(path, tensors, N, make_data, &made, NULL, NULL, 0, &err));
+    assert_ok(rb_read_file(&a, &a_size, path, 1000, &err));
+    assert_ok(rb_read_file(&b, &b_size, given_path, 1000, &err));
+    assert_int_equal(a_size, b_size);
+    assert_memory_equal(a, b, a_size);
+    made.fails_at = 2;
+    assert_int_equal(unlink(path), 0);
+    assert_fails(safetensors_write_from(path, tensors, N, make_data, &made, NULL, NULL, 0, &err), RB_EDEVICE, "no data");
+    assert_int_equal(access(path, F_OK), -1);
+    free(a);
+    free(b);
+}
+
 /* ---- damage anywhere --------------------------------------------------------------------------------------------------------- */
 
 enum { SAMPLE_MAX = 1024 };
@@ -414,6 +461,7 @@ int main(void)
         cmocka_unit_test(release_keeps_values_of_many_pages),
         cmocka_unit_test(writer_refuses_what_a_reader_would),
         cmocka_unit_test(reads_golden_of_the_demo_model),
+        cmocka_unit_test(data_may_be_made_when_it_is_asked_for),
         cmocka_unit_test(refuses_missing_file),
         cmocka_unit_test(refuses_truncated_length),
         cmocka_unit_test(refuses_wrong_header_length),

@@ -49,6 +49,50 @@ else
     skip_case "plan.h compiles as C++" "no g++"
 fi
 
+# ---- a plan beyond the published form: dropped blocks, log8 norms, scales, a center ----
+mkdir "$scratch/beyond"
+expect "allocate says how many blocks it dropped" 0 "$bin/ropebits-allocate" -q "$scratch/p.h5" --method optimal --center --true-bits 1.25 -o "$scratch/beyond/plan.json"
+stdout_has "layer       0    1    2"
+expect "all of it is exported" 0 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format rbp,header,safetensors,report -o "$scratch/beyond"
+cat >"$scratch/beyond.c" <<'EOF'
+#include <stdio.h>
+#include "plan.h"
+int main(void)
+{
+    int n_log8 = 0, n_dropped = 0, n_scaled = 0, n_centered = 0, n_coded = 0;
+    for (int l = 0; l < ROPEBITS_N_LAYERS; l++)
+        for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++) {
+            n_log8 += ropebits_k_norm[l][h] == 1 && ropebits_k_encoder[l][h] == 1 && ropebits_k_coherence[l][h][0] > 0;
+            for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_dropped += ropebits_k_bits[l][h][b] == 0;
+            for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_scaled += ropebits_k_scales[l][h][b] != 1;
+            for (int i = 0; i < ROPEBITS_HEAD_DIM; i++) n_centered += ropebits_k_center[l][h][i] != 0;
+            for (int g = 0; g < ropebits_n_groups[l][h]; g++) n_coded += ropebits_k_groups[l][h][g].n_dims;
+            if (ropebits_k_norm_exponent[l][h][0] < -126) return 1;
+        }
+    printf("%d log8, %s, %s, %s\n", n_log8, n_dropped > 0 && 2 * n_dropped + n_coded == 8 * 64 ? "dropped" : "whole", n_scaled > 200 ? "scaled" : "plain",
+           n_centered > 400 ? "centred" : "around 0");
+    return 0;
+}
+EOF
+check "plan.h of it compiles" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/beyond" "$scratch/beyond.c" -o "$scratch/app-beyond"
+expect "and holds all of it" 0 "$scratch/app-beyond"
+stdout_has "8 log8, dropped, scaled, centred"
+expect "inspect says what a runtime must do" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan.rbp"
+stdout_has "centring     a center in 8 of 8 heads"
+expect "inspect gives plan.json back from plan.rbp version 2" 0 "$bin/ropebits-inspect" --json "$scratch/beyond/plan.rbp"
+check "  the very same bytes" cmp "$scratch/stdout" "$scratch/beyond/plan.json"
+
+# ---- its scales, folded into the model ----
+expect "folded without a checkpoint is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded -o "$scratch/beyond"
+expect "a checkpoint for nothing is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format rbp --model configs/demo-llama -o "$scratch/beyond"
+expect "a plan without scales cannot be folded" 1 "$bin/ropebits-export" "$scratch/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+stderr_has "has no scales to fold"
+expect "scales are folded into q_proj and k_proj" 0 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+stdout_has "plan-folded.safetensors"
+expect "the plan that is left is a plan" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan-folded.json"
+check "  without scales" bash -c '! grep -q equalizing "$1"' - "$scratch/stdout"
+stdout_has "centring     a center in 8 of 8 heads"
+
 # ---- the library, from an installed tree ----
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
     skip_case "the installed library links by pkg-config" "plain build only"

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "allocate/budget.h"
+#include "allocate/plan_error.h"
 #include "allocate/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
@@ -27,9 +28,9 @@ typedef struct allocate_options {
 } allocate_options;
 
 /* How far above the optimum the sum over heads can be, as a share of it. */
-static double gap_of(const optimal_answer *answer)
+static double gap_of(const budget_answer *answer)
 {
-    return answer->budget.bound > 0.0 ? (answer->budget.objective - answer->budget.bound) / answer->budget.bound : 0.0;
+    return answer->bound > 0.0 ? (answer->objective - answer->bound) / answer->bound : 0.0;
 }
 
 /* How many blocks of a layer have each width, over its KV heads. */
@@ -55,20 +56,22 @@ static void print_histogram(const bit_plan *plan)
     }
 }
 
-static void print_plan(const bit_plan *plan, const optimal_answer *answer, const char *path)
+/* answer: of the optimal methods, else NULL. */
+static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     printf("values   %.3f true bits a dim\n", cost.value_true_bits);
     printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
-    if (answer)
-        printf("optimum  within %.2g %% of the group model's, %.3f bits a dim above the rate-distortion bound\n", 100.0 * gap_of(answer), answer->bits_above_bound);
+    printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n", prediction->logit_mae,
+           prediction->bits_above_bound, prediction->bound_logit_mae);
+    if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
     printf("plan     %s\n", path);
     print_histogram(plan);
 }
 
-static rb_status print_json(const bit_plan *plan, const optimal_answer *answer, const allocate_options *opt, rb_error *err)
+static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -81,10 +84,10 @@ static rb_status print_json(const bit_plan *plan, const optimal_answer *answer, 
     RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
     RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
-    if (answer) {
-        RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
-        RB_TRY(st, rb_json_add_number(json, "bits_above_bound", answer->bits_above_bound, err), done);
-    }
+    RB_TRY(st, rb_json_add_number(json, "logit_mae", prediction->logit_mae, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", prediction->bound_logit_mae, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bits_above_bound", prediction->bits_above_bound, err), done);
+    if (answer) RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
@@ -152,7 +155,9 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
     optimal_options options;
-    optimal_answer answer;
+    budget_answer answer;
+    codec_errors errors = {0};
+    plan_prediction prediction;
     plan_budget budget;
     int width = 0;
     rb_status st;
@@ -166,12 +171,15 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
+    errors.n_blocks = model_n_blocks(&plan->model);
+    RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
     const bool is_optimal = method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER;
     if (args->common->json)
-        st = print_json(plan, is_optimal ? &answer : NULL, opt, err);
+        st = print_json(plan, &prediction, is_optimal ? &answer : NULL, opt, err);
     else
-        print_plan(plan, is_optimal ? &answer : NULL, opt->output);
+        print_plan(plan, &prediction, is_optimal ? &answer : NULL, opt->output);
 done:
+    codec_errors_free(&errors);
     bit_plan_free(plan);
     profile_table_free(profile);
     return st;

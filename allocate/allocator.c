@@ -141,7 +141,7 @@ static rb_status allocate_optimal(bit_plan *plan, bool is_centered, double avg_b
 {
     optimal_options options = optimal_options_default();
     optimal_curves *curves = NULL;
-    optimal_answer answer;
+    budget_answer answer;
     rb_status st;
     options.center = is_centered;
     RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);

@@ -49,7 +49,7 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
     return st;
 }
 
-static rb_status optimal_within(bit_plan **out, optimal_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
+static rb_status optimal_within(bit_plan **out, budget_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
 {
     optimal_options options = *r->options;
     optimal_curves *curves = NULL;
@@ -84,7 +84,7 @@ static rb_status published_within(bit_plan **out, const plan_request *r, double 
                    allocation_method_name(r->method), ALLOCATE_MIN_BITS);
 }
 
-rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
 {
     double key_bits = 0.0;
     *out = NULL;

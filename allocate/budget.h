@@ -31,6 +31,6 @@ typedef struct plan_request {
  * budget that is not dearer (block-gtq in steps of one bit of one block a head); the plan's avg_bits is the nominal budget, of the optimal methods the one asked
  * for or what their codes take.
  * Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at least, naming both. */
-rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err);
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err);
 
 #endif

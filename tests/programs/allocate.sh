@@ -26,6 +26,7 @@ check "  and no plan is left behind" test ! -e "$scratch/plan.json" -a ! -e "$sc
 expect "uniform at 3 bits" 0 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 -o "$scratch/uniform.json"
 stdout_has "3.250 true bits a dim (3.000 nominal)"
 stdout_has "416 bytes a token, fp16 takes 2048: 4.92 times smaller"
+stdout_has "bits a dim above the rate-distortion bound"
 expect "block-gtq at 2.5 bits, values in fp16" 0 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 2.5 --value-bits 16 --json -o "$scratch/gtq.json"
 stdout_has '"value_true_bits": 16'
 stdout_has '"key_nominal_bits": 2.5'
@@ -67,5 +68,18 @@ check "  has no other width" sh -c '! grep -qE "\"width\": (1|3|5|6|7)," "$0"' "
 check "  and nothing to fold" sh -c '! grep -q "\"scales\"" "$0"' "$scratch/narrow.json"
 expect "a budget below anything is refused" 1 "$allocate" "$scratch/p.h5" --method block-gtq --true-bits 1.1 -o "$scratch/none.json"
 stderr_has "budget is 1.100 true bits"
+
+# What is expected of a plan, against what profile measures on the test text: the mean over heads.
+"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt --n-tokens 2048 --context 512 \
+    -o "$scratch/both.h5" >/dev/null
+expect "a profile of two texts" 0 "$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --budgets 3 -o "$scratch/both-p.h5"
+for method in uniform block-gtq optimal optimal-center; do
+    for bits in 2 3; do
+        "$allocate" "$scratch/both-p.h5" --method $method --avg-bits $bits --json -o "$scratch/both.json" >"$scratch/both.out"
+        found=$("$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --plan "$scratch/both.json" --json | sed -n 's/^ *"logit_mae": \(.*\),$/\1/p')
+        expected=$(sed -n 's/^ *"logit_mae": \(.*\),$/\1/p' "$scratch/both.out")
+        check "$method at $bits bits: the expected error is the measured one within 15 %" awk -v a="$expected" -v b="$found" 'BEGIN { exit !(a > 0.85 * b && a < 1.15 * b) }'
+    done
+done
 
 finish

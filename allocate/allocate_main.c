@@ -2,10 +2,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "allocate/budget.h"
 #include "allocate/plan_error.h"
 #include "allocate/plan_json.h"
+#include "allocate/sweep.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "profile/profile_file.h"
@@ -13,7 +15,8 @@
 enum { VALUES_AS_KEYS = 0 };
 
 typedef struct allocate_options {
-    int method;             /* allocation_method */
+    int method;             /* allocation_method; -1: not given */
+    const char *sweep;
     double avg_bits, true_bits, bytes_per_token;    /* NAN: not given; one of them, or memory */
     int64_t memory, context;
     int64_t value_bits;     /* VALUES_AS_KEYS: as many whole bits */
@@ -100,6 +103,7 @@ done:
 static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
     const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
     if (n_given != 1)
         return rb_fail(err, RB_EUSAGE, "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory with --context", n_given);
     if ((opt->memory > 0) != (opt->context > 0)) return rb_fail(err, RB_EUSAGE, "--memory and --context go together: the cache of so many tokens takes that much");
@@ -148,6 +152,75 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     return RB_OK;
 }
 
+/* ---- sweep -------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_sweep(const allocate_options *opt, rb_error *err)
+{
+    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0 || opt->context > 0)
+        return rb_fail(err, RB_EUSAGE, "--sweep has budgets of its own, expected no other");
+    if (opt->method < 0 && opt->center) return rb_fail(err, RB_EUSAGE, "--sweep goes over optimal and optimal-center, expected --center with --method optimal only");
+    return RB_OK;
+}
+
+/* FILE.json -> FILE.svg; freed by free(). */
+static rb_status picture_path(char **out, const char *path, rb_error *err)
+{
+    const size_t length = strlen(path);
+    const int kept = (int)(length > 5 && strcmp(path + length - 5, ".json") == 0 ? length - 5 : length);
+    return rb_format(out, err, "%.*s.svg", kept, path);
+}
+
+static void print_sweep(const plan_sweep *sweep, const char *path, const char *picture)
+{
+    printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound", "bound's MAE");
+    for (int method = 0; method < METHOD_N; method++)
+        for (int i = 0; i < sweep->n_points[method]; i++) {
+            const sweep_point *point = &sweep->points[method][i];
+            printf("%-16s %9.3f %9.3f %14.4g %16.3f %12.4g\n", allocation_method_name((allocation_method)method), point->asked_bits, point->true_bits,
+                   point->prediction.logit_mae, point->prediction.bits_above_bound, point->prediction.bound_logit_mae);
+        }
+    printf("\nsweep    %s\npicture  %s\n", path, picture);
+}
+
+static rb_status sweep_run(const rb_run_args *args, rb_error *err)
+{
+    const allocate_options *opt = args->context;
+    allocation_method method = opt->method < 0 ? METHOD_OPTIMAL : (allocation_method)opt->method;
+    bool methods[METHOD_N];
+    profile_table *profile = NULL;
+    plan_sweep sweep = {0};
+    optimal_options options;
+    sweep_range range;
+    cJSON *json = NULL;
+    char *picture = NULL;
+    rb_status st;
+    RB_TRY(st, check_sweep(opt, err), done);
+    RB_TRY(st, sweep_range_parse(&range, opt->sweep, err), done);
+    RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
+    for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
+    RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
+    const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .options = &options,
+                                  .value_width = PLAN_FP16_WIDTH};
+    RB_TRY(st, plan_sweep_compute(&sweep, &range, &request, methods, err), done);
+    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &request, err), done);
+    RB_TRY(st, picture_path(&picture, opt->output, err), done);
+    RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
+    RB_TRY(st, rb_json_write(json, opt->output, err), done);
+    if (args->common->json)
+        st = rb_json_put(json, err);
+    else
+        print_sweep(&sweep, opt->output, picture);
+done:
+    cJSON_Delete(json);
+    free(picture);
+    plan_sweep_free(&sweep);
+    profile_table_free(profile);
+    return st;
+}
+
+/* ---- one plan ----------------------------------------------------------------------------------------------------------------------- */
+
 static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
@@ -161,6 +234,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     plan_budget budget;
     int width = 0;
     rb_status st;
+    if (opt->sweep) return sweep_run(args, err);
     RB_TRY(st, budget_of(&budget, opt, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
@@ -192,8 +266,10 @@ int main(int argc, char **argv)
                             .rotation = ROTATION_HAAR, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
                             .scope = (int)usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
-        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
-         .help = "who gets how many bits"},
+        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names,
+         .help = "who gets how many bits; required without --sweep"},
+        {.long_name = "sweep", .kind = RB_OPT_STRING, .value = &opt.sweep, .metavar = "FROM:TO:STEP",
+         .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as JSON, and beside it as a picture"},
         {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys, as published; optimal: the bytes block-gtq stores at them"},
         {.long_name = "true-bits", .kind = RB_OPT_NUMBER, .value = &opt.true_bits, .metavar = "B", .min = 0.25, .max = 17,
@@ -224,11 +300,12 @@ int main(int argc, char **argv)
         {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
          .help = "optimal: least part of an equal share of the budget that a head gets"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
-         .help = "the plan"},
+         .help = "the plan, or the sweep"},
     };
     const rb_program program = {
         .name = "allocate",
-        .synopsis = "ropebits allocate PROFILE.h5 --method NAME (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N) [options] -o PLAN.json",
+        .synopsis = "ropebits allocate PROFILE.h5 --method NAME (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N) [options] -o PLAN.json\n"
+                    "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in true bits: codes, norms and padding.",
         .options = table,
         .n_options = RB_COUNT(table),

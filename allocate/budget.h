@@ -24,6 +24,7 @@ typedef struct plan_request {
     const head_statistics *statistics;
     allocation_method method;
     const optimal_options *options;     /* of the optimal methods; `center` is the method's */
+    const optimal_curves *curves;       /* of these options, for several budgets; NULL: built for this one */
     int value_width;                    /* 1..8 or PLAN_FP16_WIDTH */
 } plan_request;
 

@@ -82,4 +82,30 @@ for method in uniform block-gtq optimal optimal-center; do
     done
 done
 
+# ---- sweep ----
+expect "a sweep with another budget is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --avg-bits 3 -o "$scratch/sweep.json"
+expect "a range that is none is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4 -o "$scratch/sweep.json"
+stderr_has "expected from:to:step"
+expect "and a step of 0" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:0 -o "$scratch/sweep.json"
+expect "a sweep over all methods" 0 "$allocate" --threads 2 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
+stdout_has "optimal-center"
+check "  has five points of three methods, two of uniform" test "$(grep -c '"asked_true_bits"' "$scratch/sweep.json")" -eq 17
+check "  names its schema" grep -q '"schema": "ropebits-sweep"' "$scratch/sweep.json"
+check "  optimal is below block-gtq at every budget, its centred form below that" awk '
+    /"method"/ { gsub(/[",]/, ""); method = $2 }
+    /"asked_true_bits"/ { gsub(/,/, ""); at = $2 }
+    /"logit_mae"/ { gsub(/,/, ""); mae[method, at] = $2; n++ }
+    END { for (b = 2; b <= 4; b += 0.5) if (!(mae["optimal", b] > 0 && mae["optimal", b] < mae["block-gtq", b] && mae["optimal-center", b] < mae["optimal", b])) exit 1; exit n != 17 }' \
+    "$scratch/sweep.json"
+check "  a plan at one of them is expected to err as much" sh -c '"$0" "$1" --method block-gtq --true-bits 3 --json -o "$2" | grep -o "\"logit_mae\": .*" | grep -qFf - "$3"' \
+    "$allocate" "$scratch/both-p.h5" "$scratch/one.json" "$scratch/sweep.json"
+check "  the picture has a line of each and of the bound" test "$(grep -c '<polyline' "$scratch/sweep.svg")" -eq 5
+cp "$scratch/sweep.json" "$scratch/first.json"; cp "$scratch/sweep.svg" "$scratch/first.svg"
+expect "the same by one thread" 0 "$allocate" --threads 1 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
+check "  is the same bytes" sh -c 'cmp "$0/first.json" "$0/sweep.json" && cmp "$0/first.svg" "$0/sweep.svg"' "$scratch"
+expect "of one method" 0 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --method optimal --center --json -o "$scratch/sweep.json"
+check "  there is nothing else" test "$(grep -c '"method"' "$scratch/sweep.json")" -eq 1
+expect "a range without a plan is refused" 1 "$allocate" "$scratch/both-p.h5" --sweep 2:2.1:1 --method uniform -o "$scratch/none.json"
+stderr_has "no plan stores"
+
 finish

@@ -304,7 +304,8 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "allocate",
-        .synopsis = "ropebits allocate PROFILE.h5 --method NAME (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N) [options] -o PLAN.json\n"
+        .synopsis = "ropebits allocate PROFILE.h5 --method NAME [options] -o PLAN.json\n"
+                    "         (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N)\n"
                     "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in true bits: codes, norms and padding.",
         .options = table,

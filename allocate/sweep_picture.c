@@ -6,7 +6,7 @@
 #include "allocate/sweep.h"
 #include "core/atomic_file.h"
 
-enum { WIDTH = 760, HEIGHT = 480, LEFT = 70, RIGHT = 170, TOP = 44, BOTTOM = 56, LEGEND_STEP = 20 };
+enum { WIDTH = 790, HEIGHT = 480, LEFT = 70, RIGHT = 200, TOP = 44, BOTTOM = 56, LEGEND_STEP = 20 };
 
 static const char *const colours[METHOD_N] = {"#6e7781", "#cf222e", "#0969da", "#1a7f37"};
 

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "allocate/budget.h"
+#include "allocate/plan_error.h"
 #include "allocate/plan_json.h"
+#include "allocate/sweep.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "profile/profile_file.h"
@@ -13,7 +15,8 @@
 enum { VALUES_AS_KEYS = 0 };
 
 typedef struct allocate_options {
-    int method;             /* allocation_method */
+    int method;             /* allocation_method; -1: not given */
+    const char *sweep;
     double avg_bits, true_bits, bytes_per_token;    /* NAN: not given; one of them, or memory */
     int64_t memory, context;
     int64_t value_bits;     /* VALUES_AS_KEYS: as many whole bits */
@@ -28,9 +31,9 @@ typedef struct allocate_options {
 } allocate_options;
 
 /* How far above the optimum the sum over heads can be, as a share of it. */
-static double gap_of(const optimal_answer *answer)
+static double gap_of(const budget_answer *answer)
 {
-    return answer->budget.bound > 0.0 ? (answer->budget.objective - answer->budget.bound) / answer->budget.bound : 0.0;
+    return answer->bound > 0.0 ? (answer->objective - answer->bound) / answer->bound : 0.0;
 }
 
 /* How many blocks of a layer have each width, over its KV heads. */
@@ -67,20 +70,22 @@ static void print_histogram(const bit_plan *plan)
     }
 }
 
-static void print_plan(const bit_plan *plan, const optimal_answer *answer, const char *path)
+/* answer: of the optimal methods, else NULL. */
+static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     printf("values   %.3f true bits a dim\n", cost.value_true_bits);
     printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
-    if (answer)
-        printf("optimum  within %.2g %% of the group model's, %.3f bits a dim above the rate-distortion bound\n", 100.0 * gap_of(answer), answer->bits_above_bound);
+    printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n", prediction->logit_mae,
+           prediction->bits_above_bound, prediction->bound_logit_mae);
+    if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
     printf("plan     %s\n", path);
     print_histogram(plan);
 }
 
-static rb_status print_json(const bit_plan *plan, const optimal_answer *answer, const allocate_options *opt, rb_error *err)
+static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -93,10 +98,10 @@ static rb_status print_json(const bit_plan *plan, const optimal_answer *answer, 
     RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
     RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
-    if (answer) {
-        RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
-        RB_TRY(st, rb_json_add_number(json, "bits_above_bound", answer->bits_above_bound, err), done);
-    }
+    RB_TRY(st, rb_json_add_number(json, "logit_mae", prediction->logit_mae, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", prediction->bound_logit_mae, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bits_above_bound", prediction->bits_above_bound, err), done);
+    if (answer) RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
@@ -109,6 +114,7 @@ done:
 static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
     const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
     if (n_given != 1)
         return rb_fail(err, RB_EUSAGE, "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory with --context", n_given);
     if ((opt->memory > 0) != (opt->context > 0)) return rb_fail(err, RB_EUSAGE, "--memory and --context go together: the cache of so many tokens takes that much");
@@ -157,6 +163,75 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     return RB_OK;
 }
 
+/* ---- sweep -------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_sweep(const allocate_options *opt, rb_error *err)
+{
+    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0 || opt->context > 0)
+        return rb_fail(err, RB_EUSAGE, "--sweep has budgets of its own, expected no other");
+    if (opt->method < 0 && opt->center) return rb_fail(err, RB_EUSAGE, "--sweep goes over optimal and optimal-center, expected --center with --method optimal only");
+    return RB_OK;
+}
+
+/* FILE.json -> FILE.svg; freed by free(). */
+static rb_status picture_path(char **out, const char *path, rb_error *err)
+{
+    const size_t length = strlen(path);
+    const int kept = (int)(length > 5 && strcmp(path + length - 5, ".json") == 0 ? length - 5 : length);
+    return rb_format(out, err, "%.*s.svg", kept, path);
+}
+
+static void print_sweep(const plan_sweep *sweep, const char *path, const char *picture)
+{
+    printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound", "bound's MAE");
+    for (int method = 0; method < METHOD_N; method++)
+        for (int i = 0; i < sweep->n_points[method]; i++) {
+            const sweep_point *point = &sweep->points[method][i];
+            printf("%-16s %9.3f %9.3f %14.4g %16.3f %12.4g\n", allocation_method_name((allocation_method)method), point->asked_bits, point->true_bits,
+                   point->prediction.logit_mae, point->prediction.bits_above_bound, point->prediction.bound_logit_mae);
+        }
+    printf("\nsweep    %s\npicture  %s\n", path, picture);
+}
+
+static rb_status sweep_run(const rb_run_args *args, rb_error *err)
+{
+    const allocate_options *opt = args->context;
+    allocation_method method = opt->method < 0 ? METHOD_OPTIMAL : (allocation_method)opt->method;
+    bool methods[METHOD_N];
+    profile_table *profile = NULL;
+    plan_sweep sweep = {0};
+    optimal_options options;
+    sweep_range range;
+    cJSON *json = NULL;
+    char *picture = NULL;
+    rb_status st;
+    RB_TRY(st, check_sweep(opt, err), done);
+    RB_TRY(st, sweep_range_parse(&range, opt->sweep, err), done);
+    RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
+    for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
+    RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
+    const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .options = &options,
+                                  .value_width = PLAN_FP16_WIDTH};
+    RB_TRY(st, plan_sweep_compute(&sweep, &range, &request, methods, err), done);
+    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &request, err), done);
+    RB_TRY(st, picture_path(&picture, opt->output, err), done);
+    RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
+    RB_TRY(st, rb_json_write(json, opt->output, err), done);
+    if (args->common->json)
+        st = rb_json_put(json, err);
+    else
+        print_sweep(&sweep, opt->output, picture);
+done:
+    cJSON_Delete(json);
+    free(picture);
+    plan_sweep_free(&sweep);
+    profile_table_free(profile);
+    return st;
+}
+
+/* ---- one plan ----------------------------------------------------------------------------------------------------------------------- */
+
 static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
@@ -164,10 +239,13 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
     optimal_options options;
-    optimal_answer answer;
+    budget_answer answer;
+    codec_errors errors = {0};
+    plan_prediction prediction;
     plan_budget budget;
     int width = 0;
     rb_status st;
+    if (opt->sweep) return sweep_run(args, err);
     RB_TRY(st, budget_of(&budget, opt, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
@@ -178,12 +256,15 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
+    errors.n_blocks = model_n_blocks(&plan->model);
+    RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
     const bool is_optimal = method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER;
     if (args->common->json)
-        st = print_json(plan, is_optimal ? &answer : NULL, opt, err);
+        st = print_json(plan, &prediction, is_optimal ? &answer : NULL, opt, err);
     else
-        print_plan(plan, is_optimal ? &answer : NULL, opt->output);
+        print_plan(plan, &prediction, is_optimal ? &answer : NULL, opt->output);
 done:
+    codec_errors_free(&errors);
     bit_plan_free(plan);
     profile_table_free(profile);
     return st;
@@ -196,8 +277,10 @@ int main(int argc, char **argv)
                             .rotation = ROTATION_HAAR, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
                             .scope = (int)usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
-        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names, .required = true,
-         .help = "who gets how many bits"},
+        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names,
+         .help = "who gets how many bits; required without --sweep"},
+        {.long_name = "sweep", .kind = RB_OPT_STRING, .value = &opt.sweep, .metavar = "FROM:TO:STEP",
+         .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as JSON, and beside it as a picture"},
         {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys, as published; optimal: the bytes block-gtq stores at them"},
         {.long_name = "true-bits", .kind = RB_OPT_NUMBER, .value = &opt.true_bits, .metavar = "B", .min = 0.25, .max = 17,
@@ -228,11 +311,13 @@ int main(int argc, char **argv)
         {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
          .help = "optimal: least part of an equal share of the budget that a head gets"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
-         .help = "the plan"},
+         .help = "the plan, or the sweep"},
     };
     const rb_program program = {
         .name = "allocate",
-        .synopsis = "ropebits allocate PROFILE.h5 --method NAME (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N) [options] -o PLAN.json",
+        .synopsis = "ropebits allocate PROFILE.h5 --method NAME [options] -o PLAN.json\n"
+                    "         (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N)\n"
+                    "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in true bits: codes, norms and padding.",
         .options = table,
         .n_options = RB_COUNT(table),

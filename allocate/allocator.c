@@ -59,19 +59,57 @@ static int neediest_block(const uint8_t *bits, const double *energy, int n_block
     return best;
 }
 
-rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err)
+static rb_status start_greedy(uint8_t *bits, const double *energy, int n_blocks, rb_error *err)
 {
-    rb_status st = check_budget(avg_bits, err);
-    if (st != RB_OK) return st;
     for (int i = 0; i < n_blocks; i++) {
         if (!(energy[i] >= 0.0 && isfinite(energy[i])))
             return rb_fail(err, RB_ENONFINITE, "block %d: energy is %g, expected a finite number from 0", i, energy[i]);
         bits[i] = ALLOCATE_MIN_BITS;
     }
+    return RB_OK;
+}
+
+rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, check_budget(avg_bits, err), done);
+    RB_TRY(st, start_greedy(bits, energy, n_blocks, err), done);
     for (int left = whole_budget(n_blocks, avg_bits) - n_blocks * ALLOCATE_MIN_BITS; left > 0; left--) {
         const int block = neediest_block(bits, energy, n_blocks);
         assert(block >= 0);     /* a budget of at most ALLOCATE_MAX_BITS fits */
         bits[block]++;
+    }
+done:
+    return st;
+}
+
+/* Adds what a head stores under block-gtq with `s` bits over its blocks, n_blocks <= s <= most_bits, to key_bits[s]: the greedy steps do not depend on the budget. */
+static rb_status add_greedy_bits(int64_t *key_bits, int most_bits, const double *energy, int n_blocks, rb_error *err)
+{
+    uint8_t bits[RB_MAX_BLOCKS];
+    int count[ALLOCATE_MAX_BITS + 1] = {[ALLOCATE_MIN_BITS] = n_blocks}, n_groups = 1;
+    const rb_status st = start_greedy(bits, energy, n_blocks, err);
+    if (st != RB_OK) return st;
+    for (int s = n_blocks * ALLOCATE_MIN_BITS; s <= most_bits; s++) {
+        key_bits[s] += (2 * s + 7) / 8 * 8 + n_groups * norm_kind_bits(NORM_FP16);
+        if (s == n_blocks * ALLOCATE_MAX_BITS) break;
+        const int block = neediest_block(bits, energy, n_blocks);
+        n_groups -= --count[bits[block]++] == 0;
+        n_groups += count[bits[block]]++ == 0;
+    }
+    return RB_OK;
+}
+
+rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_facts *model, const head_statistics *statistics, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(model);
+    double mean[RB_MAX_BLOCKS];
+    for (int s = 0; s <= most_bits; s++) key_bits[s] = 0;
+    for (int64_t h = 0; h < (int64_t)model->n_layers * model->n_kv_heads; h++) {
+        const head_energy energy = {n_blocks, statistics->q_energy + h * n_blocks, statistics->k_energy + h * n_blocks};
+        head_energy_mean(&energy, mean);
+        const rb_status st = add_greedy_bits(key_bits, most_bits, mean, n_blocks, err);
+        if (st != RB_OK) return rb_fail_in(err, st, "layer %d kv_head %d", (int)h / model->n_kv_heads, (int)h % model->n_kv_heads);
     }
     return RB_OK;
 }
@@ -141,7 +179,7 @@ static rb_status allocate_optimal(bit_plan *plan, bool is_centered, double avg_b
 {
     optimal_options options = optimal_options_default();
     optimal_curves *curves = NULL;
-    optimal_answer answer;
+    budget_answer answer;
     rb_status st;
     options.center = is_centered;
     RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);

@@ -38,6 +38,10 @@ void head_energy_mean(const head_energy *energy, double *out);
 /* bits [n_blocks]. RB_EINVAL: avg_bits outside 1..8; RB_ENONFINITE: an energy that is negative or not finite, naming its block. */
 rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, double avg_bits, rb_error *err);
 
+/* Stored key bits of a token under block-gtq at every budget it knows: key_bits[s], for s bits over the blocks of every head (s / n_blocks nominal bits a dim),
+ * s from n_blocks to most_bits <= 8 n_blocks; 0 below. One pass over the greedy steps. Fails as allocate_greedy, naming the head. */
+rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_facts *model, const head_statistics *statistics, rb_error *err);
+
 /* Sets the head's groups by a published method. Fails as allocate_greedy, and RB_EINVAL: uniform with a fractional budget, another method. */
 rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err);
 

@@ -49,42 +49,53 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
     return st;
 }
 
-static rb_status optimal_within(bit_plan **out, optimal_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
+static rb_status optimal_within(bit_plan **out, budget_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
 {
     optimal_options options = *r->options;
-    optimal_curves *curves = NULL;
+    optimal_curves *own = NULL;
     bit_plan *plan = NULL;
     rb_status st;
     options.center = r->method == METHOD_OPTIMAL_CENTER;
-    RB_TRY(st, optimal_curves_build(&curves, r->model, r->statistics, &options, err), done);
+    if (!r->curves) RB_TRY(st, optimal_curves_build(&own, r->model, r->statistics, &options, err), done);
     RB_TRY(st, allocate_values(&plan, r->model, r->calibration, r->value_width, err), done);
-    RB_TRY(st, optimal_plan_keys(plan, answer, curves, (int64_t)(key_bits + 0.5), err), done);
+    RB_TRY(st, optimal_plan_keys(plan, answer, r->curves ? r->curves : own, (int64_t)(key_bits + 0.5), err), done);
     plan->avg_bits = budget->kind == BUDGET_AVG_BITS ? budget->amount : bit_plan_cost(plan).key_nominal_bits;
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
     *out = plan;
     plan = NULL;
 done:
-    optimal_curves_free(curves);
+    optimal_curves_free(own);
     bit_plan_free(plan);
     return st;
 }
 
-/* From above: nominal bits are never more than true ones. */
+/* Stored key bits of a token under uniform at every width up to most: key_bits[width]. */
+static void uniform_bits(int64_t *key_bits, int most, const model_facts *model)
+{
+    for (int width = 0; width <= most; width++)
+        key_bits[width] = (int64_t)n_heads(model) * ((width * model->head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16));
+}
+
+/* Nominal bits are never more than true ones. More nominal bits may store less: where a group ends, so does its norm. */
 static rb_status published_within(bit_plan **out, const plan_request *r, double key_bits, rb_error *err)
 {
     const double dims = r->model->head_dim * n_heads(r->model);
     const int steps = r->method == METHOD_UNIFORM ? 1 : model_n_blocks(r->model);      /* of one bit */
-    for (int step = (int)fmin(ALLOCATE_MAX_BITS * steps, floor(key_bits / dims * steps)); step >= ALLOCATE_MIN_BITS * steps; step--) {
-        const rb_status st = plan_at(out, r, r->method, (double)step / steps, err);
-        if (st != RB_OK || (double)allocate_key_bits(*out) <= key_bits) return st;
-        bit_plan_free(*out);
-        *out = NULL;
-    }
+    int64_t stored[ALLOCATE_MAX_BITS * RB_MAX_BLOCKS + 1];
+    int step = (int)fmin(ALLOCATE_MAX_BITS * steps, floor(key_bits / dims * steps));
+    rb_status st = RB_OK;
+    if (r->method == METHOD_UNIFORM)
+        uniform_bits(stored, step, r->model);
+    else
+        st = allocate_greedy_bits(stored, step, r->model, r->statistics, err);
+    if (st != RB_OK) return st;
+    while (step >= ALLOCATE_MIN_BITS * steps && (double)stored[step] > key_bits) step--;
+    if (step >= ALLOCATE_MIN_BITS * steps) return plan_at(out, r, r->method, (double)step / steps, err);
     return rb_fail(err, RB_EINVAL, "budget is %.3f true bits per dim of the keys, expected at least what %s stores at %d nominal bit", key_bits / dims,
                    allocation_method_name(r->method), ALLOCATE_MIN_BITS);
 }
 
-rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
 {
     double key_bits = 0.0;
     *out = NULL;

@@ -24,6 +24,7 @@ typedef struct plan_request {
     const head_statistics *statistics;
     allocation_method method;
     const optimal_options *options;     /* of the optimal methods; `center` is the method's */
+    const optimal_curves *curves;       /* of these options, for several budgets; NULL: built for this one */
     int value_width;                    /* 1..8 or PLAN_FP16_WIDTH */
 } plan_request;
 
@@ -31,6 +32,6 @@ typedef struct plan_request {
  * budget that is not dearer (block-gtq in steps of one bit of one block a head); the plan's avg_bits is the nominal budget, of the optimal methods the one asked
  * for or what their codes take.
  * Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at least, naming both. */
-rb_status allocate_within(bit_plan **out, optimal_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err);
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err);
 
 #endif

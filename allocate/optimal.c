@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "allocate/partition.h"
-#include "allocate/rate_bound.h"
 #include "core/half.h"
 #include "kernels/codec_distortion.h"
 
@@ -187,11 +186,10 @@ static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
     return 8 * bytes;
 }
 
-rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
+rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
 {
     budget_curve *curves = NULL;
     int32_t *points = NULL;
-    double above = 0.0;
     rb_status st;
     RB_TRY(st, rb_alloc(&curves, (size_t)c->n_heads, sizeof *curves, "curves", err), done);
     RB_TRY(st, rb_alloc(&points, (size_t)c->n_heads, sizeof *points, "curves", err), done);
@@ -199,16 +197,12 @@ rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optima
     const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
                                     .objective = c->options.objective, .scope = c->options.scope, .total_bits = key_bits,
                                     .min_head_bits = least_bits(c, key_bits)};
-    RB_TRY(st, budget_solve(points, &answer->budget, &request, err), done);
+    RB_TRY(st, budget_solve(points, answer, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {
-        const int64_t first = (int64_t)h * c->n_blocks;
         block_partition partition;
         partition_curve_at(&c->curves[h], points[h], &partition);
         RB_TRY(st, set_head(&plan->heads[h], c, h, &partition, err), done);
-        const double bits = (double)partition_stored_bits(&partition, norm_kind_bits(c->options.norm));
-        above += rate_bound_distance(c->q_energy + first, c->k_energy + first, c->n_blocks, bits, c->curves[h].error[points[h]]).bits_per_dim / c->n_heads;
     }
-    answer->bits_above_bound = above;
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(c->options.center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL));
 done:
     free(curves);

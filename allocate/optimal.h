@@ -35,13 +35,8 @@ typedef struct optimal_curves optimal_curves;
 rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics, const optimal_options *options, rb_error *err);
 void optimal_curves_free(optimal_curves *curves);
 
-/* What a budget of stored key bits a token, all layers and heads together, buys. */
-typedef struct optimal_answer {
-    budget_answer budget;
-    double bits_above_bound;    /* bits per dim more than the rate-distortion bound asks for the same variance, mean over heads */
-} optimal_answer;
-
-/* The keys of a plan whose model is the curves'; sets its method too. Fails as budget_solve. */
-rb_status optimal_plan_keys(bit_plan *plan, optimal_answer *answer, const optimal_curves *curves, int64_t key_bits, rb_error *err);
+/* The best keys within a budget of stored key bits a token, all layers and heads together, of a plan whose model is the curves'; sets its method too. Fails as
+ * budget_solve. */
+rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *curves, int64_t key_bits, rb_error *err);
 
 #endif

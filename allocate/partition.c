@@ -30,16 +30,10 @@ static double moment_of(const float *moment, int n_blocks, int i, int j)
     return (double)moment[row * n_blocks - row * (row - 1) / 2 + column - row];
 }
 
-typedef struct group_sums {
-    double independent;     /* (sum a)(sum b) / (2 m) */
-    double moment;          /* sum of M over pairs of blocks; `independent` without moments */
-    double diagonal;        /* sum of a b / 2 */
-} group_sums;
-
-static group_sums sums_of(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment)
+partition_sums partition_sums_of(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment)
 {
     double q_sum = 0.0, k_sum = 0.0;
-    group_sums sums = {0};
+    partition_sums sums = {0};
     for (int i = 0; i < n; i++) {
         q_sum += q_energy[blocks[i]];
         k_sum += k_energy[blocks[i]];
@@ -53,7 +47,7 @@ static group_sums sums_of(const int16_t *blocks, int n, int n_blocks, const doub
 
 double partition_coherence(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment)
 {
-    const group_sums sums = sums_of(blocks, n, n_blocks, q_energy, k_energy, moment);
+    const partition_sums sums = partition_sums_of(blocks, n, n_blocks, q_energy, k_energy, moment);
     return sums.independent > 0.0 ? sums.moment / sums.independent : 1.0;
 }
 
@@ -62,7 +56,7 @@ double partition_error(const block_partition *partition, const double *q_energy,
     double error = 0.0;
     for (int g = 0; g < partition->n_groups; g++) {
         const int m = partition->first[g + 1] - partition->first[g], width = partition->width[g];
-        const group_sums sums = sums_of(partition->blocks + partition->first[g], m, partition->n_blocks, q_energy, k_energy, moment);
+        const partition_sums sums = partition_sums_of(partition->blocks + partition->first[g], m, partition->n_blocks, q_energy, k_energy, moment);
         if (width > 0)
             error += partition_group_error(sums.independent, sums.moment, distortion->c[(size_t)width * (distortion->max_blocks + 1) + m]);
         else

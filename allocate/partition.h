@@ -57,6 +57,13 @@ int64_t partition_stored_bits(const block_partition *partition, int norm_bits);
 double partition_error(const block_partition *partition, const double *q_energy, const double *k_energy, const float *moment, const group_distortion *distortion);
 /* kappa of blocks [n]; 1 where G is 0 or moment is NULL. At least PARTITION_LEAST_COHERENCE. */
 double partition_coherence(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment);
+/* What the model takes of a group: kappa is moment / independent. */
+typedef struct partition_sums {
+    double independent;     /* G = (sum a)(sum b) / (2 m) */
+    double moment;          /* sum of M over pairs of blocks, at least PARTITION_LEAST_COHERENCE of G; G without moments */
+    double diagonal;        /* sum of a b / 2 */
+} partition_sums;
+partition_sums partition_sums_of(const int16_t *blocks, int n, int n_blocks, const double *q_energy, const double *k_energy, const float *moment);
 #define PARTITION_LEAST_COHERENCE 0.0625
 
 /* Least V of a head for every budget. Point p: within p stored bytes. */

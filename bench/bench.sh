@@ -29,6 +29,7 @@ fi
 measure allocate/optimal-80x8x64-one-budget "$repeats" "$build/bench/bench_allocate"
 measure allocate/optimal-80x8x64-3-groups "$repeats" "$build/bench/bench_allocate" 80 8 64 3
 measure allocate/optimal-80x8x64-sweep "$repeats" "$build/bench/bench_allocate" sweep
+measure allocate/methods-80x8x64-sweep "$repeats" "$build/bench/bench_allocate" methods
 
 # Memory follows the context, not the depth.
 for layers in 4 32; do

@@ -1,7 +1,8 @@
 /* bench_allocate: method `optimal` on a made-up model, times and optimality gaps as JSON lines.
- *   bench_allocate [sweep] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is not asked)
+ *   bench_allocate [sweep | methods] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is not asked)
  * Without `sweep` one budget of 3 true bits a dim, the curves cut two bits above it; with it 1.5 to 6 in steps of 0.25, the curves computed once. Each
- * budget is solved over the model and its partitions are taken from the curves. */
+ * budget is solved over the model and its partitions are taken from the curves. `methods`: what `ropebits allocate --sweep 1.5:6:0.25` does between reading the
+ * profile and writing, all methods and their expected errors, with logit moments. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "allocate/global_budget.h"
 #include "allocate/partition.h"
+#include "allocate/sweep.h"
 #include "core/threads.h"
 #include "kernels/numpy_random.h"
 
@@ -89,11 +91,53 @@ static rb_status solve(bench *b, double bits_per_dim, budget_scope scope, rb_err
     return RB_OK;
 }
 
+/* Blocks that agree with those beside them, coherent to the fifth. */
+static void make_moments(float *moment, const bench *b)
+{
+    for (int h = 0; h < b->n_heads; h++)
+        for (int i = 0; i < b->n_blocks; i++)
+            for (int j = i; j < b->n_blocks; j++) {
+                const int64_t x = (int64_t)h * b->n_blocks + i, y = (int64_t)h * b->n_blocks + j;
+                *moment++ = (float)(0.5 * sqrt(b->q_energy[x] * b->k_energy[x] * b->q_energy[y] * b->k_energy[y]) * exp2(i - j) * (i == j ? 1.0 : 0.2));
+            }
+}
+
+static rb_status sweep_methods(const bench *b, rb_error *err)
+{
+    static const bool all[METHOD_N] = {true, true, true, true};
+    const int d = 2 * b->n_blocks;
+    model_facts model = {.model_type = "llama", .n_layers = b->n_layers, .n_q_heads = b->n_heads_per_layer, .n_kv_heads = b->n_heads_per_layer, .head_dim = d,
+                               .rotary_dim = d, .attention_scale = 1.0, .rope = {.theta = 10000.0, .factor = 1.0}};
+    const optimal_options options = optimal_options_default();
+    const text_facts calibration = {0};
+    const double started = now_s();
+    float *moment = NULL;
+    double *mean = NULL;
+    plan_sweep sweep = {0};
+    rb_status st;
+    RB_TRY(st, rb_alloc(&moment, (size_t)b->n_heads * b->n_blocks, ((size_t)b->n_blocks + 1) * sizeof *moment / 2, "moments", err), done);
+    RB_TRY(st, rb_alloc(&mean, (size_t)b->n_heads * d, sizeof *mean, "mean keys", err), done);
+    make_moments(moment, b);
+    memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
+    for (int i = 0; i < b->n_blocks; i++) model.rope.inv_freq[i] = pow(model.rope.theta, -(double)i / b->n_blocks);
+    for (int64_t i = 0; i < (int64_t)b->n_heads * d; i++) mean[i] = 0.4 * sqrt(b->k_energy[i / d * b->n_blocks + i % b->n_blocks]);
+    const head_statistics statistics = {b->q_energy, b->k_energy, mean, moment, moment};
+    const plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .options = &options, .value_width = PLAN_FP16_WIDTH};
+    RB_TRY(st, plan_sweep_compute(&sweep, &(sweep_range){1.5, 6.0, 0.25}, &request, all, err), done);
+    printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads, b->n_blocks,
+           sweep.n_points[METHOD_UNIFORM] + sweep.n_points[METHOD_BLOCK_GTQ] + sweep.n_points[METHOD_OPTIMAL] + sweep.n_points[METHOD_OPTIMAL_CENTER], now_s() - started);
+done:
+    plan_sweep_free(&sweep);
+    free(moment);
+    free(mean);
+    return st;
+}
+
 int main(int argc, char **argv)
 {
-    const int sweep = argc > 1 && strcmp(argv[1], "sweep") == 0;
-    char **size = argv + 1 + sweep;
-    const int n_sizes = argc - 1 - sweep;
+    const int methods = argc > 1 && strcmp(argv[1], "methods") == 0, sweep = argc > 1 && strcmp(argv[1], "sweep") == 0, named = methods || sweep;
+    char **size = argv + 1 + named;
+    const int n_sizes = argc - 1 - named;
     bench b = {.n_layers = n_sizes > 0 ? atoi(size[0]) : 80, .n_heads_per_layer = n_sizes > 1 ? atoi(size[1]) : 8, .n_blocks = n_sizes > 2 ? atoi(size[2]) : 64};
     partition_options options = partition_options_default();
     rb_error err = {0};
@@ -104,6 +148,10 @@ int main(int argc, char **argv)
     rb_threads_init(1);
 
     RB_TRY(st, make_model(&b, &err), done);
+    if (methods) {
+        st = sweep_methods(&b, &err);
+        goto done;
+    }
     const double started = now_s();
     RB_TRY(st, partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, NULL, &b.distortion, 1, &options, &err), done);
     const double curves_s = now_s() - started;

@@ -17,6 +17,8 @@ static const struct {
     {"calibrate", "run a text through a checkpoint, capture its queries and keys"},
     {"profile", "measure what every bit costs, score methods and plans"},
     {"allocate", "decide which RoPE block gets how many bits"},
+    {"explain", "say why a head of a plan has its bits"},
+    {"diff", "show how two plans differ"},
     {"export", "write a plan in the formats of runtimes, and a report"},
     {"inspect", "show a plan in the terminal"},
     {"validate", "run the CUDA kernels against the C reference"},

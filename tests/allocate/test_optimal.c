@@ -2,6 +2,7 @@
 #include "tests/test_support.h"
 
 #include "allocate/budget.h"
+#include "allocate/plan_error.h"
 #include "kernels/head_codec.h"
 #include "kernels/numpy_random.h"
 
@@ -36,7 +37,7 @@ static int make_energies(void **state)
 
 static const head_statistics statistics = {q_energy, k_energy, k_mean, NULL, NULL};
 
-static bit_plan *within(allocation_method method, const optimal_options *options, budget_kind kind, double amount, optimal_answer *answer)
+static bit_plan *within(allocation_method method, const optimal_options *options, budget_kind kind, double amount, budget_answer *answer)
 {
     const model_facts model = some_model();
     const plan_budget budget = {kind, amount};
@@ -48,9 +49,9 @@ static bit_plan *within(allocation_method method, const optimal_options *options
 
 static double objective(allocation_method method, const optimal_options *options, double true_bits)
 {
-    optimal_answer answer;
+    budget_answer answer;
     bit_plan_free(within(method, options, BUDGET_TRUE_BITS, true_bits, &answer));
-    return answer.budget.objective;
+    return answer.objective;
 }
 
 /* ---- budgets ----------------------------------------------------------------------------------------------------------------------- */
@@ -60,7 +61,7 @@ static void every_budget_is_kept_and_nearly_spent(void **state)
     (void)state;
     const optimal_options options = optimal_options_default();
     const double value_bits = (3.0 * D + 16.0) / D;
-    optimal_answer answer;
+    budget_answer answer;
     for (double bits = 1.5; bits <= 6.0; bits += 1.35) {
         bit_plan *plan = within(METHOD_OPTIMAL, &options, BUDGET_TRUE_BITS, bits, &answer);
         assert_true(bit_plan_cost(plan).key_true_bits <= bits && bit_plan_cost(plan).key_true_bits > bits - 0.1);
@@ -96,7 +97,7 @@ static void at_nominal_bits_it_stores_what_block_gtq_stores(void **state)
 {
     (void)state;
     const optimal_options options = optimal_options_default();
-    optimal_answer answer;
+    budget_answer answer;
     bit_plan *published = within(METHOD_BLOCK_GTQ, NULL, BUDGET_AVG_BITS, 2.5, NULL), *own = within(METHOD_OPTIMAL, &options, BUDGET_AVG_BITS, 2.5, &answer);
     assert_true(own->avg_bits == 2.5);
     assert_true(allocate_key_bits(own) <= allocate_key_bits(published) && allocate_key_bits(own) > allocate_key_bits(published) - 32);
@@ -112,7 +113,7 @@ static void budgets_below_anything_are_refused(void **state)
     const optimal_options options = optimal_options_default();
     plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .method = METHOD_BLOCK_GTQ, .options = &options, .value_width = 3};
     bit_plan *plan = NULL;
-    optimal_answer answer;
+    budget_answer answer;
     assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_TRUE_BITS, 1.2}, &err), RB_EINVAL, "budget is 1.200 true bits");
     assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_BYTES_PER_TOKEN, 50}, &err), RB_EINVAL, "budget is 50 bytes a token, expected more than the values alone take: 56");
     request.method = METHOD_OPTIMAL;
@@ -162,7 +163,7 @@ static void limits_are_kept(void **state)
 {
     (void)state;
     optimal_options options = optimal_options_default();
-    optimal_answer answer;
+    budget_answer answer;
     options.widths = 1u << 2 | 1u << 4 | 1u << 8;
     options.max_groups = 2;
     options.rotation = ROTATION_HADAMARD;
@@ -184,7 +185,7 @@ static void no_head_falls_below_its_share(void **state)
 {
     (void)state;
     optimal_options options = optimal_options_default();
-    optimal_answer answer;
+    budget_answer answer;
     for (int percent = 60; percent <= 100; percent += 40) {
         options.least_share = percent / 100.0;
         bit_plan *plan = within(METHOD_OPTIMAL, &options, BUDGET_TRUE_BITS, 3.0, &answer);
@@ -209,7 +210,7 @@ static void the_promised_variance_is_found(void **state)
     (void)state;
     const model_facts model = some_model();
     const optimal_options options = optimal_options_default();
-    optimal_answer answer;
+    budget_answer answer;
     codec_tables *tables = NULL;
     float *k = malloc(N * D * sizeof *k), *k_hat = malloc(N * D * sizeof *k_hat);
     double found = 0.0;
@@ -232,8 +233,14 @@ static void the_promised_variance_is_found(void **state)
         found += sqrt(square / N);
         head_codec_free(codec);
     }
-    assert_true(fabs(found / answer.budget.objective - 1.0) < 0.05);
-    assert_true(answer.bits_above_bound > 0.1 && answer.bits_above_bound < 1.0);
+    assert_true(fabs(found / answer.objective - 1.0) < 0.05);
+    /* What is expected of the plan, read back from it alone; its scales and centres are rounded to fp16. */
+    codec_errors errors = {.n_blocks = N_BLOCKS};
+    plan_prediction prediction;
+    assert_ok(plan_predict(&prediction, plan, &statistics, &errors, &err));
+    assert_true(fabs(prediction.logit_mae / (logit_mae_of_variance(1.0) * answer.objective / N_HEADS) - 1.0) < 2e-3);
+    assert_true(prediction.bits_above_bound > 0.1 && prediction.bits_above_bound < 1.0 && prediction.bound_logit_mae < prediction.logit_mae);
+    codec_errors_free(&errors);
     bit_plan_free(plan);
     codec_tables_free(tables);
     free(k);

@@ -26,6 +26,7 @@ check "  and no plan is left behind" test ! -e "$scratch/plan.json" -a ! -e "$sc
 expect "uniform at 3 bits" 0 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 -o "$scratch/uniform.json"
 stdout_has "3.250 true bits a dim (3.000 nominal)"
 stdout_has "416 bytes a token, fp16 takes 2048: 4.92 times smaller"
+stdout_has "bits a dim above the rate-distortion bound"
 expect "block-gtq at 2.5 bits, values in fp16" 0 "$allocate" "$scratch/p.h5" --method block-gtq --avg-bits 2.5 --value-bits 16 --json -o "$scratch/gtq.json"
 stdout_has '"value_true_bits": 16'
 stdout_has '"key_nominal_bits": 2.5'
@@ -67,5 +68,44 @@ check "  has no other width" sh -c '! grep -qE "\"width\": (1|3|5|6|7)," "$0"' "
 check "  and nothing to fold" sh -c '! grep -q "\"scales\"" "$0"' "$scratch/narrow.json"
 expect "a budget below anything is refused" 1 "$allocate" "$scratch/p.h5" --method block-gtq --true-bits 1.1 -o "$scratch/none.json"
 stderr_has "budget is 1.100 true bits"
+
+# What is expected of a plan, against what profile measures on the test text: the mean over heads.
+"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt --n-tokens 2048 --context 512 \
+    -o "$scratch/both.h5" >/dev/null
+expect "a profile of two texts" 0 "$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --budgets 3 -o "$scratch/both-p.h5"
+for method in uniform block-gtq optimal optimal-center; do
+    for bits in 2 3; do
+        "$allocate" "$scratch/both-p.h5" --method $method --avg-bits $bits --json -o "$scratch/both.json" >"$scratch/both.out"
+        found=$("$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --plan "$scratch/both.json" --json | sed -n 's/^ *"logit_mae": \(.*\),$/\1/p')
+        expected=$(sed -n 's/^ *"logit_mae": \(.*\),$/\1/p' "$scratch/both.out")
+        check "$method at $bits bits: the expected error is the measured one within 15 %" awk -v a="$expected" -v b="$found" 'BEGIN { exit !(a > 0.85 * b && a < 1.15 * b) }'
+    done
+done
+
+# ---- sweep ----
+expect "a sweep with another budget is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --avg-bits 3 -o "$scratch/sweep.json"
+expect "a range that is none is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4 -o "$scratch/sweep.json"
+stderr_has "expected from:to:step"
+expect "and a step of 0" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:0 -o "$scratch/sweep.json"
+expect "a sweep over all methods" 0 "$allocate" --threads 2 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
+stdout_has "optimal-center"
+check "  has five points of three methods, two of uniform" test "$(grep -c '"asked_true_bits"' "$scratch/sweep.json")" -eq 17
+check "  names its schema" grep -q '"schema": "ropebits-sweep"' "$scratch/sweep.json"
+check "  optimal is below block-gtq at every budget, its centred form below that" awk '
+    /"method"/ { gsub(/[",]/, ""); method = $2 }
+    /"asked_true_bits"/ { gsub(/,/, ""); at = $2 }
+    /"logit_mae"/ { gsub(/,/, ""); mae[method, at] = $2; n++ }
+    END { for (b = 2; b <= 4; b += 0.5) if (!(mae["optimal", b] > 0 && mae["optimal", b] < mae["block-gtq", b] && mae["optimal-center", b] < mae["optimal", b])) exit 1; exit n != 17 }' \
+    "$scratch/sweep.json"
+check "  a plan at one of them is expected to err as much" sh -c '"$0" "$1" --method block-gtq --true-bits 3 --json -o "$2" | grep -o "\"logit_mae\": .*" | grep -qFf - "$3"' \
+    "$allocate" "$scratch/both-p.h5" "$scratch/one.json" "$scratch/sweep.json"
+check "  the picture has a line of each and of the bound" test "$(grep -c '<polyline' "$scratch/sweep.svg")" -eq 5
+cp "$scratch/sweep.json" "$scratch/first.json"; cp "$scratch/sweep.svg" "$scratch/first.svg"
+expect "the same by one thread" 0 "$allocate" --threads 1 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
+check "  is the same bytes" sh -c 'cmp "$0/first.json" "$0/sweep.json" && cmp "$0/first.svg" "$0/sweep.svg"' "$scratch"
+expect "of one method" 0 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --method optimal --center --json -o "$scratch/sweep.json"
+check "  there is nothing else" test "$(grep -c '"method"' "$scratch/sweep.json")" -eq 1
+expect "a range without a plan is refused" 1 "$allocate" "$scratch/both-p.h5" --sweep 2:2.1:1 --method uniform -o "$scratch/none.json"
+stderr_has "no plan stores"
 
 finish

@@ -1,0 +1,193 @@
+/* See plan_diff.h. */
+#include "allocate/plan_diff.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "allocate/plan_json.h"
+#include "core/json.h"
+
+enum { N_LARGEST = 10 };
+
+void plan_diff_free(plan_diff *diff)
+{
+    free(diff->heads);
+    *diff = (plan_diff){0};
+}
+
+static void count_head(coding_counts *counts, const plan_head *head, int n_blocks)
+{
+    bool codebooks[CODEBOOK_N_KINDS] = {false}, rotations[ROTATION_N_KINDS] = {false};
+    int n_coded = 0;
+    for (int g = 0; g < head->n_groups; g++) {
+        codebooks[head->groups[g].codebook] = true;
+        rotations[head->groups[g].rotation.kind] = true;
+        n_coded += head->groups[g].n_blocks;
+    }
+    for (int i = 0; i < CODEBOOK_N_KINDS; i++) counts->codebook[i] += codebooks[i];
+    for (int i = 0; i < ROTATION_N_KINDS; i++) counts->rotation[i] += rotations[i];
+    counts->norm[head->norm]++;
+    counts->encoder[head->encoder]++;
+    counts->centered += head->center != NULL;
+    counts->scaled += head->scales != NULL;
+    counts->with_lost_blocks += n_coded < n_blocks;
+}
+
+static bool same_floats(const float *a, const float *b, int n)
+{
+    if (!a || !b) return a == b;
+    for (int i = 0; i < n; i++)
+        if (a[i] != b[i]) return false;
+    return true;
+}
+
+static void compare_heads(plan_diff *diff, int h)
+{
+    const model_facts *model = &diff->plans[0]->model;
+    const plan_head *a = &diff->plans[0]->heads[h], *b = &diff->plans[1]->heads[h];
+    const int n_blocks = model_n_blocks(model);
+    uint8_t bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
+    head_change *change = &diff->heads[h];
+    *change = (head_change){.layer = h / model->n_kv_heads, .kv_head = h % model->n_kv_heads,
+                            .true_bits = {plan_head_true_bits(a, model->head_dim), plan_head_true_bits(b, model->head_dim)}};
+    plan_head_bits(a, bits_a, n_blocks);
+    plan_head_bits(b, bits_b, n_blocks);
+    for (int i = 0; i < n_blocks; i++) {
+        change->blocks_changed += bits_a[i] != bits_b[i];
+        change->width_moved += abs(bits_a[i] - bits_b[i]);
+    }
+    diff->heads_differing += !plan_head_equal(a, b, model);
+    diff->norms_differing += a->norm != b->norm;
+    diff->encoders_differing += a->encoder != b->encoder;
+    diff->scales_differing += !same_floats(a->scales, b->scales, n_blocks);
+    diff->centers_differing += !same_floats(a->center, b->center, model->head_dim);
+}
+
+rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b, rb_error *err)
+{
+    rb_status st;
+    *out = (plan_diff){.plans = {a, b}, .n_heads = a->model.n_layers * a->model.n_kv_heads};
+    RB_TRY(st, model_facts_same(&a->model, name_a, &b->model, name_b, err), done);
+    RB_TRY(st, rb_alloc(&out->heads, (size_t)out->n_heads, sizeof *out->heads, "changes", err), done);
+    for (int p = 0; p < 2; p++) {
+        out->cost[p] = bit_plan_cost(out->plans[p]);
+        for (int h = 0; h < out->n_heads; h++) count_head(&out->coding[p], &out->plans[p]->heads[h], model_n_blocks(&a->model));
+    }
+    for (int h = 0; h < out->n_heads; h++) compare_heads(out, h);
+done:
+    return st;
+}
+
+head_change plan_diff_layer(const plan_diff *diff, int layer)
+{
+    const int n = diff->plans[0]->model.n_kv_heads;
+    head_change sum = {.layer = layer, .kv_head = -1};
+    for (int h = layer * n; h < (layer + 1) * n; h++) {
+        sum.blocks_changed += diff->heads[h].blocks_changed;
+        sum.width_moved += diff->heads[h].width_moved;
+        for (int p = 0; p < 2; p++) sum.true_bits[p] += diff->heads[h].true_bits[p] / n;
+    }
+    return sum;
+}
+
+int plan_diff_largest(int *heads, int n, const plan_diff *diff)
+{
+    int found = 0;
+    for (int h = 0; h < diff->n_heads; h++) {
+        int place = found;
+        if (diff->heads[h].width_moved == 0) continue;
+        for (; place > 0 && diff->heads[heads[place - 1]].width_moved < diff->heads[h].width_moved; place--)
+            if (place < n) heads[place] = heads[place - 1];
+        if (place < n) heads[place] = h;
+        if (found < n) found++;
+    }
+    return found;
+}
+
+/* ---- as JSON ---------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status kinds_to_json(cJSON *json, const char *name, const char *const *kinds, const int *counts, int n, rb_error *err)
+{
+    cJSON *object = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&object, err), done);
+    for (int i = 0; i < n; i++) RB_TRY(st, rb_json_add_number(object, kinds[i], counts[i], err), done);
+    RB_TRY(st, rb_json_add_item(json, name, &object, err), done);
+done:
+    cJSON_Delete(object);
+    return st;
+}
+
+static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_diff *diff, int p, rb_error *err)
+{
+    const coding_counts *counts = &diff->coding[p];
+    cJSON *side = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&side, err), done);
+    RB_TRY(st, rb_json_add_string(side, "method", diff->plans[p]->method, err), done);
+    RB_TRY(st, rb_json_add_number(side, "avg_bits", diff->plans[p]->avg_bits, err), done);
+    RB_TRY(st, rb_json_add_number(side, "value_width", diff->plans[p]->value_width, err), done);
+    RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_codebook", codebook_kind_names, counts->codebook, CODEBOOK_N_KINDS, err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_rotation", rotation_kind_names, counts->rotation, ROTATION_N_KINDS, err), done);
+    RB_TRY(st, rb_json_add_number(side, "heads_centered", counts->centered, err), done);
+    RB_TRY(st, rb_json_add_number(side, "heads_scaled", counts->scaled, err), done);
+    RB_TRY(st, rb_json_add_number(side, "heads_with_lost_blocks", counts->with_lost_blocks, err), done);
+    RB_TRY(st, rb_json_add_item(json, name, &side, err), done);
+done:
+    cJSON_Delete(side);
+    return st;
+}
+
+static rb_status change_to_json(cJSON *list, const head_change *change, rb_error *err)
+{
+    cJSON *json = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_number(json, "layer", change->layer, err), done);
+    if (change->kv_head >= 0) RB_TRY(st, rb_json_add_number(json, "kv_head", change->kv_head, err), done);
+    RB_TRY(st, rb_json_add_numbers(json, "true_bits", change->true_bits, 2, err), done);
+    RB_TRY(st, rb_json_add_number(json, "blocks_changed", change->blocks_changed, err), done);
+    RB_TRY(st, rb_json_add_number(json, "width_moved", change->width_moved, err), done);
+    RB_TRY(st, rb_json_append(list, &json, err), done);
+done:
+    cJSON_Delete(json);
+    return st;
+}
+
+rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err)
+{
+    cJSON *json = NULL, *layers = cJSON_CreateArray(), *largest = cJSON_CreateArray();
+    int heads[N_LARGEST];
+    const int n = plan_diff_largest(heads, N_LARGEST, diff);
+    rb_status st = layers && largest ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for a diff");
+    *out = NULL;
+    if (st != RB_OK) goto done;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-diff-result", err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, plan_side_to_json(json, "a", diff, 0, err), done);
+    RB_TRY(st, plan_side_to_json(json, "b", diff, 1, err), done);
+    RB_TRY(st, rb_json_add_number(json, "heads", diff->n_heads, err), done);
+    RB_TRY(st, rb_json_add_number(json, "heads_differing", diff->heads_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "norms_differing", diff->norms_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "encoders_differing", diff->encoders_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "scales_differing", diff->scales_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "centers_differing", diff->centers_differing, err), done);
+    for (int layer = 0; layer < diff->plans[0]->model.n_layers; layer++) {
+        const head_change change = plan_diff_layer(diff, layer);
+        RB_TRY(st, change_to_json(layers, &change, err), done);
+    }
+    for (int i = 0; i < n; i++) RB_TRY(st, change_to_json(largest, &diff->heads[heads[i]], err), done);
+    RB_TRY(st, rb_json_add_item(json, "layers", &layers, err), done);
+    RB_TRY(st, rb_json_add_item(json, "largest", &largest, err), done);
+    *out = json;
+    json = NULL;
+done:
+    cJSON_Delete(json);
+    cJSON_Delete(layers);
+    cJSON_Delete(largest);
+    return st;
+}

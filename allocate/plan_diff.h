@@ -1,0 +1,41 @@
+/* How two plans of one model differ (`ropebits diff`). */
+#ifndef RB_ALLOCATE_PLAN_DIFF_H
+#define RB_ALLOCATE_PLAN_DIFF_H
+
+#include <cjson/cJSON.h>
+
+#include "kernels/bit_plan.h"
+
+/* What a plan's heads do; a head counts for a kind if one of its groups has it. */
+typedef struct coding_counts {
+    int norm[NORM_N_KINDS], encoder[ENCODER_N_KINDS], codebook[CODEBOOK_N_KINDS], rotation[ROTATION_N_KINDS];
+    int centered, scaled, with_lost_blocks;
+} coding_counts;
+
+typedef struct head_change {
+    int layer, kv_head;
+    int blocks_changed;         /* whose width differs */
+    int width_moved;            /* sum over blocks of |difference of widths| */
+    double true_bits[2];
+} head_change;
+
+typedef struct plan_diff {
+    const bit_plan *plans[2];   /* borrowed */
+    plan_cost cost[2];
+    coding_counts coding[2];
+    int n_heads, heads_differing;       /* in anything: groups, rotations, norms, scales, centres */
+    int norms_differing, encoders_differing, scales_differing, centers_differing;      /* heads */
+    head_change *heads;         /* [n_layers][n_kv_heads], owned */
+} plan_diff;
+
+/* RB_EMISMATCH: plans of two models, naming what differs; RB_ENOMEM. Names are for messages. */
+rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b, rb_error *err);
+void plan_diff_free(plan_diff *diff);
+
+head_change plan_diff_layer(const plan_diff *diff, int layer);      /* sums over heads, true bits their mean; kv_head -1 */
+/* Index into heads of the n heads that moved most width, most first, ties to the lowest; fewer where fewer moved. */
+int plan_diff_largest(int *heads, int n, const plan_diff *diff);
+
+rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err);
+
+#endif

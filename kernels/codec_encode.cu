@@ -43,7 +43,7 @@ __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &ope
             const float scaled = input_traits<T>::IS_SCALED ? norm * call.memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
             const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
             largest_norm = max(largest_norm, rounded);
-            if ((lane & 3) == 0) reinterpret_cast<uint16_t *>(call.place.norms)[i * 8 * call.n_groups + call.g] = static_cast<uint16_t>(rounded);
+            if ((lane & 3) == 0) call.place.norms[i * 8 * call.n_groups + call.g] = static_cast<uint16_t>(rounded);
         }
     }
 }
@@ -195,7 +195,7 @@ __device__ __forceinline__ void transform_group(unsigned &largest_norm, const gr
     typedef transform_plan<N_STEPS, STEPS> plan;
 #pragma unroll 1
     for (int m = 0; m < BLOCKS; m++) {
-        const lane_place<1> place = place_of_block(whole.place, m, 2 * whole.n_groups);
+        const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
         warp_memory memory = whole.memory;
         memory.inverse_scale += 16 * m;
         const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, memory, whole.fragments};

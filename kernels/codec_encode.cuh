@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale, IS_BEYOND ? head.largest_center : 0.0f};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, row_norm_bytes);
+        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
         for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {

@@ -117,6 +117,19 @@ __device__ __forceinline__ void find_levels(int (&level)[4], const level_tables 
             if (stretched[v] > tables.walk[level[v] + step - 1].x) level[v] += step;
 }
 
+/* To the next level where size is above the boundary; at: of the level in shared memory. Left to itself the compiler makes it a branch. */
+__device__ __forceinline__ void step_up(float2 &level, uint32_t &at, float size)
+{
+    asm("{\n"
+        ".reg .pred is_above;\n"
+        "setp.gt.f32 is_above, %3, %0;\n"
+        "@is_above add.u32 %2, %2, 8;\n"
+        "@is_above ld.shared.v2.f32 {%0, %1}, [%2];\n"
+        "}"
+        : "+f"(level.x), "+f"(level.y), "+r"(at)
+        : "f"(size));
+}
+
 /* Sizes of a lane's four coordinates of a tile, of the unit vectors. */
 __device__ __forceinline__ void find_sizes_of(float (&size)[4], const float4 &products, const block_rows &rows)
 {
@@ -207,22 +220,25 @@ __device__ __forceinline__ void search_by_walk(block_rows &rows, const group_cal
 #pragma unroll 1
     for (int tile = 0; tile < call.shape.n_tiles; tile++) {
         float size[4], stretched[4];
-        int at[4];
+        int first[4];
+        uint32_t at[4];
         float2 level[4];
         find_sizes_of(size, call.memory.coordinates[tile * 32 + (threadIdx.x & 31)], rows);
 #pragma unroll
         for (int v = 0; v < 4; v++) stretched[v] = size[v] * stretch_of(0);
-        find_levels(at, tables, stretched);
+        find_levels(first, tables, stretched);
 #pragma unroll
-        for (int v = 0; v < 4; v++) level[v] = tables.walk[at[v]];
+        for (int v = 0; v < 4; v++) {
+            level[v] = tables.walk[first[v]];
+            at[v] = static_cast<uint32_t>(__cvta_generic_to_shared(tables.walk + first[v]));
+        }
 #pragma unroll
         for (int s = 0; s < N_STRETCHES; s++) {
 #pragma unroll
             for (int v = 0; v < 4; v++) stretched[v] = size[v] * stretch_of(s);
             for (int i = 0; s > 0 && i < n_crossed; i++)
 #pragma unroll
-                for (int v = 0; v < 4; v++)
-                    if (stretched[v] > level[v].x) level[v] = tables.walk[++at[v]];
+                for (int v = 0; v < 4; v++) step_up(level[v], at[v], stretched[v]);
 #pragma unroll
             for (int v = 0; v < 4; v++) {
                 sums.product[v / 2][s] = fmaf(size[v], level[v].y, sums.product[v / 2][s]);
@@ -282,11 +298,12 @@ __device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float
 }
 
 /* Stores the rows' norms; a row without a number for one gets no number for its scale. */
-__device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int norm_bytes, const float (&inverse_scale)[2],
+__device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int m, int norm_bytes, const float (&inverse_scale)[2],
                                             float *row_scales)
 {
     enum { LOG2_FRAGMENT_SCALE = 8 };
     const int lane = threadIdx.x & 31, exponent = call.group.encode_exponent - LOG2_FRAGMENT_SCALE;
+    uint8_t *byte_norms = call.memory.norms + (16 * m + (lane >> 2)) * call.n_groups;
     bool has_bad = false;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -295,11 +312,11 @@ __device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &ca
         bool is_bad = !(rows.norm[r] < INFINITY);
         if (norm_bytes == 1) {
             const unsigned code = byte_of_norm(norm, exponent - call.group.norm_exponent, inverse_scale[r]);
-            if ((lane & 3) == 0) call.place.norms[at] = static_cast<uint8_t>(code);
+            if ((lane & 3) == 0) byte_norms[at] = static_cast<uint8_t>(code);
         } else {
             const unsigned rounded = __half_as_ushort(__float2half_rn(ldexpf(norm, exponent) * inverse_scale[r]));
             is_bad |= rounded >= 0x7c00u;
-            if ((lane & 3) == 0) reinterpret_cast<uint16_t *>(call.place.norms)[at] = static_cast<uint16_t>(rounded);
+            if ((lane & 3) == 0) call.place.norms[at] = static_cast<uint16_t>(rounded);
         }
         if (is_bad && (lane & 3) == 0) row_scales[8 * r + (lane >> 2)] = NAN;
         has_bad |= is_bad;
@@ -311,9 +328,10 @@ static_assert(CODEC_IMAGE_FRAGMENT_SCALE == 256.0f, "store_norms has its logarit
 /* ---- groups ----------------------------------------------------------------------------------------------------------------------- */
 
 template <typename T>
-__device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &call, float *row_scales, int norm_bytes, bool is_searched)
+__device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &call, int m, int norm_bytes, bool is_searched)
 {
     const int lane = threadIdx.x & 31, width = call.shape.width;
+    float *row_scales = call.memory.inverse_scale + 16 * m;
     block_rows rows;
     float inverse_scale[2], row_scale[2];
 #pragma unroll
@@ -332,7 +350,7 @@ __device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &ca
     }
     __syncwarp();       /* all operands have been read: their place may be written */
     store_codes(call, rows, tables);
-    return store_norms(call, rows, norm_bytes, inverse_scale, row_scales);
+    return store_norms(call, rows, m, norm_bytes, inverse_scale, row_scales);
 }
 
 template <typename T>
@@ -355,9 +373,9 @@ struct beyond_coder {
             const group_shape shape = read_shape(my_shape, g);
 #pragma unroll 1
             for (int m = 0; m < BLOCKS; m++) {
-                const lane_place<1> own = place_of_block(place, m, head.n_groups * head.norm_bytes);
+                const lane_place<1> own = place_of_block(place, m, head.n_groups);
                 const group_call<1, warp_memory> call = {groups[g], shape, g, head.n_groups, own, memory, fragments};
-                has_bad |= encode_rows<T>(call, memory.inverse_scale + 16 * m, head.norm_bytes, is_searched);
+                has_bad |= encode_rows<T>(call, m, head.norm_bytes, is_searched);
                 __syncwarp();
             }
         }

@@ -128,22 +128,27 @@ static void judge_codes(codec_report *report, const exact_group *exact, const ui
 
 /* ---- searches --------------------------------------------------------------------------------------------------------------------- */
 
-/* Codes of a stretch; each that is tied as it lowers the cosine. */
-static void unlucky_codes(uint8_t *codes, const exact_group *exact, double stretch, double tie)
+/* The cosine of codes of a stretch where each that is tied lies as it raises it (is_lucky) or lowers it. */
+static double cosine_with_ties(const exact_group *exact, const uint8_t *of, double stretch, double tie, bool is_lucky)
 {
-    for (int j = 0; j < exact->dims; j++) codes[j] = (uint8_t)codebook_code(exact->book, stretch * exact->y[j]);
+    uint8_t codes[RB_MAX_HEAD_DIM];
+    double best;
+    memcpy(codes, of, (size_t)exact->dims);
+    best = exact_cosine(exact, codes);
     for (int j = 0; j < exact->dims; j++) {
         const int own = codes[j], below = codebook_code(exact->book, stretch * exact->y[j] - tie), above = codebook_code(exact->book, stretch * exact->y[j] + tie);
-        const double cosine = exact_cosine(exact, codes);
+        if (below == above) continue;
         codes[j] = (uint8_t)(below != own ? below : above);
-        if (exact_cosine(exact, codes) > cosine) codes[j] = (uint8_t)own;
+        const double cosine = exact_cosine(exact, codes);
+        if ((cosine > best) == is_lucky) best = cosine;
+        else codes[j] = (uint8_t)own;
     }
+    return best;
 }
 
-/* How many of the codes are not those of the stretch, ties aside; the ties are added up. */
-static int64_t count_strange(codec_report *ties, const exact_group *exact, const uint8_t *codes, double stretch, const codec_bounds *bounds)
+/* How many of the codes are not those of the stretch, `expected` [dims], ties aside; the ties are added up. */
+static int64_t count_strange(codec_report *ties, uint8_t *expected, const exact_group *exact, const uint8_t *codes, double stretch, const codec_bounds *bounds)
 {
-    uint8_t expected[RB_MAX_HEAD_DIM];
     exact_group stretched = *exact;
     for (int j = 0; j < exact->dims; j++) {
         stretched.y[j] = stretch * exact->y[j];
@@ -158,15 +163,15 @@ static int64_t count_strange(codec_report *ties, const exact_group *exact, const
 static void judge_search(codec_report *report, const exact_group *exact, const uint8_t *codes, const codec_bounds *bounds)
 {
     static const double stretches[] = {1.0, ENCODER_STRETCHES_DOWN, ENCODER_STRETCHES_UP};
-    const double tie = bounds->code_tie * exact->growth, found = exact_cosine(exact, codes);
+    const double tie = bounds->code_tie * exact->growth;
     codec_report nearest = {.codes_wrong = exact->dims + 1};
-    double needed = 0.0;
+    double needed = 0.0, found = 0.0;
     for (size_t s = 0; s < sizeof stretches / sizeof *stretches; s++) {
-        uint8_t unlucky[RB_MAX_HEAD_DIM];
+        uint8_t expected[RB_MAX_HEAD_DIM];
         codec_report ties;
-        if (count_strange(&ties, exact, codes, stretches[s], bounds) < nearest.codes_wrong) nearest = ties;
-        unlucky_codes(unlucky, exact, stretches[s], tie);
-        needed = fmax(needed, exact_cosine(exact, unlucky));
+        if (count_strange(&ties, expected, exact, codes, stretches[s], bounds) < nearest.codes_wrong) nearest = ties;
+        if (ties.codes_wrong == 0) found = fmax(found, cosine_with_ties(exact, codes, stretches[s], tie, true));
+        needed = fmax(needed, cosine_with_ties(exact, expected, stretches[s], tie, false));
     }
     const double missing = needed > 0.0 ? fmax(1.0 - found / needed, 0.0) / exact->growth : 0.0;
     if (nearest.codes_wrong == 0 && !(missing <= bounds->cosine_tie)) nearest.codes_wrong = 1;      /* as a whole */

@@ -4,7 +4,7 @@
  * lies within `norm_tie` of the middle; both are counted. Everything else that differs is wrong.
  *
  * A search (ENCODER_SEARCH) may also end at another stretch: its codes must be those of one of the stretches, but for ties, and in angle as close as the best stretch's,
- * ties decided against it, but for `cosine_tie`. Its norm is held to |x| cos of the codes that it found.
+ * ties decided for the one and against the other, but for `cosine_tie`. Its norm is held to |x| cos of the codes that it found.
  *
  * x -> (x - c) s is exact in the reference; an implementation in f32 errs by a share of |s x| + |s c|, not of what is left of them. So bounds that are shares of a norm are
  * shares of that: code_tie, norm_tie and cosine_tie grow by (|s x| + |s c|) / |s (x - c)| of the group, 1 without a transform; a restored dim is held to N / s, N = |s (x^ - c)|,

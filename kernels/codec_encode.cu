@@ -71,14 +71,6 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
         }
 }
 
-/* Coding of a group's rows: boundaries of each, and where its next pair of codes goes. */
-template <int BLOCKS>
-struct group_coding {
-    coder by;
-    row_edges edges[2 * BLOCKS];
-    uint16_t *pairs[2 * BLOCKS];
-};
-
 template <coding BY, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call,
                                                              float product_scale)
@@ -92,26 +84,6 @@ __device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operand
         coding.pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
     }
     return coding;
-}
-
-/* Codes of a tile of row block m, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
-template <coding BY, int BLOCKS>
-__device__ __forceinline__ void code_tile(const float (&c)[4], const group_coding<BLOCKS> &coding, int m, int tile)
-{
-    const coder &by = coding.by;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const row_edges &edges = coding.edges[2 * m + r];
-        const float pair = fmaf(code_of<BY>(c[2 * r + 1], edges, by), by.second_code, code_of<BY>(c[2 * r], edges, by)) + by.pair_bias;
-        coding.pairs[2 * m + r][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
-    }
-}
-
-template <int BLOCKS>
-__device__ __forceinline__ void skip_tiles(group_coding<BLOCKS> &coding, int n_tiles)
-{
-#pragma unroll
-    for (int i = 0; i < 2 * BLOCKS; i++) coding.pairs[i] += 4 * n_tiles;
 }
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
@@ -155,27 +127,6 @@ __device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 
 #pragma unroll
         for (int tile = 0; tile < PLAN::TILES; tile++) code_tile<BY>(c[tile], coding, 0, tile);
         skip_tiles(coding, PLAN::TILES);
-    }
-}
-
-template <coding BY>
-struct coding_tag {
-    static constexpr coding value = BY;
-};
-
-/* Calls code_with with the tag of the coding that the group has. */
-template <bool IS_FAST, typename CODE>
-__device__ __forceinline__ void choose_coding(const group_shape &shape, const CODE &code_with)
-{
-    if (!IS_FAST && shape.is_searched) {
-        code_with(coding_tag<BY_SEARCH>());
-        return;
-    }
-    switch (shape.width) {
-    case BY_WIDTH_1: code_with(coding_tag<BY_WIDTH_1>()); break;
-    case BY_WIDTH_2: code_with(coding_tag<BY_WIDTH_2>()); break;
-    case BY_WIDTH_3: code_with(coding_tag<BY_WIDTH_3>()); break;
-    default: code_with(coding_tag<BY_CELLS>()); break;
     }
 }
 

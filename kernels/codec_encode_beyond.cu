@@ -2,8 +2,8 @@
  *
  * One row block of 16 vectors and one group at a time, in three passes. Rotation: products start from -R S c; coordinates go to shared memory, where a lane finds its own again,
  * and their squares give the norm, which the operands' would not where there is a centre. Search: for each stretch the product of coordinates and centroids and the
- * centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: at the stretch with the largest cosine.
- * Passes two and three find a level by the same arithmetic, so what was searched is what is stored. */
+ * centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: as the published form's, at the stretch with the largest
+ * cosine; only a coordinate within rounding of a boundary can be stored otherwise than it was searched with. */
 #include "kernels/codec_encode.cuh"
 #include "kernels/encoder_stretches.h"
 
@@ -20,6 +20,9 @@ struct block_rows {
     float norm[2];              /* as products have it */
     float stretch[2], cosine[2];
 };
+
+/* Of a row of zeros, so that it can be divided by: NO_SQUARES' root. */
+static constexpr float NO_NORM = 1e-18f;
 
 /* ---- rotation --------------------------------------------------------------------------------------------------------------------- */
 
@@ -259,31 +262,23 @@ __device__ __forceinline__ void search_by_walk(block_rows &rows, const group_cal
 
 /* ---- codes ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Pairs of codes to where the group's dims were, as pack_rows takes them: doubled up to 3 bits. */
-__device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &call, const block_rows &rows, const level_tables &tables)
+/* Pairs of codes to where the group's dims were: boundaries are brought to the products as codec_coding.cuh does, and divided by the stretch. */
+template <coding BY>
+__device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &call, const block_rows &rows)
 {
-    const int lane = threadIdx.x & 31, width = call.shape.width, is_doubled = width <= BY_WIDTH_3;
-    uint16_t *pairs = reinterpret_cast<uint16_t *>(call.memory.tile) + call.shape.column + (lane & 3);
-#pragma unroll 1
+    const int lane = threadIdx.x & 31;
+    group_coding<1> coding;
+    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        coding.edges[r] = make_edges<BY>(coding.by, call.group.log2_cells, __fdividef(rows.norm[r] + NO_NORM, rows.stretch[r]), rows.root[r] * rows.stretch[r], 1.0f);
+        coding.pairs[r] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[r]) + call.shape.column + (lane & 3);
+    }
+#pragma unroll 2
     for (int tile = 0; tile < call.shape.n_tiles; tile++) {
         const float4 products = call.memory.coordinates[tile * 32 + lane];
-        const float product[4] = {products.x, products.y, products.z, products.w};
-        float size[4];
-        int level[4];
-        find_sizes_of(size, products, rows);
-        if (width == BY_WIDTH_2) {
-#pragma unroll
-            for (int v = 0; v < 4; v++) level[v] = is_outer(tables, size[v], rows.stretch[v / 2]) > 0.0f;
-        } else {
-#pragma unroll
-            for (int v = 0; v < 4; v++) size[v] *= rows.stretch[v / 2];
-            find_levels(level, tables, size);
-        }
-#pragma unroll
-        for (int v = 0; v < 4; v++) level[v] ^= __float_as_int(product[v]) < 0 ? tables.half - 1 : tables.half;
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            pairs[call.place.row[r] + 4 * tile] = static_cast<uint16_t>((level[2 * r] | level[2 * r + 1] << width) << is_doubled);
+        const float c[4] = {products.x, products.y, products.z, products.w};
+        code_tile<BY>(c, coding, 0, tile);
     }
 }
 
@@ -293,7 +288,9 @@ __device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &ca
 __device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float inverse_scale)
 {
     const int bits = __float_as_int(norm), octave = (bits >> 23) - 127 + (__float_as_int(inverse_scale) >> 23) - 127 + exponent;
-    const float steps = 16.0f * log2f(__int_as_float((bits & 0x7fffff) | 0x3f800000));
+    float octaves;      /* from 0 to 1: right to 2^-22 */
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(octaves) : "f"(__int_as_float((bits & 0x7fffff) | 0x3f800000)));
+    const float steps = 16.0f * octaves;
     return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0)) : 0u;
 }
 
@@ -341,15 +338,15 @@ __device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &ca
         rows.stretch[r] = rows.cosine[r] = 1.0f;
     }
     rotate_rows<T>(rows, call, row_scale);
-    const level_tables tables = find_tables(call);
     if (is_searched) {
+        const level_tables tables = find_tables(call);
         if (width == BY_WIDTH_1) search_signs(rows, call);
         else if (width == BY_WIDTH_2) search_two_bits(rows, call, tables);
         else if (call.group.n_crossed <= 1) search_by_walk<true>(rows, call, tables);
         else search_by_walk<false>(rows, call, tables);
     }
     __syncwarp();       /* all operands have been read: their place may be written */
-    store_codes(call, rows, tables);
+    choose_coding<false>(call.shape, [&](auto by) { store_codes<by.value>(call, rows); });
     return store_norms(call, rows, m, norm_bytes, inverse_scale, row_scales);
 }
 

@@ -227,7 +227,7 @@ static void add_book(image_builder *b, const codec_image_head *head, codec_image
     if (i == b->n_books) {
         b->book_of[b->n_books++] = book;
         b->first_with_book[i] = (codec_image_group){.book = (int)image->n_books, .halves = (int)image->n_halves};
-        if (image->is_published) add_cells(image, &b->first_with_book[i], book);
+        add_cells(image, &b->first_with_book[i], book);
         add_boundaries_and_centroids(image, book);
         if (!image->is_published) add_walk(image, &b->first_with_book[i], book);
         add_halves(image, book);

@@ -268,16 +268,20 @@ __device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &ca
 {
     const int lane = threadIdx.x & 31;
     group_coding<1> coding;
+    float most[2];          /* products of 1: stretched, a coordinate may lie behind the last cell, where its code is that of 1 */
     coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        coding.edges[r] = make_edges<BY>(coding.by, call.group.log2_cells, __fdividef(rows.norm[r] + NO_NORM, rows.stretch[r]), rows.root[r] * rows.stretch[r], 1.0f);
+        most[r] = __fdividef(rows.norm[r] + NO_NORM, rows.stretch[r]);
+        coding.edges[r] = make_edges<BY>(coding.by, call.group.log2_cells, most[r], rows.root[r] * rows.stretch[r], 1.0f);
         coding.pairs[r] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[r]) + call.shape.column + (lane & 3);
     }
 #pragma unroll 2
     for (int tile = 0; tile < call.shape.n_tiles; tile++) {
         const float4 products = call.memory.coordinates[tile * 32 + lane];
-        const float c[4] = {products.x, products.y, products.z, products.w};
+        float c[4] = {products.x, products.y, products.z, products.w};
+#pragma unroll
+        for (int v = 0; BY == BY_CELLS && v < 4; v++) c[v] = fmaxf(fminf(c[v], most[v / 2]), -most[v / 2]);
         code_tile<BY>(c, coding, 0, tile);
     }
 }

@@ -185,7 +185,9 @@ static void add_cells(codec_image *image, codec_image_group *group, const codebo
 {
     int log2_cells = book->width + 1;
     while (log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS && !cells_hold_one_boundary(book, log2_cells)) log2_cells++;
-    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS ? 0 : log2_cells;
+    /* A unit vector's coordinates end at 1, stretched ones do not: then no boundary may lie behind the cells. */
+    const bool is_left_out = !image->is_published && book->boundary[book->size - 2] >= 1.0;
+    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS || is_left_out ? 0 : log2_cells;
     group->cells = (int)image->n_cells;
     for (int i = 0; group->log2_cells > 0 && i < 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
 }

@@ -70,8 +70,9 @@ __device__ __forceinline__ void add_centers(float *offsets, const logits_args &a
     }
 }
 
-/* blockIdx: (share of the keys, batch of queries, head). */
-__global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_args args)
+/* blockIdx: (share of the keys, batch of queries, head). IS_BEYOND the published form: norms may be bytes, and there may be centres and dims of no group. */
+template <bool IS_BEYOND>
+__global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
@@ -98,14 +99,14 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_
         if (lane == 0) streams = found;
     }
     next += static_cast<int64_t>(warp) * args.warp_bytes;
-    if (threadIdx.x < BATCH) offsets[threadIdx.x] = 0.0f;
-    for (int g = threadIdx.x; g < head.n_groups; g += blockDim.x) norm_exponents[g] = image.groups[head.first_group + g].norm_exponent;
+    if (IS_BEYOND && threadIdx.x < BATCH) offsets[threadIdx.x] = 0.0f;
+    for (int g = threadIdx.x; IS_BEYOND && g < head.n_groups; g += blockDim.x) norm_exponents[g] = image.groups[head.first_group + g].norm_exponent;
     uint8_t *norms = next;
-    const int row_norm_bytes = head.n_groups * head.norm_bytes;
+    const int n_pairs = (IS_BEYOND ? head.n_coded : head_dim) / 2, row_norm_bytes = head.n_groups * (IS_BEYOND ? head.norm_bytes : 2);
     next += WARP_ROWS * 2 * image.max_groups;
     uint32_t *packed = reinterpret_cast<uint32_t *>(next);
     __syncthreads();
-    if (head.has_center) {
+    if (IS_BEYOND && head.has_center) {
         add_centers(offsets, args, head_index, batch);
         __syncthreads();
     }
@@ -119,8 +120,8 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_
         bit_reader reader = start_reading(packed, lane * head.packed_bytes);
         float total[BATCH], sum[BATCH] = {}, squares = 0.0f;
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) total[i] = offsets[i];
-        for (int p = 0; p < head.n_coded / 2; p++) {
+        for (int i = 0; i < BATCH; i++) total[i] = IS_BEYOND ? offsets[i] : 0.0f;
+        for (int p = 0; p < n_pairs; p++) {
             const pair_facts pair = read_pair(pairs[p]);
             const float2 y = read_centroids(reader, pair, books);
             squares = fmaf(y.x, y.x, fmaf(y.y, y.y, squares));
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(const logits_
             sum[7] = fmaf(y.x, b.w, fmaf(y.y, d.w, sum[7]));
             if (pair.is_last) {
                 const int at = lane * head.n_groups + pair.group;
-                const float norm = head.norm_bytes == 1 ? norm_of_byte(norms[at], norm_exponents[pair.group])
+                const float norm = IS_BEYOND && head.norm_bytes == 1 ? norm_of_byte(norms[at], norm_exponents[pair.group])
                                                         : __half2float(__ushort_as_half(reinterpret_cast<const uint16_t *>(norms)[at]));
                 const float factor = squares > 0.0f ? norm * rsqrtf(squares) : 0.0f;
 #pragma unroll
@@ -164,6 +165,7 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
     const size_t tables = static_cast<size_t>(image->head_dim) * (BATCH * 4 + 2) + round_up(static_cast<size_t>(image->max_books) * 4, 16);
     const size_t warp_bytes = round_up(static_cast<size_t>(WARP_ROWS) * 2 * image->max_groups + static_cast<size_t>(WARP_ROWS) * image->max_packed_bytes + 16, 128);
     logits_args args = {*image, packed, static_cast<const uint8_t *>(norms), queries, rotated, logits, n, n_queries, n_batches, static_cast<int>(warp_bytes)};
+    void (*const kernel)(logits_args) = image->is_published ? logits_kernel<false> : logits_kernel<true>;
     codec_device_limits limits;
     int resident = 0;
     rb_status st;
@@ -176,14 +178,14 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
     const int warps = warps_that_fit(tables, warp_bytes, limits.shared_bytes - 1024, LOGITS_WARPS);
     if (warps == 0) return rb_fail(err, RB_EUNSUPPORTED, "the logits kernel needs %zu bytes of shared memory, the GPU has %d", tables + warp_bytes, limits.shared_bytes);
     const size_t bytes = tables + warps * warp_bytes;
-    st = rb_cuda_status(cudaFuncSetAttribute(logits_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "logits", err);
-    if (st == RB_OK) st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, logits_kernel, warps * 32, bytes), "logits", err);
+    st = rb_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "logits", err);
+    if (st == RB_OK) st = rb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, bytes), "logits", err);
     if (st != RB_OK) return st;
     const int64_t needed = (n + warps * WARP_ROWS - 1) / (warps * WARP_ROWS);
     int64_t blocks = (static_cast<int64_t>(resident) * limits.n_multiprocessors) / (static_cast<int64_t>(image->n_heads) * n_batches);
     if (blocks > needed) blocks = needed;
     if (blocks < 1) blocks = 1;
-    logits_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)), warps * 32, bytes, stream>>>(args);
+    kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)), warps * 32, bytes, stream>>>(args);
     return rb_cuda_launched("logits kernel", err);
 }
 

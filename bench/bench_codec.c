@@ -79,7 +79,7 @@ static rb_status block_gtq(bench *b, double avg_bits, rotation_kind rotation, rb
     return st;
 }
 
-/* As `allocate --method optimal` has them: blocks by energy in four groups and a few in none, 8-bit norms, a centre; 2.88 true bits of 128 dims, as many as Block-GTQ has at 2. */
+/* As `allocate --method optimal` has them: blocks by energy in four groups and a few in none, 8-bit norms, a centre: 2.88 true bits of 128 dims. */
 static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
 {
     static const struct { int width, share; } groups[] = {{2, 20}, {3, 20}, {4, 12}, {5, 4}};     /* of 64 blocks */

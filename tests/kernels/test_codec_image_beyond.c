@@ -221,6 +221,33 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
     }
 }
 
+/* A stretched coordinate can be beyond 1, where there are no cells: no book with a boundary there may have any. Block-GTQ's law ends nowhere: 6 bits of 8 dims have some. */
+static void cells_end_behind_the_last_boundary(void **state)
+{
+    (void)state;
+    static const int n_blocks[] = {4, 32};
+    for (int is_searched = 0; is_searched < 2; is_searched++)
+        for (size_t i = 0; i < RB_COUNT(n_blocks); i++) {
+            const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}};
+            const int n = n_blocks[i];
+            int blocks[N_BLOCKS];
+            codec_tables *tables = NULL;
+            codec_image *image = NULL;
+            const codebook *book;
+            for (int b = 0; b < N_BLOCKS; b++) blocks[b] = b;
+            plan_head head = {.norm = NORM_LOG8, .encoder = is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
+            assert_ok(codec_tables_create(&tables, &err));
+            assert_ok(plan_head_add_group(&head, 6, blocks, n, CODEBOOK_BLOCK_GTQ, 0, &err));
+            assert_ok(codec_tables_codebook(tables, CODEBOOK_BLOCK_GTQ, 6, 2 * n, &book, &err));
+            assert_int_equal(book->boundary[book->size - 2] >= 1.0, n == 4);
+            assert_ok(codec_image_build(&image, &head, 1, &model, tables, &err));
+            assert_int_equal(image->groups[0].log2_cells == 0, n == 4);
+            codec_image_free(image);
+            plan_head_clear(&head);
+            codec_tables_free(tables);
+        }
+}
+
 static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
 {
     (void)state;
@@ -252,6 +279,7 @@ int main(void)
         cmocka_unit_test(fragments_hold_scaled_rotations_and_shifts_the_rotated_centre),
         cmocka_unit_test(columns_have_the_centres_and_scales_of_their_dims),
         cmocka_unit_test(a_walk_up_the_levels_keeps_to_the_codebook),
+        cmocka_unit_test(cells_end_behind_the_last_boundary),
         cmocka_unit_test(a_plan_of_the_published_form_has_an_image_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

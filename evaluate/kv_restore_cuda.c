@@ -163,7 +163,7 @@ static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *
     if (!codec) return RB_OK;
     const codec_image *image = r->plans[run - 1][kind].image;
     assert(codec_image_packed_offset(image, image->n_heads, n) <= (int64_t)r->packed.size_bytes);
-    assert(2 * codec_image_norm_offset(image, image->n_heads, n) <= (int64_t)r->norms.size_bytes);
+    assert(codec_image_norms_offset(image, image->n_heads, n) <= (int64_t)r->norms.size_bytes);
     (void)image;
     const codec_vectors x = {.data = (kind == VALUES ? heads->v : heads->k) + begin * dim, .type = CODEC_F32, .head_stride = heads->n_tokens * dim, .token_stride = dim};
     const codec_device_image *device = codec_cuda_image(codec);

@@ -38,6 +38,7 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
     return (codec_bounds){
         .code_tie = is_gpu ? CODEC_CUDA_CODE_TIE : 0.0,
         .norm_tie = is_gpu ? CODEC_CUDA_NORM_TIE : 0.0,
+        .cosine_tie = is_gpu ? CODEC_CUDA_COSINE_TIE : 0.0,
         .restore = !is_gpu ? 0.0 : type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
         .rounding = codec_dtype_rounding(type),
         .rounding_least = codec_dtype_rounding_least(type),
@@ -96,24 +97,27 @@ static void round_vectors(validation *v, int64_t n_test, codec_dtype type)
 static rb_status check_head(codec_report *report, const codec_trial *trial, const codec_trial_input *in, int h, const codec_bounds *bounds, rb_error *err)
 {
     const int64_t d = in->model->head_dim;
-    const uint16_t *norms = trial->norms + codec_image_norm_offset(trial->image, h, in->n);
     const uint8_t *packed = trial->packed + codec_image_packed_offset(trial->image, h, in->n);
     head_codec *codec = NULL;
     uint8_t *codes = NULL;
     float *reference = NULL;
+    uint16_t *norms = NULL;
     rb_status st;
     RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
     RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)d, "codes", err), done);
     RB_TRY(st, rb_alloc(&reference, (size_t)in->n, (size_t)d * sizeof *reference, "restored vectors", err), done);
+    RB_TRY(st, rb_alloc(&norms, (size_t)in->n, (size_t)in->heads[h].n_groups * sizeof *norms, "norms", err), done);
+    codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
     const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
     RB_TRY(st, codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, packed, norms, bounds, codes, err), done);
     RB_TRY(st, codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, bounds, reference, err), done);
-    codec_check_logits(report, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n, (int)d,
+    codec_check_logits(report, &on, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n,
                        trial->logits + (int64_t)h * in->n_queries * in->n, bounds);
 done:
     head_codec_free(codec);
     free(codes);
     free(reference);
+    free(norms);
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "kv_head %d", h);
 }
 
@@ -138,7 +142,7 @@ static void keep_times(validate_row *row, const codec_trial *trial, const codec_
     const int64_t n = in->n_timed;
     row->times = trial->times;
     row->vector_bytes = (double)n * in->n_heads * in->model->head_dim * (in->type == CODEC_F32 ? 4.0 : 2.0);
-    row->packed_bytes = (double)codec_image_packed_offset(trial->image, in->n_heads, n) + 2.0 * (double)codec_image_norm_offset(trial->image, in->n_heads, n);
+    row->packed_bytes = (double)codec_image_packed_offset(trial->image, in->n_heads, n) + (double)codec_image_norms_offset(trial->image, in->n_heads, n);
 }
 
 static rb_status try_layer(validation *v, validate_row *row, const plan_head *heads, int64_t n_timed, rb_error *err)

@@ -56,6 +56,7 @@ static rb_status add_counts(cJSON *json, const validate_row *row, rb_error *err)
         {"n_vectors", (double)r->n_vectors}, {"n_codes", (double)r->n_codes}, {"n_norms", (double)r->n_norms}, {"n_logits", (double)r->n_logits},
         {"codes_tied", (double)r->codes_tied}, {"codes_wrong", (double)r->codes_wrong}, {"worst_tie", r->worst_tie}, {"code_tie_bound", row->bounds.code_tie},
         {"norms_tied", (double)r->norms_tied}, {"norms_wrong", (double)r->norms_wrong}, {"norm_tie_bound", row->bounds.norm_tie},
+        {"searches_tied", (double)r->searches_tied}, {"worst_cosine", r->worst_cosine}, {"cosine_tie_bound", row->bounds.cosine_tie},
         {"packed_bytes_wrong", (double)r->bytes_wrong}, {"values_wrong", (double)r->values_wrong}, {"worst_value", r->worst_value},
         {"value_bound", row->bounds.restore}, {"value_rounding", row->bounds.rounding}, {"value_rounding_least", row->bounds.rounding_least},
         {"logits_wrong", (double)r->logits_wrong}, {"worst_logit", r->worst_logit}, {"logit_bound", row->bounds.logits},

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_ARRAYS = 10 };
+enum { N_ARRAYS = 13 };
 
 struct codec_cuda {
     codec_device_image image;
@@ -19,7 +19,7 @@ typedef struct image_part {
 
 static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
 {
-    const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads;
+    const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads, n_columns = n * (size_t)image->max_columns;
     const image_part all[N_ARRAYS] = {
         {image->heads, n * sizeof *image->heads},
         {image->groups, (size_t)image->n_groups * sizeof *image->groups},
@@ -31,6 +31,9 @@ static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
         {image->halves, image->n_halves * sizeof *image->halves},
         {image->cells, image->n_cells * sizeof *image->cells},
         {image->rotations, image->n_rotations * sizeof *image->rotations},
+        {image->shifts, n_columns * sizeof *image->shifts},
+        {image->inverse_scales, n_columns * sizeof *image->inverse_scales},
+        {image->centers, n_columns * sizeof *image->centers},
     };
     memcpy(parts, all, sizeof all);
 }
@@ -63,18 +66,18 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], &parts[i], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     codec_device_image *made = &codec->image;
-    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads};
+    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .is_published = image->is_published, .max_columns = image->max_columns};
     for (int h = 0; h < image->n_heads; h++) {
         made->max_packed_bytes = larger(made->max_packed_bytes, image->heads[h].packed_bytes);
         made->max_books = larger(made->max_books, image->heads[h].n_books);
         made->max_halves = larger(made->max_halves, image->heads[h].n_halves);
         made->max_cells = larger(made->max_cells, image->heads[h].n_cells);
-        made->max_columns = larger(made->max_columns, image->heads[h].n_columns);
         made->max_groups = larger(made->max_groups, image->heads[h].n_groups);
         made->max_fragments_encode = larger(made->max_fragments_encode, image->heads[h].n_fragments_encode);
         made->max_fragments_decode = larger(made->max_fragments_decode, image->heads[h].n_fragments_decode);
     }
     for (int g = 0; g < image->n_groups; g++) {
+        made->max_tiles = larger(made->max_tiles, image->groups[g].n_tiles);
         made->max_steps = larger(made->max_steps, image->groups[g].n_steps);
         if (image->groups[g].width >= CODEC_IMAGE_CELL_WIDTH && image->groups[g].log2_cells == 0) made->has_search = 1;
     }
@@ -88,6 +91,9 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     made->halves = codec->arrays[7].at;
     made->cells = codec->arrays[8].at;
     made->rotations = codec->arrays[9].at;
+    made->shifts = codec->arrays[10].at;
+    made->inverse_scales = codec->arrays[11].at;
+    made->centers = codec->arrays[12].at;
     *out = codec;
     codec = NULL;
 done:

@@ -3,7 +3,8 @@
  *
  * Exactness. Norms are f32 sums, so a stored fp16 norm can differ by one unit where the exact norm lies within NORM_TIE of the middle of two fp16
  * numbers; a code can differ where the exact coordinate lies within CODE_TIE of a boundary. Given codes and norms, packed bytes are the reference's,
- * bit by bit. Restored vectors agree to RESTORE_F32 (f32 output) or to one rounding of the type plus RESTORE_F16, relative to the vector's norm. */
+ * bit by bit. An encoder that searches may end at another stretch whose cosine is within COSINE_TIE of the best. With a centre these bounds are shares of |s x| + |s c|
+ * (kernels/codec_check.h). Restored vectors agree to RESTORE_F32 (f32 output) or to one rounding of the type plus RESTORE_F16, relative to the vector's norm. */
 #ifndef RB_KERNELS_CODEC_CUDA_H
 #define RB_KERNELS_CODEC_CUDA_H
 
@@ -12,6 +13,7 @@
 
 #define CODEC_CUDA_CODE_TIE 4e-6        /* of a unit vector's coordinate */
 #define CODEC_CUDA_NORM_TIE 1e-6        /* relative */
+#define CODEC_CUDA_COSINE_TIE 1e-6      /* relative */
 #define CODEC_CUDA_RESTORE_F32 4e-6     /* largest error of a coordinate over the vector's norm */
 #define CODEC_CUDA_RESTORE_F16 5e-4     /* operands of the product are rounded to fp16 */
 #define CODEC_CUDA_LOGITS 1e-5          /* over |q| |k| */
@@ -34,6 +36,7 @@ typedef struct codec_vectors {
 typedef struct codec_device_image {
     int head_dim, n_heads;
     int has_search;     /* a group whose codes neither few boundaries nor cells find */
+    int is_published, max_tiles;    /* codec_image.h; 8-column parts of a group */
     int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode, max_fragments_decode;   /* over heads; steps: of a group */
     const codec_image_head *heads;
     const codec_image_group *groups;
@@ -41,20 +44,20 @@ typedef struct codec_device_image {
     const uint32_t *pairs, *halves;
     const codec_image_lane *fragments;
     const codec_image_cell *cells;
-    const float *books, *rotations;
+    const float *books, *rotations, *shifts, *inverse_scales, *centers;
 } codec_device_image;
 
-/* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norm_offset(image, n_heads, n) fp16 values; both aligned to 16 bytes.
+/* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes; both aligned to 16 bytes.
  * first_bad: one word, lowered to head * n + t of the first vector with a value that is not finite or a norm beyond fp16; the caller sets it to
  * UINT64_MAX before. All asynchronous on the stream. */
 typedef struct codec_cuda_api {
-    rb_status (*encode)(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, uint16_t *norms, uint64_t *first_bad,
+    rb_status (*encode)(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, void *norms, uint64_t *first_bad,
                         void *stream, rb_error *err);
-    rb_status (*decode)(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,
+    rb_status (*decode)(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n, const codec_vectors *x_hat, void *stream,
                         rb_error *err);
     /* logits[head][query][t] = q . k^, from packed keys: queries are rotated once, keys never restored. queries [n_heads][n_queries][head_dim] f32;
      * rotated: scratch of as many floats, rounded up to a multiple of 8 queries; logits [n_heads][n_queries][n] f32. */
-    rb_status (*logits)(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const float *queries, int n_queries,
+    rb_status (*logits)(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n, const float *queries, int n_queries,
                         float *rotated, float *logits, void *stream, rb_error *err);
 } codec_cuda_api;
 

@@ -7,8 +7,7 @@
 
 struct decode_args {
     codec_device_image image;
-    const uint8_t *packed;
-    const uint16_t *norms;
+    const uint8_t *packed, *norms;
     void *x_hat;
     int64_t head_stride, n;
     int token_stride;
@@ -31,7 +30,9 @@ struct warp_plan {
 struct warp_memory {
     __half *tile, *tile_low;    /* [rows][stride]: centroids, by column */
     float *result;              /* f32 output: [rows][stride] */
-    uint16_t *norms;            /* [rows][n_groups] */
+    uint8_t *norms;             /* [rows][n_groups], of norm_bytes */
+    int norm_bytes;
+    const float *centers;       /* the block's: [columns], what is added to restored dims */
     uint32_t *packed;           /* [rows][packed_stride], bytes, and 16 bytes that are read and not used */
 };
 
@@ -176,15 +177,21 @@ __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, floa
 }
 
 /* Where row i of the lane's goes, and what its products are multiplied with; square: of its operands. */
-template <int BLOCKS>
+template <bool IS_BEYOND, int BLOCKS>
 __device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i, float square, float product_scale)
 {
-    factor = __half2float(__ushort_as_half(call.place.norms[i * 8 * call.n_groups + call.g])) * (1.0f / product_scale) * fast_rsqrt(square);
+    const int stored_at = i * 8 * call.n_groups + call.g;
+    if (IS_BEYOND && call.memory.norm_bytes == 1)
+        factor = norm_of_byte(call.memory.norms[(threadIdx.x & 31) / 4 * call.n_groups + stored_at], call.group.norm_exponent);
+    else
+        factor = __half2float(__ushort_as_half(call.place.norms[stored_at]));
+    if (IS_BEYOND) factor *= call.group.decode_scale;
+    factor = factor * (1.0f / product_scale) * fast_rsqrt(square);
     at = call.place.row[i] + call.shape.column + 2 * (threadIdx.x & 3);
 }
 
 /* N_STEPS: of the group, or 0: at most STEPS. */
-template <int N_STEPS, typename T, int STEPS, int BLOCKS>
+template <int N_STEPS, bool IS_BEYOND, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memory> &call)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
@@ -199,10 +206,11 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
         float squares[2];
         load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
-        for (int r = 0; r < 2; r++) start_row(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r], CODEC_IMAGE_FRAGMENT_SCALE);
+        for (int r = 0; r < 2; r++) start_row<IS_BEYOND>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r], CODEC_IMAGE_FRAGMENT_SCALE);
     }
     __syncwarp();       /* all operands are in registers: their place may be written */
     const uint4 *fragment = call.fragments + call.group.decode * CODEC_IMAGE_LANES + lane;
+    const float2 *centers = reinterpret_cast<const float2 *>(memory.centers + shape.column) + (lane & 3);
 #pragma unroll 2
     for (int tile = 0; tile < shape.n_tiles; tile++, fragment += n_steps * CODEC_IMAGE_LANES) {
         float c[BLOCKS][4];
@@ -221,9 +229,10 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
                 }
             }
         /* Columns past the group's dims get 0, which is what they hold. */
+        const float2 center = IS_BEYOND ? centers[4 * tile] : make_float2(-0.0f, -0.0f);
 #pragma unroll
         for (int i = 0; i < 2 * BLOCKS; i++)
-            put_pair(memory, at[i] + 8 * tile, c[i / 2][2 * (i & 1)] * factor[i], c[i / 2][2 * (i & 1) + 1] * factor[i], 0, T());
+            put_pair(memory, at[i] + 8 * tile, fmaf(c[i / 2][2 * (i & 1)], factor[i], center.x), fmaf(c[i / 2][2 * (i & 1) + 1], factor[i], center.y), 0, T());
     }
 }
 
@@ -243,7 +252,7 @@ __device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_me
         int at[2];
         load_operands<N_STEPS>(operands, squares, place.operand[0] + call.shape.column, place.low, call.shape);
 #pragma unroll
-        for (int r = 0; r < 2; r++) start_row(at[r], factor[r], call, r, squares[r], transform_scale(N_STEPS));
+        for (int r = 0; r < 2; r++) start_row<false>(at[r], factor[r], call, r, squares[r], transform_scale(N_STEPS));
         __syncwarp();
 #pragma unroll 1
         for (int part = 0; part < plan::PARTS; part++) {
@@ -273,26 +282,26 @@ __device__ __forceinline__ void decode_transform(const group_call<BLOCKS, warp_m
 }
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
-template <typename T, int STEPS, int BLOCKS>
+template <bool IS_BEYOND, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
-    if (n_steps == 1) decode_group<1, T, 1>(call);
-    else if (n_steps == 2) decode_group<2, T, 2>(call);
-    else if (n_steps == 3) decode_group<3, T, 3>(call);
-    else if (n_steps == 4) decode_group<4, T, 4>(call);
+    if (n_steps == 1) decode_group<1, IS_BEYOND, T, 1>(call);
+    else if (n_steps == 2) decode_group<2, IS_BEYOND, T, 2>(call);
+    else if (n_steps == 3) decode_group<3, IS_BEYOND, T, 3>(call);
+    else if (n_steps == 4) decode_group<4, IS_BEYOND, T, 4>(call);
     else if constexpr (STEPS > 4) {
-        if (n_steps == 6) decode_group<6, T, 6>(call);
-        else if (n_steps == 8) decode_group<8, T, 8>(call);
+        if (n_steps == 6) decode_group<6, IS_BEYOND, T, 6>(call);
+        else if (n_steps == 8) decode_group<8, IS_BEYOND, T, 8>(call);
         else if constexpr (STEPS > 8) {
-            if (n_steps == 12) decode_group<12, T, 12>(call);
-            else decode_group<16, T, 16>(call);
+            if (n_steps == 12) decode_group<12, IS_BEYOND, T, 12>(call);
+            else decode_group<16, IS_BEYOND, T, 16>(call);
         }
     }
 }
 
 /* All of a head's groups for the rows of the warp. */
-template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
+template <bool IS_BEYOND, typename T, int STEPS, bool IS_FAST, int BLOCKS>
 __device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
                                               const warp_memory &memory, const uint4 *fragments)
 {
@@ -300,9 +309,9 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
         const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
-        if (shape.is_transform) decode_transform<T, STEPS>(call);
-        else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<T, STEPS>(call);
-        else decode_group<0, T, STEPS>(call);
+        if (!IS_BEYOND && shape.is_transform) decode_transform<T, STEPS>(call);
+        else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<IS_BEYOND, T, STEPS>(call);
+        else decode_group<0, IS_BEYOND, T, STEPS>(call);
     }
 }
 
@@ -374,10 +383,23 @@ __device__ __forceinline__ void store_rows(float *x, int token_stride, const war
 template <typename T> struct stored_as { typedef uint16_t type; };
 template <> struct stored_as<float> { typedef float type; };
 
+/* Dims of no group, whose columns nothing else writes: their centres. */
+template <int ROWS, typename T>
+__device__ __forceinline__ void fill_uncoded(const warp_memory &memory, const codec_image_head &head, int stride, T)
+{
+    const int lane = threadIdx.x & 31, n_pairs = (head.n_columns - head.first_uncoded) / 2;
+    for (int i = lane; i < ROWS * n_pairs; i += 32) {
+        const int column = head.first_uncoded + i % n_pairs * 2;
+        put_pair(memory, i / n_pairs * stride + column, memory.centers[column], memory.centers[column + 1], 0, T());
+    }
+    __syncwarp();
+}
+
 /* ---- the kernel ---------------------------------------------------------------------------------------------------------------- */
 
-/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. */
-template <typename T, int STEPS, bool IS_FAST>
+/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_BEYOND the published form: its norms may be bytes, scaled, and there may
+ * be centres and dims of no group. */
+template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
 __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
 {
     enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, ROWS = warp_plan<T, STEPS>::ROWS, IS_EXACT = output_traits<T>::IS_EXACT };
@@ -396,6 +418,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     next += (image.max_books * 4 + 15) / 16 * 16;
     uint32_t *halves = reinterpret_cast<uint32_t *>(next);
     next += (image.max_halves * 4 + 15) / 16 * 16;
+    float *centers = reinterpret_cast<float *>(next);
+    if (IS_BEYOND) next += image.max_columns * 4;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + warp * args.warp_bytes;
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
@@ -406,14 +430,16 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     next += ROWS * max_stride * (IS_EXACT ? 8 : 2);
     memory.packed = reinterpret_cast<uint32_t *>(next);
     next += ROWS * (packed_stride(round_up_16(image.max_packed_bytes))) + 16;
-    memory.norms = reinterpret_cast<uint16_t *>(next);
+    memory.norms = next;
+    memory.centers = centers;
 
     find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
-        const int order = uniform(head.order);
+        const int order = uniform(head.order), norm_bytes = IS_BEYOND ? uniform(head.norm_bytes) : 2, row_norm_bytes = head_at.n_groups * norm_bytes;
+        memory.norm_bytes = norm_bytes;
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) +
                                       static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
         __syncthreads();
@@ -421,6 +447,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * CODEC_IMAGE_LANES);
         block_copy(books, image.books + head.first_book, head.n_books);
         block_copy(halves, image.halves + head.first_halves, head.n_halves);
+        if (IS_BEYOND) block_copy(centers, image.centers + head_index * image.max_columns, image.max_columns);
         block_copy(column, image.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
             groups[i] = image.groups[head.first_group + i];
@@ -433,6 +460,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
             if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
         }
         __syncthreads();
+        if (IS_BEYOND && head.n_coded < head_dim) fill_uncoded<ROWS>(memory, head, head_at.stride, T());
 
         const tile_run run = share.run;
         const head_streams streams = share.streams;
@@ -440,23 +468,23 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, head_at.stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const uint8_t *packed = args.packed + streams.packed;
-        const uint16_t *norms = args.norms + streams.norms;
+        const uint8_t *norms = args.norms + streams.norms;
         stored *x_hat = static_cast<stored *>(args.x_hat) + head_index * args.head_stride;
         for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
             const int64_t first = static_cast<int64_t>(tile) * ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             receive_packed(memory, packed + first * head_at.packed_bytes, head_at, n_rows);
-            warp_copy(reinterpret_cast<uint8_t *>(memory.norms), reinterpret_cast<const uint8_t *>(norms + first * head_at.n_groups), n_rows * head_at.n_groups * 2);
+            warp_copy(memory.norms, norms + first * row_norm_bytes, n_rows * row_norm_bytes);
             later = next_tile(run, &share);
             if (STEPS <= 4 && later != NO_TILE && (later + 1ll) * ROWS <= args.n) {     /* the others do not wait for memory */
                 const uint8_t *codes = packed + static_cast<int64_t>(later) * ROWS * head_at.packed_bytes;
                 for (int at = lane * LINE_BYTES; at < ROWS * head_at.packed_bytes; at += 32 * LINE_BYTES) prefetch(codes + at);
-                if (lane < 2) prefetch(norms + static_cast<int64_t>(later) * ROWS * head_at.n_groups + lane * (LINE_BYTES / 2));
+                if (lane < 2) prefetch(norms + static_cast<int64_t>(later) * ROWS * row_norm_bytes + lane * LINE_BYTES);
             }
             __syncwarp();
             unpack_rows<IS_EXACT, ROWS>(memory, groups, my_shape, head_at, tables);
             __syncwarp();
-            decode_groups<T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
+            decode_groups<IS_BEYOND, T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
             __syncwarp();
             store_rows<ROWS>(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, head_at.stride, order);
             __syncwarp();
@@ -470,38 +498,46 @@ static kernel_sizes find_sizes(const codec_device_image &image)
     const size_t tile = ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
     const size_t packed = static_cast<size_t>(ROWS) * packed_stride(round_up_16(image.max_packed_bytes)) + 16;
     return {static_cast<size_t>(image.max_fragments_decode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
-            round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_halves) * 4, 16) + static_cast<size_t>(image.head_dim) * 2,
+            round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_halves) * 4, 16) +
+                static_cast<size_t>(image.max_columns) * 4 + static_cast<size_t>(image.head_dim) * 2,
             round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
-template <typename T, int STEPS, bool IS_FAST>
+template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
 static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef warp_plan<T, STEPS> plan;
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST>, args, find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream,
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_BEYOND>, args, find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream,
                         err);
 }
 
-template <typename T>
+template <bool IS_BEYOND, typename T>
 static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *err)
 {
+    const int max_steps = args.image.max_steps;
     bool too_small = true;
-    rb_status st;
-    if (args.image.max_steps <= 4) st = launch<T, 4, true>(args, &too_small, stream, err);
-    else if (args.image.max_steps <= 8) st = launch<T, 8, true>(args, &too_small, stream, err);
-    else st = launch<T, CODEC_IMAGE_MAX_STEPS, true>(args, &too_small, stream, err);
-    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false>(args, &too_small, stream, err);
+    rb_status st = RB_OK;
+    if (max_steps <= 4) st = launch<T, 4, true, IS_BEYOND>(args, &too_small, stream, err);
+    else if (max_steps <= 8) st = launch<T, 8, true, IS_BEYOND>(args, &too_small, stream, err);
+    else if constexpr (!IS_BEYOND) st = launch<T, CODEC_IMAGE_MAX_STEPS, true, false>(args, &too_small, stream, err);
+    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_BEYOND>(args, &too_small, stream, err);
     return st;
 }
 
-rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const uint16_t *norms, int64_t n, const codec_vectors *x_hat, void *stream,
+template <typename T>
+static rb_status launch_form(decode_args &args, cudaStream_t stream, rb_error *err)
+{
+    return args.image.is_published ? launch_type<false, T>(args, stream, err) : launch_type<true, T>(args, stream, err);
+}
+
+rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n, const codec_vectors *x_hat, void *stream,
                        rb_error *err)
 {
-    decode_args args = {*image, packed, norms, x_hat->data, x_hat->head_stride, n, static_cast<int>(x_hat->token_stride), 0, 0};
+    decode_args args = {*image, packed, static_cast<const uint8_t *>(norms), x_hat->data, x_hat->head_stride, n, static_cast<int>(x_hat->token_stride), 0, 0};
     if (x_hat->token_stride < 0 || x_hat->token_stride > INT32_MAX)
         return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x_hat->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
-    if (x_hat->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
-    if (x_hat->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
-    return launch_type<float>(args, static_cast<cudaStream_t>(stream), err);
+    if (x_hat->type == CODEC_F16) return launch_form<__half>(args, static_cast<cudaStream_t>(stream), err);
+    if (x_hat->type == CODEC_BF16) return launch_form<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
+    return launch_form<float>(args, static_cast<cudaStream_t>(stream), err);
 }

@@ -118,11 +118,11 @@ __device__ __forceinline__ uint32_t as_bits(PAIR pair)
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
-/* codec_image_packed_offset and codec_image_norm_offset of kernels/codec_image.c. */
+/* codec_image_packed_offset and codec_image_norms_offset of kernels/codec_image.c. */
 __device__ __forceinline__ int64_t aligned_stream(int64_t size_bytes) { return (size_bytes + 127) / 128 * 128; }
 
 struct head_streams {
-    int64_t packed, norms;      /* bytes, fp16 values */
+    int64_t packed, norms;      /* bytes */
 };
 
 /* By a whole warp; the result is in all its lanes. */
@@ -131,13 +131,19 @@ __device__ inline head_streams find_streams(const codec_image_head *heads, int h
     head_streams at = {0, 0};
     for (int h = threadIdx.x & 31; h < head; h += 32) {
         at.packed += aligned_stream(n * heads[h].packed_bytes);
-        at.norms += aligned_stream(n * heads[h].n_groups * 2) / 2;
+        at.norms += aligned_stream(n * heads[h].n_groups * heads[h].norm_bytes);
     }
     for (int mask = 16; mask > 0; mask /= 2) {
         at.packed += __shfl_xor_sync(0xffffffffu, at.packed, mask);
         at.norms += __shfl_xor_sync(0xffffffffu, at.norms, mask);
     }
     return at;
+}
+
+/* The norm that 8 bits stand for (kernels/norm_code.h), to two units in the last place. */
+__device__ __forceinline__ float norm_of_byte(int code, int exponent)
+{
+    return code == 0 ? 0.0f : exp2f(static_cast<float>(exponent) - static_cast<float>(255 - code) * (1.0f / 16.0f));
 }
 
 /* ---- sharing the work -------------------------------------------------------------------------------------------------------- */

@@ -36,12 +36,12 @@ template <int BLOCKS>
 struct lane_place {
     const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
     int row[2 * BLOCKS];            /* rows lane / 4 + 8 i, those of its results: from the tile's start, in elements */
-    uint16_t *norms;                /* of row[0]; the others are 8 rows further each */
+    uint16_t *norms;                /* fp16, of row[0]; the others are 8 rows further each */
     int low;                        /* from the tile to the one of the low parts */
 };
 
 template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const __half *tile, uint16_t *norms, int low_distance, int stride, int n_groups)
+__device__ __forceinline__ lane_place<BLOCKS> find_place(const __half *tile, uint8_t *norms, int low_distance, int stride, int n_groups)
 {
     const int lane = threadIdx.x & 31;
     lane_place<BLOCKS> place;
@@ -49,9 +49,20 @@ __device__ __forceinline__ lane_place<BLOCKS> find_place(const __half *tile, uin
     for (int m = 0; m < BLOCKS; m++) place.operand[m] = tile + (m * 16 + (lane & 15)) * stride + (lane >> 4) * 8;
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) place.row[i] = (i * 8 + (lane >> 2)) * stride;
-    place.norms = norms + (lane >> 2) * n_groups;
+    place.norms = reinterpret_cast<uint16_t *>(norms) + (lane >> 2) * n_groups;
     place.low = low_distance;
     return place;
+}
+
+/* The row block's part of a larger one. */
+template <int BLOCKS>
+__device__ __forceinline__ lane_place<1> place_of_block(const lane_place<BLOCKS> &place, int m, int n_groups)
+{
+    enum { LAST = BLOCKS - 1 };
+    const bool is_last = m == LAST;     /* of at most two */
+    return {{is_last ? place.operand[LAST] : place.operand[0]},
+            {is_last ? place.row[2 * LAST] : place.row[0], is_last ? place.row[2 * LAST + 1] : place.row[1]},
+            place.norms + 16 * m * n_groups, place.low};
 }
 
 /* One group. MEMORY: what the warp has in shared memory. */

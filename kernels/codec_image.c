@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "core/half.h"
+#include "kernels/codec_fragments.h"
 
-enum { STREAM_ALIGNMENT = 128, STEP = 16, TILE = 8 };
+enum { STREAM_ALIGNMENT = 128, STEP = CODEC_FRAGMENT_STEP, TILE = CODEC_FRAGMENT_TILE };
 
 /* What is known of the lists before they are filled. */
 typedef struct image_builder {
@@ -34,11 +35,31 @@ int64_t codec_image_packed_offset(const codec_image *image, int head, int64_t n)
     return offset;
 }
 
-int64_t codec_image_norm_offset(const codec_image *image, int head, int64_t n)
+int64_t codec_image_norms_offset(const codec_image *image, int head, int64_t n)
 {
     int64_t offset = 0;
-    for (int h = 0; h < head; h++) offset += align_stream(n * image->heads[h].n_groups * (int64_t)sizeof(uint16_t));
-    return offset / (int64_t)sizeof(uint16_t);
+    for (int h = 0; h < head; h++) offset += align_stream(n * image->heads[h].n_groups * image->heads[h].norm_bytes);
+    return offset;
+}
+
+void codec_image_read_norms(uint16_t *norms, const codec_image *image, int head, const uint8_t *streams, int64_t n)
+{
+    const uint8_t *from = streams + codec_image_norms_offset(image, head, n);
+    const int64_t n_norms = n * image->heads[head].n_groups;
+    if (image->heads[head].norm_bytes == 1)
+        for (int64_t i = 0; i < n_norms; i++) norms[i] = from[i];
+    else
+        memcpy(norms, from, (size_t)n_norms * sizeof *norms);
+}
+
+void codec_image_write_norms(uint8_t *streams, const codec_image *image, int head, const uint16_t *norms, int64_t n)
+{
+    uint8_t *to = streams + codec_image_norms_offset(image, head, n);
+    const int64_t n_norms = n * image->heads[head].n_groups;
+    if (image->heads[head].norm_bytes == 1)
+        for (int64_t i = 0; i < n_norms; i++) to[i] = (uint8_t)norms[i];
+    else
+        memcpy(to, norms, (size_t)n_norms * sizeof *norms);
 }
 
 static rb_status check_limits(const plan_head *heads, int n_heads, const model_facts *model, rb_error *err)
@@ -49,10 +70,14 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
     for (int h = 0; h < n_heads; h++)
         if (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS)
             return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d", CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
-    for (int h = 0; h < n_heads; h++)
-        if (!plan_head_is_published_form(&heads[h], model_n_blocks(model)))
-            return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels do not know scales, centres, 8-bit norms or the search encoder yet, kv_head %d has some", h);
     return RB_OK;
+}
+
+static bool are_published(const plan_head *heads, int n_heads, const model_facts *model)
+{
+    for (int h = 0; h < n_heads; h++)
+        if (!plan_head_is_published_form(&heads[h], model_n_blocks(model))) return false;
+    return true;
 }
 
 static void count_tiles(codec_image_group *group)
@@ -62,6 +87,20 @@ static void count_tiles(codec_image_group *group)
 }
 
 static size_t halves_of(int width) { return (size_t)1 << (width <= CODEC_IMAGE_PAIR_WIDTH ? 2 * width : width); }
+
+static int count_uncoded(const plan_head *head, int head_dim)
+{
+    for (int g = 0; g < head->n_groups; g++) head_dim -= 2 * head->groups[g].n_blocks;
+    return head_dim;
+}
+
+/* Columns of the dims in groups, and the gap before the others. */
+static int count_columns(const plan_head *head, int n_uncoded)
+{
+    int n = 0;
+    for (int g = 0; g < head->n_groups; g++) n += (2 * head->groups[g].n_blocks + TILE - 1) / TILE * TILE;
+    return n_uncoded > 0 ? n + TILE + (n_uncoded + TILE - 1) / TILE * TILE : n;
+}
 
 static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
 {
@@ -75,13 +114,19 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
             codec_image_group group = {.dims = 2 * heads[h].groups[g].n_blocks};
             count_tiles(&group);
             b->fragment_room += 2 * (size_t)group.n_tiles * (size_t)group.n_steps;
-            b->book_room += 3 * ((size_t)1 << heads[h].groups[g].width) / 2;
+            b->book_room += 5 * ((size_t)1 << heads[h].groups[g].width) / 2 + 1;
             b->halves_room += halves_of(heads[h].groups[g].width);
             b->cell_room += 1 << CODEC_IMAGE_MAX_LOG2_CELLS;
             b->rotation_room += (size_t)group.dims * (size_t)group.dims;
         }
         image->n_groups += heads[h].n_groups;
+        const int n_columns = count_columns(&heads[h], count_uncoded(&heads[h], b->model->head_dim));
+        if (n_columns > image->max_columns) image->max_columns = n_columns;
     }
+    const size_t columns = n * (size_t)image->max_columns;
+    RB_TRY(st, rb_alloc(&image->shifts, columns, sizeof *image->shifts, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&image->inverse_scales, columns, sizeof *image->inverse_scales, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&image->centers, columns, sizeof *image->centers, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->heads, n, sizeof *image->heads, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->groups, (size_t)image->n_groups, sizeof *image->groups, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->column, n * d, sizeof *image->column, "codec image", err), done);
@@ -102,7 +147,6 @@ done:
 
 /* ---- tables ------------------------------------------------------------------------------------------------------------------ */
 
-static uint32_t pack_halves(uint16_t low, uint16_t high) { return (uint32_t)low | (uint32_t)high << 16; }
 
 static void add_halves(codec_image *image, const codebook *book)
 {
@@ -112,7 +156,7 @@ static void add_halves(codec_image *image, const codebook *book)
     if (book->width > CODEC_IMAGE_PAIR_WIDTH)
         for (int i = 0; i < book->size; i++) out[i] = half[i];
     else
-        for (int i = 0; i < book->size * book->size; i++) out[i] = pack_halves(half[i % book->size], half[i / book->size]);
+        for (int i = 0; i < book->size * book->size; i++) out[i] = codec_pack_halves(half[i % book->size], half[i / book->size]);
     image->n_halves += halves_of(book->width);
 }
 
@@ -141,7 +185,9 @@ static void add_cells(codec_image *image, codec_image_group *group, const codebo
 {
     int log2_cells = book->width + 1;
     while (log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS && !cells_hold_one_boundary(book, log2_cells)) log2_cells++;
-    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS ? 0 : log2_cells;
+    /* A unit vector's coordinates end at 1, stretched ones do not: then no boundary may lie behind the cells. */
+    const bool is_left_out = !image->is_published && book->boundary[book->size - 2] >= 1.0;
+    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS || is_left_out ? 0 : log2_cells;
     group->cells = (int)image->n_cells;
     for (int i = 0; group->log2_cells > 0 && i < 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
 }
@@ -155,6 +201,25 @@ static void add_boundaries_and_centroids(codec_image *image, const codebook *boo
     image->n_books += (size_t)(half + book->size);
 }
 
+/* For a search: levels of coordinates above 0, and how many boundaries a step from one stretch to the next can cross. */
+static void add_walk(codec_image *image, codec_image_group *group, const codebook *book)
+{
+    static const double stretches[] = {ENCODER_STRETCHES_DOWN, 1.0, ENCODER_STRETCHES_UP};
+    const int half = book->size / 2;
+    image->n_books += image->n_books % 2;       /* pairs are read at once */
+    group->walk = (int)image->n_books;
+    for (int j = 0; j < half; j++) {
+        image->books[image->n_books++] = j < half - 1 ? (float)book->boundary[half + j] : INFINITY;
+        image->books[image->n_books++] = book->centroid_f32[half + j];
+    }
+    for (size_t s = 0; s + 1 < sizeof stretches / sizeof *stretches; s++)
+        for (int low = half; low < book->size - 1; low++) {
+            int high = low;     /* those up to the lowest one's reach, rounding included */
+            while (high < book->size - 1 && book->boundary[high] <= book->boundary[low] * (stretches[s + 1] / stretches[s] + 1e-6)) high++;
+            if (high - low > group->n_crossed) group->n_crossed = high - low;
+        }
+}
+
 /* Groups of a head that have the same codebook (codec_tables hands out the same pointer) share its tables. */
 static void add_book(image_builder *b, const codec_image_head *head, codec_image_group *group, const codebook *book)
 {
@@ -166,8 +231,11 @@ static void add_book(image_builder *b, const codec_image_head *head, codec_image
         b->first_with_book[i] = (codec_image_group){.book = (int)image->n_books, .halves = (int)image->n_halves};
         add_cells(image, &b->first_with_book[i], book);
         add_boundaries_and_centroids(image, book);
+        if (!image->is_published) add_walk(image, &b->first_with_book[i], book);
         add_halves(image, book);
     }
+    group->walk = b->first_with_book[i].walk - head->first_book;
+    group->n_crossed = b->first_with_book[i].n_crossed;
     group->book = b->first_with_book[i].book - head->first_book;
     group->halves = b->first_with_book[i].halves - head->first_halves;
     group->cells = b->first_with_book[i].cells - head->first_cell;
@@ -188,100 +256,47 @@ static int add_rotation(image_builder *b, const double *rotation, int dims)
     return at;
 }
 
-/* ---- fragments --------------------------------------------------------------------------------------------------------------- */
+/* ---- scales ------------------------------------------------------------------------------------------------------------------ */
 
-/* A fragment's entry (k, n), k 0..15 of a step, n 0..7 of a tile: row and column of R, or false where B is 0. */
-typedef struct fragment_source {
-    const codec_image_group *group;
-    const float *rotation;
-    bool is_encode;
-    int tile, step;
-} fragment_source;
-
-/* y = R x, or x = R^T y. */
-static double fragment_entry(const fragment_source *from, int k, int n)
+/* Of the group's dims, in its order. */
+static void group_scales(double *scales, const plan_head *head, int g, const model_facts *model)
 {
-    const codec_image_group *group = from->group;
-    const int inner = STEP * from->step + k, outer = TILE * from->tile + n;
-    if (inner >= group->dims || outer >= group->dims) return 0.0;
-    const int row = from->is_encode ? outer : inner, column = from->is_encode ? inner : outer;
-    return (double)from->rotation[row * group->dims + column] * (double)CODEC_IMAGE_FRAGMENT_SCALE;
-}
-
-/* The layout of B in mma.m16n8k16 (PTX ISA): register r of a lane holds rows 2 t + 8 r and the next, column lane / 4, with t = lane % 4. */
-static codec_image_lane fragment_lane(const fragment_source *from, int lane)
-{
-    codec_image_lane out;
-    for (int r = 0; r < 2; r++) {
-        uint16_t high[2], low[2];
-        for (int i = 0; i < 2; i++) {
-            const double value = fragment_entry(from, lane % 4 * 2 + 8 * r + i, lane / 4);
-            high[i] = rb_f32_to_f16((float)value);
-            low[i] = rb_f32_to_f16((float)(value - (double)rb_f16_to_f32(high[i])));
-        }
-        out.at[r] = pack_halves(high[0], high[1]);
-        out.at[2 + r] = pack_halves(low[0], low[1]);
+    const plan_group *group = &head->groups[g];
+    double by_dim[RB_MAX_HEAD_DIM];
+    int dims[RB_MAX_HEAD_DIM];
+    for (int block = 0; block < model_n_blocks(model); block++) {
+        model_block_dims(model, block, dims);
+        by_dim[dims[0]] = by_dim[dims[1]] = head->scales ? (double)head->scales[block] : 1.0;
     }
-    return out;
+    plan_group_dims(group, model, dims);
+    for (int j = 0; j < 2 * group->n_blocks; j++) scales[j] = by_dim[dims[j]];
 }
 
-/* R = H_p / sqrt(p) * diag(signs): the first row of H_p is all ones. */
-static bool is_negative_dim(const codec_image *image, const codec_image_group *group, int dim) { return image->rotations[group->rotation + dim] < 0.0f; }
-
-/* H_16 as operand B, its two halves of 8 columns after each other; row k negated where bit k of `negative_rows` is set. */
-static codec_image_lane transform_lane(unsigned negative_rows, int lane)
+/* Divides them by the power of two that brings all to 1 at most; returns its exponent. */
+static int bring_to_one(double *scales, int n)
 {
-    codec_image_lane out;
-    for (int r = 0; r < 4; r++) {
-        const int k = lane % 4 * 2 + r % 2 * 8, n = lane / 4 + r / 2 * 8;
-        uint16_t half[2];
-        for (int i = 0; i < 2; i++) {
-            const unsigned is_negative = (unsigned)__builtin_popcount((unsigned)((k + i) & n)) ^ negative_rows >> (k + i);
-            half[i] = rb_f32_to_f16(is_negative & 1 ? -1.0f : 1.0f);
-        }
-        out.at[r] = pack_halves(half[0], half[1]);
+    double largest = 0.0;
+    int exponent;
+    for (int j = 0; j < n; j++) largest = fmax(largest, scales[j]);
+    (void)frexp(largest, &exponent);
+    for (int j = 0; j < n; j++) scales[j] = ldexp(scales[j], -exponent);
+    return exponent;
+}
+
+/* A group's fragments of one direction. */
+static void add_direction(image_builder *b, const plan_head *from, codec_image_group *group, int g, bool is_encode)
+{
+    double scales[RB_MAX_HEAD_DIM];
+    if (from->scales) {
+        group_scales(scales, from, g, b->model);
+        for (int j = 0; !is_encode && j < group->dims; j++) scales[j] = 1.0 / scales[j];
+        const int exponent = bring_to_one(scales, group->dims);
+        if (is_encode) group->encode_exponent = exponent;
+        else group->decode_scale = (float)ldexp(1.0, exponent);
     }
-    return out;
-}
-
-static codec_image_lane sign_lane(const codec_image *image, const codec_image_group *group, int lane)
-{
-    codec_image_lane out = {{0}};
-    for (int tile = 0; tile < group->n_tiles; tile++)
-        for (int i = 0; i < 2; i++)
-            out.at[tile / 16] |= (uint32_t)is_negative_dim(image, group, TILE * tile + lane % 4 * 2 + i) << (tile % 16 + 16 * i);
-    return out;
-}
-
-static codec_image_lane *next_fragment(codec_image *image) { return image->fragments + image->n_fragments++ * CODEC_IMAGE_LANES; }
-
-static int add_transform(codec_image *image, const codec_image_group *group, bool is_encode)
-{
-    const int first = (int)image->n_fragments;
-    for (int step = 0; step < (is_encode ? group->n_steps : 1); step++) {
-        codec_image_lane *lanes = next_fragment(image);
-        unsigned negative_rows = 0;
-        for (int k = 0; is_encode && k < STEP; k++) negative_rows |= (unsigned)is_negative_dim(image, group, STEP * step + k) << k;
-        for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = transform_lane(negative_rows, lane);
-    }
-    if (!is_encode) {
-        codec_image_lane *lanes = next_fragment(image);
-        for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = sign_lane(image, group, lane);
-    }
-    return first;
-}
-
-static int add_fragments(codec_image *image, const codec_image_group *group, bool is_encode)
-{
-    const int first = (int)image->n_fragments;
-    if (group->is_transform) return add_transform(image, group, is_encode);
-    for (int tile = 0; tile < group->n_tiles; tile++)
-        for (int step = 0; step < group->n_steps; step++) {
-            const fragment_source from = {group, image->rotations + group->rotation, is_encode, tile, step};
-            codec_image_lane *lanes = next_fragment(image);
-            for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = fragment_lane(&from, lane);
-        }
-    return first;
+    const int first = codec_fragments_add(b->image, group, from->scales ? scales : NULL, is_encode);
+    if (is_encode) group->encode = first;
+    else group->decode = first;
 }
 
 /* ---- heads ------------------------------------------------------------------------------------------------------------------- */
@@ -304,9 +319,69 @@ static rb_status add_group(image_builder *b, const codec_image_head *head, codec
     count_tiles(group);
     add_book(b, head, group, book);
     group->rotation = add_rotation(b, rotation, group->dims);
-    group->is_transform = from->rotation.kind == ROTATION_HADAMARD && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
+    group->norm_exponent = from->norm_exponent;
+    group->is_transform = b->image->is_published && from->rotation.kind == ROTATION_HADAMARD && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
 done:
     return st;
+}
+
+/* Dims of no group: ascending, behind the others, as head_codec.h has them; their columns block by block, so that pairs stay together. */
+static void fill_uncoded(image_builder *b, int h, const plan_head *from)
+{
+    const codec_image_head *head = &b->image->heads[h];
+    uint16_t *position = b->image->position + h * b->model->head_dim, *column = b->image->column + h * b->model->head_dim;
+    uint8_t bits[RB_MAX_BLOCKS];
+    bool is_uncoded[RB_MAX_HEAD_DIM] = {false};
+    int at = head->first_uncoded, next = head->n_coded, dims[2];
+    plan_head_bits(from, bits, model_n_blocks(b->model));
+    for (int block = 0; block < model_n_blocks(b->model); block++) {
+        if (bits[block] > 0) continue;
+        model_block_dims(b->model, block, dims);
+        for (int i = 0; i < 2; i++) {
+            is_uncoded[dims[i]] = true;
+            column[dims[i]] = (uint16_t)at++;
+        }
+    }
+    for (int dim = 0; dim < b->model->head_dim; dim++)
+        if (is_uncoded[dim]) position[dim] = (uint16_t)next++;
+}
+
+/* Centres and scales by column, and what each coordinate starts from, which needs the rotation: after add_group. */
+static void fill_transform(image_builder *b, int h, const plan_head *from, const codec_image_group *groups)
+{
+    codec_image *image = b->image;
+    codec_image_head *head = &image->heads[h];
+    const int d = image->head_dim;
+    const uint16_t *column = image->column + h * d;
+    float *shifts = image->shifts + h * image->max_columns, *inverse_scales = image->inverse_scales + h * image->max_columns;
+    float *centers = image->centers + h * image->max_columns;
+    int dims[RB_MAX_HEAD_DIM];
+    for (int i = 0; i < image->max_columns; i++) {
+        inverse_scales[i] = 1.0f;
+        centers[i] = -0.0f;
+    }
+    for (int dim = 0; dim < d; dim++) {
+        const float center = from->center ? from->center[dim] : 0.0f;
+        const bool is_coded = column[dim] < head->first_uncoded;
+        if (from->center || !is_coded) centers[column[dim]] = center;
+        if (is_coded) head->largest_center = fmaxf(head->largest_center, fabsf(center));
+    }
+    for (int block = 0; from->scales && block < model_n_blocks(b->model); block++) {
+        model_block_dims(b->model, block, dims);
+        for (int i = 0; i < 2; i++) inverse_scales[column[dims[i]]] = 1.0f / from->scales[block];
+    }
+    for (int g = 0; from->center && g < from->n_groups; g++) {
+        const codec_image_group *group = &groups[g];
+        double scales[RB_MAX_HEAD_DIM];
+        group_scales(scales, from, g, b->model);
+        plan_group_dims(&from->groups[g], b->model, dims);
+        for (int row = 0; row < group->dims; row++) {
+            const float *rotation = image->rotations + group->rotation + row * group->dims;
+            double sum = 0.0;
+            for (int j = 0; j < group->dims; j++) sum += (double)rotation[j] * scales[j] * (double)from->center[dims[j]];
+            shifts[group->column + row] = (float)-ldexp(sum * (double)CODEC_IMAGE_FRAGMENT_SCALE, -group->encode_exponent);
+        }
+    }
 }
 
 static void fill_positions(image_builder *b, int h, const plan_head *from, const codec_image_group *groups)
@@ -320,6 +395,7 @@ static void fill_positions(image_builder *b, int h, const plan_head *from, const
             column[dims[j]] = (uint16_t)(groups[g].column + j);
         }
     }
+    fill_uncoded(b, h, from);
 }
 
 static void fill_pairs(image_builder *b, int h, const codec_image_head *head, const codec_image_group *groups)
@@ -353,28 +429,34 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     codec_image_group *groups = image->groups + first_group;
     int first = 0, bit = 0;
     *head = (codec_image_head){.n_groups = from->n_groups, .first_group = first_group, .first_fragment = (int)image->n_fragments,
-                               .first_book = (int)image->n_books, .first_halves = (int)image->n_halves, .first_cell = (int)image->n_cells};
+                               .norm_bytes = norm_kind_bits(from->norm) / 8, .is_searched = from->encoder == ENCODER_SEARCH,
+                               .has_scales = from->scales != NULL, .has_center = from->center != NULL, .first_book = (int)image->n_books, .first_halves = (int)image->n_halves, .first_cell = (int)image->n_cells};
     b->n_books = 0;
     for (int g = 0; g < from->n_groups; g++) {
         groups[g] = (codec_image_group){.first = first, .dims = 2 * from->groups[g].n_blocks, .width = from->groups[g].width, .column = head->n_columns,
-                                          .bit_first = bit};
+                                          .bit_first = bit, .decode_scale = 1.0f};
         const rb_status st = add_group(b, head, &groups[g], &from->groups[g], err);
         if (st != RB_OK) return st;
         first += groups[g].dims;
         bit += groups[g].dims * groups[g].width;
         head->n_columns += TILE * groups[g].n_tiles;
     }
+    const int n_uncoded = image->head_dim - first;
+    head->n_coded = first;
+    head->first_uncoded = n_uncoded > 0 ? head->n_columns + TILE : count_columns(from, 0);
+    head->n_columns = count_columns(from, n_uncoded);
     head->packed_bytes = (bit + 7) / 8;
     head->cost = cost_of(head, groups);
     head->cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0;
     head->n_books = (int)image->n_books - head->first_book;
     head->n_halves = (int)image->n_halves - head->first_halves;
     head->n_cells = (int)image->n_cells - head->first_cell;
-    for (int g = 0; g < from->n_groups; g++) groups[g].encode = add_fragments(image, &groups[g], true);
+    for (int g = 0; g < from->n_groups; g++) add_direction(b, from, &groups[g], g, true);
     head->n_fragments_encode = (int)image->n_fragments - head->first_fragment;
-    for (int g = 0; g < from->n_groups; g++) groups[g].decode = add_fragments(image, &groups[g], false);
+    for (int g = 0; g < from->n_groups; g++) add_direction(b, from, &groups[g], g, false);
     head->n_fragments_decode = (int)image->n_fragments - head->first_fragment - head->n_fragments_encode;
     fill_positions(b, h, from, groups);
+    fill_transform(b, h, from, groups);
     head->order = order_of(image->column + h * image->head_dim, image->head_dim);
     fill_pairs(b, h, head, groups);
     return RB_OK;
@@ -390,6 +472,7 @@ rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_hea
     RB_TRY(st, check_limits(heads, n_heads, model, err), done);
     RB_TRY(st, rb_alloc(&image, 1, sizeof *image, "codec image", err), done);
     b.image = image;
+    image->is_published = are_published(heads, n_heads, model);
     RB_TRY(st, alloc_image(&b, heads, n_heads, err), done);
     for (int h = 0; h < n_heads; h++) {
         RB_TRY(st, add_head(&b, h, &heads[h], first_group, err), done);
@@ -419,5 +502,8 @@ void codec_image_free(codec_image *image)
     free(image->halves);
     free(image->cells);
     free(image->rotations);
+    free(image->shifts);
+    free(image->inverse_scales);
+    free(image->centers);
     free(image);
 }

@@ -10,7 +10,11 @@
  * A Hadamard rotation of p = CODEC_IMAGE_TRANSFORM_DIMS dims or more, p a power of two, is not multiplied by but computed: H_p = H_(p / 16) x H_16. H_16 is an operand B of 16
  * columns, +-1, exact: registers 0 and 1 of a lane are B for the first 8 of them, 2 and 3 for the last 8. Encode has one fragment a step, with the signs of
  * its 16 dims; decode has H_16 and a fragment of signs, whose words 0 and 1 are for columns 0 to 127 and 128 to 255: bit t + 16 i of a lane is 1 where the dim in column
- * 8 t + 2 (lane % 4) + i of those is negative. Coordinates come out sqrt(p) times as large. */
+ * 8 t + 2 (lane % 4) + i of those is negative. Coordinates come out sqrt(p) times as large.
+ *
+ * Beyond the published form (8-bit norms, search, scales, centres, dims of no group) everything is by matrix. y = R S (x - c) = R S x - R S c: encode's fragments hold R S and
+ * its coordinates start from -R S c (`shifts`), so x stays the exact operand that it is; decode's hold S^-1 R^T, and what comes out gets c (`centers`). A group's scales are brought
+ * to at most 1 by powers of two. Dims of no group have columns behind those of the groups, 8 columns apart, and coding positions behind theirs. */
 #ifndef RB_KERNELS_CODEC_IMAGE_H
 #define RB_KERNELS_CODEC_IMAGE_H
 
@@ -61,7 +65,11 @@ typedef struct codec_image_group {
     int32_t halves;                     /* first word of its centroids in fp16, times CODEC_IMAGE_CENTROID_SCALE: up to 4 bits a table of pairs, */
     int32_t rotation;                   /* 2^(2 width) words; above, 2^width words. rotation: first float of R, [dims][dims] */
     int32_t is_transform;               /* 1: its fragments are a transform's */
-    int32_t reserved;                   /* 64 bytes */
+    int32_t walk;                       /* first float of its 2^width / 2 levels (boundary above, centroid), coordinates above 0; the last boundary is infinite */
+    int32_t n_crossed;                  /* boundaries that lie between a coordinate stretched by one of the encoder's stretches and by the next, at most */
+    int32_t norm_exponent;              /* of 8-bit norms */
+    int32_t encode_exponent;            /* coordinates come out 2^-encode_exponent times as large */
+    float decode_scale;                 /* what restored dims are multiplied with on top; a power of two */
 } codec_image_group;
 
 typedef struct codec_image_head {
@@ -69,6 +77,10 @@ typedef struct codec_image_head {
     int32_t packed_bytes;               /* of a vector */
     int32_t order;                      /* codec_image_order */
     int32_t n_columns;                  /* a multiple of 8 */
+    int32_t n_coded, first_uncoded;     /* dims in groups; the first column of the others */
+    int32_t norm_bytes;                 /* of a norm: 2 (fp16), or 1 */
+    int32_t is_searched, has_scales, has_center;    /* 0 or 1 */
+    float largest_center;               /* |c|, of a dim */
     int32_t first_fragment, n_fragments_encode, n_fragments_decode;     /* encode fragments, then decode fragments */
     int32_t first_book, n_books, first_halves, n_halves, first_cell, n_cells;   /* its tables; groups and pairs count from there */
     int32_t cost, cost_before;          /* of 32 vectors, in about instructions, to share the work; of all heads before */
@@ -89,6 +101,8 @@ typedef struct codec_image_lane {
 
 typedef struct codec_image {
     int head_dim, n_heads, n_groups;
+    int is_published;                   /* 1: all heads are of the published form */
+    int max_columns;                    /* over heads */
     codec_image_head *heads;            /* [n_heads] */
     codec_image_group *groups;          /* [n_groups], a head's together */
     uint16_t *column;                   /* [n_heads][head_dim]: of each dim */
@@ -106,12 +120,18 @@ typedef struct codec_image {
     size_t n_cells;
     float *rotations;
     size_t n_rotations;
+    /* [n_heads][max_columns], by column: what coordinates start from, as products have them; 1 / scale of the dim; its centre, -0 where it has none (added to
+     * anything, that changes no bit), but 0 in no group. */
+    float *shifts, *inverse_scales, *centers;
 } codec_image;
 
-/* A head's packed codes and norms are streams of their own, vector after vector, each stream starting at a multiple of 128 bytes: where head's starts,
- * for n vectors; head = n_heads gives the size of all. */
+/* A head's packed codes and norms are streams of their own, vector after vector, each stream starting at a multiple of 128 bytes: where head's starts, in bytes,
+ * for n vectors; head = n_heads gives the size of all. Norms are [n][n_groups] of 2 bytes (fp16), or 1. */
 int64_t codec_image_packed_offset(const codec_image *image, int head, int64_t n);
-int64_t codec_image_norm_offset(const codec_image *image, int head, int64_t n);     /* in fp16 values: [n][n_groups] */
+int64_t codec_image_norms_offset(const codec_image *image, int head, int64_t n);
+/* Between a head's norms in its stream and those of head_codec.h, [n][n_groups]; `streams` holds those of all heads. */
+void codec_image_read_norms(uint16_t *norms, const codec_image *image, int head, const uint8_t *streams, int64_t n);
+void codec_image_write_norms(uint8_t *streams, const codec_image *image, int head, const uint16_t *norms, int64_t n);
 
 #ifndef __cplusplus
 #include "kernels/head_codec.h"

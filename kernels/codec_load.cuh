@@ -93,6 +93,7 @@ struct row_place {
     int stride, low_distance;
     const uint16_t *column;
     float *inverse_scale;
+    float least;            /* what a vector's scale must have room for beside its own values */
 };
 
 /* Rows past the last are the last again: what becomes of them is not sent. */
@@ -131,7 +132,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int t
     for (int first = 0; first < ROWS; first += split.rows) {
         const int row = first + split.row;
         float v[2][8] = {};
-        float largest = 0.0f;
+        float largest = to.least;
         if (!is_idle) {
             const T *from = x + static_cast<int64_t>(min(row, n_rows - 1)) * token_stride + 8 * c;
             load_floats(v[0], from);

@@ -18,17 +18,6 @@ struct transform_plan {
 /* Of coordinates: sqrt(16 n_steps). */
 __device__ __forceinline__ constexpr float transform_scale(int n_steps) { return n_steps == 4 ? 8.0f : n_steps == 8 ? 11.313708498984761f : 16.0f; }
 
-/* The row block's part of a larger one. */
-template <int BLOCKS>
-__device__ __forceinline__ lane_place<1> place_of_block(const lane_place<BLOCKS> &place, int m, int n_groups)
-{
-    enum { LAST = BLOCKS - 1 };
-    const bool is_last = m == LAST;     /* of at most two */
-    return {{is_last ? place.operand[LAST] : place.operand[0]},
-            {is_last ? place.row[2 * LAST] : place.row[0], is_last ? place.row[2 * LAST + 1] : place.row[1]},
-            place.norms + 16 * m * n_groups, place.low};
-}
-
 /* Both tiles of a step; flip: signs to turn. */
 __device__ __forceinline__ void multiply_both(float (&first)[4], float (&second)[4], const uint32_t (&a)[4], const uint4 &b, uint32_t flip)
 {

@@ -48,25 +48,25 @@ static rb_status alloc_outputs(codec_trial *out, const codec_trial_input *in, rb
     const size_t heads = (size_t)in->n_heads, n = (size_t)in->n, d = (size_t)in->model->head_dim;
     rb_status st;
     RB_TRY(st, rb_alloc(&out->packed, (size_t)codec_image_packed_offset(out->image, in->n_heads, in->n), 1, "packed codes", err), done);
-    RB_TRY(st, rb_alloc(&out->norms, (size_t)codec_image_norm_offset(out->image, in->n_heads, in->n), sizeof *out->norms, "norms", err), done);
+    RB_TRY(st, rb_alloc(&out->norms, (size_t)codec_image_norms_offset(out->image, in->n_heads, in->n), 1, "norms", err), done);
     RB_TRY(st, rb_alloc(&out->x_hat, heads * n * d, sizeof *out->x_hat, "restored vectors", err), done);
     RB_TRY(st, rb_alloc(&out->logits, heads * (size_t)in->n_queries * n, sizeof *out->logits, "logits", err), done);
 done:
     return st;
 }
 
-static rb_status encode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, rb_error *err)
+static rb_status encode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
 {
     const int d = in->model->head_dim;
     const size_t packed_bytes = head_codec_packed_bytes(codec);
     uint8_t *packed = out->packed + codec_image_packed_offset(out->image, h, in->n);
-    uint16_t *norms = out->norms + codec_image_norm_offset(out->image, h, in->n);
     const rb_status st = head_codec_encode(codec, in->x + (int64_t)h * in->n * d, in->n, codes, norms, err);
     for (int64_t v = 0; st == RB_OK && v < in->n; v++) pack_codes(packed + (size_t)v * packed_bytes, codes + v * d, head_codec_widths(codec), d);
+    if (st == RB_OK) codec_image_write_norms(out->norms, out->image, h, norms, in->n);
     return st;
 }
 
-static rb_status decode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, rb_error *err)
+static rb_status decode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
 {
     const int d = in->model->head_dim;
     const size_t packed_bytes = head_codec_packed_bytes(codec);
@@ -75,7 +75,8 @@ static rb_status decode_head(codec_trial *out, const codec_trial_input *in, cons
     rb_status st = RB_OK;
     for (int64_t v = 0; st == RB_OK && v < in->n; v++)
         st = unpack_codes(codes + v * d, packed + (size_t)v * packed_bytes, head_codec_widths(codec), d, err);
-    if (st == RB_OK) st = head_codec_decode(codec, codes, out->norms + codec_image_norm_offset(out->image, h, in->n), in->n, x_hat, err);
+    codec_image_read_norms(norms, out->image, h, out->norms, in->n);
+    if (st == RB_OK) st = head_codec_decode(codec, codes, norms, in->n, x_hat, err);
     return st;
 }
 
@@ -91,15 +92,15 @@ static void head_logits(codec_trial *out, const codec_trial_input *in, int h)
         }
 }
 
-static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, uint8_t *codes, rb_error *err)
+static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
 {
     head_codec *codec = NULL;
     rb_status st;
     RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
     const double started_s = rb_now_s();
-    RB_TRY(st, encode_head(out, in, codec, h, codes, err), done);
+    RB_TRY(st, encode_head(out, in, codec, h, codes, norms, err), done);
     const double encoded_s = rb_now_s();
-    RB_TRY(st, decode_head(out, in, codec, h, codes, err), done);
+    RB_TRY(st, decode_head(out, in, codec, h, codes, norms, err), done);
     const double decoded_s = rb_now_s();
     head_logits(out, in, h);
     const double ended_s = rb_now_s();
@@ -115,14 +116,17 @@ done:
 rb_status codec_trial_cpu(codec_trial *out, const codec_trial_input *in, rb_error *err)
 {
     uint8_t *codes = NULL;
+    uint16_t *norms = NULL;
     rb_status st;
     *out = (codec_trial){.first_bad = -1};
     RB_TRY(st, codec_image_build(&out->image, in->heads, in->n_heads, in->model, in->tables, err), done);
     RB_TRY(st, alloc_outputs(out, in, err), done);
     RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)in->model->head_dim, "codes", err), done);
-    for (int h = 0; h < in->n_heads; h++) RB_TRY(st, try_head(out, in, h, codes, err), done);
+    RB_TRY(st, rb_alloc(&norms, (size_t)in->n * CODEC_IMAGE_MAX_GROUPS, sizeof *norms, "norms", err), done);
+    for (int h = 0; h < in->n_heads; h++) RB_TRY(st, try_head(out, in, h, codes, norms, err), done);
 done:
     free(codes);
+    free(norms);
     if (st != RB_OK) codec_trial_free(out);
     return st;
 }

@@ -31,7 +31,7 @@ typedef struct codec_trial_times {
 typedef struct codec_trial {
     codec_image *image;             /* where a head's streams start */
     uint8_t *packed;
-    uint16_t *norms;
+    uint8_t *norms;                 /* codec_image_read_norms reads them */
     float *x_hat;                   /* [n_heads][n][head_dim] */
     float *logits;                  /* [n_heads][n_queries][n] */
     int64_t first_bad;              /* head * n + vector that was refused, or -1 */

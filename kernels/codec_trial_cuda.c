@@ -137,7 +137,7 @@ static rb_status begin(gpu_trial *t, const codec_image *image, rb_error *err)
     RB_TRY(st, upload_queries(t, err), done);
     RB_TRY(st, rb_cuda_alloc(&t->first_bad, 1, sizeof *t->first_bad, "flag", err), done);
     RB_TRY(st, alloc_guarded(&t->packed, (size_t)codec_image_packed_offset(image, in->n_heads, t->n), err), done);
-    RB_TRY(st, alloc_guarded(&t->norms, (size_t)codec_image_norm_offset(image, in->n_heads, t->n) * sizeof(uint16_t), err), done);
+    RB_TRY(st, alloc_guarded(&t->norms, (size_t)codec_image_norms_offset(image, in->n_heads, t->n), err), done);
     RB_TRY(st, alloc_guarded(&t->x_hat, heads * n * d * element_bytes(in->type), err), done);
     RB_TRY(st, alloc_guarded(&t->logits, heads * (size_t)in->n_queries * n * sizeof(float), err), done);
     for (int i = 0; i < 2; i++) RB_TRY(st, rb_cuda()->event_create(&t->events[i], err), done);
@@ -270,8 +270,8 @@ static void check_gaps(codec_trial *out, const codec_trial_input *in)
         const codec_image_head *head = &out->image->heads[h];
         out->bytes_outside += count_gap_bytes(out->packed, codec_image_packed_offset(out->image, h, in->n) + in->n * head->packed_bytes,
                                               codec_image_packed_offset(out->image, h + 1, in->n));
-        out->bytes_outside += count_gap_bytes((const uint8_t *)out->norms, 2 * (codec_image_norm_offset(out->image, h, in->n) + in->n * head->n_groups),
-                                              2 * codec_image_norm_offset(out->image, h + 1, in->n));
+        out->bytes_outside += count_gap_bytes(out->norms, codec_image_norms_offset(out->image, h, in->n) + in->n * head->n_groups * head->norm_bytes,
+                                              codec_image_norms_offset(out->image, h + 1, in->n));
     }
 }
 

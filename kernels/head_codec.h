@@ -7,9 +7,10 @@
 #define RB_KERNELS_HEAD_CODEC_H
 
 #include "kernels/bit_plan.h"
+#include "kernels/encoder_stretches.h"
 
-/* What ENCODER_SEARCH stretches a vector by, beside 1. */
-#define ENCODER_STRETCHES {0.84, 0.92, 1.08, 1.17, 1.27, 1.38}
+/* What ENCODER_SEARCH stretches a vector by, beside 1: ascending. */
+#define ENCODER_STRETCHES {ENCODER_STRETCHES_DOWN, ENCODER_STRETCHES_UP}
 
 /* Rotations and codebooks by (kind, seed, dims) and (kind, width, dims), built once and shared by all heads. Thread-safe. */
 typedef struct codec_tables codec_tables;

@@ -33,7 +33,7 @@ static float *some_vectors(uint64_t seed, int n_heads, int64_t n, int d, codec_d
 
 static codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE,
+    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
                           .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
                           .logits = CODEC_CUDA_LOGITS};
 }
@@ -47,26 +47,38 @@ static void check_heads(const codec_trial *trial, const codec_trial_input *in, c
         head_codec *codec = NULL;
         uint8_t *codes = malloc((size_t)(in->n * d));
         float *reference = malloc((size_t)(in->n * d) * sizeof *reference);
-        const uint16_t *norms = trial->norms + codec_image_norm_offset(trial->image, h, in->n);
+        uint16_t *norms = malloc((size_t)(in->n * in->heads[h].n_groups) * sizeof *norms);
+        codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
         assert_ok(head_codec_create(&codec, &in->heads[h], in->model, in->tables, &err));
         const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
         assert_int_equal(head_codec_packed_bytes(codec), trial->image->heads[h].packed_bytes);
         assert_ok(codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, trial->packed + codec_image_packed_offset(trial->image, h, in->n), norms, &bounds,
                                       codes, &err));
         assert_ok(codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, &bounds, reference, &err));
-        codec_check_logits(report, in->queries + (int64_t)h * N_QUERIES * d, N_QUERIES, reference, in->n, d, trial->logits + (int64_t)h * N_QUERIES * in->n, &bounds);
+        codec_check_logits(report, &on, in->queries + (int64_t)h * N_QUERIES * d, N_QUERIES, reference, in->n, trial->logits + (int64_t)h * N_QUERIES * in->n, &bounds);
         head_codec_free(codec);
+        free(norms);
         free(codes);
         free(reference);
     }
 }
 
-static void assert_good(const codec_report *report, const codec_trial *trial, const char *what)
+/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. */
+static int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
+{
+    int width = 1;
+    for (int h = 0; h < n_heads; h++)
+        for (int g = 0; g < heads[h].n_groups; g++)
+            if (heads[h].groups[g].width > width) width = heads[h].groups[g].width;
+    return width <= 5 ? 100 : 4;
+}
+
+static void assert_good(const codec_report *report, const codec_trial *trial, const codec_trial_input *in, const char *what)
 {
     if (getenv("RB_TEST_REPORT"))
-        print_message("%s: %lld codes, %lld tied (worst %.2g), %lld wrong; norms %lld tied, %lld wrong; worst value %.2g (%lld wrong), logit %.2g (%lld wrong)\n",
+        print_message("%s: %lld codes, %lld tied (worst %.2g), %lld wrong; searches %lld tied (worst %.2g); norms %lld tied, %lld wrong; worst value %.2g (%lld wrong), logit %.2g (%lld wrong)\n",
                       what, (long long)report->n_codes, (long long)report->codes_tied, report->worst_tie, (long long)report->codes_wrong,
-                      (long long)report->norms_tied, (long long)report->norms_wrong, report->worst_value, (long long)report->values_wrong, report->worst_logit,
+                      (long long)report->searches_tied, report->worst_cosine, (long long)report->norms_tied, (long long)report->norms_wrong, report->worst_value, (long long)report->values_wrong, report->worst_logit,
                       (long long)report->logits_wrong);
     if (!codec_report_is_good(report))
         fail_msg("%s: wrong: %lld codes, %lld norms, %lld bytes, %lld values (worst %g), %lld logits (worst %g)", what, (long long)report->codes_wrong,
@@ -77,6 +89,7 @@ static void assert_good(const codec_report *report, const codec_trial *trial, co
     assert_int_equal(trial->first_bad, -1);
     assert_true(report->codes_tied * 1000 <= report->n_codes);      /* ties are rare, or the bound hides something */
     assert_true(report->norms_tied * 100 <= report->n_norms);
+    assert_true(report->searches_tied * largest_share_of_tied_searches(in->heads, in->n_heads) <= report->n_norms);
 }
 
 static void try_heads(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n, const char *what)
@@ -92,7 +105,7 @@ static void try_heads(const plan_head *heads, const model_facts *model, codec_dt
                                   .n_queries = N_QUERIES};
     assert_ok(codec_trial_cuda(&trial, &in, &err));
     check_heads(&trial, &in, &report);
-    assert_good(&report, &trial, what);
+    assert_good(&report, &trial, &in, what);
     codec_trial_free(&trial);
     codec_tables_free(tables);
     free(x);
@@ -234,26 +247,121 @@ static void any_number_of_vectors(void **state)
     }
 }
 
+/* ---- beyond the published form ---------------------------------------------------------------------------------------------------- */
+
+/* What a head has beside its groups. */
+typedef struct extras {
+    bool has_log8, is_searched, has_scales, has_center, has_uncoded;
+} extras;
+
+/* Blocks by turns in `n_groups` groups of the widths `first` and up, or in no group; another share of them in every head. */
+static void extend_heads(plan_head *heads, const model_facts *model, int n_groups, int first, codebook_kind book, rotation_kind rotation, const extras *with)
+{
+    const int n_blocks = model_n_blocks(model), n_shares = n_groups + with->has_uncoded;
+    rb_error err = {0};
+    for (int h = 0; h < model->n_kv_heads; h++) {
+        double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
+        heads[h] = (plan_head){.norm = with->has_log8 ? NORM_LOG8 : NORM_FP16, .encoder = with->is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
+        for (int g = 0; g < n_groups; g++) {
+            int blocks[RB_MAX_BLOCKS], n = 0;
+            for (int i = 0; i < n_blocks; i++)
+                if ((i * (h + 1) + i / 5) % n_shares == g) blocks[n++] = i;
+            if (n > 0) assert_ok(plan_head_add_group(&heads[h], 1 + (first + g - 1) % 8, blocks, n, book, with->has_log8 ? 9 + g : 0, &err));
+        }
+        for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = rotation;
+        for (int i = 0; i < n_blocks; i++) scales[i] = exp2(sin(i * 3.7 + h));
+        for (int i = 0; i < model->head_dim; i++) center[i] = 3.0 * sin(i * 1.3 + h);
+        assert_ok(plan_head_set_transform(&heads[h], with->has_scales ? scales : NULL, n_blocks, with->has_center ? center : NULL, model->head_dim, &err));
+    }
+}
+
+static void try_extras(int head_dim, int n_groups, int first_width, rotation_kind rotation, codebook_kind book, codec_dtype type, int64_t n, const extras *with,
+                       const char *name)
+{
+    char what[128];
+    plan_head heads[3] = {0};
+    const model_facts model = facts_of(head_dim, head_dim, ROPE_SPLIT_HALF, 3);
+    extend_heads(heads, &model, n_groups, first_width, book, rotation, with);
+    snprintf(what, sizeof what, "%s, head_dim %d, %d groups from %d bits, %s, %s", name, head_dim, n_groups, first_width, rotation == ROTATION_HAAR ? "haar" : "hadamard",
+             codec_dtype_name(type));
+    try_heads(heads, &model, type, n, what);
+    clear_heads(heads, 3);
+}
+
+static void what_is_beyond_the_published_form_matches_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const struct { const char *name; extras with; } cases[] = {
+        {"log8", {.has_log8 = true}}, {"search", {.is_searched = true}}, {"scales", {.has_scales = true}}, {"centre", {.has_center = true}},
+        {"scales and centre", {.has_scales = true, .has_center = true}}, {"width 0", {.has_uncoded = true}}, {"all", {true, true, true, true, true}},
+    };
+    static const int head_dims[] = {64, 128};
+    for (size_t i = 0; i < RB_COUNT(cases); i++)
+        for (size_t d = 0; d < RB_COUNT(head_dims); d++)
+            for (int rotation = 0; rotation < ROTATION_N_KINDS; rotation++)
+                for (int type = 0; type < CODEC_N_DTYPES; type++)
+                    try_extras(head_dims[d], 4, 1 + (int)i % 3, (rotation_kind)rotation, CODEBOOK_SPHERE, (codec_dtype)type, 500, &cases[i].with, cases[i].name);
+}
+
+/* One group of all dims, and of every other block; every width, from 6 bits on with stretches that cross several boundaries. */
+static void searches_of_every_width_match_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const extras with[] = {{.is_searched = true}, {true, true, true, true, true}};
+    static const int head_dims[] = {16, 128, 256};
+    for (size_t d = 0; d < RB_COUNT(head_dims); d++)
+        for (int width = 1; width <= 8; width++)
+            for (size_t i = 0; i < RB_COUNT(with); i++)
+                try_extras(head_dims[d], 1, width, ROTATION_HAAR, width % 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE, (codec_dtype)(width % 3), 333, &with[i], "one width");
+}
+
+/* Heads of the published form beside others: they keep their codes. */
+static void kinds_of_heads_can_be_mixed(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const extras all = {true, true, true, true, true}, some = {.has_log8 = true, .has_uncoded = true};
+    for (int type = 0; type < CODEC_N_DTYPES; type++) {
+        plan_head heads[3] = {0}, other[3] = {0};
+        const model_facts model = facts_of(128, 128, ROPE_INTERLEAVED, 3);
+        mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
+        make_hadamard(heads, 3);
+        for (int h = 1; h < 3; h++) {
+            clear_heads(&heads[h], 1);
+            extend_heads(other, &model, 5, 2, CODEBOOK_SPHERE, ROTATION_HAAR, h == 1 ? &all : &some);
+            heads[h] = other[h];
+            other[h] = (plan_head){0};
+            clear_heads(other, 3);
+        }
+        try_heads(heads, &model, (codec_dtype)type, 777, "mixed kinds");
+        clear_heads(heads, 3);
+    }
+}
+
 static void a_vector_that_cannot_be_stored_is_named(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     static const float bad[] = {NAN, INFINITY, 60000.0f};       /* 64 times 60000: the norm leaves fp16 */
     rb_error err = {0};
+    static const extras searched = {.is_searched = true, .has_center = true};
     for (size_t i = 0; i < RB_COUNT(bad); i++)
-        for (int type = 0; type < CODEC_N_DTYPES; type++) {
+        for (int type = 0; type < 2 * CODEC_N_DTYPES; type++) {
             codec_tables *tables = NULL;
             codec_trial trial;
             plan_head heads[2] = {0};
             const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
             enum { N = 100, BAD_HEAD = 1, BAD_VECTOR = 57 };
-            mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
+            if (type < CODEC_N_DTYPES) mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
+            else extend_heads(heads, &model, 1, 3, CODEBOOK_SPHERE, ROTATION_HAAR, &searched);
             assert_ok(codec_tables_create(&tables, &err));
-            float *x = some_vectors(3, 2, N, 64, (codec_dtype)type), *queries = normal_floats(4, 2 * N_QUERIES * 64);
+            float *x = some_vectors(3, 2, N, 64, (codec_dtype)(type % CODEC_N_DTYPES)), *queries = normal_floats(4, 2 * N_QUERIES * 64);
             for (int later = 0; later < 2; later++)
                 for (int j = 0; j < 64; j++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * 64 + j] = bad[i];
-            codec_dtype_round(x, 2 * N * 64, (codec_dtype)type);
-            const codec_trial_input in = {.heads = heads, .n_heads = 2, .model = &model, .tables = tables, .type = (codec_dtype)type, .x = x, .n = N,
+            codec_dtype_round(x, 2 * N * 64, (codec_dtype)(type % CODEC_N_DTYPES));
+            const codec_trial_input in = {.heads = heads, .n_heads = 2, .model = &model, .tables = tables, .type = (codec_dtype)(type % CODEC_N_DTYPES), .x = x, .n = N,
                                           .queries = queries, .n_queries = N_QUERIES};
             assert_ok(codec_trial_cuda(&trial, &in, &err));
             assert_int_equal(trial.first_bad, BAD_HEAD * N + BAD_VECTOR);
@@ -274,6 +382,9 @@ int main(void)
         cmocka_unit_test(transforms_match_the_reference),
         cmocka_unit_test(transforms_beside_matrices_match_the_reference),
         cmocka_unit_test(any_number_of_vectors),
+        cmocka_unit_test(what_is_beyond_the_published_form_matches_the_reference),
+        cmocka_unit_test(searches_of_every_width_match_the_reference),
+        cmocka_unit_test(kinds_of_heads_can_be_mixed),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ static float *random_floats(int64_t n, uint64_t seed)
 /* The GPU's. */
 static codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE,
+    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
                           .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
                           .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS};
 }
@@ -83,7 +83,8 @@ static void clear(bench *b)
     free(b->queries);
 }
 
-static uint16_t *norms_at(bench *b, int h) { return b->trial.norms + codec_image_norm_offset(b->trial.image, h, b->in.n); }
+/* fp16, in place: streams start at multiples of 128 bytes. */
+static uint16_t *norms_at(bench *b, int h) { return (uint16_t *)(void *)(b->trial.norms + codec_image_norms_offset(b->trial.image, h, b->in.n)); }
 static uint8_t *packed_at(bench *b, int h) { return b->trial.packed + codec_image_packed_offset(b->trial.image, h, b->in.n); }
 static float *restored_at(bench *b, int h) { return b->trial.x_hat + h * b->in.n * b->model.head_dim; }
 static float *logits_at(bench *b, int h) { return b->trial.logits + h * N_QUERIES * b->in.n; }
@@ -170,7 +171,7 @@ static codec_report check_all(bench *b)
         const codec_checked on = {&b->heads[h], &b->model, b->tables, codec};
         assert_ok(codec_check_encoded(&report, &on, b->x + h * b->in.n * d, b->in.n, packed_at(b, h), norms_at(b, h), &b->bounds, codes, &err));
         assert_ok(codec_check_restored(&report, &on, codes, norms_at(b, h), b->in.n, restored_at(b, h), &b->bounds, reference, &err));
-        codec_check_logits(&report, b->queries + h * N_QUERIES * d, N_QUERIES, reference, b->in.n, d, logits_at(b, h), &b->bounds);
+        codec_check_logits(&report, &on, b->queries + h * N_QUERIES * d, N_QUERIES, reference, b->in.n, logits_at(b, h), &b->bounds);
         codec_report_add(&sum, &report);
         head_codec_free(codec);
         free(codes);
@@ -597,15 +598,15 @@ static void reports_add_counts_and_keep_the_worst(void **state)
 {
     (void)state;
     const codec_report one = {.n_vectors = 1, .n_codes = 2, .n_norms = 3, .n_values = 4, .n_logits = 5, .codes_tied = 6, .codes_wrong = 7, .norms_tied = 8,
-                              .norms_wrong = 9, .bytes_wrong = 10, .values_wrong = 11, .logits_wrong = 12, .worst_tie = 0.5, .worst_value = 0.25,
-                              .worst_logit = 0.125};
+                              .norms_wrong = 9, .bytes_wrong = 10, .values_wrong = 11, .logits_wrong = 12, .searches_tied = 13, .worst_tie = 0.5, .worst_value = 0.25,
+                              .worst_logit = 0.125, .worst_cosine = 0.0625};
     codec_report sum = {.worst_tie = 0.25, .worst_value = 0.5, .worst_logit = 0.0};
     codec_report_add(&sum, &one);
     codec_report_add(&sum, &one);
     const int64_t counts[] = {sum.n_vectors, sum.n_codes, sum.n_norms, sum.n_values, sum.n_logits, sum.codes_tied, sum.codes_wrong, sum.norms_tied,
-                              sum.norms_wrong, sum.bytes_wrong, sum.values_wrong, sum.logits_wrong};
+                              sum.norms_wrong, sum.bytes_wrong, sum.values_wrong, sum.logits_wrong, sum.searches_tied};
     for (size_t i = 0; i < RB_COUNT(counts); i++) assert_int_equal(counts[i], 2 * (i + 1));
-    assert_true(sum.worst_tie == 0.5 && sum.worst_value == 0.5 && sum.worst_logit == 0.125);
+    assert_true(sum.worst_tie == 0.5 && sum.worst_value == 0.5 && sum.worst_logit == 0.125 && sum.worst_cosine == 0.0625);
 }
 
 static void a_report_is_good_until_anything_is_wrong(void **state)

@@ -178,10 +178,10 @@ static void look_at_streams(sample *s)
     for (size_t i = 0; i < RB_COUNT(counts); i++) {
         const int64_t n = counts[i];
         assert_int_equal(codec_image_packed_offset(s->image, 0, n), 0);
-        assert_int_equal(codec_image_norm_offset(s->image, 0, n), 0);
+        assert_int_equal(codec_image_norms_offset(s->image, 0, n), 0);
         for (int h = 0; h < N_HEADS; h++) {
             const int64_t packed = codec_image_packed_offset(s->image, h + 1, n) - codec_image_packed_offset(s->image, h, n);
-            const int64_t norms = 2 * (codec_image_norm_offset(s->image, h + 1, n) - codec_image_norm_offset(s->image, h, n));
+            const int64_t norms = codec_image_norms_offset(s->image, h + 1, n) - codec_image_norms_offset(s->image, h, n);
             const int64_t packed_used = n * s->image->heads[h].packed_bytes, norms_used = 2 * n * s->image->heads[h].n_groups;
             assert_int_equal(packed % 128, 0);
             assert_int_equal(norms % 128, 0);

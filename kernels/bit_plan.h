@@ -30,6 +30,8 @@ const char *group_order_name(group_order order);                    /* "block", 
  *          where kappa is large. */
 typedef enum plan_encoder { ENCODER_NEAREST, ENCODER_SEARCH, ENCODER_N_KINDS } plan_encoder;
 extern const char *const plan_encoder_names[];                      /* "nearest", "search"; NULL-terminated, for option tables */
+/* Stored norm over |x| of the search encoder. */
+static inline double plan_encoder_gain(double cosine, double coherence) { return cosine * coherence / (cosine * cosine * coherence + 1.0 - cosine * cosine); }
 
 typedef struct plan_group {
     int width;              /* 1..8 bits a code */

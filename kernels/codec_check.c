@@ -195,13 +195,22 @@ static int norm_code(const codec_checked *on, const plan_group *group, double no
     return norm_encode(&stored, on->head->norm, group->norm_exponent, norm, &unused) == RB_OK ? stored : LARGEST_FP16;
 }
 
+/* d gain / d cosine of plan_encoder_gain: what an error of the cosine becomes. */
+static double gain_slope(double cosine, double coherence)
+{
+    const double square = cosine * cosine * (coherence - 1.0);
+    return coherence * (1.0 - square) / ((1.0 + square) * (1.0 + square));
+}
+
 /* A norm that is not the reference's, or of codes that are not. */
 static void judge_norm(codec_report *report, const codec_checked *on, const exact_group *exact, const uint8_t *codes, uint16_t norm, const codec_bounds *bounds)
 {
     const bool is_searched = on->head->encoder == ENCODER_SEARCH;
-    const double expected = is_searched ? exact->norm * exact_cosine(exact, codes) : exact->norm;
+    const double cosine = exact_cosine(exact, codes), coherence = (double)exact->group->coherence;
+    const double gain = is_searched ? plan_encoder_gain(cosine, coherence) : 1.0, expected = exact->norm * gain;
+    const double slope = is_searched ? fmax(1.0, fabs(gain_slope(cosine, coherence))) : 0.0;
     const double rounding = 0x1p-24 * expected;     /* to f32, before the norm is encoded */
-    const double tie = (bounds->norm_tie + (is_searched ? bounds->cosine_tie : 0.0)) * exact->magnitude + (bounds->norm_tie > 0.0 ? rounding : 0.0);
+    const double tie = (bounds->norm_tie * fmax(1.0, gain) + bounds->cosine_tie * slope) * exact->magnitude + (bounds->norm_tie > 0.0 ? rounding : 0.0);
     if (norm == norm_code(on, exact->group, expected)) return;
     if (norm >= norm_code(on, exact->group, fmax(expected - tie, 0.0)) && norm <= norm_code(on, exact->group, expected + tie))
         report->norms_tied++;

@@ -298,6 +298,12 @@ __device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float
     return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0)) : 0u;
 }
 
+/* plan_encoder_gain, cos kappa / (cos^2 kappa + 1 - cos^2); 1 where nothing was searched: cos is 1 then, kappa too. */
+__device__ __forceinline__ float encoder_gain(float cosine, float coherence)
+{
+    return __fdiv_rn(cosine * coherence, fmaf(cosine * cosine, coherence - 1.0f, 1.0f));
+}
+
 /* Stores the rows' norms; a row without a number for one gets no number for its scale. */
 __device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int m, int norm_bytes, const float (&inverse_scale)[2],
                                             float *row_scales)
@@ -308,7 +314,7 @@ __device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &ca
     bool has_bad = false;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const float norm = rows.norm[r] * rows.cosine[r];
+        const float norm = rows.norm[r] * encoder_gain(rows.cosine[r], call.group.coherence);
         const int at = 8 * r * call.n_groups + call.g;
         bool is_bad = !(rows.norm[r] < INFINITY);
         if (norm_bytes == 1) {

@@ -320,6 +320,7 @@ static rb_status add_group(image_builder *b, const codec_image_head *head, codec
     add_book(b, head, group, book);
     group->rotation = add_rotation(b, rotation, group->dims);
     group->norm_exponent = from->norm_exponent;
+    group->coherence = from->coherence;
     group->is_transform = b->image->is_published && from->rotation.kind == ROTATION_HADAMARD && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
 done:
     return st;

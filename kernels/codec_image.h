@@ -68,6 +68,7 @@ typedef struct codec_image_group {
     int32_t walk;                       /* first float of its 2^width / 2 levels (boundary above, centroid), coordinates above 0; the last boundary is infinite */
     int32_t n_crossed;                  /* boundaries that lie between a coordinate stretched by one of the encoder's stretches and by the next, at most */
     int32_t norm_exponent;              /* of 8-bit norms */
+    float coherence;                    /* of the search encoder; else 1 */
     int32_t encode_exponent;            /* coordinates come out 2^-encode_exponent times as large */
     float decode_scale;                 /* what restored dims are multiplied with on top; a power of two */
 } codec_image_group;

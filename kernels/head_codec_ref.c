@@ -245,9 +245,6 @@ static double search_stretches(uint8_t *codes, const double *y, const codebook *
     return best;
 }
 
-/* Stored norm over |x|: see plan_encoder. */
-static double best_gain(double cosine, double coherence) { return cosine * coherence / (cosine * cosine * coherence + 1.0 - cosine * cosine); }
-
 /* Centroids of the codes, brought to norm 1: norm correction. */
 static void restore_unit(double *y, const uint8_t *codes, int code_stride, const codec_group *group, int n)
 {
@@ -298,7 +295,7 @@ static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const
             double norm = memory->norms[v];
             search_codes(out, y, group->book, group->dims);
             if (codec->encoder == ENCODER_SEARCH)
-                norm *= best_gain(search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial), group->coherence);
+                norm *= plan_encoder_gain(search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial), group->coherence);
             const rb_status st = encode_norm(&norms[(int64_t)v * codec->n_groups + g], codec, group, norm, first_vector + v, err);
             if (st != RB_OK) return st;
         }

@@ -268,7 +268,10 @@ static void extend_heads(plan_head *heads, const model_facts *model, int n_group
                 if ((i * (h + 1) + i / 5) % n_shares == g) blocks[n++] = i;
             if (n > 0) assert_ok(plan_head_add_group(&heads[h], 1 + (first + g - 1) % 8, blocks, n, book, with->has_log8 ? 9 + g : 0, &err));
         }
-        for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = rotation;
+        for (int g = 0; g < heads[h].n_groups; g++) {
+            heads[h].groups[g].rotation.kind = rotation;
+            if (with->is_searched) heads[h].groups[g].coherence = (float[]){0.25f, 1.0f, 40.0f}[(g + h) % 3];
+        }
         for (int i = 0; i < n_blocks; i++) scales[i] = exp2(sin(i * 3.7 + h));
         for (int i = 0; i < model->head_dim; i++) center[i] = 3.0 * sin(i * 1.3 + h);
         assert_ok(plan_head_set_transform(&heads[h], with->has_scales ? scales : NULL, n_blocks, with->has_center ? center : NULL, model->head_dim, &err));

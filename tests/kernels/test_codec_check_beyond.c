@@ -44,6 +44,10 @@ static plan_head some_head(norm_kind norm, plan_encoder encoder)
     }
     assert_ok(plan_head_add_group(&head, 2, low, n_low, CODEBOOK_SPHERE, 3, &err));
     assert_ok(plan_head_add_group(&head, 4, high, n_high, CODEBOOK_SPHERE, 4, &err));
+    if (encoder == ENCODER_SEARCH) {
+        head.groups[0].coherence = 0.5f;
+        head.groups[1].coherence = 12.0f;
+    }
     return head;
 }
 
@@ -178,7 +182,7 @@ static double code_at_stretch(bench *b, int v, double stretch)
         }
         cosine[i] = product / sqrt(square);
     }
-    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.norm, b->head.groups[1].norm_exponent, norm_of_group(b, v, 1) * cosine[1], &err));
+    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.norm, b->head.groups[1].norm_exponent, norm_of_group(b, v, 1) * plan_encoder_gain(cosine[1], (double)b->head.groups[1].coherence), &err));
     return 1.0 - cosine[1] / cosine[0];
 }
 

@@ -149,6 +149,41 @@ static void searching_is_never_worse(void **state)
     free(searched);
 }
 
+/* Mean over vectors of x . x^ / |x|^2: 1 where a restored vector is not shrunk along itself. */
+static double kept_along(const plan_head *head, const float *x)
+{
+    float *x_hat = malloc(N * D * sizeof *x_hat);
+    double sum = 0.0;
+    assert_non_null(x_hat);
+    restore(x_hat, head, x);
+    for (int v = 0; v < N; v++) {
+        double product = 0.0, square = 0.0;
+        for (int i = v * D; i < (v + 1) * D; i++) {
+            product += (double)x[i] * (double)x_hat[i];
+            square += (double)x[i] * (double)x[i];
+        }
+        sum += product / square;
+    }
+    free(x_hat);
+    return sum / N;
+}
+
+static void coherence_trades_error_for_no_bias(void **state)
+{
+    (void)state;
+    float *x = some_vectors();
+    plan_head head = two_groups(1, 1);
+    head.encoder = ENCODER_SEARCH;
+    const double least_error = error_of(&head, x), shrunk = kept_along(&head, x);
+    assert_true(shrunk > 0.6 && shrunk < 0.75);     /* cos^2 of 1 bit in 16 dims is 0.66 */
+    head.groups[0].coherence = head.groups[1].coherence = 2.0f;
+    assert_true(kept_along(&head, x) > shrunk + 0.05 && error_of(&head, x) > least_error);
+    head.groups[0].coherence = head.groups[1].coherence = 4096.0f;
+    assert_true(fabs(kept_along(&head, x) - 1.0) < 1e-3);
+    plan_head_clear(&head);
+    free(x);
+}
+
 /* ---- scales and centres ---------------------------------------------------------------------------------------------------------------- */
 
 static void scales_and_centres_are_undone(void **state)
@@ -252,6 +287,7 @@ int main(void)
         cmocka_unit_test(eight_bit_norms_cost_half_and_little_error),
         cmocka_unit_test(searching_finds_better_codes_of_the_same_width),
         cmocka_unit_test(searching_is_never_worse),
+        cmocka_unit_test(coherence_trades_error_for_no_bias),
         cmocka_unit_test(scales_and_centres_are_undone),
         cmocka_unit_test(a_transform_is_the_plain_codec_on_transformed_vectors),
         cmocka_unit_test(a_block_of_no_group_costs_nothing_and_becomes_its_centre),

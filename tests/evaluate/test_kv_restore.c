@@ -118,7 +118,7 @@ static void a_key_that_no_codec_holds_is_named(void **state)
     k[(ALL + N_TOKENS + 3) * DIM] = INFINITY;       /* head 1, run 1, token 3 */
     layer_heads heads = {.layer = 3, .n_tokens = ALL, .k = k, .v = v, .exact_k = k};
     assert_int_equal(kv_restore_part(f.restore, &heads, &err), RB_ENONFINITE);
-    assert_non_null(strstr(err.msg, "layer 3 kv_head 1, keys: vector 3 "));
+    assert_non_null(strstr(err.msg, "layer 3 kv_head 1, keys: vector 3: "));
     free(k), free(v);
     close_fixture(&f);
 }

@@ -74,9 +74,11 @@ static void print_histogram(const bit_plan *plan)
 static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
+    char values[80];
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
-    printf("values   %.3f true bits a dim\n", cost.value_true_bits);
+    bit_plan_describe_values(values, sizeof values, plan);
+    printf("values   %s\n", values);
     printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
     printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n", prediction->logit_mae,
            prediction->bits_above_bound, prediction->bound_logit_mae);
@@ -95,7 +97,7 @@ static rb_status print_json(const bit_plan *plan, const plan_prediction *predict
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", plan->avg_bits, err), done);
-    RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_width, err), done);
+    RB_TRY(st, plan_value_width_to_json(json, plan, err), done);
     RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", prediction->logit_mae, err), done);

@@ -150,7 +150,7 @@ rb_status allocate_values(bit_plan **out, const model_facts *model, const text_f
     const rb_status st = bit_plan_create(out, model, err);
     if (st != RB_OK) return st;
     (*out)->calibration = *calibration;
-    (*out)->value_width = value_width;
+    bit_plan_set_value_width(*out, value_width);
     (*out)->value_codebook = CODEBOOK_BLOCK_GTQ;
     return RB_OK;
 }

@@ -5,11 +5,7 @@
 
 static double n_heads(const model_facts *model) { return (double)model->n_layers * model->n_kv_heads; }
 
-static double value_bits_per_token(const model_facts *model, int width)
-{
-    const int d = model->head_dim;
-    return n_heads(model) * (width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * d : (width * d + 7) / 8 * 8 + norm_kind_bits(NORM_FP16));
-}
+static double value_bits_per_token(const model_facts *model, int width) { return n_heads(model) * plan_value_bits(width, model->head_dim); }
 
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
 {

@@ -16,6 +16,8 @@ static void print_costs(const plan_diff *diff)
     printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, nominal bits", a->key_nominal_bits, b->key_nominal_bits, b->key_nominal_bits - a->key_nominal_bits);
     printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, true bits", a->key_true_bits, b->key_true_bits, b->key_true_bits - a->key_true_bits);
     printf("%-24s %14.3f %14.3f %+12.3f\n", "values, true bits", a->value_true_bits, b->value_true_bits, b->value_true_bits - a->value_true_bits);
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "values, mean width", bit_plan_value_range(diff->plans[0]).mean, bit_plan_value_range(diff->plans[1]).mean,
+           bit_plan_value_range(diff->plans[1]).mean - bit_plan_value_range(diff->plans[0]).mean);
     printf("%-24s %14.0f %14.0f %+12.0f\n", "bytes a token", a->bytes_per_token, b->bytes_per_token, b->bytes_per_token - a->bytes_per_token);
     printf("%-24s %14.3f %14.3f %+12.3f\n", "times smaller than fp16", a->compression, b->compression, b->compression - a->compression);
 }
@@ -43,8 +45,8 @@ static void print_changes(const plan_diff *diff)
     const model_facts *model = &diff->plans[0]->model;
     int largest[N_SHOWN];
     const int n = plan_diff_largest(largest, N_SHOWN, diff);
-    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre\n", diff->heads_differing, diff->n_heads,
-           diff->norms_differing, diff->encoders_differing, diff->scales_differing, diff->centers_differing);
+    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre, %d in the width of their values\n", diff->heads_differing, diff->n_heads,
+           diff->norms_differing, diff->encoders_differing, diff->scales_differing, diff->centers_differing, diff->values_differing);
     printf("\n%-8s %11s %11s %11s %16s\n", "layer", "true bits A", "true bits B", "B - A", "blocks changed");
     for (int layer = 0; layer < model->n_layers; layer++) {
         const head_change change = plan_diff_layer(diff, layer);

@@ -56,7 +56,9 @@ static void compare_heads(plan_diff *diff, int h)
         change->blocks_changed += bits_a[i] != bits_b[i];
         change->width_moved += abs(bits_a[i] - bits_b[i]);
     }
-    diff->heads_differing += !plan_head_equal(a, b, model);
+    const bool has_other_values = diff->plans[0]->value_widths[h] != diff->plans[1]->value_widths[h];
+    diff->heads_differing += has_other_values || !plan_head_equal(a, b, model);
+    diff->values_differing += has_other_values;
     diff->norms_differing += a->norm != b->norm;
     diff->encoders_differing += a->encoder != b->encoder;
     diff->scales_differing += !same_floats(a->scales, b->scales, n_blocks);
@@ -126,7 +128,7 @@ static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_dif
     RB_TRY(st, rb_json_new_object(&side, err), done);
     RB_TRY(st, rb_json_add_string(side, "method", diff->plans[p]->method, err), done);
     RB_TRY(st, rb_json_add_number(side, "avg_bits", diff->plans[p]->avg_bits, err), done);
-    RB_TRY(st, rb_json_add_number(side, "value_width", diff->plans[p]->value_width, err), done);
+    RB_TRY(st, plan_value_width_to_json(side, diff->plans[p], err), done);
     RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err), done);
@@ -172,6 +174,7 @@ rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err)
     RB_TRY(st, plan_side_to_json(json, "b", diff, 1, err), done);
     RB_TRY(st, rb_json_add_number(json, "heads", diff->n_heads, err), done);
     RB_TRY(st, rb_json_add_number(json, "heads_differing", diff->heads_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "value_widths_differing", diff->values_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "norms_differing", diff->norms_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "encoders_differing", diff->encoders_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "scales_differing", diff->scales_differing, err), done);

@@ -23,7 +23,8 @@ typedef struct plan_diff {
     const bit_plan *plans[2];   /* borrowed */
     plan_cost cost[2];
     coding_counts coding[2];
-    int n_heads, heads_differing;       /* in anything: groups, rotations, norms, scales, centres */
+    int n_heads, heads_differing;       /* in anything: groups, rotations, norms, scales, centres, width of values */
+    int values_differing;               /* heads, in the width of their values */
     int norms_differing, encoders_differing, scales_differing, centers_differing;      /* heads */
     head_change *heads;         /* [n_layers][n_kv_heads], owned */
 } plan_diff;

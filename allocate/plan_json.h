@@ -16,6 +16,9 @@ rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name
 /* Adds the members of a cost to an object, named as the fields. */
 rb_status plan_cost_to_json(cJSON *json, const plan_cost *cost, rb_error *err);
 
+/* Adds value_width, the mean over heads, and where they differ value_width_range, the least and the most. */
+rb_status plan_value_width_to_json(cJSON *json, const bit_plan *plan, rb_error *err);
+
 rb_status plan_json_write(const bit_plan *plan, const char *path, rb_error *err);       /* atomic */
 rb_status plan_json_read(bit_plan **out, const char *path, rb_error *err);              /* checks everything bit_plan_check checks, and the stated cost */
 

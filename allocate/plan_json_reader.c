@@ -288,12 +288,50 @@ done:
     return st;
 }
 
+static rb_status layer_widths_from_json(uint8_t *widths, const cJSON *list, int n_heads, int layer, const char *where, rb_error *err)
+{
+    const cJSON *item;
+    int h = 0;
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != n_heads)
+        return rb_fail(err, RB_EFORMAT, "%s: widths[%d] is no list of %d numbers, one a KV head", where, layer, n_heads);
+    cJSON_ArrayForEach(item, list) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= PLAN_MIN_WIDTH && item->valuedouble <= PLAN_MAX_WIDTH) || item->valuedouble != floor(item->valuedouble))
+            return rb_fail(err, RB_EFORMAT, "%s: widths[%d][%d] is no width, expected a whole number from %d to %d", where, layer, h, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+        widths[h++] = (uint8_t)item->valuedouble;
+    }
+    return RB_OK;
+}
+
+/* One width for all, or one a layer and head. */
+static rb_status value_widths_from_json(bit_plan *plan, const cJSON *json, const char *where, rb_error *err)
+{
+    const cJSON *list, *item;
+    int64_t width;
+    int layer = 0;
+    rb_status st;
+    if (!rb_json_find(json, "widths")) {
+        st = rb_json_get_int(json, "width", where, PLAN_MIN_WIDTH, PLAN_FP16_WIDTH, &width, err);
+        if (st == RB_OK) bit_plan_set_value_width(plan, (int)width);
+        return st;
+    }
+    if (rb_json_find(json, "width")) return rb_fail(err, RB_EFORMAT, "%s: has width and widths, expected one of them", where);
+    st = rb_json_get_array(json, "widths", where, &list, err);
+    if (st == RB_OK && cJSON_GetArraySize(list) != plan->model.n_layers)
+        st = rb_fail(err, RB_EFORMAT, "%s: widths of %d layers, expected the model's %d", where, cJSON_GetArraySize(list), plan->model.n_layers);
+    if (st != RB_OK) return st;
+    cJSON_ArrayForEach(item, list) {
+        st = layer_widths_from_json(plan->value_widths + layer * plan->model.n_kv_heads, item, plan->model.n_kv_heads, layer, where, err);
+        if (st != RB_OK) return st;
+        layer++;
+    }
+    return RB_OK;
+}
+
 static rb_status header_from_json(bit_plan *plan, const cJSON *document, const char *name, rb_error *err)
 {
     const cJSON *object;
     const char *method;
     char where[PLACE_SIZE];
-    int64_t width;
     rb_status st;
     snprintf(where, sizeof where, "%.400s: calibration", name);
     RB_TRY(st, text_facts_from_json(&plan->calibration, rb_json_find(document, "calibration"), where, err), done);
@@ -306,8 +344,7 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     RB_TRY(st, rb_json_get_number(document, "avg_bits", name, 0.0, 16.0, &plan->avg_bits, err), done);
     RB_TRY(st, rb_json_get_object(document, "values", name, &object, err), done);
     snprintf(where, sizeof where, "%.400s: values", name);
-    RB_TRY(st, rb_json_get_int(object, "width", where, PLAN_MIN_WIDTH, PLAN_FP16_WIDTH, &width, err), done);
-    plan->value_width = (int)width;
+    RB_TRY(st, value_widths_from_json(plan, object, where, err), done);
     RB_TRY(st, codebook_from_json(&plan->value_codebook, object, where, err), done);
 done:
     return st;
@@ -316,6 +353,9 @@ done:
 /* The version says which readers can take a plan: it must not promise the published form where there is more. */
 static rb_status check_version(const bit_plan *plan, int version, const char *name, rb_error *err)
 {
+    const value_range range = bit_plan_value_range(plan);
+    if (version == PLAN_JSON_PUBLISHED_VERSION && range.least != range.most)
+        return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name, range.least, range.most, version);
     for (int h = 0; version == PLAN_JSON_PUBLISHED_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
             return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: a block without bits, scales, a center, norm log8 or encoder search, expected none in version %d", name,

@@ -134,6 +134,14 @@ static rb_status layers_to_json(cJSON *json, const bit_plan *plan, rb_error *err
     return st;
 }
 
+rb_status plan_value_width_to_json(cJSON *json, const bit_plan *plan, rb_error *err)
+{
+    const value_range range = bit_plan_value_range(plan);
+    const double ends[2] = {range.least, range.most};
+    const rb_status st = rb_json_add_number(json, "value_width", range.mean, err);
+    return st == RB_OK && range.least != range.most ? rb_json_add_numbers(json, "value_width_range", ends, 2, err) : st;
+}
+
 rb_status plan_cost_to_json(cJSON *json, const plan_cost *cost, rb_error *err)
 {
     rb_status st;
@@ -161,12 +169,33 @@ done:
     return st;
 }
 
+/* A list a layer, a number a KV head. */
+static rb_status add_value_widths(cJSON *json, const bit_plan *plan, rb_error *err)
+{
+    const int n_layers = plan->model.n_layers, n_heads = plan->model.n_kv_heads;
+    cJSON *list = cJSON_CreateArray(), *row = NULL;
+    int *widths = NULL;
+    rb_status st = list ? RB_OK : no_memory(err);
+    if (st == RB_OK) st = rb_alloc(&widths, (size_t)n_heads, sizeof *widths, "widths of values", err);
+    for (int layer = 0; layer < n_layers && st == RB_OK; layer++) {
+        for (int h = 0; h < n_heads; h++) widths[h] = plan->value_widths[layer * n_heads + h];
+        row = cJSON_CreateIntArray(widths, n_heads);
+        st = row ? rb_json_append(list, &row, err) : no_memory(err);
+        cJSON_Delete(row);
+    }
+    if (st == RB_OK) st = rb_json_add_item(json, "widths", &list, err);
+    free(widths);
+    cJSON_Delete(list);
+    return st;
+}
+
 static rb_status add_values(cJSON *json, const bit_plan *plan, rb_error *err)
 {
+    const value_range range = bit_plan_value_range(plan);
     cJSON *object = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&object, err), done);
-    RB_TRY(st, rb_json_add_number(object, "width", plan->value_width, err), done);
+    RB_TRY(st, range.least == range.most ? rb_json_add_number(object, "width", range.least, err) : add_value_widths(object, plan, err), done);
     RB_TRY(st, rb_json_add_string(object, "codebook", codebook_kind_name(plan->value_codebook), err), done);
     RB_TRY(st, rb_json_add_item(json, "values", &object, err), done);
 done:

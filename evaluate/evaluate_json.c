@@ -14,7 +14,7 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit
 {
     const plan_cost cost = plan ? bit_plan_cost(plan) : (plan_cost){0};
     const struct { const char *name; double value; } numbers[] = {
-        {"avg_bits", plan ? plan->avg_bits : (double)NAN}, {"value_bits", plan ? (double)plan->value_width : (double)NAN}, {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
+        {"avg_bits", plan ? plan->avg_bits : (double)NAN}, {"value_bits", plan ? bit_plan_value_range(plan).mean : (double)NAN}, {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
         {"value_true_bits", plan ? cost.value_true_bits : (double)NAN}, {"perplexity", score->text.perplexity}, {"nll", score->text.nll},
         {"kl_mean", score->text.kl_mean}, {"kl_p99", score->text.kl_p99}, {"kl_p999", score->text.kl_p999}, {"kl_max", score->text.kl_max},
         {"top1_agreement", score->text.top1_agreement}, {"attention_kl", score->attention_kl}, {"attention_overlap", score->attention_overlap},

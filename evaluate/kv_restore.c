@@ -2,6 +2,7 @@
 #include "evaluate/kv_restore.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/threads.h"
 #include "kernels/head_codec.h"
@@ -17,7 +18,7 @@ struct kv_restore {
     const model_facts *model;
     codec_tables *tables;
     plan_codecs *plans;                 /* [n_plans] */
-    int layer;                          /* of the key codecs; -1: none yet */
+    int layer;                          /* of the codecs; -1: none yet */
 };
 
 static void free_codecs(head_codec **codecs, int n)
@@ -42,20 +43,6 @@ void kv_restore_free(kv_restore *r)
     free(r);
 }
 
-static rb_status create_value_codecs(kv_restore *r, int p, rb_error *err)
-{
-    const bit_plan *plan = r->request->plans[p];
-    rb_status st = RB_OK;
-    if (!r->request->with_values || plan->value_width == PLAN_FP16_WIDTH) return RB_OK;
-    for (int h = 0; h < r->model->n_kv_heads && st == RB_OK; h++) {
-        plan_head head = {0};
-        st = bit_plan_value_head(plan, h, &head, err);
-        if (st == RB_OK) st = head_codec_create(&r->plans[p].values[h], &head, r->model, r->tables, err);
-        plan_head_clear(&head);
-    }
-    return st;
-}
-
 rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
 {
     const size_t n_heads = (size_t)checkpoint_config(request->model)->facts.n_kv_heads;
@@ -68,7 +55,6 @@ rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, c
     for (int p = 0; p < request->n_plans; p++) {
         RB_TRY(st, rb_alloc(&r->plans[p].keys, n_heads, sizeof *r->plans[p].keys, "codecs", err), done);
         RB_TRY(st, rb_alloc(&r->plans[p].values, n_heads, sizeof *r->plans[p].values, "codecs", err), done);
-        RB_TRY(st, create_value_codecs(r, p, err), done);
     }
     *out = r;
     r = NULL;
@@ -77,14 +63,41 @@ done:
     return st;
 }
 
+static rb_status open_keys(kv_restore *r, int p, int layer, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (!r->request->with_keys) return RB_OK;
+    free_codecs(r->plans[p].keys, r->model->n_kv_heads);
+    for (int h = 0; h < r->model->n_kv_heads && st == RB_OK; h++)
+        st = head_codec_create(&r->plans[p].keys[h], bit_plan_head(r->request->plans[p], layer, h), r->model, r->tables, err);
+    return st;
+}
+
+/* A layer whose widths are those of the one before keeps its codecs. */
+static rb_status open_values(kv_restore *r, int p, int layer, rb_error *err)
+{
+    const bit_plan *plan = r->request->plans[p];
+    const int n_heads = r->model->n_kv_heads;
+    rb_status st = RB_OK;
+    if (!r->request->with_values || !bit_plan_quantizes_values(plan)) return RB_OK;
+    if (r->layer >= 0 && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads) == 0) return RB_OK;
+    free_codecs(r->plans[p].values, n_heads);
+    for (int h = 0; h < n_heads && st == RB_OK; h++) {
+        plan_head head;
+        st = bit_plan_value_head(plan, layer, h, &head, err);
+        if (st == RB_OK) st = head_codec_create(&r->plans[p].values[h], &head, r->model, r->tables, err);
+        plan_head_clear(&head);
+    }
+    return st;
+}
+
 static rb_status open_layer(kv_restore *r, int layer, rb_error *err)
 {
     rb_status st = RB_OK;
-    if (layer == r->layer || !r->request->with_keys) return RB_OK;
-    for (int p = 0; p < r->request->n_plans; p++) {
-        free_codecs(r->plans[p].keys, r->model->n_kv_heads);
-        for (int h = 0; h < r->model->n_kv_heads && st == RB_OK; h++)
-            st = head_codec_create(&r->plans[p].keys[h], bit_plan_head(r->request->plans[p], layer, h), r->model, r->tables, err);
+    if (layer == r->layer) return RB_OK;
+    for (int p = 0; p < r->request->n_plans && st == RB_OK; p++) {
+        st = open_keys(r, p, layer, err);
+        if (st == RB_OK) st = open_values(r, p, layer, err);
     }
     r->layer = layer;
     return st;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/threads.h"
 #include "kernels/codec_cuda.h"
@@ -23,8 +24,8 @@ struct kv_restore_cuda {
     const model_facts *model;
     const codec_cuda_api *api;
     codec_tables *tables;
-    layer_codec (*plans)[N_KINDS];      /* [n_plans]; values serve every layer */
-    int layer;                          /* of the key codecs; -1: none yet */
+    layer_codec (*plans)[N_KINDS];      /* [n_plans] */
+    int layer;                          /* of the codecs; -1: none yet */
     rb_cuda_array packed, norms;
     rb_cuda_array bad;                  /* [n_sequences][N_KINDS]: first vector of the layer that no codec holds, counted head after head; UINT64_MAX: none */
     uint64_t *host_bad;
@@ -86,14 +87,14 @@ int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_ba
 
 /* ---- codecs ------------------------------------------------------------------------------------------------------------------------- */
 
-static rb_status build_value_image(const kv_restore_cuda *r, int p, rb_error *err)
+static rb_status build_value_image(const kv_restore_cuda *r, int p, int layer, rb_error *err)
 {
     const bit_plan *plan = r->request->plans[p];
     const int n_heads = r->model->n_kv_heads;
     plan_head *heads = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&heads, (size_t)n_heads, sizeof *heads, "codecs", err), done);
-    for (int h = 0; h < n_heads; h++) RB_TRY(st, bit_plan_value_head(plan, h, &heads[h], err), done);
+    for (int h = 0; h < n_heads; h++) RB_TRY(st, bit_plan_value_head(plan, layer, h, &heads[h], err), done);
     st = codec_image_build(&r->plans[p][VALUES].image, heads, n_heads, r->model, r->tables, err);
 done:
     for (int h = 0; heads && h < n_heads; h++) plan_head_clear(&heads[h]);
@@ -103,12 +104,12 @@ done:
 
 static rb_status upload_image(layer_codec *c, rb_error *err) { return c->image ? codec_cuda_create(&c->codec, c->image, err) : RB_OK; }
 
-static rb_status open_layer(kv_restore_cuda *r, int layer, rb_error *err)
+static rb_status open_keys(kv_restore_cuda *r, int layer, rb_error *err)
 {
     const int n_plans = r->request->n_plans;
     rb_first_failure failure = {0};
     rb_status st = RB_OK;
-    if (layer == r->layer || !r->request->with_keys) return RB_OK;
+    if (!r->request->with_keys) return RB_OK;
     for (int p = 0; p < n_plans; p++) free_codec(&r->plans[p][KEYS]);
 #pragma omp parallel for schedule(dynamic)
     for (int p = 0; p < n_plans; p++) {
@@ -118,6 +119,33 @@ static rb_status open_layer(kv_restore_cuda *r, int layer, rb_error *err)
     }
     RB_TRY(st, rb_tell_failure(&failure, err), done);
     for (int p = 0; p < n_plans; p++) RB_TRY(st, upload_image(&r->plans[p][KEYS], err), done);
+done:
+    return st;
+}
+
+/* A layer whose widths are those of the one before keeps its codecs. */
+static rb_status open_values(kv_restore_cuda *r, int layer, rb_error *err)
+{
+    const int n_heads = r->model->n_kv_heads;
+    rb_status st = RB_OK;
+    for (int p = 0; p < r->request->n_plans; p++) {
+        const bit_plan *plan = r->request->plans[p];
+        if (!r->request->with_values || !bit_plan_quantizes_values(plan)) continue;
+        if (r->layer >= 0 && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads) == 0) continue;
+        free_codec(&r->plans[p][VALUES]);
+        RB_TRY(st, build_value_image(r, p, layer, err), done);
+        RB_TRY(st, upload_image(&r->plans[p][VALUES], err), done);
+    }
+done:
+    return st;
+}
+
+static rb_status open_layer(kv_restore_cuda *r, int layer, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (layer == r->layer) return RB_OK;
+    RB_TRY(st, open_keys(r, layer, err), done);
+    RB_TRY(st, open_values(r, layer, err), done);
     r->layer = layer;
 done:
     return st;
@@ -135,11 +163,6 @@ rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *
     RB_TRY(st, codec_tables_create(&r->tables, err), done);
     RB_TRY(st, rb_alloc(&r->plans, (size_t)request->n_plans, sizeof *r->plans, "codecs", err), done);
     RB_TRY(st, rb_alloc(&r->host_bad, (size_t)bad_bytes(batch), 1, "codecs", err), done);
-    for (int p = 0; p < request->n_plans; p++) {
-        if (!request->with_values || request->plans[p]->value_width == PLAN_FP16_WIDTH) continue;
-        RB_TRY(st, build_value_image(r, p, err), done);
-        RB_TRY(st, upload_image(&r->plans[p][VALUES], err), done);
-    }
     RB_TRY(st, rb_cuda_array_alloc(&r->packed, (size_t)packed_bytes(model, longest), "codes", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&r->norms, (size_t)norm_bytes(model, longest), "norms", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&r->bad, (size_t)bad_bytes(batch), "codecs", err), done);

@@ -161,11 +161,14 @@ static rb_status try_layer(validation *v, validate_row *row, const plan_head *he
     return st;
 }
 
-/* The value codecs of all KV heads; the same for every layer. */
-static rb_status value_heads(plan_head **out, const bit_plan *plan, rb_error *err)
+/* The value codecs of a layer's KV heads. */
+static rb_status value_heads(plan_head *values, const bit_plan *plan, int layer, rb_error *err)
 {
-    rb_status st = rb_alloc(out, (size_t)plan->model.n_kv_heads, sizeof **out, "value codecs", err);
-    for (int h = 0; h < plan->model.n_kv_heads && st == RB_OK; h++) st = bit_plan_value_head(plan, h, &(*out)[h], err);
+    rb_status st = RB_OK;
+    for (int h = 0; h < plan->model.n_kv_heads && st == RB_OK; h++) {
+        plan_head_clear(&values[h]);
+        st = bit_plan_value_head(plan, layer, h, &values[h], err);
+    }
     return st;
 }
 
@@ -194,14 +197,17 @@ static void add_rows(validate_result *out, const validate_request *request, cons
             out->rows[out->n_rows++] = (validate_row){.what = what, .type = (codec_dtype)type, .bounds = bounds_of(request->device, (codec_dtype)type)};
 }
 
-static rb_status validate_layer(validation *v, validate_result *out, int layer, const plan_head *values, rb_error *err)
+/* values [n_kv_heads]: room for the codecs of the layer's values; NULL: keys alone. */
+static rb_status validate_layer(validation *v, validate_result *out, int layer, plan_head *values, rb_error *err)
 {
     const capture_file *capture = v->request->capture;
     rb_status st;
     RB_TRY(st, capture_read_q(capture, CAPTURE_TEST, layer, v->vectors.q, err), done);
     choose_queries(v, capture_file_header(capture)->text[CAPTURE_TEST].n_tokens);
     RB_TRY(st, validate_vectors(v, out->rows, layer, NULL, err), done);
-    if (values) st = validate_vectors(v, out->rows + out->n_rows / 2, layer, values, err);
+    if (!values) goto done;
+    RB_TRY(st, value_heads(values, v->request->plan, layer, err), done);
+    st = validate_vectors(v, out->rows + out->n_rows / 2, layer, values, err);
 done:
     return st;
 }
@@ -217,9 +223,9 @@ rb_status validate_plan(validate_result *out, const validate_request *request, r
     RB_TRY(st, codec_tables_create(&v.tables, err), done);
     RB_TRY(st, alloc_vectors(&v, err), done);
     add_rows(out, request, "keys");
-    if (request->plan->value_width != PLAN_FP16_WIDTH && header->has_values) {
+    if (bit_plan_quantizes_values(request->plan) && header->has_values) {
         add_rows(out, request, "values");
-        RB_TRY(st, value_heads(&values, request->plan, err), done);
+        RB_TRY(st, rb_alloc(&values, (size_t)v.model->n_kv_heads, sizeof *values, "value codecs", err), done);
     }
     rb_progress_start(&progress, "validate", v.model->n_layers);
     for (int layer = 0; layer < v.model->n_layers && st == RB_OK; layer++) {

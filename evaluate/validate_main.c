@@ -126,7 +126,7 @@ static rb_status validate_run(const rb_run_args *args, rb_error *err)
     request.n_timed = opt->no_timing || request.device != RB_DEVICE_CUDA ? 0 : VALIDATE_TIMED_VECTORS;
     for (int i = 0; i < opt->types.n; i++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) request.types[type] |= strcmp(opt->types.at[i], codec_dtype_name((codec_dtype)type)) == 0;
-    if (plan->value_width != PLAN_FP16_WIDTH && !capture_file_header(capture)->has_values)
+    if (bit_plan_quantizes_values(plan) && !capture_file_header(capture)->has_values)
         rb_message_warn("the plan's values are not validated: %s has none (calibrate --values)", args->positionals->at[1]);
     RB_TRY(st, validate_plan(&result, &request, err), done);
     if (args->common->json)

@@ -25,6 +25,7 @@ static void print_facts(const bit_plan *plan)
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
+    char values[80];
     const int n_lines = plan_coding_describe(lines, plan);
     printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads,
            model->n_kv_heads, model->head_dim);
@@ -37,7 +38,8 @@ static void print_facts(const bit_plan *plan)
     printf("method       %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys         %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     for (int i = 0; i < n_lines; i++) printf("%-12s %s\n", lines[i].label, lines[i].text);
-    printf("values       %.3f true bits a dim\n", cost.value_true_bits);
+    bit_plan_describe_values(values, sizeof values, plan);
+    printf("values       %s\n", values);
     printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }
 
@@ -52,6 +54,7 @@ static void print_cell(int width, bool in_colour)
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
 {
     const int n_blocks = model_n_blocks(&plan->model);
+    const value_range values = bit_plan_value_range(plan);
     uint8_t bits[RB_MAX_BLOCKS];
     printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n\n%-10s ", "layer.head");
     for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
@@ -63,8 +66,9 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
             plan_head_bits(head, bits, n_blocks);
             printf("%5d.%-4d ", layer, kv_head);
             for (int block = 0; block < n_blocks; block++) print_cell(bits[block], in_colour);
-            printf("%s%*s  %.3f in %d groups\n", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "",
-                   plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
+            printf("%s%*s  %.3f in %d groups", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "", plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
+            if (values.least != values.most) printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
+            printf("\n");
         }
     }
 }

@@ -14,7 +14,7 @@ static int by_spec(const void *a, const void *b)
 rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_error *err)
 {
     const int n_heads = plan->model.n_layers * plan->model.n_kv_heads;
-    int n_all = 1, n = 0;
+    int n_all = n_heads, n = 0;
     *out = (plan_codebooks){0};
     for (int h = 0; h < n_heads; h++) n_all += plan->heads[h].n_groups;
     rb_status st = rb_alloc(&out->at, (size_t)n_all, sizeof *out->at, "codebooks of a plan", err);
@@ -24,7 +24,7 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
             const plan_group *group = &plan->heads[h].groups[g];
             out->at[n++] = (codebook_spec){group->codebook, group->width, group->rotation.dims};
         }
-    if (plan->value_width != PLAN_FP16_WIDTH) out->at[n++] = (codebook_spec){plan->value_codebook, plan->value_width, plan->model.head_dim};
+    for (int h = 0; h < n_heads && bit_plan_quantizes_values(plan); h++) out->at[n++] = (codebook_spec){plan->value_codebook, plan->value_widths[h], plan->model.head_dim};
     qsort(out->at, (size_t)n, sizeof *out->at, by_spec);
     for (int i = 0; i < n; i++)
         if (i == 0 || by_spec(&out->at[i], &out->at[out->n - 1]) != 0) out->at[out->n++] = out->at[i];

@@ -31,23 +31,29 @@ static void write_coding_comment(FILE *out)
 {
     fprintf(out,
             "/* This plan goes beyond that, head by head:\n"
+            " *   ropebits_v_width    bits of a value's code, %d: values stay fp16\n"
             " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale and put back after. Scales of a block can be folded into\n"
             " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of rotated keys adds q . R_t center to its logits.\n"
             " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) / 16)\n"
             " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of ropebits), by the group's coherence; decoding is the same\n"
-            " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its dims are not in ropebits_k_dims. */\n");
+            " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its dims are not in ropebits_k_dims. */\n",
+            PLAN_FP16_WIDTH);
 }
 
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
+    const value_range range = bit_plan_value_range(plan);
     fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n", model->n_layers, model->n_q_heads,
             model->n_kv_heads);
     fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim,
             model_n_blocks(model));
     fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n", model->rope.pairing == ROPE_INTERLEAVED);
     fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
-    fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", plan->value_width, PLAN_FP16_WIDTH);
+    if (range.least == range.most)
+        fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
+    else
+        fprintf(out, "#define ROPEBITS_VALUE_WIDTH 0 /* a width a head: ropebits_v_width */\n\n");
 }
 
 static void write_centroids(FILE *out, const codebook_spec *spec, const codebook *book)
@@ -129,19 +135,19 @@ static void write_table(FILE *out, const bit_plan *plan, const char *declaration
     fprintf(out, "};\n");
 }
 
-/* One number a head. */
-static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name, int (*number)(const plan_head *))
+/* One number a head, h counted over layers. */
+static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name, int (*number)(const bit_plan *, int h))
 {
     fprintf(out, "\nstatic const uint8_t %s[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n", name);
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "    {");
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", number(bit_plan_head(plan, layer, kv_head)));
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", number(plan, layer * plan->model.n_kv_heads + kv_head));
         fprintf(out, "},\n");
     }
     fprintf(out, "};\n");
 }
 
-static int n_groups_of(const plan_head *head) { return head->n_groups; }
+static int n_groups_of(const bit_plan *plan, int h) { return plan->heads[h].n_groups; }
 
 /* n numbers a head, or as many times `otherwise`. */
 static void write_floats(FILE *out, const float *numbers, int n, const char *otherwise)
@@ -176,11 +182,13 @@ static void write_exponent_row(FILE *out, const plan_head *head, const model_fac
     write_row(out, exponents, head->n_groups);
 }
 
-static int norm_of(const plan_head *head) { return (int)head->norm; }
-static int encoder_of(const plan_head *head) { return (int)head->encoder; }
+static int norm_of(const bit_plan *plan, int h) { return (int)plan->heads[h].norm; }
+static int encoder_of(const bit_plan *plan, int h) { return (int)plan->heads[h].encoder; }
+static int value_width_of(const bit_plan *plan, int h) { return plan->value_widths[h]; }
 
 static void write_coding(FILE *out, const bit_plan *plan)
 {
+    write_head_numbers(out, plan, "ropebits_v_width", value_width_of);
     write_head_numbers(out, plan, "ropebits_k_norm", norm_of);
     write_table(out, plan, "static const int8_t ropebits_k_norm_exponent[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_exponent_row);
     write_head_numbers(out, plan, "ropebits_k_encoder", encoder_of);

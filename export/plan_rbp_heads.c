@@ -130,6 +130,19 @@ static float *read_transform(rbp_reader *r, ropebits_plan *plan, uint32_t n, boo
     return values;
 }
 
+static void set_values(rbp_reader *r, ropebits_plan *plan)
+{
+    const uint32_t dim = plan->info.head_dim;
+    for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
+        ropebits_head *head = &plan->heads[h];
+        head->value_width = plan->value_widths ? plan->value_widths[h] : plan->value_width;
+        head->value_bits = head->value_width * dim;
+        if (head->value_width == ROPEBITS_VALUES_FP16) continue;
+        head->value_bits = (head->value_bits + 7) / 8 * 8 + VALUE_NORM_BITS;
+        head->value_centroids = rbp_centroids_for(r, plan, plan->info.value_codebook, head->value_width, (uint16_t)dim);
+    }
+}
+
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
 {
     if (r->failed) return;
@@ -145,6 +158,7 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
     if (!r->failed) read_head_columns(r, plan);
     plan->groups = rbp_allocate(r, plan->n_groups, sizeof *plan->groups);
     if (r->failed) return;
+    set_values(r, plan);
     read_group_columns(r, plan);
     read_block_groups(r, plan);
     if (plan->version == PLAN_RBP_PUBLISHED_VERSION) return;
@@ -154,11 +168,11 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
 
 void rbp_compute_cost(ropebits_plan *plan)
 {
-    const ropebits_plan_info *info = &plan->info;
-    const double value_bits = info->value_width == ROPEBITS_VALUES_FP16 ? 16.0 * info->head_dim
-                                                                        : 8.0 * ((info->head_dim * info->value_width + 7) / 8) + VALUE_NORM_BITS;
-    double key_bits = 0.0;
-    for (uint32_t h = 0; h < plan->n_heads; h++) key_bits += plan->heads[h].key_bits;
-    plan->info.key_true_bits = key_bits / ((double)plan->n_heads * info->head_dim);
-    plan->info.bytes_per_token = (key_bits + value_bits * plan->n_heads) / 8.0;
+    double key_bits = 0.0, value_bits = 0.0;
+    for (uint32_t h = 0; h < plan->n_heads; h++) {
+        key_bits += plan->heads[h].key_bits;
+        value_bits += plan->heads[h].value_bits;
+    }
+    plan->info.key_true_bits = key_bits / ((double)plan->n_heads * plan->info.head_dim);
+    plan->info.bytes_per_token = (key_bits + value_bits) / 8.0;
 }

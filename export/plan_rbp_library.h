@@ -35,8 +35,10 @@ struct ropebits_plan {
     uint16_t *dims;             /* [n_heads][head_dim] */
     uint8_t *bits;              /* [n_heads][n_blocks] */
     float *scales, *centers;    /* of the heads that have them, one behind the other */
-    codebook_table *tables;
+    codebook_table *tables;     /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
+    uint8_t value_width;        /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
+    const uint8_t *value_widths;        /* [n_heads], in the payload */
     centroid_set *sets;
     uint32_t n_sets, max_sets;
 };

@@ -81,7 +81,6 @@ static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, 
     RB_TRY(st, model_facts_check(&model, path, err), done);
     RB_TRY(st, bit_plan_create(&plan, &model, err), done);
     plan->avg_bits = info->avg_bits;
-    plan->value_width = info->value_width;
     plan->value_codebook = (codebook_kind)info->value_codebook;
     plan->calibration.n_tokens = (int64_t)info->calibration_n_tokens;
     plan->calibration.context = (int64_t)info->calibration_context;
@@ -89,9 +88,11 @@ static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, 
     RB_TRY(st, copy_text(plan->calibration.tokens_sha256, sizeof plan->calibration.tokens_sha256, info->calibration_sha256, "calibration hash", err),
            done);
     for (int layer = 0; layer < model.n_layers; layer++)
-        for (int kv_head = 0; kv_head < model.n_kv_heads; kv_head++)
-            RB_TRY(st, head_from_library(bit_plan_head(plan, layer, kv_head), ropebits_plan_head(source, (uint32_t)layer, (uint32_t)kv_head), &model,
-                                         err), done);
+        for (int kv_head = 0; kv_head < model.n_kv_heads; kv_head++) {
+            const ropebits_head *head = ropebits_plan_head(source, (uint32_t)layer, (uint32_t)kv_head);
+            plan->value_widths[layer * model.n_kv_heads + kv_head] = head->value_width;
+            RB_TRY(st, head_from_library(bit_plan_head(plan, layer, kv_head), head, &model, err), done);
+        }
     RB_TRY(st, bit_plan_check(plan, path, err), done);
     *out = plan;
     plan = NULL;

@@ -118,10 +118,18 @@ const float *rbp_centroids_for(rbp_reader *r, ropebits_plan *plan, uint8_t kind,
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan)
 {
     ropebits_plan_info *info = &plan->info;
-    info->value_width = (uint8_t)rbp_take_uint(r, 1);
+    const size_t n_heads = (size_t)info->n_layers * info->n_kv_heads;
+    plan->value_width = (uint8_t)rbp_take_uint(r, 1);
     info->value_codebook = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "value codebook");
-    if (r->failed || info->value_width == ROPEBITS_VALUES_FP16) return;
-    if (info->value_width < 1 || info->value_width > RBP_MAX_WIDTH)
-        rbp_fail(r, "value width is %u, expected 1 to %d, or %d", info->value_width, RBP_MAX_WIDTH, ROPEBITS_VALUES_FP16);
-    info->value_centroids = rbp_centroids_for(r, plan, info->value_codebook, info->value_width, (uint16_t)info->head_dim);
+    if (r->failed || plan->value_width == ROPEBITS_VALUES_FP16) return;
+    if (plan->value_width == PLAN_RBP_WIDTH_PER_HEAD && plan->version != PLAN_RBP_PUBLISHED_VERSION) {
+        plan->value_widths = rbp_take(r, n_heads);
+        for (size_t h = 0; plan->value_widths && h < n_heads; h++)
+            if (plan->value_widths[h] < 1 || plan->value_widths[h] > RBP_MAX_WIDTH) {
+                rbp_fail(r, "head %zu: value width is %u, expected 1 to %d", h, plan->value_widths[h], RBP_MAX_WIDTH);
+                return;
+            }
+    } else if (plan->value_width < 1 || plan->value_width > RBP_MAX_WIDTH) {
+        rbp_fail(r, "value width is %u, expected 1 to %d, or %d", plan->value_width, RBP_MAX_WIDTH, ROPEBITS_VALUES_FP16);
+    }
 }

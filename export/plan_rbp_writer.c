@@ -176,6 +176,15 @@ static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
         statement;                                                           \
     })
 
+static void put_values(byte_buffer *buffer, const bit_plan *plan)
+{
+    const value_range range = bit_plan_value_range(plan);
+    const bool is_one = range.least == range.most;
+    put_uint(buffer, is_one ? (uint64_t)range.least : PLAN_RBP_WIDTH_PER_HEAD, 1);
+    put_uint(buffer, (uint64_t)plan->value_codebook, 1);
+    if (!is_one) put_bytes(buffer, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
+}
+
 /* Bytes `index` of fp16 numbers: a column is all low bytes, then all high bytes, which are more alike. */
 static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int index)
 {
@@ -276,8 +285,7 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     put_identity(&payload, plan);
     put_geometry(&payload, &plan->model);
     put_codebooks(&payload, plan);
-    put_uint(&payload, (uint64_t)plan->value_width, 1);
-    put_uint(&payload, (uint64_t)plan->value_codebook, 1);
+    put_values(&payload, plan);
     put_heads(&payload, plan, version);
     RB_TRY(st, payload.st, done);
     RB_TRY(st, wrap(out, size_bytes, &payload, version, err), done);

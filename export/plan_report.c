@@ -45,6 +45,7 @@ static void write_facts(FILE *out, const bit_plan *plan)
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
+    char values[80];
     const int n_lines = plan_coding_describe(lines, plan);
     fprintf(out, "<h1>Bit plan: ");
     write_escaped(out, plan->method);
@@ -57,7 +58,8 @@ static void write_facts(FILE *out, const bit_plan *plan)
             model->rotary_dim / 2, model_n_blocks(model));
     fprintf(out, "<tr><td>keys</td><td>%.3f true bits a dim (%.3f nominal)</td></tr>\n", cost.key_true_bits, cost.key_nominal_bits);
     for (int i = 0; i < n_lines; i++) fprintf(out, "<tr><td>%s</td><td>%s</td></tr>\n", lines[i].label, lines[i].text);
-    fprintf(out, "<tr><td>values</td><td>%.3f true bits a dim</td></tr>\n", cost.value_true_bits);
+    bit_plan_describe_values(values, sizeof values, plan);
+    fprintf(out, "<tr><td>values</td><td>%s</td></tr>\n", values);
     fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n", cost.bytes_per_token,
             cost.fp16_bytes_per_token, cost.compression);
     fprintf(out, "<tr><td>config.json</td><td><code>%s</code></td></tr>\n</table>\n", model->config_sha256);
@@ -147,6 +149,22 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
     fprintf(out, "</svg>\n");
 }
 
+/* Where heads have values of different widths. */
+static void write_value_widths(FILE *out, const bit_plan *plan)
+{
+    const value_range range = bit_plan_value_range(plan);
+    if (range.least == range.most) return;
+    fprintf(out, "<h2>Bits of the values</h2>\n<table>\n<tr><th>layer</th>");
+    for (int h = 0; h < plan->model.n_kv_heads; h++) fprintf(out, "<th>head %d</th>", h);
+    fprintf(out, "</tr>\n");
+    for (int layer = 0; layer < plan->model.n_layers; layer++) {
+        fprintf(out, "<tr><td>%d</td>", layer);
+        for (int h = 0; h < plan->model.n_kv_heads; h++) fprintf(out, "<td>%d</td>", plan->value_widths[layer * plan->model.n_kv_heads + h]);
+        fprintf(out, "</tr>\n");
+    }
+    fprintf(out, "</table>\n");
+}
+
 rb_status plan_report_write(const bit_plan *plan, const profile_summary *summary, const char *path, rb_error *err)
 {
     char *text = NULL;
@@ -159,6 +177,7 @@ rb_status plan_report_write(const bit_plan *plan, const profile_summary *summary
     write_facts(out, plan);
     if (summary) write_errors(out, summary);
     write_heat_map(out, plan);
+    write_value_widths(out, plan);
     fprintf(out, "<p>Made by ropebits %s.</p>\n</body>\n</html>\n", rb_tool_version());
     if (fclose(out) != 0) st = rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
     if (st == RB_OK) st = rb_atomic_write(path, text, size, err);

@@ -9,7 +9,7 @@
 #include "export/plan_codebooks.h"
 #include "export/tensor_set.h"
 
-enum { TENSORS_PER_LAYER = 10, NO_GROUP = 255 };
+enum { TENSORS_PER_LAYER = 11, NO_GROUP = 255 };
 
 static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out,
                                   rb_error *err)
@@ -68,7 +68,7 @@ static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int lay
     const int n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model), head_dim = model->head_dim;
     float *scales = NULL, *center = NULL, *coherences = NULL;
     int32_t *exponents = NULL;
-    uint8_t *norms = NULL, *encoders = NULL;
+    uint8_t *norms = NULL, *encoders = NULL, *value_widths = NULL;
     rb_status st;
     RB_TRY(st, add_layer_tensor(set, layer, "k_scales", TENSOR_F32, n_heads, n_blocks, &scales, err), done);
     RB_TRY(st, add_layer_tensor(set, layer, "k_center", TENSOR_F32, n_heads, head_dim, &center, err), done);
@@ -76,6 +76,8 @@ static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int lay
     RB_TRY(st, add_layer_tensor(set, layer, "k_norm_exponents", TENSOR_I32, n_heads, head_dim, &exponents, err), done);
     RB_TRY(st, add_layer_tensor(set, layer, "k_norms", TENSOR_U8, n_heads, 1, &norms, err), done);
     RB_TRY(st, add_layer_tensor(set, layer, "k_encoders", TENSOR_U8, n_heads, 1, &encoders, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "v_widths", TENSOR_U8, n_heads, 1, &value_widths, err), done);
+    memcpy(value_widths, plan->value_widths + layer * n_heads, (size_t)n_heads);
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
         int position = kv_head * head_dim;

@@ -52,6 +52,7 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
     free(plan->tables);
     plan->tables = NULL;
     plan->n_tables = 0;
+    plan->value_widths = NULL;
 }
 
 int ropebits_plan_parse(ropebits_plan **plan, const void *bytes, size_t size_bytes, char *error, size_t error_size)

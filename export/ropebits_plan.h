@@ -48,7 +48,7 @@ enum { ROPEBITS_CODEBOOK_BLOCK_GTQ = 0, ROPEBITS_CODEBOOK_SPHERE = 1 };
 enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
 enum { ROPEBITS_NORM_FP16 = 0, ROPEBITS_NORM_LOG8 = 1 };
 enum { ROPEBITS_ENCODER_NEAREST = 0, ROPEBITS_ENCODER_SEARCH = 1 };
-enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width of values that are not quantized */
+enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width where values are not quantized: of all heads or of none */
 
 typedef struct ropebits_group {
     uint8_t width;              /* bits a code, 1..8 */
@@ -73,6 +73,9 @@ typedef struct ropebits_head {
     uint8_t encoder;            /* ROPEBITS_ENCODER_... */
     const float *scales;        /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
     const float *center;        /* [head_dim], or NULL: none. Numbers that fp16 holds */
+    uint8_t value_width;        /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all dims, ascending, haar rotation with seed 1000 + kv_head */
+    uint32_t value_bits;        /* stored per token: codes padded to whole bytes, and an fp16 norm; 16 * head_dim for ROPEBITS_VALUES_FP16 */
+    const float *value_centroids;   /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
 } ropebits_head;
 
 typedef struct ropebits_plan_info {
@@ -81,9 +84,7 @@ typedef struct ropebits_plan_info {
     double avg_bits;                /* nominal budget of the keys, bits per dim */
     double key_true_bits;           /* what keys cost: codes, norms, padding; bits per dim */
     double bytes_per_token;         /* keys and values of all layers and heads */
-    uint8_t value_width;            /* 1..8, or ROPEBITS_VALUES_FP16. One group of all dims, ascending, haar rotation with seed 1000 + kv_head */
-    uint8_t value_codebook;         /* ROPEBITS_CODEBOOK_... */
-    const float *value_centroids;   /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
+    uint8_t value_codebook;         /* ROPEBITS_CODEBOOK_..., of all heads */
 
     const char *model_type;         /* "llama" */
     const char *config_sha256;      /* of config.json, 64 hex digits */

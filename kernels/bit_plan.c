@@ -54,18 +54,21 @@ rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *er
     RB_TRY(st, rb_alloc(&plan, 1, sizeof *plan, "bit plan", err), done);
     plan->model = *model;
     RB_TRY(st, rb_alloc(&plan->heads, (size_t)model->n_layers * (size_t)model->n_kv_heads, sizeof *plan->heads, "heads of a bit plan", err), done);
+    RB_TRY(st, rb_alloc(&plan->value_widths, (size_t)n_heads(plan), sizeof *plan->value_widths, "value widths of a bit plan", err), done);
+    bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     *out = plan;
     plan = NULL;
 done:
-    free(plan);
+    bit_plan_free(plan);
     return st;
 }
 
 void bit_plan_free(bit_plan *plan)
 {
     if (!plan) return;
-    for (int h = 0; h < n_heads(plan); h++) plan_head_clear(&plan->heads[h]);
+    for (int h = 0; plan->heads && h < n_heads(plan); h++) plan_head_clear(&plan->heads[h]);
     free(plan->heads);
+    free(plan->value_widths);
     free(plan);
 }
 
@@ -121,11 +124,21 @@ done:
     return st;
 }
 
-rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out, rb_error *err)
+rb_status plan_head_set_values(plan_head *head, int width, int n_blocks, int kv_head, codebook_kind books, rb_error *err)
 {
-    *out = (plan_head){0};
-    return plan_head_set_uniform(out, plan->value_width, model_n_blocks(&plan->model), VALUE_SEED + (uint64_t)kv_head, plan->value_codebook, err);
+    return plan_head_set_uniform(head, width, n_blocks, VALUE_SEED + (uint64_t)kv_head, books, err);
 }
+
+rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan_head *out, rb_error *err)
+{
+    const int width = plan->value_widths[(int64_t)layer * plan->model.n_kv_heads + kv_head];
+    *out = (plan_head){0};
+    return plan_head_set_values(out, width, model_n_blocks(&plan->model), kv_head, plan->value_codebook, err);
+}
+
+void bit_plan_set_value_width(bit_plan *plan, int width) { memset(plan->value_widths, width, (size_t)n_heads(plan)); }
+
+bool bit_plan_quantizes_values(const bit_plan *plan) { return plan->value_widths[0] != PLAN_FP16_WIDTH; }
 
 static rb_status copy_floats(float **out, const float *from, int n, rb_error *err)
 {
@@ -213,7 +226,7 @@ bool plan_head_is_published_form(const plan_head *head, int n_blocks)
 bool bit_plan_is_published_form(const bit_plan *plan)
 {
     for (int h = 0; h < n_heads(plan); h++)
-        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model))) return false;
+        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)) || plan->value_widths[h] != plan->value_widths[0]) return false;
     return true;
 }
 
@@ -232,25 +245,46 @@ double plan_head_nominal_bits(const plan_head *head, int head_dim) { return (dou
 
 double plan_head_true_bits(const plan_head *head, int head_dim) { return (double)stored_bits(head) / head_dim; }
 
-static int value_bits(const bit_plan *plan)
+int plan_value_bits(int width, int head_dim)
 {
-    const int head_dim = plan->model.head_dim;
-    return plan->value_width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim : (plan->value_width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
+    return width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim : (width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
+}
+
+value_range bit_plan_value_range(const bit_plan *plan)
+{
+    value_range range = {.least = plan->value_widths[0], .most = plan->value_widths[0]};
+    int64_t sum = 0;
+    for (int h = 0; h < n_heads(plan); h++) {
+        const int width = plan->value_widths[h];
+        if (width < range.least) range.least = width;
+        if (width > range.most) range.most = width;
+        sum += width;
+    }
+    range.mean = (double)sum / n_heads(plan);
+    return range;
+}
+
+void bit_plan_describe_values(char *out, size_t size, const bit_plan *plan)
+{
+    const value_range range = bit_plan_value_range(plan);
+    const int n = snprintf(out, size, "%.3f true bits a dim", bit_plan_cost(plan).value_true_bits);
+    if (range.least != range.most && n > 0 && (size_t)n < size) snprintf(out + n, size - (size_t)n, ", widths %d to %d", range.least, range.most);
 }
 
 plan_cost bit_plan_cost(const bit_plan *plan)
 {
     const double n = n_heads(plan), head_dim = plan->model.head_dim;
-    int64_t nominal = 0, stored = 0;
+    int64_t nominal = 0, stored = 0, values = 0;
     for (int h = 0; h < n_heads(plan); h++) {
         nominal += code_bits(&plan->heads[h]);
         stored += stored_bits(&plan->heads[h]);
+        values += plan_value_bits(plan->value_widths[h], plan->model.head_dim);
     }
     plan_cost cost = {
         .key_nominal_bits = (double)nominal / (n * head_dim),
         .key_true_bits = (double)stored / (n * head_dim),
-        .value_true_bits = value_bits(plan) / head_dim,
-        .bytes_per_token = ((double)stored + n * value_bits(plan)) / 8.0,
+        .value_true_bits = (double)values / (n * head_dim),
+        .bytes_per_token = (double)(stored + values) / 8.0,
         .fp16_bytes_per_token = 2.0 * 2.0 * n * head_dim,
     };
     cost.compression = cost.fp16_bytes_per_token / cost.bytes_per_token;
@@ -333,6 +367,17 @@ static rb_status check_head(const plan_head *head, int n_blocks, int head_dim, c
     return check_coding(head, n_blocks, head_dim, place, err);
 }
 
+static rb_status check_value_width(const bit_plan *plan, int h, const char *place, rb_error *err)
+{
+    const int width = plan->value_widths[h];
+    if (width != PLAN_FP16_WIDTH && (width < PLAN_MIN_WIDTH || width > PLAN_MAX_WIDTH))
+        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d to %d, or %d", place, width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
+    if ((width == PLAN_FP16_WIDTH) != (plan->value_widths[0] == PLAN_FP16_WIDTH))
+        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, the first head's is %d, expected all values to be fp16 (%d) or none", place, width, plan->value_widths[0],
+                       PLAN_FP16_WIDTH);
+    return RB_OK;
+}
+
 static bool is_printable(const char *text)
 {
     for (; *text; text++)
@@ -349,14 +394,12 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
     if (!plan->method[0] || !is_printable(plan->method)) return rb_fail(err, RB_EFORMAT, "%s: method is not a printable name", where);
     if (!isfinite(plan->avg_bits) || plan->avg_bits < 0.0)
         return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
-    if (plan->value_width != PLAN_FP16_WIDTH && (plan->value_width < PLAN_MIN_WIDTH || plan->value_width > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d to %d, or %d", where, plan->value_width, PLAN_MIN_WIDTH,
-                       PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
     if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS)
         return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
     for (int h = 0; h < n_heads(plan) && st == RB_OK; h++) {
         snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads, h % plan->model.n_kv_heads);
-        st = check_head(&plan->heads[h], n_blocks, plan->model.head_dim, place, err);
+        st = check_value_width(plan, h, place, err);
+        if (st == RB_OK) st = check_head(&plan->heads[h], n_blocks, plan->model.head_dim, place, err);
     }
     return st;
 }

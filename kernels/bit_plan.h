@@ -59,11 +59,17 @@ typedef struct bit_plan {
     text_facts calibration;     /* what the plan was calibrated on */
     char method[32];            /* "uniform", "block-gtq" */
     double avg_bits;            /* nominal budget of the keys */
-    int value_width;            /* 1..8, or PLAN_FP16_WIDTH: values are not quantized. Values are one group of all dims in natural order,
-                                   haar, seed 1000 + kv_head, codebook value_codebook */
+    uint8_t *value_widths;      /* [n_layers][n_kv_heads], owned: 1..8, or all PLAN_FP16_WIDTH: values are not quantized. Values are one group of all dims in
+                                   natural order, haar, seed 1000 + kv_head, codebook value_codebook */
     codebook_kind value_codebook;
     plan_head *heads;           /* [n_layers][n_kv_heads], owned */
 } bit_plan;
+
+/* Widths of the values over all heads; one for all where least is most. */
+typedef struct value_range {
+    int least, most;
+    double mean;
+} value_range;
 
 /* What a plan costs. Bits are per dim, averages over all heads. */
 typedef struct plan_cost {
@@ -75,7 +81,7 @@ typedef struct plan_cost {
     double compression;         /* fp16_bytes_per_token / bytes_per_token */
 } plan_cost;
 
-rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *err);     /* heads empty (no groups) */
+rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *err);     /* heads empty (no groups), values fp16 */
 void bit_plan_free(bit_plan *plan);
 plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head);
 
@@ -91,11 +97,15 @@ rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, in
 rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind codebook, int norm_exponent, rb_error *err);
 /* Takes fp16 roundings of scales [n_blocks] and center [head_dim]; NULL: none. */
 rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err);
-/* Whether the published method's decoder restores it: every block in a group, fp16 norms, no transform. */
+/* Whether the published method's decoder restores it: every block in a group, fp16 norms, no transform; of a plan, one width of all values too. */
 bool plan_head_is_published_form(const plan_head *head, int n_blocks);
 bool bit_plan_is_published_form(const bit_plan *plan);
-/* The value codec of a kv head as a head of its own (to be cleared by the caller). */
-rb_status bit_plan_value_head(const bit_plan *plan, int kv_head, plan_head *out, rb_error *err);
+/* The value codec of a kv head as a head of its own (to be cleared by the caller); RB_EINVAL where values are not quantized. */
+rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan_head *out, rb_error *err);
+/* The value codec of this width: what bit_plan_value_head gives. */
+rb_status plan_head_set_values(plan_head *head, int width, int n_blocks, int kv_head, codebook_kind codebook, rb_error *err);
+void bit_plan_set_value_width(bit_plan *plan, int width);       /* of every head: 1..8 or PLAN_FP16_WIDTH */
+bool bit_plan_quantizes_values(const bit_plan *plan);
 
 bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *model);
 /* Width of every block, [n_blocks]; 0 in no group. */
@@ -106,6 +116,10 @@ void plan_group_dims(const plan_group *group, const model_facts *model, int *dim
 double plan_head_true_bits(const plan_head *head, int head_dim);
 double plan_head_nominal_bits(const plan_head *head, int head_dim);
 plan_cost bit_plan_cost(const bit_plan *plan);
+int plan_value_bits(int width, int head_dim);   /* stored bits of a value vector: 1..8 or PLAN_FP16_WIDTH */
+value_range bit_plan_value_range(const bit_plan *plan);
+/* "3.250 true bits a dim", or "3.250 true bits a dim, widths 1 to 5". */
+void bit_plan_describe_values(char *out, size_t size, const bit_plan *plan);
 
 /* Every block in one group at most, widths in range, dims match, ...: for plans that come from a file. `where` starts the message. */
 rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err);

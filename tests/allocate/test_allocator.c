@@ -271,7 +271,7 @@ static void a_plan_takes_the_energies_of_each_head(void **state)
         }
     assert_string_equal(plan->method, "block-gtq");
     assert_true(plan->avg_bits == 2.5);
-    assert_int_equal(plan->value_width, 5);
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) assert_int_equal(plan->value_widths[h], 5);
     assert_memory_equal(&plan->calibration, &calibration, sizeof calibration);
     assert_ok(model_facts_same(&plan->model, "plan", &model, "model", &err));
     bit_plan_free(plan);

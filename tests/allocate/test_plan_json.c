@@ -61,7 +61,7 @@ static void assert_same_plan(const bit_plan *a, const bit_plan *b)
     assert_memory_equal(&a->calibration, &b->calibration, sizeof a->calibration);
     assert_string_equal(a->method, b->method);
     assert_true(a->avg_bits == b->avg_bits);
-    assert_int_equal(a->value_width, b->value_width);
+    assert_memory_equal(a->value_widths, b->value_widths, (size_t)a->model.n_layers * (size_t)a->model.n_kv_heads);
     assert_int_equal(a->value_codebook, b->value_codebook);
     for (int h = 0; h < a->model.n_layers * a->model.n_kv_heads; h++) {
         assert_int_equal(a->heads[h].n_groups, b->heads[h].n_groups);
@@ -357,6 +357,50 @@ static void what_the_published_form_does_not_have_comes_back(void **state)
     assert_round_trip(plan);
 }
 
+static bit_plan *plan_with_mixed_values(void)
+{
+    bit_plan *plan = plain_plan();
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++) plan->value_widths[h] = (uint8_t)(2 + h % 4);
+    return plan;
+}
+
+static void a_width_a_head_comes_back_and_makes_a_plan_version_2(void **state)
+{
+    (void)state;
+    bit_plan *plan = plan_with_mixed_values();
+    cJSON *json = NULL;
+    assert_ok(plan_to_json(&json, plan, &err));
+    assert_true(number_at(json, "version") == 2);
+    assert_true(number_at(json, "values.widths.1.0") == 4);
+    assert_null(find(json, "values.width"));
+    cJSON_Delete(json);
+    assert_round_trip(plan);
+}
+
+static void damage_to_a_width_a_head_is_named(void **state)
+{
+    (void)state;
+    static const refusal widths[] = {
+        {"version", "1", RB_EFORMAT, "p.json: values: widths from 2 to 5, expected one in version 1"},
+        {"values.width", "3", RB_EFORMAT, "p.json: values: has width and widths, expected one of them"},
+        {"values.widths", "3", RB_EFORMAT, "values.widths: found a number"},
+        {"values.widths.2", NULL, RB_EFORMAT, "p.json: values: widths of 2 layers, expected the model's 3"},
+        {"values.widths.1", "[3]", RB_EFORMAT, "p.json: values: widths[1] is no list of 2 numbers, one a KV head"},
+        {"values.widths.1", "3", RB_EFORMAT, "p.json: values: widths[1] is no list of 2 numbers, one a KV head"},
+        {"values.widths.1.1", "0", RB_EFORMAT, "p.json: values: widths[1][1] is no width, expected a whole number from 1 to 8"},
+        {"values.widths.1.1", "2.5", RB_EFORMAT, "widths[1][1] is no width"},
+        {"values.widths.1.1", "16", RB_EFORMAT, "widths[1][1] is no width"},
+        {"values.widths.1.1", "null", RB_EFORMAT, "widths[1][1] is no width"},
+        {"values.widths.1.1", "1", RB_EFORMAT, "\"value_true_bits\" is"},
+    };
+    bit_plan *plan = plan_with_mixed_values();
+    cJSON *good = NULL;
+    assert_ok(plan_to_json(&good, plan, &err));
+    for (size_t i = 0; i < RB_COUNT(widths); i++) assert_refused(good, &widths[i]);
+    cJSON_Delete(good);
+    bit_plan_free(plan);
+}
+
 static void a_plan_of_the_published_form_stays_version_1(void **state)
 {
     (void)state;
@@ -442,6 +486,8 @@ int main(void)
         cmocka_unit_test(every_contradiction_is_found_and_named_with_its_place),
         cmocka_unit_test(a_block_in_two_groups_is_found_though_all_stated_numbers_agree),
         cmocka_unit_test(text_that_is_no_plan_is_refused),
+        cmocka_unit_test(a_width_a_head_comes_back_and_makes_a_plan_version_2),
+        cmocka_unit_test(damage_to_a_width_a_head_is_named),
         cmocka_unit_test(what_the_published_form_does_not_have_comes_back),
         cmocka_unit_test(a_plan_of_the_published_form_stays_version_1),
         cmocka_unit_test(damage_to_what_version_2_adds_is_named),

@@ -18,8 +18,9 @@ typedef struct fixture {
     kv_restore *restore;
 } fixture;
 
-/* Layer l, head h of plan p: uniform of 1 + (p + l + h) % 4 bits, so that neighbours differ; values of 2 + p bits. */
+/* Layer l, head h of plan p: uniform of 1 + (p + l + h) % 4 bits, so that neighbours differ; values of p 0 of 2 bits, of p 1 by layer and head. */
 static int key_width(int p, int layer, int head) { return 1 + (p + layer + head) % 4; }
+static int value_width(int p, int layer, int head) { return p == 0 ? 2 : 1 + (layer + 2 * head) % 4; }
 
 static void open_fixture(fixture *f, int64_t n_sink, bool with_keys, bool with_values)
 {
@@ -30,7 +31,7 @@ static void open_fixture(fixture *f, int64_t n_sink, bool with_keys, bool with_v
     assert_int_equal(codec_tables_create(&f->tables, &err), RB_OK);
     for (int p = 0; p < 2; p++) {
         assert_int_equal(bit_plan_create(&f->plans[p], facts, &err), RB_OK);
-        f->plans[p]->value_width = 2 + p;
+        for (int h = 0; h < facts->n_layers * HEADS; h++) f->plans[p]->value_widths[h] = (uint8_t)value_width(p, h / HEADS, h % HEADS);
         for (int layer = 0; layer < facts->n_layers; layer++)
             for (int h = 0; h < HEADS; h++)
                 assert_int_equal(plan_head_set_uniform(bit_plan_head(f->plans[p], layer, h), key_width(p, layer, h), DIM / 2, 42, CODEBOOK_BLOCK_GTQ, &err), RB_OK);
@@ -58,7 +59,7 @@ static void expect_rows(const fixture *f, float *rows, int run, int layer, int h
     head_codec *codec = NULL;
     const model_facts *facts = &checkpoint_config(f->model)->facts;
     if (run == 0 || !(is_value ? f->request.with_values : f->request.with_keys) || f->request.n_sink >= N_TOKENS) return;
-    if (is_value) assert_int_equal(bit_plan_value_head(f->plans[run - 1], h, &head, &err), RB_OK);
+    if (is_value) assert_int_equal(bit_plan_value_head(f->plans[run - 1], layer, h, &head, &err), RB_OK);
     assert_int_equal(head_codec_create(&codec, is_value ? &head : bit_plan_head(f->plans[run - 1], layer, h), facts, f->tables, &err), RB_OK);
     rows += f->request.n_sink * DIM;
     assert_int_equal(head_codec_round_trip(codec, rows, N_TOKENS - f->request.n_sink, rows, &err), RB_OK);

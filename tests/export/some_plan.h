@@ -34,7 +34,7 @@ static inline bit_plan *some_plan(const model_facts *model, codebook_kind books)
     assert_ok(bit_plan_create(&plan, model, &err));
     strcpy(plan->method, "block-gtq");
     plan->avg_bits = 3.0;
-    plan->value_width = 3;
+    bit_plan_set_value_width(plan, 3);
     plan->value_codebook = books;
     plan->calibration = (text_facts){.n_tokens = 2048, .context = 1024};
     for (int i = 0; i < 64; i++) plan->calibration.tokens_sha256[i] = "fedcba9876543210"[i % 16];

@@ -20,7 +20,7 @@ static bit_plan *beyond_plan(void)
     bit_plan *plan = NULL;
     assert_ok(bit_plan_create(&plan, &model, &err));
     strcpy(plan->method, "optimal-center");
-    plan->value_width = PLAN_FP16_WIDTH;
+    bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     plan->heads[0].norm = NORM_LOG8;
     plan->heads[0].encoder = ENCODER_SEARCH;
     assert_ok(plan_head_add_group(&plan->heads[0], 2, blocks, 2, CODEBOOK_SPHERE, 7, &err));

@@ -41,7 +41,8 @@ static bit_plan *plan_for(const char *folder, scale_kind kind)
     assert_ok(bit_plan_create(&plan, model, &err));
     strcpy(plan->method, "by-hand");
     plan->avg_bits = 3.0;
-    plan->value_width = 4;
+    bit_plan_set_value_width(plan, 4);
+    plan->value_widths[1] = 5;
     plan->value_codebook = CODEBOOK_SPHERE;
     plan->calibration = (text_facts){.n_tokens = 64, .context = 32};
     memset(plan->calibration.tokens_sha256, 'd', RB_SHA256_HEX - 1);
@@ -358,7 +359,7 @@ static void the_folded_plan_gives_the_same_codes(void **state)
     assert_ok(plan_json_read(&folded, path, &err));
     assert_string_equal(folded->model.weights_sha256, "");
     assert_string_equal(folded->method, plan->method);
-    assert_int_equal(folded->value_width, plan->value_width);
+    assert_memory_equal(folded->value_widths, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
     assert_memory_equal(&folded->calibration, &plan->calibration, sizeof plan->calibration);
     for (int h = 0; h < 8; h++) {
         head_codec *a = NULL, *b = NULL;

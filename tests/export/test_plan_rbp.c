@@ -13,24 +13,36 @@ static void assert_same_heads(const bit_plan *a, const bit_plan *b)
     for (int h = 0; h < a->model.n_layers * a->model.n_kv_heads; h++) assert_true(plan_head_equal(&a->heads[h], &b->heads[h], &a->model));
 }
 
-/* Frees the plan. */
-static void assert_round_trip(bit_plan *plan, int value_width)
+static void assert_survives(bit_plan *plan)
 {
     rb_error err = {0};
     bit_plan *back = NULL;
     const char *path = scratch_path("plan.rbp");
-    plan->value_width = value_width;
     assert_ok(plan_rbp_write(plan, path, &err));
     assert_ok(plan_rbp_read(&back, path, &err));
     assert_ok(model_facts_same(&plan->model, "written", &back->model, "read", &err));
     assert_string_equal(plan->method, back->method);
     assert_true(plan->avg_bits == back->avg_bits);
-    assert_int_equal(plan->value_width, back->value_width);
+    assert_memory_equal(plan->value_widths, back->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
     assert_int_equal(plan->value_codebook, back->value_codebook);
     assert_memory_equal(&plan->calibration, &back->calibration, sizeof plan->calibration);
     assert_same_heads(plan, back);
     bit_plan_free(plan);
     bit_plan_free(back);
+}
+
+/* Frees the plan. */
+static void assert_round_trip(bit_plan *plan, int value_width)
+{
+    bit_plan_set_value_width(plan, value_width);
+    assert_survives(plan);
+}
+
+/* Widths 1 to 8, head by head. */
+static bit_plan *with_mixed_values(bit_plan *plan)
+{
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) plan->value_widths[h] = (uint8_t)(1 + 3 * h % 8);
+    return plan;
 }
 
 static void a_plan_survives_the_file_for_every_pairing_and_partial_rope(void **state)
@@ -46,6 +58,8 @@ static void a_plan_survives_the_file_for_every_pairing_and_partial_rope(void **s
     assert_round_trip(some_plan_beyond(&partial), PLAN_FP16_WIDTH);
     assert_round_trip(some_plan_beyond(&interleaved), 8);
     assert_round_trip(some_plan_beyond(&partly_interleaved), 1);
+    assert_survives(with_mixed_values(some_plan(&split, CODEBOOK_BLOCK_GTQ)));
+    assert_survives(with_mixed_values(some_plan_beyond(&partial)));
 }
 
 /* The plan as the library reads it from its bytes. */
@@ -60,6 +74,19 @@ static ropebits_plan *in_library(const bit_plan *plan)
     assert_int_equal(ropebits_plan_parse(&library, bytes, size, error, sizeof error), 0);
     free(bytes);
     return library;
+}
+
+static void assert_library_value_codec(const ropebits_head *read, const bit_plan *plan, int layer, int kv_head)
+{
+    rb_error err = {0};
+    plan_head values;
+    codebook book;
+    assert_ok(bit_plan_value_head(plan, layer, kv_head, &values, &err));
+    assert_int_equal(read->value_width, values.groups[0].width);
+    assert_true(read->value_bits == plan_head_true_bits(&values, plan->model.head_dim) * plan->model.head_dim);
+    assert_ok(codebook_build(&book, plan->value_codebook, values.groups[0].width, plan->model.head_dim, &err));
+    assert_memory_equal(read->value_centroids, book.centroid_f32, (size_t)book.size * sizeof(float));
+    plan_head_clear(&values);
 }
 
 /* Frees the plan. */
@@ -80,6 +107,7 @@ static void assert_library_costs_and_dims(bit_plan *plan)
             assert_true(fabs(((double)read->key_bits / model->head_dim) - (plan_head_true_bits(head, model->head_dim))) <= 1e-12);
             plan_head_bits(head, bits, model_n_blocks(model));
             assert_memory_equal(read->bits, bits, (size_t)model_n_blocks(model));
+            assert_library_value_codec(read, plan, layer, kv_head);
             for (int g = 0; g < head->n_groups; g++) {
                 plan_group_dims(&head->groups[g], model, dims);
                 for (int i = 0; i < head->groups[g].rotation.dims; i++) assert_int_equal(read->groups[g].dims[i], dims[i]);
@@ -97,6 +125,7 @@ static void the_library_gives_the_costs_and_dims_of_the_plan(void **state)
     const model_facts model = some_model(3, 2, 128, 64, ROPE_SPLIT_HALF);
     assert_library_costs_and_dims(some_plan(&model, CODEBOOK_BLOCK_GTQ));
     assert_library_costs_and_dims(some_plan_beyond(&model));
+    assert_library_costs_and_dims(with_mixed_values(some_plan(&model, CODEBOOK_SPHERE)));
     ropebits_plan_close(NULL);
 }
 
@@ -206,7 +235,7 @@ static void centroids_are_those_of_the_quantizer_for_every_group_size(void **sta
             assert_ok(bit_plan_create(&plan, &model, &err));
             strcpy(plan->method, "uniform");
             plan->avg_bits = 3.0;
-            plan->value_width = PLAN_FP16_WIDTH;
+            bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
             for (int w = 1; w <= CODEBOOK_MAX_WIDTH; w++)
                 assert_ok(plan_head_set_uniform(bit_plan_head(plan, w - 1, 0), w, head_dim / 2, 42, (codebook_kind)kind, &err));
             ropebits_plan *library = in_library(plan);

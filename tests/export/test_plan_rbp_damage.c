@@ -31,7 +31,9 @@ static int encode_beyond(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
-    return encode_plan(some_plan_beyond(&model));
+    bit_plan *plan = some_plan_beyond(&model);
+    for (int h = 0; h < 4; h++) plan->value_widths[h] = (uint8_t)(2 + h);
+    return encode_plan(plan);
 }
 
 static int free_one(void **state)
@@ -163,7 +165,7 @@ static void assert_payload_lie_refused(uint8_t *at, uint8_t value, uint8_t *payl
     free(file);
 }
 
-/* The columns of version 2 by docs/plan-rbp.md, from the payload's end. 4 heads of 2 groups; heads 0 and 2 have scales, 0, 2 and 3 a center; 0 and 3 have log8 norms. */
+/* The columns of version 2 by docs/plan-rbp.md, from the payload's end. 4 heads of 2 groups; heads 0 and 2 have scales, 0, 2 and 3 a center; 0 and 3 have log8 norms; values of 2 to 5 bits. */
 static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
 {
     (void)state;
@@ -172,7 +174,7 @@ static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
     const size_t size = unwrap_payload(payload, sizeof payload);
     uint8_t *centers = payload + size - 2 * N_CENTERS, *has_center = centers - HEADS, *scales = has_center - 2 * N_SCALES, *has_scales = scales - HEADS;
     uint8_t *block_group = has_scales - HEADS * BLOCKS, *coherences = block_group - 2 * GROUPS, *exponents = coherences - GROUPS;
-    uint8_t *encoders = exponents - 12 * GROUPS - HEADS, *norms = encoders - HEADS;
+    uint8_t *encoders = exponents - 12 * GROUPS - HEADS, *norms = encoders - HEADS, *value_widths = norms - 2 * HEADS;
     assert_int_equal(encoded[8], ROPEBITS_PLAN_FORMAT_VERSION);
     assert_int_equal(block_group[2], PLAN_RBP_NO_GROUP);
     assert_payload_lie_refused(centers + N_CENTERS, 0x7c, payload, size, "center 0 is nan, expected a finite number");
@@ -188,6 +190,29 @@ static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
     assert_payload_lie_refused(exponents + 2, 1, payload, size, "head 1 group 0: norm exponent is 1, expected 0 to 0");
     assert_payload_lie_refused(encoders, 2, payload, size, "encoder is 2, expected 0 to 1");
     assert_payload_lie_refused(norms, 2, payload, size, "norm kind is 2, expected 0 to 1");
+    assert_int_equal(value_widths[3], 5);
+    assert_payload_lie_refused(value_widths + 3, 0, payload, size, "head 3: value width is 0, expected 1 to 8");
+    assert_payload_lie_refused(value_widths + 1, 9, payload, size, "head 1: value width is 9, expected 1 to 8");
+    assert_payload_lie_refused(value_widths + 1, ROPEBITS_VALUES_FP16, payload, size, "head 1: value width is 16, expected 1 to 8");
+    assert_payload_lie_refused(value_widths + 1, 6, payload, size, "no codebook of kind 1, width 6 for 16 dims");
+    assert_int_equal(value_widths[-2], PLAN_RBP_WIDTH_PER_HEAD);
+    assert_payload_lie_refused(value_widths - 2, 9, payload, size, "value width is 9, expected 1 to 8, or 16");
+}
+
+/* Width 0 says that a column follows, which version 1 does not have. */
+static void a_width_a_head_is_refused_in_version_1(void **state)
+{
+    (void)state;
+    uint8_t payload[8192];
+    size_t n_groups = 0, size = unwrap_payload(payload, sizeof payload);
+    char error[256];
+    ropebits_plan *plan = NULL;
+    assert_int_equal(ropebits_plan_parse(&plan, encoded, encoded_size, error, sizeof error), 0);
+    for (uint32_t h = 0; h < 4; h++) n_groups += ropebits_plan_head(plan, h / 2, h % 2)->n_groups;
+    ropebits_plan_close(plan);
+    uint8_t *value_width = payload + size - 4 * 8 - 12 * n_groups - 4 - 2;
+    assert_int_equal(*value_width, 3);
+    assert_payload_lie_refused(value_width, PLAN_RBP_WIDTH_PER_HEAD, payload, size, "value width is 0, expected 1 to 8, or 16");
 }
 
 static void a_block_of_no_group_is_refused_in_version_1(void **state)
@@ -245,6 +270,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(rotation_kinds_are_read_from_their_column_and_unknown_ones_refused, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_2_are_refused_by_name, encode_beyond, free_one),
         cmocka_unit_test_setup_teardown(a_block_of_no_group_is_refused_in_version_1, encode_published, free_one),
+        cmocka_unit_test_setup_teardown(a_width_a_head_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_published, free_one),
         {"lying_frames_never_crash_the_reader of version 2", lying_frames_never_crash_the_reader, encode_beyond, free_one, NULL},
         cmocka_unit_test_setup_teardown(lying_payloads_never_crash_the_reader, encode_published, free_one),

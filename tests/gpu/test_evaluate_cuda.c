@@ -12,7 +12,7 @@ enum { N_PLANS = 3, N_RUNS = 1 + N_PLANS, SEED = 42 };
 
 /* ---- plans -------------------------------------------------------------------------------------------------------------------------- */
 
-/* Plan 0: uniform of 2 to 4 bits, by layer and head; 1: one to four widths a head; 2: uniform of 5 bits. Values of 2 and 3 bits, and whole. */
+/* Plan 0: uniform of 2 to 4 bits, by layer and head; 1: one to four widths a head; 2: uniform of 5 bits. Values of 2 bits, of 2 to 4 by head, and whole. */
 static void make_plans(bit_plan *plans[N_PLANS], const model_facts *facts)
 {
     const int n = model_n_blocks(facts);
@@ -20,7 +20,7 @@ static void make_plans(bit_plan *plans[N_PLANS], const model_facts *facts)
     rb_error err = {0};
     for (int p = 0; p < N_PLANS; p++) {
         assert_ok(bit_plan_create(&plans[p], facts, &err));
-        plans[p]->value_width = p == 2 ? PLAN_FP16_WIDTH : 2 + p;
+        for (int h = 0; h < facts->n_layers * facts->n_kv_heads; h++) plans[p]->value_widths[h] = (uint8_t)(p == 2 ? PLAN_FP16_WIDTH : p == 1 ? 2 + h % 3 : 2);
         for (int layer = 0; layer < facts->n_layers; layer++)
             for (int h = 0; h < facts->n_kv_heads; h++) {
                 plan_head *head = bit_plan_head(plans[p], layer, h);

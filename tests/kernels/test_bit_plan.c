@@ -93,13 +93,20 @@ static void widths_out_of_range_are_refused_and_leave_the_head_empty(void **stat
 static void values_are_a_uniform_head_seeded_by_kv_head(void **state)
 {
     (void)state;
-    const model_facts model = facts_of(1, 4, 8, 8, ROPE_SPLIT_HALF);
+    const model_facts model = facts_of(2, 4, 8, 8, ROPE_SPLIT_HALF);
     bit_plan *plan = NULL;
     plan_head head = {0};
     assert_ok(bit_plan_create(&plan, &model, &err));
-    plan->value_width = 3;
+    assert_false(bit_plan_quantizes_values(plan));
+    bit_plan_set_value_width(plan, 3);
+    plan->value_widths[4 + 2] = 5;
+    assert_true(bit_plan_quantizes_values(plan));
     plan->value_codebook = CODEBOOK_SPHERE;
-    assert_ok(bit_plan_value_head(plan, 2, &head, &err));
+    assert_ok(bit_plan_value_head(plan, 1, 2, &head, &err));
+    assert_int_equal(head.groups[0].width, 5);
+    assert_int_equal(head.groups[0].rotation.seed, 1002);
+    plan_head_clear(&head);
+    assert_ok(bit_plan_value_head(plan, 0, 2, &head, &err));
     assert_int_equal(head.n_groups, 1);
     assert_int_equal(head.groups[0].width, 3);
     assert_int_equal(head.groups[0].codebook, CODEBOOK_SPHERE);
@@ -107,8 +114,8 @@ static void values_are_a_uniform_head_seeded_by_kv_head(void **state)
     assert_int_equal(head.groups[0].rotation.seed, 1002);
     assert_int_equal(head.groups[0].rotation.dims, 8);
     plan_head_clear(&head);
-    plan->value_width = PLAN_FP16_WIDTH;
-    assert_fails(bit_plan_value_head(plan, 0, &head, &err), RB_EINVAL, "width is 16");
+    bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
+    assert_fails(bit_plan_value_head(plan, 0, 0, &head, &err), RB_EINVAL, "width is 16");
     bit_plan_free(plan);
 }
 
@@ -215,10 +222,11 @@ static void plan_cost_is_the_hand_count(void **state)
     (void)state;
     const model_facts model = facts_of(2, 1, 6, 6, ROPE_SPLIT_HALF);
     bit_plan *plan = NULL;
+    char text[80];
     assert_ok(bit_plan_create(&plan, &model, &err));
     set_blocks(bit_plan_head(plan, 0, 0), (const uint8_t[]){1, 2, 2}, 3);
     assert_ok(plan_head_set_uniform(bit_plan_head(plan, 1, 0), 4, 3, 42, CODEBOOK_BLOCK_GTQ, &err));
-    plan->value_width = PLAN_FP16_WIDTH;
+    bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     plan_cost cost = bit_plan_cost(plan);
     assert_true(cost.key_nominal_bits == 34.0 / 12.0);
     assert_true(cost.key_true_bits == 88.0 / 12.0);
@@ -226,11 +234,26 @@ static void plan_cost_is_the_hand_count(void **state)
     assert_true(cost.bytes_per_token == (88.0 + 192.0) / 8.0);
     assert_true(cost.fp16_bytes_per_token == 48.0);
     assert_true(cost.compression == 48.0 / 35.0);
-    plan->value_width = 3;
+    bit_plan_set_value_width(plan, 3);
     cost = bit_plan_cost(plan);
     assert_true(cost.value_true_bits == 40.0 / 6.0);
     assert_true(cost.bytes_per_token == (88.0 + 80.0) / 8.0);
     assert_true(cost.compression == 48.0 / 21.0);
+    assert_true(bit_plan_is_published_form(plan));
+    plan->value_widths[1] = 6;      /* 3 * 6 bits are 3 bytes, 6 * 6 are 5, a norm is 2 */
+    cost = bit_plan_cost(plan);
+    assert_true(cost.value_true_bits == (40.0 + 56.0) / 12.0);
+    assert_true(cost.bytes_per_token == (88.0 + 96.0) / 8.0);
+    const value_range range = bit_plan_value_range(plan);
+    assert_int_equal(range.least, 3);
+    assert_int_equal(range.most, 6);
+    assert_true(range.mean == 4.5);
+    assert_false(bit_plan_is_published_form(plan));
+    bit_plan_describe_values(text, sizeof text, plan);
+    assert_string_equal(text, "8.000 true bits a dim, widths 3 to 6");
+    bit_plan_set_value_width(plan, 3);
+    bit_plan_describe_values(text, sizeof text, plan);
+    assert_string_equal(text, "6.667 true bits a dim");
     bit_plan_free(plan);
 }
 
@@ -259,7 +282,7 @@ static bit_plan *sound_plan(void)
     assert_ok(bit_plan_create(&plan, &model, &err));
     strcpy(plan->method, "block-gtq");
     plan->avg_bits = 2.5;
-    plan->value_width = PLAN_FP16_WIDTH;
+    bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     for (int h = 0; h < 4; h++) set_blocks(&plan->heads[h], bits, 4);
     assert_ok(bit_plan_check(plan, "p.json", &err));
     return plan;
@@ -313,8 +336,9 @@ static void check_names_what_is_wrong_with_the_whole(void **state)
     EXPECT_DAMAGE(plan->method[2] = '\n', "p.json: method is not a printable name");
     EXPECT_DAMAGE(plan->avg_bits = NAN, "p.json: avg_bits is ");
     EXPECT_DAMAGE(plan->avg_bits = -1.0, "p.json: avg_bits is -1");
-    EXPECT_DAMAGE(plan->value_width = 0, "p.json: value width is 0, expected 1 to 8, or 16");
-    EXPECT_DAMAGE(plan->value_width = 12, "p.json: value width is 12, expected 1 to 8, or 16");
+    EXPECT_DAMAGE(bit_plan_set_value_width(plan, 0), "p.json: layer 0 kv_head 0: value width is 0, expected 1 to 8, or 16");
+    EXPECT_DAMAGE(plan->value_widths[0] = 12, "p.json: layer 0 kv_head 0: value width is 12, expected 1 to 8, or 16");
+    EXPECT_DAMAGE(plan->value_widths[2] = 3, "p.json: layer 1 kv_head 0: value width is 3, the first head's is 16, expected all values to be fp16 (16) or none");
     EXPECT_DAMAGE(plan->value_codebook = CODEBOOK_N_KINDS, "p.json: unknown value codebook kind 2");
 }
 

@@ -8,18 +8,24 @@
 #include "allocate/plan_error.h"
 #include "allocate/plan_json.h"
 #include "allocate/sweep.h"
+#include "allocate/value_budget.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "profile/profile_file.h"
 
-enum { VALUES_AS_KEYS = 0 };
+static const double VALUES_AS_KEYS = 0.0;
+
+/* Who shares a width of the values: all heads, or each has its own. */
+typedef enum value_scope { VALUES_PER_MODEL, VALUES_PER_HEAD } value_scope;
+static const char *const value_scope_names[] = {"model", "head", NULL};
 
 typedef struct allocate_options {
     int method;             /* allocation_method; -1: not given */
     const char *sweep;
     double avg_bits, true_bits, bytes_per_token;    /* NAN: not given; one of them, or memory */
     int64_t memory, context;
-    int64_t value_bits;     /* VALUES_AS_KEYS: as many whole bits */
+    double value_bits;      /* VALUES_AS_KEYS: as many whole bits */
+    int value_scope;
     int rotation;           /* rotation_kind, of the keys */
     /* Of the optimal methods. */
     bool center, no_equalize;
@@ -70,15 +76,55 @@ static void print_histogram(const bit_plan *plan)
     }
 }
 
+/* What the values of a plan do to the output of attention, where the profile knows. */
+typedef struct value_prediction {
+    bool is_known;
+    double output_error;            /* of the plan */
+    int one_width;                  /* the widest for all heads that takes no more bits, and what it does */
+    double one_width_error, one_width_bits;
+    const budget_answer *answer;    /* of widths that were allotted head by head, else NULL */
+} value_prediction;
+
+static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile, rb_error *err)
+{
+    const value_statistics statistics = {profile->value_error, profile->value_energy};
+    const double dims = plan->model.head_dim, true_bits = bit_plan_cost(plan).value_true_bits;
+    const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
+    uint8_t *widths = NULL;
+    if (!profile->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
+    const rb_status st = rb_alloc(&widths, n_heads, sizeof *widths, "widths of values", err);
+    if (st != RB_OK) return st;
+    out->is_known = true;
+    out->output_error = value_output_error(plan->value_widths, &plan->model, &statistics);
+    out->one_width = PLAN_MAX_WIDTH;
+    while (out->one_width > PLAN_MIN_WIDTH && plan_value_bits(out->one_width, plan->model.head_dim) > true_bits * dims * (1.0 + 1e-12)) out->one_width--;
+    memset(widths, out->one_width, n_heads);
+    out->one_width_bits = plan_value_bits(out->one_width, plan->model.head_dim) / dims;
+    out->one_width_error = value_output_error(widths, &plan->model, &statistics);
+    free(widths);
+    return RB_OK;
+}
+
+static void print_values(const bit_plan *plan, const value_prediction *values)
+{
+    const value_range range = bit_plan_value_range(plan);
+    char text[80];
+    bit_plan_describe_values(text, sizeof text, plan);
+    printf("values   %s\n", text);
+    if (!values->is_known) return;
+    printf("output   relative error of %.4g expected from the values", values->output_error);
+    if (values->answer) printf(", within %.2g %% of the least", 100.0 * gap_of(values->answer));
+    if (range.least != range.most) printf("; %.4g with %d bits for all (%.3f true)", values->one_width_error, values->one_width, values->one_width_bits);
+    printf("\n");
+}
+
 /* answer: of the optimal methods, else NULL. */
-static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const char *path)
+static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values, const budget_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
-    char values[80];
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
-    bit_plan_describe_values(values, sizeof values, plan);
-    printf("values   %s\n", values);
+    print_values(plan, values);
     printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
     printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n", prediction->logit_mae,
            prediction->bits_above_bound, prediction->bound_logit_mae);
@@ -87,7 +133,21 @@ static void print_plan(const bit_plan *plan, const plan_prediction *prediction, 
     print_histogram(plan);
 }
 
-static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const budget_answer *answer, const allocate_options *opt, rb_error *err)
+static rb_status add_value_prediction(cJSON *json, const value_prediction *values, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (!values->is_known) return RB_OK;
+    RB_TRY(st, rb_json_add_number(json, "value_output_error", values->output_error, err), done);
+    if (values->answer) RB_TRY(st, rb_json_add_number(json, "value_optimality_gap", gap_of(values->answer), err), done);
+    RB_TRY(st, rb_json_add_number(json, "one_value_width", values->one_width, err), done);
+    RB_TRY(st, rb_json_add_number(json, "one_value_width_true_bits", values->one_width_bits, err), done);
+    RB_TRY(st, rb_json_add_number(json, "one_value_width_output_error", values->one_width_error, err), done);
+done:
+    return st;
+}
+
+static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values, const budget_answer *answer,
+                            const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -104,6 +164,7 @@ static rb_status print_json(const bit_plan *plan, const plan_prediction *predict
     RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", prediction->bound_logit_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "bits_above_bound", prediction->bits_above_bound, err), done);
     if (answer) RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
+    RB_TRY(st, add_value_prediction(json, values, err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
@@ -129,12 +190,27 @@ static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_err
     return RB_OK;
 }
 
-static rb_status value_width(int *out, const allocate_options *opt, const plan_budget *budget, const model_facts *model, rb_error *err)
+static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
 {
-    *out = opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(budget, model) : (int)opt->value_bits;
-    if (*out > PLAN_MAX_WIDTH && *out != PLAN_FP16_WIDTH)
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %d, expected %d to %d, or %d", *out, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
+    const double bits = opt->value_bits;
+    if (bits == VALUES_AS_KEYS || (bits == PLAN_FP16_WIDTH && opt->value_scope == VALUES_PER_MODEL)) return RB_OK;
+    if (opt->value_scope == VALUES_PER_HEAD && (bits < PLAN_MIN_WIDTH || bits > PLAN_MAX_WIDTH))
+        return rb_fail(err, RB_EUSAGE, "--value-bits is %g with --value-per head, expected %d to %d", bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+    if (opt->value_scope == VALUES_PER_MODEL && bits != floor(bits))
+        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected a whole number without --value-per head", bits);
+    if (opt->value_scope == VALUES_PER_MODEL && bits > PLAN_MAX_WIDTH)
+        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected %d to %d, or %d", bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
     return RB_OK;
+}
+
+/* widths [n_layers][n_kv_heads], to be freed. */
+static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, const profile_table *profile, rb_error *err)
+{
+    const value_statistics statistics = {profile->value_error, profile->value_energy};
+    if (!profile->value_error)
+        return rb_fail(err, RB_EINVAL, "--value-per head needs the errors of values, which the profile has not: its capture has no values (calibrate --values)");
+    rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads, sizeof **widths, "widths of values", err);
+    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, err) : st;
 }
 
 static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt, rb_error *err)
@@ -245,27 +321,36 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     codec_errors errors = {0};
     plan_prediction prediction;
     plan_budget budget;
-    int width = 0;
+    value_prediction values = {0};
+    budget_answer value_answer;
+    uint8_t *widths = NULL;
     rb_status st;
     if (opt->sweep) return sweep_run(args, err);
     RB_TRY(st, budget_of(&budget, opt, err), done);
+    RB_TRY(st, check_value_bits(opt, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    RB_TRY(st, value_width(&width, opt, &budget, &profile->model, err), done);
+    const double value_bits = opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
+    if (opt->value_scope == VALUES_PER_HEAD) {
+        RB_TRY(st, allot_values(&widths, &value_answer, value_bits, profile, err), done);
+        values.answer = &value_answer;
+    }
     const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
     const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .method = method, .options = &options,
-                                  .value_width = width};
+                                  .value_width = (int)value_bits, .value_widths = widths};
     RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
     errors.n_blocks = model_n_blocks(&plan->model);
     RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
+    RB_TRY(st, predict_values(&values, plan, profile, err), done);
     const bool is_optimal = method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER;
     if (args->common->json)
-        st = print_json(plan, &prediction, is_optimal ? &answer : NULL, opt, err);
+        st = print_json(plan, &prediction, &values, is_optimal ? &answer : NULL, opt, err);
     else
-        print_plan(plan, &prediction, is_optimal ? &answer : NULL, opt->output);
+        print_plan(plan, &prediction, &values, is_optimal ? &answer : NULL, opt->output);
 done:
+    free(widths);
     codec_errors_free(&errors);
     bit_plan_free(plan);
     profile_table_free(profile);
@@ -292,8 +377,10 @@ int main(int argc, char **argv)
         {.long_name = "memory", .kind = RB_OPT_SIZE, .value = &opt.memory, .metavar = "SIZE", .min = 1, .max = 1e15,
          .help = "the whole cache of --context tokens, as 4GiB"},
         {.long_name = "context", .kind = RB_OPT_INT, .value = &opt.context, .metavar = "N", .min = 1, .max = 1e12, .help = "tokens that --memory holds"},
-        {.long_name = "value-bits", .kind = RB_OPT_INT, .value = &opt.value_bits, .metavar = "N", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
+        {.long_name = "value-bits", .kind = RB_OPT_NUMBER, .value = &opt.value_bits, .metavar = "B", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
+        {.long_name = "value-per", .kind = RB_OPT_CHOICE, .value = &opt.value_scope, .metavar = "SCOPE", .choices = value_scope_names,
+         .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured errors"},
         {.long_name = "rotation", .kind = RB_OPT_CHOICE, .value = &opt.rotation, .metavar = "KIND", .choices = rotation_kind_names,
          .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
         {.long_name = "center", .kind = RB_OPT_FLAG, .value = &opt.center,

@@ -2,10 +2,20 @@
 #include "allocate/budget.h"
 
 #include <math.h>
+#include <string.h>
 
 static double n_heads(const model_facts *model) { return (double)model->n_layers * model->n_kv_heads; }
 
 static double value_bits_per_token(const model_facts *model, int width) { return n_heads(model) * plan_value_bits(width, model->head_dim); }
+
+/* Stored bits of all values of a token. */
+static double value_bits_of(const plan_request *r)
+{
+    double sum = 0.0;
+    if (!r->value_widths) return value_bits_per_token(r->model, r->value_width);
+    for (int h = 0; h < r->model->n_layers * r->model->n_kv_heads; h++) sum += plan_value_bits(r->value_widths[h], r->model->head_dim);
+    return sum;
+}
 
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
 {
@@ -32,10 +42,9 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
         *out = budget->amount * r->model->head_dim * n_heads(r->model);
         break;
     case BUDGET_BYTES_PER_TOKEN:
-        *out = 8.0 * budget->amount - value_bits_per_token(r->model, r->value_width);
+        *out = 8.0 * budget->amount - value_bits_of(r);
         if (*out <= 0.0)
-            st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g at %d bits", budget->amount,
-                         value_bits_per_token(r->model, r->value_width) / 8.0, r->value_width);
+            st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g", budget->amount, value_bits_of(r) / 8.0);
         break;
     default:
         st = plan_at(&plan, r, METHOD_BLOCK_GTQ, budget->amount, err);
@@ -91,12 +100,20 @@ static rb_status published_within(bit_plan **out, const plan_request *r, double 
                    allocation_method_name(r->method), ALLOCATE_MIN_BITS);
 }
 
-rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
 {
     double key_bits = 0.0;
-    *out = NULL;
     if (budget->kind == BUDGET_AVG_BITS && !is_optimal(request->method)) return plan_at(out, request, request->method, budget->amount, err);
     const rb_status st = key_bits_of(&key_bits, request, budget, err);
     if (st != RB_OK) return st;
     return is_optimal(request->method) ? optimal_within(out, answer, request, key_bits, budget, err) : published_within(out, request, key_bits, err);
+}
+
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+{
+    *out = NULL;
+    const rb_status st = keys_within(out, answer, request, budget, err);
+    if (st == RB_OK && request->value_widths)
+        memcpy((*out)->value_widths, request->value_widths, (size_t)request->model->n_layers * (size_t)request->model->n_kv_heads);
+    return st;
 }

@@ -25,7 +25,8 @@ typedef struct plan_request {
     allocation_method method;
     const optimal_options *options;     /* of the optimal methods; `center` is the method's */
     const optimal_curves *curves;       /* of these options, for several budgets; NULL: built for this one */
-    int value_width;                    /* 1..8 or PLAN_FP16_WIDTH */
+    int value_width;                    /* 1..8 or PLAN_FP16_WIDTH, of all heads */
+    const uint8_t *value_widths;        /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */
 } plan_request;
 
 /* The best plan of the method within the budget, freed with bit_plan_free. `answer` is set for the optimal methods. uniform and block-gtq take their largest nominal

@@ -2,24 +2,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/message.h"
 #include "core/threads.h"
+#include "model/rope_apply.h"
 #include "profile/logit_moment.h"
 #include "profile/profile_compute.h"
+#include "profile/value_error.h"
 
 typedef struct calibration_layer {
     block_statistics statistics;
-    float *q, *k;       /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
-    int64_t n_tokens;
+    float *q, *k, *v;   /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] twice; v NULL for a capture without */
+    int64_t n_tokens, context;
+    /* Of what values do. */
+    codec_tables *tables;
+    rope_table rope;
+    int64_t *sequence_start, n_sequences;
+    double values_s;
 } calibration_layer;
+
+static rb_status create_values(calibration_layer *layer, const model_facts *model, size_t head, rb_error *err)
+{
+    rb_status st;
+    layer->n_sequences = (layer->n_tokens + layer->context - 1) / layer->context;
+    RB_TRY(st, rb_alloc(&layer->v, head * (size_t)model->n_kv_heads, sizeof *layer->v, "values", err), done);
+    RB_TRY(st, codec_tables_create(&layer->tables, err), done);
+    RB_TRY(st, rope_table_init(&layer->rope, model, layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err), done);
+    RB_TRY(st, rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences", err), done);
+    for (int64_t i = 0; i <= layer->n_sequences; i++) layer->sequence_start[i] = i < layer->n_sequences ? i * layer->context : layer->n_tokens;
+done:
+    return st;
+}
 
 static rb_status create_calibration_layer(calibration_layer *layer, const capture_header *header, rb_error *err)
 {
     const size_t head = (size_t)header->text[CAPTURE_CALIBRATION].n_tokens * (size_t)header->model.head_dim;
     rb_status st;
     layer->n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens;
+    layer->context = header->text[CAPTURE_CALIBRATION].context;
     RB_TRY(st, block_statistics_create(&layer->statistics, &header->model, err), done);
     RB_TRY(st, rb_alloc(&layer->q, head * (size_t)header->model.n_q_heads, sizeof *layer->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&layer->k, head * (size_t)header->model.n_kv_heads, sizeof *layer->k, "keys", err), done);
+    if (header->has_values) RB_TRY(st, create_values(layer, &header->model, head, err), done);
 done:
     return st;
 }
@@ -29,6 +52,10 @@ static void free_calibration_layer(calibration_layer *layer)
     block_statistics_free(&layer->statistics);
     free(layer->q);
     free(layer->k);
+    free(layer->v);
+    codec_tables_free(layer->tables);
+    rope_table_free(&layer->rope);
+    free(layer->sequence_start);
 }
 
 /* The moments of every head, raw and centred. */
@@ -50,6 +77,31 @@ static rb_status measure_moments(profile_table *table, const calibration_layer *
     return rb_tell_failure(&failure, err);
 }
 
+/* What the layer's values do to its output at every width. Turns queries and keys in place: the last to look at them. */
+static rb_status measure_values(profile_table *table, calibration_layer *in, const capture_file *capture, int layer, rb_error *err)
+{
+    const model_facts *model = &table->model;
+    const int n_q = model_q_per_kv(model);
+    const int64_t head = in->n_tokens * model->head_dim;
+    const double started_s = rb_now_s();
+    rb_status st;
+    RB_TRY(st, capture_read_v(capture, CAPTURE_CALIBRATION, layer, in->v, err), done);
+    rope_apply(&in->rope, in->q, model->n_q_heads, model->head_dim, in->sequence_start, in->n_sequences);
+    rope_apply(&in->rope, in->k, model->n_kv_heads, model->head_dim, in->sequence_start, in->n_sequences);
+    for (int h = 0; h < model->n_kv_heads; h++) {
+        const int64_t at = (int64_t)layer * model->n_kv_heads + h;
+        const value_vectors vectors = {in->q + h * n_q * head, in->k + h * head, in->v + h * head, n_q, in->n_tokens, in->context};
+        st = value_errors(table->value_error + at * PROFILE_MAX_WIDTH, &table->value_energy[at], model, h, &vectors, in->tables, err);
+        if (st != RB_OK) {
+            st = rb_fail_in(err, st, "layer %d kv_head %d, values", layer, h);
+            goto done;
+        }
+    }
+    in->values_s += rb_now_s() - started_s;
+done:
+    return st;
+}
+
 static rb_status read_calibration(profile_table *table, const capture_file *capture, rb_error *err)
 {
     const capture_header *header = capture_file_header(capture);
@@ -58,6 +110,7 @@ static rb_status read_calibration(profile_table *table, const capture_file *capt
     calibration_layer in = {0};
     rb_status st;
     RB_TRY(st, create_calibration_layer(&in, header, err), done);
+    if (header->has_values) RB_TRY(st, profile_table_add_values(table, err), done);
     for (int layer = 0; layer < header->model.n_layers; layer++) {
         RB_TRY(st, capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &in.statistics, err), done);
         RB_TRY(st, capture_read_q(capture, CAPTURE_CALIBRATION, layer, in.q, err), done);
@@ -66,7 +119,9 @@ static rb_status read_calibration(profile_table *table, const capture_file *capt
         memcpy(table->k_energy + (size_t)layer * n_energies, in.statistics.k_energy, n_energies * sizeof(double));
         memcpy(table->k_mean + (size_t)layer * n_means, in.statistics.k_mean, n_means * sizeof(double));
         RB_TRY(st, measure_moments(table, &in, layer, err), done);
+        if (header->has_values) RB_TRY(st, measure_values(table, &in, capture, layer, err), done);
     }
+    if (header->has_values) rb_message_verbose("output errors of values took %.3f s", in.values_s);
 done:
     free_calibration_layer(&in);
     return st;

@@ -163,6 +163,10 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
         RB_TRY(st, write_table(file, "/curves/block_mse", curve_mse_shape(model), table->curve_block_mse, err), done);
     }
+    if (table->value_error) {
+        RB_TRY(st, write_table(file, "/value_error", curve_mae_shape(model), table->value_error, err), done);
+        RB_TRY(st, write_table(file, "/value_energy", score_shape(model), table->value_energy, err), done);
+    }
     RB_TRY(st, write_coverage(file, table, err), done);
     RB_TRY(st, rb_h5_make_group(file, "/methods", err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, write_method(file, m, &table->methods[m], model, err), done);
@@ -226,7 +230,7 @@ static rb_status check_table(const profile_source *source, const char *path, tab
 }
 
 /* All tables are there with the model's shape. */
-static rb_status check_tables(const profile_source *source, const model_facts *model, int n_methods, bool has_curves, rb_error *err)
+static rb_status check_tables(const profile_source *source, const model_facts *model, int n_methods, bool has_curves, bool has_values, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
@@ -237,6 +241,10 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
+    }
+    if (has_values) {
+        RB_TRY(st, check_table(source, "/value_error", curve_mae_shape(model), err), done);
+        RB_TRY(st, check_table(source, "/value_energy", score_shape(model), err), done);
     }
     for (size_t field = 0; field < RB_COUNT(coverage_fields); field++) RB_TRY(st, check_table(source, coverage_fields[field].path, score_shape(model), err), done);
     for (int m = 0; m < n_methods; m++)
@@ -316,6 +324,16 @@ done:
     return st;
 }
 
+static rb_status read_values(profile_table *table, const profile_source *source, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, profile_table_add_values(table, err), done);
+    RB_TRY(st, read_table(table->value_error, source, "/value_error", curve_mae_shape(&table->model), err), done);
+    RB_TRY(st, read_table(table->value_energy, source, "/value_energy", score_shape(&table->model), err), done);
+done:
+    return st;
+}
+
 static rb_status read_all(profile_table **out, const profile_source *source, rb_error *err)
 {
     profile_table *table = NULL;
@@ -326,7 +344,9 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, model_facts_read_h5(&model, source->file, source->path, err), done);
     RB_TRY(st, rb_h5_get_int(source->file, "/", "n_methods", 0, PROFILE_MAX_METHODS, &n_methods, err), done);
     RB_TRY(st, rb_h5_get_int(source->file, "/", "has_curves", 0, 1, &has_curves, err), done);
-    RB_TRY(st, check_tables(source, &model, (int)n_methods, has_curves == 1, err), done);
+    /* Either of the two makes both needed: one alone is damage. */
+    const bool has_values = rb_h5_exists(source->file, "/value_error") || rb_h5_exists(source->file, "/value_energy");
+    RB_TRY(st, check_tables(source, &model, (int)n_methods, has_curves == 1, has_values, err), done);
     RB_TRY(st, profile_table_create(&table, &model, err), done);
     RB_TRY(st, profile_table_add_methods(table, (int)n_methods, err), done);
     RB_TRY(st, read_sha256(table->capture_sha256, source, "/", "capture_sha256", err), done);
@@ -338,6 +358,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_moments(table->logit_moment, source, "/logit_moment", &model, err), done);
     RB_TRY(st, read_moments(table->logit_moment_centered, source, "/logit_moment_centered", &model, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
+    if (has_values) RB_TRY(st, read_values(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);
     *out = table;

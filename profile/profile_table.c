@@ -60,6 +60,14 @@ rb_status profile_table_add_curves(profile_table *table, rb_error *err)
     return st == RB_OK ? rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof *table->curve_block_mse, "error curves", err) : st;
 }
 
+rb_status profile_table_add_values(profile_table *table, rb_error *err)
+{
+    const size_t n = head_count(&table->model);
+    assert(!table->value_error);
+    rb_status st = rb_alloc(&table->value_error, n * PROFILE_MAX_WIDTH, sizeof *table->value_error, "errors of values", err);
+    return st == RB_OK ? rb_alloc(&table->value_energy, n, sizeof *table->value_energy, "errors of values", err) : st;
+}
+
 void profile_table_free(profile_table *table)
 {
     if (!table) return;
@@ -77,6 +85,8 @@ void profile_table_free(profile_table *table)
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);
+    free(table->value_error);
+    free(table->value_energy);
     free(table);
 }
 

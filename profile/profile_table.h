@@ -46,6 +46,9 @@ typedef struct profile_table {
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae;                /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
     double *curve_block_mse;                /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL when not measured */
+    /* What quantized values do to the output of attention, calibration text: profile/value_error.h. NULL for a capture without values. */
+    double *value_error;                    /* [n_layers][n_kv_heads][8], owned */
+    double *value_energy;                   /* [n_layers][n_kv_heads], owned */
     int n_methods;
     method_score *methods;                  /* owned */
 } profile_table;
@@ -56,6 +59,7 @@ void profile_table_free(profile_table *table);
 /* Room for the scores of n methods, and for the error curves; each once at most. */
 rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err);
 rb_status profile_table_add_curves(profile_table *table, rb_error *err);
+rb_status profile_table_add_values(profile_table *table, rb_error *err);       /* the same for what quantized values do */
 
 static inline head_score *method_head(const method_score *method, const model_facts *model, int layer, int kv_head)
 {

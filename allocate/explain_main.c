@@ -24,6 +24,27 @@ static void print_head(const explained_head *e, const bit_plan *plan, const expl
            e->distance.bits_per_dim, e->distance.mae_ratio);
 }
 
+/* What the values of the head do to its layer's output, at their width and beside it, where the profile knows. */
+static void print_values(const bit_plan *plan, const explain_options *opt, const profile_table *profile)
+{
+    const int64_t first = opt->layer * plan->model.n_kv_heads, at = first + opt->kv_head;
+    const int width = plan->value_widths[at];
+    double energy = 0.0;
+    if (width == PLAN_FP16_WIDTH) {
+        printf("values   fp16\n");
+        return;
+    }
+    printf("values   %d bits, %.3f true bits a dim", width, (double)plan_value_bits(width, plan->model.head_dim) / plan->model.head_dim);
+    for (int h = 0; h < plan->model.n_kv_heads && profile->value_error; h++) energy += profile->value_energy[first + h];
+    if (energy > 0.0) {
+        const double *share = profile->value_error + at * PROFILE_MAX_WIDTH - 1;    /* by width */
+        printf("; their error is %.3g %% of the layer's output energy", 100.0 * share[width] / energy);
+        if (width < PLAN_MAX_WIDTH) printf(", with a bit more %.3g %%", 100.0 * share[width + 1] / energy);
+        if (width > PLAN_MIN_WIDTH) printf(", with a bit less %.3g %%", 100.0 * share[width - 1] / energy);
+    }
+    printf("\n");
+}
+
 static void print_groups(const explained_head *e)
 {
     printf("\n%-6s %5s %6s %6s %9s %9s %10s %14s %14s\n", "group", "width", "blocks", "bits", "error, %", "c", "coherence", "a bit more, %", "a bit less, %");
@@ -79,6 +100,7 @@ static rb_status print_json(const explained_head *e, const bit_plan *plan, const
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "layer", (double)opt->layer, err), done);
     RB_TRY(st, rb_json_add_number(json, "kv_head", (double)opt->kv_head, err), done);
+    RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_widths[opt->layer * plan->model.n_kv_heads + opt->kv_head], err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
     cJSON_Delete(json);
@@ -116,6 +138,7 @@ static rb_status explain_run(const rb_run_args *args, rb_error *err)
         goto done;
     }
     print_head(&explained, plan, opt);
+    print_values(plan, opt, profile);
     print_groups(&explained);
     print_blocks(&explained);
     printf("\n");

@@ -21,6 +21,7 @@ static void fill(double *out, int64_t n, double first)
     for (int64_t i = 0; i < n; i++) out[i] = first + (double)i / 7.0;
 }
 
+/* has_curves: and errors of values. */
 static profile_table *make_profile(int n_methods, bool has_curves)
 {
     static const struct { const char *name; double avg_bits; } names[N_METHODS] = {{"uniform", 2}, {"block-gtq", 2}, {"block-gtq", 2.5}};
@@ -39,6 +40,9 @@ static profile_table *make_profile(int n_methods, bool has_curves)
         assert_ok(profile_table_add_curves(table, &err));
         fill(table->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH, 0.25);
         fill(table->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS, 0.125);
+        assert_ok(profile_table_add_values(table, &err));
+        fill(table->value_error, N_HEADS * PROFILE_MAX_WIDTH, 0.375);
+        fill(table->value_energy, N_HEADS, 4.0);
     }
     return table;
 }
@@ -65,6 +69,7 @@ static bool same_profile(const profile_table *a, const profile_table *b)
     if (!same_numbers(a->k_mean, b->k_mean, N_HEADS * 2 * N_BLOCKS)) return false;
     if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
+    if (!same_numbers(a->value_error, b->value_error, N_HEADS * PROFILE_MAX_WIDTH) || !same_numbers(a->value_energy, b->value_energy, N_HEADS)) return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
     for (int m = 0; m < a->n_methods; m++) {
@@ -136,6 +141,8 @@ static void datasets_hold_what_their_names_say(void **state)
     assert_true(stored_number(file, "/k_energy", 3, 23) == 100.0 + 23.0 / 7.0);
     assert_true(stored_number(file, "/curves/logit_mae", 3, 43) == 0.25 + 43.0 / 7.0);
     assert_true(stored_number(file, "/curves/block_mse", 4, 43 * 4 + 3) == 0.125 + 175.0 / 7.0);
+    assert_true(stored_number(file, "/value_error", 3, 43) == 0.375 + 43.0 / 7.0);
+    assert_true(stored_number(file, "/value_energy", 2, 5) == 4.0 + 5.0 / 7.0);
     H5Fclose(file);
 }
 
@@ -233,11 +240,20 @@ static void tables_that_do_not_fit_the_model_are_refused(void **state)
     H5Fclose(file);
     assert_ok(profile_file_read(&table, path, &err));
     assert_null(table->curve_logit_mae);
+    assert_null(table->value_error);
     profile_table_free(table);
     file = open_for_change(path, true);
     H5Ldelete(file, "/curves", H5P_DEFAULT);
     H5Fclose(file);
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/curves: missing");
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/value_energy", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/value_energy: missing");
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/value_error", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/value_error: missing");
     file = open_for_change(path, true);
     H5Ldelete(file, "/methods/001/true_bits", H5P_DEFAULT);
     H5Fclose(file);
@@ -264,7 +280,7 @@ static void facts_out_of_their_range_are_refused(void **state)
 static void numbers_that_cannot_be_are_refused(void **state)
 {
     (void)state;
-    static const char *const datasets[] = {"/q_energy", "/k_energy", "/curves/logit_mae", "/curves/block_mse", "/methods/000/logit_mae", "/methods/002/true_bits"};
+    static const char *const datasets[] = {"/q_energy", "/k_energy", "/curves/logit_mae", "/curves/block_mse", "/value_error", "/value_energy", "/methods/000/logit_mae", "/methods/002/true_bits"};
     const char *path = scratch_path("numbers.h5");
     profile_table *table;
     char expected[64];

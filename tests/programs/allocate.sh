@@ -82,6 +82,42 @@ for method in uniform block-gtq optimal optimal-center; do
     done
 done
 
+# ---- a width of the values for every head ----
+expect "values a width a head without their errors are refused" 1 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 --value-per head -o "$scratch/none.json"
+stderr_has "its capture has no values (calibrate --values)"
+check "  and no plan is left behind" test ! -e "$scratch/none.json"
+expect "half bits for one width are a usage error" 2 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 --value-bits 2.5 -o "$scratch/none.json"
+stderr_has "--value-bits is 2.5, expected a whole number without --value-per head"
+expect "fp16 by head is a usage error" 2 "$allocate" "$scratch/p.h5" --method uniform --avg-bits 3 --value-bits 16 --value-per head -o "$scratch/none.json"
+stderr_has "--value-bits is 16 with --value-per head, expected 1 to 8"
+"$bin/ropebits-calibrate" -q --values --model configs/demo-llama --text configs/demo-text/calibration.txt --n-tokens 512 --context 256 -o "$scratch/v.h5" >/dev/null
+expect "a profile of a capture with values" 0 "$bin/ropebits-profile" -v --no-curves "$scratch/v.h5" --budgets 3 -o "$scratch/v-p.h5"
+stderr_has "output errors of values took"
+expect "by one thread" 0 "$bin/ropebits-profile" -q --threads 1 --no-curves "$scratch/v.h5" --budgets 3 -o "$scratch/v-1.h5"
+check "  is the same bytes" cmp "$scratch/v-p.h5" "$scratch/v-1.h5"
+number() { sed -n "s/^  \"$1\": \(.*[0-9]\),*\$/\1/p" "$2"; }
+expect "values a width a head" 0 "$allocate" "$scratch/v-p.h5" --method optimal --true-bits 2.25 --value-per head --value-bits 2 --json -o "$scratch/head.json"
+cp "$scratch/stdout" "$scratch/head.out"
+check "  take no more than one width" awk -v a="$(number value_true_bits "$scratch/head.out")" 'BEGIN { exit !(a > 2 && a <= 2.25) }'
+check "  are expected to err less" awk -v a="$(number value_output_error "$scratch/head.out")" -v b="$(number one_value_width_output_error "$scratch/head.out")" 'BEGIN { exit !(a > 0 && a < b) }'
+check "  stand in the plan" grep -q '"widths": ' "$scratch/head.json"
+expect "at half bits" 0 "$allocate" "$scratch/v-p.h5" --method block-gtq --avg-bits 2 --value-per head --value-bits 2.5 -o "$scratch/half.json"
+stdout_has "true bits a dim, widths "
+stdout_has "with 2 bits for all (2.250 true)"
+expect "within a cache of 224 bytes a token" 0 "$allocate" "$scratch/v-p.h5" --method optimal --bytes-per-token 224 --value-per head --json -o "$scratch/cache.json"
+check "  takes what it may" awk -v a="$(number bytes_per_token "$scratch/stdout")" 'BEGIN { exit !(a <= 224 && a > 220) }'
+expect "explain says what a head's values do" 0 "$bin/ropebits-explain" "$scratch/head.json" --profile "$scratch/v-p.h5" --layer 1 --kv-head 0
+stdout_has "of the layer's output energy"
+expect "export takes the plan" 0 "$bin/ropebits-export" "$scratch/head.json" --format rbp,header,safetensors,report -o "$scratch/head"
+expect "  and the way back" 0 "$bin/ropebits-inspect" --json "$scratch/head/head.rbp"
+check "  is the same plan" cmp "$scratch/stdout" "$scratch/head.json"
+check "  the header has its widths" grep -q 'ropebits_v_width\[ROPEBITS_N_LAYERS\]' "$scratch/head/head.h"
+expect "inspect shows them" 0 "$bin/ropebits-inspect" "$scratch/head/head.rbp"
+stdout_has ", values at "
+expect "validate takes each head's own" 0 "$bin/ropebits-validate" --device cpu --types f32 --no-timing --n-tokens 64 "$scratch/head/head.rbp" "$scratch/v.h5"
+stdout_has "values"
+expect "evaluate too" 0 "$bin/ropebits-evaluate" -q --device cpu --model configs/demo-llama --plan "$scratch/head.json" --text configs/demo-text/heldout.txt --n-tokens 64 --values-only -o "$scratch/head-eval.json"
+
 # ---- sweep ----
 expect "a sweep with another budget is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --avg-bits 3 -o "$scratch/sweep.json"
 expect "a range that is none is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4 -o "$scratch/sweep.json"

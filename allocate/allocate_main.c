@@ -14,6 +14,7 @@
 #include "profile/profile_file.h"
 
 static const double VALUES_AS_KEYS = 0.0;
+enum { LEAST_VALUE_BITS = 2 };      /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
 
 /* Who shares a width of the values: all heads, or each has its own. */
 typedef enum value_scope { VALUES_PER_MODEL, VALUES_PER_HEAD } value_scope;
@@ -26,6 +27,7 @@ typedef struct allocate_options {
     int64_t memory, context;
     double value_bits;      /* VALUES_AS_KEYS: as many whole bits */
     int value_scope;
+    int64_t least_value_bits;
     int rotation;           /* rotation_kind, of the keys */
     /* Of the optimal methods. */
     bool center, no_equalize;
@@ -204,13 +206,13 @@ static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
 }
 
 /* widths [n_layers][n_kv_heads], to be freed. */
-static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, const profile_table *profile, rb_error *err)
+static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width, const profile_table *profile, rb_error *err)
 {
     const value_statistics statistics = {profile->value_error, profile->value_energy};
     if (!profile->value_error)
         return rb_fail(err, RB_EINVAL, "--value-per head needs the errors of values, which the profile has not: its capture has no values (calibrate --values)");
     rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads, sizeof **widths, "widths of values", err);
-    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, err) : st;
+    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err) : st;
 }
 
 static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt, rb_error *err)
@@ -332,7 +334,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     const double value_bits = opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
     if (opt->value_scope == VALUES_PER_HEAD) {
-        RB_TRY(st, allot_values(&widths, &value_answer, value_bits, profile, err), done);
+        RB_TRY(st, allot_values(&widths, &value_answer, value_bits, (int)opt->least_value_bits, profile, err), done);
         values.answer = &value_answer;
     }
     const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
@@ -360,7 +362,7 @@ done:
 int main(int argc, char **argv)
 {
     const optimal_options usual = optimal_options_default();
-    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS,
+    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS, .least_value_bits = LEAST_VALUE_BITS,
                             .rotation = ROTATION_HAAR, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
                             .scope = (int)usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
@@ -381,6 +383,8 @@ int main(int argc, char **argv)
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
         {.long_name = "value-per", .kind = RB_OPT_CHOICE, .value = &opt.value_scope, .metavar = "SCOPE", .choices = value_scope_names,
          .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured errors"},
+        {.long_name = "least-value-bits", .kind = RB_OPT_INT, .value = &opt.least_value_bits, .metavar = "N", .min = PLAN_MIN_WIDTH, .max = PLAN_MAX_WIDTH,
+         .help = "least width with --value-per head; an average below it has its own whole bits"},
         {.long_name = "rotation", .kind = RB_OPT_CHOICE, .value = &opt.rotation, .metavar = "KIND", .choices = rotation_kind_names,
          .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
         {.long_name = "center", .kind = RB_OPT_FLAG, .value = &opt.center,

@@ -21,24 +21,25 @@ int64_t value_budget_bits(const model_facts *model, double avg_bits)
     return (int64_t)(n_heads * (codes + norm));
 }
 
-/* The width of those within so many bytes that errs least, the narrowest of equals; 0: none fits. */
-static int best_width(const model_facts *model, const double *error, int bytes)
+/* The width from `least` on, of those within so many bytes, that errs least, the narrowest of equals; 0: none fits. */
+static int best_width(const model_facts *model, const double *error, int least, int bytes)
 {
     int best = 0;
-    for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH && stored_bytes(model, width) <= bytes; width++)
+    for (int width = least; width <= PLAN_MAX_WIDTH && stored_bytes(model, width) <= bytes; width++)
         if (best == 0 || error[width - 1] < error[best - 1]) best = width;
     return best;
 }
 
-static void fill_curve(double *curve, int n_points, const model_facts *model, const double *error)
+static void fill_curve(double *curve, int n_points, const model_facts *model, const double *error, int least)
 {
     for (int p = 0; p < n_points; p++) {
-        const int width = best_width(model, error, p);
+        const int width = best_width(model, error, least, p);
         curve[p] = width > 0 ? error[width - 1] : INFINITY;
     }
 }
 
-rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model_facts *model, const value_statistics *statistics, double avg_bits, rb_error *err)
+rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model_facts *model, const value_statistics *statistics, double avg_bits, int least_width,
+                             rb_error *err)
 {
     const int n_heads = model->n_layers * model->n_kv_heads, n_points = stored_bytes(model, PLAN_MAX_WIDTH) + 1;
     double *errors = NULL, *weights = NULL;
@@ -47,6 +48,9 @@ rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model
     rb_status st;
     if (!(avg_bits >= PLAN_MIN_WIDTH && avg_bits <= PLAN_MAX_WIDTH))
         return rb_fail(err, RB_EINVAL, "values of %g bits on average, expected %d to %d", avg_bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+    if (least_width < PLAN_MIN_WIDTH || least_width > PLAN_MAX_WIDTH)
+        return rb_fail(err, RB_EINVAL, "least width of values is %d, expected %d to %d", least_width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+    if (least_width > avg_bits) least_width = (int)avg_bits;
     RB_TRY(st, rb_alloc(&errors, (size_t)n_heads * (size_t)n_points, sizeof *errors, "curves of values", err), done);
     RB_TRY(st, rb_alloc(&weights, (size_t)n_heads, sizeof *weights, "curves of values", err), done);
     RB_TRY(st, rb_alloc(&curves, (size_t)n_heads, sizeof *curves, "curves of values", err), done);
@@ -55,12 +59,12 @@ rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model
         const double energy = layer_energy(model, statistics, h / model->n_kv_heads);
         weights[h] = energy > 0.0 ? 1.0 / energy : 0.0;
         curves[h] = (budget_curve){n_points, errors + (size_t)h * (size_t)n_points};
-        fill_curve(errors + (size_t)h * (size_t)n_points, n_points, model, statistics->error + (size_t)h * PLAN_MAX_WIDTH);
+        fill_curve(errors + (size_t)h * (size_t)n_points, n_points, model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width);
     }
     const budget_request request = {.n_layers = model->n_layers, .heads_per_layer = model->n_kv_heads, .curves = curves, .weights = weights,
                                     .objective = OBJECTIVE_VARIANCE, .scope = SCOPE_MODEL, .total_bits = value_budget_bits(model, avg_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
-    for (int h = 0; h < n_heads; h++) widths[h] = (uint8_t)best_width(model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, points[h]);
+    for (int h = 0; h < n_heads; h++) widths[h] = (uint8_t)best_width(model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width, points[h]);
 done:
     free(errors);
     free(weights);

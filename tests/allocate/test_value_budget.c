@@ -62,7 +62,7 @@ static void widths_are_within_the_gap_of_every_choice(void **state)
             int64_t stored = 0;
             make_errors(error, energy, seed);
             const int64_t bits = value_budget_bits(&model, avg_bits);
-            assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, avg_bits, &err));
+            assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, avg_bits, 1, &err));
             for (int h = 0; h < N_HEADS; h++) {
                 assert_in_range(widths[h], 1, 8);
                 stored += bits_by_hand(widths[h]);
@@ -97,7 +97,7 @@ static void equal_heads_get_one_width(void **state)
         energy[h] = 2.0;
         for (int w = 0; w < PLAN_MAX_WIDTH; w++) error[h][w] = ldexp(1.0, -2 * w - 2);
     }
-    assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, 4, &err));
+    assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, 4, 1, &err));
     for (int h = 0; h < N_HEADS; h++) assert_int_equal(widths[h], 4);
     /* 4^-4 of 2 a head: sqrt(1 / 512). */
     assert_true(fabs(value_output_error(widths, &model, &(value_statistics){error[0], energy}) - sqrt(1.0 / 512.0)) < 1e-12);
@@ -116,11 +116,34 @@ static void a_silent_layer_gets_the_least(void **state)
         energy[h] = 0.0;
         memset(error[h], 0, sizeof error[h]);
     }
-    assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, 3, &err));
+    assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, 3, 1, &err));
     assert_int_equal(widths[2], 1);
     assert_int_equal(widths[3], 1);
     assert_true(widths[0] + widths[1] > 6);
     assert_true(isfinite(value_output_error(widths, &model, &(value_statistics){error[0], energy})));
+}
+
+static void no_head_is_below_the_least_width(void **state)
+{
+    (void)state;
+    const model_facts model = some_model();
+    double error[N_HEADS][PLAN_MAX_WIDTH], energy[N_HEADS];
+    uint8_t widths[N_HEADS];
+    budget_answer answer;
+    make_errors(error, energy, 3);
+    for (int w = 0; w < PLAN_MAX_WIDTH; w++) error[1][w] *= 1e-6;      /* would get 1 bit */
+    const value_statistics statistics = {error[0], energy};
+    assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 3, 1, &err));
+    assert_int_equal(widths[1], 1);
+    assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 3, 2, &err));
+    assert_int_equal(widths[1], 2);
+    assert_true(fabs(answer.objective - objective_by_hand(widths, error, energy)) <= 1e-12 * answer.objective);
+    /* An average below it has its own whole bits. */
+    assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 1.9, 2, &err));
+    assert_int_equal(widths[1], 1);
+    assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 4, 4, &err));
+    for (int h = 0; h < N_HEADS; h++) assert_int_equal(widths[h], 4);
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 4, 0, &err), RB_EINVAL, "least width of values is 0, expected 1 to 8");
 }
 
 static void averages_beyond_the_codec_are_refused(void **state)
@@ -132,9 +155,9 @@ static void averages_beyond_the_codec_are_refused(void **state)
     budget_answer answer;
     make_errors(error, energy, 1);
     const value_statistics statistics = {error[0], energy};
-    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 0.5, &err), RB_EINVAL, "values of 0.5 bits on average, expected 1 to 8");
-    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 16, &err), RB_EINVAL, "values of 16 bits");
-    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, NAN, &err), RB_EINVAL, "expected 1 to 8");
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 0.5, 1, &err), RB_EINVAL, "values of 0.5 bits on average, expected 1 to 8");
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 16, 1, &err), RB_EINVAL, "values of 16 bits");
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, NAN, 1, &err), RB_EINVAL, "expected 1 to 8");
 }
 
 int main(void)
@@ -142,7 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(widths_are_within_the_gap_of_every_choice), cmocka_unit_test(a_whole_average_costs_what_one_width_does),
         cmocka_unit_test(equal_heads_get_one_width),                 cmocka_unit_test(a_silent_layer_gets_the_least),
-        cmocka_unit_test(averages_beyond_the_codec_are_refused),
+        cmocka_unit_test(no_head_is_below_the_least_width),          cmocka_unit_test(averages_beyond_the_codec_are_refused),
     };
     return cmocka_run_group_tests_name("value_budget", tests, NULL, NULL);
 }

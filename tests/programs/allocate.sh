@@ -96,11 +96,13 @@ stderr_has "output errors of values took"
 expect "by one thread" 0 "$bin/ropebits-profile" -q --threads 1 --no-curves "$scratch/v.h5" --budgets 3 -o "$scratch/v-1.h5"
 check "  is the same bytes" cmp "$scratch/v-p.h5" "$scratch/v-1.h5"
 number() { sed -n "s/^  \"$1\": \(.*[0-9]\),*\$/\1/p" "$2"; }
-expect "values a width a head" 0 "$allocate" "$scratch/v-p.h5" --method optimal --true-bits 2.25 --value-per head --value-bits 2 --json -o "$scratch/head.json"
+expect "values a width a head" 0 "$allocate" "$scratch/v-p.h5" --method optimal --true-bits 2.25 --value-per head --value-bits 2 --least-value-bits 1 --json -o "$scratch/head.json"
 cp "$scratch/stdout" "$scratch/head.out"
 check "  take no more than one width" awk -v a="$(number value_true_bits "$scratch/head.out")" 'BEGIN { exit !(a > 2 && a <= 2.25) }'
 check "  are expected to err less" awk -v a="$(number value_output_error "$scratch/head.out")" -v b="$(number one_value_width_output_error "$scratch/head.out")" 'BEGIN { exit !(a > 0 && a < b) }'
 check "  stand in the plan" grep -q '"widths": ' "$scratch/head.json"
+expect "at the least width all have it" 0 "$allocate" "$scratch/v-p.h5" --method uniform --avg-bits 2 --value-per head --value-bits 2 -o "$scratch/least.json"
+check "  and the plan is that of one width" sh -c '"$0" "$1" --method uniform --avg-bits 2 --value-bits 2 -o "$2.one" >/dev/null && cmp "$2" "$2.one"' "$allocate" "$scratch/v-p.h5" "$scratch/least.json"
 expect "at half bits" 0 "$allocate" "$scratch/v-p.h5" --method block-gtq --avg-bits 2 --value-per head --value-bits 2.5 -o "$scratch/half.json"
 stdout_has "true bits a dim, widths "
 stdout_has "with 2 bits for all (2.250 true)"

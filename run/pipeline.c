@@ -84,6 +84,7 @@ static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_
     RB_TRY(st, stage_add_option(s, "--context", config->context, err), done);
     RB_TRY(st, add_needles(s, config, err), done);
     RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
+    if (config->values) RB_TRY(st, stage_add_arg(s, "--values", err), done);
     RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
     if (config->test_text) RB_TRY(st, stage_add_input(s, config->test_text, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
@@ -112,6 +113,7 @@ static rb_status describe_allocate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--method", config->method, err), done);
     RB_TRY(st, stage_add_option(s, "--avg-bits", config->avg_bits, err), done);
     RB_TRY(st, stage_add_option(s, "--value-bits", config->value_bits, err), done);
+    RB_TRY(st, stage_add_option(s, "--value-per", config->value_per, err), done);
     RB_TRY(st, stage_add_option(s, "--rotation", config->rotation, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_PLAN, err), done);
     RB_TRY(st, stage_set_json_output(s, "allocate.json", err), done);

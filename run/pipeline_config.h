@@ -32,11 +32,11 @@ typedef struct pipeline_texts {
 typedef struct pipeline_config {
     char *model, *test_text;
     pipeline_texts texts;
-    bool with_needles;
+    bool with_needles, values;
     char *needle_share, *needle_template;
     char *n_tokens, *n_test_tokens, *context, *dtype;
     char *budgets, *methods;
-    char *method, *avg_bits, *value_bits, *rotation;
+    char *method, *avg_bits, *value_bits, *value_per, *rotation;
     char *formats;
     struct {
         char *budgets, *methods;        /* NULL: no evaluation */

@@ -28,9 +28,9 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     rb_error err = {0};
     pipeline_config config;
     char expected[512];
-    const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\"}, "
+    const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\", \"values\": true}, "
                                      "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, "
-                                     "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"rotation\": \"hadamard\"}");
+                                     "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, \"value_per\": \"head\", \"rotation\": \"hadamard\"}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
@@ -42,6 +42,9 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     assert_string_equal(config.methods, "uniform,block-gtq");
     assert_string_equal(config.avg_bits, "2.5");
     assert_string_equal(config.rotation, "hadamard");
+    assert_true(config.values);
+    assert_string_equal(config.value_bits, "2.5");
+    assert_string_equal(config.value_per, "head");
     assert_null(config.test_text);
     assert_null(config.context);
     assert_false(config.with_needles);
@@ -66,6 +69,7 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     snprintf(expected, sizeof expected, "%.*s/sub/c.txt:2.5", folder_length, path);
     assert_string_equal(config.texts.at[1], expected);
     assert_true(config.with_needles);
+    assert_false(config.values);
     assert_string_equal(config.needle_share, "0.5");
     assert_string_equal(config.needle_template, "plain");
     pipeline_config_free(&config);

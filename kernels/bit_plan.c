@@ -1,7 +1,6 @@
 /* The bit plan as data: see kernels/bit_plan.h. */
 #include "kernels/bit_plan.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +14,18 @@ const char *group_order_name(group_order order) { return order == GROUP_ORDER_NA
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------- */
 
+static void free_planes(plan_planes *planes)
+{
+    if (!planes) return;
+    free(planes->bits);
+    free(planes->maps);
+    free(planes->weights);
+    free(planes);
+}
+
 void plan_head_clear(plan_head *head)
 {
+    free_planes(head->planes);
     for (int g = 0; g < head->n_groups; g++) free(head->groups[g].blocks);
     free(head->groups);
     free(head->scales);
@@ -35,8 +44,16 @@ static bool groups_equal(const plan_group *a, const plan_group *b)
 
 static bool floats_equal(const float *a, const float *b, int n) { return a && b ? memcmp(a, b, (size_t)n * sizeof *a) == 0 : a == b; }
 
+static bool planes_equal(const plan_planes *a, const plan_planes *b, int n_blocks)
+{
+    if (!a || !b) return a == b;
+    return a->gain_bits == b->gain_bits && memcmp(a->bits, b->bits, (size_t)n_blocks) == 0 && floats_equal(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks)
+           && floats_equal(a->weights, b->weights, n_blocks);
+}
+
 bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *model)
 {
+    if (!planes_equal(a->planes, b->planes, model_n_blocks(model))) return false;
     if (a->n_groups != b->n_groups || a->norm != b->norm || a->encoder != b->encoder) return false;
     if (!floats_equal(a->scales, b->scales, model_n_blocks(model)) || !floats_equal(a->center, b->center, model->head_dim)) return false;
     for (int g = 0; g < a->n_groups; g++)
@@ -148,12 +165,39 @@ static rb_status copy_floats(float **out, const float *from, int n, rb_error *er
     return st;
 }
 
+static rb_status create_planes(plan_planes **out, int n_blocks, rb_error *err)
+{
+    plan_planes *planes = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&planes, 1, sizeof *planes, "planes of a head", err), done);
+    RB_TRY(st, rb_alloc(&planes->bits, (size_t)n_blocks, sizeof *planes->bits, "planes of a head", err), done);
+    RB_TRY(st, rb_alloc(&planes->maps, PLAN_MAP_SIZE * (size_t)n_blocks, sizeof *planes->maps, "planes of a head", err), done);
+    RB_TRY(st, rb_alloc(&planes->weights, (size_t)n_blocks, sizeof *planes->weights, "planes of a head", err), done);
+    *out = planes;
+    planes = NULL;
+done:
+    free_planes(planes);
+    return st;
+}
+
+static rb_status copy_planes(plan_planes **out, const plan_planes *from, int n_blocks, rb_error *err)
+{
+    const rb_status st = create_planes(out, n_blocks, err);
+    if (st != RB_OK) return st;
+    (*out)->gain_bits = from->gain_bits;
+    memcpy((*out)->bits, from->bits, (size_t)n_blocks);
+    memcpy((*out)->maps, from->maps, PLAN_MAP_SIZE * (size_t)n_blocks * sizeof *from->maps);
+    memcpy((*out)->weights, from->weights, (size_t)n_blocks * sizeof *from->weights);
+    return RB_OK;
+}
+
 rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, int head_dim, rb_error *err)
 {
     rb_status st;
     *out = (plan_head){.norm = head->norm, .encoder = head->encoder};
     RB_TRY(st, copy_floats(&out->scales, head->scales, n_blocks, err), done);
     RB_TRY(st, copy_floats(&out->center, head->center, head_dim, err), done);
+    if (head->planes) RB_TRY(st, copy_planes(&out->planes, head->planes, n_blocks, err), done);
     RB_TRY(st, rb_alloc(&out->groups, (size_t)head->n_groups, sizeof *out->groups, "groups of a head", err), done);
     for (; out->n_groups < head->n_groups; out->n_groups++) {
         const plan_group *from = &head->groups[out->n_groups];
@@ -182,6 +226,8 @@ rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int
     return RB_OK;
 }
 
+static float fp16_of(double value) { return rb_f16_to_f32(rb_f32_to_f16((float)value)); }
+
 /* Rounded to fp16, so that plan.json, plan.rbp and a kernel hold the same. */
 static rb_status set_floats(float **out, const double *from, int n, rb_error *err)
 {
@@ -189,7 +235,7 @@ static rb_status set_floats(float **out, const double *from, int n, rb_error *er
     *out = NULL;
     if (!from) return RB_OK;
     rb_status st = rb_alloc(out, (size_t)n, sizeof **out, "transform of a head", err);
-    for (int i = 0; st == RB_OK && i < n; i++) (*out)[i] = rb_f16_to_f32(rb_f32_to_f16((float)from[i]));
+    for (int i = 0; st == RB_OK && i < n; i++) (*out)[i] = fp16_of(from[i]);
     return st;
 }
 
@@ -199,11 +245,30 @@ rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_b
     return st == RB_OK ? set_floats(&head->center, center, head_dim, err) : st;
 }
 
+rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights, int gain_bits, int n_blocks, rb_error *err)
+{
+    static const double LEAST_WEIGHT = 0x1p-14;
+    float *center = head->center;
+    plan_planes *planes;
+    const rb_status st = create_planes(&planes, n_blocks, err);
+    if (st != RB_OK) return st;
+    head->center = NULL;
+    plan_head_clear(head);
+    head->center = center;
+    head->planes = planes;
+    planes->gain_bits = gain_bits;
+    memcpy(planes->bits, bits, (size_t)n_blocks);
+    for (int i = 0; i < PLAN_MAP_SIZE * n_blocks; i++) planes->maps[i] = fp16_of(maps[i]);
+    for (int i = 0; i < n_blocks; i++) planes->weights[i] = fp16_of(fmax(weights[i], LEAST_WEIGHT));
+    return RB_OK;
+}
+
 /* ---- looking ---------------------------------------------------------------------------------------------------------------------- */
 
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks)
 {
     memset(bits, 0, (size_t)n_blocks);
+    if (head->planes) memcpy(bits, head->planes->bits, (size_t)n_blocks);
     for (int g = 0; g < head->n_groups; g++)
         for (int i = 0; i < head->groups[g].n_blocks; i++) bits[head->groups[g].blocks[i]] = (uint8_t)head->groups[g].width;
 }
@@ -232,18 +297,23 @@ bool bit_plan_is_published_form(const bit_plan *plan)
 
 /* ---- cost ------------------------------------------------------------------------------------------------------------------------- */
 
-static int code_bits(const plan_head *head)
+static int code_bits(const plan_head *head, int n_blocks)
 {
     int bits = 0;
+    for (int i = 0; head->planes && i < n_blocks; i++) bits += head->planes->bits[i];
     for (int g = 0; g < head->n_groups; g++) bits += head->groups[g].width * 2 * head->groups[g].n_blocks;
     return bits;
 }
 
-static int stored_bits(const plan_head *head) { return (code_bits(head) + 7) / 8 * 8 + norm_kind_bits(head->norm) * head->n_groups; }
+static int stored_bits(const plan_head *head, int n_blocks)
+{
+    const int gain_bits = head->planes ? head->planes->gain_bits : 0;
+    return (code_bits(head, n_blocks) + gain_bits + 7) / 8 * 8 + norm_kind_bits(head->norm) * head->n_groups;
+}
 
-double plan_head_nominal_bits(const plan_head *head, int head_dim) { return (double)code_bits(head) / head_dim; }
+double plan_head_nominal_bits(const plan_head *head, int head_dim) { return (double)code_bits(head, head_dim / 2) / head_dim; }
 
-double plan_head_true_bits(const plan_head *head, int head_dim) { return (double)stored_bits(head) / head_dim; }
+double plan_head_true_bits(const plan_head *head, int head_dim) { return (double)stored_bits(head, head_dim / 2) / head_dim; }
 
 int plan_value_bits(int width, int head_dim)
 {
@@ -276,8 +346,8 @@ plan_cost bit_plan_cost(const bit_plan *plan)
     const double n = n_heads(plan), head_dim = plan->model.head_dim;
     int64_t nominal = 0, stored = 0, values = 0;
     for (int h = 0; h < n_heads(plan); h++) {
-        nominal += code_bits(&plan->heads[h]);
-        stored += stored_bits(&plan->heads[h]);
+        nominal += code_bits(&plan->heads[h], model_n_blocks(&plan->model));
+        stored += stored_bits(&plan->heads[h], model_n_blocks(&plan->model));
         values += plan_value_bits(plan->value_widths[h], plan->model.head_dim);
     }
     plan_cost cost = {
@@ -289,117 +359,4 @@ plan_cost bit_plan_cost(const bit_plan *plan)
     };
     cost.compression = cost.fp16_bytes_per_token / cost.bytes_per_token;
     return cost;
-}
-
-/* ---- checks ----------------------------------------------------------------------------------------------------------------------- */
-
-static rb_status check_group(const plan_group *group, bool *is_taken, int n_blocks, const char *place, rb_error *err)
-{
-    if (group->width < PLAN_MIN_WIDTH || group->width > PLAN_MAX_WIDTH)
-        return rb_fail(err, RB_EFORMAT, "%s: width is %d, expected %d to %d", place, group->width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
-    if (group->n_blocks < 1) return rb_fail(err, RB_EFORMAT, "%s: has no blocks", place);
-    if ((unsigned)group->codebook >= CODEBOOK_N_KINDS)
-        return rb_fail(err, RB_EFORMAT, "%s: unknown codebook kind %d", place, (int)group->codebook);
-    if ((unsigned)group->rotation.kind >= ROTATION_N_KINDS)
-        return rb_fail(err, RB_EFORMAT, "%s: unknown rotation kind %d", place, (int)group->rotation.kind);
-    if (group->order != GROUP_ORDER_BLOCK && group->order != GROUP_ORDER_NATURAL)
-        return rb_fail(err, RB_EFORMAT, "%s: unknown order %d", place, (int)group->order);
-    if (group->n_blocks > n_blocks)
-        return rb_fail(err, RB_EFORMAT, "%s: has %d blocks, expected %d at most", place, group->n_blocks, n_blocks);
-    if (group->rotation.dims != 2 * group->n_blocks)
-        return rb_fail(err, RB_EFORMAT, "%s: rotation has %d dims, expected %d for %d blocks", place, group->rotation.dims,
-                       2 * group->n_blocks, group->n_blocks);
-    for (int i = 0; i < group->n_blocks; i++) {
-        const int block = group->blocks[i];
-        if (block < 0 || block >= n_blocks)
-            return rb_fail(err, RB_EFORMAT, "%s: block %d, expected 0 to %d", place, block, n_blocks - 1);
-        if (i > 0 && block <= group->blocks[i - 1])
-            return rb_fail(err, RB_EFORMAT, "%s: block %d behind block %d, expected ascending blocks", place, block, group->blocks[i - 1]);
-        if (is_taken[block]) return rb_fail(err, RB_EFORMAT, "%s: block %d is in another group too", place, block);
-        is_taken[block] = true;
-    }
-    return RB_OK;
-}
-
-static rb_status check_floats(const float *values, int n, float above, const char *what, const char *place, rb_error *err)
-{
-    for (int i = 0; values && i < n; i++)
-        if (!(values[i] > above) || !isfinite(values[i]) || rb_f16_to_f32(rb_f32_to_f16(values[i])) != values[i])
-            return rb_fail(err, RB_EFORMAT, "%s: %s %d is %.9g, expected a number%s that fp16 holds", place, what, i, (double)values[i],
-                           above == 0.0f ? " above 0" : "");
-    return RB_OK;
-}
-
-static rb_status check_coding(const plan_head *head, int n_blocks, int head_dim, const char *place, rb_error *err)
-{
-    if ((unsigned)head->norm >= NORM_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown norm kind %d", place, (int)head->norm);
-    if ((unsigned)head->encoder >= ENCODER_N_KINDS) return rb_fail(err, RB_EFORMAT, "%s: unknown encoder %d", place, (int)head->encoder);
-    rb_status st = check_floats(head->scales, n_blocks, 0.0f, "scale", place, err);
-    return st == RB_OK ? check_floats(head->center, head_dim, -INFINITY, "center", place, err) : st;
-}
-
-static rb_status check_coherence(const plan_head *head, const plan_group *group, const char *place, rb_error *err)
-{
-    if (head->encoder != ENCODER_SEARCH && group->coherence != 1.0f)
-        return rb_fail(err, RB_EFORMAT, "%s: coherence is %g, expected 1 for the nearest encoder", place, (double)group->coherence);
-    return check_floats(&group->coherence, 1, 0.0f, "coherence", place, err);
-}
-
-static rb_status check_exponent(const plan_head *head, const plan_group *group, const char *place, rb_error *err)
-{
-    const int least = head->norm == NORM_LOG8 ? NORM_MIN_EXPONENT : 0, most = head->norm == NORM_LOG8 ? NORM_MAX_EXPONENT : 0;
-    if (group->norm_exponent >= least && group->norm_exponent <= most) return RB_OK;
-    return rb_fail(err, RB_EFORMAT, "%s: norm_exponent is %d, expected %d to %d", place, group->norm_exponent, least, most);
-}
-
-static rb_status check_head(const plan_head *head, int n_blocks, int head_dim, const char *place, rb_error *err)
-{
-    bool is_taken[RB_MAX_BLOCKS] = {false};
-    char group_place[256];
-    if (head->n_groups < 1) return rb_fail(err, RB_EFORMAT, "%s: has no groups", place);
-    for (int g = 0; g < head->n_groups; g++) {
-        snprintf(group_place, sizeof group_place, "%s group %d", place, g);
-        rb_status st = check_group(&head->groups[g], is_taken, n_blocks, group_place, err);
-        if (st == RB_OK) st = check_exponent(head, &head->groups[g], group_place, err);
-        if (st == RB_OK) st = check_coherence(head, &head->groups[g], group_place, err);
-        if (st != RB_OK) return st;
-    }
-    return check_coding(head, n_blocks, head_dim, place, err);
-}
-
-static rb_status check_value_width(const bit_plan *plan, int h, const char *place, rb_error *err)
-{
-    const int width = plan->value_widths[h];
-    if (width != PLAN_FP16_WIDTH && (width < PLAN_MIN_WIDTH || width > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d to %d, or %d", place, width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
-    if ((width == PLAN_FP16_WIDTH) != (plan->value_widths[0] == PLAN_FP16_WIDTH))
-        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, the first head's is %d, expected all values to be fp16 (%d) or none", place, width, plan->value_widths[0],
-                       PLAN_FP16_WIDTH);
-    return RB_OK;
-}
-
-static bool is_printable(const char *text)
-{
-    for (; *text; text++)
-        if (!isprint((unsigned char)*text)) return false;
-    return true;
-}
-
-rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
-{
-    const int n_blocks = model_n_blocks(&plan->model);
-    char place[200];
-    rb_status st = model_facts_check(&plan->model, where, err);
-    if (st != RB_OK) return st;
-    if (!plan->method[0] || !is_printable(plan->method)) return rb_fail(err, RB_EFORMAT, "%s: method is not a printable name", where);
-    if (!isfinite(plan->avg_bits) || plan->avg_bits < 0.0)
-        return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
-    if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS)
-        return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
-    for (int h = 0; h < n_heads(plan) && st == RB_OK; h++) {
-        snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads, h % plan->model.n_kv_heads);
-        st = check_value_width(plan, h, place, err);
-        if (st == RB_OK) st = check_head(&plan->heads[h], n_blocks, plan->model.head_dim, place, err);
-    }
-    return st;
 }

@@ -4,6 +4,9 @@
  * True bits: a plan costs what it stores. Per head: sum over groups of width * dims, padded to a whole byte, plus each group's norm (16 bits, or 8), divided
  * by head_dim. A block in no group has width 0: it stores nothing and is restored as its centre.
  *
+ * A head is of one of two codec families: groups (the paper's), or block-codebook, a codebook of points in the plane for every block and no norm
+ * (kernels/plane_codec.h). It costs its codes and gain, padded to a whole byte.
+ *
  * Beyond the paper (design.md, section 3): a head's keys may be centred and equalized before they are coded, x -> (x - center) * scale, and put back
  * after, so a runtime either does the same, or folds the scales into its projections and adds q . R_t center to its logits. */
 #ifndef RB_KERNELS_BIT_PLAN_H
@@ -14,6 +17,7 @@
 #include "core/model_facts.h"
 #include "kernels/codebook.h"
 #include "kernels/norm_code.h"
+#include "kernels/plane_codebook.h"
 #include "kernels/rotation.h"
 
 enum { PLAN_MIN_WIDTH = 1, PLAN_MAX_WIDTH = 8, PLAN_FP16_WIDTH = 16 };
@@ -44,7 +48,18 @@ typedef struct plan_group {
     float coherence;        /* of ENCODER_SEARCH: kappa, above 0, a value fp16 holds; else 1 */
 } plan_group;
 
+/* Codec family block-codebook: block i of a key, less its centre, is coded as one of 2^bits[i] points gain * M_i p, p a point of the universal codebook of so many
+ * bits (kernels/plane_codebook.h), M_i = (m0 0; m1 m2). */
+enum { PLAN_MAX_GAIN_BITS = 4, PLAN_MAP_SIZE = 3 };
+typedef struct plan_planes {
+    uint8_t *bits;          /* [n_blocks], owned: 0 to PLANE_MAX_BITS; 0: nothing is stored, restored as its centre */
+    float *maps;            /* [n_blocks][PLAN_MAP_SIZE], owned: m0, m1, m2; values that fp16 holds */
+    float *weights;         /* [n_blocks], owned, above 0, values that fp16 holds: what an error of the block counts for when the encoder chooses the gain. A decoder need not know */
+    int gain_bits;          /* 0 to PLAN_MAX_GAIN_BITS: of a vector's gain, one of 2^gain_bits half octaves; 0: it is 1 */
+} plan_planes;
+
 typedef struct plan_head {
+    plan_planes *planes;    /* NULL: the head is of groups. Owned; then there are no groups, norms, encoder or scales */
     int n_groups;
     plan_group *groups;     /* owned; every block of the head is in one at most */
     norm_kind norm;
@@ -97,6 +112,9 @@ rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, in
 rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind codebook, int norm_exponent, rb_error *err);
 /* Takes fp16 roundings of scales [n_blocks] and center [head_dim]; NULL: none. */
 rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err);
+/* The head becomes one of block-codebook, its centre stays. bits, weights [n_blocks], maps [n_blocks][PLAN_MAP_SIZE]; takes fp16 roundings, weights at least fp16's smallest
+ * normal number. */
+rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights, int gain_bits, int n_blocks, rb_error *err);
 /* Whether the published method's decoder restores it: every block in a group, fp16 norms, no transform; of a plan, one width of all values too. */
 bool plan_head_is_published_form(const plan_head *head, int n_blocks);
 bool bit_plan_is_published_form(const bit_plan *plan);
@@ -108,7 +126,7 @@ void bit_plan_set_value_width(bit_plan *plan, int width);       /* of every head
 bool bit_plan_quantizes_values(const bit_plan *plan);
 
 bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *model);
-/* Width of every block, [n_blocks]; 0 in no group. */
+/* Width of every block, [n_blocks]; 0 in no group. Of block-codebook the bits of the block, both dims together. */
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks);
 /* Dims of a group in coding order, [2 * n_blocks of the group]. */
 void plan_group_dims(const plan_group *group, const model_facts *model, int *dims);

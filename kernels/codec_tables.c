@@ -18,6 +18,7 @@ typedef struct codebook_entry {
 
 struct codec_tables {
     pthread_mutex_t lock;
+    plane_codebook *planes[PLANE_MAX_BITS + 1];
     rotation_entry *rotations;
     codebook_entry *codebooks;
 };
@@ -41,6 +42,7 @@ void codec_tables_free(codec_tables *tables)
         next = entry->next;
         free(entry);
     }
+    for (int bits = 0; bits <= PLANE_MAX_BITS; bits++) free(tables->planes[bits]);
     pthread_mutex_destroy(&tables->lock);
     free(tables);
 }
@@ -97,5 +99,24 @@ rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int wi
     }
     pthread_mutex_unlock(&tables->lock);
     if (st == RB_OK) *out = &entry->book;
+    return st;
+}
+
+rb_status codec_tables_plane(codec_tables *tables, int bits, const plane_codebook **out, rb_error *err)
+{
+    plane_codebook *book = NULL;
+    rb_status st = RB_OK;
+    if (bits < 0 || bits > PLANE_MAX_BITS) return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
+    pthread_mutex_lock(&tables->lock);
+    if (!tables->planes[bits]) {
+        RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "codebook", err), done);
+        RB_TRY(st, plane_codebook_build(book, bits, err), done);
+        tables->planes[bits] = book;
+        book = NULL;
+    }
+    *out = tables->planes[bits];
+done:
+    free(book);
+    pthread_mutex_unlock(&tables->lock);
     return st;
 }

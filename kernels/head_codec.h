@@ -1,4 +1,4 @@
-/* The quantizer of one head, as its plan_head says (TurboQuant-MSE per group; design.md, section 2):
+/* The quantizer of one head, as its plan_head says. Of family block-codebook: kernels/plane_codec.h, with 0 groups. Else TurboQuant-MSE per group (design.md, section 2):
  *   norm = |x|; u = x / norm (0 stays 0); y = R u; code[j] = number of boundaries < y[j]; y^[j] = centroid[code[j]]; y^ /= |y^|;
  *   x^ = fp16(norm) * R^T y^.
  * This is the definition the CUDA kernels are held to: products and sums in double, rotation and centroids as the f32 values a runtime
@@ -19,6 +19,7 @@ void codec_tables_free(codec_tables *tables);
 /* The shared, immutable tables; live as long as `tables`. rotation: [dims][dims] double, each value rounded to f32. */
 rb_status codec_tables_rotation(codec_tables *tables, const rotation_spec *spec, const double **matrix, rb_error *err);
 rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int width, int dims, const codebook **out, rb_error *err);
+rb_status codec_tables_plane(codec_tables *tables, int bits, const plane_codebook **out, rb_error *err);
 
 typedef struct head_codec head_codec;
 /* Copies what it needs of head and model; keeps pointers into tables. */
@@ -30,6 +31,7 @@ int head_codec_dims(const head_codec *codec);                       /* head_dim 
 const int *head_codec_permutation(const head_codec *codec);         /* [head_dim]: the dim of x at each coding position */
 const uint8_t *head_codec_widths(const head_codec *codec);          /* [head_dim], by coding position */
 size_t head_codec_packed_bytes(const head_codec *codec);            /* codes of a vector, padded to bytes; norms not included */
+const struct plane_codec *head_codec_planes(const head_codec *codec);   /* of family block-codebook, for its judge; else NULL. Owned by codec */
 
 /* x [n][head_dim] f32 -> codes [n][head_dim] (coding order, one a byte) and norms [n][n_groups] as fp16 bits. Not parallel inside.
  * Fails with RB_ENONFINITE naming the vector on a non-finite x or a norm that rounds to more than fp16's

@@ -11,6 +11,7 @@
 #include "core/threads.h"
 #include "kernels/bit_packing.h"
 #include "kernels/head_codec.h"
+#include "kernels/plane_codec.h"
 
 enum { TILE = 128 };
 
@@ -32,6 +33,7 @@ struct head_codec {
     norm_kind norm;
     plan_encoder encoder;
     double *scale, *center;     /* [head_dim] by coding position; NULL: 1, 0 */
+    plane_codec *planes;        /* of family block-codebook, which has no groups; else NULL */
 };
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------- */
@@ -101,18 +103,20 @@ done:
     return st;
 }
 
-rb_status head_codec_create(head_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+/* Blocks in order, two coding positions each. */
+static rb_status set_planes(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
 {
-    head_codec *codec = NULL;
+    for (int block = 0; block < model_n_blocks(model); block++) model_block_dims(model, block, codec->permutation + 2 * block);
+    plane_code_widths(codec->widths, head->planes, model_n_blocks(model));
+    return plane_codec_create(&codec->planes, head, model, tables, err);
+}
+
+static rb_status set_groups(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+{
     int first = 0;
     rb_status st;
-    *out = NULL;
     RB_TRY(st, check_dims(head, model->head_dim, err), done);
-    RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
-    codec->head_dim = model->head_dim;
     RB_TRY(st, rb_alloc(&codec->groups, (size_t)head->n_groups, sizeof *codec->groups, "codec", err), done);
-    RB_TRY(st, rb_alloc(&codec->permutation, (size_t)model->head_dim, sizeof *codec->permutation, "codec", err), done);
-    RB_TRY(st, rb_alloc(&codec->widths, (size_t)model->head_dim, sizeof *codec->widths, "codec", err), done);
     for (int g = 0; g < head->n_groups; g++) {
         RB_TRY(st, add_group(codec, &head->groups[g], model, tables, first, err), done);
         first += codec->groups[g].dims;
@@ -122,6 +126,21 @@ rb_status head_codec_create(head_codec **out, const plan_head *head, const model
     codec->norm = head->norm;
     codec->encoder = head->encoder;
     RB_TRY(st, set_transform(codec, head, model, err), done);
+done:
+    return st;
+}
+
+rb_status head_codec_create(head_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+{
+    head_codec *codec = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
+    codec->head_dim = model->head_dim;
+    RB_TRY(st, rb_alloc(&codec->permutation, (size_t)model->head_dim, sizeof *codec->permutation, "codec", err), done);
+    RB_TRY(st, rb_alloc(&codec->widths, (size_t)model->head_dim, sizeof *codec->widths, "codec", err), done);
+    st = head->planes ? set_planes(codec, head, model, tables, err) : set_groups(codec, head, model, tables, err);
+    if (st != RB_OK) goto done;
     codec->packed_bytes = packed_size_bytes(codec->widths, codec->head_dim);
     *out = codec;
     codec = NULL;
@@ -138,6 +157,7 @@ void head_codec_free(head_codec *codec)
     free(codec->widths);
     free(codec->scale);
     free(codec->center);
+    plane_codec_free(codec->planes);
     free(codec);
 }
 
@@ -146,6 +166,7 @@ int head_codec_dims(const head_codec *codec) { return codec->head_dim; }
 const int *head_codec_permutation(const head_codec *codec) { return codec->permutation; }
 const uint8_t *head_codec_widths(const head_codec *codec) { return codec->widths; }
 size_t head_codec_packed_bytes(const head_codec *codec) { return codec->packed_bytes; }
+const plane_codec *head_codec_planes(const head_codec *codec) { return codec->planes; }
 
 /* ---- one tile --------------------------------------------------------------------------------------------------------------------- */
 
@@ -285,6 +306,7 @@ static rb_status encode_norm(uint16_t *stored, const head_codec *codec, const co
 static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes, uint16_t *norms,
                              int64_t first_vector, rb_error *err)
 {
+    if (codec->planes) return plane_codec_encode(codec->planes, x, n, codes, first_vector, err);
     for (int g = 0; g < codec->n_groups; g++) {
         const codec_group *group = &codec->groups[g];
         normalise(memory->unit, memory->norms, codec, group, x, n);
@@ -308,6 +330,10 @@ static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const
 static void decode_tile(const head_codec *codec, tile_memory *memory, const uint8_t *codes, const uint16_t *norms, int n,
                         float *x_hat)
 {
+    if (codec->planes) {
+        plane_codec_decode(codec->planes, codes, n, x_hat);
+        return;
+    }
     for (int g = 0; g < codec->n_groups; g++) {
         const codec_group *group = &codec->groups[g];
         restore_unit(memory->rotated, codes + group->first, codec->head_dim, group, n);

@@ -12,6 +12,7 @@
 #include "core/json.h"
 #include "core/program.h"
 #include "profile/profile_file.h"
+#include "profile/profile_statistics.h"
 
 static const double VALUES_AS_KEYS = 0.0;
 enum { LEAST_VALUE_BITS = 2 };      /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
@@ -32,7 +33,7 @@ typedef struct allocate_options {
     /* Of the optimal methods. */
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
-    int64_t max_groups;
+    int64_t max_groups, gain_bits;
     double least_share;
     rb_number_list widths;
     const char *output;
@@ -220,7 +221,8 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     const optimal_options usual = optimal_options_default();
     optimal_options own = usual;
     own.equalize = !opt->no_equalize;
-    own.center = opt->center || *method == METHOD_OPTIMAL_CENTER;
+    if (*method == METHOD_OPTIMAL && opt->center) *method = METHOD_OPTIMAL_CENTER;
+    own.gain_bits = (int)opt->gain_bits;
     own.codebook = (codebook_kind)opt->codebook;
     own.norm = (norm_kind)opt->norm;
     own.encoder = (plan_encoder)opt->encoder;
@@ -233,11 +235,10 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
         own.widths |= 1u << (int)opt->widths.at[i];
     }
     if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
-    const bool is_published = *method == METHOD_UNIFORM || *method == METHOD_BLOCK_GTQ;
-    if (is_published && (own.equalize != usual.equalize || own.center || own.codebook != usual.codebook || own.norm != usual.norm || own.encoder != usual.encoder ||
+    if (allocation_method_is_published(*method) && (own.equalize != usual.equalize || opt->center || own.gain_bits != usual.gain_bits ||
+                                                    own.codebook != usual.codebook || own.norm != usual.norm || own.encoder != usual.encoder ||
                          own.max_groups != usual.max_groups || own.scope != usual.scope || own.least_share != usual.least_share || own.widths != usual.widths))
         return rb_fail(err, RB_EUSAGE, "%s has no options but its budget, values and rotation; the others are of --method optimal", allocation_method_name(*method));
-    if (!is_published && own.center) *method = METHOD_OPTIMAL_CENTER;
     own.rotation = (rotation_kind)opt->rotation;
     *out = own;
     return RB_OK;
@@ -290,7 +291,7 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
+    const head_statistics statistics = profile_statistics(profile);
     const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .options = &options,
                                   .value_width = PLAN_FP16_WIDTH};
     RB_TRY(st, plan_sweep_compute(&sweep, &range, &request, methods, err), done);
@@ -337,7 +338,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
         RB_TRY(st, allot_values(&widths, &value_answer, value_bits, (int)opt->least_value_bits, profile, err), done);
         values.answer = &value_answer;
     }
-    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
+    const head_statistics statistics = profile_statistics(profile);
     const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .method = method, .options = &options,
                                   .value_width = (int)value_bits, .value_widths = widths};
     RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
@@ -346,7 +347,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     errors.n_blocks = model_n_blocks(&plan->model);
     RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
     RB_TRY(st, predict_values(&values, plan, profile, err), done);
-    const bool is_optimal = method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER;
+    const bool is_optimal = !allocation_method_is_published(method);
     if (args->common->json)
         st = print_json(plan, &prediction, &values, is_optimal ? &answer : NULL, opt, err);
     else
@@ -363,7 +364,7 @@ int main(int argc, char **argv)
 {
     const optimal_options usual = optimal_options_default();
     allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS, .least_value_bits = LEAST_VALUE_BITS,
-                            .rotation = ROTATION_HAAR, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
+                            .rotation = ROTATION_HAAR, .gain_bits = usual.gain_bits, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
                             .scope = (int)usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
         {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names,
@@ -389,6 +390,8 @@ int main(int argc, char **argv)
          .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
         {.long_name = "center", .kind = RB_OPT_FLAG, .value = &opt.center,
          .help = "optimal: take the mean key off before coding; the runtime quantizes before RoPE or adds its part of the logit"},
+        {.long_name = "gain-bits", .kind = RB_OPT_INT, .value = &opt.gain_bits, .metavar = "N", .min = 0, .max = PLAN_MAX_GAIN_BITS,
+         .help = "block-codebook, best: of the gain that brings a rare key within the codebooks; 0: none, which averages do not notice and retrieval does"},
         {.long_name = "no-equalize", .kind = RB_OPT_FLAG, .value = &opt.no_equalize,
          .help = "optimal: leave the scale of every block as it is"},
         {.long_name = "norm", .kind = RB_OPT_CHOICE, .value = &opt.norm, .metavar = "KIND", .choices = norm_kind_names, .help = "optimal: how a group's norm is stored"},

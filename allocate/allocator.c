@@ -11,7 +11,9 @@
 
 enum { UNIFORM_SEED = 42 };
 
-const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", "optimal", "optimal-center", NULL};
+const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", "optimal", "optimal-center", "block-codebook", "best", NULL};
+
+bool allocation_method_is_published(allocation_method method) { return method == METHOD_UNIFORM || method == METHOD_BLOCK_GTQ; }
 
 const char *allocation_method_name(allocation_method method) { return allocation_method_names[method]; }
 
@@ -175,13 +177,13 @@ int64_t allocate_key_bits(const bit_plan *plan)
 }
 
 /* The published allocation says how many bits there are, and is replaced. */
-static rb_status allocate_optimal(bit_plan *plan, bool is_centered, double avg_bits, const head_statistics *statistics, rb_error *err)
+static rb_status allocate_optimal(bit_plan *plan, allocation_method method, double avg_bits, const head_statistics *statistics, rb_error *err)
 {
     optimal_options options = optimal_options_default();
     optimal_curves *curves = NULL;
     budget_answer answer;
     rb_status st;
-    options.center = is_centered;
+    optimal_options_set_method(&options, method);
     RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);
     RB_TRY(st, optimal_curves_build(&curves, &plan->model, statistics, &options, err), done);
     RB_TRY(st, optimal_plan_keys(plan, &answer, curves, allocate_key_bits(plan), err), done);
@@ -199,10 +201,10 @@ rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_fac
     RB_TRY(st, check_request(method, avg_bits, err), done);
     RB_TRY(st, allocate_values(&plan, model, calibration, value_width, err), done);
     plan->avg_bits = avg_bits;
-    if (method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER)
-        RB_TRY(st, allocate_optimal(plan, method == METHOD_OPTIMAL_CENTER, avg_bits, statistics, err), done);
-    else
+    if (allocation_method_is_published(method))
         RB_TRY(st, allocate_published(plan, method, avg_bits, statistics, err), done);
+    else
+        RB_TRY(st, allocate_optimal(plan, method, avg_bits, statistics, err), done);
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
     *out = plan;
     plan = NULL;

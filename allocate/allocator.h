@@ -4,7 +4,7 @@
  * block-gtq  arXiv 2606.24033: start at min_bits; then floor(n_blocks * avg_bits) - sum further bits, one at a time, each to the block with the
  *            largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width form a group.
  *            A product n_blocks * avg_bits within 1e-9 of a whole number is that number: 30 blocks at 2.3 bits share 69 bits, not 68.
- * optimal, optimal-center  allocate/optimal.h. At avg_bits they get the bytes that block-gtq stores at avg_bits, so the two can be compared. */
+ * optimal, optimal-center, block-codebook, best  allocate/optimal.h. At avg_bits they get the bytes that block-gtq stores at avg_bits, so they can be compared. */
 #ifndef RB_ALLOCATE_ALLOCATOR_H
 #define RB_ALLOCATE_ALLOCATOR_H
 
@@ -12,7 +12,16 @@
 
 #include "kernels/bit_plan.h"
 
-typedef enum allocation_method { METHOD_UNIFORM, METHOD_BLOCK_GTQ, METHOD_OPTIMAL, METHOD_OPTIMAL_CENTER, METHOD_N } allocation_method;
+typedef enum allocation_method {
+    METHOD_UNIFORM,
+    METHOD_BLOCK_GTQ,
+    METHOD_OPTIMAL,
+    METHOD_OPTIMAL_CENTER,
+    METHOD_BLOCK_CODEBOOK,
+    METHOD_BEST,
+    METHOD_N
+} allocation_method;
+bool allocation_method_is_published(allocation_method method);      /* uniform, block-gtq; the others are allocate/optimal.h's */
 const char *allocation_method_name(allocation_method method);
 bool allocation_method_from_name(const char *name, allocation_method *method);
 extern const char *const allocation_method_names[];     /* NULL-terminated, for option tables */
@@ -26,10 +35,11 @@ typedef struct head_energy {
 } head_energy;
 
 /* Of all heads: energies [n_layers][n_kv_heads][n_blocks]; mean keys [n_layers][n_kv_heads][head_dim] (used by optimal-center alone; may be NULL without); logit
- * moments [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2] of profile/logit_moment.h (used by the optimal methods; NULL: blocks are taken for independent). */
+ * moments [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2] of profile/logit_moment.h (used by the optimal methods; NULL: blocks are taken for independent); maps and errors of
+ * profile/plane_error.h, [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE] and [..][PLANE_MAX_BITS + 1] (used by block-codebook and best). */
 typedef struct head_statistics {
     const double *q_energy, *k_energy, *k_mean;
-    const float *moment, *moment_centered;
+    const float *moment, *moment_centered, *plane_map, *plane_error;
 } head_statistics;
 
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */

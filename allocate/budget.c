@@ -25,8 +25,6 @@ int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
     return width;
 }
 
-static bool is_optimal(allocation_method method) { return method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER; }
-
 static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_method method, double avg_bits, rb_error *err)
 {
     return allocate_plan(out, r->model, r->calibration, method, avg_bits, r->value_width, r->statistics, err);
@@ -60,7 +58,7 @@ static rb_status optimal_within(bit_plan **out, budget_answer *answer, const pla
     optimal_curves *own = NULL;
     bit_plan *plan = NULL;
     rb_status st;
-    options.center = r->method == METHOD_OPTIMAL_CENTER;
+    optimal_options_set_method(&options, r->method);
     if (!r->curves) RB_TRY(st, optimal_curves_build(&own, r->model, r->statistics, &options, err), done);
     RB_TRY(st, allocate_values(&plan, r->model, r->calibration, r->value_width, err), done);
     RB_TRY(st, optimal_plan_keys(plan, answer, r->curves ? r->curves : own, (int64_t)(key_bits + 0.5), err), done);
@@ -103,10 +101,10 @@ static rb_status published_within(bit_plan **out, const plan_request *r, double 
 static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
 {
     double key_bits = 0.0;
-    if (budget->kind == BUDGET_AVG_BITS && !is_optimal(request->method)) return plan_at(out, request, request->method, budget->amount, err);
+    if (budget->kind == BUDGET_AVG_BITS && allocation_method_is_published(request->method)) return plan_at(out, request, request->method, budget->amount, err);
     const rb_status st = key_bits_of(&key_bits, request, budget, err);
     if (st != RB_OK) return st;
-    return is_optimal(request->method) ? optimal_within(out, answer, request, key_bits, budget, err) : published_within(out, request, key_bits, err);
+    return allocation_method_is_published(request->method) ? published_within(out, request, key_bits, err) : optimal_within(out, answer, request, key_bits, budget, err);
 }
 
 rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)

@@ -7,6 +7,7 @@
 #include "core/program.h"
 #include "export/plan_rbp.h"
 #include "profile/profile_file.h"
+#include "profile/profile_statistics.h"
 
 typedef struct explain_options {
     const char *profile;
@@ -129,7 +130,7 @@ static rb_status explain_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_place(opt, &plan->model, err), done);
     RB_TRY(st, profile_file_read(&profile, opt->profile, err), done);
     RB_TRY(st, model_facts_same(&plan->model, "the plan", &profile->model, "the profile", err), done);
-    const head_statistics statistics = {profile->q_energy, profile->k_energy, profile->k_mean, profile->logit_moment, profile->logit_moment_centered};
+    const head_statistics statistics = profile_statistics(profile);
     errors.n_blocks = model_n_blocks(&plan->model);
     RB_TRY(st, codec_errors_measure(&errors, plan, err), done);
     RB_TRY(st, plan_explain_head(&explained, plan, (int)opt->layer * plan->model.n_kv_heads + (int)opt->kv_head, &statistics, &errors, err), done);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "allocate/partition.h"
+#include "allocate/plane_curve.h"
 #include "core/half.h"
 #include "kernels/codec_distortion.h"
 
@@ -21,18 +22,35 @@ struct optimal_curves {
     double *scales;                     /* [n_heads][n_blocks] */
     double *centers;                    /* [n_heads][head_dim] */
     float *moments;                     /* [n_heads][n_blocks (n_blocks + 1) / 2]; NULL: none. Equalizing does not change them */
-    partition_curve *curves;            /* [n_heads] */
+    partition_curve *curves;            /* [n_heads]; NULL without family groups */
+    /* Of family block-codebook; NULL without. */
+    plane_curve *planes;                /* [n_heads] */
+    double *maps;                       /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
+    double *weights;                    /* [n_heads][n_blocks]: query energies, at most 1 */
+    double **least;                     /* [n_heads][points of both curves]: the lower error of the two families */
 };
 
 optimal_options optimal_options_default(void)
 {
-    return (optimal_options){.equalize = true, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
+    return (optimal_options){.equalize = true, .families = CODEC_FAMILY_GROUPS, .gain_bits = 3, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
                              .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = SCOPE_MODEL, .least_share = 0.9, .objective = OBJECTIVE_MAE};
+}
+
+void optimal_options_set_method(optimal_options *options, allocation_method method)
+{
+    options->center = method != METHOD_OPTIMAL;
+    options->families = method == METHOD_BLOCK_CODEBOOK ? CODEC_FAMILY_PLANES : method == METHOD_BEST ? CODEC_FAMILY_GROUPS | CODEC_FAMILY_PLANES : CODEC_FAMILY_GROUPS;
 }
 
 void optimal_curves_free(optimal_curves *c)
 {
     if (!c) return;
+    for (int h = 0; c->planes && h < c->n_heads; h++) plane_curve_free(&c->planes[h]);
+    for (int h = 0; c->least && h < c->n_heads; h++) free(c->least[h]);
+    free(c->planes);
+    free(c->least);
+    free(c->maps);
+    free(c->weights);
     for (int h = 0; c->curves && h < c->n_heads; h++) partition_curve_free(&c->curves[h]);
     free(c->curves);
     free(c->q_energy);
@@ -83,6 +101,7 @@ static rb_status build_curves(optimal_curves *c, rb_error *err)
     partition_options how = partition_options_default();
     double *distortion = NULL;
     rb_status st;
+    RB_TRY(st, rb_alloc(&c->curves, (size_t)c->n_heads, sizeof *c->curves, "curves", err), done);
     how.widths = c->options.widths;
     how.norm_bits = norm_kind_bits(c->options.norm);
     how.max_groups = c->options.max_groups;
@@ -92,6 +111,52 @@ static rb_status build_curves(optimal_curves *c, rb_error *err)
     RB_TRY(st, partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, c->moments, &measured, 1, &how, err), done);
 done:
     free(distortion);
+    return st;
+}
+
+/* Weights of errors are shares of the largest: what a gain is chosen by has no scale. */
+static void set_weights(double *weights, const double *q_energy, int n_blocks)
+{
+    double most = 0.0;
+    for (int i = 0; i < n_blocks; i++) most = fmax(most, q_energy[i]);
+    for (int i = 0; i < n_blocks; i++) weights[i] = most > 0.0 ? q_energy[i] / most : 1.0;
+}
+
+static rb_status build_planes(optimal_curves *c, const head_statistics *statistics, rb_error *err)
+{
+    const size_t n = (size_t)c->n_heads * (size_t)c->n_blocks;
+    rb_status st;
+    if (!statistics->plane_map || !statistics->plane_error) return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
+    RB_TRY(st, rb_alloc(&c->planes, (size_t)c->n_heads, sizeof *c->planes, "curves", err), done);
+    RB_TRY(st, rb_alloc(&c->maps, n, PLAN_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
+    RB_TRY(st, rb_alloc(&c->weights, n, sizeof *c->weights, "weights of blocks", err), done);
+    for (size_t i = 0; i < n * PLAN_MAP_SIZE; i++) c->maps[i] = (double)statistics->plane_map[i];
+    for (int h = 0; h < c->n_heads; h++) set_weights(c->weights + (int64_t)h * c->n_blocks, statistics->q_energy + (int64_t)h * c->n_blocks, c->n_blocks);
+    RB_TRY(st, plane_curves_build(c->planes, c->n_heads, c->n_blocks, statistics->q_energy, statistics->plane_error, c->options.gain_bits, err), done);
+done:
+    return st;
+}
+
+/* V of a head's family within p bytes; where its curve has ended, more is of no use. */
+static double error_at(const double *error, int n_points, int point) { return error[point < n_points ? point : n_points - 1]; }
+static double groups_error(const optimal_curves *c, int h, int point) { return c->curves ? error_at(c->curves[h].error, c->curves[h].n_points, point) : (double)INFINITY; }
+static double planes_error(const optimal_curves *c, int h, int point) { return c->planes ? error_at(c->planes[h].error, c->planes[h].n_points, point) : (double)INFINITY; }
+
+static int count_points(const optimal_curves *c, int h)
+{
+    const int groups = c->curves ? c->curves[h].n_points : 0, planes = c->planes ? c->planes[h].n_points : 0;
+    return groups > planes ? groups : planes;
+}
+
+static rb_status join_families(optimal_curves *c, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_alloc(&c->least, (size_t)c->n_heads, sizeof *c->least, "curves", err), done);
+    for (int h = 0; h < c->n_heads; h++) {
+        RB_TRY(st, rb_alloc(&c->least[h], (size_t)count_points(c, h), sizeof **c->least, "curves", err), done);
+        for (int p = 0; p < count_points(c, h); p++) c->least[h][p] = fmin(groups_error(c, h, p), planes_error(c, h, p));
+    }
+done:
     return st;
 }
 
@@ -106,7 +171,6 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
     *c = (optimal_curves){.model = *model, .options = *options, .n_heads = n_heads, .n_blocks = n_blocks};
     RB_TRY(st, rb_alloc(&c->q_energy, n_energies, sizeof *c->q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&c->k_energy, n_energies, sizeof *c->k_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&c->curves, (size_t)n_heads, sizeof *c->curves, "curves", err), done);
     memcpy(c->q_energy, statistics->q_energy, n_energies * sizeof(double));
     memcpy(c->k_energy, statistics->k_energy, n_energies * sizeof(double));
     if (options->center) {
@@ -124,7 +188,9 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         RB_TRY(st, rb_alloc(&c->scales, n_energies, sizeof *c->scales, "scales", err), done);
         equalize_energies(c);
     }
-    RB_TRY(st, build_curves(c, err), done);
+    if (options->families & CODEC_FAMILY_GROUPS) RB_TRY(st, build_curves(c, err), done);
+    if (options->families & CODEC_FAMILY_PLANES) RB_TRY(st, build_planes(c, statistics, err), done);
+    RB_TRY(st, join_families(c, err), done);
     *out = c;
     c = NULL;
 done:
@@ -152,11 +218,24 @@ static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks,
     return rb_f16_to_f32(rb_f32_to_f16((float)fmin(MOST, partition_coherence(blocks, n, c->n_blocks, c->q_energy + at, c->k_energy + at, moment))));
 }
 
-static rb_status set_head(plan_head *head, const optimal_curves *c, int h, const block_partition *partition, rb_error *err)
+static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
+{
+    const int64_t at = (int64_t)h * c->n_blocks;
+    uint8_t bits[RB_MAX_BLOCKS];
+    plane_curve_at(&c->planes[h], point < c->planes[h].n_points ? point : c->planes[h].n_points - 1, bits);
+    plan_head_clear(head);
+    const rb_status st = plan_head_set_planes(head, bits, c->maps + at * PLAN_MAP_SIZE, c->weights + at, c->options.gain_bits, c->n_blocks, err);
+    return st == RB_OK ? plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err) : st;
+}
+
+static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
 {
     const double *k_energy = c->k_energy + (int64_t)h * c->n_blocks;
+    block_partition own;
+    const block_partition *partition = &own;
     int blocks[RB_MAX_BLOCKS];
     rb_status st;
+    partition_curve_at(&c->curves[h], point < c->curves[h].n_points ? point : c->curves[h].n_points - 1, &own);
     plan_head_clear(head);
     head->norm = c->options.norm;
     head->encoder = c->options.encoder;
@@ -182,8 +261,15 @@ static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
     const double share = c->options.least_share * (double)key_bits / c->n_heads, one_group = norm_kind_bits(c->options.norm) + 8;
     int64_t bytes = (int64_t)(fmax(share, one_group) / 8.0);
     for (int h = 0; h < c->n_heads; h++)
-        if (bytes > c->curves[h].n_points - 1) bytes = c->curves[h].n_points - 1;
+        if (bytes > count_points(c, h) - 1) bytes = count_points(c, h) - 1;
     return 8 * bytes;
+}
+
+static allocation_method method_of(const optimal_options *options)
+{
+    if (options->families == CODEC_FAMILY_PLANES) return METHOD_BLOCK_CODEBOOK;
+    if (options->families & CODEC_FAMILY_PLANES) return METHOD_BEST;
+    return options->center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL;
 }
 
 rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
@@ -193,17 +279,16 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
     rb_status st;
     RB_TRY(st, rb_alloc(&curves, (size_t)c->n_heads, sizeof *curves, "curves", err), done);
     RB_TRY(st, rb_alloc(&points, (size_t)c->n_heads, sizeof *points, "curves", err), done);
-    for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){c->curves[h].n_points, c->curves[h].error};
+    for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){count_points(c, h), c->least[h]};
     const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
                                     .objective = c->options.objective, .scope = c->options.scope, .total_bits = key_bits,
                                     .min_head_bits = least_bits(c, key_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {
-        block_partition partition;
-        partition_curve_at(&c->curves[h], points[h], &partition);
-        RB_TRY(st, set_head(&plan->heads[h], c, h, &partition, err), done);
+        const bool is_planes = planes_error(c, h, points[h]) < groups_error(c, h, points[h]);
+        RB_TRY(st, is_planes ? set_planes(&plan->heads[h], c, h, points[h], err) : set_groups(&plan->heads[h], c, h, points[h], err), done);
     }
-    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(c->options.center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL));
+    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method_of(&c->options)));
 done:
     free(curves);
     free(points);

@@ -3,7 +3,10 @@
  * Per head the exact best partition into groups with a width each (partition.h), with the measured error of every width and group size instead of 4^-width
  * (kernels/codec_distortion.h); over heads and layers one budget of stored bits (global_budget.h). Keys may be equalized and centred first:
  *   equalize  scale_i = (q_energy_i / k_energy_i)^(1/4): every block then has equal query and key energy, which is the least a group's cost can be;
- *   center    center = mean key of the calibration text; k_energy is that of the rest. The method is then called `optimal-center`. */
+ *   center    center = mean key of the calibration text; k_energy is that of the rest. The method is then called `optimal-center`.
+ *
+ * Method `block-codebook`: every head of the family of that name (kernels/plane_codec.h), its bits by plane_curve.h; `best`: per head the family that has the lower error at the bytes
+ * it gets. Both take the mean key off. */
 #ifndef RB_ALLOCATE_OPTIMAL_H
 #define RB_ALLOCATE_OPTIMAL_H
 
@@ -11,8 +14,12 @@
 #include "allocate/global_budget.h"
 #include "kernels/bit_plan.h"
 
+enum { CODEC_FAMILY_GROUPS = 1, CODEC_FAMILY_PLANES = 2 };
+
 typedef struct optimal_options {
     bool equalize, center;
+    unsigned families;          /* CODEC_FAMILY_GROUPS, CODEC_FAMILY_PLANES, or both: per head the one that errs less */
+    int gain_bits;              /* of block-codebook, 0 to PLAN_MAX_GAIN_BITS */
     codebook_kind codebook;
     rotation_kind rotation;
     norm_kind norm;
@@ -24,14 +31,17 @@ typedef struct optimal_options {
     budget_objective objective;
 } optimal_options;
 
-/* Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae, and a least share of 0.9:
+/* Of groups, gains of 3 bits. Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae, and a least share of 0.9:
  * without it the sum over layers is a percent lower at most and a layer of small logits pays for it (docs/method.md). */
 optimal_options optimal_options_default(void);
+
+/* Sets `center` and `families`: optimal is of groups, optimal-center of groups centred, block-codebook of planes, best of both, centred. */
+void optimal_options_set_method(optimal_options *options, allocation_method method);
 
 /* The curves of all heads of a model, from which plans for any budget are taken. */
 typedef struct optimal_curves optimal_curves;
 
-/* Copies what it needs. Fails as partition_curves_build. */
+/* Copies what it needs. Fails as partition_curves_build; RB_EINVAL: planes without plane_map and plane_error. */
 rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics, const optimal_options *options, rb_error *err);
 void optimal_curves_free(optimal_curves *curves);
 

@@ -60,6 +60,7 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
     const float *moments = head->center ? statistics->moment_centered : statistics->moment;
     out->n_blocks = n;
     out->moment = moments ? moments + (int64_t)h * n * (n + 1) / 2 : NULL;
+    out->plane_error = statistics->plane_error ? statistics->plane_error + (int64_t)h * n * (PLANE_MAX_BITS + 1) : NULL;
     for (int block = 0; block < n; block++) {
         const double scale = head->scales ? (double)head->scales[block] : 1.0;
         double k_energy = statistics->k_energy[(int64_t)h * n + block];
@@ -111,9 +112,20 @@ double lost_block_error(const coded_head *coded, const plan_head *head)
     return coded->moment ? sums.moment : sums.diagonal;
 }
 
+/* Blocks of block-codebook that have bits. */
+static double planes_error(const coded_head *coded, const plan_head *head)
+{
+    double variance = 0.0;
+    for (int block = 0; head->planes && block < coded->n_blocks; block++) {
+        const int bits = head->planes->bits[block];
+        if (bits > 0) variance += 0.5 * coded->q_energy[block] * (double)coded->plane_error[block * (PLANE_MAX_BITS + 1) + bits];
+    }
+    return variance;
+}
+
 double plan_head_error(const coded_head *coded, const plan_head *head, const codec_errors *errors)
 {
-    double variance = lost_block_error(coded, head);
+    double variance = lost_block_error(coded, head) + planes_error(coded, head);
     for (int g = 0; g < head->n_groups; g++) variance += group_error_at(coded, head, &head->groups[g], head->groups[g].width, errors).variance;
     return variance;
 }

@@ -6,7 +6,7 @@
  *   search encoder   G ((1 - g cos)^2 kappa + g^2 c),  cos^2 = 1 - c,  g = cos kappa' / (cos^2 kappa' + c), kappa' the coherence that the plan says;
  *                    G kappa c / ((1 - c) kappa + c) where it says kappa;
  *   nearest encoder  G (c + (kappa - 1) c^2 / 4): it keeps the norm, so it shortens keys along themselves by 1 - cos = c / 2, and that part errs as coherently as keys do.
- * Blocks in no group add the moment of their own. For an error near normal the head's MAE is sqrt(2 V / pi). */
+ * A block of block-codebook adds q_energy / 2 times its measured error at its bits (profile/plane_error.h), with the statistics' own map. Blocks in no group add the moment of their own. For an error near normal the head's MAE is sqrt(2 V / pi). */
 #ifndef RB_ALLOCATE_PLAN_ERROR_H
 #define RB_ALLOCATE_PLAN_ERROR_H
 
@@ -27,7 +27,7 @@ void codec_errors_free(codec_errors *errors);
 typedef struct coded_head {
     int n_blocks;
     double q_energy[RB_MAX_BLOCKS], k_energy[RB_MAX_BLOCKS];
-    const float *moment;        /* borrowed from the statistics */
+    const float *moment, *plane_error;      /* borrowed from the statistics; plane_error [n_blocks][PLANE_MAX_BITS + 1], needed by heads of block-codebook */
 } coded_head;
 
 /* Of head h (layer * n_kv_heads + kv_head) of the statistics. A centre that is not the mean key of the statistics changes the energies, but not the moments. */

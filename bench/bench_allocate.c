@@ -102,9 +102,18 @@ static void make_moments(float *moment, const bench *b)
             }
 }
 
+/* Round blocks, an error a bit as of many points. */
+static void make_planes(float *map, float *error, const bench *b)
+{
+    for (int i = 0; i < b->n_heads * b->n_blocks; i++) {
+        map[PLAN_MAP_SIZE * i] = map[PLAN_MAP_SIZE * i + 2] = (float)sqrt(0.5 * b->k_energy[i]);
+        for (int bits = 0; bits <= PLANE_MAX_BITS; bits++) error[(PLANE_MAX_BITS + 1) * i + bits] = (float)(b->k_energy[i] * exp2(-0.92 * bits));
+    }
+}
+
 static rb_status sweep_methods(const bench *b, rb_error *err)
 {
-    static const bool all[METHOD_N] = {true, true, true, true};
+    static const bool all[METHOD_N] = {true, true, true, true, true, true};
     const int d = 2 * b->n_blocks;
     model_facts model = {.model_type = "llama", .n_layers = b->n_layers, .n_q_heads = b->n_heads_per_layer, .n_kv_heads = b->n_heads_per_layer, .head_dim = d,
                                .rotary_dim = d, .attention_scale = 1.0, .rope = {.theta = 10000.0, .factor = 1.0}};
@@ -112,22 +121,31 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
     const text_facts calibration = {0};
     const double started = now_s();
     float *moment = NULL;
+    float *map = NULL, *error = NULL;
     double *mean = NULL;
+    int n_points = 0;
     plan_sweep sweep = {0};
     rb_status st;
     RB_TRY(st, rb_alloc(&moment, (size_t)b->n_heads * b->n_blocks, ((size_t)b->n_blocks + 1) * sizeof *moment / 2, "moments", err), done);
     RB_TRY(st, rb_alloc(&mean, (size_t)b->n_heads * d, sizeof *mean, "mean keys", err), done);
+    RB_TRY(st, rb_alloc(&map, (size_t)b->n_heads * b->n_blocks, PLAN_MAP_SIZE * sizeof *map, "maps of blocks", err), done);
+    RB_TRY(st, rb_alloc(&error, (size_t)b->n_heads * b->n_blocks, (PLANE_MAX_BITS + 1) * sizeof *error, "errors of blocks", err), done);
     make_moments(moment, b);
+    make_planes(map, error, b);
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < b->n_blocks; i++) model.rope.inv_freq[i] = pow(model.rope.theta, -(double)i / b->n_blocks);
     for (int64_t i = 0; i < (int64_t)b->n_heads * d; i++) mean[i] = 0.4 * sqrt(b->k_energy[i / d * b->n_blocks + i % b->n_blocks]);
-    const head_statistics statistics = {b->q_energy, b->k_energy, mean, moment, moment};
+    const head_statistics statistics = {.q_energy = b->q_energy, .k_energy = b->k_energy, .k_mean = mean, .moment = moment, .moment_centered = moment,
+                                        .plane_map = map, .plane_error = error};
     const plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .options = &options, .value_width = PLAN_FP16_WIDTH};
     RB_TRY(st, plan_sweep_compute(&sweep, &(sweep_range){1.5, 6.0, 0.25}, &request, all, err), done);
-    printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads, b->n_blocks,
-           sweep.n_points[METHOD_UNIFORM] + sweep.n_points[METHOD_BLOCK_GTQ] + sweep.n_points[METHOD_OPTIMAL] + sweep.n_points[METHOD_OPTIMAL_CENTER], now_s() - started);
+    for (int method = 0; method < METHOD_N; method++) n_points += sweep.n_points[method];
+    printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads, b->n_blocks, n_points,
+           now_s() - started);
 done:
     plan_sweep_free(&sweep);
+    free(map);
+    free(error);
     free(moment);
     free(mean);
     return st;

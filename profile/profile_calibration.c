@@ -6,6 +6,7 @@
 #include "core/threads.h"
 #include "model/rope_apply.h"
 #include "profile/logit_moment.h"
+#include "profile/plane_error.h"
 #include "profile/profile_compute.h"
 #include "profile/value_error.h"
 
@@ -13,8 +14,8 @@ typedef struct calibration_layer {
     block_statistics statistics;
     float *q, *k, *v;   /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] twice; v NULL for a capture without */
     int64_t n_tokens, context;
-    /* Of what values do. */
     codec_tables *tables;
+    /* Of what values do. */
     rope_table rope;
     int64_t *sequence_start, n_sequences;
     double values_s;
@@ -25,7 +26,6 @@ static rb_status create_values(calibration_layer *layer, const model_facts *mode
     rb_status st;
     layer->n_sequences = (layer->n_tokens + layer->context - 1) / layer->context;
     RB_TRY(st, rb_alloc(&layer->v, head * (size_t)model->n_kv_heads, sizeof *layer->v, "values", err), done);
-    RB_TRY(st, codec_tables_create(&layer->tables, err), done);
     RB_TRY(st, rope_table_init(&layer->rope, model, layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err), done);
     RB_TRY(st, rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences", err), done);
     for (int64_t i = 0; i <= layer->n_sequences; i++) layer->sequence_start[i] = i < layer->n_sequences ? i * layer->context : layer->n_tokens;
@@ -39,6 +39,7 @@ static rb_status create_calibration_layer(calibration_layer *layer, const captur
     rb_status st;
     layer->n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens;
     layer->context = header->text[CAPTURE_CALIBRATION].context;
+    RB_TRY(st, codec_tables_create(&layer->tables, err), done);
     RB_TRY(st, block_statistics_create(&layer->statistics, &header->model, err), done);
     RB_TRY(st, rb_alloc(&layer->q, head * (size_t)header->model.n_q_heads, sizeof *layer->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&layer->k, head * (size_t)header->model.n_kv_heads, sizeof *layer->k, "keys", err), done);
@@ -73,6 +74,23 @@ static rb_status measure_moments(profile_table *table, const calibration_layer *
         const rb_status st = i % 2 == 0 ? logit_moment_measure(table->logit_moment + head * n, model, q, k, NULL, in->n_tokens, &mine)
                                         : logit_moment_measure(table->logit_moment_centered + head * n, model, q, k, table->k_mean + head * dim, in->n_tokens, &mine);
         rb_note_failure(&failure, i, st, &mine);
+    }
+    return rb_tell_failure(&failure, err);
+}
+
+/* What block-codebook makes of every head's keys. */
+static rb_status measure_planes(profile_table *table, const calibration_layer *in, int layer, rb_error *err)
+{
+    const model_facts *model = &table->model;
+    const int64_t n_blocks = table->n_blocks;
+    rb_first_failure failure = {0};
+#pragma omp parallel for schedule(dynamic)
+    for (int h = 0; h < model->n_kv_heads; h++) {
+        const int64_t head = (int64_t)layer * model->n_kv_heads + h, at = head * n_blocks;
+        rb_error mine = {0};
+        const rb_status st = plane_error_measure(table->plane_map + at * PLAN_MAP_SIZE, table->plane_error + at * PLANE_N_BITS, model, in->k + h * in->n_tokens * model->head_dim,
+                                                 in->n_tokens, table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
+        rb_note_failure(&failure, h, st, &mine);
     }
     return rb_tell_failure(&failure, err);
 }
@@ -119,6 +137,7 @@ static rb_status read_calibration(profile_table *table, const capture_file *capt
         memcpy(table->k_energy + (size_t)layer * n_energies, in.statistics.k_energy, n_energies * sizeof(double));
         memcpy(table->k_mean + (size_t)layer * n_means, in.statistics.k_mean, n_means * sizeof(double));
         RB_TRY(st, measure_moments(table, &in, layer, err), done);
+        RB_TRY(st, measure_planes(table, &in, layer, err), done);
         if (header->has_values) RB_TRY(st, measure_values(table, &in, capture, layer, err), done);
     }
     if (header->has_values) rb_message_verbose("output errors of values took %.3f s", in.values_s);

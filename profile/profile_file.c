@@ -11,6 +11,7 @@
 
 #include "core/hdf5_file.h"
 #include "profile/logit_moment.h"
+#include "profile/plane_error.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
 static const double max_avg_bits = 16.0;    /* fp16 keys: beyond that is no budget */
@@ -57,6 +58,14 @@ static table_shape moment_shape(const model_facts *model)
 {
     return (table_shape){3, {model->n_layers, model->n_kv_heads, logit_moment_size(model_n_blocks(model))}};
 }
+static table_shape plane_map_shape(const model_facts *model)
+{
+    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), PLAN_MAP_SIZE}};
+}
+static table_shape plane_error_shape(const model_facts *model)
+{
+    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), PLANE_N_BITS}};
+}
 static table_shape curve_mae_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}}; }
 static table_shape curve_mse_shape(const model_facts *model)
 {
@@ -97,10 +106,9 @@ static rb_status write_table(hid_t file, const char *path, table_shape shape, co
 }
 
 /* Half of the size of f64, of which a measurement has no use. */
-static rb_status write_moments(hid_t file, const char *path, const float *moments, const model_facts *model, rb_error *err)
+static rb_status write_f32(hid_t file, const char *path, table_shape shape, const float *values, rb_error *err)
 {
-    const table_shape shape = moment_shape(model);
-    return rb_h5_write(file, path, RB_H5_F32, shape.rank, shape.dims, moments, ZSTD_LEVEL, err);
+    return rb_h5_write(file, path, RB_H5_F32, shape.rank, shape.dims, values, ZSTD_LEVEL, err);
 }
 
 static rb_status write_text(hid_t file, const char *group, const text_facts *text, rb_error *err)
@@ -156,8 +164,10 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
     RB_TRY(st, write_table(file, "/q_energy", energy_shape(model), table->q_energy, err), done);
     RB_TRY(st, write_table(file, "/k_energy", energy_shape(model), table->k_energy, err), done);
     RB_TRY(st, write_table(file, "/k_mean", mean_shape(model), table->k_mean, err), done);
-    RB_TRY(st, write_moments(file, "/logit_moment", table->logit_moment, model, err), done);
-    RB_TRY(st, write_moments(file, "/logit_moment_centered", table->logit_moment_centered, model, err), done);
+    RB_TRY(st, write_f32(file, "/logit_moment", moment_shape(model), table->logit_moment, err), done);
+    RB_TRY(st, write_f32(file, "/logit_moment_centered", moment_shape(model), table->logit_moment_centered, err), done);
+    RB_TRY(st, write_f32(file, "/plane_map", plane_map_shape(model), table->plane_map, err), done);
+    RB_TRY(st, write_f32(file, "/plane_error", plane_error_shape(model), table->plane_error, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
@@ -218,9 +228,8 @@ done:
     return st;
 }
 
-static rb_status check_moments(const profile_source *source, const char *path, const model_facts *model, rb_error *err)
+static rb_status check_f32(const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
-    const table_shape shape = moment_shape(model);
     return rb_h5_check_dataset(source->file, path, RB_H5_F32, shape.rank, shape.dims, err);
 }
 
@@ -236,8 +245,10 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
     RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
     RB_TRY(st, check_table(source, "/k_energy", energy_shape(model), err), done);
     RB_TRY(st, check_table(source, "/k_mean", mean_shape(model), err), done);
-    RB_TRY(st, check_moments(source, "/logit_moment", model, err), done);
-    RB_TRY(st, check_moments(source, "/logit_moment_centered", model, err), done);
+    RB_TRY(st, check_f32(source, "/logit_moment", moment_shape(model), err), done);
+    RB_TRY(st, check_f32(source, "/logit_moment_centered", moment_shape(model), err), done);
+    RB_TRY(st, check_f32(source, "/plane_map", plane_map_shape(model), err), done);
+    RB_TRY(st, check_f32(source, "/plane_error", plane_error_shape(model), err), done);
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
@@ -260,9 +271,8 @@ static rb_status read_signed_table(double *out, const profile_source *source, co
     return rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
 }
 
-static rb_status read_moments(float *out, const profile_source *source, const char *path, const model_facts *model, rb_error *err)
+static rb_status read_f32(float *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
-    table_shape shape = moment_shape(model);
     return rb_h5_read(source->file, path, RB_H5_F32, shape.rank, shape.dims, out, err);
 }
 
@@ -275,6 +285,17 @@ static rb_status read_table(double *out, const profile_source *source, const cha
         if (out[i] < 0.0)
             return rb_fail(err, RB_EFORMAT, "%s: %s: entry %lld is %g, expected a number from 0", source->path, path, (long long)i, out[i]);
     return RB_OK;
+}
+
+static rb_status read_planes(profile_table *table, const profile_source *source, rb_error *err)
+{
+    const table_shape shape = plane_error_shape(&table->model);
+    rb_status st = read_f32(table->plane_map, source, "/plane_map", plane_map_shape(&table->model), err);
+    if (st == RB_OK) st = read_f32(table->plane_error, source, "/plane_error", shape, err);
+    for (int64_t i = 0; st == RB_OK && i < shape_size(&shape); i++)
+        if (table->plane_error[i] < 0.0f)
+            st = rb_fail(err, RB_EFORMAT, "%s: /plane_error: entry %lld is %g, expected a number from 0", source->path, (long long)i, (double)table->plane_error[i]);
+    return st;
 }
 
 static rb_status read_method(method_score *method, const profile_source *source, int index, const model_facts *model, rb_error *err)
@@ -355,8 +376,9 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_signed_table(table->k_mean, source, "/k_mean", mean_shape(&model), err), done);
-    RB_TRY(st, read_moments(table->logit_moment, source, "/logit_moment", &model, err), done);
-    RB_TRY(st, read_moments(table->logit_moment_centered, source, "/logit_moment_centered", &model, err), done);
+    RB_TRY(st, read_f32(table->logit_moment, source, "/logit_moment", moment_shape(&model), err), done);
+    RB_TRY(st, read_f32(table->logit_moment_centered, source, "/logit_moment_centered", moment_shape(&model), err), done);
+    RB_TRY(st, read_planes(table, source, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     if (has_values) RB_TRY(st, read_values(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);

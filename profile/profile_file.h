@@ -5,7 +5,7 @@
 #include "profile/profile_table.h"
 
 #define PROFILE_SCHEMA "ropebits-profile"
-enum { PROFILE_VERSION = 3 };
+enum { PROFILE_VERSION = 4 };
 
 rb_status profile_file_write(const profile_table *table, const char *path, const char *options_json, rb_error *err);    /* atomic */
 rb_status profile_file_read(profile_table **out, const char *path, rb_error *err);

@@ -15,6 +15,7 @@
 #include "profile/profile_compute.h"
 #include "profile/profile_file.h"
 #include "profile/profile_report.h"
+#include "profile/profile_statistics.h"
 #include "profile/profile_summary.h"
 
 typedef struct profile_options {
@@ -57,7 +58,7 @@ static rb_status make_plans(plan_list *plans, const profile_table *table, const 
             if (is_planned(plans, opt->methods.at[m], avg_bits))
                 return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
             if (plans->n == PROFILE_MAX_METHODS) return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
-            const head_statistics statistics = {table->q_energy, table->k_energy, table->k_mean, table->logit_moment, table->logit_moment_centered};
+            const head_statistics statistics = profile_statistics(table);
             rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, &statistics, err);
             if (st != RB_OK) return st;
             plans->n++;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "profile/logit_moment.h"
+#include "profile/plane_error.h"
 
 static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
 
@@ -25,6 +26,8 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
     const size_t n_moments = head_count(model) * (size_t)logit_moment_size(model_n_blocks(model));
     RB_TRY(st, rb_alloc(&table->logit_moment, n_moments, sizeof *table->logit_moment, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err), done);
+    RB_TRY(st, rb_alloc(&table->plane_map, n * PLAN_MAP_SIZE, sizeof *table->plane_map, "maps of blocks", err), done);
+    RB_TRY(st, rb_alloc(&table->plane_error, n * PLANE_N_BITS, sizeof *table->plane_error, "errors of blocks", err), done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
@@ -82,6 +85,8 @@ void profile_table_free(profile_table *table)
     free(table->k_mean);
     free(table->logit_moment);
     free(table->logit_moment_centered);
+    free(table->plane_map);
+    free(table->plane_error);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);

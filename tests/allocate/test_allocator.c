@@ -263,7 +263,7 @@ static void a_plan_takes_the_energies_of_each_head(void **state)
     memset(calibration.tokens_sha256, 'b', RB_SHA256_HEX - 1);
     for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
         for (int i = 0; i < N_BLOCKS; i++) q[h][i] = k[h][i] = i == h ? 1e9 : 1.0;   /* head h: all further bits to block h, up to 8 */
-    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2.5, 5, &(head_statistics){&q[0][0], &k[0][0], NULL, NULL, NULL}, &err));
+    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2.5, 5, &(head_statistics){.q_energy = &q[0][0], .k_energy = &k[0][0]}, &err));
     for (int layer = 0; layer < N_LAYERS; layer++)
         for (int kv_head = 0; kv_head < N_KV_HEADS; kv_head++) {
             plan_head_bits(bit_plan_head(plan, layer, kv_head), bits, N_BLOCKS);
@@ -284,8 +284,8 @@ static void setting_the_rotation_changes_its_kind_in_every_group_and_nothing_els
     const text_facts calibration = {.n_tokens = 0};
     static const double q[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {0, 124, 2, 8}, k[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {8, 4, 0, 0};
     bit_plan *plan = NULL, *same = NULL;
-    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){q, k, NULL, NULL, NULL}, &err));
-    assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){q, k, NULL, NULL, NULL}, &err));
+    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
+    assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
     allocate_set_rotation(plan, ROTATION_HADAMARD);
     assert_int_equal(plan->heads[0].n_groups, 3);
     for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
@@ -309,12 +309,12 @@ static void a_plan_that_cannot_be_made_says_why(void **state)
     double energy[N_LAYERS * N_KV_HEADS * N_BLOCKS];
     bit_plan *plan = NULL;
     for (size_t i = 0; i < RB_COUNT(energy); i++) energy[i] = 1.0;
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_UNIFORM, 2.5, 2, &(head_statistics){energy, energy, NULL, NULL, NULL}, &err), RB_EINVAL, "uniform at 2.5 bits, expected a whole number");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 9, 2, &(head_statistics){energy, energy, NULL, NULL, NULL}, &err), RB_EINVAL, "budget is 9 bits");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2, &(head_statistics){energy, energy, NULL, NULL, NULL}, &err), RB_EINVAL, "allocation method is 4");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12, &(head_statistics){energy, energy, NULL, NULL, NULL}, &err), RB_EFORMAT, "value width is 12");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_UNIFORM, 2.5, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "uniform at 2.5 bits, expected a whole number");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 9, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "budget is 9 bits");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "allocation method is 4");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EFORMAT, "value width is 12");
     energy[3 * N_BLOCKS + 1] = (double)NAN;     /* head 3 is layer 1, kv_head 1 */
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){energy, energy, NULL, NULL, NULL}, &err), RB_ENONFINITE, "layer 1 kv_head 1: block 1: energy is nan");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_ENONFINITE, "layer 1 kv_head 1: block 1: energy is nan");
     assert_null(plan);
 }
 

@@ -35,7 +35,7 @@ static int make_energies(void **state)
     return 0;
 }
 
-static const head_statistics statistics = {q_energy, k_energy, k_mean, NULL, NULL};
+static const head_statistics statistics = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean};
 
 static bit_plan *within(allocation_method method, const optimal_options *options, budget_kind kind, double amount, budget_answer *answer)
 {

@@ -11,7 +11,7 @@ static rb_error err;
 static double *q, *k;                   /* [N][D]: dims of a block adjacent */
 static double q_energy[N_BLOCKS], k_energy[N_BLOCKS], k_mean[D];
 static float moment[N_MOMENTS];
-static const head_statistics statistics = {q_energy, k_energy, k_mean, moment, moment};
+static const head_statistics statistics = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .moment = moment, .moment_centered = moment};
 static const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_INTERLEAVED}};
 
 /* Queries that lean towards their key by `lean`, blocks of falling energy; statistics as they are found, without RoPE. */

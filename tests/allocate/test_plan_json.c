@@ -35,7 +35,7 @@ static bit_plan *some_plan(const model_facts *model, allocation_method method, d
         q[i] = exp2((i * 5) % N_BLOCKS * (1 + i / N_BLOCKS) / 4.0);
         k[i] = 1.0 + (i * 3) % N_BLOCKS;
     }
-    assert_ok(allocate_plan(&plan, model, &calibration, method, avg_bits, value_width, &(head_statistics){q, k, NULL, NULL, NULL}, &err));
+    assert_ok(allocate_plan(&plan, model, &calibration, method, avg_bits, value_width, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
     return plan;
 }
 

@@ -5,6 +5,7 @@
 #include "core/threads.h"
 #include "kernels/head_codec.h"
 #include "profile/profile_compute.h"
+#include "profile/profile_statistics.h"
 #include "tests/calibrate/tiny_capture.h"
 #include "tests/profile/profile_test.h"
 
@@ -23,7 +24,7 @@ static int score_tiny_capture(void **state)
     RB_TRY(st, tiny_write(path, RB_H5_F32, false, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
-    const head_statistics statistics = {table->q_energy, table->k_energy, table->k_mean, table->logit_moment, table->logit_moment_centered};
+    const head_statistics statistics = profile_statistics(table);
     RB_TRY(st, allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics, &err), done);
     RB_TRY(st, allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH, &statistics, &err), done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans, N_PLANS, true, RB_DEVICE_CPU, &err), done);

@@ -10,8 +10,8 @@
 #include "kernels/numpy_random.h"
 
 enum {
-    SAMPLES_PER_POINT = 32,
-    LEAST_SAMPLES = 8192,
+    SAMPLES_PER_POINT = 64,
+    LEAST_SAMPLES = 16384,
     STARTS = 12, MAX_BITS_OF_STARTS = 5,    /* few points have poor local optima: the best of several starts */
     LLOYD_STEPS = 60, MANY_POINTS_STEPS = 24,
     START_SEED = 7,

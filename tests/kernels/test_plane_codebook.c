@@ -52,7 +52,7 @@ static void errors_are_those_of_good_quantizers(void **state)
         plane_codebook *book = book_of(expected[i].bits);
         const double found = error_on(book, normals, N);
         assert_true(found > expected[i].least && found < expected[i].most);
-        assert_true(fabs(found / book->distortion - 1.0) < 0.02);
+        assert_true(fabs(found / book->distortion - 1.0) < 0.05);
         free(book);
     }
     free(normals);

@@ -25,6 +25,9 @@ struct optimal_curves {
     partition_curve *curves;            /* [n_heads]; NULL without family groups */
     /* Of family block-codebook; NULL without. */
     plane_curve *planes;                /* [n_heads] */
+    plane_head *plane_heads;            /* [n_heads]; they borrow what follows, and moments */
+    double *raw_q_energy;               /* [n_heads][n_blocks] */
+    float *plane_error;                 /* [n_heads][n_blocks][PLANE_MAX_BITS + 1] */
     double *maps;                       /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
     double *weights;                    /* [n_heads][n_blocks]: query energies, at most 1 */
     double **least;                     /* [n_heads][points of both curves]: the lower error of the two families */
@@ -48,6 +51,9 @@ void optimal_curves_free(optimal_curves *c)
     for (int h = 0; c->planes && h < c->n_heads; h++) plane_curve_free(&c->planes[h]);
     for (int h = 0; c->least && h < c->n_heads; h++) free(c->least[h]);
     free(c->planes);
+    free(c->plane_heads);
+    free(c->raw_q_energy);
+    free(c->plane_error);
     free(c->least);
     free(c->maps);
     free(c->weights);
@@ -128,11 +134,19 @@ static rb_status build_planes(optimal_curves *c, const head_statistics *statisti
     rb_status st;
     if (!statistics->plane_map || !statistics->plane_error) return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
     RB_TRY(st, rb_alloc(&c->planes, (size_t)c->n_heads, sizeof *c->planes, "curves", err), done);
+    RB_TRY(st, rb_alloc(&c->plane_heads, (size_t)c->n_heads, sizeof *c->plane_heads, "curves", err), done);
+    RB_TRY(st, rb_alloc(&c->raw_q_energy, n, sizeof *c->raw_q_energy, "energies", err), done);
+    RB_TRY(st, rb_alloc(&c->plane_error, n, (PLANE_MAX_BITS + 1) * sizeof *c->plane_error, "errors of blocks", err), done);
     RB_TRY(st, rb_alloc(&c->maps, n, PLAN_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
     RB_TRY(st, rb_alloc(&c->weights, n, sizeof *c->weights, "weights of blocks", err), done);
     for (size_t i = 0; i < n * PLAN_MAP_SIZE; i++) c->maps[i] = (double)statistics->plane_map[i];
     for (int h = 0; h < c->n_heads; h++) set_weights(c->weights + (int64_t)h * c->n_blocks, statistics->q_energy + (int64_t)h * c->n_blocks, c->n_blocks);
-    RB_TRY(st, plane_curves_build(c->planes, c->n_heads, c->n_blocks, statistics->q_energy, statistics->plane_error, c->options.gain_bits, err), done);
+    memcpy(c->raw_q_energy, statistics->q_energy, n * sizeof *c->raw_q_energy);
+    memcpy(c->plane_error, statistics->plane_error, n * (PLANE_MAX_BITS + 1) * sizeof *c->plane_error);
+    for (int64_t h = 0, at = 0; h < c->n_heads; h++, at += c->n_blocks)
+        c->plane_heads[h] = (plane_head){c->n_blocks, c->raw_q_energy + at, c->plane_error + at * (PLANE_MAX_BITS + 1),
+                                         c->moments ? c->moments + at * (c->n_blocks + 1) / 2 : NULL};
+    RB_TRY(st, plane_curves_build(c->planes, c->plane_heads, c->n_heads, c->options.gain_bits, err), done);
 done:
     return st;
 }
@@ -179,7 +193,7 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         center_energies(c, c->centers);
     }
     const float *moments = options->center ? statistics->moment_centered : statistics->moment;
-    if (moments && options->encoder == ENCODER_SEARCH) {        /* who else could not stretch by them */
+    if (moments && (options->encoder == ENCODER_SEARCH || options->families & CODEC_FAMILY_PLANES)) {        /* who else could not stretch by them */
         const size_t n_moments = (size_t)n_heads * (size_t)n_blocks * ((size_t)n_blocks + 1) / 2;
         RB_TRY(st, rb_alloc(&c->moments, n_moments, sizeof *c->moments, "logit moments", err), done);
         memcpy(c->moments, moments, n_moments * sizeof *moments);
@@ -221,11 +235,17 @@ static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks,
 static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
 {
     const int64_t at = (int64_t)h * c->n_blocks;
+    double maps[RB_MAX_BLOCKS * PLAN_MAP_SIZE], stretches[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
-    plane_curve_at(&c->planes[h], point < c->planes[h].n_points ? point : c->planes[h].n_points - 1, bits);
+    rb_status st;
+    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], point < c->planes[h].n_points ? point : c->planes[h].n_points - 1, bits, err), done);
+    plane_head_error(&c->plane_heads[h], bits, stretches);
+    for (int i = 0; i < PLAN_MAP_SIZE * c->n_blocks; i++) maps[i] = c->maps[at * PLAN_MAP_SIZE + i] * stretches[i / PLAN_MAP_SIZE];
     plan_head_clear(head);
-    const rb_status st = plan_head_set_planes(head, bits, c->maps + at * PLAN_MAP_SIZE, c->weights + at, c->options.gain_bits, c->n_blocks, err);
-    return st == RB_OK ? plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err) : st;
+    RB_TRY(st, plan_head_set_planes(head, bits, maps, c->weights + at, c->options.gain_bits, c->n_blocks, err), done);
+    RB_TRY(st, plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err), done);
+done:
+    return st;
 }
 
 static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)

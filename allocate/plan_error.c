@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "allocate/partition.h"
+#include "allocate/plane_curve.h"
 #include "allocate/rate_bound.h"
 
 /* ---- the codecs' errors -------------------------------------------------------------------------------------------------------------- */
@@ -112,20 +113,17 @@ double lost_block_error(const coded_head *coded, const plan_head *head)
     return coded->moment ? sums.moment : sums.diagonal;
 }
 
-/* Blocks of block-codebook that have bits. */
 static double planes_error(const coded_head *coded, const plan_head *head)
 {
-    double variance = 0.0;
-    for (int block = 0; head->planes && block < coded->n_blocks; block++) {
-        const int bits = head->planes->bits[block];
-        if (bits > 0) variance += 0.5 * coded->q_energy[block] * (double)coded->plane_error[block * (PLANE_MAX_BITS + 1) + bits];
-    }
-    return variance;
+    const plane_head own = {coded->n_blocks, coded->q_energy, coded->plane_error, coded->moment};
+    double stretches[RB_MAX_BLOCKS];
+    return plane_head_error(&own, head->planes->bits, stretches);
 }
 
 double plan_head_error(const coded_head *coded, const plan_head *head, const codec_errors *errors)
 {
-    double variance = lost_block_error(coded, head) + planes_error(coded, head);
+    if (head->planes) return planes_error(coded, head);
+    double variance = lost_block_error(coded, head);
     for (int g = 0; g < head->n_groups; g++) variance += group_error_at(coded, head, &head->groups[g], head->groups[g].width, errors).variance;
     return variance;
 }

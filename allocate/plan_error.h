@@ -6,7 +6,7 @@
  *   search encoder   G ((1 - g cos)^2 kappa + g^2 c),  cos^2 = 1 - c,  g = cos kappa' / (cos^2 kappa' + c), kappa' the coherence that the plan says;
  *                    G kappa c / ((1 - c) kappa + c) where it says kappa;
  *   nearest encoder  G (c + (kappa - 1) c^2 / 4): it keeps the norm, so it shortens keys along themselves by 1 - cos = c / 2, and that part errs as coherently as keys do.
- * A block of block-codebook adds q_energy / 2 times its measured error at its bits (profile/plane_error.h), with the statistics' own map. Blocks in no group add the moment of their own. For an error near normal the head's MAE is sqrt(2 V / pi). */
+ * A head of block-codebook has the V of allocate/plane_curve.h at its bits, for the statistics' own maps. Blocks in no group add the moment of their own. For an error near normal the head's MAE is sqrt(2 V / pi). */
 #ifndef RB_ALLOCATE_PLAN_ERROR_H
 #define RB_ALLOCATE_PLAN_ERROR_H
 

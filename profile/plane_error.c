@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/plane_codec.h"
 
@@ -13,7 +14,7 @@ typedef struct key_sample {
     int n, n_blocks;
     float *x, *y;           /* [n_blocks][n]: blocks less their mean */
     double *covariance;     /* [n_blocks][3]: xx, xy, yy */
-    double *gain;           /* [n] */
+    double *square, *gain;  /* [n] */
     float *at_x, *at_y, *distance;      /* [n] */
     int32_t *nearest;
     float *points_x, *points_y;         /* [PLANE_MAX_POINTS] */
@@ -24,6 +25,7 @@ static void free_sample(key_sample *sample)
     free(sample->x);
     free(sample->y);
     free(sample->covariance);
+    free(sample->square);
     free(sample->gain);
     free(sample->at_x);
     free(sample->at_y);
@@ -42,6 +44,7 @@ static rb_status alloc_sample(key_sample *sample, int n_blocks, int64_t n_tokens
     RB_TRY(st, rb_alloc(&sample->x, (size_t)n_blocks * n, sizeof *sample->x, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->y, (size_t)n_blocks * n, sizeof *sample->y, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->covariance, 3 * (size_t)n_blocks, sizeof *sample->covariance, "keys", err), done);
+    RB_TRY(st, rb_alloc(&sample->square, n, sizeof *sample->square, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->gain, n, sizeof *sample->gain, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->at_x, n, sizeof *sample->at_x, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->at_y, n, sizeof *sample->at_y, "keys", err), done);
@@ -72,19 +75,47 @@ static void take_keys(key_sample *sample, const model_facts *model, const float 
     }
 }
 
-/* The gain of every key by the codec's rule for maps of these covariances times `scale`; returns the mean of its square. */
-static double find_gains(key_sample *sample, const double *weights, double scale)
+/* Weighed squares of the keys over their mean. */
+static void find_squares(key_sample *sample, const double *weights)
 {
-    const int largest = (1 << PLAN_MAX_GAIN_BITS) - 1, zero = (1 << PLAN_MAX_GAIN_BITS) / 4;
-    double size = 0.0, mean_square = 0.0;
-    for (int block = 0; block < sample->n_blocks; block++) size += weights[block] * scale * (sample->covariance[3 * block] + sample->covariance[3 * block + 2]);
+    double size = 0.0;
+    for (int block = 0; block < sample->n_blocks; block++) size += weights[block] * (sample->covariance[3 * block] + sample->covariance[3 * block + 2]);
     for (int v = 0; v < sample->n; v++) {
         double square = 0.0;
         for (int block = 0; block < sample->n_blocks; block++) {
             const size_t at = (size_t)block * (size_t)sample->n + (size_t)v;
             square += weights[block] * ((double)sample->x[at] * (double)sample->x[at] + (double)sample->y[at] * (double)sample->y[at]);
         }
-        const double level = size > 0.0 && square > 0.0 ? floor(log2(square / size) + 0.5) + zero : zero;
+        sample->square[v] = size > 0.0 ? square / size : 0.0;
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median square, 1 where it is 0: the usual key then has gain 1. More than one scale agrees with its gains, half octaves apart. */
+static rb_status usual_square(double *out, const key_sample *sample, rb_error *err)
+{
+    double *sorted = NULL;
+    const rb_status st = rb_alloc(&sorted, (size_t)sample->n, sizeof *sorted, "keys", err);
+    if (st != RB_OK) return st;
+    memcpy(sorted, sample->square, (size_t)sample->n * sizeof *sorted);
+    qsort(sorted, (size_t)sample->n, sizeof *sorted, by_size);
+    *out = sorted[sample->n / 2] > 0.0 ? sorted[sample->n / 2] : 1.0;
+    free(sorted);
+    return RB_OK;
+}
+
+/* The gain of every key by the codec's rule for maps of the covariances times `scale`; returns the mean of its square. */
+static double find_gains(key_sample *sample, double scale)
+{
+    const int largest = (1 << PLAN_MAX_GAIN_BITS) - 1, zero = (1 << PLAN_MAX_GAIN_BITS) / 4;
+    double mean_square = 0.0;
+    for (int v = 0; v < sample->n; v++) {
+        const double level = sample->square[v] > 0.0 ? floor(log2(sample->square[v] / scale) + 0.5) + zero : zero;
         sample->gain[v] = plane_gain(PLAN_MAX_GAIN_BITS, (int)fmin(fmax(level, 0.0), largest));
         mean_square += sample->gain[v] * sample->gain[v] / sample->n;
     }
@@ -128,7 +159,9 @@ rb_status plane_error_measure(float *maps, float *error, const model_facts *mode
     rb_status st;
     RB_TRY(st, alloc_sample(&sample, n_blocks, n_tokens, err), done);
     take_keys(&sample, model, k, n_tokens, mean);
-    for (int round = 0; round < ROUNDS; round++) scale = 1.0 / find_gains(&sample, weights, scale);
+    find_squares(&sample, weights);
+    RB_TRY(st, usual_square(&scale, &sample, err), done);
+    for (int round = 0; round < ROUNDS; round++) scale = 1.0 / find_gains(&sample, scale);
     for (int block = 0; block < n_blocks; block++) {
         factor(maps + PLAN_MAP_SIZE * block, sample.covariance + 3 * block, scale);
         for (int bits = 0; bits < PLANE_N_BITS; bits++) {

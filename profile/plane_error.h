@@ -1,7 +1,7 @@
 /* What family block-codebook (kernels/plane_codec.h) needs of a head's calibration keys: a map for every RoPE block, and the error of every number of bits.
  *
  * map    M_i, the Cholesky factor of the covariance of z_i / g over keys weighted by g^2, z_i the block less its mean and g the gain that the codec's rule gives the key. That is the
- *        covariance of z_i divided by the mean of g^2: the rule and the mean are brought to agree in a few rounds.
+ *        covariance of z_i divided by the mean of g^2: from gain 1 for the median key, rule and mean are brought to agree in a few rounds.
  * error  mean of |z_i - z^_i|^2 at that gain, z^_i the nearest of the 2^B points g M_i p; the codec tries the levels beside it too, so it errs less.
  *
  * Many bits are measured on fewer keys, evenly spaced: PLANE_ERROR_KEYS up to 8 bits, half of them for each bit more. */

@@ -15,7 +15,8 @@ enum {
     STARTS = 12, MAX_BITS_OF_STARTS = 5,    /* few points have poor local optima: the best of several starts */
     LLOYD_STEPS = 60, MANY_POINTS_STEPS = 24,
     START_SEED = 7,
-    CHUNK = 256             /* samples searched together */
+    CHUNK = 256,            /* samples searched in one go */
+    LANES = 16              /* points searched side by side */
 };
 
 typedef struct sample_set {
@@ -71,21 +72,39 @@ static void start_from_spiral(plane_codebook *book)
     }
 }
 
-RB_CPU_CLONES void plane_nearest(int32_t *restrict nearest, float *restrict distance, const float *restrict x, const float *restrict y, int n, const float *restrict book_x,
-                                 const float *restrict book_y, int size)
+/* LANES of them, kept in registers while all points pass by. */
+RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restrict distance, const float *restrict x, const float *restrict y, const float *restrict book_x,
+                                       const float *restrict book_y, int size)
 {
-    for (int i = 0; i < n; i++) {
-        nearest[i] = 0;
-        distance[i] = INFINITY;
+    float least[LANES];
+    int32_t at[LANES];
+    for (int i = 0; i < LANES; i++) {
+        at[i] = 0;
+        least[i] = INFINITY;
     }
-    for (int c = 0; c < size; c++) {
-        const float at_x = book_x[c], at_y = book_y[c];
-        for (int i = 0; i < n; i++) {
-            const float dx = x[i] - at_x, dy = y[i] - at_y, d = dx * dx + dy * dy;
-            nearest[i] = d < distance[i] ? c : nearest[i];
-            distance[i] = d < distance[i] ? d : distance[i];
+    for (int c = 0; c < size; c++)
+        for (int i = 0; i < LANES; i++) {
+            const float dx = x[i] - book_x[c], dy = y[i] - book_y[c], d = dx * dx + dy * dy;
+            const int32_t is_less = -(d < least[i]);        /* by bits: a choice of c or at[i] becomes a branch */
+            at[i] = (at[i] & ~is_less) | (c & is_less);
+            least[i] = d < least[i] ? d : least[i];
         }
-    }
+    memcpy(nearest, at, sizeof at);
+    memcpy(distance, least, sizeof least);
+}
+
+void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x, const float *book_y, int size)
+{
+    const int whole = n / LANES * LANES, rest = n - whole;
+    float last[3][LANES] = {0};
+    int32_t found[LANES];
+    for (int at = 0; at < whole; at += LANES) search_lanes(nearest + at, distance + at, x + at, y + at, book_x, book_y, size);
+    if (rest == 0) return;
+    memcpy(last[0], x + whole, (size_t)rest * sizeof *x);
+    memcpy(last[1], y + whole, (size_t)rest * sizeof *y);
+    search_lanes(found, last[2], last[0], last[1], book_x, book_y, size);
+    memcpy(nearest + whole, found, (size_t)rest * sizeof *nearest);
+    memcpy(distance + whole, last[2], (size_t)rest * sizeof *distance);
 }
 
 /* Mean squared error a coordinate. sums [3][size]: of x, of y, and the count of each cell. */

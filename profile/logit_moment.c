@@ -12,28 +12,31 @@ typedef struct moment_task {
     const model_facts *model;
     int n_blocks;
     int dims[RB_MAX_BLOCKS][2];
+    double turns[RB_MAX_BLOCKS][2];     /* cos and sin of a block's angle from offset to offset */
     double *sum;                /* [n_blocks][n_blocks] */
     float *rows;                /* [TILE_TOKENS * N_OFFSETS][n_blocks]: z */
     float *product;             /* [n_blocks][n_blocks] */
 } moment_task;
 
-/* Offset s of sampled token t: even steps, shifted from token to token by the golden ratio. */
-static double offset_of(int64_t t, int s)
-{
-    const double shift = fmod((double)t * 0.6180339887498949, 1.0);
-    return LARGEST_OFFSET * (2.0 * (s + shift) / N_OFFSETS - 1.0);
-}
+/* Offsets of a sampled token: even steps, the first shifted from token to token by the golden ratio. */
+#define OFFSET_STEP (2.0 * LARGEST_OFFSET / N_OFFSETS)
+static double first_offset(int64_t t) { return OFFSET_STEP * fmod((double)t * 0.6180339887498949, 1.0) - LARGEST_OFFSET; }
+
+static double frequency_of(const model_facts *model, int block) { return block < model->rotary_dim / 2 ? model->rope.inv_freq[block] : 0.0; }
 
 static void token_rows(const moment_task *task, float *rows, const float *q, const float *k, const double *mean, int64_t t)
 {
     for (int i = 0; i < task->n_blocks; i++) {
         const int x = task->dims[i][0], y = task->dims[i][1];
-        const double frequency = i < task->model->rotary_dim / 2 ? task->model->rope.inv_freq[i] : 0.0;
         const double kx = (double)k[x] - (mean ? mean[x] : 0.0), ky = (double)k[y] - (mean ? mean[y] : 0.0);
         const double re = (double)q[x] * kx + (double)q[y] * ky, im = (double)q[x] * ky - (double)q[y] * kx;
+        const double angle = first_offset(t) * frequency_of(task->model, i), turn_x = task->turns[i][0], turn_y = task->turns[i][1];
+        double z_x = re * cos(angle) - im * sin(angle), z_y = re * sin(angle) + im * cos(angle);
         for (int s = 0; s < N_OFFSETS; s++) {
-            const double angle = offset_of(t, s) * frequency;
-            rows[(int64_t)s * task->n_blocks + i] = (float)(re * cos(angle) - im * sin(angle));
+            const double next_x = z_x * turn_x - z_y * turn_y;
+            rows[(int64_t)s * task->n_blocks + i] = (float)z_x;
+            z_y = z_x * turn_y + z_y * turn_x;
+            z_x = next_x;
         }
     }
 }
@@ -55,7 +58,12 @@ rb_status logit_moment_measure(float *moment, const model_facts *model, const fl
     RB_TRY(st, rb_alloc(&task.sum, (size_t)n * (size_t)n, sizeof *task.sum, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&task.product, (size_t)n * (size_t)n, sizeof *task.product, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&task.rows, TILE_TOKENS * N_OFFSETS, (size_t)n * sizeof *task.rows, "logit moments", err), done);
-    for (int i = 0; i < n; i++) model_block_dims(model, i, task.dims[i]);
+    for (int i = 0; i < n; i++) {
+        const double angle = OFFSET_STEP * frequency_of(model, i);
+        model_block_dims(model, i, task.dims[i]);
+        task.turns[i][0] = cos(angle);
+        task.turns[i][1] = sin(angle);
+    }
     for (int64_t item = 0, held = 0; item < n_sampled * n_q_heads; item++) {
         const int64_t sample = item / n_q_heads, t = sample * n_tokens / n_sampled, head = item % n_q_heads;
         token_rows(&task, task.rows + held * N_OFFSETS * n, q + (head * n_tokens + t) * dim, k + t * dim, mean, item);

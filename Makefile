@@ -54,7 +54,7 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 # In link order: each room uses those behind it (docs/architecture.md).
 ROOMS     := run evaluate export profile calibrate allocate kernels model core
 PLUGIN_SRC := core/hdf5_zstd_plugin.c
-PLAN_LIB_SRC := export/ropebits_plan.c export/plan_rbp_cursor.c export/plan_rbp_sections.c export/plan_rbp_heads.c
+PLAN_LIB_SRC := export/ropebits_plan.c export/plan_rbp_cursor.c export/plan_rbp_sections.c export/plan_rbp_heads.c export/plan_rbp_planes.c
 
 room_sources = $(filter-out %_main.c $(PLUGIN_SRC),$(wildcard $(1)/*.c))
 objects      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -146,7 +146,7 @@ $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,libropebits_plan.so.2 $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,libropebits_plan.so.3 $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------
 TEST_SRC  := $(wildcard tests/*/test_*.c)
@@ -242,8 +242,8 @@ install: all
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 export/ropebits_plan.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(BUILD)/lib/libropebits_plan.a $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(BUILD)/lib/libropebits_plan.so $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so.2
-	ln -sf libropebits_plan.so.2 $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so
+	install -m 755 $(BUILD)/lib/libropebits_plan.so $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so.3
+	ln -sf libropebits_plan.so.3 $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so
 	install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' export/ropebits_plan.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ropebits_plan.pc
 

@@ -45,37 +45,47 @@ static double gap_of(const budget_answer *answer)
     return answer->bound > 0.0 ? (answer->objective - answer->bound) / answer->bound : 0.0;
 }
 
-/* How many blocks of a layer have each width, over its KV heads. */
-static bool has_dropped_blocks(const bit_plan *plan)
+/* Whether a head of the family has blocks without bits; *n_heads: how many heads are of it. */
+static bool has_dropped_blocks(const bit_plan *plan, plan_family family, int *n_heads)
 {
     const int n_blocks = model_n_blocks(&plan->model);
     uint8_t bits[RB_MAX_BLOCKS];
+    bool has_dropped = false;
+    *n_heads = 0;
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
+        if (plan_head_family(&plan->heads[h]) != family) continue;
         plan_head_bits(&plan->heads[h], bits, n_blocks);
-        if (memchr(bits, 0, (size_t)n_blocks)) return true;
+        has_dropped = has_dropped || memchr(bits, 0, (size_t)n_blocks);
+        ++*n_heads;
     }
-    return false;
+    return has_dropped;
 }
 
-static void print_histogram(const bit_plan *plan)
+/* How many blocks of a layer have each number of bits, over its KV heads of a family, and the true bits of those. */
+static void print_histogram(const bit_plan *plan, plan_family family)
 {
-    const int n_blocks = model_n_blocks(&plan->model), first_width = has_dropped_blocks(plan) ? 0 : PLAN_MIN_WIDTH;
+    int n_heads;
+    const int n_blocks = model_n_blocks(&plan->model), first = has_dropped_blocks(plan, family, &n_heads) ? 0 : 1, last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : PLANE_MAX_BITS;
     uint8_t bits[RB_MAX_BLOCKS];
-    printf("\nblocks of each width\n%-8s", "layer");
-    for (int width = first_width; width <= PLAN_MAX_WIDTH; width++) printf("%5d", width);
+    if (n_heads == 0) return;
+    printf("\n%s\n%-8s", family == FAMILY_GROUPS ? "blocks of each width" : "blocks of block-codebook by their bits, both dims together", "layer");
+    for (int width = first; width <= last; width++) printf("%5d", width);
     printf("   true bits\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
-        int count[PLAN_MAX_WIDTH + 1] = {0};
+        int count[PLANE_MAX_BITS + 1] = {0}, n_of_layer = 0;
         double true_bits = 0.0;
         for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
             const plan_head *head = bit_plan_head(plan, layer, kv_head);
+            if (plan_head_family(head) != family) continue;
             plan_head_bits(head, bits, n_blocks);
             for (int i = 0; i < n_blocks; i++) count[bits[i]]++;
-            true_bits += plan_head_true_bits(head, plan->model.head_dim) / plan->model.n_kv_heads;
+            true_bits += plan_head_true_bits(head, plan->model.head_dim);
+            n_of_layer++;
         }
         printf("%-8d", layer);
-        for (int width = first_width; width <= PLAN_MAX_WIDTH; width++) printf("%5d", count[width]);
-        printf("%12.3f\n", true_bits);
+        for (int width = first; width <= last; width++) printf("%5d", count[width]);
+        if (n_of_layer > 0) printf("%12.3f", true_bits / n_of_layer);
+        printf("\n");
     }
 }
 
@@ -133,7 +143,7 @@ static void print_plan(const bit_plan *plan, const plan_prediction *prediction, 
            prediction->bits_above_bound, prediction->bound_logit_mae);
     if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
     printf("plan     %s\n", path);
-    print_histogram(plan);
+    for (int family = 0; family < FAMILY_N_KINDS; family++) print_histogram(plan, (plan_family)family);
 }
 
 static rb_status add_value_prediction(cJSON *json, const value_prediction *values, rb_error *err)

@@ -31,6 +31,7 @@ static void print_coding(const plan_diff *diff)
 {
     const coding_counts *a = &diff->coding[0], *b = &diff->coding[1];
     printf("\nheads with\n");
+    for (int i = 0; i < FAMILY_N_KINDS; i++) print_count("family ", plan_family_names[i], a->family[i], b->family[i]);
     for (int i = 0; i < NORM_N_KINDS; i++) print_count("norm ", norm_kind_names[i], a->norm[i], b->norm[i]);
     for (int i = 0; i < ENCODER_N_KINDS; i++) print_count("encoder ", plan_encoder_names[i], a->encoder[i], b->encoder[i]);
     for (int i = 0; i < CODEBOOK_N_KINDS; i++) print_count("codebook ", codebook_kind_names[i], a->codebook[i], b->codebook[i]);
@@ -45,15 +46,16 @@ static void print_changes(const plan_diff *diff)
     const model_facts *model = &diff->plans[0]->model;
     int largest[N_SHOWN];
     const int n = plan_diff_largest(largest, N_SHOWN, diff);
-    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre, %d in the width of their values\n", diff->heads_differing, diff->n_heads,
+    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre, %d in the width of their values", diff->heads_differing, diff->n_heads,
            diff->norms_differing, diff->encoders_differing, diff->scales_differing, diff->centers_differing, diff->values_differing);
-    printf("\n%-8s %11s %11s %11s %16s\n", "layer", "true bits A", "true bits B", "B - A", "blocks changed");
+    if (diff->by_block) printf(", %d in their family, %d in their maps", diff->families_differing, diff->maps_differing);
+    printf("\n\n%-8s %11s %11s %11s %16s\n", "layer", "true bits A", "true bits B", "B - A", "blocks changed");
     for (int layer = 0; layer < model->n_layers; layer++) {
         const head_change change = plan_diff_layer(diff, layer);
         printf("%-8d %11.3f %11.3f %+11.3f %9d of %d\n", layer, change.true_bits[0], change.true_bits[1], change.true_bits[1] - change.true_bits[0], change.blocks_changed,
                model->n_kv_heads * model_n_blocks(model));
     }
-    if (n > 0) printf("\nlargest changes of widths\n");
+    if (n > 0) printf("\nlargest changes of %s\n", diff->by_block ? "the bits of blocks, both dims together" : "widths");
     for (int i = 0; i < n; i++) {
         const head_change *change = &diff->heads[largest[i]];
         printf("layer %d, kv head %d: %.3f -> %.3f true bits, %d blocks changed by %d bits in all\n", change->layer, change->kv_head, change->true_bits[0],

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "allocate/plan_explain.h"
+#include "allocate/plan_explain_planes.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "export/plan_rbp.h"
@@ -17,10 +18,14 @@ typedef struct explain_options {
 static double percent(double variance, const explained_head *e) { return e->variance > 0.0 ? 100.0 * variance / e->variance : 0.0; }
 static double percent_per_byte(const width_change *change, const explained_head *e) { return 100.0 * width_change_per_byte(change, e->variance); }
 
-static void print_head(const explained_head *e, const bit_plan *plan, const explain_options *opt)
+static void print_head(double bits, const bit_plan *plan, const explain_options *opt)
 {
     printf("head     layer %lld, kv head %lld of a %s plan\n", (long long)opt->layer, (long long)opt->kv_head, plan->method);
-    printf("stores   %.0f bits a token, %.3f true bits a dim\n", e->bits, e->bits / plan->model.head_dim);
+    printf("stores   %.0f bits a token, %.3f true bits a dim\n", bits, bits / plan->model.head_dim);
+}
+
+static void print_error(const explained_head *e)
+{
     printf("error    logit MAE of %.4g expected; %.3f bits a dim above the rate-distortion bound, %.2f times its MAE\n", logit_mae_of_variance(e->variance),
            e->distance.bits_per_dim, e->distance.mae_ratio);
 }
@@ -93,11 +98,10 @@ static void print_reason(const explained_head *e, int g)
     printf(".\n");
 }
 
-static rb_status print_json(const explained_head *e, const bit_plan *plan, const explain_options *opt, rb_error *err)
+/* json: of the head; deleted. */
+static rb_status put_json(cJSON *json, const bit_plan *plan, const explain_options *opt, rb_error *err)
 {
-    cJSON *json = NULL;
     rb_status st;
-    RB_TRY(st, explained_head_to_json(&json, e, err), done);
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "layer", (double)opt->layer, err), done);
     RB_TRY(st, rb_json_add_number(json, "kv_head", (double)opt->kv_head, err), done);
@@ -106,6 +110,62 @@ static rb_status print_json(const explained_head *e, const bit_plan *plan, const
 done:
     cJSON_Delete(json);
     return st;
+}
+
+static rb_status explain_groups(const bit_plan *plan, int h, const head_statistics *statistics, const profile_table *profile, const explain_options *opt, bool as_json, rb_error *err)
+{
+    codec_errors errors = {.n_blocks = model_n_blocks(&plan->model)};
+    explained_head explained = {0};
+    cJSON *json = NULL;
+    rb_status st;
+    RB_TRY(st, codec_errors_measure(&errors, plan, err), done);
+    RB_TRY(st, plan_explain_head(&explained, plan, h, statistics, &errors, err), done);
+    if (as_json) {
+        RB_TRY(st, explained_head_to_json(&json, &explained, err), done);
+        st = put_json(json, plan, opt, err);
+        goto done;
+    }
+    print_head(explained.bits, plan, opt);
+    print_error(&explained);
+    print_values(plan, opt, profile);
+    print_groups(&explained);
+    print_blocks(&explained);
+    printf("\n");
+    for (int g = 0; g < explained.n_groups; g++) print_reason(&explained, g);
+done:
+    explained_head_free(&explained);
+    codec_errors_free(&errors);
+    return st;
+}
+
+/* ---- block-codebook -------------------------------------------------------------------------------------------------------------- */
+
+static void print_planes(const explained_planes *e)
+{
+    printf("\n%-6s %5s %9s %10s %10s %9s %10s %11s %11s %10s\n", "block", "bits", "codes, %", "axis 1", "axis 2", "angle", "weight", "q energy", "k energy", "centre, %");
+    for (int block = 0; block < e->n_blocks; block++) {
+        const explained_plane *b = &e->blocks[block];
+        printf("%-6d %5d %9.2f %10.4g %10.4g %9.1f %10.4g %11.4g %11.4g %10.1f\n", block, b->bits, 100.0 * b->code_share, b->axes[0], b->axes[1], b->angle, b->weight, b->q_energy,
+               b->k_energy, 100.0 * b->center_share);
+    }
+}
+
+static rb_status explain_planes(const bit_plan *plan, int h, const head_statistics *statistics, const profile_table *profile, const explain_options *opt, bool as_json, rb_error *err)
+{
+    explained_planes explained;
+    cJSON *json = NULL;
+    rb_status st;
+    plan_explain_planes(&explained, plan, h, statistics);
+    if (as_json) {
+        st = explained_planes_to_json(&json, &explained, err);
+        return st == RB_OK ? put_json(json, plan, opt, err) : st;
+    }
+    print_head(explained.bits, plan, opt);
+    printf("family   block-codebook: one code for both dims of a block, no norm; %d bits for the gain of a key, %.3g to %.3g\n", explained.gain_bits, explained.least_gain,
+           explained.most_gain);
+    print_values(plan, opt, profile);
+    print_planes(&explained);
+    return RB_OK;
 }
 
 static rb_status check_place(const explain_options *opt, const model_facts *model, rb_error *err)
@@ -122,8 +182,6 @@ static rb_status explain_run(const rb_run_args *args, rb_error *err)
     const explain_options *opt = args->context;
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
-    codec_errors errors = {0};
-    explained_head explained = {0};
     rb_status st;
     RB_TRY(st, opt->layer < 0 || opt->kv_head < 0 ? rb_fail(err, RB_EUSAGE, "--layer N and --kv-head N say which head, expected both") : RB_OK, done);
     RB_TRY(st, plan_read(&plan, args->positionals->at[0], err), done);
@@ -131,22 +189,9 @@ static rb_status explain_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, profile_file_read(&profile, opt->profile, err), done);
     RB_TRY(st, model_facts_same(&plan->model, "the plan", &profile->model, "the profile", err), done);
     const head_statistics statistics = profile_statistics(profile);
-    errors.n_blocks = model_n_blocks(&plan->model);
-    RB_TRY(st, codec_errors_measure(&errors, plan, err), done);
-    RB_TRY(st, plan_explain_head(&explained, plan, (int)opt->layer * plan->model.n_kv_heads + (int)opt->kv_head, &statistics, &errors, err), done);
-    if (args->common->json) {
-        st = print_json(&explained, plan, opt, err);
-        goto done;
-    }
-    print_head(&explained, plan, opt);
-    print_values(plan, opt, profile);
-    print_groups(&explained);
-    print_blocks(&explained);
-    printf("\n");
-    for (int g = 0; g < explained.n_groups; g++) print_reason(&explained, g);
+    const int h = (int)opt->layer * plan->model.n_kv_heads + (int)opt->kv_head;
+    st = (plan->heads[h].planes ? explain_planes : explain_groups)(plan, h, &statistics, profile, opt, args->common->json, err);
 done:
-    explained_head_free(&explained);
-    codec_errors_free(&errors);
     profile_table_free(profile);
     bit_plan_free(plan);
     return st;

@@ -18,19 +18,20 @@ void plan_diff_free(plan_diff *diff)
 static void count_head(coding_counts *counts, const plan_head *head, int n_blocks)
 {
     bool codebooks[CODEBOOK_N_KINDS] = {false}, rotations[ROTATION_N_KINDS] = {false};
-    int n_coded = 0;
+    uint8_t bits[RB_MAX_BLOCKS];
     for (int g = 0; g < head->n_groups; g++) {
         codebooks[head->groups[g].codebook] = true;
         rotations[head->groups[g].rotation.kind] = true;
-        n_coded += head->groups[g].n_blocks;
     }
     for (int i = 0; i < CODEBOOK_N_KINDS; i++) counts->codebook[i] += codebooks[i];
     for (int i = 0; i < ROTATION_N_KINDS; i++) counts->rotation[i] += rotations[i];
-    counts->norm[head->norm]++;
-    counts->encoder[head->encoder]++;
+    counts->family[plan_head_family(head)]++;
+    counts->norm[head->norm] += !head->planes;
+    counts->encoder[head->encoder] += !head->planes;
     counts->centered += head->center != NULL;
     counts->scaled += head->scales != NULL;
-    counts->with_lost_blocks += n_coded < n_blocks;
+    plan_head_bits(head, bits, n_blocks);
+    counts->with_lost_blocks += memchr(bits, 0, (size_t)n_blocks) != NULL;
 }
 
 static bool same_floats(const float *a, const float *b, int n)
@@ -41,17 +42,31 @@ static bool same_floats(const float *a, const float *b, int n)
     return true;
 }
 
+static bool same_maps(const plan_planes *a, const plan_planes *b, int n_blocks)
+{
+    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks) && same_floats(a->weights, b->weights, n_blocks);
+}
+
+/* Of every block: its width, or by_block the bits of both dims. */
+static void bits_to_compare(int *bits, const plan_head *head, int n_blocks, bool by_block)
+{
+    uint8_t own[RB_MAX_BLOCKS];
+    plan_head_bits(head, own, n_blocks);
+    for (int i = 0; i < n_blocks; i++) bits[i] = by_block && !head->planes ? 2 * own[i] : own[i];
+}
+
 static void compare_heads(plan_diff *diff, int h)
 {
     const model_facts *model = &diff->plans[0]->model;
     const plan_head *a = &diff->plans[0]->heads[h], *b = &diff->plans[1]->heads[h];
     const int n_blocks = model_n_blocks(model);
-    uint8_t bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
+    const bool is_one_family = plan_head_family(a) == plan_head_family(b);
+    int bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
     head_change *change = &diff->heads[h];
     *change = (head_change){.layer = h / model->n_kv_heads, .kv_head = h % model->n_kv_heads,
                             .true_bits = {plan_head_true_bits(a, model->head_dim), plan_head_true_bits(b, model->head_dim)}};
-    plan_head_bits(a, bits_a, n_blocks);
-    plan_head_bits(b, bits_b, n_blocks);
+    bits_to_compare(bits_a, a, n_blocks, diff->by_block);
+    bits_to_compare(bits_b, b, n_blocks, diff->by_block);
     for (int i = 0; i < n_blocks; i++) {
         change->blocks_changed += bits_a[i] != bits_b[i];
         change->width_moved += abs(bits_a[i] - bits_b[i]);
@@ -59,16 +74,18 @@ static void compare_heads(plan_diff *diff, int h)
     const bool has_other_values = diff->plans[0]->value_widths[h] != diff->plans[1]->value_widths[h];
     diff->heads_differing += has_other_values || !plan_head_equal(a, b, model);
     diff->values_differing += has_other_values;
-    diff->norms_differing += a->norm != b->norm;
-    diff->encoders_differing += a->encoder != b->encoder;
-    diff->scales_differing += !same_floats(a->scales, b->scales, n_blocks);
+    diff->families_differing += !is_one_family;
+    diff->maps_differing += is_one_family && a->planes && !same_maps(a->planes, b->planes, n_blocks);
+    diff->norms_differing += is_one_family && a->norm != b->norm;
+    diff->encoders_differing += is_one_family && a->encoder != b->encoder;
+    diff->scales_differing += is_one_family && !same_floats(a->scales, b->scales, n_blocks);
     diff->centers_differing += !same_floats(a->center, b->center, model->head_dim);
 }
 
 rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b, rb_error *err)
 {
     rb_status st;
-    *out = (plan_diff){.plans = {a, b}, .n_heads = a->model.n_layers * a->model.n_kv_heads};
+    *out = (plan_diff){.plans = {a, b}, .n_heads = a->model.n_layers * a->model.n_kv_heads, .by_block = bit_plan_has_planes(a) || bit_plan_has_planes(b)};
     RB_TRY(st, model_facts_same(&a->model, name_a, &b->model, name_b, err), done);
     RB_TRY(st, rb_alloc(&out->heads, (size_t)out->n_heads, sizeof *out->heads, "changes", err), done);
     for (int p = 0; p < 2; p++) {
@@ -130,6 +147,7 @@ static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_dif
     RB_TRY(st, rb_json_add_number(side, "avg_bits", diff->plans[p]->avg_bits, err), done);
     RB_TRY(st, plan_value_width_to_json(side, diff->plans[p], err), done);
     RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_family", plan_family_names, counts->family, FAMILY_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_codebook", codebook_kind_names, counts->codebook, CODEBOOK_N_KINDS, err), done);
@@ -174,11 +192,14 @@ rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err)
     RB_TRY(st, plan_side_to_json(json, "b", diff, 1, err), done);
     RB_TRY(st, rb_json_add_number(json, "heads", diff->n_heads, err), done);
     RB_TRY(st, rb_json_add_number(json, "heads_differing", diff->heads_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "families_differing", diff->families_differing, err), done);
+    RB_TRY(st, rb_json_add_number(json, "maps_differing", diff->maps_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "value_widths_differing", diff->values_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "norms_differing", diff->norms_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "encoders_differing", diff->encoders_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "scales_differing", diff->scales_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "centers_differing", diff->centers_differing, err), done);
+    RB_TRY(st, rb_json_add_string(json, "bits_of", diff->by_block ? "block" : "dim", err), done);
     for (int layer = 0; layer < diff->plans[0]->model.n_layers; layer++) {
         const head_change change = plan_diff_layer(diff, layer);
         RB_TRY(st, change_to_json(layers, &change, err), done);

@@ -6,16 +6,17 @@
 
 #include "kernels/bit_plan.h"
 
-/* What a plan's heads do; a head counts for a kind if one of its groups has it. */
+/* What a plan's heads do; a head of groups counts for a kind if one of its groups has it, one of block-codebook for none. */
 typedef struct coding_counts {
+    int family[FAMILY_N_KINDS];
     int norm[NORM_N_KINDS], encoder[ENCODER_N_KINDS], codebook[CODEBOOK_N_KINDS], rotation[ROTATION_N_KINDS];
     int centered, scaled, with_lost_blocks;
 } coding_counts;
 
 typedef struct head_change {
     int layer, kv_head;
-    int blocks_changed;         /* whose width differs */
-    int width_moved;            /* sum over blocks of |difference of widths| */
+    int blocks_changed;         /* whose bits differ */
+    int width_moved;            /* sum over blocks of |difference of bits|: widths, or by_block bits of a block */
     double true_bits[2];
 } head_change;
 
@@ -23,7 +24,10 @@ typedef struct plan_diff {
     const bit_plan *plans[2];   /* borrowed */
     plan_cost cost[2];
     coding_counts coding[2];
-    int n_heads, heads_differing;       /* in anything: groups, rotations, norms, scales, centres, width of values */
+    bool by_block;              /* a plan has heads of block-codebook: what is compared are the bits of blocks, both dims together, also where they are in groups */
+    int n_heads, heads_differing;       /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
+    int families_differing;     /* heads; maps, norms, encoders and scales are compared within a family */
+    int maps_differing;         /* in their maps, weights or bits of the gain */
     int values_differing;               /* heads, in the width of their values */
     int norms_differing, encoders_differing, scales_differing, centers_differing;      /* heads */
     head_change *heads;         /* [n_layers][n_kv_heads], owned */

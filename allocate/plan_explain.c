@@ -178,6 +178,7 @@ rb_status explained_head_to_json(cJSON **out, const explained_head *e, rb_error 
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_string(json, "family", plan_family_names[FAMILY_GROUPS], err), done);
     RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "variance", e->variance, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", logit_mae_of_variance(e->variance), err), done);

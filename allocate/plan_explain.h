@@ -1,4 +1,4 @@
-/* Why a head of a plan has its bits: what each group costs, what it errs, and what a bit more or less of it would do (`ropebits explain`). */
+/* Why a head of groups has its bits: what each group costs, what it errs, and what a bit more or less of it would do (`ropebits explain`). */
 #ifndef RB_ALLOCATE_PLAN_EXPLAIN_H
 #define RB_ALLOCATE_PLAN_EXPLAIN_H
 
@@ -37,7 +37,7 @@ typedef struct explained_head {
     rate_distance distance;
 } explained_head;
 
-/* Of head h of the plan. The statistics are those of its model; `errors` has what the plan uses. RB_ENOMEM. */
+/* Of head h of the plan, which is of groups. The statistics are those of its model; `errors` has what the plan uses. RB_ENOMEM. */
 rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics, const codec_errors *errors, rb_error *err);
 void explained_head_free(explained_head *explained);
 

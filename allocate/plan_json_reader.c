@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "allocate/plan_json.h"
+#include "allocate/plan_json_planes.h"
 #include "core/json.h"
 
 enum { PLACE_SIZE = 512 };
@@ -211,19 +212,27 @@ static rb_status check_stated_number(const cJSON *json, const char *key, double 
     double stated;
     rb_status st = rb_json_get_number(json, key, where, -HUGE_VAL, HUGE_VAL, &stated, err);
     if (st == RB_OK && !(fabs(stated - actual) <= tolerance * fabs(actual)))
-        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but the plan's groups and values give %.12g", where, key, stated, actual);
+        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but the plan itself gives %.12g", where, key, stated, actual);
     return st;
 }
 
 static rb_status head_from_json(plan_head *head, const cJSON *json, int kv_head, const model_facts *model, const char *where, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
+    int family = FAMILY_GROUPS;
     int64_t number;
     rb_status st;
     RB_TRY(st, rb_json_get_int(json, "kv_head", where, kv_head, kv_head, &number, err), done);
-    RB_TRY(st, coding_from_json(head, json, model, where, err), done);
-    RB_TRY(st, groups_from_json(head, json, n_blocks, where, err), done);
-    RB_TRY(st, check_stated_bits(head, json, n_blocks, where, err), done);
+    if (rb_json_find(json, "family")) RB_TRY(st, name_from_json(&family, json, "family", plan_family_names, where, err), done);
+    if (family == FAMILY_BLOCK_CODEBOOK) {
+        RB_TRY(st, floats_from_json(&head->center, json, "center", model->head_dim, where, err), done);
+        RB_TRY(st, plan_planes_from_json(head, json, n_blocks, where, err), done);
+    } else {
+        RB_TRY(st, plan_json_refuse_planes(json, where, err), done);
+        RB_TRY(st, coding_from_json(head, json, model, where, err), done);
+        RB_TRY(st, groups_from_json(head, json, n_blocks, where, err), done);
+        RB_TRY(st, check_stated_bits(head, json, n_blocks, where, err), done);
+    }
     RB_TRY(st, check_stated_number(json, "true_bits", plan_head_true_bits(head, model->head_dim), where, err), done);
 done:
     return st;
@@ -350,12 +359,16 @@ done:
     return st;
 }
 
-/* The version says which readers can take a plan: it must not promise the published form where there is more. */
+/* The version says which readers can take a plan: it must not promise less than there is. */
 static rb_status check_version(const bit_plan *plan, int version, const char *name, rb_error *err)
 {
     const value_range range = bit_plan_value_range(plan);
     if (version == PLAN_JSON_PUBLISHED_VERSION && range.least != range.most)
         return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name, range.least, range.most, version);
+    for (int h = 0; version != PLAN_JSON_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        if (plan->heads[h].planes)
+            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: family is block-codebook, expected groups in version %d", name, h / plan->model.n_kv_heads,
+                           h % plan->model.n_kv_heads, version);
     for (int h = 0; version == PLAN_JSON_PUBLISHED_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
             return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: a block without bits, scales, a center, norm log8 or encoder search, expected none in version %d", name,
@@ -363,12 +376,21 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
     return RB_OK;
 }
 
+/* The document's, or the newest: its check then tells. */
+static int known_version(const cJSON *document)
+{
+    const cJSON *stated = rb_json_find(document, "version");
+    for (int version = PLAN_JSON_PUBLISHED_VERSION; cJSON_IsNumber(stated) && version < PLAN_JSON_VERSION; version++)
+        if (stated->valuedouble == version) return version;
+    return PLAN_JSON_VERSION;
+}
+
 rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err)
 {
     bit_plan *plan = NULL;
     model_facts model;
-    const cJSON *object, *stated = rb_json_find(document, "version");
-    const int version = cJSON_IsNumber(stated) && stated->valuedouble == PLAN_JSON_PUBLISHED_VERSION ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_VERSION;
+    const cJSON *object;
+    const int version = known_version(document);
     char where[PLACE_SIZE];
     rb_status st;
     *out = NULL;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "allocate/plan_json.h"
+#include "allocate/plan_json_planes.h"
 #include "core/json.h"
 #include "core/program.h"
 
@@ -95,6 +96,11 @@ static rb_status head_to_json(cJSON **out, const bit_plan *plan, int layer, int 
     RB_TRY(st, rb_json_add_number(*out, "kv_head", kv_head, err), done);
     RB_TRY(st, add_ints(*out, "bits", numbers, model_n_blocks(&plan->model), err), done);
     RB_TRY(st, rb_json_add_number(*out, "true_bits", plan_head_true_bits(head, plan->model.head_dim), err), done);
+    if (head->planes) {
+        RB_TRY(st, plan_planes_to_json(*out, head->planes, model_n_blocks(&plan->model), err), done);
+        RB_TRY(st, add_floats(*out, "center", head->center, plan->model.head_dim, err), done);
+        goto done;
+    }
     if (!plan_head_is_published_form(head, model_n_blocks(&plan->model))) RB_TRY(st, coding_to_json(*out, head, &plan->model, err), done);
     RB_TRY(st, groups_to_json(*out, head, err), done);
 done:
@@ -203,6 +209,12 @@ done:
     return st;
 }
 
+static int version_of(const bit_plan *plan)
+{
+    if (bit_plan_has_planes(plan)) return PLAN_JSON_VERSION;
+    return bit_plan_is_published_form(plan) ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_GROUPS_VERSION;
+}
+
 rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
 {
     cJSON *json = NULL, *item = NULL;
@@ -210,7 +222,7 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
     *out = NULL;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", PLAN_SCHEMA, err), done);
-    RB_TRY(st, rb_json_add_number(json, "version", bit_plan_is_published_form(plan) ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_VERSION, err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", version_of(plan), err), done);
     RB_TRY(st, rb_json_add_string(json, "tool_version", rb_tool_version(), err), done);
     RB_TRY(st, model_facts_to_json(&item, &plan->model, err), done);
     RB_TRY(st, rb_json_add_item(json, "model", &item, err), done);

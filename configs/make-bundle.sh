@@ -15,7 +15,7 @@ system_libraries='^(ld-linux.*|linux-vdso.*|libc|libm|libdl|libpthread|librt|lib
 rm -rf "$folder"
 mkdir -p "$folder/bin" "$folder/lib/hdf5-plugin" "$folder/configs"
 cp "$build"/bin/ropebits* "$folder/bin/"
-cp "$build"/lib/libropebits_plan.so "$folder/lib/libropebits_plan.so.2"
+cp "$build"/lib/libropebits_plan.so "$folder/lib/libropebits_plan.so.3"
 cp "$build"/lib/hdf5-plugin/*.so "$folder/lib/hdf5-plugin/"
 for device_library in "$build"/lib/ropebits_cuda.so; do
     if [ -f "$device_library" ]; then cp "$device_library" "$folder/lib/"; fi

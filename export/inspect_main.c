@@ -43,12 +43,21 @@ static void print_facts(const bit_plan *plan)
     printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
 }
 
-static void print_cell(int width, bool in_colour)
+/* One character: 10 bits of a block are A. A block of block-codebook has the colour of a width of half its bits, rounded up: it has them for both dims. */
+static void print_cell(int bits, bool is_of_planes, bool in_colour)
 {
-    if (in_colour)
-        printf("\033[48;5;%d;38;5;%dm%d", width_colours[width], width >= FIRST_DARK_WIDTH ? WHITE : BLACK, width);
+    const int width = is_of_planes ? (bits + 1) / 2 : bits;
+    if (in_colour) printf("\033[48;5;%d;38;5;%dm", width_colours[width], width >= FIRST_DARK_WIDTH ? WHITE : BLACK);
+    printf("%X", (unsigned)bits);
+}
+
+static void print_head_end(const plan_head *head, int head_dim)
+{
+    printf("  %.3f in ", plan_head_true_bits(head, head_dim));
+    if (head->planes)
+        printf("block-codebook, %d bits of gain", head->planes->gain_bits);
     else
-        printf("%d", width);
+        printf("%d groups", head->n_groups);
 }
 
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
@@ -56,7 +65,9 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
     const int n_blocks = model_n_blocks(&plan->model);
     const value_range values = bit_plan_value_range(plan);
     uint8_t bits[RB_MAX_BLOCKS];
-    printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n\n%-10s ", "layer.head");
+    printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n");
+    if (bit_plan_has_planes(plan)) printf("of groups the bits of a dim; of block-codebook those of both dims together, A is 10\n");
+    printf("\n%-10s ", "layer.head");
     for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
     printf("  true bits\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
@@ -65,8 +76,9 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
             const plan_head *head = bit_plan_head(plan, layer, kv_head);
             plan_head_bits(head, bits, n_blocks);
             printf("%5d.%-4d ", layer, kv_head);
-            for (int block = 0; block < n_blocks; block++) print_cell(bits[block], in_colour);
-            printf("%s%*s  %.3f in %d groups", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "", plan_head_true_bits(head, plan->model.head_dim), head->n_groups);
+            for (int block = 0; block < n_blocks; block++) print_cell(bits[block], head->planes != NULL, in_colour);
+            printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
+            print_head_end(head, plan->model.head_dim);
             if (values.least != values.most) printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
             printf("\n");
         }

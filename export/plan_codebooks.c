@@ -11,6 +11,14 @@ static int by_spec(const void *a, const void *b)
     return x->dims - y->dims;
 }
 
+static void collect_points(plan_codebooks *out, const bit_plan *plan)
+{
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        for (int block = 0; plan->heads[h].planes && block < model_n_blocks(&plan->model); block++) out->has_points[plan->heads[h].planes->bits[block]] = true;
+    out->has_points[0] = false;     /* nothing is stored */
+    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) out->n_points += out->has_points[bits];
+}
+
 rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_error *err)
 {
     const int n_heads = plan->model.n_layers * plan->model.n_kv_heads;
@@ -19,6 +27,7 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
     for (int h = 0; h < n_heads; h++) n_all += plan->heads[h].n_groups;
     rb_status st = rb_alloc(&out->at, (size_t)n_all, sizeof *out->at, "codebooks of a plan", err);
     if (st != RB_OK) return st;
+    collect_points(out, plan);
     for (int h = 0; h < n_heads; h++)
         for (int g = 0; g < plan->heads[h].n_groups; g++) {
             const plan_group *group = &plan->heads[h].groups[g];

@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 typedef struct coding_counts {
-    int n_log8, n_search, n_scaled, n_centered;     /* heads */
-    int n_dropped;                                  /* blocks of no group */
+    int n_planes, n_log8, n_search, n_scaled, n_centered;   /* heads */
+    int n_dropped;                                          /* blocks without bits */
 } coding_counts;
 
 static coding_counts count_codings(const bit_plan *plan)
@@ -15,6 +15,7 @@ static coding_counts count_codings(const bit_plan *plan)
     coding_counts counts = {0};
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
         const plan_head *head = &plan->heads[h];
+        counts.n_planes += head->planes != NULL;
         counts.n_log8 += head->norm == NORM_LOG8;
         counts.n_search += head->encoder == ENCODER_SEARCH;
         counts.n_scaled += head->scales != NULL;
@@ -39,6 +40,7 @@ int plan_coding_describe(plan_coding_line lines[PLAN_CODING_MAX_LINES], const bi
     const int n_heads = plan->model.n_layers * plan->model.n_kv_heads;
     const coding_counts counts = count_codings(plan);
     int n = 0;
+    add_line(lines, &n, "family", "block-codebook in ", counts.n_planes, n_heads, "heads: quantize before RoPE, one code for both dims of a block, no norm");
     add_line(lines, &n, "norms", "log8, one byte each, in ", counts.n_log8, n_heads, "heads");
     add_line(lines, &n, "encoder", "search in ", counts.n_search, n_heads, "heads");
     add_line(lines, &n, "equalizing", "scales in ", counts.n_scaled, n_heads, "heads: fold them into q_proj and k_proj, or apply them");

@@ -4,7 +4,7 @@
 
 #include "kernels/bit_plan.h"
 
-enum { PLAN_CODING_MAX_LINES = 5 };
+enum { PLAN_CODING_MAX_LINES = 6 };
 
 typedef struct plan_coding_line {
     const char *label;      /* "norms" */

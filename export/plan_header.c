@@ -40,6 +40,17 @@ static void write_coding_comment(FILE *out)
             PLAN_FP16_WIDTH);
 }
 
+/* For plans with heads of block-codebook. */
+static void write_planes_comment(FILE *out)
+{
+    fprintf(out,
+            "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is one code of ropebits_k_bits bits, a point in the plane for both its dims, and a vector's\n"
+            " * stream is ropebits_k_gain_bits bits of the gain's code c, then the code of every block in order, least significant bit first, padded to a byte. With n = 1 << bits,\n"
+            " * points = ropebits_points[bits], m = ropebits_k_maps[layer][kv_head][block], zero = (1 << gain_bits) / 4 and g = 2^((c - zero) / 2) as a float, a block is restored as\n"
+            " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
+            " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, weighed by ropebits_k_weights: ropebits_plan.h of ropebits has it in full. */\n");
+}
+
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
@@ -49,7 +60,7 @@ static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
     fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim,
             model_n_blocks(model));
     fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n", model->rope.pairing == ROPE_INTERLEAVED);
-    fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
+    fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups > 0 ? max_groups : 1);
     if (range.least == range.most)
         fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
     else
@@ -88,13 +99,13 @@ static void write_groups(FILE *out, const plan_head *head)
                 first_dim, group->rotation.dims, group->rotation.seed, (int)group->codebook, group->width, group->rotation.dims);
         first_dim += group->rotation.dims;
     }
-    fprintf(out, "},\n");
+    fprintf(out, "%s},\n", head->n_groups == 0 ? "{0, 0, 0, 0, 0u, 0}" : "");
 }
 
 /* One row of numbers a head. */
 static void write_row(FILE *out, const int *numbers, int n)
 {
-    fprintf(out, "     {");
+    fprintf(out, "     {%s", n == 0 ? "0" : "");
     for (int i = 0; i < n; i++) fprintf(out, "%s%d%s", i && i % NUMBERS_PER_LINE == 0 ? "\n      " : "", numbers[i], i + 1 < n ? ", " : "");
     fprintf(out, "},\n");
 }
@@ -169,7 +180,7 @@ static void write_center_row(FILE *out, const plan_head *head, const model_facts
 static void write_coherence_row(FILE *out, const plan_head *head, const model_facts *model)
 {
     (void)model;
-    fprintf(out, "     {");
+    fprintf(out, "     {%s", head->n_groups == 0 ? "1" : "");
     for (int g = 0; g < head->n_groups; g++) fprintf(out, "%s%.9g", g ? ", " : "", (double)head->groups[g].coherence);
     fprintf(out, "},\n");
 }
@@ -197,6 +208,64 @@ static void write_coding(FILE *out, const bit_plan *plan)
     write_table(out, plan, "/* 0: none */\nstatic const float ropebits_k_center[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_center_row);
 }
 
+/* ---- block-codebook ------------------------------------------------------------------------------------------------------------- */
+
+static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    plan_codebooks books = {0};
+    plane_codebook *points = NULL;
+    rb_status st = plan_codebooks_collect(&books, plan, err);
+    if (st == RB_OK) st = rb_alloc(&points, 1, sizeof *points, "points of a plan", err);
+    fprintf(out, "\n/* every point's x, then every point's y, in the order of their codes */");
+    for (int bits = 1; bits <= PLANE_MAX_BITS && st == RB_OK; bits++) {
+        if (!books.has_points[bits]) continue;
+        st = plane_codebook_build(points, bits, err);
+        fprintf(out, "\nstatic const float ropebits_points_b%d[%d] = {", bits, 2 * points->size);
+        for (int i = 0; i < 2 * points->size; i++)
+            fprintf(out, "%s%.9g%s", i % 8 ? " " : "\n    ", (double)(i < points->size ? points->x[i] : points->y[i - points->size]), i + 1 < 2 * points->size ? "," : "");
+        fprintf(out, "\n};\n");
+    }
+    fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_points[%d] = {0", PLANE_MAX_BITS + 1);
+    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++)
+        if (books.has_points[bits])
+            fprintf(out, ", ropebits_points_b%d", bits);
+        else
+            fprintf(out, ", 0");
+    fprintf(out, "};\n");
+    free(points);
+    plan_codebooks_free(&books);
+    return st;
+}
+
+static void write_maps_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    fprintf(out, "     {");
+    for (int block = 0; block < model_n_blocks(model); block++) {
+        const float *map = head->planes ? head->planes->maps + PLAN_MAP_SIZE * block : (const float[PLAN_MAP_SIZE]){0.0f};
+        fprintf(out, "%s{%.9g, %.9g, %.9g}", block == 0 ? "" : block % 4 ? ", " : ",\n      ", (double)map[0], (double)map[1], (double)map[2]);
+    }
+    fprintf(out, "},\n");
+}
+
+static void write_weights_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    write_floats(out, head->planes ? head->planes->weights : NULL, model_n_blocks(model), "0");
+}
+
+static int family_of(const bit_plan *plan, int h) { return (int)plan_head_family(&plan->heads[h]); }
+static int gain_bits_of(const bit_plan *plan, int h) { return plan->heads[h].planes ? plan->heads[h].planes->gain_bits : 0; }
+
+static rb_status write_planes(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    write_head_numbers(out, plan, "ropebits_k_family", family_of);
+    write_head_numbers(out, plan, "ropebits_k_gain_bits", gain_bits_of);
+    write_table(out, plan, "static const float ropebits_k_maps[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS][3]", write_maps_row);
+    write_table(out, plan, "static const float ropebits_k_weights[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_weights_row);
+    return write_points(out, plan, err);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
+
 static void write_frequencies(FILE *out, const model_facts *model)
 {
     fprintf(out, "\n/* radians per token of each RoPE block, scaling included */\nstatic const double ropebits_inv_freq[%d] = {", model->rotary_dim > 0 ? model->rotary_dim / 2 : 1);
@@ -212,6 +281,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
         if (plan->heads[h].n_groups > max_groups) max_groups = plan->heads[h].n_groups;
     write_comment(out, plan);
     if (!is_published) write_coding_comment(out);
+    if (bit_plan_has_planes(plan)) write_planes_comment(out);
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, max_groups);
     rb_status st = write_codebooks(out, plan, err);
@@ -223,6 +293,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
                 write_groups_row);
     write_table(out, plan, "/* dims of the head in coding order */\nstatic const uint16_t ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_dims_row);
     if (!is_published) write_coding(out, plan);
+    if (st == RB_OK && bit_plan_has_planes(plan)) st = write_planes(out, plan, err);
     write_frequencies(out, &plan->model);
     fprintf(out, "\n#endif\n");
     return st;

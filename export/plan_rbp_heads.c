@@ -45,19 +45,26 @@ static void assign_blocks(rbp_reader *r, ropebits_plan *plan, uint32_t head_inde
     head->key_bits = (code_bits + 7) / 8 * 8 + (uint32_t)head->norm_bits * head->n_groups;
 }
 
+static bool is_of_groups(const ropebits_head *head) { return head->family == ROPEBITS_FAMILY_GROUPS; }
+
 /* Columns: the same field of every head or group side by side compresses best. */
 static void read_head_columns(rbp_reader *r, ropebits_plan *plan)
 {
     const bool is_published = plan->version == PLAN_RBP_PUBLISHED_VERSION;
+    ropebits_head *heads = plan->heads;
+    for (uint32_t h = 0; h < plan->n_heads && plan->version > PLAN_RBP_GROUPS_VERSION; h++)
+        heads[h].family = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK, "family");
     for (uint32_t h = 0; h < plan->n_heads; h++) {
-        plan->heads[h].n_groups = (uint16_t)rbp_take_range(r, 1, 1, plan->n_blocks, "groups of a head");
-        plan->n_groups += plan->heads[h].n_groups;
+        const bool has_groups = is_of_groups(&heads[h]);
+        heads[h].n_groups = (uint16_t)rbp_take_range(r, 1, has_groups, has_groups ? plan->n_blocks : 0, "groups of a head");
+        plan->n_groups += heads[h].n_groups;
     }
     for (uint32_t h = 0; h < plan->n_heads; h++) {
-        plan->heads[h].norm = is_published ? ROPEBITS_NORM_FP16 : (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_NORM_LOG8, "norm kind");
-        plan->heads[h].norm_bits = plan->heads[h].norm == ROPEBITS_NORM_LOG8 ? 8 : 16;
+        heads[h].norm = is_published ? ROPEBITS_NORM_FP16 : (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_NORM_LOG8 : 0, "norm kind");
+        heads[h].norm_bits = !is_of_groups(&heads[h]) ? 0 : heads[h].norm == ROPEBITS_NORM_LOG8 ? 8 : 16;
     }
-    for (uint32_t h = 0; h < plan->n_heads && !is_published; h++) plan->heads[h].encoder = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ENCODER_SEARCH, "encoder");
+    for (uint32_t h = 0; h < plan->n_heads && !is_published; h++)
+        heads[h].encoder = (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_ENCODER_SEARCH : 0, "encoder");
 }
 
 /* Of the group's head. */
@@ -97,6 +104,7 @@ static void read_block_groups(rbp_reader *r, ropebits_plan *plan)
 {
     ropebits_group *groups = plan->groups;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
+        if (!is_of_groups(&plan->heads[h])) continue;
         const uint8_t *block_group = rbp_take(r, plan->n_blocks);
         for (uint32_t block = 0; block < plan->n_blocks && !r->failed; block++) {
             const bool is_dropped = plan->version != PLAN_RBP_PUBLISHED_VERSION && block_group[block] == PLAN_RBP_NO_GROUP;
@@ -114,7 +122,8 @@ static float *read_transform(rbp_reader *r, ropebits_plan *plan, uint32_t n, boo
     const uint8_t *has = rbp_take(r, plan->n_heads);
     uint32_t n_having = 0;
     for (uint32_t h = 0; h < plan->n_heads && has; h++) {
-        if (has[h] > 1) rbp_fail(r, "head %u: flag of its %s is %u, expected 0 or 1", h, is_scale ? "scales" : "center", has[h]);
+        const bool may_have = !is_scale || is_of_groups(&plan->heads[h]);
+        if (has[h] > may_have) rbp_fail(r, "head %u: flag of its %s is %u, expected 0%s", h, is_scale ? "scales" : "center", has[h], may_have ? " or 1" : "");
         n_having += has[h];
     }
     float *values = r->failed ? NULL : rbp_take_f16_column(r, (size_t)n_having * n, is_scale, is_scale ? "scale" : "center");
@@ -147,7 +156,7 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
 {
     if (r->failed) return;
     plan->n_heads = plan->info.n_layers * plan->info.n_kv_heads;
-    /* Each head has at least a group count and n_blocks bytes ahead: bounds what a lying header can make us allocate. */
+    /* Each head has at least a group count and n_blocks bytes, groups or bits, ahead: bounds what a lying header can make us allocate. */
     if ((uint64_t)plan->info.n_layers * plan->info.n_kv_heads * (plan->n_blocks + 1) > (uint64_t)(r->end - r->at)) {
         rbp_fail(r, "plan payload ends early: %u layers of %u heads announced", plan->info.n_layers, plan->info.n_kv_heads);
         return;
@@ -164,6 +173,7 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
     if (plan->version == PLAN_RBP_PUBLISHED_VERSION) return;
     plan->scales = read_transform(r, plan, plan->n_blocks, true);
     plan->centers = read_transform(r, plan, plan->info.head_dim, false);
+    if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_planes(r, plan);
 }
 
 void rbp_compute_cost(ropebits_plan *plan)

@@ -35,6 +35,8 @@ struct ropebits_plan {
     uint16_t *dims;             /* [n_heads][head_dim] */
     uint8_t *bits;              /* [n_heads][n_blocks] */
     float *scales, *centers;    /* of the heads that have them, one behind the other */
+    float *maps, *weights;      /* of the heads of block-codebook */
+    float *points[ROPEBITS_MAX_BLOCK_BITS + 1];     /* by bits, [2][1 << bits]; NULL: not in the plan */
     codebook_table *tables;     /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
     uint8_t value_width;        /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
@@ -75,8 +77,10 @@ float rbp_f32_at(const uint8_t *bytes);
 void rbp_read_identity(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan);    /* tables point into the payload */
+void rbp_read_points(rbp_reader *r, ropebits_plan *plan);       /* from version 3 on, as rbp_read_planes */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_planes(rbp_reader *r, ropebits_plan *plan);
 void rbp_compute_cost(ropebits_plan *plan);
 
 /* The centroids of (kind, width, dims), [1 << width], of the plan; NULL after a failure. */

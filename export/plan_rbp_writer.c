@@ -28,6 +28,9 @@ static_assert((int)NORM_FP16 == ROPEBITS_NORM_FP16 && (int)NORM_LOG8 == ROPEBITS
 static_assert((int)ENCODER_NEAREST == ROPEBITS_ENCODER_NEAREST && (int)ENCODER_SEARCH == ROPEBITS_ENCODER_SEARCH, "encoder");
 static_assert((int)NORM_MIN_EXPONENT == -(int)PLAN_RBP_MAX_NORM_EXPONENT && (int)NORM_MAX_EXPONENT == (int)PLAN_RBP_MAX_NORM_EXPONENT, "norm exponent");
 static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
+static_assert((int)FAMILY_GROUPS == ROPEBITS_FAMILY_GROUPS && (int)FAMILY_BLOCK_CODEBOOK == ROPEBITS_FAMILY_BLOCK_CODEBOOK, "family");
+static_assert((int)PLANE_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS && (int)PLAN_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS, "bits of block-codebook");
+static_assert(PLAN_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
 
 /* ---- growing bytes ------------------------------------------------------------------------------------------------------------ */
 
@@ -165,6 +168,32 @@ static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
     plan_codebooks_free(&books);
 }
 
+/* Bytes `index` of fp16 numbers: a column is all low bytes, then all high bytes, which are more alike. */
+static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int index)
+{
+    for (int i = 0; i < n; i++) put_uint(buffer, (uint64_t)(rb_f32_to_f16(values[i]) >> 8 * index & 0xff), 1);
+}
+
+static void put_points(byte_buffer *buffer, const bit_plan *plan)
+{
+    plan_codebooks books = {0};
+    plane_codebook *points = NULL;
+    if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
+    if (buffer->st == RB_OK) buffer->st = rb_alloc(&points, 1, sizeof *points, "points of a plan", buffer->err);
+    put_uint(buffer, (uint64_t)books.n_points, 1);
+    for (int bits = 1; bits <= PLANE_MAX_BITS && buffer->st == RB_OK; bits++) {
+        if (!books.has_points[bits]) continue;
+        buffer->st = plane_codebook_build(points, bits, buffer->err);
+        put_uint(buffer, (uint64_t)bits, 1);
+        for (int index = 0; index < 2; index++) {
+            put_f16_bytes(buffer, points->x, points->size, index);
+            put_f16_bytes(buffer, points->y, points->size, index);
+        }
+    }
+    free(points);
+    plan_codebooks_free(&books);
+}
+
 #define FOR_EACH_HEAD(statement)                                         \
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) { \
         const plan_head *head = &plan->heads[h];                             \
@@ -185,16 +214,11 @@ static void put_values(byte_buffer *buffer, const bit_plan *plan)
     if (!is_one) put_bytes(buffer, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
 }
 
-/* Bytes `index` of fp16 numbers: a column is all low bytes, then all high bytes, which are more alike. */
-static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int index)
-{
-    for (int i = 0; i < n; i++) put_uint(buffer, (uint64_t)(rb_f32_to_f16(values[i]) >> 8 * index & 0xff), 1);
-}
-
 static void put_block_groups(byte_buffer *buffer, const bit_plan *plan)
 {
     uint8_t block_group[RB_MAX_BLOCKS];
     FOR_EACH_HEAD(
+        if (head->planes) continue;
         memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
         for (int g = 0; g < head->n_groups; g++)
             for (int b = 0; b < head->groups[g].n_blocks; b++) block_group[head->groups[g].blocks[b]] = (uint8_t)g;
@@ -210,9 +234,19 @@ static void put_transforms(byte_buffer *buffer, const bit_plan *plan)
     for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
 }
 
+static void put_planes(byte_buffer *buffer, const bit_plan *plan)
+{
+    const int n_blocks = model_n_blocks(&plan->model);
+    FOR_EACH_HEAD(if (head->planes) put_uint(buffer, (uint64_t)head->planes->gain_bits, 1))
+    FOR_EACH_HEAD(if (head->planes) put_bytes(buffer, head->planes->bits, (size_t)n_blocks))
+    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->maps, PLAN_MAP_SIZE * n_blocks, index))
+    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->weights, n_blocks, index))
+}
+
 static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
 {
-    const bool has_coding = version != PLAN_RBP_PUBLISHED_VERSION;
+    const bool has_coding = version != PLAN_RBP_PUBLISHED_VERSION, has_families = version > PLAN_RBP_GROUPS_VERSION;
+    if (has_families) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_family(head), 1))
     FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->n_groups, 1))
     if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->norm, 1))
     if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->encoder, 1))
@@ -225,6 +259,7 @@ static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
     for (int index = 0; has_coding && index < 2; index++) FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
     put_block_groups(buffer, plan);
     if (has_coding) put_transforms(buffer, plan);
+    if (has_families) put_planes(buffer, plan);
 }
 
 #undef FOR_EACH_GROUP
@@ -274,10 +309,16 @@ done:
     return st;
 }
 
+static int version_of(const bit_plan *plan)
+{
+    if (bit_plan_has_planes(plan)) return ROPEBITS_PLAN_FORMAT_VERSION;
+    return bit_plan_is_published_form(plan) ? PLAN_RBP_PUBLISHED_VERSION : PLAN_RBP_GROUPS_VERSION;
+}
+
 rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *plan, rb_error *err)
 {
     byte_buffer payload = {.st = RB_OK, .err = err};
-    const int version = bit_plan_is_published_form(plan) ? PLAN_RBP_PUBLISHED_VERSION : ROPEBITS_PLAN_FORMAT_VERSION;
+    const int version = version_of(plan);
     rb_status st;
     *out = NULL;
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
@@ -285,6 +326,7 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     put_identity(&payload, plan);
     put_geometry(&payload, &plan->model);
     put_codebooks(&payload, plan);
+    if (version > PLAN_RBP_GROUPS_VERSION) put_points(&payload, plan);
     put_values(&payload, plan);
     put_heads(&payload, plan, version);
     RB_TRY(st, payload.st, done);

@@ -129,20 +129,23 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
     const int n_blocks = model_n_blocks(model), n_rows = model->n_layers * model->n_kv_heads;
     const int cell_width = n_blocks > 64 ? 64 * CELL / n_blocks : CELL;
     uint8_t bits[RB_MAX_BLOCKS];
-    fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest rotation left.</p>\n");
+    fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest rotation left.");
+    if (bit_plan_has_planes(plan)) fprintf(out, " Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, coloured as half of them.");
+    fprintf(out, "</p>\n");
     fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n", LABEL + n_blocks * cell_width + 1,
             TOP + n_rows * CELL + 1);
     for (int block = 0; block < n_blocks; block += 8) fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
     for (int row = 0; row < n_rows; row++) {
         const int y = TOP + row * CELL;
+        const bool is_of_planes = plan->heads[row].planes != NULL;
         plan_head_bits(&plan->heads[row], bits, n_blocks);
-        fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d</text>\n", y + CELL - 3, row / model->n_kv_heads, row % model->n_kv_heads);
+        fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / model->n_kv_heads, row % model->n_kv_heads, is_of_planes ? " B" : "");
         for (int block = 0; block < n_blocks; block++) {
-            const int x = LABEL + block * cell_width;
-            fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL, width_colours[bits[block]]);
+            const int x = LABEL + block * cell_width, width = is_of_planes ? (bits[block] + 1) / 2 : bits[block];
+            fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL, width_colours[width]);
             if (cell_width == CELL)
-                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + 4, y + CELL - 3,
-                        bits[block] >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
+                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + (bits[block] < 10 ? 4 : 1), y + CELL - 3,
+                        width >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
         }
         fprintf(out, "\n");
     }

@@ -20,8 +20,8 @@ static bool unwrap(rbp_reader *r, uint8_t **payload, size_t *payload_size, const
         return rbp_fail(r, "plan is cut off: %zu bytes, expected at least %d", size, PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE);
     const uint32_t version = (uint32_t)rbp_little_endian(bytes + 8, 4), reserved = (uint32_t)rbp_little_endian(bytes + 12, 4);
     const uint32_t announced = (uint32_t)rbp_little_endian(bytes + 16, 4), frame = (uint32_t)rbp_little_endian(bytes + 20, 4);
-    if (version != PLAN_RBP_PUBLISHED_VERSION && version != ROPEBITS_PLAN_FORMAT_VERSION)
-        return rbp_fail(r, "plan format version is %u, expected %d or %d", version, PLAN_RBP_PUBLISHED_VERSION, ROPEBITS_PLAN_FORMAT_VERSION);
+    if (version < PLAN_RBP_PUBLISHED_VERSION || version > ROPEBITS_PLAN_FORMAT_VERSION)
+        return rbp_fail(r, "plan format version is %u, expected %d to %d", version, PLAN_RBP_PUBLISHED_VERSION, ROPEBITS_PLAN_FORMAT_VERSION);
     if (size != (uint64_t)PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE)
         return rbp_fail(r, "plan is %zu bytes, expected %llu from its header", size, (unsigned long long)PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE);
     const uint32_t stored_crc = (uint32_t)rbp_little_endian(bytes + size - PLAN_RBP_CRC_SIZE, 4), crc = plan_rbp_crc32(bytes, size - PLAN_RBP_CRC_SIZE);
@@ -44,6 +44,7 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
     rbp_read_identity(r, plan);
     rbp_read_geometry(r, plan);
     rbp_read_codebooks(r, plan);
+    if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_points(r, plan);
     rbp_read_values(r, plan);
     rbp_read_heads(r, plan);
     if (!r->failed && r->at != r->end) rbp_fail(r, "%zu bytes too many at the end of the plan", (size_t)(r->end - r->at));
@@ -116,6 +117,9 @@ void ropebits_plan_close(ropebits_plan *plan)
     free(plan->bits);
     free(plan->scales);
     free(plan->centers);
+    free(plan->maps);
+    free(plan->weights);
+    for (int bits = 0; bits <= ROPEBITS_MAX_BLOCK_BITS; bits++) free(plan->points[bits]);
     free(plan);
 }
 
@@ -126,3 +130,5 @@ const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t laye
     if (layer >= plan->info.n_layers || kv_head >= plan->info.n_kv_heads) return NULL;
     return &plan->heads[(size_t)layer * plan->info.n_kv_heads + kv_head];
 }
+
+const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits) { return bits <= ROPEBITS_MAX_BLOCK_BITS ? plan->points[bits] : NULL; }

@@ -7,9 +7,9 @@
  *   ropebits_plan_close(plan);
  *
  * Nothing here allocates behind your back after open; everything lives until close. A plan is checked completely when opened: magic, version,
- * checksum, sizes, ranges, every block in one group at most. The file format, byte by byte: docs/plan-rbp.md.
+ * checksum, sizes, ranges, every block in one group at most. Look at the family of a head first: it says which of the two codings below is its own. The file format, byte by byte: docs/plan-rbp.md.
  *
- * What a runtime does with the keys of a head, as they enter RoPE, x [head_dim]:
+ * What a runtime does with the keys of a head of ROPEBITS_FAMILY_GROUPS, as they enter RoPE, x [head_dim]:
  *
  *   store     y = (x - center) * scales, the scale of a block on both its dims (no center: 0, no scales: 1). For each group: take its dims of y in coding
  *             order, norm = their length, divide, rotate, code = number of boundaries below, boundaries half way between centroids.
@@ -26,6 +26,17 @@
  * A center is of keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys takes the center off before RoPE,
  * stores R_t (x - center), and adds q . R_t center to the logit of token t, q being the rotated query: R_t turns by position t.
  *
+ * A head of ROPEBITS_FAMILY_BLOCK_CODEBOOK has no groups, norms and scales, and stores less: every RoPE block is one code, a point in the plane for both its dims. With block i < rotary_dim / 2
+ * being dims (i, i + rotary_dim / 2) for split-half pairing, else (2i, 2i + 1), z = x - center in the dims of a block, points = ropebits_plan_points(plan, bits[i]), n = 1 << bits[i]:
+ *
+ *   stream    of a token: gain_bits bits of the gain's code c, then bits[i] bits of the code of every block in order, least significant bit first, padded to a byte: key_bits.
+ *   restore   g = 2^((c - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0: c = 0, g = 1); m = maps + 3 * i;
+ *             z^ = g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]); x^ = z^ + center. A block of 0 bits stores nothing: it comes back as its center, or as 0.
+ *             In a kernel, m[0] p_x and m[1] p_x + m[2] p_y are tables made once.
+ *   store     code: of the n points (m[0] p_x, m[1] p_x + m[2] p_y) the one nearest to z / g, the lowest of equals. c: round log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2))
+ *             + zero, sums over blocks that have bits, keep it within 0 .. 2^gain_bits - 1; of this level and the two beside it (kept within) take the one with the least sum of
+ *             weights[i] |z_i - z^_i|^2, the lowest of equals.
+ *
  * How codes are chosen is the encoder's own business: any of the formulas reads them. ROPEBITS_ENCODER_NEAREST is the one above. A plan that says
  * ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of a group (docs/method.md of ropebits). */
 #ifndef ROPEBITS_PLAN_H
@@ -39,7 +50,7 @@ extern "C" {
 #endif
 
 /* The newest this library reads; it reads those before it too. */
-#define ROPEBITS_PLAN_FORMAT_VERSION 2
+#define ROPEBITS_PLAN_FORMAT_VERSION 3
 
 enum { ROPEBITS_PAIRING_SPLIT_HALF = 0, ROPEBITS_PAIRING_INTERLEAVED = 1 };
 enum { ROPEBITS_ROPE_DEFAULT = 0, ROPEBITS_ROPE_LINEAR = 1, ROPEBITS_ROPE_LLAMA3 = 2 };
@@ -48,6 +59,8 @@ enum { ROPEBITS_CODEBOOK_BLOCK_GTQ = 0, ROPEBITS_CODEBOOK_SPHERE = 1 };
 enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
 enum { ROPEBITS_NORM_FP16 = 0, ROPEBITS_NORM_LOG8 = 1 };
 enum { ROPEBITS_ENCODER_NEAREST = 0, ROPEBITS_ENCODER_SEARCH = 1 };
+enum { ROPEBITS_FAMILY_GROUPS = 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK = 1 };
+enum { ROPEBITS_MAX_BLOCK_BITS = 10, ROPEBITS_MAX_GAIN_BITS = 4 };
 enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width where values are not quantized: of all heads or of none */
 
 typedef struct ropebits_group {
@@ -64,18 +77,23 @@ typedef struct ropebits_group {
 } ropebits_group;
 
 typedef struct ropebits_head {
-    uint16_t n_groups;
+    uint16_t n_groups;          /* 0 of ROPEBITS_FAMILY_BLOCK_CODEBOOK */
     const ropebits_group *groups;
-    const uint8_t *bits;        /* [head_dim / 2]: width of every RoPE block; 0: in no group, nothing is stored */
-    uint32_t key_bits;          /* stored per token: codes padded to whole bytes, and a norm of norm_bits per group */
+    const uint8_t *bits;        /* [head_dim / 2]: width of every RoPE block, of block-codebook the bits of its code, both dims together, up to 10; 0: nothing is stored */
+    uint32_t key_bits;          /* stored per token: codes padded to whole bytes, and a norm of norm_bits per group; of block-codebook gain and codes, padded */
     uint8_t norm;               /* ROPEBITS_NORM_... */
-    uint8_t norm_bits;          /* 16 or 8 */
+    uint8_t norm_bits;          /* 16 or 8; 0 of block-codebook */
     uint8_t encoder;            /* ROPEBITS_ENCODER_... */
     const float *scales;        /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
     const float *center;        /* [head_dim], or NULL: none. Numbers that fp16 holds */
     uint8_t value_width;        /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all dims, ascending, haar rotation with seed 1000 + kv_head */
     uint32_t value_bits;        /* stored per token: codes padded to whole bytes, and an fp16 norm; 16 * head_dim for ROPEBITS_VALUES_FP16 */
     const float *value_centroids;   /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
+    uint8_t family;             /* ROPEBITS_FAMILY_... */
+    /* Of ROPEBITS_FAMILY_BLOCK_CODEBOOK; else 0 and NULL. Numbers that fp16 holds. */
+    uint8_t gain_bits;          /* 0..4: bits of the gain's code in the stream of a token */
+    const float *maps;          /* [head_dim / 2][3] */
+    const float *weights;       /* [head_dim / 2], above 0: for the encoder only */
 } ropebits_head;
 
 typedef struct ropebits_plan_info {
@@ -111,6 +129,8 @@ void ropebits_plan_close(ropebits_plan *plan);
 const ropebits_plan_info *ropebits_plan_get_info(const ropebits_plan *plan);
 /* NULL when out of range. */
 const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head);
+/* The codebook of blocks of so many bits, [2][1 << bits]: every point's x, then every point's y, in the order of their codes. NULL when the plan has no such block. */
+const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits);
 
 #ifdef __cplusplus
 }

@@ -34,6 +34,7 @@ void plan_head_clear(plan_head *head)
 }
 
 const char *const plan_encoder_names[ENCODER_N_KINDS + 1] = {"nearest", "search", NULL};
+const char *const plan_family_names[FAMILY_N_KINDS + 1] = {"groups", "block-codebook", NULL};
 
 static bool groups_equal(const plan_group *a, const plan_group *b)
 {
@@ -90,6 +91,15 @@ void bit_plan_free(bit_plan *plan)
 }
 
 plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head) { return &plan->heads[(int64_t)layer * plan->model.n_kv_heads + kv_head]; }
+
+plan_family plan_head_family(const plan_head *head) { return head->planes ? FAMILY_BLOCK_CODEBOOK : FAMILY_GROUPS; }
+
+bool bit_plan_has_planes(const bit_plan *plan)
+{
+    for (int h = 0; h < n_heads(plan); h++)
+        if (plan->heads[h].planes) return true;
+    return false;
+}
 
 /* ---- groups --------------------------------------------------------------------------------------------------------------------- */
 
@@ -247,7 +257,6 @@ rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_b
 
 rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights, int gain_bits, int n_blocks, rb_error *err)
 {
-    static const double LEAST_WEIGHT = 0x1p-14;
     float *center = head->center;
     plan_planes *planes;
     const rb_status st = create_planes(&planes, n_blocks, err);
@@ -259,7 +268,7 @@ rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const doubl
     planes->gain_bits = gain_bits;
     memcpy(planes->bits, bits, (size_t)n_blocks);
     for (int i = 0; i < PLAN_MAP_SIZE * n_blocks; i++) planes->maps[i] = fp16_of(maps[i]);
-    for (int i = 0; i < n_blocks; i++) planes->weights[i] = fp16_of(fmax(weights[i], LEAST_WEIGHT));
+    for (int i = 0; i < n_blocks; i++) planes->weights[i] = fp16_of(fmax(weights[i], PLAN_LEAST_WEIGHT));
     return RB_OK;
 }
 

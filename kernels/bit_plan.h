@@ -51,12 +51,17 @@ typedef struct plan_group {
 /* Codec family block-codebook: block i of a key, less its centre, is coded as one of 2^bits[i] points gain * M_i p, p a point of the universal codebook of so many
  * bits (kernels/plane_codebook.h), M_i = (m0 0; m1 m2). */
 enum { PLAN_MAX_GAIN_BITS = 4, PLAN_MAP_SIZE = 3 };
+#define PLAN_LEAST_WEIGHT 0x1p-14     /* fp16's smallest normal number */
 typedef struct plan_planes {
     uint8_t *bits;          /* [n_blocks], owned: 0 to PLANE_MAX_BITS; 0: nothing is stored, restored as its centre */
     float *maps;            /* [n_blocks][PLAN_MAP_SIZE], owned: m0, m1, m2; values that fp16 holds */
-    float *weights;         /* [n_blocks], owned, above 0, values that fp16 holds: what an error of the block counts for when the encoder chooses the gain. A decoder need not know */
+    float *weights;         /* [n_blocks], owned, at least PLAN_LEAST_WEIGHT, values that fp16 holds: what an error of the block counts for when the encoder chooses the gain. A decoder need not know */
     int gain_bits;          /* 0 to PLAN_MAX_GAIN_BITS: of a vector's gain, one of 2^gain_bits half octaves; 0: it is 1 */
 } plan_planes;
+
+/* Of a head. */
+typedef enum plan_family { FAMILY_GROUPS, FAMILY_BLOCK_CODEBOOK, FAMILY_N_KINDS } plan_family;
+extern const char *const plan_family_names[];                       /* "groups", "block-codebook"; NULL-terminated */
 
 typedef struct plan_head {
     plan_planes *planes;    /* NULL: the head is of groups. Owned; then there are no groups, norms, encoder or scales */
@@ -99,6 +104,8 @@ typedef struct plan_cost {
 rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *err);     /* heads empty (no groups), values fp16 */
 void bit_plan_free(bit_plan *plan);
 plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head);
+plan_family plan_head_family(const plan_head *head);
+bool bit_plan_has_planes(const bit_plan *plan);                     /* a head of block-codebook */
 
 /* Replaces the head's groups by: blocks of equal width form a group, ascending width, haar with seed 42 + width, block order. bits [n_blocks]. */
 rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n_blocks, codebook_kind codebook, rb_error *err);
@@ -112,8 +119,8 @@ rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, in
 rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind codebook, int norm_exponent, rb_error *err);
 /* Takes fp16 roundings of scales [n_blocks] and center [head_dim]; NULL: none. */
 rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err);
-/* The head becomes one of block-codebook, its centre stays. bits, weights [n_blocks], maps [n_blocks][PLAN_MAP_SIZE]; takes fp16 roundings, weights at least fp16's smallest
- * normal number. */
+/* The head becomes one of block-codebook, its centre stays. bits, weights [n_blocks], maps [n_blocks][PLAN_MAP_SIZE]; takes fp16 roundings, weights at least
+ * PLAN_LEAST_WEIGHT. */
 rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights, int gain_bits, int n_blocks, rb_error *err);
 /* Whether the published method's decoder restores it: every block in a group, fp16 norms, no transform; of a plan, one width of all values too. */
 bool plan_head_is_published_form(const plan_head *head, int n_blocks);

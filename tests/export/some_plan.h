@@ -77,4 +77,28 @@ static inline bit_plan *some_plan_beyond(const model_facts *model)
     return plan;
 }
 
+/* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h % 5 % 3 + 2 bits of gain, but head 2 has none; a center
+ * where h % 4 is 0. */
+static inline bit_plan *some_plan_of_planes(const model_facts *model)
+{
+    rb_error err = {0};
+    bit_plan *plan = some_plan_beyond(model);
+    const int n_blocks = model_n_blocks(model);
+    double maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    uint8_t bits[RB_MAX_BLOCKS];
+    strcpy(plan->method, "block-codebook");
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2) {
+        for (int b = 0; b < n_blocks; b++) {
+            bits[b] = (uint8_t)((3 * b + h) % (PLANE_MAX_BITS + 1));
+            maps[PLAN_MAP_SIZE * b] = 1.7 + 0.3 * b + h;
+            maps[PLAN_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
+            maps[PLAN_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
+            weights[b] = 0.013 * (b + 1) * (h + 1);
+        }
+        assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2, n_blocks, &err));
+        if (h % 4 == 2) assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
+    }
+    return plan;
+}
+
 #endif

@@ -7,7 +7,8 @@
  *   ropebits_plan_close(plan);
  *
  * Nothing here allocates behind your back after open; everything lives until close. A plan is checked completely when opened: magic, version,
- * checksum, sizes, ranges, every block in one group at most. Look at the family of a head first: it says which of the two codings below is its own. The file format, byte by byte: docs/plan-rbp.md.
+ * checksum, sizes, ranges, every block in one group at most. Look at the family of a head first: it says which of the two codings below is its own.
+ * The file format, byte by byte: docs/plan-rbp.md.
  *
  * What a runtime does with the keys of a head of ROPEBITS_FAMILY_GROUPS, as they enter RoPE, x [head_dim]:
  *
@@ -26,16 +27,16 @@
  * A center is of keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys takes the center off before RoPE,
  * stores R_t (x - center), and adds q . R_t center to the logit of token t, q being the rotated query: R_t turns by position t.
  *
- * A head of ROPEBITS_FAMILY_BLOCK_CODEBOOK has no groups, norms and scales, and stores less: every RoPE block is one code, a point in the plane for both its dims. With block i < rotary_dim / 2
- * being dims (i, i + rotary_dim / 2) for split-half pairing, else (2i, 2i + 1), z = x - center in the dims of a block, points = ropebits_plan_points(plan, bits[i]), n = 1 << bits[i]:
+ * A head of ROPEBITS_FAMILY_BLOCK_CODEBOOK has no groups, norms and scales, and stores less: every RoPE block is one code, a point in the plane for both its dims. Block
+ * i < rotary_dim / 2 is dims (i, i + rotary_dim / 2) for split-half pairing, every other dims (2i, 2i + 1). With z = x - center in the dims of a block, m = maps + 3 * i,
+ * n = 1 << bits[i], points = ropebits_plan_points(plan, bits[i]), and of a code c the point p = (points[c], points[n + c]) mapped to M p = (m[0] p_0, m[1] p_0 + m[2] p_1):
  *
- *   stream    of a token: gain_bits bits of the gain's code c, then bits[i] bits of the code of every block in order, least significant bit first, padded to a byte: key_bits.
- *   restore   g = 2^((c - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0: c = 0, g = 1); m = maps + 3 * i;
- *             z^ = g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]); x^ = z^ + center. A block of 0 bits stores nothing: it comes back as its center, or as 0.
- *             In a kernel, m[0] p_x and m[1] p_x + m[2] p_y are tables made once.
- *   store     code: of the n points (m[0] p_x, m[1] p_x + m[2] p_y) the one nearest to z / g, the lowest of equals. c: round log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2))
- *             + zero, sums over blocks that have bits, keep it within 0 .. 2^gain_bits - 1; of this level and the two beside it (kept within) take the one with the least sum of
- *             weights[i] |z_i - z^_i|^2, the lowest of equals.
+ *   stream    of a token: gain_bits bits of the gain's code, then bits[i] bits of the code of every block in order, least significant bit first, padded to a byte: key_bits.
+ *   restore   g = 2^((gain's code - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0: g = 1); z = g * M p; x = z + center. A block of
+ *             0 bits stores nothing: it comes back as its center, or as 0. A kernel makes tables of M p once.
+ *   store     of a block the point whose M p is nearest to z / g, the lowest code of equals. Of the gain: the level
+ *             round(log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2)) + zero), sums over the blocks that have bits, kept within 0 .. 2^gain_bits - 1; of it
+ *             and the levels beside it (kept within too) the one that leaves the least sum of weights[i] |z_i - what is restored|^2, the lowest of equals.
  *
  * How codes are chosen is the encoder's own business: any of the formulas reads them. ROPEBITS_ENCODER_NEAREST is the one above. A plan that says
  * ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of a group (docs/method.md of ropebits). */

@@ -66,7 +66,7 @@ static void safetensors_hold_every_fact(void **state)
     assert_int_equal(maps->size_bytes, 2 * 3 * N_BLOCKS * sizeof(float));
     assert_memory_equal(maps->data, planes->maps, 3 * N_BLOCKS * sizeof(float));
     for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "points.b%d", bits);
         const safetensor *points = safetensors_find(file, name);
         if (bits % 3 != 0) {

@@ -11,10 +11,20 @@
 
 static rb_error err;
 
+/* Bits of blocks whose codebooks are made quickly: the sanitizer build takes many seconds for those of 2 to 5, which have several starts, and for large ones. */
+static bit_plan *small_plan(const model_facts *model)
+{
+    static const uint8_t quick[] = {0, 1, 6, 7, 8};
+    bit_plan *plan = some_plan_of_planes(model);
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2)
+        for (int b = 0; b < model_n_blocks(model); b++) plan->heads[h].planes->bits[b] = quick[plan->heads[h].planes->bits[b] % 5];
+    return plan;
+}
+
 static void assert_survives(const model_facts *model)
 {
     const char *path = scratch_path("plan.rbp");
-    bit_plan *plan = some_plan_of_planes(model), *back = NULL;
+    bit_plan *plan = small_plan(model), *back = NULL;
     char *first = NULL;
     uint8_t *second = NULL;
     size_t size, size_again;
@@ -38,7 +48,7 @@ static void heads_of_both_families_survive_the_file(void **state)
     const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF), partial = some_model(3, 1, 32, 16, ROPE_INTERLEAVED), tiny = some_model(2, 1, 2, 2, ROPE_SPLIT_HALF);
     assert_survives(&split);
     assert_survives(&partial);
-    /* One block of no bits is no head of planes: give it some. */
+    /* One block, of the most points, and the ends of what a map and a weight may be. */
     bit_plan *plan = NULL, *back = NULL;
     const uint8_t bits[] = {10};
     const double maps[] = {0.0, -3.0, 65504.0}, weights[] = {1e-9};
@@ -47,7 +57,7 @@ static void heads_of_both_families_survive_the_file(void **state)
     for (int h = 0; h < 2; h++) assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, PLAN_MAX_GAIN_BITS, 1, &err));
     assert_ok(plan_rbp_write(plan, scratch_path("tiny.rbp"), &err));
     assert_ok(plan_rbp_read(&back, scratch_path("tiny.rbp"), &err));
-    assert_true(plan_head_equal(&plan->heads[1], &back->heads[1], &tiny));
+    for (int h = 0; h < 2; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &tiny));
     bit_plan_free(plan);
     bit_plan_free(back);
 }
@@ -64,19 +74,19 @@ static ropebits_plan *in_library(const bit_plan *plan)
     return library;
 }
 
-/* Of head 0 8 blocks of 0, 3, 6, 9, 1, 4, 7, 10 bits: 40, and 2 of gain: 42 in 6 bytes. Head 2, the other one of planes, has 2, 5, 8, 0, 3, 6, 9, 1. */
+/* Of head 0 8 blocks of 0, 7, 1, 8, 1, 8, 6, 0 bits: 31, and 2 of gain: 33 in 5 bytes. */
 static void the_library_says_how_keys_are_coded(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_of_planes(&model);
+    bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
     const ropebits_head *head = ropebits_plan_head(library, 0, 0), *other = ropebits_plan_head(library, 1, 0), *groups = ropebits_plan_head(library, 0, 1);
     assert_int_equal(head->family, ROPEBITS_FAMILY_BLOCK_CODEBOOK);
     assert_int_equal(head->n_groups, 0);
     assert_int_equal(head->norm_bits, 0);
     assert_int_equal(head->gain_bits, 2);
-    assert_int_equal(head->key_bits, 48);
+    assert_int_equal(head->key_bits, 40);
     assert_memory_equal(head->bits, plan->heads[0].planes->bits, 8);
     assert_memory_equal(head->maps, plan->heads[0].planes->maps, 3 * 8 * sizeof(float));
     assert_memory_equal(head->weights, plan->heads[0].planes->weights, 8 * sizeof(float));
@@ -98,12 +108,11 @@ static void the_points_are_those_of_the_quantizer(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 1, 16, 16, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_of_planes(&model);
-    plan->heads[0].planes->bits[7] = 5;
+    bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
     static plane_codebook book;
-    for (uint32_t bits = 1; bits <= 9; bits++) {
-        const bool is_used = strchr("1345679", '0' + (int)bits) != NULL;
+    for (uint32_t bits = 0; bits <= ROPEBITS_MAX_BLOCK_BITS + 1; bits++) {
+        const bool is_used = memchr(plan->heads[0].planes->bits, (int)bits, 8) && bits > 0;
         const float *points = ropebits_plan_points(library, bits);
         if (!is_used) {
             assert_null(points);
@@ -113,9 +122,6 @@ static void the_points_are_those_of_the_quantizer(void **state)
         assert_memory_equal(points, book.x, (size_t)book.size * sizeof(float));
         assert_memory_equal(points + book.size, book.y, (size_t)book.size * sizeof(float));
     }
-    assert_null(ropebits_plan_points(library, 0));
-    assert_null(ropebits_plan_points(library, 10));
-    assert_null(ropebits_plan_points(library, 11));
     ropebits_plan_close(library);
     bit_plan_free(plan);
 }
@@ -216,7 +222,7 @@ static void assert_header_is_the_quantizer(const model_facts *model)
 {
     enum { N_KEYS = 12 };
     const int d = model->head_dim;
-    bit_plan *plan = some_plan_of_planes(model);
+    bit_plan *plan = small_plan(model);
     ropebits_plan *library = in_library(plan);
     codec_tables *tables = NULL;
     float *keys = NULL, *expected = NULL, found[RB_MAX_HEAD_DIM];

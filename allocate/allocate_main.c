@@ -237,7 +237,7 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     own.norm = (norm_kind)opt->norm;
     own.encoder = (plan_encoder)opt->encoder;
     own.max_groups = (int)opt->max_groups;
-    own.scope = (budget_scope)opt->scope;
+    own.scope = opt->scope;
     own.least_share = opt->least_share;
     if (opt->widths.n > 0) own.widths = 0;
     for (int i = 0; i < opt->widths.n; i++) {
@@ -375,7 +375,7 @@ int main(int argc, char **argv)
     const optimal_options usual = optimal_options_default();
     allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS, .least_value_bits = LEAST_VALUE_BITS,
                             .rotation = ROTATION_HAAR, .gain_bits = usual.gain_bits, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
-                            .scope = (int)usual.scope, .least_share = usual.least_share};
+                            .scope = usual.scope, .least_share = usual.least_share};
     const rb_option table[] = {
         {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names,
          .help = "who gets how many bits; required without --sweep"},
@@ -413,7 +413,7 @@ int main(int argc, char **argv)
         {.long_name = "widths", .kind = RB_OPT_NUMBERS, .value = &opt.widths, .metavar = "LIST", .min = 0, .max = PLAN_MAX_WIDTH,
          .help = "optimal: widths that the runtime's kernels know, as 2,4,8; 0: blocks may be dropped"},
         {.long_name = "per", .kind = RB_OPT_CHOICE, .value = &opt.scope, .metavar = "SCOPE", .choices = budget_scope_names,
-         .help = "optimal: who shares the budget"},
+         .help = "optimal: who shares the budget; otherwise the model, with block-codebook and best a layer"},
         {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
          .help = "optimal: least part of an equal share of the budget that a head gets"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,

@@ -36,7 +36,7 @@ struct optimal_curves {
 optimal_options optimal_options_default(void)
 {
     return (optimal_options){.equalize = true, .families = CODEC_FAMILY_GROUPS, .gain_bits = 3, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
-                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = SCOPE_MODEL, .least_share = 0.9, .objective = OBJECTIVE_MAE};
+                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = OPTIMAL_OWN_SCOPE, .least_share = 0.9, .objective = OBJECTIVE_MAE};
 }
 
 void optimal_options_set_method(optimal_options *options, allocation_method method)
@@ -285,6 +285,12 @@ static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
     return 8 * bytes;
 }
 
+static budget_scope scope_of(const optimal_options *options)
+{
+    if (options->scope != OPTIMAL_OWN_SCOPE) return (budget_scope)options->scope;
+    return options->families & CODEC_FAMILY_PLANES ? SCOPE_LAYER : SCOPE_MODEL;
+}
+
 static allocation_method method_of(const optimal_options *options)
 {
     if (options->families == CODEC_FAMILY_PLANES) return METHOD_BLOCK_CODEBOOK;
@@ -301,7 +307,7 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
     RB_TRY(st, rb_alloc(&points, (size_t)c->n_heads, sizeof *points, "curves", err), done);
     for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){count_points(c, h), c->least[h]};
     const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
-                                    .objective = c->options.objective, .scope = c->options.scope, .total_bits = key_bits,
+                                    .objective = c->options.objective, .scope = scope_of(&c->options), .total_bits = key_bits,
                                     .min_head_bits = least_bits(c, key_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {

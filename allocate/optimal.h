@@ -15,6 +15,7 @@
 #include "kernels/bit_plan.h"
 
 enum { CODEC_FAMILY_GROUPS = 1, CODEC_FAMILY_PLANES = 2 };
+enum { OPTIMAL_OWN_SCOPE = -1 };
 
 typedef struct optimal_options {
     bool equalize, center;
@@ -26,12 +27,13 @@ typedef struct optimal_options {
     plan_encoder encoder;
     unsigned widths;            /* bit w: width w is allowed, 0..8 */
     int max_groups;             /* of a head; 0: no limit */
-    budget_scope scope;
+    int scope;                  /* budget_scope, or OPTIMAL_OWN_SCOPE: the model for groups; for planes a layer: the first layers, whose logits are small, lose needles to the others
+                                 * else (docs/method.md) */
     double least_share;         /* no head gets less than this share of an equal one, 0 to 1 */
     budget_objective objective;
 } optimal_options;
 
-/* Of groups, gains of 3 bits. Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, one budget for the model, mae, and a least share of 0.9:
+/* Of groups, gains of 3 bits. Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to 8, any number of groups, budgets of the method's own scope, mae, and a least share of 0.9:
  * without it the sum over layers is a percent lower at most and a layer of small logits pays for it (docs/method.md). */
 optimal_options optimal_options_default(void);
 

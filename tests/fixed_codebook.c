@@ -7,6 +7,7 @@
 
 #include "core/threads.h"
 #include "kernels/numpy_random.h"
+#include "kernels/plane_codebook.h"
 
 enum {
     N_SAMPLES = 20000,      /* of the normal law */
@@ -51,23 +52,6 @@ static void free_points(point_set *set)
     *set = (point_set){0};
 }
 
-/* nearest[i] of n <= CHUNK points, and their squared distances. */
-RB_CPU_CLONES static void find_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const point_set *book)
-{
-    for (int i = 0; i < n; i++) {
-        nearest[i] = 0;
-        distance[i] = INFINITY;
-    }
-    for (int c = 0; c < book->n; c++) {
-        const float at_x = book->x[c], at_y = book->y[c];
-        for (int i = 0; i < n; i++) {
-            const float dx = x[i] - at_x, dy = y[i] - at_y, d = dx * dx + dy * dy;
-            nearest[i] = d < distance[i] ? c : nearest[i];
-            distance[i] = d < distance[i] ? d : distance[i];
-        }
-    }
-}
-
 /* Mean squared distance to the book. sums [3][book->n], if wanted: of x, of y, and the count of each cell. */
 static double assign(const point_set *points, const point_set *book, double *sums)
 {
@@ -77,7 +61,7 @@ static double assign(const point_set *points, const point_set *book, double *sum
     if (sums) memset(sums, 0, 3 * (size_t)book->n * sizeof *sums);
     for (int at = 0; at < points->n; at += CHUNK) {
         const int n = points->n - at < CHUNK ? points->n - at : CHUNK;
-        find_nearest(nearest, distance, points->x + at, points->y + at, n, book);
+        plane_nearest(nearest, distance, points->x + at, points->y + at, n, book->x, book->y, book->n);
         for (int i = 0; i < n; i++) {
             total += (double)distance[i];
             if (!sums) continue;
@@ -314,7 +298,7 @@ void fixed_codebook_restore(const fixed_codebook *book, const float *k, int64_t 
         for (int i = 0; i < book->n_blocks; i++) {
             const point_set *own = &book->books[i];
             take_block(&points, book, i, k + at * book->head_dim);
-            find_nearest(nearest, distance, x, y, points.n, own);
+            plane_nearest(nearest, distance, x, y, points.n, own->x, own->y, own->n);
             for (int t = 0; t < points.n; t++) {
                 float *to = k_hat + (at + t) * book->head_dim;
                 to[book->dims[i][0]] = book->mean[book->dims[i][0]] + own->x[nearest[t]];

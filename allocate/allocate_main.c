@@ -413,7 +413,7 @@ int main(int argc, char **argv)
         {.long_name = "widths", .kind = RB_OPT_NUMBERS, .value = &opt.widths, .metavar = "LIST", .min = 0, .max = PLAN_MAX_WIDTH,
          .help = "optimal: widths that the runtime's kernels know, as 2,4,8; 0: blocks may be dropped"},
         {.long_name = "per", .kind = RB_OPT_CHOICE, .value = &opt.scope, .metavar = "SCOPE", .choices = budget_scope_names,
-         .help = "optimal: who shares the budget; otherwise the model, with block-codebook and best a layer"},
+         .help = "optimal: who shares the budget; otherwise the model, with block-codebook and best a head"},
         {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
          .help = "optimal: least part of an equal share of the budget that a head gets"},
         {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,

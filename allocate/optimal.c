@@ -288,7 +288,7 @@ static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
 static budget_scope scope_of(const optimal_options *options)
 {
     if (options->scope != OPTIMAL_OWN_SCOPE) return (budget_scope)options->scope;
-    return options->families & CODEC_FAMILY_PLANES ? SCOPE_LAYER : SCOPE_MODEL;
+    return options->families & CODEC_FAMILY_PLANES ? SCOPE_HEAD : SCOPE_MODEL;
 }
 
 static allocation_method method_of(const optimal_options *options)

@@ -27,7 +27,7 @@ typedef struct optimal_options {
     plan_encoder encoder;
     unsigned widths;            /* bit w: width w is allowed, 0..8 */
     int max_groups;             /* of a head; 0: no limit */
-    int scope;                  /* budget_scope, or OPTIMAL_OWN_SCOPE: the model for groups; for planes a layer: the first layers, whose logits are small, lose needles to the others
+    int scope;                  /* budget_scope, or OPTIMAL_OWN_SCOPE: the model for groups; a head for planes: the first layers, whose logits are small, lose needles to the others
                                  * else (docs/method.md) */
     double least_share;         /* no head gets less than this share of an equal one, 0 to 1 */
     budget_objective objective;

@@ -32,9 +32,20 @@ typedef struct codec_vectors {
     int64_t head_stride, token_stride;
 } codec_vectors;
 
+/* Its heads of family block-codebook on the device: plane_image.h. */
+typedef struct plane_device_image {
+    int n_blocks, n_planes, max_bits;
+    int max_points, max_cells, max_packed_bytes;    /* over heads of this family */
+    const plane_image_head *heads;
+    const int32_t *list;
+    const plane_image_block *blocks;
+    const plane_point *points;
+    const uint32_t *cells, *book;
+} plane_device_image;
+
 /* An image on the device. */
 typedef struct codec_device_image {
-    int head_dim, n_heads;
+    int head_dim, n_heads, n_grouped;
     int has_search;     /* a group whose codes neither few boundaries nor cells find */
     int is_published, max_tiles;    /* codec_image.h; 8-column parts of a group */
     int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode, max_fragments_decode;   /* over heads; steps: of a group */
@@ -45,6 +56,7 @@ typedef struct codec_device_image {
     const codec_image_lane *fragments;
     const codec_image_cell *cells;
     const float *books, *rotations, *shifts, *inverse_scales, *centers;
+    plane_device_image planes;
 } codec_device_image;
 
 /* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes; both aligned to 16 bytes.

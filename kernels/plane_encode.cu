@@ -164,12 +164,12 @@ __device__ __forceinline__ void search_block(gain_choice &choice, typename plane
 {
     const float2 at = read_block(row, i, T());
     const float x = at.x - block.center[0], y = at.y - block.center[1];
-    const float u = x * block.to_grid[0], v = fmaf(x, block.to_grid[1], y * block.to_grid[2]);
+    const float u = fmaf(x, block.to_grid[0], y * block.to_grid[1]), v = fmaf(x, block.to_grid[2], y * block.to_grid[3]);
     uint32_t codes = 0;
 #pragma unroll
     for (int k = 0; k < N_GAINS; k++) {
         if (k != 1 && !has_gain) continue;
-        const plane_match match = block.n_cells > 0 ? plane_search(&block, points, cells, x, y, u, v, choice.gain[k], choice.inverse[k])
+        const plane_match match = block.n_columns > 0 ? plane_search(&block, points, cells, x, y, u, v, choice.gain[k], choice.inverse[k])
                                                     : plane_search_all(points, 1 << block.bits, x, y, choice.gain[k]);
         choice.error[k] = fmaf(block.weight, match.distance, choice.error[k]);
         codes |= static_cast<uint32_t>(match.code) << CODE_BITS * k;

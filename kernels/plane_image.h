@@ -9,7 +9,9 @@
 
 enum {
     PLANE_CELL_CODES = 4,       /* codes that a cell lists */
-    PLANE_BYTE_BITS = 8,        /* up to here a cell's codes are bytes of a word, lowest first; above they are halves of two words. A list that is shorter repeats its last */
+    /* Up to here a cell's codes are bytes of a word, lowest first; above they are halves of two words. A shorter list repeats its last. Of a longer one, whose first is all ones and
+     * whose last is 0, the two between say where in the block's words it is, as halves: its length, then its codes. */
+    PLANE_BYTE_BITS = 8,
     PLANE_GRID_MIN_BITS = 3,    /* below, all points are tried */
     PLANE_MAX_LEVELS = 16
 };
@@ -18,18 +20,19 @@ typedef struct plane_point {
     float x, y;
 } plane_point;
 
-/* Of a block of two dims, also of one that has no bits: 64 bytes. */
+/* Of a block of two dims, also of one that has no bits: 80 bytes. */
 typedef struct plane_image_block {
     float center[2];
-    float to_grid[3];           /* of (x, y) less the centre: u = x to_grid[0], v = x to_grid[1] + y to_grid[2]; over the gain they enter tanh */
+    float to_grid[4];           /* of (x, y) less the centre: u = x to_grid[0] + y to_grid[1], v = x to_grid[2] + y to_grid[3]; over the gain they enter tanh */
     float weight;               /* 0 without bits */
     float map[3];
-    float half_cells;           /* (n_cells - 1) / 2, a whole number */
-    int32_t n_cells;            /* n of n x n; 0: there are none */
+    float half_columns, half_rows;      /* (n - 1) / 2, whole numbers */
+    int32_t n_columns, n_rows;  /* of cells, by u and v; 0: there are none */
     int32_t first_point;        /* of the head's points */
-    int32_t first_cell;         /* of the head's words */
+    int32_t first_cell;         /* of the head's words: cells, then long lists */
     int32_t bits, bit_first;    /* in the vector's stream */
     int32_t dims;               /* the first | the second << 16 */
+    int32_t reserved;           /* to whole 16-byte words */
 } plane_image_block;
 
 /* Of any head: one of groups has is_planes 0 and cost 0. */

@@ -1,7 +1,8 @@
 /* The nearest point of a block's codebook, as the CUDA kernels find it (kernels/plane_encode.cu): one code for the device and for the tests, which hold it to a search of all points.
  *
- * The plane of u, z / gain before the block's map, is cut into n x n cells: each coordinate goes through tanh, whose slope falls off like the density of the points, so that
- * cells hold about equally many points everywhere, and what lies far out falls into the cells of the rim, which reach to infinity. A cell lists every point that is nearest to some
+ * z / gain is taken back through the block's map, to where points have one law for all blocks, and turned so that the map stretches along the axes. That plane is cut into cells: each
+ * coordinate goes through tanh, whose slope falls off like the density of the points, so that cells hold about equally many points everywhere, and what lies far out falls into the cells
+ * of the rim, which reach to infinity. There are more columns than rows as the map stretches, so that cells are about square where distances are measured. A cell lists every point that is nearest to some
  * place in it, in ascending order, mostly one or two. So the cost does not grow with the number of points, and what is found is exact. The device's tanh is an approximation: cells are
  * listed with a margin for it (plane_image.c). */
 #ifndef RB_KERNELS_PLANE_SEARCH_H
@@ -62,7 +63,7 @@ static RB_HOST_DEVICE plane_match plane_search_all(const plane_point *points, in
 static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, const plane_point *points, const uint32_t *cells, float x, float y, float u, float v, float gain,
                                                float inverse_gain)
 {
-    const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_cells) * block->n_cells + plane_cell_index(plane_compand(u * inverse_gain), block->half_cells);
+    const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_rows) * block->n_columns + plane_cell_index(plane_compand(u * inverse_gain), block->half_columns);
     int list[PLANE_CELL_CODES];
     if (block->bits > PLANE_BYTE_BITS) {
         const uint32_t low = cells[2 * cell], high = cells[2 * cell + 1];
@@ -77,8 +78,12 @@ static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, c
         list[2] = (int)(word >> 16 & 0xffu);
         list[3] = (int)(word >> 24);
     }
-    if (list[0] > list[3]) return plane_search_all(points, 1 << block->bits, x, y, gain);      /* a list that is longer */
-    plane_match best = {list[0], INFINITY};
+    plane_match best = {0, INFINITY};
+    if (list[0] > list[3]) {
+        const uint16_t *longer = (const uint16_t *)(cells + (block->bits > PLANE_BYTE_BITS ? list[1] | list[2] << 16 : list[1] | list[2] << 8));
+        for (int i = 1; i <= longer[0]; i++) plane_try(&best, points, longer[i], x, y, gain);
+        return best;
+    }
     plane_try(&best, points, list[0], x, y, gain);
     plane_try(&best, points, list[1], x, y, gain);
     if (list[2] != list[1]) plane_try(&best, points, list[2], x, y, gain);

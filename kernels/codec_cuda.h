@@ -17,6 +17,11 @@
 #define CODEC_CUDA_RESTORE_F32 4e-6     /* largest error of a coordinate over the vector's norm */
 #define CODEC_CUDA_RESTORE_F16 5e-4     /* operands of the product are rounded to fp16 */
 #define CODEC_CUDA_LOGITS 1e-5          /* over |q| |k| */
+/* Of block-codebook: arithmetic is f32, of unit 2^-24. A coordinate of x - c - g M p errs by at most a unit for x - c, two for M p (rounded once to f32, and once in g M p by the
+ * fused product) and one for the difference, each of |x| + |c| + g |M p| at most: 4 sqrt(2) units, 3.4e-7, a distance, on both sides of a comparison, whose squares have two
+ * roundings more: 8e-7. A restored dim has four roundings of parts that are at most twice max |M p|, and of |c|. */
+#define CODEC_CUDA_PLANE_TIE 1e-6       /* distance over |x| + |c| + g max |M p| of a block */
+#define CODEC_CUDA_PLANE_RESTORE 1e-6   /* largest error of a coordinate over |c| + g max |M p| of its block */
 
 #ifdef __cplusplus
 extern "C" {

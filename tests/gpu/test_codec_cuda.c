@@ -35,7 +35,8 @@ static codec_bounds bounds_of(codec_dtype type)
 {
     return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
                           .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
-                          .logits = CODEC_CUDA_LOGITS};
+                          .logits = CODEC_CUDA_LOGITS, .plane_tie = CODEC_CUDA_PLANE_TIE,
+                          .plane_restore = CODEC_CUDA_PLANE_RESTORE};
 }
 
 static void check_heads(const codec_trial *trial, const codec_trial_input *in, codec_report *report)

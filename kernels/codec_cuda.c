@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_ARRAYS = 19 };
+enum { N_ARRAYS = 20 };
 
 struct codec_cuda {
     codec_device_image image;
@@ -38,7 +38,8 @@ static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
         {planes->heads, n * sizeof *planes->heads},
         {planes->list, n * sizeof *planes->list},
         {planes->blocks, n * (size_t)planes->n_blocks * sizeof *planes->blocks},
-        {planes->points, planes->n_points * sizeof *planes->points},
+        {planes->points_x, planes->n_points * sizeof *planes->points_x},
+        {planes->points_y, planes->n_points * sizeof *planes->points_y},
         {planes->cells, planes->n_cells * sizeof *planes->cells},
         {planes->book, planes->n_book * sizeof *planes->book},
     };
@@ -74,9 +75,10 @@ static void set_planes(plane_device_image *made, const plane_image *image, const
     made->heads = arrays[0].at;
     made->list = arrays[1].at;
     made->blocks = arrays[2].at;
-    made->points = arrays[3].at;
-    made->cells = arrays[4].at;
-    made->book = arrays[5].at;
+    made->points_x = arrays[3].at;
+    made->points_y = arrays[4].at;
+    made->cells = arrays[5].at;
+    made->book = arrays[6].at;
 }
 
 rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err)

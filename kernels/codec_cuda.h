@@ -44,7 +44,7 @@ typedef struct plane_device_image {
     const plane_image_head *heads;
     const int32_t *list;
     const plane_image_block *blocks;
-    const plane_point *points;
+    const float *points_x, *points_y;
     const uint32_t *cells, *book;
 } plane_device_image;
 

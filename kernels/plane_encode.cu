@@ -157,24 +157,125 @@ __device__ __forceinline__ int best_gain(const gain_choice &choice, int gain_bit
     return has_upper ? 2 : has_lower ? 0 : 1;
 }
 
-/* The nearest points at the three gains; their codes take the place of the block. */
+/* Where a block's key is: less the centre, and on the grid at gain 1. */
+struct block_place {
+    float x, y, u, v;
+};
+
 template <typename T>
-__device__ __forceinline__ void search_block(gain_choice &choice, typename plane_input<T>::stored *row, int i, const plane_image_block &block, const plane_point *points,
-                                             const uint32_t *cells, bool has_gain)
+__device__ __forceinline__ block_place find_block(const typename plane_input<T>::stored *row, int i, const plane_image_block &block)
 {
     const float2 at = read_block(row, i, T());
     const float x = at.x - block.center[0], y = at.y - block.center[1];
-    const float u = fmaf(x, block.to_grid[0], y * block.to_grid[1]), v = fmaf(x, block.to_grid[2], y * block.to_grid[3]);
+    return {x, y, fmaf(x, block.to_grid[0], y * block.to_grid[1]), fmaf(x, block.to_grid[2], y * block.to_grid[3])};
+}
+
+/* Adds the errors; returns the codes, of FIRST_GAIN to FIRST_GAIN + GAINS - 1. */
+template <int GAINS>
+__device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const plane_match (&match)[GAINS], float weight)
+{
+    enum { FIRST = GAINS == 1 };
     uint32_t codes = 0;
 #pragma unroll
-    for (int k = 0; k < N_GAINS; k++) {
-        if (k != 1 && !has_gain) continue;
-        const plane_match match = block.n_columns > 0 ? plane_search(&block, points, cells, x, y, u, v, choice.gain[k], choice.inverse[k])
-                                                    : plane_search_all(points, 1 << block.bits, x, y, choice.gain[k]);
-        choice.error[k] = fmaf(block.weight, match.distance, choice.error[k]);
-        codes |= static_cast<uint32_t>(match.code) << CODE_BITS * k;
+    for (int k = 0; k < GAINS; k++) {
+        choice.error[FIRST + k] = fmaf(weight, match[k].distance, choice.error[FIRST + k]);
+        codes |= static_cast<uint32_t>(match[k].code) << CODE_BITS * (FIRST + k);
     }
-    *reinterpret_cast<uint32_t *>(row + 2 * i) = codes;
+    return codes;
+}
+
+/* Element k of those that GAINS are, by selects: registers have no index. */
+template <int GAINS>
+__device__ __forceinline__ float pick(const float (&of)[N_GAINS], int k)
+{
+    return GAINS == 1 || k == 1 ? of[1] : k == 0 ? of[0] : of[2];
+}
+
+/* The nearest points at the three gains, or without gains at the middle one. */
+template <int GAINS>
+__device__ __forceinline__ uint32_t search_block(gain_choice &choice, const block_place &at, const plane_image_block &block, plane_points points, const uint32_t *cells)
+{
+    plane_match match[GAINS];
+#pragma unroll 1
+    for (int k = 0; k < GAINS; k++) {
+        const float gain = pick<GAINS>(choice.gain, k);
+        const plane_match found = block.n_columns > 0 ? plane_search(&block, points, cells, at.x, at.y, at.u, at.v, gain, pick<GAINS>(choice.inverse, k))
+                                                      : plane_search_all(points, 1 << block.bits, at.x, at.y, gain);
+#pragma unroll
+        for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
+    }
+    return add_matches(choice, match, block.weight);
+}
+
+/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is a few instructions alone. */
+__device__ __forceinline__ uint32_t shared_address(const void *at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+__device__ __forceinline__ uint32_t load_word(uint32_t address)
+{
+    uint32_t word;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
+    return word;
+}
+__device__ __forceinline__ float load_float(uint32_t address) { return __uint_as_float(load_word(address)); }
+
+/* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the gains' chains of look-ups run side by side. All four codes are tried;
+ * lists that are longer, which are rare, again. The index of a cell is in the low bits of a sum with MAGIC. */
+template <int GAINS>
+__device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at, const plane_image_block &block, plane_points points, const uint32_t *cells)
+{
+    enum { FIRST = GAINS == 1 };
+    constexpr float MAGIC = 12582912.0f;        /* 3 2^22: a float above it counts in ones */
+    constexpr uint32_t MAGIC_BITS = 0x4b400000u;
+    const float columns = block.half_columns, rows = block.half_rows, columns_magic = columns + MAGIC, rows_magic = rows + MAGIC;
+    const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u), at_x = shared_address(points.x), at_y = shared_address(points.y);
+    plane_match match[GAINS];
+    uint32_t word[GAINS];
+    bool is_long = false;
+#pragma unroll
+    for (int k = 0; k < GAINS; k++) {
+        const float u = plane_compand(at.u * choice.inverse[FIRST + k]), v = plane_compand(at.v * choice.inverse[FIRST + k]);
+        word[k] = load_word(__float_as_uint(fmaf(v, rows, rows_magic)) * row_bytes + (__float_as_uint(fmaf(u, columns, columns_magic)) * 4u + first));
+    }
+#pragma unroll
+    for (int k = 0; k < GAINS; k++) {
+        const float gain = choice.gain[FIRST + k];
+#pragma unroll
+        for (int i = 0; i < PLANE_CELL_CODES; i++) {
+            const uint32_t code = __byte_perm(word[k], 0, 0x4440 + i);
+            const float dx = fmaf(-gain, load_float(at_x + 4u * code), at.x), dy = fmaf(-gain, load_float(at_y + 4u * code), at.y), distance = fmaf(dx, dx, dy * dy);
+            const bool is_better = i == 0 || distance < match[k].distance;
+            match[k].code = is_better ? static_cast<int>(code) : match[k].code;
+            match[k].distance = is_better ? distance : match[k].distance;
+        }
+        is_long |= (word[k] & 0xffu) > word[k] >> 24;
+    }
+    if (is_long)
+#pragma unroll 1
+        for (int k = 0; k < GAINS; k++) {
+            const plane_match found = plane_search(&block, points, cells, at.x, at.y, at.u, at.v, pick<GAINS>(choice.gain, k), pick<GAINS>(choice.inverse, k));
+#pragma unroll
+            for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
+        }
+    return add_matches(choice, match, block.weight);
+}
+
+/* Of all blocks; a block's codes take its place in the row. */
+template <typename T, int GAINS, bool IS_FAST>
+__device__ __forceinline__ void search_blocks(gain_choice &choice, typename plane_input<T>::stored *row, const plane_image_block *blocks, int n_blocks, plane_points points,
+                                              const uint32_t *cells)
+{
+#pragma unroll 1
+    for (int i = 0; i < n_blocks; i++) {
+        const plane_image_block &block = blocks[i];
+        const int bits = block.bits;
+        if (bits == 0) continue;
+        const block_place at = find_block<T>(row, i, block);
+        const plane_points own = {points.x + block.first_point, points.y + block.first_point};
+        const uint32_t *own_cells = cells + block.first_cell;
+        uint32_t codes;
+        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS) codes = search_words<GAINS>(choice, at, block, own, own_cells);
+        else codes = search_block<GAINS>(choice, at, block, own, own_cells);
+        *reinterpret_cast<uint32_t *>(row + 2 * i) = codes;
+    }
 }
 
 /* Gain and codes to bits, from the start of the row on. */
@@ -218,8 +319,8 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
     const int n_blocks = planes.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32, stride = row_stride(n_blocks);
 
     uint8_t *next = shared;
-    plane_point *shared_points = reinterpret_cast<plane_point *>(next);
-    uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + planes.max_points);
+    float *shared_points = reinterpret_cast<float *>(next);       /* x of all, then y */
+    uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + 2 * planes.max_points);
     if (IS_FAST) next += args.fragment_bytes;
     plane_image_block *blocks = reinterpret_cast<plane_image_block *>(next);
     next += n_blocks * sizeof *blocks + warp * args.warp_bytes;
@@ -233,12 +334,16 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
         if (warp == 0) start_run(&share, planes.heads, head_index, args.n, ENCODE_ROWS);
         block_copy(&head, planes.heads + head_index, 1);
         block_copy(reinterpret_cast<uint4 *>(blocks), reinterpret_cast<const uint4 *>(planes.blocks + head_index * n_blocks), n_blocks * static_cast<int>(sizeof *blocks / 16));
-        const plane_point *head_points = planes.points + planes.heads[head_index].first_point;
+        const int first_point = planes.heads[head_index].first_point;
+        const plane_points head_points = {planes.points_x + first_point, planes.points_y + first_point};
         const uint32_t *head_cells = planes.cells + planes.heads[head_index].first_cell;
         if (IS_FAST) {
-            block_copy(shared_points, head_points, planes.heads[head_index].n_points);
+            block_copy(shared_points, head_points.x, planes.heads[head_index].n_points);
+            block_copy(shared_points + planes.max_points, head_points.y, planes.heads[head_index].n_points);
             block_copy(shared_cells, head_cells, planes.heads[head_index].n_cells);
         }
+        const plane_points points = IS_FAST ? plane_points{shared_points, shared_points + planes.max_points} : head_points;
+        const uint32_t *cells = IS_FAST ? shared_cells : head_cells;
         __syncthreads();
 
         const tile_run run = share.run;
@@ -257,14 +362,8 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
             __syncwarp();
             const float square = vector_square<T>(row, blocks, n_blocks);
             gain_choice choice = start_choice(head, square);
-#pragma unroll 1
-            for (int i = 0; i < n_blocks; i++) {
-                const plane_image_block &block = blocks[i];
-                if (block.bits == 0) continue;
-                const plane_point *points = (IS_FAST ? shared_points : head_points) + block.first_point;
-                const uint32_t *cells = (IS_FAST ? shared_cells : head_cells) + block.first_cell;
-                search_block<T>(choice, row, i, block, points, cells, gain_bits > 0);
-            }
+            if (gain_bits > 0) search_blocks<T, N_GAINS, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
+            else search_blocks<T, 1, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
             const int which = gain_bits > 0 ? best_gain(choice, gain_bits) : 1;
             pack_vector(row, blocks, n_blocks, choice.level + which - 1, gain_bits, which);
             __syncwarp();
@@ -279,7 +378,7 @@ template <typename T>
 static rb_status launch(plane_encode_args &args, cudaStream_t stream, rb_error *err)
 {
     const plane_device_image &planes = args.image.planes;
-    const size_t tables = static_cast<size_t>(planes.max_points) * sizeof(plane_point) + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
+    const size_t tables = static_cast<size_t>(planes.max_points) * 2 * sizeof(float) + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
     const kernel_sizes sizes = {round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(plane_image_block),
                                 round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(planes.n_blocks) * sizeof(T), 128)};
     bool too_small = false;

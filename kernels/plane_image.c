@@ -229,11 +229,12 @@ static void set_block(plane_image_block *out, const plan_head *head, int block, 
     for (int i = 0; i < 4; i++) out->to_grid[i] = (float)(GRID_SCALE * grid.to_plane[i]);
 }
 
-static void set_points(plane_point *out, const plane_image_block *block, const plane_codebook *book)
+static void set_points(float *points_x, float *points_y, const plane_image_block *block, const plane_codebook *book)
 {
     for (int c = 0; c < book->size; c++) {
         const double x = (double)book->x[c], y = (double)book->y[c];
-        out[c] = (plane_point){(float)((double)block->map[0] * x), (float)((double)block->map[1] * x + (double)block->map[2] * y)};
+        points_x[c] = (float)((double)block->map[0] * x);
+        points_y[c] = (float)((double)block->map[1] * x + (double)block->map[2] * y);
     }
 }
 
@@ -293,7 +294,8 @@ static rb_status fill_block(plane_image *image, block_cells *cells, const plan_h
     if (block->bits == 0) return RB_OK;
     const rb_status st = codec_tables_plane(tables, block->bits, &book, err);
     if (st != RB_OK) return st;
-    set_points(image->points + image->heads[h].first_point + block->first_point, block, book);
+    const int first = image->heads[h].first_point + block->first_point;
+    set_points(image->points_x + first, image->points_y + first, block, book);
     return block->n_columns > 0 ? make_cells(cells, head->planes, i, book, err) : RB_OK;
 }
 
@@ -344,7 +346,8 @@ rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_head
         out->heads[h].cost_before = h > 0 ? out->heads[h - 1].cost_before + out->heads[h - 1].cost : 0;
     }
     if (out->n_planes == 0) goto done;
-    RB_TRY(st, rb_alloc(&out->points, out->n_points, sizeof *out->points, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&out->points_x, out->n_points, sizeof *out->points_x, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&out->points_y, out->n_points, sizeof *out->points_y, "codec image", err), done);
     RB_TRY(st, rb_alloc(&cells, (size_t)n_all, sizeof *cells, "codec image", err), done);
     RB_TRY(st, fill_book(out, tables, err), done);
 #pragma omp parallel for schedule(dynamic)
@@ -366,7 +369,8 @@ void plane_image_clear(plane_image *image)
     free(image->heads);
     free(image->list);
     free(image->blocks);
-    free(image->points);
+    free(image->points_x);
+    free(image->points_y);
     free(image->cells);
     free(image->book);
     *image = (plane_image){0};
@@ -376,6 +380,6 @@ int64_t plane_image_head_bytes(const plan_head *head, int n_blocks)
 {
     size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block) + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
     for (int i = 0; head->planes && i < n_blocks; i++)
-        total += ((size_t)1 << head->planes->bits[i]) * sizeof(plane_point) + cell_words(head->planes, i) * sizeof(uint32_t);
+        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float) + cell_words(head->planes, i) * sizeof(uint32_t);
     return (int64_t)total;
 }

@@ -16,9 +16,10 @@ enum {
     PLANE_MAX_LEVELS = 16
 };
 
-typedef struct plane_point {
-    float x, y;
-} plane_point;
+/* Of a block; apart, since lanes that look up 32 different points of f32 values meet all banks. */
+typedef struct plane_points {
+    const float *x, *y;
+} plane_points;
 
 /* Of a block of two dims, also of one that has no bits: 80 bytes. */
 typedef struct plane_image_block {
@@ -55,7 +56,7 @@ typedef struct plane_image {
     plane_image_head *heads;    /* [n_heads] */
     int32_t *list;              /* [n_planes]: which heads */
     plane_image_block *blocks;  /* [n_heads][n_blocks] */
-    plane_point *points;        /* [n_points]: M p of each block with bits */
+    float *points_x, *points_y; /* [n_points]: M p of each block with bits */
     size_t n_points;
     uint32_t *cells;            /* [n_cells] */
     size_t n_cells;

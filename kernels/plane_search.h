@@ -44,15 +44,14 @@ static RB_HOST_DEVICE int plane_cell_index(float t, float half)
 #endif
 }
 
-static RB_HOST_DEVICE void plane_try(plane_match *best, const plane_point *points, int code, float x, float y, float gain)
+static RB_HOST_DEVICE void plane_try(plane_match *best, plane_points points, int code, float x, float y, float gain)
 {
-    const plane_point p = points[code];
-    const float dx = fmaf(-gain, p.x, x), dy = fmaf(-gain, p.y, y), distance = fmaf(dx, dx, dy * dy);
+    const float dx = fmaf(-gain, points.x[code], x), dy = fmaf(-gain, points.y[code], y), distance = fmaf(dx, dx, dy * dy);
     best->code = distance < best->distance ? code : best->code;
     best->distance = fminf(distance, best->distance);
 }
 
-static RB_HOST_DEVICE plane_match plane_search_all(const plane_point *points, int n_points, float x, float y, float gain)
+static RB_HOST_DEVICE plane_match plane_search_all(plane_points points, int n_points, float x, float y, float gain)
 {
     plane_match best = {0, INFINITY};
     for (int code = 0; code < n_points; code++) plane_try(&best, points, code, x, y, gain);
@@ -60,7 +59,7 @@ static RB_HOST_DEVICE plane_match plane_search_all(const plane_point *points, in
 }
 
 /* Of (x, y), a key's block less its centre, at this gain; u, v: (x, y) through block->to_grid. points, cells: the block's. */
-static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, const plane_point *points, const uint32_t *cells, float x, float y, float u, float v, float gain,
+static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, plane_points points, const uint32_t *cells, float x, float y, float u, float v, float gain,
                                                float inverse_gain)
 {
     const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_rows) * block->n_columns + plane_cell_index(plane_compand(u * inverse_gain), block->half_columns);

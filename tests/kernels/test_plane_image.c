@@ -185,7 +185,7 @@ static plane_match match_of(const sample *s, int h, int block, const float *x, f
 {
     const plane_image_block *own = &blocks_of(s, h)[block];
     const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_point *points = s->image->planes.points + head->first_point + own->first_point;
+    const plane_points points = {s->image->planes.points_x + head->first_point + own->first_point, s->image->planes.points_y + head->first_point + own->first_point};
     const uint32_t *cells = s->image->planes.cells + head->first_cell + own->first_cell;
     const float a = x[own->dims & 0xffff] - own->center[0], b = x[own->dims >> 16] - own->center[1];
     if (own->n_columns == 0) return plane_search_all(points, 1 << own->bits, a, b, gain);
@@ -236,7 +236,8 @@ static void look_at_neighbours(sample *s, int h, const head_codec *codec)
     for (int i = 0; i < s->image->planes.n_blocks; i++) {
         const plane_image_block *block = &blocks_of(s, h)[i];
         const plane_image_head *head = &s->image->planes.heads[h];
-        const plane_point *points = s->image->planes.points + head->first_point + block->first_point;
+        const int first = head->first_point + block->first_point;
+        const plane_points points = {s->image->planes.points_x + first, s->image->planes.points_y + first};
         const uint32_t *cells = s->image->planes.cells + head->first_cell + block->first_cell;
         if (block->n_columns == 0 || block->bits > 6) continue;
         for (int edge = 0; edge < block->n_columns - 1; edge++)

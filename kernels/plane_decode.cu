@@ -106,7 +106,7 @@ __device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const
 /* The lane's blocks of the vector whose packed bits start at this byte. */
 __device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_planes &own, const uint32_t *packed, int byte, float gain, const uint32_t *book)
 {
-    const int bit = byte * 8 + own.bit_first;
+    const unsigned bit = byte * 8 + own.bit_first;
     const uint32_t *words = packed + bit / 32;
     uint32_t low = __funnelshift_r(words[0], words[1], bit), high = __funnelshift_r(words[1], words[2], bit);
 #pragma unroll

@@ -113,7 +113,7 @@ __device__ __forceinline__ float2 read_block(const __half *row, int block, __nv_
 }
 __device__ __forceinline__ float2 read_block(const float *row, int block, float) { return *reinterpret_cast<const float2 *>(row + 2 * block); }
 
-/* Sum w |z|^2; not a number, or infinite, where a dim of the vector is. */
+/* Sum w |z|^2; not a number, or infinite, where a dim of the vector is, or where it is beyond f32. */
 template <typename T>
 __device__ __forceinline__ float vector_square(const typename plane_input<T>::stored *row, const plane_image_block *blocks, int n_blocks)
 {
@@ -361,6 +361,8 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
             }
             __syncwarp();
             const float square = vector_square<T>(row, blocks, n_blocks);
+            if (!(square < INFINITY))       /* to be refused: the search wants numbers */
+                for (int i = 0; i < head_dim; i++) row[i] = stored(0.0f);
             gain_choice choice = start_choice(head, square);
             if (gain_bits > 0) search_blocks<T, N_GAINS, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
             else search_blocks<T, 1, IS_FAST>(choice, row, blocks, n_blocks, points, cells);

@@ -50,8 +50,8 @@ static void set_up(bench *b, int gain_bits, codec_dtype type)
     int sum = gain_bits;
     *b = (bench){.model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}}, .bounds = bounds_of(type)};
     for (int i = 0; i < N_BLOCKS; i++) {
-        bits[i] = i == UNCODED ? 0 : (uint8_t)(1 + i * 5 % 6);
-        if (i < N_BLOCKS - 1) sum += bits[i];
+        bits[i] = (uint8_t)(i == UNCODED ? 0 : 1 + i * 5 % 6);
+        sum += i < N_BLOCKS - 1 ? bits[i] : 0;
         maps[3 * i] = exp(sin(i * 1.1));
         maps[3 * i + 1] = 0.5 * sin(i * 2.3);
         maps[3 * i + 2] = exp(cos(i * 1.7));

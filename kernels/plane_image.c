@@ -378,8 +378,9 @@ void plane_image_clear(plane_image *image)
 
 int64_t plane_image_head_bytes(const plan_head *head, int n_blocks)
 {
+    enum { CELLS_AND_LISTS = 3 };       /* uneven maps have long lists: as much again twice, at most about */
     size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block) + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
     for (int i = 0; head->planes && i < n_blocks; i++)
-        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float) + cell_words(head->planes, i) * sizeof(uint32_t);
+        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float) + CELLS_AND_LISTS * cell_words(head->planes, i) * sizeof(uint32_t);
     return (int64_t)total;
 }

@@ -4,6 +4,7 @@
 #ifndef RB_KERNELS_PLANE_IMAGE_H
 #define RB_KERNELS_PLANE_IMAGE_H
 
+#include <stdalign.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,19 +22,20 @@ typedef struct plane_points {
     const float *x, *y;
 } plane_points;
 
-/* Of a block of two dims, also of one that has no bits: 80 bytes. */
+/* Of a block of two dims, also of one that has no bits: five 16-byte words, by what is read together. */
 typedef struct plane_image_block {
-    float center[2];
+    alignas(16) float center[2];
+    float half_columns, half_rows;      /* (n - 1) / 2 of the cells, whole numbers */
     float to_grid[4];           /* of (x, y) less the centre: u = x to_grid[0] + y to_grid[1], v = x to_grid[2] + y to_grid[3]; over the gain they enter tanh */
     float weight;               /* 0 without bits */
-    float map[3];
-    float half_columns, half_rows;      /* (n - 1) / 2, whole numbers */
-    int32_t n_columns, n_rows;  /* of cells, by u and v; 0: there are none */
+    int32_t n_columns;          /* of cells, by u; 0: there are none */
     int32_t first_point;        /* of the head's points */
     int32_t first_cell;         /* of the head's words: cells, then long lists */
     int32_t bits, bit_first;    /* in the vector's stream */
     int32_t dims;               /* the first | the second << 16 */
-    int32_t reserved;           /* to whole 16-byte words */
+    int32_t n_rows;             /* of cells, by v */
+    float map[3];
+    int32_t reserved;
 } plane_image_block;
 
 /* Of any head: one of groups has is_planes 0 and cost 0. */

@@ -1,5 +1,5 @@
 /* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads", "head_dim", "width", "ms", "gb_per_s"}.
- *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE]]]]     65536 8 128, f16, bf16 and f32
+ *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]     65536 8 128, f16, bf16 and f32 (or "all"), all plans; PLAN: block-codebook alone
  * GB/s are bytes of vectors read (encode) or written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
 #include <math.h>
 #include <stdio.h>
@@ -32,6 +32,7 @@ typedef struct bench {
     plan_head *heads;
     int64_t n;
     const char *type;       /* only this one; NULL: all */
+    bool is_planes;         /* only block-codebook */
 } bench;
 
 static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
@@ -105,6 +106,36 @@ static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
     return st;
 }
 
+/* Keys of family block-codebook at 2.25 true bits a dim, with a gain of 3 bits: blocks of 1 to 8 bits, as energies ask for that spread like e to a normal; 2^bits is 35 in the mean. Maps
+ * stretch up to twice. */
+static rb_status block_codebook(bench *b, rb_error *err)
+{
+    enum { GAIN_BITS = 3 };
+    const int n = model_n_blocks(&b->model);
+    rb_status st = RB_OK;
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
+        double spread[RB_MAX_BLOCKS], maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+        uint8_t bits[RB_MAX_BLOCKS] = {0};
+        numpy_rng rng;
+        numpy_rng_seed(&rng, 200 + (uint64_t)h);
+        numpy_rng_standard_normal(&rng, spread, (size_t)n);
+        for (int left = (int)(2.25 * b->model.head_dim) - GAIN_BITS; left > 0; left--) {
+            int best = 0;       /* a bit halves the error of a block */
+            for (int i = 1; i < n; i++)
+                if (ldexp(exp(spread[i]), -bits[i]) > ldexp(exp(spread[best]), -bits[best])) best = i;
+            bits[best]++;
+        }
+        for (int i = 0; i < n; i++) {
+            maps[3 * i] = 1.0;
+            maps[3 * i + 1] = 0.6 * sin(1.7 * i + h);
+            maps[3 * i + 2] = sqrt(1.0 - maps[3 * i + 1] * maps[3 * i + 1]);
+            weights[i] = exp(spread[i]);
+        }
+        st = plan_head_set_planes(&b->heads[h], bits, maps, weights, GAIN_BITS, n, err);
+    }
+    return st;
+}
+
 static rb_status uniform(bench *b, int width, rotation_kind rotation, rb_error *err)
 {
     rb_status st = RB_OK;
@@ -146,9 +177,19 @@ done:
     return st;
 }
 
+static rb_status run_planes(bench *b, rb_error *err)
+{
+    rb_status st = block_codebook(b, err);
+    for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++)
+        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) st = run(b, "block-codebook", (codec_dtype)type, err);
+    return st;
+}
+
 static rb_status run_all(bench *b, rb_error *err)
 {
     rb_status st;
+    RB_TRY(st, run_planes(b, err), done);
+    if (b->is_planes) goto done;
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++)
         if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
@@ -172,7 +213,8 @@ done:
 
 int main(int argc, char **argv)
 {
-    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536, .type = argc > 4 ? argv[4] : NULL};
+    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536, .type = argc > 4 && strcmp(argv[4], "all") != 0 ? argv[4] : NULL,
+               .is_planes = argc > 5 && strcmp(argv[5], "block-codebook") == 0};
     const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
     rb_error err = {0};
     rb_status st;

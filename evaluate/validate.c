@@ -42,6 +42,8 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
         .restore = !is_gpu ? 0.0 : type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
         .rounding = codec_dtype_rounding(type),
         .rounding_least = codec_dtype_rounding_least(type),
+        .plane_tie = is_gpu ? CODEC_CUDA_PLANE_TIE : 0.0,
+        .plane_restore = is_gpu ? CODEC_CUDA_PLANE_RESTORE : 0.0,
         .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(CODEC_F32),
     };
 }

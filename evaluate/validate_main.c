@@ -60,6 +60,7 @@ static rb_status add_counts(cJSON *json, const validate_row *row, rb_error *err)
         {"packed_bytes_wrong", (double)r->bytes_wrong}, {"values_wrong", (double)r->values_wrong}, {"worst_value", r->worst_value},
         {"value_bound", row->bounds.restore}, {"value_rounding", row->bounds.rounding}, {"value_rounding_least", row->bounds.rounding_least},
         {"logits_wrong", (double)r->logits_wrong}, {"worst_logit", r->worst_logit}, {"logit_bound", row->bounds.logits},
+        {"plane_tie_bound", row->bounds.plane_tie}, {"plane_value_bound", row->bounds.plane_restore},
         {"bytes_outside", (double)row->bytes_outside}, {"bytes_unstable", (double)row->bytes_unstable}};
     const struct { const char *name; double bytes, seconds; } rates[] = {{"encode_gb_per_s", row->vector_bytes, row->times.encode_s},
                                                                          {"decode_gb_per_s", row->vector_bytes, row->times.decode_s},

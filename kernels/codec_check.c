@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/bit_packing.h"
+#include "kernels/plane_check.h"
 
 bool codec_report_is_good(const codec_report *report)
 {
@@ -271,21 +272,25 @@ rb_status codec_check_encoded(codec_report *report, const codec_checked *on, con
     const size_t packed_bytes = head_codec_packed_bytes(on->codec);
     uint8_t *codes_reference = NULL;
     uint16_t *norms_reference = NULL;
+    plane_judge *judge = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&codes_reference, (size_t)n, (size_t)d, "reference codes", err), done);
     RB_TRY(st, rb_alloc(&norms_reference, (size_t)n, (size_t)n_groups * sizeof *norms_reference, "reference norms", err), done);
     RB_TRY(st, head_codec_encode(on->codec, x, n, codes_reference, norms_reference, err), done);
+    if (on->head->planes) RB_TRY(st, plane_judge_create(&judge, on, err), done);
     for (int64_t v = 0; v < n; v++) {
         read_packed(report, on, packed + (size_t)v * packed_bytes, codes + v * d);
-        RB_TRY(st, check_vector(report, on, x + v * d, codes + v * d, codes_reference + v * d, norms + v * n_groups, norms_reference + v * n_groups, bounds, err),
+        if (judge) plane_judge_codes(report, judge, x + v * d, codes + v * d, codes_reference + v * d, bounds);
+        else RB_TRY(st, check_vector(report, on, x + v * d, codes + v * d, codes_reference + v * d, norms + v * n_groups, norms_reference + v * n_groups, bounds, err),
                done);
     }
     report->n_vectors += n;
-    report->n_codes += n * d;
+    report->n_codes += n * (judge ? plane_judge_n_codes(judge) : d);
     report->n_norms += n * n_groups;
 done:
     free(codes_reference);
     free(norms_reference);
+    plane_judge_free(judge);
     return st;
 }
 
@@ -304,22 +309,29 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
                                const codec_bounds *bounds, float *reference, rb_error *err)
 {
     const int d = head_codec_dims(on->codec);
-    double scales[RB_MAX_HEAD_DIM];
-    const rb_status st = head_codec_decode(on->codec, codes, norms, n, reference, err);
-    if (st != RB_OK) return st;
+    const double restore = on->head->planes ? bounds->plane_restore : bounds->restore;
+    double scales[RB_MAX_HEAD_DIM], shares[RB_MAX_HEAD_DIM];
+    plane_judge *judge = NULL;
+    rb_status st;
+    RB_TRY(st, head_codec_decode(on->codec, codes, norms, n, reference, err), done);
+    if (on->head->planes) RB_TRY(st, plane_judge_create(&judge, on, err), done);
     find_scales(scales, on);
     for (int64_t v = 0; v < n; v++) {
         const float *expected = reference + v * d, *found = x_hat + v * d;
         const double norm = coded_norm(on, scales, expected);
+        for (int j = 0; j < d; j++) shares[j] = norm / scales[j];
+        if (judge) plane_judge_scales(shares, judge, codes + v * d);
         for (int j = 0; j < d; j++) {
-            const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least), share = norm / scales[j];
+            const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least), share = shares[j];
             const double beyond = fabs((double)found[j] - (double)expected[j]) - rounding;
             if (share > 0.0 && beyond > report->worst_value * share) report->worst_value = beyond / share;
-            report->values_wrong += !(beyond <= bounds->restore * share);
+            report->values_wrong += !(beyond <= restore * share);
         }
     }
     report->n_values += n * d;
-    return RB_OK;
+done:
+    plane_judge_free(judge);
+    return st;
 }
 
 static double length_of(const float *x, const double *divided_by, int n)

@@ -8,7 +8,9 @@
  *
  * x -> (x - c) s is exact in the reference; an implementation in f32 errs by a share of |s x| + |s c|, not of what is left of them. So bounds that are shares of a norm are
  * shares of that: code_tie, norm_tie and cosine_tie grow by (|s x| + |s c|) / |s (x - c)| of the group, 1 without a transform; a restored dim is held to N / s, N = |s (x^ - c)|,
- * and a logit to |q / s| N + |q| |c|. */
+ * and a logit to |q / s| N + |q| |c|.
+ *
+ * Heads of family block-codebook: kernels/plane_check.h. Their codes are those of blocks, and the gain; a restored dim is held to |c| + g max |M p| of its block, a logit as above. */
 #ifndef RB_KERNELS_CODEC_CHECK_H
 #define RB_KERNELS_CODEC_CHECK_H
 
@@ -22,18 +24,20 @@ typedef struct codec_bounds {
     double rounding;        /* plus this times |x^_ref|, the output type's, */
     double rounding_least;  /* or this, where it is more: half a subnormal of the type */
     double logits;          /* |q . k^ - reference| over |q| |k^_ref| (|q / s| N + |q| |c|) */
+    double plane_tie;       /* of block-codebook: distance to a point beyond that to the nearest, over |x| + |c| + g max |M p| of the block */
+    double plane_restore;   /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
 } codec_bounds;
 
 /* Sums over what was checked; zero-initialise, then add head after head. */
 typedef struct codec_report {
     int64_t n_vectors, n_codes, n_norms, n_values, n_logits;
     int64_t codes_tied, codes_wrong;
-    int64_t searches_tied;          /* groups of a vector with the codes of another stretch that is as good */
+    int64_t searches_tied;          /* groups of a vector with the codes of another stretch that is as good, vectors of block-codebook with another gain that is */
     int64_t norms_tied, norms_wrong;
     int64_t bytes_wrong;            /* of packed vectors: not what pack_codes makes of their own codes */
     int64_t values_wrong, logits_wrong;
     double worst_tie;               /* largest distance of a tied code's coordinate to its boundary */
-    double worst_cosine;            /* most that a search's cosine was below the best, relative; both in units of the bounds as they grew */
+    double worst_cosine;            /* most that a search's cosine was below the best, or a gain's error above, relative; both in units of the bounds as they grew */
     double worst_value, worst_logit;    /* largest error in the units of the bounds */
 } codec_report;
 

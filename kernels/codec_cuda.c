@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_ARRAYS = 13 };
+enum { N_ARRAYS = 20 };
 
 struct codec_cuda {
     codec_device_image image;
@@ -19,6 +19,7 @@ typedef struct image_part {
 
 static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
 {
+    const plane_image *planes = &image->planes;
     const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads, n_columns = n * (size_t)image->max_columns;
     const image_part all[N_ARRAYS] = {
         {image->heads, n * sizeof *image->heads},
@@ -34,6 +35,13 @@ static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
         {image->shifts, n_columns * sizeof *image->shifts},
         {image->inverse_scales, n_columns * sizeof *image->inverse_scales},
         {image->centers, n_columns * sizeof *image->centers},
+        {planes->heads, n * sizeof *planes->heads},
+        {planes->list, n * sizeof *planes->list},
+        {planes->blocks, n * (size_t)planes->n_blocks * sizeof *planes->blocks},
+        {planes->points_x, planes->n_points * sizeof *planes->points_x},
+        {planes->points_y, planes->n_points * sizeof *planes->points_y},
+        {planes->cells, planes->n_cells * sizeof *planes->cells},
+        {planes->book, planes->n_book * sizeof *planes->book},
     };
     memcpy(parts, all, sizeof all);
 }
@@ -50,10 +58,28 @@ int64_t codec_cuda_bytes(const codec_image *image)
 static rb_status upload(rb_cuda_array *array, const image_part *part, rb_error *err)
 {
     const rb_status st = rb_cuda_array_alloc(array, part->size_bytes, "codec tables", err);
-    return st == RB_OK ? rb_cuda()->copy(array->at, part->data, part->size_bytes, NULL, err) : st;
+    return st == RB_OK && part->size_bytes > 0 ? rb_cuda()->copy(array->at, part->data, part->size_bytes, NULL, err) : st;
 }
 
 static int larger(int a, int b) { return a > b ? a : b; }
+
+static void set_planes(plane_device_image *made, const plane_image *image, const rb_cuda_array *arrays)
+{
+    *made = (plane_device_image){.n_blocks = image->n_blocks, .n_planes = image->n_planes, .max_bits = image->max_bits};
+    for (int i = 0; i < image->n_planes; i++) {
+        const plane_image_head *head = &image->heads[image->list[i]];
+        made->max_points = larger(made->max_points, head->n_points);
+        made->max_cells = larger(made->max_cells, head->n_cells);
+        made->max_packed_bytes = larger(made->max_packed_bytes, head->packed_bytes);
+    }
+    made->heads = arrays[0].at;
+    made->list = arrays[1].at;
+    made->blocks = arrays[2].at;
+    made->points_x = arrays[3].at;
+    made->points_y = arrays[4].at;
+    made->cells = arrays[5].at;
+    made->book = arrays[6].at;
+}
 
 rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error *err)
 {
@@ -66,7 +92,7 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], &parts[i], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     codec_device_image *made = &codec->image;
-    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .is_published = image->is_published, .max_columns = image->max_columns};
+    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .n_grouped = image->n_grouped, .is_published = image->is_published, .max_columns = image->max_columns};
     for (int h = 0; h < image->n_heads; h++) {
         made->max_packed_bytes = larger(made->max_packed_bytes, image->heads[h].packed_bytes);
         made->max_books = larger(made->max_books, image->heads[h].n_books);
@@ -94,6 +120,7 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     made->shifts = codec->arrays[10].at;
     made->inverse_scales = codec->arrays[11].at;
     made->centers = codec->arrays[12].at;
+    set_planes(&made->planes, &image->planes, &codec->arrays[13]);
     *out = codec;
     codec = NULL;
 done:

@@ -17,6 +17,11 @@
 #define CODEC_CUDA_RESTORE_F32 4e-6     /* largest error of a coordinate over the vector's norm */
 #define CODEC_CUDA_RESTORE_F16 5e-4     /* operands of the product are rounded to fp16 */
 #define CODEC_CUDA_LOGITS 1e-5          /* over |q| |k| */
+/* Of block-codebook: arithmetic is f32, of unit 2^-24. A coordinate of x - c - g M p errs by at most a unit for x - c, two for M p (rounded once to f32, and once in g M p by the
+ * fused product) and one for the difference, each of |x| + |c| + g |M p| at most: 4 sqrt(2) units, 3.4e-7, a distance, on both sides of a comparison, whose squares have two
+ * roundings more: 8e-7. A restored dim has four roundings of parts that are at most twice max |M p|, and of |c|. */
+#define CODEC_CUDA_PLANE_TIE 1e-6       /* distance over |x| + |c| + g max |M p| of a block */
+#define CODEC_CUDA_PLANE_RESTORE 1e-6   /* largest error of a coordinate over |c| + g max |M p| of its block */
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,9 +37,20 @@ typedef struct codec_vectors {
     int64_t head_stride, token_stride;
 } codec_vectors;
 
+/* Its heads of family block-codebook on the device: plane_image.h. */
+typedef struct plane_device_image {
+    int n_blocks, n_planes, max_bits;
+    int max_points, max_cells, max_packed_bytes;    /* over heads of this family */
+    const plane_image_head *heads;
+    const int32_t *list;
+    const plane_image_block *blocks;
+    const float *points_x, *points_y;
+    const uint32_t *cells, *book;
+} plane_device_image;
+
 /* An image on the device. */
 typedef struct codec_device_image {
-    int head_dim, n_heads;
+    int head_dim, n_heads, n_grouped;
     int has_search;     /* a group whose codes neither few boundaries nor cells find */
     int is_published, max_tiles;    /* codec_image.h; 8-column parts of a group */
     int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode, max_fragments_decode;   /* over heads; steps: of a group */
@@ -45,6 +61,7 @@ typedef struct codec_device_image {
     const codec_image_lane *fragments;
     const codec_image_cell *cells;
     const float *books, *rotations, *shifts, *inverse_scales, *centers;
+    plane_device_image planes;
 } codec_device_image;
 
 /* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes; both aligned to 16 bytes.

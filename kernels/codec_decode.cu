@@ -4,6 +4,7 @@
  * inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32 output centroids are
  * split into high and low like the rotation, and results have a place of their own. */
 #include "kernels/codec_transform.cuh"
+#include "kernels/plane_device.cuh"
 
 struct decode_args {
     codec_device_image image;
@@ -436,6 +437,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
+        if (head.cost == 0) continue;
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order), norm_bytes = IS_BEYOND ? uniform(head.norm_bytes) : 2, row_norm_bytes = head_at.n_groups * norm_bytes;
@@ -537,6 +539,10 @@ rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, c
     if (x_hat->token_stride < 0 || x_hat->token_stride > INT32_MAX)
         return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x_hat->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
+    if (image->planes.n_planes > 0) {
+        const rb_status st = plane_decode(image, packed, n, x_hat, static_cast<cudaStream_t>(stream), err);
+        if (st != RB_OK || image->n_grouped == 0) return st;
+    }
     if (x_hat->type == CODEC_F16) return launch_form<__half>(args, static_cast<cudaStream_t>(stream), err);
     if (x_hat->type == CODEC_BF16) return launch_form<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
     return launch_form<float>(args, static_cast<cudaStream_t>(stream), err);

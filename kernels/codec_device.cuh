@@ -125,8 +125,9 @@ struct head_streams {
     int64_t packed, norms;      /* bytes */
 };
 
-/* By a whole warp; the result is in all its lanes. */
-__device__ inline head_streams find_streams(const codec_image_head *heads, int head, int64_t n)
+/* By a whole warp; the result is in all its lanes. HEAD, here and below: codec_image_head or plane_image_head. */
+template <typename HEAD>
+__device__ inline head_streams find_streams(const HEAD *heads, int head, int64_t n)
 {
     head_streams at = {0, 0};
     for (int h = threadIdx.x & 31; h < head; h += 32) {
@@ -168,8 +169,9 @@ struct block_share {
 
 __host__ __device__ inline int64_t count_tiles(int64_t n_vectors, int rows) { return (n_vectors + rows - 1) / rows; }
 
-/* By the whole block, which is at one place after it. */
-__device__ inline void find_share(block_share *share, const codec_image_head *heads, int n_heads, int64_t n_vectors, int rows)
+/* By the whole block, which is at one place after it. A head of another family costs 0: it may be the first, and has no run. */
+template <typename HEAD>
+__device__ inline void find_share(block_share *share, const HEAD *heads, int n_heads, int64_t n_vectors, int rows)
 {
     const int64_t n = count_tiles(n_vectors, rows) + SWITCH_TILES;
     if (threadIdx.x == 0) {
@@ -187,13 +189,15 @@ __device__ inline void find_share(block_share *share, const codec_image_head *he
 }
 
 /* Whether the share reaches the head; heads from first_head on, until it does not. */
-__device__ __forceinline__ bool reaches_head(const block_share &share, const codec_image_head &head, int64_t n_vectors, int rows)
+template <typename HEAD>
+__device__ __forceinline__ bool reaches_head(const block_share &share, const HEAD &head, int64_t n_vectors, int rows)
 {
     return head.cost_before * (count_tiles(n_vectors, rows) + SWITCH_TILES) + static_cast<int64_t>(head.cost) * SWITCH_TILES < share.to;
 }
 
 /* By warp 0: the block's run of the head, and the head's streams. */
-__device__ inline void start_run(block_share *share, const codec_image_head *heads, int head, int64_t n_vectors, int rows)
+template <typename HEAD>
+__device__ inline void start_run(block_share *share, const HEAD *heads, int head, int64_t n_vectors, int rows)
 {
     const int64_t n_tiles = count_tiles(n_vectors, rows), cost = heads[head].cost, before = heads[head].cost_before * (n_tiles + SWITCH_TILES);
     const head_streams streams = find_streams(heads, head, n_vectors);

@@ -3,6 +3,7 @@
  * Of a group the coder sums the norms from the operands that it has just loaded for the products, rotates on the tensor cores and compares with the boundaries. */
 #include "kernels/codec_encode.cuh"
 #include "kernels/codec_transform.cuh"
+#include "kernels/plane_device.cuh"
 
 rb_status codec_encode_beyond(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
 
@@ -254,6 +255,10 @@ rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, 
     if (x->token_stride < 0 || x->token_stride > INT32_MAX)
         return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
+    if (image->planes.n_planes > 0) {
+        const rb_status st = plane_encode(image, x, n, packed, first_bad, static_cast<cudaStream_t>(stream), err);
+        if (st != RB_OK || image->n_grouped == 0) return st;
+    }
     if (!image->is_published) return codec_encode_beyond(args, x->type, static_cast<cudaStream_t>(stream), err);
     if (x->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
     if (x->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);

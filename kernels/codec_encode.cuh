@@ -138,6 +138,7 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
     find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
         const codec_image_head head = image.heads[head_index];
+        if (head.cost == 0) continue;
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order), stride = head_at.stride, row_norm_bytes = head_at.n_groups * (IS_BEYOND ? head_at.norm_bytes : 2);

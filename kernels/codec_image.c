@@ -68,7 +68,7 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
         return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take a head_dim that is a multiple of %d up to %d, found %d", STEP, CODEC_IMAGE_MAX_DIMS,
                        model->head_dim);
     for (int h = 0; h < n_heads; h++)
-        if (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS)
+        if (!heads[h].planes && (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS))
             return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d", CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
     return RB_OK;
 }
@@ -76,7 +76,7 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
 static bool are_published(const plan_head *heads, int n_heads, const model_facts *model)
 {
     for (int h = 0; h < n_heads; h++)
-        if (!plan_head_is_published_form(&heads[h], model_n_blocks(model))) return false;
+        if (!heads[h].planes && !plan_head_is_published_form(&heads[h], model_n_blocks(model))) return false;
     return true;
 }
 
@@ -120,6 +120,8 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
             b->rotation_room += (size_t)group.dims * (size_t)group.dims;
         }
         image->n_groups += heads[h].n_groups;
+        image->n_grouped += heads[h].planes == NULL;
+        if (heads[h].planes) continue;
         const int n_columns = count_columns(&heads[h], count_uncoded(&heads[h], b->model->head_dim));
         if (n_columns > image->max_columns) image->max_columns = n_columns;
     }
@@ -463,6 +465,33 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     return RB_OK;
 }
 
+/* Blocks in order, two coding positions each. */
+static void add_planes_head(image_builder *b, int h, const plan_head *from)
+{
+    codec_image *image = b->image;
+    const int n_blocks = model_n_blocks(b->model);
+    int bits = from->planes->gain_bits, dims[2];
+    for (int block = 0; block < n_blocks; block++) {
+        model_block_dims(b->model, block, dims);
+        for (int i = 0; i < 2; i++) image->position[h * image->head_dim + dims[i]] = (uint16_t)(2 * block + i);
+        bits += from->planes->bits[block];
+    }
+    image->heads[h] = (codec_image_head){.packed_bytes = (bits + 7) / 8, .norm_bytes = norm_kind_bits(from->norm) / 8,
+                                         .cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0};
+}
+
+static rb_status add_planes(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
+{
+    codec_image *image = b->image;
+    const rb_status st = plane_image_build(&image->planes, heads, n_heads, b->model, b->tables, err);
+    for (int h = 0; st == RB_OK && h < n_heads; h++) {
+        image->planes.heads[h].packed_bytes = image->heads[h].packed_bytes;
+        image->planes.heads[h].n_groups = image->heads[h].n_groups;
+        image->planes.heads[h].norm_bytes = image->heads[h].norm_bytes;
+    }
+    return st;
+}
+
 rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_heads, const model_facts *model, codec_tables *tables, rb_error *err)
 {
     codec_image *image = NULL;
@@ -476,9 +505,11 @@ rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_hea
     image->is_published = are_published(heads, n_heads, model);
     RB_TRY(st, alloc_image(&b, heads, n_heads, err), done);
     for (int h = 0; h < n_heads; h++) {
-        RB_TRY(st, add_head(&b, h, &heads[h], first_group, err), done);
+        if (heads[h].planes) add_planes_head(&b, h, &heads[h]);
+        else RB_TRY(st, add_head(&b, h, &heads[h], first_group, err), done);
         first_group += heads[h].n_groups;
     }
+    RB_TRY(st, add_planes(&b, heads, n_heads, err), done);
     *out = image;
     image = NULL;
 done:
@@ -506,5 +537,6 @@ void codec_image_free(codec_image *image)
     free(image->shifts);
     free(image->inverse_scales);
     free(image->centers);
+    plane_image_clear(&image->planes);
     free(image);
 }

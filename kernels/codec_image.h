@@ -14,12 +14,16 @@
  *
  * Beyond the published form (8-bit norms, search, scales, centres, dims of no group) everything is by matrix. y = R S (x - c) = R S x - R S c: encode's fragments hold R S and
  * its coordinates start from -R S c (`shifts`), so x stays the exact operand that it is; decode's hold S^-1 R^T, and what comes out gets c (`centers`). A group's scales are brought
- * to at most 1 by powers of two. Dims of no group have columns behind those of the groups, 8 columns apart, and coding positions behind theirs. */
+ * to at most 1 by powers of two. Dims of no group have columns behind those of the groups, 8 columns apart, and coding positions behind theirs.
+ *
+ * A head of family block-codebook has no groups and costs nothing here, so that the kernels of groups pass it by; its tables are in `planes`. */
 #ifndef RB_KERNELS_CODEC_IMAGE_H
 #define RB_KERNELS_CODEC_IMAGE_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "kernels/plane_image.h"
 
 enum {
     CODEC_IMAGE_MAX_DIMS = 256,     /* head_dim: a multiple of 16 up to this */
@@ -102,7 +106,8 @@ typedef struct codec_image_lane {
 
 typedef struct codec_image {
     int head_dim, n_heads, n_groups;
-    int is_published;                   /* 1: all heads are of the published form */
+    int n_grouped;                      /* heads that have groups; the others are of family block-codebook */
+    int is_published;                   /* 1: all heads that have groups are of the published form */
     int max_columns;                    /* over heads */
     codec_image_head *heads;            /* [n_heads] */
     codec_image_group *groups;          /* [n_groups], a head's together */
@@ -124,6 +129,7 @@ typedef struct codec_image {
     /* [n_heads][max_columns], by column: what coordinates start from, as products have them; 1 / scale of the dim; its centre, -0 where it has none (added to
      * anything, that changes no bit), but 0 in no group. */
     float *shifts, *inverse_scales, *centers;
+    plane_image planes;
 } codec_image;
 
 /* A head's packed codes and norms are streams of their own, vector after vector, each stream starting at a multiple of 128 bytes: where head's starts, in bytes,

@@ -3,6 +3,7 @@
  * q . k^ = q . c + sum over groups of norm / |y^| * (R q / s) . y^: the rotation moves to the queries, which are few, and a key is read as codes only. One key a
  * lane, queries in batches of 8 that all lanes read at once. */
 #include "kernels/codec_unpack.cuh"
+#include "kernels/plane_device.cuh"
 
 rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, void *norms, uint64_t *first_bad, void *stream,
                        rb_error *err);
@@ -30,6 +31,7 @@ __global__ void rotate_queries_kernel(const codec_device_image image, const floa
     extern __shared__ float shared_queries[];    /* [BATCH][head_dim], in coding order */
     const int head_dim = image.head_dim, batch = blockIdx.x, head_index = blockIdx.y;
     const codec_image_head head = image.heads[head_index];
+    if (head.n_groups == 0) return;
     for (int i = threadIdx.x; i < BATCH * head_dim; i += blockDim.x) {
         const int query = batch * BATCH + i / head_dim, dim = i % head_dim;
         const float inverse_scale = image.inverse_scales[head_index * image.max_columns + image.column[head_index * head_dim + dim]];
@@ -81,6 +83,7 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(logits_args a
     const codec_device_image &image = args.image;
     const int batch = blockIdx.y, head_index = blockIdx.z, head_dim = image.head_dim;
     const codec_image_head head = image.heads[head_index];
+    if (head.n_groups == 0) return;
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
 
     uint8_t *next = shared;
@@ -170,6 +173,10 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
     int resident = 0;
     rb_status st;
     if (n == 0 || n_queries == 0) return RB_OK;
+    if (image->planes.n_planes > 0) {
+        st = plane_logits(image, packed, n, queries, n_queries, rotated, logits, stream, err);
+        if (st != RB_OK || image->n_grouped == 0) return st;
+    }
     rotate_queries_kernel<<<dim3(static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)), (image->head_dim + 31) / 32 * 32,
                             BATCH * image->head_dim * 4, stream>>>(*image, queries, n_queries, rotated);
     st = rb_cuda_launched("query rotation kernel", err);

@@ -1,132 +1,5 @@
 /* The CUDA codec against the C reference: every width, many shapes, all types, both pairings, on random vectors of very different sizes. */
-#include "tests/gpu/gpu_test.h"
-
-#include "kernels/codec_check.h"
-#include "kernels/codec_trial.h"
-
-enum { N_QUERIES = 5 };
-
-static model_facts facts_of(int head_dim, int rotary_dim, rope_pairing pairing, int n_kv_heads)
-{
-    model_facts facts = {.model_type = "llama", .n_layers = 1, .n_q_heads = n_kv_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .rotary_dim = rotary_dim,
-                         .attention_scale = 1.0 / sqrt(head_dim)};
-    facts.rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
-    for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
-    return facts;
-}
-
-/* Keys as models have them: blocks of very different energy, tokens of different norm; one token of zeros, one of tiny numbers, one of large ones. */
-static float *some_vectors(uint64_t seed, int n_heads, int64_t n, int d, codec_dtype type)
-{
-    float *x = normal_floats(seed, n_heads * n * d);
-    for (int64_t i = 0; i < n_heads * n * d; i++) {
-        const int dim = (int)(i % d);
-        const int64_t token = i / d % n;
-        x[i] *= expf(2.0f * sinf((float)(dim * 7 % 31)));
-        if (token == 3) x[i] = 0.0f;
-        if (token == 4) x[i] *= 0.001f;
-        if (token == 5) x[i] *= 500.0f;
-    }
-    codec_dtype_round(x, n_heads * n * d, type);
-    return x;
-}
-
-static codec_bounds bounds_of(codec_dtype type)
-{
-    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
-                          .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
-                          .logits = CODEC_CUDA_LOGITS};
-}
-
-static void check_heads(const codec_trial *trial, const codec_trial_input *in, codec_report *report)
-{
-    const int d = in->model->head_dim;
-    const codec_bounds bounds = bounds_of(in->type);
-    rb_error err = {0};
-    for (int h = 0; h < in->n_heads; h++) {
-        head_codec *codec = NULL;
-        uint8_t *codes = malloc((size_t)(in->n * d));
-        float *reference = malloc((size_t)(in->n * d) * sizeof *reference);
-        uint16_t *norms = malloc((size_t)(in->n * in->heads[h].n_groups) * sizeof *norms);
-        codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
-        assert_ok(head_codec_create(&codec, &in->heads[h], in->model, in->tables, &err));
-        const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
-        assert_int_equal(head_codec_packed_bytes(codec), trial->image->heads[h].packed_bytes);
-        assert_ok(codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, trial->packed + codec_image_packed_offset(trial->image, h, in->n), norms, &bounds,
-                                      codes, &err));
-        assert_ok(codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, &bounds, reference, &err));
-        codec_check_logits(report, &on, in->queries + (int64_t)h * N_QUERIES * d, N_QUERIES, reference, in->n, trial->logits + (int64_t)h * N_QUERIES * in->n, &bounds);
-        head_codec_free(codec);
-        free(norms);
-        free(codes);
-        free(reference);
-    }
-}
-
-/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. */
-static int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
-{
-    int width = 1;
-    for (int h = 0; h < n_heads; h++)
-        for (int g = 0; g < heads[h].n_groups; g++)
-            if (heads[h].groups[g].width > width) width = heads[h].groups[g].width;
-    return width <= 5 ? 100 : 4;
-}
-
-static void assert_good(const codec_report *report, const codec_trial *trial, const codec_trial_input *in, const char *what)
-{
-    if (getenv("RB_TEST_REPORT"))
-        print_message("%s: %lld codes, %lld tied (worst %.2g), %lld wrong; searches %lld tied (worst %.2g); norms %lld tied, %lld wrong; worst value %.2g (%lld wrong), logit %.2g (%lld wrong)\n",
-                      what, (long long)report->n_codes, (long long)report->codes_tied, report->worst_tie, (long long)report->codes_wrong,
-                      (long long)report->searches_tied, report->worst_cosine, (long long)report->norms_tied, (long long)report->norms_wrong, report->worst_value, (long long)report->values_wrong, report->worst_logit,
-                      (long long)report->logits_wrong);
-    if (!codec_report_is_good(report))
-        fail_msg("%s: wrong: %lld codes, %lld norms, %lld bytes, %lld values (worst %g), %lld logits (worst %g)", what, (long long)report->codes_wrong,
-                 (long long)report->norms_wrong, (long long)report->bytes_wrong, (long long)report->values_wrong, report->worst_value,
-                 (long long)report->logits_wrong, report->worst_logit);
-    assert_int_equal(trial->bytes_outside, 0);
-    assert_int_equal(trial->bytes_unstable, 0);
-    assert_int_equal(trial->first_bad, -1);
-    assert_true(report->codes_tied * 1000 <= report->n_codes);      /* ties are rare, or the bound hides something */
-    assert_true(report->norms_tied * 100 <= report->n_norms);
-    assert_true(report->searches_tied * largest_share_of_tied_searches(in->heads, in->n_heads) <= report->n_norms);
-}
-
-static void try_heads(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n, const char *what)
-{
-    codec_tables *tables = NULL;
-    codec_trial trial;
-    codec_report report = {0};
-    rb_error err = {0};
-    const int n_heads = model->n_kv_heads, d = model->head_dim;
-    assert_ok(codec_tables_create(&tables, &err));
-    float *x = some_vectors(7 + (uint64_t)n, n_heads, n, d, type), *queries = normal_floats(8, (int64_t)n_heads * N_QUERIES * d);
-    const codec_trial_input in = {.heads = heads, .n_heads = n_heads, .model = model, .tables = tables, .type = type, .x = x, .n = n, .queries = queries,
-                                  .n_queries = N_QUERIES};
-    assert_ok(codec_trial_cuda(&trial, &in, &err));
-    check_heads(&trial, &in, &report);
-    assert_good(&report, &trial, &in, what);
-    codec_trial_free(&trial);
-    codec_tables_free(tables);
-    free(x);
-    free(queries);
-}
-
-/* Widths that change from head to head, groups of every size. */
-static void mixed_widths(plan_head *heads, const model_facts *model, codebook_kind book)
-{
-    uint8_t bits[RB_MAX_BLOCKS];
-    rb_error err = {0};
-    for (int h = 0; h < model->n_kv_heads; h++) {
-        for (int i = 0; i < model_n_blocks(model); i++) bits[i] = (uint8_t)(1 + (i * (h + 3) + i * i / 5 + h) % (h % 2 ? 8 : 5));
-        assert_ok(plan_head_set_block_widths(&heads[h], bits, model_n_blocks(model), book, &err));
-    }
-}
-
-static void clear_heads(plan_head *heads, int n)
-{
-    for (int h = 0; h < n; h++) plan_head_clear(&heads[h]);
-}
+#include "tests/gpu/codec_gpu_test.h"
 
 static void mixed_plans_match_the_reference(void **state)
 {
@@ -352,14 +225,12 @@ static void a_vector_that_cannot_be_stored_is_named(void **state)
     static const extras searched = {.is_searched = true, .has_center = true};
     for (size_t i = 0; i < RB_COUNT(bad); i++)
         for (int type = 0; type < 2 * CODEC_N_DTYPES; type++) {
-            codec_tables *tables = NULL;
             codec_trial trial;
             plan_head heads[2] = {0};
             const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
             enum { N = 100, BAD_HEAD = 1, BAD_VECTOR = 57 };
             if (type < CODEC_N_DTYPES) mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
             else extend_heads(heads, &model, 1, 3, CODEBOOK_SPHERE, ROTATION_HAAR, &searched);
-            assert_ok(codec_tables_create(&tables, &err));
             float *x = some_vectors(3, 2, N, 64, (codec_dtype)(type % CODEC_N_DTYPES)), *queries = normal_floats(4, 2 * N_QUERIES * 64);
             for (int later = 0; later < 2; later++)
                 for (int j = 0; j < 64; j++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * 64 + j] = bad[i];
@@ -369,7 +240,6 @@ static void a_vector_that_cannot_be_stored_is_named(void **state)
             assert_ok(codec_trial_cuda(&trial, &in, &err));
             assert_int_equal(trial.first_bad, BAD_HEAD * N + BAD_VECTOR);
             codec_trial_free(&trial);
-            codec_tables_free(tables);
             clear_heads(heads, 2);
             free(x);
             free(queries);
@@ -378,7 +248,7 @@ static void a_vector_that_cannot_be_stored_is_named(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest cases[] = {
         cmocka_unit_test(mixed_plans_match_the_reference),
         cmocka_unit_test(every_uniform_width_matches_the_reference),
         cmocka_unit_test(hadamard_matches_the_reference),
@@ -390,5 +260,5 @@ int main(void)
         cmocka_unit_test(kinds_of_heads_can_be_mixed),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(cases, open_tables, close_tables);
 }

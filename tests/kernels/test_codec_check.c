@@ -42,7 +42,8 @@ static codec_bounds bounds_of(codec_dtype type)
 {
     return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
                           .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
-                          .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS};
+                          .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS, .plane_tie = CODEC_CUDA_PLANE_TIE,
+                          .plane_restore = CODEC_CUDA_PLANE_RESTORE};
 }
 
 /* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is padding. */

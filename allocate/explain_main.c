@@ -142,11 +142,12 @@ done:
 
 static void print_planes(const explained_planes *e)
 {
-    printf("\n%-6s %5s %9s %10s %10s %9s %10s %11s %11s %10s\n", "block", "bits", "codes, %", "axis 1", "axis 2", "angle", "weight", "q energy", "k energy", "centre, %");
+    printf("\n%-6s %5s %9s %10s %10s %9s %10s %11s %11s %10s %11s %11s\n", "block", "bits", "codes, %", "axis 1", "axis 2", "angle", "weight", "q energy", "k energy", "centre, %",
+           "a bit more", "a bit less");
     for (int block = 0; block < e->n_blocks; block++) {
         const explained_plane *b = &e->blocks[block];
-        printf("%-6d %5d %9.2f %10.4g %10.4g %9.1f %10.4g %11.4g %11.4g %10.1f\n", block, b->bits, 100.0 * b->code_share, b->axes[0], b->axes[1], b->angle, b->weight, b->q_energy,
-               b->k_energy, 100.0 * b->center_share);
+        printf("%-6d %5d %9.2f %10.4g %10.4g %9.1f %10.4g %11.4g %11.4g %10.1f %+10.2f%% %+10.2f%%\n", block, b->bits, 100.0 * b->code_share, b->axes[0], b->axes[1], b->angle, b->weight,
+               b->q_energy, b->k_energy, 100.0 * b->center_share, 100.0 * b->more, 100.0 * b->less);
     }
 }
 
@@ -163,6 +164,7 @@ static rb_status explain_planes(const bit_plan *plan, int h, const head_statisti
     print_head(explained.bits, plan, opt);
     printf("family   block-codebook: one code for both dims of a block, no norm; %d bits for the gain of a key, %.3g to %.3g\n", explained.gain_bits, explained.least_gain,
            explained.most_gain);
+    printf("error    logit MAE of %.4g expected; what its variance would be with a bit more or less of a block, the others as they are, is told below\n", explained.logit_mae);
     print_values(plan, opt, profile);
     print_planes(&explained);
     return RB_OK;

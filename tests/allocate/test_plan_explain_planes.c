@@ -30,6 +30,16 @@ static bit_plan *one_head(const double *maps)
     return plan;
 }
 
+/* Each bit halves what a block leaves: 8, 16, 24, 32 without any. */
+static float errors[N_BLOCKS][PLANE_MAX_BITS + 1];
+static int make_errors(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_BLOCKS; i++)
+        for (int b = 0; b <= PLANE_MAX_BITS; b++) errors[i][b] = (float)(8.0 * (i + 1) * exp2(-b));
+    return 0;
+}
+
 static void assert_near(double found, double expected, double tolerance)
 {
     if (!(fabs(found - expected) <= tolerance)) fail_msg("%.9g, expected %.9g", found, expected);
@@ -46,7 +56,7 @@ static void a_map_is_told_by_its_axes(void **state)
     cJSON *json = NULL;
     for (int i = 0; i < N_BLOCKS; i++) map_of(maps + PLAN_MAP_SIZE * i, s[i][0], s[i][1], s[i][2]);
     bit_plan *plan = one_head(maps);
-    plan_explain_planes(&e, plan, 0, &(head_statistics){q_energy, k_energy, k_mean, NULL, NULL});
+    plan_explain_planes(&e, plan, 0, &(head_statistics){.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_error = &errors[0][0]});
     /* 20 bits of codes, 2 of gain: 3 bytes. */
     assert_true(e.bits == 24.0);
     assert_int_equal(e.gain_bits, 2);
@@ -65,6 +75,13 @@ static void a_map_is_told_by_its_axes(void **state)
     assert_near(e.blocks[1].center_share, 0.2, 1e-12);
     assert_true(e.blocks[0].center_share == 0.0 && e.blocks[3].center_share == 0.0);
     assert_true(e.blocks[3].weight == 4.0);
+    /* V = sum of q D / 2: 4 + 1 + 36 / 1024 + 1 for independent blocks. */
+    const double v[N_BLOCKS] = {4.0, 1.0, 36.0 / 1024.0, 1.0}, variance = v[0] + v[1] + v[2] + v[3];
+    assert_near(e.logit_mae, logit_mae_of_variance(variance), 1e-6);
+    for (int i = 0; i < N_BLOCKS; i++) {
+        assert_near(e.blocks[i].more, bits[i] < PLANE_MAX_BITS ? -0.5 * v[i] / variance : 0.0, 1e-6);
+        assert_near(e.blocks[i].less, bits[i] > 0 ? v[i] / variance : 0.0, 1e-6);
+    }
     assert_ok(explained_planes_to_json(&json, &e, &err));
     assert_string_equal(find(json, "family")->valuestring, "block-codebook");
     assert_true(number_at(json, "blocks.2.bits") == 10);
@@ -79,7 +96,7 @@ static void a_map_of_0_has_no_axes(void **state)
     static const double maps[N_BLOCKS * PLAN_MAP_SIZE], energy[N_BLOCKS] = {1, 1, 1, 1}, mean[HEAD_DIM];
     explained_planes e;
     bit_plan *plan = one_head(maps);
-    plan_explain_planes(&e, plan, 0, &(head_statistics){energy, energy, mean, NULL, NULL});
+    plan_explain_planes(&e, plan, 0, &(head_statistics){.q_energy = energy, .k_energy = energy, .k_mean = mean, .plane_error = &errors[0][0]});
     assert_true(e.blocks[1].axes[0] == 0.0 && e.blocks[1].axes[1] == 0.0 && e.blocks[1].angle == 0.0);
     bit_plan_free(plan);
 }
@@ -90,5 +107,5 @@ int main(void)
         cmocka_unit_test(a_map_is_told_by_its_axes),
         cmocka_unit_test(a_map_of_0_has_no_axes),
     };
-    return cmocka_run_group_tests_name("plan_explain_planes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("plan_explain_planes", tests, make_errors, NULL);
 }

@@ -218,15 +218,16 @@ __device__ __forceinline__ uint32_t load_word(uint32_t address)
 __device__ __forceinline__ float load_float(uint32_t address) { return __uint_as_float(load_word(address)); }
 
 /* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the gains' chains of look-ups run side by side. All four codes are tried;
- * lists that are longer, which are rare, again. The index of a cell is in the low bits of a sum with MAGIC. */
-template <int GAINS>
+ * lists that are longer, which are rare, again. The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: codes are 4 times theirs; since all lanes know where the points
+ * start, and the compiler is told so, that is an address. */
+template <int GAINS, bool HAS_OFFSETS>
 __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at, const plane_image_block &block, plane_points points, const uint32_t *cells)
 {
     enum { FIRST = GAINS == 1 };
     constexpr float MAGIC = 12582912.0f;        /* 3 2^22: a float above it counts in ones */
     constexpr uint32_t MAGIC_BITS = 0x4b400000u;
     const float columns = block.half_columns, rows = block.half_rows, columns_magic = columns + MAGIC, rows_magic = rows + MAGIC;
-    const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u), at_x = shared_address(points.x), at_y = shared_address(points.y);
+    const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u), at_x = uniform(shared_address(points.x)), at_y = uniform(shared_address(points.y));
     plane_match match[GAINS];
     uint32_t word[GAINS];
     bool is_long = false;
@@ -240,12 +241,13 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
         const float gain = choice.gain[FIRST + k];
 #pragma unroll
         for (int i = 0; i < PLANE_CELL_CODES; i++) {
-            const uint32_t code = __byte_perm(word[k], 0, 0x4440 + i);
-            const float dx = fmaf(-gain, load_float(at_x + 4u * code), at.x), dy = fmaf(-gain, load_float(at_y + 4u * code), at.y), distance = fmaf(dx, dx, dy * dy);
+            const uint32_t code = __byte_perm(word[k], 0, 0x4440 + i), offset = HAS_OFFSETS ? code : 4u * code;
+            const float dx = fmaf(-gain, load_float(at_x + offset), at.x), dy = fmaf(-gain, load_float(at_y + offset), at.y), distance = fmaf(dx, dx, dy * dy);
             const bool is_better = i == 0 || distance < match[k].distance;
             match[k].code = is_better ? static_cast<int>(code) : match[k].code;
             match[k].distance = is_better ? distance : match[k].distance;
         }
+        if (HAS_OFFSETS) match[k].code >>= 2;
         is_long |= (word[k] & 0xffu) > word[k] >> 24;
     }
     if (is_long)
@@ -272,7 +274,8 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename plan
         const plane_points own = {points.x + block.first_point, points.y + block.first_point};
         const uint32_t *own_cells = cells + block.first_cell;
         uint32_t codes;
-        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS) codes = search_words<GAINS>(choice, at, block, own, own_cells);
+        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_OFFSET_BITS) codes = search_words<GAINS, true>(choice, at, block, own, own_cells);
+        else if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS) codes = search_words<GAINS, false>(choice, at, block, own, own_cells);
         else codes = search_block<GAINS>(choice, at, block, own, own_cells);
         *reinterpret_cast<uint32_t *>(row + 2 * i) = codes;
     }

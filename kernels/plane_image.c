@@ -142,7 +142,8 @@ static rb_status store_cell(block_cells *cells, int cell, int bits, const int16_
         const rb_status st = add_long_list(cells, list, n, err);
         if (st != RB_OK) return st;
     }
-    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++) all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << width * i;
+    const uint32_t shift = bits <= PLANE_OFFSET_BITS ? 2 : 0;
+    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++) all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << (width * i + shift);
     uint32_t *words = cells->words + (size_t)cell * words_a_cell(bits);
     words[0] = (uint32_t)all;
     if (width == 16) words[1] = (uint32_t)(all >> 32);

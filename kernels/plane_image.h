@@ -13,6 +13,7 @@ enum {
     /* Up to here a cell's codes are bytes of a word, lowest first; above they are halves of two words. A shorter list repeats its last. Of a longer one, whose first is all ones and
      * whose last is 0, the two between say where in the block's words it is, as halves: its length, then its codes. */
     PLANE_BYTE_BITS = 8,
+    PLANE_OFFSET_BITS = 6,      /* up to here a byte is 4 times the code: where the point is in bytes */
     PLANE_GRID_MIN_BITS = 3,    /* below, all points are tried */
     PLANE_MAX_LEVELS = 16
 };

@@ -83,6 +83,8 @@ static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, p
         for (int i = 1; i <= longer[0]; i++) plane_try(&best, points, longer[i], x, y, gain);
         return best;
     }
+    if (block->bits <= PLANE_OFFSET_BITS)
+        for (int i = 0; i < PLANE_CELL_CODES; i++) list[i] >>= 2;
     plane_try(&best, points, list[0], x, y, gain);
     plane_try(&best, points, list[1], x, y, gain);
     if (list[2] != list[1]) plane_try(&best, points, list[2], x, y, gain);

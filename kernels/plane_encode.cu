@@ -239,9 +239,10 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
 #pragma unroll
     for (int k = 0; k < GAINS; k++) {
         const float gain = choice.gain[FIRST + k];
+        const uint32_t listed = HAS_OFFSETS ? word[k] & 0xfcfcfcfcu : word[k];     /* a long list's word has no offsets: what is read for it is not used, but must be a word */
 #pragma unroll
         for (int i = 0; i < PLANE_CELL_CODES; i++) {
-            const uint32_t code = __byte_perm(word[k], 0, 0x4440 + i), offset = HAS_OFFSETS ? code : 4u * code;
+            const uint32_t code = __byte_perm(listed, 0, 0x4440 + i), offset = HAS_OFFSETS ? code : 4u * code;
             const float dx = fmaf(-gain, load_float(at_x + offset), at.x), dy = fmaf(-gain, load_float(at_y + offset), at.y), distance = fmaf(dx, dx, dy * dy);
             const bool is_better = i == 0 || distance < match[k].distance;
             match[k].code = is_better ? static_cast<int>(code) : match[k].code;

@@ -311,7 +311,7 @@ static void a_plan_that_cannot_be_made_says_why(void **state)
     for (size_t i = 0; i < RB_COUNT(energy); i++) energy[i] = 1.0;
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_UNIFORM, 2.5, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "uniform at 2.5 bits, expected a whole number");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 9, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "budget is 9 bits");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "allocation method is 4");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "allocation method is 6, expected 0 to 5");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EFORMAT, "value width is 12");
     energy[3 * N_BLOCKS + 1] = (double)NAN;     /* head 3 is layer 1, kv_head 1 */
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_ENONFINITE, "layer 1 kv_head 1: block 1: energy is nan");

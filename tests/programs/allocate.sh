@@ -127,17 +127,17 @@ stderr_has "expected from:to:step"
 expect "and a step of 0" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:0 -o "$scratch/sweep.json"
 expect "a sweep over all methods" 0 "$allocate" --threads 2 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
 stdout_has "optimal-center"
-check "  has five points of three methods, two of uniform" test "$(grep -c '"asked_true_bits"' "$scratch/sweep.json")" -eq 17
+check "  has five points of five methods, two of uniform" test "$(grep -c '"asked_true_bits"' "$scratch/sweep.json")" -eq 27
 check "  names its schema" grep -q '"schema": "ropebits-sweep"' "$scratch/sweep.json"
-check "  optimal is below block-gtq at every budget, its centred form below that" awk '
+check "  optimal is below block-gtq at every budget, its centred form below that, as are block-codebook and best" awk '
     /"method"/ { gsub(/[",]/, ""); method = $2 }
     /"asked_true_bits"/ { gsub(/,/, ""); at = $2 }
     /"logit_mae"/ { gsub(/,/, ""); mae[method, at] = $2; n++ }
-    END { for (b = 2; b <= 4; b += 0.5) if (!(mae["optimal", b] > 0 && mae["optimal", b] < mae["block-gtq", b] && mae["optimal-center", b] < mae["optimal", b])) exit 1; exit n != 17 }' \
+    END { for (b = 2; b <= 4; b += 0.5) if (!(mae["optimal", b] > 0 && mae["optimal", b] < mae["block-gtq", b] && mae["optimal-center", b] < mae["optimal", b] && mae["block-codebook", b] > 0 && mae["block-codebook", b] < mae["optimal", b] && mae["best", b] > 0 && mae["best", b] < mae["optimal", b])) exit 1; exit n != 27 }' \
     "$scratch/sweep.json"
 check "  a plan at one of them is expected to err as much" sh -c '"$0" "$1" --method block-gtq --true-bits 3 --json -o "$2" | grep -o "\"logit_mae\": .*" | grep -qFf - "$3"' \
     "$allocate" "$scratch/both-p.h5" "$scratch/one.json" "$scratch/sweep.json"
-check "  the picture has a line of each and of the bound" test "$(grep -c '<polyline' "$scratch/sweep.svg")" -eq 5
+check "  the picture has a line of each and of the bound" test "$(grep -c '<polyline' "$scratch/sweep.svg")" -eq 7
 cp "$scratch/sweep.json" "$scratch/first.json"; cp "$scratch/sweep.svg" "$scratch/first.svg"
 expect "the same by one thread" 0 "$allocate" --threads 1 "$scratch/both-p.h5" --sweep 2:4:0.5 -o "$scratch/sweep.json"
 check "  is the same bytes" sh -c 'cmp "$0/first.json" "$0/sweep.json" && cmp "$0/first.svg" "$0/sweep.svg"' "$scratch"

@@ -2,7 +2,7 @@
 . tests/programs/tap.sh
 
 public_headers="calibrate/capture_file.h calibrate/token_source.h calibrate/block_statistics.h calibrate/needle_template.h calibrate/needle_documents.h calibrate/documents_file.h
-profile/profile_table.h profile/profile_file.h profile/profile_summary.h
+profile/profile_table.h profile/profile_file.h profile/profile_statistics.h profile/profile_summary.h
 allocate/allocator.h allocate/plan_json.h export/ropebits_plan.h export/plan_rbp.h evaluate/evaluation_file.h"
 
 # Rooms a room may include, besides itself.

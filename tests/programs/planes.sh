@@ -131,7 +131,7 @@ CODE
     stdout_has "stores   160 bits a token, 2.500 true bits a dim"
     stdout_has "family   block-codebook: one code for both dims of a block, no norm; 3 bits for the gain of a key, 0.5 to 5.66"
     check "  every block has a row" test "$(grep -cE '^[0-9]+ +[0-9]+ +[0-9.]+ +2.08 +0.9617 +18.0 +1 ' "$scratch/stdout")" -eq 32
-    check "  whose shares of the codes are all of them" awk '/^block/ { on = 1; next } on && NF == 10 { sum += $3; n++ } END { exit !(n == 32 && sum > 99.9 && sum < 100.1) }' "$scratch/stdout"
+    check "  whose shares of the codes are all of them" awk '/^block/ { on = 1; next } on && NF == 12 { sum += $3; n++ } END { exit !(n == 32 && sum > 99.9 && sum < 100.1) }' "$scratch/stdout"
     expect "  as JSON" 0 "$bin/ropebits-explain" "$scratch/demo.json" --profile "$scratch/p.h5" --layer 1 --kv-head 1 --json
     stdout_has '"family": "block-codebook"'
     stdout_has '"kv_head": 1'

@@ -83,62 +83,50 @@ static void find_costs(double *cost, const plane_head *head, const double *coher
         }
 }
 
-/* next[b] = min over B of before[b - B] + cost[B], the least bits of equals. */
-static void add_block(double *next, uint8_t *choice, const double *before, const double *cost, int n)
+/* next[b] = min over B of before[b - B] + cost[B]. */
+RB_CPU_CLONES static void add_block(double *restrict next, const double *restrict before, const double *restrict cost, int n)
 {
-    for (int b = 0; b < n; b++) {
-        next[b] = before[b] + cost[0];
-        choice[b] = 0;
-    }
-    for (int bits = 1; bits < N_BITS; bits++)
+    for (int b = 0; b < n; b++) next[b] = before[b] + cost[0];
+    for (int bits = 1; bits < N_BITS; bits++) {
+        const double own = cost[bits];
         for (int b = bits; b < n; b++) {
-            const double trial = before[b - bits] + cost[bits];
-            choice[b] = trial < next[b] ? (uint8_t)bits : choice[b];
+            const double trial = before[b - bits] + own;
             next[b] = trial < next[b] ? trial : next[b];
         }
+    }
 }
 
-/* Of budgets 0 to most bits: f of all blocks, and how it is made. */
+/* f of the first 0 to n_blocks blocks, for budgets 0 to most bits. Bits are read back from it: sums are the same again. */
 typedef struct bit_table {
     int n;                  /* most + 1 */
-    double *least, *other;  /* [n] */
-    uint8_t *choices;       /* [n_blocks][n] */
+    double *least;          /* [n_blocks + 1][n] */
 } bit_table;
 
-static void free_table(bit_table *table)
-{
-    free(table->least);
-    free(table->other);
-    free(table->choices);
-}
+static void free_table(bit_table *table) { free(table->least); }
 
 static rb_status alloc_table(bit_table *table, int n_blocks, int most, rb_error *err)
 {
-    rb_status st;
     table->n = most + 1;
-    RB_TRY(st, rb_alloc(&table->least, (size_t)table->n, sizeof *table->least, "bits of blocks", err), done);
-    RB_TRY(st, rb_alloc(&table->other, (size_t)table->n, sizeof *table->other, "bits of blocks", err), done);
-    RB_TRY(st, rb_alloc(&table->choices, (size_t)n_blocks, (size_t)table->n, "bits of blocks", err), done);
-done:
-    return st;
+    return rb_alloc(&table->least, (size_t)(n_blocks + 1) * (size_t)table->n, sizeof *table->least, "bits of blocks", err);
 }
+
+static double *row_of(const bit_table *table, int n_blocks) { return table->least + (size_t)n_blocks * (size_t)table->n; }
 
 static void fill_table(bit_table *table, int n_blocks, const double *cost)
 {
-    memset(table->least, 0, (size_t)table->n * sizeof *table->least);
-    for (int i = 0; i < n_blocks; i++) {
-        double *before = table->least;
-        add_block(table->other, table->choices + (size_t)i * (size_t)table->n, before, cost + N_BITS * i, table->n);
-        table->least = table->other;
-        table->other = before;
-    }
+    memset(row_of(table, 0), 0, (size_t)table->n * sizeof *table->least);
+    for (int i = 0; i < n_blocks; i++) add_block(row_of(table, i + 1), row_of(table, i), cost + N_BITS * i, table->n);
 }
 
-static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, int budget)
+/* The least bits of equals. */
+static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const double *cost, int budget)
 {
     for (int i = n_blocks - 1; i >= 0; i--) {
-        bits[i] = table->choices[(size_t)i * (size_t)table->n + (size_t)budget];
-        budget -= bits[i];
+        const double *before = row_of(table, i), least = row_of(table, i + 1)[budget];
+        int own = 0;
+        while (own < PLANE_MAX_BITS && own < budget && before[budget - own] + cost[N_BITS * i + own] != least) own++;
+        bits[i] = (uint8_t)own;
+        budget -= own;
     }
 }
 
@@ -167,14 +155,14 @@ static rb_status build_curve(plane_curve *curve, const plane_head *head, int gai
     for (int round = 0; round < (head->moment ? ROUNDS : 1); round++) {
         find_costs(curve->cost, head, coherence);
         fill_table(&table, n, curve->cost);
-        read_bits(bits, &table, n, usual);
+        read_bits(bits, &table, n, curve->cost, usual);
         find_coherence(coherence, head, bits);
     }
     for (int p = 0; p < curve->n_points; p++) {
         const int budget = code_bits(n, gain_bits, p);
         curve->error[p] = INFINITY;
         if (budget <= 0) continue;
-        read_bits(bits, &table, n, budget);
+        read_bits(bits, &table, n, curve->cost, budget);
         curve->error[p] = fmin(p > 0 ? curve->error[p - 1] : (double)INFINITY, plane_head_error(head, bits, stretches));
     }
 done:
@@ -208,14 +196,16 @@ rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int p
 {
     const int n = head->n_blocks, budget = code_bits(n, curve->gain_bits, point);
     double cost[RB_MAX_BLOCKS * N_BITS], coherence[RB_MAX_BLOCKS], stretches[RB_MAX_BLOCKS], least = INFINITY;
-    uint8_t trial[RB_MAX_BLOCKS];
+    uint8_t trial[RB_MAX_BLOCKS] = {0}, before[RB_MAX_BLOCKS];
     bit_table table = {0};
     rb_status st;
     RB_TRY(st, alloc_table(&table, n, budget, err), done);
     memcpy(cost, curve->cost, (size_t)n * N_BITS * sizeof *cost);
     for (int round = 0; round < (head->moment ? ROUNDS : 1); round++) {
         fill_table(&table, n, cost);
-        read_bits(trial, &table, n, budget);
+        read_bits(trial, &table, n, cost, budget);
+        if (round > 0 && memcmp(trial, before, (size_t)n) == 0) break;     /* kappa will be the same too */
+        memcpy(before, trial, (size_t)n);
         const double error = plane_head_error(head, trial, stretches);
         if (error < least) {
             least = error;

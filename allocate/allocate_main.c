@@ -226,6 +226,22 @@ static rb_status allot_values(uint8_t **widths, budget_answer *answer, double av
     return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err) : st;
 }
 
+/* An option that would do nothing is refused. */
+static rb_status check_options(allocation_method method, const optimal_options *own, const optimal_options *usual, const allocate_options *opt, rb_error *err)
+{
+    const bool is_rotated = own->rotation != usual->rotation, has_gain = own->gain_bits != usual->gain_bits;
+    const bool has_groups = own->equalize != usual->equalize || own->codebook != usual->codebook || own->norm != usual->norm || own->encoder != usual->encoder ||
+                            own->max_groups != usual->max_groups || own->widths != usual->widths;
+    const bool has_budget = own->scope != usual->scope || own->least_share != usual->least_share;
+    if (allocation_method_is_published(method) && (has_groups || has_gain || has_budget || opt->center))
+        return rb_fail(err, RB_EUSAGE, "%s has no options but its budget, values and rotation; the others are of --method optimal", allocation_method_name(method));
+    if (method == METHOD_BLOCK_CODEBOOK && (has_groups || is_rotated))
+        return rb_fail(err, RB_EUSAGE, "block-codebook has no groups, expected none of --no-equalize, --norm, --encoder, --codebook, --groups, --widths and --rotation");
+    if ((method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER) && opt->method >= 0 && has_gain)
+        return rb_fail(err, RB_EUSAGE, "%s has no gain, expected --gain-bits with block-codebook or best", allocation_method_name(method));
+    return RB_OK;
+}
+
 static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt, rb_error *err)
 {
     const optimal_options usual = optimal_options_default();
@@ -245,13 +261,10 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
         own.widths |= 1u << (int)opt->widths.at[i];
     }
     if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
-    if (allocation_method_is_published(*method) && (own.equalize != usual.equalize || opt->center || own.gain_bits != usual.gain_bits ||
-                                                    own.codebook != usual.codebook || own.norm != usual.norm || own.encoder != usual.encoder ||
-                         own.max_groups != usual.max_groups || own.scope != usual.scope || own.least_share != usual.least_share || own.widths != usual.widths))
-        return rb_fail(err, RB_EUSAGE, "%s has no options but its budget, values and rotation; the others are of --method optimal", allocation_method_name(*method));
     own.rotation = (rotation_kind)opt->rotation;
-    *out = own;
-    return RB_OK;
+    const rb_status st = check_options(*method, &own, &usual, opt, err);
+    if (st == RB_OK) *out = own;
+    return st;
 }
 
 /* ---- sweep -------------------------------------------------------------------------------------------------------------------------- */

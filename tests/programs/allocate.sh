@@ -120,6 +120,18 @@ expect "validate takes each head's own" 0 "$bin/ropebits-validate" --device cpu 
 stdout_has "values"
 expect "evaluate too" 0 "$bin/ropebits-evaluate" -q --device cpu --model configs/demo-llama --plan "$scratch/head.json" --text configs/demo-text/heldout.txt --n-tokens 64 --values-only -o "$scratch/head-eval.json"
 
+# ---- block-codebook ----
+expect "block-codebook at a budget" 0 "$allocate" "$scratch/both-p.h5" --method block-codebook --true-bits 2.5 --value-bits 2 --gain-bits 4 -o "$scratch/planes.json"
+stdout_has "method   block-codebook"
+check "  every head is of that family, with that gain" test "$(grep -c '"gain_bits": 4' "$scratch/planes.json")" -eq 8
+expect "it has no groups" 2 "$allocate" "$scratch/both-p.h5" --method block-codebook --true-bits 2.5 --norm fp16 -o "$scratch/planes.json"
+stderr_has "block-codebook has no groups"
+expect "and nothing to rotate" 2 "$allocate" "$scratch/both-p.h5" --method block-codebook --true-bits 2.5 --rotation hadamard -o "$scratch/planes.json"
+expect "optimal has no gain" 2 "$allocate" "$scratch/both-p.h5" --method optimal --true-bits 2.5 --gain-bits 2 -o "$scratch/planes.json"
+stderr_has "optimal has no gain"
+expect "best takes the options of both" 0 "$allocate" "$scratch/both-p.h5" --method best --true-bits 3.5 --gain-bits 2 --norm fp16 -o "$scratch/best.json"
+expect "a budget that holds no code is refused" 1 "$allocate" "$scratch/both-p.h5" --method block-codebook --bytes-per-token 1 --value-bits 16 -o "$scratch/planes.json"
+
 # ---- sweep ----
 expect "a sweep with another budget is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4:1 --avg-bits 3 -o "$scratch/sweep.json"
 expect "a range that is none is a usage error" 2 "$allocate" "$scratch/both-p.h5" --sweep 2:4 -o "$scratch/sweep.json"

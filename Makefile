@@ -196,17 +196,17 @@ SANITIZED := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-fr
 check: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)"
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)" $(SANITIZED)
-	$(Q)tests/run_all.sh $(BUILD) $(BUILD)/asan
+	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD) $(BUILD)/asan
 
 ## check-fast: every test in the plain build only
 check-fast: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)"
-	$(Q)tests/run_all.sh $(BUILD)
+	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD)
 
 ## check-asan: every test under AddressSanitizer and UBSan only
 check-asan: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)" $(SANITIZED)
-	$(Q)tests/run_all.sh $(BUILD)/asan
+	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD)/asan
 
 # ---- what a user runs ----------------------------------------------------------------------------------------------------------
 ## packages: install the Debian packages the build needs (root or sudo); names them elsewhere

@@ -22,6 +22,22 @@ typedef struct bench {
     float *x, *queries;         /* [N][D], [N_QUERIES][D] */
 } bench;
 
+/* Codebooks take a second to make, a minute under sanitizers: all cases share them. */
+static codec_tables *shared_tables;
+
+static int create_tables(void **state)
+{
+    (void)state;
+    return codec_tables_create(&shared_tables, &err) != RB_OK;
+}
+
+static int free_tables(void **state)
+{
+    (void)state;
+    codec_tables_free(shared_tables);
+    return 0;
+}
+
 static float *random_floats(int64_t n, uint64_t seed)
 {
     double *normals = malloc((size_t)n * sizeof *normals);
@@ -59,7 +75,7 @@ static void set_up(bench *b, int gain_bits, codec_dtype type)
     }
     while ((sum + bits[N_BLOCKS - 1]) % 8 != 6) bits[N_BLOCKS - 1] = (uint8_t)(1 + bits[N_BLOCKS - 1] % 8);
     for (int i = 0; i < D; i++) center[i] = sin(i * 1.3);
-    assert_ok(codec_tables_create(&b->tables, &err));
+    b->tables = shared_tables;
     assert_ok(plan_head_set_transform(&b->head, NULL, N_BLOCKS, center, D, &err));
     assert_ok(plan_head_set_planes(&b->head, bits, maps, weights, gain_bits, N_BLOCKS, &err));
     assert_ok(head_codec_create(&b->codec, &b->head, &b->model, b->tables, &err));
@@ -78,7 +94,6 @@ static void clear(bench *b)
     codec_trial_free(&b->trial);
     head_codec_free(b->codec);
     plan_head_clear(&b->head);
-    codec_tables_free(b->tables);
     free(b->x);
     free(b->queries);
 }
@@ -407,5 +422,5 @@ int main(void)
         cmocka_unit_test(a_logit_off_is_wrong),
         cmocka_unit_test(a_vector_that_is_not_finite_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, create_tables, free_tables);
 }

@@ -3,6 +3,7 @@
 
 #include "allocate/budget.h"
 #include "allocate/plan_error.h"
+#include "allocate/plane_curve.h"
 #include "core/half.h"
 #include "core/threads.h"
 #include "kernels/head_codec.h"
@@ -166,6 +167,40 @@ static void the_promised_variance_is_found(void **state)
     free(normals), free(keys), free(restored);
 }
 
+/* Blocks that agree on a phase: their maps are those of the statistics, stretched as plane_curve.h says, and not at all where blocks are independent. */
+static void maps_are_stretched_by_what_blocks_agree_on(void **state)
+{
+    (void)state;
+    enum { N_MOMENTS = N_BLOCKS * (N_BLOCKS + 1) / 2 };
+    const model_facts model = some_model();
+    float moments[N_HEADS * N_MOMENTS], *at = moments;
+    for (int h = 0; h < N_HEADS; h++)
+        for (int i = 0; i < N_BLOCKS; i++)
+            for (int j = i; j < N_BLOCKS; j++) {
+                const double a = 0.5 * q_energy[h * N_BLOCKS + i] * own_energy(h, i), b = 0.5 * q_energy[h * N_BLOCKS + j] * own_energy(h, j);
+                *at++ = (float)((i == j ? 1.0 : 0.8) * sqrt(a * b));
+            }
+    head_statistics coherent = statistics;
+    coherent.moment = coherent.moment_centered = moments;
+    for (int is_coherent = 0; is_coherent < 2; is_coherent++) {
+        bit_plan *plan = NULL;
+        int n_stretched = 0;
+        assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 1.25, 3, is_coherent ? &coherent : &statistics, &err));
+        for (int h = 0; h < N_HEADS; h++) {
+            const plane_head known = {N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS, is_coherent ? moments + h * N_MOMENTS : NULL};
+            double stretches[N_BLOCKS];
+            plane_head_error(&known, plan->heads[h].planes->bits, stretches);
+            for (int i = 0; i < N_BLOCKS; i++) {
+                const double expected = stretches[i] * (double)plane_map[(h * N_BLOCKS + i) * PLAN_MAP_SIZE], found = (double)plan->heads[h].planes->maps[i * PLAN_MAP_SIZE];
+                assert_true(fabs(found / expected - 1.0) < 1e-3);       /* fp16 */
+                n_stretched += stretches[i] > 1.02;
+            }
+        }
+        assert_true(is_coherent ? n_stretched > N_HEADS * 4 : n_stretched == 0);
+        bit_plan_free(plan);
+    }
+}
+
 static void missing_statistics_are_named(void **state)
 {
     (void)state;
@@ -180,7 +215,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_head_gets_its_bytes_in_planes), cmocka_unit_test(scopes_are_the_options), cmocka_unit_test(best_takes_the_family_that_errs_less),
-        cmocka_unit_test(the_promised_variance_is_found), cmocka_unit_test(missing_statistics_are_named),
+        cmocka_unit_test(the_promised_variance_is_found),
+        cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on), cmocka_unit_test(missing_statistics_are_named),
     };
     return cmocka_run_group_tests(tests, make_statistics, NULL);
 }

@@ -14,6 +14,8 @@
 /* The largest 8-bit norm of a group is 2^6 to 2^7 times its rms norm: tokens of that size are coded as they are, and 2^-9 of it is still above 0. */
 enum { NORM_HEADROOM = 6 };
 
+enum { GROUPS = 1 << FAMILY_GROUPS, PLANES = 1 << FAMILY_BLOCK_CODEBOOK };
+
 struct optimal_curves {
     model_facts model;
     optimal_options options;
@@ -29,20 +31,19 @@ struct optimal_curves {
     double *raw_q_energy;               /* [n_heads][n_blocks] */
     float *plane_error;                 /* [n_heads][n_blocks][PLANE_MAX_BITS + 1] */
     double *maps;                       /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
-    double *weights;                    /* [n_heads][n_blocks]: query energies, at most 1 */
     double **least;                     /* [n_heads][points of both curves]: the lower error of the two families */
 };
 
 optimal_options optimal_options_default(void)
 {
-    return (optimal_options){.equalize = true, .families = CODEC_FAMILY_GROUPS, .gain_bits = 3, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
+    return (optimal_options){.equalize = true, .families = GROUPS, .gain_bits = 3, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
                              .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = OPTIMAL_OWN_SCOPE, .least_share = 0.9, .objective = OBJECTIVE_MAE};
 }
 
 void optimal_options_set_method(optimal_options *options, allocation_method method)
 {
     options->center = method != METHOD_OPTIMAL;
-    options->families = method == METHOD_BLOCK_CODEBOOK ? CODEC_FAMILY_PLANES : method == METHOD_BEST ? CODEC_FAMILY_GROUPS | CODEC_FAMILY_PLANES : CODEC_FAMILY_GROUPS;
+    options->families = method == METHOD_BLOCK_CODEBOOK ? PLANES : method == METHOD_BEST ? GROUPS | PLANES : GROUPS;
 }
 
 void optimal_curves_free(optimal_curves *c)
@@ -56,7 +57,6 @@ void optimal_curves_free(optimal_curves *c)
     free(c->plane_error);
     free(c->least);
     free(c->maps);
-    free(c->weights);
     for (int h = 0; c->curves && h < c->n_heads; h++) partition_curve_free(&c->curves[h]);
     free(c->curves);
     free(c->q_energy);
@@ -138,9 +138,7 @@ static rb_status build_planes(optimal_curves *c, const head_statistics *statisti
     RB_TRY(st, rb_alloc(&c->raw_q_energy, n, sizeof *c->raw_q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&c->plane_error, n, (PLANE_MAX_BITS + 1) * sizeof *c->plane_error, "errors of blocks", err), done);
     RB_TRY(st, rb_alloc(&c->maps, n, PLAN_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
-    RB_TRY(st, rb_alloc(&c->weights, n, sizeof *c->weights, "weights of blocks", err), done);
     for (size_t i = 0; i < n * PLAN_MAP_SIZE; i++) c->maps[i] = (double)statistics->plane_map[i];
-    for (int h = 0; h < c->n_heads; h++) set_weights(c->weights + (int64_t)h * c->n_blocks, statistics->q_energy + (int64_t)h * c->n_blocks, c->n_blocks);
     memcpy(c->raw_q_energy, statistics->q_energy, n * sizeof *c->raw_q_energy);
     memcpy(c->plane_error, statistics->plane_error, n * (PLANE_MAX_BITS + 1) * sizeof *c->plane_error);
     for (int64_t h = 0, at = 0; h < c->n_heads; h++, at += c->n_blocks)
@@ -152,9 +150,9 @@ done:
 }
 
 /* V of a head's family within p bytes; where its curve has ended, more is of no use. */
-static double error_at(const double *error, int n_points, int point) { return error[point < n_points ? point : n_points - 1]; }
-static double groups_error(const optimal_curves *c, int h, int point) { return c->curves ? error_at(c->curves[h].error, c->curves[h].n_points, point) : (double)INFINITY; }
-static double planes_error(const optimal_curves *c, int h, int point) { return c->planes ? error_at(c->planes[h].error, c->planes[h].n_points, point) : (double)INFINITY; }
+static int on_curve(int n_points, int point) { return point < n_points ? point : n_points - 1; }
+static double groups_error(const optimal_curves *c, int h, int point) { return c->curves ? c->curves[h].error[on_curve(c->curves[h].n_points, point)] : (double)INFINITY; }
+static double planes_error(const optimal_curves *c, int h, int point) { return c->planes ? c->planes[h].error[on_curve(c->planes[h].n_points, point)] : (double)INFINITY; }
 
 static int count_points(const optimal_curves *c, int h)
 {
@@ -193,7 +191,7 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         center_energies(c, c->centers);
     }
     const float *moments = options->center ? statistics->moment_centered : statistics->moment;
-    if (moments && (options->encoder == ENCODER_SEARCH || options->families & CODEC_FAMILY_PLANES)) {        /* who else could not stretch by them */
+    if (moments && (options->encoder == ENCODER_SEARCH || options->families & PLANES)) {        /* who else could not stretch by them */
         const size_t n_moments = (size_t)n_heads * (size_t)n_blocks * ((size_t)n_blocks + 1) / 2;
         RB_TRY(st, rb_alloc(&c->moments, n_moments, sizeof *c->moments, "logit moments", err), done);
         memcpy(c->moments, moments, n_moments * sizeof *moments);
@@ -202,8 +200,8 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         RB_TRY(st, rb_alloc(&c->scales, n_energies, sizeof *c->scales, "scales", err), done);
         equalize_energies(c);
     }
-    if (options->families & CODEC_FAMILY_GROUPS) RB_TRY(st, build_curves(c, err), done);
-    if (options->families & CODEC_FAMILY_PLANES) RB_TRY(st, build_planes(c, statistics, err), done);
+    if (options->families & GROUPS) RB_TRY(st, build_curves(c, err), done);
+    if (options->families & PLANES) RB_TRY(st, build_planes(c, statistics, err), done);
     RB_TRY(st, join_families(c, err), done);
     *out = c;
     c = NULL;
@@ -235,14 +233,15 @@ static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks,
 static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
 {
     const int64_t at = (int64_t)h * c->n_blocks;
-    double maps[RB_MAX_BLOCKS * PLAN_MAP_SIZE], stretches[RB_MAX_BLOCKS];
+    double maps[RB_MAX_BLOCKS * PLAN_MAP_SIZE], stretches[RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
     rb_status st;
-    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], point < c->planes[h].n_points ? point : c->planes[h].n_points - 1, bits, err), done);
+    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], on_curve(c->planes[h].n_points, point), bits, err), done);
     plane_head_error(&c->plane_heads[h], bits, stretches);
+    set_weights(weights, c->raw_q_energy + at, c->n_blocks);
     for (int i = 0; i < PLAN_MAP_SIZE * c->n_blocks; i++) maps[i] = c->maps[at * PLAN_MAP_SIZE + i] * stretches[i / PLAN_MAP_SIZE];
     plan_head_clear(head);
-    RB_TRY(st, plan_head_set_planes(head, bits, maps, c->weights + at, c->options.gain_bits, c->n_blocks, err), done);
+    RB_TRY(st, plan_head_set_planes(head, bits, maps, weights, c->options.gain_bits, c->n_blocks, err), done);
     RB_TRY(st, plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err), done);
 done:
     return st;
@@ -251,25 +250,24 @@ done:
 static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
 {
     const double *k_energy = c->k_energy + (int64_t)h * c->n_blocks;
-    block_partition own;
-    const block_partition *partition = &own;
+    block_partition partition;
     int blocks[RB_MAX_BLOCKS];
     rb_status st;
-    partition_curve_at(&c->curves[h], point < c->curves[h].n_points ? point : c->curves[h].n_points - 1, &own);
+    partition_curve_at(&c->curves[h], on_curve(c->curves[h].n_points, point), &partition);
     plan_head_clear(head);
     head->norm = c->options.norm;
     head->encoder = c->options.encoder;
     RB_TRY(st, plan_head_set_transform(head, c->scales ? c->scales + (int64_t)h * c->n_blocks : NULL, c->n_blocks,
                                        c->centers ? c->centers + (int64_t)h * c->model.head_dim : NULL, c->model.head_dim, err),
            done);
-    for (int g = 0; g < partition->n_groups; g++) {
-        const int n = partition->first[g + 1] - partition->first[g];
-        if (partition->width[g] == 0) continue;
-        for (int i = 0; i < n; i++) blocks[i] = partition->blocks[partition->first[g] + i];
-        RB_TRY(st, plan_head_add_group(head, partition->width[g], blocks, n, c->options.codebook, norm_exponent(c, k_energy, blocks, n), err), done);
+    for (int g = 0; g < partition.n_groups; g++) {
+        const int n = partition.first[g + 1] - partition.first[g];
+        if (partition.width[g] == 0) continue;
+        for (int i = 0; i < n; i++) blocks[i] = partition.blocks[partition.first[g] + i];
+        RB_TRY(st, plan_head_add_group(head, partition.width[g], blocks, n, c->options.codebook, norm_exponent(c, k_energy, blocks, n), err), done);
         plan_group *group = &head->groups[head->n_groups - 1];
         group->rotation.kind = c->options.rotation;
-        if (c->moments) group->coherence = coherence_of(c, h, partition->blocks + partition->first[g], n);
+        if (c->moments) group->coherence = coherence_of(c, h, partition.blocks + partition.first[g], n);
     }
 done:
     return st;
@@ -288,13 +286,13 @@ static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
 static budget_scope scope_of(const optimal_options *options)
 {
     if (options->scope != OPTIMAL_OWN_SCOPE) return (budget_scope)options->scope;
-    return options->families & CODEC_FAMILY_PLANES ? SCOPE_HEAD : SCOPE_MODEL;
+    return options->families & PLANES ? SCOPE_HEAD : SCOPE_MODEL;
 }
 
 static allocation_method method_of(const optimal_options *options)
 {
-    if (options->families == CODEC_FAMILY_PLANES) return METHOD_BLOCK_CODEBOOK;
-    if (options->families & CODEC_FAMILY_PLANES) return METHOD_BEST;
+    if (options->families == PLANES) return METHOD_BLOCK_CODEBOOK;
+    if (options->families & PLANES) return METHOD_BEST;
     return options->center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL;
 }
 

@@ -14,12 +14,11 @@
 #include "allocate/global_budget.h"
 #include "kernels/bit_plan.h"
 
-enum { CODEC_FAMILY_GROUPS = 1, CODEC_FAMILY_PLANES = 2 };
 enum { OPTIMAL_OWN_SCOPE = -1 };
 
 typedef struct optimal_options {
     bool equalize, center;
-    unsigned families;          /* CODEC_FAMILY_GROUPS, CODEC_FAMILY_PLANES, or both: per head the one that errs less */
+    unsigned families;          /* bit f: plan_family f is allowed; of several, per head the one that errs less */
     int gain_bits;              /* of block-codebook, 0 to PLAN_MAX_GAIN_BITS */
     codebook_kind codebook;
     rotation_kind rotation;

@@ -124,18 +124,13 @@ static double weighed_scale(const plane_judge *judge, const float *x, double gai
     return sqrt(square);
 }
 
-static int kept_level(const plane_judge *judge, double level)
-{
-    return (int)fmin(fmax(floor(level + 0.5), 0.0), (double)((1 << judge->planes->gain_bits) - 1));
-}
-
 static void judge_gain(codec_report *report, const plane_judge *judge, const float *x, int gain, int reference, const codec_bounds *bounds)
 {
     static const double LOGARITHM = 1e-5, LEVELS_A_SHARE = 2.885390081777927;   /* of the level in f32; d log2(s^2) / (d s / s) = 2 / ln 2 */
     double size;
     const double scale = weighed_scale(judge, x, plane_gain(judge->planes->gain_bits, gain > reference ? gain : reference), &size);
     const double level = plane_codec_level(judge->codec, x), tie = bounds->plane_tie > 0.0 && size > 0.0 ? LOGARITHM + LEVELS_A_SHARE * bounds->plane_tie * scale / size : 0.0;
-    const bool is_next = gain >= kept_level(judge, level - tie) - 1 && gain <= kept_level(judge, level + tie) + 1;
+    const bool is_next = gain >= plane_gain_near(judge->planes->gain_bits, level - tie) - 1 && gain <= plane_gain_near(judge->planes->gain_bits, level + tie) + 1;
     const double beyond = sqrt(plane_codec_least_error(judge->codec, x, gain)) - sqrt(plane_codec_least_error(judge->codec, x, reference));
     if (!is_next || !(beyond <= bounds->plane_tie * scale)) {
         report->codes_wrong++;

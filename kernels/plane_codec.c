@@ -29,9 +29,12 @@ struct plane_codec {
 
 double plane_gain(int gain_bits, int code)
 {
-    const int zero = gain_bits > 0 ? (1 << gain_bits) / 4 : 0;
-    return (double)(float)exp2(0.5 * (code - zero));
+    return (double)(float)exp2(0.5 * (code - plane_gain_zero(gain_bits)));
 }
+
+static int largest_gain(int gain_bits) { return (1 << gain_bits) - 1; }
+
+int plane_gain_near(int gain_bits, double level) { return (int)fmin(fmax(floor(level + 0.5), 0.0), largest_gain(gain_bits)); }
 
 static int part_bits(const plan_planes *planes, int block) { return planes->bits[block] + (block == 0 ? planes->gain_bits : 0); }
 
@@ -135,8 +138,7 @@ static double centred(const coded_block *block, const float *x, int i) { return 
 /* Level of a vector whose sum w |z|^2 is square; of one at its centre, and where every map is 0, below all. */
 static double level_of(const plane_codec *codec, double square)
 {
-    const double zero = codec->planes.gain_bits > 0 ? (1 << codec->planes.gain_bits) / 4 : 0;
-    return square > 0.0 && codec->size > 0.0 ? log2(square / codec->size) + zero : -INFINITY;
+    return square > 0.0 && codec->size > 0.0 ? log2(square / codec->size) + plane_gain_zero(codec->planes.gain_bits) : -INFINITY;
 }
 
 static double weighed_square(const plane_codec *codec, const float *x)
@@ -148,8 +150,6 @@ static double weighed_square(const plane_codec *codec, const float *x)
     }
     return square;
 }
-
-static int largest_gain(const plane_codec *codec) { return (1 << codec->planes.gain_bits) - 1; }
 
 static int kept_within(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 
@@ -194,21 +194,20 @@ static void encode_at_levels(const plane_codec *codec, const float *x, const dou
 /* Working memory of a tile. */
 typedef struct tile_memory {
     uint16_t *trial, *best;             /* [n_coded][TILE] */
-    double levels[TILE], gains[TILE], errors[TILE], least[TILE];
-    int trial_gain[TILE], best_gain[TILE];
+    double gains[TILE], errors[TILE], least[TILE];
+    int levels[TILE], trial_gain[TILE], best_gain[TILE];
 } tile_memory;
 
 static void encode_tile(const plane_codec *codec, tile_memory *tile, const float *x, int n, uint8_t *codes)
 {
-    const int gain_bits = codec->planes.gain_bits, largest = largest_gain(codec);
+    const int gain_bits = codec->planes.gain_bits, largest = largest_gain(gain_bits);
     for (int v = 0; v < n; v++) {
-        const double level = level_of(codec, weighed_square(codec, x + (int64_t)v * codec->head_dim));
-        tile->levels[v] = fmin(fmax(floor(level + 0.5), 0.0), largest);
+        tile->levels[v] = plane_gain_near(gain_bits, plane_codec_level(codec, x + (int64_t)v * codec->head_dim));
         tile->least[v] = INFINITY;
     }
     for (int step = gain_bits > 0 ? -1 : 0; step <= (gain_bits > 0 ? 1 : 0); step++) {
         for (int v = 0; v < n; v++) {
-            tile->trial_gain[v] = kept_within((int)tile->levels[v] + step, largest);
+            tile->trial_gain[v] = kept_within(tile->levels[v] + step, largest);
             tile->gains[v] = plane_gain(gain_bits, tile->trial_gain[v]);
         }
         encode_at_levels(codec, x, tile->gains, n, tile->trial, tile->errors);

@@ -20,6 +20,9 @@
 
 /* A level of the gain, an f32 value. */
 double plane_gain(int gain_bits, int code);
+static inline int plane_gain_zero(int gain_bits) { return gain_bits > 0 ? (1 << gain_bits) / 4 : 0; }      /* the level that is 1 */
+/* The level nearest to one that is not whole (or infinite), within the levels. */
+int plane_gain_near(int gain_bits, double level);
 /* Widths of the bytes of a vector's codes, [2 * n_blocks]. */
 void plane_code_widths(uint8_t *widths, const plan_planes *planes, int n_blocks);
 /* Gain and codes [n_blocks] of blocks to bytes [2 * n_blocks] and back. */

@@ -112,11 +112,11 @@ static rb_status usual_square(double *out, const key_sample *sample, rb_error *e
 /* The gain of every key by the codec's rule for maps of the covariances times `scale`; returns the mean of its square. */
 static double find_gains(key_sample *sample, double scale)
 {
-    const int largest = (1 << PLAN_MAX_GAIN_BITS) - 1, zero = (1 << PLAN_MAX_GAIN_BITS) / 4;
+    const int zero = plane_gain_zero(PLAN_MAX_GAIN_BITS);
     double mean_square = 0.0;
     for (int v = 0; v < sample->n; v++) {
-        const double level = sample->square[v] > 0.0 ? floor(log2(sample->square[v] / scale) + 0.5) + zero : zero;
-        sample->gain[v] = plane_gain(PLAN_MAX_GAIN_BITS, (int)fmin(fmax(level, 0.0), largest));
+        const double level = sample->square[v] > 0.0 ? log2(sample->square[v] / scale) + zero : zero;
+        sample->gain[v] = plane_gain(PLAN_MAX_GAIN_BITS, plane_gain_near(PLAN_MAX_GAIN_BITS, level));
         mean_square += sample->gain[v] * sample->gain[v] / sample->n;
     }
     return mean_square;

@@ -52,11 +52,11 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 
 # ---- rooms -------------------------------------------------------------------------------------------------------------------
 # In link order: each room uses those behind it (docs/architecture.md).
-ROOMS     := run evaluate export profile calibrate allocate kernels model core
-PLUGIN_SRC := core/hdf5_zstd_plugin.c
-PLAN_LIB_SRC := export/ropebits_plan.c export/plan_rbp_cursor.c export/plan_rbp_sections.c export/plan_rbp_heads.c export/plan_rbp_planes.c
+ROOMS     := run evaluate export allocate profile calibrate methods plan texts kernels model core
+PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
+PLAN_LIB_SRC := $(wildcard plan/library/*.c)
 
-room_sources = $(filter-out %_main.c $(PLUGIN_SRC),$(wildcard $(1)/*.c))
+room_sources = $(filter-out %_main.c $(PLUGIN_SRC),$(wildcard $(1)/*.c $(1)/*/*.c))
 objects      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 ROOM_LIBS    := $(foreach r,$(ROOMS),$(if $(call room_sources,$(r)),$(BUILD)/lib/librb_$(r).a))
 link_rooms   = -Wl,--start-group $(1) -Wl,--end-group
@@ -66,7 +66,7 @@ program_of = $(BUILD)/bin/$(if $(filter ropebits_main,$(notdir $(basename $(1)))
 PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
 
 # The CUDA side is a shared object that programs open when a GPU is asked for; what has no .cu file yet has nothing to build.
-CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu))
+CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu */*/*.cu))
 CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
 CUDA_ARCH ?= 75 80 86 89 90 100 120
 # Device code is the same in every build: the sanitizer build takes the objects of the plain one.
@@ -99,10 +99,10 @@ $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 	@for file in $(NEEDLE_TEMPLATES); do \
 	    printf '{"%s",\n' "$$(basename "$$file" .json)"; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
 	done >$@.tmp && mv $@.tmp $@
-$(BUILD)/obj/calibrate/needle_template.o: $(BUILD)/gen/needle_templates.h
+$(BUILD)/obj/texts/needle_template.o: $(BUILD)/gen/needle_templates.h
 
 # Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test of `profile`: this file is compiled without.
-$(BUILD)/obj/kernels/plane_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES)
+$(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
@@ -124,7 +124,7 @@ $(call program_of,$(1)): $(call objects,$(1)) $(ROOM_LIBS)
 endef
 $(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
 
-$(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5_zstd_filter.c)
+$(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
@@ -161,7 +161,7 @@ $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 TEST_SRC  := $(wildcard tests/*/test_*.c)
 TEST_BINS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 GPU_TEST_BINS := $(filter $(BUILD)/tests/gpu/%,$(TEST_BINS))
-test_rooms = $(if $(filter $(1),core),core,$(if $(filter $(1),model),model core,$(if $(filter $(1),kernels),kernels core,$(ROOMS))))
+test_rooms = $(if $(filter core,$(1)),core,$(if $(filter model,$(1)),model core,$(ROOMS)))
 test_libs  = $(filter $(foreach r,$(call test_rooms,$(1)),$(BUILD)/lib/librb_$(r).a),$(ROOM_LIBS))
 
 # tests/*.c: what tests of several rooms share.
@@ -253,12 +253,12 @@ bench-gpu: all $(BENCH_BINS)
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin $(DESTDIR)$(PREFIX)/include
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 export/ropebits_plan.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 plan/library/ropebits_plan.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(BUILD)/lib/libropebits_plan.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/lib/libropebits_plan.so $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so.3
 	ln -sf libropebits_plan.so.3 $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so
 	install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' export/ropebits_plan.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ropebits_plan.pc
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' plan/library/ropebits_plan.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ropebits_plan.pc
 
 ## clean: remove everything that was made
 clean:

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "allocate/budget.h"
-#include "allocate/plan_error.h"
-#include "allocate/plan_json.h"
+#include "methods/plan_error.h"
+#include "plan/plan_json.h"
 #include "allocate/sweep.h"
-#include "allocate/value_budget.h"
+#include "methods/value_budget.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "profile/profile_file.h"

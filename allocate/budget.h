@@ -6,7 +6,7 @@
 #ifndef RB_ALLOCATE_BUDGET_H
 #define RB_ALLOCATE_BUDGET_H
 
-#include "allocate/optimal.h"
+#include "methods/optimal.h"
 
 typedef enum budget_kind { BUDGET_AVG_BITS, BUDGET_TRUE_BITS, BUDGET_BYTES_PER_TOKEN } budget_kind;
 

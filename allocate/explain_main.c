@@ -3,10 +3,10 @@
 #include <stdlib.h>
 
 #include "allocate/plan_explain.h"
-#include "allocate/plan_explain_planes.h"
+#include "allocate/plan_explain_block_codebook.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "export/plan_rbp.h"
+#include "plan/plan_rbp.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/json.h"
 
 enum { N_LARGEST = 10 };

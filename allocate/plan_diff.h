@@ -4,7 +4,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 
 /* What a plan's heads do; a head of groups counts for a kind if one of its groups has it, one of block-codebook for none. */
 typedef struct coding_counts {

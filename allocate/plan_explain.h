@@ -4,8 +4,8 @@
 
 #include <cjson/cJSON.h>
 
-#include "allocate/plan_error.h"
-#include "allocate/rate_bound.h"
+#include "methods/plan_error.h"
+#include "methods/rate_bound.h"
 
 /* A change of a group's width by one bit. */
 typedef struct width_change {

@@ -5,7 +5,7 @@
 #include <cjson/cJSON.h>
 
 #include "allocate/budget.h"
-#include "allocate/plan_error.h"
+#include "methods/plan_error.h"
 
 #define SWEEP_SCHEMA "ropebits-sweep"
 enum { SWEEP_VERSION = 1, SWEEP_MAX_BUDGETS = 1000 };

@@ -9,11 +9,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "allocate/global_budget.h"
-#include "allocate/partition.h"
+#include "methods/global_budget.h"
+#include "methods/partition.h"
 #include "allocate/sweep.h"
 #include "core/threads.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/numpy_random.h"
 
 typedef struct bench {
     int n_layers, n_heads_per_layer, n_blocks, n_heads;

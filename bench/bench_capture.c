@@ -12,10 +12,10 @@
 
 #include "calibrate/capture_file.h"
 #include "core/half.h"
-#include "core/hdf5_zstd_filter.h"
+#include "core/hdf5/hdf5_zstd_filter.h"
 #include "core/message.h"
 #include "core/threads.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { N_Q_HEADS = 32, N_KV_HEADS = 8, HEAD_DIM = 128, N_TOKENS = 2048, HEAD = N_TOKENS * HEAD_DIM, HEAP_MAP_BYTES = 128 << 10 };
 

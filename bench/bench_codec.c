@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "core/threads.h"
-#include "kernels/codec_trial.h"
-#include "kernels/numpy_random.h"
+#include "kernels/check/codec_trial.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { N_BASE = 4096, N_QUERIES = 4 };
 

@@ -1,4 +1,4 @@
-/* bench_read: reads a file as the weights are read (model/weight_stream.c), several threads with pieces of 8 MiB each into memory of their own, and does nothing
+/* bench_read: reads a file as the weights are read (model/cuda/weight_stream.c), several threads with pieces of 8 MiB each into memory of their own, and does nothing
  * with it: what streaming calibration is compared with. Prints one JSON line with the best of REPEATS runs and their median.
  *   bench_read FILE [N_THREADS [REPEATS [cold]]]     8 3; cold: what the system has kept of the file in memory is dropped before each run. 0 repeats: it is
  * dropped, and that is all. */

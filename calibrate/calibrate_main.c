@@ -1,6 +1,6 @@
 /* ropebits-calibrate: runs a text through a checkpoint and captures the queries and keys that enter RoPE. */
 #include "calibrate/calibrate_run.h"
-#include "calibrate/needle_template.h"
+#include "texts/needle_template.h"
 
 int main(int argc, char **argv)
 {

@@ -10,7 +10,7 @@
 #include "calibrate/calibration_text.h"
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
-#include "calibrate/token_source.h"
+#include "texts/token_source.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"

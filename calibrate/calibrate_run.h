@@ -17,7 +17,7 @@ typedef struct calibrate_options {
     int64_t context;                /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
     bool with_needles;              /* part of the calibration sequences are needle documents */
     double needle_share;            /* which part */
-    const char *needle_template;    /* calibrate/needle_template.h */
+    const char *needle_template;    /* texts/needle_template.h */
     int dtype;                      /* capture_dtype */
     int precision;                  /* calibrate_precision: of the GPU's products */
     int64_t max_gpu_bytes;          /* 0: what is free */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/needle_documents.h"
+#include "texts/needle_documents.h"
 #include "core/atomic_file.h"
 #include "core/weighted_path.h"
 

@@ -3,7 +3,7 @@
 #define RB_CALIBRATE_CALIBRATION_TEXT_H
 
 #include "calibrate/calibrate_run.h"
-#include "calibrate/token_source.h"
+#include "texts/token_source.h"
 #include "core/json.h"
 
 /* What one of the texts gave. */

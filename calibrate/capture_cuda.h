@@ -1,9 +1,9 @@
-/* Capturing on the GPU: the streaming forward pass (model/forward_cuda.h) into a capture file. */
+/* Capturing on the GPU: the streaming forward pass (model/cuda/forward_cuda.h) into a capture file. */
 #ifndef RB_CALIBRATE_CAPTURE_CUDA_H
 #define RB_CALIBRATE_CAPTURE_CUDA_H
 
 #include "calibrate/capture_file.h"
-#include "model/forward_cuda.h"
+#include "model/cuda/forward_cuda.h"
 
 typedef struct capture_cuda_options {
     layer_cuda_precision precision;

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 #include "calibrate/block_statistics.h"
-#include "core/hdf5_file.h"
+#include "core/hdf5/hdf5_file.h"
 #include "core/model_facts.h"
 
 #define CAPTURE_SCHEMA "ropebits-capture"

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/hdf5_file.h"
+#include "core/hdf5/hdf5_file.h"
 #include "core/json.h"
 
 enum { MAX_LAYERS = 1024, MAX_HEADS = 4096 };

@@ -6,7 +6,7 @@
 #include "core/message.h"
 #include "evaluate/kv_restore_cuda.h"
 #include "evaluate/token_score_cuda.h"
-#include "model/forward_parts_cuda.h"
+#include "model/cuda/forward_parts_cuda.h"
 
 typedef struct cuda_evaluation {
     const evaluate_batch *batch;

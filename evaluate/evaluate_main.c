@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/documents_file.h"
-#include "calibrate/token_source.h"
+#include "texts/documents_file.h"
+#include "texts/token_source.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -13,7 +13,7 @@
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
-#include "export/plan_rbp.h"
+#include "plan/plan_rbp.h"
 
 enum { EVALUATE_TOKENS = 8192, HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS, MAX_WORST_TOKENS = 1000 };
 

@@ -4,10 +4,10 @@
 
 #include <stdbool.h>
 
-#include "calibrate/needle_documents.h"
-#include "kernels/bit_plan.h"
+#include "texts/needle_documents.h"
+#include "plan/bit_plan.h"
 #include "model/checkpoint.h"
-#include "model/layer_cuda.h"
+#include "model/cuda/layer_cuda.h"
 
 typedef struct evaluate_request {
     const checkpoint *model;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/threads.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 
 /* The codecs of one plan for the layer at work; NULL where nothing is quantized. */
 typedef struct plan_codecs {

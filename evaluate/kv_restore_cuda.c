@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/threads.h"
-#include "kernels/codec_cuda.h"
+#include "kernels/cuda/codec_cuda.h"
 
 enum { KEYS, VALUES, N_KINDS };
 

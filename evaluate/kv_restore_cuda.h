@@ -1,9 +1,9 @@
-/* kv_restore.h on the GPU: keys and values of a layer's part, restored in place on the device by the codec's kernels (kernels/codec_cuda.h). */
+/* kv_restore.h on the GPU: keys and values of a layer's part, restored in place on the device by the codec's kernels (kernels/cuda/codec_cuda.h). */
 #ifndef RB_EVALUATE_KV_RESTORE_CUDA_H
 #define RB_EVALUATE_KV_RESTORE_CUDA_H
 
 #include "evaluate/evaluate_batch.h"
-#include "model/forward_parts_cuda.h"
+#include "model/cuda/forward_parts_cuda.h"
 
 typedef struct kv_restore_cuda kv_restore_cuda;
 

@@ -4,7 +4,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "calibrate/needle_documents.h"
+#include "texts/needle_documents.h"
 
 /* {"n", "n_right", "by_task": [{"task", "n", "n_right"}, ..], "by_context": [{"context", ..}, ..], "by_depth": [{"depth", ..}, ..]}: groups in the order of
  * their first document; a context or depth that a document does not tell is null. is_right [documents->n]. */

@@ -5,8 +5,8 @@
 
 #include "calibrate/capture_file.h"
 #include "core/program.h"
-#include "kernels/codec_check.h"
-#include "kernels/codec_trial.h"
+#include "kernels/check/codec_check.h"
+#include "kernels/check/codec_trial.h"
 
 enum { VALIDATE_MAX_ROWS = 2 * CODEC_N_DTYPES, VALIDATE_N_QUERIES = 4, VALIDATE_TIMED_VECTORS = 65536 };
 

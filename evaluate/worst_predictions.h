@@ -4,7 +4,7 @@
 
 #include "evaluate/evaluate_batch.h"
 #include "evaluate/token_score.h"
-#include "model/token_text.h"
+#include "model/tokenizer/token_text.h"
 
 enum { WORST_BEFORE_TOKENS = 6, WORST_BEFORE_SIZE = WORST_BEFORE_TOKENS * (TOKEN_TEXT_SIZE - 1) + 1 };
 

@@ -4,13 +4,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "export/plan_folded.h"
 #include "export/plan_header.h"
-#include "export/plan_rbp.h"
+#include "plan/plan_rbp.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
 

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "export/plan_coding.h"
-#include "export/plan_rbp.h"
+#include "plan/plan_coding.h"
+#include "plan/plan_rbp.h"
 
 typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
 

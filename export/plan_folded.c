@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/threads.h"
 #include "model/checkpoint.h"
 

@@ -7,7 +7,7 @@
 #ifndef RB_EXPORT_PLAN_FOLDED_H
 #define RB_EXPORT_PLAN_FOLDED_H
 
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 
 /* A safetensors file (atomic) of the tensors that change, of all layers, named as in the checkpoint, in its dtypes and shapes. One tensor is in memory at a time.
  * Fails with RB_EUNSUPPORTED when the plan has no scales, or those of a layer differ by head and the model has norms of q and k; with RB_EMISMATCH when it is

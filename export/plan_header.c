@@ -7,7 +7,7 @@
 
 #include "core/atomic_file.h"
 #include "core/program.h"
-#include "export/plan_codebooks.h"
+#include "plan/plan_codebooks.h"
 
 enum { NUMBERS_PER_LINE = 24 };
 

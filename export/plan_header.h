@@ -2,7 +2,7 @@
 #ifndef RB_EXPORT_PLAN_HEADER_H
 #define RB_EXPORT_PLAN_HEADER_H
 
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 
 /* Atomic. The header stands alone (needs stdint.h) and compiles as C99 and C++. */
 rb_status plan_header_write(const bit_plan *plan, const char *path, rb_error *err);

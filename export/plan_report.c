@@ -8,7 +8,7 @@
 
 #include "core/atomic_file.h"
 #include "core/program.h"
-#include "export/plan_coding.h"
+#include "plan/plan_coding.h"
 
 /* One colour a width, light to dark; text on it stays readable. Sand for the blocks that store nothing. */
 static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#f2dfbb", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94",

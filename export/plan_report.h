@@ -2,7 +2,7 @@
 #ifndef RB_EXPORT_PLAN_REPORT_H
 #define RB_EXPORT_PLAN_REPORT_H
 
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 #include "profile/profile_summary.h"
 
 /* summary may be NULL: then the page has the plan alone. A summary of another model is refused. Atomic. */

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/json.h"
-#include "export/plan_codebooks.h"
+#include "plan/plan_codebooks.h"
 #include "export/tensor_set.h"
 
 enum { TENSORS_PER_LAYER = 15, NO_GROUP = 255 };

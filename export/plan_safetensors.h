@@ -2,7 +2,7 @@
 #ifndef RB_EXPORT_PLAN_SAFETENSORS_H
 #define RB_EXPORT_PLAN_SAFETENSORS_H
 
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 
 /* Tensors, per layer N:
  *   layers.N.k_bits         U8  [n_kv_heads][n_blocks]     width of every RoPE block

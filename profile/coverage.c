@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "core/order.h"
 #include "core/threads.h"
 

@@ -6,7 +6,7 @@
 #include "core/threads.h"
 #include "model/rope_apply.h"
 #include "profile/logit_moment.h"
-#include "profile/plane_error.h"
+#include "profile/block_codebook_error.h"
 #include "profile/profile_compute.h"
 #include "profile/value_error.h"
 

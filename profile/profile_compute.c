@@ -11,7 +11,7 @@
 
 #include "core/message.h"
 #include "core/threads.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "model/rope_apply.h"
 #include "profile/attention_error.h"
 #include "profile/coverage.h"

@@ -6,7 +6,7 @@
 
 #include "calibrate/capture_file.h"
 #include "core/program.h"
-#include "kernels/bit_plan.h"
+#include "plan/bit_plan.h"
 #include "profile/profile_table.h"
 
 /* A table with the capture's facts and the energies, means and logit moments of its calibration text, without scores. A thread begins to hash the capture, for profile_score to note. */

@@ -13,7 +13,7 @@
 #include "core/cuda_device.h"
 #include "core/message.h"
 #include "core/threads.h"
-#include "kernels/codec_cuda.h"
+#include "kernels/cuda/codec_cuda.h"
 #include "model/rope_apply.h"
 #include "profile/attention_error.h"
 #include "profile/error_cuda.h"

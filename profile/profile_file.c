@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/hdf5_file.h"
+#include "core/hdf5/hdf5_file.h"
 #include "profile/logit_moment.h"
-#include "profile/plane_error.h"
+#include "profile/block_codebook_error.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
 static const double max_avg_bits = 16.0;    /* fp16 keys: beyond that is no budget */

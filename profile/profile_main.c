@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/allocator.h"
-#include "allocate/plan_json.h"
+#include "methods/allocator.h"
+#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 #include "profile/coverage.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_file.h"

@@ -2,7 +2,7 @@
 #ifndef RB_PROFILE_PROFILE_STATISTICS_H
 #define RB_PROFILE_PROFILE_STATISTICS_H
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "profile/profile_table.h"
 
 static inline head_statistics profile_statistics(const profile_table *table)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "profile/logit_moment.h"
-#include "profile/plane_error.h"
+#include "profile/block_codebook_error.h"
 
 static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
 

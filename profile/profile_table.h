@@ -41,7 +41,7 @@ typedef struct profile_table {
     double *k_mean;                         /* [n_layers][n_kv_heads][head_dim], likewise */
     float *logit_moment;                    /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
     float *logit_moment_centered;           /* the same without k_mean */
-    /* What family block-codebook makes of the keys, likewise: profile/plane_error.h. */
+    /* What family block-codebook makes of the keys, likewise: profile/block_codebook_error.h. */
     float *plane_map;                       /* [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE], owned */
     float *plane_error;                     /* [n_layers][n_kv_heads][n_blocks][PLANE_N_BITS], owned */
     head_coverage *coverage;                /* [n_layers][n_kv_heads], owned */

@@ -8,7 +8,7 @@
 #ifndef RB_PROFILE_VALUE_ERROR_H
 #define RB_PROFILE_VALUE_ERROR_H
 
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 
 enum { VALUE_ERROR_STRIDE = 8 };
 

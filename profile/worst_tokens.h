@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
-#include "model/token_text.h"
+#include "model/tokenizer/token_text.h"
 
 enum { WORST_MAX_TOKENS = 100 };
 

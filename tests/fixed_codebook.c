@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "core/threads.h"
-#include "kernels/numpy_random.h"
-#include "kernels/plane_codebook.h"
+#include "kernels/reference/numpy_random.h"
+#include "kernels/reference/block_codebook.h"
 
 enum {
     N_SAMPLES = 20000,      /* of the normal law */

@@ -2,8 +2,8 @@
 #include "tests/test_support.h"
 
 #include "allocate/plan_diff.h"
-#include "tests/allocate/plan_json_damage.h"
-#include "tests/export/some_plan.h"
+#include "tests/plan/plan_json_damage.h"
+#include "tests/plan/some_plan.h"
 
 enum { N_BLOCKS = 8 };
 

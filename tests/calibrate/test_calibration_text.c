@@ -3,7 +3,7 @@
 
 #include "calibrate/calibration_text.h"
 #include "core/atomic_file.h"
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 
 #define DEMO "configs/demo-llama"
 #define TEXT "configs/demo-text/calibration.txt"

@@ -1,4 +1,4 @@
-/* core/hdf5_file.h: round trips, reproducible bytes, and files that are not what they should be. */
+/* core/hdf5/hdf5_file.h: round trips, reproducible bytes, and files that are not what they should be. */
 #include "tests/test_support.h"
 
 #include <omp.h>
@@ -6,8 +6,8 @@
 #include <sys/resource.h>
 #include <zstd.h>
 
-#include "core/hdf5_file.h"
-#include "core/hdf5_zstd_filter.h"
+#include "core/hdf5/hdf5_file.h"
+#include "core/hdf5/hdf5_zstd_filter.h"
 #include "tests/hdf5_damage.h"
 
 static rb_error err;

@@ -1,7 +1,7 @@
 /* core/model_facts.h: blocks, checks, comparison, and the way through JSON and HDF5 and back. */
 #include "tests/test_support.h"
 
-#include "core/hdf5_file.h"
+#include "core/hdf5/hdf5_file.h"
 #include "core/json.h"
 #include "core/model_facts.h"
 

@@ -5,12 +5,12 @@
 
 #include <stdbool.h>
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
-#include "calibrate/needle_documents.h"
-#include "calibrate/token_source.h"
+#include "texts/needle_documents.h"
+#include "texts/token_source.h"
 #include "core/threads.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "model/forward.h"
 #include "tests/fixed_codebook.h"
 

@@ -2,7 +2,7 @@
 #include "tests/test_support.h"
 
 #include "evaluate/kv_restore.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "tests/model/float_test.h"
 
 enum { N_TOKENS = 5, N_RUNS = 3, ALL = N_TOKENS * N_RUNS, HEADS = 2, DIM = 64, FLOATS = HEADS * ALL * DIM };

@@ -2,7 +2,7 @@
 #include "tests/test_support.h"
 
 #include "evaluate/kv_restore_cuda.h"
-#include "kernels/codec_cuda.h"
+#include "kernels/cuda/codec_cuda.h"
 
 static const int32_t text[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
 

@@ -1,7 +1,7 @@
 /* Perplexity of the unquantized model against a forward pass in numpy, on the same token ids. Expected values: tests/evaluate/numpy_perplexity.py, whose head tells the command. */
 #include "tests/test_support.h"
 
-#include "calibrate/token_source.h"
+#include "texts/token_source.h"
 #include "core/json.h"
 #include "core/sha256.h"
 #include "core/threads.h"

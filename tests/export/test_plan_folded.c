@@ -4,12 +4,12 @@
 
 #include <limits.h>
 
-#include "allocate/plan_json.h"
+#include "plan/plan_json.h"
 #include "core/half.h"
 #include "core/json.h"
 #include "core/threads.h"
 #include "export/plan_folded.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "model/forward.h"
 
 #define DEMO "configs/demo-llama"

@@ -4,8 +4,8 @@
 
 #include "tests/gpu/gpu_test.h"
 
-#include "kernels/codec_check.h"
-#include "kernels/codec_trial.h"
+#include "kernels/check/codec_check.h"
+#include "kernels/check/codec_trial.h"
 
 enum { N_QUERIES = 5 };
 

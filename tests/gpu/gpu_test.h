@@ -3,7 +3,7 @@
 #define RB_TESTS_GPU_GPU_TEST_H
 
 #include "core/cuda_device.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/numpy_random.h"
 #include "tests/test_support.h"
 
 #define GPU_OR_SKIP()                                  \

@@ -4,7 +4,7 @@
 
 #include "core/half.h"
 #include "model/attention.h"
-#include "model/attention_cuda.h"
+#include "model/cuda/attention_cuda.h"
 
 enum { MAX_SEQUENCES = 6, GUARD_TOKENS = 3, PAD = 16, MAX_CALLS = 4 };
 

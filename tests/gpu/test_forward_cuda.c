@@ -2,12 +2,12 @@
  * those of shared/ where they are ($RB_SHARED); in chunks, in several sequences, as f16 and f32. */
 #include "tests/gpu/gpu_test.h"
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
 #include "core/half.h"
 #include "core/threads.h"
 #include "model/forward.h"
-#include "model/forward_cuda.h"
+#include "model/cuda/forward_cuda.h"
 
 enum { N_TOKENS = 600, N_SETS = 2, MAX_TEST_LAYERS = 64 };
 

@@ -1,8 +1,8 @@
-/* The packed layout of kernels/bit_packing.h: bytes by hand, and against a packer that sets one bit at a time. */
+/* The packed layout of kernels/reference/bit_packing.h: bytes by hand, and against a packer that sets one bit at a time. */
 #include "tests/test_support.h"
 
 #include "core/status.h"
-#include "kernels/bit_packing.h"
+#include "kernels/reference/bit_packing.h"
 
 enum { MAX_CODES = 300, GUARD = 0xA5, GUARD_BYTES = 8 };
 static rb_error err;

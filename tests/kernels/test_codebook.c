@@ -3,7 +3,7 @@
 #include "tests/test_support.h"
 
 #include "core/json.h"
-#include "kernels/codebook.h"
+#include "kernels/reference/codebook.h"
 
 static codebook build(codebook_kind kind, int width, int dims)
 {

@@ -3,10 +3,10 @@
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "kernels/bit_packing.h"
-#include "kernels/codec_check.h"
-#include "kernels/codec_trial.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/bit_packing.h"
+#include "kernels/check/codec_check.h"
+#include "kernels/check/codec_trial.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { MAX_HEADS = 3, N_QUERIES = 3 };
 

@@ -3,7 +3,7 @@
 
 #include <omp.h>
 
-#include "kernels/codec_distortion.h"
+#include "kernels/reference/codec_distortion.h"
 
 enum { MAX_BLOCKS = 64, ROW = MAX_BLOCKS + 1 };
 

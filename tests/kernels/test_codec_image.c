@@ -3,7 +3,7 @@
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "kernels/codec_image.h"
+#include "kernels/cuda/codec_image.h"
 
 enum { N_HEADS = 4 };
 

@@ -6,9 +6,9 @@
 #include "core/atomic_file.h"
 #include "core/half.h"
 #include "core/json.h"
-#include "kernels/bit_packing.h"
-#include "kernels/head_codec.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/bit_packing.h"
+#include "kernels/reference/head_codec.h"
+#include "kernels/reference/numpy_random.h"
 
 static rb_error err;
 

@@ -1,11 +1,11 @@
-/* The quantizer against the definition of kernels/head_codec.h written out plainly: one vector at a time, dims taken from the block widths
+/* The quantizer against the definition of kernels/reference/head_codec.h written out plainly: one vector at a time, dims taken from the block widths
  * by hand, sums in index order, no BLAS, boundaries counted one by one. And that a vector's result does not depend on its company. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
 #include "core/threads.h"
-#include "kernels/head_codec.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/head_codec.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { MAX_DIM = 128, MAX_VECTORS = 300, MAX_GROUPS = 8, GUARD = 0xA5, GUARD_BYTES = 64 };
 

@@ -5,7 +5,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/sha256.h"
-#include "kernels/numpy_random.h"
+#include "kernels/reference/numpy_random.h"
 
 static const char FIXTURE[] = "tests/fixtures/rotations_codebooks.json";
 static rb_error err;

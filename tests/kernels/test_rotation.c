@@ -2,7 +2,7 @@
 #include "tests/test_support.h"
 
 #include "core/json.h"
-#include "kernels/rotation.h"
+#include "kernels/reference/rotation.h"
 
 enum { MAX_TESTED = 130 };
 

@@ -1,8 +1,8 @@
 /* What the evaluating pass takes of a GPU's memory, counted by hand; the pass itself is in tests/gpu/test_evaluate_cuda.c. */
 #include "tests/test_support.h"
 
-#include "model/forward_parts_cuda.h"
-#include "model/lm_head_cuda.h"
+#include "model/cuda/forward_parts_cuda.h"
+#include "model/cuda/lm_head_cuda.h"
 
 /* Parts of 7 and 5 tokens; hidden 32, 4 query and 2 KV heads of 16, MLP 48, vocabulary 100. */
 static const int64_t starts[] = {0, 3, 7, 12}, part_start[] = {0, 2, 3};

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "model/split_pattern.h"
+#include "model/tokenizer/split_pattern.h"
 
 static void assert_finds(const char *regex, const char *text, size_t start, size_t end)
 {

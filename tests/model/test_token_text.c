@@ -1,7 +1,7 @@
 /* What a token's bytes look like in a line. */
 #include "tests/test_support.h"
 
-#include "model/token_text.h"
+#include "model/tokenizer/token_text.h"
 
 static void bytes_become_one_line_of_utf8(void **state)
 {

@@ -5,7 +5,7 @@
 
 #include "core/atomic_file.h"
 #include "core/json.h"
-#include "model/unicode_text.h"
+#include "model/tokenizer/unicode_text.h"
 
 #define DEMO "configs/demo-llama/tokenizer.json"
 

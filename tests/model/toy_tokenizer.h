@@ -5,7 +5,7 @@
 #include "tests/test_support.h"
 
 #include "core/atomic_file.h"
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 
 static inline tokenizer *open_ok(const char *path)
 {

@@ -1,7 +1,7 @@
 /* Second moments of what blocks add to a logit: against plain sums, and the two laws that must come out. */
 #include "tests/test_support.h"
 
-#include "kernels/numpy_random.h"
+#include "kernels/reference/numpy_random.h"
 #include "profile/logit_moment.h"
 
 enum { D = 8, N_BLOCKS = D / 2, N_Q = 2, N = 3000 };

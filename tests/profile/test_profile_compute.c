@@ -1,9 +1,9 @@
 /* profile/profile_compute.h on a tiny capture: which head, which tokens and which plan every number is made of. */
 #include "tests/test_support.h"
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "core/threads.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_statistics.h"
 #include "tests/calibrate/tiny_capture.h"

@@ -3,7 +3,7 @@
 
 #include <hdf5.h>
 
-#include "core/hdf5_file.h"
+#include "core/hdf5/hdf5_file.h"
 #include "profile/profile_file.h"
 #include "tests/hdf5_damage.h"
 #include "tests/profile/some_profile.h"

@@ -3,11 +3,11 @@
  * RB_TEST_REPORT=1 prints the largest deviations. */
 #include "tests/test_support.h"
 
-#include "allocate/allocator.h"
+#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
 #include "core/json.h"
 #include "core/threads.h"
-#include "kernels/head_codec.h"
+#include "kernels/reference/head_codec.h"
 #include "model/forward.h"
 #include "profile/logit_error.h"
 

@@ -1,9 +1,9 @@
 # The arrows of the house point one way (docs/architecture.md): core <- kernels, model <- the stages; a stage includes another stage's public headers only.
 . tests/programs/tap.sh
 
-public_headers="calibrate/capture_file.h calibrate/token_source.h calibrate/block_statistics.h calibrate/needle_template.h calibrate/needle_documents.h calibrate/documents_file.h
+public_headers="calibrate/capture_file.h texts/token_source.h calibrate/block_statistics.h texts/needle_template.h texts/needle_documents.h texts/documents_file.h
 profile/profile_table.h profile/profile_file.h profile/profile_statistics.h profile/profile_summary.h
-allocate/allocator.h allocate/plan_json.h export/ropebits_plan.h export/plan_rbp.h evaluate/evaluation_file.h"
+methods/allocator.h plan/plan_json.h plan/library/ropebits_plan.h plan/plan_rbp.h evaluate/evaluation_file.h"
 
 # Rooms a room may include, besides itself.
 allowed_rooms() {

@@ -1,0 +1,112 @@
+/* See plan_explain_planes.h. */
+#include "allocate/plan_explain_block_codebook.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "methods/block_codebook_curve.h"
+#include "core/json.h"
+#include "kernels/reference/block_codebook_codec.h"
+
+/* Of the covariance M M^T, M = (m0 0; m1 m2). */
+static void set_axes(explained_plane *out, const float *map)
+{
+    static const double DEGREES = 57.29577951308232;
+    const double m0 = (double)map[0], m1 = (double)map[1], m2 = (double)map[2];
+    const double xx = m0 * m0, xy = m0 * m1, yy = m1 * m1 + m2 * m2, mean = 0.5 * (xx + yy), spread = hypot(0.5 * (xx - yy), xy);
+    out->axes[0] = sqrt(mean + spread);
+    out->axes[1] = out->axes[0] > 0.0 ? fabs(m0 * m2) / out->axes[0] : 0.0;     /* their product is |det M| */
+    out->angle = 0.5 * atan2(2.0 * xy, xx - yy) * DEGREES;
+}
+
+/* V were the block's code `step` bits longer, as a share of V more than it is. */
+static double change(const plane_head *head, const uint8_t *bits, int block, int step, double variance)
+{
+    uint8_t other[RB_MAX_BLOCKS];
+    double stretches[RB_MAX_BLOCKS];
+    const int own = bits[block] + step;
+    if (own < 0 || own > PLANE_MAX_BITS || !(variance > 0.0)) return 0.0;
+    memcpy(other, bits, (size_t)head->n_blocks);
+    other[block] = (uint8_t)own;
+    return plane_head_error(head, other, stretches) / variance - 1.0;
+}
+
+void plan_explain_planes(explained_planes *out, const bit_plan *plan, int h, const head_statistics *statistics)
+{
+    const plan_head *head = &plan->heads[h];
+    const plan_planes *planes = head->planes;
+    const int n = model_n_blocks(&plan->model);
+    double stretches[RB_MAX_BLOCKS];
+    int code_bits = 0;
+    coded_head coded;
+    *out = (explained_planes){
+        .n_blocks = n,
+        .gain_bits = planes->gain_bits,
+        .bits = plan_head_true_bits(head, plan->model.head_dim) * plan->model.head_dim,
+        .least_gain = plane_gain(planes->gain_bits, 0),
+        .most_gain = plane_gain(planes->gain_bits, (1 << planes->gain_bits) - 1),
+    };
+    coded_head_of(&coded, head, &plan->model, statistics, h);
+    const plane_head known = {n, coded.q_energy, coded.plane_error, coded.moment};
+    const double variance = plane_head_error(&known, planes->bits, stretches);
+    out->logit_mae = logit_mae_of_variance(variance);
+    for (int block = 0; block < n; block++) code_bits += planes->bits[block];
+    for (int block = 0; block < n; block++) {
+        explained_plane *own = &out->blocks[block];
+        *own = (explained_plane){
+            .bits = planes->bits[block],
+            .code_share = (double)planes->bits[block] / code_bits,
+            .weight = (double)planes->weights[block],
+            .q_energy = statistics->q_energy[(int64_t)h * n + block],
+            .k_energy = statistics->k_energy[(int64_t)h * n + block],
+            .more = change(&known, planes->bits, block, 1, variance),
+            .less = change(&known, planes->bits, block, -1, variance),
+        };
+        if (head->center && own->k_energy > 0.0) own->center_share = 1.0 - coded.k_energy[block] / own->k_energy;
+        set_axes(own, planes->maps + PLAN_MAP_SIZE * block);
+    }
+}
+
+static rb_status block_to_json(cJSON *blocks, const explained_plane *block, rb_error *err)
+{
+    cJSON *json = NULL;
+    rb_status st;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bits", block->bits, err), done);
+    RB_TRY(st, rb_json_add_number(json, "code_share", block->code_share, err), done);
+    RB_TRY(st, rb_json_add_numbers(json, "axes", block->axes, 2, err), done);
+    RB_TRY(st, rb_json_add_number(json, "angle_degrees", block->angle, err), done);
+    RB_TRY(st, rb_json_add_number(json, "weight", block->weight, err), done);
+    RB_TRY(st, rb_json_add_number(json, "q_energy", block->q_energy, err), done);
+    RB_TRY(st, rb_json_add_number(json, "k_energy", block->k_energy, err), done);
+    RB_TRY(st, rb_json_add_number(json, "center_share", block->center_share, err), done);
+    RB_TRY(st, rb_json_add_number(json, "variance_of_a_bit_more", block->more, err), done);
+    RB_TRY(st, rb_json_add_number(json, "variance_of_a_bit_less", block->less, err), done);
+    RB_TRY(st, rb_json_append(blocks, &json, err), done);
+done:
+    cJSON_Delete(json);
+    return st;
+}
+
+rb_status explained_planes_to_json(cJSON **out, const explained_planes *e, rb_error *err)
+{
+    cJSON *json = NULL, *blocks = cJSON_CreateArray();
+    rb_status st = blocks ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for an explanation");
+    *out = NULL;
+    if (st != RB_OK) goto done;
+    RB_TRY(st, rb_json_new_object(&json, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_string(json, "family", plan_family_names[FAMILY_BLOCK_CODEBOOK], err), done);
+    RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
+    RB_TRY(st, rb_json_add_number(json, "gain_bits", e->gain_bits, err), done);
+    RB_TRY(st, rb_json_add_number(json, "logit_mae", e->logit_mae, err), done);
+    for (int block = 0; block < e->n_blocks; block++) RB_TRY(st, block_to_json(blocks, &e->blocks[block], err), done);
+    RB_TRY(st, rb_json_add_item(json, "blocks", &blocks, err), done);
+    *out = json;
+    json = NULL;
+done:
+    cJSON_Delete(json);
+    cJSON_Delete(blocks);
+    return st;
+}

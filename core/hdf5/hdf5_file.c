@@ -1,0 +1,271 @@
+/* Files, groups and messages of HDF5: see core/hdf5/hdf5_file.h.
+ *
+ * Files have the layout of HDF5 1.10 (H5F_LIBVER_V110, both bounds): every piece of metadata carries a checksum there, so that
+ * damage is found where older layouts would be misread, and fixing the bounds keeps the bytes the same with a newer library. HDF5
+ * notes the time in each object it makes unless told otherwise: every creation list here says no. */
+#include "core/hdf5/hdf5_internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/atomic_file.h"
+#include "core/hdf5/hdf5_zstd_filter.h"
+
+/* ---- messages ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct hdf5_cause {
+    char text[160];
+    bool is_truncated;
+} hdf5_cause;
+
+/* Called for each entry of HDF5's error stack, the innermost first. Keeps the operating system's own words, which HDF5 buries in
+ * "errno = 28, error message = 'No space left on device', buf = ...", or else the innermost description. */
+static herr_t note_cause(unsigned n, const H5E_error2_t *entry, void *user)
+{
+    static const char marker[] = "error message = '";
+    hdf5_cause *cause = user;
+    const char *desc = entry->desc ? entry->desc : "";
+    const char *os_text = strstr(desc, marker);
+    if (entry->min_num == H5E_TRUNCATED) cause->is_truncated = true;
+    if (os_text) {
+        os_text += sizeof marker - 1;
+        snprintf(cause->text, sizeof cause->text, "%.*s", (int)strcspn(os_text, "'"), os_text);
+    } else if (n == 0) {
+        snprintf(cause->text, sizeof cause->text, "%.*s", (int)strcspn(desc, "\n"), desc);
+    }
+    return 0;
+}
+
+static hdf5_cause last_cause(void)
+{
+    hdf5_cause cause = {.text = ""};
+    if (H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, note_cause, &cause) < 0 || cause.text[0] == '\0')
+        snprintf(cause.text, sizeof cause.text, "HDF5 gave no reason");
+    return cause;
+}
+
+/* "FILE: PATH" of an object under loc. */
+static void place_of(char *out, size_t size, hid_t loc, const char *path)
+{
+    char file[512] = "?", base[512] = "";
+    if (H5Fget_name(loc, file, sizeof file) < 0) snprintf(file, sizeof file, "HDF5 file");
+    if (H5Iget_name(loc, base, sizeof base) < 0 || strcmp(base, "/") == 0) base[0] = '\0';
+    if (strcmp(path, ".") == 0) path = base[0] ? "" : "/";
+    const char *joint = base[0] && path[0] && path[0] != '/' ? "/" : "";
+    snprintf(out, size, "%s: %.120s%s%.120s", file, base[0] == '/' ? base + 1 : base, joint, path);
+}
+
+static rb_status fail_at(rb_error *err, rb_status st, hid_t loc, const char *path, const char *cause, const char *fmt, va_list ap)
+{
+    char place[768], sentence[512];
+    vsnprintf(sentence, sizeof sentence, fmt, ap);
+    place_of(place, sizeof place, loc, path);
+    return cause ? rb_fail(err, st, "%s: %s (%s)", place, sentence, cause) : rb_fail(err, st, "%s: %s", place, sentence);
+}
+
+rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fail_at(err, st, loc, path, NULL, fmt, ap);
+    va_end(ap);
+    return st;
+}
+
+rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
+{
+    const hdf5_cause cause = last_cause();      /* first: any call that succeeds forgets it */
+    va_list ap;
+    va_start(ap, fmt);
+    fail_at(err, st, loc, path, cause.text, fmt, ap);
+    va_end(ap);
+    return st;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------------------- */
+
+rb_status rb_h5_init(rb_error *err)
+{
+    /* HDF5 closes what is open when the program exits, and crashes there on a file it could not write (a full disk). Everything
+     * we open we close ourselves. Counts when it is the first call of the process to HDF5; says that it failed ever after. */
+    (void)H5dont_atexit();
+    if (H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0) return rb_fail(err, RB_EIO, "HDF5 cannot be started");
+    if (H5Zfilter_avail(RB_H5_ZSTD_FILTER) <= 0 && H5Zregister(&rb_zstd_filter) < 0)
+        return rb_fail(err, RB_EIO, "HDF5 refuses the zstd filter (%s)", last_cause().text);
+    return RB_OK;
+}
+
+/* STRONG: closing the file closes what a failed function may have left open in it, so that no half-written file lives on.
+ * No locks: a file is complete before it has its name and never changes after, and network file systems often have none. */
+static hid_t access_list(void)
+{
+    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
+    if (list < 0) return list;
+    if (H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) < 0 || H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110) < 0 ||
+        H5Pset_file_locking(list, false, true) < 0) {
+        H5Pclose(list);
+        return -1;
+    }
+    return list;
+}
+
+/* A creation list of the given class whose objects carry no times. */
+static hid_t timeless_list(hid_t class_id)
+{
+    hid_t list = H5Pcreate(class_id);
+    if (list >= 0 && H5Pset_obj_track_times(list, false) < 0) {
+        H5Pclose(list);
+        return -1;
+    }
+    return list;
+}
+
+static void close_list(hid_t list)
+{
+    if (list >= 0) H5Pclose(list);
+}
+
+static rb_status copy_path(rb_h5_file *file, const char *path, rb_error *err)
+{
+    *file = (rb_h5_file){.id = H5I_INVALID_HID};
+    return rb_format(&file->path, err, "%s", path);
+}
+
+rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err)
+{
+    hid_t access_id = -1, creation = -1;
+    rb_status st;
+
+    RB_TRY(st, copy_path(file, path, err), done);
+    RB_TRY(st, rb_h5_init(err), done);
+    RB_TRY(st, rb_atomic_begin(&file->tmp_path, path, err), done);
+    access_id = access_list();
+    creation = timeless_list(H5P_FILE_CREATE);
+    file->id = access_id < 0 || creation < 0 ? -1 : H5Fcreate(file->tmp_path, H5F_ACC_TRUNC, creation, access_id);
+    if (file->id < 0) st = rb_fail(err, RB_EIO, "%s: cannot create (%s)", path, last_cause().text);
+done:
+    close_list(access_id);
+    close_list(creation);
+    if (st != RB_OK) rb_h5_close(file);
+    return st;
+}
+
+rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err)
+{
+    hid_t access_id = -1;
+    struct stat info;
+    rb_status st;
+
+    RB_TRY(st, copy_path(file, path, err), done);
+    RB_TRY(st, rb_h5_init(err), done);
+    if (stat(path, &info) != 0 || access(path, R_OK) != 0) {
+        st = rb_fail(err, RB_EIO, "%s: cannot open: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        st = rb_fail(err, RB_EIO, "%s: cannot open: not a regular file", path);
+        goto done;
+    }
+    if (H5Fis_hdf5(path) <= 0) {
+        st = rb_fail(err, RB_EFORMAT, "%s: not an HDF5 file", path);
+        goto done;
+    }
+    access_id = access_list();
+    file->id = access_id < 0 ? -1 : H5Fopen(path, H5F_ACC_RDONLY, access_id);
+    if (file->id < 0) {
+        const hdf5_cause cause = last_cause();
+        st = cause.is_truncated ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path,
+                                          (long long)info.st_size)
+                                : rb_fail(err, RB_EFORMAT, "%s: damaged HDF5 file (%s)", path, cause.text);
+    }
+done:
+    close_list(access_id);
+    if (st != RB_OK) rb_h5_close(file);
+    return st;
+}
+
+rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
+{
+    rb_status st = RB_OK;
+    const herr_t closed = H5Fclose(file->id);
+    file->id = H5I_INVALID_HID;
+    if (closed < 0)
+        st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->tmp_path, last_cause().text);
+    else
+        st = rb_atomic_publish(file->tmp_path, file->path, err);
+    if (st == RB_OK) {      /* nothing left to remove */
+        free(file->tmp_path);
+        file->tmp_path = NULL;
+    }
+    rb_h5_close(file);
+    return st;
+}
+
+void rb_h5_close(rb_h5_file *file)
+{
+    if (file->path && file->id >= 0) H5Fclose(file->id);
+    rb_atomic_discard(file->tmp_path);
+    free(file->tmp_path);
+    free(file->path);
+    *file = (rb_h5_file){.id = H5I_INVALID_HID};
+}
+
+/* ---- links and groups -------------------------------------------------------------------------------------------------------- */
+
+enum { MAX_PATH = 1024 };
+
+/* "a", then "a/b", then "a/b/c": the path up to the end of its n-th name, from 0; false past the last. */
+static bool path_prefix(char out[MAX_PATH], const char *path, int n)
+{
+    const char *end = path;
+    for (int i = 0; i <= n; i++) {
+        end += strspn(end, "/");
+        if (*end == '\0') return false;
+        end += strcspn(end, "/");
+    }
+    if (end - path >= MAX_PATH) return false;
+    memcpy(out, path, (size_t)(end - path));
+    out[end - path] = '\0';
+    return true;
+}
+
+rb_status rb_h5_check_links(hid_t loc, const char *path, rb_error *err)
+{
+    char prefix[MAX_PATH];
+    if (strlen(path) >= MAX_PATH) return rb_fail(err, RB_EINVAL, "an HDF5 path of %zu characters, at most %d are allowed", strlen(path), MAX_PATH - 1);
+    for (int i = 0; path_prefix(prefix, path, i); i++) {
+        H5L_info_t link;
+        if (strcmp(prefix, ".") == 0) continue;
+        const htri_t exists = H5Lexists(loc, prefix, H5P_DEFAULT);
+        if (exists < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
+        if (exists == 0) return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "missing");
+        if (H5Lget_info(loc, prefix, &link, H5P_DEFAULT) < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
+        if (link.type != H5L_TYPE_HARD) return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "a soft or external link, expected the object itself");
+    }
+    return RB_OK;
+}
+
+bool rb_h5_exists(hid_t parent, const char *name) { return rb_h5_check_links(parent, name, NULL) == RB_OK; }
+
+static rb_status make_one_group(hid_t parent, const char *name, hid_t creation, rb_error *err)
+{
+    hid_t group = rb_h5_exists(parent, name) ? H5Gopen2(parent, name, H5P_DEFAULT) : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    if (group < 0) return rb_h5_fail_call(err, RB_EIO, parent, name, "cannot create group");
+    return H5Gclose(group) < 0 ? rb_h5_fail_call(err, RB_EIO, parent, name, "cannot close group") : RB_OK;
+}
+
+rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err)
+{
+    /* One by one: the parents that HDF5 makes on its own would carry times. */
+    char prefix[MAX_PATH];
+    hid_t creation = timeless_list(H5P_GROUP_CREATE);
+    rb_status st = creation < 0 ? rb_fail(err, RB_ENOMEM, "HDF5 cannot make a property list") : RB_OK;
+    for (int i = 0; st == RB_OK && path_prefix(prefix, name, i); i++) st = make_one_group(parent, prefix, creation, err);
+    close_list(creation);
+    return st;
+}

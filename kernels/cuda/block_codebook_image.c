@@ -1,0 +1,387 @@
+/* See plane_image.h. */
+#include "kernels/cuda/block_codebook_image.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/half.h"
+#include "core/threads.h"
+#include "kernels/reference/block_codebook_codec.h"
+#include "kernels/cuda/block_codebook_search.h"
+
+/* tanh(GRID_SCALE u) follows erf(u / 2), the distribution of a universal codebook's points, whose density is the square root of the normal law's. */
+#define GRID_SCALE 0.6
+/* Half of the error of the device's tanh, 2^-11, is for the rounding of u and of the cell. */
+#define GRID_MARGIN 1e-3
+/* A block that its map squeezes more than this has no cells: rounding would move it across them. */
+#define MOST_SKEW 1000.0
+#define CELLS_A_POINT 8.0
+#define MOST_STRETCH 3.0        /* of columns against rows: its square, and above that points lie in rows of their own */
+
+/* ---- cells ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* A cell's place in the plane that the grid cuts; the rim's is infinite. */
+typedef struct cell_box {
+    double from[2], to[2];
+} cell_box;
+
+static double cell_edge(double index, int n_cells)
+{
+    const double t = 2.0 * index / (n_cells - 1) - 1.0;
+    return t <= -1.0 ? -INFINITY : t >= 1.0 ? INFINITY : atanh(t) / GRID_SCALE;
+}
+
+/* How a block's plane is cut. z of gain 1 goes to `to_plane` z, where points are those of the universal codebook, turned, and distances are the image's. */
+typedef struct plane_grid {
+    double turn[2];             /* cos, sin: of the axis along which the map stretches most */
+    double square[2];           /* what it stretches by, squared, along the axes */
+    double to_plane[4];
+    int n_cells[2];             /* columns, rows; 0: there are none */
+} plane_grid;
+
+static cell_box box_of(const plane_grid *grid, int cell)
+{
+    const int at[2] = {cell % grid->n_cells[0], cell / grid->n_cells[0]};
+    cell_box box;
+    for (int i = 0; i < 2; i++) {
+        const double margin = GRID_MARGIN * (grid->n_cells[i] - 1) / 2.0;
+        box.from[i] = at[i] == 0 ? -INFINITY : cell_edge(at[i] - 0.5 - margin, grid->n_cells[i]);
+        box.to[i] = at[i] == grid->n_cells[i] - 1 ? INFINITY : cell_edge(at[i] + 0.5 + margin, grid->n_cells[i]);
+    }
+    return box;
+}
+
+/* What makes the cells of a block: points [size] in the plane. */
+typedef struct cell_builder {
+    const plane_grid *grid;
+    double (*points)[2];
+    int size;
+} cell_builder;
+
+/* Whether a point is farther than another everywhere in the box: the difference of their squared distances is linear, and least in a corner. */
+static bool is_beaten(const cell_builder *b, int point, int other, const cell_box *box)
+{
+    const double *p = b->points[point], *q = b->points[other];
+    double least = 0.0;
+    for (int i = 0; i < 2; i++) {
+        const double slope = b->grid->square[i] * (q[i] - p[i]);
+        least -= slope * (q[i] + p[i]);
+        if (slope != 0.0) least += 2.0 * slope * (slope > 0.0 ? box->from[i] : box->to[i]);
+    }
+    return least > 0.0;
+}
+
+static int nearest_to_middle(const cell_builder *b, const cell_box *box)
+{
+    static const double FAR = 8.0;
+    double middle[2], least = INFINITY;
+    int nearest = 0;
+    for (int i = 0; i < 2; i++) middle[i] = 0.5 * (fmax(box->from[i], -FAR) + fmin(box->to[i], FAR));
+    for (int c = 0; c < b->size; c++) {
+        double distance = 0.0;
+        for (int i = 0; i < 2; i++) distance += b->grid->square[i] * (middle[i] - b->points[c][i]) * (middle[i] - b->points[c][i]);
+        if (distance >= least) continue;
+        least = distance;
+        nearest = c;
+    }
+    return nearest;
+}
+
+/* Points that no single other one beats everywhere in the box, ascending: all that are nearest somewhere, and few more. */
+static int list_cell(const cell_builder *b, const cell_box *box, int16_t *list)
+{
+    const int middle = nearest_to_middle(b, box);
+    int16_t left[PLANE_MAX_POINTS];
+    int n_left = 0, n = 0;
+    for (int c = 0; c < b->size; c++)
+        if (c == middle || !is_beaten(b, c, middle, box)) left[n_left++] = (int16_t)c;
+    for (int i = 0; i < n_left; i++) {
+        bool is_needed = true;
+        for (int j = 0; j < n_left && is_needed; j++) is_needed = j == i || !is_beaten(b, left[i], left[j], box);
+        if (is_needed) list[n++] = left[i];
+    }
+    return n;
+}
+
+static size_t words_a_cell(int bits) { return bits > PLANE_BYTE_BITS ? 2 : 1; }
+
+/* The cells of a block, then lists that have no room in theirs. */
+typedef struct block_cells {
+    uint32_t *words;
+    size_t n, room;
+} block_cells;
+
+static rb_status add_long_list(block_cells *cells, const int16_t *list, int n, rb_error *err)
+{
+    const size_t n_words = ((size_t)n + 2) / 2;
+    if (cells->n + n_words > cells->room) {
+        const size_t room = 2 * (cells->n + n_words);
+        uint32_t *larger = NULL;
+        const rb_status st = rb_alloc(&larger, room, sizeof *larger, "cells", err);
+        if (st != RB_OK) return st;
+        memcpy(larger, cells->words, cells->n * sizeof *larger);
+        free(cells->words);
+        cells->words = larger;
+        cells->room = room;
+    }
+    uint16_t *to = (uint16_t *)(void *)(cells->words + cells->n);
+    to[0] = (uint16_t)n;
+    for (int i = 0; i < n; i++) to[1 + i] = (uint16_t)list[i];
+    cells->n += n_words;
+    return RB_OK;
+}
+
+static rb_status store_cell(block_cells *cells, int cell, int bits, const int16_t *list, int n, rb_error *err)
+{
+    const uint32_t width = bits > PLANE_BYTE_BITS ? 16 : 8;
+    uint64_t all = 0;
+    if (n > PLANE_CELL_CODES) {
+        if (cells->n >> 2 * width) return rb_fail(err, RB_EUNSUPPORTED, "cells of a block of %d bits take %zu words, the kernels take %u", bits, cells->n, 1u << 2 * width);
+        all = ((uint64_t)1 << width) - 1u + ((uint64_t)cells->n << width);
+        const rb_status st = add_long_list(cells, list, n, err);
+        if (st != RB_OK) return st;
+    }
+    const uint32_t shift = bits <= PLANE_OFFSET_BITS ? 2 : 0;
+    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++) all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << (width * i + shift);
+    uint32_t *words = cells->words + (size_t)cell * words_a_cell(bits);
+    words[0] = (uint32_t)all;
+    if (width == 16) words[1] = (uint32_t)(all >> 32);
+    return RB_OK;
+}
+
+/* Odd, so that half of them less one is a whole number. */
+static int odd_from(double n)
+{
+    const int whole = (int)n;
+    return whole + 1 - whole % 2;
+}
+
+/* Of a block of at least PLANE_GRID_MIN_BITS, unless its map is singular or nearly so. */
+static plane_grid make_grid(const plan_planes *planes, int block)
+{
+    const float *map = planes->maps + PLAN_MAP_SIZE * block;
+    const double m[3] = {(double)map[0], (double)map[1], (double)map[2]};
+    const double a = m[0] * m[0] + m[1] * m[1], b = m[1] * m[2], c = m[2] * m[2], mean = 0.5 * (a + c), spread = hypot(0.5 * (a - c), b);
+    const int bits = planes->bits[block];
+    plane_grid grid = {.square = {mean + spread, mean - spread}};
+    if (bits < PLANE_GRID_MIN_BITS || m[0] == 0.0 || m[2] == 0.0 || grid.square[0] > MOST_SKEW * MOST_SKEW * grid.square[1]) return grid;
+    const double angle = 0.5 * atan2(b, 0.5 * (a - c)), turn[2] = {cos(angle), sin(angle)};
+    const double back[3] = {1.0 / m[0], -m[1] / (m[0] * m[2]), 1.0 / m[2]};        /* of the map: 00, 10, 11 */
+    const double n = (bits > PLANE_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits), stretch = fmin(sqrt(sqrt(grid.square[0] / grid.square[1])), MOST_STRETCH);
+    memcpy(grid.turn, turn, sizeof turn);
+    grid.to_plane[0] = turn[0] * back[0] + turn[1] * back[1];
+    grid.to_plane[1] = turn[1] * back[2];
+    grid.to_plane[2] = -turn[1] * back[0] + turn[0] * back[1];
+    grid.to_plane[3] = turn[0] * back[2];
+    grid.n_cells[0] = odd_from(sqrt(n) * stretch);
+    grid.n_cells[1] = odd_from(sqrt(n) / stretch);
+    return grid;
+}
+
+static size_t cell_words(const plan_planes *planes, int block)
+{
+    const plane_grid grid = make_grid(planes, block);
+    return (size_t)grid.n_cells[0] * (size_t)grid.n_cells[1] * words_a_cell(planes->bits[block]);
+}
+
+static rb_status make_cells(block_cells *cells, const plan_planes *planes, int block, const plane_codebook *book, rb_error *err)
+{
+    const plane_grid grid = make_grid(planes, block);
+    cell_builder b = {.grid = &grid, .size = book->size};
+    int16_t list[PLANE_MAX_POINTS];
+    rb_status st;
+    cells->n = cells->room = cell_words(planes, block);
+    RB_TRY(st, rb_alloc(&cells->words, cells->room, sizeof *cells->words, "cells", err), done);
+    RB_TRY(st, rb_alloc(&b.points, (size_t)book->size, sizeof *b.points, "cells", err), done);
+    for (int c = 0; c < book->size; c++) {
+        const double x = (double)book->x[c], y = (double)book->y[c];
+        b.points[c][0] = grid.turn[0] * x + grid.turn[1] * y;
+        b.points[c][1] = grid.turn[0] * y - grid.turn[1] * x;
+    }
+    for (int cell = 0; cell < grid.n_cells[0] * grid.n_cells[1]; cell++) {
+        const cell_box box = box_of(&grid, cell);
+        RB_TRY(st, store_cell(cells, cell, book->bits, list, list_cell(&b, &box, list), err), done);
+    }
+done:
+    free(b.points);
+    return st;
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void set_block(plane_image_block *out, const plan_head *head, int block, const model_facts *model)
+{
+    const plan_planes *planes = head->planes;
+    const float *map = planes->maps + PLAN_MAP_SIZE * block;
+    int dims[2];
+    model_block_dims(model, block, dims);
+    out->dims = dims[0] | dims[1] << 16;
+    out->bits = planes->bits[block];
+    for (int i = 0; head->center && i < 2; i++) out->center[i] = head->center[dims[i]];
+    if (out->bits == 0) return;
+    out->weight = planes->weights[block];
+    memcpy(out->map, map, sizeof out->map);
+    const plane_grid grid = make_grid(planes, block);
+    out->n_columns = grid.n_cells[0];
+    out->n_rows = grid.n_cells[1];
+    out->half_columns = (float)(out->n_columns / 2);
+    out->half_rows = (float)(out->n_rows / 2);
+    for (int i = 0; i < 4; i++) out->to_grid[i] = (float)(GRID_SCALE * grid.to_plane[i]);
+}
+
+static void set_points(float *points_x, float *points_y, const plane_image_block *block, const plane_codebook *book)
+{
+    for (int c = 0; c < book->size; c++) {
+        const double x = (double)book->x[c], y = (double)book->y[c];
+        points_x[c] = (float)((double)block->map[0] * x);
+        points_y[c] = (float)((double)block->map[1] * x + (double)block->map[2] * y);
+    }
+}
+
+/* About instructions a lane: of a block's loads and packing, of three searches by cells, of a point tried for three gains. */
+static int block_cost(const plane_image_block *block)
+{
+    enum { ALL = 12, CODED = 25, CELLS = 90, POINT = 21 };
+    return block->bits == 0 ? ALL : ALL + CODED + (block->n_columns > 0 ? CELLS : POINT << block->bits);
+}
+
+static bool is_run_of_four(const plane_image_block *blocks)
+{
+    const int first = blocks[0].dims & 0xffff, second = blocks[0].dims >> 16;
+    bool is_split = first % 4 == 0 && second % 4 == 0, is_pairs = first % 8 == 0;
+    for (int i = 0; i < 4; i++) {
+        is_split &= blocks[i].dims == ((first + i) | (second + i) << 16);
+        is_pairs &= blocks[i].dims == ((first + 2 * i) | (first + 2 * i + 1) << 16);
+    }
+    return is_split || is_pairs;
+}
+
+/* Places of a head's tables, and its own numbers. */
+static void set_head(plane_image *image, int h, const plan_head *from, const model_facts *model)
+{
+    plane_image_head *head = &image->heads[h];
+    plane_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
+    double size = 0.0;
+    int bit = from->planes->gain_bits;
+    *head = (plane_image_head){.is_planes = 1, .gain_bits = from->planes->gain_bits, .first_point = (int)image->n_points};
+    for (int i = 0; i < image->n_blocks; i++) {
+        set_block(&blocks[i], from, i, model);
+        blocks[i].bit_first = bit;
+        bit += blocks[i].bits;
+        if (blocks[i].bits > image->max_bits) image->max_bits = blocks[i].bits;
+        if (blocks[i].bits > 0) {
+            blocks[i].first_point = head->n_points;
+            head->n_points += 1 << blocks[i].bits;
+        }
+        for (int m = 0; m < PLAN_MAP_SIZE; m++) size += (double)blocks[i].weight * (double)blocks[i].map[m] * (double)blocks[i].map[m];
+        head->cost += block_cost(&blocks[i]);
+    }
+    for (int i = 0; i < image->n_blocks; i += 4) head->is_scattered |= i + 4 > image->n_blocks || !is_run_of_four(&blocks[i]);
+    head->is_split = 1;
+    for (int i = 0; i < image->n_blocks; i++) head->is_split &= blocks[i].dims == (i | (i + image->n_blocks) << 16);
+    for (int level = 0; level < 1 << head->gain_bits; level++) head->gains[level] = (float)plane_gain(head->gain_bits, level);
+    head->inverse_size = size > 0.0 ? (float)(1.0 / size) : 0.0f;
+    image->n_points += (size_t)head->n_points;
+    image->list[image->n_planes++] = h;
+}
+
+/* ---- all -------------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status fill_block(plane_image *image, block_cells *cells, const plan_head *head, int h, int i, codec_tables *tables, rb_error *err)
+{
+    const plane_image_block *block = &image->blocks[h * image->n_blocks + i];
+    const plane_codebook *book;
+    if (block->bits == 0) return RB_OK;
+    const rb_status st = codec_tables_plane(tables, block->bits, &book, err);
+    if (st != RB_OK) return st;
+    const int first = image->heads[h].first_point + block->first_point;
+    set_points(image->points_x + first, image->points_y + first, block, book);
+    return block->n_columns > 0 ? make_cells(cells, head->planes, i, book, err) : RB_OK;
+}
+
+/* cells [n_heads][n_blocks], one after the other. */
+static rb_status join_cells(plane_image *image, const block_cells *cells, rb_error *err)
+{
+    const int n_all = image->n_heads * image->n_blocks;
+    for (int i = 0; i < n_all; i++) image->n_cells += cells[i].n;
+    const rb_status st = rb_alloc(&image->cells, image->n_cells, sizeof *image->cells, "codec image", err);
+    size_t at = 0;
+    for (int i = 0; st == RB_OK && i < n_all; i++) {
+        plane_image_head *head = &image->heads[i / image->n_blocks];
+        if (i % image->n_blocks == 0) head->first_cell = (int)at;
+        image->blocks[i].first_cell = (int)at - head->first_cell;
+        if (cells[i].n > 0) memcpy(image->cells + at, cells[i].words, cells[i].n * sizeof *image->cells);
+        at += cells[i].n;
+        head->n_cells = (int)at - head->first_cell;
+    }
+    return st;
+}
+
+static rb_status fill_book(plane_image *image, codec_tables *tables, rb_error *err)
+{
+    rb_status st;
+    image->n_book = ((size_t)2 << image->max_bits) - 2;
+    RB_TRY(st, rb_alloc(&image->book, image->n_book, sizeof *image->book, "codec image", err), done);
+    for (int bits = 1; bits <= image->max_bits; bits++) {
+        const plane_codebook *book;
+        RB_TRY(st, codec_tables_plane(tables, bits, &book, err), done);
+        for (int c = 0; c < book->size; c++) image->book[(1 << bits) - 2 + c] = rb_f32_to_f16(book->x[c]) | (uint32_t)rb_f32_to_f16(book->y[c]) << 16;
+    }
+done:
+    return st;
+}
+
+rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_heads, const model_facts *model, codec_tables *tables, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(model), n_all = n_heads * n_blocks;
+    rb_first_failure failure = {0};
+    block_cells *cells = NULL;
+    rb_status st;
+    *out = (plane_image){.n_heads = n_heads, .n_blocks = n_blocks};
+    RB_TRY(st, rb_alloc(&out->heads, (size_t)n_heads, sizeof *out->heads, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&out->list, (size_t)n_heads, sizeof *out->list, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&out->blocks, (size_t)n_all, sizeof *out->blocks, "codec image", err), done);
+    for (int h = 0; h < n_heads; h++) {
+        if (heads[h].planes) set_head(out, h, &heads[h], model);
+        out->heads[h].cost_before = h > 0 ? out->heads[h - 1].cost_before + out->heads[h - 1].cost : 0;
+    }
+    if (out->n_planes == 0) goto done;
+    RB_TRY(st, rb_alloc(&out->points_x, out->n_points, sizeof *out->points_x, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&out->points_y, out->n_points, sizeof *out->points_y, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&cells, (size_t)n_all, sizeof *cells, "codec image", err), done);
+    RB_TRY(st, fill_book(out, tables, err), done);
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < n_all; i++) {
+        rb_error mine = {0};
+        rb_note_failure(&failure, i, fill_block(out, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine), &mine);
+    }
+    RB_TRY(st, rb_tell_failure(&failure, err), done);
+    st = join_cells(out, cells, err);
+done:
+    for (int i = 0; cells && i < n_all; i++) free(cells[i].words);
+    free(cells);
+    if (st != RB_OK) plane_image_clear(out);
+    return st;
+}
+
+void plane_image_clear(plane_image *image)
+{
+    free(image->heads);
+    free(image->list);
+    free(image->blocks);
+    free(image->points_x);
+    free(image->points_y);
+    free(image->cells);
+    free(image->book);
+    *image = (plane_image){0};
+}
+
+int64_t plane_image_head_bytes(const plan_head *head, int n_blocks)
+{
+    enum { CELLS_AND_LISTS = 3 };       /* uneven maps have long lists: as much again twice, at most about */
+    size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block) + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
+    for (int i = 0; head->planes && i < n_blocks; i++)
+        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float) + CELLS_AND_LISTS * cell_words(head->planes, i) * sizeof(uint32_t);
+    return (int64_t)total;
+}

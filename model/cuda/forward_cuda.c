@@ -1,0 +1,362 @@
+/* See model/cuda/forward_cuda.h. */
+#include "model/cuda/forward_cuda.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "core/message.h"
+#include "core/order.h"
+
+enum { STATISTICS_TOKENS = 64 };
+
+/* One layer's captured heads and sums: on the device, then on the host. Two of them take turns. */
+typedef struct capture_buffer {
+    rb_cuda_array heads, sums;
+    char *host_heads;
+    double *host_sums;
+    void *captured, *ready;         /* events: the compute stream is done with it; the host has it */
+    int layer;
+    bool is_full;                   /* waits for, or is in, the hand-over thread */
+} capture_buffer;
+
+typedef struct gpu_forward {
+    cuda_pass pass;
+    const forward_cuda_options *options;
+    const forward_cuda_hooks *hooks;
+    void *copy;                     /* stream */
+    rb_cuda_array k, v;             /* all tokens */
+    rb_cuda_array q, scratch;       /* a chunk */
+    capture_buffer buffers[2];
+    void **started, **finished;     /* events [n_layers] */
+    /* The hand-over thread. */
+    pthread_t thread;
+    bool is_running;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int handed_over;                /* layers */
+    bool is_closing;
+    rb_status status;
+    rb_error error;
+} gpu_forward;
+
+/* ---- sizes -------------------------------------------------------------------------------------------------------------------------- */
+
+static int64_t q_width(const model_config *c) { return cuda_pass_q_width(c); }
+static int64_t kv_width(const model_config *c) { return cuda_pass_kv_width(c); }
+static int64_t capture_width(const model_config *c, const forward_cuda_options *options) { return q_width(c) + (options->with_values ? 2 : 1) * kv_width(c); }
+static int64_t capture_element(const forward_cuda_options *options) { return options->capture_is_f32 ? 4 : 2; }
+static int64_t sums_width(const model_config *c) { return q_width(c) + 2 * kv_width(c); }
+static int64_t keys_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
+{
+    return batch->n_tokens * kv_width(c) * cuda_pass_element_bytes(options->precision);
+}
+static int64_t queries_bytes(const model_config *c, const forward_cuda_options *options, int64_t chunk)
+{
+    return chunk * q_width(c) * cuda_pass_element_bytes(options->precision);
+}
+static int64_t scratch_bytes(const model_config *c, int64_t chunk) { return (chunk + STATISTICS_TOKENS - 1) / STATISTICS_TOKENS * sums_width(c) * 8; }
+
+int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options, int64_t chunk_tokens)
+{
+    return cuda_pass_bytes(config, batch, options->precision, chunk_tokens) + 2 * keys_bytes(config, batch, options) + queries_bytes(config, options, chunk_tokens) +
+           scratch_bytes(config, chunk_tokens) +
+           2 * (batch->n_tokens * capture_width(config, options) * capture_element(options) + options->n_sets * sums_width(config) * 8);
+}
+
+static int64_t bytes_of_chunk(const void *user, int64_t chunk)
+{
+    const gpu_forward *f = user;
+    return forward_cuda_bytes(f->pass.config, f->pass.batch, f->options, chunk);
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status open_buffer(gpu_forward *f, capture_buffer *b, rb_error *err)
+{
+    const size_t heads = (size_t)(f->pass.batch->n_tokens * capture_width(f->pass.config, f->options) * capture_element(f->options));
+    const size_t sums = (size_t)(f->options->n_sets * sums_width(f->pass.config)) * sizeof(double);
+    rb_status st;
+    RB_TRY(st, rb_cuda_array_alloc(&b->heads, heads, "captured heads", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&b->sums, sums, "sums", err), done);
+    RB_TRY(st, rb_cuda()->alloc_pinned((void **)&b->host_heads, heads, err), done);
+    RB_TRY(st, rb_cuda()->alloc_pinned((void **)&b->host_sums, sums, err), done);
+    RB_TRY(st, rb_cuda()->event_create(&b->captured, err), done);
+    RB_TRY(st, rb_cuda()->event_create(&b->ready, err), done);
+done:
+    return st;
+}
+
+static rb_status make_events(void ***events, int n, rb_error *err)
+{
+    rb_status st = rb_alloc(events, (size_t)n, sizeof **events, "events", err);
+    for (int i = 0; i < n && st == RB_OK; i++) st = rb_cuda()->event_create(&(*events)[i], err);
+    return st;
+}
+
+static rb_status begin(gpu_forward *f, const checkpoint *model, const token_batch *batch, rb_error *err)
+{
+    const model_config *c = checkpoint_config(model);
+    const size_t keys = (size_t)keys_bytes(c, batch, f->options);
+    rb_status st;
+    RB_TRY(st, cuda_pass_begin(&f->pass, model, batch, f->options->precision, err), done);
+    RB_TRY(st, cuda_pass_choose_chunk(&f->pass, bytes_of_chunk, f, f->options->max_bytes, err), done);
+    RB_TRY(st, cuda_pass_alloc(&f->pass, true, NULL, 0, err), done);
+    RB_TRY(st, rb_cuda()->stream_create(&f->copy, err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->k, keys, "keys", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->v, keys, "values", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->q, (size_t)queries_bytes(c, f->options, f->pass.chunk), "queries", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->scratch, (size_t)scratch_bytes(c, f->pass.chunk), "sums", err), done);
+    for (int i = 0; i < 2; i++) RB_TRY(st, open_buffer(f, &f->buffers[i], err), done);
+    RB_TRY(st, make_events(&f->started, c->facts.n_layers, err), done);
+    RB_TRY(st, make_events(&f->finished, c->facts.n_layers, err), done);
+done:
+    return st;
+}
+
+/* ---- the hand-over thread ------------------------------------------------------------------------------------------------------------ */
+
+static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_error *err)
+{
+    const model_config *c = f->pass.config;
+    const forward_cuda_options *o = f->options;
+    const double *sums = b->host_sums;
+    rb_status st = rb_cuda()->event_wait(b->ready, err);
+    for (int set = 0; set < o->n_sets && st == RB_OK; set++) {
+        const int64_t n = o->set_start[set + 1] - o->set_start[set], element = capture_element(o);
+        const char *q = b->host_heads + o->set_start[set] * capture_width(c, o) * element, *k = q + n * q_width(c) * element;
+        const captured_layer captured = {.layer = b->layer, .set = set, .n_tokens = n, .q = q, .k = k,
+                                         .v = o->with_values ? k + n * kv_width(c) * element : NULL,
+                                         .q_squares = sums, .k_squares = sums + q_width(c), .k_sums = sums + q_width(c) + kv_width(c)};
+        st = f->hooks->on_captured(f->hooks->user, &captured, err);
+        sums += sums_width(c);
+    }
+    if (st == RB_OK && f->hooks->on_layer_done) f->hooks->on_layer_done(f->hooks->user, b->layer);
+    return st;
+}
+
+static void *hand_over_run(void *argument)
+{
+    gpu_forward *f = argument;
+    rb_error err = {0};
+    rb_status st = rb_cuda()->use_device(rb_cuda_device()->index, &err);
+    for (;;) {
+        capture_buffer *b = &f->buffers[f->handed_over % 2];
+        pthread_mutex_lock(&f->lock);
+        while (!b->is_full && !f->is_closing) pthread_cond_wait(&f->changed, &f->lock);
+        const bool has_layer = b->is_full;
+        pthread_mutex_unlock(&f->lock);
+        if (!has_layer) return NULL;
+        if (st == RB_OK) st = hand_over_layer(f, b, &err);
+        pthread_mutex_lock(&f->lock);
+        if (st != RB_OK && f->status == RB_OK) {
+            f->status = st;
+            f->error = err;
+        }
+        b->is_full = false;
+        f->handed_over++;
+        pthread_cond_broadcast(&f->changed);
+        pthread_mutex_unlock(&f->lock);
+    }
+}
+
+/* Until the thread has done with the buffer; its failure is the run's. */
+static rb_status wait_for_buffer(gpu_forward *f, const capture_buffer *b, rb_error *err)
+{
+    pthread_mutex_lock(&f->lock);
+    while (b->is_full) pthread_cond_wait(&f->changed, &f->lock);
+    const rb_status st = f->status;
+    pthread_mutex_unlock(&f->lock);
+    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", f->error.msg);
+}
+
+static rb_status send_buffer(gpu_forward *f, capture_buffer *b, int layer, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, rb_cuda()->event_record(b->captured, f->pass.compute, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait_event(f->copy, b->captured, err), done);
+    RB_TRY(st, rb_cuda()->copy(b->host_heads, b->heads.at, b->heads.size_bytes, f->copy, err), done);
+    RB_TRY(st, rb_cuda()->copy(b->host_sums, b->sums.at, b->sums.size_bytes, f->copy, err), done);
+    RB_TRY(st, rb_cuda()->event_record(b->ready, f->copy, err), done);
+    pthread_mutex_lock(&f->lock);
+    b->layer = layer;
+    b->is_full = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+done:
+    return st;
+}
+
+/* ---- a layer ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Tokens [first, first + n) of one set. */
+typedef struct token_chunk {
+    int64_t first, n;
+    int set;
+} token_chunk;
+
+static void *offset(const rb_cuda_array *array, int64_t bytes) { return (char *)array->at + bytes; }
+
+static rb_status capture_heads(const gpu_forward *f, const device_layer *w, capture_buffer *b, const token_chunk *chunk, rb_error *err)
+{
+    const model_config *c = f->pass.config;
+    const forward_cuda_options *o = f->options;
+    const int64_t e = cuda_pass_element_bytes(o->precision), n_set = o->set_start[chunk->set + 1] - o->set_start[chunk->set];
+    const int64_t ce = capture_element(o), first = (chunk->first - o->set_start[chunk->set]) * c->facts.head_dim * ce;
+    char *q = offset(&b->heads, o->set_start[chunk->set] * capture_width(c, o) * ce), *k = q + n_set * q_width(c) * ce, *v = k + n_set * kv_width(c) * ce;
+    double *sums = (double *)b->sums.at + chunk->set * sums_width(c);
+    layer_cuda_heads in = cuda_pass_heads(&f->pass, w, chunk->first, chunk->n);
+    in.q = f->q.at;
+    in.k = offset(&f->k, chunk->first * kv_width(c) * e);
+    in.v = offset(&f->v, chunk->first * kv_width(c) * e);
+    in.capture_q = q + first;
+    in.capture_k = k + first;
+    in.capture_v = o->with_values ? v + first : NULL;
+    in.capture_is_f32 = o->capture_is_f32;
+    in.capture_stride = n_set;
+    in.q_squares = sums;
+    in.k_squares = sums + q_width(c);
+    in.k_sums = sums + q_width(c) + kv_width(c);
+    in.scratch = f->scratch.at;
+    return f->pass.api->heads(&in, f->pass.compute, err);
+}
+
+static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chunk, rb_error *err)
+{
+    attention_cuda_input in = cuda_pass_attention(&f->pass, layer);
+    in.q = f->q.at;
+    in.k = f->k.at;
+    in.v = f->v.at;
+    in.first_query = chunk->first;
+    in.n_queries = chunk->n;
+    in.token_sequence_start = f->pass.starts.at;
+    return f->pass.attention->forward(&in, f->pass.compute, err);
+}
+
+static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b, const token_chunk *chunk, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, cuda_pass_project(&f->pass, w, chunk->first, chunk->n, err), done);
+    RB_TRY(st, capture_heads(f, w, b, chunk, err), done);
+    if (layer + 1 == f->pass.config->facts.n_layers) goto done;
+    RB_TRY(st, attend(f, layer, chunk, err), done);
+    st = cuda_pass_finish(&f->pass, w, chunk->first, chunk->n, err);
+done:
+    return st;
+}
+
+static rb_status run_layer(gpu_forward *f, int layer, rb_error *err)
+{
+    const forward_cuda_options *o = f->options;
+    capture_buffer *b = &f->buffers[layer % 2];
+    device_layer w;
+    rb_status st;
+    RB_TRY(st, cuda_pass_next_layer(&f->pass, layer, &w, err), done);
+    RB_TRY(st, wait_for_buffer(f, b, err), done);
+    RB_TRY(st, rb_cuda()->event_record(f->started[layer], f->pass.compute, err), done);
+    RB_TRY(st, rb_cuda()->fill(b->sums.at, 0, b->sums.size_bytes, f->pass.compute, err), done);
+    for (int set = 0; set < o->n_sets; set++)
+        for (int64_t first = o->set_start[set]; first < o->set_start[set + 1]; first += f->pass.chunk) {
+            const int64_t left = o->set_start[set + 1] - first;
+            const token_chunk chunk = {.first = first, .n = left < f->pass.chunk ? left : f->pass.chunk, .set = set};
+            RB_TRY(st, run_chunk(f, &w, layer, b, &chunk, err), done);
+        }
+    RB_TRY(st, rb_cuda()->event_record(f->finished[layer], f->pass.compute, err), done);
+    RB_TRY(st, weight_stream_release(f->pass.weights, layer, f->pass.compute, err), done);
+    st = send_buffer(f, b, layer, err);
+done:
+    return st;
+}
+
+/* ---- the run ------------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status median_layer_ms(const gpu_forward *f, double *median, rb_error *err)
+{
+    const int n = f->pass.config->facts.n_layers - 1;
+    double *times = NULL;
+    rb_status st;
+    *median = 0.0;
+    RB_TRY(st, rb_alloc(&times, (size_t)n + 1, sizeof *times, "layer times", err), done);
+    for (int i = 0; i < n; i++) {
+        float ms = 0.0f;
+        RB_TRY(st, rb_cuda()->event_elapsed_ms(&ms, f->started[i], f->finished[i], err), done);
+        times[i] = (double)ms;
+    }
+    rb_sort_doubles(times, n);
+    if (n > 0) *median = times[n / 2];
+done:
+    free(times);
+    return st;
+}
+
+static rb_status run_layers(gpu_forward *f, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int layer = 0; layer < f->pass.config->facts.n_layers && st == RB_OK; layer++) st = run_layer(f, layer, err);
+    for (int i = 0; i < 2 && st == RB_OK; i++) st = wait_for_buffer(f, &f->buffers[i], err);
+    return st;
+}
+
+static void stop_thread(gpu_forward *f)
+{
+    if (!f->is_running) return;
+    pthread_mutex_lock(&f->lock);
+    f->is_closing = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+    pthread_join(f->thread, NULL);
+}
+
+static void end(gpu_forward *f, int n_layers)
+{
+    stop_thread(f);
+    if (f->pass.compute) rb_cuda()->stream_wait(f->pass.compute, NULL);
+    if (f->copy) rb_cuda()->stream_wait(f->copy, NULL);
+    rb_cuda_array_free(&f->k);
+    rb_cuda_array_free(&f->v);
+    rb_cuda_array_free(&f->q);
+    rb_cuda_array_free(&f->scratch);
+    for (int i = 0; i < 2; i++) {
+        capture_buffer *b = &f->buffers[i];
+        rb_cuda_array_free(&b->heads);
+        rb_cuda_array_free(&b->sums);
+        rb_cuda()->release_pinned(b->host_heads);
+        rb_cuda()->release_pinned(b->host_sums);
+        rb_cuda()->event_destroy(b->captured);
+        rb_cuda()->event_destroy(b->ready);
+    }
+    for (int i = 0; i < n_layers; i++) {
+        if (f->started) rb_cuda()->event_destroy(f->started[i]);
+        if (f->finished) rb_cuda()->event_destroy(f->finished[i]);
+    }
+    free(f->started);
+    free(f->finished);
+    if (f->copy) rb_cuda()->stream_destroy(f->copy);
+    cuda_pass_end(&f->pass);
+    pthread_cond_destroy(&f->changed);
+    pthread_mutex_destroy(&f->lock);
+}
+
+rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options, const forward_cuda_hooks *hooks,
+                           forward_cuda_report *report, rb_error *err)
+{
+    gpu_forward f = {.options = options, .hooks = hooks};
+    const double started_s = rb_now_s();
+    rb_status st;
+    pthread_mutex_init(&f.lock, NULL);
+    pthread_cond_init(&f.changed, NULL);
+    RB_TRY(st, begin(&f, model, batch, err), done);
+    const double set_up_s = rb_now_s() - started_s;
+    if (pthread_create(&f.thread, NULL, hand_over_run, &f) != 0) {
+        st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
+        goto done;
+    }
+    f.is_running = true;
+    RB_TRY(st, run_layers(&f, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(f.pass.compute, err), done);
+    *report = (forward_cuda_report){.total_s = rb_now_s() - started_s, .set_up_s = set_up_s, .weight_bytes = weight_stream_bytes_read(f.pass.weights),
+                                    .gpu_bytes = (int64_t)rb_cuda_peak_bytes() + CUDA_PASS_WORKSPACE_BYTES, .chunk_tokens = f.pass.chunk};
+    st = median_layer_ms(&f, &report->layer_ms, err);
+done:
+    end(&f, checkpoint_config(model)->facts.n_layers);
+    return st;
+}

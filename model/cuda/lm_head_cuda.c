@@ -1,0 +1,117 @@
+/* See model/cuda/lm_head_cuda.h. */
+#include "model/cuda/lm_head_cuda.h"
+
+#include <stdlib.h>
+
+/* A tile holds up to 4096 tokens and 256 MiB of logits. */
+enum { MAX_TILE_TOKENS = 4096, MAX_TILE_LOGITS = 64 << 20, STAGING_BYTES = 32 << 20 };
+
+typedef struct gpu_lm_head {
+    const cuda_pass *pass;
+    rb_cuda_array weight, staging, norm, tokens, rows, logits;
+} gpu_lm_head;
+
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t tile_tokens(const model_config *c, int64_t n, int64_t group)
+{
+    const int64_t fitting = min_i64(MAX_TILE_LOGITS / c->vocab_size, MAX_TILE_TOKENS);
+    return min_i64(n, fitting > group ? fitting / group * group : group);
+}
+
+static int64_t weight_bytes(const model_config *c, layer_cuda_precision precision) { return (int64_t)c->vocab_size * c->hidden_size * cuda_pass_element_bytes(precision); }
+
+int64_t lm_head_cuda_bytes(const model_config *c, layer_cuda_precision precision, int64_t n, int64_t group)
+{
+    const int64_t tile = tile_tokens(c, n, group), hidden = c->hidden_size;
+    return weight_bytes(c, precision) + STAGING_BYTES + hidden * 4 + n * 8 + tile * (hidden * cuda_pass_element_bytes(precision) + (int64_t)c->vocab_size * 4);
+}
+
+static layer_cuda_weight weight_type(tensor_dtype dtype)
+{
+    return dtype == TENSOR_F16 ? LAYER_CUDA_WEIGHT_F16 : dtype == TENSOR_BF16 ? LAYER_CUDA_WEIGHT_BF16 : LAYER_CUDA_WEIGHT_F32;
+}
+
+/* The matrix from the mapped file, piece by piece: as it is, or converted on the device. */
+static rb_status upload_weight(gpu_lm_head *h, const safetensor *from, rb_error *err)
+{
+    const cuda_pass *p = h->pass;
+    const bool is_same = from->dtype == (p->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
+    const int64_t element = (int64_t)tensor_dtype_size(from->dtype), size_bytes = (int64_t)from->size_bytes;
+    rb_status st = RB_OK;
+    for (int64_t at = 0; at < size_bytes; at += STAGING_BYTES) {
+        const int64_t n_bytes = min_i64(STAGING_BYTES, size_bytes - at);
+        char *to = (char *)h->weight.at + at / element * cuda_pass_element_bytes(p->precision);
+        RB_TRY(st, rb_cuda()->copy(is_same ? to : h->staging.at, (const char *)from->data + at, (size_t)n_bytes, p->compute, err), done);
+        if (!is_same) RB_TRY(st, p->api->convert(to, h->staging.at, weight_type(from->dtype), n_bytes / element, p->precision, p->compute, err), done);
+    }
+done:
+    return st;
+}
+
+static rb_status upload_norm(gpu_lm_head *h, rb_error *err)
+{
+    const cuda_pass *p = h->pass;
+    const int64_t width = p->config->hidden_size;
+    float *norm = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&norm, (size_t)width, sizeof *norm, "final norm", err), done);
+    RB_TRY(st, checkpoint_load(p->model, "model.norm.weight", 1, &width, norm, err), done);
+    RB_TRY(st, rb_cuda()->copy(h->norm.at, norm, (size_t)width * sizeof *norm, p->compute, err), done);
+    st = rb_cuda()->stream_wait(p->compute, err);
+done:
+    free(norm);
+    return st;
+}
+
+static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_t tile, rb_error *err)
+{
+    const cuda_pass *p = h->pass;
+    const model_config *c = p->config;
+    const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
+    const safetensor *from = NULL;
+    rb_status st;
+    RB_TRY(st, checkpoint_tensor(p->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", 2, shape, &from, err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->norm, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->tokens, (size_t)r->n * sizeof *r->tokens, "scored tokens", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->rows, (size_t)(tile * c->hidden_size * element), "LM head rows", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->logits, (size_t)(tile * c->vocab_size) * sizeof(float), "logits", err), done);
+    RB_TRY(st, rb_cuda()->copy(h->tokens.at, r->tokens, h->tokens.size_bytes, p->compute, err), done);
+    RB_TRY(st, upload_weight(h, from, err), done);
+    st = upload_norm(h, err);
+done:
+    return st;
+}
+
+static void close_head(gpu_lm_head *h)
+{
+    rb_cuda_array_free(&h->weight);
+    rb_cuda_array_free(&h->staging);
+    rb_cuda_array_free(&h->norm);
+    rb_cuda_array_free(&h->tokens);
+    rb_cuda_array_free(&h->rows);
+    rb_cuda_array_free(&h->logits);
+}
+
+rb_status lm_head_cuda_run(const cuda_pass *p, const lm_head_cuda_request *r, rb_error *err)
+{
+    const model_config *c = p->config;
+    const int64_t tile = tile_tokens(c, r->n, r->group);
+    gpu_lm_head h = {.pass = p};
+    rb_status st;
+    if (r->n == 0) return RB_OK;
+    RB_TRY(st, open_head(&h, r, tile, err), done);
+    for (int64_t first = 0; first < r->n; first += tile) {
+        const int64_t n = min_i64(tile, r->n - first);
+        RB_TRY(st, p->api->rms_norm(h.rows.at, p->hidden.at, (const int64_t *)h.tokens.at + first, h.norm.at, (float)c->rms_norm_eps, n, c->hidden_size, p->precision,
+                                    p->compute, err), done);
+        RB_TRY(st, cuda_pass_multiply(p, h.logits.at, true, false, h.rows.at, h.weight.at, n, c->vocab_size, c->hidden_size, err), done);
+        RB_TRY(st, r->on_logits(r->user, first, n, h.logits.at, p->compute, err), done);
+    }
+    st = rb_cuda()->stream_wait(p->compute, err);
+done:
+    close_head(&h);
+    return st;
+}

@@ -1,0 +1,20 @@
+/* Final norm and LM head of chosen tokens on the GPU, a tile of them at a time. */
+#ifndef RB_MODEL_CUDA_LM_HEAD_CUDA_H
+#define RB_MODEL_CUDA_LM_HEAD_CUDA_H
+
+#include "model/cuda/cuda_pass.h"
+
+typedef struct lm_head_cuda_request {
+    const int64_t *tokens;      /* [n] of the batch */
+    int64_t n, group;           /* a tile has whole groups */
+    void *user;
+    rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream, rb_error *err);     /* as forward_parts_cuda.h's */
+} lm_head_cuda_request;
+
+/* Of the pass's residual stream. Returns when all is done on the device. Fails with RB_ENOMEM, or as on_logits does. */
+rb_status lm_head_cuda_run(const cuda_pass *pass, const lm_head_cuda_request *request, rb_error *err);
+
+/* GPU memory that it takes: the whole matrix in the precision, and a tile of logits. */
+int64_t lm_head_cuda_bytes(const model_config *config, layer_cuda_precision precision, int64_t n, int64_t group);
+
+#endif

@@ -1,0 +1,167 @@
+/* From text to token ids: see tokenizer.h.
+ *
+ *   text -> added tokens (raw) -> normaliser -> added tokens (normalised) -> pre-tokenizer -> BPE
+ *
+ * Each step cuts its input and hands stretches to the next, so nothing but the ids is collected. */
+#include "model/tokenizer/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+#include "model/tokenizer/added_tokens.h"
+#include "model/tokenizer/bpe.h"
+#include "model/tokenizer/normalizer.h"
+#include "model/tokenizer/pretokenizer.h"
+#include "model/tokenizer/token_bytes.h"
+#include "model/tokenizer/unicode_text.h"
+
+struct tokenizer {
+    normalizer normalizer;
+    pretokenizer *pretokenizer;
+    bpe *bpe;
+    added_tokens *added;
+    token_bytes *bytes;
+};
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------- */
+
+static rb_status check_document(const cJSON *document, rb_error *err)
+{
+    const char *version;
+    const rb_status st = rb_json_get_string(document, "version", "document", &version, err);
+    if (st != RB_OK) return st;
+    if (strcmp(version, "1.0") != 0) return rb_fail(err, RB_EUNSUPPORTED, "version: found \"%s\", supported is \"1.0\"", version);
+    if (rb_json_find(document, "truncation"))
+        return rb_fail(err, RB_EUNSUPPORTED, "truncation: found a setting, supported is null: a text cut short is not the text asked for");
+    return RB_OK;
+}
+
+static rb_status build(tokenizer *t, const cJSON *document, rb_error *err)
+{
+    const cJSON *model, *added;
+    rb_status st;
+
+    RB_TRY(st, check_document(document, err), done);
+    RB_TRY(st, rb_json_get_object(document, "model", "document", &model, err), done);
+    RB_TRY(st, rb_json_get_array(document, "added_tokens", "document", &added, err), done);
+    RB_TRY(st, normalizer_read(&t->normalizer, rb_json_find(document, "normalizer"), err), done);
+    RB_TRY(st, pretokenizer_open(&t->pretokenizer, rb_json_find(document, "pre_tokenizer"), err), done);
+    RB_TRY(st, bpe_open(&t->bpe, model, err), done);
+    RB_TRY(st, added_tokens_open(&t->added, added, bpe_vocabulary(t->bpe), &t->normalizer, err), done);
+    RB_TRY(st, token_bytes_open(&t->bytes, bpe_vocabulary(t->bpe), t->added, err), done);
+done:
+    return st;
+}
+
+rb_status tokenizer_open(tokenizer **out, const char *path, rb_error *err)
+{
+    cJSON *document = NULL;
+    tokenizer *t = NULL;
+    rb_status st;
+
+    *out = NULL;
+    RB_TRY(st, rb_json_read(&document, path, 0, err), done);
+    RB_TRY(st, rb_alloc(&t, 1, sizeof *t, "tokenizer", err), done);
+    st = build(t, document, err);
+    if (st != RB_OK) {
+        rb_fail_in(err, st, "%s", path);
+        goto done;
+    }
+    *out = t;
+    t = NULL;
+done:
+    cJSON_Delete(document);
+    tokenizer_close(t);
+    return st;
+}
+
+void tokenizer_close(tokenizer *t)
+{
+    if (!t) return;
+    pretokenizer_close(t->pretokenizer);
+    bpe_close(t->bpe);
+    added_tokens_close(t->added);
+    token_bytes_close(t->bytes);
+    free(t);
+}
+
+/* ---- encoding ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct encoder {
+    const tokenizer *tokenizer;
+    split_scratch *split;
+    bpe_scratch *merge;
+    id_list ids;
+} encoder;
+
+typedef rb_status (*stretch_fn)(encoder *encoder, const char *text, size_t length, rb_error *err);
+
+/* Ids of the added tokens of one stage; what stands between them goes to on_text. */
+static rb_status encode_added(encoder *e, added_stage stage, const char *text, size_t length, stretch_fn on_text, rb_error *err)
+{
+    added_scan scan = {.text = text, .length = length};
+    added_match match;
+    size_t done = 0;
+    rb_status st = RB_OK;
+
+    while (added_tokens_next(e->tokenizer->added, stage, &scan, &match)) {
+        if (done < match.start) RB_TRY(st, on_text(e, text + done, match.start - done, err), done);
+        RB_TRY(st, id_list_push(&e->ids, match.id, err), done);
+        done = match.end;
+    }
+    if (done < length) st = on_text(e, text + done, length - done, err);
+done:
+    return st;
+}
+
+static rb_status encode_piece(void *user, const char *piece, size_t length, rb_error *err)
+{
+    encoder *e = user;
+    return bpe_encode(e->tokenizer->bpe, e->merge, piece, length, &e->ids, err);
+}
+
+static rb_status encode_words(encoder *e, const char *text, size_t length, rb_error *err)
+{
+    return pretokenizer_split(e->tokenizer->pretokenizer, e->split, text, length, encode_piece, e, err);
+}
+
+static rb_status encode_raw(encoder *e, const char *text, size_t length, rb_error *err)
+{
+    const char *normalized;
+    char *owned;
+    size_t normalized_length;
+    rb_status st = normalizer_apply(&e->tokenizer->normalizer, text, length, &normalized, &normalized_length, &owned, err);
+    if (st == RB_OK) st = encode_added(e, ADDED_NORMALIZED, normalized, normalized_length, encode_words, err);
+    free(owned);
+    return st;
+}
+
+rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, int32_t **ids, int64_t *n_ids, rb_error *err)
+{
+    encoder e = {.tokenizer = t};
+    rb_status st;
+
+    *ids = NULL;
+    *n_ids = 0;
+    const size_t valid = utf8_valid_prefix(text, length);
+    if (valid != length)
+        return rb_fail(err, RB_EFORMAT, "text: invalid UTF-8 at byte offset %zu (byte 0x%02x)", valid, (unsigned)(unsigned char)text[valid]);
+    RB_TRY(st, split_scratch_new(&e.split, err), done);
+    RB_TRY(st, bpe_scratch_new(&e.merge, err), done);
+    RB_TRY(st, id_list_reserve(&e.ids, length / 4 + 16, err), done);
+    RB_TRY(st, encode_added(&e, ADDED_RAW, text, length, encode_raw, err), done);
+    *ids = e.ids.at;
+    *n_ids = (int64_t)e.ids.n;
+    e.ids.at = NULL;
+done:
+    split_scratch_free(e.split);
+    bpe_scratch_free(e.merge);
+    free(e.ids.at);
+    return st;
+}
+
+/* ---- tokens -------------------------------------------------------------------------------------------------------------------- */
+
+const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *length) { return token_bytes_at(t->bytes, id, length); }
+int64_t tokenizer_vocab_size(const tokenizer *t) { return token_bytes_n_ids(t->bytes); }

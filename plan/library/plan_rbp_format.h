@@ -1,0 +1,39 @@
+/* Constants of plan.rbp that its writer (ropebits) and its reader (libropebits_plan, which links nothing of ropebits) share.
+ * The format, byte by byte: docs/plan-rbp.md. */
+#ifndef RB_PLAN_LIBRARY_PLAN_RBP_FORMAT_H
+#define RB_PLAN_LIBRARY_PLAN_RBP_FORMAT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* "\r\n" shows a transfer that rewrote line ends, as in PNG. */
+#define PLAN_RBP_MAGIC "RBPLAN\r\n"
+enum {
+    PLAN_RBP_MAGIC_SIZE = 8,
+    PLAN_RBP_HEADER_SIZE = 24,      /* magic, u32 version, u32 zero, u32 payload size, u32 frame size */
+    PLAN_RBP_CRC_SIZE = 4,          /* behind the frame: CRC-32 of all bytes before it */
+    PLAN_RBP_SHA256_SIZE = 32,
+    PLAN_RBP_UNIT_DIMS = 0,         /* a codebook table for N(0, 1): centroid = value / sqrt(dims) */
+    PLAN_RBP_PUBLISHED_VERSION = 1, /* of plans of the published form, so that older readers take them; */
+    PLAN_RBP_GROUPS_VERSION = 2,    /* of others whose heads are all of groups; those with heads of block-codebook are ROPEBITS_PLAN_FORMAT_VERSION */
+    PLAN_RBP_NO_GROUP = 255,        /* block_group of a block that stores nothing; heads have 255 groups at most */
+    PLAN_RBP_MAX_NORM_EXPONENT = 126,
+    PLAN_RBP_WIDTH_PER_HEAD = 0     /* value_width where heads have values of different widths: a column of them follows */
+};
+/* Weights of block-codebook are this and more. */
+#define PLAN_RBP_LEAST_WEIGHT 0x1p-14f
+/* A plan of 1024 layers of 64 heads of 512 blocks takes 34 MB before compression: more is damage, not a plan. */
+#define PLAN_RBP_MAX_PAYLOAD (256u << 20)
+
+/* CRC-32 (IEEE 802.3, reflected, as in zlib and PNG), bit by bit: plans are small. */
+static inline uint32_t plan_rbp_crc32(const uint8_t *bytes, size_t n)
+{
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= bytes[i];
+        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ (0xedb88320u & (0u - (crc & 1u)));
+    }
+    return ~crc;
+}
+
+#endif

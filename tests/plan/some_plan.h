@@ -1,0 +1,104 @@
+/* Made-up models and plans for the tests of plan.rbp. Include after tests/test_support.h. */
+#ifndef RB_TESTS_PLAN_SOME_PLAN_H
+#define RB_TESTS_PLAN_SOME_PLAN_H
+
+#include "plan/bit_plan.h"
+
+static inline model_facts some_model(int n_layers, int n_kv_heads, int head_dim, int rotary_dim, rope_pairing pairing)
+{
+    model_facts model = {.model_type = "llama", .n_layers = n_layers, .n_q_heads = 4 * n_kv_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim,
+                         .rotary_dim = rotary_dim, .attention_scale = 1.0 / sqrt(head_dim),
+                         .rope = {.kind = ROPE_LLAMA3, .pairing = pairing, .theta = 500000.0, .factor = 8.0, .low_freq_factor = 1.0,
+                                  .high_freq_factor = 4.0, .original_max_position = 8192}};
+    for (int i = 0; i < 64; i++) model.config_sha256[i] = "0123456789abcdef"[i % 16];
+    for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = pow(500000.0, -2.0 * i / rotary_dim);
+    return model;
+}
+
+/* Widths as an allocation has them: most blocks near the budget, a few far above. Deterministic. */
+static inline void some_bits(uint8_t *bits, int n_blocks, uint32_t *state)
+{
+    for (int i = 0; i < n_blocks; i++) {
+        *state = *state * 1664525u + 1013904223u;
+        const uint32_t r = *state >> 24;
+        bits[i] = (uint8_t)(r < 40 ? 2 : r < 140 ? 3 : r < 210 ? 4 : r < 240 ? 5 : r < 250 ? 6 : r < 254 ? 7 : 8);
+    }
+}
+
+static inline bit_plan *some_plan(const model_facts *model, codebook_kind books)
+{
+    rb_error err = {0};
+    bit_plan *plan = NULL;
+    uint8_t bits[RB_MAX_BLOCKS];
+    uint32_t state = 1;
+    assert_ok(bit_plan_create(&plan, model, &err));
+    strcpy(plan->method, "block-gtq");
+    plan->avg_bits = 3.0;
+    bit_plan_set_value_width(plan, 3);
+    plan->value_codebook = books;
+    plan->calibration = (text_facts){.n_tokens = 2048, .context = 1024};
+    for (int i = 0; i < 64; i++) plan->calibration.tokens_sha256[i] = "fedcba9876543210"[i % 16];
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+        some_bits(bits, model_n_blocks(model), &state);
+        if (h % 5 == 4)
+            assert_ok(plan_head_set_uniform(&plan->heads[h], 4, model_n_blocks(model), 42, books, &err));
+        else
+            assert_ok(plan_head_set_block_widths(&plan->heads[h], bits, model_n_blocks(model), books, &err));
+    }
+    return plan;
+}
+
+/* What version 2 adds, each in some heads: blocks of no group, log8 norms, the search encoder, scales, centers. Head 0 has all of it. */
+static inline bit_plan *some_plan_beyond(const model_facts *model)
+{
+    rb_error err = {0};
+    bit_plan *plan = some_plan(model, CODEBOOK_SPHERE);
+    const int n_blocks = model_n_blocks(model);
+    double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
+    int blocks[RB_MAX_BLOCKS];
+    strcpy(plan->method, "optimal-center");
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+        plan_head *head = &plan->heads[h];
+        plan_head_clear(head);
+        head->norm = h % 3 == 0 ? NORM_LOG8 : NORM_FP16;
+        head->encoder = h % 5 == 0 ? ENCODER_SEARCH : ENCODER_NEAREST;
+        /* Block b is in no group, in the first or in the second, in turn; with n_blocks 1 in the first. */
+        for (int g = 0; g < (n_blocks > 2 ? 2 : 1); g++) {
+            int n = 0;
+            for (int b = 0; b < n_blocks; b++)
+                if (b % 3 == g) blocks[n++] = b;
+            assert_ok(plan_head_add_group(head, 2 + g, blocks, n, CODEBOOK_SPHERE, head->norm == NORM_LOG8 ? h % 2 ? NORM_MIN_EXPONENT : 5 + g : 0, &err));
+            if (head->encoder == ENCODER_SEARCH) head->groups[g].coherence = 0.5f + (float)g;
+        }
+        for (int b = 0; b < n_blocks; b++) scales[b] = 0.37 + 0.1 * b + h;
+        for (int i = 0; i < model->head_dim; i++) center[i] = (i % 7 - 3) * 0.81 + h;
+        assert_ok(plan_head_set_transform(head, h % 2 == 0 ? scales : NULL, n_blocks, h % 4 != 1 ? center : NULL, model->head_dim, &err));
+    }
+    return plan;
+}
+
+/* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h % 5 % 3 + 2 bits of gain, but head 2 has none; a center
+ * where h % 4 is 0. */
+static inline bit_plan *some_plan_of_planes(const model_facts *model)
+{
+    rb_error err = {0};
+    bit_plan *plan = some_plan_beyond(model);
+    const int n_blocks = model_n_blocks(model);
+    double maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    uint8_t bits[RB_MAX_BLOCKS];
+    strcpy(plan->method, "block-codebook");
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2) {
+        for (int b = 0; b < n_blocks; b++) {
+            bits[b] = (uint8_t)((3 * b + h) % (PLANE_MAX_BITS + 1));
+            maps[PLAN_MAP_SIZE * b] = 1.7 + 0.3 * b + h;
+            maps[PLAN_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
+            maps[PLAN_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
+            weights[b] = 0.013 * (b + 1) * (h + 1);
+        }
+        assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2, n_blocks, &err));
+        if (h % 4 == 2) assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
+    }
+    return plan;
+}
+
+#endif

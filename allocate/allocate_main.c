@@ -5,31 +5,31 @@
 #include <string.h>
 
 #include "allocate/budget.h"
-#include "methods/plan_error.h"
-#include "plan/plan_json.h"
 #include "allocate/sweep.h"
-#include "methods/value_budget.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "methods/plan_error.h"
+#include "methods/value_budget.h"
+#include "plan/plan_json.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 
 static const double VALUES_AS_KEYS = 0.0;
-enum { LEAST_VALUE_BITS = 2 };      /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
+enum { LEAST_VALUE_BITS = 2 }; /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
 
 /* Who shares a width of the values: all heads, or each has its own. */
 typedef enum value_scope { VALUES_PER_MODEL, VALUES_PER_HEAD } value_scope;
 static const char *const value_scope_names[] = {"model", "head", NULL};
 
 typedef struct allocate_options {
-    int method;             /* allocation_method; -1: not given */
+    int method; /* allocation_method; -1: not given */
     const char *sweep;
-    double avg_bits, true_bits, bytes_per_token;    /* NAN: not given; one of them, or memory */
+    double avg_bits, true_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
     int64_t memory, context;
-    double value_bits;      /* VALUES_AS_KEYS: as many whole bits */
+    double value_bits; /* VALUES_AS_KEYS: as many whole bits */
     int value_scope;
     int64_t least_value_bits;
-    int rotation;           /* rotation_kind, of the keys */
+    int rotation; /* rotation_kind, of the keys */
     /* Of the optimal methods. */
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
@@ -65,10 +65,14 @@ static bool has_dropped_blocks(const bit_plan *plan, plan_family family, int *n_
 static void print_histogram(const bit_plan *plan, plan_family family)
 {
     int n_heads;
-    const int n_blocks = model_n_blocks(&plan->model), first = has_dropped_blocks(plan, family, &n_heads) ? 0 : 1, last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : PLANE_MAX_BITS;
+    const int n_blocks = model_n_blocks(&plan->model), first = has_dropped_blocks(plan, family, &n_heads) ? 0 : 1,
+              last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : PLANE_MAX_BITS;
     uint8_t bits[RB_MAX_BLOCKS];
     if (n_heads == 0) return;
-    printf("\n%s\n%-8s", family == FAMILY_GROUPS ? "blocks of each width" : "blocks of block-codebook by their bits, both dims together", "layer");
+    printf("\n%s\n%-8s",
+           family == FAMILY_GROUPS ? "blocks of each width"
+                                   : "blocks of block-codebook by their bits, both dims together",
+           "layer");
     for (int width = first; width <= last; width++) printf("%5d", width);
     printf("   true bits\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
@@ -92,13 +96,14 @@ static void print_histogram(const bit_plan *plan, plan_family family)
 /* What the values of a plan do to the output of attention, where the profile knows. */
 typedef struct value_prediction {
     bool is_known;
-    double output_error;            /* of the plan */
-    int one_width;                  /* the widest for all heads that takes no more bits, and what it does */
+    double output_error; /* of the plan */
+    int one_width;       /* the widest for all heads that takes no more bits, and what it does */
     double one_width_error, one_width_bits;
-    const budget_answer *answer;    /* of widths that were allotted head by head, else NULL */
+    const budget_answer *answer; /* of widths that were allotted head by head, else NULL */
 } value_prediction;
 
-static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile, rb_error *err)
+static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile,
+                                rb_error *err)
 {
     const value_statistics statistics = {profile->value_error, profile->value_energy};
     const double dims = plan->model.head_dim, true_bits = bit_plan_cost(plan).value_true_bits;
@@ -110,7 +115,9 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
     out->is_known = true;
     out->output_error = value_output_error(plan->value_widths, &plan->model, &statistics);
     out->one_width = PLAN_MAX_WIDTH;
-    while (out->one_width > PLAN_MIN_WIDTH && plan_value_bits(out->one_width, plan->model.head_dim) > true_bits * dims * (1.0 + 1e-12)) out->one_width--;
+    while (out->one_width > PLAN_MIN_WIDTH
+           && plan_value_bits(out->one_width, plan->model.head_dim) > true_bits * dims * (1.0 + 1e-12))
+        out->one_width--;
     memset(widths, out->one_width, n_heads);
     out->one_width_bits = plan_value_bits(out->one_width, plan->model.head_dim) / dims;
     out->one_width_error = value_output_error(widths, &plan->model, &statistics);
@@ -127,20 +134,24 @@ static void print_values(const bit_plan *plan, const value_prediction *values)
     if (!values->is_known) return;
     printf("output   relative error of %.4g expected from the values", values->output_error);
     if (values->answer) printf(", within %.2g %% of the least", 100.0 * gap_of(values->answer));
-    if (range.least != range.most) printf("; %.4g with %d bits for all (%.3f true)", values->one_width_error, values->one_width, values->one_width_bits);
+    if (range.least != range.most)
+        printf("; %.4g with %d bits for all (%.3f true)", values->one_width_error, values->one_width,
+               values->one_width_bits);
     printf("\n");
 }
 
 /* answer: of the optimal methods, else NULL. */
-static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values, const budget_answer *answer, const char *path)
+static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values,
+                       const budget_answer *answer, const char *path)
 {
     const plan_cost cost = bit_plan_cost(plan);
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     print_values(plan, values);
-    printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
-    printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n", prediction->logit_mae,
-           prediction->bits_above_bound, prediction->bound_logit_mae);
+    printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
+           cost.fp16_bytes_per_token, cost.compression);
+    printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n",
+           prediction->logit_mae, prediction->bits_above_bound, prediction->bound_logit_mae);
     if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
     printf("plan     %s\n", path);
     for (int family = 0; family < FAMILY_N_KINDS; family++) print_histogram(plan, (plan_family)family);
@@ -159,8 +170,8 @@ done:
     return st;
 }
 
-static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values, const budget_answer *answer,
-                            const allocate_options *opt, rb_error *err)
+static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values,
+                            const budget_answer *answer, const allocate_options *opt, rb_error *err)
 {
     const plan_cost cost = bit_plan_cost(plan);
     cJSON *json = NULL;
@@ -185,21 +196,26 @@ done:
     return st;
 }
 
-/* ---- options ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
-    const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    const int n_given =
+        !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
     if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
     if (n_given != 1)
-        return rb_fail(err, RB_EUSAGE, "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory with --context", n_given);
-    if ((opt->memory > 0) != (opt->context > 0)) return rb_fail(err, RB_EUSAGE, "--memory and --context go together: the cache of so many tokens takes that much");
-    if (!isnan(opt->avg_bits))
-        *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
-    else if (!isnan(opt->true_bits))
-        *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
+        return rb_fail(err, RB_EUSAGE,
+                       "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory "
+                       "with --context",
+                       n_given);
+    if ((opt->memory > 0) != (opt->context > 0))
+        return rb_fail(err, RB_EUSAGE,
+                       "--memory and --context go together: the cache of so many tokens takes that much");
+    if (!isnan(opt->avg_bits)) *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
+    else if (!isnan(opt->true_bits)) *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
     else
-        *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->memory > 0 ? floor((double)opt->memory / (double)opt->context) : opt->bytes_per_token};
+        *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->memory > 0 ? floor((double)opt->memory / (double)opt->context)
+                                                                     : opt->bytes_per_token};
     return RB_OK;
 }
 
@@ -208,41 +224,56 @@ static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
     const double bits = opt->value_bits;
     if (bits == VALUES_AS_KEYS || (bits == PLAN_FP16_WIDTH && opt->value_scope == VALUES_PER_MODEL)) return RB_OK;
     if (opt->value_scope == VALUES_PER_HEAD && (bits < PLAN_MIN_WIDTH || bits > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g with --value-per head, expected %d to %d", bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+        return rb_fail(err, RB_EUSAGE, "--value-bits is %g with --value-per head, expected %d to %d", bits,
+                       PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
     if (opt->value_scope == VALUES_PER_MODEL && bits != floor(bits))
         return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected a whole number without --value-per head", bits);
     if (opt->value_scope == VALUES_PER_MODEL && bits > PLAN_MAX_WIDTH)
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected %d to %d, or %d", bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
+        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected %d to %d, or %d", bits, PLAN_MIN_WIDTH,
+                       PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
     return RB_OK;
 }
 
 /* widths [n_layers][n_kv_heads], to be freed. */
-static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width, const profile_table *profile, rb_error *err)
+static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width,
+                              const profile_table *profile, rb_error *err)
 {
     const value_statistics statistics = {profile->value_error, profile->value_energy};
     if (!profile->value_error)
-        return rb_fail(err, RB_EINVAL, "--value-per head needs the errors of values, which the profile has not: its capture has no values (calibrate --values)");
-    rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads, sizeof **widths, "widths of values", err);
-    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err) : st;
+        return rb_fail(err, RB_EINVAL,
+                       "--value-per head needs the errors of values, which the profile has not: its capture has no "
+                       "values (calibrate --values)");
+    rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads,
+                            sizeof **widths, "widths of values", err);
+    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err)
+                       : st;
 }
 
 /* An option that would do nothing is refused. */
-static rb_status check_options(allocation_method method, const optimal_options *own, const optimal_options *usual, const allocate_options *opt, rb_error *err)
+static rb_status check_options(allocation_method method, const optimal_options *own, const optimal_options *usual,
+                               const allocate_options *opt, rb_error *err)
 {
     const bool is_rotated = own->rotation != usual->rotation, has_gain = own->gain_bits != usual->gain_bits;
-    const bool has_groups = own->equalize != usual->equalize || own->codebook != usual->codebook || own->norm != usual->norm || own->encoder != usual->encoder ||
-                            own->max_groups != usual->max_groups || own->widths != usual->widths;
+    const bool has_groups = own->equalize != usual->equalize || own->codebook != usual->codebook
+                            || own->norm != usual->norm || own->encoder != usual->encoder
+                            || own->max_groups != usual->max_groups || own->widths != usual->widths;
     const bool has_budget = own->scope != usual->scope || own->least_share != usual->least_share;
     if (allocation_method_is_published(method) && (has_groups || has_gain || has_budget || opt->center))
-        return rb_fail(err, RB_EUSAGE, "%s has no options but its budget, values and rotation; the others are of --method optimal", allocation_method_name(method));
+        return rb_fail(err, RB_EUSAGE,
+                       "%s has no options but its budget, values and rotation; the others are of --method optimal",
+                       allocation_method_name(method));
     if (method == METHOD_BLOCK_CODEBOOK && (has_groups || is_rotated))
-        return rb_fail(err, RB_EUSAGE, "block-codebook has no groups, expected none of --no-equalize, --norm, --encoder, --codebook, --groups, --widths and --rotation");
+        return rb_fail(err, RB_EUSAGE,
+                       "block-codebook has no groups, expected none of --no-equalize, --norm, --encoder, --codebook, "
+                       "--groups, --widths and --rotation");
     if ((method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER) && opt->method >= 0 && has_gain)
-        return rb_fail(err, RB_EUSAGE, "%s has no gain, expected --gain-bits with block-codebook or best", allocation_method_name(method));
+        return rb_fail(err, RB_EUSAGE, "%s has no gain, expected --gain-bits with block-codebook or best",
+                       allocation_method_name(method));
     return RB_OK;
 }
 
-static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt, rb_error *err)
+static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt,
+                                    rb_error *err)
 {
     const optimal_options usual = optimal_options_default();
     optimal_options own = usual;
@@ -257,7 +288,8 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     own.least_share = opt->least_share;
     if (opt->widths.n > 0) own.widths = 0;
     for (int i = 0; i < opt->widths.n; i++) {
-        if (opt->widths.at[i] != floor(opt->widths.at[i])) return rb_fail(err, RB_EUSAGE, "--widths has %g, expected whole numbers of bits", opt->widths.at[i]);
+        if (opt->widths.at[i] != floor(opt->widths.at[i]))
+            return rb_fail(err, RB_EUSAGE, "--widths has %g, expected whole numbers of bits", opt->widths.at[i]);
         own.widths |= 1u << (int)opt->widths.at[i];
     }
     if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
@@ -267,13 +299,16 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     return st;
 }
 
-/* ---- sweep -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sweep ----------------------------------------------------------------------------------- */
 
 static rb_status check_sweep(const allocate_options *opt, rb_error *err)
 {
-    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0 || opt->context > 0)
+    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0
+        || opt->context > 0)
         return rb_fail(err, RB_EUSAGE, "--sweep has budgets of its own, expected no other");
-    if (opt->method < 0 && opt->center) return rb_fail(err, RB_EUSAGE, "--sweep goes over optimal and optimal-center, expected --center with --method optimal only");
+    if (opt->method < 0 && opt->center)
+        return rb_fail(err, RB_EUSAGE,
+                       "--sweep goes over optimal and optimal-center, expected --center with --method optimal only");
     return RB_OK;
 }
 
@@ -287,12 +322,14 @@ static rb_status picture_path(char **out, const char *path, rb_error *err)
 
 static void print_sweep(const plan_sweep *sweep, const char *path, const char *picture)
 {
-    printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound", "bound's MAE");
+    printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound",
+           "bound's MAE");
     for (int method = 0; method < METHOD_N; method++)
         for (int i = 0; i < sweep->n_points[method]; i++) {
             const sweep_point *point = &sweep->points[method][i];
-            printf("%-16s %9.3f %9.3f %14.4g %16.3f %12.4g\n", allocation_method_name((allocation_method)method), point->asked_bits, point->true_bits,
-                   point->prediction.logit_mae, point->prediction.bits_above_bound, point->prediction.bound_logit_mae);
+            printf("%-16s %9.3f %9.3f %14.4g %16.3f %12.4g\n", allocation_method_name((allocation_method)method),
+                   point->asked_bits, point->true_bits, point->prediction.logit_mae, point->prediction.bits_above_bound,
+                   point->prediction.bound_logit_mae);
         }
     printf("\nsweep    %s\npicture  %s\n", path, picture);
 }
@@ -315,17 +352,18 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     const head_statistics statistics = profile_statistics(profile);
-    const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .options = &options,
+    const plan_request request = {.model = &profile->model,
+                                  .calibration = &profile->calibration,
+                                  .statistics = &statistics,
+                                  .options = &options,
                                   .value_width = PLAN_FP16_WIDTH};
     RB_TRY(st, plan_sweep_compute(&sweep, &range, &request, methods, err), done);
     RB_TRY(st, plan_sweep_to_json(&json, &sweep, &request, err), done);
     RB_TRY(st, picture_path(&picture, opt->output, err), done);
     RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
     RB_TRY(st, rb_json_write(json, opt->output, err), done);
-    if (args->common->json)
-        st = rb_json_put(json, err);
-    else
-        print_sweep(&sweep, opt->output, picture);
+    if (args->common->json) st = rb_json_put(json, err);
+    else print_sweep(&sweep, opt->output, picture);
 done:
     cJSON_Delete(json);
     free(picture);
@@ -334,7 +372,7 @@ done:
     return st;
 }
 
-/* ---- one plan ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- one plan -------------------------------------------------------------------------------- */
 
 static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
@@ -356,14 +394,20 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_value_bits(opt, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const double value_bits = opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
+    const double value_bits =
+        opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
     if (opt->value_scope == VALUES_PER_HEAD) {
         RB_TRY(st, allot_values(&widths, &value_answer, value_bits, (int)opt->least_value_bits, profile, err), done);
         values.answer = &value_answer;
     }
     const head_statistics statistics = profile_statistics(profile);
-    const plan_request request = {.model = &profile->model, .calibration = &profile->calibration, .statistics = &statistics, .method = method, .options = &options,
-                                  .value_width = (int)value_bits, .value_widths = widths};
+    const plan_request request = {.model = &profile->model,
+                                  .calibration = &profile->calibration,
+                                  .statistics = &statistics,
+                                  .method = method,
+                                  .options = &options,
+                                  .value_width = (int)value_bits,
+                                  .value_widths = widths};
     RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
@@ -371,10 +415,8 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
     RB_TRY(st, predict_values(&values, plan, profile, err), done);
     const bool is_optimal = !allocation_method_is_published(method);
-    if (args->common->json)
-        st = print_json(plan, &prediction, &values, is_optimal ? &answer : NULL, opt, err);
-    else
-        print_plan(plan, &prediction, &values, is_optimal ? &answer : NULL, opt->output);
+    if (args->common->json) st = print_json(plan, &prediction, &values, is_optimal ? &answer : NULL, opt, err);
+    else print_plan(plan, &prediction, &values, is_optimal ? &answer : NULL, opt->output);
 done:
     free(widths);
     codec_errors_free(&errors);
@@ -386,50 +428,162 @@ done:
 int main(int argc, char **argv)
 {
     const optimal_options usual = optimal_options_default();
-    allocate_options opt = {.method = -1, .avg_bits = (double)NAN, .true_bits = (double)NAN, .bytes_per_token = (double)NAN, .value_bits = VALUES_AS_KEYS, .least_value_bits = LEAST_VALUE_BITS,
-                            .rotation = ROTATION_HAAR, .gain_bits = usual.gain_bits, .norm = (int)usual.norm, .encoder = (int)usual.encoder, .codebook = (int)usual.codebook,
-                            .scope = usual.scope, .least_share = usual.least_share};
+    allocate_options opt = {.method = -1,
+                            .avg_bits = (double)NAN,
+                            .true_bits = (double)NAN,
+                            .bytes_per_token = (double)NAN,
+                            .value_bits = VALUES_AS_KEYS,
+                            .least_value_bits = LEAST_VALUE_BITS,
+                            .rotation = ROTATION_HAAR,
+                            .gain_bits = usual.gain_bits,
+                            .norm = (int)usual.norm,
+                            .encoder = (int)usual.encoder,
+                            .codebook = (int)usual.codebook,
+                            .scope = usual.scope,
+                            .least_share = usual.least_share};
     const rb_option table[] = {
-        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &opt.method, .metavar = "NAME", .choices = allocation_method_names,
+        {.long_name = "method",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.method,
+         .metavar = "NAME",
+         .choices = allocation_method_names,
          .help = "who gets how many bits; required without --sweep"},
-        {.long_name = "sweep", .kind = RB_OPT_STRING, .value = &opt.sweep, .metavar = "FROM:TO:STEP",
-         .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as JSON, and beside it as a picture"},
-        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &opt.avg_bits, .metavar = "B", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
+        {.long_name = "sweep",
+         .kind = RB_OPT_STRING,
+         .value = &opt.sweep,
+         .metavar = "FROM:TO:STEP",
+         .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as "
+                 "JSON, and beside it as a picture"},
+        {.long_name = "avg-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.avg_bits,
+         .metavar = "B",
+         .min = ALLOCATE_MIN_BITS,
+         .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys, as published; optimal: the bytes block-gtq stores at them"},
-        {.long_name = "true-bits", .kind = RB_OPT_NUMBER, .value = &opt.true_bits, .metavar = "B", .min = 0.25, .max = 17,
+        {.long_name = "true-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.true_bits,
+         .metavar = "B",
+         .min = 0.25,
+         .max = 17,
          .help = "stored bits per dim of the keys: codes, norms, padding"},
-        {.long_name = "bytes-per-token", .kind = RB_OPT_NUMBER, .value = &opt.bytes_per_token, .metavar = "N", .min = 1, .max = 1e12,
+        {.long_name = "bytes-per-token",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.bytes_per_token,
+         .metavar = "N",
+         .min = 1,
+         .max = 1e12,
          .help = "keys and values of all layers together"},
-        {.long_name = "memory", .kind = RB_OPT_SIZE, .value = &opt.memory, .metavar = "SIZE", .min = 1, .max = 1e15,
+        {.long_name = "memory",
+         .kind = RB_OPT_SIZE,
+         .value = &opt.memory,
+         .metavar = "SIZE",
+         .min = 1,
+         .max = 1e15,
          .help = "the whole cache of --context tokens, as 4GiB"},
-        {.long_name = "context", .kind = RB_OPT_INT, .value = &opt.context, .metavar = "N", .min = 1, .max = 1e12, .help = "tokens that --memory holds"},
-        {.long_name = "value-bits", .kind = RB_OPT_NUMBER, .value = &opt.value_bits, .metavar = "B", .min = VALUES_AS_KEYS, .max = PLAN_FP16_WIDTH,
+        {.long_name = "context",
+         .kind = RB_OPT_INT,
+         .value = &opt.context,
+         .metavar = "N",
+         .min = 1,
+         .max = 1e12,
+         .help = "tokens that --memory holds"},
+        {.long_name = "value-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.value_bits,
+         .metavar = "B",
+         .min = VALUES_AS_KEYS,
+         .max = PLAN_FP16_WIDTH,
          .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
-        {.long_name = "value-per", .kind = RB_OPT_CHOICE, .value = &opt.value_scope, .metavar = "SCOPE", .choices = value_scope_names,
-         .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured errors"},
-        {.long_name = "least-value-bits", .kind = RB_OPT_INT, .value = &opt.least_value_bits, .metavar = "N", .min = PLAN_MIN_WIDTH, .max = PLAN_MAX_WIDTH,
+        {.long_name = "value-per",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.value_scope,
+         .metavar = "SCOPE",
+         .choices = value_scope_names,
+         .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured "
+                 "errors"},
+        {.long_name = "least-value-bits",
+         .kind = RB_OPT_INT,
+         .value = &opt.least_value_bits,
+         .metavar = "N",
+         .min = PLAN_MIN_WIDTH,
+         .max = PLAN_MAX_WIDTH,
          .help = "least width with --value-per head; an average below it has its own whole bits"},
-        {.long_name = "rotation", .kind = RB_OPT_CHOICE, .value = &opt.rotation, .metavar = "KIND", .choices = rotation_kind_names,
+        {.long_name = "rotation",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.rotation,
+         .metavar = "KIND",
+         .choices = rotation_kind_names,
          .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
-        {.long_name = "center", .kind = RB_OPT_FLAG, .value = &opt.center,
-         .help = "optimal: take the mean key off before coding; the runtime quantizes before RoPE or adds its part of the logit"},
-        {.long_name = "gain-bits", .kind = RB_OPT_INT, .value = &opt.gain_bits, .metavar = "N", .min = 0, .max = PLAN_MAX_GAIN_BITS,
-         .help = "block-codebook, best: of the gain that brings a rare key within the codebooks; 0: none, which averages do not notice and retrieval does"},
-        {.long_name = "no-equalize", .kind = RB_OPT_FLAG, .value = &opt.no_equalize,
+        {.long_name = "center",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.center,
+         .help = "optimal: take the mean key off before coding; the runtime quantizes before RoPE or adds its part of "
+                 "the logit"},
+        {.long_name = "gain-bits",
+         .kind = RB_OPT_INT,
+         .value = &opt.gain_bits,
+         .metavar = "N",
+         .min = 0,
+         .max = PLAN_MAX_GAIN_BITS,
+         .help = "block-codebook, best: of the gain that brings a rare key within the codebooks; 0: none, which "
+                 "averages do not notice and retrieval does"},
+        {.long_name = "no-equalize",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.no_equalize,
          .help = "optimal: leave the scale of every block as it is"},
-        {.long_name = "norm", .kind = RB_OPT_CHOICE, .value = &opt.norm, .metavar = "KIND", .choices = norm_kind_names, .help = "optimal: how a group's norm is stored"},
-        {.long_name = "encoder", .kind = RB_OPT_CHOICE, .value = &opt.encoder, .metavar = "KIND", .choices = plan_encoder_names,
+        {.long_name = "norm",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.norm,
+         .metavar = "KIND",
+         .choices = norm_kind_names,
+         .help = "optimal: how a group's norm is stored"},
+        {.long_name = "encoder",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.encoder,
+         .metavar = "KIND",
+         .choices = plan_encoder_names,
          .help = "optimal: how codes are chosen; decoders are the same"},
-        {.long_name = "codebook", .kind = RB_OPT_CHOICE, .value = &opt.codebook, .metavar = "KIND", .choices = codebook_kind_names, .help = "optimal: of the keys"},
-        {.long_name = "groups", .kind = RB_OPT_INT, .value = &opt.max_groups, .metavar = "N", .min = 0, .max = RB_MAX_BLOCKS,
+        {.long_name = "codebook",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.codebook,
+         .metavar = "KIND",
+         .choices = codebook_kind_names,
+         .help = "optimal: of the keys"},
+        {.long_name = "groups",
+         .kind = RB_OPT_INT,
+         .value = &opt.max_groups,
+         .metavar = "N",
+         .min = 0,
+         .max = RB_MAX_BLOCKS,
          .help = "optimal: most groups of a head; 0: any number"},
-        {.long_name = "widths", .kind = RB_OPT_NUMBERS, .value = &opt.widths, .metavar = "LIST", .min = 0, .max = PLAN_MAX_WIDTH,
+        {.long_name = "widths",
+         .kind = RB_OPT_NUMBERS,
+         .value = &opt.widths,
+         .metavar = "LIST",
+         .min = 0,
+         .max = PLAN_MAX_WIDTH,
          .help = "optimal: widths that the runtime's kernels know, as 2,4,8; 0: blocks may be dropped"},
-        {.long_name = "per", .kind = RB_OPT_CHOICE, .value = &opt.scope, .metavar = "SCOPE", .choices = budget_scope_names,
+        {.long_name = "per",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.scope,
+         .metavar = "SCOPE",
+         .choices = budget_scope_names,
          .help = "optimal: who shares the budget; otherwise the model, with block-codebook and best a head"},
-        {.long_name = "least-share", .kind = RB_OPT_NUMBER, .value = &opt.least_share, .metavar = "X", .min = 0, .max = 1,
+        {.long_name = "least-share",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.least_share,
+         .metavar = "X",
+         .min = 0,
+         .max = 1,
          .help = "optimal: least part of an equal share of the budget that a head gets"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PLAN.json", .required = true,
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &opt.output,
+         .metavar = "PLAN.json",
+         .required = true,
          .help = "the plan, or the sweep"},
     };
     const rb_program program = {
@@ -437,7 +591,8 @@ int main(int argc, char **argv)
         .synopsis = "ropebits allocate PROFILE.h5 --method NAME [options] -o PLAN.json\n"
                     "         (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N)\n"
                     "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
-        .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in true bits: codes, norms and padding.",
+        .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in "
+                   "true bits: codes, norms and padding.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

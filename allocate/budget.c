@@ -6,26 +6,32 @@
 
 static double n_heads(const model_facts *model) { return (double)model->n_layers * model->n_kv_heads; }
 
-static double value_bits_per_token(const model_facts *model, int width) { return n_heads(model) * plan_value_bits(width, model->head_dim); }
+static double value_bits_per_token(const model_facts *model, int width)
+{
+    return n_heads(model) * plan_value_bits(width, model->head_dim);
+}
 
 /* Stored bits of all values of a token. */
 static double value_bits_of(const plan_request *r)
 {
     double sum = 0.0;
     if (!r->value_widths) return value_bits_per_token(r->model, r->value_width);
-    for (int h = 0; h < r->model->n_layers * r->model->n_kv_heads; h++) sum += plan_value_bits(r->value_widths[h], r->model->head_dim);
+    for (int h = 0; h < r->model->n_layers * r->model->n_kv_heads; h++)
+        sum += plan_value_bits(r->value_widths[h], r->model->head_dim);
     return sum;
 }
 
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
 {
     int width = PLAN_MIN_WIDTH;
-    if (budget->kind != BUDGET_BYTES_PER_TOKEN) return (int)fmin(PLAN_MAX_WIDTH, fmax(PLAN_MIN_WIDTH, floor(budget->amount)));
+    if (budget->kind != BUDGET_BYTES_PER_TOKEN)
+        return (int)fmin(PLAN_MAX_WIDTH, fmax(PLAN_MIN_WIDTH, floor(budget->amount)));
     while (width < PLAN_MAX_WIDTH && value_bits_per_token(model, width + 1) <= 0.5 * 8.0 * budget->amount) width++;
     return width;
 }
 
-static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_method method, double avg_bits, rb_error *err)
+static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_method method, double avg_bits,
+                         rb_error *err)
 {
     return allocate_plan(out, r->model, r->calibration, method, avg_bits, r->value_width, r->statistics, err);
 }
@@ -36,13 +42,12 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
     bit_plan *plan = NULL;
     rb_status st = RB_OK;
     switch (budget->kind) {
-    case BUDGET_TRUE_BITS:
-        *out = budget->amount * r->model->head_dim * n_heads(r->model);
-        break;
+    case BUDGET_TRUE_BITS: *out = budget->amount * r->model->head_dim * n_heads(r->model); break;
     case BUDGET_BYTES_PER_TOKEN:
         *out = 8.0 * budget->amount - value_bits_of(r);
         if (*out <= 0.0)
-            st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g", budget->amount, value_bits_of(r) / 8.0);
+            st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g",
+                         budget->amount, value_bits_of(r) / 8.0);
         break;
     default:
         st = plan_at(&plan, r, METHOD_BLOCK_GTQ, budget->amount, err);
@@ -52,7 +57,8 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
     return st;
 }
 
-static rb_status optimal_within(bit_plan **out, budget_answer *answer, const plan_request *r, double key_bits, const plan_budget *budget, rb_error *err)
+static rb_status optimal_within(bit_plan **out, budget_answer *answer, const plan_request *r, double key_bits,
+                                const plan_budget *budget, rb_error *err)
 {
     optimal_options options = *r->options;
     optimal_curves *own = NULL;
@@ -79,39 +85,45 @@ static void uniform_bits(int64_t *key_bits, int most, const model_facts *model)
         key_bits[width] = (int64_t)n_heads(model) * ((width * model->head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16));
 }
 
-/* Nominal bits are never more than true ones. More nominal bits may store less: where a group ends, so does its norm. */
+/* Nominal bits are never more than true ones. More nominal bits may store less: where a group ends, so does its norm.
+ */
 static rb_status published_within(bit_plan **out, const plan_request *r, double key_bits, rb_error *err)
 {
     const double dims = r->model->head_dim * n_heads(r->model);
-    const int steps = r->method == METHOD_UNIFORM ? 1 : model_n_blocks(r->model);      /* of one bit */
+    const int steps = r->method == METHOD_UNIFORM ? 1 : model_n_blocks(r->model); /* of one bit */
     int64_t stored[ALLOCATE_MAX_BITS * RB_MAX_BLOCKS + 1];
     int step = (int)fmin(ALLOCATE_MAX_BITS * steps, floor(key_bits / dims * steps));
     rb_status st = RB_OK;
-    if (r->method == METHOD_UNIFORM)
-        uniform_bits(stored, step, r->model);
-    else
-        st = allocate_greedy_bits(stored, step, r->model, r->statistics, err);
+    if (r->method == METHOD_UNIFORM) uniform_bits(stored, step, r->model);
+    else st = allocate_greedy_bits(stored, step, r->model, r->statistics, err);
     if (st != RB_OK) return st;
     while (step >= ALLOCATE_MIN_BITS * steps && (double)stored[step] > key_bits) step--;
     if (step >= ALLOCATE_MIN_BITS * steps) return plan_at(out, r, r->method, (double)step / steps, err);
-    return rb_fail(err, RB_EINVAL, "budget is %.3f true bits per dim of the keys, expected at least what %s stores at %d nominal bit", key_bits / dims,
-                   allocation_method_name(r->method), ALLOCATE_MIN_BITS);
+    return rb_fail(err, RB_EINVAL,
+                   "budget is %.3f true bits per dim of the keys, expected at least what %s stores at %d nominal bit",
+                   key_bits / dims, allocation_method_name(r->method), ALLOCATE_MIN_BITS);
 }
 
-static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_request *request,
+                             const plan_budget *budget, rb_error *err)
 {
     double key_bits = 0.0;
-    if (budget->kind == BUDGET_AVG_BITS && allocation_method_is_published(request->method)) return plan_at(out, request, request->method, budget->amount, err);
+    if (budget->kind == BUDGET_AVG_BITS && allocation_method_is_published(request->method))
+        return plan_at(out, request, request->method, budget->amount, err);
     const rb_status st = key_bits_of(&key_bits, request, budget, err);
     if (st != RB_OK) return st;
-    return allocation_method_is_published(request->method) ? published_within(out, request, key_bits, err) : optimal_within(out, answer, request, key_bits, budget, err);
+    return allocation_method_is_published(request->method)
+               ? published_within(out, request, key_bits, err)
+               : optimal_within(out, answer, request, key_bits, budget, err);
 }
 
-rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget, rb_error *err)
+rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget,
+                          rb_error *err)
 {
     *out = NULL;
     const rb_status st = keys_within(out, answer, request, budget, err);
     if (st == RB_OK && request->value_widths)
-        memcpy((*out)->value_widths, request->value_widths, (size_t)request->model->n_layers * (size_t)request->model->n_kv_heads);
+        memcpy((*out)->value_widths, request->value_widths,
+               (size_t)request->model->n_layers * (size_t)request->model->n_kv_heads);
     return st;
 }

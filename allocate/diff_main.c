@@ -13,18 +13,25 @@ static void print_costs(const plan_diff *diff)
     const plan_cost *a = &diff->cost[0], *b = &diff->cost[1];
     printf("%-24s %14s %14s %12s\n", "", "A", "B", "B - A");
     printf("%-24s %14s %14s\n", "method", diff->plans[0]->method, diff->plans[1]->method);
-    printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, nominal bits", a->key_nominal_bits, b->key_nominal_bits, b->key_nominal_bits - a->key_nominal_bits);
-    printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, true bits", a->key_true_bits, b->key_true_bits, b->key_true_bits - a->key_true_bits);
-    printf("%-24s %14.3f %14.3f %+12.3f\n", "values, true bits", a->value_true_bits, b->value_true_bits, b->value_true_bits - a->value_true_bits);
-    printf("%-24s %14.3f %14.3f %+12.3f\n", "values, mean width", bit_plan_value_range(diff->plans[0]).mean, bit_plan_value_range(diff->plans[1]).mean,
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, nominal bits", a->key_nominal_bits, b->key_nominal_bits,
+           b->key_nominal_bits - a->key_nominal_bits);
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "keys, true bits", a->key_true_bits, b->key_true_bits,
+           b->key_true_bits - a->key_true_bits);
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "values, true bits", a->value_true_bits, b->value_true_bits,
+           b->value_true_bits - a->value_true_bits);
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "values, mean width", bit_plan_value_range(diff->plans[0]).mean,
+           bit_plan_value_range(diff->plans[1]).mean,
            bit_plan_value_range(diff->plans[1]).mean - bit_plan_value_range(diff->plans[0]).mean);
-    printf("%-24s %14.0f %14.0f %+12.0f\n", "bytes a token", a->bytes_per_token, b->bytes_per_token, b->bytes_per_token - a->bytes_per_token);
-    printf("%-24s %14.3f %14.3f %+12.3f\n", "times smaller than fp16", a->compression, b->compression, b->compression - a->compression);
+    printf("%-24s %14.0f %14.0f %+12.0f\n", "bytes a token", a->bytes_per_token, b->bytes_per_token,
+           b->bytes_per_token - a->bytes_per_token);
+    printf("%-24s %14.3f %14.3f %+12.3f\n", "times smaller than fp16", a->compression, b->compression,
+           b->compression - a->compression);
 }
 
 static void print_count(const char *what, const char *kind, int a, int b)
 {
-    if (a > 0 || b > 0) printf("%s%-*s %14d %14d %+12d\n", what, (int)(24 - snprintf(NULL, 0, "%s", what)), kind, a, b, b - a);
+    if (a > 0 || b > 0)
+        printf("%s%-*s %14d %14d %+12d\n", what, (int)(24 - snprintf(NULL, 0, "%s", what)), kind, a, b, b - a);
 }
 
 static void print_coding(const plan_diff *diff)
@@ -33,9 +40,12 @@ static void print_coding(const plan_diff *diff)
     printf("\nheads with\n");
     for (int i = 0; i < FAMILY_N_KINDS; i++) print_count("family ", plan_family_names[i], a->family[i], b->family[i]);
     for (int i = 0; i < NORM_N_KINDS; i++) print_count("norm ", norm_kind_names[i], a->norm[i], b->norm[i]);
-    for (int i = 0; i < ENCODER_N_KINDS; i++) print_count("encoder ", plan_encoder_names[i], a->encoder[i], b->encoder[i]);
-    for (int i = 0; i < CODEBOOK_N_KINDS; i++) print_count("codebook ", codebook_kind_names[i], a->codebook[i], b->codebook[i]);
-    for (int i = 0; i < ROTATION_N_KINDS; i++) print_count("rotation ", rotation_kind_names[i], a->rotation[i], b->rotation[i]);
+    for (int i = 0; i < ENCODER_N_KINDS; i++)
+        print_count("encoder ", plan_encoder_names[i], a->encoder[i], b->encoder[i]);
+    for (int i = 0; i < CODEBOOK_N_KINDS; i++)
+        print_count("codebook ", codebook_kind_names[i], a->codebook[i], b->codebook[i]);
+    for (int i = 0; i < ROTATION_N_KINDS; i++)
+        print_count("rotation ", rotation_kind_names[i], a->rotation[i], b->rotation[i]);
     print_count("a ", "centre", a->centered, b->centered);
     print_count("", "scales", a->scaled, b->scaled);
     print_count("", "blocks without bits", a->with_lost_blocks, b->with_lost_blocks);
@@ -46,20 +56,26 @@ static void print_changes(const plan_diff *diff)
     const model_facts *model = &diff->plans[0]->model;
     int largest[N_SHOWN];
     const int n = plan_diff_largest(largest, N_SHOWN, diff);
-    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre, %d in the width of their values", diff->heads_differing, diff->n_heads,
-           diff->norms_differing, diff->encoders_differing, diff->scales_differing, diff->centers_differing, diff->values_differing);
-    if (diff->by_block) printf(", %d in their family, %d in their maps", diff->families_differing, diff->maps_differing);
+    printf("\n%d of %d heads differ: %d in their norms, %d in their encoder, %d in their scales, %d in their centre, "
+           "%d in the width of their values",
+           diff->heads_differing, diff->n_heads, diff->norms_differing, diff->encoders_differing,
+           diff->scales_differing, diff->centers_differing, diff->values_differing);
+    if (diff->by_block)
+        printf(", %d in their family, %d in their maps", diff->families_differing, diff->maps_differing);
     printf("\n\n%-8s %11s %11s %11s %16s\n", "layer", "true bits A", "true bits B", "B - A", "blocks changed");
     for (int layer = 0; layer < model->n_layers; layer++) {
         const head_change change = plan_diff_layer(diff, layer);
-        printf("%-8d %11.3f %11.3f %+11.3f %9d of %d\n", layer, change.true_bits[0], change.true_bits[1], change.true_bits[1] - change.true_bits[0], change.blocks_changed,
+        printf("%-8d %11.3f %11.3f %+11.3f %9d of %d\n", layer, change.true_bits[0], change.true_bits[1],
+               change.true_bits[1] - change.true_bits[0], change.blocks_changed,
                model->n_kv_heads * model_n_blocks(model));
     }
-    if (n > 0) printf("\nlargest changes of %s\n", diff->by_block ? "the bits of blocks, both dims together" : "widths");
+    if (n > 0)
+        printf("\nlargest changes of %s\n", diff->by_block ? "the bits of blocks, both dims together" : "widths");
     for (int i = 0; i < n; i++) {
         const head_change *change = &diff->heads[largest[i]];
-        printf("layer %d, kv head %d: %.3f -> %.3f true bits, %d blocks changed by %d bits in all\n", change->layer, change->kv_head, change->true_bits[0],
-               change->true_bits[1], change->blocks_changed, change->width_moved);
+        printf("layer %d, kv head %d: %.3f -> %.3f true bits, %d blocks changed by %d bits in all\n", change->layer,
+               change->kv_head, change->true_bits[0], change->true_bits[1], change->blocks_changed,
+               change->width_moved);
     }
 }
 
@@ -94,7 +110,8 @@ int main(int argc, char **argv)
     const rb_program program = {
         .name = "diff",
         .synopsis = "ropebits diff A B",
-        .summary = "Shows how two plans of one model differ (each a plan.json or a plan.rbp): what they cost, how they code, where widths changed. A difference is no failure.",
+        .summary = "Shows how two plans of one model differ (each a plan.json or a plan.rbp): what they cost, how they "
+                   "code, where widths changed. A difference is no failure.",
         .min_positionals = 2,
         .max_positionals = 2,
         .positional_names = "A B",

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan/plan_json.h"
 #include "core/json.h"
+#include "plan/plan_json.h"
 
 enum { N_LARGEST = 10 };
 
@@ -44,7 +44,8 @@ static bool same_floats(const float *a, const float *b, int n)
 
 static bool same_maps(const plan_planes *a, const plan_planes *b, int n_blocks)
 {
-    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks) && same_floats(a->weights, b->weights, n_blocks);
+    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks)
+           && same_floats(a->weights, b->weights, n_blocks);
 }
 
 /* Of every block: its width, or by_block the bits of both dims. */
@@ -63,8 +64,10 @@ static void compare_heads(plan_diff *diff, int h)
     const bool is_one_family = plan_head_family(a) == plan_head_family(b);
     int bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
     head_change *change = &diff->heads[h];
-    *change = (head_change){.layer = h / model->n_kv_heads, .kv_head = h % model->n_kv_heads,
-                            .true_bits = {plan_head_true_bits(a, model->head_dim), plan_head_true_bits(b, model->head_dim)}};
+    *change =
+        (head_change){.layer = h / model->n_kv_heads,
+                      .kv_head = h % model->n_kv_heads,
+                      .true_bits = {plan_head_true_bits(a, model->head_dim), plan_head_true_bits(b, model->head_dim)}};
     bits_to_compare(bits_a, a, n_blocks, diff->by_block);
     bits_to_compare(bits_b, b, n_blocks, diff->by_block);
     for (int i = 0; i < n_blocks; i++) {
@@ -82,15 +85,19 @@ static void compare_heads(plan_diff *diff, int h)
     diff->centers_differing += !same_floats(a->center, b->center, model->head_dim);
 }
 
-rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b, rb_error *err)
+rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b,
+                         rb_error *err)
 {
     rb_status st;
-    *out = (plan_diff){.plans = {a, b}, .n_heads = a->model.n_layers * a->model.n_kv_heads, .by_block = bit_plan_has_planes(a) || bit_plan_has_planes(b)};
+    *out = (plan_diff){.plans = {a, b},
+                       .n_heads = a->model.n_layers * a->model.n_kv_heads,
+                       .by_block = bit_plan_has_planes(a) || bit_plan_has_planes(b)};
     RB_TRY(st, model_facts_same(&a->model, name_a, &b->model, name_b, err), done);
     RB_TRY(st, rb_alloc(&out->heads, (size_t)out->n_heads, sizeof *out->heads, "changes", err), done);
     for (int p = 0; p < 2; p++) {
         out->cost[p] = bit_plan_cost(out->plans[p]);
-        for (int h = 0; h < out->n_heads; h++) count_head(&out->coding[p], &out->plans[p]->heads[h], model_n_blocks(&a->model));
+        for (int h = 0; h < out->n_heads; h++)
+            count_head(&out->coding[p], &out->plans[p]->heads[h], model_n_blocks(&a->model));
     }
     for (int h = 0; h < out->n_heads; h++) compare_heads(out, h);
 done:
@@ -123,9 +130,10 @@ int plan_diff_largest(int *heads, int n, const plan_diff *diff)
     return found;
 }
 
-/* ---- as JSON ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON --------------------------------------------------------------------------------- */
 
-static rb_status kinds_to_json(cJSON *json, const char *name, const char *const *kinds, const int *counts, int n, rb_error *err)
+static rb_status kinds_to_json(cJSON *json, const char *name, const char *const *kinds, const int *counts, int n,
+                               rb_error *err)
 {
     cJSON *object = NULL;
     rb_status st;
@@ -149,9 +157,12 @@ static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_dif
     RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_family", plan_family_names, counts->family, FAMILY_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
-    RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err), done);
-    RB_TRY(st, kinds_to_json(side, "heads_by_codebook", codebook_kind_names, counts->codebook, CODEBOOK_N_KINDS, err), done);
-    RB_TRY(st, kinds_to_json(side, "heads_by_rotation", rotation_kind_names, counts->rotation, ROTATION_N_KINDS, err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err),
+           done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_codebook", codebook_kind_names, counts->codebook, CODEBOOK_N_KINDS, err),
+           done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_rotation", rotation_kind_names, counts->rotation, ROTATION_N_KINDS, err),
+           done);
     RB_TRY(st, rb_json_add_number(side, "heads_centered", counts->centered, err), done);
     RB_TRY(st, rb_json_add_number(side, "heads_scaled", counts->scaled, err), done);
     RB_TRY(st, rb_json_add_number(side, "heads_with_lost_blocks", counts->with_lost_blocks, err), done);

@@ -6,7 +6,8 @@
 
 #include "plan/bit_plan.h"
 
-/* What a plan's heads do; a head of groups counts for a kind if one of its groups has it, one of block-codebook for none. */
+/* What a plan's heads do; a head of groups counts for a kind if one of its groups has it, one of block-codebook for
+ * none. */
 typedef struct coding_counts {
     int family[FAMILY_N_KINDS];
     int norm[NORM_N_KINDS], encoder[ENCODER_N_KINDS], codebook[CODEBOOK_N_KINDS], rotation[ROTATION_N_KINDS];
@@ -15,29 +16,32 @@ typedef struct coding_counts {
 
 typedef struct head_change {
     int layer, kv_head;
-    int blocks_changed;         /* whose bits differ */
-    int width_moved;            /* sum over blocks of |difference of bits|: widths, or by_block bits of a block */
+    int blocks_changed; /* whose bits differ */
+    int width_moved;    /* sum over blocks of |difference of bits|: widths, or by_block bits of a block */
     double true_bits[2];
 } head_change;
 
 typedef struct plan_diff {
-    const bit_plan *plans[2];   /* borrowed */
+    const bit_plan *plans[2]; /* borrowed */
     plan_cost cost[2];
     coding_counts coding[2];
-    bool by_block;              /* a plan has heads of block-codebook: what is compared are the bits of blocks, both dims together, also where they are in groups */
-    int n_heads, heads_differing;       /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
-    int families_differing;     /* heads; maps, norms, encoders and scales are compared within a family */
-    int maps_differing;         /* in their maps, weights or bits of the gain */
-    int values_differing;               /* heads, in the width of their values */
-    int norms_differing, encoders_differing, scales_differing, centers_differing;      /* heads */
-    head_change *heads;         /* [n_layers][n_kv_heads], owned */
+    bool by_block; /* a plan has heads of block-codebook: what is compared are the bits of blocks, both dims together,
+                      also where they are in groups */
+    int n_heads,
+        heads_differing;    /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
+    int families_differing; /* heads; maps, norms, encoders and scales are compared within a family */
+    int maps_differing;     /* in their maps, weights or bits of the gain */
+    int values_differing;   /* heads, in the width of their values */
+    int norms_differing, encoders_differing, scales_differing, centers_differing; /* heads */
+    head_change *heads;                                                           /* [n_layers][n_kv_heads], owned */
 } plan_diff;
 
 /* RB_EMISMATCH: plans of two models, naming what differs; RB_ENOMEM. Names are for messages. */
-rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b, rb_error *err);
+rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b,
+                         rb_error *err);
 void plan_diff_free(plan_diff *diff);
 
-head_change plan_diff_layer(const plan_diff *diff, int layer);      /* sums over heads, true bits their mean; kv_head -1 */
+head_change plan_diff_layer(const plan_diff *diff, int layer); /* sums over heads, true bits their mean; kv_head -1 */
 /* Index into heads of the n heads that moved most width, most first, ties to the lowest; fewer where fewer moved. */
 int plan_diff_largest(int *heads, int n, const plan_diff *diff);
 

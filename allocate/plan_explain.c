@@ -13,21 +13,27 @@ void explained_head_free(explained_head *explained)
     *explained = (explained_head){0};
 }
 
-/* ---- groups ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
-static double group_bits(int width, int n_blocks, norm_kind norm) { return width > 0 ? 2.0 * width * n_blocks + norm_kind_bits(norm) : 0.0; }
+static double group_bits(int width, int n_blocks, norm_kind norm)
+{
+    return width > 0 ? 2.0 * width * n_blocks + norm_kind_bits(norm) : 0.0;
+}
 
-static width_change change_of(const coded_head *coded, const plan_head *head, const plan_group *group, int from, int to, const codec_errors *errors)
+static width_change change_of(const coded_head *coded, const plan_head *head, const plan_group *group, int from, int to,
+                              const codec_errors *errors)
 {
     if (to < 0 || to > PLAN_MAX_WIDTH) return (width_change){0};
     return (width_change){
         .is_possible = true,
         .bits = fabs(group_bits(to, group->n_blocks, head->norm) - group_bits(from, group->n_blocks, head->norm)),
-        .variance = fabs(group_error_at(coded, head, group, from, errors).variance - group_error_at(coded, head, group, to, errors).variance),
+        .variance = fabs(group_error_at(coded, head, group, from, errors).variance
+                         - group_error_at(coded, head, group, to, errors).variance),
     };
 }
 
-static void explain_group(explained_group *out, const coded_head *coded, const plan_head *head, const plan_group *group, int width, const codec_errors *errors)
+static void explain_group(explained_group *out, const coded_head *coded, const plan_head *head, const plan_group *group,
+                          int width, const codec_errors *errors)
 {
     out->width = width;
     out->n_blocks = group->n_blocks;
@@ -39,19 +45,22 @@ static void explain_group(explained_group *out, const coded_head *coded, const p
 }
 
 /* The blocks of no group as one of width 0, which a first bit would make a group of the first one's codec. */
-static void explain_lost(explained_group *out, const coded_head *coded, const plan_head *head, int *blocks, int n, const codec_errors *errors)
+static void explain_lost(explained_group *out, const coded_head *coded, const plan_head *head, int *blocks, int n,
+                         const codec_errors *errors)
 {
     plan_group lost = {.n_blocks = n, .blocks = blocks, .coherence = 1.0f};
     if (head->n_groups > 0) lost.codebook = head->groups[0].codebook;
-    if (head->n_groups > 0 && head->encoder == ENCODER_SEARCH) lost.coherence = (float)group_error_at(coded, head, &lost, 0, errors).coherence;
+    if (head->n_groups > 0 && head->encoder == ENCODER_SEARCH)
+        lost.coherence = (float)group_error_at(coded, head, &lost, 0, errors).coherence;
     *out = (explained_group){.n_blocks = n, .error = group_error_at(coded, head, &lost, 0, errors)};
     memcpy(out->blocks, blocks, (size_t)n * sizeof *blocks);
     if (head->n_groups > 0) out->more = change_of(coded, head, &lost, 0, 1, errors);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
-static void explain_blocks(explained_head *out, int g, const coded_head *coded, const plan_head *head, const double *q_energy, const double *k_energy)
+static void explain_blocks(explained_head *out, int g, const coded_head *coded, const plan_head *head,
+                           const double *q_energy, const double *k_energy)
 {
     const explained_group *group = &out->groups[g];
     double weight[RB_MAX_BLOCKS], sum = 0.0;
@@ -62,7 +71,8 @@ static void explain_blocks(explained_head *out, int g, const coded_head *coded, 
     }
     for (int i = 0; i < group->n_blocks; i++) {
         const int block = group->blocks[i];
-        const double scale = head->scales ? (double)head->scales[block] : 1.0, kept = coded->k_energy[block] / (scale * scale);
+        const double scale = head->scales ? (double)head->scales[block] : 1.0,
+                     kept = coded->k_energy[block] / (scale * scale);
         out->blocks[block] = (explained_block){
             .group = g,
             .q_energy = q_energy[block],
@@ -74,7 +84,8 @@ static void explain_blocks(explained_head *out, int g, const coded_head *coded, 
     }
 }
 
-rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics, const codec_errors *errors, rb_error *err)
+rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics,
+                            const codec_errors *errors, rb_error *err)
 {
     const plan_head *head = &plan->heads[h];
     const int n = model_n_blocks(&plan->model);
@@ -88,10 +99,12 @@ rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, co
     plan_head_bits(head, bits, n);
     for (int block = 0; block < n; block++)
         if (bits[block] == 0) lost[n_lost++] = block;
-    for (int g = 0; g < head->n_groups; g++) explain_group(&out->groups[out->n_groups++], &coded, head, &head->groups[g], head->groups[g].width, errors);
+    for (int g = 0; g < head->n_groups; g++)
+        explain_group(&out->groups[out->n_groups++], &coded, head, &head->groups[g], head->groups[g].width, errors);
     if (n_lost > 0) explain_lost(&out->groups[out->n_groups++], &coded, head, lost, n_lost, errors);
     for (int g = 0; g < out->n_groups; g++)
-        explain_blocks(out, g, &coded, head, statistics->q_energy + (int64_t)h * n, statistics->k_energy + (int64_t)h * n);
+        explain_blocks(out, g, &coded, head, statistics->q_energy + (int64_t)h * n,
+                       statistics->k_energy + (int64_t)h * n);
     out->variance = plan_head_error(&coded, head, errors);
     out->bits = plan_head_true_bits(head, plan->model.head_dim) * plan->model.head_dim;
     out->distance = rate_bound_distance(coded.q_energy, coded.k_energy, n, out->bits, out->variance);
@@ -108,15 +121,18 @@ int explained_cheapest_other(const explained_head *explained, int group)
     int best = -1;
     for (int g = 0; g < explained->n_groups; g++) {
         if (g == group || !explained->groups[g].less.is_possible) continue;
-        if (best < 0 || width_change_per_byte(&explained->groups[g].less, explained->variance) < width_change_per_byte(&explained->groups[best].less, explained->variance))
+        if (best < 0
+            || width_change_per_byte(&explained->groups[g].less, explained->variance)
+                   < width_change_per_byte(&explained->groups[best].less, explained->variance))
             best = g;
     }
     return best;
 }
 
-/* ---- as JSON ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON --------------------------------------------------------------------------------- */
 
-static rb_status change_to_json(cJSON *group, const char *name, const width_change *change, const explained_head *e, rb_error *err)
+static rb_status change_to_json(cJSON *group, const char *name, const width_change *change, const explained_head *e,
+                                rb_error *err)
 {
     cJSON *json = NULL;
     rb_status st;

@@ -1,4 +1,5 @@
-/* Why a head of groups has its bits: what each group costs, what it errs, and what a bit more or less of it would do (`ropebits explain`). */
+/* Why a head of groups has its bits: what each group costs, what it errs, and what a bit more or less of it would do
+ * (`ropebits explain`). */
 #ifndef RB_ALLOCATE_PLAN_EXPLAIN_H
 #define RB_ALLOCATE_PLAN_EXPLAIN_H
 
@@ -10,35 +11,38 @@
 /* A change of a group's width by one bit. */
 typedef struct width_change {
     bool is_possible;
-    double bits;            /* stored bits it takes, or saves; a head's padding left out */
-    double variance;        /* of the logit's error: taken off, or added */
+    double bits;     /* stored bits it takes, or saves; a head's padding left out */
+    double variance; /* of the logit's error: taken off, or added */
 } width_change;
 
 typedef struct explained_group {
-    int width, n_blocks;    /* width 0: the blocks of no group, which come last */
+    int width, n_blocks; /* width 0: the blocks of no group, which come last */
     int blocks[RB_MAX_BLOCKS];
-    double bits;            /* stored: codes and norm */
+    double bits; /* stored: codes and norm */
     group_error error;
     width_change more, less;
 } explained_group;
 
 typedef struct explained_block {
-    int group;              /* of explained_head.groups */
-    double q_energy, k_energy;      /* of the profile */
-    double scale, center_share;     /* center_share: part of k_energy that the centre takes off; 0 without one */
-    double variance;        /* its part of the group's: a group's error is spread evenly over its dims, so by query energy; of lost blocks by q_energy * k_energy */
+    int group;                  /* of explained_head.groups */
+    double q_energy, k_energy;  /* of the profile */
+    double scale, center_share; /* center_share: part of k_energy that the centre takes off; 0 without one */
+    double variance; /* its part of the group's: a group's error is spread evenly over its dims, so by query energy; of
+                        lost blocks by q_energy * k_energy */
 } explained_block;
 
 typedef struct explained_head {
     int n_groups, n_blocks;
-    explained_group *groups;        /* owned */
+    explained_group *groups; /* owned */
     explained_block blocks[RB_MAX_BLOCKS];
-    double variance, bits;          /* V; stored bits, padding included */
+    double variance, bits; /* V; stored bits, padding included */
     rate_distance distance;
 } explained_head;
 
-/* Of head h of the plan, which is of groups. The statistics are those of its model; `errors` has what the plan uses. RB_ENOMEM. */
-rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics, const codec_errors *errors, rb_error *err);
+/* Of head h of the plan, which is of groups. The statistics are those of its model; `errors` has what the plan uses.
+ * RB_ENOMEM. */
+rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics,
+                            const codec_errors *errors, rb_error *err);
 void explained_head_free(explained_head *explained);
 
 /* Share of the head's V that a change moves, a byte. */

@@ -4,18 +4,19 @@
 #include <math.h>
 #include <string.h>
 
-#include "methods/block_codebook_curve.h"
 #include "core/json.h"
 #include "kernels/reference/block_codebook_codec.h"
+#include "methods/block_codebook_curve.h"
 
 /* Of the covariance M M^T, M = (m0 0; m1 m2). */
 static void set_axes(explained_plane *out, const float *map)
 {
     static const double DEGREES = 57.29577951308232;
     const double m0 = (double)map[0], m1 = (double)map[1], m2 = (double)map[2];
-    const double xx = m0 * m0, xy = m0 * m1, yy = m1 * m1 + m2 * m2, mean = 0.5 * (xx + yy), spread = hypot(0.5 * (xx - yy), xy);
+    const double xx = m0 * m0, xy = m0 * m1, yy = m1 * m1 + m2 * m2, mean = 0.5 * (xx + yy),
+                 spread = hypot(0.5 * (xx - yy), xy);
     out->axes[0] = sqrt(mean + spread);
-    out->axes[1] = out->axes[0] > 0.0 ? fabs(m0 * m2) / out->axes[0] : 0.0;     /* their product is |det M| */
+    out->axes[1] = out->axes[0] > 0.0 ? fabs(m0 * m2) / out->axes[0] : 0.0; /* their product is |det M| */
     out->angle = 0.5 * atan2(2.0 * xy, xx - yy) * DEGREES;
 }
 

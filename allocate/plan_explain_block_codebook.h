@@ -7,23 +7,24 @@
 #include "methods/plan_error.h"
 
 typedef struct explained_plane {
-    int bits;                       /* of the block's code, both dims together */
-    double code_share;              /* of the bits of all codes */
-    /* The law that the block's map makes of a normal one: standard deviations along its principal axes, the larger first, and the angle of that axis to the block's first dim, in degrees
-     * above -90 to 90. */
+    int bits;          /* of the block's code, both dims together */
+    double code_share; /* of the bits of all codes */
+    /* The law that the block's map makes of a normal one: standard deviations along its principal axes, the larger
+     * first, and the angle of that axis to the block's first dim, in degrees above -90 to 90. */
     double axes[2], angle;
-    double weight;                  /* what its error counts for when the gain is chosen */
-    double q_energy, k_energy;      /* of the profile */
-    double center_share;            /* part of k_energy that the centre takes off; 0 without one */
-    /* Change of the head's V (methods/block_codebook_curve.h), as a share of it, were the block's code a bit longer or shorter and the others as they are; 0 where it cannot be. Negative: less error. */
+    double weight;             /* what its error counts for when the gain is chosen */
+    double q_energy, k_energy; /* of the profile */
+    double center_share;       /* part of k_energy that the centre takes off; 0 without one */
+    /* Change of the head's V (methods/block_codebook_curve.h), as a share of it, were the block's code a bit longer or
+     * shorter and the others as they are; 0 where it cannot be. Negative: less error. */
     double more, less;
 } explained_plane;
 
 typedef struct explained_planes {
     int n_blocks, gain_bits;
-    double bits;                    /* stored, gain and padding included */
+    double bits; /* stored, gain and padding included */
     double least_gain, most_gain;
-    double logit_mae;               /* to expect: methods/plan_error.h */
+    double logit_mae; /* to expect: methods/plan_error.h */
     explained_plane blocks[RB_MAX_BLOCKS];
 } explained_planes;
 

@@ -8,7 +8,10 @@
 #include "core/json.h"
 
 /* A budget that misses the end by rounding alone counts. */
-static int count_budgets(const sweep_range *range) { return 1 + (int)floor((range->to - range->from) / range->step + 1e-9); }
+static int count_budgets(const sweep_range *range)
+{
+    return 1 + (int)floor((range->to - range->from) / range->step + 1e-9);
+}
 
 rb_status sweep_range_parse(sweep_range *out, const char *text, rb_error *err)
 {
@@ -17,9 +20,11 @@ rb_status sweep_range_parse(sweep_range *out, const char *text, rb_error *err)
     if (sscanf(text, "%lf:%lf:%lf%n", &out->from, &out->to, &out->step, &end) != 3 || text[end])
         return rb_fail(err, RB_EUSAGE, "--sweep is '%s', expected from:to:step in true bits, as 1.5:6:0.25", text);
     if (!(out->from > 0.0 && out->from <= out->to && out->to <= most))
-        return rb_fail(err, RB_EUSAGE, "--sweep is from %g to %g, expected 0 < from <= to <= %g", out->from, out->to, most);
+        return rb_fail(err, RB_EUSAGE, "--sweep is from %g to %g, expected 0 < from <= to <= %g", out->from, out->to,
+                       most);
     if (!(out->step > 0.0 && (out->to - out->from) / out->step < SWEEP_MAX_BUDGETS))
-        return rb_fail(err, RB_EUSAGE, "--sweep has a step of %g, expected one above 0 that makes %d budgets at most", out->step, SWEEP_MAX_BUDGETS);
+        return rb_fail(err, RB_EUSAGE, "--sweep has a step of %g, expected one above 0 that makes %d budgets at most",
+                       out->step, SWEEP_MAX_BUDGETS);
     return RB_OK;
 }
 
@@ -29,12 +34,14 @@ void plan_sweep_free(plan_sweep *sweep)
     *sweep = (plan_sweep){0};
 }
 
-/* ---- plans ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- plans ----------------------------------------------------------------------------------- */
 
-static rb_status add_point(plan_sweep *sweep, double asked_bits, const bit_plan *plan, const plan_request *r, codec_errors *errors, rb_error *err)
+static rb_status add_point(plan_sweep *sweep, double asked_bits, const bit_plan *plan, const plan_request *r,
+                           codec_errors *errors, rb_error *err)
 {
     sweep_point *point = &sweep->points[r->method][sweep->n_points[r->method]];
-    *point = (sweep_point){.asked_bits = asked_bits, .true_bits = bit_plan_cost(plan).key_true_bits, .avg_bits = plan->avg_bits};
+    *point = (sweep_point){
+        .asked_bits = asked_bits, .true_bits = bit_plan_cost(plan).key_true_bits, .avg_bits = plan->avg_bits};
     const rb_status st = plan_predict(&point->prediction, plan, r->statistics, errors, err);
     if (st == RB_OK) sweep->n_points[r->method]++;
     return st;
@@ -48,7 +55,8 @@ static rb_status sweep_uniform(plan_sweep *sweep, const plan_request *r, codec_e
         bit_plan *plan = NULL;
         rb_status st = allocate_within(&plan, NULL, r, &budget, err);
         const double bits = st == RB_OK ? bit_plan_cost(plan).key_true_bits : 0.0;
-        if (st == RB_OK && bits >= sweep->range.from && bits <= sweep->range.to) st = add_point(sweep, bits, plan, r, errors, err);
+        if (st == RB_OK && bits >= sweep->range.from && bits <= sweep->range.to)
+            st = add_point(sweep, bits, plan, r, errors, err);
         bit_plan_free(plan);
         if (st != RB_OK) return st;
     }
@@ -66,7 +74,8 @@ static rb_status least_gtq_bits(double *out, const plan_request *r, rb_error *er
     return st;
 }
 
-static rb_status sweep_budgets(plan_sweep *sweep, const plan_request *r, double least, codec_errors *errors, rb_error *err)
+static rb_status sweep_budgets(plan_sweep *sweep, const plan_request *r, double least, codec_errors *errors,
+                               rb_error *err)
 {
     for (int i = 0; i < count_budgets(&sweep->range); i++) {
         const plan_budget budget = {BUDGET_TRUE_BITS, sweep->range.from + i * sweep->range.step};
@@ -76,7 +85,8 @@ static rb_status sweep_budgets(plan_sweep *sweep, const plan_request *r, double 
         rb_status st = allocate_within(&plan, &answer, r, &budget, err);
         if (st == RB_OK) st = add_point(sweep, budget.amount, plan, r, errors, err);
         bit_plan_free(plan);
-        if (st != RB_OK) return rb_fail_in(err, st, "%s at %g true bits", allocation_method_name(r->method), budget.amount);
+        if (st != RB_OK)
+            return rb_fail_in(err, st, "%s at %g true bits", allocation_method_name(r->method), budget.amount);
     }
     return RB_OK;
 }
@@ -97,20 +107,20 @@ static rb_status sweep_method(plan_sweep *sweep, const plan_request *r, codec_er
 {
     const int n_budgets = count_budgets(&sweep->range);
     double least = 0.0;
-    rb_status st = rb_alloc(&sweep->points[r->method], n_budgets > ALLOCATE_MAX_BITS ? n_budgets : ALLOCATE_MAX_BITS, sizeof **sweep->points, "points of a sweep", err);
+    rb_status st = rb_alloc(&sweep->points[r->method], n_budgets > ALLOCATE_MAX_BITS ? n_budgets : ALLOCATE_MAX_BITS,
+                            sizeof **sweep->points, "points of a sweep", err);
     if (st != RB_OK) return st;
     switch (r->method) {
-    case METHOD_UNIFORM:
-        return sweep_uniform(sweep, r, errors, err);
+    case METHOD_UNIFORM: return sweep_uniform(sweep, r, errors, err);
     case METHOD_BLOCK_GTQ:
         st = least_gtq_bits(&least, r, err);
         return st == RB_OK ? sweep_budgets(sweep, r, least, errors, err) : st;
-    default:
-        return sweep_optimal(sweep, *r, errors, err);
+    default: return sweep_optimal(sweep, *r, errors, err);
     }
 }
 
-rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request, const bool *methods, rb_error *err)
+rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request,
+                             const bool *methods, rb_error *err)
 {
     codec_errors errors = {.n_blocks = model_n_blocks(request->model)};
     rb_status st = RB_OK;
@@ -123,12 +133,14 @@ rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const pl
         n_points += out->n_points[method];
     }
     if (st == RB_OK && n_points == 0)
-        st = rb_fail(err, RB_EINVAL, "no plan stores %g to %g true bits a dim of the keys, expected a range with one at least", range->from, range->to);
+        st = rb_fail(err, RB_EINVAL,
+                     "no plan stores %g to %g true bits a dim of the keys, expected a range with one at least",
+                     range->from, range->to);
     codec_errors_free(&errors);
     return st;
 }
 
-/* ---- as JSON ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON --------------------------------------------------------------------------------- */
 
 static rb_status point_to_json(cJSON **out, const sweep_point *point, rb_error *err)
 {

@@ -1,4 +1,5 @@
-/* The whole curve of error over size: plans of every method at many budgets from one profile, each with the error it is expected to have (`allocate --sweep`). */
+/* The whole curve of error over size: plans of every method at many budgets from one profile, each with the error it is
+ * expected to have (`allocate --sweep`). */
 #ifndef RB_ALLOCATE_SWEEP_H
 #define RB_ALLOCATE_SWEEP_H
 
@@ -15,30 +16,35 @@ typedef struct sweep_range {
     double from, to, step;
 } sweep_range;
 
-/* "1.5:6:0.25". RB_EUSAGE: not three numbers, not 0 < from <= to <= 17, a step not above 0, more than SWEEP_MAX_BUDGETS budgets. */
+/* "1.5:6:0.25". RB_EUSAGE: not three numbers, not 0 < from <= to <= 17, a step not above 0, more than SWEEP_MAX_BUDGETS
+ * budgets. */
 rb_status sweep_range_parse(sweep_range *out, const char *text, rb_error *err);
 
 typedef struct sweep_point {
-    double asked_bits, true_bits;       /* per dim of the keys; uniform, which has whole widths only, is asked for what they store */
-    double avg_bits;                    /* nominal */
+    double asked_bits,
+        true_bits;   /* per dim of the keys; uniform, which has whole widths only, is asked for what they store */
+    double avg_bits; /* nominal */
     plan_prediction prediction;
 } sweep_point;
 
 typedef struct plan_sweep {
     sweep_range range;
-    int n_points[METHOD_N];             /* 0: not asked for, or nothing of it in the range */
-    sweep_point *points[METHOD_N];      /* owned */
+    int n_points[METHOD_N];        /* 0: not asked for, or nothing of it in the range */
+    sweep_point *points[METHOD_N]; /* owned */
 } plan_sweep;
 
-/* `request` says all but method and curves; methods [METHOD_N]: which. Budgets below what block-gtq stores at 1 bit have no point of it. Curves of the optimal methods
- * are built once. Fails as allocate_within and plan_predict. Freed by plan_sweep_free, also after a failure. */
-rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request, const bool *methods, rb_error *err);
+/* `request` says all but method and curves; methods [METHOD_N]: which. Budgets below what block-gtq stores at 1 bit
+ * have no point of it. Curves of the optimal methods are built once. Fails as allocate_within and plan_predict. Freed
+ * by plan_sweep_free, also after a failure. */
+rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request,
+                             const bool *methods, rb_error *err);
 void plan_sweep_free(plan_sweep *sweep);
 
 /* docs/allocate.md names the members. */
 rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const plan_request *request, rb_error *err);
 
-/* An SVG picture: expected logit MAE, on a logarithmic scale, over true bits; a line a method and one of the bound, that of the last method. Atomic. */
+/* An SVG picture: expected logit MAE, on a logarithmic scale, over true bits; a line a method and one of the bound,
+ * that of the last method. Atomic. */
 rb_status plan_sweep_draw(const plan_sweep *sweep, const model_facts *model, const char *path, rb_error *err);
 
 #endif

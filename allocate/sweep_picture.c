@@ -12,11 +12,17 @@ static const char *const colours[METHOD_N] = {"#6e7781", "#cf222e", "#0969da", "
 
 /* What the axes show. */
 typedef struct axes {
-    double least_bits, most_bits, least_log, most_log;      /* log10 of the MAE */
+    double least_bits, most_bits, least_log, most_log; /* log10 of the MAE */
 } axes;
 
-static double across(const axes *a, double bits) { return LEFT + (bits - a->least_bits) / (a->most_bits - a->least_bits) * (WIDTH - LEFT - RIGHT); }
-static double down(const axes *a, double mae) { return TOP + (a->most_log - log10(mae)) / (a->most_log - a->least_log) * (HEIGHT - TOP - BOTTOM); }
+static double across(const axes *a, double bits)
+{
+    return LEFT + (bits - a->least_bits) / (a->most_bits - a->least_bits) * (WIDTH - LEFT - RIGHT);
+}
+static double down(const axes *a, double mae)
+{
+    return TOP + (a->most_log - log10(mae)) / (a->most_log - a->least_log) * (HEIGHT - TOP - BOTTOM);
+}
 
 static double mae_of(const sweep_point *point) { return point->prediction.logit_mae; }
 static double bound_of(const sweep_point *point) { return point->prediction.bound_logit_mae; }
@@ -47,7 +53,7 @@ static axes axes_of(const plan_sweep *sweep)
             if (method == bound) widen(&a, bound_of(&sweep->points[method][i]));
         }
     if (a.most_bits <= a.least_bits) a.most_bits = a.least_bits + 1.0;
-    if (a.least_log > a.most_log) a.least_log = a.most_log = 0.0;      /* no error anywhere */
+    if (a.least_log > a.most_log) a.least_log = a.most_log = 0.0; /* no error anywhere */
     a.least_log = floor(a.least_log * 4.0 - 0.1) / 4.0;
     a.most_log = ceil(a.most_log * 4.0 + 0.1) / 4.0;
     return a;
@@ -57,36 +63,49 @@ static void write_axes(FILE *out, const axes *a)
 {
     static const double marks[] = {1.0, 2.0, 5.0};
     for (double bits = a->least_bits; bits <= a->most_bits; bits += 1.0) {
-        fprintf(out, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\" stroke=\"#d8dee4\"/>\n", across(a, bits), across(a, bits), TOP, HEIGHT - BOTTOM);
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", across(a, bits), HEIGHT - BOTTOM + 18, bits);
+        fprintf(out, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\" stroke=\"#d8dee4\"/>\n", across(a, bits),
+                across(a, bits), TOP, HEIGHT - BOTTOM);
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", across(a, bits),
+                HEIGHT - BOTTOM + 18, bits);
     }
     for (double power = floor(a->least_log); power <= a->most_log; power += 1.0)
         for (int m = 0; m < 3; m++) {
             const double mae = marks[m] * pow(10.0, power), log_mae = log10(mae);
             if (log_mae < a->least_log || log_mae > a->most_log) continue;
-            fprintf(out, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#d8dee4\"/>\n", LEFT, WIDTH - RIGHT, down(a, mae), down(a, mae));
-            fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", LEFT - 8, down(a, mae) + 4.0, mae);
+            fprintf(out, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#d8dee4\"/>\n", LEFT,
+                    WIDTH - RIGHT, down(a, mae), down(a, mae));
+            fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", LEFT - 8, down(a, mae) + 4.0,
+                    mae);
         }
-    fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"#57606a\"/>\n", LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-    fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">true bits a dim of the keys</text>\n", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14);
-    fprintf(out, "<text transform=\"translate(18 %d) rotate(-90)\" text-anchor=\"middle\">expected logit MAE</text>\n", (TOP + HEIGHT - BOTTOM) / 2);
+    fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"#57606a\"/>\n", LEFT, TOP,
+            WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+    fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">true bits a dim of the keys</text>\n",
+            (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14);
+    fprintf(out, "<text transform=\"translate(18 %d) rotate(-90)\" text-anchor=\"middle\">expected logit MAE</text>\n",
+            (TOP + HEIGHT - BOTTOM) / 2);
 }
 
 /* A line through the points, a mark on each, and its place in the legend. */
-static void write_line(FILE *out, const axes *a, const sweep_point *points, int n, double (*value)(const sweep_point *), const char *colour, const char *style,
-                       const char *name, int place)
+static void write_line(FILE *out, const axes *a, const sweep_point *points, int n, double (*value)(const sweep_point *),
+                       const char *colour, const char *style, const char *name, int place)
 {
     const int x = WIDTH - RIGHT + 16, y = TOP + 12 + place * LEGEND_STEP;
     fprintf(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", colour, style);
     for (int i = 0; i < n; i++)
-        if (value(&points[i]) > 0.0) fprintf(out, "%.1f,%.1f ", across(a, points[i].true_bits), down(a, value(&points[i])));
+        if (value(&points[i]) > 0.0)
+            fprintf(out, "%.1f,%.1f ", across(a, points[i].true_bits), down(a, value(&points[i])));
     fprintf(out, "\"/>\n");
     for (int i = 0; i < n; i++)
         if (value(&points[i]) > 0.0)
-            fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"><title>%s: %.3f bits, MAE %.4g</title></circle>\n", across(a, points[i].true_bits),
-                    down(a, value(&points[i])), colour, name, points[i].true_bits, value(&points[i]));
-    fprintf(out, "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"%s/><text x=\"%d\" y=\"%d\">%s</text>\n", x, x + 24, y, y, colour, style, x + 32,
-            y + 4, name);
+            fprintf(out,
+                    "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"><title>%s: %.3f bits, MAE "
+                    "%.4g</title></circle>\n",
+                    across(a, points[i].true_bits), down(a, value(&points[i])), colour, name, points[i].true_bits,
+                    value(&points[i]));
+    fprintf(out,
+            "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"%s/><text x=\"%d\" "
+            "y=\"%d\">%s</text>\n",
+            x, x + 24, y, y, colour, style, x + 32, y + 4, name);
 }
 
 rb_status plan_sweep_draw(const plan_sweep *sweep, const model_facts *model, const char *path, rb_error *err)
@@ -99,16 +118,22 @@ rb_status plan_sweep_draw(const plan_sweep *sweep, const model_facts *model, con
     rb_status st = RB_OK;
     FILE *out = open_memstream(&text, &size);
     if (!out) return rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#1b1f24\">\n",
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
+            "font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#1b1f24\">\n",
             WIDTH, HEIGHT, WIDTH, HEIGHT);
     fprintf(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", WIDTH, HEIGHT);
-    fprintf(out, "<text x=\"%d\" y=\"26\" font-size=\"15\">Logit error over size: %d layers, %d KV heads of %d dims</text>\n", LEFT, model->n_layers, model->n_kv_heads,
-            model->head_dim);
+    fprintf(
+        out,
+        "<text x=\"%d\" y=\"26\" font-size=\"15\">Logit error over size: %d layers, %d KV heads of %d dims</text>\n",
+        LEFT, model->n_layers, model->n_kv_heads, model->head_dim);
     write_axes(out, &a);
     for (int method = 0; method < METHOD_N; method++)
         if (sweep->n_points[method] > 0)
-            write_line(out, &a, sweep->points[method], sweep->n_points[method], mae_of, colours[method], "", allocation_method_name((allocation_method)method), place++);
-    write_line(out, &a, sweep->points[bound], sweep->n_points[bound], bound_of, "#1b1f24", " stroke-dasharray=\"5 4\"", "rate-distortion bound", place);
+            write_line(out, &a, sweep->points[method], sweep->n_points[method], mae_of, colours[method], "",
+                       allocation_method_name((allocation_method)method), place++);
+    write_line(out, &a, sweep->points[bound], sweep->n_points[bound], bound_of, "#1b1f24", " stroke-dasharray=\"5 4\"",
+               "rate-distortion bound", place);
     fprintf(out, "</svg>\n");
     if (fclose(out) != 0) st = rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
     if (st == RB_OK) st = rb_atomic_write(path, text, size, err);

@@ -1,19 +1,20 @@
 /* bench_allocate: method `optimal` on a made-up model, times and optimality gaps as JSON lines.
- *   bench_allocate [sweep | methods] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is not asked)
- * Without `sweep` one budget of 3 true bits a dim, the curves cut two bits above it; with it 1.5 to 6 in steps of 0.25, the curves computed once. Each
- * budget is solved over the model and its partitions are taken from the curves. `methods`: what `ropebits allocate --sweep 1.5:6:0.25` does between reading the
- * profile and writing, all methods and their expected errors, with logit moments. */
+ *   bench_allocate [sweep | methods] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is
+ * not asked) Without `sweep` one budget of 3 true bits a dim, the curves cut two bits above it; with it 1.5 to 6 in
+ * steps of 0.25, the curves computed once. Each budget is solved over the model and its partitions are taken from the
+ * curves. `methods`: what `ropebits allocate --sweep 1.5:6:0.25` does between reading the profile and writing, all
+ * methods and their expected errors, with logit moments. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "methods/global_budget.h"
-#include "methods/partition.h"
 #include "allocate/sweep.h"
 #include "core/threads.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/global_budget.h"
+#include "methods/partition.h"
 
 typedef struct bench {
     int n_layers, n_heads_per_layer, n_blocks, n_heads;
@@ -31,11 +32,12 @@ static double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Energies that spread over blocks as those of models do, e to a normal of deviation 1.5, and heads of different strength; Lloyd-Max errors of the normal
- * law, lower in small groups. */
+/* Energies that spread over blocks as those of models do, e to a normal of deviation 1.5, and heads of different
+ * strength; Lloyd-Max errors of the normal law, lower in small groups. */
 static rb_status make_model(bench *b, rb_error *err)
 {
-    static const double normal_error[PARTITION_N_WIDTHS] = {1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 0.0006442, 0.0001639, 0.0000413};
+    static const double normal_error[PARTITION_N_WIDTHS] = {1.0,      0.3634,    0.1175,    0.03454,  0.009497,
+                                                            0.002499, 0.0006442, 0.0001639, 0.0000413};
     const int n = b->n_blocks;
     double *c = NULL;
     numpy_rng rng;
@@ -74,8 +76,12 @@ static void free_model(bench *b)
 static rb_status solve(bench *b, double bits_per_dim, budget_scope scope, rb_error *err)
 {
     const double started = now_s();
-    const budget_request request = {.n_layers = b->n_layers, .heads_per_layer = b->n_heads_per_layer, .curves = b->heads, .objective = OBJECTIVE_MAE,
-                                    .scope = scope, .total_bits = llround(bits_per_dim * 2 * b->n_blocks * b->n_heads)};
+    const budget_request request = {.n_layers = b->n_layers,
+                                    .heads_per_layer = b->n_heads_per_layer,
+                                    .curves = b->heads,
+                                    .objective = OBJECTIVE_MAE,
+                                    .scope = scope,
+                                    .total_bits = llround(bits_per_dim * 2 * b->n_blocks * b->n_heads)};
     budget_answer answer;
     block_partition partition;
     int64_t n_groups = 0;
@@ -85,9 +91,12 @@ static rb_status solve(bench *b, double bits_per_dim, budget_scope scope, rb_err
         partition_curve_at(&b->curves[h], b->points[h], &partition);
         n_groups += partition.n_groups;
     }
-    printf("{\"what\": \"budget\", \"scope\": \"%s\", \"true_bits\": %.2f, \"spent\": %.4f, \"ms\": %.2f, \"objective\": %.6g, \"relative_gap\": %.2e, "
-           "\"groups_per_head\": %.2f}\n", budget_scope_names[scope], bits_per_dim, (double)answer.stored_bits / (2.0 * b->n_blocks * b->n_heads),
-           (now_s() - started) * 1e3, answer.objective, (answer.objective - answer.bound) / answer.objective, (double)n_groups / b->n_heads);
+    printf("{\"what\": \"budget\", \"scope\": \"%s\", \"true_bits\": %.2f, \"spent\": %.4f, \"ms\": %.2f, "
+           "\"objective\": %.6g, \"relative_gap\": %.2e, "
+           "\"groups_per_head\": %.2f}\n",
+           budget_scope_names[scope], bits_per_dim, (double)answer.stored_bits / (2.0 * b->n_blocks * b->n_heads),
+           (now_s() - started) * 1e3, answer.objective, (answer.objective - answer.bound) / answer.objective,
+           (double)n_groups / b->n_heads);
     return RB_OK;
 }
 
@@ -98,7 +107,8 @@ static void make_moments(float *moment, const bench *b)
         for (int i = 0; i < b->n_blocks; i++)
             for (int j = i; j < b->n_blocks; j++) {
                 const int64_t x = (int64_t)h * b->n_blocks + i, y = (int64_t)h * b->n_blocks + j;
-                *moment++ = (float)(0.5 * sqrt(b->q_energy[x] * b->k_energy[x] * b->q_energy[y] * b->k_energy[y]) * exp2(i - j) * (i == j ? 1.0 : 0.2));
+                *moment++ = (float)(0.5 * sqrt(b->q_energy[x] * b->k_energy[x] * b->q_energy[y] * b->k_energy[y])
+                                    * exp2(i - j) * (i == j ? 1.0 : 0.2));
             }
 }
 
@@ -107,7 +117,8 @@ static void make_planes(float *map, float *error, const bench *b)
 {
     for (int i = 0; i < b->n_heads * b->n_blocks; i++) {
         map[PLAN_MAP_SIZE * i] = map[PLAN_MAP_SIZE * i + 2] = (float)sqrt(0.5 * b->k_energy[i]);
-        for (int bits = 0; bits <= PLANE_MAX_BITS; bits++) error[(PLANE_MAX_BITS + 1) * i + bits] = (float)(b->k_energy[i] * exp2(-0.92 * bits));
+        for (int bits = 0; bits <= PLANE_MAX_BITS; bits++)
+            error[(PLANE_MAX_BITS + 1) * i + bits] = (float)(b->k_energy[i] * exp2(-0.92 * bits));
     }
 }
 
@@ -115,8 +126,14 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
 {
     static const bool all[METHOD_N] = {true, true, true, true, true, true};
     const int d = 2 * b->n_blocks;
-    model_facts model = {.model_type = "llama", .n_layers = b->n_layers, .n_q_heads = b->n_heads_per_layer, .n_kv_heads = b->n_heads_per_layer, .head_dim = d,
-                               .rotary_dim = d, .attention_scale = 1.0, .rope = {.theta = 10000.0, .factor = 1.0}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = b->n_layers,
+                         .n_q_heads = b->n_heads_per_layer,
+                         .n_kv_heads = b->n_heads_per_layer,
+                         .head_dim = d,
+                         .rotary_dim = d,
+                         .attention_scale = 1.0,
+                         .rope = {.theta = 10000.0, .factor = 1.0}};
     const optimal_options options = optimal_options_default();
     const text_facts calibration = {0};
     const double started = now_s();
@@ -126,22 +143,39 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
     int n_points = 0;
     plan_sweep sweep = {0};
     rb_status st;
-    RB_TRY(st, rb_alloc(&moment, (size_t)b->n_heads * b->n_blocks, ((size_t)b->n_blocks + 1) * sizeof *moment / 2, "moments", err), done);
+    RB_TRY(st,
+           rb_alloc(&moment, (size_t)b->n_heads * b->n_blocks, ((size_t)b->n_blocks + 1) * sizeof *moment / 2,
+                    "moments", err),
+           done);
     RB_TRY(st, rb_alloc(&mean, (size_t)b->n_heads * d, sizeof *mean, "mean keys", err), done);
-    RB_TRY(st, rb_alloc(&map, (size_t)b->n_heads * b->n_blocks, PLAN_MAP_SIZE * sizeof *map, "maps of blocks", err), done);
-    RB_TRY(st, rb_alloc(&error, (size_t)b->n_heads * b->n_blocks, (PLANE_MAX_BITS + 1) * sizeof *error, "errors of blocks", err), done);
+    RB_TRY(st, rb_alloc(&map, (size_t)b->n_heads * b->n_blocks, PLAN_MAP_SIZE * sizeof *map, "maps of blocks", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&error, (size_t)b->n_heads * b->n_blocks, (PLANE_MAX_BITS + 1) * sizeof *error, "errors of blocks",
+                    err),
+           done);
     make_moments(moment, b);
     make_planes(map, error, b);
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < b->n_blocks; i++) model.rope.inv_freq[i] = pow(model.rope.theta, -(double)i / b->n_blocks);
-    for (int64_t i = 0; i < (int64_t)b->n_heads * d; i++) mean[i] = 0.4 * sqrt(b->k_energy[i / d * b->n_blocks + i % b->n_blocks]);
-    const head_statistics statistics = {.q_energy = b->q_energy, .k_energy = b->k_energy, .k_mean = mean, .moment = moment, .moment_centered = moment,
-                                        .plane_map = map, .plane_error = error};
-    const plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .options = &options, .value_width = PLAN_FP16_WIDTH};
+    for (int64_t i = 0; i < (int64_t)b->n_heads * d; i++)
+        mean[i] = 0.4 * sqrt(b->k_energy[i / d * b->n_blocks + i % b->n_blocks]);
+    const head_statistics statistics = {.q_energy = b->q_energy,
+                                        .k_energy = b->k_energy,
+                                        .k_mean = mean,
+                                        .moment = moment,
+                                        .moment_centered = moment,
+                                        .plane_map = map,
+                                        .plane_error = error};
+    const plan_request request = {.model = &model,
+                                  .calibration = &calibration,
+                                  .statistics = &statistics,
+                                  .options = &options,
+                                  .value_width = PLAN_FP16_WIDTH};
     RB_TRY(st, plan_sweep_compute(&sweep, &(sweep_range){1.5, 6.0, 0.25}, &request, all, err), done);
     for (int method = 0; method < METHOD_N; method++) n_points += sweep.n_points[method];
-    printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads, b->n_blocks, n_points,
-           now_s() - started);
+    printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads,
+           b->n_blocks, n_points, now_s() - started);
 done:
     plan_sweep_free(&sweep);
     free(map);
@@ -153,10 +187,13 @@ done:
 
 int main(int argc, char **argv)
 {
-    const int methods = argc > 1 && strcmp(argv[1], "methods") == 0, sweep = argc > 1 && strcmp(argv[1], "sweep") == 0, named = methods || sweep;
+    const int methods = argc > 1 && strcmp(argv[1], "methods") == 0, sweep = argc > 1 && strcmp(argv[1], "sweep") == 0,
+              named = methods || sweep;
     char **size = argv + 1 + named;
     const int n_sizes = argc - 1 - named;
-    bench b = {.n_layers = n_sizes > 0 ? atoi(size[0]) : 80, .n_heads_per_layer = n_sizes > 1 ? atoi(size[1]) : 8, .n_blocks = n_sizes > 2 ? atoi(size[2]) : 64};
+    bench b = {.n_layers = n_sizes > 0 ? atoi(size[0]) : 80,
+               .n_heads_per_layer = n_sizes > 1 ? atoi(size[1]) : 8,
+               .n_blocks = n_sizes > 2 ? atoi(size[2]) : 64};
     partition_options options = partition_options_default();
     rb_error err = {0};
     rb_status st;
@@ -171,12 +208,17 @@ int main(int argc, char **argv)
         goto done;
     }
     const double started = now_s();
-    RB_TRY(st, partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, NULL, &b.distortion, 1, &options, &err), done);
+    RB_TRY(st,
+           partition_curves_build(b.curves, b.n_heads, b.n_blocks, b.q_energy, b.k_energy, NULL, &b.distortion, 1,
+                                  &options, &err),
+           done);
     const double curves_s = now_s() - started;
     for (int h = 0; h < b.n_heads; h++) b.heads[h] = (budget_curve){b.curves[h].n_points, b.curves[h].error};
-    printf("{\"what\": \"curves\", \"heads\": %d, \"blocks\": %d, \"max_groups\": %d, \"points\": %d, \"ms_per_head\": %.3f, \"s\": %.3f}\n", b.n_heads, b.n_blocks,
-           options.max_groups, b.curves[0].n_points, curves_s / b.n_heads * 1e3, curves_s);
-    for (double bits = sweep ? 1.5 : 3.0; bits <= (sweep ? 6.0 : 3.0); bits += 0.25) RB_TRY(st, solve(&b, bits, SCOPE_MODEL, &err), done);
+    printf("{\"what\": \"curves\", \"heads\": %d, \"blocks\": %d, \"max_groups\": %d, \"points\": %d, \"ms_per_head\": "
+           "%.3f, \"s\": %.3f}\n",
+           b.n_heads, b.n_blocks, options.max_groups, b.curves[0].n_points, curves_s / b.n_heads * 1e3, curves_s);
+    for (double bits = sweep ? 1.5 : 3.0; bits <= (sweep ? 6.0 : 3.0); bits += 0.25)
+        RB_TRY(st, solve(&b, bits, SCOPE_MODEL, &err), done);
     printf("{\"what\": \"all\", \"s\": %.3f}\n", now_s() - started);
     RB_TRY(st, solve(&b, 3.0, SCOPE_LAYER, &err), done);
     RB_TRY(st, solve(&b, 3.0, SCOPE_HEAD, &err), done);

@@ -1,7 +1,8 @@
-/* bench_capture: writes a capture of Llama-3.1-8B's heads (32 query heads, 8 KV heads, d 128, two sets of 2048 tokens, f16) as calibrate does on a GPU, from a
- * thread of its own, and reads its test set as profile does. Normal data, the same in every layer. One JSON line; GB/s are bytes of f16 before compression.
- *   bench_capture FILE [N_LAYERS [N_THREADS [keep]]]     32 0 (all cores); the file is removed unless told to keep it
- * Beside them: what one thread writes to that folder without HDF5, in pieces of a frame's size, and what one thread compresses. */
+/* bench_capture: writes a capture of Llama-3.1-8B's heads (32 query heads, 8 KV heads, d 128, two sets of 2048 tokens,
+ * f16) as calibrate does on a GPU, from a thread of its own, and reads its test set as profile does. Normal data, the
+ * same in every layer. One JSON line; GB/s are bytes of f16 before compression. bench_capture FILE [N_LAYERS [N_THREADS
+ * [keep]]]     32 0 (all cores); the file is removed unless told to keep it Beside them: what one thread writes to that
+ * folder without HDF5, in pieces of a frame's size, and what one thread compresses. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -17,7 +18,14 @@
 #include "core/threads.h"
 #include "kernels/reference/numpy_random.h"
 
-enum { N_Q_HEADS = 32, N_KV_HEADS = 8, HEAD_DIM = 128, N_TOKENS = 2048, HEAD = N_TOKENS * HEAD_DIM, HEAP_MAP_BYTES = 128 << 10 };
+enum {
+    N_Q_HEADS = 32,
+    N_KV_HEADS = 8,
+    HEAD_DIM = 128,
+    N_TOKENS = 2048,
+    HEAD = N_TOKENS * HEAD_DIM,
+    HEAP_MAP_BYTES = 128 << 10
+};
 
 typedef struct bench {
     const char *path;
@@ -47,8 +55,14 @@ static uint16_t *normal_halves(uint64_t seed, int64_t n)
 static capture_header make_header(int n_layers)
 {
     capture_header header = {
-        .model = {.model_type = "llama", .n_layers = n_layers, .n_q_heads = N_Q_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM, .rotary_dim = HEAD_DIM,
-                  .attention_scale = 0.088388347648318447, .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000, .factor = 1}},
+        .model = {.model_type = "llama",
+                  .n_layers = n_layers,
+                  .n_q_heads = N_Q_HEADS,
+                  .n_kv_heads = N_KV_HEADS,
+                  .head_dim = HEAD_DIM,
+                  .rotary_dim = HEAD_DIM,
+                  .attention_scale = 0.088388347648318447,
+                  .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000, .factor = 1}},
         .text = {{.n_tokens = N_TOKENS, .context = N_TOKENS}, {.n_tokens = N_TOKENS, .context = N_TOKENS}},
         .value_type = RB_H5_F16};
     for (int i = 0; i < HEAD_DIM / 2; i++) header.model.rope.inv_freq[i] = 1.0 / (1 + i);
@@ -67,7 +81,10 @@ static void *write_layers(void *argument)
     RB_TRY(st, block_statistics_create(&statistics, &header.model, &b->error), done);
     for (int layer = 0; layer < b->n_layers; layer++)
         for (int set = 0; set < CAPTURE_N_SETS; set++)
-            RB_TRY(st, capture_write_layer_f16(b->writer, (capture_set)set, layer, b->q, b->k, NULL, &statistics, &b->error), done);
+            RB_TRY(
+                st,
+                capture_write_layer_f16(b->writer, (capture_set)set, layer, b->q, b->k, NULL, &statistics, &b->error),
+                done);
 done:
     b->write_s = rb_now_s() - started_s;
     b->status = st;
@@ -134,12 +151,14 @@ static void measure_alone(const bench *b, double *plain_write_s, double *pack_s)
     double started_s = rb_now_s();
     bool is_good = fd >= 0;
     for (int i = 0; is_good && i < N_REPEATS * N_Q_HEADS; i++)
-        is_good = write(fd, b->q + (int64_t)(i % N_Q_HEADS) * HEAD, HEAD * sizeof *b->q) == (ssize_t)(HEAD * sizeof *b->q);
+        is_good =
+            write(fd, b->q + (int64_t)(i % N_Q_HEADS) * HEAD, HEAD * sizeof *b->q) == (ssize_t)(HEAD * sizeof *b->q);
     if (is_good) *plain_write_s = (rb_now_s() - started_s) / N_REPEATS;
     if (fd >= 0) close(fd);
     unlink(path);
     started_s = rb_now_s();
-    for (int i = 0; i < N_Q_HEADS; i++) rb_zstd_pack(&context, frame, capacity, b->q + (int64_t)i * HEAD, HEAD * sizeof *b->q, 1);
+    for (int i = 0; i < N_Q_HEADS; i++)
+        rb_zstd_pack(&context, frame, capacity, b->q + (int64_t)i * HEAD, HEAD * sizeof *b->q, 1);
     *pack_s = rb_now_s() - started_s;
     ZSTD_freeCCtx(context);
     free(path);
@@ -155,14 +174,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_capture FILE [N_LAYERS [N_THREADS [keep]]]\n");
         return 2;
     }
-    mallopt(M_MMAP_THRESHOLD, HEAP_MAP_BYTES);      /* as core/program.c */
+    mallopt(M_MMAP_THRESHOLD, HEAP_MAP_BYTES); /* as core/program.c */
     rb_threads_init(argc > 3 ? atoi(argv[3]) : 0);
     b.q = normal_halves(1, (int64_t)N_Q_HEADS * HEAD);
     b.k = normal_halves(2, (int64_t)N_KV_HEADS * HEAD);
     b.q_read = calloc((size_t)N_Q_HEADS * HEAD, sizeof *b.q_read);
     b.k_read = calloc((size_t)N_KV_HEADS * HEAD, sizeof *b.k_read);
     if (!b.q_read || !b.k_read) return 1;
-    memset(b.q_read, 1, (size_t)N_Q_HEADS * HEAD * sizeof *b.q_read);       /* as pinned memory: its pages are there */
+    memset(b.q_read, 1, (size_t)N_Q_HEADS * HEAD * sizeof *b.q_read); /* as pinned memory: its pages are there */
     memset(b.k_read, 1, (size_t)N_KV_HEADS * HEAD * sizeof *b.k_read);
     if (write_and_read(&b) != RB_OK) {
         fprintf(stderr, "bench_capture: %s\n", b.error.msg);
@@ -170,10 +189,11 @@ int main(int argc, char **argv)
     }
     if (argc <= 4) unlink(b.path);
     measure_alone(&b, &plain_write_s, &pack_s);
-    printf("{\"what\": \"capture\", \"n_layers\": %d, \"threads\": %d, \"write_gb_per_s\": %.3f, \"write_s\": %.3f, \"publish_s\": %.3f, \"open_s\": %.3f, "
+    printf("{\"what\": \"capture\", \"n_layers\": %d, \"threads\": %d, \"write_gb_per_s\": %.3f, \"write_s\": %.3f, "
+           "\"publish_s\": %.3f, \"open_s\": %.3f, "
            "\"read_gb_per_s\": %.3f, \"read_s\": %.3f, \"plain_write_gb_per_s\": %.3f, \"pack_gb_per_s\": %.3f}\n",
-           b.n_layers, rb_threads_count(), 2 * b.n_layers * layer_gb / b.write_s, b.write_s, b.publish_s, b.open_s, b.n_layers * layer_gb / b.read_s, b.read_s,
-           gb * N_Q_HEADS / plain_write_s, gb * N_Q_HEADS / pack_s);
+           b.n_layers, rb_threads_count(), 2 * b.n_layers * layer_gb / b.write_s, b.write_s, b.publish_s, b.open_s,
+           b.n_layers * layer_gb / b.read_s, b.read_s, gb * N_Q_HEADS / plain_write_s, gb * N_Q_HEADS / pack_s);
     free(b.q);
     free(b.k);
     free(b.q_read);

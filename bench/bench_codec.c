@@ -1,15 +1,16 @@
-/* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads", "head_dim", "width", "ms", "gb_per_s"}.
- *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]     65536 8 128, f16, bf16 and f32 (or "all"), all plans; PLAN: block-codebook alone
- * GB/s are bytes of vectors read (encode) or written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
+/* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads",
+ * "head_dim", "width", "ms", "gb_per_s"}. bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]     65536 8 128,
+ * f16, bf16 and f32 (or "all"), all plans; PLAN: block-codebook alone GB/s are bytes of vectors read (encode) or
+ * written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "methods/allocator.h"
 #include "core/threads.h"
 #include "kernels/check/codec_trial.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/allocator.h"
 
 enum { N_BASE = 4096, N_QUERIES = 4 };
 
@@ -31,8 +32,8 @@ typedef struct bench {
     codec_tables *tables;
     plan_head *heads;
     int64_t n;
-    const char *type;       /* only this one; NULL: all */
-    bool is_planes;         /* only block-codebook */
+    const char *type; /* only this one; NULL: all */
+    bool is_planes;   /* only block-codebook */
 } bench;
 
 static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
@@ -41,18 +42,34 @@ static rb_status run(const bench *b, const char *what, codec_dtype type, rb_erro
     float *x = normals(1, (int64_t)n_heads * N_BASE * d), *queries = normals(2, (int64_t)n_heads * N_QUERIES * d);
     codec_trial trial = {0};
     codec_dtype_round(x, (int64_t)n_heads * N_BASE * d, type);
-    const codec_trial_input in = {.heads = b->heads, .n_heads = n_heads, .model = &b->model, .tables = b->tables, .type = type, .x = x, .n = N_BASE,
-                                  .queries = queries, .n_queries = N_QUERIES, .n_timed = b->n};
+    const codec_trial_input in = {.heads = b->heads,
+                                  .n_heads = n_heads,
+                                  .model = &b->model,
+                                  .tables = b->tables,
+                                  .type = type,
+                                  .x = x,
+                                  .n = N_BASE,
+                                  .queries = queries,
+                                  .n_queries = N_QUERIES,
+                                  .n_timed = b->n};
     const rb_status st = codec_trial_cuda(&trial, &in, err);
     if (st == RB_OK) {
         const double vectors = (double)b->n * n_heads * d * (type == CODEC_F32 ? 4 : 2);
-        const double packed = (double)codec_image_packed_offset(trial.image, n_heads, b->n) + (double)codec_image_norms_offset(trial.image, n_heads, b->n);
-        const struct { const char *step; double seconds, moved; } rows[] = {
-            {"encode", trial.times.encode_s, vectors + packed}, {"decode", trial.times.decode_s, vectors + packed}, {"logits", trial.times.logits_s, packed}};
+        const double packed = (double)codec_image_packed_offset(trial.image, n_heads, b->n)
+                              + (double)codec_image_norms_offset(trial.image, n_heads, b->n);
+        const struct {
+            const char *step;
+            double seconds, moved;
+        } rows[] = {{"encode", trial.times.encode_s, vectors + packed},
+                    {"decode", trial.times.decode_s, vectors + packed},
+                    {"logits", trial.times.logits_s, packed}};
         for (size_t i = 0; i < RB_COUNT(rows); i++)
-            printf("{\"plan\": \"%s\", \"step\": \"%s\", \"type\": \"%s\", \"n\": %lld, \"n_heads\": %d, \"head_dim\": %d, \"true_bits\": %.3f, \"us\": %.1f, "
-                   "\"vector_gb_per_s\": %.0f, \"moved_gb_per_s\": %.0f}\n", what, rows[i].step, codec_dtype_name(type), (long long)b->n, n_heads, d,
-                   packed * 8.0 / ((double)b->n * n_heads * d), rows[i].seconds * 1e6, vectors / rows[i].seconds * 1e-9, rows[i].moved / rows[i].seconds * 1e-9);
+            printf("{\"plan\": \"%s\", \"step\": \"%s\", \"type\": \"%s\", \"n\": %lld, \"n_heads\": %d, \"head_dim\": "
+                   "%d, \"true_bits\": %.3f, \"us\": %.1f, "
+                   "\"vector_gb_per_s\": %.0f, \"moved_gb_per_s\": %.0f}\n",
+                   what, rows[i].step, codec_dtype_name(type), (long long)b->n, n_heads, d,
+                   packed * 8.0 / ((double)b->n * n_heads * d), rows[i].seconds * 1e6, vectors / rows[i].seconds * 1e-9,
+                   rows[i].moved / rows[i].seconds * 1e-9);
     }
     codec_trial_free(&trial);
     free(x);
@@ -80,25 +97,29 @@ static rb_status block_gtq(bench *b, double avg_bits, rotation_kind rotation, rb
     return st;
 }
 
-/* As `allocate --method optimal` has them: blocks by energy in four groups and a few in none, 8-bit norms, a centre: 2.88 true bits of 128 dims. */
+/* As `allocate --method optimal` has them: blocks by energy in four groups and a few in none, 8-bit norms, a
+ * centre: 2.88 true bits of 128 dims. */
 static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
 {
-    static const struct { int width, share; } groups[] = {{2, 20}, {3, 20}, {4, 12}, {5, 4}};     /* of 64 blocks */
+    static const struct {
+        int width, share;
+    } groups[] = {{2, 20}, {3, 20}, {4, 12}, {5, 4}}; /* of 64 blocks */
     const int n = model_n_blocks(&b->model);
     rb_status st = RB_OK;
     for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
         plan_head *head = &b->heads[h];
         double center[RB_MAX_HEAD_DIM];
-        int share_of[64], first = 8;     /* the first 8 of 64 are in none */
+        int share_of[64], first = 8; /* the first 8 of 64 are in none */
         plan_head_clear(head);
         head->norm = NORM_LOG8;
         head->encoder = encoder;
-        for (int i = 0; i < 64; i++) share_of[i] = i * (2 * h + 5) % 64;        /* blocks in any order */
+        for (int i = 0; i < 64; i++) share_of[i] = i * (2 * h + 5) % 64; /* blocks in any order */
         for (size_t g = 0; g < RB_COUNT(groups) && st == RB_OK; first += groups[g++].share) {
             int blocks[RB_MAX_BLOCKS], n_blocks = 0;
             for (int i = 0; i < n; i++)
                 if (share_of[i % 64] >= first && share_of[i % 64] < first + groups[g].share) blocks[n_blocks++] = i;
-            if (n_blocks > 0) st = plan_head_add_group(head, groups[g].width, blocks, n_blocks, CODEBOOK_SPHERE, 4, err);
+            if (n_blocks > 0)
+                st = plan_head_add_group(head, groups[g].width, blocks, n_blocks, CODEBOOK_SPHERE, 4, err);
         }
         for (int i = 0; i < b->model.head_dim; i++) center[i] = sin(1.3 * i + h);
         if (st == RB_OK) st = plan_head_set_transform(head, NULL, n, center, b->model.head_dim, err);
@@ -106,8 +127,8 @@ static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
     return st;
 }
 
-/* Keys of family block-codebook at 2.25 true bits a dim, with a gain of 3 bits: blocks of 1 to 8 bits, as energies ask for that spread like e to a normal; 2^bits is 35 in the mean. Maps
- * stretch up to twice. */
+/* Keys of family block-codebook at 2.25 true bits a dim, with a gain of 3 bits: blocks of 1 to 8 bits, as energies ask
+ * for that spread like e to a normal; 2^bits is 35 in the mean. Maps stretch up to twice. */
 static rb_status block_codebook(bench *b, rb_error *err)
 {
     enum { GAIN_BITS = 3 };
@@ -120,7 +141,7 @@ static rb_status block_codebook(bench *b, rb_error *err)
         numpy_rng_seed(&rng, 200 + (uint64_t)h);
         numpy_rng_standard_normal(&rng, spread, (size_t)n);
         for (int left = (int)(2.25 * b->model.head_dim) - GAIN_BITS; left > 0; left--) {
-            int best = 0;       /* a bit halves the error of a block */
+            int best = 0; /* a bit halves the error of a block */
             for (int i = 1; i < n; i++)
                 if (ldexp(exp(spread[i]), -bits[i]) > ldexp(exp(spread[best]), -bits[best])) best = i;
             bits[best]++;
@@ -141,7 +162,8 @@ static rb_status uniform(bench *b, int width, rotation_kind rotation, rb_error *
     rb_status st = RB_OK;
     for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
         plan_head_clear(&b->heads[h]);
-        st = plan_head_set_uniform(&b->heads[h], width, model_n_blocks(&b->model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, err);
+        st = plan_head_set_uniform(&b->heads[h], width, model_n_blocks(&b->model), 1000 + (uint64_t)h,
+                                   CODEBOOK_BLOCK_GTQ, err);
         if (st == RB_OK) b->heads[h].groups[0].rotation.kind = rotation;
     }
     return st;
@@ -164,7 +186,8 @@ static rb_status run_beyond(bench *b, rb_error *err)
     rb_status st;
     RB_TRY(st, optimal(b, ENCODER_SEARCH, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++)
-        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) RB_TRY(st, run(b, "optimal", (codec_dtype)type, err), done);
+        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
+            RB_TRY(st, run(b, "optimal", (codec_dtype)type, err), done);
     RB_TRY(st, optimal(b, ENCODER_NEAREST, err), done);
     RB_TRY(st, run(b, "optimal nearest", CODEC_F16, err), done);
     for (int width = 2; width <= 4; width++) {
@@ -181,7 +204,8 @@ static rb_status run_planes(bench *b, rb_error *err)
 {
     rb_status st = block_codebook(b, err);
     for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++)
-        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) st = run(b, "block-codebook", (codec_dtype)type, err);
+        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
+            st = run(b, "block-codebook", (codec_dtype)type, err);
     return st;
 }
 
@@ -192,7 +216,8 @@ static rb_status run_all(bench *b, rb_error *err)
     if (b->is_planes) goto done;
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++)
-        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0) RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
+        if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
+            RB_TRY(st, run(b, "block-gtq 3", (codec_dtype)type, err), done);
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HADAMARD, err), done);
     RB_TRY(st, run(b, "block-gtq 3 hadamard", CODEC_F16, err), done);
     RB_TRY(st, block_gtq(b, 2.0, ROTATION_HAAR, err), done);
@@ -213,7 +238,8 @@ done:
 
 int main(int argc, char **argv)
 {
-    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536, .type = argc > 4 && strcmp(argv[4], "all") != 0 ? argv[4] : NULL,
+    bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536,
+               .type = argc > 4 && strcmp(argv[4], "all") != 0 ? argv[4] : NULL,
                .is_planes = argc > 5 && strcmp(argv[5], "block-codebook") == 0};
     const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
     rb_error err = {0};

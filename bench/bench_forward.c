@@ -1,8 +1,10 @@
-/* Times the CPU forward pass on a checkpoint, whole and by part, with tokens that are not text (timing does not depend on them).
+/* Times the CPU forward pass on a checkpoint, whole and by part, with tokens that are not text (timing does not depend
+ * on them).
  *
  *   build/bench/bench_forward MODEL_DIR [N_TOKENS 4096] [CONTEXT 1024] [THREADS 0]
  *
- * Prints tab-separated lines: what, milliseconds (best of several runs), and peak memory beside the bound of forward_memory_bytes. */
+ * Prints tab-separated lines: what, milliseconds (best of several runs), and peak memory beside the bound of
+ * forward_memory_bytes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +63,8 @@ static double peak_mib(void)
     return (double)usage.ru_maxrss / 1024.0;
 }
 
-static rb_status time_forward(const char *what, const checkpoint *model, const token_batch *batch, const forward_hooks *hooks, rb_error *err)
+static rb_status time_forward(const char *what, const checkpoint *model, const token_batch *batch,
+                              const forward_hooks *hooks, rb_error *err)
 {
     double best_s = 0.0;
     for (int i = 0; i < REPEATS; i++) {
@@ -92,7 +95,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
     activations.sequence_start = batch->sequence_start;
     activations.hidden = activations.all_hidden;
     RB_TRY(st, rope_table_init(&rope, facts, context, err), done);
-    for (int64_t i = 0; i < batch->n_tokens * config->hidden_size; i++) activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
+    for (int64_t i = 0; i < batch->n_tokens * config->hidden_size; i++)
+        activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (int i = 0; i < REPEATS; i++) {
         double started_s = rb_now_s();
         RB_TRY(st, layer_weights_load_qkv(&weights, model, 0, err), done);
@@ -102,7 +106,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         layer_project_heads(config, &weights, &activations);
         keep_best(&project_s, started_s);
         started_s = rb_now_s();
-        rope_apply(&rope, activations.heads, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, batch->sequence_start, batch->n_sequences);
+        rope_apply(&rope, activations.heads, facts->n_q_heads + facts->n_kv_heads, facts->head_dim,
+                   batch->sequence_start, batch->n_sequences);
         keep_best(&rope_s, started_s);
         started_s = rb_now_s();
         RB_TRY(st, layer_attend(config, 0, 0, &activations, err), done);
@@ -112,9 +117,9 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         layer_mlp(config, &weights, &activations);
         keep_best(&mlp_s, started_s);
     }
-    printf("layer: load weights\t%.2f ms\nlayer: norm, q, k, v\t%.2f ms\nlayer: RoPE\t%.2f ms\nlayer: attention, o\t%.2f ms\nlayer: MLP\t%.2f ms\n",
-           load_s * 1e3,
-           project_s * 1e3, rope_s * 1e3, attend_s * 1e3, mlp_s * 1e3);
+    printf("layer: load weights\t%.2f ms\nlayer: norm, q, k, v\t%.2f ms\nlayer: RoPE\t%.2f ms\nlayer: attention, "
+           "o\t%.2f ms\nlayer: MLP\t%.2f ms\n",
+           load_s * 1e3, project_s * 1e3, rope_s * 1e3, attend_s * 1e3, mlp_s * 1e3);
 done:
     rope_table_free(&rope);
     layer_activations_free(&activations);
@@ -131,7 +136,8 @@ static rb_status bench(const char *folder, int64_t n_tokens, int64_t context, rb
 
     RB_TRY(st, checkpoint_open(&model, folder, err), done);
     RB_TRY(st, make_batch(&made, n_tokens, context, checkpoint_config(model)->vocab_size, err), done);
-    printf("%s: %" PRId64 " tokens, context %" PRId64 ", %d threads, bound %.1f MiB\n", folder, n_tokens, context, rb_threads_count(),
+    printf("%s: %" PRId64 " tokens, context %" PRId64 ", %d threads, bound %.1f MiB\n", folder, n_tokens, context,
+           rb_threads_count(),
            (double)forward_memory_bytes(checkpoint_config(model), &made.batch, NULL, rb_threads_count()) / 1048576.0);
     RB_TRY(st, time_forward("forward, q and k only", model, &made.batch, &heads_only, err), done);
     RB_TRY(st, time_parts(model, &made.batch, context, err), done);

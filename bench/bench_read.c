@@ -1,7 +1,7 @@
-/* bench_read: reads a file as the weights are read (model/cuda/weight_stream.c), several threads with pieces of 8 MiB each into memory of their own, and does nothing
- * with it: what streaming calibration is compared with. Prints one JSON line with the best of REPEATS runs and their median.
- *   bench_read FILE [N_THREADS [REPEATS [cold]]]     8 3; cold: what the system has kept of the file in memory is dropped before each run. 0 repeats: it is
- * dropped, and that is all. */
+/* bench_read: reads a file as the weights are read (model/cuda/weight_stream.c), several threads with pieces of 8 MiB
+ * each into memory of their own, and does nothing with it: what streaming calibration is compared with. Prints one JSON
+ * line with the best of REPEATS runs and their median. bench_read FILE [N_THREADS [REPEATS [cold]]]     8 3; cold: what
+ * the system has kept of the file in memory is dropped before each run. 0 repeats: it is dropped, and that is all. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -48,7 +48,10 @@ static void *read_pieces(void *argument)
     return NULL;
 }
 
-static bool drop_from_memory(const reading *r) { return fsync(r->fd) == 0 && posix_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED) == 0; }
+static bool drop_from_memory(const reading *r)
+{
+    return fsync(r->fd) == 0 && posix_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED) == 0;
+}
 
 /* Seconds, or a negative number. */
 static double run_once(reading *r, int n_threads)
@@ -72,10 +75,12 @@ static int by_value(const void *a, const void *b)
 int main(int argc, char **argv)
 {
     const int n_threads = argc > 2 ? atoi(argv[2]) : 8, repeats = argc > 3 ? atoi(argv[3]) : 3;
-    reading r = {.fd = argc > 1 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1, .is_cold = argc > 4 && strcmp(argv[4], "cold") == 0};
+    reading r = {.fd = argc > 1 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1,
+                 .is_cold = argc > 4 && strcmp(argv[4], "cold") == 0};
     double seconds[MAX_REPEATS];
     struct stat info;
-    if (r.fd < 0 || fstat(r.fd, &info) != 0 || n_threads < 1 || n_threads > MAX_THREADS || repeats < 0 || repeats > MAX_REPEATS) {
+    if (r.fd < 0 || fstat(r.fd, &info) != 0 || n_threads < 1 || n_threads > MAX_THREADS || repeats < 0
+        || repeats > MAX_REPEATS) {
         fprintf(stderr, "usage: bench_read FILE [N_THREADS [REPEATS [cold]]]\n");
         return 2;
     }
@@ -89,7 +94,9 @@ int main(int argc, char **argv)
     }
     if (repeats == 0) return drop_from_memory(&r) ? 0 : 1;
     qsort(seconds, (size_t)repeats, sizeof *seconds, by_value);
-    printf("{\"what\": \"%s\", \"size_bytes\": %lld, \"threads\": %d, \"median_gb_per_s\": %.2f, \"best_gb_per_s\": %.2f}\n", r.is_cold ? "plain read, cold" : "plain read", (long long)r.size_bytes, n_threads,
+    printf("{\"what\": \"%s\", \"size_bytes\": %lld, \"threads\": %d, \"median_gb_per_s\": %.2f, \"best_gb_per_s\": "
+           "%.2f}\n",
+           r.is_cold ? "plain read, cold" : "plain read", (long long)r.size_bytes, n_threads,
            (double)r.size_bytes * 1e-9 / seconds[repeats / 2], (double)r.size_bytes * 1e-9 / seconds[0]);
     close(r.fd);
     return 0;

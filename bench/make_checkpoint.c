@@ -1,7 +1,8 @@
 /* make_checkpoint: a llama checkpoint of any geometry with random weights, for benchmarks of speed and memory.
  *
- * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. All tensors of one shape class share the same
- * random bytes: the generator then needs memory for its largest tensor only, whatever the depth. Beside the checkpoint it writes tokens.json. */
+ * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. All tensors of
+ * one shape class share the same random bytes: the generator then needs memory for its largest tensor only, whatever
+ * the depth. Beside the checkpoint it writes tokens.json. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,12 +36,13 @@ static rb_status random_weights(uint16_t **out, int64_t n, int64_t n_in, uint64_
     const float scale = (float)sqrt(12.0 / (double)n_in);
     uint64_t state = seed;
     rb_status st = rb_alloc(out, (size_t)n, sizeof **out, "random weights", err);
-    for (int64_t i = 0; st == RB_OK && i < n; i++) (*out)[i] = bf16(((float)(next_random(&state) >> 40) * 0x1p-24f - 0.5f) * scale);
+    for (int64_t i = 0; st == RB_OK && i < n; i++)
+        (*out)[i] = bf16(((float)(next_random(&state) >> 40) * 0x1p-24f - 0.5f) * scale);
     return st;
 }
 
 typedef struct weight_class {
-    int64_t n_in, n_max;    /* largest tensor of the class */
+    int64_t n_in, n_max; /* largest tensor of the class */
     uint16_t *data;
 } weight_class;
 
@@ -51,19 +53,25 @@ typedef struct tensor_list {
     int64_t n;
 } tensor_list;
 
-static rb_status add_tensor(tensor_list *list, const weight_class *class, int64_t rows, int64_t columns, rb_error *err, int64_t layer, const char *name)
+static rb_status add_tensor(tensor_list *list, const weight_class *class, int64_t rows, int64_t columns, rb_error *err,
+                            int64_t layer, const char *name)
 {
     char *full = NULL;
     const bool is_vector = columns == 0;
-    rb_status st = layer < 0 ? rb_format(&full, err, "model.%s.weight", name) : rb_format(&full, err, "model.layers.%lld.%s.weight", (long long)layer,
-                                                                                          name);
+    rb_status st = layer < 0 ? rb_format(&full, err, "model.%s.weight", name)
+                             : rb_format(&full, err, "model.layers.%lld.%s.weight", (long long)layer, name);
     if (st != RB_OK) return st;
-    list->at[list->n++] = (safetensor){.name = full, .dtype = TENSOR_BF16, .rank = is_vector ? 1 : 2, .shape = {rows, columns}, .data = class->data,
+    list->at[list->n++] = (safetensor){.name = full,
+                                       .dtype = TENSOR_BF16,
+                                       .rank = is_vector ? 1 : 2,
+                                       .shape = {rows, columns},
+                                       .data = class->data,
                                        .size_bytes = (size_t)(rows * (is_vector ? 1 : columns)) * sizeof(uint16_t)};
     return RB_OK;
 }
 
-static rb_status add_layer(tensor_list *list, const geometry *g, const weight_class classes[N_CLASSES], int64_t layer, rb_error *err)
+static rb_status add_layer(tensor_list *list, const geometry *g, const weight_class classes[N_CLASSES], int64_t layer,
+                           rb_error *err)
 {
     const int64_t q = g->n_q_heads * g->head_dim, kv = g->n_kv_heads * g->head_dim;
     const struct {
@@ -71,15 +79,20 @@ static rb_status add_layer(tensor_list *list, const geometry *g, const weight_cl
         int class;
         int64_t rows, columns;
     } tensors[] = {
-        {"input_layernorm", CLASS_NORM, g->hidden, 0},          {"post_attention_layernorm", CLASS_NORM, g->hidden, 0},
-        {"self_attn.q_proj", CLASS_HIDDEN, q, g->hidden},       {"self_attn.k_proj", CLASS_HIDDEN, kv, g->hidden},
-        {"self_attn.v_proj", CLASS_HIDDEN, kv, g->hidden},      {"self_attn.o_proj", CLASS_HEADS, g->hidden, q},
-        {"mlp.gate_proj", CLASS_HIDDEN, g->intermediate, g->hidden}, {"mlp.up_proj", CLASS_HIDDEN, g->intermediate, g->hidden},
+        {"input_layernorm", CLASS_NORM, g->hidden, 0},
+        {"post_attention_layernorm", CLASS_NORM, g->hidden, 0},
+        {"self_attn.q_proj", CLASS_HIDDEN, q, g->hidden},
+        {"self_attn.k_proj", CLASS_HIDDEN, kv, g->hidden},
+        {"self_attn.v_proj", CLASS_HIDDEN, kv, g->hidden},
+        {"self_attn.o_proj", CLASS_HEADS, g->hidden, q},
+        {"mlp.gate_proj", CLASS_HIDDEN, g->intermediate, g->hidden},
+        {"mlp.up_proj", CLASS_HIDDEN, g->intermediate, g->hidden},
         {"mlp.down_proj", CLASS_MLP, g->hidden, g->intermediate},
     };
     rb_status st = RB_OK;
     for (size_t i = 0; i < RB_COUNT(tensors) && st == RB_OK; i++)
-        st = add_tensor(list, &classes[tensors[i].class], tensors[i].rows, tensors[i].columns, err, layer, tensors[i].name);
+        st = add_tensor(list, &classes[tensors[i].class], tensors[i].rows, tensors[i].columns, err, layer,
+                        tensors[i].name);
     return st;
 }
 
@@ -93,7 +106,8 @@ static rb_status make_classes(weight_class classes[N_CLASSES], const geometry *g
     classes[CLASS_MLP] = (weight_class){g->intermediate, g->intermediate * g->hidden, NULL};
     classes[CLASS_NORM] = (weight_class){1, g->hidden, NULL};
     rb_status st = RB_OK;
-    for (int c = 0; c < N_CLASSES && st == RB_OK; c++) st = random_weights(&classes[c].data, classes[c].n_max, classes[c].n_in, 1 + (uint64_t)c, err);
+    for (int c = 0; c < N_CLASSES && st == RB_OK; c++)
+        st = random_weights(&classes[c].data, classes[c].n_max, classes[c].n_in, 1 + (uint64_t)c, err);
     for (int64_t i = 0; st == RB_OK && i < g->hidden; i++) classes[CLASS_NORM].data[i] = bf16(1.0f);
     return st;
 }
@@ -105,7 +119,10 @@ static rb_status write_weights(const geometry *g, const char *path, rb_error *er
     tensor_list list = {0};
     rb_status st;
     RB_TRY(st, make_classes(classes, g, err), done);
-    RB_TRY(st, rb_alloc(&list.at, (size_t)(g->n_layers * TENSORS_PER_LAYER + OTHER_TENSORS), sizeof *list.at, "tensors", err), done);
+    RB_TRY(
+        st,
+        rb_alloc(&list.at, (size_t)(g->n_layers * TENSORS_PER_LAYER + OTHER_TENSORS), sizeof *list.at, "tensors", err),
+        done);
     RB_TRY(st, add_tensor(&list, &classes[CLASS_HIDDEN], g->vocab, g->hidden, err, -1, "embed_tokens"), done);
     for (int64_t layer = 0; layer < g->n_layers; layer++) RB_TRY(st, add_layer(&list, g, classes, layer, err), done);
     RB_TRY(st, add_tensor(&list, &classes[CLASS_NORM], g->hidden, 0, err, -1, "norm"), done);
@@ -120,13 +137,15 @@ done:
 static rb_status write_config(const geometry *g, const char *path, rb_error *err)
 {
     char *text = NULL;
-    rb_status st = rb_format(&text, err,
-                             "{\"model_type\": \"llama\", \"hidden_act\": \"silu\", \"num_hidden_layers\": %lld, \"hidden_size\": %lld, \"num_attention_heads\": %lld,\n"
-                             " \"num_key_value_heads\": %lld, \"head_dim\": %lld, \"intermediate_size\": %lld, \"vocab_size\": %lld,\n"
-                             " \"max_position_embeddings\": %lld, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true,\n"
-                             " \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}}\n",
-                             (long long)g->n_layers, (long long)g->hidden, (long long)g->n_q_heads, (long long)g->n_kv_heads, (long long)g->head_dim,
-                             (long long)g->intermediate, (long long)g->vocab, (long long)g->max_position);
+    rb_status st = rb_format(
+        &text, err,
+        "{\"model_type\": \"llama\", \"hidden_act\": \"silu\", \"num_hidden_layers\": %lld, \"hidden_size\": %lld, "
+        "\"num_attention_heads\": %lld,\n"
+        " \"num_key_value_heads\": %lld, \"head_dim\": %lld, \"intermediate_size\": %lld, \"vocab_size\": %lld,\n"
+        " \"max_position_embeddings\": %lld, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true,\n"
+        " \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}}\n",
+        (long long)g->n_layers, (long long)g->hidden, (long long)g->n_q_heads, (long long)g->n_kv_heads,
+        (long long)g->head_dim, (long long)g->intermediate, (long long)g->vocab, (long long)g->max_position);
     if (st == RB_OK) st = rb_atomic_write(path, text, strlen(text), err);
     free(text);
     return st;
@@ -149,7 +168,8 @@ static rb_status write_tokens(const geometry *g, const char *path, rb_error *err
 static rb_status make_run(const rb_run_args *args, rb_error *err)
 {
     static const char *const names[] = {"model.safetensors", "config.json", "tokens.json"};
-    rb_status (*const writers[])(const geometry *, const char *, rb_error *) = {write_weights, write_config, write_tokens};
+    rb_status (*const writers[])(const geometry *, const char *, rb_error *) = {write_weights, write_config,
+                                                                                write_tokens};
     const geometry *g = args->context;
     rb_status st = rb_make_folder(g->output, err);
     for (size_t i = 0; i < RB_COUNT(names) && st == RB_OK; i++) {
@@ -163,24 +183,85 @@ static rb_status make_run(const rb_run_args *args, rb_error *err)
 
 int main(int argc, char **argv)
 {
-    geometry g = {.n_layers = 4, .hidden = 384, .n_q_heads = 6, .n_kv_heads = 2, .head_dim = 64, .intermediate = 1024, .vocab = 4096,
-                  .max_position = 131072, .n_tokens = 4096};
+    geometry g = {.n_layers = 4,
+                  .hidden = 384,
+                  .n_q_heads = 6,
+                  .n_kv_heads = 2,
+                  .head_dim = 64,
+                  .intermediate = 1024,
+                  .vocab = 4096,
+                  .max_position = 131072,
+                  .n_tokens = 4096};
     const rb_option table[] = {
-        {.long_name = "layers", .kind = RB_OPT_INT, .value = &g.n_layers, .metavar = "N", .min = 1, .max = 1024, .help = "decoder layers"},
-        {.long_name = "hidden", .kind = RB_OPT_INT, .value = &g.hidden, .metavar = "N", .min = 2, .max = 1 << 20, .help = "hidden size"},
-        {.long_name = "q-heads", .kind = RB_OPT_INT, .value = &g.n_q_heads, .metavar = "N", .min = 1, .max = 1024, .help = "query heads"},
-        {.long_name = "kv-heads", .kind = RB_OPT_INT, .value = &g.n_kv_heads, .metavar = "N", .min = 1, .max = 1024, .help = "KV heads"},
-        {.long_name = "head-dim", .kind = RB_OPT_INT, .value = &g.head_dim, .metavar = "N", .min = 2, .max = 1024, .help = "dims of a head"},
-        {.long_name = "mlp", .kind = RB_OPT_INT, .value = &g.intermediate, .metavar = "N", .min = 1, .max = 1 << 20, .help = "intermediate size"},
-        {.long_name = "vocab", .kind = RB_OPT_INT, .value = &g.vocab, .metavar = "N", .min = 1, .max = 1 << 24, .help = "vocabulary"},
-        {.long_name = "n-tokens", .kind = RB_OPT_INT, .value = &g.n_tokens, .metavar = "N", .min = 1, .max = 1 << 24, .help = "ids in tokens.json"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &g.output, .metavar = "DIR", .required = true,
+        {.long_name = "layers",
+         .kind = RB_OPT_INT,
+         .value = &g.n_layers,
+         .metavar = "N",
+         .min = 1,
+         .max = 1024,
+         .help = "decoder layers"},
+        {.long_name = "hidden",
+         .kind = RB_OPT_INT,
+         .value = &g.hidden,
+         .metavar = "N",
+         .min = 2,
+         .max = 1 << 20,
+         .help = "hidden size"},
+        {.long_name = "q-heads",
+         .kind = RB_OPT_INT,
+         .value = &g.n_q_heads,
+         .metavar = "N",
+         .min = 1,
+         .max = 1024,
+         .help = "query heads"},
+        {.long_name = "kv-heads",
+         .kind = RB_OPT_INT,
+         .value = &g.n_kv_heads,
+         .metavar = "N",
+         .min = 1,
+         .max = 1024,
+         .help = "KV heads"},
+        {.long_name = "head-dim",
+         .kind = RB_OPT_INT,
+         .value = &g.head_dim,
+         .metavar = "N",
+         .min = 2,
+         .max = 1024,
+         .help = "dims of a head"},
+        {.long_name = "mlp",
+         .kind = RB_OPT_INT,
+         .value = &g.intermediate,
+         .metavar = "N",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "intermediate size"},
+        {.long_name = "vocab",
+         .kind = RB_OPT_INT,
+         .value = &g.vocab,
+         .metavar = "N",
+         .min = 1,
+         .max = 1 << 24,
+         .help = "vocabulary"},
+        {.long_name = "n-tokens",
+         .kind = RB_OPT_INT,
+         .value = &g.n_tokens,
+         .metavar = "N",
+         .min = 1,
+         .max = 1 << 24,
+         .help = "ids in tokens.json"},
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &g.output,
+         .metavar = "DIR",
+         .required = true,
          .help = "the checkpoint folder"},
     };
     const rb_program program = {
         .name = "make_checkpoint",
         .synopsis = "make_checkpoint [options] -o DIR",
-        .summary = "Writes a llama checkpoint of the given geometry with random bf16 weights, and a file of random token ids.",
+        .summary =
+            "Writes a llama checkpoint of the given geometry with random bf16 weights, and a file of random token ids.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = make_run,

@@ -1,5 +1,6 @@
-/* measure NAME REPEATS COMMAND...: runs the command REPEATS times (stdout and stderr to /dev/null), prints one JSON line with the median wall time,
- * the CPU time of that run and the largest peak memory. A command that fails ends the measurement with its exit code. */
+/* measure NAME REPEATS COMMAND...: runs the command REPEATS times (stdout and stderr to /dev/null), prints one JSON
+ * line with the median wall time, the CPU time of that run and the largest peak memory. A command that fails ends the
+ * measurement with its exit code. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +70,8 @@ int main(int argc, char **argv)
     }
     qsort(cost, (size_t)repeats, sizeof cost[0], by_wall);
     const run_cost median = cost[repeats / 2];
-    printf("{\"name\": \"%s\", \"repeats\": %d, \"wall_s\": %.4f, \"fastest_s\": %.4f, \"cpu_s\": %.4f, \"peak_mib\": %.1f}\n", argv[1], repeats,
-           median.wall_s,
-           cost[0].wall_s, median.cpu_s, (double)peak_kib / 1024.0);
+    printf("{\"name\": \"%s\", \"repeats\": %d, \"wall_s\": %.4f, \"fastest_s\": %.4f, \"cpu_s\": %.4f, \"peak_mib\": "
+           "%.1f}\n",
+           argv[1], repeats, median.wall_s, cost[0].wall_s, median.cpu_s, (double)peak_kib / 1024.0);
     return 0;
 }

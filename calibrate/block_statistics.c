@@ -1,8 +1,9 @@
 /* Energies and means in one pass over the vectors: see the header.
  *
- * A head is summed by one thread, dim by dim, over its tokens in order: the lanes of a vector register are dims, so no sum is ever
- * split, and any width of register and number of threads gives the same doubles. The square of an f32 is exact in double, and
- * no number of them overflows one: a sum is finite exactly when everything in it was, so the check for NaN and infinity is free. */
+ * A head is summed by one thread, dim by dim, over its tokens in order: the lanes of a vector register are dims, so no
+ * sum is ever split, and any width of register and number of threads gives the same doubles. The square of an f32 is
+ * exact in double, and no number of them overflows one: a sum is finite exactly when everything in it was, so the check
+ * for NaN and infinity is free. */
 #include "calibrate/block_statistics.h"
 
 #include <assert.h>
@@ -16,8 +17,10 @@ rb_status block_statistics_create(block_statistics *out, const model_facts *fact
 {
     const size_t n_kv_heads = (size_t)facts->n_kv_heads;
     rb_status st;
-    *out = (block_statistics){.n_kv_heads = facts->n_kv_heads, .n_blocks = model_n_blocks(facts), .head_dim = facts->head_dim};
-    RB_TRY(st, rb_alloc(&out->q_energy, n_kv_heads * (size_t)out->n_blocks, sizeof(double), "query energies", err), done);
+    *out = (block_statistics){
+        .n_kv_heads = facts->n_kv_heads, .n_blocks = model_n_blocks(facts), .head_dim = facts->head_dim};
+    RB_TRY(st, rb_alloc(&out->q_energy, n_kv_heads * (size_t)out->n_blocks, sizeof(double), "query energies", err),
+           done);
     RB_TRY(st, rb_alloc(&out->k_energy, n_kv_heads * (size_t)out->n_blocks, sizeof(double), "key energies", err), done);
     RB_TRY(st, rb_alloc(&out->k_mean, n_kv_heads * (size_t)out->head_dim, sizeof(double), "key means", err), done);
 done:
@@ -65,7 +68,8 @@ typedef struct vector_words {
 static const vector_words key_words = {"kv_head", "key", "keys"}, query_words = {"q_head", "query", "queries"};
 
 /* The vectors of one head that hold a NaN or an infinity: counted, and the message written. */
-static rb_status fail_non_finite(int layer, int head, const vector_words *words, const float *x, int64_t n_tokens, int head_dim, rb_error *err)
+static rb_status fail_non_finite(int layer, int head, const vector_words *words, const float *x, int64_t n_tokens,
+                                 int head_dim, rb_error *err)
 {
     int64_t n_bad = 0, first = -1;
     for (int64_t t = 0; t < n_tokens; t++) {
@@ -73,15 +77,15 @@ static rb_status fail_non_finite(int layer, int head, const vector_words *words,
         for (int d = 0; d < head_dim; d++) is_bad |= !isfinite(x[t * head_dim + d]);
         if (is_bad && n_bad++ == 0) first = t;
     }
-    return rb_fail(err, RB_ENONFINITE, "layer %d %s %d: %lld non-finite %s, first at token %lld", layer, words->head, head, (long long)n_bad,
-                   n_bad == 1 ? words->one : words->many, (long long)first);
+    return rb_fail(err, RB_ENONFINITE, "layer %d %s %d: %lld non-finite %s, first at token %lld", layer, words->head,
+                   head, (long long)n_bad, n_bad == 1 ? words->one : words->many, (long long)first);
 }
 
 /* Heads of q or k, in parallel unless there is too little to wake threads for. */
 static void sum_heads(head_sums *sums, const float *x, int n_heads, int64_t n_tokens, int head_dim, bool with_values)
 {
     enum { SMALL_ELEMENTS = 1 << 15 };
-    #pragma omp parallel for schedule(dynamic, 1) if (n_heads * n_tokens * head_dim > SMALL_ELEMENTS)
+#pragma omp parallel for schedule(dynamic, 1) if (n_heads * n_tokens * head_dim > SMALL_ELEMENTS)
     for (int head = 0; head < n_heads; head++) {
         const float *vectors = x + (int64_t)head * n_tokens * head_dim;
         add_squares(sums[head].squares, vectors, n_tokens, head_dim);
@@ -89,12 +93,13 @@ static void sum_heads(head_sums *sums, const float *x, int n_heads, int64_t n_to
     }
 }
 
-static rb_status check_heads(const head_sums *sums, const float *x, int n_heads, int64_t n_tokens, int head_dim, int layer, const vector_words *words,
-                             rb_error *err)
+static rb_status check_heads(const head_sums *sums, const float *x, int n_heads, int64_t n_tokens, int head_dim,
+                             int layer, const vector_words *words, rb_error *err)
 {
     for (int head = 0; head < n_heads; head++)
         if (!are_finite(sums[head].squares, head_dim))
-            return fail_non_finite(layer, head, words, x + (int64_t)head * n_tokens * head_dim, n_tokens, head_dim, err);
+            return fail_non_finite(layer, head, words, x + (int64_t)head * n_tokens * head_dim, n_tokens, head_dim,
+                                   err);
     return RB_OK;
 }
 
@@ -109,8 +114,8 @@ static void block_energy(double *energy, const model_facts *facts, const double 
 }
 
 /* q_squares [q_per_kv][head_dim] of the group's queries; k_squares and k_sums [head_dim]. */
-static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const double *const *q_squares, const double *k_squares,
-                        const double *k_sums, int64_t n_tokens)
+static void finish_head(block_statistics *out, const model_facts *facts, int kv_head, const double *const *q_squares,
+                        const double *k_squares, const double *k_sums, int64_t n_tokens)
 {
     const int head_dim = facts->head_dim, q_per_kv = model_q_per_kv(facts);
     double squares[RB_MAX_HEAD_DIM] = {0};
@@ -118,10 +123,12 @@ static void finish_head(block_statistics *out, const model_facts *facts, int kv_
         for (int d = 0; d < head_dim; d++) squares[d] += q_squares[g][d];
     block_energy(out->q_energy + (size_t)kv_head * (size_t)out->n_blocks, facts, squares, (double)n_tokens * q_per_kv);
     block_energy(out->k_energy + (size_t)kv_head * (size_t)out->n_blocks, facts, k_squares, (double)n_tokens);
-    for (int d = 0; d < head_dim; d++) out->k_mean[(size_t)kv_head * (size_t)head_dim + (size_t)d] = k_sums[d] / (double)n_tokens;
+    for (int d = 0; d < head_dim; d++)
+        out->k_mean[(size_t)kv_head * (size_t)head_dim + (size_t)d] = k_sums[d] / (double)n_tokens;
 }
 
-static rb_status check_sums(const double *squares, int n_heads, int head_dim, int layer, const vector_words *words, rb_error *err)
+static rb_status check_sums(const double *squares, int n_heads, int head_dim, int layer, const vector_words *words,
+                            rb_error *err)
 {
     for (int head = 0; head < n_heads; head++)
         if (!are_finite(squares + (size_t)head * (size_t)head_dim, head_dim))
@@ -129,8 +136,9 @@ static rb_status check_sums(const double *squares, int n_heads, int head_dim, in
     return RB_OK;
 }
 
-rb_status block_statistics_from_sums(block_statistics *out, const model_facts *facts, int layer, const double *q_squares, const double *k_squares,
-                                     const double *k_sums, int64_t n_tokens, rb_error *err)
+rb_status block_statistics_from_sums(block_statistics *out, const model_facts *facts, int layer,
+                                     const double *q_squares, const double *k_squares, const double *k_sums,
+                                     int64_t n_tokens, rb_error *err)
 {
     const size_t d = (size_t)facts->head_dim, q_per_kv = (size_t)model_q_per_kv(facts);
     const double **group = NULL;
@@ -149,15 +157,16 @@ done:
     return st;
 }
 
-rb_status block_statistics_compute(block_statistics *out, const model_facts *facts, int layer, const float *q, const float *k, int64_t n_tokens,
-                                   rb_error *err)
+rb_status block_statistics_compute(block_statistics *out, const model_facts *facts, int layer, const float *q,
+                                   const float *k, int64_t n_tokens, rb_error *err)
 {
     head_sums *q_sums = NULL, *k_sums = NULL;
     const double **group = NULL;
     rb_status st;
 
     assert(out->n_kv_heads == facts->n_kv_heads && out->head_dim == facts->head_dim);
-    if (n_tokens < 1) return rb_fail(err, RB_EINVAL, "layer %d: %lld tokens, expected at least one", layer, (long long)n_tokens);
+    if (n_tokens < 1)
+        return rb_fail(err, RB_EINVAL, "layer %d: %lld tokens, expected at least one", layer, (long long)n_tokens);
     RB_TRY(st, rb_alloc(&q_sums, (size_t)facts->n_q_heads, sizeof *q_sums, "query sums", err), done);
     RB_TRY(st, rb_alloc(&k_sums, (size_t)facts->n_kv_heads, sizeof *k_sums, "key sums", err), done);
     sum_heads(k_sums, k, facts->n_kv_heads, n_tokens, facts->head_dim, true);

@@ -1,6 +1,7 @@
 /* checkpoint + texts -> capture.h5: see calibrate/calibrate_run.h.
  *
- * Calibration and test text go through the model in one pass, as sequences laid end to end: every layer's weights are read once. */
+ * Calibration and test text go through the model in one pass, as sequences laid end to end: every layer's weights are
+ * read once. */
 #include "calibrate/calibrate_run.h"
 
 #include <stdio.h>
@@ -10,29 +11,34 @@
 #include "calibrate/calibration_text.h"
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
-#include "texts/token_source.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/threads.h"
 #include "model/forward.h"
+#include "texts/token_source.h"
 
-/* ---- options ----------------------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static rb_status check_options(const calibrate_options *opt, rb_error *err)
 {
     if (opt->dry_run) return RB_OK;
     if (!opt->output) return rb_fail(err, RB_EUSAGE, "no output: give -o CAPTURE.h5, or --dry-run");
-    if ((opt->texts.n == 0) == !opt->tokens) return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
-    if (opt->test_text && opt->test_tokens) return rb_fail(err, RB_EUSAGE, "give the test text as either --test-text or --test-tokens");
+    if ((opt->texts.n == 0) == !opt->tokens)
+        return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
+    if (opt->test_text && opt->test_tokens)
+        return rb_fail(err, RB_EUSAGE, "give the test text as either --test-text or --test-tokens");
     if (opt->texts.n > 1 && !opt->test_text && !opt->test_tokens)
-        return rb_fail(err, RB_EUSAGE, "no test text: %d calibration texts leave none behind them, give --test-text or --test-tokens", opt->texts.n);
+        return rb_fail(err, RB_EUSAGE,
+                       "no test text: %d calibration texts leave none behind them, give --test-text or --test-tokens",
+                       opt->texts.n);
     return RB_OK;
 }
 
-/* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind them. */
-static rb_status options_to_json(char **out, const calibrate_options *opt, const calibration_text *text, rb_device_kind device, int64_t context, int64_t n_test,
-                                 rb_error *err)
+/* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind
+ * them. */
+static rb_status options_to_json(char **out, const calibrate_options *opt, const calibration_text *text,
+                                 rb_device_kind device, int64_t context, int64_t n_test, rb_error *err)
 {
     cJSON *json = NULL;
     rb_status st;
@@ -47,20 +53,24 @@ static rb_status options_to_json(char **out, const calibrate_options *opt, const
     RB_TRY(st, rb_json_add_number(json, "context", (double)context, err), done);
     RB_TRY(st, rb_json_add_string(json, "dtype", opt->dtype == CAPTURE_DTYPE_F32 ? "f32" : "f16", err), done);
     RB_TRY(st, rb_json_add_bool(json, "values", opt->values, err), done);
-    if (device == RB_DEVICE_CUDA) RB_TRY(st, rb_json_add_string(json, "cuda_precision", opt->precision == CALIBRATE_F32 ? "f32" : "bf16", err), done);
+    if (device == RB_DEVICE_CUDA)
+        RB_TRY(st, rb_json_add_string(json, "cuda_precision", opt->precision == CALIBRATE_F32 ? "f32" : "bf16", err),
+               done);
     RB_TRY(st, rb_json_print(out, json, err), done);
 done:
     cJSON_Delete(json);
     return st;
 }
 
-/* ---- the pass ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass -------------------------------------------------------------------------------- */
 
 /* Cuts both texts into sequences of `context` tokens; the last of each may be shorter. */
-static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const text_facts text[CAPTURE_N_SETS], rb_error *err)
+static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const text_facts text[CAPTURE_N_SETS],
+                               rb_error *err)
 {
     int64_t n = 0, first = 0;
-    for (int set = 0; set < CAPTURE_N_SETS; set++) n += (text[set].n_tokens + text[set].context - 1) / text[set].context;
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        n += (text[set].n_tokens + text[set].context - 1) / text[set].context;
     rb_status st = rb_alloc(starts, (size_t)n + 1, sizeof **starts, "sequences", err);
     if (st != RB_OK) return st;
     *n_sequences = 0;
@@ -76,7 +86,7 @@ typedef struct capture_pass {
     const capture_header *header;
     capture_writer *writer;
     block_statistics statistics;
-    float *q, *k, *v;       /* one set's share of a layer, contiguous */
+    float *q, *k, *v; /* one set's share of a layer, contiguous */
     double statistics_s, write_s;
     rb_progress progress;
 } capture_pass;
@@ -84,7 +94,7 @@ typedef struct capture_pass {
 /* [n_heads][n_all][dim] -> [n_heads][n][dim], tokens from `first` on. */
 static void slice_tokens(float *out, const float *heads, int n_heads, int64_t n_all, int64_t first, int64_t n, int dim)
 {
-    #pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static)
     for (int head = 0; head < n_heads; head++)
         memcpy(out + head * n * dim, heads + (head * n_all + first) * dim, (size_t)(n * dim) * sizeof *out);
 }
@@ -103,7 +113,9 @@ static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
         const double statistics_from_s = rb_now_s();
         st = block_statistics_compute(&pass->statistics, model, heads->layer, pass->q, pass->k, n, err);
         const double write_from_s = rb_now_s();
-        if (st == RB_OK) st = capture_write_layer(pass->writer, (capture_set)set, heads->layer, pass->q, pass->k, pass->v, &pass->statistics, err);
+        if (st == RB_OK)
+            st = capture_write_layer(pass->writer, (capture_set)set, heads->layer, pass->q, pass->k, pass->v,
+                                     &pass->statistics, err);
         pass->statistics_s += write_from_s - statistics_from_s;
         pass->write_s += rb_now_s() - write_from_s;
         first += n;
@@ -122,19 +134,24 @@ static void layer_done(void *user, int layer)
 static rb_status alloc_pass(capture_pass *pass, rb_error *err)
 {
     const model_facts *model = &pass->header->model;
-    const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens, n_test = pass->header->text[CAPTURE_TEST].n_tokens;
+    const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens,
+                  n_test = pass->header->text[CAPTURE_TEST].n_tokens;
     const size_t head_floats = (size_t)(n_calibration > n_test ? n_calibration : n_test) * (size_t)model->head_dim;
     rb_status st;
-    RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err), done);
-    RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err), done);
+    RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err),
+           done);
+    RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err),
+           done);
     if (pass->header->has_values)
-        RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err), done);
+        RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
+               done);
     RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
 done:
     return st;
 }
 
-static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, capture_writer *writer, rb_error *err)
+static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *header, const token_batch *batch,
+                                capture_writer *writer, rb_error *err)
 {
     capture_pass pass = {.header = header, .writer = writer};
     rb_status st;
@@ -155,11 +172,15 @@ done:
     return st;
 }
 
-static layer_cuda_precision cuda_precision(const calibrate_options *opt) { return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16; }
+static layer_cuda_precision cuda_precision(const calibrate_options *opt)
+{
+    return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16;
+}
 
 /* The text through the model on `device`, into the file. gpu: of a run on a GPU. */
-static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens, const char *options_json,
-                               const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu, rb_error *err)
+static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens,
+                               const char *options_json, const calibrate_options *opt, rb_device_kind device,
+                               forward_cuda_report *gpu, rb_error *err)
 {
     const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
     int64_t *starts = NULL, n_sequences = 0;
@@ -168,7 +189,8 @@ static rb_status capture_texts(const checkpoint *ckpt, const capture_header *hea
 
     RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
     RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
-    const token_batch batch = {.tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
+    const token_batch batch = {
+        .tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
     if (device == RB_DEVICE_CUDA) {
         const capture_cuda_options cuda = {.precision = cuda_precision(opt), .max_bytes = opt->max_gpu_bytes};
         RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, gpu, err), done);
@@ -182,7 +204,7 @@ done:
     return st;
 }
 
-/* ---- what it says ------------------------------------------------------------------------------------------------------------ */
+/* ---- what it says ---------------------------------------------------------------------------- */
 
 static int64_t capture_bytes(const capture_header *header)
 {
@@ -194,21 +216,25 @@ static int64_t capture_bytes(const capture_header *header)
 
 typedef struct calibrate_result {
     const calibrate_options *options;
-    const calibration_text *text;           /* empty in a dry run */
+    const calibration_text *text; /* empty in a dry run */
     const capture_header *header;
     int64_t weight_bytes, memory_bytes;
-    int64_t gpu_bytes, gpu_least_bytes;     /* that a run on a GPU would take, and in the smallest chunks of tokens */
-    const forward_cuda_report *gpu;         /* of a run on a GPU; NULL */
+    int64_t gpu_bytes, gpu_least_bytes; /* that a run on a GPU would take, and in the smallest chunks of tokens */
+    const forward_cuda_report *gpu;     /* of a run on a GPU; NULL */
     double seconds;
 } calibrate_result;
 
-static double weight_gb_per_s(const forward_cuda_report *gpu) { return (double)gpu->weight_bytes * 1e-9 / gpu->total_s; }
+static double weight_gb_per_s(const forward_cuda_report *gpu)
+{
+    return (double)gpu->weight_bytes * 1e-9 / gpu->total_s;
+}
 
 /* Where there is more to say than one text. */
 static void print_calibration(const calibration_text *text, const text_facts *facts)
 {
     for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)
-        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path, (long long)text->parts[i].n_tokens, text->parts[i].weight);
+        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path,
+               (long long)text->parts[i].n_tokens, text->parts[i].weight);
     if (text->n_needles > 0)
         printf("needles      in %lld of %lld calibration sequences\n", (long long)text->n_needles,
                (long long)((facts->n_tokens + facts->context - 1) / facts->context));
@@ -218,23 +244,25 @@ static void print_result(const calibrate_result *result)
 {
     const model_facts *model = &result->header->model;
     const text_facts *text = result->header->text;
-    printf("model        %s (%s), %d layers, %d query and %d KV heads of %d dims\n", result->options->model, model->model_type, model->n_layers,
-           model->n_q_heads, model->n_kv_heads, model->head_dim);
-    printf("rope         %s, %s pairing, %d blocks of %d turn, theta %g\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing),
-           model->rotary_dim / 2, model_n_blocks(model), model->rope.theta);
+    printf("model        %s (%s), %d layers, %d query and %d KV heads of %d dims\n", result->options->model,
+           model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
+    printf("rope         %s, %s pairing, %d blocks of %d turn, theta %g\n", rope_kind_name(model->rope.kind),
+           rope_pairing_name(model->rope.pairing), model->rotary_dim / 2, model_n_blocks(model), model->rope.theta);
     printf("weights      %.1f MiB in the checkpoint\n", (double)result->weight_bytes / 0x1p20);
-    printf("tokens       %lld calibration, %lld test, sequences of %lld\n", (long long)text[CAPTURE_CALIBRATION].n_tokens,
-           (long long)text[CAPTURE_TEST].n_tokens, (long long)text[CAPTURE_CALIBRATION].context);
+    printf("tokens       %lld calibration, %lld test, sequences of %lld\n",
+           (long long)text[CAPTURE_CALIBRATION].n_tokens, (long long)text[CAPTURE_TEST].n_tokens,
+           (long long)text[CAPTURE_CALIBRATION].context);
     print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
     if (result->options->dry_run) {
         printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
-        printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n", (double)result->gpu_bytes / 0x1p20, (double)result->gpu_least_bytes / 0x1p20);
+        printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n",
+               (double)result->gpu_bytes / 0x1p20, (double)result->gpu_least_bytes / 0x1p20);
         printf("capture      about %.0f MiB before compression\n", (double)capture_bytes(result->header) / 0x1p20);
         printf("supported: a run would work\n");
     } else {
         if (result->gpu)
-            printf("GPU          %s: %.2f ms a layer, %.1f GB/s of weights, %.0f MiB\n", rb_cuda_device()->name, result->gpu->layer_ms, weight_gb_per_s(result->gpu),
-                   (double)result->gpu->gpu_bytes / 0x1p20);
+            printf("GPU          %s: %.2f ms a layer, %.1f GB/s of weights, %.0f MiB\n", rb_cuda_device()->name,
+                   result->gpu->layer_ms, weight_gb_per_s(result->gpu), (double)result->gpu->gpu_bytes / 0x1p20);
         printf("capture      %s, %.1f s\n", result->options->output, result->seconds);
     }
 }
@@ -281,7 +309,8 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     }
     RB_TRY(st, rb_json_add_number(json, "weights_size_bytes", (double)result->weight_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "memory_size_bytes", (double)result->memory_bytes, err), done);
-    RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err), done);
+    RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err),
+           done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_size_bytes", (double)result->gpu_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_least_size_bytes", (double)result->gpu_least_bytes, err), done);
     RB_TRY(st, calibration_text_to_json(json, result->text, result->options, err), done);
@@ -297,9 +326,10 @@ done:
     return st;
 }
 
-/* ---- run --------------------------------------------------------------------------------------------------------------------- */
+/* ---- run ------------------------------------------------------------------------------------- */
 
-static rb_status fill_header(capture_header *header, const checkpoint *ckpt, const calibrate_options *opt, rb_error *err)
+static rb_status fill_header(capture_header *header, const checkpoint *ckpt, const calibrate_options *opt,
+                             rb_error *err)
 {
     const model_config *config = checkpoint_config(ckpt);
     int64_t context = 0;
@@ -319,15 +349,18 @@ static rb_status fill_header(capture_header *header, const checkpoint *ckpt, con
 static rb_status estimate_memory(calibrate_result *result, const model_config *config, rb_error *err)
 {
     const capture_header *header = result->header;
-    const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens, n_test = header->text[CAPTURE_TEST].n_tokens;
+    const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens,
+                  n_test = header->text[CAPTURE_TEST].n_tokens;
     const int64_t heads = header->model.n_q_heads + (header->has_values ? 2 : 1) * (int64_t)header->model.n_kv_heads;
     int64_t *starts = NULL, n_sequences = 0;
     const rb_status st = cut_sequences(&starts, &n_sequences, header->text, err);
     if (st != RB_OK) return st;
-    const token_batch batch = {.n_tokens = n_calibration + n_test, .sequence_start = starts, .n_sequences = n_sequences};
+    const token_batch batch = {
+        .n_tokens = n_calibration + n_test, .sequence_start = starts, .n_sequences = n_sequences};
     const layer_cuda_precision precision = cuda_precision(result->options);
-    result->memory_bytes = forward_memory_bytes(config, &batch, NULL, rb_threads_count())
-                           + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+    result->memory_bytes =
+        forward_memory_bytes(config, &batch, NULL, rb_threads_count())
+        + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
     result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MAX_CHUNK);
     result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MIN_CHUNK);
     free(starts);
@@ -361,13 +394,15 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         RB_TRY(st, options_to_json(&options_json, opt, &text, device, context, n_test, err), done);
         RB_TRY(st, capture_texts(ckpt, &header, &text.tokens, options_json, opt, device, &gpu, err), done);
     }
-    calibrate_result result = {.options = opt, .text = &text, .header = &header, .weight_bytes = checkpoint_weight_bytes(ckpt),
-                               .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL, .seconds = rb_now_s() - started_s};
+    calibrate_result result = {.options = opt,
+                               .text = &text,
+                               .header = &header,
+                               .weight_bytes = checkpoint_weight_bytes(ckpt),
+                               .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL,
+                               .seconds = rb_now_s() - started_s};
     RB_TRY(st, estimate_memory(&result, config, err), done);
-    if (args->common->json)
-        st = print_json(&result, err);
-    else
-        print_result(&result);
+    if (args->common->json) st = print_json(&result, err);
+    else print_result(&result);
 done:
     free(options_json);
     calibration_text_free(&text);

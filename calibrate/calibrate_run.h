@@ -8,20 +8,20 @@ typedef enum calibrate_precision { CALIBRATE_BF16, CALIBRATE_F32 } calibrate_pre
 typedef enum capture_dtype { CAPTURE_DTYPE_F16, CAPTURE_DTYPE_F32 } capture_dtype;
 
 typedef struct calibrate_options {
-    const char *model;              /* checkpoint folder */
-    rb_string_list texts;           /* calibration texts, "FILE" or "FILE:weight" (core/weighted_path.h) */
+    const char *model;    /* checkpoint folder */
+    rb_string_list texts; /* calibration texts, "FILE" or "FILE:weight" (core/weighted_path.h) */
     const char *test_text;
-    const char *tokens, *test_tokens;   /* id files instead of texts */
-    int64_t n_tokens;               /* of the calibration text */
-    int64_t n_test_tokens;          /* 0: as many as n_tokens */
-    int64_t context;                /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
-    bool with_needles;              /* part of the calibration sequences are needle documents */
-    double needle_share;            /* which part */
-    const char *needle_template;    /* texts/needle_template.h */
-    int dtype;                      /* capture_dtype */
-    int precision;                  /* calibrate_precision: of the GPU's products */
-    int64_t max_gpu_bytes;          /* 0: what is free */
-    bool values;                    /* store V too */
+    const char *tokens, *test_tokens; /* id files instead of texts */
+    int64_t n_tokens;                 /* of the calibration text */
+    int64_t n_test_tokens;            /* 0: as many as n_tokens */
+    int64_t context;                  /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
+    bool with_needles;                /* part of the calibration sequences are needle documents */
+    double needle_share;              /* which part */
+    const char *needle_template;      /* texts/needle_template.h */
+    int dtype;                        /* capture_dtype */
+    int precision;                    /* calibrate_precision: of the GPU's products */
+    int64_t max_gpu_bytes;            /* 0: what is free */
+    bool values;                      /* store V too */
     bool hash_weights;
     bool dry_run;
     const char *output;

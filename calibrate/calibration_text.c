@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "texts/needle_documents.h"
 #include "core/atomic_file.h"
 #include "core/weighted_path.h"
+#include "texts/needle_documents.h"
 
 void calibration_text_free(calibration_text *text)
 {
@@ -17,7 +17,7 @@ void calibration_text_free(calibration_text *text)
     *text = (calibration_text){0};
 }
 
-/* ---- shares -------------------------------------------------------------------------------------------------------------------- */
+/* ---- shares ---------------------------------------------------------------------------------- */
 
 /* The text that is furthest below its share, the first of equals. */
 static int furthest_below(const int64_t *shares, const double *quota, int n_texts)
@@ -33,7 +33,8 @@ static int furthest_above(const int64_t *shares, const double *quota, int n_text
 {
     int found = -1;
     for (int i = 0; i < n_texts; i++)
-        if (shares[i] > 1 && (found < 0 || (double)shares[i] - quota[i] >= (double)shares[found] - quota[found])) found = i;
+        if (shares[i] > 1 && (found < 0 || (double)shares[i] - quota[i] >= (double)shares[found] - quota[found]))
+            found = i;
     return found;
 }
 
@@ -51,14 +52,15 @@ void calibration_shares(int64_t *shares, const double *weights, int n_texts, int
     for (; given > n_sequences; given--) shares[furthest_above(shares, quota, n_texts)]--;
 }
 
-/* ---- plain text ---------------------------------------------------------------------------------------------------------------- */
+/* ---- plain text ------------------------------------------------------------------------------ */
 
-static rb_status load_tokens(token_list *out, const char *text, const char *tokens, const calibrate_options *opt, int64_t n_wanted, int64_t vocab_size,
-                             rb_error *err)
+static rb_status load_tokens(token_list *out, const char *text, const char *tokens, const calibrate_options *opt,
+                             int64_t n_wanted, int64_t vocab_size, rb_error *err)
 {
     rb_status st = text ? tokens_from_text(out, text, opt->model, n_wanted, err) : tokens_from_file(out, tokens, err);
     if (st == RB_OK && out->n < n_wanted)
-        st = rb_fail(err, RB_EINVAL, "%s: gives %lld tokens, expected at least %lld", text ? text : tokens, (long long)out->n, (long long)n_wanted);
+        st = rb_fail(err, RB_EINVAL, "%s: gives %lld tokens, expected at least %lld", text ? text : tokens,
+                     (long long)out->n, (long long)n_wanted);
     if (st == RB_OK) st = tokens_check(out->ids, n_wanted, vocab_size, text ? text : tokens, err);
     return st;
 }
@@ -71,8 +73,10 @@ static rb_status share_out(calibration_text *out, const calibrate_options *opt, 
     int64_t shares[RB_MAX_LIST];
     double weights[RB_MAX_LIST];
     if (n_sequences < n_texts)
-        return rb_fail(err, RB_EINVAL, "%lld calibration tokens are %lld sequences of %lld, expected at least one for each of the %d texts",
-                       (long long)opt->n_tokens, (long long)n_sequences, (long long)context, n_texts);
+        return rb_fail(
+            err, RB_EINVAL,
+            "%lld calibration tokens are %lld sequences of %lld, expected at least one for each of the %d texts",
+            (long long)opt->n_tokens, (long long)n_sequences, (long long)context, n_texts);
     rb_status st = rb_alloc(&out->parts, (size_t)n_texts, sizeof *out->parts, "calibration texts", err);
     for (int i = 0; i < n_texts && st == RB_OK; i++) {
         weighted_path text;
@@ -84,12 +88,13 @@ static rb_status share_out(calibration_text *out, const calibrate_options *opt, 
     if (st != RB_OK) return st;
     calibration_shares(shares, weights, n_texts, n_sequences);
     for (int i = 0; i < n_texts; i++) out->parts[i].n_tokens = shares[i] * context;
-    out->parts[n_texts - 1].n_tokens -= n_sequences * context - opt->n_tokens;     /* the last sequence may be shorter */
+    out->parts[n_texts - 1].n_tokens -= n_sequences * context - opt->n_tokens; /* the last sequence may be shorter */
     return RB_OK;
 }
 
 /* out->tokens.ids: n_calibration calibration ids, and n_behind of those that follow the last of them in their text. */
-static rb_status load_calibration(calibration_text *out, const calibrate_options *opt, int64_t n_behind, int64_t vocab_size, rb_error *err)
+static rb_status load_calibration(calibration_text *out, const calibrate_options *opt, int64_t n_behind,
+                                  int64_t vocab_size, rb_error *err)
 {
     token_list ids = {0};
     rb_status st = RB_OK;
@@ -110,30 +115,35 @@ done:
     return st;
 }
 
-/* ---- needles ------------------------------------------------------------------------------------------------------------------- */
+/* ---- needles --------------------------------------------------------------------------------- */
 
 /* The task that a model of the shared kind knows comes first, for runs of few sequences. */
-static const needle_task tasks_in_turn[] = {NEEDLE_MULTIKEY, NEEDLE_MULTIVALUE, NEEDLE_MULTIQUERY, NEEDLE_DISTRACTOR, NEEDLE_MULTI, NEEDLE_SINGLE};
+static const needle_task tasks_in_turn[] = {NEEDLE_MULTIKEY,   NEEDLE_MULTIVALUE, NEEDLE_MULTIQUERY,
+                                            NEEDLE_DISTRACTOR, NEEDLE_MULTI,      NEEDLE_SINGLE};
 
-enum { NEEDLE_SEED = 20260624 };    /* any number; a capture says what it held by the hash of its ids */
+enum { NEEDLE_SEED = 20260624 }; /* any number; a capture says what it held by the hash of its ids */
 
 /* Turns the sequence of ids [n] into a needle document of itself. */
-static rb_status plant_needles(int32_t *ids, int64_t n, const needle_template *needles, const tokenizer *tok, int64_t number, rb_error *err)
+static rb_status plant_needles(int32_t *ids, int64_t n, const needle_template *needles, const tokenizer *tok,
+                               int64_t number, rb_error *err)
 {
     const needle_source source = {.needles = needles, .tokens_of = tok, .haystack = ids, .n_haystack = n};
     const needle_counts counts = needle_counts_default();
     needle_document document;
-    const rb_status st = needle_document_make(&document, &source, &counts, tasks_in_turn[number % (int64_t)RB_COUNT(tasks_in_turn)], n, (double)NAN,
-                                              (uint64_t)(NEEDLE_SEED + number), err);
+    const rb_status st =
+        needle_document_make(&document, &source, &counts, tasks_in_turn[number % (int64_t)RB_COUNT(tasks_in_turn)], n,
+                             (double)NAN, (uint64_t)(NEEDLE_SEED + number), err);
     if (st != RB_OK) return rb_fail_in(err, st, "--with-needles");
     memcpy(ids, document.tokens, (size_t)n * sizeof *ids);
     needle_document_free(&document);
     return RB_OK;
 }
 
-static rb_status add_needles(calibration_text *text, const calibrate_options *opt, int64_t context, int64_t vocab_size, rb_error *err)
+static rb_status add_needles(calibration_text *text, const calibrate_options *opt, int64_t context, int64_t vocab_size,
+                             rb_error *err)
 {
-    const int64_t n_whole = opt->n_tokens / context, n_candidates = n_whole > 0 ? n_whole : 1, length = n_whole > 0 ? context : opt->n_tokens;
+    const int64_t n_whole = opt->n_tokens / context, n_candidates = n_whole > 0 ? n_whole : 1,
+                  length = n_whole > 0 ? context : opt->n_tokens;
     const int64_t n_sequences = (opt->n_tokens + context - 1) / context;
     int64_t n_needles = llround(opt->needle_share * (double)n_sequences);
     needle_template needles = {0};
@@ -145,8 +155,9 @@ static rb_status add_needles(calibration_text *text, const calibrate_options *op
     RB_TRY(st, rb_join_path(&tokenizer_path, opt->model, "tokenizer.json", err), done);
     RB_TRY(st, tokenizer_open(&tok, tokenizer_path, err), done);
     for (int64_t sequence = 0; sequence < n_candidates; sequence++) {
-        if (sequence * n_needles % n_candidates >= n_needles) continue;     /* true for n_needles of them, evenly */
-        RB_TRY(st, plant_needles(text->tokens.ids + sequence * context, length, &needles, tok, text->n_needles, err), done);
+        if (sequence * n_needles % n_candidates >= n_needles) continue; /* true for n_needles of them, evenly */
+        RB_TRY(st, plant_needles(text->tokens.ids + sequence * context, length, &needles, tok, text->n_needles, err),
+               done);
         text->n_needles++;
     }
     st = tokens_check(text->tokens.ids, opt->n_tokens, vocab_size, "calibration text with needles", err);
@@ -157,16 +168,18 @@ done:
     return st;
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
-rb_status calibration_text_load(calibration_text *out, const calibrate_options *opt, int64_t n_test, int64_t context, int64_t vocab_size, rb_error *err)
+rb_status calibration_text_load(calibration_text *out, const calibrate_options *opt, int64_t n_test, int64_t context,
+                                int64_t vocab_size, rb_error *err)
 {
     const bool test_has_its_own = opt->test_text || opt->test_tokens;
     token_list test = {0};
     rb_status st;
 
     *out = (calibration_text){0};
-    RB_TRY(st, rb_alloc(&out->tokens.ids, (size_t)(opt->n_tokens + n_test), sizeof *out->tokens.ids, "tokens", err), done);
+    RB_TRY(st, rb_alloc(&out->tokens.ids, (size_t)(opt->n_tokens + n_test), sizeof *out->tokens.ids, "tokens", err),
+           done);
     out->tokens.n = opt->n_tokens + n_test;
     if (opt->texts.n > 0) RB_TRY(st, share_out(out, opt, context, err), done);
     RB_TRY(st, load_calibration(out, opt, test_has_its_own ? 0 : n_test, vocab_size, err), done);
@@ -182,7 +195,7 @@ done:
     return st;
 }
 
-/* ---- what is recorded ---------------------------------------------------------------------------------------------------------- */
+/* ---- what is recorded ------------------------------------------------------------------------ */
 
 static rb_status part_to_json(cJSON **out, const text_part *part, rb_error *err)
 {
@@ -206,7 +219,8 @@ done:
     return st;
 }
 
-rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *opt, rb_error *err)
+rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *opt,
+                                   rb_error *err)
 {
     cJSON *list = NULL, *item = NULL;
     rb_status st = RB_OK;

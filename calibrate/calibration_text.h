@@ -3,35 +3,39 @@
 #define RB_CALIBRATE_CALIBRATION_TEXT_H
 
 #include "calibrate/calibrate_run.h"
-#include "texts/token_source.h"
 #include "core/json.h"
+#include "texts/token_source.h"
 
 /* What one of the texts gave. */
 typedef struct text_part {
-    char *path;             /* owned */
+    char *path; /* owned */
     double weight;
     int64_t n_tokens;
 } text_part;
 
 typedef struct calibration_text {
-    token_list tokens;      /* calibration ids, then test ids */
+    token_list tokens; /* calibration ids, then test ids */
     int n_parts;
-    text_part *parts;       /* in the order of the ids; none when ids came from --tokens */
-    int64_t n_needles;      /* sequences that are needle documents */
+    text_part *parts;  /* in the order of the ids; none when ids came from --tokens */
+    int64_t n_needles; /* sequences that are needle documents */
 } calibration_text;
 
-/* Every text gets its share of the calibration sequences, whole ones of `context` tokens but for the last: largest remainders, one at least.
+/* Every text gets its share of the calibration sequences, whole ones of `context` tokens but for the last: largest
+ * remainders, one at least.
  *
- * With needles, sequences spread over all of them become needle documents, made with the sequence's own tokens as haystack: the tasks in turn,
- * each at a random depth. The test text stays as it is, and is held to share no run of tokens with the calibration texts as they were before
- * (tokens_check_disjoint).
+ * With needles, sequences spread over all of them become needle documents, made with the sequence's own tokens as
+ * haystack: the tasks in turn, each at a random depth. The test text stays as it is, and is held to share no run of
+ * tokens with the calibration texts as they were before (tokens_check_disjoint).
  *
- * Fails on fewer sequences than texts, a text that is too short, ids outside the vocabulary, sequences too short for needles. Free on failure too. */
-rb_status calibration_text_load(calibration_text *out, const calibrate_options *options, int64_t n_test, int64_t context, int64_t vocab_size, rb_error *err);
+ * Fails on fewer sequences than texts, a text that is too short, ids outside the vocabulary, sequences too short for
+ * needles. Free on failure too. */
+rb_status calibration_text_load(calibration_text *out, const calibrate_options *options, int64_t n_test,
+                                int64_t context, int64_t vocab_size, rb_error *err);
 void calibration_text_free(calibration_text *text);
 
 /* Members "texts" and "needles" of what calibrate records and prints. Absent parts are left out. */
-rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *options, rb_error *err);
+rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *options,
+                                   rb_error *err);
 
 /* How many of n_sequences each text gets; weights [n_texts] above 0, n_texts <= n_sequences. Ties go to the first. */
 void calibration_shares(int64_t *shares, const double *weights, int n_texts, int64_t n_sequences);

@@ -19,13 +19,16 @@ static rb_status write_captured(void *user, const captured_layer *captured, rb_e
     gpu_capture *pass = user;
     const capture_set set = (capture_set)captured->set;
     const double started_s = rb_now_s();
-    rb_status st = block_statistics_from_sums(&pass->statistics, &pass->header->model, captured->layer, captured->q_squares, captured->k_squares,
-                                              captured->k_sums, captured->n_tokens, err);
+    rb_status st =
+        block_statistics_from_sums(&pass->statistics, &pass->header->model, captured->layer, captured->q_squares,
+                                   captured->k_squares, captured->k_sums, captured->n_tokens, err);
     if (st != RB_OK) return st;
     if (pass->header->value_type == RB_H5_F16)
-        st = capture_write_layer_f16(pass->writer, set, captured->layer, captured->q, captured->k, captured->v, &pass->statistics, err);
+        st = capture_write_layer_f16(pass->writer, set, captured->layer, captured->q, captured->k, captured->v,
+                                     &pass->statistics, err);
     else
-        st = capture_write_layer(pass->writer, set, captured->layer, captured->q, captured->k, captured->v, &pass->statistics, err);
+        st = capture_write_layer(pass->writer, set, captured->layer, captured->q, captured->k, captured->v,
+                                 &pass->statistics, err);
     pass->write_s += rb_now_s() - started_s;
     return st;
 }
@@ -40,30 +43,39 @@ static void layer_done(void *user, int layer)
 
 static void tell(const forward_cuda_report *report, const gpu_capture *pass)
 {
-    rb_message_verbose("%.3f s for %.2f GB of weights: %.2f GB/s from the file to the GPU", report->total_s, (double)report->weight_bytes * 1e-9,
-                       (double)report->weight_bytes * 1e-9 / report->total_s);
-    rb_message_verbose("a layer took %.3f ms of the GPU (median, capture included); compressing and writing took %.3f s beside it", report->layer_ms,
-                       pass->write_s);
-    rb_message_verbose("GPU memory %.0f MiB at most, tokens in chunks of %lld", (double)report->gpu_bytes / 0x1p20, (long long)report->chunk_tokens);
+    rb_message_verbose("%.3f s for %.2f GB of weights: %.2f GB/s from the file to the GPU", report->total_s,
+                       (double)report->weight_bytes * 1e-9, (double)report->weight_bytes * 1e-9 / report->total_s);
+    rb_message_verbose(
+        "a layer took %.3f ms of the GPU (median, capture included); compressing and writing took %.3f s beside it",
+        report->layer_ms, pass->write_s);
+    rb_message_verbose("GPU memory %.0f MiB at most, tokens in chunks of %lld", (double)report->gpu_bytes / 0x1p20,
+                       (long long)report->chunk_tokens);
 }
 
-static forward_cuda_options forward_options(const capture_header *header, layer_cuda_precision precision, int64_t max_bytes, int64_t set_start[CAPTURE_N_SETS + 1])
+static forward_cuda_options forward_options(const capture_header *header, layer_cuda_precision precision,
+                                            int64_t max_bytes, int64_t set_start[CAPTURE_N_SETS + 1])
 {
     set_start[0] = 0;
     for (int set = 0; set < CAPTURE_N_SETS; set++) set_start[set + 1] = set_start[set] + header->text[set].n_tokens;
-    return (forward_cuda_options){.precision = precision, .capture_is_f32 = header->value_type == RB_H5_F32, .with_values = header->has_values,
-                                  .set_start = set_start, .n_sets = CAPTURE_N_SETS, .max_bytes = max_bytes};
+    return (forward_cuda_options){.precision = precision,
+                                  .capture_is_f32 = header->value_type == RB_H5_F32,
+                                  .with_values = header->has_values,
+                                  .set_start = set_start,
+                                  .n_sets = CAPTURE_N_SETS,
+                                  .max_bytes = max_bytes};
 }
 
-int64_t capture_cuda_bytes(const model_config *config, const capture_header *header, const token_batch *batch, layer_cuda_precision precision, int64_t chunk_tokens)
+int64_t capture_cuda_bytes(const model_config *config, const capture_header *header, const token_batch *batch,
+                           layer_cuda_precision precision, int64_t chunk_tokens)
 {
     int64_t set_start[CAPTURE_N_SETS + 1];
     const forward_cuda_options options = forward_options(header, precision, 0, set_start);
     return forward_cuda_bytes(config, batch, &options, chunk_tokens);
 }
 
-rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch, const capture_cuda_options *options,
-                          capture_writer *writer, forward_cuda_report *report, rb_error *err)
+rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch,
+                          const capture_cuda_options *options, capture_writer *writer, forward_cuda_report *report,
+                          rb_error *err)
 {
     gpu_capture pass = {.header = header, .writer = writer};
     int64_t set_start[CAPTURE_N_SETS + 1];

@@ -1,10 +1,11 @@
-/* capture.h5: queries and keys as they enter RoPE, with their statistics. Written by calibrate, read by profile and validate.
- * Layout: docs/capture-h5.md.
+/* capture.h5: queries and keys as they enter RoPE, with their statistics. Written by calibrate, read by profile and
+ * validate. Layout: docs/capture-h5.md.
  *
- * Attributes of /: schema "ropebits-capture", schema_version, tool_version, the model facts, capture_point ("pre-rope"), options (JSON of the
- * options that made it). /rope/inv_freq. Per set ("calibration", "test"): tokens [n_tokens] i32 with attributes context and tokens_sha256;
- * layer_000/k [H][n_tokens][d], layer_000/q [H*G][n_tokens][d] (and v [H][n_tokens][d] on request), f16 or f32;
- * q_energy [H][n_blocks], k_energy [H][n_blocks], k_mean [H][d] in f64, accumulated in double before any rounding. */
+ * Attributes of /: schema "ropebits-capture", schema_version, tool_version, the model facts, capture_point
+ * ("pre-rope"), options (JSON of the options that made it). /rope/inv_freq. Per set ("calibration", "test"): tokens
+ * [n_tokens] i32 with attributes context and tokens_sha256; layer_000/k [H][n_tokens][d], layer_000/q
+ * [H*G][n_tokens][d] (and v [H][n_tokens][d] on request), f16 or f32; q_energy [H][n_blocks], k_energy [H][n_blocks],
+ * k_mean [H][d] in f64, accumulated in double before any rounding. */
 #ifndef RB_CALIBRATE_CAPTURE_FILE_H
 #define RB_CALIBRATE_CAPTURE_FILE_H
 
@@ -18,31 +19,33 @@
 enum { CAPTURE_VERSION = 1 };
 
 typedef enum capture_set { CAPTURE_CALIBRATION, CAPTURE_TEST, CAPTURE_N_SETS } capture_set;
-const char *capture_set_name(capture_set set);      /* "calibration", "test" */
+const char *capture_set_name(capture_set set); /* "calibration", "test" */
 
 typedef struct capture_header {
     model_facts model;
     text_facts text[CAPTURE_N_SETS];
-    rb_h5_type value_type;      /* RB_H5_F16 or RB_H5_F32 */
-    bool has_values;            /* v is stored too */
+    rb_h5_type value_type; /* RB_H5_F16 or RB_H5_F32 */
+    bool has_values;       /* v is stored too */
 } capture_header;
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------- */
 typedef struct capture_writer capture_writer;
 
 /* tokens[set]: header->text[set].n_tokens ids. options_json: the options that made the file, stored as text. */
-rb_status capture_create(capture_writer **out, const char *path, const capture_header *header, const int32_t *const tokens[CAPTURE_N_SETS],
-                         const char *options_json, rb_error *err);
-/* One layer of one set. q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim], f32; v NULL unless has_values. */
-rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k, const float *v,
-                              const block_statistics *statistics, rb_error *err);
+rb_status capture_create(capture_writer **out, const char *path, const capture_header *header,
+                         const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err);
+/* One layer of one set. q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim], f32; v NULL unless
+ * has_values. */
+rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k,
+                              const float *v, const block_statistics *statistics, rb_error *err);
 /* The same from fp16 bits, for a header of RB_H5_F16. */
-rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q, const uint16_t *k, const uint16_t *v,
-                                  const block_statistics *statistics, rb_error *err);
-rb_status capture_publish(capture_writer *writer, rb_error *err);   /* every layer of every set must have been written */
-void capture_writer_free(capture_writer *writer);                   /* NULL is fine; unpublished: removes the partial file */
+rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q,
+                                  const uint16_t *k, const uint16_t *v, const block_statistics *statistics,
+                                  rb_error *err);
+rb_status capture_publish(capture_writer *writer, rb_error *err); /* every layer of every set must have been written */
+void capture_writer_free(capture_writer *writer); /* NULL is fine; unpublished: removes the partial file */
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------- */
 typedef struct capture_file capture_file;
 
 rb_status capture_open(capture_file **out, const char *path, rb_error *err);
@@ -51,12 +54,13 @@ const char *capture_file_path(const capture_file *file);
 void capture_close(capture_file *file);
 
 rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t *tokens, rb_error *err);
-/* All KV heads of a layer: k [n_kv_heads][n_tokens][head_dim]; all query heads: q [n_q_heads][n_tokens][head_dim]. Fails with
- * RB_ENONFINITE naming layer, head and token of the first bad value. */
+/* All KV heads of a layer: k [n_kv_heads][n_tokens][head_dim]; all query heads: q [n_q_heads][n_tokens][head_dim].
+ * Fails with RB_ENONFINITE naming layer, head and token of the first bad value. */
 rb_status capture_read_k(const capture_file *file, capture_set set, int layer, float *k, rb_error *err);
 rb_status capture_read_q(const capture_file *file, capture_set set, int layer, float *q, rb_error *err);
 /* v like k; only where the header says has_values. */
 rb_status capture_read_v(const capture_file *file, capture_set set, int layer, float *v, rb_error *err);
-rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics, rb_error *err);
+rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics,
+                                  rb_error *err);
 
 #endif

@@ -37,7 +37,8 @@ void capture_vectors_dims(const capture_header *header, capture_set set, capture
 
 int capture_n_vectors(const capture_header *header) { return header->has_values ? CAPTURE_N_VECTORS : CAPTURE_V; }
 
-void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model, const block_statistics *statistics)
+void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model,
+                    const block_statistics *statistics)
 {
     const int64_t n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model);
     tables[0] = (capture_table){"q_energy", {n_heads, n_blocks}, statistics ? statistics->q_energy : NULL};
@@ -45,12 +46,15 @@ void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *m
     tables[2] = (capture_table){"k_mean", {n_heads, model->head_dim}, statistics ? statistics->k_mean : NULL};
 }
 
-rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer, capture_vectors vectors,
-                             double value, int64_t index)
+rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer,
+                             capture_vectors vectors, double value, int64_t index)
 {
     static const char *const words[] = {[CAPTURE_Q] = "query", [CAPTURE_K] = "key", [CAPTURE_V] = "value"};
-    const int64_t dim = index % header->model.head_dim, vector = index / header->model.head_dim, n_tokens = header->text[set].n_tokens;
-    return rb_fail(err, RB_ENONFINITE, "%s: %s layer %d %s %lld token %lld dim %lld: %s %g %s", path, capture_set_name(set), layer,
-                   vectors == CAPTURE_Q ? "q_head" : "kv_head", (long long)(vector / n_tokens), (long long)(vector % n_tokens), (long long)dim, words[vectors],
-                   value, isfinite(value) ? "does not fit f16, whose largest is 65504; f32 would hold it" : "is not finite");
+    const int64_t dim = index % header->model.head_dim, vector = index / header->model.head_dim,
+                  n_tokens = header->text[set].n_tokens;
+    return rb_fail(err, RB_ENONFINITE, "%s: %s layer %d %s %lld token %lld dim %lld: %s %g %s", path,
+                   capture_set_name(set), layer, vectors == CAPTURE_Q ? "q_head" : "kv_head",
+                   (long long)(vector / n_tokens), (long long)(vector % n_tokens), (long long)dim, words[vectors],
+                   value,
+                   isfinite(value) ? "does not fit f16, whose largest is 65504; f32 would hold it" : "is not finite");
 }

@@ -7,7 +7,7 @@
 #define CAPTURE_POINT "pre-rope"
 
 enum {
-    CAPTURE_MAX_TOKENS = 1 << 26,   /* of a set: 256 MiB of ids, and far more keys than anyone stores */
+    CAPTURE_MAX_TOKENS = 1 << 26, /* of a set: 256 MiB of ids, and far more keys than anyone stores */
     CAPTURE_MAX_PATH = 64
 };
 
@@ -18,25 +18,27 @@ typedef struct capture_path {
 capture_path capture_path_of(capture_set set, int layer, const char *name);
 capture_path capture_tokens_path(capture_set set);
 
-const char *capture_value_type_name(rb_h5_type type);   /* "f16", "f32" */
+const char *capture_value_type_name(rb_h5_type type); /* "f16", "f32" */
 
 /* The vectors of a layer: q, k and, on request, v. */
 typedef enum capture_vectors { CAPTURE_Q, CAPTURE_K, CAPTURE_V, CAPTURE_N_VECTORS } capture_vectors;
 const char *capture_vectors_name(capture_vectors vectors);
-void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors, int64_t dims[3]);   /* [heads][n_tokens][head_dim] */
-int capture_n_vectors(const capture_header *header);    /* 2, or 3 with values: q, k, v in the order of the enum */
+void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors,
+                          int64_t dims[3]);          /* [heads][n_tokens][head_dim] */
+int capture_n_vectors(const capture_header *header); /* 2, or 3 with values: q, k, v in the order of the enum */
 
 /* The three tables of a layer's statistics: name, width, and where they are in the struct. */
 typedef struct capture_table {
     const char *name;
-    int64_t dims[2];    /* [n_kv_heads][n_blocks or head_dim] */
+    int64_t dims[2]; /* [n_kv_heads][n_blocks or head_dim] */
     double *values;
 } capture_table;
 enum { CAPTURE_N_TABLES = 3 };
-void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model, const block_statistics *statistics);     /* statistics NULL: no values */
+void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model,
+                    const block_statistics *statistics); /* statistics NULL: no values */
 
 /* RB_ENONFINITE: "FILE: calibration layer 3 kv_head 1 token 17 dim 5: key 70000 does not fit f16 ..." */
-rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer, capture_vectors vectors,
-                             double value, int64_t index);
+rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer,
+                             capture_vectors vectors, double value, int64_t index);
 
 #endif

@@ -1,8 +1,8 @@
 /* Reads capture.h5: see calibrate/capture_file.h, layout in docs/capture-h5.md.
  *
- * capture_open checks everything that can be checked without reading vectors: schema, model facts, the tokens against their hash, and type and
- * shape of every dataset of every layer. What it hands out as a size can then be allocated, and a capture that lacks its last
- * layer is refused at once, not an hour later. */
+ * capture_open checks everything that can be checked without reading vectors: schema, model facts, the tokens against
+ * their hash, and type and shape of every dataset of every layer. What it hands out as a size can then be allocated,
+ * and a capture that lacks its last layer is refused at once, not an hour later. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct capture_file {
     int32_t *tokens[CAPTURE_N_SETS];
 };
 
-/* ---- open -------------------------------------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 static rb_status read_header(capture_file *capture, rb_error *err)
 {
@@ -49,10 +49,11 @@ static rb_status check_hash(const capture_file *capture, capture_set set, rb_err
 {
     const text_facts *text = &capture->header.text[set];
     char found[RB_SHA256_HEX];
-    const rb_status st = rb_sha256_bytes(found, capture->tokens[set], (size_t)text->n_tokens * sizeof **capture->tokens, err);
+    const rb_status st =
+        rb_sha256_bytes(found, capture->tokens[set], (size_t)text->n_tokens * sizeof **capture->tokens, err);
     if (st != RB_OK || strcmp(found, text->tokens_sha256) == 0) return st;
-    return rb_fail(err, RB_EFORMAT, "%s: SHA-256 of the %s tokens is %s, its tokens_sha256 says %s", capture->path, capture_set_name(set), found,
-                   text->tokens_sha256);
+    return rb_fail(err, RB_EFORMAT, "%s: SHA-256 of the %s tokens is %s, its tokens_sha256 says %s", capture->path,
+                   capture_set_name(set), found, text->tokens_sha256);
 }
 
 static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *err)
@@ -65,13 +66,14 @@ static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *e
 
     RB_TRY(st, rb_h5_dims(file, path.text, 1, dims, err), done);
     if (dims[0] > CAPTURE_MAX_TOKENS) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %lld %s tokens, expected 1 to %d", capture->path, (long long)dims[0], capture_set_name(set),
-                     CAPTURE_MAX_TOKENS);
+        st = rb_fail(err, RB_EFORMAT, "%s: %lld %s tokens, expected 1 to %d", capture->path, (long long)dims[0],
+                     capture_set_name(set), CAPTURE_MAX_TOKENS);
         goto done;
     }
     text->n_tokens = dims[0];
     RB_TRY(st, rb_h5_get_int(file, path.text, "context", 1, INT64_MAX, &text->context, err), done);
-    RB_TRY(st, rb_h5_get_string(file, path.text, "tokens_sha256", text->tokens_sha256, sizeof text->tokens_sha256, err), done);
+    RB_TRY(st, rb_h5_get_string(file, path.text, "tokens_sha256", text->tokens_sha256, sizeof text->tokens_sha256, err),
+           done);
     RB_TRY(st, rb_alloc(&capture->tokens[set], (size_t)text->n_tokens, sizeof **capture->tokens, path.text, err), done);
     RB_TRY(st, rb_h5_read(file, path.text, RB_H5_I32, 1, dims, capture->tokens[set], err), done);
     RB_TRY(st, check_hash(capture, set, err), done);
@@ -92,7 +94,8 @@ static rb_status check_layer(const capture_file *capture, capture_set set, int l
     }
     capture_tables(tables, &header->model, NULL);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++)
-        st = rb_h5_check_dataset(capture->file.id, capture_path_of(set, layer, tables[i].name).text, RB_H5_F64, 2, tables[i].dims, err);
+        st = rb_h5_check_dataset(capture->file.id, capture_path_of(set, layer, tables[i].name).text, RB_H5_F64, 2,
+                                 tables[i].dims, err);
     return st;
 }
 
@@ -109,7 +112,8 @@ rb_status capture_open(capture_file **out, const char *path, rb_error *err)
     RB_TRY(st, read_header(capture, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         RB_TRY(st, read_tokens(capture, (capture_set)set, err), done);
-        for (int layer = 0; layer < capture->header.model.n_layers; layer++) RB_TRY(st, check_layer(capture, (capture_set)set, layer, err), done);
+        for (int layer = 0; layer < capture->header.model.n_layers; layer++)
+            RB_TRY(st, check_layer(capture, (capture_set)set, layer, err), done);
     }
     *out = capture;
     capture = NULL;
@@ -131,23 +135,25 @@ void capture_close(capture_file *file)
     free(file);
 }
 
-/* ---- read -------------------------------------------------------------------------------------------------------------------- */
+/* ---- read ------------------------------------------------------------------------------------ */
 
 rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t *tokens, rb_error *err)
 {
-    (void)err;      /* read and checked by capture_open */
+    (void)err; /* read and checked by capture_open */
     memcpy(tokens, file->tokens[set], (size_t)file->header.text[set].n_tokens * sizeof *tokens);
     return RB_OK;
 }
 
-static rb_status read_vectors(const capture_file *file, capture_set set, int layer, capture_vectors vectors, float *data, rb_error *err)
+static rb_status read_vectors(const capture_file *file, capture_set set, int layer, capture_vectors vectors,
+                              float *data, rb_error *err)
 {
     const capture_path path = capture_path_of(set, layer, capture_vectors_name(vectors));
     rb_error inner = {0};
     int64_t dims[3];
     assert(layer >= 0 && layer < file->header.model.n_layers);
     capture_vectors_dims(&file->header, set, vectors, dims);
-    const rb_status st = rb_h5_read_by(file->crew, file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
+    const rb_status st =
+        rb_h5_read_by(file->crew, file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(RB_H5_F32, data, dims[0] * dims[1] * dims[2]);
     return capture_fail_unfit(err, file->path, &file->header, set, layer, vectors, (double)data[unfit], unfit);
@@ -169,7 +175,8 @@ rb_status capture_read_v(const capture_file *file, capture_set set, int layer, f
     return read_vectors(file, set, layer, CAPTURE_V, v, err);
 }
 
-rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics, rb_error *err)
+rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics,
+                                  rb_error *err)
 {
     capture_table tables[CAPTURE_N_TABLES];
     rb_status st = RB_OK;

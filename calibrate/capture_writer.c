@@ -5,16 +5,16 @@
 
 #include "calibrate/capture_layout.h"
 
-/* Level 1. Of f16 activations zstd can shorten the exponents and little else: on the queries and keys of small-llama3 levels 1, 3 and 9 all
- * leave 89 %, and level 1 is the fastest of them. */
+/* Level 1. Of f16 activations zstd can shorten the exponents and little else: on the queries and keys of small-llama3
+ * levels 1, 3 and 9 all leave 89 %, and level 1 is the fastest of them. */
 enum { ZSTD_LEVEL = 1 };
 
 struct capture_writer {
     rb_h5_file file;
     rb_h5_crew *crew;
-    capture_header header;      /* with the hashes of the tokens */
+    capture_header header; /* with the hashes of the tokens */
     char *path;
-    bool *is_written;           /* [CAPTURE_N_SETS][n_layers] */
+    bool *is_written; /* [CAPTURE_N_SETS][n_layers] */
 };
 
 static bool *written_flag(const capture_writer *writer, capture_set set, int layer)
@@ -22,7 +22,7 @@ static bool *written_flag(const capture_writer *writer, capture_set set, int lay
     return &writer->is_written[(size_t)set * (size_t)writer->header.model.n_layers + (size_t)layer];
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static rb_status check_header(const capture_header *header, const char *path, rb_error *err)
 {
@@ -33,11 +33,11 @@ static rb_status check_header(const capture_header *header, const char *path, rb
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         const text_facts *text = &header->text[set];
         if (text->n_tokens < 1 || text->n_tokens > CAPTURE_MAX_TOKENS)
-            return rb_fail(err, RB_EINVAL, "%s: %lld %s tokens, expected 1 to %d", path, (long long)text->n_tokens, capture_set_name((capture_set)set),
-                           CAPTURE_MAX_TOKENS);
+            return rb_fail(err, RB_EINVAL, "%s: %lld %s tokens, expected 1 to %d", path, (long long)text->n_tokens,
+                           capture_set_name((capture_set)set), CAPTURE_MAX_TOKENS);
         if (text->context < 1)
-            return rb_fail(err, RB_EINVAL, "%s: %s context %lld, expected at least 1", path, capture_set_name((capture_set)set),
-                           (long long)text->context);
+            return rb_fail(err, RB_EINVAL, "%s: %s context %lld, expected at least 1", path,
+                           capture_set_name((capture_set)set), (long long)text->context);
     }
     return RB_OK;
 }
@@ -49,8 +49,8 @@ static rb_status hash_tokens(text_facts *text, const int32_t *tokens, capture_se
     const rb_status st = rb_sha256_bytes(found, tokens, (size_t)text->n_tokens * sizeof *tokens, err);
     if (st != RB_OK) return st;
     if (text->tokens_sha256[0] != '\0' && strcmp(text->tokens_sha256, found) != 0)
-        return rb_fail(err, RB_EINVAL, "%s: SHA-256 of the %s tokens is %s, the header says %s", path, capture_set_name(set), found,
-                       text->tokens_sha256);
+        return rb_fail(err, RB_EINVAL, "%s: SHA-256 of the %s tokens is %s, the header says %s", path,
+                       capture_set_name(set), found, text->tokens_sha256);
     memcpy(text->tokens_sha256, found, sizeof found);
     return RB_OK;
 }
@@ -62,7 +62,8 @@ static rb_status write_header(const capture_writer *writer, const char *options_
     RB_TRY(st, rb_h5_set_schema(file, CAPTURE_SCHEMA, CAPTURE_VERSION, err), done);
     RB_TRY(st, model_facts_write_h5(file, &writer->header.model, err), done);
     RB_TRY(st, rb_h5_set_string(file, "/", "capture_point", CAPTURE_POINT, err), done);
-    RB_TRY(st, rb_h5_set_string(file, "/", "value_type", capture_value_type_name(writer->header.value_type), err), done);
+    RB_TRY(st, rb_h5_set_string(file, "/", "value_type", capture_value_type_name(writer->header.value_type), err),
+           done);
     RB_TRY(st, rb_h5_set_int(file, "/", "has_values", writer->header.has_values, err), done);
     RB_TRY(st, rb_h5_set_string(file, "/", "options", options_json, err), done);
 done:
@@ -84,8 +85,8 @@ done:
     return st;
 }
 
-rb_status capture_create(capture_writer **out, const char *path, const capture_header *header, const int32_t *const tokens[CAPTURE_N_SETS],
-                         const char *options_json, rb_error *err)
+rb_status capture_create(capture_writer **out, const char *path, const capture_header *header,
+                         const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err)
 {
     capture_writer *writer = NULL;
     rb_status st;
@@ -95,13 +96,17 @@ rb_status capture_create(capture_writer **out, const char *path, const capture_h
     RB_TRY(st, rb_alloc(&writer, 1, sizeof *writer, "capture writer", err), done);
     writer->header = *header;
     RB_TRY(st, rb_format(&writer->path, err, "%s", path), done);
-    RB_TRY(st, rb_alloc(&writer->is_written, CAPTURE_N_SETS * (size_t)header->model.n_layers, sizeof *writer->is_written, "capture layers", err), done);
+    RB_TRY(st,
+           rb_alloc(&writer->is_written, CAPTURE_N_SETS * (size_t)header->model.n_layers, sizeof *writer->is_written,
+                    "capture layers", err),
+           done);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, hash_tokens(&writer->header.text[set], tokens[set], (capture_set)set, path, err), done);
     RB_TRY(st, rb_h5_crew_create(&writer->crew, err), done);
     RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
     RB_TRY(st, write_header(writer, options_json, err), done);
-    for (int set = 0; set < CAPTURE_N_SETS; set++) RB_TRY(st, write_tokens(writer, (capture_set)set, tokens[set], err), done);
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        RB_TRY(st, write_tokens(writer, (capture_set)set, tokens[set], err), done);
     *out = writer;
     writer = NULL;
 done:
@@ -109,37 +114,41 @@ done:
     return st;
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 /* type: RB_H5_F16_BITS, or the header's with data in f32. */
-static rb_status write_vectors(const capture_writer *writer, capture_set set, int layer, capture_vectors vectors, rb_h5_type type, const void *data,
-                               rb_error *err)
+static rb_status write_vectors(const capture_writer *writer, capture_set set, int layer, capture_vectors vectors,
+                               rb_h5_type type, const void *data, rb_error *err)
 {
     const capture_header *header = &writer->header;
     const capture_path path = capture_path_of(set, layer, capture_vectors_name(vectors));
-    rb_error inner = {0};       /* knows no heads and tokens */
+    rb_error inner = {0}; /* knows no heads and tokens */
     int64_t dims[3];
     capture_vectors_dims(header, set, vectors, dims);
-    const rb_status st = rb_h5_write_by(writer->crew, writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, &inner);
+    const rb_status st =
+        rb_h5_write_by(writer->crew, writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(type, data, dims[0] * dims[1] * dims[2]);
     return capture_fail_unfit(err, writer->path, header, set, layer, vectors, rb_h5_value(type, data, unfit), unfit);
 }
 
-static rb_status write_statistics(const capture_writer *writer, capture_set set, int layer, const block_statistics *statistics, rb_error *err)
+static rb_status write_statistics(const capture_writer *writer, capture_set set, int layer,
+                                  const block_statistics *statistics, rb_error *err)
 {
     capture_table tables[CAPTURE_N_TABLES];
     rb_status st = RB_OK;
     capture_tables(tables, &writer->header.model, statistics);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++) {
         const capture_path path = capture_path_of(set, layer, tables[i].name);
-        st = rb_h5_write_by(writer->crew, writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, ZSTD_LEVEL, err);
+        st = rb_h5_write_by(writer->crew, writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values,
+                            ZSTD_LEVEL, err);
     }
     return st;
 }
 
-static rb_status write_layer(capture_writer *writer, capture_set set, int layer, rb_h5_type type, const void *const data[CAPTURE_N_VECTORS],
-                             const block_statistics *statistics, rb_error *err)
+static rb_status write_layer(capture_writer *writer, capture_set set, int layer, rb_h5_type type,
+                             const void *const data[CAPTURE_N_VECTORS], const block_statistics *statistics,
+                             rb_error *err)
 {
     const model_facts *model = &writer->header.model;
     rb_status st;
@@ -147,7 +156,8 @@ static rb_status write_layer(capture_writer *writer, capture_set set, int layer,
     assert(layer >= 0 && layer < model->n_layers && (data[CAPTURE_V] != NULL) == writer->header.has_values);
     assert(statistics->n_kv_heads == model->n_kv_heads && statistics->head_dim == model->head_dim);
     if (*written_flag(writer, set, layer))
-        return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set), layer);
+        return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set),
+                       layer);
     RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of(set, layer, "").text, err), done);
     for (int i = 0; i < capture_n_vectors(&writer->header); i++)
         RB_TRY(st, write_vectors(writer, set, layer, (capture_vectors)i, type, data[i], err), done);
@@ -157,29 +167,31 @@ done:
     return st;
 }
 
-rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k, const float *v,
-                              const block_statistics *statistics, rb_error *err)
+rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k,
+                              const float *v, const block_statistics *statistics, rb_error *err)
 {
     const void *const data[CAPTURE_N_VECTORS] = {[CAPTURE_Q] = q, [CAPTURE_K] = k, [CAPTURE_V] = v};
     return write_layer(writer, set, layer, writer->header.value_type, data, statistics, err);
 }
 
-rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q, const uint16_t *k, const uint16_t *v,
-                                  const block_statistics *statistics, rb_error *err)
+rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q,
+                                  const uint16_t *k, const uint16_t *v, const block_statistics *statistics,
+                                  rb_error *err)
 {
     const void *const data[CAPTURE_N_VECTORS] = {[CAPTURE_Q] = q, [CAPTURE_K] = k, [CAPTURE_V] = v};
     assert(writer->header.value_type == RB_H5_F16);
     return write_layer(writer, set, layer, RB_H5_F16_BITS, data, statistics, err);
 }
 
-/* ---- end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 rb_status capture_publish(capture_writer *writer, rb_error *err)
 {
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         for (int layer = 0; layer < writer->header.model.n_layers; layer++)
             if (!*written_flag(writer, (capture_set)set, layer))
-                return rb_fail(err, RB_EINVAL, "%s: %s layer %d was not written", writer->path, capture_set_name((capture_set)set), layer);
+                return rb_fail(err, RB_EINVAL, "%s: %s layer %d was not written", writer->path,
+                               capture_set_name((capture_set)set), layer);
     return rb_h5_publish(&writer->file, err);
 }
 

@@ -25,15 +25,14 @@ static rb_status check_folder(const char *path, rb_error *err)
     char *folder = NULL;
     rb_status st = parent_folder(&folder, path, err);
     if (st != RB_OK) return st;
-    if (stat(folder, &info) != 0)
-        st = rb_fail(err, RB_EIO, "%s: folder %s: %s", path, folder, strerror(errno));
-    else if (!S_ISDIR(info.st_mode))
-        st = rb_fail(err, RB_EIO, "%s: %s is not a folder", path, folder);
+    if (stat(folder, &info) != 0) st = rb_fail(err, RB_EIO, "%s: folder %s: %s", path, folder, strerror(errno));
+    else if (!S_ISDIR(info.st_mode)) st = rb_fail(err, RB_EIO, "%s: %s is not a folder", path, folder);
     free(folder);
     return st;
 }
 
-/* rename() would replace a device, a link or a pipe by a file, and /dev/null is such a name: only regular files are replaced. */
+/* rename() would replace a device, a link or a pipe by a file, and /dev/null is such a name: only regular files are
+ * replaced. */
 static rb_status check_replaceable(const char *path, rb_error *err)
 {
     struct stat info;
@@ -41,7 +40,9 @@ static rb_status check_replaceable(const char *path, rb_error *err)
     if (length == 0) return rb_fail(err, RB_EIO, "an empty file name, expected where to write");
     if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return rb_fail(err, RB_EIO, "%s: is a %s, expected a regular file or nothing there", path,
-                       S_ISDIR(info.st_mode) ? "folder" : S_ISLNK(info.st_mode) ? "symbolic link" : "device, pipe or socket");
+                       S_ISDIR(info.st_mode)   ? "folder"
+                       : S_ISLNK(info.st_mode) ? "symbolic link"
+                                               : "device, pipe or socket");
     if (path[length - 1] == '/') return rb_fail(err, RB_EIO, "%s: names a folder, expected a file name", path);
     return RB_OK;
 }
@@ -83,7 +84,7 @@ rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *er
         st = rb_fail(err, RB_EIO, "%s: cannot rename %s to it: %s", path, tmp_path, strerror(errno));
         goto done;
     }
-    st = sync_path(folder, O_DIRECTORY, err);    /* the rename itself survives a power cut */
+    st = sync_path(folder, O_DIRECTORY, err); /* the rename itself survives a power cut */
 done:
     if (st != RB_OK) rb_atomic_discard(tmp_path);
     free(folder);
@@ -119,15 +120,14 @@ rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes
         st = write_all(fd, tmp_path, bytes, size_bytes, err);
         if (close(fd) != 0 && st == RB_OK) st = rb_fail(err, RB_EIO, "%s: close failed: %s", tmp_path, strerror(errno));
     }
-    if (st == RB_OK)
-        st = rb_atomic_publish(tmp_path, path, err);
-    else
-        rb_atomic_discard(tmp_path);
+    if (st == RB_OK) st = rb_atomic_publish(tmp_path, path, err);
+    else rb_atomic_discard(tmp_path);
     free(tmp_path);
     return st;
 }
 
-/* Reads to the end of fd. The size is not taken from fstat: pipes and /proc have none, and a file may grow while it is read. */
+/* Reads to the end of fd. The size is not taken from fstat: pipes and /proc have none, and a file may grow while it is
+ * read. */
 static rb_status read_all(char **out, size_t *size_bytes, int fd, const char *path, size_t max_bytes, rb_error *err)
 {
     enum { FIRST_CAPACITY = 1 << 16 };
@@ -177,7 +177,7 @@ static rb_status make_one_folder(const char *path, rb_error *err)
 {
     struct stat info;
     if (mkdir(path, 0777) == 0) return RB_OK;
-    const int reason = errno;    /* EEXIST, or EROFS and EACCES for a folder that is there all the same */
+    const int reason = errno; /* EEXIST, or EROFS and EACCES for a folder that is there all the same */
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot make the folder: %s", path, strerror(reason));
     if (!S_ISDIR(info.st_mode)) return rb_fail(err, RB_EIO, "%s: is not a folder", path);
     return RB_OK;

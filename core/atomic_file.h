@@ -1,4 +1,5 @@
-/* Files that are complete or absent: write NAME.tmp, fsync, rename. A full disk or a killed run leaves nothing under a final name. */
+/* Files that are complete or absent: write NAME.tmp, fsync, rename. A full disk or a killed run leaves nothing under a
+ * final name. */
 #ifndef RB_CORE_ATOMIC_FILE_H
 #define RB_CORE_ATOMIC_FILE_H
 
@@ -7,7 +8,8 @@
 
 #include "core/status.h"
 
-/* "NAME.tmp" beside the final file, freed by free(). A stale one is removed. Fails with RB_EIO when the folder does not exist. */
+/* "NAME.tmp" beside the final file, freed by free(). A stale one is removed. Fails with RB_EIO when the folder does not
+ * exist. */
 rb_status rb_atomic_begin(char **tmp_path, const char *path, rb_error *err);
 /* fsync(tmp), rename to path, fsync(folder). On failure tmp is removed. */
 rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err);

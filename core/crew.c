@@ -13,14 +13,14 @@ typedef struct crew_member {
 } crew_member;
 
 struct rb_crew {
-    int size, n_called, n_busy;     /* n_called: members at work in this run; n_busy: of those, who have not returned */
+    int size, n_called, n_busy; /* n_called: members at work in this run; n_busy: of those, who have not returned */
     int64_t n_runs;
     bool is_closing;
     void (*work)(void *user, int member);
     void *user;
     pthread_mutex_t lock;
     pthread_cond_t has_work, is_done;
-    crew_member *members;           /* [size]; 0 is whoever calls */
+    crew_member *members; /* [size]; 0 is whoever calls */
 };
 
 static void *member_run(void *argument)

@@ -18,7 +18,8 @@ static struct {
     size_t used_bytes, peak_bytes;
 } cuda;
 
-/* Beside the programs of a build or a bundle (bin, lib), of an installation (bin, lib/ropebits), or two folders up: the tests of a build. */
+/* Beside the programs of a build or a bundle (bin, lib), of an installation (bin, lib/ropebits), or two folders up: the
+ * tests of a build. */
 rb_status rb_cuda_library_path(char **path, rb_error *err)
 {
     static const char *const folders[] = {"../lib", "../lib/ropebits", "../../lib"};
@@ -58,7 +59,8 @@ static rb_status load_library(rb_error *err)
     }
     cuda.runtime = dlsym(cuda.library, "rb_cuda_runtime");
     if (!cuda.runtime || cuda.runtime->abi != RB_CUDA_ABI) {
-        st = rb_fail(err, RB_EDEVICE, "%s has interface %d, expected %d: it is from another build", path, cuda.runtime ? cuda.runtime->abi : 0, RB_CUDA_ABI);
+        st = rb_fail(err, RB_EDEVICE, "%s has interface %d, expected %d: it is from another build", path,
+                     cuda.runtime ? cuda.runtime->abi : 0, RB_CUDA_ABI);
         dlclose(cuda.library);
         cuda.library = NULL;
     }
@@ -87,14 +89,15 @@ rb_status rb_cuda_table(const void **table, const char *symbol, rb_error *err)
     return *table ? RB_OK : rb_fail(err, RB_EDEVICE, "the CUDA side has no %s: it is from another build", symbol);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_error *err)
 {
     const double mib = 0x1p20;
     void *memory = NULL;
     size_t size_bytes;
-    if (__builtin_mul_overflow(n, elem_size, &size_bytes)) return rb_fail(err, RB_ENOMEM, "%s: %zu elements of %zu bytes overflow", what, n, elem_size);
+    if (__builtin_mul_overflow(n, elem_size, &size_bytes))
+        return rb_fail(err, RB_ENOMEM, "%s: %zu elements of %zu bytes overflow", what, n, elem_size);
     const rb_status st = cuda.runtime->alloc(&memory, size_bytes > 0 ? size_bytes : 1, err);
     if (st != RB_OK) return rb_fail_in(err, st, "%s, %.1f MiB", what, (double)size_bytes / mib);
     memcpy(out, &memory, sizeof memory);

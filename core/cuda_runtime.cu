@@ -15,10 +15,11 @@ static rb_status find_device(int index, rb_error *err)
     if (code == cudaErrorInsufficientDriver) {
         cudaDriverGetVersion(&driver);
         if (driver == 0) return rb_fail(err, RB_EDEVICE, "no NVIDIA driver on this host");
-        return rb_fail(err, RB_EDEVICE, "the NVIDIA driver supports CUDA %d.%d, expected at least %d.%d", driver / 1000, driver % 1000 / 10,
-                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return rb_fail(err, RB_EDEVICE, "the NVIDIA driver supports CUDA %d.%d, expected at least %d.%d", driver / 1000,
+                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
-    if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0)) return rb_fail(err, RB_EDEVICE, "no NVIDIA GPU on this host");
+    if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0))
+        return rb_fail(err, RB_EDEVICE, "no NVIDIA GPU on this host");
     if (code != cudaSuccess) return rb_cuda_status(code, "looking for GPUs", err);
     if (index >= n) return rb_fail(err, RB_EDEVICE, "GPU %d of this host, which has %d", index, n);
     return RB_OK;
@@ -41,19 +42,26 @@ static rb_status api_open(int index, rb_cuda_info *info, rb_error *err)
     cudaDriverGetVersion(&info->driver_version);
     cudaRuntimeGetVersion(&info->runtime_version);
     if (info->major * 10 + info->minor < 75)
-        st = rb_fail(err, RB_EDEVICE, "GPU %d, %s, has compute capability %d.%d, expected at least 7.5", index, info->name, info->major, info->minor);
+        st = rb_fail(err, RB_EDEVICE, "GPU %d, %s, has compute capability %d.%d, expected at least 7.5", index,
+                     info->name, info->major, info->minor);
 done:
     return st;
 }
 
-static rb_status api_use_device(int index, rb_error *err) { return rb_cuda_status(cudaSetDevice(index), "choosing the GPU", err); }
+static rb_status api_use_device(int index, rb_error *err)
+{
+    return rb_cuda_status(cudaSetDevice(index), "choosing the GPU", err);
+}
 static rb_status api_free_bytes(size_t *free_bytes, rb_error *err)
 {
     size_t total = 0;
     return rb_cuda_status(cudaMemGetInfo(free_bytes, &total), "asking for free memory", err);
 }
 
-static rb_status api_alloc(void **out, size_t size_bytes, rb_error *err) { return rb_cuda_status(cudaMalloc(out, size_bytes), "GPU memory", err); }
+static rb_status api_alloc(void **out, size_t size_bytes, rb_error *err)
+{
+    return rb_cuda_status(cudaMalloc(out, size_bytes), "GPU memory", err);
+}
 static void api_release(void *memory) { cudaFree(memory); }
 
 static rb_status api_alloc_pinned(void **out, size_t size_bytes, rb_error *err)
@@ -73,7 +81,10 @@ static void api_stream_destroy(void *stream)
 {
     if (stream) cudaStreamDestroy(as_stream(stream));
 }
-static rb_status api_stream_wait(void *stream, rb_error *err) { return rb_cuda_status(cudaStreamSynchronize(as_stream(stream)), "running kernels", err); }
+static rb_status api_stream_wait(void *stream, rb_error *err)
+{
+    return rb_cuda_status(cudaStreamSynchronize(as_stream(stream)), "running kernels", err);
+}
 
 static rb_status api_event_create(void **event, rb_error *err)
 {
@@ -90,7 +101,10 @@ static rb_status api_event_record(void *event, void *stream, rb_error *err)
 {
     return rb_cuda_status(cudaEventRecord(as_event(event), as_stream(stream)), "an event", err);
 }
-static rb_status api_event_wait(void *event, rb_error *err) { return rb_cuda_status(cudaEventSynchronize(as_event(event)), "running kernels", err); }
+static rb_status api_event_wait(void *event, rb_error *err)
+{
+    return rb_cuda_status(cudaEventSynchronize(as_event(event)), "running kernels", err);
+}
 static rb_status api_stream_wait_event(void *stream, void *event, rb_error *err)
 {
     return rb_cuda_status(cudaStreamWaitEvent(as_stream(stream), as_event(event), 0), "an event", err);
@@ -104,10 +118,11 @@ static rb_status api_copy(void *to, const void *from, size_t size_bytes, void *s
 {
     return rb_cuda_status(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDefault, as_stream(stream)), "copying", err);
 }
-static rb_status api_copy_rows(void *to, size_t to_stride_bytes, const void *from, size_t from_stride_bytes, size_t row_bytes, size_t n_rows, void *stream,
-                               rb_error *err)
+static rb_status api_copy_rows(void *to, size_t to_stride_bytes, const void *from, size_t from_stride_bytes,
+                               size_t row_bytes, size_t n_rows, void *stream, rb_error *err)
 {
-    return rb_cuda_status(cudaMemcpy2DAsync(to, to_stride_bytes, from, from_stride_bytes, row_bytes, n_rows, cudaMemcpyDefault, as_stream(stream)),
+    return rb_cuda_status(cudaMemcpy2DAsync(to, to_stride_bytes, from, from_stride_bytes, row_bytes, n_rows,
+                                            cudaMemcpyDefault, as_stream(stream)),
                           "copying", err);
 }
 static rb_status api_fill(void *to, int byte, size_t size_bytes, void *stream, rb_error *err)
@@ -118,9 +133,25 @@ static rb_status api_fill(void *to, int byte, size_t size_bytes, void *stream, r
 extern "C" {
 extern const rb_cuda_runtime_api rb_cuda_runtime;
 const rb_cuda_runtime_api rb_cuda_runtime = {
-    RB_CUDA_ABI,        api_open,          api_use_device,    api_free_bytes,   api_alloc,          api_release,
-    api_alloc_pinned,   api_release_pinned, api_stream_create, api_stream_destroy, api_stream_wait,  api_event_create,
-    api_event_destroy,  api_event_record,  api_event_wait,    api_stream_wait_event, api_event_elapsed_ms, api_copy,
-    api_copy_rows,      api_fill,
+    RB_CUDA_ABI,
+    api_open,
+    api_use_device,
+    api_free_bytes,
+    api_alloc,
+    api_release,
+    api_alloc_pinned,
+    api_release_pinned,
+    api_stream_create,
+    api_stream_destroy,
+    api_stream_wait,
+    api_event_create,
+    api_event_destroy,
+    api_event_record,
+    api_event_wait,
+    api_stream_wait_event,
+    api_event_elapsed_ms,
+    api_copy,
+    api_copy_rows,
+    api_fill,
 };
 }

@@ -13,7 +13,7 @@ enum { DEFAULT_MAX_BYTES = 256 << 20, FEW_MEMBERS = 8 };
 /* Whole numbers up to here are exact in a double, and so in cJSON. */
 static const int64_t MAX_EXACT_INT = (int64_t)1 << 53;
 
-/* ---- parsing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 static size_t line_number(const char *text, const char *at)
 {
@@ -28,19 +28,16 @@ static int nesting_depth(const char *text, const char *at)
     int depth = 0;
     bool in_string = false;
     for (; text < at; text++) {
-        if (in_string && *text == '\\')
-            text++;
-        else if (*text == '"')
-            in_string = !in_string;
-        else if (!in_string && (*text == '[' || *text == '{'))
-            depth++;
-        else if (!in_string && (*text == ']' || *text == '}'))
-            depth--;
+        if (in_string && *text == '\\') text++;
+        else if (*text == '"') in_string = !in_string;
+        else if (!in_string && (*text == '[' || *text == '{')) depth++;
+        else if (!in_string && (*text == ']' || *text == '}')) depth--;
     }
     return depth;
 }
 
-/* The escape of a NUL would end the C string that cJSON makes of it, and "a\u0000b" would silently be "a". A backslash in front makes it plain text. */
+/* The escape of a NUL would end the C string that cJSON makes of it, and "a\u0000b" would silently be "a". A backslash
+ * in front makes it plain text. */
 static const char *find_escaped_nul(const char *text)
 {
     for (const char *at = strstr(text, "\\u0000"); at; at = strstr(at + 1, "\\u0000")) {
@@ -56,13 +53,18 @@ static rb_status fail_at(rb_error *err, const char *name, const char *text, cons
     const size_t line = line_number(text, at);
     if (*at == '\0') return rb_fail(err, RB_EFORMAT, "%s: line %zu: the JSON ends too early", name, line);
     if (nesting_depth(text, at) >= CJSON_NESTING_LIMIT)
-        return rb_fail(err, RB_EFORMAT, "%s: line %zu: JSON nested deeper than %d levels", name, line, CJSON_NESTING_LIMIT);
+        return rb_fail(err, RB_EFORMAT, "%s: line %zu: JSON nested deeper than %d levels", name, line,
+                       CJSON_NESTING_LIMIT);
     return rb_fail(err, RB_EFORMAT, "%s: line %zu: not valid JSON at: %.20s", name, line, at);
 }
 
-static int compare_keys(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
-/* A key that an object has twice, or NULL. Sorting: the vocabulary in a tokenizer.json is one object of 150 000 members. */
+/* A key that an object has twice, or NULL. Sorting: the vocabulary in a tokenizer.json is one object of 150 000
+ * members. */
 static rb_status find_duplicate_key(const char **duplicate, const cJSON *object, const char *name, rb_error *err)
 {
     const size_t n = (size_t)cJSON_GetArraySize(object);
@@ -73,7 +75,7 @@ static rb_status find_duplicate_key(const char **duplicate, const cJSON *object,
         const rb_status st = rb_alloc(&keys, n, sizeof *keys, name, err);
         if (st != RB_OK) return st;
     }
-    cJSON_ArrayForEach(member, object) keys[i++] = member->string;
+    cJSON_ArrayForEach (member, object) keys[i++] = member->string;
     qsort(keys, n, sizeof *keys, compare_keys);
     *duplicate = NULL;
     for (i = 1; i < n && !*duplicate; i++)
@@ -92,8 +94,7 @@ static rb_status check_keys(const cJSON *json, const char *name, rb_error *err)
         if (st != RB_OK) return st;
         if (duplicate) return rb_fail(err, RB_EFORMAT, "%s: key \"%s\" is there twice in one object", name, duplicate);
     }
-    cJSON_ArrayForEach(child, json)
-    {
+    cJSON_ArrayForEach (child, json) {
         const rb_status st = child->child ? check_keys(child, name, err) : RB_OK;
         if (st != RB_OK) return st;
     }
@@ -107,15 +108,18 @@ static rb_status parse_terminated(cJSON **out, const char *text, size_t length, 
     cJSON *json = NULL;
     rb_status st = RB_OK;
     *out = NULL;
-    if (nul) return rb_fail(err, RB_EFORMAT, "%s: line %zu: a NUL byte, expected JSON text", name, line_number(text, nul));
+    if (nul)
+        return rb_fail(err, RB_EFORMAT, "%s: line %zu: a NUL byte, expected JSON text", name, line_number(text, nul));
     if ((nul = find_escaped_nul(text)) != NULL)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: line %zu: a string with \\u0000, which ropebits cannot hold", name, line_number(text, nul));
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: line %zu: a string with \\u0000, which ropebits cannot hold", name,
+                       line_number(text, nul));
 
     json = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
     if (!json) return fail_at(err, name, text, end);
     end += strspn(end, " \t\r\n");
     if (end != text + length)
-        st = rb_fail(err, RB_EFORMAT, "%s: line %zu: text behind the end of the JSON document: %.20s", name, line_number(text, end), end);
+        st = rb_fail(err, RB_EFORMAT, "%s: line %zu: text behind the end of the JSON document: %.20s", name,
+                     line_number(text, end), end);
     if (st == RB_OK) st = check_keys(json, name, err);
     if (st != RB_OK) {
         cJSON_Delete(json);
@@ -127,7 +131,8 @@ static rb_status parse_terminated(cJSON **out, const char *text, size_t length, 
 
 rb_status rb_json_parse(cJSON **out, const char *text, size_t length, const char *name, rb_error *err)
 {
-    /* cJSON 1.7.15 reads one byte past the length it is given on some truncated input (CVE-2023-53154): parse a copy that ends in NUL. */
+    /* cJSON 1.7.15 reads one byte past the length it is given on some truncated input (CVE-2023-53154): parse a copy
+     * that ends in NUL. */
     char *copy = NULL;
     *out = NULL;
     if (length == SIZE_MAX) return rb_fail(err, RB_ENOMEM, "%s: %zu bytes of JSON", name, length);
@@ -150,7 +155,7 @@ rb_status rb_json_read(cJSON **out, const char *path, size_t max_bytes, rb_error
     return st;
 }
 
-/* ---- members ----------------------------------------------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 const cJSON *rb_json_find(const cJSON *object, const char *key)
 {
@@ -162,12 +167,12 @@ static const char *type_name(const cJSON *json)
 {
     switch (json->type & 0xff) {
     case cJSON_False:
-    case cJSON_True:   return "a boolean";
+    case cJSON_True: return "a boolean";
     case cJSON_Number: return "a number";
     case cJSON_String: return "a string";
-    case cJSON_Array:  return "an array";
+    case cJSON_Array: return "an array";
     case cJSON_Object: return "an object";
-    default:           return "null";
+    default: return "null";
     }
 }
 
@@ -176,13 +181,17 @@ static const char *joint(const char *where) { return strstr(where, ": ") ? "." :
 
 static rb_status fail_type(rb_error *err, const cJSON *found, const char *key, const char *where, const char *expected)
 {
-    return rb_fail(err, RB_EFORMAT, "%s%s%s: found %s, expected %s", where, joint(where), key, type_name(found), expected);
+    return rb_fail(err, RB_EFORMAT, "%s%s%s: found %s, expected %s", where, joint(where), key, type_name(found),
+                   expected);
 }
 
-static rb_status get_member(const cJSON *object, const char *key, const char *where, const char *expected, const cJSON **out, rb_error *err)
+static rb_status get_member(const cJSON *object, const char *key, const char *where, const char *expected,
+                            const cJSON **out, rb_error *err)
 {
     *out = NULL;
-    if (!cJSON_IsObject(object)) return rb_fail(err, RB_EFORMAT, "%s: found %s, expected an object", where, object ? type_name(object) : "nothing");
+    if (!cJSON_IsObject(object))
+        return rb_fail(err, RB_EFORMAT, "%s: found %s, expected an object", where,
+                       object ? type_name(object) : "nothing");
     *out = rb_json_find(object, key);
     if (!*out) return rb_fail(err, RB_EFORMAT, "%s%s%s: is missing, expected %s", where, joint(where), key, expected);
     return RB_OK;
@@ -210,21 +219,26 @@ rb_status rb_json_get_string(const cJSON *object, const char *key, const char *w
     return RB_OK;
 }
 
-rb_status rb_json_get_number(const cJSON *object, const char *key, const char *where, double min, double max, double *out, rb_error *err)
+rb_status rb_json_get_number(const cJSON *object, const char *key, const char *where, double min, double max,
+                             double *out, rb_error *err)
 {
     const cJSON *member;
     const rb_status st = get_member(object, key, where, "a number", &member, err);
     if (st != RB_OK) return st;
     if (!cJSON_IsNumber(member)) return fail_type(err, member, key, where, "a number");
     const double value = member->valuedouble;
-    if (!isfinite(value)) return rb_fail(err, RB_ENONFINITE, "%s%s%s: the number is beyond the range of a double", where, joint(where), key);
+    if (!isfinite(value))
+        return rb_fail(err, RB_ENONFINITE, "%s%s%s: the number is beyond the range of a double", where, joint(where),
+                       key);
     if (value < min || value > max)
-        return rb_fail(err, RB_EINVAL, "%s%s%s: is %.17g, expected %.17g to %.17g", where, joint(where), key, value, min, max);
+        return rb_fail(err, RB_EINVAL, "%s%s%s: is %.17g, expected %.17g to %.17g", where, joint(where), key, value,
+                       min, max);
     *out = value;
     return RB_OK;
 }
 
-rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max, int64_t *out, rb_error *err)
+rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max,
+                          int64_t *out, rb_error *err)
 {
     const cJSON *member;
     const rb_status st = get_member(object, key, where, "a whole number", &member, err);
@@ -232,10 +246,11 @@ rb_status rb_json_get_int(const cJSON *object, const char *key, const char *wher
     if (!cJSON_IsNumber(member)) return fail_type(err, member, key, where, "a whole number");
     const double value = member->valuedouble;
     if (!(fabs(value) <= (double)MAX_EXACT_INT) || value != floor(value))
-        return rb_fail(err, RB_EINVAL, "%s%s%s: is %.17g, expected a whole number of at most 2^53", where, joint(where), key, value);
+        return rb_fail(err, RB_EINVAL, "%s%s%s: is %.17g, expected a whole number of at most 2^53", where, joint(where),
+                       key, value);
     if ((int64_t)value < min || (int64_t)value > max)
-        return rb_fail(err, RB_EINVAL, "%s%s%s: is %lld, expected %lld to %lld", where, joint(where), key, (long long)value, (long long)min,
-                       (long long)max);
+        return rb_fail(err, RB_EINVAL, "%s%s%s: is %lld, expected %lld to %lld", where, joint(where), key,
+                       (long long)value, (long long)min, (long long)max);
     *out = (int64_t)value;
     return RB_OK;
 }
@@ -255,14 +270,13 @@ rb_status rb_json_check_members(const cJSON *object, const char *where, const ch
     const cJSON *member;
     size_t n_known = 0;
     while (known[n_known]) n_known++;
-    cJSON_ArrayForEach(member, object)
-    {
+    cJSON_ArrayForEach (member, object) {
         size_t i = 0;
         while (i < n_known && strcmp(known[i], member->string) != 0) i++;
         if (i < n_known) continue;
         const char *nearest = rb_nearest_name(member->string, known, n_known);
-        return rb_fail(err, RB_EFORMAT, "%s: has an unknown member \"%s\"%s%s%s", where, member->string, nearest ? "; did you mean " : "",
-                       nearest ? nearest : "", nearest ? "?" : "");
+        return rb_fail(err, RB_EFORMAT, "%s: has an unknown member \"%s\"%s%s%s", where, member->string,
+                       nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
     }
     return RB_OK;
 }
@@ -279,14 +293,18 @@ rb_status rb_json_check_schema(const cJSON *document, const char *name, const ch
     }
     RB_TRY(st, rb_json_get_int(document, "version", name, 0, MAX_EXACT_INT, &found_version, err), done);
     if (found_version != version)
-        st = rb_fail(err, RB_EUNSUPPORTED, "%s: %s version is %lld, expected %d", name, schema, (long long)found_version, version);
+        st = rb_fail(err, RB_EUNSUPPORTED, "%s: %s version is %lld, expected %d", name, schema,
+                     (long long)found_version, version);
 done:
     return st;
 }
 
-/* ---- building ---------------------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
-static rb_status fail_memory(rb_error *err, const char *what) { return rb_fail(err, RB_ENOMEM, "out of memory for JSON: %s", what); }
+static rb_status fail_memory(rb_error *err, const char *what)
+{
+    return rb_fail(err, RB_ENOMEM, "out of memory for JSON: %s", what);
+}
 
 static rb_status add_created(cJSON *object, const char *key, cJSON *item, rb_error *err)
 {
@@ -308,11 +326,20 @@ rb_status rb_json_add_string(cJSON *object, const char *key, const char *value, 
     return add_created(object, key, cJSON_CreateString(value), err);
 }
 
-rb_status rb_json_add_number(cJSON *object, const char *key, double value, rb_error *err) { return add_created(object, key, create_number(value), err); }
+rb_status rb_json_add_number(cJSON *object, const char *key, double value, rb_error *err)
+{
+    return add_created(object, key, create_number(value), err);
+}
 
-rb_status rb_json_add_bool(cJSON *object, const char *key, bool value, rb_error *err) { return add_created(object, key, cJSON_CreateBool(value), err); }
+rb_status rb_json_add_bool(cJSON *object, const char *key, bool value, rb_error *err)
+{
+    return add_created(object, key, cJSON_CreateBool(value), err);
+}
 
-rb_status rb_json_add_null(cJSON *object, const char *key, rb_error *err) { return add_created(object, key, cJSON_CreateNull(), err); }
+rb_status rb_json_add_null(cJSON *object, const char *key, rb_error *err)
+{
+    return add_created(object, key, cJSON_CreateNull(), err);
+}
 
 rb_status rb_json_add_numbers(cJSON *object, const char *key, const double *values, int n, rb_error *err)
 {

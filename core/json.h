@@ -1,4 +1,5 @@
-/* JSON through cJSON, with the checks and messages that cJSON leaves out: duplicate keys, trailing text, wrong types, ranges.
+/* JSON through cJSON, with the checks and messages that cJSON leaves out: duplicate keys, trailing text, wrong types,
+ * ranges.
  *
  * Getters name the place: `where` is "config.json" or "plan.json: layers[3]"; a message reads
  * "plan.json: layers[3].bits: found a string, expected an array". */
@@ -11,7 +12,8 @@
 
 #include "core/status.h"
 
-/* Parses exactly length bytes. Refuses NUL bytes, trailing text, duplicate keys in any object. `name` is for messages. Free with cJSON_Delete. */
+/* Parses exactly length bytes. Refuses NUL bytes, trailing text, duplicate keys in any object. `name` is for messages.
+ * Free with cJSON_Delete. */
 rb_status rb_json_parse(cJSON **out, const char *text, size_t length, const char *name, rb_error *err);
 
 /* Reads and parses a file of at most max_bytes (0: 256 MiB). */
@@ -19,9 +21,10 @@ rb_status rb_json_read(cJSON **out, const char *path, size_t max_bytes, rb_error
 
 /* Formatted document with a final newline; numbers keep their double exactly. Freed by free(). */
 rb_status rb_json_print(char **out, const cJSON *json, rb_error *err);
-/* The same on standard output: what a program prints with --json. Whether it arrived is checked when the program ends. */
+/* The same on standard output: what a program prints with --json. Whether it arrived is checked when the program ends.
+ */
 rb_status rb_json_put(const cJSON *json, rb_error *err);
-rb_status rb_json_write(const cJSON *json, const char *path, rb_error *err);   /* atomic, see core/atomic_file.h */
+rb_status rb_json_write(const cJSON *json, const char *path, rb_error *err); /* atomic, see core/atomic_file.h */
 
 /* Case-sensitive member, or NULL; a JSON null counts as absent. */
 const cJSON *rb_json_find(const cJSON *object, const char *key);
@@ -30,11 +33,14 @@ const cJSON *rb_json_find(const cJSON *object, const char *key);
 rb_status rb_json_get_object(const cJSON *object, const char *key, const char *where, const cJSON **out, rb_error *err);
 rb_status rb_json_get_array(const cJSON *object, const char *key, const char *where, const cJSON **out, rb_error *err);
 rb_status rb_json_get_string(const cJSON *object, const char *key, const char *where, const char **out, rb_error *err);
-rb_status rb_json_get_number(const cJSON *object, const char *key, const char *where, double min, double max, double *out, rb_error *err);
-rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max, int64_t *out, rb_error *err);   /* whole numbers only */
+rb_status rb_json_get_number(const cJSON *object, const char *key, const char *where, double min, double max,
+                             double *out, rb_error *err);
+rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max,
+                          int64_t *out, rb_error *err); /* whole numbers only */
 rb_status rb_json_get_bool(const cJSON *object, const char *key, const char *where, bool *out, rb_error *err);
 
-/* RB_EFORMAT naming the first member of an object that is not one of `known` (NULL at the end): a misspelt one would silently be a default. */
+/* RB_EFORMAT naming the first member of an object that is not one of `known` (NULL at the end): a misspelt one would
+ * silently be a default. */
 rb_status rb_json_check_members(const cJSON *object, const char *where, const char *const *known, rb_error *err);
 
 /* Checks "schema" and "version" of a document: both values are named when they differ. */

@@ -1,6 +1,6 @@
-/* JSON out. cJSON's own printer takes 15 digits for enough when they are within one unit in the last place, so every tenth double comes back
- * different; ours prints the fewest of 15, 16 or 17 digits that read back as the same double. Layout: two spaces a level, an array
- * without arrays or objects in it on one line. */
+/* JSON out. cJSON's own printer takes 15 digits for enough when they are within one unit in the last place, so every
+ * tenth double comes back different; ours prints the fewest of 15, 16 or 17 digits that read back as the same double.
+ * Layout: two spaces a level, an array without arrays or objects in it on one line. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@ static void print_value(FILE *out, const cJSON *json, int level);
 static void print_number(FILE *out, double value)
 {
     enum { FEWEST_DIGITS = 15, ENOUGH_DIGITS = 17 };
-    static const double MAX_PLAIN = 0x1p53;     /* whole numbers up to here print without exponent, so that readers keep them integers */
+    static const double MAX_PLAIN =
+        0x1p53; /* whole numbers up to here print without exponent, so that readers keep them integers */
     char text[32];
     if (!isfinite(value)) {
         fputs("null", out);
@@ -37,12 +38,9 @@ static void print_string(FILE *out, const char *text)
     fputc('"', out);
     for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
         const char *found = strchr(escaped, *c);
-        if (found)
-            fprintf(out, "\\%c", letters[found - escaped]);
-        else if (*c < 0x20)
-            fprintf(out, "\\u%04x", *c);
-        else
-            fputc(*c, out);
+        if (found) fprintf(out, "\\%c", letters[found - escaped]);
+        else if (*c < 0x20) fprintf(out, "\\u%04x", *c);
+        else fputc(*c, out);
     }
     fputc('"', out);
 }
@@ -50,8 +48,7 @@ static void print_string(FILE *out, const char *text)
 static bool is_flat(const cJSON *array)
 {
     const cJSON *child;
-    cJSON_ArrayForEach(child, array)
-    {
+    cJSON_ArrayForEach (child, array) {
         if (cJSON_IsArray(child) || cJSON_IsObject(child)) return false;
     }
     return true;
@@ -60,8 +57,7 @@ static bool is_flat(const cJSON *array)
 static void print_children(FILE *out, const cJSON *parent, int level, bool on_one_line)
 {
     const cJSON *child;
-    cJSON_ArrayForEach(child, parent)
-    {
+    cJSON_ArrayForEach (child, parent) {
         if (child != parent->child) fputs(on_one_line ? ", " : ",", out);
         if (!on_one_line) fprintf(out, "\n%*s", 2 * (level + 1), "");
         if (cJSON_IsObject(parent)) {
@@ -76,11 +72,11 @@ static void print_children(FILE *out, const cJSON *parent, int level, bool on_on
 static void print_value(FILE *out, const cJSON *json, int level)
 {
     switch (json->type & 0xff) {
-    case cJSON_False:  fputs("false", out); break;
-    case cJSON_True:   fputs("true", out); break;
+    case cJSON_False: fputs("false", out); break;
+    case cJSON_True: fputs("true", out); break;
     case cJSON_Number: print_number(out, json->valuedouble); break;
     case cJSON_String: print_string(out, json->valuestring); break;
-    case cJSON_Raw:    fputs(json->valuestring, out); break;
+    case cJSON_Raw: fputs(json->valuestring, out); break;
     case cJSON_Array:
         fputc('[', out);
         print_children(out, json, level, is_flat(json));

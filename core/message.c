@@ -1,5 +1,5 @@
-/* Messages and progress on stderr: see core/message.h. One lock serialises both, and one flag says whether a bar stands on the current line,
- * so that a message never lands behind half a bar. */
+/* Messages and progress on stderr: see core/message.h. One lock serialises both, and one flag says whether a bar stands
+ * on the current line, so that a message never lands behind half a bar. */
 #include "core/message.h"
 
 #include <pthread.h>
@@ -36,7 +36,7 @@ double rb_now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 /* Under the lock. */
 static void clear_bar(void)
@@ -87,7 +87,7 @@ void rb_message_verbose(const char *fmt, ...)
     va_end(ap);
 }
 
-/* ---- progress ---------------------------------------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 static int terminal_columns(void)
 {
@@ -99,12 +99,9 @@ static int terminal_columns(void)
 static void format_duration(char *text, size_t size, double seconds)
 {
     const long long s = (long long)(seconds + 0.5);
-    if (s < 60)
-        snprintf(text, size, "%lld s", s);
-    else if (s < 3600)
-        snprintf(text, size, "%lld min %02lld s", s / 60, s % 60);
-    else
-        snprintf(text, size, "%lld h %02lld min", s / 3600, s / 60 % 60);
+    if (s < 60) snprintf(text, size, "%lld s", s);
+    else if (s < 3600) snprintf(text, size, "%lld min %02lld s", s / 60, s % 60);
+    else snprintf(text, size, "%lld h %02lld min", s / 3600, s / 60 % 60);
 }
 
 /* "12 s, 30 s left"; the rest is taken to go on at the speed so far. */
@@ -117,7 +114,8 @@ static void format_times(char *text, size_t size, const rb_progress *progress, d
         snprintf(text, size, "%s", elapsed);
         return;
     }
-    format_duration(left, sizeof left, elapsed_s / (double)progress->done * (double)(progress->n_steps - progress->done));
+    format_duration(left, sizeof left,
+                    elapsed_s / (double)progress->done * (double)(progress->n_steps - progress->done));
     snprintf(text, size, "%s, %s left", elapsed, left);
 }
 
@@ -127,8 +125,8 @@ static void draw_bar(rb_progress *progress, const char *detail, double now_s)
     for (int i = 0; i < BAR_CELLS; i++) bar[i] = i * progress->n_steps < BAR_CELLS * progress->done ? '#' : '.';
     bar[BAR_CELLS] = '\0';
     format_times(times, sizeof times, progress, now_s);
-    snprintf(line, sizeof line, "%s [%s] %lld/%lld, %s%s%s", progress->label, bar, (long long)progress->done, (long long)progress->n_steps, times,
-             detail ? ", " : "", detail ? detail : "");
+    snprintf(line, sizeof line, "%s [%s] %lld/%lld, %s%s%s", progress->label, bar, (long long)progress->done,
+             (long long)progress->n_steps, times, detail ? ", " : "", detail ? detail : "");
     /* Cut to the terminal: a line that wraps could not be redrawn in place. */
     fprintf(stderr, "\r%.*s\033[K", terminal_columns() - 1, line);
     fflush(stderr);
@@ -139,8 +137,8 @@ static void print_step(const rb_progress *progress, const char *detail, double n
 {
     char times[96];
     format_times(times, sizeof times, progress, now_s);
-    fprintf(stderr, "%s: %lld/%lld%s%s, %s\n", progress->label, (long long)progress->done, (long long)progress->n_steps, detail ? " " : "",
-            detail ? detail : "", times);
+    fprintf(stderr, "%s: %lld/%lld%s%s, %s\n", progress->label, (long long)progress->done, (long long)progress->n_steps,
+            detail ? " " : "", detail ? detail : "", times);
 }
 
 void rb_progress_start(rb_progress *progress, const char *label, int64_t n_steps)
@@ -160,13 +158,12 @@ void rb_progress_step(rb_progress *progress, const char *detail)
 {
     pthread_mutex_lock(&state.lock);
     const double now_s = rb_now_s(), since_s = now_s - progress->printed_s;
-    const bool is_due = since_s >= (progress->is_terminal ? REDRAW_S : LINE_S) || (!progress->is_terminal && state.verbosity >= RB_VERBOSE);
+    const bool is_due = since_s >= (progress->is_terminal ? REDRAW_S : LINE_S)
+                        || (!progress->is_terminal && state.verbosity >= RB_VERBOSE);
     progress->done++;
     if (state.verbosity > RB_QUIET && is_due) {
-        if (progress->is_terminal)
-            draw_bar(progress, detail, now_s);
-        else
-            print_step(progress, detail, now_s);
+        if (progress->is_terminal) draw_bar(progress, detail, now_s);
+        else print_step(progress, detail, now_s);
         progress->printed_s = now_s;
     }
     pthread_mutex_unlock(&state.lock);

@@ -15,9 +15,10 @@ static const int64_t MAX_POSITION = (int64_t)1 << 40, MAX_TOKENS = (int64_t)1 <<
 /* inv_freq is small, but a chunk has a checksum and a contiguous table has none. */
 enum { INV_FREQ_ZSTD_LEVEL = 1 };
 
-/* ---- names and blocks -------------------------------------------------------------------------------------------------------- */
+/* ---- names and blocks ------------------------------------------------------------------------ */
 
-static const char *const kind_names[] = {[ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3"};
+static const char *const kind_names[] = {
+    [ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3"};
 static const char *const pairing_names[] = {[ROPE_SPLIT_HALF] = "split-half", [ROPE_INTERLEAVED] = "interleaved"};
 
 const char *rope_kind_name(rope_kind kind) { return kind_names[kind]; }
@@ -33,9 +34,12 @@ static int find_name(const char *const *names, size_t n_names, const char *name)
 
 static rb_status parse_names(rope_facts *rope, const char *kind, const char *pairing, const char *where, rb_error *err)
 {
-    const int kind_at = find_name(kind_names, RB_COUNT(kind_names), kind), pairing_at = find_name(pairing_names, RB_COUNT(pairing_names), pairing);
-    if (kind_at < 0) return rb_fail(err, RB_EFORMAT, "%s: rope kind %s, expected default, linear or llama3", where, kind);
-    if (pairing_at < 0) return rb_fail(err, RB_EFORMAT, "%s: rope pairing %s, expected split-half or interleaved", where, pairing);
+    const int kind_at = find_name(kind_names, RB_COUNT(kind_names), kind),
+              pairing_at = find_name(pairing_names, RB_COUNT(pairing_names), pairing);
+    if (kind_at < 0)
+        return rb_fail(err, RB_EFORMAT, "%s: rope kind %s, expected default, linear or llama3", where, kind);
+    if (pairing_at < 0)
+        return rb_fail(err, RB_EFORMAT, "%s: rope pairing %s, expected split-half or interleaved", where, pairing);
     rope->kind = (rope_kind)kind_at;
     rope->pairing = (rope_pairing)pairing_at;
     return RB_OK;
@@ -47,38 +51,49 @@ void model_block_dims(const model_facts *facts, int block, int dims[2])
     if (block < n_turned && facts->rope.pairing == ROPE_SPLIT_HALF) {
         dims[0] = block;
         dims[1] = block + n_turned;
-    } else {    /* interleaved, or past rotary_dim: two adjacent dims either way */
+    } else { /* interleaved, or past rotary_dim: two adjacent dims either way */
         dims[0] = 2 * block;
         dims[1] = 2 * block + 1;
     }
 }
 
-double model_block_freq(const model_facts *facts, int block) { return block < facts->rotary_dim / 2 ? facts->rope.inv_freq[block] : 0; }
+double model_block_freq(const model_facts *facts, int block)
+{
+    return block < facts->rotary_dim / 2 ? facts->rope.inv_freq[block] : 0;
+}
 
-/* ---- checks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
-static bool is_sha256(const char *hex) { return strlen(hex) == RB_SHA256_HEX - 1 && strspn(hex, "0123456789abcdef") == RB_SHA256_HEX - 1; }
+static bool is_sha256(const char *hex)
+{
+    return strlen(hex) == RB_SHA256_HEX - 1 && strspn(hex, "0123456789abcdef") == RB_SHA256_HEX - 1;
+}
 
 static bool is_positive(double x) { return isfinite(x) && x > 0; }
 
-static rb_status check_range(const char *where, const char *name, int64_t value, int64_t min, int64_t max, rb_error *err)
+static rb_status check_range(const char *where, const char *name, int64_t value, int64_t min, int64_t max,
+                             rb_error *err)
 {
     if (value >= min && value <= max) return RB_OK;
-    return rb_fail(err, RB_EINVAL, "%s: %s is %lld, expected %lld to %lld", where, name, (long long)value, (long long)min, (long long)max);
+    return rb_fail(err, RB_EINVAL, "%s: %s is %lld, expected %lld to %lld", where, name, (long long)value,
+                   (long long)min, (long long)max);
 }
 
 static rb_status check_positive(const char *where, const char *name, double value, rb_error *err)
 {
-    return is_positive(value) ? RB_OK : rb_fail(err, RB_EINVAL, "%s: %s is %g, expected a positive number", where, name, value);
+    return is_positive(value) ? RB_OK
+                              : rb_fail(err, RB_EINVAL, "%s: %s is %g, expected a positive number", where, name, value);
 }
 
 static rb_status check_identity(const model_facts *facts, const char *where, rb_error *err)
 {
     if (facts->model_type[0] == '\0') return rb_fail(err, RB_EINVAL, "%s: model_type is empty", where);
     if (!is_sha256(facts->config_sha256))
-        return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where, facts->config_sha256);
+        return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where,
+                       facts->config_sha256);
     if (facts->weights_sha256[0] != '\0' && !is_sha256(facts->weights_sha256))
-        return rb_fail(err, RB_EINVAL, "%s: weights_sha256 is \"%s\", expected 64 hex digits", where, facts->weights_sha256);
+        return rb_fail(err, RB_EINVAL, "%s: weights_sha256 is \"%s\", expected 64 hex digits", where,
+                       facts->weights_sha256);
     return RB_OK;
 }
 
@@ -91,9 +106,11 @@ static rb_status check_geometry(const model_facts *facts, const char *where, rb_
     RB_TRY(st, check_range(where, "head_dim", facts->head_dim, 2, RB_MAX_HEAD_DIM, err), done);
     RB_TRY(st, check_range(where, "rotary_dim", facts->rotary_dim, 2, facts->head_dim, err), done);
     if (facts->n_q_heads % facts->n_kv_heads != 0)
-        st = rb_fail(err, RB_EINVAL, "%s: %d query heads do not divide among %d KV heads", where, facts->n_q_heads, facts->n_kv_heads);
+        st = rb_fail(err, RB_EINVAL, "%s: %d query heads do not divide among %d KV heads", where, facts->n_q_heads,
+                     facts->n_kv_heads);
     else if (facts->head_dim % 2 != 0 || facts->rotary_dim % 2 != 0)
-        st = rb_fail(err, RB_EINVAL, "%s: head_dim %d and rotary_dim %d, expected even ones", where, facts->head_dim, facts->rotary_dim);
+        st = rb_fail(err, RB_EINVAL, "%s: head_dim %d and rotary_dim %d, expected even ones", where, facts->head_dim,
+                     facts->rotary_dim);
 done:
     return st;
 }
@@ -103,18 +120,21 @@ static rb_status check_rope(const model_facts *facts, const char *where, rb_erro
     const rope_facts *rope = &facts->rope;
     rb_status st;
     RB_TRY(st, check_range(where, "rope kind", (int64_t)rope->kind, ROPE_DEFAULT, ROPE_LLAMA3, err), done);
-    RB_TRY(st, check_range(where, "rope pairing", (int64_t)rope->pairing, ROPE_SPLIT_HALF, ROPE_INTERLEAVED, err), done);
+    RB_TRY(st, check_range(where, "rope pairing", (int64_t)rope->pairing, ROPE_SPLIT_HALF, ROPE_INTERLEAVED, err),
+           done);
     RB_TRY(st, check_positive(where, "attention_scale", facts->attention_scale, err), done);
     RB_TRY(st, check_positive(where, "rope theta", rope->theta, err), done);
     RB_TRY(st, check_positive(where, "rope factor", rope->factor, err), done);
     if (rope->kind == ROPE_LLAMA3) {
         RB_TRY(st, check_positive(where, "rope low_freq_factor", rope->low_freq_factor, err), done);
         RB_TRY(st, check_positive(where, "rope high_freq_factor", rope->high_freq_factor, err), done);
-        RB_TRY(st, check_range(where, "rope original_max_position", rope->original_max_position, 1, MAX_POSITION, err), done);
+        RB_TRY(st, check_range(where, "rope original_max_position", rope->original_max_position, 1, MAX_POSITION, err),
+               done);
     }
     for (int i = 0; i < facts->rotary_dim / 2; i++)
         if (!is_positive(rope->inv_freq[i])) {
-            st = rb_fail(err, RB_EINVAL, "%s: inv_freq[%d] is %g, expected a positive number", where, i, rope->inv_freq[i]);
+            st = rb_fail(err, RB_EINVAL, "%s: inv_freq[%d] is %g, expected a positive number", where, i,
+                         rope->inv_freq[i]);
             goto done;
         }
 done:
@@ -137,7 +157,7 @@ static rb_status check_as_read(const model_facts *facts, const char *where, rb_e
     return model_facts_check(facts, where, err) == RB_OK ? RB_OK : RB_EFORMAT;
 }
 
-/* ---- comparison -------------------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 static rb_status differ_text(const char *names, const char *field, const char *a, const char *b, rb_error *err)
 {
@@ -146,7 +166,8 @@ static rb_status differ_text(const char *names, const char *field, const char *a
 
 static rb_status differ_int(const char *names, const char *field, int64_t a, int64_t b, rb_error *err)
 {
-    return a == b ? RB_OK : rb_fail(err, RB_EMISMATCH, "%s: %s %lld and %lld", names, field, (long long)a, (long long)b);
+    return a == b ? RB_OK
+                  : rb_fail(err, RB_EMISMATCH, "%s: %s %lld and %lld", names, field, (long long)a, (long long)b);
 }
 
 /* Exact: both came from the same config.json by the same code, through formats that keep a double. */
@@ -159,12 +180,14 @@ static rb_status same_rope(const rope_facts *a, const rope_facts *b, int n_freqs
 {
     rb_status st;
     RB_TRY(st, differ_text(names, "rope kind", rope_kind_name(a->kind), rope_kind_name(b->kind), err), done);
-    RB_TRY(st, differ_text(names, "rope pairing", rope_pairing_name(a->pairing), rope_pairing_name(b->pairing), err), done);
+    RB_TRY(st, differ_text(names, "rope pairing", rope_pairing_name(a->pairing), rope_pairing_name(b->pairing), err),
+           done);
     RB_TRY(st, differ_number(names, "rope theta", a->theta, b->theta, err), done);
     RB_TRY(st, differ_number(names, "rope factor", a->factor, b->factor, err), done);
     RB_TRY(st, differ_number(names, "rope low_freq_factor", a->low_freq_factor, b->low_freq_factor, err), done);
     RB_TRY(st, differ_number(names, "rope high_freq_factor", a->high_freq_factor, b->high_freq_factor, err), done);
-    RB_TRY(st, differ_int(names, "rope original_max_position", a->original_max_position, b->original_max_position, err), done);
+    RB_TRY(st, differ_int(names, "rope original_max_position", a->original_max_position, b->original_max_position, err),
+           done);
     for (int i = 0; i < n_freqs; i++) {
         if (a->inv_freq[i] == b->inv_freq[i]) continue;
         return rb_fail(err, RB_EMISMATCH, "%s: inv_freq[%d] %.17g and %.17g", names, i, a->inv_freq[i], b->inv_freq[i]);
@@ -192,14 +215,15 @@ done:
     return st;
 }
 
-rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b, rb_error *err)
+rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b,
+                           rb_error *err)
 {
     char names[640];
     snprintf(names, sizeof names, "%.300s and %.300s", name_a, name_b);
     return same_facts(a, b, names, err);
 }
 
-/* ---- JSON -------------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static rb_status rope_to_json(cJSON **out, const rope_facts *rope, int n_freqs, rb_error *err)
 {
@@ -227,7 +251,8 @@ rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *e
     RB_TRY(st, rb_json_new_object(&object, err), done);
     RB_TRY(st, rb_json_add_string(object, "model_type", facts->model_type, err), done);
     RB_TRY(st, rb_json_add_string(object, "config_sha256", facts->config_sha256, err), done);
-    if (facts->weights_sha256[0]) RB_TRY(st, rb_json_add_string(object, "weights_sha256", facts->weights_sha256, err), done);
+    if (facts->weights_sha256[0])
+        RB_TRY(st, rb_json_add_string(object, "weights_sha256", facts->weights_sha256, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_layers", facts->n_layers, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_q_heads", facts->n_q_heads, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_kv_heads", facts->n_kv_heads, err), done);
@@ -245,18 +270,21 @@ done:
 }
 
 /* A string member that must fit its field. */
-static rb_status get_text(const cJSON *object, const char *key, const char *where, char *value, size_t size, rb_error *err)
+static rb_status get_text(const cJSON *object, const char *key, const char *where, char *value, size_t size,
+                          rb_error *err)
 {
     const char *text;
     const rb_status st = rb_json_get_string(object, key, where, &text, err);
     if (st != RB_OK) return st;
     if (strlen(text) >= size)
-        return rb_fail(err, RB_EFORMAT, "%s.%s: %zu characters, at most %zu expected", where, key, strlen(text), size - 1);
+        return rb_fail(err, RB_EFORMAT, "%s.%s: %zu characters, at most %zu expected", where, key, strlen(text),
+                       size - 1);
     memcpy(value, text, strlen(text) + 1);
     return RB_OK;
 }
 
-static rb_status get_count(const cJSON *object, const char *key, const char *where, int64_t max, int *value, rb_error *err)
+static rb_status get_count(const cJSON *object, const char *key, const char *where, int64_t max, int *value,
+                           rb_error *err)
 {
     int64_t found = 0;
     const rb_status st = rb_json_get_int(object, key, where, 1, max, &found, err);
@@ -264,15 +292,17 @@ static rb_status get_count(const cJSON *object, const char *key, const char *whe
     return st;
 }
 
-static rb_status inv_freq_from_json(rope_facts *rope, const cJSON *object, int n_freqs, const char *where, rb_error *err)
+static rb_status inv_freq_from_json(rope_facts *rope, const cJSON *object, int n_freqs, const char *where,
+                                    rb_error *err)
 {
     const cJSON *list = NULL, *item = NULL;
     int i = 0;
     const rb_status st = rb_json_get_array(object, "inv_freq", where, &list, err);
     if (st != RB_OK) return st;
     if (cJSON_GetArraySize(list) != n_freqs)
-        return rb_fail(err, RB_EFORMAT, "%s.inv_freq: %d frequencies, expected %d", where, cJSON_GetArraySize(list), n_freqs);
-    cJSON_ArrayForEach(item, list) {
+        return rb_fail(err, RB_EFORMAT, "%s.inv_freq: %d frequencies, expected %d", where, cJSON_GetArraySize(list),
+                       n_freqs);
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s.inv_freq[%d]: expected a number", where, i);
         rope->inv_freq[i++] = item->valuedouble;
     }
@@ -288,11 +318,17 @@ static rb_status rope_from_json(rope_facts *rope, const cJSON *object, int n_fre
     RB_TRY(st, parse_names(rope, kind, pairing, where, err), done);
     RB_TRY(st, rb_json_get_number(object, "theta", where, 0, HUGE_VAL, &rope->theta, err), done);
     rope->factor = 1;
-    if (rope->kind != ROPE_DEFAULT) RB_TRY(st, rb_json_get_number(object, "factor", where, 0, HUGE_VAL, &rope->factor, err), done);
+    if (rope->kind != ROPE_DEFAULT)
+        RB_TRY(st, rb_json_get_number(object, "factor", where, 0, HUGE_VAL, &rope->factor, err), done);
     if (rope->kind == ROPE_LLAMA3) {
-        RB_TRY(st, rb_json_get_number(object, "low_freq_factor", where, 0, HUGE_VAL, &rope->low_freq_factor, err), done);
-        RB_TRY(st, rb_json_get_number(object, "high_freq_factor", where, 0, HUGE_VAL, &rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_json_get_int(object, "original_max_position", where, 1, MAX_POSITION, &rope->original_max_position, err), done);
+        RB_TRY(st, rb_json_get_number(object, "low_freq_factor", where, 0, HUGE_VAL, &rope->low_freq_factor, err),
+               done);
+        RB_TRY(st, rb_json_get_number(object, "high_freq_factor", where, 0, HUGE_VAL, &rope->high_freq_factor, err),
+               done);
+        RB_TRY(
+            st,
+            rb_json_get_int(object, "original_max_position", where, 1, MAX_POSITION, &rope->original_max_position, err),
+            done);
     }
     RB_TRY(st, inv_freq_from_json(rope, object, n_freqs, where, err), done);
 done:
@@ -309,7 +345,8 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
     RB_TRY(st, get_text(object, "model_type", where, facts->model_type, sizeof facts->model_type, err), done);
     RB_TRY(st, get_text(object, "config_sha256", where, facts->config_sha256, sizeof facts->config_sha256, err), done);
     if (rb_json_find(object, "weights_sha256"))
-        RB_TRY(st, get_text(object, "weights_sha256", where, facts->weights_sha256, sizeof facts->weights_sha256, err), done);
+        RB_TRY(st, get_text(object, "weights_sha256", where, facts->weights_sha256, sizeof facts->weights_sha256, err),
+               done);
     RB_TRY(st, get_count(object, "n_layers", where, MAX_LAYERS, &facts->n_layers, err), done);
     RB_TRY(st, get_count(object, "n_q_heads", where, MAX_HEADS, &facts->n_q_heads, err), done);
     RB_TRY(st, get_count(object, "n_kv_heads", where, MAX_HEADS, &facts->n_kv_heads, err), done);
@@ -324,7 +361,7 @@ done:
     return st;
 }
 
-/* ---- HDF5 -------------------------------------------------------------------------------------------------------------------- */
+/* ---- HDF5 ------------------------------------------------------------------------------------ */
 
 static rb_status write_rope_h5(hid_t file, const rope_facts *rope, int n_freqs, rb_error *err)
 {
@@ -350,7 +387,8 @@ rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *e
     rb_status st;
     RB_TRY(st, rb_h5_set_string(file, "/", "model_type", facts->model_type, err), done);
     RB_TRY(st, rb_h5_set_string(file, "/", "config_sha256", facts->config_sha256, err), done);
-    if (facts->weights_sha256[0]) RB_TRY(st, rb_h5_set_string(file, "/", "weights_sha256", facts->weights_sha256, err), done);
+    if (facts->weights_sha256[0])
+        RB_TRY(st, rb_h5_set_string(file, "/", "weights_sha256", facts->weights_sha256, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_layers", facts->n_layers, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_q_heads", facts->n_q_heads, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_kv_heads", facts->n_kv_heads, err), done);
@@ -384,7 +422,10 @@ static rb_status read_rope_h5(rope_facts *rope, hid_t file, int n_freqs, const c
     if (rope->kind == ROPE_LLAMA3) {
         RB_TRY(st, rb_h5_get_number(file, "/", "rope_low_freq_factor", &rope->low_freq_factor, err), done);
         RB_TRY(st, rb_h5_get_number(file, "/", "rope_high_freq_factor", &rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_h5_get_int(file, "/", "rope_original_max_position", 1, MAX_POSITION, &rope->original_max_position, err), done);
+        RB_TRY(
+            st,
+            rb_h5_get_int(file, "/", "rope_original_max_position", 1, MAX_POSITION, &rope->original_max_position, err),
+            done);
     }
     RB_TRY(st, rb_h5_read(file, "rope/inv_freq", RB_H5_F64, 1, dims, rope->inv_freq, err), done);
 done:
@@ -405,7 +446,8 @@ rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, 
 
     memset(facts, 0, sizeof *facts);
     RB_TRY(st, rb_h5_get_string(file, "/", "model_type", facts->model_type, sizeof facts->model_type, err), done);
-    RB_TRY(st, rb_h5_get_string(file, "/", "config_sha256", facts->config_sha256, sizeof facts->config_sha256, err), done);
+    RB_TRY(st, rb_h5_get_string(file, "/", "config_sha256", facts->config_sha256, sizeof facts->config_sha256, err),
+           done);
     RB_TRY(st, read_weights_h5(facts, file, err), done);
     RB_TRY(st, read_count_h5(file, "n_layers", MAX_LAYERS, &facts->n_layers, err), done);
     RB_TRY(st, read_count_h5(file, "n_q_heads", MAX_HEADS, &facts->n_q_heads, err), done);
@@ -419,7 +461,7 @@ done:
     return st;
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err)
 {

@@ -1,9 +1,9 @@
-/* What every ropebits file says about the model it belongs to: identity, geometry, RoPE. One struct, one JSON form, one HDF5 form,
- * one comparison that names both values (design.md, section 4).
+/* What every ropebits file says about the model it belongs to: identity, geometry, RoPE. One struct, one JSON form, one
+ * HDF5 form, one comparison that names both values (design.md, section 4).
  *
- * RoPE blocks. Block i < rotary_dim / 2 is the pair of dims that inv_freq[i] turns: (i, i + rotary_dim/2) for split-half pairing,
- * (2i, 2i + 1) for interleaved. Dims past rotary_dim form blocks of two adjacent dims with frequency zero, so a head always has
- * head_dim / 2 blocks. */
+ * RoPE blocks. Block i < rotary_dim / 2 is the pair of dims that inv_freq[i] turns: (i, i + rotary_dim/2) for
+ * split-half pairing, (2i, 2i + 1) for interleaved. Dims past rotary_dim form blocks of two adjacent dims with
+ * frequency zero, so a head always has head_dim / 2 blocks. */
 #ifndef RB_CORE_MODEL_FACTS_H
 #define RB_CORE_MODEL_FACTS_H
 
@@ -16,34 +16,34 @@
 
 enum { RB_MAX_HEAD_DIM = 1024, RB_MAX_BLOCKS = RB_MAX_HEAD_DIM / 2 };
 
-typedef enum rope_pairing { ROPE_SPLIT_HALF, ROPE_INTERLEAVED } rope_pairing;    /* "split-half", "interleaved" */
-typedef enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 } rope_kind;     /* "default", "linear", "llama3" */
+typedef enum rope_pairing { ROPE_SPLIT_HALF, ROPE_INTERLEAVED } rope_pairing; /* "split-half", "interleaved" */
+typedef enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 } rope_kind;  /* "default", "linear", "llama3" */
 
 typedef struct rope_facts {
     rope_kind kind;
     rope_pairing pairing;
     double theta;
-    double factor;                                  /* linear, llama3; else 1 */
-    double low_freq_factor, high_freq_factor;       /* llama3; else 0 */
-    int64_t original_max_position;                  /* llama3; else 0 */
-    double inv_freq[RB_MAX_BLOCKS];                 /* resolved, scaling included, radians per token; rotary_dim / 2 of them */
+    double factor;                            /* linear, llama3; else 1 */
+    double low_freq_factor, high_freq_factor; /* llama3; else 0 */
+    int64_t original_max_position;            /* llama3; else 0 */
+    double inv_freq[RB_MAX_BLOCKS]; /* resolved, scaling included, radians per token; rotary_dim / 2 of them */
 } rope_facts;
 
 typedef struct model_facts {
-    char model_type[32];                            /* "llama", "qwen2", ... as in config.json */
+    char model_type[32]; /* "llama", "qwen2", ... as in config.json */
     char config_sha256[RB_SHA256_HEX];
-    char weights_sha256[RB_SHA256_HEX];             /* "" when not asked for */
+    char weights_sha256[RB_SHA256_HEX]; /* "" when not asked for */
     int n_layers, n_q_heads, n_kv_heads;
     int head_dim, rotary_dim;
-    double attention_scale;                         /* what the model multiplies logits by, usually 1/sqrt(head_dim) */
+    double attention_scale; /* what the model multiplies logits by, usually 1/sqrt(head_dim) */
     rope_facts rope;
 } model_facts;
 
 /* A stretch of token ids that was run through the model. */
 typedef struct text_facts {
-    char tokens_sha256[RB_SHA256_HEX];              /* of the ids as little-endian int32; "" when absent */
+    char tokens_sha256[RB_SHA256_HEX]; /* of the ids as little-endian int32; "" when absent */
     int64_t n_tokens;
-    int64_t context;                                /* the ids are cut into sequences of this many, positions start at 0 in each */
+    int64_t context; /* the ids are cut into sequences of this many, positions start at 0 in each */
 } text_facts;
 
 static inline int model_n_blocks(const model_facts *facts) { return facts->head_dim / 2; }
@@ -59,19 +59,23 @@ const char *rope_pairing_name(rope_pairing pairing);
 /* Ranges and consistency (heads divide, dims even, frequencies finite and positive). `where` starts the message. */
 rb_status model_facts_check(const model_facts *facts, const char *where, rb_error *err);
 
-/* Fails with RB_EMISMATCH, naming the field and both values: "a.h5 and b.json: head_dim 64 and 128". Weights are compared when both have them. */
-rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b, rb_error *err);
+/* Fails with RB_EMISMATCH, naming the field and both values: "a.h5 and b.json: head_dim 64 and 128". Weights are
+ * compared when both have them. */
+rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b,
+                           rb_error *err);
 
-/* JSON: {"model_type", "config_sha256", "weights_sha256"?, "n_layers", "n_q_heads", "n_kv_heads", "head_dim", "rotary_dim",
- * "attention_scale", "rope": {"kind", "pairing", "theta", "factor"?, ..., "inv_freq": [..]}} */
+/* JSON: {"model_type", "config_sha256", "weights_sha256"?, "n_layers", "n_q_heads", "n_kv_heads", "head_dim",
+ * "rotary_dim", "attention_scale", "rope": {"kind", "pairing", "theta", "factor"?, ..., "inv_freq": [..]}} */
 rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *err);
 rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err);
 
-/* HDF5: the same names as attributes of the group, RoPE parameters as rope_kind, rope_pairing, rope_theta, ...; /rope/inv_freq [n] f64. */
+/* HDF5: the same names as attributes of the group, RoPE parameters as rope_kind, rope_pairing, rope_theta, ...;
+ * /rope/inv_freq [n] f64. */
 rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err);
 rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err);
 
-/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts; a reader that finds null or nothing (object NULL) leaves it empty. */
+/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts; a reader that finds null or nothing
+ * (object NULL) leaves it empty. */
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err);
 rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err);
 

@@ -1,4 +1,5 @@
-/* Levenshtein's distance by Wagner and Fischer's table, one row kept (The string-to-string correction problem, J. ACM 21, 1974). */
+/* Levenshtein's distance by Wagner and Fischer's table, one row kept (The string-to-string correction problem, J. ACM
+ * 21, 1974). */
 #include "core/nearest_name.h"
 
 #include <string.h>
@@ -14,7 +15,7 @@ static size_t least(size_t a, size_t b, size_t c)
 /* Both at most MAX_NAME long. */
 static size_t edit_distance(const char *a, const char *b)
 {
-    size_t row[MAX_NAME + 1];    /* distance from the part of a so far to the first j characters of b */
+    size_t row[MAX_NAME + 1]; /* distance from the part of a so far to the first j characters of b */
     const size_t n = strlen(b);
     for (size_t j = 0; j <= n; j++) row[j] = j;
     for (size_t i = 0; a[i]; i++) {

@@ -1,7 +1,9 @@
-/* Command lines: one table per program drives parsing, --help with the real defaults, and the checks of ranges and choices.
+/* Command lines: one table per program drives parsing, --help with the real defaults, and the checks of ranges and
+ * choices.
  *
  * A program fills an options struct with its defaults, points a table of rb_option at its fields and hands both to
- * rb_program_main (core/program.h). Long options take `--name value` and `--name=value`; short ones `-o value` and `-ovalue`;
+ * rb_program_main (core/program.h). Long options take `--name value` and `--name=value`; short ones `-o value` and
+ * `-ovalue`;
  * `--` ends the options; options and positional arguments mix freely. Unknown names are errors, never guesses. */
 #ifndef RB_CORE_OPTIONS_H
 #define RB_CORE_OPTIONS_H
@@ -19,33 +21,35 @@ typedef struct rb_number_list {
     double at[RB_MAX_LIST];
 } rb_number_list;
 
-typedef struct rb_string_list {    /* the strings point into argv; a list is split there, its commas become NULs */
+typedef struct rb_string_list { /* the strings point into argv; a list is split there, its commas become NULs */
     int n;
     const char *at[RB_MAX_LIST];
 } rb_string_list;
 
 typedef enum rb_option_kind {
-    RB_OPT_FLAG,      /* value: bool *;  set to true */
-    RB_OPT_INT,       /* value: int64_t *; min..max */
-    RB_OPT_SIZE,      /* value: int64_t *, bytes; a number with B, KiB, MiB, GiB, TiB, kB, MB, GB or TB */
-    RB_OPT_NUMBER,    /* value: double *;  min..max */
-    RB_OPT_STRING,    /* value: const char ** */
-    RB_OPT_CHOICE,    /* value: int *; index into choices */
-    RB_OPT_NUMBERS,   /* value: rb_number_list *; comma separated, each within min..max; replaces the default */
-    RB_OPT_STRINGS,   /* value: rb_string_list *; comma separated, each one of choices where given; replaces the default */
-    RB_OPT_REPEATED   /* value: rb_string_list *, empty by default; each time the option is given adds its whole argument, commas and all */
+    RB_OPT_FLAG,    /* value: bool *;  set to true */
+    RB_OPT_INT,     /* value: int64_t *; min..max */
+    RB_OPT_SIZE,    /* value: int64_t *, bytes; a number with B, KiB, MiB, GiB, TiB, kB, MB, GB or TB */
+    RB_OPT_NUMBER,  /* value: double *;  min..max */
+    RB_OPT_STRING,  /* value: const char ** */
+    RB_OPT_CHOICE,  /* value: int *; index into choices */
+    RB_OPT_NUMBERS, /* value: rb_number_list *; comma separated, each within min..max; replaces the default */
+    RB_OPT_STRINGS, /* value: rb_string_list *; comma separated, each one of choices where given; replaces the default
+                     */
+    RB_OPT_REPEATED /* value: rb_string_list *, empty by default; each time the option is given adds its whole argument,
+                       commas and all */
 } rb_option_kind;
 
 typedef struct rb_option {
-    char short_name;                /* 0: none */
+    char short_name; /* 0: none */
     const char *long_name;
     rb_option_kind kind;
     void *value;
-    const char *metavar;            /* "FILE", "N", ...; NULL for a flag */
-    const char *help;               /* one sentence; the default is appended when there is one */
-    double min, max;                /* numbers only; both 0: any */
-    const char *const *choices;     /* NULL-terminated */
-    bool required;                  /* the default is the kind's empty value, see rb_option_has_value */
+    const char *metavar;        /* "FILE", "N", ...; NULL for a flag */
+    const char *help;           /* one sentence; the default is appended when there is one */
+    double min, max;            /* numbers only; both 0: any */
+    const char *const *choices; /* NULL-terminated */
+    bool required;              /* the default is the kind's empty value, see rb_option_has_value */
 } rb_option;
 
 /* Parses argv[1..] into the tables' values. `tables` are searched in order (the program's own, then the common one).
@@ -62,7 +66,8 @@ rb_status rb_options_check_required(const rb_option *table, int n_options, rb_er
 /* The option list of --help: aligned, wrapped at 100 columns, with the present values as defaults. */
 void rb_options_print(FILE *out, const rb_option *table, int n_options);
 
-/* Words of text, wrapped at 100 columns, and a newline. The first line starts at `column` (the caller is there), further ones are indented to it. */
+/* Words of text, wrapped at 100 columns, and a newline. The first line starts at `column` (the caller is there),
+ * further ones are indented to it. */
 void rb_print_wrapped(FILE *out, const char *text, int column);
 
 #endif

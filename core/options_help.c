@@ -11,7 +11,8 @@ static int format_name(char *text, size_t size, const rb_option *option)
 {
     char short_name[8] = "    ";
     if (option->short_name) snprintf(short_name, sizeof short_name, "-%c, ", option->short_name);
-    return snprintf(text, size, "  %s--%s%s%s", short_name, option->long_name, option->metavar ? " " : "", option->metavar ? option->metavar : "");
+    return snprintf(text, size, "  %s--%s%s%s", short_name, option->long_name, option->metavar ? " " : "",
+                    option->metavar ? option->metavar : "");
 }
 
 /* A flag's default goes without saying. */
@@ -21,9 +22,9 @@ static void print_default(FILE *out, const rb_option *option)
 {
     fputs("default ", out);
     switch (option->kind) {
-    case RB_OPT_FLAG:   break;
+    case RB_OPT_FLAG: break;
     case RB_OPT_SIZE:
-    case RB_OPT_INT:    fprintf(out, "%lld", (long long)*(const int64_t *)option->value); break;
+    case RB_OPT_INT: fprintf(out, "%lld", (long long)*(const int64_t *)option->value); break;
     case RB_OPT_NUMBER: fprintf(out, "%g", *(const double *)option->value); break;
     case RB_OPT_STRING: fputs(*(const char *const *)option->value, out); break;
     case RB_OPT_CHOICE: fputs(option->choices[*(const int *)option->value], out); break;
@@ -51,14 +52,12 @@ static void print_help_sentence(FILE *out, const rb_option *option)
         before = ", ";
     }
     if (option->choices) before = "; ";
-    if (option->required)
-        fprintf(out, "%srequired)", before);
+    if (option->required) fprintf(out, "%srequired)", before);
     else if (has_default(option)) {
         fputs(before, out);
         print_default(out, option);
         fputc(')', out);
-    } else if (option->choices)
-        fputc(')', out);
+    } else if (option->choices) fputc(')', out);
 }
 
 void rb_print_wrapped(FILE *out, const char *text, int column)
@@ -92,10 +91,8 @@ static void print_option(FILE *out, const rb_option *option, int column)
         fclose(stream);
     }
     fputs(name, out);
-    if (length + GAP > column)
-        fprintf(out, "\n%*s", column, "");
-    else
-        fprintf(out, "%*s", column - length, "");
+    if (length + GAP > column) fprintf(out, "\n%*s", column, "");
+    else fprintf(out, "%*s", column - length, "");
     rb_print_wrapped(out, help ? help : option->help, column);
     free(help);
 }

@@ -25,7 +25,7 @@
 typedef struct common_values {
     rb_common_options options;
     const char *device;
-    bool help, version, verbose, quiet;     /* help: for the table alone, see asks_for_help */
+    bool help, version, verbose, quiet; /* help: for the table alone, see asks_for_help */
 } common_values;
 
 enum { N_COMMON_OPTIONS = 7 };
@@ -33,19 +33,46 @@ enum { N_COMMON_OPTIONS = 7 };
 static void fill_common_table(rb_option table[N_COMMON_OPTIONS], common_values *values)
 {
     const rb_option rows[N_COMMON_OPTIONS] = {
-        {.long_name = "json", .kind = RB_OPT_FLAG, .value = &values->options.json, .help = "print one JSON document on stdout"},
-        {.long_name = "threads", .kind = RB_OPT_INT, .value = &values->options.threads, .metavar = "N", .min = 0, .max = 1024,
+        {.long_name = "json",
+         .kind = RB_OPT_FLAG,
+         .value = &values->options.json,
+         .help = "print one JSON document on stdout"},
+        {.long_name = "threads",
+         .kind = RB_OPT_INT,
+         .value = &values->options.threads,
+         .metavar = "N",
+         .min = 0,
+         .max = 1024,
          .help = "threads to use; 0: all cores"},
-        {.long_name = "device", .kind = RB_OPT_STRING, .value = &values->device, .metavar = "DEVICE", .help = "auto, cpu or cuda[:N]"},
-        {.short_name = 'v', .long_name = "verbose", .kind = RB_OPT_FLAG, .value = &values->verbose, .help = "tell more on stderr"},
-        {.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &values->quiet, .help = "no progress, no warnings"},
-        {.short_name = 'h', .long_name = "help", .kind = RB_OPT_FLAG, .value = &values->help, .help = "print this help"},
-        {.long_name = "version", .kind = RB_OPT_FLAG, .value = &values->version, .help = "print the versions of program and libraries"},
+        {.long_name = "device",
+         .kind = RB_OPT_STRING,
+         .value = &values->device,
+         .metavar = "DEVICE",
+         .help = "auto, cpu or cuda[:N]"},
+        {.short_name = 'v',
+         .long_name = "verbose",
+         .kind = RB_OPT_FLAG,
+         .value = &values->verbose,
+         .help = "tell more on stderr"},
+        {.short_name = 'q',
+         .long_name = "quiet",
+         .kind = RB_OPT_FLAG,
+         .value = &values->quiet,
+         .help = "no progress, no warnings"},
+        {.short_name = 'h',
+         .long_name = "help",
+         .kind = RB_OPT_FLAG,
+         .value = &values->help,
+         .help = "print this help"},
+        {.long_name = "version",
+         .kind = RB_OPT_FLAG,
+         .value = &values->version,
+         .help = "print the versions of program and libraries"},
     };
     memcpy(table, rows, sizeof rows);
 }
 
-/* ---- help and version -------------------------------------------------------------------------------------------------------- */
+/* ---- help and version ------------------------------------------------------------------------ */
 
 static void print_help(const rb_program *program, const rb_option *common)
 {
@@ -65,7 +92,8 @@ static void print_help(const rb_program *program, const rb_option *common)
     }
     printf("\nCommon options:\n");
     rb_options_print(stdout, common, N_COMMON_OPTIONS);
-    printf("\nExit codes: 0 done; 1 could not (input, output, data, device); 2 wrong usage; 3 a check ran and the answer is no.\n");
+    printf("\nExit codes: 0 done; 1 could not (input, output, data, device); 2 wrong usage; 3 a check ran and the "
+           "answer is no.\n");
     if (program->epilog) printf("\n%s\n", program->epilog);
 }
 
@@ -87,15 +115,16 @@ void rb_print_version(FILE *out, const char *program)
     fprintf(out, "ropebits%s%s %s\n", program ? " " : "", program ? program : "", RB_VERSION);
     fprintf(out, "commit    %s\n", RB_COMMIT);
     fprintf(out, "compiler  GCC %s\n", __VERSION__);
-    fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
-    fprintf(out, "%s\n", openblas_get_config());     /* starts with its name */
+    fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR,
+            H5_VERS_RELEASE);
+    fprintf(out, "%s\n", openblas_get_config()); /* starts with its name */
     fprintf(out, "zstd      %s\n", ZSTD_versionString());
     fprintf(out, "cJSON     %s\n", cJSON_Version());
     fprintf(out, "OpenSSL   %s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
     print_cuda_library(out);
 }
 
-/* ---- checks of the command line ---------------------------------------------------------------------------------------------- */
+/* ---- checks of the command line -------------------------------------------------------------- */
 
 /* auto, cpu, cuda, cuda:N */
 static rb_status parse_device(rb_common_options *options, const char *text, rb_error *err)
@@ -125,16 +154,18 @@ static rb_status parse_device(rb_common_options *options, const char *text, rb_e
 static rb_status check_positionals(const rb_program *program, const rb_string_list *positionals, rb_error *err)
 {
     if (positionals->n < program->min_positionals)
-        return rb_fail(err, RB_EUSAGE, "%d argument%s, expected %s", positionals->n, positionals->n == 1 ? "" : "s", program->positional_names);
+        return rb_fail(err, RB_EUSAGE, "%d argument%s, expected %s", positionals->n, positionals->n == 1 ? "" : "s",
+                       program->positional_names);
     if (positionals->n > program->max_positionals && program->max_positionals == 0)
         return rb_fail(err, RB_EUSAGE, "argument '%s', expected options only", positionals->at[0]);
     if (positionals->n > program->max_positionals)
-        return rb_fail(err, RB_EUSAGE, "one argument too many, '%s', expected %s", positionals->at[program->max_positionals],
-                       program->positional_names);
+        return rb_fail(err, RB_EUSAGE, "one argument too many, '%s', expected %s",
+                       positionals->at[program->max_positionals], program->positional_names);
     return RB_OK;
 }
 
-static rb_status check_command_line(const rb_program *program, common_values *values, const rb_string_list *positionals, rb_error *err)
+static rb_status check_command_line(const rb_program *program, common_values *values, const rb_string_list *positionals,
+                                    rb_error *err)
 {
     rb_status st;
     RB_TRY(st, parse_device(&values->options, values->device, err), done);
@@ -166,14 +197,15 @@ rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *opt
     return RB_OK;
 }
 
-/* ---- standard streams -------------------------------------------------------------------------------------------------------- */
+/* ---- standard streams ------------------------------------------------------------------------ */
 
-/* A stream that the caller closed must not become the number of a file we open: hold its place with something that refuses use.
- * SIGPIPE is ignored so that a reader who left shows as a failed write, with the clean-up of a failure. */
+/* A stream that the caller closed must not become the number of a file we open: hold its place with something that
+ * refuses use. SIGPIPE is ignored so that a reader who left shows as a failed write, with the clean-up of a failure. */
 static void prepare_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) _exit(EXIT_FAILURE);
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(EXIT_FAILURE);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -191,7 +223,8 @@ static rb_status finish_stdout(rb_error *err)
     const bool close_failed = fclose(stdout) != 0;
     const int reason = errno;
     if (!had_failed && !close_failed) return RB_OK;
-    return rb_fail(err, RB_EIO, "cannot write to standard output%s%s", reason ? ": " : "", reason ? strerror(reason) : "");
+    return rb_fail(err, RB_EIO, "cannot write to standard output%s%s", reason ? ": " : "",
+                   reason ? strerror(reason) : "");
 }
 
 static void report(const rb_program *program, rb_status st, const rb_error *err)
@@ -202,7 +235,7 @@ static void report(const rb_program *program, rb_status st, const rb_error *err)
     if (st == RB_EUSAGE) fprintf(stderr, "Try 'ropebits %s --help'.\n", program->name);
 }
 
-/* ---- the program ------------------------------------------------------------------------------------------------------------- */
+/* ---- the program ----------------------------------------------------------------------------- */
 
 /* Looked for before parsing: help shows defaults, and wrong usage is when it is wanted. */
 static bool asks_for_help(int argc, char **argv)
@@ -212,8 +245,9 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
-/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a heap that
- * fragments: a layer's buffers would add up over the layers of a deep model. With a fixed limit they go back to the system when freed. */
+/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a
+ * heap that fragments: a layer's buffers would add up over the layers of a deep model. With a fixed limit they go back
+ * to the system when freed. */
 static void keep_heap_small(void)
 {
 #ifdef M_MMAP_THRESHOLD
@@ -263,7 +297,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     const rb_status st_out = finish_stdout(&err);
     if (st_out != RB_OK && (st == RB_OK || st == RB_ECHECK)) {
         st = st_out;
-        is_told = is_gone;      /* a reader who left (`| head`) knows */
+        is_told = is_gone; /* a reader who left (`| head`) knows */
     }
     if (st != RB_OK && !is_told) report(program, st, &err);
     return rb_exit_code(st);

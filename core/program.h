@@ -21,38 +21,40 @@ typedef enum rb_device_kind { RB_DEVICE_AUTO, RB_DEVICE_CPU, RB_DEVICE_CUDA } rb
 
 /* Options every program has. */
 typedef struct rb_common_options {
-    bool json;              /* one JSON document on stdout instead of a table */
-    int64_t threads;        /* 0: all cores */
+    bool json;       /* one JSON document on stdout instead of a table */
+    int64_t threads; /* 0: all cores */
     rb_device_kind device;
-    int device_index;       /* cuda:N */
+    int device_index; /* cuda:N */
 } rb_common_options;
 
 typedef struct rb_run_args {
-    void *context;                      /* rb_program.context */
+    void *context; /* rb_program.context */
     const rb_common_options *common;
     const rb_string_list *positionals;
 } rb_run_args;
 
 typedef struct rb_program {
-    const char *name;               /* "profile": messages start "profile: error: ..." */
-    const char *synopsis;           /* lines after "usage: ", '\n' between them: "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5" */
-    const char *summary;            /* what it does, a sentence or two */
-    const char *epilog;             /* examples, exit codes beyond the common ones; may be NULL */
+    const char *name; /* "profile": messages start "profile: error: ..." */
+    const char
+        *synopsis; /* lines after "usage: ", '\n' between them: "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5" */
+    const char *summary; /* what it does, a sentence or two */
+    const char *epilog;  /* examples, exit codes beyond the common ones; may be NULL */
     const rb_option *options;
     int n_options;
     int min_positionals, max_positionals;
-    const char *positional_names;   /* for the message when the count is wrong: "CAPTURE.h5" */
+    const char *positional_names; /* for the message when the count is wrong: "CAPTURE.h5" */
     rb_status (*run)(const rb_run_args *args, rb_error *err);
     void *context;
-    bool has_cpu_only;              /* true: --device cuda is an error ("runs on the CPU only") */
+    bool has_cpu_only; /* true: --device cuda is an error ("runs on the CPU only") */
 } rb_program;
 
-/* Runs the program and returns its exit code. A usage error prints two lines on stderr (the sentence, and where help is).
- * A full or closed stdout becomes exit code 1. RB_ECHECK prints nothing more: the run has told it. */
+/* Runs the program and returns its exit code. A usage error prints two lines on stderr (the sentence, and where help
+ * is). A full or closed stdout becomes exit code 1. RB_ECHECK prints nothing more: the run has told it. */
 int rb_program_main(const rb_program *program, int argc, char **argv);
 
-/* Where a program that can use a GPU computes, asked when it is about to: CPU, or CUDA with the device open (core/cuda_device.h). auto is the first GPU
- * where there is one, and else the CPU, saying why. Fails with RB_EDEVICE when a GPU was asked for and there is none. */
+/* Where a program that can use a GPU computes, asked when it is about to: CPU, or CUDA with the device open
+ * (core/cuda_device.h). auto is the first GPU where there is one, and else the CPU, saying why. Fails with RB_EDEVICE
+ * when a GPU was asked for and there is none. */
 rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err);
 
 /* "0.1.0", recorded in files: the version without the commit, so that equal input gives equal bytes. */

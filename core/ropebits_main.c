@@ -1,5 +1,5 @@
-/* ropebits: the front command. `ropebits NAME ...` becomes the program ropebits-NAME, as git does: looked for beside this executable first, so
- * that a build folder or a bundle is whole in itself, then on PATH. */
+/* ropebits: the front command. `ropebits NAME ...` becomes the program ropebits-NAME, as git does: looked for beside
+ * this executable first, so that a build folder or a bundle is whole in itself, then on PATH. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ static const struct {
     {"run", "run the whole pipeline from one file"},
 };
 
-/* ---- finding programs -------------------------------------------------------------------------------------------------------- */
+/* ---- finding programs ------------------------------------------------------------------------ */
 
 static bool is_present(const char *name)
 {
@@ -39,9 +39,13 @@ static bool is_present(const char *name)
 }
 
 /* A word that may be part of a file name; "../x" is none. */
-static bool is_program_name(const char *name) { return name[0] != '\0' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(name); }
+static bool is_program_name(const char *name)
+{
+    return name[0] != '\0' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(name);
+}
 
-/* Becomes the program. Comes back with RB_OK when there is none of that name, and with a failure when there is one that cannot be started. */
+/* Becomes the program. Comes back with RB_OK when there is none of that name, and with a failure when there is one that
+ * cannot be started. */
 static rb_status become_program(const char *name, char **argv, rb_error *err)
 {
     char *path = NULL, *file = NULL;
@@ -78,7 +82,7 @@ static rb_status run_named(const char *name, char **argv, rb_error *err)
     return st != RB_OK ? st : fail_unknown(name, err);
 }
 
-/* ---- the front command's own words ------------------------------------------------------------------------------------------- */
+/* ---- the front command's own words ----------------------------------------------------------- */
 
 static void print_help(void)
 {
@@ -90,12 +94,16 @@ static void print_help(void)
            "\n"
            "Programs:\n");
     for (size_t i = 0; i < RB_COUNT(known_programs); i++)
-        if (is_present(known_programs[i].name)) printf("  %-10s  %s\n", known_programs[i].name, known_programs[i].summary);
+        if (is_present(known_programs[i].name))
+            printf("  %-10s  %s\n", known_programs[i].name, known_programs[i].summary);
     printf("\n"
            "Exit codes: 0 done; 1 could not; 2 wrong usage; 3 a check ran and the answer is no.\n");
 }
 
-static bool is_one_of(const char *word, const char *a, const char *b) { return strcmp(word, a) == 0 || strcmp(word, b) == 0; }
+static bool is_one_of(const char *word, const char *a, const char *b)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0;
+}
 
 static rb_status run_front(int argc, char **argv, rb_error *err)
 {

@@ -45,7 +45,8 @@ fail:
 
 rb_status rb_sha256_add(rb_sha256 *hash, const void *bytes, size_t size_bytes, rb_error *err)
 {
-    if (EVP_DigestUpdate(hash->context, bytes, size_bytes) != 1) return rb_fail(err, RB_EINVAL, "OpenSSL refused %zu bytes for a SHA-256", size_bytes);
+    if (EVP_DigestUpdate(hash->context, bytes, size_bytes) != 1)
+        return rb_fail(err, RB_EINVAL, "OpenSSL refused %zu bytes for a SHA-256", size_bytes);
     return RB_OK;
 }
 
@@ -55,10 +56,8 @@ rb_status rb_sha256_end(rb_sha256 **hash, char hex[RB_SHA256_HEX], rb_error *err
     rb_status st = RB_OK;
     if (!*hash) return RB_OK;
     if (hex) {
-        if (EVP_DigestFinal_ex((*hash)->context, digest, NULL) == 1)
-            write_hex(hex, digest);
-        else
-            st = rb_fail(err, RB_EINVAL, "OpenSSL could not finish a SHA-256");
+        if (EVP_DigestFinal_ex((*hash)->context, digest, NULL) == 1) write_hex(hex, digest);
+        else st = rb_fail(err, RB_EINVAL, "OpenSSL could not finish a SHA-256");
     }
     EVP_MD_CTX_free((*hash)->context);
     free(*hash);
@@ -111,7 +110,7 @@ done:
     return st;
 }
 
-/* ---- beside other work ------------------------------------------------------------------------------------------------------- */
+/* ---- beside other work ----------------------------------------------------------------------- */
 
 struct rb_sha256_task {
     char *path, hex[RB_SHA256_HEX];
@@ -136,7 +135,7 @@ rb_status rb_sha256_file_start(rb_sha256_task **out, const char *path, rb_error 
     RB_TRY(st, rb_alloc(&task, 1, sizeof *task, "SHA-256 task", err), done);
     RB_TRY(st, rb_format(&task->path, err, "%s", path), done);
     task->is_running = pthread_create(&task->thread, NULL, run_task, task) == 0;
-    if (!task->is_running) run_task(task);      /* no thread to be had: now, then */
+    if (!task->is_running) run_task(task); /* no thread to be had: now, then */
     *out = task;
     task = NULL;
 done:

@@ -37,10 +37,10 @@ rb_status rb_fail_in(rb_error *err, rb_status st, const char *fmt, ...)
 int rb_exit_code(rb_status st)
 {
     switch (st) {
-    case RB_OK:     return 0;
+    case RB_OK: return 0;
     case RB_EUSAGE: return 2;
     case RB_ECHECK: return 3;
-    default:        return 1;
+    default: return 1;
     }
 }
 

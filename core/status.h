@@ -19,8 +19,8 @@ typedef enum rb_status {
     RB_EUNSUPPORTED, /* well-formed, but not something this build handles */
     RB_ENONFINITE,   /* NaN or infinity where a number was due */
     RB_ENOMEM,
-    RB_EDEVICE,      /* GPU or driver */
-    RB_ECHECK        /* a check ran and the answer is no; exit code 3, already reported */
+    RB_EDEVICE, /* GPU or driver */
+    RB_ECHECK   /* a check ran and the answer is no; exit code 3, already reported */
 } rb_status;
 
 /* One sentence, without program name, level or final newline. Zero-initialise: rb_error err = {0}; */

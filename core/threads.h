@@ -1,5 +1,5 @@
-/* Threads. OpenMP splits the work; OpenBLAS is held at one thread per call, on tiles whose size does not depend on the number of
- * threads, so that every output has the same bytes for any --threads. */
+/* Threads. OpenMP splits the work; OpenBLAS is held at one thread per call, on tiles whose size does not depend on the
+ * number of threads, so that every output has the same bytes for any --threads. */
 #ifndef RB_CORE_THREADS_H
 #define RB_CORE_THREADS_H
 
@@ -7,11 +7,12 @@
 
 #include "core/status.h"
 
-void rb_threads_init(int64_t n_threads);    /* 0: all cores this process may use */
+void rb_threads_init(int64_t n_threads); /* 0: all cores this process may use */
 int rb_threads_count(void);
-int rb_thread_index(void);                  /* of the calling thread within its parallel region: its share of per-thread scratch */
+int rb_thread_index(void); /* of the calling thread within its parallel region: its share of per-thread scratch */
 
-/* Of the failures of a parallel loop the one with the lowest index is told, whichever thread came first: the message does not depend on threads.
+/* Of the failures of a parallel loop the one with the lowest index is told, whichever thread came first: the message
+ * does not depend on threads.
  *
  *   rb_first_failure failure = {0};
  *   #pragma omp parallel for
@@ -22,15 +23,18 @@ int rb_thread_index(void);                  /* of the calling thread within its 
  *   return rb_tell_failure(&failure, err); */
 typedef struct rb_first_failure {
     int64_t index;
-    rb_status st;       /* RB_OK: none yet */
+    rb_status st; /* RB_OK: none yet */
     rb_error error;
 } rb_first_failure;
 
-void rb_note_failure(rb_first_failure *failure, int64_t index, rb_status st, const rb_error *error);     /* any thread; RB_OK is no failure */
+void rb_note_failure(rb_first_failure *failure, int64_t index, rb_status st,
+                     const rb_error *error); /* any thread; RB_OK is no failure */
 rb_status rb_tell_failure(const rb_first_failure *failure, rb_error *err);
 
-/* Functions with hot loops get one clone per CPU level; sanitizer builds take the plain one (ifuncs run before the sanitizer is up). */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(RB_NO_CLONES)
+/* Functions with hot loops get one clone per CPU level; sanitizer builds take the plain one (ifuncs run before the
+ * sanitizer is up). */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) \
+    && !defined(RB_NO_CLONES)
 #define RB_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define RB_CPU_CLONES

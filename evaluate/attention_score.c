@@ -8,7 +8,8 @@
 #include "core/threads.h"
 #include "model/vector_math.h"
 
-rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
+rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch,
+                                  rb_error *err)
 {
     const size_t n_layers = (size_t)checkpoint_config(request->model)->facts.n_layers, n_runs = (size_t)batch->n_runs;
     rb_status st;
@@ -16,7 +17,8 @@ rb_status attention_scores_create(attention_scores *out, const evaluate_request 
     RB_TRY(st, rb_alloc(&out->kl, n_layers, n_runs * sizeof *out->kl, "attention scores", err), done);
     RB_TRY(st, rb_alloc(&out->overlap, n_layers, n_runs * sizeof *out->overlap, "attention scores", err), done);
     RB_TRY(st, rb_alloc(&out->n_queries, n_layers, sizeof *out->n_queries, "attention scores", err), done);
-    RB_TRY(st, rb_alloc(&out->n_overlap_queries, n_layers, sizeof *out->n_overlap_queries, "attention scores", err), done);
+    RB_TRY(st, rb_alloc(&out->n_overlap_queries, n_layers, sizeof *out->n_overlap_queries, "attention scores", err),
+           done);
 done:
     return st;
 }
@@ -30,7 +32,7 @@ void attention_scores_free(attention_scores *scores)
     *scores = (attention_scores){0};
 }
 
-/* ---- one query ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one query ------------------------------------------------------------------------------- */
 
 static inline float dot(const float *a, const float *b, int64_t n)
 {
@@ -66,20 +68,22 @@ static sampled_query query_at(int64_t i, int n_q_heads, const score_item *item, 
 }
 
 /* Logits over the keys as the run's attention has them; first: of the run's copy. */
-RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, const layer_heads *heads, const model_facts *model, const sampled_query *query, int64_t first)
+RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, const layer_heads *heads,
+                                       const model_facts *model, const sampled_query *query, int64_t first)
 {
     const int64_t d = model->head_dim, kv_head = query->q_head / model_q_per_kv(model);
     const float *q = heads->q + (query->q_head * heads->n_tokens + first + query->t) * d;
     for (int64_t s = query->from; s <= query->t; s++) {
         const float *k = query->t - s < r->n_recent ? heads->exact_k : heads->k;
-        out[s - query->from] = (float)model->attention_scale * dot(q, k + (kv_head * heads->n_tokens + first + s) * d, d);
+        out[s - query->from] =
+            (float)model->attention_scale * dot(q, k + (kv_head * heads->n_tokens + first + s) * d, d);
     }
 }
 
 /* The keys with the ATTENTION_TOP_K largest of n >= ATTENTION_TOP_K logits; of equal ones the earlier. */
 static void top_keys(int64_t keys[ATTENTION_TOP_K], const float *logits, int64_t n)
 {
-    float least = -INFINITY;    /* of the kept ones, once there are enough */
+    float least = -INFINITY; /* of the kept ones, once there are enough */
     int n_kept = 0;
     for (int64_t s = 0; s < n; s++) {
         if (n_kept == ATTENTION_TOP_K && logits[s] <= least) continue;
@@ -104,13 +108,13 @@ typedef struct query_score {
 
 /* What a thread needs for one query. */
 typedef struct query_rows {
-    double *weights;        /* [context]: of the unquantized run, not divided by their sum */
-    float *exact, *own;     /* [context]: logits */
+    double *weights;    /* [context]: of the unquantized run, not divided by their sum */
+    float *exact, *own; /* [context]: logits */
 } query_rows;
 
 /* Scores of all runs. */
-static void score_query(query_score *out, const attention_scores *scores, const layer_heads *heads, const score_item *item, const sampled_query *query,
-                        const query_rows *rows)
+static void score_query(query_score *out, const attention_scores *scores, const layer_heads *heads,
+                        const score_item *item, const sampled_query *query, const query_rows *rows)
 {
     const evaluate_request *r = scores->request;
     const model_facts *model = &checkpoint_config(r->model)->facts;
@@ -140,7 +144,7 @@ static void score_query(query_score *out, const attention_scores *scores, const 
     }
 }
 
-/* ---- a part ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a part ---------------------------------------------------------------------------------- */
 
 /* In the order of the queries, whichever thread scored them. */
 static void add_query(attention_scores *scores, int layer, const query_score *query, int64_t n_keys)
@@ -161,25 +165,38 @@ rb_status attention_scores_add(attention_scores *scores, const layer_heads *head
     const evaluate_batch *b = scores->batch;
     const model_config *config = checkpoint_config(r->model);
     const int n_q_heads = config->facts.n_q_heads, n_runs = b->n_runs;
-    const int64_t window = config->layer_slides[heads->layer] ? config->sliding_window : 0, stride = r->attention_stride;
+    const int64_t window = config->layer_slides[heads->layer] ? config->sliding_window : 0,
+                  stride = r->attention_stride;
     query_score *queries = NULL;
     double *weights = NULL;
     float *logits = NULL;
     rb_status st;
-    RB_TRY(st, rb_alloc(&queries, (size_t)(r->context / stride + 1), (size_t)(n_q_heads * n_runs) * sizeof *queries, "attention scores", err), done);
-    RB_TRY(st, rb_alloc(&weights, (size_t)omp_get_max_threads(), (size_t)r->context * sizeof *weights, "attention rows", err), done);
-    RB_TRY(st, rb_alloc(&logits, (size_t)omp_get_max_threads() * 2, (size_t)r->context * sizeof *logits, "attention rows", err), done);
+    RB_TRY(st,
+           rb_alloc(&queries, (size_t)(r->context / stride + 1), (size_t)(n_q_heads * n_runs) * sizeof *queries,
+                    "attention scores", err),
+           done);
+    RB_TRY(
+        st,
+        rb_alloc(&weights, (size_t)omp_get_max_threads(), (size_t)r->context * sizeof *weights, "attention rows", err),
+        done);
+    RB_TRY(st,
+           rb_alloc(&logits, (size_t)omp_get_max_threads() * 2, (size_t)r->context * sizeof *logits, "attention rows",
+                    err),
+           done);
     for (int64_t s = b->part_start[heads->part]; s < evaluate_batch_text_end(b, heads->part); s += n_runs) {
-        const score_item item = {.first = b->sequence_start[s] - heads->first_token, .n = b->sequence_start[s + 1] - b->sequence_start[s]};
+        const score_item item = {.first = b->sequence_start[s] - heads->first_token,
+                                 .n = b->sequence_start[s + 1] - b->sequence_start[s]};
         const int64_t n_queries = count_sampled(item.n, stride) * n_q_heads;
 #pragma omp parallel for schedule(dynamic)
         for (int64_t i = n_queries - 1; i >= 0; i--) {
             float *own = logits + omp_get_thread_num() * 2 * r->context;
-            const query_rows rows = {.weights = weights + omp_get_thread_num() * r->context, .exact = own + r->context, .own = own};
+            const query_rows rows = {
+                .weights = weights + omp_get_thread_num() * r->context, .exact = own + r->context, .own = own};
             const sampled_query query = query_at(i, n_q_heads, &item, stride, window);
             score_query(queries + i * n_runs, scores, heads, &item, &query, &rows);
         }
-        for (int64_t i = 0; i < n_queries; i++) add_query(scores, heads->layer, queries + i * n_runs, query_at(i, n_q_heads, &item, stride, window).n);
+        for (int64_t i = 0; i < n_queries; i++)
+            add_query(scores, heads->layer, queries + i * n_runs, query_at(i, n_q_heads, &item, stride, window).n);
     }
 done:
     free(queries);

@@ -1,8 +1,9 @@
-/* What a run does to the attention weights of a layer, over sampled queries of the text and all query heads: KL(p || p^), p of the unquantized run, p^ of the
- * run itself, with its own queries (errors of the layers before are in it); and how many of p's largest weights are among p^'s largest.
+/* What a run does to the attention weights of a layer, over sampled queries of the text and all query heads: KL(p ||
+ * p^), p of the unquantized run, p^ of the run itself, with its own queries (errors of the layers before are in it);
+ * and how many of p's largest weights are among p^'s largest.
  *
- * Sampled: of a text sequence the queries stride - 1, 2 stride - 1, ..; of one with fewer than `stride` tokens the last. A sequence of one token has none: a
- * single key has all the weight in every run. */
+ * Sampled: of a text sequence the queries stride - 1, 2 stride - 1, ..; of one with fewer than `stride` tokens the
+ * last. A sequence of one token has none: a single key has all the weight in every run. */
 #ifndef RB_EVALUATE_ATTENTION_SCORE_H
 #define RB_EVALUATE_ATTENTION_SCORE_H
 
@@ -15,14 +16,17 @@ enum { ATTENTION_TOP_K = 16 };
 typedef struct attention_scores {
     const evaluate_request *request;
     const evaluate_batch *batch;
-    double *kl;                     /* [n_layers][n_runs], nats */
-    double *overlap;                /* [n_layers][n_runs]: share of a query's ATTENTION_TOP_K keys; only of queries that see more keys than that */
-    int64_t *n_queries;             /* [n_layers] */
-    int64_t *n_overlap_queries;     /* [n_layers] */
+    double *kl;      /* [n_layers][n_runs], nats */
+    double *overlap; /* [n_layers][n_runs]: share of a query's ATTENTION_TOP_K keys; only of queries that see more keys
+                        than that */
+    int64_t *n_queries;         /* [n_layers] */
+    int64_t *n_overlap_queries; /* [n_layers] */
 } attention_scores;
 
-rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err);
-/* q, k and exact_k of one layer's part, leaving RoPE, in host memory; sequences of text alone are looked at. Same doubles for any number of threads. */
+rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch,
+                                  rb_error *err);
+/* q, k and exact_k of one layer's part, leaving RoPE, in host memory; sequences of text alone are looked at. Same
+ * doubles for any number of threads. */
 rb_status attention_scores_add(attention_scores *scores, const layer_heads *heads, rb_error *err);
 void attention_scores_free(attention_scores *scores);
 

@@ -1,4 +1,5 @@
-/* Comparing documents: see evaluate/compare.h. What each schema is compared by is in compare_summaries.c and compare_evaluations.c. */
+/* Comparing documents: see evaluate/compare.h. What each schema is compared by is in compare_summaries.c and
+ * compare_evaluations.c. */
 #include "evaluate/compare.h"
 
 #include <math.h>
@@ -20,7 +21,7 @@ void comparison_free(comparison *result)
     *result = (comparison){0};
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 void comparison_add(comparison *result, const comparison_row *row)
 {
@@ -42,31 +43,31 @@ comparison_verdict comparison_judge_bits(double base, double updated)
     return updated < base - rounding ? VERDICT_BETTER : VERDICT_SAME;
 }
 
-rb_status comparison_check_text(const text_facts *base, const char *base_path, const text_facts *updated, const char *new_path, const char *set,
-                                 rb_error *err)
+rb_status comparison_check_text(const text_facts *base, const char *base_path, const text_facts *updated,
+                                const char *new_path, const char *set, rb_error *err)
 {
     if (strcmp(base->tokens_sha256, updated->tokens_sha256) != 0)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s tokens %.12s... and %.12s...: not the same text", base_path, new_path, set,
-                       base->tokens_sha256,
-                       updated->tokens_sha256);
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s tokens %.12s... and %.12s...: not the same text", base_path,
+                       new_path, set, base->tokens_sha256, updated->tokens_sha256);
     if (base->n_tokens != updated->n_tokens)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s n_tokens %lld and %lld", base_path, new_path, set, (long long)base->n_tokens,
-                       (long long)updated->n_tokens);
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s n_tokens %lld and %lld", base_path, new_path, set,
+                       (long long)base->n_tokens, (long long)updated->n_tokens);
     if (base->context != updated->context)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s context %lld and %lld", base_path, new_path, set, (long long)base->context,
-                       (long long)updated->context);
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: %s context %lld and %lld", base_path, new_path, set,
+                       (long long)base->context, (long long)updated->context);
     return RB_OK;
 }
 
-/* ---- dispatch -------------------------------------------------------------------------------------------------------------------- */
+/* ---- dispatch -------------------------------------------------------------------------------- */
 
 static const struct {
     const char *schema;
-    rb_status (*compare)(comparison *out, const cJSON *base, const char *base_path, const cJSON *updated, const char *new_path,
-                         const comparison_limits *limits, rb_error *err);
+    rb_status (*compare)(comparison *out, const cJSON *base, const char *base_path, const cJSON *updated,
+                         const char *new_path, const comparison_limits *limits, rb_error *err);
 } comparers[] = {{PROFILE_SUMMARY_SCHEMA, compare_summaries}, {EVALUATION_SCHEMA, compare_evaluations}};
 
-rb_status compare_files(comparison *out, const char *base_path, const char *new_path, const comparison_limits *limits, rb_error *err)
+rb_status compare_files(comparison *out, const char *base_path, const char *new_path, const comparison_limits *limits,
+                        rb_error *err)
 {
     cJSON *base = NULL, *updated = NULL;
     const char *base_schema, *new_schema;
@@ -77,7 +78,8 @@ rb_status compare_files(comparison *out, const char *base_path, const char *new_
     RB_TRY(st, rb_json_get_string(base, "schema", base_path, &base_schema, err), done);
     RB_TRY(st, rb_json_get_string(updated, "schema", new_path, &new_schema, err), done);
     if (strcmp(base_schema, new_schema) != 0) {
-        st = rb_fail(err, RB_EMISMATCH, "%s and %s: schema \"%s\" and \"%s\"", base_path, new_path, base_schema, new_schema);
+        st = rb_fail(err, RB_EMISMATCH, "%s and %s: schema \"%s\" and \"%s\"", base_path, new_path, base_schema,
+                     new_schema);
         goto done;
     }
     for (size_t i = 0; i < RB_COUNT(comparers); i++)
@@ -85,8 +87,8 @@ rb_status compare_files(comparison *out, const char *base_path, const char *new_
             st = comparers[i].compare(out, base, base_path, updated, new_path, limits, err);
             goto done;
         }
-    st = rb_fail(err, RB_EFORMAT, "%s: schema is \"%s\", expected \"%s\" or \"%s\"", base_path, base_schema, PROFILE_SUMMARY_SCHEMA,
-                 EVALUATION_SCHEMA);
+    st = rb_fail(err, RB_EFORMAT, "%s: schema is \"%s\", expected \"%s\" or \"%s\"", base_path, base_schema,
+                 PROFILE_SUMMARY_SCHEMA, EVALUATION_SCHEMA);
 done:
     cJSON_Delete(base);
     cJSON_Delete(updated);

@@ -1,4 +1,5 @@
-/* Two results of `ropebits evaluate`: for every run of BASE its perplexity, KL, needles and true bits. See evaluate/compare.h. */
+/* Two results of `ropebits evaluate`: for every run of BASE its perplexity, KL, needles and true bits. See
+ * evaluate/compare.h. */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -20,17 +21,21 @@ static const struct {
     {"key_true_bits", offsetof(evaluation_run, key_true_bits), true},
     {"value_true_bits", offsetof(evaluation_run, value_true_bits), true},
 };
-enum { ROWS_PER_RUN = RB_COUNT(numbers) + 1 };      /* and needles */
+enum { ROWS_PER_RUN = RB_COUNT(numbers) + 1 }; /* and needles */
 
-static double number_of(const evaluation_run *run, size_t offset) { return *(const double *)((const char *)run + offset); }
+static double number_of(const evaluation_run *run, size_t offset)
+{
+    return *(const double *)((const char *)run + offset);
+}
 
-/* ---- which run is which -------------------------------------------------------------------------------------------------------- */
+/* ---- which run is which ---------------------------------------------------------------------- */
 
 static bool same_bits(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
 
 static bool same_kind(const evaluation_run *a, const evaluation_run *b)
 {
-    return strcmp(a->method, b->method) == 0 && same_bits(a->avg_bits, b->avg_bits) && same_bits(a->value_bits, b->value_bits);
+    return strcmp(a->method, b->method) == 0 && same_bits(a->avg_bits, b->avg_bits)
+           && same_bits(a->value_bits, b->value_bits);
 }
 
 static int count_of_kind(const evaluation *result, const evaluation_run *run)
@@ -61,17 +66,25 @@ static rb_status check_listed_once(const evaluation *result, const char *path, r
 {
     for (int i = 0; i < result->n_runs; i++)
         if (find_named(result, &result->runs[i]) != &result->runs[i])
-            return rb_fail(err, RB_EFORMAT, "%s: run \"%s\" (%s) is there twice", path, result->runs[i].name, result->runs[i].method);
+            return rb_fail(err, RB_EFORMAT, "%s: run \"%s\" (%s) is there twice", path, result->runs[i].name,
+                           result->runs[i].method);
     return RB_OK;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
-static void add_row(comparison *out, const char *metric, const evaluation_run *run, double base, double updated, comparison_verdict verdict)
+static void add_row(comparison *out, const char *metric, const evaluation_run *run, double base, double updated,
+                    comparison_verdict verdict)
 {
-    comparison_row row = {.metric = metric, .avg_bits = run->avg_bits, .value_bits = run->value_bits, .layer = -1, .base = base, .updated = updated,
+    comparison_row row = {.metric = metric,
+                          .avg_bits = run->avg_bits,
+                          .value_bits = run->value_bits,
+                          .layer = -1,
+                          .base = base,
+                          .updated = updated,
                           .verdict = verdict};
-    _Static_assert(sizeof row.run == sizeof run->name && sizeof row.method == sizeof run->method, "a row holds a run's names");
+    _Static_assert(sizeof row.run == sizeof run->name && sizeof row.method == sizeof run->method,
+                   "a row holds a run's names");
     memcpy(row.run, run->name, sizeof row.run);
     memcpy(row.method, run->method, sizeof row.method);
     comparison_add(out, &row);
@@ -83,11 +96,13 @@ static comparison_verdict judge_needles(int64_t base, int64_t updated, int64_t m
     return updated > base ? VERDICT_BETTER : VERDICT_SAME;
 }
 
-static void compare_needles(comparison *out, const evaluation_run *base, const evaluation_run *updated, int64_t max_lost)
+static void compare_needles(comparison *out, const evaluation_run *base, const evaluation_run *updated,
+                            int64_t max_lost)
 {
     if (base->n_needles == 0) return;
     const bool missing = updated->n_needles == 0;
-    add_row(out, "needles", base, (double)base->n_needles_right, missing ? (double)NAN : (double)updated->n_needles_right,
+    add_row(out, "needles", base, (double)base->n_needles_right,
+            missing ? (double)NAN : (double)updated->n_needles_right,
             missing ? VERDICT_MISSING : judge_needles(base->n_needles_right, updated->n_needles_right, max_lost));
 }
 
@@ -98,34 +113,38 @@ static comparison_verdict judge_number(double base, double updated, bool is_bits
     return is_bits ? comparison_judge_bits(base, updated) : comparison_judge_error(base, updated, max_regression);
 }
 
-static void compare_runs(comparison *out, const evaluation_run *base, const evaluation_run *updated, const comparison_limits *limits)
+static void compare_runs(comparison *out, const evaluation_run *base, const evaluation_run *updated,
+                         const comparison_limits *limits)
 {
     const bool is_unquantized = strcmp(base->method, "none") == 0;
     for (size_t i = 0; i < RB_COUNT(numbers); i++) {
         const double was = number_of(base, numbers[i].offset), is = number_of(updated, numbers[i].offset);
-        if (is_unquantized && isnan(was)) continue;     /* it has no such number in any text */
-        add_row(out, numbers[i].metric, base, was, is, judge_number(was, is, numbers[i].is_bits, limits->max_regression));
+        if (is_unquantized && isnan(was)) continue; /* it has no such number in any text */
+        add_row(out, numbers[i].metric, base, was, is,
+                judge_number(was, is, numbers[i].is_bits, limits->max_regression));
     }
     compare_needles(out, base, updated, limits->max_needles_lost);
 }
 
 /* Right answers can be counted against each other only when the same questions were asked. */
-static rb_status check_same_needles(const evaluation *base, const char *base_path, const evaluation *updated, const char *new_path, rb_error *err)
+static rb_status check_same_needles(const evaluation *base, const char *base_path, const evaluation *updated,
+                                    const char *new_path, rb_error *err)
 {
-    if (base->documents_sha256[0] && updated->documents_sha256[0] && strcmp(base->documents_sha256, updated->documents_sha256) != 0)
-        return rb_fail(err, RB_EMISMATCH, "%s and %s: needle documents %.12s... and %.12s...: not the same questions", base_path, new_path,
-                       base->documents_sha256, updated->documents_sha256);
+    if (base->documents_sha256[0] && updated->documents_sha256[0]
+        && strcmp(base->documents_sha256, updated->documents_sha256) != 0)
+        return rb_fail(err, RB_EMISMATCH, "%s and %s: needle documents %.12s... and %.12s...: not the same questions",
+                       base_path, new_path, base->documents_sha256, updated->documents_sha256);
     for (int i = 0; i < base->n_runs; i++) {
         const evaluation_run *run = &base->runs[i], *other = find_run(base, run, updated);
         if (other && run->n_needles > 0 && other->n_needles > 0 && run->n_needles != other->n_needles)
-            return rb_fail(err, RB_EMISMATCH, "%s and %s: run \"%s\" has %lld and %lld needles", base_path, new_path, run->name, (long long)run->n_needles,
-                           (long long)other->n_needles);
+            return rb_fail(err, RB_EMISMATCH, "%s and %s: run \"%s\" has %lld and %lld needles", base_path, new_path,
+                           run->name, (long long)run->n_needles, (long long)other->n_needles);
     }
     return RB_OK;
 }
 
-rb_status compare_evaluations(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json, const char *new_path,
-                              const comparison_limits *limits, rb_error *err)
+rb_status compare_evaluations(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json,
+                              const char *new_path, const comparison_limits *limits, rb_error *err)
 {
     evaluation *base = NULL, *updated = NULL;
     rb_status st;
@@ -139,10 +158,8 @@ rb_status compare_evaluations(comparison *out, const cJSON *base_json, const cha
     RB_TRY(st, rb_alloc(&out->rows, (size_t)base->n_runs * ROWS_PER_RUN, sizeof *out->rows, "comparison", err), done);
     for (int i = 0; i < base->n_runs; i++) {
         const evaluation_run *run = &base->runs[i], *other = find_run(base, run, updated);
-        if (other)
-            compare_runs(out, run, other, limits);
-        else
-            add_row(out, "perplexity", run, run->perplexity, (double)NAN, VERDICT_MISSING);
+        if (other) compare_runs(out, run, other, limits);
+        else add_row(out, "perplexity", run, run->perplexity, (double)NAN, VERDICT_MISSING);
     }
 done:
     evaluation_free(base);

@@ -12,18 +12,23 @@ typedef struct compare_options {
     comparison_limits limits;
 } compare_options;
 
-static double change_percent(const comparison_row *row) { return row->base > 0.0 ? 100.0 * (row->updated / row->base - 1.0) : (double)NAN; }
+static double change_percent(const comparison_row *row)
+{
+    return row->base > 0.0 ? 100.0 * (row->updated / row->base - 1.0) : (double)NAN;
+}
 
 /* Without -v: the means, and whatever regressed. */
-static bool is_shown(const comparison_row *row) { return row->layer < 0 || comparison_is_regression(row->verdict) || rb_verbosity() >= RB_VERBOSE; }
+static bool is_shown(const comparison_row *row)
+{
+    return row->layer < 0 || comparison_is_regression(row->verdict) || rb_verbosity() >= RB_VERBOSE;
+}
 
 /* Regressions stand out in capitals. */
 static const char *verdict_label(comparison_verdict verdict)
 {
-    static const char *const labels[] = {[VERDICT_SAME] = "same", [VERDICT_BETTER] = "better",
-                                         [VERDICT_UNMEASURED] = "not measured", [VERDICT_WORSE] = "WORSE",
-                                         [VERDICT_LOST] = "LOST TO UNIFORM",
-                                         [VERDICT_MISSING] = "MISSING"};
+    static const char *const labels[] = {
+        [VERDICT_SAME] = "same",   [VERDICT_BETTER] = "better",        [VERDICT_UNMEASURED] = "not measured",
+        [VERDICT_WORSE] = "WORSE", [VERDICT_LOST] = "LOST TO UNIFORM", [VERDICT_MISSING] = "MISSING"};
     return labels[verdict];
 }
 
@@ -34,10 +39,8 @@ static void print_row(const comparison_row *row)
     if (!isnan(row->base)) snprintf(base, sizeof base, "%.4f", row->base);
     if (!isnan(row->updated)) snprintf(updated, sizeof updated, "%.4f", row->updated);
     if (!isnan(change_percent(row))) snprintf(change, sizeof change, "%+.2f %%", change_percent(row));
-    if (row->run[0] != '\0')
-        printf("%-15s %-29s ", row->metric, row->run);
-    else
-        printf("%-10s %-12s %4g bits  layer %-4s ", row->metric, row->method, row->avg_bits, layer);
+    if (row->run[0] != '\0') printf("%-15s %-29s ", row->metric, row->run);
+    else printf("%-10s %-12s %4g bits  layer %-4s ", row->metric, row->method, row->avg_bits, layer);
     printf("%10s %10s %10s  %s\n", base, updated, change, verdict_label(row->verdict));
 }
 
@@ -47,9 +50,9 @@ static void print_table(const comparison *result, double max_regression)
     for (int i = 0; i < result->n_rows; i++)
         if (is_shown(&result->rows[i])) print_row(&result->rows[i]);
     if (result->n_regressions > 0)
-        printf("\nno: %d of %d numbers got worse (limit %g %%)\n", result->n_regressions, result->n_rows, max_regression);
-    else
-        printf("\nyes: none of %d numbers got worse (limit %g %%)\n", result->n_rows, max_regression);
+        printf("\nno: %d of %d numbers got worse (limit %g %%)\n", result->n_regressions, result->n_rows,
+               max_regression);
+    else printf("\nyes: none of %d numbers got worse (limit %g %%)\n", result->n_rows, max_regression);
 }
 
 static rb_status row_to_json(cJSON **out, const comparison_row *row, rb_error *err)
@@ -63,7 +66,9 @@ static rb_status row_to_json(cJSON **out, const comparison_row *row, rb_error *e
     }
     RB_TRY(st, rb_json_add_string(*out, "method", row->method, err), done);
     RB_TRY(st, rb_json_add_number(*out, "avg_bits", row->avg_bits, err), done);
-    RB_TRY(st, row->layer < 0 ? rb_json_add_null(*out, "layer", err) : rb_json_add_number(*out, "layer", row->layer, err), done);
+    RB_TRY(st,
+           row->layer < 0 ? rb_json_add_null(*out, "layer", err) : rb_json_add_number(*out, "layer", row->layer, err),
+           done);
     RB_TRY(st, rb_json_add_number(*out, "base", row->base, err), done);
     RB_TRY(st, rb_json_add_number(*out, "new", row->updated, err), done);
     RB_TRY(st, rb_json_add_string(*out, "verdict", comparison_verdict_name(row->verdict), err), done);
@@ -72,7 +77,8 @@ done:
     return st;
 }
 
-static rb_status print_json(const comparison *result, const rb_string_list *paths, const comparison_limits *limits, rb_error *err)
+static rb_status print_json(const comparison *result, const rb_string_list *paths, const comparison_limits *limits,
+                            rb_error *err)
 {
     cJSON *json = NULL, *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the comparison");
@@ -104,10 +110,8 @@ static rb_status compare_run(const rb_run_args *args, rb_error *err)
     comparison result = {0};
     rb_status st;
     RB_TRY(st, compare_files(&result, args->positionals->at[0], args->positionals->at[1], &opt->limits, err), done);
-    if (args->common->json)
-        RB_TRY(st, print_json(&result, args->positionals, &opt->limits, err), done);
-    else
-        print_table(&result, opt->limits.max_regression);
+    if (args->common->json) RB_TRY(st, print_json(&result, args->positionals, &opt->limits, err), done);
+    else print_table(&result, opt->limits.max_regression);
     if (result.n_regressions > 0) st = RB_ECHECK;
 done:
     comparison_free(&result);
@@ -118,16 +122,28 @@ int main(int argc, char **argv)
 {
     compare_options opt = {.limits = {.max_regression = 1.0}};
     const rb_option table[] = {
-        {.long_name = "max-regression", .kind = RB_OPT_NUMBER, .value = &opt.limits.max_regression, .metavar = "PERCENT", .min = 0.0, .max = 1000.0,
+        {.long_name = "max-regression",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.limits.max_regression,
+         .metavar = "PERCENT",
+         .min = 0.0,
+         .max = 1000.0,
          .help = "how much larger an error may be"},
-        {.long_name = "max-needles-lost", .kind = RB_OPT_INT, .value = &opt.limits.max_needles_lost, .metavar = "N", .min = 0, .max = 1000000,
+        {.long_name = "max-needles-lost",
+         .kind = RB_OPT_INT,
+         .value = &opt.limits.max_needles_lost,
+         .metavar = "N",
+         .min = 0,
+         .max = 1000000,
          .help = "of evaluations: how many fewer needles a run may find"},
     };
     const rb_program program = {
         .name = "compare",
         .synopsis = "ropebits compare [options] BASE.json NEW.json",
-        .summary = "Compares two profile summaries (ropebits profile --json) or two evaluations (ropebits evaluate) of the same model and texts. Exit code 3 when the "
-                   "logit MAE of a method, budget or layer got worse, a layer was lost to uniform, the perplexity or KL of a run got worse, needles were lost, true "
+        .summary = "Compares two profile summaries (ropebits profile --json) or two evaluations (ropebits evaluate) of "
+                   "the same model and texts. Exit code 3 when the "
+                   "logit MAE of a method, budget or layer got worse, a layer was lost to uniform, the perplexity or "
+                   "KL of a run got worse, needles were lost, true "
                    "bits grew, or a method or run is missing.",
         .options = table,
         .n_options = RB_COUNT(table),

@@ -1,14 +1,20 @@
-/* Two profile summaries: a row per method and budget for its mean error, its true bits and every layer. See evaluate/compare.h. */
+/* Two profile summaries: a row per method and budget for its mean error, its true bits and every layer. See
+ * evaluate/compare.h. */
 #include <math.h>
 #include <string.h>
 
 #include "evaluate/compare_rows.h"
 #include "profile/profile_summary.h"
 
-static void add_row(comparison *result, const char *metric, const summary_method *method, int layer, double base, double updated,
-                    comparison_verdict verdict)
+static void add_row(comparison *result, const char *metric, const summary_method *method, int layer, double base,
+                    double updated, comparison_verdict verdict)
 {
-    comparison_row row = {.metric = metric, .avg_bits = method->avg_bits, .value_bits = (double)NAN, .layer = layer, .base = base, .updated = updated,
+    comparison_row row = {.metric = metric,
+                          .avg_bits = method->avg_bits,
+                          .value_bits = (double)NAN,
+                          .layer = layer,
+                          .base = base,
+                          .updated = updated,
                           .verdict = verdict};
     memcpy(row.method, method->method, sizeof row.method);
     comparison_add(result, &row);
@@ -22,16 +28,20 @@ static int against_uniform(const profile_summary *summary, const summary_method 
     return method->logit_mae_by_layer[layer] < uniform->logit_mae_by_layer[layer] ? 1 : -1;
 }
 
-static comparison_verdict judge_layer(const profile_summary *base, const summary_method *base_method, const profile_summary *updated,
-                                      const summary_method *new_method, int layer, double max_regression)
+static comparison_verdict judge_layer(const profile_summary *base, const summary_method *base_method,
+                                      const profile_summary *updated, const summary_method *new_method, int layer,
+                                      double max_regression)
 {
-    const comparison_verdict verdict = comparison_judge_error(base_method->logit_mae_by_layer[layer], new_method->logit_mae_by_layer[layer], max_regression);
+    const comparison_verdict verdict = comparison_judge_error(base_method->logit_mae_by_layer[layer],
+                                                              new_method->logit_mae_by_layer[layer], max_regression);
     if (verdict == VERDICT_WORSE) return verdict;
-    return against_uniform(base, base_method, layer) > 0 && against_uniform(updated, new_method, layer) < 0 ? VERDICT_LOST : verdict;
+    return against_uniform(base, base_method, layer) > 0 && against_uniform(updated, new_method, layer) < 0
+               ? VERDICT_LOST
+               : verdict;
 }
 
-static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method, const profile_summary *updated,
-                           double max_regression)
+static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method,
+                           const profile_summary *updated, double max_regression)
 {
     const summary_method *new_method = profile_summary_find(updated, base_method->method, base_method->avg_bits);
     if (!new_method) {
@@ -43,7 +53,8 @@ static void compare_method(comparison *result, const profile_summary *base, cons
     add_row(result, "true_bits", base_method, -1, base_method->true_bits, new_method->true_bits,
             comparison_judge_bits(base_method->true_bits, new_method->true_bits));
     for (int layer = 0; layer < base->model.n_layers; layer++)
-        add_row(result, "logit_mae", base_method, layer, base_method->logit_mae_by_layer[layer], new_method->logit_mae_by_layer[layer],
+        add_row(result, "logit_mae", base_method, layer, base_method->logit_mae_by_layer[layer],
+                new_method->logit_mae_by_layer[layer],
                 judge_layer(base, base_method, updated, new_method, layer, max_regression));
 }
 
@@ -58,8 +69,8 @@ static rb_status check_listed_once(const profile_summary *summary, const char *p
     return RB_OK;
 }
 
-rb_status compare_summaries(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json, const char *new_path,
-                                   const comparison_limits *limits, rb_error *err)
+rb_status compare_summaries(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json,
+                            const char *new_path, const comparison_limits *limits, rb_error *err)
 {
     profile_summary *base = NULL, *updated = NULL;
     rb_status st;
@@ -68,10 +79,16 @@ rb_status compare_summaries(comparison *out, const cJSON *base_json, const char 
     RB_TRY(st, check_listed_once(base, base_path, err), done);
     RB_TRY(st, check_listed_once(updated, new_path, err), done);
     RB_TRY(st, model_facts_same(&base->model, base_path, &updated->model, new_path, err), done);
-    RB_TRY(st, comparison_check_text(&base->calibration, base_path, &updated->calibration, new_path, "calibration", err), done);
+    RB_TRY(st,
+           comparison_check_text(&base->calibration, base_path, &updated->calibration, new_path, "calibration", err),
+           done);
     RB_TRY(st, comparison_check_text(&base->test, base_path, &updated->test, new_path, "test", err), done);
-    RB_TRY(st, rb_alloc(&out->rows, (size_t)base->n_methods * (size_t)(base->model.n_layers + 2), sizeof *out->rows, "comparison", err), done);
-    for (int m = 0; m < base->n_methods; m++) compare_method(out, base, &base->methods[m], updated, limits->max_regression);
+    RB_TRY(st,
+           rb_alloc(&out->rows, (size_t)base->n_methods * (size_t)(base->model.n_layers + 2), sizeof *out->rows,
+                    "comparison", err),
+           done);
+    for (int m = 0; m < base->n_methods; m++)
+        compare_method(out, base, &base->methods[m], updated, limits->max_regression);
 done:
     profile_summary_free(base);
     profile_summary_free(updated);

@@ -54,8 +54,9 @@ static void add_position(evaluate_batch *b, const evaluate_request *r, int64_t s
     const bool is_text = s < b->n_text_sequences;
     for (int run = 0; run < b->n_runs; run++)
         b->logit_tokens[b->n_positions * b->n_runs + run] = b->sequence_start[s * b->n_runs + run] + t - 1;
-    b->positions[b->n_positions++] = (scored_position){.target = tokens[t], .target_place = is_text ? s * r->context + t : t,
-                                                         .document = is_text ? -1 : s - b->n_text_sequences};
+    b->positions[b->n_positions++] = (scored_position){.target = tokens[t],
+                                                       .target_place = is_text ? s * r->context + t : t,
+                                                       .document = is_text ? -1 : s - b->n_text_sequences};
 }
 
 static void add_positions(evaluate_batch *b, const evaluate_request *r, int64_t s)
@@ -87,10 +88,13 @@ rb_status evaluate_batch_make(evaluate_batch *b, const evaluate_request *r, rb_e
         n_positions += count_positions(r, n_text, s, length);
     }
     RB_TRY(st, rb_alloc(&b->tokens, (size_t)(n_tokens * n_runs), sizeof *b->tokens, "tokens", err), done);
-    RB_TRY(st, rb_alloc(&b->sequence_start, (size_t)(n * n_runs) + 1, sizeof *b->sequence_start, "sequences", err), done);
+    RB_TRY(st, rb_alloc(&b->sequence_start, (size_t)(n * n_runs) + 1, sizeof *b->sequence_start, "sequences", err),
+           done);
     RB_TRY(st, rb_alloc(&b->part_start, (size_t)n + 1, sizeof *b->part_start, "parts", err), done);
     RB_TRY(st, rb_alloc(&b->positions, (size_t)n_positions, sizeof *b->positions, "scored positions", err), done);
-    RB_TRY(st, rb_alloc(&b->logit_tokens, (size_t)(n_positions * n_runs), sizeof *b->logit_tokens, "scored positions", err), done);
+    RB_TRY(st,
+           rb_alloc(&b->logit_tokens, (size_t)(n_positions * n_runs), sizeof *b->logit_tokens, "scored positions", err),
+           done);
 
     int64_t at = 0, part_first = 0;
     for (int64_t s = 0; s < n; s++) {
@@ -110,7 +114,8 @@ rb_status evaluate_batch_make(evaluate_batch *b, const evaluate_request *r, rb_e
         add_positions(b, r, s);
         if (s < n_text) b->n_text_positions = b->n_positions;
     }
-    b->batch = (token_batch){.tokens = b->tokens, .n_tokens = at, .sequence_start = b->sequence_start, .n_sequences = n * n_runs};
+    b->batch = (token_batch){
+        .tokens = b->tokens, .n_tokens = at, .sequence_start = b->sequence_start, .n_sequences = n * n_runs};
 done:
     return st;
 }

@@ -1,5 +1,5 @@
-/* The sequences of an evaluation laid end to end: every text sequence and document once a run, the runs of one side by side, so that what is compared is at
- * hand in the same part of a pass and in the same tile of logits. */
+/* The sequences of an evaluation laid end to end: every text sequence and document once a run, the runs of one side by
+ * side, so that what is compared is at hand in the same part of a pass and in the same tile of logits. */
 #ifndef RB_EVALUATE_EVALUATE_BATCH_H
 #define RB_EVALUATE_EVALUATE_BATCH_H
 
@@ -8,25 +8,26 @@
 
 /* A position whose next token is scored. */
 typedef struct scored_position {
-    int32_t target;         /* the token that follows */
-    int64_t target_place;   /* where it stands, in the text or in its document */
-    int64_t document;       /* -1: text */
+    int32_t target;       /* the token that follows */
+    int64_t target_place; /* where it stands, in the text or in its document */
+    int64_t document;     /* -1: text */
 } scored_position;
 
 typedef struct evaluate_batch {
     int n_runs;
-    int64_t n_text_sequences;           /* the first ones; a run's copy of sequence s is number s * n_runs + run of the batch */
+    int64_t n_text_sequences; /* the first ones; a run's copy of sequence s is number s * n_runs + run of the batch */
     int32_t *tokens;
     int64_t *sequence_start, *part_start;
     int n_parts;
     token_batch batch;
-    int64_t n_positions, n_text_positions;      /* those of the text come first */
-    scored_position *positions;         /* [n_positions] */
-    int64_t *logit_tokens;              /* [n_positions][n_runs] */
+    int64_t n_positions, n_text_positions; /* those of the text come first */
+    scored_position *positions;            /* [n_positions] */
+    int64_t *logit_tokens;                 /* [n_positions][n_runs] */
 } evaluate_batch;
 
 rb_status evaluate_batch_make(evaluate_batch *out, const evaluate_request *request, rb_error *err);
-/* Behind the last sequence of the part that is text: its texts are part_start[part], then every n_runs-th below this; where there are none, no more than that. */
+/* Behind the last sequence of the part that is text: its texts are part_start[part], then every n_runs-th below this;
+ * where there are none, no more than that. */
 int64_t evaluate_batch_text_end(const evaluate_batch *batch, int part);
 void evaluate_batch_free(evaluate_batch *batch);
 

@@ -10,22 +10,35 @@
 #include "evaluate/score_json.h"
 
 /* plan NULL: the unquantized run, whose bits are null and which has nothing to be compared with. */
-static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name, const evaluate_request *request, rb_error *err)
+static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name,
+                             const evaluate_request *request, rb_error *err)
 {
     const plan_cost cost = plan ? bit_plan_cost(plan) : (plan_cost){0};
-    const struct { const char *name; double value; } numbers[] = {
-        {"avg_bits", plan ? plan->avg_bits : (double)NAN}, {"value_bits", plan ? bit_plan_value_range(plan).mean : (double)NAN}, {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
-        {"value_true_bits", plan ? cost.value_true_bits : (double)NAN}, {"perplexity", score->text.perplexity}, {"nll", score->text.nll},
-        {"kl_mean", score->text.kl_mean}, {"kl_p99", score->text.kl_p99}, {"kl_p999", score->text.kl_p999}, {"kl_max", score->text.kl_max},
-        {"top1_agreement", score->text.top1_agreement}, {"attention_kl", score->attention_kl}, {"attention_overlap", score->attention_overlap},
-        {"output_error", score->output_error}};
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"avg_bits", plan ? plan->avg_bits : (double)NAN},
+                   {"value_bits", plan ? bit_plan_value_range(plan).mean : (double)NAN},
+                   {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
+                   {"value_true_bits", plan ? cost.value_true_bits : (double)NAN},
+                   {"perplexity", score->text.perplexity},
+                   {"nll", score->text.nll},
+                   {"kl_mean", score->text.kl_mean},
+                   {"kl_p99", score->text.kl_p99},
+                   {"kl_p999", score->text.kl_p999},
+                   {"kl_max", score->text.kl_max},
+                   {"top1_agreement", score->text.top1_agreement},
+                   {"attention_kl", score->attention_kl},
+                   {"attention_overlap", score->attention_overlap},
+                   {"output_error", score->output_error}};
     const model_facts *model = &checkpoint_config(request->model)->facts;
     cJSON *needles = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "name", name, err), done);
     RB_TRY(st, rb_json_add_string(*out, "method", plan ? plan->method : "none", err), done);
-    for (size_t i = 0; i < RB_COUNT(numbers); i++) RB_TRY(st, rb_json_add_number(*out, numbers[i].name, numbers[i].value, err), done);
+    for (size_t i = 0; i < RB_COUNT(numbers); i++)
+        RB_TRY(st, rb_json_add_number(*out, numbers[i].name, numbers[i].value, err), done);
     RB_TRY(st, score_lists_to_json(*out, score, model->n_layers, model->n_q_heads, err), done);
     if (request->documents) {
         RB_TRY(st, needles_to_json(&needles, score->is_right, request->documents, err), done);
@@ -38,8 +51,9 @@ done:
     return st;
 }
 
-rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const evaluate_request *request, const char *const *names, const text_facts *text,
-                           const char *documents_sha256, cJSON **options, rb_error *err)
+rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const evaluate_request *request,
+                           const char *const *names, const text_facts *text, const char *documents_sha256,
+                           cJSON **options, rb_error *err)
 {
     const model_facts *model = &checkpoint_config(request->model)->facts;
     cJSON *item = NULL, *list = cJSON_CreateArray();
@@ -55,12 +69,14 @@ rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const eva
     RB_TRY(st, rb_json_add_item(*out, "text", &item, err), done);
     if (documents_sha256[0] != '\0')
         RB_TRY(st, rb_json_add_string(*out, "documents_sha256", documents_sha256, err), done);
-    else
-        RB_TRY(st, rb_json_add_null(*out, "documents_sha256", err), done);
+    else RB_TRY(st, rb_json_add_null(*out, "documents_sha256", err), done);
     RB_TRY(st, rb_json_add_item(*out, "options", options, err), done);
     for (int run = 0; run < result->n_runs; run++) {
         const bit_plan *plan = run > 0 ? request->plans[run - 1] : NULL;
-        RB_TRY(st, run_to_json(&item, &result->runs[run], plan, plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, err), done);
+        RB_TRY(
+            st,
+            run_to_json(&item, &result->runs[run], plan, plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, err),
+            done);
         RB_TRY(st, rb_json_append(list, &item, err), done);
     }
     st = rb_json_add_item(*out, "runs", &list, err);

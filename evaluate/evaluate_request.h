@@ -4,25 +4,26 @@
 
 #include <stdbool.h>
 
-#include "texts/needle_documents.h"
-#include "plan/bit_plan.h"
 #include "model/checkpoint.h"
 #include "model/cuda/layer_cuda.h"
+#include "plan/bit_plan.h"
+#include "texts/needle_documents.h"
 
 typedef struct evaluate_request {
     const checkpoint *model;
-    const bit_plan *const *plans;       /* [n_plans], for this model */
+    const bit_plan *const *plans; /* [n_plans], for this model */
     int n_plans;
-    const int32_t *text;                /* [n_text] ids, cut into sequences of `context`; n_text 0: none */
+    const int32_t *text; /* [n_text] ids, cut into sequences of `context`; n_text 0: none */
     int64_t n_text, context;
-    const needle_documents *documents;  /* NULL: none; ids inside the vocabulary */
-    int64_t n_sink, n_recent;           /* first tokens of a sequence, and last tokens before a query (its own included), that stay as they are */
-    bool with_keys, with_values;        /* what is quantized */
-    int64_t attention_stride;           /* every so many-th query of the text is taken for the scores of attention weights */
-    int n_worst_tokens;                 /* to be listed of every run */
-    bool is_on_cuda;                    /* the pass runs on the GPU that is open (core/cuda_device.h) */
+    const needle_documents *documents; /* NULL: none; ids inside the vocabulary */
+    int64_t n_sink, n_recent;    /* first tokens of a sequence, and last tokens before a query (its own included), that
+                                    stay as they are */
+    bool with_keys, with_values; /* what is quantized */
+    int64_t attention_stride;    /* every so many-th query of the text is taken for the scores of attention weights */
+    int n_worst_tokens;          /* to be listed of every run */
+    bool is_on_cuda;             /* the pass runs on the GPU that is open (core/cuda_device.h) */
     layer_cuda_precision cuda_precision;
-    int64_t max_gpu_bytes;              /* of GPU memory; 0: what is free */
+    int64_t max_gpu_bytes; /* of GPU memory; 0: what is free */
 } evaluate_request;
 
 #endif

@@ -8,25 +8,30 @@
 #include "evaluate/text_summary.h"
 #include "evaluate/worst_predictions.h"
 
-/* Of one run, held to the unquantized one. Numbers are NaN where there was nothing to measure: no text, no query sampled, none that sees enough keys. */
+/* Of one run, held to the unquantized one. Numbers are NaN where there was nothing to measure: no text, no query
+ * sampled, none that sees enough keys. */
 typedef struct evaluate_score {
     text_summary text;
     position_curve by_position;
-    worst_predictions worst;            /* empty where nothing differs */
-    double attention_kl;                /* mean over layers of: */
-    double *attention_kl_by_layer;      /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats */
-    double attention_overlap;           /* mean over layers of: */
-    double *attention_overlap_by_layer; /* [n_layers], owned; share of the unquantized run's ATTENTION_TOP_K keys of a query, mean over query heads and queries */
+    worst_predictions worst; /* empty where nothing differs */
+    double attention_kl;     /* mean over layers of: */
+    double
+        *attention_kl_by_layer; /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats */
+    double attention_overlap;   /* mean over layers of: */
+    double *attention_overlap_by_layer; /* [n_layers], owned; share of the unquantized run's ATTENTION_TOP_K keys of a
+                                           query, mean over query heads and queries */
     double output_error;                /* mean over layers of: */
-    double *output_error_by_layer;      /* [n_layers], owned; |o^ - o| / |o| of the attention's output over the text, all heads as one */
-    double *output_error_by_head;       /* [n_layers][n_q_heads], owned; the same of one query head; NaN where its output is zero throughout */
-    int64_t n_right;                    /* documents of which every answer token was the most likely one */
-    bool *is_right;                     /* [n documents], owned */
+    double *output_error_by_layer; /* [n_layers], owned; |o^ - o| / |o| of the attention's output over the text, all
+                                      heads as one */
+    double *output_error_by_head;  /* [n_layers][n_q_heads], owned; the same of one query head; NaN where its output is
+                                      zero throughout */
+    int64_t n_right;               /* documents of which every answer token was the most likely one */
+    bool *is_right;                /* [n documents], owned */
 } evaluate_score;
 
 typedef struct evaluate_result {
-    int n_runs, n_layers, n_q_heads;    /* n_runs = 1 + n_plans; the unquantized run first */
-    evaluate_score *runs;               /* owned */
+    int n_runs, n_layers, n_q_heads; /* n_runs = 1 + n_plans; the unquantized run first */
+    evaluate_score *runs;            /* owned */
 } evaluate_result;
 
 void evaluate_result_free(evaluate_result *result);

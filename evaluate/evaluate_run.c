@@ -14,7 +14,7 @@ typedef struct evaluate_pass {
     rb_progress progress;
 } evaluate_pass;
 
-/* ---- hooks ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- hooks ----------------------------------------------------------------------------------- */
 
 static rb_status restore_heads(void *user, layer_heads *heads, rb_error *err)
 {
@@ -51,7 +51,7 @@ static void layer_done(void *user, int layer)
     rb_progress_step(&pass->progress, NULL);
 }
 
-/* ---- the pass -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass -------------------------------------------------------------------------------- */
 
 rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, rb_error *err)
 {
@@ -62,11 +62,21 @@ rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, 
     RB_TRY(st, evaluate_batch_make(&b, request, err), done);
     if (!request->is_on_cuda) RB_TRY(st, kv_restore_create(&pass.restore, request, &b, err), done);
     RB_TRY(st, evaluate_scores_create(&pass.scores, request, &b, err), done);
-    const forward_hooks hooks = {.user = &pass, .on_qkv = restore_heads, .on_rotated = score_heads, .on_attended = score_attended, .on_logits = score_logits,
-                                 .on_layer_done = layer_done, .part_start = b.part_start, .n_parts = b.n_parts, .n_recent = request->n_recent,
-                                 .logit_tokens = b.logit_tokens, .n_logit_tokens = b.n_positions * b.n_runs, .logit_group = b.n_runs};
+    const forward_hooks hooks = {.user = &pass,
+                                 .on_qkv = restore_heads,
+                                 .on_rotated = score_heads,
+                                 .on_attended = score_attended,
+                                 .on_logits = score_logits,
+                                 .on_layer_done = layer_done,
+                                 .part_start = b.part_start,
+                                 .n_parts = b.n_parts,
+                                 .n_recent = request->n_recent,
+                                 .logit_tokens = b.logit_tokens,
+                                 .n_logit_tokens = b.n_positions * b.n_runs,
+                                 .logit_group = b.n_runs};
     rb_progress_start(&pass.progress, "evaluate", checkpoint_config(request->model)->facts.n_layers);
-    st = request->is_on_cuda ? evaluate_cuda_run(pass.scores.tokens, request, &b, &hooks, err) : forward_run(request->model, &b.batch, &hooks, err);
+    st = request->is_on_cuda ? evaluate_cuda_run(pass.scores.tokens, request, &b, &hooks, err)
+                             : forward_run(request->model, &b.batch, &hooks, err);
     rb_progress_finish(&pass.progress);
     if (st == RB_OK) st = evaluate_scores_finish(out, &pass.scores, err);
 done:

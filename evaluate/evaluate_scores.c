@@ -7,12 +7,19 @@
 
 static const model_config *config_of(const evaluate_scores *s) { return checkpoint_config(s->request->model); }
 
-rb_status evaluate_scores_create(evaluate_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
+rb_status evaluate_scores_create(evaluate_scores *out, const evaluate_request *request, const evaluate_batch *batch,
+                                 rb_error *err)
 {
     rb_status st;
     *out = (evaluate_scores){.request = request, .batch = batch};
-    RB_TRY(st, rb_alloc(&out->tokens, (size_t)batch->n_positions, (size_t)batch->n_runs * sizeof *out->tokens, "token scores", err), done);
-    RB_TRY(st, rb_alloc(&out->scratch, (size_t)omp_get_max_threads() * 2, (size_t)config_of(out)->vocab_size * sizeof *out->scratch, "logit rows", err), done);
+    RB_TRY(st,
+           rb_alloc(&out->tokens, (size_t)batch->n_positions, (size_t)batch->n_runs * sizeof *out->tokens,
+                    "token scores", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&out->scratch, (size_t)omp_get_max_threads() * 2,
+                    (size_t)config_of(out)->vocab_size * sizeof *out->scratch, "logit rows", err),
+           done);
     RB_TRY(st, attention_scores_create(&out->attention, request, batch, err), done);
     RB_TRY(st, output_scores_create(&out->outputs, request, batch, err), done);
 done:
@@ -28,7 +35,7 @@ void evaluate_scores_free(evaluate_scores *scores)
     *scores = (evaluate_scores){0};
 }
 
-/* ---- during the pass --------------------------------------------------------------------------------------------------------------- */
+/* ---- during the pass ------------------------------------------------------------------------- */
 
 rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads, rb_error *err)
 {
@@ -47,11 +54,11 @@ void evaluate_scores_add_logits(evaluate_scores *scores, int64_t first, int64_t 
     const int64_t n_vocab = config_of(scores)->vocab_size, from = first / n_runs;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n / n_runs; i++)
-        token_scores(scores->tokens + (from + i) * n_runs, logits + i * n_runs * n_vocab, n_runs, n_vocab, b->positions[from + i].target,
-                     scores->scratch + omp_get_thread_num() * 2 * n_vocab);
+        token_scores(scores->tokens + (from + i) * n_runs, logits + i * n_runs * n_vocab, n_runs, n_vocab,
+                     b->positions[from + i].target, scores->scratch + omp_get_thread_num() * 2 * n_vocab);
 }
 
-/* ---- from sums to a run's numbers -------------------------------------------------------------------------------------------------- */
+/* ---- from sums to a run's numbers ------------------------------------------------------------ */
 
 static double mean(const double *values, int n)
 {
@@ -66,7 +73,8 @@ static void summarize_attention(evaluate_score *out, const attention_scores *sco
     const int n_runs = scores->batch->n_runs;
     for (int layer = 0; layer < n_layers; layer++) {
         out->attention_kl_by_layer[layer] = scores->kl[layer * n_runs + run] / (double)scores->n_queries[layer];
-        out->attention_overlap_by_layer[layer] = scores->overlap[layer * n_runs + run] / (double)scores->n_overlap_queries[layer];
+        out->attention_overlap_by_layer[layer] =
+            scores->overlap[layer * n_runs + run] / (double)scores->n_overlap_queries[layer];
     }
     out->attention_kl = mean(out->attention_kl_by_layer, n_layers);
     out->attention_overlap = mean(out->attention_overlap_by_layer, n_layers);
@@ -78,7 +86,8 @@ static void summarize_outputs(evaluate_score *out, const output_scores *scores, 
     for (int layer = 0; layer < n_layers; layer++) {
         double error = 0.0, size = 0.0;
         for (int h = 0; h < n_q_heads; h++) {
-            const double *squares = scores->squares + (layer * n_q_heads + h) * n_runs, head_error = run > 0 ? squares[run] : 0.0;
+            const double *squares = scores->squares + (layer * n_q_heads + h) * n_runs,
+                         head_error = run > 0 ? squares[run] : 0.0;
             out->output_error_by_head[layer * n_q_heads + h] = sqrt(head_error / squares[0]);
             error += head_error;
             size += squares[0];
@@ -98,13 +107,22 @@ static void summarize_documents(evaluate_score *out, const evaluate_scores *s, i
     for (int64_t d = 0; d < n; d++) out->n_right += out->is_right[d];
 }
 
-static rb_status alloc_score(evaluate_score *score, size_t n_layers, size_t n_q_heads, size_t n_documents, rb_error *err)
+static rb_status alloc_score(evaluate_score *score, size_t n_layers, size_t n_q_heads, size_t n_documents,
+                             rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, rb_alloc(&score->attention_kl_by_layer, n_layers, sizeof *score->attention_kl_by_layer, "scores", err), done);
-    RB_TRY(st, rb_alloc(&score->attention_overlap_by_layer, n_layers, sizeof *score->attention_overlap_by_layer, "scores", err), done);
-    RB_TRY(st, rb_alloc(&score->output_error_by_layer, n_layers, sizeof *score->output_error_by_layer, "scores", err), done);
-    RB_TRY(st, rb_alloc(&score->output_error_by_head, n_layers, n_q_heads * sizeof *score->output_error_by_head, "scores", err), done);
+    RB_TRY(st, rb_alloc(&score->attention_kl_by_layer, n_layers, sizeof *score->attention_kl_by_layer, "scores", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&score->attention_overlap_by_layer, n_layers, sizeof *score->attention_overlap_by_layer, "scores",
+                    err),
+           done);
+    RB_TRY(st, rb_alloc(&score->output_error_by_layer, n_layers, sizeof *score->output_error_by_layer, "scores", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&score->output_error_by_head, n_layers, n_q_heads * sizeof *score->output_error_by_head, "scores",
+                    err),
+           done);
     RB_TRY(st, rb_alloc(&score->is_right, n_documents, sizeof *score->is_right, "scores", err), done);
 done:
     return st;
@@ -114,7 +132,10 @@ static rb_status summarize_run(evaluate_score *out, const evaluate_scores *s, in
 {
     const model_facts *model = &config_of(s)->facts;
     rb_status st;
-    RB_TRY(st, alloc_score(out, (size_t)model->n_layers, (size_t)model->n_q_heads, s->request->documents ? (size_t)s->request->documents->n : 0, err), done);
+    RB_TRY(st,
+           alloc_score(out, (size_t)model->n_layers, (size_t)model->n_q_heads,
+                       s->request->documents ? (size_t)s->request->documents->n : 0, err),
+           done);
     RB_TRY(st, text_summary_make(&out->text, s->batch, s->tokens, run, err), done);
     position_curve_make(&out->by_position, s->batch, s->tokens, run, s->request->context);
     RB_TRY(st, worst_predictions_make(&out->worst, s->request->n_worst_tokens, s->batch, s->tokens, run, err), done);

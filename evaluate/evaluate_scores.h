@@ -1,5 +1,5 @@
-/* Everything that is measured of a pass, part by part as it goes, from arrays in host memory: whoever runs the model, on the CPU or a GPU, hands over what the
- * layers and the head give, and gets the result in the end. */
+/* Everything that is measured of a pass, part by part as it goes, from arrays in host memory: whoever runs the model,
+ * on the CPU or a GPU, hands over what the layers and the head give, and gets the result in the end. */
 #ifndef RB_EVALUATE_EVALUATE_SCORES_H
 #define RB_EVALUATE_EVALUATE_SCORES_H
 
@@ -12,20 +12,23 @@
 typedef struct evaluate_scores {
     const evaluate_request *request;
     const evaluate_batch *batch;
-    token_score *tokens;                /* [n_positions][n_runs], owned; a pass that scores logits itself writes here */
-    float *scratch;                     /* [n_threads][2 * vocab_size], owned */
+    token_score *tokens; /* [n_positions][n_runs], owned; a pass that scores logits itself writes here */
+    float *scratch;      /* [n_threads][2 * vocab_size], owned */
     attention_scores attention;
     output_scores outputs;
 } evaluate_scores;
 
 /* request and batch are borrowed. Freed with evaluate_scores_free, also after a failure. */
-rb_status evaluate_scores_create(evaluate_scores *out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err);
+rb_status evaluate_scores_create(evaluate_scores *out, const evaluate_request *request, const evaluate_batch *batch,
+                                 rb_error *err);
 void evaluate_scores_free(evaluate_scores *scores);
 
-/* Each layer and part once, parts in order; a part without text (evaluate_batch_text_end) may be left out. Of `heads` the tokens of the part's text are looked
- * at, which come first: n_tokens may end behind them. */
-rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads, rb_error *err);             /* q, k and exact_k, leaving RoPE */
-void evaluate_scores_add_attended(evaluate_scores *scores, const layer_heads *heads, const float *attended);       /* [n_tokens][n_q_heads * head_dim] */
+/* Each layer and part once, parts in order; a part without text (evaluate_batch_text_end) may be left out. Of `heads`
+ * the tokens of the part's text are looked at, which come first: n_tokens may end behind them. */
+rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads,
+                                    rb_error *err); /* q, k and exact_k, leaving RoPE */
+void evaluate_scores_add_attended(evaluate_scores *scores, const layer_heads *heads,
+                                  const float *attended); /* [n_tokens][n_q_heads * head_dim] */
 /* logits [n][vocab_size] of batch->logit_tokens[first] on; both are multiples of n_runs. */
 void evaluate_scores_add_logits(evaluate_scores *scores, int64_t first, int64_t n, const float *logits);
 

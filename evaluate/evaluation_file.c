@@ -19,13 +19,16 @@ static rb_status read_text(char *out, size_t size, const cJSON *json, const char
     const char *text;
     const rb_status st = rb_json_get_string(json, key, where, &text, err);
     if (st != RB_OK) return st;
-    if (strlen(text) >= size) return rb_fail(err, RB_EFORMAT, "%s: %s has %zu characters, expected at most %zu", where, key, strlen(text), size - 1);
+    if (strlen(text) >= size)
+        return rb_fail(err, RB_EFORMAT, "%s: %s has %zu characters, expected at most %zu", where, key, strlen(text),
+                       size - 1);
     strcpy(out, text);
     return RB_OK;
 }
 
 /* null is for the unquantized run, and for what a short text leaves unmeasured. */
-static rb_status read_number(double *out, const cJSON *json, const char *key, const char *where, bool may_be_null, double min, double max, rb_error *err)
+static rb_status read_number(double *out, const cJSON *json, const char *key, const char *where, bool may_be_null,
+                             double min, double max, rb_error *err)
 {
     *out = (double)NAN;
     if (may_be_null && cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(json, key))) return RB_OK;
@@ -53,7 +56,8 @@ static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_f
     RB_TRY(st, read_text(out->name, sizeof out->name, json, "name", where, err), done);
     RB_TRY(st, read_text(out->method, sizeof out->method, json, "method", where, err), done);
     if (is_first != (strcmp(out->method, "none") == 0)) {
-        st = rb_fail(err, RB_EFORMAT, "%s: method is \"%s\", expected %s", where, out->method, is_first ? "\"none\": the unquantized run is the first" : "a plan's");
+        st = rb_fail(err, RB_EFORMAT, "%s: method is \"%s\", expected %s", where, out->method,
+                     is_first ? "\"none\": the unquantized run is the first" : "a plan's");
         goto done;
     }
     RB_TRY(st, read_number(&out->avg_bits, json, "avg_bits", where, is_first, 0.0, bits_max, err), done);
@@ -78,10 +82,12 @@ static rb_status runs_from_json(evaluation *out, const cJSON *document, const ch
     char where[PLACE_SIZE];
     rb_status st = rb_json_get_array(document, "runs", name, &list, err);
     if (st == RB_OK && (cJSON_GetArraySize(list) < 1 || cJSON_GetArraySize(list) > EVALUATION_MAX_RUNS))
-        st = rb_fail(err, RB_EFORMAT, "%s: %d runs, expected 1 to %d", name, cJSON_GetArraySize(list), EVALUATION_MAX_RUNS);
-    if (st == RB_OK) st = rb_alloc(&out->runs, (size_t)cJSON_GetArraySize(list), sizeof *out->runs, "runs of an evaluation", err);
+        st = rb_fail(err, RB_EFORMAT, "%s: %d runs, expected 1 to %d", name, cJSON_GetArraySize(list),
+                     EVALUATION_MAX_RUNS);
+    if (st == RB_OK)
+        st = rb_alloc(&out->runs, (size_t)cJSON_GetArraySize(list), sizeof *out->runs, "runs of an evaluation", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         snprintf(where, sizeof where, "%.400s: runs[%d]", name, out->n_runs);
         st = run_from_json(&out->runs[out->n_runs], item, out->n_runs == 0, where, err);
         if (st != RB_OK) return st;
@@ -102,7 +108,9 @@ static rb_status facts_from_json(evaluation *out, const cJSON *document, const c
     RB_TRY(st, rb_json_get_object(document, "text", name, &object, err), done);
     RB_TRY(st, text_facts_from_json(&out->text, object, where, err), done);
     if (rb_json_find(document, "documents_sha256"))
-        RB_TRY(st, read_text(out->documents_sha256, sizeof out->documents_sha256, document, "documents_sha256", name, err), done);
+        RB_TRY(st,
+               read_text(out->documents_sha256, sizeof out->documents_sha256, document, "documents_sha256", name, err),
+               done);
 done:
     return st;
 }

@@ -7,7 +7,8 @@
 
 typedef struct kv_restore kv_restore;
 
-rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err);
+rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, const evaluate_batch *batch,
+                            rb_error *err);
 void kv_restore_free(kv_restore *restore);
 
 /* heads: a part of the batch as on_qkv has it. */

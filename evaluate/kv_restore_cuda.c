@@ -1,4 +1,5 @@
-/* See evaluate/kv_restore_cuda.h. Codes and norms are in the device's memory between encode and decode only: one sequence's at a time, on one stream. */
+/* See evaluate/kv_restore_cuda.h. Codes and norms are in the device's memory between encode and decode only: one
+ * sequence's at a time, on one stream. */
 #include "evaluate/kv_restore_cuda.h"
 
 #include <assert.h>
@@ -24,10 +25,11 @@ struct kv_restore_cuda {
     const model_facts *model;
     const codec_cuda_api *api;
     codec_tables *tables;
-    layer_codec (*plans)[N_KINDS];      /* [n_plans] */
-    int layer;                          /* of the codecs; -1: none yet */
+    layer_codec (*plans)[N_KINDS]; /* [n_plans] */
+    int layer;                     /* of the codecs; -1: none yet */
     rb_cuda_array packed, norms;
-    rb_cuda_array bad;                  /* [n_sequences][N_KINDS]: first vector of the layer that no codec holds, counted head after head; UINT64_MAX: none */
+    rb_cuda_array bad; /* [n_sequences][N_KINDS]: first vector of the layer that no codec holds, counted head after
+                          head; UINT64_MAX: none */
     uint64_t *host_bad;
 };
 
@@ -52,18 +54,31 @@ void kv_restore_cuda_free(kv_restore_cuda *r)
     free(r);
 }
 
-/* ---- sizes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 /* Streams of n vectors a head, each up to a multiple of 128 bytes: at most a byte a code, and a norm a group. */
-static int64_t stream_bytes(int n_heads, int64_t n, int64_t vector_bytes) { return n_heads * ((n * vector_bytes + 127) / 128 * 128); }
-static int64_t packed_bytes(const model_facts *model, int64_t n) { return stream_bytes(model->n_kv_heads, n, model->head_dim); }
-static int64_t norm_bytes(const model_facts *model, int64_t n) { return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_GROUPS * 2); }
-static int64_t bad_bytes(const evaluate_batch *batch) { return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t); }
+static int64_t stream_bytes(int n_heads, int64_t n, int64_t vector_bytes)
+{
+    return n_heads * ((n * vector_bytes + 127) / 128 * 128);
+}
+static int64_t packed_bytes(const model_facts *model, int64_t n)
+{
+    return stream_bytes(model->n_kv_heads, n, model->head_dim);
+}
+static int64_t norm_bytes(const model_facts *model, int64_t n)
+{
+    return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_GROUPS * 2);
+}
+static int64_t bad_bytes(const evaluate_batch *batch)
+{
+    return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t);
+}
 
-/* Of all heads of a layer at most: rotations and their fragments both ways, whose steps are rounded up, and each group's codebook. */
+/* Of all heads of a layer at most: rotations and their fragments both ways, whose steps are rounded up, and each
+ * group's codebook. */
 static int64_t table_bytes(const model_facts *model, int n_groups)
 {
-    enum { ROTATION_BYTES = 20, BOOK_BYTES = 12 << 10 };        /* of a dim squared; of a group of 8 bits */
+    enum { ROTATION_BYTES = 20, BOOK_BYTES = 12 << 10 }; /* of a dim squared; of a group of 8 bits */
     return model->n_kv_heads * (ROTATION_BYTES * (int64_t)model->head_dim * model->head_dim + n_groups * BOOK_BYTES);
 }
 
@@ -73,7 +88,8 @@ static int64_t plane_bytes(const bit_plan *plan)
     int64_t most = 0;
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         int64_t bytes = 0;
-        for (int h = 0; h < plan->model.n_kv_heads; h++) bytes += plane_image_head_bytes(bit_plan_head(plan, layer, h), model_n_blocks(&plan->model));
+        for (int h = 0; h < plan->model.n_kv_heads; h++)
+            bytes += plane_image_head_bytes(bit_plan_head(plan, layer, h), model_n_blocks(&plan->model));
         if (bytes > most) most = bytes;
     }
     return most;
@@ -93,11 +109,13 @@ int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_ba
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
     int64_t total = packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
-    for (int p = 0; p < request->n_plans; p++) total += table_bytes(model, most_groups(request->plans[p])) + plane_bytes(request->plans[p]) + table_bytes(model, 1);
+    for (int p = 0; p < request->n_plans; p++)
+        total +=
+            table_bytes(model, most_groups(request->plans[p])) + plane_bytes(request->plans[p]) + table_bytes(model, 1);
     return total;
 }
 
-/* ---- codecs ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- codecs ---------------------------------------------------------------------------------- */
 
 static rb_status build_value_image(const kv_restore_cuda *r, int p, int layer, rb_error *err)
 {
@@ -114,7 +132,10 @@ done:
     return st;
 }
 
-static rb_status upload_image(layer_codec *c, rb_error *err) { return c->image ? codec_cuda_create(&c->codec, c->image, err) : RB_OK; }
+static rb_status upload_image(layer_codec *c, rb_error *err)
+{
+    return c->image ? codec_cuda_create(&c->codec, c->image, err) : RB_OK;
+}
 
 static rb_status open_keys(kv_restore_cuda *r, int layer, rb_error *err)
 {
@@ -127,7 +148,10 @@ static rb_status open_keys(kv_restore_cuda *r, int layer, rb_error *err)
     for (int p = 0; p < n_plans; p++) {
         rb_error mine = {0};
         const plan_head *heads = bit_plan_head(r->request->plans[p], layer, 0);
-        rb_note_failure(&failure, p, codec_image_build(&r->plans[p][KEYS].image, heads, r->model->n_kv_heads, r->model, r->tables, &mine), &mine);
+        rb_note_failure(
+            &failure, p,
+            codec_image_build(&r->plans[p][KEYS].image, heads, r->model->n_kv_heads, r->model, r->tables, &mine),
+            &mine);
     }
     RB_TRY(st, rb_tell_failure(&failure, err), done);
     for (int p = 0; p < n_plans; p++) RB_TRY(st, upload_image(&r->plans[p][KEYS], err), done);
@@ -143,7 +167,10 @@ static rb_status open_values(kv_restore_cuda *r, int layer, rb_error *err)
     for (int p = 0; p < r->request->n_plans; p++) {
         const bit_plan *plan = r->request->plans[p];
         if (!r->request->with_values || !bit_plan_quantizes_values(plan)) continue;
-        if (r->layer >= 0 && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads) == 0) continue;
+        if (r->layer >= 0
+            && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads)
+                   == 0)
+            continue;
         free_codec(&r->plans[p][VALUES]);
         RB_TRY(st, build_value_image(r, p, layer, err), done);
         RB_TRY(st, upload_image(&r->plans[p][VALUES], err), done);
@@ -163,7 +190,8 @@ done:
     return st;
 }
 
-rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *request, const evaluate_batch *batch, rb_error *err)
+rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *request, const evaluate_batch *batch,
+                                 rb_error *err)
 {
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
@@ -185,13 +213,15 @@ done:
     return st;
 }
 
-/* ---- a part ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a part ---------------------------------------------------------------------------------- */
 
 /* Keys or values of one sequence of the batch, by the plan of the run whose copy it is. */
-static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *heads, int64_t sequence, int kind, void *stream, rb_error *err)
+static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *heads, int64_t sequence, int kind,
+                                  void *stream, rb_error *err)
 {
     const int run = (int)(sequence % r->batch->n_runs);
-    const int64_t dim = r->model->head_dim, begin = r->batch->sequence_start[sequence] - heads->first_token + r->request->n_sink;
+    const int64_t dim = r->model->head_dim,
+                  begin = r->batch->sequence_start[sequence] - heads->first_token + r->request->n_sink;
     const int64_t n = r->batch->sequence_start[sequence + 1] - heads->first_token - begin;
     if (run == 0 || n <= 0) return RB_OK;
     const codec_cuda *codec = r->plans[run - 1][kind].codec;
@@ -200,10 +230,16 @@ static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *
     assert(codec_image_packed_offset(image, image->n_heads, n) <= (int64_t)r->packed.size_bytes);
     assert(codec_image_norms_offset(image, image->n_heads, n) <= (int64_t)r->norms.size_bytes);
     (void)image;
-    const codec_vectors x = {.data = (kind == VALUES ? heads->v : heads->k) + begin * dim, .type = CODEC_F32, .head_stride = heads->n_tokens * dim, .token_stride = dim};
+    const codec_vectors x = {.data = (kind == VALUES ? heads->v : heads->k) + begin * dim,
+                             .type = CODEC_F32,
+                             .head_stride = heads->n_tokens * dim,
+                             .token_stride = dim};
     const codec_device_image *device = codec_cuda_image(codec);
     rb_status st;
-    RB_TRY(st, r->api->encode(device, &x, n, r->packed.at, r->norms.at, (uint64_t *)r->bad.at + sequence * N_KINDS + kind, stream, err), done);
+    RB_TRY(st,
+           r->api->encode(device, &x, n, r->packed.at, r->norms.at, (uint64_t *)r->bad.at + sequence * N_KINDS + kind,
+                          stream, err),
+           done);
     st = r->api->decode(device, r->packed.at, r->norms.at, n, &x, stream, err);
 done:
     return st;
@@ -230,8 +266,10 @@ rb_status kv_restore_cuda_check(const kv_restore_cuda *r, int layer, rb_error *e
             const uint64_t bad = r->host_bad[s * N_KINDS + kind];
             const int64_t n = r->batch->sequence_start[s + 1] - r->batch->sequence_start[s] - r->request->n_sink;
             if (bad == UINT64_MAX) continue;
-            st = rb_fail(err, RB_ENONFINITE, "layer %d kv_head %lld, %s: vector %lld of a sequence is not finite, or its norm is beyond fp16's 65504", layer,
-                         (long long)(bad / (uint64_t)n), kind_names[kind], (long long)(bad % (uint64_t)n));
+            st = rb_fail(err, RB_ENONFINITE,
+                         "layer %d kv_head %lld, %s: vector %lld of a sequence is not finite, or its norm is beyond "
+                         "fp16's 65504",
+                         layer, (long long)(bad / (uint64_t)n), kind_names[kind], (long long)(bad % (uint64_t)n));
             goto done;
         }
 done:

@@ -6,18 +6,27 @@
 
 #include "core/json.h"
 
-/* ---- what documents are told apart by ---------------------------------------------------------------------------------------------- */
+/* ---- what documents are told apart by -------------------------------------------------------- */
 
 static bool same_task(const needle_document *a, const needle_document *b) { return strcmp(a->task, b->task) == 0; }
 static bool same_context(const needle_document *a, const needle_document *b) { return a->context == b->context; }
-static bool same_depth(const needle_document *a, const needle_document *b) { return a->depth == b->depth || (isnan(a->depth) && isnan(b->depth)); }
+static bool same_depth(const needle_document *a, const needle_document *b)
+{
+    return a->depth == b->depth || (isnan(a->depth) && isnan(b->depth));
+}
 
-static rb_status add_task(cJSON *json, const needle_document *document, rb_error *err) { return rb_json_add_string(json, "task", document->task, err); }
+static rb_status add_task(cJSON *json, const needle_document *document, rb_error *err)
+{
+    return rb_json_add_string(json, "task", document->task, err);
+}
 static rb_status add_context(cJSON *json, const needle_document *document, rb_error *err)
 {
     return rb_json_add_number(json, "context", document->context > 0 ? (double)document->context : (double)NAN, err);
 }
-static rb_status add_depth(cJSON *json, const needle_document *document, rb_error *err) { return rb_json_add_number(json, "depth", document->depth, err); }
+static rb_status add_depth(cJSON *json, const needle_document *document, rb_error *err)
+{
+    return rb_json_add_number(json, "depth", document->depth, err);
+}
 
 typedef struct grouping {
     const char *list;
@@ -25,9 +34,10 @@ typedef struct grouping {
     rb_status (*add)(cJSON *json, const needle_document *document, rb_error *err);
 } grouping;
 
-static const grouping groupings[] = {{"by_task", same_task, add_task}, {"by_context", same_context, add_context}, {"by_depth", same_depth, add_depth}};
+static const grouping groupings[] = {
+    {"by_task", same_task, add_task}, {"by_context", same_context, add_context}, {"by_depth", same_depth, add_depth}};
 
-/* ---- counting ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static bool is_first_of_group(const needle_documents *documents, int64_t d, const grouping *by)
 {
@@ -37,7 +47,8 @@ static bool is_first_of_group(const needle_documents *documents, int64_t d, cons
 }
 
 /* The documents of d's group. */
-static rb_status add_counts(cJSON *json, const bool *is_right, const needle_documents *documents, int64_t d, const grouping *by, rb_error *err)
+static rb_status add_counts(cJSON *json, const bool *is_right, const needle_documents *documents, int64_t d,
+                            const grouping *by, rb_error *err)
 {
     int64_t n = 0, n_right = 0;
     for (int64_t i = d; i < documents->n; i++) {
@@ -49,7 +60,8 @@ static rb_status add_counts(cJSON *json, const bool *is_right, const needle_docu
     return st == RB_OK ? rb_json_add_number(json, "n_right", (double)n_right, err) : st;
 }
 
-static rb_status add_groups(cJSON *json, const bool *is_right, const needle_documents *documents, const grouping *by, rb_error *err)
+static rb_status add_groups(cJSON *json, const bool *is_right, const needle_documents *documents, const grouping *by,
+                            rb_error *err)
 {
     cJSON *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the result");
@@ -75,7 +87,8 @@ rb_status needles_to_json(cJSON **out, const bool *is_right, const needle_docume
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_number(*out, "n", (double)documents->n, err), done);
     RB_TRY(st, rb_json_add_number(*out, "n_right", (double)n_right, err), done);
-    for (size_t i = 0; i < RB_COUNT(groupings); i++) RB_TRY(st, add_groups(*out, is_right, documents, &groupings[i], err), done);
+    for (size_t i = 0; i < RB_COUNT(groupings); i++)
+        RB_TRY(st, add_groups(*out, is_right, documents, &groupings[i], err), done);
 done:
     return st;
 }

@@ -6,8 +6,9 @@
 
 #include "texts/needle_documents.h"
 
-/* {"n", "n_right", "by_task": [{"task", "n", "n_right"}, ..], "by_context": [{"context", ..}, ..], "by_depth": [{"depth", ..}, ..]}: groups in the order of
- * their first document; a context or depth that a document does not tell is null. is_right [documents->n]. */
+/* {"n", "n_right", "by_task": [{"task", "n", "n_right"}, ..], "by_context": [{"context", ..}, ..], "by_depth":
+ * [{"depth", ..}, ..]}: groups in the order of their first document; a context or depth that a document does not tell
+ * is null. is_right [documents->n]. */
 rb_status needles_to_json(cJSON **out, const bool *is_right, const needle_documents *documents, rb_error *err);
 
 #endif

@@ -8,7 +8,8 @@ static int bin_of(int64_t n_before)
     return bin;
 }
 
-void position_curve_make(position_curve *out, const evaluate_batch *batch, const token_score *scores, int run, int64_t context)
+void position_curve_make(position_curve *out, const evaluate_batch *batch, const token_score *scores, int run,
+                         int64_t context)
 {
     *out = (position_curve){0};
     for (int64_t i = 0; i < batch->n_text_positions; i++) {

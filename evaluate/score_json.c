@@ -15,7 +15,8 @@ static rb_status add_heads(cJSON *run, const evaluate_score *score, int n_layers
     rb_status st;
     RB_TRY(st, new_list(&layers, err), done);
     for (int layer = 0; layer < n_layers; layer++) {
-        heads = cJSON_CreateDoubleArray(score->output_error_by_head + layer * n_q_heads, n_q_heads);     /* a NaN is printed as null */
+        heads = cJSON_CreateDoubleArray(score->output_error_by_head + layer * n_q_heads,
+                                        n_q_heads); /* a NaN is printed as null */
         RB_TRY(st, rb_json_append(layers, &heads, err), done);
     }
     st = rb_json_add_item(run, "output_error_by_head", &layers, err);
@@ -74,7 +75,8 @@ rb_status score_lists_to_json(cJSON *run, const evaluate_score *score, int n_lay
 {
     rb_status st;
     RB_TRY(st, rb_json_add_numbers(run, "attention_kl_by_layer", score->attention_kl_by_layer, n_layers, err), done);
-    RB_TRY(st, rb_json_add_numbers(run, "attention_overlap_by_layer", score->attention_overlap_by_layer, n_layers, err), done);
+    RB_TRY(st, rb_json_add_numbers(run, "attention_overlap_by_layer", score->attention_overlap_by_layer, n_layers, err),
+           done);
     RB_TRY(st, rb_json_add_numbers(run, "output_error_by_layer", score->output_error_by_layer, n_layers, err), done);
     RB_TRY(st, add_heads(run, score, n_layers, n_q_heads, err), done);
     RB_TRY(st, add_positions(run, &score->by_position, err), done);

@@ -6,11 +6,18 @@
 
 #include "core/order.h"
 
-rb_status text_summary_make(text_summary *out, const evaluate_batch *batch, const token_score *scores, int run, rb_error *err)
+rb_status text_summary_make(text_summary *out, const evaluate_batch *batch, const token_score *scores, int run,
+                            rb_error *err)
 {
     const int64_t n = batch->n_text_positions;
     double *kl = NULL, nll = 0.0, kl_sum = 0.0, same = 0.0;
-    *out = (text_summary){.nll = NAN, .perplexity = NAN, .kl_mean = NAN, .kl_p99 = NAN, .kl_p999 = NAN, .kl_max = NAN, .top1_agreement = NAN};
+    *out = (text_summary){.nll = NAN,
+                          .perplexity = NAN,
+                          .kl_mean = NAN,
+                          .kl_p99 = NAN,
+                          .kl_p999 = NAN,
+                          .kl_max = NAN,
+                          .top1_agreement = NAN};
     if (n == 0) return RB_OK;
     const rb_status st = rb_alloc(&kl, (size_t)n, sizeof *kl, "divergences", err);
     if (st != RB_OK) return st;

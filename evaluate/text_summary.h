@@ -5,14 +5,16 @@
 #include "evaluate/evaluate_batch.h"
 #include "evaluate/token_score.h"
 
-/* Over all tokens that have one before them in their sequence; KL in nats, from the unquantized run's distribution. NaN without text. */
+/* Over all tokens that have one before them in their sequence; KL in nats, from the unquantized run's distribution. NaN
+ * without text. */
 typedef struct text_summary {
     double nll, perplexity;
     double kl_mean, kl_p99, kl_p999, kl_max;
-    double top1_agreement;              /* share of tokens whose most likely successor is the unquantized run's */
+    double top1_agreement; /* share of tokens whose most likely successor is the unquantized run's */
 } text_summary;
 
 /* scores [n_positions][n_runs]. */
-rb_status text_summary_make(text_summary *out, const evaluate_batch *batch, const token_score *scores, int run, rb_error *err);
+rb_status text_summary_make(text_summary *out, const evaluate_batch *batch, const token_score *scores, int run,
+                            rb_error *err);
 
 #endif

@@ -30,14 +30,17 @@ void token_scores(token_score *out, const float *logits, int n_runs, int64_t n_v
     const double base_log = log_sum_exp(base, logits, n_vocab, &base_sum);
     const int64_t base_best = arg_max(logits, n_vocab);
 
-    out[0] = (token_score){.nll = base_log - (double)logits[target], .is_target_first = base_best == target, .is_top1_same = true};
+    out[0] = (token_score){
+        .nll = base_log - (double)logits[target], .is_target_first = base_best == target, .is_top1_same = true};
     for (int run = 1; run < n_runs; run++) {
         const float *row = logits + run * n_vocab;
         const double own_log = log_sum_exp(own, row, n_vocab, &own_sum);
         const int64_t best = arg_max(row, n_vocab);
         double difference = 0.0;
         for (int64_t i = 0; i < n_vocab; i++) difference += (double)base[i] * ((double)logits[i] - (double)row[i]);
-        out[run] = (token_score){.nll = own_log - (double)row[target], .kl = fmax(0.0, difference / base_sum - base_log + own_log),
-                                 .is_target_first = best == target, .is_top1_same = best == base_best};
+        out[run] = (token_score){.nll = own_log - (double)row[target],
+                                 .kl = fmax(0.0, difference / base_sum - base_log + own_log),
+                                 .is_target_first = best == target,
+                                 .is_top1_same = best == base_best};
     }
 }

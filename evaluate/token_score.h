@@ -8,10 +8,10 @@
 #include "core/status.h"
 
 typedef struct token_score {
-    double nll;             /* of the target, nats */
-    double kl;              /* KL(first run || this run), nats */
-    bool is_target_first;   /* the target is the most likely token (the lowest id of several alike) */
-    bool is_top1_same;      /* as the first run's most likely token */
+    double nll;           /* of the target, nats */
+    double kl;            /* KL(first run || this run), nats */
+    bool is_target_first; /* the target is the most likely token (the lowest id of several alike) */
+    bool is_top1_same;    /* as the first run's most likely token */
 } token_score;
 
 /* logits [n_runs][n_vocab] of one position, scratch [2 * n_vocab]; out [n_runs]. */

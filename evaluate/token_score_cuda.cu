@@ -1,5 +1,5 @@
-/* See token_score_cuda.h. A block takes one position: once over the unquantized run's logits, then twice over those of each other run. Exponentials in f32, sums
- * in double and in an order that depends on the vocabulary alone. */
+/* See token_score_cuda.h. A block takes one position: once over the unquantized run's logits, then twice over those of
+ * each other run. Exponentials in f32, sums in double and in an order that depends on the vocabulary alone. */
 #include <math_constants.h>
 
 #include "core/cuda_check.cuh"
@@ -22,8 +22,9 @@ __device__ __forceinline__ best_token better(best_token a, best_token b)
 __device__ __forceinline__ best_token block_best(best_token mine, best_token *shared)
 {
     for (int lanes = 16; lanes > 0; lanes /= 2)
-        mine = better(mine, {__shfl_xor_sync(0xffffffffu, mine.logit, lanes), __shfl_xor_sync(0xffffffffu, mine.id, lanes)});
-    __syncthreads();        /* what was there is read */
+        mine = better(mine,
+                      {__shfl_xor_sync(0xffffffffu, mine.logit, lanes), __shfl_xor_sync(0xffffffffu, mine.id, lanes)});
+    __syncthreads(); /* what was there is read */
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
     __syncthreads();
     best_token best = shared[0];
@@ -49,11 +50,11 @@ __device__ __forceinline__ best_token find_best(const float *logits, int n_vocab
     return block_best(best, shared);
 }
 
-__global__ void __launch_bounds__(THREADS) token_scores_kernel(
-    token_score   *__restrict__ out,        // [n_positions][n_runs]
-    const float   *__restrict__ logits,     // [n_positions][n_runs][n_vocab]
-    const int32_t *__restrict__ targets,    // [n_positions]
-    int n_runs, int n_vocab)
+__global__ void __launch_bounds__(THREADS)
+    token_scores_kernel(token_score *__restrict__ out,       // [n_positions][n_runs]
+                        const float *__restrict__ logits,    // [n_positions][n_runs][n_vocab]
+                        const int32_t *__restrict__ targets, // [n_positions]
+                        int n_runs, int n_vocab)
 {
     __shared__ best_token bests[WARPS];
     __shared__ double sums[WARPS];
@@ -61,7 +62,8 @@ __global__ void __launch_bounds__(THREADS) token_scores_kernel(
     const int target = targets[blockIdx.x];
     const best_token base_best = find_best(base, n_vocab, bests);
     double base_sum = 0.0;
-    for (int i = threadIdx.x; i < n_vocab; i += THREADS) base_sum += static_cast<double>(expf(base[i] - base_best.logit));
+    for (int i = threadIdx.x; i < n_vocab; i += THREADS)
+        base_sum += static_cast<double>(expf(base[i] - base_best.logit));
     base_sum = block_sum(base_sum, sums);
     const double base_log = static_cast<double>(base_best.logit) + log(base_sum);
 
@@ -71,12 +73,14 @@ __global__ void __launch_bounds__(THREADS) token_scores_kernel(
         double own_sum = 0.0, difference = 0.0;
         for (int i = threadIdx.x; i < n_vocab && run > 0; i += THREADS) {
             own_sum += static_cast<double>(expf(row[i] - best.logit));
-            difference += static_cast<double>(expf(base[i] - base_best.logit)) * (static_cast<double>(base[i]) - static_cast<double>(row[i]));
+            difference += static_cast<double>(expf(base[i] - base_best.logit))
+                          * (static_cast<double>(base[i]) - static_cast<double>(row[i]));
         }
         own_sum = run == 0 ? base_sum : block_sum(own_sum, sums);
         difference = run == 0 ? 0.0 : block_sum(difference, sums);
         if (threadIdx.x != 0) continue;
-        const double own_log = static_cast<double>(best.logit) + log(own_sum), kl = difference / base_sum - base_log + own_log;
+        const double own_log = static_cast<double>(best.logit) + log(own_sum),
+                     kl = difference / base_sum - base_log + own_log;
         token_score *to = out + static_cast<int64_t>(blockIdx.x) * n_runs + run;
         to->nll = own_log - static_cast<double>(row[target]);
         to->kl = run == 0 || kl < 0.0 ? 0.0 : kl;
@@ -85,10 +89,12 @@ __global__ void __launch_bounds__(THREADS) token_scores_kernel(
     }
 }
 
-static rb_status scores(token_score *out, const float *logits, int n_runs, int64_t n_vocab, int64_t n_positions, const int32_t *targets, void *stream, rb_error *err)
+static rb_status scores(token_score *out, const float *logits, int n_runs, int64_t n_vocab, int64_t n_positions,
+                        const int32_t *targets, void *stream, rb_error *err)
 {
     if (n_positions == 0) return RB_OK;
-    token_scores_kernel<<<static_cast<unsigned>(n_positions), THREADS, 0, static_cast<cudaStream_t>(stream)>>>(out, logits, targets, n_runs, static_cast<int>(n_vocab));
+    token_scores_kernel<<<static_cast<unsigned>(n_positions), THREADS, 0, static_cast<cudaStream_t>(stream)>>>(
+        out, logits, targets, n_runs, static_cast<int>(n_vocab));
     return rb_cuda_launched("token scores", err);
 }
 

@@ -9,10 +9,10 @@
 
 /* A layer of the capture, as f32. */
 typedef struct layer_vectors {
-    int64_t n;              /* vectors a head that are used */
-    float *q, *x;           /* [n_q_heads][n_test][head_dim], [n_kv_heads][n_test][head_dim] as captured */
-    float *rounded;         /* [n_kv_heads][n][head_dim] as the type holds them */
-    float *queries;         /* [n_kv_heads][VALIDATE_N_QUERIES][head_dim] */
+    int64_t n;      /* vectors a head that are used */
+    float *q, *x;   /* [n_q_heads][n_test][head_dim], [n_kv_heads][n_test][head_dim] as captured */
+    float *rounded; /* [n_kv_heads][n][head_dim] as the type holds them */
+    float *queries; /* [n_kv_heads][VALIDATE_N_QUERIES][head_dim] */
 } layer_vectors;
 
 typedef struct validation {
@@ -22,7 +22,10 @@ typedef struct validation {
     layer_vectors vectors;
 } validation;
 
-bool validate_row_is_good(const validate_row *row) { return codec_report_is_good(&row->report) && row->bytes_outside == 0 && row->bytes_unstable == 0; }
+bool validate_row_is_good(const validate_row *row)
+{
+    return codec_report_is_good(&row->report) && row->bytes_outside == 0 && row->bytes_unstable == 0;
+}
 
 bool validate_is_good(const validate_result *result)
 {
@@ -31,7 +34,8 @@ bool validate_is_good(const validate_result *result)
     return true;
 }
 
-/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone, logits by that to f32. */
+/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone,
+ * logits by that to f32. */
 static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
 {
     const bool is_gpu = device == RB_DEVICE_CUDA;
@@ -39,7 +43,9 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
         .code_tie = is_gpu ? CODEC_CUDA_CODE_TIE : 0.0,
         .norm_tie = is_gpu ? CODEC_CUDA_NORM_TIE : 0.0,
         .cosine_tie = is_gpu ? CODEC_CUDA_COSINE_TIE : 0.0,
-        .restore = !is_gpu ? 0.0 : type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
+        .restore = !is_gpu             ? 0.0
+                   : type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32
+                                       : CODEC_CUDA_RESTORE_F16,
         .rounding = codec_dtype_rounding(type),
         .rounding_least = codec_dtype_rounding_least(type),
         .plane_tie = is_gpu ? CODEC_CUDA_PLANE_TIE : 0.0,
@@ -48,12 +54,13 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
     };
 }
 
-/* ---- the capture's vectors ------------------------------------------------------------------------------------------------------------- */
+/* ---- the capture's vectors ------------------------------------------------------------------- */
 
 static rb_status alloc_vectors(validation *v, rb_error *err)
 {
     const model_facts *m = v->model;
-    const size_t n_test = (size_t)capture_file_header(v->request->capture)->text[CAPTURE_TEST].n_tokens, d = (size_t)m->head_dim;
+    const size_t n_test = (size_t)capture_file_header(v->request->capture)->text[CAPTURE_TEST].n_tokens,
+                 d = (size_t)m->head_dim;
     layer_vectors *out = &v->vectors;
     rb_status st;
     out->n = (int64_t)n_test;
@@ -61,7 +68,8 @@ static rb_status alloc_vectors(validation *v, rb_error *err)
     RB_TRY(st, rb_alloc(&out->q, (size_t)m->n_q_heads * n_test, d * sizeof(float), "queries", err), done);
     RB_TRY(st, rb_alloc(&out->x, (size_t)m->n_kv_heads * n_test, d * sizeof(float), "keys", err), done);
     RB_TRY(st, rb_alloc(&out->rounded, (size_t)m->n_kv_heads * (size_t)out->n, d * sizeof(float), "keys", err), done);
-    RB_TRY(st, rb_alloc(&out->queries, (size_t)m->n_kv_heads * VALIDATE_N_QUERIES, d * sizeof(float), "queries", err), done);
+    RB_TRY(st, rb_alloc(&out->queries, (size_t)m->n_kv_heads * VALIDATE_N_QUERIES, d * sizeof(float), "queries", err),
+           done);
 done:
     return st;
 }
@@ -81,8 +89,10 @@ static void choose_queries(validation *v, int64_t n_test)
     const int group = model_q_per_kv(v->model);
     for (int h = 0; h < v->model->n_kv_heads; h++)
         for (int i = 0; i < VALIDATE_N_QUERIES; i++) {
-            const int64_t q_head = (int64_t)h * group + i % group, token = (2 * i + 1) * v->vectors.n / (2 * VALIDATE_N_QUERIES);
-            memcpy(v->vectors.queries + ((int64_t)h * VALIDATE_N_QUERIES + i) * d, v->vectors.q + (q_head * n_test + token) * d, (size_t)d * sizeof(float));
+            const int64_t q_head = (int64_t)h * group + i % group,
+                          token = (2 * i + 1) * v->vectors.n / (2 * VALIDATE_N_QUERIES);
+            memcpy(v->vectors.queries + ((int64_t)h * VALIDATE_N_QUERIES + i) * d,
+                   v->vectors.q + (q_head * n_test + token) * d, (size_t)d * sizeof(float));
         }
 }
 
@@ -94,9 +104,10 @@ static void round_vectors(validation *v, int64_t n_test, codec_dtype type)
     codec_dtype_round(v->vectors.rounded, v->model->n_kv_heads * n * d, type);
 }
 
-/* ---- one layer ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one layer ------------------------------------------------------------------------------- */
 
-static rb_status check_head(codec_report *report, const codec_trial *trial, const codec_trial_input *in, int h, const codec_bounds *bounds, rb_error *err)
+static rb_status check_head(codec_report *report, const codec_trial *trial, const codec_trial_input *in, int h,
+                            const codec_bounds *bounds, rb_error *err)
 {
     const int64_t d = in->model->head_dim;
     const uint8_t *packed = trial->packed + codec_image_packed_offset(trial->image, h, in->n);
@@ -112,7 +123,9 @@ static rb_status check_head(codec_report *report, const codec_trial *trial, cons
     codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
     const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
     RB_TRY(st, codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, packed, norms, bounds, codes, err), done);
-    RB_TRY(st, codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, bounds, reference, err), done);
+    RB_TRY(st,
+           codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, bounds, reference, err),
+           done);
     codec_check_logits(report, &on, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n,
                        trial->logits + (int64_t)h * in->n_queries * in->n, bounds);
 done:
@@ -127,13 +140,13 @@ done:
 static rb_status check_heads(validate_row *row, const codec_trial *trial, const codec_trial_input *in, rb_error *err)
 {
     rb_first_failure failure = {0};
-    #pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int h = 0; h < in->n_heads; h++) {
         codec_report report = {0};
         rb_error mine = {0};
         const rb_status st = check_head(&report, trial, in, h, &row->bounds, &mine);
         rb_note_failure(&failure, h, st, &mine);
-        #pragma omp critical(validate_check)
+#pragma omp critical(validate_check)
         codec_report_add(&row->report, &report);
     }
     return rb_tell_failure(&failure, err);
@@ -144,18 +157,28 @@ static void keep_times(validate_row *row, const codec_trial *trial, const codec_
     const int64_t n = in->n_timed;
     row->times = trial->times;
     row->vector_bytes = (double)n * in->n_heads * in->model->head_dim * (in->type == CODEC_F32 ? 4.0 : 2.0);
-    row->packed_bytes = (double)codec_image_packed_offset(trial->image, in->n_heads, n) + (double)codec_image_norms_offset(trial->image, in->n_heads, n);
+    row->packed_bytes = (double)codec_image_packed_offset(trial->image, in->n_heads, n)
+                        + (double)codec_image_norms_offset(trial->image, in->n_heads, n);
 }
 
 static rb_status try_layer(validation *v, validate_row *row, const plan_head *heads, int64_t n_timed, rb_error *err)
 {
-    const codec_trial_input in = {.heads = heads, .n_heads = v->model->n_kv_heads, .model = v->model, .tables = v->tables, .type = row->type,
-                                  .x = v->vectors.rounded, .n = v->vectors.n, .queries = v->vectors.queries, .n_queries = VALIDATE_N_QUERIES,
+    const codec_trial_input in = {.heads = heads,
+                                  .n_heads = v->model->n_kv_heads,
+                                  .model = v->model,
+                                  .tables = v->tables,
+                                  .type = row->type,
+                                  .x = v->vectors.rounded,
+                                  .n = v->vectors.n,
+                                  .queries = v->vectors.queries,
+                                  .n_queries = VALIDATE_N_QUERIES,
                                   .n_timed = n_timed};
     codec_trial trial = {0};
-    rb_status st = v->request->device == RB_DEVICE_CUDA ? codec_trial_cuda(&trial, &in, err) : codec_trial_cpu(&trial, &in, err);
-    if (st == RB_OK) st = check_heads(row, &trial, &in, err);      /* a vector that was refused is refused, and told, by the reference */
-    if (st == RB_OK && trial.first_bad >= 0) row->report.codes_wrong++;     /* refused, and not by the reference */
+    rb_status st =
+        v->request->device == RB_DEVICE_CUDA ? codec_trial_cuda(&trial, &in, err) : codec_trial_cpu(&trial, &in, err);
+    if (st == RB_OK)
+        st = check_heads(row, &trial, &in, err); /* a vector that was refused is refused, and told, by the reference */
+    if (st == RB_OK && trial.first_bad >= 0) row->report.codes_wrong++; /* refused, and not by the reference */
     row->bytes_outside += trial.bytes_outside;
     row->bytes_unstable += trial.bytes_unstable;
     if (n_timed > 0) keep_times(row, &trial, &in);
@@ -190,13 +213,14 @@ static rb_status validate_vectors(validation *v, validate_row *rows, int layer, 
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d %s", layer, values ? "values" : "keys");
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
 static void add_rows(validate_result *out, const validate_request *request, const char *what)
 {
     for (int type = 0; type < CODEC_N_DTYPES; type++)
         if (request->types[type])
-            out->rows[out->n_rows++] = (validate_row){.what = what, .type = (codec_dtype)type, .bounds = bounds_of(request->device, (codec_dtype)type)};
+            out->rows[out->n_rows++] = (validate_row){
+                .what = what, .type = (codec_dtype)type, .bounds = bounds_of(request->device, (codec_dtype)type)};
 }
 
 /* values [n_kv_heads]: room for the codecs of the layer's values; NULL: keys alone. */

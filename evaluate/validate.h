@@ -1,5 +1,5 @@
-/* The work of `ropebits validate`: a plan's codecs, as the CUDA kernels (or the C reference itself) execute them, on a capture's test keys and values, held to
- * the reference vector by vector. */
+/* The work of `ropebits validate`: a plan's codecs, as the CUDA kernels (or the C reference itself) execute them, on a
+ * capture's test keys and values, held to the reference vector by vector. */
 #ifndef RB_EVALUATE_VALIDATE_H
 #define RB_EVALUATE_VALIDATE_H
 
@@ -12,13 +12,13 @@ enum { VALIDATE_MAX_ROWS = 2 * CODEC_N_DTYPES, VALIDATE_N_QUERIES = 4, VALIDATE_
 
 /* What was found for keys or values of one type. */
 typedef struct validate_row {
-    const char *what;               /* "keys", "values" */
+    const char *what; /* "keys", "values" */
     codec_dtype type;
     codec_bounds bounds;
-    codec_report report;            /* over all layers and heads */
+    codec_report report; /* over all layers and heads */
     int64_t bytes_outside, bytes_unstable;
-    double vector_bytes, packed_bytes;      /* that a timed run reads or writes, vectors and packed streams */
-    codec_trial_times times;        /* of one layer */
+    double vector_bytes, packed_bytes; /* that a timed run reads or writes, vectors and packed streams */
+    codec_trial_times times;           /* of one layer */
 } validate_row;
 
 typedef struct validate_result {
@@ -29,14 +29,15 @@ typedef struct validate_result {
 
 typedef struct validate_request {
     const capture_file *capture;
-    const bit_plan *plan;           /* of the capture's model */
+    const bit_plan *plan; /* of the capture's model */
     rb_device_kind device;
-    bool types[CODEC_N_DTYPES];     /* which to run */
-    int64_t n_tokens;               /* of the test text at most; 0: all */
-    int64_t n_timed;                /* vectors a head to time; 0: no timing */
+    bool types[CODEC_N_DTYPES]; /* which to run */
+    int64_t n_tokens;           /* of the test text at most; 0: all */
+    int64_t n_timed;            /* vectors a head to time; 0: no timing */
 } validate_request;
 
-/* Values are validated where the plan quantizes them and the capture has them. Fails with RB_ENONFINITE on a vector that the codec cannot hold, naming it. */
+/* Values are validated where the plan quantizes them and the capture has them. Fails with RB_ENONFINITE on a vector
+ * that the codec cannot hold, naming it. */
 rb_status validate_plan(validate_result *out, const validate_request *request, rb_error *err);
 
 bool validate_row_is_good(const validate_row *row);

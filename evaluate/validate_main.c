@@ -19,10 +19,11 @@ static rb_status read_plan(bit_plan **plan, const char *path, const capture_file
 {
     const rb_status st = plan_read(plan, path, err);
     if (st != RB_OK) return st;
-    return model_facts_same(&(*plan)->model, path, &capture_file_header(capture)->model, capture_file_path(capture), err);
+    return model_facts_same(&(*plan)->model, path, &capture_file_header(capture)->model, capture_file_path(capture),
+                            err);
 }
 
-/* ---- what it says ------------------------------------------------------------------------------------------------------------- */
+/* ---- what it says ---------------------------------------------------------------------------- */
 
 static double gb_per_s(double bytes, double seconds) { return seconds > 0.0 ? bytes / seconds * 1e-9 : NAN; }
 
@@ -30,45 +31,72 @@ static void print_rate(double value) { isnan(value) ? printf(" %8s", "-") : prin
 
 static void print_table(const validate_result *result)
 {
-    printf("%-7s %-5s %12s %18s %14s %10s %16s %16s %8s %9s", "", "type", "codes", "codes tied/wrong", "norms t/w", "bytes", "worst value/bad", "worst logit/bad",
-           "outside", "unstable");
+    printf("%-7s %-5s %12s %18s %14s %10s %16s %16s %8s %9s", "", "type", "codes", "codes tied/wrong", "norms t/w",
+           "bytes", "worst value/bad", "worst logit/bad", "outside", "unstable");
     printf(" %8s %8s %8s  %s\n", "enc GB/s", "dec GB/s", "log GB/s", "");
     for (int i = 0; i < result->n_rows; i++) {
         const validate_row *row = &result->rows[i];
         const codec_report *r = &row->report;
-        printf("%-7s %-5s %12lld %12lld/%-5lld %8lld/%-5lld %10lld %9.1e/%-6lld %9.1e/%-6lld %8lld %9lld", row->what, codec_dtype_name(row->type),
-               (long long)r->n_codes, (long long)r->codes_tied, (long long)r->codes_wrong, (long long)r->norms_tied, (long long)r->norms_wrong,
-               (long long)r->bytes_wrong, r->worst_value, (long long)r->values_wrong, r->worst_logit, (long long)r->logits_wrong,
-               (long long)row->bytes_outside, (long long)row->bytes_unstable);
+        printf("%-7s %-5s %12lld %12lld/%-5lld %8lld/%-5lld %10lld %9.1e/%-6lld %9.1e/%-6lld %8lld %9lld", row->what,
+               codec_dtype_name(row->type), (long long)r->n_codes, (long long)r->codes_tied, (long long)r->codes_wrong,
+               (long long)r->norms_tied, (long long)r->norms_wrong, (long long)r->bytes_wrong, r->worst_value,
+               (long long)r->values_wrong, r->worst_logit, (long long)r->logits_wrong, (long long)row->bytes_outside,
+               (long long)row->bytes_unstable);
         print_rate(gb_per_s(row->vector_bytes, row->times.encode_s));
         print_rate(gb_per_s(row->vector_bytes, row->times.decode_s));
         print_rate(gb_per_s(row->packed_bytes, row->times.logits_s));
         printf("  %s\n", validate_row_is_good(row) ? "ok" : "DIFFERS");
     }
-    printf("%s against the C reference: %s\n", result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "the C reference's own round trip",
+    printf("%s against the C reference: %s\n",
+           result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "the C reference's own round trip",
            validate_is_good(result) ? "valid" : "NOT valid");
 }
 
 static rb_status add_counts(cJSON *json, const validate_row *row, rb_error *err)
 {
     const codec_report *r = &row->report;
-    const struct { const char *name; double value; } numbers[] = {
-        {"n_vectors", (double)r->n_vectors}, {"n_codes", (double)r->n_codes}, {"n_norms", (double)r->n_norms}, {"n_logits", (double)r->n_logits},
-        {"codes_tied", (double)r->codes_tied}, {"codes_wrong", (double)r->codes_wrong}, {"worst_tie", r->worst_tie}, {"code_tie_bound", row->bounds.code_tie},
-        {"norms_tied", (double)r->norms_tied}, {"norms_wrong", (double)r->norms_wrong}, {"norm_tie_bound", row->bounds.norm_tie},
-        {"searches_tied", (double)r->searches_tied}, {"worst_cosine", r->worst_cosine}, {"cosine_tie_bound", row->bounds.cosine_tie},
-        {"packed_bytes_wrong", (double)r->bytes_wrong}, {"values_wrong", (double)r->values_wrong}, {"worst_value", r->worst_value},
-        {"value_bound", row->bounds.restore}, {"value_rounding", row->bounds.rounding}, {"value_rounding_least", row->bounds.rounding_least},
-        {"logits_wrong", (double)r->logits_wrong}, {"worst_logit", r->worst_logit}, {"logit_bound", row->bounds.logits},
-        {"plane_tie_bound", row->bounds.plane_tie}, {"plane_value_bound", row->bounds.plane_restore},
-        {"bytes_outside", (double)row->bytes_outside}, {"bytes_unstable", (double)row->bytes_unstable}};
-    const struct { const char *name; double bytes, seconds; } rates[] = {{"encode_gb_per_s", row->vector_bytes, row->times.encode_s},
-                                                                         {"decode_gb_per_s", row->vector_bytes, row->times.decode_s},
-                                                                         {"logits_packed_gb_per_s", row->packed_bytes, row->times.logits_s}};
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"n_vectors", (double)r->n_vectors},
+                   {"n_codes", (double)r->n_codes},
+                   {"n_norms", (double)r->n_norms},
+                   {"n_logits", (double)r->n_logits},
+                   {"codes_tied", (double)r->codes_tied},
+                   {"codes_wrong", (double)r->codes_wrong},
+                   {"worst_tie", r->worst_tie},
+                   {"code_tie_bound", row->bounds.code_tie},
+                   {"norms_tied", (double)r->norms_tied},
+                   {"norms_wrong", (double)r->norms_wrong},
+                   {"norm_tie_bound", row->bounds.norm_tie},
+                   {"searches_tied", (double)r->searches_tied},
+                   {"worst_cosine", r->worst_cosine},
+                   {"cosine_tie_bound", row->bounds.cosine_tie},
+                   {"packed_bytes_wrong", (double)r->bytes_wrong},
+                   {"values_wrong", (double)r->values_wrong},
+                   {"worst_value", r->worst_value},
+                   {"value_bound", row->bounds.restore},
+                   {"value_rounding", row->bounds.rounding},
+                   {"value_rounding_least", row->bounds.rounding_least},
+                   {"logits_wrong", (double)r->logits_wrong},
+                   {"worst_logit", r->worst_logit},
+                   {"logit_bound", row->bounds.logits},
+                   {"plane_tie_bound", row->bounds.plane_tie},
+                   {"plane_value_bound", row->bounds.plane_restore},
+                   {"bytes_outside", (double)row->bytes_outside},
+                   {"bytes_unstable", (double)row->bytes_unstable}};
+    const struct {
+        const char *name;
+        double bytes, seconds;
+    } rates[] = {{"encode_gb_per_s", row->vector_bytes, row->times.encode_s},
+                 {"decode_gb_per_s", row->vector_bytes, row->times.decode_s},
+                 {"logits_packed_gb_per_s", row->packed_bytes, row->times.logits_s}};
     rb_status st = RB_OK;
-    for (size_t i = 0; i < RB_COUNT(numbers) && st == RB_OK; i++) st = rb_json_add_number(json, numbers[i].name, numbers[i].value, err);
+    for (size_t i = 0; i < RB_COUNT(numbers) && st == RB_OK; i++)
+        st = rb_json_add_number(json, numbers[i].name, numbers[i].value, err);
     for (size_t i = 0; i < RB_COUNT(rates) && st == RB_OK; i++)
-        if (rates[i].seconds > 0.0 && rates[i].bytes > 0.0) st = rb_json_add_number(json, rates[i].name, gb_per_s(rates[i].bytes, rates[i].seconds), err);
+        if (rates[i].seconds > 0.0 && rates[i].bytes > 0.0)
+            st = rb_json_add_number(json, rates[i].name, gb_per_s(rates[i].bytes, rates[i].seconds), err);
     return st;
 }
 
@@ -94,7 +122,9 @@ static rb_status print_json(const validate_result *result, const rb_string_list 
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", paths->at[0], err), done);
     RB_TRY(st, rb_json_add_string(json, "capture", paths->at[1], err), done);
-    RB_TRY(st, rb_json_add_string(json, "device", result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "cpu", err), done);
+    RB_TRY(st,
+           rb_json_add_string(json, "device", result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "cpu", err),
+           done);
     RB_TRY(st, rb_json_add_bool(json, "is_valid", validate_is_good(result), err), done);
     for (int i = 0; i < result->n_rows; i++) {
         RB_TRY(st, row_to_json(&item, &result->rows[i], err), done);
@@ -109,7 +139,7 @@ done:
     return st;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- run ------------------------------------------------------------------------------------- */
 
 static rb_status validate_run(const rb_run_args *args, rb_error *err)
 {
@@ -126,14 +156,14 @@ static rb_status validate_run(const rb_run_args *args, rb_error *err)
     request.plan = plan;
     request.n_timed = opt->no_timing || request.device != RB_DEVICE_CUDA ? 0 : VALIDATE_TIMED_VECTORS;
     for (int i = 0; i < opt->types.n; i++)
-        for (int type = 0; type < CODEC_N_DTYPES; type++) request.types[type] |= strcmp(opt->types.at[i], codec_dtype_name((codec_dtype)type)) == 0;
+        for (int type = 0; type < CODEC_N_DTYPES; type++)
+            request.types[type] |= strcmp(opt->types.at[i], codec_dtype_name((codec_dtype)type)) == 0;
     if (bit_plan_quantizes_values(plan) && !capture_file_header(capture)->has_values)
-        rb_message_warn("the plan's values are not validated: %s has none (calibrate --values)", args->positionals->at[1]);
+        rb_message_warn("the plan's values are not validated: %s has none (calibrate --values)",
+                        args->positionals->at[1]);
     RB_TRY(st, validate_plan(&result, &request, err), done);
-    if (args->common->json)
-        RB_TRY(st, print_json(&result, args->positionals, err), done);
-    else
-        print_table(&result);
+    if (args->common->json) RB_TRY(st, print_json(&result, args->positionals, err), done);
+    else print_table(&result);
     if (!validate_is_good(&result)) st = RB_ECHECK;
 done:
     bit_plan_free(plan);
@@ -146,15 +176,28 @@ int main(int argc, char **argv)
     static const char *const types[] = {"f16", "bf16", "f32", NULL};
     validate_options opt = {.types = {.n = 3, .at = {"f16", "bf16", "f32"}}};
     const rb_option table[] = {
-        {.long_name = "types", .kind = RB_OPT_STRINGS, .value = &opt.types, .metavar = "LIST", .choices = types, .help = "element types of keys and values to run"},
-        {.long_name = "n-tokens", .kind = RB_OPT_INT, .value = &opt.n_tokens, .metavar = "N", .min = 0, .max = 1 << 24, .help = "test tokens to use; 0: all"},
+        {.long_name = "types",
+         .kind = RB_OPT_STRINGS,
+         .value = &opt.types,
+         .metavar = "LIST",
+         .choices = types,
+         .help = "element types of keys and values to run"},
+        {.long_name = "n-tokens",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_tokens,
+         .metavar = "N",
+         .min = 0,
+         .max = 1 << 24,
+         .help = "test tokens to use; 0: all"},
         {.long_name = "no-timing", .kind = RB_OPT_FLAG, .value = &opt.no_timing, .help = "leave out the throughput"},
     };
     const rb_program program = {
         .name = "validate",
         .synopsis = "ropebits validate [options] PLAN.rbp CAPTURE.h5",
-        .summary = "Runs the quantize kernels of a plan on the captured test keys and holds every code, norm, packed byte, restored value and logit to the C reference; "
-                   "checks that nothing else is written and that a second run gives the same bytes; measures the throughput. On the CPU it is the reference's own "
+        .summary = "Runs the quantize kernels of a plan on the captured test keys and holds every code, norm, packed "
+                   "byte, restored value and logit to the C reference; "
+                   "checks that nothing else is written and that a second run gives the same bytes; measures the "
+                   "throughput. On the CPU it is the reference's own "
                    "round trip that is checked. Exit code 3 when anything differs.",
         .options = table,
         .n_options = RB_COUNT(table),

@@ -4,15 +4,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "export/plan_folded.h"
 #include "export/plan_header.h"
-#include "plan/plan_rbp.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
+#include "plan/plan_json.h"
+#include "plan/plan_rbp.h"
 
 typedef struct export_options {
     rb_string_list formats;
@@ -21,17 +21,38 @@ typedef struct export_options {
 
 typedef struct export_job {
     const bit_plan *plan;
-    const profile_summary *summary;     /* NULL: none given */
-    const char *model;                  /* folder of the checkpoint; NULL: none given */
+    const profile_summary *summary; /* NULL: none given */
+    const char *model;              /* folder of the checkpoint; NULL: none given */
 } export_job;
 
-static rb_status write_json(const export_job *job, const char *path, rb_error *err) { return plan_json_write(job->plan, path, err); }
-static rb_status write_rbp(const export_job *job, const char *path, rb_error *err) { return plan_rbp_write(job->plan, path, err); }
-static rb_status write_header(const export_job *job, const char *path, rb_error *err) { return plan_header_write(job->plan, path, err); }
-static rb_status write_safetensors(const export_job *job, const char *path, rb_error *err) { return plan_safetensors_write(job->plan, path, err); }
-static rb_status write_report(const export_job *job, const char *path, rb_error *err) { return plan_report_write(job->plan, job->summary, path, err); }
-static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_weights(job->plan, job->model, path, err); }
-static rb_status write_folded_plan(const export_job *job, const char *path, rb_error *err) { return plan_folded_write_plan(job->plan, path, err); }
+static rb_status write_json(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_json_write(job->plan, path, err);
+}
+static rb_status write_rbp(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_rbp_write(job->plan, path, err);
+}
+static rb_status write_header(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_header_write(job->plan, path, err);
+}
+static rb_status write_safetensors(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_safetensors_write(job->plan, path, err);
+}
+static rb_status write_report(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_report_write(job->plan, job->summary, path, err);
+}
+static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_folded_write_weights(job->plan, job->model, path, err);
+}
+static rb_status write_folded_plan(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_folded_write_plan(job->plan, path, err);
+}
 
 /* Every file of every format, in one place. file_format takes the stem of the plan's name. */
 static const struct export_file {
@@ -78,7 +99,8 @@ done:
 }
 
 /* files: JSON list to fill, or NULL to print a line each. */
-static rb_status write_file(const export_job *job, const struct export_file *file, const char *folder, const char *stem, cJSON *files, rb_error *err)
+static rb_status write_file(const export_job *job, const struct export_file *file, const char *folder, const char *stem,
+                            cJSON *files, rb_error *err)
 {
     char *path = NULL;
     rb_status st;
@@ -90,12 +112,14 @@ done:
     return st;
 }
 
-static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files, rb_error *err)
+static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files,
+                               rb_error *err)
 {
     rb_status st = rb_make_folder(opt->output, err);
     for (int i = 0; i < opt->formats.n; i++)
         for (size_t f = 0; f < RB_COUNT(export_files) && st == RB_OK; f++)
-            if (strcmp(export_files[f].format, opt->formats.at[i]) == 0) st = write_file(job, &export_files[f], opt->output, stem, files, err);
+            if (strcmp(export_files[f].format, opt->formats.at[i]) == 0)
+                st = write_file(job, &export_files[f], opt->output, stem, files, err);
     return st;
 }
 
@@ -104,8 +128,10 @@ static rb_status check_model_option(const export_options *opt, rb_error *err)
 {
     bool is_folding = false;
     for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
-    if (is_folding && !opt->model) return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
-    if (!is_folding && opt->model) return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
+    if (is_folding && !opt->model)
+        return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
+    if (!is_folding && opt->model)
+        return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
     return RB_OK;
 }
 
@@ -154,17 +180,35 @@ int main(int argc, char **argv)
 {
     export_options opt = {.formats = {.n = 3, .at = {"rbp", "header", "safetensors"}}};
     const rb_option table[] = {
-        {.long_name = "format", .kind = RB_OPT_STRINGS, .value = &opt.formats, .metavar = "LIST", .choices = format_names, .help = "what to write"},
-        {.long_name = "summary", .kind = RB_OPT_STRING, .value = &opt.summary, .metavar = "FILE",
+        {.long_name = "format",
+         .kind = RB_OPT_STRINGS,
+         .value = &opt.formats,
+         .metavar = "LIST",
+         .choices = format_names,
+         .help = "what to write"},
+        {.long_name = "summary",
+         .kind = RB_OPT_STRING,
+         .value = &opt.summary,
+         .metavar = "FILE",
          .help = "profile summary whose errors the report shows"},
-        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "checkpoint whose projections format folded scales"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR", .required = true,
+        {.long_name = "model",
+         .kind = RB_OPT_STRING,
+         .value = &opt.model,
+         .metavar = "DIR",
+         .help = "checkpoint whose projections format folded scales"},
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &opt.output,
+         .metavar = "DIR",
+         .required = true,
          .help = "folder of the files"},
     };
     const rb_program program = {
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
-        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a report for people, and weights with its scales folded in.",
+        .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
+                   "report for people, and weights with its scales folded in.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

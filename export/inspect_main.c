@@ -3,17 +3,17 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "plan/plan_json.h"
 #include "core/json.h"
 #include "core/program.h"
 #include "plan/plan_coding.h"
+#include "plan/plan_json.h"
 #include "plan/plan_rbp.h"
 
 typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
 
 typedef struct inspect_options {
     int colour;
-    int64_t layer;      /* -1: all */
+    int64_t layer; /* -1: all */
 } inspect_options;
 
 /* Background colours of the 256-colour palette, light to dark blue; sand for the blocks that store nothing. */
@@ -27,23 +27,24 @@ static void print_facts(const bit_plan *plan)
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
     char values[80];
     const int n_lines = plan_coding_describe(lines, plan);
-    printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers, model->n_q_heads,
-           model->n_kv_heads, model->head_dim);
+    printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers,
+           model->n_q_heads, model->n_kv_heads, model->head_dim);
     printf("config.json  %s\n", model->config_sha256);
-    printf("rope         %s, %s pairing, %d of %d blocks turn\n", rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing),
-           model->rotary_dim / 2,
-           model_n_blocks(model));
-    printf("calibration  %lld tokens in sequences of %lld, ids %.12s...\n", (long long)plan->calibration.n_tokens, (long long)plan->calibration.context,
-           plan->calibration.tokens_sha256);
+    printf("rope         %s, %s pairing, %d of %d blocks turn\n", rope_kind_name(model->rope.kind),
+           rope_pairing_name(model->rope.pairing), model->rotary_dim / 2, model_n_blocks(model));
+    printf("calibration  %lld tokens in sequences of %lld, ids %.12s...\n", (long long)plan->calibration.n_tokens,
+           (long long)plan->calibration.context, plan->calibration.tokens_sha256);
     printf("method       %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys         %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     for (int i = 0; i < n_lines; i++) printf("%-12s %s\n", lines[i].label, lines[i].text);
     bit_plan_describe_values(values, sizeof values, plan);
     printf("values       %s\n", values);
-    printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+    printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
+           cost.fp16_bytes_per_token, cost.compression);
 }
 
-/* One character: 10 bits of a block are A. A block of block-codebook has the colour of a width of half its bits, rounded up: it has them for both dims. */
+/* One character: 10 bits of a block are A. A block of block-codebook has the colour of a width of half its bits,
+ * rounded up: it has them for both dims. */
 static void print_cell(int bits, bool is_of_planes, bool in_colour)
 {
     const int width = is_of_planes ? (bits + 1) / 2 : bits;
@@ -54,10 +55,8 @@ static void print_cell(int bits, bool is_of_planes, bool in_colour)
 static void print_head_end(const plan_head *head, int head_dim)
 {
     printf("  %.3f in ", plan_head_true_bits(head, head_dim));
-    if (head->planes)
-        printf("block-codebook, %d bits of gain", head->planes->gain_bits);
-    else
-        printf("%d groups", head->n_groups);
+    if (head->planes) printf("block-codebook, %d bits of gain", head->planes->gain_bits);
+    else printf("%d groups", head->n_groups);
 }
 
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
@@ -66,7 +65,8 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
     const value_range values = bit_plan_value_range(plan);
     uint8_t bits[RB_MAX_BLOCKS];
     printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n");
-    if (bit_plan_has_planes(plan)) printf("of groups the bits of a dim; of block-codebook those of both dims together, A is 10\n");
+    if (bit_plan_has_planes(plan))
+        printf("of groups the bits of a dim; of block-codebook those of both dims together, A is 10\n");
     printf("\n%-10s ", "layer.head");
     for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
     printf("  true bits\n");
@@ -79,7 +79,8 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
             for (int block = 0; block < n_blocks; block++) print_cell(bits[block], head->planes != NULL, in_colour);
             printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
             print_head_end(head, plan->model.head_dim);
-            if (values.least != values.most) printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
+            if (values.least != values.most)
+                printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
             printf("\n");
         }
     }
@@ -103,7 +104,8 @@ static rb_status inspect_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     RB_TRY(st, plan_read(&plan, args->positionals->at[0], err), done);
     if (opt->layer >= plan->model.n_layers) {
-        st = rb_fail(err, RB_EINVAL, "--layer is %lld, expected less than the plan's %d layers", (long long)opt->layer, plan->model.n_layers);
+        st = rb_fail(err, RB_EINVAL, "--layer is %lld, expected less than the plan's %d layers", (long long)opt->layer,
+                     plan->model.n_layers);
         goto done;
     }
     if (args->common->json) {
@@ -111,7 +113,8 @@ static rb_status inspect_run(const rb_run_args *args, rb_error *err)
         goto done;
     }
     print_facts(plan);
-    print_heat_map(plan, opt->layer, opt->colour == COLOUR_ALWAYS || (opt->colour == COLOUR_AUTO && isatty(STDOUT_FILENO)));
+    print_heat_map(plan, opt->layer,
+                   opt->colour == COLOUR_ALWAYS || (opt->colour == COLOUR_AUTO && isatty(STDOUT_FILENO)));
 done:
     bit_plan_free(plan);
     return st;
@@ -122,14 +125,25 @@ int main(int argc, char **argv)
     static const char *const colours[] = {"auto", "always", "never", NULL};
     inspect_options opt = {.colour = COLOUR_AUTO, .layer = -1};
     const rb_option table[] = {
-        {.long_name = "layer", .kind = RB_OPT_INT, .value = &opt.layer, .metavar = "N", .min = -1, .max = 65535,
+        {.long_name = "layer",
+         .kind = RB_OPT_INT,
+         .value = &opt.layer,
+         .metavar = "N",
+         .min = -1,
+         .max = 65535,
          .help = "show this layer only; -1: all"},
-        {.long_name = "color", .kind = RB_OPT_CHOICE, .value = &opt.colour, .metavar = "WHEN", .choices = colours, .help = "colours of the heat map"},
+        {.long_name = "color",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.colour,
+         .metavar = "WHEN",
+         .choices = colours,
+         .help = "colours of the heat map"},
     };
     const rb_program program = {
         .name = "inspect",
         .synopsis = "ropebits inspect [options] PLAN.rbp",
-        .summary = "Prints a plan (plan.rbp or plan.json): what it is for, what it costs, and the bits of every RoPE block as a heat map. With --json: as plan.json.",
+        .summary = "Prints a plan (plan.rbp or plan.json): what it is for, what it costs, and the bits of every RoPE "
+                   "block as a heat map. With --json: as plan.json.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

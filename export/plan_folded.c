@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan/plan_json.h"
 #include "core/threads.h"
 #include "model/checkpoint.h"
+#include "plan/plan_json.h"
 
 enum { NAME_SIZE = 96, MOST_TENSORS_PER_LAYER = 4 };
 
@@ -17,17 +17,17 @@ typedef struct folded_tensor {
     int layer;
     bool is_query;
     int n_heads, rank;
-    int64_t shape[2];           /* as the checkpoint has it; shape[1] only of matrices */
+    int64_t shape[2]; /* as the checkpoint has it; shape[1] only of matrices */
 } folded_tensor;
 
 typedef struct folding {
     const bit_plan *plan;
     const checkpoint *model;
     int n;
-    folded_tensor *tensors;     /* [n], in file order */
-    safetensor *entries;        /* [n], the same, without data */
-    float *values;              /* of the tensor at work, as f32 */
-    unsigned char *bytes;       /* and as it is written */
+    folded_tensor *tensors; /* [n], in file order */
+    safetensor *entries;    /* [n], the same, without data */
+    float *values;          /* of the tensor at work, as f32 */
+    unsigned char *bytes;   /* and as it is written */
 } folding;
 
 static int64_t columns_of(const folded_tensor *tensor) { return tensor->rank == 2 ? tensor->shape[1] : 1; }
@@ -36,7 +36,9 @@ static rb_status check_scales(const bit_plan *plan, rb_error *err)
 {
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (plan->heads[h].scales) return RB_OK;
-    return rb_fail(err, RB_EUNSUPPORTED, "the plan of method %s has no scales to fold, expected one of method optimal without --no-equalize", plan->method);
+    return rb_fail(err, RB_EUNSUPPORTED,
+                   "the plan of method %s has no scales to fold, expected one of method optimal without --no-equalize",
+                   plan->method);
 }
 
 /* Scale of every dim of a head, [head_dim]. */
@@ -49,7 +51,7 @@ static void dim_scales(double *scales, const plan_head *head, const model_facts 
     }
 }
 
-/* ---- the model ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static rb_status check_model(const bit_plan *plan, const checkpoint *model, rb_error *err)
 {
@@ -71,21 +73,26 @@ static rb_status check_shared_norms(const bit_plan *plan, int layer, rb_error *e
         for (int dim = 0; dim < plan->model.head_dim; dim++)
             if (first[dim] != other[dim])
                 return rb_fail(err, RB_EUNSUPPORTED,
-                               "layer %d: dim %d has scale %g in kv_head 0 and %g in kv_head %d, expected equal ones: %s norms q and k after their projections with "
+                               "layer %d: dim %d has scale %g in kv_head 0 and %g in kv_head %d, expected equal ones: "
+                               "%s norms q and k after their projections with "
                                "weights that all heads share",
                                layer, dim, first[dim], other[dim], kv_head, plan->model.model_type);
     }
     return RB_OK;
 }
 
-/* ---- what is written ------------------------------------------------------------------------------------------------------------- */
+/* ---- what is written ------------------------------------------------------------------------- */
 
 /* Appends a tensor of the model; n_columns 0: a vector. */
-static rb_status add_tensor(folding *f, int layer, const char *module, const char *kind, bool is_query, int n_heads, int64_t n_columns, rb_error *err)
+static rb_status add_tensor(folding *f, int layer, const char *module, const char *kind, bool is_query, int n_heads,
+                            int64_t n_columns, rb_error *err)
 {
     folded_tensor *tensor = &f->tensors[f->n];
     const safetensor *found;
-    *tensor = (folded_tensor){.layer = layer, .is_query = is_query, .n_heads = n_heads, .rank = n_columns ? 2 : 1,
+    *tensor = (folded_tensor){.layer = layer,
+                              .is_query = is_query,
+                              .n_heads = n_heads,
+                              .rank = n_columns ? 2 : 1,
                               .shape = {(int64_t)n_heads * f->plan->model.head_dim, n_columns}};
     snprintf(tensor->name, sizeof tensor->name, "model.layers.%d.self_attn.%s.%s", layer, module, kind);
     const rb_status st = checkpoint_tensor(f->model, tensor->name, tensor->rank, tensor->shape, &found, err);
@@ -136,12 +143,17 @@ static rb_status scale_rows(const folding *f, const folded_tensor *tensor, tenso
             const int64_t first = ((int64_t)head * d + dim) * n_columns;
             const float scale = (float)scales[dim];
             rb_error mine = {0};
-            for (int64_t i = first; i < first + n_columns; i++) f->values[i] = tensor->is_query ? f->values[i] / scale : f->values[i] * scale;
-            rb_note_failure(&failure, first, tensor_from_f32(dtype, f->values + first, n_columns, f->bytes + (size_t)first * tensor_dtype_size(dtype), &mine), &mine);
+            for (int64_t i = first; i < first + n_columns; i++)
+                f->values[i] = tensor->is_query ? f->values[i] / scale : f->values[i] * scale;
+            rb_note_failure(&failure, first,
+                            tensor_from_f32(dtype, f->values + first, n_columns,
+                                            f->bytes + (size_t)first * tensor_dtype_size(dtype), &mine),
+                            &mine);
         }
     }
     const rb_status st = rb_tell_failure(&failure, err);
-    return st == RB_OK ? st : rb_fail_in(err, st, "%s: tensor \"%s\", folded", checkpoint_folder(f->model), tensor->name);
+    return st == RB_OK ? st
+                       : rb_fail_in(err, st, "%s: tensor \"%s\", folded", checkpoint_folder(f->model), tensor->name);
 }
 
 static rb_status fold_tensor(void *user, int64_t index, const void **data, rb_error *err)
@@ -192,7 +204,7 @@ done:
     return st;
 }
 
-/* ---- the plan that is left ------------------------------------------------------------------------------------------------------- */
+/* ---- the plan that is left ------------------------------------------------------------------- */
 
 /* The keys of such a model are x * scale, so their mean is center * scale. */
 static rb_status fold_head(plan_head *out, const plan_head *head, const model_facts *model, rb_error *err)
@@ -201,8 +213,10 @@ static rb_status fold_head(plan_head *out, const plan_head *head, const model_fa
     const rb_status st = plan_head_copy(out, head, model_n_blocks(model), model->head_dim, err);
     if (st != RB_OK) return st;
     dim_scales(scales, head, model);
-    for (int dim = 0; head->center && dim < model->head_dim; dim++) center[dim] = (double)head->center[dim] * scales[dim];
-    return plan_head_set_transform(out, NULL, model_n_blocks(model), head->center ? center : NULL, model->head_dim, err);
+    for (int dim = 0; head->center && dim < model->head_dim; dim++)
+        center[dim] = (double)head->center[dim] * scales[dim];
+    return plan_head_set_transform(out, NULL, model_n_blocks(model), head->center ? center : NULL, model->head_dim,
+                                   err);
 }
 
 rb_status plan_folded_write_plan(const bit_plan *plan, const char *path, rb_error *err)
@@ -221,7 +235,8 @@ rb_status plan_folded_write_plan(const bit_plan *plan, const char *path, rb_erro
     folded->value_widths = value_widths;
     memcpy(value_widths, plan->value_widths, (size_t)model->n_layers * (size_t)model->n_kv_heads);
     folded->model.weights_sha256[0] = '\0';
-    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) RB_TRY(st, fold_head(&heads[h], &plan->heads[h], model, err), done);
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
+        RB_TRY(st, fold_head(&heads[h], &plan->heads[h], model, err), done);
     RB_TRY(st, bit_plan_check(folded, path, err), done);
     RB_TRY(st, plan_json_write(folded, path, err), done);
 done:

@@ -20,10 +20,14 @@ static void write_comment(FILE *out, const bit_plan *plan)
             " * model %s, config.json SHA-256 %s\n"
             " * method %s at %g bits: keys cost %.6g true bits per dim, %.6g bytes per token with the values\n"
             " *\n"
-            " * Keys of one head are coded group by group: take the group's dims (ropebits_k_dims from first_dim on), norm in fp16, divide, rotate by\n"
-            " * the group's rotation (kind, seed, n_dims), code = number of boundaries below a coordinate, boundaries half way between centroids. Codes are packed into one\n"
-            " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of ropebits. */\n",
-            rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits, cost.key_true_bits, cost.bytes_per_token);
+            " * Keys of one head are coded group by group: take the group's dims (ropebits_k_dims from first_dim on), "
+            "norm in fp16, divide, rotate by\n"
+            " * the group's rotation (kind, seed, n_dims), code = number of boundaries below a coordinate, boundaries "
+            "half way between centroids. Codes are packed into one\n"
+            " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of ropebits. "
+            "*/\n",
+            rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits,
+            cost.key_true_bits, cost.bytes_per_token);
 }
 
 /* What the published form does not have, for plans that are not of it. */
@@ -32,46 +36,55 @@ static void write_coding_comment(FILE *out)
     fprintf(out,
             "/* This plan goes beyond that, head by head:\n"
             " *   ropebits_v_width    bits of a value's code, %d: values stay fp16\n"
-            " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale and put back after. Scales of a block can be folded into\n"
-            " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of rotated keys adds q . R_t center to its logits.\n"
-            " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) / 16)\n"
-            " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of ropebits), by the group's coherence; decoding is the same\n"
-            " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its dims are not in ropebits_k_dims. */\n",
+            " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale "
+            "and put back after. Scales of a block can be folded into\n"
+            " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of "
+            "rotated keys adds q . R_t center to its logits.\n"
+            " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) / "
+            "16)\n"
+            " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of "
+            "ropebits), by the group's coherence; decoding is the same\n"
+            " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its "
+            "dims are not in ropebits_k_dims. */\n",
             PLAN_FP16_WIDTH);
 }
 
 /* For plans with heads of block-codebook. */
 static void write_planes_comment(FILE *out)
 {
-    fprintf(out,
-            "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is one code of ropebits_k_bits bits, a point in the plane for\n"
-            " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code of every block in order, least significant bit first, padded\n"
-            " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = ropebits_k_maps[layer][kv_head][block], zero = (1 << gain_bits) / 4 and\n"
-            " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
-            " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
-            " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, weighed by ropebits_k_weights: ropebits_plan.h of ropebits has\n"
-            " * it in full. */\n");
+    fprintf(out, "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block "
+                 "is one code of ropebits_k_bits bits, a point in the plane for\n"
+                 " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code "
+                 "of every block in order, least significant bit first, padded\n"
+                 " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = "
+                 "ropebits_k_maps[layer][kv_head][block], zero = (1 << gain_bits) / 4 and\n"
+                 " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
+                 " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
+                 " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, "
+                 "weighed by ropebits_k_weights: ropebits_plan.h of ropebits has\n"
+                 " * it in full. */\n");
 }
 
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
     const value_range range = bit_plan_value_range(plan);
-    fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n", model->n_layers, model->n_q_heads,
-            model->n_kv_heads);
-    fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n", model->head_dim, model->rotary_dim,
-            model_n_blocks(model));
-    fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n", model->rope.pairing == ROPE_INTERLEAVED);
+    fprintf(out, "#define ROPEBITS_N_LAYERS %d\n#define ROPEBITS_N_Q_HEADS %d\n#define ROPEBITS_N_KV_HEADS %d\n",
+            model->n_layers, model->n_q_heads, model->n_kv_heads);
+    fprintf(out, "#define ROPEBITS_HEAD_DIM %d\n#define ROPEBITS_ROTARY_DIM %d\n#define ROPEBITS_N_BLOCKS %d\n",
+            model->head_dim, model->rotary_dim, model_n_blocks(model));
+    fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n",
+            model->rope.pairing == ROPE_INTERLEAVED);
     fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups > 0 ? max_groups : 1);
     if (range.least == range.most)
         fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
-    else
-        fprintf(out, "#define ROPEBITS_VALUE_WIDTH 0 /* a width a head: ropebits_v_width */\n\n");
+    else fprintf(out, "#define ROPEBITS_VALUE_WIDTH 0 /* a width a head: ropebits_v_width */\n\n");
 }
 
 static void write_centroids(FILE *out, const codebook_spec *spec, const codebook *book)
 {
-    fprintf(out, "static const float ropebits_centroids_%d_w%d_d%d[%d] = {", (int)spec->kind, spec->width, spec->dims, book->size);
+    fprintf(out, "static const float ropebits_centroids_%d_w%d_d%d[%d] = {", (int)spec->kind, spec->width, spec->dims,
+            book->size);
     for (int i = 0; i < book->size; i++)
         fprintf(out, "%s%.9gf%s", i % 8 ? " " : "\n    ", (double)book->centroid_f32[i], i + 1 < book->size ? "," : "");
     fprintf(out, "\n};\n");
@@ -97,8 +110,9 @@ static void write_groups(FILE *out, const plan_head *head)
     fprintf(out, "     {");
     for (int g = 0; g < head->n_groups; g++) {
         const plan_group *group = &head->groups[g];
-        fprintf(out, "%s{%d, %d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width, (int)group->rotation.kind,
-                first_dim, group->rotation.dims, group->rotation.seed, (int)group->codebook, group->width, group->rotation.dims);
+        fprintf(out, "%s{%d, %d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width,
+                (int)group->rotation.kind, first_dim, group->rotation.dims, group->rotation.seed, (int)group->codebook,
+                group->width, group->rotation.dims);
         first_dim += group->rotation.dims;
     }
     fprintf(out, "%s},\n", head->n_groups == 0 ? "{0, 0, 0, 0, 0u, 0}" : "");
@@ -108,7 +122,8 @@ static void write_groups(FILE *out, const plan_head *head)
 static void write_row(FILE *out, const int *numbers, int n)
 {
     fprintf(out, "     {%s", n == 0 ? "0" : "");
-    for (int i = 0; i < n; i++) fprintf(out, "%s%d%s", i && i % NUMBERS_PER_LINE == 0 ? "\n      " : "", numbers[i], i + 1 < n ? ", " : "");
+    for (int i = 0; i < n; i++)
+        fprintf(out, "%s%d%s", i && i % NUMBERS_PER_LINE == 0 ? "\n      " : "", numbers[i], i + 1 < n ? ", " : "");
     fprintf(out, "},\n");
 }
 
@@ -137,24 +152,28 @@ static void write_groups_row(FILE *out, const plan_head *head, const model_facts
     write_groups(out, head);
 }
 
-static void write_table(FILE *out, const bit_plan *plan, const char *declaration, void (*row)(FILE *, const plan_head *, const model_facts *))
+static void write_table(FILE *out, const bit_plan *plan, const char *declaration,
+                        void (*row)(FILE *, const plan_head *, const model_facts *))
 {
     fprintf(out, "\n%s = {\n", declaration);
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "    {   /* layer %d */\n", layer);
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) row(out, bit_plan_head(plan, layer, kv_head), &plan->model);
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
+            row(out, bit_plan_head(plan, layer, kv_head), &plan->model);
         fprintf(out, "    },\n");
     }
     fprintf(out, "};\n");
 }
 
 /* One number a head, h counted over layers. */
-static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name, int (*number)(const bit_plan *, int h))
+static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name,
+                               int (*number)(const bit_plan *, int h))
 {
     fprintf(out, "\nstatic const uint8_t %s[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS] = {\n", name);
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "    {");
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) fprintf(out, "%s%d", kv_head ? ", " : "", number(plan, layer * plan->model.n_kv_heads + kv_head));
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
+            fprintf(out, "%s%d", kv_head ? ", " : "", number(plan, layer * plan->model.n_kv_heads + kv_head));
         fprintf(out, "},\n");
     }
     fprintf(out, "};\n");
@@ -168,16 +187,20 @@ static void write_floats(FILE *out, const float *numbers, int n, const char *oth
     fprintf(out, "     {");
     for (int i = 0; i < n; i++) {
         fprintf(out, "%s", i == 0 ? "" : i % 8 ? ", " : ",\n      ");
-        if (numbers)
-            fprintf(out, "%.9g", (double)numbers[i]);
-        else
-            fprintf(out, "%s", otherwise);
+        if (numbers) fprintf(out, "%.9g", (double)numbers[i]);
+        else fprintf(out, "%s", otherwise);
     }
     fprintf(out, "},\n");
 }
 
-static void write_scales_row(FILE *out, const plan_head *head, const model_facts *model) { write_floats(out, head->scales, model_n_blocks(model), "1"); }
-static void write_center_row(FILE *out, const plan_head *head, const model_facts *model) { write_floats(out, head->center, model->head_dim, "0"); }
+static void write_scales_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    write_floats(out, head->scales, model_n_blocks(model), "1");
+}
+static void write_center_row(FILE *out, const plan_head *head, const model_facts *model)
+{
+    write_floats(out, head->center, model->head_dim, "0");
+}
 
 static void write_coherence_row(FILE *out, const plan_head *head, const model_facts *model)
 {
@@ -203,14 +226,25 @@ static void write_coding(FILE *out, const bit_plan *plan)
 {
     write_head_numbers(out, plan, "ropebits_v_width", value_width_of);
     write_head_numbers(out, plan, "ropebits_k_norm", norm_of);
-    write_table(out, plan, "static const int8_t ropebits_k_norm_exponent[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_exponent_row);
+    write_table(
+        out, plan,
+        "static const int8_t ropebits_k_norm_exponent[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
+        write_exponent_row);
     write_head_numbers(out, plan, "ropebits_k_encoder", encoder_of);
-    write_table(out, plan, "static const float ropebits_k_coherence[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]", write_coherence_row);
-    write_table(out, plan, "/* 1: none */\nstatic const float ropebits_k_scales[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_scales_row);
-    write_table(out, plan, "/* 0: none */\nstatic const float ropebits_k_center[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_center_row);
+    write_table(out, plan,
+                "static const float ropebits_k_coherence[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
+                write_coherence_row);
+    write_table(out, plan,
+                "/* 1: none */\nstatic const float "
+                "ropebits_k_scales[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]",
+                write_scales_row);
+    write_table(out, plan,
+                "/* 0: none */\nstatic const float "
+                "ropebits_k_center[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]",
+                write_center_row);
 }
 
-/* ---- block-codebook ------------------------------------------------------------------------------------------------------------- */
+/* ---- block-codebook -------------------------------------------------------------------------- */
 
 static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
 {
@@ -224,15 +258,15 @@ static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
         st = plane_codebook_build(points, bits, err);
         fprintf(out, "\nstatic const float ropebits_points_b%d[%d] = {", bits, 2 * points->size);
         for (int i = 0; i < 2 * points->size; i++)
-            fprintf(out, "%s%.9g%s", i % 8 ? " " : "\n    ", (double)(i < points->size ? points->x[i] : points->y[i - points->size]), i + 1 < 2 * points->size ? "," : "");
+            fprintf(out, "%s%.9g%s", i % 8 ? " " : "\n    ",
+                    (double)(i < points->size ? points->x[i] : points->y[i - points->size]),
+                    i + 1 < 2 * points->size ? "," : "");
         fprintf(out, "\n};\n");
     }
     fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_points[%d] = {0", PLANE_MAX_BITS + 1);
     for (int bits = 1; bits <= PLANE_MAX_BITS; bits++)
-        if (books.has_points[bits])
-            fprintf(out, ", ropebits_points_b%d", bits);
-        else
-            fprintf(out, ", 0");
+        if (books.has_points[bits]) fprintf(out, ", ropebits_points_b%d", bits);
+        else fprintf(out, ", 0");
     fprintf(out, "};\n");
     free(points);
     plan_codebooks_free(&books);
@@ -243,8 +277,13 @@ static void write_maps_row(FILE *out, const plan_head *head, const model_facts *
 {
     fprintf(out, "     {");
     for (int block = 0; block < model_n_blocks(model); block++) {
-        const float *map = head->planes ? head->planes->maps + PLAN_MAP_SIZE * block : (const float[PLAN_MAP_SIZE]){0.0f};
-        fprintf(out, "%s{%.9g, %.9g, %.9g}", block == 0 ? "" : block % 4 ? ", " : ",\n      ", (double)map[0], (double)map[1], (double)map[2]);
+        const float *map =
+            head->planes ? head->planes->maps + PLAN_MAP_SIZE * block : (const float[PLAN_MAP_SIZE]){0.0f};
+        fprintf(out, "%s{%.9g, %.9g, %.9g}",
+                block == 0  ? ""
+                : block % 4 ? ", "
+                            : ",\n      ",
+                (double)map[0], (double)map[1], (double)map[2]);
     }
     fprintf(out, "},\n");
 }
@@ -255,23 +294,34 @@ static void write_weights_row(FILE *out, const plan_head *head, const model_fact
 }
 
 static int family_of(const bit_plan *plan, int h) { return (int)plan_head_family(&plan->heads[h]); }
-static int gain_bits_of(const bit_plan *plan, int h) { return plan->heads[h].planes ? plan->heads[h].planes->gain_bits : 0; }
+static int gain_bits_of(const bit_plan *plan, int h)
+{
+    return plan->heads[h].planes ? plan->heads[h].planes->gain_bits : 0;
+}
 
 static rb_status write_planes(FILE *out, const bit_plan *plan, rb_error *err)
 {
     write_head_numbers(out, plan, "ropebits_k_family", family_of);
     write_head_numbers(out, plan, "ropebits_k_gain_bits", gain_bits_of);
-    write_table(out, plan, "static const float ropebits_k_maps[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS][3]", write_maps_row);
-    write_table(out, plan, "static const float ropebits_k_weights[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_weights_row);
+    write_table(out, plan,
+                "static const float ropebits_k_maps[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS][3]",
+                write_maps_row);
+    write_table(out, plan,
+                "static const float ropebits_k_weights[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]",
+                write_weights_row);
     return write_points(out, plan, err);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static void write_frequencies(FILE *out, const model_facts *model)
 {
-    fprintf(out, "\n/* radians per token of each RoPE block, scaling included */\nstatic const double ropebits_inv_freq[%d] = {", model->rotary_dim > 0 ? model->rotary_dim / 2 : 1);
-    for (int i = 0; i < model->rotary_dim / 2; i++) fprintf(out, "%s%.17g,", i % 4 ? " " : "\n    ", model->rope.inv_freq[i]);
+    fprintf(
+        out,
+        "\n/* radians per token of each RoPE block, scaling included */\nstatic const double ropebits_inv_freq[%d] = {",
+        model->rotary_dim > 0 ? model->rotary_dim / 2 : 1);
+    for (int i = 0; i < model->rotary_dim / 2; i++)
+        fprintf(out, "%s%.17g,", i % 4 ? " " : "\n    ", model->rope.inv_freq[i]);
     fprintf(out, "%s\n};\n", model->rotary_dim > 0 ? "" : "0");
 }
 
@@ -287,13 +337,24 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, max_groups);
     rb_status st = write_codebooks(out, plan, err);
-    fprintf(out, "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint8_t rotation;       /* kind: 0 haar, 1 hadamard */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
-                 "    uint16_t n_dims;\n    uint64_t seed;          /* of the rotation */\n    const float *centroids; /* [1 << width] */\n} ropebits_plan_group;\n");
-    write_table(out, plan, "/* width of every RoPE block */\nstatic const uint8_t ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]", write_bits_row);
+    fprintf(out,
+            "\ntypedef struct ropebits_plan_group {\n    uint8_t width;          /* bits a code */\n    uint8_t "
+            "rotation;       /* kind: 0 haar, 1 hadamard */\n    uint16_t first_dim;     /* of ropebits_k_dims */\n"
+            "    uint16_t n_dims;\n    uint64_t seed;          /* of the rotation */\n    const float *centroids; /* "
+            "[1 << width] */\n} ropebits_plan_group;\n");
+    write_table(out, plan,
+                "/* width of every RoPE block */\nstatic const uint8_t "
+                "ropebits_k_bits[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_N_BLOCKS]",
+                write_bits_row);
     write_head_numbers(out, plan, "ropebits_n_groups", n_groups_of);
-    write_table(out, plan, "static const ropebits_plan_group ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
+    write_table(out, plan,
+                "static const ropebits_plan_group "
+                "ropebits_k_groups[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_MAX_GROUPS]",
                 write_groups_row);
-    write_table(out, plan, "/* dims of the head in coding order */\nstatic const uint16_t ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]", write_dims_row);
+    write_table(out, plan,
+                "/* dims of the head in coding order */\nstatic const uint16_t "
+                "ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]",
+                write_dims_row);
     if (!is_published) write_coding(out, plan);
     if (st == RB_OK && bit_plan_has_planes(plan)) st = write_planes(out, plan, err);
     write_frequencies(out, &plan->model);

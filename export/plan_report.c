@@ -11,8 +11,8 @@
 #include "plan/plan_coding.h"
 
 /* One colour a width, light to dark; text on it stays readable. Sand for the blocks that store nothing. */
-static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#f2dfbb", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8", "#4691c6", "#236fb1", "#0b4d94",
-                                                              "#08306b"};
+static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#f2dfbb", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8",
+                                                              "#4691c6", "#236fb1", "#0b4d94", "#08306b"};
 enum { FIRST_DARK_WIDTH = 5 };
 
 static void write_escaped(FILE *out, const char *text)
@@ -22,7 +22,7 @@ static void write_escaped(FILE *out, const char *text)
         case '<': fputs("&lt;", out); break;
         case '>': fputs("&gt;", out); break;
         case '&': fputs("&amp;", out); break;
-        default:  fputc(*text, out);
+        default: fputc(*text, out);
         }
     }
 }
@@ -31,13 +31,18 @@ static void write_head(FILE *out, const bit_plan *plan)
 {
     fprintf(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>ropebits: ");
     write_escaped(out, plan->method);
-    fprintf(out, " at %g bits</title>\n<style>\n"
-                 "body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }\n"
-                 "h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }\n"
-                 "table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #d8dee4; }\n"
-                 "th:first-child, td:first-child, .facts td { text-align: left; } .won { color: #116329; } .lost { color: #a40e26; }\n"
-                 "svg text { font: 10px system-ui, sans-serif; } code { font-size: .85em; }\n"
-                 "</style>\n</head>\n<body>\n", plan->avg_bits);
+    fprintf(out,
+            " at %g bits</title>\n<style>\n"
+            "body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: "
+            "#1b1f24; }\n"
+            "h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }\n"
+            "table { border-collapse: collapse; } th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px "
+            "solid #d8dee4; }\n"
+            "th:first-child, td:first-child, .facts td { text-align: left; } .won { color: #116329; } .lost { color: "
+            "#a40e26; }\n"
+            "svg text { font: 10px system-ui, sans-serif; } code { font-size: .85em; }\n"
+            "</style>\n</head>\n<body>\n",
+            plan->avg_bits);
 }
 
 static void write_facts(FILE *out, const bit_plan *plan)
@@ -52,31 +57,36 @@ static void write_facts(FILE *out, const bit_plan *plan)
     fprintf(out, " at %g bits</h1>\n<table class=\"facts\">\n", plan->avg_bits);
     fprintf(out, "<tr><td>model</td><td>");
     write_escaped(out, model->model_type);
-    fprintf(out, ", %d layers, %d query and %d KV heads of %d dims</td></tr>\n", model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
-    fprintf(out, "<tr><td>RoPE</td><td>%s, %s pairing, %d of %d blocks turn</td></tr>\n", rope_kind_name(model->rope.kind),
-            rope_pairing_name(model->rope.pairing),
-            model->rotary_dim / 2, model_n_blocks(model));
-    fprintf(out, "<tr><td>keys</td><td>%.3f true bits a dim (%.3f nominal)</td></tr>\n", cost.key_true_bits, cost.key_nominal_bits);
+    fprintf(out, ", %d layers, %d query and %d KV heads of %d dims</td></tr>\n", model->n_layers, model->n_q_heads,
+            model->n_kv_heads, model->head_dim);
+    fprintf(out, "<tr><td>RoPE</td><td>%s, %s pairing, %d of %d blocks turn</td></tr>\n",
+            rope_kind_name(model->rope.kind), rope_pairing_name(model->rope.pairing), model->rotary_dim / 2,
+            model_n_blocks(model));
+    fprintf(out, "<tr><td>keys</td><td>%.3f true bits a dim (%.3f nominal)</td></tr>\n", cost.key_true_bits,
+            cost.key_nominal_bits);
     for (int i = 0; i < n_lines; i++) fprintf(out, "<tr><td>%s</td><td>%s</td></tr>\n", lines[i].label, lines[i].text);
     bit_plan_describe_values(values, sizeof values, plan);
     fprintf(out, "<tr><td>values</td><td>%s</td></tr>\n", values);
-    fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n", cost.bytes_per_token,
-            cost.fp16_bytes_per_token, cost.compression);
+    fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n",
+            cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
     fprintf(out, "<tr><td>config.json</td><td><code>%s</code></td></tr>\n</table>\n", model->config_sha256);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* A number in the colour of its verdict against uniform at the same budget. */
 static void write_error_cell(FILE *out, const profile_summary *summary, const summary_method *method, int layer)
 {
     const summary_method *uniform = profile_summary_find(summary, "uniform", method->avg_bits);
     const double error = method->logit_mae_by_layer[layer];
-    const char *class = !uniform || uniform == method ? "" : error < uniform->logit_mae_by_layer[layer] ? " class=\"won\"" : " class=\"lost\"";
+    const char *class = !uniform || uniform == method                ? ""
+                        : error < uniform->logit_mae_by_layer[layer] ? " class=\"won\""
+                                                                     : " class=\"lost\"";
     fprintf(out, "<td%s>%.4f</td>", class, error);
 }
 
-static void write_method_row(FILE *out, const profile_summary *summary, const char *label, const char *format, double (*value)(const summary_method *))
+static void write_method_row(FILE *out, const profile_summary *summary, const char *label, const char *format,
+                             double (*value)(const summary_method *))
 {
     fprintf(out, "<tr><td>%s</td>", label);
     for (int m = 0; m < summary->n_methods; m++) {
@@ -93,12 +103,18 @@ static double true_bits(const summary_method *method) { return method->true_bits
 static double causal_error(const summary_method *method) { return method->causal_mae; }
 static double divergence(const summary_method *method) { return method->attention_kl; }
 static double relative_error(const summary_method *method) { return 100.0 * method->relative_error; }
-static double reduction(const summary_method *method) { return strcmp(method->method, "uniform") == 0 ? NAN : 100.0 * method->reduction_vs_uniform; }
+static double reduction(const summary_method *method)
+{
+    return strcmp(method->method, "uniform") == 0 ? NAN : 100.0 * method->reduction_vs_uniform;
+}
 
 static void write_errors(FILE *out, const profile_summary *summary)
 {
-    fprintf(out, "<h2>Logit error on the test text</h2>\n<p>Mean |q&middot;k &minus; q&middot;k&#770;| over query heads, tokens and 50 offsets, without 1/&radic;d; less is better. "
-                 "Green: below uniform at the same nominal budget. %lld calibration and %lld test tokens.</p>\n<table>\n<tr><th>layer</th>",
+    fprintf(out,
+            "<h2>Logit error on the test text</h2>\n<p>Mean |q&middot;k &minus; q&middot;k&#770;| over query heads, "
+            "tokens and 50 offsets, without 1/&radic;d; less is better. "
+            "Green: below uniform at the same nominal budget. %lld calibration and %lld test "
+            "tokens.</p>\n<table>\n<tr><th>layer</th>",
             (long long)summary->calibration.n_tokens, (long long)summary->test.n_tokens);
     for (int m = 0; m < summary->n_methods; m++) {
         fprintf(out, "<th>");
@@ -120,7 +136,7 @@ static void write_errors(FILE *out, const profile_summary *summary)
     fprintf(out, "</table>\n");
 }
 
-/* ---- bits --------------------------------------------------------------------------------------------------------------------- */
+/* ---- bits ------------------------------------------------------------------------------------ */
 
 static void write_heat_map(FILE *out, const bit_plan *plan)
 {
@@ -129,23 +145,29 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
     const int n_blocks = model_n_blocks(model), n_rows = model->n_layers * model->n_kv_heads;
     const int cell_width = n_blocks > 64 ? 64 * CELL / n_blocks : CELL;
     uint8_t bits[RB_MAX_BLOCKS];
-    fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest rotation left.");
-    if (bit_plan_has_planes(plan)) fprintf(out, " Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, coloured as half of them.");
+    fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest "
+                 "rotation left.");
+    if (bit_plan_has_planes(plan))
+        fprintf(out, " Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, "
+                     "coloured as half of them.");
     fprintf(out, "</p>\n");
-    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n", LABEL + n_blocks * cell_width + 1,
-            TOP + n_rows * CELL + 1);
-    for (int block = 0; block < n_blocks; block += 8) fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
+    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n",
+            LABEL + n_blocks * cell_width + 1, TOP + n_rows * CELL + 1);
+    for (int block = 0; block < n_blocks; block += 8)
+        fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
     for (int row = 0; row < n_rows; row++) {
         const int y = TOP + row * CELL;
         const bool is_of_planes = plan->heads[row].planes != NULL;
         plan_head_bits(&plan->heads[row], bits, n_blocks);
-        fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / model->n_kv_heads, row % model->n_kv_heads, is_of_planes ? " B" : "");
+        fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / model->n_kv_heads,
+                row % model->n_kv_heads, is_of_planes ? " B" : "");
         for (int block = 0; block < n_blocks; block++) {
             const int x = LABEL + block * cell_width, width = is_of_planes ? (bits[block] + 1) / 2 : bits[block];
-            fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL, width_colours[width]);
+            fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL,
+                    width_colours[width]);
             if (cell_width == CELL)
-                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + (bits[block] < 10 ? 4 : 1), y + CELL - 3,
-                        width >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
+                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + (bits[block] < 10 ? 4 : 1),
+                        y + CELL - 3, width >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
         }
         fprintf(out, "\n");
     }
@@ -162,7 +184,8 @@ static void write_value_widths(FILE *out, const bit_plan *plan)
     fprintf(out, "</tr>\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "<tr><td>%d</td>", layer);
-        for (int h = 0; h < plan->model.n_kv_heads; h++) fprintf(out, "<td>%d</td>", plan->value_widths[layer * plan->model.n_kv_heads + h]);
+        for (int h = 0; h < plan->model.n_kv_heads; h++)
+            fprintf(out, "<td>%d</td>", plan->value_widths[layer * plan->model.n_kv_heads + h]);
         fprintf(out, "</tr>\n");
     }
     fprintf(out, "</table>\n");

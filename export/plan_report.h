@@ -1,4 +1,5 @@
-/* The report a person opens: one HTML page that needs nothing else, with the error of every layer and the heat map of bits. */
+/* The report a person opens: one HTML page that needs nothing else, with the error of every layer and the heat map of
+ * bits. */
 #ifndef RB_EXPORT_PLAN_REPORT_H
 #define RB_EXPORT_PLAN_REPORT_H
 

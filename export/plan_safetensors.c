@@ -4,15 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan/plan_json.h"
 #include "core/json.h"
-#include "plan/plan_codebooks.h"
 #include "export/tensor_set.h"
+#include "plan/plan_codebooks.h"
+#include "plan/plan_json.h"
 
 enum { TENSORS_PER_LAYER = 15, NO_GROUP = 255 };
 
-static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows, int64_t columns, void *data_out,
-                                  rb_error *err)
+static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows,
+                                  int64_t columns, void *data_out, rb_error *err)
 {
     char *name = NULL;
     rb_status st = rb_format(&name, err, "layers.%d.%s", layer, what);
@@ -101,12 +101,15 @@ static rb_status add_layer_maps(tensor_set *set, const bit_plan *plan, int layer
     const int n_heads = plan->model.n_kv_heads, n_blocks = model_n_blocks(&plan->model);
     float *maps = NULL, *weights = NULL;
     rb_status st;
-    RB_TRY(st, add_layer_tensor(set, layer, "k_maps", TENSOR_F32, n_heads, (int64_t)PLAN_MAP_SIZE * n_blocks, &maps, err), done);
+    RB_TRY(st,
+           add_layer_tensor(set, layer, "k_maps", TENSOR_F32, n_heads, (int64_t)PLAN_MAP_SIZE * n_blocks, &maps, err),
+           done);
     RB_TRY(st, add_layer_tensor(set, layer, "k_weights", TENSOR_F32, n_heads, n_blocks, &weights, err), done);
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
         const plan_planes *planes = bit_plan_head(plan, layer, kv_head)->planes;
         if (!planes) continue;
-        memcpy(maps + PLAN_MAP_SIZE * kv_head * n_blocks, planes->maps, PLAN_MAP_SIZE * (size_t)n_blocks * sizeof *maps);
+        memcpy(maps + PLAN_MAP_SIZE * kv_head * n_blocks, planes->maps,
+               PLAN_MAP_SIZE * (size_t)n_blocks * sizeof *maps);
         memcpy(weights + kv_head * n_blocks, planes->weights, (size_t)n_blocks * sizeof *weights);
     }
 done:
@@ -118,7 +121,8 @@ static rb_status add_layer_families(tensor_set *set, const bit_plan *plan, int l
     uint8_t *families = NULL, *gain_bits = NULL;
     rb_status st;
     RB_TRY(st, add_layer_tensor(set, layer, "k_families", TENSOR_U8, plan->model.n_kv_heads, 1, &families, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_gain_bits", TENSOR_U8, plan->model.n_kv_heads, 1, &gain_bits, err), done);
+    RB_TRY(st, add_layer_tensor(set, layer, "k_gain_bits", TENSOR_U8, plan->model.n_kv_heads, 1, &gain_bits, err),
+           done);
     for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
         families[kv_head] = (uint8_t)plan_head_family(head);
@@ -152,7 +156,8 @@ static rb_status add_codebook(tensor_set *set, const codebook_spec *spec, rb_err
     float *centroids = NULL;
     rb_status st;
     RB_TRY(st, codebook_build(&book, spec->kind, spec->width, spec->dims, err), done);
-    RB_TRY(st, rb_format(&name, err, "centroids.%s.w%d.d%d", codebook_kind_name(spec->kind), spec->width, spec->dims), done);
+    RB_TRY(st, rb_format(&name, err, "centroids.%s.w%d.d%d", codebook_kind_name(spec->kind), spec->width, spec->dims),
+           done);
     RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, book.size, 0, &centroids, err), done);
     memcpy(centroids, book.centroid_f32, (size_t)book.size * sizeof *centroids);
 done:
@@ -175,16 +180,20 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * TENSORS_PER_LAYER + books.n + books.n_points + 1, err), done);
+    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * TENSORS_PER_LAYER + books.n + books.n_points + 1, err),
+           done);
     /* Largest alignment first keeps every tensor aligned without padding. */
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
     for (int bits = 1; bits <= PLANE_MAX_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++) RB_TRY(st, add_layer_maps(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++) RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
+    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++)
+        RB_TRY(st, add_layer_maps(set, plan, layer, err), done);
+    for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++)
+        RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
     for (int layer = 0; layer < plan->model.n_layers; layer++) RB_TRY(st, add_layer(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++) RB_TRY(st, add_layer_families(set, plan, layer, err), done);
+    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++)
+        RB_TRY(st, add_layer_families(set, plan, layer, err), done);
 done:
     plan_codebooks_free(&books);
     return st;

@@ -20,7 +20,8 @@ void tensor_set_free(tensor_set *set)
     free(set->at);
 }
 
-rb_status tensor_set_add(tensor_set *set, char *name, tensor_dtype dtype, int rank, int64_t rows, int64_t columns, void *data_out, rb_error *err)
+rb_status tensor_set_add(tensor_set *set, char *name, tensor_dtype dtype, int rank, int64_t rows, int64_t columns,
+                         void *data_out, rb_error *err)
 {
     const size_t n = (size_t)(rank == 2 ? rows * columns : rows);
     void *data = NULL;
@@ -30,7 +31,12 @@ rb_status tensor_set_add(tensor_set *set, char *name, tensor_dtype dtype, int ra
         free(name);
         return st;
     }
-    set->at[set->n++] = (safetensor){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}, .data = data, .size_bytes = n * tensor_dtype_size(dtype)};
+    set->at[set->n++] = (safetensor){.name = name,
+                                     .dtype = dtype,
+                                     .rank = rank,
+                                     .shape = {rows, columns},
+                                     .data = data,
+                                     .size_bytes = n * tensor_dtype_size(dtype)};
     memcpy(data_out, &data, sizeof data);
     return RB_OK;
 }

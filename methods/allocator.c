@@ -11,9 +11,13 @@
 
 enum { UNIFORM_SEED = 42 };
 
-const char *const allocation_method_names[METHOD_N + 1] = {"uniform", "block-gtq", "optimal", "optimal-center", "block-codebook", "best", NULL};
+const char *const allocation_method_names[METHOD_N + 1] = {"uniform",        "block-gtq", "optimal", "optimal-center",
+                                                           "block-codebook", "best",      NULL};
 
-bool allocation_method_is_published(allocation_method method) { return method == METHOD_UNIFORM || method == METHOD_BLOCK_GTQ; }
+bool allocation_method_is_published(allocation_method method)
+{
+    return method == METHOD_UNIFORM || method == METHOD_BLOCK_GTQ;
+}
 
 const char *allocation_method_name(allocation_method method) { return allocation_method_names[method]; }
 
@@ -35,17 +39,20 @@ void head_energy_mean(const head_energy *energy, double *out)
 static rb_status check_budget(double avg_bits, rb_error *err)
 {
     if (avg_bits >= ALLOCATE_MIN_BITS && avg_bits <= ALLOCATE_MAX_BITS) return RB_OK;
-    return rb_fail(err, RB_EINVAL, "budget is %g bits, expected %d to %d", avg_bits, ALLOCATE_MIN_BITS, ALLOCATE_MAX_BITS);
+    return rb_fail(err, RB_EINVAL, "budget is %g bits, expected %d to %d", avg_bits, ALLOCATE_MIN_BITS,
+                   ALLOCATE_MAX_BITS);
 }
 
-/* floor(n_blocks * avg_bits); a product that misses a whole number by rounding alone counts as that number: 30 * 2.3 is 69. */
+/* floor(n_blocks * avg_bits); a product that misses a whole number by rounding alone counts as that number: 30 * 2.3
+ * is 69. */
 static int whole_budget(int n_blocks, double avg_bits)
 {
     static const double rounding = 1e-9;
     return (int)floor(n_blocks * avg_bits + rounding);
 }
 
-/* Block with the largest energy * 4^-bits below the maximum; -1 when all are there. ldexp is exact, so equal energies tie exactly. */
+/* Block with the largest energy * 4^-bits below the maximum; -1 when all are there. ldexp is exact, so equal energies
+ * tie exactly. */
 static int neediest_block(const uint8_t *bits, const double *energy, int n_blocks)
 {
     int best = -1;
@@ -78,14 +85,15 @@ rb_status allocate_greedy(uint8_t *bits, const double *energy, int n_blocks, dou
     RB_TRY(st, start_greedy(bits, energy, n_blocks, err), done);
     for (int left = whole_budget(n_blocks, avg_bits) - n_blocks * ALLOCATE_MIN_BITS; left > 0; left--) {
         const int block = neediest_block(bits, energy, n_blocks);
-        assert(block >= 0);     /* a budget of at most ALLOCATE_MAX_BITS fits */
+        assert(block >= 0); /* a budget of at most ALLOCATE_MAX_BITS fits */
         bits[block]++;
     }
 done:
     return st;
 }
 
-/* Adds what a head stores under block-gtq with `s` bits over its blocks, n_blocks <= s <= most_bits, to key_bits[s]: the greedy steps do not depend on the budget. */
+/* Adds what a head stores under block-gtq with `s` bits over its blocks, n_blocks <= s <= most_bits, to key_bits[s]:
+ * the greedy steps do not depend on the budget. */
 static rb_status add_greedy_bits(int64_t *key_bits, int most_bits, const double *energy, int n_blocks, rb_error *err)
 {
     uint8_t bits[RB_MAX_BLOCKS];
@@ -102,7 +110,8 @@ static rb_status add_greedy_bits(int64_t *key_bits, int most_bits, const double 
     return RB_OK;
 }
 
-rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_facts *model, const head_statistics *statistics, rb_error *err)
+rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_facts *model,
+                               const head_statistics *statistics, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     double mean[RB_MAX_BLOCKS];
@@ -111,7 +120,8 @@ rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_fac
         const head_energy energy = {n_blocks, statistics->q_energy + h * n_blocks, statistics->k_energy + h * n_blocks};
         head_energy_mean(&energy, mean);
         const rb_status st = add_greedy_bits(key_bits, most_bits, mean, n_blocks, err);
-        if (st != RB_OK) return rb_fail_in(err, st, "layer %d kv_head %d", (int)h / model->n_kv_heads, (int)h % model->n_kv_heads);
+        if (st != RB_OK)
+            return rb_fail_in(err, st, "layer %d kv_head %d", (int)h / model->n_kv_heads, (int)h % model->n_kv_heads);
     }
     return RB_OK;
 }
@@ -136,18 +146,21 @@ static rb_status check_request(allocation_method method, double avg_bits, rb_err
     return st;
 }
 
-rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy, rb_error *err)
+rb_status allocate_head(plan_head *head, allocation_method method, double avg_bits, const head_energy *energy,
+                        rb_error *err)
 {
     rb_status st = check_request(method, avg_bits, err);
     if (st != RB_OK) return st;
     switch (method) {
-    case METHOD_UNIFORM:   return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+    case METHOD_UNIFORM:
+        return plan_head_set_uniform(head, (int)avg_bits, energy->n_blocks, UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
     case METHOD_BLOCK_GTQ: return allocate_block_gtq(head, avg_bits, energy, err);
-    default:               return rb_fail(err, RB_EINVAL, "%s allots a whole model, not one head", allocation_method_name(method));
+    default: return rb_fail(err, RB_EINVAL, "%s allots a whole model, not one head", allocation_method_name(method));
     }
 }
 
-rb_status allocate_values(bit_plan **out, const model_facts *model, const text_facts *calibration, int value_width, rb_error *err)
+rb_status allocate_values(bit_plan **out, const model_facts *model, const text_facts *calibration, int value_width,
+                          rb_error *err)
 {
     const rb_status st = bit_plan_create(out, model, err);
     if (st != RB_OK) return st;
@@ -157,15 +170,18 @@ rb_status allocate_values(bit_plan **out, const model_facts *model, const text_f
     return RB_OK;
 }
 
-static rb_status allocate_published(bit_plan *plan, allocation_method method, double avg_bits, const head_statistics *statistics, rb_error *err)
+static rb_status allocate_published(bit_plan *plan, allocation_method method, double avg_bits,
+                                    const head_statistics *statistics, rb_error *err)
 {
     const model_facts *model = &plan->model;
     const int n_blocks = model_n_blocks(model);
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
-        const head_energy energy = {n_blocks, statistics->q_energy + (int64_t)h * n_blocks, statistics->k_energy + (int64_t)h * n_blocks};
+        const head_energy energy = {n_blocks, statistics->q_energy + (int64_t)h * n_blocks,
+                                    statistics->k_energy + (int64_t)h * n_blocks};
         const rb_status st = allocate_head(&plan->heads[h], method, avg_bits, &energy, err);
-        if (st != RB_OK) return rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);
+        if (st != RB_OK)
+            return rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);
     }
     return RB_OK;
 }
@@ -177,7 +193,8 @@ int64_t allocate_key_bits(const bit_plan *plan)
 }
 
 /* The published allocation says how many bits there are, and is replaced. */
-static rb_status allocate_optimal(bit_plan *plan, allocation_method method, double avg_bits, const head_statistics *statistics, rb_error *err)
+static rb_status allocate_optimal(bit_plan *plan, allocation_method method, double avg_bits,
+                                  const head_statistics *statistics, rb_error *err)
 {
     optimal_options options = optimal_options_default();
     optimal_curves *curves = NULL;
@@ -192,8 +209,9 @@ done:
     return st;
 }
 
-rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration, allocation_method method, double avg_bits,
-                        int value_width, const head_statistics *statistics, rb_error *err)
+rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_facts *calibration,
+                        allocation_method method, double avg_bits, int value_width, const head_statistics *statistics,
+                        rb_error *err)
 {
     bit_plan *plan = NULL;
     rb_status st;
@@ -203,8 +221,7 @@ rb_status allocate_plan(bit_plan **out, const model_facts *model, const text_fac
     plan->avg_bits = avg_bits;
     if (allocation_method_is_published(method))
         RB_TRY(st, allocate_published(plan, method, avg_bits, statistics, err), done);
-    else
-        RB_TRY(st, allocate_optimal(plan, method, avg_bits, statistics, err), done);
+    else RB_TRY(st, allocate_optimal(plan, method, avg_bits, statistics, err), done);
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
     *out = plan;
     plan = NULL;

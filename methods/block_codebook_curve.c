@@ -8,12 +8,13 @@
 #include "core/threads.h"
 
 enum { N_BITS = PLANE_MAX_BITS + 1, ROUNDS = 3 };
-/* Blocks that cancel are not counted on: shrinking maps and moving bits for them was measured to cost 2 to 6 % of MAE where it should have gained. */
+/* Blocks that cancel are not counted on: shrinking maps and moving bits for them was measured to cost 2 to 6 % of MAE
+ * where it should have gained. */
 static const double LEAST_COHERENCE = 1.0, MOST_COHERENCE = 4096.0;
 
 static int most_code_bits(int n_blocks) { return n_blocks * PLANE_MAX_BITS; }
 
-/* ---- the model -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 /* c of a block with so many bits; a block without energy has no error to share. */
 static double error_share(const plane_head *head, int block, int bits)
@@ -22,7 +23,10 @@ static double error_share(const plane_head *head, int block, int bits)
     return error[0] > 0.0f ? fmin(1.0, (double)error[bits] / (double)error[0]) : 0.0;
 }
 
-static double size_of(const plane_head *head, int block) { return 0.5 * head->q_energy[block] * (double)head->error[(size_t)N_BITS * (size_t)block]; }
+static double size_of(const plane_head *head, int block)
+{
+    return 0.5 * head->q_energy[block] * (double)head->error[(size_t)N_BITS * (size_t)block];
+}
 
 static double stretch_of(double coherence, double share) { return coherence / ((1.0 - share) * coherence + share); }
 
@@ -78,11 +82,12 @@ double plane_head_error(const plane_head *head, const uint8_t *bits, double *str
         if (bits[i] > 0) variance += stretches[i] * stretches[i] * (1.0 - share) * share * size_of(head, i);
     }
     if (head->moment) multiply_moments(sums, head, kept);
-    for (int i = 0; i < head->n_blocks; i++) variance += kept[i] * (head->moment ? sums[i] : kept[i] * size_of(head, i));
+    for (int i = 0; i < head->n_blocks; i++)
+        variance += kept[i] * (head->moment ? sums[i] : kept[i] * size_of(head, i));
     return fmax(0.0, variance);
 }
 
-/* ---- the best bits ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the best bits --------------------------------------------------------------------------- */
 
 /* cost [n_blocks][N_BITS]: v of these kappa. */
 static void find_costs(double *cost, const plane_head *head, const double *coherence)
@@ -95,7 +100,8 @@ static void find_costs(double *cost, const plane_head *head, const double *coher
 }
 
 /* next[b] = min over B of before[b - B] + cost[B]. */
-RB_CPU_CLONES static void add_block(double *restrict next, const double *restrict before, const double *restrict cost, int n)
+RB_CPU_CLONES static void add_block(double *restrict next, const double *restrict before, const double *restrict cost,
+                                    int n)
 {
     for (int b = 0; b < n; b++) next[b] = before[b] + cost[0];
     for (int bits = 1; bits < N_BITS; bits++) {
@@ -107,10 +113,11 @@ RB_CPU_CLONES static void add_block(double *restrict next, const double *restric
     }
 }
 
-/* f of the first 0 to n_blocks blocks, for budgets 0 to most bits. Bits are read back from it: sums are the same again. */
+/* f of the first 0 to n_blocks blocks, for budgets 0 to most bits. Bits are read back from it: sums are the same again.
+ */
 typedef struct bit_table {
-    int n;                  /* most + 1 */
-    double *least;          /* [n_blocks + 1][n] */
+    int n;         /* most + 1 */
+    double *least; /* [n_blocks + 1][n] */
 } bit_table;
 
 static void free_table(bit_table *table) { free(table->least); }
@@ -118,10 +125,14 @@ static void free_table(bit_table *table) { free(table->least); }
 static rb_status alloc_table(bit_table *table, int n_blocks, int most, rb_error *err)
 {
     table->n = most + 1;
-    return rb_alloc(&table->least, (size_t)(n_blocks + 1) * (size_t)table->n, sizeof *table->least, "bits of blocks", err);
+    return rb_alloc(&table->least, (size_t)(n_blocks + 1) * (size_t)table->n, sizeof *table->least, "bits of blocks",
+                    err);
 }
 
-static double *row_of(const bit_table *table, int n_blocks) { return table->least + (size_t)n_blocks * (size_t)table->n; }
+static double *row_of(const bit_table *table, int n_blocks)
+{
+    return table->least + (size_t)n_blocks * (size_t)table->n;
+}
 
 static void fill_table(bit_table *table, int n_blocks, const double *cost)
 {
@@ -148,7 +159,7 @@ static int code_bits(int n_blocks, int gain_bits, int point)
     return bits < most ? bits : most;
 }
 
-/* ---- curves ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- curves ---------------------------------------------------------------------------------- */
 
 static rb_status build_curve(plane_curve *curve, const plane_head *head, int gain_bits, rb_error *err)
 {
@@ -215,7 +226,7 @@ rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int p
     for (int round = 0; round < (head->moment ? ROUNDS : 1); round++) {
         fill_table(&table, n, cost);
         read_bits(trial, &table, n, cost, budget);
-        if (round > 0 && memcmp(trial, before, (size_t)n) == 0) break;     /* kappa will be the same too */
+        if (round > 0 && memcmp(trial, before, (size_t)n) == 0) break; /* kappa will be the same too */
         memcpy(before, trial, (size_t)n);
         const double error = plane_head_error(head, trial, stretches);
         if (error < least) {

@@ -1,18 +1,20 @@
 /* The bits of a head of family block-codebook, for every budget.
  *
- * Model (docs/method.md). Block i with B bits leaves the share c = D_i[B] / D_i[0] of its energy as error (profile/block_codebook_error.h). With P_i = a_i D_i[0] / 2, a_i the block's query
- * energy, blocks that are independent and of random phase make the variance of the logit's error
- *      V = sum P_i c_i.
- * Real ones agree on a phase: M_ij, the moments of profile/logit_moment.h. A code of least squared error shrinks a block by 1 - c, and that errs as coherently as the key itself, so maps
- * are stretched by g_i as the norms of groups are (methods/partition.h). With u_i = 1 - g_i (1 - c_i), 1 of a block without bits,
- *      V = sum_ij u_i u_j M_ij + sum g_i^2 (1 - c_i) c_i P_i,      g_i = kappa_i / ((1 - c_i) kappa_i + c_i),      kappa_i = max(1, sum_j M_ij c_j / (P_i c_i))
- * kappa_i the coherence that the block's error meets, g_i the best stretch where the others' is like its own: kappa_i = 1 means no stretch.
+ * Model (docs/method.md). Block i with B bits leaves the share c = D_i[B] / D_i[0] of its energy as error
+ * (profile/block_codebook_error.h). With P_i = a_i D_i[0] / 2, a_i the block's query energy, blocks that are
+ * independent and of random phase make the variance of the logit's error V = sum P_i c_i. Real ones agree on a phase:
+ * M_ij, the moments of profile/logit_moment.h. A code of least squared error shrinks a block by 1 - c, and that errs as
+ * coherently as the key itself, so maps are stretched by g_i as the norms of groups are (methods/partition.h). With u_i
+ * = 1 - g_i (1 - c_i), 1 of a block without bits, V = sum_ij u_i u_j M_ij + sum g_i^2 (1 - c_i) c_i P_i,      g_i =
+ * kappa_i / ((1 - c_i) kappa_i + c_i),      kappa_i = max(1, sum_j M_ij c_j / (P_i c_i)) kappa_i the coherence that the
+ * block's error meets, g_i the best stretch where the others' is like its own: kappa_i = 1 means no stretch.
  *
  * A head stores its gain's bits and sum B_i, padded to a whole byte. For given kappa block i costs
  *      v_i[B] = P_i kappa_i c / ((1 - c) kappa_i + c)
- * and f[i][b] = min over B of f[i-1][b - B] + v_i[B], f[0][b] = 0, is the optimum of the first i blocks within b bits, whatever the curves look like. kappa follows from the bits and the
- * bits from kappa: curves take kappa of PLANE_USUAL_BITS a dim; a point's own bits start from there and are solved again, and the best by V stays. Without moments kappa is 1 and every
- * point the exact optimum. */
+ * and f[i][b] = min over B of f[i-1][b - B] + v_i[B], f[0][b] = 0, is the optimum of the first i blocks within b bits,
+ * whatever the curves look like. kappa follows from the bits and the bits from kappa: curves take kappa of
+ * PLANE_USUAL_BITS a dim; a point's own bits start from there and are solved again, and the best by V stays. Without
+ * moments kappa is 1 and every point the exact optimum. */
 #ifndef RB_METHODS_BLOCK_CODEBOOK_CURVE_H
 #define RB_METHODS_BLOCK_CODEBOOK_CURVE_H
 
@@ -26,9 +28,9 @@
 /* What is known of a head's blocks; borrowed. */
 typedef struct plane_head {
     int n_blocks;
-    const double *q_energy;     /* [n_blocks] */
-    const float *error;         /* [n_blocks][PLANE_MAX_BITS + 1]: D */
-    const float *moment;        /* upper triangle of M, row by row, of keys less their mean; NULL: independent blocks */
+    const double *q_energy; /* [n_blocks] */
+    const float *error;     /* [n_blocks][PLANE_MAX_BITS + 1]: D */
+    const float *moment;    /* upper triangle of M, row by row, of keys less their mean; NULL: independent blocks */
 } plane_head;
 
 /* V of a head with these bits [n_blocks], maps stretched by stretches [n_blocks], which it sets. */
@@ -37,13 +39,14 @@ double plane_head_error(const plane_head *head, const uint8_t *bits, double *str
 /* V by stored bytes. Point p: within p bytes. */
 typedef struct plane_curve {
     int n_points, gain_bits;
-    double *error;          /* [n_points], owned; does not rise. INFINITY where no block gets a bit */
-    double *cost;           /* [n_blocks][PLANE_MAX_BITS + 1], owned: v of the usual kappa */
+    double *error; /* [n_points], owned; does not rise. INFINITY where no block gets a bit */
+    double *cost;  /* [n_blocks][PLANE_MAX_BITS + 1], owned: v of the usual kappa */
 } plane_curve;
 
-/* curves [n_heads] is the caller's, each then freed by plane_curve_free (also after a failure, which leaves all empty). In parallel over heads; same result for any number of threads. */
+/* curves [n_heads] is the caller's, each then freed by plane_curve_free (also after a failure, which leaves all empty).
+ * In parallel over heads; same result for any number of threads. */
 rb_status plane_curves_build(plane_curve *curves, const plane_head *heads, int n_heads, int gain_bits, rb_error *err);
-void plane_curve_free(plane_curve *curve);      /* accepts an empty one */
+void plane_curve_free(plane_curve *curve); /* accepts an empty one */
 
 /* bits [n_blocks] of a point with a finite error. */
 rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int point, uint8_t *bits, rb_error *err);

@@ -10,8 +10,8 @@ const char *const budget_scope_names[SCOPE_N + 1] = {"head", "layer", "model", N
 
 /* A head as the solver sees it. */
 typedef struct bidder {
-    int low, high;          /* points it may have */
-    const double *value;    /* [high + 1] weight * phi(V); read from low on */
+    int low, high;       /* points it may have */
+    const double *value; /* [high + 1] weight * phi(V); read from low on */
 } bidder;
 
 /* From one point of a head's hull to the next. */
@@ -23,61 +23,76 @@ typedef struct hull_step {
 /* The two best offers of different heads for a number of bytes: a head does not trade with itself. */
 typedef struct offers {
     double amount[2];
-    int head[2];            /* -1: nobody */
+    int head[2]; /* -1: nobody */
 } offers;
 
 typedef struct budget_solver {
     int n_heads, max_points;
-    double *values;         /* [n_heads][max_points] */
-    bidder *bidders;        /* [n_heads] */
-    hull_step *steps;       /* [n_heads * (max_points - 1)] at most */
-    int *hull;              /* [max_points] */
-    offers *gains, *losses; /* [max_points] by bytes: the most a head gains by them, the least a head loses without them */
+    double *values;   /* [n_heads][max_points] */
+    bidder *bidders;  /* [n_heads] */
+    hull_step *steps; /* [n_heads * (max_points - 1)] at most */
+    int *hull;        /* [max_points] */
+    offers *gains,
+        *losses; /* [max_points] by bytes: the most a head gains by them, the least a head loses without them */
 } budget_solver;
 
-/* ---- what is asked -------------------------------------------------------------------------------------------------------------- */
+/* ---- what is asked --------------------------------------------------------------------------- */
 
 static rb_status check_request(const budget_request *r, rb_error *err)
 {
     if (r->n_layers < 1 || r->heads_per_layer < 1 || r->n_layers > (1 << 20) / r->heads_per_layer)
-        return rb_fail(err, RB_EINVAL, "%d layers of %d heads, expected at least 1 of each and at most %d heads", r->n_layers, r->heads_per_layer, 1 << 20);
-    if ((unsigned)r->objective >= OBJECTIVE_N) return rb_fail(err, RB_EINVAL, "objective is %d, expected 0 to %d", (int)r->objective, OBJECTIVE_N - 1);
-    if ((unsigned)r->scope >= SCOPE_N) return rb_fail(err, RB_EINVAL, "scope of the budget is %d, expected 0 to %d", (int)r->scope, SCOPE_N - 1);
-    if (r->total_bits < 0) return rb_fail(err, RB_EINVAL, "a budget of %lld bits, expected 0 or more", (long long)r->total_bits);
+        return rb_fail(err, RB_EINVAL, "%d layers of %d heads, expected at least 1 of each and at most %d heads",
+                       r->n_layers, r->heads_per_layer, 1 << 20);
+    if ((unsigned)r->objective >= OBJECTIVE_N)
+        return rb_fail(err, RB_EINVAL, "objective is %d, expected 0 to %d", (int)r->objective, OBJECTIVE_N - 1);
+    if ((unsigned)r->scope >= SCOPE_N)
+        return rb_fail(err, RB_EINVAL, "scope of the budget is %d, expected 0 to %d", (int)r->scope, SCOPE_N - 1);
+    if (r->total_bits < 0)
+        return rb_fail(err, RB_EINVAL, "a budget of %lld bits, expected 0 or more", (long long)r->total_bits);
     if (r->min_head_bits < 0 || r->max_head_bits < 0)
-        return rb_fail(err, RB_EINVAL, "limits of a head are %lld and %lld bits, expected 0 or more", (long long)r->min_head_bits, (long long)r->max_head_bits);
+        return rb_fail(err, RB_EINVAL, "limits of a head are %lld and %lld bits, expected 0 or more",
+                       (long long)r->min_head_bits, (long long)r->max_head_bits);
     for (int h = 0; h < r->n_layers * r->heads_per_layer; h++) {
-        if (r->curves[h].n_points < 1) return rb_fail(err, RB_EINVAL, "head %d: a curve of %d points, expected 1 or more", h, r->curves[h].n_points);
+        if (r->curves[h].n_points < 1)
+            return rb_fail(err, RB_EINVAL, "head %d: a curve of %d points, expected 1 or more", h,
+                           r->curves[h].n_points);
         if (r->weights && !(r->weights[h] >= 0.0 && isfinite(r->weights[h])))
             return rb_fail(err, RB_EINVAL, "head %d: weight is %g, expected a finite number from 0", h, r->weights[h]);
     }
     return RB_OK;
 }
 
-/* Fills the head's values and finds what it may have: from its floor, or its first point where something fits, to its ceiling. */
+/* Fills the head's values and finds what it may have: from its floor, or its first point where something fits, to its
+ * ceiling. */
 static rb_status make_bidder(bidder *out, double *values, const budget_request *r, int h, rb_error *err)
 {
     const budget_curve *curve = &r->curves[h];
-    const int64_t last = curve->n_points - 1, floor_bytes = (r->min_head_bits + 7) / 8, ceiling_bytes = r->max_head_bits / 8;
-    int64_t low = floor_bytes < last ? floor_bytes : last, high = r->max_head_bits > 0 && ceiling_bytes < last ? ceiling_bytes : last;
+    const int64_t last = curve->n_points - 1, floor_bytes = (r->min_head_bits + 7) / 8,
+                  ceiling_bytes = r->max_head_bits / 8;
+    int64_t low = floor_bytes < last ? floor_bytes : last,
+            high = r->max_head_bits > 0 && ceiling_bytes < last ? ceiling_bytes : last;
     while (low < last && curve->error[low] == INFINITY) low++;
     if (low > high)
-        return rb_fail(err, RB_EINVAL, "head %d needs %lld bits, its limit is %lld", h, (long long)(8 * low), (long long)r->max_head_bits);
+        return rb_fail(err, RB_EINVAL, "head %d needs %lld bits, its limit is %lld", h, (long long)(8 * low),
+                       (long long)r->max_head_bits);
     for (int64_t p = low; p <= high; p++) {
         const double error = curve->error[p];
         if (!(error >= 0.0 && isfinite(error)) || (p > low && error > curve->error[p - 1]))
-            return rb_fail(err, RB_EINVAL, "head %d: error within %lld bytes is %g, expected a finite number that does not rise", h, (long long)p, error);
+            return rb_fail(err, RB_EINVAL,
+                           "head %d: error within %lld bytes is %g, expected a finite number that does not rise", h,
+                           (long long)p, error);
         values[p] = (r->weights ? r->weights[h] : 1.0) * (r->objective == OBJECTIVE_MAE ? sqrt(error) : error);
     }
     *out = (bidder){(int)low, (int)high, values};
     return RB_OK;
 }
 
-/* ---- the Lagrangian ------------------------------------------------------------------------------------------------------------- */
+/* ---- the Lagrangian -------------------------------------------------------------------------- */
 
 static double gain_per_byte(const bidder *b, int from, int to) { return (b->value[from] - b->value[to]) / (to - from); }
 
-/* Steps of the lower convex hull, gains per byte strictly falling (as computed, so that sorting keeps a head's steps in order). Returns how many. */
+/* Steps of the lower convex hull, gains per byte strictly falling (as computed, so that sorting keeps a head's steps in
+ * order). Returns how many. */
 static int find_steps(hull_step *steps, int *hull, const bidder *b, int head)
 {
     int n = 0, n_steps = 0;
@@ -87,14 +102,16 @@ static int find_steps(hull_step *steps, int *hull, const bidder *b, int head)
         while (n > 1 && gain_per_byte(b, hull[n - 1], p) >= gain_per_byte(b, hull[n - 2], hull[n - 1])) n--;
         hull[n++] = p;
     }
-    for (int i = 1; i < n; i++) steps[n_steps++] = (hull_step){gain_per_byte(b, hull[i - 1], hull[i]), head, hull[i - 1], hull[i]};
+    for (int i = 1; i < n; i++)
+        steps[n_steps++] = (hull_step){gain_per_byte(b, hull[i - 1], hull[i]), head, hull[i - 1], hull[i]};
     return n_steps;
 }
 
 static int by_gain_then_head(const void *a, const void *b)
 {
     const hull_step *x = a, *y = b;
-    if (x->gain_per_byte != y->gain_per_byte) return (x->gain_per_byte < y->gain_per_byte) - (x->gain_per_byte > y->gain_per_byte);
+    if (x->gain_per_byte != y->gain_per_byte)
+        return (x->gain_per_byte < y->gain_per_byte) - (x->gain_per_byte > y->gain_per_byte);
     return x->head != y->head ? x->head - y->head : x->from - y->from;
 }
 
@@ -116,7 +133,7 @@ static double take_steps(budget_solver *s, const bidder *bidders, int n, int32_t
     for (int i = 0; i < n_steps; i++) {
         const hull_step *step = &s->steps[i];
         const int bytes = step->to - step->from;
-        if (points[step->head] != step->from) continue;     /* an earlier step of this head did not fit */
+        if (points[step->head] != step->from) continue; /* an earlier step of this head did not fit */
         if (bytes <= *left) {
             points[step->head] = step->to;
             *left -= bytes;
@@ -128,7 +145,7 @@ static double take_steps(budget_solver *s, const bidder *bidders, int n, int32_t
     return all_fit ? sum_of_values(bidders, points, n) : bound;
 }
 
-/* ---- trades --------------------------------------------------------------------------------------------------------------------- */
+/* ---- trades ---------------------------------------------------------------------------------- */
 
 /* Keeps the two best offers: larger amounts are better; of equal ones the first stays. */
 static void offer(offers *o, double amount, int head)
@@ -156,7 +173,7 @@ static void collect_offers(budget_solver *s, const bidder *bidders, int n, const
         for (int p = at + 1; p <= b->high; p++) offer(&s->gains[p - at], b->value[at] - b->value[p], h);
         for (int p = b->low; p < at; p++) offer(&s->losses[at - p], b->value[at] - b->value[p], h);
     }
-    for (int bytes = 1; bytes < s->max_points; bytes++)     /* the gain within so many bytes */
+    for (int bytes = 1; bytes < s->max_points; bytes++) /* the gain within so many bytes */
         for (int i = 0; i < 2; i++) offer(&s->gains[bytes], s->gains[bytes - 1].amount[i], s->gains[bytes - 1].head[i]);
 }
 
@@ -168,7 +185,8 @@ static void move_up(const bidder *b, int32_t *point, double amount)
     *point = p;
 }
 
-/* The best trade: one head gives bytes (or none does), another gains by them and by what is left. Returns whether the sum fell by more than rounding. */
+/* The best trade: one head gives bytes (or none does), another gains by them and by what is left. Returns whether the
+ * sum fell by more than rounding. */
 static bool trade(budget_solver *s, const bidder *bidders, int n, int32_t *points, int64_t *left)
 {
     const double rounding = 1e-13 * sum_of_values(bidders, points, n);
@@ -196,16 +214,19 @@ static bool trade(budget_solver *s, const bidder *bidders, int n, int32_t *point
     *left += given - (points[taker] - before);
     if (giver >= 0) {
         const bidder *b = &bidders[giver];
-        for (points[giver] -= given; points[giver] > b->low && b->value[points[giver] - 1] == b->value[points[giver]]; points[giver]--) ++*left;
+        for (points[giver] -= given; points[giver] > b->low && b->value[points[giver] - 1] == b->value[points[giver]];
+             points[giver]--)
+            ++*left;
     }
     assert(*left >= 0);
     return true;
 }
 
-/* ---- a share of the budget ------------------------------------------------------------------------------------------------------ */
+/* ---- a share of the budget ------------------------------------------------------------------- */
 
 /* n heads from `first` on share `bytes`: points, and what it comes to added to the answer. */
-static rb_status solve_share(budget_solver *s, int first, int n, int64_t bytes, int32_t *all_points, budget_answer *answer, rb_error *err)
+static rb_status solve_share(budget_solver *s, int first, int n, int64_t bytes, int32_t *all_points,
+                             budget_answer *answer, rb_error *err)
 {
     const bidder *bidders = s->bidders + first;
     int32_t *points = all_points + first;
@@ -215,14 +236,14 @@ static rb_status solve_share(budget_solver *s, int first, int n, int64_t bytes, 
         left -= bidders[h].low;
     }
     if (left < 0)
-        return rb_fail(err, RB_EINVAL, "a budget of %lld bits for heads %d to %d, which need %lld", (long long)(8 * bytes), first, first + n - 1,
-                       (long long)(8 * (bytes - left)));
+        return rb_fail(err, RB_EINVAL, "a budget of %lld bits for heads %d to %d, which need %lld",
+                       (long long)(8 * bytes), first, first + n - 1, (long long)(8 * (bytes - left)));
     const double bound = take_steps(s, bidders, n, points, &left);
     while (trade(s, bidders, n, points, &left)) continue;
     for (int h = 0; h < n; h++) answer->stored_bits += 8 * points[h];
     const double value = sum_of_values(bidders, points, n);
     answer->objective += value;
-    answer->bound += n == 1 || bound > value ? value : bound < 0.0 ? 0.0 : bound;   /* above by rounding alone */
+    answer->bound += n == 1 || bound > value ? value : bound < 0.0 ? 0.0 : bound; /* above by rounding alone */
     return RB_OK;
 }
 
@@ -239,7 +260,8 @@ static rb_status create_solver(budget_solver *s, const budget_request *r, rb_err
     RB_TRY(st, rb_alloc(&s->hull, s->max_points, sizeof *s->hull, "hull of a curve", err), done);
     RB_TRY(st, rb_alloc(&s->gains, s->max_points, sizeof *s->gains, "offers of bytes", err), done);
     RB_TRY(st, rb_alloc(&s->losses, s->max_points, sizeof *s->losses, "offers of bytes", err), done);
-    for (int h = 0; h < n; h++) RB_TRY(st, make_bidder(&s->bidders[h], s->values + (size_t)h * s->max_points, r, h, err), done);
+    for (int h = 0; h < n; h++)
+        RB_TRY(st, make_bidder(&s->bidders[h], s->values + (size_t)h * s->max_points, r, h, err), done);
 done:
     return st;
 }
@@ -262,7 +284,9 @@ rb_status budget_solve(int32_t *points, budget_answer *answer, const budget_requ
     *answer = (budget_answer){0};
     RB_TRY(st, check_request(request, err), done);
     RB_TRY(st, create_solver(&solver, request, err), done);
-    const int n_shares = request->scope == SCOPE_MODEL ? 1 : request->scope == SCOPE_LAYER ? request->n_layers : n_heads;
+    const int n_shares = request->scope == SCOPE_MODEL   ? 1
+                         : request->scope == SCOPE_LAYER ? request->n_layers
+                                                         : n_heads;
     const int n = n_heads / n_shares;
     for (int share = 0; share < n_shares; share++)
         RB_TRY(st, solve_share(&solver, share * n, n, request->total_bits / 8 / n_shares, points, answer, err), done);

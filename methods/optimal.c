@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "methods/partition.h"
-#include "methods/block_codebook_curve.h"
 #include "core/half.h"
 #include "kernels/reference/codec_distortion.h"
+#include "methods/block_codebook_curve.h"
+#include "methods/partition.h"
 
-/* The largest 8-bit norm of a group is 2^6 to 2^7 times its rms norm: tokens of that size are coded as they are, and 2^-9 of it is still above 0. */
+/* The largest 8-bit norm of a group is 2^6 to 2^7 times its rms norm: tokens of that size are coded as they are, and
+ * 2^-9 of it is still above 0. */
 enum { NORM_HEADROOM = 6 };
 
 enum { GROUPS = 1 << FAMILY_GROUPS, PLANES = 1 << FAMILY_BLOCK_CODEBOOK };
@@ -20,24 +21,33 @@ struct optimal_curves {
     model_facts model;
     optimal_options options;
     int n_heads, n_blocks;
-    double *q_energy, *k_energy;        /* [n_heads][n_blocks]: of keys centred and equalized */
-    double *scales;                     /* [n_heads][n_blocks] */
-    double *centers;                    /* [n_heads][head_dim] */
-    float *moments;                     /* [n_heads][n_blocks (n_blocks + 1) / 2]; NULL: none. Equalizing does not change them */
-    partition_curve *curves;            /* [n_heads]; NULL without family groups */
+    double *q_energy, *k_energy; /* [n_heads][n_blocks]: of keys centred and equalized */
+    double *scales;              /* [n_heads][n_blocks] */
+    double *centers;             /* [n_heads][head_dim] */
+    float *moments;          /* [n_heads][n_blocks (n_blocks + 1) / 2]; NULL: none. Equalizing does not change them */
+    partition_curve *curves; /* [n_heads]; NULL without family groups */
     /* Of family block-codebook; NULL without. */
-    plane_curve *planes;                /* [n_heads] */
-    plane_head *plane_heads;            /* [n_heads]; they borrow what follows, and moments */
-    double *raw_q_energy;               /* [n_heads][n_blocks] */
-    float *plane_error;                 /* [n_heads][n_blocks][PLANE_MAX_BITS + 1] */
-    double *maps;                       /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
-    double **least;                     /* [n_heads][points of both curves]: the lower error of the two families */
+    plane_curve *planes;     /* [n_heads] */
+    plane_head *plane_heads; /* [n_heads]; they borrow what follows, and moments */
+    double *raw_q_energy;    /* [n_heads][n_blocks] */
+    float *plane_error;      /* [n_heads][n_blocks][PLANE_MAX_BITS + 1] */
+    double *maps;            /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
+    double **least;          /* [n_heads][points of both curves]: the lower error of the two families */
 };
 
 optimal_options optimal_options_default(void)
 {
-    return (optimal_options){.equalize = true, .families = GROUPS, .gain_bits = 3, .codebook = CODEBOOK_SPHERE, .rotation = ROTATION_HAAR, .norm = NORM_LOG8, .encoder = ENCODER_SEARCH,
-                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u, .scope = OPTIMAL_OWN_SCOPE, .least_share = 0.9, .objective = OBJECTIVE_MAE};
+    return (optimal_options){.equalize = true,
+                             .families = GROUPS,
+                             .gain_bits = 3,
+                             .codebook = CODEBOOK_SPHERE,
+                             .rotation = ROTATION_HAAR,
+                             .norm = NORM_LOG8,
+                             .encoder = ENCODER_SEARCH,
+                             .widths = (1u << (PLAN_MAX_WIDTH + 1)) - 1u,
+                             .scope = OPTIMAL_OWN_SCOPE,
+                             .least_share = 0.9,
+                             .objective = OBJECTIVE_MAE};
 }
 
 void optimal_options_set_method(optimal_options *options, allocation_method method)
@@ -67,7 +77,7 @@ void optimal_curves_free(optimal_curves *c)
     free(c);
 }
 
-/* ---- energies of what is coded ---------------------------------------------------------------------------------------------------- */
+/* ---- energies of what is coded --------------------------------------------------------------- */
 
 /* k_energy -= |mean|^2, block by block. */
 static void center_energies(optimal_curves *c, const double *k_mean)
@@ -99,7 +109,7 @@ static void equalize_energies(optimal_curves *c)
     }
 }
 
-/* ---- curves -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- curves ---------------------------------------------------------------------------------- */
 
 static rb_status build_curves(optimal_curves *c, rb_error *err)
 {
@@ -111,10 +121,16 @@ static rb_status build_curves(optimal_curves *c, rb_error *err)
     how.widths = c->options.widths;
     how.norm_bits = norm_kind_bits(c->options.norm);
     how.max_groups = c->options.max_groups;
-    RB_TRY(st, rb_alloc(&distortion, PARTITION_N_WIDTHS, ((size_t)c->n_blocks + 1) * sizeof *distortion, "distortions", err), done);
+    RB_TRY(
+        st,
+        rb_alloc(&distortion, PARTITION_N_WIDTHS, ((size_t)c->n_blocks + 1) * sizeof *distortion, "distortions", err),
+        done);
     RB_TRY(st, codec_distortion_measure(distortion, c->n_blocks, &kind, err), done);
     const group_distortion measured = {.max_blocks = c->n_blocks, .c = distortion};
-    RB_TRY(st, partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, c->moments, &measured, 1, &how, err), done);
+    RB_TRY(st,
+           partition_curves_build(c->curves, c->n_heads, c->n_blocks, c->q_energy, c->k_energy, c->moments, &measured,
+                                  1, &how, err),
+           done);
 done:
     free(distortion);
     return st;
@@ -132,11 +148,13 @@ static rb_status build_planes(optimal_curves *c, const head_statistics *statisti
 {
     const size_t n = (size_t)c->n_heads * (size_t)c->n_blocks;
     rb_status st;
-    if (!statistics->plane_map || !statistics->plane_error) return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
+    if (!statistics->plane_map || !statistics->plane_error)
+        return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
     RB_TRY(st, rb_alloc(&c->planes, (size_t)c->n_heads, sizeof *c->planes, "curves", err), done);
     RB_TRY(st, rb_alloc(&c->plane_heads, (size_t)c->n_heads, sizeof *c->plane_heads, "curves", err), done);
     RB_TRY(st, rb_alloc(&c->raw_q_energy, n, sizeof *c->raw_q_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&c->plane_error, n, (PLANE_MAX_BITS + 1) * sizeof *c->plane_error, "errors of blocks", err), done);
+    RB_TRY(st, rb_alloc(&c->plane_error, n, (PLANE_MAX_BITS + 1) * sizeof *c->plane_error, "errors of blocks", err),
+           done);
     RB_TRY(st, rb_alloc(&c->maps, n, PLAN_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
     for (size_t i = 0; i < n * PLAN_MAP_SIZE; i++) c->maps[i] = (double)statistics->plane_map[i];
     memcpy(c->raw_q_energy, statistics->q_energy, n * sizeof *c->raw_q_energy);
@@ -151,8 +169,14 @@ done:
 
 /* V of a head's family within p bytes; where its curve has ended, more is of no use. */
 static int on_curve(int n_points, int point) { return point < n_points ? point : n_points - 1; }
-static double groups_error(const optimal_curves *c, int h, int point) { return c->curves ? c->curves[h].error[on_curve(c->curves[h].n_points, point)] : (double)INFINITY; }
-static double planes_error(const optimal_curves *c, int h, int point) { return c->planes ? c->planes[h].error[on_curve(c->planes[h].n_points, point)] : (double)INFINITY; }
+static double groups_error(const optimal_curves *c, int h, int point)
+{
+    return c->curves ? c->curves[h].error[on_curve(c->curves[h].n_points, point)] : (double)INFINITY;
+}
+static double planes_error(const optimal_curves *c, int h, int point)
+{
+    return c->planes ? c->planes[h].error[on_curve(c->planes[h].n_points, point)] : (double)INFINITY;
+}
 
 static int count_points(const optimal_curves *c, int h)
 {
@@ -166,13 +190,15 @@ static rb_status join_families(optimal_curves *c, rb_error *err)
     RB_TRY(st, rb_alloc(&c->least, (size_t)c->n_heads, sizeof *c->least, "curves", err), done);
     for (int h = 0; h < c->n_heads; h++) {
         RB_TRY(st, rb_alloc(&c->least[h], (size_t)count_points(c, h), sizeof **c->least, "curves", err), done);
-        for (int p = 0; p < count_points(c, h); p++) c->least[h][p] = fmin(groups_error(c, h, p), planes_error(c, h, p));
+        for (int p = 0; p < count_points(c, h); p++)
+            c->least[h][p] = fmin(groups_error(c, h, p), planes_error(c, h, p));
     }
 done:
     return st;
 }
 
-rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics, const optimal_options *options, rb_error *err)
+rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics,
+                               const optimal_options *options, rb_error *err)
 {
     const int n_heads = model->n_layers * model->n_kv_heads, n_blocks = model_n_blocks(model);
     const size_t n_energies = (size_t)n_heads * (size_t)n_blocks, n_means = (size_t)n_heads * (size_t)model->head_dim;
@@ -191,7 +217,9 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         center_energies(c, c->centers);
     }
     const float *moments = options->center ? statistics->moment_centered : statistics->moment;
-    if (moments && (options->encoder == ENCODER_SEARCH || options->families & PLANES)) {        /* who else could not stretch by them */
+    if (moments
+        && (options->encoder == ENCODER_SEARCH
+            || options->families & PLANES)) { /* who else could not stretch by them */
         const size_t n_moments = (size_t)n_heads * (size_t)n_blocks * ((size_t)n_blocks + 1) / 2;
         RB_TRY(st, rb_alloc(&c->moments, n_moments, sizeof *c->moments, "logit moments", err), done);
         memcpy(c->moments, moments, n_moments * sizeof *moments);
@@ -210,7 +238,7 @@ done:
     return st;
 }
 
-/* ---- a plan ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a plan ---------------------------------------------------------------------------------- */
 
 static int norm_exponent(const optimal_curves *c, const double *k_energy, const int *blocks, int n)
 {
@@ -227,7 +255,8 @@ static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks,
     static const double MOST = 4096.0;
     const int64_t at = (int64_t)h * c->n_blocks;
     const float *moment = c->moments + at * (c->n_blocks + 1) / 2;
-    return rb_f16_to_f32(rb_f32_to_f16((float)fmin(MOST, partition_coherence(blocks, n, c->n_blocks, c->q_energy + at, c->k_energy + at, moment))));
+    return rb_f16_to_f32(rb_f32_to_f16(
+        (float)fmin(MOST, partition_coherence(blocks, n, c->n_blocks, c->q_energy + at, c->k_energy + at, moment))));
 }
 
 static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
@@ -236,13 +265,18 @@ static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int
     double maps[RB_MAX_BLOCKS * PLAN_MAP_SIZE], stretches[RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
     rb_status st;
-    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], on_curve(c->planes[h].n_points, point), bits, err), done);
+    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], on_curve(c->planes[h].n_points, point), bits, err),
+           done);
     plane_head_error(&c->plane_heads[h], bits, stretches);
     set_weights(weights, c->raw_q_energy + at, c->n_blocks);
-    for (int i = 0; i < PLAN_MAP_SIZE * c->n_blocks; i++) maps[i] = c->maps[at * PLAN_MAP_SIZE + i] * stretches[i / PLAN_MAP_SIZE];
+    for (int i = 0; i < PLAN_MAP_SIZE * c->n_blocks; i++)
+        maps[i] = c->maps[at * PLAN_MAP_SIZE + i] * stretches[i / PLAN_MAP_SIZE];
     plan_head_clear(head);
     RB_TRY(st, plan_head_set_planes(head, bits, maps, weights, c->options.gain_bits, c->n_blocks, err), done);
-    RB_TRY(st, plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err), done);
+    RB_TRY(st,
+           plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim,
+                                   c->model.head_dim, err),
+           done);
 done:
     return st;
 }
@@ -257,14 +291,19 @@ static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int
     plan_head_clear(head);
     head->norm = c->options.norm;
     head->encoder = c->options.encoder;
-    RB_TRY(st, plan_head_set_transform(head, c->scales ? c->scales + (int64_t)h * c->n_blocks : NULL, c->n_blocks,
-                                       c->centers ? c->centers + (int64_t)h * c->model.head_dim : NULL, c->model.head_dim, err),
+    RB_TRY(st,
+           plan_head_set_transform(head, c->scales ? c->scales + (int64_t)h * c->n_blocks : NULL, c->n_blocks,
+                                   c->centers ? c->centers + (int64_t)h * c->model.head_dim : NULL, c->model.head_dim,
+                                   err),
            done);
     for (int g = 0; g < partition.n_groups; g++) {
         const int n = partition.first[g + 1] - partition.first[g];
         if (partition.width[g] == 0) continue;
         for (int i = 0; i < n; i++) blocks[i] = partition.blocks[partition.first[g] + i];
-        RB_TRY(st, plan_head_add_group(head, partition.width[g], blocks, n, c->options.codebook, norm_exponent(c, k_energy, blocks, n), err), done);
+        RB_TRY(st,
+               plan_head_add_group(head, partition.width[g], blocks, n, c->options.codebook,
+                                   norm_exponent(c, k_energy, blocks, n), err),
+               done);
         plan_group *group = &head->groups[head->n_groups - 1];
         group->rotation.kind = c->options.rotation;
         if (c->moments) group->coherence = coherence_of(c, h, partition.blocks + partition.first[g], n);
@@ -276,7 +315,8 @@ done:
 /* Of a head: one group at least, no more than its curve has. */
 static int64_t least_bits(const optimal_curves *c, int64_t key_bits)
 {
-    const double share = c->options.least_share * (double)key_bits / c->n_heads, one_group = norm_kind_bits(c->options.norm) + 8;
+    const double share = c->options.least_share * (double)key_bits / c->n_heads,
+                 one_group = norm_kind_bits(c->options.norm) + 8;
     int64_t bytes = (int64_t)(fmax(share, one_group) / 8.0);
     for (int h = 0; h < c->n_heads; h++)
         if (bytes > count_points(c, h) - 1) bytes = count_points(c, h) - 1;
@@ -296,7 +336,8 @@ static allocation_method method_of(const optimal_options *options)
     return options->center ? METHOD_OPTIMAL_CENTER : METHOD_OPTIMAL;
 }
 
-rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *c, int64_t key_bits, rb_error *err)
+rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *c, int64_t key_bits,
+                            rb_error *err)
 {
     budget_curve *curves = NULL;
     int32_t *points = NULL;
@@ -304,13 +345,20 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
     RB_TRY(st, rb_alloc(&curves, (size_t)c->n_heads, sizeof *curves, "curves", err), done);
     RB_TRY(st, rb_alloc(&points, (size_t)c->n_heads, sizeof *points, "curves", err), done);
     for (int h = 0; h < c->n_heads; h++) curves[h] = (budget_curve){count_points(c, h), c->least[h]};
-    const budget_request request = {.n_layers = c->model.n_layers, .heads_per_layer = c->model.n_kv_heads, .curves = curves,
-                                    .objective = c->options.objective, .scope = scope_of(&c->options), .total_bits = key_bits,
+    const budget_request request = {.n_layers = c->model.n_layers,
+                                    .heads_per_layer = c->model.n_kv_heads,
+                                    .curves = curves,
+                                    .objective = c->options.objective,
+                                    .scope = scope_of(&c->options),
+                                    .total_bits = key_bits,
                                     .min_head_bits = least_bits(c, key_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {
         const bool is_planes = planes_error(c, h, points[h]) < groups_error(c, h, points[h]);
-        RB_TRY(st, is_planes ? set_planes(&plan->heads[h], c, h, points[h], err) : set_groups(&plan->heads[h], c, h, points[h], err), done);
+        RB_TRY(st,
+               is_planes ? set_planes(&plan->heads[h], c, h, points[h], err)
+                         : set_groups(&plan->heads[h], c, h, points[h], err),
+               done);
     }
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method_of(&c->options)));
 done:

@@ -4,20 +4,24 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "methods/partition.h"
 #include "methods/block_codebook_curve.h"
+#include "methods/partition.h"
 #include "methods/rate_bound.h"
 
-/* ---- the codecs' errors -------------------------------------------------------------------------------------------------------------- */
+/* ---- the codecs' errors ---------------------------------------------------------------------- */
 
-static double **errors_of(codec_errors *errors, codebook_kind book, const plan_head *head) { return &errors->c[book][head->encoder][head->norm]; }
+static double **errors_of(codec_errors *errors, codebook_kind book, const plan_head *head)
+{
+    return &errors->c[book][head->encoder][head->norm];
+}
 
 static rb_status measure_kind(codec_errors *errors, codebook_kind book, const plan_head *head, rb_error *err)
 {
     const codec_kind kind = {book, head->encoder, head->norm};
     double **c = errors_of(errors, book, head);
     if (*c) return RB_OK;
-    rb_status st = rb_alloc(c, PLAN_MAX_WIDTH + 1, ((size_t)errors->n_blocks + 1) * sizeof **c, "errors of a codec", err);
+    rb_status st =
+        rb_alloc(c, PLAN_MAX_WIDTH + 1, ((size_t)errors->n_blocks + 1) * sizeof **c, "errors of a codec", err);
     if (st == RB_OK) st = codec_distortion_measure(*c, errors->n_blocks, &kind, err);
     if (st == RB_OK) return RB_OK;
     free(*c);
@@ -43,7 +47,7 @@ void codec_errors_free(codec_errors *errors)
     *errors = (codec_errors){0};
 }
 
-/* ---- a head --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a head ---------------------------------------------------------------------------------- */
 
 /* Mean |k - center|^2 of a block, from that of k. */
 static double centered_energy(double k_energy, const float *center, const double *mean, const int dims[2])
@@ -55,7 +59,8 @@ static double centered_energy(double k_energy, const float *center, const double
     return fmax(0.0, k_energy);
 }
 
-void coded_head_of(coded_head *out, const plan_head *head, const model_facts *model, const head_statistics *statistics, int h)
+void coded_head_of(coded_head *out, const plan_head *head, const model_facts *model, const head_statistics *statistics,
+                   int h)
 {
     const int n = model_n_blocks(model);
     const float *moments = head->center ? statistics->moment_centered : statistics->moment;
@@ -67,7 +72,8 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
         double k_energy = statistics->k_energy[(int64_t)h * n + block];
         int dims[2];
         model_block_dims(model, block, dims);
-        if (head->center) k_energy = centered_energy(k_energy, head->center, statistics->k_mean + (int64_t)h * model->head_dim, dims);
+        if (head->center)
+            k_energy = centered_energy(k_energy, head->center, statistics->k_mean + (int64_t)h * model->head_dim, dims);
         out->q_energy[block] = statistics->q_energy[(int64_t)h * n + block] / (scale * scale);
         out->k_energy[block] = k_energy * scale * scale;
     }
@@ -75,7 +81,8 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
 
 static double search_error(double c, double coherence, double planned)
 {
-    const double cosine = sqrt(fmax(0.0, 1.0 - c)), gain = cosine * planned / (cosine * cosine * planned + c), along = 1.0 - gain * cosine;
+    const double cosine = sqrt(fmax(0.0, 1.0 - c)), gain = cosine * planned / (cosine * cosine * planned + c),
+                 along = 1.0 - gain * cosine;
     return along * along * coherence + gain * gain * c;
 }
 
@@ -88,7 +95,8 @@ static partition_sums sums_of_blocks(const coded_head *coded, const int *blocks,
     return partition_sums_of(list, n, coded->n_blocks, coded->q_energy, coded->k_energy, coded->moment);
 }
 
-group_error group_error_at(const coded_head *coded, const plan_head *head, const plan_group *group, int width, const codec_errors *errors)
+group_error group_error_at(const coded_head *coded, const plan_head *head, const plan_group *group, int width,
+                           const codec_errors *errors)
 {
     const partition_sums sums = sums_of_blocks(coded, group->blocks, group->n_blocks);
     group_error out = {.c = 1.0, .coherence = sums.independent > 0.0 ? sums.moment / sums.independent : 1.0};
@@ -96,8 +104,11 @@ group_error group_error_at(const coded_head *coded, const plan_head *head, const
         out.variance = coded->moment ? sums.moment : sums.diagonal;
         return out;
     }
-    out.c = errors->c[group->codebook][head->encoder][head->norm][(size_t)width * ((size_t)errors->n_blocks + 1) + (size_t)group->n_blocks];
-    out.variance = sums.independent * (head->encoder == ENCODER_SEARCH ? search_error(out.c, out.coherence, (double)group->coherence) : nearest_error(out.c, out.coherence));
+    out.c = errors->c[group->codebook][head->encoder][head->norm]
+                     [(size_t)width * ((size_t)errors->n_blocks + 1) + (size_t)group->n_blocks];
+    out.variance = sums.independent
+                   * (head->encoder == ENCODER_SEARCH ? search_error(out.c, out.coherence, (double)group->coherence)
+                                                      : nearest_error(out.c, out.coherence));
     return out;
 }
 
@@ -124,7 +135,8 @@ double plan_head_error(const coded_head *coded, const plan_head *head, const cod
 {
     if (head->planes) return planes_error(coded, head);
     double variance = lost_block_error(coded, head);
-    for (int g = 0; g < head->n_groups; g++) variance += group_error_at(coded, head, &head->groups[g], head->groups[g].width, errors).variance;
+    for (int g = 0; g < head->n_groups; g++)
+        variance += group_error_at(coded, head, &head->groups[g], head->groups[g].width, errors).variance;
     return variance;
 }
 
@@ -134,9 +146,10 @@ double logit_mae_of_variance(double variance)
     return sqrt(2.0 * variance / pi);
 }
 
-/* ---- a plan ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a plan ---------------------------------------------------------------------------------- */
 
-rb_status plan_predict(plan_prediction *out, const bit_plan *plan, const head_statistics *statistics, codec_errors *errors, rb_error *err)
+rb_status plan_predict(plan_prediction *out, const bit_plan *plan, const head_statistics *statistics,
+                       codec_errors *errors, rb_error *err)
 {
     const model_facts *model = &plan->model;
     const int n_heads = model->n_layers * model->n_kv_heads;
@@ -150,8 +163,10 @@ rb_status plan_predict(plan_prediction *out, const bit_plan *plan, const head_st
         coded_head_of(&coded, head, model, statistics, h);
         const double variance = plan_head_error(&coded, head, errors);
         out->logit_mae += logit_mae_of_variance(variance) / n_heads;
-        out->bound_logit_mae += logit_mae_of_variance(rate_bound_error(coded.q_energy, coded.k_energy, coded.n_blocks, bits)) / n_heads;
-        out->bits_above_bound += rate_bound_distance(coded.q_energy, coded.k_energy, coded.n_blocks, bits, variance).bits_per_dim / n_heads;
+        out->bound_logit_mae +=
+            logit_mae_of_variance(rate_bound_error(coded.q_energy, coded.k_energy, coded.n_blocks, bits)) / n_heads;
+        out->bits_above_bound +=
+            rate_bound_distance(coded.q_energy, coded.k_energy, coded.n_blocks, bits, variance).bits_per_dim / n_heads;
     }
     return RB_OK;
 }

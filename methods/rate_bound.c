@@ -19,8 +19,8 @@ static int sorted_products(double *v, const double *a, const double *b, int n)
     return n_positive;
 }
 
-/* With k blocks above the water, log2 theta = (sum of their log2 v - bits) / k. The water stands below v_k exactly for the true k and those before it,
- * so the last k for which it does is the true one. */
+/* With k blocks above the water, log2 theta = (sum of their log2 v - bits) / k. The water stands below v_k exactly for
+ * the true k and those before it, so the last k for which it does is the true one. */
 double rate_bound_error(const double *q_energy, const double *k_energy, int n_blocks, double bits)
 {
     double v[RB_MAX_BLOCKS], log_sum = 0.0, level = INFINITY, error = 0.0;
@@ -35,7 +35,8 @@ double rate_bound_error(const double *q_energy, const double *k_energy, int n_bl
     return error;
 }
 
-/* With k blocks above the water, V = k theta + sum of the others; from the smallest v up, so that small sums keep their digits. */
+/* With k blocks above the water, V = k theta + sum of the others; from the smallest v up, so that small sums keep their
+ * digits. */
 double rate_bound_bits(const double *q_energy, const double *k_energy, int n_blocks, double error)
 {
     double v[RB_MAX_BLOCKS], below = 0.0, bits = 0.0;
@@ -49,7 +50,8 @@ double rate_bound_bits(const double *q_energy, const double *k_energy, int n_blo
     return bits;
 }
 
-rate_distance rate_bound_distance(const double *q_energy, const double *k_energy, int n_blocks, double bits, double error)
+rate_distance rate_bound_distance(const double *q_energy, const double *k_energy, int n_blocks, double bits,
+                                  double error)
 {
     const double least = rate_bound_error(q_energy, k_energy, n_blocks, bits);
     return (rate_distance){

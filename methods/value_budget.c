@@ -38,8 +38,8 @@ static void fill_curve(double *curve, int n_points, const model_facts *model, co
     }
 }
 
-rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model_facts *model, const value_statistics *statistics, double avg_bits, int least_width,
-                             rb_error *err)
+rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model_facts *model,
+                             const value_statistics *statistics, double avg_bits, int least_width, rb_error *err)
 {
     const int n_heads = model->n_layers * model->n_kv_heads, n_points = stored_bytes(model, PLAN_MAX_WIDTH) + 1;
     double *errors = NULL, *weights = NULL;
@@ -47,9 +47,11 @@ rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model
     int32_t *points = NULL;
     rb_status st;
     if (!(avg_bits >= PLAN_MIN_WIDTH && avg_bits <= PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EINVAL, "values of %g bits on average, expected %d to %d", avg_bits, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+        return rb_fail(err, RB_EINVAL, "values of %g bits on average, expected %d to %d", avg_bits, PLAN_MIN_WIDTH,
+                       PLAN_MAX_WIDTH);
     if (least_width < PLAN_MIN_WIDTH || least_width > PLAN_MAX_WIDTH)
-        return rb_fail(err, RB_EINVAL, "least width of values is %d, expected %d to %d", least_width, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+        return rb_fail(err, RB_EINVAL, "least width of values is %d, expected %d to %d", least_width, PLAN_MIN_WIDTH,
+                       PLAN_MAX_WIDTH);
     if (least_width > avg_bits) least_width = (int)avg_bits;
     RB_TRY(st, rb_alloc(&errors, (size_t)n_heads * (size_t)n_points, sizeof *errors, "curves of values", err), done);
     RB_TRY(st, rb_alloc(&weights, (size_t)n_heads, sizeof *weights, "curves of values", err), done);
@@ -59,12 +61,19 @@ rb_status value_budget_solve(uint8_t *widths, budget_answer *answer, const model
         const double energy = layer_energy(model, statistics, h / model->n_kv_heads);
         weights[h] = energy > 0.0 ? 1.0 / energy : 0.0;
         curves[h] = (budget_curve){n_points, errors + (size_t)h * (size_t)n_points};
-        fill_curve(errors + (size_t)h * (size_t)n_points, n_points, model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width);
+        fill_curve(errors + (size_t)h * (size_t)n_points, n_points, model,
+                   statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width);
     }
-    const budget_request request = {.n_layers = model->n_layers, .heads_per_layer = model->n_kv_heads, .curves = curves, .weights = weights,
-                                    .objective = OBJECTIVE_VARIANCE, .scope = SCOPE_MODEL, .total_bits = value_budget_bits(model, avg_bits)};
+    const budget_request request = {.n_layers = model->n_layers,
+                                    .heads_per_layer = model->n_kv_heads,
+                                    .curves = curves,
+                                    .weights = weights,
+                                    .objective = OBJECTIVE_VARIANCE,
+                                    .scope = SCOPE_MODEL,
+                                    .total_bits = value_budget_bits(model, avg_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
-    for (int h = 0; h < n_heads; h++) widths[h] = (uint8_t)best_width(model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width, points[h]);
+    for (int h = 0; h < n_heads; h++)
+        widths[h] = (uint8_t)best_width(model, statistics->error + (size_t)h * PLAN_MAX_WIDTH, least_width, points[h]);
 done:
     free(errors);
     free(weights);
@@ -79,7 +88,8 @@ double value_output_error(const uint8_t *widths, const model_facts *model, const
     for (int layer = 0; layer < model->n_layers; layer++) {
         const double energy = layer_energy(model, statistics, layer);
         double error = 0.0;
-        for (int h = layer * model->n_kv_heads; h < (layer + 1) * model->n_kv_heads; h++) error += statistics->error[h * PLAN_MAX_WIDTH + widths[h] - 1];
+        for (int h = layer * model->n_kv_heads; h < (layer + 1) * model->n_kv_heads; h++)
+            error += statistics->error[h * PLAN_MAX_WIDTH + widths[h] - 1];
         if (energy > 0.0) sum += sqrt(error / energy);
     }
     return sum / model->n_layers;

@@ -1,14 +1,16 @@
 /* See attention.h.
  *
- * One work item is (tile of queries of one sequence, KV head): the queries of all heads of the group are stacked into one matrix, so each
- * product with the shared keys is a single tall sgemm.
+ * One work item is (tile of queries of one sequence, KV head): the queries of all heads of the group are stacked into
+ * one matrix, so each product with the shared keys is a single tall sgemm.
  *
  *                 keys of the sequence, in chunks
- *   stacked rows  |  S chunk  |  S chunk  | .. \        row = g * n_queries + i: query head g of the group, query i of the tile
+ *   stacked rows  |  S chunk  |  S chunk  | .. \        row = g * n_queries + i: query head g of the group, query i of
+ * the tile
  *
- * Keys are taken a chunk at a time with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv 1805.02867; FlashAttention,
- * arXiv 2205.14135). Whole score rows would be simpler, but 256 rows over a context of 128k are 128 MiB a thread; a chunk stays in L2.
- * Keys before the window of the tile's first query and after its last query are never touched. */
+ * Keys are taken a chunk at a time with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv
+ * 1805.02867; FlashAttention, arXiv 2205.14135). Whole score rows would be simpler, but 256 rows over a context of 128k
+ * are 128 MiB a thread; a chunk stays in L2. Keys before the window of the tile's first query and after its last query
+ * are never touched. */
 #include "model/attention.h"
 
 #include <assert.h>
@@ -20,25 +22,26 @@
 
 #include "model/vector_math.h"
 
-/* Rows fill an sgemm tile of 256; few queries a tile waste less work above the causal diagonal. CHUNK_KEYS: 256 x 512 scores are half of a
- * 1 MiB L2. */
+/* Rows fill an sgemm tile of 256; few queries a tile waste less work above the causal diagonal. CHUNK_KEYS: 256 x 512
+ * scores are half of a 1 MiB L2. */
 enum { STACKED_ROWS = 256, MIN_TILE_QUERIES = 16, MAX_TILE_QUERIES = 128, CHUNK_KEYS = 512 };
 
 typedef struct query_tile {
-    int64_t first, n;               /* queries */
-    int64_t sequence_first;         /* first token of their sequence */
+    int64_t first, n;       /* queries */
+    int64_t sequence_first; /* first token of their sequence */
 } query_tile;
 
 typedef struct tile_scratch {
-    float *q;           /* [rows][head_dim], scaled */
-    float *scores;      /* [rows][CHUNK_KEYS], then the probabilities before division by the sum */
-    float *sum_v;       /* [rows][head_dim] */
-    float *max, *sum;   /* [rows] */
+    float *q;         /* [rows][head_dim], scaled */
+    float *scores;    /* [rows][CHUNK_KEYS], then the probabilities before division by the sum */
+    float *sum_v;     /* [rows][head_dim] */
+    float *max, *sum; /* [rows] */
 } tile_scratch;
 
-/* Keys and values that a query at token s sees where their distance s - t is in [nearest, farthest]: all of them, or the recent ones and the rest. */
+/* Keys and values that a query at token s sees where their distance s - t is in [nearest, farthest]: all of them, or
+ * the recent ones and the rest. */
 typedef struct key_source {
-    const float *k, *v;             /* [n_kv_heads][n_tokens][head_dim] */
+    const float *k, *v; /* [n_kv_heads][n_tokens][head_dim] */
     int64_t nearest, farthest;
 } key_source;
 
@@ -81,7 +84,8 @@ static int64_t count_tiles(const attention_shape *shape)
 {
     const int64_t n = tile_queries(shape);
     int64_t n_tiles = 0;
-    for (int64_t s = 0; s < shape->n_sequences; s++) n_tiles += (shape->sequence_start[s + 1] - shape->sequence_start[s] + n - 1) / n;
+    for (int64_t s = 0; s < shape->n_sequences; s++)
+        n_tiles += (shape->sequence_start[s + 1] - shape->sequence_start[s] + n - 1) / n;
     return n_tiles;
 }
 
@@ -90,7 +94,8 @@ static void list_tiles(const attention_shape *shape, query_tile *tiles)
     for (int64_t s = 0; s < shape->n_sequences; s++) {
         const int64_t begin = shape->sequence_start[s], end = shape->sequence_start[s + 1];
         for (int64_t first = begin; first < end; first += tile_queries(shape))
-            *tiles++ = (query_tile){.first = first, .n = min_i64(tile_queries(shape), end - first), .sequence_first = begin};
+            *tiles++ =
+                (query_tile){.first = first, .n = min_i64(tile_queries(shape), end - first), .sequence_first = begin};
     }
 }
 
@@ -99,7 +104,8 @@ static int64_t first_visible_key(const query_tile *tile, const key_source *sourc
     return max_i64(tile->sequence_first, query - source->farthest);
 }
 
-static void stack_queries(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, tile_scratch *s)
+static void stack_queries(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q,
+                          tile_scratch *s)
 {
     const int64_t d = shape->head_dim;
     const int group = group_size(shape);
@@ -109,9 +115,10 @@ static void stack_queries(const attention_shape *shape, const query_tile *tile, 
     }
 }
 
-/* Turns one row of scores into probabilities relative to its running maximum, and brings its earlier sums to the new maximum.
- * Keys [visible_begin, visible_end) of the chunk are visible; the others get zero. */
-static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t visible_begin, int64_t visible_end, int64_t d)
+/* Turns one row of scores into probabilities relative to its running maximum, and brings its earlier sums to the new
+ * maximum. Keys [visible_begin, visible_end) of the chunk are visible; the others get zero. */
+static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t visible_begin, int64_t visible_end,
+                        int64_t d)
 {
     float *scores = s->scores + row * n_keys;
     if (visible_begin >= visible_end) {
@@ -123,7 +130,7 @@ static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t vi
 
     const float chunk_max = max_row(scores + visible_begin, visible_end - visible_begin);
     if (!(chunk_max <= s->max[row])) {
-        const float correction = expf(s->max[row] - chunk_max);     /* 0 at first, when the maximum is -infinity */
+        const float correction = expf(s->max[row] - chunk_max); /* 0 at first, when the maximum is -infinity */
         s->sum[row] *= correction;
         scale_row(s->sum_v + row * d, s->sum_v + row * d, correction, d);
         s->max[row] = chunk_max;
@@ -131,7 +138,8 @@ static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t vi
     s->sum[row] += exp_sum_row(scores + visible_begin, s->max[row], visible_end - visible_begin);
 }
 
-static void softmax_chunk(const attention_shape *shape, const query_tile *tile, const key_source *source, key_chunk chunk, tile_scratch *s)
+static void softmax_chunk(const attention_shape *shape, const query_tile *tile, const key_source *source,
+                          key_chunk chunk, tile_scratch *s)
 {
     for (int g = 0; g < group_size(shape); g++) {
         for (int64_t i = 0; i < tile->n; i++) {
@@ -143,16 +151,20 @@ static void softmax_chunk(const attention_shape *shape, const query_tile *tile, 
     }
 }
 
-static void add_chunk(const attention_shape *shape, const query_tile *tile, int kv_head, const key_source *source, key_chunk chunk, tile_scratch *s)
+static void add_chunk(const attention_shape *shape, const query_tile *tile, int kv_head, const key_source *source,
+                      key_chunk chunk, tile_scratch *s)
 {
     const int rows = (int)(tile->n * group_size(shape)), d = shape->head_dim, n_keys = (int)chunk.n;
     const float *k = source->k + kv_head * shape->n_tokens * d, *v = source->v + kv_head * shape->n_tokens * d;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n_keys, d, 1.0f, s->q, d, k + chunk.first * d, d, 0.0f, s->scores, n_keys);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n_keys, d, 1.0f, s->q, d, k + chunk.first * d, d, 0.0f,
+                s->scores, n_keys);
     softmax_chunk(shape, tile, source, chunk, s);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, n_keys, 1.0f, s->scores, n_keys, v + chunk.first * d, d, 1.0f, s->sum_v, d);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, n_keys, 1.0f, s->scores, n_keys,
+                v + chunk.first * d, d, 1.0f, s->sum_v, d);
 }
 
-static void write_output(const attention_shape *shape, const query_tile *tile, int kv_head, const tile_scratch *s, float *out)
+static void write_output(const attention_shape *shape, const query_tile *tile, int kv_head, const tile_scratch *s,
+                         float *out)
 {
     const int64_t d = shape->head_dim;
     const int group = group_size(shape);
@@ -165,8 +177,8 @@ static void write_output(const attention_shape *shape, const query_tile *tile, i
     }
 }
 
-static void attend_tile(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q, const key_source *sources, int n_sources, float *out,
-                        tile_scratch *s)
+static void attend_tile(const attention_shape *shape, const query_tile *tile, int kv_head, const float *q,
+                        const key_source *sources, int n_sources, float *out, tile_scratch *s)
 {
     const int64_t rows = tile->n * group_size(shape);
 
@@ -178,17 +190,20 @@ static void attend_tile(const attention_shape *shape, const query_tile *tile, in
     for (const key_source *source = sources; source < sources + n_sources; source++) {
         const int64_t end = tile->first + tile->n - source->nearest;
         for (int64_t first = first_visible_key(tile, source, tile->first); first < end; first += CHUNK_KEYS)
-            add_chunk(shape, tile, kv_head, source, (key_chunk){.first = first, .n = min_i64(CHUNK_KEYS, end - first)}, s);
+            add_chunk(shape, tile, kv_head, source, (key_chunk){.first = first, .n = min_i64(CHUNK_KEYS, end - first)},
+                      s);
     }
     write_output(shape, tile, kv_head, s, out);
 }
 
 int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads)
 {
-    return n_threads * (int64_t)(scratch_floats(shape) * sizeof(float)) + count_tiles(shape) * (int64_t)sizeof(query_tile);
+    return n_threads * (int64_t)(scratch_floats(shape) * sizeof(float))
+           + count_tiles(shape) * (int64_t)sizeof(query_tile);
 }
 
-static rb_status attend(const attention_shape *shape, const float *q, const key_source *sources, int n_sources, float *out, rb_error *err)
+static rb_status attend(const attention_shape *shape, const float *q, const key_source *sources, int n_sources,
+                        float *out, rb_error *err)
 {
     assert(shape->n_kv_heads > 0 && shape->n_q_heads % shape->n_kv_heads == 0 && shape->sliding_window >= 0);
     const int64_t n_tiles = count_tiles(shape);
@@ -197,7 +212,10 @@ static rb_status attend(const attention_shape *shape, const float *q, const key_
     rb_status st;
 
     RB_TRY(st, rb_alloc(&tiles, (size_t)n_tiles, sizeof *tiles, "attention tiles", err), done);
-    RB_TRY(st, rb_alloc(&scratch, (size_t)omp_get_max_threads(), scratch_floats(shape) * sizeof *scratch, "attention scratch", err), done);
+    RB_TRY(st,
+           rb_alloc(&scratch, (size_t)omp_get_max_threads(), scratch_floats(shape) * sizeof *scratch,
+                    "attention scratch", err),
+           done);
     list_tiles(shape, tiles);
 
     /* Late tiles see the most keys: they go first, so that no thread is left alone with one at the end. */
@@ -215,19 +233,25 @@ done:
 }
 
 /* Distance of the farthest key a query sees. */
-static int64_t farthest_key(const attention_shape *shape) { return (shape->sliding_window > 0 ? shape->sliding_window : shape->n_tokens) - 1; }
+static int64_t farthest_key(const attention_shape *shape)
+{
+    return (shape->sliding_window > 0 ? shape->sliding_window : shape->n_tokens) - 1;
+}
 
-rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err)
+rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out,
+                            rb_error *err)
 {
     const key_source all = {.k = k, .v = v, .nearest = 0, .farthest = farthest_key(shape)};
     return attend(shape, q, &all, 1, out, err);
 }
 
-rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v, const float *recent_k, const float *recent_v,
-                                     int64_t n_recent, float *out, rb_error *err)
+rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v,
+                                     const float *recent_k, const float *recent_v, int64_t n_recent, float *out,
+                                     rb_error *err)
 {
     const int64_t farthest = farthest_key(shape);
-    const key_source sources[2] = {{.k = recent_k, .v = recent_v, .nearest = 0, .farthest = min_i64(n_recent - 1, farthest)},
-                                   {.k = k, .v = v, .nearest = n_recent, .farthest = farthest}};
+    const key_source sources[2] = {
+        {.k = recent_k, .v = recent_v, .nearest = 0, .farthest = min_i64(n_recent - 1, farthest)},
+        {.k = k, .v = v, .nearest = n_recent, .farthest = farthest}};
     return attend(shape, q, sources, n_recent <= farthest ? 2 : 1, out, err);
 }

@@ -8,23 +8,27 @@
 
 typedef struct attention_shape {
     int n_q_heads, n_kv_heads, head_dim;
-    int64_t n_tokens;                   /* rows of q, k, v */
-    const int64_t *sequence_start;      /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
+    int64_t n_tokens;              /* rows of q, k, v */
+    const int64_t *sequence_start; /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
     int64_t n_sequences;
-    int sliding_window;                 /* 0: none; else the last `sliding_window` keys, itself included */
+    int sliding_window; /* 0: none; else the last `sliding_window` keys, itself included */
     float scale;
 } attention_shape;
 
-/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads * head_dim].
- * Same bytes for any thread count. Fails with RB_ENOMEM only. */
-rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out, rb_error *err);
+/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads *
+ * head_dim]. Same bytes for any thread count. Fails with RB_ENOMEM only. */
+rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out,
+                            rb_error *err);
 
-/* The same with a cache that keeps the last tokens as they are: a query meets keys and values of its last n_recent tokens, its own included, in
- * recent_k and recent_v (laid out as k and v), and earlier ones in k and v. n_recent > 0. */
-rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v, const float *recent_k, const float *recent_v,
-                                     int64_t n_recent, float *out, rb_error *err);
+/* The same with a cache that keeps the last tokens as they are: a query meets keys and values of its last n_recent
+ * tokens, its own included, in recent_k and recent_v (laid out as k and v), and earlier ones in k and v. n_recent > 0.
+ */
+rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v,
+                                     const float *recent_k, const float *recent_v, int64_t n_recent, float *out,
+                                     rb_error *err);
 
-/* Bytes attention_forward allocates: the list of tiles and the scratch of n_threads, which grows with neither context nor window. */
+/* Bytes attention_forward allocates: the list of tiles and the scratch of n_threads, which grows with neither context
+ * nor window. */
 int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads);
 
 #endif

@@ -46,17 +46,19 @@ const char *checkpoint_folder(const checkpoint *ckpt) { return ckpt->folder; }
 
 bool checkpoint_has(const checkpoint *ckpt, const char *name) { return weight_map_find(&ckpt->weights, name) != NULL; }
 
-/* ---- one tensor -------------------------------------------------------------------------------------------------------------- */
+/* ---- one tensor ------------------------------------------------------------------------------ */
 
 /* "[192, 512]" */
 static void format_shape(char *text, size_t size, int rank, const int64_t *shape)
 {
     size_t used = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < rank && used < size; i++) used += (size_t)snprintf(text + used, size - used, "%s%" PRId64, i ? ", " : "", shape[i]);
+    for (int i = 0; i < rank && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%" PRId64, i ? ", " : "", shape[i]);
     if (used < size) snprintf(text + used, size - used, "]");
 }
 
-static rb_status find_entry(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, const weight_entry **out, rb_error *err)
+static rb_status find_entry(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
+                            const weight_entry **out, rb_error *err)
 {
     enum { SHAPE_TEXT = SAFETENSORS_MAX_RANK * 22 + 3 };
     const weight_entry *entry = weight_map_find(&ckpt->weights, name);
@@ -68,13 +70,15 @@ static rb_status find_entry(const checkpoint *ckpt, const char *name, int rank, 
         char found[SHAPE_TEXT], expected[SHAPE_TEXT];
         format_shape(found, sizeof found, tensor->rank, tensor->shape);
         format_shape(expected, sizeof expected, rank, shape);
-        return rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" has shape %s, expected %s", ckpt->folder, name, found, expected);
+        return rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" has shape %s, expected %s", ckpt->folder, name, found,
+                       expected);
     }
     *out = entry;
     return RB_OK;
 }
 
-rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, const safetensor **out, rb_error *err)
+rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
+                            const safetensor **out, rb_error *err)
 {
     const weight_entry *entry;
     const rb_status st = find_entry(ckpt, name, rank, shape, &entry, err);
@@ -82,21 +86,24 @@ rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, 
     return st;
 }
 
-rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out, rb_error *err)
+rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out,
+                           rb_error *err)
 {
     const weight_entry *entry;
     const rb_status st = find_entry(ckpt, name, rank, shape, &entry, err);
     if (st != RB_OK) return st;
-    *out = (tensor_place){.offset = safetensors_offset(entry->file, entry->tensor), .size_bytes = (int64_t)entry->tensor->size_bytes,
+    *out = (tensor_place){.offset = safetensors_offset(entry->file, entry->tensor),
+                          .size_bytes = (int64_t)entry->tensor->size_bytes,
                           .dtype = entry->tensor->dtype};
     for (int64_t i = 0; i < ckpt->weights.n_shards; i++)
         if (ckpt->weights.shards[i].file == entry->file) out->path = ckpt->weights.shards[i].path;
     return RB_OK;
 }
 
-rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out, rb_error *err)
+rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
+                          rb_error *err)
 {
-    enum { TILE = 1 << 16 };    /* elements; a smaller tensor is not worth waking the threads for */
+    enum { TILE = 1 << 16 }; /* elements; a smaller tensor is not worth waking the threads for */
     const weight_entry *entry;
     rb_status st = find_entry(ckpt, name, rank, shape, &entry, err);
     if (st != RB_OK) return st;
@@ -115,12 +122,13 @@ rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, co
     return RB_OK;
 }
 
-/* ---- identity ---------------------------------------------------------------------------------------------------------------- */
+/* ---- identity -------------------------------------------------------------------------------- */
 
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt)
 {
     int64_t size_bytes = 0;
-    for (int64_t i = 0; i < ckpt->weights.n_entries; i++) size_bytes += (int64_t)ckpt->weights.entries[i].tensor->size_bytes;
+    for (int64_t i = 0; i < ckpt->weights.n_entries; i++)
+        size_bytes += (int64_t)ckpt->weights.entries[i].tensor->size_bytes;
     return size_bytes;
 }
 
@@ -131,7 +139,8 @@ static rb_status hash_file(rb_sha256 *hash, const char *path, unsigned char *buf
     rb_status st = RB_OK;
     FILE *in = fopen(path, "rb");
     if (!in) return rb_fail(err, RB_EIO, "%s: cannot open: %s", path, strerror(errno));
-    while (st == RB_OK && (n_read = fread(buffer, 1, buffer_bytes, in)) > 0) st = rb_sha256_add(hash, buffer, n_read, err);
+    while (st == RB_OK && (n_read = fread(buffer, 1, buffer_bytes, in)) > 0)
+        st = rb_sha256_add(hash, buffer, n_read, err);
     if (st == RB_OK && ferror(in)) st = rb_fail(err, RB_EIO, "%s: cannot read: %s", path, strerror(errno));
     fclose(in);
     return st;

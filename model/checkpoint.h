@@ -13,11 +13,15 @@ void checkpoint_close(checkpoint *ckpt);
 const model_config *checkpoint_config(const checkpoint *ckpt);
 const char *checkpoint_folder(const checkpoint *ckpt);
 
-/* A tensor by its full name, with the shape it must have: rank dims. Fails naming tensor, shape found and shape expected. */
-rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, const safetensor **out, rb_error *err);
+/* A tensor by its full name, with the shape it must have: rank dims. Fails naming tensor, shape found and shape
+ * expected. */
+rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
+                            const safetensor **out, rb_error *err);
 bool checkpoint_has(const checkpoint *ckpt, const char *name);
-/* The whole tensor as f32 into out (caller's, product of shape), then its pages are released. Large tensors convert in parallel. */
-rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out, rb_error *err);
+/* The whole tensor as f32 into out (caller's, product of shape), then its pages are released. Large tensors convert in
+ * parallel. */
+rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
+                          rb_error *err);
 
 /* The same tensor as a place in a file: its shard's path (the checkpoint's) and where its elements start. */
 typedef struct tensor_place {
@@ -25,9 +29,11 @@ typedef struct tensor_place {
     int64_t offset, size_bytes;
     tensor_dtype dtype;
 } tensor_place;
-rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out, rb_error *err);
+rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out,
+                           rb_error *err);
 
-/* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype, without reading data. */
+/* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype,
+ * without reading data. */
 rb_status checkpoint_check(const checkpoint *ckpt, rb_error *err);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */

@@ -1,6 +1,7 @@
 /* What a forward pass needs from a checkpoint: names and shapes of every tensor, checked without reading data.
  *
- * A tensor that the configuration says is not there, but is (a bias, a q/k norm), is an error too: the forward pass would leave it out. */
+ * A tensor that the configuration says is not there, but is (a bias, a q/k norm), is an error too: the forward pass
+ * would leave it out. */
 #include <stdio.h>
 #include <string.h>
 
@@ -42,11 +43,11 @@ static int64_t dim_size(const model_config *config, tensor_dim dim)
     const model_facts *facts = &config->facts;
     switch (dim) {
     case DIM_HIDDEN: return config->hidden_size;
-    case DIM_QUERY:  return (int64_t)facts->n_q_heads * facts->head_dim;
-    case DIM_KEY:    return (int64_t)facts->n_kv_heads * facts->head_dim;
-    case DIM_HEAD:   return facts->head_dim;
-    case DIM_MLP:    return config->intermediate_size;
-    case DIM_NONE:   break;
+    case DIM_QUERY: return (int64_t)facts->n_q_heads * facts->head_dim;
+    case DIM_KEY: return (int64_t)facts->n_kv_heads * facts->head_dim;
+    case DIM_HEAD: return facts->head_dim;
+    case DIM_MLP: return config->intermediate_size;
+    case DIM_NONE: break;
     }
     return 0;
 }
@@ -54,11 +55,11 @@ static int64_t dim_size(const model_config *config, tensor_dim dim)
 static bool is_used(const model_config *config, tensor_use use)
 {
     switch (use) {
-    case USE_ALWAYS:   return true;
+    case USE_ALWAYS: return true;
     case USE_QKV_BIAS: return config->qkv_bias;
-    case USE_O_BIAS:   return config->o_bias;
+    case USE_O_BIAS: return config->o_bias;
     case USE_MLP_BIAS: return config->mlp_bias;
-    case USE_QK_NORM:  return config->qk_norm;
+    case USE_QK_NORM: return config->qk_norm;
     }
     return false;
 }
@@ -69,8 +70,8 @@ static rb_status check_tensor(const checkpoint *ckpt, const char *name, int rank
     const rb_status st = checkpoint_tensor(ckpt, name, rank, shape, &tensor, err);
     if (st != RB_OK) return st;
     if (!tensor_dtype_is_float(tensor->dtype))
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16", checkpoint_folder(ckpt), name,
-                       tensor_dtype_name(tensor->dtype));
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16",
+                       checkpoint_folder(ckpt), name, tensor_dtype_name(tensor->dtype));
     return RB_OK;
 }
 
@@ -83,7 +84,8 @@ static rb_status check_layer(const checkpoint *ckpt, int layer, rb_error *err)
         snprintf(name, sizeof name, "model.layers.%d.%s", layer, LAYER_TENSORS[i].name);
         if (!is_used(config, LAYER_TENSORS[i].use)) {
             if (checkpoint_has(ckpt, name))
-                return rb_fail(err, RB_EMISMATCH, "%s: tensor \"%s\" is there, but config.json (model_type %s) does not use it",
+                return rb_fail(err, RB_EMISMATCH,
+                               "%s: tensor \"%s\" is there, but config.json (model_type %s) does not use it",
                                checkpoint_folder(ckpt), name, config->facts.model_type);
             continue;
         }

@@ -8,7 +8,8 @@
 #include "model/lm_head.h"
 #include "model/rope_apply.h"
 
-/* What OpenBLAS touches of the packing buffer of one thread: panels of both operands, a few MiB for any tile we give it. */
+/* What OpenBLAS touches of the packing buffer of one thread: panels of both operands, a few MiB for any tile we give
+ * it. */
 enum { BLAS_BUFFER_BYTES = 8 * 1024 * 1024 };
 
 typedef struct forward_state {
@@ -19,10 +20,10 @@ typedef struct forward_state {
     layer_weights weights;
     layer_activations activations;
     rope_table rope;
-    int64_t *part_sequence_start;   /* [most sequences of a part + 1]: of the part at work, from 0 */
+    int64_t *part_sequence_start; /* [most sequences of a part + 1]: of the part at work, from 0 */
 } forward_state;
 
-/* ---- parts ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
 static int n_parts(const forward_hooks *hooks) { return hooks->part_start ? hooks->n_parts : 1; }
 static int64_t part_first(const token_batch *batch, const forward_hooks *hooks, int part)
@@ -31,7 +32,7 @@ static int64_t part_first(const token_batch *batch, const forward_hooks *hooks, 
 }
 
 typedef struct part_sizes {
-    int64_t n_tokens, n_sequences;      /* largest of any part */
+    int64_t n_tokens, n_sequences; /* largest of any part */
 } part_sizes;
 
 static part_sizes largest_part(const token_batch *batch, const forward_hooks *hooks)
@@ -49,7 +50,8 @@ static part_sizes largest_part(const token_batch *batch, const forward_hooks *ho
 static void check_parts(const token_batch *batch, const forward_hooks *hooks)
 {
     assert(part_first(batch, hooks, 0) == 0 && part_first(batch, hooks, n_parts(hooks)) == batch->n_sequences);
-    for (int part = 0; part < n_parts(hooks); part++) assert(part_first(batch, hooks, part) < part_first(batch, hooks, part + 1));
+    for (int part = 0; part < n_parts(hooks); part++)
+        assert(part_first(batch, hooks, part) < part_first(batch, hooks, part + 1));
     (void)batch, (void)hooks;
 }
 
@@ -62,18 +64,25 @@ static layer_heads select_part(forward_state *state, int layer, int part)
     const int64_t first = part_first(batch, state->hooks, part), first_token = batch->sequence_start[first];
 
     a->n_sequences = part_first(batch, state->hooks, part + 1) - first;
-    for (int64_t s = 0; s <= a->n_sequences; s++) state->part_sequence_start[s] = batch->sequence_start[first + s] - first_token;
+    for (int64_t s = 0; s <= a->n_sequences; s++)
+        state->part_sequence_start[s] = batch->sequence_start[first + s] - first_token;
     a->sequence_start = state->part_sequence_start;
     a->n_tokens = a->sequence_start[a->n_sequences];
     a->hidden = a->all_hidden + first_token * state->config->hidden_size;
 
     const int64_t head_floats = a->n_tokens * facts->head_dim;
     float *k = a->heads + facts->n_q_heads * head_floats;
-    return (layer_heads){.layer = layer, .part = part, .first_token = first_token, .n_tokens = a->n_tokens, .q = a->heads, .k = k,
-                         .v = k + facts->n_kv_heads * head_floats, .exact_k = a->recent ? a->recent : k};
+    return (layer_heads){.layer = layer,
+                         .part = part,
+                         .first_token = first_token,
+                         .n_tokens = a->n_tokens,
+                         .q = a->heads,
+                         .k = k,
+                         .v = k + facts->n_kv_heads * head_floats,
+                         .exact_k = a->recent ? a->recent : k};
 }
 
-/* ---- a layer --------------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer --------------------------------------------------------------------------------- */
 
 static rb_status rotate_heads(forward_state *state, layer_heads *heads, rb_error *err)
 {
@@ -81,8 +90,10 @@ static rb_status rotate_heads(forward_state *state, layer_heads *heads, rb_error
     const layer_activations *a = &state->activations;
 
     /* k lies behind q */
-    rope_apply(&state->rope, heads->q, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, a->sequence_start, a->n_sequences);
-    if (a->recent) rope_apply(&state->rope, a->recent, facts->n_kv_heads, facts->head_dim, a->sequence_start, a->n_sequences);
+    rope_apply(&state->rope, heads->q, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, a->sequence_start,
+               a->n_sequences);
+    if (a->recent)
+        rope_apply(&state->rope, a->recent, facts->n_kv_heads, facts->head_dim, a->sequence_start, a->n_sequences);
     return state->hooks->on_rotated ? state->hooks->on_rotated(state->hooks->user, heads, err) : RB_OK;
 }
 
@@ -115,13 +126,14 @@ static rb_status run_layer(forward_state *state, int layer, rb_error *err)
 
     RB_TRY(st, layer_weights_load_qkv(&state->weights, state->model, layer, err), done);
     if (is_needed_after) RB_TRY(st, layer_weights_load_rest(&state->weights, state->model, layer, err), done);
-    for (int part = 0; part < n_parts(hooks); part++) RB_TRY(st, run_part(state, layer, part, is_needed_after, err), done);
+    for (int part = 0; part < n_parts(hooks); part++)
+        RB_TRY(st, run_part(state, layer, part, is_needed_after, err), done);
     if (hooks->on_layer_done) hooks->on_layer_done(hooks->user, layer);
 done:
     return st;
 }
 
-/* ---- the pass -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass -------------------------------------------------------------------------------- */
 
 rb_status forward_run(const checkpoint *model, const token_batch *batch, const forward_hooks *hooks, rb_error *err)
 {
@@ -129,18 +141,25 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
     rb_status st;
 
     RB_TRY(st, token_batch_check(batch, state.config->vocab_size, err), done);
-    RB_TRY(st, checkpoint_check(model, err), done);     /* from here on every size is backed by a file of that size */
+    RB_TRY(st, checkpoint_check(model, err), done); /* from here on every size is backed by a file of that size */
     check_parts(batch, hooks);
     const part_sizes part = largest_part(batch, hooks);
     RB_TRY(st, layer_weights_alloc(&state.weights, state.config, err), done);
-    RB_TRY(st, layer_activations_alloc(&state.activations, state.config, batch->n_tokens, part.n_tokens, hooks->n_recent > 0, err), done);
+    RB_TRY(st,
+           layer_activations_alloc(&state.activations, state.config, batch->n_tokens, part.n_tokens,
+                                   hooks->n_recent > 0, err),
+           done);
     RB_TRY(st, rope_table_init(&state.rope, &state.config->facts, token_batch_longest(batch), err), done);
-    RB_TRY(st, rb_alloc(&state.part_sequence_start, (size_t)part.n_sequences + 1, sizeof *state.part_sequence_start, "sequences", err), done);
+    RB_TRY(st,
+           rb_alloc(&state.part_sequence_start, (size_t)part.n_sequences + 1, sizeof *state.part_sequence_start,
+                    "sequences", err),
+           done);
 
     RB_TRY(st, token_batch_embed(batch, model, state.activations.all_hidden, err), done);
     for (int layer = 0; layer < state.config->facts.n_layers; layer++) RB_TRY(st, run_layer(&state, layer, err), done);
     layer_weights_free(&state.weights);
-    if (hooks->on_logits) RB_TRY(st, lm_head_run(model, state.activations.all_hidden, batch->n_tokens, hooks, err), done);
+    if (hooks->on_logits)
+        RB_TRY(st, lm_head_run(model, state.activations.all_hidden, batch->n_tokens, hooks, err), done);
 done:
     free(state.part_sequence_start);
     rope_table_free(&state.rope);
@@ -149,12 +168,15 @@ done:
     return st;
 }
 
-int64_t forward_memory_bytes(const model_config *config, const token_batch *batch, const forward_hooks *hooks, int n_threads)
+int64_t forward_memory_bytes(const model_config *config, const token_batch *batch, const forward_hooks *hooks,
+                             int n_threads)
 {
     static const forward_hooks plain = {0};
     const forward_hooks *h = hooks ? hooks : &plain;
     const part_sizes part = largest_part(batch, h);
-    return layer_weights_bytes(config) + layer_activations_bytes(config, batch->n_tokens, part.n_tokens, h->n_recent > 0) +
-           rope_table_bytes(&config->facts, token_batch_longest(batch)) + layer_attend_bytes(config, batch->sequence_start, batch->n_sequences, n_threads) +
-           lm_head_bytes(config, batch->n_tokens, h, n_threads) + (int64_t)n_threads * BLAS_BUFFER_BYTES;
+    return layer_weights_bytes(config)
+           + layer_activations_bytes(config, batch->n_tokens, part.n_tokens, h->n_recent > 0)
+           + rope_table_bytes(&config->facts, token_batch_longest(batch))
+           + layer_attend_bytes(config, batch->sequence_start, batch->n_sequences, n_threads)
+           + lm_head_bytes(config, batch->n_tokens, h, n_threads) + (int64_t)n_threads * BLAS_BUFFER_BYTES;
 }

@@ -69,7 +69,8 @@ typedef struct layer_source {
     int layer;
 } layer_source;
 
-static rb_status load_tensor(const layer_source *from, const char *module, const char *kind, int rank, const int64_t *shape, float *out, rb_error *err)
+static rb_status load_tensor(const layer_source *from, const char *module, const char *kind, int rank,
+                             const int64_t *shape, float *out, rb_error *err)
 {
     char name[128];
     snprintf(name, sizeof name, "model.layers.%d.%s.%s", from->layer, module, kind);
@@ -82,7 +83,8 @@ static rb_status load_norm(const layer_source *from, const char *module, int64_t
 }
 
 /* bias NULL: the module has none. */
-static rb_status load_linear(const layer_source *from, const char *module, int64_t n_out, int64_t n_in, float *weight, float *bias, rb_error *err)
+static rb_status load_linear(const layer_source *from, const char *module, int64_t n_out, int64_t n_in, float *weight,
+                             float *bias, rb_error *err)
 {
     const int64_t shape[2] = {n_out, n_in};
     const rb_status st = load_tensor(from, module, "weight", 2, shape, weight, err);
@@ -97,13 +99,20 @@ rb_status layer_weights_load_qkv(layer_weights *w, const checkpoint *model, int 
     const model_config *c = checkpoint_config(model);
     const layer_source from = {model, layer};
     const int64_t d = c->facts.head_dim, hidden = c->hidden_size;
-    const int64_t q_width = c->facts.n_q_heads * d, kv_width = c->facts.n_kv_heads * d, k_row = q_width, v_row = q_width + kv_width;
+    const int64_t q_width = c->facts.n_q_heads * d, kv_width = c->facts.n_kv_heads * d, k_row = q_width,
+                  v_row = q_width + kv_width;
     rb_status st;
 
     RB_TRY(st, load_norm(&from, "input_layernorm", hidden, w->input_norm, err), done);
     RB_TRY(st, load_linear(&from, "self_attn.q_proj", q_width, hidden, w->qkv, w->qkv_bias, err), done);
-    RB_TRY(st, load_linear(&from, "self_attn.k_proj", kv_width, hidden, w->qkv + k_row * hidden, bias_at(w->qkv_bias, k_row), err), done);
-    RB_TRY(st, load_linear(&from, "self_attn.v_proj", kv_width, hidden, w->qkv + v_row * hidden, bias_at(w->qkv_bias, v_row), err), done);
+    RB_TRY(st,
+           load_linear(&from, "self_attn.k_proj", kv_width, hidden, w->qkv + k_row * hidden,
+                       bias_at(w->qkv_bias, k_row), err),
+           done);
+    RB_TRY(st,
+           load_linear(&from, "self_attn.v_proj", kv_width, hidden, w->qkv + v_row * hidden,
+                       bias_at(w->qkv_bias, v_row), err),
+           done);
     if (c->qk_norm) {
         RB_TRY(st, load_norm(&from, "self_attn.q_norm", d, w->q_norm, err), done);
         RB_TRY(st, load_norm(&from, "self_attn.k_norm", d, w->k_norm, err), done);
@@ -116,13 +125,17 @@ rb_status layer_weights_load_rest(layer_weights *w, const checkpoint *model, int
 {
     const model_config *c = checkpoint_config(model);
     const layer_source from = {model, layer};
-    const int64_t hidden = c->hidden_size, inner = c->intermediate_size, q_width = (int64_t)c->facts.n_q_heads * c->facts.head_dim;
+    const int64_t hidden = c->hidden_size, inner = c->intermediate_size,
+                  q_width = (int64_t)c->facts.n_q_heads * c->facts.head_dim;
     rb_status st;
 
     RB_TRY(st, load_linear(&from, "self_attn.o_proj", hidden, q_width, w->o, w->o_bias, err), done);
     RB_TRY(st, load_norm(&from, "post_attention_layernorm", hidden, w->mlp_norm, err), done);
     RB_TRY(st, load_linear(&from, "mlp.gate_proj", inner, hidden, w->gate_up, w->gate_up_bias, err), done);
-    RB_TRY(st, load_linear(&from, "mlp.up_proj", inner, hidden, w->gate_up + inner * hidden, bias_at(w->gate_up_bias, inner), err), done);
+    RB_TRY(st,
+           load_linear(&from, "mlp.up_proj", inner, hidden, w->gate_up + inner * hidden,
+                       bias_at(w->gate_up_bias, inner), err),
+           done);
     RB_TRY(st, load_linear(&from, "mlp.down_proj", hidden, inner, w->down, w->down_bias, err), done);
 done:
     return st;

@@ -1,5 +1,5 @@
-/* See linear.h. Output columns come in blocks: one block for a plain linear layer, one a head for linear_forward_heads. A tile lies inside
- * one block, so both are the same grid of sgemm calls and no transposition pass is needed. */
+/* See linear.h. Output columns come in blocks: one block for a plain linear layer, one a head for linear_forward_heads.
+ * A tile lies inside one block, so both are the same grid of sgemm calls and no transposition pass is needed. */
 #include "model/linear.h"
 
 #include <assert.h>
@@ -7,8 +7,8 @@
 #include <limits.h>
 #include <stddef.h>
 
-/* 256 x 256 outputs: operands of a usual n_in and the result stay in a 1 MiB L2, and OpenBLAS reaches its full rate (Zen 4: 128 x 256 loses 15 %).
- * Columns are cut in multiples of 16, the width of OpenBLAS' AVX-512 kernel. */
+/* 256 x 256 outputs: operands of a usual n_in and the result stay in a 1 MiB L2, and OpenBLAS reaches its full rate
+ * (Zen 4: 128 x 256 loses 15 %). Columns are cut in multiples of 16, the width of OpenBLAS' AVX-512 kernel. */
 enum { TILE_ROWS = 256, TILE_COLUMNS = 256, COLUMN_STEP = 16 };
 
 typedef struct linear_job {
@@ -16,7 +16,7 @@ typedef struct linear_job {
     int64_t x_stride, n, n_in;
     float *y;
     int64_t y_stride;
-    int64_t n_blocks, block_width, block_stride;    /* column c of block b is y[b * block_stride + row * y_stride + c] */
+    int64_t n_blocks, block_width, block_stride; /* column c of block b is y[b * block_stride + row * y_stride + c] */
     int accumulate;
 } linear_job;
 
@@ -30,13 +30,15 @@ static int64_t tile_extent(int64_t total, int64_t largest, int64_t step)
     return ceil_div(ceil_div(total, n_tiles), step) * step;
 }
 
-static void run_tile(const linear_job *job, int64_t block, int64_t row, int64_t n_rows, int64_t column, int64_t n_columns)
+static void run_tile(const linear_job *job, int64_t block, int64_t row, int64_t n_rows, int64_t column,
+                     int64_t n_columns)
 {
     const int64_t first_out = block * job->block_width + column;
     float *y = job->y + block * job->block_stride + row * job->y_stride + column;
 
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n_rows, (int)n_columns, (int)job->n_in, 1.0f, job->x + row * job->x_stride,
-                (int)job->x_stride, job->weight + first_out * job->n_in, (int)job->n_in, job->accumulate ? 1.0f : 0.0f, y, (int)job->y_stride);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n_rows, (int)n_columns, (int)job->n_in, 1.0f,
+                job->x + row * job->x_stride, (int)job->x_stride, job->weight + first_out * job->n_in, (int)job->n_in,
+                job->accumulate ? 1.0f : 0.0f, y, (int)job->y_stride);
     if (!job->bias) return;
     for (int64_t r = 0; r < n_rows; r++) {
         float *out = y + r * job->y_stride;
@@ -59,24 +61,43 @@ static void run_job(const linear_job *job)
         for (int64_t i = 0; i < n_row_tiles; i++) {
             for (int64_t j = 0; j < n_column_tiles; j++) {
                 const int64_t row = i * tile_rows, column = j * tile_columns;
-                run_tile(job, block, row, min_i64(tile_rows, job->n - row), column, min_i64(tile_columns, job->block_width - column));
+                run_tile(job, block, row, min_i64(tile_rows, job->n - row), column,
+                         min_i64(tile_columns, job->block_width - column));
             }
         }
     }
 }
 
-void linear_forward(const float *x, int64_t x_stride, const float *weight, const float *bias, float *y, int64_t y_stride, int64_t n, int64_t n_in,
-                    int64_t n_out, int accumulate)
+void linear_forward(const float *x, int64_t x_stride, const float *weight, const float *bias, float *y,
+                    int64_t y_stride, int64_t n, int64_t n_in, int64_t n_out, int accumulate)
 {
-    const linear_job job = {.x = x, .weight = weight, .bias = bias, .x_stride = x_stride, .n = n, .n_in = n_in, .y = y, .y_stride = y_stride,
-                            .n_blocks = 1, .block_width = n_out, .accumulate = accumulate};
+    const linear_job job = {.x = x,
+                            .weight = weight,
+                            .bias = bias,
+                            .x_stride = x_stride,
+                            .n = n,
+                            .n_in = n_in,
+                            .y = y,
+                            .y_stride = y_stride,
+                            .n_blocks = 1,
+                            .block_width = n_out,
+                            .accumulate = accumulate};
     run_job(&job);
 }
 
-void linear_forward_heads(const float *x, int64_t x_stride, const float *weight, const float *bias, float *y, int64_t n, int64_t n_in, int64_t n_heads,
-                          int64_t head_dim)
+void linear_forward_heads(const float *x, int64_t x_stride, const float *weight, const float *bias, float *y, int64_t n,
+                          int64_t n_in, int64_t n_heads, int64_t head_dim)
 {
-    const linear_job job = {.x = x, .weight = weight, .bias = bias, .x_stride = x_stride, .n = n, .n_in = n_in, .y = y, .y_stride = head_dim,
-                            .n_blocks = n_heads, .block_width = head_dim, .block_stride = n * head_dim};
+    const linear_job job = {.x = x,
+                            .weight = weight,
+                            .bias = bias,
+                            .x_stride = x_stride,
+                            .n = n,
+                            .n_in = n_in,
+                            .y = y,
+                            .y_stride = head_dim,
+                            .n_blocks = n_heads,
+                            .block_width = head_dim,
+                            .block_stride = n * head_dim};
     run_job(&job);
 }

@@ -8,33 +8,39 @@
 
 #include "model/vector_math.h"
 
-/* A tile of logits holds up to 256 tokens and 64 MiB: enough tokens that converting the weights again for each tile costs little beside the product. */
+/* A tile of logits holds up to 256 tokens and 64 MiB: enough tokens that converting the weights again for each tile
+ * costs little beside the product. */
 enum { MAX_TILE_TOKENS = 256, MAX_TILE_LOGITS = 16 * 1024 * 1024, TILE_VOCAB = 256 };
 
 typedef struct lm_head {
-    const safetensor *weight;       /* [vocab_size][hidden_size] */
+    const safetensor *weight; /* [vocab_size][hidden_size] */
     int64_t vocab_size, hidden_size;
-    float *norm;                    /* [hidden_size] */
-    float *rows;                    /* [tile_tokens][hidden_size], normalised */
-    float *logits;                  /* [tile_tokens][vocab_size] */
-    float *weight_tiles;            /* [n_threads][TILE_VOCAB][hidden_size] */
+    float *norm;         /* [hidden_size] */
+    float *rows;         /* [tile_tokens][hidden_size], normalised */
+    float *logits;       /* [tile_tokens][vocab_size] */
+    float *weight_tiles; /* [n_threads][TILE_VOCAB][hidden_size] */
 } lm_head;
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t n_wanted(const forward_hooks *hooks, int64_t n_tokens) { return hooks->logit_tokens ? hooks->n_logit_tokens : n_tokens; }
+static int64_t n_wanted(const forward_hooks *hooks, int64_t n_tokens)
+{
+    return hooks->logit_tokens ? hooks->n_logit_tokens : n_tokens;
+}
 
 /* A whole number of groups, at least one. */
 static int64_t tile_tokens(const model_config *config, int64_t n_tokens, const forward_hooks *hooks)
 {
-    const int64_t fitting = min_i64(MAX_TILE_LOGITS / config->vocab_size, MAX_TILE_TOKENS), group = hooks->logit_group > 0 ? hooks->logit_group : 1;
+    const int64_t fitting = min_i64(MAX_TILE_LOGITS / config->vocab_size, MAX_TILE_TOKENS),
+                  group = hooks->logit_group > 0 ? hooks->logit_group : 1;
     return min_i64(n_wanted(hooks, n_tokens), fitting > group ? fitting / group * group : group);
 }
 
 int64_t lm_head_bytes(const model_config *config, int64_t n_tokens, const forward_hooks *hooks, int n_threads)
 {
     const int64_t tokens = tile_tokens(config, n_tokens, hooks), hidden = config->hidden_size;
-    return (hidden + tokens * (hidden + config->vocab_size) + (int64_t)n_threads * TILE_VOCAB * hidden) * (int64_t)sizeof(float);
+    return (hidden + tokens * (hidden + config->vocab_size) + (int64_t)n_threads * TILE_VOCAB * hidden)
+           * (int64_t)sizeof(float);
 }
 
 static void lm_head_close(lm_head *head)
@@ -58,9 +64,13 @@ static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t ti
     RB_TRY(st, rb_alloc(&head->norm, 1, row_bytes, "final norm", err), done);
     RB_TRY(st, rb_alloc(&head->rows, tokens, row_bytes, "LM head rows", err), done);
     RB_TRY(st, rb_alloc(&head->logits, tokens, (size_t)config->vocab_size * sizeof(float), "logits", err), done);
-    RB_TRY(st, rb_alloc(&head->weight_tiles, (size_t)omp_get_max_threads() * TILE_VOCAB, row_bytes, "LM head weight tiles", err), done);
+    RB_TRY(st,
+           rb_alloc(&head->weight_tiles, (size_t)omp_get_max_threads() * TILE_VOCAB, row_bytes, "LM head weight tiles",
+                    err),
+           done);
     RB_TRY(st, checkpoint_load(model, "model.norm.weight", 1, &shape[1], head->norm, err), done);
-    RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err), done);   /* fails on a dtype it cannot convert, reads nothing */
+    RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err),
+           done); /* fails on a dtype it cannot convert, reads nothing */
 done:
     if (st != RB_OK) lm_head_close(head);
     return st;
@@ -71,9 +81,10 @@ static void vocab_tile(const lm_head *head, int64_t n, int64_t first, float *wei
 {
     const int64_t rows = min_i64(TILE_VOCAB, head->vocab_size - first);
     const int width = (int)head->hidden_size;
-    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight, NULL);     /* lm_head_open has tried the dtype */
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, width, 1.0f, head->rows, width, weight, width, 0.0f, head->logits + first,
-                (int)head->vocab_size);
+    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight,
+                      NULL); /* lm_head_open has tried the dtype */
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, width, 1.0f, head->rows, width, weight,
+                width, 0.0f, head->logits + first, (int)head->vocab_size);
 }
 
 static void logits_of_rows(const lm_head *head, int64_t n)
@@ -84,7 +95,8 @@ static void logits_of_rows(const lm_head *head, int64_t n)
 }
 
 /* rows = the final norm of n wanted tokens from `first` on. */
-static void norm_rows(const lm_head *head, const float *hidden, double eps, const forward_hooks *hooks, int64_t first, int64_t n)
+static void norm_rows(const lm_head *head, const float *hidden, double eps, const forward_hooks *hooks, int64_t first,
+                      int64_t n)
 {
     const int64_t width = head->hidden_size;
 #pragma omp parallel for schedule(static)
@@ -94,7 +106,8 @@ static void norm_rows(const lm_head *head, const float *hidden, double eps, cons
     }
 }
 
-rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_tokens, const forward_hooks *hooks, rb_error *err)
+rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_tokens, const forward_hooks *hooks,
+                      rb_error *err)
 {
     const model_config *config = checkpoint_config(model);
     const int64_t step = tile_tokens(config, n_tokens, hooks), n_all = n_wanted(hooks, n_tokens);

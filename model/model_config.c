@@ -1,7 +1,8 @@
 /* config.json to model_config (docs/models.md says how each field is read).
  *
- * The rule is that of Hugging Face transformers, with one exception: where its value would come from a default of the Python class
- * and a wrong guess would change the numbers (RoPE base, sliding window, Qwen3's head_dim), an absent field is an error. */
+ * The rule is that of Hugging Face transformers, with one exception: where its value would come from a default of the
+ * Python class and a wrong guess would change the numbers (RoPE base, sliding window, Qwen3's head_dim), an absent
+ * field is an error. */
 #include "model/model_config.h"
 
 #include <float.h>
@@ -33,7 +34,7 @@ static const struct {
     [MODEL_QWEN3] = {"qwen3", "Qwen3ForCausalLM"},
 };
 
-/* ---- small readers ----------------------------------------------------------------------------------------------------------- */
+/* ---- small readers --------------------------------------------------------------------------- */
 
 static rb_status get_count(const cJSON *json, const char *key, const char *where, int max, int *out, rb_error *err)
 {
@@ -53,13 +54,14 @@ static rb_status get_flag(const cJSON *json, const char *key, const char *where,
 /* Written into the file, be it as null. */
 static bool is_given(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key) != NULL; }
 
-/* ---- architecture ------------------------------------------------------------------------------------------------------------ */
+/* ---- architecture ---------------------------------------------------------------------------- */
 
 static rb_status parse_family(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const char *model_type;
     if (rb_json_find(json, "text_config"))
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: text_config is there: a multimodal model, only plain text decoders are supported", name);
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "%s: text_config is there: a multimodal model, only plain text decoders are supported", name);
     const rb_status st = rb_json_get_string(json, "model_type", name, &model_type, err);
     if (st != RB_OK) return st;
     for (int family = 0; family < MODEL_N_FAMILIES; family++) {
@@ -68,7 +70,8 @@ static rb_status parse_family(model_config *config, const cJSON *json, const cha
         snprintf(config->facts.model_type, sizeof config->facts.model_type, "%s", model_type);
         return RB_OK;
     }
-    return rb_fail(err, RB_EUNSUPPORTED, "%s: model_type \"%s\" is not supported, expected llama, mistral, qwen2 or qwen3", name, model_type);
+    return rb_fail(err, RB_EUNSUPPORTED,
+                   "%s: model_type \"%s\" is not supported, expected llama, mistral, qwen2 or qwen3", name, model_type);
 }
 
 /* A classifier or an encoder may share the model_type of a decoder. */
@@ -79,7 +82,7 @@ static rb_status check_architecture(const model_config *config, const cJSON *jso
     if (!rb_json_find(json, "architectures")) return RB_OK;
     const rb_status st = rb_json_get_array(json, "architectures", name, &list, err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         if (cJSON_IsString(item) && strcmp(item->valuestring, expected) == 0) return RB_OK;
     }
     return rb_fail(err, RB_EUNSUPPORTED, "%s: architectures[0] is \"%s\", expected \"%s\"", name,
@@ -91,7 +94,8 @@ static rb_status check_not_quantized(const cJSON *json, const char *name, rb_err
     const cJSON *quantization = rb_json_find(json, "quantization_config");
     if (!quantization) return RB_OK;
     const cJSON *method = rb_json_find(quantization, "quant_method");
-    return rb_fail(err, RB_EUNSUPPORTED, "%s: weights quantized by %s (quantization_config), expected a checkpoint in BF16, F16 or F32", name,
+    return rb_fail(err, RB_EUNSUPPORTED,
+                   "%s: weights quantized by %s (quantization_config), expected a checkpoint in BF16, F16 or F32", name,
                    cJSON_IsString(method) ? method->valuestring : "an unnamed method");
 }
 
@@ -100,13 +104,15 @@ static rb_status check_activation(const cJSON *json, const char *name, rb_error 
     const char *activation;
     const rb_status st = rb_json_get_string(json, "hidden_act", name, &activation, err);
     if (st != RB_OK) return st;
-    if (strcmp(activation, "silu") != 0) return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"silu\"", name, activation);
+    if (strcmp(activation, "silu") != 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"silu\"", name, activation);
     return RB_OK;
 }
 
-/* ---- geometry ---------------------------------------------------------------------------------------------------------------- */
+/* ---- geometry -------------------------------------------------------------------------------- */
 
-/* null means one KV head per query head everywhere; an absent field means that for Llama alone (others have numbers of their own). */
+/* null means one KV head per query head everywhere; an absent field means that for Llama alone (others have numbers of
+ * their own). */
 static rb_status parse_kv_heads(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const char *key = "num_key_value_heads";
@@ -127,12 +133,14 @@ static rb_status parse_head_dim(model_config *config, const cJSON *json, const c
     } else if (config->family == MODEL_QWEN3) {
         return rb_fail(err, RB_EFORMAT, "%s: head_dim is missing; qwen3 does not derive it from hidden_size", name);
     } else if (config->hidden_size % facts->n_q_heads != 0) {
-        return rb_fail(err, RB_EINVAL, "%s: hidden_size %d is not a multiple of num_attention_heads %d", name, config->hidden_size, facts->n_q_heads);
+        return rb_fail(err, RB_EINVAL, "%s: hidden_size %d is not a multiple of num_attention_heads %d", name,
+                       config->hidden_size, facts->n_q_heads);
     } else {
         facts->head_dim = config->hidden_size / facts->n_q_heads;
     }
     if (facts->head_dim % 2 != 0 || facts->head_dim > RB_MAX_HEAD_DIM)
-        return rb_fail(err, RB_EINVAL, "%s: head_dim %d, expected an even number up to %d", name, facts->head_dim, RB_MAX_HEAD_DIM);
+        return rb_fail(err, RB_EINVAL, "%s: head_dim %d, expected an even number up to %d", name, facts->head_dim,
+                       RB_MAX_HEAD_DIM);
     return RB_OK;
 }
 
@@ -149,18 +157,21 @@ static rb_status parse_geometry(model_config *config, const cJSON *json, const c
     RB_TRY(st, parse_kv_heads(config, json, name, err), done);
     RB_TRY(st, parse_head_dim(config, json, name, err), done);
     if (facts->n_q_heads % facts->n_kv_heads != 0)
-        RB_TRY(st, rb_fail(err, RB_EINVAL, "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", name, facts->n_q_heads,
-                           facts->n_kv_heads), done);
+        RB_TRY(st,
+               rb_fail(err, RB_EINVAL, "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", name,
+                       facts->n_q_heads, facts->n_kv_heads),
+               done);
     facts->rotary_dim = facts->head_dim;
     facts->attention_scale = 1.0 / sqrt(facts->head_dim);
-    RB_TRY(st, rb_json_get_int(json, "max_position_embeddings", name, 1, INT64_C(1) << 40, &config->max_position, err), done);
+    RB_TRY(st, rb_json_get_int(json, "max_position_embeddings", name, 1, INT64_C(1) << 40, &config->max_position, err),
+           done);
     RB_TRY(st, rb_json_get_number(json, "rms_norm_eps", name, DBL_MIN, 1, &config->rms_norm_eps, err), done);
     RB_TRY(st, get_flag(json, "tie_word_embeddings", name, &config->tied_embeddings, err), done);
 done:
     return st;
 }
 
-/* ---- biases and norms -------------------------------------------------------------------------------------------------------- */
+/* ---- biases and norms ------------------------------------------------------------------------ */
 
 static rb_status parse_biases(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
@@ -171,9 +182,13 @@ static rb_status parse_biases(model_config *config, const cJSON *json, const cha
     RB_TRY(st, get_flag(json, "attention_bias", name, &attention_bias, err), done);
     RB_TRY(st, get_flag(json, "mlp_bias", name, &mlp_bias, err), done);
     if (attention_bias && config->family == MODEL_MISTRAL)
-        RB_TRY(st, rb_fail(err, RB_EUNSUPPORTED, "%s: attention_bias is true, which mistral does not have", name), done);
+        RB_TRY(st, rb_fail(err, RB_EUNSUPPORTED, "%s: attention_bias is true, which mistral does not have", name),
+               done);
     if (mlp_bias && config->family != MODEL_LLAMA)
-        RB_TRY(st, rb_fail(err, RB_EUNSUPPORTED, "%s: mlp_bias is true, which %s does not have", name, config->facts.model_type), done);
+        RB_TRY(st,
+               rb_fail(err, RB_EUNSUPPORTED, "%s: mlp_bias is true, which %s does not have", name,
+                       config->facts.model_type),
+               done);
     config->qkv_bias = config->family == MODEL_QWEN2 || (reads_attention_bias && attention_bias);
     config->o_bias = reads_attention_bias && attention_bias;
     config->mlp_bias = mlp_bias;
@@ -182,18 +197,19 @@ done:
     return st;
 }
 
-/* ---- sliding windows --------------------------------------------------------------------------------------------------------- */
+/* ---- sliding windows ------------------------------------------------------------------------- */
 
 /* NULL where the file has none; one entry a layer. */
-static rb_status get_layer_types(const cJSON **types, const model_config *config, const cJSON *json, const char *name, rb_error *err)
+static rb_status get_layer_types(const cJSON **types, const model_config *config, const cJSON *json, const char *name,
+                                 rb_error *err)
 {
     *types = NULL;
     if (!rb_json_find(json, "layer_types")) return RB_OK;
     const rb_status st = rb_json_get_array(json, "layer_types", name, types, err);
     if (st != RB_OK) return st;
     if (cJSON_GetArraySize(*types) != config->facts.n_layers)
-        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name, cJSON_GetArraySize(*types),
-                       config->facts.n_layers);
+        return rb_fail(err, RB_EINVAL, "%s: layer_types has %d entries, num_hidden_layers is %d", name,
+                       cJSON_GetArraySize(*types), config->facts.n_layers);
     return RB_OK;
 }
 
@@ -211,7 +227,8 @@ static rb_status parse_qwen_window(model_config *config, const cJSON *json, cons
     RB_TRY(st, get_layer_types(&types, config, json, name, err), done);
     if (types) {
         int layer = 0;
-        cJSON_ArrayForEach(item, types) config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
+        cJSON_ArrayForEach (item, types)
+            config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
         return RB_OK;
     }
     RB_TRY(st, rb_json_get_int(json, "max_window_layers", name, 0, INT32_MAX, &first_layer, err), done);
@@ -236,11 +253,12 @@ static rb_status check_layer_types(const model_config *config, const cJSON *json
     int layer = 0;
     const rb_status st = get_layer_types(&types, config, json, name, err);
     if (st != RB_OK || !types) return st;
-    cJSON_ArrayForEach(item, types) {
+    cJSON_ArrayForEach (item, types) {
         const char *expected = config->layer_slides[layer] ? "sliding_attention" : "full_attention";
         const char *found = cJSON_IsString(item) ? item->valuestring : "not a string";
         if (strcmp(found, expected) != 0)
-            return rb_fail(err, RB_EUNSUPPORTED, "%s: layer_types[%d] is \"%s\", expected \"%s\" by the other settings", name, layer, found, expected);
+            return rb_fail(err, RB_EUNSUPPORTED, "%s: layer_types[%d] is \"%s\", expected \"%s\" by the other settings",
+                           name, layer, found, expected);
         layer++;
     }
     return RB_OK;
@@ -252,16 +270,17 @@ static rb_status parse_windows(model_config *config, const cJSON *json, const ch
     switch (config->family) {
     case MODEL_MISTRAL: st = parse_mistral_window(config, json, name, err); break;
     case MODEL_QWEN2:
-    case MODEL_QWEN3:   st = parse_qwen_window(config, json, name, err); break;
+    case MODEL_QWEN3: st = parse_qwen_window(config, json, name, err); break;
     case MODEL_LLAMA:
     case MODEL_N_FAMILIES:
-        if (rb_json_find(json, "sliding_window")) st = rb_fail(err, RB_EUNSUPPORTED, "%s: sliding_window is set, which llama does not have", name);
+        if (rb_json_find(json, "sliding_window"))
+            st = rb_fail(err, RB_EUNSUPPORTED, "%s: sliding_window is set, which llama does not have", name);
         break;
     }
     return st == RB_OK ? check_layer_types(config, json, name, err) : st;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 rb_status model_config_parse(model_config *out, const char *text, size_t length, const char *name, rb_error *err)
 {

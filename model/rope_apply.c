@@ -67,7 +67,8 @@ RB_CPU_CLONES static void rotate_interleaved(float *x, const float *cos_row, con
     }
 }
 
-void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim, const int64_t *sequence_start, int64_t n_sequences)
+void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim, const int64_t *sequence_start,
+                int64_t n_sequences)
 {
     const int64_t n_tokens = sequence_start[n_sequences];
     const int n = table->n_freqs;
@@ -80,7 +81,8 @@ void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim
             assert(length <= table->n_positions);
             for (int64_t position = 0; position < length; position++) {
                 const float *cos_row = table->cos + position * n, *sin_row = table->sin + position * n;
-                if (table->pairing == ROPE_INTERLEAVED) rotate_interleaved(rows + position * head_dim, cos_row, sin_row, n);
+                if (table->pairing == ROPE_INTERLEAVED)
+                    rotate_interleaved(rows + position * head_dim, cos_row, sin_row, n);
                 else rotate_split_half(rows + position * head_dim, cos_row, sin_row, n);
             }
         }

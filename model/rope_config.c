@@ -1,10 +1,10 @@
 /* RoPE settings of config.json.
  *
- *   transformers 4   "rope_theta": 10000.0, "rope_scaling": null | {"rope_type" or "type": "llama3", "factor": 8.0, ...}
- *   transformers 5   "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, ...}
+ *   transformers 4   "rope_theta": 10000.0, "rope_scaling": null | {"rope_type" or "type": "llama3", "factor": 8.0,
+ * ...} transformers 5   "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, ...}
  *
- * A wrong base or an unread setting gives plausible, wrong keys, so nothing here has a default: the base must be written down, and every
- * member of the settings object must be one that its rope type reads. */
+ * A wrong base or an unread setting gives plausible, wrong keys, so nothing here has a default: the base must be
+ * written down, and every member of the settings object must be one that its rope type reads. */
 #include "model/rope_config.h"
 
 #include <float.h>
@@ -13,7 +13,12 @@
 
 #include "core/json.h"
 
-enum { OF_DEFAULT = 1 << ROPE_DEFAULT, OF_LINEAR = 1 << ROPE_LINEAR, OF_LLAMA3 = 1 << ROPE_LLAMA3, OF_ALL = OF_DEFAULT | OF_LINEAR | OF_LLAMA3 };
+enum {
+    OF_DEFAULT = 1 << ROPE_DEFAULT,
+    OF_LINEAR = 1 << ROPE_LINEAR,
+    OF_LLAMA3 = 1 << ROPE_LLAMA3,
+    OF_ALL = OF_DEFAULT | OF_LINEAR | OF_LLAMA3
+};
 
 /* Members of the settings object, and the rope kinds that read them. */
 static const struct {
@@ -37,19 +42,23 @@ static int kinds_reading(const char *key)
     return 0;
 }
 
-static rb_status find_settings(const cJSON **settings, char *where, size_t where_bytes, const cJSON *json, const char *name, rb_error *err)
+static rb_status find_settings(const cJSON **settings, char *where, size_t where_bytes, const cJSON *json,
+                               const char *name, rb_error *err)
 {
-    const cJSON *parameters = rb_json_find(json, "rope_parameters"), *scaling = rb_json_find(json, "rope_scaling"), *item;
-    if (parameters && scaling) return rb_fail(err, RB_EINVAL, "%s: both rope_parameters and rope_scaling are set, expected one of them", name);
+    const cJSON *parameters = rb_json_find(json, "rope_parameters"), *scaling = rb_json_find(json, "rope_scaling"),
+                *item;
+    if (parameters && scaling)
+        return rb_fail(err, RB_EINVAL, "%s: both rope_parameters and rope_scaling are set, expected one of them", name);
     *settings = NULL;
     if (!parameters && !scaling) return RB_OK;
     const char *key = parameters ? "rope_parameters" : "rope_scaling";
     const rb_status st = rb_json_get_object(json, key, name, settings, err);
     if (st != RB_OK) return st;
     snprintf(where, where_bytes, "%s: %s", name, key);
-    cJSON_ArrayForEach(item, *settings) {
+    cJSON_ArrayForEach (item, *settings) {
         if (cJSON_IsObject(item))
-            return rb_fail(err, RB_EUNSUPPORTED, "%s.%s is an object: settings per layer type are not supported", where, item->string);
+            return rb_fail(err, RB_EUNSUPPORTED, "%s.%s is an object: settings per layer type are not supported", where,
+                           item->string);
     }
     return RB_OK;
 }
@@ -67,14 +76,12 @@ static rb_status parse_kind(rope_facts *rope, const cJSON *settings, const char 
         return rb_fail(err, RB_EINVAL, "%s: rope_type is \"%s\" and type is \"%s\"", where, kind, old_kind);
     if (!kind) kind = old_kind;
     st = RB_OK;
-    if (strcmp(kind, "default") == 0)
-        rope->kind = ROPE_DEFAULT;
-    else if (strcmp(kind, "linear") == 0)
-        rope->kind = ROPE_LINEAR;
-    else if (strcmp(kind, "llama3") == 0)
-        rope->kind = ROPE_LLAMA3;
+    if (strcmp(kind, "default") == 0) rope->kind = ROPE_DEFAULT;
+    else if (strcmp(kind, "linear") == 0) rope->kind = ROPE_LINEAR;
+    else if (strcmp(kind, "llama3") == 0) rope->kind = ROPE_LLAMA3;
     else
-        st = rb_fail(err, RB_EUNSUPPORTED, "%s: rope_type \"%s\" is not supported, expected default, linear or llama3", where, kind);
+        st = rb_fail(err, RB_EUNSUPPORTED, "%s: rope_type \"%s\" is not supported, expected default, linear or llama3",
+                     where, kind);
 done:
     return st;
 }
@@ -82,10 +89,10 @@ done:
 static rb_status check_settings_are_read(rope_kind kind, const cJSON *settings, const char *where, rb_error *err)
 {
     const cJSON *item;
-    cJSON_ArrayForEach(item, settings) {
+    cJSON_ArrayForEach (item, settings) {
         if (!cJSON_IsNull(item) && !(kinds_reading(item->string) & (1 << kind)))
-            return rb_fail(err, RB_EUNSUPPORTED, "%s: \"%s\" is not a setting of rope_type %s that is supported", where, item->string,
-                           rope_kind_name(kind));
+            return rb_fail(err, RB_EUNSUPPORTED, "%s: \"%s\" is not a setting of rope_type %s that is supported", where,
+                           item->string, rope_kind_name(kind));
     }
     return RB_OK;
 }
@@ -95,11 +102,19 @@ static rb_status parse_parameters(rope_facts *rope, const cJSON *settings, const
     const int kind = 1 << rope->kind;
     rb_status st = RB_OK;
 
-    if (kind & (OF_LINEAR | OF_LLAMA3)) RB_TRY(st, rb_json_get_number(settings, "factor", where, -DBL_MAX, DBL_MAX, &rope->factor, err), done);
+    if (kind & (OF_LINEAR | OF_LLAMA3))
+        RB_TRY(st, rb_json_get_number(settings, "factor", where, -DBL_MAX, DBL_MAX, &rope->factor, err), done);
     if (kind & OF_LLAMA3) {
-        RB_TRY(st, rb_json_get_number(settings, "low_freq_factor", where, -DBL_MAX, DBL_MAX, &rope->low_freq_factor, err), done);
-        RB_TRY(st, rb_json_get_number(settings, "high_freq_factor", where, -DBL_MAX, DBL_MAX, &rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_json_get_int(settings, "original_max_position_embeddings", where, 1, INT64_C(1) << 40, &rope->original_max_position, err), done);
+        RB_TRY(st,
+               rb_json_get_number(settings, "low_freq_factor", where, -DBL_MAX, DBL_MAX, &rope->low_freq_factor, err),
+               done);
+        RB_TRY(st,
+               rb_json_get_number(settings, "high_freq_factor", where, -DBL_MAX, DBL_MAX, &rope->high_freq_factor, err),
+               done);
+        RB_TRY(st,
+               rb_json_get_int(settings, "original_max_position_embeddings", where, 1, INT64_C(1) << 40,
+                               &rope->original_max_position, err),
+               done);
     }
 done:
     return st;
@@ -111,12 +126,14 @@ static rb_status check_not_partial(const cJSON *object, const char *where, rb_er
     double factor;
     if (!rb_json_find(object, "partial_rotary_factor")) return RB_OK;
     const rb_status st = rb_json_get_number(object, "partial_rotary_factor", where, -DBL_MAX, DBL_MAX, &factor, err);
-    if (st == RB_OK && factor != 1) return rb_fail(err, RB_EUNSUPPORTED, "%s: partial_rotary_factor is %g, expected 1", where, factor);
+    if (st == RB_OK && factor != 1)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: partial_rotary_factor is %g, expected 1", where, factor);
     return st;
 }
 
 /* The base: in the settings object, at the top, or in both with one value. */
-static rb_status parse_theta(rope_facts *rope, const cJSON *json, const cJSON *settings, const char *name, const char *where, rb_error *err)
+static rb_status parse_theta(rope_facts *rope, const cJSON *json, const cJSON *settings, const char *name,
+                             const char *where, rb_error *err)
 {
     const char *key = "rope_theta";
     const bool has_inner = settings && rb_json_find(settings, key), has_outer = rb_json_find(json, key) != NULL;
@@ -124,11 +141,13 @@ static rb_status parse_theta(rope_facts *rope, const cJSON *json, const cJSON *s
     rb_status st = RB_OK;
 
     if (!has_inner && !has_outer)
-        return rb_fail(err, RB_EFORMAT, "%s: no rope_theta, neither at the top nor in rope_parameters; there is no safe default", name);
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: no rope_theta, neither at the top nor in rope_parameters; there is no safe default", name);
     if (has_inner) RB_TRY(st, rb_json_get_number(settings, key, where, -DBL_MAX, DBL_MAX, &inner, err), done);
     if (has_outer) RB_TRY(st, rb_json_get_number(json, key, name, -DBL_MAX, DBL_MAX, &outer, err), done);
     if (has_inner && has_outer && inner != outer)
-        return rb_fail(err, RB_EINVAL, "%s: rope_theta is %.17g, but %.17g at the top of the file", where, inner, outer);
+        return rb_fail(err, RB_EINVAL, "%s: rope_theta is %.17g, but %.17g at the top of the file", where, inner,
+                       outer);
     rope->theta = has_inner ? inner : outer;
 done:
     return st;

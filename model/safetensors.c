@@ -1,7 +1,8 @@
-/* The safetensors reader: one read-only mapping, every rule of the format checked before a tensor is handed out (safetensors.h).
+/* The safetensors reader: one read-only mapping, every rule of the format checked before a tensor is handed out
+ * (safetensors.h).
  *
- * The parsed header stays alive with the file: tensor names and metadata point into it. Tensors are kept in file order, with a second
- * list by name for binary search, so that a checkpoint of thousands of tensors opens in O(n log n). */
+ * The parsed header stays alive with the file: tensor names and metadata point into it. Tensors are kept in file order,
+ * with a second list by name for binary search, so that a checkpoint of thousands of tensors opens in O(n log n). */
 #include "model/safetensors.h"
 
 #include <errno.h>
@@ -23,15 +24,15 @@ struct safetensors_file {
     char *path;
     unsigned char *map;
     size_t map_bytes;
-    const unsigned char *data;          /* behind the header */
+    const unsigned char *data; /* behind the header */
     size_t data_bytes;
-    cJSON *header;                      /* owns names and metadata */
-    safetensor *tensors;                /* by offset */
+    cJSON *header;       /* owns names and metadata */
+    safetensor *tensors; /* by offset */
     const safetensor **by_name;
     int64_t n_tensors;
 };
 
-/* ---- the mapping and the header ---------------------------------------------------------------------------------------------- */
+/* ---- the mapping and the header -------------------------------------------------------------- */
 
 static rb_status map_file(safetensors_file *file, rb_error *err)
 {
@@ -44,12 +45,13 @@ static rb_status map_file(safetensors_file *file, rb_error *err)
     } else if (!S_ISREG(info.st_mode)) {
         st = rb_fail(err, RB_EIO, "%s: not a regular file", file->path);
     } else if (info.st_size < LENGTH_BYTES) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %" PRId64 " bytes, expected at least %d (safetensors header length)", file->path,
-                     (int64_t)info.st_size, LENGTH_BYTES);
+        st = rb_fail(err, RB_EFORMAT, "%s: %" PRId64 " bytes, expected at least %d (safetensors header length)",
+                     file->path, (int64_t)info.st_size, LENGTH_BYTES);
     } else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED) {
-            st = rb_fail(err, RB_EIO, "%s: cannot map %" PRId64 " bytes: %s", file->path, (int64_t)info.st_size, strerror(errno));
+            st = rb_fail(err, RB_EIO, "%s: cannot map %" PRId64 " bytes: %s", file->path, (int64_t)info.st_size,
+                         strerror(errno));
         } else {
             file->map = map;
             file->map_bytes = (size_t)info.st_size;
@@ -67,10 +69,13 @@ static rb_status read_header(safetensors_file *file, rb_error *err)
     uint64_t length;
     memcpy(&length, file->map, sizeof length);
     if (length > MAX_HEADER_BYTES)
-        return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, expected at most %d", file->path, length, MAX_HEADER_BYTES);
+        return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, expected at most %d", file->path, length,
+                       MAX_HEADER_BYTES);
     if (length > room)
-        return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, but the file has %zu behind its length", file->path, length, room);
-    if (length == 0 || text[0] != '{') return rb_fail(err, RB_EFORMAT, "%s: header does not start with '{'", file->path);
+        return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, but the file has %zu behind its length",
+                       file->path, length, room);
+    if (length == 0 || text[0] != '{')
+        return rb_fail(err, RB_EFORMAT, "%s: header does not start with '{'", file->path);
 
     const rb_status st = rb_json_parse(&file->header, text, (size_t)length, file->path, err);
     if (st != RB_OK) return st;
@@ -79,13 +84,15 @@ static rb_status read_header(safetensors_file *file, rb_error *err)
     return RB_OK;
 }
 
-/* ---- one tensor -------------------------------------------------------------------------------------------------------------- */
+/* ---- one tensor ------------------------------------------------------------------------------ */
 
 /* A whole number from 0 to 2^53, which is as far as JSON through doubles is exact. */
 static bool json_is_count(const cJSON *item, int64_t *out)
 {
     const double limit = 0x1p53;
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < limit) || floor(item->valuedouble) != item->valuedouble) return false;
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < limit)
+        || floor(item->valuedouble) != item->valuedouble)
+        return false;
     *out = (int64_t)item->valuedouble;
     return true;
 }
@@ -93,7 +100,7 @@ static bool json_is_count(const cJSON *item, int64_t *out)
 static rb_status parse_shape(safetensor *tensor, const cJSON *shape, const char *where, rb_error *err)
 {
     const cJSON *item;
-    cJSON_ArrayForEach(item, shape) {
+    cJSON_ArrayForEach (item, shape) {
         if (tensor->rank == SAFETENSORS_MAX_RANK)
             return rb_fail(err, RB_EUNSUPPORTED, "%s: more than %d dims in its shape", where, SAFETENSORS_MAX_RANK);
         if (!json_is_count(item, &tensor->shape[tensor->rank]))
@@ -103,15 +110,19 @@ static rb_status parse_shape(safetensor *tensor, const cJSON *shape, const char 
     return RB_OK;
 }
 
-static rb_status parse_offsets(safetensor *tensor, const safetensors_file *file, const cJSON *offsets, const char *where, rb_error *err)
+static rb_status parse_offsets(safetensor *tensor, const safetensors_file *file, const cJSON *offsets,
+                               const char *where, rb_error *err)
 {
     int64_t begin, end;
     const cJSON *first = offsets->child, *second = first ? first->next : NULL;
     if (!second || second->next || !json_is_count(first, &begin) || !json_is_count(second, &end))
         return rb_fail(err, RB_EFORMAT, "%s: data_offsets are not two whole numbers from 0 up", where);
-    if (begin > end) return rb_fail(err, RB_EFORMAT, "%s: data_offsets [%" PRId64 ", %" PRId64 "] run backwards", where, begin, end);
+    if (begin > end)
+        return rb_fail(err, RB_EFORMAT, "%s: data_offsets [%" PRId64 ", %" PRId64 "] run backwards", where, begin, end);
     if ((uint64_t)end > file->data_bytes)
-        return rb_fail(err, RB_EFORMAT, "%s: data_offsets end at byte %" PRId64 ", but the file holds %zu bytes of data", where, end, file->data_bytes);
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: data_offsets end at byte %" PRId64 ", but the file holds %zu bytes of data", where, end,
+                       file->data_bytes);
     tensor->data = file->data + begin;
     tensor->size_bytes = (size_t)(end - begin);
     return RB_OK;
@@ -132,14 +143,15 @@ static rb_status parse_tensor(safetensor *tensor, const safetensors_file *file, 
     RB_TRY(st, rb_json_get_string(entry, "dtype", where, &dtype, err), done);
     RB_TRY(st, rb_json_get_array(entry, "shape", where, &shape, err), done);
     RB_TRY(st, rb_json_get_array(entry, "data_offsets", where, &offsets, err), done);
-    if (!tensor_dtype_find(dtype, &tensor->dtype)) return rb_fail(err, RB_EUNSUPPORTED, "%s: unknown dtype \"%s\"", where, dtype);
+    if (!tensor_dtype_find(dtype, &tensor->dtype))
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: unknown dtype \"%s\"", where, dtype);
     RB_TRY(st, parse_shape(tensor, shape, where, err), done);
     RB_TRY(st, parse_offsets(tensor, file, offsets, where, err), done);
     if (!tensor_shape_bytes(tensor->dtype, tensor->rank, tensor->shape, &size_bytes))
         return rb_fail(err, RB_EFORMAT, "%s: its shape overflows the address space", where);
     if (size_bytes != tensor->size_bytes)
-        return rb_fail(err, RB_EFORMAT, "%s: data_offsets span %zu bytes, expected %zu from shape and dtype %s", where, tensor->size_bytes,
-                       size_bytes, dtype);
+        return rb_fail(err, RB_EFORMAT, "%s: data_offsets span %zu bytes, expected %zu from shape and dtype %s", where,
+                       tensor->size_bytes, size_bytes, dtype);
 done:
     return st;
 }
@@ -148,13 +160,14 @@ static rb_status check_metadata(const safetensors_file *file, const cJSON *metad
 {
     const cJSON *item;
     if (!cJSON_IsObject(metadata)) return rb_fail(err, RB_EFORMAT, "%s: __metadata__ is not a JSON object", file->path);
-    cJSON_ArrayForEach(item, metadata) {
-        if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: __metadata__ \"%s\" is not a string", file->path, item->string);
+    cJSON_ArrayForEach (item, metadata) {
+        if (!cJSON_IsString(item))
+            return rb_fail(err, RB_EFORMAT, "%s: __metadata__ \"%s\" is not a string", file->path, item->string);
     }
     return RB_OK;
 }
 
-/* ---- all tensors ------------------------------------------------------------------------------------------------------------- */
+/* ---- all tensors ----------------------------------------------------------------------------- */
 
 /* By offset; empty tensors come ahead of the one that starts at the same byte. */
 static int compare_offset(const void *a, const void *b)
@@ -180,13 +193,15 @@ static rb_status check_coverage(const safetensors_file *file, rb_error *err)
         const safetensor *tensor = &file->tensors[i];
         const size_t begin = (size_t)((const unsigned char *)tensor->data - file->data);
         if (begin != covered)
-            return rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" starts at byte %zu of the data, expected %zu: %s behind %s", file->path,
+            return rb_fail(err, RB_EFORMAT,
+                           "%s: tensor \"%s\" starts at byte %zu of the data, expected %zu: %s behind %s", file->path,
                            tensor->name, begin, covered, begin < covered ? "an overlap" : "a hole", before);
         covered += tensor->size_bytes;
         before = tensor->name;
     }
     if (covered != file->data_bytes)
-        return rb_fail(err, RB_EFORMAT, "%s: the tensors cover %zu bytes of data, the file holds %zu", file->path, covered, file->data_bytes);
+        return rb_fail(err, RB_EFORMAT, "%s: the tensors cover %zu bytes of data, the file holds %zu", file->path,
+                       covered, file->data_bytes);
     return RB_OK;
 }
 
@@ -196,14 +211,12 @@ static rb_status read_tensors(safetensors_file *file, rb_error *err)
     size_t n_entries = 0;
     rb_status st;
 
-    cJSON_ArrayForEach(entry, file->header) n_entries++;
+    cJSON_ArrayForEach (entry, file->header) n_entries++;
     RB_TRY(st, rb_alloc(&file->tensors, n_entries, sizeof *file->tensors, "tensor list", err), done);
     RB_TRY(st, rb_alloc(&file->by_name, n_entries, sizeof *file->by_name, "tensor names", err), done);
-    cJSON_ArrayForEach(entry, file->header) {
-        if (strcmp(entry->string, "__metadata__") == 0)
-            RB_TRY(st, check_metadata(file, entry, err), done);
-        else
-            RB_TRY(st, parse_tensor(&file->tensors[file->n_tensors++], file, entry, err), done);
+    cJSON_ArrayForEach (entry, file->header) {
+        if (strcmp(entry->string, "__metadata__") == 0) RB_TRY(st, check_metadata(file, entry, err), done);
+        else RB_TRY(st, parse_tensor(&file->tensors[file->n_tensors++], file, entry, err), done);
     }
     qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, compare_offset);
     RB_TRY(st, check_coverage(file, err), done);
@@ -213,7 +226,7 @@ done:
     return st;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 rb_status safetensors_open(safetensors_file **out, const char *path, rb_error *err)
 {
@@ -251,7 +264,8 @@ const safetensor *safetensors_at(const safetensors_file *file, int64_t index) { 
 const safetensor *safetensors_find(const safetensors_file *file, const char *name)
 {
     const safetensor key = {.name = name}, *key_ref = &key;
-    const safetensor *const *found = bsearch(&key_ref, file->by_name, (size_t)file->n_tensors, sizeof *file->by_name, compare_name);
+    const safetensor *const *found =
+        bsearch(&key_ref, file->by_name, (size_t)file->n_tensors, sizeof *file->by_name, compare_name);
     return found ? *found : NULL;
 }
 
@@ -262,7 +276,10 @@ const char *safetensors_metadata(const safetensors_file *file, const char *key)
     return value ? value->valuestring : NULL;
 }
 
-int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor) { return (const unsigned char *)tensor->data - file->map; }
+int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor)
+{
+    return (const unsigned char *)tensor->data - file->map;
+}
 
 void safetensors_release(const safetensors_file *file, const safetensor *tensor)
 {

@@ -12,7 +12,10 @@
 
 enum { HEADER_ALIGNMENT = 8 };
 
-static int compare_strings(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 static rb_status check_names(const char *path, const safetensor *tensors, int64_t n_tensors, rb_error *err)
 {
@@ -24,7 +27,8 @@ static rb_status check_names(const char *path, const safetensor *tensors, int64_
     for (int64_t i = 0; st == RB_OK && i < n_tensors; i++) {
         const bool is_reserved = strcmp(names[i], "__metadata__") == 0;
         if (is_reserved || (i > 0 && strcmp(names[i - 1], names[i]) == 0))
-            st = rb_fail(err, RB_EINVAL, "%s: tensor name \"%s\" is %s", path, names[i], is_reserved ? "reserved" : "given twice");
+            st = rb_fail(err, RB_EINVAL, "%s: tensor name \"%s\" is %s", path, names[i],
+                         is_reserved ? "reserved" : "given twice");
     }
     free(names);
     return st;
@@ -34,12 +38,14 @@ static rb_status check_size(const char *path, const safetensor *tensor, rb_error
 {
     size_t size_bytes;
     if (tensor->rank < 0 || tensor->rank > SAFETENSORS_MAX_RANK)
-        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\" has rank %d, expected 0 to %d", path, tensor->name, tensor->rank, SAFETENSORS_MAX_RANK);
+        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\" has rank %d, expected 0 to %d", path, tensor->name,
+                       tensor->rank, SAFETENSORS_MAX_RANK);
     if (!tensor_shape_bytes(tensor->dtype, tensor->rank, tensor->shape, &size_bytes))
-        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\": its shape is negative or overflows the address space", path, tensor->name);
+        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\": its shape is negative or overflows the address space", path,
+                       tensor->name);
     if (size_bytes != tensor->size_bytes)
-        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\" brings %zu bytes, expected %zu from shape and dtype %s", path, tensor->name,
-                       tensor->size_bytes, size_bytes, tensor_dtype_name(tensor->dtype));
+        return rb_fail(err, RB_EINVAL, "%s: tensor \"%s\" brings %zu bytes, expected %zu from shape and dtype %s", path,
+                       tensor->name, tensor->size_bytes, size_bytes, tensor_dtype_name(tensor->dtype));
     return RB_OK;
 }
 
@@ -61,7 +67,8 @@ done:
     return st;
 }
 
-static rb_status add_metadata(cJSON *header, const char *const *keys, const char *const *values, int64_t n_metadata, rb_error *err)
+static rb_status add_metadata(cJSON *header, const char *const *keys, const char *const *values, int64_t n_metadata,
+                              rb_error *err)
 {
     cJSON *metadata = NULL;
     rb_status st;
@@ -76,14 +83,17 @@ done:
 
 static rb_status write_bytes(FILE *out, const char *path, const void *bytes, size_t n, rb_error *err)
 {
-    return n == 0 || fwrite(bytes, 1, n, out) == n ? RB_OK : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
+    return n == 0 || fwrite(bytes, 1, n, out) == n
+               ? RB_OK
+               : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
 }
 
 /* Header length, header, padding. */
 static rb_status write_header(FILE *out, const char *path, const char *header, rb_error *err)
 {
     static const char padding[HEADER_ALIGNMENT] = "        ";
-    const size_t header_bytes = strlen(header), pad_bytes = (HEADER_ALIGNMENT - header_bytes % HEADER_ALIGNMENT) % HEADER_ALIGNMENT;
+    const size_t header_bytes = strlen(header),
+                 pad_bytes = (HEADER_ALIGNMENT - header_bytes % HEADER_ALIGNMENT) % HEADER_ALIGNMENT;
     const uint64_t length = header_bytes + pad_bytes;
     rb_status st;
 
@@ -102,8 +112,9 @@ static rb_status close_file(FILE **out, const char *path, rb_error *err)
     return result == 0 ? RB_OK : rb_fail(err, RB_EIO, "%s: cannot write: %s", path, strerror(errno));
 }
 
-rb_status safetensors_write_from(const char *path, const safetensor *tensors, int64_t n_tensors, safetensors_source source, void *user,
-                                 const char *const *metadata_keys, const char *const *metadata_values, int64_t n_metadata, rb_error *err)
+rb_status safetensors_write_from(const char *path, const safetensor *tensors, int64_t n_tensors,
+                                 safetensors_source source, void *user, const char *const *metadata_keys,
+                                 const char *const *metadata_values, int64_t n_metadata, rb_error *err)
 {
     cJSON *header = NULL;
     char *text = NULL, *tmp_path = NULL;
@@ -151,8 +162,10 @@ static rb_status given_data(void *user, int64_t index, const void **data, rb_err
     return RB_OK;
 }
 
-rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors, const char *const *metadata_keys,
-                            const char *const *metadata_values, int64_t n_metadata, rb_error *err)
+rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t n_tensors,
+                            const char *const *metadata_keys, const char *const *metadata_values, int64_t n_metadata,
+                            rb_error *err)
 {
-    return safetensors_write_from(path, tensors, n_tensors, given_data, &tensors, metadata_keys, metadata_values, n_metadata, err);
+    return safetensors_write_from(path, tensors, n_tensors, given_data, &tensors, metadata_keys, metadata_values,
+                                  n_metadata, err);
 }

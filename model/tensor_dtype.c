@@ -1,7 +1,7 @@
 /* Element types of safetensors: names, sizes, and the conversion of the float ones to f32 and back.
  *
- * Data is little-endian and may sit at any byte offset of the mapping, so elements are loaded by memcpy; the compiler turns the loops
- * into unaligned vector loads. */
+ * Data is little-endian and may sit at any byte offset of the mapping, so elements are loaded by memcpy; the compiler
+ * turns the loops into unaligned vector loads. */
 #include <assert.h>
 #include <float.h>
 #include <math.h>
@@ -11,7 +11,8 @@
 #include "core/threads.h"
 #include "model/safetensors.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors data is little-endian and is used as it lies in the file");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "safetensors data is little-endian and is used as it lies in the file");
 
 static const struct {
     const char *name;
@@ -38,7 +39,10 @@ bool tensor_dtype_find(const char *name, tensor_dtype *dtype)
     return false;
 }
 
-bool tensor_dtype_is_float(tensor_dtype dtype) { return dtype == TENSOR_F32 || dtype == TENSOR_F16 || dtype == TENSOR_BF16; }
+bool tensor_dtype_is_float(tensor_dtype dtype)
+{
+    return dtype == TENSOR_F32 || dtype == TENSOR_F16 || dtype == TENSOR_BF16;
+}
 
 bool tensor_shape_bytes(tensor_dtype dtype, int rank, const int64_t *shape, size_t *size_bytes)
 {
@@ -70,18 +74,16 @@ RB_CPU_CLONES static void f16_to_f32(const unsigned char *restrict data, int64_t
 rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err)
 {
     if (!tensor_dtype_is_float(tensor->dtype))
-        return rb_fail(err, RB_EUNSUPPORTED, "tensor \"%s\" is %s, expected F32, F16 or BF16", tensor->name, tensor_dtype_name(tensor->dtype));
+        return rb_fail(err, RB_EUNSUPPORTED, "tensor \"%s\" is %s, expected F32, F16 or BF16", tensor->name,
+                       tensor_dtype_name(tensor->dtype));
     const size_t elem_size = tensor_dtype_size(tensor->dtype);
     assert(first >= 0 && count >= 0 && (size_t)first + (size_t)count <= tensor->size_bytes / elem_size);
     if (count == 0) return RB_OK;
 
     const unsigned char *data = (const unsigned char *)tensor->data + (size_t)first * elem_size;
-    if (tensor->dtype == TENSOR_F32)
-        memcpy(out, data, (size_t)count * sizeof *out);
-    else if (tensor->dtype == TENSOR_F16)
-        f16_to_f32(data, count, out);
-    else
-        bf16_to_f32(data, count, out);
+    if (tensor->dtype == TENSOR_F32) memcpy(out, data, (size_t)count * sizeof *out);
+    else if (tensor->dtype == TENSOR_F16) f16_to_f32(data, count, out);
+    else bf16_to_f32(data, count, out);
     return RB_OK;
 }
 
@@ -89,16 +91,18 @@ rb_status tensor_from_f32(tensor_dtype dtype, const float *x, int64_t count, voi
 {
     const float largest = dtype == TENSOR_F16 ? 0x1.ffcp15f : dtype == TENSOR_BF16 ? 0x1.fep127f : FLT_MAX;
     unsigned char *bytes = out;
-    if (!tensor_dtype_is_float(dtype)) return rb_fail(err, RB_EUNSUPPORTED, "dtype is %s, expected F32, F16 or BF16", tensor_dtype_name(dtype));
+    if (!tensor_dtype_is_float(dtype))
+        return rb_fail(err, RB_EUNSUPPORTED, "dtype is %s, expected F32, F16 or BF16", tensor_dtype_name(dtype));
     for (int64_t i = 0; i < count; i++) {
         const uint16_t half = dtype == TENSOR_F16 ? rb_f32_to_f16(x[i]) : rb_f32_to_bf16(x[i]);
-        const float rounded = dtype == TENSOR_F32 ? x[i] : dtype == TENSOR_F16 ? rb_f16_to_f32(half) : rb_bf16_to_f32(half);
+        const float rounded = dtype == TENSOR_F32   ? x[i]
+                              : dtype == TENSOR_F16 ? rb_f16_to_f32(half)
+                                                    : rb_bf16_to_f32(half);
         if (!isfinite(rounded))
-            return rb_fail(err, RB_ENONFINITE, "%g does not fit %s, expected %g at most", (double)x[i], tensor_dtype_name(dtype), (double)largest);
-        if (dtype == TENSOR_F32)
-            memcpy(bytes + i * 4, &rounded, sizeof rounded);
-        else
-            memcpy(bytes + i * 2, &half, sizeof half);
+            return rb_fail(err, RB_ENONFINITE, "%g does not fit %s, expected %g at most", (double)x[i],
+                           tensor_dtype_name(dtype), (double)largest);
+        if (dtype == TENSOR_F32) memcpy(bytes + i * 4, &rounded, sizeof rounded);
+        else memcpy(bytes + i * 2, &half, sizeof half);
     }
     return RB_OK;
 }

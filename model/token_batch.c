@@ -14,15 +14,18 @@ int64_t token_batch_longest(const token_batch *batch)
 static rb_status check_sequences(const token_batch *batch, rb_error *err)
 {
     if (batch->n_tokens <= 0 || batch->n_sequences <= 0)
-        return rb_fail(err, RB_EINVAL, "forward: a batch of %lld tokens in %lld sequences, expected at least one of each", (long long)batch->n_tokens,
-                       (long long)batch->n_sequences);
+        return rb_fail(err, RB_EINVAL,
+                       "forward: a batch of %lld tokens in %lld sequences, expected at least one of each",
+                       (long long)batch->n_tokens, (long long)batch->n_sequences);
     if (batch->sequence_start[0] != 0 || batch->sequence_start[batch->n_sequences] != batch->n_tokens)
-        return rb_fail(err, RB_EINVAL, "forward: sequences span tokens %lld to %lld, expected 0 to %lld", (long long)batch->sequence_start[0],
-                       (long long)batch->sequence_start[batch->n_sequences], (long long)batch->n_tokens);
+        return rb_fail(err, RB_EINVAL, "forward: sequences span tokens %lld to %lld, expected 0 to %lld",
+                       (long long)batch->sequence_start[0], (long long)batch->sequence_start[batch->n_sequences],
+                       (long long)batch->n_tokens);
     for (int64_t s = 0; s < batch->n_sequences; s++) {
         const int64_t length = batch->sequence_start[s + 1] - batch->sequence_start[s];
         if (length <= 0)
-            return rb_fail(err, RB_EINVAL, "forward: sequence %lld has %lld tokens, expected at least one", (long long)s, (long long)length);
+            return rb_fail(err, RB_EINVAL, "forward: sequence %lld has %lld tokens, expected at least one",
+                           (long long)s, (long long)length);
     }
     return RB_OK;
 }
@@ -33,7 +36,8 @@ rb_status token_batch_check(const token_batch *batch, int vocab_size, rb_error *
     if (st != RB_OK) return st;
     for (int64_t t = 0; t < batch->n_tokens; t++) {
         if (batch->tokens[t] < 0 || batch->tokens[t] >= vocab_size)
-            return rb_fail(err, RB_EINVAL, "forward: token %lld has id %d, expected 0 to %d", (long long)t, (int)batch->tokens[t], vocab_size - 1);
+            return rb_fail(err, RB_EINVAL, "forward: token %lld has id %d, expected 0 to %d", (long long)t,
+                           (int)batch->tokens[t], vocab_size - 1);
     }
     return RB_OK;
 }
@@ -44,6 +48,7 @@ rb_status token_batch_embed(const token_batch *batch, const checkpoint *model, f
     const int64_t width = config->hidden_size, shape[2] = {config->vocab_size, width};
     const safetensor *table = NULL;
     rb_status st = checkpoint_tensor(model, "model.embed_tokens.weight", 2, shape, &table, err);
-    for (int64_t t = 0; st == RB_OK && t < batch->n_tokens; t++) st = safetensor_to_f32(table, batch->tokens[t] * width, width, hidden + t * width, err);
+    for (int64_t t = 0; st == RB_OK && t < batch->n_tokens; t++)
+        st = safetensor_to_f32(table, batch->tokens[t] * width, width, hidden + t * width, err);
     return st;
 }

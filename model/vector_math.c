@@ -1,8 +1,9 @@
 /* See vector_math.h.
  *
- * exp follows Cephes expf (Moshier, netlib.org/cephes): x = n ln2 + r with ln2 in two parts so that n * LN2_HIGH is exact, a polynomial
- * for exp(r) on |r| <= ln2 / 2, then the exponent bits for 2^n. Nothing branches, so `omp simd` turns the loops into AVX-512 or AVX2.
- * n is found by adding 1.5 * 2^23, whose unit in the last place is 1: the addition rounds, and n sits in the low mantissa bits. */
+ * exp follows Cephes expf (Moshier, netlib.org/cephes): x = n ln2 + r with ln2 in two parts so that n * LN2_HIGH is
+ * exact, a polynomial for exp(r) on |r| <= ln2 / 2, then the exponent bits for 2^n. Nothing branches, so `omp simd`
+ * turns the loops into AVX-512 or AVX2. n is found by adding 1.5 * 2^23, whose unit in the last place is 1: the
+ * addition rounds, and n sits in the low mantissa bits. */
 #include "model/vector_math.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@
 #include "core/half.h"
 #include "core/threads.h"
 
-#define EXP_LIMIT    87.0f      /* 2^n stays a normal number for |x| up to here */
+#define EXP_LIMIT    87.0f /* 2^n stays a normal number for |x| up to here */
 #define LOG2_E       1.44269504088896341f
 #define LN2_HIGH     0.693359375f
 #define LN2_LOW      (-2.12194440e-4f)

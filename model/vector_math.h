@@ -1,5 +1,6 @@
-/* Row operations of the forward pass, vectorised: RMSNorm, SwiGLU, the pieces of a softmax. Each works on one row and one thread;
- * callers spread rows over threads. The order of a sum depends on the CPU's vector width and on nothing else. */
+/* Row operations of the forward pass, vectorised: RMSNorm, SwiGLU, the pieces of a softmax. Each works on one row and
+ * one thread; callers spread rows over threads. The order of a sum depends on the CPU's vector width and on nothing
+ * else. */
 #ifndef RB_MODEL_VECTOR_MATH_H
 #define RB_MODEL_VECTOR_MATH_H
 
@@ -11,7 +12,8 @@ void rms_norm_row(float *out, const float *x, const float *weight, float eps, in
 /* gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]. */
 void swiglu_row(float *gate, const float *up, int64_t n);
 
-/* x[i] = exp(x[i] - shift), returns their sum. For x <= shift as a softmax has it; relative error of a value below 2e-7, a NaN stays NaN. */
+/* x[i] = exp(x[i] - shift), returns their sum. For x <= shift as a softmax has it; relative error of a value below
+ * 2e-7, a NaN stays NaN. */
 float exp_sum_row(float *x, float shift, int64_t n);
 
 /* Largest of n > 0 values. */

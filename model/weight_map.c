@@ -1,7 +1,7 @@
 /* The shards of a checkpoint (weight_map.h).
  *
- * The index is "weight_map": {tensor name: file name}. It comes with the weights from wherever they were downloaded, so a file name must be
- * a plain name ending in .safetensors: no index may point a reader at a file outside its folder. */
+ * The index is "weight_map": {tensor name: file name}. It comes with the weights from wherever they were downloaded, so
+ * a file name must be a plain name ending in .safetensors: no index may point a reader at a file outside its folder. */
 #include "model/weight_map.h"
 
 #include <stdlib.h>
@@ -11,9 +11,10 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 
-static const char SINGLE_FILE[] = "model.safetensors", INDEX_FILE[] = "model.safetensors.index.json", SUFFIX[] = ".safetensors";
+static const char SINGLE_FILE[] = "model.safetensors", INDEX_FILE[] = "model.safetensors.index.json",
+                  SUFFIX[] = ".safetensors";
 
-/* ---- shards ------------------------------------------------------------------------------------------------------------------ */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static rb_status open_shard(weight_map *map, const char *folder, const char *name, rb_error *err)
 {
@@ -29,27 +30,35 @@ static rb_status open_single(weight_map *map, const char *folder, rb_error *err)
     RB_TRY(st, rb_alloc(&map->shards, 1, sizeof *map->shards, "shard list", err), done);
     RB_TRY(st, open_shard(map, folder, SINGLE_FILE, err), done);
     const safetensors_file *file = map->shards[0].file;
-    RB_TRY(st, rb_alloc(&map->entries, (size_t)safetensors_count(file), sizeof *map->entries, "tensor list", err), done);
-    for (int64_t i = 0; i < safetensors_count(file); i++) map->entries[map->n_entries++] = (weight_entry){safetensors_at(file, i), file};
+    RB_TRY(st, rb_alloc(&map->entries, (size_t)safetensors_count(file), sizeof *map->entries, "tensor list", err),
+           done);
+    for (int64_t i = 0; i < safetensors_count(file); i++)
+        map->entries[map->n_entries++] = (weight_entry){safetensors_at(file, i), file};
 done:
     return st;
 }
 
-/* ---- the index --------------------------------------------------------------------------------------------------------------- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 static rb_status check_file_name(const cJSON *item, const char *index_path, rb_error *err)
 {
-    if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" is not a file name", index_path, item->string);
+    if (!cJSON_IsString(item))
+        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" is not a file name", index_path, item->string);
     const char *name = item->valuestring;
     const size_t length = strlen(name), suffix_length = strlen(SUFFIX);
     if (strchr(name, '/') || strchr(name, '\\'))
-        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a file in the same folder", index_path, item->string, name);
+        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a file in the same folder",
+                       index_path, item->string, name);
     if (length <= suffix_length || strcmp(name + length - suffix_length, SUFFIX) != 0)
-        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a name ending in %s", index_path, item->string, name, SUFFIX);
+        return rb_fail(err, RB_EFORMAT, "%s: weight_map \"%s\" names \"%s\", expected a name ending in %s", index_path,
+                       item->string, name, SUFFIX);
     return RB_OK;
 }
 
-static int compare_strings(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Opens each file the index names, once, in name order. */
 static rb_status open_shards(weight_map *map, const cJSON *names, const char *folder, rb_error *err)
@@ -61,7 +70,7 @@ static rb_status open_shards(weight_map *map, const cJSON *names, const char *fo
     rb_status st;
 
     RB_TRY(st, rb_alloc(&files, n_names, sizeof *files, "shard names", err), done);
-    cJSON_ArrayForEach(item, names) files[n++] = item->valuestring;
+    cJSON_ArrayForEach (item, names) files[n++] = item->valuestring;
     qsort(files, n_names, sizeof *files, compare_strings);
     for (size_t i = 0; i < n_names; i++)
         if (i == 0 || strcmp(files[i - 1], files[i]) != 0) files[n_files++] = files[i];
@@ -86,14 +95,18 @@ static rb_status read_index(weight_map *map, const char *folder, const char *ind
 
     RB_TRY(st, rb_json_read(&index, index_path, 0, err), done);
     RB_TRY(st, rb_json_get_object(index, "weight_map", index_path, &names, err), done);
-    cJSON_ArrayForEach(item, names) RB_TRY(st, check_file_name(item, index_path, err), done);
+    cJSON_ArrayForEach (item, names) RB_TRY(st, check_file_name(item, index_path, err), done);
     RB_TRY(st, open_shards(map, names, folder, err), done);
-    RB_TRY(st, rb_alloc(&map->entries, (size_t)cJSON_GetArraySize(names), sizeof *map->entries, "tensor list", err), done);
-    cJSON_ArrayForEach(item, names) {
-        const weight_shard *shard = bsearch(item->valuestring, map->shards, (size_t)map->n_shards, sizeof *map->shards, compare_shard);
+    RB_TRY(st, rb_alloc(&map->entries, (size_t)cJSON_GetArraySize(names), sizeof *map->entries, "tensor list", err),
+           done);
+    cJSON_ArrayForEach (item, names) {
+        const weight_shard *shard =
+            bsearch(item->valuestring, map->shards, (size_t)map->n_shards, sizeof *map->shards, compare_shard);
         const safetensor *tensor = safetensors_find(shard->file, item->string);
         if (!tensor)
-            RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path, item->string, shard->path),
+            RB_TRY(st,
+                   rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path,
+                           item->string, shard->path),
                    done);
         map->entries[map->n_entries++] = (weight_entry){tensor, shard->file};
     }
@@ -102,7 +115,7 @@ done:
     return st;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 static rb_status file_exists(bool *exists, const char *folder, const char *name, rb_error *err)
 {
@@ -122,9 +135,10 @@ static rb_status fail_without_weights(const char *folder, rb_error *err)
     RB_TRY(st, file_exists(&has_sharded_pickle, folder, "pytorch_model.bin.index.json", err), done);
     if (has_pickle || has_sharded_pickle)
         st = rb_fail(err, RB_EUNSUPPORTED,
-                     "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with transformers", folder);
-    else
-        st = rb_fail(err, RB_EIO, "%s: no weights, expected %s or %s", folder, SINGLE_FILE, INDEX_FILE);
+                     "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with "
+                     "transformers",
+                     folder);
+    else st = rb_fail(err, RB_EIO, "%s: no weights, expected %s or %s", folder, SINGLE_FILE, INDEX_FILE);
 done:
     return st;
 }
@@ -144,12 +158,9 @@ rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err)
     RB_TRY(st, file_exists(&is_single, folder, SINGLE_FILE, err), done);
     RB_TRY(st, file_exists(&is_sharded, folder, INDEX_FILE, err), done);
     RB_TRY(st, rb_join_path(&index_path, folder, INDEX_FILE, err), done);
-    if (is_single)
-        RB_TRY(st, open_single(map, folder, err), done);
-    else if (is_sharded)
-        RB_TRY(st, read_index(map, folder, index_path, err), done);
-    else
-        RB_TRY(st, fail_without_weights(folder, err), done);
+    if (is_single) RB_TRY(st, open_single(map, folder, err), done);
+    else if (is_sharded) RB_TRY(st, read_index(map, folder, index_path, err), done);
+    else RB_TRY(st, fail_without_weights(folder, err), done);
     qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
 done:
     free(index_path);

@@ -12,7 +12,7 @@ enum { WIDTH_SEED = 42, VALUE_SEED = 1000 };
 
 const char *group_order_name(group_order order) { return order == GROUP_ORDER_NATURAL ? "natural" : "block"; }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void free_planes(plan_planes *planes)
 {
@@ -38,17 +38,23 @@ const char *const plan_family_names[FAMILY_N_KINDS + 1] = {"groups", "block-code
 
 static bool groups_equal(const plan_group *a, const plan_group *b)
 {
-    return a->width == b->width && a->n_blocks == b->n_blocks && a->order == b->order && a->codebook == b->codebook && a->rotation.kind == b->rotation.kind
-           && a->rotation.seed == b->rotation.seed && a->rotation.dims == b->rotation.dims && a->norm_exponent == b->norm_exponent && a->coherence == b->coherence
+    return a->width == b->width && a->n_blocks == b->n_blocks && a->order == b->order && a->codebook == b->codebook
+           && a->rotation.kind == b->rotation.kind && a->rotation.seed == b->rotation.seed
+           && a->rotation.dims == b->rotation.dims && a->norm_exponent == b->norm_exponent
+           && a->coherence == b->coherence
            && memcmp(a->blocks, b->blocks, (size_t)a->n_blocks * sizeof *a->blocks) == 0;
 }
 
-static bool floats_equal(const float *a, const float *b, int n) { return a && b ? memcmp(a, b, (size_t)n * sizeof *a) == 0 : a == b; }
+static bool floats_equal(const float *a, const float *b, int n)
+{
+    return a && b ? memcmp(a, b, (size_t)n * sizeof *a) == 0 : a == b;
+}
 
 static bool planes_equal(const plan_planes *a, const plan_planes *b, int n_blocks)
 {
     if (!a || !b) return a == b;
-    return a->gain_bits == b->gain_bits && memcmp(a->bits, b->bits, (size_t)n_blocks) == 0 && floats_equal(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks)
+    return a->gain_bits == b->gain_bits && memcmp(a->bits, b->bits, (size_t)n_blocks) == 0
+           && floats_equal(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks)
            && floats_equal(a->weights, b->weights, n_blocks);
 }
 
@@ -56,7 +62,9 @@ bool plan_head_equal(const plan_head *a, const plan_head *b, const model_facts *
 {
     if (!planes_equal(a->planes, b->planes, model_n_blocks(model))) return false;
     if (a->n_groups != b->n_groups || a->norm != b->norm || a->encoder != b->encoder) return false;
-    if (!floats_equal(a->scales, b->scales, model_n_blocks(model)) || !floats_equal(a->center, b->center, model->head_dim)) return false;
+    if (!floats_equal(a->scales, b->scales, model_n_blocks(model))
+        || !floats_equal(a->center, b->center, model->head_dim))
+        return false;
     for (int g = 0; g < a->n_groups; g++)
         if (!groups_equal(&a->groups[g], &b->groups[g])) return false;
     return true;
@@ -71,8 +79,14 @@ rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *er
     *out = NULL;
     RB_TRY(st, rb_alloc(&plan, 1, sizeof *plan, "bit plan", err), done);
     plan->model = *model;
-    RB_TRY(st, rb_alloc(&plan->heads, (size_t)model->n_layers * (size_t)model->n_kv_heads, sizeof *plan->heads, "heads of a bit plan", err), done);
-    RB_TRY(st, rb_alloc(&plan->value_widths, (size_t)n_heads(plan), sizeof *plan->value_widths, "value widths of a bit plan", err), done);
+    RB_TRY(st,
+           rb_alloc(&plan->heads, (size_t)model->n_layers * (size_t)model->n_kv_heads, sizeof *plan->heads,
+                    "heads of a bit plan", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&plan->value_widths, (size_t)n_heads(plan), sizeof *plan->value_widths,
+                    "value widths of a bit plan", err),
+           done);
     bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     *out = plan;
     plan = NULL;
@@ -90,7 +104,10 @@ void bit_plan_free(bit_plan *plan)
     free(plan);
 }
 
-plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head) { return &plan->heads[(int64_t)layer * plan->model.n_kv_heads + kv_head]; }
+plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head)
+{
+    return &plan->heads[(int64_t)layer * plan->model.n_kv_heads + kv_head];
+}
 
 plan_family plan_head_family(const plan_head *head) { return head->planes ? FAMILY_BLOCK_CODEBOOK : FAMILY_GROUPS; }
 
@@ -101,32 +118,40 @@ bool bit_plan_has_planes(const bit_plan *plan)
     return false;
 }
 
-/* ---- groups --------------------------------------------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 /* Appends a group of `count` blocks, to be filled in by the caller. */
-static rb_status add_group(plan_head *head, int width, int count, group_order order, uint64_t seed, codebook_kind books, rb_error *err)
+static rb_status add_group(plan_head *head, int width, int count, group_order order, uint64_t seed, codebook_kind books,
+                           rb_error *err)
 {
     plan_group *group = &head->groups[head->n_groups];
-    *group = (plan_group){.width = width, .order = order, .codebook = books, .coherence = 1.0f, .rotation = {.kind = ROTATION_HAAR, .seed = seed, .dims = 2 * count}};
+    *group = (plan_group){.width = width,
+                          .order = order,
+                          .codebook = books,
+                          .coherence = 1.0f,
+                          .rotation = {.kind = ROTATION_HAAR, .seed = seed, .dims = 2 * count}};
     rb_status st = rb_alloc(&group->blocks, (size_t)count, sizeof *group->blocks, "blocks of a group", err);
     if (st == RB_OK) head->n_groups++;
     return st;
 }
 
-rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n_blocks, codebook_kind books, rb_error *err)
+rb_status plan_head_set_block_widths(plan_head *head, const uint8_t *bits, int n_blocks, codebook_kind books,
+                                     rb_error *err)
 {
     int count[PLAN_MAX_WIDTH + 1] = {0};
     rb_status st;
     plan_head_clear(head);
     for (int i = 0; i < n_blocks; i++) {
         if (bits[i] < PLAN_MIN_WIDTH || bits[i] > PLAN_MAX_WIDTH)
-            return rb_fail(err, RB_EINVAL, "block %d: width %d, expected %d to %d", i, bits[i], PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+            return rb_fail(err, RB_EINVAL, "block %d: width %d, expected %d to %d", i, bits[i], PLAN_MIN_WIDTH,
+                           PLAN_MAX_WIDTH);
         count[bits[i]]++;
     }
     RB_TRY(st, rb_alloc(&head->groups, PLAN_MAX_WIDTH, sizeof *head->groups, "groups of a head", err), done);
     for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH; width++) {
         if (count[width] == 0) continue;
-        RB_TRY(st, add_group(head, width, count[width], GROUP_ORDER_BLOCK, WIDTH_SEED + (uint64_t)width, books, err), done);
+        RB_TRY(st, add_group(head, width, count[width], GROUP_ORDER_BLOCK, WIDTH_SEED + (uint64_t)width, books, err),
+               done);
         plan_group *group = &head->groups[head->n_groups - 1];
         for (int i = 0; i < n_blocks; i++)
             if (bits[i] == width) group->blocks[group->n_blocks++] = i;
@@ -136,7 +161,8 @@ done:
     return st;
 }
 
-rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64_t seed, codebook_kind books, rb_error *err)
+rb_status plan_head_set_uniform(plan_head *head, int width, int n_blocks, uint64_t seed, codebook_kind books,
+                                rb_error *err)
 {
     rb_status st;
     plan_head_clear(head);
@@ -151,7 +177,8 @@ done:
     return st;
 }
 
-rb_status plan_head_set_values(plan_head *head, int width, int n_blocks, int kv_head, codebook_kind books, rb_error *err)
+rb_status plan_head_set_values(plan_head *head, int width, int n_blocks, int kv_head, codebook_kind books,
+                               rb_error *err)
 {
     return plan_head_set_uniform(head, width, n_blocks, VALUE_SEED + (uint64_t)kv_head, books, err);
 }
@@ -181,7 +208,8 @@ static rb_status create_planes(plan_planes **out, int n_blocks, rb_error *err)
     rb_status st;
     RB_TRY(st, rb_alloc(&planes, 1, sizeof *planes, "planes of a head", err), done);
     RB_TRY(st, rb_alloc(&planes->bits, (size_t)n_blocks, sizeof *planes->bits, "planes of a head", err), done);
-    RB_TRY(st, rb_alloc(&planes->maps, PLAN_MAP_SIZE * (size_t)n_blocks, sizeof *planes->maps, "planes of a head", err), done);
+    RB_TRY(st, rb_alloc(&planes->maps, PLAN_MAP_SIZE * (size_t)n_blocks, sizeof *planes->maps, "planes of a head", err),
+           done);
     RB_TRY(st, rb_alloc(&planes->weights, (size_t)n_blocks, sizeof *planes->weights, "planes of a head", err), done);
     *out = planes;
     planes = NULL;
@@ -214,7 +242,8 @@ rb_status plan_head_copy(plan_head *out, const plan_head *head, int n_blocks, in
         plan_group *group = &out->groups[out->n_groups];
         *group = *from;
         group->blocks = NULL;
-        RB_TRY(st, rb_alloc(&group->blocks, (size_t)from->n_blocks, sizeof *group->blocks, "blocks of a group", err), done);
+        RB_TRY(st, rb_alloc(&group->blocks, (size_t)from->n_blocks, sizeof *group->blocks, "blocks of a group", err),
+               done);
         memcpy(group->blocks, from->blocks, (size_t)from->n_blocks * sizeof *group->blocks);
     }
 done:
@@ -222,7 +251,8 @@ done:
     return st;
 }
 
-rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind books, int norm_exponent, rb_error *err)
+rb_status plan_head_add_group(plan_head *head, int width, const int *blocks, int n, codebook_kind books,
+                              int norm_exponent, rb_error *err)
 {
     plan_group *grown = realloc(head->groups, ((size_t)head->n_groups + 1) * sizeof *grown);
     if (!grown) return rb_fail(err, RB_ENOMEM, "out of memory for groups of a head");
@@ -249,13 +279,15 @@ static rb_status set_floats(float **out, const double *from, int n, rb_error *er
     return st;
 }
 
-rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center, int head_dim, rb_error *err)
+rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_blocks, const double *center,
+                                  int head_dim, rb_error *err)
 {
     rb_status st = set_floats(&head->scales, scales, n_blocks, err);
     return st == RB_OK ? set_floats(&head->center, center, head_dim, err) : st;
 }
 
-rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights, int gain_bits, int n_blocks, rb_error *err)
+rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const double *maps, const double *weights,
+                               int gain_bits, int n_blocks, rb_error *err)
 {
     float *center = head->center;
     plan_planes *planes;
@@ -272,14 +304,15 @@ rb_status plan_head_set_planes(plan_head *head, const uint8_t *bits, const doubl
     return RB_OK;
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 void plan_head_bits(const plan_head *head, uint8_t *bits, int n_blocks)
 {
     memset(bits, 0, (size_t)n_blocks);
     if (head->planes) memcpy(bits, head->planes->bits, (size_t)n_blocks);
     for (int g = 0; g < head->n_groups; g++)
-        for (int i = 0; i < head->groups[g].n_blocks; i++) bits[head->groups[g].blocks[i]] = (uint8_t)head->groups[g].width;
+        for (int i = 0; i < head->groups[g].n_blocks; i++)
+            bits[head->groups[g].blocks[i]] = (uint8_t)head->groups[g].width;
 }
 
 static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
@@ -294,17 +327,20 @@ bool plan_head_is_published_form(const plan_head *head, int n_blocks)
 {
     int n = 0;
     for (int g = 0; g < head->n_groups; g++) n += head->groups[g].n_blocks;
-    return n == n_blocks && head->norm == NORM_FP16 && head->encoder == ENCODER_NEAREST && !head->scales && !head->center;
+    return n == n_blocks && head->norm == NORM_FP16 && head->encoder == ENCODER_NEAREST && !head->scales
+           && !head->center;
 }
 
 bool bit_plan_is_published_form(const bit_plan *plan)
 {
     for (int h = 0; h < n_heads(plan); h++)
-        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)) || plan->value_widths[h] != plan->value_widths[0]) return false;
+        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model))
+            || plan->value_widths[h] != plan->value_widths[0])
+            return false;
     return true;
 }
 
-/* ---- cost ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- cost ------------------------------------------------------------------------------------ */
 
 static int code_bits(const plan_head *head, int n_blocks)
 {
@@ -320,13 +356,20 @@ static int stored_bits(const plan_head *head, int n_blocks)
     return (code_bits(head, n_blocks) + gain_bits + 7) / 8 * 8 + norm_kind_bits(head->norm) * head->n_groups;
 }
 
-double plan_head_nominal_bits(const plan_head *head, int head_dim) { return (double)code_bits(head, head_dim / 2) / head_dim; }
+double plan_head_nominal_bits(const plan_head *head, int head_dim)
+{
+    return (double)code_bits(head, head_dim / 2) / head_dim;
+}
 
-double plan_head_true_bits(const plan_head *head, int head_dim) { return (double)stored_bits(head, head_dim / 2) / head_dim; }
+double plan_head_true_bits(const plan_head *head, int head_dim)
+{
+    return (double)stored_bits(head, head_dim / 2) / head_dim;
+}
 
 int plan_value_bits(int width, int head_dim)
 {
-    return width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim : (width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
+    return width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim
+                                    : (width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
 }
 
 value_range bit_plan_value_range(const bit_plan *plan)
@@ -347,7 +390,8 @@ void bit_plan_describe_values(char *out, size_t size, const bit_plan *plan)
 {
     const value_range range = bit_plan_value_range(plan);
     const int n = snprintf(out, size, "%.3f true bits a dim", bit_plan_cost(plan).value_true_bits);
-    if (range.least != range.most && n > 0 && (size_t)n < size) snprintf(out + n, size - (size_t)n, ", widths %d to %d", range.least, range.most);
+    if (range.least != range.most && n > 0 && (size_t)n < size)
+        snprintf(out + n, size - (size_t)n, ", widths %d to %d", range.least, range.most);
 }
 
 plan_cost bit_plan_cost(const bit_plan *plan)

@@ -14,8 +14,9 @@ static int by_spec(const void *a, const void *b)
 static void collect_points(plan_codebooks *out, const bit_plan *plan)
 {
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        for (int block = 0; plan->heads[h].planes && block < model_n_blocks(&plan->model); block++) out->has_points[plan->heads[h].planes->bits[block]] = true;
-    out->has_points[0] = false;     /* nothing is stored */
+        for (int block = 0; plan->heads[h].planes && block < model_n_blocks(&plan->model); block++)
+            out->has_points[plan->heads[h].planes->bits[block]] = true;
+    out->has_points[0] = false; /* nothing is stored */
     for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) out->n_points += out->has_points[bits];
 }
 
@@ -33,7 +34,8 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
             const plan_group *group = &plan->heads[h].groups[g];
             out->at[n++] = (codebook_spec){group->codebook, group->width, group->rotation.dims};
         }
-    for (int h = 0; h < n_heads && bit_plan_quantizes_values(plan); h++) out->at[n++] = (codebook_spec){plan->value_codebook, plan->value_widths[h], plan->model.head_dim};
+    for (int h = 0; h < n_heads && bit_plan_quantizes_values(plan); h++)
+        out->at[n++] = (codebook_spec){plan->value_codebook, plan->value_widths[h], plan->model.head_dim};
     qsort(out->at, (size_t)n, sizeof *out->at, by_spec);
     for (int i = 0; i < n; i++)
         if (i == 0 || by_spec(&out->at[i], &out->at[out->n - 1]) != 0) out->at[out->n++] = out->at[i];

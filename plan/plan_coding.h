@@ -7,8 +7,8 @@
 enum { PLAN_CODING_MAX_LINES = 6 };
 
 typedef struct plan_coding_line {
-    const char *label;      /* "norms" */
-    char text[160];         /* plain text, without characters that HTML would need escaped */
+    const char *label; /* "norms" */
+    char text[160];    /* plain text, without characters that HTML would need escaped */
 } plan_coding_line;
 
 /* Lines for what the plan has; returns how many: 0 for a plan of the published form. */

@@ -7,7 +7,8 @@
 #include "plan/bit_plan.h"
 
 #define PLAN_SCHEMA "ropebits-plan"
-/* A plan of the published form (bit_plan_is_published_form) is version 1, one with heads of block-codebook version 3, any other version 2: older readers take what they know. */
+/* A plan of the published form (bit_plan_is_published_form) is version 1, one with heads of block-codebook version 3,
+ * any other version 2: older readers take what they know. */
 enum { PLAN_JSON_PUBLISHED_VERSION = 1, PLAN_JSON_GROUPS_VERSION = 2, PLAN_JSON_VERSION = 3 };
 
 rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err);
@@ -19,7 +20,8 @@ rb_status plan_cost_to_json(cJSON *json, const plan_cost *cost, rb_error *err);
 /* Adds value_width, the mean over heads, and where they differ value_width_range, the least and the most. */
 rb_status plan_value_width_to_json(cJSON *json, const bit_plan *plan, rb_error *err);
 
-rb_status plan_json_write(const bit_plan *plan, const char *path, rb_error *err);       /* atomic */
-rb_status plan_json_read(bit_plan **out, const char *path, rb_error *err);              /* checks everything bit_plan_check checks, and the stated cost */
+rb_status plan_json_write(const bit_plan *plan, const char *path, rb_error *err); /* atomic */
+rb_status plan_json_read(bit_plan **out, const char *path,
+                         rb_error *err); /* checks everything bit_plan_check checks, and the stated cost */
 
 #endif

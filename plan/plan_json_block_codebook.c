@@ -6,7 +6,7 @@
 
 #include "core/json.h"
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static rb_status no_memory(rb_error *err) { return rb_fail(err, RB_ENOMEM, "out of memory for a plan's JSON"); }
 
@@ -15,7 +15,7 @@ static rb_status maps_to_json(cJSON *json, const plan_planes *planes, int n_bloc
     cJSON *list = cJSON_CreateArray(), *map = NULL;
     rb_status st = list ? RB_OK : no_memory(err);
     for (int block = 0; block < n_blocks && st == RB_OK; block++) {
-        map = cJSON_CreateFloatArray(planes->maps + PLAN_MAP_SIZE * block, PLAN_MAP_SIZE);     /* as doubles, exactly */
+        map = cJSON_CreateFloatArray(planes->maps + PLAN_MAP_SIZE * block, PLAN_MAP_SIZE); /* as doubles, exactly */
         st = map ? rb_json_append(list, &map, err) : no_memory(err);
         cJSON_Delete(map);
     }
@@ -38,15 +38,17 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* One list of n numbers; what names it. */
-static rb_status numbers_from_json(double *out, const cJSON *list, int n, const char *what, const char *where, rb_error *err)
+static rb_status numbers_from_json(double *out, const cJSON *list, int n, const char *what, const char *where,
+                                   rb_error *err)
 {
     const cJSON *item;
     int i = 0;
-    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != n) return rb_fail(err, RB_EFORMAT, "%s: %s is no list of %d numbers", where, what, n);
-    cJSON_ArrayForEach(item, list) {
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != n)
+        return rb_fail(err, RB_EFORMAT, "%s: %s is no list of %d numbers", where, what, n);
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no number", where, what, i);
         out[i++] = item->valuedouble;
     }
@@ -59,7 +61,8 @@ static rb_status bits_from_json(uint8_t *bits, const cJSON *json, int n_blocks, 
     const rb_status st = numbers_from_json(numbers, rb_json_find(json, "bits"), n_blocks, "bits", where, err);
     for (int block = 0; st == RB_OK && block < n_blocks; block++) {
         if (!(numbers[block] >= 0 && numbers[block] <= PLANE_MAX_BITS) || numbers[block] != floor(numbers[block]))
-            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, expected a whole number from 0 to %d", where, block, numbers[block], PLANE_MAX_BITS);
+            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, expected a whole number from 0 to %d", where, block,
+                           numbers[block], PLANE_MAX_BITS);
         bits[block] = (uint8_t)numbers[block];
     }
     return st;
@@ -72,9 +75,10 @@ static rb_status maps_from_json(double *maps, const cJSON *json, int n_blocks, c
     int block = 0;
     rb_status st = rb_json_get_array(json, "maps", where, &list, err);
     if (st == RB_OK && cJSON_GetArraySize(list) != n_blocks)
-        st = rb_fail(err, RB_EFORMAT, "%s: maps has %d entries, expected %d blocks", where, cJSON_GetArraySize(list), n_blocks);
+        st = rb_fail(err, RB_EFORMAT, "%s: maps has %d entries, expected %d blocks", where, cJSON_GetArraySize(list),
+                     n_blocks);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         snprintf(what, sizeof what, "maps[%d]", block);
         st = numbers_from_json(maps + PLAN_MAP_SIZE * block++, item, PLAN_MAP_SIZE, what, where, err);
         if (st != RB_OK) return st;
@@ -83,14 +87,17 @@ static rb_status maps_from_json(double *maps, const cJSON *json, int n_blocks, c
 }
 
 /* What making the head rounded is not what the writer had. */
-static rb_status check_unchanged(const plan_planes *planes, const double *maps, const double *weights, int n_blocks, const char *where, rb_error *err)
+static rb_status check_unchanged(const plan_planes *planes, const double *maps, const double *weights, int n_blocks,
+                                 const char *where, rb_error *err)
 {
     for (int i = 0; i < PLAN_MAP_SIZE * n_blocks; i++)
         if ((double)planes->maps[i] != maps[i] || !isfinite(planes->maps[i]))
-            return rb_fail(err, RB_EFORMAT, "%s: maps[%d][%d] is %.17g, expected a number that fp16 holds", where, i / PLAN_MAP_SIZE, i % PLAN_MAP_SIZE, maps[i]);
+            return rb_fail(err, RB_EFORMAT, "%s: maps[%d][%d] is %.17g, expected a number that fp16 holds", where,
+                           i / PLAN_MAP_SIZE, i % PLAN_MAP_SIZE, maps[i]);
     for (int block = 0; block < n_blocks; block++)
         if ((double)planes->weights[block] != weights[block] || !isfinite(planes->weights[block]))
-            return rb_fail(err, RB_EFORMAT, "%s: weights[%d] is %.17g, expected a number from %g that fp16 holds", where, block, weights[block], PLAN_LEAST_WEIGHT);
+            return rb_fail(err, RB_EFORMAT, "%s: weights[%d] is %.17g, expected a number from %g that fp16 holds",
+                           where, block, weights[block], PLAN_LEAST_WEIGHT);
     return RB_OK;
 }
 
@@ -102,7 +109,8 @@ rb_status plan_planes_from_json(plan_head *head, const cJSON *json, int n_blocks
     int64_t gain_bits;
     rb_status st = RB_OK;
     for (size_t i = 0; i < RB_COUNT(of_groups); i++)
-        if (rb_json_find(json, of_groups[i])) return rb_fail(err, RB_EFORMAT, "%s: has %s, expected none of family block-codebook", where, of_groups[i]);
+        if (rb_json_find(json, of_groups[i]))
+            return rb_fail(err, RB_EFORMAT, "%s: has %s, expected none of family block-codebook", where, of_groups[i]);
     RB_TRY(st, bits_from_json(bits, json, n_blocks, where, err), done);
     RB_TRY(st, rb_json_get_int(json, "gain_bits", where, 0, PLAN_MAX_GAIN_BITS, &gain_bits, err), done);
     RB_TRY(st, maps_from_json(maps, json, n_blocks, where, err), done);
@@ -117,6 +125,8 @@ rb_status plan_json_refuse_planes(const cJSON *json, const char *where, rb_error
 {
     static const char *const of_planes[] = {"gain_bits", "maps", "weights"};
     for (size_t i = 0; i < RB_COUNT(of_planes); i++)
-        if (rb_json_find(json, of_planes[i])) return rb_fail(err, RB_EFORMAT, "%s: has %s, expected them of family block-codebook alone", where, of_planes[i]);
+        if (rb_json_find(json, of_planes[i]))
+            return rb_fail(err, RB_EFORMAT, "%s: has %s, expected them of family block-codebook alone", where,
+                           of_planes[i]);
     return RB_OK;
 }

@@ -1,4 +1,5 @@
-/* The members of plan.json that a head of block-codebook has in place of groups. For the reader and writer of plan.json. */
+/* The members of plan.json that a head of block-codebook has in place of groups. For the reader and writer of
+ * plan.json. */
 #ifndef RB_PLAN_PLAN_JSON_BLOCK_CODEBOOK_H
 #define RB_PLAN_PLAN_JSON_BLOCK_CODEBOOK_H
 

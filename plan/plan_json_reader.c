@@ -1,4 +1,5 @@
-/* Reader of plan.json: see plan/plan_json.h and docs/plan-json.md. What a plan states twice (bits and groups, costs) must agree. */
+/* Reader of plan.json: see plan/plan_json.h and docs/plan-json.md. What a plan states twice (bits and groups, costs)
+ * must agree. */
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -6,27 +7,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "plan/plan_json.h"
 #include "plan/plan_json_block_codebook.h"
-#include "core/json.h"
 
 enum { PLACE_SIZE = 512 };
 
-static const int64_t LARGEST_SEED = ((int64_t)1 << 53) - 1;    /* above it neighbours share a double: a seed would be read as another */
+static const int64_t LARGEST_SEED =
+    ((int64_t)1 << 53) - 1; /* above it neighbours share a double: a seed would be read as another */
 
-/* ---- a group ------------------------------------------------------------------------------------------------------------------- */
+/* ---- a group --------------------------------------------------------------------------------- */
 
 static rb_status blocks_from_json(plan_group *group, const cJSON *json, int n_blocks, const char *where, rb_error *err)
 {
     const cJSON *list, *item;
     rb_status st = rb_json_get_array(json, "blocks", where, &list, err);
     if (st == RB_OK && cJSON_GetArraySize(list) > n_blocks)
-        st = rb_fail(err, RB_EFORMAT, "%s: %d blocks, expected at most the head's %d", where, cJSON_GetArraySize(list), n_blocks);
-    if (st == RB_OK) st = rb_alloc(&group->blocks, (size_t)cJSON_GetArraySize(list), sizeof *group->blocks, "blocks of a group", err);
+        st = rb_fail(err, RB_EFORMAT, "%s: %d blocks, expected at most the head's %d", where, cJSON_GetArraySize(list),
+                     n_blocks);
+    if (st == RB_OK)
+        st =
+            rb_alloc(&group->blocks, (size_t)cJSON_GetArraySize(list), sizeof *group->blocks, "blocks of a group", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < n_blocks) || item->valuedouble != floor(item->valuedouble))
-            return rb_fail(err, RB_EFORMAT, "%s: blocks[%d] is no block, expected a whole number from 0 to %d", where, group->n_blocks, n_blocks - 1);
+    cJSON_ArrayForEach (item, list) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < n_blocks)
+            || item->valuedouble != floor(item->valuedouble))
+            return rb_fail(err, RB_EFORMAT, "%s: blocks[%d] is no block, expected a whole number from 0 to %d", where,
+                           group->n_blocks, n_blocks - 1);
         group->blocks[group->n_blocks++] = (int)item->valuedouble;
     }
     return RB_OK;
@@ -69,11 +76,13 @@ static rb_status codebook_from_json(codebook_kind *kind, const cJSON *json, cons
 {
     const char *name;
     rb_status st = rb_json_get_string(json, "codebook", where, &name, err);
-    if (st == RB_OK && !codebook_kind_from_name(name, kind)) st = rb_fail(err, RB_EUNSUPPORTED, "%s: unknown codebook \"%s\"", where, name);
+    if (st == RB_OK && !codebook_kind_from_name(name, kind))
+        st = rb_fail(err, RB_EUNSUPPORTED, "%s: unknown codebook \"%s\"", where, name);
     return st;
 }
 
-/* A number that rounding to a float would change is not what the writer had; whether fp16 holds it too, bit_plan_check tells. */
+/* A number that rounding to a float would change is not what the writer had; whether fp16 holds it too, bit_plan_check
+ * tells. */
 static rb_status exact_float(float *out, double value, const char *what, const char *where, rb_error *err)
 {
     if (fabs(value) <= FLT_MAX && (double)(float)value == value) {
@@ -84,26 +93,35 @@ static rb_status exact_float(float *out, double value, const char *what, const c
 }
 
 /* What version 2 adds to a group of its head. */
-static rb_status coding_of_group(plan_group *out, const cJSON *json, const plan_head *head, const char *where, rb_error *err)
+static rb_status coding_of_group(plan_group *out, const cJSON *json, const plan_head *head, const char *where,
+                                 rb_error *err)
 {
     int64_t exponent = 0;
     double coherence = 1.0;
     rb_status st = RB_OK;
     if (head->norm == NORM_LOG8)
-        RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err), done);
+        RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err),
+               done);
     else if (rb_json_find(json, "norm_exponent"))
-        RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: has a norm_exponent, expected none with norm %s", where, norm_kind_names[head->norm]), done);
+        RB_TRY(st,
+               rb_fail(err, RB_EFORMAT, "%s: has a norm_exponent, expected none with norm %s", where,
+                       norm_kind_names[head->norm]),
+               done);
     if (head->encoder == ENCODER_SEARCH)
         RB_TRY(st, rb_json_get_number(json, "coherence", where, 0.0, HUGE_VAL, &coherence, err), done);
     else if (rb_json_find(json, "coherence"))
-        RB_TRY(st, rb_fail(err, RB_EFORMAT, "%s: has a coherence, expected none with encoder %s", where, plan_encoder_names[head->encoder]), done);
+        RB_TRY(st,
+               rb_fail(err, RB_EFORMAT, "%s: has a coherence, expected none with encoder %s", where,
+                       plan_encoder_names[head->encoder]),
+               done);
     out->norm_exponent = (int)exponent;
     RB_TRY(st, exact_float(&out->coherence, coherence, "coherence", where, err), done);
 done:
     return st;
 }
 
-static rb_status group_from_json(plan_group *out, const cJSON *json, const plan_head *head, int n_blocks, const char *where, rb_error *err)
+static rb_status group_from_json(plan_group *out, const cJSON *json, const plan_head *head, int n_blocks,
+                                 const char *where, rb_error *err)
 {
     int64_t width;
     rb_status st;
@@ -118,7 +136,7 @@ done:
     return st;
 }
 
-/* ---- a head -------------------------------------------------------------------------------------------------------------------- */
+/* ---- a head ---------------------------------------------------------------------------------- */
 
 static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_blocks, const char *where, rb_error *err)
 {
@@ -127,19 +145,21 @@ static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_bloc
     rb_status st = rb_json_get_array(json, "groups", where, &list, err);
     if (st != RB_OK) return st;
     if (cJSON_GetArraySize(list) > n_blocks)
-        return rb_fail(err, RB_EFORMAT, "%s: %d groups, expected at most one a block, %d", where, cJSON_GetArraySize(list), n_blocks);
+        return rb_fail(err, RB_EFORMAT, "%s: %d groups, expected at most one a block, %d", where,
+                       cJSON_GetArraySize(list), n_blocks);
     st = rb_alloc(&head->groups, (size_t)cJSON_GetArraySize(list), sizeof *head->groups, "groups of a head", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         snprintf(place, sizeof place, "%.400s group %d", where, head->n_groups);
-        head->n_groups++;       /* counted first: a half-read one is freed too */
+        head->n_groups++; /* counted first: a half-read one is freed too */
         st = group_from_json(&head->groups[head->n_groups - 1], item, head, n_blocks, place, err);
         if (st != RB_OK) return st;
     }
     return RB_OK;
 }
 
-static rb_status floats_from_json(float **out, const cJSON *json, const char *key, int n, const char *where, rb_error *err)
+static rb_status floats_from_json(float **out, const cJSON *json, const char *key, int n, const char *where,
+                                  rb_error *err)
 {
     const cJSON *list, *item;
     char what[32];
@@ -147,10 +167,11 @@ static rb_status floats_from_json(float **out, const cJSON *json, const char *ke
     rb_status st;
     if (!rb_json_find(json, key)) return RB_OK;
     st = rb_json_get_array(json, key, where, &list, err);
-    if (st == RB_OK && cJSON_GetArraySize(list) != n) st = rb_fail(err, RB_EFORMAT, "%s: %s has %d entries, expected %d", where, key, cJSON_GetArraySize(list), n);
+    if (st == RB_OK && cJSON_GetArraySize(list) != n)
+        st = rb_fail(err, RB_EFORMAT, "%s: %s has %d entries, expected %d", where, key, cJSON_GetArraySize(list), n);
     if (st == RB_OK) st = rb_alloc(out, (size_t)n, sizeof **out, "transform of a head", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no number", where, key, i);
         snprintf(what, sizeof what, "%s[%d]", key, i);
         st = exact_float(&(*out)[i++], item->valuedouble, what, where, err);
@@ -159,7 +180,8 @@ static rb_status floats_from_json(float **out, const cJSON *json, const char *ke
     return RB_OK;
 }
 
-static rb_status name_from_json(int *out, const cJSON *json, const char *key, const char *const *names, const char *where, rb_error *err)
+static rb_status name_from_json(int *out, const cJSON *json, const char *key, const char *const *names,
+                                const char *where, rb_error *err)
 {
     const char *name;
     const rb_status st = rb_json_get_string(json, key, where, &name, err);
@@ -173,12 +195,14 @@ static rb_status name_from_json(int *out, const cJSON *json, const char *key, co
 }
 
 /* What version 2 adds; a head without it is of the published form. */
-static rb_status coding_from_json(plan_head *head, const cJSON *json, const model_facts *model, const char *where, rb_error *err)
+static rb_status coding_from_json(plan_head *head, const cJSON *json, const model_facts *model, const char *where,
+                                  rb_error *err)
 {
     int norm = NORM_FP16, encoder = ENCODER_NEAREST;
     rb_status st = RB_OK;
     if (rb_json_find(json, "norm")) RB_TRY(st, name_from_json(&norm, json, "norm", norm_kind_names, where, err), done);
-    if (rb_json_find(json, "encoder")) RB_TRY(st, name_from_json(&encoder, json, "encoder", plan_encoder_names, where, err), done);
+    if (rb_json_find(json, "encoder"))
+        RB_TRY(st, name_from_json(&encoder, json, "encoder", plan_encoder_names, where, err), done);
     head->norm = (norm_kind)norm;
     head->encoder = (plan_encoder)encoder;
     RB_TRY(st, floats_from_json(&head->scales, json, "scales", model_n_blocks(model), where, err), done);
@@ -187,7 +211,8 @@ done:
     return st;
 }
 
-static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int n_blocks, const char *where, rb_error *err)
+static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int n_blocks, const char *where,
+                                   rb_error *err)
 {
     const cJSON *list, *item;
     uint8_t bits[RB_MAX_BLOCKS];
@@ -195,35 +220,41 @@ static rb_status check_stated_bits(const plan_head *head, const cJSON *json, int
     rb_status st = rb_json_get_array(json, "bits", where, &list, err);
     if (st != RB_OK) return st;
     if (cJSON_GetArraySize(list) != n_blocks)
-        return rb_fail(err, RB_EFORMAT, "%s: bits has %d entries, expected %d blocks", where, cJSON_GetArraySize(list), n_blocks);
+        return rb_fail(err, RB_EFORMAT, "%s: bits has %d entries, expected %d blocks", where, cJSON_GetArraySize(list),
+                       n_blocks);
     plan_head_bits(head, bits, n_blocks);
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is no number", where, block);
         if (item->valuedouble != bits[block])
-            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, but its group has width %d", where, block, item->valuedouble, bits[block]);
+            return rb_fail(err, RB_EFORMAT, "%s: bits[%d] is %g, but its group has width %d", where, block,
+                           item->valuedouble, bits[block]);
         block++;
     }
     return RB_OK;
 }
 
-static rb_status check_stated_number(const cJSON *json, const char *key, double actual, const char *where, rb_error *err)
+static rb_status check_stated_number(const cJSON *json, const char *key, double actual, const char *where,
+                                     rb_error *err)
 {
     static const double tolerance = 1e-9;
     double stated;
     rb_status st = rb_json_get_number(json, key, where, -HUGE_VAL, HUGE_VAL, &stated, err);
     if (st == RB_OK && !(fabs(stated - actual) <= tolerance * fabs(actual)))
-        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but the plan itself gives %.12g", where, key, stated, actual);
+        st = rb_fail(err, RB_EFORMAT, "%s: \"%s\" is %.12g, but the plan itself gives %.12g", where, key, stated,
+                     actual);
     return st;
 }
 
-static rb_status head_from_json(plan_head *head, const cJSON *json, int kv_head, const model_facts *model, const char *where, rb_error *err)
+static rb_status head_from_json(plan_head *head, const cJSON *json, int kv_head, const model_facts *model,
+                                const char *where, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     int family = FAMILY_GROUPS;
     int64_t number;
     rb_status st;
     RB_TRY(st, rb_json_get_int(json, "kv_head", where, kv_head, kv_head, &number, err), done);
-    if (rb_json_find(json, "family")) RB_TRY(st, name_from_json(&family, json, "family", plan_family_names, where, err), done);
+    if (rb_json_find(json, "family"))
+        RB_TRY(st, name_from_json(&family, json, "family", plan_family_names, where, err), done);
     if (family == FAMILY_BLOCK_CODEBOOK) {
         RB_TRY(st, floats_from_json(&head->center, json, "center", model->head_dim, where, err), done);
         RB_TRY(st, plan_planes_from_json(head, json, n_blocks, where, err), done);
@@ -238,7 +269,7 @@ done:
     return st;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static rb_status layer_from_json(bit_plan *plan, const cJSON *json, int layer, const char *name, rb_error *err)
 {
@@ -251,10 +282,11 @@ static rb_status layer_from_json(bit_plan *plan, const cJSON *json, int layer, c
     RB_TRY(st, rb_json_get_int(json, "layer", where, layer, layer, &number, err), done);
     RB_TRY(st, rb_json_get_array(json, "kv_heads", where, &list, err), done);
     if (cJSON_GetArraySize(list) != plan->model.n_kv_heads) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %d kv_heads, expected the model's %d", where, cJSON_GetArraySize(list), plan->model.n_kv_heads);
+        st = rb_fail(err, RB_EFORMAT, "%s: %d kv_heads, expected the model's %d", where, cJSON_GetArraySize(list),
+                     plan->model.n_kv_heads);
         goto done;
     }
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         snprintf(where, sizeof where, "%.400s: layer %d kv_head %d", name, layer, kv_head);
         RB_TRY(st, head_from_json(bit_plan_head(plan, layer, kv_head), item, kv_head, &plan->model, where, err), done);
         kv_head++;
@@ -269,9 +301,10 @@ static rb_status layers_from_json(bit_plan *plan, const cJSON *document, const c
     int layer = 0;
     rb_status st = rb_json_get_array(document, "layers", name, &list, err);
     if (st == RB_OK && cJSON_GetArraySize(list) != plan->model.n_layers)
-        st = rb_fail(err, RB_EFORMAT, "%s: %d layers, expected the model's %d", name, cJSON_GetArraySize(list), plan->model.n_layers);
+        st = rb_fail(err, RB_EFORMAT, "%s: %d layers, expected the model's %d", name, cJSON_GetArraySize(list),
+                     plan->model.n_layers);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         st = layer_from_json(plan, item, layer++, name, err);
         if (st != RB_OK) return st;
     }
@@ -297,15 +330,19 @@ done:
     return st;
 }
 
-static rb_status layer_widths_from_json(uint8_t *widths, const cJSON *list, int n_heads, int layer, const char *where, rb_error *err)
+static rb_status layer_widths_from_json(uint8_t *widths, const cJSON *list, int n_heads, int layer, const char *where,
+                                        rb_error *err)
 {
     const cJSON *item;
     int h = 0;
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != n_heads)
-        return rb_fail(err, RB_EFORMAT, "%s: widths[%d] is no list of %d numbers, one a KV head", where, layer, n_heads);
-    cJSON_ArrayForEach(item, list) {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble >= PLAN_MIN_WIDTH && item->valuedouble <= PLAN_MAX_WIDTH) || item->valuedouble != floor(item->valuedouble))
-            return rb_fail(err, RB_EFORMAT, "%s: widths[%d][%d] is no width, expected a whole number from %d to %d", where, layer, h, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
+        return rb_fail(err, RB_EFORMAT, "%s: widths[%d] is no list of %d numbers, one a KV head", where, layer,
+                       n_heads);
+    cJSON_ArrayForEach (item, list) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= PLAN_MIN_WIDTH && item->valuedouble <= PLAN_MAX_WIDTH)
+            || item->valuedouble != floor(item->valuedouble))
+            return rb_fail(err, RB_EFORMAT, "%s: widths[%d][%d] is no width, expected a whole number from %d to %d",
+                           where, layer, h, PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
         widths[h++] = (uint8_t)item->valuedouble;
     }
     return RB_OK;
@@ -323,13 +360,16 @@ static rb_status value_widths_from_json(bit_plan *plan, const cJSON *json, const
         if (st == RB_OK) bit_plan_set_value_width(plan, (int)width);
         return st;
     }
-    if (rb_json_find(json, "width")) return rb_fail(err, RB_EFORMAT, "%s: has width and widths, expected one of them", where);
+    if (rb_json_find(json, "width"))
+        return rb_fail(err, RB_EFORMAT, "%s: has width and widths, expected one of them", where);
     st = rb_json_get_array(json, "widths", where, &list, err);
     if (st == RB_OK && cJSON_GetArraySize(list) != plan->model.n_layers)
-        st = rb_fail(err, RB_EFORMAT, "%s: widths of %d layers, expected the model's %d", where, cJSON_GetArraySize(list), plan->model.n_layers);
+        st = rb_fail(err, RB_EFORMAT, "%s: widths of %d layers, expected the model's %d", where,
+                     cJSON_GetArraySize(list), plan->model.n_layers);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
-        st = layer_widths_from_json(plan->value_widths + layer * plan->model.n_kv_heads, item, plan->model.n_kv_heads, layer, where, err);
+    cJSON_ArrayForEach (item, list) {
+        st = layer_widths_from_json(plan->value_widths + layer * plan->model.n_kv_heads, item, plan->model.n_kv_heads,
+                                    layer, where, err);
         if (st != RB_OK) return st;
         layer++;
     }
@@ -346,7 +386,8 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     RB_TRY(st, text_facts_from_json(&plan->calibration, rb_json_find(document, "calibration"), where, err), done);
     RB_TRY(st, rb_json_get_string(document, "method", name, &method, err), done);
     if (strlen(method) >= sizeof plan->method) {
-        st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", name, method, sizeof plan->method - 1);
+        st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", name, method,
+                     sizeof plan->method - 1);
         goto done;
     }
     strcpy(plan->method, method);
@@ -364,15 +405,19 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
 {
     const value_range range = bit_plan_value_range(plan);
     if (version == PLAN_JSON_PUBLISHED_VERSION && range.least != range.most)
-        return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name, range.least, range.most, version);
+        return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name,
+                       range.least, range.most, version);
     for (int h = 0; version != PLAN_JSON_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (plan->heads[h].planes)
-            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: family is block-codebook, expected groups in version %d", name, h / plan->model.n_kv_heads,
-                           h % plan->model.n_kv_heads, version);
+            return rb_fail(err, RB_EFORMAT,
+                           "%s: layer %d kv_head %d: family is block-codebook, expected groups in version %d", name,
+                           h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, version);
     for (int h = 0; version == PLAN_JSON_PUBLISHED_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
         if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
-            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: a block without bits, scales, a center, norm log8 or encoder search, expected none in version %d", name,
-                           h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, version);
+            return rb_fail(err, RB_EFORMAT,
+                           "%s: layer %d kv_head %d: a block without bits, scales, a center, norm log8 or encoder "
+                           "search, expected none in version %d",
+                           name, h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, version);
     return RB_OK;
 }
 

@@ -2,12 +2,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "plan/plan_json.h"
-#include "plan/plan_json_block_codebook.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "plan/plan_json.h"
+#include "plan/plan_json_block_codebook.h"
 
-static const uint64_t MAX_SEED = (uint64_t)1 << 53;     /* what a JSON number keeps exactly */
+static const uint64_t MAX_SEED = (uint64_t)1 << 53; /* what a JSON number keeps exactly */
 
 static rb_status no_memory(rb_error *err) { return rb_fail(err, RB_ENOMEM, "out of memory for a plan's JSON"); }
 
@@ -22,7 +22,8 @@ static rb_status rotation_to_json(cJSON **out, const rotation_spec *rotation, rb
     rb_status st;
     *out = NULL;
     if (rotation->seed >= MAX_SEED)
-        return rb_fail(err, RB_EUNSUPPORTED, "rotation seed is %" PRIu64 ", expected below 2^53 in a plan.json", rotation->seed);
+        return rb_fail(err, RB_EUNSUPPORTED, "rotation seed is %" PRIu64 ", expected below 2^53 in a plan.json",
+                       rotation->seed);
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "kind", rotation_kind_name(rotation->kind), err), done);
     RB_TRY(st, rb_json_add_number(*out, "seed", (double)rotation->seed, err), done);
@@ -44,7 +45,8 @@ static rb_status group_to_json(cJSON **out, const plan_head *head, const plan_gr
     RB_TRY(st, rb_json_add_item(*out, "rotation", &rotation, err), done);
     RB_TRY(st, rb_json_add_string(*out, "codebook", codebook_kind_name(group->codebook), err), done);
     if (head->norm == NORM_LOG8) RB_TRY(st, rb_json_add_number(*out, "norm_exponent", group->norm_exponent, err), done);
-    if (head->encoder == ENCODER_SEARCH) RB_TRY(st, rb_json_add_number(*out, "coherence", (double)group->coherence, err), done);
+    if (head->encoder == ENCODER_SEARCH)
+        RB_TRY(st, rb_json_add_number(*out, "coherence", (double)group->coherence, err), done);
 done:
     cJSON_Delete(rotation);
     return st;
@@ -68,7 +70,7 @@ static rb_status add_floats(cJSON *json, const char *key, const float *values, i
 {
     cJSON *list = NULL;
     if (!values) return RB_OK;
-    list = cJSON_CreateFloatArray(values, n);       /* as doubles, exactly */
+    list = cJSON_CreateFloatArray(values, n); /* as doubles, exactly */
     return list ? rb_json_add_item(json, key, &list, err) : no_memory(err);
 }
 
@@ -101,7 +103,8 @@ static rb_status head_to_json(cJSON **out, const bit_plan *plan, int layer, int 
         RB_TRY(st, add_floats(*out, "center", head->center, plan->model.head_dim, err), done);
         goto done;
     }
-    if (!plan_head_is_published_form(head, model_n_blocks(&plan->model))) RB_TRY(st, coding_to_json(*out, head, &plan->model, err), done);
+    if (!plan_head_is_published_form(head, model_n_blocks(&plan->model)))
+        RB_TRY(st, coding_to_json(*out, head, &plan->model, err), done);
     RB_TRY(st, groups_to_json(*out, head, err), done);
 done:
     return st;
@@ -201,7 +204,10 @@ static rb_status add_values(cJSON *json, const bit_plan *plan, rb_error *err)
     cJSON *object = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&object, err), done);
-    RB_TRY(st, range.least == range.most ? rb_json_add_number(object, "width", range.least, err) : add_value_widths(object, plan, err), done);
+    RB_TRY(st,
+           range.least == range.most ? rb_json_add_number(object, "width", range.least, err)
+                                     : add_value_widths(object, plan, err),
+           done);
     RB_TRY(st, rb_json_add_string(object, "codebook", codebook_kind_name(plan->value_codebook), err), done);
     RB_TRY(st, rb_json_add_item(json, "values", &object, err), done);
 done:

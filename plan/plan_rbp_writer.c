@@ -9,35 +9,48 @@
 #include "core/atomic_file.h"
 #include "core/half.h"
 #include "core/program.h"
-#include "plan/plan_codebooks.h"
-#include "plan/plan_rbp.h"
 #include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
+#include "plan/plan_codebooks.h"
+#include "plan/plan_rbp.h"
 
 /* Plans are written once and read often, and are small: the best compression costs milliseconds. */
 enum { ZSTD_LEVEL = 19, MAX_GROUPS = PLAN_RBP_NO_GROUP };
 
 /* The file stores these enums as they are. */
-static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED, "pairing");
-static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3,
+static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF
+                  && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED,
+              "pairing");
+static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR
+                  && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3,
               "rope kind");
-static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR && (int)ROTATION_HADAMARD == ROPEBITS_ROTATION_HADAMARD, "rotation kind");
-static_assert((int)CODEBOOK_BLOCK_GTQ == ROPEBITS_CODEBOOK_BLOCK_GTQ && (int)CODEBOOK_SPHERE == ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
-static_assert((int)GROUP_ORDER_BLOCK == ROPEBITS_ORDER_BLOCK && (int)GROUP_ORDER_NATURAL == ROPEBITS_ORDER_NATURAL, "group order");
+static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR && (int)ROTATION_HADAMARD == ROPEBITS_ROTATION_HADAMARD,
+              "rotation kind");
+static_assert((int)CODEBOOK_BLOCK_GTQ == ROPEBITS_CODEBOOK_BLOCK_GTQ
+                  && (int)CODEBOOK_SPHERE == ROPEBITS_CODEBOOK_SPHERE,
+              "codebook kind");
+static_assert((int)GROUP_ORDER_BLOCK == ROPEBITS_ORDER_BLOCK && (int)GROUP_ORDER_NATURAL == ROPEBITS_ORDER_NATURAL,
+              "group order");
 static_assert((int)NORM_FP16 == ROPEBITS_NORM_FP16 && (int)NORM_LOG8 == ROPEBITS_NORM_LOG8, "norm kind");
-static_assert((int)ENCODER_NEAREST == ROPEBITS_ENCODER_NEAREST && (int)ENCODER_SEARCH == ROPEBITS_ENCODER_SEARCH, "encoder");
-static_assert((int)NORM_MIN_EXPONENT == -(int)PLAN_RBP_MAX_NORM_EXPONENT && (int)NORM_MAX_EXPONENT == (int)PLAN_RBP_MAX_NORM_EXPONENT, "norm exponent");
+static_assert((int)ENCODER_NEAREST == ROPEBITS_ENCODER_NEAREST && (int)ENCODER_SEARCH == ROPEBITS_ENCODER_SEARCH,
+              "encoder");
+static_assert((int)NORM_MIN_EXPONENT == -(int)PLAN_RBP_MAX_NORM_EXPONENT
+                  && (int)NORM_MAX_EXPONENT == (int)PLAN_RBP_MAX_NORM_EXPONENT,
+              "norm exponent");
 static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
-static_assert((int)FAMILY_GROUPS == ROPEBITS_FAMILY_GROUPS && (int)FAMILY_BLOCK_CODEBOOK == ROPEBITS_FAMILY_BLOCK_CODEBOOK, "family");
-static_assert((int)PLANE_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS && (int)PLAN_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS, "bits of block-codebook");
+static_assert((int)FAMILY_GROUPS == ROPEBITS_FAMILY_GROUPS
+                  && (int)FAMILY_BLOCK_CODEBOOK == ROPEBITS_FAMILY_BLOCK_CODEBOOK,
+              "family");
+static_assert((int)PLANE_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS && (int)PLAN_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
+              "bits of block-codebook");
 static_assert(PLAN_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
 
-/* ---- growing bytes ------------------------------------------------------------------------------------------------------------ */
+/* ---- growing bytes --------------------------------------------------------------------------- */
 
 typedef struct byte_buffer {
     uint8_t *bytes;
     size_t size, capacity;
-    rb_status st;           /* sticky: puts after a failure do nothing */
+    rb_status st; /* sticky: puts after a failure do nothing */
     rb_error *err;
 } byte_buffer;
 
@@ -93,10 +106,11 @@ static void put_sha256(byte_buffer *buffer, const char *hex)
 {
     const bool is_known = hex[0] != '\0';
     put_uint(buffer, is_known, 1);
-    for (int i = 0; is_known && i < PLAN_RBP_SHA256_SIZE; i++) put_uint(buffer, (uint64_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1])), 1);
+    for (int i = 0; is_known && i < PLAN_RBP_SHA256_SIZE; i++)
+        put_uint(buffer, (uint64_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1])), 1);
 }
 
-/* ---- sections ----------------------------------------------------------------------------------------------------------------- */
+/* ---- sections -------------------------------------------------------------------------------- */
 
 static void put_identity(byte_buffer *buffer, const bit_plan *plan)
 {
@@ -136,23 +150,23 @@ static void put_codebook(byte_buffer *buffer, codebook_kind kind, int width, int
     enum { UNIT_SOURCE_DIMS = 4 };
     codebook book;
     const bool is_unit = dims == PLAN_RBP_UNIT_DIMS;
-    if (buffer->st == RB_OK) buffer->st = codebook_build(&book, kind, width, is_unit ? UNIT_SOURCE_DIMS : dims, buffer->err);
+    if (buffer->st == RB_OK)
+        buffer->st = codebook_build(&book, kind, width, is_unit ? UNIT_SOURCE_DIMS : dims, buffer->err);
     if (buffer->st != RB_OK) return;
     put_uint(buffer, (uint64_t)kind, 1);
     put_uint(buffer, (uint64_t)width, 1);
     put_uint(buffer, (uint64_t)dims, 2);
     for (int i = book.size / 2; i < book.size; i++) {
-        if (is_unit)
-            put_f64(buffer, 2.0 * book.centroid[i]);
-        else
-            put_f32(buffer, book.centroid_f32[i]);
+        if (is_unit) put_f64(buffer, 2.0 * book.centroid[i]);
+        else put_f32(buffer, book.centroid_f32[i]);
     }
 }
 
 /* block-gtq centroids are those of N(0, 1) over sqrt(dims): one table a width serves every group size. */
 static bool needs_table(const plan_codebooks *books, int i)
 {
-    return books->at[i].kind != CODEBOOK_BLOCK_GTQ || i == 0 || books->at[i - 1].kind != CODEBOOK_BLOCK_GTQ || books->at[i - 1].width != books->at[i].width;
+    return books->at[i].kind != CODEBOOK_BLOCK_GTQ || i == 0 || books->at[i - 1].kind != CODEBOOK_BLOCK_GTQ
+           || books->at[i - 1].width != books->at[i].width;
 }
 
 static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
@@ -164,7 +178,8 @@ static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
     put_uint(buffer, n_tables, 2);
     for (int i = 0; i < books.n; i++)
         if (needs_table(&books, i))
-            put_codebook(buffer, books.at[i].kind, books.at[i].width, books.at[i].kind == CODEBOOK_BLOCK_GTQ ? PLAN_RBP_UNIT_DIMS : books.at[i].dims);
+            put_codebook(buffer, books.at[i].kind, books.at[i].width,
+                         books.at[i].kind == CODEBOOK_BLOCK_GTQ ? PLAN_RBP_UNIT_DIMS : books.at[i].dims);
     plan_codebooks_free(&books);
 }
 
@@ -194,15 +209,15 @@ static void put_points(byte_buffer *buffer, const bit_plan *plan)
     plan_codebooks_free(&books);
 }
 
-#define FOR_EACH_HEAD(statement)                                         \
+#define FOR_EACH_HEAD(statement)                                              \
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) { \
-        const plan_head *head = &plan->heads[h];                             \
-        statement;                                                           \
+        const plan_head *head = &plan->heads[h];                              \
+        statement;                                                            \
     }
-#define FOR_EACH_GROUP(statement)                                        \
-    FOR_EACH_HEAD(for (int g = 0; g < head->n_groups; g++) {                 \
-        const plan_group *group = &head->groups[g];                          \
-        statement;                                                           \
+#define FOR_EACH_GROUP(statement)                            \
+    FOR_EACH_HEAD(for (int g = 0; g < head->n_groups; g++) { \
+        const plan_group *group = &head->groups[g];          \
+        statement;                                           \
     })
 
 static void put_values(byte_buffer *buffer, const bit_plan *plan)
@@ -217,21 +232,21 @@ static void put_values(byte_buffer *buffer, const bit_plan *plan)
 static void put_block_groups(byte_buffer *buffer, const bit_plan *plan)
 {
     uint8_t block_group[RB_MAX_BLOCKS];
-    FOR_EACH_HEAD(
-        if (head->planes) continue;
-        memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
-        for (int g = 0; g < head->n_groups; g++)
-            for (int b = 0; b < head->groups[g].n_blocks; b++) block_group[head->groups[g].blocks[b]] = (uint8_t)g;
-        put_bytes(buffer, block_group, (size_t)model_n_blocks(&plan->model)))
+    FOR_EACH_HEAD(if (head->planes) continue; memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
+                  for (int g = 0; g < head->n_groups; g++) for (int b = 0; b < head->groups[g].n_blocks; b++)
+                      block_group[head->groups[g].blocks[b]] = (uint8_t)g;
+                  put_bytes(buffer, block_group, (size_t)model_n_blocks(&plan->model)))
 }
 
 static void put_transforms(byte_buffer *buffer, const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model), head_dim = plan->model.head_dim;
     FOR_EACH_HEAD(put_uint(buffer, head->scales != NULL, 1))
-    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->scales) put_f16_bytes(buffer, head->scales, n_blocks, index))
+    for (int index = 0; index < 2; index++)
+        FOR_EACH_HEAD(if (head->scales) put_f16_bytes(buffer, head->scales, n_blocks, index))
     FOR_EACH_HEAD(put_uint(buffer, head->center != NULL, 1))
-    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
+    for (int index = 0; index < 2; index++)
+        FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
 }
 
 static void put_planes(byte_buffer *buffer, const bit_plan *plan)
@@ -239,8 +254,10 @@ static void put_planes(byte_buffer *buffer, const bit_plan *plan)
     const int n_blocks = model_n_blocks(&plan->model);
     FOR_EACH_HEAD(if (head->planes) put_uint(buffer, (uint64_t)head->planes->gain_bits, 1))
     FOR_EACH_HEAD(if (head->planes) put_bytes(buffer, head->planes->bits, (size_t)n_blocks))
-    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->maps, PLAN_MAP_SIZE * n_blocks, index))
-    for (int index = 0; index < 2; index++) FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->weights, n_blocks, index))
+    for (int index = 0; index < 2; index++)
+        FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->maps, PLAN_MAP_SIZE * n_blocks, index))
+    for (int index = 0; index < 2; index++)
+        FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->weights, n_blocks, index))
 }
 
 static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
@@ -256,7 +273,8 @@ static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->codebook, 1))
     FOR_EACH_GROUP(put_uint(buffer, group->rotation.seed, 8))
     if (has_coding) FOR_EACH_GROUP(put_uint(buffer, (uint8_t)group->norm_exponent, 1))
-    for (int index = 0; has_coding && index < 2; index++) FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
+    for (int index = 0; has_coding && index < 2; index++)
+        FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
     put_block_groups(buffer, plan);
     if (has_coding) put_transforms(buffer, plan);
     if (has_families) put_planes(buffer, plan);
@@ -265,14 +283,15 @@ static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
 #undef FOR_EACH_GROUP
 #undef FOR_EACH_HEAD
 
-/* ---- file --------------------------------------------------------------------------------------------------------------------- */
+/* ---- file ------------------------------------------------------------------------------------ */
 
 static rb_status check_encodable(const bit_plan *plan, rb_error *err)
 {
     for (int layer = 0; layer < plan->model.n_layers; layer++)
         for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
             if (bit_plan_head(plan, layer, kv_head)->n_groups > MAX_GROUPS)
-                return rb_fail(err, RB_EUNSUPPORTED, "layer %d kv_head %d: %d groups, expected at most %d in a plan.rbp", layer, kv_head,
+                return rb_fail(err, RB_EUNSUPPORTED,
+                               "layer %d kv_head %d: %d groups, expected at most %d in a plan.rbp", layer, kv_head,
                                bit_plan_head(plan, layer, kv_head)->n_groups, MAX_GROUPS);
     return RB_OK;
 }
@@ -283,9 +302,11 @@ static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payl
     uint8_t *frame = NULL;
     rb_status st;
     if (payload->size > PLAN_RBP_MAX_PAYLOAD)
-        return rb_fail(err, RB_EUNSUPPORTED, "plan takes %zu bytes, expected at most %u in a plan.rbp", payload->size, PLAN_RBP_MAX_PAYLOAD);
+        return rb_fail(err, RB_EUNSUPPORTED, "plan takes %zu bytes, expected at most %u in a plan.rbp", payload->size,
+                       PLAN_RBP_MAX_PAYLOAD);
     RB_TRY(st, rb_alloc(&frame, ZSTD_compressBound(payload->size), 1, "compressed plan", err), done);
-    const size_t frame_size = ZSTD_compress(frame, ZSTD_compressBound(payload->size), payload->bytes, payload->size, ZSTD_LEVEL);
+    const size_t frame_size =
+        ZSTD_compress(frame, ZSTD_compressBound(payload->size), payload->bytes, payload->size, ZSTD_LEVEL);
     if (ZSTD_isError(frame_size)) {
         st = rb_fail(err, RB_EINVAL, "zstd: %s", ZSTD_getErrorName(frame_size));
         goto done;

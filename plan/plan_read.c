@@ -3,15 +3,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "plan/library/plan_rbp_format.h"
 #include "plan/plan_json.h"
 #include "plan/plan_rbp.h"
-#include "plan/library/plan_rbp_format.h"
 
 rb_status plan_read(bit_plan **out, const char *path, rb_error *err)
 {
     char start[PLAN_RBP_MAGIC_SIZE] = {0};
     FILE *file = fopen(path, "rb");
-    const bool is_rbp = file && fread(start, 1, sizeof start, file) == sizeof start && memcmp(start, PLAN_RBP_MAGIC, sizeof start) == 0;
+    const bool is_rbp =
+        file && fread(start, 1, sizeof start, file) == sizeof start && memcmp(start, PLAN_RBP_MAGIC, sizeof start) == 0;
     const bool is_json = start[0] == '{';
     if (file) fclose(file);
     /* What is neither is told by the reader of plan.rbp, which names the magic. */

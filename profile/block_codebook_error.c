@@ -12,12 +12,12 @@ enum { ROUNDS = 4, ALL_MEASURED_BITS = 8 };
 /* The keys that are looked at, block by block. */
 typedef struct key_sample {
     int n, n_blocks;
-    float *x, *y;           /* [n_blocks][n]: blocks less their mean */
-    double *covariance;     /* [n_blocks][3]: xx, xy, yy */
-    double *square, *gain;  /* [n] */
-    float *at_x, *at_y, *distance;      /* [n] */
+    float *x, *y;                  /* [n_blocks][n]: blocks less their mean */
+    double *covariance;            /* [n_blocks][3]: xx, xy, yy */
+    double *square, *gain;         /* [n] */
+    float *at_x, *at_y, *distance; /* [n] */
     int32_t *nearest;
-    float *points_x, *points_y;         /* [PLANE_MAX_POINTS] */
+    float *points_x, *points_y; /* [PLANE_MAX_POINTS] */
 } key_sample;
 
 static void free_sample(key_sample *sample)
@@ -56,7 +56,8 @@ done:
     return st;
 }
 
-static void take_keys(key_sample *sample, const model_facts *model, const float *k, int64_t n_tokens, const double *mean)
+static void take_keys(key_sample *sample, const model_facts *model, const float *k, int64_t n_tokens,
+                      const double *mean)
 {
     for (int block = 0; block < sample->n_blocks; block++) {
         double *covariance = sample->covariance + 3 * block;
@@ -79,12 +80,14 @@ static void take_keys(key_sample *sample, const model_facts *model, const float 
 static void find_squares(key_sample *sample, const double *weights)
 {
     double size = 0.0;
-    for (int block = 0; block < sample->n_blocks; block++) size += weights[block] * (sample->covariance[3 * block] + sample->covariance[3 * block + 2]);
+    for (int block = 0; block < sample->n_blocks; block++)
+        size += weights[block] * (sample->covariance[3 * block] + sample->covariance[3 * block + 2]);
     for (int v = 0; v < sample->n; v++) {
         double square = 0.0;
         for (int block = 0; block < sample->n_blocks; block++) {
             const size_t at = (size_t)block * (size_t)sample->n + (size_t)v;
-            square += weights[block] * ((double)sample->x[at] * (double)sample->x[at] + (double)sample->y[at] * (double)sample->y[at]);
+            square += weights[block]
+                      * ((double)sample->x[at] * (double)sample->x[at] + (double)sample->y[at] * (double)sample->y[at]);
         }
         sample->square[v] = size > 0.0 ? square / size : 0.0;
     }
@@ -96,7 +99,8 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median square, 1 where it is 0: the usual key then has gain 1. More than one scale agrees with its gains, half octaves apart. */
+/* The median square, 1 where it is 0: the usual key then has gain 1. More than one scale agrees with its gains, half
+ * octaves apart. */
 static rb_status usual_square(double *out, const key_sample *sample, rb_error *err)
 {
     double *sorted = NULL;
@@ -109,7 +113,8 @@ static rb_status usual_square(double *out, const key_sample *sample, rb_error *e
     return RB_OK;
 }
 
-/* The gain of every key by the codec's rule for maps of the covariances times `scale`; returns the mean of its square. */
+/* The gain of every key by the codec's rule for maps of the covariances times `scale`; returns the mean of its square.
+ */
 static double find_gains(key_sample *sample, double scale)
 {
     const int zero = plane_gain_zero(PLAN_MAX_GAIN_BITS);
@@ -145,13 +150,15 @@ static double error_of(key_sample *sample, int block, const float *map, const pl
         sample->at_x[n] = (float)((double)sample->x[row + (size_t)v] / sample->gain[v]);
         sample->at_y[n] = (float)((double)sample->y[row + (size_t)v] / sample->gain[v]);
     }
-    plane_nearest(sample->nearest, sample->distance, sample->at_x, sample->at_y, n, sample->points_x, sample->points_y, book->size);
-    for (int i = 0; i < n; i++) total += sample->gain[i * stride] * sample->gain[i * stride] * (double)sample->distance[i];
+    plane_nearest(sample->nearest, sample->distance, sample->at_x, sample->at_y, n, sample->points_x, sample->points_y,
+                  book->size);
+    for (int i = 0; i < n; i++)
+        total += sample->gain[i * stride] * sample->gain[i * stride] * (double)sample->distance[i];
     return total / n;
 }
 
-rb_status plane_error_measure(float *maps, float *error, const model_facts *model, const float *k, int64_t n_tokens, const double *mean, const double *weights,
-                              codec_tables *tables, rb_error *err)
+rb_status plane_error_measure(float *maps, float *error, const model_facts *model, const float *k, int64_t n_tokens,
+                              const double *mean, const double *weights, codec_tables *tables, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     key_sample sample = {0};

@@ -7,21 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "methods/allocator.h"
 #include "core/order.h"
 #include "core/threads.h"
+#include "methods/allocator.h"
 
-enum { TILE = 256 };                        /* keys a triangular solve takes; fixed, so that sums do not depend on threads */
-static const double ridge = 1e-6;           /* of the mean variance, added to the diagonal: keys may live in a subspace, or be fewer than dims */
+enum { TILE = 256 }; /* keys a triangular solve takes; fixed, so that sums do not depend on threads */
+static const double ridge =
+    1e-6; /* of the mean variance, added to the diagonal: keys may live in a subspace, or be fewer than dims */
 static const double quantile = 0.99;
 
-/* ---- keys ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 /* Mean and Cholesky factor of the covariance of n keys. */
 typedef struct key_law {
     int dim;
-    double *mean, *factor;      /* [dim], [dim][dim] lower triangle */
-    double *tile;               /* [TILE][dim] scratch */
+    double *mean, *factor; /* [dim], [dim][dim] lower triangle */
+    double *tile;          /* [TILE][dim] scratch */
 } key_law;
 
 static void free_law(key_law *law)
@@ -53,13 +54,15 @@ static rb_status fit_law(key_law *law, const float *k, int64_t n, int dim, rb_er
         for (int i = 0; i < dim; i++) law->mean[i] += (double)k[t * dim + i] / (double)n;
     for (int64_t at = 0; at < n; at += TILE) {
         centre(law, k + at * dim, tile_size(at, n));
-        cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, dim, tile_size(at, n), 1.0 / (double)n, law->tile, dim, 1.0, law->factor, dim);
+        cblas_dsyrk(CblasRowMajor, CblasLower, CblasTrans, dim, tile_size(at, n), 1.0 / (double)n, law->tile, dim, 1.0,
+                    law->factor, dim);
     }
     for (int i = 0; i < dim; i++) trace += law->factor[i * (dim + 1)];
-    const double added = trace > 0.0 ? ridge * trace / dim : 1.0;   /* keys that are all the same: any measure will do */
+    const double added = trace > 0.0 ? ridge * trace / dim : 1.0; /* keys that are all the same: any measure will do */
     for (int i = 0; i < dim; i++) law->factor[i * (dim + 1)] += added;
     if (LAPACKE_dpotrf_work(LAPACK_ROW_MAJOR, 'L', dim, law->factor, dim) != 0)
-        st = rb_fail(err, RB_ENONFINITE, "the covariance of the calibration keys has no Cholesky factor: keys too large or not finite");
+        st = rb_fail(err, RB_ENONFINITE,
+                     "the covariance of the calibration keys has no Cholesky factor: keys too large or not finite");
 done:
     return st;
 }
@@ -70,20 +73,25 @@ static void measure_distances(float *distance, key_law *law, const float *k, int
     for (int64_t at = 0; at < n; at += TILE) {
         const int size = tile_size(at, n);
         centre(law, k + at * law->dim, size);
-        cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, size, law->dim, 1.0, law->factor, law->dim, law->tile, law->dim);
+        cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, size, law->dim, 1.0, law->factor,
+                    law->dim, law->tile, law->dim);
         for (int64_t t = 0; t < size; t++)
-            distance[at + t] = (float)(cblas_ddot(law->dim, law->tile + t * law->dim, 1, law->tile + t * law->dim, 1) / law->dim);
+            distance[at + t] =
+                (float)(cblas_ddot(law->dim, law->tile + t * law->dim, 1, law->tile + t * law->dim, 1) / law->dim);
     }
 }
 
-rb_status coverage_of_keys(head_coverage *out, const float *calibration, int64_t n_calibration, const float *test, int64_t n_test, int head_dim, rb_error *err)
+rb_status coverage_of_keys(head_coverage *out, const float *calibration, int64_t n_calibration, const float *test,
+                           int64_t n_test, int head_dim, rb_error *err)
 {
-    const int64_t half = n_calibration / 2, n_rest = n_calibration - half;      /* of one key: it is the rest, and the law is all there is */
+    const int64_t half = n_calibration / 2,
+                  n_rest = n_calibration - half; /* of one key: it is the rest, and the law is all there is */
     key_law law = {0};
     float *distance = NULL;
     int64_t n_outside = 0;
     rb_status st;
-    RB_TRY(st, rb_alloc(&distance, (size_t)(n_rest > n_test ? n_rest : n_test), sizeof *distance, "coverage", err), done);
+    RB_TRY(st, rb_alloc(&distance, (size_t)(n_rest > n_test ? n_rest : n_test), sizeof *distance, "coverage", err),
+           done);
     RB_TRY(st, fit_law(&law, calibration, half > 0 ? half : 1, head_dim, err), done);
     measure_distances(distance, &law, calibration + half * head_dim, n_rest);
     rb_sort_floats(distance, n_rest);
@@ -99,7 +107,7 @@ done:
     return st;
 }
 
-/* ---- energies -------------------------------------------------------------------------------------------------------------------- */
+/* ---- energies -------------------------------------------------------------------------------- */
 
 static double query_shift(const double *calibration, const double *test, int n_blocks)
 {
@@ -134,10 +142,10 @@ done:
     return st;
 }
 
-/* ---- a layer ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer --------------------------------------------------------------------------------- */
 
 typedef struct layer_keys {
-    float *k[CAPTURE_N_SETS];                       /* [n_kv_heads][n_tokens][head_dim] */
+    float *k[CAPTURE_N_SETS]; /* [n_kv_heads][n_tokens][head_dim] */
     int64_t n[CAPTURE_N_SETS];
     block_statistics statistics[CAPTURE_N_SETS];
 } layer_keys;
@@ -150,11 +158,16 @@ static rb_status measure_head(head_coverage *out, const layer_keys *keys, int kv
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         const block_statistics *s = &keys->statistics[set];
         k[set] = keys->k[set] + kv_head * keys->n[set] * head_dim;
-        energy[set] = (head_energy){s->n_blocks, s->q_energy + kv_head * s->n_blocks, s->k_energy + kv_head * s->n_blocks};
+        energy[set] =
+            (head_energy){s->n_blocks, s->q_energy + kv_head * s->n_blocks, s->k_energy + kv_head * s->n_blocks};
     }
-    RB_TRY(st, coverage_of_keys(out, k[CAPTURE_CALIBRATION], keys->n[CAPTURE_CALIBRATION], k[CAPTURE_TEST], keys->n[CAPTURE_TEST], head_dim, err), done);
+    RB_TRY(st,
+           coverage_of_keys(out, k[CAPTURE_CALIBRATION], keys->n[CAPTURE_CALIBRATION], k[CAPTURE_TEST],
+                            keys->n[CAPTURE_TEST], head_dim, err),
+           done);
     RB_TRY(st, plan_transfer(&out->plan_transfer, &energy[CAPTURE_CALIBRATION], &energy[CAPTURE_TEST], err), done);
-    out->query_shift = query_shift(energy[CAPTURE_CALIBRATION].q_energy, energy[CAPTURE_TEST].q_energy, energy[CAPTURE_TEST].n_blocks);
+    out->query_shift =
+        query_shift(energy[CAPTURE_CALIBRATION].q_energy, energy[CAPTURE_TEST].q_energy, energy[CAPTURE_TEST].n_blocks);
 done:
     return st;
 }
@@ -163,10 +176,11 @@ static rb_status measure_layer(profile_table *table, const layer_keys *keys, int
 {
     const model_facts *model = &table->model;
     rb_first_failure failure = {0};
-    #pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)
     for (int h = 0; h < model->n_kv_heads; h++) {
         rb_error mine = {0};
-        const rb_status st = measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, h, model->head_dim, &mine);
+        const rb_status st =
+            measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, h, model->head_dim, &mine);
         rb_note_failure(&failure, h, st, &mine);
     }
     const rb_status st = rb_tell_failure(&failure, err);
@@ -181,7 +195,10 @@ rb_status coverage_measure(profile_table *table, const capture_file *capture, rb
     rb_status st;
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         keys.n[set] = header->text[set].n_tokens;
-        RB_TRY(st, rb_alloc(&keys.k[set], (size_t)keys.n[set] * (size_t)model->n_kv_heads * (size_t)model->head_dim, sizeof *keys.k[set], "keys", err), done);
+        RB_TRY(st,
+               rb_alloc(&keys.k[set], (size_t)keys.n[set] * (size_t)model->n_kv_heads * (size_t)model->head_dim,
+                        sizeof *keys.k[set], "keys", err),
+               done);
         RB_TRY(st, block_statistics_create(&keys.statistics[set], model, err), done);
     }
     for (int layer = 0; layer < model->n_layers; layer++) {

@@ -1,23 +1,25 @@
-/* See profile/error_cuda.h. Products are tiles of 64 x 64 in f32, 4 x 4 of them a thread; every block writes one partial sum, and partial sums are added in a
- * fixed order, so that two runs give the same doubles. */
+/* See profile/error_cuda.h. Products are tiles of 64 x 64 in f32, 4 x 4 of them a thread; every block writes one
+ * partial sum, and partial sums are added in a fixed order, so that two runs give the same doubles. */
 #include "core/cuda_check.cuh"
 #include "profile/error_cuda.h"
 
 enum {
-    TILE = 64,          /* rows and columns of a tile */
-    STRIDE = TILE + 4,  /* floats from dim to dim of an operand: 16-byte loads, and stores that meet few banks twice */
-    DEPTH = 32,         /* dims an operand holds at a time */
+    TILE = 64,         /* rows and columns of a tile */
+    STRIDE = TILE + 4, /* floats from dim to dim of an operand: 16-byte loads, and stores that meet few banks twice */
+    DEPTH = 32,        /* dims an operand holds at a time */
     THREADS = 256,
-    SIDE = 4,           /* of a thread's part of the tile */
-    SUMS = 3,           /* that attention_sums gives of a head */
+    SIDE = 4, /* of a thread's part of the tile */
+    SUMS = 3, /* that attention_sums gives of a head */
     WARP = 32
 };
 
 /* An operand: [DEPTH][STRIDE], dim by dim. */
 typedef float operand[DEPTH][STRIDE];
 
-/* Rows [first, first + TILE) below `end`, dims [dim, dim + DEPTH) below head_dim, of vectors [..][head_dim]; the rest 0. */
-__device__ __forceinline__ void load_operand(operand &to, const float *from, int64_t first, int64_t end, int dim, int head_dim)
+/* Rows [first, first + TILE) below `end`, dims [dim, dim + DEPTH) below head_dim, of vectors [..][head_dim]; the rest
+ * 0. */
+__device__ __forceinline__ void load_operand(operand &to, const float *from, int64_t first, int64_t end, int dim,
+                                             int head_dim)
 {
     for (int i = threadIdx.x; i < TILE * DEPTH; i += THREADS) {
         const int row = i / DEPTH, column = i % DEPTH;
@@ -26,11 +28,13 @@ __device__ __forceinline__ void load_operand(operand &to, const float *from, int
     }
 }
 
-__device__ __forceinline__ void multiply(float (&c)[SIDE][SIDE], const operand &a, const operand &b, int row, int column)
+__device__ __forceinline__ void multiply(float (&c)[SIDE][SIDE], const operand &a, const operand &b, int row,
+                                         int column)
 {
 #pragma unroll 8
     for (int i = 0; i < DEPTH; i++) {
-        const float4 x = *reinterpret_cast<const float4 *>(&a[i][row]), y = *reinterpret_cast<const float4 *>(&b[i][column]);
+        const float4 x = *reinterpret_cast<const float4 *>(&a[i][row]),
+                     y = *reinterpret_cast<const float4 *>(&b[i][column]);
         const float xs[SIDE] = {x.x, x.y, x.z, x.w}, ys[SIDE] = {y.x, y.y, y.z, y.w};
 #pragma unroll
         for (int r = 0; r < SIDE; r++)
@@ -53,10 +57,11 @@ __device__ double block_sum(double value)
     return values[0];
 }
 
-/* ---- offsets -------------------------------------------------------------------------------------------------------------------- */
+/* ---- offsets --------------------------------------------------------------------------------- */
 
 /* z of 16 blocks for a tile of tokens: real parts, then imaginary parts. */
-__device__ __forceinline__ void load_z(operand &z, const error_cuda_input &in, const float *q, const float *k, const float *k_hat, int64_t first, int block)
+__device__ __forceinline__ void load_z(operand &z, const error_cuda_input &in, const float *q, const float *k,
+                                       const float *k_hat, int64_t first, int block)
 {
     enum { HALF = DEPTH / 2 };
     for (int i = threadIdx.x; i < TILE * HALF; i += THREADS) {
@@ -79,7 +84,9 @@ __device__ __forceinline__ void load_turn(operand &turn, const error_cuda_input 
     enum { HALF = DEPTH / 2 };
     for (int i = threadIdx.x; i < TILE * DEPTH; i += THREADS) {
         const int part = i / TILE, offset = i % TILE, at = block + part % HALF;
-        turn[part][offset] = offset < in.n_offsets && at < in.n_blocks ? in.turn[(part < HALF ? at : in.n_blocks + at) * in.n_offsets + offset] : 0.0f;
+        turn[part][offset] = offset < in.n_offsets && at < in.n_blocks
+                                 ? in.turn[(part < HALF ? at : in.n_blocks + at) * in.n_offsets + offset]
+                                 : 0.0f;
     }
 }
 
@@ -87,9 +94,11 @@ __device__ __forceinline__ void load_turn(operand &turn, const error_cuda_input 
 __global__ void __launch_bounds__(THREADS) offset_kernel(const error_cuda_input in, double *partial)
 {
     __shared__ operand z, turn;
-    const int q_head = blockIdx.y, kv_head = q_head / in.q_per_kv, candidate = blockIdx.z, row = threadIdx.x / 16 * SIDE, column = threadIdx.x % 16 * SIDE;
+    const int q_head = blockIdx.y, kv_head = q_head / in.q_per_kv, candidate = blockIdx.z,
+              row = threadIdx.x / 16 * SIDE, column = threadIdx.x % 16 * SIDE;
     const int64_t head = in.n_tokens * in.head_dim, first = static_cast<int64_t>(blockIdx.x) * TILE;
-    const float *q = in.q + q_head * head, *k = in.k + kv_head * head, *k_hat = in.k_hat + (static_cast<int64_t>(candidate) * in.n_kv_heads + kv_head) * head;
+    const float *q = in.q + q_head * head, *k = in.k + kv_head * head,
+                *k_hat = in.k_hat + (static_cast<int64_t>(candidate) * in.n_kv_heads + kv_head) * head;
     float c[SIDE][SIDE] = {};
     for (int block = 0; block < in.n_blocks; block += DEPTH / 2) {
         __syncthreads();
@@ -98,11 +107,12 @@ __global__ void __launch_bounds__(THREADS) offset_kernel(const error_cuda_input 
         __syncthreads();
         multiply(c, z, turn, row, column);
     }
-    float sum = 0.0f;       /* offsets and tokens that are not there are exact zeros */
+    float sum = 0.0f; /* offsets and tokens that are not there are exact zeros */
 #pragma unroll
     for (int i = 0; i < SIDE * SIDE; i++) sum += fabsf(c[i / SIDE][i % SIDE]);
     const double total = block_sum(static_cast<double>(sum));
-    if (threadIdx.x == 0) partial[(static_cast<int64_t>(candidate) * gridDim.y + q_head) * gridDim.x + blockIdx.x] = total;
+    if (threadIdx.x == 0)
+        partial[(static_cast<int64_t>(candidate) * gridDim.y + q_head) * gridDim.x + blockIdx.x] = total;
 }
 
 /* out[i] = sum of n numbers each `stride` apart, one output a block. */
@@ -123,17 +133,24 @@ static rb_status offset_sums(const error_cuda_input *in, double *out, void *stre
     const int64_t tiles = n_tiles(in->n_tokens), n_q = static_cast<int64_t>(in->n_kv_heads) * in->q_per_kv;
     double *partial = nullptr;
     rb_status st;
-    RB_TRY(st, rb_cuda_status(cudaMallocAsync(&partial, static_cast<size_t>(in->n_candidates * n_q * tiles) * sizeof(double), stream), "partial sums", err), done);
-    offset_kernel<<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n_q), static_cast<unsigned>(in->n_candidates)), THREADS, 0, stream>>>(*in, partial);
+    RB_TRY(st,
+           rb_cuda_status(
+               cudaMallocAsync(&partial, static_cast<size_t>(in->n_candidates * n_q * tiles) * sizeof(double), stream),
+               "partial sums", err),
+           done);
+    offset_kernel<<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n_q),
+                         static_cast<unsigned>(in->n_candidates)),
+                    THREADS, 0, stream>>>(*in, partial);
     RB_TRY(st, rb_cuda_launched("offset kernel", err), done);
-    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), 1), THREADS, 0, stream>>>(out, partial, tiles * in->q_per_kv, 1);
+    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), 1), THREADS, 0, stream>>>(
+        out, partial, tiles * in->q_per_kv, 1);
     st = rb_cuda_launched("sum kernel", err);
 done:
     if (partial) cudaFreeAsync(partial, stream);
     return st;
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 /* Every vector of `from` turned by its position; one block of dims a thread. */
 __global__ void rotate_kernel(float *to, const float *from, const error_cuda_input in, int64_t n_vectors)
@@ -150,7 +167,8 @@ __global__ void rotate_kernel(float *to, const float *from, const error_cuda_inp
     to[vector * in.head_dim + b] = y * c + x * s;
 }
 
-/* What is kept of a row of logits s and s^ while its tiles pass: maxima, sums of exp, and the sums of exp(s - max) (s - s^) and of its magnitude. */
+/* What is kept of a row of logits s and s^ while its tiles pass: maxima, sums of exp, and the sums of exp(s - max) (s -
+ * s^) and of its magnitude. */
 struct row_state {
     float largest, sum, weighted, attended, largest_hat, sum_hat;
 };
@@ -168,7 +186,8 @@ __device__ __forceinline__ float row_sum(float x)
 }
 
 /* One row of a tile: n_visible of this thread's logits count. */
-__device__ __forceinline__ void add_row(row_state &state, const float (&s)[SIDE], const float (&s_hat)[SIDE], float scale, int n_visible)
+__device__ __forceinline__ void add_row(row_state &state, const float (&s)[SIDE], const float (&s_hat)[SIDE],
+                                        float scale, int n_visible)
 {
     float peak = -INFINITY, peak_hat = -INFINITY;
 #pragma unroll
@@ -179,7 +198,7 @@ __device__ __forceinline__ void add_row(row_state &state, const float (&s)[SIDE]
         }
     peak = fmaxf(state.largest, row_max(peak));
     peak_hat = fmaxf(state.largest_hat, row_max(peak_hat));
-    if (peak == -INFINITY) return;      /* the row sees none of this tile, nor of any before: the same in all its threads */
+    if (peak == -INFINITY) return; /* the row sees none of this tile, nor of any before: the same in all its threads */
     const float shrink = expf(state.largest - peak), shrink_hat = expf(state.largest_hat - peak_hat);
     float sum = 0.0f, weighted = 0.0f, attended = 0.0f, sum_hat = 0.0f;
 #pragma unroll
@@ -191,18 +210,26 @@ __device__ __forceinline__ void add_row(row_state &state, const float (&s)[SIDE]
             attended = fmaf(weight, fabsf(difference), attended);
             sum_hat += expf(s_hat[i] * scale - peak_hat);
         }
-    state = {peak,     state.sum * shrink + sum, state.weighted * shrink + weighted, state.attended * shrink + attended,
-             peak_hat, state.sum_hat * shrink_hat + sum_hat};
+    state = {peak,
+             state.sum * shrink + sum,
+             state.weighted * shrink + weighted,
+             state.attended * shrink + attended,
+             peak_hat,
+             state.sum_hat * shrink_hat + sum_hat};
 }
 
-/* blockIdx: (tile of queries of one sequence, query head, candidate). partial: SUMS numbers of each block, as attention_sums has them. */
-__global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_input in, const float *q_turned, const float *k_turned, const float *k_hat_turned,
-                                                            int64_t tiles_per_sequence, double *partial)
+/* blockIdx: (tile of queries of one sequence, query head, candidate). partial: SUMS numbers of each block, as
+ * attention_sums has them. */
+__global__ void __launch_bounds__(THREADS)
+    attention_kernel(const error_cuda_input in, const float *q_turned, const float *k_turned, const float *k_hat_turned,
+                     int64_t tiles_per_sequence, double *partial)
 {
     __shared__ operand q_tile, k_tile, k_hat_tile;
-    const int q_head = blockIdx.y, kv_head = q_head / in.q_per_kv, candidate = blockIdx.z, row = threadIdx.x / 16 * SIDE, column = threadIdx.x % 16 * SIDE;
+    const int q_head = blockIdx.y, kv_head = q_head / in.q_per_kv, candidate = blockIdx.z,
+              row = threadIdx.x / 16 * SIDE, column = threadIdx.x % 16 * SIDE;
     const int64_t head = in.n_tokens * in.head_dim, sequence = blockIdx.x / tiles_per_sequence * in.context;
-    const int64_t end = min(sequence + in.context, in.n_tokens), first = sequence + blockIdx.x % tiles_per_sequence * TILE;
+    const int64_t end = min(sequence + in.context, in.n_tokens),
+                  first = sequence + blockIdx.x % tiles_per_sequence * TILE;
     const float *q = q_turned + q_head * head, *k = k_turned + kv_head * head;
     const float *k_hat = k_hat_turned + (static_cast<int64_t>(candidate) * in.n_kv_heads + kv_head) * head;
     row_state states[SIDE];
@@ -224,7 +251,8 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_inp
 #pragma unroll
         for (int r = 0; r < SIDE; r++) {
             const int64_t query = first + row + r, visible = query < end ? query - (key + column) + 1 : 0;
-            const int n_visible = static_cast<int>(max(static_cast<int64_t>(0), min(visible, static_cast<int64_t>(SIDE))));
+            const int n_visible =
+                static_cast<int>(max(static_cast<int64_t>(0), min(visible, static_cast<int64_t>(SIDE))));
 #pragma unroll
             for (int i = 0; i < SIDE; i++)
                 if (i < n_visible) sum += fabsf(s[r][i] - s_hat[r][i]);
@@ -234,14 +262,17 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(const error_cuda_inp
     }
 #pragma unroll
     for (int r = 0; r < SIDE; r++) {
-        const double total = row_sum(states[r].sum), weighted = row_sum(states[r].weighted), total_hat = row_sum(states[r].sum_hat);
+        const double total = row_sum(states[r].sum), weighted = row_sum(states[r].weighted),
+                     total_hat = row_sum(states[r].sum_hat);
         const double seen = row_sum(states[r].attended);
         if (threadIdx.x % 16 == 0 && first + row + r < end) {
-            divergence += weighted / total - (states[r].largest + log(total)) + (states[r].largest_hat + log(total_hat));
+            divergence +=
+                weighted / total - (states[r].largest + log(total)) + (states[r].largest_hat + log(total_hat));
             attended += seen / total / static_cast<double>(in.scale);
         }
     }
-    const double all_magnitude = block_sum(magnitude), all_divergence = block_sum(divergence), all_attended = block_sum(attended);
+    const double all_magnitude = block_sum(magnitude), all_divergence = block_sum(divergence),
+                 all_attended = block_sum(attended);
     if (threadIdx.x == 0) {
         double *to = partial + SUMS * ((static_cast<int64_t>(candidate) * gridDim.y + q_head) * gridDim.x + blockIdx.x);
         to[0] = all_magnitude;
@@ -257,37 +288,45 @@ static int64_t n_k_vectors(const error_cuda_input *in) { return in->n_tokens * i
 static size_t attention_scratch_bytes(const error_cuda_input *in)
 {
     const int64_t vectors = n_q_vectors(in) + (1 + in->n_candidates) * n_k_vectors(in);
-    const int64_t partials = SUMS * in->n_candidates * in->n_kv_heads * static_cast<int64_t>(in->q_per_kv) * n_sequences(in) * n_tiles(in->context);
+    const int64_t partials = SUMS * in->n_candidates * in->n_kv_heads * static_cast<int64_t>(in->q_per_kv)
+                             * n_sequences(in) * n_tiles(in->context);
     return static_cast<size_t>(partials) * sizeof(double) + static_cast<size_t>(vectors * in->head_dim) * sizeof(float);
 }
 
-static rb_status rotate(float *to, const float *from, const error_cuda_input *in, int64_t n_vectors, cudaStream_t stream, rb_error *err)
+static rb_status rotate(float *to, const float *from, const error_cuda_input *in, int64_t n_vectors,
+                        cudaStream_t stream, rb_error *err)
 {
-    rotate_kernel<<<static_cast<unsigned>((n_vectors * in->n_blocks + THREADS - 1) / THREADS), THREADS, 0, stream>>>(to, from, *in, n_vectors);
+    rotate_kernel<<<static_cast<unsigned>((n_vectors * in->n_blocks + THREADS - 1) / THREADS), THREADS, 0, stream>>>(
+        to, from, *in, n_vectors);
     return rb_cuda_launched("RoPE kernel", err);
 }
 
-static rb_status attention_sums(const error_cuda_input *in, double *out, void *scratch, void *stream_handle, rb_error *err)
+static rb_status attention_sums(const error_cuda_input *in, double *out, void *scratch, void *stream_handle,
+                                rb_error *err)
 {
     const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
-    const int64_t tiles = n_tiles(in->context), blocks = n_sequences(in) * tiles, n_q = static_cast<int64_t>(in->n_kv_heads) * in->q_per_kv;
+    const int64_t tiles = n_tiles(in->context), blocks = n_sequences(in) * tiles,
+                  n_q = static_cast<int64_t>(in->n_kv_heads) * in->q_per_kv;
     double *partial = static_cast<double *>(scratch);
-    float *q = reinterpret_cast<float *>(partial + SUMS * in->n_candidates * n_q * blocks), *k = q + n_q_vectors(in) * in->head_dim;
+    float *q = reinterpret_cast<float *>(partial + SUMS * in->n_candidates * n_q * blocks),
+          *k = q + n_q_vectors(in) * in->head_dim;
     float *k_hat = k + n_k_vectors(in) * in->head_dim;
     rb_status st;
     RB_TRY(st, rotate(q, in->q, in, n_q_vectors(in), stream, err), done);
     RB_TRY(st, rotate(k, in->k, in, n_k_vectors(in), stream, err), done);
     RB_TRY(st, rotate(k_hat, in->k_hat, in, in->n_candidates * n_k_vectors(in), stream, err), done);
-    attention_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_q), static_cast<unsigned>(in->n_candidates)), THREADS, 0, stream>>>(
-        *in, q, k, k_hat, tiles, partial);
+    attention_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n_q),
+                            static_cast<unsigned>(in->n_candidates)),
+                       THREADS, 0, stream>>>(*in, q, k, k_hat, tiles, partial);
     RB_TRY(st, rb_cuda_launched("attention error kernel", err), done);
-    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), SUMS), THREADS, 0, stream>>>(out, partial, blocks * in->q_per_kv, SUMS);
+    add_kernel<<<dim3(static_cast<unsigned>(in->n_candidates * in->n_kv_heads), SUMS), THREADS, 0, stream>>>(
+        out, partial, blocks * in->q_per_kv, SUMS);
     st = rb_cuda_launched("sum kernel", err);
 done:
     return st;
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* blockIdx: (KV head, candidate). */
 __global__ void __launch_bounds__(THREADS) block_errors_kernel(const error_cuda_input in, double *out, double *norms)
@@ -300,7 +339,8 @@ __global__ void __launch_bounds__(THREADS) block_errors_kernel(const error_cuda_
         double own = 0.0;
         for (int64_t t = threadIdx.x; t < in.n_tokens; t += THREADS) {
             const double x = k[t * in.head_dim + a], y = k[t * in.head_dim + b];
-            const double dx = x - static_cast<double>(k_hat[t * in.head_dim + a]), dy = y - static_cast<double>(k_hat[t * in.head_dim + b]);
+            const double dx = x - static_cast<double>(k_hat[t * in.head_dim + a]),
+                         dy = y - static_cast<double>(k_hat[t * in.head_dim + b]);
             own += dx * dx + dy * dy;
             whole += x * x + y * y;
         }
@@ -317,35 +357,40 @@ __global__ void __launch_bounds__(THREADS) block_errors_kernel(const error_cuda_
 
 static rb_status block_errors(const error_cuda_input *in, double *out, double *norms, void *stream, rb_error *err)
 {
-    block_errors_kernel<<<dim3(static_cast<unsigned>(in->n_kv_heads), static_cast<unsigned>(in->n_candidates)), THREADS, 0, static_cast<cudaStream_t>(stream)>>>(
-        *in, out, norms);
+    block_errors_kernel<<<dim3(static_cast<unsigned>(in->n_kv_heads), static_cast<unsigned>(in->n_candidates)), THREADS,
+                          0, static_cast<cudaStream_t>(stream)>>>(*in, out, norms);
     return rb_cuda_launched("block error kernel", err);
 }
 
-/* ---- tokens ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 /* One warp a token; blockIdx: (tokens, KV head, 0 for the sizes or 1 + candidate). */
-__global__ void __launch_bounds__(THREADS) token_errors_kernel(const error_cuda_input in, const float *weights, float *out)
+__global__ void __launch_bounds__(THREADS)
+    token_errors_kernel(const error_cuda_input in, const float *weights, float *out)
 {
     const int64_t token = static_cast<int64_t>(blockIdx.x) * (THREADS / WARP) + threadIdx.x / WARP;
-    if (token >= in.n_tokens) return;       /* whole warps leave together */
+    if (token >= in.n_tokens) return; /* whole warps leave together */
     const int64_t head = in.n_tokens * in.head_dim;
     const float *k = in.k + blockIdx.y * head + token * in.head_dim, *own = weights + blockIdx.y * in.head_dim;
-    const float *k_hat = blockIdx.z == 0 ? nullptr : in.k_hat + (static_cast<int64_t>(blockIdx.z - 1) * in.n_kv_heads + blockIdx.y) * head + token * in.head_dim;
+    const float *k_hat = blockIdx.z == 0
+                             ? nullptr
+                             : in.k_hat + (static_cast<int64_t>(blockIdx.z - 1) * in.n_kv_heads + blockIdx.y) * head
+                                   + token * in.head_dim;
     float sum = 0.0f;
     for (int i = threadIdx.x % WARP; i < in.head_dim; i += WARP) {
         const float difference = k_hat ? k[i] - k_hat[i] : k[i];
         sum = fmaf(own[i] * difference, difference, sum);
     }
     for (int mask = WARP / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
-    if (threadIdx.x % WARP == 0) out[(static_cast<int64_t>(blockIdx.z) * in.n_kv_heads + blockIdx.y) * in.n_tokens + token] = sqrtf(sum);
+    if (threadIdx.x % WARP == 0)
+        out[(static_cast<int64_t>(blockIdx.z) * in.n_kv_heads + blockIdx.y) * in.n_tokens + token] = sqrtf(sum);
 }
 
 static rb_status token_errors(const error_cuda_input *in, const float *weights, float *out, void *stream, rb_error *err)
 {
     const int64_t tokens_a_block = THREADS / WARP;
-    const dim3 grid(static_cast<unsigned>((in->n_tokens + tokens_a_block - 1) / tokens_a_block), static_cast<unsigned>(in->n_kv_heads),
-                    static_cast<unsigned>(1 + in->n_candidates));
+    const dim3 grid(static_cast<unsigned>((in->n_tokens + tokens_a_block - 1) / tokens_a_block),
+                    static_cast<unsigned>(in->n_kv_heads), static_cast<unsigned>(1 + in->n_candidates));
     token_errors_kernel<<<grid, THREADS, 0, static_cast<cudaStream_t>(stream)>>>(*in, weights, out);
     return rb_cuda_launched("token error kernel", err);
 }

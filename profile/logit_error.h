@@ -1,6 +1,7 @@
 /* Logit MAE by the matrix-product form (design.md, section 2).
  *
- * error(D) = q . R_D e = sum_i Re(z_i exp(j D w_i)), z_i = conj(q_i) e_i, e = k - k^: per tile of tokens [tokens x 2n] times [2n x 50]. */
+ * error(D) = q . R_D e = sum_i Re(z_i exp(j D w_i)), z_i = conj(q_i) e_i, e = k - k^: per tile of tokens [tokens x 2n]
+ * times [2n x 50]. */
 #ifndef RB_PROFILE_LOGIT_ERROR_H
 #define RB_PROFILE_LOGIT_ERROR_H
 
@@ -12,14 +13,14 @@ enum { LOGIT_ERROR_N_OFFSETS = 50, LOGIT_ERROR_MAX_OFFSET = 1024 };
 typedef struct offset_table offset_table;
 rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
 void offset_table_free(offset_table *table);
-const float *offset_table_turn(const offset_table *table);      /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin */
+const float *offset_table_turn(
+    const offset_table *table); /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin */
 
-/* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the query heads of one KV head; k and
- * k_hat[c] [n_tokens][head_dim], as they enter RoPE. Query heads and candidates run in parallel; the result does not depend on the number of
- * threads. n_tokens > 0.
- * Fails with RB_ENONFINITE when an error leaves the range of f32. */
-rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k, const float *const *k_hat, int n_candidates,
-                    int64_t n_tokens,
-                    rb_error *err);
+/* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the
+ * query heads of one KV head; k and k_hat[c] [n_tokens][head_dim], as they enter RoPE. Query heads and candidates run
+ * in parallel; the result does not depend on the number of threads. n_tokens > 0. Fails with RB_ENONFINITE when an
+ * error leaves the range of f32. */
+rb_status logit_mae(double *out, const offset_table *table, const float *q, int n_q, const float *k,
+                    const float *const *k_hat, int n_candidates, int64_t n_tokens, rb_error *err);
 
 #endif

@@ -5,14 +5,15 @@
 #include "core/message.h"
 #include "core/threads.h"
 #include "model/rope_apply.h"
-#include "profile/logit_moment.h"
 #include "profile/block_codebook_error.h"
+#include "profile/logit_moment.h"
 #include "profile/profile_compute.h"
 #include "profile/value_error.h"
 
 typedef struct calibration_layer {
     block_statistics statistics;
-    float *q, *k, *v;   /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] twice; v NULL for a capture without */
+    float *q, *k,
+        *v; /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] twice; v NULL for a capture without */
     int64_t n_tokens, context;
     codec_tables *tables;
     /* Of what values do. */
@@ -26,9 +27,16 @@ static rb_status create_values(calibration_layer *layer, const model_facts *mode
     rb_status st;
     layer->n_sequences = (layer->n_tokens + layer->context - 1) / layer->context;
     RB_TRY(st, rb_alloc(&layer->v, head * (size_t)model->n_kv_heads, sizeof *layer->v, "values", err), done);
-    RB_TRY(st, rope_table_init(&layer->rope, model, layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err), done);
-    RB_TRY(st, rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences", err), done);
-    for (int64_t i = 0; i <= layer->n_sequences; i++) layer->sequence_start[i] = i < layer->n_sequences ? i * layer->context : layer->n_tokens;
+    RB_TRY(
+        st,
+        rope_table_init(&layer->rope, model, layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err),
+        done);
+    RB_TRY(st,
+           rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences",
+                    err),
+           done);
+    for (int64_t i = 0; i <= layer->n_sequences; i++)
+        layer->sequence_start[i] = i < layer->n_sequences ? i * layer->context : layer->n_tokens;
 done:
     return st;
 }
@@ -71,8 +79,10 @@ static rb_status measure_moments(profile_table *table, const calibration_layer *
         const int64_t head = (int64_t)layer * model->n_kv_heads + h;
         const float *q = in->q + h * model_q_per_kv(model) * in->n_tokens * dim, *k = in->k + h * in->n_tokens * dim;
         rb_error mine = {0};
-        const rb_status st = i % 2 == 0 ? logit_moment_measure(table->logit_moment + head * n, model, q, k, NULL, in->n_tokens, &mine)
-                                        : logit_moment_measure(table->logit_moment_centered + head * n, model, q, k, table->k_mean + head * dim, in->n_tokens, &mine);
+        const rb_status st =
+            i % 2 == 0 ? logit_moment_measure(table->logit_moment + head * n, model, q, k, NULL, in->n_tokens, &mine)
+                       : logit_moment_measure(table->logit_moment_centered + head * n, model, q, k,
+                                              table->k_mean + head * dim, in->n_tokens, &mine);
         rb_note_failure(&failure, i, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -88,15 +98,19 @@ static rb_status measure_planes(profile_table *table, const calibration_layer *i
     for (int h = 0; h < model->n_kv_heads; h++) {
         const int64_t head = (int64_t)layer * model->n_kv_heads + h, at = head * n_blocks;
         rb_error mine = {0};
-        const rb_status st = plane_error_measure(table->plane_map + at * PLAN_MAP_SIZE, table->plane_error + at * PLANE_N_BITS, model, in->k + h * in->n_tokens * model->head_dim,
-                                                 in->n_tokens, table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
+        const rb_status st =
+            plane_error_measure(table->plane_map + at * PLAN_MAP_SIZE, table->plane_error + at * PLANE_N_BITS, model,
+                                in->k + h * in->n_tokens * model->head_dim, in->n_tokens,
+                                table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
         rb_note_failure(&failure, h, st, &mine);
     }
     return rb_tell_failure(&failure, err);
 }
 
-/* What the layer's values do to its output at every width. Turns queries and keys in place: the last to look at them. */
-static rb_status measure_values(profile_table *table, calibration_layer *in, const capture_file *capture, int layer, rb_error *err)
+/* What the layer's values do to its output at every width. Turns queries and keys in place: the last to look at them.
+ */
+static rb_status measure_values(profile_table *table, calibration_layer *in, const capture_file *capture, int layer,
+                                rb_error *err)
 {
     const model_facts *model = &table->model;
     const int n_q = model_q_per_kv(model);
@@ -108,8 +122,10 @@ static rb_status measure_values(profile_table *table, calibration_layer *in, con
     rope_apply(&in->rope, in->k, model->n_kv_heads, model->head_dim, in->sequence_start, in->n_sequences);
     for (int h = 0; h < model->n_kv_heads; h++) {
         const int64_t at = (int64_t)layer * model->n_kv_heads + h;
-        const value_vectors vectors = {in->q + h * n_q * head, in->k + h * head, in->v + h * head, n_q, in->n_tokens, in->context};
-        st = value_errors(table->value_error + at * PROFILE_MAX_WIDTH, &table->value_energy[at], model, h, &vectors, in->tables, err);
+        const value_vectors vectors = {in->q + h * n_q * head, in->k + h * head, in->v + h * head, n_q,
+                                       in->n_tokens,           in->context};
+        st = value_errors(table->value_error + at * PROFILE_MAX_WIDTH, &table->value_energy[at], model, h, &vectors,
+                          in->tables, err);
         if (st != RB_OK) {
             st = rb_fail_in(err, st, "layer %d kv_head %d, values", layer, h);
             goto done;

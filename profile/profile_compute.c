@@ -1,7 +1,8 @@
 /* Scoring: see profile/profile_compute.h.
  *
- * For one KV head the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Every candidate's keys are
- * restored (in parallel), then compared with the exact ones: over made-up offsets before RoPE, and, plans only, over causal pairs after RoPE. */
+ * For one KV head the candidates are the plans to score, then, for the error curves, the uniform codec of every width.
+ * Every candidate's keys are restored (in parallel), then compared with the exact ones: over made-up offsets before
+ * RoPE, and, plans only, over causal pairs after RoPE. */
 #include "profile/profile_compute.h"
 
 #include <math.h>
@@ -26,26 +27,28 @@ typedef struct scoring {
     const model_facts *model;
     const bit_plan *const *plans;
     profile_table *table;
-    int n_plans, n_candidates;      /* plans, then the widths of the curves */
+    int n_plans, n_candidates; /* plans, then the widths of the curves */
     int64_t n_tokens, context;
     codec_tables *tables;
     offset_table *offsets;
     rope_table rope;
     int64_t *sequence_start, n_sequences;
-    float *q, *k;                   /* a layer: [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
-    float *q_rotated, *k_rotated;   /* of one KV head: [G][n_tokens][head_dim], [n_tokens][head_dim] */
-    float **k_hat;                  /* [n_candidates], each [n_tokens][head_dim] */
-    float *token_errors;            /* [n_plans][n_tokens]; behind them the sizes [n_tokens] */
+    float *q, *k;                 /* a layer: [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
+    float *q_rotated, *k_rotated; /* of one KV head: [G][n_tokens][head_dim], [n_tokens][head_dim] */
+    float **k_hat;                /* [n_candidates], each [n_tokens][head_dim] */
+    float *token_errors;          /* [n_plans][n_tokens]; behind them the sizes [n_tokens] */
     double restore_s, offset_s, causal_s, read_s;
 } scoring;
 
-/* ---- set-up ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static rb_status cut_sequences(scoring *s, rb_error *err)
 {
     s->n_sequences = (s->n_tokens + s->context - 1) / s->context;
-    rb_status st = rb_alloc(&s->sequence_start, (size_t)s->n_sequences + 1, sizeof *s->sequence_start, "sequences", err);
-    for (int64_t i = 0; st == RB_OK && i <= s->n_sequences; i++) s->sequence_start[i] = i * s->context < s->n_tokens ? i * s->context : s->n_tokens;
+    rb_status st =
+        rb_alloc(&s->sequence_start, (size_t)s->n_sequences + 1, sizeof *s->sequence_start, "sequences", err);
+    for (int64_t i = 0; st == RB_OK && i <= s->n_sequences; i++)
+        s->sequence_start[i] = i * s->context < s->n_tokens ? i * s->context : s->n_tokens;
     return st;
 }
 
@@ -60,11 +63,17 @@ static rb_status begin(scoring *s, rb_error *err)
     RB_TRY(st, cut_sequences(s, err), done);
     RB_TRY(st, rb_alloc(&s->q, head * (size_t)model->n_q_heads, sizeof *s->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&s->k, head * (size_t)model->n_kv_heads, sizeof *s->k, "keys", err), done);
-    RB_TRY(st, rb_alloc(&s->q_rotated, head * (size_t)model_q_per_kv(model), sizeof *s->q_rotated, "rotated queries", err), done);
+    RB_TRY(st,
+           rb_alloc(&s->q_rotated, head * (size_t)model_q_per_kv(model), sizeof *s->q_rotated, "rotated queries", err),
+           done);
     RB_TRY(st, rb_alloc(&s->k_rotated, head, sizeof *s->k_rotated, "rotated keys", err), done);
     RB_TRY(st, rb_alloc(&s->k_hat, (size_t)s->n_candidates, sizeof *s->k_hat, "restored keys", err), done);
-    RB_TRY(st, rb_alloc(&s->token_errors, ((size_t)s->n_plans + 1) * (size_t)s->n_tokens, sizeof *s->token_errors, "token errors", err), done);
-    for (int c = 0; c < s->n_candidates; c++) RB_TRY(st, rb_alloc(&s->k_hat[c], head, sizeof **s->k_hat, "restored keys", err), done);
+    RB_TRY(st,
+           rb_alloc(&s->token_errors, ((size_t)s->n_plans + 1) * (size_t)s->n_tokens, sizeof *s->token_errors,
+                    "token errors", err),
+           done);
+    for (int c = 0; c < s->n_candidates; c++)
+        RB_TRY(st, rb_alloc(&s->k_hat[c], head, sizeof **s->k_hat, "restored keys", err), done);
 done:
     return st;
 }
@@ -84,20 +93,21 @@ static void end(scoring *s)
     codec_tables_free(s->tables);
 }
 
-/* ---- one head -------------------------------------------------------------------------------------------------------------------- */
+/* ---- one head -------------------------------------------------------------------------------- */
 
 /* k_hat[c] of one candidate. */
 static rb_status restore_keys(const scoring *s, int candidate, int layer, int kv_head, const float *k, rb_error *err)
 {
-    const int width = candidate - s->n_plans + 1;       /* of a curve's candidate */
+    const int width = candidate - s->n_plans + 1; /* of a curve's candidate */
     plan_head uniform = {0};
     const plan_head *head = &uniform;
     head_codec *codec = NULL;
     rb_status st;
-    if (candidate < s->n_plans)
-        head = bit_plan_head(s->plans[candidate], layer, kv_head);
+    if (candidate < s->n_plans) head = bit_plan_head(s->plans[candidate], layer, kv_head);
     else
-        RB_TRY(st, plan_head_set_uniform(&uniform, width, model_n_blocks(s->model), UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err), done);
+        RB_TRY(st,
+               plan_head_set_uniform(&uniform, width, model_n_blocks(s->model), UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err),
+               done);
     RB_TRY(st, head_codec_create(&codec, head, s->model, s->tables, err), done);
     RB_TRY(st, head_codec_round_trip(codec, k, s->n_tokens, s->k_hat[candidate], err), done);
 done:
@@ -109,7 +119,7 @@ done:
 static rb_status restore_all(const scoring *s, int layer, int kv_head, const float *k, rb_error *err)
 {
     rb_first_failure failure = {0};
-    #pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_candidates; c++) {
         rb_error mine = {0};
         const rb_status st = restore_keys(s, c, layer, kv_head, k, &mine);
@@ -138,7 +148,8 @@ static void block_errors(double *mse, const model_facts *model, const float *k, 
         model_block_dims(model, block, dims);
         for (int64_t t = 0; t < n_tokens; t++)
             for (int i = 0; i < 2; i++) {
-                const double difference = (double)k[t * model->head_dim + dims[i]] - (double)k_hat[t * model->head_dim + dims[i]];
+                const double difference =
+                    (double)k[t * model->head_dim + dims[i]] - (double)k_hat[t * model->head_dim + dims[i]];
                 sum += difference * difference;
             }
         mse[block] = sum / (double)n_tokens;
@@ -153,12 +164,13 @@ static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k,
     rb_first_failure failure = {0};
     token_weights(weights, s->model, s->table->q_energy + head * s->table->n_blocks);
     token_errors(sizes, weights, head_dim, k, NULL, s->n_tokens);
-    #pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_plans; c++) {
         float *errors = s->token_errors + (int64_t)c * s->n_tokens;
         rb_error mine = {0};
         token_errors(errors, weights, head_dim, k, s->k_hat[c], s->n_tokens);
-        const rb_status st = method_keep_tail(&s->table->methods[c], s->model, layer, kv_head, errors, sizes, s->n_tokens, &mine);
+        const rb_status st =
+            method_keep_tail(&s->table->methods[c], s->model, layer, kv_head, errors, sizes, s->n_tokens, &mine);
         rb_note_failure(&failure, c, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -171,8 +183,11 @@ static rb_status score_offsets(scoring *s, int layer, int kv_head, const float *
     double *mae = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&mae, (size_t)s->n_candidates, sizeof *mae, "logit errors", err), done);
-    RB_TRY(st, logit_mae(mae, s->offsets, q, model_q_per_kv(s->model), k, (const float *const *)s->k_hat, s->n_candidates, s->n_tokens, err), done);
-    #pragma omp parallel for schedule(dynamic)
+    RB_TRY(st,
+           logit_mae(mae, s->offsets, q, model_q_per_kv(s->model), k, (const float *const *)s->k_hat, s->n_candidates,
+                     s->n_tokens, err),
+           done);
+#pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_candidates; c++) {
         if (c < s->n_plans) {
             head_score *score = method_head(&table->methods[c], s->model, layer, kv_head);
@@ -190,7 +205,8 @@ done:
     return st;
 }
 
-/* Turns queries, keys and the plans' restored keys by RoPE (those in place: nothing needs them unturned any more) and compares the attention. */
+/* Turns queries, keys and the plans' restored keys by RoPE (those in place: nothing needs them unturned any more) and
+ * compares the attention. */
 static rb_status score_attention(scoring *s, int layer, int kv_head, const float *q, const float *k, rb_error *err)
 {
     const int n_q = model_q_per_kv(s->model), head_dim = s->model->head_dim;
@@ -202,9 +218,12 @@ static rb_status score_attention(scoring *s, int layer, int kv_head, const float
     memcpy(s->k_rotated, k, head * sizeof *k);
     rope_apply(&s->rope, s->q_rotated, n_q, head_dim, s->sequence_start, s->n_sequences);
     rope_apply(&s->rope, s->k_rotated, 1, head_dim, s->sequence_start, s->n_sequences);
-    for (int c = 0; c < s->n_plans; c++) rope_apply(&s->rope, s->k_hat[c], 1, head_dim, s->sequence_start, s->n_sequences);
-    RB_TRY(st, attention_errors(errors, s->model, s->q_rotated, n_q, s->k_rotated, (const float *const *)s->k_hat, s->n_plans, s->n_tokens,
-                                s->context, err), done);
+    for (int c = 0; c < s->n_plans; c++)
+        rope_apply(&s->rope, s->k_hat[c], 1, head_dim, s->sequence_start, s->n_sequences);
+    RB_TRY(st,
+           attention_errors(errors, s->model, s->q_rotated, n_q, s->k_rotated, (const float *const *)s->k_hat,
+                            s->n_plans, s->n_tokens, s->context, err),
+           done);
     for (int c = 0; c < s->n_plans; c++) {
         head_score *score = method_head(&s->table->methods[c], s->model, layer, kv_head);
         score->causal_mae = errors[c].causal_mae;
@@ -235,7 +254,7 @@ done:
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d kv_head %d", layer, kv_head);
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
 static void name_methods(profile_table *table, const bit_plan *const *plans)
 {
@@ -252,16 +271,24 @@ static rb_status score_layer(scoring *s, int layer, rb_error *err)
     RB_TRY(st, capture_read_q(s->capture, CAPTURE_TEST, layer, s->q, err), done);
     RB_TRY(st, capture_read_k(s->capture, CAPTURE_TEST, layer, s->k, err), done);
     s->read_s += rb_now_s() - started_s;
-    for (int kv_head = 0; kv_head < s->model->n_kv_heads; kv_head++) RB_TRY(st, score_head(s, layer, kv_head, err), done);
+    for (int kv_head = 0; kv_head < s->model->n_kv_heads; kv_head++)
+        RB_TRY(st, score_head(s, layer, kv_head, err), done);
 done:
     return st;
 }
 
-static rb_status score_cpu(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
+static rb_status score_cpu(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans,
+                           bool with_curves, rb_error *err)
 {
     const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
-    scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
-                 .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0), .n_tokens = test->n_tokens, .context = test->context};
+    scoring s = {.capture = capture,
+                 .model = &table->model,
+                 .plans = plans,
+                 .table = table,
+                 .n_plans = n_plans,
+                 .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0),
+                 .n_tokens = test->n_tokens,
+                 .context = test->context};
     rb_progress progress;
     char detail[32];
     rb_status st;
@@ -275,8 +302,9 @@ static rb_status score_cpu(profile_table *table, const capture_file *capture, co
         rb_progress_step(&progress, detail);
     }
     rb_progress_finish(&progress);
-    rb_message_verbose("reading took %.3f s, quantizing took %.3f s, logit errors took %.3f s, attention errors took %.3f s", s.read_s, s.restore_s,
-                       s.offset_s, s.causal_s);
+    rb_message_verbose(
+        "reading took %.3f s, quantizing took %.3f s, logit errors took %.3f s, attention errors took %.3f s", s.read_s,
+        s.restore_s, s.offset_s, s.causal_s);
 done:
     end(&s);
     return st;
@@ -290,14 +318,15 @@ static rb_status name_worst_tokens(profile_table *table, const capture_file *cap
     RB_TRY(st, rb_alloc(&ids, (size_t)table->test.n_tokens, sizeof *ids, "token ids", err), done);
     RB_TRY(st, capture_read_tokens(capture, CAPTURE_TEST, ids, err), done);
     for (int m = 0; m < table->n_methods; m++)
-        for (int i = 0; i < table->methods[m].worst.n; i++) table->methods[m].worst.at[i].id = ids[table->methods[m].worst.at[i].position];
+        for (int i = 0; i < table->methods[m].worst.n; i++)
+            table->methods[m].worst.at[i].id = ids[table->methods[m].worst.at[i].position];
 done:
     free(ids);
     return st;
 }
 
-rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_device_kind device,
-                        rb_error *err)
+rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans,
+                        bool with_curves, rb_device_kind device, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, profile_table_add_methods(table, n_plans, err), done);
@@ -305,8 +334,7 @@ rb_status profile_score(profile_table *table, const capture_file *capture, const
     name_methods(table, plans);
     if (device == RB_DEVICE_CUDA)
         RB_TRY(st, profile_score_cuda(table, capture, plans, n_plans, with_curves, err), done);
-    else
-        RB_TRY(st, score_cpu(table, capture, plans, n_plans, with_curves, err), done);
+    else RB_TRY(st, score_cpu(table, capture, plans, n_plans, with_curves, err), done);
     RB_TRY(st, name_worst_tokens(table, capture, err), done);
     RB_TRY(st, coverage_measure(table, capture, err), done);
     st = rb_sha256_file_finish(&table->hashing, table->capture_sha256, err);

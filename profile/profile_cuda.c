@@ -1,7 +1,8 @@
 /* See profile/profile_cuda.h.
  *
- * For a layer the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Each is one encode and one decode of all
- * heads' keys; then kernels compare all of them. A thread reads the next layer from the capture while the GPU is at this one. */
+ * For a layer the candidates are the plans to score, then, for the error curves, the uniform codec of every width. Each
+ * is one encode and one decode of all heads' keys; then kernels compare all of them. A thread reads the next layer from
+ * the capture while the GPU is at this one. */
 #include "profile/profile_cuda.h"
 
 #include <math.h>
@@ -23,19 +24,19 @@ enum { UNIFORM_SEED = 42, ATTENTION_SUMS = 3 };
 
 /* A candidate's codecs for the layer: the heads they are for, and what lives on the device. */
 typedef struct candidate {
-    const plan_head *heads;         /* [n_kv_heads] */
-    plan_head *own;                 /* a curve's; owned */
+    const plan_head *heads; /* [n_kv_heads] */
+    plan_head *own;         /* a curve's; owned */
     codec_image *image;
     codec_cuda *codec;
-    const plan_head *made_for;      /* heads of the layer that image and codec are for */
+    const plan_head *made_for; /* heads of the layer that image and codec are for */
 } candidate;
 
 /* The thread that reads ahead. */
 typedef struct layer_reader {
     const capture_file *capture;
-    int n_layers, n_read, n_taken;  /* layers */
+    int n_layers, n_read, n_taken; /* layers */
     bool is_closing, is_running;
-    float *q[2], *k[2];             /* pinned */
+    float *q[2], *k[2]; /* pinned */
     rb_status status;
     rb_error error;
     pthread_t thread;
@@ -55,13 +56,15 @@ typedef struct gpu_scoring {
     const codec_cuda_api *codec;
     const error_cuda_api *errors;
     layer_reader reader;
-    rb_cuda_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums, block_sums, norm_sums, weights, token_errors;
+    rb_cuda_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums,
+        block_sums, norm_sums, weights, token_errors;
     double *host_offset, *host_attention, *host_blocks, *host_norms;
-    float *host_weights, *host_tokens;      /* [n_kv_heads][head_dim]; [1 + n_plans][n_kv_heads][n_tokens]: sizes, then errors */
+    float *host_weights,
+        *host_tokens; /* [n_kv_heads][head_dim]; [1 + n_plans][n_kv_heads][n_tokens]: sizes, then errors */
     double codec_s, score_s, read_s;
 } gpu_scoring;
 
-/* ---- reading ahead ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ahead --------------------------------------------------------------------------- */
 
 static void *reader_run(void *argument)
 {
@@ -133,7 +136,7 @@ static void stop_reader(layer_reader *r)
     }
 }
 
-/* ---- set-up -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static rb_status upload(rb_cuda_array *array, const void *from, size_t size_bytes, rb_error *err)
 {
@@ -152,7 +155,10 @@ static rb_status upload_tables(gpu_scoring *s, rb_error *err)
     RB_TRY(st, offset_table_create(&offsets, s->model, err), done);
     RB_TRY(st, rope_table_init(&rope, s->model, s->context, err), done);
     RB_TRY(st, upload(&s->dims, dims, (size_t)n_blocks * sizeof *dims, err), done);
-    RB_TRY(st, upload(&s->turn, offset_table_turn(offsets), 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS * sizeof(float), err), done);
+    RB_TRY(
+        st,
+        upload(&s->turn, offset_table_turn(offsets), 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS * sizeof(float), err),
+        done);
     const size_t rope_bytes = (size_t)s->context * (size_t)(s->model->rotary_dim / 2) * sizeof(float);
     RB_TRY(st, upload(&s->rope_cos, rope.cos, rope_bytes, err), done);
     RB_TRY(st, upload(&s->rope_sin, rope.sin, rope_bytes, err), done);
@@ -171,7 +177,8 @@ static rb_status make_curves(gpu_scoring *s, rb_error *err)
         candidate *curve = &s->candidates[c];
         st = rb_alloc(&curve->own, (size_t)s->model->n_kv_heads, sizeof *curve->own, "codecs", err);
         for (int h = 0; h < s->model->n_kv_heads && st == RB_OK; h++)
-            st = plan_head_set_uniform(&curve->own[h], c - s->n_plans + 1, model_n_blocks(s->model), UNIFORM_SEED, CODEBOOK_BLOCK_GTQ, err);
+            st = plan_head_set_uniform(&curve->own[h], c - s->n_plans + 1, model_n_blocks(s->model), UNIFORM_SEED,
+                                       CODEBOOK_BLOCK_GTQ, err);
         curve->heads = curve->own;
     }
     return st;
@@ -180,16 +187,30 @@ static rb_status make_curves(gpu_scoring *s, rb_error *err)
 static error_cuda_input error_input(const gpu_scoring *s, int n_candidates)
 {
     const model_facts *m = s->model;
-    return (error_cuda_input){.n_kv_heads = m->n_kv_heads, .q_per_kv = model_q_per_kv(m), .head_dim = m->head_dim, .n_blocks = model_n_blocks(m),
-                              .n_candidates = n_candidates, .n_tokens = s->n_tokens, .context = s->context, .scale = (float)m->attention_scale, .q = s->q.at,
-                              .k = s->k.at, .k_hat = s->k_hat.at, .block_dims = s->dims.at, .turn = s->turn.at, .n_offsets = LOGIT_ERROR_N_OFFSETS,
-                              .rope_cos = s->rope_cos.at, .rope_sin = s->rope_sin.at, .n_freqs = m->rotary_dim / 2};
+    return (error_cuda_input){.n_kv_heads = m->n_kv_heads,
+                              .q_per_kv = model_q_per_kv(m),
+                              .head_dim = m->head_dim,
+                              .n_blocks = model_n_blocks(m),
+                              .n_candidates = n_candidates,
+                              .n_tokens = s->n_tokens,
+                              .context = s->context,
+                              .scale = (float)m->attention_scale,
+                              .q = s->q.at,
+                              .k = s->k.at,
+                              .k_hat = s->k_hat.at,
+                              .block_dims = s->dims.at,
+                              .turn = s->turn.at,
+                              .n_offsets = LOGIT_ERROR_N_OFFSETS,
+                              .rope_cos = s->rope_cos.at,
+                              .rope_sin = s->rope_sin.at,
+                              .n_freqs = m->rotary_dim / 2};
 }
 
 static rb_status alloc_all(gpu_scoring *s, rb_error *err)
 {
     const model_facts *m = s->model;
-    const size_t head = (size_t)s->n_tokens * (size_t)m->head_dim * sizeof(float), heads = (size_t)m->n_kv_heads, n = (size_t)s->n_candidates;
+    const size_t head = (size_t)s->n_tokens * (size_t)m->head_dim * sizeof(float), heads = (size_t)m->n_kv_heads,
+                 n = (size_t)s->n_candidates;
     /* No codec stores more than 8 bits a dim and a norm a block; streams are rounded up to 128 bytes. */
     const size_t stream = ((size_t)s->n_tokens * (size_t)m->head_dim + 128) * heads;
     const error_cuda_input in = error_input(s, s->n_plans);
@@ -202,11 +223,16 @@ static rb_status alloc_all(gpu_scoring *s, rb_error *err)
     RB_TRY(st, rb_cuda_array_alloc(&s->bad, n * sizeof(uint64_t), "flags", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&s->offset_sums, n * heads * sizeof(double), "sums", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&s->attention_sums, n * heads * ATTENTION_SUMS * sizeof(double), "sums", err), done);
-    RB_TRY(st, rb_cuda_array_alloc(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&s->block_sums, n * heads * (size_t)model_n_blocks(m) * sizeof(double), "sums", err),
+           done);
     RB_TRY(st, rb_cuda_array_alloc(&s->norm_sums, n * heads * 2 * sizeof(double), "sums", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&s->weights, heads * (size_t)m->head_dim * sizeof(float), "weights", err), done);
-    RB_TRY(st, rb_cuda_array_alloc(&s->token_errors, (1 + (size_t)s->n_plans) * heads * (size_t)s->n_tokens * sizeof(float), "token errors", err), done);
-    if (s->n_plans > 0) RB_TRY(st, rb_cuda_array_alloc(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
+    RB_TRY(st,
+           rb_cuda_array_alloc(&s->token_errors, (1 + (size_t)s->n_plans) * heads * (size_t)s->n_tokens * sizeof(float),
+                               "token errors", err),
+           done);
+    if (s->n_plans > 0)
+        RB_TRY(st, rb_cuda_array_alloc(&s->scratch, s->errors->attention_scratch_bytes(&in), "scratch", err), done);
     RB_TRY(st, rb_alloc(&s->host_offset, s->offset_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_attention, s->attention_sums.size_bytes, 1, "sums", err), done);
     RB_TRY(st, rb_alloc(&s->host_blocks, s->block_sums.size_bytes, 1, "sums", err), done);
@@ -236,8 +262,10 @@ done:
 
 static void end(gpu_scoring *s)
 {
-    rb_cuda_array *const arrays[] = {&s->q, &s->k, &s->k_hat, &s->packed, &s->norms, &s->bad, &s->dims, &s->turn, &s->rope_cos, &s->rope_sin, &s->scratch,
-                                    &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums, &s->weights, &s->token_errors};
+    rb_cuda_array *const arrays[] = {&s->q,       &s->k,           &s->k_hat,          &s->packed,     &s->norms,
+                                     &s->bad,     &s->dims,        &s->turn,           &s->rope_cos,   &s->rope_sin,
+                                     &s->scratch, &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums,
+                                     &s->weights, &s->token_errors};
     stop_reader(&s->reader);
     for (size_t i = 0; i < RB_COUNT(arrays); i++) rb_cuda_array_free(arrays[i]);
     for (int c = 0; s->candidates && c < s->n_candidates; c++) {
@@ -259,7 +287,7 @@ static void end(gpu_scoring *s)
     pthread_mutex_destroy(&s->reader.lock);
 }
 
-/* ---- restoring keys --------------------------------------------------------------------------------------------------------------------- */
+/* ---- restoring keys -------------------------------------------------------------------------- */
 
 static bool is_made(const gpu_scoring *s, const candidate *c)
 {
@@ -274,7 +302,7 @@ static rb_status make_images(gpu_scoring *s, int layer, rb_error *err)
 {
     rb_first_failure failure = {0};
     for (int c = 0; c < s->n_plans; c++) s->candidates[c].heads = bit_plan_head(s->plans[c], layer, 0);
-    #pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int c = 0; c < s->n_candidates; c++) {
         candidate *one = &s->candidates[c];
         rb_error mine = {0};
@@ -282,7 +310,8 @@ static rb_status make_images(gpu_scoring *s, int layer, rb_error *err)
         codec_image_free(one->image);
         one->image = NULL;
         one->made_for = NULL;
-        const rb_status st = codec_image_build(&one->image, one->heads, s->model->n_kv_heads, s->model, s->tables, &mine);
+        const rb_status st =
+            codec_image_build(&one->image, one->heads, s->model->n_kv_heads, s->model, s->tables, &mine);
         rb_note_failure(&failure, c, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -310,36 +339,50 @@ static rb_status restore_keys(gpu_scoring *s, rb_error *err)
     RB_TRY(st, rb_cuda()->fill(s->bad.at, 0xff, s->bad.size_bytes, NULL, err), done);
     for (int c = 0; c < s->n_candidates; c++) {
         const codec_device_image *image = codec_cuda_image(s->candidates[c].codec);
-        const codec_vectors k_hat = {.data = (float *)s->k_hat.at + c * head * s->model->n_kv_heads, .type = CODEC_F32, .head_stride = head, .token_stride = d};
-        RB_TRY(st, s->codec->encode(image, &k, s->n_tokens, s->packed.at, s->norms.at, (uint64_t *)s->bad.at + c, NULL, err), done);
+        const codec_vectors k_hat = {.data = (float *)s->k_hat.at + c * head * s->model->n_kv_heads,
+                                     .type = CODEC_F32,
+                                     .head_stride = head,
+                                     .token_stride = d};
+        RB_TRY(
+            st,
+            s->codec->encode(image, &k, s->n_tokens, s->packed.at, s->norms.at, (uint64_t *)s->bad.at + c, NULL, err),
+            done);
         RB_TRY(st, s->codec->decode(image, s->packed.at, s->norms.at, s->n_tokens, &k_hat, NULL, err), done);
     }
 done:
     return st;
 }
 
-/* ---- one layer --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one layer ------------------------------------------------------------------------------- */
 
 static rb_status upload_weights(gpu_scoring *s, int layer, rb_error *err)
 {
     const model_facts *m = s->model;
     for (int h = 0; h < m->n_kv_heads; h++)
-        token_weights(s->host_weights + h * m->head_dim, m, s->table->q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
+        token_weights(s->host_weights + h * m->head_dim, m,
+                      s->table->q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
     return rb_cuda()->copy(s->weights.at, s->host_weights, s->weights.size_bytes, NULL, err);
 }
 
 static rb_status measure(gpu_scoring *s, rb_error *err)
 {
     const error_cuda_input all = error_input(s, s->n_candidates), plans = error_input(s, s->n_plans);
-    const struct { void *to; const rb_cuda_array *from; } results[] = {
-        {s->host_offset, &s->offset_sums}, {s->host_attention, &s->attention_sums}, {s->host_blocks, &s->block_sums}, {s->host_norms, &s->norm_sums},
-        {s->host_tokens, &s->token_errors}};
+    const struct {
+        void *to;
+        const rb_cuda_array *from;
+    } results[] = {{s->host_offset, &s->offset_sums},
+                   {s->host_attention, &s->attention_sums},
+                   {s->host_blocks, &s->block_sums},
+                   {s->host_norms, &s->norm_sums},
+                   {s->host_tokens, &s->token_errors}};
     rb_status st;
     RB_TRY(st, s->errors->offset_sums(&all, s->offset_sums.at, NULL, err), done);
     RB_TRY(st, s->errors->block_errors(&all, s->block_sums.at, s->norm_sums.at, NULL, err), done);
     RB_TRY(st, s->errors->token_errors(&plans, s->weights.at, s->token_errors.at, NULL, err), done);
-    if (s->n_plans > 0) RB_TRY(st, s->errors->attention_sums(&plans, s->attention_sums.at, s->scratch.at, NULL, err), done);
-    for (size_t i = 0; i < RB_COUNT(results); i++) RB_TRY(st, rb_cuda()->copy(results[i].to, results[i].from->at, results[i].from->size_bytes, NULL, err), done);
+    if (s->n_plans > 0)
+        RB_TRY(st, s->errors->attention_sums(&plans, s->attention_sums.at, s->scratch.at, NULL, err), done);
+    for (size_t i = 0; i < RB_COUNT(results); i++)
+        RB_TRY(st, rb_cuda()->copy(results[i].to, results[i].from->at, results[i].from->size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
 done:
     return st;
@@ -354,8 +397,9 @@ static rb_status check_vectors(const gpu_scoring *s, rb_error *err)
     for (int c = 0; c < s->n_candidates; c++)
         if (bad[c] != UINT64_MAX) {
             const int64_t head = (int64_t)bad[c] / s->n_tokens, token = (int64_t)bad[c] % s->n_tokens;
-            return rb_fail(err, RB_ENONFINITE, "kv_head %lld: vector %lld has a value that is not finite, or a norm that does not fit fp16", (long long)head,
-                           (long long)token);
+            return rb_fail(err, RB_ENONFINITE,
+                           "kv_head %lld: vector %lld has a value that is not finite, or a norm that does not fit fp16",
+                           (long long)head, (long long)token);
         }
 done:
     return st;
@@ -373,10 +417,13 @@ static rb_status keep_plan_scores(gpu_scoring *s, int layer, int h, int c, rb_er
     score->causal_mae = attention[0] / ((double)n_q * attention_count_pairs(s->n_tokens, s->context));
     score->attention_kl = attention[1] / ((double)n_q * (double)s->n_tokens);
     score->attended_mae = attention[2] / ((double)n_q * (double)s->n_tokens);
-    if (score->attention_kl < 0.0) score->attention_kl = 0.0;       /* rounding; a NaN stays one */
-    if (!isfinite(score->logit_mae) || !isfinite(score->causal_mae) || !isfinite(score->attended_mae) || !isfinite(score->attention_kl))
-        return rb_fail(err, RB_ENONFINITE, "kv_head %d: an error is not finite: queries times keys leave the range of f32", h);
-    const float *sizes = s->host_tokens + h * s->n_tokens, *errors = s->host_tokens + ((1 + (int64_t)c) * m->n_kv_heads + h) * s->n_tokens;
+    if (score->attention_kl < 0.0) score->attention_kl = 0.0; /* rounding; a NaN stays one */
+    if (!isfinite(score->logit_mae) || !isfinite(score->causal_mae) || !isfinite(score->attended_mae)
+        || !isfinite(score->attention_kl))
+        return rb_fail(err, RB_ENONFINITE,
+                       "kv_head %d: an error is not finite: queries times keys leave the range of f32", h);
+    const float *sizes = s->host_tokens + h * s->n_tokens,
+                *errors = s->host_tokens + ((1 + (int64_t)c) * m->n_kv_heads + h) * s->n_tokens;
     const rb_status st = method_keep_tail(&s->table->methods[c], m, layer, h, errors, sizes, s->n_tokens, err);
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "kv_head %d", h);
 }
@@ -384,16 +431,19 @@ static rb_status keep_plan_scores(gpu_scoring *s, int layer, int h, int c, rb_er
 static void keep_curve(gpu_scoring *s, int layer, int h, int width)
 {
     const model_facts *m = s->model;
-    const int64_t at = (int64_t)(s->n_plans + width) * m->n_kv_heads + h, curve = ((int64_t)layer * m->n_kv_heads + h) * PROFILE_MAX_WIDTH + width;
-    s->table->curve_logit_mae[curve] = s->host_offset[at] / ((double)model_q_per_kv(m) * (double)s->n_tokens * LOGIT_ERROR_N_OFFSETS);
-    memcpy(s->table->curve_block_mse + curve * s->table->n_blocks, s->host_blocks + at * s->table->n_blocks, (size_t)s->table->n_blocks * sizeof(double));
+    const int64_t at = (int64_t)(s->n_plans + width) * m->n_kv_heads + h,
+                  curve = ((int64_t)layer * m->n_kv_heads + h) * PROFILE_MAX_WIDTH + width;
+    s->table->curve_logit_mae[curve] =
+        s->host_offset[at] / ((double)model_q_per_kv(m) * (double)s->n_tokens * LOGIT_ERROR_N_OFFSETS);
+    memcpy(s->table->curve_block_mse + curve * s->table->n_blocks, s->host_blocks + at * s->table->n_blocks,
+           (size_t)s->table->n_blocks * sizeof(double));
 }
 
 /* A plan's heads are kept in order. */
 static rb_status keep_scores(gpu_scoring *s, int layer, rb_error *err)
 {
     rb_first_failure failure = {0};
-    #pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int c = 0; c < s->n_plans; c++) {
         rb_error mine = {0};
         rb_status st = RB_OK;
@@ -429,13 +479,20 @@ done:
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d", layer);
 }
 
-/* ---- all ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
-rb_status profile_score_cuda(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans, bool with_curves, rb_error *err)
+rb_status profile_score_cuda(profile_table *table, const capture_file *capture, const bit_plan *const *plans,
+                             int n_plans, bool with_curves, rb_error *err)
 {
     const text_facts *test = &capture_file_header(capture)->text[CAPTURE_TEST];
-    gpu_scoring s = {.capture = capture, .model = &table->model, .plans = plans, .table = table, .n_plans = n_plans,
-                     .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0), .n_tokens = test->n_tokens, .context = test->context};
+    gpu_scoring s = {.capture = capture,
+                     .model = &table->model,
+                     .plans = plans,
+                     .table = table,
+                     .n_plans = n_plans,
+                     .n_candidates = n_plans + (with_curves ? PROFILE_MAX_WIDTH : 0),
+                     .n_tokens = test->n_tokens,
+                     .context = test->context};
     rb_progress progress;
     rb_status st;
     if (s.context > s.n_tokens) s.context = s.n_tokens;
@@ -450,8 +507,9 @@ rb_status profile_score_cuda(profile_table *table, const capture_file *capture, 
         if (st == RB_OK) rb_progress_step(&progress, detail);
     }
     rb_progress_finish(&progress);
-    rb_message_verbose("building codecs took %.3f s, waiting for the capture %.3f s, the GPU %.3f s; GPU memory %.0f MiB", s.codec_s, s.read_s, s.score_s,
-                       (double)rb_cuda_peak_bytes() / 0x1p20);
+    rb_message_verbose(
+        "building codecs took %.3f s, waiting for the capture %.3f s, the GPU %.3f s; GPU memory %.0f MiB", s.codec_s,
+        s.read_s, s.score_s, (double)rb_cuda_peak_bytes() / 0x1p20);
 done:
     end(&s);
     return st;

@@ -1,7 +1,8 @@
 /* profile.h5: see profile/profile_file.h and docs/profile-h5.md.
  *
- * The tables are small; they are zstd chunks all the same, because a chunk has a checksum and a contiguous table has none: a damaged energy
- * would become a plan that looks like any other. The reader checks the shape of every table before it allocates by the model's sizes. */
+ * The tables are small; they are zstd chunks all the same, because a chunk has a checksum and a contiguous table has
+ * none: a damaged energy would become a plan that looks like any other. The reader checks the shape of every table
+ * before it allocates by the model's sizes. */
 #include "profile/profile_file.h"
 
 #include <stddef.h>
@@ -10,25 +11,31 @@
 #include <string.h>
 
 #include "core/hdf5/hdf5_file.h"
-#include "profile/logit_moment.h"
 #include "profile/block_codebook_error.h"
+#include "profile/logit_moment.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
-static const double max_avg_bits = 16.0;    /* fp16 keys: beyond that is no budget */
+static const double max_avg_bits = 16.0; /* fp16 keys: beyond that is no budget */
 
-/* ---- layout -------------------------------------------------------------------------------------------------------------------- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* Datasets of a method, one f64 a head. */
 static const struct {
     const char *name;
     size_t offset;
 } score_fields[] = {
-    {"logit_mae", offsetof(head_score, logit_mae)},           {"causal_mae", offsetof(head_score, causal_mae)},
-    {"attention_kl", offsetof(head_score, attention_kl)},     {"relative_error", offsetof(head_score, relative_error)},
-    {"true_bits", offsetof(head_score, true_bits)},           {"attended_mae", offsetof(head_score, attended_mae)},
-    {"token_error_median", offsetof(head_score, tail.median)}, {"token_error_p99", offsetof(head_score, tail.p99)},
-    {"token_error_p999", offsetof(head_score, tail.p999)},    {"token_error_max", offsetof(head_score, tail.largest)},
-    {"tail_ratio", offsetof(head_score, tail.ratio)},         {"outside_share", offsetof(head_score, tail.outside)},
+    {"logit_mae", offsetof(head_score, logit_mae)},
+    {"causal_mae", offsetof(head_score, causal_mae)},
+    {"attention_kl", offsetof(head_score, attention_kl)},
+    {"relative_error", offsetof(head_score, relative_error)},
+    {"true_bits", offsetof(head_score, true_bits)},
+    {"attended_mae", offsetof(head_score, attended_mae)},
+    {"token_error_median", offsetof(head_score, tail.median)},
+    {"token_error_p99", offsetof(head_score, tail.p99)},
+    {"token_error_p999", offsetof(head_score, tail.p999)},
+    {"token_error_max", offsetof(head_score, tail.largest)},
+    {"tail_ratio", offsetof(head_score, tail.ratio)},
+    {"outside_share", offsetof(head_score, tail.outside)},
 };
 
 /* Datasets of /coverage, likewise. */
@@ -36,12 +43,20 @@ static const struct {
     const char *path;
     size_t offset;
 } coverage_fields[] = {
-    {"/coverage/key_distance", offsetof(head_coverage, key_distance)}, {"/coverage/key_outside", offsetof(head_coverage, key_outside)},
-    {"/coverage/query_shift", offsetof(head_coverage, query_shift)},   {"/coverage/plan_transfer", offsetof(head_coverage, plan_transfer)},
+    {"/coverage/key_distance", offsetof(head_coverage, key_distance)},
+    {"/coverage/key_outside", offsetof(head_coverage, key_outside)},
+    {"/coverage/query_shift", offsetof(head_coverage, query_shift)},
+    {"/coverage/plan_transfer", offsetof(head_coverage, plan_transfer)},
 };
 
-static double *score_field(head_score *score, size_t field) { return (double *)((char *)score + score_fields[field].offset); }
-static double *coverage_field(head_coverage *coverage, size_t field) { return (double *)((char *)coverage + coverage_fields[field].offset); }
+static double *score_field(head_score *score, size_t field)
+{
+    return (double *)((char *)score + score_fields[field].offset);
+}
+static double *coverage_field(head_coverage *coverage, size_t field)
+{
+    return (double *)((char *)coverage + coverage_fields[field].offset);
+}
 
 static int64_t head_count(const model_facts *model) { return (int64_t)model->n_layers * model->n_kv_heads; }
 
@@ -51,9 +66,18 @@ typedef struct table_shape {
     int64_t dims[RB_H5_MAX_RANK];
 } table_shape;
 
-static table_shape score_shape(const model_facts *model) { return (table_shape){2, {model->n_layers, model->n_kv_heads}}; }
-static table_shape energy_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}}; }
-static table_shape mean_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, model->head_dim}}; }
+static table_shape score_shape(const model_facts *model)
+{
+    return (table_shape){2, {model->n_layers, model->n_kv_heads}};
+}
+static table_shape energy_shape(const model_facts *model)
+{
+    return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}};
+}
+static table_shape mean_shape(const model_facts *model)
+{
+    return (table_shape){3, {model->n_layers, model->n_kv_heads, model->head_dim}};
+}
 static table_shape moment_shape(const model_facts *model)
 {
     return (table_shape){3, {model->n_layers, model->n_kv_heads, logit_moment_size(model_n_blocks(model))}};
@@ -66,7 +90,10 @@ static table_shape plane_error_shape(const model_facts *model)
 {
     return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), PLANE_N_BITS}};
 }
-static table_shape curve_mae_shape(const model_facts *model) { return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}}; }
+static table_shape curve_mae_shape(const model_facts *model)
+{
+    return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}};
+}
 static table_shape curve_mse_shape(const model_facts *model)
 {
     return (table_shape){4, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH, model_n_blocks(model)}};
@@ -98,7 +125,7 @@ static method_path path_of_score(int index, size_t field)
     return path;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static rb_status write_table(hid_t file, const char *path, table_shape shape, const double *values, rb_error *err)
 {
@@ -122,7 +149,8 @@ done:
     return st;
 }
 
-static rb_status write_method(hid_t file, int index, const method_score *method, const model_facts *model, rb_error *err)
+static rb_status write_method(hid_t file, int index, const method_score *method, const model_facts *model,
+                              rb_error *err)
 {
     const method_path group = path_of_method(index);
     const int64_t n_heads = head_count(model);
@@ -204,18 +232,20 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct profile_source {
     hid_t file;
-    const char *path;   /* of the file, for messages */
+    const char *path; /* of the file, for messages */
 } profile_source;
 
-static rb_status read_sha256(char hex[RB_SHA256_HEX], const profile_source *source, const char *group, const char *name, rb_error *err)
+static rb_status read_sha256(char hex[RB_SHA256_HEX], const profile_source *source, const char *group, const char *name,
+                             rb_error *err)
 {
     const rb_status st = rb_h5_get_string(source->file, group, name, hex, RB_SHA256_HEX, err);
     if (st != RB_OK || strspn(hex, "0123456789abcdef") == RB_SHA256_HEX - 1) return st;
-    return rb_fail(err, RB_EFORMAT, "%s: %s: attribute %s is \"%s\", expected 64 hex digits", source->path, group, name, hex);
+    return rb_fail(err, RB_EFORMAT, "%s: %s: attribute %s is \"%s\", expected 64 hex digits", source->path, group, name,
+                   hex);
 }
 
 static rb_status read_text(text_facts *text, const profile_source *source, const char *group, rb_error *err)
@@ -239,7 +269,8 @@ static rb_status check_table(const profile_source *source, const char *path, tab
 }
 
 /* All tables are there with the model's shape. */
-static rb_status check_tables(const profile_source *source, const model_facts *model, int n_methods, bool has_curves, bool has_values, rb_error *err)
+static rb_status check_tables(const profile_source *source, const model_facts *model, int n_methods, bool has_curves,
+                              bool has_values, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
@@ -257,7 +288,8 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
         RB_TRY(st, check_table(source, "/value_error", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/value_energy", score_shape(model), err), done);
     }
-    for (size_t field = 0; field < RB_COUNT(coverage_fields); field++) RB_TRY(st, check_table(source, coverage_fields[field].path, score_shape(model), err), done);
+    for (size_t field = 0; field < RB_COUNT(coverage_fields); field++)
+        RB_TRY(st, check_table(source, coverage_fields[field].path, score_shape(model), err), done);
     for (int m = 0; m < n_methods; m++)
         for (size_t field = 0; field < RB_COUNT(score_fields); field++)
             RB_TRY(st, check_table(source, path_of_score(m, field).text, score_shape(model), err), done);
@@ -266,7 +298,8 @@ done:
 }
 
 /* Finite, says rb_h5_read. */
-static rb_status read_signed_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
+static rb_status read_signed_table(double *out, const profile_source *source, const char *path, table_shape shape,
+                                   rb_error *err)
 {
     return rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
 }
@@ -277,13 +310,15 @@ static rb_status read_f32(float *out, const profile_source *source, const char *
 }
 
 /* Energies, errors and bits: none is negative. */
-static rb_status read_table(double *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
+static rb_status read_table(double *out, const profile_source *source, const char *path, table_shape shape,
+                            rb_error *err)
 {
     const rb_status st = read_signed_table(out, source, path, shape, err);
     if (st != RB_OK) return st;
     for (int64_t i = 0; i < shape_size(&shape); i++)
         if (out[i] < 0.0)
-            return rb_fail(err, RB_EFORMAT, "%s: %s: entry %lld is %g, expected a number from 0", source->path, path, (long long)i, out[i]);
+            return rb_fail(err, RB_EFORMAT, "%s: %s: entry %lld is %g, expected a number from 0", source->path, path,
+                           (long long)i, out[i]);
     return RB_OK;
 }
 
@@ -294,11 +329,13 @@ static rb_status read_planes(profile_table *table, const profile_source *source,
     if (st == RB_OK) st = read_f32(table->plane_error, source, "/plane_error", shape, err);
     for (int64_t i = 0; st == RB_OK && i < shape_size(&shape); i++)
         if (table->plane_error[i] < 0.0f)
-            st = rb_fail(err, RB_EFORMAT, "%s: /plane_error: entry %lld is %g, expected a number from 0", source->path, (long long)i, (double)table->plane_error[i]);
+            st = rb_fail(err, RB_EFORMAT, "%s: /plane_error: entry %lld is %g, expected a number from 0", source->path,
+                         (long long)i, (double)table->plane_error[i]);
     return st;
 }
 
-static rb_status read_method(method_score *method, const profile_source *source, int index, const model_facts *model, rb_error *err)
+static rb_status read_method(method_score *method, const profile_source *source, int index, const model_facts *model,
+                             rb_error *err)
 {
     const method_path group = path_of_method(index);
     const int64_t n_heads = head_count(model);
@@ -308,7 +345,8 @@ static rb_status read_method(method_score *method, const profile_source *source,
     RB_TRY(st, rb_h5_get_string(source->file, group.text, "method", method->method, sizeof method->method, err), done);
     RB_TRY(st, rb_h5_get_number(source->file, group.text, "avg_bits", &method->avg_bits, err), done);
     if (method->avg_bits < 0.0 || method->avg_bits > max_avg_bits) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %s: attribute avg_bits is %g, expected 0 to %g", source->path, group.text, method->avg_bits, max_avg_bits);
+        st = rb_fail(err, RB_EFORMAT, "%s: %s: attribute avg_bits is %g, expected 0 to %g", source->path, group.text,
+                     method->avg_bits, max_avg_bits);
         goto done;
     }
     for (size_t field = 0; field < RB_COUNT(score_fields); field++) {
@@ -339,8 +377,10 @@ static rb_status read_curves(profile_table *table, const profile_source *source,
 {
     rb_status st;
     RB_TRY(st, profile_table_add_curves(table, err), done);
-    RB_TRY(st, read_table(table->curve_logit_mae, source, "/curves/logit_mae", curve_mae_shape(&table->model), err), done);
-    RB_TRY(st, read_table(table->curve_block_mse, source, "/curves/block_mse", curve_mse_shape(&table->model), err), done);
+    RB_TRY(st, read_table(table->curve_logit_mae, source, "/curves/logit_mae", curve_mae_shape(&table->model), err),
+           done);
+    RB_TRY(st, read_table(table->curve_block_mse, source, "/curves/block_mse", curve_mse_shape(&table->model), err),
+           done);
 done:
     return st;
 }
@@ -377,12 +417,14 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
     RB_TRY(st, read_signed_table(table->k_mean, source, "/k_mean", mean_shape(&model), err), done);
     RB_TRY(st, read_f32(table->logit_moment, source, "/logit_moment", moment_shape(&model), err), done);
-    RB_TRY(st, read_f32(table->logit_moment_centered, source, "/logit_moment_centered", moment_shape(&model), err), done);
+    RB_TRY(st, read_f32(table->logit_moment_centered, source, "/logit_moment_centered", moment_shape(&model), err),
+           done);
     RB_TRY(st, read_planes(table, source, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     if (has_values) RB_TRY(st, read_values(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
-    for (int m = 0; m < table->n_methods; m++) RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);
+    for (int m = 0; m < table->n_methods; m++)
+        RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);
     *out = table;
     table = NULL;
 done:

@@ -7,7 +7,8 @@
 #define PROFILE_SCHEMA "ropebits-profile"
 enum { PROFILE_VERSION = 4 };
 
-rb_status profile_file_write(const profile_table *table, const char *path, const char *options_json, rb_error *err);    /* atomic */
+rb_status profile_file_write(const profile_table *table, const char *path, const char *options_json,
+                             rb_error *err); /* atomic */
 rb_status profile_file_read(profile_table **out, const char *path, rb_error *err);
 
 #endif

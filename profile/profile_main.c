@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "methods/allocator.h"
-#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
+#include "methods/allocator.h"
 #include "model/tokenizer/tokenizer.h"
+#include "plan/plan_json.h"
 #include "profile/coverage.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_file.h"
@@ -43,23 +43,26 @@ static bool is_planned(const plan_list *plans, const char *method, double avg_bi
     return false;
 }
 
-/* A plan per method and budget, from the capture's own energies. A pair given twice is refused: readers of a summary find scores by it. */
+/* A plan per method and budget, from the capture's own energies. A pair given twice is refused: readers of a summary
+ * find scores by it. */
 static rb_status make_plans(plan_list *plans, const profile_table *table, const profile_options *opt, rb_error *err)
 {
     for (int b = 0; b < opt->budgets.n; b++)
         for (int m = 0; m < opt->methods.n; m++) {
             const double avg_bits = opt->budgets.at[b];
             allocation_method method = METHOD_UNIFORM;
-            allocation_method_from_name(opt->methods.at[m], &method);     /* the option table has checked the name */
+            allocation_method_from_name(opt->methods.at[m], &method); /* the option table has checked the name */
             if (method == METHOD_UNIFORM && avg_bits != floor(avg_bits)) {
                 rb_message_warn("uniform is not scored at %g bits: it takes whole numbers only", avg_bits);
                 continue;
             }
             if (is_planned(plans, opt->methods.at[m], avg_bits))
                 return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
-            if (plans->n == PROFILE_MAX_METHODS) return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
+            if (plans->n == PROFILE_MAX_METHODS)
+                return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
             const head_statistics statistics = profile_statistics(table);
-            rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits, PLAN_FP16_WIDTH, &statistics, err);
+            rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits,
+                                         PLAN_FP16_WIDTH, &statistics, err);
             if (st != RB_OK) return st;
             plans->n++;
         }
@@ -72,7 +75,8 @@ static rb_status read_plan(plan_list *plans, const char *path, const capture_fil
     rb_status st = plan_json_read(&plans->at[0], path, err);
     if (st != RB_OK) return st;
     plans->n = 1;
-    return model_facts_same(&plans->at[0]->model, path, &capture_file_header(capture)->model, capture_file_path(capture), err);
+    return model_facts_same(&plans->at[0]->model, path, &capture_file_header(capture)->model,
+                            capture_file_path(capture), err);
 }
 
 static rb_status options_to_json(char **out, const profile_options *opt, rb_error *err)
@@ -104,12 +108,14 @@ static rb_status name_tokens(profile_table *table, const char *folder, rb_error 
     RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
     RB_TRY(st, rb_sha256_file(sha256, config, err), done);
     if (strcmp(sha256, table->model.config_sha256) != 0) {
-        st = rb_fail(err, RB_EMISMATCH, "%s has SHA-256 %s, expected the capture's config_sha256 %s", config, sha256, table->model.config_sha256);
+        st = rb_fail(err, RB_EMISMATCH, "%s has SHA-256 %s, expected the capture's config_sha256 %s", config, sha256,
+                     table->model.config_sha256);
         goto done;
     }
     RB_TRY(st, tokenizer_open(&words, path, err), done);
     for (int m = 0; m < table->n_methods; m++)
-        for (int i = 0; i < table->methods[m].worst.n; i++) token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
+        for (int i = 0; i < table->methods[m].worst.n; i++)
+            token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
 done:
     tokenizer_close(words);
     free(path);
@@ -125,8 +131,10 @@ static void warn_of_coverage(const profile_table *table)
     if (coverage_is_good(&mean)) return;
     for (int h = 1; h < model->n_layers * model->n_kv_heads; h++)
         if (table->coverage[h].key_distance > table->coverage[worst].key_distance) worst = h;
-    rb_message_warn("the test text lies outside what calibration saw: its rare keys are %.2f times as far out as calibration's (layer %d kv_head %d: %.2f times), %.1f %% of keys beyond "
-                    "calibration's 99 %%; calibrate on more text, or on text like it", mean.key_distance, worst / model->n_kv_heads, worst % model->n_kv_heads,
+    rb_message_warn("the test text lies outside what calibration saw: its rare keys are %.2f times as far out as "
+                    "calibration's (layer %d kv_head %d: %.2f times), %.1f %% of keys beyond "
+                    "calibration's 99 %%; calibrate on more text, or on text like it",
+                    mean.key_distance, worst / model->n_kv_heads, worst % model->n_kv_heads,
                     table->coverage[worst].key_distance, 100.0 * mean.key_outside);
 }
 
@@ -141,7 +149,8 @@ done:
     return st;
 }
 
-static rb_status get_plans(plan_list *plans, const profile_table *table, const capture_file *capture, const profile_options *opt, rb_error *err)
+static rb_status get_plans(plan_list *plans, const profile_table *table, const capture_file *capture,
+                           const profile_options *opt, rb_error *err)
 {
     return opt->plan ? read_plan(plans, opt->plan, capture, err) : make_plans(plans, table, opt, err);
 }
@@ -156,23 +165,25 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     rb_device_kind device = RB_DEVICE_CPU;
     rb_status st;
 
-    if (!opt->output && !opt->plan && !args->common->json) return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
+    if (!opt->output && !opt->plan && !args->common->json)
+        return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, err), done);
     table->n_worst_tokens = (int)opt->n_worst_tokens;
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-    RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves, device, err), done);
+    RB_TRY(st,
+           profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves,
+                         device, err),
+           done);
     if (opt->model) RB_TRY(st, name_tokens(table, opt->model, err), done);
     if (!opt->no_coverage_warning) warn_of_coverage(table);
     if (opt->output) {
         RB_TRY(st, options_to_json(&options_json, opt, err), done);
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);
     }
-    if (args->common->json)
-        st = print_json(table, err);
-    else
-        profile_report_print(stdout, table);
+    if (args->common->json) st = print_json(table, err);
+    else profile_report_print(stdout, table);
 done:
     free(options_json);
     free_plans(&plans);
@@ -183,26 +194,60 @@ done:
 
 int main(int argc, char **argv)
 {
-    profile_options opt = {.budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}, .n_worst_tokens = 5};
+    profile_options opt = {
+        .budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}, .n_worst_tokens = 5};
     const rb_option table[] = {
-        {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &opt.budgets, .metavar = "LIST", .min = ALLOCATE_MIN_BITS, .max = ALLOCATE_MAX_BITS,
+        {.long_name = "budgets",
+         .kind = RB_OPT_NUMBERS,
+         .value = &opt.budgets,
+         .metavar = "LIST",
+         .min = ALLOCATE_MIN_BITS,
+         .max = ALLOCATE_MAX_BITS,
          .help = "nominal bits per dim of the keys"},
-        {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &opt.methods, .metavar = "LIST", .choices = allocation_method_names,
+        {.long_name = "methods",
+         .kind = RB_OPT_STRINGS,
+         .value = &opt.methods,
+         .metavar = "LIST",
+         .choices = allocation_method_names,
          .help = "allocation methods to score"},
-        {.long_name = "plan", .kind = RB_OPT_STRING, .value = &opt.plan, .metavar = "PLAN.json", .help = "score this finished plan instead"},
-        {.long_name = "no-curves", .kind = RB_OPT_FLAG, .value = &opt.no_curves, .help = "leave out the error curves of every width"},
-        {.long_name = "no-coverage-warning", .kind = RB_OPT_FLAG, .value = &opt.no_coverage_warning,
+        {.long_name = "plan",
+         .kind = RB_OPT_STRING,
+         .value = &opt.plan,
+         .metavar = "PLAN.json",
+         .help = "score this finished plan instead"},
+        {.long_name = "no-curves",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.no_curves,
+         .help = "leave out the error curves of every width"},
+        {.long_name = "no-coverage-warning",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.no_coverage_warning,
          .help = "say nothing when the test text lies outside what calibration saw: the summary says it (is_covered)"},
-        {.long_name = "worst-tokens", .kind = RB_OPT_INT, .value = &opt.n_worst_tokens, .metavar = "N", .min = 0, .max = WORST_MAX_TOKENS,
+        {.long_name = "worst-tokens",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_worst_tokens,
+         .metavar = "N",
+         .min = 0,
+         .max = WORST_MAX_TOKENS,
          .help = "tokens to list of every method, those it serves worst"},
-        {.long_name = "model", .kind = RB_OPT_STRING, .value = &opt.model, .metavar = "DIR", .help = "the capture's model: its tokenizer gives the text of the worst tokens"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "PROFILE.h5", .help = "the profile"},
+        {.long_name = "model",
+         .kind = RB_OPT_STRING,
+         .value = &opt.model,
+         .metavar = "DIR",
+         .help = "the capture's model: its tokenizer gives the text of the worst tokens"},
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &opt.output,
+         .metavar = "PROFILE.h5",
+         .help = "the profile"},
     };
     const rb_program program = {
         .name = "profile",
         .synopsis = "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5\n"
                     "ropebits profile CAPTURE.h5 --plan PLAN.json [--json]",
-        .summary = "Measures what methods cost in attention-logit error on a capture's test text, from the energies of its calibration text; or scores a finished plan.",
+        .summary = "Measures what methods cost in attention-logit error on a capture's test text, from the energies of "
+                   "its calibration text; or scores a finished plan.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -5,7 +5,8 @@
 
 enum { LABEL = 22, COLUMN = 16 };
 
-static void print_row(FILE *out, const profile_table *table, const char *label, const char *format, double (*value)(const head_score *))
+static void print_row(FILE *out, const profile_table *table, const char *label, const char *format,
+                      double (*value)(const head_score *))
 {
     fprintf(out, "%-*s", LABEL, label);
     for (int m = 0; m < table->n_methods; m++) {
@@ -43,14 +44,17 @@ static void print_against_uniform(FILE *out, const profile_table *table)
     fprintf(out, "%-*s", LABEL, "less than uniform, %");
     for (int m = 0; m < table->n_methods; m++) {
         cell[0] = '\0';
-        if (opponent(table, m)) snprintf(cell, sizeof cell, "%.1f", 100.0 * method_reduction(&table->methods[m], opponent(table, m), &table->model));
+        if (opponent(table, m))
+            snprintf(cell, sizeof cell, "%.1f",
+                     100.0 * method_reduction(&table->methods[m], opponent(table, m), &table->model));
         fprintf(out, "%*s", COLUMN, cell);
     }
     fprintf(out, "\n%-*s", LABEL, "layers won");
     for (int m = 0; m < table->n_methods; m++) {
         cell[0] = '\0';
         if (opponent(table, m))
-            snprintf(cell, sizeof cell, "%d of %d", method_layers_won(&table->methods[m], opponent(table, m), &table->model), table->model.n_layers);
+            snprintf(cell, sizeof cell, "%d of %d",
+                     method_layers_won(&table->methods[m], opponent(table, m), &table->model), table->model.n_layers);
         fprintf(out, "%*s", COLUMN, cell);
     }
     fprintf(out, "\n");
@@ -59,22 +63,26 @@ static void print_against_uniform(FILE *out, const profile_table *table)
 static void print_tails(FILE *out, const profile_table *table)
 {
     fprintf(out, "%-*s", LABEL, "largest tail ratio");
-    for (int m = 0; m < table->n_methods; m++) fprintf(out, "%*.2f", COLUMN, method_largest_ratio(&table->methods[m], &table->model));
+    for (int m = 0; m < table->n_methods; m++)
+        fprintf(out, "%*.2f", COLUMN, method_largest_ratio(&table->methods[m], &table->model));
     fprintf(out, "\n");
     print_row(out, table, "tokens outside, %", "%*.3f", outside);
 }
 
-/* "block-gtq@2: tail out of proportion in 9 of 32 heads: 0.1 (2.9), ..., and 3 more", heads as layer.kv_head with their ratio. */
+/* "block-gtq@2: tail out of proportion in 9 of 32 heads: 0.1 (2.9), ..., and 3 more", heads as layer.kv_head with their
+ * ratio. */
 static void print_flagged(FILE *out, const method_score *method, const model_facts *model)
 {
     enum { N_NAMED = 6 };
     const int n_heads = model->n_layers * model->n_kv_heads, n_flagged = method_heads_flagged(method, model);
     int n = 0;
     if (n_flagged == 0) return;
-    fprintf(out, "%s@%g: tail out of proportion in %d of %d heads (layer.kv_head, ratio):", method->method, method->avg_bits, n_flagged, n_heads);
+    fprintf(out, "%s@%g: tail out of proportion in %d of %d heads (layer.kv_head, ratio):", method->method,
+            method->avg_bits, n_flagged, n_heads);
     for (int h = 0; h < n_heads && n < N_NAMED; h++)
         if (method->heads[h].tail.ratio > TAIL_LIMIT)
-            fprintf(out, "%s %d.%d (%.2f)", n++ ? "," : "", h / model->n_kv_heads, h % model->n_kv_heads, method->heads[h].tail.ratio);
+            fprintf(out, "%s %d.%d (%.2f)", n++ ? "," : "", h / model->n_kv_heads, h % model->n_kv_heads,
+                    method->heads[h].tail.ratio);
     if (n_flagged > n) fprintf(out, ", and %d more", n_flagged - n);
     fprintf(out, "\n");
 }
@@ -86,10 +94,8 @@ static void print_worst(FILE *out, const method_score *method)
     for (int i = 0; i < method->worst.n; i++) {
         const worst_token *token = &method->worst.at[i];
         fprintf(out, "%s ", i ? "," : "");
-        if (token->text[0] != '\0')
-            fprintf(out, "\"%s\"", token->text);
-        else
-            fprintf(out, "id %d", (int)token->id);
+        if (token->text[0] != '\0') fprintf(out, "\"%s\"", token->text);
+        else fprintf(out, "id %d", (int)token->id);
         fprintf(out, " (%lld, %d.%d, %.2f)", (long long)token->position, token->layer, token->kv_head, token->excess);
     }
     fprintf(out, "\n");
@@ -98,8 +104,8 @@ static void print_worst(FILE *out, const method_score *method)
 void profile_report_print(FILE *out, const profile_table *table)
 {
     char label[64];
-    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s", (long long)table->test.n_tokens, LABEL,
-            "layer");
+    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s",
+            (long long)table->test.n_tokens, LABEL, "layer");
     for (int m = 0; m < table->n_methods; m++) {
         snprintf(label, sizeof label, "%s@%g", table->methods[m].method, table->methods[m].avg_bits);
         fprintf(out, "%*s", COLUMN, label);
@@ -107,7 +113,8 @@ void profile_report_print(FILE *out, const profile_table *table)
     fprintf(out, "\n");
     for (int layer = 0; layer < table->model.n_layers; layer++) {
         fprintf(out, "%-*d", LABEL, layer);
-        for (int m = 0; m < table->n_methods; m++) fprintf(out, "%*.4f", COLUMN, method_mean(&table->methods[m], &table->model, layer).logit_mae);
+        for (int m = 0; m < table->n_methods; m++)
+            fprintf(out, "%*.4f", COLUMN, method_mean(&table->methods[m], &table->model, layer).logit_mae);
         fprintf(out, "\n");
     }
     print_row(out, table, "mean", "%*.4f", logit_mae);

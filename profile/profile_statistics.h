@@ -7,8 +7,13 @@
 
 static inline head_statistics profile_statistics(const profile_table *table)
 {
-    return (head_statistics){.q_energy = table->q_energy, .k_energy = table->k_energy, .k_mean = table->k_mean, .moment = table->logit_moment,
-                             .moment_centered = table->logit_moment_centered, .plane_map = table->plane_map, .plane_error = table->plane_error};
+    return (head_statistics){.q_energy = table->q_energy,
+                             .k_energy = table->k_energy,
+                             .k_mean = table->k_mean,
+                             .moment = table->logit_moment,
+                             .moment_centered = table->logit_moment_centered,
+                             .plane_map = table->plane_map,
+                             .plane_error = table->plane_error};
 }
 
 #endif

@@ -13,7 +13,7 @@
 
 enum { PLACE_SIZE = 512 };
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static rb_status layers_to_json(cJSON *json, const method_score *method, const model_facts *model, rb_error *err)
 {
@@ -43,8 +43,14 @@ static rb_status method_to_json(cJSON **out, const profile_table *table, const m
     RB_TRY(st, rb_json_add_number(json, "causal_mae", mean.causal_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "attention_kl", mean.attention_kl, err), done);
     RB_TRY(st, rb_json_add_number(json, "relative_error", mean.relative_error, err), done);
-    RB_TRY(st, rb_json_add_number(json, "reduction_vs_uniform", uniform ? method_reduction(method, uniform, model) : (double)NAN, err), done);
-    RB_TRY(st, rb_json_add_number(json, "layers_won_vs_uniform", uniform ? (double)method_layers_won(method, uniform, model) : (double)NAN, err), done);
+    RB_TRY(st,
+           rb_json_add_number(json, "reduction_vs_uniform",
+                              uniform ? method_reduction(method, uniform, model) : (double)NAN, err),
+           done);
+    RB_TRY(st,
+           rb_json_add_number(json, "layers_won_vs_uniform",
+                              uniform ? (double)method_layers_won(method, uniform, model) : (double)NAN, err),
+           done);
     RB_TRY(st, rb_json_add_number(json, "n_layers", model->n_layers, err), done);
     RB_TRY(st, tail_summary_add(json, method, model, err), done);
     *out = json;
@@ -91,23 +97,28 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
-static rb_status layers_from_json(summary_method *method, const cJSON *json, int n_layers, const char *where, rb_error *err)
+static rb_status layers_from_json(summary_method *method, const cJSON *json, int n_layers, const char *where,
+                                  rb_error *err)
 {
     const cJSON *list, *item;
     int layer = 0;
     rb_status st;
     RB_TRY(st, rb_json_get_array(json, "logit_mae_by_layer", where, &list, err), done);
     if (cJSON_GetArraySize(list) != n_layers) {
-        st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer has %d entries, expected the model's %d layers", where, cJSON_GetArraySize(list),
-                     n_layers);
+        st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer has %d entries, expected the model's %d layers", where,
+                     cJSON_GetArraySize(list), n_layers);
         goto done;
     }
-    RB_TRY(st, rb_alloc(&method->logit_mae_by_layer, (size_t)n_layers, sizeof *method->logit_mae_by_layer, "errors by layer", err), done);
-    cJSON_ArrayForEach(item, list) {
+    RB_TRY(st,
+           rb_alloc(&method->logit_mae_by_layer, (size_t)n_layers, sizeof *method->logit_mae_by_layer,
+                    "errors by layer", err),
+           done);
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0.0 && item->valuedouble <= DBL_MAX)) {
-            st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer[%d] is no error, expected a number from 0", where, layer);
+            st = rb_fail(err, RB_EFORMAT, "%s: logit_mae_by_layer[%d] is no error, expected a number from 0", where,
+                         layer);
             goto done;
         }
         method->logit_mae_by_layer[layer++] = item->valuedouble;
@@ -116,7 +127,8 @@ done:
     return st;
 }
 
-static rb_status method_from_json(summary_method *out, const cJSON *json, int n_layers, const char *where, rb_error *err)
+static rb_status method_from_json(summary_method *out, const cJSON *json, int n_layers, const char *where,
+                                  rb_error *err)
 {
     const char *name;
     int64_t won = -1, stated_layers;
@@ -124,7 +136,8 @@ static rb_status method_from_json(summary_method *out, const cJSON *json, int n_
     RB_TRY(st, rb_json_get_int(json, "n_layers", where, n_layers, n_layers, &stated_layers, err), done);
     RB_TRY(st, rb_json_get_string(json, "method", where, &name, err), done);
     if (strlen(name) >= sizeof out->method) {
-        st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", where, name, sizeof out->method - 1);
+        st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", where, name,
+                     sizeof out->method - 1);
         goto done;
     }
     strcpy(out->method, name);
@@ -136,8 +149,11 @@ static rb_status method_from_json(summary_method *out, const cJSON *json, int n_
     RB_TRY(st, rb_json_get_number(json, "relative_error", where, 0.0, DBL_MAX, &out->relative_error, err), done);
     out->reduction_vs_uniform = NAN;
     if (rb_json_find(json, "reduction_vs_uniform"))
-        RB_TRY(st, rb_json_get_number(json, "reduction_vs_uniform", where, -DBL_MAX, 1.0, &out->reduction_vs_uniform, err), done);
-    if (rb_json_find(json, "layers_won_vs_uniform")) RB_TRY(st, rb_json_get_int(json, "layers_won_vs_uniform", where, 0, n_layers, &won, err), done);
+        RB_TRY(st,
+               rb_json_get_number(json, "reduction_vs_uniform", where, -DBL_MAX, 1.0, &out->reduction_vs_uniform, err),
+               done);
+    if (rb_json_find(json, "layers_won_vs_uniform"))
+        RB_TRY(st, rb_json_get_int(json, "layers_won_vs_uniform", where, 0, n_layers, &won, err), done);
     out->layers_won_vs_uniform = (int)won;
     RB_TRY(st, layers_from_json(out, json, n_layers, where, err), done);
 done:
@@ -150,19 +166,23 @@ static rb_status methods_from_json(profile_summary *summary, const cJSON *docume
     char where[PLACE_SIZE];
     rb_status st = rb_json_get_array(document, "methods", name, &list, err);
     if (st == RB_OK && (cJSON_GetArraySize(list) < 1 || cJSON_GetArraySize(list) > PROFILE_MAX_METHODS))
-        st = rb_fail(err, RB_EFORMAT, "%s: %d methods, expected 1 to %d", name, cJSON_GetArraySize(list), PROFILE_MAX_METHODS);
-    if (st == RB_OK) st = rb_alloc(&summary->methods, (size_t)cJSON_GetArraySize(list), sizeof *summary->methods, "methods of a summary", err);
+        st = rb_fail(err, RB_EFORMAT, "%s: %d methods, expected 1 to %d", name, cJSON_GetArraySize(list),
+                     PROFILE_MAX_METHODS);
+    if (st == RB_OK)
+        st = rb_alloc(&summary->methods, (size_t)cJSON_GetArraySize(list), sizeof *summary->methods,
+                      "methods of a summary", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         snprintf(where, sizeof where, "%.400s: methods[%d]", name, summary->n_methods);
-        summary->n_methods++;       /* counted first: a half-read one is freed too */
+        summary->n_methods++; /* counted first: a half-read one is freed too */
         st = method_from_json(&summary->methods[summary->n_methods - 1], item, summary->model.n_layers, where, err);
         if (st != RB_OK) return st;
     }
     return RB_OK;
 }
 
-static rb_status text_from_json(text_facts *out, const cJSON *document, const char *key, const char *name, rb_error *err)
+static rb_status text_from_json(text_facts *out, const cJSON *document, const char *key, const char *name,
+                                rb_error *err)
 {
     const cJSON *object;
     char where[PLACE_SIZE];
@@ -217,6 +237,7 @@ void profile_summary_free(profile_summary *summary)
 const summary_method *profile_summary_find(const profile_summary *summary, const char *method, double avg_bits)
 {
     for (int m = 0; m < summary->n_methods; m++)
-        if (strcmp(summary->methods[m].method, method) == 0 && summary->methods[m].avg_bits == avg_bits) return &summary->methods[m];
+        if (strcmp(summary->methods[m].method, method) == 0 && summary->methods[m].avg_bits == avg_bits)
+            return &summary->methods[m];
     return NULL;
 }

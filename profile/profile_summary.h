@@ -1,5 +1,5 @@
-/* The summary JSON of `ropebits profile --json` (design.md, section 4), what `compare` reads and CI keeps: writer and reader. Fields:
- * docs/profile.md. */
+/* The summary JSON of `ropebits profile --json` (design.md, section 4), what `compare` reads and CI keeps: writer and
+ * reader. Fields: docs/profile.md. */
 #ifndef RB_PROFILE_PROFILE_SUMMARY_H
 #define RB_PROFILE_PROFILE_SUMMARY_H
 
@@ -15,18 +15,18 @@ enum { PROFILE_SUMMARY_VERSION = 1 };
 typedef struct summary_method {
     char method[32];
     double avg_bits, true_bits, logit_mae, causal_mae, attention_kl, relative_error;
-    double reduction_vs_uniform;        /* NaN when there is no uniform at this budget (null in JSON) */
-    int layers_won_vs_uniform;          /* -1 likewise */
-    double *logit_mae_by_layer;         /* [n_layers], owned */
+    double reduction_vs_uniform; /* NaN when there is no uniform at this budget (null in JSON) */
+    int layers_won_vs_uniform;   /* -1 likewise */
+    double *logit_mae_by_layer;  /* [n_layers], owned */
 } summary_method;
 
 typedef struct profile_summary {
     model_facts model;
     text_facts calibration, test;
-    head_coverage coverage;             /* means over heads; all NaN in a summary without them */
-    bool is_covered;                    /* false: the test text lies outside what calibration saw; true where the summary does not tell */
+    head_coverage coverage; /* means over heads; all NaN in a summary without them */
+    bool is_covered; /* false: the test text lies outside what calibration saw; true where the summary does not tell */
     int n_methods;
-    summary_method *methods;            /* owned */
+    summary_method *methods; /* owned */
 } profile_summary;
 
 rb_status profile_summary_to_json(cJSON **out, const profile_table *table, rb_error *err);

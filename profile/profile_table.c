@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile/logit_moment.h"
 #include "profile/block_codebook_error.h"
+#include "profile/logit_moment.h"
 
 static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
 
@@ -22,12 +22,18 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
     table->n_blocks = model_n_blocks(model);
     RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
     RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&table->k_mean, head_count(model) * (size_t)model->head_dim, sizeof *table->k_mean, "means", err), done);
+    RB_TRY(st,
+           rb_alloc(&table->k_mean, head_count(model) * (size_t)model->head_dim, sizeof *table->k_mean, "means", err),
+           done);
     const size_t n_moments = head_count(model) * (size_t)logit_moment_size(model_n_blocks(model));
     RB_TRY(st, rb_alloc(&table->logit_moment, n_moments, sizeof *table->logit_moment, "logit moments", err), done);
-    RB_TRY(st, rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err), done);
+    RB_TRY(
+        st,
+        rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err),
+        done);
     RB_TRY(st, rb_alloc(&table->plane_map, n * PLAN_MAP_SIZE, sizeof *table->plane_map, "maps of blocks", err), done);
-    RB_TRY(st, rb_alloc(&table->plane_error, n * PLANE_N_BITS, sizeof *table->plane_error, "errors of blocks", err), done);
+    RB_TRY(st, rb_alloc(&table->plane_error, n * PLANE_N_BITS, sizeof *table->plane_error, "errors of blocks", err),
+           done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
@@ -40,7 +46,8 @@ rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err)
 {
     rb_status st;
     assert(!table->methods);
-    if (n < 0 || n > PROFILE_MAX_METHODS) return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n, PROFILE_MAX_METHODS);
+    if (n < 0 || n > PROFILE_MAX_METHODS)
+        return rb_fail(err, RB_EINVAL, "%d methods to score, expected at most %d", n, PROFILE_MAX_METHODS);
     RB_TRY(st, rb_alloc(&table->methods, (size_t)n, sizeof *table->methods, "scores", err), done);
     for (; table->n_methods < n; table->n_methods++) {
         method_score *method = &table->methods[table->n_methods];
@@ -60,14 +67,17 @@ rb_status profile_table_add_curves(profile_table *table, rb_error *err)
     const size_t n = head_count(&table->model) * PROFILE_MAX_WIDTH;
     assert(!table->curve_logit_mae);
     rb_status st = rb_alloc(&table->curve_logit_mae, n, sizeof *table->curve_logit_mae, "error curves", err);
-    return st == RB_OK ? rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof *table->curve_block_mse, "error curves", err) : st;
+    return st == RB_OK ? rb_alloc(&table->curve_block_mse, n * (size_t)table->n_blocks, sizeof *table->curve_block_mse,
+                                  "error curves", err)
+                       : st;
 }
 
 rb_status profile_table_add_values(profile_table *table, rb_error *err)
 {
     const size_t n = head_count(&table->model);
     assert(!table->value_error);
-    rb_status st = rb_alloc(&table->value_error, n * PROFILE_MAX_WIDTH, sizeof *table->value_error, "errors of values", err);
+    rb_status st =
+        rb_alloc(&table->value_error, n * PROFILE_MAX_WIDTH, sizeof *table->value_error, "errors of values", err);
     return st == RB_OK ? rb_alloc(&table->value_energy, n, sizeof *table->value_energy, "errors of values", err) : st;
 }
 
@@ -132,8 +142,8 @@ head_coverage profile_table_coverage(const profile_table *table)
     return mean;
 }
 
-rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors, const float *sizes, int64_t n_tokens,
-                           rb_error *err)
+rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors,
+                           const float *sizes, int64_t n_tokens, rb_error *err)
 {
     head_score *score = method_head(method, model, layer, kv_head);
     float *excess = NULL;
@@ -163,7 +173,8 @@ double method_largest_ratio(const method_score *method, const model_facts *model
 const method_score *profile_table_uniform(const profile_table *table, double avg_bits)
 {
     for (int m = 0; m < table->n_methods; m++)
-        if (strcmp(table->methods[m].method, "uniform") == 0 && table->methods[m].avg_bits == avg_bits) return &table->methods[m];
+        if (strcmp(table->methods[m].method, "uniform") == 0 && table->methods[m].avg_bits == avg_bits)
+            return &table->methods[m];
     return NULL;
 }
 

@@ -1,4 +1,5 @@
-/* What profile measures, in memory. Scores are per (layer, kv head); summaries average heads into layers and layers into one number. */
+/* What profile measures, in memory. Scores are per (layer, kv head); summaries average heads into layers and layers
+ * into one number. */
 #ifndef RB_PROFILE_PROFILE_TABLE_H
 #define RB_PROFILE_PROFILE_TABLE_H
 
@@ -10,13 +11,13 @@ enum { PROFILE_MAX_METHODS = 256, PROFILE_MAX_WIDTH = 8 };
 
 /* Test-text error of one head under one plan, or the mean of several. */
 typedef struct head_score {
-    double logit_mae;           /* mean over query heads, tokens, 50 offsets of |q . R_D (k - k^)|, no 1/sqrt(d) */
-    double causal_mae;          /* the same over real causal pairs (query at s, key at t <= s, same sequence) */
-    double attended_mae;        /* mean over queries of sum p_st |q_s . (k_t - k^_t)|, p the exact attention weights */
-    double attention_kl;        /* mean over queries of KL(softmax(scale q k) || softmax(scale q k^)), nats, causal */
-    double relative_error;      /* sqrt(sum |k - k^|^2 / sum |k|^2) */
-    double true_bits;           /* of the head's codec, bits per dim */
-    tail_error tail;            /* over tokens */
+    double logit_mae;      /* mean over query heads, tokens, 50 offsets of |q . R_D (k - k^)|, no 1/sqrt(d) */
+    double causal_mae;     /* the same over real causal pairs (query at s, key at t <= s, same sequence) */
+    double attended_mae;   /* mean over queries of sum p_st |q_s . (k_t - k^_t)|, p the exact attention weights */
+    double attention_kl;   /* mean over queries of KL(softmax(scale q k) || softmax(scale q k^)), nats, causal */
+    double relative_error; /* sqrt(sum |k - k^|^2 / sum |k|^2) */
+    double true_bits;      /* of the head's codec, bits per dim */
+    tail_error tail;       /* over tokens */
 } head_score;
 
 /* How far the test text of one head lies outside what calibration saw: profile/coverage.h. */
@@ -25,35 +26,37 @@ typedef struct head_coverage {
 } head_coverage;
 
 typedef struct method_score {
-    char method[32];            /* "uniform", "block-gtq", or a plan's method */
+    char method[32]; /* "uniform", "block-gtq", or a plan's method */
     double avg_bits;
-    head_score *heads;          /* [n_layers][n_kv_heads], owned */
-    worst_tokens worst;         /* of all heads; empty in a profile that was read */
+    head_score *heads;  /* [n_layers][n_kv_heads], owned */
+    worst_tokens worst; /* of all heads; empty in a profile that was read */
 } method_score;
 
 typedef struct profile_table {
     model_facts model;
     text_facts calibration, test;
-    char capture_sha256[RB_SHA256_HEX];     /* the capture file that was measured */
-    rb_sha256_task *hashing;                /* NULL, or where capture_sha256 will come from, owned */
+    char capture_sha256[RB_SHA256_HEX]; /* the capture file that was measured */
+    rb_sha256_task *hashing;            /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
-    double *q_energy, *k_energy;            /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
-    double *k_mean;                         /* [n_layers][n_kv_heads][head_dim], likewise */
-    float *logit_moment;                    /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
-    float *logit_moment_centered;           /* the same without k_mean */
+    double *q_energy, *k_energy; /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
+    double *k_mean;              /* [n_layers][n_kv_heads][head_dim], likewise */
+    float *logit_moment; /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
+    float *logit_moment_centered; /* the same without k_mean */
     /* What family block-codebook makes of the keys, likewise: profile/block_codebook_error.h. */
-    float *plane_map;                       /* [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE], owned */
-    float *plane_error;                     /* [n_layers][n_kv_heads][n_blocks][PLANE_N_BITS], owned */
-    head_coverage *coverage;                /* [n_layers][n_kv_heads], owned */
-    int n_worst_tokens;                     /* to keep of every method; set before methods are added */
+    float *plane_map;        /* [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE], owned */
+    float *plane_error;      /* [n_layers][n_kv_heads][n_blocks][PLANE_N_BITS], owned */
+    head_coverage *coverage; /* [n_layers][n_kv_heads], owned */
+    int n_worst_tokens;      /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
-    double *curve_logit_mae;                /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
-    double *curve_block_mse;                /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL when not measured */
-    /* What quantized values do to the output of attention, calibration text: profile/value_error.h. NULL for a capture without values. */
-    double *value_error;                    /* [n_layers][n_kv_heads][8], owned */
-    double *value_energy;                   /* [n_layers][n_kv_heads], owned */
+    double *curve_logit_mae; /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
+    double
+        *curve_block_mse; /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL when not measured */
+    /* What quantized values do to the output of attention, calibration text: profile/value_error.h. NULL for a capture
+     * without values. */
+    double *value_error;  /* [n_layers][n_kv_heads][8], owned */
+    double *value_energy; /* [n_layers][n_kv_heads], owned */
     int n_methods;
-    method_score *methods;                  /* owned */
+    method_score *methods; /* owned */
 } profile_table;
 
 /* Energies of zero, no methods, no curves. */
@@ -62,7 +65,7 @@ void profile_table_free(profile_table *table);
 /* Room for the scores of n methods, and for the error curves; each once at most. */
 rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err);
 rb_status profile_table_add_curves(profile_table *table, rb_error *err);
-rb_status profile_table_add_values(profile_table *table, rb_error *err);       /* the same for what quantized values do */
+rb_status profile_table_add_values(profile_table *table, rb_error *err); /* the same for what quantized values do */
 
 static inline head_score *method_head(const method_score *method, const model_facts *model, int layer, int kv_head)
 {
@@ -71,12 +74,12 @@ static inline head_score *method_head(const method_score *method, const model_fa
 
 /* Means over the heads of a layer, and over layers (layer = -1). */
 head_score method_mean(const method_score *method, const model_facts *model, int layer);
-head_coverage profile_table_coverage(const profile_table *table);   /* mean over all heads */
+head_coverage profile_table_coverage(const profile_table *table); /* mean over all heads */
 
-/* The tail of one head from its tokens' errors and sizes [n_tokens]: its score, and its share of the worst tokens. A method's heads come in order, one at a time.
- * Fails as tail_measure. */
-rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors, const float *sizes, int64_t n_tokens,
-                           rb_error *err);
+/* The tail of one head from its tokens' errors and sizes [n_tokens]: its score, and its share of the worst tokens. A
+ * method's heads come in order, one at a time. Fails as tail_measure. */
+rb_status method_keep_tail(method_score *method, const model_facts *model, int layer, int kv_head, const float *errors,
+                           const float *sizes, int64_t n_tokens, rb_error *err);
 /* Heads whose tail is out of proportion, and the largest tail ratio of all heads. */
 int method_heads_flagged(const method_score *method, const model_facts *model);
 double method_largest_ratio(const method_score *method, const model_facts *model);

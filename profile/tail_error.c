@@ -8,14 +8,14 @@
 #include "core/order.h"
 #include "core/threads.h"
 
-static const double negligible = 1e-6;      /* of a root mean square: what a ratio divides by is never less */
+static const double negligible = 1e-6; /* of a root mean square: what a ratio divides by is never less */
 
-/* ---- per token -------------------------------------------------------------------------------------------------------------------- */
+/* ---- per token ------------------------------------------------------------------------------- */
 
 RB_CPU_CLONES static float weighted_norm(const float *weights, const float *x, const float *y, int n)
 {
     float sum = 0.0f;
-    #pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : sum)
     for (int i = 0; i < n; i++) {
         const float difference = y ? x[i] - y[i] : x[i];
         sum += weights[i] * difference * difference;
@@ -34,10 +34,11 @@ void token_weights(float *weights, const model_facts *model, const double *q_ene
 
 void token_errors(float *out, const float *weights, int head_dim, const float *k, const float *k_hat, int64_t n_tokens)
 {
-    for (int64_t t = 0; t < n_tokens; t++) out[t] = weighted_norm(weights, k + t * head_dim, k_hat ? k_hat + t * head_dim : NULL, head_dim);
+    for (int64_t t = 0; t < n_tokens; t++)
+        out[t] = weighted_norm(weights, k + t * head_dim, k_hat ? k_hat + t * head_dim : NULL, head_dim);
 }
 
-/* ---- tails ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- tails ----------------------------------------------------------------------------------- */
 
 static double root_mean_square(const float *x, int64_t n)
 {
@@ -49,9 +50,11 @@ static double root_mean_square(const float *x, int64_t n)
 /* x / typical, 0 where nothing is typical because all is 0. */
 static double ratio(double x, double typical) { return typical > 0.0 ? x / typical : 0.0; }
 
-rb_status tail_measure(tail_error *out, float *excess, const float *errors, const float *sizes, int64_t n_tokens, rb_error *err)
+rb_status tail_measure(tail_error *out, float *excess, const float *errors, const float *sizes, int64_t n_tokens,
+                       rb_error *err)
 {
-    const double error_rms = root_mean_square(errors, n_tokens), least_size = negligible * root_mean_square(sizes, n_tokens);
+    const double error_rms = root_mean_square(errors, n_tokens),
+                 least_size = negligible * root_mean_square(sizes, n_tokens);
     const size_t n = (size_t)n_tokens;
     float *relative = NULL, *sorted = NULL;
     int64_t n_outside = 0;
@@ -60,7 +63,8 @@ rb_status tail_measure(tail_error *out, float *excess, const float *errors, cons
     RB_TRY(st, rb_alloc(&sorted, n, sizeof *sorted, "token errors", err), done);
     for (int64_t t = 0; t < n_tokens; t++) {
         if (!isfinite(errors[t]) || !isfinite(sizes[t])) {
-            st = rb_fail(err, RB_ENONFINITE, "token %lld: error %g of a key of size %g, expected finite numbers", (long long)t, (double)errors[t], (double)sizes[t]);
+            st = rb_fail(err, RB_ENONFINITE, "token %lld: error %g of a key of size %g, expected finite numbers",
+                         (long long)t, (double)errors[t], (double)sizes[t]);
             goto done;
         }
         relative[t] = (float)ratio((double)errors[t], fmax((double)sizes[t], least_size));

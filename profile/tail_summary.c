@@ -139,12 +139,16 @@ done:
     return st;
 }
 
-rb_status coverage_summary_read(head_coverage *mean, bool *is_covered, const cJSON *document, const char *name, rb_error *err)
+rb_status coverage_summary_read(head_coverage *mean, bool *is_covered, const cJSON *document, const char *name,
+                                rb_error *err)
 {
     const struct {
         const char *key;
         double *value;
-    } numbers[] = {{"key_distance", &mean->key_distance}, {"key_outside", &mean->key_outside}, {"query_shift", &mean->query_shift}, {"plan_transfer", &mean->plan_transfer}};
+    } numbers[] = {{"key_distance", &mean->key_distance},
+                   {"key_outside", &mean->key_outside},
+                   {"query_shift", &mean->query_shift},
+                   {"plan_transfer", &mean->plan_transfer}};
     const cJSON *whole;
     char where[512];
     rb_status st = RB_OK;
@@ -154,7 +158,8 @@ rb_status coverage_summary_read(head_coverage *mean, bool *is_covered, const cJS
     snprintf(where, sizeof where, "%.400s: coverage", name);
     RB_TRY(st, rb_json_get_object(document, "coverage", name, &whole, err), done);
     for (size_t i = 0; i < RB_COUNT(numbers); i++)
-        if (rb_json_find(whole, numbers[i].key)) RB_TRY(st, rb_json_get_number(whole, numbers[i].key, where, 0.0, DBL_MAX, numbers[i].value, err), done);
+        if (rb_json_find(whole, numbers[i].key))
+            RB_TRY(st, rb_json_get_number(whole, numbers[i].key, where, 0.0, DBL_MAX, numbers[i].value, err), done);
     st = rb_json_get_bool(whole, "is_covered", where, is_covered, err);
 done:
     return st;

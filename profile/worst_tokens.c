@@ -15,13 +15,19 @@ void worst_tokens_free(worst_tokens *tokens)
     *tokens = (worst_tokens){0};
 }
 
-void worst_tokens_add(worst_tokens *tokens, int layer, int kv_head, const float *excess, const float *errors, const float *sizes, int64_t n_tokens)
+void worst_tokens_add(worst_tokens *tokens, int layer, int kv_head, const float *excess, const float *errors,
+                      const float *sizes, int64_t n_tokens)
 {
     for (int64_t t = 0; t < n_tokens && tokens->capacity > 0; t++) {
         const double own = (double)excess[t];
         if (tokens->n == tokens->capacity && own <= tokens->at[tokens->n - 1].excess) continue;
         int place = tokens->n < tokens->capacity ? tokens->n++ : tokens->n - 1;
         for (; place > 0 && tokens->at[place - 1].excess < own; place--) tokens->at[place] = tokens->at[place - 1];
-        tokens->at[place] = (worst_token){.layer = layer, .kv_head = kv_head, .position = t, .error = (double)errors[t], .size = (double)sizes[t], .excess = own};
+        tokens->at[place] = (worst_token){.layer = layer,
+                                          .kv_head = kv_head,
+                                          .position = t,
+                                          .error = (double)errors[t],
+                                          .size = (double)sizes[t],
+                                          .excess = own};
     }
 }

@@ -1,4 +1,5 @@
-/* From a pipeline file to stages: see run/pipeline.h. This is the one place that knows which program reads and writes what. */
+/* From a pipeline file to stages: see run/pipeline.h. This is the one place that knows which program reads and writes
+ * what. */
 #include "run/pipeline.h"
 
 #include <stdio.h>
@@ -14,7 +15,10 @@
 enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT, STAGE_EVALUATE };
 const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile", "allocate", "export", "evaluate"};
 
-bool pipeline_has_stage(const pipeline_config *config, int stage_index) { return stage_index != STAGE_EVALUATE || config->evaluate.budgets; }
+bool pipeline_has_stage(const pipeline_config *config, int stage_index)
+{
+    return stage_index != STAGE_EVALUATE || config->evaluate.budgets;
+}
 
 #define DEFAULT_FORMATS "rbp,header,safetensors"
 
@@ -68,7 +72,8 @@ static rb_status add_needles(stage *s, const pipeline_config *config, rb_error *
     if (config->with_needles) RB_TRY(st, stage_add_arg(s, "--with-needles", err), done);
     RB_TRY(st, stage_add_option(s, "--needle-share", config->needle_share, err), done);
     RB_TRY(st, stage_add_option(s, "--needle-template", config->needle_template, err), done);
-    if (config->needle_template && access(config->needle_template, F_OK) == 0) st = stage_add_input(s, config->needle_template, err);
+    if (config->needle_template && access(config->needle_template, F_OK) == 0)
+        st = stage_add_input(s, config->needle_template, err);
 done:
     return st;
 }
@@ -99,7 +104,7 @@ static rb_status describe_profile(stage *s, const pipeline_config *config, rb_er
     RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
     RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
     RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
-    RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err), done);       /* run's summary ends with it */
+    RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err), done); /* run's summary ends with it */
     RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
     RB_TRY(st, stage_set_json_output(s, PIPELINE_SUMMARY, err), done);
 done:
@@ -152,10 +157,13 @@ done:
     return st;
 }
 
-/* ---- evaluate: a plan a budget and method, then one run over all of them ---- */
+/* ---- evaluate: a plan a budget and method, then one run over all of them --------------------- */
 
-/* Calls visit for every budget and method of the evaluation, in the order of a profile's summary, with the name of its plan. */
-static rb_status each_plan(const pipeline_config *config, rb_status (*visit)(void *user, const char *method, const char *budget, const char *plan, rb_error *err),
+/* Calls visit for every budget and method of the evaluation, in the order of a profile's summary, with the name of its
+ * plan. */
+static rb_status each_plan(const pipeline_config *config,
+                           rb_status (*visit)(void *user, const char *method, const char *budget, const char *plan,
+                                              rb_error *err),
                            void *user, rb_error *err)
 {
     rb_status st = RB_OK;
@@ -207,7 +215,8 @@ done:
 }
 
 typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_error *err);
-static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate, describe_export, describe_evaluate};
+static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate,
+                                                           describe_export, describe_evaluate};
 
 /* Stages that can run on a GPU; the others refuse to be asked. */
 static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true};
@@ -233,7 +242,7 @@ static void fill_run_args(run_args *out, const rb_common_options *common, bool w
     out->args[n] = NULL;
 }
 
-/* ---- all stages ---- */
+/* ---- all stages ------------------------------------------------------------------------------ */
 
 /* What is done with the stage of each plan of the evaluation. */
 typedef struct plan_stages {
@@ -243,7 +252,8 @@ typedef struct plan_stages {
     void *user;
 } plan_stages;
 
-/* An allocate stage of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's default. */
+/* An allocate stage of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's
+ * default. */
 static rb_status visit_plan_stage(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
 {
     const plan_stages *plans = user;
@@ -275,14 +285,16 @@ static rb_status make_plan(void *user, const stage *s, rb_error *err)
     return stage_run(s, extra->args, &ran, err);
 }
 
-static rb_status make_plans(const pipeline_config *config, const char *folder, const rb_common_options *common, rb_error *err)
+static rb_status make_plans(const pipeline_config *config, const char *folder, const rb_common_options *common,
+                            rb_error *err)
 {
     run_args extra = {0};
     fill_run_args(&extra, common, can_use_gpu[STAGE_ALLOCATE]);
     return each_plan(config, visit_plan_stage, &(plan_stages){config, folder, make_plan, &extra}, err);
 }
 
-rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err)
+rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common,
+                       bool ran[PIPELINE_N_STAGES], rb_error *err)
 {
     rb_status st = rb_make_folder(folder, err);
     for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
@@ -316,14 +328,17 @@ static rb_status visit_outputs(void *user, const stage *s, rb_error *err)
     return RB_OK;
 }
 
-rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path), void *user, rb_error *err)
+rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path),
+                         void *user, rb_error *err)
 {
     file_visitor files = {visit, user};
     rb_status st = RB_OK;
     for (int i = 0; i < PIPELINE_N_STAGES && st == RB_OK; i++) {
         stage s = {0};
         if (!pipeline_has_stage(config, i)) continue;
-        if (i == STAGE_EVALUATE) RB_TRY(st, each_plan(config, visit_plan_stage, &(plan_stages){config, folder, visit_outputs, &files}, err), next);
+        if (i == STAGE_EVALUATE)
+            RB_TRY(st, each_plan(config, visit_plan_stage, &(plan_stages){config, folder, visit_outputs, &files}, err),
+                   next);
         stage_init(&s, pipeline_stage_names[i], folder);
         RB_TRY(st, describe[i](&s, config, err), next);
         st = visit_outputs(&files, &s, err);

@@ -1,4 +1,5 @@
-/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each run only when its inputs or options changed. */
+/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each run only when its inputs or
+ * options changed. */
 #ifndef RB_RUN_PIPELINE_H
 #define RB_RUN_PIPELINE_H
 
@@ -8,11 +9,11 @@
 #include "run/pipeline_config.h"
 
 /* Names of the files in the output folder. */
-#define PIPELINE_CAPTURE "capture.h5"
-#define PIPELINE_PROFILE "profile.h5"
-#define PIPELINE_SUMMARY "summary.json"
-#define PIPELINE_PLAN "plan.json"
-#define PIPELINE_REPORT "report.html"
+#define PIPELINE_CAPTURE    "capture.h5"
+#define PIPELINE_PROFILE    "profile.h5"
+#define PIPELINE_SUMMARY    "summary.json"
+#define PIPELINE_PLAN       "plan.json"
+#define PIPELINE_REPORT     "report.html"
 #define PIPELINE_EVALUATION "evaluation.json"
 
 enum { PIPELINE_N_STAGES = 5 };
@@ -21,9 +22,11 @@ extern const char *const pipeline_stage_names[PIPELINE_N_STAGES];
 bool pipeline_has_stage(const pipeline_config *config, int stage_index);
 
 /* ran[stage]: whether it was run or found current. The folder is made. */
-rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common, bool ran[PIPELINE_N_STAGES], rb_error *err);
+rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common,
+                       bool ran[PIPELINE_N_STAGES], rb_error *err);
 
 /* Every file the stages have written, in stage order, for the summary: calls visit(user, path). */
-rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path), void *user, rb_error *err);
+rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path),
+                         void *user, rb_error *err);
 
 #endif

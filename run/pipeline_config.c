@@ -11,7 +11,15 @@
 #define PIPELINE_SCHEMA "ropebits-pipeline"
 enum { PIPELINE_VERSION = 1 };
 
-typedef enum member_kind { MEMBER_PATH, MEMBER_PATHS, MEMBER_TEMPLATE, MEMBER_TEXT, MEMBER_NUMBER, MEMBER_BOOL, MEMBER_LIST } member_kind;
+typedef enum member_kind {
+    MEMBER_PATH,
+    MEMBER_PATHS,
+    MEMBER_TEMPLATE,
+    MEMBER_TEXT,
+    MEMBER_NUMBER,
+    MEMBER_BOOL,
+    MEMBER_LIST
+} member_kind;
 
 /* Where a member stands in the document (section NULL: at the top) and in pipeline_config. */
 typedef struct member {
@@ -59,7 +67,8 @@ static void *member_field(pipeline_config *config, const member *m) { return (ch
 void pipeline_config_free(pipeline_config *config)
 {
     for (size_t i = 0; i < RB_COUNT(members); i++)
-        if (members[i].kind != MEMBER_PATHS && members[i].kind != MEMBER_BOOL) free(*(char **)member_field(config, &members[i]));
+        if (members[i].kind != MEMBER_PATHS && members[i].kind != MEMBER_BOOL)
+            free(*(char **)member_field(config, &members[i]));
     for (int i = 0; i < config->texts.n; i++) free(config->texts.at[i]);
     *config = (pipeline_config){0};
 }
@@ -76,8 +85,9 @@ static rb_status list_text(char **out, const cJSON *list, const char *where, rb_
 {
     const cJSON *item;
     rb_status st = RB_OK;
-    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) == 0) return rb_fail(err, RB_EFORMAT, "%s: expected a list with at least one entry", where);
-    cJSON_ArrayForEach(item, list) {
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) == 0)
+        return rb_fail(err, RB_EFORMAT, "%s: expected a list with at least one entry", where);
+    cJSON_ArrayForEach (item, list) {
         char *entry = NULL, *joined = NULL;
         RB_TRY(st, scalar_text(&entry, item, where, err), next);
         RB_TRY(st, rb_format(&joined, err, "%s%s%s", *out ? *out : "", *out ? "," : "", entry), next);
@@ -90,7 +100,8 @@ static rb_status list_text(char **out, const cJSON *list, const char *where, rb_
     return st;
 }
 
-static rb_status path_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+static rb_status path_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where,
+                           rb_error *err)
 {
     if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: expected a path", where);
     if (item->valuestring[0] == '/' || folder_length == 0) return rb_format(out, err, "%s", item->valuestring);
@@ -98,13 +109,16 @@ static rb_status path_text(char **out, const cJSON *item, const char *folder, in
 }
 
 /* One path, or a list of them. */
-static rb_status texts_of(pipeline_texts *out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+static rb_status texts_of(pipeline_texts *out, const cJSON *item, const char *folder, int folder_length,
+                          const char *where, rb_error *err)
 {
     const cJSON *entry;
     if (cJSON_IsString(item)) return path_text(&out->at[out->n++], item, folder, folder_length, where, err);
-    if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) == 0) return rb_fail(err, RB_EFORMAT, "%s: expected a path or a list of paths", where);
-    cJSON_ArrayForEach(entry, item) {
-        if (out->n == PIPELINE_MAX_TEXTS) return rb_fail(err, RB_EFORMAT, "%s: has more than %d texts", where, PIPELINE_MAX_TEXTS);
+    if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) == 0)
+        return rb_fail(err, RB_EFORMAT, "%s: expected a path or a list of paths", where);
+    cJSON_ArrayForEach (entry, item) {
+        if (out->n == PIPELINE_MAX_TEXTS)
+            return rb_fail(err, RB_EFORMAT, "%s: has more than %d texts", where, PIPELINE_MAX_TEXTS);
         const rb_status st = path_text(&out->at[out->n++], entry, folder, folder_length, where, err);
         if (st != RB_OK) return st;
     }
@@ -112,14 +126,16 @@ static rb_status texts_of(pipeline_texts *out, const cJSON *item, const char *fo
 }
 
 /* A built-in template's name has neither '/' nor '.'; anything else is a path. */
-static rb_status template_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where, rb_error *err)
+static rb_status template_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where,
+                               rb_error *err)
 {
     if (!cJSON_IsString(item)) return rb_fail(err, RB_EFORMAT, "%s: expected a name or a path", where);
     if (!strchr(item->valuestring, '/') && !strchr(item->valuestring, '.')) return scalar_text(out, item, where, err);
     return path_text(out, item, folder, folder_length, where, err);
 }
 
-static rb_status read_member(pipeline_config *out, const cJSON *document, const member *m, const char *path, rb_error *err)
+static rb_status read_member(pipeline_config *out, const cJSON *document, const member *m, const char *path,
+                             rb_error *err)
 {
     const char *slash = strrchr(path, '/');
     const cJSON *section = m->section ? rb_json_find(document, m->section) : document;
@@ -131,26 +147,29 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
     /* The one section whose absence means something: no evaluation. */
     const bool is_left_out = !section && strcmp(m->section, "evaluate") == 0;
     if (!item && (!m->required || is_left_out)) return RB_OK;
-    RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key), done);
+    RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key),
+           done);
     if (!item) {
         st = rb_fail(err, RB_EFORMAT, "%s is missing", where);
         goto done;
     }
     const int folder_length = slash ? (int)(slash - path) : 0;
     switch (m->kind) {
-    case MEMBER_PATH:     st = path_text(field, item, path, folder_length, where, err); break;
-    case MEMBER_PATHS:    st = texts_of(field, item, path, folder_length, where, err); break;
+    case MEMBER_PATH: st = path_text(field, item, path, folder_length, where, err); break;
+    case MEMBER_PATHS: st = texts_of(field, item, path, folder_length, where, err); break;
     case MEMBER_TEMPLATE: st = template_text(field, item, path, folder_length, where, err); break;
     case MEMBER_BOOL:
         st = cJSON_IsBool(item) ? RB_OK : rb_fail(err, RB_EFORMAT, "%s: expected true or false", where);
         *(bool *)field = cJSON_IsTrue(item);
         break;
-    case MEMBER_LIST:     st = list_text(field, item, where, err); break;
+    case MEMBER_LIST: st = list_text(field, item, where, err); break;
     case MEMBER_TEXT:
-        st = cJSON_IsString(item) ? scalar_text(field, item, where, err) : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
+        st = cJSON_IsString(item) ? scalar_text(field, item, where, err)
+                                  : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
         break;
     case MEMBER_NUMBER:
-        st = cJSON_IsNumber(item) ? scalar_text(field, item, where, err) : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
+        st = cJSON_IsNumber(item) ? scalar_text(field, item, where, err)
+                                  : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
         break;
     }
 done:
@@ -162,7 +181,8 @@ static bool is_known(const char *section, const char *key)
 {
     if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0)) return true;
     for (size_t i = 0; i < RB_COUNT(members); i++) {
-        const bool same_section = section && members[i].section ? strcmp(section, members[i].section) == 0 : section == members[i].section;
+        const bool same_section =
+            section && members[i].section ? strcmp(section, members[i].section) == 0 : section == members[i].section;
         if (same_section && strcmp(key, members[i].key) == 0) return true;
     }
     return false;
@@ -179,10 +199,11 @@ static bool is_section(const char *key)
 static rb_status refuse_unknown(const cJSON *document, const char *path, rb_error *err)
 {
     const cJSON *item, *inner;
-    cJSON_ArrayForEach(item, document) {
+    cJSON_ArrayForEach (item, document) {
         if (is_section(item->string)) {
-            if (!cJSON_IsObject(item)) return rb_fail(err, RB_EFORMAT, "%s: %s: expected an object", path, item->string);
-            cJSON_ArrayForEach(inner, item) {
+            if (!cJSON_IsObject(item))
+                return rb_fail(err, RB_EFORMAT, "%s: %s: expected an object", path, item->string);
+            cJSON_ArrayForEach (inner, item) {
                 if (!is_known(item->string, inner->string))
                     return rb_fail(err, RB_EFORMAT, "%s: %s has no member \"%s\"", path, item->string, inner->string);
             }

@@ -6,13 +6,14 @@
  *     "profile":   {"budgets": [2, 3, 4], "methods": ["uniform", "block-gtq"]},
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]},
- *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984, "needles": 24} }
+ *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984,
+ * "needles": 24} }
  *
  * "text" may be a list of strings, each a path or "PATH:weight" (core/weighted_path.h); needle_template is a built-in
  * template's name, or a path, which is told by a '/' or '.' in it.
  * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
- * has the stage's own default. Without "evaluate" nothing is evaluated; with it, its budgets and methods are required, and its "text" where
- * there is no test_text. Unknown members are errors. */
+ * has the stage's own default. Without "evaluate" nothing is evaluated; with it, its budgets and methods are required,
+ * and its "text" where there is no test_text. Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 
@@ -25,7 +26,7 @@ enum { PIPELINE_MAX_TEXTS = RB_MAX_LIST };
 
 typedef struct pipeline_texts {
     int n;
-    char *at[PIPELINE_MAX_TEXTS];   /* as --text has them */
+    char *at[PIPELINE_MAX_TEXTS]; /* as --text has them */
 } pipeline_texts;
 
 /* Every string is as it goes on a stage's command line; NULL leaves the stage's default. Owned. */
@@ -39,7 +40,7 @@ typedef struct pipeline_config {
     char *method, *avg_bits, *value_bits, *value_per, *rotation;
     char *formats;
     struct {
-        char *budgets, *methods;        /* NULL: no evaluation */
+        char *budgets, *methods; /* NULL: no evaluation */
         char *text, *haystack;
         char *n_tokens, *context, *needles, *needle_tasks, *sink, *recent;
     } evaluate;

@@ -29,10 +29,8 @@ static rb_status run_run(const rb_run_args *args, rb_error *err)
     rb_status st;
 
     RB_TRY(st, pipeline_config_read(&config, config_path, err), done);
-    if (opt->output)
-        RB_TRY(st, rb_format(&folder, err, "%s", opt->output), done);
-    else
-        RB_TRY(st, default_folder(&folder, config_path, err), done);
+    if (opt->output) RB_TRY(st, rb_format(&folder, err, "%s", opt->output), done);
+    else RB_TRY(st, default_folder(&folder, config_path, err), done);
     RB_TRY(st, pipeline_run(&config, folder, args->common, ran, err), done);
     RB_TRY(st, run_summary_print(&config, folder, ran, args->common->json, err), done);
 done:
@@ -45,13 +43,18 @@ int main(int argc, char **argv)
 {
     run_options opt = {0};
     const rb_option table[] = {
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "DIR",
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &opt.output,
+         .metavar = "DIR",
          .help = "folder of all outputs; without it, ropebits-NAME for NAME.json"},
     };
     const rb_program program = {
         .name = "run",
         .synopsis = "ropebits run [options] PIPELINE.json",
-        .summary = "Calibrates, profiles, allocates, exports and, where the pipeline file asks for it, evaluates, and prints what came of it. A stage whose inputs and "
+        .summary = "Calibrates, profiles, allocates, exports and, where the pipeline file asks for it, evaluates, and "
+                   "prints what came of it. A stage whose inputs and "
                    "options did not change is not run again.",
         .options = table,
         .n_options = RB_COUNT(table),

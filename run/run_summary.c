@@ -7,11 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "evaluate/evaluation_file.h"
+#include "plan/plan_json.h"
 #include "profile/profile_summary.h"
 
 typedef struct run_result {
@@ -19,7 +19,7 @@ typedef struct run_result {
     const char *folder;
     profile_summary *summary;
     bit_plan *plan;
-    evaluation *evaluation;         /* NULL: the pipeline has none */
+    evaluation *evaluation; /* NULL: the pipeline has none */
 } run_result;
 
 static rb_status read_result(run_result *out, rb_error *err)
@@ -42,35 +42,43 @@ done:
     return st;
 }
 
-static bool has_uniform(const summary_method *method) { return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform); }
+static bool has_uniform(const summary_method *method)
+{
+    return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform);
+}
 
-/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when nothing had to run. Beside a document on
- * stdout it is a warning on stderr. */
+/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when
+ * nothing had to run. Beside a document on stdout it is a warning on stderr. */
 static void tell_coverage(const profile_summary *summary, bool as_json)
 {
     char sentence[256];
     if (summary->is_covered) return;
-    snprintf(sentence, sizeof sentence, "the test text is not all like the calibration text: its rare keys lie %.1f times as far out, %.1f %% of its keys beyond calibration's 99 %%",
+    snprintf(sentence, sizeof sentence,
+             "the test text is not all like the calibration text: its rare keys lie %.1f times as far out, %.1f %% of "
+             "its keys beyond calibration's 99 %%",
              summary->coverage.key_distance, 100.0 * summary->coverage.key_outside);
-    if (as_json)
-        rb_message_warn("%s", sentence);
+    if (as_json) rb_message_warn("%s", sentence);
     else
-        printf("\nnote      %s.\n          More calibration text, or text like it, makes a plan safer (docs/profile.md, Coverage).\n", sentence);
+        printf("\nnote      %s.\n          More calibration text, or text like it, makes a plan safer "
+               "(docs/profile.md, Coverage).\n",
+               sentence);
 }
 
-/* ---- for a person ------------------------------------------------------------------------------------------------------------ */
+/* ---- for a person ---------------------------------------------------------------------------- */
 
 static void print_model(const run_result *result)
 {
     const model_facts *model = &result->summary->model;
-    printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n", result->config->model, model->model_type, model->n_layers,
-           model->n_q_heads, model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
+    printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n", result->config->model,
+           model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim,
+           rope_kind_name(model->rope.kind));
     const pipeline_texts *texts = &result->config->texts;
     printf("texts     %lld calibration tokens of %s", (long long)result->summary->calibration.n_tokens, texts->at[0]);
     for (int i = 1; i < texts->n; i++) printf(", %s", texts->at[i]);
     printf("%s\n", result->config->with_needles ? ", with needles" : "");
     printf("          %lld test tokens of %s, sequences of %lld\n", (long long)result->summary->test.n_tokens,
-           result->config->test_text ? result->config->test_text : "the same text, behind them", (long long)result->summary->test.context);
+           result->config->test_text ? result->config->test_text : "the same text, behind them",
+           (long long)result->summary->test.context);
 }
 
 /* One column a method and budget. */
@@ -98,15 +106,13 @@ static void print_error_table(const profile_summary *summary)
     for (int m = 0; m < summary->n_methods; m++) {
         if (has_uniform(&summary->methods[m]))
             printf("     %+6.1f %%", -100.0 * summary->methods[m].reduction_vs_uniform);
-        else
-            printf(" %12s", "");
+        else printf(" %12s", "");
     }
     printf("\n%-12s", "layers won");
     for (int m = 0; m < summary->n_methods; m++) {
         if (has_uniform(&summary->methods[m]))
             printf("     %2d of %2d", summary->methods[m].layers_won_vs_uniform, summary->model.n_layers);
-        else
-            printf(" %12s", "");
+        else printf(" %12s", "");
     }
     printf("\n");
 }
@@ -114,9 +120,10 @@ static void print_error_table(const profile_summary *summary)
 static void print_plan(const bit_plan *plan)
 {
     const plan_cost cost = bit_plan_cost(plan);
-    printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits, cost.key_true_bits,
-           cost.value_true_bits);
-    printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+    printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits,
+           cost.key_true_bits, cost.value_true_bits);
+    printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
+           cost.fp16_bytes_per_token, cost.compression);
 }
 
 /* A column of the judge's table: how it is headed, how wide, how many digits after the point. */
@@ -128,24 +135,23 @@ typedef struct judge_column {
 static void print_numbers(const double *numbers, const judge_column *columns, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        isnan(numbers[i]) ? printf(" %*s", columns[i].width, "-") : printf(" %*.*f", columns[i].width, columns[i].digits, numbers[i]);
+        isnan(numbers[i]) ? printf(" %*s", columns[i].width, "-")
+                          : printf(" %*.*f", columns[i].width, columns[i].digits, numbers[i]);
 }
 
 /* "block-gtq K2V2": nominal bits of keys and values. */
 static void print_run_name(const evaluation_run *run, int width)
 {
     char name[64];
-    if (isnan(run->avg_bits))
-        snprintf(name, sizeof name, "%s", EVALUATION_UNQUANTIZED);
-    else
-        snprintf(name, sizeof name, "%s K%gV%g", run->method, run->avg_bits, run->value_bits);
+    if (isnan(run->avg_bits)) snprintf(name, sizeof name, "%s", EVALUATION_UNQUANTIZED);
+    else snprintf(name, sizeof name, "%s K%gV%g", run->method, run->avg_bits, run->value_bits);
     printf("%-*s", width, name);
 }
 
 /* Logit MAE as profile measured it on its test text; NaN where it did not score this method at this budget. */
 static double mae_of_run(const profile_summary *summary, const evaluation_run *run)
 {
-    if (isnan(run->avg_bits)) return 0.0;       /* the unquantized model */
+    if (isnan(run->avg_bits)) return 0.0; /* the unquantized model */
     const summary_method *method = profile_summary_find(summary, run->method, run->avg_bits);
     return method ? method->logit_mae : (double)NAN;
 }
@@ -153,17 +159,22 @@ static double mae_of_run(const profile_summary *summary, const evaluation_run *r
 static void print_evaluation(const evaluation *result, const profile_summary *summary)
 {
     enum { NAME_WIDTH = 18 };
-    static const judge_column columns[] = {{"key bits", 9, 3}, {"val bits", 9, 3},  {"logit MAE", 10, 4}, {"KL mean", 9, 4},
-                                           {"KL 99.9 %", 10, 3}, {"top-1 %", 8, 1}, {"perplexity", 11, 3}};
-    printf("\nwhat the plans do to the model: %lld tokens of text, sequences of %lld", (long long)result->text.n_tokens, (long long)result->text.context);
+    static const judge_column columns[] = {{"key bits", 9, 3},   {"val bits", 9, 3},   {"logit MAE", 10, 4},
+                                           {"KL mean", 9, 4},    {"KL 99.9 %", 10, 3}, {"top-1 %", 8, 1},
+                                           {"perplexity", 11, 3}};
+    printf("\nwhat the plans do to the model: %lld tokens of text, sequences of %lld", (long long)result->text.n_tokens,
+           (long long)result->text.context);
     if (result->runs[0].n_needles > 0) printf("; %lld needle questions", (long long)result->runs[0].n_needles);
-    printf("\nbits are true bits a dim; logit MAE as above; KL and top-1 of the next token are against the unquantized model\n\n%-*s", NAME_WIDTH, "plan");
+    printf("\nbits are true bits a dim; logit MAE as above; KL and top-1 of the next token are against the unquantized "
+           "model\n\n%-*s",
+           NAME_WIDTH, "plan");
     for (size_t i = 0; i < RB_COUNT(columns); i++) printf(" %*s", columns[i].width, columns[i].name);
     printf("  %s\n", result->runs[0].n_needles > 0 ? "needles" : "");
     for (int i = 0; i < result->n_runs; i++) {
         const evaluation_run *run = &result->runs[i];
-        const double numbers[RB_COUNT(columns)] = {run->key_true_bits, run->value_true_bits, mae_of_run(summary, run), run->kl_mean, run->kl_p999,
-                                                   100.0 * run->top1_agreement, run->perplexity};
+        const double numbers[RB_COUNT(columns)] = {
+            run->key_true_bits, run->value_true_bits,        mae_of_run(summary, run), run->kl_mean,
+            run->kl_p999,       100.0 * run->top1_agreement, run->perplexity};
         print_run_name(run, NAME_WIDTH);
         print_numbers(numbers, columns, RB_COUNT(columns));
         if (run->n_needles > 0) printf("  %lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
@@ -180,7 +191,7 @@ static void print_file(void *user, const char *path)
     *label = "";
 }
 
-/* ---- for a program ----------------------------------------------------------------------------------------------------------- */
+/* ---- for a program --------------------------------------------------------------------------- */
 
 typedef struct file_list {
     cJSON *array;
@@ -193,7 +204,8 @@ static void list_file(void *user, const char *path)
     file_list *list = user;
     cJSON *item = cJSON_CreateString(path);
     if (list->st == RB_OK)
-        list->st = item ? rb_json_append(list->array, &item, list->err) : rb_fail(list->err, RB_ENOMEM, "out of memory for the summary");
+        list->st = item ? rb_json_append(list->array, &item, list->err)
+                        : rb_fail(list->err, RB_ENOMEM, "out of memory for the summary");
     cJSON_Delete(item);
 }
 
@@ -240,7 +252,8 @@ done:
     return st;
 }
 
-rb_status run_summary_print(const pipeline_config *config, const char *folder, const bool ran[PIPELINE_N_STAGES], bool as_json, rb_error *err)
+rb_status run_summary_print(const pipeline_config *config, const char *folder, const bool ran[PIPELINE_N_STAGES],
+                            bool as_json, rb_error *err)
 {
     run_result result = {.config = config, .folder = folder};
     const char *label = "files";

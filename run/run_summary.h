@@ -5,6 +5,7 @@
 #include "run/pipeline.h"
 
 /* Reads the summary and the plan from the folder and prints to stdout. */
-rb_status run_summary_print(const pipeline_config *config, const char *folder, const bool ran[PIPELINE_N_STAGES], bool as_json, rb_error *err);
+rb_status run_summary_print(const pipeline_config *config, const char *folder, const bool ran[PIPELINE_N_STAGES],
+                            bool as_json, rb_error *err);
 
 #endif

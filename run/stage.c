@@ -25,9 +25,12 @@ extern char **environ;
 enum { STAMP_VERSION = 1 };
 static const int64_t HASHED_SIZE_BYTES = 64 << 20;
 
-/* ---- description ------------------------------------------------------------------------------------------------------------- */
+/* ---- description ----------------------------------------------------------------------------- */
 
-void stage_init(stage *s, const char *name, const char *folder) { *s = (stage){.name = name, .program = name, .folder = folder}; }
+void stage_init(stage *s, const char *name, const char *folder)
+{
+    *s = (stage){.name = name, .program = name, .folder = folder};
+}
 
 void stage_free(stage *s)
 {
@@ -46,8 +49,10 @@ static rb_status append(char **list, int *n, int max, const char *text, const ch
     return st;
 }
 
-rb_status stage_add_arg(stage *s, const char *arg, rb_error *err) { return append(s->args, &s->n_args, STAGE_MAX_ARGS, arg, "arguments of a stage",
-                                                                                  err); }
+rb_status stage_add_arg(stage *s, const char *arg, rb_error *err)
+{
+    return append(s->args, &s->n_args, STAGE_MAX_ARGS, arg, "arguments of a stage", err);
+}
 
 rb_status stage_add_option(stage *s, const char *name, const char *value, rb_error *err)
 {
@@ -81,7 +86,10 @@ rb_status stage_add_input_folder(stage *s, const char *folder, rb_error *err)
     return st;
 }
 
-rb_status stage_path(char **out, const stage *s, const char *name_in_folder, rb_error *err) { return rb_join_path(out, s->folder, name_in_folder, err); }
+rb_status stage_path(char **out, const stage *s, const char *name_in_folder, rb_error *err)
+{
+    return rb_join_path(out, s->folder, name_in_folder, err);
+}
 
 rb_status stage_add_output(stage *s, const char *name_in_folder, rb_error *err)
 {
@@ -99,7 +107,7 @@ rb_status stage_set_json_output(stage *s, const char *name_in_folder, rb_error *
     return st;
 }
 
-/* ---- stamp ------------------------------------------------------------------------------------------------------------------- */
+/* ---- stamp ----------------------------------------------------------------------------------- */
 
 /* {"path", "size_bytes", "sha256" | "modified_ns"} */
 static rb_status file_to_json(cJSON **out, const char *path, rb_error *err)
@@ -128,7 +136,8 @@ done:
     return st;
 }
 
-static rb_status files_to_json(cJSON *stamp, const char *key, const char *first, char *const *paths, int n, rb_error *err)
+static rb_status files_to_json(cJSON *stamp, const char *key, const char *first, char *const *paths, int n,
+                               rb_error *err)
 {
     cJSON *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for a stamp");
@@ -166,7 +175,10 @@ done:
     return st;
 }
 
-static rb_status stamp_path(char **out, const stage *s, rb_error *err) { return rb_format(out, err, "%s/.stages/%s.json", s->folder, s->name); }
+static rb_status stamp_path(char **out, const stage *s, rb_error *err)
+{
+    return rb_format(out, err, "%s/.stages/%s.json", s->folder, s->name);
+}
 
 /* Any trouble (no stamp, a damaged one, an output gone) means: run it. */
 static bool is_current(const stage *s, const char *program)
@@ -174,7 +186,8 @@ static bool is_current(const stage *s, const char *program)
     rb_error ignored = {0};
     cJSON *was = NULL, *is = NULL;
     char *path = NULL;
-    const bool current = stamp_path(&path, s, &ignored) == RB_OK && access(path, R_OK) == 0 && rb_json_read(&was, path, 0, &ignored) == RB_OK
+    const bool current = stamp_path(&path, s, &ignored) == RB_OK && access(path, R_OK) == 0
+                         && rb_json_read(&was, path, 0, &ignored) == RB_OK
                          && make_stamp(&is, s, program, &ignored) == RB_OK && cJSON_Compare(was, is, true);
     cJSON_Delete(was);
     cJSON_Delete(is);
@@ -199,16 +212,17 @@ done:
     return st;
 }
 
-/* ---- process ----------------------------------------------------------------------------------------------------------------- */
+/* ---- process --------------------------------------------------------------------------------- */
 
 static rb_status status_of_exit(const stage *s, int wait_status, rb_error *err)
 {
     if (WIFSIGNALED(wait_status))
-        return rb_fail(err, RB_EIO, "stage %s was ended by signal %d (%s)", s->name, WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
+        return rb_fail(err, RB_EIO, "stage %s was ended by signal %d (%s)", s->name, WTERMSIG(wait_status),
+                       strsignal(WTERMSIG(wait_status)));
     switch (WEXITSTATUS(wait_status)) {
-    case 0:  return RB_OK;
-    case 2:  return rb_fail(err, RB_EUSAGE, "stage %s refused its options", s->name);
-    case 3:  return rb_fail(err, RB_ECHECK, "stage %s: the check says no", s->name);
+    case 0: return RB_OK;
+    case 2: return rb_fail(err, RB_EUSAGE, "stage %s refused its options", s->name);
+    case 3: return rb_fail(err, RB_ECHECK, "stage %s: the check says no", s->name);
     default: return rb_fail(err, RB_EINVAL, "stage %s failed", s->name);
     }
 }
@@ -219,8 +233,10 @@ static rb_status spawn_and_wait(const stage *s, char *const *argv, const char *s
     posix_spawn_file_actions_t actions;
     pid_t child;
     int wait_status;
-    if (posix_spawn_file_actions_init(&actions) != 0) return rb_fail(err, RB_ENOMEM, "out of memory for stage %s", s->name);
-    int failure = posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, stdout_path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (posix_spawn_file_actions_init(&actions) != 0)
+        return rb_fail(err, RB_ENOMEM, "out of memory for stage %s", s->name);
+    int failure =
+        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, stdout_path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (failure == 0) failure = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (failure != 0) return rb_fail(err, RB_EIO, "%s: cannot be started: %s", argv[0], strerror(failure));

@@ -6,15 +6,15 @@
 #include <string.h>
 
 #include "core/threads.h"
-#include "kernels/reference/numpy_random.h"
 #include "kernels/reference/block_codebook.h"
+#include "kernels/reference/numpy_random.h"
 
 enum {
-    N_SAMPLES = 20000,      /* of the normal law */
+    N_SAMPLES = 20000, /* of the normal law */
     SAMPLE_SEED = 1,
-    SAMPLE_STEPS = 15,      /* of k-means: on samples, on keys */
+    SAMPLE_STEPS = 15, /* of k-means: on samples, on keys */
     KEY_STEPS = 4,
-    CHUNK = 256             /* points searched together */
+    CHUNK = 256 /* points searched together */
 };
 
 typedef struct point_set {
@@ -28,12 +28,12 @@ struct gaussian_books {
 
 struct fixed_codebook {
     int head_dim, n_blocks;
-    float *mean;            /* [head_dim] */
-    int (*dims)[2];         /* [n_blocks] */
-    point_set *books;       /* [n_blocks] */
+    float *mean;      /* [head_dim] */
+    int (*dims)[2];   /* [n_blocks] */
+    point_set *books; /* [n_blocks] */
 };
 
-/* ---- points ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- points ---------------------------------------------------------------------------------- */
 
 static rb_status alloc_points(point_set *set, int n, rb_error *err)
 {
@@ -111,7 +111,7 @@ rb_status gaussian_books_create(gaussian_books **out, rb_error *err)
     for (int bits = 0; bits <= FIXED_CODEBOOK_MAX_BITS; bits++) {
         point_set *book = &books->book[bits];
         RB_TRY(st, alloc_points(book, 1 << bits, err), done);
-        if (bits == 0) continue;        /* the mean */
+        if (bits == 0) continue; /* the mean */
         memcpy(book->x, samples.x, (size_t)book->n * sizeof *book->x);
         memcpy(book->y, samples.y, (size_t)book->n * sizeof *book->y);
         RB_TRY(st, k_means(book, &samples, SAMPLE_STEPS, err), done);
@@ -132,7 +132,7 @@ void gaussian_books_free(gaussian_books *books)
     free(books);
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------------------------- */
+/* ---- training -------------------------------------------------------------------------------- */
 
 /* A block's keys around the mean. */
 static void take_block(point_set *out, const fixed_codebook *book, int block, const float *k)
@@ -161,8 +161,8 @@ static void map_book(point_set *book, const point_set *normal, const point_set *
 }
 
 /* A block's books of every size, and their errors. */
-static rb_status train_block(point_set *books, double *errors, const gaussian_books *normal, const fixed_codebook *book, int block, const float *k,
-                             int64_t n_tokens, rb_error *err)
+static rb_status train_block(point_set *books, double *errors, const gaussian_books *normal, const fixed_codebook *book,
+                             int block, const float *k, int64_t n_tokens, rb_error *err)
 {
     point_set points = {0};
     rb_status st;
@@ -186,7 +186,8 @@ static double gain(const double *errors, double weight, int bits, int steps)
 }
 
 /* One bit at a time to the block that gains most by it, or by two: an error curve is not always convex. */
-static void spend(int *bits, const double (*errors)[FIXED_CODEBOOK_MAX_BITS + 1], const double *weights, int n_blocks, int budget)
+static void spend(int *bits, const double (*errors)[FIXED_CODEBOOK_MAX_BITS + 1], const double *weights, int n_blocks,
+                  int budget)
 {
     memset(bits, 0, (size_t)n_blocks * sizeof *bits);
     for (; budget > 0; budget--) {
@@ -199,7 +200,7 @@ static void spend(int *bits, const double (*errors)[FIXED_CODEBOOK_MAX_BITS + 1]
                 best_gain = g;
             }
         }
-        if (best_gain < 0.0) return;    /* every block is full */
+        if (best_gain < 0.0) return; /* every block is full */
         bits[best]++;
     }
 }
@@ -235,13 +236,13 @@ done:
     return st;
 }
 
-rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *normal, const model_facts *model, const float *q, const float *k, int64_t n_tokens,
-                               double true_bits, rb_error *err)
+rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *normal, const model_facts *model,
+                               const float *q, const float *k, int64_t n_tokens, double true_bits, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     fixed_codebook *book = NULL;
-    point_set (*books)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL;
-    double (*errors)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL, weights[RB_MAX_BLOCKS];
+    point_set(*books)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL;
+    double(*errors)[FIXED_CODEBOOK_MAX_BITS + 1] = NULL, weights[RB_MAX_BLOCKS];
     int bits[RB_MAX_BLOCKS];
     rb_first_failure failure = {0};
     rb_status st;
@@ -250,7 +251,7 @@ rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *norma
     RB_TRY(st, rb_alloc(&books, (size_t)n_blocks, sizeof *books, "codebook", err), done);
     RB_TRY(st, rb_alloc(&errors, (size_t)n_blocks, sizeof *errors, "codebook", err), done);
     take_mean(book->mean, k, n_tokens, model->head_dim);
-    #pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < n_blocks; i++) {
         rb_error mine = {0};
         weights[i] = block_energy(book->dims[i], q, n_tokens * model_q_per_kv(model), model->head_dim);
@@ -258,7 +259,8 @@ rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *norma
         rb_note_failure(&failure, i, mine_st, &mine);
     }
     RB_TRY(st, rb_tell_failure(&failure, err), done);
-    spend(bits, (const double (*)[FIXED_CODEBOOK_MAX_BITS + 1])errors, weights, n_blocks, (int)floor(true_bits * model->head_dim));
+    spend(bits, (const double(*)[FIXED_CODEBOOK_MAX_BITS + 1]) errors, weights, n_blocks,
+          (int)floor(true_bits * model->head_dim));
     for (int i = 0; i < n_blocks; i++) {
         book->books[i] = books[i][bits[i]];
         books[i][bits[i]] = (point_set){0};
@@ -284,12 +286,12 @@ void fixed_codebook_free(fixed_codebook *book)
     free(book);
 }
 
-/* ---- use ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- use ------------------------------------------------------------------------------------- */
 
 void fixed_codebook_restore(const fixed_codebook *book, const float *k, int64_t n_tokens, float *k_hat)
 {
     const int64_t n_chunks = (n_tokens + CHUNK - 1) / CHUNK;
-    #pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic)
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
         const int64_t at = chunk * CHUNK;
         float x[CHUNK], y[CHUNK], distance[CHUNK];

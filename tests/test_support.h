@@ -1,5 +1,5 @@
-/* What every cmocka test needs: the headers cmocka wants first, paths of material that may be absent, a scratch folder, error assertions.
- * Tests run from the repository root. */
+/* What every cmocka test needs: the headers cmocka wants first, paths of material that may be absent, a scratch folder,
+ * error assertions. Tests run from the repository root. */
 #ifndef RB_TESTS_TEST_SUPPORT_H
 #define RB_TESTS_TEST_SUPPORT_H
 
@@ -29,8 +29,8 @@ static inline const char *shared_path(const char *name)
     return access(out, R_OK) == 0 ? out : NULL;
 }
 
-#define SHARED_OR_SKIP(variable, name)             \
-    const char *variable = shared_path(name);      \
+#define SHARED_OR_SKIP(variable, name)        \
+    const char *variable = shared_path(name); \
     if (!variable) skip()
 
 /* A fresh path inside this process's scratch folder (under $TMPDIR or /tmp; the folder is removed at exit). */
@@ -57,20 +57,21 @@ static inline const char *scratch_path(const char *name)
 }
 
 /* RB_OK, or the message. */
-#define assert_ok(call)                                                                      \
-    do {                                                                                     \
-        rb_status assert_ok_st = (call);                                                     \
+#define assert_ok(call)                                                                              \
+    do {                                                                                             \
+        rb_status assert_ok_st = (call);                                                             \
         if (assert_ok_st != RB_OK) fail_msg("%s: status %d: %s", #call, (int)assert_ok_st, err.msg); \
     } while (0)
 
 /* The status, and a message that contains `text`; clears err for the next one. */
-#define assert_fails(call, status, text)                                                     \
-    do {                                                                                     \
-        memset(&err, 0, sizeof err);                                                         \
-        rb_status assert_fails_st = (call);                                                  \
-        if (assert_fails_st != (status)) fail_msg("%s: status %d, expected %d: %s", #call, (int)assert_fails_st, (int)(status), err.msg); \
+#define assert_fails(call, status, text)                                                                          \
+    do {                                                                                                          \
+        memset(&err, 0, sizeof err);                                                                              \
+        rb_status assert_fails_st = (call);                                                                       \
+        if (assert_fails_st != (status))                                                                          \
+            fail_msg("%s: status %d, expected %d: %s", #call, (int)assert_fails_st, (int)(status), err.msg);      \
         if (!strstr(err.msg, text)) fail_msg("%s: message \"%s\" does not contain \"%s\"", #call, err.msg, text); \
-        memset(&err, 0, sizeof err);                                                         \
+        memset(&err, 0, sizeof err);                                                                              \
     } while (0)
 
 #endif

@@ -9,13 +9,14 @@
 
 #include "core/json.h"
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static rb_status add_tokens(cJSON *json, const needle_document *document, rb_error *err)
 {
     double *ids = NULL;
     if (document->n_tokens > INT_MAX)
-        return rb_fail(err, RB_EINVAL, "a document of %lld tokens, expected at most %d", (long long)document->n_tokens, INT_MAX);
+        return rb_fail(err, RB_EINVAL, "a document of %lld tokens, expected at most %d", (long long)document->n_tokens,
+                       INT_MAX);
     rb_status st = rb_alloc(&ids, (size_t)document->n_tokens, sizeof *ids, "a document's token ids", err);
     if (st != RB_OK) return st;
     for (int64_t t = 0; t < document->n_tokens; t++) ids[t] = document->tokens[t];
@@ -36,8 +37,10 @@ static rb_status document_to_json(cJSON **out, const needle_document *document, 
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "task", document->task, err), done);
-    RB_TRY(st, rb_json_add_number(json, "depth", document->depth, err), done);     /* NaN becomes null */
-    RB_TRY(st, rb_json_add_number(json, "context", document->context > 0 ? (double)document->context : (double)NAN, err), done);
+    RB_TRY(st, rb_json_add_number(json, "depth", document->depth, err), done); /* NaN becomes null */
+    RB_TRY(st,
+           rb_json_add_number(json, "context", document->context > 0 ? (double)document->context : (double)NAN, err),
+           done);
     RB_TRY(st, add_tokens(json, document, err), done);
     answers = cJSON_CreateArray();
     if (!answers) {
@@ -78,7 +81,7 @@ done:
     return st;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* where: "FILE: documents[3]" */
 static rb_status read_tokens(needle_document *out, const cJSON *json, const char *where, rb_error *err)
@@ -88,10 +91,11 @@ static rb_status read_tokens(needle_document *out, const cJSON *json, const char
     if (st != RB_OK) return st;
     st = rb_alloc(&out->tokens, (size_t)cJSON_GetArraySize(list), sizeof *out->tokens, "a document's token ids", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         const double id = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
         if (!(id >= 0.0 && id <= INT32_MAX && id == floor(id)))
-            return rb_fail(err, RB_EFORMAT, "%s: tokens[%lld] is no token id (a whole number from 0)", where, (long long)out->n_tokens);
+            return rb_fail(err, RB_EFORMAT, "%s: tokens[%lld] is no token id (a whole number from 0)", where,
+                           (long long)out->n_tokens);
         out->tokens[out->n_tokens++] = (int32_t)id;
     }
     return RB_OK;
@@ -102,14 +106,19 @@ static bool is_whole_number(const cJSON *item)
     return cJSON_IsNumber(item) && item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) <= INT_MAX;
 }
 
-static rb_status read_span(answer_span *out, const cJSON *pair, int64_t n_tokens, int answer, const char *where, rb_error *err)
+static rb_status read_span(answer_span *out, const cJSON *pair, int64_t n_tokens, int answer, const char *where,
+                           rb_error *err)
 {
     const cJSON *first = cJSON_GetArrayItem(pair, 0), *n = cJSON_GetArrayItem(pair, 1);
     if (!cJSON_IsArray(pair) || cJSON_GetArraySize(pair) != 2 || !is_whole_number(first) || !is_whole_number(n))
-        return rb_fail(err, RB_EFORMAT, "%s: answers[%d] is no pair of whole numbers, expected [first token, number of tokens]", where, answer);
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: answers[%d] is no pair of whole numbers, expected [first token, number of tokens]", where,
+                       answer);
     *out = (answer_span){.first = (int64_t)first->valuedouble, .n = (int64_t)n->valuedouble};
     if (out->first < 1 || out->n < 1 || out->first + out->n > n_tokens)
-        return rb_fail(err, RB_EINVAL, "%s: answers[%d] is [%lld, %lld], expected at least one token behind the first and within the %lld of the document",
+        return rb_fail(err, RB_EINVAL,
+                       "%s: answers[%d] is [%lld, %lld], expected at least one token behind the first and within the "
+                       "%lld of the document",
                        where, answer, (long long)out->first, (long long)out->n, (long long)n_tokens);
     return RB_OK;
 }
@@ -119,10 +128,11 @@ static rb_status read_answers(needle_document *out, const cJSON *json, const cha
     const cJSON *list, *item;
     rb_status st = rb_json_get_array(json, "answers", where, &list, err);
     if (st != RB_OK) return st;
-    if (cJSON_GetArraySize(list) == 0) return rb_fail(err, RB_EFORMAT, "%s: answers is an empty list, expected at least one answer", where);
+    if (cJSON_GetArraySize(list) == 0)
+        return rb_fail(err, RB_EFORMAT, "%s: answers is an empty list, expected at least one answer", where);
     st = rb_alloc(&out->answers, (size_t)cJSON_GetArraySize(list), sizeof *out->answers, "a document's answers", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         st = read_span(&out->answers[out->n_answers], item, out->n_tokens, out->n_answers, where, err);
         if (st != RB_OK) return st;
         out->n_answers++;
@@ -138,13 +148,16 @@ static rb_status read_document(needle_document *out, const cJSON *json, const ch
     RB_TRY(st, rb_json_get_string(json, "task", where, &task, err), done);
     RB_TRY(st, rb_json_check_members(json, where, known, err), done);
     if (task[0] == '\0' || strlen(task) > NEEDLE_MAX_TASK_NAME) {
-        st = rb_fail(err, RB_EFORMAT, "%s: task is a name of %zu bytes, expected 1 to %d", where, strlen(task), NEEDLE_MAX_TASK_NAME);
+        st = rb_fail(err, RB_EFORMAT, "%s: task is a name of %zu bytes, expected 1 to %d", where, strlen(task),
+                     NEEDLE_MAX_TASK_NAME);
         goto done;
     }
     memcpy(out->task, task, strlen(task) + 1);
     out->depth = (double)NAN;
-    if (rb_json_find(json, "depth")) RB_TRY(st, rb_json_get_number(json, "depth", where, 0.0, 1.0, &out->depth, err), done);
-    if (rb_json_find(json, "context")) RB_TRY(st, rb_json_get_int(json, "context", where, 1, INT32_MAX, &out->context, err), done);
+    if (rb_json_find(json, "depth"))
+        RB_TRY(st, rb_json_get_number(json, "depth", where, 0.0, 1.0, &out->depth, err), done);
+    if (rb_json_find(json, "context"))
+        RB_TRY(st, rb_json_get_int(json, "context", where, 1, INT32_MAX, &out->context, err), done);
     RB_TRY(st, read_tokens(out, json, where, err), done);
     st = read_answers(out, json, where, err);
 done:
@@ -168,7 +181,7 @@ rb_status documents_read(needle_documents *out, const char *path, rb_error *err)
         goto done;
     }
     RB_TRY(st, rb_alloc(&out->at, (size_t)cJSON_GetArraySize(list), sizeof *out->at, "documents", err), done);
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         free(where);
         where = NULL;
         RB_TRY(st, rb_format(&where, err, "%s: documents[%lld]", path, (long long)out->n), done);

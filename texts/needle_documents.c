@@ -1,5 +1,5 @@
-/* Needle documents: see texts/needle_documents.h. What they say is drawn in texts/needle_facts.c, and worded and tokenized in
- * texts/needle_wording.c; here it is laid into the haystack. */
+/* Needle documents: see texts/needle_documents.h. What they say is drawn in texts/needle_facts.c, and worded and
+ * tokenized in texts/needle_wording.c; here it is laid into the haystack. */
 #include "texts/needle_documents.h"
 
 #include <math.h>
@@ -10,11 +10,15 @@
 #include "texts/needle_facts.h"
 #include "texts/needle_wording.h"
 
-const char *const needle_task_names[NEEDLE_N_TASKS + 1] = {"single", "distractor", "multi", "multikey", "multivalue", "multiquery", NULL};
+const char *const needle_task_names[NEEDLE_N_TASKS + 1] = {"single",     "distractor", "multi", "multikey",
+                                                           "multivalue", "multiquery", NULL};
 
-needle_counts needle_counts_default(void) { return (needle_counts){.n_keys = 4, .n_distractors = 3, .n_values = 2, .n_queries = 2}; }
+needle_counts needle_counts_default(void)
+{
+    return (needle_counts){.n_keys = 4, .n_distractors = 3, .n_values = 2, .n_queries = 2};
+}
 
-/* ---- documents ----------------------------------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------- */
 
 void needle_document_free(needle_document *document)
 {
@@ -30,25 +34,28 @@ void needle_documents_free(needle_documents *documents)
     *documents = (needle_documents){0};
 }
 
-rb_status needle_documents_check_vocabulary(const needle_documents *documents, int64_t vocab_size, const char *name, rb_error *err)
+rb_status needle_documents_check_vocabulary(const needle_documents *documents, int64_t vocab_size, const char *name,
+                                            rb_error *err)
 {
     for (int64_t i = 0; i < documents->n; i++) {
         const needle_document *document = &documents->at[i];
         for (int64_t t = 0; t < document->n_tokens; t++)
             if (document->tokens[t] < 0 || document->tokens[t] >= vocab_size)
-                return rb_fail(err, RB_EINVAL, "%s: document %lld: token %lld is %d, expected an id below the model's vocabulary of %lld", name, (long long)i,
-                               (long long)t, document->tokens[t], (long long)vocab_size);
+                return rb_fail(
+                    err, RB_EINVAL,
+                    "%s: document %lld: token %lld is %d, expected an id below the model's vocabulary of %lld", name,
+                    (long long)i, (long long)t, document->tokens[t], (long long)vocab_size);
     }
     return RB_OK;
 }
 
-/* ---- places -------------------------------------------------------------------------------------------------------------------- */
+/* ---- places ---------------------------------------------------------------------------------- */
 
-/* Where the needles stand. Parts of the haystack rather than tokens: how many tokens it has depends on the wording of the answers, and that on the order
- * in which the needles stand. */
+/* Where the needles stand. Parts of the haystack rather than tokens: how many tokens it has depends on the wording of
+ * the answers, and that on the order in which the needles stand. */
 typedef struct needle_places {
-    double depth[NEEDLE_MAX_NEEDLES];   /* 0..1 */
-    int order[NEEDLE_MAX_NEEDLES];      /* the needles from first to last */
+    double depth[NEEDLE_MAX_NEEDLES]; /* 0..1 */
+    int order[NEEDLE_MAX_NEEDLES];    /* the needles from first to last */
 } needle_places;
 
 /* depth: of needle 0; NAN: anywhere, as the others. */
@@ -57,12 +64,14 @@ static void draw_places(needle_places *out, numpy_rng *rng, int n, double depth)
     for (int i = 0; i < n; i++) {
         out->depth[i] = i == 0 && !isnan(depth) ? depth : numpy_rng_double(rng);
         int slot = i;
-        for (; slot > 0 && out->depth[out->order[slot - 1]] > out->depth[i]; slot--) out->order[slot] = out->order[slot - 1];
+        for (; slot > 0 && out->depth[out->order[slot - 1]] > out->depth[i]; slot--)
+            out->order[slot] = out->order[slot - 1];
         out->order[slot] = i;
     }
 }
 
-/* Several values of one key are answered in the order in which they stand: the first of them gets the first place, and so on. */
+/* Several values of one key are answered in the order in which they stand: the first of them gets the first place, and
+ * so on. */
 static void sort_places(needle_places *places, int n)
 {
     const needle_places drawn = *places;
@@ -72,7 +81,7 @@ static void sort_places(needle_places *places, int n)
     }
 }
 
-/* ---- one document -------------------------------------------------------------------------------------------------------------- */
+/* ---- one document ---------------------------------------------------------------------------- */
 
 /* splitmix64's output function (Steele, Lea and Flood 2014) over one more word. */
 static uint64_t mix(uint64_t hash, uint64_t word)
@@ -85,7 +94,7 @@ static uint64_t mix(uint64_t hash, uint64_t word)
 
 static void seed_document(numpy_rng *rng, uint64_t seed, needle_task task, int64_t context, double depth)
 {
-    uint64_t depth_bits = UINT64_MAX;   /* not NaN's own bits: there are many */
+    uint64_t depth_bits = UINT64_MAX; /* not NaN's own bits: there are many */
     if (!isnan(depth)) memcpy(&depth_bits, &depth, sizeof depth_bits);
     numpy_rng_seed(rng, mix(mix(mix(seed, (uint64_t)task), (uint64_t)context), depth_bits));
 }
@@ -96,26 +105,34 @@ static int64_t write_tokens(int32_t *out, int64_t at, const int32_t *tokens, int
     return at + n;
 }
 
-static rb_status check_room(int64_t room, const needle_facts *facts, int64_t n_haystack, needle_task task, int64_t context, rb_error *err)
+static rb_status check_room(int64_t room, const needle_facts *facts, int64_t n_haystack, needle_task task,
+                            int64_t context, rb_error *err)
 {
     if (room < facts->n)
-        return rb_fail(err, RB_EINVAL, "a context of %lld tokens is too small for task %s, expected at least %lld: %lld of needles and questions, %d of haystack",
-                       (long long)context, needle_task_names[task], (long long)(context - room + facts->n), (long long)(context - room), facts->n);
+        return rb_fail(err, RB_EINVAL,
+                       "a context of %lld tokens is too small for task %s, expected at least %lld: %lld of needles and "
+                       "questions, %d of haystack",
+                       (long long)context, needle_task_names[task], (long long)(context - room + facts->n),
+                       (long long)(context - room), facts->n);
     if (room > n_haystack)
-        return rb_fail(err, RB_EINVAL, "the haystack has %lld tokens, expected at least %lld for task %s in a context of %lld", (long long)n_haystack,
-                       (long long)room, needle_task_names[task], (long long)context);
+        return rb_fail(err, RB_EINVAL,
+                       "the haystack has %lld tokens, expected at least %lld for task %s in a context of %lld",
+                       (long long)n_haystack, (long long)room, needle_task_names[task], (long long)context);
     return RB_OK;
 }
 
 /* room: haystack tokens of the document. */
-static rb_status lay_out(needle_document *out, const needle_source *source, const needle_wording *wording, const needle_facts *facts, const needle_places *places,
-                         int64_t start, int64_t room, rb_error *err)
+static rb_status lay_out(needle_document *out, const needle_source *source, const needle_wording *wording,
+                         const needle_facts *facts, const needle_places *places, int64_t start, int64_t room,
+                         rb_error *err)
 {
     const int32_t *haystack = source->haystack + start;
     int64_t at = 0, from = 0;
     rb_status st;
     RB_TRY(st, rb_alloc(&out->tokens, (size_t)out->n_tokens, sizeof *out->tokens, "a needle document", err), done);
-    RB_TRY(st, rb_alloc(&out->answers, (size_t)facts->n_asked, sizeof *out->answers, "a needle document's answers", err), done);
+    RB_TRY(st,
+           rb_alloc(&out->answers, (size_t)facts->n_asked, sizeof *out->answers, "a needle document's answers", err),
+           done);
     at = write_tokens(out->tokens, at, wording->opening.ids, wording->opening.n);
     for (int i = 0; i < facts->n; i++) {
         const token_list *needle = &wording->needles[places->order[i]];
@@ -137,8 +154,8 @@ done:
     return st;
 }
 
-rb_status needle_document_make(needle_document *out, const needle_source *source, const needle_counts *counts, needle_task task, int64_t context, double depth,
-                               uint64_t seed, rb_error *err)
+rb_status needle_document_make(needle_document *out, const needle_source *source, const needle_counts *counts,
+                               needle_task task, int64_t context, double depth, uint64_t seed, rb_error *err)
 {
     numpy_rng rng;
     needle_facts facts = {0};
@@ -148,7 +165,8 @@ rb_status needle_document_make(needle_document *out, const needle_source *source
 
     *out = (needle_document){.depth = depth, .context = context, .n_tokens = context};
     snprintf(out->task, sizeof out->task, "%s", needle_task_names[task]);
-    if (!isnan(depth) && !(depth >= 0.0 && depth <= 1.0)) return rb_fail(err, RB_EINVAL, "the depth of a needle is %g, expected 0 to 1", depth);
+    if (!isnan(depth) && !(depth >= 0.0 && depth <= 1.0))
+        return rb_fail(err, RB_EINVAL, "the depth of a needle is %g, expected 0 to 1", depth);
     seed_document(&rng, seed, task, context, depth);
     RB_TRY(st, needle_facts_draw(&facts, &rng, source->needles, counts, task, err), done);
     draw_places(&places, &rng, facts.n, depth);
@@ -164,9 +182,10 @@ done:
     return st;
 }
 
-/* ---- series -------------------------------------------------------------------------------------------------------------------- */
+/* ---- series ---------------------------------------------------------------------------------- */
 
-rb_status needle_documents_make(needle_documents *out, const needle_source *source, const needle_series *series, rb_error *err)
+rb_status needle_documents_make(needle_documents *out, const needle_source *source, const needle_series *series,
+                                rb_error *err)
 {
     const int64_t n = (int64_t)series->n_tasks * series->n_contexts * series->n_depths * series->n_repeats;
     *out = (needle_documents){0};
@@ -175,8 +194,8 @@ rb_status needle_documents_make(needle_documents *out, const needle_source *sour
         const int64_t repeat = i % series->n_repeats, depth = i / series->n_repeats % series->n_depths;
         const int64_t context = i / series->n_repeats / series->n_depths % series->n_contexts;
         const int64_t task = i / series->n_repeats / series->n_depths / series->n_contexts;
-        st = needle_document_make(&out->at[i], source, &series->counts, series->tasks[task], series->contexts[context], series->depths[depth],
-                                  mix(series->seed, (uint64_t)repeat), err);
+        st = needle_document_make(&out->at[i], source, &series->counts, series->tasks[task], series->contexts[context],
+                                  series->depths[depth], mix(series->seed, (uint64_t)repeat), err);
         if (st == RB_OK) out->n++;
     }
     if (st != RB_OK) needle_documents_free(out);

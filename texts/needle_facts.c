@@ -3,9 +3,12 @@
 
 #include <stdbool.h>
 
-int64_t needle_draw_below(numpy_rng *rng, int64_t n) { return (int64_t)(((unsigned __int128)numpy_rng_next(rng) * (uint64_t)n) >> 64); }
+int64_t needle_draw_below(numpy_rng *rng, int64_t n)
+{
+    return (int64_t)(((unsigned __int128)numpy_rng_next(rng) * (uint64_t)n) >> 64);
+}
 
-/* ---- what a task has ----------------------------------------------------------------------------------------------------------- */
+/* ---- what a task has ------------------------------------------------------------------------- */
 
 static rb_status check_count(const char *name, int count, int max, rb_error *err)
 {
@@ -28,13 +31,13 @@ static void count_facts(needle_facts *out, const needle_counts *counts, needle_t
 {
     out->n = out->n_asked = 1;
     switch (task) {
-    case NEEDLE_SINGLE:     break;
+    case NEEDLE_SINGLE: break;
     case NEEDLE_DISTRACTOR: out->n = 1 + counts->n_distractors; break;
-    case NEEDLE_MULTI:      out->n = out->n_asked = counts->n_keys; break;
-    case NEEDLE_MULTIKEY:   out->n = counts->n_keys; break;
+    case NEEDLE_MULTI: out->n = out->n_asked = counts->n_keys; break;
+    case NEEDLE_MULTIKEY: out->n = counts->n_keys; break;
     case NEEDLE_MULTIVALUE: out->n = out->n_asked = counts->n_values; break;
     case NEEDLE_MULTIQUERY: out->n = counts->n_keys, out->n_asked = counts->n_queries; break;
-    case NEEDLE_N_TASKS:    break;
+    case NEEDLE_N_TASKS: break;
     }
 }
 
@@ -42,14 +45,17 @@ static rb_status check_words(const needle_facts *facts, const needle_template *n
 {
     const int n_colours = needles->colours.n, n_things = needles->things.n;
     if (task == NEEDLE_DISTRACTOR && n_colours + n_things - 2 < facts->n - 1)
-        return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys that share one of them with another key",
+        return rb_fail(err, RB_EINVAL,
+                       "needle template has %d colours and %d things, expected enough for %d keys that share one of "
+                       "them with another key",
                        n_colours, n_things, facts->n - 1);
     if (task != NEEDLE_MULTIVALUE && (int64_t)n_colours * n_things < facts->n)
-        return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys", n_colours, n_things, facts->n);
+        return rb_fail(err, RB_EINVAL, "needle template has %d colours and %d things, expected enough for %d keys",
+                       n_colours, n_things, facts->n);
     return RB_OK;
 }
 
-/* ---- chance -------------------------------------------------------------------------------------------------------------------- */
+/* ---- chance ---------------------------------------------------------------------------------- */
 
 static needle_fact draw_key(numpy_rng *rng, const needle_template *needles)
 {
@@ -61,10 +67,8 @@ static needle_fact draw_key(numpy_rng *rng, const needle_template *needles)
 static needle_fact draw_similar_key(numpy_rng *rng, const needle_template *needles, const needle_fact *asked)
 {
     needle_fact key = draw_key(rng, needles);
-    if (needle_draw_below(rng, 2))
-        key.colour = asked->colour;
-    else
-        key.thing = asked->thing;
+    if (needle_draw_below(rng, 2)) key.colour = asked->colour;
+    else key.thing = asked->thing;
     return key;
 }
 
@@ -84,7 +88,8 @@ static void draw_keys(needle_facts *facts, numpy_rng *rng, const needle_template
             continue;
         }
         do
-            facts->at[i] = task == NEEDLE_DISTRACTOR ? draw_similar_key(rng, needles, &facts->at[0]) : draw_key(rng, needles);
+            facts->at[i] =
+                task == NEEDLE_DISTRACTOR ? draw_similar_key(rng, needles, &facts->at[0]) : draw_key(rng, needles);
         while (has_key(facts, i, &facts->at[i]));
     }
 }
@@ -101,13 +106,13 @@ static void draw_values(needle_facts *facts, numpy_rng *rng, int n_digits)
     int64_t smallest = 1;
     for (int digit = 1; digit < n_digits; digit++) smallest *= 10;
     for (int i = 0; i < facts->n; i++) {
-        do
-            facts->at[i].value = smallest + needle_draw_below(rng, 9 * smallest);
+        do facts->at[i].value = smallest + needle_draw_below(rng, 9 * smallest);
         while (has_value(facts, i, facts->at[i].value));
     }
 }
 
-rb_status needle_facts_draw(needle_facts *out, numpy_rng *rng, const needle_template *needles, const needle_counts *counts, needle_task task, rb_error *err)
+rb_status needle_facts_draw(needle_facts *out, numpy_rng *rng, const needle_template *needles,
+                            const needle_counts *counts, needle_task task, rb_error *err)
 {
     rb_status st = check_counts(counts, err);
     if (st != RB_OK) return st;

@@ -2,22 +2,24 @@
 #ifndef RB_TEXTS_NEEDLE_FACTS_H
 #define RB_TEXTS_NEEDLE_FACTS_H
 
-#include "texts/needle_documents.h"
 #include "kernels/reference/numpy_random.h"
+#include "texts/needle_documents.h"
 
 typedef struct needle_fact {
-    int colour, thing;      /* of the template's words */
+    int colour, thing; /* of the template's words */
     int64_t value;
 } needle_fact;
 
-/* The first n_asked are asked, in this order. Facts are exchangeable: each stands at a random place of its own, so that asking the first ones says nothing. */
+/* The first n_asked are asked, in this order. Facts are exchangeable: each stands at a random place of its own, so that
+ * asking the first ones says nothing. */
 typedef struct needle_facts {
     int n, n_asked;
     needle_fact at[NEEDLE_MAX_NEEDLES];
 } needle_facts;
 
 /* Values are all different. Fails with RB_EINVAL on counts out of range and on a template of too few words. */
-rb_status needle_facts_draw(needle_facts *out, numpy_rng *rng, const needle_template *needles, const needle_counts *counts, needle_task task, rb_error *err);
+rb_status needle_facts_draw(needle_facts *out, numpy_rng *rng, const needle_template *needles,
+                            const needle_counts *counts, needle_task task, rb_error *err);
 
 /* A whole number of [0, n). The 2^-64 n by which some are likelier than others does not matter here. */
 int64_t needle_draw_below(numpy_rng *rng, int64_t n);

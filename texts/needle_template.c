@@ -16,17 +16,19 @@ static const struct builtin {
 #include "needle_templates.h"
 };
 
-/* ---- texts with placeholders --------------------------------------------------------------------------------------------------- */
+/* ---- texts with placeholders ----------------------------------------------------------------- */
 
 enum { MAX_PLACEHOLDERS = 2 };
 
 /* Every placeholder exactly once, and no other braces: a misspelt one would stand in the document as it is. */
-static rb_status check_placeholders(const char *text, const char *const placeholders[MAX_PLACEHOLDERS], const char *where, rb_error *err)
+static rb_status check_placeholders(const char *text, const char *const placeholders[MAX_PLACEHOLDERS],
+                                    const char *where, rb_error *err)
 {
     for (int i = 0; i < MAX_PLACEHOLDERS && placeholders[i]; i++) {
         const char *found = strstr(text, placeholders[i]);
         if (!found) return rb_fail(err, RB_EFORMAT, "%s: has no %s, expected it once", where, placeholders[i]);
-        if (strstr(found + 1, placeholders[i])) return rb_fail(err, RB_EFORMAT, "%s: has %s more than once, expected it once", where, placeholders[i]);
+        if (strstr(found + 1, placeholders[i]))
+            return rb_fail(err, RB_EFORMAT, "%s: has %s more than once, expected it once", where, placeholders[i]);
     }
     for (const char *at = strpbrk(text, "{}"); at; at = strpbrk(at + 1, "{}")) {
         const char *known = NULL;
@@ -34,16 +36,17 @@ static rb_status check_placeholders(const char *text, const char *const placehol
             if (strncmp(at, placeholders[i], strlen(placeholders[i])) == 0) known = placeholders[i];
         if (!known) {
             const int length = (int)strcspn(at, "}") + 1;
-            return rb_fail(err, RB_EFORMAT, "%s: has \"%.*s\", expected no placeholder but %s%s%s", where, length < 32 ? length : 32, at, placeholders[0],
-                           placeholders[1] ? " and " : "", placeholders[1] ? placeholders[1] : "");
+            return rb_fail(err, RB_EFORMAT, "%s: has \"%.*s\", expected no placeholder but %s%s%s", where,
+                           length < 32 ? length : 32, at, placeholders[0], placeholders[1] ? " and " : "",
+                           placeholders[1] ? placeholders[1] : "");
         }
         at += strlen(known) - 1;
     }
     return RB_OK;
 }
 
-static rb_status read_form(const char **out, const cJSON *object, const char *key, const char *where, const char *const placeholders[MAX_PLACEHOLDERS],
-                           rb_error *err)
+static rb_status read_form(const char **out, const cJSON *object, const char *key, const char *where,
+                           const char *const placeholders[MAX_PLACEHOLDERS], rb_error *err)
 {
     char *place = NULL;
     rb_status st;
@@ -56,8 +59,8 @@ done:
 }
 
 /* key: "ask". asked, answered: its placeholders. */
-static rb_status read_question(needle_question *out, const cJSON *document, const char *key, const char *where, const char *asked, const char *answered,
-                               rb_error *err)
+static rb_status read_question(needle_question *out, const cJSON *document, const char *key, const char *where,
+                               const char *asked, const char *answered, rb_error *err)
 {
     static const char *const known[] = {"question", "answer", NULL};
     const cJSON *forms;
@@ -66,14 +69,15 @@ static rb_status read_question(needle_question *out, const cJSON *document, cons
     RB_TRY(st, rb_json_get_object(document, key, where, &forms, err), done);
     RB_TRY(st, rb_format(&place, err, "%s: %s", where, key), done);
     RB_TRY(st, rb_json_check_members(forms, place, known, err), done);
-    RB_TRY(st, read_form(&out->question, forms, "question", place, (const char *const[MAX_PLACEHOLDERS]){asked}, err), done);
+    RB_TRY(st, read_form(&out->question, forms, "question", place, (const char *const[MAX_PLACEHOLDERS]){asked}, err),
+           done);
     st = read_form(&out->answer, forms, "answer", place, (const char *const[MAX_PLACEHOLDERS]){answered}, err);
 done:
     free(place);
     return st;
 }
 
-/* ---- words --------------------------------------------------------------------------------------------------------------------- */
+/* ---- words ----------------------------------------------------------------------------------- */
 
 static rb_status read_words(needle_words *out, const cJSON *document, const char *key, const char *where, rb_error *err)
 {
@@ -84,30 +88,37 @@ static rb_status read_words(needle_words *out, const cJSON *document, const char
     if (n == 0) return rb_fail(err, RB_EFORMAT, "%s: %s is an empty list, expected words", where, key);
     st = rb_alloc(&out->at, (size_t)n, sizeof *out->at, "the words of keys", err);
     if (st != RB_OK) return st;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach (item, list) {
         if (!cJSON_IsString(item) || item->valuestring[0] == '\0')
-            return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no word, expected a string that is not empty", where, key, out->n);
+            return rb_fail(err, RB_EFORMAT, "%s: %s[%d] is no word, expected a string that is not empty", where, key,
+                           out->n);
         for (int i = 0; i < out->n; i++)
             if (strcmp(out->at[i], item->valuestring) == 0)
-                return rb_fail(err, RB_EFORMAT, "%s: %s has \"%s\" twice, expected every word once", where, key, item->valuestring);
+                return rb_fail(err, RB_EFORMAT, "%s: %s has \"%s\" twice, expected every word once", where, key,
+                               item->valuestring);
         out->at[out->n++] = item->valuestring;
     }
     return RB_OK;
 }
 
-/* ---- templates ----------------------------------------------------------------------------------------------------------------- */
+/* ---- templates ------------------------------------------------------------------------------- */
 
 static rb_status read_document(needle_template *out, const cJSON *document, const char *name, rb_error *err)
 {
-    static const char *const known[] = {"schema", "version", "opening", "statement", "ask", "ask_values", "ask_keys", "key_separator", "value_separator",
-                                        "colours", "things", "value_digits", NULL};
+    static const char *const known[] = {
+        "schema",        "version",         "opening", "statement", "ask",          "ask_values", "ask_keys",
+        "key_separator", "value_separator", "colours", "things",    "value_digits", NULL};
     int64_t digits;
     rb_status st;
     RB_TRY(st, rb_json_check_schema(document, name, NEEDLE_TEMPLATE_SCHEMA, NEEDLE_TEMPLATE_VERSION, err), done);
     RB_TRY(st, rb_json_check_members(document, name, known, err), done);
     out->opening = "";
-    if (rb_json_find(document, "opening")) RB_TRY(st, rb_json_get_string(document, "opening", name, &out->opening, err), done);
-    RB_TRY(st, read_form(&out->statement, document, "statement", name, (const char *const[MAX_PLACEHOLDERS]){"{key}", "{value}"}, err), done);
+    if (rb_json_find(document, "opening"))
+        RB_TRY(st, rb_json_get_string(document, "opening", name, &out->opening, err), done);
+    RB_TRY(st,
+           read_form(&out->statement, document, "statement", name,
+                     (const char *const[MAX_PLACEHOLDERS]){"{key}", "{value}"}, err),
+           done);
     RB_TRY(st, read_question(&out->ask, document, "ask", name, "{key}", "{value}", err), done);
     RB_TRY(st, read_question(&out->ask_values, document, "ask_values", name, "{key}", "{values}", err), done);
     RB_TRY(st, read_question(&out->ask_keys, document, "ask_keys", name, "{keys}", "{values}", err), done);
@@ -119,7 +130,8 @@ static rb_status read_document(needle_template *out, const cJSON *document, cons
     }
     RB_TRY(st, read_words(&out->colours, document, "colours", name, err), done);
     RB_TRY(st, read_words(&out->things, document, "things", name, err), done);
-    RB_TRY(st, rb_json_get_int(document, "value_digits", name, NEEDLE_MIN_DIGITS, NEEDLE_MAX_DIGITS, &digits, err), done);
+    RB_TRY(st, rb_json_get_int(document, "value_digits", name, NEEDLE_MIN_DIGITS, NEEDLE_MAX_DIGITS, &digits, err),
+           done);
     out->value_digits = (int)digits;
 done:
     return st;
@@ -147,10 +159,8 @@ rb_status needle_template_open(needle_template *out, const char *name_or_path, r
     rb_status st;
     *out = (needle_template){0};
     if (!builtin && access(name_or_path, F_OK) != 0) return fail_unknown(name_or_path, err);
-    if (builtin)
-        st = rb_json_parse(&out->document, builtin->text, strlen(builtin->text), name_or_path, err);
-    else
-        st = rb_json_read(&out->document, name_or_path, 0, err);
+    if (builtin) st = rb_json_parse(&out->document, builtin->text, strlen(builtin->text), name_or_path, err);
+    else st = rb_json_read(&out->document, name_or_path, 0, err);
     if (st == RB_OK) st = read_document(out, out->document, name_or_path, err);
     if (st != RB_OK) needle_template_free(out);
     return st;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- text ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 /* `form` with what stands for its placeholder; the template's reader has seen that it is there. */
 static rb_status fill(char **out, const char *form, const char *placeholder, const char *text, rb_error *err)
@@ -35,7 +35,8 @@ static value_digits value_text(const needle_fact *fact)
 static rb_status add_entry(char **list, const char *separator, const char *entry, rb_error *err)
 {
     char *longer;
-    const rb_status st = *list ? rb_format(&longer, err, "%s%s%s", *list, separator, entry) : rb_format(&longer, err, "%s", entry);
+    const rb_status st =
+        *list ? rb_format(&longer, err, "%s%s%s", *list, separator, entry) : rb_format(&longer, err, "%s", entry);
     if (st != RB_OK) return st;
     free(*list);
     *list = longer;
@@ -57,11 +58,12 @@ static rb_status join_keys(char **out, const needle_template *needles, const nee
 static rb_status join_values(char **out, const needle_template *needles, const needle_fact *facts, int n, rb_error *err)
 {
     rb_status st = RB_OK;
-    for (int i = 0; i < n && st == RB_OK; i++) st = add_entry(out, needles->value_separator, value_text(&facts[i]).text, err);
+    for (int i = 0; i < n && st == RB_OK; i++)
+        st = add_entry(out, needles->value_separator, value_text(&facts[i]).text, err);
     return st;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 static rb_status encode(token_list *out, const needle_source *source, const char *text, rb_error *err)
 {
@@ -86,9 +88,10 @@ static rb_status append(token_list *list, const token_list *more, rb_error *err)
     return RB_OK;
 }
 
-/* Question and answer as one text, where the question keeps the tokens it has alone; as two texts where a token would reach across, because a model that is asked
- * has the question's own tokens before it. */
-static rb_status encode_question(token_list *out, int64_t *n_question, const needle_source *source, const char *question, const char *answer, rb_error *err)
+/* Question and answer as one text, where the question keeps the tokens it has alone; as two texts where a token would
+ * reach across, because a model that is asked has the question's own tokens before it. */
+static rb_status encode_question(token_list *out, int64_t *n_question, const needle_source *source,
+                                 const char *question, const char *answer, rb_error *err)
 {
     token_list asked = {0}, answered = {0};
     char *both = NULL;
@@ -110,13 +113,13 @@ done:
     return st;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
 /* The tokens that hold any of the bytes [from, to) of the answer, whose tokens begin at `first`. */
-static rb_status find_span(answer_span *out, const needle_source *source, const token_list *tokens, int64_t first, const char *answer, size_t from, size_t to,
-                           rb_error *err)
+static rb_status find_span(answer_span *out, const needle_source *source, const token_list *tokens, int64_t first,
+                           const char *answer, size_t from, size_t to, rb_error *err)
 {
     size_t at = 0;
     *out = (answer_span){0};
@@ -124,7 +127,10 @@ static rb_status find_span(answer_span *out, const needle_source *source, const 
         size_t length = 0;
         const char *bytes = tokenizer_token_bytes(source->tokens_of, tokens->ids[t], &length);
         if (!bytes || length > strlen(answer + at) || memcmp(bytes, answer + at, length) != 0)
-            return rb_fail(err, RB_EINVAL, "the tokenizer does not give the needle template's answer \"%s\" back: other bytes from byte %zu on", answer, at);
+            return rb_fail(
+                err, RB_EINVAL,
+                "the tokenizer does not give the needle template's answer \"%s\" back: other bytes from byte %zu on",
+                answer, at);
         if (at + length > from && at < to) {
             if (out->n == 0) out->first = t;
             out->n++;
@@ -134,23 +140,28 @@ static rb_status find_span(answer_span *out, const needle_source *source, const 
     return RB_OK;
 }
 
-/* answer: the form with its values in place, which begin where the placeholder does. All values have the same number of digits. */
-static rb_status find_answers(worded_question *out, const needle_source *source, int64_t first, const char *answer, size_t values_at, int n_values, rb_error *err)
+/* answer: the form with its values in place, which begin where the placeholder does. All values have the same number of
+ * digits. */
+static rb_status find_answers(worded_question *out, const needle_source *source, int64_t first, const char *answer,
+                              size_t values_at, int n_values, rb_error *err)
 {
-    const size_t digits = (size_t)source->needles->value_digits, step = digits + strlen(source->needles->value_separator);
+    const size_t digits = (size_t)source->needles->value_digits,
+                 step = digits + strlen(source->needles->value_separator);
     rb_status st = RB_OK;
     for (int i = 0; i < n_values && st == RB_OK; i++) {
         const size_t value_at = values_at + (size_t)i * step;
         size_t from = value_at;
         while (from > 0 && is_space(answer[from - 1])) from--;
-        st = find_span(&out->answers[out->n_answers++], source, &out->tokens, first, answer, from, value_at + digits, err);
+        st = find_span(&out->answers[out->n_answers++], source, &out->tokens, first, answer, from, value_at + digits,
+                       err);
     }
     return st;
 }
 
 /* A question for the values of facts[0 .. n). */
-static rb_status word_question(worded_question *out, const needle_source *source, const needle_question *forms, const char *key_placeholder,
-                               const char *value_placeholder, const needle_fact *facts, int n_keys, int n_values, rb_error *err)
+static rb_status word_question(worded_question *out, const needle_source *source, const needle_question *forms,
+                               const char *key_placeholder, const char *value_placeholder, const needle_fact *facts,
+                               int n_keys, int n_values, rb_error *err)
 {
     const needle_template *needles = source->needles;
     char *keys = NULL, *values = NULL, *question = NULL, *answer = NULL;
@@ -161,7 +172,8 @@ static rb_status word_question(worded_question *out, const needle_source *source
     RB_TRY(st, fill(&question, forms->question, key_placeholder, keys, err), done);
     RB_TRY(st, fill(&answer, forms->answer, value_placeholder, values, err), done);
     RB_TRY(st, encode_question(&out->tokens, &n_question, source, question, answer, err), done);
-    st = find_answers(out, source, n_question, answer, (size_t)(strstr(forms->answer, value_placeholder) - forms->answer), n_values, err);
+    st = find_answers(out, source, n_question, answer,
+                      (size_t)(strstr(forms->answer, value_placeholder) - forms->answer), n_values, err);
 done:
     free(keys);
     free(values);
@@ -170,14 +182,15 @@ done:
     return st;
 }
 
-/* ---- the wording --------------------------------------------------------------------------------------------------------------- */
+/* ---- the wording ----------------------------------------------------------------------------- */
 
 static rb_status word_needle(token_list *out, const needle_source *source, const needle_fact *fact, rb_error *err)
 {
     char *key = NULL, *with_value = NULL, *text = NULL;
     rb_status st;
     RB_TRY(st, key_text(&key, source->needles, fact, err), done);
-    RB_TRY(st, fill(&with_value, source->needles->statement, "{value}", value_text(fact).text, err), done);      /* first: digits hold no placeholder */
+    RB_TRY(st, fill(&with_value, source->needles->statement, "{value}", value_text(fact).text, err),
+           done); /* first: digits hold no placeholder */
     RB_TRY(st, fill(&text, with_value, "{key}", key, err), done);
     st = encode(out, source, text, err);
 done:
@@ -187,30 +200,36 @@ done:
     return st;
 }
 
-static rb_status word_questions(needle_wording *out, const needle_source *source, const needle_facts *facts, needle_task task, rb_error *err)
+static rb_status word_questions(needle_wording *out, const needle_source *source, const needle_facts *facts,
+                                needle_task task, rb_error *err)
 {
     const needle_template *needles = source->needles;
     worded_question *first = &out->questions[0];
     rb_status st = RB_OK;
     if (task == NEEDLE_MULTIVALUE) {
         out->n_questions = 1;
-        return word_question(first, source, &needles->ask_values, "{key}", "{values}", facts->at, 1, facts->n_asked, err);
+        return word_question(first, source, &needles->ask_values, "{key}", "{values}", facts->at, 1, facts->n_asked,
+                             err);
     }
     if (task == NEEDLE_MULTIQUERY) {
         out->n_questions = 1;
-        return word_question(first, source, &needles->ask_keys, "{keys}", "{values}", facts->at, facts->n_asked, facts->n_asked, err);
+        return word_question(first, source, &needles->ask_keys, "{keys}", "{values}", facts->at, facts->n_asked,
+                             facts->n_asked, err);
     }
     for (int i = 0; i < facts->n_asked && st == RB_OK; i++)
-        st = word_question(&out->questions[out->n_questions++], source, &needles->ask, "{key}", "{value}", &facts->at[i], 1, 1, err);
+        st = word_question(&out->questions[out->n_questions++], source, &needles->ask, "{key}", "{value}",
+                           &facts->at[i], 1, 1, err);
     return st;
 }
 
-rb_status needle_wording_make(needle_wording *out, const needle_source *source, const needle_facts *facts, needle_task task, rb_error *err)
+rb_status needle_wording_make(needle_wording *out, const needle_source *source, const needle_facts *facts,
+                              needle_task task, rb_error *err)
 {
     rb_status st;
     *out = (needle_wording){0};
     RB_TRY(st, encode(&out->opening, source, source->needles->opening, err), done);
-    for (int i = 0; i < facts->n; i++) RB_TRY(st, word_needle(&out->needles[out->n_needles++], source, &facts->at[i], err), done);
+    for (int i = 0; i < facts->n; i++)
+        RB_TRY(st, word_needle(&out->needles[out->n_needles++], source, &facts->at[i], err), done);
     st = word_questions(out, source, facts, task, err);
 done:
     return st;

@@ -19,9 +19,10 @@ void token_list_free(token_list *list)
     *list = (token_list){0};
 }
 
-/* ---- texts ------------------------------------------------------------------------------------------------------------------- */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
-/* The end of a prefix of about `wanted` bytes that stops behind a line break, so that no character and hardly a word is cut. */
+/* The end of a prefix of about `wanted` bytes that stops behind a line break, so that no character and hardly a word is
+ * cut. */
 static size_t prefix_length(const char *text, size_t length, size_t wanted)
 {
     if (wanted >= length) return length;
@@ -31,7 +32,8 @@ static size_t prefix_length(const char *text, size_t length, size_t wanted)
 
 rb_status tokens_from_text(token_list *out, const char *path, const char *model_folder, int64_t n_wanted, rb_error *err)
 {
-    /* The last tokens of a cut text may differ from those of the whole text (white space joins the next line's), so a cut must give more. */
+    /* The last tokens of a cut text may differ from those of the whole text (white space joins the next line's), so a
+     * cut must give more. */
     enum { FIRST_BYTES_PER_TOKEN = 8, MARGIN = 256, MIN_PREFIX = 1 << 16 };
     tokenizer *tok = NULL;
     char *tokenizer_path = NULL, *text = NULL;
@@ -66,7 +68,7 @@ done:
     return st;
 }
 
-/* ---- id files ---------------------------------------------------------------------------------------------------------------- */
+/* ---- id files -------------------------------------------------------------------------------- */
 
 static rb_status parse_json_ids(token_list *out, const char *bytes, size_t size, const char *path, rb_error *err)
 {
@@ -79,10 +81,11 @@ static rb_status parse_json_ids(token_list *out, const char *bytes, size_t size,
         goto done;
     }
     RB_TRY(st, rb_alloc(&out->ids, (size_t)cJSON_GetArraySize(document), sizeof *out->ids, "token ids", err), done);
-    cJSON_ArrayForEach(item, document) {
+    cJSON_ArrayForEach (item, document) {
         const double value = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
         if (!(value >= 0.0 && value <= INT32_MAX && value == (double)(int32_t)value)) {
-            st = rb_fail(err, RB_EFORMAT, "%s: entry %lld is no token id (a whole number from 0)", path, (long long)out->n);
+            st = rb_fail(err, RB_EFORMAT, "%s: entry %lld is no token id (a whole number from 0)", path,
+                         (long long)out->n);
             goto done;
         }
         out->ids[out->n++] = (int32_t)value;
@@ -105,7 +108,8 @@ static rb_status parse_line_ids(token_list *out, const char *bytes, size_t size,
         int64_t value = 0;
         for (; at < size && isdigit((unsigned char)bytes[at]); at++) {
             value = value * 10 + (bytes[at] - '0');
-            if (value > INT32_MAX) return rb_fail(err, RB_EFORMAT, "%s: line %lld: token id beyond %d", path, (long long)line, INT32_MAX);
+            if (value > INT32_MAX)
+                return rb_fail(err, RB_EFORMAT, "%s: line %lld: token id beyond %d", path, (long long)line, INT32_MAX);
         }
         out->ids[out->n++] = (int32_t)value;
     }
@@ -115,7 +119,9 @@ static rb_status parse_line_ids(token_list *out, const char *bytes, size_t size,
 static rb_status parse_binary_ids(token_list *out, const char *bytes, size_t size, const char *path, rb_error *err)
 {
     if (size % sizeof(int32_t) != 0)
-        return rb_fail(err, RB_EFORMAT, "%s: neither a JSON list, nor one id a line, nor int32 binary (%zu bytes is no multiple of 4)", path, size);
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: neither a JSON list, nor one id a line, nor int32 binary (%zu bytes is no multiple of 4)",
+                       path, size);
     rb_status st = rb_alloc(&out->ids, size / sizeof(int32_t), sizeof *out->ids, "token ids", err);
     if (st != RB_OK) return st;
     out->n = (int64_t)(size / sizeof(int32_t));
@@ -139,26 +145,24 @@ rb_status tokens_from_file(token_list *out, const char *path, rb_error *err)
     *out = (token_list){0};
     RB_TRY(st, rb_read_file(&bytes, &size, path, MAX_FILE_BYTES, err), done);
     while (first < size && isspace((unsigned char)bytes[first])) first++;
-    if (first == size)
-        st = rb_fail(err, RB_EFORMAT, "%s: holds no token ids", path);
-    else if (bytes[first] == '[')
-        st = parse_json_ids(out, bytes, size, path, err);
-    else if (is_digits_and_space(bytes, size))
-        st = parse_line_ids(out, bytes, size, path, err);
-    else
-        st = parse_binary_ids(out, bytes, size, path, err);
+    if (first == size) st = rb_fail(err, RB_EFORMAT, "%s: holds no token ids", path);
+    else if (bytes[first] == '[') st = parse_json_ids(out, bytes, size, path, err);
+    else if (is_digits_and_space(bytes, size)) st = parse_line_ids(out, bytes, size, path, err);
+    else st = parse_binary_ids(out, bytes, size, path, err);
 done:
     free(bytes);
     if (st != RB_OK) token_list_free(out);
     return st;
 }
 
-/* ---- checks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_position, rb_error *err)
 {
     if (wanted > max_position)
-        return rb_fail(err, RB_EINVAL, "--context is %lld, expected at most the model's max_position_embeddings of %lld", (long long)wanted, (long long)max_position);
+        return rb_fail(err, RB_EINVAL,
+                       "--context is %lld, expected at most the model's max_position_embeddings of %lld",
+                       (long long)wanted, (long long)max_position);
     *context = wanted ? wanted : TOKENS_CONTEXT < max_position ? TOKENS_CONTEXT : max_position;
     return RB_OK;
 }
@@ -167,8 +171,8 @@ rb_status tokens_check(const int32_t *ids, int64_t n, int64_t vocab_size, const 
 {
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= vocab_size)
-            return rb_fail(err, RB_EINVAL, "%s: token %lld is %d, expected an id below the model's vocabulary of %lld", path, (long long)i, ids[i],
-                           (long long)vocab_size);
+            return rb_fail(err, RB_EINVAL, "%s: token %lld is %d, expected an id below the model's vocabulary of %lld",
+                           path, (long long)i, ids[i], (long long)vocab_size);
     return RB_OK;
 }
 
@@ -189,8 +193,8 @@ static uint64_t window_shift(uint64_t hash, int32_t leaving, int32_t entering, u
 
 /* Open addressing: hash of a window -> 1 + its first start in the calibration text. */
 typedef struct window_table {
-    int64_t n_slots;        /* a power of two */
-    int64_t *start_plus_1;  /* 0: free */
+    int64_t n_slots;       /* a power of two */
+    int64_t *start_plus_1; /* 0: free */
     uint64_t *hash;
 } window_table;
 
@@ -208,7 +212,8 @@ static uint64_t leaving_factor(void)
     return factor;
 }
 
-rb_status tokens_check_disjoint(const int32_t *calibration, int64_t n_calibration, const int32_t *test, int64_t n_test, rb_error *err)
+rb_status tokens_check_disjoint(const int32_t *calibration, int64_t n_calibration, const int32_t *test, int64_t n_test,
+                                rb_error *err)
 {
     if (n_calibration < TOKENS_OVERLAP || n_test < TOKENS_OVERLAP) return RB_OK;
     const uint64_t factor = leaving_factor();
@@ -217,7 +222,8 @@ rb_status tokens_check_disjoint(const int32_t *calibration, int64_t n_calibratio
     rb_status st;
 
     while (table.n_slots < 2 * n_calibration) table.n_slots *= 2;
-    RB_TRY(st, rb_alloc(&table.start_plus_1, (size_t)table.n_slots, sizeof *table.start_plus_1, "overlap check", err), done);
+    RB_TRY(st, rb_alloc(&table.start_plus_1, (size_t)table.n_slots, sizeof *table.start_plus_1, "overlap check", err),
+           done);
     RB_TRY(st, rb_alloc(&table.hash, (size_t)table.n_slots, sizeof *table.hash, "overlap check", err), done);
     hash = window_hash(calibration);
     for (int64_t start = 0;; start++) {
@@ -233,7 +239,9 @@ rb_status tokens_check_disjoint(const int32_t *calibration, int64_t n_calibratio
     for (int64_t start = 0;; start++) {
         const int64_t found = table.start_plus_1[window_slot(&table, hash)] - 1;
         if (found >= 0 && memcmp(calibration + found, test + start, TOKENS_OVERLAP * sizeof *test) == 0) {
-            st = rb_fail(err, RB_EINVAL, "test text repeats the calibration text: %d tokens from test token %lld are those from calibration token %lld",
+            st = rb_fail(err, RB_EINVAL,
+                         "test text repeats the calibration text: %d tokens from test token %lld are those from "
+                         "calibration token %lld",
                          TOKENS_OVERLAP, (long long)start, (long long)found);
             goto done;
         }

@@ -1,7 +1,7 @@
 /* Attributes: one string, one whole number or one real number each. See core/hdf5/hdf5_file.h.
  *
- * Strings have a fixed length. Variable ones live in HDF5's global heap, the one structure of a file without a checksum, and reading
- * them back takes its word for every length. */
+ * Strings have a fixed length. Variable ones live in HDF5's global heap, the one structure of a file without a
+ * checksum, and reading them back takes its word for every length. */
 #include "core/hdf5/hdf5_internal.h"
 
 #include <math.h>
@@ -10,14 +10,17 @@
 
 #include "core/program.h"
 
-/* ---- writing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
-static rb_status write_attribute(hid_t loc, const char *object, const char *name, hid_t type, const void *value, rb_error *err)
+static rb_status write_attribute(hid_t loc, const char *object, const char *name, hid_t type, const void *value,
+                                 rb_error *err)
 {
     hid_t space = H5Screate(H5S_SCALAR), attribute = -1;
     rb_status st = RB_OK;
-    if (space >= 0) attribute = H5Acreate_by_name(loc, object, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    if (attribute < 0 || H5Awrite(attribute, type, value) < 0) st = rb_h5_fail_call(err, RB_EIO, loc, object, "attribute %s cannot be written", name);
+    if (space >= 0)
+        attribute = H5Acreate_by_name(loc, object, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, type, value) < 0)
+        st = rb_h5_fail_call(err, RB_EIO, loc, object, "attribute %s cannot be written", name);
     if (attribute >= 0) H5Aclose(attribute);
     if (space >= 0) H5Sclose(space);
     return st;
@@ -36,10 +39,11 @@ static hid_t string_type(size_t size_bytes, H5T_cset_t charset)
 
 rb_status rb_h5_set_string(hid_t loc, const char *object, const char *name, const char *value, rb_error *err)
 {
-    enum { MAX_ATTRIBUTE = 60000 };     /* HDF5 keeps an attribute and its description within 64 KiB */
+    enum { MAX_ATTRIBUTE = 60000 }; /* HDF5 keeps an attribute and its description within 64 KiB */
     const size_t size_bytes = strlen(value) + 1;
     if (size_bytes > MAX_ATTRIBUTE)
-        return rb_h5_fail(err, RB_EINVAL, loc, object, "attribute %s: %zu characters, at most %d fit", name, size_bytes - 1, MAX_ATTRIBUTE - 1);
+        return rb_h5_fail(err, RB_EINVAL, loc, object, "attribute %s: %zu characters, at most %d fit", name,
+                          size_bytes - 1, MAX_ATTRIBUTE - 1);
     hid_t type = string_type(size_bytes, H5T_CSET_UTF8);
     if (type < 0) return rb_fail(err, RB_ENOMEM, "HDF5 cannot make a string type");
     const rb_status st = write_attribute(loc, object, name, type, value, err);
@@ -57,7 +61,7 @@ rb_status rb_h5_set_number(hid_t loc, const char *object, const char *name, doub
     return write_attribute(loc, object, name, H5T_IEEE_F64LE, &value, err);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct attribute {
     hid_t id, type;
@@ -89,7 +93,8 @@ static rb_status open_attribute(attribute *out, hid_t loc, const char *object, c
     if (exists > 0) out->id = H5Aopen_by_name(loc, object, name, H5P_DEFAULT, H5P_DEFAULT);
     if (out->id >= 0) out->type = H5Aget_type(out->id);
     if (out->type < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, object, "attribute %s is damaged", name);
-    if (!has_one_element(out->id)) return rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not one value", name);
+    if (!has_one_element(out->id))
+        return rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not one value", name);
     return RB_OK;
 }
 
@@ -115,7 +120,8 @@ rb_status rb_h5_get_string(hid_t loc, const char *object, const char *name, char
         goto done;
     }
     if (strlen(text) >= size) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s: %zu characters, at most %zu expected", name, strlen(text), size - 1);
+        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s: %zu characters, at most %zu expected", name,
+                        strlen(text), size - 1);
         goto done;
     }
     memcpy(value, text, strlen(text) + 1);
@@ -126,20 +132,22 @@ done:
     return st;
 }
 
-rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value, rb_error *err)
+rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value,
+                        rb_error *err)
 {
     attribute a;
     int64_t found = 0;
     rb_status st;
 
     RB_TRY(st, open_attribute(&a, loc, object, name, err), done);
-    if (H5Tget_class(a.type) != H5T_INTEGER || H5Tget_size(a.type) > sizeof found || H5Aread(a.id, H5T_NATIVE_INT64, &found) < 0) {
+    if (H5Tget_class(a.type) != H5T_INTEGER || H5Tget_size(a.type) > sizeof found
+        || H5Aread(a.id, H5T_NATIVE_INT64, &found) < 0) {
         st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not a whole number", name);
         goto done;
     }
     if (found < min || found > max) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is %lld, expected %lld to %lld", name, (long long)found, (long long)min,
-                        (long long)max);
+        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is %lld, expected %lld to %lld", name,
+                        (long long)found, (long long)min, (long long)max);
         goto done;
     }
     *value = found;
@@ -155,7 +163,8 @@ rb_status rb_h5_get_number(hid_t loc, const char *object, const char *name, doub
     rb_status st;
 
     RB_TRY(st, open_attribute(&a, loc, object, name, err), done);
-    if (H5Tget_class(a.type) != H5T_FLOAT || H5Tget_size(a.type) > sizeof found || H5Aread(a.id, H5T_NATIVE_DOUBLE, &found) < 0) {
+    if (H5Tget_class(a.type) != H5T_FLOAT || H5Tget_size(a.type) > sizeof found
+        || H5Aread(a.id, H5T_NATIVE_DOUBLE, &found) < 0) {
         st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not a number", name);
         goto done;
     }
@@ -169,7 +178,7 @@ done:
     return st;
 }
 
-/* ---- schema ------------------------------------------------------------------------------------------------------------------ */
+/* ---- schema ---------------------------------------------------------------------------------- */
 
 rb_status rb_h5_set_schema(hid_t file, const char *schema, int version, rb_error *err)
 {
@@ -192,7 +201,9 @@ rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, i
         goto done;
     }
     RB_TRY(st, rb_h5_get_int(file, "/", "schema_version", INT64_MIN, INT64_MAX, &found_version, err), done);
-    if (found_version != version) st = rb_fail(err, RB_EFORMAT, "%s: %s version %lld, expected %d", name, schema, (long long)found_version, version);
+    if (found_version != version)
+        st = rb_fail(err, RB_EFORMAT, "%s: %s version %lld, expected %d", name, schema, (long long)found_version,
+                     version);
 done:
     return st;
 }

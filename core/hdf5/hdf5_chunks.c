@@ -40,16 +40,17 @@ void chunk_grid_offset(const chunk_grid *grid, int64_t index, hsize_t offset[RB_
     for (int i = 0; i < grid->rank; i++) offset[i] = (hsize_t)origin[RANK - grid->rank + i];
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
-/* Walks what chunk and box share, in rows: along the last dimension, and across those where a row goes on without a gap in both. */
+/* Walks what chunk and box share, in rows: along the last dimension, and across those where a row goes on without a gap
+ * in both. */
 typedef struct row_walk {
     const chunk_grid *grid;
-    int n_outer;                                    /* dimensions in front of a row's */
-    int64_t origin[RANK], begin[RANK], end[RANK];   /* the chunk's first element; the shared part; dataset coordinates */
-    int64_t at[RANK];                               /* of the next row */
+    int n_outer;                                  /* dimensions in front of a row's */
+    int64_t origin[RANK], begin[RANK], end[RANK]; /* the chunk's first element; the shared part; dataset coordinates */
+    int64_t at[RANK];                             /* of the next row */
     bool is_over;
-    int64_t in_chunk, in_array, n;                  /* the present row: where it starts in each, in elements, and its length */
+    int64_t in_chunk, in_array, n; /* the present row: where it starts in each, in elements, and its length */
 } row_walk;
 
 static row_walk walk_rows(const chunk_grid *grid, int64_t index)
@@ -64,7 +65,9 @@ static row_walk walk_rows(const chunk_grid *grid, int64_t index)
     }
     walk.n_outer = RANK - 1;
     walk.n = walk.end[RANK - 1] - walk.begin[RANK - 1];
-    for (int i = RANK - 1; i > 0 && walk.end[i] - walk.begin[i] == grid->chunk[i] && grid->chunk[i] == grid->end[i] - grid->begin[i]; i--) {
+    for (int i = RANK - 1;
+         i > 0 && walk.end[i] - walk.begin[i] == grid->chunk[i] && grid->chunk[i] == grid->end[i] - grid->begin[i];
+         i--) {
         walk.n *= walk.end[i - 1] - walk.begin[i - 1];
         walk.n_outer--;
     }
@@ -102,7 +105,9 @@ void *chunk_grid_place(const chunk_grid *grid, int64_t index, void *array)
     const size_t in_file = rb_h5_file_bytes(grid->type);
     row_walk walk = walk_rows(grid, index);
     next_row(&walk);
-    return in_file == rb_h5_memory_bytes(grid->type) && (size_t)walk.n * in_file == grid->chunk_bytes ? (char *)array + walk.in_array * (int64_t)in_file : NULL;
+    return in_file == rb_h5_memory_bytes(grid->type) && (size_t)walk.n * in_file == grid->chunk_bytes
+               ? (char *)array + walk.in_array * (int64_t)in_file
+               : NULL;
 }
 
 bool chunk_grid_fits(const chunk_grid *grid, int64_t index, const void *array)
@@ -110,7 +115,8 @@ bool chunk_grid_fits(const chunk_grid *grid, int64_t index, const void *array)
     const int64_t in_memory = (int64_t)rb_h5_memory_bytes(grid->type);
     row_walk walk = walk_rows(grid, index);
     bool fits = true;
-    while (next_row(&walk)) fits = rb_h5_fits(grid->type, (const char *)array + walk.in_array * in_memory, walk.n) && fits;
+    while (next_row(&walk))
+        fits = rb_h5_fits(grid->type, (const char *)array + walk.in_array * in_memory, walk.n) && fits;
     return fits;
 }
 
@@ -123,7 +129,8 @@ const void *chunk_grid_gather(const chunk_grid *grid, int64_t index, void *room,
     if (place) return place;
     if ((size_t)(count_shared(&walk) * in_file) < grid->chunk_bytes) memset(room, 0, grid->chunk_bytes);
     while (next_row(&walk))
-        rb_h5_to_file(grid->type, (char *)room + walk.in_chunk * in_file, (const char *)array + walk.in_array * in_memory, walk.n);
+        rb_h5_to_file(grid->type, (char *)room + walk.in_chunk * in_file,
+                      (const char *)array + walk.in_array * in_memory, walk.n);
     return room;
 }
 
@@ -132,10 +139,11 @@ void chunk_grid_scatter(const chunk_grid *grid, int64_t index, const void *chunk
     const int64_t in_file = (int64_t)rb_h5_file_bytes(grid->type), in_memory = (int64_t)rb_h5_memory_bytes(grid->type);
     row_walk walk = walk_rows(grid, index);
     while (next_row(&walk))
-        rb_h5_from_file(grid->type, (char *)array + walk.in_array * in_memory, (const char *)chunk + walk.in_chunk * in_file, walk.n);
+        rb_h5_from_file(grid->type, (char *)array + walk.in_array * in_memory,
+                        (const char *)chunk + walk.in_chunk * in_file, walk.n);
 }
 
-/* ---- the crew ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the crew -------------------------------------------------------------------------------- */
 
 bool chunk_buffer_reserve(chunk_buffer *buffer, size_t size_bytes)
 {
@@ -179,11 +187,14 @@ void rb_h5_crew_free(rb_h5_crew *crew)
     free(crew);
 }
 
-rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user, rb_error *err)
+rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user,
+                         rb_error *err)
 {
-    enum { SMALL_BYTES = 1 << 17 };     /* not worth waking anybody */
+    enum { SMALL_BYTES = 1 << 17 }; /* not worth waking anybody */
     const bool is_small = (size_t)grid->n_chunks <= SMALL_BYTES / grid->chunk_bytes;
-    const int n_members = is_small || grid->n_chunks == 1 ? 1 : grid->n_chunks < crew->n_threads ? (int)grid->n_chunks : crew->n_threads;
+    const int n_members = is_small || grid->n_chunks == 1    ? 1
+                          : grid->n_chunks < crew->n_threads ? (int)grid->n_chunks
+                                                             : crew->n_threads;
     if (n_members == 1) {
         work(user, 0);
         return RB_OK;

@@ -1,5 +1,5 @@
-/* Chunks of a dataset, without HDF5: which ones a box touches, their elements in and out of an array, and the threads that work on them.
- * Shapes are brought to rank 4 by leading ones; every function then has one case. */
+/* Chunks of a dataset, without HDF5: which ones a box touches, their elements in and out of an array, and the threads
+ * that work on them. Shapes are brought to rank 4 by leading ones; every function then has one case. */
 #ifndef RB_CORE_HDF5_HDF5_CHUNKS_H
 #define RB_CORE_HDF5_HDF5_CHUNKS_H
 
@@ -13,12 +13,12 @@ enum { RB_H5_RANK = RB_H5_MAX_RANK };
 /* The chunks that a box of a dataset touches, numbered in row-major order. An array in memory holds the box alone. */
 typedef struct chunk_grid {
     rb_h5_type type;
-    int rank;                                       /* in the file */
-    int64_t begin[RB_H5_RANK], end[RB_H5_RANK];     /* the box, in elements of the dataset */
-    int64_t chunk[RB_H5_RANK];                      /* extent of a chunk */
-    int64_t first[RB_H5_RANK], count[RB_H5_RANK];   /* chunk coordinates */
+    int rank;                                     /* in the file */
+    int64_t begin[RB_H5_RANK], end[RB_H5_RANK];   /* the box, in elements of the dataset */
+    int64_t chunk[RB_H5_RANK];                    /* extent of a chunk */
+    int64_t first[RB_H5_RANK], count[RB_H5_RANK]; /* chunk coordinates */
     int64_t n_chunks;
-    size_t chunk_bytes;                             /* in the file, decoded */
+    size_t chunk_bytes; /* in the file, decoded */
 } chunk_grid;
 
 /* begin, end, chunk: rank of each, begin < end. */
@@ -27,8 +27,9 @@ chunk_grid chunk_grid_make(rb_h5_type type, int rank, const int64_t *begin, cons
 /* First element of a chunk, as HDF5 names it: rank coordinates. */
 void chunk_grid_offset(const chunk_grid *grid, int64_t index, hsize_t offset[RB_H5_RANK]);
 
-/* The chunk as the file stores it: its place in the array where it lies there in one piece and in the same form, else gathered in `room` (chunk_bytes), with
- * zeros where the box does not reach. *fits: every value of it suits the type. */
+/* The chunk as the file stores it: its place in the array where it lies there in one piece and in the same form, else
+ * gathered in `room` (chunk_bytes), with zeros where the box does not reach. *fits: every value of it suits the type.
+ */
 const void *chunk_grid_gather(const chunk_grid *grid, int64_t index, void *room, const void *array, bool *fits);
 /* Where in the array the chunk's stored bytes may be put as they are; NULL: they must be scattered. */
 void *chunk_grid_place(const chunk_grid *grid, int64_t index, void *array);
@@ -37,7 +38,7 @@ void chunk_grid_scatter(const chunk_grid *grid, int64_t index, const void *chunk
 /* Whether every value that chunk and box share is finite, in an array that was read. */
 bool chunk_grid_fits(const chunk_grid *grid, int64_t index, const void *array);
 
-/* ---- the crew ---- */
+/* ---- the crew -------------------------------------------------------------------------------- */
 
 typedef struct chunk_buffer {
     unsigned char *at;
@@ -57,18 +58,19 @@ typedef struct chunk_tools {
 /* A frame on its way into the file. */
 typedef struct chunk_slot {
     chunk_buffer frame;
-    size_t frame_bytes;         /* 0: could not be made */
+    size_t frame_bytes; /* 0: could not be made */
     bool is_ready, is_unfit;
 } chunk_slot;
 
 struct rb_h5_crew {
     int n_threads, n_slots;
-    rb_crew *threads;           /* NULL until there is work for more than one */
-    chunk_tools *tools;         /* [n_threads] */
-    chunk_slot *slots;          /* [n_slots] */
+    rb_crew *threads;   /* NULL until there is work for more than one */
+    chunk_tools *tools; /* [n_threads] */
+    chunk_slot *slots;  /* [n_slots] */
 };
 
 /* work(user, member) by as many as the grid is worth waking. */
-rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user, rb_error *err);
+rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user,
+                         rb_error *err);
 
 #endif

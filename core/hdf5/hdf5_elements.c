@@ -1,4 +1,5 @@
-/* See core/hdf5/hdf5_elements.h. HDF5 converts between f16 and f32 bit by bit; core/half.h in a plain loop runs at the speed of memory. */
+/* See core/hdf5/hdf5_elements.h. HDF5 converts between f16 and f32 bit by bit; core/half.h in a plain loop runs at the
+ * speed of memory. */
 #include "core/hdf5/hdf5_elements.h"
 
 #include <float.h>
@@ -10,15 +11,17 @@
 #include "core/hdf5/hdf5_internal.h"
 #include "core/threads.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements are copied between memory and the little-endian file as they are");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "elements are copied between memory and the little-endian file as they are");
 
 static const float F16_MAX = 65504;
 
-/* ---- element types ----------------------------------------------------------------------------------------------------------- */
+/* ---- element types --------------------------------------------------------------------------- */
 
 size_t rb_h5_file_bytes(rb_h5_type type)
 {
-    static const size_t bytes[] = {[RB_H5_F16] = 2, [RB_H5_F32] = 4, [RB_H5_F64] = 8, [RB_H5_I32] = 4, [RB_H5_U8] = 1, [RB_H5_F16_BITS] = 2};
+    static const size_t bytes[] = {
+        [RB_H5_F16] = 2, [RB_H5_F32] = 4, [RB_H5_F64] = 8, [RB_H5_I32] = 4, [RB_H5_U8] = 1, [RB_H5_F16_BITS] = 2};
     return bytes[type];
 }
 
@@ -28,7 +31,8 @@ size_t rb_h5_memory_bytes(rb_h5_type type) { return type == RB_H5_F16 ? sizeof(f
 static hid_t make_f16_type(void)
 {
     hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-    if (type >= 0 && (H5Tset_fields(type, 15, 10, 5, 0, 10) < 0 || H5Tset_size(type, 2) < 0 || H5Tset_ebias(type, 15) < 0)) {
+    if (type >= 0
+        && (H5Tset_fields(type, 15, 10, 5, 0, 10) < 0 || H5Tset_size(type, 2) < 0 || H5Tset_ebias(type, 15) < 0)) {
         H5Tclose(type);
         return -1;
     }
@@ -43,16 +47,15 @@ hid_t rb_h5_make_type(rb_h5_type type)
     case RB_H5_F32: return H5Tcopy(H5T_IEEE_F32LE);
     case RB_H5_F64: return H5Tcopy(H5T_IEEE_F64LE);
     case RB_H5_I32: return H5Tcopy(H5T_STD_I32LE);
-    case RB_H5_U8:  return H5Tcopy(H5T_STD_U8LE);
+    case RB_H5_U8: return H5Tcopy(H5T_STD_U8LE);
     }
     return -1;
 }
 
 const char *rb_h5_type_name(rb_h5_type type)
 {
-    static const char *const names[] = {
-        [RB_H5_F16] = "f16", [RB_H5_F32] = "f32", [RB_H5_F64] = "f64", [RB_H5_I32] = "i32", [RB_H5_U8] = "u8",
-        [RB_H5_F16_BITS] = "f16"};
+    static const char *const names[] = {[RB_H5_F16] = "f16", [RB_H5_F32] = "f32", [RB_H5_F64] = "f64",
+                                        [RB_H5_I32] = "i32", [RB_H5_U8] = "u8",   [RB_H5_F16_BITS] = "f16"};
     return names[type];
 }
 
@@ -68,21 +71,17 @@ RB_CPU_CLONES static void floats_from_f16(float *restrict out, const uint16_t *r
 
 void rb_h5_to_file(rb_h5_type type, void *stored, const void *memory, int64_t n)
 {
-    if (type == RB_H5_F16)
-        f16_from_floats(stored, memory, n);
-    else
-        memcpy(stored, memory, (size_t)n * rb_h5_file_bytes(type));
+    if (type == RB_H5_F16) f16_from_floats(stored, memory, n);
+    else memcpy(stored, memory, (size_t)n * rb_h5_file_bytes(type));
 }
 
 void rb_h5_from_file(rb_h5_type type, void *memory, const void *stored, int64_t n)
 {
-    if (type == RB_H5_F16)
-        floats_from_f16(memory, stored, n);
-    else
-        memcpy(memory, stored, (size_t)n * rb_h5_file_bytes(type));
+    if (type == RB_H5_F16) floats_from_f16(memory, stored, n);
+    else memcpy(memory, stored, (size_t)n * rb_h5_file_bytes(type));
 }
 
-/* ---- values that do not fit -------------------------------------------------------------------------------------------------- */
+/* ---- values that do not fit ------------------------------------------------------------------ */
 
 RB_CPU_CLONES static bool floats_fit(const float *x, int64_t n, float limit)
 {
@@ -112,7 +111,7 @@ bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n)
     case RB_H5_F32: return floats_fit(memory, n, FLT_MAX);
     case RB_H5_F64: return doubles_fit(memory, n);
     case RB_H5_F16_BITS: return halves_fit(memory, n);
-    default:        return true;
+    default: return true;
     }
 }
 
@@ -122,7 +121,8 @@ int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n)
     const char *at = data;
     const int64_t size = (int64_t)rb_h5_memory_bytes(type);
     int64_t first = 0;
-    while (first < n && rb_h5_fits(type, at + first * size, n - first < STRETCH ? n - first : STRETCH)) first += STRETCH;
+    while (first < n && rb_h5_fits(type, at + first * size, n - first < STRETCH ? n - first : STRETCH))
+        first += STRETCH;
     while (first < n && rb_h5_fits(type, at + first * size, 1)) first++;
     return first < n ? first : -1;
 }
@@ -138,12 +138,12 @@ rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int
 {
     const double value = rb_h5_value(type, data, index);
     if (isfinite(value))
-        return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g", value, (long long)index,
-                          (double)F16_MAX);
+        return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g",
+                          value, (long long)index, (double)F16_MAX);
     return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld is not finite", value, (long long)index);
 }
 
-/* ---- shapes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 void rb_h5_format_shape(char *text, size_t size, int rank, const int64_t *dims)
 {

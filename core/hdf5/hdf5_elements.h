@@ -4,11 +4,12 @@
 
 #include "core/hdf5/hdf5_file.h"
 
-size_t rb_h5_file_bytes(rb_h5_type type);       /* of one element */
+size_t rb_h5_file_bytes(rb_h5_type type); /* of one element */
 size_t rb_h5_memory_bytes(rb_h5_type type);
-const char *rb_h5_type_name(rb_h5_type type);   /* "f16" */
+const char *rb_h5_type_name(rb_h5_type type); /* "f16" */
 
-/* The type in the file. HDF5 is told the same type for memory, so that it never converts. Closed with H5Tclose; negative on failure. */
+/* The type in the file. HDF5 is told the same type for memory, so that it never converts. Closed with H5Tclose;
+ * negative on failure. */
 hid_t rb_h5_make_type(rb_h5_type type);
 
 /* n elements; fit for F16 has been checked. */
@@ -19,7 +20,8 @@ void rb_h5_from_file(rb_h5_type type, void *memory, const void *stored, int64_t 
 bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n);
 
 /* RB_ENONFINITE with the value at the index that rb_h5_first_unfit found. */
-rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc, const char *path);
+rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc,
+                           const char *path);
 
 /* Elements of an array; false unless all dims are positive and its bytes in memory can be counted in an int64_t. */
 bool rb_h5_count_elements(rb_h5_type type, int rank, const int64_t *dims, int64_t *n);

@@ -1,8 +1,9 @@
 /* Files, groups and messages of HDF5: see core/hdf5/hdf5_file.h.
  *
- * Files have the layout of HDF5 1.10 (H5F_LIBVER_V110, both bounds): every piece of metadata carries a checksum there, so that
- * damage is found where older layouts would be misread, and fixing the bounds keeps the bytes the same with a newer library. HDF5
- * notes the time in each object it makes unless told otherwise: every creation list here says no. */
+ * Files have the layout of HDF5 1.10 (H5F_LIBVER_V110, both bounds): every piece of metadata carries a checksum there,
+ * so that damage is found where older layouts would be misread, and fixing the bounds keeps the bytes the same with a
+ * newer library. HDF5 notes the time in each object it makes unless told otherwise: every creation list here says no.
+ */
 #include "core/hdf5/hdf5_internal.h"
 
 #include <errno.h>
@@ -16,15 +17,15 @@
 #include "core/atomic_file.h"
 #include "core/hdf5/hdf5_zstd_filter.h"
 
-/* ---- messages ---------------------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 typedef struct hdf5_cause {
     char text[160];
     bool is_truncated;
 } hdf5_cause;
 
-/* Called for each entry of HDF5's error stack, the innermost first. Keeps the operating system's own words, which HDF5 buries in
- * "errno = 28, error message = 'No space left on device', buf = ...", or else the innermost description. */
+/* Called for each entry of HDF5's error stack, the innermost first. Keeps the operating system's own words, which HDF5
+ * buries in "errno = 28, error message = 'No space left on device', buf = ...", or else the innermost description. */
 static herr_t note_cause(unsigned n, const H5E_error2_t *entry, void *user)
 {
     static const char marker[] = "error message = '";
@@ -60,12 +61,14 @@ static void place_of(char *out, size_t size, hid_t loc, const char *path)
     snprintf(out, size, "%s: %.120s%s%.120s", file, base[0] == '/' ? base + 1 : base, joint, path);
 }
 
-static rb_status fail_at(rb_error *err, rb_status st, hid_t loc, const char *path, const char *cause, const char *fmt, va_list ap)
+static rb_status fail_at(rb_error *err, rb_status st, hid_t loc, const char *path, const char *cause, const char *fmt,
+                         va_list ap)
 {
     char place[768], sentence[512];
     vsnprintf(sentence, sizeof sentence, fmt, ap);
     place_of(place, sizeof place, loc, path);
-    return cause ? rb_fail(err, st, "%s: %s (%s)", place, sentence, cause) : rb_fail(err, st, "%s: %s", place, sentence);
+    return cause ? rb_fail(err, st, "%s: %s (%s)", place, sentence, cause)
+                 : rb_fail(err, st, "%s: %s", place, sentence);
 }
 
 rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
@@ -79,7 +82,7 @@ rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, c
 
 rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
 {
-    const hdf5_cause cause = last_cause();      /* first: any call that succeeds forgets it */
+    const hdf5_cause cause = last_cause(); /* first: any call that succeeds forgets it */
     va_list ap;
     va_start(ap, fmt);
     fail_at(err, st, loc, path, cause.text, fmt, ap);
@@ -87,12 +90,13 @@ rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *pa
     return st;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 rb_status rb_h5_init(rb_error *err)
 {
-    /* HDF5 closes what is open when the program exits, and crashes there on a file it could not write (a full disk). Everything
-     * we open we close ourselves. Counts when it is the first call of the process to HDF5; says that it failed ever after. */
+    /* HDF5 closes what is open when the program exits, and crashes there on a file it could not write (a full disk).
+     * Everything we open we close ourselves. Counts when it is the first call of the process to HDF5; says that it
+     * failed ever after. */
     (void)H5dont_atexit();
     if (H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0) return rb_fail(err, RB_EIO, "HDF5 cannot be started");
     if (H5Zfilter_avail(RB_H5_ZSTD_FILTER) <= 0 && H5Zregister(&rb_zstd_filter) < 0)
@@ -100,14 +104,16 @@ rb_status rb_h5_init(rb_error *err)
     return RB_OK;
 }
 
-/* STRONG: closing the file closes what a failed function may have left open in it, so that no half-written file lives on.
- * No locks: a file is complete before it has its name and never changes after, and network file systems often have none. */
+/* STRONG: closing the file closes what a failed function may have left open in it, so that no half-written file lives
+ * on. No locks: a file is complete before it has its name and never changes after, and network file systems often have
+ * none. */
 static hid_t access_list(void)
 {
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     if (list < 0) return list;
-    if (H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) < 0 || H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110) < 0 ||
-        H5Pset_file_locking(list, false, true) < 0) {
+    if (H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) < 0
+        || H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110) < 0
+        || H5Pset_file_locking(list, false, true) < 0) {
         H5Pclose(list);
         return -1;
     }
@@ -179,9 +185,10 @@ rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err)
     file->id = access_id < 0 ? -1 : H5Fopen(path, H5F_ACC_RDONLY, access_id);
     if (file->id < 0) {
         const hdf5_cause cause = last_cause();
-        st = cause.is_truncated ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path,
-                                          (long long)info.st_size)
-                                : rb_fail(err, RB_EFORMAT, "%s: damaged HDF5 file (%s)", path, cause.text);
+        st = cause.is_truncated
+                 ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path,
+                           (long long)info.st_size)
+                 : rb_fail(err, RB_EFORMAT, "%s: damaged HDF5 file (%s)", path, cause.text);
     }
 done:
     close_list(access_id);
@@ -194,11 +201,9 @@ rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
     rb_status st = RB_OK;
     const herr_t closed = H5Fclose(file->id);
     file->id = H5I_INVALID_HID;
-    if (closed < 0)
-        st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->tmp_path, last_cause().text);
-    else
-        st = rb_atomic_publish(file->tmp_path, file->path, err);
-    if (st == RB_OK) {      /* nothing left to remove */
+    if (closed < 0) st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->tmp_path, last_cause().text);
+    else st = rb_atomic_publish(file->tmp_path, file->path, err);
+    if (st == RB_OK) { /* nothing left to remove */
         free(file->tmp_path);
         file->tmp_path = NULL;
     }
@@ -215,7 +220,7 @@ void rb_h5_close(rb_h5_file *file)
     *file = (rb_h5_file){.id = H5I_INVALID_HID};
 }
 
-/* ---- links and groups -------------------------------------------------------------------------------------------------------- */
+/* ---- links and groups ------------------------------------------------------------------------ */
 
 enum { MAX_PATH = 1024 };
 
@@ -237,15 +242,19 @@ static bool path_prefix(char out[MAX_PATH], const char *path, int n)
 rb_status rb_h5_check_links(hid_t loc, const char *path, rb_error *err)
 {
     char prefix[MAX_PATH];
-    if (strlen(path) >= MAX_PATH) return rb_fail(err, RB_EINVAL, "an HDF5 path of %zu characters, at most %d are allowed", strlen(path), MAX_PATH - 1);
+    if (strlen(path) >= MAX_PATH)
+        return rb_fail(err, RB_EINVAL, "an HDF5 path of %zu characters, at most %d are allowed", strlen(path),
+                       MAX_PATH - 1);
     for (int i = 0; path_prefix(prefix, path, i); i++) {
         H5L_info_t link;
         if (strcmp(prefix, ".") == 0) continue;
         const htri_t exists = H5Lexists(loc, prefix, H5P_DEFAULT);
         if (exists < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
         if (exists == 0) return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "missing");
-        if (H5Lget_info(loc, prefix, &link, H5P_DEFAULT) < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
-        if (link.type != H5L_TYPE_HARD) return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "a soft or external link, expected the object itself");
+        if (H5Lget_info(loc, prefix, &link, H5P_DEFAULT) < 0)
+            return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
+        if (link.type != H5L_TYPE_HARD)
+            return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "a soft or external link, expected the object itself");
     }
     return RB_OK;
 }
@@ -254,7 +263,8 @@ bool rb_h5_exists(hid_t parent, const char *name) { return rb_h5_check_links(par
 
 static rb_status make_one_group(hid_t parent, const char *name, hid_t creation, rb_error *err)
 {
-    hid_t group = rb_h5_exists(parent, name) ? H5Gopen2(parent, name, H5P_DEFAULT) : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    hid_t group = rb_h5_exists(parent, name) ? H5Gopen2(parent, name, H5P_DEFAULT)
+                                             : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (group < 0) return rb_h5_fail_call(err, RB_EIO, parent, name, "cannot create group");
     return H5Gclose(group) < 0 ? rb_h5_fail_call(err, RB_EIO, parent, name, "cannot close group") : RB_OK;
 }
@@ -265,7 +275,8 @@ rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err)
     char prefix[MAX_PATH];
     hid_t creation = timeless_list(H5P_GROUP_CREATE);
     rb_status st = creation < 0 ? rb_fail(err, RB_ENOMEM, "HDF5 cannot make a property list") : RB_OK;
-    for (int i = 0; st == RB_OK && path_prefix(prefix, name, i); i++) st = make_one_group(parent, prefix, creation, err);
+    for (int i = 0; st == RB_OK && path_prefix(prefix, name, i); i++)
+        st = make_one_group(parent, prefix, creation, err);
     close_list(creation);
     return st;
 }

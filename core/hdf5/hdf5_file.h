@@ -1,9 +1,9 @@
 /* HDF5 as ropebits uses it: no time stamps (same input, same bytes), errors as one sentence, zstd chunks.
  *
  * Compression is HDF5's registered filter 32015 (zstd). rb_h5_init registers it in this process; build/lib/hdf5-plugin/
- * libropebits_h5zstd.so is the same filter for h5dump and h5py through HDF5_PLUGIN_PATH. A chunk is one zstd frame with its content
- * size in the header, which is what h5py + hdf5plugin expects. Chunks are compressed by all threads and written with H5Dwrite_chunk.
- * HDF5 itself is called by one thread at a time: so must the functions here be. */
+ * libropebits_h5zstd.so is the same filter for h5dump and h5py through HDF5_PLUGIN_PATH. A chunk is one zstd frame with
+ * its content size in the header, which is what h5py + hdf5plugin expects. Chunks are compressed by all threads and
+ * written with H5Dwrite_chunk. HDF5 itself is called by one thread at a time: so must the functions here be. */
 #ifndef RB_CORE_HDF5_HDF5_FILE_H
 #define RB_CORE_HDF5_HDF5_FILE_H
 
@@ -20,12 +20,13 @@ rb_status rb_h5_init(rb_error *err);
 
 /* Opaque to callers: a file being written (under NAME.tmp) or read. */
 typedef struct rb_h5_file {
-    hid_t id;               /* use it with the HDF5 API and the helpers below */
-    char *path, *tmp_path;  /* tmp_path NULL: open for reading */
+    hid_t id;              /* use it with the HDF5 API and the helpers below */
+    char *path, *tmp_path; /* tmp_path NULL: open for reading */
 } rb_h5_file;
 
 rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err);
-rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err);    /* missing, not HDF5, truncated: each its own sentence */
+rb_status rb_h5_open(rb_h5_file *file, const char *path,
+                     rb_error *err); /* missing, not HDF5, truncated: each its own sentence */
 /* Closes; a written file is fsynced and renamed to its final name. */
 rb_status rb_h5_publish(rb_h5_file *file, rb_error *err);
 /* Closes without publishing and removes NAME.tmp; after publish or on a zeroed struct it does nothing. */
@@ -33,26 +34,28 @@ void rb_h5_close(rb_h5_file *file);
 
 /* Groups: created with their parents. */
 rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err);
-bool rb_h5_exists(hid_t parent, const char *name);     /* every link of the path */
+bool rb_h5_exists(hid_t parent, const char *name); /* every link of the path */
 
 /* Attributes of the object `object` ("/" or "." or a path) under loc. */
 rb_status rb_h5_set_string(hid_t loc, const char *object, const char *name, const char *value, rb_error *err);
 rb_status rb_h5_set_int(hid_t loc, const char *object, const char *name, int64_t value, rb_error *err);
 rb_status rb_h5_set_number(hid_t loc, const char *object, const char *name, double value, rb_error *err);
 rb_status rb_h5_get_string(hid_t loc, const char *object, const char *name, char *value, size_t size, rb_error *err);
-rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value, rb_error *err);
+rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value,
+                        rb_error *err);
 rb_status rb_h5_get_number(hid_t loc, const char *object, const char *name, double *value, rb_error *err);
 
 /* schema name and version of a ropebits file, as attributes schema, schema_version, tool_version of "/". */
 rb_status rb_h5_set_schema(hid_t file, const char *schema, int version, rb_error *err);
 rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, int version, rb_error *err);
 
-/* Types in the file. Memory is always float for F16 and F32 (rounded to nearest even on the way to F16; a value beyond 65504 fails
- * with RB_ENONFINITE and its index), double for F64, int32_t for I32. F16_BITS is F16 in the file and its uint16_t bits in memory. A float dataset holds
- * finite values only, written or read. */
+/* Types in the file. Memory is always float for F16 and F32 (rounded to nearest even on the way to F16; a value beyond
+ * 65504 fails with RB_ENONFINITE and its index), double for F64, int32_t for I32. F16_BITS is F16 in the file and its
+ * uint16_t bits in memory. A float dataset holds finite values only, written or read. */
 typedef enum rb_h5_type { RB_H5_F16, RB_H5_F32, RB_H5_F64, RB_H5_I32, RB_H5_U8, RB_H5_F16_BITS } rb_h5_type;
 
-/* Flat index of the first value that `type` cannot hold, -1 when all fit: not finite, or beyond 65504 for F16. Always -1 for integers. */
+/* Flat index of the first value that `type` cannot hold, -1 when all fit: not finite, or beyond 65504 for F16. Always
+ * -1 for integers. */
 int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n);
 /* An element of an array in memory, of a float type. */
 double rb_h5_value(rb_h5_type type, const void *data, int64_t index);
@@ -60,26 +63,30 @@ double rb_h5_value(rb_h5_type type, const void *data, int64_t index);
 /* Threads for chunks, with their buffers: rb_threads_count() of them, kept by those who write or read many datasets. */
 typedef struct rb_h5_crew rb_h5_crew;
 rb_status rb_h5_crew_create(rb_h5_crew **out, rb_error *err);
-void rb_h5_crew_free(rb_h5_crew *crew);     /* NULL is fine */
+void rb_h5_crew_free(rb_h5_crew *crew); /* NULL is fine */
 
-/* Writes a whole dataset; parents of the path must exist, dims are positive. zstd_level 0: contiguous, uncompressed (small tables).
- * Else chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any thread count gives the same bytes. */
-rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data, int zstd_level, rb_error *err);
+/* Writes a whole dataset; parents of the path must exist, dims are positive. zstd_level 0: contiguous, uncompressed
+ * (small tables). Else chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any thread
+ * count gives the same bytes. */
+rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data,
+                      int zstd_level, rb_error *err);
 /* The same by a crew; NULL: one of its own. */
-rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data, int zstd_level,
-                         rb_error *err);
+rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                         const void *data, int zstd_level, rb_error *err);
 
-/* Reads a whole dataset, whose rank and dims must be as given (a dim of -1 accepts any and is filled in); class and size of its
- * type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite.
- * data: caller's buffer of the right size. */
+/* Reads a whole dataset, whose rank and dims must be as given (a dim of -1 accepts any and is filled in); class and
+ * size of its type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite. data:
+ * caller's buffer of the right size. */
 rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err);
-rb_status rb_h5_read_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err);
+rb_status rb_h5_read_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims,
+                        void *data, rb_error *err);
 /* Checks that rb_h5_read would find this type (exactly), this shape and a layout it reads; reads no element. */
-rb_status rb_h5_check_dataset(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, rb_error *err);
+rb_status rb_h5_check_dataset(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                              rb_error *err);
 /* Dims only, for sizing. */
 rb_status rb_h5_dims(hid_t loc, const char *path, int rank, int64_t *dims, rb_error *err);
 /* Rows [first, first + count) of the first dimension. dims[0] is the whole dataset's. */
-rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first, int64_t count, void *data,
-                          rb_error *err);
+rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first,
+                          int64_t count, void *data, rb_error *err);
 
 #endif

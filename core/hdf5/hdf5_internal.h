@@ -5,10 +5,13 @@
 #include "core/hdf5/hdf5_file.h"
 
 /* "FILE: PATH: sentence", with the path from the root of the file. */
-rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 
-/* The same right after a call that HDF5 itself refused; ends with what HDF5 or the operating system gave as the reason. */
-rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same right after a call that HDF5 itself refused; ends with what HDF5 or the operating system gave as the reason.
+ */
+rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* Every link of the path exists and is a hard one: a capture from a stranger must not lead to other files. */
 rb_status rb_h5_check_links(hid_t loc, const char *path, rb_error *err);

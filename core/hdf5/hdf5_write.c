@@ -1,8 +1,9 @@
 /* Whole datasets out: see core/hdf5/hdf5_file.h.
  *
- * HDF5 would run its filter on one thread. Here all threads convert and compress chunks, and only their frames pass through HDF5, with H5Dwrite_chunk: in
- * order, and one at a time, by whichever thread brings the frame that is next, while the others go on. Two frames a thread are on their way at most, so
- * memory does not grow with the dataset, and nothing in a frame depends on which thread made it. */
+ * HDF5 would run its filter on one thread. Here all threads convert and compress chunks, and only their frames pass
+ * through HDF5, with H5Dwrite_chunk: in order, and one at a time, by whichever thread brings the frame that is next,
+ * while the others go on. Two frames a thread are on their way at most, so memory does not grow with the dataset, and
+ * nothing in a frame depends on which thread made it. */
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #include "core/hdf5/hdf5_internal.h"
 #include "core/hdf5/hdf5_zstd_filter.h"
 
-enum { MAX_CHUNK_BYTES = 1 << 20 };     /* HDF5's default chunk cache: any reader can hold one */
+enum { MAX_CHUNK_BYTES = 1 << 20 }; /* HDF5's default chunk cache: any reader can hold one */
 
 /* Parts of equal size, as few as keep each within max: the last one is short by less than one element a part. */
 static int64_t even_part(int64_t n, int64_t max)
@@ -41,7 +42,8 @@ static hid_t make_dataset_list(int rank, const int64_t *chunk, int level)
     for (int i = 0; i < rank; i++) extent[i] = (hsize_t)chunk[i];
     herr_t failed = H5Pset_obj_track_times(list, false) < 0 || H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0;
     if (level > 0)
-        failed = failed || H5Pset_chunk(list, rank, extent) < 0 || H5Pset_filter(list, RB_H5_ZSTD_FILTER, H5Z_FLAG_MANDATORY, 1, params) < 0;
+        failed = failed || H5Pset_chunk(list, rank, extent) < 0
+                 || H5Pset_filter(list, RB_H5_ZSTD_FILTER, H5Z_FLAG_MANDATORY, 1, params) < 0;
     if (failed) {
         H5Pclose(list);
         return -1;
@@ -49,8 +51,8 @@ static hid_t make_dataset_list(int rank, const int64_t *chunk, int level)
     return list;
 }
 
-static rb_status create_dataset(hid_t *out, hid_t loc, const char *path, hid_t type, int rank, const int64_t *dims, const int64_t *chunk, int level,
-                                rb_error *err)
+static rb_status create_dataset(hid_t *out, hid_t loc, const char *path, hid_t type, int rank, const int64_t *dims,
+                                const int64_t *chunk, int level, rb_error *err)
 {
     hsize_t extent[RB_H5_RANK];
     for (int i = 0; i < rank; i++) extent[i] = (hsize_t)dims[i];
@@ -62,7 +64,7 @@ static rb_status create_dataset(hid_t *out, hid_t loc, const char *path, hid_t t
     return st;
 }
 
-/* ---- chunks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 typedef struct write_job {
     hid_t dataset, loc;
@@ -73,22 +75,26 @@ typedef struct write_job {
     rb_h5_crew *crew;
     pthread_mutex_t lock;
     pthread_cond_t has_room;
-    int64_t n_taken, n_written;     /* chunks, from the first */
-    bool is_writing;                /* a thread is in HDF5 */
+    int64_t n_taken, n_written; /* chunks, from the first */
+    bool is_writing;            /* a thread is in HDF5 */
     rb_status status;
     rb_error error;
 } write_job;
 
-static chunk_slot *slot_of(const write_job *job, int64_t index) { return &job->crew->slots[index % job->crew->n_slots]; }
+static chunk_slot *slot_of(const write_job *job, int64_t index)
+{
+    return &job->crew->slots[index % job->crew->n_slots];
+}
 
 /* The next chunk to compress, once there is a slot for its frame; -1: no more. */
 static int64_t take_chunk(write_job *job)
 {
     const int64_t n_chunks = job->grid->n_chunks;
     pthread_mutex_lock(&job->lock);
-    while (job->status == RB_OK && job->n_taken < n_chunks && job->n_taken - job->n_written == job->crew->n_slots) pthread_cond_wait(&job->has_room, &job->lock);
+    while (job->status == RB_OK && job->n_taken < n_chunks && job->n_taken - job->n_written == job->crew->n_slots)
+        pthread_cond_wait(&job->has_room, &job->lock);
     const int64_t index = job->status == RB_OK && job->n_taken < n_chunks ? job->n_taken++ : -1;
-    if (job->n_taken == n_chunks) pthread_cond_broadcast(&job->has_room);     /* nobody need wait for room any more */
+    if (job->n_taken == n_chunks) pthread_cond_broadcast(&job->has_room); /* nobody need wait for room any more */
     pthread_mutex_unlock(&job->lock);
     return index;
 }
@@ -100,7 +106,8 @@ static void pack_chunk(const write_job *job, int64_t index, chunk_tools *tools)
     chunk_slot *slot = slot_of(job, index);
     bool fits;
     slot->frame_bytes = 0;
-    if (!chunk_buffer_reserve(&tools->elements, grid->chunk_bytes) || !chunk_buffer_reserve(&slot->frame, capacity)) return;
+    if (!chunk_buffer_reserve(&tools->elements, grid->chunk_bytes) || !chunk_buffer_reserve(&slot->frame, capacity))
+        return;
     const void *elements = chunk_grid_gather(grid, index, tools->elements.at, job->data, &fits);
     slot->is_unfit = !fits;
     slot->frame_bytes = rb_zstd_pack(&tools->packer, slot->frame.at, capacity, elements, grid->chunk_bytes, job->level);
@@ -110,22 +117,25 @@ static rb_status write_frame(const write_job *job, int64_t index, rb_error *err)
 {
     const chunk_slot *slot = slot_of(job, index);
     hsize_t offset[RB_H5_RANK];
-    if (slot->frame_bytes == 0) return rb_h5_fail(err, RB_ENOMEM, job->loc, job->path, "zstd cannot compress chunk %lld", (long long)index);
-    if (slot->is_unfit) return RB_ENONFINITE;   /* which value, rb_h5_write_by finds out */
+    if (slot->frame_bytes == 0)
+        return rb_h5_fail(err, RB_ENOMEM, job->loc, job->path, "zstd cannot compress chunk %lld", (long long)index);
+    if (slot->is_unfit) return RB_ENONFINITE; /* which value, rb_h5_write_by finds out */
     chunk_grid_offset(job->grid, index, offset);
     if (H5Dwrite_chunk(job->dataset, H5P_DEFAULT, 0, offset, slot->frame_bytes, slot->frame.at) < 0)
         return rb_h5_fail_call(err, RB_EIO, job->loc, job->path, "cannot write chunk %lld", (long long)index);
     return RB_OK;
 }
 
-/* The chunk's frame is there. Writes all that are due, unless a thread is at that already: then it will come to this one. */
+/* The chunk's frame is there. Writes all that are due, unless a thread is at that already: then it will come to this
+ * one. */
 static void hand_in(write_job *job, int64_t index)
 {
     pthread_mutex_lock(&job->lock);
     slot_of(job, index)->is_ready = true;
     const bool is_mine = !job->is_writing;
     if (is_mine) job->is_writing = true;
-    while (is_mine && job->status == RB_OK && job->n_written < job->grid->n_chunks && slot_of(job, job->n_written)->is_ready) {
+    while (is_mine && job->status == RB_OK && job->n_written < job->grid->n_chunks
+           && slot_of(job, job->n_written)->is_ready) {
         pthread_mutex_unlock(&job->lock);
         rb_error error = {0};
         const rb_status st = write_frame(job, job->n_written, &error);
@@ -153,9 +163,11 @@ static void pack_and_write(void *user, int member)
     }
 }
 
-static rb_status write_chunks(rb_h5_crew *crew, hid_t dataset, const chunk_grid *grid, const void *data, int level, hid_t loc, const char *path, rb_error *err)
+static rb_status write_chunks(rb_h5_crew *crew, hid_t dataset, const chunk_grid *grid, const void *data, int level,
+                              hid_t loc, const char *path, rb_error *err)
 {
-    write_job job = {.dataset = dataset, .loc = loc, .path = path, .grid = grid, .data = data, .level = level, .crew = crew};
+    write_job job = {
+        .dataset = dataset, .loc = loc, .path = path, .grid = grid, .data = data, .level = level, .crew = crew};
     rb_h5_crew *own = NULL;
     rb_status st;
     pthread_mutex_init(&job.lock, NULL);
@@ -173,23 +185,24 @@ done:
     return st;
 }
 
-/* ---- datasets ---------------------------------------------------------------------------------------------------------------- */
+/* ---- datasets -------------------------------------------------------------------------------- */
 
-static rb_status write_contiguous(hid_t dataset, hid_t file_type, rb_h5_type type, const void *data, int64_t n, hid_t loc, const char *path,
-                                  rb_error *err)
+static rb_status write_contiguous(hid_t dataset, hid_t file_type, rb_h5_type type, const void *data, int64_t n,
+                                  hid_t loc, const char *path, rb_error *err)
 {
     unsigned char *stored = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&stored, (size_t)n, rb_h5_file_bytes(type), path, err), done);
     rb_h5_to_file(type, stored, data, n);
-    if (H5Dwrite(dataset, file_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, stored) < 0) st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot write");
+    if (H5Dwrite(dataset, file_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, stored) < 0)
+        st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot write");
 done:
     free(stored);
     return st;
 }
 
-rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data, int zstd_level,
-                         rb_error *err)
+rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                         const void *data, int zstd_level, rb_error *err)
 {
     static const int64_t zeros[RB_H5_RANK];
     hid_t dataset = -1, file_type = -1;
@@ -215,16 +228,18 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
         RB_TRY(st, write_contiguous(dataset, file_type, type, data, n, loc, path, err), done);
     }
 done:
-    if (st == RB_ENONFINITE) {      /* a chunk was looked at when it was compressed, its dataset being there already */
+    if (st == RB_ENONFINITE) { /* a chunk was looked at when it was compressed, its dataset being there already */
         (void)H5Ldelete(loc, path, H5P_DEFAULT);
         rb_h5_fail_unfit(err, type, data, rb_h5_first_unfit(type, data, n), loc, path);
     }
-    if (dataset >= 0 && H5Dclose(dataset) < 0 && st == RB_OK) st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot close");
+    if (dataset >= 0 && H5Dclose(dataset) < 0 && st == RB_OK)
+        st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot close");
     if (file_type >= 0) H5Tclose(file_type);
     return st;
 }
 
-rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data, int zstd_level, rb_error *err)
+rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data,
+                      int zstd_level, rb_error *err)
 {
     return rb_h5_write_by(NULL, loc, path, type, rank, dims, data, zstd_level, err);
 }

@@ -1,7 +1,7 @@
 /* zstd as an HDF5 filter: see the header. Format of a frame: RFC 8878.
  *
- * HDF5 hands a filter one malloc'ed buffer and takes back another; the size of the decoded chunk is not told, so it is read from
- * the frame's header and believed only as far as a frame of that length could reach. */
+ * HDF5 hands a filter one malloc'ed buffer and takes back another; the size of the decoded chunk is not told, so it is
+ * read from the frame's header and believed only as far as a frame of that length could reach. */
 #include "core/hdf5/hdf5_zstd_filter.h"
 
 #include <stdint.h>
@@ -9,20 +9,22 @@
 
 enum {
     DEFAULT_LEVEL = 3,
-    /* A block decodes to at most 128 KiB and takes at least 4 bytes (3 of header and one to repeat): nothing grows more than this. */
+    /* A block decodes to at most 128 KiB and takes at least 4 bytes (3 of header and one to repeat): nothing grows more
+       than this. */
     MAX_EXPANSION = 128 * 1024 / 4
 };
 static const uint64_t HDF5_MAX_CHUNK = UINT32_MAX;
 
 size_t rb_zstd_capacity(size_t n) { return ZSTD_compressBound(n); }
 
-/* A context is half a MiB, fresh from the system each time; kept, it is reset, after which nothing of what it has compressed before shows in a frame. */
+/* A context is half a MiB, fresh from the system each time; kept, it is reset, after which nothing of what it has
+ * compressed before shows in a frame. */
 size_t rb_zstd_pack(ZSTD_CCtx **context, void *frame, size_t capacity, const void *bytes, size_t n, int level)
 {
     if (!*context) *context = ZSTD_createCCtx();
-    if (!*context || ZSTD_isError(ZSTD_CCtx_reset(*context, ZSTD_reset_session_and_parameters)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_compressionLevel, level)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_checksumFlag, 1)))
+    if (!*context || ZSTD_isError(ZSTD_CCtx_reset(*context, ZSTD_reset_session_and_parameters))
+        || ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_compressionLevel, level))
+        || ZSTD_isError(ZSTD_CCtx_setParameter(*context, ZSTD_c_checksumFlag, 1)))
         return 0;
     const size_t size = ZSTD_compress2(*context, frame, capacity, bytes, n);
     return ZSTD_isError(size) ? 0 : size;
@@ -50,7 +52,8 @@ static int level_of(size_t n_params, const unsigned params[])
 }
 
 /* H5Z_func_t: returns the bytes in *buffer, 0 on failure, when *buffer stays as it was. */
-static size_t run_filter(unsigned flags, size_t n_params, const unsigned params[], size_t n_bytes, size_t *buffer_bytes, void **buffer)
+static size_t run_filter(unsigned flags, size_t n_params, const unsigned params[], size_t n_bytes, size_t *buffer_bytes,
+                         void **buffer)
 {
     const bool is_reading = (flags & H5Z_FLAG_REVERSE) != 0;
     const size_t capacity = is_reading ? claimed_size(*buffer, n_bytes) : rb_zstd_capacity(n_bytes);
@@ -59,10 +62,8 @@ static size_t run_filter(unsigned flags, size_t n_params, const unsigned params[
     ZSTD_CCtx *packer = NULL;
     ZSTD_DCtx *unpacker = NULL;
     if (!out) return 0;
-    if (!is_reading)
-        out_bytes = rb_zstd_pack(&packer, out, capacity, *buffer, n_bytes, level_of(n_params, params));
-    else if (rb_zstd_unpack(&unpacker, out, capacity, *buffer, n_bytes))
-        out_bytes = capacity;
+    if (!is_reading) out_bytes = rb_zstd_pack(&packer, out, capacity, *buffer, n_bytes, level_of(n_params, params));
+    else if (rb_zstd_unpack(&unpacker, out, capacity, *buffer, n_bytes)) out_bytes = capacity;
     ZSTD_freeCCtx(packer);
     ZSTD_freeDCtx(unpacker);
     if (out_bytes == 0) {

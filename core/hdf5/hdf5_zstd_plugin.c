@@ -1,4 +1,5 @@
-/* The zstd filter as a plugin that HDF5 loads from HDF5_PLUGIN_PATH: h5dump and h5py read captures with it where hdf5plugin is not installed. */
+/* The zstd filter as a plugin that HDF5 loads from HDF5_PLUGIN_PATH: h5dump and h5py read captures with it where
+ * hdf5plugin is not installed. */
 #include <H5PLextern.h>
 
 #include "core/hdf5/hdf5_zstd_filter.h"

@@ -9,20 +9,20 @@
 
 /* A block as the judge sees it. */
 typedef struct judged_block {
-    int dims[2], size;          /* size: points; 0 without bits */
+    int dims[2], size; /* size: points; 0 without bits */
     double center[2], weight;
-    double reach;               /* largest |M p| */
-    double (*points)[2];        /* [size]: M p */
+    double reach;        /* largest |M p| */
+    double (*points)[2]; /* [size]: M p */
 } judged_block;
 
 struct plane_judge {
     const plane_codec *codec;
     const plan_planes *planes;
     int n_blocks, n_codes;
-    judged_block *blocks;       /* [n_blocks] */
+    judged_block *blocks; /* [n_blocks] */
 };
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static rb_status set_block(judged_block *out, const codec_checked *on, int block, rb_error *err)
 {
@@ -53,7 +53,10 @@ rb_status plane_judge_create(plane_judge **out, const codec_checked *on, rb_erro
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&judge, 1, sizeof *judge, "judge", err), done);
-    *judge = (plane_judge){.codec = head_codec_planes(on->codec), .planes = on->head->planes, .n_blocks = n_blocks, .n_codes = on->head->planes->gain_bits > 0};
+    *judge = (plane_judge){.codec = head_codec_planes(on->codec),
+                           .planes = on->head->planes,
+                           .n_blocks = n_blocks,
+                           .n_codes = on->head->planes->gain_bits > 0};
     RB_TRY(st, rb_alloc(&judge->blocks, (size_t)n_blocks, sizeof *judge->blocks, "judge", err), done);
     for (int i = 0; i < n_blocks; i++) {
         RB_TRY(st, set_block(&judge->blocks[i], on, i, err), done);
@@ -76,11 +79,12 @@ void plane_judge_free(plane_judge *judge)
 
 int plane_judge_n_codes(const plane_judge *judge) { return judge->n_codes; }
 
-/* ---- codes ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- codes ----------------------------------------------------------------------------------- */
 
 static double distance_to(const judged_block *block, const float *x, double gain, int code)
 {
-    return hypot((double)x[block->dims[0]] - block->center[0] - gain * block->points[code][0], (double)x[block->dims[1]] - block->center[1] - gain * block->points[code][1]);
+    return hypot((double)x[block->dims[0]] - block->center[0] - gain * block->points[code][0],
+                 (double)x[block->dims[1]] - block->center[1] - gain * block->points[code][1]);
 }
 
 static double least_distance(const judged_block *block, const float *x, double gain)
@@ -93,12 +97,15 @@ static double least_distance(const judged_block *block, const float *x, double g
 /* S of plane_check.h. */
 static double block_scale(const judged_block *block, const float *x, double gain)
 {
-    return hypot((double)x[block->dims[0]], (double)x[block->dims[1]]) + hypot(block->center[0], block->center[1]) + gain * block->reach;
+    return hypot((double)x[block->dims[0]], (double)x[block->dims[1]]) + hypot(block->center[0], block->center[1])
+           + gain * block->reach;
 }
 
-static void judge_code(codec_report *report, const judged_block *block, const float *x, double gain, int code, const codec_bounds *bounds)
+static void judge_code(codec_report *report, const judged_block *block, const float *x, double gain, int code,
+                       const codec_bounds *bounds)
 {
-    const double beyond = distance_to(block, x, gain, code) - least_distance(block, x, gain), scale = block_scale(block, x, gain);
+    const double beyond = distance_to(block, x, gain, code) - least_distance(block, x, gain),
+                 scale = block_scale(block, x, gain);
     if (!(beyond <= bounds->plane_tie * scale)) {
         report->codes_wrong++;
         return;
@@ -107,7 +114,7 @@ static void judge_code(codec_report *report, const judged_block *block, const fl
     if (scale > 0.0) report->worst_tie = fmax(report->worst_tie, beyond / scale);
 }
 
-/* ---- gains ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- gains ----------------------------------------------------------------------------------- */
 
 /* Root of sum w S^2, and of sum w |z|^2. */
 static double weighed_scale(const plane_judge *judge, const float *x, double gain, double *size)
@@ -116,7 +123,8 @@ static double weighed_scale(const plane_judge *judge, const float *x, double gai
     for (int i = 0; i < judge->n_blocks; i++) {
         const judged_block *block = &judge->blocks[i];
         if (block->size == 0) continue;
-        const double scale = block_scale(block, x, gain), z = hypot((double)x[block->dims[0]] - block->center[0], (double)x[block->dims[1]] - block->center[1]);
+        const double scale = block_scale(block, x, gain), z = hypot((double)x[block->dims[0]] - block->center[0],
+                                                                    (double)x[block->dims[1]] - block->center[1]);
         square += block->weight * scale * scale;
         own += block->weight * z * z;
     }
@@ -124,14 +132,23 @@ static double weighed_scale(const plane_judge *judge, const float *x, double gai
     return sqrt(square);
 }
 
-static void judge_gain(codec_report *report, const plane_judge *judge, const float *x, int gain, int reference, const codec_bounds *bounds)
+static void judge_gain(codec_report *report, const plane_judge *judge, const float *x, int gain, int reference,
+                       const codec_bounds *bounds)
 {
-    static const double LOGARITHM = 1e-5, LEVELS_A_SHARE = 2.885390081777927;   /* of the level in f32; d log2(s^2) / (d s / s) = 2 / ln 2 */
+    static const double LOGARITHM = 1e-5,
+                        LEVELS_A_SHARE =
+                            2.885390081777927; /* of the level in f32; d log2(s^2) / (d s / s) = 2 / ln 2 */
     double size;
-    const double scale = weighed_scale(judge, x, plane_gain(judge->planes->gain_bits, gain > reference ? gain : reference), &size);
-    const double level = plane_codec_level(judge->codec, x), tie = bounds->plane_tie > 0.0 && size > 0.0 ? LOGARITHM + LEVELS_A_SHARE * bounds->plane_tie * scale / size : 0.0;
-    const bool is_next = gain >= plane_gain_near(judge->planes->gain_bits, level - tie) - 1 && gain <= plane_gain_near(judge->planes->gain_bits, level + tie) + 1;
-    const double beyond = sqrt(plane_codec_least_error(judge->codec, x, gain)) - sqrt(plane_codec_least_error(judge->codec, x, reference));
+    const double scale =
+        weighed_scale(judge, x, plane_gain(judge->planes->gain_bits, gain > reference ? gain : reference), &size);
+    const double level = plane_codec_level(judge->codec, x),
+                 tie = bounds->plane_tie > 0.0 && size > 0.0
+                           ? LOGARITHM + LEVELS_A_SHARE * bounds->plane_tie * scale / size
+                           : 0.0;
+    const bool is_next = gain >= plane_gain_near(judge->planes->gain_bits, level - tie) - 1
+                         && gain <= plane_gain_near(judge->planes->gain_bits, level + tie) + 1;
+    const double beyond = sqrt(plane_codec_least_error(judge->codec, x, gain))
+                          - sqrt(plane_codec_least_error(judge->codec, x, reference));
     if (!is_next || !(beyond <= bounds->plane_tie * scale)) {
         report->codes_wrong++;
         return;
@@ -140,10 +157,12 @@ static void judge_gain(codec_report *report, const plane_judge *judge, const flo
     if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, beyond / scale);
 }
 
-void plane_judge_codes(codec_report *report, const plane_judge *judge, const float *x, const uint8_t *codes, const uint8_t *reference, const codec_bounds *bounds)
+void plane_judge_codes(codec_report *report, const plane_judge *judge, const float *x, const uint8_t *codes,
+                       const uint8_t *reference, const codec_bounds *bounds)
 {
     uint16_t own[RB_MAX_BLOCKS], expected[RB_MAX_BLOCKS];
-    const int gain = plane_codes_split(own, codes, judge->planes, judge->n_blocks), best = plane_codes_split(expected, reference, judge->planes, judge->n_blocks);
+    const int gain = plane_codes_split(own, codes, judge->planes, judge->n_blocks),
+              best = plane_codes_split(expected, reference, judge->planes, judge->n_blocks);
     const double value = plane_gain(judge->planes->gain_bits, gain);
     if (gain != best) judge_gain(report, judge, x, gain, best, bounds);
     for (int i = 0; i < judge->n_blocks; i++) {
@@ -155,12 +174,14 @@ void plane_judge_codes(codec_report *report, const plane_judge *judge, const flo
     }
 }
 
-/* ---- restored --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- restored -------------------------------------------------------------------------------- */
 
 void plane_judge_scales(double *scales, const plane_judge *judge, const uint8_t *codes)
 {
     uint16_t unused[RB_MAX_BLOCKS];
-    const double gain = plane_gain(judge->planes->gain_bits, plane_codes_split(unused, codes, judge->planes, judge->n_blocks));
+    const double gain =
+        plane_gain(judge->planes->gain_bits, plane_codes_split(unused, codes, judge->planes, judge->n_blocks));
     for (int i = 0; i < judge->n_blocks; i++)
-        for (int j = 0; j < 2; j++) scales[judge->blocks[i].dims[j]] = fabs(judge->blocks[i].center[j]) + gain * judge->blocks[i].reach;
+        for (int j = 0; j < 2; j++)
+            scales[judge->blocks[i].dims[j]] = fabs(judge->blocks[i].center[j]) + gain * judge->blocks[i].reach;
 }

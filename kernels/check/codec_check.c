@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/reference/bit_packing.h"
 #include "kernels/check/block_codebook_check.h"
+#include "kernels/reference/bit_packing.h"
 
 bool codec_report_is_good(const codec_report *report)
 {
-    return report->codes_wrong == 0 && report->norms_wrong == 0 && report->bytes_wrong == 0 && report->values_wrong == 0 && report->logits_wrong == 0;
+    return report->codes_wrong == 0 && report->norms_wrong == 0 && report->bytes_wrong == 0 && report->values_wrong == 0
+           && report->logits_wrong == 0;
 }
 
 void codec_report_add(codec_report *sum, const codec_report *report)
@@ -34,20 +35,26 @@ void codec_report_add(codec_report *sum, const codec_report *report)
     sum->worst_logit = fmax(sum->worst_logit, report->worst_logit);
 }
 
-/* ---- what is exact --------------------------------------------------------------------------------------------------------------- */
+/* ---- what is exact --------------------------------------------------------------------------- */
 
 /* A group of one vector, in double. */
 typedef struct exact_group {
     const plan_group *group;
     const codebook *book;
     int dims;
-    double norm, magnitude;             /* |s (x - c)|; |s x| + |s c|, or without a centre the norm */
-    double growth;                      /* magnitude / norm */
-    double y[RB_MAX_HEAD_DIM];          /* rotated unit vector */
+    double norm, magnitude;    /* |s (x - c)|; |s x| + |s c|, or without a centre the norm */
+    double growth;             /* magnitude / norm */
+    double y[RB_MAX_HEAD_DIM]; /* rotated unit vector */
 } exact_group;
 
-static double block_scale(const codec_checked *on, int block) { return on->head->scales ? (double)on->head->scales[block] : 1.0; }
-static double dim_center(const codec_checked *on, int dim) { return on->head->center ? (double)on->head->center[dim] : 0.0; }
+static double block_scale(const codec_checked *on, int block)
+{
+    return on->head->scales ? (double)on->head->scales[block] : 1.0;
+}
+static double dim_center(const codec_checked *on, int dim)
+{
+    return on->head->center ? (double)on->head->center[dim] : 0.0;
+}
 
 /* [head_dim], by dim. */
 static void find_scales(double *scales, const codec_checked *on)
@@ -104,7 +111,7 @@ static double exact_cosine(const exact_group *exact, const uint8_t *codes)
     return square > 0.0 ? product / sqrt(square) : 0.0;
 }
 
-/* ---- codes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- codes ----------------------------------------------------------------------------------- */
 
 /* How far y is from the farthest boundary that lies between the two codes. */
 static double tie_distance(const codebook *book, double y, int code, int reference)
@@ -113,7 +120,8 @@ static double tie_distance(const codebook *book, double y, int code, int referen
     return fmax(fabs(y - book->boundary[low]), fabs(y - book->boundary[high - 1]));
 }
 
-static void judge_codes(codec_report *report, const exact_group *exact, const uint8_t *codes, const uint8_t *reference, const codec_bounds *bounds)
+static void judge_codes(codec_report *report, const exact_group *exact, const uint8_t *codes, const uint8_t *reference,
+                        const codec_bounds *bounds)
 {
     for (int j = 0; j < exact->dims; j++) {
         if (codes[j] == reference[j]) continue;
@@ -127,7 +135,7 @@ static void judge_codes(codec_report *report, const exact_group *exact, const ui
     }
 }
 
-/* ---- searches --------------------------------------------------------------------------------------------------------------------- */
+/* ---- searches -------------------------------------------------------------------------------- */
 
 /* The cosine of codes of a stretch where each that is tied lies as it raises it (is_lucky) or lowers it. */
 static double cosine_with_ties(const exact_group *exact, const uint8_t *of, double stretch, double tie, bool is_lucky)
@@ -137,7 +145,8 @@ static double cosine_with_ties(const exact_group *exact, const uint8_t *of, doub
     memcpy(codes, of, (size_t)exact->dims);
     best = exact_cosine(exact, codes);
     for (int j = 0; j < exact->dims; j++) {
-        const int own = codes[j], below = codebook_code(exact->book, stretch * exact->y[j] - tie), above = codebook_code(exact->book, stretch * exact->y[j] + tie);
+        const int own = codes[j], below = codebook_code(exact->book, stretch * exact->y[j] - tie),
+                  above = codebook_code(exact->book, stretch * exact->y[j] + tie);
         if (below == above) continue;
         codes[j] = (uint8_t)(below != own ? below : above);
         const double cosine = exact_cosine(exact, codes);
@@ -148,7 +157,8 @@ static double cosine_with_ties(const exact_group *exact, const uint8_t *of, doub
 }
 
 /* How many of the codes are not those of the stretch, `expected` [dims], ties aside; the ties are added up. */
-static int64_t count_strange(codec_report *ties, uint8_t *expected, const exact_group *exact, const uint8_t *codes, double stretch, const codec_bounds *bounds)
+static int64_t count_strange(codec_report *ties, uint8_t *expected, const exact_group *exact, const uint8_t *codes,
+                             double stretch, const codec_bounds *bounds)
 {
     exact_group stretched = *exact;
     for (int j = 0; j < exact->dims; j++) {
@@ -161,7 +171,8 @@ static int64_t count_strange(codec_report *ties, uint8_t *expected, const exact_
 }
 
 /* Codes that are not the reference's. */
-static void judge_search(codec_report *report, const exact_group *exact, const uint8_t *codes, const codec_bounds *bounds)
+static void judge_search(codec_report *report, const exact_group *exact, const uint8_t *codes,
+                         const codec_bounds *bounds)
 {
     static const double stretches[] = {1.0, ENCODER_STRETCHES_DOWN, ENCODER_STRETCHES_UP};
     const double tie = bounds->code_tie * exact->growth;
@@ -175,7 +186,7 @@ static void judge_search(codec_report *report, const exact_group *exact, const u
         needed = fmax(needed, cosine_with_ties(exact, expected, stretches[s], tie, false));
     }
     const double missing = needed > 0.0 ? fmax(1.0 - found / needed, 0.0) / exact->growth : 0.0;
-    if (nearest.codes_wrong == 0 && !(missing <= bounds->cosine_tie)) nearest.codes_wrong = 1;      /* as a whole */
+    if (nearest.codes_wrong == 0 && !(missing <= bounds->cosine_tie)) nearest.codes_wrong = 1; /* as a whole */
     if (nearest.codes_wrong == 0) {
         report->searches_tied++;
         report->worst_cosine = fmax(report->worst_cosine, missing);
@@ -185,7 +196,7 @@ static void judge_search(codec_report *report, const exact_group *exact, const u
     report->worst_tie = fmax(report->worst_tie, nearest.worst_tie);
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* The code of a norm that may be beyond what can be stored: then the largest. */
 static int norm_code(const codec_checked *on, const plan_group *group, double norm)
@@ -204,22 +215,24 @@ static double gain_slope(double cosine, double coherence)
 }
 
 /* A norm that is not the reference's, or of codes that are not. */
-static void judge_norm(codec_report *report, const codec_checked *on, const exact_group *exact, const uint8_t *codes, uint16_t norm, const codec_bounds *bounds)
+static void judge_norm(codec_report *report, const codec_checked *on, const exact_group *exact, const uint8_t *codes,
+                       uint16_t norm, const codec_bounds *bounds)
 {
     const bool is_searched = on->head->encoder == ENCODER_SEARCH;
     const double cosine = exact_cosine(exact, codes), coherence = (double)exact->group->coherence;
     const double gain = is_searched ? plan_encoder_gain(cosine, coherence) : 1.0, expected = exact->norm * gain;
     const double slope = is_searched ? fmax(1.0, fabs(gain_slope(cosine, coherence))) : 0.0;
-    const double rounding = 0x1p-24 * expected;     /* to f32, before the norm is encoded */
-    const double tie = (bounds->norm_tie * fmax(1.0, gain) + bounds->cosine_tie * slope) * exact->magnitude + (bounds->norm_tie > 0.0 ? rounding : 0.0);
+    const double rounding = 0x1p-24 * expected; /* to f32, before the norm is encoded */
+    const double tie = (bounds->norm_tie * fmax(1.0, gain) + bounds->cosine_tie * slope) * exact->magnitude
+                       + (bounds->norm_tie > 0.0 ? rounding : 0.0);
     if (norm == norm_code(on, exact->group, expected)) return;
-    if (norm >= norm_code(on, exact->group, fmax(expected - tie, 0.0)) && norm <= norm_code(on, exact->group, expected + tie))
+    if (norm >= norm_code(on, exact->group, fmax(expected - tie, 0.0))
+        && norm <= norm_code(on, exact->group, expected + tie))
         report->norms_tied++;
-    else
-        report->norms_wrong++;
+    else report->norms_wrong++;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 static int64_t count_different_bytes(const uint8_t *a, const uint8_t *b, size_t n)
 {
@@ -228,7 +241,8 @@ static int64_t count_different_bytes(const uint8_t *a, const uint8_t *b, size_t 
     return different;
 }
 
-/* Codes of a packed vector; padding that is not zero, which unpack_codes refuses, shows as bytes that pack_codes would not make. */
+/* Codes of a packed vector; padding that is not zero, which unpack_codes refuses, shows as bytes that pack_codes would
+ * not make. */
 static void read_packed(codec_report *report, const codec_checked *on, const uint8_t *packed, uint8_t *codes)
 {
     const uint8_t *widths = head_codec_widths(on->codec);
@@ -242,8 +256,9 @@ static void read_packed(codec_report *report, const codec_checked *on, const uin
 }
 
 /* One group of a vector. */
-static rb_status check_group(codec_report *report, const codec_checked *on, int g, const float *x, const uint8_t *codes, const uint8_t *codes_reference, uint16_t norm,
-                             uint16_t norm_reference, const codec_bounds *bounds, rb_error *err)
+static rb_status check_group(codec_report *report, const codec_checked *on, int g, const float *x, const uint8_t *codes,
+                             const uint8_t *codes_reference, uint16_t norm, uint16_t norm_reference,
+                             const codec_bounds *bounds, rb_error *err)
 {
     const bool has_other_codes = memcmp(codes, codes_reference, 2 * (size_t)on->head->groups[g].n_blocks) != 0;
     exact_group exact;
@@ -256,17 +271,20 @@ static rb_status check_group(codec_report *report, const codec_checked *on, int 
     return RB_OK;
 }
 
-static rb_status check_vector(codec_report *report, const codec_checked *on, const float *x, const uint8_t *codes, const uint8_t *codes_reference,
-                              const uint16_t *norms, const uint16_t *norms_reference, const codec_bounds *bounds, rb_error *err)
+static rb_status check_vector(codec_report *report, const codec_checked *on, const float *x, const uint8_t *codes,
+                              const uint8_t *codes_reference, const uint16_t *norms, const uint16_t *norms_reference,
+                              const codec_bounds *bounds, rb_error *err)
 {
     rb_status st = RB_OK;
     for (int g = 0, first = 0; g < on->head->n_groups && st == RB_OK; first += 2 * on->head->groups[g].n_blocks, g++)
-        st = check_group(report, on, g, x, codes + first, codes_reference + first, norms[g], norms_reference[g], bounds, err);
+        st = check_group(report, on, g, x, codes + first, codes_reference + first, norms[g], norms_reference[g], bounds,
+                         err);
     return st;
 }
 
-rb_status codec_check_encoded(codec_report *report, const codec_checked *on, const float *x, int64_t n, const uint8_t *packed, const uint16_t *norms,
-                              const codec_bounds *bounds, uint8_t *codes, rb_error *err)
+rb_status codec_check_encoded(codec_report *report, const codec_checked *on, const float *x, int64_t n,
+                              const uint8_t *packed, const uint16_t *norms, const codec_bounds *bounds, uint8_t *codes,
+                              rb_error *err)
 {
     const int d = head_codec_dims(on->codec), n_groups = head_codec_n_groups(on->codec);
     const size_t packed_bytes = head_codec_packed_bytes(on->codec);
@@ -275,14 +293,19 @@ rb_status codec_check_encoded(codec_report *report, const codec_checked *on, con
     plane_judge *judge = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&codes_reference, (size_t)n, (size_t)d, "reference codes", err), done);
-    RB_TRY(st, rb_alloc(&norms_reference, (size_t)n, (size_t)n_groups * sizeof *norms_reference, "reference norms", err), done);
+    RB_TRY(st,
+           rb_alloc(&norms_reference, (size_t)n, (size_t)n_groups * sizeof *norms_reference, "reference norms", err),
+           done);
     RB_TRY(st, head_codec_encode(on->codec, x, n, codes_reference, norms_reference, err), done);
     if (on->head->planes) RB_TRY(st, plane_judge_create(&judge, on, err), done);
     for (int64_t v = 0; v < n; v++) {
         read_packed(report, on, packed + (size_t)v * packed_bytes, codes + v * d);
         if (judge) plane_judge_codes(report, judge, x + v * d, codes + v * d, codes_reference + v * d, bounds);
-        else RB_TRY(st, check_vector(report, on, x + v * d, codes + v * d, codes_reference + v * d, norms + v * n_groups, norms_reference + v * n_groups, bounds, err),
-               done);
+        else
+            RB_TRY(st,
+                   check_vector(report, on, x + v * d, codes + v * d, codes_reference + v * d, norms + v * n_groups,
+                                norms_reference + v * n_groups, bounds, err),
+                   done);
     }
     report->n_vectors += n;
     report->n_codes += n * (judge ? plane_judge_n_codes(judge) : d);
@@ -305,8 +328,9 @@ static double coded_norm(const codec_checked *on, const double *scales, const fl
     return sqrt(square);
 }
 
-rb_status codec_check_restored(codec_report *report, const codec_checked *on, const uint8_t *codes, const uint16_t *norms, int64_t n, const float *x_hat,
-                               const codec_bounds *bounds, float *reference, rb_error *err)
+rb_status codec_check_restored(codec_report *report, const codec_checked *on, const uint8_t *codes,
+                               const uint16_t *norms, int64_t n, const float *x_hat, const codec_bounds *bounds,
+                               float *reference, rb_error *err)
 {
     const int d = head_codec_dims(on->codec);
     const double restore = on->head->planes ? bounds->plane_restore : bounds->restore;
@@ -322,7 +346,8 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
         for (int j = 0; j < d; j++) shares[j] = norm / scales[j];
         if (judge) plane_judge_scales(shares, judge, codes + v * d);
         for (int j = 0; j < d; j++) {
-            const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least), share = shares[j];
+            const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least),
+                         share = shares[j];
             const double beyond = fabs((double)found[j] - (double)expected[j]) - rounding;
             if (share > 0.0 && beyond > report->worst_value * share) report->worst_value = beyond / share;
             report->values_wrong += !(beyond <= restore * share);
@@ -337,12 +362,13 @@ done:
 static double length_of(const float *x, const double *divided_by, int n)
 {
     double square = 0.0;
-    for (int j = 0; j < n; j++) square += (double)x[j] * (double)x[j] / (divided_by ? divided_by[j] * divided_by[j] : 1.0);
+    for (int j = 0; j < n; j++)
+        square += (double)x[j] * (double)x[j] / (divided_by ? divided_by[j] * divided_by[j] : 1.0);
     return sqrt(square);
 }
 
-void codec_check_logits(codec_report *report, const codec_checked *on, const float *queries, int n_queries, const float *reference, int64_t n, const float *logits,
-                        const codec_bounds *bounds)
+void codec_check_logits(codec_report *report, const codec_checked *on, const float *queries, int n_queries,
+                        const float *reference, int64_t n, const float *logits, const codec_bounds *bounds)
 {
     const int d = on->model->head_dim;
     const double center = on->head->center ? length_of(on->head->center, NULL, d) : 0.0;
@@ -355,7 +381,8 @@ void codec_check_logits(codec_report *report, const codec_checked *on, const flo
             const float *k = reference + v * d;
             double exact = 0.0;
             for (int j = 0; j < d; j++) exact += (double)q[j] * (double)k[j];
-            const double scale = scaled * coded_norm(on, scales, k) + at_center, error = fabs((double)logits[query * n + v] - exact);
+            const double scale = scaled * coded_norm(on, scales, k) + at_center,
+                         error = fabs((double)logits[query * n + v] - exact);
             if (scale > 0.0 && error > report->worst_logit * scale) report->worst_logit = error / scale;
             report->logits_wrong += !(error <= bounds->logits * scale);
         }

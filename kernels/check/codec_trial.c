@@ -12,14 +12,20 @@ static const char *const type_names[CODEC_N_DTYPES] = {"f16", "bf16", "f32"};
 
 const char *codec_dtype_name(codec_dtype type) { return type_names[type]; }
 
-double codec_dtype_rounding(codec_dtype type) { return type == CODEC_F16 ? 0x1p-11 : type == CODEC_BF16 ? 0x1p-8 : 0x1p-24; }
+double codec_dtype_rounding(codec_dtype type)
+{
+    return type == CODEC_F16 ? 0x1p-11 : type == CODEC_BF16 ? 0x1p-8 : 0x1p-24;
+}
 
-double codec_dtype_rounding_least(codec_dtype type) { return type == CODEC_F16 ? 0x1p-25 : type == CODEC_BF16 ? 0x1p-134 : 0x1p-150; }
+double codec_dtype_rounding_least(codec_dtype type)
+{
+    return type == CODEC_F16 ? 0x1p-25 : type == CODEC_BF16 ? 0x1p-134 : 0x1p-150;
+}
 
 static float round_bf16(float x)
 {
     const uint32_t bits = rb_f32_bits(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return x;      /* NaN */
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return x; /* NaN */
     return rb_bf16_to_f32((uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16));
 }
 
@@ -41,32 +47,39 @@ void codec_trial_free(codec_trial *trial)
     *trial = (codec_trial){0};
 }
 
-/* ---- the CPU ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the CPU --------------------------------------------------------------------------------- */
 
 static rb_status alloc_outputs(codec_trial *out, const codec_trial_input *in, rb_error *err)
 {
     const size_t heads = (size_t)in->n_heads, n = (size_t)in->n, d = (size_t)in->model->head_dim;
     rb_status st;
-    RB_TRY(st, rb_alloc(&out->packed, (size_t)codec_image_packed_offset(out->image, in->n_heads, in->n), 1, "packed codes", err), done);
-    RB_TRY(st, rb_alloc(&out->norms, (size_t)codec_image_norms_offset(out->image, in->n_heads, in->n), 1, "norms", err), done);
+    RB_TRY(st,
+           rb_alloc(&out->packed, (size_t)codec_image_packed_offset(out->image, in->n_heads, in->n), 1, "packed codes",
+                    err),
+           done);
+    RB_TRY(st, rb_alloc(&out->norms, (size_t)codec_image_norms_offset(out->image, in->n_heads, in->n), 1, "norms", err),
+           done);
     RB_TRY(st, rb_alloc(&out->x_hat, heads * n * d, sizeof *out->x_hat, "restored vectors", err), done);
     RB_TRY(st, rb_alloc(&out->logits, heads * (size_t)in->n_queries * n, sizeof *out->logits, "logits", err), done);
 done:
     return st;
 }
 
-static rb_status encode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
+static rb_status encode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h,
+                             uint8_t *codes, uint16_t *norms, rb_error *err)
 {
     const int d = in->model->head_dim;
     const size_t packed_bytes = head_codec_packed_bytes(codec);
     uint8_t *packed = out->packed + codec_image_packed_offset(out->image, h, in->n);
     const rb_status st = head_codec_encode(codec, in->x + (int64_t)h * in->n * d, in->n, codes, norms, err);
-    for (int64_t v = 0; st == RB_OK && v < in->n; v++) pack_codes(packed + (size_t)v * packed_bytes, codes + v * d, head_codec_widths(codec), d);
+    for (int64_t v = 0; st == RB_OK && v < in->n; v++)
+        pack_codes(packed + (size_t)v * packed_bytes, codes + v * d, head_codec_widths(codec), d);
     if (st == RB_OK) codec_image_write_norms(out->norms, out->image, h, norms, in->n);
     return st;
 }
 
-static rb_status decode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
+static rb_status decode_head(codec_trial *out, const codec_trial_input *in, const head_codec *codec, int h,
+                             uint8_t *codes, uint16_t *norms, rb_error *err)
 {
     const int d = in->model->head_dim;
     const size_t packed_bytes = head_codec_packed_bytes(codec);
@@ -85,14 +98,16 @@ static void head_logits(codec_trial *out, const codec_trial_input *in, int h)
     const int64_t d = in->model->head_dim;
     for (int query = 0; query < in->n_queries; query++)
         for (int64_t v = 0; v < in->n; v++) {
-            const float *q = in->queries + ((int64_t)h * in->n_queries + query) * d, *k = out->x_hat + ((int64_t)h * in->n + v) * d;
+            const float *q = in->queries + ((int64_t)h * in->n_queries + query) * d,
+                        *k = out->x_hat + ((int64_t)h * in->n + v) * d;
             double sum = 0.0;
             for (int64_t j = 0; j < d; j++) sum += (double)q[j] * (double)k[j];
             out->logits[((int64_t)h * in->n_queries + query) * in->n + v] = (float)sum;
         }
 }
 
-static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, uint8_t *codes, uint16_t *norms, rb_error *err)
+static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, uint8_t *codes, uint16_t *norms,
+                          rb_error *err)
 {
     head_codec *codec = NULL;
     rb_status st;

@@ -9,19 +9,19 @@
 enum { GUARD_BYTES = 4096, GUARD_BYTE = 0xa5, POISON_BYTE = 0x5a, N_TIMED_RUNS = 7 };
 
 typedef struct guarded {
-    uint8_t *memory;        /* device: guard, contents, guard */
-    size_t size_bytes;      /* of the contents */
+    uint8_t *memory;   /* device: guard, contents, guard */
+    size_t size_bytes; /* of the contents */
 } guarded;
 
 typedef struct gpu_trial {
     const codec_trial_input *in;
     const codec_cuda_api *api;
     codec_cuda *codec;
-    int64_t n;                      /* vectors a head */
-    uint8_t *x;                     /* device */
+    int64_t n;  /* vectors a head */
+    uint8_t *x; /* device */
     size_t x_bytes;
     float *queries, *rotated;
-    size_t n_queries, n_rotated;    /* floats */
+    size_t n_queries, n_rotated; /* floats */
     uint64_t *first_bad;
     guarded packed, norms, x_hat, logits;
     void *events[2];
@@ -29,11 +29,11 @@ typedef struct gpu_trial {
 
 static size_t element_bytes(codec_dtype type) { return type == CODEC_F32 ? 4 : 2; }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static rb_status alloc_guarded(guarded *g, size_t size_bytes, rb_error *err)
 {
-    g->size_bytes = (size_bytes + 127) / 128 * 128;     /* what follows a stream's end is guarded by zeros, see below */
+    g->size_bytes = (size_bytes + 127) / 128 * 128; /* what follows a stream's end is guarded by zeros, see below */
     return rb_cuda_alloc(&g->memory, g->size_bytes + 2 * GUARD_BYTES, 1, "trial output", err);
 }
 static void free_guarded(guarded *g) { rb_cuda_free(g->memory, g->size_bytes + 2 * GUARD_BYTES, 1); }
@@ -56,7 +56,8 @@ static rb_status fetch(void *out, int64_t *bytes_outside, const guarded *g, rb_e
     RB_TRY(st, rb_alloc(&all, g->size_bytes + 2 * GUARD_BYTES, 1, "trial output", err), done);
     RB_TRY(st, rb_cuda()->copy(all, g->memory, g->size_bytes + 2 * GUARD_BYTES, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
-    for (size_t i = 0; i < GUARD_BYTES; i++) *bytes_outside += (all[i] != GUARD_BYTE) + (all[GUARD_BYTES + g->size_bytes + i] != GUARD_BYTE);
+    for (size_t i = 0; i < GUARD_BYTES; i++)
+        *bytes_outside += (all[i] != GUARD_BYTE) + (all[GUARD_BYTES + g->size_bytes + i] != GUARD_BYTE);
     memmove(all, all + GUARD_BYTES, g->size_bytes);
     memcpy(out, &all, sizeof all);
     all = NULL;
@@ -90,7 +91,7 @@ static rb_status from_type(float **out, const uint8_t *x, int64_t n, codec_dtype
     return RB_OK;
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 /* x [n_heads][n][head_dim] on the device, the input's vectors over and over. */
 static rb_status upload_vectors(gpu_trial *t, rb_error *err)
@@ -105,7 +106,8 @@ static rb_status upload_vectors(gpu_trial *t, rb_error *err)
     for (int h = 0; h < in->n_heads; h++)
         for (int64_t at = 0; at < t->n && st == RB_OK; at += in->n) {
             const int64_t n = t->n - at < in->n ? t->n - at : in->n;
-            st = rb_cuda()->copy(t->x + ((size_t)h * (size_t)t->n + (size_t)at) * (size_t)d * size, host + (size_t)h * head_bytes, (size_t)(n * d) * size, NULL, err);
+            st = rb_cuda()->copy(t->x + ((size_t)h * (size_t)t->n + (size_t)at) * (size_t)d * size,
+                                 host + (size_t)h * head_bytes, (size_t)(n * d) * size, NULL, err);
         }
     if (st == RB_OK) st = rb_cuda()->stream_wait(NULL, err);
     free(host);
@@ -160,7 +162,7 @@ static void end(gpu_trial *t)
         if (t->events[i]) rb_cuda()->event_destroy(t->events[i]);
 }
 
-/* ---- the three steps ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the three steps ------------------------------------------------------------------------- */
 
 typedef rb_status (*trial_step)(gpu_trial *t, rb_error *err);
 
@@ -173,19 +175,21 @@ static codec_vectors vectors_at(const gpu_trial *t, void *data)
 static rb_status step_encode(gpu_trial *t, rb_error *err)
 {
     const codec_vectors x = vectors_at(t, t->x);
-    return t->api->encode(codec_cuda_image(t->codec), &x, t->n, contents(&t->packed), contents(&t->norms), t->first_bad, NULL, err);
+    return t->api->encode(codec_cuda_image(t->codec), &x, t->n, contents(&t->packed), contents(&t->norms), t->first_bad,
+                          NULL, err);
 }
 
 static rb_status step_decode(gpu_trial *t, rb_error *err)
 {
     const codec_vectors x_hat = vectors_at(t, contents(&t->x_hat));
-    return t->api->decode(codec_cuda_image(t->codec), contents(&t->packed), contents(&t->norms), t->n, &x_hat, NULL, err);
+    return t->api->decode(codec_cuda_image(t->codec), contents(&t->packed), contents(&t->norms), t->n, &x_hat, NULL,
+                          err);
 }
 
 static rb_status step_logits(gpu_trial *t, rb_error *err)
 {
-    return t->api->logits(codec_cuda_image(t->codec), contents(&t->packed), contents(&t->norms), t->n, t->queries, t->in->n_queries, t->rotated,
-                          contents(&t->logits), NULL, err);
+    return t->api->logits(codec_cuda_image(t->codec), contents(&t->packed), contents(&t->norms), t->n, t->queries,
+                          t->in->n_queries, t->rotated, contents(&t->logits), NULL, err);
 }
 
 static rb_status run_all(gpu_trial *t, rb_error *err)
@@ -235,7 +239,7 @@ done:
     return st;
 }
 
-/* ---- all ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
 static rb_status fetch_all(codec_trial *out, const gpu_trial *t, rb_error *err)
 {
@@ -268,10 +272,12 @@ static void check_gaps(codec_trial *out, const codec_trial_input *in)
 {
     for (int h = 0; h < in->n_heads; h++) {
         const codec_image_head *head = &out->image->heads[h];
-        out->bytes_outside += count_gap_bytes(out->packed, codec_image_packed_offset(out->image, h, in->n) + in->n * head->packed_bytes,
-                                              codec_image_packed_offset(out->image, h + 1, in->n));
-        out->bytes_outside += count_gap_bytes(out->norms, codec_image_norms_offset(out->image, h, in->n) + in->n * head->n_groups * head->norm_bytes,
-                                              codec_image_norms_offset(out->image, h + 1, in->n));
+        out->bytes_outside +=
+            count_gap_bytes(out->packed, codec_image_packed_offset(out->image, h, in->n) + in->n * head->packed_bytes,
+                            codec_image_packed_offset(out->image, h + 1, in->n));
+        out->bytes_outside += count_gap_bytes(
+            out->norms, codec_image_norms_offset(out->image, h, in->n) + in->n * head->n_groups * head->norm_bytes,
+            codec_image_norms_offset(out->image, h + 1, in->n));
     }
 }
 
@@ -291,9 +297,11 @@ static rb_status check_second_run(codec_trial *out, gpu_trial *t, rb_error *err)
     rb_status st;
     RB_TRY(st, run_all(t, err), done);
     RB_TRY(st, fetch_all(&second, t, err), done);
-    out->bytes_unstable = count_different(out->packed, second.packed, t->packed.size_bytes) + count_different(out->norms, second.norms, t->norms.size_bytes)
+    out->bytes_unstable = count_different(out->packed, second.packed, t->packed.size_bytes)
+                          + count_different(out->norms, second.norms, t->norms.size_bytes)
                           + count_different(out->x_hat, second.x_hat, n_values * sizeof(float))
-                          + count_different(out->logits, second.logits, (size_t)in->n_heads * (size_t)in->n_queries * (size_t)t->n * sizeof(float));
+                          + count_different(out->logits, second.logits,
+                                            (size_t)in->n_heads * (size_t)in->n_queries * (size_t)t->n * sizeof(float));
 done:
     codec_trial_free(&second);
     return st;

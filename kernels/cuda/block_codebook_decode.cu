@@ -1,7 +1,9 @@
-/* Restoring keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what they are, kernels/cuda/block_codebook_image.h for the tables.
+/* Restoring keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what they are,
+ * kernels/cuda/block_codebook_image.h for the tables.
  *
- * A lane has four neighbouring blocks, whatever the vector: their widths, maps and centres stay in its registers, and of each vector it reads the 64 bits that hold their codes. So
- * a block costs about 15 instructions: cut out a code, look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight of
+ * A lane has four neighbouring blocks, whatever the vector: their widths, maps and centres stay in its registers, and
+ * of each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
+ * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight of
  * interleaved pairs): there is nothing to turn around in shared memory, which holds packed codes and points alone. */
 #include "kernels/cuda/block_codebook_device.cuh"
 
@@ -18,7 +20,7 @@ struct plane_decode_args {
 /* Of a lane: its blocks. */
 struct lane_planes {
     int bit_first;
-    int bits[LANE_BLOCKS], first[LANE_BLOCKS];      /* first of the points in the book */
+    int bits[LANE_BLOCKS], first[LANE_BLOCKS]; /* first of the points in the book */
     uint32_t mask[LANE_BLOCKS];
     float m0[LANE_BLOCKS], m1[LANE_BLOCKS], m2[LANE_BLOCKS], x[LANE_BLOCKS], y[LANE_BLOCKS];
 };
@@ -41,27 +43,33 @@ __device__ __forceinline__ lane_planes read_planes(const plane_image_block *bloc
     return own;
 }
 
-/* ---- values to their places --------------------------------------------------------------------------------------------------------- */
+/* ---- values to their places ------------------------------------------------------------------ */
 
 __device__ __forceinline__ uint32_t round_pair(float a, float b, __half) { return as_bits(__floats2half2_rn(a, b)); }
-__device__ __forceinline__ uint32_t round_pair(float a, float b, __nv_bfloat16) { return as_bits(__floats2bfloat162_rn(a, b)); }
+__device__ __forceinline__ uint32_t round_pair(float a, float b, __nv_bfloat16)
+{
+    return as_bits(__floats2bfloat162_rn(a, b));
+}
 __device__ __forceinline__ void store_value(__half *to, float value) { *to = __float2half_rn(value); }
 __device__ __forceinline__ void store_value(__nv_bfloat16 *to, float value) { *to = __float2bfloat16_rn(value); }
 __device__ __forceinline__ void store_value(float *to, float value) { *to = value; }
 
 /* Four dims from a multiple of 4 on. */
-template <typename T>
-__device__ __forceinline__ void store_four(T *to, float a, float b, float c, float d)
+template <typename T> __device__ __forceinline__ void store_four(T *to, float a, float b, float c, float d)
 {
     __stcs(reinterpret_cast<uint2 *>(to), make_uint2(round_pair(a, b, T()), round_pair(c, d, T())));
 }
-__device__ __forceinline__ void store_four(float *to, float a, float b, float c, float d) { __stcs(reinterpret_cast<float4 *>(to), make_float4(a, b, c, d)); }
+__device__ __forceinline__ void store_four(float *to, float a, float b, float c, float d)
+{
+    __stcs(reinterpret_cast<float4 *>(to), make_float4(a, b, c, d));
+}
 
 /* Eight, from a multiple of 8 on. */
 template <typename T>
 __device__ __forceinline__ void store_pairs(T *to, const float (&x)[LANE_BLOCKS], const float (&y)[LANE_BLOCKS])
 {
-    __stcs(reinterpret_cast<uint4 *>(to), make_uint4(round_pair(x[0], y[0], T()), round_pair(x[1], y[1], T()), round_pair(x[2], y[2], T()), round_pair(x[3], y[3], T())));
+    __stcs(reinterpret_cast<uint4 *>(to), make_uint4(round_pair(x[0], y[0], T()), round_pair(x[1], y[1], T()),
+                                                     round_pair(x[2], y[2], T()), round_pair(x[3], y[3], T())));
 }
 __device__ __forceinline__ void store_pairs(float *to, const float (&x)[LANE_BLOCKS], const float (&y)[LANE_BLOCKS])
 {
@@ -74,7 +82,7 @@ enum lane_order { TWO_RUNS, ONE_RUN, SCATTERED };
 /* Where a lane's values go. */
 struct lane_dims {
     lane_order order;
-    int first, second;                  /* dims of its first block */
+    int first, second; /* dims of its first block */
     const plane_image_block *blocks;
 };
 
@@ -85,7 +93,8 @@ __device__ __forceinline__ lane_dims find_dims(const plane_image_block *blocks, 
 }
 
 template <typename T>
-__device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const float (&x)[LANE_BLOCKS], const float (&y)[LANE_BLOCKS])
+__device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const float (&x)[LANE_BLOCKS],
+                                             const float (&y)[LANE_BLOCKS])
 {
     if (dims.order == TWO_RUNS) {
         store_four(to + dims.first, x[0], x[1], x[2], x[3]);
@@ -101,10 +110,11 @@ __device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const
     }
 }
 
-/* ---- the kernel --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
 /* The lane's blocks of the vector whose packed bits start at this byte. */
-__device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_planes &own, const uint32_t *packed, int byte, float gain, const uint32_t *book)
+__device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_planes &own,
+                                               const uint32_t *packed, int byte, float gain, const uint32_t *book)
 {
     const unsigned bit = byte * 8 + own.bit_first;
     const uint32_t *words = packed + bit / 32;
@@ -126,7 +136,8 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode
     __shared__ float gains[PLANE_MAX_LEVELS];
     __shared__ head_streams streams;
     const plane_device_image &planes = args.image.planes;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = planes.n_blocks, head_index = planes.list[blockIdx.y];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = planes.n_blocks,
+              head_index = planes.list[blockIdx.y];
     const plane_image_head &head = planes.heads[head_index];
     uint32_t *book = reinterpret_cast<uint32_t *>(shared);
     uint32_t *packed = book + (plane_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
@@ -151,7 +162,8 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode
     T *x_hat = static_cast<T *>(args.x_hat) + head_index * args.head_stride;
     for (int64_t first = run.from; first < run.to; first += DECODE_ROWS) {
         const int n_rows = static_cast<int>(min(static_cast<int64_t>(DECODE_ROWS), run.to - first));
-        warp_copy(reinterpret_cast<uint8_t *>(packed), args.packed + streams.packed + first * packed_bytes, n_rows * packed_bytes);
+        warp_copy(reinterpret_cast<uint8_t *>(packed), args.packed + streams.packed + first * packed_bytes,
+                  n_rows * packed_bytes);
         __syncwarp();
         T *to = x_hat + (first + lane / lanes) * args.token_stride;
         const int64_t step = rows * args.token_stride;
@@ -169,17 +181,17 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode
     }
 }
 
-template <typename T>
-static rb_status launch(plane_decode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch(plane_decode_args &args, cudaStream_t stream, rb_error *err)
 {
     const plane_device_image &planes = args.image.planes;
     const size_t warp_bytes = round_up(static_cast<size_t>(DECODE_ROWS) * planes.max_packed_bytes + 16, 128);
     args.warp_bytes = static_cast<int>(warp_bytes);
-    return launch_runs(plane_decode_kernel<T>, args, dim3(1, static_cast<unsigned>(planes.n_planes), 1), DECODE_WARPS, plane_book_bytes(planes), warp_bytes, "plane decode kernel", stream,
-                       err);
+    return launch_runs(plane_decode_kernel<T>, args, dim3(1, static_cast<unsigned>(planes.n_planes), 1), DECODE_WARPS,
+                       plane_book_bytes(planes), warp_bytes, "plane decode kernel", stream, err);
 }
 
-rb_status plane_decode(const codec_device_image *image, const uint8_t *packed, int64_t n, const codec_vectors *x_hat, cudaStream_t stream, rb_error *err)
+rb_status plane_decode(const codec_device_image *image, const uint8_t *packed, int64_t n, const codec_vectors *x_hat,
+                       cudaStream_t stream, rb_error *err)
 {
     plane_decode_args args = {*image, packed, x_hat->data, x_hat->head_stride, x_hat->token_stride, n, 0};
     if (x_hat->type == CODEC_F16) return launch<__half>(args, stream, err);

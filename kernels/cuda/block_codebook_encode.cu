@@ -1,12 +1,15 @@
-/* Quantizing keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what is computed, kernels/cuda/block_codebook_search.h for how a block's nearest point is found.
+/* Quantizing keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what is computed,
+ * kernels/cuda/block_codebook_search.h for how a block's nearest point is found.
  *
- * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, blocks in order: all lanes are at the same block, so its numbers are read once for all and its tables
- * by all at once. Three passes over a vector: its size, which gives the level; for every block the nearest points at the level and its two neighbours, whose codes take the place of
- * the block's dims, and the three errors; the codes of the best one to packed bits, which in turn take the place of the vector: they never get ahead of the codes. */
-#include "kernels/cuda/codec_load.cuh"
-#include "kernels/cuda/codec_pack.cuh"
+ * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, blocks in order: all lanes are at
+ * the same block, so its numbers are read once for all and its tables by all at once. Three passes over a vector: its
+ * size, which gives the level; for every block the nearest points at the level and its two neighbours, whose codes take
+ * the place of the block's dims, and the three errors; the codes of the best one to packed bits, which in turn take the
+ * place of the vector: they never get ahead of the codes. */
 #include "kernels/cuda/block_codebook_device.cuh"
 #include "kernels/cuda/block_codebook_search.h"
+#include "kernels/cuda/codec_load.cuh"
+#include "kernels/cuda/codec_pack.cuh"
 
 enum { ENCODE_WARPS = 16, ENCODE_ROWS = 32, N_GAINS = 3, CODE_BITS = 10 };
 
@@ -16,29 +19,28 @@ struct plane_encode_args {
     int64_t head_stride, n, token_stride;
     uint8_t *packed;
     unsigned long long *first_bad;
-    int fragment_bytes;     /* of shared memory for points and cells */
+    int fragment_bytes; /* of shared memory for points and cells */
     int warp_bytes;
 };
 
 /* Elements from row to row: an odd number of blocks, so that lanes with a row each meet all banks. */
 __host__ __device__ inline int row_stride(int n_blocks) { return 2 * n_blocks + 2; }
 
-/* ---- vectors to rows ------------------------------------------------------------------------------------------------------------------ */
+/* ---- vectors to rows ------------------------------------------------------------------------- */
 
 /* Eight dims as they lie in memory. */
-template <typename T>
-struct dim_run {
+template <typename T> struct dim_run {
     enum { N_WORDS = 2 * sizeof(T) };
     uint32_t word[N_WORDS];
 };
 
-template <typename T>
-__device__ __forceinline__ void load_run(dim_run<T> &run, const T *from)
+template <typename T> __device__ __forceinline__ void load_run(dim_run<T> &run, const T *from)
 {
 #pragma unroll
     for (int i = 0; i < dim_run<T>::N_WORDS / 4; i++) {
         const uint4 part = __ldcs(reinterpret_cast<const uint4 *>(from) + i);
-        run.word[4 * i] = part.x, run.word[4 * i + 1] = part.y, run.word[4 * i + 2] = part.z, run.word[4 * i + 3] = part.w;
+        run.word[4 * i] = part.x, run.word[4 * i + 1] = part.y, run.word[4 * i + 2] = part.z,
+                     run.word[4 * i + 3] = part.w;
     }
 }
 
@@ -55,11 +57,16 @@ __device__ __forceinline__ void store_dim(__half *to, const dim_run<__half> &run
 {
     *reinterpret_cast<uint16_t *>(to) = static_cast<uint16_t>(run.word[i / 2] >> 16 * (i & 1));
 }
-__device__ __forceinline__ void store_dim(float *to, const dim_run<float> &run, int i) { *reinterpret_cast<uint32_t *>(to) = run.word[i]; }
+__device__ __forceinline__ void store_dim(float *to, const dim_run<float> &run, int i)
+{
+    *reinterpret_cast<uint32_t *>(to) = run.word[i];
+}
 
-/* To rows of the warp's tile, in the order of blocks. STORED: float, or __half for all that has 16 bits. Rows past the last are the last again. */
+/* To rows of the warp's tile, in the order of blocks. STORED: float, or __half for all that has 16 bits. Rows past the
+ * last are the last again. */
 template <typename STORED>
-__device__ __forceinline__ void load_vectors(STORED *tile, const uint16_t *position, const STORED *x, int64_t token_stride, int n_rows, int head_dim, bool is_split)
+__device__ __forceinline__ void load_vectors(STORED *tile, const uint16_t *position, const STORED *x,
+                                             int64_t token_stride, int n_rows, int head_dim, bool is_split)
 {
     enum { IN_FLIGHT = sizeof(STORED) == 2 ? 4 : 2 };
     const row_split split = split_rows(head_dim);
@@ -100,22 +107,33 @@ __device__ __forceinline__ void load_vectors(STORED *tile, const uint16_t *posit
     }
 }
 
-/* ---- a vector a lane ------------------------------------------------------------------------------------------------------------------ */
+/* ---- a vector a lane ------------------------------------------------------------------------- */
 
-template <typename T> struct plane_input { typedef __half stored; };
-template <> struct plane_input<float> { typedef float stored; };
+template <typename T> struct plane_input {
+    typedef __half stored;
+};
+template <> struct plane_input<float> {
+    typedef float stored;
+};
 
-__device__ __forceinline__ float2 read_block(const __half *row, int block, __half) { return __half22float2(*reinterpret_cast<const __half2 *>(row + 2 * block)); }
+__device__ __forceinline__ float2 read_block(const __half *row, int block, __half)
+{
+    return __half22float2(*reinterpret_cast<const __half2 *>(row + 2 * block));
+}
 __device__ __forceinline__ float2 read_block(const __half *row, int block, __nv_bfloat16)
 {
     const uint32_t word = *reinterpret_cast<const uint32_t *>(row + 2 * block);
     return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u));
 }
-__device__ __forceinline__ float2 read_block(const float *row, int block, float) { return *reinterpret_cast<const float2 *>(row + 2 * block); }
+__device__ __forceinline__ float2 read_block(const float *row, int block, float)
+{
+    return *reinterpret_cast<const float2 *>(row + 2 * block);
+}
 
 /* Sum w |z|^2; not a number, or infinite, where a dim of the vector is, or where it is beyond f32. */
 template <typename T>
-__device__ __forceinline__ float vector_square(const typename plane_input<T>::stored *row, const plane_image_block *blocks, int n_blocks)
+__device__ __forceinline__ float vector_square(const typename plane_input<T>::stored *row,
+                                               const plane_image_block *blocks, int n_blocks)
 {
     float square = 0.0f, check = 0.0f;
 #pragma unroll 4
@@ -163,7 +181,8 @@ struct block_place {
 };
 
 template <typename T>
-__device__ __forceinline__ block_place find_block(const typename plane_input<T>::stored *row, int i, const plane_image_block &block)
+__device__ __forceinline__ block_place find_block(const typename plane_input<T>::stored *row, int i,
+                                                  const plane_image_block &block)
 {
     const float2 at = read_block(row, i, T());
     const float x = at.x - block.center[0], y = at.y - block.center[1];
@@ -185,21 +204,23 @@ __device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const plane
 }
 
 /* Element k of those that GAINS are, by selects: registers have no index. */
-template <int GAINS>
-__device__ __forceinline__ float pick(const float (&of)[N_GAINS], int k)
+template <int GAINS> __device__ __forceinline__ float pick(const float (&of)[N_GAINS], int k)
 {
     return GAINS == 1 || k == 1 ? of[1] : k == 0 ? of[0] : of[2];
 }
 
 /* The nearest points at the three gains, or without gains at the middle one. */
 template <int GAINS>
-__device__ __forceinline__ uint32_t search_block(gain_choice &choice, const block_place &at, const plane_image_block &block, plane_points points, const uint32_t *cells)
+__device__ __forceinline__ uint32_t search_block(gain_choice &choice, const block_place &at,
+                                                 const plane_image_block &block, plane_points points,
+                                                 const uint32_t *cells)
 {
     plane_match match[GAINS];
 #pragma unroll 1
     for (int k = 0; k < GAINS; k++) {
         const float gain = pick<GAINS>(choice.gain, k);
-        const plane_match found = block.n_columns > 0 ? plane_search(&block, points, cells, at.x, at.y, at.u, at.v, gain, pick<GAINS>(choice.inverse, k))
+        const plane_match found = block.n_columns > 0 ? plane_search(&block, points, cells, at.x, at.y, at.u, at.v,
+                                                                     gain, pick<GAINS>(choice.inverse, k))
                                                       : plane_search_all(points, 1 << block.bits, at.x, at.y, gain);
 #pragma unroll
         for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
@@ -207,8 +228,12 @@ __device__ __forceinline__ uint32_t search_block(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is a few instructions alone. */
-__device__ __forceinline__ uint32_t shared_address(const void *at) { return static_cast<uint32_t>(__cvta_generic_to_shared(at)); }
+/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is a few instructions
+ * alone. */
+__device__ __forceinline__ uint32_t shared_address(const void *at)
+{
+    return static_cast<uint32_t>(__cvta_generic_to_shared(at));
+}
 __device__ __forceinline__ uint32_t load_word(uint32_t address)
 {
     uint32_t word;
@@ -217,33 +242,44 @@ __device__ __forceinline__ uint32_t load_word(uint32_t address)
 }
 __device__ __forceinline__ float load_float(uint32_t address) { return __uint_as_float(load_word(address)); }
 
-/* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the gains' chains of look-ups run side by side. All four codes are tried;
- * lists that are longer, which are rare, again. The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: codes are 4 times theirs; since all lanes know where the points
- * start, and the compiler is told so, that is an address. */
+/* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the
+ * gains' chains of look-ups run side by side. All four codes are tried; lists that are longer, which are rare, again.
+ * The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: codes are 4 times theirs; since all lanes
+ * know where the points start, and the compiler is told so, that is an address. */
 template <int GAINS, bool HAS_OFFSETS>
-__device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at, const plane_image_block &block, plane_points points, const uint32_t *cells)
+__device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at,
+                                                 const plane_image_block &block, plane_points points,
+                                                 const uint32_t *cells)
 {
     enum { FIRST = GAINS == 1 };
-    constexpr float MAGIC = 12582912.0f;        /* 3 2^22: a float above it counts in ones */
+    constexpr float MAGIC = 12582912.0f; /* 3 2^22: a float above it counts in ones */
     constexpr uint32_t MAGIC_BITS = 0x4b400000u;
-    const float columns = block.half_columns, rows = block.half_rows, columns_magic = columns + MAGIC, rows_magic = rows + MAGIC;
-    const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u), at_x = uniform(shared_address(points.x)), at_y = uniform(shared_address(points.y));
+    const float columns = block.half_columns, rows = block.half_rows, columns_magic = columns + MAGIC,
+                rows_magic = rows + MAGIC;
+    const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u),
+                   at_x = uniform(shared_address(points.x)), at_y = uniform(shared_address(points.y));
     plane_match match[GAINS];
     uint32_t word[GAINS];
     bool is_long = false;
 #pragma unroll
     for (int k = 0; k < GAINS; k++) {
-        const float u = plane_compand(at.u * choice.inverse[FIRST + k]), v = plane_compand(at.v * choice.inverse[FIRST + k]);
-        word[k] = load_word(__float_as_uint(fmaf(v, rows, rows_magic)) * row_bytes + (__float_as_uint(fmaf(u, columns, columns_magic)) * 4u + first));
+        const float u = plane_compand(at.u * choice.inverse[FIRST + k]),
+                    v = plane_compand(at.v * choice.inverse[FIRST + k]);
+        word[k] = load_word(__float_as_uint(fmaf(v, rows, rows_magic)) * row_bytes
+                            + (__float_as_uint(fmaf(u, columns, columns_magic)) * 4u + first));
     }
 #pragma unroll
     for (int k = 0; k < GAINS; k++) {
         const float gain = choice.gain[FIRST + k];
-        const uint32_t listed = HAS_OFFSETS ? word[k] & 0xfcfcfcfcu : word[k];     /* a long list's word has no offsets: what is read for it is not used, but must be a word */
+        const uint32_t listed =
+            HAS_OFFSETS
+                ? word[k] & 0xfcfcfcfcu
+                : word[k]; /* a long list's word has no offsets: what is read for it is not used, but must be a word */
 #pragma unroll
         for (int i = 0; i < PLANE_CELL_CODES; i++) {
             const uint32_t code = __byte_perm(listed, 0, 0x4440 + i), offset = HAS_OFFSETS ? code : 4u * code;
-            const float dx = fmaf(-gain, load_float(at_x + offset), at.x), dy = fmaf(-gain, load_float(at_y + offset), at.y), distance = fmaf(dx, dx, dy * dy);
+            const float dx = fmaf(-gain, load_float(at_x + offset), at.x),
+                        dy = fmaf(-gain, load_float(at_y + offset), at.y), distance = fmaf(dx, dx, dy * dy);
             const bool is_better = i == 0 || distance < match[k].distance;
             match[k].code = is_better ? static_cast<int>(code) : match[k].code;
             match[k].distance = is_better ? distance : match[k].distance;
@@ -254,7 +290,8 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
     if (is_long)
 #pragma unroll 1
         for (int k = 0; k < GAINS; k++) {
-            const plane_match found = plane_search(&block, points, cells, at.x, at.y, at.u, at.v, pick<GAINS>(choice.gain, k), pick<GAINS>(choice.inverse, k));
+            const plane_match found = plane_search(&block, points, cells, at.x, at.y, at.u, at.v,
+                                                   pick<GAINS>(choice.gain, k), pick<GAINS>(choice.inverse, k));
 #pragma unroll
             for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
         }
@@ -263,7 +300,8 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
 
 /* Of all blocks; a block's codes take its place in the row. */
 template <typename T, int GAINS, bool IS_FAST>
-__device__ __forceinline__ void search_blocks(gain_choice &choice, typename plane_input<T>::stored *row, const plane_image_block *blocks, int n_blocks, plane_points points,
+__device__ __forceinline__ void search_blocks(gain_choice &choice, typename plane_input<T>::stored *row,
+                                              const plane_image_block *blocks, int n_blocks, plane_points points,
                                               const uint32_t *cells)
 {
 #pragma unroll 1
@@ -275,8 +313,10 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename plan
         const plane_points own = {points.x + block.first_point, points.y + block.first_point};
         const uint32_t *own_cells = cells + block.first_cell;
         uint32_t codes;
-        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_OFFSET_BITS) codes = search_words<GAINS, true>(choice, at, block, own, own_cells);
-        else if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS) codes = search_words<GAINS, false>(choice, at, block, own, own_cells);
+        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_OFFSET_BITS)
+            codes = search_words<GAINS, true>(choice, at, block, own, own_cells);
+        else if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS)
+            codes = search_words<GAINS, false>(choice, at, block, own, own_cells);
         else codes = search_block<GAINS>(choice, at, block, own, own_cells);
         *reinterpret_cast<uint32_t *>(row + 2 * i) = codes;
     }
@@ -284,7 +324,8 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename plan
 
 /* Gain and codes to bits, from the start of the row on. */
 template <typename STORED>
-__device__ __forceinline__ void pack_vector(STORED *row, const plane_image_block *blocks, int n_blocks, int gain, int gain_bits, int which)
+__device__ __forceinline__ void pack_vector(STORED *row, const plane_image_block *blocks, int n_blocks, int gain,
+                                            int gain_bits, int which)
 {
     bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0, true};
     append(writer, static_cast<uint32_t>(gain), gain_bits);
@@ -292,20 +333,22 @@ __device__ __forceinline__ void pack_vector(STORED *row, const plane_image_block
     for (int i = 0; i < n_blocks; i++) {
         const int bits = blocks[i].bits;
         if (bits == 0) continue;
-        const uint32_t code = *reinterpret_cast<const uint32_t *>(row + 2 * i) >> CODE_BITS * which & ((1u << CODE_BITS) - 1u);
+        const uint32_t code =
+            *reinterpret_cast<const uint32_t *>(row + 2 * i) >> CODE_BITS * which & ((1u << CODE_BITS) - 1u);
         append(writer, code, bits);
     }
     if (writer.n > 0) *writer.word = writer.bits;
 }
 
-/* ---- the kernel ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
 /* Parts of 4 bytes or of 1: rows start at multiples of 4. */
 __device__ __forceinline__ void send_rows(uint8_t *to, const void *tile, int stride_bytes, int packed_bytes, int n_rows)
 {
     const int part_bytes = packed_bytes % 4 == 0 ? 4 : 1;
     const unsigned row_parts = max(packed_bytes / part_bytes, 1);
-    const head_place head = {0, 0, packed_bytes, stride_bytes / 2, part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
+    const head_place head = {
+        0, 0, packed_bytes, stride_bytes / 2, part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
     if (part_bytes == 4) send_parts<uint32_t>(to, head, static_cast<const __half *>(tile), n_rows);
     else send_parts<uint8_t>(to, head, static_cast<const __half *>(tile), n_rows);
 }
@@ -320,10 +363,11 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
     __shared__ plane_image_head head;
     const codec_device_image &image = args.image;
     const plane_device_image &planes = image.planes;
-    const int n_blocks = planes.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32, stride = row_stride(n_blocks);
+    const int n_blocks = planes.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32,
+              stride = row_stride(n_blocks);
 
     uint8_t *next = shared;
-    float *shared_points = reinterpret_cast<float *>(next);       /* x of all, then y */
+    float *shared_points = reinterpret_cast<float *>(next); /* x of all, then y */
     uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + 2 * planes.max_points);
     if (IS_FAST) next += args.fragment_bytes;
     plane_image_block *blocks = reinterpret_cast<plane_image_block *>(next);
@@ -337,7 +381,9 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
         __syncthreads();
         if (warp == 0) start_run(&share, planes.heads, head_index, args.n, ENCODE_ROWS);
         block_copy(&head, planes.heads + head_index, 1);
-        block_copy(reinterpret_cast<uint4 *>(blocks), reinterpret_cast<const uint4 *>(planes.blocks + head_index * n_blocks), n_blocks * static_cast<int>(sizeof *blocks / 16));
+        block_copy(reinterpret_cast<uint4 *>(blocks),
+                   reinterpret_cast<const uint4 *>(planes.blocks + head_index * n_blocks),
+                   n_blocks * static_cast<int>(sizeof *blocks / 16));
         const int first_point = planes.heads[head_index].first_point;
         const plane_points head_points = {planes.points_x + first_point, planes.points_y + first_point};
         const uint32_t *head_cells = planes.cells + planes.heads[head_index].first_cell;
@@ -346,7 +392,8 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
             block_copy(shared_points + planes.max_points, head_points.y, planes.heads[head_index].n_points);
             block_copy(shared_cells, head_cells, planes.heads[head_index].n_cells);
         }
-        const plane_points points = IS_FAST ? plane_points{shared_points, shared_points + planes.max_points} : head_points;
+        const plane_points points =
+            IS_FAST ? plane_points{shared_points, shared_points + planes.max_points} : head_points;
         const uint32_t *cells = IS_FAST ? shared_cells : head_cells;
         __syncthreads();
 
@@ -356,7 +403,8 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
         for (unsigned at = next_tile(run, &share), later; at != NO_TILE; at = later) {
             const int64_t first = static_cast<int64_t>(at) * ENCODE_ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ENCODE_ROWS), args.n - first));
-            load_vectors(tile, image.position + head_index * head_dim, x + first * args.token_stride, args.token_stride, n_rows, head_dim, head.is_split != 0);
+            load_vectors(tile, image.position + head_index * head_dim, x + first * args.token_stride, args.token_stride,
+                         n_rows, head_dim, head.is_split != 0);
             later = next_tile(run, &share);
             if (later != NO_TILE) {
                 const int64_t vector = min(static_cast<int64_t>(later) * ENCODE_ROWS + lane, args.n - 1);
@@ -365,7 +413,7 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
             }
             __syncwarp();
             const float square = vector_square<T>(row, blocks, n_blocks);
-            if (!(square < INFINITY))       /* to be refused: the search wants numbers */
+            if (!(square < INFINITY)) /* to be refused: the search wants numbers */
                 for (int i = 0; i < head_dim; i++) row[i] = stored(0.0f);
             gain_choice choice = start_choice(head, square);
             if (gain_bits > 0) search_blocks<T, N_GAINS, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
@@ -373,29 +421,38 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
             const int which = gain_bits > 0 ? best_gain(choice, gain_bits) : 1;
             pack_vector(row, blocks, n_blocks, choice.level + which - 1, gain_bits, which);
             __syncwarp();
-            send_rows(args.packed + share.streams.packed + first * packed_bytes, tile, stride * static_cast<int>(sizeof(stored)), packed_bytes, n_rows);
-            if (lane < n_rows && !(square < INFINITY)) atomicMin(args.first_bad, static_cast<unsigned long long>(static_cast<uint64_t>(head_index) * args.n + first + lane));
+            send_rows(args.packed + share.streams.packed + first * packed_bytes, tile,
+                      stride * static_cast<int>(sizeof(stored)), packed_bytes, n_rows);
+            if (lane < n_rows && !(square < INFINITY))
+                atomicMin(args.first_bad,
+                          static_cast<unsigned long long>(static_cast<uint64_t>(head_index) * args.n + first + lane));
             __syncwarp();
         }
     }
 }
 
-template <typename T>
-static rb_status launch(plane_encode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch(plane_encode_args &args, cudaStream_t stream, rb_error *err)
 {
     const plane_device_image &planes = args.image.planes;
-    const size_t tables = static_cast<size_t>(planes.max_points) * 2 * sizeof(float) + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
-    const kernel_sizes sizes = {round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(plane_image_block),
-                                round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(planes.n_blocks) * sizeof(T), 128)};
+    const size_t tables = static_cast<size_t>(planes.max_points) * 2 * sizeof(float)
+                          + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
+    const kernel_sizes sizes = {
+        round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(plane_image_block),
+        round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(planes.n_blocks) * sizeof(T), 128)};
     bool too_small = false;
-    const rb_status st = launch_tiles(plane_encode_kernel<T, true>, args, sizes, true, ENCODE_WARPS, ENCODE_ROWS, "plane encode kernel", &too_small, stream, err);
+    const rb_status st = launch_tiles(plane_encode_kernel<T, true>, args, sizes, true, ENCODE_WARPS, ENCODE_ROWS,
+                                      "plane encode kernel", &too_small, stream, err);
     if (st != RB_OK || !too_small) return st;
-    return launch_tiles(plane_encode_kernel<T, false>, args, sizes, false, ENCODE_WARPS, ENCODE_ROWS, "plane encode kernel", &too_small, stream, err);
+    return launch_tiles(plane_encode_kernel<T, false>, args, sizes, false, ENCODE_WARPS, ENCODE_ROWS,
+                        "plane encode kernel", &too_small, stream, err);
 }
 
-rb_status plane_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, uint64_t *first_bad, cudaStream_t stream, rb_error *err)
+rb_status plane_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
+                       uint64_t *first_bad, cudaStream_t stream, rb_error *err)
 {
-    plane_encode_args args = {*image, x->data, x->head_stride, n, x->token_stride, packed, reinterpret_cast<unsigned long long *>(first_bad), 0, 0};
+    plane_encode_args args = {
+        *image, x->data, x->head_stride, n, x->token_stride, packed, reinterpret_cast<unsigned long long *>(first_bad),
+        0,      0};
     if (x->type == CODEC_F16) return launch<__half>(args, stream, err);
     if (x->type == CODEC_BF16) return launch<__nv_bfloat16>(args, stream, err);
     return launch<float>(args, stream, err);

@@ -7,19 +7,20 @@
 
 #include "core/half.h"
 #include "core/threads.h"
-#include "kernels/reference/block_codebook_codec.h"
 #include "kernels/cuda/block_codebook_search.h"
+#include "kernels/reference/block_codebook_codec.h"
 
-/* tanh(GRID_SCALE u) follows erf(u / 2), the distribution of a universal codebook's points, whose density is the square root of the normal law's. */
+/* tanh(GRID_SCALE u) follows erf(u / 2), the distribution of a universal codebook's points, whose density is the square
+ * root of the normal law's. */
 #define GRID_SCALE 0.6
 /* Half of the error of the device's tanh, 2^-11, is for the rounding of u and of the cell. */
 #define GRID_MARGIN 1e-3
 /* A block that its map squeezes more than this has no cells: rounding would move it across them. */
-#define MOST_SKEW 1000.0
+#define MOST_SKEW     1000.0
 #define CELLS_A_POINT 8.0
-#define MOST_STRETCH 3.0        /* of columns against rows: its square, and above that points lie in rows of their own */
+#define MOST_STRETCH  3.0 /* of columns against rows: its square, and above that points lie in rows of their own */
 
-/* ---- cells ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 /* A cell's place in the plane that the grid cuts; the rim's is infinite. */
 typedef struct cell_box {
@@ -32,12 +33,13 @@ static double cell_edge(double index, int n_cells)
     return t <= -1.0 ? -INFINITY : t >= 1.0 ? INFINITY : atanh(t) / GRID_SCALE;
 }
 
-/* How a block's plane is cut. z of gain 1 goes to `to_plane` z, where points are those of the universal codebook, turned, and distances are the image's. */
+/* How a block's plane is cut. z of gain 1 goes to `to_plane` z, where points are those of the universal codebook,
+ * turned, and distances are the image's. */
 typedef struct plane_grid {
-    double turn[2];             /* cos, sin: of the axis along which the map stretches most */
-    double square[2];           /* what it stretches by, squared, along the axes */
+    double turn[2];   /* cos, sin: of the axis along which the map stretches most */
+    double square[2]; /* what it stretches by, squared, along the axes */
     double to_plane[4];
-    int n_cells[2];             /* columns, rows; 0: there are none */
+    int n_cells[2]; /* columns, rows; 0: there are none */
 } plane_grid;
 
 static cell_box box_of(const plane_grid *grid, int cell)
@@ -59,7 +61,8 @@ typedef struct cell_builder {
     int size;
 } cell_builder;
 
-/* Whether a point is farther than another everywhere in the box: the difference of their squared distances is linear, and least in a corner. */
+/* Whether a point is farther than another everywhere in the box: the difference of their squared distances is linear,
+ * and least in a corner. */
 static bool is_beaten(const cell_builder *b, int point, int other, const cell_box *box)
 {
     const double *p = b->points[point], *q = b->points[other];
@@ -80,7 +83,8 @@ static int nearest_to_middle(const cell_builder *b, const cell_box *box)
     for (int i = 0; i < 2; i++) middle[i] = 0.5 * (fmax(box->from[i], -FAR) + fmin(box->to[i], FAR));
     for (int c = 0; c < b->size; c++) {
         double distance = 0.0;
-        for (int i = 0; i < 2; i++) distance += b->grid->square[i] * (middle[i] - b->points[c][i]) * (middle[i] - b->points[c][i]);
+        for (int i = 0; i < 2; i++)
+            distance += b->grid->square[i] * (middle[i] - b->points[c][i]) * (middle[i] - b->points[c][i]);
         if (distance >= least) continue;
         least = distance;
         nearest = c;
@@ -88,7 +92,8 @@ static int nearest_to_middle(const cell_builder *b, const cell_box *box)
     return nearest;
 }
 
-/* Points that no single other one beats everywhere in the box, ascending: all that are nearest somewhere, and few more. */
+/* Points that no single other one beats everywhere in the box, ascending: all that are nearest somewhere, and few more.
+ */
 static int list_cell(const cell_builder *b, const cell_box *box, int16_t *list)
 {
     const int middle = nearest_to_middle(b, box);
@@ -137,13 +142,16 @@ static rb_status store_cell(block_cells *cells, int cell, int bits, const int16_
     const uint32_t width = bits > PLANE_BYTE_BITS ? 16 : 8;
     uint64_t all = 0;
     if (n > PLANE_CELL_CODES) {
-        if (cells->n >> 2 * width) return rb_fail(err, RB_EUNSUPPORTED, "cells of a block of %d bits take %zu words, the kernels take %u", bits, cells->n, 1u << 2 * width);
+        if (cells->n >> 2 * width)
+            return rb_fail(err, RB_EUNSUPPORTED, "cells of a block of %d bits take %zu words, the kernels take %u",
+                           bits, cells->n, 1u << 2 * width);
         all = ((uint64_t)1 << width) - 1u + ((uint64_t)cells->n << width);
         const rb_status st = add_long_list(cells, list, n, err);
         if (st != RB_OK) return st;
     }
     const uint32_t shift = bits <= PLANE_OFFSET_BITS ? 2 : 0;
-    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++) all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << (width * i + shift);
+    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++)
+        all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << (width * i + shift);
     uint32_t *words = cells->words + (size_t)cell * words_a_cell(bits);
     words[0] = (uint32_t)all;
     if (width == 16) words[1] = (uint32_t)(all >> 32);
@@ -162,13 +170,17 @@ static plane_grid make_grid(const plan_planes *planes, int block)
 {
     const float *map = planes->maps + PLAN_MAP_SIZE * block;
     const double m[3] = {(double)map[0], (double)map[1], (double)map[2]};
-    const double a = m[0] * m[0] + m[1] * m[1], b = m[1] * m[2], c = m[2] * m[2], mean = 0.5 * (a + c), spread = hypot(0.5 * (a - c), b);
+    const double a = m[0] * m[0] + m[1] * m[1], b = m[1] * m[2], c = m[2] * m[2], mean = 0.5 * (a + c),
+                 spread = hypot(0.5 * (a - c), b);
     const int bits = planes->bits[block];
     plane_grid grid = {.square = {mean + spread, mean - spread}};
-    if (bits < PLANE_GRID_MIN_BITS || m[0] == 0.0 || m[2] == 0.0 || grid.square[0] > MOST_SKEW * MOST_SKEW * grid.square[1]) return grid;
+    if (bits < PLANE_GRID_MIN_BITS || m[0] == 0.0 || m[2] == 0.0
+        || grid.square[0] > MOST_SKEW * MOST_SKEW * grid.square[1])
+        return grid;
     const double angle = 0.5 * atan2(b, 0.5 * (a - c)), turn[2] = {cos(angle), sin(angle)};
-    const double back[3] = {1.0 / m[0], -m[1] / (m[0] * m[2]), 1.0 / m[2]};        /* of the map: 00, 10, 11 */
-    const double n = (bits > PLANE_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits), stretch = fmin(sqrt(sqrt(grid.square[0] / grid.square[1])), MOST_STRETCH);
+    const double back[3] = {1.0 / m[0], -m[1] / (m[0] * m[2]), 1.0 / m[2]}; /* of the map: 00, 10, 11 */
+    const double n = (bits > PLANE_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits),
+                 stretch = fmin(sqrt(sqrt(grid.square[0] / grid.square[1])), MOST_STRETCH);
     memcpy(grid.turn, turn, sizeof turn);
     grid.to_plane[0] = turn[0] * back[0] + turn[1] * back[1];
     grid.to_plane[1] = turn[1] * back[2];
@@ -185,7 +197,8 @@ static size_t cell_words(const plan_planes *planes, int block)
     return (size_t)grid.n_cells[0] * (size_t)grid.n_cells[1] * words_a_cell(planes->bits[block]);
 }
 
-static rb_status make_cells(block_cells *cells, const plan_planes *planes, int block, const plane_codebook *book, rb_error *err)
+static rb_status make_cells(block_cells *cells, const plan_planes *planes, int block, const plane_codebook *book,
+                            rb_error *err)
 {
     const plane_grid grid = make_grid(planes, block);
     cell_builder b = {.grid = &grid, .size = book->size};
@@ -208,7 +221,7 @@ done:
     return st;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static void set_block(plane_image_block *out, const plan_head *head, int block, const model_facts *model)
 {
@@ -239,7 +252,8 @@ static void set_points(float *points_x, float *points_y, const plane_image_block
     }
 }
 
-/* About instructions a lane: of a block's loads and packing, of three searches by cells, of a point tried for three gains. */
+/* About instructions a lane: of a block's loads and packing, of three searches by cells, of a point tried for three
+ * gains. */
 static int block_cost(const plane_image_block *block)
 {
     enum { ALL = 12, CODED = 25, CELLS = 90, POINT = 21 };
@@ -264,7 +278,8 @@ static void set_head(plane_image *image, int h, const plan_head *from, const mod
     plane_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
     double size = 0.0;
     int bit = from->planes->gain_bits;
-    *head = (plane_image_head){.is_planes = 1, .gain_bits = from->planes->gain_bits, .first_point = (int)image->n_points};
+    *head =
+        (plane_image_head){.is_planes = 1, .gain_bits = from->planes->gain_bits, .first_point = (int)image->n_points};
     for (int i = 0; i < image->n_blocks; i++) {
         set_block(&blocks[i], from, i, model);
         blocks[i].bit_first = bit;
@@ -274,21 +289,25 @@ static void set_head(plane_image *image, int h, const plan_head *from, const mod
             blocks[i].first_point = head->n_points;
             head->n_points += 1 << blocks[i].bits;
         }
-        for (int m = 0; m < PLAN_MAP_SIZE; m++) size += (double)blocks[i].weight * (double)blocks[i].map[m] * (double)blocks[i].map[m];
+        for (int m = 0; m < PLAN_MAP_SIZE; m++)
+            size += (double)blocks[i].weight * (double)blocks[i].map[m] * (double)blocks[i].map[m];
         head->cost += block_cost(&blocks[i]);
     }
-    for (int i = 0; i < image->n_blocks; i += 4) head->is_scattered |= i + 4 > image->n_blocks || !is_run_of_four(&blocks[i]);
+    for (int i = 0; i < image->n_blocks; i += 4)
+        head->is_scattered |= i + 4 > image->n_blocks || !is_run_of_four(&blocks[i]);
     head->is_split = 1;
     for (int i = 0; i < image->n_blocks; i++) head->is_split &= blocks[i].dims == (i | (i + image->n_blocks) << 16);
-    for (int level = 0; level < 1 << head->gain_bits; level++) head->gains[level] = (float)plane_gain(head->gain_bits, level);
+    for (int level = 0; level < 1 << head->gain_bits; level++)
+        head->gains[level] = (float)plane_gain(head->gain_bits, level);
     head->inverse_size = size > 0.0 ? (float)(1.0 / size) : 0.0f;
     image->n_points += (size_t)head->n_points;
     image->list[image->n_planes++] = h;
 }
 
-/* ---- all -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
-static rb_status fill_block(plane_image *image, block_cells *cells, const plan_head *head, int h, int i, codec_tables *tables, rb_error *err)
+static rb_status fill_block(plane_image *image, block_cells *cells, const plan_head *head, int h, int i,
+                            codec_tables *tables, rb_error *err)
 {
     const plane_image_block *block = &image->blocks[h * image->n_blocks + i];
     const plane_codebook *book;
@@ -326,13 +345,15 @@ static rb_status fill_book(plane_image *image, codec_tables *tables, rb_error *e
     for (int bits = 1; bits <= image->max_bits; bits++) {
         const plane_codebook *book;
         RB_TRY(st, codec_tables_plane(tables, bits, &book, err), done);
-        for (int c = 0; c < book->size; c++) image->book[(1 << bits) - 2 + c] = rb_f32_to_f16(book->x[c]) | (uint32_t)rb_f32_to_f16(book->y[c]) << 16;
+        for (int c = 0; c < book->size; c++)
+            image->book[(1 << bits) - 2 + c] = rb_f32_to_f16(book->x[c]) | (uint32_t)rb_f32_to_f16(book->y[c]) << 16;
     }
 done:
     return st;
 }
 
-rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_heads, const model_facts *model, codec_tables *tables, rb_error *err)
+rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_heads, const model_facts *model,
+                            codec_tables *tables, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model), n_all = n_heads * n_blocks;
     rb_first_failure failure = {0};
@@ -354,7 +375,9 @@ rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_head
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < n_all; i++) {
         rb_error mine = {0};
-        rb_note_failure(&failure, i, fill_block(out, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine), &mine);
+        rb_note_failure(&failure, i,
+                        fill_block(out, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine),
+                        &mine);
     }
     RB_TRY(st, rb_tell_failure(&failure, err), done);
     st = join_cells(out, cells, err);
@@ -379,9 +402,11 @@ void plane_image_clear(plane_image *image)
 
 int64_t plane_image_head_bytes(const plan_head *head, int n_blocks)
 {
-    enum { CELLS_AND_LISTS = 3 };       /* uneven maps have long lists: as much again twice, at most about */
-    size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block) + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
+    enum { CELLS_AND_LISTS = 3 }; /* uneven maps have long lists: as much again twice, at most about */
+    size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block)
+                   + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
     for (int i = 0; head->planes && i < n_blocks; i++)
-        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float) + CELLS_AND_LISTS * cell_words(head->planes, i) * sizeof(uint32_t);
+        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float)
+                 + CELLS_AND_LISTS * cell_words(head->planes, i) * sizeof(uint32_t);
     return (int64_t)total;
 }

@@ -1,7 +1,8 @@
-/* q . k^ straight from packed keys of family block-codebook: q . c + g sum_i (M_i^T q_i) . p_i. The maps move to the queries, which are few; a key is read as codes only, one key a
- * lane, and points come from the universal codebooks. Queries in batches of 8, or of 4 where there are no more, that all lanes read at once. */
-#include "kernels/cuda/codec_unpack.cuh"
+/* q . k^ straight from packed keys of family block-codebook: q . c + g sum_i (M_i^T q_i) . p_i. The maps move to the
+ * queries, which are few; a key is read as codes only, one key a lane, and points come from the universal codebooks.
+ * Queries in batches of 8, or of 4 where there are no more, that all lanes read at once. */
 #include "kernels/cuda/block_codebook_device.cuh"
+#include "kernels/cuda/codec_unpack.cuh"
 
 enum { BATCH = 8, LOGITS_WARPS = 8, LOGITS_ROWS = 32 };
 
@@ -23,7 +24,8 @@ __global__ void map_queries_kernel(const plane_device_image planes, const float 
         float *out = mapped + ((static_cast<int64_t>(head_index) * gridDim.x + batch) * head_dim + 2 * i) * BATCH;
         for (int j = 0; j < BATCH; j++) {
             const int query = batch * BATCH + j;
-            const float *q = queries + (static_cast<int64_t>(head_index) * n_queries + min(query, n_queries - 1)) * head_dim;
+            const float *q =
+                queries + (static_cast<int64_t>(head_index) * n_queries + min(query, n_queries - 1)) * head_dim;
             const float x = q[block.dims & 0xffff], y = q[block.dims >> 16];
             out[j] = query < n_queries ? fmaf(block.map[0], x, block.map[1] * y) : 0.0f;
             out[BATCH + j] = query < n_queries ? block.map[2] * y : 0.0f;
@@ -57,13 +59,18 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) plane_logits_kernel(const p
     __shared__ float gains[PLANE_MAX_LEVELS], offsets[BATCH];
     __shared__ head_streams streams;
     const plane_device_image &planes = args.image.planes;
-    const int batch = blockIdx.y, n_blocks = planes.n_blocks, head_index = planes.list[blockIdx.z], lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+    const int batch = blockIdx.y, n_blocks = planes.n_blocks, head_index = planes.list[blockIdx.z],
+              lane = threadIdx.x & 31, warp = threadIdx.x / 32;
     const plane_image_head &head = planes.heads[head_index];
-    float4 *queries = reinterpret_cast<float4 *>(shared);       /* [2 n_blocks][BATCH] */
-    uint32_t *facts = reinterpret_cast<uint32_t *>(queries + 2 * n_blocks * BATCH / 4);     /* [n_blocks]: bits | first point in the book << 8 */
+    float4 *queries = reinterpret_cast<float4 *>(shared); /* [2 n_blocks][BATCH] */
+    uint32_t *facts = reinterpret_cast<uint32_t *>(
+        queries + 2 * n_blocks * BATCH / 4); /* [n_blocks]: bits | first point in the book << 8 */
     uint32_t *book = facts + n_blocks;
     uint32_t *packed = book + (plane_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
-    block_copy(queries, reinterpret_cast<const float4 *>(args.mapped + (static_cast<int64_t>(head_index) * gridDim.y + batch) * 2 * n_blocks * BATCH), 2 * n_blocks * BATCH / 4);
+    block_copy(queries,
+               reinterpret_cast<const float4 *>(
+                   args.mapped + (static_cast<int64_t>(head_index) * gridDim.y + batch) * 2 * n_blocks * BATCH),
+               2 * n_blocks * BATCH / 4);
     for (int i = threadIdx.x; i < n_blocks; i += blockDim.x) {
         const int bits = planes.blocks[head_index * n_blocks + i].bits;
         facts[i] = static_cast<uint32_t>(bits | plane_book_first(bits) << 8);
@@ -82,7 +89,8 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) plane_logits_kernel(const p
     float *logits = args.logits + (static_cast<int64_t>(head_index) * args.n_queries + batch * BATCH) * args.n;
     for (int64_t first = run.from; first < run.to; first += LOGITS_ROWS) {
         const int n_rows = static_cast<int>(min(static_cast<int64_t>(LOGITS_ROWS), run.to - first));
-        warp_copy(reinterpret_cast<uint8_t *>(packed), args.packed + streams.packed + first * packed_bytes, n_rows * packed_bytes);
+        warp_copy(reinterpret_cast<uint8_t *>(packed), args.packed + streams.packed + first * packed_bytes,
+                  n_rows * packed_bytes);
         __syncwarp();
         bit_reader reader = start_reading(packed, lane * packed_bytes);
         const float gain = gains[read_bits(reader, gain_bits)];
@@ -104,22 +112,26 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) plane_logits_kernel(const p
         if (lane < n_rows)
 #pragma unroll
             for (int j = 0; j < QUERIES; j++)
-                if (batch * BATCH + j < args.n_queries) logits[j * args.n + first + lane] = fmaf(gain, sum[j], offsets[j]);
+                if (batch * BATCH + j < args.n_queries)
+                    logits[j * args.n + first + lane] = fmaf(gain, sum[j], offsets[j]);
         __syncwarp();
     }
 }
 
-rb_status plane_logits(const codec_device_image *image, const uint8_t *packed, int64_t n, const float *queries, int n_queries, float *mapped, float *logits, cudaStream_t stream,
-                       rb_error *err)
+rb_status plane_logits(const codec_device_image *image, const uint8_t *packed, int64_t n, const float *queries,
+                       int n_queries, float *mapped, float *logits, cudaStream_t stream, rb_error *err)
 {
     const plane_device_image &planes = image->planes;
     const unsigned n_batches = (n_queries + BATCH - 1) / BATCH, n_planes = planes.n_planes;
-    const size_t tables = static_cast<size_t>(planes.n_blocks) * (2 * BATCH * sizeof(float) + sizeof(uint32_t)) + plane_book_bytes(planes);
+    const size_t tables = static_cast<size_t>(planes.n_blocks) * (2 * BATCH * sizeof(float) + sizeof(uint32_t))
+                          + plane_book_bytes(planes);
     const size_t warp_bytes = round_up(static_cast<size_t>(LOGITS_ROWS) * planes.max_packed_bytes + 16, 128);
-    const plane_logits_args args = {*image, packed, queries, mapped, logits, n, n_queries, static_cast<int>(warp_bytes)};
+    const plane_logits_args args = {*image, packed, queries,   mapped,
+                                    logits, n,      n_queries, static_cast<int>(warp_bytes)};
     map_queries_kernel<<<dim3(n_batches, n_planes), 128, 0, stream>>>(planes, queries, n_queries, mapped);
     const rb_status st = rb_cuda_launched("query map kernel", err);
     if (st != RB_OK) return st;
-    return launch_runs(n_queries <= 4 ? plane_logits_kernel<4> : plane_logits_kernel<BATCH>, args, dim3(1, n_batches, n_planes), LOGITS_WARPS, tables, warp_bytes,
-                       "plane logits kernel", stream, err);
+    return launch_runs(n_queries <= 4 ? plane_logits_kernel<4> : plane_logits_kernel<BATCH>, args,
+                       dim3(1, n_batches, n_planes), LOGITS_WARPS, tables, warp_bytes, "plane logits kernel", stream,
+                       err);
 }

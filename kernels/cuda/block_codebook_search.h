@@ -1,10 +1,13 @@
-/* The nearest point of a block's codebook, as the CUDA kernels find it (kernels/cuda/block_codebook_encode.cu): one code for the device and for the tests, which hold it to a search of all points.
+/* The nearest point of a block's codebook, as the CUDA kernels find it (kernels/cuda/block_codebook_encode.cu): one
+ * code for the device and for the tests, which hold it to a search of all points.
  *
- * z / gain is taken back through the block's map, to where points have one law for all blocks, and turned so that the map stretches along the axes. That plane is cut into cells: each
- * coordinate goes through tanh, whose slope falls off like the density of the points, so that cells hold about equally many points everywhere, and what lies far out falls into the cells
- * of the rim, which reach to infinity. There are more columns than rows as the map stretches, so that cells are about square where distances are measured. A cell lists every point that is nearest to some
- * place in it, in ascending order, mostly one or two. So the cost does not grow with the number of points, and what is found is exact. The device's tanh is an approximation: cells are
- * listed with a margin for it (plane_image.c). */
+ * z / gain is taken back through the block's map, to where points have one law for all blocks, and turned so that the
+ * map stretches along the axes. That plane is cut into cells: each coordinate goes through tanh, whose slope falls off
+ * like the density of the points, so that cells hold about equally many points everywhere, and what lies far out falls
+ * into the cells of the rim, which reach to infinity. There are more columns than rows as the map stretches, so that
+ * cells are about square where distances are measured. A cell lists every point that is nearest to some place in it, in
+ * ascending order, mostly one or two. So the cost does not grow with the number of points, and what is found is exact.
+ * The device's tanh is an approximation: cells are listed with a margin for it (plane_image.c). */
 #ifndef RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 #define RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 
@@ -20,14 +23,14 @@
 
 typedef struct plane_match {
     int code;
-    float distance;     /* squared */
+    float distance; /* squared */
 } plane_match;
 
 static RB_HOST_DEVICE float plane_compand(float u)
 {
 #ifdef __CUDA_ARCH__
     float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(u));      /* relative error 2^-11 */
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(u)); /* relative error 2^-11 */
     return t;
 #else
     return tanhf(u);
@@ -46,7 +49,8 @@ static RB_HOST_DEVICE int plane_cell_index(float t, float half)
 
 static RB_HOST_DEVICE void plane_try(plane_match *best, plane_points points, int code, float x, float y, float gain)
 {
-    const float dx = fmaf(-gain, points.x[code], x), dy = fmaf(-gain, points.y[code], y), distance = fmaf(dx, dx, dy * dy);
+    const float dx = fmaf(-gain, points.x[code], x), dy = fmaf(-gain, points.y[code], y),
+                distance = fmaf(dx, dx, dy * dy);
     best->code = distance < best->distance ? code : best->code;
     best->distance = fminf(distance, best->distance);
 }
@@ -58,11 +62,14 @@ static RB_HOST_DEVICE plane_match plane_search_all(plane_points points, int n_po
     return best;
 }
 
-/* Of (x, y), a key's block less its centre, at this gain; u, v: (x, y) through block->to_grid. points, cells: the block's. */
-static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, plane_points points, const uint32_t *cells, float x, float y, float u, float v, float gain,
+/* Of (x, y), a key's block less its centre, at this gain; u, v: (x, y) through block->to_grid. points, cells: the
+ * block's. */
+static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, plane_points points,
+                                               const uint32_t *cells, float x, float y, float u, float v, float gain,
                                                float inverse_gain)
 {
-    const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_rows) * block->n_columns + plane_cell_index(plane_compand(u * inverse_gain), block->half_columns);
+    const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_rows) * block->n_columns
+                     + plane_cell_index(plane_compand(u * inverse_gain), block->half_columns);
     int list[PLANE_CELL_CODES];
     if (block->bits > PLANE_BYTE_BITS) {
         const uint32_t low = cells[2 * cell], high = cells[2 * cell + 1];
@@ -79,7 +86,9 @@ static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, p
     }
     plane_match best = {0, INFINITY};
     if (list[0] > list[3]) {
-        const uint16_t *longer = (const uint16_t *)(cells + (block->bits > PLANE_BYTE_BITS ? list[1] | list[2] << 16 : list[1] | list[2] << 8));
+        const uint16_t *longer =
+            (const uint16_t *)(cells
+                               + (block->bits > PLANE_BYTE_BITS ? list[1] | list[2] << 16 : list[1] | list[2] << 8));
         for (int i = 1; i <= longer[0]; i++) plane_try(&best, points, longer[i], x, y, gain);
         return best;
     }

@@ -58,7 +58,8 @@ int64_t codec_cuda_bytes(const codec_image *image)
 static rb_status upload(rb_cuda_array *array, const image_part *part, rb_error *err)
 {
     const rb_status st = rb_cuda_array_alloc(array, part->size_bytes, "codec tables", err);
-    return st == RB_OK && part->size_bytes > 0 ? rb_cuda()->copy(array->at, part->data, part->size_bytes, NULL, err) : st;
+    return st == RB_OK && part->size_bytes > 0 ? rb_cuda()->copy(array->at, part->data, part->size_bytes, NULL, err)
+                                               : st;
 }
 
 static int larger(int a, int b) { return a > b ? a : b; }
@@ -92,7 +93,11 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, upload(&codec->arrays[i], &parts[i], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     codec_device_image *made = &codec->image;
-    *made = (codec_device_image){.head_dim = image->head_dim, .n_heads = image->n_heads, .n_grouped = image->n_grouped, .is_published = image->is_published, .max_columns = image->max_columns};
+    *made = (codec_device_image){.head_dim = image->head_dim,
+                                 .n_heads = image->n_heads,
+                                 .n_grouped = image->n_grouped,
+                                 .is_published = image->is_published,
+                                 .max_columns = image->max_columns};
     for (int h = 0; h < image->n_heads; h++) {
         made->max_packed_bytes = larger(made->max_packed_bytes, image->heads[h].packed_bytes);
         made->max_books = larger(made->max_books, image->heads[h].n_books);

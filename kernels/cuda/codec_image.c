@@ -18,15 +18,18 @@ typedef struct image_builder {
     size_t fragment_room, book_room, halves_room, cell_room, rotation_room;
     /* what the head's tables, and rotations, hold already */
     const codebook **book_of;
-    codec_image_group *first_with_book;     /* [n_books]: where the tables are */
+    codec_image_group *first_with_book; /* [n_books]: where the tables are */
     int n_books;
     const double **rotation_of;
     int *rotation_at, n_rotations;
 } image_builder;
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
-static int64_t align_stream(int64_t size_bytes) { return (size_bytes + STREAM_ALIGNMENT - 1) / STREAM_ALIGNMENT * STREAM_ALIGNMENT; }
+static int64_t align_stream(int64_t size_bytes)
+{
+    return (size_bytes + STREAM_ALIGNMENT - 1) / STREAM_ALIGNMENT * STREAM_ALIGNMENT;
+}
 
 int64_t codec_image_packed_offset(const codec_image *image, int head, int64_t n)
 {
@@ -48,8 +51,7 @@ void codec_image_read_norms(uint16_t *norms, const codec_image *image, int head,
     const int64_t n_norms = n * image->heads[head].n_groups;
     if (image->heads[head].norm_bytes == 1)
         for (int64_t i = 0; i < n_norms; i++) norms[i] = from[i];
-    else
-        memcpy(norms, from, (size_t)n_norms * sizeof *norms);
+    else memcpy(norms, from, (size_t)n_norms * sizeof *norms);
 }
 
 void codec_image_write_norms(uint8_t *streams, const codec_image *image, int head, const uint16_t *norms, int64_t n)
@@ -58,18 +60,19 @@ void codec_image_write_norms(uint8_t *streams, const codec_image *image, int hea
     const int64_t n_norms = n * image->heads[head].n_groups;
     if (image->heads[head].norm_bytes == 1)
         for (int64_t i = 0; i < n_norms; i++) to[i] = (uint8_t)norms[i];
-    else
-        memcpy(to, norms, (size_t)n_norms * sizeof *norms);
+    else memcpy(to, norms, (size_t)n_norms * sizeof *norms);
 }
 
 static rb_status check_limits(const plan_head *heads, int n_heads, const model_facts *model, rb_error *err)
 {
     if (model->head_dim % STEP != 0 || model->head_dim > CODEC_IMAGE_MAX_DIMS)
-        return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take a head_dim that is a multiple of %d up to %d, found %d", STEP, CODEC_IMAGE_MAX_DIMS,
-                       model->head_dim);
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "the CUDA kernels take a head_dim that is a multiple of %d up to %d, found %d", STEP,
+                       CODEC_IMAGE_MAX_DIMS, model->head_dim);
     for (int h = 0; h < n_heads; h++)
         if (!heads[h].planes && (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS))
-            return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d", CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
+            return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d",
+                           CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
     return RB_OK;
 }
 
@@ -134,35 +137,43 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
     RB_TRY(st, rb_alloc(&image->column, n * d, sizeof *image->column, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->position, n * d, sizeof *image->position, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->pairs, n * d / 2, sizeof *image->pairs, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&image->fragments, b->fragment_room * CODEC_IMAGE_LANES, sizeof *image->fragments, "codec image", err), done);
+    RB_TRY(
+        st,
+        rb_alloc(&image->fragments, b->fragment_room * CODEC_IMAGE_LANES, sizeof *image->fragments, "codec image", err),
+        done);
     RB_TRY(st, rb_alloc(&image->books, b->book_room, sizeof *image->books, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->cells, b->cell_room, sizeof *image->cells, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->halves, b->halves_room, sizeof *image->halves, "codec image", err), done);
     RB_TRY(st, rb_alloc(&image->rotations, b->rotation_room, sizeof *image->rotations, "codec image", err), done);
     RB_TRY(st, rb_alloc(&b->book_of, (size_t)image->n_groups, sizeof *b->book_of, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&b->first_with_book, (size_t)image->n_groups, sizeof *b->first_with_book, "codec image", err), done);
+    RB_TRY(st, rb_alloc(&b->first_with_book, (size_t)image->n_groups, sizeof *b->first_with_book, "codec image", err),
+           done);
     RB_TRY(st, rb_alloc(&b->rotation_of, (size_t)image->n_groups, sizeof *b->rotation_of, "codec image", err), done);
     RB_TRY(st, rb_alloc(&b->rotation_at, (size_t)image->n_groups, sizeof *b->rotation_at, "codec image", err), done);
 done:
     return st;
 }
 
-/* ---- tables ------------------------------------------------------------------------------------------------------------------ */
-
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static void add_halves(codec_image *image, const codebook *book)
 {
     uint16_t half[CODEBOOK_MAX_SIZE];
     uint32_t *out = image->halves + image->n_halves;
-    for (int i = 0; i < book->size; i++) half[i] = rb_f32_to_f16(book->centroid_f32[i] * (float)CODEC_IMAGE_CENTROID_SCALE);
+    for (int i = 0; i < book->size; i++)
+        half[i] = rb_f32_to_f16(book->centroid_f32[i] * (float)CODEC_IMAGE_CENTROID_SCALE);
     if (book->width > CODEC_IMAGE_PAIR_WIDTH)
         for (int i = 0; i < book->size; i++) out[i] = half[i];
     else
-        for (int i = 0; i < book->size * book->size; i++) out[i] = codec_pack_halves(half[i % book->size], half[i / book->size]);
+        for (int i = 0; i < book->size * book->size; i++)
+            out[i] = codec_pack_halves(half[i % book->size], half[i / book->size]);
     image->n_halves += halves_of(book->width);
 }
 
-static double cell_width(int log2_cells) { return 1.0 / ((double)CODEC_IMAGE_CELL_RANGE * (ldexp(1.0, log2_cells - 1) - 1.0)); }
+static double cell_width(int log2_cells)
+{
+    return 1.0 / ((double)CODEC_IMAGE_CELL_RANGE * (ldexp(1.0, log2_cells - 1) - 1.0));
+}
 
 static bool cells_hold_one_boundary(const codebook *book, int log2_cells)
 {
@@ -189,9 +200,11 @@ static void add_cells(codec_image *image, codec_image_group *group, const codebo
     while (log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS && !cells_hold_one_boundary(book, log2_cells)) log2_cells++;
     /* A unit vector's coordinates end at 1, stretched ones do not: then no boundary may lie behind the cells. */
     const bool is_left_out = !image->is_published && book->boundary[book->size - 2] >= 1.0;
-    group->log2_cells = book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS || is_left_out ? 0 : log2_cells;
+    group->log2_cells =
+        book->width < CODEC_IMAGE_CELL_WIDTH || log2_cells > CODEC_IMAGE_MAX_LOG2_CELLS || is_left_out ? 0 : log2_cells;
     group->cells = (int)image->n_cells;
-    for (int i = 0; group->log2_cells > 0 && i < 1 << log2_cells; i++) image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
+    for (int i = 0; group->log2_cells > 0 && i < 1 << log2_cells; i++)
+        image->cells[image->n_cells++] = make_cell(book, i, log2_cells);
 }
 
 static void add_boundaries_and_centroids(codec_image *image, const codebook *book)
@@ -203,12 +216,13 @@ static void add_boundaries_and_centroids(codec_image *image, const codebook *boo
     image->n_books += (size_t)(half + book->size);
 }
 
-/* For a search: levels of coordinates above 0, and how many boundaries a step from one stretch to the next can cross. */
+/* For a search: levels of coordinates above 0, and how many boundaries a step from one stretch to the next can cross.
+ */
 static void add_walk(codec_image *image, codec_image_group *group, const codebook *book)
 {
     static const double stretches[] = {ENCODER_STRETCHES_DOWN, 1.0, ENCODER_STRETCHES_UP};
     const int half = book->size / 2;
-    image->n_books += image->n_books % 2;       /* pairs are read at once */
+    image->n_books += image->n_books % 2; /* pairs are read at once */
     group->walk = (int)image->n_books;
     for (int j = 0; j < half; j++) {
         image->books[image->n_books++] = j < half - 1 ? (float)book->boundary[half + j] : INFINITY;
@@ -216,8 +230,10 @@ static void add_walk(codec_image *image, codec_image_group *group, const codeboo
     }
     for (size_t s = 0; s + 1 < sizeof stretches / sizeof *stretches; s++)
         for (int low = half; low < book->size - 1; low++) {
-            int high = low;     /* those up to the lowest one's reach, rounding included */
-            while (high < book->size - 1 && book->boundary[high] <= book->boundary[low] * (stretches[s + 1] / stretches[s] + 1e-6)) high++;
+            int high = low; /* those up to the lowest one's reach, rounding included */
+            while (high < book->size - 1
+                   && book->boundary[high] <= book->boundary[low] * (stretches[s + 1] / stretches[s] + 1e-6))
+                high++;
             if (high - low > group->n_crossed) group->n_crossed = high - low;
         }
 }
@@ -258,7 +274,7 @@ static int add_rotation(image_builder *b, const double *rotation, int dims)
     return at;
 }
 
-/* ---- scales ------------------------------------------------------------------------------------------------------------------ */
+/* ---- scales ---------------------------------------------------------------------------------- */
 
 /* Of the group's dims, in its order. */
 static void group_scales(double *scales, const plan_head *head, int g, const model_facts *model)
@@ -301,17 +317,19 @@ static void add_direction(image_builder *b, const plan_head *from, codec_image_g
     else group->decode = first;
 }
 
-/* ---- heads ------------------------------------------------------------------------------------------------------------------- */
+/* ---- heads ----------------------------------------------------------------------------------- */
 
 static int order_of(const uint16_t *column, int head_dim)
 {
     bool is_natural = true, is_split = true;
     for (int dim = 0; dim < head_dim; dim++) is_natural &= column[dim] == dim;
-    for (int dim = 0; dim < head_dim / 2; dim++) is_split &= column[dim] % 2 == 0 && column[dim + head_dim / 2] == column[dim] + 1;
+    for (int dim = 0; dim < head_dim / 2; dim++)
+        is_split &= column[dim] % 2 == 0 && column[dim + head_dim / 2] == column[dim] + 1;
     return is_natural ? CODEC_ORDER_NATURAL : is_split ? CODEC_ORDER_SPLIT_PAIRS : CODEC_ORDER_ANY;
 }
 
-static rb_status add_group(image_builder *b, const codec_image_head *head, codec_image_group *group, const plan_group *from, rb_error *err)
+static rb_status add_group(image_builder *b, const codec_image_head *head, codec_image_group *group,
+                           const plan_group *from, rb_error *err)
 {
     const double *rotation;
     const codebook *book;
@@ -323,16 +341,19 @@ static rb_status add_group(image_builder *b, const codec_image_head *head, codec
     group->rotation = add_rotation(b, rotation, group->dims);
     group->norm_exponent = from->norm_exponent;
     group->coherence = from->coherence;
-    group->is_transform = b->image->is_published && from->rotation.kind == ROTATION_HADAMARD && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
+    group->is_transform = b->image->is_published && from->rotation.kind == ROTATION_HADAMARD
+                          && group->dims >= CODEC_IMAGE_TRANSFORM_DIMS && (group->dims & (group->dims - 1)) == 0;
 done:
     return st;
 }
 
-/* Dims of no group: ascending, behind the others, as head_codec.h has them; their columns block by block, so that pairs stay together. */
+/* Dims of no group: ascending, behind the others, as head_codec.h has them; their columns block by block, so that pairs
+ * stay together. */
 static void fill_uncoded(image_builder *b, int h, const plan_head *from)
 {
     const codec_image_head *head = &b->image->heads[h];
-    uint16_t *position = b->image->position + h * b->model->head_dim, *column = b->image->column + h * b->model->head_dim;
+    uint16_t *position = b->image->position + h * b->model->head_dim,
+             *column = b->image->column + h * b->model->head_dim;
     uint8_t bits[RB_MAX_BLOCKS];
     bool is_uncoded[RB_MAX_HEAD_DIM] = {false};
     int at = head->first_uncoded, next = head->n_coded, dims[2];
@@ -356,7 +377,8 @@ static void fill_transform(image_builder *b, int h, const plan_head *from, const
     codec_image_head *head = &image->heads[h];
     const int d = image->head_dim;
     const uint16_t *column = image->column + h * d;
-    float *shifts = image->shifts + h * image->max_columns, *inverse_scales = image->inverse_scales + h * image->max_columns;
+    float *shifts = image->shifts + h * image->max_columns,
+          *inverse_scales = image->inverse_scales + h * image->max_columns;
     float *centers = image->centers + h * image->max_columns;
     int dims[RB_MAX_HEAD_DIM];
     for (int i = 0; i < image->max_columns; i++) {
@@ -381,15 +403,18 @@ static void fill_transform(image_builder *b, int h, const plan_head *from, const
         for (int row = 0; row < group->dims; row++) {
             const float *rotation = image->rotations + group->rotation + row * group->dims;
             double sum = 0.0;
-            for (int j = 0; j < group->dims; j++) sum += (double)rotation[j] * scales[j] * (double)from->center[dims[j]];
-            shifts[group->column + row] = (float)-ldexp(sum * (double)CODEC_IMAGE_FRAGMENT_SCALE, -group->encode_exponent);
+            for (int j = 0; j < group->dims; j++)
+                sum += (double)rotation[j] * scales[j] * (double)from->center[dims[j]];
+            shifts[group->column + row] =
+                (float)-ldexp(sum * (double)CODEC_IMAGE_FRAGMENT_SCALE, -group->encode_exponent);
         }
     }
 }
 
 static void fill_positions(image_builder *b, int h, const plan_head *from, const codec_image_group *groups)
 {
-    uint16_t *position = b->image->position + h * b->model->head_dim, *column = b->image->column + h * b->model->head_dim;
+    uint16_t *position = b->image->position + h * b->model->head_dim,
+             *column = b->image->column + h * b->model->head_dim;
     int dims[RB_MAX_HEAD_DIM];
     for (int g = 0; g < from->n_groups; g++) {
         plan_group_dims(&from->groups[g], b->model, dims);
@@ -407,20 +432,24 @@ static void fill_pairs(image_builder *b, int h, const codec_image_head *head, co
     for (int g = 0; g < head->n_groups; g++) {
         const uint32_t centroids = (uint32_t)(groups[g].book + (1 << groups[g].width) / 2);
         for (int p = 0; p < groups[g].dims / 2; p++)
-            pairs[groups[g].first / 2 + p] =
-                (uint32_t)groups[g].width | (uint32_t)g << 8 | (uint32_t)(p == groups[g].dims / 2 - 1) << 15 | centroids << 16;
+            pairs[groups[g].first / 2 + p] = (uint32_t)groups[g].width | (uint32_t)g << 8
+                                             | (uint32_t)(p == groups[g].dims / 2 - 1) << 15 | centroids << 16;
     }
 }
 
-/* Counted in the encode kernel's code: what the rows cost, each group, and each of its tiles, of 1, 2, 3 and more bits. */
+/* Counted in the encode kernel's code: what the rows cost, each group, and each of its tiles, of 1, 2, 3 and more bits.
+ */
 static int cost_of(const codec_image_head *head, const codec_image_group *groups)
 {
     static const int coding[] = {0, 26, 42, 66, 80};
-    enum { TRANSFORM = 26 };    /* two products and three butterflies */
+    enum { TRANSFORM = 26 }; /* two products and three butterflies */
     int cost = 500;
     for (int g = 0; g < head->n_groups; g++) {
         const int rotation = groups[g].is_transform ? TRANSFORM : 6 * groups[g].n_steps;
-        cost += 160 + groups[g].n_tiles * (20 + rotation + coding[groups[g].width < CODEC_IMAGE_CELL_WIDTH ? groups[g].width : CODEC_IMAGE_CELL_WIDTH]);
+        cost += 160
+                + groups[g].n_tiles
+                      * (20 + rotation
+                         + coding[groups[g].width < CODEC_IMAGE_CELL_WIDTH ? groups[g].width : CODEC_IMAGE_CELL_WIDTH]);
     }
     return cost;
 }
@@ -431,13 +460,24 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     codec_image_head *head = &image->heads[h];
     codec_image_group *groups = image->groups + first_group;
     int first = 0, bit = 0;
-    *head = (codec_image_head){.n_groups = from->n_groups, .first_group = first_group, .first_fragment = (int)image->n_fragments,
-                               .norm_bytes = norm_kind_bits(from->norm) / 8, .is_searched = from->encoder == ENCODER_SEARCH,
-                               .has_scales = from->scales != NULL, .has_center = from->center != NULL, .first_book = (int)image->n_books, .first_halves = (int)image->n_halves, .first_cell = (int)image->n_cells};
+    *head = (codec_image_head){.n_groups = from->n_groups,
+                               .first_group = first_group,
+                               .first_fragment = (int)image->n_fragments,
+                               .norm_bytes = norm_kind_bits(from->norm) / 8,
+                               .is_searched = from->encoder == ENCODER_SEARCH,
+                               .has_scales = from->scales != NULL,
+                               .has_center = from->center != NULL,
+                               .first_book = (int)image->n_books,
+                               .first_halves = (int)image->n_halves,
+                               .first_cell = (int)image->n_cells};
     b->n_books = 0;
     for (int g = 0; g < from->n_groups; g++) {
-        groups[g] = (codec_image_group){.first = first, .dims = 2 * from->groups[g].n_blocks, .width = from->groups[g].width, .column = head->n_columns,
-                                          .bit_first = bit, .decode_scale = 1.0f};
+        groups[g] = (codec_image_group){.first = first,
+                                        .dims = 2 * from->groups[g].n_blocks,
+                                        .width = from->groups[g].width,
+                                        .column = head->n_columns,
+                                        .bit_first = bit,
+                                        .decode_scale = 1.0f};
         const rb_status st = add_group(b, head, &groups[g], &from->groups[g], err);
         if (st != RB_OK) return st;
         first += groups[g].dims;
@@ -476,8 +516,10 @@ static void add_planes_head(image_builder *b, int h, const plan_head *from)
         for (int i = 0; i < 2; i++) image->position[h * image->head_dim + dims[i]] = (uint16_t)(2 * block + i);
         bits += from->planes->bits[block];
     }
-    image->heads[h] = (codec_image_head){.packed_bytes = (bits + 7) / 8, .norm_bytes = norm_kind_bits(from->norm) / 8,
-                                         .cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0};
+    image->heads[h] =
+        (codec_image_head){.packed_bytes = (bits + 7) / 8,
+                           .norm_bytes = norm_kind_bits(from->norm) / 8,
+                           .cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0};
 }
 
 static rb_status add_planes(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
@@ -492,7 +534,8 @@ static rb_status add_planes(image_builder *b, const plan_head *heads, int n_head
     return st;
 }
 
-rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_heads, const model_facts *model, codec_tables *tables, rb_error *err)
+rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_heads, const model_facts *model,
+                            codec_tables *tables, rb_error *err)
 {
     codec_image *image = NULL;
     image_builder b = {.tables = tables, .model = model};

@@ -1,14 +1,20 @@
-/* Vectors to the rows of a warp's tile, dims in coding order. fp16 is an exact operand as it is. bf16 and f32 are brought near 1 by a power of two for each vector;
- * bf16 then is exact in fp16, f32 is split into high and low. */
+/* Vectors to the rows of a warp's tile, dims in coding order. fp16 is an exact operand as it is. bf16 and f32 are
+ * brought near 1 by a power of two for each vector; bf16 then is exact in fp16, f32 is split into high and low. */
 #ifndef RB_KERNELS_CUDA_CODEC_LOAD_CUH
 #define RB_KERNELS_CUDA_CODEC_LOAD_CUH
 
 #include "kernels/cuda/codec_device.cuh"
 
 template <typename T> struct input_traits;
-template <> struct input_traits<__half> { enum { IS_SCALED = 0, HAS_LOW = 0 }; };
-template <> struct input_traits<__nv_bfloat16> { enum { IS_SCALED = 1, HAS_LOW = 0 }; };
-template <> struct input_traits<float> { enum { IS_SCALED = 1, HAS_LOW = 1 }; };
+template <> struct input_traits<__half> {
+    enum { IS_SCALED = 0, HAS_LOW = 0 };
+};
+template <> struct input_traits<__nv_bfloat16> {
+    enum { IS_SCALED = 1, HAS_LOW = 0 };
+};
+template <> struct input_traits<float> {
+    enum { IS_SCALED = 1, HAS_LOW = 1 };
+};
 
 __device__ __forceinline__ void load_floats(float (&out)[8], const float *from)
 {
@@ -35,9 +41,10 @@ __device__ __forceinline__ float scale_of(float largest)
     return __int_as_float(min(264 - exponent, 254) << 23);
 }
 
-/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows are the same distance away for all. */
+/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows
+ * are the same distance away for all. */
 struct lane_columns {
-    __half *low[8], *high[8];       /* split pairs: low alone; natural order: the first of each */
+    __half *low[8], *high[8]; /* split pairs: low alone; natural order: the first of each */
 };
 
 /* Found anew for each tile: registers are short. */
@@ -54,7 +61,8 @@ __device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int
 }
 
 template <int ORDER>
-__device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4], const uint32_t (&high)[4])
+__device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4],
+                                          const uint32_t (&high)[4])
 {
     if (ORDER == CODEC_ORDER_NATURAL) {
         store_shared(at.low[0] + distance, low);
@@ -74,9 +82,10 @@ __device__ __forceinline__ void store_row(const lane_columns &at, int distance, 
     }
 }
 
-/* A vector is loaded by 2^k lanes, each with two runs of 8 dims; some of them idle unless head_dim / 16 is a power of two. */
+/* A vector is loaded by 2^k lanes, each with two runs of 8 dims; some of them idle unless head_dim / 16 is a power of
+ * two. */
 struct row_split {
-    int lanes, rows, lane, row;     /* lanes a row, rows a warp, this lane's */
+    int lanes, rows, lane, row; /* lanes a row, rows a warp, this lane's */
 };
 
 __device__ __forceinline__ row_split split_rows(int head_dim)
@@ -87,18 +96,20 @@ __device__ __forceinline__ row_split split_rows(int head_dim)
     return {lanes, 32 / lanes, lane & (lanes - 1), lane / lanes};
 }
 
-/* Where rows go: the warp's tile, its row stride in halves, the distance to the tile of low parts, and the column of each dim. */
+/* Where rows go: the warp's tile, its row stride in halves, the distance to the tile of low parts, and the column of
+ * each dim. */
 struct row_place {
     __half *tile;
     int stride, low_distance;
     const uint16_t *column;
     float *inverse_scale;
-    float least;            /* what a vector's scale must have room for beside its own values */
+    float least; /* what a vector's scale must have room for beside its own values */
 };
 
 /* Rows past the last are the last again: what becomes of them is not sent. */
 template <int ORDER, int ROWS>
-__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int token_stride, int n_rows, const row_split &split, int head_dim)
+__device__ __forceinline__ void load_rows(const row_place &to, const __half *x, int token_stride, int n_rows,
+                                          const row_split &split, int head_dim)
 {
     enum { IN_FLIGHT = 4 };
     const int half_dim = head_dim / 2;
@@ -110,25 +121,30 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
         uint4 low[IN_FLIGHT], high[IN_FLIGHT];
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
-            const __half *row = from + static_cast<int64_t>(min(first + i * split.rows + split.row, n_rows - 1)) * token_stride;
+            const __half *row =
+                from + static_cast<int64_t>(min(first + i * split.rows + split.row, n_rows - 1)) * token_stride;
             low[i] = __ldcs(reinterpret_cast<const uint4 *>(row));
             high[i] = __ldcs(reinterpret_cast<const uint4 *>(row + half_dim));
         }
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) {
-            const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w}, b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
-            if (first + i * split.rows + split.row < ROWS) store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
+            const uint32_t a[4] = {low[i].x, low[i].y, low[i].z, low[i].w},
+                           b[4] = {high[i].x, high[i].y, high[i].z, high[i].w};
+            if (first + i * split.rows + split.row < ROWS)
+                store_row<ORDER>(at, (first + i * split.rows) * to.stride, a, b);
         }
     }
 }
 
 /* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
 template <int ORDER, int ROWS, typename T>
-__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows, const row_split &split, int head_dim)
+__device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows,
+                                          const row_split &split, int head_dim)
 {
     const int half_dim = head_dim / 2, c = split.lane;
     const bool is_idle = 8 * c >= half_dim;
-    const lane_columns at = find_columns<ORDER>(to.column, is_idle ? 0 : 8 * c, half_dim, to.tile + split.row * to.stride);
+    const lane_columns at =
+        find_columns<ORDER>(to.column, is_idle ? 0 : 8 * c, half_dim, to.tile + split.row * to.stride);
     for (int first = 0; first < ROWS; first += split.rows) {
         const int row = first + split.row;
         float v[2][8] = {};
@@ -141,7 +157,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int t
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             const float magnitude = fabsf(v[i / 8][i & 7]);
-            largest = magnitude <= largest ? largest : magnitude;       /* a NaN stays */
+            largest = magnitude <= largest ? largest : magnitude; /* a NaN stays */
         }
         for (int mask = 1; mask < split.lanes; mask *= 2) {
             const float other = __shfl_xor_sync(0xffffffffu, largest, mask);

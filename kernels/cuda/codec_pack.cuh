@@ -5,7 +5,8 @@
 #include "kernels/cuda/codec_coding.cuh"
 #include "kernels/cuda/groups_product.cuh"
 
-/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit; those that have no vector of their own send nothing. */
+/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit; those that have no vector of
+ * their own send nothing. */
 struct bit_writer {
     uint32_t *word;
     uint32_t bits;
@@ -16,7 +17,7 @@ struct bit_writer {
 __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n_bits)
 {
     writer.bits |= value << writer.n;
-    const uint32_t rest = __funnelshift_l(value, 0, writer.n);      /* what the shift lost */
+    const uint32_t rest = __funnelshift_l(value, 0, writer.n); /* what the shift lost */
     writer.n += n_bits;
     if (writer.n >= 32) {
         if (writer.is_own) *writer.word = writer.bits;
@@ -28,11 +29,14 @@ __device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n
 
 /* How pairs of one width are put together. */
 struct pair_joint {
-    uint32_t second_pair;   /* a word's upper pair times this is what moves it down, behind the lower one */
-    int four, shift;        /* bits of four codes; and how far pairs are shifted, which are doubled up to 3 bits */
+    uint32_t second_pair; /* a word's upper pair times this is what moves it down, behind the lower one */
+    int four, shift;      /* bits of four codes; and how far pairs are shifted, which are doubled up to 3 bits */
 };
 
-__device__ __forceinline__ uint32_t join_pairs(uint32_t word, const pair_joint &joint) { return word + (word >> 16) * joint.second_pair; }
+__device__ __forceinline__ uint32_t join_pairs(uint32_t word, const pair_joint &joint)
+{
+    return word + (word >> 16) * joint.second_pair;
+}
 
 /* Eight codes of at most 4 bits. */
 __device__ __forceinline__ uint32_t join_eight(const uint2 &words, const pair_joint &joint)
@@ -47,11 +51,14 @@ __device__ __forceinline__ void append_first(bit_writer &writer, uint32_t bits, 
 }
 
 /* Four pairs of a lane's own vector. Another lane's may not be read here: it is being overwritten. */
-__device__ __forceinline__ uint2 own_pairs(const bit_writer &writer, const uint2 *from) { return writer.is_own ? *from : make_uint2(0, 0); }
+__device__ __forceinline__ uint2 own_pairs(const bit_writer &writer, const uint2 *from)
+{
+    return writer.is_own ? *from : make_uint2(0, 0);
+}
 
-/* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be codes. */
-template <int ROWS>
-__device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, __half *tile)
+/* Pairs of codes to packed bits, one vector a lane, eight codes at a time; of the last eight of a group some may not be
+ * codes. */
+template <int ROWS> __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int stride, __half *tile)
 {
     const int lane = threadIdx.x & 31;
     __half *row = tile + lane % ROWS * stride;
@@ -59,9 +66,10 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const pair_joint joint = {(1u << 2 * shape.width) - (1u << 16), 4 * shape.width, shape.width <= BY_WIDTH_3 ? 1 : 0};
+        const pair_joint joint = {(1u << 2 * shape.width) - (1u << 16), 4 * shape.width,
+                                  shape.width <= BY_WIDTH_3 ? 1 : 0};
         const uint2 *from = reinterpret_cast<const uint2 *>(row + shape.column), *end = from + shape.dims / 8;
-        const int left = shape.dims % 8 * shape.width;      /* bits */
+        const int left = shape.dims % 8 * shape.width; /* bits */
         if (joint.four <= 16) {
 #pragma unroll 1
             for (; from < end; from++) append(writer, join_eight(own_pairs(writer, from), joint), 2 * joint.four);
@@ -74,7 +82,8 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
                 append(writer, join_pairs(words.y, joint), joint.four);
             }
             if (left > 0) append_first(writer, join_pairs(own_pairs(writer, from).x, joint), min(left, joint.four));
-            if (left > joint.four) append_first(writer, join_pairs(own_pairs(writer, from).y, joint), left - joint.four);
+            if (left > joint.four)
+                append_first(writer, join_pairs(own_pairs(writer, from).y, joint), left - joint.four);
         }
     }
     if (writer.n > 0 && writer.is_own) *writer.word = writer.bits;
@@ -82,15 +91,22 @@ __device__ __forceinline__ void pack_rows(uint32_t my_shape, int n_groups, int s
 
 struct head_place {
     int n_groups, norm_bytes, packed_bytes, stride;
-    int part_bytes;             /* a packed row is sent in parts of 16, 4 or 1 bytes */
-    unsigned row_reciprocal;    /* row of part i = i * row_reciprocal >> 22 */
+    int part_bytes;          /* a packed row is sent in parts of 16, 4 or 1 bytes */
+    unsigned row_reciprocal; /* row of part i = i * row_reciprocal >> 22 */
 };
 
 __device__ __forceinline__ head_place place_head(const codec_image_head &head)
 {
-    const int packed_bytes = uniform(head.packed_bytes), part_bytes = packed_bytes % 16 == 0 ? 16 : packed_bytes % 4 == 0 ? 4 : 1;
+    const int packed_bytes = uniform(head.packed_bytes), part_bytes = packed_bytes % 16 == 0  ? 16
+                                                                      : packed_bytes % 4 == 0 ? 4
+                                                                                              : 1;
     const unsigned row_parts = packed_bytes / part_bytes;
-    return {uniform(head.n_groups), uniform(head.norm_bytes), packed_bytes, tile_stride(uniform(head.n_columns)), part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
+    return {uniform(head.n_groups),
+            uniform(head.norm_bytes),
+            packed_bytes,
+            tile_stride(uniform(head.n_columns)),
+            part_bytes,
+            ((1u << 22) + row_parts - 1) / row_parts};
 }
 
 template <typename PART>
@@ -99,7 +115,8 @@ __device__ __forceinline__ void send_parts(uint8_t *to, const head_place &head, 
     const unsigned row_parts = head.packed_bytes / sizeof(PART), gap = 2 * head.stride - head.packed_bytes;
     const uint8_t *from = reinterpret_cast<const uint8_t *>(tile);
     for (unsigned i = threadIdx.x & 31; i < n_rows * row_parts; i += 32)
-        reinterpret_cast<PART *>(to)[i] = *reinterpret_cast<const PART *>(from + i * sizeof(PART) + (i * head.row_reciprocal >> 22) * gap);
+        reinterpret_cast<PART *>(to)[i] =
+            *reinterpret_cast<const PART *>(from + i * sizeof(PART) + (i * head.row_reciprocal >> 22) * gap);
 }
 
 /* Rows of packed vectors to the stream, where they lie without gaps. */

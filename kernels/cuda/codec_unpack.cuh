@@ -1,17 +1,18 @@
-/* Reading packed codes, one vector a lane: all lanes are at the same coding position, so widths are uniform over the warp and a codebook of up to 32
- * entries is read without bank conflicts. */
+/* Reading packed codes, one vector a lane: all lanes are at the same coding position, so widths are uniform over the
+ * warp and a codebook of up to 32 entries is read without bank conflicts. */
 #ifndef RB_KERNELS_CUDA_CODEC_UNPACK_CUH
 #define RB_KERNELS_CUDA_CODEC_UNPACK_CUH
 
 #include "kernels/cuda/codec_device.cuh"
 
-/* The packed bits of one vector in shared memory, at any byte: 32 bits at a time, put together from two aligned words. Reads up to 8 bytes past its end. */
+/* The packed bits of one vector in shared memory, at any byte: 32 bits at a time, put together from two aligned words.
+ * Reads up to 8 bytes past its end. */
 struct bit_reader {
     const uint32_t *word;
     uint32_t previous;
-    int shift;          /* of the vector's first bit in its first word */
+    int shift; /* of the vector's first bit in its first word */
     uint64_t bits;
-    int n;              /* in `bits`; uniform over the warp */
+    int n; /* in `bits`; uniform over the warp */
 };
 
 __device__ __forceinline__ bit_reader start_reading(const uint32_t *tile, int first_byte)
@@ -43,7 +44,8 @@ struct pair_facts {
 
 __device__ __forceinline__ pair_facts read_pair(uint32_t word)
 {
-    return {static_cast<int>(word & 0xff), static_cast<int>(word >> 8 & 0x7f), static_cast<int>(word >> 16), (word & 0x8000u) != 0};
+    return {static_cast<int>(word & 0xff), static_cast<int>(word >> 8 & 0x7f), static_cast<int>(word >> 16),
+            (word & 0x8000u) != 0};
 }
 
 /* The centroids of the next two codes. */

@@ -1,10 +1,11 @@
 /* Restoring vectors: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the layout.
  *
- * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group by group, the operands' norms and the
- * inverse rotation on the tensor cores; results go over the operands they came from, and from there to the dims of the vector. For f32 output centroids are
- * split into high and low like the rotation, and results have a place of their own. */
-#include "kernels/cuda/groups_transform.cuh"
+ * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group
+ * by group, the operands' norms and the inverse rotation on the tensor cores; results go over the operands they came
+ * from, and from there to the dims of the vector. For f32 output centroids are split into high and low like the
+ * rotation, and results have a place of their own. */
 #include "kernels/cuda/block_codebook_device.cuh"
+#include "kernels/cuda/groups_transform.cuh"
 
 struct decode_args {
     codec_device_image image;
@@ -15,26 +16,31 @@ struct decode_args {
     int fragment_bytes, warp_bytes;
 };
 
-template <typename T> struct output_traits { enum { IS_EXACT = 0 }; };
-template <> struct output_traits<float> { enum { IS_EXACT = 1 }; };
+template <typename T> struct output_traits {
+    enum { IS_EXACT = 0 };
+};
+template <> struct output_traits<float> {
+    enum { IS_EXACT = 1 };
+};
 
 /* As the encode kernel's. */
-template <typename T, int STEPS>
-struct warp_plan {
+template <typename T, int STEPS> struct warp_plan {
     enum {
         BLOCKS = STEPS > 8 || output_traits<T>::IS_EXACT ? 1 : 2,
         ROWS = 16 * BLOCKS,
-        WARPS = output_traits<T>::IS_EXACT ? (STEPS <= 4 ? 16 : 8) : STEPS <= 4 ? 16 : 12
+        WARPS = output_traits<T>::IS_EXACT ? (STEPS <= 4 ? 16 : 8)
+                : STEPS <= 4               ? 16
+                                           : 12
     };
 };
 
 struct warp_memory {
-    __half *tile, *tile_low;    /* [rows][stride]: centroids, by column */
-    float *result;              /* f32 output: [rows][stride] */
-    uint8_t *norms;             /* [rows][n_groups], of norm_bytes */
+    __half *tile, *tile_low; /* [rows][stride]: centroids, by column */
+    float *result;           /* f32 output: [rows][stride] */
+    uint8_t *norms;          /* [rows][n_groups], of norm_bytes */
     int norm_bytes;
-    const float *centers;       /* the block's: [columns], what is added to restored dims */
-    uint32_t *packed;           /* [rows][packed_stride], bytes, and 16 bytes that are read and not used */
+    const float *centers; /* the block's: [columns], what is added to restored dims */
+    uint32_t *packed;     /* [rows][packed_stride], bytes, and 16 bytes that are read and not used */
 };
 
 struct book_tables {
@@ -42,26 +48,31 @@ struct book_tables {
     const uint32_t *halves;
 };
 
-/* ---- packed rows -------------------------------------------------------------------------------------------------------------- */
+/* ---- packed rows ----------------------------------------------------------------------------- */
 
-/* Where a row's 16-byte parts are known, rows lie an odd number of words apart in shared memory, so that lanes that read theirs meet different banks; else as in
- * the stream. */
-__host__ __device__ inline int packed_stride(int packed_bytes) { return packed_bytes % 16 == 0 ? packed_bytes + 4 : packed_bytes; }
+/* Where a row's 16-byte parts are known, rows lie an odd number of words apart in shared memory, so that lanes that
+ * read theirs meet different banks; else as in the stream. */
+__host__ __device__ inline int packed_stride(int packed_bytes)
+{
+    return packed_bytes % 16 == 0 ? packed_bytes + 4 : packed_bytes;
+}
 __host__ __device__ inline int round_up_16(int n) { return (n + 15) / 16 * 16; }
 
 struct head_place {
     int n_groups, packed_bytes, packed_stride, stride;
-    unsigned row_reciprocal;    /* row of 16-byte part i = i * row_reciprocal >> 22 */
+    unsigned row_reciprocal; /* row of 16-byte part i = i * row_reciprocal >> 22 */
 };
 
 __device__ __forceinline__ head_place place_head(const codec_image_head &head)
 {
     const int n_groups = uniform(head.n_groups), packed_bytes = uniform(head.packed_bytes);
     const unsigned row_parts = packed_bytes % 16 == 0 ? packed_bytes / 16 : 1;
-    return {n_groups, packed_bytes, packed_stride(packed_bytes), tile_stride(uniform(head.n_columns)), ((1u << 22) + row_parts - 1) / row_parts};
+    return {n_groups, packed_bytes, packed_stride(packed_bytes), tile_stride(uniform(head.n_columns)),
+            ((1u << 22) + row_parts - 1) / row_parts};
 }
 
-__device__ __forceinline__ void receive_packed(const warp_memory &memory, const uint8_t *from, const head_place &head, int n_rows)
+__device__ __forceinline__ void receive_packed(const warp_memory &memory, const uint8_t *from, const head_place &head,
+                                               int n_rows)
 {
     if (head.packed_stride == head.packed_bytes) {
         warp_copy(reinterpret_cast<uint8_t *>(memory.packed), from, n_rows * head.packed_bytes);
@@ -74,14 +85,17 @@ __device__ __forceinline__ void receive_packed(const warp_memory &memory, const 
     }
 }
 
-/* ---- codes to centroids ------------------------------------------------------------------------------------------------------- */
+/* ---- codes to centroids ---------------------------------------------------------------------- */
 
-/* The centroids of 8 codes from bit `bit` on. A table of pairs has 2^(2 width) words, one of single centroids 2^width. */
+/* The centroids of 8 codes from bit `bit` on. A table of pairs has 2^(2 width) words, one of single centroids 2^width.
+ */
 template <int WIDTH>
-__device__ __forceinline__ void look_up(uint32_t (&out)[4], const uint32_t *packed, int bit, int width, const uint32_t *table)
+__device__ __forceinline__ void look_up(uint32_t (&out)[4], const uint32_t *packed, int bit, int width,
+                                        const uint32_t *table)
 {
     const uint32_t *word = packed + (bit >> 5), mask = (1u << (WIDTH ? 2 * WIDTH : width)) - 1;
-    const uint32_t second = word[1], low = __funnelshift_r(word[0], second, bit), high = WIDTH ? 0 : __funnelshift_r(second, word[2], bit);
+    const uint32_t second = word[1], low = __funnelshift_r(word[0], second, bit),
+                   high = WIDTH ? 0 : __funnelshift_r(second, word[2], bit);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         if (WIDTH) {
@@ -95,14 +109,15 @@ __device__ __forceinline__ void look_up(uint32_t (&out)[4], const uint32_t *pack
     }
 }
 
-/* 8 columns of a vector a lane at a time; with 16 rows a row's two lanes take turns. All lanes are in one group, so widths are uniform over the warp, and a table
- * of up to 32 words is read without bank conflicts. */
+/* 8 columns of a vector a lane at a time; with 16 rows a row's two lanes take turns. All lanes are in one group, so
+ * widths are uniform over the warp, and a table of up to 32 words is read without bank conflicts. */
 template <int WIDTH, int ROWS>
-__device__ __forceinline__ void unpack_group(const codec_image_group &group, const group_shape &shape, const warp_memory &memory, const head_place &head,
-                                             const uint32_t *halves)
+__device__ __forceinline__ void unpack_group(const codec_image_group &group, const group_shape &shape,
+                                             const warp_memory &memory, const head_place &head, const uint32_t *halves)
 {
-    enum { LANES = 32 / ROWS };     /* of a row */
-    const int lane = threadIdx.x & 31, own = lane / ROWS, width = WIDTH ? WIDTH : shape.width, n_whole = shape.dims / 8, rest = shape.dims % 8;
+    enum { LANES = 32 / ROWS }; /* of a row */
+    const int lane = threadIdx.x & 31, own = lane / ROWS, width = WIDTH ? WIDTH : shape.width, n_whole = shape.dims / 8,
+              rest = shape.dims % 8;
     const uint32_t *table = halves + group.halves;
     int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + 8 * width * own;
     uint4 *row = reinterpret_cast<uint4 *>(memory.tile + lane % ROWS * head.stride + shape.column) + own;
@@ -113,7 +128,7 @@ __device__ __forceinline__ void unpack_group(const codec_image_group &group, con
         look_up<WIDTH>(out, memory.packed, bit, width, table);
         *row = make_uint4(out[0], out[1], out[2], out[3]);
     }
-    if (rest > 0 && part == n_whole) {      /* what follows in the stream is another group's */
+    if (rest > 0 && part == n_whole) { /* what follows in the stream is another group's */
         look_up<WIDTH>(out, memory.packed, bit, width, table);
         *row = make_uint4(out[0], rest > 2 ? out[1] : 0, rest > 4 ? out[2] : 0, 0);
     }
@@ -121,14 +136,16 @@ __device__ __forceinline__ void unpack_group(const codec_image_group &group, con
 
 /* The same with centroids in f32, split into high and low, one after the other. */
 template <int ROWS>
-__device__ __forceinline__ void unpack_group_exact(const codec_image_group &group, const group_shape &shape, const warp_memory &memory, const head_place &head,
+__device__ __forceinline__ void unpack_group_exact(const codec_image_group &group, const group_shape &shape,
+                                                   const warp_memory &memory, const head_place &head,
                                                    const float *books)
 {
     enum { LANES = 32 / ROWS };
     const int lane = threadIdx.x & 31, own = lane / ROWS, width = shape.width;
     const uint32_t mask = (1u << width) - 1;
     const float *centroids = books + group.book + (1 << width) / 2;
-    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + own * width, at = lane % ROWS * head.stride + shape.column + own;
+    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + own * width,
+        at = lane % ROWS * head.stride + shape.column + own;
     for (int j = own; j < shape.dims; j += LANES, bit += LANES * width, at += LANES) {
         const uint32_t *word = memory.packed + (bit >> 5);
         const float y = centroids[__funnelshift_r(word[0], word[1], bit & 31) & mask] * CODEC_IMAGE_CENTROID_SCALE;
@@ -139,8 +156,8 @@ __device__ __forceinline__ void unpack_group_exact(const codec_image_group &grou
 }
 
 template <bool IS_EXACT, int ROWS>
-__device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups, uint32_t my_shape, const head_place &head,
-                                            const book_tables &tables)
+__device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups,
+                                            uint32_t my_shape, const head_place &head, const book_tables &tables)
 {
 #pragma unroll 1
     for (int g = 0; g < head.n_groups; g++) {
@@ -160,32 +177,34 @@ __device__ __forceinline__ void unpack_rows(const warp_memory &memory, const cod
     }
 }
 
-/* ---- inverse rotation --------------------------------------------------------------------------------------------------------- */
+/* ---- inverse rotation ------------------------------------------------------------------------ */
 
 /* signs: the sign bits to turn, of `a` in bit 15 and of `b` in bit 31. */
 __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, __half)
 {
     *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2half2_rn(a, b)) ^ signs;
 }
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, __nv_bfloat16)
+__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs,
+                                         __nv_bfloat16)
 {
     *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2bfloat162_rn(a, b)) ^ signs;
 }
 __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, float)
 {
-    *reinterpret_cast<float2 *>(memory.result + at) =
-        make_float2(__uint_as_float(__float_as_uint(a) ^ signs << 16), __uint_as_float(__float_as_uint(b) ^ (signs & 0x80000000u)));
+    *reinterpret_cast<float2 *>(memory.result + at) = make_float2(
+        __uint_as_float(__float_as_uint(a) ^ signs << 16), __uint_as_float(__float_as_uint(b) ^ (signs & 0x80000000u)));
 }
 
 /* Where row i of the lane's goes, and what its products are multiplied with; square: of its operands. */
 template <bool IS_BEYOND, int BLOCKS>
-__device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i, float square, float product_scale)
+__device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i,
+                                          float square, float product_scale)
 {
     const int stored_at = i * 8 * call.n_groups + call.g;
     if (IS_BEYOND && call.memory.norm_bytes == 1)
-        factor = norm_of_byte(call.memory.norms[(threadIdx.x & 31) / 4 * call.n_groups + stored_at], call.group.norm_exponent);
-    else
-        factor = __half2float(__ushort_as_half(call.place.norms[stored_at]));
+        factor = norm_of_byte(call.memory.norms[(threadIdx.x & 31) / 4 * call.n_groups + stored_at],
+                              call.group.norm_exponent);
+    else factor = __half2float(__ushort_as_half(call.place.norms[stored_at]));
     if (IS_BEYOND) factor *= call.group.decode_scale;
     factor = factor * (1.0f / product_scale) * fast_rsqrt(square);
     at = call.place.row[i] + call.shape.column + 2 * (threadIdx.x & 3);
@@ -207,9 +226,11 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
         float squares[2];
         load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
-        for (int r = 0; r < 2; r++) start_row<IS_BEYOND>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r], CODEC_IMAGE_FRAGMENT_SCALE);
+        for (int r = 0; r < 2; r++)
+            start_row<IS_BEYOND>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r],
+                                 CODEC_IMAGE_FRAGMENT_SCALE);
     }
-    __syncwarp();       /* all operands are in registers: their place may be written */
+    __syncwarp(); /* all operands are in registers: their place may be written */
     const uint4 *fragment = call.fragments + call.group.decode * CODEC_IMAGE_LANES + lane;
     const float2 *centers = reinterpret_cast<const float2 *>(memory.centers + shape.column) + (lane & 3);
 #pragma unroll 2
@@ -233,7 +254,8 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
         const float2 center = IS_BEYOND ? centers[4 * tile] : make_float2(-0.0f, -0.0f);
 #pragma unroll
         for (int i = 0; i < 2 * BLOCKS; i++)
-            put_pair(memory, at[i] + 8 * tile, fmaf(c[i / 2][2 * (i & 1)], factor[i], center.x), fmaf(c[i / 2][2 * (i & 1) + 1], factor[i], center.y), 0, T());
+            put_pair(memory, at[i] + 8 * tile, fmaf(c[i / 2][2 * (i & 1)], factor[i], center.x),
+                     fmaf(c[i / 2][2 * (i & 1) + 1], factor[i], center.y), 0, T());
     }
 }
 
@@ -247,7 +269,8 @@ __device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_me
 #pragma unroll 1
     for (int m = 0; m < BLOCKS; m++) {
         const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
-        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, whole.memory, whole.fragments};
+        const group_call<1, warp_memory> call = {whole.group, whole.shape,  whole.g,        whole.n_groups,
+                                                 place,       whole.memory, whole.fragments};
         row_operands<N_STEPS, output_traits<T>::IS_EXACT> operands;
         float squares[2], factor[2];
         int at[2];
@@ -265,8 +288,8 @@ __device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_me
             for (int tile = 0; tile < plan::TILES; tile++)
 #pragma unroll
                 for (int r = 0; r < 2; r++)
-                    put_pair(call.memory, at[r] + 8 * (first_tile + tile), c[tile][2 * r] * factor[r], c[tile][2 * r + 1] * factor[r],
-                             part_signs << (15 - tile) & 0x80008000u, T());
+                    put_pair(call.memory, at[r] + 8 * (first_tile + tile), c[tile][2 * r] * factor[r],
+                             c[tile][2 * r + 1] * factor[r], part_signs << (15 - tile) & 0x80008000u, T());
         }
     }
 }
@@ -303,8 +326,9 @@ __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_mem
 
 /* All of a head's groups for the rows of the warp. */
 template <bool IS_BEYOND, typename T, int STEPS, bool IS_FAST, int BLOCKS>
-__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
-                                              const warp_memory &memory, const uint4 *fragments)
+__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups,
+                                              const lane_place<BLOCKS> &place, const warp_memory &memory,
+                                              const uint4 *fragments)
 {
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
@@ -316,18 +340,21 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
     }
 }
 
-/* ---- columns to dims ----------------------------------------------------------------------------------------------------------- */
+/* ---- columns to dims ------------------------------------------------------------------------- */
 
-/* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, two runs of 8 of them a lane, half a vector apart. */
+/* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, two runs of 8 of them a lane,
+ * half a vector apart. */
 template <int ORDER, int ROWS>
-__device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride)
+__device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows,
+                                              const uint16_t *column, int head_dim, int stride)
 {
     const int lane = threadIdx.x & 31, half_dim = head_dim / 2;
     int lanes = 1;
     while (lanes < head_dim / 16) lanes *= 2;
     const int dim = 8 * (lane & (lanes - 1)), rows = 32 / lanes;
     if (dim >= half_dim) return;
-    const uint16_t *low_at[8], *high_at[8], *first_row = reinterpret_cast<const uint16_t *>(memory.tile) + lane / lanes * stride;
+    const uint16_t *low_at[8], *high_at[8],
+        *first_row = reinterpret_cast<const uint16_t *>(memory.tile) + lane / lanes * stride;
 #pragma unroll
     for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
         low_at[i] = first_row + column[dim + i];
@@ -345,8 +372,9 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
             uint32_t a[8], b[4], d[4];
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                a[i] = ORDER == CODEC_ORDER_SPLIT_PAIRS ? *reinterpret_cast<const uint32_t *>(low_at[i] + distance)
-                                                        : low_at[i][distance] | static_cast<uint32_t>(high_at[i][distance]) << 16;
+                a[i] = ORDER == CODEC_ORDER_SPLIT_PAIRS
+                           ? *reinterpret_cast<const uint32_t *>(low_at[i] + distance)
+                           : low_at[i][distance] | static_cast<uint32_t>(high_at[i][distance]) << 16;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 b[i] = __byte_perm(a[2 * i], a[2 * i + 1], 0x5410);
@@ -363,16 +391,19 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
 }
 
 template <int ROWS>
-__device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride,
-                                           int order)
+__device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows,
+                                           const uint16_t *column, int head_dim, int stride, int order)
 {
-    if (order == CODEC_ORDER_SPLIT_PAIRS) store_rows_in<CODEC_ORDER_SPLIT_PAIRS, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
-    else if (order == CODEC_ORDER_NATURAL) store_rows_in<CODEC_ORDER_NATURAL, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    if (order == CODEC_ORDER_SPLIT_PAIRS)
+        store_rows_in<CODEC_ORDER_SPLIT_PAIRS, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else if (order == CODEC_ORDER_NATURAL)
+        store_rows_in<CODEC_ORDER_NATURAL, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
     else store_rows_in<CODEC_ORDER_ANY, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
 }
 
 template <int ROWS>
-__device__ __forceinline__ void store_rows(float *x, int token_stride, const warp_memory &memory, int n_rows, const uint16_t *column, int head_dim, int stride, int)
+__device__ __forceinline__ void store_rows(float *x, int token_stride, const warp_memory &memory, int n_rows,
+                                           const uint16_t *column, int head_dim, int stride, int)
 {
     for (int dim = threadIdx.x & 31; dim < head_dim; dim += 32) {
         const float *from = memory.result + column[dim];
@@ -381,8 +412,12 @@ __device__ __forceinline__ void store_rows(float *x, int token_stride, const war
     }
 }
 
-template <typename T> struct stored_as { typedef uint16_t type; };
-template <> struct stored_as<float> { typedef float type; };
+template <typename T> struct stored_as {
+    typedef uint16_t type;
+};
+template <> struct stored_as<float> {
+    typedef float type;
+};
 
 /* Dims of no group, whose columns nothing else writes: their centres. */
 template <int ROWS, typename T>
@@ -396,14 +431,18 @@ __device__ __forceinline__ void fill_uncoded(const warp_memory &memory, const co
     __syncwarp();
 }
 
-/* ---- the kernel ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_BEYOND the published form: its norms may be bytes, scaled, and there may
- * be centres and dims of no group. */
+/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_BEYOND the published
+ * form: its norms may be bytes, scaled, and there may be centres and dims of no group. */
 template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
 __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
 {
-    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, ROWS = warp_plan<T, STEPS>::ROWS, IS_EXACT = output_traits<T>::IS_EXACT };
+    enum {
+        BLOCKS = warp_plan<T, STEPS>::BLOCKS,
+        ROWS = warp_plan<T, STEPS>::ROWS,
+        IS_EXACT = output_traits<T>::IS_EXACT
+    };
     typedef typename stored_as<T>::type stored;
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
@@ -426,7 +465,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
     warp_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    memory.tile_low = memory.tile + low_distance;       /* these two for f32 alone */
+    memory.tile_low = memory.tile + low_distance; /* these two for f32 alone */
     memory.result = reinterpret_cast<float *>(memory.tile + 2 * low_distance);
     next += ROWS * max_stride * (IS_EXACT ? 8 : 2);
     memory.packed = reinterpret_cast<uint32_t *>(next);
@@ -440,10 +479,12 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         if (head.cost == 0) continue;
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
-        const int order = uniform(head.order), norm_bytes = IS_BEYOND ? uniform(head.norm_bytes) : 2, row_norm_bytes = head_at.n_groups * norm_bytes;
+        const int order = uniform(head.order), norm_bytes = IS_BEYOND ? uniform(head.norm_bytes) : 2,
+                  row_norm_bytes = head_at.n_groups * norm_bytes;
         memory.norm_bytes = norm_bytes;
-        const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) +
-                                      static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
+        const uint4 *head_fragments =
+            reinterpret_cast<const uint4 *>(image.fragments)
+            + static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
         __syncthreads();
         if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
         if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * CODEC_IMAGE_LANES);
@@ -456,7 +497,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
             groups[i].decode -= head.first_fragment + head.n_fragments_encode;
             shapes[i] = pack_shape(groups[i]);
         }
-        /* What is behind the last column meets zeros in B, and must be finite; for f32 also what is behind a group's dims, which unpacking leaves alone. */
+        /* What is behind the last column meets zeros in B, and must be finite; for f32 also what is behind a group's
+         * dims, which unpacking leaves alone. */
         for (int i = lane; i < ROWS * head_at.stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
             if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
@@ -467,7 +509,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         const tile_run run = share.run;
         const head_streams streams = share.streams;
         const book_tables tables = {books, halves};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, head_at.stride, head_at.n_groups);
+        const lane_place<BLOCKS> place =
+            find_place<BLOCKS>(memory.tile, memory.norms, low_distance, head_at.stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const uint8_t *packed = args.packed + streams.packed;
         const uint8_t *norms = args.norms + streams.norms;
@@ -478,30 +521,35 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
             receive_packed(memory, packed + first * head_at.packed_bytes, head_at, n_rows);
             warp_copy(memory.norms, norms + first * row_norm_bytes, n_rows * row_norm_bytes);
             later = next_tile(run, &share);
-            if (STEPS <= 4 && later != NO_TILE && (later + 1ll) * ROWS <= args.n) {     /* the others do not wait for memory */
+            if (STEPS <= 4 && later != NO_TILE
+                && (later + 1ll) * ROWS <= args.n) { /* the others do not wait for memory */
                 const uint8_t *codes = packed + static_cast<int64_t>(later) * ROWS * head_at.packed_bytes;
-                for (int at = lane * LINE_BYTES; at < ROWS * head_at.packed_bytes; at += 32 * LINE_BYTES) prefetch(codes + at);
+                for (int at = lane * LINE_BYTES; at < ROWS * head_at.packed_bytes; at += 32 * LINE_BYTES)
+                    prefetch(codes + at);
                 if (lane < 2) prefetch(norms + static_cast<int64_t>(later) * ROWS * row_norm_bytes + lane * LINE_BYTES);
             }
             __syncwarp();
             unpack_rows<IS_EXACT, ROWS>(memory, groups, my_shape, head_at, tables);
             __syncwarp();
-            decode_groups<IS_BEYOND, T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory, IS_FAST ? fragments : head_fragments);
+            decode_groups<IS_BEYOND, T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory,
+                                                        IS_FAST ? fragments : head_fragments);
             __syncwarp();
-            store_rows<ROWS>(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim, head_at.stride, order);
+            store_rows<ROWS>(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim,
+                             head_at.stride, order);
             __syncwarp();
         }
     }
 }
 
-template <typename T, int ROWS>
-static kernel_sizes find_sizes(const codec_device_image &image)
+template <typename T, int ROWS> static kernel_sizes find_sizes(const codec_device_image &image)
 {
-    const size_t tile = ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
+    const size_t tile =
+        ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
     const size_t packed = static_cast<size_t>(ROWS) * packed_stride(round_up_16(image.max_packed_bytes)) + 16;
     return {static_cast<size_t>(image.max_fragments_decode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
-            round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_halves) * 4, 16) +
-                static_cast<size_t>(image.max_columns) * 4 + static_cast<size_t>(image.head_dim) * 2,
+            round_up(static_cast<size_t>(image.max_books) * 4, 16)
+                + round_up(static_cast<size_t>(image.max_halves) * 4, 16) + static_cast<size_t>(image.max_columns) * 4
+                + static_cast<size_t>(image.head_dim) * 2,
             round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
@@ -509,8 +557,8 @@ template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
 static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef warp_plan<T, STEPS> plan;
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_BEYOND>, args, find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream,
-                        err);
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_BEYOND>, args, find_sizes<T, plan::ROWS>(args.image),
+                        IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream, err);
 }
 
 template <bool IS_BEYOND, typename T>
@@ -522,22 +570,31 @@ static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *e
     if (max_steps <= 4) st = launch<T, 4, true, IS_BEYOND>(args, &too_small, stream, err);
     else if (max_steps <= 8) st = launch<T, 8, true, IS_BEYOND>(args, &too_small, stream, err);
     else if constexpr (!IS_BEYOND) st = launch<T, CODEC_IMAGE_MAX_STEPS, true, false>(args, &too_small, stream, err);
-    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_BEYOND>(args, &too_small, stream, err);
+    if (st == RB_OK && too_small)
+        st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_BEYOND>(args, &too_small, stream, err);
     return st;
 }
 
-template <typename T>
-static rb_status launch_form(decode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch_form(decode_args &args, cudaStream_t stream, rb_error *err)
 {
     return args.image.is_published ? launch_type<false, T>(args, stream, err) : launch_type<true, T>(args, stream, err);
 }
 
-rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n, const codec_vectors *x_hat, void *stream,
-                       rb_error *err)
+rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n,
+                       const codec_vectors *x_hat, void *stream, rb_error *err)
 {
-    decode_args args = {*image, packed, static_cast<const uint8_t *>(norms), x_hat->data, x_hat->head_stride, n, static_cast<int>(x_hat->token_stride), 0, 0};
+    decode_args args = {*image,
+                        packed,
+                        static_cast<const uint8_t *>(norms),
+                        x_hat->data,
+                        x_hat->head_stride,
+                        n,
+                        static_cast<int>(x_hat->token_stride),
+                        0,
+                        0};
     if (x_hat->token_stride < 0 || x_hat->token_stride > INT32_MAX)
-        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x_hat->token_stride), INT32_MAX);
+        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
+                       static_cast<long long>(x_hat->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
     if (image->planes.n_planes > 0) {
         const rb_status st = plane_decode(image, packed, n, x_hat, static_cast<cudaStream_t>(stream), err);

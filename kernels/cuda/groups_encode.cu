@@ -1,47 +1,53 @@
-/* Quantizing vectors in the published form: nearest centroids, fp16 norms. See kernels/cuda/groups_encode.cuh for the frame.
+/* Quantizing vectors in the published form: nearest centroids, fp16 norms. See kernels/cuda/groups_encode.cuh for the
+ * frame.
  *
- * Of a group the coder sums the norms from the operands that it has just loaded for the products, rotates on the tensor cores and compares with the boundaries. */
+ * Of a group the coder sums the norms from the operands that it has just loaded for the products, rotates on the tensor
+ * cores and compares with the boundaries. */
+#include "kernels/cuda/block_codebook_device.cuh"
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/cuda/groups_transform.cuh"
-#include "kernels/cuda/block_codebook_device.cuh"
 
 rb_status codec_encode_beyond(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
 
-/* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a block (one block fills a multiprocessor, and
- * the fragments are in shared memory once), by the registers that operands take. */
-template <typename T, int STEPS>
-struct warp_plan {
+/* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a
+ * block (one block fills a multiprocessor, and the fragments are in shared memory once), by the registers that operands
+ * take. */
+template <typename T, int STEPS> struct warp_plan {
     enum {
         BLOCKS = STEPS > 8 || input_traits<T>::HAS_LOW ? 1 : 2,
-        WARPS = input_traits<T>::HAS_LOW ? (STEPS <= 4 ? 16 : 8) : STEPS <= 8 ? 16 : 12
+        WARPS = input_traits<T>::HAS_LOW ? (STEPS <= 4 ? 16 : 8)
+                : STEPS <= 8             ? 16
+                                         : 12
     };
 };
 
-/* ---- a group ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a group --------------------------------------------------------------------------------- */
 
 /* Operands of BLOCKS row blocks in registers, and the rows' norms. */
-template <typename T, int STEPS, int BLOCKS>
-struct group_operands {
+template <typename T, int STEPS, int BLOCKS> struct group_operands {
     row_operands<STEPS, input_traits<T>::HAS_LOW> block[BLOCKS];
-    float norm[2 * BLOCKS], root[2 * BLOCKS];       /* as the operands are scaled; and 1 / norm */
+    float norm[2 * BLOCKS], root[2 * BLOCKS]; /* as the operands are scaled; and 1 / norm */
 };
 
 /* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm,
+                                           const group_call<BLOCKS, warp_memory> &call)
 {
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
         float squares[2];
-        load_operands<N_STEPS>(operands.block[m], squares, call.place.operand[m] + call.shape.column, call.place.low, call.shape);
+        load_operands<N_STEPS>(operands.block[m], squares, call.place.operand[m] + call.shape.column, call.place.low,
+                               call.shape);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = 2 * m + r;
             const float root = fast_rsqrt(squares[r]), norm = squares[r] * root;
             operands.norm[i] = norm;
             operands.root[i] = root;
-            const float scaled = input_traits<T>::IS_SCALED ? norm * call.memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
+            const float scaled =
+                input_traits<T>::IS_SCALED ? norm * call.memory.inverse_scale[i * 8 + (lane >> 2)] : norm;
             const unsigned rounded = __half_as_ushort(__float2half_rn(scaled));
             largest_norm = max(largest_norm, rounded);
             if ((lane & 3) == 0) call.place.norms[i * 8 * call.n_groups + call.g] = static_cast<uint16_t>(rounded);
@@ -51,7 +57,8 @@ __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &ope
 
 /* One tile of the rotated vectors: c = 8 columns of them. N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, BLOCKS> &operands, const uint4 *fragment, int n_steps)
+__device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_operands<T, STEPS, BLOCKS> &operands,
+                                            const uint4 *fragment, int n_steps)
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW };
 #pragma unroll
@@ -67,40 +74,47 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
             for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a[s], rotation.z, rotation.w);
             if (HAS_LOW) {
 #pragma unroll
-                for (int m = 0; m < BLOCKS; m++) multiply(c[m], operands.block[m].a_low[HAS_LOW ? s : 0], rotation.x, rotation.y);
+                for (int m = 0; m < BLOCKS; m++)
+                    multiply(c[m], operands.block[m].a_low[HAS_LOW ? s : 0], rotation.x, rotation.y);
             }
         }
 }
 
 template <coding BY, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call,
+__device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands,
+                                                             const group_call<BLOCKS, warp_memory> &call,
                                                              float product_scale)
 {
     const int lane = threadIdx.x & 31;
     group_coding<BLOCKS> coding;
-    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
+    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width,
+                           call.memory.books, call.memory.cells);
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) {
-        coding.edges[i] = make_edges<BY>(coding.by, call.group.log2_cells, operands.norm[i], operands.root[i], product_scale);
-        coding.pairs[i] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
+        coding.edges[i] =
+            make_edges<BY>(coding.by, call.group.log2_cells, operands.norm[i], operands.root[i], product_scale);
+        coding.pairs[i] =
+            reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[i]) + call.shape.column + (lane & 3);
     }
     return coding;
 }
 
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
 template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands, const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands,
+                                           const group_call<BLOCKS, warp_memory> &call)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
     group_coding<BLOCKS> coding = start_coding<BY>(operands, call, CODEC_IMAGE_FRAGMENT_SCALE);
     const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
     int left = call.shape.n_tiles;
-#pragma unroll 1        /* registers are short */
+#pragma unroll 1 /* registers are short */
     for (; left >= AT_ONCE; left -= AT_ONCE) {
         float c[AT_ONCE][BLOCKS][4];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES) rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
+        for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES)
+            rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
@@ -117,7 +131,8 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 
 /* The same by a transform, of one row block. */
 template <coding BY, typename PLAN, int N_STEPS, typename T>
-__device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 1> &operands, const group_call<1, warp_memory> &call)
+__device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 1> &operands,
+                                               const group_call<1, warp_memory> &call)
 {
     const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
     group_coding<1> coding = start_coding<BY>(operands, call, transform_scale(N_STEPS));
@@ -136,7 +151,7 @@ __device__ __forceinline__ void encode_group(unsigned &largest_norm, const group
 {
     group_operands<T, STEPS, BLOCKS> operands;
     load_group<N_STEPS>(operands, largest_norm, call);
-    __syncwarp();       /* all operands are in registers: their place may be written */
+    __syncwarp(); /* all operands are in registers: their place may be written */
     choose_coding<IS_FAST>(call.shape, [&](auto by) { code_group<by.value, N_STEPS>(operands, call); });
 }
 
@@ -150,7 +165,8 @@ __device__ __forceinline__ void transform_group(unsigned &largest_norm, const gr
         const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
         warp_memory memory = whole.memory;
         memory.inverse_scale += 16 * m;
-        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g, whole.n_groups, place, memory, whole.fragments};
+        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g,        whole.n_groups,
+                                                 place,       memory,      whole.fragments};
         group_operands<T, N_STEPS, 1> operands;
         load_group<N_STEPS>(operands, largest_norm, call);
         __syncwarp();
@@ -190,8 +206,9 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
-__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups, const lane_place<BLOCKS> &place,
-                                                  const warp_memory &memory, const uint4 *fragments)
+__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups,
+                                                  const lane_place<BLOCKS> &place, const warp_memory &memory,
+                                                  const uint4 *fragments)
 {
     unsigned largest_norm = 0;
 #pragma unroll 1
@@ -205,14 +222,15 @@ __device__ __forceinline__ unsigned encode_groups(const codec_image_group *group
     return largest_norm;
 }
 
-template <typename T, int STEPS, bool FAST>
-struct published_coder {
+template <typename T, int STEPS, bool FAST> struct published_coder {
     typedef T input;
     enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, WARPS = warp_plan<T, STEPS>::WARPS, IS_FAST = FAST, IS_BEYOND = 0 };
 
     /* Whether there is a norm that is infinite or not a number. */
-    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape, const head_place &head, const codec_image_head &,
-                                                         const lane_place<BLOCKS> &place, const warp_memory &memory, const uint4 *fragments)
+    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
+                                                         const head_place &head, const codec_image_head &,
+                                                         const lane_place<BLOCKS> &place, const warp_memory &memory,
+                                                         const uint4 *fragments)
     {
         return ::encode_groups<T, STEPS, FAST>(groups, my_shape, head.n_groups, place, memory, fragments) >= 0x7c00u;
     }
@@ -230,11 +248,11 @@ template <typename T, int STEPS, bool IS_FAST>
 static rb_status launch(encode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef published_coder<T, STEPS, IS_FAST> coder;
-    return launch_tiles(encode_kernel<coder>, args, find_sizes<coder>(args.image, 0, 0), IS_FAST, coder::WARPS, 16 * coder::BLOCKS, "encode kernel", too_small, stream, err);
+    return launch_tiles(encode_kernel<coder>, args, find_sizes<coder>(args.image, 0, 0), IS_FAST, coder::WARPS,
+                        16 * coder::BLOCKS, "encode kernel", too_small, stream, err);
 }
 
-template <typename T>
-static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
     bool too_small = true;
     rb_status st = RB_OK;
@@ -247,13 +265,23 @@ static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *e
     return st;
 }
 
-rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, void *norms, uint64_t *first_bad, void *stream,
-                       rb_error *err)
+rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, void *norms,
+                       uint64_t *first_bad, void *stream, rb_error *err)
 {
-    encode_args args = {*image, x->data, x->head_stride, n, static_cast<int>(x->token_stride), packed, static_cast<uint8_t *>(norms),
-                        reinterpret_cast<unsigned long long *>(first_bad), 0, 0, 0};
+    encode_args args = {*image,
+                        x->data,
+                        x->head_stride,
+                        n,
+                        static_cast<int>(x->token_stride),
+                        packed,
+                        static_cast<uint8_t *>(norms),
+                        reinterpret_cast<unsigned long long *>(first_bad),
+                        0,
+                        0,
+                        0};
     if (x->token_stride < 0 || x->token_stride > INT32_MAX)
-        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d", static_cast<long long>(x->token_stride), INT32_MAX);
+        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
+                       static_cast<long long>(x->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
     if (image->planes.n_planes > 0) {
         const rb_status st = plane_encode(image, x, n, packed, first_bad, static_cast<cudaStream_t>(stream), err);

@@ -1,11 +1,13 @@
-/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the layout. What is done with the groups is a coder's, of which
- * there are two: codec_encode.cu has that of the published form, codec_encode_beyond.cu that of all others.
+/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the
+ * layout. What is done with the groups is a coder's, of which there are two: codec_encode.cu has that of the published
+ * form, codec_encode_beyond.cu that of all others.
  *
- * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part of shared memory; then, group by
- * group, codes them and leaves pairs of codes where the dims were; then packs them, a vector a lane. Warps never wait for each other.
+ * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part
+ * of shared memory; then, group by group, codes them and leaves pairs of codes where the dims were; then packs them, a
+ * vector a lane. Warps never wait for each other.
  *
- * fp16 input is an exact operand. bf16 and f32 are first brought near 1 by a power of two for each vector; bf16 then is exact again, f32 is split like
- * the rotation into high and low, and the product low x low is dropped. */
+ * fp16 input is an exact operand. bf16 and f32 are first brought near 1 by a power of two for each vector; bf16 then is
+ * exact again, f32 is split like the rotation into high and low, and the product low x low is dropped. */
 #ifndef RB_KERNELS_CUDA_GROUPS_ENCODE_CUH
 #define RB_KERNELS_CUDA_GROUPS_ENCODE_CUH
 
@@ -22,36 +24,37 @@ struct encode_args {
     uint8_t *packed;
     uint8_t *norms;
     unsigned long long *first_bad;
-    int fragment_bytes;     /* of shared memory for the fragments */
+    int fragment_bytes; /* of shared memory for the fragments */
     int warp_bytes;
-    int is_fast;            /* for a coder that asks at run time */
+    int is_fast; /* for a coder that asks at run time */
 };
 
 /* What a warp has in shared memory. */
 struct warp_memory {
-    /* [rows][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the place of its dims; a row's packed codes that
-     * of the row: they never get ahead of the pairs they are made of. */
+    /* [rows][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the
+     * place of its dims; a row's packed codes that of the row: they never get ahead of the pairs they are made of. */
     __half *tile;
-    float *inverse_scale;       /* [rows] */
-    uint8_t *norms;             /* [rows][n_groups] of the head's norm_bytes */
-    const float *books;         /* the block's */
+    float *inverse_scale; /* [rows] */
+    uint8_t *norms;       /* [rows][n_groups] of the head's norm_bytes */
+    const float *books;   /* the block's */
     const codec_image_cell *cells;
     /* Beyond the published form alone. */
-    float4 *coordinates;        /* [tiles of a group][lanes] of 16 rows, as products have them: two columns of a lane's two rows */
-    const float *shifts;        /* the block's: [columns] */
+    float4 *
+        coordinates; /* [tiles of a group][lanes] of 16 rows, as products have them: two columns of a lane's two rows */
+    const float *shifts; /* the block's: [columns] */
 };
 
-/* ---- coding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- coding ---------------------------------------------------------------------------------- */
 
 /* Coding of a group's rows: boundaries of each, and where its next pair of codes goes. */
-template <int BLOCKS>
-struct group_coding {
+template <int BLOCKS> struct group_coding {
     coder by;
     row_edges edges[2 * BLOCKS];
     uint16_t *pairs[2 * BLOCKS];
 };
 
-/* Codes of a tile of row block m, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes without dims make, stay within its own columns. */
+/* Codes of a tile of row block m, in pairs to where the lane's rows have them. Pairs past the group's end, which lanes
+ * without dims make, stay within its own columns. */
 template <coding BY, int BLOCKS>
 __device__ __forceinline__ void code_tile(const float (&c)[4], const group_coding<BLOCKS> &coding, int m, int tile)
 {
@@ -59,20 +62,19 @@ __device__ __forceinline__ void code_tile(const float (&c)[4], const group_codin
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const row_edges &edges = coding.edges[2 * m + r];
-        const float pair = fmaf(code_of<BY>(c[2 * r + 1], edges, by), by.second_code, code_of<BY>(c[2 * r], edges, by)) + by.pair_bias;
+        const float pair =
+            fmaf(code_of<BY>(c[2 * r + 1], edges, by), by.second_code, code_of<BY>(c[2 * r], edges, by)) + by.pair_bias;
         coding.pairs[2 * m + r][4 * tile] = static_cast<uint16_t>(__float_as_uint(pair));
     }
 }
 
-template <int BLOCKS>
-__device__ __forceinline__ void skip_tiles(group_coding<BLOCKS> &coding, int n_tiles)
+template <int BLOCKS> __device__ __forceinline__ void skip_tiles(group_coding<BLOCKS> &coding, int n_tiles)
 {
 #pragma unroll
     for (int i = 0; i < 2 * BLOCKS; i++) coding.pairs[i] += 4 * n_tiles;
 }
 
-template <coding BY>
-struct coding_tag {
+template <coding BY> struct coding_tag {
     static constexpr coding value = BY;
 };
 
@@ -92,15 +94,20 @@ __device__ __forceinline__ void choose_coding(const group_shape &shape, const CO
     }
 }
 
-/* ---- the kernel -------------------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_BEYOND the published form; IS_FAST, the fragments have room in shared memory, or
- * where it IS_BEYOND args.is_fast; and encode_groups, which codes all groups of a warp's rows. */
-template <typename CODER>
-__global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const encode_args args)
+/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_BEYOND the published form; IS_FAST,
+ * the fragments have room in shared memory, or where it IS_BEYOND args.is_fast; and encode_groups, which codes all
+ * groups of a warp's rows. */
+template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const encode_args args)
 {
     typedef typename CODER::input T;
-    enum { BLOCKS = CODER::BLOCKS, ROWS = 16 * BLOCKS, HAS_LOW = input_traits<T>::HAS_LOW, IS_BEYOND = CODER::IS_BEYOND };
+    enum {
+        BLOCKS = CODER::BLOCKS,
+        ROWS = 16 * BLOCKS,
+        HAS_LOW = input_traits<T>::HAS_LOW,
+        IS_BEYOND = CODER::IS_BEYOND
+    };
     const bool is_fast = CODER::IS_FAST || (IS_BEYOND && args.is_fast);
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
@@ -141,8 +148,10 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
         if (head.cost == 0) continue;
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
-        const int order = uniform(head.order), stride = head_at.stride, row_norm_bytes = head_at.n_groups * (IS_BEYOND ? head_at.norm_bytes : 2);
-        const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments) + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
+        const int order = uniform(head.order), stride = head_at.stride,
+                  row_norm_bytes = head_at.n_groups * (IS_BEYOND ? head_at.norm_bytes : 2);
+        const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments)
+                                      + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
         __syncthreads();
         if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
         if (is_fast) block_copy(fragments, head_fragments, head.n_fragments_encode * CODEC_IMAGE_LANES);
@@ -154,7 +163,8 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
             groups[i] = image.groups[head.first_group + i];
             groups[i].encode -= head.first_fragment;
             shapes[i] = pack_shape(groups[i]);
-            pads[i] = static_cast<uint16_t>(groups[i].column + groups[i].dims / 8 * 8);     /* the last 8 columns, if not all of them are dims */
+            pads[i] = static_cast<uint16_t>(
+                groups[i].column + groups[i].dims / 8 * 8); /* the last 8 columns, if not all of them are dims */
         }
         /* Columns between groups and behind the last are 0: rows are written column by column of what they have. */
         for (int i = lane; i < ROWS * stride / 8; i += 32) {
@@ -166,31 +176,36 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
         const tile_run run = share.run;
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
-        const row_place to = {memory.tile, stride, low_distance, column, memory.inverse_scale, IS_BEYOND ? head.largest_center : 0.0f};
-        const lane_place<BLOCKS> place = find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
+        const row_place to = {
+            memory.tile, stride, low_distance, column, memory.inverse_scale, IS_BEYOND ? head.largest_center : 0.0f};
+        const lane_place<BLOCKS> place =
+            find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;
         const T *x = static_cast<const T *>(args.x) + head_index * args.head_stride;
         for (unsigned tile = next_tile(run, &share), later; tile != NO_TILE; tile = later) {
             const int64_t first = static_cast<int64_t>(tile) * ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
-            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a whole part, its neighbour's first 8 columns. */
-            for (int i = lane; i < head_at.n_groups * ROWS; i += 32) *reinterpret_cast<uint4 *>(memory.tile + i % ROWS * stride + pads[i / ROWS]) = zero;
+            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a
+             * whole part, its neighbour's first 8 columns. */
+            for (int i = lane; i < head_at.n_groups * ROWS; i += 32)
+                *reinterpret_cast<uint4 *>(memory.tile + i % ROWS * stride + pads[i / ROWS]) = zero;
             __syncwarp();
             if (order == CODEC_ORDER_SPLIT_PAIRS)
                 load_rows<CODEC_ORDER_SPLIT_PAIRS, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             else if (order == CODEC_ORDER_NATURAL)
                 load_rows<CODEC_ORDER_NATURAL, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
-            else
-                load_rows<CODEC_ORDER_ANY, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
+            else load_rows<CODEC_ORDER_ANY, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             later = next_tile(run, &share);
             if (later != NO_TILE) {
                 const int64_t row = min(static_cast<int64_t>(later) * ROWS + lane % ROWS, args.n - 1);
-                for (int at = lane / ROWS * LINE_BYTES; at < head_dim * static_cast<int>(sizeof(T)); at += 32 / ROWS * LINE_BYTES)
+                for (int at = lane / ROWS * LINE_BYTES; at < head_dim * static_cast<int>(sizeof(T));
+                     at += 32 / ROWS * LINE_BYTES)
                     prefetch(reinterpret_cast<const char *>(x + row * args.token_stride) + at);
             }
             __syncwarp();
-            const bool has_bad = CODER::encode_groups(groups, my_shape, head_at, head, place, memory, is_fast ? fragments : head_fragments);
+            const bool has_bad = CODER::encode_groups(groups, my_shape, head_at, head, place, memory,
+                                                      is_fast ? fragments : head_fragments);
             __syncwarp();
             pack_rows<ROWS>(my_shape, head_at.n_groups, stride, memory.tile);
             __syncwarp();
@@ -198,22 +213,28 @@ __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const enco
             warp_copy(args.norms + streams.norms + first * row_norm_bytes, memory.norms, n_rows * row_norm_bytes);
             if (__any_sync(0xffffffffu, has_bad)) {
                 const bool is_bad = lane < n_rows && CODER::is_bad_row(memory, head_at.n_groups, lane);
-                if (is_bad) atomicMin(args.first_bad, static_cast<unsigned long long>(static_cast<uint64_t>(head_index) * args.n + first + lane));
+                if (is_bad)
+                    atomicMin(args.first_bad, static_cast<unsigned long long>(static_cast<uint64_t>(head_index) * args.n
+                                                                              + first + lane));
             }
             __syncwarp();
         }
     }
 }
 
-/* Shared memory of a coder whose warps have warp_bytes more than tile, scales and norms, and block_bytes more than tables. */
+/* Shared memory of a coder whose warps have warp_bytes more than tile, scales and norms, and block_bytes more than
+ * tables. */
 template <typename CODER>
 static kernel_sizes find_sizes(const codec_device_image &image, size_t block_bytes, size_t warp_bytes)
 {
     const size_t rows = 16 * CODER::BLOCKS, tile = rows * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
     return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
-            round_up(static_cast<size_t>(image.max_books) * 4, 16) + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) + block_bytes +
-                static_cast<size_t>(image.head_dim) * 2,
-            round_up(tile * (input_traits<typename CODER::input>::HAS_LOW ? 2 : 1) + rows * 4 + rows * 2 * image.max_groups + warp_bytes, 128)};
+            round_up(static_cast<size_t>(image.max_books) * 4, 16)
+                + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) + block_bytes
+                + static_cast<size_t>(image.head_dim) * 2,
+            round_up(tile * (input_traits<typename CODER::input>::HAS_LOW ? 2 : 1) + rows * 4
+                         + rows * 2 * image.max_groups + warp_bytes,
+                     128)};
 }
 
 #endif

@@ -1,13 +1,16 @@
-/* Quantizing vectors beyond the published form: 8-bit norms, an encoder that searches, scales and centres. See kernels/cuda/groups_encode.cuh for the frame.
+/* Quantizing vectors beyond the published form: 8-bit norms, an encoder that searches, scales and centres. See
+ * kernels/cuda/groups_encode.cuh for the frame.
  *
- * One row block of 16 vectors and one group at a time, in three passes. Rotation: products start from -R S c; coordinates go to shared memory, where a lane finds its own again,
- * and their squares give the norm, which the operands' would not where there is a centre. Search: for each stretch the product of coordinates and centroids and the
- * centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: as the published form's, at the stretch with the largest
- * cosine; only a coordinate within rounding of a boundary can be stored otherwise than it was searched with. */
+ * One row block of 16 vectors and one group at a time, in three passes. Rotation: products start from -R S c;
+ * coordinates go to shared memory, where a lane finds its own again, and their squares give the norm, which the
+ * operands' would not where there is a centre. Search: for each stretch the product of coordinates and centroids and
+ * the centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: as the
+ * published form's, at the stretch with the largest cosine; only a coordinate within rounding of a boundary can be
+ * stored otherwise than it was searched with. */
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/reference/encoder_stretches.h"
 
-enum { N_STRETCHES = 7, OWN_STRETCH = 2 };      /* the vector as it is */
+enum { N_STRETCHES = 7, OWN_STRETCH = 2 }; /* the vector as it is */
 static __device__ constexpr float stretch_of(int i)
 {
     const double stretches[N_STRETCHES] = {ENCODER_STRETCHES_DOWN, 1.0, ENCODER_STRETCHES_UP};
@@ -16,15 +19,15 @@ static __device__ constexpr float stretch_of(int i)
 
 /* Of a lane's two rows, lane / 4 and 8 below. */
 struct block_rows {
-    float root[2];              /* product to coordinate of the unit vector */
-    float norm[2];              /* as products have it */
+    float root[2]; /* product to coordinate of the unit vector */
+    float norm[2]; /* as products have it */
     float stretch[2], cosine[2];
 };
 
 /* Of a row of zeros, so that it can be divided by: NO_SQUARES' root. */
 static constexpr float NO_NORM = 1e-18f;
 
-/* ---- rotation --------------------------------------------------------------------------------------------------------------------- */
+/* ---- rotation -------------------------------------------------------------------------------- */
 
 /* The sum over the four lanes that share a row. */
 __device__ __forceinline__ float sum_row(float mine)
@@ -35,10 +38,12 @@ __device__ __forceinline__ float sum_row(float mine)
 
 /* row_scale: what the rows were brought near 1 by. */
 template <typename T>
-__device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1, warp_memory> &call, const float (&row_scale)[2])
+__device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1, warp_memory> &call,
+                                            const float (&row_scale)[2])
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW, AT_ONCE = 4 };
-    const int lane = threadIdx.x & 31, n_tiles = call.shape.n_tiles, n_steps = call.shape.n_steps, own_steps = (n_tiles + 1) / 2;
+    const int lane = threadIdx.x & 31, n_tiles = call.shape.n_tiles, n_steps = call.shape.n_steps,
+              own_steps = (n_tiles + 1) / 2;
     const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
     const float2 *shift = reinterpret_cast<const float2 *>(call.memory.shifts + call.shape.column) + (lane & 3);
     const __half *operand = call.place.operand[0] + call.shape.column;
@@ -83,14 +88,15 @@ __device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1
     }
 }
 
-/* ---- levels ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- levels ---------------------------------------------------------------------------------- */
 
-/* Levels of coordinates above 0: of 2 bits a compare as codec_coding.cuh has it, of more a walk up (boundary, centroid) from a binary search on. */
+/* Levels of coordinates above 0: of 2 bits a compare as codec_coding.cuh has it, of more a walk up (boundary, centroid)
+ * from a binary search on. */
 struct level_tables {
     const float2 *walk;
-    int half;               /* levels: 2^width / 2 */
-    float first, step;      /* centroids of the lowest and of the next, less the lowest */
-    float edge;             /* of 2 bits */
+    int half;          /* levels: 2^width / 2 */
+    float first, step; /* centroids of the lowest and of the next, less the lowest */
+    float edge;        /* of 2 bits */
 };
 
 __device__ __forceinline__ level_tables find_tables(const group_call<1, warp_memory> &call)
@@ -106,7 +112,10 @@ __device__ __forceinline__ level_tables find_tables(const group_call<1, warp_mem
 }
 
 /* 1 above the boundary, else 0. */
-__device__ __forceinline__ float is_outer(const level_tables &tables, float size, float stretch) { return __saturatef(fmaf(size, stretch * CODEC_IMAGE_STEEP, tables.edge)); }
+__device__ __forceinline__ float is_outer(const level_tables &tables, float size, float stretch)
+{
+    return __saturatef(fmaf(size, stretch * CODEC_IMAGE_STEEP, tables.edge));
+}
 
 /* Levels of four coordinates. */
 __device__ __forceinline__ void find_levels(int (&level)[4], const level_tables &tables, const float (&stretched)[4])
@@ -120,7 +129,8 @@ __device__ __forceinline__ void find_levels(int (&level)[4], const level_tables 
             if (stretched[v] > tables.walk[level[v] + step - 1].x) level[v] += step;
 }
 
-/* To the next level where size is above the boundary; at: of the level in shared memory. Left to itself the compiler makes it a branch. */
+/* To the next level where size is above the boundary; at: of the level in shared memory. Left to itself the compiler
+ * makes it a branch. */
 __device__ __forceinline__ void step_up(float2 &level, uint32_t &at, float size)
 {
     asm("{\n"
@@ -140,7 +150,7 @@ __device__ __forceinline__ void find_sizes_of(float (&size)[4], const float4 &pr
     size[2] = fabsf(products.z) * rows.root[1], size[3] = fabsf(products.w) * rows.root[1];
 }
 
-/* ---- search ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- search ---------------------------------------------------------------------------------- */
 
 /* Of both rows and every stretch: coordinates times centroids, squares of centroids. */
 struct stretch_sums {
@@ -182,7 +192,8 @@ __device__ __forceinline__ void search_signs(block_rows &rows, const group_call<
 }
 
 /* 2 bits: of each stretch the coordinates above the boundary are added up and counted. */
-__device__ __forceinline__ void search_two_bits(block_rows &rows, const group_call<1, warp_memory> &call, const level_tables &tables)
+__device__ __forceinline__ void search_two_bits(block_rows &rows, const group_call<1, warp_memory> &call,
+                                                const level_tables &tables)
 {
     stretch_sums sums = {};
     float all[2] = {0.0f, 0.0f};
@@ -201,10 +212,12 @@ __device__ __forceinline__ void search_two_bits(block_rows &rows, const group_ca
             }
         }
     }
-    const float inner_square = tables.first * tables.first, outer = tables.first + tables.step, squares_apart = outer * outer - inner_square;
+    const float inner_square = tables.first * tables.first, outer = tables.first + tables.step,
+                squares_apart = outer * outer - inner_square;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const float inner_product = tables.first * sum_row(all[r]), inner_squares = static_cast<float>(call.shape.dims) * inner_square;
+        const float inner_product = tables.first * sum_row(all[r]),
+                    inner_squares = static_cast<float>(call.shape.dims) * inner_square;
 #pragma unroll
         for (int s = 0; s < N_STRETCHES; s++) {
             sums.product[r][s] = fmaf(tables.step, sum_row(sums.product[r][s]), inner_product);
@@ -214,9 +227,11 @@ __device__ __forceinline__ void search_two_bits(block_rows &rows, const group_ca
     choose_stretches(rows, sums);
 }
 
-/* More: ONE_STEP where a stretch crosses one boundary at most. Columns behind the group's dims are at the lowest level of every stretch. */
+/* More: ONE_STEP where a stretch crosses one boundary at most. Columns behind the group's dims are at the lowest level
+ * of every stretch. */
 template <bool ONE_STEP>
-__device__ __forceinline__ void search_by_walk(block_rows &rows, const group_call<1, warp_memory> &call, const level_tables &tables)
+__device__ __forceinline__ void search_by_walk(block_rows &rows, const group_call<1, warp_memory> &call,
+                                               const level_tables &tables)
 {
     const int n_crossed = ONE_STEP ? 1 : call.group.n_crossed;
     stretch_sums sums = {};
@@ -260,21 +275,26 @@ __device__ __forceinline__ void search_by_walk(block_rows &rows, const group_cal
     choose_stretches(rows, sums);
 }
 
-/* ---- codes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- codes ----------------------------------------------------------------------------------- */
 
-/* Pairs of codes to where the group's dims were: boundaries are brought to the products as codec_coding.cuh does, and divided by the stretch. */
+/* Pairs of codes to where the group's dims were: boundaries are brought to the products as codec_coding.cuh does, and
+ * divided by the stretch. */
 template <coding BY>
 __device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &call, const block_rows &rows)
 {
     const int lane = threadIdx.x & 31;
     group_coding<1> coding;
-    float most[2];          /* products of 1: stretched, a coordinate may lie behind the last cell, where its code is that of 1 */
-    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width, call.memory.books, call.memory.cells);
+    float
+        most[2]; /* products of 1: stretched, a coordinate may lie behind the last cell, where its code is that of 1 */
+    coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width,
+                           call.memory.books, call.memory.cells);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         most[r] = __fdividef(rows.norm[r] + NO_NORM, rows.stretch[r]);
-        coding.edges[r] = make_edges<BY>(coding.by, call.group.log2_cells, most[r], rows.root[r] * rows.stretch[r], 1.0f);
-        coding.pairs[r] = reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[r]) + call.shape.column + (lane & 3);
+        coding.edges[r] =
+            make_edges<BY>(coding.by, call.group.log2_cells, most[r], rows.root[r] * rows.stretch[r], 1.0f);
+        coding.pairs[r] =
+            reinterpret_cast<uint16_t *>(call.memory.tile + call.place.row[r]) + call.shape.column + (lane & 3);
     }
 #pragma unroll 2
     for (int tile = 0; tile < call.shape.n_tiles; tile++) {
@@ -286,16 +306,18 @@ __device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &ca
     }
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* norm_code.c's, of norm * 2^exponent * inverse_scale, a power of two. */
 __device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float inverse_scale)
 {
-    const int bits = __float_as_int(norm), octave = (bits >> 23) - 127 + (__float_as_int(inverse_scale) >> 23) - 127 + exponent;
-    float octaves;      /* from 0 to 1: right to 2^-22 */
+    const int bits = __float_as_int(norm),
+              octave = (bits >> 23) - 127 + (__float_as_int(inverse_scale) >> 23) - 127 + exponent;
+    float octaves; /* from 0 to 1: right to 2^-22 */
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(octaves) : "f"(__int_as_float((bits & 0x7fffff) | 0x3f800000)));
     const float steps = 16.0f * octaves;
-    return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0)) : 0u;
+    return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0))
+                       : 0u;
 }
 
 /* plan_encoder_gain, cos kappa / (cos^2 kappa + 1 - cos^2); 1 where nothing was searched: cos is 1 then, kappa too. */
@@ -305,8 +327,8 @@ __device__ __forceinline__ float encoder_gain(float cosine, float coherence)
 }
 
 /* Stores the rows' norms; a row without a number for one gets no number for its scale. */
-__device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int m, int norm_bytes, const float (&inverse_scale)[2],
-                                            float *row_scales)
+__device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int m,
+                                            int norm_bytes, const float (&inverse_scale)[2], float *row_scales)
 {
     enum { LOG2_FRAGMENT_SCALE = 8 };
     const int lane = threadIdx.x & 31, exponent = call.group.encode_exponent - LOG2_FRAGMENT_SCALE;
@@ -332,10 +354,11 @@ __device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &ca
 }
 static_assert(CODEC_IMAGE_FRAGMENT_SCALE == 256.0f, "store_norms has its logarithm");
 
-/* ---- groups ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 template <typename T>
-__device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &call, int m, int norm_bytes, bool is_searched)
+__device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &call, int m, int norm_bytes,
+                                            bool is_searched)
 {
     const int lane = threadIdx.x & 31, width = call.shape.width;
     float *row_scales = call.memory.inverse_scale + 16 * m;
@@ -355,19 +378,20 @@ __device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &ca
         else if (call.group.n_crossed <= 1) search_by_walk<true>(rows, call, tables);
         else search_by_walk<false>(rows, call, tables);
     }
-    __syncwarp();       /* all operands have been read: their place may be written */
+    __syncwarp(); /* all operands have been read: their place may be written */
     choose_coding<false>(call.shape, [&](auto by) { store_codes<by.value>(call, rows); });
     return store_norms(call, rows, m, norm_bytes, inverse_scale, row_scales);
 }
 
-template <typename T>
-struct beyond_coder {
+template <typename T> struct beyond_coder {
     typedef T input;
     enum { BLOCKS = input_traits<T>::HAS_LOW ? 1 : 2, WARPS = 16, IS_FAST = 0, IS_BEYOND = 1 };
 
     /* Whether there is a norm that cannot be stored: its rows have no number for a scale. */
-    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape, const head_place &head, const codec_image_head &facts,
-                                                         const lane_place<BLOCKS> &place, const warp_memory &memory, const uint4 *fragments)
+    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
+                                                         const head_place &head, const codec_image_head &facts,
+                                                         const lane_place<BLOCKS> &place, const warp_memory &memory,
+                                                         const uint4 *fragments)
     {
         const bool is_searched = uniform(facts.is_searched) != 0;
         bool has_bad = false;
@@ -389,21 +413,26 @@ struct beyond_coder {
         return has_bad;
     }
 
-    static __device__ __forceinline__ bool is_bad_row(const warp_memory &memory, int, int row) { return isnan(memory.inverse_scale[row]); }
+    static __device__ __forceinline__ bool is_bad_row(const warp_memory &memory, int, int row)
+    {
+        return isnan(memory.inverse_scale[row]);
+    }
 };
 
-template <typename T>
-static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
     typedef beyond_coder<T> coder;
     const codec_device_image &image = args.image;
-    const kernel_sizes sizes = find_sizes<coder>(image, image.max_columns * sizeof(float), image.max_tiles * 32 * sizeof(float4));
+    const kernel_sizes sizes =
+        find_sizes<coder>(image, image.max_columns * sizeof(float), image.max_tiles * 32 * sizeof(float4));
     bool too_small = false;
     args.is_fast = 1;
-    rb_status st = launch_tiles(encode_kernel<coder>, args, sizes, true, coder::WARPS, 16 * coder::BLOCKS, "encode kernel", &too_small, stream, err);
+    rb_status st = launch_tiles(encode_kernel<coder>, args, sizes, true, coder::WARPS, 16 * coder::BLOCKS,
+                                "encode kernel", &too_small, stream, err);
     if (st != RB_OK || !too_small) return st;
     args.is_fast = 0;
-    return launch_tiles(encode_kernel<coder>, args, sizes, false, coder::WARPS, 16 * coder::BLOCKS, "encode kernel", &too_small, stream, err);
+    return launch_tiles(encode_kernel<coder>, args, sizes, false, coder::WARPS, 16 * coder::BLOCKS, "encode kernel",
+                        &too_small, stream, err);
 }
 
 rb_status codec_encode_beyond(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err)

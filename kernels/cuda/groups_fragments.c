@@ -8,7 +8,7 @@ typedef struct fragment_source {
     const codec_image_group *group;
     const float *rotation;
     bool is_encode;
-    const double *scales;       /* of the group's dims, brought to 1 at most; NULL: 1 */
+    const double *scales; /* of the group's dims, brought to 1 at most; NULL: 1 */
     int tile, step;
 } fragment_source;
 
@@ -19,10 +19,12 @@ static double fragment_entry(const fragment_source *from, int k, int n)
     const int inner = CODEC_FRAGMENT_STEP * from->step + k, outer = CODEC_FRAGMENT_TILE * from->tile + n;
     if (inner >= group->dims || outer >= group->dims) return 0.0;
     const int row = from->is_encode ? outer : inner, column = from->is_encode ? inner : outer;
-    return (double)from->rotation[row * group->dims + column] * (double)CODEC_IMAGE_FRAGMENT_SCALE * (from->scales ? from->scales[column] : 1.0);
+    return (double)from->rotation[row * group->dims + column] * (double)CODEC_IMAGE_FRAGMENT_SCALE
+           * (from->scales ? from->scales[column] : 1.0);
 }
 
-/* The layout of B in mma.m16n8k16 (PTX ISA): register r of a lane holds rows 2 t + 8 r and the next, column lane / 4, with t = lane % 4. */
+/* The layout of B in mma.m16n8k16 (PTX ISA): register r of a lane holds rows 2 t + 8 r and the next, column lane / 4,
+ * with t = lane % 4. */
 static codec_image_lane fragment_lane(const fragment_source *from, int lane)
 {
     codec_image_lane out;
@@ -40,9 +42,13 @@ static codec_image_lane fragment_lane(const fragment_source *from, int lane)
 }
 
 /* R = H_p / sqrt(p) * diag(signs): the first row of H_p is all ones. */
-static bool is_negative_dim(const codec_image *image, const codec_image_group *group, int dim) { return image->rotations[group->rotation + dim] < 0.0f; }
+static bool is_negative_dim(const codec_image *image, const codec_image_group *group, int dim)
+{
+    return image->rotations[group->rotation + dim] < 0.0f;
+}
 
-/* H_16 as operand B, its two halves of 8 columns after each other; row k negated where bit k of `negative_rows` is set. */
+/* H_16 as operand B, its two halves of 8 columns after each other; row k negated where bit k of `negative_rows` is set.
+ */
 static codec_image_lane transform_lane(unsigned negative_rows, int lane)
 {
     codec_image_lane out;
@@ -50,7 +56,8 @@ static codec_image_lane transform_lane(unsigned negative_rows, int lane)
         const int k = lane % 4 * 2 + r % 2 * 8, n = lane / 4 + r / 2 * 8;
         uint16_t half[2];
         for (int i = 0; i < 2; i++) {
-            const unsigned is_negative = (unsigned)__builtin_popcount((unsigned)((k + i) & n)) ^ negative_rows >> (k + i);
+            const unsigned is_negative =
+                (unsigned)__builtin_popcount((unsigned)((k + i) & n)) ^ negative_rows >> (k + i);
             half[i] = rb_f32_to_f16(is_negative & 1 ? -1.0f : 1.0f);
         }
         out.at[r] = codec_pack_halves(half[0], half[1]);
@@ -63,11 +70,15 @@ static codec_image_lane sign_lane(const codec_image *image, const codec_image_gr
     codec_image_lane out = {{0}};
     for (int tile = 0; tile < group->n_tiles; tile++)
         for (int i = 0; i < 2; i++)
-            out.at[tile / 16] |= (uint32_t)is_negative_dim(image, group, CODEC_FRAGMENT_TILE * tile + lane % 4 * 2 + i) << (tile % 16 + 16 * i);
+            out.at[tile / 16] |= (uint32_t)is_negative_dim(image, group, CODEC_FRAGMENT_TILE * tile + lane % 4 * 2 + i)
+                                 << (tile % 16 + 16 * i);
     return out;
 }
 
-static codec_image_lane *next_fragment(codec_image *image) { return image->fragments + image->n_fragments++ * CODEC_IMAGE_LANES; }
+static codec_image_lane *next_fragment(codec_image *image)
+{
+    return image->fragments + image->n_fragments++ * CODEC_IMAGE_LANES;
+}
 
 static int add_transform(codec_image *image, const codec_image_group *group, bool is_encode)
 {
@@ -75,7 +86,8 @@ static int add_transform(codec_image *image, const codec_image_group *group, boo
     for (int step = 0; step < (is_encode ? group->n_steps : 1); step++) {
         codec_image_lane *lanes = next_fragment(image);
         unsigned negative_rows = 0;
-        for (int k = 0; is_encode && k < CODEC_FRAGMENT_STEP; k++) negative_rows |= (unsigned)is_negative_dim(image, group, CODEC_FRAGMENT_STEP * step + k) << k;
+        for (int k = 0; is_encode && k < CODEC_FRAGMENT_STEP; k++)
+            negative_rows |= (unsigned)is_negative_dim(image, group, CODEC_FRAGMENT_STEP * step + k) << k;
         for (int lane = 0; lane < CODEC_IMAGE_LANES; lane++) lanes[lane] = transform_lane(negative_rows, lane);
     }
     if (!is_encode) {

@@ -1,10 +1,11 @@
-/* What encode and decode do alike with a group: its numbers, where a lane finds operands and leaves results, operands to registers with their sums of squares. */
+/* What encode and decode do alike with a group: its numbers, where a lane finds operands and leaves results, operands
+ * to registers with their sums of squares. */
 #ifndef RB_KERNELS_CUDA_GROUPS_PRODUCT_CUH
 #define RB_KERNELS_CUDA_GROUPS_PRODUCT_CUH
 
 #include "kernels/cuda/codec_device.cuh"
 
-/* ---- shape ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- shape ----------------------------------------------------------------------------------- */
 
 /* The numbers of a group that steer all lanes alike, in one word: a warp asks for them once. */
 struct group_shape {
@@ -16,32 +17,38 @@ struct group_shape {
 __device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
 {
     const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
-    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4 | static_cast<uint32_t>(group.n_tiles) << 9 |
-           static_cast<uint32_t>(group.dims / 2) << 15 | static_cast<uint32_t>(group.column / 8) << 23 |
-           static_cast<uint32_t>(group.is_transform) << 30 | is_searched << 31;
+    return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4
+           | static_cast<uint32_t>(group.n_tiles) << 9 | static_cast<uint32_t>(group.dims / 2) << 15
+           | static_cast<uint32_t>(group.column / 8) << 23 | static_cast<uint32_t>(group.is_transform) << 30
+           | is_searched << 31;
 }
 
 /* Of group g; `mine` is what pack_shape gave of the lane's group. */
 __device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
     const uint32_t all = broadcast(mine, g);
-    return {static_cast<int>(all & 15u), static_cast<int>(all >> 15 & 0xffu) * 2, static_cast<int>(all >> 23 & 0x7fu) * 8, static_cast<int>(all >> 9 & 63u),
-            static_cast<int>(all >> 4 & 31u), (all & 0x40000000u) != 0, (all & 0x80000000u) != 0};
+    return {static_cast<int>(all & 15u),
+            static_cast<int>(all >> 15 & 0xffu) * 2,
+            static_cast<int>(all >> 23 & 0x7fu) * 8,
+            static_cast<int>(all >> 9 & 63u),
+            static_cast<int>(all >> 4 & 31u),
+            (all & 0x40000000u) != 0,
+            (all & 0x80000000u) != 0};
 }
 
-/* ---- places --------------------------------------------------------------------------------------------------------------------- */
+/* ---- places ---------------------------------------------------------------------------------- */
 
 /* Where a lane finds operands and leaves results: places in its warp's tile, in the first column. */
-template <int BLOCKS>
-struct lane_place {
-    const __half *operand[BLOCKS];  /* of each row block: what ldmatrix asks of the lane */
-    int row[2 * BLOCKS];            /* rows lane / 4 + 8 i, those of its results: from the tile's start, in elements */
-    uint16_t *norms;                /* fp16, of row[0]; the others are 8 rows further each */
-    int low;                        /* from the tile to the one of the low parts */
+template <int BLOCKS> struct lane_place {
+    const __half *operand[BLOCKS]; /* of each row block: what ldmatrix asks of the lane */
+    int row[2 * BLOCKS];           /* rows lane / 4 + 8 i, those of its results: from the tile's start, in elements */
+    uint16_t *norms;               /* fp16, of row[0]; the others are 8 rows further each */
+    int low;                       /* from the tile to the one of the low parts */
 };
 
 template <int BLOCKS>
-__device__ __forceinline__ lane_place<BLOCKS> find_place(const __half *tile, uint8_t *norms, int low_distance, int stride, int n_groups)
+__device__ __forceinline__ lane_place<BLOCKS> find_place(const __half *tile, uint8_t *norms, int low_distance,
+                                                         int stride, int n_groups)
 {
     const int lane = threadIdx.x & 31;
     lane_place<BLOCKS> place;
@@ -59,40 +66,47 @@ template <int BLOCKS>
 __device__ __forceinline__ lane_place<1> place_of_block(const lane_place<BLOCKS> &place, int m, int n_groups)
 {
     enum { LAST = BLOCKS - 1 };
-    const bool is_last = m == LAST;     /* of at most two */
+    const bool is_last = m == LAST; /* of at most two */
     return {{is_last ? place.operand[LAST] : place.operand[0]},
             {is_last ? place.row[2 * LAST] : place.row[0], is_last ? place.row[2 * LAST + 1] : place.row[1]},
-            place.norms + 16 * m * n_groups, place.low};
+            place.norms + 16 * m * n_groups,
+            place.low};
 }
 
 /* One group. MEMORY: what the warp has in shared memory. */
-template <int BLOCKS, typename MEMORY>
-struct group_call {
+template <int BLOCKS, typename MEMORY> struct group_call {
     const codec_image_group &group;
     const group_shape &shape;
     int g, n_groups;
     const lane_place<BLOCKS> &place;
     const MEMORY &memory;
-    const uint4 *fragments;         /* of the head and direction */
+    const uint4 *fragments; /* of the head and direction */
 };
 
-/* ---- operands ------------------------------------------------------------------------------------------------------------------- */
+/* ---- operands -------------------------------------------------------------------------------- */
 
-/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly behind the group, for that may be behind
- * the rows, where nothing says that bits are numbers. */
+/* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly
+ * behind the group, for that may be behind the rows, where nothing says that bits are numbers. */
 __device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
 {
     const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;
     a[0] &= left, a[1] &= left, a[2] &= right, a[3] &= right;
 }
 
-/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0] of row lane / 4, squares[1] of the row 8
- * below, the same in all four lanes that share a row. `b`: A again, or what is multiplied with it instead. Only the group's n_tiles halves of steps count;
- * N_STEPS: of the group, or 0: at most STEPS. */
+/* Sums of squares of the 16 rows of A, by products with its own transpose (of which the diagonal is kept): squares[0]
+ * of row lane / 4, squares[1] of the row 8 below, the same in all four lanes that share a row. `b`: A again, or what is
+ * multiplied with it instead. Only the group's n_tiles halves of steps count; N_STEPS: of the group, or 0: at most
+ * STEPS. */
 template <int N_STEPS, int STEPS>
-__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4], const uint32_t (&b)[STEPS][4], int n_tiles)
+__device__ __forceinline__ void add_row_products(float (&squares)[2], const uint32_t (&a)[STEPS][4],
+                                                 const uint32_t (&b)[STEPS][4], int n_tiles)
 {
-    enum { SURE = N_STEPS == 0 ? 0 : N_STEPS <= 4 ? 2 * N_STEPS - 1 : N_STEPS <= 8 ? 2 * N_STEPS - 3 : 2 * N_STEPS - 7 };     /* codec_image_steps */
+    enum {
+        SURE = N_STEPS == 0   ? 0
+               : N_STEPS <= 4 ? 2 * N_STEPS - 1
+               : N_STEPS <= 8 ? 2 * N_STEPS - 3
+                              : 2 * N_STEPS - 7
+    }; /* codec_image_steps */
     float upper[4] = {}, lower[4] = {};
 #pragma unroll
     for (int h = 0; h < 2 * STEPS; h++)
@@ -110,14 +124,14 @@ __device__ __forceinline__ void add_row_products(float (&squares)[2], const uint
 static constexpr float NO_SQUARES = 1e-36f;
 
 /* Operands of one row block. HAS_LOW: they have low parts too. */
-template <int STEPS, bool HAS_LOW>
-struct row_operands {
+template <int STEPS, bool HAS_LOW> struct row_operands {
     uint32_t a[STEPS][4], a_low[HAS_LOW ? STEPS : 1][4];
 };
 
 /* squares: as add_row_products has them. N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, int STEPS, bool HAS_LOW>
-__device__ __forceinline__ void load_operands(row_operands<STEPS, HAS_LOW> &operands, float (&squares)[2], const __half *from, int low, const group_shape &shape)
+__device__ __forceinline__ void load_operands(row_operands<STEPS, HAS_LOW> &operands, float (&squares)[2],
+                                              const __half *from, int low, const group_shape &shape)
 {
     const int n_steps = N_STEPS ? N_STEPS : shape.n_steps;
     squares[0] = squares[1] = NO_SQUARES;
@@ -132,7 +146,7 @@ __device__ __forceinline__ void load_operands(row_operands<STEPS, HAS_LOW> &oper
             }
         }
     add_row_products<N_STEPS>(squares, operands.a, operands.a, shape.n_tiles);
-    if constexpr (HAS_LOW) {        /* (high + low)^2 but for low^2 */
+    if constexpr (HAS_LOW) { /* (high + low)^2 but for low^2 */
         float mixed[2] = {0.0f, 0.0f};
         add_row_products<N_STEPS>(mixed, operands.a, operands.a_low, shape.n_tiles);
         squares[0] += 2.0f * mixed[0];

@@ -12,7 +12,7 @@ size_t packed_size_bytes(const uint8_t *widths, int n)
 
 void pack_codes(uint8_t *packed, const uint8_t *codes, const uint8_t *widths, int n)
 {
-    uint32_t held = 0;      /* bits not yet written, lowest first; never more than 7 + 8 */
+    uint32_t held = 0; /* bits not yet written, lowest first; never more than 7 + 8 */
     int n_held = 0;
     for (int i = 0; i < n; i++) {
         assert(codes[i] >> widths[i] == 0);
@@ -38,6 +38,7 @@ rb_status unpack_codes(uint8_t *codes, const uint8_t *packed, const uint8_t *wid
         held >>= widths[i];
         n_held -= widths[i];
     }
-    if (held != 0) return rb_fail(err, RB_EFORMAT, "packed vector of %d codes: padding bits are %u, expected 0", n, held);
+    if (held != 0)
+        return rb_fail(err, RB_EFORMAT, "packed vector of %d codes: padding bits are %u, expected 0", n, held);
     return RB_OK;
 }

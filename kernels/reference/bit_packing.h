@@ -1,7 +1,7 @@
 /* True bit packing: a code of width w takes w bits, never more.
  *
- * The packed vector of one (token, head) is one bit stream: groups in plan order, dims in group order, each code's least significant bit first,
- * filling bytes from bit 0 up; the last byte is padded with zero bits. */
+ * The packed vector of one (token, head) is one bit stream: groups in plan order, dims in group order, each code's
+ * least significant bit first, filling bytes from bit 0 up; the last byte is padded with zero bits. */
 #ifndef RB_KERNELS_REFERENCE_BIT_PACKING_H
 #define RB_KERNELS_REFERENCE_BIT_PACKING_H
 

@@ -12,11 +12,13 @@
 enum {
     SAMPLES_PER_POINT = 64,
     LEAST_SAMPLES = 16384,
-    STARTS = 12, MAX_BITS_OF_STARTS = 5,    /* few points have poor local optima: the best of several starts */
-    LLOYD_STEPS = 60, MANY_POINTS_STEPS = 24,
+    STARTS = 12,
+    MAX_BITS_OF_STARTS = 5, /* few points have poor local optima: the best of several starts */
+    LLOYD_STEPS = 60,
+    MANY_POINTS_STEPS = 24,
     START_SEED = 7,
-    CHUNK = 256,            /* samples searched in one go */
-    LANES = 16              /* points searched side by side */
+    CHUNK = 256, /* samples searched in one go */
+    LANES = 16   /* points searched side by side */
 };
 
 typedef struct sample_set {
@@ -26,8 +28,9 @@ typedef struct sample_set {
 
 static double fraction(double x) { return x - floor(x); }
 
-/* Radii are quantiles of the law of |z|, angles fill the circle evenly whatever the radius: the R2 sequence (powers of the plastic number's inverse), which
- * is even in two dims, where random samples would leave a codebook that fits their accidents. */
+/* Radii are quantiles of the law of |z|, angles fill the circle evenly whatever the radius: the R2 sequence (powers of
+ * the plastic number's inverse), which is even in two dims, where random samples would leave a codebook that fits their
+ * accidents. */
 static rb_status make_samples(sample_set *out, int n, rb_error *err)
 {
     static const double PLASTIC = 1.32471795724474602596, TWO_PI = 6.28318530717958647693;
@@ -36,7 +39,8 @@ static rb_status make_samples(sample_set *out, int n, rb_error *err)
     RB_TRY(st, rb_alloc(&out->y, (size_t)n, sizeof *out->y, "samples", err), done);
     out->n = n;
     for (int i = 0; i < n; i++) {
-        const double radius = sqrt(-2.0 * log1p(-((double)i + 0.5) / n)), angle = TWO_PI * fraction(0.5 + (double)i / PLASTIC);
+        const double radius = sqrt(-2.0 * log1p(-((double)i + 0.5) / n)),
+                     angle = TWO_PI * fraction(0.5 + (double)i / PLASTIC);
         out->x[i] = (float)(radius * cos(angle));
         out->y[i] = (float)(radius * sin(angle));
     }
@@ -73,7 +77,8 @@ static void start_from_spiral(plane_codebook *book)
 }
 
 /* LANES of them, kept in registers while all points pass by. */
-RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restrict distance, const float *restrict x, const float *restrict y, const float *restrict book_x,
+RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restrict distance, const float *restrict x,
+                                       const float *restrict y, const float *restrict book_x,
                                        const float *restrict book_y, int size)
 {
     float least[LANES];
@@ -85,7 +90,7 @@ RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restric
     for (int c = 0; c < size; c++)
         for (int i = 0; i < LANES; i++) {
             const float dx = x[i] - book_x[c], dy = y[i] - book_y[c], d = dx * dx + dy * dy;
-            const int32_t is_less = -(d < least[i]);        /* by bits: a choice of c or at[i] becomes a branch */
+            const int32_t is_less = -(d < least[i]); /* by bits: a choice of c or at[i] becomes a branch */
             at[i] = (at[i] & ~is_less) | (c & is_less);
             least[i] = d < least[i] ? d : least[i];
         }
@@ -93,12 +98,14 @@ RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restric
     memcpy(distance, least, sizeof least);
 }
 
-void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x, const float *book_y, int size)
+void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x,
+                   const float *book_y, int size)
 {
     const int whole = n / LANES * LANES, rest = n - whole;
     float last[3][LANES] = {0};
     int32_t found[LANES];
-    for (int at = 0; at < whole; at += LANES) search_lanes(nearest + at, distance + at, x + at, y + at, book_x, book_y, size);
+    for (int at = 0; at < whole; at += LANES)
+        search_lanes(nearest + at, distance + at, x + at, y + at, book_x, book_y, size);
     if (rest == 0) return;
     memcpy(last[0], x + whole, (size_t)rest * sizeof *x);
     memcpy(last[1], y + whole, (size_t)rest * sizeof *y);
@@ -176,7 +183,8 @@ rb_status plane_codebook_build(plane_codebook *out, int bits, rb_error *err)
     sample_set samples = {0};
     double *sums = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > PLANE_MAX_BITS) return rb_fail(err, RB_EINVAL, "a codebook of the plane has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
+    if (bits < 0 || bits > PLANE_MAX_BITS)
+        return rb_fail(err, RB_EINVAL, "a codebook of the plane has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
     *out = (plane_codebook){.bits = bits, .size = 1 << bits, .distortion = 1.0};
     if (bits == 0) return RB_OK;
     const int n = SAMPLES_PER_POINT * out->size;

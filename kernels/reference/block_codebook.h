@@ -1,8 +1,10 @@
-/* Codebooks of points in the plane for the normal law of unit variance in both coordinates: the universal ones of family block-codebook
- * (kernels/reference/block_codebook_codec.h). A RoPE block is a complex number, so one code can stand for both of its dims: B bits a block are B / 2 a dim.
+/* Codebooks of points in the plane for the normal law of unit variance in both coordinates: the universal ones of
+ * family block-codebook (kernels/reference/block_codebook_codec.h). A RoPE block is a complex number, so one code can
+ * stand for both of its dims: B bits a block are B / 2 a dim.
  *
- * Made by Lloyd's iteration (conditional means) on a fixed low-discrepancy sample, from points whose density is that of a good quantizer, the law's square root (Gersho 1979);
- * up to 5 bits the best of several starts. Coordinates are rounded to fp16, so that every holder of a table has the same. In no order: a code is an index. */
+ * Made by Lloyd's iteration (conditional means) on a fixed low-discrepancy sample, from points whose density is that of
+ * a good quantizer, the law's square root (Gersho 1979); up to 5 bits the best of several starts. Coordinates are
+ * rounded to fp16, so that every holder of a table has the same. In no order: a code is an index. */
 #ifndef RB_KERNELS_REFERENCE_BLOCK_CODEBOOK_H
 #define RB_KERNELS_REFERENCE_BLOCK_CODEBOOK_H
 
@@ -13,15 +15,17 @@
 enum { PLANE_MAX_BITS = 10, PLANE_MAX_POINTS = 1 << PLANE_MAX_BITS };
 
 typedef struct plane_codebook {
-    int bits, size;                     /* size = 1 << bits; 0 bits: the one point 0 */
+    int bits, size; /* size = 1 << bits; 0 bits: the one point 0 */
     float x[PLANE_MAX_POINTS], y[PLANE_MAX_POINTS];
-    double distortion;                  /* mean squared error a coordinate of the sample, for which a coordinate's variance is 1 */
+    double distortion; /* mean squared error a coordinate of the sample, for which a coordinate's variance is 1 */
 } plane_codebook;
 
 /* bits 0 to PLANE_MAX_BITS. */
 rb_status plane_codebook_build(plane_codebook *out, int bits, rb_error *err);
 
-/* The points that lie nearest to n given ones: nearest [n] their index, distance [n] squared; of equal ones the lowest index. book_x, book_y [size]. */
-void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x, const float *book_y, int size);
+/* The points that lie nearest to n given ones: nearest [n] their index, distance [n] squared; of equal ones the lowest
+ * index. book_x, book_y [size]. */
+void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x,
+                   const float *book_y, int size);
 
 #endif

@@ -1,4 +1,5 @@
-/* See plane_codec.h. Vectors are taken in tiles and blocks one by one, so that the search for the nearest point runs over a tile's vectors. */
+/* See plane_codec.h. Vectors are taken in tiles and blocks one by one, so that the search for the nearest point runs
+ * over a tile's vectors. */
 #include "kernels/reference/block_codebook_codec.h"
 
 #include <math.h>
@@ -14,29 +15,32 @@ typedef struct coded_block {
     int block, dims[2], size;
     double weight;
     double center[2];
-    double *x, *y;              /* [size] */
+    double *x, *y; /* [size] */
 } coded_block;
 
 struct plane_codec {
     int head_dim, n_blocks, n_coded;
-    plan_planes planes;         /* its bits are the codec's own; no maps, no weights */
-    coded_block *coded;         /* [n_coded] */
-    float *restored;            /* [head_dim]: of blocks without bits */
-    double size;                /* sum of w |M|^2 over coded blocks */
+    plan_planes planes; /* its bits are the codec's own; no maps, no weights */
+    coded_block *coded; /* [n_coded] */
+    float *restored;    /* [head_dim]: of blocks without bits */
+    double size;        /* sum of w |M|^2 over coded blocks */
 };
 
-/* ---- streams -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
-double plane_gain(int gain_bits, int code)
-{
-    return (double)(float)exp2(0.5 * (code - plane_gain_zero(gain_bits)));
-}
+double plane_gain(int gain_bits, int code) { return (double)(float)exp2(0.5 * (code - plane_gain_zero(gain_bits))); }
 
 static int largest_gain(int gain_bits) { return (1 << gain_bits) - 1; }
 
-int plane_gain_near(int gain_bits, double level) { return (int)fmin(fmax(floor(level + 0.5), 0.0), largest_gain(gain_bits)); }
+int plane_gain_near(int gain_bits, double level)
+{
+    return (int)fmin(fmax(floor(level + 0.5), 0.0), largest_gain(gain_bits));
+}
 
-static int part_bits(const plan_planes *planes, int block) { return planes->bits[block] + (block == 0 ? planes->gain_bits : 0); }
+static int part_bits(const plan_planes *planes, int block)
+{
+    return planes->bits[block] + (block == 0 ? planes->gain_bits : 0);
+}
 
 void plane_code_widths(uint8_t *widths, const plan_planes *planes, int n_blocks)
 {
@@ -64,7 +68,7 @@ int plane_codes_split(uint16_t *codes, const uint8_t *bytes, const plan_planes *
     return gain;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static rb_status set_block(coded_block *out, const plan_planes *planes, int block, codec_tables *tables, rb_error *err)
 {
@@ -85,7 +89,8 @@ done:
     return st;
 }
 
-rb_status plane_codec_create(plane_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+rb_status plane_codec_create(plane_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables,
+                             rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     plane_codec *codec = NULL;
@@ -131,14 +136,18 @@ void plane_codec_free(plane_codec *codec)
     free(codec);
 }
 
-/* ---- encode ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- encode ---------------------------------------------------------------------------------- */
 
-static double centred(const coded_block *block, const float *x, int i) { return (double)x[block->dims[i]] - block->center[i]; }
+static double centred(const coded_block *block, const float *x, int i)
+{
+    return (double)x[block->dims[i]] - block->center[i];
+}
 
 /* Level of a vector whose sum w |z|^2 is square; of one at its centre, and where every map is 0, below all. */
 static double level_of(const plane_codec *codec, double square)
 {
-    return square > 0.0 && codec->size > 0.0 ? log2(square / codec->size) + plane_gain_zero(codec->planes.gain_bits) : -INFINITY;
+    return square > 0.0 && codec->size > 0.0 ? log2(square / codec->size) + plane_gain_zero(codec->planes.gain_bits)
+                                             : -INFINITY;
 }
 
 static double weighed_square(const plane_codec *codec, const float *x)
@@ -153,10 +162,10 @@ static double weighed_square(const plane_codec *codec, const float *x)
 
 static int kept_within(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 
-/* nearest [n]: the index of the nearest of the block's points to each (x, y), the lowest of equals, and its squared distance. Indices are doubles: one width for all that is
- * selected. */
-RB_CPU_CLONES static void search(double *restrict nearest, double *restrict distance, const double *restrict x, const double *restrict y, int n,
-                                 const coded_block *restrict block)
+/* nearest [n]: the index of the nearest of the block's points to each (x, y), the lowest of equals, and its squared
+ * distance. Indices are doubles: one width for all that is selected. */
+RB_CPU_CLONES static void search(double *restrict nearest, double *restrict distance, const double *restrict x,
+                                 const double *restrict y, int n, const coded_block *restrict block)
 {
     for (int v = 0; v < n; v++) {
         nearest[v] = 0.0;
@@ -173,7 +182,8 @@ RB_CPU_CLONES static void search(double *restrict nearest, double *restrict dist
 }
 
 /* Of n <= TILE vectors with a level of gain each: codes [n_coded][TILE] and sum w |z - z^|^2. */
-static void encode_at_levels(const plane_codec *codec, const float *x, const double *gains, int n, uint16_t *codes, double *errors)
+static void encode_at_levels(const plane_codec *codec, const float *x, const double *gains, int n, uint16_t *codes,
+                             double *errors)
 {
     double at_x[TILE], at_y[TILE], nearest[TILE], distance[TILE];
     memset(errors, 0, (size_t)n * sizeof *errors);
@@ -193,7 +203,7 @@ static void encode_at_levels(const plane_codec *codec, const float *x, const dou
 
 /* Working memory of a tile. */
 typedef struct tile_memory {
-    uint16_t *trial, *best;             /* [n_coded][TILE] */
+    uint16_t *trial, *best; /* [n_coded][TILE] */
     double gains[TILE], errors[TILE], least[TILE];
     int levels[TILE], trial_gain[TILE], best_gain[TILE];
 } tile_memory;
@@ -221,7 +231,8 @@ static void encode_tile(const plane_codec *codec, tile_memory *tile, const float
     for (int v = 0; v < n; v++) {
         uint16_t by_block[RB_MAX_BLOCKS] = {0};
         for (int i = 0; i < codec->n_coded; i++) by_block[codec->coded[i].block] = tile->best[i * TILE + v];
-        plane_codes_join(codes + (int64_t)v * codec->head_dim, tile->best_gain[v], by_block, &codec->planes, codec->n_blocks);
+        plane_codes_join(codes + (int64_t)v * codec->head_dim, tile->best_gain[v], by_block, &codec->planes,
+                         codec->n_blocks);
     }
 }
 
@@ -230,11 +241,13 @@ static rb_status check_finite(const plane_codec *codec, const float *x, int64_t 
     for (int64_t v = 0; v < n; v++)
         for (int j = 0; j < codec->head_dim; j++)
             if (!isfinite(x[v * codec->head_dim + j]))
-                return rb_fail(err, RB_ENONFINITE, "vector %lld: dim %d is %g, expected a finite number", (long long)(first_vector + v), j, (double)x[v * codec->head_dim + j]);
+                return rb_fail(err, RB_ENONFINITE, "vector %lld: dim %d is %g, expected a finite number",
+                               (long long)(first_vector + v), j, (double)x[v * codec->head_dim + j]);
     return RB_OK;
 }
 
-rb_status plane_codec_encode(const plane_codec *codec, const float *x, int64_t n, uint8_t *codes, int64_t first_vector, rb_error *err)
+rb_status plane_codec_encode(const plane_codec *codec, const float *x, int64_t n, uint8_t *codes, int64_t first_vector,
+                             rb_error *err)
 {
     tile_memory *tile = NULL;
     uint16_t *both = NULL;
@@ -254,13 +267,14 @@ done:
     return st;
 }
 
-/* ---- decode ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- decode ---------------------------------------------------------------------------------- */
 
 void plane_codec_decode(const plane_codec *codec, const uint8_t *codes, int64_t n, float *x_hat)
 {
     uint16_t by_block[RB_MAX_BLOCKS];
     for (int64_t v = 0; v < n; v++) {
-        const double gain = plane_gain(codec->planes.gain_bits, plane_codes_split(by_block, codes + v * codec->head_dim, &codec->planes, codec->n_blocks));
+        const double gain = plane_gain(codec->planes.gain_bits, plane_codes_split(by_block, codes + v * codec->head_dim,
+                                                                                  &codec->planes, codec->n_blocks));
         float *out = x_hat + v * codec->head_dim;
         memcpy(out, codec->restored, (size_t)codec->head_dim * sizeof *out);
         for (int i = 0; i < codec->n_coded; i++) {
@@ -272,7 +286,7 @@ void plane_codec_decode(const plane_codec *codec, const uint8_t *codes, int64_t 
     }
 }
 
-/* ---- for judges ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- for judges ------------------------------------------------------------------------------ */
 
 double plane_codec_level(const plane_codec *codec, const float *x) { return level_of(codec, weighed_square(codec, x)); }
 
@@ -286,7 +300,8 @@ double plane_codec_error(const plane_codec *codec, const float *x, int gain_code
 {
     const double gain = plane_gain(codec->planes.gain_bits, gain_code);
     double error = 0.0;
-    for (int i = 0; i < codec->n_coded; i++) error += distance_to(&codec->coded[i], x, gain, codes[codec->coded[i].block]);
+    for (int i = 0; i < codec->n_coded; i++)
+        error += distance_to(&codec->coded[i], x, gain, codes[codec->coded[i].block]);
     return error;
 }
 

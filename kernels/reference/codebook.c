@@ -1,4 +1,5 @@
-/* Codebooks by name, and the published one: see kernels/reference/codebook.h. The sphere codebook is in codebook_sphere.c. */
+/* Codebooks by name, and the published one: see kernels/reference/codebook.h. The sphere codebook is in
+ * codebook_sphere.c. */
 #include "kernels/reference/codebook.h"
 
 #include <math.h>
@@ -22,15 +23,15 @@ bool codebook_kind_from_name(const char *name, codebook_kind *kind)
     return false;
 }
 
-/* ---- N(0, 1) ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- N(0, 1) --------------------------------------------------------------------------------- */
 
 static double normal_density(double x) { return exp(-0.5 * x * x) / sqrt(2.0 * M_PI); }
 
 /* P(X > x): accurate in the upper tail, where the codebook's last cells are. */
 static double normal_upper(double x) { return 0.5 * erfc(x / M_SQRT2); }
 
-/* x with P(X > x) = p, 0 < p < 1/2, by Newton's method on the logarithm of the tail, which is concave and nearly quadratic: from
- * the start's upper bound, 8 steps are enough for any p of a codebook. */
+/* x with P(X > x) = p, 0 < p < 1/2, by Newton's method on the logarithm of the tail, which is concave and nearly
+ * quadratic: from the start's upper bound, 8 steps are enough for any p of a codebook. */
 static double normal_upper_quantile(double p)
 {
     enum { NEWTON_STEPS = 8 };
@@ -42,13 +43,13 @@ static double normal_upper_quantile(double p)
     return x;
 }
 
-/* ---- block-gtq -------------------------------------------------------------------------------------------------------------------- */
+/* ---- block-gtq ------------------------------------------------------------------------------- */
 
-/* The positive half of a symmetric codebook of 2 * half centroids under N(0, 1): conditional means of 2 * half cells of equal
- * probability, then Lloyd. The lower half is the mirror image, so the innermost boundary stays 0. */
+/* The positive half of a symmetric codebook of 2 * half centroids under N(0, 1): conditional means of 2 * half cells of
+ * equal probability, then Lloyd. The lower half is the mirror image, so the innermost boundary stays 0. */
 static void lloyd_upper_half(double *centroid, int half)
 {
-    enum { ITERATIONS = 100 };      /* as published: not converged for many levels */
+    enum { ITERATIONS = 100 }; /* as published: not converged for many levels */
     double lower = 0.0;
     for (int i = 0; i < half; i++) {
         const double upper = i + 1 < half ? normal_upper_quantile((double)(half - 1 - i) / (2.0 * half)) : INFINITY;
@@ -79,7 +80,7 @@ static void block_gtq_upper_half(double *centroid, int width)
     }
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Fills both halves, the f32 values and the boundaries from the upper half. */
 static void complete(codebook *book, const double *upper_half)
@@ -90,14 +91,17 @@ static void complete(codebook *book, const double *upper_half)
         book->centroid[half - 1 - i] = -upper_half[i];
     }
     for (int i = 0; i < book->size; i++) book->centroid_f32[i] = (float)book->centroid[i];
-    for (int i = 0; i + 1 < book->size; i++) book->boundary[i] = 0.5 * ((double)book->centroid_f32[i] + (double)book->centroid_f32[i + 1]);
+    for (int i = 0; i + 1 < book->size; i++)
+        book->boundary[i] = 0.5 * ((double)book->centroid_f32[i] + (double)book->centroid_f32[i + 1]);
 }
 
 rb_status codebook_build(codebook *out, codebook_kind kind, int width, int dims, rb_error *err)
 {
     double upper_half[CODEBOOK_MAX_SIZE / 2];
-    if (width < 1 || width > CODEBOOK_MAX_WIDTH) return rb_fail(err, RB_EINVAL, "codebook width is %d, expected 1 to %d", width, CODEBOOK_MAX_WIDTH);
-    if (dims < MIN_DIMS || dims > MAX_DIMS) return rb_fail(err, RB_EINVAL, "codebook for %d dims, expected %d to %d", dims, MIN_DIMS, MAX_DIMS);
+    if (width < 1 || width > CODEBOOK_MAX_WIDTH)
+        return rb_fail(err, RB_EINVAL, "codebook width is %d, expected 1 to %d", width, CODEBOOK_MAX_WIDTH);
+    if (dims < MIN_DIMS || dims > MAX_DIMS)
+        return rb_fail(err, RB_EINVAL, "codebook for %d dims, expected %d to %d", dims, MIN_DIMS, MAX_DIMS);
     memset(out, 0, sizeof *out);
     out->kind = kind;
     out->width = width;

@@ -1,8 +1,9 @@
 /* Scalar codebooks for a coordinate of a rotated unit vector in R^m (design.md, section 2).
  *
- * block-gtq  the published code's: law N(0, 1/m); 1 bit +-sqrt(2/(pi m)); 2 bits +-0.453, +-1.51 over sqrt(m); above, Lloyd started from the
- *            conditional means of 2^width cells of equal probability, 100 iterations. Not converged above 4 bits; kept as published.
- * sphere     Lloyd-Max, converged, for the true law: density proportional to (1 - y^2)^((m-3)/2) on [-1, 1] (arcsine law for m = 2). */
+ * block-gtq  the published code's: law N(0, 1/m); 1 bit +-sqrt(2/(pi m)); 2 bits +-0.453, +-1.51 over sqrt(m); above,
+ * Lloyd started from the conditional means of 2^width cells of equal probability, 100 iterations. Not converged above 4
+ * bits; kept as published. sphere     Lloyd-Max, converged, for the true law: density proportional to (1 -
+ * y^2)^((m-3)/2) on [-1, 1] (arcsine law for m = 2). */
 #ifndef RB_KERNELS_REFERENCE_CODEBOOK_H
 #define RB_KERNELS_REFERENCE_CODEBOOK_H
 
@@ -12,17 +13,21 @@
 
 enum { CODEBOOK_MAX_WIDTH = 8, CODEBOOK_MAX_SIZE = 1 << CODEBOOK_MAX_WIDTH };
 
-typedef enum codebook_kind { CODEBOOK_BLOCK_GTQ, CODEBOOK_SPHERE, CODEBOOK_N_KINDS } codebook_kind;     /* "block-gtq", "sphere" */
+typedef enum codebook_kind {
+    CODEBOOK_BLOCK_GTQ,
+    CODEBOOK_SPHERE,
+    CODEBOOK_N_KINDS
+} codebook_kind; /* "block-gtq", "sphere" */
 
 typedef struct codebook {
     codebook_kind kind;
-    int width, dims, size;                      /* size = 1 << width */
-    double centroid[CODEBOOK_MAX_SIZE];         /* ascending, antisymmetric */
-    double boundary[CODEBOOK_MAX_SIZE - 1];     /* half way between neighbours, of the f32 values a runtime holds */
+    int width, dims, size;                  /* size = 1 << width */
+    double centroid[CODEBOOK_MAX_SIZE];     /* ascending, antisymmetric */
+    double boundary[CODEBOOK_MAX_SIZE - 1]; /* half way between neighbours, of the f32 values a runtime holds */
     float centroid_f32[CODEBOOK_MAX_SIZE];
 } codebook;
 
-extern const char *const codebook_kind_names[];     /* NULL-terminated, for option tables */
+extern const char *const codebook_kind_names[]; /* NULL-terminated, for option tables */
 const char *codebook_kind_name(codebook_kind kind);
 bool codebook_kind_from_name(const char *name, codebook_kind *kind);
 

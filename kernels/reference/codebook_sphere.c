@@ -1,11 +1,11 @@
 /* Lloyd-Max for the coordinate law of the sphere: see kernels/reference/codebook_sphere.h.
  *
- * The density is p(y) = C (1 - y^2)^e with e = (m - 3) / 2; with y = sin t it is cos(t)^(m-2) dt, smooth for every m. Mass and mean of
- * a cell come from Gauss-Legendre quadrature over the cell: differences of the closed integrals would cancel in the thin cells of the
- * tail.
- * Lloyd's iteration converges linearly, at 256 levels in tens of thousands of steps. Newton's method on F(c) = mean of cell - c takes four
- * at most: cell i depends on its two boundaries only, so the Jacobian is tridiagonal and a step costs as much as one of Lloyd's, and the
- * companding approximation (levels spaced by p^(1/3)), near optimal for many levels, starts it inside its basin for every size. */
+ * The density is p(y) = C (1 - y^2)^e with e = (m - 3) / 2; with y = sin t it is cos(t)^(m-2) dt, smooth for every m.
+ * Mass and mean of a cell come from Gauss-Legendre quadrature over the cell: differences of the closed integrals would
+ * cancel in the thin cells of the tail. Lloyd's iteration converges linearly, at 256 levels in tens of thousands of
+ * steps. Newton's method on F(c) = mean of cell - c takes four at most: cell i depends on its two boundaries only, so
+ * the Jacobian is tridiagonal and a step costs as much as one of Lloyd's, and the companding approximation (levels
+ * spaced by p^(1/3)), near optimal for many levels, starts it inside its basin for every size. */
 #include "kernels/reference/codebook_sphere.h"
 
 #include <math.h>
@@ -22,8 +22,10 @@ typedef struct cell {
 
 /* 8-point Gauss-Legendre on [-1, 1]: the positive nodes and their weights (Abramowitz & Stegun, table 25.4). */
 enum { HALF_NODES = 4 };
-static const double node[HALF_NODES] = {0.18343464249564980, 0.52553240991632899, 0.79666647741362674, 0.96028985649753623};
-static const double weight[HALF_NODES] = {0.36268378337836198, 0.31370664587788729, 0.22238103445337447, 0.10122853629037626};
+static const double node[HALF_NODES] = {0.18343464249564980, 0.52553240991632899, 0.79666647741362674,
+                                        0.96028985649753623};
+static const double weight[HALF_NODES] = {0.36268378337836198, 0.31370664587788729, 0.22238103445337447,
+                                          0.10122853629037626};
 
 /* Adds the integrals of cos(t)^(dims-2) and sin(t) cos(t)^(dims-2) over [from, to]. */
 static void integrate_panel(double *mass, double *moment, double from, double to, int dims)
@@ -49,14 +51,16 @@ static void measure_cells(cell *cells, const double *centroid, int half, int dim
         const int n_panels = 1 + (int)((t_upper - t_lower) / panel);
         double mass = 0.0, moment = 0.0;
         for (int p = 0; p < n_panels; p++)
-            integrate_panel(&mass, &moment, t_lower + (t_upper - t_lower) * p / n_panels, t_lower + (t_upper - t_lower) * (p + 1) / n_panels, dims);
+            integrate_panel(&mass, &moment, t_lower + (t_upper - t_lower) * p / n_panels,
+                            t_lower + (t_upper - t_lower) * (p + 1) / n_panels, dims);
         cells[i] = (cell){.mass = mass, .mean = moment / mass, .lower = lower, .upper = upper};
         lower = upper;
         t_lower = t_upper;
     }
 }
 
-/* Levels at equal steps of the integral of p^(1/3), the optimal point density for many levels: the same family of laws, with exponent e/3. */
+/* Levels at equal steps of the integral of p^(1/3), the optimal point density for many levels: the same family of laws,
+ * with exponent e/3. */
 static void start_levels(double *centroid, int half, int dims)
 {
     enum { GRID = 4096 };
@@ -66,7 +70,8 @@ static void start_levels(double *centroid, int half, int dims)
     for (int i = 0; i < GRID; i++) total += density((i + 0.5) / GRID, e);
     for (int i = 0; i < GRID && next < half; i++) {
         at += density((i + 0.5) / GRID, e);
-        for (; next < half && at >= total * (next + 0.5) / half; next++) centroid[next] = (i + (double)(next + 1) / (half + 1)) / GRID;
+        for (; next < half && at >= total * (next + 0.5) / half; next++)
+            centroid[next] = (i + (double)(next + 1) / (half + 1)) / GRID;
     }
 }
 
@@ -74,11 +79,13 @@ static void start_levels(double *centroid, int half, int dims)
 static bool newton_step(double *step, const cell *cells, const double *centroid, int half, int dims)
 {
     const double e = 0.5 * (dims - 3);
-    double above[MAX_HALF];     /* eliminated upper diagonal */
+    double above[MAX_HALF]; /* eliminated upper diagonal */
     for (int i = 0; i < half; i++) {
         /* d mean / d boundary, half of which each neighbouring centroid moves. */
-        const double at_lower = i > 0 ? 0.5 * density(cells[i].lower, e) * (cells[i].mean - cells[i].lower) / cells[i].mass : 0.0;
-        const double at_upper = i + 1 < half ? 0.5 * density(cells[i].upper, e) * (cells[i].upper - cells[i].mean) / cells[i].mass : 0.0;
+        const double at_lower =
+            i > 0 ? 0.5 * density(cells[i].lower, e) * (cells[i].mean - cells[i].lower) / cells[i].mass : 0.0;
+        const double at_upper =
+            i + 1 < half ? 0.5 * density(cells[i].upper, e) * (cells[i].upper - cells[i].mean) / cells[i].mass : 0.0;
         const double diagonal = 1.0 - at_lower - at_upper;
         const double pivot = diagonal - (i > 0 ? at_lower * above[i - 1] : 0.0);
         if (!(fabs(pivot) > 1e-300)) return false;
@@ -100,7 +107,7 @@ static bool is_fixed_point(const cell *cells, const double *centroid, int half)
 
 rb_status sphere_upper_half(double *centroid, int half, int dims, rb_error *err)
 {
-    enum { MAX_STEPS = 20 };    /* 4 are the most that any size up to 4096 dims takes */
+    enum { MAX_STEPS = 20 }; /* 4 are the most that any size up to 4096 dims takes */
     cell cells[MAX_HALF];
     double step[MAX_HALF];
     start_levels(centroid, half, dims);
@@ -110,5 +117,6 @@ rb_status sphere_upper_half(double *centroid, int half, int dims, rb_error *err)
         if (!newton_step(step, cells, centroid, half, dims)) break;
         for (int j = 0; j < half; j++) centroid[j] += step[j];
     }
-    return rb_fail(err, RB_EINVAL, "sphere codebook of %d levels for %d dims: Newton's method did not converge", 2 * half, dims);
+    return rb_fail(err, RB_EINVAL, "sphere codebook of %d levels for %d dims: Newton's method did not converge",
+                   2 * half, dims);
 }

@@ -8,15 +8,17 @@
 #include "kernels/reference/head_codec.h"
 #include "kernels/reference/numpy_random.h"
 
-/* Coordinates a measurement draws: its error is 1 to 2 %. With the nearest encoder above 2 bits few coordinates beyond the last centroid make much of it, so it takes twice as many, and the error is up to 8 %. Norms of the vectors are spread evenly over 2^8 in the logarithm, so that 8-bit norms meet all
- * of their steps. */
+/* Coordinates a measurement draws: its error is 1 to 2 %. With the nearest encoder above 2 bits few coordinates beyond
+ * the last centroid make much of it, so it takes twice as many, and the error is up to 8 %. Norms of the vectors are
+ * spread evenly over 2^8 in the logarithm, so that 8-bit norms meet all of their steps. */
 enum { N_COORDINATES = 30000, NORM_OCTAVES = 8, SEED = 42, MAX_SIZES = 64 };
 
 /* 1, 2, 3, 4, 6, 8, 12, 16, ... and max_blocks. */
 static int choose_sizes(int sizes[MAX_SIZES], int max_blocks)
 {
     int n = 0;
-    for (int size = 1; size < max_blocks; size += size < 4 ? 1 : size & (size - 1) ? size / 3 : size / 2) sizes[n++] = size;
+    for (int size = 1; size < max_blocks; size += size < 4 ? 1 : size & (size - 1) ? size / 3 : size / 2)
+        sizes[n++] = size;
     sizes[n++] = max_blocks;
     return n;
 }
@@ -39,17 +41,24 @@ done:
 }
 
 /* Mean over vectors of |x - x^|^2 / |x|^2 for one group that is the whole head. */
-static rb_status measure(double *out, int width, int n_blocks, const codec_kind *kind, codec_tables *tables, rb_error *err)
+static rb_status measure(double *out, int width, int n_blocks, const codec_kind *kind, codec_tables *tables,
+                         rb_error *err)
 {
     const int dims = 2 * n_blocks, n = (kind->encoder == ENCODER_NEAREST ? 2 : 1) * N_COORDINATES / dims;
-    const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = dims, .rotary_dim = dims, .rope = {.pairing = ROPE_INTERLEAVED}};
+    const model_facts model = {.n_layers = 1,
+                               .n_q_heads = 1,
+                               .n_kv_heads = 1,
+                               .head_dim = dims,
+                               .rotary_dim = dims,
+                               .rope = {.pairing = ROPE_INTERLEAVED}};
     plan_head head = {0};
     head_codec *codec = NULL;
     float *x = NULL, *x_hat = NULL;
     double sum = 0.0;
     rb_status st;
     RB_TRY(st, plan_head_set_uniform(&head, width, n_blocks, SEED, kind->codebook, err), done);
-    head.groups[0].rotation.kind = ROTATION_HADAMARD;       /* normal vectors: any rotation will do, and this one is quickly made */
+    head.groups[0].rotation.kind =
+        ROTATION_HADAMARD; /* normal vectors: any rotation will do, and this one is quickly made */
     head.norm = kind->norm;
     head.encoder = kind->encoder;
     head.groups[0].norm_exponent = kind->norm == NORM_LOG8 ? NORM_OCTAVES : 0;

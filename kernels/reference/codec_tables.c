@@ -1,5 +1,5 @@
-/* Rotations and codebooks shared by all heads: see kernels/reference/head_codec.h. A plan names few distinct ones (a seed a width, a size a
- * group), so a list is searched under a lock; entries never move once built. */
+/* Rotations and codebooks shared by all heads: see kernels/reference/head_codec.h. A plan names few distinct ones (a
+ * seed a width, a size a group), so a list is searched under a lock; entries never move once built. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -81,7 +81,8 @@ rb_status codec_tables_rotation(codec_tables *tables, const rotation_spec *spec,
     return st;
 }
 
-rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int width, int dims, const codebook **out, rb_error *err)
+rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int width, int dims, const codebook **out,
+                                rb_error *err)
 {
     codebook_entry *entry;
     rb_status st = RB_OK;
@@ -106,7 +107,8 @@ rb_status codec_tables_plane(codec_tables *tables, int bits, const plane_codeboo
 {
     plane_codebook *book = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > PLANE_MAX_BITS) return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
+    if (bits < 0 || bits > PLANE_MAX_BITS)
+        return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
     pthread_mutex_lock(&tables->lock);
     if (!tables->planes[bits]) {
         RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "codebook", err), done);

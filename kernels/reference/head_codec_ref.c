@@ -1,8 +1,8 @@
 /* The quantizer of one head, the definition that every kernel is held to: see kernels/reference/head_codec.h.
  *
- * Vectors are taken in tiles of TILE: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T), search
- * codes; the way back is one dgemm more. Everything in between is double. The tile size is fixed, so a vector's bits do not depend
- * on how many threads there are. */
+ * Vectors are taken in tiles of TILE: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T),
+ * search codes; the way back is one dgemm more. Everything in between is double. The tile size is fixed, so a vector's
+ * bits do not depend on how many threads there are. */
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,14 +10,14 @@
 
 #include "core/threads.h"
 #include "kernels/reference/bit_packing.h"
-#include "kernels/reference/head_codec.h"
 #include "kernels/reference/block_codebook_codec.h"
+#include "kernels/reference/head_codec.h"
 
 enum { TILE = 128 };
 
 typedef struct codec_group {
-    int first, dims;            /* coding positions [first, first + dims) */
-    const double *rotation;     /* [dims][dims] */
+    int first, dims;        /* coding positions [first, first + dims) */
+    const double *rotation; /* [dims][dims] */
     const codebook *book;
     int norm_exponent;
     double coherence;
@@ -25,18 +25,18 @@ typedef struct codec_group {
 
 struct head_codec {
     int head_dim, n_groups;
-    int n_coded;                /* dims in groups; the coding positions behind hold dims of no group, at width 0 */
+    int n_coded; /* dims in groups; the coding positions behind hold dims of no group, at width 0 */
     codec_group *groups;
-    int *permutation;           /* [head_dim] */
-    uint8_t *widths;            /* [head_dim] */
+    int *permutation; /* [head_dim] */
+    uint8_t *widths;  /* [head_dim] */
     size_t packed_bytes;
     norm_kind norm;
     plan_encoder encoder;
-    double *scale, *center;     /* [head_dim] by coding position; NULL: 1, 0 */
-    plane_codec *planes;        /* of family block-codebook, which has no groups; else NULL */
+    double *scale, *center; /* [head_dim] by coding position; NULL: 1, 0 */
+    plane_codec *planes;    /* of family block-codebook, which has no groups; else NULL */
 };
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 /* A head's groups hold dims of the head, each once at most: what follows writes [head_dim] arrays by it. */
 static rb_status check_dims(const plan_head *head, int head_dim, rb_error *err)
@@ -46,17 +46,19 @@ static rb_status check_dims(const plan_head *head, int head_dim, rb_error *err)
     for (int g = 0; g < head->n_groups; g++) {
         const plan_group *group = &head->groups[g];
         if (group->n_blocks < 1 || group->rotation.dims != 2 * group->n_blocks)
-            return rb_fail(err, RB_EINVAL, "group %d: rotation has %d dims for %d blocks, expected twice as many, 2 at least", g,
+            return rb_fail(err, RB_EINVAL,
+                           "group %d: rotation has %d dims for %d blocks, expected twice as many, 2 at least", g,
                            group->rotation.dims, group->n_blocks);
         n_dims += group->rotation.dims;
     }
     if (n_dims > head_dim)
-        return rb_fail(err, RB_EINVAL, "a head's groups hold %lld dims, expected head_dim %d at most", (long long)n_dims, head_dim);
+        return rb_fail(err, RB_EINVAL, "a head's groups hold %lld dims, expected head_dim %d at most",
+                       (long long)n_dims, head_dim);
     return RB_OK;
 }
 
-static rb_status add_group(head_codec *codec, const plan_group *group, const model_facts *model, codec_tables *tables, int first,
-                           rb_error *err)
+static rb_status add_group(head_codec *codec, const plan_group *group, const model_facts *model, codec_tables *tables,
+                           int first, rb_error *err)
 {
     codec_group *out = &codec->groups[codec->n_groups];
     rb_status st;
@@ -104,14 +106,17 @@ done:
 }
 
 /* Blocks in order, two coding positions each. */
-static rb_status set_planes(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+static rb_status set_planes(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables,
+                            rb_error *err)
 {
-    for (int block = 0; block < model_n_blocks(model); block++) model_block_dims(model, block, codec->permutation + 2 * block);
+    for (int block = 0; block < model_n_blocks(model); block++)
+        model_block_dims(model, block, codec->permutation + 2 * block);
     plane_code_widths(codec->widths, head->planes, model_n_blocks(model));
     return plane_codec_create(&codec->planes, head, model, tables, err);
 }
 
-static rb_status set_groups(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+static rb_status set_groups(head_codec *codec, const plan_head *head, const model_facts *model, codec_tables *tables,
+                            rb_error *err)
 {
     int first = 0;
     rb_status st;
@@ -130,7 +135,8 @@ done:
     return st;
 }
 
-rb_status head_codec_create(head_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables, rb_error *err)
+rb_status head_codec_create(head_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables,
+                            rb_error *err)
 {
     head_codec *codec = NULL;
     rb_status st;
@@ -168,7 +174,7 @@ const uint8_t *head_codec_widths(const head_codec *codec) { return codec->widths
 size_t head_codec_packed_bytes(const head_codec *codec) { return codec->packed_bytes; }
 const plane_codec *head_codec_planes(const head_codec *codec) { return codec->planes; }
 
-/* ---- one tile --------------------------------------------------------------------------------------------------------------------- */
+/* ---- one tile -------------------------------------------------------------------------------- */
 
 /* Working memory of a tile: [TILE][head_dim] each, norms [TILE]; trial [head_dim]. */
 typedef struct tile_memory {
@@ -196,10 +202,12 @@ static void free_tile(tile_memory *memory)
 }
 
 /* Gathers the group's dims of n vectors, transformed, divides by the norm. */
-static void normalise(double *unit, double *norms, const head_codec *codec, const codec_group *group, const float *x, int n)
+static void normalise(double *unit, double *norms, const head_codec *codec, const codec_group *group, const float *x,
+                      int n)
 {
     const int *dims = codec->permutation + group->first;
-    const double *center = codec->center ? codec->center + group->first : NULL, *scale = codec->scale ? codec->scale + group->first : NULL;
+    const double *center = codec->center ? codec->center + group->first : NULL,
+                 *scale = codec->scale ? codec->scale + group->first : NULL;
     for (int v = 0; v < n; v++) {
         const float *vector = x + (int64_t)v * codec->head_dim;
         double *out = unit + (int64_t)v * group->dims, square = 0.0;
@@ -217,10 +225,12 @@ static void normalise(double *unit, double *norms, const head_codec *codec, cons
 static void rotate(const codec_group *group, const double *in, double *out, int n, bool is_inverse)
 {
     const int m = group->dims;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, is_inverse ? CblasNoTrans : CblasTrans, n, m, m, 1.0, in, m, group->rotation, m, 0.0, out, m);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, is_inverse ? CblasNoTrans : CblasTrans, n, m, m, 1.0, in, m,
+                group->rotation, m, 0.0, out, m);
 }
 
-/* Number of boundaries below each coordinate. Few boundaries: counting them all has no branches and vectorises; many: a binary search. */
+/* Number of boundaries below each coordinate. Few boundaries: counting them all has no branches and vectorises; many: a
+ * binary search. */
 RB_CPU_CLONES static void search_codes(uint8_t *codes, const double *y, const codebook *book, int n)
 {
     enum { COUNTED = 15 };
@@ -248,13 +258,15 @@ static double cosine(const double *y, const uint8_t *codes, const codebook *book
     return square > 0.0 ? product / sqrt(square) : 0.0;
 }
 
-/* A decoder brings centroids to norm 1, so what counts of them is the direction: a stretched vector's codes may lie closer in angle than its own. The first of
- * equals stays. codes [dims] are the vector's own and become the best ones; returns their cosine. `stretched` and `trial` hold dims values. */
-static double search_stretches(uint8_t *codes, const double *y, const codebook *book, int dims, double *stretched, uint8_t *trial)
+/* A decoder brings centroids to norm 1, so what counts of them is the direction: a stretched vector's codes may lie
+ * closer in angle than its own. The first of equals stays. codes [dims] are the vector's own and become the best ones;
+ * returns their cosine. `stretched` and `trial` hold dims values. */
+static double search_stretches(uint8_t *codes, const double *y, const codebook *book, int dims, double *stretched,
+                               uint8_t *trial)
 {
     static const double stretches[] = ENCODER_STRETCHES;
     double best = cosine(y, codes, book, dims);
-    if (book->width == 1) return best;      /* signs do not change */
+    if (book->width == 1) return best; /* signs do not change */
     for (size_t s = 0; s < sizeof stretches / sizeof *stretches; s++) {
         for (int j = 0; j < dims; j++) stretched[j] = y[j] * stretches[s];
         search_codes(trial, stretched, book, dims);
@@ -275,16 +287,18 @@ static void restore_unit(double *y, const uint8_t *codes, int code_stride, const
             out[j] = (double)group->book->centroid_f32[codes[(int64_t)v * code_stride + j]];
             square += out[j] * out[j];
         }
-        const double scale = square > 0.0 ? 1.0 / sqrt(square) : 0.0;   /* 0 only for codes the codebook does not have */
+        const double scale = square > 0.0 ? 1.0 / sqrt(square) : 0.0; /* 0 only for codes the codebook does not have */
         for (int j = 0; j < group->dims; j++) out[j] *= scale;
     }
 }
 
 /* Back to the dims of x, at the stored norm. */
-static void scatter(float *x_hat, const double *unit, const uint16_t *norms, const head_codec *codec, const codec_group *group, int n)
+static void scatter(float *x_hat, const double *unit, const uint16_t *norms, const head_codec *codec,
+                    const codec_group *group, int n)
 {
     const int *dims = codec->permutation + group->first;
-    const double *center = codec->center ? codec->center + group->first : NULL, *scale = codec->scale ? codec->scale + group->first : NULL;
+    const double *center = codec->center ? codec->center + group->first : NULL,
+                 *scale = codec->scale ? codec->scale + group->first : NULL;
     for (int v = 0; v < n; v++) {
         const double norm = norm_decode(codec->norm, group->norm_exponent, norms[(int64_t)v * codec->n_groups]);
         const double *in = unit + (int64_t)v * group->dims;
@@ -292,19 +306,21 @@ static void scatter(float *x_hat, const double *unit, const uint16_t *norms, con
         if (!center && !scale)
             for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j]);
         else
-            for (int j = 0; j < group->dims; j++) vector[dims[j]] = (float)(norm * in[j] / (scale ? scale[j] : 1.0) + (center ? center[j] : 0.0));
+            for (int j = 0; j < group->dims; j++)
+                vector[dims[j]] = (float)(norm * in[j] / (scale ? scale[j] : 1.0) + (center ? center[j] : 0.0));
     }
 }
 
-static rb_status encode_norm(uint16_t *stored, const head_codec *codec, const codec_group *group, double norm, int64_t vector, rb_error *err)
+static rb_status encode_norm(uint16_t *stored, const head_codec *codec, const codec_group *group, double norm,
+                             int64_t vector, rb_error *err)
 {
     const rb_status st = norm_encode(stored, codec->norm, group->norm_exponent, norm, err);
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "vector %lld", (long long)vector);
 }
 
 /* codes: [n][head_dim] in coding order; a group's start at its `first`, 0 where a dim is in no group. */
-static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes, uint16_t *norms,
-                             int64_t first_vector, rb_error *err)
+static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const float *x, int n, uint8_t *codes,
+                             uint16_t *norms, int64_t first_vector, rb_error *err)
 {
     if (codec->planes) return plane_codec_encode(codec->planes, x, n, codes, first_vector, err);
     for (int g = 0; g < codec->n_groups; g++) {
@@ -317,18 +333,22 @@ static rb_status encode_tile(const head_codec *codec, tile_memory *memory, const
             double norm = memory->norms[v];
             search_codes(out, y, group->book, group->dims);
             if (codec->encoder == ENCODER_SEARCH)
-                norm *= plan_encoder_gain(search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial), group->coherence);
-            const rb_status st = encode_norm(&norms[(int64_t)v * codec->n_groups + g], codec, group, norm, first_vector + v, err);
+                norm *= plan_encoder_gain(
+                    search_stretches(out, y, group->book, group->dims, memory->unit, memory->trial), group->coherence);
+            const rb_status st =
+                encode_norm(&norms[(int64_t)v * codec->n_groups + g], codec, group, norm, first_vector + v, err);
             if (st != RB_OK) return st;
         }
     }
     if (codec->n_coded < codec->head_dim)
-        for (int v = 0; v < n; v++) memset(codes + (int64_t)v * codec->head_dim + codec->n_coded, 0, (size_t)(codec->head_dim - codec->n_coded));
+        for (int v = 0; v < n; v++)
+            memset(codes + (int64_t)v * codec->head_dim + codec->n_coded, 0,
+                   (size_t)(codec->head_dim - codec->n_coded));
     return RB_OK;
 }
 
-static void decode_tile(const head_codec *codec, tile_memory *memory, const uint8_t *codes, const uint16_t *norms, int n,
-                        float *x_hat)
+static void decode_tile(const head_codec *codec, tile_memory *memory, const uint8_t *codes, const uint16_t *norms,
+                        int n, float *x_hat)
 {
     if (codec->planes) {
         plane_codec_decode(codec->planes, codes, n, x_hat);
@@ -341,14 +361,17 @@ static void decode_tile(const head_codec *codec, tile_memory *memory, const uint
         scatter(x_hat, memory->unit, norms + g, codec, group, n);
     }
     for (int i = codec->n_coded; i < codec->head_dim; i++)
-        for (int v = 0; v < n; v++) x_hat[(int64_t)v * codec->head_dim + codec->permutation[i]] = codec->center ? (float)codec->center[i] : 0.0f;
+        for (int v = 0; v < n; v++)
+            x_hat[(int64_t)v * codec->head_dim + codec->permutation[i]] =
+                codec->center ? (float)codec->center[i] : 0.0f;
 }
 
-/* ---- many vectors ----------------------------------------------------------------------------------------------------------------- */
+/* ---- many vectors ---------------------------------------------------------------------------- */
 
 static int tile_size(int64_t at, int64_t n) { return (int)(n - at < TILE ? n - at : TILE); }
 
-rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, uint8_t *codes, uint16_t *norms, rb_error *err)
+rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, uint8_t *codes, uint16_t *norms,
+                            rb_error *err)
 {
     tile_memory memory = {0};
     rb_status st = alloc_tile(&memory, codec, err);
@@ -359,7 +382,8 @@ rb_status head_codec_encode(const head_codec *codec, const float *x, int64_t n, 
     return st;
 }
 
-rb_status head_codec_decode(const head_codec *codec, const uint8_t *codes, const uint16_t *norms, int64_t n, float *x_hat, rb_error *err)
+rb_status head_codec_decode(const head_codec *codec, const uint8_t *codes, const uint16_t *norms, int64_t n,
+                            float *x_hat, rb_error *err)
 {
     tile_memory memory = {0};
     rb_status st = alloc_tile(&memory, codec, err);

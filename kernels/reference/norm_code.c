@@ -24,7 +24,7 @@ int norm_kind_bits(norm_kind kind) { return kind == NORM_LOG8 ? 8 : 16; }
 
 static uint16_t encode_log8(int exponent, double norm)
 {
-    const double code = NORM_LOG8_LARGEST + NORM_LOG8_STEPS * (log2(norm) - exponent);      /* -inf for 0 */
+    const double code = NORM_LOG8_LARGEST + NORM_LOG8_STEPS * (log2(norm) - exponent); /* -inf for 0 */
     if (!(code >= 0.5)) return 0;
     return code >= NORM_LOG8_LARGEST ? NORM_LOG8_LARGEST : (uint16_t)(code + 0.5);
 }
@@ -37,7 +37,9 @@ rb_status norm_encode(uint16_t *stored, norm_kind kind, int exponent, double nor
         return RB_OK;
     }
     *stored = rb_f32_to_f16((float)norm);
-    return *stored != FP16_INFINITY ? RB_OK : rb_fail(err, RB_ENONFINITE, "norm %.9g does not fit fp16, expected 65504 at most", norm);
+    return *stored != FP16_INFINITY
+               ? RB_OK
+               : rb_fail(err, RB_ENONFINITE, "norm %.9g does not fit fp16, expected 65504 at most", norm);
 }
 
 double norm_decode(norm_kind kind, int exponent, uint16_t stored)

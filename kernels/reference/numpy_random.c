@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-/* ---- SeedSequence: a seed becomes 256 well-mixed bits (O'Neill's seed_seq_fe, as numpy documents it) ------------------------------- */
+/* ---- SeedSequence: a seed becomes 256 well-mixed bits (O'Neill's seed_seq_fe, as numpy documents it)  */
 
 enum { POOL_SIZE = 4, STATE_WORDS = 8 };
 
@@ -41,11 +41,14 @@ static void seed_words(uint32_t out[STATE_WORDS], uint64_t seed)
     }
 }
 
-/* ---- PCG64: 128-bit LCG, XSL RR output ------------------------------------------------------------------------------------------- */
+/* ---- PCG64: 128-bit LCG, XSL RR output ------------------------------------------------------- */
 
 static unsigned __int128 wide(uint64_t high, uint64_t low) { return (unsigned __int128)high << 64 | low; }
 
-static void step(numpy_rng *rng) { rng->state = rng->state * wide(0x2360ed051fc65da4u, 0x4385df649fccf645u) + rng->increment; }
+static void step(numpy_rng *rng)
+{
+    rng->state = rng->state * wide(0x2360ed051fc65da4u, 0x4385df649fccf645u) + rng->increment;
+}
 
 void numpy_rng_seed(numpy_rng *rng, uint64_t seed)
 {
@@ -70,7 +73,7 @@ uint64_t numpy_rng_next(numpy_rng *rng)
 
 double numpy_rng_double(numpy_rng *rng) { return (double)(numpy_rng_next(rng) >> 11) * 0x1p-53; }
 
-/* ---- ziggurat -------------------------------------------------------------------------------------------------------------------- */
+/* ---- ziggurat -------------------------------------------------------------------------------- */
 
 enum { LAYERS = 256 };
 /* Where the base layer's tail begins, for 256 layers of exp(-x^2/2) (Doornik 2005, table 1). */
@@ -86,22 +89,25 @@ static struct ziggurat {
 static double density(double x) { return (double)expl((long double)(-0.5 * x * x)); }
 static double rounded_log(double x) { return (double)logl((long double)x); }
 
-/* Layer i > 0 spans [0, x(i)] with x(255) the tail's start, height f(x(i)) .. f(x(i-1)); layer 0 is the base strip with the tail.
+/* Layer i > 0 spans [0, x(i)] with x(255) the tail's start, height f(x(i)) .. f(x(i-1)); layer 0 is the base strip with
+ * the tail.
  *
- * numpy ships these tables as numbers. They were made by this recursion in double, whose rounding adds up to 3e-14 at the innermost
- * layers, and a draw is numpy's to its last bit only if that rounding is. So the recursion is not done better here, it is done the same:
- * every step in double, thresholds to the nearest integer, and the two numbers that correct rounding does not explain, `area` and one
- * height, as numpy has them. All 768 entries come out equal to numpy's. */
+ * numpy ships these tables as numbers. They were made by this recursion in double, whose rounding adds up to 3e-14 at
+ * the innermost layers, and a draw is numpy's to its last bit only if that rounding is. So the recursion is not done
+ * better here, it is done the same: every step in double, thresholds to the nearest integer, and the two numbers that
+ * correct rounding does not explain, `area` and one height, as numpy has them. All 768 entries come out equal to
+ * numpy's. */
 static void build_table(void)
 {
     enum { ODD_LAYER = 38 };
     static const double scale = 0x1p52;
-    /* TAIL_START * f(TAIL_START) + the tail's area, which every layer has; 3 units in the last place below the exact value. */
+    /* TAIL_START * f(TAIL_START) + the tail's area, which every layer has; 3 units in the last place below the exact
+     * value. */
     static const double area = 0.0049286732339746519;
     double outer = TAIL_START, height = density(outer);
     table.threshold[0] = (uint64_t)rint(outer * height / area * scale);
     table.threshold[1] = 0;
-    table.width[0] = area / height / scale;     /* the base strip as a rectangle of the same area */
+    table.width[0] = area / height / scale; /* the base strip as a rectangle of the same area */
     table.height[0] = 1.0;
     table.width[LAYERS - 1] = outer / scale;
     table.height[LAYERS - 1] = height;
@@ -109,7 +115,8 @@ static void build_table(void)
         const double inner = sqrt(-2.0 * rounded_log(area / outer + height));
         table.threshold[i + 1] = (uint64_t)rint(inner / outer * scale);
         height = density(inner);
-        if (i == ODD_LAYER) height = nextafter(height, 1.0);    /* all but a tie (0.498 of a unit), and numpy has it rounded up */
+        if (i == ODD_LAYER)
+            height = nextafter(height, 1.0); /* all but a tie (0.498 of a unit), and numpy has it rounded up */
         table.width[i] = inner / scale;
         table.height[i] = height;
         outer = inner;
@@ -138,7 +145,8 @@ static double draw(numpy_rng *rng)
         if (magnitude < table.threshold[layer]) return x;
         /* numpy takes the tail's sign from another bit of the same draw. */
         if (layer == 0) return draw_tail(rng, magnitude >> 8 & 1);
-        const double level = (table.height[layer - 1] - table.height[layer]) * numpy_rng_double(rng) + table.height[layer];
+        const double level =
+            (table.height[layer - 1] - table.height[layer]) * numpy_rng_double(rng) + table.height[layer];
         if (level < exp(-0.5 * x * x)) return x;
     }
 }

@@ -1,4 +1,5 @@
-/* Rotations from numpy's random stream, haar by LAPACK's QR and hadamard by butterflies: see kernels/reference/rotation.h. */
+/* Rotations from numpy's random stream, haar by LAPACK's QR and hadamard by butterflies: see
+ * kernels/reference/rotation.h. */
 #include "kernels/reference/rotation.h"
 
 #include <lapacke.h>
@@ -24,10 +25,10 @@ bool rotation_kind_from_name(const char *name, rotation_kind *kind)
     return false;
 }
 
-/* ---- haar ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- haar ------------------------------------------------------------------------------------ */
 
-/* Q of G = QR in place, its columns times the signs of diag(R). The determinant of LAPACK's Q is the product of those of its reflections: -1 for
- * each that is not the identity. */
+/* Q of G = QR in place, its columns times the signs of diag(R). The determinant of LAPACK's Q is the product of those
+ * of its reflections: -1 for each that is not the identity. */
 static lapack_int orthogonalise(double *matrix, double *tau, double *sign, bool *is_reflection, int m)
 {
     lapack_int info = LAPACKE_dgeqrf(LAPACK_ROW_MAJOR, m, m, matrix, m, tau);
@@ -53,7 +54,8 @@ static rb_status build_haar(double *matrix, uint64_t seed, int m, rb_error *err)
     numpy_rng_standard_normal(&rng, matrix, (size_t)m * (size_t)m);
     const lapack_int info = orthogonalise(matrix, tau, sign, &is_reflection, m);
     if (info != 0) {
-        st = rb_fail(err, RB_EINVAL, "rotation of %d dims, seed %llu: LAPACK's QR failed with code %d", m, (unsigned long long)seed, (int)info);
+        st = rb_fail(err, RB_EINVAL, "rotation of %d dims, seed %llu: LAPACK's QR failed with code %d", m,
+                     (unsigned long long)seed, (int)info);
         goto done;
     }
     if (is_reflection) sign[0] = -sign[0];
@@ -65,7 +67,7 @@ done:
     return st;
 }
 
-/* ---- hadamard -------------------------------------------------------------------------------------------------------------------- */
+/* ---- hadamard -------------------------------------------------------------------------------- */
 
 static int power_of_two_up_to(int m)
 {
@@ -99,12 +101,13 @@ static void change_signs(double *matrix, int m, const double *normals)
     }
 }
 
-/* Whole numbers all the way, so exact; how often 1 / sqrt(p) applies to an element follows from the steps it took part in. */
+/* Whole numbers all the way, so exact; how often 1 / sqrt(p) applies to an element follows from the steps it took part
+ * in. */
 static rb_status build_hadamard(double *matrix, uint64_t seed, int m, rb_error *err)
 {
     const int p = power_of_two_up_to(m);
     const bool is_overlapped = p < m;
-    const double scale[3] = {1.0, 1.0 / sqrt(p), 1.0 / p};      /* by the number of steps */
+    const double scale[3] = {1.0, 1.0 / sqrt(p), 1.0 / p}; /* by the number of steps */
     double *normals = NULL;
     numpy_rng rng;
     rb_status st = rb_alloc(&normals, 2 * (size_t)m, sizeof *normals, "rotation", err);
@@ -126,15 +129,17 @@ static rb_status build_hadamard(double *matrix, uint64_t seed, int m, rb_error *
     return RB_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ----------------------------------------------------------------------------------------------------------------------------------
+ */
 
 rb_status rotation_build(double *matrix, const rotation_spec *spec, rb_error *err)
 {
-    if (spec->dims < 1 || spec->dims > MAX_DIMS) return rb_fail(err, RB_EINVAL, "rotation of %d dims, expected 1 to %d", spec->dims, MAX_DIMS);
+    if (spec->dims < 1 || spec->dims > MAX_DIMS)
+        return rb_fail(err, RB_EINVAL, "rotation of %d dims, expected 1 to %d", spec->dims, MAX_DIMS);
     switch (spec->kind) {
-    case ROTATION_HAAR:     return build_haar(matrix, spec->seed, spec->dims, err);
+    case ROTATION_HAAR: return build_haar(matrix, spec->seed, spec->dims, err);
     case ROTATION_HADAMARD: return build_hadamard(matrix, spec->seed, spec->dims, err);
-    case ROTATION_N_KINDS:  break;
+    case ROTATION_N_KINDS: break;
     }
     return rb_fail(err, RB_EINVAL, "rotation kind is %d, expected 0 to %d", (int)spec->kind, ROTATION_N_KINDS - 1);
 }

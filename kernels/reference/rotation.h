@@ -1,13 +1,13 @@
 /* Orthogonal transforms ahead of the codebook.
  *
- * haar: G = default_rng(seed).standard_normal((m, m)), QR by LAPACK, columns of Q times the signs of diag(R), first column negated when
- * det < 0 (design.md, section 2). y = R u, u = R^T y, R row-major [m][m]. m = 1 gives [[1]].
+ * haar: G = default_rng(seed).standard_normal((m, m)), QR by LAPACK, columns of Q times the signs of diag(R), first
+ * column negated when det < 0 (design.md, section 2). y = R u, u = R^T y, R row-major [m][m]. m = 1 gives [[1]].
  *
- * hadamard: randomized Hadamard transform, m log m steps for who does not multiply by the matrix. With H_p[i][j] = (-1)^popcount(i & j) and signs
- * s[j] = -1 where default_rng(seed).standard_normal(n)[j] < 0, else 1:
- *   m = p, a power of two:      n = m,   R = H_p / sqrt(p) * diag(s)
- *   else, p the largest below:  n = 2m,  R = B2 * diag(s[m..2m)) * B1 * diag(s[0..m)), B1 is H_p / sqrt(p) on the first p dims, B2 on the last p
- * No determinant is asked for: it is 1 or -1. Every element is a whole number over p, or 0, or +-1 / sqrt(p), so any program gets the same bits. */
+ * hadamard: randomized Hadamard transform, m log m steps for who does not multiply by the matrix. With H_p[i][j] =
+ * (-1)^popcount(i & j) and signs s[j] = -1 where default_rng(seed).standard_normal(n)[j] < 0, else 1: m = p, a power of
+ * two:      n = m,   R = H_p / sqrt(p) * diag(s) else, p the largest below:  n = 2m,  R = B2 * diag(s[m..2m)) * B1 *
+ * diag(s[0..m)), B1 is H_p / sqrt(p) on the first p dims, B2 on the last p No determinant is asked for: it is 1 or -1.
+ * Every element is a whole number over p, or 0, or +-1 / sqrt(p), so any program gets the same bits. */
 #ifndef RB_KERNELS_REFERENCE_ROTATION_H
 #define RB_KERNELS_REFERENCE_ROTATION_H
 
@@ -16,8 +16,12 @@
 
 #include "core/status.h"
 
-typedef enum rotation_kind { ROTATION_HAAR, ROTATION_HADAMARD, ROTATION_N_KINDS } rotation_kind;   /* "haar", "hadamard" */
-extern const char *const rotation_kind_names[];     /* NULL-terminated, for option tables */
+typedef enum rotation_kind {
+    ROTATION_HAAR,
+    ROTATION_HADAMARD,
+    ROTATION_N_KINDS
+} rotation_kind;                                /* "haar", "hadamard" */
+extern const char *const rotation_kind_names[]; /* NULL-terminated, for option tables */
 
 typedef struct rotation_spec {
     rotation_kind kind;

@@ -1,12 +1,13 @@
 /* Attention on the tensor cores: see attention_tile.cuh.
  *
- * A warp owns 16 or 32 rows. S = Q K^T lies in its registers as the accumulators of m16n8k16, which after packing to bf16 are the left operand of
- * P V, so the weights never leave them. With 32 rows a warp reads each key and value fragment once for two products: at 16 rows shared memory
- * (128 bytes a cycle) and not the tensor cores would set the pace. head_dim 256 has room for the sums of 16 rows only.
+ * A warp owns 16 or 32 rows. S = Q K^T lies in its registers as the accumulators of m16n8k16, which after packing to
+ * bf16 are the left operand of P V, so the weights never leave them. With 32 rows a warp reads each key and value
+ * fragment once for two products: at 16 rows shared memory (128 bytes a cycle) and not the tensor cores would set the
+ * pace. head_dim 256 has room for the sums of 16 rows only.
  *
- * Shared memory: Q [QUERIES][D], then two buffers each of K [KEYS][D] and V [KEYS][D]; while a tile is multiplied the next one arrives. The 16-byte
- * chunk c of row r lies at place c ^ (r & 7) of its row, so that the 8 rows of an ldmatrix meet all banks. Dims from head_dim to D and rows beyond the
- * last are zero. */
+ * Shared memory: Q [QUERIES][D], then two buffers each of K [KEYS][D] and V [KEYS][D]; while a tile is multiplied the
+ * next one arrives. The 16-byte chunk c of row r lies at place c ^ (r & 7) of its row, so that the 8 rows of an
+ * ldmatrix meet all banks. Dims from head_dim to D and rows beyond the last are zero. */
 #include <cuda_bf16.h>
 
 #include "model/cuda/attention_tile.cuh"
@@ -14,15 +15,16 @@
 enum { BF16_WARPS = 4, BF16_THREADS = BF16_WARPS * 32 };
 
 template <int D> struct bf16_tile {
-    static constexpr int ROW_BLOCKS = D == 256 ? 1 : 2;         /* of 16 rows, a warp's */
+    static constexpr int ROW_BLOCKS = D == 256 ? 1 : 2; /* of 16 rows, a warp's */
     static constexpr int KEYS = D == 256 ? 32 : 64;
-    static constexpr int ROWS = 16 * ROW_BLOCKS;                /* a warp's */
+    static constexpr int ROWS = 16 * ROW_BLOCKS; /* a warp's */
     static constexpr int QUERIES = BF16_WARPS * ROWS;
     static constexpr int ROW_BYTES = D * 2, CHUNKS = D / 8;
     static constexpr int KEYS_BYTES = KEYS * ROW_BYTES;
     static constexpr int SHARED_BYTES = QUERIES * ROW_BYTES + 4 * KEYS_BYTES;
     static_assert(SHARED_BYTES <= 99 * 1024, "what a block of compute capability 8.6 and 8.9 can have");
-    static_assert(CHUNKS <= BF16_THREADS && BF16_THREADS % CHUNKS == 0, "a thread copies the same chunk of every row it copies");
+    static_assert(CHUNKS <= BF16_THREADS && BF16_THREADS % CHUNKS == 0,
+                  "a thread copies the same chunk of every row it copies");
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -32,9 +34,11 @@ template <int D> __device__ __forceinline__ uint32_t chunk_at(int row, int chunk
     return static_cast<uint32_t>(row * bf16_tile<D>::ROW_BYTES + ((chunk ^ (row & 7)) << 4));
 }
 
-/* N_ROWS rows from `from` on, of which n_valid exist: zero bytes are read of the others and of dims from head_dim on, and zeros written. */
+/* N_ROWS rows from `from` on, of which n_valid exist: zero bytes are read of the others and of dims from head_dim on,
+ * and zeros written. */
 template <int D, int N_ROWS>
-__device__ __forceinline__ void copy_rows(uint32_t to, const __nv_bfloat16 *from, int64_t stride, int n_valid, int head_dim)
+__device__ __forceinline__ void copy_rows(uint32_t to, const __nv_bfloat16 *from, int64_t stride, int n_valid,
+                                          int head_dim)
 {
     constexpr int CHUNKS = bf16_tile<D>::CHUNKS, STEP = BF16_THREADS / CHUNKS;
     const int chunk = threadIdx.x % CHUNKS, first = threadIdx.x / CHUNKS;
@@ -44,7 +48,9 @@ __device__ __forceinline__ void copy_rows(uint32_t to, const __nv_bfloat16 *from
     for (int i = 0; i < N_ROWS / STEP; i++) {
         const int row = first + i * STEP;
         const __nv_bfloat16 *source = row < n_rows ? at : from;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + chunk_at<D>(row, chunk)), "l"(source), "r"(row < n_rows ? 16 : 0) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + chunk_at<D>(row, chunk)), "l"(source),
+                     "r"(row < n_rows ? 16 : 0)
+                     : "memory");
         at += STEP * stride;
     }
 }
@@ -69,7 +75,8 @@ __device__ __forceinline__ void load_transposed(uint32_t (&m)[4], uint32_t addre
 
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -90,18 +97,19 @@ __device__ __forceinline__ uint32_t pack(float low, float high)
     return bits;
 }
 
-/* Of the accumulators, lane l has columns 2 (l % 4) and the next of rows l / 4 and l / 4 + 8; its row r counts from 0 through the row blocks:
- * values [r / 2][..][r % 2 * 2] and the next. */
+/* Of the accumulators, lane l has columns 2 (l % 4) and the next of rows l / 4 and l / 4 + 8; its row r counts from 0
+ * through the row blocks: values [r / 2][..][r % 2 * 2] and the next. */
 template <int D> struct bf16_warp {
     typedef bf16_tile<D> T;
     static constexpr int LANE_ROWS = 2 * T::ROW_BLOCKS;
     float out[T::ROW_BLOCKS][D / 8][4];
-    float largest[LANE_ROWS], sum[LANE_ROWS];       /* unscaled score; sum of the lane's own columns */
+    float largest[LANE_ROWS], sum[LANE_ROWS]; /* unscaled score; sum of the lane's own columns */
 };
 
 /* scores = Q K^T, keys a tile at `keys`, the warp's rows of Q at `queries`. */
 template <int D>
-__device__ __forceinline__ void multiply_keys(float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4], uint32_t queries, uint32_t keys)
+__device__ __forceinline__ void multiply_keys(float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
+                                              uint32_t queries, uint32_t keys)
 {
     typedef bf16_tile<D> T;
     const int lane = threadIdx.x & 31, key = (lane & 7) + (lane >> 4) * 8;
@@ -115,10 +123,11 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[bf16_tile<D>::ROW_
     for (int step = 0; step < D / 16; step++) {
         uint32_t q[T::ROW_BLOCKS][4];
 #pragma unroll
-        for (int b = 0; b < T::ROW_BLOCKS; b++) load_matrices(q[b], queries + chunk_at<D>(b * 16 + (lane & 15), step * 2 + (lane >> 4)));
+        for (int b = 0; b < T::ROW_BLOCKS; b++)
+            load_matrices(q[b], queries + chunk_at<D>(b * 16 + (lane & 15), step * 2 + (lane >> 4)));
 #pragma unroll
         for (int n = 0; n < T::KEYS / 16; n++) {
-            uint32_t k[4];      /* keys 0-7 by dims 0-7, 8-15; keys 8-15 likewise */
+            uint32_t k[4]; /* keys 0-7 by dims 0-7, 8-15; keys 8-15 likewise */
             load_matrices(k, keys + chunk_at<D>(n * 16 + key, step * 2 + ((lane >> 3) & 1)));
 #pragma unroll
             for (int b = 0; b < T::ROW_BLOCKS; b++) {
@@ -129,10 +138,12 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[bf16_tile<D>::ROW_
     }
 }
 
-/* Keys a row does not see get -infinity. The bounds are found anew each time: few tiles need them, and registers are scarce. */
+/* Keys a row does not see get -infinity. The bounds are found anew each time: few tiles need them, and registers are
+ * scarce. */
 template <int D>
-__device__ __forceinline__ void mask_scores(float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4], const attention_cuda_input &in,
-                                            const key_source &source, int warp_first, int last_token, int tile_key)
+__device__ __forceinline__ void mask_scores(float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
+                                            const attention_cuda_input &in, const key_source &source, int warp_first,
+                                            int last_token, int tile_key)
 {
     const int lane = threadIdx.x & 31, lane_key = tile_key + (lane & 3) * 2;
 #pragma unroll
@@ -150,17 +161,20 @@ __device__ __forceinline__ void mask_scores(float (&scores)[bf16_tile<D>::ROW_BL
     }
 }
 
-/* Scores to weights relative to the largest score so far; what was summed relative to the largest before is brought along. A row that has seen no key
- * yet has -infinity there; its weights and sums stay 0. */
+/* Scores to weights relative to the largest score so far; what was summed relative to the largest before is brought
+ * along. A row that has seen no key yet has -infinity there; its weights and sums stay 0. */
 template <int D>
-__device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp, float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4], float scale_log2)
+__device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp,
+                                             float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
+                                             float scale_log2)
 {
 #pragma unroll
     for (int r = 0; r < bf16_warp<D>::LANE_ROWS; r++) {
         const int b = r >> 1, half = (r & 1) * 2;
         float largest = warp.largest[r];
 #pragma unroll
-        for (int n = 0; n < bf16_tile<D>::KEYS / 8; n++) largest = fmaxf(largest, fmaxf(scores[b][n][half], scores[b][n][half + 1]));
+        for (int n = 0; n < bf16_tile<D>::KEYS / 8; n++)
+            largest = fmaxf(largest, fmaxf(scores[b][n][half], scores[b][n][half + 1]));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
         const float base = largest == -CUDART_INF_F ? 0.0f : largest * scale_log2;
@@ -187,7 +201,9 @@ __device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp, float (&scores)
 
 /* out += P V, values a tile at `values`. */
 template <int D>
-__device__ __forceinline__ void add_values(bf16_warp<D> &warp, const float (&weights)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4], uint32_t values)
+__device__ __forceinline__ void add_values(bf16_warp<D> &warp,
+                                           const float (&weights)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
+                                           uint32_t values)
 {
     typedef bf16_tile<D> T;
     const int lane = threadIdx.x & 31;
@@ -196,7 +212,7 @@ __device__ __forceinline__ void add_values(bf16_warp<D> &warp, const float (&wei
         uint32_t p[T::ROW_BLOCKS][4];
 #pragma unroll
         for (int b = 0; b < T::ROW_BLOCKS; b++) {
-            const float (&left)[4] = weights[b][2 * step], (&right)[4] = weights[b][2 * step + 1];
+            const float(&left)[4] = weights[b][2 * step], (&right)[4] = weights[b][2 * step + 1];
             p[b][0] = pack(left[0], left[1]);
             p[b][1] = pack(left[2], left[3]);
             p[b][2] = pack(right[0], right[1]);
@@ -204,7 +220,7 @@ __device__ __forceinline__ void add_values(bf16_warp<D> &warp, const float (&wei
         }
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
-            uint32_t v[4];      /* dims 0-7 by keys 0-7, 8-15; dims 8-15 likewise */
+            uint32_t v[4]; /* dims 0-7 by keys 0-7, 8-15; dims 8-15 likewise */
             load_transposed(v, values + chunk_at<D>(step * 16 + (lane & 15), n * 2 + (lane >> 4)));
 #pragma unroll
             for (int b = 0; b < T::ROW_BLOCKS; b++) {
@@ -215,9 +231,11 @@ __device__ __forceinline__ void add_values(bf16_warp<D> &warp, const float (&wei
     }
 }
 
-/* Divided by the sum, through the warp's own rows of Q in shared memory (nobody reads them any more), to rows of out in 16-byte pieces. */
+/* Divided by the sum, through the warp's own rows of Q in shared memory (nobody reads them any more), to rows of out in
+ * 16-byte pieces. */
 template <int D>
-__device__ __forceinline__ void write_out(bf16_warp<D> &warp, char *rows, __nv_bfloat16 *out, int64_t stride, int n_rows, int head_dim)
+__device__ __forceinline__ void write_out(bf16_warp<D> &warp, char *rows, __nv_bfloat16 *out, int64_t stride,
+                                          int n_rows, int head_dim)
 {
     typedef bf16_tile<D> T;
     const int lane = threadIdx.x & 31;
@@ -230,30 +248,37 @@ __device__ __forceinline__ void write_out(bf16_warp<D> &warp, char *rows, __nv_b
         const float inverse = 1.0f / sum;
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
-            *reinterpret_cast<uint32_t *>(rows + chunk_at<D>(row, n) + (lane & 3) * 4) = pack(warp.out[b][n][half] * inverse, warp.out[b][n][half + 1] * inverse);
+            *reinterpret_cast<uint32_t *>(rows + chunk_at<D>(row, n) + (lane & 3) * 4) =
+                pack(warp.out[b][n][half] * inverse, warp.out[b][n][half + 1] * inverse);
     }
     __syncwarp();
     const int chunk = lane % T::CHUNKS;
     if (chunk * 8 >= head_dim) return;
 #pragma unroll 4
     for (int row = lane / T::CHUNKS; row < n_rows; row += 32 / T::CHUNKS)
-        *reinterpret_cast<uint4 *>(out + row * stride + chunk * 8) = *reinterpret_cast<const uint4 *>(rows + chunk_at<D>(row, chunk));
+        *reinterpret_cast<uint4 *>(out + row * stride + chunk * 8) =
+            *reinterpret_cast<const uint4 *>(rows + chunk_at<D>(row, chunk));
 }
 
 #endif
 
 /* One block: one tile of queries of one head. Two blocks to a multiprocessor hide each other's barriers and softmax. */
-template <int D> __global__ void __launch_bounds__(BF16_THREADS, 2) attention_bf16_kernel(const __grid_constant__ attention_cuda_input in)
+template <int D>
+__global__ void __launch_bounds__(BF16_THREADS, 2)
+    attention_bf16_kernel(const __grid_constant__ attention_cuda_input in)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     typedef bf16_tile<D> T;
     constexpr int LANE_ROWS = bf16_warp<D>::LANE_ROWS;
     extern __shared__ __align__(128) char shared[];
-    const uint32_t queries = static_cast<uint32_t>(__cvta_generic_to_shared(shared)), keys = queries + T::QUERIES * T::ROW_BYTES, values = keys + 2 * T::KEYS_BYTES;
+    const uint32_t queries = static_cast<uint32_t>(__cvta_generic_to_shared(shared)),
+                   keys = queries + T::QUERIES * T::ROW_BYTES, values = keys + 2 * T::KEYS_BYTES;
     const query_tile tile = find_tile<T::QUERIES>(in);
-    const __nv_bfloat16 *q = static_cast<const __nv_bfloat16 *>(in.q) + tile.first_row * in.q_token_stride + static_cast<int64_t>(tile.q_head) * in.head_dim;
+    const __nv_bfloat16 *q = static_cast<const __nv_bfloat16 *>(in.q) + tile.first_row * in.q_token_stride
+                             + static_cast<int64_t>(tile.q_head) * in.head_dim;
     const int64_t head = static_cast<int64_t>(tile.kv_head) * in.head_dim;
-    const int warp_row = static_cast<int>(threadIdx.x / 32) * T::ROWS, n_warp_rows = min(T::ROWS, tile.n_rows - warp_row);
+    const int warp_row = static_cast<int>(threadIdx.x / 32) * T::ROWS,
+              n_warp_rows = min(T::ROWS, tile.n_rows - warp_row);
     const int warp_first = tile.first_token + warp_row, warp_last = min(warp_first + T::ROWS - 1, tile.last_token);
     const float scale_log2 = in.scale * LOG2_E;
 
@@ -269,34 +294,43 @@ template <int D> __global__ void __launch_bounds__(BF16_THREADS, 2) attention_bf
     copy_rows<D, T::QUERIES>(queries, q, in.q_token_stride, tile.n_rows, in.head_dim);
     for (int s = 0; s < n_sources(in); s++) {
         const key_source source = source_of(in, s);
-        const __nv_bfloat16 *k = static_cast<const __nv_bfloat16 *>(source.k) + head, *v = static_cast<const __nv_bfloat16 *>(source.v) + head;
+        const __nv_bfloat16 *k = static_cast<const __nv_bfloat16 *>(source.k) + head,
+                            *v = static_cast<const __nv_bfloat16 *>(source.v) + head;
         const int last_key = tile.last_token - source.nearest;
         int tile_key = first_visible(in, source, tile.first_token) / T::KEYS * T::KEYS, buffer = 0;
         if (tile_key > last_key) continue;
         /* What decides whether a tile of keys concerns the warp, and whether it masks. */
-        const int earliest_first = first_visible(in, source, min(warp_first, tile.last_token)), latest_first = first_visible(in, source, warp_last);
-        if (s > 0) __syncthreads();     /* everybody is done with the buffers */
-        copy_rows<D, T::KEYS>(keys, k + tile_key * in.kv_token_stride, in.kv_token_stride, last_key + 1 - tile_key, in.head_dim);
-        copy_rows<D, T::KEYS>(values, v + tile_key * in.kv_token_stride, in.kv_token_stride, last_key + 1 - tile_key, in.head_dim);
+        const int earliest_first = first_visible(in, source, min(warp_first, tile.last_token)),
+                  latest_first = first_visible(in, source, warp_last);
+        if (s > 0) __syncthreads(); /* everybody is done with the buffers */
+        copy_rows<D, T::KEYS>(keys, k + tile_key * in.kv_token_stride, in.kv_token_stride, last_key + 1 - tile_key,
+                              in.head_dim);
+        copy_rows<D, T::KEYS>(values, v + tile_key * in.kv_token_stride, in.kv_token_stride, last_key + 1 - tile_key,
+                              in.head_dim);
         for (; tile_key <= last_key; tile_key += T::KEYS, buffer ^= T::KEYS_BYTES) {
-            /* Everybody's part of this tile is here, and everybody is done with the tile before, whose buffer the next one takes. */
+            /* Everybody's part of this tile is here, and everybody is done with the tile before, whose buffer the next
+             * one takes. */
             wait_for_copies();
             __syncthreads();
             const int next = tile_key + T::KEYS;
             if (next <= last_key) {
-                copy_rows<D, T::KEYS>(keys + (buffer ^ T::KEYS_BYTES), k + next * in.kv_token_stride, in.kv_token_stride, last_key + 1 - next, in.head_dim);
-                copy_rows<D, T::KEYS>(values + (buffer ^ T::KEYS_BYTES), v + next * in.kv_token_stride, in.kv_token_stride, last_key + 1 - next, in.head_dim);
+                copy_rows<D, T::KEYS>(keys + (buffer ^ T::KEYS_BYTES), k + next * in.kv_token_stride,
+                                      in.kv_token_stride, last_key + 1 - next, in.head_dim);
+                copy_rows<D, T::KEYS>(values + (buffer ^ T::KEYS_BYTES), v + next * in.kv_token_stride,
+                                      in.kv_token_stride, last_key + 1 - next, in.head_dim);
             }
             if (n_warp_rows <= 0 || tile_key > warp_last - source.nearest || next <= earliest_first) continue;
             float scores[T::ROW_BLOCKS][T::KEYS / 8][4];
             multiply_keys<D>(scores, queries + warp_row * T::ROW_BYTES, keys + buffer);
-            if (next - 1 > warp_first - source.nearest || tile_key < latest_first) mask_scores<D>(scores, in, source, warp_first, tile.last_token, tile_key);
+            if (next - 1 > warp_first - source.nearest || tile_key < latest_first)
+                mask_scores<D>(scores, in, source, warp_first, tile.last_token, tile_key);
             weigh_scores<D>(warp, scores, scale_log2);
             add_values<D>(warp, scores, values + buffer);
         }
     }
     write_out<D>(warp, shared + warp_row * T::ROW_BYTES,
-                 static_cast<__nv_bfloat16 *>(in.out) + (tile.first_row + warp_row) * in.out_token_stride + static_cast<int64_t>(tile.q_head) * in.head_dim,
+                 static_cast<__nv_bfloat16 *>(in.out) + (tile.first_row + warp_row) * in.out_token_stride
+                     + static_cast<int64_t>(tile.q_head) * in.head_dim,
                  in.out_token_stride, n_warp_rows, in.head_dim);
 #endif
 }
@@ -306,8 +340,11 @@ template <int D> static rb_status launch(const attention_cuda_input *in, cudaStr
     unsigned n_blocks = 0;
     rb_status st;
     RB_TRY(st, count_blocks(&n_blocks, in, bf16_tile<D>::QUERIES, err), done);
-    RB_TRY(st, rb_cuda_status(cudaFuncSetAttribute(attention_bf16_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bf16_tile<D>::SHARED_BYTES),
-                              "shared memory for attention", err), done);
+    RB_TRY(st,
+           rb_cuda_status(cudaFuncSetAttribute(attention_bf16_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               bf16_tile<D>::SHARED_BYTES),
+                          "shared memory for attention", err),
+           done);
     attention_bf16_kernel<D><<<n_blocks, BF16_THREADS, bf16_tile<D>::SHARED_BYTES, stream>>>(*in);
     st = rb_cuda_launched("bf16 attention", err);
 done:

@@ -1,23 +1,27 @@
 /* Attention in f32: see attention_tile.cuh.
  *
- * 64 queries by 64 keys a block of 256 threads; thread (y, x) owns rows 4 y .. 4 y + 3, of S keys 4 x .. 4 x + 3, of out dims 64 c + 4 x .. + 3. Q and
- * K pass through shared memory in slices of 32 dims, V in slices of 64, so that any head_dim takes 35 KiB. Q, K and P lie there transposed: a thread
- * reads its four rows or keys as one float4. STRIDE spares 4 floats: 16 lanes that write 16 rows of two chunks then meet 32 banks. */
+ * 64 queries by 64 keys a block of 256 threads; thread (y, x) owns rows 4 y .. 4 y + 3, of S keys 4 x .. 4 x + 3, of
+ * out dims 64 c + 4 x .. + 3. Q and K pass through shared memory in slices of 32 dims, V in slices of 64, so that any
+ * head_dim takes 35 KiB. Q, K and P lie there transposed: a thread reads its four rows or keys as one float4. STRIDE
+ * spares 4 floats: 16 lanes that write 16 rows of two chunks then meet 32 banks. */
 #include "model/cuda/attention_tile.cuh"
 
 enum { F32_ROWS = 64, F32_THREADS = 256, F32_SLICE = 32, F32_STRIDE = F32_ROWS + 4 };
 
 template <int D> struct f32_sums {
     float out[4][D / 64][4];
-    float largest[4], sum[4];       /* the same in the 16 threads of a row */
+    float largest[4], sum[4]; /* the same in the 16 threads of a row */
 };
 
-/* Rows `from` on, dims 0 .. 31 of them, to slice[dim][row]; zeros where there are none. A warp takes 16 rows by 32 bytes. */
-__device__ __forceinline__ void load_slice(float (*slice)[F32_STRIDE], const float *from, int64_t stride, int n_rows, int n_dims)
+/* Rows `from` on, dims 0 .. 31 of them, to slice[dim][row]; zeros where there are none. A warp takes 16 rows by 32
+ * bytes. */
+__device__ __forceinline__ void load_slice(float (*slice)[F32_STRIDE], const float *from, int64_t stride, int n_rows,
+                                           int n_dims)
 {
 #pragma unroll
     for (int i = 0; i < F32_ROWS * F32_SLICE / 4 / F32_THREADS; i++) {
-        const int index = threadIdx.x + i * F32_THREADS, row = (index & 15) + (index >> 7) * 16, dim = ((index >> 4) & 7) * 4;
+        const int index = threadIdx.x + i * F32_THREADS, row = (index & 15) + (index >> 7) * 16,
+                  dim = ((index >> 4) & 7) * 4;
         float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (row < n_rows && dim < n_dims) x = *reinterpret_cast<const float4 *>(from + row * stride + dim);
         slice[dim][row] = x.x;
@@ -28,7 +32,8 @@ __device__ __forceinline__ void load_slice(float (*slice)[F32_STRIDE], const flo
 }
 
 /* Rows `from` on, dims 0 .. 63 of them, to values[row][dim]. */
-__device__ __forceinline__ void load_values(float (*values)[F32_ROWS], const float *from, int64_t stride, int n_rows, int n_dims)
+__device__ __forceinline__ void load_values(float (*values)[F32_ROWS], const float *from, int64_t stride, int n_rows,
+                                            int n_dims)
 {
 #pragma unroll
     for (int i = 0; i < F32_ROWS * F32_ROWS / 4 / F32_THREADS; i++) {
@@ -49,14 +54,16 @@ __device__ __forceinline__ void add_outer(float (&c)[4][4], float4 a, float4 b)
         for (int j = 0; j < 4; j++) c[i][j] = fmaf(left[i], right[j], c[i][j]);
 }
 
-/* As weigh_scores, for the thread's 4 x 4. The difference of scores is taken before it is scaled: what is then rounded is small where weights are not. */
+/* As weigh_scores, for the thread's 4 x 4. The difference of scores is taken before it is scaled: what is then rounded
+ * is small where weights are not. */
 template <int D> __device__ __forceinline__ void weigh_block(f32_sums<D> &sums, float (&scores)[4][4], float scale_log2)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float largest = fmaxf(fmaxf(scores[i][0], scores[i][1]), fmaxf(scores[i][2], scores[i][3]));
 #pragma unroll
-        for (int lanes = 1; lanes < 16; lanes *= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+        for (int lanes = 1; lanes < 16; lanes *= 2)
+            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
         largest = fmaxf(largest, sums.largest[i]);
         const float base = largest == -CUDART_INF_F ? 0.0f : largest;
         const float shrink = exp2f((sums.largest[i] - base) * scale_log2);
@@ -77,7 +84,8 @@ template <int D> __device__ __forceinline__ void weigh_block(f32_sums<D> &sums, 
     }
 }
 
-template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid_constant__ attention_cuda_input in)
+template <int D>
+__global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid_constant__ attention_cuda_input in)
 {
     union operands {
         struct {
@@ -86,9 +94,10 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
         float v[F32_ROWS][F32_ROWS];
     };
     __shared__ __align__(16) operands shared;
-    __shared__ __align__(16) float weights[F32_ROWS][F32_STRIDE];       /* [key][row] */
+    __shared__ __align__(16) float weights[F32_ROWS][F32_STRIDE]; /* [key][row] */
     const query_tile tile = find_tile<F32_ROWS>(in);
-    const float *q = static_cast<const float *>(in.q) + tile.first_row * in.q_token_stride + static_cast<int64_t>(tile.q_head) * in.head_dim;
+    const float *q = static_cast<const float *>(in.q) + tile.first_row * in.q_token_stride
+                     + static_cast<int64_t>(tile.q_head) * in.head_dim;
     const int64_t head = static_cast<int64_t>(tile.kv_head) * in.head_dim;
     const int x = threadIdx.x & 15, y = threadIdx.x >> 4;
     f32_sums<D> sums;
@@ -109,21 +118,26 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
         int first[4], last[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int token = min(tile.first_token + y * 4 + i, tile.last_token);       /* rows beyond the last query repeat its bounds and are not written */
+            const int token =
+                min(tile.first_token + y * 4 + i,
+                    tile.last_token); /* rows beyond the last query repeat its bounds and are not written */
             first[i] = first_visible(in, source, token);
             last[i] = token - source.nearest;
         }
-        for (int tile_key = first_visible(in, source, tile.first_token) / F32_ROWS * F32_ROWS; tile_key <= last_key; tile_key += F32_ROWS) {
+        for (int tile_key = first_visible(in, source, tile.first_token) / F32_ROWS * F32_ROWS; tile_key <= last_key;
+             tile_key += F32_ROWS) {
             const int n_keys = last_key + 1 - tile_key;
             float scores[4][4] = {};
             for (int dim = 0; dim < in.head_dim; dim += F32_SLICE) {
-                __syncthreads();        /* the slice, or the values, before are read */
+                __syncthreads(); /* the slice, or the values, before are read */
                 load_slice(shared.slice.q, q + dim, in.q_token_stride, tile.n_rows, in.head_dim - dim);
-                load_slice(shared.slice.k, k + tile_key * in.kv_token_stride + dim, in.kv_token_stride, n_keys, in.head_dim - dim);
+                load_slice(shared.slice.k, k + tile_key * in.kv_token_stride + dim, in.kv_token_stride, n_keys,
+                           in.head_dim - dim);
                 __syncthreads();
 #pragma unroll 8
                 for (int d = 0; d < F32_SLICE; d++)
-                    add_outer(scores, *reinterpret_cast<const float4 *>(&shared.slice.q[d][y * 4]), *reinterpret_cast<const float4 *>(&shared.slice.k[d][x * 4]));
+                    add_outer(scores, *reinterpret_cast<const float4 *>(&shared.slice.q[d][y * 4]),
+                              *reinterpret_cast<const float4 *>(&shared.slice.k[d][x * 4]));
             }
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -136,12 +150,14 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
             /* Whoever read the weights of the tile before has since passed the barriers above. */
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                *reinterpret_cast<float4 *>(&weights[x * 4 + j][y * 4]) = make_float4(scores[0][j], scores[1][j], scores[2][j], scores[3][j]);
+                *reinterpret_cast<float4 *>(&weights[x * 4 + j][y * 4]) =
+                    make_float4(scores[0][j], scores[1][j], scores[2][j], scores[3][j]);
 #pragma unroll
             for (int c = 0; c < D / 64; c++) {
                 if (c * 64 >= in.head_dim) break;
-                __syncthreads();        /* the slices, or the values before, are read */
-                load_values(shared.v, v + tile_key * in.kv_token_stride + c * 64, in.kv_token_stride, n_keys, in.head_dim - c * 64);
+                __syncthreads(); /* the slices, or the values before, are read */
+                load_values(shared.v, v + tile_key * in.kv_token_stride + c * 64, in.kv_token_stride, n_keys,
+                            in.head_dim - c * 64);
                 __syncthreads();
                 float add[4][4];
 #pragma unroll
@@ -150,7 +166,8 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
                     for (int j = 0; j < 4; j++) add[i][j] = sums.out[i][c][j];
 #pragma unroll 8
                 for (int key = 0; key < F32_ROWS; key++)
-                    add_outer(add, *reinterpret_cast<const float4 *>(&weights[key][y * 4]), *reinterpret_cast<const float4 *>(&shared.v[key][x * 4]));
+                    add_outer(add, *reinterpret_cast<const float4 *>(&weights[key][y * 4]),
+                              *reinterpret_cast<const float4 *>(&shared.v[key][x * 4]));
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -159,7 +176,8 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
         }
     }
 
-    float *out = static_cast<float *>(in.out) + tile.first_row * in.out_token_stride + static_cast<int64_t>(tile.q_head) * in.head_dim;
+    float *out = static_cast<float *>(in.out) + tile.first_row * in.out_token_stride
+                 + static_cast<int64_t>(tile.q_head) * in.head_dim;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int row = y * 4 + i;
@@ -169,7 +187,8 @@ template <int D> __global__ void __launch_bounds__(F32_THREADS) attention_f32_ke
             const int dim = c * 64 + x * 4;
             const float *o = sums.out[i][c], sum = sums.sum[i];
             if (dim < in.head_dim)
-                *reinterpret_cast<float4 *>(out + row * in.out_token_stride + dim) = make_float4(o[0] / sum, o[1] / sum, o[2] / sum, o[3] / sum);
+                *reinterpret_cast<float4 *>(out + row * in.out_token_stride + dim) =
+                    make_float4(o[0] / sum, o[1] / sum, o[2] / sum, o[3] / sum);
         }
     }
 }

@@ -1,8 +1,9 @@
-/* What both attention kernels (attention_bf16.cu, attention_f32.cu) share, and how attention_cuda.cu calls them. They walk the keys in tiles with a running maximum and
- * sum (online softmax: Milakov and Gimelshein, arXiv 1805.02867; FlashAttention-2, arXiv 2307.08691). A block takes a tile of queries of one head and visits the
- * key tiles between the first key its first query sees and the last key its last one does; since sequences lie end to end, both bounds only grow from query to
- * query. Inside a tile each row masks by its own bounds. With recent keys there are two such walks, one after the other, into the same sums.
- * Blocks with the last queries, which have the most keys, start first. */
+/* What both attention kernels (attention_bf16.cu, attention_f32.cu) share, and how attention_cuda.cu calls them. They
+ * walk the keys in tiles with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv 1805.02867;
+ * FlashAttention-2, arXiv 2307.08691). A block takes a tile of queries of one head and visits the key tiles between the
+ * first key its first query sees and the last key its last one does; since sequences lie end to end, both bounds only
+ * grow from query to query. Inside a tile each row masks by its own bounds. With recent keys there are two such walks,
+ * one after the other, into the same sums. Blocks with the last queries, which have the most keys, start first. */
 #ifndef RB_MODEL_CUDA_ATTENTION_TILE_CUH
 #define RB_MODEL_CUDA_ATTENTION_TILE_CUH
 
@@ -15,11 +16,12 @@ static const float LOG2_E = 1.44269504088896340736f;
 
 struct query_tile {
     int q_head, kv_head;
-    int first_row, n_rows;          /* rows of q and out; fewer than the tile's size at the end */
-    int first_token, last_token;    /* of its rows */
+    int first_row, n_rows;       /* rows of q and out; fewer than the tile's size at the end */
+    int first_token, last_token; /* of its rows */
 };
 
-/* Keys and values that token s sees where its distance s - t is in [nearest, farthest]: all of them, or the recent ones and the rest. */
+/* Keys and values that token s sees where its distance s - t is in [nearest, farthest]: all of them, or the recent ones
+ * and the rest. */
 struct key_source {
     const void *k, *v;
     int nearest, farthest;
@@ -43,7 +45,8 @@ __device__ __forceinline__ int first_visible(const attention_cuda_input &in, con
 /* Heads are neighbours, so that blocks that run together share keys in L2. */
 template <int QUERIES> __device__ __forceinline__ query_tile find_tile(const attention_cuda_input &in)
 {
-    const int n_tiles = gridDim.x / in.n_q_heads, n_queries = static_cast<int>(in.n_queries), first_query = static_cast<int>(in.first_query);
+    const int n_tiles = gridDim.x / in.n_q_heads, n_queries = static_cast<int>(in.n_queries),
+              first_query = static_cast<int>(in.first_query);
     query_tile tile;
     tile.q_head = blockIdx.x % in.n_q_heads;
     tile.kv_head = tile.q_head / (in.n_q_heads / in.n_kv_heads);
@@ -54,13 +57,16 @@ template <int QUERIES> __device__ __forceinline__ query_tile find_tile(const att
     return tile;
 }
 
-/* ---- host ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- host ------------------------------------------------------------------------------------ */
 
 /* One block a tile and head; the grid's x has 2^31 - 1 of them. */
-static inline rb_status count_blocks(unsigned *n_blocks, const attention_cuda_input *in, int queries_per_block, rb_error *err)
+static inline rb_status count_blocks(unsigned *n_blocks, const attention_cuda_input *in, int queries_per_block,
+                                     rb_error *err)
 {
     const int64_t n = (in->n_queries + queries_per_block - 1) / queries_per_block * in->n_q_heads;
-    if (n > INT32_MAX) return rb_fail(err, RB_EINVAL, "attention in %lld blocks, expected at most %d: fewer queries a call", static_cast<long long>(n), INT32_MAX);
+    if (n > INT32_MAX)
+        return rb_fail(err, RB_EINVAL, "attention in %lld blocks, expected at most %d: fewer queries a call",
+                       static_cast<long long>(n), INT32_MAX);
     *n_blocks = static_cast<unsigned>(n);
     return RB_OK;
 }

@@ -6,9 +6,9 @@
 
 #include "model/rope_apply.h"
 
-enum { N_ARRAYS = 10, EMBED_TOKENS = 16384 };       /* tokens whose embeddings are on the host at a time */
+enum { N_ARRAYS = 10, EMBED_TOKENS = 16384 }; /* tokens whose embeddings are on the host at a time */
 
-/* ---- sizes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 int64_t cuda_pass_q_width(const model_config *c) { return (int64_t)c->facts.n_q_heads * c->facts.head_dim; }
 int64_t cuda_pass_kv_width(const model_config *c) { return (int64_t)c->facts.n_kv_heads * c->facts.head_dim; }
@@ -20,21 +20,25 @@ typedef struct array_sizes {
     int64_t bytes[N_ARRAYS];
 } array_sizes;
 
-static array_sizes sizes_of(const model_config *c, const token_batch *batch, layer_cuda_precision precision, int64_t chunk)
+static array_sizes sizes_of(const model_config *c, const token_batch *batch, layer_cuda_precision precision,
+                            int64_t chunk)
 {
-    const int64_t n = batch->n_tokens, e = cuda_pass_element_bytes(precision), rope = token_batch_longest(batch) * (c->facts.rotary_dim / 2) * 4;
-    return (array_sizes){{n * c->hidden_size * 4, n * 4, n * 4, rope, rope, chunk * c->hidden_size * e, chunk * qkv_width(c) * 4, chunk * cuda_pass_q_width(c) * e,
+    const int64_t n = batch->n_tokens, e = cuda_pass_element_bytes(precision),
+                  rope = token_batch_longest(batch) * (c->facts.rotary_dim / 2) * 4;
+    return (array_sizes){{n * c->hidden_size * 4, n * 4, n * 4, rope, rope, chunk * c->hidden_size * e,
+                          chunk * qkv_width(c) * 4, chunk * cuda_pass_q_width(c) * e,
                           2 * chunk * c->intermediate_size * e, chunk * c->intermediate_size * e}};
 }
 
 static void list_arrays(cuda_pass *p, rb_cuda_array *arrays[N_ARRAYS])
 {
-    rb_cuda_array *const all[N_ARRAYS] = {&p->hidden, &p->positions, &p->starts, &p->rope_cos, &p->rope_sin, &p->normed, &p->projected, &p->attended, &p->gate_up,
-                                          &p->activated};
+    rb_cuda_array *const all[N_ARRAYS] = {&p->hidden, &p->positions, &p->starts,   &p->rope_cos, &p->rope_sin,
+                                          &p->normed, &p->projected, &p->attended, &p->gate_up,  &p->activated};
     memcpy(arrays, all, sizeof all);
 }
 
-int64_t cuda_pass_bytes(const model_config *config, const token_batch *batch, layer_cuda_precision precision, int64_t chunk)
+int64_t cuda_pass_bytes(const model_config *config, const token_batch *batch, layer_cuda_precision precision,
+                        int64_t chunk)
 {
     const array_sizes sizes = sizes_of(config, batch, precision, chunk);
     int64_t total = weight_stream_device_bytes(config, precision) + CUDA_PASS_WORKSPACE_BYTES;
@@ -42,7 +46,8 @@ int64_t cuda_pass_bytes(const model_config *config, const token_batch *batch, la
     return total;
 }
 
-rb_status cuda_pass_choose_chunk(cuda_pass *p, int64_t (*bytes_of)(const void *user, int64_t chunk), const void *user, int64_t max_bytes, rb_error *err)
+rb_status cuda_pass_choose_chunk(cuda_pass *p, int64_t (*bytes_of)(const void *user, int64_t chunk), const void *user,
+                                 int64_t max_bytes, rb_error *err)
 {
     const double mib = 0x1p20;
     size_t free_bytes = 0;
@@ -53,11 +58,12 @@ rb_status cuda_pass_choose_chunk(cuda_pass *p, int64_t (*bytes_of)(const void *u
     if (max_bytes > 0 && max_bytes < limit) limit = max_bytes;
     for (p->chunk = CUDA_PASS_MAX_CHUNK; p->chunk >= CUDA_PASS_MIN_CHUNK; p->chunk /= 2)
         if (bytes_of(user, p->chunk) <= limit) return RB_OK;
-    return rb_fail(err, RB_ENOMEM, "GPU memory: %.0f MiB are needed even in chunks of %d tokens, expected at most %.0f MiB",
+    return rb_fail(err, RB_ENOMEM,
+                   "GPU memory: %.0f MiB are needed even in chunks of %d tokens, expected at most %.0f MiB",
                    (double)bytes_of(user, CUDA_PASS_MIN_CHUNK) / mib, CUDA_PASS_MIN_CHUNK, (double)limit / mib);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static rb_status find_tables(cuda_pass *p, rb_error *err)
 {
@@ -71,7 +77,8 @@ done:
     return st;
 }
 
-rb_status cuda_pass_begin(cuda_pass *p, const checkpoint *model, const token_batch *batch, layer_cuda_precision precision, rb_error *err)
+rb_status cuda_pass_begin(cuda_pass *p, const checkpoint *model, const token_batch *batch,
+                          layer_cuda_precision precision, rb_error *err)
 {
     rb_status st;
     *p = (cuda_pass){.model = model, .config = checkpoint_config(model), .batch = batch, .precision = precision};
@@ -84,7 +91,8 @@ done:
     return st;
 }
 
-/* Of every token of sequences [first, end): its position, and where its sequence starts, counted from the first of them. */
+/* Of every token of sequences [first, end): its position, and where its sequence starts, counted from the first of
+ * them. */
 static void fill_positions(const token_batch *batch, int64_t first, int64_t end, int32_t *positions, int32_t *starts)
 {
     for (int64_t s = first; s < end; s++)
@@ -103,7 +111,8 @@ static rb_status upload_positions(cuda_pass *p, const int64_t *part_start, int n
     RB_TRY(st, rb_alloc(&positions, n, sizeof *positions, "positions", err), done);
     RB_TRY(st, rb_alloc(&starts, n, sizeof *starts, "positions", err), done);
     if (!part_start) fill_positions(batch, 0, batch->n_sequences, positions, starts);
-    for (int part = 0; part_start && part < n_parts; part++) fill_positions(batch, part_start[part], part_start[part + 1], positions, starts);
+    for (int part = 0; part_start && part < n_parts; part++)
+        fill_positions(batch, part_start[part], part_start[part + 1], positions, starts);
     RB_TRY(st, rb_cuda()->copy(p->positions.at, positions, n * sizeof *positions, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(p->starts.at, starts, n * sizeof *starts, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
@@ -135,7 +144,10 @@ static rb_status upload_hidden(cuda_pass *p, rb_error *err)
     for (int64_t first = 0; first < n; first += most) {
         const token_batch piece = {.tokens = p->batch->tokens + first, .n_tokens = n - first < most ? n - first : most};
         RB_TRY(st, token_batch_embed(&piece, p->model, hidden, err), done);
-        RB_TRY(st, rb_cuda()->copy((float *)p->hidden.at + first * width, hidden, (size_t)(piece.n_tokens * width) * sizeof *hidden, NULL, err), done);
+        RB_TRY(st,
+               rb_cuda()->copy((float *)p->hidden.at + first * width, hidden,
+                               (size_t)(piece.n_tokens * width) * sizeof *hidden, NULL, err),
+               done);
         RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     }
 done:
@@ -152,7 +164,8 @@ rb_status cuda_pass_alloc(cuda_pass *p, bool stops_at_heads, const int64_t *part
     RB_TRY(st, weight_stream_open(&p->weights, p->model, p->api, p->precision, stops_at_heads, err), done);
     RB_TRY(st, weight_stream_begin(p->weights, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&p->compute, err), done);
-    for (int i = 0; i < N_ARRAYS; i++) RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "activations", err), done);
+    for (int i = 0; i < N_ARRAYS; i++)
+        RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "activations", err), done);
     RB_TRY(st, upload_positions(p, part_start, n_parts, err), done);
     RB_TRY(st, upload_rope(p, err), done);
     st = upload_hidden(p, err);
@@ -172,7 +185,7 @@ void cuda_pass_end(cuda_pass *p)
     *p = (cuda_pass){0};
 }
 
-/* ---- a layer ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer --------------------------------------------------------------------------------- */
 
 rb_status cuda_pass_next_layer(cuda_pass *p, int layer, device_layer *weights, rb_error *err)
 {
@@ -181,41 +194,64 @@ rb_status cuda_pass_next_layer(cuda_pass *p, int layer, device_layer *weights, r
     return st == RB_OK ? weight_stream_wait(p->weights, layer, p->compute, weights, err) : st;
 }
 
-rb_status cuda_pass_multiply(const cuda_pass *p, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n, int64_t k, rb_error *err)
+rb_status cuda_pass_multiply(const cuda_pass *p, void *y, bool is_f32, bool adds, const void *x, const void *w,
+                             int64_t m, int64_t n, int64_t k, rb_error *err)
 {
     return p->api->matmul(p->matmul, y, is_f32, adds, x, w, m, n, k, p->precision, p->compute, err);
 }
 
-static float *hidden_of(const cuda_pass *p, int64_t token) { return (float *)p->hidden.at + token * p->config->hidden_size; }
+static float *hidden_of(const cuda_pass *p, int64_t token)
+{
+    return (float *)p->hidden.at + token * p->config->hidden_size;
+}
 
 static rb_status norm(const cuda_pass *p, const float *weight, int64_t first, int64_t n, rb_error *err)
 {
-    return p->api->rms_norm(p->normed.at, hidden_of(p, first), NULL, weight, (float)p->config->rms_norm_eps, n, p->config->hidden_size, p->precision, p->compute, err);
+    return p->api->rms_norm(p->normed.at, hidden_of(p, first), NULL, weight, (float)p->config->rms_norm_eps, n,
+                            p->config->hidden_size, p->precision, p->compute, err);
 }
 
 rb_status cuda_pass_project(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
 {
     const rb_status st = norm(p, w->input_norm, first, n, err);
-    return st == RB_OK ? cuda_pass_multiply(p, p->projected.at, true, false, p->normed.at, w->qkv, n, qkv_width(p->config), p->config->hidden_size, err) : st;
+    return st == RB_OK ? cuda_pass_multiply(p, p->projected.at, true, false, p->normed.at, w->qkv, n,
+                                            qkv_width(p->config), p->config->hidden_size, err)
+                       : st;
 }
 
 layer_cuda_heads cuda_pass_heads(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n)
 {
     const model_facts *facts = &p->config->facts;
-    return (layer_cuda_heads){
-        .n_q_heads = facts->n_q_heads, .n_kv_heads = facts->n_kv_heads, .head_dim = facts->head_dim, .n_freqs = facts->rotary_dim / 2,
-        .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED, .precision = p->precision, .n_tokens = n, .projected = p->projected.at, .bias = w->qkv_bias,
-        .q_norm = w->q_norm, .k_norm = w->k_norm, .eps = (float)p->config->rms_norm_eps, .position = (const int32_t *)p->positions.at + first,
-        .rope_cos = p->rope_cos.at, .rope_sin = p->rope_sin.at};
+    return (layer_cuda_heads){.n_q_heads = facts->n_q_heads,
+                              .n_kv_heads = facts->n_kv_heads,
+                              .head_dim = facts->head_dim,
+                              .n_freqs = facts->rotary_dim / 2,
+                              .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED,
+                              .precision = p->precision,
+                              .n_tokens = n,
+                              .projected = p->projected.at,
+                              .bias = w->qkv_bias,
+                              .q_norm = w->q_norm,
+                              .k_norm = w->k_norm,
+                              .eps = (float)p->config->rms_norm_eps,
+                              .position = (const int32_t *)p->positions.at + first,
+                              .rope_cos = p->rope_cos.at,
+                              .rope_sin = p->rope_sin.at};
 }
 
 attention_cuda_input cuda_pass_attention(const cuda_pass *p, int layer)
 {
     const model_config *c = p->config;
-    return (attention_cuda_input){
-        .type = p->precision == LAYER_CUDA_BF16 ? ATTENTION_CUDA_BF16 : ATTENTION_CUDA_F32, .n_q_heads = c->facts.n_q_heads, .n_kv_heads = c->facts.n_kv_heads,
-        .head_dim = c->facts.head_dim, .q_token_stride = cuda_pass_q_width(c), .kv_token_stride = cuda_pass_kv_width(c), .out = p->attended.at,
-        .out_token_stride = cuda_pass_q_width(c), .sliding_window = c->layer_slides[layer] ? c->sliding_window : 0, .scale = (float)c->facts.attention_scale};
+    return (attention_cuda_input){.type = p->precision == LAYER_CUDA_BF16 ? ATTENTION_CUDA_BF16 : ATTENTION_CUDA_F32,
+                                  .n_q_heads = c->facts.n_q_heads,
+                                  .n_kv_heads = c->facts.n_kv_heads,
+                                  .head_dim = c->facts.head_dim,
+                                  .q_token_stride = cuda_pass_q_width(c),
+                                  .kv_token_stride = cuda_pass_kv_width(c),
+                                  .out = p->attended.at,
+                                  .out_token_stride = cuda_pass_q_width(c),
+                                  .sliding_window = c->layer_slides[layer] ? c->sliding_window : 0,
+                                  .scale = (float)c->facts.attention_scale};
 }
 
 static rb_status run_mlp(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
@@ -224,8 +260,10 @@ static rb_status run_mlp(const cuda_pass *p, const device_layer *w, int64_t firs
     float *hidden = hidden_of(p, first);
     rb_status st;
     RB_TRY(st, norm(p, w->mlp_norm, first, n, err), done);
-    RB_TRY(st, cuda_pass_multiply(p, p->gate_up.at, false, false, p->normed.at, w->gate_up, n, 2 * inner, width, err), done);
-    RB_TRY(st, p->api->swiglu(p->activated.at, p->gate_up.at, w->gate_up_bias, n, inner, p->precision, p->compute, err), done);
+    RB_TRY(st, cuda_pass_multiply(p, p->gate_up.at, false, false, p->normed.at, w->gate_up, n, 2 * inner, width, err),
+           done);
+    RB_TRY(st, p->api->swiglu(p->activated.at, p->gate_up.at, w->gate_up_bias, n, inner, p->precision, p->compute, err),
+           done);
     RB_TRY(st, cuda_pass_multiply(p, hidden, true, true, p->activated.at, w->down, n, width, inner, err), done);
     if (w->down_bias) RB_TRY(st, p->api->add_bias(hidden, w->down_bias, n, width, p->compute, err), done);
 done:
@@ -237,7 +275,9 @@ rb_status cuda_pass_finish(const cuda_pass *p, const device_layer *w, int64_t fi
     const int64_t width = p->config->hidden_size;
     float *hidden = hidden_of(p, first);
     rb_status st;
-    RB_TRY(st, cuda_pass_multiply(p, hidden, true, true, p->attended.at, w->o, n, width, cuda_pass_q_width(p->config), err), done);
+    RB_TRY(st,
+           cuda_pass_multiply(p, hidden, true, true, p->attended.at, w->o, n, width, cuda_pass_q_width(p->config), err),
+           done);
     if (w->o_bias) RB_TRY(st, p->api->add_bias(hidden, w->o_bias, n, width, p->compute, err), done);
     st = run_mlp(p, w, first, n, err);
 done:

@@ -14,36 +14,39 @@ typedef struct capture_buffer {
     rb_cuda_array heads, sums;
     char *host_heads;
     double *host_sums;
-    void *captured, *ready;         /* events: the compute stream is done with it; the host has it */
+    void *captured, *ready; /* events: the compute stream is done with it; the host has it */
     int layer;
-    bool is_full;                   /* waits for, or is in, the hand-over thread */
+    bool is_full; /* waits for, or is in, the hand-over thread */
 } capture_buffer;
 
 typedef struct gpu_forward {
     cuda_pass pass;
     const forward_cuda_options *options;
     const forward_cuda_hooks *hooks;
-    void *copy;                     /* stream */
-    rb_cuda_array k, v;             /* all tokens */
-    rb_cuda_array q, scratch;       /* a chunk */
+    void *copy;               /* stream */
+    rb_cuda_array k, v;       /* all tokens */
+    rb_cuda_array q, scratch; /* a chunk */
     capture_buffer buffers[2];
-    void **started, **finished;     /* events [n_layers] */
+    void **started, **finished; /* events [n_layers] */
     /* The hand-over thread. */
     pthread_t thread;
     bool is_running;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int handed_over;                /* layers */
+    int handed_over; /* layers */
     bool is_closing;
     rb_status status;
     rb_error error;
 } gpu_forward;
 
-/* ---- sizes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static int64_t q_width(const model_config *c) { return cuda_pass_q_width(c); }
 static int64_t kv_width(const model_config *c) { return cuda_pass_kv_width(c); }
-static int64_t capture_width(const model_config *c, const forward_cuda_options *options) { return q_width(c) + (options->with_values ? 2 : 1) * kv_width(c); }
+static int64_t capture_width(const model_config *c, const forward_cuda_options *options)
+{
+    return q_width(c) + (options->with_values ? 2 : 1) * kv_width(c);
+}
 static int64_t capture_element(const forward_cuda_options *options) { return options->capture_is_f32 ? 4 : 2; }
 static int64_t sums_width(const model_config *c) { return q_width(c) + 2 * kv_width(c); }
 static int64_t keys_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
@@ -54,13 +57,19 @@ static int64_t queries_bytes(const model_config *c, const forward_cuda_options *
 {
     return chunk * q_width(c) * cuda_pass_element_bytes(options->precision);
 }
-static int64_t scratch_bytes(const model_config *c, int64_t chunk) { return (chunk + STATISTICS_TOKENS - 1) / STATISTICS_TOKENS * sums_width(c) * 8; }
-
-int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options, int64_t chunk_tokens)
+static int64_t scratch_bytes(const model_config *c, int64_t chunk)
 {
-    return cuda_pass_bytes(config, batch, options->precision, chunk_tokens) + 2 * keys_bytes(config, batch, options) + queries_bytes(config, options, chunk_tokens) +
-           scratch_bytes(config, chunk_tokens) +
-           2 * (batch->n_tokens * capture_width(config, options) * capture_element(options) + options->n_sets * sums_width(config) * 8);
+    return (chunk + STATISTICS_TOKENS - 1) / STATISTICS_TOKENS * sums_width(c) * 8;
+}
+
+int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options,
+                           int64_t chunk_tokens)
+{
+    return cuda_pass_bytes(config, batch, options->precision, chunk_tokens) + 2 * keys_bytes(config, batch, options)
+           + queries_bytes(config, options, chunk_tokens) + scratch_bytes(config, chunk_tokens)
+           + 2
+                 * (batch->n_tokens * capture_width(config, options) * capture_element(options)
+                    + options->n_sets * sums_width(config) * 8);
 }
 
 static int64_t bytes_of_chunk(const void *user, int64_t chunk)
@@ -69,11 +78,12 @@ static int64_t bytes_of_chunk(const void *user, int64_t chunk)
     return forward_cuda_bytes(f->pass.config, f->pass.batch, f->options, chunk);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static rb_status open_buffer(gpu_forward *f, capture_buffer *b, rb_error *err)
 {
-    const size_t heads = (size_t)(f->pass.batch->n_tokens * capture_width(f->pass.config, f->options) * capture_element(f->options));
+    const size_t heads =
+        (size_t)(f->pass.batch->n_tokens * capture_width(f->pass.config, f->options) * capture_element(f->options));
     const size_t sums = (size_t)(f->options->n_sets * sums_width(f->pass.config)) * sizeof(double);
     rb_status st;
     RB_TRY(st, rb_cuda_array_alloc(&b->heads, heads, "captured heads", err), done);
@@ -113,7 +123,7 @@ done:
     return st;
 }
 
-/* ---- the hand-over thread ------------------------------------------------------------------------------------------------------------ */
+/* ---- the hand-over thread -------------------------------------------------------------------- */
 
 static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_error *err)
 {
@@ -123,10 +133,17 @@ static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_err
     rb_status st = rb_cuda()->event_wait(b->ready, err);
     for (int set = 0; set < o->n_sets && st == RB_OK; set++) {
         const int64_t n = o->set_start[set + 1] - o->set_start[set], element = capture_element(o);
-        const char *q = b->host_heads + o->set_start[set] * capture_width(c, o) * element, *k = q + n * q_width(c) * element;
-        const captured_layer captured = {.layer = b->layer, .set = set, .n_tokens = n, .q = q, .k = k,
+        const char *q = b->host_heads + o->set_start[set] * capture_width(c, o) * element,
+                   *k = q + n * q_width(c) * element;
+        const captured_layer captured = {.layer = b->layer,
+                                         .set = set,
+                                         .n_tokens = n,
+                                         .q = q,
+                                         .k = k,
                                          .v = o->with_values ? k + n * kv_width(c) * element : NULL,
-                                         .q_squares = sums, .k_squares = sums + q_width(c), .k_sums = sums + q_width(c) + kv_width(c)};
+                                         .q_squares = sums,
+                                         .k_squares = sums + q_width(c),
+                                         .k_sums = sums + q_width(c) + kv_width(c)};
         st = f->hooks->on_captured(f->hooks->user, &captured, err);
         sums += sums_width(c);
     }
@@ -186,7 +203,7 @@ done:
     return st;
 }
 
-/* ---- a layer ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer --------------------------------------------------------------------------------- */
 
 /* Tokens [first, first + n) of one set. */
 typedef struct token_chunk {
@@ -196,13 +213,16 @@ typedef struct token_chunk {
 
 static void *offset(const rb_cuda_array *array, int64_t bytes) { return (char *)array->at + bytes; }
 
-static rb_status capture_heads(const gpu_forward *f, const device_layer *w, capture_buffer *b, const token_chunk *chunk, rb_error *err)
+static rb_status capture_heads(const gpu_forward *f, const device_layer *w, capture_buffer *b, const token_chunk *chunk,
+                               rb_error *err)
 {
     const model_config *c = f->pass.config;
     const forward_cuda_options *o = f->options;
-    const int64_t e = cuda_pass_element_bytes(o->precision), n_set = o->set_start[chunk->set + 1] - o->set_start[chunk->set];
+    const int64_t e = cuda_pass_element_bytes(o->precision),
+                  n_set = o->set_start[chunk->set + 1] - o->set_start[chunk->set];
     const int64_t ce = capture_element(o), first = (chunk->first - o->set_start[chunk->set]) * c->facts.head_dim * ce;
-    char *q = offset(&b->heads, o->set_start[chunk->set] * capture_width(c, o) * ce), *k = q + n_set * q_width(c) * ce, *v = k + n_set * kv_width(c) * ce;
+    char *q = offset(&b->heads, o->set_start[chunk->set] * capture_width(c, o) * ce), *k = q + n_set * q_width(c) * ce,
+         *v = k + n_set * kv_width(c) * ce;
     double *sums = (double *)b->sums.at + chunk->set * sums_width(c);
     layer_cuda_heads in = cuda_pass_heads(&f->pass, w, chunk->first, chunk->n);
     in.q = f->q.at;
@@ -232,7 +252,8 @@ static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chun
     return f->pass.attention->forward(&in, f->pass.compute, err);
 }
 
-static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b, const token_chunk *chunk, rb_error *err)
+static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b,
+                           const token_chunk *chunk, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, cuda_pass_project(&f->pass, w, chunk->first, chunk->n, err), done);
@@ -267,7 +288,7 @@ done:
     return st;
 }
 
-/* ---- the run ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static rb_status median_layer_ms(const gpu_forward *f, double *median, rb_error *err)
 {
@@ -336,8 +357,8 @@ static void end(gpu_forward *f, int n_layers)
     pthread_mutex_destroy(&f->lock);
 }
 
-rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options, const forward_cuda_hooks *hooks,
-                           forward_cuda_report *report, rb_error *err)
+rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options,
+                           const forward_cuda_hooks *hooks, forward_cuda_report *report, rb_error *err)
 {
     gpu_forward f = {.options = options, .hooks = hooks};
     const double started_s = rb_now_s();
@@ -353,8 +374,11 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     f.is_running = true;
     RB_TRY(st, run_layers(&f, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(f.pass.compute, err), done);
-    *report = (forward_cuda_report){.total_s = rb_now_s() - started_s, .set_up_s = set_up_s, .weight_bytes = weight_stream_bytes_read(f.pass.weights),
-                                    .gpu_bytes = (int64_t)rb_cuda_peak_bytes() + CUDA_PASS_WORKSPACE_BYTES, .chunk_tokens = f.pass.chunk};
+    *report = (forward_cuda_report){.total_s = rb_now_s() - started_s,
+                                    .set_up_s = set_up_s,
+                                    .weight_bytes = weight_stream_bytes_read(f.pass.weights),
+                                    .gpu_bytes = (int64_t)rb_cuda_peak_bytes() + CUDA_PASS_WORKSPACE_BYTES,
+                                    .chunk_tokens = f.pass.chunk};
     st = median_layer_ms(&f, &report->layer_ms, err);
 done:
     end(&f, checkpoint_config(model)->facts.n_layers);

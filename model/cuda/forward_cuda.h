@@ -1,12 +1,14 @@
-/* The forward pass on the GPU, for capturing: weights stream in layer by layer (weight_stream.h), tokens go through each layer in chunks, and queries, keys and
- * values go out, as they enter RoPE, to pinned memory, from where a thread of its own hands them to the caller while the next layer runs.
+/* The forward pass on the GPU, for capturing: weights stream in layer by layer (weight_stream.h), tokens go through
+ * each layer in chunks, and queries, keys and values go out, as they enter RoPE, to pinned memory, from where a thread
+ * of its own hands them to the caller while the next layer runs.
  *
  *   upload stream    weights k+1        weights k+2
  *   compute stream          layer k            layer k+1
  *   copy stream                    heads k            heads k+1
  *   hand-over thread                     on_captured k       on_captured k+1
  *
- * GPU memory: two layers' weights, the residual stream and the keys and values of all tokens, one layer's captured heads twice, scratch of a chunk. */
+ * GPU memory: two layers' weights, the residual stream and the keys and values of all tokens, one layer's captured
+ * heads twice, scratch of a chunk. */
 #ifndef RB_MODEL_CUDA_FORWARD_CUDA_H
 #define RB_MODEL_CUDA_FORWARD_CUDA_H
 
@@ -16,38 +18,43 @@
 typedef struct captured_layer {
     int layer, set;
     int64_t n_tokens;
-    const void *q;      /* [n_q_heads][n_tokens][head_dim] */
-    const void *k, *v;  /* [n_kv_heads][n_tokens][head_dim]; v NULL unless asked for */
-    const double *q_squares, *k_squares, *k_sums;   /* sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim] */
+    const void *q;     /* [n_q_heads][n_tokens][head_dim] */
+    const void *k, *v; /* [n_kv_heads][n_tokens][head_dim]; v NULL unless asked for */
+    const double *q_squares, *k_squares,
+        *k_sums; /* sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim] */
 } captured_layer;
 
 typedef struct forward_cuda_options {
     layer_cuda_precision precision;
     bool capture_is_f32, with_values;
-    const int64_t *set_start;       /* [n_sets + 1]: tokens of each set; sets are whole sequences */
+    const int64_t *set_start; /* [n_sets + 1]: tokens of each set; sets are whole sequences */
     int n_sets;
-    int64_t max_bytes;              /* of GPU memory; 0: what is free */
+    int64_t max_bytes; /* of GPU memory; 0: what is free */
 } forward_cuda_options;
 
 typedef struct forward_cuda_hooks {
     void *user;
-    rb_status (*on_captured)(void *user, const captured_layer *captured, rb_error *err);    /* a thread of its own; layers in order, sets in order */
-    void (*on_layer_done)(void *user, int layer);                                           /* progress, from the same thread */
+    rb_status (*on_captured)(void *user, const captured_layer *captured,
+                             rb_error *err);      /* a thread of its own; layers in order, sets in order */
+    void (*on_layer_done)(void *user, int layer); /* progress, from the same thread */
 } forward_cuda_hooks;
 
 typedef struct forward_cuda_report {
-    double total_s, set_up_s;       /* all; of it before the first layer: cuBLAS, memory, the embedding */
-    double layer_ms;                /* median over layers of the time on the compute stream, weights there already; the last one left out */
-    int64_t weight_bytes;           /* read from the file */
-    int64_t gpu_bytes;              /* largest amount held */
+    double total_s, set_up_s; /* all; of it before the first layer: cuBLAS, memory, the embedding */
+    double layer_ms; /* median over layers of the time on the compute stream, weights there already; the last one left
+                        out */
+    int64_t weight_bytes; /* read from the file */
+    int64_t gpu_bytes;    /* largest amount held */
     int64_t chunk_tokens;
 } forward_cuda_report;
 
-/* rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK tokens fit, naming what is needed and what there is. */
-rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options, const forward_cuda_hooks *hooks,
-                           forward_cuda_report *report, rb_error *err);
+/* rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK tokens
+ * fit, naming what is needed and what there is. */
+rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options,
+                           const forward_cuda_hooks *hooks, forward_cuda_report *report, rb_error *err);
 
 /* GPU memory that a run with this chunk takes, cuBLASLt's workspace included. */
-int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options, int64_t chunk_tokens);
+int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options,
+                           int64_t chunk_tokens);
 
 #endif

@@ -10,11 +10,11 @@
 
 enum { N_ARRAYS = 7 };
 
-/* A part for the host, which looks at it while the GPU is at the next one: two of them take turns. Pinned: q, k, v and, with n_recent, k_exact by heads; rows of what
- * was attended. */
+/* A part for the host, which looks at it while the GPU is at the next one: two of them take turns. Pinned: q, k, v and,
+ * with n_recent, k_exact by heads; rows of what was attended. */
 typedef struct host_part {
     float *heads, *attended;
-    void *sent;             /* event */
+    void *sent; /* event */
     layer_heads at;
     bool is_waiting;
 } host_part;
@@ -24,18 +24,19 @@ typedef struct gpu_parts {
     const forward_hooks *host;
     const forward_parts_cuda_hooks *hooks;
     const forward_parts_cuda_options *options;
-    /* Of the largest part. k_in, v_in: entering RoPE, f32 [n_kv_heads][n_tokens][head_dim]; the others rows of tokens in the precision: q and k turned,
-     * k_exact and v_exact as they were before on_qkv (n_recent > 0 only; otherwise k and v are written twice). */
+    /* Of the largest part. k_in, v_in: entering RoPE, f32 [n_kv_heads][n_tokens][head_dim]; the others rows of tokens
+     * in the precision: q and k turned, k_exact and v_exact as they were before on_qkv (n_recent > 0 only; otherwise k
+     * and v are written twice). */
     rb_cuda_array k_in, v_in, q, k, v, k_exact, v_exact;
     host_part for_host[2];
     double host_s;
 } gpu_parts;
 
-/* ---- parts and sizes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parts and sizes ------------------------------------------------------------------------- */
 
 typedef struct part_tokens {
     int part;
-    int64_t first, n;       /* tokens of the batch */
+    int64_t first, n; /* tokens of the batch */
 } part_tokens;
 
 static part_tokens find_part(const token_batch *batch, const forward_hooks *host, int part)
@@ -60,9 +61,11 @@ typedef struct array_sizes {
     int64_t bytes[N_ARRAYS];
 } array_sizes;
 
-static array_sizes sizes_of(const model_config *c, const token_batch *batch, const forward_hooks *host, layer_cuda_precision precision)
+static array_sizes sizes_of(const model_config *c, const token_batch *batch, const forward_hooks *host,
+                            layer_cuda_precision precision)
 {
-    const int64_t n = largest_part(batch, host, host->n_parts), e = cuda_pass_element_bytes(precision), kv = n * cuda_pass_kv_width(c);
+    const int64_t n = largest_part(batch, host, host->n_parts), e = cuda_pass_element_bytes(precision),
+                  kv = n * cuda_pass_kv_width(c);
     const int64_t exact = host->n_recent > 0 ? kv * e : 0;
     return (array_sizes){{kv * 4, kv * 4, n * cuda_pass_q_width(c) * e, kv * e, kv * e, exact, exact}};
 }
@@ -73,8 +76,8 @@ static void list_arrays(gpu_parts *f, rb_cuda_array *arrays[N_ARRAYS])
     memcpy(arrays, all, sizeof all);
 }
 
-int64_t forward_parts_cuda_bytes(const model_config *c, const token_batch *batch, const forward_hooks *host, const forward_parts_cuda_options *options,
-                                 int64_t chunk_tokens)
+int64_t forward_parts_cuda_bytes(const model_config *c, const token_batch *batch, const forward_hooks *host,
+                                 const forward_parts_cuda_options *options, int64_t chunk_tokens)
 {
     const array_sizes sizes = sizes_of(c, batch, host, options->precision);
     const int64_t head = lm_head_cuda_bytes(c, options->precision, host->n_logit_tokens, host->logit_group);
@@ -90,12 +93,13 @@ static int64_t bytes_of_chunk(const void *user, int64_t chunk)
     return forward_parts_cuda_bytes(f->pass.config, f->pass.batch, f->host, f->options, chunk);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static rb_status open_host(const gpu_parts *f, host_part *h, rb_error *err)
 {
     const model_config *c = f->pass.config;
-    const size_t n = (size_t)largest_part(f->pass.batch, f->host, f->hooks->n_host_parts), q = (size_t)cuda_pass_q_width(c), kv = (size_t)cuda_pass_kv_width(c);
+    const size_t n = (size_t)largest_part(f->pass.batch, f->host, f->hooks->n_host_parts),
+                 q = (size_t)cuda_pass_q_width(c), kv = (size_t)cuda_pass_kv_width(c);
     const size_t width = q + (f->host->n_recent > 0 ? 3 : 2) * kv;
     rb_status st = RB_OK;
     if (n == 0) return RB_OK;
@@ -123,13 +127,14 @@ static rb_status begin(gpu_parts *f, const checkpoint *model, const token_batch 
     RB_TRY(st, cuda_pass_choose_chunk(&f->pass, bytes_of_chunk, f, f->options->max_bytes, err), done);
     RB_TRY(st, cuda_pass_alloc(&f->pass, false, f->host->part_start, f->host->n_parts, err), done);
     for (int i = 0; i < N_ARRAYS; i++)
-        if (sizes.bytes[i] > 0) RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "queries, keys and values", err), done);
+        if (sizes.bytes[i] > 0)
+            RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "queries, keys and values", err), done);
     for (int i = 0; i < 2; i++) RB_TRY(st, open_host(f, &f->for_host[i], err), done);
 done:
     return st;
 }
 
-/* ---- a layer of a part ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer of a part ----------------------------------------------------------------------- */
 
 static void *row(const gpu_parts *f, const rb_cuda_array *array, int64_t token, int64_t width)
 {
@@ -163,10 +168,19 @@ done:
 static rb_status turn_part(const gpu_parts *f, const part_tokens *part, rb_error *err)
 {
     const model_facts *facts = &f->pass.config->facts;
-    const layer_cuda_turn in = {.n_kv_heads = facts->n_kv_heads, .head_dim = facts->head_dim, .n_freqs = facts->rotary_dim / 2,
-                                .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED, .precision = f->pass.precision, .n_tokens = part->n, .k_in = f->k_in.at,
-                                .v_in = f->v_in.at, .position = (const int32_t *)f->pass.positions.at + part->first, .rope_cos = f->pass.rope_cos.at,
-                                .rope_sin = f->pass.rope_sin.at, .k = f->k.at, .v = f->v.at};
+    const layer_cuda_turn in = {.n_kv_heads = facts->n_kv_heads,
+                                .head_dim = facts->head_dim,
+                                .n_freqs = facts->rotary_dim / 2,
+                                .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED,
+                                .precision = f->pass.precision,
+                                .n_tokens = part->n,
+                                .k_in = f->k_in.at,
+                                .v_in = f->v_in.at,
+                                .position = (const int32_t *)f->pass.positions.at + part->first,
+                                .rope_cos = f->pass.rope_cos.at,
+                                .rope_sin = f->pass.rope_sin.at,
+                                .k = f->k.at,
+                                .v = f->v.at};
     return f->pass.api->turn(&in, f->pass.compute, err);
 }
 
@@ -191,18 +205,34 @@ static rb_status send_heads(const gpu_parts *f, host_part *h, int layer, const p
 {
     const model_facts *facts = &f->pass.config->facts;
     const int64_t n = part->n, d = facts->head_dim;
-    float *q = h->heads, *k = q + facts->n_q_heads * n * d, *v = k + facts->n_kv_heads * n * d, *exact_k = v + facts->n_kv_heads * n * d;
-    const struct { float *to; const rb_cuda_array *from; int n_heads; } all[] = {
-        {q, &f->q, facts->n_q_heads}, {k, &f->k, facts->n_kv_heads}, {v, &f->v, facts->n_kv_heads}, {exact_k, &f->k_exact, facts->n_kv_heads}};
+    float *q = h->heads, *k = q + facts->n_q_heads * n * d, *v = k + facts->n_kv_heads * n * d,
+          *exact_k = v + facts->n_kv_heads * n * d;
+    const struct {
+        float *to;
+        const rb_cuda_array *from;
+        int n_heads;
+    } all[] = {{q, &f->q, facts->n_q_heads},
+               {k, &f->k, facts->n_kv_heads},
+               {v, &f->v, facts->n_kv_heads},
+               {exact_k, &f->k_exact, facts->n_kv_heads}};
     const size_t n_arrays = f->host->n_recent > 0 ? 4 : 3;
     rb_status st = RB_OK;
     for (size_t i = 0; i < n_arrays && st == RB_OK; i++)
-        st = f->pass.api->part_heads(all[i].to, all[i].from->at, all[i].n_heads, n, d, f->pass.precision, f->pass.compute, err);
-    h->at = (layer_heads){.layer = layer, .part = part->part, .first_token = part->first, .n_tokens = n, .q = q, .k = k, .v = v, .exact_k = n_arrays == 4 ? exact_k : k};
+        st = f->pass.api->part_heads(all[i].to, all[i].from->at, all[i].n_heads, n, d, f->pass.precision,
+                                     f->pass.compute, err);
+    h->at = (layer_heads){.layer = layer,
+                          .part = part->part,
+                          .first_token = part->first,
+                          .n_tokens = n,
+                          .q = q,
+                          .k = k,
+                          .v = v,
+                          .exact_k = n_arrays == 4 ? exact_k : k};
     return st;
 }
 
-static rb_status finish_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, const host_part *h, rb_error *err)
+static rb_status finish_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part,
+                             const host_part *h, rb_error *err)
 {
     const int64_t q = cuda_pass_q_width(f->pass.config);
     rb_status st = RB_OK;
@@ -210,7 +240,10 @@ static rb_status finish_part(const gpu_parts *f, const device_layer *w, int laye
         const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
         RB_TRY(st, attend(f, layer, part, at, n, err), done);
         if (h && h->attended)
-            RB_TRY(st, f->pass.api->part_heads(h->attended + at * q, f->pass.attended.at, 1, n, q, f->pass.precision, f->pass.compute, err), done);
+            RB_TRY(st,
+                   f->pass.api->part_heads(h->attended + at * q, f->pass.attended.at, 1, n, q, f->pass.precision,
+                                           f->pass.compute, err),
+                   done);
         RB_TRY(st, cuda_pass_finish(&f->pass, w, part->first + at, n, err), done);
     }
 done:
@@ -235,9 +268,15 @@ done:
 }
 
 /* h: where the host's copy goes; NULL: it gets none. */
-static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, host_part *h, rb_error *err)
+static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, host_part *h,
+                          rb_error *err)
 {
-    const device_heads changed = {.layer = layer, .part = part->part, .first_token = part->first, .n_tokens = part->n, .k = f->k_in.at, .v = f->v_in.at};
+    const device_heads changed = {.layer = layer,
+                                  .part = part->part,
+                                  .first_token = part->first,
+                                  .n_tokens = part->n,
+                                  .k = f->k_in.at,
+                                  .v = f->v_in.at};
     rb_status st;
     RB_TRY(st, project_part(f, w, part, err), done);
     RB_TRY(st, f->hooks->on_qkv(f->hooks->user, &changed, f->pass.compute, err), done);
@@ -251,7 +290,8 @@ done:
     return st;
 }
 
-/* The host is at a part while the GPU is at the next one, and at the last of its parts while the GPU is at all that follow. */
+/* The host is at a part while the GPU is at the next one, and at the last of its parts while the GPU is at all that
+ * follow. */
 static rb_status run_layer(gpu_parts *f, int layer, rb_error *err)
 {
     const int n_host = f->hooks->n_host_parts;
@@ -272,7 +312,7 @@ done:
     return st;
 }
 
-/* ---- the run ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static void free_arrays(gpu_parts *f)
 {
@@ -283,7 +323,10 @@ static void free_arrays(gpu_parts *f)
 
 static rb_status run_lm_head(gpu_parts *f, rb_error *err)
 {
-    const lm_head_cuda_request request = {.tokens = f->host->logit_tokens, .n = f->host->n_logit_tokens, .group = f->host->logit_group, .user = f->hooks->user,
+    const lm_head_cuda_request request = {.tokens = f->host->logit_tokens,
+                                          .n = f->host->n_logit_tokens,
+                                          .group = f->host->logit_group,
+                                          .user = f->hooks->user,
                                           .on_logits = f->hooks->on_logits};
     free_arrays(f);
     weight_stream_close(f->pass.weights);
@@ -291,8 +334,9 @@ static rb_status run_lm_head(gpu_parts *f, rb_error *err)
     return lm_head_cuda_run(&f->pass, &request, err);
 }
 
-rb_status forward_parts_cuda_run(const checkpoint *model, const token_batch *batch, const forward_hooks *host, const forward_parts_cuda_hooks *hooks,
-                                 const forward_parts_cuda_options *options, forward_parts_cuda_report *report, rb_error *err)
+rb_status forward_parts_cuda_run(const checkpoint *model, const token_batch *batch, const forward_hooks *host,
+                                 const forward_parts_cuda_hooks *hooks, const forward_parts_cuda_options *options,
+                                 forward_parts_cuda_report *report, rb_error *err)
 {
     gpu_parts f = {.host = host, .hooks = hooks, .options = options};
     const double started_s = rb_now_s();

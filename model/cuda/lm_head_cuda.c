@@ -19,17 +19,23 @@ static int64_t tile_tokens(const model_config *c, int64_t n, int64_t group)
     return min_i64(n, fitting > group ? fitting / group * group : group);
 }
 
-static int64_t weight_bytes(const model_config *c, layer_cuda_precision precision) { return (int64_t)c->vocab_size * c->hidden_size * cuda_pass_element_bytes(precision); }
+static int64_t weight_bytes(const model_config *c, layer_cuda_precision precision)
+{
+    return (int64_t)c->vocab_size * c->hidden_size * cuda_pass_element_bytes(precision);
+}
 
 int64_t lm_head_cuda_bytes(const model_config *c, layer_cuda_precision precision, int64_t n, int64_t group)
 {
     const int64_t tile = tile_tokens(c, n, group), hidden = c->hidden_size;
-    return weight_bytes(c, precision) + STAGING_BYTES + hidden * 4 + n * 8 + tile * (hidden * cuda_pass_element_bytes(precision) + (int64_t)c->vocab_size * 4);
+    return weight_bytes(c, precision) + STAGING_BYTES + hidden * 4 + n * 8
+           + tile * (hidden * cuda_pass_element_bytes(precision) + (int64_t)c->vocab_size * 4);
 }
 
 static layer_cuda_weight weight_type(tensor_dtype dtype)
 {
-    return dtype == TENSOR_F16 ? LAYER_CUDA_WEIGHT_F16 : dtype == TENSOR_BF16 ? LAYER_CUDA_WEIGHT_BF16 : LAYER_CUDA_WEIGHT_F32;
+    return dtype == TENSOR_F16    ? LAYER_CUDA_WEIGHT_F16
+           : dtype == TENSOR_BF16 ? LAYER_CUDA_WEIGHT_BF16
+                                  : LAYER_CUDA_WEIGHT_F32;
 }
 
 /* The matrix from the mapped file, piece by piece: as it is, or converted on the device. */
@@ -42,8 +48,15 @@ static rb_status upload_weight(gpu_lm_head *h, const safetensor *from, rb_error 
     for (int64_t at = 0; at < size_bytes; at += STAGING_BYTES) {
         const int64_t n_bytes = min_i64(STAGING_BYTES, size_bytes - at);
         char *to = (char *)h->weight.at + at / element * cuda_pass_element_bytes(p->precision);
-        RB_TRY(st, rb_cuda()->copy(is_same ? to : h->staging.at, (const char *)from->data + at, (size_t)n_bytes, p->compute, err), done);
-        if (!is_same) RB_TRY(st, p->api->convert(to, h->staging.at, weight_type(from->dtype), n_bytes / element, p->precision, p->compute, err), done);
+        RB_TRY(st,
+               rb_cuda()->copy(is_same ? to : h->staging.at, (const char *)from->data + at, (size_t)n_bytes, p->compute,
+                               err),
+               done);
+        if (!is_same)
+            RB_TRY(st,
+                   p->api->convert(to, h->staging.at, weight_type(from->dtype), n_bytes / element, p->precision,
+                                   p->compute, err),
+                   done);
     }
 done:
     return st;
@@ -71,7 +84,10 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
     const safetensor *from = NULL;
     rb_status st;
-    RB_TRY(st, checkpoint_tensor(p->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", 2, shape, &from, err), done);
+    RB_TRY(st,
+           checkpoint_tensor(p->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", 2, shape,
+                             &from, err),
+           done);
     RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->norm, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
@@ -105,9 +121,14 @@ rb_status lm_head_cuda_run(const cuda_pass *p, const lm_head_cuda_request *r, rb
     RB_TRY(st, open_head(&h, r, tile, err), done);
     for (int64_t first = 0; first < r->n; first += tile) {
         const int64_t n = min_i64(tile, r->n - first);
-        RB_TRY(st, p->api->rms_norm(h.rows.at, p->hidden.at, (const int64_t *)h.tokens.at + first, h.norm.at, (float)c->rms_norm_eps, n, c->hidden_size, p->precision,
-                                    p->compute, err), done);
-        RB_TRY(st, cuda_pass_multiply(p, h.logits.at, true, false, h.rows.at, h.weight.at, n, c->vocab_size, c->hidden_size, err), done);
+        RB_TRY(st,
+               p->api->rms_norm(h.rows.at, p->hidden.at, (const int64_t *)h.tokens.at + first, h.norm.at,
+                                (float)c->rms_norm_eps, n, c->hidden_size, p->precision, p->compute, err),
+               done);
+        RB_TRY(st,
+               cuda_pass_multiply(p, h.logits.at, true, false, h.rows.at, h.weight.at, n, c->vocab_size, c->hidden_size,
+                                  err),
+               done);
         RB_TRY(st, r->on_logits(r->user, first, n, h.logits.at, p->compute, err), done);
     }
     st = rb_cuda()->stream_wait(p->compute, err);

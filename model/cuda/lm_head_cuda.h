@@ -5,10 +5,11 @@
 #include "model/cuda/cuda_pass.h"
 
 typedef struct lm_head_cuda_request {
-    const int64_t *tokens;      /* [n] of the batch */
-    int64_t n, group;           /* a tile has whole groups */
+    const int64_t *tokens; /* [n] of the batch */
+    int64_t n, group;      /* a tile has whole groups */
     void *user;
-    rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream, rb_error *err);     /* as forward_parts_cuda.h's */
+    rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream,
+                           rb_error *err); /* as forward_parts_cuda.h's */
 } lm_head_cuda_request;
 
 /* Of the pass's residual stream. Returns when all is done on the device. Fails with RB_ENOMEM, or as on_logits does. */

@@ -1,4 +1,5 @@
-/* See model/cuda/matmul_cuda.cuh. y [m][n] = x [m][k] w[n][k]^T in rows is, in cuBLAS' columns, Y (n x m) = W^T X: A = w, transposed; B = x. */
+/* See model/cuda/matmul_cuda.cuh. y [m][n] = x [m][k] w[n][k]^T in rows is, in cuBLAS' columns, Y (n x m) = W^T X: A =
+ * w, transposed; B = x. */
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -42,10 +43,9 @@ typedef struct lt_matmul {
     int n_plans;
 } lt_matmul;
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
-template <typename F>
-static bool find(F *function, void *library, const char *name)
+template <typename F> static bool find(F *function, void *library, const char *name)
 {
     *function = reinterpret_cast<F>(dlsym(library, name));
     return *function != nullptr;
@@ -53,21 +53,27 @@ static bool find(F *function, void *library, const char *name)
 
 static rb_status open_library(lt_matmul *m, rb_error *err)
 {
-    static const char *const names[] = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13", "/usr/local/cuda/targets/x86_64-linux/lib/libcublasLt.so.13"};
+    static const char *const names[] = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13",
+                                        "/usr/local/cuda/targets/x86_64-linux/lib/libcublasLt.so.13"};
     const char *given = getenv("ROPEBITS_CUBLASLT");
     if (given && *given) m->library = dlopen(given, RTLD_NOW | RTLD_LOCAL);
     for (size_t i = 0; !m->library && i < RB_COUNT(names); i++) m->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     if (!m->library)
-        return rb_fail(err, RB_EDEVICE, "cuBLASLt (libcublasLt.so.13) is not on this host: install CUDA 13's cuBLAS, or name the file in ROPEBITS_CUBLASLT");
-    const bool has_all = find(&m->lt.create, m->library, "cublasLtCreate") && find(&m->lt.destroy, m->library, "cublasLtDestroy") &&
-                         find(&m->lt.desc_create, m->library, "cublasLtMatmulDescCreate") && find(&m->lt.desc_destroy, m->library, "cublasLtMatmulDescDestroy") &&
-                         find(&m->lt.desc_set, m->library, "cublasLtMatmulDescSetAttribute") &&
-                         find(&m->lt.layout_create, m->library, "cublasLtMatrixLayoutCreate") &&
-                         find(&m->lt.layout_destroy, m->library, "cublasLtMatrixLayoutDestroy") &&
-                         find(&m->lt.preference_create, m->library, "cublasLtMatmulPreferenceCreate") &&
-                         find(&m->lt.preference_destroy, m->library, "cublasLtMatmulPreferenceDestroy") &&
-                         find(&m->lt.preference_set, m->library, "cublasLtMatmulPreferenceSetAttribute") &&
-                         find(&m->lt.heuristic, m->library, "cublasLtMatmulAlgoGetHeuristic") && find(&m->lt.matmul, m->library, "cublasLtMatmul");
+        return rb_fail(err, RB_EDEVICE,
+                       "cuBLASLt (libcublasLt.so.13) is not on this host: install CUDA 13's cuBLAS, or name the file "
+                       "in ROPEBITS_CUBLASLT");
+    const bool has_all = find(&m->lt.create, m->library, "cublasLtCreate")
+                         && find(&m->lt.destroy, m->library, "cublasLtDestroy")
+                         && find(&m->lt.desc_create, m->library, "cublasLtMatmulDescCreate")
+                         && find(&m->lt.desc_destroy, m->library, "cublasLtMatmulDescDestroy")
+                         && find(&m->lt.desc_set, m->library, "cublasLtMatmulDescSetAttribute")
+                         && find(&m->lt.layout_create, m->library, "cublasLtMatrixLayoutCreate")
+                         && find(&m->lt.layout_destroy, m->library, "cublasLtMatrixLayoutDestroy")
+                         && find(&m->lt.preference_create, m->library, "cublasLtMatmulPreferenceCreate")
+                         && find(&m->lt.preference_destroy, m->library, "cublasLtMatmulPreferenceDestroy")
+                         && find(&m->lt.preference_set, m->library, "cublasLtMatmulPreferenceSetAttribute")
+                         && find(&m->lt.heuristic, m->library, "cublasLtMatmulAlgoGetHeuristic")
+                         && find(&m->lt.matmul, m->library, "cublasLtMatmul");
     return has_all ? RB_OK : rb_fail(err, RB_EDEVICE, "libcublasLt.so.13 lacks functions of cuBLASLt 13");
 }
 
@@ -78,7 +84,8 @@ rb_status matmul_open(void **out, rb_error *err)
     *out = nullptr;
     if (!m) return rb_fail(err, RB_ENOMEM, "cuBLASLt: no memory");
     st = open_library(m, err);
-    if (st == RB_OK && m->lt.create(&m->handle) != CUBLAS_STATUS_SUCCESS) st = rb_fail(err, RB_EDEVICE, "cuBLASLt cannot start");
+    if (st == RB_OK && m->lt.create(&m->handle) != CUBLAS_STATUS_SUCCESS)
+        st = rb_fail(err, RB_EDEVICE, "cuBLASLt cannot start");
     if (st == RB_OK) st = rb_cuda_status(cudaMalloc(&m->workspace, WORKSPACE_BYTES), "cuBLASLt's workspace", err);
     if (st != RB_OK) {
         matmul_close(m);
@@ -103,16 +110,16 @@ void matmul_close(void *matmul)
     for (int i = 0; i < m->n_plans; i++) free_plan(m, &m->plans[i]);
     if (m->workspace) cudaFree(m->workspace);
     if (m->handle) m->lt.destroy(m->handle);
-    free(m);        /* the library stays open: cuBLAS keeps threads and handlers of its own */
+    free(m); /* the library stays open: cuBLAS keeps threads and handlers of its own */
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------------------ */
+/* ---- products -------------------------------------------------------------------------------- */
 
 static rb_status lt_status(cublasStatus_t code, const lt_plan *plan, rb_error *err)
 {
     if (code == CUBLAS_STATUS_SUCCESS) return RB_OK;
-    return rb_fail(err, RB_EDEVICE, "cuBLASLt: product %lld x %lld x %lld: status %d", static_cast<long long>(plan->m), static_cast<long long>(plan->n),
-                   static_cast<long long>(plan->k), static_cast<int>(code));
+    return rb_fail(err, RB_EDEVICE, "cuBLASLt: product %lld x %lld x %lld: status %d", static_cast<long long>(plan->m),
+                   static_cast<long long>(plan->n), static_cast<long long>(plan->k), static_cast<int>(code));
 }
 
 static rb_status choose_algorithm(lt_matmul *m, lt_plan *plan, rb_error *err)
@@ -123,8 +130,16 @@ static rb_status choose_algorithm(lt_matmul *m, lt_plan *plan, rb_error *err)
     int n_found = 0;
     rb_status st;
     RB_TRY(st, lt_status(m->lt.preference_create(&preference), plan, err), done);
-    RB_TRY(st, lt_status(m->lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace), plan, err), done);
-    RB_TRY(st, lt_status(m->lt.heuristic(m->handle, plan->desc, plan->a, plan->b, plan->c, plan->c, preference, 1, &found, &n_found), plan, err), done);
+    RB_TRY(st,
+           lt_status(
+               m->lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace),
+               plan, err),
+           done);
+    RB_TRY(st,
+           lt_status(m->lt.heuristic(m->handle, plan->desc, plan->a, plan->b, plan->c, plan->c, preference, 1, &found,
+                                     &n_found),
+                     plan, err),
+           done);
     if (n_found == 0) st = lt_status(CUBLAS_STATUS_NOT_SUPPORTED, plan, err);
     else plan->algo = found.algo;
 done:
@@ -134,11 +149,15 @@ done:
 
 static rb_status make_plan(lt_matmul *m, lt_plan *plan, rb_error *err)
 {
-    const cudaDataType_t operand = plan->precision == LAYER_CUDA_BF16 ? CUDA_R_16BF : CUDA_R_32F, result = plan->is_f32 ? CUDA_R_32F : operand;
+    const cudaDataType_t operand = plan->precision == LAYER_CUDA_BF16 ? CUDA_R_16BF : CUDA_R_32F,
+                         result = plan->is_f32 ? CUDA_R_32F : operand;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     rb_status st;
     RB_TRY(st, lt_status(m->lt.desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), plan, err), done);
-    RB_TRY(st, lt_status(m->lt.desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed), plan, err), done);
+    RB_TRY(
+        st,
+        lt_status(m->lt.desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed), plan, err),
+        done);
     RB_TRY(st, lt_status(m->lt.layout_create(&plan->a, operand, plan->k, plan->n, plan->k), plan, err), done);
     RB_TRY(st, lt_status(m->lt.layout_create(&plan->b, operand, plan->k, plan->m, plan->k), plan, err), done);
     RB_TRY(st, lt_status(m->lt.layout_create(&plan->c, result, plan->n, plan->m, plan->n), plan, err), done);
@@ -151,7 +170,8 @@ static rb_status find_plan(lt_matmul *m, lt_plan **out, const lt_plan *wanted, r
 {
     for (int i = 0; i < m->n_plans; i++) {
         lt_plan *plan = &m->plans[i];
-        if (plan->m == wanted->m && plan->n == wanted->n && plan->k == wanted->k && plan->precision == wanted->precision && plan->is_f32 == wanted->is_f32) {
+        if (plan->m == wanted->m && plan->n == wanted->n && plan->k == wanted->k && plan->precision == wanted->precision
+            && plan->is_f32 == wanted->is_f32) {
             *out = plan;
             return RB_OK;
         }
@@ -165,8 +185,8 @@ static rb_status find_plan(lt_matmul *m, lt_plan **out, const lt_plan *wanted, r
     return st;
 }
 
-rb_status matmul_run(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n, int64_t k, layer_cuda_precision precision,
-                     void *stream, rb_error *err)
+rb_status matmul_run(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n,
+                     int64_t k, layer_cuda_precision precision, void *stream, rb_error *err)
 {
     lt_matmul *lt = static_cast<lt_matmul *>(matmul);
     lt_plan wanted = {}, *plan = nullptr;
@@ -174,7 +194,7 @@ rb_status matmul_run(void *matmul, void *y, bool is_f32, bool adds, const void *
     const float one = 1.0f, beta = adds ? 1.0f : 0.0f;
     const rb_status st = find_plan(lt, &plan, &wanted, err);
     if (st != RB_OK) return st;
-    return lt_status(lt->lt.matmul(lt->handle, plan->desc, &one, w, plan->a, x, plan->b, &beta, y, plan->c, y, plan->c, &plan->algo, lt->workspace, WORKSPACE_BYTES,
-                                   static_cast<cudaStream_t>(stream)),
+    return lt_status(lt->lt.matmul(lt->handle, plan->desc, &one, w, plan->a, x, plan->b, &beta, y, plan->c, y, plan->c,
+                                   &plan->algo, lt->workspace, WORKSPACE_BYTES, static_cast<cudaStream_t>(stream)),
                      plan, err);
 }

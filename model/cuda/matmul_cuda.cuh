@@ -1,4 +1,5 @@
-/* Matrix products by cuBLASLt, which is opened when the first is asked for: a host without it can still run everything else. */
+/* Matrix products by cuBLASLt, which is opened when the first is asked for: a host without it can still run everything
+ * else. */
 #ifndef RB_MODEL_CUDA_MATMUL_CUDA_CUH
 #define RB_MODEL_CUDA_MATMUL_CUDA_CUH
 
@@ -6,7 +7,7 @@
 
 rb_status matmul_open(void **matmul, rb_error *err);
 void matmul_close(void *matmul);
-rb_status matmul_run(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n, int64_t k, layer_cuda_precision precision,
-                     void *stream, rb_error *err);
+rb_status matmul_run(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n,
+                     int64_t k, layer_cuda_precision precision, void *stream, rb_error *err);
 
 #endif

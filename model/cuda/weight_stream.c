@@ -12,26 +12,29 @@
 #include "core/cuda_device.h"
 
 enum {
-    PIECE_BYTES = 8 << 20,      /* of a read, and of a slot of pinned memory */
-    N_READERS = 8, N_SLOTS = 2, /* slots a reader: one is read into while the other is sent */
-    MAX_NAME = 128, N_PARAMETERS = 8, MAX_PARTS = 10
+    PIECE_BYTES = 8 << 20, /* of a read, and of a slot of pinned memory */
+    N_READERS = 8,
+    N_SLOTS = 2, /* slots a reader: one is read into while the other is sent */
+    MAX_NAME = 128,
+    N_PARAMETERS = 8,
+    MAX_PARTS = 10
 };
 
 /* A stretch of a tensor and where it goes. */
 typedef struct piece {
     int fd;
     const char *path;
-    int64_t offset, n_bytes;    /* in the file */
+    int64_t offset, n_bytes; /* in the file */
     int64_t n_elements;
     layer_cuda_weight type;
-    bool is_same;               /* no conversion */
+    bool is_same; /* no conversion */
     char *to;
     int layer;
 } piece;
 
 typedef struct slot {
-    void *pinned, *staging;     /* staging: on the device, for conversion */
-    void *sent;                 /* event */
+    void *pinned, *staging; /* staging: on the device, for conversion */
+    void *sent;             /* event */
 } slot;
 
 typedef struct reader {
@@ -50,10 +53,10 @@ typedef struct shard_fd {
 /* A layer's place on the device, its upload stream, and the readers' job for it. */
 typedef struct layer_place {
     char *matrices;
-    float *parameters;          /* norms and biases, one after the other */
-    float *host_parameters;     /* pinned */
+    float *parameters;      /* norms and biases, one after the other */
+    float *host_parameters; /* pinned */
     void *stream;
-    void *uploaded, *released;  /* events */
+    void *uploaded, *released; /* events */
     device_layer layer;
     piece *pieces;
     int64_t n_pieces, pieces_room, next_piece, pieces_done;
@@ -70,17 +73,18 @@ struct weight_stream {
     reader readers[N_READERS];
     shard_fd *shards;
     int n_shards;
-    /* What the readers share: they take the pieces of layers begun, in order, so that none waits while another has the last piece of a layer. */
+    /* What the readers share: they take the pieces of layers begun, in order, so that none waits while another has the
+     * last piece of a layer. */
     pthread_mutex_t lock;
     pthread_cond_t has_work, is_done;
-    int n_begun, taking;        /* layers; the one whose pieces are taken now */
+    int n_begun, taking; /* layers; the one whose pieces are taken now */
     int64_t bytes_read;
     bool is_closing;
     rb_status status;
     rb_error error;
 };
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static size_t precision_bytes(layer_cuda_precision precision) { return precision == LAYER_CUDA_BF16 ? 2 : 4; }
 
@@ -108,11 +112,12 @@ static size_t count_parameters(const model_config *config)
 
 int64_t weight_stream_device_bytes(const model_config *config, layer_cuda_precision precision)
 {
-    return (int64_t)(2 * (count_matrices(config) * precision_bytes(precision) + count_parameters(config) * sizeof(float)))
+    return (int64_t)(2
+                     * (count_matrices(config) * precision_bytes(precision) + count_parameters(config) * sizeof(float)))
            + (int64_t)N_READERS * N_SLOTS * PIECE_BYTES;
 }
 
-/* ---- readers ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- readers --------------------------------------------------------------------------------- */
 
 static rb_status read_piece(const piece *p, char *to, rb_error *err)
 {
@@ -121,7 +126,9 @@ static rb_status read_piece(const piece *p, char *to, rb_error *err)
         const ssize_t n = pread(p->fd, to + done, (size_t)(p->n_bytes - done), p->offset + done);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return rb_fail(err, RB_EIO, "%s: cannot read: %s", p->path, strerror(errno));
-        if (n == 0) return rb_fail(err, RB_EIO, "%s: ends at byte %lld, expected more: the file was cut while it was read", p->path, (long long)(p->offset + done));
+        if (n == 0)
+            return rb_fail(err, RB_EIO, "%s: ends at byte %lld, expected more: the file was cut while it was read",
+                           p->path, (long long)(p->offset + done));
         done += n;
     }
     return RB_OK;
@@ -181,7 +188,7 @@ static void *reader_run(void *argument)
         bool is_over;
         pthread_mutex_lock(&w->lock);
         while (!(is_over = w->is_closing) && !take_piece(w, &p)) pthread_cond_wait(&w->has_work, &w->lock);
-        if (st == RB_OK) st = w->status;        /* after a failure pieces are only counted off */
+        if (st == RB_OK) st = w->status; /* after a failure pieces are only counted off */
         pthread_mutex_unlock(&w->lock);
         if (is_over) return NULL;
         if (st == RB_OK) st = send_piece(w, &p, &r->slots[r->next_slot], &err);
@@ -190,7 +197,7 @@ static void *reader_run(void *argument)
     }
 }
 
-/* ---- a layer's pieces -------------------------------------------------------------------------------------------------------------- */
+/* ---- a layer's pieces ------------------------------------------------------------------------ */
 
 static rb_status find_fd(weight_stream *w, const char *path, int *fd, rb_error *err)
 {
@@ -223,11 +230,14 @@ static rb_status add_piece(layer_place *place, const piece *p, rb_error *err)
 
 static layer_cuda_weight weight_type(tensor_dtype dtype)
 {
-    return dtype == TENSOR_F16 ? LAYER_CUDA_WEIGHT_F16 : dtype == TENSOR_BF16 ? LAYER_CUDA_WEIGHT_BF16 : LAYER_CUDA_WEIGHT_F32;
+    return dtype == TENSOR_F16    ? LAYER_CUDA_WEIGHT_F16
+           : dtype == TENSOR_BF16 ? LAYER_CUDA_WEIGHT_BF16
+                                  : LAYER_CUDA_WEIGHT_F32;
 }
 
 /* A matrix of the layer, cut into pieces; `first`: its first element in the place. */
-static rb_status add_matrix(weight_stream *w, int layer, const char *module, int64_t n_out, int64_t n_in, int64_t first, rb_error *err)
+static rb_status add_matrix(weight_stream *w, int layer, const char *module, int64_t n_out, int64_t n_in, int64_t first,
+                            rb_error *err)
 {
     const int64_t shape[2] = {n_out, n_in};
     char name[MAX_NAME];
@@ -237,13 +247,20 @@ static rb_status add_matrix(weight_stream *w, int layer, const char *module, int
     snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, module);
     RB_TRY(st, checkpoint_place(w->ckpt, name, 2, shape, &place, err), done);
     RB_TRY(st, find_fd(w, place.path, &fd, err), done);
-    const int64_t element = (int64_t)tensor_dtype_size(place.dtype), out_element = (int64_t)precision_bytes(w->precision);
+    const int64_t element = (int64_t)tensor_dtype_size(place.dtype),
+                  out_element = (int64_t)precision_bytes(w->precision);
     const bool is_same = place.dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
     for (int64_t at = 0; at < place.size_bytes; at += PIECE_BYTES) {
         const int64_t n_bytes = place.size_bytes - at < PIECE_BYTES ? place.size_bytes - at : PIECE_BYTES;
-        const piece p = {.fd = fd, .path = place.path, .offset = place.offset + at, .n_bytes = n_bytes, .n_elements = n_bytes / element,
-                         .type = weight_type(place.dtype), .is_same = is_same,
-                         .to = w->places[layer % 2].matrices + (first + at / element) * out_element, .layer = layer};
+        const piece p = {.fd = fd,
+                         .path = place.path,
+                         .offset = place.offset + at,
+                         .n_bytes = n_bytes,
+                         .n_elements = n_bytes / element,
+                         .type = weight_type(place.dtype),
+                         .is_same = is_same,
+                         .to = w->places[layer % 2].matrices + (first + at / element) * out_element,
+                         .layer = layer};
         RB_TRY(st, add_piece(&w->places[layer % 2], &p, err), done);
     }
 done:
@@ -251,7 +268,8 @@ done:
 }
 
 /* A norm or bias at `*next` of the place's parameters; on the host first, in f32. */
-static rb_status add_parameter(weight_stream *w, int layer, const char *tensor, bool is_there, int64_t n, int64_t *next, const float **out, rb_error *err)
+static rb_status add_parameter(weight_stream *w, int layer, const char *tensor, bool is_there, int64_t n, int64_t *next,
+                               const float **out, rb_error *err)
 {
     layer_place *place = &w->places[layer % 2];
     char name[MAX_NAME];
@@ -274,19 +292,27 @@ static rb_status add_parameters(weight_stream *w, int layer, bool with_rest, rb_
     int64_t next = 0;
     rb_status st;
     RB_TRY(st, add_parameter(w, layer, "input_layernorm.weight", true, s.hidden, &next, &out->input_norm, err), done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.q_proj.bias", c->qkv_bias, s.q_width, &next, &out->qkv_bias, err), done);
+    RB_TRY(st, add_parameter(w, layer, "self_attn.q_proj.bias", c->qkv_bias, s.q_width, &next, &out->qkv_bias, err),
+           done);
     RB_TRY(st, add_parameter(w, layer, "self_attn.k_proj.bias", c->qkv_bias, s.kv_width, &next, &unused, err), done);
     RB_TRY(st, add_parameter(w, layer, "self_attn.v_proj.bias", c->qkv_bias, s.kv_width, &next, &unused, err), done);
     RB_TRY(st, add_parameter(w, layer, "self_attn.q_norm.weight", c->qk_norm, s.d, &next, &out->q_norm, err), done);
     RB_TRY(st, add_parameter(w, layer, "self_attn.k_norm.weight", c->qk_norm, s.d, &next, &out->k_norm, err), done);
     if (with_rest) {
-        RB_TRY(st, add_parameter(w, layer, "post_attention_layernorm.weight", true, s.hidden, &next, &out->mlp_norm, err), done);
-        RB_TRY(st, add_parameter(w, layer, "self_attn.o_proj.bias", c->o_bias, s.hidden, &next, &out->o_bias, err), done);
-        RB_TRY(st, add_parameter(w, layer, "mlp.gate_proj.bias", c->mlp_bias, s.inner, &next, &out->gate_up_bias, err), done);
+        RB_TRY(st,
+               add_parameter(w, layer, "post_attention_layernorm.weight", true, s.hidden, &next, &out->mlp_norm, err),
+               done);
+        RB_TRY(st, add_parameter(w, layer, "self_attn.o_proj.bias", c->o_bias, s.hidden, &next, &out->o_bias, err),
+               done);
+        RB_TRY(st, add_parameter(w, layer, "mlp.gate_proj.bias", c->mlp_bias, s.inner, &next, &out->gate_up_bias, err),
+               done);
         RB_TRY(st, add_parameter(w, layer, "mlp.up_proj.bias", c->mlp_bias, s.inner, &next, &unused, err), done);
-        RB_TRY(st, add_parameter(w, layer, "mlp.down_proj.bias", c->mlp_bias, s.hidden, &next, &out->down_bias, err), done);
+        RB_TRY(st, add_parameter(w, layer, "mlp.down_proj.bias", c->mlp_bias, s.hidden, &next, &out->down_bias, err),
+               done);
     }
-    RB_TRY(st, rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)next * sizeof(float), place->stream, err), done);
+    RB_TRY(st,
+           rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)next * sizeof(float), place->stream, err),
+           done);
 done:
     return st;
 }
@@ -294,7 +320,8 @@ done:
 static rb_status add_matrices(weight_stream *w, int layer, bool with_rest, rb_error *err)
 {
     const layer_shape s = shape_of(w->config);
-    const int64_t k = s.q_width * s.hidden, v = k + s.kv_width * s.hidden, o = s.qkv_width * s.hidden, gate = o + s.hidden * s.q_width;
+    const int64_t k = s.q_width * s.hidden, v = k + s.kv_width * s.hidden, o = s.qkv_width * s.hidden,
+                  gate = o + s.hidden * s.q_width;
     const int64_t up = gate + s.inner * s.hidden, down = up + s.inner * s.hidden;
     const size_t element = precision_bytes(w->precision);
     layer_place *place = &w->places[layer % 2];
@@ -315,19 +342,21 @@ done:
     return st;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- public ---------------------------------------------------------------------------------- */
 
 rb_status weight_stream_begin(weight_stream *w, int layer, rb_error *err)
 {
     const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
     layer_place *place = &w->places[layer % 2];
     rb_status st;
-    /* Nobody is at the place any more: wait has seen the job of the layer two back done, and the host's copy of its parameters was sent then. */
+    /* Nobody is at the place any more: wait has seen the job of the layer two back done, and the host's copy of its
+     * parameters was sent then. */
     RB_TRY(st, rb_cuda()->event_wait(place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->stream_wait_event(place->stream, place->released, err), done);
     RB_TRY(st, add_parameters(w, layer, with_rest, err), done);
     pthread_mutex_lock(&w->lock);
-    if (w->taking < layer - 1) w->taking = layer - 1;       /* the layer two back is done, whether or not a reader has noticed */
+    if (w->taking < layer - 1)
+        w->taking = layer - 1; /* the layer two back is done, whether or not a reader has noticed */
     place->n_pieces = place->next_piece = place->pieces_done = 0;
     st = add_matrices(w, layer, with_rest, err);
     if (st == RB_OK) w->n_begun = layer + 1;
@@ -383,20 +412,25 @@ static rb_status open_reader(weight_stream *w, reader *r, rb_error *err)
         RB_TRY(st, rb_cuda_alloc(&r->slots[i].staging, PIECE_BYTES, 1, "weights on their way", err), done);
         RB_TRY(st, rb_cuda()->event_create(&r->slots[i].sent, err), done);
     }
-    if (pthread_create(&r->thread, NULL, reader_run, r) != 0) st = rb_fail(err, RB_ENOMEM, "cannot start a reader thread");
+    if (pthread_create(&r->thread, NULL, reader_run, r) != 0)
+        st = rb_fail(err, RB_ENOMEM, "cannot start a reader thread");
     r->is_running = st == RB_OK;
 done:
     return st;
 }
 
-rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api, layer_cuda_precision precision, bool stops_at_heads,
-                             rb_error *err)
+rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api,
+                             layer_cuda_precision precision, bool stops_at_heads, rb_error *err)
 {
     weight_stream *w = NULL;
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&w, 1, sizeof *w, "weight stream", err), done);
-    *w = (weight_stream){.ckpt = ckpt, .config = checkpoint_config(ckpt), .api = api, .precision = precision, .stops_at_heads = stops_at_heads};
+    *w = (weight_stream){.ckpt = ckpt,
+                         .config = checkpoint_config(ckpt),
+                         .api = api,
+                         .precision = precision,
+                         .stops_at_heads = stops_at_heads};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->has_work, NULL);
     pthread_cond_init(&w->is_done, NULL);

@@ -1,14 +1,17 @@
-/* The weights of one layer after another on the GPU, from the file through pinned memory: while a layer computes, the next is read and uploaded.
+/* The weights of one layer after another on the GPU, from the file through pinned memory: while a layer computes, the
+ * next is read and uploaded.
  *
- * Two layers' weights are on the device at any time. Reader threads take pieces of a layer, read each from the file into pinned memory of their own, and
- * send it on the upload stream; where the file's type is not the precision that computes, a piece is converted on the device. */
+ * Two layers' weights are on the device at any time. Reader threads take pieces of a layer, read each from the file
+ * into pinned memory of their own, and send it on the upload stream; where the file's type is not the precision that
+ * computes, a piece is converted on the device. */
 #ifndef RB_MODEL_CUDA_WEIGHT_STREAM_H
 #define RB_MODEL_CUDA_WEIGHT_STREAM_H
 
 #include "model/checkpoint.h"
 #include "model/cuda/layer_cuda.h"
 
-/* A layer on the device. Matrices [n_out][n_in] in the precision; norms and biases f32. What the model lacks is NULL. */
+/* A layer on the device. Matrices [n_out][n_in] in the precision; norms and biases f32. What the model lacks is NULL.
+ */
 typedef struct device_layer {
     void *qkv, *o, *gate_up, *down;
     const float *input_norm, *mlp_norm, *qkv_bias, *q_norm, *k_norm, *o_bias, *gate_up_bias, *down_bias;
@@ -17,10 +20,11 @@ typedef struct device_layer {
 typedef struct weight_stream weight_stream;
 
 /* rb_cuda_open first. stops_at_heads: of the last layer only what leads to q, k and v is read. */
-rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api, layer_cuda_precision precision, bool stops_at_heads,
-                             rb_error *err);
-/* Layers in order. begin returns at once, and may be called for a layer before wait was for the one before, once release was for the one before that; wait
- * returns when the file has been read and the upload is on its way: `stream` waits for the rest. */
+rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api,
+                             layer_cuda_precision precision, bool stops_at_heads, rb_error *err);
+/* Layers in order. begin returns at once, and may be called for a layer before wait was for the one before, once
+ * release was for the one before that; wait returns when the file has been read and the upload is on its way: `stream`
+ * waits for the rest. */
 rb_status weight_stream_begin(weight_stream *weights, int layer, rb_error *err);
 rb_status weight_stream_wait(weight_stream *weights, int layer, void *stream, device_layer *out, rb_error *err);
 /* The layer's place is free once what is on `stream` now is done. */

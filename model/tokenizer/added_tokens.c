@@ -12,10 +12,10 @@
 struct added_tokens {
     added_token *tokens;
     int32_t count;
-    byte_trie tries[ADDED_N_STAGES];    /* values: indices into tokens */
+    byte_trie tries[ADDED_N_STAGES]; /* values: indices into tokens */
 };
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static rb_status read_token(added_token *token, const cJSON *object, const char *where, rb_error *err)
 {
@@ -32,20 +32,24 @@ static rb_status read_token(added_token *token, const cJSON *object, const char 
     token->id = (int32_t)id;
     token->length = strlen(content);
     if (token->length == 0) return rb_fail(err, RB_EFORMAT, "%s.content: found an empty string", where);
-    if (utf8_valid_prefix(content, token->length) != token->length) return rb_fail(err, RB_EFORMAT, "%s.content: found invalid UTF-8", where);
+    if (utf8_valid_prefix(content, token->length) != token->length)
+        return rb_fail(err, RB_EFORMAT, "%s.content: found invalid UTF-8", where);
     RB_TRY(st, rb_format(&token->content, err, "%s", content), done);
 done:
     return st;
 }
 
 /* The library takes the id of a string it knows, and numbers the others on from the size of the vocabulary. */
-static rb_status check_id(const added_token *token, const vocabulary *vocab, int32_t *next_id, const char *where, rb_error *err)
+static rb_status check_id(const added_token *token, const vocabulary *vocab, int32_t *next_id, const char *where,
+                          rb_error *err)
 {
     const int32_t known = vocabulary_find(vocab, token->content, token->length);
     const int32_t expected = known >= 0 ? known : *next_id;
     if (token->id != expected)
         return rb_fail(err, RB_EFORMAT, "%s: \"%.64s\" has id %d, %s %d", where, token->content, token->id,
-                       known >= 0 ? "but in model.vocab" : "expected the next one after the vocabulary and the tokens added before it,", expected);
+                       known >= 0 ? "but in model.vocab"
+                                  : "expected the next one after the vocabulary and the tokens added before it,",
+                       expected);
     if (token->id >= *next_id) *next_id = token->id + 1;
     return RB_OK;
 }
@@ -54,7 +58,7 @@ static rb_status read_tokens(added_tokens *added, const cJSON *array, const voca
 {
     const cJSON *object;
     int32_t next_id = vocabulary_count(vocab);
-    cJSON_ArrayForEach(object, array) {
+    cJSON_ArrayForEach (object, array) {
         char where[48];
         added_token *token = &added->tokens[added->count];
         snprintf(where, sizeof where, "added_tokens[%d]", added->count);
@@ -66,12 +70,14 @@ static rb_status read_tokens(added_tokens *added, const cJSON *array, const voca
     return RB_OK;
 }
 
-static rb_status add_once(byte_trie *trie, const char *text, size_t length, int32_t index, const char *what, rb_error *err)
+static rb_status add_once(byte_trie *trie, const char *text, size_t length, int32_t index, const char *what,
+                          rb_error *err)
 {
     size_t size = 0;
     const int32_t other = byte_trie_longest(trie, text, length, &size);
     if (other >= 0 && size == length)
-        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" is %s of added_tokens[%d]", index, text, what, other);
+        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" is %s of added_tokens[%d]", index, text, what,
+                       other);
     return byte_trie_add(trie, text, length, index, err);
 }
 
@@ -83,7 +89,8 @@ static rb_status index_token(added_tokens *added, int32_t index, const normalize
     size_t length;
     if (!token->normalized) return byte_trie_add(&added->tries[ADDED_RAW], token->content, token->length, index, err);
     rb_status st = normalizer_apply(norm, token->content, token->length, &pattern, &length, &owned, err);
-    if (st == RB_OK) st = add_once(&added->tries[ADDED_NORMALIZED], pattern, length, index, "the normalised content", err);
+    if (st == RB_OK)
+        st = add_once(&added->tries[ADDED_NORMALIZED], pattern, length, index, "the normalised content", err);
     free(owned);
     return st;
 }
@@ -102,14 +109,16 @@ done:
     return st;
 }
 
-rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocab, const normalizer *norm, rb_error *err)
+rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocab, const normalizer *norm,
+                            rb_error *err)
 {
     added_tokens *added = NULL;
     rb_status st;
 
     *out = NULL;
     RB_TRY(st, rb_alloc(&added, 1, sizeof *added, "added tokens", err), done);
-    RB_TRY(st, rb_alloc(&added->tokens, (size_t)cJSON_GetArraySize(array), sizeof *added->tokens, "added tokens", err), done);
+    RB_TRY(st, rb_alloc(&added->tokens, (size_t)cJSON_GetArraySize(array), sizeof *added->tokens, "added tokens", err),
+           done);
     RB_TRY(st, read_tokens(added, array, vocab, err), done);
     RB_TRY(st, index_tokens(added, norm, err), done);
     *out = added;
@@ -131,7 +140,7 @@ void added_tokens_close(added_tokens *added)
 int32_t added_tokens_count(const added_tokens *added) { return added->count; }
 const added_token *added_tokens_at(const added_tokens *added, int32_t index) { return &added->tokens[index]; }
 
-/* ---- matching ------------------------------------------------------------------------------------------------------------------ */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 static bool is_single_word(const added_scan *scan, size_t start, size_t end)
 {
@@ -151,7 +160,8 @@ static size_t space_begin(const added_scan *scan, size_t limit, size_t end)
 static size_t space_end(const added_scan *scan, size_t start)
 {
     size_t size;
-    while (start < scan->length && unicode_is_space(utf8_first(scan->text + start, scan->length - start, &size))) start += size;
+    while (start < scan->length && unicode_is_space(utf8_first(scan->text + start, scan->length - start, &size)))
+        start += size;
     return start;
 }
 
@@ -167,12 +177,13 @@ bool added_tokens_next(const added_tokens *added, added_stage stage, added_scan 
         }
         const added_token *token = &added->tokens[index];
         size_t end = start + size;
-        scan->next = end;       /* behind the string itself: a match inside white space that rstrip swallows counts, as in the library */
+        scan->next = end; /* behind the string itself: a match inside white space that rstrip swallows counts, as in the
+                             library */
         if (token->single_word && !is_single_word(scan, start, end)) continue;
         if (token->lstrip) start = start > scan->done ? space_begin(scan, scan->done, start) : scan->done;
         if (token->rstrip) end = space_end(scan, end);
         scan->done = end;
-        if (start >= end) continue;     /* all of it was swallowed by the token before */
+        if (start >= end) continue; /* all of it was swallowed by the token before */
         *out = (added_match){start, end, token->id};
         return true;
     }

@@ -1,10 +1,12 @@
-/* The "added_tokens" of tokenizer.json: strings that become one token wherever they stand in the text, before BPE sees it.
+/* The "added_tokens" of tokenizer.json: strings that become one token wherever they stand in the text, before BPE sees
+ * it.
  *
- * Tokens with normalized = false are looked for in the text as it is, the others, in the stretches left, after normalisation. The leftmost match
- * wins, the longest at one place; single_word drops a match beside a word character; lstrip and rstrip take the white space beside it along.
- * "special" changes nothing here: special tokens in a text are recognised like the others, as the library does unless told otherwise.
- * Ids must be those that the `tokenizers` library gives: the model's, where the string is in its vocabulary, else counted on from its size.
- * Source: https://github.com/huggingface/tokenizers (tokenizer/added_vocabulary). */
+ * Tokens with normalized = false are looked for in the text as it is, the others, in the stretches left, after
+ * normalisation. The leftmost match wins, the longest at one place; single_word drops a match beside a word character;
+ * lstrip and rstrip take the white space beside it along. "special" changes nothing here: special tokens in a text are
+ * recognised like the others, as the library does unless told otherwise. Ids must be those that the `tokenizers`
+ * library gives: the model's, where the string is in its vocabulary, else counted on from its size. Source:
+ * https://github.com/huggingface/tokenizers (tokenizer/added_vocabulary). */
 #ifndef RB_MODEL_TOKENIZER_ADDED_TOKENS_H
 #define RB_MODEL_TOKENIZER_ADDED_TOKENS_H
 
@@ -28,23 +30,25 @@ typedef struct added_tokens added_tokens;
 
 typedef enum added_stage { ADDED_RAW, ADDED_NORMALIZED, ADDED_N_STAGES } added_stage;
 
-/* Fails on an id that differs from the one above, on an empty content, on two contents that are the same or become so by normalisation. */
-rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocabulary, const normalizer *normalizer, rb_error *err);
+/* Fails on an id that differs from the one above, on an empty content, on two contents that are the same or become so
+ * by normalisation. */
+rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocabulary,
+                            const normalizer *normalizer, rb_error *err);
 void added_tokens_close(added_tokens *added);
 
 int32_t added_tokens_count(const added_tokens *added);
-const added_token *added_tokens_at(const added_tokens *added, int32_t index);   /* in file order */
+const added_token *added_tokens_at(const added_tokens *added, int32_t index); /* in file order */
 
 /* A walk over the tokens of one stage in one text. Zero but for text and length to begin with. */
 typedef struct added_scan {
-    const char *text;       /* valid UTF-8 */
+    const char *text; /* valid UTF-8 */
     size_t length;
-    size_t next;            /* where the next match is looked for */
-    size_t done;            /* end of the last token, swallowed white space included */
+    size_t next; /* where the next match is looked for */
+    size_t done; /* end of the last token, swallowed white space included */
 } added_scan;
 
 typedef struct added_match {
-    size_t start, end;      /* white space that the token swallows included */
+    size_t start, end; /* white space that the token swallows included */
     int32_t id;
 } added_match;
 

@@ -9,25 +9,29 @@
 
 /* A token of the piece, in a list by position of its first byte. */
 typedef struct symbol {
-    int32_t id;                 /* -1: swallowed by the token on its left */
-    int32_t previous, next;     /* -1: none */
+    int32_t id;             /* -1: swallowed by the token on its left */
+    int32_t previous, next; /* -1: none */
 } symbol;
 
 /* Two neighbours that have a merge. It is stale when either has changed since. */
 typedef struct candidate {
-    uint64_t order;             /* rank, then position of the left one: the heap's key */
-    int32_t left, right;        /* ids */
+    uint64_t order;      /* rank, then position of the left one: the heap's key */
+    int32_t left, right; /* ids */
     int32_t merged;
 } candidate;
 
 struct bpe_scratch {
-    symbol *symbols;            /* [capacity] */
-    candidate *heap;            /* [2 * capacity]: n - 1 pairs to begin with, and each of up to n - 1 merges removes one and adds two */
+    symbol *symbols; /* [capacity] */
+    candidate
+        *heap; /* [2 * capacity]: n - 1 pairs to begin with, and each of up to n - 1 merges removes one and adds two */
     size_t capacity, heap_size;
-    char *mapped;               /* [capacity * BYTE_LEVEL_MAX_SIZE], the piece in symbols */
+    char *mapped; /* [capacity * BYTE_LEVEL_MAX_SIZE], the piece in symbols */
 };
 
-rb_status bpe_scratch_new(bpe_scratch **out, rb_error *err) { return rb_alloc(out, 1, sizeof **out, "BPE scratch", err); }
+rb_status bpe_scratch_new(bpe_scratch **out, rb_error *err)
+{
+    return rb_alloc(out, 1, sizeof **out, "BPE scratch", err);
+}
 
 static void scratch_release(bpe_scratch *scratch)
 {
@@ -49,7 +53,8 @@ static rb_status scratch_reserve(bpe_scratch *scratch, size_t length, rb_error *
     rb_status st;
     if (length <= scratch->capacity) return RB_OK;
     if (length > INT32_MAX)
-        return rb_fail(err, RB_EINVAL, "a piece of %zu bytes between two places to cut, at most %d can be merged", length, INT32_MAX);
+        return rb_fail(err, RB_EINVAL, "a piece of %zu bytes between two places to cut, at most %d can be merged",
+                       length, INT32_MAX);
     scratch_release(scratch);
     const size_t capacity = length < 64 ? 64 : length + length / 2;
     RB_TRY(st, rb_alloc(&scratch->symbols, capacity, sizeof *scratch->symbols, "BPE symbols", err), done);
@@ -60,7 +65,7 @@ done:
     return st;
 }
 
-/* ---- the heap: smallest order first -------------------------------------------------------------------------------------------- */
+/* ---- the heap: smallest order first ---------------------------------------------------------- */
 
 static void heap_push(bpe_scratch *scratch, candidate added)
 {
@@ -88,7 +93,7 @@ static candidate heap_pop(bpe_scratch *scratch)
     return top;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------------------- */
+/* ---- merging --------------------------------------------------------------------------------- */
 
 /* Where the symbol at `left` and its right neighbour have a merge, it becomes a candidate. */
 static void offer(const bpe *b, bpe_scratch *scratch, int32_t left)
@@ -98,14 +103,16 @@ static void offer(const bpe *b, bpe_scratch *scratch, int32_t left)
     if (right < 0) return;
     const bpe_merge *merge = bpe_find_merge(b, symbols[left].id, symbols[right].id);
     if (!merge) return;
-    heap_push(scratch, (candidate){(uint64_t)merge->rank << 32 | (uint32_t)left, symbols[left].id, symbols[right].id, merge->merged});
+    heap_push(scratch, (candidate){(uint64_t)merge->rank << 32 | (uint32_t)left, symbols[left].id, symbols[right].id,
+                                   merge->merged});
 }
 
 static rb_status bytes_to_symbols(const bpe *b, symbol *symbols, const char *piece, int32_t length, rb_error *err)
 {
     for (int32_t i = 0; i < length; i++) {
         const unsigned char byte = (unsigned char)piece[i];
-        if (b->byte_ids[byte] < 0) return rb_fail(err, RB_EFORMAT, "the vocabulary has no token for byte 0x%02x, which the text holds", byte);
+        if (b->byte_ids[byte] < 0)
+            return rb_fail(err, RB_EFORMAT, "the vocabulary has no token for byte 0x%02x, which the text holds", byte);
         symbols[i] = (symbol){b->byte_ids[byte], i - 1, i + 1 < length ? i + 1 : -1};
     }
     return RB_OK;
@@ -140,7 +147,8 @@ rb_status bpe_encode(const bpe *b, bpe_scratch *scratch, const char *piece, size
     }
     RB_TRY(st, bytes_to_symbols(b, scratch->symbols, piece, (int32_t)length, err), done);
     merge_all(b, scratch, (int32_t)length);
-    for (int32_t i = 0; i >= 0; i = scratch->symbols[i].next) RB_TRY(st, id_list_push(ids, scratch->symbols[i].id, err), done);
+    for (int32_t i = 0; i >= 0; i = scratch->symbols[i].next)
+        RB_TRY(st, id_list_push(ids, scratch->symbols[i].id, err), done);
 done:
     return st;
 }

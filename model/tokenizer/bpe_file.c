@@ -6,7 +6,7 @@
 #include "model/tokenizer/bpe_tables.h"
 #include "model/tokenizer/byte_level.h"
 
-/* ---- settings ------------------------------------------------------------------------------------------------------------------ */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 static rb_status refuse_string(const cJSON *model, const char *key, rb_error *err)
 {
@@ -57,7 +57,7 @@ done:
     return st;
 }
 
-/* ---- merges -------------------------------------------------------------------------------------------------------------------- */
+/* ---- merges ---------------------------------------------------------------------------------- */
 
 typedef struct text_span {
     const char *at;
@@ -70,7 +70,8 @@ static rb_status merge_parts(const cJSON *item, int index, text_span *left, text
     if (cJSON_IsString(item)) {
         const char *space = strchr(item->valuestring, ' ');
         if (!space || strchr(space + 1, ' '))
-            return rb_fail(err, RB_EFORMAT, "model.merges[%d]: found \"%.64s\", expected two tokens with one space between", index,
+            return rb_fail(err, RB_EFORMAT,
+                           "model.merges[%d]: found \"%.64s\", expected two tokens with one space between", index,
                            item->valuestring);
         *left = (text_span){item->valuestring, (size_t)(space - item->valuestring)};
         *right = (text_span){space + 1, strlen(space + 1)};
@@ -88,7 +89,8 @@ static rb_status find_token(const bpe *b, const char *text, size_t length, int i
 {
     *id = vocabulary_find(b->vocabulary, text, length);
     if (*id >= 0) return RB_OK;
-    return rb_fail(err, RB_EFORMAT, "model.merges[%d]: \"%.*s\" is not in the vocabulary", index, (int)(length < 64 ? length : 64), text);
+    return rb_fail(err, RB_EFORMAT, "model.merges[%d]: \"%.*s\" is not in the vocabulary", index,
+                   (int)(length < 64 ? length : 64), text);
 }
 
 /* `joined` has room for two of the longest tokens. */
@@ -119,19 +121,20 @@ static rb_status read_merges(bpe *b, const cJSON *merges, rb_error *err)
     int index = 0;
     rb_status st;
 
-    if (n_merges == 0) return rb_fail(err, RB_EFORMAT, "model.merges: found none; every text would fall into single bytes");
+    if (n_merges == 0)
+        return rb_fail(err, RB_EFORMAT, "model.merges: found none; every text would fall into single bytes");
     for (b->merge_bits = 1; ((size_t)1 << b->merge_bits) < 2 * (size_t)n_merges;) b->merge_bits++;
     const size_t n_slots = (size_t)1 << b->merge_bits;
     RB_TRY(st, rb_alloc(&b->merges, n_slots, sizeof *b->merges, "merges", err), done);
     for (size_t i = 0; i < n_slots; i++) b->merges[i].pair = BPE_NO_PAIR;
     RB_TRY(st, rb_alloc(&joined, vocabulary_longest(b->vocabulary), 2, "merged token", err), done);
-    cJSON_ArrayForEach(item, merges) RB_TRY(st, add_merge(b, item, index++, joined, err), done);
+    cJSON_ArrayForEach (item, merges) RB_TRY(st, add_merge(b, item, index++, joined, err), done);
 done:
     free(joined);
     return st;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static void find_byte_tokens(bpe *b)
 {

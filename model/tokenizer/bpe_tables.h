@@ -8,22 +8,25 @@
 #include "model/tokenizer/bpe.h"
 
 typedef struct bpe_merge {
-    uint64_t pair;          /* left id << 32 | right id; BPE_NO_PAIR: free */
-    uint32_t rank;          /* place in the file, 0 first */
-    int32_t merged;         /* id of the two together */
+    uint64_t pair;  /* left id << 32 | right id; BPE_NO_PAIR: free */
+    uint32_t rank;  /* place in the file, 0 first */
+    int32_t merged; /* id of the two together */
 } bpe_merge;
 
 #define BPE_NO_PAIR UINT64_MAX
 
 struct bpe {
     vocabulary *vocabulary;
-    int32_t byte_ids[256];      /* -1: no token */
-    bpe_merge *merges;          /* hash table, open addressing, at most half full */
-    unsigned merge_bits;        /* log2 of its size */
-    bool ignore_merges;         /* a piece that is a token is that token, whatever the merges would make of it */
+    int32_t byte_ids[256]; /* -1: no token */
+    bpe_merge *merges;     /* hash table, open addressing, at most half full */
+    unsigned merge_bits;   /* log2 of its size */
+    bool ignore_merges;    /* a piece that is a token is that token, whatever the merges would make of it */
 };
 
-static inline uint64_t bpe_pair(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static inline uint64_t bpe_pair(int32_t left, int32_t right)
+{
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
 
 /* The slot of a pair, or the free one where it belongs. Fibonacci hashing. */
 static inline bpe_merge *bpe_merge_slot(const bpe *b, uint64_t pair)

@@ -4,7 +4,11 @@
 #include <stdint.h>
 
 enum { CONTROL_END = 0x21, HIGH_BEGIN = 0x7f, HIGH_END = 0xa1, SOFT_HYPHEN = 0xad };
-enum { SYMBOL_CONTROL = 0x100, SYMBOL_HIGH = SYMBOL_CONTROL + CONTROL_END, SYMBOL_SOFT_HYPHEN = SYMBOL_HIGH + HIGH_END - HIGH_BEGIN };
+enum {
+    SYMBOL_CONTROL = 0x100,
+    SYMBOL_HIGH = SYMBOL_CONTROL + CONTROL_END,
+    SYMBOL_SOFT_HYPHEN = SYMBOL_HIGH + HIGH_END - HIGH_BEGIN
+};
 
 static int32_t symbol_of_byte(int32_t byte)
 {
@@ -49,7 +53,8 @@ bool byte_level_decode(const char *text, size_t length, char *out, size_t *out_l
         int32_t symbol = (unsigned char)text[at++];
         if (symbol >= 0x80) {
             /* Every symbol is below U+0800: one lead byte c2-df, one continuation byte. */
-            if (symbol < 0xc2 || symbol > 0xdf || at == length || ((unsigned char)text[at] & 0xc0) != 0x80) return false;
+            if (symbol < 0xc2 || symbol > 0xdf || at == length || ((unsigned char)text[at] & 0xc0) != 0x80)
+                return false;
             symbol = (symbol & 0x1f) << 6 | ((unsigned char)text[at++] & 0x3f);
         }
         const int32_t byte = byte_of_symbol(symbol);

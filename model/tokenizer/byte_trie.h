@@ -8,15 +8,15 @@
 #include "core/status.h"
 
 typedef struct trie_node {
-    int32_t child, sibling;     /* node index, 0: none (the root is nobody's child) */
-    int32_t value;              /* of the string that ends here, -1: none */
+    int32_t child, sibling; /* node index, 0: none (the root is nobody's child) */
+    int32_t value;          /* of the string that ends here, -1: none */
     unsigned char byte;
 } trie_node;
 
 typedef struct byte_trie {
-    trie_node *nodes;           /* nodes[0] is the root; NULL: no strings yet */
+    trie_node *nodes; /* nodes[0] is the root; NULL: no strings yet */
     int32_t n_nodes, capacity;
-    int32_t first[256];         /* children of the root by byte, 0: none */
+    int32_t first[256]; /* children of the root by byte, 0: none */
 } byte_trie;
 
 /* Adds a non-empty string with a value >= 0. Each string once. */

@@ -8,7 +8,7 @@
 #include "core/status.h"
 
 typedef struct id_list {
-    int32_t *at;        /* freed by free() */
+    int32_t *at; /* freed by free() */
     size_t n, capacity;
 } id_list;
 

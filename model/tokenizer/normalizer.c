@@ -12,7 +12,8 @@ static rb_status read_step(normalizer *out, const cJSON *step, const char *where
     const char *type;
     const rb_status st = rb_json_get_string(step, "type", where, &type, err);
     if (st != RB_OK) return st;
-    if (strcmp(type, "NFC") != 0) return rb_fail(err, RB_EUNSUPPORTED, "%s: found %s, supported are null and NFC", where, type);
+    if (strcmp(type, "NFC") != 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: found %s, supported are null and NFC", where, type);
     out->nfc = true;
     return RB_OK;
 }
@@ -28,13 +29,13 @@ rb_status normalizer_read(normalizer *out, const cJSON *component, rb_error *err
     RB_TRY(st, rb_json_get_string(component, "type", "normalizer", &type, err), done);
     if (strcmp(type, "Sequence") != 0) return read_step(out, component, "normalizer", err);
     RB_TRY(st, rb_json_get_array(component, "normalizers", "normalizer", &steps, err), done);
-    cJSON_ArrayForEach(step, steps) RB_TRY(st, read_step(out, step, "normalizer.normalizers", err), done);
+    cJSON_ArrayForEach (step, steps) RB_TRY(st, read_step(out, step, "normalizer.normalizers", err), done);
 done:
     return st;
 }
 
-/* Characters below U+0300 neither combine nor decompose further under NFC (NFC_Quick_Check = Yes, combining class 0); their lead bytes are
- * below 0xcc. Most text ends here. */
+/* Characters below U+0300 neither combine nor decompose further under NFC (NFC_Quick_Check = Yes, combining class 0);
+ * their lead bytes are below 0xcc. Most text ends here. */
 static bool is_below_combining(const char *text, size_t length)
 {
     unsigned char high = 0;
@@ -42,8 +43,8 @@ static bool is_below_combining(const char *text, size_t length)
     return !high;
 }
 
-rb_status normalizer_apply(const normalizer *norm, const char *text, size_t length, const char **out, size_t *out_length, char **owned,
-                           rb_error *err)
+rb_status normalizer_apply(const normalizer *norm, const char *text, size_t length, const char **out,
+                           size_t *out_length, char **owned, rb_error *err)
 {
     utf8proc_uint8_t *composed = NULL;
 
@@ -53,8 +54,11 @@ rb_status normalizer_apply(const normalizer *norm, const char *text, size_t leng
     if (!norm->nfc || is_below_combining(text, length)) return RB_OK;
     if (length > PTRDIFF_MAX) return rb_fail(err, RB_EINVAL, "text of %zu bytes is too long to normalise", length);
     const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    const utf8proc_ssize_t size = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &composed, options);
-    if (size < 0) return rb_fail(err, size == UTF8PROC_ERROR_NOMEM ? RB_ENOMEM : RB_EINVAL, "NFC of %zu bytes: %s", length, utf8proc_errmsg(size));
+    const utf8proc_ssize_t size =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &composed, options);
+    if (size < 0)
+        return rb_fail(err, size == UTF8PROC_ERROR_NOMEM ? RB_ENOMEM : RB_EINVAL, "NFC of %zu bytes: %s", length,
+                       utf8proc_errmsg(size));
     *owned = (char *)composed;
     *out = *owned;
     *out_length = (size_t)size;

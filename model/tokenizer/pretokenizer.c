@@ -11,19 +11,21 @@
 enum { MAX_PATTERNS = 16 };
 
 struct pretokenizer {
-    split_pattern *patterns[MAX_PATTERNS];      /* each cuts the pieces of the one before */
+    split_pattern *patterns[MAX_PATTERNS]; /* each cuts the pieces of the one before */
     int n_patterns;
     bool add_prefix_space;
 };
 
-/* What ByteLevel splits by with use_regex. Source: `pat` in https://github.com/openai/gpt-2/blob/master/src/encoder.py */
+/* What ByteLevel splits by with use_regex. Source: `pat` in https://github.com/openai/gpt-2/blob/master/src/encoder.py
+ */
 static const char GPT2_PATTERN[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static rb_status add_pattern(pretokenizer *p, const char *pattern, const char *where, rb_error *err)
 {
-    if (p->n_patterns == MAX_PATTERNS) return rb_fail(err, RB_EUNSUPPORTED, "%s: more than %d patterns", where, MAX_PATTERNS);
+    if (p->n_patterns == MAX_PATTERNS)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: more than %d patterns", where, MAX_PATTERNS);
     const rb_status st = split_pattern_compile(&p->patterns[p->n_patterns], pattern, where, err);
     if (st == RB_OK) p->n_patterns++;
     return st;
@@ -43,7 +45,8 @@ static rb_status read_split(pretokenizer *p, const cJSON *split, const char *whe
         return rb_fail(err, RB_EUNSUPPORTED, "%s.behavior: found %s, supported is Isolated", where, behavior);
     if (invert) return rb_fail(err, RB_EUNSUPPORTED, "%s.invert: found true, supported is false", where);
     if (!rb_json_find(pattern, "Regex"))
-        return rb_fail(err, RB_EUNSUPPORTED, "%s.pattern: found %s, supported is Regex", where, pattern->child ? pattern->child->string : "nothing");
+        return rb_fail(err, RB_EUNSUPPORTED, "%s.pattern: found %s, supported is Regex", where,
+                       pattern->child ? pattern->child->string : "nothing");
     RB_TRY(st, rb_json_get_string(pattern, "Regex", where, &regex, err), done);
     st = add_pattern(p, regex, where, err);
 done:
@@ -52,11 +55,12 @@ done:
 
 static rb_status read_byte_level(pretokenizer *p, const cJSON *byte_level, const char *where, rb_error *err)
 {
-    bool use_regex = true;      /* files older than the setting */
+    bool use_regex = true; /* files older than the setting */
     rb_status st;
 
     RB_TRY(st, rb_json_get_bool(byte_level, "add_prefix_space", where, &p->add_prefix_space, err), done);
-    if (rb_json_find(byte_level, "use_regex")) RB_TRY(st, rb_json_get_bool(byte_level, "use_regex", where, &use_regex, err), done);
+    if (rb_json_find(byte_level, "use_regex"))
+        RB_TRY(st, rb_json_get_bool(byte_level, "use_regex", where, &use_regex, err), done);
     if (p->add_prefix_space && p->n_patterns > 0)
         return rb_fail(err, RB_EUNSUPPORTED, "%s.add_prefix_space: true behind a Split is not supported", where);
     if (use_regex) st = add_pattern(p, GPT2_PATTERN, where, err);
@@ -79,8 +83,10 @@ static rb_status read_sequence(pretokenizer *p, const cJSON *steps, rb_error *er
 {
     const cJSON *step;
     int index = 0;
-    if (!steps->child) return rb_fail(err, RB_EUNSUPPORTED, "pre_tokenizer: found an empty Sequence, supported is one that ends in ByteLevel");
-    cJSON_ArrayForEach(step, steps) {
+    if (!steps->child)
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "pre_tokenizer: found an empty Sequence, supported is one that ends in ByteLevel");
+    cJSON_ArrayForEach (step, steps) {
         char where[64];
         snprintf(where, sizeof where, "pre_tokenizer.pretokenizers[%d]", index++);
         const rb_status st = read_component(p, step, where, step->next == NULL, err);
@@ -97,7 +103,9 @@ rb_status pretokenizer_open(pretokenizer **out, const cJSON *component, rb_error
     rb_status st;
 
     *out = NULL;
-    if (!component) return rb_fail(err, RB_EUNSUPPORTED, "pre_tokenizer: found null, supported are ByteLevel and a Sequence of Split and ByteLevel");
+    if (!component)
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "pre_tokenizer: found null, supported are ByteLevel and a Sequence of Split and ByteLevel");
     RB_TRY(st, rb_json_get_string(component, "type", "pre_tokenizer", &type, err), done);
     RB_TRY(st, rb_alloc(&p, 1, sizeof *p, "pre-tokenizer", err), done);
     if (strcmp(type, "Sequence") == 0) {
@@ -120,7 +128,7 @@ void pretokenizer_close(pretokenizer *p)
     free(p);
 }
 
-/* ---- splitting ----------------------------------------------------------------------------------------------------------------- */
+/* ---- splitting ------------------------------------------------------------------------------- */
 
 typedef struct split_run {
     const pretokenizer *pretokenizer;
@@ -129,17 +137,18 @@ typedef struct split_run {
     void *user;
 } split_run;
 
-/* Cuts by patterns[index] and what follows it. Matches and the text between them are pieces alike (Isolated); each is a subject of its own
- * to the next pattern, so look-around does not see past its ends. */
+/* Cuts by patterns[index] and what follows it. Matches and the text between them are pieces alike (Isolated); each is a
+ * subject of its own to the next pattern, so look-around does not see past its ends. */
 static rb_status split_from(const split_run *run, int index, const char *text, size_t length, rb_error *err)
 {
     if (index == run->pretokenizer->n_patterns) return run->on_piece(run->user, text, length, err);
 
-    size_t done = 0, from = 0;      /* text before `done` is cut; the next match starts at `from` or behind it */
+    size_t done = 0, from = 0; /* text before `done` is cut; the next match starts at `from` or behind it */
     while (done < length) {
         bool found;
         size_t start, end;
-        rb_status st = split_pattern_next(run->pretokenizer->patterns[index], run->scratch, text, length, from, &found, &start, &end, err);
+        rb_status st = split_pattern_next(run->pretokenizer->patterns[index], run->scratch, text, length, from, &found,
+                                          &start, &end, err);
         if (st != RB_OK) return st;
         if (!found) start = end = length;
         if (start > done) st = split_from(run, index + 1, text + done, start - done, err);
@@ -169,8 +178,8 @@ static rb_status split_behind_space(const split_run *run, const char *text, size
     return st;
 }
 
-rb_status pretokenizer_split(const pretokenizer *p, split_scratch *scratch, const char *text, size_t length, pretokenizer_piece_fn on_piece,
-                             void *user, rb_error *err)
+rb_status pretokenizer_split(const pretokenizer *p, split_scratch *scratch, const char *text, size_t length,
+                             pretokenizer_piece_fn on_piece, void *user, rb_error *err)
 {
     const split_run run = {p, scratch, on_piece, user};
     if (length == 0) return RB_OK;

@@ -17,18 +17,20 @@ struct split_scratch {
 };
 
 /* White_Space (PropList.txt), and everything else, as the inside of a set. */
-static const char SPACE_SET[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-static const char NOT_SPACE_SET[] = "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"
-                                    "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}";
+static const char SPACE_SET[] =
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
+static const char NOT_SPACE_SET[] =
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"
+    "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}";
 
-/* ---- from Oniguruma to PCRE2 ------------------------------------------------------------------------------------------------- */
+/* ---- from Oniguruma to PCRE2 ----------------------------------------------------------------- */
 
 typedef struct translation {
     const char *where;
-    const char *at;         /* next character of the pattern */
-    char *out;              /* next character of the result */
+    const char *at; /* next character of the pattern */
+    char *out;      /* next character of the result */
     bool in_set;
-    bool in_caseless;       /* inside (?i:...) */
+    bool in_caseless; /* inside (?i:...) */
 } translation;
 
 static void put(translation *t, const char *text, size_t length)
@@ -65,7 +67,8 @@ static rb_status translate_property(translation *t, rb_error *err)
     if (t->at[n] == '^') n++;
     const size_t name = n;
     while (isalpha((unsigned char)t->at[n])) n++;
-    if (t->at[n] != '}' || n - name < 1 || n - name > 2) return refuse(t, "a property other than a general category", err);
+    if (t->at[n] != '}' || n - name < 1 || n - name > 2)
+        return refuse(t, "a property other than a general category", err);
     copy(t, n + 1);
     return RB_OK;
 }
@@ -87,7 +90,7 @@ static rb_status translate_escape(translation *t, rb_error *err)
         if (t->at[3 + digits] != '}') return refuse(t, "a character code", err);
         copy(t, 3 + digits + 1);
     } else {
-        copy(t, 2);     /* of a character beyond ASCII the first byte; the rest follows as literals */
+        copy(t, 2); /* of a character beyond ASCII the first byte; the rest follows as literals */
     }
     return RB_OK;
 }
@@ -101,8 +104,9 @@ static rb_status translate_in_set(translation *t, rb_error *err)
     return RB_OK;
 }
 
-/* Oniguruma folds strings, not characters: (?i:ss) finds U+00DF, (?i:fi) the ligature; and folds sets and properties its own way. Left are
- * ASCII literals that are no part of a longer folding (CaseFolding.txt, status F), sets of them, alternatives, quantifiers. */
+/* Oniguruma folds strings, not characters: (?i:ss) finds U+00DF, (?i:fi) the ligature; and folds sets and properties
+ * its own way. Left are ASCII literals that are no part of a longer folding (CaseFolding.txt, status F), sets of them,
+ * alternatives, quantifiers. */
 static rb_status check_caseless(const translation *t, rb_error *err)
 {
     static const char *const FOLDED[] = {"ff", "fi", "fl", "ss", "st"};
@@ -111,7 +115,8 @@ static rb_status check_caseless(const translation *t, rb_error *err)
         return refuse(t, "in (?i:...) what is no plain ASCII", err);
     if (t->in_set) return RB_OK;
     for (size_t i = 0; i < RB_COUNT(FOLDED); i++)
-        if (strncasecmp(t->at, FOLDED[i], 2) == 0) return refuse(t, "in (?i:...) a string that is also the folding of one character", err);
+        if (strncasecmp(t->at, FOLDED[i], 2) == 0)
+            return refuse(t, "in (?i:...) a string that is also the folding of one character", err);
     return RB_OK;
 }
 
@@ -120,7 +125,7 @@ static void open_set(translation *t)
     t->in_set = true;
     copy(t, 1);
     if (*t->at == '^') copy(t, 1);
-    if (*t->at == ']') copy(t, 1);      /* a literal here, to both */
+    if (*t->at == ']') copy(t, 1); /* a literal here, to both */
 }
 
 /* (...), (?:...), (?i:...), look-around, atomic. */
@@ -143,7 +148,8 @@ static rb_status translate_group(translation *t, rb_error *err)
     return RB_OK;
 }
 
-/* {n}, {n,}, {n,m}. With + or ? behind it Ruby's syntax repeats the interval where Perl's makes it possessive or lazy. */
+/* {n}, {n,}, {n,m}. With + or ? behind it Ruby's syntax repeats the interval where Perl's makes it possessive or lazy.
+ */
 static rb_status translate_interval(translation *t, rb_error *err)
 {
     size_t n = 1 + strspn(t->at + 1, "0123456789");
@@ -181,7 +187,7 @@ static rb_status translate(const char *pattern, const char *where, char *out, rb
     return st;
 }
 
-/* ---- PCRE2 --------------------------------------------------------------------------------------------------------------------- */
+/* ---- PCRE2 ----------------------------------------------------------------------------------- */
 
 static rb_status fail_pcre2(int code, const char *where, const char *what, rb_error *err)
 {
@@ -198,7 +204,8 @@ static rb_status compile(split_pattern *pattern, const char *text, const char *w
     if (!context) return rb_fail(err, RB_ENOMEM, "%s: out of memory", where);
     /* In Oniguruma only LF ends a line, and ^ and $ always match at lines. */
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    pattern->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &offset, context);
+    pattern->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+                                  &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) return fail_pcre2(code, where, "PCRE2 does not take the pattern", err);
     /* Without JIT (another CPU, no executable memory) pcre2_match interprets. */
@@ -238,7 +245,7 @@ rb_status split_scratch_new(split_scratch **out, rb_error *err)
     const rb_status st = rb_alloc(&scratch, 1, sizeof *scratch, "match data", err);
     *out = NULL;
     if (st != RB_OK) return st;
-    scratch->match = pcre2_match_data_create(1, NULL);     /* the whole match; groups are not asked for */
+    scratch->match = pcre2_match_data_create(1, NULL); /* the whole match; groups are not asked for */
     if (!scratch->match) {
         free(scratch);
         return rb_fail(err, RB_ENOMEM, "match data: out of memory");
@@ -254,13 +261,14 @@ void split_scratch_free(split_scratch *scratch)
     free(scratch);
 }
 
-rb_status split_pattern_next(const split_pattern *pattern, split_scratch *scratch, const char *text, size_t length, size_t from, bool *found,
-                             size_t *start, size_t *end, rb_error *err)
+rb_status split_pattern_next(const split_pattern *pattern, split_scratch *scratch, const char *text, size_t length,
+                             size_t from, bool *found, size_t *start, size_t *end, rb_error *err)
 {
     int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, scratch->match, NULL);
     /* The interpreter backtracks on the heap where the JIT ran out of its small stack. */
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, scratch->match, NULL);
+        rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                         scratch->match, NULL);
     *found = rc >= 0;
     if (rc == PCRE2_ERROR_NOMATCH) return RB_OK;
     if (rc < 0) return fail_pcre2(rc, "pre_tokenizer", "PCRE2 could not split the text", err);

@@ -7,14 +7,14 @@
 #include "model/tokenizer/byte_level.h"
 
 typedef struct byte_span {
-    const char *at;         /* NULL: no token */
+    const char *at; /* NULL: no token */
     size_t length;
 } byte_span;
 
 struct token_bytes {
-    byte_span *spans;       /* [n_ids] */
+    byte_span *spans; /* [n_ids] */
     int32_t n_ids;
-    char *text;             /* what the spans point into */
+    char *text; /* what the spans point into */
 };
 
 static rb_status allocate(token_bytes *table, const vocabulary *vocab, const added_tokens *added, rb_error *err)
@@ -47,7 +47,8 @@ static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_t
         int32_t id;
         const char *text = vocabulary_at(vocab, i, &length, &id);
         if (table->spans[id].at)
-            return rb_fail(err, RB_EFORMAT, "model.vocab: two tokens have id %d, one is \"%.*s\"", id, (int)(length < 64 ? length : 64), text);
+            return rb_fail(err, RB_EFORMAT, "model.vocab: two tokens have id %d, one is \"%.*s\"", id,
+                           (int)(length < 64 ? length : 64), text);
         if (!byte_level_decode(text, length, at, &size)) {
             /* Not of the byte-level alphabet: BPE cannot make it, and the library's decoder shows it as it is. */
             memcpy(at, text, length);
@@ -59,7 +60,8 @@ static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_t
     for (int32_t i = 0; i < added_tokens_count(added); i++) {
         const added_token *token = added_tokens_at(added, i);
         if (table->spans[token->id].at && vocabulary_find(vocab, token->content, token->length) != token->id)
-            return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" has id %d, which another token has", i, token->content, token->id);
+            return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" has id %d, which another token has", i,
+                           token->content, token->id);
         memcpy(at, token->content, token->length);
         table->spans[token->id] = (byte_span){at, token->length};
         at += token->length;

@@ -15,7 +15,7 @@ typedef struct token_bytes token_bytes;
 rb_status token_bytes_open(token_bytes **out, const vocabulary *vocabulary, const added_tokens *added, rb_error *err);
 void token_bytes_close(token_bytes *table);
 
-int32_t token_bytes_n_ids(const token_bytes *table);       /* highest id + 1 */
+int32_t token_bytes_n_ids(const token_bytes *table); /* highest id + 1 */
 
 /* NULL for an id without token. */
 const char *token_bytes_at(const token_bytes *table, int32_t id, size_t *length);

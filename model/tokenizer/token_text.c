@@ -24,15 +24,13 @@ static size_t printable_length(const char *bytes, size_t length)
 
 void token_text_set(char text[TOKEN_TEXT_SIZE], const char *bytes, size_t length)
 {
-    enum { ESCAPE = 4 };    /* \xNN */
+    enum { ESCAPE = 4 }; /* \xNN */
     size_t at = 0, out = 0;
     while (at < length) {
         const size_t n = printable_length(bytes + at, length - at), needed = n > 0 ? n : ESCAPE;
         if (out + needed >= TOKEN_TEXT_SIZE) break;
-        if (n > 0)
-            memcpy(text + out, bytes + at, n);
-        else
-            snprintf(text + out, ESCAPE + 1, "\\x%02x", (unsigned)(unsigned char)bytes[at]);
+        if (n > 0) memcpy(text + out, bytes + at, n);
+        else snprintf(text + out, ESCAPE + 1, "\\x%02x", (unsigned)(unsigned char)bytes[at]);
         at += n > 0 ? n : 1;
         out += needed;
     }

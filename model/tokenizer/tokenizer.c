@@ -24,16 +24,18 @@ struct tokenizer {
     token_bytes *bytes;
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static rb_status check_document(const cJSON *document, rb_error *err)
 {
     const char *version;
     const rb_status st = rb_json_get_string(document, "version", "document", &version, err);
     if (st != RB_OK) return st;
-    if (strcmp(version, "1.0") != 0) return rb_fail(err, RB_EUNSUPPORTED, "version: found \"%s\", supported is \"1.0\"", version);
+    if (strcmp(version, "1.0") != 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "version: found \"%s\", supported is \"1.0\"", version);
     if (rb_json_find(document, "truncation"))
-        return rb_fail(err, RB_EUNSUPPORTED, "truncation: found a setting, supported is null: a text cut short is not the text asked for");
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "truncation: found a setting, supported is null: a text cut short is not the text asked for");
     return RB_OK;
 }
 
@@ -86,7 +88,7 @@ void tokenizer_close(tokenizer *t)
     free(t);
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 typedef struct encoder {
     const tokenizer *tokenizer;
@@ -98,7 +100,8 @@ typedef struct encoder {
 typedef rb_status (*stretch_fn)(encoder *encoder, const char *text, size_t length, rb_error *err);
 
 /* Ids of the added tokens of one stage; what stands between them goes to on_text. */
-static rb_status encode_added(encoder *e, added_stage stage, const char *text, size_t length, stretch_fn on_text, rb_error *err)
+static rb_status encode_added(encoder *e, added_stage stage, const char *text, size_t length, stretch_fn on_text,
+                              rb_error *err)
 {
     added_scan scan = {.text = text, .length = length};
     added_match match;
@@ -131,13 +134,15 @@ static rb_status encode_raw(encoder *e, const char *text, size_t length, rb_erro
     const char *normalized;
     char *owned;
     size_t normalized_length;
-    rb_status st = normalizer_apply(&e->tokenizer->normalizer, text, length, &normalized, &normalized_length, &owned, err);
+    rb_status st =
+        normalizer_apply(&e->tokenizer->normalizer, text, length, &normalized, &normalized_length, &owned, err);
     if (st == RB_OK) st = encode_added(e, ADDED_NORMALIZED, normalized, normalized_length, encode_words, err);
     free(owned);
     return st;
 }
 
-rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, int32_t **ids, int64_t *n_ids, rb_error *err)
+rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, int32_t **ids, int64_t *n_ids,
+                           rb_error *err)
 {
     encoder e = {.tokenizer = t};
     rb_status st;
@@ -146,7 +151,8 @@ rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, 
     *n_ids = 0;
     const size_t valid = utf8_valid_prefix(text, length);
     if (valid != length)
-        return rb_fail(err, RB_EFORMAT, "text: invalid UTF-8 at byte offset %zu (byte 0x%02x)", valid, (unsigned)(unsigned char)text[valid]);
+        return rb_fail(err, RB_EFORMAT, "text: invalid UTF-8 at byte offset %zu (byte 0x%02x)", valid,
+                       (unsigned)(unsigned char)text[valid]);
     RB_TRY(st, split_scratch_new(&e.split, err), done);
     RB_TRY(st, bpe_scratch_new(&e.merge, err), done);
     RB_TRY(st, id_list_reserve(&e.ids, length / 4 + 16, err), done);
@@ -161,7 +167,10 @@ done:
     return st;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
-const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *length) { return token_bytes_at(t->bytes, id, length); }
+const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *length)
+{
+    return token_bytes_at(t->bytes, id, length);
+}
 int64_t tokenizer_vocab_size(const tokenizer *t) { return token_bytes_n_ids(t->bytes); }

@@ -44,14 +44,16 @@ int32_t utf8_last(const char *text, size_t length, size_t *size)
 
 bool unicode_is_space(int32_t c)
 {
-    return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680
+           || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-/* Alphabetic beyond the letters, marks and letter numbers: circled and squared Latin letters (Other_Alphabetic in PropList.txt). */
+/* Alphabetic beyond the letters, marks and letter numbers: circled and squared Latin letters (Other_Alphabetic in
+ * PropList.txt). */
 static bool is_enclosed_letter(int32_t c)
 {
-    return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189);
+    return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169)
+           || (c >= 0x1f170 && c <= 0x1f189);
 }
 
 bool unicode_is_word(int32_t c)
@@ -67,9 +69,7 @@ bool unicode_is_word(int32_t c)
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC:
-        return true;
-    default:
-        return c == 0x200c || c == 0x200d || is_enclosed_letter(c);
+    case UTF8PROC_CATEGORY_PC: return true;
+    default: return c == 0x200c || c == 0x200d || is_enclosed_letter(c);
     }
 }

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the longest prefix that is valid UTF-8: `length` when all of it is, else the offset of the first bad sequence. */
+/* Bytes of the longest prefix that is valid UTF-8: `length` when all of it is, else the offset of the first bad
+ * sequence. */
 size_t utf8_valid_prefix(const char *text, size_t length);
 
 /* The first and the last character of a valid, non-empty text; *size receives its bytes. */

@@ -7,7 +7,7 @@
 #include "core/json.h"
 
 typedef struct vocabulary_entry {
-    size_t start, length;       /* in text */
+    size_t start, length; /* in text */
     int32_t id;
 } vocabulary_entry;
 
@@ -15,7 +15,7 @@ struct vocabulary {
     char *text;
     vocabulary_entry *entries;
     int32_t count;
-    uint32_t *slots;            /* entry index + 1, 0: free; at most half of them are taken */
+    uint32_t *slots; /* entry index + 1, 0: free; at most half of them are taken */
     size_t slot_mask;
     size_t longest;
 };
@@ -46,13 +46,14 @@ static rb_status vocabulary_allocate(vocabulary *v, const cJSON *object, const c
     size_t count = 0, text_size = 0, n_slots = 2;
     rb_status st;
 
-    cJSON_ArrayForEach(item, object) {
+    cJSON_ArrayForEach (item, object) {
         count++;
         text_size += strlen(item->string);
     }
     if (count == 0) return rb_fail(err, RB_EFORMAT, "%s: found no tokens", where);
     if (count > (size_t)VOCABULARY_MAX_ID + 1)
-        return rb_fail(err, RB_EFORMAT, "%s: found %zu tokens, at most %d ids exist", where, count, VOCABULARY_MAX_ID + 1);
+        return rb_fail(err, RB_EFORMAT, "%s: found %zu tokens, at most %d ids exist", where, count,
+                       VOCABULARY_MAX_ID + 1);
     while (n_slots < 2 * count) n_slots *= 2;
     v->slot_mask = n_slots - 1;
     RB_TRY(st, rb_alloc(&v->text, text_size, 1, "vocabulary text", err), done);
@@ -65,9 +66,10 @@ done:
 static rb_status vocabulary_add(vocabulary *v, size_t start, const cJSON *item, const char *where, rb_error *err)
 {
     const size_t length = strlen(item->string);
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= VOCABULARY_MAX_ID) ||
-        item->valuedouble != (double)(int32_t)item->valuedouble)
-        return rb_fail(err, RB_EFORMAT, "%s: the id of \"%.64s\" is no whole number from 0 to %d", where, item->string, VOCABULARY_MAX_ID);
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= VOCABULARY_MAX_ID)
+        || item->valuedouble != (double)(int32_t)item->valuedouble)
+        return rb_fail(err, RB_EFORMAT, "%s: the id of \"%.64s\" is no whole number from 0 to %d", where, item->string,
+                       VOCABULARY_MAX_ID);
     const size_t slot = find_slot(v, item->string, length);
     if (v->slots[slot] != 0) return rb_fail(err, RB_EFORMAT, "%s: \"%.64s\" is there twice", where, item->string);
     memcpy(v->text + start, item->string, length);
@@ -87,7 +89,7 @@ rb_status vocabulary_open(vocabulary **out, const cJSON *object, const char *whe
     *out = NULL;
     RB_TRY(st, rb_alloc(&v, 1, sizeof *v, "vocabulary", err), done);
     RB_TRY(st, vocabulary_allocate(v, object, where, err), done);
-    cJSON_ArrayForEach(item, object) {
+    cJSON_ArrayForEach (item, object) {
         RB_TRY(st, vocabulary_add(v, start, item, where, err), done);
         start += strlen(item->string);
     }

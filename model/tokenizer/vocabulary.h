@@ -22,7 +22,7 @@ void vocabulary_close(vocabulary *vocabulary);
 int32_t vocabulary_find(const vocabulary *vocabulary, const char *text, size_t length);
 
 int32_t vocabulary_count(const vocabulary *vocabulary);
-size_t vocabulary_longest(const vocabulary *vocabulary);       /* bytes of the longest string */
+size_t vocabulary_longest(const vocabulary *vocabulary); /* bytes of the longest string */
 
 /* The index'th string in file order, not NUL-terminated; *id receives its id. */
 const char *vocabulary_at(const vocabulary *vocabulary, int32_t index, size_t *length, int32_t *id);

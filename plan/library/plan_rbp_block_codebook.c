@@ -1,4 +1,5 @@
-/* What heads of block-codebook have in plan.rbp: see plan/library/plan_rbp_library.h, and docs/plan-rbp.md for the bytes. */
+/* What heads of block-codebook have in plan.rbp: see plan/library/plan_rbp_library.h, and docs/plan-rbp.md for the
+ * bytes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ void rbp_read_points(rbp_reader *r, ropebits_plan *plan)
     uint64_t least = 1;
     for (uint32_t i = 0; i < n_tables && !r->failed; i++) {
         const uint64_t bits = rbp_take_range(r, 1, least, ROPEBITS_MAX_BLOCK_BITS, "bits of a table of points");
-        if (r->failed) return;      /* bits out of range must not become a shift */
+        if (r->failed) return; /* bits out of range must not become a shift */
         plan->points[bits] = rbp_take_f16_column(r, (size_t)2 << bits, false, "coordinate of a point");
         least = bits + 1;
     }
@@ -30,7 +31,8 @@ static void set_bits(rbp_reader *r, ropebits_plan *plan, uint32_t h)
         bits[block] = stored[block];
         code_bits += stored[block];
         if (stored[block] > ROPEBITS_MAX_BLOCK_BITS)
-            rbp_fail(r, "head %u: block %u has %u bits, expected 0 to %d", h, block, stored[block], ROPEBITS_MAX_BLOCK_BITS);
+            rbp_fail(r, "head %u: block %u has %u bits, expected 0 to %d", h, block, stored[block],
+                     ROPEBITS_MAX_BLOCK_BITS);
         else if (stored[block] > 0 && !plan->points[stored[block]])
             rbp_fail(r, "head %u: block %u has %u bits, and the plan no points of so many", h, block, stored[block]);
     }
@@ -42,7 +44,8 @@ static void set_bits(rbp_reader *r, ropebits_plan *plan, uint32_t h)
 static void check_weights(rbp_reader *r, const float *weights, size_t n)
 {
     for (size_t i = 0; weights && i < n; i++)
-        if (weights[i] < PLAN_RBP_LEAST_WEIGHT) rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
+        if (weights[i] < PLAN_RBP_LEAST_WEIGHT)
+            rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
 }
 
 void rbp_read_planes(rbp_reader *r, ropebits_plan *plan)
@@ -50,7 +53,8 @@ void rbp_read_planes(rbp_reader *r, ropebits_plan *plan)
     size_t n_planes = 0;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) n_planes += is_of_planes(&plan->heads[h]);
     for (uint32_t h = 0; h < plan->n_heads; h++)
-        if (is_of_planes(&plan->heads[h])) plan->heads[h].gain_bits = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_MAX_GAIN_BITS, "gain bits");
+        if (is_of_planes(&plan->heads[h]))
+            plan->heads[h].gain_bits = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_MAX_GAIN_BITS, "gain bits");
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++)
         if (is_of_planes(&plan->heads[h])) set_bits(r, plan, h);
     plan->maps = rbp_take_f16_column(r, MAP_SIZE * n_planes * plan->n_blocks, false, "number of a map");

@@ -71,7 +71,8 @@ uint64_t rbp_take_range(rbp_reader *r, int n_bytes, uint64_t min, uint64_t max, 
 {
     const uint64_t value = rbp_take_uint(r, n_bytes);
     if (!r->failed && (value < min || value > max))
-        rbp_fail(r, "%s is %llu, expected %llu to %llu", what, (unsigned long long)value, (unsigned long long)min, (unsigned long long)max);
+        rbp_fail(r, "%s is %llu, expected %llu to %llu", what, (unsigned long long)value, (unsigned long long)min,
+                 (unsigned long long)max);
     return value;
 }
 
@@ -81,7 +82,8 @@ void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what)
     const uint8_t *bytes = rbp_take(r, length);
     if (!bytes) return;
     for (size_t i = 0; i < length; i++)
-        if (bytes[i] < 0x20 || bytes[i] > 0x7e) rbp_fail(r, "%s has a byte 0x%02x, expected printable ASCII", what, bytes[i]);
+        if (bytes[i] < 0x20 || bytes[i] > 0x7e)
+            rbp_fail(r, "%s has a byte 0x%02x, expected printable ASCII", what, bytes[i]);
     memcpy(out, bytes, length);
     out[length] = '\0';
 }
@@ -90,7 +92,9 @@ void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what)
 static float f16_value(unsigned bits)
 {
     const int exponent = (int)(bits >> 10 & 31), mantissa = (int)(bits & 1023);
-    const double magnitude = exponent == 31 ? NAN : exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+    const double magnitude = exponent == 31 ? NAN
+                             : exponent     ? ldexp(1024 + mantissa, exponent - 25)
+                                            : ldexp(mantissa, -24);
     return (float)(bits >> 15 ? -magnitude : magnitude);
 }
 
@@ -101,7 +105,8 @@ float *rbp_take_f16_column(rbp_reader *r, size_t n, bool above_0, const char *wh
     for (size_t i = 0; values && i < n; i++) {
         values[i] = f16_value(low[i] | (unsigned)high[i] << 8);
         if (!isfinite(values[i]) || (above_0 && values[i] <= 0.0f))
-            rbp_fail(r, "%s %zu is %g, expected a finite number%s", what, i, (double)values[i], above_0 ? " above 0" : "");
+            rbp_fail(r, "%s %zu is %g, expected a finite number%s", what, i, (double)values[i],
+                     above_0 ? " above 0" : "");
     }
     return values;
 }

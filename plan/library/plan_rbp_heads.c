@@ -17,7 +17,8 @@ static void block_dims(const ropebits_plan_info *info, uint32_t block, uint16_t 
 static int by_number(const void *a, const void *b) { return *(const uint16_t *)a - *(const uint16_t *)b; }
 
 /* Fills dims, bits and sizes of a head from the group number of each of its blocks. */
-static void assign_blocks(rbp_reader *r, ropebits_plan *plan, uint32_t head_index, ropebits_group *groups, const uint8_t *block_group)
+static void assign_blocks(rbp_reader *r, ropebits_plan *plan, uint32_t head_index, ropebits_group *groups,
+                          const uint8_t *block_group)
 {
     ropebits_head *head = &plan->heads[head_index];
     uint16_t *dims = plan->dims + (size_t)head_index * plan->info.head_dim;
@@ -56,15 +57,20 @@ static void read_head_columns(rbp_reader *r, ropebits_plan *plan)
         heads[h].family = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK, "family");
     for (uint32_t h = 0; h < plan->n_heads; h++) {
         const bool has_groups = is_of_groups(&heads[h]);
-        heads[h].n_groups = (uint16_t)rbp_take_range(r, 1, has_groups, has_groups ? plan->n_blocks : 0, "groups of a head");
+        heads[h].n_groups =
+            (uint16_t)rbp_take_range(r, 1, has_groups, has_groups ? plan->n_blocks : 0, "groups of a head");
         plan->n_groups += heads[h].n_groups;
     }
     for (uint32_t h = 0; h < plan->n_heads; h++) {
-        heads[h].norm = is_published ? ROPEBITS_NORM_FP16 : (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_NORM_LOG8 : 0, "norm kind");
+        heads[h].norm =
+            is_published
+                ? ROPEBITS_NORM_FP16
+                : (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_NORM_LOG8 : 0, "norm kind");
         heads[h].norm_bits = !is_of_groups(&heads[h]) ? 0 : heads[h].norm == ROPEBITS_NORM_LOG8 ? 8 : 16;
     }
     for (uint32_t h = 0; h < plan->n_heads && !is_published; h++)
-        heads[h].encoder = (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_ENCODER_SEARCH : 0, "encoder");
+        heads[h].encoder =
+            (uint8_t)rbp_take_range(r, 1, 0, is_of_groups(&heads[h]) ? ROPEBITS_ENCODER_SEARCH : 0, "encoder");
 }
 
 /* Of the group's head. */
@@ -76,7 +82,8 @@ static void read_norm_exponents(rbp_reader *r, ropebits_plan *plan)
             const int most = plan->heads[h].norm == ROPEBITS_NORM_LOG8 ? PLAN_RBP_MAX_NORM_EXPONENT : 0;
             group->norm_exponent = (int8_t)rbp_take_uint(r, 1);
             if (group->norm_exponent < -most || group->norm_exponent > most)
-                rbp_fail(r, "head %u group %d: norm exponent is %d, expected %d to %d", h, g, group->norm_exponent, -most, most);
+                rbp_fail(r, "head %u group %d: norm exponent is %d, expected %d to %d", h, g, group->norm_exponent,
+                         -most, most);
         }
 }
 
@@ -89,10 +96,14 @@ static void read_coherences(rbp_reader *r, ropebits_plan *plan)
 
 static void read_group_columns(rbp_reader *r, ropebits_plan *plan)
 {
-    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].width = (uint8_t)rbp_take_range(r, 1, 1, RBP_MAX_WIDTH, "group width");
-    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].order = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ORDER_NATURAL, "group order");
-    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].rotation = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ROTATION_HADAMARD, "rotation kind");
-    for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].codebook = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        plan->groups[g].width = (uint8_t)rbp_take_range(r, 1, 1, RBP_MAX_WIDTH, "group width");
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        plan->groups[g].order = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ORDER_NATURAL, "group order");
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        plan->groups[g].rotation = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ROTATION_HADAMARD, "rotation kind");
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        plan->groups[g].codebook = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].seed = rbp_take_uint(r, 8);
     for (uint32_t g = 0; g < plan->n_groups; g++) plan->groups[g].coherence = 1.0f;
     if (plan->version == PLAN_RBP_PUBLISHED_VERSION) return;
@@ -107,33 +118,37 @@ static void read_block_groups(rbp_reader *r, ropebits_plan *plan)
         if (!is_of_groups(&plan->heads[h])) continue;
         const uint8_t *block_group = rbp_take(r, plan->n_blocks);
         for (uint32_t block = 0; block < plan->n_blocks && !r->failed; block++) {
-            const bool is_dropped = plan->version != PLAN_RBP_PUBLISHED_VERSION && block_group[block] == PLAN_RBP_NO_GROUP;
+            const bool is_dropped =
+                plan->version != PLAN_RBP_PUBLISHED_VERSION && block_group[block] == PLAN_RBP_NO_GROUP;
             if (!is_dropped && block_group[block] >= plan->heads[h].n_groups)
-                rbp_fail(r, "head %u: block %u is in group %u of %u", h, block, block_group[block], plan->heads[h].n_groups);
+                rbp_fail(r, "head %u: block %u is in group %u of %u", h, block, block_group[block],
+                         plan->heads[h].n_groups);
         }
         if (!r->failed) assign_blocks(r, plan, h, groups, block_group);
         groups += plan->heads[h].n_groups;
     }
 }
 
-/* A column of flags, one a head, then the numbers of the heads that have them, n each, which their heads then point to. */
+/* A column of flags, one a head, then the numbers of the heads that have them, n each, which their heads then point to.
+ */
 static float *read_transform(rbp_reader *r, ropebits_plan *plan, uint32_t n, bool is_scale)
 {
     const uint8_t *has = rbp_take(r, plan->n_heads);
     uint32_t n_having = 0;
     for (uint32_t h = 0; h < plan->n_heads && has; h++) {
         const bool may_have = !is_scale || is_of_groups(&plan->heads[h]);
-        if (has[h] > may_have) rbp_fail(r, "head %u: flag of its %s is %u, expected 0%s", h, is_scale ? "scales" : "center", has[h], may_have ? " or 1" : "");
+        if (has[h] > may_have)
+            rbp_fail(r, "head %u: flag of its %s is %u, expected 0%s", h, is_scale ? "scales" : "center", has[h],
+                     may_have ? " or 1" : "");
         n_having += has[h];
     }
-    float *values = r->failed ? NULL : rbp_take_f16_column(r, (size_t)n_having * n, is_scale, is_scale ? "scale" : "center");
+    float *values =
+        r->failed ? NULL : rbp_take_f16_column(r, (size_t)n_having * n, is_scale, is_scale ? "scale" : "center");
     const float *next = values;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         if (!has[h]) continue;
-        if (is_scale)
-            plan->heads[h].scales = next;
-        else
-            plan->heads[h].center = next;
+        if (is_scale) plan->heads[h].scales = next;
+        else plan->heads[h].center = next;
         next += n;
     }
     return values;
@@ -156,9 +171,11 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
 {
     if (r->failed) return;
     plan->n_heads = plan->info.n_layers * plan->info.n_kv_heads;
-    /* Each head has at least a group count and n_blocks bytes, groups or bits, ahead: bounds what a lying header can make us allocate. */
+    /* Each head has at least a group count and n_blocks bytes, groups or bits, ahead: bounds what a lying header can
+     * make us allocate. */
     if ((uint64_t)plan->info.n_layers * plan->info.n_kv_heads * (plan->n_blocks + 1) > (uint64_t)(r->end - r->at)) {
-        rbp_fail(r, "plan payload ends early: %u layers of %u heads announced", plan->info.n_layers, plan->info.n_kv_heads);
+        rbp_fail(r, "plan payload ends early: %u layers of %u heads announced", plan->info.n_layers,
+                 plan->info.n_kv_heads);
         return;
     }
     plan->heads = rbp_allocate(r, plan->n_heads, sizeof *plan->heads);

@@ -1,5 +1,6 @@
-/* What the files of libropebits_plan share: the plan in memory, the cursor over its payload, the sections. Nothing here is for runtimes, and nothing
- * leaves the shared library: names are hidden. Includes nothing of ropebits but the two headers of the format. */
+/* What the files of libropebits_plan share: the plan in memory, the cursor over its payload, the sections. Nothing here
+ * is for runtimes, and nothing leaves the shared library: names are hidden. Includes nothing of ropebits but the two
+ * headers of the format. */
 #ifndef RB_PLAN_LIBRARY_PLAN_RBP_LIBRARY_H
 #define RB_PLAN_LIBRARY_PLAN_RBP_LIBRARY_H
 
@@ -12,8 +13,8 @@ enum { RBP_MAX_WIDTH = 8, RBP_MAX_HEAD_DIM = 1024, RBP_NAME_SIZE = 256, RBP_HEX_
 
 typedef struct codebook_table {
     uint8_t kind, width;
-    uint16_t dims;              /* PLAN_RBP_UNIT_DIMS: for any */
-    const uint8_t *values;      /* upper half, ascending: f64 for unit tables, else f32 */
+    uint16_t dims;         /* PLAN_RBP_UNIT_DIMS: for any */
+    const uint8_t *values; /* upper half, ascending: f64 for unit tables, else f32 */
 } codebook_table;
 
 /* Centroids for one (kind, width, dims), made from a table when a group first asks. */
@@ -28,19 +29,19 @@ struct ropebits_plan {
     char method[RBP_NAME_SIZE], tool_version[RBP_NAME_SIZE], model_type[RBP_NAME_SIZE];
     char config_sha256[RBP_HEX_SIZE], weights_sha256[RBP_HEX_SIZE], calibration_sha256[RBP_HEX_SIZE];
     double *inv_freq;
-    uint32_t version;           /* of the file */
+    uint32_t version; /* of the file */
     uint32_t n_heads, n_groups, n_blocks;
-    ropebits_head *heads;       /* [n_heads] */
-    ropebits_group *groups;     /* [n_groups] */
-    uint16_t *dims;             /* [n_heads][head_dim] */
-    uint8_t *bits;              /* [n_heads][n_blocks] */
-    float *scales, *centers;    /* of the heads that have them, one behind the other */
-    float *maps, *weights;      /* of the heads of block-codebook */
-    float *points[ROPEBITS_MAX_BLOCK_BITS + 1];     /* by bits, [2][1 << bits]; NULL: not in the plan */
-    codebook_table *tables;     /* gone, as value_widths, when the plan is read */
+    ropebits_head *heads;                       /* [n_heads] */
+    ropebits_group *groups;                     /* [n_groups] */
+    uint16_t *dims;                             /* [n_heads][head_dim] */
+    uint8_t *bits;                              /* [n_heads][n_blocks] */
+    float *scales, *centers;                    /* of the heads that have them, one behind the other */
+    float *maps, *weights;                      /* of the heads of block-codebook */
+    float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
+    codebook_table *tables;                     /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
-    uint8_t value_width;        /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
-    const uint8_t *value_widths;        /* [n_heads], in the payload */
+    uint8_t value_width;         /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
+    const uint8_t *value_widths; /* [n_heads], in the payload */
     centroid_set *sets;
     uint32_t n_sets, max_sets;
 };
@@ -55,29 +56,29 @@ typedef struct rbp_reader {
 
 #pragma GCC visibility push(hidden)
 
-/* ---- cursor: after a failure everything does nothing and gives 0, NULL or false; the first sentence stays -------------------------- */
+/* ---- cursor: after a failure everything does nothing and gives 0, NULL or false; the first sentence stays  */
 
-bool rbp_fail(rbp_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));      /* false */
+bool rbp_fail(rbp_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* false */
 const uint8_t *rbp_take(rbp_reader *r, size_t n);
 uint64_t rbp_take_uint(rbp_reader *r, int n_bytes);
 uint64_t rbp_take_range(rbp_reader *r, int n_bytes, uint64_t min, uint64_t max, const char *what);
-double rbp_take_f64(rbp_reader *r, const char *what);           /* finite */
+double rbp_take_f64(rbp_reader *r, const char *what); /* finite */
 /* A column of n fp16 numbers as floats, to be freed; every one finite, and above 0 where asked. */
 float *rbp_take_f16_column(rbp_reader *r, size_t n, bool above_0, const char *what);
 void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what);
 void rbp_take_sha256(rbp_reader *r, char out[RBP_HEX_SIZE], const char *what);
-void *rbp_allocate(rbp_reader *r, size_t n, size_t size);       /* zeroed */
+void *rbp_allocate(rbp_reader *r, size_t n, size_t size); /* zeroed */
 
 uint64_t rbp_little_endian(const uint8_t *bytes, int n);
 double rbp_f64_at(const uint8_t *bytes);
 float rbp_f32_at(const uint8_t *bytes);
 
-/* ---- sections, in file order ------------------------------------------------------------------------------------------------------- */
+/* ---- sections, in file order ----------------------------------------------------------------- */
 
 void rbp_read_identity(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan);
-void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan);    /* tables point into the payload */
-void rbp_read_points(rbp_reader *r, ropebits_plan *plan);       /* from version 3 on, as rbp_read_planes */
+void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan); /* tables point into the payload */
+void rbp_read_points(rbp_reader *r, ropebits_plan *plan);    /* from version 3 on, as rbp_read_planes */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_planes(rbp_reader *r, ropebits_plan *plan);

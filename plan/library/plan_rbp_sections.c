@@ -1,4 +1,5 @@
-/* The sections of plan.rbp before its heads, in file order: see plan/library/plan_rbp_library.h, and docs/plan-rbp.md for the bytes. */
+/* The sections of plan.rbp before its heads, in file order: see plan/library/plan_rbp_library.h, and docs/plan-rbp.md
+ * for the bytes. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -61,8 +62,9 @@ void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan)
         table->kind = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "codebook kind");
         table->width = (uint8_t)rbp_take_range(r, 1, 1, RBP_MAX_WIDTH, "codebook width");
         table->dims = (uint16_t)rbp_take_range(r, 2, 0, RBP_MAX_HEAD_DIM, "codebook dims");
-        if (r->failed) return;      /* a width out of range must not become a shift */
-        table->values = rbp_take(r, ((size_t)1 << (table->width - 1)) * (table->dims == PLAN_RBP_UNIT_DIMS ? sizeof(double) : sizeof(float)));
+        if (r->failed) return; /* a width out of range must not become a shift */
+        table->values = rbp_take(r, ((size_t)1 << (table->width - 1))
+                                        * (table->dims == PLAN_RBP_UNIT_DIMS ? sizeof(double) : sizeof(float)));
     }
 }
 
@@ -70,7 +72,8 @@ static const codebook_table *find_table(const ropebits_plan *plan, uint8_t kind,
 {
     for (uint32_t i = 0; i < plan->n_tables; i++) {
         const codebook_table *table = &plan->tables[i];
-        if (table->kind == kind && table->width == width && (table->dims == dims || table->dims == PLAN_RBP_UNIT_DIMS)) return table;
+        if (table->kind == kind && table->width == width && (table->dims == dims || table->dims == PLAN_RBP_UNIT_DIMS))
+            return table;
     }
     return NULL;
 }
@@ -79,9 +82,12 @@ static bool fill_centroids(rbp_reader *r, float *centroids, const codebook_table
 {
     const int half = 1 << (table->width - 1);
     for (int i = 0; i < half; i++) {
-        const float value = table->dims == PLAN_RBP_UNIT_DIMS ? (float)(rbp_f64_at(table->values + 8 * i) / sqrt((double)dims)) : rbp_f32_at(table->values + 4 * i);
+        const float value = table->dims == PLAN_RBP_UNIT_DIMS
+                                ? (float)(rbp_f64_at(table->values + 8 * i) / sqrt((double)dims))
+                                : rbp_f32_at(table->values + 4 * i);
         if (!isfinite(value) || value <= (i ? centroids[half + i - 1] : 0.0f))
-            return rbp_fail(r, "codebook of width %u for %u dims does not ascend at centroid %d", table->width, dims, half + i);
+            return rbp_fail(r, "codebook of width %u for %u dims does not ascend at centroid %d", table->width, dims,
+                            half + i);
         centroids[half + i] = value;
         centroids[half - 1 - i] = -value;
     }
@@ -93,7 +99,8 @@ const float *rbp_centroids_for(rbp_reader *r, ropebits_plan *plan, uint8_t kind,
 {
     if (r->failed) return NULL;
     for (uint32_t i = 0; i < plan->n_sets; i++)
-        if (plan->sets[i].kind == kind && plan->sets[i].width == width && plan->sets[i].dims == dims) return plan->sets[i].centroids;
+        if (plan->sets[i].kind == kind && plan->sets[i].width == width && plan->sets[i].dims == dims)
+            return plan->sets[i].centroids;
     const codebook_table *table = find_table(plan, kind, width, dims);
     if (!table) {
         rbp_fail(r, "no codebook of kind %u, width %u for %u dims in the plan", kind, width, dims);
@@ -130,6 +137,7 @@ void rbp_read_values(rbp_reader *r, ropebits_plan *plan)
                 return;
             }
     } else if (plan->value_width < 1 || plan->value_width > RBP_MAX_WIDTH) {
-        rbp_fail(r, "value width is %u, expected 1 to %d, or %d", plan->value_width, RBP_MAX_WIDTH, ROPEBITS_VALUES_FP16);
+        rbp_fail(r, "value width is %u, expected 1 to %d, or %d", plan->value_width, RBP_MAX_WIDTH,
+                 ROPEBITS_VALUES_FP16);
     }
 }

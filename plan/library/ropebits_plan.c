@@ -1,7 +1,7 @@
 /* Reader of plan.rbp: see plan/library/ropebits_plan.h for the interface, docs/plan-rbp.md for the bytes.
  *
- * Two passes: the file is checked and decompressed, then the payload is read through a cursor that never passes its end. Everything a plan needs
- * lives in arrays of the ropebits_plan; close frees them. */
+ * Two passes: the file is checked and decompressed, then the payload is read through a cursor that never passes its
+ * end. Everything a plan needs lives in arrays of the ropebits_plan; close frees them. */
 #include "plan/library/ropebits_plan.h"
 
 #include <errno.h>
@@ -15,19 +15,27 @@
 /* Checks the frame around the payload; payload is allocated. */
 static bool unwrap(rbp_reader *r, uint8_t **payload, size_t *payload_size, const uint8_t *bytes, size_t size)
 {
-    if (size < PLAN_RBP_MAGIC_SIZE || memcmp(bytes, PLAN_RBP_MAGIC, PLAN_RBP_MAGIC_SIZE) != 0) return rbp_fail(r, "not a plan.rbp: wrong magic");
+    if (size < PLAN_RBP_MAGIC_SIZE || memcmp(bytes, PLAN_RBP_MAGIC, PLAN_RBP_MAGIC_SIZE) != 0)
+        return rbp_fail(r, "not a plan.rbp: wrong magic");
     if (size < PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE)
-        return rbp_fail(r, "plan is cut off: %zu bytes, expected at least %d", size, PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE);
-    const uint32_t version = (uint32_t)rbp_little_endian(bytes + 8, 4), reserved = (uint32_t)rbp_little_endian(bytes + 12, 4);
-    const uint32_t announced = (uint32_t)rbp_little_endian(bytes + 16, 4), frame = (uint32_t)rbp_little_endian(bytes + 20, 4);
+        return rbp_fail(r, "plan is cut off: %zu bytes, expected at least %d", size,
+                        PLAN_RBP_HEADER_SIZE + PLAN_RBP_CRC_SIZE);
+    const uint32_t version = (uint32_t)rbp_little_endian(bytes + 8, 4),
+                   reserved = (uint32_t)rbp_little_endian(bytes + 12, 4);
+    const uint32_t announced = (uint32_t)rbp_little_endian(bytes + 16, 4),
+                   frame = (uint32_t)rbp_little_endian(bytes + 20, 4);
     if (version < PLAN_RBP_PUBLISHED_VERSION || version > ROPEBITS_PLAN_FORMAT_VERSION)
-        return rbp_fail(r, "plan format version is %u, expected %d to %d", version, PLAN_RBP_PUBLISHED_VERSION, ROPEBITS_PLAN_FORMAT_VERSION);
+        return rbp_fail(r, "plan format version is %u, expected %d to %d", version, PLAN_RBP_PUBLISHED_VERSION,
+                        ROPEBITS_PLAN_FORMAT_VERSION);
     if (size != (uint64_t)PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE)
-        return rbp_fail(r, "plan is %zu bytes, expected %llu from its header", size, (unsigned long long)PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE);
-    const uint32_t stored_crc = (uint32_t)rbp_little_endian(bytes + size - PLAN_RBP_CRC_SIZE, 4), crc = plan_rbp_crc32(bytes, size - PLAN_RBP_CRC_SIZE);
+        return rbp_fail(r, "plan is %zu bytes, expected %llu from its header", size,
+                        (unsigned long long)PLAN_RBP_HEADER_SIZE + frame + PLAN_RBP_CRC_SIZE);
+    const uint32_t stored_crc = (uint32_t)rbp_little_endian(bytes + size - PLAN_RBP_CRC_SIZE, 4),
+                   crc = plan_rbp_crc32(bytes, size - PLAN_RBP_CRC_SIZE);
     if (crc != stored_crc) return rbp_fail(r, "plan is damaged: CRC-32 is %08x, expected %08x", crc, stored_crc);
     if (reserved != 0) return rbp_fail(r, "reserved header field is %u, expected 0", reserved);
-    if (announced > PLAN_RBP_MAX_PAYLOAD) return rbp_fail(r, "plan announces %u bytes, expected at most %u", announced, PLAN_RBP_MAX_PAYLOAD);
+    if (announced > PLAN_RBP_MAX_PAYLOAD)
+        return rbp_fail(r, "plan announces %u bytes, expected at most %u", announced, PLAN_RBP_MAX_PAYLOAD);
     /* The frame's own size must agree before memory is taken for it. */
     if (ZSTD_getFrameContentSize(bytes + PLAN_RBP_HEADER_SIZE, frame) != announced)
         return rbp_fail(r, "zstd frame does not hold the %u bytes the header announces", announced);
@@ -35,7 +43,8 @@ static bool unwrap(rbp_reader *r, uint8_t **payload, size_t *payload_size, const
     if (!*payload) return false;
     *payload_size = ZSTD_decompress(*payload, announced, bytes + PLAN_RBP_HEADER_SIZE, frame);
     if (ZSTD_isError(*payload_size)) return rbp_fail(r, "zstd frame is damaged: %s", ZSTD_getErrorName(*payload_size));
-    if (*payload_size != announced) return rbp_fail(r, "zstd frame holds %zu bytes, expected %u", *payload_size, announced);
+    if (*payload_size != announced)
+        return rbp_fail(r, "zstd frame holds %zu bytes, expected %u", *payload_size, announced);
     return true;
 }
 
@@ -47,7 +56,8 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
     if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_points(r, plan);
     rbp_read_values(r, plan);
     rbp_read_heads(r, plan);
-    if (!r->failed && r->at != r->end) rbp_fail(r, "%zu bytes too many at the end of the plan", (size_t)(r->end - r->at));
+    if (!r->failed && r->at != r->end)
+        rbp_fail(r, "%zu bytes too many at the end of the plan", (size_t)(r->end - r->at));
     if (!r->failed) rbp_compute_cost(plan);
     /* Tables point into the payload, which goes away now. */
     free(plan->tables);
@@ -86,8 +96,7 @@ int ropebits_plan_open(ropebits_plan **plan, const char *path, char *error, size
     FILE *file = fopen(path, "rb");
 
     *plan = NULL;
-    if (!file)
-        rbp_fail(&r, "%s: %s", path, strerror(errno));
+    if (!file) rbp_fail(&r, "%s: %s", path, strerror(errno));
     else if (fseek(file, 0, SEEK_END) != 0 || (size = ftell(file)) < 0 || fseek(file, 0, SEEK_SET) != 0)
         rbp_fail(&r, "%s: cannot be read: %s", path, strerror(errno));
     else if ((unsigned long)size > PLAN_RBP_MAX_PAYLOAD + HEADROOM)
@@ -131,4 +140,7 @@ const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t laye
     return &plan->heads[(size_t)layer * plan->info.n_kv_heads + kv_head];
 }
 
-const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits) { return bits <= ROPEBITS_MAX_BLOCK_BITS ? plan->points[bits] : NULL; }
+const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits)
+{
+    return bits <= ROPEBITS_MAX_BLOCK_BITS ? plan->points[bits] : NULL;
+}

@@ -26,7 +26,8 @@ static void a_family_is_a_difference_counted_in_bits_of_blocks(void **state)
     assert_int_equal(diff.norms_differing + diff.encoders_differing + diff.scales_differing + diff.maps_differing, 0);
     assert_int_equal(diff.coding[1].norm[NORM_FP16] + diff.coding[1].norm[NORM_LOG8], 2);
     assert_int_equal(diff.coding[1].encoder[ENCODER_NEAREST] + diff.coding[1].encoder[ENCODER_SEARCH], 2);
-    /* Of head 0 the widths 2, 3, 0, 2, 3, 0, 2, 3 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4, 7, 10. */
+    /* Of head 0 the widths 2, 3, 0, 2, 3, 0, 2, 3 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4,
+     * 7, 10. */
     assert_int_equal(diff.heads[0].blocks_changed, 8);
     assert_int_equal(diff.heads[0].width_moved, 4 + 3 + 6 + 5 + 5 + 4 + 3 + 4);
     assert_int_equal(diff.heads[1].blocks_changed, 0);
@@ -42,7 +43,8 @@ static void plans_of_groups_are_compared_by_their_widths(void **state)
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
     bit_plan *plans[2] = {some_plan(&model, CODEBOOK_BLOCK_GTQ), some_plan(&model, CODEBOOK_BLOCK_GTQ)};
     plan_diff diff;
-    for (int p = 0; p < 2; p++) assert_ok(plan_head_set_block_widths(&plans[p]->heads[3], bits[p], N_BLOCKS, CODEBOOK_BLOCK_GTQ, &err));
+    for (int p = 0; p < 2; p++)
+        assert_ok(plan_head_set_block_widths(&plans[p]->heads[3], bits[p], N_BLOCKS, CODEBOOK_BLOCK_GTQ, &err));
     assert_ok(plan_diff_find(&diff, plans[0], "a", plans[1], "b", &err));
     assert_false(diff.by_block);
     assert_int_equal(diff.heads_differing, 1);

@@ -14,7 +14,8 @@ static const uint8_t bits[N_BLOCKS] = {0, 4, 10, 6};
 static void map_of(double map[PLAN_MAP_SIZE], double s1, double s2, double degrees)
 {
     const double c = cos(degrees * 0.017453292519943295), s = sin(degrees * 0.017453292519943295);
-    const double xx = s1 * s1 * c * c + s2 * s2 * s * s, xy = (s1 * s1 - s2 * s2) * c * s, yy = s1 * s1 * s * s + s2 * s2 * c * c;
+    const double xx = s1 * s1 * c * c + s2 * s2 * s * s, xy = (s1 * s1 - s2 * s2) * c * s,
+                 yy = s1 * s1 * s * s + s2 * s2 * c * c;
     map[0] = sqrt(xx);
     map[1] = xy / map[0];
     map[2] = sqrt(yy - map[1] * map[1]);
@@ -56,7 +57,9 @@ static void a_map_is_told_by_its_axes(void **state)
     cJSON *json = NULL;
     for (int i = 0; i < N_BLOCKS; i++) map_of(maps + PLAN_MAP_SIZE * i, s[i][0], s[i][1], s[i][2]);
     bit_plan *plan = one_head(maps);
-    plan_explain_planes(&e, plan, 0, &(head_statistics){.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_error = &errors[0][0]});
+    plan_explain_planes(
+        &e, plan, 0,
+        &(head_statistics){.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_error = &errors[0][0]});
     /* 20 bits of codes, 2 of gain: 3 bytes. */
     assert_true(e.bits == 24.0);
     assert_int_equal(e.gain_bits, 2);
@@ -96,7 +99,9 @@ static void a_map_of_0_has_no_axes(void **state)
     static const double maps[N_BLOCKS * PLAN_MAP_SIZE], energy[N_BLOCKS] = {1, 1, 1, 1}, mean[HEAD_DIM];
     explained_planes e;
     bit_plan *plan = one_head(maps);
-    plan_explain_planes(&e, plan, 0, &(head_statistics){.q_energy = energy, .k_energy = energy, .k_mean = mean, .plane_error = &errors[0][0]});
+    plan_explain_planes(
+        &e, plan, 0,
+        &(head_statistics){.q_energy = energy, .k_energy = energy, .k_mean = mean, .plane_error = &errors[0][0]});
     assert_true(e.blocks[1].axes[0] == 0.0 && e.blocks[1].axes[1] == 0.0 && e.blocks[1].angle == 0.0);
     bit_plan_free(plan);
 }

@@ -9,7 +9,11 @@ static rb_error err;
 
 static model_facts make_facts(int n_q_heads, int n_kv_heads, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = n_q_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .rotary_dim = rotary_dim,
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = n_q_heads,
+                         .n_kv_heads = n_kv_heads,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
                          .rope = {.pairing = pairing}};
 }
 
@@ -29,7 +33,8 @@ static void energies_and_means_of_a_small_head_by_hand(void **state)
     (void)state;
     static const float q[] = {1, 2, 3, 4, /* token 1 */ 0, 0, 1, 1, /* head 1 */ 2, 0, 0, 2, 1, 1, 1, 1};
     static const float k[] = {1, -2, 3, -4, 5, 6, -7, 8};
-    const model_facts split = make_facts(2, 1, 4, 4, ROPE_SPLIT_HALF), adjacent = make_facts(2, 1, 4, 4, ROPE_INTERLEAVED);
+    const model_facts split = make_facts(2, 1, 4, 4, ROPE_SPLIT_HALF),
+                      adjacent = make_facts(2, 1, 4, 4, ROPE_INTERLEAVED);
     block_statistics s;
     assert_ok(block_statistics_create(&s, &split, &err));
     assert_ok(block_statistics_compute(&s, &split, 0, q, k, 2, &err));
@@ -38,13 +43,15 @@ static void energies_and_means_of_a_small_head_by_hand(void **state)
     assert_true(s.k_energy[0] == (1 + 9 + 25 + 49) / 2.0);
     assert_true(s.k_energy[1] == (4 + 16 + 36 + 64) / 2.0);
     assert_true(s.k_mean[0] == 3 && s.k_mean[1] == 2 && s.k_mean[2] == -2 && s.k_mean[3] == 2);
-    assert_ok(block_statistics_compute(&s, &adjacent, 0, q, k, 2, &err));     /* blocks (0, 1) and (2, 3); nothing is left of the first run */
+    assert_ok(block_statistics_compute(&s, &adjacent, 0, q, k, 2,
+                                       &err)); /* blocks (0, 1) and (2, 3); nothing is left of the first run */
     assert_true(s.k_energy[0] == (1 + 4 + 25 + 36) / 2.0);
     assert_true(s.k_energy[1] == (9 + 16 + 49 + 64) / 2.0);
     block_statistics_free(&s);
 }
 
-/* Every head against the definition in long double, for odd sizes and a partial RoPE: blocks past rotary_dim are adjacent dims. */
+/* Every head against the definition in long double, for odd sizes and a partial RoPE: blocks past rotary_dim are
+ * adjacent dims. */
 static void every_head_matches_the_definition(void **state)
 {
     (void)state;
@@ -53,9 +60,11 @@ static void every_head_matches_the_definition(void **state)
         int64_t n_tokens;
     } cases[] = {{6, 2, 128, 128, 33}, {3, 3, 80, 32, 1}, {8, 1, 66, 64, 31}, {5, 5, 2, 2, 700}};
     for (size_t c = 0; c < RB_COUNT(cases); c++) {
-        const int dim = cases[c].head_dim, n_turned = cases[c].rotary_dim / 2, q_per_kv = cases[c].n_q_heads / cases[c].n_kv_heads;
+        const int dim = cases[c].head_dim, n_turned = cases[c].rotary_dim / 2,
+                  q_per_kv = cases[c].n_q_heads / cases[c].n_kv_heads;
         const int64_t n = cases[c].n_tokens;
-        const model_facts facts = make_facts(cases[c].n_q_heads, cases[c].n_kv_heads, dim, cases[c].rotary_dim, ROPE_SPLIT_HALF);
+        const model_facts facts =
+            make_facts(cases[c].n_q_heads, cases[c].n_kv_heads, dim, cases[c].rotary_dim, ROPE_SPLIT_HALF);
         float *q = make_vectors(facts.n_q_heads * n * dim, 1), *k = make_vectors(facts.n_kv_heads * n * dim, 2);
         block_statistics s;
         assert_ok(block_statistics_create(&s, &facts, &err));
@@ -74,7 +83,8 @@ static void every_head_matches_the_definition(void **state)
                     }
                 }
                 /* n additions of doubles: n half-ulps at most */
-                assert_true(fabs(s.q_energy[h * (dim / 2) + i] - (double)(q_sum / (n * q_per_kv))) <= 1e-13 * (double)(n * q_per_kv));
+                assert_true(fabs(s.q_energy[h * (dim / 2) + i] - (double)(q_sum / (n * q_per_kv)))
+                            <= 1e-13 * (double)(n * q_per_kv));
                 assert_true(fabs(s.k_energy[h * (dim / 2) + i] - (double)(k_sum / n)) <= 1e-13 * (double)n);
                 assert_true(fabs(s.k_mean[h * dim + b] - (double)(mean / n)) <= 1e-13 * (double)n);
             }
@@ -117,11 +127,13 @@ static void non_finite_vectors_are_counted_and_named(void **state)
     block_statistics s;
     assert_ok(block_statistics_create(&s, &facts, &err));
     q[(3 * n + 11) * 8 + 7] = INFINITY;
-    assert_fails(block_statistics_compute(&s, &facts, 3, q, k, n, &err), RB_ENONFINITE, "layer 3 q_head 3: 1 non-finite query, first at token 11");
+    assert_fails(block_statistics_compute(&s, &facts, 3, q, k, n, &err), RB_ENONFINITE,
+                 "layer 3 q_head 3: 1 non-finite query, first at token 11");
     k[(1 * n + 4) * 8 + 2] = NAN;
     k[(1 * n + 4) * 8 + 3] = NAN;
     k[(1 * n + 19) * 8] = -INFINITY;
-    assert_fails(block_statistics_compute(&s, &facts, 12, q, k, n, &err), RB_ENONFINITE, "layer 12 kv_head 1: 2 non-finite keys, first at token 4");
+    assert_fails(block_statistics_compute(&s, &facts, 12, q, k, n, &err), RB_ENONFINITE,
+                 "layer 12 kv_head 1: 2 non-finite keys, first at token 4");
     assert_fails(block_statistics_compute(&s, &facts, 12, q, k, 0, &err), RB_EINVAL, "layer 12: 0 tokens");
     block_statistics_free(&s);
     free(q);

@@ -1,18 +1,23 @@
-/* Calibration ids: shares of several texts, needle documents in place of plain sequences, and a test text that stays what it is. */
+/* Calibration ids: shares of several texts, needle documents in place of plain sequences, and a test text that stays
+ * what it is. */
 #include "tests/test_support.h"
 
 #include "calibrate/calibration_text.h"
 #include "core/atomic_file.h"
 #include "model/tokenizer/tokenizer.h"
 
-#define DEMO "configs/demo-llama"
-#define TEXT "configs/demo-text/calibration.txt"
+#define DEMO    "configs/demo-llama"
+#define TEXT    "configs/demo-text/calibration.txt"
 #define HELDOUT "configs/demo-text/heldout.txt"
 enum { CONTEXT = 256, VOCABULARY = 4096, N_TEST = 300 };
 
 static calibrate_options demo_options(int64_t n_tokens)
 {
-    return (calibrate_options){.model = DEMO, .n_tokens = n_tokens, .test_text = HELDOUT, .needle_share = 0.25, .needle_template = "secret-number",
+    return (calibrate_options){.model = DEMO,
+                               .n_tokens = n_tokens,
+                               .test_text = HELDOUT,
+                               .needle_share = 0.25,
+                               .needle_template = "secret-number",
                                .texts = {.n = 1, .at = {TEXT}}};
 }
 
@@ -34,14 +39,15 @@ static void assert_starts_with(const int32_t *ids, int64_t n, const char *path)
     token_list_free(&expected);
 }
 
-/* ---- shares ---- */
+/* ---- shares ---------------------------------------------------------------------------------- */
 
 static void assert_shares(const double *weights, int n_texts, int64_t n_sequences, const int64_t *expected)
 {
     int64_t shares[4];
     calibration_shares(shares, weights, n_texts, n_sequences);
     for (int i = 0; i < n_texts; i++)
-        if (shares[i] != expected[i]) fail_msg("text %d gets %lld sequences, expected %lld", i, (long long)shares[i], (long long)expected[i]);
+        if (shares[i] != expected[i])
+            fail_msg("text %d gets %lld sequences, expected %lld", i, (long long)shares[i], (long long)expected[i]);
 }
 
 static void shares_follow_the_weights_by_largest_remainders(void **state)
@@ -49,8 +55,9 @@ static void shares_follow_the_weights_by_largest_remainders(void **state)
     (void)state;
     assert_shares((const double[]){1, 1}, 2, 8, (const int64_t[]){4, 4});
     assert_shares((const double[]){1, 3}, 2, 8, (const int64_t[]){2, 6});
-    assert_shares((const double[]){1, 1, 1}, 3, 8, (const int64_t[]){3, 3, 2});     /* 2.67 each: two go to the first of equals */
-    assert_shares((const double[]){5, 2, 1}, 3, 9, (const int64_t[]){6, 2, 1});     /* 5.625, 2.25, 1.125 */
+    assert_shares((const double[]){1, 1, 1}, 3, 8,
+                  (const int64_t[]){3, 3, 2}); /* 2.67 each: two go to the first of equals */
+    assert_shares((const double[]){5, 2, 1}, 3, 9, (const int64_t[]){6, 2, 1}); /* 5.625, 2.25, 1.125 */
     assert_shares((const double[]){0.5}, 1, 3, (const int64_t[]){3});
 }
 
@@ -59,10 +66,12 @@ static void every_text_gets_a_sequence(void **state)
     (void)state;
     assert_shares((const double[]){1000, 1, 1}, 3, 4, (const int64_t[]){2, 1, 1});
     assert_shares((const double[]){1000, 1, 1}, 3, 3, (const int64_t[]){1, 1, 1});
-    assert_shares((const double[]){50, 50, 1, 1}, 4, 5, (const int64_t[]){2, 1, 1, 1});     /* 2.45, 2.45, 0.05, 0.05: the second pays for what the small ones got */
+    assert_shares(
+        (const double[]){50, 50, 1, 1}, 4, 5,
+        (const int64_t[]){2, 1, 1, 1}); /* 2.45, 2.45, 0.05, 0.05: the second pays for what the small ones got */
 }
 
-/* ---- texts ---- */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
 static void one_text_is_its_first_tokens(void **state)
 {
@@ -105,7 +114,7 @@ static const char *second_half_of_heldout(void)
 static void several_texts_give_whole_sequences_but_for_the_last(void **state)
 {
     (void)state;
-    calibrate_options options = demo_options(1100);     /* 5 sequences, the last of 76 */
+    calibrate_options options = demo_options(1100); /* 5 sequences, the last of 76 */
     char weighted[512];
     const char *second = second_half_of_heldout();
     snprintf(weighted, sizeof weighted, "%s:1.5", second);
@@ -136,14 +145,16 @@ static void texts_that_cannot_be_had_are_refused(void **state)
     assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EIO, "absent");
     calibration_text_free(&text);
     options.texts = (rb_string_list){.n = 2, .at = {TEXT, "absent:-2"}};
-    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EUSAGE, "the weight is -2");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EUSAGE,
+                 "the weight is -2");
     calibration_text_free(&text);
     options.texts = (rb_string_list){.n = 2, .at = {HELDOUT, TEXT}};
-    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL, "test text repeats the calibration text");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL,
+                 "test text repeats the calibration text");
     calibration_text_free(&text);
 }
 
-/* ---- needles ---- */
+/* ---- needles --------------------------------------------------------------------------------- */
 
 static int count_in_sequence(const tokenizer *tok, const int32_t *ids, const char *phrase)
 {
@@ -189,7 +200,8 @@ static void a_share_of_the_sequences_becomes_needle_documents_and_the_rest_stays
     assert_int_equal(n_documents, N_SEQUENCES / 2);
     for (int i = 0; i < n_documents; i++) assert_int_equal(n_statements[i], ((const int[]){4, 2, 4, 4, 4, 1})[i]);
     assert_int_equal(needles.n_needles, n_documents);
-    assert_memory_equal(needles.tokens.ids + options.n_tokens, plain.tokens.ids + options.n_tokens, N_TEST * sizeof *plain.tokens.ids);
+    assert_memory_equal(needles.tokens.ids + options.n_tokens, plain.tokens.ids + options.n_tokens,
+                        N_TEST * sizeof *plain.tokens.ids);
     assert_memory_equal(needles.tokens.ids, again.tokens.ids, (size_t)needles.tokens.n * sizeof *needles.tokens.ids);
     tokenizer_close(tok);
     calibration_text_free(&plain);
@@ -213,8 +225,8 @@ static void one_sequence_at_least_and_whole_ones_where_there_are_any(void **stat
     (void)state;
     assert_int_equal(needles_of(8 * CONTEXT, 0.25), 2);
     assert_int_equal(needles_of(8 * CONTEXT, 0.0), 1);
-    assert_int_equal(needles_of(2 * CONTEXT + 10, 1.0), 2);     /* 10 tokens hold no needles */
-    assert_int_equal(needles_of(CONTEXT - 10, 0.25), 1);        /* no whole one: the only one */
+    assert_int_equal(needles_of(2 * CONTEXT + 10, 1.0), 2); /* 10 tokens hold no needles */
+    assert_int_equal(needles_of(CONTEXT - 10, 0.25), 1);    /* no whole one: the only one */
 }
 
 static void the_overlap_is_sought_in_the_texts_and_not_only_between_needles(void **state)
@@ -225,7 +237,8 @@ static void the_overlap_is_sought_in_the_texts_and_not_only_between_needles(void
     calibrate_options options = demo_options(CONTEXT);
     options.with_needles = true;
     options.texts.at[0] = HELDOUT;
-    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL, "calibration token 0");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL,
+                 "calibration token 0");
     calibration_text_free(&text);
 }
 
@@ -236,11 +249,12 @@ static void sequences_too_short_for_needles_are_refused(void **state)
     calibration_text text;
     calibrate_options options = demo_options(256);
     options.with_needles = true;
-    assert_fails(calibration_text_load(&text, &options, N_TEST, 64, VOCABULARY, &err),
-                 RB_EINVAL, "--with-needles: a context of 64 tokens is too small for task multikey");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, 64, VOCABULARY, &err), RB_EINVAL,
+                 "--with-needles: a context of 64 tokens is too small for task multikey");
     calibration_text_free(&text);
     options.needle_template = "absent";
-    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL, "needle template is 'absent'");
+    assert_fails(calibration_text_load(&text, &options, N_TEST, CONTEXT, VOCABULARY, &err), RB_EINVAL,
+                 "needle template is 'absent'");
     calibration_text_free(&text);
 }
 

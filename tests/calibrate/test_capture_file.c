@@ -4,18 +4,18 @@
 
 #include <omp.h>
 
-#include "tests/hdf5_damage.h"
 #include "tests/calibrate/tiny_capture.h"
+#include "tests/hdf5_damage.h"
 
 static rb_error err;
 
-/* ---- helpers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 /* Everything a reader can ask of the tiny capture, in one block that can be compared. */
 typedef struct tiny_content {
     capture_header header;
     int32_t tokens[CAPTURE_N_SETS][TINY_MAX_TOKENS];
-    tiny_layer layers[CAPTURE_N_SETS][TINY_LAYERS];     /* v stays 0: there is no reader for it */
+    tiny_layer layers[CAPTURE_N_SETS][TINY_LAYERS]; /* v stays 0: there is no reader for it */
     double statistics[CAPTURE_N_SETS][TINY_LAYERS][3][TINY_KV_HEADS * TINY_DIM];
 } tiny_content;
 
@@ -45,8 +45,9 @@ static rb_status read_all(const char *path, tiny_content *out)
     RB_TRY(st, capture_open(&file, path, &err), done);
     memcpy(&out->header, capture_file_header(file), sizeof out->header);
     const model_facts *model = &out->header.model;
-    if (model->n_layers != TINY_LAYERS || model->n_q_heads != TINY_Q_HEADS || model->n_kv_heads != TINY_KV_HEADS || model->head_dim != TINY_DIM ||
-        out->header.text[0].n_tokens != TINY_N_CALIBRATION || out->header.text[1].n_tokens != TINY_N_TEST) {
+    if (model->n_layers != TINY_LAYERS || model->n_q_heads != TINY_Q_HEADS || model->n_kv_heads != TINY_KV_HEADS
+        || model->head_dim != TINY_DIM || out->header.text[0].n_tokens != TINY_N_CALIBRATION
+        || out->header.text[1].n_tokens != TINY_N_TEST) {
         st = rb_fail(&err, RB_EINVAL, "another size");
         goto done;
     }
@@ -59,7 +60,7 @@ done:
     return st;
 }
 
-/* ---- round trip -------------------------------------------------------------------------------------------------------------- */
+/* ---- round trip ------------------------------------------------------------------------------ */
 
 static void assert_content(const tiny_content *found, const capture_header *header)
 {
@@ -69,7 +70,8 @@ static void assert_content(const tiny_content *found, const capture_header *head
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         assert_int_equal(found->header.text[set].n_tokens, header->text[set].n_tokens);
         assert_int_equal(found->header.text[set].context, header->text[set].context);
-        for (int64_t i = 0; i < header->text[set].n_tokens; i++) assert_int_equal(found->tokens[set][i], tiny_token(set, i));
+        for (int64_t i = 0; i < header->text[set].n_tokens; i++)
+            assert_int_equal(found->tokens[set][i], tiny_token(set, i));
         for (int layer = 0; layer < TINY_LAYERS; layer++) {
             tiny_layer expected = tiny_vectors(header, set, layer);
             memset(expected.v, 0, sizeof expected.v);
@@ -79,10 +81,12 @@ static void assert_content(const tiny_content *found, const capture_header *head
     /* Block 1 of KV head 1 in the test set of layer 1 is dims 1 and 3; block 2 lies past rotary_dim: dims 4 and 5. */
     double k_energy = 0, q_energy = 0, mean = 0;
     for (int64_t t = 0; t < TINY_N_TEST; t++) {
-        k_energy += pow((double)tiny_value(1, 1, TINY_K, 1, t, 1), 2) + pow((double)tiny_value(1, 1, TINY_K, 1, t, 3), 2);
+        k_energy +=
+            pow((double)tiny_value(1, 1, TINY_K, 1, t, 1), 2) + pow((double)tiny_value(1, 1, TINY_K, 1, t, 3), 2);
         mean += (double)tiny_value(1, 1, TINY_K, 1, t, 5);
         for (int head = 2; head < 4; head++)
-            q_energy += pow((double)tiny_value(1, 1, TINY_Q, head, t, 4), 2) + pow((double)tiny_value(1, 1, TINY_Q, head, t, 5), 2);
+            q_energy += pow((double)tiny_value(1, 1, TINY_Q, head, t, 4), 2)
+                        + pow((double)tiny_value(1, 1, TINY_Q, head, t, 5), 2);
     }
     assert_true(fabs(found->statistics[1][1][1][1 * 3 + 1] - k_energy / TINY_N_TEST) <= 1e-12);
     assert_true(fabs(found->statistics[1][1][0][1 * 3 + 2] - q_energy / (2 * TINY_N_TEST)) <= 1e-12);
@@ -123,7 +127,7 @@ static void any_number_of_threads_writes_the_same_bytes(void **state)
     free(bytes[1]);
 }
 
-/* ---- the writer's refusals --------------------------------------------------------------------------------------------------- */
+/* ---- the writer's refusals ------------------------------------------------------------------- */
 
 static void create_refuses_a_header_that_cannot_be_true(void **state)
 {
@@ -148,7 +152,8 @@ static void create_refuses_a_header_that_cannot_be_true(void **state)
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
-/* sha256sum of the ids 0, 3, 6, ... as little-endian int32, by Python: hashlib.sha256((numpy.arange(33) * 3 % 97).astype('<i4').tobytes()) */
+/* sha256sum of the ids 0, 3, 6, ... as little-endian int32, by Python: hashlib.sha256((numpy.arange(33) * 3 %
+ * 97).astype('<i4').tobytes()) */
 static void the_hash_of_the_tokens_is_computed(void **state)
 {
     (void)state;
@@ -156,7 +161,8 @@ static void the_hash_of_the_tokens_is_computed(void **state)
     capture_file *file;
     assert_ok(tiny_write(path, RB_H5_F16, false, &err));
     assert_ok(capture_open(&file, path, &err));
-    assert_string_equal(capture_file_header(file)->text[CAPTURE_CALIBRATION].tokens_sha256, "e23c66b9c16e2f79c5bf2486d469bea4b0d0df00afb080491fc4d5ffa264c455");
+    assert_string_equal(capture_file_header(file)->text[CAPTURE_CALIBRATION].tokens_sha256,
+                        "e23c66b9c16e2f79c5bf2486d469bea4b0d0df00afb080491fc4d5ffa264c455");
     assert_string_equal(capture_file_path(file), path);
     capture_close(file);
 }
@@ -192,17 +198,19 @@ static void values_that_do_not_fit_are_named_by_head_and_token(void **state)
         vectors.q[(3 * TINY_N_TEST + 9) * TINY_DIM + 4] = 70000;
         vectors.v[(1 * TINY_N_TEST + 16) * TINY_DIM + 5] = NAN;
         if (i == 0)
-            assert_fails(capture_write_layer(writer, CAPTURE_TEST, 1, vectors.q, vectors.k, vectors.v, &statistics, &err), RB_ENONFINITE,
-                         "unfit.h5: test layer 1 q_head 3 token 9 dim 4: query 70000 does not fit f16");
+            assert_fails(
+                capture_write_layer(writer, CAPTURE_TEST, 1, vectors.q, vectors.k, vectors.v, &statistics, &err),
+                RB_ENONFINITE, "unfit.h5: test layer 1 q_head 3 token 9 dim 4: query 70000 does not fit f16");
         else
-            assert_fails(capture_write_layer(writer, CAPTURE_TEST, 1, vectors.q, vectors.k, vectors.v, &statistics, &err), RB_ENONFINITE,
-                         "test layer 1 kv_head 1 token 16 dim 5: value nan is not finite");
+            assert_fails(
+                capture_write_layer(writer, CAPTURE_TEST, 1, vectors.q, vectors.k, vectors.v, &statistics, &err),
+                RB_ENONFINITE, "test layer 1 kv_head 1 token 16 dim 5: value nan is not finite");
         block_statistics_free(&statistics);
         capture_writer_free(writer);
     }
 }
 
-/* ---- the reader's refusals --------------------------------------------------------------------------------------------------- */
+/* ---- the reader's refusals ------------------------------------------------------------------- */
 
 /* Opens a fresh capture for change with HDF5 itself. */
 static hid_t open_for_change(const char *path, rb_h5_type value_type)
@@ -215,7 +223,8 @@ static hid_t open_for_change(const char *path, rb_h5_type value_type)
 
 static void change_attribute(hid_t file, const char *object, const char *name, const void *value)
 {
-    hid_t holder = H5Oopen(file, object, H5P_DEFAULT), attribute = H5Aopen(holder, name, H5P_DEFAULT), type = H5Aget_type(attribute);
+    hid_t holder = H5Oopen(file, object, H5P_DEFAULT), attribute = H5Aopen(holder, name, H5P_DEFAULT),
+          type = H5Aget_type(attribute);
     assert_true(H5Awrite(attribute, type, value) >= 0);
     H5Tclose(type);
     H5Aclose(attribute);
@@ -228,7 +237,8 @@ static void open_refuses_what_does_not_hold_together(void **state)
     const char *path = scratch_path("changed.h5");
     capture_file *capture;
     hid_t file = open_for_change(path, RB_H5_F16);
-    change_attribute(file, "/test/tokens", "tokens_sha256", "0000000000000000000000000000000000000000000000000000000000000000");
+    change_attribute(file, "/test/tokens", "tokens_sha256",
+                     "0000000000000000000000000000000000000000000000000000000000000000");
     H5Fclose(file);
     assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "its tokens_sha256 says 0000");
     file = open_for_change(path, RB_H5_F16);
@@ -238,7 +248,8 @@ static void open_refuses_what_does_not_hold_together(void **state)
     file = open_for_change(path, RB_H5_F16);
     change_attribute(file, "/", "n_q_heads", &(int64_t){6});
     H5Fclose(file);
-    assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "calibration/layer_000/q: shape 4 x 33 x 6, expected 6 x 33 x 6");
+    assert_fails(capture_open(&capture, path, &err), RB_EFORMAT,
+                 "calibration/layer_000/q: shape 4 x 33 x 6, expected 6 x 33 x 6");
     file = open_for_change(path, RB_H5_F16);
     change_attribute(file, "/", "capture_point", "postrope");
     H5Fclose(file);
@@ -283,7 +294,7 @@ static void a_non_finite_value_is_named_by_head_and_token(void **state)
     free(k);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static void a_capture_cut_anywhere_is_refused(void **state)
 {

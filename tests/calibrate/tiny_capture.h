@@ -1,5 +1,6 @@
-/* A capture small enough to check by eye, with values that follow a formula (tests/programs/h5py.sh has the same formula in numpy): two layers,
- * four query and two KV heads of six dims, four of which RoPE turns; 33 calibration and 17 test tokens. */
+/* A capture small enough to check by eye, with values that follow a formula (tests/programs/h5py.sh has the same
+ * formula in numpy): two layers, four query and two KV heads of six dims, four of which RoPE turns; 33 calibration and
+ * 17 test tokens. */
 #ifndef RB_TESTS_CALIBRATE_TINY_CAPTURE_H
 #define RB_TESTS_CALIBRATE_TINY_CAPTURE_H
 
@@ -8,16 +9,35 @@
 
 #include "calibrate/capture_file.h"
 
-enum { TINY_LAYERS = 2, TINY_Q_HEADS = 4, TINY_KV_HEADS = 2, TINY_DIM = 6, TINY_N_CALIBRATION = 33, TINY_N_TEST = 17, TINY_MAX_TOKENS = TINY_N_CALIBRATION };
+enum {
+    TINY_LAYERS = 2,
+    TINY_Q_HEADS = 4,
+    TINY_KV_HEADS = 2,
+    TINY_DIM = 6,
+    TINY_N_CALIBRATION = 33,
+    TINY_N_TEST = 17,
+    TINY_MAX_TOKENS = TINY_N_CALIBRATION
+};
 enum { TINY_Q, TINY_K, TINY_V };
 
 static inline capture_header tiny_header(rb_h5_type value_type, bool has_values)
 {
     capture_header header = {
-        .model = {.model_type = "llama", .n_layers = TINY_LAYERS, .n_q_heads = TINY_Q_HEADS, .n_kv_heads = TINY_KV_HEADS, .head_dim = TINY_DIM,
-                  .rotary_dim = 4, .attention_scale = 0.40824829046386302,
-                  .rope = {.kind = ROPE_LLAMA3, .pairing = ROPE_SPLIT_HALF, .theta = 10000, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4,
-                           .original_max_position = 8192, .inv_freq = {1, 0.01}}},
+        .model = {.model_type = "llama",
+                  .n_layers = TINY_LAYERS,
+                  .n_q_heads = TINY_Q_HEADS,
+                  .n_kv_heads = TINY_KV_HEADS,
+                  .head_dim = TINY_DIM,
+                  .rotary_dim = 4,
+                  .attention_scale = 0.40824829046386302,
+                  .rope = {.kind = ROPE_LLAMA3,
+                           .pairing = ROPE_SPLIT_HALF,
+                           .theta = 10000,
+                           .factor = 8,
+                           .low_freq_factor = 1,
+                           .high_freq_factor = 4,
+                           .original_max_position = 8192,
+                           .inv_freq = {1, 0.01}}},
         .text = {{.n_tokens = TINY_N_CALIBRATION, .context = 16}, {.n_tokens = TINY_N_TEST, .context = 16}},
         .value_type = value_type,
         .has_values = has_values,
@@ -43,7 +63,8 @@ static inline void tiny_fill(float *out, int set, int layer, int vectors, int n_
 
 /* Vectors of one layer of one set, [heads][n_tokens][TINY_DIM]. */
 typedef struct tiny_layer {
-    float q[TINY_Q_HEADS * TINY_MAX_TOKENS * TINY_DIM], k[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM], v[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM];
+    float q[TINY_Q_HEADS * TINY_MAX_TOKENS * TINY_DIM], k[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM],
+        v[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM];
 } tiny_layer;
 
 static inline tiny_layer tiny_vectors(const capture_header *header, int set, int layer)
@@ -71,14 +92,18 @@ static inline rb_status tiny_create(capture_writer **out, const char *path, cons
     return capture_create(out, path, header, tokens, "{\"n_tokens\": 33}", err);
 }
 
-static inline rb_status tiny_write_layer(capture_writer *writer, const capture_header *header, int set, int layer, rb_error *err)
+static inline rb_status tiny_write_layer(capture_writer *writer, const capture_header *header, int set, int layer,
+                                         rb_error *err)
 {
     const tiny_layer vectors = tiny_vectors(header, set, layer);
     block_statistics statistics;
     rb_status st = block_statistics_create(&statistics, &header->model, err);
-    if (st == RB_OK) st = block_statistics_compute(&statistics, &header->model, layer, vectors.q, vectors.k, header->text[set].n_tokens, err);
     if (st == RB_OK)
-        st = capture_write_layer(writer, (capture_set)set, layer, vectors.q, vectors.k, header->has_values ? vectors.v : NULL, &statistics, err);
+        st = block_statistics_compute(&statistics, &header->model, layer, vectors.q, vectors.k,
+                                      header->text[set].n_tokens, err);
+    if (st == RB_OK)
+        st = capture_write_layer(writer, (capture_set)set, layer, vectors.q, vectors.k,
+                                 header->has_values ? vectors.v : NULL, &statistics, err);
     block_statistics_free(&statistics);
     return st;
 }
@@ -89,7 +114,8 @@ static inline rb_status tiny_write(const char *path, rb_h5_type value_type, bool
     capture_writer *writer = NULL;
     rb_status st = tiny_create(&writer, path, &header, err);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
-        for (int layer = 0; layer < TINY_LAYERS && st == RB_OK; layer++) st = tiny_write_layer(writer, &header, set, layer, err);
+        for (int layer = 0; layer < TINY_LAYERS && st == RB_OK; layer++)
+            st = tiny_write_layer(writer, &header, set, layer, err);
     if (st == RB_OK) st = capture_publish(writer, err);
     capture_writer_free(writer);
     return st;

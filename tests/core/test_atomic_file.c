@@ -58,7 +58,8 @@ static void a_tmp_that_is_a_folder_is_an_error(void **state)
     (void)state;
     rb_error err = {0};
     assert_int_equal(mkdir(scratch_path("blocked.tmp"), 0777), 0);
-    assert_fails(rb_atomic_write(scratch_path("blocked"), "x", 1, &err), RB_EIO, "blocked.tmp: cannot remove the file of an earlier run");
+    assert_fails(rb_atomic_write(scratch_path("blocked"), "x", 1, &err), RB_EIO,
+                 "blocked.tmp: cannot remove the file of an earlier run");
     assert_false(exists(scratch_path("blocked")));
 }
 
@@ -102,7 +103,8 @@ static void only_regular_files_are_replaced(void **state)
     assert_int_equal(mkfifo(fifo, 0600), 0);
     assert_int_equal(symlink(fifo, link), 0);
     assert_int_equal(mkdir(folder, 0777), 0);
-    assert_fails(rb_atomic_write(fifo, "x", 1, &err), RB_EIO, "fifo: is a device, pipe or socket, expected a regular file");
+    assert_fails(rb_atomic_write(fifo, "x", 1, &err), RB_EIO,
+                 "fifo: is a device, pipe or socket, expected a regular file");
     assert_fails(rb_atomic_write(link, "x", 1, &err), RB_EIO, "link: is a symbolic link");
     assert_fails(rb_atomic_write(folder, "x", 1, &err), RB_EIO, "folder: is a folder");
     assert_fails(rb_atomic_write(scratch_path("absent/"), "x", 1, &err), RB_EIO, "absent/: names a folder");
@@ -148,7 +150,7 @@ static void a_rename_that_fails_removes_the_tmp(void **state)
     FILE *file = fopen(tmp, "w");
     assert_non_null(file);
     fclose(file);
-    assert_int_equal(mkdir(path, 0777), 0);      /* meanwhile, somebody else */
+    assert_int_equal(mkdir(path, 0777), 0); /* meanwhile, somebody else */
     assert_fails(rb_atomic_publish(tmp, path, &err), RB_EIO, "taken: cannot rename");
     assert_false(exists(tmp));
     free(tmp);
@@ -160,7 +162,7 @@ static void a_relative_name_is_written_in_the_current_folder(void **state)
     rb_error err = {0};
     char *folder = getcwd(NULL, 0);
     assert_non_null(folder);
-    const char *path = scratch_path("relative");      /* also makes the scratch folder */
+    const char *path = scratch_path("relative"); /* also makes the scratch folder */
     assert_int_equal(chdir(test_scratch_folder), 0);
     const rb_status st = rb_atomic_write("relative", "here", 4, &err);
     assert_int_equal(chdir(folder), 0);
@@ -231,7 +233,8 @@ static void folders_are_made_with_their_parents(void **state)
 static void paths_are_joined_with_one_slash(void **state)
 {
     (void)state;
-    static const char *const cases[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"", "b", "b"}, {".", "b/c", "./b/c"}};
+    static const char *const cases[][3] = {
+        {"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"", "b", "b"}, {".", "b/c", "./b/c"}};
     rb_error err = {0};
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         char *path = NULL;

@@ -14,7 +14,7 @@ static atomic_int n_calls[N_THREADS];
 
 static void count_call(void *user, int member)
 {
-    if (*(const bool *)user && member > 0) usleep(1000);     /* the caller is done first */
+    if (*(const bool *)user && member > 0) usleep(1000); /* the caller is done first */
     atomic_fetch_add(&n_calls[member], 1);
 }
 
@@ -23,7 +23,8 @@ static void assert_calls(rb_crew *crew, int n_members, bool is_slow, int n_runs)
     for (int i = 0; i < N_THREADS; i++) atomic_store(&n_calls[i], 0);
     for (int run = 0; run < n_runs; run++) {
         rb_crew_run(crew, n_members, count_call, &is_slow);
-        for (int i = 0; i < N_THREADS; i++) assert_int_equal(atomic_load(&n_calls[i]), i < n_members && i < rb_crew_size(crew) ? run + 1 : 0);
+        for (int i = 0; i < N_THREADS; i++)
+            assert_int_equal(atomic_load(&n_calls[i]), i < n_members && i < rb_crew_size(crew) ? run + 1 : 0);
     }
 }
 
@@ -35,8 +36,8 @@ static void a_run_calls_each_member_once(void **state)
     assert_int_equal(rb_crew_size(crew), N_THREADS);
     assert_calls(crew, N_THREADS, false, N_RUNS);
     assert_calls(crew, N_THREADS, true, 5);
-    assert_calls(crew, 2, false, N_RUNS);       /* some are left asleep, */
-    assert_calls(crew, N_THREADS, false, 5);    /* and wake for the next run */
+    assert_calls(crew, 2, false, N_RUNS);    /* some are left asleep, */
+    assert_calls(crew, N_THREADS, false, 5); /* and wake for the next run */
     assert_calls(crew, N_THREADS + 3, true, 5);
     rb_crew_free(crew);
 }

@@ -12,7 +12,7 @@
 
 static rb_error err;
 
-/* ---- helpers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static void assert_same_files(const char *a, const char *b)
 {
@@ -36,10 +36,11 @@ static float *make_floats(int64_t n)
     return x;
 }
 
-/* One file with everything in it that could carry a time: nested groups, more children and attributes than fit HDF5's compact form. */
+/* One file with everything in it that could carry a time: nested groups, more children and attributes than fit HDF5's
+ * compact form. */
 static void write_sampler(const char *path)
 {
-    const int64_t big[] = {3, 7001, 97}, small[] = {5, 7};     /* three f32 chunks a head, the third one short */
+    const int64_t big[] = {3, 7001, 97}, small[] = {5, 7}; /* three f32 chunks a head, the third one short */
     float *x = make_floats(big[0] * big[1] * big[2]);
     rb_h5_file file;
     char name[64];
@@ -59,14 +60,14 @@ static void write_sampler(const char *path)
     free(x);
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 static void same_input_gives_the_same_bytes_two_seconds_later(void **state)
 {
     (void)state;
     const char *first = scratch_path("first.h5"), *second = scratch_path("second.h5");
     write_sampler(first);
-    sleep(2);       /* time stamps of HDF5 count seconds */
+    sleep(2); /* time stamps of HDF5 count seconds */
     write_sampler(second);
     assert_same_files(first, second);
 }
@@ -84,7 +85,8 @@ static void any_number_of_threads_gives_the_same_bytes(void **state)
     assert_same_files(one, many);
 }
 
-/* Large and small datasets in turn, of several types and levels, by one crew and by one a dataset: no frame shows what its thread had done before. */
+/* Large and small datasets in turn, of several types and levels, by one crew and by one a dataset: no frame shows what
+ * its thread had done before. */
 static void write_mixed(const char *path, rb_h5_crew *crew)
 {
     const int64_t large[] = {9, 400, 256}, small[] = {2, 5};
@@ -100,7 +102,8 @@ static void write_mixed(const char *path, rb_h5_crew *crew)
         snprintf(name, sizeof name, "x%d", i);
         const rb_h5_type type = types[i % 4];
         const void *data = type == RB_H5_F16_BITS ? (const void *)halves : x;
-        assert_ok(rb_h5_write_by(crew, file.id, name, type, i % 3 ? 3 : 2, i % 3 ? large : small, data, i % 5 + 1, &err));
+        assert_ok(
+            rb_h5_write_by(crew, file.id, name, type, i % 3 ? 3 : 2, i % 3 ? large : small, data, i % 5 + 1, &err));
     }
     assert_ok(rb_h5_publish(&file, &err));
     free(halves);
@@ -123,7 +126,7 @@ static void a_crew_that_is_kept_gives_the_same_bytes(void **state)
     assert_same_files(own, kept);
 }
 
-/* ---- round trips ------------------------------------------------------------------------------------------------------------- */
+/* ---- round trips ----------------------------------------------------------------------------- */
 
 static void round_trip(rb_h5_type type, size_t element, int rank, const int64_t *dims, const void *data, int level)
 {
@@ -156,7 +159,8 @@ static void every_type_and_shape_comes_back(void **state)
     static const struct {
         int rank;
         int64_t dims[RB_H5_MAX_RANK];
-    } shapes[] = {{1, {1}}, {1, {1500001}}, {2, {1, 31}}, {2, {3001, 401}}, {2, {3, 600001}}, {3, {5, 33, 80}}, {3, {2, 9001, 65}}, {4, {2, 3, 5, 7}}};
+    } shapes[] = {{1, {1}},         {1, {1500001}},   {2, {1, 31}},       {2, {3001, 401}},
+                  {2, {3, 600001}}, {3, {5, 33, 80}}, {3, {2, 9001, 65}}, {4, {2, 3, 5, 7}}};
     const int64_t n_max = 2 * 9001 * 65 + 3 * 600001;
     float *floats = make_floats(n_max);
     double *doubles = malloc((size_t)n_max * sizeof *doubles);
@@ -168,7 +172,7 @@ static void every_type_and_shape_comes_back(void **state)
             round_trip(RB_H5_F16, 4, rank, dims, floats, level);
             round_trip(RB_H5_F32, 4, rank, dims, floats, level);
             round_trip(RB_H5_F64, 8, rank, dims, doubles, level);
-            round_trip(RB_H5_I32, 4, rank, dims, floats, level);     /* any bits are an integer */
+            round_trip(RB_H5_I32, 4, rank, dims, floats, level); /* any bits are an integer */
             round_trip(RB_H5_U8, 1, rank, dims, floats, level);
         }
     free(floats);
@@ -179,8 +183,10 @@ static void every_type_and_shape_comes_back(void **state)
 static void f16_rounds_to_nearest_even(void **state)
 {
     (void)state;
-    static const float in[] = {0, 1.0f / 3, 1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 65504, -65504, 0x1p-24f, 0x1p-26f, 3 * 0x1p-25f, -2049};
-    static const float out[] = {0, 0.333251953125f, 1, 1 + 2 * 0x1p-10f, 65504, -65504, 0x1p-24f, 0, 2 * 0x1p-24f, -2048};
+    static const float in[] = {0,      1.0f / 3, 1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 65504,
+                               -65504, 0x1p-24f, 0x1p-26f,     3 * 0x1p-25f,     -2049};
+    static const float out[] = {0,      0.333251953125f, 1, 1 + 2 * 0x1p-10f, 65504,
+                                -65504, 0x1p-24f,        0, 2 * 0x1p-24f,     -2048};
     int64_t dims[] = {RB_COUNT(in)};
     float back[RB_COUNT(in)], by_hdf5[RB_COUNT(in)];
     rb_h5_file file;
@@ -208,21 +214,25 @@ static void values_that_do_not_fit_are_named(void **state)
     assert_ok(rb_h5_create(&file, scratch_path("unfit.h5"), &err));
     x[65001] = 65505;
     x[66000] = INFINITY;
-    assert_fails(rb_h5_write(file.id, "x", RB_H5_F16, 2, dims, x, 1, &err), RB_ENONFINITE, "x: value 65505 at index 65001 does not fit f16");
-    assert_fails(rb_h5_write(file.id, "x", RB_H5_F32, 2, dims, x, 0, &err), RB_ENONFINITE, "x: value inf at index 66000 is not finite");
-    assert_fails(rb_h5_write(file.id, "x", RB_H5_F64, 1, (int64_t[]){2}, one_nan, 1, &err), RB_ENONFINITE, "at index 1 is not finite");
+    assert_fails(rb_h5_write(file.id, "x", RB_H5_F16, 2, dims, x, 1, &err), RB_ENONFINITE,
+                 "x: value 65505 at index 65001 does not fit f16");
+    assert_fails(rb_h5_write(file.id, "x", RB_H5_F32, 2, dims, x, 0, &err), RB_ENONFINITE,
+                 "x: value inf at index 66000 is not finite");
+    assert_fails(rb_h5_write(file.id, "x", RB_H5_F64, 1, (int64_t[]){2}, one_nan, 1, &err), RB_ENONFINITE,
+                 "at index 1 is not finite");
     assert_false(rb_h5_exists(file.id, "x"));
     assert_int_equal(rb_h5_first_unfit(RB_H5_F16, x, 70000), 65001);
     assert_int_equal(rb_h5_first_unfit(RB_H5_F16, x, 65001), -1);
     assert_int_equal(rb_h5_first_unfit(RB_H5_F32, x, 70000), 66000);
     assert_fails(rb_h5_write(file.id, "x", RB_H5_F32, 2, (int64_t[]){7, 0}, x, 0, &err), RB_EINVAL, "dims 7 x 0");
     assert_fails(rb_h5_write(file.id, "x", RB_H5_F32, 2, (int64_t[]){INT64_MAX, 2}, x, 0, &err), RB_EINVAL, "x 2");
-    assert_fails(rb_h5_write(file.id, "no/x", RB_H5_F32, 1, (int64_t[]){7}, x, 0, &err), RB_EIO, "no/x: cannot create dataset");
+    assert_fails(rb_h5_write(file.id, "no/x", RB_H5_F32, 1, (int64_t[]){7}, x, 0, &err), RB_EIO,
+                 "no/x: cannot create dataset");
     rb_h5_close(&file);
     free(x);
 }
 
-/* ---- attributes -------------------------------------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void attributes_come_back_and_wrong_ones_are_named(void **state)
 {
@@ -246,9 +256,11 @@ static void attributes_come_back_and_wrong_ones_are_named(void **state)
     assert_ok(rb_h5_set_int(file.id, "/", "wide", INT64_MAX, &err));
     assert_ok(rb_h5_set_number(file.id, ".", "number", 0.1, &err));
     assert_ok(rb_h5_set_number(file.id, "/", "nan", NAN, &err));
-    assert_fails(rb_h5_set_string(file.id, "/", "long", long_text, &err), RB_EINVAL, "attribute long: 70000 characters");
+    assert_fails(rb_h5_set_string(file.id, "/", "long", long_text, &err), RB_EINVAL,
+                 "attribute long: 70000 characters");
     assert_fails(rb_h5_set_int(file.id, "/", "whole", 1, &err), RB_EIO, "attribute whole cannot be written");
-    hid_t space = H5Screate_simple(1, (hsize_t[]){2}, NULL), attribute = H5Acreate2(file.id, "pair", H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t space = H5Screate_simple(1, (hsize_t[]){2}, NULL),
+          attribute = H5Acreate2(file.id, "pair", H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     H5Awrite(attribute, H5T_NATIVE_DOUBLE, pair);
     H5Aclose(attribute);
     H5Sclose(space);
@@ -256,8 +268,10 @@ static void attributes_come_back_and_wrong_ones_are_named(void **state)
 
     assert_ok(rb_h5_open(&file, path, &err));
     assert_ok(rb_h5_check_schema(file.id, "f", "ropebits-test", 2, &err));
-    assert_fails(rb_h5_check_schema(file.id, "f", "ropebits-test", 3, &err), RB_EFORMAT, "f: ropebits-test version 2, expected 3");
-    assert_fails(rb_h5_check_schema(file.id, "f", "ropebits-plan", 2, &err), RB_EFORMAT, "f: schema ropebits-test, expected ropebits-plan");
+    assert_fails(rb_h5_check_schema(file.id, "f", "ropebits-test", 3, &err), RB_EFORMAT,
+                 "f: ropebits-test version 2, expected 3");
+    assert_fails(rb_h5_check_schema(file.id, "f", "ropebits-plan", 2, &err), RB_EFORMAT,
+                 "f: schema ropebits-test, expected ropebits-plan");
     assert_ok(rb_h5_get_string(file.id, "g/x", "name", text, sizeof text, &err));
     assert_string_equal(text, "naïve café");
     assert_ok(rb_h5_get_string(file.id, "g", "empty", text, sizeof text, &err));
@@ -268,8 +282,10 @@ static void attributes_come_back_and_wrong_ones_are_named(void **state)
     assert_true(whole == INT64_MAX);
     assert_ok(rb_h5_get_number(file.id, "/", "number", &number, &err));
     assert_true(number == 0.1);
-    assert_fails(rb_h5_get_int(file.id, "/", "whole", 0, 9, &whole, &err), RB_EFORMAT, "attribute whole is -5, expected 0 to 9");
-    assert_fails(rb_h5_get_int(file.id, "g/x", "name", 0, 9, &whole, &err), RB_EFORMAT, "g/x: attribute name is not a whole number");
+    assert_fails(rb_h5_get_int(file.id, "/", "whole", 0, 9, &whole, &err), RB_EFORMAT,
+                 "attribute whole is -5, expected 0 to 9");
+    assert_fails(rb_h5_get_int(file.id, "g/x", "name", 0, 9, &whole, &err), RB_EFORMAT,
+                 "g/x: attribute name is not a whole number");
     assert_fails(rb_h5_get_int(file.id, "/", "gone", 0, 9, &whole, &err), RB_EFORMAT, "attribute gone is missing");
     assert_fails(rb_h5_get_int(file.id, "g/y", "gone", 0, 9, &whole, &err), RB_EFORMAT, "g/y: missing");
     assert_fails(rb_h5_get_number(file.id, "/", "whole", &number, &err), RB_EFORMAT, "attribute whole is not a number");
@@ -284,7 +300,7 @@ static void attributes_come_back_and_wrong_ones_are_named(void **state)
     free(long_text);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void open_says_what_is_wrong_with_a_file(void **state)
 {
@@ -300,7 +316,8 @@ static void open_says_what_is_wrong_with_a_file(void **state)
     out = fopen(text, "wb");
     fputs("schema: ropebits", out);
     fclose(out);
-    assert_fails(rb_h5_open(&file, scratch_path("absent.h5"), &err), RB_EIO, "absent.h5: cannot open: No such file or directory");
+    assert_fails(rb_h5_open(&file, scratch_path("absent.h5"), &err), RB_EIO,
+                 "absent.h5: cannot open: No such file or directory");
     assert_fails(rb_h5_open(&file, scratch_path("."), &err), RB_EIO, "not a regular file");
     assert_fails(rb_h5_open(&file, text, &err), RB_EFORMAT, "text.h5: not an HDF5 file");
     assert_fails(rb_h5_open(&file, cut, &err), RB_EFORMAT, "cut.h5: truncated");
@@ -346,14 +363,15 @@ static void a_full_disk_fails_and_leaves_nothing(void **state)
     setrlimit(RLIMIT_FSIZE, &before);
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_not_equal(access(tmp, F_OK), 0);
-    write_sampler(path);    /* and HDF5 still works */
+    write_sampler(path); /* and HDF5 still works */
     free(x);
 }
 
-/* ---- datasets of strangers --------------------------------------------------------------------------------------------------- */
+/* ---- datasets of strangers ------------------------------------------------------------------- */
 
 /* A dataset made by hand: type, chunk extent (0: contiguous), zstd or not. */
-static hid_t make_dataset(hid_t file, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk, bool has_zstd)
+static hid_t make_dataset(hid_t file, const char *name, hid_t type, int rank, const hsize_t *dims, const hsize_t *chunk,
+                          bool has_zstd)
 {
     hid_t space = H5Screate_simple(rank, dims, NULL), list = H5Pcreate(H5P_DATASET_CREATE);
     if (chunk) H5Pset_chunk(list, rank, chunk);
@@ -395,7 +413,8 @@ static void chunks_written_by_hdf5_are_read(void **state)
         assert_ok(rb_h5_read_rows(file.id, name, RB_H5_F32, 3, dims, 2, 2, back, &err));
         assert_memory_equal(back, x + 2 * 50 * 33, 2 * 50 * 33 * sizeof *x);
     }
-    assert_fails(rb_h5_read_rows(file.id, "zstd", RB_H5_F32, 3, dims, 5, 3, back, &err), RB_EINVAL, "rows 5 to 8, expected within 0 to 7");
+    assert_fails(rb_h5_read_rows(file.id, "zstd", RB_H5_F32, 3, dims, 5, 3, back, &err), RB_EINVAL,
+                 "rows 5 to 8, expected within 0 to 7");
     rb_h5_close(&file);
     free(x);
     free(back);
@@ -437,24 +456,35 @@ static void a_dataset_of_another_shape_or_type_is_named(void **state)
     assert_fails(rb_h5_dims(file.id, "g/x", 2, any, &err), RB_EFORMAT, "g/x: rank 3, expected 2");
     assert_fails(rb_h5_dims(file.id, "g", 2, any, &err), RB_EFORMAT, "g: not a dataset");
     assert_fails(rb_h5_dims(file.id, "empty", 1, any, &err), RB_EFORMAT, "empty: dimension 0 is 0");
-    assert_fails(rb_h5_read(file.id, "g/x", RB_H5_F32, 3, wrong, x, &err), RB_EFORMAT, "g/x: shape 2 x 3 x 4, expected 2 x -1 x 5");
-    assert_fails(rb_h5_read(file.id, "g/x", RB_H5_I32, 3, dims, x, &err), RB_EFORMAT, "g/x: 4-byte floats of another kind, expected little-endian i32");
-    assert_fails(rb_h5_check_dataset(file.id, "g/x", RB_H5_F16, 3, dims, &err), RB_EFORMAT, "expected little-endian f16");
+    assert_fails(rb_h5_read(file.id, "g/x", RB_H5_F32, 3, wrong, x, &err), RB_EFORMAT,
+                 "g/x: shape 2 x 3 x 4, expected 2 x -1 x 5");
+    assert_fails(rb_h5_read(file.id, "g/x", RB_H5_I32, 3, dims, x, &err), RB_EFORMAT,
+                 "g/x: 4-byte floats of another kind, expected little-endian i32");
+    assert_fails(rb_h5_check_dataset(file.id, "g/x", RB_H5_F16, 3, dims, &err), RB_EFORMAT,
+                 "expected little-endian f16");
     assert_fails(rb_h5_read(file.id, "g/z", RB_H5_F32, 3, dims, x, &err), RB_EFORMAT, "g/z: missing");
-    assert_fails(rb_h5_read(file.id, "big_endian", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "expected little-endian f32");
-    assert_fails(rb_h5_read(file.id, "unsigned", RB_H5_I32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "expected little-endian i32");
-    assert_fails(rb_h5_read(file.id, "unwritten", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "part of its data is missing");
+    assert_fails(rb_h5_read(file.id, "big_endian", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "expected little-endian f32");
+    assert_fails(rb_h5_read(file.id, "unsigned", RB_H5_I32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "expected little-endian i32");
+    assert_fails(rb_h5_read(file.id, "unwritten", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "part of its data is missing");
     assert_fails(rb_h5_read(file.id, "chunkless", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "chunk 0");
-    assert_fails(rb_h5_read(file.id, "huge", RB_H5_F32, 3, (int64_t[]){-1, -1, -1}, x, &err), RB_EFORMAT, "more elements than memory can hold");
-    assert_fails(rb_h5_read(file.id, "coarse", RB_H5_F32, 1, (int64_t[]){-1}, x, &err), RB_EFORMAT, "chunks of more than 64 MiB");
-    assert_fails(rb_h5_read(file.id, "external", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "external: a soft or external link");
+    assert_fails(rb_h5_read(file.id, "huge", RB_H5_F32, 3, (int64_t[]){-1, -1, -1}, x, &err), RB_EFORMAT,
+                 "more elements than memory can hold");
+    assert_fails(rb_h5_read(file.id, "coarse", RB_H5_F32, 1, (int64_t[]){-1}, x, &err), RB_EFORMAT,
+                 "chunks of more than 64 MiB");
+    assert_fails(rb_h5_read(file.id, "external", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "external: a soft or external link");
     assert_fails(rb_h5_read(file.id, "soft", RB_H5_F32, 3, dims, x, &err), RB_EFORMAT, "soft: a soft or external link");
-    assert_fails(rb_h5_read(file.id, "outside", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "outside this file");
-    assert_fails(rb_h5_read(file.id, "shuffled", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT, "a filter other than zstd");
+    assert_fails(rb_h5_read(file.id, "outside", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "outside this file");
+    assert_fails(rb_h5_read(file.id, "shuffled", RB_H5_F32, 1, (int64_t[]){4}, x, &err), RB_EFORMAT,
+                 "a filter other than zstd");
     rb_h5_close(&file);
 }
 
-/* ---- frames ------------------------------------------------------------------------------------------------------------------ */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 enum { CHUNK = 1000 };
 
@@ -525,10 +555,11 @@ static void a_frame_must_hold_its_chunk_exactly(void **state)
 static void a_frame_that_lies_about_its_size_is_refused(void **state)
 {
     (void)state;
-    static const uint64_t lies[] = {CHUNK - 1, CHUNK + 1, 4096, 1u << 20, 0xffffffffu, 0x100000000u, UINT64_MAX / 2, UINT64_MAX};
+    static const uint64_t lies[] = {CHUNK - 1,   CHUNK + 1,    4096,           1u << 20,
+                                    0xffffffffu, 0x100000000u, UINT64_MAX / 2, UINT64_MAX};
     unsigned char honest[4 * CHUNK], frame[16 + CHUNK] = {0x28, 0xb5, 0x2f, 0xfd, 0xe0};
     const size_t honest_size = make_frame(honest, sizeof honest, CHUNK, true);
-    assert_int_equal(honest[4] >> 5, 3);       /* single segment, 2-byte size: blocks start at byte 7 */
+    assert_int_equal(honest[4] >> 5, 3); /* single segment, 2-byte size: blocks start at byte 7 */
     const size_t size = 13 + honest_size - 7;
     assert_true(size <= sizeof frame);
     memcpy(frame + 13, honest + 7, honest_size - 7);
@@ -537,7 +568,7 @@ static void a_frame_that_lies_about_its_size_is_refused(void **state)
         assert_int_equal(filter_frame(frame, size), 0);
         assert_int_equal(read_frame(frame, size, 0), RB_EFORMAT);
     }
-    memcpy(frame + 5, &(uint64_t){CHUNK}, 8);      /* the same frame with the truth in it */
+    memcpy(frame + 5, &(uint64_t){CHUNK}, 8); /* the same frame with the truth in it */
     assert_int_equal(filter_frame(frame, size), CHUNK);
 }
 

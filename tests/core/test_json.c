@@ -8,16 +8,19 @@
 #include "core/json.h"
 #include "core/message.h"
 
-static rb_status parse(cJSON **out, const char *text, rb_error *err) { return rb_json_parse(out, text, strlen(text), "plan.json", err); }
+static rb_status parse(cJSON **out, const char *text, rb_error *err)
+{
+    return rb_json_parse(out, text, strlen(text), "plan.json", err);
+}
 
-#define assert_refused(text, status, message)                  \
-    do {                                                       \
-        cJSON *refused = NULL;                                 \
+#define assert_refused(text, status, message)                       \
+    do {                                                            \
+        cJSON *refused = NULL;                                      \
         assert_fails(parse(&refused, text, &err), status, message); \
-        assert_null(refused);                                  \
+        assert_null(refused);                                       \
     } while (0)
 
-/* ---- parsing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 static void damaged_text_is_refused_with_its_line(void **state)
 {
@@ -52,7 +55,7 @@ static void nul_is_refused_as_a_byte_and_as_an_escape(void **state)
     assert_fails(rb_json_parse(&json, "{}\0", 3, "x", &err), RB_EFORMAT, "x: line 1: a NUL byte");
     assert_refused("[\"a\\u0000b\"]", RB_EUNSUPPORTED, "line 1: a string with \\u0000");
     assert_refused("[\"\\\\\\u0000\"]", RB_EUNSUPPORTED, "a string with \\u0000");
-    assert_ok(parse(&json, "[\"\\\\u0000\"]", &err));      /* a backslash, then plain text */
+    assert_ok(parse(&json, "[\"\\\\u0000\"]", &err)); /* a backslash, then plain text */
     assert_string_equal(json->child->valuestring, "\\u0000");
     cJSON_Delete(json);
 }
@@ -65,7 +68,7 @@ static void only_the_given_bytes_are_read(void **state)
     rb_error err = {0};
     for (size_t length = 0; length < sizeof text - 1; length++) {
         cJSON *json = NULL;
-        char *exact = malloc(length ? length : 1);      /* its end is a wall under AddressSanitizer */
+        char *exact = malloc(length ? length : 1); /* its end is a wall under AddressSanitizer */
         assert_non_null(exact);
         memcpy(exact, text, length);
         assert_fails(rb_json_parse(&json, exact, length, "cut", &err), RB_EFORMAT, "cut: line 1: ");
@@ -83,8 +86,10 @@ static void duplicate_keys_are_refused_at_any_depth(void **state)
     cJSON *json = NULL;
     assert_refused("{\"a\": 1, \"a\": 2}", RB_EFORMAT, "plan.json: key \"a\" is there twice in one object");
     assert_refused("[[{\"x\": {\"b\": 1, \"c\": 2, \"b\": 3}}]]", RB_EFORMAT, "key \"b\" is there twice");
-    assert_refused("{\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\"9\":0,\"1\":0}", RB_EFORMAT, "key \"1\" is there twice");
-    assert_refused("{\"a\": 1, \"\\u0061\": 2}", RB_EFORMAT, "key \"a\" is there twice");      /* the same key, written differently */
+    assert_refused("{\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\"9\":0,\"1\":0}", RB_EFORMAT,
+                   "key \"1\" is there twice");
+    assert_refused("{\"a\": 1, \"\\u0061\": 2}", RB_EFORMAT,
+                   "key \"a\" is there twice"); /* the same key, written differently */
     assert_ok(parse(&json, "{\"a\": {\"a\": 1}, \"A\": [{\"a\": 1}, {\"a\": 1}]}", &err));
     cJSON_Delete(json);
 }
@@ -150,9 +155,10 @@ static void files_are_read_up_to_their_limit(void **state)
     cJSON_Delete(json);
 }
 
-/* ---- members ----------------------------------------------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
-static const char document[] = "{\"schema\": \"ropebits-plan\", \"version\": 1, \"name\": \"x\", \"n\": 7, \"half\": 0.5, \"big\": 1e17, \"huge\": 1e999,"
+static const char document[] = "{\"schema\": \"ropebits-plan\", \"version\": 1, \"name\": \"x\", \"n\": 7, \"half\": "
+                               "0.5, \"big\": 1e17, \"huge\": 1e999,"
                                " \"on\": true, \"list\": [1], \"object\": {}, \"nothing\": null}";
 
 static void getters_give_what_is_there(void **state)
@@ -195,16 +201,26 @@ static void getters_name_the_place_what_they_found_and_what_they_expected(void *
     int64_t whole;
     bool flag;
     assert_ok(parse(&json, document, &err));
-    assert_fails(rb_json_get_array(json, "name", "plan.json: layers[3]", &item, &err), RB_EFORMAT, "plan.json: layers[3].name: found a string, expected an array");
-    assert_fails(rb_json_get_object(json, "list", "plan.json", &item, &err), RB_EFORMAT, "plan.json: list: found an array, expected an object");
-    assert_fails(rb_json_get_string(json, "n", "plan.json", &string, &err), RB_EFORMAT, "plan.json: n: found a number, expected a string");
-    assert_fails(rb_json_get_number(json, "on", "plan.json", 0, 1, &number, &err), RB_EFORMAT, "on: found a boolean, expected a number");
-    assert_fails(rb_json_get_int(json, "object", "plan.json", 0, 1, &whole, &err), RB_EFORMAT, "object: found an object, expected a whole number");
-    assert_fails(rb_json_get_bool(json, "n", "plan.json", &flag, &err), RB_EFORMAT, "n: found a number, expected true or false");
-    assert_fails(rb_json_get_string(json, "absent", "plan.json", &string, &err), RB_EFORMAT, "plan.json: absent: is missing, expected a string");
-    assert_fails(rb_json_get_number(json, "nothing", "plan.json", 0, 1, &number, &err), RB_EFORMAT, "plan.json: nothing: is missing, expected a number");
-    assert_fails(rb_json_get_int(json->child, "n", "plan.json", 0, 1, &whole, &err), RB_EFORMAT, "plan.json: found a string, expected an object");
-    assert_fails(rb_json_get_int(NULL, "n", "plan.json", 0, 1, &whole, &err), RB_EFORMAT, "plan.json: found nothing, expected an object");
+    assert_fails(rb_json_get_array(json, "name", "plan.json: layers[3]", &item, &err), RB_EFORMAT,
+                 "plan.json: layers[3].name: found a string, expected an array");
+    assert_fails(rb_json_get_object(json, "list", "plan.json", &item, &err), RB_EFORMAT,
+                 "plan.json: list: found an array, expected an object");
+    assert_fails(rb_json_get_string(json, "n", "plan.json", &string, &err), RB_EFORMAT,
+                 "plan.json: n: found a number, expected a string");
+    assert_fails(rb_json_get_number(json, "on", "plan.json", 0, 1, &number, &err), RB_EFORMAT,
+                 "on: found a boolean, expected a number");
+    assert_fails(rb_json_get_int(json, "object", "plan.json", 0, 1, &whole, &err), RB_EFORMAT,
+                 "object: found an object, expected a whole number");
+    assert_fails(rb_json_get_bool(json, "n", "plan.json", &flag, &err), RB_EFORMAT,
+                 "n: found a number, expected true or false");
+    assert_fails(rb_json_get_string(json, "absent", "plan.json", &string, &err), RB_EFORMAT,
+                 "plan.json: absent: is missing, expected a string");
+    assert_fails(rb_json_get_number(json, "nothing", "plan.json", 0, 1, &number, &err), RB_EFORMAT,
+                 "plan.json: nothing: is missing, expected a number");
+    assert_fails(rb_json_get_int(json->child, "n", "plan.json", 0, 1, &whole, &err), RB_EFORMAT,
+                 "plan.json: found a string, expected an object");
+    assert_fails(rb_json_get_int(NULL, "n", "plan.json", 0, 1, &whole, &err), RB_EFORMAT,
+                 "plan.json: found nothing, expected an object");
     cJSON_Delete(json);
 }
 
@@ -216,13 +232,19 @@ static void numbers_outside_their_range_are_refused(void **state)
     double number;
     int64_t whole;
     assert_ok(parse(&json, document, &err));
-    assert_fails(rb_json_get_int(json, "n", "plan.json", 1, 6, &whole, &err), RB_EINVAL, "plan.json: n: is 7, expected 1 to 6");
+    assert_fails(rb_json_get_int(json, "n", "plan.json", 1, 6, &whole, &err), RB_EINVAL,
+                 "plan.json: n: is 7, expected 1 to 6");
     assert_fails(rb_json_get_int(json, "n", "plan.json", 8, 9, &whole, &err), RB_EINVAL, "is 7, expected 8 to 9");
-    assert_fails(rb_json_get_int(json, "half", "plan.json", 0, 9, &whole, &err), RB_EINVAL, "half: is 0.5, expected a whole number");
-    assert_fails(rb_json_get_int(json, "big", "plan.json", 0, INT64_MAX, &whole, &err), RB_EINVAL, "big: is 1e+17, expected a whole number of at most 2^53");
-    assert_fails(rb_json_get_number(json, "half", "plan.json", 1, 8, &number, &err), RB_EINVAL, "half: is 0.5, expected 1 to 8");
-    assert_fails(rb_json_get_number(json, "half", "plan.json", 0, 0.25, &number, &err), RB_EINVAL, "half: is 0.5, expected 0 to 0.25");
-    assert_fails(rb_json_get_number(json, "huge", "plan.json", 1, INFINITY, &number, &err), RB_ENONFINITE, "huge: the number is beyond the range of a double");
+    assert_fails(rb_json_get_int(json, "half", "plan.json", 0, 9, &whole, &err), RB_EINVAL,
+                 "half: is 0.5, expected a whole number");
+    assert_fails(rb_json_get_int(json, "big", "plan.json", 0, INT64_MAX, &whole, &err), RB_EINVAL,
+                 "big: is 1e+17, expected a whole number of at most 2^53");
+    assert_fails(rb_json_get_number(json, "half", "plan.json", 1, 8, &number, &err), RB_EINVAL,
+                 "half: is 0.5, expected 1 to 8");
+    assert_fails(rb_json_get_number(json, "half", "plan.json", 0, 0.25, &number, &err), RB_EINVAL,
+                 "half: is 0.5, expected 0 to 0.25");
+    assert_fails(rb_json_get_number(json, "huge", "plan.json", 1, INFINITY, &number, &err), RB_ENONFINITE,
+                 "huge: the number is beyond the range of a double");
     cJSON_Delete(json);
 }
 
@@ -235,8 +257,10 @@ static void a_schema_must_match_in_name_and_version(void **state)
     assert_ok(rb_json_check_schema(json, "plan.json", "ropebits-plan", 1, &err));
     assert_fails(rb_json_check_schema(json, "plan.json", "ropebits-pipeline", 1, &err), RB_EFORMAT,
                  "plan.json: schema is \"ropebits-plan\", expected \"ropebits-pipeline\"");
-    assert_fails(rb_json_check_schema(json, "plan.json", "ropebits-plan", 2, &err), RB_EUNSUPPORTED, "plan.json: ropebits-plan version is 1, expected 2");
-    assert_fails(rb_json_check_schema(cJSON_GetObjectItem(json, "object"), "plan.json", "ropebits-plan", 1, &err), RB_EFORMAT, "plan.json: schema: is missing");
+    assert_fails(rb_json_check_schema(json, "plan.json", "ropebits-plan", 2, &err), RB_EUNSUPPORTED,
+                 "plan.json: ropebits-plan version is 1, expected 2");
+    assert_fails(rb_json_check_schema(cJSON_GetObjectItem(json, "object"), "plan.json", "ropebits-plan", 1, &err),
+                 RB_EFORMAT, "plan.json: schema: is missing");
     cJSON_Delete(json);
 }
 
@@ -250,34 +274,34 @@ static void unknown_members_are_named_with_the_nearest_known(void **state)
     assert_ok(rb_json_check_members(json, "a.json", known, &err));
     cJSON_Delete(json);
     assert_ok(parse(&json, "{\"tokens\": 1, \"dept\": 2}", &err));
-    assert_fails(rb_json_check_members(json, "a.json", known, &err), RB_EFORMAT, "a.json: has an unknown member \"dept\"; did you mean depth?");
+    assert_fails(rb_json_check_members(json, "a.json", known, &err), RB_EFORMAT,
+                 "a.json: has an unknown member \"dept\"; did you mean depth?");
     cJSON_Delete(json);
     assert_ok(parse(&json, "{\"Tokens\": 1, \"something\": 2}", &err));
     assert_fails(rb_json_check_members(json, "a.json", known, &err), RB_EFORMAT, "unknown member \"Tokens\"");
     cJSON_Delete(json);
 }
 
-/* ---- building and printing --------------------------------------------------------------------------------------------------- */
+/* ---- building and printing ------------------------------------------------------------------- */
 
 static void a_built_document_prints_as_laid_out(void **state)
 {
     (void)state;
-    static const char expected[] =
-        "{\n"
-        "  \"schema\": \"ropebits-plan\",\n"
-        "  \"avg_bits\": 3.5,\n"
-        "  \"is_final\": true,\n"
-        "  \"weights_sha256\": null,\n"
-        "  \"logit_mae\": null,\n"
-        "  \"bits\": [1, -2, 0.1, null],\n"
-        "  \"empty\": [],\n"
-        "  \"layers\": [\n"
-        "    {\n"
-        "      \"layer\": 0\n"
-        "    },\n"
-        "    {}\n"
-        "  ]\n"
-        "}\n";
+    static const char expected[] = "{\n"
+                                   "  \"schema\": \"ropebits-plan\",\n"
+                                   "  \"avg_bits\": 3.5,\n"
+                                   "  \"is_final\": true,\n"
+                                   "  \"weights_sha256\": null,\n"
+                                   "  \"logit_mae\": null,\n"
+                                   "  \"bits\": [1, -2, 0.1, null],\n"
+                                   "  \"empty\": [],\n"
+                                   "  \"layers\": [\n"
+                                   "    {\n"
+                                   "      \"layer\": 0\n"
+                                   "    },\n"
+                                   "    {}\n"
+                                   "  ]\n"
+                                   "}\n";
     static const double bits[] = {1, -2, 0.1, NAN};
     rb_error err = {0};
     cJSON *json = NULL, *layers = cJSON_CreateArray(), *layer = NULL, *empty = NULL, *again = NULL;
@@ -328,8 +352,9 @@ static double read_back(double value)
 static void printed_numbers_read_back_bit_for_bit(void **state)
 {
     (void)state;
-    static const double edges[] = {0.0,     -0.0,    0.1,      1.0 / 3,  0.42830847461246907,     DBL_MAX, -DBL_MAX, DBL_MIN, DBL_TRUE_MIN,
-                                   0x1p53, -0x1p53, 0x1p53 + 2, 1e15, 1e300, 9007199254740991.0, 65504, 1e-7};
+    static const double edges[] = {
+        0.0,     -0.0,       0.1,  1.0 / 3, 0.42830847461246907, DBL_MAX, -DBL_MAX, DBL_MIN, DBL_TRUE_MIN, 0x1p53,
+        -0x1p53, 0x1p53 + 2, 1e15, 1e300,   9007199254740991.0,  65504,   1e-7};
     uint64_t random = 1;
     for (size_t i = 0; i < RB_COUNT(edges); i++) {
         const double back = read_back(edges[i]);
@@ -337,7 +362,7 @@ static void printed_numbers_read_back_bit_for_bit(void **state)
     }
     for (int i = 0; i < 20000; i++) {
         double value;
-        random = random * 6364136223846793005u + 1442695040888963407u;      /* Knuth's MMIX generator: any bit pattern */
+        random = random * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator: any bit pattern */
         memcpy(&value, &random, sizeof value);
         if (!isfinite(value)) continue;
         const double back = read_back(value);
@@ -366,7 +391,7 @@ static void strings_survive_with_every_character(void **state)
     cJSON *json = NULL, *again = NULL;
     char all[256], *text = NULL;
     for (int c = 1; c < 128; c++) all[c - 1] = (char)c;
-    strcpy(all + 127, "\xc3\xa9\xe2\x82\xac\xf0\x9f\xa6\x8a");      /* e acute, euro, fox */
+    strcpy(all + 127, "\xc3\xa9\xe2\x82\xac\xf0\x9f\xa6\x8a"); /* e acute, euro, fox */
     assert_ok(rb_json_new_object(&json, &err));
     assert_ok(rb_json_add_string(json, all, all, &err));
     assert_ok(rb_json_print(&text, json, &err));

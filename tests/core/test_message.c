@@ -1,4 +1,5 @@
-/* core/message.h: which messages are said at which verbosity, and progress on a terminal (a pseudo-terminal here) and elsewhere. */
+/* core/message.h: which messages are said at which verbosity, and progress on a terminal (a pseudo-terminal here) and
+ * elsewhere. */
 #include "tests/test_support.h"
 
 #include <fcntl.h>
@@ -53,8 +54,11 @@ static void verbosity_decides_what_is_said(void **state)
 {
     (void)state;
     assert_string_equal(said(say_all, RB_QUIET), "profile: error: layer 3 is lost\n");
-    assert_string_equal(said(say_all, RB_NORMAL), "profile: error: layer 3 is lost\nprofile: warning: old\nprofile: info: new\n");
-    assert_string_equal(said(say_all, RB_VERBOSE), "profile: error: layer 3 is lost\nprofile: warning: old\nprofile: info: new\nprofile: info: more\n");
+    assert_string_equal(said(say_all, RB_NORMAL),
+                        "profile: error: layer 3 is lost\nprofile: warning: old\nprofile: info: new\n");
+    assert_string_equal(
+        said(say_all, RB_VERBOSE),
+        "profile: error: layer 3 is lost\nprofile: warning: old\nprofile: info: new\nprofile: info: more\n");
 }
 
 static void make_progress(void)
@@ -63,7 +67,7 @@ static void make_progress(void)
     rb_progress_start(&progress, "calibrate", 3);
     rb_progress_step(&progress, "layer 0");
     rb_progress_step(&progress, NULL);
-    progress.printed_s -= 1.5;      /* as if the next step had taken that long */
+    progress.printed_s -= 1.5; /* as if the next step had taken that long */
     progress.started_s -= 100;
     progress.n_steps = 103;
     progress.done = 50;
@@ -75,9 +79,11 @@ static void without_a_terminal_slow_steps_get_a_line(void **state)
 {
     (void)state;
     assert_string_equal(said(make_progress, RB_QUIET), "");
-    assert_string_equal(said(make_progress, RB_NORMAL), "calibrate: 51/103 layer 50, 1 min 40 s, 1 min 42 s left\n");     /* 100 s / 51 * 52 */
+    assert_string_equal(said(make_progress, RB_NORMAL),
+                        "calibrate: 51/103 layer 50, 1 min 40 s, 1 min 42 s left\n"); /* 100 s / 51 * 52 */
     const char *verbose = said(make_progress, RB_VERBOSE);
-    assert_memory_equal(verbose, "calibrate: 1/3 layer 0, 0 s, 0 s left\ncalibrate: 2/3, 0 s, 0 s left\ncalibrate: 51/", 80);
+    assert_memory_equal(verbose, "calibrate: 1/3 layer 0, 0 s, 0 s left\ncalibrate: 2/3, 0 s, 0 s left\ncalibrate: 51/",
+                        80);
 }
 
 enum { N_STEPS = 4000 };
@@ -127,7 +133,7 @@ static void a_terminal_gets_a_bar_that_makes_room_for_messages(void **state)
     send_stderr_to(screen);
     rb_progress progress;
     rb_progress_start(&progress, "calibrate", 10);
-    progress.printed_s += 60;       /* the last drawing was less than a tenth of a second ago, on the slowest machine too */
+    progress.printed_s += 60; /* the last drawing was less than a tenth of a second ago, on the slowest machine too */
     rb_progress_step(&progress, "not drawn");
     progress.printed_s -= 61;
     rb_progress_step(&progress, "layer 1, which has a name too long for the line");
@@ -141,7 +147,7 @@ static void a_terminal_gets_a_bar_that_makes_room_for_messages(void **state)
     close(screen);
     close(terminal);
     assert_string_equal(text,
-                        "\rcalibrate [######........................] 2/10, 0 s, 0 s l\033[K"       /* 59 of 60 columns */
+                        "\rcalibrate [######........................] 2/10, 0 s, 0 s l\033[K" /* 59 of 60 columns */
                         "\r\033[Kprofile: warning: odd\r\n"
                         "\rcalibrate [#########.....................] 3/10, 0 s, 0 s l\033[K"
                         "\r\033[Kprofile: info: end\r\n");

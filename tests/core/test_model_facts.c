@@ -9,8 +9,14 @@ static rb_error err;
 
 static model_facts make_facts(rope_kind kind)
 {
-    model_facts facts = {.model_type = "qwen2", .n_layers = 28, .n_q_heads = 12, .n_kv_heads = 2, .head_dim = 80, .rotary_dim = 32,
-                         .attention_scale = 0.11180339887498948, .rope = {.kind = kind, .pairing = ROPE_INTERLEAVED, .theta = 1e6, .factor = 1}};
+    model_facts facts = {.model_type = "qwen2",
+                         .n_layers = 28,
+                         .n_q_heads = 12,
+                         .n_kv_heads = 2,
+                         .head_dim = 80,
+                         .rotary_dim = 32,
+                         .attention_scale = 0.11180339887498948,
+                         .rope = {.kind = kind, .pairing = ROPE_INTERLEAVED, .theta = 1e6, .factor = 1}};
     memset(facts.config_sha256, 'c', RB_SHA256_HEX - 1);
     if (kind != ROPE_DEFAULT) facts.rope.factor = 1.0 / 3;
     if (kind == ROPE_LLAMA3) {
@@ -73,10 +79,10 @@ static void check_names_what_cannot_be_true(void **state)
 {
     (void)state;
     model_facts facts;
-#define REFUSED(change, text)                                                      \
-    do {                                                                           \
-        facts = make_facts(ROPE_LLAMA3);                                           \
-        change;                                                                    \
+#define REFUSED(change, text)                                                            \
+    do {                                                                                 \
+        facts = make_facts(ROPE_LLAMA3);                                                 \
+        change;                                                                          \
         assert_fails(model_facts_check(&facts, "here", &err), RB_EINVAL, "here: " text); \
     } while (0)
     REFUSED(facts.model_type[0] = '\0', "model_type is empty");
@@ -104,11 +110,11 @@ static void facts_of_two_files_must_be_the_same(void **state)
     const model_facts a = make_facts(ROPE_LLAMA3);
     model_facts b = a;
     assert_ok(model_facts_same(&a, "a.h5", &b, "b.json", &err));
-#define DIFFERS(change, text)                                                                                          \
-    do {                                                                                                               \
-        b = a;                                                                                                         \
-        change;                                                                                                        \
-        assert_fails(model_facts_same(&a, "a.h5", &b, "b.json", &err), RB_EMISMATCH, "a.h5 and b.json: " text);        \
+#define DIFFERS(change, text)                                                                                   \
+    do {                                                                                                        \
+        b = a;                                                                                                  \
+        change;                                                                                                 \
+        assert_fails(model_facts_same(&a, "a.h5", &b, "b.json", &err), RB_EMISMATCH, "a.h5 and b.json: " text); \
     } while (0)
     DIFFERS(strcpy(b.model_type, "llama"), "model_type qwen2 and llama");
     DIFFERS(b.n_layers = 24, "n_layers 28 and 24");
@@ -170,16 +176,19 @@ static void json_of_another_form_is_refused(void **state)
         {"\"head_dim\":80", "\"head_dim\":4096", "plan.json: model.head_dim"},
         {"\"rotary_dim\":32", "\"rotary_dim\":34", "16 frequencies, expected 17"},
         {"\"kind\":\"llama3\"", "\"kind\":\"yarn\"", "rope kind yarn, expected default, linear or llama3"},
-        {"\"pairing\":\"interleaved\"", "\"pairing\":\"half\"", "rope pairing half, expected split-half or interleaved"},
+        {"\"pairing\":\"interleaved\"", "\"pairing\":\"half\"",
+         "rope pairing half, expected split-half or interleaved"},
         {"\"inv_freq\":[", "\"inv_freq\":[\"x\",", "17 frequencies, expected 16"},
-        {"\"model_type\":\"qwen2\"", "\"model_type\":\"a model type of more than thirty-one letters\"", "44 characters, at most 31"},
+        {"\"model_type\":\"qwen2\"", "\"model_type\":\"a model type of more than thirty-one letters\"",
+         "44 characters, at most 31"},
         {"\"n_kv_heads\":2", "\"n_kv_heads\":7", "12 query heads do not divide among 7"},
         {"\"theta\":1000000", "\"theta\":0", "theta"},
     };
     assert_int_equal(read_changed("qwen2", "qwen3"), RB_OK);
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const rb_status st = read_changed(cases[i].from, cases[i].to);
-        if (st == RB_OK || !strstr(err.msg, cases[i].message)) fail_msg("%s: status %d: %s", cases[i].to, (int)st, err.msg);
+        if (st == RB_OK || !strstr(err.msg, cases[i].message))
+            fail_msg("%s: status %d: %s", cases[i].to, (int)st, err.msg);
     }
 }
 
@@ -193,7 +202,8 @@ static void text_facts_come_back_and_may_be_absent(void **state)
     assert_ok(text_facts_from_json(&found, json, "plan.json: test", &err));
     assert_memory_equal(&found, &text, sizeof text);
     cJSON_ReplaceItemInObject(json, "tokens_sha256", cJSON_CreateString("ff"));
-    assert_fails(text_facts_from_json(&found, json, "plan.json: test", &err), RB_EFORMAT, "plan.json: test.tokens_sha256: \"ff\"");
+    assert_fails(text_facts_from_json(&found, json, "plan.json: test", &err), RB_EFORMAT,
+                 "plan.json: test.tokens_sha256: \"ff\"");
     cJSON_Delete(json);
     text = (text_facts){0};
     assert_ok(text_facts_to_json(&json, &text, &err));
@@ -208,12 +218,9 @@ static void text_facts_come_back_and_may_be_absent(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_pair_the_dims_of_a_head),
-        cmocka_unit_test(facts_come_back_from_json_and_hdf5),
-        cmocka_unit_test(check_names_what_cannot_be_true),
-        cmocka_unit_test(facts_of_two_files_must_be_the_same),
-        cmocka_unit_test(json_of_another_form_is_refused),
-        cmocka_unit_test(text_facts_come_back_and_may_be_absent),
+        cmocka_unit_test(blocks_pair_the_dims_of_a_head),  cmocka_unit_test(facts_come_back_from_json_and_hdf5),
+        cmocka_unit_test(check_names_what_cannot_be_true), cmocka_unit_test(facts_of_two_files_must_be_the_same),
+        cmocka_unit_test(json_of_another_form_is_refused), cmocka_unit_test(text_facts_come_back_and_may_be_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,19 +31,66 @@ static int set_up(void **state)
     f->methods = (rb_string_list){.n = 2, .at = {"uniform", "block-gtq"}};
     const rb_option own[] = {
         {.long_name = "dry-run", .kind = RB_OPT_FLAG, .value = &f->dry_run, .help = "stop early"},
-        {.short_name = 'n', .long_name = "n-tokens", .kind = RB_OPT_INT, .value = &f->n_tokens, .metavar = "N", .min = 1, .max = 1 << 24, .help = "tokens"},
+        {.short_name = 'n',
+         .long_name = "n-tokens",
+         .kind = RB_OPT_INT,
+         .value = &f->n_tokens,
+         .metavar = "N",
+         .min = 1,
+         .max = 1 << 24,
+         .help = "tokens"},
         {.long_name = "seed", .kind = RB_OPT_INT, .value = &f->seed, .metavar = "N", .help = "any number"},
-        {.long_name = "avg-bits", .kind = RB_OPT_NUMBER, .value = &f->avg_bits, .metavar = "B", .min = 1, .max = 8, .help = "bits"},
-        {.long_name = "scale", .kind = RB_OPT_NUMBER, .value = &f->scale, .metavar = "X", .min = 0, .max = INFINITY, .help = "scale"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &f->output, .metavar = "FILE", .help = "the result", .required = true},
-        {.long_name = "method", .kind = RB_OPT_CHOICE, .value = &f->method, .metavar = "NAME", .choices = method_names, .help = "how"},
-        {.long_name = "budgets", .kind = RB_OPT_NUMBERS, .value = &f->budgets, .metavar = "B,B", .min = 1, .max = 8, .help = "budgets"},
-        {.long_name = "methods", .kind = RB_OPT_STRINGS, .value = &f->methods, .metavar = "M,M", .choices = method_names, .help = "methods"},
+        {.long_name = "avg-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &f->avg_bits,
+         .metavar = "B",
+         .min = 1,
+         .max = 8,
+         .help = "bits"},
+        {.long_name = "scale",
+         .kind = RB_OPT_NUMBER,
+         .value = &f->scale,
+         .metavar = "X",
+         .min = 0,
+         .max = INFINITY,
+         .help = "scale"},
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &f->output,
+         .metavar = "FILE",
+         .help = "the result",
+         .required = true},
+        {.long_name = "method",
+         .kind = RB_OPT_CHOICE,
+         .value = &f->method,
+         .metavar = "NAME",
+         .choices = method_names,
+         .help = "how"},
+        {.long_name = "budgets",
+         .kind = RB_OPT_NUMBERS,
+         .value = &f->budgets,
+         .metavar = "B,B",
+         .min = 1,
+         .max = 8,
+         .help = "budgets"},
+        {.long_name = "methods",
+         .kind = RB_OPT_STRINGS,
+         .value = &f->methods,
+         .metavar = "M,M",
+         .choices = method_names,
+         .help = "methods"},
         {.long_name = "names", .kind = RB_OPT_STRINGS, .value = &f->names, .metavar = "A,B", .help = "names"},
-        {.short_name = 't', .long_name = "text", .kind = RB_OPT_REPEATED, .value = &f->texts, .metavar = "FILE", .help = "texts"},
+        {.short_name = 't',
+         .long_name = "text",
+         .kind = RB_OPT_REPEATED,
+         .value = &f->texts,
+         .metavar = "FILE",
+         .help = "texts"},
     };
     memcpy(f->own, own, sizeof own);
-    f->common[0] = (rb_option){.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &f->quiet, .help = "less"};
+    f->common[0] =
+        (rb_option){.short_name = 'q', .long_name = "quiet", .kind = RB_OPT_FLAG, .value = &f->quiet, .help = "less"};
     *state = f;
     return 0;
 }
@@ -54,14 +101,16 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Words apart by one space become argv[1..]; "''" is the empty argument. The copy lives until the next call: values point into it. */
+/* Words apart by one space become argv[1..]; "''" is the empty argument. The copy lives until the next call: values
+ * point into it. */
 static rb_status parse(fixture *f, const char *line)
 {
     static char copy[2048];
     char program[] = "profile", *argv[256] = {program};
     int argc = 1;
     snprintf(copy, sizeof copy, "%s", line);
-    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) argv[argc++] = strcmp(word, "''") == 0 ? word + 2 : word;
+    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))
+        argv[argc++] = strcmp(word, "''") == 0 ? word + 2 : word;
     const rb_option *const tables[] = {f->own, f->common};
     const int n_options[] = {RB_COUNT(f->own), RB_COUNT(f->common)};
     memset(&f->err, 0, sizeof f->err);
@@ -102,7 +151,7 @@ static void values_may_stand_behind_a_space_an_equals_sign_or_at_once(void **sta
     assert_parses(f, "-o c.h5 -n9");
     assert_string_equal(f->output, "c.h5");
     assert_int_equal(f->n_tokens, 9);
-    assert_parses(f, "-n 10 -n 11");     /* the last one holds */
+    assert_parses(f, "-n 10 -n 11"); /* the last one holds */
     assert_int_equal(f->n_tokens, 11);
 }
 
@@ -159,7 +208,8 @@ static void unknown_names_are_errors_that_name_the_nearest(void **state)
     assert_refuses(f, "--zebra=7", "unknown option --zebra");
     assert_refuses(f, "-z", "unknown option -z");
     assert_refuses(f, "--=7", "unknown option --");
-    assert_refuses(f, "--method blok-gtq", "--method is 'blok-gtq', expected one of uniform, block-gtq, waterfill; did you mean block-gtq?");
+    assert_refuses(f, "--method blok-gtq",
+                   "--method is 'blok-gtq', expected one of uniform, block-gtq, waterfill; did you mean block-gtq?");
     assert_refuses(f, "--methods uniform,x", "--methods is 'x', expected one of uniform, block-gtq, waterfill");
 }
 
@@ -267,17 +317,26 @@ static void help_wraps_at_100_columns(void **state)
     (void)state;
     const char *value = NULL;
     const rb_option table[] = {
-        {.long_name = "text", .kind = RB_OPT_STRING, .value = &value, .metavar = "FILE",
-         .help = "a sentence that goes on and on, so that its words have to be laid over several lines, each of which has to stay "
+        {.long_name = "text",
+         .kind = RB_OPT_STRING,
+         .value = &value,
+         .metavar = "FILE",
+         .help = "a sentence that goes on and on, so that its words have to be laid over several lines, each of which "
+                 "has to stay "
                  "within one hundred columns, whatever the length of the words"},
-        {.long_name = "an-option-name-past-the-column", .kind = RB_OPT_STRING, .value = &value, .metavar = "FILE", .help = "below"},
+        {.long_name = "an-option-name-past-the-column",
+         .kind = RB_OPT_STRING,
+         .value = &value,
+         .metavar = "FILE",
+         .help = "below"},
     };
     char *text = printed_help(table, RB_COUNT(table));
     int n_lines = 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         assert_in_range(strlen(line), 1, 100);
         n_lines++;
-        if (n_lines == 2) assert_memory_equal(line, "                   lines,", 25);      /* 19 = "      --text FILE" and a gap of 2 */
+        if (n_lines == 2)
+            assert_memory_equal(line, "                   lines,", 25); /* 19 = "      --text FILE" and a gap of 2 */
         if (n_lines == 4) assert_string_equal(line, "      --an-option-name-past-the-column FILE");
         if (n_lines == 5) assert_string_equal(line, "                   below");
     }
@@ -289,13 +348,13 @@ static void the_nearest_name_is_at_most_two_edits_away(void **state)
 {
     (void)state;
     static const char *const names[] = {"calibrate", "profile", "run"};
-    assert_string_equal(rb_nearest_name("profil", names, 3), "profile");        /* one missing */
-    assert_string_equal(rb_nearest_name("prrofilee", names, 3), "profile");     /* two more */
-    assert_string_equal(rb_nearest_name("porfile", names, 3), "profile");       /* two exchanged: two edits */
+    assert_string_equal(rb_nearest_name("profil", names, 3), "profile");    /* one missing */
+    assert_string_equal(rb_nearest_name("prrofilee", names, 3), "profile"); /* two more */
+    assert_string_equal(rb_nearest_name("porfile", names, 3), "profile");   /* two exchanged: two edits */
     assert_string_equal(rb_nearest_name("rum", names, 3), "run");
     assert_null(rb_nearest_name("porfiel", names, 3));
     assert_null(rb_nearest_name("cat", names, 3));
-    assert_null(rb_nearest_name("xu", names, 3));       /* two edits of two letters keep nothing */
+    assert_null(rb_nearest_name("xu", names, 3)); /* two edits of two letters keep nothing */
     assert_null(rb_nearest_name("", names, 3));
     assert_null(rb_nearest_name("run", names, 0));
 }

@@ -8,7 +8,7 @@ static void a_quantile_is_the_smallest_value_that_enough_do_not_exceed(void **st
     (void)state;
     double values[1000];
     float floats[1000];
-    for (int i = 0; i < 1000; i++) {    /* 0 .. 999 in another order */
+    for (int i = 0; i < 1000; i++) { /* 0 .. 999 in another order */
         values[i] = (double)((i * 7) % 1000);
         floats[i] = (float)values[i];
     }

@@ -1,4 +1,5 @@
-/* core/program.h from outside: each case runs a small program in a child process and looks at its stdout, stderr and exit code. */
+/* core/program.h from outside: each case runs a small program in a child process and looks at its stdout, stderr and
+ * exit code. */
 #include "tests/test_support.h"
 
 #include <fcntl.h>
@@ -9,7 +10,7 @@
 #include "core/program.h"
 #include "core/threads.h"
 
-/* ---- the program under test -------------------------------------------------------------------------------------------------- */
+/* ---- the program under test ------------------------------------------------------------------ */
 
 typedef struct sample_options {
     int64_t n_tokens;
@@ -29,7 +30,10 @@ static rb_status sample_run(const rb_run_args *args, rb_error *err)
     }
     if (strcmp(task, "flood") == 0)
         for (int i = 0; i < 100000; i++) printf("line %d\n", i);
-    if (strcmp(task, "open") == 0) return open("/dev/null", O_RDONLY) > STDERR_FILENO ? RB_OK : rb_fail(err, RB_EIO, "a file took the number of a standard stream");
+    if (strcmp(task, "open") == 0)
+        return open("/dev/null", O_RDONLY) > STDERR_FILENO
+                   ? RB_OK
+                   : rb_fail(err, RB_EIO, "a file took the number of a standard stream");
     rb_message_verbose("telling more");
     if (strcmp(task, "resolve") == 0) {
         rb_device_kind device;
@@ -38,8 +42,8 @@ static rb_status sample_run(const rb_run_args *args, rb_error *err)
         return st;
     }
     if (strcmp(task, "show") == 0)
-        printf("n_tokens %lld output %s json %d threads %d device %d:%d\n", (long long)opt->n_tokens, opt->output, args->common->json, rb_threads_count(),
-               (int)args->common->device, args->common->device_index);
+        printf("n_tokens %lld output %s json %d threads %d device %d:%d\n", (long long)opt->n_tokens, opt->output,
+               args->common->json, rb_threads_count(), (int)args->common->device, args->common->device_index);
     return RB_OK;
 }
 
@@ -47,8 +51,20 @@ static int sample_main(int argc, char **argv, bool has_cpu_only)
 {
     sample_options opt = {.n_tokens = 2048};
     const rb_option table[] = {
-        {.long_name = "n-tokens", .kind = RB_OPT_INT, .value = &opt.n_tokens, .metavar = "N", .min = 1, .max = 4096, .help = "tokens"},
-        {.short_name = 'o', .long_name = "output", .kind = RB_OPT_STRING, .value = &opt.output, .metavar = "FILE", .help = "the result", .required = true},
+        {.long_name = "n-tokens",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_tokens,
+         .metavar = "N",
+         .min = 1,
+         .max = 4096,
+         .help = "tokens"},
+        {.short_name = 'o',
+         .long_name = "output",
+         .kind = RB_OPT_STRING,
+         .value = &opt.output,
+         .metavar = "FILE",
+         .help = "the result",
+         .required = true},
     };
     const rb_program program = {
         .name = "sample",
@@ -67,10 +83,10 @@ static int sample_main(int argc, char **argv, bool has_cpu_only)
     return rb_program_main(&program, argc, argv);
 }
 
-/* ---- running it -------------------------------------------------------------------------------------------------------------- */
+/* ---- running it ------------------------------------------------------------------------------ */
 
 typedef struct outcome {
-    int exit_code;      /* -1: killed by a signal */
+    int exit_code; /* -1: killed by a signal */
     char out[8192], err[8192];
 } outcome;
 
@@ -103,11 +119,9 @@ static outcome run_to(const char *stdout_path, bool has_cpu_only, const char *li
     assert_true(child >= 0);
     if (child == 0) {
         point_at(STDERR_FILENO, err_path);
-        if (stdout_path)
-            point_at(STDOUT_FILENO, stdout_path);
-        else
-            close(STDOUT_FILENO);
-        _exit(sample_main(argc, argv, has_cpu_only));      /* not exit: the scratch folder is the parent's to remove */
+        if (stdout_path) point_at(STDOUT_FILENO, stdout_path);
+        else close(STDOUT_FILENO);
+        _exit(sample_main(argc, argv, has_cpu_only)); /* not exit: the scratch folder is the parent's to remove */
     }
     assert_int_equal(waitpid(child, &wait_status, 0), child);
     memset(&result, 0, sizeof result);
@@ -127,19 +141,22 @@ static outcome run(const char *line)
 static void assert_outcome(const char *line, int exit_code, const char *out, const char *err)
 {
     const outcome result = run(line);
-    if (result.exit_code != exit_code) fail_msg("%s: exit code %d, expected %d: %s", line, result.exit_code, exit_code, result.err);
+    if (result.exit_code != exit_code)
+        fail_msg("%s: exit code %d, expected %d: %s", line, result.exit_code, exit_code, result.err);
     assert_string_equal(result.out, out);
     assert_string_equal(result.err, err);
 }
 
-/* ---- cases ------------------------------------------------------------------------------------------------------------------- */
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 static void options_reach_the_run(void **state)
 {
     (void)state;
-    assert_outcome("show -o x --n-tokens 7 --json --threads 3 --device cpu", 0, "n_tokens 7 output x json 1 threads 3 device 1:0\n", "");
-    assert_outcome("show -o x --threads 1 --device cuda:2", 0, "n_tokens 2048 output x json 0 threads 1 device 2:2\n", "");
-    assert_outcome("show -o x --threads 1", 0, "n_tokens 2048 output x json 0 threads 1 device 0:0\n", "");      /* auto */
+    assert_outcome("show -o x --n-tokens 7 --json --threads 3 --device cpu", 0,
+                   "n_tokens 7 output x json 1 threads 3 device 1:0\n", "");
+    assert_outcome("show -o x --threads 1 --device cuda:2", 0, "n_tokens 2048 output x json 0 threads 1 device 2:2\n",
+                   "");
+    assert_outcome("show -o x --threads 1", 0, "n_tokens 2048 output x json 0 threads 1 device 0:0\n", ""); /* auto */
     assert_outcome("idle -o x -v", 0, "", "sample: info: telling more\n");
     assert_outcome("idle -o x", 0, "", "");
     assert_outcome("idle -o x -q", 0, "", "");
@@ -165,7 +182,8 @@ static void wrong_usage_is_two_lines_and_exit_code_2(void **state)
     assert_outcome("-o x", 2, "", "sample: error: 0 arguments, expected TASK" TRY);
     assert_outcome("show b -o x", 2, "", "sample: error: one argument too many, 'b', expected TASK" TRY);
     assert_outcome("show", 2, "", "sample: error: -o (--output) FILE is missing" TRY);
-    assert_outcome("show -o x --n-token 8", 2, "", "sample: error: unknown option --n-token; did you mean --n-tokens?" TRY);
+    assert_outcome("show -o x --n-token 8", 2, "",
+                   "sample: error: unknown option --n-token; did you mean --n-tokens?" TRY);
     assert_outcome("show -o x --threads 1025", 2, "", "sample: error: --threads is 1025, expected 0 to 1024" TRY);
     assert_outcome("show -o x -v -q", 2, "", "sample: error: -v and -q are both given, expected one of them" TRY);
     assert_outcome("refuse -o x", 2, "", "sample: error: --output and --n-tokens exclude each other" TRY);
@@ -174,11 +192,13 @@ static void wrong_usage_is_two_lines_and_exit_code_2(void **state)
 static void devices_are_checked_by_name(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:1x", "cuda:99999999999999999999", "CPU"};
+    static const char *const wrong[] = {
+        "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:1x", "cuda:99999999999999999999", "CPU"};
     for (size_t i = 0; i < RB_COUNT(wrong); i++) {
         char line[128], expected[256];
         snprintf(line, sizeof line, "show -o x --device %s", wrong[i]);
-        snprintf(expected, sizeof expected, "sample: error: --device is '%s', expected auto, cpu, cuda or cuda:N" TRY, wrong[i]);
+        snprintf(expected, sizeof expected, "sample: error: --device is '%s', expected auto, cpu, cuda or cuda:N" TRY,
+                 wrong[i]);
         assert_outcome(line, 2, "", expected);
     }
     const outcome cpu_only = run_to(scratch_path("out"), true, "show -o x --device cuda");
@@ -195,7 +215,8 @@ static void without_a_cuda_side_auto_is_the_cpu_and_says_so(void **state)
     assert_outcome("resolve -o x", 0, "runs on cpu\n", "sample: info: runs on the CPU: " NOT_THERE "\n");
     assert_outcome("resolve -o x -q", 0, "runs on cpu\n", "");
     assert_outcome("resolve -o x --device cpu", 0, "runs on cpu\n", "");
-    assert_outcome("resolve -o x --device cuda", 1, "", "sample: error: --device cuda: " NOT_THERE "; use --device cpu\n");
+    assert_outcome("resolve -o x --device cuda", 1, "",
+                   "sample: error: --device cuda: " NOT_THERE "; use --device cpu\n");
     assert_non_null(strstr(run("--version").out, "CUDA      not in this build"));
     setenv("ROPEBITS_CUDA_LIBRARY", "/dev/null", 1);
     const outcome damaged = run("resolve -o x --device cuda");
@@ -212,12 +233,15 @@ static void help_goes_to_stdout_whatever_else_is_wrong(void **state)
         const outcome result = run(lines[i]);
         assert_int_equal(result.exit_code, 0);
         assert_string_equal(result.err, "");
-        assert_memory_equal(result.out, "usage: ropebits sample [options] TASK -o FILE\n       ropebits sample --idle\n\nDoes what it is told.\n", 99);
-        assert_non_null(strstr(result.out, "tokens (default 2048)"));      /* and not 7 */
+        assert_memory_equal(
+            result.out,
+            "usage: ropebits sample [options] TASK -o FILE\n       ropebits sample --idle\n\nDoes what it is told.\n",
+            99);
+        assert_non_null(strstr(result.out, "tokens (default 2048)")); /* and not 7 */
         assert_non_null(strstr(result.out, "--threads N"));
         assert_non_null(strstr(result.out, "\nExamples: none.\n"));
     }
-    assert_int_equal(run("idle -o x -- --help").exit_code, 2);      /* an argument, and one too many */
+    assert_int_equal(run("idle -o x -- --help").exit_code, 2); /* an argument, and one too many */
 }
 
 static void version_names_program_and_libraries(void **state)
@@ -241,7 +265,7 @@ static void a_full_stdout_is_exit_code_1(void **state)
         assert_int_equal(result.exit_code, 1);
         assert_memory_equal(result.err, "sample: error: cannot write to standard output", 46);
     }
-    assert_int_equal(run_to("/dev/full", false, "idle -o x").exit_code, 0);       /* nothing to write */
+    assert_int_equal(run_to("/dev/full", false, "idle -o x").exit_code, 0); /* nothing to write */
     const outcome failed = run_to("/dev/full", false, "fail -o x");
     assert_string_equal(failed.err, "sample: error: layer 3: expected 64, found 65\n");
 }

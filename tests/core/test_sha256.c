@@ -82,7 +82,8 @@ static void a_file_that_cannot_be_read_is_named(void **state)
     (void)state;
     rb_error err = {0};
     char hex[RB_SHA256_HEX];
-    assert_fails(rb_sha256_file(hex, "/nonexistent/weights.bin", &err), RB_EIO, "/nonexistent/weights.bin: No such file");
+    assert_fails(rb_sha256_file(hex, "/nonexistent/weights.bin", &err), RB_EIO,
+                 "/nonexistent/weights.bin: No such file");
     assert_fails(rb_sha256_file(hex, "/", &err), RB_EIO, "/: read failed: Is a directory");
     rb_sha256_task *task = NULL;
     assert_ok(rb_sha256_file_start(&task, "/nonexistent/weights.bin", &err));
@@ -92,10 +93,8 @@ static void a_file_that_cannot_be_read_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_hash_as_the_standard_says),
-        cmocka_unit_test(parts_hash_as_their_whole),
-        cmocka_unit_test(ending_without_a_result_frees_the_hash),
-        cmocka_unit_test(a_file_hashes_as_its_bytes),
+        cmocka_unit_test(bytes_hash_as_the_standard_says),        cmocka_unit_test(parts_hash_as_their_whole),
+        cmocka_unit_test(ending_without_a_result_frees_the_hash), cmocka_unit_test(a_file_hashes_as_its_bytes),
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

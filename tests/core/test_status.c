@@ -57,7 +57,7 @@ static void arrays_come_zeroed_and_aligned(void **state)
         assert_non_null(bytes);
         assert_int_equal((uintptr_t)bytes % 64, 0);
         for (size_t i = 0; i < 3 * n; i++) assert_int_equal(bytes[i], 0);
-        if (n > 0) memset(bytes, 0xff, 3 * n);      /* so that the next one is zeroed and not just fresh */
+        if (n > 0) memset(bytes, 0xff, 3 * n); /* so that the next one is zeroed and not just fresh */
         free(bytes);
     }
 }
@@ -86,12 +86,9 @@ static void formatting_gives_a_fresh_string(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_first_failure_is_the_one_told),
-        cmocka_unit_test(contexts_go_in_front),
-        cmocka_unit_test(long_messages_are_cut_and_end),
-        cmocka_unit_test(exit_codes_are_the_four_documented),
-        cmocka_unit_test(arrays_come_zeroed_and_aligned),
-        cmocka_unit_test(sizes_that_overflow_are_refused_by_name),
+        cmocka_unit_test(the_first_failure_is_the_one_told), cmocka_unit_test(contexts_go_in_front),
+        cmocka_unit_test(long_messages_are_cut_and_end),     cmocka_unit_test(exit_codes_are_the_four_documented),
+        cmocka_unit_test(arrays_come_zeroed_and_aligned),    cmocka_unit_test(sizes_that_overflow_are_refused_by_name),
         cmocka_unit_test(formatting_gives_a_fresh_string),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

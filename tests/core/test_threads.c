@@ -8,7 +8,7 @@ static void the_failure_of_the_lowest_index_is_told(void **state)
     (void)state;
     rb_error err = {0};
     rb_first_failure failure = {0};
-    #pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int i = 99; i >= 0; i--) {
         rb_error mine = {0};
         const rb_status st = i % 10 == 3 ? rb_fail(&mine, i == 13 ? RB_EIO : RB_EINVAL, "number %d", i) : RB_OK;

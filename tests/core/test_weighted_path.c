@@ -49,7 +49,8 @@ static void a_weight_must_be_above_zero(void **state)
     (void)state;
     rb_error err = {0};
     weighted_path found;
-    assert_fails(rb_weighted_path(&found, "absent:0", &err), RB_EUSAGE, "absent:0: the weight is 0, expected a number above 0");
+    assert_fails(rb_weighted_path(&found, "absent:0", &err), RB_EUSAGE,
+                 "absent:0: the weight is 0, expected a number above 0");
     assert_fails(rb_weighted_path(&found, "absent:-1", &err), RB_EUSAGE, "the weight is -1");
     assert_null(found.path);
 }

@@ -1,4 +1,5 @@
-/* For scores of attention: a text of several sequences in several runs, with the facts of the bundled model, cut into parts or not. */
+/* For scores of attention: a text of several sequences in several runs, with the facts of the bundled model, cut into
+ * parts or not. */
 #ifndef RB_TESTS_EVALUATE_ATTENTION_FIXTURE_H
 #define RB_TESTS_EVALUATE_ATTENTION_FIXTURE_H
 
@@ -27,12 +28,19 @@ static inline void open_attention_fixture(attention_fixture *f)
     static answer_span answer = {4, 1};
     static const bit_plan *plans[N_RUNS - 1];
     rb_error err = {0};
-    *f = (attention_fixture){.document = {.n_tokens = N_DOCUMENT, .tokens = document_tokens, .n_answers = 1, .answers = &answer}};
+    *f = (attention_fixture){
+        .document = {.n_tokens = N_DOCUMENT, .tokens = document_tokens, .n_answers = 1, .answers = &answer}};
     assert_ok(checkpoint_open(&f->model, "configs/demo-llama", &err));
     f->facts = &checkpoint_config(f->model)->facts;
     f->documents = (needle_documents){1, &f->document};
-    f->request = (evaluate_request){.model = f->model, .plans = plans, .n_plans = N_RUNS - 1, .text = f->text, .n_text = N_TEXT, .context = CONTEXT,
-                                    .documents = &f->documents, .attention_stride = 7};
+    f->request = (evaluate_request){.model = f->model,
+                                    .plans = plans,
+                                    .n_plans = N_RUNS - 1,
+                                    .text = f->text,
+                                    .n_text = N_TEXT,
+                                    .context = CONTEXT,
+                                    .documents = &f->documents,
+                                    .attention_stride = 7};
     assert_ok(evaluate_batch_make(&f->batch, &f->request, &err));
     assert_int_equal(f->batch.batch.n_tokens, ALL);
     assert_int_equal(f->batch.n_parts, 1);
@@ -56,7 +64,8 @@ static inline void split_attention_fixture(attention_fixture *f)
 static inline float *part_of(const float *all, int n_heads, int64_t dim, int64_t first, int64_t n)
 {
     float *out = malloc((size_t)(n_heads * n * dim) * sizeof *out);
-    for (int h = 0; h < n_heads; h++) memcpy(out + h * n * dim, all + (h * ALL + first) * dim, (size_t)(n * dim) * sizeof *out);
+    for (int h = 0; h < n_heads; h++)
+        memcpy(out + h * n * dim, all + (h * ALL + first) * dim, (size_t)(n * dim) * sizeof *out);
     return out;
 }
 

@@ -1,4 +1,5 @@
-/* KL and top-k overlap of attention weights against plain softmaxes in f64: every run, sampled query and head; with windows, recent keys and short sequences. */
+/* KL and top-k overlap of attention weights against plain softmaxes in f64: every run, sampled query and head; with
+ * windows, recent keys and short sequences. */
 #include "tests/evaluate/attention_fixture.h"
 
 #include "evaluate/attention_score.h"
@@ -6,29 +7,33 @@
 enum { LAYER = 2 };
 
 typedef struct arrays {
-    float *q, *k, *exact_k;     /* [heads][ALL][dim] */
+    float *q, *k, *exact_k; /* [heads][ALL][dim] */
 } arrays;
 
 static arrays make_arrays(const attention_fixture *f)
 {
     const int64_t dim = f->facts->head_dim;
-    arrays a = {.q = random_floats(f->facts->n_q_heads * ALL * dim, 1), .k = random_floats(f->facts->n_kv_heads * ALL * dim, 2),
+    arrays a = {.q = random_floats(f->facts->n_q_heads * ALL * dim, 1),
+                .k = random_floats(f->facts->n_kv_heads * ALL * dim, 2),
                 .exact_k = random_floats(f->facts->n_kv_heads * ALL * dim, 3)};
     return a;
 }
 
 static void free_arrays(arrays *a) { free(a->q), free(a->k), free(a->exact_k); }
 
-/* ---- the reference --------------------------------------------------------------------------------------------------------------- */
+/* ---- the reference --------------------------------------------------------------------------- */
 
-static void reference_weights(double *p, const attention_fixture *f, const arrays *a, int head, int64_t first, int64_t t, int64_t window)
+static void reference_weights(double *p, const attention_fixture *f, const arrays *a, int head, int64_t first,
+                              int64_t t, int64_t window)
 {
     const int64_t dim = f->facts->head_dim, kv_head = head / (f->facts->n_q_heads / f->facts->n_kv_heads);
     double sum = 0.0;
     for (int64_t s = 0; s <= t; s++) {
         const float *k = t - s < f->request.n_recent ? a->exact_k : a->k;
         double logit = 0.0;
-        for (int64_t i = 0; i < dim; i++) logit += (double)a->q[(head * ALL + first + t) * dim + i] * (double)k[(kv_head * ALL + first + s) * dim + i];
+        for (int64_t i = 0; i < dim; i++)
+            logit +=
+                (double)a->q[(head * ALL + first + t) * dim + i] * (double)k[(kv_head * ALL + first + s) * dim + i];
         p[s] = window > 0 && t - s >= window ? 0.0 : exp(f->facts->attention_scale * logit);
         sum += p[s];
     }
@@ -48,7 +53,8 @@ typedef struct expectation {
     int64_t n, n_overlap;
 } expectation;
 
-static void expect_query(expectation *e, const attention_fixture *f, const arrays *a, int64_t first, int64_t n, int head, int64_t t, int64_t window)
+static void expect_query(expectation *e, const attention_fixture *f, const arrays *a, int64_t first, int64_t n,
+                         int head, int64_t t, int64_t window)
 {
     double p[N_RUNS][CONTEXT];
     const int64_t seen = window > 0 && window < t + 1 ? window : t + 1;
@@ -56,7 +62,9 @@ static void expect_query(expectation *e, const attention_fixture *f, const array
     for (int run = 0; run < N_RUNS; run++)
         for (int64_t s = 0; s <= t; s++) {
             if (p[0][s] > 0.0) e->kl[run] += p[0][s] * log(p[0][s] / p[run][s]);
-            if (seen > ATTENTION_TOP_K && rank_of(p[0], t + 1, s) < ATTENTION_TOP_K && rank_of(p[run], t + 1, s) < ATTENTION_TOP_K) e->overlap[run] += 1.0 / 16.0;
+            if (seen > ATTENTION_TOP_K && rank_of(p[0], t + 1, s) < ATTENTION_TOP_K
+                && rank_of(p[run], t + 1, s) < ATTENTION_TOP_K)
+                e->overlap[run] += 1.0 / 16.0;
         }
     e->n++;
     e->n_overlap += seen > ATTENTION_TOP_K;
@@ -74,7 +82,7 @@ static expectation expect(const attention_fixture *f, const arrays *a, int64_t w
     return e;
 }
 
-/* ---- the scores ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the scores ------------------------------------------------------------------------------ */
 
 static attention_scores score(const attention_fixture *f, const arrays *a)
 {
@@ -83,10 +91,18 @@ static attention_scores score(const attention_fixture *f, const arrays *a)
     const int64_t dim = f->facts->head_dim;
     assert_ok(attention_scores_create(&scores, &f->request, &f->batch, &err));
     for (int part = 0; part < f->batch.n_parts; part++) {
-        const int64_t first = f->batch.sequence_start[f->batch.part_start[part]], n = f->batch.sequence_start[f->batch.part_start[part + 1]] - first;
-        const arrays own = {part_of(a->q, f->facts->n_q_heads, dim, first, n), part_of(a->k, f->facts->n_kv_heads, dim, first, n),
+        const int64_t first = f->batch.sequence_start[f->batch.part_start[part]],
+                      n = f->batch.sequence_start[f->batch.part_start[part + 1]] - first;
+        const arrays own = {part_of(a->q, f->facts->n_q_heads, dim, first, n),
+                            part_of(a->k, f->facts->n_kv_heads, dim, first, n),
                             part_of(a->exact_k, f->facts->n_kv_heads, dim, first, n)};
-        const layer_heads heads = {.layer = LAYER, .part = part, .first_token = first, .n_tokens = n, .q = own.q, .k = own.k, .exact_k = own.exact_k};
+        const layer_heads heads = {.layer = LAYER,
+                                   .part = part,
+                                   .first_token = first,
+                                   .n_tokens = n,
+                                   .q = own.q,
+                                   .k = own.k,
+                                   .exact_k = own.exact_k};
         assert_ok(attention_scores_add(&scores, &heads, &err));
         free_arrays(&(arrays){own.q, own.k, own.exact_k});
     }
@@ -97,7 +113,8 @@ static void check(int64_t n_recent, int window)
 {
     attention_fixture f;
     open_attention_fixture(&f);
-    model_config *config = (model_config *)checkpoint_config(f.model);      /* ours alone: this model has no window of its own */
+    model_config *config =
+        (model_config *)checkpoint_config(f.model); /* ours alone: this model has no window of its own */
     config->layer_slides[LAYER] = window > 0;
     config->sliding_window = window;
     f.request.n_recent = n_recent;
@@ -112,7 +129,7 @@ static void check(int64_t n_recent, int window)
         assert_true(fabs(scores.overlap[LAYER * N_RUNS + run] - e.overlap[run]) < 1e-9);
         assert_true(run == 0 || e.kl[run] > 0.1);
     }
-    assert_true(scores.kl[0] == 0.0 && scores.n_queries[0] == 0);      /* other layers */
+    assert_true(scores.kl[0] == 0.0 && scores.n_queries[0] == 0); /* other layers */
     attention_scores_free(&scores);
     free_arrays(&a);
     close_attention_fixture(&f);
@@ -143,18 +160,20 @@ static void half_of_the_largest_in_common_is_half(void **state)
     open_attention_fixture(&f);
     arrays a = make_arrays(&f);
     const int64_t dim = f.facts->head_dim;
-    f.request.attention_stride = CONTEXT;      /* query 39: keys 0 .. 39 */
+    f.request.attention_stride = CONTEXT; /* query 39: keys 0 .. 39 */
     for (int64_t i = 0; i < f.facts->n_q_heads * ALL * dim; i++) a.q[i] = i % dim == 0;
     /* Logits of run 0 fall from key to key; run 1 has 8 of its 16 first keys at the end, run 2 is run 0. */
     for (int h = 0; h < f.facts->n_kv_heads; h++)
         for (int64_t run = 0; run < N_RUNS; run++)
             for (int64_t s = 0; s < CONTEXT; s++)
                 for (int sequence = 0; sequence < 3; sequence++)
-                    a.k[(h * ALL + (sequence * N_RUNS + run) * CONTEXT + s) * dim] = (float)(run == 1 && s < 8 ? -100 - s : -s);
+                    a.k[(h * ALL + (sequence * N_RUNS + run) * CONTEXT + s) * dim] =
+                        (float)(run == 1 && s < 8 ? -100 - s : -s);
     attention_scores scores = score(&f, &a);
     const double n = (double)scores.n_overlap_queries[LAYER];
     assert_int_equal(scores.n_overlap_queries[LAYER], 3 * f.facts->n_q_heads);
-    assert_true(scores.overlap[LAYER * N_RUNS + 1] == 0.5 * n && scores.overlap[LAYER * N_RUNS + 2] == n && scores.overlap[LAYER * N_RUNS] == n);
+    assert_true(scores.overlap[LAYER * N_RUNS + 1] == 0.5 * n && scores.overlap[LAYER * N_RUNS + 2] == n
+                && scores.overlap[LAYER * N_RUNS] == n);
     attention_scores_free(&scores);
     free_arrays(&a);
     close_attention_fixture(&f);

@@ -7,12 +7,12 @@
 #include "profile/profile_summary.h"
 #include "tests/profile/some_profile.h"
 
-enum { N_LAYERS = 3, ROWS_PER_METHOD = N_LAYERS + 2 };      /* mean, true bits, every layer */
+enum { N_LAYERS = 3, ROWS_PER_METHOD = N_LAYERS + 2 }; /* mean, true bits, every layer */
 
 static rb_error err;
 
-static const double uniform_mae[] = {1, 3, 4, 4, 10, 6};       /* layers 2, 4, 8; mean 14 / 3 */
-static const double gtq_mae[] = {1, 1, 2, 2, 6, 3};            /* layers 1, 2, 4.5; mean 2.5 */
+static const double uniform_mae[] = {1, 3, 4, 4, 10, 6}; /* layers 2, 4, 8; mean 14 / 3 */
+static const double gtq_mae[] = {1, 1, 2, 2, 6, 3};      /* layers 1, 2, 4.5; mean 2.5 */
 
 static profile_table *base_table(void)
 {
@@ -24,7 +24,8 @@ static profile_table *base_table(void)
 
 static void scale_layer(profile_table *table, int m, int layer, double factor)
 {
-    for (int kv_head = 0; kv_head < 2; kv_head++) method_head(&table->methods[m], &table->model, layer, kv_head)->logit_mae *= factor;
+    for (int kv_head = 0; kv_head < 2; kv_head++)
+        method_head(&table->methods[m], &table->model, layer, kv_head)->logit_mae *= factor;
 }
 
 static void scale_all(profile_table *table, int m, double factor)
@@ -62,13 +63,14 @@ static comparison_verdict verdict_of(const comparison *result, const char *metri
 {
     for (int i = 0; i < result->n_rows; i++) {
         const comparison_row *row = &result->rows[i];
-        if (strcmp(row->metric, metric) == 0 && strcmp(row->method, method) == 0 && row->layer == layer) return row->verdict;
+        if (strcmp(row->metric, metric) == 0 && strcmp(row->method, method) == 0 && row->layer == layer)
+            return row->verdict;
     }
     fail_msg("no row for %s of %s, layer %d", metric, method, layer);
     return VERDICT_SAME;
 }
 
-/* ---- verdicts ------------------------------------------------------------------------------------------------------------------ */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 static void a_summary_is_not_worse_than_itself(void **state)
 {
@@ -108,7 +110,8 @@ static void errors_that_grow_everywhere_are_regressions_everywhere(void **state)
     comparison result = compared(base_table(), updated, 1);
     assert_int_equal(result.n_regressions, 1 + N_LAYERS);
     assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", -1), VERDICT_WORSE);
-    for (int layer = 0; layer < N_LAYERS; layer++) assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", layer), VERDICT_WORSE);
+    for (int layer = 0; layer < N_LAYERS; layer++)
+        assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", layer), VERDICT_WORSE);
     assert_int_equal(verdict_of(&result, "true_bits", "block-gtq", -1), VERDICT_SAME);
     assert_int_equal(verdict_of(&result, "logit_mae", "uniform", -1), VERDICT_SAME);
     comparison_free(&result);
@@ -119,7 +122,8 @@ static void assert_all_errors(double factor, double max_regression, comparison_v
     profile_table *updated = base_table();
     scale_all(updated, 1, factor);
     comparison result = compared(base_table(), updated, max_regression);
-    for (int layer = -1; layer < N_LAYERS; layer++) assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", layer), verdict);
+    for (int layer = -1; layer < N_LAYERS; layer++)
+        assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", layer), verdict);
     comparison_free(&result);
 }
 
@@ -161,7 +165,8 @@ static void uniform_getting_worse_is_a_regression_too(void **state)
     comparison_free(&result);
 }
 
-/* Layer 1 goes from 0.4 % below uniform to 0.4 % above it, or level with it: less than the limit of 1 %, and lost all the same. */
+/* Layer 1 goes from 0.4 % below uniform to 0.4 % above it, or level with it: less than the limit of 1 %, and lost all
+ * the same. */
 static void a_layer_lost_to_uniform_is_a_regression_within_the_limit_too(void **state)
 {
     (void)state;
@@ -181,7 +186,7 @@ static void a_layer_is_lost_when_uniform_overtakes_it(void **state)
 {
     (void)state;
     profile_table *updated = base_table();
-    scale_layer(updated, 0, 2, 0.5);      /* 4 < 4.5 */
+    scale_layer(updated, 0, 2, 0.5); /* 4 < 4.5 */
     comparison result = compared(base_table(), updated, 1);
     assert_int_equal(verdict_of(&result, "logit_mae", "uniform", 2), VERDICT_BETTER);
     assert_int_equal(verdict_of(&result, "logit_mae", "block-gtq", 2), VERDICT_LOST);
@@ -203,7 +208,10 @@ static void a_layer_that_never_beat_uniform_is_not_lost(void **state)
 static void true_bits_may_not_grow_at_all(void **state)
 {
     (void)state;
-    static const struct { double change; comparison_verdict verdict; } cases[] = {{1e-6, VERDICT_WORSE}, {1e-12, VERDICT_SAME}, {-1e-6, VERDICT_BETTER}};
+    static const struct {
+        double change;
+        comparison_verdict verdict;
+    } cases[] = {{1e-6, VERDICT_WORSE}, {1e-12, VERDICT_SAME}, {-1e-6, VERDICT_BETTER}};
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         profile_table *updated = base_table();
         for (int h = 0; h < 6; h++) updated->methods[1].heads[h].true_bits += cases[i].change;
@@ -276,7 +284,7 @@ static void verdicts_have_names(void **state)
     }
 }
 
-/* ---- what is not compared ------------------------------------------------------------------------------------------------------ */
+/* ---- what is not compared -------------------------------------------------------------------- */
 
 /* Frees the table. */
 static void assert_not_compared(profile_table *updated, rb_status status, const char *message)
@@ -336,10 +344,14 @@ static void documents_that_are_no_summaries_are_refused(void **state)
 {
     (void)state;
     comparison result;
-    const char *base = written(base_table(), "base.json"), *other = scratch_path("other.json"), *absent = scratch_path("absent.json");
+    const char *base = written(base_table(), "base.json"), *other = scratch_path("other.json"),
+               *absent = scratch_path("absent.json");
     put_text(other, "{\"schema\": \"ropebits-plan\", \"version\": 1}");
-    assert_fails(compare_within(&result, base, other, 1), RB_EMISMATCH, "other.json: schema \"ropebits-profile-summary\" and \"ropebits-plan\"");
-    assert_fails(compare_within(&result, other, other, 1), RB_EFORMAT, "other.json: schema is \"ropebits-plan\", expected \"ropebits-profile-summary\" or \"ropebits-evaluation\"");
+    assert_fails(compare_within(&result, base, other, 1), RB_EMISMATCH,
+                 "other.json: schema \"ropebits-profile-summary\" and \"ropebits-plan\"");
+    assert_fails(
+        compare_within(&result, other, other, 1), RB_EFORMAT,
+        "other.json: schema is \"ropebits-plan\", expected \"ropebits-profile-summary\" or \"ropebits-evaluation\"");
     put_text(other, "{\"version\": 1}");
     assert_fails(compare_within(&result, base, other, 1), RB_EFORMAT, "other.json: schema: is missing");
     put_text(other, "{\"schema\": \"ropebits-profile-summary\", \"version\": 9}");

@@ -15,7 +15,7 @@ static rb_error err;
 typedef struct run_numbers {
     const char *name;
     double perplexity, kl_mean, kl_p999, attention_kl, key_true_bits, value_true_bits;
-    int n_needles, n_right;     /* n_needles 0: null */
+    int n_needles, n_right; /* n_needles 0: null */
     double output_error;
 } run_numbers;
 
@@ -96,13 +96,15 @@ static comparison compared(const run_numbers *updated, int n, double max_regress
 static comparison_verdict verdict_of(const comparison *result, const char *metric, const char *run)
 {
     for (int i = 0; i < result->n_rows; i++)
-        if (strcmp(result->rows[i].metric, metric) == 0 && strcmp(result->rows[i].run, run) == 0) return result->rows[i].verdict;
+        if (strcmp(result->rows[i].metric, metric) == 0 && strcmp(result->rows[i].run, run) == 0)
+            return result->rows[i].verdict;
     fail_msg("no row for %s of %s", metric, run);
     return VERDICT_SAME;
 }
 
 /* The one regression of the changed run is in this metric. */
-static void assert_only(const run_numbers *updated, const char *metric, comparison_verdict verdict, double max_regression, int max_needles_lost)
+static void assert_only(const run_numbers *updated, const char *metric, comparison_verdict verdict,
+                        double max_regression, int max_needles_lost)
 {
     comparison result = compared(updated, 1, max_regression, max_needles_lost);
     assert_int_equal(verdict_of(&result, metric, "gtq.json"), verdict);
@@ -115,7 +117,8 @@ static void an_evaluation_is_not_worse_than_itself(void **state)
     (void)state;
     comparison result = compared(&gtq, 1, 0, 0);
     assert_int_equal(result.n_regressions, 0);
-    assert_int_equal(result.n_rows, 2 + 8);     /* perplexity and needles of the unquantized run, everything of the plan's */
+    assert_int_equal(result.n_rows,
+                     2 + 8); /* perplexity and needles of the unquantized run, everything of the plan's */
     comparison_free(&result);
 }
 
@@ -221,7 +224,10 @@ static void assert_not_compared(cJSON *updated, rb_status status, const char *me
 }
 
 static cJSON *run_of(cJSON *json, int run) { return cJSON_GetArrayItem(cJSON_GetObjectItem(json, "runs"), run); }
-static void set_number(cJSON *object, const char *key, double value) { cJSON_ReplaceItemInObject(object, key, cJSON_CreateNumber(value)); }
+static void set_number(cJSON *object, const char *key, double value)
+{
+    cJSON_ReplaceItemInObject(object, key, cJSON_CreateNumber(value));
+}
 
 static void what_does_not_belong_together_is_refused(void **state)
 {
@@ -276,8 +282,10 @@ static void the_reader_gives_every_number(void **state)
     const evaluation_run *run = &result->runs[1];
     assert_string_equal(run->name, "gtq.json");
     assert_string_equal(run->method, "block-gtq");
-    assert_true(run->avg_bits == 2 && run->value_bits == 2 && run->key_true_bits == 2.75 && run->value_true_bits == 2.25);
-    assert_true(run->perplexity == 8 && run->kl_mean == 0.5 && run->kl_p999 == 4 && run->attention_kl == 0.25 && run->top1_agreement == 0.75);
+    assert_true(run->avg_bits == 2 && run->value_bits == 2 && run->key_true_bits == 2.75
+                && run->value_true_bits == 2.25);
+    assert_true(run->perplexity == 8 && run->kl_mean == 0.5 && run->kl_p999 == 4 && run->attention_kl == 0.25
+                && run->top1_agreement == 0.75);
     assert_true(run->attention_overlap == 0.625 && run->output_error == 0.375);
     assert_int_equal(run->n_needles, 24);
     assert_int_equal(run->n_needles_right, 15);

@@ -12,7 +12,8 @@ static evaluate_batch make(const needle_documents *documents)
     static const bit_plan *plan = NULL;
     rb_error err = {0};
     evaluate_batch batch;
-    const evaluate_request request = {.plans = &plan, .n_plans = 1, .text = text, .n_text = 5, .context = 3, .documents = documents};
+    const evaluate_request request = {
+        .plans = &plan, .n_plans = 1, .text = text, .n_text = 5, .context = 3, .documents = documents};
     if (evaluate_batch_make(&batch, &request, &err) != RB_OK) fail_msg("%s", err.msg);
     return batch;
 }
@@ -37,7 +38,8 @@ static void copies_of_a_sequence_lie_side_by_side(void **state)
     assert_int_equal(batch.positions[0].target, 11);
     assert_int_equal(batch.positions[2].target, 14);
     assert_int_equal(batch.positions[2].document, -1);
-    for (int i = 0; i < 3; i++) assert_int_equal(batch.positions[i].target_place, i < 2 ? i + 1 : 4);      /* token 3 begins a sequence */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(batch.positions[i].target_place, i < 2 ? i + 1 : 4); /* token 3 begins a sequence */
     evaluate_batch_free(&batch);
 }
 
@@ -56,7 +58,8 @@ static void answers_that_overlap_are_all_scored(void **state)
     assert_int_equal(batch.positions[3].target_place, 1);
     assert_int_equal(batch.positions[10].target_place, 3);
     assert_int_equal(batch.positions[10].target, 23);
-    assert_int_equal(batch.logit_tokens[2 * 10], 10 + 2);       /* behind the text's 10: token 2 of the first copy, then of the second */
+    assert_int_equal(batch.logit_tokens[2 * 10],
+                     10 + 2); /* behind the text's 10: token 2 of the first copy, then of the second */
     assert_int_equal(batch.logit_tokens[2 * 10 + 1], 10 + 4 + 2);
     evaluate_batch_free(&batch);
 }
@@ -70,7 +73,7 @@ static void the_text_of_a_part_ends_where_documents_begin(void **state)
     evaluate_batch batch = make(&documents);
     assert_int_equal(batch.n_parts, 1);
     assert_int_equal(evaluate_batch_text_end(&batch, 0), 4);
-    batch.n_parts = 2;      /* the first sequence; the second and the document */
+    batch.n_parts = 2; /* the first sequence; the second and the document */
     batch.part_start[1] = 2, batch.part_start[2] = 6;
     assert_int_equal(evaluate_batch_text_end(&batch, 0), 2);
     assert_int_equal(evaluate_batch_text_end(&batch, 1), 4);

@@ -1,29 +1,32 @@
-/* What no average tells (study/robust.py): a codec with one fixed 2-D codebook a RoPE block, trained on ordinary text, has less than half of block-gtq's logit error at
- * fewer bits (tests/profile/test_fixed_codebook.c, where its tails give it away) and answers no needle question, because the keys of a rare name lie outside
- * its range. Block-GTQ at 2 bits answers most of them. Keys are restored, values stay exact. RB_TEST_REPORT=1 prints the counts. */
+/* What no average tells (study/robust.py): a codec with one fixed 2-D codebook a RoPE block, trained on ordinary text,
+ * has less than half of block-gtq's logit error at fewer bits (tests/profile/test_fixed_codebook.c, where its tails
+ * give it away) and answers no needle question, because the keys of a rare name lie outside its range. Block-GTQ at 2
+ * bits answers most of them. Keys are restored, values stay exact. RB_TEST_REPORT=1 prints the counts. */
 #include "tests/test_support.h"
 
 #include <stdbool.h>
 
-#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
-#include "texts/needle_documents.h"
-#include "texts/token_source.h"
 #include "core/threads.h"
 #include "kernels/reference/head_codec.h"
+#include "methods/allocator.h"
 #include "model/forward.h"
 #include "tests/fixed_codebook.h"
+#include "texts/needle_documents.h"
+#include "texts/token_source.h"
 
 enum {
-    N_CALIBRATION = 4096, CALIBRATION_CONTEXT = 1024,
-    NEEDLE_CONTEXT = 984,       /* the study's: the model's 1024 less 40 */
-    PART_SEQUENCES = 4, PIECE_TOKENS = 256
+    N_CALIBRATION = 4096,
+    CALIBRATION_CONTEXT = 1024,
+    NEEDLE_CONTEXT = 984, /* the study's: the model's 1024 less 40 */
+    PART_SEQUENCES = 4,
+    PIECE_TOKENS = 256
 };
-#define FOLDER "configs/demo-llama"
+#define FOLDER          "configs/demo-llama"
 #define FIXED_TRUE_BITS 2.25
 
-/* Measured: 23, 0 and 12 of 24 (with WikiText-2 valid and test in place of the bundled texts 23, 0 and 16); other rounding may move one or two. With sanitizers on
- * 24 documents take minutes and run no other code. */
+/* Measured: 23, 0 and 12 of 24 (with WikiText-2 valid and test in place of the bundled texts 23, 0 and 16); other
+ * rounding may move one or two. With sanitizers on 24 documents take minutes and run no other code. */
 #ifdef __SANITIZE_ADDRESS__
 enum { N_DOCUMENTS = 4, MIN_EXACT = 3, MAX_FIXED = 0, MIN_BLOCK_GTQ = 1 };
 #else
@@ -38,19 +41,21 @@ typedef struct judge {
     gaussian_books *books;
     codec_tables *tables;
     block_statistics statistics;
-    fixed_codebook **fixed;             /* [n_layers][n_kv_heads] */
-    head_codec **block_gtq;             /* [n_layers][n_kv_heads] */
+    fixed_codebook **fixed; /* [n_layers][n_kv_heads] */
+    head_codec **block_gtq; /* [n_layers][n_kv_heads] */
     needle_documents documents;
-    codec_kind kind;                    /* of the pass that runs */
+    codec_kind kind; /* of the pass that runs */
     bool is_right[N_DOCUMENTS];
-    int64_t *logit_tokens;              /* every answer token's place before it */
-    struct { int32_t target, document; } *answers;      /* [n_answers] */
+    int64_t *logit_tokens; /* every answer token's place before it */
+    struct {
+        int32_t target, document;
+    } * answers; /* [n_answers] */
     int64_t n_answers;
 } judge;
 
 static rb_error err;
 
-/* ---- codecs from a calibration pass ------------------------------------------------------------------------------------------------- */
+/* ---- codecs from a calibration pass ---------------------------------------------------------- */
 
 static rb_status train_layer(void *user, layer_heads *heads, rb_error *hook_err)
 {
@@ -58,12 +63,15 @@ static rb_status train_layer(void *user, layer_heads *heads, rb_error *hook_err)
     const int n_blocks = j->statistics.n_blocks, n_q = model_q_per_kv(j->facts);
     const int64_t n = heads->n_tokens * j->facts->head_dim;
     (void)hook_err;
-    assert_ok(block_statistics_compute(&j->statistics, j->facts, heads->layer, heads->q, heads->k, heads->n_tokens, &err));
+    assert_ok(
+        block_statistics_compute(&j->statistics, j->facts, heads->layer, heads->q, heads->k, heads->n_tokens, &err));
     for (int h = 0; h < j->facts->n_kv_heads; h++) {
         const int at = heads->layer * j->facts->n_kv_heads + h;
-        const head_energy energy = {n_blocks, j->statistics.q_energy + h * n_blocks, j->statistics.k_energy + h * n_blocks};
+        const head_energy energy = {n_blocks, j->statistics.q_energy + h * n_blocks,
+                                    j->statistics.k_energy + h * n_blocks};
         plan_head plan = {0};
-        assert_ok(fixed_codebook_train(&j->fixed[at], j->books, j->facts, heads->q + h * n_q * n, heads->k + h * n, heads->n_tokens, FIXED_TRUE_BITS, &err));
+        assert_ok(fixed_codebook_train(&j->fixed[at], j->books, j->facts, heads->q + h * n_q * n, heads->k + h * n,
+                                       heads->n_tokens, FIXED_TRUE_BITS, &err));
         assert_ok(allocate_head(&plan, METHOD_BLOCK_GTQ, 2, &energy, &err));
         assert_true(plan_head_true_bits(&plan, j->facts->head_dim) > FIXED_TRUE_BITS);
         assert_ok(head_codec_create(&j->block_gtq[at], &plan, j->facts, j->tables, &err));
@@ -84,15 +92,22 @@ static void train(judge *j, const char *text)
     token_list_free(&tokens);
 }
 
-/* ---- questions ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 static void make_documents(judge *j, const char *haystack)
 {
     const needle_task task = NEEDLE_MULTIKEY;
     const int64_t context = NEEDLE_CONTEXT;
     const double random_depth = NAN;
-    const needle_series series = {.tasks = &task, .contexts = &context, .depths = &random_depth, .n_tasks = 1, .n_contexts = 1, .n_depths = 1,
-                                  .n_repeats = N_DOCUMENTS, .seed = 1, .counts = needle_counts_default()};
+    const needle_series series = {.tasks = &task,
+                                  .contexts = &context,
+                                  .depths = &random_depth,
+                                  .n_tasks = 1,
+                                  .n_contexts = 1,
+                                  .n_depths = 1,
+                                  .n_repeats = N_DOCUMENTS,
+                                  .seed = 1,
+                                  .counts = needle_counts_default()};
     needle_template words = {0};
     tokenizer *tok = NULL;
     token_list text = {0};
@@ -126,7 +141,7 @@ static void find_answers(judge *j)
     assert_int_equal(j->n_answers, n);
 }
 
-/* ---- a pass ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a pass ---------------------------------------------------------------------------------- */
 
 static rb_status restore_keys(void *user, layer_heads *heads, rb_error *hook_err)
 {
@@ -140,13 +155,12 @@ static rb_status restore_keys(void *user, layer_heads *heads, rb_error *hook_err
     for (int h = 0; h < n_heads; h++)
         for (int64_t piece = 0; piece < n_pieces; piece++) {
             const int at = heads->layer * n_heads + h;
-            const int64_t first = piece * PIECE_TOKENS, left = heads->n_tokens - first, n = left < PIECE_TOKENS ? left : PIECE_TOKENS;
+            const int64_t first = piece * PIECE_TOKENS, left = heads->n_tokens - first,
+                          n = left < PIECE_TOKENS ? left : PIECE_TOKENS;
             float *k = heads->k + (h * heads->n_tokens + first) * dim;
             rb_error mine = {0};
-            if (j->kind == FIXED)
-                fixed_codebook_restore(j->fixed[at], k, n, k);
-            else if (head_codec_round_trip(j->block_gtq[at], k, n, k, &mine) != RB_OK)
-                failed = true;
+            if (j->kind == FIXED) fixed_codebook_restore(j->fixed[at], k, n, k);
+            else if (head_codec_round_trip(j->block_gtq[at], k, n, k, &mine) != RB_OK) failed = true;
         }
     assert_false(failed);
     return RB_OK;
@@ -182,15 +196,20 @@ static int count_right(judge *j, codec_kind kind)
     for (int p = 0; p <= N_PARTS; p++) parts[p] = p < N_PARTS ? p * PART_SEQUENCES : N_DOCUMENTS;
     j->kind = kind;
     const token_batch batch = {tokens, N_DOCUMENTS * NEEDLE_CONTEXT, starts, N_DOCUMENTS};
-    const forward_hooks hooks = {.user = j, .on_qkv = restore_keys, .on_logits = score_answers, .part_start = parts, .n_parts = N_PARTS,
-                                 .logit_tokens = j->logit_tokens, .n_logit_tokens = j->n_answers};
+    const forward_hooks hooks = {.user = j,
+                                 .on_qkv = restore_keys,
+                                 .on_logits = score_answers,
+                                 .part_start = parts,
+                                 .n_parts = N_PARTS,
+                                 .logit_tokens = j->logit_tokens,
+                                 .n_logit_tokens = j->n_answers};
     assert_ok(forward_run(j->model, &batch, &hooks, &err));
     for (int d = 0; d < N_DOCUMENTS; d++) n_right += j->is_right[d];
     free(tokens);
     return n_right;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void check_needles(const char *calibration_text, const char *haystack)
 {
@@ -209,8 +228,10 @@ static void check_needles(const char *calibration_text, const char *haystack)
     find_answers(&j);
     for (int kind = 0; kind < N_KINDS; kind++) n_right[kind] = count_right(&j, (codec_kind)kind);
     if (getenv("RB_TEST_REPORT"))
-        fprintf(stderr, "%s in %s, of %d needles: exact %d, fixed codebook at %g true bits %d, block-gtq at 2 bits %d\n", calibration_text, haystack, N_DOCUMENTS, n_right[EXACT],
-                FIXED_TRUE_BITS, n_right[FIXED], n_right[BLOCK_GTQ]);
+        fprintf(stderr,
+                "%s in %s, of %d needles: exact %d, fixed codebook at %g true bits %d, block-gtq at 2 bits %d\n",
+                calibration_text, haystack, N_DOCUMENTS, n_right[EXACT], FIXED_TRUE_BITS, n_right[FIXED],
+                n_right[BLOCK_GTQ]);
     assert_true(n_right[EXACT] >= MIN_EXACT);
     assert_true(n_right[FIXED] <= MAX_FIXED);
     assert_true(n_right[BLOCK_GTQ] >= MIN_BLOCK_GTQ);

@@ -1,4 +1,5 @@
-/* Which keys and values of a part are restored, and by which codec: every run's copy by its own plan, layer by layer; all else stays as it is. */
+/* Which keys and values of a part are restored, and by which codec: every run's copy by its own plan, layer by layer;
+ * all else stays as it is. */
 #include "tests/test_support.h"
 
 #include "evaluate/kv_restore.h"
@@ -18,7 +19,8 @@ typedef struct fixture {
     kv_restore *restore;
 } fixture;
 
-/* Layer l, head h of plan p: uniform of 1 + (p + l + h) % 4 bits, so that neighbours differ; values of p 0 of 2 bits, of p 1 by layer and head. */
+/* Layer l, head h of plan p: uniform of 1 + (p + l + h) % 4 bits, so that neighbours differ; values of p 0 of 2 bits,
+ * of p 1 by layer and head. */
 static int key_width(int p, int layer, int head) { return 1 + (p + layer + head) % 4; }
 static int value_width(int p, int layer, int head) { return p == 0 ? 2 : 1 + (layer + 2 * head) % 4; }
 
@@ -31,13 +33,23 @@ static void open_fixture(fixture *f, int64_t n_sink, bool with_keys, bool with_v
     assert_int_equal(codec_tables_create(&f->tables, &err), RB_OK);
     for (int p = 0; p < 2; p++) {
         assert_int_equal(bit_plan_create(&f->plans[p], facts, &err), RB_OK);
-        for (int h = 0; h < facts->n_layers * HEADS; h++) f->plans[p]->value_widths[h] = (uint8_t)value_width(p, h / HEADS, h % HEADS);
+        for (int h = 0; h < facts->n_layers * HEADS; h++)
+            f->plans[p]->value_widths[h] = (uint8_t)value_width(p, h / HEADS, h % HEADS);
         for (int layer = 0; layer < facts->n_layers; layer++)
             for (int h = 0; h < HEADS; h++)
-                assert_int_equal(plan_head_set_uniform(bit_plan_head(f->plans[p], layer, h), key_width(p, layer, h), DIM / 2, 42, CODEBOOK_BLOCK_GTQ, &err), RB_OK);
+                assert_int_equal(plan_head_set_uniform(bit_plan_head(f->plans[p], layer, h), key_width(p, layer, h),
+                                                       DIM / 2, 42, CODEBOOK_BLOCK_GTQ, &err),
+                                 RB_OK);
     }
-    f->request = (evaluate_request){.model = f->model, .plans = (const bit_plan *const *)f->plans, .n_plans = 2, .text = text, .n_text = N_TOKENS, .context = N_TOKENS,
-                                    .n_sink = n_sink, .with_keys = with_keys, .with_values = with_values};
+    f->request = (evaluate_request){.model = f->model,
+                                    .plans = (const bit_plan *const *)f->plans,
+                                    .n_plans = 2,
+                                    .text = text,
+                                    .n_text = N_TOKENS,
+                                    .context = N_TOKENS,
+                                    .n_sink = n_sink,
+                                    .with_keys = with_keys,
+                                    .with_values = with_values};
     assert_int_equal(evaluate_batch_make(&f->batch, &f->request, &err), RB_OK);
     assert_int_equal(kv_restore_create(&f->restore, &f->request, &f->batch, &err), RB_OK);
 }
@@ -58,9 +70,12 @@ static void expect_rows(const fixture *f, float *rows, int run, int layer, int h
     plan_head head = {0};
     head_codec *codec = NULL;
     const model_facts *facts = &checkpoint_config(f->model)->facts;
-    if (run == 0 || !(is_value ? f->request.with_values : f->request.with_keys) || f->request.n_sink >= N_TOKENS) return;
+    if (run == 0 || !(is_value ? f->request.with_values : f->request.with_keys) || f->request.n_sink >= N_TOKENS)
+        return;
     if (is_value) assert_int_equal(bit_plan_value_head(f->plans[run - 1], layer, h, &head, &err), RB_OK);
-    assert_int_equal(head_codec_create(&codec, is_value ? &head : bit_plan_head(f->plans[run - 1], layer, h), facts, f->tables, &err), RB_OK);
+    assert_int_equal(head_codec_create(&codec, is_value ? &head : bit_plan_head(f->plans[run - 1], layer, h), facts,
+                                       f->tables, &err),
+                     RB_OK);
     rows += f->request.n_sink * DIM;
     assert_int_equal(head_codec_round_trip(codec, rows, N_TOKENS - f->request.n_sink, rows, &err), RB_OK);
     head_codec_free(codec);
@@ -116,7 +131,7 @@ static void a_key_that_no_codec_holds_is_named(void **state)
     fixture f;
     open_fixture(&f, 0, true, true);
     float *k = random_floats(FLOATS, 1), *v = random_floats(FLOATS, 2);
-    k[(ALL + N_TOKENS + 3) * DIM] = INFINITY;       /* head 1, run 1, token 3 */
+    k[(ALL + N_TOKENS + 3) * DIM] = INFINITY; /* head 1, run 1, token 3 */
     layer_heads heads = {.layer = 3, .n_tokens = ALL, .k = k, .v = v, .exact_k = k};
     assert_int_equal(kv_restore_part(f.restore, &heads, &err), RB_ENONFINITE);
     assert_non_null(strstr(err.msg, "layer 3 kv_head 1, keys: vector 3: "));

@@ -1,4 +1,5 @@
-/* What restoring takes of a GPU's memory is at least what the codecs need; the restoring itself is in tests/gpu/test_evaluate_cuda.c. */
+/* What restoring takes of a GPU's memory is at least what the codecs need; the restoring itself is in
+ * tests/gpu/test_evaluate_cuda.c. */
 #include "tests/test_support.h"
 
 #include "evaluate/kv_restore_cuda.h"
@@ -17,8 +18,10 @@ static int64_t codec_bytes(const model_facts *facts, int width, bool is_uniform,
     for (int i = 0; i < n; i++) bits[i] = (uint8_t)(1 + i * width / n);
     for (int layer = 0; layer < facts->n_layers; layer++)
         for (int h = 0; h < facts->n_kv_heads; h++) {
-            if (is_uniform) assert_ok(plan_head_set_uniform(bit_plan_head(plan, layer, h), width, n, 42, CODEBOOK_BLOCK_GTQ, &err));
-            else assert_ok(plan_head_set_block_widths(bit_plan_head(plan, layer, h), bits, n, CODEBOOK_BLOCK_GTQ, &err));
+            if (is_uniform)
+                assert_ok(plan_head_set_uniform(bit_plan_head(plan, layer, h), width, n, 42, CODEBOOK_BLOCK_GTQ, &err));
+            else
+                assert_ok(plan_head_set_block_widths(bit_plan_head(plan, layer, h), bits, n, CODEBOOK_BLOCK_GTQ, &err));
         }
     assert_ok(codec_tables_create(&tables, &err));
     assert_ok(codec_image_build(&image, bit_plan_head(plan, 0, 0), facts->n_kv_heads, facts, tables, &err));
@@ -41,12 +44,19 @@ static void the_bound_holds_for_every_width(void **state)
             evaluate_batch batch;
             assert_ok(bit_plan_create(&plan, facts, &err));
             const int64_t bytes = codec_bytes(facts, width, is_uniform, plan);
-            const evaluate_request request = {.model = model, .plans = (const bit_plan *const *)&plan, .n_plans = 1, .text = text, .n_text = 10, .context = 10};
+            const evaluate_request request = {.model = model,
+                                              .plans = (const bit_plan *const *)&plan,
+                                              .n_plans = 1,
+                                              .text = text,
+                                              .n_text = 10,
+                                              .context = 10};
             const evaluate_request none = {.model = model, .text = text, .n_text = 10, .context = 10};
             assert_ok(evaluate_batch_make(&batch, &request, &err));
             /* a plan's keys and its values, of one group each */
             const int64_t bound = kv_restore_cuda_bytes(&request, &batch) - kv_restore_cuda_bytes(&none, &batch);
-            if (bound < 2 * bytes) fail_msg("%d bits, %s: tables of %lld bytes, counted %lld for keys and values", width, is_uniform ? "uniform" : "mixed", (long long)bytes, (long long)bound);
+            if (bound < 2 * bytes)
+                fail_msg("%d bits, %s: tables of %lld bytes, counted %lld for keys and values", width,
+                         is_uniform ? "uniform" : "mixed", (long long)bytes, (long long)bound);
             assert_true(bound < 20 * bytes);
             evaluate_batch_free(&batch);
             bit_plan_free(plan);

@@ -1,11 +1,12 @@
-/* Perplexity of the unquantized model against a forward pass in numpy, on the same token ids. Expected values: tests/evaluate/numpy_perplexity.py, whose head tells the command. */
+/* Perplexity of the unquantized model against a forward pass in numpy, on the same token ids. Expected values:
+ * tests/evaluate/numpy_perplexity.py, whose head tells the command. */
 #include "tests/test_support.h"
 
-#include "texts/token_source.h"
 #include "core/json.h"
 #include "core/sha256.h"
 #include "core/threads.h"
 #include "evaluate/evaluate_run.h"
+#include "texts/token_source.h"
 
 static rb_error err;
 
@@ -32,11 +33,19 @@ static void the_perplexity_of_demo_llama_is_that_of_numpy(void **state)
     assert_true(tokens.n >= n_tokens);
     assert_ok(rb_sha256_bytes(hex, tokens.ids, (size_t)n_tokens * sizeof *tokens.ids, &err));
     assert_string_equal(hex, sha256);
-    const evaluate_request request = {.model = model, .text = tokens.ids, .n_text = n_tokens, .context = context, .with_keys = true, .with_values = true, .attention_stride = 1024};
+    const evaluate_request request = {.model = model,
+                                      .text = tokens.ids,
+                                      .n_text = n_tokens,
+                                      .context = context,
+                                      .with_keys = true,
+                                      .with_values = true,
+                                      .attention_stride = 1024};
     assert_ok(evaluate_plans(&result, &request, &err));
     assert_int_equal(result.n_runs, 1);
-    if (getenv("RB_TEST_REPORT")) fprintf(stderr, "perplexity %.9f, numpy %.9f\n", result.runs[0].text.perplexity, perplexity);
-    /* The issue allows 0.1 %; two f32 passes differ by their rounding alone, which the mean over all tokens makes smaller still. */
+    if (getenv("RB_TEST_REPORT"))
+        fprintf(stderr, "perplexity %.9f, numpy %.9f\n", result.runs[0].text.perplexity, perplexity);
+    /* The issue allows 0.1 %; two f32 passes differ by their rounding alone, which the mean over all tokens makes
+     * smaller still. */
     assert_true(fabs(result.runs[0].text.perplexity / perplexity - 1.0) < 1e-5);
     evaluate_result_free(&result);
     token_list_free(&tokens);

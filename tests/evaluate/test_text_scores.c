@@ -1,18 +1,22 @@
-/* What is made of the scores of a text's tokens: the few numbers, the curve by position, the worst tokens. Counted by hand. */
+/* What is made of the scores of a text's tokens: the few numbers, the curve by position, the worst tokens. Counted by
+ * hand. */
 #include "tests/test_support.h"
 
 #include "evaluate/position_curve.h"
 #include "evaluate/text_summary.h"
 #include "evaluate/worst_predictions.h"
 
-/* Two runs, a text of 8 tokens in sequences of 5: predicted are tokens 1 2 3 4, then 6 7. A position of a document is behind them. */
+/* Two runs, a text of 8 tokens in sequences of 5: predicted are tokens 1 2 3 4, then 6 7. A position of a document is
+ * behind them. */
 enum { CONTEXT = 5, N = 6, N_RUNS = 2 };
 
-static scored_position positions[N + 1] = {{.target = 11, .target_place = 1, .document = -1}, {.target = 12, .target_place = 2, .document = -1},
-                                           {.target = 13, .target_place = 3, .document = -1}, {.target = 14, .target_place = 4, .document = -1},
-                                           {.target = 16, .target_place = 6, .document = -1}, {.target = 17, .target_place = 7, .document = -1},
-                                           {.target = 99, .target_place = 3, .document = 0}};
-static const evaluate_batch batch = {.n_runs = N_RUNS, .n_text_sequences = 2, .n_positions = N + 1, .n_text_positions = N, .positions = positions};
+static scored_position positions[N + 1] = {
+    {.target = 11, .target_place = 1, .document = -1}, {.target = 12, .target_place = 2, .document = -1},
+    {.target = 13, .target_place = 3, .document = -1}, {.target = 14, .target_place = 4, .document = -1},
+    {.target = 16, .target_place = 6, .document = -1}, {.target = 17, .target_place = 7, .document = -1},
+    {.target = 99, .target_place = 3, .document = 0}};
+static const evaluate_batch batch = {
+    .n_runs = N_RUNS, .n_text_sequences = 2, .n_positions = N + 1, .n_text_positions = N, .positions = positions};
 
 static const token_score scores[(N + 1) * N_RUNS] = {
     {.nll = 1.0, .is_top1_same = true}, {.nll = 2.0, .kl = 0.25, .is_top1_same = true},
@@ -30,9 +34,11 @@ static void a_text_is_summed_up_without_the_documents(void **state)
     rb_error err = {0};
     text_summary s;
     assert_ok(text_summary_make(&s, &batch, scores, 0, &err));
-    assert_true(s.nll == 3.5 && s.perplexity == exp(3.5) && s.kl_mean == 0.0 && s.kl_max == 0.0 && s.top1_agreement == 1.0);
+    assert_true(s.nll == 3.5 && s.perplexity == exp(3.5) && s.kl_mean == 0.0 && s.kl_max == 0.0
+                && s.top1_agreement == 1.0);
     assert_ok(text_summary_make(&s, &batch, scores, 1, &err));
-    assert_true(s.nll == 4.5 && s.kl_mean == 4.25 / 6.0 && s.kl_max == 2.0 && s.kl_p99 == 2.0 && s.kl_p999 == 2.0 && s.top1_agreement == 0.5);
+    assert_true(s.nll == 4.5 && s.kl_mean == 4.25 / 6.0 && s.kl_max == 2.0 && s.kl_p99 == 2.0 && s.kl_p999 == 2.0
+                && s.top1_agreement == 0.5);
 }
 
 static void without_text_there_are_no_numbers(void **state)
@@ -44,7 +50,8 @@ static void without_text_there_are_no_numbers(void **state)
     worst_predictions worst;
     const evaluate_batch empty = {.n_runs = N_RUNS};
     assert_ok(text_summary_make(&s, &empty, scores, 1, &err));
-    assert_true(isnan(s.nll) && isnan(s.perplexity) && isnan(s.kl_mean) && isnan(s.kl_p99) && isnan(s.kl_p999) && isnan(s.kl_max) && isnan(s.top1_agreement));
+    assert_true(isnan(s.nll) && isnan(s.perplexity) && isnan(s.kl_mean) && isnan(s.kl_p99) && isnan(s.kl_p999)
+                && isnan(s.kl_max) && isnan(s.top1_agreement));
     position_curve_make(&curve, &empty, scores, 1, CONTEXT);
     assert_int_equal(curve.n, 0);
     assert_ok(worst_predictions_make(&worst, 3, &empty, scores, 1, &err));
@@ -77,7 +84,7 @@ static void the_worst_tokens_come_by_kl_and_then_by_place(void **state)
     (void)state;
     rb_error err = {0};
     worst_predictions worst;
-    static const int64_t places[] = {3, 7, 2, 6, 1};    /* KL 2, 1, 0.5, 0.5, 0.25; the one with 0 does not suffer */
+    static const int64_t places[] = {3, 7, 2, 6, 1}; /* KL 2, 1, 0.5, 0.5, 0.25; the one with 0 does not suffer */
     for (int capacity = 0; capacity <= 7; capacity++) {
         assert_ok(worst_predictions_make(&worst, capacity, &batch, scores, 1, &err));
         assert_int_equal(worst.n, capacity < 5 ? capacity : 5);
@@ -85,7 +92,8 @@ static void the_worst_tokens_come_by_kl_and_then_by_place(void **state)
             assert_int_equal(worst.at[i].position, places[i]);
             assert_int_equal(worst.at[i].id, 10 + places[i]);
         }
-        if (capacity > 0) assert_true(worst.at[0].kl == 2.0 && worst.at[0].nll == 3.5 && worst.at[0].unquantized_nll == 3.0);
+        if (capacity > 0)
+            assert_true(worst.at[0].kl == 2.0 && worst.at[0].nll == 3.5 && worst.at[0].unquantized_nll == 3.0);
         worst_predictions_free(&worst);
     }
     assert_ok(worst_predictions_make(&worst, 3, &batch, scores, 0, &err));

@@ -1,23 +1,24 @@
-/* A plan's scales folded into the weights: the folded model's keys are the scaled keys, its logits are the model's, its plan codes the same codes.
- * Scales that are powers of two only move exponents, so with them everything must be equal to the bit; others show what rounding the weights costs. */
+/* A plan's scales folded into the weights: the folded model's keys are the scaled keys, its logits are the model's, its
+ * plan codes the same codes. Scales that are powers of two only move exponents, so with them everything must be equal
+ * to the bit; others show what rounding the weights costs. */
 #include "tests/test_support.h"
 
 #include <limits.h>
 
-#include "plan/plan_json.h"
 #include "core/half.h"
 #include "core/json.h"
 #include "core/threads.h"
 #include "export/plan_folded.h"
 #include "kernels/reference/head_codec.h"
 #include "model/forward.h"
+#include "plan/plan_json.h"
 
 #define DEMO "configs/demo-llama"
 enum { N_TOKENS = 48 };
 
 static rb_error err;
 
-/* ---- plans ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- plans ----------------------------------------------------------------------------------- */
 
 typedef enum scale_kind { POWERS_OF_TWO, ANY_SCALES, EQUAL_OVER_HEADS } scale_kind;
 
@@ -28,7 +29,8 @@ static double some_scale(scale_kind kind, int h, int block)
     return ldexp(kind == ANY_SCALES ? 1.0 + (h * 13 + block * 29) % 64 / 64.0 : 1.0, exponent);
 }
 
-/* Two groups and two blocks that are dropped in each head. Head 1 has no scales, head 2 no centre, head 3 fp16 norms; with EQUAL_OVER_HEADS all have scales. */
+/* Two groups and two blocks that are dropped in each head. Head 1 has no scales, head 2 no centre, head 3 fp16 norms;
+ * with EQUAL_OVER_HEADS all have scales. */
 static bit_plan *plan_for(const char *folder, scale_kind kind)
 {
     model_config config;
@@ -51,12 +53,15 @@ static bit_plan *plan_for(const char *folder, scale_kind kind)
         plan_head *head = &plan->heads[h];
         head->norm = h == 3 ? NORM_FP16 : NORM_LOG8;
         head->encoder = ENCODER_SEARCH;
-        assert_ok(plan_head_add_group(head, 4, blocks, n_blocks / 2, CODEBOOK_SPHERE, head->norm == NORM_LOG8 ? 6 : 0, &err));
-        assert_ok(plan_head_add_group(head, 2, blocks + n_blocks / 2, n_blocks / 2 - 2, CODEBOOK_BLOCK_GTQ, head->norm == NORM_LOG8 ? 5 : 0, &err));
+        assert_ok(
+            plan_head_add_group(head, 4, blocks, n_blocks / 2, CODEBOOK_SPHERE, head->norm == NORM_LOG8 ? 6 : 0, &err));
+        assert_ok(plan_head_add_group(head, 2, blocks + n_blocks / 2, n_blocks / 2 - 2, CODEBOOK_BLOCK_GTQ,
+                                      head->norm == NORM_LOG8 ? 5 : 0, &err));
         head->groups[1].coherence = 1.5f;
         for (int i = 0; i < n_blocks; i++) scales[i] = some_scale(kind, h, i);
         for (int i = 0; i < model->head_dim; i++) center[i] = (i * 5 + h) % 11 / 8.0 - 0.5;
-        assert_ok(plan_head_set_transform(head, h == 1 && kind != EQUAL_OVER_HEADS ? NULL : scales, n_blocks, h == 2 ? NULL : center, model->head_dim, &err));
+        assert_ok(plan_head_set_transform(head, h == 1 && kind != EQUAL_OVER_HEADS ? NULL : scales, n_blocks,
+                                          h == 2 ? NULL : center, model->head_dim, &err));
     }
     assert_ok(bit_plan_check(plan, "plan", &err));
     return plan;
@@ -71,14 +76,17 @@ static double scale_of(const bit_plan *plan, int layer, int kv_head, int dim)
     return head->scales ? (double)head->scales[dim % half] : 1.0;
 }
 
-/* ---- models ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 static void absolute(char out[PATH_MAX], const char *path)
 {
     if (!realpath(path, out)) fail_msg("%s: no such file", path);
 }
 
-static void in_folder(char out[PATH_MAX], const char *folder, const char *name) { snprintf(out, PATH_MAX, "%.2000s/%s", folder, name); }
+static void in_folder(char out[PATH_MAX], const char *folder, const char *name)
+{
+    snprintf(out, PATH_MAX, "%.2000s/%s", folder, name);
+}
 
 static void link_config(const char *folder, const char *model)
 {
@@ -89,7 +97,8 @@ static void link_config(const char *folder, const char *model)
     assert_int_equal(symlink(from, to), 0);
 }
 
-/* A checkpoint of the model's tensors, those of `folded` in their place: an index over two files, as docs/export.md has it. */
+/* A checkpoint of the model's tensors, those of `folded` in their place: an index over two files, as docs/export.md has
+ * it. */
 static void assemble(const char *folder, const char *model, const char *folded)
 {
     char path[PATH_MAX], from[PATH_MAX], to[PATH_MAX];
@@ -105,7 +114,8 @@ static void assemble(const char *folder, const char *model, const char *folded)
     assert_ok(safetensors_open(&changed, to, &err));
     for (int64_t i = 0; i < safetensors_count(original); i++) {
         const char *name = safetensors_at(original, i)->name;
-        assert_non_null(cJSON_AddStringToObject(names, name, safetensors_find(changed, name) ? "folded.safetensors" : "original.safetensors"));
+        assert_non_null(cJSON_AddStringToObject(
+            names, name, safetensors_find(changed, name) ? "folded.safetensors" : "original.safetensors"));
     }
     in_folder(path, folder, "model.safetensors.index.json");
     assert_ok(rb_json_write(index, path, &err));
@@ -203,7 +213,8 @@ static void pass_free(pass *p)
 static double heads_differ(const pass *plain, const pass *folded, const bit_plan *plan, int layer, bool is_query)
 {
     const model_facts *facts = &plain->config.facts;
-    const int n_heads = is_query ? facts->n_q_heads : facts->n_kv_heads, per_kv = is_query ? facts->n_q_heads / facts->n_kv_heads : 1;
+    const int n_heads = is_query ? facts->n_q_heads : facts->n_kv_heads,
+              per_kv = is_query ? facts->n_q_heads / facts->n_kv_heads : 1;
     const int64_t first = layer * n_heads * head_floats(plain);
     const float *a = (is_query ? plain->q : plain->k) + first, *b = (is_query ? folded->q : folded->k) + first;
     double error = 0.0, size = 0.0;
@@ -279,13 +290,16 @@ static void norms_take_scales_that_all_heads_share(void **state)
     assert_exact(model, "qwen3", EQUAL_OVER_HEADS);
 }
 
-/* Bounds are about twice what was measured (RB_TEST_REPORT=1 prints it): q and k of the first layer, whose input is the same, then the logits behind all layers. */
+/* Bounds are about twice what was measured (RB_TEST_REPORT=1 prints it): q and k of the first layer, whose input is the
+ * same, then the logits behind all layers. */
 static void assert_nearly_equal(const char *model, const char *name, double heads_bound, double logits_bound)
 {
     pass plain = {0}, folded = {0};
     bit_plan *plan = fold_and_run(&plain, &folded, model, name, ANY_SCALES);
-    const double q = heads_differ(&plain, &folded, plan, 0, true), k = heads_differ(&plain, &folded, plan, 0, false), logits = logits_differ(&plain, &folded);
-    if (getenv("RB_TEST_REPORT")) fprintf(stderr, "%s: relative RMS difference of q %.3g, k %.3g, logits %.3g\n", name, q, k, logits);
+    const double q = heads_differ(&plain, &folded, plan, 0, true), k = heads_differ(&plain, &folded, plan, 0, false),
+                 logits = logits_differ(&plain, &folded);
+    if (getenv("RB_TEST_REPORT"))
+        fprintf(stderr, "%s: relative RMS difference of q %.3g, k %.3g, logits %.3g\n", name, q, k, logits);
     assert_true(q > 0.0 && q < heads_bound);
     assert_true(k > 0.0 && k < heads_bound);
     assert_true(logits > 0.0 && logits < logits_bound);
@@ -305,7 +319,7 @@ static void other_scales_cost_the_rounding_of_a_weight(void **state)
     assert_nearly_equal(DEMO, "bf16", 2e-3, 1e-3);
 }
 
-/* ---- what is written ------------------------------------------------------------------------------------------------------------- */
+/* ---- what is written ------------------------------------------------------------------------- */
 
 static void only_what_changes_is_written_in_the_dtype_it_had(void **state)
 {
@@ -341,7 +355,8 @@ static void only_what_changes_is_written_in_the_dtype_it_had(void **state)
     bit_plan_free(plan);
 }
 
-/* Keys of the folded model, coded by its plan: the same codes and norms as the keys under the plan with scales, restored scaled. */
+/* Keys of the folded model, coded by its plan: the same codes and norms as the keys under the plan with scales,
+ * restored scaled. */
 static void the_folded_plan_gives_the_same_codes(void **state)
 {
     (void)state;
@@ -359,7 +374,8 @@ static void the_folded_plan_gives_the_same_codes(void **state)
     assert_ok(plan_json_read(&folded, path, &err));
     assert_string_equal(folded->model.weights_sha256, "");
     assert_string_equal(folded->method, plan->method);
-    assert_memory_equal(folded->value_widths, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
+    assert_memory_equal(folded->value_widths, plan->value_widths,
+                        (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
     assert_memory_equal(&folded->calibration, &plan->calibration, sizeof plan->calibration);
     for (int h = 0; h < 8; h++) {
         head_codec *a = NULL, *b = NULL;
@@ -377,7 +393,8 @@ static void the_folded_plan_gives_the_same_codes(void **state)
         assert_memory_equal(norms[0], norms[1], sizeof norms[0]);
         assert_ok(head_codec_decode(a, codes[0], norms[0], N, back, &err));
         assert_ok(head_codec_decode(b, codes[1], norms[1], N, scaled_back, &err));
-        for (int i = 0; i < N * 64; i++) assert_true(scaled_back[i] == back[i] * (float)scale_of(plan, h / 2, h % 2, i % 64));
+        for (int i = 0; i < N * 64; i++)
+            assert_true(scaled_back[i] == back[i] * (float)scale_of(plan, h / 2, h % 2, i % 64));
         head_codec_free(a);
         head_codec_free(b);
     }
@@ -386,7 +403,7 @@ static void the_folded_plan_gives_the_same_codes(void **state)
     bit_plan_free(folded);
 }
 
-/* ---- what is refused ------------------------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static void a_plan_without_scales_has_nothing_to_fold(void **state)
 {
@@ -395,14 +412,16 @@ static void a_plan_without_scales_has_nothing_to_fold(void **state)
     bit_plan *plan = plan_for(DEMO, ANY_SCALES), *folded = NULL;
     assert_ok(plan_folded_write_plan(plan, plan_path, &err));
     assert_ok(plan_json_read(&folded, plan_path, &err));
-    assert_fails(plan_folded_write_weights(folded, DEMO, path, &err), RB_EUNSUPPORTED, "the plan of method by-hand has no scales to fold");
+    assert_fails(plan_folded_write_weights(folded, DEMO, path, &err), RB_EUNSUPPORTED,
+                 "the plan of method by-hand has no scales to fold");
     assert_fails(plan_folded_write_plan(folded, path, &err), RB_EUNSUPPORTED, "has no scales to fold");
     assert_int_equal(access(path, F_OK), -1);
     bit_plan_free(plan);
     bit_plan_free(folded);
 }
 
-/* A model that was folded has its old config.json: only the hash of the weights, where the plan knows it, tells it from the one before. */
+/* A model that was folded has its old config.json: only the hash of the weights, where the plan knows it, tells it from
+ * the one before. */
 static void the_plan_must_be_of_the_model_and_its_weights(void **state)
 {
     (void)state;
@@ -415,10 +434,12 @@ static void the_plan_must_be_of_the_model_and_its_weights(void **state)
     assert_ok(plan_folded_write_weights(plan, DEMO, path, &err));
     assert_int_equal(unlink(path), 0);
     plan->model.weights_sha256[0] = plan->model.weights_sha256[0] == 'a' ? 'b' : 'a';
-    assert_fails(plan_folded_write_weights(plan, DEMO, path, &err), RB_EMISMATCH, "the plan and " DEMO ": weights_sha256");
+    assert_fails(plan_folded_write_weights(plan, DEMO, path, &err), RB_EMISMATCH,
+                 "the plan and " DEMO ": weights_sha256");
     plan->model.weights_sha256[0] = '\0';
     plan->model.config_sha256[0] = plan->model.config_sha256[0] == 'a' ? 'b' : 'a';
-    assert_fails(plan_folded_write_weights(plan, DEMO, path, &err), RB_EMISMATCH, "the plan and " DEMO ": config_sha256");
+    assert_fails(plan_folded_write_weights(plan, DEMO, path, &err), RB_EMISMATCH,
+                 "the plan and " DEMO ": config_sha256");
     assert_int_equal(access(path, F_OK), -1);
     bit_plan_free(plan);
 }
@@ -429,7 +450,8 @@ static void norms_cannot_take_scales_that_differ_by_head(void **state)
     SHARED_OR_SKIP(folder, "oracle/qwen3");
     bit_plan *plan = plan_for(folder, POWERS_OF_TWO);
     assert_fails(plan_folded_write_weights(plan, folder, scratch_path("qk.safetensors"), &err), RB_EUNSUPPORTED,
-                 "layer 0: dim 0 has scale 0.25 in kv_head 0 and 1 in kv_head 1, expected equal ones: qwen3 norms q and k after their projections");
+                 "layer 0: dim 0 has scale 0.25 in kv_head 0 and 1 in kv_head 1, expected equal ones: qwen3 norms q "
+                 "and k after their projections");
     bit_plan_free(plan);
 }
 
@@ -443,7 +465,8 @@ static void a_weight_that_outgrows_its_dtype_is_named(void **state)
     bit_plan *plan = plan_for(DEMO, POWERS_OF_TWO);
     for (int i = 0; i < 32; i++) scales[i] = 0x1p-24;
     assert_ok(plan_head_set_transform(bit_plan_head(plan, 2, 1), scales, 32, NULL, 64, &err));
-    assert_fails(plan_folded_write_weights(plan, folder, path, &err), RB_ENONFINITE, "f16-large: tensor \"model.layers.2.self_attn.q_proj.weight\", folded: ");
+    assert_fails(plan_folded_write_weights(plan, folder, path, &err), RB_ENONFINITE,
+                 "f16-large: tensor \"model.layers.2.self_attn.q_proj.weight\", folded: ");
     assert_int_equal(access(path, F_OK), -1);
     bit_plan_free(plan);
 }
@@ -456,7 +479,8 @@ static void a_centre_that_outgrows_fp16_is_named(void **state)
     plan_head *head = bit_plan_head(plan, 1, 1);
     head->center[7] = 60000.0f;
     head->scales[7] = 2.0f;
-    assert_fails(plan_folded_write_plan(plan, path, &err), RB_EFORMAT, "far.json: layer 1 kv_head 1: center 7 is inf, expected a number that fp16 holds");
+    assert_fails(plan_folded_write_plan(plan, path, &err), RB_EFORMAT,
+                 "far.json: layer 1 kv_head 1: center 7 is inf, expected a number that fp16 holds");
     assert_int_equal(access(path, F_OK), -1);
     bit_plan_free(plan);
 }

@@ -1,20 +1,21 @@
 /* What plans with heads of block-codebook say in words, in plan.safetensors, in the report, and folded. */
 #include "tests/test_support.h"
 
-#include "plan/plan_json.h"
 #include "core/atomic_file.h"
-#include "plan/plan_coding.h"
 #include "export/plan_folded.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
 #include "model/safetensors.h"
+#include "plan/plan_coding.h"
+#include "plan/plan_json.h"
 #include "tests/plan/some_plan.h"
 
 enum { N_BLOCKS = 4, HEAD_DIM = 8 };
 
 static rb_error err;
 
-/* One layer of two heads. Head 0: of planes, bits 0, 3, 6, 9, 2 of gain, a center; head 1: of groups, blocks 0 and 3 of 2 bits, block 1 of 3. */
+/* One layer of two heads. Head 0: of planes, bits 0, 3, 6, 9, 2 of gain, a center; head 1: of groups, blocks 0 and 3 of
+ * 2 bits, block 1 of 3. */
 static bit_plan *two_families(void)
 {
     const model_facts model = some_model(1, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
@@ -29,19 +30,21 @@ static void words_say_what_a_runtime_must_do(void **state)
     const int n = plan_coding_describe(lines, plan);
     assert_true(n >= 2);
     assert_string_equal(lines[0].label, "family");
-    assert_string_equal(lines[0].text, "block-codebook in 1 of 2 heads: quantize before RoPE, one code for both dims of a block, no norm");
+    assert_string_equal(
+        lines[0].text,
+        "block-codebook in 1 of 2 heads: quantize before RoPE, one code for both dims of a block, no norm");
     assert_string_equal(lines[n - 1].label, "dropped");
     assert_string_equal(lines[n - 1].text, "2 of 8 blocks: nothing is stored of them");
     bit_plan_free(plan);
 }
 
-#define assert_tensor(file, tensor_name, type, ...)                                             \
-    do {                                                                                        \
-        const type expected[] = {__VA_ARGS__};                                                  \
-        const safetensor *tensor = safetensors_find(file, tensor_name);                         \
-        assert_non_null(tensor);                                                                \
-        assert_int_equal(tensor->size_bytes, sizeof expected);                                  \
-        assert_memory_equal(tensor->data, expected, sizeof expected);                           \
+#define assert_tensor(file, tensor_name, type, ...)                     \
+    do {                                                                \
+        const type expected[] = {__VA_ARGS__};                          \
+        const safetensor *tensor = safetensors_find(file, tensor_name); \
+        assert_non_null(tensor);                                        \
+        assert_int_equal(tensor->size_bytes, sizeof expected);          \
+        assert_memory_equal(tensor->data, expected, sizeof expected);   \
     } while (0)
 
 static void safetensors_hold_every_fact(void **state)
@@ -58,9 +61,11 @@ static void safetensors_hold_every_fact(void **state)
     assert_tensor(file, "layers.0.k_gain_bits", uint8_t, 2, 0);
     assert_tensor(file, "layers.0.k_bits", uint8_t, 0, 3, 6, 9, 2, 3, 0, 2);
     assert_tensor(file, "layers.0.k_permutation", int32_t, 0, 1, 2, 3, 4, 5, 6, 7, 0, 4, 3, 7, 1, 5, 2, 6);
-    assert_tensor(file, "layers.0.k_groups", uint8_t, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 1, 1, 255, 255);
+    assert_tensor(file, "layers.0.k_groups", uint8_t, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 1, 1, 255,
+                  255);
     assert_tensor(file, "layers.0.k_widths", uint8_t, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 3, 3, 0, 0);
-    assert_tensor(file, "layers.0.k_weights", float, planes->weights[0], planes->weights[1], planes->weights[2], planes->weights[3], 0, 0, 0, 0);
+    assert_tensor(file, "layers.0.k_weights", float, planes->weights[0], planes->weights[1], planes->weights[2],
+                  planes->weights[3], 0, 0, 0, 0);
     const safetensor *maps = safetensors_find(file, "layers.0.k_maps");
     assert_non_null(maps);
     assert_int_equal(maps->size_bytes, 2 * 3 * N_BLOCKS * sizeof(float));
@@ -96,7 +101,8 @@ static void safetensors_of_groups_alone_stay_as_they_were(void **state)
     assert_non_null(safetensors_find(file, "layers.0.k_norms"));
     for (int i = 0; i < 4; i++) {
         char name[64];
-        snprintf(name, sizeof name, "layers.0.%s", (const char *const[]){"k_families", "k_gain_bits", "k_maps", "k_weights"}[i]);
+        snprintf(name, sizeof name, "layers.0.%s",
+                 (const char *const[]){"k_families", "k_gain_bits", "k_maps", "k_weights"}[i]);
         assert_null(safetensors_find(file, name));
     }
     safetensors_close(file);
@@ -117,7 +123,9 @@ static void the_report_shows_bits_of_a_block(void **state)
     assert_non_null(strstr(text, "those of both dims together"));
     assert_non_null(strstr(text, "layer 0 head 0 B<"));
     assert_non_null(strstr(text, "layer 0 head 1<"));
-    assert_non_null(strstr(text, "fill=\"#4691c6\"/><text x=\"105\" y=\"29\" fill=\"#fff\">10<"));     /* 10 bits a block: the colour of 5 a dim */
+    assert_non_null(strstr(
+        text,
+        "fill=\"#4691c6\"/><text x=\"105\" y=\"29\" fill=\"#fff\">10<")); /* 10 bits a block: the colour of 5 a dim */
     free(text);
     bit_plan_free(plan);
 }
@@ -130,7 +138,8 @@ static void folding_leaves_heads_of_planes_alone(void **state)
     static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0};
     const char *path = scratch_path("folded.json");
     bit_plan *plan = some_plan_of_planes(&model), *folded = NULL;
-    assert_fails(plan_folded_write_plan(plan, path, &err), RB_EUNSUPPORTED, "the plan of method block-codebook has no scales to fold");
+    assert_fails(plan_folded_write_plan(plan, path, &err), RB_EUNSUPPORTED,
+                 "the plan of method block-codebook has no scales to fold");
     assert_ok(plan_head_set_transform(&plan->heads[1], scales, N_BLOCKS, NULL, HEAD_DIM, &err));
     assert_ok(plan_folded_write_plan(plan, path, &err));
     assert_ok(plan_json_read(&folded, path, &err));

@@ -28,14 +28,20 @@ static inline int close_tables(void **state)
 
 static inline model_facts facts_of(int head_dim, int rotary_dim, rope_pairing pairing, int n_kv_heads)
 {
-    model_facts facts = {.model_type = "llama", .n_layers = 1, .n_q_heads = n_kv_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .rotary_dim = rotary_dim,
+    model_facts facts = {.model_type = "llama",
+                         .n_layers = 1,
+                         .n_q_heads = n_kv_heads,
+                         .n_kv_heads = n_kv_heads,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
                          .attention_scale = 1.0 / sqrt(head_dim)};
     facts.rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
     return facts;
 }
 
-/* Keys as models have them: blocks of very different energy, tokens of different norm; one token of zeros, one of tiny numbers, one of large ones. */
+/* Keys as models have them: blocks of very different energy, tokens of different norm; one token of zeros, one of tiny
+ * numbers, one of large ones. */
 static inline float *some_vectors(uint64_t seed, int n_heads, int64_t n, int d, codec_dtype type)
 {
     float *x = normal_floats(seed, n_heads * n * d);
@@ -53,9 +59,14 @@ static inline float *some_vectors(uint64_t seed, int n_heads, int64_t n, int d, 
 
 static inline codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
-                          .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type), .rounding_least = codec_dtype_rounding_least(type),
-                          .logits = CODEC_CUDA_LOGITS, .plane_tie = CODEC_CUDA_PLANE_TIE,
+    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE,
+                          .norm_tie = CODEC_CUDA_NORM_TIE,
+                          .cosine_tie = CODEC_CUDA_COSINE_TIE,
+                          .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
+                          .rounding = codec_dtype_rounding(type),
+                          .rounding_least = codec_dtype_rounding_least(type),
+                          .logits = CODEC_CUDA_LOGITS,
+                          .plane_tie = CODEC_CUDA_PLANE_TIE,
                           .plane_restore = CODEC_CUDA_PLANE_RESTORE};
 }
 
@@ -73,10 +84,13 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
         assert_ok(head_codec_create(&codec, &in->heads[h], in->model, in->tables, &err));
         const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
         assert_int_equal(head_codec_packed_bytes(codec), trial->image->heads[h].packed_bytes);
-        assert_ok(codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, trial->packed + codec_image_packed_offset(trial->image, h, in->n), norms, &bounds,
+        assert_ok(codec_check_encoded(report, &on, in->x + h * in->n * d, in->n,
+                                      trial->packed + codec_image_packed_offset(trial->image, h, in->n), norms, &bounds,
                                       codes, &err));
-        assert_ok(codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, &bounds, reference, &err));
-        codec_check_logits(report, &on, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n, trial->logits + (int64_t)h * in->n_queries * in->n, &bounds);
+        assert_ok(codec_check_restored(report, &on, codes, norms, in->n, trial->x_hat + h * in->n * d, &bounds,
+                                       reference, &err));
+        codec_check_logits(report, &on, in->queries + (int64_t)h * in->n_queries * d, in->n_queries, reference, in->n,
+                           trial->logits + (int64_t)h * in->n_queries * in->n, &bounds);
         head_codec_free(codec);
         free(norms);
         free(codes);
@@ -102,33 +116,47 @@ static inline int64_t count_searches(const codec_report *report, const codec_tri
     return n;
 }
 
-static inline void assert_good(const codec_report *report, const codec_trial *trial, const codec_trial_input *in, const char *what)
+static inline void assert_good(const codec_report *report, const codec_trial *trial, const codec_trial_input *in,
+                               const char *what)
 {
     if (getenv("RB_TEST_REPORT"))
-        print_message("%s: %lld codes, %lld tied (worst %.2g), %lld wrong; searches %lld tied (worst %.2g); norms %lld tied, %lld wrong; worst value %.2g (%lld wrong), logit %.2g (%lld wrong)\n",
-                      what, (long long)report->n_codes, (long long)report->codes_tied, report->worst_tie, (long long)report->codes_wrong,
-                      (long long)report->searches_tied, report->worst_cosine, (long long)report->norms_tied, (long long)report->norms_wrong, report->worst_value, (long long)report->values_wrong, report->worst_logit,
-                      (long long)report->logits_wrong);
+        print_message("%s: %lld codes, %lld tied (worst %.2g), %lld wrong; searches %lld tied (worst %.2g); norms %lld "
+                      "tied, %lld wrong; worst value %.2g (%lld wrong), logit %.2g (%lld wrong)\n",
+                      what, (long long)report->n_codes, (long long)report->codes_tied, report->worst_tie,
+                      (long long)report->codes_wrong, (long long)report->searches_tied, report->worst_cosine,
+                      (long long)report->norms_tied, (long long)report->norms_wrong, report->worst_value,
+                      (long long)report->values_wrong, report->worst_logit, (long long)report->logits_wrong);
     if (!codec_report_is_good(report))
-        fail_msg("%s: wrong: %lld codes, %lld norms, %lld bytes, %lld values (worst %g), %lld logits (worst %g)", what, (long long)report->codes_wrong,
-                 (long long)report->norms_wrong, (long long)report->bytes_wrong, (long long)report->values_wrong, report->worst_value,
-                 (long long)report->logits_wrong, report->worst_logit);
+        fail_msg("%s: wrong: %lld codes, %lld norms, %lld bytes, %lld values (worst %g), %lld logits (worst %g)", what,
+                 (long long)report->codes_wrong, (long long)report->norms_wrong, (long long)report->bytes_wrong,
+                 (long long)report->values_wrong, report->worst_value, (long long)report->logits_wrong,
+                 report->worst_logit);
     assert_int_equal(trial->bytes_outside, 0);
     assert_int_equal(trial->bytes_unstable, 0);
     assert_int_equal(trial->first_bad, -1);
-    assert_true(report->codes_tied * 1000 <= report->n_codes);      /* ties are rare, or the bound hides something */
+    assert_true(report->codes_tied * 1000 <= report->n_codes); /* ties are rare, or the bound hides something */
     assert_true(report->norms_tied * 100 <= report->n_norms);
-    assert_true(report->searches_tied * largest_share_of_tied_searches(in->heads, in->n_heads) <= count_searches(report, in));
+    assert_true(report->searches_tied * largest_share_of_tied_searches(in->heads, in->n_heads)
+                <= count_searches(report, in));
 }
 
-static inline void try_queries(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n, int n_queries, const char *what)
+static inline void try_queries(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n,
+                               int n_queries, const char *what)
 {
     codec_trial trial;
     codec_report report = {0};
     rb_error err = {0};
     const int n_heads = model->n_kv_heads, d = model->head_dim;
-    float *x = some_vectors(7 + (uint64_t)n, n_heads, n, d, type), *queries = normal_floats(8, (int64_t)n_heads * n_queries * d);
-    const codec_trial_input in = {.heads = heads, .n_heads = n_heads, .model = model, .tables = tables, .type = type, .x = x, .n = n, .queries = queries,
+    float *x = some_vectors(7 + (uint64_t)n, n_heads, n, d, type),
+          *queries = normal_floats(8, (int64_t)n_heads * n_queries * d);
+    const codec_trial_input in = {.heads = heads,
+                                  .n_heads = n_heads,
+                                  .model = model,
+                                  .tables = tables,
+                                  .type = type,
+                                  .x = x,
+                                  .n = n,
+                                  .queries = queries,
                                   .n_queries = n_queries};
     assert_ok(codec_trial_cuda(&trial, &in, &err));
     check_heads(&trial, &in, &report);
@@ -138,7 +166,8 @@ static inline void try_queries(const plan_head *heads, const model_facts *model,
     free(queries);
 }
 
-static inline void try_heads(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n, const char *what)
+static inline void try_heads(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n,
+                             const char *what)
 {
     try_queries(heads, model, type, n, N_QUERIES, what);
 }
@@ -149,7 +178,8 @@ static inline void mixed_widths(plan_head *heads, const model_facts *model, code
     uint8_t bits[RB_MAX_BLOCKS];
     rb_error err = {0};
     for (int h = 0; h < model->n_kv_heads; h++) {
-        for (int i = 0; i < model_n_blocks(model); i++) bits[i] = (uint8_t)(1 + (i * (h + 3) + i * i / 5 + h) % (h % 2 ? 8 : 5));
+        for (int i = 0; i < model_n_blocks(model); i++)
+            bits[i] = (uint8_t)(1 + (i * (h + 3) + i * i / 5 + h) % (h % 2 ? 8 : 5));
         assert_ok(plan_head_set_block_widths(&heads[h], bits, model_n_blocks(model), book, &err));
     }
 }

@@ -6,9 +6,9 @@
 #include "kernels/reference/numpy_random.h"
 #include "tests/test_support.h"
 
-#define GPU_OR_SKIP()                                  \
-    do {                                               \
-        rb_error gpu_err = {0};                        \
+#define GPU_OR_SKIP()                                   \
+    do {                                                \
+        rb_error gpu_err = {0};                         \
         if (rb_cuda_open(0, &gpu_err) != RB_OK) skip(); \
     } while (0)
 

@@ -1,5 +1,6 @@
-/* Attention on the GPU against attention_forward on random q, k, v. Tokens of q, k, v and out are further apart than their heads need; every byte between and
- * around them is 0xff, a NaN in both types: what is read astray shows up in the result, what is written astray in the bytes, and what is not written is NaN. */
+/* Attention on the GPU against attention_forward on random q, k, v. Tokens of q, k, v and out are further apart than
+ * their heads need; every byte between and around them is 0xff, a NaN in both types: what is read astray shows up in
+ * the result, what is written astray in the bytes, and what is not written is NaN. */
 #include "tests/gpu/gpu_test.h"
 
 #include "core/half.h"
@@ -10,8 +11,8 @@ enum { MAX_SEQUENCES = 6, GUARD_TOKENS = 3, PAD = 16, MAX_CALLS = 4 };
 
 typedef struct attention_case {
     int n_q_heads, n_kv_heads, head_dim, sliding_window;
-    int n_recent;               /* 0: no keys of their own */
-    float magnitude;            /* of q: the standard deviation of the scores */
+    int n_recent;    /* 0: no keys of their own */
+    float magnitude; /* of q: the standard deviation of the scores */
     int n_sequences;
     int64_t lengths[MAX_SEQUENCES];
 } attention_case;
@@ -44,7 +45,7 @@ static const attention_case cases[] = {
 
 typedef struct call_list {
     int n;
-    int64_t starts[MAX_CALLS + 1];      /* tokens */
+    int64_t starts[MAX_CALLS + 1]; /* tokens */
 } call_list;
 
 typedef struct attention_data {
@@ -55,7 +56,7 @@ typedef struct attention_data {
     float *q, *k, *v;           /* [heads][tokens][head_dim], in values the type has */
     float *recent_k, *recent_v; /* with n_recent */
     float *expected;            /* [tokens][n_q_heads * head_dim] */
-    float *size;                /* the same of |v|: the weighted mean of what is added up, the measure of its roundings */
+    float *size; /* the same of |v|: the weighted mean of what is added up, the measure of its roundings */
 } attention_data;
 
 static size_t elem_size(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 2 : 4; }
@@ -75,7 +76,9 @@ static void attend_on_cpu(const attention_data *data, const float *v, const floa
 {
     rb_error err = {0};
     if (data->n_recent == 0) assert_ok(attention_forward(&data->shape, data->q, data->k, v, out, &err));
-    else assert_ok(attention_forward_buffered(&data->shape, data->q, data->k, v, data->recent_k, recent_v, data->n_recent, out, &err));
+    else
+        assert_ok(attention_forward_buffered(&data->shape, data->q, data->k, v, data->recent_k, recent_v,
+                                             data->n_recent, out, &err));
 }
 
 static float *sizes_of(const float *x, int64_t n)
@@ -91,8 +94,14 @@ static void make_data(attention_data *data, const attention_case *c, attention_c
     *data = (attention_data){.type = type, .n_recent = c->n_recent};
     for (int s = 0; s < c->n_sequences; s++) data->starts[s + 1] = data->starts[s] + c->lengths[s];
     const int64_t n = data->starts[c->n_sequences], d = c->head_dim;
-    data->shape = (attention_shape){.n_q_heads = c->n_q_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .n_tokens = n, .sequence_start = data->starts,
-                                    .n_sequences = c->n_sequences, .sliding_window = c->sliding_window, .scale = 1.0f / sqrtf((float)d)};
+    data->shape = (attention_shape){.n_q_heads = c->n_q_heads,
+                                    .n_kv_heads = c->n_kv_heads,
+                                    .head_dim = c->head_dim,
+                                    .n_tokens = n,
+                                    .sequence_start = data->starts,
+                                    .n_sequences = c->n_sequences,
+                                    .sliding_window = c->sliding_window,
+                                    .scale = 1.0f / sqrtf((float)d)};
     data->q = some_values(1, c->n_q_heads * n * d, c->magnitude, type);
     data->k = some_values(2, c->n_kv_heads * n * d, 1.0f, type);
     data->v = some_values(3, c->n_kv_heads * n * d, 1.0f, type);
@@ -119,7 +128,7 @@ static void free_data(attention_data *data)
     free(data->size);
 }
 
-/* ---- buffers: rows of heads with PAD elements between tokens and GUARD_TOKENS tokens on either side -------------------------------- */
+/* ---- buffers: rows of heads with PAD elements between tokens and GUARD_TOKENS tokens on either side  */
 
 typedef struct token_rows {
     attention_cuda_type type;
@@ -130,8 +139,14 @@ typedef struct token_rows {
 } token_rows;
 
 static int64_t stride_of(const token_rows *rows) { return rows->width + PAD; }
-static int64_t element_of(const token_rows *rows, int64_t token, int64_t i) { return (GUARD_TOKENS + token) * stride_of(rows) + i; }
-static void *device_token(const token_rows *rows, int64_t token) { return (char *)rows->device + (size_t)element_of(rows, token, 0) * elem_size(rows->type); }
+static int64_t element_of(const token_rows *rows, int64_t token, int64_t i)
+{
+    return (GUARD_TOKENS + token) * stride_of(rows) + i;
+}
+static void *device_token(const token_rows *rows, int64_t token)
+{
+    return (char *)rows->device + (size_t)element_of(rows, token, 0) * elem_size(rows->type);
+}
 
 static void make_rows(token_rows *rows, attention_cuda_type type, int64_t width, int64_t n_tokens)
 {
@@ -197,15 +212,18 @@ static void upload(token_rows *rows, const attention_data *data, const float *x,
 
 static void assert_nothing_written_around(const token_rows *rows)
 {
-    const size_t stride_bytes = (size_t)stride_of(rows) * elem_size(rows->type), width_bytes = (size_t)rows->width * elem_size(rows->type);
+    const size_t stride_bytes = (size_t)stride_of(rows) * elem_size(rows->type),
+                 width_bytes = (size_t)rows->width * elem_size(rows->type);
     for (size_t i = 0; i < rows->size_bytes; i++) {
         const int64_t token = (int64_t)(i / stride_bytes) - GUARD_TOKENS;
         const bool is_inside = token >= 0 && token < rows->n_tokens && i % stride_bytes < width_bytes;
-        if (!is_inside && rows->host[i] != 0xff) fail_msg("token %lld: byte %lld beside its %lld was written", (long long)token, (long long)(i % stride_bytes), (long long)width_bytes);
+        if (!is_inside && rows->host[i] != 0xff)
+            fail_msg("token %lld: byte %lld beside its %lld was written", (long long)token,
+                     (long long)(i % stride_bytes), (long long)width_bytes);
     }
 }
 
-/* ---- one run ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- one run --------------------------------------------------------------------------------- */
 
 static void find_api(const attention_cuda_api **api)
 {
@@ -239,12 +257,25 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
     assert_ok(rb_cuda()->copy(device_starts, starts, (size_t)shape->n_tokens * sizeof *starts, NULL, &err));
     for (int i = 0; i < calls->n; i++) {
         const int64_t first = calls->starts[i];
-        const attention_cuda_input in = {.type = data->type, .n_q_heads = shape->n_q_heads, .n_kv_heads = shape->n_kv_heads, .head_dim = shape->head_dim,
-                                         .q = device_token(&q, first), .q_token_stride = stride_of(&q), .k = device_token(&k, 0), .v = device_token(&v, 0),
-                                         .kv_token_stride = stride_of(&k), .recent_k = device_token(&recent_k, 0), .recent_v = device_token(&recent_v, 0),
-                                         .n_recent = (int)data->n_recent, .out = device_token(out, first), .out_token_stride = stride_of(out),
-                                         .first_query = first, .n_queries = calls->starts[i + 1] - first, .token_sequence_start = device_starts,
-                                         .sliding_window = shape->sliding_window, .scale = shape->scale};
+        const attention_cuda_input in = {.type = data->type,
+                                         .n_q_heads = shape->n_q_heads,
+                                         .n_kv_heads = shape->n_kv_heads,
+                                         .head_dim = shape->head_dim,
+                                         .q = device_token(&q, first),
+                                         .q_token_stride = stride_of(&q),
+                                         .k = device_token(&k, 0),
+                                         .v = device_token(&v, 0),
+                                         .kv_token_stride = stride_of(&k),
+                                         .recent_k = device_token(&recent_k, 0),
+                                         .recent_v = device_token(&recent_v, 0),
+                                         .n_recent = (int)data->n_recent,
+                                         .out = device_token(out, first),
+                                         .out_token_stride = stride_of(out),
+                                         .first_query = first,
+                                         .n_queries = calls->starts[i + 1] - first,
+                                         .token_sequence_start = device_starts,
+                                         .sliding_window = shape->sliding_window,
+                                         .scale = shape->scale};
         assert_ok(api->forward(&in, NULL, &err));
     }
     from_device(out);
@@ -259,8 +290,8 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
 }
 
 typedef struct attention_errors {
-    double overall;         /* largest error over the largest expected value */
-    double local;           /* largest error over the mean of |v| with the same weights */
+    double overall; /* largest error over the largest expected value */
+    double local;   /* largest error over the mean of |v| with the same weights */
     int64_t n_nan;
 } attention_errors;
 
@@ -270,7 +301,8 @@ static attention_errors compare(const attention_data *data, const token_rows *ou
     double worst = 0.0, largest = 0.0;
     for (int64_t t = 0; t < out->n_tokens; t++)
         for (int64_t i = 0; i < out->width; i++) {
-            const double expected = data->expected[t * out->width + i], got = get_value(out, t, i), error = fabs(got - expected);
+            const double expected = data->expected[t * out->width + i], got = get_value(out, t, i),
+                         error = fabs(got - expected);
             if (isnan(got)) errors.n_nan++;
             worst = fmax(worst, error);
             largest = fmax(largest, fabs(expected));
@@ -280,8 +312,9 @@ static attention_errors compare(const attention_data *data, const token_rows *ou
     return errors;
 }
 
-/* bf16: each weight and the result are rounded to 8 bits, 2^-8 each, together 2^-7 of the weighted mean of |v| at most; a tenth more for the f32 sums.
- * f32: sums of up to 1030 products and of 256 in the scores, on both sides, roundings of 6e-8 that mostly cancel. */
+/* bf16: each weight and the result are rounded to 8 bits, 2^-8 each, together 2^-7 of the weighted mean of |v| at most;
+ * a tenth more for the f32 sums. f32: sums of up to 1030 products and of 256 in the scores, on both sides, roundings of
+ * 6e-8 that mostly cancel. */
 static double local_bound(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 1.1 / 128.0 : 1e-5; }
 static double overall_bound(attention_cuda_type type) { return type == ATTENTION_CUDA_BF16 ? 1e-2 : 1e-5; }
 
@@ -291,10 +324,13 @@ static void assert_close(const attention_data *data, const token_rows *out, int 
 {
     const attention_errors errors = compare(data, out);
     const char *type = data->type == ATTENTION_CUDA_BF16 ? "bf16" : "f32";
-    if (getenv("RB_TEST_REPORT")) print_message("case %d %s: error %.3g overall, %.3g local\n", number, type, errors.overall, errors.local);
+    if (getenv("RB_TEST_REPORT"))
+        print_message("case %d %s: error %.3g overall, %.3g local\n", number, type, errors.overall, errors.local);
     if (errors.n_nan > 0 || errors.overall >= overall_bound(data->type) || errors.local >= local_bound(data->type))
-        fail_msg("case %d %s: %lld values not written or NaN; error %.3g of the largest value, expected below %.3g; %.3g of the sizes, expected below %.3g", number,
-                 type, (long long)errors.n_nan, errors.overall, overall_bound(data->type), errors.local, local_bound(data->type));
+        fail_msg("case %d %s: %lld values not written or NaN; error %.3g of the largest value, expected below %.3g; "
+                 "%.3g of the sizes, expected below %.3g",
+                 number, type, (long long)errors.n_nan, errors.overall, overall_bound(data->type), errors.local,
+                 local_bound(data->type));
 }
 
 static void check_type(attention_cuda_type type)
@@ -325,13 +361,15 @@ static void bf16_attention_equals_the_cpu_up_to_its_rounding(void **state)
     check_type(ATTENTION_CUDA_BF16);
 }
 
-/* Cut inside a sequence, beside a tile's edge, and at a single query; each part is right and the whole has the bytes of one call. */
+/* Cut inside a sequence, beside a tile's edge, and at a single query; each part is right and the whole has the bytes of
+ * one call. */
 static void queries_in_several_calls_give_the_same_bytes(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     static const attention_case cut[] = {
-        {4, 2, 64, 0, 0, 1.0f, 3, {150, 33, 400}}, {4, 1, 128, 0, 0, 1.0f, 1, {583}}, {2, 2, 80, 50, 0, 1.0f, 2, {333, 250}}, {2, 1, 256, 90, 0, 1.0f, 2, {100, 483}},
+        {4, 2, 64, 0, 0, 1.0f, 3, {150, 33, 400}}, {4, 1, 128, 0, 0, 1.0f, 1, {583}},
+        {2, 2, 80, 50, 0, 1.0f, 2, {333, 250}},    {2, 1, 256, 90, 0, 1.0f, 2, {100, 483}},
         {4, 1, 128, 0, 70, 1.0f, 1, {583}},
     };
     for (size_t i = 0; i < RB_COUNT(cut); i++)
@@ -350,7 +388,8 @@ static void queries_in_several_calls_give_the_same_bytes(void **state)
         }
 }
 
-/* Key tiles before the window of a tile's first query, or before its sequence, are not touched: NaN there goes nowhere. */
+/* Key tiles before the window of a tile's first query, or before its sequence, are not touched: NaN there goes nowhere.
+ */
 static void keys_long_before_the_window_or_the_sequence_are_not_read(void **state)
 {
     (void)state;
@@ -377,8 +416,19 @@ static void keys_long_before_the_window_or_the_sequence_are_not_read(void **stat
 
 static attention_cuda_input good_input(void *device)
 {
-    return (attention_cuda_input){.type = ATTENTION_CUDA_F32, .n_q_heads = 2, .n_kv_heads = 1, .head_dim = 16, .q = device, .q_token_stride = 32, .k = device, .v = device,
-                                  .kv_token_stride = 16, .out = device, .out_token_stride = 32, .token_sequence_start = device, .scale = 0.25f};
+    return (attention_cuda_input){.type = ATTENTION_CUDA_F32,
+                                  .n_q_heads = 2,
+                                  .n_kv_heads = 1,
+                                  .head_dim = 16,
+                                  .q = device,
+                                  .q_token_stride = 32,
+                                  .k = device,
+                                  .v = device,
+                                  .kv_token_stride = 16,
+                                  .out = device,
+                                  .out_token_stride = 32,
+                                  .token_sequence_start = device,
+                                  .scale = 0.25f};
 }
 
 static void what_the_kernels_cannot_do_is_told(void **state)
@@ -392,7 +442,7 @@ static void what_the_kernels_cannot_do_is_told(void **state)
     find_api(&api);
     assert_ok(rb_cuda_alloc(&memory, 256, 1, "memory of a test", &err));
     in = good_input(memory);
-    assert_ok(api->forward(&in, NULL, &err));       /* no queries: nothing to do */
+    assert_ok(api->forward(&in, NULL, &err)); /* no queries: nothing to do */
     in.head_dim = 24;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "head_dim 24");
     in.head_dim = 272;
@@ -412,7 +462,8 @@ static void what_the_kernels_cannot_do_is_told(void **state)
     in = good_input(memory), in.scale = 0.0f;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "scale 0");
     in = good_input(memory), in.type = ATTENTION_CUDA_BF16;
-    if (!can_run(ATTENTION_CUDA_BF16)) assert_fails(api->forward(&in, NULL, &err), RB_EUNSUPPORTED, "expected at least 8.0");
+    if (!can_run(ATTENTION_CUDA_BF16))
+        assert_fails(api->forward(&in, NULL, &err), RB_EUNSUPPORTED, "expected at least 8.0");
     rb_cuda_free(memory, 256, 1);
 }
 

@@ -1,13 +1,18 @@
-/* The CUDA codec against the C reference: every width, many shapes, all types, both pairings, on random vectors of very different sizes. */
+/* The CUDA codec against the C reference: every width, many shapes, all types, both pairings, on random vectors of very
+ * different sizes. */
 #include "tests/gpu/codec_gpu_test.h"
 
 static void mixed_plans_match_the_reference(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const struct { int head_dim, rotary_dim; rope_pairing pairing; } shapes[] = {
-        {64, 64, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {128, 128, ROPE_INTERLEAVED}, {96, 96, ROPE_SPLIT_HALF},
-        {80, 32, ROPE_SPLIT_HALF}, {16, 16, ROPE_SPLIT_HALF}, {256, 256, ROPE_SPLIT_HALF}, {128, 64, ROPE_INTERLEAVED},
+    static const struct {
+        int head_dim, rotary_dim;
+        rope_pairing pairing;
+    } shapes[] = {
+        {64, 64, ROPE_SPLIT_HALF},   {128, 128, ROPE_SPLIT_HALF}, {128, 128, ROPE_INTERLEAVED},
+        {96, 96, ROPE_SPLIT_HALF},   {80, 32, ROPE_SPLIT_HALF},   {16, 16, ROPE_SPLIT_HALF},
+        {256, 256, ROPE_SPLIT_HALF}, {128, 64, ROPE_INTERLEAVED},
     };
     for (size_t s = 0; s < RB_COUNT(shapes); s++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
@@ -15,7 +20,8 @@ static void mixed_plans_match_the_reference(void **state)
             plan_head heads[3] = {0};
             const model_facts model = facts_of(shapes[s].head_dim, shapes[s].rotary_dim, shapes[s].pairing, 3);
             mixed_widths(heads, &model, s % 2 ? CODEBOOK_SPHERE : CODEBOOK_BLOCK_GTQ);
-            snprintf(what, sizeof what, "mixed head_dim %d rotary %d %s", shapes[s].head_dim, shapes[s].rotary_dim, codec_dtype_name((codec_dtype)type));
+            snprintf(what, sizeof what, "mixed head_dim %d rotary %d %s", shapes[s].head_dim, shapes[s].rotary_dim,
+                     codec_dtype_name((codec_dtype)type));
             try_heads(heads, &model, (codec_dtype)type, 1000, what);
             clear_heads(heads, 3);
         }
@@ -33,7 +39,8 @@ static void every_uniform_width_matches_the_reference(void **state)
             plan_head heads[2] = {0};
             const model_facts model = facts_of(head_dims[s], head_dims[s], ROPE_SPLIT_HALF, 2);
             for (int h = 0; h < 2; h++)
-                assert_ok(plan_head_set_uniform(&heads[h], width, model_n_blocks(&model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, &err));
+                assert_ok(plan_head_set_uniform(&heads[h], width, model_n_blocks(&model), 1000 + (uint64_t)h,
+                                                CODEBOOK_BLOCK_GTQ, &err));
             snprintf(what, sizeof what, "uniform head_dim %d width %d", head_dims[s], width);
             try_heads(heads, &model, width % 2 ? CODEC_F16 : CODEC_BF16, 333, what);
             clear_heads(heads, 2);
@@ -60,7 +67,8 @@ static void hadamard_matches_the_reference(void **state)
     }
 }
 
-/* One group a head, of the widths 1 to `most`: to 6, whose codes boundaries or cells find, and to 8, whose must be searched. */
+/* One group a head, of the widths 1 to `most`: to 6, whose codes boundaries or cells find, and to 8, whose must be
+ * searched. */
 static void try_transforms(int head_dim, codec_dtype type, int most)
 {
     char what[96];
@@ -68,7 +76,8 @@ static void try_transforms(int head_dim, codec_dtype type, int most)
     const model_facts model = facts_of(head_dim, head_dim, ROPE_SPLIT_HALF, most);
     rb_error err = {0};
     for (int h = 0; h < most; h++)
-        assert_ok(plan_head_set_uniform(&heads[h], h + 1, model_n_blocks(&model), 1000 + (uint64_t)h, CODEBOOK_BLOCK_GTQ, &err));
+        assert_ok(plan_head_set_uniform(&heads[h], h + 1, model_n_blocks(&model), 1000 + (uint64_t)h,
+                                        CODEBOOK_BLOCK_GTQ, &err));
     make_hadamard(heads, most);
     snprintf(what, sizeof what, "transform head_dim %d widths to %d %s", head_dim, most, codec_dtype_name(type));
     try_heads(heads, &model, type, 70, what);
@@ -87,7 +96,8 @@ static void transforms_match_the_reference(void **state)
         }
 }
 
-/* Half of the dims in a group that is transformed, at 3 bits; the others in two that are multiplied by their matrices. */
+/* Half of the dims in a group that is transformed, at 3 bits; the others in two that are multiplied by their matrices.
+ */
 static void transforms_beside_matrices_match_the_reference(void **state)
 {
     (void)state;
@@ -98,7 +108,8 @@ static void transforms_beside_matrices_match_the_reference(void **state)
         const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 2);
         uint8_t bits[RB_MAX_BLOCKS];
         for (int i = 0; i < model_n_blocks(&model); i++) bits[i] = i % 2 ? 3 : i % 3 ? 2 : 5;
-        for (int h = 0; h < 2; h++) assert_ok(plan_head_set_block_widths(&heads[h], bits, model_n_blocks(&model), CODEBOOK_SPHERE, &err));
+        for (int h = 0; h < 2; h++)
+            assert_ok(plan_head_set_block_widths(&heads[h], bits, model_n_blocks(&model), CODEBOOK_SPHERE, &err));
         make_hadamard(heads, 2);
         try_heads(heads, &model, (codec_dtype)type, 500, "transforms beside matrices");
         clear_heads(heads, 2);
@@ -120,26 +131,31 @@ static void any_number_of_vectors(void **state)
     }
 }
 
-/* ---- beyond the published form ---------------------------------------------------------------------------------------------------- */
+/* ---- beyond the published form --------------------------------------------------------------- */
 
 /* What a head has beside its groups. */
 typedef struct extras {
     bool has_log8, is_searched, has_scales, has_center, has_uncoded;
 } extras;
 
-/* Blocks by turns in `n_groups` groups of the widths `first` and up, or in no group; another share of them in every head. */
-static void extend_heads(plan_head *heads, const model_facts *model, int n_groups, int first, codebook_kind book, rotation_kind rotation, const extras *with)
+/* Blocks by turns in `n_groups` groups of the widths `first` and up, or in no group; another share of them in every
+ * head. */
+static void extend_heads(plan_head *heads, const model_facts *model, int n_groups, int first, codebook_kind book,
+                         rotation_kind rotation, const extras *with)
 {
     const int n_blocks = model_n_blocks(model), n_shares = n_groups + with->has_uncoded;
     rb_error err = {0};
     for (int h = 0; h < model->n_kv_heads; h++) {
         double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
-        heads[h] = (plan_head){.norm = with->has_log8 ? NORM_LOG8 : NORM_FP16, .encoder = with->is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
+        heads[h] = (plan_head){.norm = with->has_log8 ? NORM_LOG8 : NORM_FP16,
+                               .encoder = with->is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
         for (int g = 0; g < n_groups; g++) {
             int blocks[RB_MAX_BLOCKS], n = 0;
             for (int i = 0; i < n_blocks; i++)
                 if ((i * (h + 1) + i / 5) % n_shares == g) blocks[n++] = i;
-            if (n > 0) assert_ok(plan_head_add_group(&heads[h], 1 + (first + g - 1) % 8, blocks, n, book, with->has_log8 ? 9 + g : 0, &err));
+            if (n > 0)
+                assert_ok(plan_head_add_group(&heads[h], 1 + (first + g - 1) % 8, blocks, n, book,
+                                              with->has_log8 ? 9 + g : 0, &err));
         }
         for (int g = 0; g < heads[h].n_groups; g++) {
             heads[h].groups[g].rotation.kind = rotation;
@@ -147,19 +163,20 @@ static void extend_heads(plan_head *heads, const model_facts *model, int n_group
         }
         for (int i = 0; i < n_blocks; i++) scales[i] = exp2(sin(i * 3.7 + h));
         for (int i = 0; i < model->head_dim; i++) center[i] = 3.0 * sin(i * 1.3 + h);
-        assert_ok(plan_head_set_transform(&heads[h], with->has_scales ? scales : NULL, n_blocks, with->has_center ? center : NULL, model->head_dim, &err));
+        assert_ok(plan_head_set_transform(&heads[h], with->has_scales ? scales : NULL, n_blocks,
+                                          with->has_center ? center : NULL, model->head_dim, &err));
     }
 }
 
-static void try_extras(int head_dim, int n_groups, int first_width, rotation_kind rotation, codebook_kind book, codec_dtype type, int64_t n, const extras *with,
-                       const char *name)
+static void try_extras(int head_dim, int n_groups, int first_width, rotation_kind rotation, codebook_kind book,
+                       codec_dtype type, int64_t n, const extras *with, const char *name)
 {
     char what[128];
     plan_head heads[3] = {0};
     const model_facts model = facts_of(head_dim, head_dim, ROPE_SPLIT_HALF, 3);
     extend_heads(heads, &model, n_groups, first_width, book, rotation, with);
-    snprintf(what, sizeof what, "%s, head_dim %d, %d groups from %d bits, %s, %s", name, head_dim, n_groups, first_width, rotation == ROTATION_HAAR ? "haar" : "hadamard",
-             codec_dtype_name(type));
+    snprintf(what, sizeof what, "%s, head_dim %d, %d groups from %d bits, %s, %s", name, head_dim, n_groups,
+             first_width, rotation == ROTATION_HAAR ? "haar" : "hadamard", codec_dtype_name(type));
     try_heads(heads, &model, type, n, what);
     clear_heads(heads, 3);
 }
@@ -168,19 +185,29 @@ static void what_is_beyond_the_published_form_matches_the_reference(void **state
 {
     (void)state;
     GPU_OR_SKIP();
-    static const struct { const char *name; extras with; } cases[] = {
-        {"log8", {.has_log8 = true}}, {"search", {.is_searched = true}}, {"scales", {.has_scales = true}}, {"centre", {.has_center = true}},
-        {"scales and centre", {.has_scales = true, .has_center = true}}, {"width 0", {.has_uncoded = true}}, {"all", {true, true, true, true, true}},
+    static const struct {
+        const char *name;
+        extras with;
+    } cases[] = {
+        {"log8", {.has_log8 = true}},
+        {"search", {.is_searched = true}},
+        {"scales", {.has_scales = true}},
+        {"centre", {.has_center = true}},
+        {"scales and centre", {.has_scales = true, .has_center = true}},
+        {"width 0", {.has_uncoded = true}},
+        {"all", {true, true, true, true, true}},
     };
     static const int head_dims[] = {64, 128};
     for (size_t i = 0; i < RB_COUNT(cases); i++)
         for (size_t d = 0; d < RB_COUNT(head_dims); d++)
             for (int rotation = 0; rotation < ROTATION_N_KINDS; rotation++)
                 for (int type = 0; type < CODEC_N_DTYPES; type++)
-                    try_extras(head_dims[d], 4, 1 + (int)i % 3, (rotation_kind)rotation, CODEBOOK_SPHERE, (codec_dtype)type, 500, &cases[i].with, cases[i].name);
+                    try_extras(head_dims[d], 4, 1 + (int)i % 3, (rotation_kind)rotation, CODEBOOK_SPHERE,
+                               (codec_dtype)type, 500, &cases[i].with, cases[i].name);
 }
 
-/* One group of all dims, and of every other block; every width, from 6 bits on with stretches that cross several boundaries. */
+/* One group of all dims, and of every other block; every width, from 6 bits on with stretches that cross several
+ * boundaries. */
 static void searches_of_every_width_match_the_reference(void **state)
 {
     (void)state;
@@ -190,7 +217,8 @@ static void searches_of_every_width_match_the_reference(void **state)
     for (size_t d = 0; d < RB_COUNT(head_dims); d++)
         for (int width = 1; width <= 8; width++)
             for (size_t i = 0; i < RB_COUNT(with); i++)
-                try_extras(head_dims[d], 1, width, ROTATION_HAAR, width % 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE, (codec_dtype)(width % 3), 333, &with[i], "one width");
+                try_extras(head_dims[d], 1, width, ROTATION_HAAR, width % 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE,
+                           (codec_dtype)(width % 3), 333, &with[i], "one width");
 }
 
 /* Heads of the published form beside others: they keep their codes. */
@@ -220,7 +248,7 @@ static void a_vector_that_cannot_be_stored_is_named(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const float bad[] = {NAN, INFINITY, 60000.0f};       /* 64 times 60000: the norm leaves fp16 */
+    static const float bad[] = {NAN, INFINITY, 60000.0f}; /* 64 times 60000: the norm leaves fp16 */
     rb_error err = {0};
     static const extras searched = {.is_searched = true, .has_center = true};
     for (size_t i = 0; i < RB_COUNT(bad); i++)
@@ -231,12 +259,20 @@ static void a_vector_that_cannot_be_stored_is_named(void **state)
             enum { N = 100, BAD_HEAD = 1, BAD_VECTOR = 57 };
             if (type < CODEC_N_DTYPES) mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
             else extend_heads(heads, &model, 1, 3, CODEBOOK_SPHERE, ROTATION_HAAR, &searched);
-            float *x = some_vectors(3, 2, N, 64, (codec_dtype)(type % CODEC_N_DTYPES)), *queries = normal_floats(4, 2 * N_QUERIES * 64);
+            float *x = some_vectors(3, 2, N, 64, (codec_dtype)(type % CODEC_N_DTYPES)),
+                  *queries = normal_floats(4, 2 * N_QUERIES * 64);
             for (int later = 0; later < 2; later++)
                 for (int j = 0; j < 64; j++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * 64 + j] = bad[i];
             codec_dtype_round(x, 2 * N * 64, (codec_dtype)(type % CODEC_N_DTYPES));
-            const codec_trial_input in = {.heads = heads, .n_heads = 2, .model = &model, .tables = tables, .type = (codec_dtype)(type % CODEC_N_DTYPES), .x = x, .n = N,
-                                          .queries = queries, .n_queries = N_QUERIES};
+            const codec_trial_input in = {.heads = heads,
+                                          .n_heads = 2,
+                                          .model = &model,
+                                          .tables = tables,
+                                          .type = (codec_dtype)(type % CODEC_N_DTYPES),
+                                          .x = x,
+                                          .n = N,
+                                          .queries = queries,
+                                          .n_queries = N_QUERIES};
             assert_ok(codec_trial_cuda(&trial, &in, &err));
             assert_int_equal(trial.first_bad, BAD_HEAD * N + BAD_VECTOR);
             codec_trial_free(&trial);

@@ -1,9 +1,10 @@
-/* The CUDA kernels of codec family block-codebook against the C reference: every number of bits, many shapes, all types, maps of every kind, beside heads of groups. */
+/* The CUDA kernels of codec family block-codebook against the C reference: every number of bits, many shapes, all
+ * types, maps of every kind, beside heads of groups. */
 #include "tests/gpu/codec_gpu_test.h"
 
 /* What a head has. */
 typedef struct planes_form {
-    int least, most;            /* bits of a block */
+    int least, most; /* bits of a block */
     int gain_bits;
     bool has_center, is_skewed; /* maps that stretch up to 30 times, and some that are singular */
 } planes_form;
@@ -32,13 +33,15 @@ static void planes_head(plan_head *head, const model_facts *model, int seed, con
     assert_ok(plan_head_set_planes(head, bits, maps, weights, form->gain_bits, n_blocks, &err));
 }
 
-static void try_planes(const model_facts *model, const planes_form *form, codec_dtype type, int64_t n, int n_queries, const char *name)
+static void try_planes(const model_facts *model, const planes_form *form, codec_dtype type, int64_t n, int n_queries,
+                       const char *name)
 {
     char what[160];
     plan_head heads[3] = {0};
     for (int h = 0; h < model->n_kv_heads; h++) planes_head(&heads[h], model, h, form);
-    snprintf(what, sizeof what, "%s: head_dim %d rotary %d %s, bits %d to %d, gain of %d bits%s, %s", name, model->head_dim, model->rotary_dim,
-             model->rope.pairing == ROPE_SPLIT_HALF ? "split" : "interleaved", form->least, form->most, form->gain_bits, form->has_center ? ", centre" : "", codec_dtype_name(type));
+    snprintf(what, sizeof what, "%s: head_dim %d rotary %d %s, bits %d to %d, gain of %d bits%s, %s", name,
+             model->head_dim, model->rotary_dim, model->rope.pairing == ROPE_SPLIT_HALF ? "split" : "interleaved",
+             form->least, form->most, form->gain_bits, form->has_center ? ", centre" : "", codec_dtype_name(type));
     try_queries(heads, model, type, n, n_queries, what);
     clear_heads(heads, model->n_kv_heads);
 }
@@ -51,7 +54,8 @@ static void every_number_of_bits_matches_the_reference(void **state)
     static const int head_dims[] = {64, 128, 256};
     for (size_t d = 0; d < RB_COUNT(head_dims); d++)
         for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
-            const planes_form form = {.least = bits, .most = bits, .gain_bits = bits % 2 ? 3 : 2, .has_center = bits % 3 == 0};
+            const planes_form form = {
+                .least = bits, .most = bits, .gain_bits = bits % 2 ? 3 : 2, .has_center = bits % 3 == 0};
             const model_facts model = facts_of(head_dims[d], head_dims[d], ROPE_SPLIT_HALF, 2);
             try_planes(&model, &form, (codec_dtype)(bits % CODEC_N_DTYPES), 333, N_QUERIES, "one width");
         }
@@ -61,15 +65,22 @@ static void mixed_bits_match_the_reference(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const struct { int head_dim, rotary_dim; rope_pairing pairing; } shapes[] = {
-        {64, 64, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {128, 128, ROPE_INTERLEAVED}, {96, 96, ROPE_SPLIT_HALF}, {80, 32, ROPE_SPLIT_HALF},
-        {16, 16, ROPE_SPLIT_HALF}, {256, 256, ROPE_SPLIT_HALF}, {128, 64, ROPE_INTERLEAVED}, {64, 12, ROPE_SPLIT_HALF},
+    static const struct {
+        int head_dim, rotary_dim;
+        rope_pairing pairing;
+    } shapes[] = {
+        {64, 64, ROPE_SPLIT_HALF},   {128, 128, ROPE_SPLIT_HALF}, {128, 128, ROPE_INTERLEAVED},
+        {96, 96, ROPE_SPLIT_HALF},   {80, 32, ROPE_SPLIT_HALF},   {16, 16, ROPE_SPLIT_HALF},
+        {256, 256, ROPE_SPLIT_HALF}, {128, 64, ROPE_INTERLEAVED}, {64, 12, ROPE_SPLIT_HALF},
     };
     for (size_t s = 0; s < RB_COUNT(shapes); s++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
             const model_facts model = facts_of(shapes[s].head_dim, shapes[s].rotary_dim, shapes[s].pairing, 3);
-            try_planes(&model, &(planes_form){.least = 0, .most = 8, .gain_bits = (int)s % 5, .has_center = s % 2 == 0}, (codec_dtype)type, 1000, N_QUERIES, "mixed bits");
-            try_planes(&model, &(planes_form){.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true}, (codec_dtype)type, 500, N_QUERIES, "skewed maps");
+            try_planes(&model, &(planes_form){.least = 0, .most = 8, .gain_bits = (int)s % 5, .has_center = s % 2 == 0},
+                       (codec_dtype)type, 1000, N_QUERIES, "mixed bits");
+            try_planes(&model,
+                       &(planes_form){.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true},
+                       (codec_dtype)type, 500, N_QUERIES, "skewed maps");
         }
 }
 
@@ -80,7 +91,8 @@ static void any_gain_matches_the_reference(void **state)
     for (int gain_bits = 0; gain_bits <= PLAN_MAX_GAIN_BITS; gain_bits++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
             const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 2);
-            try_planes(&model, &(planes_form){.least = 2, .most = 5, .gain_bits = gain_bits, .has_center = true}, (codec_dtype)type, 700, N_QUERIES, "gains");
+            try_planes(&model, &(planes_form){.least = 2, .most = 5, .gain_bits = gain_bits, .has_center = true},
+                       (codec_dtype)type, 700, N_QUERIES, "gains");
         }
 }
 
@@ -93,7 +105,8 @@ static void any_number_of_vectors_and_queries(void **state)
     static const int queries[] = {1, 4, 8, 13};
     const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
     const planes_form form = {.least = 1, .most = 6, .gain_bits = 3, .has_center = true};
-    for (size_t i = 0; i < RB_COUNT(counts); i++) try_planes(&model, &form, (codec_dtype)(i % CODEC_N_DTYPES), counts[i], N_QUERIES, "counts");
+    for (size_t i = 0; i < RB_COUNT(counts); i++)
+        try_planes(&model, &form, (codec_dtype)(i % CODEC_N_DTYPES), counts[i], N_QUERIES, "counts");
     for (size_t i = 0; i < RB_COUNT(queries); i++) try_planes(&model, &form, CODEC_F16, 300, queries[i], "queries");
 }
 
@@ -111,7 +124,9 @@ static void families_can_share_a_layer(void **state)
             mixed_widths(heads, &model, CODEBOOK_SPHERE);
             for (int h = 0; h < N_HEADS; h++) {
                 const bool is_planes = kind / 2 ? h == 3 : h != 2;
-                if (is_planes) planes_head(&heads[h], &model, h, &(planes_form){.least = h % 2, .most = 7, .gain_bits = 3, .has_center = true});
+                if (is_planes)
+                    planes_head(&heads[h], &model, h,
+                                &(planes_form){.least = h % 2, .most = 7, .gain_bits = 3, .has_center = true});
                 else if (kind % 2) heads[h].norm = NORM_LOG8, heads[h].encoder = ENCODER_SEARCH;
                 for (int g = 0; g < heads[h].n_groups && kind % 2; g++) heads[h].groups[g].norm_exponent = 9;
             }
@@ -135,11 +150,19 @@ static void a_vector_that_is_not_finite_is_named(void **state)
                 codec_trial trial;
                 plan_head heads[2] = {0};
                 const model_facts model = facts_of(D, D, ROPE_SPLIT_HALF, 2);
-                for (int h = 0; h < 2; h++) planes_head(&heads[h], &model, h, &(planes_form){.least = 0, .most = 4, .gain_bits = 3});
+                for (int h = 0; h < 2; h++)
+                    planes_head(&heads[h], &model, h, &(planes_form){.least = 0, .most = 4, .gain_bits = 3});
                 float *x = some_vectors(3, 2, N, D, (codec_dtype)type), *queries = normal_floats(4, 2 * N_QUERIES * D);
                 for (int later = 0; later < 2; later++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * D + dim] = bad[i];
                 codec_dtype_round(x, 2 * N * D, (codec_dtype)type);
-                const codec_trial_input in = {.heads = heads, .n_heads = 2, .model = &model, .tables = tables, .type = (codec_dtype)type, .x = x, .n = N, .queries = queries,
+                const codec_trial_input in = {.heads = heads,
+                                              .n_heads = 2,
+                                              .model = &model,
+                                              .tables = tables,
+                                              .type = (codec_dtype)type,
+                                              .x = x,
+                                              .n = N,
+                                              .queries = queries,
                                               .n_queries = N_QUERIES};
                 assert_ok(codec_trial_cuda(&trial, &in, &err));
                 assert_int_equal(trial.first_bad, isfinite(bad[i]) ? -1 : BAD_HEAD * N + BAD_VECTOR);

@@ -1,13 +1,14 @@
-/* The streaming forward pass on the GPU against the CPU's: queries and keys, their sums, and the allocations that follow from them, on the bundled model and on
- * those of shared/ where they are ($RB_SHARED); in chunks, in several sequences, as f16 and f32. */
+/* The streaming forward pass on the GPU against the CPU's: queries and keys, their sums, and the allocations that
+ * follow from them, on the bundled model and on those of shared/ where they are ($RB_SHARED); in chunks, in several
+ * sequences, as f16 and f32. */
 #include "tests/gpu/gpu_test.h"
 
-#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
 #include "core/half.h"
 #include "core/threads.h"
-#include "model/forward.h"
+#include "methods/allocator.h"
 #include "model/cuda/forward_cuda.h"
+#include "model/forward.h"
 
 enum { N_TOKENS = 600, N_SETS = 2, MAX_TEST_LAYERS = 64 };
 
@@ -15,13 +16,16 @@ enum { N_TOKENS = 600, N_SETS = 2, MAX_TEST_LAYERS = 64 };
 typedef struct kept {
     const model_facts *facts;
     const int64_t *set_start;
-    float *q[MAX_TEST_LAYERS], *k[MAX_TEST_LAYERS];     /* [heads][N_TOKENS][d] */
-    double *q_squares[MAX_TEST_LAYERS], *k_squares[MAX_TEST_LAYERS];        /* of set 0 */
+    float *q[MAX_TEST_LAYERS], *k[MAX_TEST_LAYERS];                  /* [heads][N_TOKENS][d] */
+    double *q_squares[MAX_TEST_LAYERS], *k_squares[MAX_TEST_LAYERS]; /* of set 0 */
     bool is_f32;
     int n_calls;
 } kept;
 
-static size_t head_floats(const kept *k, int n_heads) { return (size_t)n_heads * N_TOKENS * (size_t)k->facts->head_dim; }
+static size_t head_floats(const kept *k, int n_heads)
+{
+    return (size_t)n_heads * N_TOKENS * (size_t)k->facts->head_dim;
+}
 
 static float *copy_floats(const float *from, size_t n)
 {
@@ -48,7 +52,8 @@ static void scatter(float *out, const kept *k, const captured_layer *captured, c
     for (int h = 0; h < n_heads; h++)
         for (int64_t i = 0; i < captured->n_tokens * d; i++) {
             const int64_t at = h * captured->n_tokens * d + i;
-            out[((int64_t)h * N_TOKENS + first) * d + i] = k->is_f32 ? ((const float *)from)[at] : rb_f16_to_f32(((const uint16_t *)from)[at]);
+            out[((int64_t)h * N_TOKENS + first) * d + i] =
+                k->is_f32 ? ((const float *)from)[at] : rb_f16_to_f32(((const uint16_t *)from)[at]);
         }
 }
 
@@ -107,7 +112,8 @@ static void allocate_layer(uint8_t *bits, const kept *k, int layer, const double
     block_statistics statistics;
     rb_error err = {0};
     assert_ok(block_statistics_create(&statistics, facts, &err));
-    assert_ok(block_statistics_from_sums(&statistics, facts, layer, q_squares, k_squares, k_sums, k->set_start[1], &err));
+    assert_ok(
+        block_statistics_from_sums(&statistics, facts, layer, q_squares, k_squares, k_sums, k->set_start[1], &err));
     for (int h = 0; h < facts->n_kv_heads; h++) {
         const head_energy energy = {n, statistics.q_energy + h * n, statistics.k_energy + h * n};
         head_energy_mean(&energy, mean);
@@ -141,7 +147,8 @@ static void compare(const kept *cpu, const kept *gpu, double rms_bound, double b
     for (int layer = 0; layer < facts->n_layers; layer++) {
         worst = fmax(worst, relative_rms(gpu->q[layer], cpu->q[layer], head_floats(cpu, facts->n_q_heads)));
         worst = fmax(worst, relative_rms(gpu->k[layer], cpu->k[layer], head_floats(cpu, facts->n_kv_heads)));
-        double *q_squares = squares_of(cpu, cpu->q[layer], facts->n_q_heads), *k_squares = squares_of(cpu, cpu->k[layer], facts->n_kv_heads);
+        double *q_squares = squares_of(cpu, cpu->q[layer], facts->n_q_heads),
+               *k_squares = squares_of(cpu, cpu->k[layer], facts->n_kv_heads);
         allocate_layer(bits[0], cpu, layer, q_squares, k_squares);
         allocate_layer(bits[1], gpu, layer, gpu->q_squares[layer], gpu->k_squares[layer]);
         for (int i = 0; i < n_bits; i++) n_equal += bits[0][i] == bits[1][i];
@@ -150,9 +157,11 @@ static void compare(const kept *cpu, const kept *gpu, double rms_bound, double b
         free(k_squares);
     }
     if (getenv("RB_TEST_REPORT"))
-        print_message("%s: worst relative RMS of a layer's q or k %.3g, %lld of %lld blocks get the same bits\n", what, worst, (long long)n_equal, (long long)n_all);
+        print_message("%s: worst relative RMS of a layer's q or k %.3g, %lld of %lld blocks get the same bits\n", what,
+                      worst, (long long)n_equal, (long long)n_all);
     if (!(worst < rms_bound)) fail_msg("%s: relative RMS %g, expected below %g", what, worst, rms_bound);
-    if ((double)n_equal < bits_bound * (double)n_all) fail_msg("%s: %lld of %lld blocks get the same bits", what, (long long)n_equal, (long long)n_all);
+    if ((double)n_equal < bits_bound * (double)n_all)
+        fail_msg("%s: %lld of %lld blocks get the same bits", what, (long long)n_equal, (long long)n_all);
     free(bits[0]);
     free(bits[1]);
 }
@@ -168,7 +177,8 @@ static void try_model(const char *folder, const char *name, bool in_chunks, doub
     assert_ok(checkpoint_open(&ckpt, folder, &err));
     const model_config *config = checkpoint_config(ckpt);
     for (int i = 0; i < N_TOKENS; i++) tokens[i] = (i * 7919 + 13) % config->vocab_size;
-    const token_batch batch = {.tokens = tokens, .n_tokens = N_TOKENS, .sequence_start = starts, .n_sequences = RB_COUNT(starts) - 1};
+    const token_batch batch = {
+        .tokens = tokens, .n_tokens = N_TOKENS, .sequence_start = starts, .n_sequences = RB_COUNT(starts) - 1};
     kept cpu = {.facts = &config->facts, .set_start = set_start};
     const forward_hooks hooks = {.user = &cpu, .on_qkv = keep_cpu};
     assert_ok(forward_run(ckpt, &batch, &hooks, &err));
@@ -176,15 +186,20 @@ static void try_model(const char *folder, const char *name, bool in_chunks, doub
         char what[128];
         kept gpu = {.facts = &config->facts, .set_start = set_start, .is_f32 = precision == LAYER_CUDA_F32};
         forward_cuda_report report = {0};
-        forward_cuda_options options = {.precision = (layer_cuda_precision)precision, .capture_is_f32 = gpu.is_f32, .set_start = set_start, .n_sets = N_SETS};
+        forward_cuda_options options = {.precision = (layer_cuda_precision)precision,
+                                        .capture_is_f32 = gpu.is_f32,
+                                        .set_start = set_start,
+                                        .n_sets = N_SETS};
         const forward_cuda_hooks gpu_hooks = {.user = &gpu, .on_captured = keep_gpu};
         if (in_chunks) options.max_bytes = forward_cuda_bytes(config, &batch, &options, 128);
         assert_ok(forward_cuda_run(ckpt, &batch, &options, &gpu_hooks, &report, &err));
         if (in_chunks) assert_int_equal(report.chunk_tokens, 128);
         assert_int_equal(gpu.n_calls, config->facts.n_layers);
         assert_true(report.gpu_bytes <= forward_cuda_bytes(config, &batch, &options, report.chunk_tokens));
-        snprintf(what, sizeof what, "%s %s%s", name, precision == LAYER_CUDA_F32 ? "f32" : "bf16", in_chunks ? " in chunks" : "");
-        compare(&cpu, &gpu, precision == LAYER_CUDA_F32 ? 1e-4 : 2e-2, precision == LAYER_CUDA_F32 ? 1.0 : bits_bound, what);
+        snprintf(what, sizeof what, "%s %s%s", name, precision == LAYER_CUDA_F32 ? "f32" : "bf16",
+                 in_chunks ? " in chunks" : "");
+        compare(&cpu, &gpu, precision == LAYER_CUDA_F32 ? 1e-4 : 2e-2, precision == LAYER_CUDA_F32 ? 1.0 : bits_bound,
+                what);
         free_kept(&gpu);
     }
     free_kept(&cpu);
@@ -203,10 +218,15 @@ static void the_shared_models(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const char *const names[] = {"models/small-qwen2", "models/small-llama3", "oracle/qwen2", "oracle/qwen3", "oracle/mistral-nemo", "oracle/llama", "oracle/llama-rope-llama3"};
+    static const char *const names[] = {
+        "models/small-qwen2", "models/small-llama3",     "oracle/qwen2", "oracle/qwen3", "oracle/mistral-nemo",
+        "oracle/llama",       "oracle/llama-rope-llama3"};
     for (size_t i = 0; i < RB_COUNT(names); i++) {
         const char *folder = shared_path(names[i]);
-        if (folder) try_model(folder, names[i], i == 0, strncmp(names[i], "oracle", 6) == 0 ? 0.9 : 0.99);     /* random models have energies that all but tie */
+        if (folder)
+            try_model(folder, names[i], i == 0,
+                      strncmp(names[i], "oracle", 6) == 0 ? 0.9
+                                                          : 0.99); /* random models have energies that all but tie */
     }
 }
 
@@ -223,7 +243,8 @@ static void too_little_memory_is_one_sentence(void **state)
     const token_batch batch = {.tokens = tokens, .n_tokens = 64, .sequence_start = starts, .n_sequences = 1};
     const forward_cuda_options options = {.set_start = starts, .n_sets = 1, .max_bytes = 1 << 20};
     const forward_cuda_hooks hooks = {.on_captured = keep_gpu};
-    assert_fails(forward_cuda_run(ckpt, &batch, &options, &hooks, &report, &err), RB_ENOMEM, "are needed even in chunks of 128 tokens, expected at most 1 MiB");
+    assert_fails(forward_cuda_run(ckpt, &batch, &options, &hooks, &report, &err), RB_ENOMEM,
+                 "are needed even in chunks of 128 tokens, expected at most 1 MiB");
     checkpoint_close(ckpt);
 }
 

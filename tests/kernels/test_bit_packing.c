@@ -1,4 +1,5 @@
-/* The packed layout of kernels/reference/bit_packing.h: bytes by hand, and against a packer that sets one bit at a time. */
+/* The packed layout of kernels/reference/bit_packing.h: bytes by hand, and against a packer that sets one bit at a
+ * time. */
 #include "tests/test_support.h"
 
 #include "core/status.h"
@@ -83,7 +84,8 @@ static void every_width_and_count_comes_back(void **state)
             for (int i = 0; i < n; i++) codes[i] = (uint8_t)(next_random(&random) & ((1u << width) - 1));
             assert_int_equal(packed_size_bytes(widths, n), (size_t)(n * width + 7) / 8);
             check_round_trip(codes, widths, n);
-            for (int i = 0; i < n; i++) codes[i] = (uint8_t)((1u << width) - 1);   /* all bits set: padding must still be 0 */
+            for (int i = 0; i < n; i++)
+                codes[i] = (uint8_t)((1u << width) - 1); /* all bits set: padding must still be 0 */
             check_round_trip(codes, widths, n);
         }
 }
@@ -108,7 +110,7 @@ static void padding_bits_that_are_set_are_refused(void **state)
     (void)state;
     const uint8_t widths[] = {3, 3, 3};
     uint8_t codes[3];
-    for (int bit = 1; bit < 8; bit++) {     /* 9 bits: 7 of padding */
+    for (int bit = 1; bit < 8; bit++) { /* 9 bits: 7 of padding */
         const uint8_t packed[] = {0xd5, (uint8_t)(0x01 | 1 << bit)};
         assert_fails(unpack_codes(codes, packed, widths, 3, &err), RB_EFORMAT, "padding");
     }

@@ -1,9 +1,10 @@
-/* Codebooks of the plane: errors against published ones and the scalar codebooks', every point the mean of what falls to it, the search against a plain one. */
+/* Codebooks of the plane: errors against published ones and the scalar codebooks', every point the mean of what falls
+ * to it, the search against a plain one. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "kernels/reference/numpy_random.h"
 #include "kernels/reference/block_codebook.h"
+#include "kernels/reference/numpy_random.h"
 
 static rb_error err;
 
@@ -41,12 +42,17 @@ static double error_on(const plane_codebook *book, const double *normals, int n)
     return total / (2.0 * n);
 }
 
-/* One bit: two points at +-sqrt(2/pi) on a line, the other coordinate is lost. Two bits: no better than one a coordinate, 1 - 2/pi. Four bits: scalar Lloyd-Max has 0.1175. */
+/* One bit: two points at +-sqrt(2/pi) on a line, the other coordinate is lost. Two bits: no better than one a
+ * coordinate, 1 - 2/pi. Four bits: scalar Lloyd-Max has 0.1175. */
 static void errors_are_those_of_good_quantizers(void **state)
 {
     (void)state;
     enum { N = 40000 };
-    static const struct { int bits; double least, most; } expected[] = {{1, 0.675, 0.690}, {2, 0.358, 0.368}, {3, 0.197, 0.205}, {4, 0.1055, 0.1100}, {6, 0.0290, 0.0312}, {8, 0.0073, 0.0085}};
+    static const struct {
+        int bits;
+        double least, most;
+    } expected[] = {{1, 0.675, 0.690},   {2, 0.358, 0.368},   {3, 0.197, 0.205},
+                    {4, 0.1055, 0.1100}, {6, 0.0290, 0.0312}, {8, 0.0073, 0.0085}};
     double *normals = normals_of(2 * N);
     for (size_t i = 0; i < RB_COUNT(expected); i++) {
         plane_codebook *book = book_of(expected[i].bits);
@@ -64,7 +70,7 @@ static void a_bit_more_never_hurts_and_at_most_halves_the_error(void **state)
     double before = 1.0;
     for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
         plane_codebook *book = book_of(bits);
-        assert_true(book->distortion < before && book->distortion > 0.45 * before);     /* high rate: 2^-bits */
+        assert_true(book->distortion < before && book->distortion > 0.45 * before); /* high rate: 2^-bits */
         before = book->distortion;
         free(book);
     }
@@ -75,8 +81,10 @@ static void points_are_values_of_fp16_and_differ(void **state)
     (void)state;
     plane_codebook *book = book_of(5);
     for (int c = 0; c < book->size; c++) {
-        assert_true(rb_f16_to_f32(rb_f32_to_f16(book->x[c])) == book->x[c] && rb_f16_to_f32(rb_f32_to_f16(book->y[c])) == book->y[c]);
-        for (int other = 0; other < c; other++) assert_true(book->x[c] != book->x[other] || book->y[c] != book->y[other]);
+        assert_true(rb_f16_to_f32(rb_f32_to_f16(book->x[c])) == book->x[c]
+                    && rb_f16_to_f32(rb_f32_to_f16(book->y[c])) == book->y[c]);
+        for (int other = 0; other < c; other++)
+            assert_true(book->x[c] != book->x[other] || book->y[c] != book->y[other]);
     }
     free(book);
 }
@@ -100,8 +108,11 @@ static void sizes_out_of_range_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors_are_those_of_good_quantizers), cmocka_unit_test(a_bit_more_never_hurts_and_at_most_halves_the_error),
-        cmocka_unit_test(points_are_values_of_fp16_and_differ), cmocka_unit_test(no_bits_is_the_mean), cmocka_unit_test(sizes_out_of_range_are_refused),
+        cmocka_unit_test(errors_are_those_of_good_quantizers),
+        cmocka_unit_test(a_bit_more_never_hurts_and_at_most_halves_the_error),
+        cmocka_unit_test(points_are_values_of_fp16_and_differ),
+        cmocka_unit_test(no_bits_is_the_mean),
+        cmocka_unit_test(sizes_out_of_range_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,12 @@
-/* Codec family block-codebook against its definition written out plainly (kernels/reference/block_codebook_codec.h): one vector at a time, every level of the gain and every point tried. */
+/* Codec family block-codebook against its definition written out plainly (kernels/reference/block_codebook_codec.h):
+ * one vector at a time, every level of the gain and every point tried. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
 #include "core/threads.h"
 #include "kernels/reference/bit_packing.h"
-#include "kernels/reference/numpy_random.h"
 #include "kernels/reference/block_codebook_codec.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { HEAD_DIM = 16, N_BLOCKS = HEAD_DIM / 2, N_VECTORS = 300 };
 
@@ -28,7 +29,12 @@ static int free_tables(void **state)
 
 static model_facts facts_of(rope_pairing pairing, int rotary_dim)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = HEAD_DIM, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}};
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = 1,
+                         .n_kv_heads = 1,
+                         .head_dim = HEAD_DIM,
+                         .rotary_dim = rotary_dim,
+                         .rope = {.pairing = pairing}};
 }
 
 static const uint8_t mixed_bits[N_BLOCKS] = {3, 0, 4, 10, 1, 9, 0, 2};
@@ -65,7 +71,7 @@ static void fill_vectors(float *x, int n)
     free(normals);
 }
 
-/* ---- the definition, plainly ------------------------------------------------------------------------------------------------------------ */
+/* ---- the definition, plainly ----------------------------------------------------------------- */
 
 typedef struct plain_result {
     int gain;
@@ -73,9 +79,13 @@ typedef struct plain_result {
     double restored[HEAD_DIM], error;
 } plain_result;
 
-static double plain_gain(int gain_bits, int code) { return (double)(float)pow(2.0, (code - (gain_bits > 0 ? (1 << gain_bits) / 4 : 0)) / 2.0); }
+static double plain_gain(int gain_bits, int code)
+{
+    return (double)(float)pow(2.0, (code - (gain_bits > 0 ? (1 << gain_bits) / 4 : 0)) / 2.0);
+}
 
-static void plain_at_gain(plain_result *out, const plan_head *head, const model_facts *model, const float *x, int gain_code)
+static void plain_at_gain(plain_result *out, const plan_head *head, const model_facts *model, const float *x,
+                          int gain_code)
 {
     const double gain = plain_gain(head->planes->gain_bits, gain_code);
     *out = (plain_result){.gain = gain_code};
@@ -85,12 +95,14 @@ static void plain_at_gain(plain_result *out, const plan_head *head, const model_
         double least = INFINITY;
         int dims[2];
         model_block_dims(model, i, dims);
-        const double a = (double)x[dims[0]] - (double)head->center[dims[0]], b = (double)x[dims[1]] - (double)head->center[dims[1]];
+        const double a = (double)x[dims[0]] - (double)head->center[dims[0]],
+                     b = (double)x[dims[1]] - (double)head->center[dims[1]];
         for (int j = 0; j < 2; j++) out->restored[dims[j]] = (double)head->center[dims[j]];
         if (head->planes->bits[i] == 0) continue;
         assert_ok(codec_tables_plane(tables, head->planes->bits[i], &book, &err));
         for (int c = 0; c < book->size; c++) {
-            const double px = gain * ((double)m[0] * (double)book->x[c]), py = gain * ((double)m[1] * (double)book->x[c] + (double)m[2] * (double)book->y[c]);
+            const double px = gain * ((double)m[0] * (double)book->x[c]),
+                         py = gain * ((double)m[1] * (double)book->x[c] + (double)m[2] * (double)book->y[c]);
             const double d = (a - px) * (a - px) + (b - py) * (b - py);
             if (d < least * (1.0 - 1e-12)) {
                 least = d;
@@ -111,10 +123,15 @@ static void plain_encode(plain_result *best, const plan_head *head, const model_
         int dims[2];
         if (head->planes->bits[i] == 0) continue;
         model_block_dims(model, i, dims);
-        for (int j = 0; j < 2; j++) square += (double)head->planes->weights[i] * pow((double)x[dims[j]] - (double)head->center[dims[j]], 2);
-        for (int j = 0; j < PLAN_MAP_SIZE; j++) size += (double)head->planes->weights[i] * pow((double)head->planes->maps[PLAN_MAP_SIZE * i + j], 2);
+        for (int j = 0; j < 2; j++)
+            square += (double)head->planes->weights[i] * pow((double)x[dims[j]] - (double)head->center[dims[j]], 2);
+        for (int j = 0; j < PLAN_MAP_SIZE; j++)
+            size += (double)head->planes->weights[i] * pow((double)head->planes->maps[PLAN_MAP_SIZE * i + j], 2);
     }
-    const double level = floor(log2(square / size) + (gain_bits > 0 ? (1 << gain_bits) / 4 : 0) + 0.5), kept = level < 0.0 ? 0.0 : level > largest ? largest : level;
+    const double level = floor(log2(square / size) + (gain_bits > 0 ? (1 << gain_bits) / 4 : 0) + 0.5),
+                 kept = level < 0.0       ? 0.0
+                        : level > largest ? largest
+                                          : level;
     best->error = INFINITY;
     for (int step = -1; step <= 1; step++) {
         const double own = kept + step;
@@ -146,10 +163,13 @@ static void check_head(const plan_head *head, const model_facts *model)
         assert_int_equal(gain, expected.gain);
         assert_memory_equal(own, expected.codes, sizeof own);
         used[gain]++;
-        for (int j = 0; j < HEAD_DIM; j++) assert_true(fabs((double)x_hat[v * HEAD_DIM + j] - expected.restored[j]) <= 1e-6 * (1.0 + fabs(expected.restored[j])));
+        for (int j = 0; j < HEAD_DIM; j++)
+            assert_true(fabs((double)x_hat[v * HEAD_DIM + j] - expected.restored[j])
+                        <= 1e-6 * (1.0 + fabs(expected.restored[j])));
         const double error = plane_codec_error(head_codec_planes(codec), x + v * HEAD_DIM, gain, own);
         assert_true(fabs(error - expected.error) <= 1e-9 * (1.0 + expected.error));
-        assert_true(fabs(error - plane_codec_least_error(head_codec_planes(codec), x + v * HEAD_DIM, gain)) <= 1e-9 * (1.0 + error));
+        assert_true(fabs(error - plane_codec_least_error(head_codec_planes(codec), x + v * HEAD_DIM, gain))
+                    <= 1e-9 * (1.0 + error));
     }
     for (int g = 0; g < 1 << PLAN_MAX_GAIN_BITS; g++) n_used += used[g] > 0;
     assert_true(head->planes->gain_bits == 0 ? n_used == 1 : n_used > 2);
@@ -159,7 +179,13 @@ static void check_head(const plan_head *head, const model_facts *model)
 static void codes_and_gains_are_the_definitions(void **state)
 {
     (void)state;
-    static const struct { rope_pairing pairing; int rotary_dim, gain_bits; } cases[] = {{ROPE_SPLIT_HALF, HEAD_DIM, 3}, {ROPE_INTERLEAVED, HEAD_DIM, 4}, {ROPE_SPLIT_HALF, 8, 2}, {ROPE_SPLIT_HALF, HEAD_DIM, 0}};
+    static const struct {
+        rope_pairing pairing;
+        int rotary_dim, gain_bits;
+    } cases[] = {{ROPE_SPLIT_HALF, HEAD_DIM, 3},
+                 {ROPE_INTERLEAVED, HEAD_DIM, 4},
+                 {ROPE_SPLIT_HALF, 8, 2},
+                 {ROPE_SPLIT_HALF, HEAD_DIM, 0}};
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const model_facts model = facts_of(cases[i].pairing, cases[i].rotary_dim);
         plan_head head = head_of(mixed_bits, cases[i].gain_bits);
@@ -168,7 +194,7 @@ static void codes_and_gains_are_the_definitions(void **state)
     }
 }
 
-/* ---- streams ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 /* By hand: gain 5 of 3 bits, then codes of 3, 0, 4, 10, 1, 9, 0, 2 bits, least significant bit first. */
 static void a_stream_is_the_gain_then_the_blocks(void **state)
@@ -182,10 +208,11 @@ static void a_stream_is_the_gain_then_the_blocks(void **state)
     uint16_t back[N_BLOCKS];
     int at = 0;
     assert_ok(head_codec_create(&codec, &head, &model, tables, &err));
-    assert_int_equal(head_codec_packed_bytes(codec), 4);        /* 3 + 29 bits */
+    assert_int_equal(head_codec_packed_bytes(codec), 4); /* 3 + 29 bits */
     for (int bit = 0; bit < 3; bit++, at++) expected[at / 8] |= (uint8_t)((5 >> bit & 1) << at % 8);
     for (int i = 0; i < N_BLOCKS; i++)
-        for (int bit = 0; bit < mixed_bits[i]; bit++, at++) expected[at / 8] |= (uint8_t)((codes[i] >> bit & 1) << at % 8);
+        for (int bit = 0; bit < mixed_bits[i]; bit++, at++)
+            expected[at / 8] |= (uint8_t)((codes[i] >> bit & 1) << at % 8);
     plane_codes_join(bytes, 5, codes, head.planes, N_BLOCKS);
     pack_codes(packed, bytes, head_codec_widths(codec), HEAD_DIM);
     assert_memory_equal(packed, expected, 4);
@@ -265,8 +292,12 @@ static void company_does_not_matter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(codes_and_gains_are_the_definitions), cmocka_unit_test(a_stream_is_the_gain_then_the_blocks), cmocka_unit_test(levels_are_half_octaves_around_one),
-        cmocka_unit_test(a_gain_keeps_far_keys), cmocka_unit_test(values_that_are_not_finite_are_refused), cmocka_unit_test(company_does_not_matter),
+        cmocka_unit_test(codes_and_gains_are_the_definitions),
+        cmocka_unit_test(a_stream_is_the_gain_then_the_blocks),
+        cmocka_unit_test(levels_are_half_octaves_around_one),
+        cmocka_unit_test(a_gain_keeps_far_keys),
+        cmocka_unit_test(values_that_are_not_finite_are_refused),
+        cmocka_unit_test(company_does_not_matter),
     };
     return cmocka_run_group_tests(tests, create_tables, free_tables);
 }

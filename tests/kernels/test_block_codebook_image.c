@@ -1,26 +1,26 @@
-/* The image of heads of family block-codebook that the CUDA kernels read: encode, decode and logits simulated from its tables alone, by the code that the kernels share where they do, against the
- * reference. */
+/* The image of heads of family block-codebook that the CUDA kernels read: encode, decode and logits simulated from its
+ * tables alone, by the code that the kernels share where they do, against the reference. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "kernels/reference/bit_packing.h"
-#include "kernels/cuda/codec_image.h"
-#include "kernels/reference/numpy_random.h"
-#include "kernels/reference/block_codebook_codec.h"
 #include "kernels/cuda/block_codebook_search.h"
+#include "kernels/cuda/codec_image.h"
+#include "kernels/reference/bit_packing.h"
+#include "kernels/reference/block_codebook_codec.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { N_HEADS = 3, N_VECTORS = 300, MAX_BLOCKS = 128 };
 
 static rb_error err;
-static codec_tables *tables;    /* codebooks of 10 bits take a second: one for all */
+static codec_tables *tables; /* codebooks of 10 bits take a second: one for all */
 
-/* ---- images to look at ------------------------------------------------------------------------------------------------------------------ */
+/* ---- images to look at ----------------------------------------------------------------------- */
 
 typedef struct sample {
     model_facts model;
     plan_head heads[N_HEADS];
     codec_image *image;
-    float *x;                   /* [N_VECTORS][head_dim] */
+    float *x; /* [N_VECTORS][head_dim] */
 } sample;
 
 static double normal_at(numpy_rng *rng)
@@ -75,7 +75,12 @@ static void draw_vectors(sample *s)
 
 static void build(sample *s, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    *s = (sample){.model = {.n_layers = 1, .n_q_heads = N_HEADS, .n_kv_heads = N_HEADS, .head_dim = head_dim, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}}};
+    *s = (sample){.model = {.n_layers = 1,
+                            .n_q_heads = N_HEADS,
+                            .n_kv_heads = N_HEADS,
+                            .head_dim = head_dim,
+                            .rotary_dim = rotary_dim,
+                            .rope = {.pairing = pairing}}};
     fill_heads(s);
     draw_vectors(s);
     assert_ok(codec_image_build(&s->image, s->heads, N_HEADS, &s->model, tables, &err));
@@ -88,8 +93,12 @@ static void clear(sample *s)
     free(s->x);
 }
 
-static const struct shape { int head_dim, rotary_dim; rope_pairing pairing; } shapes[] = {
-    {64, 64, ROPE_SPLIT_HALF}, {64, 64, ROPE_INTERLEAVED}, {80, 32, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {32, 12, ROPE_SPLIT_HALF},
+static const struct shape {
+    int head_dim, rotary_dim;
+    rope_pairing pairing;
+} shapes[] = {
+    {64, 64, ROPE_SPLIT_HALF},   {64, 64, ROPE_INTERLEAVED}, {80, 32, ROPE_SPLIT_HALF},
+    {128, 128, ROPE_SPLIT_HALF}, {32, 12, ROPE_SPLIT_HALF},
 };
 
 typedef void (*look)(sample *s, int h, const head_codec *codec);
@@ -111,9 +120,12 @@ static void for_every_head(look at)
     }
 }
 
-static const plane_image_block *blocks_of(const sample *s, int h) { return s->image->planes.blocks + h * s->image->planes.n_blocks; }
+static const plane_image_block *blocks_of(const sample *s, int h)
+{
+    return s->image->planes.blocks + h * s->image->planes.n_blocks;
+}
 
-/* ---- facts ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 static void look_at_facts(sample *s, int h, const head_codec *codec)
 {
@@ -174,22 +186,25 @@ static void runs_of_dims_are_told(void **state)
         sample s;
         build(&s, shapes[i].head_dim, shapes[i].rotary_dim, shapes[i].pairing);
         assert_int_equal(s.image->planes.heads[0].is_scattered, shapes[i].rotary_dim % 8 != 0);
-        assert_int_equal(s.image->planes.heads[0].is_split, shapes[i].pairing == ROPE_SPLIT_HALF && shapes[i].rotary_dim == shapes[i].head_dim);
+        assert_int_equal(s.image->planes.heads[0].is_split,
+                         shapes[i].pairing == ROPE_SPLIT_HALF && shapes[i].rotary_dim == shapes[i].head_dim);
         clear(&s);
     }
 }
 
-/* ---- encode ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- encode ---------------------------------------------------------------------------------- */
 
 static plane_match match_of(const sample *s, int h, int block, const float *x, float gain)
 {
     const plane_image_block *own = &blocks_of(s, h)[block];
     const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_points points = {s->image->planes.points_x + head->first_point + own->first_point, s->image->planes.points_y + head->first_point + own->first_point};
+    const plane_points points = {s->image->planes.points_x + head->first_point + own->first_point,
+                                 s->image->planes.points_y + head->first_point + own->first_point};
     const uint32_t *cells = s->image->planes.cells + head->first_cell + own->first_cell;
     const float a = x[own->dims & 0xffff] - own->center[0], b = x[own->dims >> 16] - own->center[1];
     if (own->n_columns == 0) return plane_search_all(points, 1 << own->bits, a, b, gain);
-    return plane_search(own, points, cells, a, b, fmaf(a, own->to_grid[0], b * own->to_grid[1]), fmaf(a, own->to_grid[2], b * own->to_grid[3]), gain, 1.0f / gain);
+    return plane_search(own, points, cells, a, b, fmaf(a, own->to_grid[0], b * own->to_grid[1]),
+                        fmaf(a, own->to_grid[2], b * own->to_grid[3]), gain, 1.0f / gain);
 }
 
 /* Distance to the nearest point, and what f32 may be wrong by: shares of |x| + |c|. */
@@ -205,12 +220,15 @@ static void look_at_searches(sample *s, int h, const head_codec *codec)
             const plane_codebook *book;
             if (block->bits == 0) continue;
             assert_ok(codec_tables_plane(tables, block->bits, &book, &err));
-            const double a = (double)x[block->dims & 0xffff] - (double)block->center[0], b = (double)x[block->dims >> 16] - (double)block->center[1];
+            const double a = (double)x[block->dims & 0xffff] - (double)block->center[0],
+                         b = (double)x[block->dims >> 16] - (double)block->center[1];
             const plane_match match = match_of(s, h, i, x, gain);
             double least = INFINITY, found = INFINITY, largest = 0.0;
             for (int c = 0; c < book->size; c++) {
                 const double px = (double)gain * (double)block->map[0] * (double)book->x[c];
-                const double py = (double)gain * ((double)block->map[1] * (double)book->x[c] + (double)block->map[2] * (double)book->y[c]);
+                const double py =
+                    (double)gain
+                    * ((double)block->map[1] * (double)book->x[c] + (double)block->map[2] * (double)book->y[c]);
                 const double distance = hypot(a - px, b - py);
                 least = fmin(least, distance);
                 largest = fmax(largest, hypot(px, py));
@@ -218,7 +236,8 @@ static void look_at_searches(sample *s, int h, const head_codec *codec)
             }
             const double size = hypot(a, b) + hypot((double)block->center[0], (double)block->center[1]) + largest;
             if (!(found <= least + 1e-6 * size))
-                fail_msg("head %d block %d (%d bits), vector %d: point %d at %.9g, the nearest at %.9g", h, i, block->bits, v, match.code, found, least);
+                fail_msg("head %d block %d (%d bits), vector %d: point %d at %.9g, the nearest at %.9g", h, i,
+                         block->bits, v, match.code, found, least);
             assert_true(fabs(sqrt((double)match.distance) - found) <= 1e-6 * size);
         }
 }
@@ -229,7 +248,8 @@ static void cells_find_the_nearest_point(void **state)
     for_every_head(look_at_searches);
 }
 
-/* Places on every cell's edge and beyond, for anisotropic maps: the device's tanh may err by 2^-11 and still find the nearest, since the neighbouring cell lists it too. */
+/* Places on every cell's edge and beyond, for anisotropic maps: the device's tanh may err by 2^-11 and still find the
+ * nearest, since the neighbouring cell lists it too. */
 static void look_at_neighbours(sample *s, int h, const head_codec *codec)
 {
     (void)codec;
@@ -243,14 +263,21 @@ static void look_at_neighbours(sample *s, int h, const head_codec *codec)
         for (int edge = 0; edge < block->n_columns - 1; edge++)
             for (int along = 0; along < 40; along++) {
                 /* t at the edge between two columns, moved by what tanh may err. */
-                const double t = (2.0 * edge + 1.0) / (block->n_columns - 1) - 1.0, u = atanh(t), v = 4.0 * sin(along * 1.7);
-                const double g[4] = {(double)block->to_grid[0], (double)block->to_grid[1], (double)block->to_grid[2], (double)block->to_grid[3]}, size = g[0] * g[3] - g[1] * g[2];
+                const double t = (2.0 * edge + 1.0) / (block->n_columns - 1) - 1.0, u = atanh(t),
+                             v = 4.0 * sin(along * 1.7);
+                const double g[4] = {(double)block->to_grid[0], (double)block->to_grid[1], (double)block->to_grid[2],
+                                     (double)block->to_grid[3]},
+                             size = g[0] * g[3] - g[1] * g[2];
                 const float x = (float)((g[3] * u - g[1] * v) / size), y = (float)((g[0] * v - g[2] * u) / size);
                 const plane_match all = plane_search_all(points, 1 << block->bits, x, y, 1.0f);
                 for (int side = -1; side <= 1; side += 2) {
                     const double moved = t * (1.0 + side * 0x1p-11);
-                    const plane_match found = plane_search(block, points, cells, x, y, (float)atanh(moved), (float)v, 1.0f, 1.0f);
-                    assert_true(sqrtf(found.distance) <= sqrtf(all.distance) + 1e-5f * (hypotf(x, y) + fabsf(block->map[0]) + fabsf(block->map[1]) + fabsf(block->map[2])));
+                    const plane_match found =
+                        plane_search(block, points, cells, x, y, (float)atanh(moved), (float)v, 1.0f, 1.0f);
+                    assert_true(sqrtf(found.distance) <= sqrtf(all.distance)
+                                                             + 1e-5f
+                                                                   * (hypotf(x, y) + fabsf(block->map[0])
+                                                                      + fabsf(block->map[1]) + fabsf(block->map[2])));
                 }
             }
     }
@@ -275,7 +302,7 @@ static void look_at_lists(sample *s, int h, const head_codec *codec)
         assert_true(block->n_columns % 2 == 1 && block->n_rows % 2 == 1);
         for (int c = 0; c < block->n_columns * block->n_rows; c++)
             n_long += wide ? (cells[2 * c] & 0xffffu) > cells[2 * c + 1] >> 16 : (cells[c] & 0xffu) > cells[c] >> 24;
-        assert_true(n_long * 4 <= block->n_columns * block->n_rows);     /* maps of this test are very uneven */
+        assert_true(n_long * 4 <= block->n_columns * block->n_rows); /* maps of this test are very uneven */
     }
 }
 
@@ -294,7 +321,8 @@ static int encode_vector(uint8_t *packed, const sample *s, int h, const float *x
     int codes[3][MAX_BLOCKS], best = -1;
     float square = 0.0f, error[3], least = INFINITY;
     for (int i = 0; i < n_blocks; i++) {
-        const float a = x[blocks[i].dims & 0xffff] - blocks[i].center[0], b = x[blocks[i].dims >> 16] - blocks[i].center[1];
+        const float a = x[blocks[i].dims & 0xffff] - blocks[i].center[0],
+                    b = x[blocks[i].dims >> 16] - blocks[i].center[1];
         square += blocks[i].weight * (a * a + b * b);
     }
     const int level = plane_level(square, head->inverse_size, head->gain_bits);
@@ -336,7 +364,7 @@ static void look_at_encoding(sample *s, int h, const head_codec *codec)
         pack_codes(expected, codes + v * d, head_codec_widths(codec), d);
         n_different += memcmp(packed, expected, packed_bytes) != 0;
     }
-    assert_true(n_different <= 2);      /* f32 against double: a tie now and then */
+    assert_true(n_different <= 2); /* f32 against double: a tie now and then */
     free(codes);
     free(packed);
     free(expected);
@@ -348,7 +376,7 @@ static void encoding_from_the_image_gives_the_references_bytes(void **state)
     for_every_head(look_at_encoding);
 }
 
-/* ---- decode ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- decode ---------------------------------------------------------------------------------- */
 
 static int read_bits(const uint8_t *packed, int first, int n)
 {
@@ -372,10 +400,17 @@ static void look_at_decoding(sample *s, int h, const head_codec *codec)
         pack_codes(packed, codes + v * d, head_codec_widths(codec), d);
         const float gain = head->gains[read_bits(packed, 0, head->gain_bits)];
         for (int i = 0; i < s->image->planes.n_blocks; i++) {
-            const uint32_t point = blocks[i].bits == 0 ? 0 : s->image->planes.book[(1 << blocks[i].bits) - 2 + read_bits(packed, blocks[i].bit_first, blocks[i].bits)];
-            const float px = rb_f16_to_f32((uint16_t)(point & 0xffffu)), py = rb_f16_to_f32((uint16_t)(point >> 16)), *m = blocks[i].map;
-            const float x = fmaf(gain, m[0] * px, blocks[i].center[0]), y = fmaf(gain, fmaf(m[2], py, m[1] * px), blocks[i].center[1]);
-            const float size = fabsf(blocks[i].center[0]) + fabsf(blocks[i].center[1]) + 4.0f * gain * (fabsf(m[0]) + fabsf(m[1]) + fabsf(m[2]));
+            const uint32_t point =
+                blocks[i].bits == 0
+                    ? 0
+                    : s->image->planes
+                          .book[(1 << blocks[i].bits) - 2 + read_bits(packed, blocks[i].bit_first, blocks[i].bits)];
+            const float px = rb_f16_to_f32((uint16_t)(point & 0xffffu)), py = rb_f16_to_f32((uint16_t)(point >> 16)),
+                        *m = blocks[i].map;
+            const float x = fmaf(gain, m[0] * px, blocks[i].center[0]),
+                        y = fmaf(gain, fmaf(m[2], py, m[1] * px), blocks[i].center[1]);
+            const float size = fabsf(blocks[i].center[0]) + fabsf(blocks[i].center[1])
+                               + 4.0f * gain * (fabsf(m[0]) + fabsf(m[1]) + fabsf(m[2]));
             assert_true(fabsf(x - x_hat[v * d + (blocks[i].dims & 0xffff)]) <= 5e-7f * size);
             assert_true(fabsf(y - x_hat[v * d + (blocks[i].dims >> 16)]) <= 5e-7f * size);
         }

@@ -1,5 +1,5 @@
-/* Codebooks: against the reference fixture, against closed forms, and against what Lloyd-Max means, by integration that shares nothing
- * with the code under test (Simpson's rule in t, y = sin t). */
+/* Codebooks: against the reference fixture, against closed forms, and against what Lloyd-Max means, by integration that
+ * shares nothing with the code under test (Simpson's rule in t, y = sin t). */
 #include "tests/test_support.h"
 
 #include "core/json.h"
@@ -13,14 +13,14 @@ static codebook build(codebook_kind kind, int width, int dims)
     return book;
 }
 
-/* ---- the sphere's law, integrated ------------------------------------------------------------------------------------------------------ */
+/* ---- the sphere's law, integrated ------------------------------------------------------------ */
 
 typedef struct moments {
-    double mass, mean, square;      /* of p; of y p; of (y - center)^2 p, over a stretch; p not normalised */
+    double mass, mean, square; /* of p; of y p; of (y - center)^2 p, over a stretch; p not normalised */
 } moments;
 
-/* Over y in [from, to]. Simpson's error is h^4/180 times the fourth derivative of cos(t)^(m-2) sin(t)^2, at most 3 m^2 of it: 2e-13 relative
- * at the step taken here and m = 32, the largest tested. */
+/* Over y in [from, to]. Simpson's error is h^4/180 times the fourth derivative of cos(t)^(m-2) sin(t)^2, at most 3 m^2
+ * of it: 2e-13 relative at the step taken here and m = 32, the largest tested. */
 static moments integrate(double from, double to, double center, int dims)
 {
     const double a = asin(from), b = asin(to);
@@ -28,7 +28,10 @@ static moments integrate(double from, double to, double center, int dims)
     moments sum = {0};
     for (int i = 0; i <= n; i++) {
         const double t = a + (b - a) * i / n, y = sin(t);
-        const double weight = (i == 0 || i == n ? 1.0 : i % 2 ? 4.0 : 2.0) * (b - a) / (3.0 * n) * pow(cos(t), dims - 2);
+        const double weight = (i == 0 || i == n ? 1.0
+                               : i % 2          ? 4.0
+                                                : 2.0)
+                              * (b - a) / (3.0 * n) * pow(cos(t), dims - 2);
         sum.mass += weight;
         sum.mean += weight * y;
         sum.square += weight * (y - center) * (y - center);
@@ -37,8 +40,8 @@ static moments integrate(double from, double to, double center, int dims)
 }
 
 typedef struct quality {
-    double residual;        /* largest distance of a centroid from its cell's mean */
-    double mse;             /* E (y - its centroid)^2 */
+    double residual; /* largest distance of a centroid from its cell's mean */
+    double mse;      /* E (y - its centroid)^2 */
 } quality;
 
 static quality measure(const double *centroid, int size, int dims)
@@ -58,7 +61,7 @@ static quality measure(const double *centroid, int size, int dims)
     return out;
 }
 
-/* ---- the fixture -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the fixture ----------------------------------------------------------------------------- */
 
 /* fixture centroids "KIND/bWIDTH/dDIMS"; returns how many */
 static int fixture_codebook(double *centroid, const char *kind, int width, int dims)
@@ -73,7 +76,7 @@ static int fixture_codebook(double *centroid, const char *kind, int width, int d
     assert_ok(rb_json_get_object(fixture, "codebooks", "fixture", &books, &err));
     assert_ok(rb_json_get_array(books, key, "fixture", &values, &err));
     assert_int_equal(cJSON_GetArraySize(values), 1 << width);
-    cJSON_ArrayForEach(item, values) centroid[n++] = item->valuedouble;
+    cJSON_ArrayForEach (item, values) centroid[n++] = item->valuedouble;
     return n;
 }
 
@@ -83,8 +86,8 @@ static void check_against_fixture(const codebook *book, const char *fixture_kind
     const int n = fixture_codebook(expected, fixture_kind, book->width, book->dims);
     for (int i = 0; i < n; i++)
         if (!(fabs(book->centroid[i] - expected[i]) <= tolerance))
-            fail_msg("%s width %d dims %d: centroid %d is %.17g, expected %.17g", fixture_kind, book->width, book->dims, i, book->centroid[i],
-                     expected[i]);
+            fail_msg("%s width %d dims %d: centroid %d is %.17g, expected %.17g", fixture_kind, book->width, book->dims,
+                     i, book->centroid[i], expected[i]);
 }
 
 static const int sphere_fixture_dims[] = {2, 4, 8, 32};
@@ -108,8 +111,8 @@ static void sphere_equals_the_reference_fixture_where_that_converged(void **stat
         }
 }
 
-/* At 8 bits the fixture's Lloyd iteration was stopped early: centroids still move by up to 1e-6 a step, and the error is up to 0.2 % larger.
- * So the fixture is no yardstick there; being a fixed point is. */
+/* At 8 bits the fixture's Lloyd iteration was stopped early: centroids still move by up to 1e-6 a step, and the error
+ * is up to 0.2 % larger. So the fixture is no yardstick there; being a fixed point is. */
 static void sphere_is_nearer_to_the_fixed_point_than_the_fixture_at_8_bits(void **state)
 {
     (void)state;
@@ -125,7 +128,7 @@ static void sphere_is_nearer_to_the_fixed_point_than_the_fixture_at_8_bits(void 
     }
 }
 
-/* ---- closed forms ------------------------------------------------------------------------------------------------------------------- */
+/* ---- closed forms ---------------------------------------------------------------------------- */
 
 /* m = 3: the coordinate is uniform (Archimedes), so levels are evenly spaced. */
 static void sphere_in_three_dims_is_evenly_spaced(void **state)
@@ -133,7 +136,8 @@ static void sphere_in_three_dims_is_evenly_spaced(void **state)
     (void)state;
     for (int width = 1; width <= CODEBOOK_MAX_WIDTH; width++) {
         const codebook book = build(CODEBOOK_SPHERE, width, 3);
-        for (int i = 0; i < book.size; i++) assert_true(fabs(book.centroid[i] - ((2.0 * i + 1.0) / book.size - 1.0)) < 1e-10);
+        for (int i = 0; i < book.size; i++)
+            assert_true(fabs(book.centroid[i] - ((2.0 * i + 1.0) / book.size - 1.0)) < 1e-10);
     }
 }
 
@@ -169,7 +173,7 @@ static void block_gtq_scales_with_the_square_root_of_dims(void **state)
     }
 }
 
-/* ---- what Lloyd-Max means ------------------------------------------------------------------------------------------------------------- */
+/* ---- what Lloyd-Max means -------------------------------------------------------------------- */
 
 static void sphere_centroids_are_the_means_of_their_cells(void **state)
 {
@@ -183,7 +187,8 @@ static void sphere_centroids_are_the_means_of_their_cells(void **state)
         }
 }
 
-/* Of the two laws the sphere's is the true one. Before norm correction 41 % less error at m = 4 and 4 bits (a third less behind it). */
+/* Of the two laws the sphere's is the true one. Before norm correction 41 % less error at m = 4 and 4 bits (a third
+ * less behind it). */
 static void sphere_has_less_error_than_block_gtq_in_four_dims(void **state)
 {
     (void)state;
@@ -192,7 +197,7 @@ static void sphere_has_less_error_than_block_gtq_in_four_dims(void **state)
     assert_true(ratio > 0.58 && ratio < 0.59);
 }
 
-/* ---- form ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- form ------------------------------------------------------------------------------------ */
 
 static void check_form(const codebook *book)
 {
@@ -224,7 +229,7 @@ static void codebooks_ascend_and_mirror_for_every_width_and_dims(void **state)
             }
 }
 
-/* ---- search ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- search ---------------------------------------------------------------------------------- */
 
 static int count_below(const codebook *book, double y)
 {
@@ -239,8 +244,9 @@ static void code_is_the_number_of_boundaries_below(void **state)
     for (int kind = 0; kind < CODEBOOK_N_KINDS; kind++)
         for (int width = 1; width <= CODEBOOK_MAX_WIDTH; width++) {
             const codebook book = build((codebook_kind)kind, width, 6);
-            for (int i = -1200; i <= 1200; i++) assert_int_equal(codebook_code(&book, i * 1e-3), count_below(&book, i * 1e-3));
-            for (int b = 0; b + 1 < book.size; b++) {       /* on a boundary, one double above, one below */
+            for (int i = -1200; i <= 1200; i++)
+                assert_int_equal(codebook_code(&book, i * 1e-3), count_below(&book, i * 1e-3));
+            for (int b = 0; b + 1 < book.size; b++) { /* on a boundary, one double above, one below */
                 assert_int_equal(codebook_code(&book, book.boundary[b]), b);
                 assert_int_equal(codebook_code(&book, nextafter(book.boundary[b], 2.0)), b + 1);
                 assert_int_equal(codebook_code(&book, nextafter(book.boundary[b], -2.0)), b);
@@ -252,7 +258,7 @@ static void code_is_the_number_of_boundaries_below(void **state)
         }
 }
 
-/* ---- names and refusals ----------------------------------------------------------------------------------------------------------------- */
+/* ---- names and refusals ---------------------------------------------------------------------- */
 
 static void codebook_kinds_have_names(void **state)
 {
@@ -273,7 +279,8 @@ static void codebook_refuses_widths_dims_and_kinds_out_of_range(void **state)
     rb_error err = {0};
     codebook book;
     assert_fails(codebook_build(&book, CODEBOOK_SPHERE, 0, 8, &err), RB_EINVAL, "codebook width is 0, expected 1 to 8");
-    assert_fails(codebook_build(&book, CODEBOOK_BLOCK_GTQ, 9, 8, &err), RB_EINVAL, "codebook width is 9, expected 1 to 8");
+    assert_fails(codebook_build(&book, CODEBOOK_BLOCK_GTQ, 9, 8, &err), RB_EINVAL,
+                 "codebook width is 9, expected 1 to 8");
     assert_fails(codebook_build(&book, CODEBOOK_SPHERE, 3, 1, &err), RB_EINVAL, "codebook for 1 dims");
     assert_fails(codebook_build(&book, CODEBOOK_SPHERE, 3, 1 << 20, &err), RB_EINVAL, "codebook for 1048576 dims");
     assert_fails(codebook_build(&book, CODEBOOK_N_KINDS, 3, 8, &err), RB_EINVAL, "codebook kind is 2");

@@ -1,18 +1,19 @@
-/* The check of a codec against the reference: nothing wrong with the reference's own trial, and each kind of damage, planted alone, in its own counter.
- * `ropebits validate` cannot be made to say no on the CPU, where it is the reference that is checked: this is where its judgement is tested. */
+/* The check of a codec against the reference: nothing wrong with the reference's own trial, and each kind of damage,
+ * planted alone, in its own counter. `ropebits validate` cannot be made to say no on the CPU, where it is the reference
+ * that is checked: this is where its judgement is tested. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "kernels/reference/bit_packing.h"
 #include "kernels/check/codec_check.h"
 #include "kernels/check/codec_trial.h"
+#include "kernels/reference/bit_packing.h"
 #include "kernels/reference/numpy_random.h"
 
 enum { MAX_HEADS = 3, N_QUERIES = 3 };
 
 static rb_error err;
 
-/* ---- a trial and what it was made of --------------------------------------------------------------------------------------------- */
+/* ---- a trial and what it was made of --------------------------------------------------------- */
 
 typedef struct bench {
     model_facts model;
@@ -40,13 +41,19 @@ static float *random_floats(int64_t n, uint64_t seed)
 /* The GPU's. */
 static codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE,
-                          .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16, .rounding = codec_dtype_rounding(type),
-                          .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS, .plane_tie = CODEC_CUDA_PLANE_TIE,
+    return (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE,
+                          .norm_tie = CODEC_CUDA_NORM_TIE,
+                          .cosine_tie = CODEC_CUDA_COSINE_TIE,
+                          .restore = type == CODEC_F32 ? CODEC_CUDA_RESTORE_F32 : CODEC_CUDA_RESTORE_F16,
+                          .rounding = codec_dtype_rounding(type),
+                          .rounding_least = codec_dtype_rounding_least(type),
+                          .logits = CODEC_CUDA_LOGITS,
+                          .plane_tie = CODEC_CUDA_PLANE_TIE,
                           .plane_restore = CODEC_CUDA_PLANE_RESTORE};
 }
 
-/* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is padding. */
+/* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is
+ * padding. */
 static void mix_widths(bench *b)
 {
     const int last = model_n_blocks(&b->model) - 1;
@@ -54,22 +61,35 @@ static void mix_widths(bench *b)
     for (int h = 0; h < b->in.n_heads; h++) {
         int sum = 0;
         for (int i = 0; i < last; i++) sum += bits[i] = (uint8_t)(1 + (i * (h + 3) + h) % 5);
-        bits[last] = (uint8_t)(1 + (4 - sum % 4) % 4);      /* 2 (sum + bits[last]) is 2 more than a multiple of 8 */
-        assert_ok(plan_head_set_block_widths(&b->heads[h], bits, last + 1, h % 2 ? CODEBOOK_SPHERE : CODEBOOK_BLOCK_GTQ, &err));
+        bits[last] = (uint8_t)(1 + (4 - sum % 4) % 4); /* 2 (sum + bits[last]) is 2 more than a multiple of 8 */
+        assert_ok(plan_head_set_block_widths(&b->heads[h], bits, last + 1, h % 2 ? CODEBOOK_SPHERE : CODEBOOK_BLOCK_GTQ,
+                                             &err));
     }
 }
 
 /* Heads and vectors; the caller may change x before start_trial. */
 static void set_up(bench *b, int head_dim, int n_heads, int64_t n, codec_dtype type)
 {
-    *b = (bench){.model = {.n_layers = 1, .n_q_heads = n_heads, .n_kv_heads = n_heads, .head_dim = head_dim, .rotary_dim = head_dim,
-                           .rope = {.pairing = ROPE_SPLIT_HALF}}, .bounds = bounds_of(type)};
+    *b = (bench){.model = {.n_layers = 1,
+                           .n_q_heads = n_heads,
+                           .n_kv_heads = n_heads,
+                           .head_dim = head_dim,
+                           .rotary_dim = head_dim,
+                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                 .bounds = bounds_of(type)};
     assert_ok(codec_tables_create(&b->tables, &err));
     b->x = random_floats(n_heads * n * head_dim, 11);
     b->queries = random_floats(n_heads * N_QUERIES * head_dim, 12);
     codec_dtype_round(b->x, n_heads * n * head_dim, type);
-    b->in = (codec_trial_input){.heads = b->heads, .n_heads = n_heads, .model = &b->model, .tables = b->tables, .type = type, .x = b->x, .n = n,
-                                .queries = b->queries, .n_queries = N_QUERIES};
+    b->in = (codec_trial_input){.heads = b->heads,
+                                .n_heads = n_heads,
+                                .model = &b->model,
+                                .tables = b->tables,
+                                .type = type,
+                                .x = b->x,
+                                .n = n,
+                                .queries = b->queries,
+                                .n_queries = N_QUERIES};
     mix_widths(b);
 }
 
@@ -85,16 +105,22 @@ static void clear(bench *b)
 }
 
 /* fp16, in place: streams start at multiples of 128 bytes. */
-static uint16_t *norms_at(bench *b, int h) { return (uint16_t *)(void *)(b->trial.norms + codec_image_norms_offset(b->trial.image, h, b->in.n)); }
-static uint8_t *packed_at(bench *b, int h) { return b->trial.packed + codec_image_packed_offset(b->trial.image, h, b->in.n); }
+static uint16_t *norms_at(bench *b, int h)
+{
+    return (uint16_t *)(void *)(b->trial.norms + codec_image_norms_offset(b->trial.image, h, b->in.n));
+}
+static uint8_t *packed_at(bench *b, int h)
+{
+    return b->trial.packed + codec_image_packed_offset(b->trial.image, h, b->in.n);
+}
 static float *restored_at(bench *b, int h) { return b->trial.x_hat + h * b->in.n * b->model.head_dim; }
 static float *logits_at(bench *b, int h) { return b->trial.logits + h * N_QUERIES * b->in.n; }
 
 /* A head's vectors through one direction of the codec, and what the reference restored of them. */
 typedef struct opened_head {
     head_codec *codec;
-    uint8_t *codes;         /* [n][head_dim] */
-    float *reference;       /* [n][head_dim] */
+    uint8_t *codes;   /* [n][head_dim] */
+    float *reference; /* [n][head_dim] */
 } opened_head;
 
 static opened_head open_head(bench *b, int h)
@@ -104,7 +130,8 @@ static opened_head open_head(bench *b, int h)
     assert_true(out.codes && out.reference);
     assert_ok(head_codec_create(&out.codec, &b->heads[h], &b->model, b->tables, &err));
     for (int64_t v = 0; v < b->in.n; v++)
-        assert_ok(unpack_codes(out.codes + v * b->model.head_dim, packed_at(b, h) + v * (int64_t)head_codec_packed_bytes(out.codec),
+        assert_ok(unpack_codes(out.codes + v * b->model.head_dim,
+                               packed_at(b, h) + v * (int64_t)head_codec_packed_bytes(out.codec),
                                head_codec_widths(out.codec), b->model.head_dim, &err));
     assert_ok(head_codec_decode(out.codec, out.codes, norms_at(b, h), b->in.n, out.reference, &err));
     return out;
@@ -124,7 +151,8 @@ static double norm_of(const float *x, int d)
     return sqrt(square);
 }
 
-/* What an implementation does that stored these codes and norms: restores them, and takes their logits. So damage to what is stored stays alone. */
+/* What an implementation does that stored these codes and norms: restores them, and takes their logits. So damage to
+ * what is stored stays alone. */
 static void restore_again(bench *b, int h)
 {
     const int d = b->model.head_dim;
@@ -134,7 +162,8 @@ static void restore_again(bench *b, int h)
     for (int query = 0; query < N_QUERIES; query++)
         for (int64_t v = 0; v < b->in.n; v++) {
             double sum = 0.0;
-            for (int j = 0; j < d; j++) sum += (double)b->queries[(h * N_QUERIES + query) * d + j] * (double)x_hat[v * d + j];
+            for (int j = 0; j < d; j++)
+                sum += (double)b->queries[(h * N_QUERIES + query) * d + j] * (double)x_hat[v * d + j];
             logits_at(b, h)[query * b->in.n + v] = (float)sum;
         }
     codec_dtype_round(x_hat, b->in.n * d, b->in.type);
@@ -147,7 +176,8 @@ static void put_code(bench *b, int h, int64_t v, int position, int code)
     opened_head head = open_head(b, h);
     uint8_t *codes = head.codes + v * b->model.head_dim;
     codes[position] = (uint8_t)code;
-    pack_codes(packed_at(b, h) + v * (int64_t)head_codec_packed_bytes(head.codec), codes, head_codec_widths(head.codec), b->model.head_dim);
+    pack_codes(packed_at(b, h) + v * (int64_t)head_codec_packed_bytes(head.codec), codes, head_codec_widths(head.codec),
+               b->model.head_dim);
     close_head(&head);
 }
 
@@ -170,9 +200,12 @@ static codec_report check_all(bench *b)
         float *reference = malloc((size_t)(b->in.n * d) * sizeof *reference + 1);
         assert_ok(head_codec_create(&codec, &b->heads[h], &b->model, b->tables, &err));
         const codec_checked on = {&b->heads[h], &b->model, b->tables, codec};
-        assert_ok(codec_check_encoded(&report, &on, b->x + h * b->in.n * d, b->in.n, packed_at(b, h), norms_at(b, h), &b->bounds, codes, &err));
-        assert_ok(codec_check_restored(&report, &on, codes, norms_at(b, h), b->in.n, restored_at(b, h), &b->bounds, reference, &err));
-        codec_check_logits(&report, &on, b->queries + h * N_QUERIES * d, N_QUERIES, reference, b->in.n, logits_at(b, h), &b->bounds);
+        assert_ok(codec_check_encoded(&report, &on, b->x + h * b->in.n * d, b->in.n, packed_at(b, h), norms_at(b, h),
+                                      &b->bounds, codes, &err));
+        assert_ok(codec_check_restored(&report, &on, codes, norms_at(b, h), b->in.n, restored_at(b, h), &b->bounds,
+                                       reference, &err));
+        codec_check_logits(&report, &on, b->queries + h * N_QUERIES * d, N_QUERIES, reference, b->in.n, logits_at(b, h),
+                           &b->bounds);
         codec_report_add(&sum, &report);
         head_codec_free(codec);
         free(codes);
@@ -201,7 +234,7 @@ static codec_report assert_found(bench *b, expected e)
     return r;
 }
 
-/* ---- nothing wrong ---------------------------------------------------------------------------------------------------------------- */
+/* ---- nothing wrong --------------------------------------------------------------------------- */
 
 static void the_references_own_trial_is_good(void **state)
 {
@@ -229,7 +262,8 @@ static void the_references_own_trial_is_good(void **state)
         }
 }
 
-/* So an f16 or bf16 trial is not good by bounds that would let anything pass: it is its type's rounding that is allowed for. */
+/* So an f16 or bf16 trial is not good by bounds that would let anything pass: it is its type's rounding that is allowed
+ * for. */
 static void the_rounding_of_a_type_is_beyond_the_bounds_of_a_finer_one(void **state)
 {
     (void)state;
@@ -255,12 +289,13 @@ static void vectors_of_zeros_are_good(void **state)
     memset(b.x, 0, 5 * 64 * sizeof *b.x);
     start_trial(&b);
     assert_found(&b, (expected){0});
-    restored_at(&b, 0)[7] = 1e-7f;      /* nothing but a subnormal's rounding is within any share of a norm of 0 */
+    restored_at(&b, 0)[7] = 1e-7f; /* nothing but a subnormal's rounding is within any share of a norm of 0 */
     assert_found(&b, (expected){.values_wrong = 1});
     clear(&b);
 }
 
-/* Vectors of norm 0.008: many of their coordinates are subnormal in f16. With nothing allowed but rounding they are good; by the relative rounding alone, not. */
+/* Vectors of norm 0.008: many of their coordinates are subnormal in f16. With nothing allowed but rounding they are
+ * good; by the relative rounding alone, not. */
 static void tiny_vectors_are_good_and_exact_but_for_rounding(void **state)
 {
     (void)state;
@@ -292,7 +327,8 @@ static void vectors_the_reference_refuses_are_named_by_trial_and_check(void **st
     assert_ok(head_codec_create(&codec, b.heads, &b.model, b.tables, &err));
     const codec_checked on = {b.heads, &b.model, b.tables, codec};
     b.x[7 * 64 + 3] = NAN;
-    assert_fails(codec_check_encoded(&report, &on, b.x, 9, packed_at(&b, 0), norms_at(&b, 0), &b.bounds, codes, &err), RB_ENONFINITE, "vector 7: ");
+    assert_fails(codec_check_encoded(&report, &on, b.x, 9, packed_at(&b, 0), norms_at(&b, 0), &b.bounds, codes, &err),
+                 RB_ENONFINITE, "vector 7: ");
     codec_trial_free(&b.trial);
     assert_fails(codec_trial_cpu(&b.trial, &b.in, &err), RB_ENONFINITE, "vector 7: ");
     assert_null(b.trial.packed);
@@ -300,10 +336,11 @@ static void vectors_the_reference_refuses_are_named_by_trial_and_check(void **st
     clear(&b);
 }
 
-/* ---- codes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- codes ----------------------------------------------------------------------------------- */
 
-/* Makes vector v of head h one whose rotated unit vector, in the group `g`, has the coordinate y in its last row: R^T of a unit vector, rounded to f32, which
- * moves a coordinate by less than 1e-7. Returns the coding position of the row. */
+/* Makes vector v of head h one whose rotated unit vector, in the group `g`, has the coordinate y in its last row: R^T
+ * of a unit vector, rounded to f32, which moves a coordinate by less than 1e-7. Returns the coding position of the row.
+ */
 static int place_coordinate(bench *b, int h, int64_t v, int g, double y)
 {
     const plan_group *group = &b->heads[h].groups[g];
@@ -332,7 +369,8 @@ static const codebook *book_of(bench *b, int h, int g)
 
 enum { AT_HEAD = 1, AT_VECTOR = 6, AT_GROUP = 2 };
 
-/* A coordinate at `distance` from boundary 2 (on either side), and a code that is `steps` from the reference's, away over that boundary. */
+/* A coordinate at `distance` from boundary 2 (on either side), and a code that is `steps` from the reference's, away
+ * over that boundary. */
 static codec_report plant_code(double distance, int steps, expected e)
 {
     bench b;
@@ -342,7 +380,7 @@ static codec_report plant_code(double distance, int steps, expected e)
     const int position = place_coordinate(&b, AT_HEAD, AT_VECTOR, AT_GROUP, book->boundary[2] + distance);
     start_trial(&b);
     const int code = get_code(&b, AT_HEAD, AT_VECTOR, position);
-    assert_int_equal(code, distance > 0.0 ? 3 : 2);     /* the case is what it claims */
+    assert_int_equal(code, distance > 0.0 ? 3 : 2); /* the case is what it claims */
     assert_found(&b, (expected){0});
     put_code(&b, AT_HEAD, AT_VECTOR, position, distance > 0.0 ? code - steps : code + steps);
     restore_again(&b, AT_HEAD);
@@ -407,7 +445,8 @@ static void every_wrong_code_counts(void **state)
     for (int h = 0; h < 2; h++)
         for (int g = 0; g < b.heads[h].n_groups; g++) {
             const codebook *book = book_of(&b, h, g);
-            position[h][g] = place_coordinate(&b, h, g, g, book->centroid[book->size / 2]);     /* the boundary below it is 0 */
+            position[h][g] =
+                place_coordinate(&b, h, g, g, book->centroid[book->size / 2]); /* the boundary below it is 0 */
         }
     start_trial(&b);
     for (int h = 0; h < 2; h++)
@@ -422,12 +461,12 @@ static void every_wrong_code_counts(void **state)
     clear(&b);
 }
 
-/* ---- packed bytes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- packed bytes ---------------------------------------------------------------------------- */
 
 static void a_padding_bit_is_a_wrong_byte_and_no_wrong_code(void **state)
 {
     (void)state;
-    for (int bit = 2; bit < 8; bit++) {     /* two bits of the last byte are codes */
+    for (int bit = 2; bit < 8; bit++) { /* two bits of the last byte are codes */
         bench b;
         set_up(&b, 64, 2, 9, CODEC_F16);
         start_trial(&b);
@@ -438,10 +477,10 @@ static void a_padding_bit_is_a_wrong_byte_and_no_wrong_code(void **state)
     }
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
-/* Vector 4 of head 0 has the norm `norm` in its first group, exactly: one value, the rest 0; the other groups stay. Norm stored: the reference's, one unit up or
- * down or more. */
+/* Vector 4 of head 0 has the norm `norm` in its first group, exactly: one value, the rest 0; the other groups stay.
+ * Norm stored: the reference's, one unit up or down or more. */
 static void plant_norm(float norm, uint16_t stored_by_reference, int units, expected e)
 {
     bench b;
@@ -451,7 +490,7 @@ static void plant_norm(float norm, uint16_t stored_by_reference, int units, expe
     for (int j = 0; j < 2 * b.heads[0].groups[0].n_blocks; j++) b.x[4 * 64 + dims[j]] = j == 1 ? norm : 0.0f;
     start_trial(&b);
     uint16_t *stored = norms_at(&b, 0) + 4 * b.heads[0].n_groups;
-    assert_int_equal(*stored, stored_by_reference);     /* the case is what it claims */
+    assert_int_equal(*stored, stored_by_reference); /* the case is what it claims */
     *stored = (uint16_t)(*stored + units);
     restore_again(&b, 0);
     assert_found(&b, e);
@@ -465,17 +504,17 @@ static void a_norm_off_by_a_unit_is_wrong_unless_half_way(void **state)
     plant_norm(1.0f, 0x3c00, 1, (expected){.norms_wrong = 1});
     plant_norm(1.0f, 0x3c00, -1, (expected){.norms_wrong = 1});
     plant_norm(1.0f + 0x1p-11f, 0x3c00, 1, (expected){.norms_tied = 1});
-    plant_norm(1.0f + 0x1p-11f, 0x3c00, -1, (expected){.norms_wrong = 1});      /* half way to the other one */
-    plant_norm(1.0f + 0x1p-11f, 0x3c00, 2, (expected){.norms_wrong = 1});       /* no neighbour */
-    plant_norm(1.0f + 0x1p-11f - 0x1p-20f, 0x3c00, 1, (expected){.norms_tied = 1});     /* 9.5e-7 before it */
+    plant_norm(1.0f + 0x1p-11f, 0x3c00, -1, (expected){.norms_wrong = 1});          /* half way to the other one */
+    plant_norm(1.0f + 0x1p-11f, 0x3c00, 2, (expected){.norms_wrong = 1});           /* no neighbour */
+    plant_norm(1.0f + 0x1p-11f - 0x1p-20f, 0x3c00, 1, (expected){.norms_tied = 1}); /* 9.5e-7 before it */
     plant_norm(1.0f + 0x1p-11f + 0x1p-20f, 0x3c01, -1, (expected){.norms_tied = 1});
-    plant_norm(1.0f + 0x1p-11f - 0x1p-19f, 0x3c00, 1, (expected){.norms_wrong = 1});    /* 1.9e-6 */
+    plant_norm(1.0f + 0x1p-11f - 0x1p-19f, 0x3c00, 1, (expected){.norms_wrong = 1}); /* 1.9e-6 */
     plant_norm(1.0f + 0x1p-11f + 0x1p-19f, 0x3c01, -1, (expected){.norms_wrong = 1});
     plant_norm(1000.0f, 0x63d0, 1, (expected){.norms_wrong = 1});
     plant_norm(1000.25f, 0x63d0, 1, (expected){.norms_tied = 1});
 }
 
-/* ---- restored vectors ------------------------------------------------------------------------------------------------------------- */
+/* ---- restored vectors ------------------------------------------------------------------------ */
 
 /* A coordinate of head 1 becomes the reference's plus `share` of what is allowed. */
 static codec_report plant_value(codec_dtype type, double share, expected e)
@@ -502,7 +541,8 @@ static void a_value_just_inside_the_bound_is_good(void **state)
             const codec_report r = plant_value((codec_dtype)type, sign * 0.97, (expected){0});
             const double restore = bounds_of((codec_dtype)type).restore;
             assert_true(r.worst_value <= restore);
-            assert_true(r.worst_value > 0.9 * restore || type == CODEC_BF16);       /* there the rounding is the larger part */
+            assert_true(r.worst_value > 0.9 * restore
+                        || type == CODEC_BF16); /* there the rounding is the larger part */
         }
 }
 
@@ -534,7 +574,7 @@ static void values_that_are_not_finite_are_wrong(void **state)
     plant_restored(-INFINITY);
 }
 
-/* ---- logits ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- logits ---------------------------------------------------------------------------------- */
 
 enum { QUERY = 2, TOKEN = 5 };
 
@@ -593,33 +633,51 @@ static void logits_of_another_query_are_wrong(void **state)
     clear(&b);
 }
 
-/* ---- reports ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- reports --------------------------------------------------------------------------------- */
 
 static void reports_add_counts_and_keep_the_worst(void **state)
 {
     (void)state;
-    const codec_report one = {.n_vectors = 1, .n_codes = 2, .n_norms = 3, .n_values = 4, .n_logits = 5, .codes_tied = 6, .codes_wrong = 7, .norms_tied = 8,
-                              .norms_wrong = 9, .bytes_wrong = 10, .values_wrong = 11, .logits_wrong = 12, .searches_tied = 13, .worst_tie = 0.5, .worst_value = 0.25,
-                              .worst_logit = 0.125, .worst_cosine = 0.0625};
+    const codec_report one = {.n_vectors = 1,
+                              .n_codes = 2,
+                              .n_norms = 3,
+                              .n_values = 4,
+                              .n_logits = 5,
+                              .codes_tied = 6,
+                              .codes_wrong = 7,
+                              .norms_tied = 8,
+                              .norms_wrong = 9,
+                              .bytes_wrong = 10,
+                              .values_wrong = 11,
+                              .logits_wrong = 12,
+                              .searches_tied = 13,
+                              .worst_tie = 0.5,
+                              .worst_value = 0.25,
+                              .worst_logit = 0.125,
+                              .worst_cosine = 0.0625};
     codec_report sum = {.worst_tie = 0.25, .worst_value = 0.5, .worst_logit = 0.0};
     codec_report_add(&sum, &one);
     codec_report_add(&sum, &one);
-    const int64_t counts[] = {sum.n_vectors, sum.n_codes, sum.n_norms, sum.n_values, sum.n_logits, sum.codes_tied, sum.codes_wrong, sum.norms_tied,
-                              sum.norms_wrong, sum.bytes_wrong, sum.values_wrong, sum.logits_wrong, sum.searches_tied};
+    const int64_t counts[] = {sum.n_vectors,    sum.n_codes,      sum.n_norms,      sum.n_values,    sum.n_logits,
+                              sum.codes_tied,   sum.codes_wrong,  sum.norms_tied,   sum.norms_wrong, sum.bytes_wrong,
+                              sum.values_wrong, sum.logits_wrong, sum.searches_tied};
     for (size_t i = 0; i < RB_COUNT(counts); i++) assert_int_equal(counts[i], 2 * (i + 1));
-    assert_true(sum.worst_tie == 0.5 && sum.worst_value == 0.5 && sum.worst_logit == 0.125 && sum.worst_cosine == 0.0625);
+    assert_true(sum.worst_tie == 0.5 && sum.worst_value == 0.5 && sum.worst_logit == 0.125
+                && sum.worst_cosine == 0.0625);
 }
 
 static void a_report_is_good_until_anything_is_wrong(void **state)
 {
     (void)state;
-    const codec_report ties = {.n_codes = 100, .codes_tied = 3, .norms_tied = 2, .worst_tie = 1e-6, .worst_value = 1e-6};
-    const codec_report wrong[] = {{.codes_wrong = 1}, {.norms_wrong = 1}, {.bytes_wrong = 1}, {.values_wrong = 1}, {.logits_wrong = 1}};
+    const codec_report ties = {
+        .n_codes = 100, .codes_tied = 3, .norms_tied = 2, .worst_tie = 1e-6, .worst_value = 1e-6};
+    const codec_report wrong[] = {
+        {.codes_wrong = 1}, {.norms_wrong = 1}, {.bytes_wrong = 1}, {.values_wrong = 1}, {.logits_wrong = 1}};
     assert_true(codec_report_is_good(&ties));
     for (size_t i = 0; i < RB_COUNT(wrong); i++) assert_false(codec_report_is_good(&wrong[i]));
 }
 
-/* ---- types -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 static float rounded(float x, codec_dtype type)
 {
@@ -631,7 +689,10 @@ static float rounded(float x, codec_dtype type)
 static void types_round_to_nearest_even(void **state)
 {
     (void)state;
-    static const struct { codec_dtype type; float unit; } types[] = {{CODEC_F16, 0x1p-10f}, {CODEC_BF16, 0x1p-7f}};
+    static const struct {
+        codec_dtype type;
+        float unit;
+    } types[] = {{CODEC_F16, 0x1p-10f}, {CODEC_BF16, 0x1p-7f}};
     for (size_t i = 0; i < RB_COUNT(types); i++) {
         const float u = types[i].unit;
         const codec_dtype t = types[i].type;
@@ -640,10 +701,10 @@ static void types_round_to_nearest_even(void **state)
         assert_true(rounded(-(1.0f + 0.51f * u), t) == -(1.0f + u));
         assert_true(rounded(1.0f + u, t) == 1.0f + u);
         assert_true(codec_dtype_rounding(t) == 0.5 * (double)u);
-        const float least = (float)(2.0 * codec_dtype_rounding_least(t));      /* the smallest number above 0 */
+        const float least = (float)(2.0 * codec_dtype_rounding_least(t)); /* the smallest number above 0 */
         assert_true(rounded(least, t) == least && rounded(0.5f * least, t) == 0.0f);
         assert_true(isnan(rounded(NAN, t)));
-        assert_true(rounded(3.4028235e38f, t) == INFINITY);     /* FLT_MAX fits neither */
+        assert_true(rounded(3.4028235e38f, t) == INFINITY); /* FLT_MAX fits neither */
     }
     assert_true(rounded(65519.0f, CODEC_F16) == 65504.0f);
     assert_true(rounded(1.1f, CODEC_F32) == 1.1f);

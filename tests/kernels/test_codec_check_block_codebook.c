@@ -1,11 +1,12 @@
-/* The check of heads of family block-codebook against the reference: nothing wrong with the reference's own trial, each kind of damage in its own counter, and ties as ties. */
+/* The check of heads of family block-codebook against the reference: nothing wrong with the reference's own trial, each
+ * kind of damage in its own counter, and ties as ties. */
 #include "tests/test_support.h"
 
-#include "kernels/reference/bit_packing.h"
 #include "kernels/check/codec_check.h"
 #include "kernels/check/codec_trial.h"
-#include "kernels/reference/numpy_random.h"
+#include "kernels/reference/bit_packing.h"
 #include "kernels/reference/block_codebook_codec.h"
+#include "kernels/reference/numpy_random.h"
 
 enum { N = 40, N_QUERIES = 3, D = 32, N_BLOCKS = D / 2, UNCODED = 5, GAIN_BITS = 3 };
 
@@ -19,7 +20,7 @@ typedef struct bench {
     codec_trial_input in;
     codec_trial trial;
     codec_bounds bounds;
-    float *x, *queries;         /* [N][D], [N_QUERIES][D] */
+    float *x, *queries; /* [N][D], [N_QUERIES][D] */
 } bench;
 
 /* Codebooks take a second to make, a minute under sanitizers: all cases share them. */
@@ -54,17 +55,27 @@ static float *random_floats(int64_t n, uint64_t seed)
 /* The GPU's. */
 static codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.plane_tie = CODEC_CUDA_PLANE_TIE, .plane_restore = CODEC_CUDA_PLANE_RESTORE, .rounding = codec_dtype_rounding(type),
-                          .rounding_least = codec_dtype_rounding_least(type), .logits = CODEC_CUDA_LOGITS};
+    return (codec_bounds){.plane_tie = CODEC_CUDA_PLANE_TIE,
+                          .plane_restore = CODEC_CUDA_PLANE_RESTORE,
+                          .rounding = codec_dtype_rounding(type),
+                          .rounding_least = codec_dtype_rounding_least(type),
+                          .logits = CODEC_CUDA_LOGITS};
 }
 
-/* Blocks of 1 to 6 bits, one of none, with a centre; two bits of padding. The caller may change x before start_trial. */
+/* Blocks of 1 to 6 bits, one of none, with a centre; two bits of padding. The caller may change x before start_trial.
+ */
 static void set_up(bench *b, int gain_bits, codec_dtype type)
 {
     double maps[PLAN_MAP_SIZE * N_BLOCKS], weights[N_BLOCKS], center[D];
     uint8_t bits[N_BLOCKS];
     int sum = gain_bits;
-    *b = (bench){.model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}}, .bounds = bounds_of(type)};
+    *b = (bench){.model = {.n_layers = 1,
+                           .n_q_heads = 1,
+                           .n_kv_heads = 1,
+                           .head_dim = D,
+                           .rotary_dim = D,
+                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                 .bounds = bounds_of(type)};
     for (int i = 0; i < N_BLOCKS; i++) {
         bits[i] = (uint8_t)(i == UNCODED ? 0 : 1 + i * 5 % 6);
         sum += i < N_BLOCKS - 1 ? bits[i] : 0;
@@ -83,7 +94,14 @@ static void set_up(bench *b, int gain_bits, codec_dtype type)
     b->queries = random_floats(N_QUERIES * D, 12);
     for (int i = 0; i < N * D; i++) b->x[i] = b->x[i] * exp2f((float)(i / D % 5 - 2) / 2.0f) + b->head.center[i % D];
     codec_dtype_round(b->x, N * D, type);
-    b->in = (codec_trial_input){.heads = &b->head, .n_heads = 1, .model = &b->model, .tables = b->tables, .type = type, .x = b->x, .n = N, .queries = b->queries,
+    b->in = (codec_trial_input){.heads = &b->head,
+                                .n_heads = 1,
+                                .model = &b->model,
+                                .tables = b->tables,
+                                .type = type,
+                                .x = b->x,
+                                .n = N,
+                                .queries = b->queries,
                                 .n_queries = N_QUERIES};
 }
 
@@ -98,7 +116,7 @@ static void clear(bench *b)
     free(b->queries);
 }
 
-/* ---- codes of a trial ------------------------------------------------------------------------------------------------------------------- */
+/* ---- codes of a trial ------------------------------------------------------------------------ */
 
 static uint8_t *packed_at(bench *b, int v) { return b->trial.packed + (size_t)v * head_codec_packed_bytes(b->codec); }
 
@@ -156,12 +174,13 @@ static void best_codes(uint16_t *codes, bench *b, const float *x, int gain)
         const double g = plane_gain(b->head.planes->gain_bits, gain);
         int dims[2];
         model_block_dims(&b->model, i, dims);
-        const double z[2] = {((double)x[dims[0]] - (double)b->head.center[dims[0]]) / g, ((double)x[dims[1]] - (double)b->head.center[dims[1]]) / g};
+        const double z[2] = {((double)x[dims[0]] - (double)b->head.center[dims[0]]) / g,
+                             ((double)x[dims[1]] - (double)b->head.center[dims[1]]) / g};
         codes[i] = b->head.planes->bits[i] == 0 ? 0 : (uint16_t)nearest_to(b, i, z, -1);
     }
 }
 
-/* ---- verdicts --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 typedef struct expected {
     int codes_tied, codes_wrong, gains_tied, bytes_wrong, values_wrong, logits_wrong;
@@ -219,7 +238,8 @@ static void a_code_of_a_point_farther_off_is_wrong(void **state)
     clear(&b);
 }
 
-/* Between a point and its nearest neighbour no other is nearer; moved by `aside` of their distance towards the neighbour. */
+/* Between a point and its nearest neighbour no other is nearer; moved by `aside` of their distance towards the
+ * neighbour. */
 static void place_between(bench *b, int v, int block, double aside, int *first, int *second)
 {
     double p[2], q[2];
@@ -229,7 +249,8 @@ static void place_between(bench *b, int v, int block, double aside, int *first, 
     point_of(p, b, block, *first);
     *second = nearest_to(b, block, p, *first);
     point_of(q, b, block, *second);
-    for (int i = 0; i < 2; i++) b->x[v * D + dims[i]] = (float)((double)b->head.center[dims[i]] + p[i] * (0.5 - aside) + q[i] * (0.5 + aside));
+    for (int i = 0; i < 2; i++)
+        b->x[v * D + dims[i]] = (float)((double)b->head.center[dims[i]] + p[i] * (0.5 - aside) + q[i] * (0.5 + aside));
 }
 
 static void a_code_of_a_point_as_near_is_a_tie(void **state)
@@ -288,7 +309,8 @@ static void another_gain_is_wrong(void **state)
     }
 }
 
-/* All blocks at the innermost of their points, at the largest gain: that has no error, but the vector's size points to a level far below. */
+/* All blocks at the innermost of their points, at the largest gain: that has no error, but the vector's size points to
+ * a level far below. */
 static void a_gain_that_is_not_next_to_the_level_is_wrong_even_without_error(void **state)
 {
     enum { VECTOR = 4, GAIN = (1 << GAIN_BITS) - 1 };
@@ -329,14 +351,16 @@ static void a_gain_as_good_is_a_tie(void **state)
         const double tried[2] = {low, 0.5 * (low + high)};
         for (int k = 0; k < 2; k++) {
             uint8_t bytes[D];
-            for (int j = 0; j < D; j++) x[j] = (float)((double)b.head.center[j] + tried[k] * ((double)before[j] - (double)b.head.center[j]));
+            for (int j = 0; j < D; j++)
+                x[j] = (float)((double)b.head.center[j] + tried[k] * ((double)before[j] - (double)b.head.center[j]));
             assert_ok(plane_codec_encode(head_codec_planes(b.codec), x, 1, bytes, 0, &err));
             gain[k] = plane_codes_split(codes, bytes, b.head.planes, N_BLOCKS);
         }
         if (gain[0] == gain[1]) low = tried[1];
         else high = tried[1];
     }
-    for (int j = 0; j < D; j++) x[j] = (float)((double)b.head.center[j] + high * ((double)before[j] - (double)b.head.center[j]));
+    for (int j = 0; j < D; j++)
+        x[j] = (float)((double)b.head.center[j] + high * ((double)before[j] - (double)b.head.center[j]));
     start_trial(&b);
     found = get_codes(codes, &b, VECTOR);
     assert_int_equal(gain[0] + 1, found);
@@ -403,7 +427,8 @@ static void a_vector_that_is_not_finite_is_refused(void **state)
     start_trial(&b);
     b.x[8 * D + UNCODED] = INFINITY;
     const codec_checked on = {&b.head, &b.model, b.tables, b.codec};
-    assert_fails(codec_check_encoded(&r, &on, b.x, N, b.trial.packed, NULL, &b.bounds, codes, &err), RB_ENONFINITE, "vector 8");
+    assert_fails(codec_check_encoded(&r, &on, b.x, N, b.trial.packed, NULL, &b.bounds, codes, &err), RB_ENONFINITE,
+                 "vector 8");
     clear(&b);
 }
 

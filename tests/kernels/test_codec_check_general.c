@@ -1,10 +1,11 @@
-/* The check beyond the published form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own trial is good with nothing allowed; each kind of
- * damage, planted alone, is found; what is allowed is allowed as far as the bounds say and no farther. */
+/* The check beyond the published form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own
+ * trial is good with nothing allowed; each kind of damage, planted alone, is found; what is allowed is allowed as far
+ * as the bounds say and no farther. */
 #include "tests/test_support.h"
 
-#include "kernels/reference/bit_packing.h"
 #include "kernels/check/codec_check.h"
 #include "kernels/check/codec_trial.h"
+#include "kernels/reference/bit_packing.h"
 #include "kernels/reference/numpy_random.h"
 
 enum { D = 64, N_BLOCKS = D / 2, N = 40, N_QUERIES = 2 };
@@ -53,16 +54,34 @@ static plan_head some_head(norm_kind norm, plan_encoder encoder)
 
 static void set_up(bench *b, plan_head head, const double *scales, const double *center)
 {
-    *b = (bench){.model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}}, .head = head};
+    *b = (bench){.model = {.n_layers = 1,
+                           .n_q_heads = 1,
+                           .n_kv_heads = 1,
+                           .head_dim = D,
+                           .rotary_dim = D,
+                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                 .head = head};
     assert_ok(plan_head_set_transform(&b->head, scales, N_BLOCKS, center, D, &err));
     assert_ok(codec_tables_create(&b->tables, &err));
     assert_ok(head_codec_create(&b->codec, &b->head, &b->model, b->tables, &err));
     fill_normal(b->x, N * D, 5);
     fill_normal(b->queries, N_QUERIES * D, 6);
-    b->in = (codec_trial_input){.heads = &b->head, .n_heads = 1, .model = &b->model, .tables = b->tables, .type = CODEC_F32, .x = b->x, .n = N, .queries = b->queries,
+    b->in = (codec_trial_input){.heads = &b->head,
+                                .n_heads = 1,
+                                .model = &b->model,
+                                .tables = b->tables,
+                                .type = CODEC_F32,
+                                .x = b->x,
+                                .n = N,
+                                .queries = b->queries,
                                 .n_queries = N_QUERIES};
-    b->bounds = (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE, .norm_tie = CODEC_CUDA_NORM_TIE, .cosine_tie = CODEC_CUDA_COSINE_TIE, .restore = CODEC_CUDA_RESTORE_F32,
-                               .rounding = codec_dtype_rounding(CODEC_F32), .rounding_least = codec_dtype_rounding_least(CODEC_F32), .logits = CODEC_CUDA_LOGITS};
+    b->bounds = (codec_bounds){.code_tie = CODEC_CUDA_CODE_TIE,
+                               .norm_tie = CODEC_CUDA_NORM_TIE,
+                               .cosine_tie = CODEC_CUDA_COSINE_TIE,
+                               .restore = CODEC_CUDA_RESTORE_F32,
+                               .rounding = codec_dtype_rounding(CODEC_F32),
+                               .rounding_least = codec_dtype_rounding_least(CODEC_F32),
+                               .logits = CODEC_CUDA_LOGITS};
 }
 
 static void start_trial(bench *b)
@@ -83,7 +102,8 @@ static void clear(bench *b)
 static void store_and_restore(bench *b)
 {
     const size_t packed_bytes = head_codec_packed_bytes(b->codec);
-    for (int v = 0; v < N; v++) pack_codes(b->trial.packed + (size_t)v * packed_bytes, b->codes + v * D, head_codec_widths(b->codec), D);
+    for (int v = 0; v < N; v++)
+        pack_codes(b->trial.packed + (size_t)v * packed_bytes, b->codes + v * D, head_codec_widths(b->codec), D);
     codec_image_write_norms(b->trial.norms, b->trial.image, 0, b->norms, N);
     assert_ok(head_codec_decode(b->codec, b->codes, b->norms, N, b->trial.x_hat, &err));
     for (int query = 0; query < N_QUERIES; query++)
@@ -114,7 +134,7 @@ static void some_transform(double *scales, double *center)
     for (int i = 0; i < D; i++) center[i] = 4.0 * sin(i * 1.3);
 }
 
-/* ---- nothing wrong ------------------------------------------------------------------------------------------------------------------ */
+/* ---- nothing wrong --------------------------------------------------------------------------- */
 
 static void the_references_own_trial_is_good_with_nothing_allowed(void **state)
 {
@@ -123,8 +143,10 @@ static void the_references_own_trial_is_good_with_nothing_allowed(void **state)
     some_transform(scales, center);
     for (int kind = 0; kind < 16; kind++) {
         bench b;
-        set_up(&b, some_head(kind & 1 ? NORM_LOG8 : NORM_FP16, kind & 2 ? ENCODER_SEARCH : ENCODER_NEAREST), kind & 4 ? scales : NULL, kind & 8 ? center : NULL);
-        b.bounds = (codec_bounds){.rounding = codec_dtype_rounding(CODEC_F32), .rounding_least = codec_dtype_rounding_least(CODEC_F32),
+        set_up(&b, some_head(kind & 1 ? NORM_LOG8 : NORM_FP16, kind & 2 ? ENCODER_SEARCH : ENCODER_NEAREST),
+               kind & 4 ? scales : NULL, kind & 8 ? center : NULL);
+        b.bounds = (codec_bounds){.rounding = codec_dtype_rounding(CODEC_F32),
+                                  .rounding_least = codec_dtype_rounding_least(CODEC_F32),
                                   .logits = codec_dtype_rounding(CODEC_F32)};
         start_trial(&b);
         const codec_report r = check(&b);
@@ -135,7 +157,7 @@ static void the_references_own_trial_is_good_with_nothing_allowed(void **state)
     }
 }
 
-/* ---- searches ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- searches -------------------------------------------------------------------------------- */
 
 /* Coordinates of group g of vector v, without a transform. */
 static void find_coordinates(bench *b, int v, int g, double *y)
@@ -160,11 +182,13 @@ static double norm_of_group(bench *b, int v, int g)
     int dims[D];
     double square = 0.0;
     plan_group_dims(&b->head.groups[g], &b->model, dims);
-    for (int j = 0; j < 2 * b->head.groups[g].n_blocks; j++) square += (double)b->x[v * D + dims[j]] * (double)b->x[v * D + dims[j]];
+    for (int j = 0; j < 2 * b->head.groups[g].n_blocks; j++)
+        square += (double)b->x[v * D + dims[j]] * (double)b->x[v * D + dims[j]];
     return sqrt(square);
 }
 
-/* Group 1 of vector v coded at a stretch, with the norm of those codes; returns how far its cosine is below the best, relative. */
+/* Group 1 of vector v coded at a stretch, with the norm of those codes; returns how far its cosine is below the best,
+ * relative. */
 static double code_at_stretch(bench *b, int v, double stretch)
 {
     const int first = 2 * b->head.groups[0].n_blocks, m = 2 * b->head.groups[1].n_blocks;
@@ -182,7 +206,9 @@ static double code_at_stretch(bench *b, int v, double stretch)
         }
         cosine[i] = product / sqrt(square);
     }
-    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.norm, b->head.groups[1].norm_exponent, norm_of_group(b, v, 1) * plan_encoder_gain(cosine[1], (double)b->head.groups[1].coherence), &err));
+    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.norm, b->head.groups[1].norm_exponent,
+                          norm_of_group(b, v, 1) * plan_encoder_gain(cosine[1], (double)b->head.groups[1].coherence),
+                          &err));
     return 1.0 - cosine[1] / cosine[0];
 }
 
@@ -199,7 +225,7 @@ static void another_stretch_is_good_only_within_the_bound(void **state)
         const double missing = code_at_stretch(&b, 7, stretches[s]);
         store_and_restore(&b);
         codec_report r = check(&b);
-        if (missing == 0.0) {       /* it is the best */
+        if (missing == 0.0) { /* it is the best */
             assert_true(codec_report_is_good(&r) && r.searches_tied == 0);
         } else {
             n_tried++;
@@ -227,7 +253,7 @@ static void a_code_of_no_stretch_is_wrong_whatever_the_cosine(void **state)
     set_up(&b, some_head(NORM_FP16, ENCODER_SEARCH), NULL, NULL);
     start_trial(&b);
     b.bounds.cosine_tie = 1.0;
-    for (int j = 0; j < 2; j++) {       /* 4 bits: to the other side of 0 */
+    for (int j = 0; j < 2; j++) { /* 4 bits: to the other side of 0 */
         uint8_t *code = &b.codes[9 * D + 2 * b.head.groups[0].n_blocks + j];
         *code = *code < 8 ? 15 : 0;
     }
@@ -256,7 +282,7 @@ static void the_nearest_encoder_has_no_stretches(void **state)
     clear(&b);
 }
 
-/* ---- norms ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* A search stores |x| cos: |x| itself is another fp16 number, and wrong. */
 static void the_norm_of_a_search_is_that_of_its_codes(void **state)
@@ -273,7 +299,8 @@ static void the_norm_of_a_search_is_that_of_its_codes(void **state)
     clear(&b);
 }
 
-/* Group 0 of vector 2 gets the norm 2^octaves: one value, the rest 0. Bytes stored: the reference's and `units` more. */
+/* Group 0 of vector 2 gets the norm 2^octaves: one value, the rest 0. Bytes stored: the reference's and `units` more.
+ */
 static codec_report plant_norm(double octaves, int expected, int units)
 {
     bench b;
@@ -295,10 +322,20 @@ static codec_report plant_norm(double octaves, int expected, int units)
 static void a_byte_off_by_one_is_wrong_unless_half_way(void **state)
 {
     (void)state;
-    static const struct { double octaves; int expected, units, tied, wrong; } cases[] = {
-        {2.0, 239, 0, 0, 0}, {2.0, 239, 1, 0, 1}, {2.0, 239, -1, 0, 1},
-        {2.0 + 0.5 / 16 + 1e-6, 240, -1, 1, 0}, {2.0 + 0.5 / 16 + 1e-6, 240, 1, 0, 1}, {2.0 + 0.5 / 16 - 1e-6, 239, 1, 1, 0},
-        {2.0 + 0.5 / 16 + 4e-6, 240, -1, 0, 1}, {2.0 + 0.5 / 16 - 4e-6, 239, 1, 0, 1}, {5.0, 255, -1, 0, 1}, {5.0, 255, 0, 0, 0},
+    static const struct {
+        double octaves;
+        int expected, units, tied, wrong;
+    } cases[] = {
+        {2.0, 239, 0, 0, 0},
+        {2.0, 239, 1, 0, 1},
+        {2.0, 239, -1, 0, 1},
+        {2.0 + 0.5 / 16 + 1e-6, 240, -1, 1, 0},
+        {2.0 + 0.5 / 16 + 1e-6, 240, 1, 0, 1},
+        {2.0 + 0.5 / 16 - 1e-6, 239, 1, 1, 0},
+        {2.0 + 0.5 / 16 + 4e-6, 240, -1, 0, 1},
+        {2.0 + 0.5 / 16 - 4e-6, 239, 1, 0, 1},
+        {5.0, 255, -1, 0, 1},
+        {5.0, 255, 0, 0, 0},
     };
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const codec_report r = plant_norm(cases[i].octaves, cases[i].expected, cases[i].units);
@@ -307,7 +344,7 @@ static void a_byte_off_by_one_is_wrong_unless_half_way(void **state)
     }
 }
 
-/* ---- transforms -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- transforms ------------------------------------------------------------------------------ */
 
 /* The bound of a restored dim is a share of N / s: a dim of a small scale may err more. */
 static void the_bound_of_a_value_is_that_of_its_scale(void **state)
@@ -323,10 +360,12 @@ static void the_bound_of_a_value_is_that_of_its_scale(void **state)
             start_trial(&b);
             float *x_hat = b.trial.x_hat + 4 * D;
             for (int i = 0; i < D; i++) {
-                const double coded = ((double)x_hat[i] - (double)b.head.center[i]) * (double)b.head.scales[i % N_BLOCKS];
+                const double coded =
+                    ((double)x_hat[i] - (double)b.head.center[i]) * (double)b.head.scales[i % N_BLOCKS];
                 square += coded * coded;
             }
-            const double allowed = b.bounds.restore * sqrt(square) / (double)b.head.scales[block] + b.bounds.rounding * fabs((double)x_hat[block]);
+            const double allowed = b.bounds.restore * sqrt(square) / (double)b.head.scales[block]
+                                   + b.bounds.rounding * fabs((double)x_hat[block]);
             x_hat[block] = (float)((double)x_hat[block] + (is_beyond ? 1.1 : 0.9) * allowed);
             const codec_report r = check(&b);
             assert_int_equal(r.values_wrong, is_beyond);
@@ -343,13 +382,14 @@ static void a_dim_of_no_group_must_be_its_centre(void **state)
     for (int i = 0; i < D; i++) center[i] = 0.5 * (1 + i);
     set_up(&b, some_head(NORM_FP16, ENCODER_NEAREST), NULL, center);
     start_trial(&b);
-    assert_true(b.trial.x_hat[2] == 1.5f);      /* block 2 is in no group */
+    assert_true(b.trial.x_hat[2] == 1.5f); /* block 2 is in no group */
     b.trial.x_hat[2] = 0.0f;
     assert_int_equal(check(&b).values_wrong, 1);
     clear(&b);
 }
 
-/* What is left of x - c is known to a share of |x| + |c|: a code that is off by that is tied, without a centre it is wrong. */
+/* What is left of x - c is known to a share of |x| + |c|: a code that is off by that is tied, without a centre it is
+ * wrong. */
 static void ties_grow_with_what_the_centre_takes_away(void **state)
 {
     (void)state;

@@ -13,13 +13,17 @@ static double nearest[9 * ROW], search[9 * ROW], log8[9 * ROW];
 static int measure_all(void **state)
 {
     (void)state;
-    assert_ok(codec_distortion_measure(nearest, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_NEAREST, NORM_FP16}, &err));
-    assert_ok(codec_distortion_measure(search, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_FP16}, &err));
-    assert_ok(codec_distortion_measure(log8, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_LOG8}, &err));
+    assert_ok(codec_distortion_measure(nearest, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_NEAREST, NORM_FP16},
+                                       &err));
+    assert_ok(
+        codec_distortion_measure(search, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_FP16}, &err));
+    assert_ok(
+        codec_distortion_measure(log8, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_LOG8}, &err));
     return 0;
 }
 
-/* Lloyd-Max distortion D of a normal variable, width 1 to 4 (Max, 1960); norm correction makes it 2 - 2 sqrt(1 - D) in many dims, a little less in 128. */
+/* Lloyd-Max distortion D of a normal variable, width 1 to 4 (Max, 1960); norm correction makes it 2 - 2 sqrt(1 - D) in
+ * many dims, a little less in 128. */
 static void large_groups_have_the_error_of_a_normal_law(void **state)
 {
     (void)state;
@@ -35,8 +39,10 @@ static void more_bits_and_smaller_groups_err_less(void **state)
     (void)state;
     for (int width = 1; width <= 8; width++)
         for (int size = 1; size <= MAX_BLOCKS; size++) {
-            if (width > 1 && width <= 6) assert_true(search[width * ROW + size] < 0.5 * search[(width - 1) * ROW + size]);
-            if (size > 1 && width <= 6) assert_true(search[width * ROW + size] > 0.985 * search[width * ROW + size - 1]);
+            if (width > 1 && width <= 6)
+                assert_true(search[width * ROW + size] < 0.5 * search[(width - 1) * ROW + size]);
+            if (size > 1 && width <= 6)
+                assert_true(search[width * ROW + size] > 0.985 * search[width * ROW + size - 1]);
         }
 }
 
@@ -66,7 +72,8 @@ static void any_number_of_threads_gives_the_same(void **state)
     static double again[9 * ROW];
     const int n = omp_get_max_threads();
     omp_set_num_threads(n == 1 ? 3 : 1);
-    assert_ok(codec_distortion_measure(again, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_LOG8}, &err));
+    assert_ok(
+        codec_distortion_measure(again, MAX_BLOCKS, &(codec_kind){CODEBOOK_SPHERE, ENCODER_SEARCH, NORM_LOG8}, &err));
     omp_set_num_threads(n);
     assert_memory_equal(again, log8, sizeof again);
 }

@@ -1,5 +1,6 @@
-/* The image of a layer's codecs that the CUDA kernels read, checked on the host by what it means, whatever its exact layout: where dims go, where streams start,
- * that its tables give the reference's codes and its fragments the reference's rotations. */
+/* The image of a layer's codecs that the CUDA kernels read, checked on the host by what it means, whatever its exact
+ * layout: where dims go, where streams start, that its tables give the reference's codes and its fragments the
+ * reference's rotations. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -9,7 +10,7 @@ enum { N_HEADS = 4 };
 
 static rb_error err;
 
-/* ---- images to look at ------------------------------------------------------------------------------------------------------------ */
+/* ---- images to look at ----------------------------------------------------------------------- */
 
 typedef struct sample {
     model_facts model;
@@ -20,10 +21,16 @@ typedef struct sample {
 
 static model_facts some_model(int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = N_HEADS, .n_kv_heads = N_HEADS, .head_dim = head_dim, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}};
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = N_HEADS,
+                         .n_kv_heads = N_HEADS,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
+                         .rope = {.pairing = pairing}};
 }
 
-/* Head 0 is uniform, in natural order; head 1 has one width in block order; the others have many widths, groups of every size. */
+/* Head 0 is uniform, in natural order; head 1 has one width in block order; the others have many widths, groups of
+ * every size. */
 static void fill_heads(sample *s)
 {
     const int n_blocks = model_n_blocks(&s->model);
@@ -33,7 +40,8 @@ static void fill_heads(sample *s)
     assert_ok(plan_head_set_block_widths(&s->heads[1], bits, n_blocks, CODEBOOK_SPHERE, &err));
     for (int h = 2; h < N_HEADS; h++) {
         for (int i = 0; i < n_blocks; i++) bits[i] = (uint8_t)(1 + (i * (h + 1) + i * i / 5 + h) % (h == 2 ? 8 : 5));
-        assert_ok(plan_head_set_block_widths(&s->heads[h], bits, n_blocks, h == 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE, &err));
+        assert_ok(plan_head_set_block_widths(&s->heads[h], bits, n_blocks,
+                                             h == 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE, &err));
     }
 }
 
@@ -52,8 +60,12 @@ static void clear(sample *s)
     codec_tables_free(s->tables);
 }
 
-static const struct shape { int head_dim, rotary_dim; rope_pairing pairing; } shapes[] = {
-    {16, 16, ROPE_SPLIT_HALF}, {64, 64, ROPE_SPLIT_HALF}, {64, 64, ROPE_INTERLEAVED}, {80, 32, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {256, 64, ROPE_SPLIT_HALF},
+static const struct shape {
+    int head_dim, rotary_dim;
+    rope_pairing pairing;
+} shapes[] = {
+    {16, 16, ROPE_SPLIT_HALF}, {64, 64, ROPE_SPLIT_HALF},   {64, 64, ROPE_INTERLEAVED},
+    {80, 32, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {256, 64, ROPE_SPLIT_HALF},
 };
 
 typedef void (*look)(sample *s);
@@ -75,7 +87,7 @@ static const codebook *book_of(sample *s, int h, int g)
     return book;
 }
 
-/* ---- dims and streams --------------------------------------------------------------------------------------------------------------- */
+/* ---- dims and streams ------------------------------------------------------------------------ */
 
 static void look_at_positions(sample *s)
 {
@@ -180,9 +192,12 @@ static void look_at_streams(sample *s)
         assert_int_equal(codec_image_packed_offset(s->image, 0, n), 0);
         assert_int_equal(codec_image_norms_offset(s->image, 0, n), 0);
         for (int h = 0; h < N_HEADS; h++) {
-            const int64_t packed = codec_image_packed_offset(s->image, h + 1, n) - codec_image_packed_offset(s->image, h, n);
-            const int64_t norms = codec_image_norms_offset(s->image, h + 1, n) - codec_image_norms_offset(s->image, h, n);
-            const int64_t packed_used = n * s->image->heads[h].packed_bytes, norms_used = 2 * n * s->image->heads[h].n_groups;
+            const int64_t packed =
+                codec_image_packed_offset(s->image, h + 1, n) - codec_image_packed_offset(s->image, h, n);
+            const int64_t norms =
+                codec_image_norms_offset(s->image, h + 1, n) - codec_image_norms_offset(s->image, h, n);
+            const int64_t packed_used = n * s->image->heads[h].packed_bytes,
+                          norms_used = 2 * n * s->image->heads[h].n_groups;
             assert_int_equal(packed % 128, 0);
             assert_int_equal(norms % 128, 0);
             assert_in_range(packed - packed_used, 0, 127);
@@ -223,29 +238,33 @@ static void an_order_that_the_kernels_exploit_is_one_that_the_dims_have(void **s
     for_every_shape(look_at_orders);
 }
 
-/* ---- codes by cells ------------------------------------------------------------------------------------------------------------------ */
+/* ---- codes by cells -------------------------------------------------------------------------- */
 
 /* The formula of codec_image.h, in f32. */
 static int code_by_cell(const codec_image *image, const codec_image_head *head, const codec_image_group *group, float y)
 {
-    const int half = 1 << (group->log2_cells - 1), cell = half + (int)lrintf(y * CODEC_IMAGE_CELL_RANGE * (float)(half - 1));
+    const int half = 1 << (group->log2_cells - 1),
+              cell = half + (int)lrintf(y * CODEC_IMAGE_CELL_RANGE * (float)(half - 1));
     assert_in_range(cell, 0, 2 * half - 1);
     assert_in_range(group->cells + cell, 0, head->n_cells - 1);
     const codec_image_cell *at = &image->cells[head->first_cell + group->cells + cell];
     return (int)at->code + (y * CODEC_IMAGE_STEEP + at->edge > 0.0f);
 }
 
-/* An f32 coordinate within a few roundings of a boundary may go either way: 2^-22, a twentieth of CODEC_CUDA_CODE_TIE. */
+/* An f32 coordinate within a few roundings of a boundary may go either way: 2^-22, a twentieth of CODEC_CUDA_CODE_TIE.
+ */
 static void assert_code(sample *s, int h, int g, float y)
 {
     static const double NEAR = 0x1p-22;
     const codec_image_head *head = &s->image->heads[h];
     const codebook *book = book_of(s, h, g);
-    const int found = code_by_cell(s->image, head, &s->image->groups[head->first_group + g], y), expected = codebook_code(book, (double)y);
+    const int found = code_by_cell(s->image, head, &s->image->groups[head->first_group + g], y),
+              expected = codebook_code(book, (double)y);
     if (found == expected) return;
     const int boundary = found < expected ? found : expected;
     if (abs(found - expected) != 1 || fabs((double)y - book->boundary[boundary]) > NEAR)
-        fail_msg("head_dim %d head %d group %d, width %d: y %.9g has code %d, expected %d", s->model.head_dim, h, g, book->width, (double)y, found, expected);
+        fail_msg("head_dim %d head %d group %d, width %d: y %.9g has code %d, expected %d", s->model.head_dim, h, g,
+                 book->width, (double)y, found, expected);
 }
 
 static int n_groups_with_cells;
@@ -261,12 +280,13 @@ static void look_at_cells(sample *s)
             n_groups_with_cells++;
             assert_true(group->width >= CODEC_IMAGE_CELL_WIDTH && group->log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS);
             for (int i = -4096; i <= 4096; i++) assert_code(s, h, g, (float)i / 4096.0f);
-            assert_code(s, h, g, 1.000001f);        /* that rounding brought past 1 */
+            assert_code(s, h, g, 1.000001f); /* that rounding brought past 1 */
             assert_code(s, h, g, -1.000001f);
             for (int b = 0; b < book->size - 1; b++)
                 for (size_t i = 0; i < RB_COUNT(steps); i++)
                     for (int sign = -1; sign <= 1; sign += 2)
-                        if (fabs(book->boundary[b]) < 1.0) assert_code(s, h, g, (float)(book->boundary[b] + sign * steps[i]));
+                        if (fabs(book->boundary[b]) < 1.0)
+                            assert_code(s, h, g, (float)(book->boundary[b] + sign * steps[i]));
         }
 }
 
@@ -278,19 +298,22 @@ static void cells_find_the_references_codes(void **state)
     assert_true(n_groups_with_cells > 20);
 }
 
-/* ---- rotations in fragments ----------------------------------------------------------------------------------------------------------- */
+/* ---- rotations in fragments ------------------------------------------------------------------ */
 
 static double half_at(uint32_t word, int i) { return (double)rb_f16_to_f32((uint16_t)(word >> 16 * i)); }
 
-/* Element (k, n) of B of mma.m16n8k16, high and low part together (PTX ISA): lane 4 n + k / 2 % 4 has it, in register k / 8. */
+/* Element (k, n) of B of mma.m16n8k16, high and low part together (PTX ISA): lane 4 n + k / 2 % 4 has it, in register k
+ * / 8. */
 static double fragment_element(const codec_image_lane *lanes, int k, int n)
 {
     const codec_image_lane *lane = &lanes[4 * n + k / 2 % 4];
     return half_at(lane->at[k / 8], k % 2) + half_at(lane->at[2 + k / 8], k % 2);
 }
 
-/* Which column belongs to which coordinate is the kernels' business; but every column is a row of R (encode) or a column of it (decode), each of them once, or 0. */
-static void look_at_fragments(const codec_image *image, const codec_image_group *group, const double *rotation, bool is_encode)
+/* Which column belongs to which coordinate is the kernels' business; but every column is a row of R (encode) or a
+ * column of it (decode), each of them once, or 0. */
+static void look_at_fragments(const codec_image *image, const codec_image_group *group, const double *rotation,
+                              bool is_encode)
 {
     const int m = group->dims, first = is_encode ? group->encode : group->decode;
     bool is_found[CODEC_IMAGE_MAX_DIMS] = {false};
@@ -301,14 +324,16 @@ static void look_at_fragments(const codec_image *image, const codec_image_group 
             for (int k = 0; k < 16 * group->n_steps; k++) {
                 const size_t fragment = (size_t)(first + tile * group->n_steps + k / 16);
                 assert_true(fragment < image->n_fragments);
-                column[k] = fragment_element(image->fragments + fragment * CODEC_IMAGE_LANES, k % 16, n) / (double)CODEC_IMAGE_FRAGMENT_SCALE;
+                column[k] = fragment_element(image->fragments + fragment * CODEC_IMAGE_LANES, k % 16, n)
+                            / (double)CODEC_IMAGE_FRAGMENT_SCALE;
                 square += column[k] * column[k];
                 if (k >= m) assert_true(column[k] == 0.0);
             }
             if (square == 0.0) continue;
             for (int row = 0; row < m; row++) {
                 double worst = 0.0;
-                for (int k = 0; k < m; k++) worst = fmax(worst, fabs(column[k] - rotation[is_encode ? row * m + k : k * m + row]));
+                for (int k = 0; k < m; k++)
+                    worst = fmax(worst, fabs(column[k] - rotation[is_encode ? row * m + k : k * m + row]));
                 if (worst > 0x1p-20) continue;
                 assert_false(is_found[row]);
                 is_found[row] = true;
@@ -337,7 +362,7 @@ static void fragments_hold_every_row_and_column_of_the_rotation(void **state)
     for_every_shape(look_at_rotations);
 }
 
-/* ---- transforms ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- transforms ------------------------------------------------------------------------------ */
 
 /* One head of one group. */
 static void build_uniform(sample *s, int head_dim, rotation_kind kind)
@@ -368,15 +393,20 @@ static void assert_transform_is(const codec_image *image, const double *rotation
 {
     const codec_image_group *group = &image->groups[0];
     const int m = group->dims;
-    const codec_image_lane *encode = image->fragments + group->encode * CODEC_IMAGE_LANES, *decode = image->fragments + group->decode * CODEC_IMAGE_LANES;
+    const codec_image_lane *encode = image->fragments + group->encode * CODEC_IMAGE_LANES,
+                           *decode = image->fragments + group->decode * CODEC_IMAGE_LANES;
     assert_int_equal(image->heads[0].n_fragments_encode, m / 16);
     assert_int_equal(image->heads[0].n_fragments_decode, 2);
     for (int i = 0; i < m; i++)
         for (int j = 0; j < m; j++) {
-            const double there = butterfly(i / 16, j / 16) * transform_element(encode + j / 16 * CODEC_IMAGE_LANES, j % 16, i % 16);
-            const double back = butterfly(i / 16, j / 16) * transform_element(decode, i % 16, j % 16) * sign_of_column(decode + CODEC_IMAGE_LANES, j);
-            if (fabs(there / sqrt(m) - rotation[i * m + j]) > 0x1p-24 || fabs(back / sqrt(m) - rotation[i * m + j]) > 0x1p-24)     /* R is rounded to f32 */
-                fail_msg("%d dims, row %d column %d: %g there and %g back, expected %g", m, i, j, there / sqrt(m), back / sqrt(m), rotation[i * m + j]);
+            const double there =
+                butterfly(i / 16, j / 16) * transform_element(encode + j / 16 * CODEC_IMAGE_LANES, j % 16, i % 16);
+            const double back = butterfly(i / 16, j / 16) * transform_element(decode, i % 16, j % 16)
+                                * sign_of_column(decode + CODEC_IMAGE_LANES, j);
+            if (fabs(there / sqrt(m) - rotation[i * m + j]) > 0x1p-24
+                || fabs(back / sqrt(m) - rotation[i * m + j]) > 0x1p-24) /* R is rounded to f32 */
+                fail_msg("%d dims, row %d column %d: %g there and %g back, expected %g", m, i, j, there / sqrt(m),
+                         back / sqrt(m), rotation[i * m + j]);
         }
 }
 
@@ -398,8 +428,14 @@ static void hadamard_groups_of_a_power_of_two_are_transforms(void **state)
 static void other_groups_stay_with_the_matrix(void **state)
 {
     (void)state;
-    static const struct { int head_dim; rotation_kind kind; } cases[] = {
-        {128, ROTATION_HAAR}, {CODEC_IMAGE_TRANSFORM_DIMS / 2, ROTATION_HADAMARD}, {96, ROTATION_HADAMARD}, {240, ROTATION_HADAMARD},
+    static const struct {
+        int head_dim;
+        rotation_kind kind;
+    } cases[] = {
+        {128, ROTATION_HAAR},
+        {CODEC_IMAGE_TRANSFORM_DIMS / 2, ROTATION_HADAMARD},
+        {96, ROTATION_HADAMARD},
+        {240, ROTATION_HADAMARD},
     };
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         sample s;
@@ -413,7 +449,7 @@ static void other_groups_stay_with_the_matrix(void **state)
     }
 }
 
-/* ---- same input, same image ------------------------------------------------------------------------------------------------------------ */
+/* ---- same input, same image ------------------------------------------------------------------ */
 
 static void two_builds_give_the_same_image(void **state)
 {
@@ -424,12 +460,13 @@ static void two_builds_give_the_same_image(void **state)
     assert_memory_equal(one.image->heads, two.image->heads, N_HEADS * sizeof *one.image->heads);
     assert_memory_equal(one.image->groups, two.image->groups, (size_t)one.image->n_groups * sizeof *one.image->groups);
     assert_int_equal(one.image->n_fragments, two.image->n_fragments);
-    assert_memory_equal(one.image->fragments, two.image->fragments, one.image->n_fragments * CODEC_IMAGE_LANES * sizeof *one.image->fragments);
+    assert_memory_equal(one.image->fragments, two.image->fragments,
+                        one.image->n_fragments * CODEC_IMAGE_LANES * sizeof *one.image->fragments);
     clear(&one);
     clear(&two);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 /* A head of single-block groups: more than a plan of 8 widths makes by itself, as many as a plan file may hold. */
 static void fill_single_blocks(plan_head *head, int n_groups)
@@ -441,7 +478,11 @@ static void fill_single_blocks(plan_head *head, int n_groups)
         int *blocks = malloc(sizeof *blocks);
         assert_non_null(blocks);
         *blocks = g;
-        head->groups[g] = (plan_group){.width = 2, .n_blocks = 1, .blocks = blocks, .order = GROUP_ORDER_BLOCK, .rotation = {ROTATION_HAAR, 44, 2},
+        head->groups[g] = (plan_group){.width = 2,
+                                       .n_blocks = 1,
+                                       .blocks = blocks,
+                                       .order = GROUP_ORDER_BLOCK,
+                                       .rotation = {ROTATION_HAAR, 44, 2},
                                        .codebook = CODEBOOK_SPHERE};
     }
 }
@@ -449,7 +490,10 @@ static void fill_single_blocks(plan_head *head, int n_groups)
 static void head_dims_that_the_kernels_do_not_take_are_refused(void **state)
 {
     (void)state;
-    static const struct { int head_dim; const char *message; } cases[] = {
+    static const struct {
+        int head_dim;
+        const char *message;
+    } cases[] = {
         {8, "the CUDA kernels take a head_dim that is a multiple of 16 up to 256, found 8"},
         {72, "the CUDA kernels take a head_dim that is a multiple of 16 up to 256, found 72"},
         {272, "the CUDA kernels take a head_dim that is a multiple of 16 up to 256, found 272"},
@@ -459,7 +503,7 @@ static void head_dims_that_the_kernels_do_not_take_are_refused(void **state)
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const model_facts model = some_model(cases[i].head_dim, cases[i].head_dim, ROPE_SPLIT_HALF);
         plan_head head = {0};
-        codec_image *image = (codec_image *)&model;     /* must become NULL */
+        codec_image *image = (codec_image *)&model; /* must become NULL */
         assert_ok(plan_head_set_uniform(&head, 3, cases[i].head_dim / 2, 42, CODEBOOK_SPHERE, &err));
         assert_fails(codec_image_build(&image, &head, 1, &model, tables, &err), RB_EUNSUPPORTED, cases[i].message);
         assert_null(image);
@@ -479,8 +523,7 @@ static void more_than_32_groups_are_refused_by_head(void **state)
         plan_head heads[2] = {{0}, {0}};
         assert_ok(plan_head_set_uniform(&heads[0], 3, n_groups, 42, CODEBOOK_SPHERE, &err));
         fill_single_blocks(&heads[1], n_groups);
-        if (n_groups == 32)
-            assert_ok(codec_image_build(&image, heads, 2, &model, tables, &err));
+        if (n_groups == 32) assert_ok(codec_image_build(&image, heads, 2, &model, tables, &err));
         else
             assert_fails(codec_image_build(&image, heads, 2, &model, tables, &err), RB_EUNSUPPORTED,
                          "the CUDA kernels take 1 to 32 groups a head, kv_head 1 has 40");

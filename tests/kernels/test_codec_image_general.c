@@ -1,5 +1,6 @@
-/* The image of codecs beyond the published form, by what it means: where dims of no group go, that bytes of norms are bytes, that fragments hold scaled rotations and coordinates
- * start from where the centre puts them, that a search's levels are the codebook's and a step crosses no more of them than it says. */
+/* The image of codecs beyond the published form, by what it means: where dims of no group go, that bytes of norms are
+ * bytes, that fragments hold scaled rotations and coordinates start from where the centre puts them, that a search's
+ * levels are the codebook's and a step crosses no more of them than it says. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -17,17 +18,23 @@ typedef struct sample {
     codec_image *image;
 } sample;
 
-/* Head 0: three groups and dims of none, bytes for norms, scales, a centre, a search. Head 1: one group, and nothing of that. */
+/* Head 0: three groups and dims of none, bytes for norms, scales, a centre, a search. Head 1: one group, and nothing of
+ * that. */
 static void build(sample *s, rotation_kind rotation, rope_pairing pairing)
 {
     static const int widths[] = {2, 4, 7};
-    *s = (sample){.model = {.n_layers = 1, .n_q_heads = N_HEADS, .n_kv_heads = N_HEADS, .head_dim = D, .rotary_dim = D, .rope = {.pairing = pairing}}};
+    *s = (sample){.model = {.n_layers = 1,
+                            .n_q_heads = N_HEADS,
+                            .n_kv_heads = N_HEADS,
+                            .head_dim = D,
+                            .rotary_dim = D,
+                            .rope = {.pairing = pairing}}};
     assert_ok(codec_tables_create(&s->tables, &err));
     s->heads[0] = (plan_head){.norm = NORM_LOG8, .encoder = ENCODER_SEARCH};
     for (int g = 0; g < 3; g++) {
         int blocks[N_BLOCKS], n = 0;
         for (int i = 0; i < N_BLOCKS - 1; i++)
-            if (i % 4 == g) blocks[n++] = i;        /* 8, 8 and 8; the others are in none */
+            if (i % 4 == g) blocks[n++] = i; /* 8, 8 and 8; the others are in none */
         assert_ok(plan_head_add_group(&s->heads[0], widths[g], blocks, n - (g == 2), CODEBOOK_SPHERE, 3 + g, &err));
         s->heads[0].groups[g].rotation.kind = rotation;
     }
@@ -57,7 +64,7 @@ static double scale_of(const sample *s, int dim)
     return 0.0;
 }
 
-/* ---- dims --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- dims ------------------------------------------------------------------------------------ */
 
 static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_reference(void **state)
 {
@@ -84,7 +91,7 @@ static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_refe
             is_taken[column] = true;
         }
         plan_head_bits(&s.heads[0], bits, N_BLOCKS);
-        for (int block = 0; block < N_BLOCKS; block++) {       /* in a group or not, a block's dims are neighbours */
+        for (int block = 0; block < N_BLOCKS; block++) { /* in a group or not, a block's dims are neighbours */
             int dims[2];
             model_block_dims(&s.model, block, dims);
             assert_int_equal(s.image->column[dims[1]], s.image->column[dims[0]] + 1);
@@ -96,7 +103,7 @@ static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_refe
     }
 }
 
-/* ---- norms -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 static void bytes_of_norms_are_bytes(void **state)
 {
@@ -105,9 +112,10 @@ static void bytes_of_norms_are_bytes(void **state)
     sample s;
     uint16_t norms[N_HEADS][N * 3], again[N * 3];
     build(&s, ROTATION_HAAR, ROPE_SPLIT_HALF);
-    const int64_t size = codec_image_norms_offset(s.image, N_HEADS, N), second = codec_image_norms_offset(s.image, 1, N);
-    assert_int_equal(second, 128);                      /* 3 x 37 bytes */
-    assert_int_equal(size, 128 + 128);                  /* 2 x 37 bytes */
+    const int64_t size = codec_image_norms_offset(s.image, N_HEADS, N),
+                  second = codec_image_norms_offset(s.image, 1, N);
+    assert_int_equal(second, 128);     /* 3 x 37 bytes */
+    assert_int_equal(size, 128 + 128); /* 2 x 37 bytes */
     uint8_t *streams = calloc((size_t)size, 1);
     assert_non_null(streams);
     for (int i = 0; i < N * 3; i++) norms[0][i] = (uint16_t)(i * 7 % 256), norms[1][i] = (uint16_t)(i * 1001);
@@ -122,16 +130,20 @@ static void bytes_of_norms_are_bytes(void **state)
     clear(&s);
 }
 
-/* ---- rotations ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rotations ------------------------------------------------------------------------------- */
 
 static double half_of(uint32_t word, int i) { return (double)rb_f16_to_f32((uint16_t)(word >> 16 * i)); }
 
 /* Entry (k, n) of a product's operand B, as mma.m16n8k16 has it: from the lane and register that hold it. */
-static double entry_of(const codec_image *image, const codec_image_group *group, int first_fragment, int inner, int outer)
+static double entry_of(const codec_image *image, const codec_image_group *group, int first_fragment, int inner,
+                       int outer)
 {
     const int k = inner % 16, n = outer % 8, lane = n * 4 + k % 8 / 2, r = k / 8;
-    const codec_image_lane *fragment = image->fragments + ((size_t)first_fragment + (size_t)(outer / 8 * group->n_steps + inner / 16)) * CODEC_IMAGE_LANES;
-    return (half_of(fragment[lane].at[r], k % 2) + half_of(fragment[lane].at[2 + r], k % 2)) / (double)CODEC_IMAGE_FRAGMENT_SCALE;
+    const codec_image_lane *fragment =
+        image->fragments
+        + ((size_t)first_fragment + (size_t)(outer / 8 * group->n_steps + inner / 16)) * CODEC_IMAGE_LANES;
+    return (half_of(fragment[lane].at[r], k % 2) + half_of(fragment[lane].at[2 + r], k % 2))
+           / (double)CODEC_IMAGE_FRAGMENT_SCALE;
 }
 
 static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void **state)
@@ -152,14 +164,21 @@ static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void *
                 double shift = 0.0;
                 for (int j = 0; j < group->dims; j++) {
                     const double r = rotation[row * group->dims + j], scale = scale_of(&s, dims[j]);
-                    assert_true(fabs(to_scale * entry_of(image, group, group->encode, j, row) - r * scale) < 1e-6 * scale);
-                    assert_true(fabs((double)group->decode_scale * entry_of(image, group, group->decode, row, j) - r / scale) < 1e-6 / scale);
+                    assert_true(fabs(to_scale * entry_of(image, group, group->encode, j, row) - r * scale)
+                                < 1e-6 * scale);
+                    assert_true(
+                        fabs((double)group->decode_scale * entry_of(image, group, group->decode, row, j) - r / scale)
+                        < 1e-6 / scale);
                     shift -= r * scale * s.center[dims[j]];
                 }
-                assert_true(fabs((double)image->shifts[group->column + row] * to_scale / (double)CODEC_IMAGE_FRAGMENT_SCALE - shift) < 1e-5);
+                assert_true(
+                    fabs((double)image->shifts[group->column + row] * to_scale / (double)CODEC_IMAGE_FRAGMENT_SCALE
+                         - shift)
+                    < 1e-5);
             }
         }
-        assert_int_equal(image->groups[3].is_transform, 0);     /* beside others, a Hadamard rotation of 64 dims is a matrix too */
+        assert_int_equal(image->groups[3].is_transform,
+                         0); /* beside others, a Hadamard rotation of 64 dims is a matrix too */
         assert_true(image->groups[3].decode_scale == 1.0f && image->groups[3].encode_exponent == 0);
         clear(&s);
     }
@@ -174,23 +193,32 @@ static void columns_have_the_centres_and_scales_of_their_dims(void **state)
         const int column = s.image->column[dim], other = s.image->column[D + dim] + s.image->max_columns;
         assert_true((double)s.image->centers[column] == s.center[dim]);
         assert_true(fabs((double)s.image->inverse_scales[column] * scale_of(&s, dim) - 1.0) < 1e-6);
-        assert_true(s.image->centers[other] == 0.0f && signbit(s.image->centers[other]));      /* added to 0 of any sign, nothing changes */
+        assert_true(s.image->centers[other] == 0.0f
+                    && signbit(s.image->centers[other])); /* added to 0 of any sign, nothing changes */
         assert_true(s.image->inverse_scales[other] == 1.0f && s.image->shifts[other] == 0.0f);
     }
     assert_true(s.image->heads[0].largest_center == 10.25f && s.image->heads[1].largest_center == 0.0f);
     clear(&s);
 }
 
-/* ---- levels --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- levels ---------------------------------------------------------------------------------- */
 
-/* A coordinate goes up the levels as it is stretched, n_crossed at most from one stretch to the next, and is where codebook_code has it. */
+/* A coordinate goes up the levels as it is stretched, n_crossed at most from one stretch to the next, and is where
+ * codebook_code has it. */
 static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
 {
     (void)state;
     static const double stretches[] = {ENCODER_STRETCHES_DOWN, 1.0, ENCODER_STRETCHES_UP};
-    static const struct { int width, dims, n_crossed; } cases[] = {{2, 16, 1}, {3, 32, 1}, {4, 64, 1}, {5, 64, 1}, {6, 64, 2}, {8, 64, 6}, {4, 2, 1}};
+    static const struct {
+        int width, dims, n_crossed;
+    } cases[] = {{2, 16, 1}, {3, 32, 1}, {4, 64, 1}, {5, 64, 1}, {6, 64, 2}, {8, 64, 6}, {4, 2, 1}};
     for (size_t c = 0; c < RB_COUNT(cases); c++) {
-        const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}};
+        const model_facts model = {.n_layers = 1,
+                                   .n_q_heads = 1,
+                                   .n_kv_heads = 1,
+                                   .head_dim = D,
+                                   .rotary_dim = D,
+                                   .rope = {.pairing = ROPE_SPLIT_HALF}};
         int blocks[N_BLOCKS];
         plan_head head = {.encoder = ENCODER_SEARCH};
         codec_tables *tables = NULL;
@@ -209,7 +237,8 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
             int level = 0;
             while (stretches[0] * size > (double)walk[2 * level]) level++;
             for (size_t s = 0; s < RB_COUNT(stretches); s++) {
-                for (int i = 0; s > 0 && i < group->n_crossed; i++) level += stretches[s] * size > (double)walk[2 * level];
+                for (int i = 0; s > 0 && i < group->n_crossed; i++)
+                    level += stretches[s] * size > (double)walk[2 * level];
                 const int code = codebook_code(book, stretches[s] * size);
                 assert_int_equal(level + book->size / 2, code);
                 assert_true(walk[2 * level + 1] == book->centroid_f32[code]);
@@ -221,14 +250,20 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
     }
 }
 
-/* A stretched coordinate can be beyond 1, where there are no cells: no book with a boundary there may have any. Block-GTQ's law ends nowhere: 6 bits of 8 dims have some. */
+/* A stretched coordinate can be beyond 1, where there are no cells: no book with a boundary there may have any.
+ * Block-GTQ's law ends nowhere: 6 bits of 8 dims have some. */
 static void cells_end_behind_the_last_boundary(void **state)
 {
     (void)state;
     static const int n_blocks[] = {4, 32};
     for (int is_searched = 0; is_searched < 2; is_searched++)
         for (size_t i = 0; i < RB_COUNT(n_blocks); i++) {
-            const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}};
+            const model_facts model = {.n_layers = 1,
+                                       .n_q_heads = 1,
+                                       .n_kv_heads = 1,
+                                       .head_dim = D,
+                                       .rotary_dim = D,
+                                       .rope = {.pairing = ROPE_SPLIT_HALF}};
             const int n = n_blocks[i];
             int blocks[N_BLOCKS];
             codec_tables *tables = NULL;
@@ -251,7 +286,12 @@ static void cells_end_behind_the_last_boundary(void **state)
 static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
 {
     (void)state;
-    const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}};
+    const model_facts model = {.n_layers = 1,
+                               .n_q_heads = 1,
+                               .n_kv_heads = 1,
+                               .head_dim = D,
+                               .rotary_dim = D,
+                               .rope = {.pairing = ROPE_SPLIT_HALF}};
     codec_tables *tables = NULL;
     assert_ok(codec_tables_create(&tables, &err));
     for (int is_searched = 0; is_searched < 2; is_searched++) {

@@ -1,4 +1,5 @@
-/* The quantizer of a head: numpy's codes of real keys, what a quantizer must do (norms, zero, errors), and its shared tables. */
+/* The quantizer of a head: numpy's codes of real keys, what a quantizer must do (norms, zero, errors), and its shared
+ * tables. */
 #include "tests/test_support.h"
 
 #include <omp.h>
@@ -12,11 +13,15 @@
 
 static rb_error err;
 
-/* ---- heads to test with -------------------------------------------------------------------------------------------------------- */
+/* ---- heads to test with ---------------------------------------------------------------------- */
 
 static model_facts some_model(int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = head_dim, .rotary_dim = rotary_dim,
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = 1,
+                         .n_kv_heads = 1,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
                          .rope = {.pairing = pairing}};
 }
 
@@ -26,7 +31,7 @@ static head_codec *make_codec(codec_tables *tables, const model_facts *model, co
     head_codec *codec = NULL;
     assert_ok(plan_head_set_block_widths(&head, bits, model_n_blocks(model), books, &err));
     assert_ok(head_codec_create(&codec, &head, model, tables, &err));
-    plan_head_clear(&head);     /* the codec keeps nothing of it */
+    plan_head_clear(&head); /* the codec keeps nothing of it */
     return codec;
 }
 
@@ -62,9 +67,10 @@ static float *random_vectors(int64_t n, int head_dim, uint64_t seed)
     return x;
 }
 
-/* ---- numpy's codes of real keys -------------------------------------------------------------------------------------------------- */
+/* ---- numpy's codes of real keys -------------------------------------------------------------- */
 
-/* A safetensors file: 8 bytes of length, a JSON header, data. model/ has the careful reader; kernels stands below it. */
+/* A safetensors file: 8 bytes of length, a JSON header, data. model/ has the careful reader; kernels stands below it.
+ */
 typedef struct codes_file {
     char *bytes;
     const char *data;
@@ -91,7 +97,8 @@ static const void *tensor(const codes_file *file, const char *name, int shape[2]
 }
 
 /* Distance from the nearest boundary of every coordinate of one group of one vector; norm in f32, as numpy had it. */
-static void boundary_distances(double *distance, codec_tables *tables, const float *k, const int *dims, int m, int width)
+static void boundary_distances(double *distance, codec_tables *tables, const float *k, const int *dims, int m,
+                               int width)
 {
     const double *rotation;
     const codebook *book;
@@ -110,14 +117,16 @@ static void boundary_distances(double *distance, codec_tables *tables, const flo
 
 enum { MAX_DIM = 128 };
 
-/* numpy worked in f32: its y is off by 1e-6 at most, so a code may differ only where y is that close to a boundary; 1e-5 leaves room. */
+/* numpy worked in f32: its y is off by 1e-6 at most, so a code may differ only where y is that close to a boundary;
+ * 1e-5 leaves room. */
 static void compare_with_numpy(const char *path)
 {
     static const double NEAR_BOUNDARY = 1e-5;
     codes_file file = {0};
     int shape[2], n_dims[2], n_groups[2];
     open_codes(&file, path);
-    const float *k = tensor(&file, "k", n_dims), *norms = tensor(&file, "norms", n_groups), *k_hat = tensor(&file, "k_hat", shape);
+    const float *k = tensor(&file, "k", n_dims), *norms = tensor(&file, "norms", n_groups),
+                *k_hat = tensor(&file, "k_hat", shape);
     const int32_t *bits = tensor(&file, "bits", shape), *perm = tensor(&file, "perm", shape);
     const uint8_t *codes = tensor(&file, "codes", shape);
     const int n = n_dims[0], d = n_dims[1];
@@ -154,11 +163,13 @@ static void compare_with_numpy(const char *path)
                     is_same = false;
                     n_different++;
                     if (!(distance[j] < NEAR_BOUNDARY))
-                        fail_msg("vector %d position %d: code %d, expected %d, %g from a boundary", v, first + j, found[at], codes[at], distance[j]);
+                        fail_msg("vector %d position %d: code %d, expected %d, %g from a boundary", v, first + j,
+                                 found[at], codes[at], distance[j]);
                 }
                 square += (double)k[v * d + perm[first + j]] * (double)k[v * d + perm[first + j]];
             }
-            /* fp16 keeps 11 bits: half a unit is 2^-11 of the value; the reference is fp16 of an f32 norm, so at most a unit apart. */
+            /* fp16 keeps 11 bits: half a unit is 2^-11 of the value; the reference is fp16 of an f32 norm, so at most a
+             * unit apart. */
             const double norm = sqrt(square), stored = (double)rb_f16_to_f32(found_norms[v * n_groups[1] + g]);
             assert_true(fabs(stored - norm) <= norm * 0x1p-11);
             assert_true(fabs(stored - (double)norms[v * n_groups[1] + g]) <= norm * 0x1p-10);
@@ -172,7 +183,8 @@ static void compare_with_numpy(const char *path)
     }
     assert_true(n_different <= n_near);
     if (n_different > 0)
-        print_message("%s: %d of %d codes differ, %d lie within %g of a boundary\n", path, n_different, n * d, n_near, NEAR_BOUNDARY);
+        print_message("%s: %d of %d codes differ, %d lie within %g of a boundary\n", path, n_different, n * d, n_near,
+                      NEAR_BOUNDARY);
     head_codec_free(codec);
     codec_tables_free(tables);
     free(found);
@@ -202,7 +214,7 @@ static void codes_of_small_qwen2_are_numpys(void **state)
     compare_with_numpy(path);
 }
 
-/* ---- what a quantizer does ------------------------------------------------------------------------------------------------------- */
+/* ---- what a quantizer does ------------------------------------------------------------------- */
 
 static void zero_vectors_get_norm_zero_and_come_back_as_zero(void **state)
 {
@@ -214,14 +226,14 @@ static void zero_vectors_get_norm_zero_and_come_back_as_zero(void **state)
         float x[N * D] = {0}, x_hat[N * D];
         uint8_t codes[N * D];
         uint16_t norms[N];
-        x[D] = 1.0f;    /* the middle one is not zero */
+        x[D] = 1.0f; /* the middle one is not zero */
         assert_ok(head_codec_encode(codec, x, N, codes, norms, &err));
         assert_ok(head_codec_decode(codec, codes, norms, N, x_hat, &err));
         assert_int_equal(norms[0], 0);
         assert_int_equal(norms[1], 0x3c00);
         assert_int_equal(norms[2], 0);
         for (int j = 0; j < D; j++) {
-            assert_int_equal(codes[j], (1 << (width - 1)) - 1);     /* the boundary at 0 is not below y = 0 */
+            assert_int_equal(codes[j], (1 << (width - 1)) - 1); /* the boundary at 0 is not below y = 0 */
             assert_true(x_hat[j] == 0.0f && x_hat[2 * D + j] == 0.0f);
         }
         head_codec_free(codec);
@@ -251,7 +263,8 @@ static void decoded_vectors_have_the_stored_norm(void **state)
         for (int v = 0; v < N; v++) {
             assert_int_equal(norms[v], rb_f32_to_f16((float)norm_of(x + v * D, D)));
             const double stored = (double)rb_f16_to_f32(norms[v]);
-            assert_true(fabs(norm_of(x_hat + v * D, D) - stored) <= 1e-6 * stored);     /* R is orthogonal to f32 rounding */
+            assert_true(fabs(norm_of(x_hat + v * D, D) - stored)
+                        <= 1e-6 * stored); /* R is orthogonal to f32 rounding */
         }
         head_codec_free(codec);
     }
@@ -260,8 +273,8 @@ static void decoded_vectors_have_the_stored_norm(void **state)
     codec_tables_free(tables);
 }
 
-/* Lloyd-Max for N(0, 1) (Max 1960, table 1): squared error per unit of variance. At d = 128 a coordinate is that normal but for 1/d;
- * norm correction changes the error by the order of its square. */
+/* Lloyd-Max for N(0, 1) (Max 1960, table 1): squared error per unit of variance. At d = 128 a coordinate is that normal
+ * but for 1/d; norm correction changes the error by the order of its square. */
 static void error_is_that_of_lloyd_max(void **state)
 {
     (void)state;
@@ -295,20 +308,21 @@ static void round_trip_is_encode_then_decode_for_every_count(void **state)
     codec_tables *tables = make_tables();
     uint8_t bits[D / 2], *codes = malloc(N * D);
     uint16_t *norms = malloc(N * 4 * sizeof *norms);
-    float *x = random_vectors(N, D, 5), *one = malloc(N * D * sizeof *one + sizeof *one), *two = malloc(N * D * sizeof *two);
+    float *x = random_vectors(N, D, 5), *one = malloc(N * D * sizeof *one + sizeof *one),
+          *two = malloc(N * D * sizeof *two);
     for (int i = 0; i < D / 2; i++) bits[i] = (uint8_t)(2 + i % 4);
     head_codec *codec = make_codec(tables, &model, bits, CODEBOOK_BLOCK_GTQ);
     assert_int_equal(head_codec_n_groups(codec), 4);
     for (size_t c = 0; c < RB_COUNT(counts); c++) {
         const int n = counts[c];
-        one[n * D] = 12345.0f;  /* guard */
+        one[n * D] = 12345.0f; /* guard */
         assert_ok(head_codec_round_trip(codec, x, n, one, &err));
         assert_true(one[n * D] == 12345.0f);
         assert_ok(head_codec_encode(codec, x, n, codes, norms, &err));
         assert_ok(head_codec_decode(codec, codes, norms, n, two, &err));
         assert_memory_equal(one, two, (size_t)(n * D) * sizeof *one);
         memcpy(two, x, (size_t)(n * D) * sizeof *two);
-        assert_ok(head_codec_round_trip(codec, two, n, two, &err));     /* in place */
+        assert_ok(head_codec_round_trip(codec, two, n, two, &err)); /* in place */
         assert_memory_equal(one, two, (size_t)(n * D) * sizeof *one);
         for (int i = 0; i < n * D; i++) assert_true(codes[i] >> head_codec_widths(codec)[i % D] == 0);
     }
@@ -326,7 +340,7 @@ static void codes_survive_packing_at_the_size_the_codec_tells(void **state)
     (void)state;
     enum { D = 16 };
     const model_facts model = some_model(D, D, ROPE_SPLIT_HALF);
-    const uint8_t bits[D / 2] = {3, 3, 3, 1, 5, 3, 8, 3};   /* 5 * 6 + 2 + 10 + 16 = 58 bits */
+    const uint8_t bits[D / 2] = {3, 3, 3, 1, 5, 3, 8, 3}; /* 5 * 6 + 2 + 10 + 16 = 58 bits */
     codec_tables *tables = make_tables();
     head_codec *codec = make_codec(tables, &model, bits, CODEBOOK_BLOCK_GTQ);
     float *x = random_vectors(1, D, 6);
@@ -345,7 +359,7 @@ static void codes_survive_packing_at_the_size_the_codec_tells(void **state)
 static void permutation_follows_the_pairing_and_the_rest_past_rotary_dim(void **state)
 {
     (void)state;
-    static const uint8_t bits[] = {2, 3, 2, 3};     /* d = 8, r = 4: blocks 0, 1 turn, 2, 3 do not */
+    static const uint8_t bits[] = {2, 3, 2, 3}; /* d = 8, r = 4: blocks 0, 1 turn, 2, 3 do not */
     static const int split_half[] = {0, 2, 4, 5, 1, 3, 6, 7}, interleaved[] = {0, 1, 4, 5, 2, 3, 6, 7};
     codec_tables *tables = make_tables();
     for (int i = 0; i < 2; i++) {
@@ -357,7 +371,7 @@ static void permutation_follows_the_pairing_and_the_rest_past_rotary_dim(void **
     codec_tables_free(tables);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void values_that_are_not_finite_are_refused_by_vector(void **state)
 {
@@ -371,16 +385,18 @@ static void values_that_are_not_finite_are_refused_by_vector(void **state)
     uint16_t norms[N];
     for (size_t i = 0; i < RB_COUNT(bad); i++) {
         x[150 * D + 5] = bad[i];
-        assert_fails(head_codec_encode(codec, x, N, codes, norms, &err), RB_ENONFINITE, "vector 150: a value is not finite");
-        assert_fails(head_codec_round_trip(codec, x, N, x_hat, &err), RB_ENONFINITE, "vector 150: a value is not finite");
+        assert_fails(head_codec_encode(codec, x, N, codes, norms, &err), RB_ENONFINITE,
+                     "vector 150: a value is not finite");
+        assert_fails(head_codec_round_trip(codec, x, N, x_hat, &err), RB_ENONFINITE,
+                     "vector 150: a value is not finite");
     }
     free(x);
     head_codec_free(codec);
     codec_tables_free(tables);
 }
 
-/* 65520 is half way from fp16's largest, 65504, to what would follow: below it a norm rounds down, from it on to infinity. A norm of
- * 65519.998 is below, but the f32 it passes through is 65520. */
+/* 65520 is half way from fp16's largest, 65504, to what would follow: below it a norm rounds down, from it on to
+ * infinity. A norm of 65519.998 is below, but the f32 it passes through is 65520. */
 static void norms_that_round_beyond_fp16_are_refused(void **state)
 {
     (void)state;
@@ -396,7 +412,7 @@ static void norms_that_round_beyond_fp16_are_refused(void **state)
     assert_ok(head_codec_encode(codec, below, 1, codes, &norm, &err));
     assert_int_equal(norm, 0x7bff);
     const double between_norm = norm_of(between, D);
-    assert_true(between_norm < 65520.0 && (float)between_norm == 65520.0f);     /* the case is what it claims */
+    assert_true(between_norm < 65520.0 && (float)between_norm == 65520.0f); /* the case is what it claims */
     assert_fails(head_codec_encode(codec, above, 1, codes, &norm, &err), RB_ENONFINITE, "norm 65520 ");
     assert_fails(head_codec_encode(codec, between, 1, codes, &norm, &err), RB_ENONFINITE, "does not fit fp16");
     assert_fails(head_codec_encode(codec, huge, 1, codes, &norm, &err), RB_ENONFINITE, "does not fit fp16");
@@ -414,7 +430,8 @@ static void heads_whose_groups_do_not_hold_the_dims_are_refused(void **state)
     assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL, "has no groups");
     /* Far too many: must be seen before anything is written. */
     assert_ok(plan_head_set_uniform(&head, 3, 128, 42, CODEBOOK_SPHERE, &err));
-    assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL, "hold 256 dims, expected head_dim 64 at most");
+    assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL,
+                 "hold 256 dims, expected head_dim 64 at most");
     assert_ok(plan_head_set_uniform(&head, 3, 32, 42, CODEBOOK_SPHERE, &err));
     head.groups[0].rotation.dims = 62;
     assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL, "62 dims for 32 blocks");
@@ -423,7 +440,7 @@ static void heads_whose_groups_do_not_hold_the_dims_are_refused(void **state)
     codec_tables_free(tables);
 }
 
-/* ---- shared tables ------------------------------------------------------------------------------------------------------------------- */
+/* ---- shared tables --------------------------------------------------------------------------- */
 
 static void tables_are_built_once_and_hold_f32_values(void **state)
 {
@@ -462,7 +479,8 @@ static void tables_that_cannot_be_built_are_refused_and_not_kept(void **state)
     const double *matrix = NULL;
     const codebook *book = NULL;
     for (int i = 0; i < 2; i++) {
-        assert_fails(codec_tables_rotation(tables, &(rotation_spec){ROTATION_HAAR, 1, 0}, &matrix, &err), RB_EINVAL, "0 dims");
+        assert_fails(codec_tables_rotation(tables, &(rotation_spec){ROTATION_HAAR, 1, 0}, &matrix, &err), RB_EINVAL,
+                     "0 dims");
         assert_fails(codec_tables_codebook(tables, CODEBOOK_SPHERE, 9, 8, &book, &err), RB_EINVAL, "width is 9");
     }
     codec_tables_free(tables);
@@ -480,8 +498,9 @@ static void threads_that_ask_at_once_share_one_table(void **state)
         const int thread = omp_get_thread_num();
         rb_error own = {0};
         for (int i = 0; i < KEYS; i++) {
-            const int key = (i + thread) % KEYS;    /* each starts elsewhere */
-            codec_tables_rotation(tables, &(rotation_spec){ROTATION_HAAR, 42 + (uint64_t)key, 16}, &rotations[thread][key], &own);
+            const int key = (i + thread) % KEYS; /* each starts elsewhere */
+            codec_tables_rotation(tables, &(rotation_spec){ROTATION_HAAR, 42 + (uint64_t)key, 16},
+                                  &rotations[thread][key], &own);
             codec_tables_codebook(tables, CODEBOOK_SPHERE, 1 + key % 8, 2 + key, &books[thread][key], &own);
         }
     }
@@ -489,7 +508,7 @@ static void threads_that_ask_at_once_share_one_table(void **state)
         assert_non_null(rotations[0][key]);
         assert_non_null(books[0][key]);
         for (int thread = 1; thread < THREADS; thread++) {
-            if (!rotations[thread][key]) continue;      /* fewer threads than asked for */
+            if (!rotations[thread][key]) continue; /* fewer threads than asked for */
             assert_ptr_equal(rotations[thread][key], rotations[0][key]);
             assert_ptr_equal(books[thread][key], books[0][key]);
         }

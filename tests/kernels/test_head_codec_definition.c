@@ -1,5 +1,6 @@
-/* The quantizer against the definition of kernels/reference/head_codec.h written out plainly: one vector at a time, dims taken from the block widths
- * by hand, sums in index order, no BLAS, boundaries counted one by one. And that a vector's result does not depend on its company. */
+/* The quantizer against the definition of kernels/reference/head_codec.h written out plainly: one vector at a time,
+ * dims taken from the block widths by hand, sums in index order, no BLAS, boundaries counted one by one. And that a
+ * vector's result does not depend on its company. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -26,18 +27,23 @@ static int free_tables(void **state)
     return 0;
 }
 
-/* ---- heads -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- heads ----------------------------------------------------------------------------------- */
 
 static model_facts facts_of(int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = head_dim, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}};
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = 1,
+                         .n_kv_heads = 1,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
+                         .rope = {.pairing = pairing}};
 }
 
 static head_codec *codec_of(plan_head *head, const model_facts *model)
 {
     head_codec *codec = NULL;
     assert_ok(head_codec_create(&codec, head, model, tables, &err));
-    plan_head_clear(head);      /* the codec keeps nothing of it */
+    plan_head_clear(head); /* the codec keeps nothing of it */
     return codec;
 }
 
@@ -70,12 +76,13 @@ static float *random_vectors(int n, int head_dim, uint64_t seed)
     assert_true(normal && x);
     numpy_rng_seed(&rng, seed);
     numpy_rng_standard_normal(&rng, normal, (size_t)(n * head_dim));
-    for (int i = 0; i < n * head_dim; i++) x[i] = (float)(normal[i] * (0.1 + i % head_dim % 11));    /* dims of unequal energy, as keys have */
+    for (int i = 0; i < n * head_dim; i++)
+        x[i] = (float)(normal[i] * (0.1 + i % head_dim % 11)); /* dims of unequal energy, as keys have */
     free(normal);
     return x;
 }
 
-/* ---- the definition, plainly ------------------------------------------------------------------------------------------------------------- */
+/* ---- the definition, plainly ----------------------------------------------------------------- */
 
 typedef struct plain_group {
     int first, dims, width;
@@ -109,13 +116,15 @@ static plain_codec plain_blocks(const uint8_t *bits, const model_facts *model, c
             out.permutation[at++] = is_adjacent ? 2 * block : block;
             out.permutation[at++] = is_adjacent ? 2 * block + 1 : block + half;
         }
-        if (at > first) out.groups[out.n_groups++] = (plain_group){first, at - first, width, 42 + (uint64_t)width, books};
+        if (at > first)
+            out.groups[out.n_groups++] = (plain_group){first, at - first, width, 42 + (uint64_t)width, books};
     }
     return out;
 }
 
 /* One vector: code, fp16 norm, reconstruction; gap: how far each rotated coordinate is from its nearest boundary. */
-static void plain_quantize(const plain_codec *codec, const float *x, uint8_t *codes, uint16_t *norms, double *x_hat, double *gap)
+static void plain_quantize(const plain_codec *codec, const float *x, uint8_t *codes, uint16_t *norms, double *x_hat,
+                           double *gap)
 {
     for (int g = 0; g < codec->n_groups; g++) {
         const plain_group *group = &codec->groups[g];
@@ -150,8 +159,9 @@ static void plain_quantize(const plain_codec *codec, const float *x, uint8_t *co
     }
 }
 
-/* Double accumulation over 128 terms in two orders differs by less than 1e-13: only a coordinate that near to a boundary may differ. None of
- * the vectors here has one, so codes and norms must be equal; reconstructions to f32 rounding and the same 1e-13. */
+/* Double accumulation over 128 terms in two orders differs by less than 1e-13: only a coordinate that near to a
+ * boundary may differ. None of the vectors here has one, so codes and norms must be equal; reconstructions to f32
+ * rounding and the same 1e-13. */
 static void check_against_definition(const head_codec *codec, const plain_codec *plain, const float *x, int n)
 {
     const int d = plain->head_dim, n_groups = plain->n_groups;
@@ -167,7 +177,8 @@ static void check_against_definition(const head_codec *codec, const plain_codec 
     assert_int_equal(head_codec_dims(codec), d);
     assert_memory_equal(head_codec_permutation(codec), plain->permutation, sizeof(int) * (size_t)d);
     for (int g = 0; g < n_groups; g++)
-        for (int j = 0; j < plain->groups[g].dims; j++) assert_int_equal(head_codec_widths(codec)[plain->groups[g].first + j], plain->groups[g].width);
+        for (int j = 0; j < plain->groups[g].dims; j++)
+            assert_int_equal(head_codec_widths(codec)[plain->groups[g].first + j], plain->groups[g].width);
 
     assert_ok(head_codec_encode(codec, x, n, codes, norms, &err));
     assert_ok(head_codec_decode(codec, codes, norms, n, x_hat, &err));
@@ -180,7 +191,8 @@ static void check_against_definition(const head_codec *codec, const plain_codec 
         assert_memory_equal(norms + v * n_groups, expected_norms, 2 * (size_t)n_groups);
         for (int j = 0; j < d; j++) {
             if (codes[v * d + j] != expected_codes[j])
-                fail_msg("vector %d position %d: code %d, expected %d (%g from a boundary)", v, j, codes[v * d + j], expected_codes[j], gap[j]);
+                fail_msg("vector %d position %d: code %d, expected %d (%g from a boundary)", v, j, codes[v * d + j],
+                         expected_codes[j], gap[j]);
             if (!(fabs(x_hat[v * d + j] - expected[j]) <= 0x1p-24 * fabs(expected[j]) + 1e-13 * scale))
                 fail_msg("vector %d dim %d: %.9g, expected %.9g", v, j, (double)x_hat[v * d + j], expected[j]);
         }
@@ -251,8 +263,12 @@ static void partial_and_interleaved_rope_pair_their_own_dims(void **state)
 {
     (void)state;
     uint8_t bits[MAX_DIM / 2];
-    static const struct { int head_dim, rotary_dim; rope_pairing pairing; } cases[] = {
-        {80, 20, ROPE_SPLIT_HALF}, {80, 32, ROPE_INTERLEAVED}, {64, 64, ROPE_INTERLEAVED}, {128, 64, ROPE_SPLIT_HALF}, {64, 2, ROPE_SPLIT_HALF},
+    static const struct {
+        int head_dim, rotary_dim;
+        rope_pairing pairing;
+    } cases[] = {
+        {80, 20, ROPE_SPLIT_HALF},  {80, 32, ROPE_INTERLEAVED}, {64, 64, ROPE_INTERLEAVED},
+        {128, 64, ROPE_SPLIT_HALF}, {64, 2, ROPE_SPLIT_HALF},
     };
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const model_facts model = facts_of(cases[i].head_dim, cases[i].rotary_dim, cases[i].pairing);
@@ -261,7 +277,7 @@ static void partial_and_interleaved_rope_pair_their_own_dims(void **state)
     }
 }
 
-/* ---- company ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- company --------------------------------------------------------------------------------- */
 
 typedef struct encoded {
     uint8_t codes[MAX_VECTORS * MAX_DIM];
@@ -277,7 +293,8 @@ static head_codec *mixed_codec(int head_dim)
     return block_codec(bits, &model, CODEBOOK_SPHERE);
 }
 
-/* 300 vectors fill two tiles and a part. BLAS may order the sums of a lone vector in another way: 1e-13, far from any boundary of these. */
+/* 300 vectors fill two tiles and a part. BLAS may order the sums of a lone vector in another way: 1e-13, far from any
+ * boundary of these. */
 static void a_vector_is_coded_alike_alone_and_among_others(void **state)
 {
     (void)state;
@@ -292,7 +309,9 @@ static void a_vector_is_coded_alike_alone_and_among_others(void **state)
         assert_ok(head_codec_decode(codec, single.codes, single.norms, 1, single.x_hat, &err));
         assert_memory_equal(single.codes, whole.codes + v * 80, 80);
         assert_memory_equal(single.norms, whole.norms + v * n_groups, 2 * (size_t)n_groups);
-        for (int j = 0; j < 80; j++) assert_true(fabsf(single.x_hat[j] - whole.x_hat[v * 80 + j]) <= 0x1p-23f * fabsf(whole.x_hat[v * 80 + j]) + 1e-12f);
+        for (int j = 0; j < 80; j++)
+            assert_true(fabsf(single.x_hat[j] - whole.x_hat[v * 80 + j])
+                        <= 0x1p-23f * fabsf(whole.x_hat[v * 80 + j]) + 1e-12f);
     }
     free(x);
     head_codec_free(codec);
@@ -309,7 +328,8 @@ static void threads_that_share_a_codec_get_the_same_bytes(void **state)
     float *x = random_vectors(MAX_VECTORS, 128, 32);
     assert_ok(head_codec_encode(codec, x, MAX_VECTORS, alone.codes, alone.norms, &err));
 #pragma omp parallel for num_threads(N_THREADS) schedule(static, 1)
-    for (int t = 0; t < N_THREADS; t++) status[t] = head_codec_encode(codec, x, MAX_VECTORS, shared[t].codes, shared[t].norms, NULL);
+    for (int t = 0; t < N_THREADS; t++)
+        status[t] = head_codec_encode(codec, x, MAX_VECTORS, shared[t].codes, shared[t].norms, NULL);
     for (int t = 0; t < N_THREADS; t++) {
         assert_int_equal(status[t], RB_OK);
         assert_memory_equal(shared[t].codes, alone.codes, sizeof alone.codes);
@@ -319,7 +339,7 @@ static void threads_that_share_a_codec_get_the_same_bytes(void **state)
     head_codec_free(codec);
 }
 
-/* ---- zeros ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- zeros ----------------------------------------------------------------------------------- */
 
 static void a_zero_group_stays_zero_beside_one_that_is_not(void **state)
 {
@@ -330,7 +350,8 @@ static void a_zero_group_stays_zero_beside_one_that_is_not(void **state)
     const uint8_t *widths = head_codec_widths(codec);
     float x[3 * 64] = {0};
     for (int j = 0; j < 64; j++)
-        if (widths[j] == 3) x[64 + permutation[j]] = (float)(j + 1);    /* vector 1: the group of 3 bits only; vectors 0 and 2: nothing */
+        if (widths[j] == 3)
+            x[64 + permutation[j]] = (float)(j + 1); /* vector 1: the group of 3 bits only; vectors 0 and 2: nothing */
     assert_ok(head_codec_encode(codec, x, 3, out.codes, out.norms, &err));
     assert_ok(head_codec_decode(codec, out.codes, out.norms, 3, out.x_hat, &err));
     for (int v = 0; v < 3; v++)

@@ -10,7 +10,12 @@ static rb_error err;
 
 static model_facts some_model(void)
 {
-    return (model_facts){.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_SPLIT_HALF}};
+    return (model_facts){.n_layers = 1,
+                         .n_q_heads = 1,
+                         .n_kv_heads = 1,
+                         .head_dim = D,
+                         .rotary_dim = D,
+                         .rope = {.pairing = ROPE_SPLIT_HALF}};
 }
 
 /* Normal vectors; block i has standard deviation 1 + i / 4 and mean i - 5 in its first dim. */
@@ -62,7 +67,7 @@ static double error_of(const plan_head *head, const float *x)
     return sum / N;
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 static void eight_bit_norms_are_within_half_a_step(void **state)
 {
@@ -105,7 +110,7 @@ static void eight_bit_norms_cost_half_and_little_error(void **state)
     free(x);
 }
 
-/* ---- the encoder ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the encoder ----------------------------------------------------------------------------- */
 
 static void searching_finds_better_codes_of_the_same_width(void **state)
 {
@@ -116,7 +121,8 @@ static void searching_finds_better_codes_of_the_same_width(void **state)
         const double nearest = error_of(&head, x);
         head.encoder = ENCODER_SEARCH;
         const double searched = error_of(&head, x);
-        /* In 16 dims 1 bit gains by the fitted norm alone, 10 %; 3 bits and more by the directions, over 20 % (docs/method.md). */
+        /* In 16 dims 1 bit gains by the fitted norm alone, 10 %; 3 bits and more by the directions, over 20 %
+         * (docs/method.md). */
         assert_true(searched < (width == 1 ? 0.93 : width == 2 ? 0.95 : 0.82) * nearest);
         assert_true(searched > 0.4 * nearest);
         plan_head_clear(&head);
@@ -141,7 +147,7 @@ static void searching_is_never_worse(void **state)
             after += pow((double)x[i] - (double)searched[i], 2.0);
             size += (double)x[i] * (double)x[i];
         }
-        assert_true(after <= before + 1e-5 * size);     /* fp16 of the norm */
+        assert_true(after <= before + 1e-5 * size); /* fp16 of the norm */
     }
     plan_head_clear(&head);
     free(x);
@@ -175,7 +181,7 @@ static void coherence_trades_error_for_no_bias(void **state)
     plan_head head = two_groups(1, 1);
     head.encoder = ENCODER_SEARCH;
     const double least_error = error_of(&head, x), shrunk = kept_along(&head, x);
-    assert_true(shrunk > 0.6 && shrunk < 0.75);     /* cos^2 of 1 bit in 16 dims is 0.66 */
+    assert_true(shrunk > 0.6 && shrunk < 0.75); /* cos^2 of 1 bit in 16 dims is 0.66 */
     head.groups[0].coherence = head.groups[1].coherence = 2.0f;
     assert_true(kept_along(&head, x) > shrunk + 0.05 && error_of(&head, x) > least_error);
     head.groups[0].coherence = head.groups[1].coherence = 4096.0f;
@@ -184,7 +190,7 @@ static void coherence_trades_error_for_no_bias(void **state)
     free(x);
 }
 
-/* ---- scales and centres ---------------------------------------------------------------------------------------------------------------- */
+/* ---- scales and centres ---------------------------------------------------------------------- */
 
 static void scales_and_centres_are_undone(void **state)
 {
@@ -204,7 +210,8 @@ static void scales_and_centres_are_undone(void **state)
     free(x_hat);
 }
 
-/* The codes are those of the transformed vectors, dim by dim: a plain codec on (x - center) * scale restores the same, put back. */
+/* The codes are those of the transformed vectors, dim by dim: a plain codec on (x - center) * scale restores the same,
+ * put back. */
 static void a_transform_is_the_plain_codec_on_transformed_vectors(void **state)
 {
     (void)state;
@@ -219,14 +226,15 @@ static void a_transform_is_the_plain_codec_on_transformed_vectors(void **state)
     assert_ok(plan_head_set_transform(&head, scales, N_BLOCKS, center, D, &err));
     restore(own, &head, x);
     for (int i = 0; i < N * D; i++)
-        assert_true(fabs((double)own[i] - ((double)plain[i] / scales[i % D % N_BLOCKS] + center[i % D])) < 2e-5 * (1.0 + fabs((double)own[i])));
+        assert_true(fabs((double)own[i] - ((double)plain[i] / scales[i % D % N_BLOCKS] + center[i % D]))
+                    < 2e-5 * (1.0 + fabs((double)own[i])));
     plan_head_clear(&head);
     free(x);
     free(own);
     free(plain);
 }
 
-/* ---- blocks of no group ------------------------------------------------------------------------------------------------------------------ */
+/* ---- blocks of no group ---------------------------------------------------------------------- */
 
 static void a_block_of_no_group_costs_nothing_and_becomes_its_centre(void **state)
 {

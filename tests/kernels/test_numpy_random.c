@@ -1,5 +1,5 @@
-/* numpy.random.default_rng: raw bits, doubles and normals are numpy's, bit for bit. Expected numbers were printed by numpy 1.24.2, the
- * command beside each; numpy keeps the stream of a seed across versions. */
+/* numpy.random.default_rng: raw bits, doubles and normals are numpy's, bit for bit. Expected numbers were printed by
+ * numpy 1.24.2, the command beside each; numpy keeps the stream of a seed across versions. */
 #include "tests/test_support.h"
 
 #include "core/atomic_file.h"
@@ -15,7 +15,7 @@ static void assert_same_bits(double found, double expected)
     if (memcmp(&found, &expected, sizeof found) != 0) fail_msg("found %.17g, expected %.17g", found, expected);
 }
 
-/* ---- raw bits and uniform doubles -------------------------------------------------------------------------------------------- */
+/* ---- raw bits and uniform doubles ------------------------------------------------------------ */
 
 static void raw_bits_are_those_of_the_reference_file(void **state)
 {
@@ -25,7 +25,7 @@ static void raw_bits_are_those_of_the_reference_file(void **state)
     size_t size;
     numpy_rng rng;
     assert_ok(rb_read_file(&text, &size, FIXTURE, 1 << 22, &err));
-    at = strstr(text, key);     /* read as text: cJSON's double would drop the low bits */
+    at = strstr(text, key); /* read as text: cJSON's double would drop the low bits */
     assert_non_null(at);
     at += strlen(key);
     numpy_rng_seed(&rng, 45);
@@ -38,18 +38,25 @@ static void raw_bits_are_those_of_the_reference_file(void **state)
 
 typedef struct seed_stream {
     uint64_t seed, raw[2];
-    const char *normals_sha256;     /* of the first million normals */
+    const char *normals_sha256; /* of the first million normals */
 } seed_stream;
 
 /* python3 -c 'import numpy as np, hashlib
- * for s in (0, 45, 2**32-1, 2**32+45, 2**64-1): print(hex(s), [hex(v) for v in np.random.PCG64(s).random_raw(2).tolist()],
+ * for s in (0, 45, 2**32-1, 2**32+45, 2**64-1): print(hex(s), [hex(v) for v in
+ * np.random.PCG64(s).random_raw(2).tolist()],
  *     hashlib.sha256(np.random.default_rng(s).standard_normal(1000000).tobytes()).hexdigest())' */
 static const seed_stream streams[] = {
     {0, {0xa30febcfd9c2825f, 0x4510bdf882d9d721}, "53a922d0cee928f18ff8ab104f25caa43ac6f476b406223bcc0c3407b4601c8d"},
     {45, {0x92b8b0d3ecae231c, 0x874b3218bb4ac3f1}, "1206008dcd954daf46f5c15b05188fcc6d301eae57da42303d695448e956bd9f"},
-    {0xffffffff, {0x407f5fa930d8fd9f, 0x3814b22eb9684802}, "5832fa70c381cadd61d804b299fc56047f8088c560d70b1b0f925c3110e59eb8"},
-    {0x10000002d, {0xdc003d8ee50e2d6a, 0x33b1df555ec75365}, "8c3e08e273e71d3d0260040906632944119fecd8823fc18eac537badbe0808ff"},
-    {UINT64_MAX, {0xae163a7a8c47568f, 0xd86659f5f3382359}, "4f706c4772efa9fc4efe181d57a25c2e65279782a7c1d1fc162be913c57044b7"},
+    {0xffffffff,
+     {0x407f5fa930d8fd9f, 0x3814b22eb9684802},
+     "5832fa70c381cadd61d804b299fc56047f8088c560d70b1b0f925c3110e59eb8"},
+    {0x10000002d,
+     {0xdc003d8ee50e2d6a, 0x33b1df555ec75365},
+     "8c3e08e273e71d3d0260040906632944119fecd8823fc18eac537badbe0808ff"},
+    {UINT64_MAX,
+     {0xae163a7a8c47568f, 0xd86659f5f3382359},
+     "4f706c4772efa9fc4efe181d57a25c2e65279782a7c1d1fc162be913c57044b7"},
 };
 
 static void seeds_of_one_and_two_words_start_numpys_stream(void **state)
@@ -72,7 +79,7 @@ static void doubles_are_numpys(void **state)
     for (size_t i = 0; i < RB_COUNT(expected); i++) assert_same_bits(numpy_rng_double(&rng), expected[i]);
 }
 
-/* ---- normals ----------------------------------------------------------------------------------------------------------------- */
+/* ---- normals --------------------------------------------------------------------------------- */
 
 static void normals_are_those_of_the_reference_file(void **state)
 {
@@ -92,12 +99,16 @@ static void normals_are_those_of_the_reference_file(void **state)
 static void normals_of_wedges_and_both_tails_are_numpys(void **state)
 {
     (void)state;
-    /* Draws of default_rng(45).standard_normal() that leave the fast path: three that used further raw bits (wedges), and the first
-     * beyond 3.6541528853610088 on either side (tails). */
+    /* Draws of default_rng(45).standard_normal() that leave the fast path: three that used further raw bits (wedges),
+     * and the first beyond 3.6541528853610088 on either side (tails). */
     static const struct {
         size_t at;
         double value;
-    } slow[] = {{16, 0.06375738341733587}, {50, -1.035992563118334}, {200, -1.854265732528954}, {4915, 3.720841543590085}, {8793, -3.6979800778994907}};
+    } slow[] = {{16, 0.06375738341733587},
+                {50, -1.035992563118334},
+                {200, -1.854265732528954},
+                {4915, 3.720841543590085},
+                {8793, -3.6979800778994907}};
     enum { N = 9000 };
     static double draws[N];
     numpy_rng rng;
@@ -109,7 +120,7 @@ static void normals_of_wedges_and_both_tails_are_numpys(void **state)
 static void a_million_normals_of_every_seed_hash_as_numpys(void **state)
 {
     (void)state;
-    enum { N = 1000000 };   /* some 10000 wedges and 260 tails */
+    enum { N = 1000000 }; /* some 10000 wedges and 260 tails */
     double *draws = malloc(N * sizeof *draws);
     char hex[RB_SHA256_HEX];
     assert_non_null(draws);

@@ -1,4 +1,5 @@
-/* Rotations: against numpy's, and against what they are (orthogonal; haar: determinant 1, random; hadamard: products of sign and Hadamard matrices). */
+/* Rotations: against numpy's, and against what they are (orthogonal; haar: determinant 1, random; hadamard: products of
+ * sign and Hadamard matrices). */
 #include "tests/test_support.h"
 
 #include "core/json.h"
@@ -17,7 +18,7 @@ static void build_kind(rotation_kind kind, uint64_t seed, int m)
 
 static void build(uint64_t seed, int m) { build_kind(ROTATION_HAAR, seed, m); }
 
-/* ---- numpy's -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- numpy's --------------------------------------------------------------------------------- */
 
 /* The fixture holds f32 values: half a unit of f32 below 1 is 2^-25. Blocks of one row are the matrix's first. */
 static void check_fixture_rotation(const cJSON *rows, int m, uint64_t seed)
@@ -27,14 +28,13 @@ static void check_fixture_rotation(const cJSON *rows, int m, uint64_t seed)
     int i = 0;
     build(seed, m);
     assert_int_equal(cJSON_GetArraySize(rows), m <= 16 ? m : 1);
-    cJSON_ArrayForEach(row, rows)
-    {
+    cJSON_ArrayForEach (row, rows) {
         int j = 0;
         assert_int_equal(cJSON_GetArraySize(row), m);
-        cJSON_ArrayForEach(item, row)
-        {
+        cJSON_ArrayForEach (item, row) {
             if (!(fabs(matrix[i * m + j] - item->valuedouble) <= tolerance))
-                fail_msg("d%d seed %llu: [%d][%d] is %.17g, expected %.17g", m, (unsigned long long)seed, i, j, matrix[i * m + j], item->valuedouble);
+                fail_msg("d%d seed %llu: [%d][%d] is %.17g, expected %.17g", m, (unsigned long long)seed, i, j,
+                         matrix[i * m + j], item->valuedouble);
             j++;
         }
         i++;
@@ -50,8 +50,7 @@ static void haar_equals_the_reference_fixture(void **state)
     int n = 0;
     assert_ok(rb_json_read(&fixture, "tests/fixtures/rotations_codebooks.json", 0, &err));
     assert_ok(rb_json_get_object(fixture, "rotations", "fixture", &rotations, &err));
-    cJSON_ArrayForEach(rows, rotations)
-    {
+    cJSON_ArrayForEach (rows, rotations) {
         int m = 0;
         unsigned long long seed = 0;
         assert_int_equal(sscanf(rows->string, "d%d/seed%llu", &m, &seed), 2);
@@ -62,9 +61,9 @@ static void haar_equals_the_reference_fixture(void **state)
     cJSON_Delete(fixture);
 }
 
-/* All digits, odd sizes, a seed of two words; the third has its first column negated by the determinant, the others not. By
- *   python3: g = numpy.random.default_rng(seed).standard_normal((m, m)); q, r = numpy.linalg.qr(g); q *= numpy.sign(numpy.diag(r))
- *            if numpy.linalg.det(q) < 0: q[:, 0] *= -1 */
+/* All digits, odd sizes, a seed of two words; the third has its first column negated by the determinant, the others
+ * not. By python3: g = numpy.random.default_rng(seed).standard_normal((m, m)); q, r = numpy.linalg.qr(g); q *=
+ * numpy.sign(numpy.diag(r)) if numpy.linalg.det(q) < 0: q[:, 0] *= -1 */
 typedef struct exact_case {
     uint64_t seed;
     int m;
@@ -72,18 +71,21 @@ typedef struct exact_case {
 } exact_case;
 
 static const exact_case exact_cases[] = {
-    {42U, 3,
+    {42U,
+     3,
      {0.3056572521325831, -0.94407777705807627, -0.12365595450215668, 0.94346672952066446, 0.31779849724785059,
       -0.094205336550480384, 0.12823484123411946, -0.087870734673660814, 0.98784338813476469}},
-    {4294967303U, 3,
+    {4294967303U,
+     3,
      {0.14647781351832068, -0.96878230879018734, 0.2000127204005944, -0.28804942201384798, 0.15165963157515841,
       0.94552995014857966, -0.94634654362151083, -0.19611270822065932, -0.25684241287213133}},
-    {1003U, 5,
-     {0.30922316689388585, 0.054995059939920973, -0.41627654363338634, -0.61533902699609, 0.59112460405101275,
-      -0.44997924262245659, 0.72343071643125589, 0.2185297148877394, 0.13031945627264654, 0.45763334970319319,
-      -0.13027105184957868, -0.22733921558736531, -0.61860505227863527, 0.65851700226049659, 0.33915996393342496,
-      0.64581970690890222, -0.084277836105149537, 0.5158916785737524, 0.36854609768156288, 0.41694568275925475,
-      0.51753847536501085, 0.64407893095762669, -0.36075222550308411, 0.18682572839373068, -0.39021819052687018}},
+    {1003U,
+     5,
+     {0.30922316689388585,  0.054995059939920973,  -0.41627654363338634, -0.61533902699609,   0.59112460405101275,
+      -0.44997924262245659, 0.72343071643125589,   0.2185297148877394,   0.13031945627264654, 0.45763334970319319,
+      -0.13027105184957868, -0.22733921558736531,  -0.61860505227863527, 0.65851700226049659, 0.33915996393342496,
+      0.64581970690890222,  -0.084277836105149537, 0.5158916785737524,   0.36854609768156288, 0.41694568275925475,
+      0.51753847536501085,  0.64407893095762669,   -0.36075222550308411, 0.18682572839373068, -0.39021819052687018}},
 };
 
 static void haar_equals_numpy_to_the_last_digits(void **state)
@@ -98,7 +100,7 @@ static void haar_equals_numpy_to_the_last_digits(void **state)
     }
 }
 
-/* ---- what a rotation is ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what a rotation is ---------------------------------------------------------------------- */
 
 static void assert_orthogonal(int m)
 {
@@ -143,7 +145,8 @@ static double determinant(int m)
     return value;
 }
 
-/* Half of the raw matrices have determinant -1, so 8 seeds a size see both; odd and even sizes differ in the parity of LAPACK's reflections. */
+/* Half of the raw matrices have determinant -1, so 8 seeds a size see both; odd and even sizes differ in the parity of
+ * LAPACK's reflections. */
 static void haar_has_determinant_one_for_every_size_and_seed(void **state)
 {
     (void)state;
@@ -151,7 +154,8 @@ static void haar_has_determinant_one_for_every_size_and_seed(void **state)
         for (uint64_t seed = 42; seed < 50; seed++) {
             build(seed, m);
             const double value = determinant(m);
-            if (!(fabs(value - 1.0) <= 1e-12)) fail_msg("d%d seed %llu: determinant is %.17g", m, (unsigned long long)seed, value);
+            if (!(fabs(value - 1.0) <= 1e-12))
+                fail_msg("d%d seed %llu: determinant is %.17g", m, (unsigned long long)seed, value);
         }
 }
 
@@ -176,12 +180,13 @@ static void another_seed_gives_another_rotation_and_the_same_seed_the_same(void 
     assert_memory_equal(matrix, first, sizeof first);
 }
 
-/* ---- hadamard --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- hadamard -------------------------------------------------------------------------------- */
 
-/* Signs by python3: ''.join('-' if x < 0 else '+' for x in numpy.random.default_rng(seed).standard_normal(m if p == m else 2 * m)) (numpy 2.4.6) */
+/* Signs by python3: ''.join('-' if x < 0 else '+' for x in numpy.random.default_rng(seed).standard_normal(m if p == m
+ * else 2 * m)) (numpy 2.4.6) */
 typedef struct signs_case {
     uint64_t seed;
-    int m, p;               /* p: largest power of two up to m */
+    int m, p; /* p: largest power of two up to m */
     const char *signs;
 } signs_case;
 
@@ -208,7 +213,8 @@ static double expected_hadamard(const signs_case *c, int row, int column)
     double sum = 0.0;
     if (c->p == c->m) return hadamard_at(row, column, 0, c->p) * sign_at(c, column);
     for (int j = 0; j < c->m; j++)
-        sum += hadamard_at(row, j, c->m - c->p, c->p) * sign_at(c, c->m + j) * hadamard_at(j, column, 0, c->p) * sign_at(c, column);
+        sum += hadamard_at(row, j, c->m - c->p, c->p) * sign_at(c, c->m + j) * hadamard_at(j, column, 0, c->p)
+               * sign_at(c, column);
     return sum;
 }
 
@@ -221,8 +227,8 @@ static void hadamard_equals_the_product_of_its_factors_with_numpys_signs(void **
         for (int row = 0; row < c->m; row++)
             for (int column = 0; column < c->m; column++)
                 if (!(fabs(matrix[row * c->m + column] - expected_hadamard(c, row, column)) <= 1e-15))
-                    fail_msg("d%d seed %llu: [%d][%d] is %.17g, expected %.17g", c->m, (unsigned long long)c->seed, row, column,
-                             matrix[row * c->m + column], expected_hadamard(c, row, column));
+                    fail_msg("d%d seed %llu: [%d][%d] is %.17g, expected %.17g", c->m, (unsigned long long)c->seed, row,
+                             column, matrix[row * c->m + column], expected_hadamard(c, row, column));
     }
 }
 
@@ -230,7 +236,8 @@ static void hadamard_equals_the_product_of_its_factors_with_numpys_signs(void **
 static void hadamard_of_five_dims_is_exact(void **state)
 {
     (void)state;
-    static const double quarters[25] = {-2, -2, -2, -2, 0, -3, 1, 1, 1, -2, -1, 3, -1, -1, 2, -1, -1, -1, 3, 2, 1, 1, -3, 1, -2};
+    static const double quarters[25] = {-2, -2, -2, -2, 0,  -3, 1, 1, 1, -2, -1, 3, -1,
+                                        -1, 2,  -1, -1, -1, 3,  2, 1, 1, -3, 1,  -2};
     build_kind(ROTATION_HADAMARD, 1003, 5);
     for (int i = 0; i < 25; i++) assert_true(matrix[i] == quarters[i] / 4.0);
 }
@@ -249,7 +256,8 @@ static void hadamard_is_orthogonal_for_every_size(void **state)
     }
 }
 
-/* Row 0 of H_p is all 1, so row 0 of R has the signs; R without them is symmetric and orthogonal, so its own inverse. */
+/* Row 0 of H_p is all 1, so row 0 of R has the signs; R without them is symmetric and orthogonal, so its own inverse.
+ */
 static void hadamard_without_its_signs_undoes_itself(void **state)
 {
     (void)state;
@@ -262,7 +270,8 @@ static void hadamard_without_its_signs_undoes_itself(void **state)
                     const double sign_j = matrix[j] < 0.0 ? -1.0 : 1.0, sign_column = matrix[column] < 0.0 ? -1.0 : 1.0;
                     sum += matrix[row * m + j] * sign_j * matrix[j * m + column] * sign_column;
                 }
-                if (!(fabs(sum - (row == column)) <= 1e-13)) fail_msg("d%d: [%d][%d] of the square is %.17g", m, row, column, sum);
+                if (!(fabs(sum - (row == column)) <= 1e-13))
+                    fail_msg("d%d: [%d][%d] of the square is %.17g", m, row, column, sum);
             }
     }
 }
@@ -281,7 +290,7 @@ static void another_seed_gives_another_hadamard_and_none_is_haar(void **state)
     assert_memory_not_equal(matrix, first, sizeof first);
 }
 
-/* ---- names and refusals ----------------------------------------------------------------------------------------------------------------- */
+/* ---- names and refusals ---------------------------------------------------------------------- */
 
 static void rotation_kinds_have_names(void **state)
 {
@@ -304,10 +313,12 @@ static void rotation_refuses_sizes_and_kinds_it_cannot_build(void **state)
     rb_error err = {0};
     assert_fails(rotation_build(matrix, &(rotation_spec){.dims = 0}, &err), RB_EINVAL, "rotation of 0 dims");
     assert_fails(rotation_build(matrix, &(rotation_spec){.dims = -2}, &err), RB_EINVAL, "rotation of -2 dims");
-    assert_fails(rotation_build(matrix, &(rotation_spec){.dims = 1 << 20}, &err), RB_EINVAL, "rotation of 1048576 dims");
+    assert_fails(rotation_build(matrix, &(rotation_spec){.dims = 1 << 20}, &err), RB_EINVAL,
+                 "rotation of 1048576 dims");
     assert_fails(rotation_build(matrix, &(rotation_spec){.kind = ROTATION_N_KINDS, .dims = 4}, &err), RB_EINVAL,
                  "rotation kind is 2, expected 0 to 1");
-    assert_fails(rotation_build(matrix, &(rotation_spec){.kind = ROTATION_HADAMARD, .dims = 4097}, &err), RB_EINVAL, "rotation of 4097 dims");
+    assert_fails(rotation_build(matrix, &(rotation_spec){.kind = ROTATION_HADAMARD, .dims = 4097}, &err), RB_EINVAL,
+                 "rotation of 4097 dims");
 }
 
 int main(void)

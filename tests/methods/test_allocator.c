@@ -1,12 +1,13 @@
-/* methods/allocator.h: the allocations of the published code, and the greedy rule against an independent way to the same bits. */
+/* methods/allocator.h: the allocations of the published code, and the greedy rule against an independent way to the
+ * same bits. */
 #include "tests/test_support.h"
 
-#include "methods/allocator.h"
 #include "core/json.h"
+#include "methods/allocator.h"
 
 static rb_error err;
 
-/* ---- the published code -------------------------------------------------------------------------------------------------------- */
+/* ---- the published code ---------------------------------------------------------------------- */
 
 static void read_numbers(double *out, int n, const cJSON *head, const char *key)
 {
@@ -14,7 +15,7 @@ static void read_numbers(double *out, int n, const cJSON *head, const char *key)
     int i = 0;
     assert_ok(rb_json_get_array(head, key, "reference", &list, &err));
     assert_int_equal(cJSON_GetArraySize(list), n);
-    cJSON_ArrayForEach(item, list) out[i++] = item->valuedouble;
+    cJSON_ArrayForEach (item, list) out[i++] = item->valuedouble;
 }
 
 static void assert_head_as_published(const cJSON *head)
@@ -46,7 +47,7 @@ static int assert_as_published(const char *path)
     int n = 0;
     assert_ok(rb_json_read(&reference, path, 0, &err));
     assert_ok(rb_json_get_array(reference, "heads", path, &heads, &err));
-    cJSON_ArrayForEach(head, heads) {
+    cJSON_ArrayForEach (head, heads) {
         assert_head_as_published(head);
         n++;
     }
@@ -74,7 +75,7 @@ static void allocate_gives_small_qwen2_the_published_bits(void **state)
     assert_int_equal(assert_as_published(path), 8 * 2);
 }
 
-/* ---- the greedy rule ----------------------------------------------------------------------------------------------------------- */
+/* ---- the greedy rule ------------------------------------------------------------------------- */
 
 static int sum_bits(const uint8_t *bits, int n)
 {
@@ -91,7 +92,8 @@ static void assert_bits(const double *energy, int n, double avg_bits, const uint
         if (bits[i] != expected[i]) fail_msg("%g bits, block %d: %d, expected %d", avg_bits, i, bits[i], expected[i]);
 }
 
-/* Counted by hand: 4^-1 of each is 16, 4, 1, 1/4, so four further bits go to 0 (16 -> 4), 0 before 1 (4 and 4 -> 1), 1 (4 -> 1), 0 (1, the lowest of three). */
+/* Counted by hand: 4^-1 of each is 16, 4, 1, 1/4, so four further bits go to 0 (16 -> 4), 0 before 1 (4 and 4 -> 1), 1
+ * (4 -> 1), 0 (1, the lowest of three). */
 static void allocate_follows_a_hand_count(void **state)
 {
     (void)state;
@@ -128,7 +130,8 @@ static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u
 
 static void some_energies(double *energy, int n, uint32_t *state)
 {
-    for (int i = 0; i < n; i++) energy[i] = exp2((next_random(state) >> 24) / 16.0) * ((next_random(state) >> 28) == 0 ? 0.0 : 1.0);
+    for (int i = 0; i < n; i++)
+        energy[i] = exp2((next_random(state) >> 24) / 16.0) * ((next_random(state) >> 28) == 0 ? 0.0 : 1.0);
 }
 
 typedef struct bid {
@@ -142,13 +145,15 @@ static int by_need_then_index(const void *a, const void *b)
     return x->need != y->need ? (x->need < y->need) - (x->need > y->need) : x->block - y->block;
 }
 
-/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, of equals the lowest index. */
+/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, of equals the
+ * lowest index. */
 static void bits_of_the_best_bids(uint8_t *bits, const double *energy, int n, int n_further)
 {
     static bid bids[RB_MAX_BLOCKS * ALLOCATE_MAX_BITS];
     int n_bids = 0;
     for (int i = 0; i < n; i++)
-        for (int b = ALLOCATE_MIN_BITS; b < ALLOCATE_MAX_BITS; b++) bids[n_bids++] = (bid){energy[i] / (double)(1 << 2 * b), i};
+        for (int b = ALLOCATE_MIN_BITS; b < ALLOCATE_MAX_BITS; b++)
+            bids[n_bids++] = (bid){energy[i] / (double)(1 << 2 * b), i};
     qsort(bids, (size_t)n_bids, sizeof *bids, by_need_then_index);
     memset(bits, ALLOCATE_MIN_BITS, (size_t)n);
     for (int i = 0; i < n_further; i++) bits[bids[i].block]++;
@@ -162,7 +167,7 @@ static void allocate_gives_the_bits_of_the_best_bids(void **state)
     uint8_t expected[RB_MAX_BLOCKS];
     uint32_t random = 7;
     for (size_t s = 0; s < RB_COUNT(sizes); s++)
-        for (int eighths = 8; eighths <= 64; eighths += 5) {    /* budgets that a double holds exactly */
+        for (int eighths = 8; eighths <= 64; eighths += 5) { /* budgets that a double holds exactly */
             const int n = sizes[s];
             some_energies(energy, n, &random);
             bits_of_the_best_bids(expected, energy, n, n * eighths / 8 - n);
@@ -180,7 +185,9 @@ static void allocate_spends_the_whole_budget(void **state)
         for (int tenths = 10; tenths <= 80; tenths++) {
             some_energies(energy, n, &random);
             assert_ok(allocate_greedy(bits, energy, n, tenths / 10.0, &err));
-            assert_int_equal(sum_bits(bits, n), n * tenths / 10);   /* whole numbers: 30 * 23 / 10 is 69, where 30 * 2.3 is 68.99999999999999 */
+            assert_int_equal(sum_bits(bits, n),
+                             n * tenths
+                                 / 10); /* whole numbers: 30 * 23 / 10 is 69, where 30 * 2.3 is 68.99999999999999 */
             for (int i = 0; i < n; i++) assert_in_range(bits[i], ALLOCATE_MIN_BITS, ALLOCATE_MAX_BITS);
         }
 }
@@ -199,19 +206,28 @@ static void an_energy_that_is_none_is_refused_by_block(void **state)
 {
     (void)state;
     uint8_t bits[3];
-    assert_fails(allocate_greedy(bits, (const double[]){1, 1, -1e-9}, 3, 2, &err), RB_ENONFINITE, "block 2: energy is -1e-09");
-    assert_fails(allocate_greedy(bits, (const double[]){1, (double)NAN, 1}, 3, 2, &err), RB_ENONFINITE, "block 1: energy is nan");
-    assert_fails(allocate_greedy(bits, (const double[]){(double)INFINITY, 1, 1}, 3, 2, &err), RB_ENONFINITE, "block 0: energy is inf");
+    assert_fails(allocate_greedy(bits, (const double[]){1, 1, -1e-9}, 3, 2, &err), RB_ENONFINITE,
+                 "block 2: energy is -1e-09");
+    assert_fails(allocate_greedy(bits, (const double[]){1, (double)NAN, 1}, 3, 2, &err), RB_ENONFINITE,
+                 "block 1: energy is nan");
+    assert_fails(allocate_greedy(bits, (const double[]){(double)INFINITY, 1, 1}, 3, 2, &err), RB_ENONFINITE,
+                 "block 0: energy is inf");
 }
 
-/* ---- heads and plans ----------------------------------------------------------------------------------------------------------- */
+/* ---- heads and plans ------------------------------------------------------------------------- */
 
 enum { N_LAYERS = 2, N_KV_HEADS = 2, N_BLOCKS = 4 };
 
 static model_facts some_model(void)
 {
-    model_facts model = {.model_type = "llama", .n_layers = N_LAYERS, .n_q_heads = 4, .n_kv_heads = N_KV_HEADS, .head_dim = 2 * N_BLOCKS, .rotary_dim = 2 * N_BLOCKS,
-                         .attention_scale = 1.0 / sqrt(2.0 * N_BLOCKS), .rope = {.theta = 10000.0, .factor = 1.0}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = N_LAYERS,
+                         .n_q_heads = 4,
+                         .n_kv_heads = N_KV_HEADS,
+                         .head_dim = 2 * N_BLOCKS,
+                         .rotary_dim = 2 * N_BLOCKS,
+                         .attention_scale = 1.0 / sqrt(2.0 * N_BLOCKS),
+                         .rope = {.theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -i / (double)N_BLOCKS);
     return model;
@@ -221,9 +237,11 @@ static void block_gtq_groups_blocks_of_equal_width(void **state)
 {
     (void)state;
     plan_head head = {0};
-    static const double q[] = {0, 124, 2, 8}, k[] = {8, 4, 0, 0};      /* means 4, 64, 1, 4: 2 bits give 2, 4, 1, 1 */
+    static const double q[] = {0, 124, 2, 8}, k[] = {8, 4, 0, 0}; /* means 4, 64, 1, 4: 2 bits give 2, 4, 1, 1 */
     assert_ok(allocate_head(&head, METHOD_BLOCK_GTQ, 2, &(head_energy){N_BLOCKS, q, k}, &err));
-    static const struct { int width, n_blocks, blocks[2]; } expected[] = {{1, 2, {2, 3}}, {2, 1, {0}}, {4, 1, {1}}};
+    static const struct {
+        int width, n_blocks, blocks[2];
+    } expected[] = {{1, 2, {2, 3}}, {2, 1, {0}}, {4, 1, {1}}};
     assert_int_equal(head.n_groups, RB_COUNT(expected));
     for (int g = 0; g < head.n_groups; g++) {
         const plan_group *group = &head.groups[g];
@@ -262,8 +280,10 @@ static void a_plan_takes_the_energies_of_each_head(void **state)
     bit_plan *plan = NULL;
     memset(calibration.tokens_sha256, 'b', RB_SHA256_HEX - 1);
     for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
-        for (int i = 0; i < N_BLOCKS; i++) q[h][i] = k[h][i] = i == h ? 1e9 : 1.0;   /* head h: all further bits to block h, up to 8 */
-    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2.5, 5, &(head_statistics){.q_energy = &q[0][0], .k_energy = &k[0][0]}, &err));
+        for (int i = 0; i < N_BLOCKS; i++)
+            q[h][i] = k[h][i] = i == h ? 1e9 : 1.0; /* head h: all further bits to block h, up to 8 */
+    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2.5, 5,
+                            &(head_statistics){.q_energy = &q[0][0], .k_energy = &k[0][0]}, &err));
     for (int layer = 0; layer < N_LAYERS; layer++)
         for (int kv_head = 0; kv_head < N_KV_HEADS; kv_head++) {
             plan_head_bits(bit_plan_head(plan, layer, kv_head), bits, N_BLOCKS);
@@ -282,10 +302,13 @@ static void setting_the_rotation_changes_its_kind_in_every_group_and_nothing_els
     (void)state;
     const model_facts model = some_model();
     const text_facts calibration = {.n_tokens = 0};
-    static const double q[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {0, 124, 2, 8}, k[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {8, 4, 0, 0};
+    static const double q[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {0, 124, 2, 8},
+                                                  k[N_LAYERS * N_KV_HEADS * N_BLOCKS] = {8, 4, 0, 0};
     bit_plan *plan = NULL, *same = NULL;
-    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
-    assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
+    assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2,
+                            &(head_statistics){.q_energy = q, .k_energy = k}, &err));
+    assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2,
+                            &(head_statistics){.q_energy = q, .k_energy = k}, &err));
     allocate_set_rotation(plan, ROTATION_HADAMARD);
     assert_int_equal(plan->heads[0].n_groups, 3);
     for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
@@ -309,12 +332,22 @@ static void a_plan_that_cannot_be_made_says_why(void **state)
     double energy[N_LAYERS * N_KV_HEADS * N_BLOCKS];
     bit_plan *plan = NULL;
     for (size_t i = 0; i < RB_COUNT(energy); i++) energy[i] = 1.0;
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_UNIFORM, 2.5, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "uniform at 2.5 bits, expected a whole number");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 9, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "budget is 9 bits");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EINVAL, "allocation method is 6, expected 0 to 5");
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_EFORMAT, "value width is 12");
-    energy[3 * N_BLOCKS + 1] = (double)NAN;     /* head 3 is layer 1, kv_head 1 */
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2, &(head_statistics){.q_energy = energy, .k_energy = energy}, &err), RB_ENONFINITE, "layer 1 kv_head 1: block 1: energy is nan");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_UNIFORM, 2.5, 2,
+                               &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
+                 RB_EINVAL, "uniform at 2.5 bits, expected a whole number");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 9, 2,
+                               &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
+                 RB_EINVAL, "budget is 9 bits");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2,
+                               &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
+                 RB_EINVAL, "allocation method is 6, expected 0 to 5");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12,
+                               &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
+                 RB_EFORMAT, "value width is 12");
+    energy[3 * N_BLOCKS + 1] = (double)NAN; /* head 3 is layer 1, kv_head 1 */
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2,
+                               &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
+                 RB_ENONFINITE, "layer 1 kv_head 1: block 1: energy is nan");
     assert_null(plan);
 }
 

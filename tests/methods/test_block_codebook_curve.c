@@ -1,8 +1,8 @@
 /* The best bits of block-codebook against all choices tried, and against a budget that is never overspent. */
 #include "tests/test_support.h"
 
-#include "methods/block_codebook_curve.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/block_codebook_curve.h"
 
 enum { N_BLOCKS = 3, N_HEADS = 5, N_BITS = PLANE_MAX_BITS + 1, GAIN_BITS = 3 };
 
@@ -30,7 +30,8 @@ static void make_curves(void)
 static double error_of(int head, const int *bits)
 {
     double sum = 0.0;
-    for (int i = 0; i < N_BLOCKS; i++) sum += 0.5 * q_energy[head * N_BLOCKS + i] * (double)plane_error[(head * N_BLOCKS + i) * N_BITS + bits[i]];
+    for (int i = 0; i < N_BLOCKS; i++)
+        sum += 0.5 * q_energy[head * N_BLOCKS + i] * (double)plane_error[(head * N_BLOCKS + i) * N_BITS + bits[i]];
     return sum;
 }
 
@@ -51,7 +52,8 @@ static void fill_heads(plane_head *heads, const float *moments)
 {
     make_curves();
     for (int h = 0; h < N_HEADS; h++)
-        heads[h] = (plane_head){N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS, moments ? moments + h * N_BLOCKS * (N_BLOCKS + 1) / 2 : NULL};
+        heads[h] = (plane_head){N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS,
+                                moments ? moments + h * N_BLOCKS * (N_BLOCKS + 1) / 2 : NULL};
 }
 
 static void every_point_of_independent_blocks_is_the_optimum(void **state)
@@ -81,7 +83,8 @@ static void every_point_of_independent_blocks_is_the_optimum(void **state)
     }
 }
 
-/* Moments of independent blocks say nothing new; of blocks that agree, an error adds up, restored blocks are stretched, and the bits found are no worse than those of independent ones. */
+/* Moments of independent blocks say nothing new; of blocks that agree, an error adds up, restored blocks are stretched,
+ * and the bits found are no worse than those of independent ones. */
 static void moments_add_what_blocks_agree_on(void **state)
 {
     (void)state;
@@ -93,8 +96,10 @@ static void moments_add_what_blocks_agree_on(void **state)
         for (int h = 0, at = 0; h < N_HEADS; h++)
             for (int i = 0; i < N_BLOCKS; i++)
                 for (int j = i; j < N_BLOCKS; j++, at++) {
-                    const double a = 0.5 * q_energy[h * N_BLOCKS + i] * (double)plane_error[(h * N_BLOCKS + i) * N_BITS];
-                    const double b = 0.5 * q_energy[h * N_BLOCKS + j] * (double)plane_error[(h * N_BLOCKS + j) * N_BITS];
+                    const double a =
+                        0.5 * q_energy[h * N_BLOCKS + i] * (double)plane_error[(h * N_BLOCKS + i) * N_BITS];
+                    const double b =
+                        0.5 * q_energy[h * N_BLOCKS + j] * (double)plane_error[(h * N_BLOCKS + j) * N_BITS];
                     moments[kind][at] = (float)(i == j ? a : kind == 0 ? 0.0 : 0.7 * sqrt(a * b));
                 }
     fill_heads(diagonal, moments[0]);
@@ -112,7 +117,8 @@ static void moments_add_what_blocks_agree_on(void **state)
             assert_memory_equal(bits[0], bits[1], N_BLOCKS);
             assert_true(fabs(curves[0][h].error[p] / curves[1][h].error[p] - 1.0) < 1e-5);
             assert_true(curves[2][h].error[p] > curves[1][h].error[p]);
-            const double independent = plane_head_error(&coherent[h], bits[0], stretches), own = plane_head_error(&coherent[h], bits[2], stretches);
+            const double independent = plane_head_error(&coherent[h], bits[0], stretches),
+                         own = plane_head_error(&coherent[h], bits[2], stretches);
             assert_true(own <= independent * 1.2);
             for (int i = 0; i < N_BLOCKS; i++) assert_true(bits[2][i] == 0 ? stretches[i] == 1.0 : stretches[i] > 1.0);
         }
@@ -120,7 +126,8 @@ static void moments_add_what_blocks_agree_on(void **state)
         for (int h = 0; h < N_HEADS; h++) plane_curve_free(&curves[kind][h]);
 }
 
-/* V by hand: two blocks, sizes 2 and 1, shares 0.25 and 1, M_01 = 0.6. kappa_0 = (2 * 0.25 + 0.6) / (2 * 0.25) = 2.2. */
+/* V by hand: two blocks, sizes 2 and 1, shares 0.25 and 1, M_01 = 0.6. kappa_0 = (2 * 0.25 + 0.6) / (2 * 0.25) = 2.2.
+ */
 static void the_error_is_the_formulas(void **state)
 {
     (void)state;
@@ -154,7 +161,9 @@ static void no_bits_is_no_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_point_of_independent_blocks_is_the_optimum), cmocka_unit_test(moments_add_what_blocks_agree_on), cmocka_unit_test(the_error_is_the_formulas),
+        cmocka_unit_test(every_point_of_independent_blocks_is_the_optimum),
+        cmocka_unit_test(moments_add_what_blocks_agree_on),
+        cmocka_unit_test(the_error_is_the_formulas),
         cmocka_unit_test(no_bits_is_no_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /* methods/global_budget.h against every choice of points, and what it must hold on heads by the hundred. */
 #include "tests/test_support.h"
 
-#include "methods/global_budget.h"
 #include "core/status.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/global_budget.h"
 
 enum { MAX_HEADS = 8, N_POINTS = 24 };
 
@@ -25,16 +25,23 @@ static void make_heads(heads *h, int n, uint64_t seed)
     for (int i = 0; i < n; i++) {
         numpy_rng_standard_normal(&rng, draws, N_POINTS);
         h->error[i][0] = exp(draws[0]);
-        for (int p = 1; p < N_POINTS; p++) h->error[i][p] = h->error[i][p - 1] * (draws[p] < 0.3 ? 1.0 : exp(-0.6 * draws[p]));
+        for (int p = 1; p < N_POINTS; p++)
+            h->error[i][p] = h->error[i][p - 1] * (draws[p] < 0.3 ? 1.0 : exp(-0.6 * draws[p]));
         h->weights[i] = exp(0.5 * draws[1]);
         h->curves[i] = (budget_curve){N_POINTS, h->error[i]};
     }
 }
 
-static budget_request request_for(const heads *h, int n_layers, budget_scope scope, budget_objective objective, int64_t total_bits)
+static budget_request request_for(const heads *h, int n_layers, budget_scope scope, budget_objective objective,
+                                  int64_t total_bits)
 {
-    return (budget_request){.n_layers = n_layers, .heads_per_layer = h->n / n_layers, .curves = h->curves, .weights = h->weights, .objective = objective,
-                            .scope = scope, .total_bits = total_bits};
+    return (budget_request){.n_layers = n_layers,
+                            .heads_per_layer = h->n / n_layers,
+                            .curves = h->curves,
+                            .weights = h->weights,
+                            .objective = objective,
+                            .scope = scope,
+                            .total_bits = total_bits};
 }
 
 static double value_at(const budget_request *r, int head, int point)
@@ -123,7 +130,11 @@ static void convex_curves_have_no_gap(void **state)
     }
     for (int bytes = 0; bytes <= 3 * (N_POINTS - 1); bytes++) {
         budget_answer answer;
-        const budget_request r = {.n_layers = 1, .heads_per_layer = 3, .curves = curves, .scope = SCOPE_MODEL, .objective = OBJECTIVE_VARIANCE,
+        const budget_request r = {.n_layers = 1,
+                                  .heads_per_layer = 3,
+                                  .curves = curves,
+                                  .scope = SCOPE_MODEL,
+                                  .objective = OBJECTIVE_VARIANCE,
                                   .total_bits = 8 * bytes};
         assert_ok(budget_solve(points, &answer, &r, &err));
         assert_answer_is_consistent(&r, points, &answer);
@@ -146,7 +157,7 @@ static void scopes_share_as_they_say(void **state)
     for (int i = 0; i < N; i++) {
         assert_in_range(points[i], 0, BYTES / N);
         assert_true(h.error[i][points[i]] == h.error[i][BYTES / N]);
-        if (points[i] > 0) assert_true(h.error[i][points[i]] < h.error[i][points[i] - 1]);      /* no byte for nothing */
+        if (points[i] > 0) assert_true(h.error[i][points[i]] < h.error[i][points[i] - 1]); /* no byte for nothing */
     }
     assert_true(head.objective == head.bound);
     r.scope = SCOPE_LAYER;
@@ -156,7 +167,8 @@ static void scopes_share_as_they_say(void **state)
         const int *p = points + l * N / LAYERS;
         assert_in_range(p[0] + p[1] + p[2], 0, BYTES / LAYERS);
         const double least = try_every_choice(&r, l * 3, l * 3 + 3, 0, N_POINTS - 1, BYTES / LAYERS);
-        assert_true(value_at(&r, l * 3, p[0]) + value_at(&r, l * 3 + 1, p[1]) + value_at(&r, l * 3 + 2, p[2]) <= least + (layer.objective - layer.bound) + 1e-12);
+        assert_true(value_at(&r, l * 3, p[0]) + value_at(&r, l * 3 + 1, p[1]) + value_at(&r, l * 3 + 2, p[2])
+                    <= least + (layer.objective - layer.bound) + 1e-12);
     }
     r.scope = SCOPE_MODEL;
     assert_ok(budget_solve(points, &model, &r, &err));
@@ -173,8 +185,8 @@ static void floors_and_ceilings_are_kept(void **state)
         budget_answer answer;
         make_heads(&h, 3, 9);
         budget_request r = request_for(&h, 1, SCOPE_MODEL, OBJECTIVE_MAE, 8 * bytes);
-        r.min_head_bits = 8 * 4 - 7;        /* whole bytes: 4 */
-        r.max_head_bits = 8 * 9 + 7;        /* and 9 */
+        r.min_head_bits = 8 * 4 - 7; /* whole bytes: 4 */
+        r.max_head_bits = 8 * 9 + 7; /* and 9 */
         assert_ok(budget_solve(points, &answer, &r, &err));
         assert_answer_is_consistent(&r, points, &answer);
         for (int i = 0; i < 3; i++) assert_in_range(points[i], 4, 9);
@@ -210,7 +222,8 @@ static void heads_that_need_bits_get_them_first(void **state)
     assert_ok(budget_solve(points, &answer, &r, &err));
     assert_int_equal(points[2], 5);
     r.total_bits = 8 * 5 - 1;
-    assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL, "a budget of 32 bits for heads 0 to 2, which need 40");
+    assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL,
+                 "a budget of 32 bits for heads 0 to 2, which need 40");
     r.total_bits = 800;
     r.max_head_bits = 39;
     assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL, "head 2 needs 40 bits, its limit is 39");
@@ -240,7 +253,8 @@ static void bad_requests_are_told(void **state)
     assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL, "head 2: weight is nan");
     h.weights[2] = 1.0;
     h.error[1][7] = 1e9;
-    assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL, "head 1: error within 7 bytes is 1e+09, expected a finite number that does not rise");
+    assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL,
+                 "head 1: error within 7 bytes is 1e+09, expected a finite number that does not rise");
     h.curves[1].n_points = 0;
     assert_fails(budget_solve(points, &answer, &r, &err), RB_EINVAL, "head 1: a curve of 0 points");
 }

@@ -1,10 +1,11 @@
-/* Method optimal: budgets are kept, its parts do what they are for, and what it promises is what the codec then does. */
+/* Method optimal: budgets are kept, its parts do what they are for, and what it promises is what the codec then does.
+ */
 #include "tests/test_support.h"
 
 #include "allocate/budget.h"
-#include "methods/plan_error.h"
 #include "kernels/reference/head_codec.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/plan_error.h"
 
 enum { N_LAYERS = 2, N_KV_HEADS = 2, N_HEADS = N_LAYERS * N_KV_HEADS, D = 32, N_BLOCKS = D / 2, N = 4000 };
 
@@ -14,8 +15,14 @@ static double q_energy[N_HEADS * N_BLOCKS], k_energy[N_HEADS * N_BLOCKS], k_mean
 
 static model_facts some_model(void)
 {
-    model_facts model = {.model_type = "llama", .n_layers = N_LAYERS, .n_q_heads = N_KV_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = D, .rotary_dim = D,
-                         .attention_scale = 0.25, .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = N_LAYERS,
+                         .n_q_heads = N_KV_HEADS,
+                         .n_kv_heads = N_KV_HEADS,
+                         .head_dim = D,
+                         .rotary_dim = D,
+                         .attention_scale = 0.25,
+                         .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -2.0 * i / D);
     return model;
@@ -37,11 +44,17 @@ static int make_energies(void **state)
 
 static const head_statistics statistics = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean};
 
-static bit_plan *within(allocation_method method, const optimal_options *options, budget_kind kind, double amount, budget_answer *answer)
+static bit_plan *within(allocation_method method, const optimal_options *options, budget_kind kind, double amount,
+                        budget_answer *answer)
 {
     const model_facts model = some_model();
     const plan_budget budget = {kind, amount};
-    const plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .method = method, .options = options, .value_width = 3};
+    const plan_request request = {.model = &model,
+                                  .calibration = &calibration,
+                                  .statistics = &statistics,
+                                  .method = method,
+                                  .options = options,
+                                  .value_width = 3};
     bit_plan *plan = NULL;
     assert_ok(allocate_within(&plan, answer, &request, &budget, &err));
     return plan;
@@ -54,7 +67,7 @@ static double objective(allocation_method method, const optimal_options *options
     return answer.objective;
 }
 
-/* ---- budgets ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- budgets --------------------------------------------------------------------------------- */
 
 static void every_budget_is_kept_and_nearly_spent(void **state)
 {
@@ -88,7 +101,7 @@ static void published_methods_take_the_largest_budget_that_fits(void **state)
         }
         bit_plan_free(plan);
     }
-    bit_plan *plan = within(METHOD_UNIFORM, NULL, BUDGET_TRUE_BITS, 3.49, NULL);        /* 16 / 32 for the norm */
+    bit_plan *plan = within(METHOD_UNIFORM, NULL, BUDGET_TRUE_BITS, 3.49, NULL); /* 16 / 32 for the norm */
     assert_true(plan->avg_bits == 2.0);
     bit_plan_free(plan);
 }
@@ -98,9 +111,11 @@ static void at_nominal_bits_it_stores_what_block_gtq_stores(void **state)
     (void)state;
     const optimal_options options = optimal_options_default();
     budget_answer answer;
-    bit_plan *published = within(METHOD_BLOCK_GTQ, NULL, BUDGET_AVG_BITS, 2.5, NULL), *own = within(METHOD_OPTIMAL, &options, BUDGET_AVG_BITS, 2.5, &answer);
+    bit_plan *published = within(METHOD_BLOCK_GTQ, NULL, BUDGET_AVG_BITS, 2.5, NULL),
+             *own = within(METHOD_OPTIMAL, &options, BUDGET_AVG_BITS, 2.5, &answer);
     assert_true(own->avg_bits == 2.5);
-    assert_true(allocate_key_bits(own) <= allocate_key_bits(published) && allocate_key_bits(own) > allocate_key_bits(published) - 32);
+    assert_true(allocate_key_bits(own) <= allocate_key_bits(published)
+                && allocate_key_bits(own) > allocate_key_bits(published) - 32);
     assert_string_equal(own->method, "optimal");
     bit_plan_free(published);
     bit_plan_free(own);
@@ -111,13 +126,21 @@ static void budgets_below_anything_are_refused(void **state)
     (void)state;
     const model_facts model = some_model();
     const optimal_options options = optimal_options_default();
-    plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .method = METHOD_BLOCK_GTQ, .options = &options, .value_width = 3};
+    plan_request request = {.model = &model,
+                            .calibration = &calibration,
+                            .statistics = &statistics,
+                            .method = METHOD_BLOCK_GTQ,
+                            .options = &options,
+                            .value_width = 3};
     bit_plan *plan = NULL;
     budget_answer answer;
-    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_TRUE_BITS, 1.2}, &err), RB_EINVAL, "budget is 1.200 true bits");
-    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_BYTES_PER_TOKEN, 50}, &err), RB_EINVAL, "budget is 50 bytes a token, expected more than the values alone take: 56");
+    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_TRUE_BITS, 1.2}, &err), RB_EINVAL,
+                 "budget is 1.200 true bits");
+    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_BYTES_PER_TOKEN, 50}, &err), RB_EINVAL,
+                 "budget is 50 bytes a token, expected more than the values alone take: 56");
     request.method = METHOD_OPTIMAL;
-    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_TRUE_BITS, 0.25}, &err), RB_EINVAL, "");
+    assert_fails(allocate_within(&plan, &answer, &request, &(plan_budget){BUDGET_TRUE_BITS, 0.25}, &err), RB_EINVAL,
+                 "");
     assert_null(plan);
 }
 
@@ -134,7 +157,7 @@ static void values_get_whole_bits_of_their_half(void **state)
     assert_int_equal(plan_budget_value_width(&(plan_budget){BUDGET_BYTES_PER_TOKEN, 144}, &model), 4);
 }
 
-/* ---- its parts ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- its parts ------------------------------------------------------------------------------- */
 
 static void every_part_lowers_the_error_it_is_for(void **state)
 {
@@ -189,12 +212,13 @@ static void no_head_falls_below_its_share(void **state)
     for (int percent = 60; percent <= 100; percent += 40) {
         options.least_share = percent / 100.0;
         bit_plan *plan = within(METHOD_OPTIMAL, &options, BUDGET_TRUE_BITS, 3.0, &answer);
-        for (int h = 0; h < N_HEADS; h++) assert_true(plan_head_true_bits(&plan->heads[h], D) >= 3.0 * options.least_share - 8.0 / D - 1e-9);
+        for (int h = 0; h < N_HEADS; h++)
+            assert_true(plan_head_true_bits(&plan->heads[h], D) >= 3.0 * options.least_share - 8.0 / D - 1e-9);
         bit_plan_free(plan);
     }
 }
 
-/* ---- the model beside the codec ---------------------------------------------------------------------------------------------------------- */
+/* ---- the model beside the codec -------------------------------------------------------------- */
 
 static double normal(numpy_rng *rng)
 {
@@ -203,8 +227,9 @@ static double normal(numpy_rng *rng)
     return x;
 }
 
-/* Normal queries and keys with these energies and means: the variance of the logit's error is the one that was promised, within what the normal law of the
- * measured distortions and the sample leave. Energies are per block of two dims; the mean is in dims 0 to 3. */
+/* Normal queries and keys with these energies and means: the variance of the logit's error is the one that was
+ * promised, within what the normal law of the measured distortions and the sample leave. Energies are per block of two
+ * dims; the mean is in dims 0 to 3. */
 static void the_promised_variance_is_found(void **state)
 {
     (void)state;
@@ -229,7 +254,8 @@ static void the_promised_variance_is_found(void **state)
         }
         assert_ok(head_codec_create(&codec, &plan->heads[h], &model, tables, &err));
         assert_ok(head_codec_round_trip(codec, k, N, k_hat, &err));
-        for (int i = 0; i < N * D; i++) square += q_energy[h * N_BLOCKS + i % D % N_BLOCKS] / 2.0 * pow((double)k[i] - (double)k_hat[i], 2.0);
+        for (int i = 0; i < N * D; i++)
+            square += q_energy[h * N_BLOCKS + i % D % N_BLOCKS] / 2.0 * pow((double)k[i] - (double)k_hat[i], 2.0);
         found += sqrt(square / N);
         head_codec_free(codec);
     }
@@ -239,7 +265,8 @@ static void the_promised_variance_is_found(void **state)
     plan_prediction prediction;
     assert_ok(plan_predict(&prediction, plan, &statistics, &errors, &err));
     assert_true(fabs(prediction.logit_mae / (logit_mae_of_variance(1.0) * answer.objective / N_HEADS) - 1.0) < 2e-3);
-    assert_true(prediction.bits_above_bound > 0.1 && prediction.bits_above_bound < 1.0 && prediction.bound_logit_mae < prediction.logit_mae);
+    assert_true(prediction.bits_above_bound > 0.1 && prediction.bits_above_bound < 1.0
+                && prediction.bound_logit_mae < prediction.logit_mae);
     codec_errors_free(&errors);
     bit_plan_free(plan);
     codec_tables_free(tables);

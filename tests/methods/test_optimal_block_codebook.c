@@ -1,27 +1,43 @@
-/* Methods block-codebook and best: budgets, who gets which family, and that a plan keeps what it promises on normal keys. */
+/* Methods block-codebook and best: budgets, who gets which family, and that a plan keeps what it promises on normal
+ * keys. */
 #include "tests/test_support.h"
 
 #include "allocate/budget.h"
-#include "methods/plan_error.h"
-#include "methods/block_codebook_curve.h"
 #include "core/half.h"
 #include "core/threads.h"
+#include "kernels/reference/block_codebook.h"
 #include "kernels/reference/head_codec.h"
 #include "kernels/reference/numpy_random.h"
-#include "kernels/reference/block_codebook.h"
+#include "methods/block_codebook_curve.h"
+#include "methods/plan_error.h"
 
-enum { N_LAYERS = 2, N_KV_HEADS = 2, N_HEADS = N_LAYERS * N_KV_HEADS, D = 32, N_BLOCKS = D / 2, N_BITS = PLANE_MAX_BITS + 1, N_KEYS = 4000 };
+enum {
+    N_LAYERS = 2,
+    N_KV_HEADS = 2,
+    N_HEADS = N_LAYERS * N_KV_HEADS,
+    D = 32,
+    N_BLOCKS = D / 2,
+    N_BITS = PLANE_MAX_BITS + 1,
+    N_KEYS = 4000
+};
 
 static rb_error err;
 static const text_facts calibration = {.n_tokens = N_KEYS, .context = N_KEYS};
 static double q_energy[N_HEADS * N_BLOCKS], k_energy[N_HEADS * N_BLOCKS], k_mean[N_HEADS * D];
 static float plane_map[N_HEADS * N_BLOCKS * PLAN_MAP_SIZE], plane_error[N_HEADS * N_BLOCKS * N_BITS];
-static const head_statistics statistics = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_map = plane_map, .plane_error = plane_error};
+static const head_statistics statistics = {
+    .q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_map = plane_map, .plane_error = plane_error};
 
 static model_facts some_model(void)
 {
-    model_facts model = {.model_type = "llama", .n_layers = N_LAYERS, .n_q_heads = N_KV_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = D, .rotary_dim = D,
-                         .attention_scale = 0.25, .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = N_LAYERS,
+                         .n_q_heads = N_KV_HEADS,
+                         .n_kv_heads = N_KV_HEADS,
+                         .head_dim = D,
+                         .rotary_dim = D,
+                         .attention_scale = 0.25,
+                         .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -2.0 * i / D);
     return model;
@@ -38,7 +54,8 @@ static int make_statistics(void **state)
     rb_threads_init(2);
     for (int bits = 0; bits < N_BITS; bits++) {
         if (plane_codebook_build(&book, bits, &err) != RB_OK) return 1;
-        for (int i = 0; i < N_HEADS * N_BLOCKS; i++) plane_error[i * N_BITS + bits] = (float)(own_energy(i / N_BLOCKS, i % N_BLOCKS) * book.distortion);
+        for (int i = 0; i < N_HEADS * N_BLOCKS; i++)
+            plane_error[i * N_BITS + bits] = (float)(own_energy(i / N_BLOCKS, i % N_BLOCKS) * book.distortion);
     }
     for (int h = 0; h < N_HEADS; h++)
         for (int block = 0; block < N_BLOCKS; block++) {
@@ -52,11 +69,17 @@ static int make_statistics(void **state)
     return 0;
 }
 
-static bit_plan *within(allocation_method method, const optimal_options *options, double true_bits, budget_answer *answer)
+static bit_plan *within(allocation_method method, const optimal_options *options, double true_bits,
+                        budget_answer *answer)
 {
     const model_facts model = some_model();
     const plan_budget budget = {BUDGET_TRUE_BITS, true_bits};
-    const plan_request request = {.model = &model, .calibration = &calibration, .statistics = &statistics, .method = method, .options = options, .value_width = 3};
+    const plan_request request = {.model = &model,
+                                  .calibration = &calibration,
+                                  .statistics = &statistics,
+                                  .method = method,
+                                  .options = options,
+                                  .value_width = 3};
     bit_plan *plan = NULL;
     assert_ok(allocate_within(&plan, answer, &request, &budget, &err));
     return plan;
@@ -76,7 +99,8 @@ static void every_head_gets_its_bytes_in_planes(void **state)
                 assert_non_null(head->planes);
                 assert_int_equal(head->planes->gain_bits, options.gain_bits);
                 assert_true(plan_head_true_bits(head, D) <= bits && plan_head_true_bits(head, D) > bits - 0.3);
-                for (int j = 0; j < D; j++) assert_true(head->center[j] == rb_f16_to_f32(rb_f32_to_f16((float)k_mean[h * D + j])));
+                for (int j = 0; j < D; j++)
+                    assert_true(head->center[j] == rb_f16_to_f32(rb_f32_to_f16((float)k_mean[h * D + j])));
             }
             bit_plan_free(plan);
         }
@@ -90,7 +114,8 @@ static void scopes_are_the_options(void **state)
     budget_answer own, model;
     options.least_share = 0.5;
     bit_plan *plan = within(METHOD_BLOCK_CODEBOOK, &options, 2.25, &own);
-    for (int h = 1; h < N_HEADS; h++) assert_true(plan_head_true_bits(&plan->heads[h], D) == plan_head_true_bits(&plan->heads[0], D));
+    for (int h = 1; h < N_HEADS; h++)
+        assert_true(plan_head_true_bits(&plan->heads[h], D) == plan_head_true_bits(&plan->heads[0], D));
     bit_plan_free(plan);
     options.scope = SCOPE_MODEL;
     plan = within(METHOD_BLOCK_CODEBOOK, &options, 2.25, &model);
@@ -110,7 +135,8 @@ static void best_takes_the_family_that_errs_less(void **state)
     options.scope = SCOPE_HEAD;
     memcpy(kept, plane_error + N_BLOCKS * N_BITS, sizeof kept);
     for (int i = 0; i < N_BLOCKS; i++)
-        for (int bits = 1; bits < N_BITS; bits++) plane_error[(N_BLOCKS + i) * N_BITS + bits] = 0.9f * plane_error[(N_BLOCKS + i) * N_BITS];
+        for (int bits = 1; bits < N_BITS; bits++)
+            plane_error[(N_BLOCKS + i) * N_BITS + bits] = 0.9f * plane_error[(N_BLOCKS + i) * N_BITS];
     bit_plan_free(within(METHOD_OPTIMAL_CENTER, &options, 2.5, &groups));
     bit_plan_free(within(METHOD_BLOCK_CODEBOOK, &options, 2.5, &planes));
     bit_plan *plan = within(METHOD_BEST, &options, 2.5, &best);
@@ -124,7 +150,8 @@ static void best_takes_the_family_that_errs_less(void **state)
     memcpy(plane_error + N_BLOCKS * N_BITS, kept, sizeof kept);
 }
 
-/* Logit errors of normal keys and queries have the size that the plan was made for, or less: the statistics know no gain, and the encoder picks the best of three. */
+/* Logit errors of normal keys and queries have the size that the plan was made for, or less: the statistics know no
+ * gain, and the encoder picks the best of three. */
 static void the_promised_variance_is_found(void **state)
 {
     (void)state;
@@ -147,13 +174,15 @@ static void the_promised_variance_is_found(void **state)
         double square = 0.0;
         numpy_rng_seed(&rng, 100 + (uint64_t)h);
         numpy_rng_standard_normal(&rng, normals, 2 * N_KEYS * D);
-        for (int i = 0; i < N_KEYS * D; i++) keys[i] = (float)(k_mean[h * D + i % D] + sqrt(0.5 * own_energy(h, i % D % N_BLOCKS)) * normals[i]);
+        for (int i = 0; i < N_KEYS * D; i++)
+            keys[i] = (float)(k_mean[h * D + i % D] + sqrt(0.5 * own_energy(h, i % D % N_BLOCKS)) * normals[i]);
         assert_ok(head_codec_create(&codec, &plan->heads[h], &model, tables, &err));
         assert_ok(head_codec_round_trip(codec, keys, N_KEYS, restored, &err));
         for (int v = 0; v < N_KEYS; v++) {
             double logit = 0.0;
             for (int j = 0; j < D; j++)
-                logit += sqrt(0.5 * q_energy[h * N_BLOCKS + j % N_BLOCKS]) * normals[(N_KEYS + v) * D + j] * ((double)keys[v * D + j] - (double)restored[v * D + j]);
+                logit += sqrt(0.5 * q_energy[h * N_BLOCKS + j % N_BLOCKS]) * normals[(N_KEYS + v) * D + j]
+                         * ((double)keys[v * D + j] - (double)restored[v * D + j]);
             square += logit * logit / N_KEYS;
         }
         found += logit_mae_of_variance(square) / N_HEADS;
@@ -167,7 +196,8 @@ static void the_promised_variance_is_found(void **state)
     free(normals), free(keys), free(restored);
 }
 
-/* Blocks that agree on a phase: their maps are those of the statistics, stretched as plane_curve.h says, and not at all where blocks are independent. */
+/* Blocks that agree on a phase: their maps are those of the statistics, stretched as plane_curve.h says, and not at all
+ * where blocks are independent. */
 static void maps_are_stretched_by_what_blocks_agree_on(void **state)
 {
     (void)state;
@@ -177,7 +207,8 @@ static void maps_are_stretched_by_what_blocks_agree_on(void **state)
     for (int h = 0; h < N_HEADS; h++)
         for (int i = 0; i < N_BLOCKS; i++)
             for (int j = i; j < N_BLOCKS; j++) {
-                const double a = 0.5 * q_energy[h * N_BLOCKS + i] * own_energy(h, i), b = 0.5 * q_energy[h * N_BLOCKS + j] * own_energy(h, j);
+                const double a = 0.5 * q_energy[h * N_BLOCKS + i] * own_energy(h, i),
+                             b = 0.5 * q_energy[h * N_BLOCKS + j] * own_energy(h, j);
                 *at++ = (float)((i == j ? 1.0 : 0.8) * sqrt(a * b));
             }
     head_statistics coherent = statistics;
@@ -185,14 +216,17 @@ static void maps_are_stretched_by_what_blocks_agree_on(void **state)
     for (int is_coherent = 0; is_coherent < 2; is_coherent++) {
         bit_plan *plan = NULL;
         int n_stretched = 0;
-        assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 1.25, 3, is_coherent ? &coherent : &statistics, &err));
+        assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 1.25, 3,
+                                is_coherent ? &coherent : &statistics, &err));
         for (int h = 0; h < N_HEADS; h++) {
-            const plane_head known = {N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS, is_coherent ? moments + h * N_MOMENTS : NULL};
+            const plane_head known = {N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS,
+                                      is_coherent ? moments + h * N_MOMENTS : NULL};
             double stretches[N_BLOCKS];
             plane_head_error(&known, plan->heads[h].planes->bits, stretches);
             for (int i = 0; i < N_BLOCKS; i++) {
-                const double expected = stretches[i] * (double)plane_map[(h * N_BLOCKS + i) * PLAN_MAP_SIZE], found = (double)plan->heads[h].planes->maps[i * PLAN_MAP_SIZE];
-                assert_true(fabs(found / expected - 1.0) < 1e-3);       /* fp16 */
+                const double expected = stretches[i] * (double)plane_map[(h * N_BLOCKS + i) * PLAN_MAP_SIZE],
+                             found = (double)plan->heads[h].planes->maps[i * PLAN_MAP_SIZE];
+                assert_true(fabs(found / expected - 1.0) < 1e-3); /* fp16 */
                 n_stretched += stretches[i] > 1.02;
             }
         }
@@ -207,15 +241,16 @@ static void missing_statistics_are_named(void **state)
     const model_facts model = some_model();
     const head_statistics without = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean};
     bit_plan *plan = NULL;
-    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 2, 3, &without, &err), RB_EINVAL, "needs the maps and errors of blocks");
+    assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 2, 3, &without, &err), RB_EINVAL,
+                 "needs the maps and errors of blocks");
     assert_null(plan);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_head_gets_its_bytes_in_planes), cmocka_unit_test(scopes_are_the_options), cmocka_unit_test(best_takes_the_family_that_errs_less),
-        cmocka_unit_test(the_promised_variance_is_found),
+        cmocka_unit_test(every_head_gets_its_bytes_in_planes),        cmocka_unit_test(scopes_are_the_options),
+        cmocka_unit_test(best_takes_the_family_that_errs_less),       cmocka_unit_test(the_promised_variance_is_found),
         cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on), cmocka_unit_test(missing_statistics_are_named),
     };
     return cmocka_run_group_tests(tests, make_statistics, NULL);

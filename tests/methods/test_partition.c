@@ -1,15 +1,15 @@
 /* methods/partition.h against every partition there is, on heads of few blocks. */
 #include "tests/test_support.h"
 
-#include "methods/partition.h"
 #include "core/threads.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/partition.h"
 
 enum { MAX_BLOCKS = 6, MAX_POINTS = 256, N_KINDS = PARTITION_N_WIDTHS };
 
 static rb_error err;
 
-/* ---- heads made up -------------------------------------------------------------------------------------------------------------- */
+/* ---- heads made up --------------------------------------------------------------------------- */
 
 typedef struct head {
     int n;
@@ -18,10 +18,12 @@ typedef struct head {
     group_distortion distortion;
 } head;
 
-/* Lloyd-Max errors of the normal law, which groups of few dims beat a little, as the codec of the sphere does; `noise` disturbs each. */
+/* Lloyd-Max errors of the normal law, which groups of few dims beat a little, as the codec of the sphere does; `noise`
+ * disturbs each. */
 static void make_head(head *h, int n, double spread, double noise, bool equalized, uint64_t seed)
 {
-    static const double normal_error[N_KINDS] = {1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 0.0006442, 0.0001639, 0.0000413};
+    static const double normal_error[N_KINDS] = {1.0,      0.3634,    0.1175,    0.03454,  0.009497,
+                                                 0.002499, 0.0006442, 0.0001639, 0.0000413};
     double draws[2 * MAX_BLOCKS + N_KINDS * (MAX_BLOCKS + 1)], *disturb = draws + 2 * MAX_BLOCKS;
     numpy_rng rng;
     numpy_rng_seed(&rng, seed);
@@ -33,7 +35,9 @@ static void make_head(head *h, int n, double spread, double noise, bool equalize
         if (equalized) h->a[i] = h->b[i] = sqrt(h->a[i] * h->b[i]);
     }
     for (int w = 0; w < N_KINDS; w++)
-        for (int m = 0; m <= n; m++) h->c[w * (n + 1) + m] = m == 0 ? NAN : normal_error[w] * (1.0 - 0.4 / (2 * m)) * exp(noise * disturb[w * (MAX_BLOCKS + 1) + m]);
+        for (int m = 0; m <= n; m++)
+            h->c[w * (n + 1) + m] =
+                m == 0 ? NAN : normal_error[w] * (1.0 - 0.4 / (2 * m)) * exp(noise * disturb[w * (MAX_BLOCKS + 1) + m]);
     h->distortion = (group_distortion){n, h->c};
 }
 
@@ -50,14 +54,14 @@ static void sort_blocks(head *h)
             }
 }
 
-/* ---- every partition ------------------------------------------------------------------------------------------------------------ */
+/* ---- every partition ------------------------------------------------------------------------- */
 
 typedef struct every {
     const head *h;
     const partition_options *options;
     bool contiguous;
-    int group_of[MAX_BLOCKS];       /* -1: no bits */
-    double *least;                  /* [MAX_POINTS] by stored bytes */
+    int group_of[MAX_BLOCKS]; /* -1: no bits */
+    double *least;            /* [MAX_POINTS] by stored bytes */
 } every;
 
 static void every_width(const every *e, int n_groups, int group, int code_bits, int norm_bits, double error)
@@ -108,7 +112,7 @@ static void try_every_partition(double *least, const head *h, const partition_op
     for (int p = 1; p < MAX_POINTS; p++) least[p] = fmin(least[p], least[p - 1]);
 }
 
-/* ---- the program against them --------------------------------------------------------------------------------------------------- */
+/* ---- the program against them ---------------------------------------------------------------- */
 
 static void build(partition_curve *curve, const head *h, const partition_options *options)
 {
@@ -150,8 +154,8 @@ static int assert_curve_is_the_best(const head *h, const partition_options *opti
     try_every_partition(least, h, options, true);
     for (int p = 0; p < curve.n_points; p++) {
         if (!close_to(curve.error[p], least[p]))
-            fail_msg("%d blocks, widths 0x%x, norm %d, at most %d groups, %d bytes: %.17g, expected %.17g", h->n, options->widths, options->norm_bits,
-                     options->max_groups, p, curve.error[p], least[p]);
+            fail_msg("%d blocks, widths 0x%x, norm %d, at most %d groups, %d bytes: %.17g, expected %.17g", h->n,
+                     options->widths, options->norm_bits, options->max_groups, p, curve.error[p], least[p]);
         if (curve.error[p] == INFINITY) continue;
         partition_curve_at(&curve, p, &partition);
         assert_partition_is_sound(&partition, h->n, options);
@@ -166,7 +170,8 @@ static int assert_curve_is_the_best(const head *h, const partition_options *opti
 static void a_curve_is_the_best_contiguous_partition_at_every_budget(void **state)
 {
     (void)state;
-    static const unsigned width_sets[] = {0x1ff, 0x1fe, 0x114, 0x115, 0x008, 0x02b};     /* 0..8; 1..8; {2,4,8} without and with 0; {3}; {0,1,3,5} */
+    static const unsigned width_sets[] = {0x1ff, 0x1fe, 0x114, 0x115,
+                                          0x008, 0x02b}; /* 0..8; 1..8; {2,4,8} without and with 0; {3}; {0,1,3,5} */
     static const int norms[] = {16, 8, 0};
     int n_points = 0;
     for (int n = 1; n <= MAX_BLOCKS; n++)
@@ -174,7 +179,8 @@ static void a_curve_is_the_best_contiguous_partition_at_every_budget(void **stat
             for (size_t norm = 0; norm < RB_COUNT(norms); norm++)
                 for (int groups = 0; groups <= 3; groups++) {
                     head h;
-                    const partition_options options = {.widths = width_sets[set], .norm_bits = norms[norm], .max_groups = groups};
+                    const partition_options options = {
+                        .widths = width_sets[set], .norm_bits = norms[norm], .max_groups = groups};
                     make_head(&h, n, 1.2, 0.3, false, (uint64_t)(n * 1000 + groups));
                     sort_blocks(&h);
                     n_points += assert_curve_is_the_best(&h, &options);
@@ -206,14 +212,15 @@ static void the_order_of_blocks_does_not_matter(void **state)
     partition_curve_free(&b);
 }
 
-/* ---- how good the order is ------------------------------------------------------------------------------------------------------ */
+/* ---- how good the order is ------------------------------------------------------------------- */
 
 typedef struct order_loss {
     int n_points, n_beaten;
-    double mean_ratio, worst_ratio;     /* of sqrt(V), contiguous to any */
+    double mean_ratio, worst_ratio; /* of sqrt(V), contiguous to any */
 } order_loss;
 
-/* 20 heads of 5 and 6 blocks whose energies spread e to a normal of deviation `spread`, at every budget up to 8 bits a dim. */
+/* 20 heads of 5 and 6 blocks whose energies spread e to a normal of deviation `spread`, at every budget up to 8 bits a
+ * dim. */
 static order_loss against_any_partition(double spread, bool equalized, unsigned widths)
 {
     const partition_options options = {.widths = widths, .norm_bits = 16};
@@ -237,18 +244,21 @@ static order_loss against_any_partition(double spread, bool equalized, unsigned 
     }
     loss.mean_ratio /= loss.n_points;
     if (getenv("VERBOSE"))
-        printf("spread %.1f, %s, widths 0x%x: beaten at %d of %d budgets, MAE ratio %.5f, worst %.4f\n", spread, equalized ? "equalized" : "as is", widths,
-               loss.n_beaten, loss.n_points, loss.mean_ratio, loss.worst_ratio);
+        printf("spread %.1f, %s, widths 0x%x: beaten at %d of %d budgets, MAE ratio %.5f, worst %.4f\n", spread,
+               equalized ? "equalized" : "as is", widths, loss.n_beaten, loss.n_points, loss.mean_ratio,
+               loss.worst_ratio);
     return loss;
 }
 
-/* Not the optimum of all partitions: a norm or a width that the budget does not allow makes mixed groups pay. But close to it, at most budgets it is. */
+/* Not the optimum of all partitions: a norm or a width that the budget does not allow makes mixed groups pay. But close
+ * to it, at most budgets it is. */
 static void equalized_blocks_lose_little_by_contiguous_groups(void **state)
 {
     (void)state;
     static const double spreads[] = {0.5, 1.0, 2.0};
     for (size_t s = 0; s < RB_COUNT(spreads); s++) {
-        const order_loss all = against_any_partition(spreads[s], true, 0x1ff), few = against_any_partition(spreads[s], true, 0x115);
+        const order_loss all = against_any_partition(spreads[s], true, 0x1ff),
+                         few = against_any_partition(spreads[s], true, 0x115);
         assert_true(all.n_beaten <= all.n_points / 50 && all.mean_ratio < 1.0005 && all.worst_ratio < 1.03);
         assert_true(few.n_beaten <= few.n_points / 8 && few.mean_ratio < 1.002 && few.worst_ratio < 1.03);
     }
@@ -258,12 +268,13 @@ static void equalized_blocks_lose_little_by_contiguous_groups(void **state)
 static void equalizing_is_what_makes_the_order_good(void **state)
 {
     (void)state;
-    const order_loss as_is = against_any_partition(2.0, false, 0x115), equalized = against_any_partition(2.0, true, 0x115);
+    const order_loss as_is = against_any_partition(2.0, false, 0x115),
+                     equalized = against_any_partition(2.0, true, 0x115);
     assert_true(as_is.mean_ratio < 1.06 && as_is.worst_ratio < 2.1);
     assert_true(as_is.mean_ratio - 1.0 > 5.0 * (equalized.mean_ratio - 1.0));
 }
 
-/* ---- heads of real size --------------------------------------------------------------------------------------------------------- */
+/* ---- heads of real size ---------------------------------------------------------------------- */
 
 enum { MANY = 40, MANY_UNITS = 8 * MANY + 4 };
 
@@ -285,7 +296,8 @@ static void make_many(many_blocks *h, uint64_t seed)
         for (int m = 0; m <= MANY; m++) h->c[w * (MANY + 1) + m] = pow(4.0, -w) * (2.0 - 1.0 / (m + 1));
 }
 
-/* The recurrence as it is written, without vectors, chunks or layers that share anything; 2-bit units, norms of 8 bits. */
+/* The recurrence as it is written, without vectors, chunks or layers that share anything; 2-bit units, norms of 8 bits.
+ */
 static void plain_recurrence(double *least, const double *a, const double *b, const double *c, int max_groups)
 {
     static double f[4][MANY + 1][MANY_UNITS + 1];
@@ -298,7 +310,8 @@ static void plain_recurrence(double *least, const double *a, const double *b, co
                     b_sum += b[j];
                     for (int w = 1; w < N_KINDS; w++) {
                         const int m = i - j, cost = m * w + 4;
-                        if (cost <= u) best = fmin(best, f[g - 1][j][u - cost] + c[w * (MANY + 1) + m] * a_sum * b_sum / (2 * m));
+                        if (cost <= u)
+                            best = fmin(best, f[g - 1][j][u - cost] + c[w * (MANY + 1) + m] * a_sum * b_sum / (2 * m));
                     }
                 }
                 f[g][i][u] = best;
@@ -369,7 +382,7 @@ static void curves_do_not_depend_on_threads_or_on_where_they_are_cut(void **stat
     }
 }
 
-/* ---- hand counts and edges ------------------------------------------------------------------------------------------------------ */
+/* ---- hand counts and edges ------------------------------------------------------------------- */
 
 /* Four like blocks at 3 bits a dim and one norm, 24 + 16 bits: one group; V = c[3] * 4 * 8 / 8. */
 static void like_blocks_share_one_group(void **state)
@@ -388,7 +401,7 @@ static void like_blocks_share_one_group(void **state)
     assert_int_equal(p.width[0], 3);
     assert_int_equal(partition_stored_bits(&p, 16), 40);
     assert_true(curve.error[5] == 4.0 / 64.0);
-    assert_true(curve.error[0] == 4.0);         /* nothing stored: 4 * 1 * 2 / 2 */
+    assert_true(curve.error[0] == 4.0); /* nothing stored: 4 * 1 * 2 / 2 */
     partition_curve_free(&curve);
 }
 
@@ -396,9 +409,11 @@ static void like_blocks_share_one_group(void **state)
 static void a_head_pads_its_codes_to_a_byte(void **state)
 {
     (void)state;
-    const block_partition p = {.n_blocks = 4, .n_groups = 3, .width = {3, 1, 0}, .first = {0, 1, 2, 4}, .blocks = {2, 0, 1, 3}};
+    const block_partition p = {
+        .n_blocks = 4, .n_groups = 3, .width = {3, 1, 0}, .first = {0, 1, 2, 4}, .blocks = {2, 0, 1, 3}};
     assert_int_equal(partition_stored_bits(&p, 16), 8 + 32);
-    const block_partition q = {.n_blocks = 4, .n_groups = 2, .width = {3, 2}, .first = {0, 1, 4}, .blocks = {2, 0, 1, 3}};
+    const block_partition q = {
+        .n_blocks = 4, .n_groups = 2, .width = {3, 2}, .first = {0, 1, 4}, .blocks = {2, 0, 1, 3}};
     assert_int_equal(partition_stored_bits(&q, 8), 24 + 16);
 }
 

@@ -1,20 +1,28 @@
-/* The error expected of a plan against the codec's own, where keys and queries agree and where they do not; blocks without bits; centres that are not the mean. */
+/* The error expected of a plan against the codec's own, where keys and queries agree and where they do not; blocks
+ * without bits; centres that are not the mean. */
 #include "tests/test_support.h"
 
-#include "methods/plan_error.h"
 #include "kernels/reference/head_codec.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/plan_error.h"
 
 enum { D = 32, N_BLOCKS = D / 2, N_MOMENTS = N_BLOCKS * (N_BLOCKS + 1) / 2, N = 20000 };
 
 static rb_error err;
-static double *q, *k;                   /* [N][D]: dims of a block adjacent */
+static double *q, *k; /* [N][D]: dims of a block adjacent */
 static double q_energy[N_BLOCKS], k_energy[N_BLOCKS], k_mean[D];
 static float moment[N_MOMENTS];
-static const head_statistics statistics = {.q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .moment = moment, .moment_centered = moment};
-static const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = D, .rotary_dim = D, .rope = {.pairing = ROPE_INTERLEAVED}};
+static const head_statistics statistics = {
+    .q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .moment = moment, .moment_centered = moment};
+static const model_facts model = {.n_layers = 1,
+                                  .n_q_heads = 1,
+                                  .n_kv_heads = 1,
+                                  .head_dim = D,
+                                  .rotary_dim = D,
+                                  .rope = {.pairing = ROPE_INTERLEAVED}};
 
-/* Queries that lean towards their key by `lean`, blocks of falling energy; statistics as they are found, without RoPE. */
+/* Queries that lean towards their key by `lean`, blocks of falling energy; statistics as they are found, without RoPE.
+ */
 static void draw(double lean)
 {
     double sums[N_MOMENTS] = {0};
@@ -85,7 +93,8 @@ static void check_plan(plan_encoder encoder, double lean, float planned_coherenc
     assert_ok(codec_errors_measure(&errors, plan, &err));
     coded_head_of(&coded, &plan->heads[0], &model, &statistics, 0);
     const double expected = plan_head_error(&coded, &plan->heads[0], &errors), found = found_variance(&plan->heads[0]);
-    if (!(fabs(expected / found - 1.0) < tolerance)) fail_msg("encoder %d, lean %g: %g expected, %g found", (int)encoder, lean, expected, found);
+    if (!(fabs(expected / found - 1.0) < tolerance))
+        fail_msg("encoder %d, lean %g: %g expected, %g found", (int)encoder, lean, expected, found);
     codec_errors_free(&errors);
     bit_plan_free(plan);
 }
@@ -97,8 +106,8 @@ static void codecs_err_as_expected(void **state)
     check_plan(ENCODER_SEARCH, 0.0, 1.0f, 0.05);
 }
 
-/* Where queries lean to keys, what a code takes off a key's length counts; a plan may say too little or too much of that. An error across the key meets none of what
- * leans, which the model does not know. */
+/* Where queries lean to keys, what a code takes off a key's length counts; a plan may say too little or too much of
+ * that. An error across the key meets none of what leans, which the model does not know. */
 static void coherent_keys_err_as_expected(void **state)
 {
     (void)state;
@@ -144,8 +153,10 @@ static void transforms_change_the_energies(void **state)
     bit_plan *plan = some_plan(ENCODER_SEARCH);
     assert_ok(plan_head_set_transform(&plan->heads[0], scales, N_BLOCKS, center, D, &err));
     coded_head_of(&coded, &plan->heads[0], &model, &statistics, 0);
-    assert_true(fabs(coded.k_energy[0] - (k_energy[0] - 2.0 * 0.5 * 0.25 + 0.25)) < 1e-12 && coded.q_energy[0] == q_energy[0]);
-    assert_true(fabs(coded.k_energy[1] - 4.0 * k_energy[1]) < 1e-12 && fabs(coded.q_energy[1] - q_energy[1] / 4.0) < 1e-12);
+    assert_true(fabs(coded.k_energy[0] - (k_energy[0] - 2.0 * 0.5 * 0.25 + 0.25)) < 1e-12
+                && coded.q_energy[0] == q_energy[0]);
+    assert_true(fabs(coded.k_energy[1] - 4.0 * k_energy[1]) < 1e-12
+                && fabs(coded.q_energy[1] - q_energy[1] / 4.0) < 1e-12);
     bit_plan_free(plan);
     k_mean[0] = 0.0;
 }

@@ -11,15 +11,19 @@ static bool close_to(double a, double b) { return fabs(a - b) <= 1e-12 * fmax(fa
 /* v = 2, 1/2, 8 */
 static const double steps_q[] = {4.0, 1.0, 8.0}, steps_k[] = {1.0, 1.0, 2.0};
 
-/* All are above the water once it stands at 1/2: log2(8 / .5) + log2(2 / .5) = 6 bits. From there V = 3 (8 * 2 / 2)^(1/3) 2^(-bits / 3) = 6 * 2^(-bits / 3). */
+/* All are above the water once it stands at 1/2: log2(8 / .5) + log2(2 / .5) = 6 bits. From there V = 3 (8 * 2 /
+ * 2)^(1/3) 2^(-bits / 3) = 6 * 2^(-bits / 3). */
 static void water_filling_has_its_closed_form(void **state)
 {
     (void)state;
-    for (double bits = 6.0; bits < 40.0; bits += 0.7) assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 6.0 * exp2(-bits / 3.0)));
+    for (double bits = 6.0; bits < 40.0; bits += 0.7)
+        assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 6.0 * exp2(-bits / 3.0)));
     /* Two above the water, from 2 bits on (level 2): V = 2 * sqrt(8 * 2) 2^(-bits / 2) + 1/2. */
-    for (double bits = 2.0; bits < 6.0; bits += 0.3) assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 8.0 * exp2(-bits / 2.0) + 0.5));
+    for (double bits = 2.0; bits < 6.0; bits += 0.3)
+        assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 8.0 * exp2(-bits / 2.0) + 0.5));
     /* One: V = 8 * 2^-bits + 2 + 1/2. */
-    for (double bits = 0.0; bits < 2.0; bits += 0.1) assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 8.0 * exp2(-bits) + 2.5));
+    for (double bits = 0.0; bits < 2.0; bits += 0.1)
+        assert_true(close_to(rate_bound_error(steps_q, steps_k, 3, bits), 8.0 * exp2(-bits) + 2.5));
 }
 
 static void bits_and_error_are_inverse(void **state)
@@ -42,7 +46,8 @@ static void no_split_of_the_bits_is_better(void **state)
     for (double bits = 0.0; bits <= 12.0; bits += 0.5) {
         const double bound = rate_bound_error(q, k, 2, bits);
         double least = INFINITY;
-        for (int i = 0; i <= 4000; i++) least = fmin(least, v[0] * exp2(-bits * i / 4000) + v[1] * exp2(-bits * (4000 - i) / 4000));
+        for (int i = 0; i <= 4000; i++)
+            least = fmin(least, v[0] * exp2(-bits * i / 4000) + v[1] * exp2(-bits * (4000 - i) / 4000));
         assert_true(bound <= least * (1.0 + 1e-12) && bound >= least * (1.0 - 1e-5));
     }
 }
@@ -76,14 +81,16 @@ static void distance_is_in_bits_a_dim_and_times_of_mae(void **state)
 {
     (void)state;
     const double none[] = {0.0, 0.0, 0.0};
-    /* 12 bits more than the bound needs for this error are 2 a dim; all three blocks above the water, they would have divided sqrt(V) by 2^(12/3/2) = 4. */
+    /* 12 bits more than the bound needs for this error are 2 a dim; all three blocks above the water, they would have
+     * divided sqrt(V) by 2^(12/3/2) = 4. */
     const rate_distance d = rate_bound_distance(steps_q, steps_k, 3, 24.0, rate_bound_error(steps_q, steps_k, 3, 12.0));
     assert_true(fabs(d.bits_per_dim - 2.0) <= 1e-9 && fabs(d.mae_ratio - 4.0) <= 1e-9);
     const rate_distance nothing = rate_bound_distance(none, steps_k, 3, 0.0, 0.0);
     assert_true(nothing.bits_per_dim == 0.0 && nothing.mae_ratio == 1.0);
 }
 
-/* Even groups of an ideal codec, 4^-width without a norm, stay above at every point of the curve: their widths are whole and shared. */
+/* Even groups of an ideal codec, 4^-width without a norm, stay above at every point of the curve: their widths are
+ * whole and shared. */
 static void partitions_stay_above_the_bound(void **state)
 {
     (void)state;

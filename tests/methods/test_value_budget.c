@@ -1,16 +1,26 @@
 /* methods/value_budget.h against every choice of widths. */
 #include "tests/test_support.h"
 
-#include "methods/value_budget.h"
 #include "kernels/reference/numpy_random.h"
+#include "methods/value_budget.h"
 
-enum { N_LAYERS = 2, N_KV_HEADS = 2, N_HEADS = N_LAYERS * N_KV_HEADS, HEAD_DIM = 20 };     /* 20 dims: 1, 3, 5 and 7 bits are padded */
+enum {
+    N_LAYERS = 2,
+    N_KV_HEADS = 2,
+    N_HEADS = N_LAYERS * N_KV_HEADS,
+    HEAD_DIM = 20
+}; /* 20 dims: 1, 3, 5 and 7 bits are padded */
 
 static rb_error err;
 
 static model_facts some_model(void)
 {
-    return (model_facts){.model_type = "llama", .n_layers = N_LAYERS, .n_q_heads = 2 * N_KV_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM, .rotary_dim = HEAD_DIM};
+    return (model_facts){.model_type = "llama",
+                         .n_layers = N_LAYERS,
+                         .n_q_heads = 2 * N_KV_HEADS,
+                         .n_kv_heads = N_KV_HEADS,
+                         .head_dim = HEAD_DIM,
+                         .rotary_dim = HEAD_DIM};
 }
 
 /* Errors that fall by a factor of about 4 a bit; now and then a width is no better than the one before. */
@@ -23,7 +33,8 @@ static void make_errors(double error[N_HEADS][PLAN_MAX_WIDTH], double energy[N_H
         numpy_rng_standard_normal(&rng, draws, PLAN_MAX_WIDTH + 1);
         energy[h] = 10.0 * exp(draws[0]);
         error[h][0] = exp(2.0 * draws[1]);
-        for (int w = 1; w < PLAN_MAX_WIDTH; w++) error[h][w] = error[h][w - 1] * (draws[w + 1] > 1.2 ? 1.05 : exp(-1.4 + 0.4 * draws[w + 1]));
+        for (int w = 1; w < PLAN_MAX_WIDTH; w++)
+            error[h][w] = error[h][w - 1] * (draws[w + 1] > 1.2 ? 1.05 : exp(-1.4 + 0.4 * draws[w + 1]));
     }
 }
 
@@ -41,7 +52,8 @@ static double best_by_hand(double error[N_HEADS][PLAN_MAX_WIDTH], const double *
 {
     double least = INFINITY;
     for (int choice = 0; choice < 8 * 8 * 8 * 8; choice++) {
-        const uint8_t widths[N_HEADS] = {(uint8_t)(1 + choice % 8), (uint8_t)(1 + choice / 8 % 8), (uint8_t)(1 + choice / 64 % 8), (uint8_t)(1 + choice / 512)};
+        const uint8_t widths[N_HEADS] = {(uint8_t)(1 + choice % 8), (uint8_t)(1 + choice / 8 % 8),
+                                         (uint8_t)(1 + choice / 64 % 8), (uint8_t)(1 + choice / 512)};
         int64_t stored = 0;
         for (int h = 0; h < N_HEADS; h++) stored += bits_by_hand(widths[h]);
         if (stored <= bits) least = fmin(least, objective_by_hand(widths, error, energy));
@@ -62,7 +74,8 @@ static void widths_are_within_the_gap_of_every_choice(void **state)
             int64_t stored = 0;
             make_errors(error, energy, seed);
             const int64_t bits = value_budget_bits(&model, avg_bits);
-            assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, avg_bits, 1, &err));
+            assert_ok(
+                value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, avg_bits, 1, &err));
             for (int h = 0; h < N_HEADS; h++) {
                 assert_in_range(widths[h], 1, 8);
                 stored += bits_by_hand(widths[h]);
@@ -81,7 +94,8 @@ static void a_whole_average_costs_what_one_width_does(void **state)
 {
     (void)state;
     const model_facts model = some_model();
-    for (int width = 1; width <= 8; width++) assert_int_equal(value_budget_bits(&model, width), N_HEADS * bits_by_hand(width));
+    for (int width = 1; width <= 8; width++)
+        assert_int_equal(value_budget_bits(&model, width), N_HEADS * bits_by_hand(width));
     assert_int_equal(value_budget_bits(&model, 2.5), N_HEADS * (50 + 16));
 }
 
@@ -100,7 +114,8 @@ static void equal_heads_get_one_width(void **state)
     assert_ok(value_budget_solve(widths, &answer, &model, &(value_statistics){error[0], energy}, 4, 1, &err));
     for (int h = 0; h < N_HEADS; h++) assert_int_equal(widths[h], 4);
     /* 4^-4 of 2 a head: sqrt(1 / 512). */
-    assert_true(fabs(value_output_error(widths, &model, &(value_statistics){error[0], energy}) - sqrt(1.0 / 512.0)) < 1e-12);
+    assert_true(fabs(value_output_error(widths, &model, &(value_statistics){error[0], energy}) - sqrt(1.0 / 512.0))
+                < 1e-12);
 }
 
 /* A layer whose output is 0 has no error to weigh. */
@@ -131,7 +146,7 @@ static void no_head_is_below_the_least_width(void **state)
     uint8_t widths[N_HEADS];
     budget_answer answer;
     make_errors(error, energy, 3);
-    for (int w = 0; w < PLAN_MAX_WIDTH; w++) error[1][w] *= 1e-6;      /* would get 1 bit */
+    for (int w = 0; w < PLAN_MAX_WIDTH; w++) error[1][w] *= 1e-6; /* would get 1 bit */
     const value_statistics statistics = {error[0], energy};
     assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 3, 1, &err));
     assert_int_equal(widths[1], 1);
@@ -143,7 +158,8 @@ static void no_head_is_below_the_least_width(void **state)
     assert_int_equal(widths[1], 1);
     assert_ok(value_budget_solve(widths, &answer, &model, &statistics, 4, 4, &err));
     for (int h = 0; h < N_HEADS; h++) assert_int_equal(widths[h], 4);
-    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 4, 0, &err), RB_EINVAL, "least width of values is 0, expected 1 to 8");
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 4, 0, &err), RB_EINVAL,
+                 "least width of values is 0, expected 1 to 8");
 }
 
 static void averages_beyond_the_codec_are_refused(void **state)
@@ -155,7 +171,8 @@ static void averages_beyond_the_codec_are_refused(void **state)
     budget_answer answer;
     make_errors(error, energy, 1);
     const value_statistics statistics = {error[0], energy};
-    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 0.5, 1, &err), RB_EINVAL, "values of 0.5 bits on average, expected 1 to 8");
+    assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 0.5, 1, &err), RB_EINVAL,
+                 "values of 0.5 bits on average, expected 1 to 8");
     assert_fails(value_budget_solve(widths, &answer, &model, &statistics, 16, 1, &err), RB_EINVAL, "values of 16 bits");
     assert_fails(value_budget_solve(widths, &answer, &model, &statistics, NAN, 1, &err), RB_EINVAL, "expected 1 to 8");
 }
@@ -163,9 +180,12 @@ static void averages_beyond_the_codec_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(widths_are_within_the_gap_of_every_choice), cmocka_unit_test(a_whole_average_costs_what_one_width_does),
-        cmocka_unit_test(equal_heads_get_one_width),                 cmocka_unit_test(a_silent_layer_gets_the_least),
-        cmocka_unit_test(no_head_is_below_the_least_width),          cmocka_unit_test(averages_beyond_the_codec_are_refused),
+        cmocka_unit_test(widths_are_within_the_gap_of_every_choice),
+        cmocka_unit_test(a_whole_average_costs_what_one_width_does),
+        cmocka_unit_test(equal_heads_get_one_width),
+        cmocka_unit_test(a_silent_layer_gets_the_least),
+        cmocka_unit_test(no_head_is_below_the_least_width),
+        cmocka_unit_test(averages_beyond_the_codec_are_refused),
     };
     return cmocka_run_group_tests_name("value_budget", tests, NULL, NULL);
 }

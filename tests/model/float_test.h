@@ -1,5 +1,5 @@
-/* Floats for the model tests: repeatable random ones, uniform in [-1, 1) from a 64-bit linear congruential generator (Knuth's MMIX constants),
- * and a comparison that a NaN fails. Include after tests/test_support.h. */
+/* Floats for the model tests: repeatable random ones, uniform in [-1, 1) from a 64-bit linear congruential generator
+ * (Knuth's MMIX constants), and a comparison that a NaN fails. Include after tests/test_support.h. */
 #ifndef RB_TESTS_MODEL_FLOAT_TEST_H
 #define RB_TESTS_MODEL_FLOAT_TEST_H
 
@@ -21,10 +21,10 @@ static inline float *random_floats(size_t n, uint64_t seed)
 }
 
 /* |found - expected| <= tolerance, in double. */
-#define assert_close(found, expected, tolerance)                                                                  \
-    do {                                                                                                          \
-        const double assert_found = (found), assert_expected = (expected), assert_tolerance = (tolerance);        \
-        if (!(fabs(assert_found - assert_expected) <= assert_tolerance))                                          \
+#define assert_close(found, expected, tolerance)                                                                    \
+    do {                                                                                                            \
+        const double assert_found = (found), assert_expected = (expected), assert_tolerance = (tolerance);          \
+        if (!(fabs(assert_found - assert_expected) <= assert_tolerance))                                            \
             fail_msg("%s is %.9g, expected %.9g +- %.3g", #found, assert_found, assert_expected, assert_tolerance); \
     } while (0)
 

@@ -1,5 +1,5 @@
-/* Tiled attention against the definition: every query over all its keys, in double. Grouped heads, several sequences, windows, sizes beside the
- * tile and chunk edges (128 queries, 512 keys). */
+/* Tiled attention against the definition: every query over all its keys, in double. Grouped heads, several sequences,
+ * windows, sizes beside the tile and chunk edges (128 queries, 512 keys). */
 #include "tests/test_support.h"
 
 #include <omp.h>
@@ -17,17 +17,20 @@ typedef struct attention_case {
 } attention_case;
 
 static const attention_case cases[] = {
-    {1, 1, 64, 0, 1, {1}},                  {4, 2, 48, 0, 2, {31, 33}},             {6, 2, 128, 0, 3, {129, 1, 64}},    {3, 3, 80, 0, 1, {129}},
-    {6, 1, 64, 0, 2, {33, 200}},            {4, 4, 48, 0, 1, {700}},                {2, 1, 64, 0, 2, {513, 1030}},      {40, 2, 48, 0, 1, {70}},
-    {4, 2, 48, 16, 2, {31, 129}},           {6, 2, 80, 1, 1, {33}},                 {2, 2, 64, 7, 2, {1, 300}},         {2, 1, 128, 600, 1, {1300}},
-    {8, 2, 64, 4096, 1, {129}},             {3, 1, 64, 33, 4, {31, 33, 129, 1}},
+    {1, 1, 64, 0, 1, {1}},           {4, 2, 48, 0, 2, {31, 33}},
+    {6, 2, 128, 0, 3, {129, 1, 64}}, {3, 3, 80, 0, 1, {129}},
+    {6, 1, 64, 0, 2, {33, 200}},     {4, 4, 48, 0, 1, {700}},
+    {2, 1, 64, 0, 2, {513, 1030}},   {40, 2, 48, 0, 1, {70}},
+    {4, 2, 48, 16, 2, {31, 129}},    {6, 2, 80, 1, 1, {33}},
+    {2, 2, 64, 7, 2, {1, 300}},      {2, 1, 128, 600, 1, {1300}},
+    {8, 2, 64, 4096, 1, {129}},      {3, 1, 64, 33, 4, {31, 33, 129, 1}},
 };
 
 typedef struct attention_data {
     attention_shape shape;
     int64_t starts[MAX_SEQUENCES + 1];
     float *q, *k, *v, *out;
-    float *recent_k, *recent_v;     /* of a buffered run, else NULL */
+    float *recent_k, *recent_v; /* of a buffered run, else NULL */
     int64_t n_recent;
 } attention_data;
 
@@ -36,8 +39,13 @@ static void make_data(attention_data *data, const attention_case *c, float magni
     *data = (attention_data){0};
     data->starts[0] = 0;
     for (int s = 0; s < c->n_sequences; s++) data->starts[s + 1] = data->starts[s] + c->lengths[s];
-    data->shape = (attention_shape){.n_q_heads = c->n_q_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .n_tokens = data->starts[c->n_sequences],
-                                    .sequence_start = data->starts, .n_sequences = c->n_sequences, .sliding_window = c->sliding_window,
+    data->shape = (attention_shape){.n_q_heads = c->n_q_heads,
+                                    .n_kv_heads = c->n_kv_heads,
+                                    .head_dim = c->head_dim,
+                                    .n_tokens = data->starts[c->n_sequences],
+                                    .sequence_start = data->starts,
+                                    .n_sequences = c->n_sequences,
+                                    .sliding_window = c->sliding_window,
                                     .scale = 1.0f / sqrtf((float)c->head_dim)};
     const size_t per_head = (size_t)data->shape.n_tokens * (size_t)c->head_dim;
     data->q = random_floats(per_head * (size_t)c->n_q_heads, 1);
@@ -57,13 +65,16 @@ static void free_data(attention_data *data)
     free(data->recent_v);
 }
 
-static const float *row_of(const attention_data *data, const float *all, const float *recent, int64_t kv_head, int64_t query, int64_t key)
+static const float *row_of(const attention_data *data, const float *all, const float *recent, int64_t kv_head,
+                           int64_t query, int64_t key)
 {
-    return (query - key < data->n_recent ? recent : all) + (kv_head * data->shape.n_tokens + key) * data->shape.head_dim;
+    return (query - key < data->n_recent ? recent : all)
+           + (kv_head * data->shape.n_tokens + key) * data->shape.head_dim;
 }
 
 /* Output of one query of one head, by the definition. */
-static void attend_plainly(const attention_shape *shape, int q_head, int64_t first_key, int64_t query, const attention_data *data, double *out)
+static void attend_plainly(const attention_shape *shape, int q_head, int64_t first_key, int64_t query,
+                           const attention_data *data, double *out)
 {
     const int64_t d = shape->head_dim, kv_head = q_head / (shape->n_q_heads / shape->n_kv_heads);
     const float *q = data->q + (q_head * shape->n_tokens + query) * d;
@@ -97,19 +108,22 @@ static double worst_error(const attention_data *data)
     for (int64_t s = 0; s < shape->n_sequences; s++) {
         for (int64_t query = shape->sequence_start[s]; query < shape->sequence_start[s + 1]; query++) {
             int64_t first_key = shape->sequence_start[s];
-            if (shape->sliding_window && query - shape->sliding_window + 1 > first_key) first_key = query - shape->sliding_window + 1;
+            if (shape->sliding_window && query - shape->sliding_window + 1 > first_key)
+                first_key = query - shape->sliding_window + 1;
             for (int head = 0; head < shape->n_q_heads; head++) {
                 attend_plainly(shape, head, first_key, query, data, expected);
                 const float *out = data->out + (query * shape->n_q_heads + head) * shape->head_dim;
-                for (int i = 0; i < shape->head_dim; i++) worst = fmax(worst, isnan(out[i]) ? INFINITY : fabs(out[i] - expected[i]));
+                for (int i = 0; i < shape->head_dim; i++)
+                    worst = fmax(worst, isnan(out[i]) ? INFINITY : fabs(out[i] - expected[i]));
             }
         }
     }
     return worst;
 }
 
-/* A score is a sum of up to 128 products below `magnitude`, their sizes adding up to a quarter of that, times 1 / sqrt(128): 2.9 magnitude.
- * Four f32 roundings of that size are 7e-7 magnitude; exp makes it a relative error of the weights, and values are below 1. */
+/* A score is a sum of up to 128 products below `magnitude`, their sizes adding up to a quarter of that, times 1 /
+ * sqrt(128): 2.9 magnitude. Four f32 roundings of that size are 7e-7 magnitude; exp makes it a relative error of the
+ * weights, and values are below 1. */
 static double tolerance_for(float magnitude) { return 4e-7 + 7e-7 * (double)magnitude; }
 
 static void check_cases(float magnitude)
@@ -120,7 +134,8 @@ static void check_cases(float magnitude)
         make_data(&data, &cases[i], magnitude);
         assert_ok(attention_forward(&data.shape, data.q, data.k, data.v, data.out, &err));
         const double worst = worst_error(&data);
-        if (!(worst < tolerance_for(magnitude))) fail_msg("case %d: error %.3g, expected below %.3g", (int)i, worst, tolerance_for(magnitude));
+        if (!(worst < tolerance_for(magnitude)))
+            fail_msg("case %d: error %.3g, expected below %.3g", (int)i, worst, tolerance_for(magnitude));
         free_data(&data);
     }
 }
@@ -158,15 +173,19 @@ static void buffered_attention_equals_the_definition(void **state)
         data.recent_v = random_floats(floats, 6);
         for (size_t r = 0; r < RB_COUNT(n_recent); r++) {
             data.n_recent = n_recent[r];
-            assert_ok(attention_forward_buffered(&data.shape, data.q, data.k, data.v, data.recent_k, data.recent_v, n_recent[r], data.out, &err));
+            assert_ok(attention_forward_buffered(&data.shape, data.q, data.k, data.v, data.recent_k, data.recent_v,
+                                                 n_recent[r], data.out, &err));
             const double worst = worst_error(&data);
-            if (!(worst < tolerance_for(1.0f))) fail_msg("case %d, %d recent: error %.3g, expected below %.3g", (int)i, (int)n_recent[r], worst, tolerance_for(1.0f));
+            if (!(worst < tolerance_for(1.0f)))
+                fail_msg("case %d, %d recent: error %.3g, expected below %.3g", (int)i, (int)n_recent[r], worst,
+                         tolerance_for(1.0f));
         }
         free_data(&data);
     }
 }
 
-/* Keys before the window of a tile's first query are not even multiplied by zero, so NaN there goes nowhere. The last sequence starts afresh. */
+/* Keys before the window of a tile's first query are not even multiplied by zero, so NaN there goes nowhere. The last
+ * sequence starts afresh. */
 static void attention_touches_no_key_before_the_window_or_the_sequence(void **state)
 {
     (void)state;
@@ -203,8 +222,14 @@ static void scratch_does_not_grow_with_the_context(void **state)
 {
     (void)state;
     const int64_t one_long[] = {0, 131072};
-    attention_shape shape = {.n_q_heads = 32, .n_kv_heads = 8, .head_dim = 128, .n_tokens = 131072, .sequence_start = one_long, .n_sequences = 1};
-    /* per thread 256 rows of 512 scores, q, weighted v, maximum and sum; beside them one entry of three words for 64 queries */
+    attention_shape shape = {.n_q_heads = 32,
+                             .n_kv_heads = 8,
+                             .head_dim = 128,
+                             .n_tokens = 131072,
+                             .sequence_start = one_long,
+                             .n_sequences = 1};
+    /* per thread 256 rows of 512 scores, q, weighted v, maximum and sum; beside them one entry of three words for 64
+     * queries */
     const int64_t per_thread = 256 * (512 + 2 * 128 + 2) * 4;
     assert_int_equal(attention_scratch_bytes(&shape, 2), 2 * per_thread + 131072 / 64 * 24);
 }

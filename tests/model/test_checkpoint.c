@@ -1,15 +1,18 @@
-/* Checkpoint folders: single file and shards, every tensor named and shaped as the configuration says, damaged indices. */
+/* Checkpoint folders: single file and shards, every tensor named and shaped as the configuration says, damaged indices.
+ */
 #include "tests/test_support.h"
 
 #include "core/half.h"
 #include "model/checkpoint.h"
 
-/* ---- a tiny checkpoint, spelled out ------------------------------------------------------------------------------------------- */
+/* ---- a tiny checkpoint, spelled out ---------------------------------------------------------- */
 
 /* hidden 8, 2 query heads and 1 KV head of 6 dims, MLP 10, vocabulary 16, 1 layer. */
-#define CONFIG(model_type, rest)                                                                                                             \
-    "{\"model_type\":\"" model_type "\",\"hidden_act\":\"silu\",\"hidden_size\":8,\"intermediate_size\":10,\"max_position_embeddings\":64,"  \
-    "\"num_attention_heads\":2,\"num_hidden_layers\":1,\"num_key_value_heads\":1,\"head_dim\":6,\"rms_norm_eps\":1e-6,\"vocab_size\":16,"    \
+#define CONFIG(model_type, rest)                                                                                      \
+    "{\"model_type\":\"" model_type                                                                                   \
+    "\",\"hidden_act\":\"silu\",\"hidden_size\":8,\"intermediate_size\":10,\"max_position_embeddings\":64,"           \
+    "\"num_attention_heads\":2,\"num_hidden_layers\":1,\"num_key_value_heads\":1,\"head_dim\":6,\"rms_norm_eps\":1e-" \
+    "6,\"vocab_size\":16,"                                                                                            \
     "\"rope_theta\":10000.0" rest "}"
 
 enum { MAX_TENSORS = 24, MAX_ELEMENTS = 16 * 8 };
@@ -17,8 +20,15 @@ enum { MAX_TENSORS = 24, MAX_ELEMENTS = 16 * 8 };
 static float values[MAX_ELEMENTS];
 
 #define LAYER "model.layers.0."
-#define VECTOR(n, d0) {.name = n, .dtype = TENSOR_F32, .rank = 1, .shape = {d0}, .data = values, .size_bytes = (d0) * sizeof(float)}
-#define MATRIX(n, d0, d1) {.name = n, .dtype = TENSOR_F32, .rank = 2, .shape = {d0, d1}, .data = values, .size_bytes = (d0) * (d1) * sizeof(float)}
+#define VECTOR(n, d0)                                                                                                \
+    {                                                                                                                \
+        .name = n, .dtype = TENSOR_F32, .rank = 1, .shape = {d0}, .data = values, .size_bytes = (d0) * sizeof(float) \
+    }
+#define MATRIX(n, d0, d1)                                                             \
+    {                                                                                 \
+        .name = n, .dtype = TENSOR_F32, .rank = 2, .shape = {d0, d1}, .data = values, \
+        .size_bytes = (d0) * (d1) * sizeof(float)                                     \
+    }
 
 static const safetensor PLAIN[] = {
     MATRIX("model.embed_tokens.weight", 16, 8),
@@ -132,7 +142,7 @@ static rb_status open_and_check(const char *folder, rb_error *err)
     return st;
 }
 
-/* ---- what is accepted --------------------------------------------------------------------------------------------------------- */
+/* ---- what is accepted ------------------------------------------------------------------------ */
 
 static void accepts_each_family_with_its_tensors(void **state)
 {
@@ -147,7 +157,8 @@ static void accepts_each_family_with_its_tensors(void **state)
     add_tensors(&set, QKV_BIASES, RB_COUNT(QKV_BIASES));
     assert_ok(open_and_check(make_checkpoint(CONFIG("qwen2", ""), &set), &err));
     add_tensors(&set, OTHER_BIASES, RB_COUNT(OTHER_BIASES));
-    assert_ok(open_and_check(make_checkpoint(CONFIG("llama", ",\"attention_bias\":true,\"mlp_bias\":true"), &set), &err));
+    assert_ok(
+        open_and_check(make_checkpoint(CONFIG("llama", ",\"attention_bias\":true,\"mlp_bias\":true"), &set), &err));
 }
 
 static void tied_checkpoint_needs_no_lm_head(void **state)
@@ -158,7 +169,8 @@ static void tied_checkpoint_needs_no_lm_head(void **state)
     assert_ok(open_and_check(make_checkpoint(CONFIG("llama", ",\"tie_word_embeddings\":true"), &set), &err));
     remove_tensor(&set, "lm_head.weight");
     assert_ok(open_and_check(make_checkpoint(CONFIG("llama", ",\"tie_word_embeddings\":true"), &set), &err));
-    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, "no tensor \"lm_head.weight\"");
+    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT,
+                 "no tensor \"lm_head.weight\"");
 }
 
 static void unknown_tensors_are_left_alone(void **state)
@@ -171,7 +183,7 @@ static void unknown_tensors_are_left_alone(void **state)
     assert_ok(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err));
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static void refuses_any_missing_tensor(void **state)
 {
@@ -204,11 +216,13 @@ static void refuses_any_transposed_or_flat_tensor(void **state)
     safetensor *norm = in_set(&set, "model.norm.weight");
     norm->shape[0] = 9;
     norm->size_bytes = 9 * sizeof(float);
-    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, "model.norm.weight\" has shape [9], expected [8]");
+    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT,
+                 "model.norm.weight\" has shape [9], expected [8]");
     set = plain_set();
     in_set(&set, LAYER "self_attn.k_proj.weight")->shape[0] = 8;
     in_set(&set, LAYER "self_attn.k_proj.weight")->shape[1] = 6;
-    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT, "k_proj.weight\" has shape [8, 6], expected [6, 8]");
+    assert_fails(open_and_check(make_checkpoint(CONFIG("llama", ""), &set), &err), RB_EFORMAT,
+                 "k_proj.weight\" has shape [8, 6], expected [6, 8]");
 }
 
 static void refuses_integer_weights(void **state)
@@ -232,7 +246,8 @@ static void refuses_tensors_the_configuration_does_not_use(void **state)
 {
     (void)state;
     rb_error err = {0};
-    const safetensor *const extra[] = {&QKV_BIASES[0], &QKV_BIASES[2], &OTHER_BIASES[0], &OTHER_BIASES[3], &QK_NORMS[1]};
+    const safetensor *const extra[] = {&QKV_BIASES[0], &QKV_BIASES[2], &OTHER_BIASES[0], &OTHER_BIASES[3],
+                                       &QK_NORMS[1]};
     for (size_t i = 0; i < RB_COUNT(extra); i++) {
         tensor_set set = plain_set();
         add_tensors(&set, extra[i], 1);
@@ -240,7 +255,7 @@ static void refuses_tensors_the_configuration_does_not_use(void **state)
     }
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------------ */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static void loads_values_from_every_dtype(void **state)
 {
@@ -251,7 +266,7 @@ static void loads_values_from_every_dtype(void **state)
     uint16_t half[N], brain[N];
     for (int i = 0; i < N; i++) {
         half[i] = rb_f32_to_f16(values[i]);
-        brain[i] = (uint16_t)(rb_f32_bits(values[i]) >> 16);       /* multiples of 0.5 up to 45: exact */
+        brain[i] = (uint16_t)(rb_f32_bits(values[i]) >> 16); /* multiples of 0.5 up to 45: exact */
     }
     safetensor *q = in_set(&set, LAYER "self_attn.q_proj.weight"), *o = in_set(&set, LAYER "self_attn.o_proj.weight");
     q->dtype = TENSOR_F16, q->data = half, q->size_bytes = sizeof half;
@@ -271,7 +286,8 @@ static void loads_values_from_every_dtype(void **state)
     assert_memory_equal(out, values, N * sizeof *out);
     assert_ok(checkpoint_load(ckpt, "model.embed_tokens.weight", 2, embedding_shape, out, &err));
     assert_memory_equal(out, values, sizeof values);
-    assert_fails(checkpoint_load(ckpt, o->name, 2, q_shape, out, &err), RB_EFORMAT, "has shape [8, 12], expected [12, 8]");
+    assert_fails(checkpoint_load(ckpt, o->name, 2, q_shape, out, &err), RB_EFORMAT,
+                 "has shape [8, 12], expected [12, 8]");
     assert_fails(checkpoint_load(ckpt, "absent", 2, q_shape, out, &err), RB_EFORMAT, "no tensor \"absent\"");
     int64_t elements = 0;
     for (int i = 0; i < set.n; i++) elements += (int64_t)set.at[i].size_bytes;
@@ -300,17 +316,19 @@ static void large_tensor_loads_the_same_in_tiles(void **state)
     free(expected);
 }
 
-/* ---- shards ------------------------------------------------------------------------------------------------------------------- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static const char SHARD_1[] = "model-00001-of-00002.safetensors", SHARD_2[] = "model-00002-of-00002.safetensors";
 
-/* Index text: the first n_first tensors in shard 1, the others in shard 2; from the last tensor to the first, as no order is promised. */
+/* Index text: the first n_first tensors in shard 1, the others in shard 2; from the last tensor to the first, as no
+ * order is promised. */
 static void write_index(const char *folder, const tensor_set *set, int n_first)
 {
     char text[4096];
     int used = snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":1},\"weight_map\":{");
     for (int i = set->n - 1; i >= 0; i--)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%s\"%s\":\"%s\"", i < set->n - 1 ? "," : "", set->at[i].name, i < n_first ? SHARD_1 : SHARD_2);
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s\"%s\":\"%s\"", i < set->n - 1 ? "," : "",
+                         set->at[i].name, i < n_first ? SHARD_1 : SHARD_2);
     snprintf(text + used, sizeof text - (size_t)used, "}}");
     write_text(folder, "model.safetensors.index.json", text);
 }
@@ -418,7 +436,7 @@ static void refuses_damaged_index(void **state)
     }
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------------------------ */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 static void refuses_folder_without_weights(void **state)
 {
@@ -443,7 +461,7 @@ static void refuses_index_of_nothing(void **state)
     assert_fails(open_and_check(folder, &err), RB_EFORMAT, "no tensor \"model.embed_tokens.weight\"");
 }
 
-/* ---- identity ----------------------------------------------------------------------------------------------------------------- */
+/* ---- identity -------------------------------------------------------------------------------- */
 
 static void hash_covers_the_shards_in_name_order(void **state)
 {
@@ -468,8 +486,9 @@ static void hash_covers_the_shards_in_name_order(void **state)
 static void accepts_real_checkpoints(void **state)
 {
     (void)state;
-    static const char *const names[] = {"models/small-qwen2", "models/small-llama3", "oracle/llama", "oracle/llama-rope-llama3", "oracle/mistral-nemo",
-                                        "oracle/qwen2", "oracle/qwen3"};
+    static const char *const names[] = {
+        "models/small-qwen2",  "models/small-llama3", "oracle/llama", "oracle/llama-rope-llama3",
+        "oracle/mistral-nemo", "oracle/qwen2",        "oracle/qwen3"};
     rb_error err = {0};
     assert_ok(open_and_check("configs/demo-llama", &err));
     for (size_t i = 0; i < RB_COUNT(names); i++) {

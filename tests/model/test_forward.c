@@ -1,5 +1,6 @@
-/* The forward pass against transformers: what enters RoPE, what leaves it, and the logits, for the bundled model, the small trained models
- * and the tiny random ones. Golden files: see shared/oracle/golden.py (f32 runs of the bf16 weights). */
+/* The forward pass against transformers: what enters RoPE, what leaves it, and the logits, for the bundled model, the
+ * small trained models and the tiny random ones. Golden files: see shared/oracle/golden.py (f32 runs of the bf16
+ * weights). */
 #include "tests/test_support.h"
 
 #include <omp.h>
@@ -8,12 +9,12 @@
 #include "model/forward.h"
 #include "tests/model/float_test.h"
 
-/* Two f32 implementations differ in the order of their sums alone. Measured over all files below: at most 6.7e-5 absolute (logits of small-qwen2)
- * and 1.2e-6 relative RMS. */
+/* Two f32 implementations differ in the order of their sums alone. Measured over all files below: at most 6.7e-5
+ * absolute (logits of small-qwen2) and 1.2e-6 relative RMS. */
 #define MAX_ABSOLUTE     2e-4
 #define MAX_RELATIVE_RMS 1e-5
 
-/* ---- comparison with a golden file ------------------------------------------------------------------------------------------- */
+/* ---- comparison with a golden file ----------------------------------------------------------- */
 
 typedef struct golden_run {
     safetensors_file *golden;
@@ -43,7 +44,9 @@ static void compare(golden_run *run, const char *name, int64_t first, const floa
     assert_ok(safetensor_to_f32(tensor, first, count, expected, &err));
     for (int64_t i = 0; i < count; i++) {
         const double difference = (double)found[i] - (double)expected[i];
-        if (!(fabs(difference) <= MAX_ABSOLUTE)) fail_msg("%s[%lld] is %.8g, expected %.8g", name, (long long)(first + i), (double)found[i], (double)expected[i]);
+        if (!(fabs(difference) <= MAX_ABSOLUTE))
+            fail_msg("%s[%lld] is %.8g, expected %.8g", name, (long long)(first + i), (double)found[i],
+                     (double)expected[i]);
         worst = fmax(worst, fabs(difference));
         square_error += difference * difference;
         square += (double)expected[i] * (double)expected[i];
@@ -85,7 +88,8 @@ static rb_status golden_logits(void *user, int64_t first_token, int64_t n, const
 {
     (void)err;
     golden_run *run = user;
-    const int64_t vocab = run->config->vocab_size, first_golden = run->n_tokens - golden_tensor(run, "logits")->shape[0];
+    const int64_t vocab = run->config->vocab_size,
+                  first_golden = run->n_tokens - golden_tensor(run, "logits")->shape[0];
 
     assert_int_equal(first_token, run->logits_seen);
     run->logits_seen += n;
@@ -114,12 +118,15 @@ static void check_golden(const char *folder, const char *golden_path)
     memcpy(tokens, ids->data, ids->size_bytes);
     const int64_t starts[] = {0, run.n_tokens};
     const token_batch batch = {tokens, run.n_tokens, starts, 1};
-    const forward_hooks hooks = {.user = &run, .on_qkv = golden_qkv, .on_rotated = golden_rotated, .on_logits = golden_logits};
+    const forward_hooks hooks = {
+        .user = &run, .on_qkv = golden_qkv, .on_rotated = golden_rotated, .on_logits = golden_logits};
 
     assert_ok(forward_run(model, &batch, &hooks, &err));
     assert_int_equal(run.logits_seen, run.n_tokens);
     assert_int_equal(run.n_compared, 4 * run.config->facts.n_layers + golden_tensor(&run, "logits")->shape[0]);
-    if (getenv("RB_TEST_REPORT")) fprintf(stderr, "%s: worst absolute %.3g, worst relative RMS %.3g\n", folder, run.worst_absolute, run.worst_relative_rms);
+    if (getenv("RB_TEST_REPORT"))
+        fprintf(stderr, "%s: worst absolute %.3g, worst relative RMS %.3g\n", folder, run.worst_absolute,
+                run.worst_relative_rms);
     free(tokens);
     safetensors_close(run.golden);
     checkpoint_close(model);
@@ -140,26 +147,54 @@ static void demo_llama_matches_transformers(void **state)
     check_golden("configs/demo-llama", "tests/fixtures/demo-llama-golden.safetensors");
 }
 
-static void small_qwen2_matches_transformers(void **state) { (void)state; check_shared_golden("models/small-qwen2"); }
-static void small_llama3_matches_transformers(void **state) { (void)state; check_shared_golden("models/small-llama3"); }
-static void llama_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/llama"); }
-static void llama3_rope_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/llama-rope-llama3"); }
-static void mistral_nemo_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/mistral-nemo"); }
-static void qwen2_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/qwen2"); }
-static void qwen3_oracle_matches_transformers(void **state) { (void)state; check_shared_golden("oracle/qwen3"); }
+static void small_qwen2_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("models/small-qwen2");
+}
+static void small_llama3_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("models/small-llama3");
+}
+static void llama_oracle_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("oracle/llama");
+}
+static void llama3_rope_oracle_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("oracle/llama-rope-llama3");
+}
+static void mistral_nemo_oracle_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("oracle/mistral-nemo");
+}
+static void qwen2_oracle_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("oracle/qwen2");
+}
+static void qwen3_oracle_matches_transformers(void **state)
+{
+    (void)state;
+    check_shared_golden("oracle/qwen3");
+}
 
-/* ---- the demo model, several sequences ------------------------------------------------------------------------------------------ */
+/* ---- the demo model, several sequences ------------------------------------------------------- */
 
 enum { DEMO_TOKENS = 700, DEMO_SEQUENCES = 3, DEMO_LAYERS = 4, DEMO_VOCAB = 4096, DEMO_QK_FLOATS = (6 + 2) * 64 };
 static const int64_t demo_starts[] = {0, 333, 400, DEMO_TOKENS};
 
 /* Everything a run hands out, one call after the other. */
 typedef struct recording {
-    float *heads, *rotated, *logits;    /* [layer][q and k], [layer][q and k], [token][vocab] */
+    float *heads, *rotated, *logits; /* [layer][q and k], [layer][q and k], [token][vocab] */
     int n_qkv, n_rotated, n_done;
     int64_t n_logits, n_tokens;
-    bool zero_values;                   /* on_qkv clears v */
-    int fail_at;                        /* layer whose on_qkv fails; -1: none */
+    bool zero_values; /* on_qkv clears v */
+    int fail_at;      /* layer whose on_qkv fails; -1: none */
 } recording;
 
 static checkpoint *demo_model;
@@ -241,7 +276,11 @@ static void record_done(void *user, int layer)
 
 static forward_hooks record_all(recording *r)
 {
-    return (forward_hooks){.user = r, .on_qkv = record_qkv, .on_rotated = record_rotated, .on_logits = record_logits, .on_layer_done = record_done};
+    return (forward_hooks){.user = r,
+                           .on_qkv = record_qkv,
+                           .on_rotated = record_rotated,
+                           .on_logits = record_logits,
+                           .on_layer_done = record_done};
 }
 
 /* Ids that look like text to nobody, but cover the vocabulary. */
@@ -291,7 +330,8 @@ static void a_sequence_has_the_same_logits_alone_and_among_others(void **state)
         const int64_t first = demo_starts[s], n = demo_starts[s + 1] - first, bounds[] = {0, n};
         const token_batch alone = {tokens + first, n, bounds, 1};
         recording one = run_demo(&alone);
-        for (int64_t i = 0; i < n * DEMO_VOCAB; i++) assert_close(one.logits[i], all.logits[first * DEMO_VOCAB + i], MAX_ABSOLUTE);
+        for (int64_t i = 0; i < n * DEMO_VOCAB; i++)
+            assert_close(one.logits[i], all.logits[first * DEMO_VOCAB + i], MAX_ABSOLUTE);
         recording_free(&one);
     }
     recording_free(&all);
@@ -341,8 +381,9 @@ static void heads_are_the_same_whether_or_not_logits_are_wanted(void **state)
     recording_free(&qkv_only);
 }
 
-/* With every v cleared attention adds nothing, so a token's logits depend on its id alone. A BLAS may sum the last rows of a product in another order than the
- * first: logits of 10 then differ by some 1e-5, those of other tokens by more than 1. */
+/* With every v cleared attention adds nothing, so a token's logits depend on its id alone. A BLAS may sum the last rows
+ * of a product in another order than the first: logits of 10 then differ by some 1e-5, those of other tokens by more
+ * than 1. */
 static void values_changed_by_the_hook_are_the_values_attended(void **state)
 {
     (void)state;
@@ -378,7 +419,8 @@ static rb_status check_part_heads(void *user, const layer_heads *heads, const fl
     assert_int_equal(heads->n_tokens, check->starts[check->part_start[heads->part + 1]] - heads->first_token);
     for (int head = 0; head < 6; head++)
         for (int64_t i = 0; i < heads->n_tokens * d; i++)
-            assert_close(heads->q[head * heads->n_tokens * d + i], whole[(head * n_all + heads->first_token) * d + i], 1e-4);
+            assert_close(heads->q[head * heads->n_tokens * d + i], whole[(head * n_all + heads->first_token) * d + i],
+                         1e-4);
     assert_ptr_equal(heads->exact_k, heads->k);
     assert_true(isfinite(attended[heads->n_tokens * 6 * d - 1]));
     check->n_attended++;
@@ -387,7 +429,7 @@ static rb_status check_part_heads(void *user, const layer_heads *heads, const fl
 
 /* Logits of some tokens in an order of their own, as pairs. */
 typedef struct logit_check {
-    part_check parts;       /* first: the hooks share `user` */
+    part_check parts; /* first: the hooks share `user` */
     const int64_t *tokens;
     int64_t n_seen;
 } logit_check;
@@ -400,7 +442,8 @@ static rb_status check_wanted_logits(void *user, int64_t first, int64_t n, const
     assert_int_equal(n % 2, 0);
     for (int64_t i = 0; i < n; i++)
         for (int64_t t = 0; t < DEMO_VOCAB; t++)
-            assert_close(logits[i * DEMO_VOCAB + t], check->parts.whole->logits[check->tokens[first + i] * DEMO_VOCAB + t], MAX_ABSOLUTE);
+            assert_close(logits[i * DEMO_VOCAB + t],
+                         check->parts.whole->logits[check->tokens[first + i] * DEMO_VOCAB + t], MAX_ABSOLUTE);
     check->n_seen += n;
     return RB_OK;
 }
@@ -415,8 +458,14 @@ static void parts_and_wanted_tokens_get_what_the_whole_batch_gets(void **state)
     const token_batch batch = {tokens, DEMO_TOKENS, demo_starts, DEMO_SEQUENCES};
     recording whole = run_demo(&batch);
     logit_check check = {.parts = {.whole = &whole, .part_start = part_start, .starts = demo_starts}, .tokens = wanted};
-    const forward_hooks hooks = {.user = &check, .on_attended = check_part_heads, .on_logits = check_wanted_logits, .part_start = part_start, .n_parts = 2,
-                                 .logit_tokens = wanted, .n_logit_tokens = 4, .logit_group = 2};
+    const forward_hooks hooks = {.user = &check,
+                                 .on_attended = check_part_heads,
+                                 .on_logits = check_wanted_logits,
+                                 .part_start = part_start,
+                                 .n_parts = 2,
+                                 .logit_tokens = wanted,
+                                 .n_logit_tokens = 4,
+                                 .logit_group = 2};
     assert_ok(forward_run(demo_model, &batch, &hooks, &err));
     assert_int_equal(check.parts.n_attended, 2 * DEMO_LAYERS);
     assert_int_equal(check.n_seen, 4);
@@ -446,7 +495,9 @@ static void recent_tokens_are_attended_as_they_were_before_the_hook(void **state
     assert_ok(forward_run(demo_model, &batch, &hooks, &err));
     for (int i = 0; i < DEMO_VOCAB; i++) assert_close(cleared.logits[i], plain.logits[i], 1e-4);
     double largest = 0.0;
-    for (int i = 0; i < DEMO_VOCAB; i++) largest = fmax(largest, fabs((double)cleared.logits[4 * DEMO_VOCAB + i] - (double)plain.logits[4 * DEMO_VOCAB + i]));
+    for (int i = 0; i < DEMO_VOCAB; i++)
+        largest =
+            fmax(largest, fabs((double)cleared.logits[4 * DEMO_VOCAB + i] - (double)plain.logits[4 * DEMO_VOCAB + i]));
     assert_true(largest > 0.1);
     recording_free(&plain);
     recording_free(&cleared);
@@ -475,16 +526,23 @@ static void a_bad_batch_is_refused_by_name(void **state)
     rb_error err = {0};
     const forward_hooks hooks = {0};
     const int32_t good[] = {1, 2, 3, 4}, too_large[] = {1, 2, 4096, 4}, negative[] = {1, 2, 3, -7};
-    const int64_t one[] = {0, 4}, late[] = {1, 4}, early_end[] = {0, 3}, empty_sequence[] = {0, 2, 2, 4}, backwards[] = {0, 3, 2, 4};
+    const int64_t one[] = {0, 4}, late[] = {1, 4}, early_end[] = {0, 3}, empty_sequence[] = {0, 2, 2, 4},
+                  backwards[] = {0, 3, 2, 4};
 
     assert_fails(forward_run(demo_model, &(token_batch){good, 0, one, 1}, &hooks, &err), RB_EINVAL, "0 tokens");
     assert_fails(forward_run(demo_model, &(token_batch){good, 4, one, 0}, &hooks, &err), RB_EINVAL, "0 sequences");
-    assert_fails(forward_run(demo_model, &(token_batch){too_large, 4, one, 1}, &hooks, &err), RB_EINVAL, "token 2 has id 4096, expected 0 to 4095");
-    assert_fails(forward_run(demo_model, &(token_batch){negative, 4, one, 1}, &hooks, &err), RB_EINVAL, "token 3 has id -7");
-    assert_fails(forward_run(demo_model, &(token_batch){good, 4, late, 1}, &hooks, &err), RB_EINVAL, "span tokens 1 to 4");
-    assert_fails(forward_run(demo_model, &(token_batch){good, 4, early_end, 1}, &hooks, &err), RB_EINVAL, "span tokens 0 to 3");
-    assert_fails(forward_run(demo_model, &(token_batch){good, 4, empty_sequence, 3}, &hooks, &err), RB_EINVAL, "sequence 1 has 0 tokens");
-    assert_fails(forward_run(demo_model, &(token_batch){good, 4, backwards, 3}, &hooks, &err), RB_EINVAL, "sequence 1 has -1 tokens");
+    assert_fails(forward_run(demo_model, &(token_batch){too_large, 4, one, 1}, &hooks, &err), RB_EINVAL,
+                 "token 2 has id 4096, expected 0 to 4095");
+    assert_fails(forward_run(demo_model, &(token_batch){negative, 4, one, 1}, &hooks, &err), RB_EINVAL,
+                 "token 3 has id -7");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, late, 1}, &hooks, &err), RB_EINVAL,
+                 "span tokens 1 to 4");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, early_end, 1}, &hooks, &err), RB_EINVAL,
+                 "span tokens 0 to 3");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, empty_sequence, 3}, &hooks, &err), RB_EINVAL,
+                 "sequence 1 has 0 tokens");
+    assert_fails(forward_run(demo_model, &(token_batch){good, 4, backwards, 3}, &hooks, &err), RB_EINVAL,
+                 "sequence 1 has -1 tokens");
 }
 
 /* demo-llama, counted by hand; the margin covers alignment, norms and tile lists. */
@@ -493,9 +551,12 @@ static void memory_bound_is_weights_activations_and_scratch(void **state)
     (void)state;
     const int64_t starts[] = {0, 1024, 2048};
     const token_batch batch = {NULL, 2048, starts, 2};
-    const int64_t layer = 192 * 640 + 384 * 192 + 3 * 192 * 512, per_token = 192 + 384 + 640, mlp = 512 * 2 * 512, rope = 1024 * 64;
-    const int64_t head = 256 * (4096 + 192), attention_thread = 192 * (512 + 2 * 64 + 2), head_thread = 256 * 192, blas_thread = 2 * 1024 * 1024;
-    const int64_t fixed = 4 * (layer + 2048 * per_token + mlp + rope + head), thread = 4 * (attention_thread + head_thread + blas_thread);
+    const int64_t layer = 192 * 640 + 384 * 192 + 3 * 192 * 512, per_token = 192 + 384 + 640, mlp = 512 * 2 * 512,
+                  rope = 1024 * 64;
+    const int64_t head = 256 * (4096 + 192), attention_thread = 192 * (512 + 2 * 64 + 2), head_thread = 256 * 192,
+                  blas_thread = 2 * 1024 * 1024;
+    const int64_t fixed = 4 * (layer + 2048 * per_token + mlp + rope + head),
+                  thread = 4 * (attention_thread + head_thread + blas_thread);
 
     for (int n_threads = 1; n_threads <= 4; n_threads *= 4) {
         const int64_t bytes = forward_memory_bytes(checkpoint_config(demo_model), &batch, NULL, n_threads);

@@ -1,5 +1,5 @@
-/* Features that no golden file covers (biases on o_proj and the MLP, sliding windows, mixed layer types, linear RoPE, F32 and F16 weights):
- * tiny random checkpoints, and the decoder written out plainly in double. */
+/* Features that no golden file covers (biases on o_proj and the MLP, sliding windows, mixed layer types, linear RoPE,
+ * F32 and F16 weights): tiny random checkpoints, and the decoder written out plainly in double. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -12,20 +12,20 @@ static const int64_t starts[] = {0, 21, 22, N_TOKENS};
 enum { N_SEQUENCES = 3 };
 
 typedef struct variant {
-    const char *json;       /* what differs from one configuration to the next */
+    const char *json; /* what differs from one configuration to the next */
     tensor_dtype dtype;
     bool qkv_bias, o_bias, mlp_bias, qk_norm, tied;
     int window[N_LAYERS];
-    double freq_divisor;    /* linear RoPE */
+    double freq_divisor; /* linear RoPE */
 } variant;
 
-/* ---- a random checkpoint ----------------------------------------------------------------------------------------------------------- */
+/* ---- a random checkpoint --------------------------------------------------------------------- */
 
 typedef struct tiny_tensor {
     char name[64];
-    int64_t rows, columns;  /* columns 0: a vector */
-    float *values;          /* as they come back from the file */
-    uint16_t *halves;       /* F16 bits, NULL for F32 */
+    int64_t rows, columns; /* columns 0: a vector */
+    float *values;         /* as they come back from the file */
+    uint16_t *halves;      /* F16 bits, NULL for F32 */
 } tiny_tensor;
 
 typedef struct tiny_model {
@@ -44,7 +44,9 @@ static void add_tensor(tiny_model *model, const variant *v, int64_t rows, int64_
     tensor->values = random_floats(count, (uint64_t)model->n * 977);
     tensor->halves = NULL;
     /* norms around one, matrices that keep the scale of their input */
-    for (size_t i = 0; i < count; i++) tensor->values[i] = columns ? tensor->values[i] * 2.0f / sqrtf((float)columns) : tensor->values[i] * 0.5f + (strstr(name, "norm") ? 1.0f : 0.0f);
+    for (size_t i = 0; i < count; i++)
+        tensor->values[i] = columns ? tensor->values[i] * 2.0f / sqrtf((float)columns)
+                                    : tensor->values[i] * 0.5f + (strstr(name, "norm") ? 1.0f : 0.0f);
     if (v->dtype == TENSOR_F32) return;
     tensor->halves = malloc(count * sizeof *tensor->halves);
     assert_non_null(tensor->halves);
@@ -54,7 +56,8 @@ static void add_tensor(tiny_model *model, const variant *v, int64_t rows, int64_
     }
 }
 
-static void add_module(tiny_model *model, const variant *v, int layer, const char *module, int64_t n_out, int64_t n_in, bool has_bias)
+static void add_module(tiny_model *model, const variant *v, int layer, const char *module, int64_t n_out, int64_t n_in,
+                       bool has_bias)
 {
     char name[64];
     snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, module);
@@ -105,8 +108,12 @@ static void write_model(const char *folder, const tiny_model *model, const varia
     for (int i = 0; i < model->n; i++) {
         const tiny_tensor *t = &model->at[i];
         const size_t count = (size_t)(t->rows * (t->columns ? t->columns : 1));
-        tensors[i] = (safetensor){.name = t->name, .dtype = v->dtype, .rank = t->columns ? 2 : 1, .shape = {t->rows, t->columns},
-                                  .data = t->halves ? (const void *)t->halves : t->values, .size_bytes = count * (t->halves ? 2 : 4)};
+        tensors[i] = (safetensor){.name = t->name,
+                                  .dtype = v->dtype,
+                                  .rank = t->columns ? 2 : 1,
+                                  .shape = {t->rows, t->columns},
+                                  .data = t->halves ? (const void *)t->halves : t->values,
+                                  .size_bytes = count * (t->halves ? 2 : 4)};
     }
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_ok(safetensors_write(path, tensors, model->n, NULL, NULL, 0, &err));
@@ -114,13 +121,17 @@ static void write_model(const char *folder, const tiny_model *model, const varia
     snprintf(path, sizeof path, "%s/config.json", folder);
     FILE *config = fopen(path, "w");
     assert_non_null(config);
-    fprintf(config, "{\"hidden_act\": \"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"vocab_size\": %d, \"num_hidden_layers\": %d, "
-            "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5, "
-            "\"tie_word_embeddings\": %s, %s}", HIDDEN, INNER, VOCAB, N_LAYERS, N_Q, N_KV, D, v->tied ? "true" : "false", v->json);
+    fprintf(config,
+            "{\"hidden_act\": \"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"vocab_size\": %d, "
+            "\"num_hidden_layers\": %d, "
+            "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"max_position_embeddings\": "
+            "64, \"rms_norm_eps\": 1e-5, "
+            "\"tie_word_embeddings\": %s, %s}",
+            HIDDEN, INNER, VOCAB, N_LAYERS, N_Q, N_KV, D, v->tied ? "true" : "false", v->json);
     assert_int_equal(fclose(config), 0);
 }
 
-/* ---- the decoder by its definition ------------------------------------------------------------------------------------------------- */
+/* ---- the decoder by its definition ----------------------------------------------------------- */
 
 static const tiny_tensor *find_or_null(const tiny_model *model, int layer, const char *module, const char *kind)
 {
@@ -134,7 +145,8 @@ static const tiny_tensor *find_or_null(const tiny_model *model, int layer, const
 
 static void plain_linear(const tiny_model *model, int layer, const char *module, const double *x, double *y)
 {
-    const tiny_tensor *weight = find_or_null(model, layer, module, "weight"), *bias = find_or_null(model, layer, module, "bias");
+    const tiny_tensor *weight = find_or_null(model, layer, module, "weight"),
+                      *bias = find_or_null(model, layer, module, "bias");
     for (int64_t o = 0; o < weight->rows; o++) {
         y[o] = bias ? (double)bias->values[o] : 0.0;
         for (int64_t i = 0; i < weight->columns; i++) y[o] += (double)weight->values[o * weight->columns + i] * x[i];
@@ -182,7 +194,8 @@ static void plain_attention(const plain_heads *heads, int q_head, int64_t begin,
     }
 }
 
-static void plain_layer(const tiny_model *model, const variant *v, int layer, int64_t begin, int64_t end, double (*hidden)[HIDDEN])
+static void plain_layer(const tiny_model *model, const variant *v, int layer, int64_t begin, int64_t end,
+                        double (*hidden)[HIDDEN])
 {
     static plain_heads heads;
     for (int64_t t = begin; t < end; t++) {
@@ -226,7 +239,7 @@ static void plain_forward(const tiny_model *model, const variant *v, const int32
     }
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 typedef struct logit_check {
     double expected[N_TOKENS][VOCAB];
@@ -273,33 +286,51 @@ static void check_variant(const char *name, const variant *v)
 static void llama_with_every_bias_and_linear_rope(void **state)
 {
     (void)state;
-    check_variant("llama-biases", &(variant){
-        .json = "\"model_type\": \"llama\", \"attention_bias\": true, \"mlp_bias\": true, "
-                "\"rope_parameters\": {\"rope_type\": \"linear\", \"rope_theta\": 10000.0, \"factor\": 4.0}",
-        .dtype = TENSOR_F32, .qkv_bias = true, .o_bias = true, .mlp_bias = true, .freq_divisor = 4.0});
+    check_variant(
+        "llama-biases",
+        &(variant){.json = "\"model_type\": \"llama\", \"attention_bias\": true, \"mlp_bias\": true, "
+                           "\"rope_parameters\": {\"rope_type\": \"linear\", \"rope_theta\": 10000.0, \"factor\": 4.0}",
+                   .dtype = TENSOR_F32,
+                   .qkv_bias = true,
+                   .o_bias = true,
+                   .mlp_bias = true,
+                   .freq_divisor = 4.0});
 }
 
 static void mistral_with_a_sliding_window(void **state)
 {
     (void)state;
-    check_variant("mistral-window", &(variant){.json = "\"model_type\": \"mistral\", \"sliding_window\": 5, " DEFAULT_ROPE,
-                                               .dtype = TENSOR_F16, .tied = true, .window = {5, 5}, .freq_divisor = 1.0});
+    check_variant("mistral-window",
+                  &(variant){.json = "\"model_type\": \"mistral\", \"sliding_window\": 5, " DEFAULT_ROPE,
+                             .dtype = TENSOR_F16,
+                             .tied = true,
+                             .window = {5, 5},
+                             .freq_divisor = 1.0});
 }
 
 static void qwen2_where_only_the_second_layer_slides(void **state)
 {
     (void)state;
-    check_variant("qwen2-mixed", &(variant){
-        .json = "\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 7, \"max_window_layers\": 1, "
-                "\"layer_types\": [\"full_attention\", \"sliding_attention\"], " DEFAULT_ROPE,
-        .dtype = TENSOR_F16, .qkv_bias = true, .window = {0, 7}, .freq_divisor = 1.0});
+    check_variant("qwen2-mixed",
+                  &(variant){.json = "\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 7, "
+                                     "\"max_window_layers\": 1, "
+                                     "\"layer_types\": [\"full_attention\", \"sliding_attention\"], " DEFAULT_ROPE,
+                             .dtype = TENSOR_F16,
+                             .qkv_bias = true,
+                             .window = {0, 7},
+                             .freq_divisor = 1.0});
 }
 
 static void qwen3_with_attention_bias(void **state)
 {
     (void)state;
-    check_variant("qwen3-bias", &(variant){.json = "\"model_type\": \"qwen3\", \"attention_bias\": true, " DEFAULT_ROPE, .dtype = TENSOR_F32,
-                                           .qkv_bias = true, .o_bias = true, .qk_norm = true, .tied = true, .freq_divisor = 1.0});
+    check_variant("qwen3-bias", &(variant){.json = "\"model_type\": \"qwen3\", \"attention_bias\": true, " DEFAULT_ROPE,
+                                           .dtype = TENSOR_F32,
+                                           .qkv_bias = true,
+                                           .o_bias = true,
+                                           .qk_norm = true,
+                                           .tied = true,
+                                           .freq_divisor = 1.0});
 }
 
 int main(void)

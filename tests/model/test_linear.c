@@ -8,13 +8,13 @@
 #include "tests/model/float_test.h"
 
 typedef struct linear_case {
-    int64_t n, n_in, n_out, x_gap, y_gap;   /* gaps: floats between rows that must be left alone */
+    int64_t n, n_in, n_out, x_gap, y_gap; /* gaps: floats between rows that must be left alone */
     int with_bias, accumulate;
 } linear_case;
 
 static const linear_case cases[] = {
-    {1, 1, 1, 0, 0, 0, 0},         {1, 384, 300, 0, 0, 1, 0},   {31, 33, 17, 3, 5, 1, 1},      {33, 96, 320, 0, 0, 0, 1},
-    {129, 48, 257, 7, 0, 1, 0},    {256, 64, 256, 0, 0, 0, 0},  {257, 80, 513, 0, 9, 1, 1},    {600, 20, 384, 4, 4, 1, 0},
+    {1, 1, 1, 0, 0, 0, 0},      {1, 384, 300, 0, 0, 1, 0},  {31, 33, 17, 3, 5, 1, 1},   {33, 96, 320, 0, 0, 0, 1},
+    {129, 48, 257, 7, 0, 1, 0}, {256, 64, 256, 0, 0, 0, 0}, {257, 80, 513, 0, 9, 1, 1}, {600, 20, 384, 4, 4, 1, 0},
 };
 
 /* Inputs in [-1, 1]: each of n_in terms and partial sums rounds once, 2^-24 relative to at most n_in. */
@@ -30,10 +30,12 @@ static double dot(const float *a, const float *b, int64_t n)
 static void run_case(const linear_case *c)
 {
     const int64_t x_stride = c->n_in + c->x_gap, y_stride = c->n_out + c->y_gap;
-    float *x = random_floats((size_t)(c->n * x_stride), 1), *weight = random_floats((size_t)(c->n_out * c->n_in), 2), *bias = random_floats((size_t)c->n_out, 3);
+    float *x = random_floats((size_t)(c->n * x_stride), 1), *weight = random_floats((size_t)(c->n_out * c->n_in), 2),
+          *bias = random_floats((size_t)c->n_out, 3);
     float *before = random_floats((size_t)(c->n * y_stride), 4), *y = random_floats((size_t)(c->n * y_stride), 4);
 
-    linear_forward(x, x_stride, weight, c->with_bias ? bias : NULL, y, y_stride, c->n, c->n_in, c->n_out, c->accumulate);
+    linear_forward(x, x_stride, weight, c->with_bias ? bias : NULL, y, y_stride, c->n, c->n_in, c->n_out,
+                   c->accumulate);
     for (int64_t row = 0; row < c->n; row++) {
         for (int64_t column = 0; column < y_stride; column++) {
             const int64_t at = row * y_stride + column;
@@ -41,9 +43,11 @@ static void run_case(const linear_case *c)
                 assert_true(y[at] == before[at]);
                 continue;
             }
-            const double expected = dot(x + row * x_stride, weight + column * c->n_in, c->n_in) + (c->with_bias ? bias[column] : 0.0) + (c->accumulate ? before[at] : 0.0);
+            const double expected = dot(x + row * x_stride, weight + column * c->n_in, c->n_in)
+                                    + (c->with_bias ? bias[column] : 0.0) + (c->accumulate ? before[at] : 0.0);
             if (fabs(y[at] - expected) > tolerance(c->n_in))
-                fail_msg("n %d in %d out %d: y[%d][%d] is %.8g, expected %.8g", (int)c->n, (int)c->n_in, (int)c->n_out, (int)row, (int)column, (double)y[at], expected);
+                fail_msg("n %d in %d out %d: y[%d][%d] is %.8g, expected %.8g", (int)c->n, (int)c->n_in, (int)c->n_out,
+                         (int)row, (int)column, (double)y[at], expected);
         }
     }
     free(x);
@@ -74,7 +78,8 @@ static void heads_hold_the_plain_product_by_head(void **state)
     const int64_t n = 131, n_in = 50, n_heads = 3, head_dims[] = {48, 128, 300};
     for (size_t i = 0; i < RB_COUNT(head_dims); i++) {
         const int64_t d = head_dims[i], n_out = n_heads * d;
-        float *x = random_floats((size_t)(n * n_in), 5), *weight = random_floats((size_t)(n_out * n_in), 6), *bias = random_floats((size_t)n_out, 7);
+        float *x = random_floats((size_t)(n * n_in), 5), *weight = random_floats((size_t)(n_out * n_in), 6),
+              *bias = random_floats((size_t)n_out, 7);
         float *heads = random_floats((size_t)(n * n_out), 8);
 
         linear_forward_heads(x, n_in, weight, bias, heads, n, n_in, n_heads, d);

@@ -1,4 +1,5 @@
-/* config.json: what each family's fields become, and what is refused. Every case is a complete configuration with one thing changed. */
+/* config.json: what each family's fields become, and what is refused. Every case is a complete configuration with one
+ * thing changed. */
 #include "tests/test_support.h"
 
 #include <cjson/cJSON.h>
@@ -6,11 +7,13 @@
 #include "model/model_config.h"
 #include "model/safetensors.h"
 
-/* ---- configurations with changes --------------------------------------------------------------------------------------------- */
+/* ---- configurations with changes ------------------------------------------------------------- */
 
-#define COMMON "\"hidden_act\":\"silu\",\"hidden_size\":96,\"intermediate_size\":160,\"max_position_embeddings\":512,\"num_attention_heads\":4," \
-               "\"num_hidden_layers\":3,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"vocab_size\":320"
-#define NEW_ROPE "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}"
+#define COMMON                                                                                                    \
+    "\"hidden_act\":\"silu\",\"hidden_size\":96,\"intermediate_size\":160,\"max_position_embeddings\":512,\"num_" \
+    "attention_heads\":4,"                                                                                        \
+    "\"num_hidden_layers\":3,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"vocab_size\":320"
+#define NEW_ROPE  "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}"
 #define LLAMA_OLD "{\"model_type\":\"llama\"," COMMON ",\"rope_theta\":10000.0}"
 
 static const char LLAMA[] = "{\"model_type\":\"llama\"," COMMON "," NEW_ROPE "}";
@@ -20,7 +23,7 @@ static const char QWEN3[] = "{\"model_type\":\"qwen3\",\"head_dim\":32," COMMON 
 
 enum { MAX_CHANGES = 4 };
 typedef struct change {
-    const char *key, *value;        /* value as JSON; NULL removes the key */
+    const char *key, *value; /* value as JSON; NULL removes the key */
 } change;
 
 static rb_status parse_changed(model_config *config, const char *base, const change *changes, rb_error *err)
@@ -59,9 +62,12 @@ static void is_refused(void **state)
     assert_fails(parse_changed(&config, refused->base, refused->changes, &err), refused->status, refused->message);
 }
 
-#define REFUSES(name, base, status, message, ...) {#name, is_refused, NULL, NULL, &(refused_config){base, {__VA_ARGS__}, status, message}}
+#define REFUSES(name, base, status, message, ...)                                                 \
+    {                                                                                             \
+#name, is_refused, NULL, NULL, &(refused_config) { base, {__VA_ARGS__}, status, message } \
+    }
 
-/* ---- families ---------------------------------------------------------------------------------------------------------------- */
+/* ---- families -------------------------------------------------------------------------------- */
 
 static void reads_llama(void **state)
 {
@@ -76,7 +82,7 @@ static void reads_llama(void **state)
     assert_int_equal(config.facts.n_layers, 3);
     assert_int_equal(config.facts.n_q_heads, 4);
     assert_int_equal(config.facts.n_kv_heads, 2);
-    assert_int_equal(config.facts.head_dim, 24);           /* 96 / 4 */
+    assert_int_equal(config.facts.head_dim, 24); /* 96 / 4 */
     assert_int_equal(config.facts.rotary_dim, 24);
     assert_true(fabs(config.facts.attention_scale * config.facts.attention_scale * 24 - 1) < 1e-15);
     assert_int_equal(config.facts.rope.kind, ROPE_DEFAULT);
@@ -96,7 +102,8 @@ static void reads_llama_options(void **state)
     (void)state;
     static model_config config;
     rb_error err = {0};
-    assert_ok(PARSE(&config, LLAMA, {"attention_bias", "true"}, {"mlp_bias", "true"}, {"tie_word_embeddings", "true"}, {"head_dim", "48"}));
+    assert_ok(PARSE(&config, LLAMA, {"attention_bias", "true"}, {"mlp_bias", "true"}, {"tie_word_embeddings", "true"},
+                    {"head_dim", "48"}));
     assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings);
     assert_int_equal(config.facts.head_dim, 48);
     assert_ok(PARSE(&config, LLAMA, {"num_key_value_heads", NULL}));
@@ -121,7 +128,7 @@ static void biases_and_norms_follow_the_family(void **state)
     assert_true(config.qkv_bias && config.o_bias && config.qk_norm);
 }
 
-/* ---- sliding windows --------------------------------------------------------------------------------------------------------- */
+/* ---- sliding windows ------------------------------------------------------------------------- */
 
 static void assert_slides(const model_config *config, int window, const char *pattern)
 {
@@ -143,18 +150,21 @@ static void windows_follow_the_family(void **state)
     /* Qwen: off unless use_sliding_window, whatever else is there. */
     assert_ok(PARSE(&config, QWEN2, {"sliding_window", "16"}, {"max_window_layers", "0"}));
     assert_slides(&config, 0, "...");
-    assert_ok(PARSE(&config, QWEN2, {"sliding_window", "16"}, {"max_window_layers", "1"}, {"use_sliding_window", "true"}));
+    assert_ok(
+        PARSE(&config, QWEN2, {"sliding_window", "16"}, {"max_window_layers", "1"}, {"use_sliding_window", "true"}));
     assert_slides(&config, 16, ".ss");
-    assert_ok(PARSE(&config, QWEN2, {"sliding_window", "16"}, {"max_window_layers", "28"}, {"use_sliding_window", "true"}));
+    assert_ok(
+        PARSE(&config, QWEN2, {"sliding_window", "16"}, {"max_window_layers", "28"}, {"use_sliding_window", "true"}));
     assert_slides(&config, 16, "...");
     assert_ok(PARSE(&config, QWEN3, {"sliding_window", "7"}, {"use_sliding_window", "true"},
                     {"layer_types", "[\"sliding_attention\",\"full_attention\",\"sliding_attention\"]"}));
     assert_slides(&config, 7, "s.s");
-    assert_ok(PARSE(&config, LLAMA, {"layer_types", "[\"full_attention\",\"full_attention\",\"full_attention\"]"}, {"sliding_window", "null"}));
+    assert_ok(PARSE(&config, LLAMA, {"layer_types", "[\"full_attention\",\"full_attention\",\"full_attention\"]"},
+                    {"sliding_window", "null"}));
     assert_slides(&config, 0, "...");
 }
 
-/* ---- RoPE -------------------------------------------------------------------------------------------------------------------- */
+/* ---- RoPE ------------------------------------------------------------------------------------ */
 
 static void assert_close(double found, double expected, double relative)
 {
@@ -170,7 +180,8 @@ static void default_rope_is_a_geometric_series(void **state)
     /* theta^(-2i/8) for theta = 10^4 */
     static const double expected[] = {1, 0.1, 0.01, 0.001};
     for (int i = 0; i < 4; i++) assert_close(config.facts.rope.inv_freq[i], expected[i], 1e-15);
-    assert_true(config.facts.rope.factor == 1 && config.facts.rope.low_freq_factor == 0 && config.facts.rope.original_max_position == 0);
+    assert_true(config.facts.rope.factor == 1 && config.facts.rope.low_freq_factor == 0
+                && config.facts.rope.original_max_position == 0);
 }
 
 static void linear_rope_divides_by_its_factor(void **state)
@@ -179,7 +190,8 @@ static void linear_rope_divides_by_its_factor(void **state)
     static model_config config;
     rb_error err = {0};
     static const double expected[] = {0.25, 0.025, 0.0025, 0.00025};
-    assert_ok(PARSE(&config, LLAMA, {"head_dim", "8"}, {"rope_parameters", "{\"rope_type\":\"linear\",\"factor\":4.0,\"rope_theta\":1e4}"}));
+    assert_ok(PARSE(&config, LLAMA, {"head_dim", "8"},
+                    {"rope_parameters", "{\"rope_type\":\"linear\",\"factor\":4.0,\"rope_theta\":1e4}"}));
     assert_int_equal(config.facts.rope.kind, ROPE_LINEAR);
     for (int i = 0; i < 4; i++) assert_close(config.facts.rope.inv_freq[i], expected[i], 1e-15);
     assert_ok(PARSE(&config, LLAMA_OLD, {"head_dim", "8"}, {"rope_scaling", "{\"type\":\"linear\",\"factor\":4}"}));
@@ -187,7 +199,8 @@ static void linear_rope_divides_by_its_factor(void **state)
 }
 
 /* Llama 3.1's own formula, by wavelengths (transformers words it so; rope_resolve counts turns). */
-static double llama3_by_wavelength(double theta, int i, int head_dim, double factor, double low, double high, double context)
+static double llama3_by_wavelength(double theta, int i, int head_dim, double factor, double low, double high,
+                                   double context)
 {
     const double pi = acos(-1), inv_freq = exp(-log(theta) * 2 * i / head_dim), wavelength = 2 * pi / inv_freq;
     if (wavelength < context / high) return inv_freq;
@@ -202,7 +215,8 @@ static void llama3_rope_blends_by_wavelength(void **state)
     static model_config config;
     rb_error err = {0};
     /* Llama 3.1 8B. */
-    const char *parameters = "{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+    const char *parameters = "{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,"
+                             "\"high_freq_factor\":4.0,"
                              "\"original_max_position_embeddings\":8192}";
     assert_ok(PARSE(&config, LLAMA, {"head_dim", "128"}, {"rope_parameters", parameters}));
     const rope_facts *rope = &config.facts.rope;
@@ -228,16 +242,18 @@ static void old_and_new_settings_give_the_same_rope(void **state)
     assert_ok(PARSE(&a, LLAMA, {0}));
     assert_ok(PARSE(&b, LLAMA_OLD, {"rope_scaling", "null"}));
     assert_memory_equal(&a.facts.rope, &b.facts.rope, sizeof a.facts.rope);
-    const char *llama3 = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":64}";
+    const char *llama3 = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+                         "\"original_max_position_embeddings\":64}";
     assert_ok(PARSE(&a, LLAMA, {"rope_parameters", llama3}, {"rope_theta", "10000"}));
     assert_ok(PARSE(&b, LLAMA_OLD, {"rope_scaling", llama3}));
     assert_memory_equal(&a.facts.rope, &b.facts.rope, sizeof a.facts.rope);
     assert_ok(PARSE(&a, LLAMA_OLD, {"rope_scaling", "{\"rope_type\":\"linear\",\"type\":\"linear\",\"factor\":2.5}"}));
-    assert_ok(PARSE(&b, LLAMA, {"rope_theta", "1e4"}, {"partial_rotary_factor", "1.0"}));      /* the same base twice is no contradiction */
+    assert_ok(PARSE(&b, LLAMA, {"rope_theta", "1e4"},
+                    {"partial_rotary_factor", "1.0"})); /* the same base twice is no contradiction */
 }
 
-/* The angles that transformers turned by: q_rot = q_rope turned by position * inv_freq, in its own f32. Tested where the position is
- * small, so that an angle in f32 is exact to 1e-6 or so. */
+/* The angles that transformers turned by: q_rot = q_rope turned by position * inv_freq, in its own f32. Tested where
+ * the position is small, so that an angle in f32 is exact to 1e-6 or so. */
 static void check_golden_rope(const char *folder, const char *golden_path)
 {
     enum { N_POSITIONS = 16 };
@@ -247,7 +263,8 @@ static void check_golden_rope(const char *folder, const char *golden_path)
     assert_ok(model_config_read(&config, folder, &err));
     assert_ok(safetensors_open(&golden, golden_path, &err));
     const safetensor *before = safetensors_find(golden, "k_rope.0"), *after = safetensors_find(golden, "k_rot.0");
-    assert_true(before && after && before->rank == 3 && before->shape[2] == config.facts.head_dim && before->shape[1] >= N_POSITIONS);
+    assert_true(before && after && before->rank == 3 && before->shape[2] == config.facts.head_dim
+                && before->shape[1] >= N_POSITIONS);
     const int d = config.facts.head_dim, n_blocks = d / 2;
     float *x = malloc((size_t)d * sizeof *x), *y = malloc((size_t)d * sizeof *y);
     assert_true(x && y);
@@ -278,8 +295,9 @@ static void rope_turns_keys_as_transformers_does_in_the_demo(void **state)
 static void rope_turns_keys_as_transformers_does(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"models/small-qwen2", "models/small-llama3", "oracle/llama", "oracle/llama-rope-llama3", "oracle/mistral-nemo",
-                                          "oracle/qwen2", "oracle/qwen3"};
+    static const char *const folders[] = {
+        "models/small-qwen2",  "models/small-llama3", "oracle/llama", "oracle/llama-rope-llama3",
+        "oracle/mistral-nemo", "oracle/qwen2",        "oracle/qwen3"};
     for (size_t i = 0; i < RB_COUNT(folders); i++) {
         char golden_name[64];
         snprintf(golden_name, sizeof golden_name, "%s/golden.safetensors", folders[i]);
@@ -303,7 +321,7 @@ static void rope_resolve_checks_what_it_is_given(void **state)
     assert_fails(rope_resolve(&rope, 8, "here", &err), RB_EINVAL, "rope_theta");
 }
 
-/* ---- real files -------------------------------------------------------------------------------------------------------------- */
+/* ---- real files ------------------------------------------------------------------------------ */
 
 static void reads_the_demo_model(void **state)
 {
@@ -323,9 +341,12 @@ static void refuses_architectures_it_does_not_know(void **state)
     static const struct {
         const char *folder, *message;
     } refused[] = {
-        {"oracle/llama-rope-yarn", "rope_type \"yarn\""}, {"oracle/qwen3-moe", "\"qwen3_moe\""},
-        {"oracle/glm", "\"glm\""},                        {"oracle/phi3", "\"phi3\""},
-        {"oracle/gemma2", "\"gemma2\""},                  {"oracle/gpt-neox", "\"gpt_neox\""},
+        {"oracle/llama-rope-yarn", "rope_type \"yarn\""},
+        {"oracle/qwen3-moe", "\"qwen3_moe\""},
+        {"oracle/glm", "\"glm\""},
+        {"oracle/phi3", "\"phi3\""},
+        {"oracle/gemma2", "\"gemma2\""},
+        {"oracle/gpt-neox", "\"gpt_neox\""},
         {"oracle/deepseek-v2-lite", "\"deepseek_v2\""},
     };
     static model_config config;
@@ -347,7 +368,10 @@ static void survives_text_cut_at_any_byte(void **state)
     }
 }
 
-#define ROPE(text) {"rope_parameters", "{\"rope_theta\":10000," text "}"}
+#define ROPE(text)                                           \
+    {                                                        \
+        "rope_parameters", "{\"rope_theta\":10000," text "}" \
+    }
 #define LLAMA3(rest) ROPE("\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4" rest)
 
 int main(void)
@@ -370,11 +394,14 @@ int main(void)
 
         REFUSES(refuses_document_that_is_no_object, "[1]", RB_EFORMAT, "not a JSON object", {0}),
         REFUSES(refuses_missing_model_type, LLAMA, RB_EFORMAT, "model_type", {"model_type", NULL}),
-        REFUSES(refuses_unknown_model_type, LLAMA, RB_EUNSUPPORTED, "model_type \"mamba\" is not supported", {"model_type", "\"mamba\""}),
+        REFUSES(refuses_unknown_model_type, LLAMA, RB_EUNSUPPORTED, "model_type \"mamba\" is not supported",
+                {"model_type", "\"mamba\""}),
         REFUSES(refuses_multimodal_model, LLAMA, RB_EUNSUPPORTED, "multimodal", {"text_config", "{}"}),
-        REFUSES(refuses_classifier, LLAMA, RB_EUNSUPPORTED, "LlamaForSequenceClassification", {"architectures", "[\"LlamaForSequenceClassification\"]"}),
+        REFUSES(refuses_classifier, LLAMA, RB_EUNSUPPORTED, "LlamaForSequenceClassification",
+                {"architectures", "[\"LlamaForSequenceClassification\"]"}),
         REFUSES(refuses_empty_architectures, LLAMA, RB_EUNSUPPORTED, "LlamaForCausalLM", {"architectures", "[]"}),
-        REFUSES(refuses_quantized_weights, LLAMA, RB_EUNSUPPORTED, "gptq", {"quantization_config", "{\"quant_method\":\"gptq\"}"}),
+        REFUSES(refuses_quantized_weights, LLAMA, RB_EUNSUPPORTED, "gptq",
+                {"quantization_config", "{\"quant_method\":\"gptq\"}"}),
         REFUSES(refuses_unnamed_quantization, LLAMA, RB_EUNSUPPORTED, "unnamed", {"quantization_config", "3"}),
         REFUSES(refuses_gelu, LLAMA, RB_EUNSUPPORTED, "hidden_act is \"gelu\"", {"hidden_act", "\"gelu\""}),
         REFUSES(refuses_missing_activation, LLAMA, RB_EFORMAT, "hidden_act", {"hidden_act", NULL}),
@@ -387,59 +414,85 @@ int main(void)
         REFUSES(refuses_negative_hidden_size, LLAMA, RB_EINVAL, "hidden_size", {"hidden_size", "-96"}),
         REFUSES(refuses_huge_intermediate_size, LLAMA, RB_EINVAL, "intermediate_size", {"intermediate_size", "1e10"}),
         REFUSES(refuses_huge_vocabulary, LLAMA, RB_EINVAL, "vocab_size", {"vocab_size", "16777217"}),
-        REFUSES(refuses_heads_that_do_not_divide, LLAMA, RB_EINVAL, "num_attention_heads 4 is not a multiple of num_key_value_heads 3", {"num_key_value_heads", "3"}),
-        REFUSES(refuses_hidden_size_that_does_not_divide, LLAMA, RB_EINVAL, "hidden_size 98 is not a multiple", {"hidden_size", "98"}),
+        REFUSES(refuses_heads_that_do_not_divide, LLAMA, RB_EINVAL,
+                "num_attention_heads 4 is not a multiple of num_key_value_heads 3", {"num_key_value_heads", "3"}),
+        REFUSES(refuses_hidden_size_that_does_not_divide, LLAMA, RB_EINVAL, "hidden_size 98 is not a multiple",
+                {"hidden_size", "98"}),
         REFUSES(refuses_odd_head_dim, LLAMA, RB_EINVAL, "head_dim 33", {"head_dim", "33"}),
         REFUSES(refuses_wide_head_dim, LLAMA, RB_EINVAL, "head_dim", {"head_dim", "1026"}),
         REFUSES(refuses_wide_derived_head_dim, LLAMA, RB_EINVAL, "head_dim 2048", {"hidden_size", "8192"}),
         REFUSES(refuses_qwen3_without_head_dim, QWEN3, RB_EFORMAT, "head_dim is missing", {"head_dim", NULL}),
-        REFUSES(refuses_mistral_without_kv_heads, MISTRAL, RB_EFORMAT, "num_key_value_heads is missing", {"num_key_value_heads", NULL}),
+        REFUSES(refuses_mistral_without_kv_heads, MISTRAL, RB_EFORMAT, "num_key_value_heads is missing",
+                {"num_key_value_heads", NULL}),
         REFUSES(refuses_missing_eps, LLAMA, RB_EFORMAT, "rms_norm_eps", {"rms_norm_eps", NULL}),
         REFUSES(refuses_zero_eps, LLAMA, RB_EINVAL, "rms_norm_eps", {"rms_norm_eps", "0"}),
-        REFUSES(refuses_missing_max_position, LLAMA, RB_EFORMAT, "max_position_embeddings", {"max_position_embeddings", NULL}),
+        REFUSES(refuses_missing_max_position, LLAMA, RB_EFORMAT, "max_position_embeddings",
+                {"max_position_embeddings", NULL}),
         REFUSES(refuses_tying_that_is_no_bool, LLAMA, RB_EFORMAT, "tie_word_embeddings", {"tie_word_embeddings", "1"}),
-        REFUSES(refuses_mistral_with_attention_bias, MISTRAL, RB_EUNSUPPORTED, "attention_bias", {"attention_bias", "true"}),
+        REFUSES(refuses_mistral_with_attention_bias, MISTRAL, RB_EUNSUPPORTED, "attention_bias",
+                {"attention_bias", "true"}),
         REFUSES(refuses_qwen2_with_mlp_bias, QWEN2, RB_EUNSUPPORTED, "mlp_bias", {"mlp_bias", "true"}),
 
-        REFUSES(refuses_mistral_without_word_on_its_window, MISTRAL, RB_EFORMAT, "sliding_window is missing", {"sliding_window", NULL}),
+        REFUSES(refuses_mistral_without_word_on_its_window, MISTRAL, RB_EFORMAT, "sliding_window is missing",
+                {"sliding_window", NULL}),
         REFUSES(refuses_zero_window, MISTRAL, RB_EINVAL, "sliding_window", {"sliding_window", "0"}),
         REFUSES(refuses_llama_with_window, LLAMA, RB_EUNSUPPORTED, "sliding_window", {"sliding_window", "16"}),
         REFUSES(refuses_qwen_window_without_size, QWEN2, RB_EFORMAT, "sliding_window", {"use_sliding_window", "true"}),
-        REFUSES(refuses_qwen_window_without_layers, QWEN2, RB_EFORMAT, "max_window_layers", {"use_sliding_window", "true"}, {"sliding_window", "16"}),
-        REFUSES(refuses_sliding_layers_with_the_window_off, QWEN2, RB_EUNSUPPORTED, "layer_types[1] is \"sliding_attention\"",
+        REFUSES(refuses_qwen_window_without_layers, QWEN2, RB_EFORMAT, "max_window_layers",
+                {"use_sliding_window", "true"}, {"sliding_window", "16"}),
+        REFUSES(refuses_sliding_layers_with_the_window_off, QWEN2, RB_EUNSUPPORTED,
+                "layer_types[1] is \"sliding_attention\"",
                 {"layer_types", "[\"full_attention\",\"sliding_attention\",\"full_attention\"]"}),
         REFUSES(refuses_unknown_layer_type, LLAMA, RB_EUNSUPPORTED, "layer_types[0] is \"chunked_attention\"",
                 {"layer_types", "[\"chunked_attention\",\"full_attention\",\"full_attention\"]"}),
-        REFUSES(refuses_layer_type_that_is_a_number, LLAMA, RB_EUNSUPPORTED, "layer_types[0]", {"layer_types", "[1,2,3]"}),
-        REFUSES(refuses_too_few_layer_types, QWEN3, RB_EINVAL, "layer_types has 1 entries, num_hidden_layers is 3", {"layer_types", "[\"full_attention\"]"}),
-        REFUSES(refuses_too_many_layer_types, QWEN3, RB_EINVAL, "layer_types has 4 entries", {"use_sliding_window", "true"}, {"sliding_window", "16"},
+        REFUSES(refuses_layer_type_that_is_a_number, LLAMA, RB_EUNSUPPORTED, "layer_types[0]",
+                {"layer_types", "[1,2,3]"}),
+        REFUSES(refuses_too_few_layer_types, QWEN3, RB_EINVAL, "layer_types has 1 entries, num_hidden_layers is 3",
+                {"layer_types", "[\"full_attention\"]"}),
+        REFUSES(refuses_too_many_layer_types, QWEN3, RB_EINVAL, "layer_types has 4 entries",
+                {"use_sliding_window", "true"}, {"sliding_window", "16"},
                 {"layer_types", "[\"full_attention\",\"full_attention\",\"full_attention\",\"full_attention\"]"}),
 
         REFUSES(refuses_missing_rope, LLAMA, RB_EFORMAT, "no rope_theta", {"rope_parameters", NULL}),
         REFUSES(refuses_null_rope, LLAMA, RB_EFORMAT, "no rope_theta", {"rope_parameters", "null"}),
-        REFUSES(refuses_rope_without_base, LLAMA, RB_EFORMAT, "no rope_theta", {"rope_parameters", "{\"rope_type\":\"default\"}"}),
-        REFUSES(refuses_scaling_without_base, LLAMA_OLD, RB_EFORMAT, "no rope_theta", {"rope_theta", NULL}, {"rope_scaling", "{\"type\":\"linear\",\"factor\":2}"}),
-        REFUSES(refuses_rope_without_type, LLAMA, RB_EFORMAT, "rope_type", {"rope_parameters", "{\"rope_theta\":10000}"}),
+        REFUSES(refuses_rope_without_base, LLAMA, RB_EFORMAT, "no rope_theta",
+                {"rope_parameters", "{\"rope_type\":\"default\"}"}),
+        REFUSES(refuses_scaling_without_base, LLAMA_OLD, RB_EFORMAT, "no rope_theta", {"rope_theta", NULL},
+                {"rope_scaling", "{\"type\":\"linear\",\"factor\":2}"}),
+        REFUSES(refuses_rope_without_type, LLAMA, RB_EFORMAT, "rope_type",
+                {"rope_parameters", "{\"rope_theta\":10000}"}),
         REFUSES(refuses_rope_that_is_a_number, LLAMA, RB_EFORMAT, "rope_parameters", {"rope_parameters", "3"}),
         REFUSES(refuses_two_bases, LLAMA, RB_EINVAL, "rope_theta is 10000, but 500000", {"rope_theta", "500000"}),
-        REFUSES(refuses_both_generations, LLAMA, RB_EINVAL, "both rope_parameters and rope_scaling", {"rope_scaling", "{\"type\":\"linear\",\"factor\":2}"}),
-        REFUSES(refuses_two_types, LLAMA, RB_EINVAL, "rope_type is \"default\" and type is \"mrope\"", ROPE("\"rope_type\":\"default\",\"type\":\"mrope\"")),
-        REFUSES(refuses_yarn, LLAMA, RB_EUNSUPPORTED, "rope_type \"yarn\"", ROPE("\"rope_type\":\"yarn\",\"factor\":4")),
-        REFUSES(refuses_dynamic, LLAMA_OLD, RB_EUNSUPPORTED, "rope_type \"dynamic\"", {"rope_scaling", "{\"type\":\"dynamic\",\"factor\":4}"}),
+        REFUSES(refuses_both_generations, LLAMA, RB_EINVAL, "both rope_parameters and rope_scaling",
+                {"rope_scaling", "{\"type\":\"linear\",\"factor\":2}"}),
+        REFUSES(refuses_two_types, LLAMA, RB_EINVAL, "rope_type is \"default\" and type is \"mrope\"",
+                ROPE("\"rope_type\":\"default\",\"type\":\"mrope\"")),
+        REFUSES(refuses_yarn, LLAMA, RB_EUNSUPPORTED, "rope_type \"yarn\"",
+                ROPE("\"rope_type\":\"yarn\",\"factor\":4")),
+        REFUSES(refuses_dynamic, LLAMA_OLD, RB_EUNSUPPORTED, "rope_type \"dynamic\"",
+                {"rope_scaling", "{\"type\":\"dynamic\",\"factor\":4}"}),
         REFUSES(refuses_longrope, LLAMA, RB_EUNSUPPORTED, "rope_type \"longrope\"", ROPE("\"rope_type\":\"longrope\"")),
         REFUSES(refuses_rope_per_layer_type, LLAMA, RB_EUNSUPPORTED, "rope_parameters.full_attention is an object",
                 {"rope_parameters", "{\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":1e6}}"}),
-        REFUSES(refuses_unread_rope_setting, LLAMA, RB_EUNSUPPORTED, "\"attention_factor\"", LLAMA3(",\"original_max_position_embeddings\":64,\"attention_factor\":2")),
-        REFUSES(refuses_factor_without_scaling, LLAMA, RB_EUNSUPPORTED, "\"factor\" is not a setting of rope_type default", ROPE("\"rope_type\":\"default\",\"factor\":8")),
-        REFUSES(refuses_partial_rope, LLAMA, RB_EUNSUPPORTED, "partial_rotary_factor is 0.5", ROPE("\"rope_type\":\"default\",\"partial_rotary_factor\":0.5")),
-        REFUSES(refuses_partial_rope_at_the_top, LLAMA, RB_EUNSUPPORTED, "partial_rotary_factor is 0.25", {"partial_rotary_factor", "0.25"}),
+        REFUSES(refuses_unread_rope_setting, LLAMA, RB_EUNSUPPORTED, "\"attention_factor\"",
+                LLAMA3(",\"original_max_position_embeddings\":64,\"attention_factor\":2")),
+        REFUSES(refuses_factor_without_scaling, LLAMA, RB_EUNSUPPORTED,
+                "\"factor\" is not a setting of rope_type default", ROPE("\"rope_type\":\"default\",\"factor\":8")),
+        REFUSES(refuses_partial_rope, LLAMA, RB_EUNSUPPORTED, "partial_rotary_factor is 0.5",
+                ROPE("\"rope_type\":\"default\",\"partial_rotary_factor\":0.5")),
+        REFUSES(refuses_partial_rope_at_the_top, LLAMA, RB_EUNSUPPORTED, "partial_rotary_factor is 0.25",
+                {"partial_rotary_factor", "0.25"}),
         REFUSES(refuses_linear_without_factor, LLAMA, RB_EFORMAT, "factor", ROPE("\"rope_type\":\"linear\"")),
-        REFUSES(refuses_factor_below_one, LLAMA, RB_EINVAL, "rope factor 0.5", ROPE("\"rope_type\":\"linear\",\"factor\":0.5")),
-        REFUSES(refuses_negative_base, LLAMA, RB_EINVAL, "rope_theta -1", {"rope_parameters", "{\"rope_type\":\"default\",\"rope_theta\":-1}"}),
-        REFUSES(refuses_base_as_string, LLAMA, RB_EFORMAT, "rope_theta", {"rope_parameters", "{\"rope_type\":\"default\",\"rope_theta\":\"1e4\"}"}),
+        REFUSES(refuses_factor_below_one, LLAMA, RB_EINVAL, "rope factor 0.5",
+                ROPE("\"rope_type\":\"linear\",\"factor\":0.5")),
+        REFUSES(refuses_negative_base, LLAMA, RB_EINVAL, "rope_theta -1",
+                {"rope_parameters", "{\"rope_type\":\"default\",\"rope_theta\":-1}"}),
+        REFUSES(refuses_base_as_string, LLAMA, RB_EFORMAT, "rope_theta",
+                {"rope_parameters", "{\"rope_type\":\"default\",\"rope_theta\":\"1e4\"}"}),
         REFUSES(refuses_llama3_without_context, LLAMA, RB_EFORMAT, "original_max_position_embeddings", LLAMA3("")),
         REFUSES(refuses_llama3_with_equal_factors, LLAMA, RB_EINVAL, "low_freq_factor 4 and high_freq_factor 4",
-                ROPE("\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,\"original_max_position_embeddings\":64")),
+                ROPE("\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,\"original_"
+                     "max_position_embeddings\":64")),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 #include "tests/model/float_test.h"
 
 enum { HEAD_DIM = 48, N_HEADS = 3 };
-static const int64_t starts[] = {0, 31, 32, 161};       /* sequences of 31, 1 and 129 tokens */
+static const int64_t starts[] = {0, 31, 32, 161}; /* sequences of 31, 1 and 129 tokens */
 enum { N_SEQUENCES = 3, N_TOKENS = 161 };
 
 static model_facts make_facts(rope_pairing pairing, int rotary_dim)
@@ -51,8 +51,16 @@ static void check_rotation(rope_pairing pairing, int rotary_dim)
     free(x);
 }
 
-static void split_half_turns_pairs_half_a_rotary_dim_apart(void **state) { (void)state; check_rotation(ROPE_SPLIT_HALF, HEAD_DIM); }
-static void interleaved_turns_neighbours(void **state) { (void)state; check_rotation(ROPE_INTERLEAVED, HEAD_DIM); }
+static void split_half_turns_pairs_half_a_rotary_dim_apart(void **state)
+{
+    (void)state;
+    check_rotation(ROPE_SPLIT_HALF, HEAD_DIM);
+}
+static void interleaved_turns_neighbours(void **state)
+{
+    (void)state;
+    check_rotation(ROPE_INTERLEAVED, HEAD_DIM);
+}
 static void partial_rope_leaves_the_rest_alone(void **state)
 {
     (void)state;
@@ -70,7 +78,8 @@ static void angle_is_rounded_to_f32_before_cos(void **state)
     assert_ok(rope_table_init(&table, &facts, 100002, &err));
     const float angle = 100001.0f * 0.1f;
     assert_close(table.cos[100001], cos((double)angle), 1e-7);
-    assert_true(fabs(cos((double)angle) - cos(10000.1)) > 1e-5);    /* f32 and double differ here, so the line above decides */
+    assert_true(fabs(cos((double)angle) - cos(10000.1))
+                > 1e-5); /* f32 and double differ here, so the line above decides */
     assert_int_equal(rope_table_bytes(&facts, 100002), 2 * 100002 * (int)sizeof(float));
     rope_table_free(&table);
 }

@@ -1,15 +1,16 @@
 /* The safetensors reader and writer: round trips, one damaged file for every rule of the format, cuts and bit flips. */
 #include "tests/test_support.h"
 
-#include "core/half.h"
 #include "core/atomic_file.h"
+#include "core/half.h"
 #include "model/safetensors.h"
 
-/* ---- files made by hand ------------------------------------------------------------------------------------------------------ */
+/* ---- files made by hand ---------------------------------------------------------------------- */
 
 static void write_bytes(const char *path, const void *bytes, size_t n)
 {
-    unlink(path);       /* ext4 flushes a file that is cut and written anew to disk: thousands of times slower than a fresh one */
+    unlink(path); /* ext4 flushes a file that is cut and written anew to disk: thousands of times slower than a fresh
+                     one */
     FILE *out = fopen(path, "wb");
     assert_non_null(out);
     assert_int_equal(fwrite(bytes, 1, n, out), n);
@@ -31,9 +32,12 @@ static const char *write_file(const char *name, uint64_t length, const char *hea
     return path;
 }
 
-static const char *write_plain(const char *name, const char *header, size_t data_bytes) { return write_file(name, strlen(header), header, data_bytes); }
+static const char *write_plain(const char *name, const char *header, size_t data_bytes)
+{
+    return write_file(name, strlen(header), header, data_bytes);
+}
 
-/* ---- damaged files: one rule each -------------------------------------------------------------------------------------------- */
+/* ---- damaged files: one rule each ------------------------------------------------------------ */
 
 typedef struct damaged_file {
     const char *header;
@@ -52,8 +56,10 @@ static void is_refused(void **state)
     assert_null(file);
 }
 
-#define REFUSES(name, header, data_bytes, status, message) \
-    {#name, is_refused, NULL, NULL, &(damaged_file){header, data_bytes, status, message}}
+#define REFUSES(name, header, data_bytes, status, message)                                     \
+    {                                                                                          \
+#name, is_refused, NULL, NULL, &(damaged_file) { header, data_bytes, status, message } \
+    }
 #define TENSOR(name, dtype, shape, begin, end) \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
@@ -83,14 +89,19 @@ static void refuses_wrong_header_length(void **state)
     (void)state;
     safetensors_file *file;
     rb_error err = {0};
-    assert_fails(safetensors_open(&file, write_file("header_length_zero.safetensors", 0, "{}", 0), &err), RB_EFORMAT, "does not start with '{'");
-    assert_fails(safetensors_open(&file, write_file("header_beyond_file.safetensors", 3, "{}", 0), &err), RB_EFORMAT, "header of 3 bytes");
-    assert_fails(safetensors_open(&file, write_file("header_over_limit.safetensors", 100000001, "{}", 0), &err), RB_EFORMAT, "expected at most 100000000");
-    assert_fails(safetensors_open(&file, write_file("header_length_all_ones.safetensors", UINT64_MAX, "{}", 0), &err), RB_EFORMAT, "at most 100000000");
-    assert_fails(safetensors_open(&file, write_file("header_cut_short.safetensors", 1, "{}", 0), &err), RB_EFORMAT, "header_cut_short");
+    assert_fails(safetensors_open(&file, write_file("header_length_zero.safetensors", 0, "{}", 0), &err), RB_EFORMAT,
+                 "does not start with '{'");
+    assert_fails(safetensors_open(&file, write_file("header_beyond_file.safetensors", 3, "{}", 0), &err), RB_EFORMAT,
+                 "header of 3 bytes");
+    assert_fails(safetensors_open(&file, write_file("header_over_limit.safetensors", 100000001, "{}", 0), &err),
+                 RB_EFORMAT, "expected at most 100000000");
+    assert_fails(safetensors_open(&file, write_file("header_length_all_ones.safetensors", UINT64_MAX, "{}", 0), &err),
+                 RB_EFORMAT, "at most 100000000");
+    assert_fails(safetensors_open(&file, write_file("header_cut_short.safetensors", 1, "{}", 0), &err), RB_EFORMAT,
+                 "header_cut_short");
 }
 
-/* ---- what is legal ----------------------------------------------------------------------------------------------------------- */
+/* ---- what is legal --------------------------------------------------------------------------- */
 
 static void opens_file_without_tensors(void **state)
 {
@@ -110,8 +121,10 @@ static void keeps_file_order_whatever_the_header_order(void **state)
     (void)state;
     safetensors_file *file = NULL;
     rb_error err = {0};
-    const char *header = "{" TENSOR("z", "U8", "[4]", 2, 6) "," TENSOR("b", "U8", "[3,0,1,1,1,1,1,1]", 2, 2) "," TENSOR("a", "U8", "[1,3]", 6, 9) ","
-                         "\"__metadata__\":{\"format\":\"pt\",\"\":\"\"}," TENSOR("scalar", "I16", "[]", 0, 2) "}  ";
+    const char *header = "{" TENSOR("z", "U8", "[4]", 2, 6) "," TENSOR("b", "U8", "[3,0,1,1,1,1,1,1]", 2, 2) "," TENSOR(
+        "a", "U8", "[1,3]", 6, 9) ","
+                                  "\"__metadata__\":{\"format\":\"pt\",\"\":\"\"}," TENSOR("scalar", "I16", "[]", 0,
+                                                                                           2) "}  ";
     assert_ok(safetensors_open(&file, write_plain("order.safetensors", header, 9), &err));
     static const char *const expected[] = {"scalar", "b", "z", "a"};
     assert_int_equal(safetensors_count(file), 4);
@@ -145,9 +158,11 @@ static void finds_each_of_thousands(void **state)
     rb_error err = {0};
     const char *path = scratch_path("thousands.safetensors");
     for (int i = 0; i < N; i++) {
-        snprintf(names[i], NAME_BYTES, "model.layers.%d.weight", (i * 7919) % N);      /* 7919 is coprime to N: every number once */
+        snprintf(names[i], NAME_BYTES, "model.layers.%d.weight",
+                 (i * 7919) % N); /* 7919 is coprime to N: every number once */
         data[i] = (unsigned char)(i * 31);
-        tensors[i] = (safetensor){.name = names[i], .dtype = TENSOR_U8, .rank = 1, .shape = {1}, .data = &data[i], .size_bytes = 1};
+        tensors[i] = (safetensor){
+            .name = names[i], .dtype = TENSOR_U8, .rank = 1, .shape = {1}, .data = &data[i], .size_bytes = 1};
     }
     assert_ok(safetensors_write(path, tensors, N, NULL, NULL, 0, &err));
     assert_ok(safetensors_open(&file, path, &err));
@@ -161,7 +176,7 @@ static void finds_each_of_thousands(void **state)
     safetensors_close(file);
 }
 
-/* ---- conversion -------------------------------------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 /* Meaning of fp16 bits by the definition: (-1)^s * 2^(e - 15) * 1.m, or 2^-14 * 0.m. */
 static double f16_value(int bits)
@@ -192,7 +207,8 @@ static void check_all_half_values(tensor_dtype dtype, double (*value)(int bits))
         bytes[1 + 2 * i] = (unsigned char)(i & 255);
         bytes[2 + 2 * i] = (unsigned char)(i >> 8);
     }
-    const safetensor tensor = {.name = "all", .dtype = dtype, .rank = 1, .shape = {N}, .data = bytes + 1, .size_bytes = 2 * N};
+    const safetensor tensor = {
+        .name = "all", .dtype = dtype, .rank = 1, .shape = {N}, .data = bytes + 1, .size_bytes = 2 * N};
     assert_ok(safetensor_to_f32(&tensor, 0, N, out, &err));
     for (int i = 0; i < N; i++) {
         const float expected = (float)value(i);
@@ -215,7 +231,8 @@ static void converts_a_range_and_nothing_around_it(void **state)
     rb_error err = {0};
     float values[N], out[N + 2];
     for (int i = 0; i < N; i++) values[i] = (float)i - 0.25f;
-    const safetensor tensor = {.name = "x", .dtype = TENSOR_F32, .rank = 1, .shape = {N}, .data = values, .size_bytes = sizeof values};
+    const safetensor tensor = {
+        .name = "x", .dtype = TENSOR_F32, .rank = 1, .shape = {N}, .data = values, .size_bytes = sizeof values};
     for (int count = 0; count <= 33; count++) {
         for (int i = 0; i < N + 2; i++) out[i] = GUARD;
         assert_ok(safetensor_to_f32(&tensor, 34, count, out + 1, &err));
@@ -230,11 +247,12 @@ static void refuses_to_convert_integers(void **state)
     rb_error err = {0};
     int32_t value = 3;
     float out;
-    const safetensor tensor = {.name = "ids", .dtype = TENSOR_I32, .rank = 1, .shape = {1}, .data = &value, .size_bytes = 4};
+    const safetensor tensor = {
+        .name = "ids", .dtype = TENSOR_I32, .rank = 1, .shape = {1}, .data = &value, .size_bytes = 4};
     assert_fails(safetensor_to_f32(&tensor, 0, 1, &out, &err), RB_EUNSUPPORTED, "tensor \"ids\" is I32");
 }
 
-/* ---- writer ------------------------------------------------------------------------------------------------------------------ */
+/* ---- writer ---------------------------------------------------------------------------------- */
 
 static void round_trip_keeps_tensors_and_metadata(void **state)
 {
@@ -268,7 +286,7 @@ static void round_trip_keeps_tensors_and_metadata(void **state)
         if (found->size_bytes) assert_memory_equal(found->data, tensors[i].data, found->size_bytes);
     }
     for (size_t i = 0; i < RB_COUNT(keys); i++) assert_string_equal(safetensors_metadata(file, keys[i]), values[i]);
-    assert_int_equal((uintptr_t)safetensors_at(file, 0)->data % 8, 0);     /* the header is padded */
+    assert_int_equal((uintptr_t)safetensors_at(file, 0)->data % 8, 0); /* the header is padded */
     safetensors_close(file);
 }
 
@@ -281,7 +299,8 @@ static void release_keeps_values_of_many_pages(void **state)
     safetensors_file *file = NULL;
     rb_error err = {0};
     for (int i = 0; i < N; i++) values[i] = (float)i;
-    const safetensor tensor = {.name = "x", .dtype = TENSOR_F32, .rank = 1, .shape = {N}, .data = values, .size_bytes = sizeof values};
+    const safetensor tensor = {
+        .name = "x", .dtype = TENSOR_F32, .rank = 1, .shape = {N}, .data = values, .size_bytes = sizeof values};
     assert_ok(safetensors_write(path, &tensor, 1, NULL, NULL, 0, &err));
     assert_ok(safetensors_open(&file, path, &err));
     safetensors_release(file, safetensors_at(file, 0));
@@ -308,10 +327,11 @@ static void writer_refuses_what_a_reader_would(void **state)
     assert_fails(safetensors_write(path, pair + 1, 1, NULL, NULL, 0, &err), RB_EINVAL, "rank 9");
     assert_int_equal(access(path, F_OK), -1);
     pair[0].name = "a";
-    assert_fails(safetensors_write(scratch_path("no/such/folder.safetensors"), pair, 1, NULL, NULL, 0, &err), RB_EIO, "folder.safetensors");
+    assert_fails(safetensors_write(scratch_path("no/such/folder.safetensors"), pair, 1, NULL, NULL, 0, &err), RB_EIO,
+                 "folder.safetensors");
 }
 
-/* ---- real files -------------------------------------------------------------------------------------------------------------- */
+/* ---- real files ------------------------------------------------------------------------------ */
 
 static void reads_golden_of_the_demo_model(void **state)
 {
@@ -357,7 +377,12 @@ static void data_may_be_made_when_it_is_asked_for(void **state)
     rb_error err = {0};
     for (int i = 0; i < N; i++) {
         memset(bytes[i], 'a' + i, sizeof bytes[i]);
-        tensors[i] = (safetensor){.name = names[i], .dtype = TENSOR_U8, .rank = 1, .shape = {i + 2}, .data = bytes[i], .size_bytes = (size_t)i + 2};
+        tensors[i] = (safetensor){.name = names[i],
+                                  .dtype = TENSOR_U8,
+                                  .rank = 1,
+                                  .shape = {i + 2},
+                                  .data = bytes[i],
+                                  .size_bytes = (size_t)i + 2};
     }
     assert_ok(safetensors_write(given_path, tensors, N, NULL, NULL, 0, &err));
     for (int i = 0; i < N; i++) tensors[i].data = NULL;
@@ -368,13 +393,14 @@ static void data_may_be_made_when_it_is_asked_for(void **state)
     assert_memory_equal(a, b, a_size);
     made.fails_at = 2;
     assert_int_equal(unlink(path), 0);
-    assert_fails(safetensors_write_from(path, tensors, N, make_data, &made, NULL, NULL, 0, &err), RB_EDEVICE, "no data");
+    assert_fails(safetensors_write_from(path, tensors, N, make_data, &made, NULL, NULL, 0, &err), RB_EDEVICE,
+                 "no data");
     assert_int_equal(access(path, F_OK), -1);
     free(a);
     free(b);
 }
 
-/* ---- damage anywhere --------------------------------------------------------------------------------------------------------- */
+/* ---- damage anywhere ------------------------------------------------------------------------- */
 
 enum { SAMPLE_MAX = 1024 };
 
@@ -385,7 +411,12 @@ static size_t read_sample(unsigned char *bytes)
     const uint16_t half[4] = {0x3f80, 0xbf80, 0x7f80, 0x0001};
     const float f32[3] = {1, 2, 3};
     const safetensor tensors[] = {
-        {.name = "model.norm.weight", .dtype = TENSOR_BF16, .rank = 2, .shape = {2, 2}, .data = half, .size_bytes = sizeof half},
+        {.name = "model.norm.weight",
+         .dtype = TENSOR_BF16,
+         .rank = 2,
+         .shape = {2, 2},
+         .data = half,
+         .size_bytes = sizeof half},
         {.name = "lm_head.weight", .dtype = TENSOR_F32, .rank = 1, .shape = {3}, .data = f32, .size_bytes = sizeof f32},
     };
     rb_error err = {0};
@@ -415,7 +446,8 @@ static rb_status open_and_read(const unsigned char *bytes, size_t n)
         const safetensor *tensor = safetensors_at(file, i);
         float out[SAMPLE_MAX];
         assert_ptr_equal(safetensors_find(file, tensor->name), tensor);
-        const rb_status converted = safetensor_to_f32(tensor, 0, (int64_t)(tensor->size_bytes / tensor_dtype_size(tensor->dtype)), out, &err);
+        const rb_status converted =
+            safetensor_to_f32(tensor, 0, (int64_t)(tensor->size_bytes / tensor_dtype_size(tensor->dtype)), out, &err);
         assert_true(converted == RB_OK || converted == RB_EUNSUPPORTED);
     }
     safetensors_close(file);
@@ -444,7 +476,7 @@ static void survives_every_bit_flip(void **state)
         n_refused += open_and_read(bytes, n) != RB_OK;
         bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
     }
-    assert_true(n_refused > 64);       /* at the least, the bits of the header length */
+    assert_true(n_refused > 64); /* at the least, the bits of the header length */
     assert_int_equal(open_and_read(bytes, n), RB_OK);
 }
 
@@ -469,36 +501,55 @@ int main(void)
         REFUSES(refuses_header_behind_a_space, " {}", 0, RB_EFORMAT, "does not start with '{'"),
         REFUSES(refuses_broken_json, "{\"a\":", 0, RB_EFORMAT, "damaged.safetensors"),
         REFUSES(refuses_text_behind_the_header, "{} {}", 0, RB_EFORMAT, "damaged.safetensors"),
-        REFUSES(refuses_name_given_twice, "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("a", "U8", "[1]", 1, 2) "}", 2, RB_EFORMAT, "\"a\""),
-        REFUSES(refuses_key_given_twice_in_a_tensor, "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, RB_EFORMAT, "\"dtype\""),
+        REFUSES(refuses_name_given_twice, "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("a", "U8", "[1]", 1, 2) "}", 2,
+                RB_EFORMAT, "\"a\""),
+        REFUSES(refuses_key_given_twice_in_a_tensor,
+                "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, RB_EFORMAT,
+                "\"dtype\""),
         REFUSES(refuses_metadata_that_is_a_string, "{\"__metadata__\":\"pt\"}", 0, RB_EFORMAT, "__metadata__"),
-        REFUSES(refuses_metadata_value_that_is_a_number, "{\"__metadata__\":{\"format\":1}}", 0, RB_EFORMAT, "__metadata__ \"format\""),
+        REFUSES(refuses_metadata_value_that_is_a_number, "{\"__metadata__\":{\"format\":1}}", 0, RB_EFORMAT,
+                "__metadata__ \"format\""),
         REFUSES(refuses_tensor_that_is_a_number, "{\"a\":1}", 0, RB_EFORMAT, "tensor \"a\""),
         REFUSES(refuses_missing_dtype, "{\"a\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, RB_EFORMAT, "dtype"),
         REFUSES(refuses_missing_shape, "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, RB_EFORMAT, "shape"),
         REFUSES(refuses_missing_offsets, "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, RB_EFORMAT, "data_offsets"),
-        REFUSES(refuses_unknown_dtype, "{" TENSOR("a", "F4", "[2]", 0, 1) "}", 1, RB_EUNSUPPORTED, "unknown dtype \"F4\""),
+        REFUSES(refuses_unknown_dtype, "{" TENSOR("a", "F4", "[2]", 0, 1) "}", 1, RB_EUNSUPPORTED,
+                "unknown dtype \"F4\""),
         REFUSES(refuses_negative_dim, "{" TENSOR("a", "U8", "[-1]", 0, 1) "}", 1, RB_EFORMAT, "shape[0]"),
         REFUSES(refuses_fractional_dim, "{" TENSOR("a", "U8", "[1,1.5]", 0, 1) "}", 1, RB_EFORMAT, "shape[1]"),
         REFUSES(refuses_dim_that_is_a_string, "{" TENSOR("a", "U8", "[\"1\"]", 0, 1) "}", 1, RB_EFORMAT, "shape[0]"),
         REFUSES(refuses_huge_dim, "{" TENSOR("a", "U8", "[1e300]", 0, 1) "}", 1, RB_EFORMAT, "shape[0]"),
-        REFUSES(refuses_rank_nine, "{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,1,1]", 0, 1) "}", 1, RB_EUNSUPPORTED, "more than 8 dims"),
-        REFUSES(refuses_shape_that_overflows, "{" TENSOR("a", "F32", "[4294967296,4294967296]", 0, 1) "}", 1, RB_EFORMAT, "overflows"),
-        REFUSES(refuses_shape_that_wraps_to_its_size, "{" TENSOR("a", "F32", "[4294967296,4294967296,4294967296]", 0, 0) "}", 0, RB_EFORMAT, "overflows"),
-        REFUSES(refuses_one_offset, "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1]}}", 1, RB_EFORMAT, "not two whole numbers"),
-        REFUSES(refuses_three_offsets, "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,1]}}", 1, RB_EFORMAT, "not two whole numbers"),
-        REFUSES(refuses_negative_offset, "{" TENSOR("a", "U8", "[1]", -1, 0) "}", 1, RB_EFORMAT, "not two whole numbers"),
-        REFUSES(refuses_offsets_backwards, "{" TENSOR("a", "U8", "[1]", 1, 0) "}", 1, RB_EFORMAT, "[1, 0] run backwards"),
+        REFUSES(refuses_rank_nine, "{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,1,1]", 0, 1) "}", 1, RB_EUNSUPPORTED,
+                "more than 8 dims"),
+        REFUSES(refuses_shape_that_overflows, "{" TENSOR("a", "F32", "[4294967296,4294967296]", 0, 1) "}", 1,
+                RB_EFORMAT, "overflows"),
+        REFUSES(refuses_shape_that_wraps_to_its_size,
+                "{" TENSOR("a", "F32", "[4294967296,4294967296,4294967296]", 0, 0) "}", 0, RB_EFORMAT, "overflows"),
+        REFUSES(refuses_one_offset, "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1]}}", 1, RB_EFORMAT,
+                "not two whole numbers"),
+        REFUSES(refuses_three_offsets, "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,1]}}", 1,
+                RB_EFORMAT, "not two whole numbers"),
+        REFUSES(refuses_negative_offset, "{" TENSOR("a", "U8", "[1]", -1, 0) "}", 1, RB_EFORMAT,
+                "not two whole numbers"),
+        REFUSES(refuses_offsets_backwards, "{" TENSOR("a", "U8", "[1]", 1, 0) "}", 1, RB_EFORMAT,
+                "[1, 0] run backwards"),
         REFUSES(refuses_offsets_beyond_file, "{" TENSOR("a", "U8", "[2]", 0, 2) "}", 1, RB_EFORMAT, "end at byte 2"),
-        REFUSES(refuses_size_below_shape, "{" TENSOR("a", "BF16", "[2]", 0, 3) "}", 3, RB_EFORMAT, "span 3 bytes, expected 4"),
-        REFUSES(refuses_size_above_shape, "{" TENSOR("a", "BF16", "[2]", 0, 5) "}", 5, RB_EFORMAT, "span 5 bytes, expected 4"),
+        REFUSES(refuses_size_below_shape, "{" TENSOR("a", "BF16", "[2]", 0, 3) "}", 3, RB_EFORMAT,
+                "span 3 bytes, expected 4"),
+        REFUSES(refuses_size_above_shape, "{" TENSOR("a", "BF16", "[2]", 0, 5) "}", 5, RB_EFORMAT,
+                "span 5 bytes, expected 4"),
         REFUSES(refuses_hole_ahead, "{" TENSOR("a", "U8", "[1]", 1, 2) "}", 2, RB_EFORMAT, "a hole behind the header"),
-        REFUSES(refuses_hole_between, "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("b", "U8", "[1]", 2, 3) "}", 3, RB_EFORMAT, "a hole behind a"),
-        REFUSES(refuses_overlap, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[2]", 1, 3) "}", 3, RB_EFORMAT, "an overlap behind a"),
-        REFUSES(refuses_shared_bytes, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[2]", 0, 2) "}", 2, RB_EFORMAT, "an overlap"),
-        REFUSES(refuses_data_behind_the_last_tensor, "{" TENSOR("a", "U8", "[1]", 0, 1) "}", 2, RB_EFORMAT, "cover 1 bytes of data, the file holds 2"),
+        REFUSES(refuses_hole_between, "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("b", "U8", "[1]", 2, 3) "}", 3,
+                RB_EFORMAT, "a hole behind a"),
+        REFUSES(refuses_overlap, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[2]", 1, 3) "}", 3,
+                RB_EFORMAT, "an overlap behind a"),
+        REFUSES(refuses_shared_bytes, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[2]", 0, 2) "}", 2,
+                RB_EFORMAT, "an overlap"),
+        REFUSES(refuses_data_behind_the_last_tensor, "{" TENSOR("a", "U8", "[1]", 0, 1) "}", 2, RB_EFORMAT,
+                "cover 1 bytes of data, the file holds 2"),
         REFUSES(refuses_data_without_tensors, "{}", 1, RB_EFORMAT, "cover 0 bytes"),
-        REFUSES(refuses_empty_tensor_inside_another, "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[0]", 1, 1) "}", 2, RB_EFORMAT, "an overlap"),
+        REFUSES(refuses_empty_tensor_inside_another,
+                "{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "U8", "[0]", 1, 1) "}", 2, RB_EFORMAT, "an overlap"),
         cmocka_unit_test(refuses_sample_cut_at_any_byte),
         cmocka_unit_test(survives_every_bit_flip),
     };

@@ -17,7 +17,8 @@ static void assert_finds(const char *regex, const char *text, size_t start, size
     assert_ok(split_scratch_new(&scratch, &err));
     assert_ok(split_pattern_next(pattern, scratch, text, strlen(text), 0, &found, &found_start, &found_end, &err));
     if (found != (start < end) || (found && (found_start != start || found_end != end)))
-        fail_msg("%s in \"%s\": found %d [%zu, %zu), expected [%zu, %zu)", regex, text, found, found_start, found_end, start, end);
+        fail_msg("%s in \"%s\": found %d [%zu, %zu), expected [%zu, %zu)", regex, text, found, found_start, found_end,
+                 start, end);
     split_scratch_free(scratch);
     split_pattern_free(pattern);
 }
@@ -25,33 +26,46 @@ static void assert_finds(const char *regex, const char *text, size_t start, size
 static void white_space_is_that_of_oniguruma(void **state)
 {
     (void)state;
-    assert_finds("\\s+", "a\xe1\xa0\x8e" "b", 0, 0);                   /* U+180E: white space to PCRE2 alone */
+    assert_finds("\\s+",
+                 "a\xe1\xa0\x8e"
+                 "b",
+                 0, 0); /* U+180E: white space to PCRE2 alone */
     assert_finds("\\S+", "\xe1\xa0\x8e ", 0, 3);
     assert_finds("[^\\s]+", " \xe1\xa0\x8e ", 1, 4);
     assert_finds("[\\S]+", " \xe1\xa0\x8e ", 1, 4);
-    assert_finds("\\s+", "a\t\n\v\f\r \xc2\x85\xc2\xa0\xe1\x9a\x80\xe2\x80\x80\xe2\x80\x8a\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaf\xe2\x81\x9f\xe3\x80\x80z", 1, 35);
-    assert_finds("\\s", "\xe2\x80\x8b\xef\xbb\xbf\x1c", 0, 0);         /* zero-width space, BOM, file separator */
+    assert_finds("\\s+",
+                 "a\t\n\v\f\r "
+                 "\xc2\x85\xc2\xa0\xe1\x9a\x80\xe2\x80\x80\xe2\x80\x8a\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaf\xe2\x81\x9f"
+                 "\xe3\x80\x80z",
+                 1, 35);
+    assert_finds("\\s", "\xe2\x80\x8b\xef\xbb\xbf\x1c", 0, 0); /* zero-width space, BOM, file separator */
 }
 
 static void patterns_mean_what_they_mean_to_oniguruma(void **state)
 {
     (void)state;
-    assert_finds("(?i:'s)", "it'\xc5\xbf", 2, 5);                      /* long s folds to s */
-    assert_finds("'(?i:[stdm]|ll|ve|re)ss\xc3\xa9", "a'LLss\xc3\xa9", 1, 8);     /* what (?i:...) may not hold may follow it */
+    assert_finds("(?i:'s)", "it'\xc5\xbf", 2, 5); /* long s folds to s */
+    assert_finds("'(?i:[stdm]|ll|ve|re)ss\xc3\xa9", "a'LLss\xc3\xa9", 1,
+                 8); /* what (?i:...) may not hold may follow it */
     assert_finds("\\p{N}{1,3}", "a\xd9\xa3\xd9\xa4\xd9\xa5\xd9\xa6", 1, 7);
     assert_finds("[^\\p{^L}]++", "1ab2", 1, 3);
-    assert_finds("^b$", "a\nb\nc", 2, 3);                              /* lines, always */
-    assert_finds(".+", "\n\r\xe2\x80\xa8", 1, 5);                      /* only LF ends a line */
+    assert_finds("^b$", "a\nb\nc", 2, 3);         /* lines, always */
+    assert_finds(".+", "\n\r\xe2\x80\xa8", 1, 5); /* only LF ends a line */
     assert_finds("[]a]+", "x]a]", 1, 4);
     assert_finds("[\\[\\]\\-{}]+|\\{", "x[-]{}", 1, 6);
     assert_finds("\\x{e9}", "a\xc3\xa9", 1, 3);
-    assert_finds("\\d\\D", "ab\xd9\xa3" "c", 2, 5);                    /* any decimal digit */
+    assert_finds("\\d\\D",
+                 "ab\xd9\xa3"
+                 "c",
+                 2, 5); /* any decimal digit */
 }
 
 static void patterns_that_engines_read_differently_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *regex, *message; } CASES[] = {
+    static const struct {
+        const char *regex, *message;
+    } CASES[] = {
         {"\\w+", "an escape that engines read differently at \"\\w+\""},
         {"\\bx", "an escape"},
         {"\\h", "an escape"},

@@ -14,10 +14,14 @@ static void bytes_become_one_line_of_utf8(void **state)
         {" the", 4, " the"},
         {"\n\t", 2, "\\x0a\\x09"},
         {"\xe2\x82\xac", 3, "\xe2\x82\xac"},
-        {"\xe2\x82", 2, "\\xe2\\x82"},            /* two thirds of a character */
-        {"\xff" "a", 2, "\\xff" "a"},
-        {"\\x", 2, "\\x5cx"},                      /* cannot be taken for an escape */
-        {"\xe2\x80\xae", 3, "\\xe2\\x80\\xae"},  /* would turn the line around */
+        {"\xe2\x82", 2, "\\xe2\\x82"}, /* two thirds of a character */
+        {"\xff"
+         "a",
+         2,
+         "\\xff"
+         "a"},
+        {"\\x", 2, "\\x5cx"},                   /* cannot be taken for an escape */
+        {"\xe2\x80\xae", 3, "\\xe2\\x80\\xae"}, /* would turn the line around */
         {"a\0b", 3, "a\\x00b"},
         {"", 0, ""},
     };

@@ -1,4 +1,5 @@
-/* Token ids against the `tokenizers` library (vectors.json, and a few of its texts copied here), and against hand counts on toy tokenizers. */
+/* Token ids against the `tokenizers` library (vectors.json, and a few of its texts copied here), and against hand
+ * counts on toy tokenizers. */
 #include "tests/model/toy_tokenizer.h"
 
 #include <time.h>
@@ -9,7 +10,7 @@
 
 #define DEMO "configs/demo-llama/tokenizer.json"
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 /* The bytes of all tokens, one after the other, are the text. */
 static void assert_spells(const tokenizer *t, const char *text, size_t length)
@@ -38,23 +39,26 @@ static int32_t *read_ids(const cJSON *array, int64_t *n)
     const cJSON *item;
     *n = 0;
     assert_ok(rb_alloc(&ids, (size_t)cJSON_GetArraySize(array), sizeof *ids, "expected ids", &err));
-    cJSON_ArrayForEach(item, array) ids[(*n)++] = item->valueint;
+    cJSON_ArrayForEach (item, array) ids[(*n)++] = item->valueint;
     return ids;
 }
 
-/* ---- the library's ids --------------------------------------------------------------------------------------------------------- */
+/* ---- the library's ids ----------------------------------------------------------------------- */
 
 static void demo_tokenizer_gives_the_ids_of_the_tokenizers_library(void **state)
 {
     (void)state;
     tokenizer *t = open_ok(DEMO);
     EXPECT(t, "Hello world", 1315, 300, 79, 1661);
-    EXPECT(t, "  two  spaces\tand\ttabs \n\n\nnewlines\r\nCRLF \r lone", 221, 798, 221, 775, 1560, 198, 380, 198, 84, 360, 83, 221, 828, 199, 3377,
-           3257, 202, 199, 35, 2867, 38, 221, 202, 305, 604);
-    EXPECT(t, "I'm you're WE'LL they'D it's  'tis", 41, 2473, 356, 1930, 422, 37, 7, 3368, 541, 7, 36, 341, 447, 221, 601, 84, 271);
-    EXPECT(t, "<|endoftext|>text<|im_start|>user<|im_end|>", 0, 84, 825, 28, 92, 320, 63, 319, 471, 92, 30, 302, 264, 28, 92, 320, 63, 712, 92, 30);
-    EXPECT(t, "\xf0\x9d\x95\xb3\xf0\x9d\x96\x8a\xf0\x9d\x96\x91\xf0\x9d\x96\x91\xf0\x9d\x96\x94 \xf0\x90\x8d\x88", 173, 252, 244, 112, 173, 252, 245,
-           233, 173, 252, 245, 240, 173, 252, 245, 240, 173, 252, 245, 243, 221, 173, 239, 236, 231);
+    EXPECT(t, "  two  spaces\tand\ttabs \n\n\nnewlines\r\nCRLF \r lone", 221, 798, 221, 775, 1560, 198, 380, 198, 84,
+           360, 83, 221, 828, 199, 3377, 3257, 202, 199, 35, 2867, 38, 221, 202, 305, 604);
+    EXPECT(t, "I'm you're WE'LL they'D it's  'tis", 41, 2473, 356, 1930, 422, 37, 7, 3368, 541, 7, 36, 341, 447, 221,
+           601, 84, 271);
+    EXPECT(t, "<|endoftext|>text<|im_start|>user<|im_end|>", 0, 84, 825, 28, 92, 320, 63, 319, 471, 92, 30, 302, 264,
+           28, 92, 320, 63, 712, 92, 30);
+    EXPECT(t, "\xf0\x9d\x95\xb3\xf0\x9d\x96\x8a\xf0\x9d\x96\x91\xf0\x9d\x96\x91\xf0\x9d\x96\x94 \xf0\x90\x8d\x88", 173,
+           252, 244, 112, 173, 252, 245, 233, 173, 252, 245, 240, 173, 252, 245, 240, 173, 252, 245, 243, 221, 173, 239,
+           236, 231);
     assert_ids(t, "", 0, NULL, 0);
     assert_int_equal(tokenizer_vocab_size(t), 4096);
     tokenizer_close(t);
@@ -94,8 +98,7 @@ static void compare_with_vectors(const char *name, const char *path)
     const cJSON *item;
     tokenizer *t = open_ok(path);
     int n_texts = 0;
-    cJSON_ArrayForEach(item, rb_json_find(document, name))
-    {
+    cJSON_ArrayForEach (item, rb_json_find(document, name)) {
         char *text = rb_json_find(item, "text")->valuestring;
         const size_t length = restore_nul(text);
         int64_t n;
@@ -136,7 +139,8 @@ static void every_vector_of_pythia_is_met(void **state)
     compare_with_vectors("pythia", path);
 }
 
-/* The first 2048 ids of a text; 40000 bytes of it hold more than that, and a cut UTF-8 character at their end is left off. */
+/* The first 2048 ids of a text; 40000 bytes of it hold more than that, and a cut UTF-8 character at their end is left
+ * off. */
 static void compare_first_ids(const tokenizer *t, const char *text_path, const cJSON *expected)
 {
     rb_error err = {0};
@@ -180,12 +184,13 @@ static void reference_runs_used_these_ids(void **state)
     }
 }
 
-/* ---- bytes --------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 static void every_byte_of_a_text_is_in_its_tokens(void **state)
 {
     (void)state;
-    static const char NUL[] = "\0\x01\x7f\xef\xbb\xbf" "BOM \0\0 end\0";
+    static const char NUL[] = "\0\x01\x7f\xef\xbb\xbf"
+                              "BOM \0\0 end\0";
     static const char MIXED[] = "\xc3\xa9t\xc3\xa9 \xe2\x80\x8b\xe3\x80\x80 \xf4\x8f\xbf\xbf <|endoftext|> x\t\t y  \n";
     tokenizer *t = open_ok(DEMO);
     assert_spells(t, NUL, sizeof NUL - 1);
@@ -226,13 +231,15 @@ static void token_bytes_turn_symbols_back_and_unknown_ids_have_none(void **state
 {
     (void)state;
     size_t length;
-    tokenizer *t = toy_open((toy){.added = "[{\"id\":9,\"content\":\"\\u0120 \",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                                           "\"normalized\":false,\"special\":false}]"});
+    tokenizer *t = toy_open(
+        (toy){.added = "[{\"id\":9,\"content\":\"\\u0120 \",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                       "\"normalized\":false,\"special\":false}]"});
     assert_memory_equal(tokenizer_token_bytes(t, 3, &length), " ", 1);
     assert_int_equal(length, 1);
     assert_memory_equal(tokenizer_token_bytes(t, 7, &length), "abc", 3);
     assert_int_equal(length, 3);
-    assert_memory_equal(tokenizer_token_bytes(t, 9, &length), "\xc4\xa0 ", 3);      /* an added token stands for its content */
+    assert_memory_equal(tokenizer_token_bytes(t, 9, &length), "\xc4\xa0 ",
+                        3); /* an added token stands for its content */
     assert_int_equal(length, 3);
     assert_null(tokenizer_token_bytes(t, 10, &length));
     assert_null(tokenizer_token_bytes(t, -1, &length));
@@ -243,39 +250,44 @@ static void token_bytes_turn_symbols_back_and_unknown_ids_have_none(void **state
 static void invalid_utf8_is_named_by_its_offset(void **state)
 {
     (void)state;
-    static const struct { const char *text; size_t length; const char *message; } CASES[] = {
+    static const struct {
+        const char *text;
+        size_t length;
+        const char *message;
+    } CASES[] = {
         {"ab\xff", 3, "invalid UTF-8 at byte offset 2 (byte 0xff)"},
-        {"\xc3", 1, "byte offset 0"},                       /* cut short */
-        {"a\xc0\x80", 3, "byte offset 1"},                  /* overlong NUL */
-        {"ab\xed\xa0\x80", 5, "byte offset 2"},             /* a surrogate */
-        {"\xc3\xa9\xf4\x90\x80\x80", 6, "byte offset 2"},   /* beyond U+10FFFF */
-        {"abc\x80", 4, "byte offset 3"},                    /* a continuation byte alone */
+        {"\xc3", 1, "byte offset 0"},                     /* cut short */
+        {"a\xc0\x80", 3, "byte offset 1"},                /* overlong NUL */
+        {"ab\xed\xa0\x80", 5, "byte offset 2"},           /* a surrogate */
+        {"\xc3\xa9\xf4\x90\x80\x80", 6, "byte offset 2"}, /* beyond U+10FFFF */
+        {"abc\x80", 4, "byte offset 3"},                  /* a continuation byte alone */
     };
     tokenizer *t = open_ok(DEMO);
     for (size_t i = 0; i < RB_COUNT(CASES); i++) {
         rb_error err;
         int32_t *ids;
         int64_t n_ids;
-        assert_fails(tokenizer_encode(t, CASES[i].text, CASES[i].length, &ids, &n_ids, &err), RB_EFORMAT, CASES[i].message);
+        assert_fails(tokenizer_encode(t, CASES[i].text, CASES[i].length, &ids, &n_ids, &err), RB_EFORMAT,
+                     CASES[i].message);
         assert_null(ids);
     }
     tokenizer_close(t);
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------------------- */
+/* ---- merging --------------------------------------------------------------------------------- */
 
 static void lowest_rank_merges_first_and_the_leftmost_of_equals(void **state)
 {
     (void)state;
     tokenizer *t = toy_open((toy){0});
-    EXPECT(t, "abc", 7);                /* ab, then ab+c */
+    EXPECT(t, "abc", 7); /* ab, then ab+c */
     EXPECT(t, "aaa", 8, 0);
     EXPECT(t, "aaaa", 8, 8);
-    EXPECT(t, "aab", 0, 5);             /* "a b" has rank 0, "a a" rank 3 */
+    EXPECT(t, "aab", 0, 5); /* "a b" has rank 0, "a a" rank 3 */
     EXPECT(t, "bcabc", 6, 7);
     tokenizer_close(t);
     t = toy_open((toy){.merges = "[[\"b\",\"c\"],[\"a\",\"b\"],[\"ab\",\"c\"]]"});
-    EXPECT(t, "abc", 0, 6);             /* bc takes the b; no merge joins a and bc */
+    EXPECT(t, "abc", 0, 6); /* bc takes the b; no merge joins a and bc */
     EXPECT(t, "abab", 5, 5);
     tokenizer_close(t);
 }
@@ -332,7 +344,7 @@ static void a_long_piece_takes_no_quadratic_time(void **state)
     tokenizer_close(t);
 }
 
-/* ---- pre-tokenizers ------------------------------------------------------------------------------------------------------------ */
+/* ---- pre-tokenizers -------------------------------------------------------------------------- */
 
 static void byte_level_without_regex_merges_across_words(void **state)
 {
@@ -342,16 +354,17 @@ static void byte_level_without_regex_merges_across_words(void **state)
     EXPECT(t, "a b", 3, 1);
     tokenizer_close(t);
     t = toy_open((toy){.vocab = VOCAB, .merges = "[\"a \\u0120\"]", .pre_tokenizer = TOY_GPT2});
-    EXPECT(t, "a b", 0, 2, 1);          /* "a", " b" */
+    EXPECT(t, "a b", 0, 2, 1); /* "a", " b" */
     tokenizer_close(t);
 }
 
 static void prefix_space_goes_ahead_of_every_stretch_that_has_none(void **state)
 {
     (void)state;
-    tokenizer *t = toy_open((toy){.pre_tokenizer = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}",
-                                  .added = "[{\"id\":9,\"content\":\"<x>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                                           "\"normalized\":false,\"special\":true}]"});
+    tokenizer *t = toy_open(
+        (toy){.pre_tokenizer = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}",
+              .added = "[{\"id\":9,\"content\":\"<x>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                       "\"normalized\":false,\"special\":true}]"});
     EXPECT(t, "a", 3, 0);
     EXPECT(t, " a", 3, 0);
     EXPECT(t, "\na", 3, 4, 0);
@@ -364,19 +377,21 @@ static void unmatched_text_and_matches_are_pieces_alike(void **state)
 {
     (void)state;
     tokenizer *t = toy_open((toy){.pre_tokenizer = TOY_SPLIT("b")});
-    EXPECT(t, "abcaa", 0, 1, 2, 8);         /* a|b|caa: c, aa */
+    EXPECT(t, "abcaa", 0, 1, 2, 8); /* a|b|caa: c, aa */
     tokenizer_close(t);
-    t = toy_open((toy){.pre_tokenizer = TOY_SPLIT("(?=b)")});      /* an empty match cuts */
-    EXPECT(t, "abcab", 0, 6, 0, 1);         /* a|bca|b */
+    t = toy_open((toy){.pre_tokenizer = TOY_SPLIT("(?=b)")}); /* an empty match cuts */
+    EXPECT(t, "abcab", 0, 6, 0, 1);                           /* a|bca|b */
     tokenizer_close(t);
 }
 
 static void each_split_sees_only_the_pieces_of_the_one_before(void **state)
 {
     (void)state;
-#define STEP(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false},"
-    tokenizer *t = toy_open((toy){.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" STEP("a+") STEP("a(?=b)") TOY_WHOLE "]}"});
-    EXPECT(t, "aab", 8, 1);                 /* aa|b; the look-ahead finds no b behind aa */
+#define STEP(regex) \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false},"
+    tokenizer *t = toy_open(
+        (toy){.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" STEP("a+") STEP("a(?=b)") TOY_WHOLE "]}"});
+    EXPECT(t, "aab", 8, 1); /* aa|b; the look-ahead finds no b behind aa */
     tokenizer_close(t);
 #undef STEP
 }
@@ -384,12 +399,16 @@ static void each_split_sees_only_the_pieces_of_the_one_before(void **state)
 static void nfc_composes_before_splitting(void **state)
 {
     (void)state;
-    static const char *const VOCAB = "{\"a\":0,\"\\u00c3\":1,\"\\u00a9\":2,\"\\u00c3\\u00a9\":3,\"e\":4,\"\\u00cc\":5,\"\\u0123\":6}";
-    tokenizer *t = toy_open((toy){.vocab = VOCAB, .merges = "[\"\\u00c3 \\u00a9\"]", .normalizer = "{\"type\":\"NFC\"}"});
-    EXPECT(t, "ae\xcc\x81", 0, 3);          /* e + combining acute: U+00E9, bytes c3 a9 */
+    static const char *const VOCAB =
+        "{\"a\":0,\"\\u00c3\":1,\"\\u00a9\":2,\"\\u00c3\\u00a9\":3,\"e\":4,\"\\u00cc\":5,\"\\u0123\":6}";
+    tokenizer *t =
+        toy_open((toy){.vocab = VOCAB, .merges = "[\"\\u00c3 \\u00a9\"]", .normalizer = "{\"type\":\"NFC\"}"});
+    EXPECT(t, "ae\xcc\x81", 0, 3); /* e + combining acute: U+00E9, bytes c3 a9 */
     EXPECT(t, "a\xc3\xa9", 0, 3);
     tokenizer_close(t);
-    t = toy_open((toy){.vocab = VOCAB, .merges = "[\"\\u00c3 \\u00a9\"]", .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}]}"});
+    t = toy_open((toy){.vocab = VOCAB,
+                       .merges = "[\"\\u00c3 \\u00a9\"]",
+                       .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}]}"});
     EXPECT(t, "e\xcc\x81", 3);
     tokenizer_close(t);
     t = toy_open((toy){.vocab = VOCAB, .merges = "[\"\\u00c3 \\u00a9\"]"});
@@ -397,7 +416,8 @@ static void nfc_composes_before_splitting(void **state)
     tokenizer_close(t);
 }
 
-/* A group repeated 100 000 times overflows the stack of PCRE2's JIT; the interpreter, which keeps its own on the heap, takes over. */
+/* A group repeated 100 000 times overflows the stack of PCRE2's JIT; the interpreter, which keeps its own on the heap,
+ * takes over. */
 static void a_long_match_outgrows_the_jit_stack(void **state)
 {
     (void)state;
@@ -423,22 +443,25 @@ static void a_pattern_that_backtracks_without_end_is_an_error(void **state)
     int32_t *ids;
     int64_t n_ids;
     tokenizer *t = toy_open((toy){.pre_tokenizer = TOY_SPLIT("((a+)+)+[bd]")});
-    assert_fails(tokenizer_encode(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 41, &ids, &n_ids, &err), RB_EUNSUPPORTED, "match limit exceeded");
+    assert_fails(tokenizer_encode(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 41, &ids, &n_ids, &err),
+                 RB_EUNSUPPORTED, "match limit exceeded");
     assert_null(ids);
     tokenizer_close(t);
 }
 
-/* ---- added tokens: what the library gives for the same file ---------------------------------------------------------------------- */
+/* ---- added tokens: what the library gives for the same file ---------------------------------- */
 
 static void the_leftmost_and_longest_added_token_wins(void **state)
 {
     (void)state;
-    tokenizer *t = toy_open((toy){.added = "[" ADDED(9, "<", false, false, false, false) "," ADDED(10, "<<a", false, false, false, false) ","
-                                           ADDED(11, "<a", false, false, false, false) "," ADDED(5, "ab", false, false, false, false) "]"});
+    tokenizer *t = toy_open((toy){
+        .added =
+            "[" ADDED(9, "<", false, false, false, false) "," ADDED(10, "<<a", false, false, false, false) "," ADDED(
+                11, "<a", false, false, false, false) "," ADDED(5, "ab", false, false, false, false) "]"});
     EXPECT(t, "<<a", 10);
     EXPECT(t, "<a<", 11, 9);
     EXPECT(t, "<<b<<", 9, 9, 1, 9, 9);
-    EXPECT(t, "aabc", 0, 5, 2);         /* found in the text ahead of any merge, so no "abc" */
+    EXPECT(t, "aabc", 0, 5, 2); /* found in the text ahead of any merge, so no "abc" */
     tokenizer_close(t);
 }
 
@@ -457,8 +480,10 @@ static void a_single_word_token_has_no_word_beside_it(void **state)
 static void word_characters_are_letters_marks_digits_connectors_and_joiners(void **state)
 {
     (void)state;
-    static const int32_t WORD[] = {'_', '0', 'z', 0xe9, 0x301, 0x903, 0x488, 0x663, 0x2167, 0x203f, 0x200c, 0x200d, 0x24d0, 0x1f130, 0x6f22, 0xd55c};
-    static const int32_t OTHER[] = {0, ' ', '-', '.', 0xa0, 0xbd, 0xb2, 0x180e, 0x200b, 0x24ea, 0x1f600, 0x20ac, 0xe000, 0x10ffff};
+    static const int32_t WORD[] = {'_',    '0',    'z',    0xe9,   0x301,  0x903,   0x488,  0x663,
+                                   0x2167, 0x203f, 0x200c, 0x200d, 0x24d0, 0x1f130, 0x6f22, 0xd55c};
+    static const int32_t OTHER[] = {0,      ' ',    '-',    '.',     0xa0,   0xbd,   0xb2,
+                                    0x180e, 0x200b, 0x24ea, 0x1f600, 0x20ac, 0xe000, 0x10ffff};
     for (size_t i = 0; i < RB_COUNT(WORD); i++) assert_true(unicode_is_word(WORD[i]));
     for (size_t i = 0; i < RB_COUNT(OTHER); i++) assert_false(unicode_is_word(OTHER[i]));
 }
@@ -466,19 +491,23 @@ static void word_characters_are_letters_marks_digits_connectors_and_joiners(void
 static void stripping_tokens_swallow_white_space(void **state)
 {
     (void)state;
-    tokenizer *t = toy_open((toy){.added = "[" ADDED(9, "<l>", false, true, false, false) "," ADDED(10, "<r>", false, false, true, false) "]"});
+    tokenizer *t = toy_open((toy){
+        .added = "[" ADDED(9, "<l>", false, true, false, false) "," ADDED(10, "<r>", false, false, true, false) "]"});
     EXPECT(t, "a \n <l> b", 0, 9, 3, 1);
     EXPECT(t, "a <r> \xe3\x80\x80\n b", 0, 3, 10, 1);
     EXPECT(t, "<r>  <l>", 10, 9);
     EXPECT(t, "  <l>", 9);
     EXPECT(t, "<r>  ", 10);
     tokenizer_close(t);
-    /* A token of white space is looked for inside what another has swallowed; nothing is left of it where it strips as well. */
-    t = toy_open((toy){.added = "[" ADDED(9, "<r>", false, false, true, false) "," ADDED(10, "\\n", false, true, true, false) "]"});
+    /* A token of white space is looked for inside what another has swallowed; nothing is left of it where it strips as
+     * well. */
+    t = toy_open((toy){
+        .added = "[" ADDED(9, "<r>", false, false, true, false) "," ADDED(10, "\\n", false, true, true, false) "]"});
     EXPECT(t, "<r>\n\na", 9, 0);
     EXPECT(t, "b\n\na", 1, 10, 0);
     tokenizer_close(t);
-    t = toy_open((toy){.added = "[" ADDED(9, "<r>", false, false, true, false) "," ADDED(10, "  ", false, false, false, false) "]"});
+    t = toy_open((toy){
+        .added = "[" ADDED(9, "<r>", false, false, true, false) "," ADDED(10, "  ", false, false, false, false) "]"});
     EXPECT(t, "<r>   a", 9, 10, 3, 0);
     tokenizer_close(t);
 }
@@ -486,11 +515,12 @@ static void stripping_tokens_swallow_white_space(void **state)
 static void normalized_tokens_are_found_in_normalised_text(void **state)
 {
     (void)state;
-    tokenizer *t = toy_open((toy){.normalizer = "{\"type\":\"NFC\"}", .added = "[" ADDED(9, "e\\u0301", false, false, false, true) ","
-                                  ADDED(10, "n\\u0303", false, false, false, false) "]"});
+    tokenizer *t = toy_open((toy){.normalizer = "{\"type\":\"NFC\"}",
+                                  .added = "[" ADDED(9, "e\\u0301", false, false, false,
+                                                     true) "," ADDED(10, "n\\u0303", false, false, false, false) "]"});
     EXPECT(t, "ae\xcc\x81", 0, 9);
     EXPECT(t, "a\xc3\xa9", 0, 9);
-    EXPECT(t, "an\xcc\x83", 0, 10);             /* as it is */
+    EXPECT(t, "an\xcc\x83", 0, 10); /* as it is */
     rb_error err;
     int32_t *ids;
     int64_t n_ids;

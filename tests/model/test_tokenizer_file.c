@@ -29,19 +29,35 @@ static void unsupported_components_are_named(void **state)
         {{.version = "\"2.0\""}, RB_EUNSUPPORTED, "version: found \"2.0\""},
         {{.truncation = "{\"max_length\":5}"}, RB_EUNSUPPORTED, "truncation: found a setting"},
         {{.normalizer = "{\"type\":\"NFKC\"}"}, RB_EUNSUPPORTED, "normalizer: found NFKC, supported are null and NFC"},
-        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]}"}, RB_EUNSUPPORTED, "found Lowercase"},
+        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]}"},
+         RB_EUNSUPPORTED,
+         "found Lowercase"},
         {{.pre_tokenizer = "null"}, RB_EUNSUPPORTED, "pre_tokenizer: found null"},
         {{.pre_tokenizer = "{\"type\":\"Metaspace\"}"}, RB_EUNSUPPORTED, "pre_tokenizer: found Metaspace"},
         {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[]}"}, RB_EUNSUPPORTED, "an empty Sequence"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," TOY_WHOLE "]}"}, RB_EUNSUPPORTED,
+        {{.pre_tokenizer =
+              "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," TOY_WHOLE
+              "]}"},
+         RB_EUNSUPPORTED,
          "pre_tokenizer.pretokenizers[0]: found Digits"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" TOY_WHOLE "," TOY_WHOLE "]}"}, RB_EUNSUPPORTED, "pretokenizers[0]: found ByteLevel"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Removed\","
-                           "\"invert\":false}," TOY_WHOLE "]}"}, RB_EUNSUPPORTED, "behavior: found Removed"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\","
-                           "\"invert\":true}," TOY_WHOLE "]}"}, RB_EUNSUPPORTED, "invert: found true"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Isolated\","
-                           "\"invert\":false}," TOY_WHOLE "]}"}, RB_EUNSUPPORTED, "pattern: found String"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" TOY_WHOLE "," TOY_WHOLE "]}"},
+         RB_EUNSUPPORTED,
+         "pretokenizers[0]: found ByteLevel"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"}"
+                           ",\"behavior\":\"Removed\","
+                           "\"invert\":false}," TOY_WHOLE "]}"},
+         RB_EUNSUPPORTED,
+         "behavior: found Removed"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"}"
+                           ",\"behavior\":\"Isolated\","
+                           "\"invert\":true}," TOY_WHOLE "]}"},
+         RB_EUNSUPPORTED,
+         "invert: found true"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":"
+                           "\"a\"},\"behavior\":\"Isolated\","
+                           "\"invert\":false}," TOY_WHOLE "]}"},
+         RB_EUNSUPPORTED,
+         "pattern: found String"},
         {{.pre_tokenizer = TOY_SPLIT("(a")}, RB_EUNSUPPORTED, "pretokenizers[0]: PCRE2 does not take the pattern"},
         {{.settings = "\"byte_fallback\":true,"}, RB_EUNSUPPORTED, "model.byte_fallback: found true"},
         {{.settings = "\"fuse_unk\":true,"}, RB_EUNSUPPORTED, "model.fuse_unk: found true"},
@@ -56,8 +72,9 @@ static void unsupported_components_are_named(void **state)
 static void neutral_settings_are_accepted(void **state)
 {
     (void)state;
-    tokenizer *t = toy_open((toy){.settings = "\"dropout\":0.0,\"unk_token\":null,\"continuing_subword_prefix\":\"\",\"end_of_word_suffix\":\"\","
-                                              "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":null,"});
+    tokenizer *t = toy_open((toy){
+        .settings = "\"dropout\":0.0,\"unk_token\":null,\"continuing_subword_prefix\":\"\",\"end_of_word_suffix\":\"\","
+                    "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":null,"});
     EXPECT(t, "abc", 7);
     tokenizer_close(t);
 }
@@ -68,7 +85,8 @@ static void another_model_is_named(void **state)
     rb_error err = {0};
     tokenizer *t;
     const char *path = scratch_path("unigram.json");
-    static const char TEXT[] = "{\"version\":\"1.0\",\"added_tokens\":[],\"pre_tokenizer\":" TOY_GPT2 ",\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}";
+    static const char TEXT[] = "{\"version\":\"1.0\",\"added_tokens\":[],\"pre_tokenizer\":" TOY_GPT2
+                               ",\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}";
     assert_ok(rb_atomic_write(path, TEXT, sizeof TEXT - 1, &err));
     assert_fails(tokenizer_open(&t, path, &err), RB_EUNSUPPORTED, "model.type: found Unigram, supported is BPE");
 }
@@ -87,7 +105,9 @@ static void contradictions_are_named(void **state)
     (void)state;
     static const refusal CASES[] = {
         {{.vocab = "{}"}, RB_EFORMAT, "model.vocab: found no tokens"},
-        {{.vocab = "{\"a\":0,\"b\":1}", .merges = "[\"a b\"]"}, RB_EFORMAT, "model.merges[0]: \"ab\" is not in the vocabulary"},
+        {{.vocab = "{\"a\":0,\"b\":1}", .merges = "[\"a b\"]"},
+         RB_EFORMAT,
+         "model.merges[0]: \"ab\" is not in the vocabulary"},
         {{.vocab = "{\"a\":0,\"b\":1,\"ab\":1}", .merges = "[\"a b\"]"}, RB_EFORMAT, "two tokens have id 1"},
         {{.vocab = "{\"a\":0.5}"}, RB_EFORMAT, "the id of \"a\" is no whole number"},
         {{.vocab = "{\"a\":-1}"}, RB_EFORMAT, "the id of \"a\" is no whole number"},
@@ -104,13 +124,25 @@ static void contradictions_are_named(void **state)
         {{.merges = "[[\"a\",\"b\",\"c\"]]"}, RB_EFORMAT, "an array of two strings"},
         {{.merges = "[[\"a\",1]]"}, RB_EFORMAT, "an array of two strings"},
         {{.merges = "[7]"}, RB_EFORMAT, "a string or an array of two strings"},
-        {{.added = "[" ADDED(12, "<x>", false, false, false, false) "]"}, RB_EFORMAT, "\"<x>\" has id 12, expected the next one"},
-        {{.added = "[" ADDED(9, "ab", false, false, false, false) "]"}, RB_EFORMAT, "\"ab\" has id 9, but in model.vocab 5"},
-        {{.added = "[" ADDED(9, "<x>", false, false, false, false) "," ADDED(10, "<x>", false, false, false, false) "]"}, RB_EFORMAT,
+        {{.added = "[" ADDED(12, "<x>", false, false, false, false) "]"},
+         RB_EFORMAT,
+         "\"<x>\" has id 12, expected the next one"},
+        {{.added = "[" ADDED(9, "ab", false, false, false, false) "]"},
+         RB_EFORMAT,
+         "\"ab\" has id 9, but in model.vocab 5"},
+        {{.added =
+              "[" ADDED(9, "<x>", false, false, false, false) "," ADDED(10, "<x>", false, false, false, false) "]"},
+         RB_EFORMAT,
          "\"<x>\" is the content of added_tokens[0]"},
-        {{.normalizer = "{\"type\":\"NFC\"}", .added = "[" ADDED(9, "e\\u0301", false, false, false, true) "," ADDED(10, "\\u00e9", false, false, false, true) "]"},
-         RB_EFORMAT, "is the normalised content of added_tokens[0]"},
-        {{.vocab = "{\"a\":0,\"b\":1,\"ab\":3}", .merges = "[\"a b\"]", .added = "[" ADDED(3, "<x>", false, false, false, false) "]"}, RB_EFORMAT,
+        {{.normalizer = "{\"type\":\"NFC\"}",
+          .added = "[" ADDED(9, "e\\u0301", false, false, false, true) "," ADDED(10, "\\u00e9", false, false, false,
+                                                                                 true) "]"},
+         RB_EFORMAT,
+         "is the normalised content of added_tokens[0]"},
+        {{.vocab = "{\"a\":0,\"b\":1,\"ab\":3}",
+          .merges = "[\"a b\"]",
+          .added = "[" ADDED(3, "<x>", false, false, false, false) "]"},
+         RB_EFORMAT,
          "\"<x>\" has id 3, which another token has"},
         {{.added = "[" ADDED(9, "", false, false, false, false) "]"}, RB_EFORMAT, "content: found an empty string"},
         {{.added = "[" ADDED(9, "\xff", false, false, false, false) "]"}, RB_EFORMAT, "invalid UTF-8"},

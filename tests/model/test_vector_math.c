@@ -20,7 +20,7 @@ static void exp_is_accurate_over_its_whole_range(void **state)
         worst = fmax(worst, fabs(value - expected) / expected);
     }
     assert_true(worst < 2e-7);
-    assert_true(worst > 0.0);       /* the walk did compare something */
+    assert_true(worst > 0.0); /* the walk did compare something */
 }
 
 static void exp_of_far_scores_is_zero_and_of_the_largest_is_one(void **state)
@@ -49,7 +49,7 @@ static void exp_sum_adds_what_it_writes(void **state)
         const float sum = exp_sum_row(x, 1.0f, sizes[s]);
         double expected = 0.0;
         for (int64_t i = 0; i < sizes[s]; i++) expected += x[i];
-        assert_close(sum, expected, expected * FLT_EPSILON * 64);    /* 1000 terms over at least 4 lanes */
+        assert_close(sum, expected, expected * FLT_EPSILON * 64); /* 1000 terms over at least 4 lanes */
         assert_true(x[sizes[s]] == guard);
         free(x);
     }
@@ -75,14 +75,15 @@ static void rms_norm_divides_by_the_root_mean_square(void **state)
     (void)state;
     for (size_t s = 0; s < RB_COUNT(sizes); s++) {
         const int64_t n = sizes[s];
-        float *x = random_floats((size_t)n, s), *weight = random_floats((size_t)n, s + 50), *out = random_floats((size_t)n, 0);
+        float *x = random_floats((size_t)n, s), *weight = random_floats((size_t)n, s + 50),
+              *out = random_floats((size_t)n, 0);
         double mean_square = 0.0;
         for (int64_t i = 0; i < n; i++) mean_square += (double)x[i] * x[i] / (double)n;
 
         rms_norm_row(out, x, weight, 1e-5f, n);
         for (int64_t i = 0; i < n; i++) assert_close(out[i], weight[i] * x[i] / sqrt(mean_square + 1e-5), 4e-6);
         rms_norm_row(x, x, weight, 1e-5f, n);
-        assert_memory_equal(x, out, (size_t)n * sizeof *x);     /* in place: the same */
+        assert_memory_equal(x, out, (size_t)n * sizeof *x); /* in place: the same */
         free(x);
         free(weight);
         free(out);
@@ -92,7 +93,8 @@ static void rms_norm_divides_by_the_root_mean_square(void **state)
 static void swiglu_gates_up_by_silu(void **state)
 {
     (void)state;
-    const float gates[] = {0.0f, 1.0f, -1.0f, 20.0f, -20.0f, 90.0f, -90.0f, 1000.0f, -1000.0f, 0.25f, -3.5f, 7.0f, 8.0f, 9.0f, 10.0f, 11.0f, 12.0f};
+    const float gates[] = {0.0f,  1.0f,  -1.0f, 20.0f, -20.0f, 90.0f, -90.0f, 1000.0f, -1000.0f,
+                           0.25f, -3.5f, 7.0f,  8.0f,  9.0f,   10.0f, 11.0f,  12.0f};
     float gate[RB_COUNT(gates)], up[RB_COUNT(gates)];
     for (size_t i = 0; i < RB_COUNT(gates); i++) {
         gate[i] = gates[i];

@@ -13,7 +13,8 @@ static inline cJSON *find(cJSON *json, const char *path)
         assert_true(length < sizeof step);
         memcpy(step, path, length);
         step[length] = '\0';
-        json = cJSON_IsArray(json) ? cJSON_GetArrayItem(json, atoi(step)) : cJSON_GetObjectItemCaseSensitive(json, step);
+        json =
+            cJSON_IsArray(json) ? cJSON_GetArrayItem(json, atoi(step)) : cJSON_GetObjectItemCaseSensitive(json, step);
         path += length + (path[length] == '.');
     }
     return json;
@@ -26,7 +27,8 @@ static inline double number_at(cJSON *json, const char *path)
     return item->valuedouble;
 }
 
-/* Replaces the item at a path or adds it, or appends to an array when the path ends in "+", or deletes it when text is NULL. */
+/* Replaces the item at a path or adds it, or appends to an array when the path ends in "+", or deletes it when text is
+ * NULL. */
 static inline void change(cJSON *document, const char *path, const char *text)
 {
     char parent_path[128];
@@ -34,23 +36,17 @@ static inline void change(cJSON *document, const char *path, const char *text)
     snprintf(parent_path, sizeof parent_path, "%.*s", dot ? (int)(dot - path) : 0, path);
     cJSON *parent = find(document, parent_path), *value = text ? cJSON_Parse(text) : NULL;
     assert_non_null(parent);
-    if (strcmp(last, "+") == 0)
-        cJSON_AddItemToArray(parent, value);
-    else if (cJSON_IsArray(parent) && value)
-        cJSON_ReplaceItemInArray(parent, atoi(last), value);
-    else if (cJSON_IsArray(parent))
-        cJSON_DeleteItemFromArray(parent, atoi(last));
-    else if (value && cJSON_HasObjectItem(parent, last))
-        cJSON_ReplaceItemInObjectCaseSensitive(parent, last, value);
-    else if (value)
-        cJSON_AddItemToObject(parent, last, value);
-    else
-        cJSON_DeleteItemFromObjectCaseSensitive(parent, last);
+    if (strcmp(last, "+") == 0) cJSON_AddItemToArray(parent, value);
+    else if (cJSON_IsArray(parent) && value) cJSON_ReplaceItemInArray(parent, atoi(last), value);
+    else if (cJSON_IsArray(parent)) cJSON_DeleteItemFromArray(parent, atoi(last));
+    else if (value && cJSON_HasObjectItem(parent, last)) cJSON_ReplaceItemInObjectCaseSensitive(parent, last, value);
+    else if (value) cJSON_AddItemToObject(parent, last, value);
+    else cJSON_DeleteItemFromObjectCaseSensitive(parent, last);
 }
 
 /* One damage, and what the reader says of it. */
 typedef struct refusal {
-    const char *path, *value;       /* value NULL: deleted */
+    const char *path, *value; /* value NULL: deleted */
     rb_status status;
     const char *message;
 } refusal;
@@ -63,8 +59,8 @@ static inline void assert_refused(const cJSON *good, const refusal *what)
     change(document, what->path, what->value);
     const rb_status st = plan_from_json(&plan, document, "p.json", &err);
     if (st != what->status || !strstr(err.msg, what->message))
-        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", what->path, what->value ? what->value : "nothing", (int)st, (int)what->status, err.msg,
-                 what->message);
+        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", what->path,
+                 what->value ? what->value : "nothing", (int)st, (int)what->status, err.msg, what->message);
     assert_null(plan);
     cJSON_Delete(document);
 }

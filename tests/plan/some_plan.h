@@ -6,10 +6,20 @@
 
 static inline model_facts some_model(int n_layers, int n_kv_heads, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    model_facts model = {.model_type = "llama", .n_layers = n_layers, .n_q_heads = 4 * n_kv_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim,
-                         .rotary_dim = rotary_dim, .attention_scale = 1.0 / sqrt(head_dim),
-                         .rope = {.kind = ROPE_LLAMA3, .pairing = pairing, .theta = 500000.0, .factor = 8.0, .low_freq_factor = 1.0,
-                                  .high_freq_factor = 4.0, .original_max_position = 8192}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = n_layers,
+                         .n_q_heads = 4 * n_kv_heads,
+                         .n_kv_heads = n_kv_heads,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
+                         .attention_scale = 1.0 / sqrt(head_dim),
+                         .rope = {.kind = ROPE_LLAMA3,
+                                  .pairing = pairing,
+                                  .theta = 500000.0,
+                                  .factor = 8.0,
+                                  .low_freq_factor = 1.0,
+                                  .high_freq_factor = 4.0,
+                                  .original_max_position = 8192}};
     for (int i = 0; i < 64; i++) model.config_sha256[i] = "0123456789abcdef"[i % 16];
     for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = pow(500000.0, -2.0 * i / rotary_dim);
     return model;
@@ -40,15 +50,14 @@ static inline bit_plan *some_plan(const model_facts *model, codebook_kind books)
     for (int i = 0; i < 64; i++) plan->calibration.tokens_sha256[i] = "fedcba9876543210"[i % 16];
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         some_bits(bits, model_n_blocks(model), &state);
-        if (h % 5 == 4)
-            assert_ok(plan_head_set_uniform(&plan->heads[h], 4, model_n_blocks(model), 42, books, &err));
-        else
-            assert_ok(plan_head_set_block_widths(&plan->heads[h], bits, model_n_blocks(model), books, &err));
+        if (h % 5 == 4) assert_ok(plan_head_set_uniform(&plan->heads[h], 4, model_n_blocks(model), 42, books, &err));
+        else assert_ok(plan_head_set_block_widths(&plan->heads[h], bits, model_n_blocks(model), books, &err));
     }
     return plan;
 }
 
-/* What version 2 adds, each in some heads: blocks of no group, log8 norms, the search encoder, scales, centers. Head 0 has all of it. */
+/* What version 2 adds, each in some heads: blocks of no group, log8 norms, the search encoder, scales, centers. Head 0
+ * has all of it. */
 static inline bit_plan *some_plan_beyond(const model_facts *model)
 {
     rb_error err = {0};
@@ -67,18 +76,20 @@ static inline bit_plan *some_plan_beyond(const model_facts *model)
             int n = 0;
             for (int b = 0; b < n_blocks; b++)
                 if (b % 3 == g) blocks[n++] = b;
-            assert_ok(plan_head_add_group(head, 2 + g, blocks, n, CODEBOOK_SPHERE, head->norm == NORM_LOG8 ? h % 2 ? NORM_MIN_EXPONENT : 5 + g : 0, &err));
+            assert_ok(plan_head_add_group(head, 2 + g, blocks, n, CODEBOOK_SPHERE,
+                                          head->norm == NORM_LOG8 ? h % 2 ? NORM_MIN_EXPONENT : 5 + g : 0, &err));
             if (head->encoder == ENCODER_SEARCH) head->groups[g].coherence = 0.5f + (float)g;
         }
         for (int b = 0; b < n_blocks; b++) scales[b] = 0.37 + 0.1 * b + h;
         for (int i = 0; i < model->head_dim; i++) center[i] = (i % 7 - 3) * 0.81 + h;
-        assert_ok(plan_head_set_transform(head, h % 2 == 0 ? scales : NULL, n_blocks, h % 4 != 1 ? center : NULL, model->head_dim, &err));
+        assert_ok(plan_head_set_transform(head, h % 2 == 0 ? scales : NULL, n_blocks, h % 4 != 1 ? center : NULL,
+                                          model->head_dim, &err));
     }
     return plan;
 }
 
-/* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h % 5 % 3 + 2 bits of gain, but head 2 has none; a center
- * where h % 4 is 0. */
+/* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h %
+ * 5 % 3 + 2 bits of gain, but head 2 has none; a center where h % 4 is 0. */
 static inline bit_plan *some_plan_of_planes(const model_facts *model)
 {
     rb_error err = {0};
@@ -95,8 +106,10 @@ static inline bit_plan *some_plan_of_planes(const model_facts *model)
             maps[PLAN_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
             weights[b] = 0.013 * (b + 1) * (h + 1);
         }
-        assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2, n_blocks, &err));
-        if (h % 4 == 2) assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
+        assert_ok(
+            plan_head_set_planes(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2, n_blocks, &err));
+        if (h % 4 == 2)
+            assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
     }
     return plan;
 }

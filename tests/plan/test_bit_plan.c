@@ -1,4 +1,5 @@
-/* The plan as data: groups and dims by hand, costs by hand count and against the reference, every kind of damage named. */
+/* The plan as data: groups and dims by hand, costs by hand count and against the reference, every kind of damage named.
+ */
 #include "tests/test_support.h"
 
 #include "core/json.h"
@@ -9,8 +10,13 @@ static rb_error err;
 /* A model that model_facts_check accepts. */
 static model_facts facts_of(int n_layers, int n_kv_heads, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    model_facts model = {.model_type = "llama", .n_layers = n_layers, .n_q_heads = 3 * n_kv_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim,
-                         .rotary_dim = rotary_dim, .attention_scale = 1.0 / sqrt(head_dim)};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = n_layers,
+                         .n_q_heads = 3 * n_kv_heads,
+                         .n_kv_heads = n_kv_heads,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
+                         .attention_scale = 1.0 / sqrt(head_dim)};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
     model.rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
     for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
@@ -22,7 +28,7 @@ static void set_blocks(plan_head *head, const uint8_t *bits, int n_blocks)
     assert_ok(plan_head_set_block_widths(head, bits, n_blocks, CODEBOOK_BLOCK_GTQ, &err));
 }
 
-/* ---- groups --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 static void blocks_of_equal_width_form_a_group_in_ascending_order(void **state)
 {
@@ -82,11 +88,15 @@ static void widths_out_of_range_are_refused_and_leave_the_head_empty(void **stat
     (void)state;
     plan_head head = {0};
     set_blocks(&head, (const uint8_t[]){2, 3}, 2);
-    assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){2, 0}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL, "block 1: width 0, expected 1 to 8");
+    assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){2, 0}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL,
+                 "block 1: width 0, expected 1 to 8");
     assert_int_equal(head.n_groups, 0);
-    assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){9, 2}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL, "block 0: width 9, expected 1 to 8");
-    assert_fails(plan_head_set_uniform(&head, 0, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL, "width is 0, expected 1 to 8");
-    assert_fails(plan_head_set_uniform(&head, 16, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL, "width is 16, expected 1 to 8");
+    assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){9, 2}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL,
+                 "block 0: width 9, expected 1 to 8");
+    assert_fails(plan_head_set_uniform(&head, 0, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL,
+                 "width is 0, expected 1 to 8");
+    assert_fails(plan_head_set_uniform(&head, 16, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL,
+                 "width is 16, expected 1 to 8");
     assert_int_equal(head.n_groups, 0);
 }
 
@@ -119,9 +129,10 @@ static void values_are_a_uniform_head_seeded_by_kv_head(void **state)
     bit_plan_free(plan);
 }
 
-/* ---- dims ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- dims ------------------------------------------------------------------------------------ */
 
-static void check_dims(const model_facts *model, group_order order, const int *blocks, int n_blocks, const int *expected)
+static void check_dims(const model_facts *model, group_order order, const int *blocks, int n_blocks,
+                       const int *expected)
 {
     int dims[16], copy[8];
     memcpy(copy, blocks, sizeof(int) * (size_t)n_blocks);
@@ -133,8 +144,10 @@ static void check_dims(const model_facts *model, group_order order, const int *b
 static void dims_follow_pairing_order_and_rotary_dim(void **state)
 {
     (void)state;
-    const model_facts split = facts_of(1, 1, 8, 8, ROPE_SPLIT_HALF), interleaved = facts_of(1, 1, 8, 8, ROPE_INTERLEAVED);
-    const model_facts partial = facts_of(1, 1, 12, 4, ROPE_SPLIT_HALF), partial_interleaved = facts_of(1, 1, 12, 4, ROPE_INTERLEAVED);
+    const model_facts split = facts_of(1, 1, 8, 8, ROPE_SPLIT_HALF),
+                      interleaved = facts_of(1, 1, 8, 8, ROPE_INTERLEAVED);
+    const model_facts partial = facts_of(1, 1, 12, 4, ROPE_SPLIT_HALF),
+                      partial_interleaved = facts_of(1, 1, 12, 4, ROPE_INTERLEAVED);
     static const int some[] = {0, 3}, mixed[] = {1, 2, 5};
     check_dims(&split, GROUP_ORDER_BLOCK, some, 2, (const int[]){0, 4, 3, 7});
     check_dims(&split, GROUP_ORDER_NATURAL, some, 2, (const int[]){0, 3, 4, 7});
@@ -153,7 +166,7 @@ static void group_orders_have_names(void **state)
     assert_string_equal(group_order_name(GROUP_ORDER_NATURAL), "natural");
 }
 
-/* ---- cost ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- cost ------------------------------------------------------------------------------------ */
 
 static void true_bits_equal_the_reference(void **state)
 {
@@ -163,18 +176,17 @@ static void true_bits_equal_the_reference(void **state)
     int n = 0;
     assert_ok(rb_json_read(&reference, "tests/fixtures/demo-llama-reference.json", 0, &err));
     assert_ok(rb_json_get_array(reference, "heads", "reference", &heads, &err));
-    cJSON_ArrayForEach(head_json, heads)
-    {
-        const cJSON *bits_by_budget = rb_json_find(head_json, "bits"), *true_bits = rb_json_find(head_json, "true_bits"), *bits;
-        cJSON_ArrayForEach(bits, bits_by_budget)
-        {
+    cJSON_ArrayForEach (head_json, heads) {
+        const cJSON *bits_by_budget = rb_json_find(head_json, "bits"),
+                    *true_bits = rb_json_find(head_json, "true_bits"), *bits;
+        cJSON_ArrayForEach (bits, bits_by_budget) {
             char key[64];
             uint8_t widths[64];
             int n_blocks = 0;
             double expected = 0.0;
             plan_head head = {0};
             const cJSON *width;
-            cJSON_ArrayForEach(width, bits) widths[n_blocks++] = (uint8_t)width->valueint;
+            cJSON_ArrayForEach (width, bits) widths[n_blocks++] = (uint8_t)width->valueint;
             snprintf(key, sizeof key, "block-gtq@%s", bits->string);
             assert_ok(rb_json_get_number(true_bits, key, "true_bits", 0, 100, &expected, &err));
             set_blocks(&head, widths, n_blocks);
@@ -195,8 +207,8 @@ static void six_widths_cost_three_quarters_of_a_bit(void **state)
     uint8_t bits[64];
     plan_head head = {0};
     memset(bits, 3, sizeof bits);
-    bits[0] = 1, bits[1] = 2, bits[2] = 4, bits[3] = 5, bits[4] = 6;    /* 3 more than five blocks of 3; */
-    bits[5] = bits[6] = bits[7] = 2;                                    /* 3 less than three */
+    bits[0] = 1, bits[1] = 2, bits[2] = 4, bits[3] = 5, bits[4] = 6; /* 3 more than five blocks of 3; */
+    bits[5] = bits[6] = bits[7] = 2;                                 /* 3 less than three */
     set_blocks(&head, bits, 64);
     assert_int_equal(head.n_groups, 6);
     assert_true(plan_head_nominal_bits(&head, 128) == 3.0);
@@ -215,8 +227,8 @@ static void padding_to_a_byte_is_part_of_the_cost(void **state)
     plan_head_clear(&head);
 }
 
-/* Two layers of one head, 6 dims. Layer 0: widths 1, 2, 2: 10 bits, stored 48. Layer 1: uniform 4: 24 bits, stored 24 + 16 = 40. Values fp16: 96 bits a
- * head; at 3 bits 18, stored 24 + 16 = 40. All fp16: 2 * 2 * 12 bytes. */
+/* Two layers of one head, 6 dims. Layer 0: widths 1, 2, 2: 10 bits, stored 48. Layer 1: uniform 4: 24 bits, stored 24 +
+ * 16 = 40. Values fp16: 96 bits a head; at 3 bits 18, stored 24 + 16 = 40. All fp16: 2 * 2 * 12 bytes. */
 static void plan_cost_is_the_hand_count(void **state)
 {
     (void)state;
@@ -240,7 +252,7 @@ static void plan_cost_is_the_hand_count(void **state)
     assert_true(cost.bytes_per_token == (88.0 + 80.0) / 8.0);
     assert_true(cost.compression == 48.0 / 21.0);
     assert_true(bit_plan_is_published_form(plan));
-    plan->value_widths[1] = 6;      /* 3 * 6 bits are 3 bytes, 6 * 6 are 5, a norm is 2 */
+    plan->value_widths[1] = 6; /* 3 * 6 bits are 3 bytes, 6 * 6 are 5, a norm is 2 */
     cost = bit_plan_cost(plan);
     assert_true(cost.value_true_bits == (40.0 + 56.0) / 12.0);
     assert_true(cost.bytes_per_token == (88.0 + 96.0) / 8.0);
@@ -271,9 +283,10 @@ static void heads_are_addressed_layer_by_layer(void **state)
     bit_plan_free(NULL);
 }
 
-/* ---- damage ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
-/* Two layers, two heads; the head that is damaged is layer 1, kv_head 1: groups of 2 bits {0, 3} and of 3 bits {1, 2}. */
+/* Two layers, two heads; the head that is damaged is layer 1, kv_head 1: groups of 2 bits {0, 3} and of 3 bits {1, 2}.
+ */
 static bit_plan *sound_plan(void)
 {
     static const uint8_t bits[] = {2, 3, 3, 2};
@@ -290,15 +303,15 @@ static bit_plan *sound_plan(void)
 
 #define PLACE "p.json: layer 1 kv_head 1 group 1: "
 /* Damages a sound plan by one assignment and expects the message. */
-#define EXPECT_DAMAGE(assignment, message)                                             \
-    do {                                                                               \
-        bit_plan *plan = sound_plan();                                                 \
-        plan_head *head = bit_plan_head(plan, 1, 1);                                   \
-        plan_group *group = &head->groups[1];                                          \
-        (void)group;                                                                   \
-        assignment;                                                                    \
-        assert_fails(bit_plan_check(plan, "p.json", &err), RB_EFORMAT, message);        \
-        bit_plan_free(plan);                                                           \
+#define EXPECT_DAMAGE(assignment, message)                                       \
+    do {                                                                         \
+        bit_plan *plan = sound_plan();                                           \
+        plan_head *head = bit_plan_head(plan, 1, 1);                             \
+        plan_group *group = &head->groups[1];                                    \
+        (void)group;                                                             \
+        assignment;                                                              \
+        assert_fails(bit_plan_check(plan, "p.json", &err), RB_EFORMAT, message); \
+        bit_plan_free(plan);                                                     \
     } while (0)
 
 static void check_names_a_damaged_group(void **state)
@@ -326,7 +339,8 @@ static void check_names_a_block_out_of_place(void **state)
     EXPECT_DAMAGE(head->norm = (norm_kind)7, "p.json: layer 1 kv_head 1: unknown norm kind 7");
     EXPECT_DAMAGE(head->encoder = (plan_encoder)7, "p.json: layer 1 kv_head 1: unknown encoder 7");
     EXPECT_DAMAGE(group->norm_exponent = 3, PLACE "norm_exponent is 3, expected 0 to 0");
-    EXPECT_DAMAGE((head->norm = NORM_LOG8, group->norm_exponent = 127), PLACE "norm_exponent is 127, expected -126 to 126");
+    EXPECT_DAMAGE((head->norm = NORM_LOG8, group->norm_exponent = 127),
+                  PLACE "norm_exponent is 127, expected -126 to 126");
 }
 
 static void check_names_what_is_wrong_with_the_whole(void **state)
@@ -336,9 +350,11 @@ static void check_names_what_is_wrong_with_the_whole(void **state)
     EXPECT_DAMAGE(plan->method[2] = '\n', "p.json: method is not a printable name");
     EXPECT_DAMAGE(plan->avg_bits = NAN, "p.json: avg_bits is ");
     EXPECT_DAMAGE(plan->avg_bits = -1.0, "p.json: avg_bits is -1");
-    EXPECT_DAMAGE(bit_plan_set_value_width(plan, 0), "p.json: layer 0 kv_head 0: value width is 0, expected 1 to 8, or 16");
+    EXPECT_DAMAGE(bit_plan_set_value_width(plan, 0),
+                  "p.json: layer 0 kv_head 0: value width is 0, expected 1 to 8, or 16");
     EXPECT_DAMAGE(plan->value_widths[0] = 12, "p.json: layer 0 kv_head 0: value width is 12, expected 1 to 8, or 16");
-    EXPECT_DAMAGE(plan->value_widths[2] = 3, "p.json: layer 1 kv_head 0: value width is 3, the first head's is 16, expected all values to be fp16 (16) or none");
+    EXPECT_DAMAGE(plan->value_widths[2] = 3, "p.json: layer 1 kv_head 0: value width is 3, the first head's is 16, "
+                                             "expected all values to be fp16 (16) or none");
     EXPECT_DAMAGE(plan->value_codebook = CODEBOOK_N_KINDS, "p.json: unknown value codebook kind 2");
 }
 

@@ -1,21 +1,33 @@
 /* What a plan beyond the published form says in words, and in plan.safetensors. */
 #include "tests/test_support.h"
 
-#include "plan/plan_coding.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
 #include "model/safetensors.h"
+#include "plan/plan_coding.h"
 
 enum { N_BLOCKS = 4, HEAD_DIM = 8, N_HEADS = 2 };
 
-/* One layer of two heads of four blocks. Head 0: blocks 1 and 3 in a group of 2 bits, log8, search, scales, center; head 1: all blocks at 3 bits, nothing else. */
+/* One layer of two heads of four blocks. Head 0: blocks 1 and 3 in a group of 2 bits, log8, search, scales, center;
+ * head 1: all blocks at 3 bits, nothing else. */
 static bit_plan *beyond_plan(void)
 {
     static const int blocks[] = {1, 3}, all[] = {0, 1, 2, 3};
-    static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0}, center[HEAD_DIM] = {1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, -8.0};
-    const model_facts model = {.model_type = "llama", .n_layers = 1, .n_q_heads = 2, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .rotary_dim = HEAD_DIM, .attention_scale = 0.5,
+    static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0},
+                        center[HEAD_DIM] = {1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, -8.0};
+    const model_facts model = {.model_type = "llama",
+                               .n_layers = 1,
+                               .n_q_heads = 2,
+                               .n_kv_heads = N_HEADS,
+                               .head_dim = HEAD_DIM,
+                               .rotary_dim = HEAD_DIM,
+                               .attention_scale = 0.5,
                                .config_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-                               .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0, .inv_freq = {1.0, 0.1, 0.01, 0.001}}};
+                               .rope = {.kind = ROPE_DEFAULT,
+                                        .pairing = ROPE_SPLIT_HALF,
+                                        .theta = 10000.0,
+                                        .factor = 1.0,
+                                        .inv_freq = {1.0, 0.1, 0.01, 0.001}}};
     rb_error err = {0};
     bit_plan *plan = NULL;
     assert_ok(bit_plan_create(&plan, &model, &err));
@@ -39,7 +51,8 @@ static void words_say_what_a_runtime_must_do(void **state)
     assert_string_equal(lines[0].text, "log8, one byte each, in 1 of 2 heads");
     assert_string_equal(lines[1].text, "search in 1 of 2 heads");
     assert_string_equal(lines[2].text, "scales in 1 of 2 heads: fold them into q_proj and k_proj, or apply them");
-    assert_string_equal(lines[3].text, "a center in 1 of 2 heads: quantize before RoPE, or add q . R_t center to the logits");
+    assert_string_equal(lines[3].text,
+                        "a center in 1 of 2 heads: quantize before RoPE, or add q . R_t center to the logits");
     assert_string_equal(lines[4].label, "dropped");
     assert_string_equal(lines[4].text, "2 of 8 blocks: nothing is stored of them");
     bit_plan_free(plan);
@@ -51,18 +64,19 @@ static void a_published_plan_needs_no_words(void **state)
     rb_error err = {0};
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
     bit_plan *plan = beyond_plan();
-    for (int h = 0; h < N_HEADS; h++) assert_ok(plan_head_set_uniform(&plan->heads[h], 2, N_BLOCKS, 42, CODEBOOK_BLOCK_GTQ, &err));
+    for (int h = 0; h < N_HEADS; h++)
+        assert_ok(plan_head_set_uniform(&plan->heads[h], 2, N_BLOCKS, 42, CODEBOOK_BLOCK_GTQ, &err));
     assert_int_equal(plan_coding_describe(lines, plan), 0);
     bit_plan_free(plan);
 }
 
-#define assert_tensor(file, tensor_name, type, ...)                                             \
-    do {                                                                                        \
-        const type expected[] = {__VA_ARGS__};                                                  \
-        const safetensor *tensor = safetensors_find(file, tensor_name);                         \
-        assert_non_null(tensor);                                                                \
-        assert_int_equal(tensor->size_bytes, sizeof expected);                                  \
-        assert_memory_equal(tensor->data, expected, sizeof expected);                           \
+#define assert_tensor(file, tensor_name, type, ...)                     \
+    do {                                                                \
+        const type expected[] = {__VA_ARGS__};                          \
+        const safetensor *tensor = safetensors_find(file, tensor_name); \
+        assert_non_null(tensor);                                        \
+        assert_int_equal(tensor->size_bytes, sizeof expected);          \
+        assert_memory_equal(tensor->data, expected, sizeof expected);   \
     } while (0)
 
 static void safetensors_hold_every_fact(void **state)

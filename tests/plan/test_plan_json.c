@@ -1,10 +1,10 @@
 /* plan.json: what it says, the way there and back, and every contradiction a reader must find. */
 #include "tests/test_support.h"
 
-#include "methods/allocator.h"
-#include "plan/plan_json.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "methods/allocator.h"
+#include "plan/plan_json.h"
 #include "tests/plan/plan_json_damage.h"
 
 enum { N_LAYERS = 3, N_KV_HEADS = 2, HEAD_DIM = 16, N_BLOCKS = HEAD_DIM / 2 };
@@ -13,8 +13,16 @@ static rb_error err;
 
 static model_facts some_model(rope_kind kind, rope_pairing pairing, int rotary_dim)
 {
-    model_facts model = {.model_type = "llama", .n_layers = N_LAYERS, .n_q_heads = 4 * N_KV_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM, .rotary_dim = rotary_dim,
-                         .attention_scale = 0.25, .rope = {.kind = kind, .pairing = pairing, .theta = 500000.0, .factor = kind == ROPE_DEFAULT ? 1.0 : 8.0 / 3.0}};
+    model_facts model = {
+        .model_type = "llama",
+        .n_layers = N_LAYERS,
+        .n_q_heads = 4 * N_KV_HEADS,
+        .n_kv_heads = N_KV_HEADS,
+        .head_dim = HEAD_DIM,
+        .rotary_dim = rotary_dim,
+        .attention_scale = 0.25,
+        .rope = {
+            .kind = kind, .pairing = pairing, .theta = 500000.0, .factor = kind == ROPE_DEFAULT ? 1.0 : 8.0 / 3.0}};
     if (kind == ROPE_LLAMA3) {
         model.rope.low_freq_factor = 1.0;
         model.rope.high_freq_factor = 4.0;
@@ -36,7 +44,8 @@ static bit_plan *some_plan(const model_facts *model, allocation_method method, d
         q[i] = exp2((i * 5) % N_BLOCKS * (1 + i / N_BLOCKS) / 4.0);
         k[i] = 1.0 + (i * 3) % N_BLOCKS;
     }
-    assert_ok(allocate_plan(&plan, model, &calibration, method, avg_bits, value_width, &(head_statistics){.q_energy = q, .k_energy = k}, &err));
+    assert_ok(allocate_plan(&plan, model, &calibration, method, avg_bits, value_width,
+                            &(head_statistics){.q_energy = q, .k_energy = k}, &err));
     return plan;
 }
 
@@ -46,7 +55,7 @@ static bit_plan *plain_plan(void)
     return some_plan(&model, METHOD_BLOCK_GTQ, 3, 3);
 }
 
-/* ---- there and back ------------------------------------------------------------------------------------------------------------ */
+/* ---- there and back -------------------------------------------------------------------------- */
 
 static char *file_text(const char *path)
 {
@@ -100,7 +109,8 @@ static void assert_round_trip(bit_plan *plan)
 static void a_plan_comes_back_for_every_rope_method_and_value_width(void **state)
 {
     (void)state;
-    const model_facts plain = some_model(ROPE_DEFAULT, ROPE_SPLIT_HALF, HEAD_DIM), partial = some_model(ROPE_LINEAR, ROPE_INTERLEAVED, 6);
+    const model_facts plain = some_model(ROPE_DEFAULT, ROPE_SPLIT_HALF, HEAD_DIM),
+                      partial = some_model(ROPE_LINEAR, ROPE_INTERLEAVED, 6);
     const model_facts llama3 = some_model(ROPE_LLAMA3, ROPE_SPLIT_HALF, HEAD_DIM);
     assert_round_trip(some_plan(&plain, METHOD_BLOCK_GTQ, 2.3, 1));
     assert_round_trip(some_plan(&plain, METHOD_UNIFORM, 8, 8));
@@ -127,7 +137,7 @@ static void a_hadamard_plan_says_so_and_comes_back(void **state)
     (void)state;
     bit_plan *plan = plain_plan();
     allocate_set_rotation(plan, ROTATION_HADAMARD);
-    plan->heads[1].groups[0].rotation.kind = ROTATION_HAAR;     /* a kind is a group's own */
+    plan->heads[1].groups[0].rotation.kind = ROTATION_HAAR; /* a kind is a group's own */
     const char *path = scratch_path("hadamard.json");
     assert_ok(plan_json_write(plan, path, &err));
     char *text = file_text(path);
@@ -157,18 +167,20 @@ static void a_folder_that_is_not_there_is_named(void **state)
     bit_plan_free(plan);
 }
 
-/* ---- what it says -------------------------------------------------------------------------------------------------------------- */
+/* ---- what it says ---------------------------------------------------------------------------- */
 
 static void assert_near(double a, double b) { assert_true(fabs(a - b) <= 1e-12 * fabs(b)); }
 
-/* One head of 16 dims in two groups: widths 2 x 12 dims and 5 x 4 dims are 44 bits, 6 bytes = 48, two norms = 32: 80 bits. */
+/* One head of 16 dims in two groups: widths 2 x 12 dims and 5 x 4 dims are 44 bits, 6 bytes = 48, two norms = 32: 80
+ * bits. */
 static void costs_are_those_of_a_hand_count(void **state)
 {
     (void)state;
     static const uint8_t bits[N_BLOCKS] = {2, 5, 2, 2, 5, 2, 2, 2};
     bit_plan *plan = plain_plan();
     cJSON *json = NULL;
-    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++) assert_ok(plan_head_set_block_widths(&plan->heads[h], bits, N_BLOCKS, CODEBOOK_BLOCK_GTQ, &err));
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
+        assert_ok(plan_head_set_block_widths(&plan->heads[h], bits, N_BLOCKS, CODEBOOK_BLOCK_GTQ, &err));
     assert_ok(plan_to_json(&json, plan, &err));
     assert_near(number_at(json, "true_bits"), 80.0 / 16);
     assert_near(number_at(json, "layers.2.kv_heads.1.true_bits"), 80.0 / 16);
@@ -190,7 +202,7 @@ static void costs_are_those_of_a_hand_count(void **state)
     bit_plan_free(plan);
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 /* Head (1, 0) of the plan has groups; group 0 is its narrowest. */
 static const refusal refusals[] = {
@@ -208,7 +220,8 @@ static const refusal refusals[] = {
     {"avg_bits", "17", RB_EINVAL, "avg_bits: is 17"},
     {"true_bits", "3", RB_EFORMAT, "\"true_bits\" is 3, but"},
     {"cost", NULL, RB_EFORMAT, "cost: is missing"},
-    {"cost.key_nominal_bits", "2.999", RB_EFORMAT, "p.json: cost: \"key_nominal_bits\" is 2.999, but the plan itself gives 3"},
+    {"cost.key_nominal_bits", "2.999", RB_EFORMAT,
+     "p.json: cost: \"key_nominal_bits\" is 2.999, but the plan itself gives 3"},
     {"cost.key_true_bits", "3.5", RB_EFORMAT, "\"key_true_bits\" is 3.5"},
     {"cost.value_true_bits", "3", RB_EFORMAT, "\"value_true_bits\" is 3, but the plan itself gives 4"},
     {"cost.bytes_per_token", "1", RB_EFORMAT, "\"bytes_per_token\" is 1"},
@@ -230,17 +243,23 @@ static const refusal refusals[] = {
     {"layers.1.kv_heads.0.bits.3", "8.5", RB_EFORMAT, "layer 1 kv_head 0: bits[3] is 8.5, but its group has width"},
     {"layers.1.kv_heads.0.bits.3", "null", RB_EFORMAT, "layer 1 kv_head 0: bits[3] is no number"},
     {"layers.1.kv_heads.0.groups", "[]", RB_EFORMAT, "layer 1 kv_head 0: bits[0] is 2, but its group has width 0"},
-    {"layers.1.kv_heads.0.groups", "[1,2,3,4,5,6,7,8,9]", RB_EFORMAT, "layer 1 kv_head 0: 9 groups, expected at most one a block, 8"},
+    {"layers.1.kv_heads.0.groups", "[1,2,3,4,5,6,7,8,9]", RB_EFORMAT,
+     "layer 1 kv_head 0: 9 groups, expected at most one a block, 8"},
     {"layers.1.kv_heads.0.groups.0", "[]", RB_EFORMAT, "layer 1 kv_head 0 group 0: found an array, expected an object"},
     {"layers.1.kv_heads.0.groups.0.width", "9", RB_EINVAL, "layer 1 kv_head 0 group 0.width: is 9, expected 1 to 8"},
-    {"layers.1.kv_heads.0.groups.0.blocks.0", "8", RB_EFORMAT, "layer 1 kv_head 0 group 0: blocks[0] is no block, expected a whole number from 0 to 7"},
+    {"layers.1.kv_heads.0.groups.0.blocks.0", "8", RB_EFORMAT,
+     "layer 1 kv_head 0 group 0: blocks[0] is no block, expected a whole number from 0 to 7"},
     {"layers.1.kv_heads.0.groups.0.blocks.0", "-1", RB_EFORMAT, "blocks[0] is no block"},
     {"layers.1.kv_heads.0.groups.0.blocks.0", "0.5", RB_EFORMAT, "blocks[0] is no block"},
-    {"layers.1.kv_heads.0.groups.0.blocks", "[0,1,2,3,4,5,6,7,7]", RB_EFORMAT, "group 0: 9 blocks, expected at most the head's 8"},
-    {"layers.1.kv_heads.0.groups.0.order", "\"sorted\"", RB_EFORMAT, "group 0: order is \"sorted\", expected \"block\" or \"natural\""},
-    {"layers.1.kv_heads.0.groups.0.rotation.kind", "\"givens\"", RB_EUNSUPPORTED, "group 0: unknown rotation \"givens\""},
+    {"layers.1.kv_heads.0.groups.0.blocks", "[0,1,2,3,4,5,6,7,7]", RB_EFORMAT,
+     "group 0: 9 blocks, expected at most the head's 8"},
+    {"layers.1.kv_heads.0.groups.0.order", "\"sorted\"", RB_EFORMAT,
+     "group 0: order is \"sorted\", expected \"block\" or \"natural\""},
+    {"layers.1.kv_heads.0.groups.0.rotation.kind", "\"givens\"", RB_EUNSUPPORTED,
+     "group 0: unknown rotation \"givens\""},
     {"layers.1.kv_heads.0.groups.0.rotation.seed", "-1", RB_EINVAL, "seed: is -1"},
-    {"layers.1.kv_heads.0.groups.0.rotation.seed", "9007199254740993", RB_EINVAL, "seed: is 9007199254740992, expected 0 to 9007199254740991"},
+    {"layers.1.kv_heads.0.groups.0.rotation.seed", "9007199254740993", RB_EINVAL,
+     "seed: is 9007199254740992, expected 0 to 9007199254740991"},
     {"layers.1.kv_heads.0.groups.0.rotation.dims", "16", RB_EFORMAT, "rotation has 16 dims, expected"},
     {"layers.1.kv_heads.0.groups.0.codebook", "\"k-means\"", RB_EUNSUPPORTED, "unknown codebook \"k-means\""},
 };
@@ -258,7 +277,7 @@ static void every_contradiction_is_found_and_named_with_its_place(void **state)
     bit_plan_free(back);
 }
 
-/* ---- version 2 ------------------------------------------------------------------------------------------------------------------ */
+/* ---- version 2 ------------------------------------------------------------------------------- */
 
 /* Head 0: a dropped block, 8-bit norms, scales and a centre. The others are of the published form. */
 static bit_plan *rich_plan(void)
@@ -287,7 +306,8 @@ static void what_the_published_form_does_not_have_comes_back(void **state)
     assert_ok(plan_to_json(&json, plan, &err));
     assert_int_equal((int)cJSON_GetObjectItem(json, "version")->valuedouble, 2);
     assert_ok(plan_from_json(&back, json, "p.json", &err));
-    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &plan->model));
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
+        assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &plan->model));
     cJSON_Delete(json);
     bit_plan_free(back);
     assert_round_trip(plan);
@@ -323,7 +343,8 @@ static void damage_to_a_width_a_head_is_named(void **state)
         {"values.widths.2", NULL, RB_EFORMAT, "p.json: values: widths of 2 layers, expected the model's 3"},
         {"values.widths.1", "[3]", RB_EFORMAT, "p.json: values: widths[1] is no list of 2 numbers, one a KV head"},
         {"values.widths.1", "3", RB_EFORMAT, "p.json: values: widths[1] is no list of 2 numbers, one a KV head"},
-        {"values.widths.1.1", "0", RB_EFORMAT, "p.json: values: widths[1][1] is no width, expected a whole number from 1 to 8"},
+        {"values.widths.1.1", "0", RB_EFORMAT,
+         "p.json: values: widths[1][1] is no width, expected a whole number from 1 to 8"},
         {"values.widths.1.1", "2.5", RB_EFORMAT, "widths[1][1] is no width"},
         {"values.widths.1.1", "16", RB_EFORMAT, "widths[1][1] is no width"},
         {"values.widths.1.1", "null", RB_EFORMAT, "widths[1][1] is no width"},
@@ -352,24 +373,36 @@ static void damage_to_what_version_2_adds_is_named(void **state)
 {
     (void)state;
     static const refusal rich[] = {
-        {"version", "1", RB_EFORMAT, "p.json: layer 0 kv_head 0: a block without bits, scales, a center, norm log8 or encoder search, expected none in version 1"},
+        {"version", "1", RB_EFORMAT,
+         "p.json: layer 0 kv_head 0: a block without bits, scales, a center, norm log8 or encoder search, expected "
+         "none in version 1"},
         {"layers.0.kv_heads.0.norm", "\"log4\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown norm \"log4\""},
         {"layers.0.kv_heads.0.encoder", "\"best\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown encoder \"best\""},
         {"layers.0.kv_heads.0.scales", "[1,2]", RB_EFORMAT, "layer 0 kv_head 0: scales has 2 entries, expected 8"},
-        {"layers.0.kv_heads.0.scales.3", "0", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0, expected a number above 0 that fp16 holds"},
-        {"layers.0.kv_heads.0.scales.3", "0.1", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 0.10000000000000001, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "0", RB_EFORMAT,
+         "layer 0 kv_head 0: scale 3 is 0, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "0.1", RB_EFORMAT,
+         "layer 0 kv_head 0: scales[3] is 0.10000000000000001, expected a number that fp16 holds"},
         {"layers.0.kv_heads.0.scales.3", "0.25000000001", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 0.25000000001"},
-        {"layers.0.kv_heads.0.scales.3", "0.7500152587890625", RB_EFORMAT, "layer 0 kv_head 0: scale 3 is 0.750015259, expected a number above 0 that fp16 holds"},
-        {"layers.0.kv_heads.0.scales.3", "1e300", RB_EFORMAT, "layer 0 kv_head 0: scales[3] is 1.0000000000000001e+300"},
+        {"layers.0.kv_heads.0.scales.3", "0.7500152587890625", RB_EFORMAT,
+         "layer 0 kv_head 0: scale 3 is 0.750015259, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.scales.3", "1e300", RB_EFORMAT,
+         "layer 0 kv_head 0: scales[3] is 1.0000000000000001e+300"},
         {"layers.0.kv_heads.0.center.2", "\"a\"", RB_EFORMAT, "layer 0 kv_head 0: center[2] is no number"},
-        {"layers.0.kv_heads.0.center.2", "1e9", RB_EFORMAT, "layer 0 kv_head 0: center 2 is 1e+09, expected a number that fp16 holds"},
-        {"layers.0.kv_heads.0.groups.0.norm_exponent", NULL, RB_EFORMAT, "layer 0 kv_head 0 group 0.norm_exponent: is missing"},
+        {"layers.0.kv_heads.0.center.2", "1e9", RB_EFORMAT,
+         "layer 0 kv_head 0: center 2 is 1e+09, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.groups.0.norm_exponent", NULL, RB_EFORMAT,
+         "layer 0 kv_head 0 group 0.norm_exponent: is missing"},
         {"layers.0.kv_heads.0.groups.0.norm_exponent", "200", RB_EINVAL, "norm_exponent: is 200"},
         {"layers.0.kv_heads.0.groups.1.coherence", "-1", RB_EINVAL, "coherence: is -1"},
-        {"layers.0.kv_heads.0.groups.1.coherence", "0", RB_EFORMAT, "layer 0 kv_head 0 group 1: coherence 0 is 0, expected a number above 0 that fp16 holds"},
-        {"layers.0.kv_heads.0.groups.1.coherence", "2.7500000001", RB_EFORMAT, "layer 0 kv_head 0 group 1: coherence is 2.7500000001"},
-        {"layers.0.kv_heads.1.groups.0.norm_exponent", "3", RB_EFORMAT, "layer 0 kv_head 1 group 0: has a norm_exponent, expected none with norm fp16"},
-        {"layers.0.kv_heads.1.groups.0.coherence", "1", RB_EFORMAT, "layer 0 kv_head 1 group 0: has a coherence, expected none with encoder nearest"},
+        {"layers.0.kv_heads.0.groups.1.coherence", "0", RB_EFORMAT,
+         "layer 0 kv_head 0 group 1: coherence 0 is 0, expected a number above 0 that fp16 holds"},
+        {"layers.0.kv_heads.0.groups.1.coherence", "2.7500000001", RB_EFORMAT,
+         "layer 0 kv_head 0 group 1: coherence is 2.7500000001"},
+        {"layers.0.kv_heads.1.groups.0.norm_exponent", "3", RB_EFORMAT,
+         "layer 0 kv_head 1 group 0: has a norm_exponent, expected none with norm fp16"},
+        {"layers.0.kv_heads.1.groups.0.coherence", "1", RB_EFORMAT,
+         "layer 0 kv_head 1 group 0: has a coherence, expected none with encoder nearest"},
         {"layers.0.kv_heads.0.bits.3", "1", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 1, but its group has width 0"},
     };
     bit_plan *plan = rich_plan();
@@ -380,7 +413,8 @@ static void damage_to_what_version_2_adds_is_named(void **state)
     bit_plan_free(plan);
 }
 
-/* Groups 0 1 2 3 4 (width 2) and 4 5 6 7 (width 3), everything else made to agree: bits by the second group, 10 * 2 + 8 * 3 = 44 bits in 6 bytes, two norms: 80. */
+/* Groups 0 1 2 3 4 (width 2) and 4 5 6 7 (width 3), everything else made to agree: bits by the second group, 10 * 2 + 8
+ * * 3 = 44 bits in 6 bytes, two norms: 80. */
 static void a_block_in_two_groups_is_found_though_all_stated_numbers_agree(void **state)
 {
     (void)state;
@@ -392,7 +426,8 @@ static void a_block_in_two_groups_is_found_though_all_stated_numbers_agree(void 
     change(json, "layers.0.kv_heads.0.groups.0.blocks.+", "4");
     change(json, "layers.0.kv_heads.0.groups.0.rotation.dims", "10");
     change(json, "layers.0.kv_heads.0.true_bits", "5");
-    assert_fails(plan_from_json(&back, json, "p.json", &err), RB_EFORMAT, "layer 0 kv_head 0 group 1: block 4 is in another group too");
+    assert_fails(plan_from_json(&back, json, "p.json", &err), RB_EFORMAT,
+                 "layer 0 kv_head 0 group 1: block 4 is in another group too");
     assert_null(back);
     cJSON_Delete(json);
     bit_plan_free(plan);

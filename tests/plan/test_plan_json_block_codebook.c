@@ -57,7 +57,9 @@ static void a_head_of_planes_says_what_it_stores(void **state)
     assert_true(number_at(json, "layers.0.kv_heads.0.maps.2.1") == (double)plan->heads[0].planes->maps[3 * 2 + 1]);
     assert_true(number_at(json, "layers.0.kv_heads.0.weights.5") == (double)plan->heads[0].planes->weights[5]);
     assert_int_equal(cJSON_GetArraySize(find(json, "layers.0.kv_heads.0.center")), 2 * N_BLOCKS);
-    for (int i = 0; i < 4; i++) assert_null(cJSON_GetObjectItem(find(json, "layers.0.kv_heads.0"), (const char *const[]){"groups", "norm", "encoder", "scales"}[i]));
+    for (int i = 0; i < 4; i++)
+        assert_null(cJSON_GetObjectItem(find(json, "layers.0.kv_heads.0"),
+                                        (const char *const[]){"groups", "norm", "encoder", "scales"}[i]));
     assert_null(find(json, "layers.0.kv_heads.1.family"));
     assert_non_null(find(json, "layers.0.kv_heads.1.groups"));
     cJSON_Delete(json);
@@ -80,24 +82,31 @@ static void every_damage_is_named(void **state)
 {
     (void)state;
     static const refusal damages[] = {
-        {"version", "1", RB_EFORMAT, "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 1"},
-        {"version", "2", RB_EFORMAT, "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 2"},
+        {"version", "1", RB_EFORMAT,
+         "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 1"},
+        {"version", "2", RB_EFORMAT,
+         "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 2"},
         {"version", "4", RB_EUNSUPPORTED, "version is 4, expected 3"},
         {"layers.0.kv_heads.0.family", "\"lattice\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown family \"lattice\""},
         {"layers.0.kv_heads.0.family", "3", RB_EFORMAT, "layer 0 kv_head 0.family: found a number, expected a string"},
-        {"layers.0.kv_heads.0.family", NULL, RB_EFORMAT, "layer 0 kv_head 0: has gain_bits, expected them of family block-codebook alone"},
-        {"layers.0.kv_heads.1.weights", "[1]", RB_EFORMAT, "layer 0 kv_head 1: has weights, expected them of family block-codebook alone"},
-        {"layers.0.kv_heads.0.groups", "[]", RB_EFORMAT, "layer 0 kv_head 0: has groups, expected none of family block-codebook"},
+        {"layers.0.kv_heads.0.family", NULL, RB_EFORMAT,
+         "layer 0 kv_head 0: has gain_bits, expected them of family block-codebook alone"},
+        {"layers.0.kv_heads.1.weights", "[1]", RB_EFORMAT,
+         "layer 0 kv_head 1: has weights, expected them of family block-codebook alone"},
+        {"layers.0.kv_heads.0.groups", "[]", RB_EFORMAT,
+         "layer 0 kv_head 0: has groups, expected none of family block-codebook"},
         {"layers.0.kv_heads.0.norm", "\"fp16\"", RB_EFORMAT, "layer 0 kv_head 0: has norm, expected none"},
         {"layers.0.kv_heads.0.encoder", "\"nearest\"", RB_EFORMAT, "layer 0 kv_head 0: has encoder, expected none"},
         {"layers.0.kv_heads.0.scales", "[1,1,1,1,1,1,1,1]", RB_EFORMAT, "layer 0 kv_head 0: has scales, expected none"},
         {"layers.0.kv_heads.0.bits", NULL, RB_EFORMAT, "layer 0 kv_head 0: bits is no list of 8 numbers"},
         {"layers.0.kv_heads.0.bits.3", NULL, RB_EFORMAT, "layer 0 kv_head 0: bits is no list of 8 numbers"},
         {"layers.0.kv_heads.0.bits.3", "\"9\"", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is no number"},
-        {"layers.0.kv_heads.0.bits.3", "11", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 11, expected a whole number from 0 to 10"},
+        {"layers.0.kv_heads.0.bits.3", "11", RB_EFORMAT,
+         "layer 0 kv_head 0: bits[3] is 11, expected a whole number from 0 to 10"},
         {"layers.0.kv_heads.0.bits.3", "-1", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is -1, expected a whole number"},
         {"layers.0.kv_heads.0.bits.3", "2.5", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 2.5, expected a whole number"},
-        {"layers.0.kv_heads.0.bits.3", "0", RB_EFORMAT, "layer 0 kv_head 0: \"true_bits\" is 3, but the plan itself gives 2.5"},
+        {"layers.0.kv_heads.0.bits.3", "0", RB_EFORMAT,
+         "layer 0 kv_head 0: \"true_bits\" is 3, but the plan itself gives 2.5"},
         {"layers.0.kv_heads.0.bits", "[0,0,0,0,0,0,0,0]", RB_EFORMAT, "layer 0 kv_head 0: \"true_bits\" is 3"},
         {"layers.0.kv_heads.0.gain_bits", NULL, RB_EFORMAT, "layer 0 kv_head 0.gain_bits: is missing"},
         {"layers.0.kv_heads.0.gain_bits", "5", RB_EINVAL, "layer 0 kv_head 0.gain_bits: is 5, expected 0 to 4"},
@@ -106,13 +115,17 @@ static void every_damage_is_named(void **state)
         {"layers.0.kv_heads.0.maps.6", "[1,2]", RB_EFORMAT, "layer 0 kv_head 0: maps[6] is no list of 3 numbers"},
         {"layers.0.kv_heads.0.maps.6", "1", RB_EFORMAT, "layer 0 kv_head 0: maps[6] is no list of 3 numbers"},
         {"layers.0.kv_heads.0.maps.6.2", "null", RB_EFORMAT, "layer 0 kv_head 0: maps[6][2] is no number"},
-        {"layers.0.kv_heads.0.maps.6.2", "0.1", RB_EFORMAT, "layer 0 kv_head 0: maps[6][2] is 0.10000000000000001, expected a number that fp16 holds"},
-        {"layers.0.kv_heads.0.maps.6.2", "1e6", RB_EFORMAT, "layer 0 kv_head 0: maps[6][2] is 1000000, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.maps.6.2", "0.1", RB_EFORMAT,
+         "layer 0 kv_head 0: maps[6][2] is 0.10000000000000001, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.maps.6.2", "1e6", RB_EFORMAT,
+         "layer 0 kv_head 0: maps[6][2] is 1000000, expected a number that fp16 holds"},
         {"layers.0.kv_heads.0.weights", NULL, RB_EFORMAT, "layer 0 kv_head 0: weights is no list of 8 numbers"},
-        {"layers.0.kv_heads.0.weights.1", "0", RB_EFORMAT, "layer 0 kv_head 0: weights[1] is 0, expected a number from 6.10352e-05 that fp16 holds"},
+        {"layers.0.kv_heads.0.weights.1", "0", RB_EFORMAT,
+         "layer 0 kv_head 0: weights[1] is 0, expected a number from 6.10352e-05 that fp16 holds"},
         {"layers.0.kv_heads.0.weights.1", "-1", RB_EFORMAT, "layer 0 kv_head 0: weights[1] is -1"},
         {"layers.0.kv_heads.0.weights.1", "0.3", RB_EFORMAT, "layer 0 kv_head 0: weights[1] is 0.29999999999999999"},
-        {"layers.0.kv_heads.0.center.2", "0.1", RB_EFORMAT, "layer 0 kv_head 0: center[2] is 0.10000000000000001, expected a number that fp16 holds"},
+        {"layers.0.kv_heads.0.center.2", "0.1", RB_EFORMAT,
+         "layer 0 kv_head 0: center[2] is 0.10000000000000001, expected a number that fp16 holds"},
     };
     bit_plan *plan = mixed_plan();
     cJSON *good = NULL;

@@ -1,16 +1,18 @@
-/* plan.rbp, both versions: a round trip through the library runtimes link, what it says, its size, its centroids. Damage: test_plan_rbp_damage.c. */
+/* plan.rbp, both versions: a round trip through the library runtimes link, what it says, its size, its centroids.
+ * Damage: test_plan_rbp_damage.c. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
-#include "plan/plan_rbp.h"
+#include "kernels/reference/head_codec.h"
 #include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
-#include "kernels/reference/head_codec.h"
+#include "plan/plan_rbp.h"
 #include "tests/plan/some_plan.h"
 
 static void assert_same_heads(const bit_plan *a, const bit_plan *b)
 {
-    for (int h = 0; h < a->model.n_layers * a->model.n_kv_heads; h++) assert_true(plan_head_equal(&a->heads[h], &b->heads[h], &a->model));
+    for (int h = 0; h < a->model.n_layers * a->model.n_kv_heads; h++)
+        assert_true(plan_head_equal(&a->heads[h], &b->heads[h], &a->model));
 }
 
 static void assert_survives(bit_plan *plan)
@@ -23,7 +25,8 @@ static void assert_survives(bit_plan *plan)
     assert_ok(model_facts_same(&plan->model, "written", &back->model, "read", &err));
     assert_string_equal(plan->method, back->method);
     assert_true(plan->avg_bits == back->avg_bits);
-    assert_memory_equal(plan->value_widths, back->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
+    assert_memory_equal(plan->value_widths, back->value_widths,
+                        (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
     assert_int_equal(plan->value_codebook, back->value_codebook);
     assert_memory_equal(&plan->calibration, &back->calibration, sizeof plan->calibration);
     assert_same_heads(plan, back);
@@ -41,15 +44,18 @@ static void assert_round_trip(bit_plan *plan, int value_width)
 /* Widths 1 to 8, head by head. */
 static bit_plan *with_mixed_values(bit_plan *plan)
 {
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) plan->value_widths[h] = (uint8_t)(1 + 3 * h % 8);
+    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
+        plan->value_widths[h] = (uint8_t)(1 + 3 * h % 8);
     return plan;
 }
 
 static void a_plan_survives_the_file_for_every_pairing_and_partial_rope(void **state)
 {
     (void)state;
-    const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF), partial = some_model(2, 2, 80, 32, ROPE_SPLIT_HALF);
-    const model_facts interleaved = some_model(2, 1, 64, 64, ROPE_INTERLEAVED), partly_interleaved = some_model(1, 1, 128, 64, ROPE_INTERLEAVED);
+    const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF),
+                      partial = some_model(2, 2, 80, 32, ROPE_SPLIT_HALF);
+    const model_facts interleaved = some_model(2, 1, 64, 64, ROPE_INTERLEAVED),
+                      partly_interleaved = some_model(1, 1, 128, 64, ROPE_INTERLEAVED);
     assert_round_trip(some_plan(&split, CODEBOOK_BLOCK_GTQ), 3);
     assert_round_trip(some_plan(&partial, CODEBOOK_BLOCK_GTQ), PLAN_FP16_WIDTH);
     assert_round_trip(some_plan(&interleaved, CODEBOOK_SPHERE), 8);
@@ -104,13 +110,15 @@ static void assert_library_costs_and_dims(bit_plan *plan)
         for (int kv_head = 0; kv_head < model->n_kv_heads; kv_head++) {
             const plan_head *head = bit_plan_head(plan, layer, kv_head);
             const ropebits_head *read = ropebits_plan_head(library, (uint32_t)layer, (uint32_t)kv_head);
-            assert_true(fabs(((double)read->key_bits / model->head_dim) - (plan_head_true_bits(head, model->head_dim))) <= 1e-12);
+            assert_true(fabs(((double)read->key_bits / model->head_dim) - (plan_head_true_bits(head, model->head_dim)))
+                        <= 1e-12);
             plan_head_bits(head, bits, model_n_blocks(model));
             assert_memory_equal(read->bits, bits, (size_t)model_n_blocks(model));
             assert_library_value_codec(read, plan, layer, kv_head);
             for (int g = 0; g < head->n_groups; g++) {
                 plan_group_dims(&head->groups[g], model, dims);
-                for (int i = 0; i < head->groups[g].rotation.dims; i++) assert_int_equal(read->groups[g].dims[i], dims[i]);
+                for (int i = 0; i < head->groups[g].rotation.dims; i++)
+                    assert_int_equal(read->groups[g].dims[i], dims[i]);
             }
         }
     assert_null(ropebits_plan_head(library, (uint32_t)model->n_layers, 0));
@@ -165,8 +173,10 @@ static void the_library_says_how_keys_are_coded(void **state)
     bit_plan_free(published);
 }
 
-/* Restores a key by what plan/library/ropebits_plan.h says and the library gives, rotations aside. codes in coding order. */
-static void restore_by_the_header(float *x, const ropebits_head *head, const ropebits_plan_info *info, const uint8_t *codes, const uint16_t *norms)
+/* Restores a key by what plan/library/ropebits_plan.h says and the library gives, rotations aside. codes in coding
+ * order. */
+static void restore_by_the_header(float *x, const ropebits_head *head, const ropebits_plan_info *info,
+                                  const uint8_t *codes, const uint16_t *norms)
 {
     rb_error err = {0};
     double y[RB_MAX_HEAD_DIM] = {0}, unit[RB_MAX_HEAD_DIM], *rotation = NULL;
@@ -174,7 +184,8 @@ static void restore_by_the_header(float *x, const ropebits_head *head, const rop
         const ropebits_group *group = &head->groups[g];
         const int m = group->n_dims;
         double square = 0.0, norm = (double)rb_f16_to_f32(norms[g]);
-        if (head->norm == ROPEBITS_NORM_LOG8) norm = norms[g] ? exp2(group->norm_exponent - (255 - norms[g]) / 16.0) : 0.0;
+        if (head->norm == ROPEBITS_NORM_LOG8)
+            norm = norms[g] ? exp2(group->norm_exponent - (255 - norms[g]) / 16.0) : 0.0;
         assert_ok(rb_alloc(&rotation, (size_t)m * (size_t)m, sizeof *rotation, "rotation", &err));
         assert_ok(rotation_build(rotation, &(rotation_spec){(rotation_kind)group->rotation, group->seed, m}, &err));
         for (int j = 0; j < m; j++) unit[j] = (double)group->centroids[*codes++];
@@ -185,8 +196,9 @@ static void restore_by_the_header(float *x, const ropebits_head *head, const rop
     }
     for (uint32_t block = 0; block < info->head_dim / 2; block++)
         for (uint32_t half = 0; half < 2; half++) {
-            const uint32_t dim = block + half * info->head_dim / 2;     /* split-half, all blocks turn */
-            x[dim] = (float)(y[dim] / (head->scales ? (double)head->scales[block] : 1.0) + (head->center ? (double)head->center[dim] : 0.0));
+            const uint32_t dim = block + half * info->head_dim / 2; /* split-half, all blocks turn */
+            x[dim] = (float)(y[dim] / (head->scales ? (double)head->scales[block] : 1.0)
+                             + (head->center ? (double)head->center[dim] : 0.0));
         }
 }
 
@@ -211,9 +223,12 @@ static void what_the_header_says_restores_the_quantizers_keys(void **state)
         assert_ok(head_codec_encode(codec, keys[0], N_KEYS, codes[0], norms, &err));
         assert_ok(head_codec_decode(codec, codes[0], norms, N_KEYS, expected[0], &err));
         for (int t = 0; t < N_KEYS; t++) {
-            restore_by_the_header(found, ropebits_plan_head(library, h / 2, h % 2), ropebits_plan_get_info(library), codes[t], norms + 2 * t);
+            restore_by_the_header(found, ropebits_plan_head(library, h / 2, h % 2), ropebits_plan_get_info(library),
+                                  codes[t], norms + 2 * t);
             for (int i = 0; i < HEAD_DIM; i++)
-                if (!(fabsf(found[i] - expected[t][i]) <= 1e-4f)) fail_msg("head %u key %d dim %d: %g, expected %g", h, t, i, (double)found[i], (double)expected[t][i]);
+                if (!(fabsf(found[i] - expected[t][i]) <= 1e-4f))
+                    fail_msg("head %u key %d dim %d: %g, expected %g", h, t, i, (double)found[i],
+                             (double)expected[t][i]);
         }
         head_codec_free(codec);
     }
@@ -222,14 +237,15 @@ static void what_the_header_says_restores_the_quantizers_keys(void **state)
     bit_plan_free(plan);
 }
 
-/* block-gtq centroids are rebuilt from one table a width: they must be the quantizer's own, bit for bit, for every group size. */
+/* block-gtq centroids are rebuilt from one table a width: they must be the quantizer's own, bit for bit, for every
+ * group size. */
 static void centroids_are_those_of_the_quantizer_for_every_group_size(void **state)
 {
     (void)state;
     rb_error err = {0};
     for (int head_dim = 2; head_dim <= 256; head_dim += 2) {
         for (int kind = 0; kind < CODEBOOK_N_KINDS; kind++) {
-            if (kind == CODEBOOK_SPHERE && head_dim % 62 != 2) continue;    /* stored as they are: a few sizes will do */
+            if (kind == CODEBOOK_SPHERE && head_dim % 62 != 2) continue; /* stored as they are: a few sizes will do */
             const model_facts model = some_model(CODEBOOK_MAX_WIDTH, 1, head_dim, head_dim, ROPE_SPLIT_HALF);
             bit_plan *plan = NULL;
             assert_ok(bit_plan_create(&plan, &model, &err));
@@ -237,12 +253,14 @@ static void centroids_are_those_of_the_quantizer_for_every_group_size(void **sta
             plan->avg_bits = 3.0;
             bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
             for (int w = 1; w <= CODEBOOK_MAX_WIDTH; w++)
-                assert_ok(plan_head_set_uniform(bit_plan_head(plan, w - 1, 0), w, head_dim / 2, 42, (codebook_kind)kind, &err));
+                assert_ok(plan_head_set_uniform(bit_plan_head(plan, w - 1, 0), w, head_dim / 2, 42, (codebook_kind)kind,
+                                                &err));
             ropebits_plan *library = in_library(plan);
             for (int w = 1; w <= CODEBOOK_MAX_WIDTH; w++) {
                 codebook book;
                 assert_ok(codebook_build(&book, (codebook_kind)kind, w, head_dim, &err));
-                assert_memory_equal(ropebits_plan_head(library, (uint32_t)w - 1, 0)->groups[0].centroids, book.centroid_f32, (size_t)book.size * sizeof(float));
+                assert_memory_equal(ropebits_plan_head(library, (uint32_t)w - 1, 0)->groups[0].centroids,
+                                    book.centroid_f32, (size_t)book.size * sizeof(float));
             }
             ropebits_plan_close(library);
             bit_plan_free(plan);
@@ -271,7 +289,8 @@ static void a_hadamard_plan_survives_the_file(void **state)
     bit_plan *plan = some_plan(&model, CODEBOOK_BLOCK_GTQ), *back = NULL;
     const char *path = scratch_path("hadamard.rbp");
     for (int h = 0; h < 4; h++)
-        for (int g = 0; g < plan->heads[h].n_groups; g++) plan->heads[h].groups[g].rotation.kind = h == 2 ? ROTATION_HAAR : ROTATION_HADAMARD;
+        for (int g = 0; g < plan->heads[h].n_groups; g++)
+            plan->heads[h].groups[g].rotation.kind = h == 2 ? ROTATION_HAAR : ROTATION_HADAMARD;
     assert_ok(plan_rbp_write(plan, path, &err));
     assert_ok(plan_rbp_read(&back, path, &err));
     assert_int_equal(back->heads[0].groups[0].rotation.kind, ROTATION_HADAMARD);

@@ -1,23 +1,26 @@
-/* plan.rbp of heads of block-codebook: a round trip, and a runtime that does what plan/library/ropebits_plan.h says. Damage: test_plan_rbp_damage.c. */
+/* plan.rbp of heads of block-codebook: a round trip, and a runtime that does what plan/library/ropebits_plan.h says.
+ * Damage: test_plan_rbp_damage.c. */
 #include "tests/test_support.h"
 
 #include "core/atomic_file.h"
-#include "plan/plan_rbp.h"
-#include "plan/library/plan_rbp_format.h"
-#include "plan/library/ropebits_plan.h"
 #include "kernels/reference/bit_packing.h"
 #include "kernels/reference/head_codec.h"
+#include "plan/library/plan_rbp_format.h"
+#include "plan/library/ropebits_plan.h"
+#include "plan/plan_rbp.h"
 #include "tests/plan/some_plan.h"
 
 static rb_error err;
 
-/* Bits of blocks whose codebooks are made quickly: the sanitizer build takes many seconds for those of 2 to 5, which have several starts, and for large ones. */
+/* Bits of blocks whose codebooks are made quickly: the sanitizer build takes many seconds for those of 2 to 5, which
+ * have several starts, and for large ones. */
 static bit_plan *small_plan(const model_facts *model)
 {
     static const uint8_t quick[] = {0, 1, 6, 7, 8};
     bit_plan *plan = some_plan_of_planes(model);
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2)
-        for (int b = 0; b < model_n_blocks(model); b++) plan->heads[h].planes->bits[b] = quick[plan->heads[h].planes->bits[b] % 5];
+        for (int b = 0; b < model_n_blocks(model); b++)
+            plan->heads[h].planes->bits[b] = quick[plan->heads[h].planes->bits[b] % 5];
     return plan;
 }
 
@@ -30,7 +33,8 @@ static void assert_survives(const model_facts *model)
     size_t size, size_again;
     assert_ok(plan_rbp_write(plan, path, &err));
     assert_ok(plan_rbp_read(&back, path, &err));
-    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], model));
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
+        assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], model));
     assert_ok(rb_read_file(&first, &size, path, 1 << 20, &err));
     assert_ok(plan_rbp_encode(&second, &size_again, back, &err));
     assert_int_equal(first[8], ROPEBITS_PLAN_FORMAT_VERSION);
@@ -45,7 +49,9 @@ static void assert_survives(const model_facts *model)
 static void heads_of_both_families_survive_the_file(void **state)
 {
     (void)state;
-    const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF), partial = some_model(3, 1, 32, 16, ROPE_INTERLEAVED), tiny = some_model(2, 1, 2, 2, ROPE_SPLIT_HALF);
+    const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF),
+                      partial = some_model(3, 1, 32, 16, ROPE_INTERLEAVED),
+                      tiny = some_model(2, 1, 2, 2, ROPE_SPLIT_HALF);
     assert_survives(&split);
     assert_survives(&partial);
     /* One block, of the most points, and the ends of what a map and a weight may be. */
@@ -54,7 +60,8 @@ static void heads_of_both_families_survive_the_file(void **state)
     const double maps[] = {0.0, -3.0, 65504.0}, weights[] = {1e-9};
     assert_ok(bit_plan_create(&plan, &tiny, &err));
     strcpy(plan->method, "block-codebook");
-    for (int h = 0; h < 2; h++) assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, PLAN_MAX_GAIN_BITS, 1, &err));
+    for (int h = 0; h < 2; h++)
+        assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, PLAN_MAX_GAIN_BITS, 1, &err));
     assert_ok(plan_rbp_write(plan, scratch_path("tiny.rbp"), &err));
     assert_ok(plan_rbp_read(&back, scratch_path("tiny.rbp"), &err));
     for (int h = 0; h < 2; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &tiny));
@@ -81,7 +88,8 @@ static void the_library_says_how_keys_are_coded(void **state)
     const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
     bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
-    const ropebits_head *head = ropebits_plan_head(library, 0, 0), *other = ropebits_plan_head(library, 1, 0), *groups = ropebits_plan_head(library, 0, 1);
+    const ropebits_head *head = ropebits_plan_head(library, 0, 0), *other = ropebits_plan_head(library, 1, 0),
+                        *groups = ropebits_plan_head(library, 0, 1);
     assert_int_equal(head->family, ROPEBITS_FAMILY_BLOCK_CODEBOOK);
     assert_int_equal(head->n_groups, 0);
     assert_int_equal(head->norm_bits, 0);
@@ -126,7 +134,7 @@ static void the_points_are_those_of_the_quantizer(void **state)
     bit_plan_free(plan);
 }
 
-/* ---- a runtime, from the header's words alone ------------------------------------------------------------------------------------ */
+/* ---- a runtime, from the header's words alone ------------------------------------------------ */
 
 static void dims_of(int dims[2], int block, const ropebits_plan_info *info)
 {
@@ -161,13 +169,16 @@ static void restore(float *x, const uint8_t *stream, const ropebits_plan *librar
         double point[2] = {0.0, 0.0};
         int dims[2];
         dims_of(dims, block, info);
-        if (head->bits[block] > 0) point_of(point, library, head, block, (int)take_bits(stream, &at, head->bits[block]));
-        for (int i = 0; i < 2; i++) x[dims[i]] = (float)(gain * point[i] + (head->center ? (double)head->center[dims[i]] : 0.0));
+        if (head->bits[block] > 0)
+            point_of(point, library, head, block, (int)take_bits(stream, &at, head->bits[block]));
+        for (int i = 0; i < 2; i++)
+            x[dims[i]] = (float)(gain * point[i] + (head->center ? (double)head->center[dims[i]] : 0.0));
     }
 }
 
 /* Codes of all blocks at a level, and what they leave. */
-static double store_at(int *codes, const double *z, double gain, const ropebits_plan *library, const ropebits_head *head, int n_blocks)
+static double store_at(int *codes, const double *z, double gain, const ropebits_plan *library,
+                       const ropebits_head *head, int n_blocks)
 {
     double error = 0.0;
     for (int block = 0; block < n_blocks; block++) {
@@ -200,10 +211,13 @@ static void store(uint8_t *stream, const float *x, const ropebits_plan *library,
     for (int block = 0; block < n_blocks; block++) {
         int dims[2];
         dims_of(dims, block, info);
-        for (int i = 0; i < 2; i++) z[2 * block + i] = (double)x[dims[i]] - (head->center ? (double)head->center[dims[i]] : 0.0);
+        for (int i = 0; i < 2; i++)
+            z[2 * block + i] = (double)x[dims[i]] - (head->center ? (double)head->center[dims[i]] : 0.0);
         if (head->bits[block] == 0) continue;
         square += (double)head->weights[block] * (z[2 * block] * z[2 * block] + z[2 * block + 1] * z[2 * block + 1]);
-        for (int i = 0; i < 3; i++) size += (double)head->weights[block] * (double)head->maps[3 * block + i] * (double)head->maps[3 * block + i];
+        for (int i = 0; i < 3; i++)
+            size +=
+                (double)head->weights[block] * (double)head->maps[3 * block + i] * (double)head->maps[3 * block + i];
     }
     const int level = (int)fmin(fmax(round(log2(square / size) + zero), 0.0), most);
     for (int c = level > 0 ? level - 1 : 0; c <= level + 1 && c <= most; c++) {
@@ -235,7 +249,8 @@ static void assert_header_is_the_quantizer(const model_facts *model)
     for (int t = 0; t < N_KEYS; t++)
         for (int i = 0; i < d; i++) keys[t * d + i] = (float)(sin(1.7 * t + 0.9 * i * i) * exp2(t - 5.0));
     for (uint32_t h = 0; h < (uint32_t)(model->n_layers * model->n_kv_heads); h += 2) {
-        const ropebits_head *head = ropebits_plan_head(library, h / (uint32_t)model->n_kv_heads, h % (uint32_t)model->n_kv_heads);
+        const ropebits_head *head =
+            ropebits_plan_head(library, h / (uint32_t)model->n_kv_heads, h % (uint32_t)model->n_kv_heads);
         head_codec *codec = NULL;
         assert_ok(head_codec_create(&codec, &plan->heads[h], model, tables, &err));
         assert_ok(head_codec_encode(codec, keys, N_KEYS, codes, NULL, &err));
@@ -260,7 +275,8 @@ static void assert_header_is_the_quantizer(const model_facts *model)
 static void what_the_header_says_stores_and_restores_as_the_quantizer_does(void **state)
 {
     (void)state;
-    const model_facts split = some_model(3, 2, 32, 32, ROPE_SPLIT_HALF), partial = some_model(5, 1, 16, 8, ROPE_INTERLEAVED);
+    const model_facts split = some_model(3, 2, 32, 32, ROPE_SPLIT_HALF),
+                      partial = some_model(5, 1, 16, 8, ROPE_INTERLEAVED);
     assert_header_is_the_quantizer(&split);
     assert_header_is_the_quantizer(&partial);
 }

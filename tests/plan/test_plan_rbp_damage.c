@@ -3,9 +3,9 @@
 
 #include <zstd.h>
 
-#include "plan/plan_rbp.h"
 #include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
+#include "plan/plan_rbp.h"
 #include "tests/plan/some_plan.h"
 
 static uint8_t *encoded;
@@ -36,7 +36,8 @@ static int encode_beyond(void **state)
     return encode_plan(plan);
 }
 
-/* Heads 0 and 2 of planes, of 0 to 4 bits a block, so that tables of points are small; head 0 has a center and 2 bits of gain. */
+/* Heads 0 and 2 of planes, of 0 to 4 bits a block, so that tables of points are small; head 0 has a center and 2 bits
+ * of gain. */
 static int encode_planes(void **state)
 {
     (void)state;
@@ -103,7 +104,7 @@ static void lying_headers_are_refused_by_name(void **state)
     assert_lie_refused(0, 'X', "wrong magic");
     assert_lie_refused(6, '\n', "wrong magic");
     assert_int_equal(encoded[8], PLAN_RBP_PUBLISHED_VERSION);
-    assert_lie_refused(8, PLAN_RBP_GROUPS_VERSION, "");          /* the columns of version 2 are not there */
+    assert_lie_refused(8, PLAN_RBP_GROUPS_VERSION, ""); /* the columns of version 2 are not there */
     assert_lie_refused(8, ROPEBITS_PLAN_FORMAT_VERSION, "");
     assert_lie_refused(8, 0, "version is 0, expected 1 to 3");
     assert_lie_refused(8, 4, "version is 4, expected 1 to 3");
@@ -131,12 +132,14 @@ static uint8_t *wrap_payload(size_t *size, const uint8_t *payload, size_t payloa
 
 static size_t unwrap_payload(uint8_t *payload, size_t room)
 {
-    const size_t size = ZSTD_decompress(payload, room, encoded + PLAN_RBP_HEADER_SIZE, encoded_size - PLAN_RBP_HEADER_SIZE - PLAN_RBP_CRC_SIZE);
+    const size_t size = ZSTD_decompress(payload, room, encoded + PLAN_RBP_HEADER_SIZE,
+                                        encoded_size - PLAN_RBP_HEADER_SIZE - PLAN_RBP_CRC_SIZE);
     assert_false(ZSTD_isError(size));
     return size;
 }
 
-/* The rotation column by docs/plan-rbp.md, from the payload's end: H * N block groups, 8 bytes of seed a group, a codebook a group, then it. */
+/* The rotation column by docs/plan-rbp.md, from the payload's end: H * N block groups, 8 bytes of seed a group, a
+ * codebook a group, then it. */
 static void rotation_kinds_are_read_from_their_column_and_unknown_ones_refused(void **state)
 {
     (void)state;
@@ -167,7 +170,8 @@ static void rotation_kinds_are_read_from_their_column_and_unknown_ones_refused(v
 }
 
 /* One byte of the payload changed, everything around it made right. */
-static void assert_payload_lie_refused(uint8_t *at, uint8_t value, uint8_t *payload, size_t payload_size, const char *message)
+static void assert_payload_lie_refused(uint8_t *at, uint8_t value, uint8_t *payload, size_t payload_size,
+                                       const char *message)
 {
     const uint8_t true_value = *at;
     size_t size;
@@ -178,15 +182,18 @@ static void assert_payload_lie_refused(uint8_t *at, uint8_t value, uint8_t *payl
     free(file);
 }
 
-/* The columns of version 2 by docs/plan-rbp.md, from the payload's end. 4 heads of 2 groups; heads 0 and 2 have scales, 0, 2 and 3 a center; 0 and 3 have log8 norms; values of 2 to 5 bits. */
+/* The columns of version 2 by docs/plan-rbp.md, from the payload's end. 4 heads of 2 groups; heads 0 and 2 have scales,
+ * 0, 2 and 3 a center; 0 and 3 have log8 norms; values of 2 to 5 bits. */
 static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
 {
     (void)state;
     enum { HEADS = 4, GROUPS = 8, BLOCKS = 8, DIMS = 16, N_SCALES = 2 * BLOCKS, N_CENTERS = 3 * DIMS };
     uint8_t payload[8192];
     const size_t size = unwrap_payload(payload, sizeof payload);
-    uint8_t *centers = payload + size - 2 * N_CENTERS, *has_center = centers - HEADS, *scales = has_center - 2 * N_SCALES, *has_scales = scales - HEADS;
-    uint8_t *block_group = has_scales - HEADS * BLOCKS, *coherences = block_group - 2 * GROUPS, *exponents = coherences - GROUPS;
+    uint8_t *centers = payload + size - 2 * N_CENTERS, *has_center = centers - HEADS,
+            *scales = has_center - 2 * N_SCALES, *has_scales = scales - HEADS;
+    uint8_t *block_group = has_scales - HEADS * BLOCKS, *coherences = block_group - 2 * GROUPS,
+            *exponents = coherences - GROUPS;
     uint8_t *encoders = exponents - 12 * GROUPS - HEADS, *norms = encoders - HEADS, *value_widths = norms - 2 * HEADS;
     assert_int_equal(encoded[8], PLAN_RBP_GROUPS_VERSION);
     assert_int_equal(block_group[2], PLAN_RBP_NO_GROUP);
@@ -194,45 +201,65 @@ static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
     assert_payload_lie_refused(has_center + 3, 2, payload, size, "head 3: flag of its center is 2, expected 0 or 1");
     assert_payload_lie_refused(has_center, 0, payload, size, "too many at the end");
     assert_payload_lie_refused(has_center + 1, 1, payload, size, "payload ends early");
-    assert_payload_lie_refused(scales + N_SCALES + 1, 0x7c, payload, size, "scale 1 is nan, expected a finite number above 0");
+    assert_payload_lie_refused(scales + N_SCALES + 1, 0x7c, payload, size,
+                               "scale 1 is nan, expected a finite number above 0");
     assert_payload_lie_refused(scales + 2 * N_SCALES - 1, 0xbc, payload, size, "scale 15 is -");
     assert_payload_lie_refused(has_scales + 1, 0xff, payload, size, "head 1: flag of its scales is 255");
     assert_payload_lie_refused(block_group + 2, 2, payload, size, "head 0: block 2 is in group 2 of 2");
-    assert_payload_lie_refused(coherences + GROUPS, 0xb8, payload, size, "coherence 0 is -0.5, expected a finite number above 0");
-    assert_payload_lie_refused(exponents, 127, payload, size, "head 0 group 0: norm exponent is 127, expected -126 to 126");
+    assert_payload_lie_refused(coherences + GROUPS, 0xb8, payload, size,
+                               "coherence 0 is -0.5, expected a finite number above 0");
+    assert_payload_lie_refused(exponents, 127, payload, size,
+                               "head 0 group 0: norm exponent is 127, expected -126 to 126");
     assert_payload_lie_refused(exponents + 2, 1, payload, size, "head 1 group 0: norm exponent is 1, expected 0 to 0");
     assert_payload_lie_refused(encoders, 2, payload, size, "encoder is 2, expected 0 to 1");
     assert_payload_lie_refused(norms, 2, payload, size, "norm kind is 2, expected 0 to 1");
     assert_int_equal(value_widths[3], 5);
     assert_payload_lie_refused(value_widths + 3, 0, payload, size, "head 3: value width is 0, expected 1 to 8");
     assert_payload_lie_refused(value_widths + 1, 9, payload, size, "head 1: value width is 9, expected 1 to 8");
-    assert_payload_lie_refused(value_widths + 1, ROPEBITS_VALUES_FP16, payload, size, "head 1: value width is 16, expected 1 to 8");
+    assert_payload_lie_refused(value_widths + 1, ROPEBITS_VALUES_FP16, payload, size,
+                               "head 1: value width is 16, expected 1 to 8");
     assert_payload_lie_refused(value_widths + 1, 6, payload, size, "no codebook of kind 1, width 6 for 16 dims");
     assert_int_equal(value_widths[-2], PLAN_RBP_WIDTH_PER_HEAD);
     assert_payload_lie_refused(value_widths - 2, 9, payload, size, "value width is 9, expected 1 to 8, or 16");
 }
 
-/* The columns of version 3 by docs/plan-rbp.md, from the payload's end. Heads 0 and 2 of planes; 1 and 3 of 2 groups without scales, head 3 with a center. */
+/* The columns of version 3 by docs/plan-rbp.md, from the payload's end. Heads 0 and 2 of planes; 1 and 3 of 2 groups
+ * without scales, head 3 with a center. */
 static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
 {
     (void)state;
-    enum { HEADS = 4, PLANES = 2, GROUPS = 4, BLOCKS = 8, DIMS = 16, N_MAPS = 3 * PLANES * BLOCKS, N_WEIGHTS = PLANES * BLOCKS, N_CENTERS = 2 * DIMS };
+    enum {
+        HEADS = 4,
+        PLANES = 2,
+        GROUPS = 4,
+        BLOCKS = 8,
+        DIMS = 16,
+        N_MAPS = 3 * PLANES * BLOCKS,
+        N_WEIGHTS = PLANES * BLOCKS,
+        N_CENTERS = 2 * DIMS
+    };
     uint8_t payload[8192];
     const size_t size = unwrap_payload(payload, sizeof payload);
-    uint8_t *weights = payload + size - 2 * N_WEIGHTS, *maps = weights - 2 * N_MAPS, *bits = maps - PLANES * BLOCKS, *gains = bits - PLANES;
+    uint8_t *weights = payload + size - 2 * N_WEIGHTS, *maps = weights - 2 * N_MAPS, *bits = maps - PLANES * BLOCKS,
+            *gains = bits - PLANES;
     uint8_t *has_center = gains - 2 * N_CENTERS - HEADS, *has_scales = has_center - HEADS;
-    uint8_t *block_group = has_scales - (HEADS - PLANES) * BLOCKS, *encoders = block_group - (2 + 1 + 12) * GROUPS - HEADS, *norms = encoders - HEADS;
-    uint8_t *n_groups = norms - HEADS, *families = n_groups - HEADS, *points = families - 2 - 4 * (2 + 4 + 8 + 16) - 4, *n_tables = points - 1;
+    uint8_t *block_group = has_scales - (HEADS - PLANES) * BLOCKS,
+            *encoders = block_group - (2 + 1 + 12) * GROUPS - HEADS, *norms = encoders - HEADS;
+    uint8_t *n_groups = norms - HEADS, *families = n_groups - HEADS, *points = families - 2 - 4 * (2 + 4 + 8 + 16) - 4,
+            *n_tables = points - 1;
     assert_int_equal(encoded[8], ROPEBITS_PLAN_FORMAT_VERSION);
     assert_int_equal(*n_tables, 4);
     assert_int_equal(families[2], ROPEBITS_FAMILY_BLOCK_CODEBOOK);
     assert_int_equal(bits[3], 4);
     assert_payload_lie_refused(weights + N_WEIGHTS, 0x80, payload, size, "weight 0 is -");
-    assert_payload_lie_refused(weights + N_WEIGHTS + 3, 0x7c, payload, size, "weight 3 is nan, expected a finite number above 0");
+    assert_payload_lie_refused(weights + N_WEIGHTS + 3, 0x7c, payload, size,
+                               "weight 3 is nan, expected a finite number above 0");
     assert_payload_lie_refused(weights + N_WEIGHTS + 9, 0x02, payload, size, "expected 6.10352e-05 or more");
-    assert_payload_lie_refused(maps + N_MAPS + 5, 0x7c, payload, size, "number of a map 5 is nan, expected a finite number");
+    assert_payload_lie_refused(maps + N_MAPS + 5, 0x7c, payload, size,
+                               "number of a map 5 is nan, expected a finite number");
     assert_payload_lie_refused(bits, 11, payload, size, "head 0: block 0 has 11 bits, expected 0 to 10");
-    assert_payload_lie_refused(bits + BLOCKS, 7, payload, size, "head 2: block 0 has 7 bits, and the plan no points of so many");
+    assert_payload_lie_refused(bits + BLOCKS, 7, payload, size,
+                               "head 2: block 0 has 7 bits, and the plan no points of so many");
     assert_payload_lie_refused(gains, 5, payload, size, "gain bits is 5, expected 0 to 4");
     assert_payload_lie_refused(has_center + 2, 2, payload, size, "head 2: flag of its center is 2, expected 0 or 1");
     assert_payload_lie_refused(has_scales, 1, payload, size, "head 0: flag of its scales is 1, expected 0");
@@ -243,7 +270,8 @@ static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
     assert_payload_lie_refused(families + 1, 2, payload, size, "family is 2, expected 0 to 1");
     assert_payload_lie_refused(points, 11, payload, size, "bits of a table of points is 11, expected 1 to 10");
     assert_payload_lie_refused(points + 9, 1, payload, size, "bits of a table of points is 1, expected 2 to 10");
-    assert_payload_lie_refused(points + 1 + 4, 0x7c, payload, size, "coordinate of a point 0 is nan, expected a finite number");
+    assert_payload_lie_refused(points + 1 + 4, 0x7c, payload, size,
+                               "coordinate of a point 0 is nan, expected a finite number");
     assert_payload_lie_refused(n_tables, 11, payload, size, "number of tables of points is 11, expected 0 to 10");
     memset(bits, 0, BLOCKS - 1);
     assert_payload_lie_refused(bits + BLOCKS - 1, 0, payload, size, "head 0: no block has bits");
@@ -262,7 +290,8 @@ static void a_width_a_head_is_refused_in_version_1(void **state)
     ropebits_plan_close(plan);
     uint8_t *value_width = payload + size - 4 * 8 - 12 * n_groups - 4 - 2;
     assert_int_equal(*value_width, 3);
-    assert_payload_lie_refused(value_width, PLAN_RBP_WIDTH_PER_HEAD, payload, size, "value width is 0, expected 1 to 8, or 16");
+    assert_payload_lie_refused(value_width, PLAN_RBP_WIDTH_PER_HEAD, payload, size,
+                               "value width is 0, expected 1 to 8, or 16");
 }
 
 static void a_block_of_no_group_is_refused_in_version_1(void **state)
@@ -270,10 +299,12 @@ static void a_block_of_no_group_is_refused_in_version_1(void **state)
     (void)state;
     uint8_t payload[8192];
     const size_t size = unwrap_payload(payload, sizeof payload);
-    assert_payload_lie_refused(payload + size - 1, PLAN_RBP_NO_GROUP, payload, size, "head 3: block 7 is in group 255 of");
+    assert_payload_lie_refused(payload + size - 1, PLAN_RBP_NO_GROUP, payload, size,
+                               "head 3: block 7 is in group 255 of");
 }
 
-/* Every byte of the frame changed, checksum made right: an answer or a refusal, never a crash (the sanitizer build watches). */
+/* Every byte of the frame changed, checksum made right: an answer or a refusal, never a crash (the sanitizer build
+ * watches). */
 static void lying_frames_never_crash_the_reader(void **state)
 {
     (void)state;
@@ -313,23 +344,30 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(truncation_at_every_byte_is_refused, encode_published, free_one),
-        {"truncation_at_every_byte_is_refused of version 2", truncation_at_every_byte_is_refused, encode_beyond, free_one, NULL},
-        {"truncation_at_every_byte_is_refused of version 3", truncation_at_every_byte_is_refused, encode_planes, free_one, NULL},
+        {"truncation_at_every_byte_is_refused of version 2", truncation_at_every_byte_is_refused, encode_beyond,
+         free_one, NULL},
+        {"truncation_at_every_byte_is_refused of version 3", truncation_at_every_byte_is_refused, encode_planes,
+         free_one, NULL},
         cmocka_unit_test_setup_teardown(every_flipped_bit_is_refused, encode_published, free_one),
         {"every_flipped_bit_is_refused of version 2", every_flipped_bit_is_refused, encode_beyond, free_one, NULL},
         {"every_flipped_bit_is_refused of version 3", every_flipped_bit_is_refused, encode_planes, free_one, NULL},
         cmocka_unit_test_setup_teardown(lying_headers_are_refused_by_name, encode_published, free_one),
-        cmocka_unit_test_setup_teardown(rotation_kinds_are_read_from_their_column_and_unknown_ones_refused, encode_published, free_one),
+        cmocka_unit_test_setup_teardown(rotation_kinds_are_read_from_their_column_and_unknown_ones_refused,
+                                        encode_published, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_2_are_refused_by_name, encode_beyond, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_3_are_refused_by_name, encode_planes, free_one),
         cmocka_unit_test_setup_teardown(a_block_of_no_group_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(a_width_a_head_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_published, free_one),
-        {"lying_frames_never_crash_the_reader of version 2", lying_frames_never_crash_the_reader, encode_beyond, free_one, NULL},
-        {"lying_frames_never_crash_the_reader of version 3", lying_frames_never_crash_the_reader, encode_planes, free_one, NULL},
+        {"lying_frames_never_crash_the_reader of version 2", lying_frames_never_crash_the_reader, encode_beyond,
+         free_one, NULL},
+        {"lying_frames_never_crash_the_reader of version 3", lying_frames_never_crash_the_reader, encode_planes,
+         free_one, NULL},
         cmocka_unit_test_setup_teardown(lying_payloads_never_crash_the_reader, encode_published, free_one),
-        {"lying_payloads_never_crash_the_reader of version 2", lying_payloads_never_crash_the_reader, encode_beyond, free_one, NULL},
-        {"lying_payloads_never_crash_the_reader of version 3", lying_payloads_never_crash_the_reader, encode_planes, free_one, NULL},
+        {"lying_payloads_never_crash_the_reader of version 2", lying_payloads_never_crash_the_reader, encode_beyond,
+         free_one, NULL},
+        {"lying_payloads_never_crash_the_reader of version 3", lying_payloads_never_crash_the_reader, encode_planes,
+         free_one, NULL},
     };
     return cmocka_run_group_tests_name("plan_rbp_damage", tests, NULL, NULL);
 }

@@ -8,14 +8,21 @@
 /* One layer of one KV head with n_q query heads, theta 100: the slowest block turns within a short test. */
 static inline model_facts small_model(int n_q, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    model_facts facts = {.model_type = "llama", .n_layers = 1, .n_q_heads = n_q, .n_kv_heads = 1, .head_dim = head_dim, .rotary_dim = rotary_dim,
-                         .attention_scale = 1.0 / sqrt(head_dim), .rope = {.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 100.0, .factor = 1.0}};
+    model_facts facts = {.model_type = "llama",
+                         .n_layers = 1,
+                         .n_q_heads = n_q,
+                         .n_kv_heads = 1,
+                         .head_dim = head_dim,
+                         .rotary_dim = rotary_dim,
+                         .attention_scale = 1.0 / sqrt(head_dim),
+                         .rope = {.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 100.0, .factor = 1.0}};
     memset(facts.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(facts.rope.theta, -2.0 * i / rotary_dim);
     return facts;
 }
 
-/* The two dims of a block, written out once more from design.md, section 2, so that the tests do not lean on model_block_dims. */
+/* The two dims of a block, written out once more from design.md, section 2, so that the tests do not lean on
+ * model_block_dims. */
 static inline void block_dims_by_hand(const model_facts *facts, int block, int dims[2])
 {
     const int n_turned = facts->rotary_dim / 2;
@@ -33,20 +40,23 @@ static inline double turned_dot(const model_facts *facts, const float *q, const 
         int dims[2];
         block_dims_by_hand(facts, block, dims);
         const double a = x[dims[0]], b = x[dims[1]];
-        dot += (double)q[dims[0]] * (a * cos(angle) - b * sin(angle)) + (double)q[dims[1]] * (a * sin(angle) + b * cos(angle));
+        dot += (double)q[dims[0]] * (a * cos(angle) - b * sin(angle))
+               + (double)q[dims[1]] * (a * sin(angle) + b * cos(angle));
     }
     return dot;
 }
 
 /* Logit MAE of design.md, section 2: every offset, every block turned. */
-static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k, const float *k_hat, int64_t n_tokens)
+static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k,
+                                     const float *k_hat, int64_t n_tokens)
 {
     const int d = facts->head_dim;
     double error[RB_MAX_HEAD_DIM], sum = 0.0;
     for (int head = 0; head < n_q; head++)
         for (int64_t t = 0; t < n_tokens; t++) {
             for (int i = 0; i < d; i++) error[i] = (double)k[t * d + i] - (double)k_hat[t * d + i];
-            for (int o = 0; o < 50; o++) sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
+            for (int o = 0; o < 50; o++)
+                sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
         }
     return sum / (50.0 * n_q * (double)n_tokens);
 }

@@ -1,4 +1,5 @@
-/* A small profile with numbers a test can choose: the model, the table and its methods, for the tests of the table, the summary and compare. */
+/* A small profile with numbers a test can choose: the model, the table and its methods, for the tests of the table, the
+ * summary and compare. */
 #ifndef RB_TESTS_SOME_PROFILE_H
 #define RB_TESTS_SOME_PROFILE_H
 
@@ -7,9 +8,21 @@
 /* 3 layers, 2 KV heads, interleaved llama3 RoPE over 6 of 8 dims: every optional member of the facts is there. */
 static inline model_facts some_profile_model(void)
 {
-    model_facts model = {.model_type = "llama", .n_layers = 3, .n_q_heads = 6, .n_kv_heads = 2, .head_dim = 8, .rotary_dim = 6, .attention_scale = 1.0 / 3.0,
-                         .rope = {.kind = ROPE_LLAMA3, .pairing = ROPE_INTERLEAVED, .theta = 10000.0, .factor = 8.0, .low_freq_factor = 1.0, .high_freq_factor = 4.0,
-                                  .original_max_position = 8192, .inv_freq = {1.0, 0.1, 1.0 / 30.0}}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = 3,
+                         .n_q_heads = 6,
+                         .n_kv_heads = 2,
+                         .head_dim = 8,
+                         .rotary_dim = 6,
+                         .attention_scale = 1.0 / 3.0,
+                         .rope = {.kind = ROPE_LLAMA3,
+                                  .pairing = ROPE_INTERLEAVED,
+                                  .theta = 10000.0,
+                                  .factor = 8.0,
+                                  .low_freq_factor = 1.0,
+                                  .high_freq_factor = 4.0,
+                                  .original_max_position = 8192,
+                                  .inv_freq = {1.0, 0.1, 1.0 / 30.0}}};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
     memset(model.weights_sha256, 'b', RB_SHA256_HEX - 1);
     return model;
@@ -30,15 +43,22 @@ static inline profile_table *some_profile(int n_methods)
     return table;
 }
 
-/* Method m: its name and budget, and a logit MAE for every head, layer by layer. The other scores follow from it, so that a mix-up shows. */
-static inline void set_scores(profile_table *table, int m, const char *method, double avg_bits, double true_bits, const double mae[6])
+/* Method m: its name and budget, and a logit MAE for every head, layer by layer. The other scores follow from it, so
+ * that a mix-up shows. */
+static inline void set_scores(profile_table *table, int m, const char *method, double avg_bits, double true_bits,
+                              const double mae[6])
 {
     snprintf(table->methods[m].method, sizeof table->methods[m].method, "%s", method);
     table->methods[m].avg_bits = avg_bits;
     for (int h = 0; h < 6; h++)
-        table->methods[m].heads[h] = (head_score){.logit_mae = mae[h], .causal_mae = 2 * mae[h], .attention_kl = mae[h] / 64, .relative_error = mae[h] / 16, .true_bits = true_bits,
-                                                    .attended_mae = 3 * mae[h],
-                                                    .tail = {mae[h] / 32, mae[h] / 8, mae[h] / 4, mae[h] / 2, mae[h] / 3, mae[h] / 128}};
+        table->methods[m].heads[h] =
+            (head_score){.logit_mae = mae[h],
+                         .causal_mae = 2 * mae[h],
+                         .attention_kl = mae[h] / 64,
+                         .relative_error = mae[h] / 16,
+                         .true_bits = true_bits,
+                         .attended_mae = 3 * mae[h],
+                         .tail = {mae[h] / 32, mae[h] / 8, mae[h] / 4, mae[h] / 2, mae[h] / 3, mae[h] / 128}};
 }
 
 #endif

@@ -1,9 +1,10 @@
-/* Maps and errors of block-codebook: of normal keys what theory says, of keys with rare long ones what the codec itself leaves. */
+/* Maps and errors of block-codebook: of normal keys what theory says, of keys with rare long ones what the codec itself
+ * leaves. */
 #include "tests/test_support.h"
 
 #include "core/threads.h"
-#include "kernels/reference/numpy_random.h"
 #include "kernels/reference/block_codebook_codec.h"
+#include "kernels/reference/numpy_random.h"
 #include "profile/block_codebook_error.h"
 
 enum { HEAD_DIM = 16, N_BLOCKS = HEAD_DIM / 2, N_KEYS = 2048 };
@@ -12,7 +13,12 @@ static rb_error err;
 static codec_tables *tables;
 static float keys[N_KEYS * HEAD_DIM];
 static double mean[HEAD_DIM], weights[N_BLOCKS];
-static const model_facts model = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = HEAD_DIM, .rotary_dim = HEAD_DIM, .rope = {.pairing = ROPE_SPLIT_HALF}};
+static const model_facts model = {.n_layers = 1,
+                                  .n_q_heads = 1,
+                                  .n_kv_heads = 1,
+                                  .head_dim = HEAD_DIM,
+                                  .rotary_dim = HEAD_DIM,
+                                  .rope = {.pairing = ROPE_SPLIT_HALF}};
 
 static int create_tables(void **state)
 {
@@ -40,7 +46,8 @@ static void make_keys(int rare)
         for (int i = 0; i < N_BLOCKS; i++) {
             const double size = rare > 0 && v % rare == 0 ? 6.0 : 1.0, x = size * (1 + i) * normals[v * HEAD_DIM + i];
             keys[v * HEAD_DIM + i] = (float)(x + 3.0);
-            keys[v * HEAD_DIM + i + N_BLOCKS] = (float)(0.5 * x + size * 0.5 * normals[v * HEAD_DIM + i + N_BLOCKS] - 1.0);
+            keys[v * HEAD_DIM + i + N_BLOCKS] =
+                (float)(0.5 * x + size * 0.5 * normals[v * HEAD_DIM + i + N_BLOCKS] - 1.0);
         }
     for (int v = 0; v < N_KEYS; v++)
         for (int j = 0; j < HEAD_DIM; j++) sum[j] += (double)keys[v * HEAD_DIM + j] / N_KEYS;
@@ -57,10 +64,12 @@ static void normal_keys_have_the_covariance_for_a_map(void **state)
     for (int i = 0; i < N_BLOCKS; i++) {
         const double size = 1 + i;
         const float *m = maps + PLAN_MAP_SIZE * i, *e = error + PLANE_N_BITS * i;
-        assert_true(fabs((double)m[0] / size - 1.0) < 0.15 && fabs((double)m[1] / (0.5 * size) - 1.0) < 0.15 && fabs((double)m[2] / 0.5 - 1.0) < 0.15);
+        assert_true(fabs((double)m[0] / size - 1.0) < 0.15 && fabs((double)m[1] / (0.5 * size) - 1.0) < 0.15
+                    && fabs((double)m[2] / 0.5 - 1.0) < 0.15);
         assert_true(fabs((double)e[0] / (1.25 * size * size + 0.25) - 1.0) < 0.1);
-        for (int bits = 1; bits < PLANE_N_BITS; bits++) assert_true(e[bits] < e[bits - 1] && (double)e[bits] > 0.1 * (double)e[bits - 1]);
-        assert_true((double)e[4] < 0.25 * (double)e[0] / 2.0);      /* a scalar code of 2 bits a dim leaves 0.1175 */
+        for (int bits = 1; bits < PLANE_N_BITS; bits++)
+            assert_true(e[bits] < e[bits - 1] && (double)e[bits] > 0.1 * (double)e[bits - 1]);
+        assert_true((double)e[4] < 0.25 * (double)e[0] / 2.0); /* a scalar code of 2 bits a dim leaves 0.1175 */
     }
 }
 
@@ -83,7 +92,8 @@ static void errors_are_those_of_the_codec(void **state)
     for (int i = 0; i < N_BLOCKS; i++) {
         double own = 0.0;
         for (int v = 0; v < N_KEYS; v++)
-            for (int j = i; j < HEAD_DIM; j += N_BLOCKS) own += pow((double)keys[v * HEAD_DIM + j] - (double)restored[v * HEAD_DIM + j], 2) / N_KEYS;
+            for (int j = i; j < HEAD_DIM; j += N_BLOCKS)
+                own += pow((double)keys[v * HEAD_DIM + j] - (double)restored[v * HEAD_DIM + j], 2) / N_KEYS;
         found += weights[i] * own;
         expected += weights[i] * (double)error[PLANE_N_BITS * i + bits[i]];
     }
@@ -99,9 +109,10 @@ static void rare_keys_leave_the_maps_alone(void **state)
     float usual[N_BLOCKS * PLAN_MAP_SIZE], maps[N_BLOCKS * PLAN_MAP_SIZE], error[N_BLOCKS * PLANE_N_BITS];
     make_keys(0);
     assert_ok(plane_error_measure(usual, error, &model, keys, N_KEYS, mean, weights, tables, &err));
-    make_keys(50);      /* the variance is 1.7 times as large */
+    make_keys(50); /* the variance is 1.7 times as large */
     assert_ok(plane_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
-    for (int i = 0; i < N_BLOCKS; i++) assert_true(fabs((double)maps[PLAN_MAP_SIZE * i] / (double)usual[PLAN_MAP_SIZE * i] - 1.0) < 0.15);
+    for (int i = 0; i < N_BLOCKS; i++)
+        assert_true(fabs((double)maps[PLAN_MAP_SIZE * i] / (double)usual[PLAN_MAP_SIZE * i] - 1.0) < 0.15);
 }
 
 static void constant_keys_have_no_map(void **state)
@@ -118,7 +129,9 @@ static void constant_keys_have_no_map(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(normal_keys_have_the_covariance_for_a_map), cmocka_unit_test(errors_are_those_of_the_codec), cmocka_unit_test(rare_keys_leave_the_maps_alone),
+        cmocka_unit_test(normal_keys_have_the_covariance_for_a_map),
+        cmocka_unit_test(errors_are_those_of_the_codec),
+        cmocka_unit_test(rare_keys_leave_the_maps_alone),
         cmocka_unit_test(constant_keys_have_no_map),
     };
     return cmocka_run_group_tests(tests, create_tables, free_tables);

@@ -1,4 +1,5 @@
-/* profile/coverage.h: keys drawn from one law, from another, and from none; and what coverage_measure takes from a capture. */
+/* profile/coverage.h: keys drawn from one law, from another, and from none; and what coverage_measure takes from a
+ * capture. */
 #include "tests/profile/profile_test.h"
 
 #include "core/threads.h"
@@ -13,7 +14,8 @@ static rb_error err;
 /* Correlated keys around a mean: a sum of few shared directions. */
 static float *correlated_keys(int64_t n, uint64_t seed)
 {
-    float *noise = random_floats((size_t)(n * DIM), seed), *mix = random_floats(DIM * DIM, 99), *k = malloc((size_t)(n * DIM) * sizeof *k);
+    float *noise = random_floats((size_t)(n * DIM), seed), *mix = random_floats(DIM * DIM, 99),
+          *k = malloc((size_t)(n * DIM) * sizeof *k);
     assert_non_null(k);
     for (int64_t t = 0; t < n; t++)
         for (int i = 0; i < DIM; i++) {
@@ -38,7 +40,7 @@ static void keys_of_the_same_law_are_covered(void **state)
     float *a = correlated_keys(N, 1), *b = correlated_keys(N, 2);
     const head_coverage found = cover(a, N, b, N);
     assert_close(found.key_distance, 1.0, 0.05);
-    assert_close(found.key_outside, 0.01, 0.006);      /* 40 of 4000, give or take four times its root */
+    assert_close(found.key_outside, 0.01, 0.006); /* 40 of 4000, give or take four times its root */
     free(a), free(b);
 }
 
@@ -60,7 +62,7 @@ static void keys_that_break_the_correlation_are_outside(void **state)
     (void)state;
     float *a = correlated_keys(N, 1), *b = correlated_keys(N, 2);
     for (int64_t t = 0; t < N; t += 50)
-        for (int i = DIM - 1; i > 0; i--) {     /* the dims of the key, shuffled */
+        for (int i = DIM - 1; i > 0; i--) { /* the dims of the key, shuffled */
             const float kept = b[t * DIM + i];
             b[t * DIM + i] = b[t * DIM + i * 7 % i];
             b[t * DIM + i * 7 % i] = kept;
@@ -71,7 +73,8 @@ static void keys_that_break_the_correlation_are_outside(void **state)
     free(a), free(b);
 }
 
-/* A covariance fitted to few keys fits them too well: judged on other keys of calibration, it does not make a text of the same law look strange. */
+/* A covariance fitted to few keys fits them too well: judged on other keys of calibration, it does not make a text of
+ * the same law look strange. */
 static void few_calibration_keys_raise_no_alarm(void **state)
 {
     (void)state;
@@ -106,12 +109,14 @@ static void every_head_of_a_capture_is_measured_on_its_own_keys(void **state)
     assert_ok(profile_table_from_capture(&table, capture, &err));
     assert_ok(coverage_measure(table, capture, &err));
     for (int layer = 0; layer < TINY_LAYERS; layer++) {
-        const tiny_layer seen = tiny_vectors(capture_file_header(capture), CAPTURE_CALIBRATION, layer), test = tiny_vectors(capture_file_header(capture), CAPTURE_TEST, layer);
+        const tiny_layer seen = tiny_vectors(capture_file_header(capture), CAPTURE_CALIBRATION, layer),
+                         test = tiny_vectors(capture_file_header(capture), CAPTURE_TEST, layer);
         for (int h = 0; h < TINY_KV_HEADS; h++) {
             const head_coverage *found = &table->coverage[layer * TINY_KV_HEADS + h];
             head_coverage expected = {0};
             double shift = 1.0;
-            assert_ok(coverage_of_keys(&expected, seen.k + h * TINY_N_CALIBRATION * TINY_DIM, TINY_N_CALIBRATION, test.k + h * TINY_N_TEST * TINY_DIM, TINY_N_TEST, TINY_DIM, &err));
+            assert_ok(coverage_of_keys(&expected, seen.k + h * TINY_N_CALIBRATION * TINY_DIM, TINY_N_CALIBRATION,
+                                       test.k + h * TINY_N_TEST * TINY_DIM, TINY_N_TEST, TINY_DIM, &err));
             assert_true(found->key_distance == expected.key_distance && found->key_outside == expected.key_outside);
             for (int block = 0; block < TINY_DIM / 2; block++) {
                 double energy[2] = {0};
@@ -119,12 +124,16 @@ static void every_head_of_a_capture_is_measured_on_its_own_keys(void **state)
                 block_dims_by_hand(&table->model, block, dims);
                 for (int q = 2 * h; q < 2 * h + 2; q++)
                     for (int i = 0; i < 2; i++) {
-                        for (int t = 0; t < TINY_N_CALIBRATION; t++) energy[0] += pow((double)seen.q[(q * TINY_N_CALIBRATION + t) * TINY_DIM + dims[i]], 2) / (2 * TINY_N_CALIBRATION);
-                        for (int t = 0; t < TINY_N_TEST; t++) energy[1] += pow((double)test.q[(q * TINY_N_TEST + t) * TINY_DIM + dims[i]], 2) / (2 * TINY_N_TEST);
+                        for (int t = 0; t < TINY_N_CALIBRATION; t++)
+                            energy[0] += pow((double)seen.q[(q * TINY_N_CALIBRATION + t) * TINY_DIM + dims[i]], 2)
+                                         / (2 * TINY_N_CALIBRATION);
+                        for (int t = 0; t < TINY_N_TEST; t++)
+                            energy[1] +=
+                                pow((double)test.q[(q * TINY_N_TEST + t) * TINY_DIM + dims[i]], 2) / (2 * TINY_N_TEST);
                     }
                 shift = fmax(shift, fmax(energy[0] / energy[1], energy[1] / energy[0]));
             }
-            assert_close(found->query_shift, shift, 1e-4 * shift);      /* but for the floor under an energy of zero */
+            assert_close(found->query_shift, shift, 1e-4 * shift); /* but for the floor under an energy of zero */
             assert_true(found->plan_transfer >= 1.0 && isfinite(found->plan_transfer));
         }
     }

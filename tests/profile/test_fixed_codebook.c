@@ -1,34 +1,36 @@
-/* The failure that tail metrics are for (study/robust.py): a codec with one fixed 2-D codebook a RoPE block wins on logit MAE at fewer bits, and answers no needle
- * question, because rare keys lie outside its range. Its tails must give it away on ordinary text, and those of the codecs that do keep needles must not.
- * RB_TEST_REPORT=1 prints the table of docs/profile.md. */
+/* The failure that tail metrics are for (study/robust.py): a codec with one fixed 2-D codebook a RoPE block wins on
+ * logit MAE at fewer bits, and answers no needle question, because rare keys lie outside its range. Its tails must give
+ * it away on ordinary text, and those of the codecs that do keep needles must not. RB_TEST_REPORT=1 prints the table of
+ * docs/profile.md. */
 #include "tests/test_support.h"
 
-#include "methods/allocator.h"
 #include "calibrate/block_statistics.h"
-#include "texts/token_source.h"
 #include "core/threads.h"
 #include "kernels/reference/head_codec.h"
+#include "methods/allocator.h"
 #include "model/forward.h"
 #include "profile/logit_error.h"
 #include "profile/tail_error.h"
 #include "tests/fixed_codebook.h"
 #include "tests/model/float_test.h"
+#include "texts/token_source.h"
 
-enum { FIXED, N_METHODS = 8 };      /* methods[FIXED]: the fixed codebook */
+enum { FIXED, N_METHODS = 8 }; /* methods[FIXED]: the fixed codebook */
 
 typedef struct method {
     const char *name;
     allocation_method allocation;
-    double bits;            /* nominal; of a fixed codebook, true */
+    double bits; /* nominal; of a fixed codebook, true */
 } method;
 
 static const method methods[N_METHODS] = {
-    {"fixed codebook", METHOD_N, 2.25}, {"uniform", METHOD_UNIFORM, 2},       {"uniform", METHOD_UNIFORM, 3},     {"uniform", METHOD_UNIFORM, 4},
-    {"block-gtq", METHOD_BLOCK_GTQ, 2}, {"block-gtq", METHOD_BLOCK_GTQ, 2.5}, {"block-gtq", METHOD_BLOCK_GTQ, 3}, {"block-gtq", METHOD_BLOCK_GTQ, 4},
+    {"fixed codebook", METHOD_N, 2.25}, {"uniform", METHOD_UNIFORM, 2},     {"uniform", METHOD_UNIFORM, 3},
+    {"uniform", METHOD_UNIFORM, 4},     {"block-gtq", METHOD_BLOCK_GTQ, 2}, {"block-gtq", METHOD_BLOCK_GTQ, 2.5},
+    {"block-gtq", METHOD_BLOCK_GTQ, 3}, {"block-gtq", METHOD_BLOCK_GTQ, 4},
 };
 
 typedef struct score {
-    double mae, true_bits, ratio_sum, largest_ratio, outside;    /* sums and largest over heads */
+    double mae, true_bits, ratio_sum, largest_ratio, outside; /* sums and largest over heads */
     int n_flagged;
 } score;
 
@@ -39,13 +41,13 @@ typedef struct run {
     offset_table *offsets;
     gaussian_books *books;
     block_statistics statistics;
-    float *q[2], *k[2];         /* calibration, test: a layer's, contiguous */
+    float *q[2], *k[2]; /* calibration, test: a layer's, contiguous */
     score scores[N_METHODS];
 } run;
 
 static rb_error err;
 
-/* ---- one head -------------------------------------------------------------------------------------------------------------------- */
+/* ---- one head -------------------------------------------------------------------------------- */
 
 typedef struct head_data {
     const float *q[2], *k[2];
@@ -56,7 +58,8 @@ static head_data take_head(const run *r, int h)
 {
     const int n_blocks = r->statistics.n_blocks, n_q = model_q_per_kv(r->model);
     const int64_t n[2] = {r->n_calibration * r->model->head_dim, r->n_test * r->model->head_dim};
-    head_data head = {.energy = {n_blocks, r->statistics.q_energy + h * n_blocks, r->statistics.k_energy + h * n_blocks}};
+    head_data head = {
+        .energy = {n_blocks, r->statistics.q_energy + h * n_blocks, r->statistics.k_energy + h * n_blocks}};
     for (int set = 0; set < 2; set++) {
         head.q[set] = r->q[set] + h * n_q * n[set];
         head.k[set] = r->k[set] + h * n[set];
@@ -73,7 +76,8 @@ static double restore(const run *r, int method_index, const head_data *head, flo
     fixed_codebook *book = NULL;
     double bits = m->bits;
     if (method_index == FIXED) {
-        assert_ok(fixed_codebook_train(&book, r->books, r->model, head->q[0], head->k[0], r->n_calibration, m->bits, &err));
+        assert_ok(
+            fixed_codebook_train(&book, r->books, r->model, head->q[0], head->k[0], r->n_calibration, m->bits, &err));
         fixed_codebook_restore(book, head->k[1], r->n_test, k_hat);
     } else {
         assert_ok(allocate_head(&plan, m->allocation, m->bits, &head->energy, &err));
@@ -91,7 +95,8 @@ static void score_head(run *r, int h)
 {
     const head_data head = take_head(r, h);
     const size_t n = (size_t)r->n_test;
-    float *k_hat = malloc(n * (size_t)r->model->head_dim * sizeof *k_hat), *of_tokens = malloc(3 * n * sizeof *of_tokens);
+    float *k_hat = malloc(n * (size_t)r->model->head_dim * sizeof *k_hat),
+          *of_tokens = malloc(3 * n * sizeof *of_tokens);
     float *error = of_tokens, *size = of_tokens + n, *excess = of_tokens + 2 * n, weights[RB_MAX_HEAD_DIM];
     assert_non_null(k_hat);
     assert_non_null(of_tokens);
@@ -102,7 +107,8 @@ static void score_head(run *r, int h)
         tail_error tail;
         double mae;
         to->true_bits += restore(r, m, &head, k_hat);
-        assert_ok(logit_mae(&mae, r->offsets, head.q[1], model_q_per_kv(r->model), head.k[1], (const float *const[]){k_hat}, 1, r->n_test, &err));
+        assert_ok(logit_mae(&mae, r->offsets, head.q[1], model_q_per_kv(r->model), head.k[1],
+                            (const float *const[]){k_hat}, 1, r->n_test, &err));
         token_errors(error, weights, r->model->head_dim, head.k[1], k_hat, r->n_test);
         assert_ok(tail_measure(&tail, excess, error, size, r->n_test, &err));
         to->mae += mae;
@@ -115,11 +121,12 @@ static void score_head(run *r, int h)
     free(of_tokens);
 }
 
-/* ---- a model --------------------------------------------------------------------------------------------------------------------- */
+/* ---- a model --------------------------------------------------------------------------------- */
 
 static void slice(float *out, const float *heads, int n_heads, int64_t n_all, int64_t first, int64_t n, int dim)
 {
-    for (int h = 0; h < n_heads; h++) memcpy(out + h * n * dim, heads + (h * n_all + first) * dim, (size_t)(n * dim) * sizeof *out);
+    for (int h = 0; h < n_heads; h++)
+        memcpy(out + h * n * dim, heads + (h * n_all + first) * dim, (size_t)(n * dim) * sizeof *out);
 }
 
 static rb_status score_layer(void *user, layer_heads *heads, rb_error *hook_err)
@@ -131,7 +138,8 @@ static rb_status score_layer(void *user, layer_heads *heads, rb_error *hook_err)
         slice(r->q[set], heads->q, r->model->n_q_heads, heads->n_tokens, first[set], n[set], r->model->head_dim);
         slice(r->k[set], heads->k, r->model->n_kv_heads, heads->n_tokens, first[set], n[set], r->model->head_dim);
     }
-    assert_ok(block_statistics_compute(&r->statistics, r->model, heads->layer, r->q[0], r->k[0], r->n_calibration, &err));
+    assert_ok(
+        block_statistics_compute(&r->statistics, r->model, heads->layer, r->q[0], r->k[0], r->n_calibration, &err));
     for (int h = 0; h < r->model->n_kv_heads; h++) score_head(r, h);
     return RB_OK;
 }
@@ -142,8 +150,11 @@ static void check_scores(const run *r, const char *folder)
     for (int m = 0; m < N_METHODS; m++) {
         const score *s = &r->scores[m];
         if (getenv("RB_TEST_REPORT"))
-            fprintf(stderr, "%-14s %-14s %4g: true bits %.3f, logit MAE %.3f, tail ratio mean %.2f, largest %.2f, outside %.3f %%, %d of %d heads flagged\n", strrchr(folder, '/') + 1,
-                    methods[m].name, methods[m].bits, s->true_bits / n_heads, s->mae / n_heads, s->ratio_sum / n_heads, s->largest_ratio, 100.0 * s->outside / n_heads,
+            fprintf(stderr,
+                    "%-14s %-14s %4g: true bits %.3f, logit MAE %.3f, tail ratio mean %.2f, largest %.2f, outside %.3f "
+                    "%%, %d of %d heads flagged\n",
+                    strrchr(folder, '/') + 1, methods[m].name, methods[m].bits, s->true_bits / n_heads,
+                    s->mae / n_heads, s->ratio_sum / n_heads, s->largest_ratio, 100.0 * s->outside / n_heads,
                     s->n_flagged, n_heads);
     }
     const score *fixed = &r->scores[FIXED];
@@ -153,12 +164,13 @@ static void check_scores(const run *r, const char *folder)
         const score *s = &r->scores[m];
         assert_int_equal(s->n_flagged, 0);
         assert_true(s->outside == 0.0);
-        if (methods[m].bits == 2) assert_true(fixed->mae < 0.75 * s->mae);      /* what a mean sees: the best codec of all */
+        if (methods[m].bits == 2) assert_true(fixed->mae < 0.75 * s->mae); /* what a mean sees: the best codec of all */
         if (methods[m].allocation == METHOD_BLOCK_GTQ) assert_true(fixed->true_bits < s->true_bits);
     }
 }
 
-static void check_model(const char *folder, const char *calibration_text, const char *test_text, int64_t n_calibration, int64_t n_test, int64_t context)
+static void check_model(const char *folder, const char *calibration_text, const char *test_text, int64_t n_calibration,
+                        int64_t n_test, int64_t context)
 {
     token_list calibration = {0}, test = {0};
     checkpoint *model = NULL;
@@ -180,10 +192,13 @@ static void check_model(const char *folder, const char *calibration_text, const 
     assert_ok(gaussian_books_create(&r.books, &err));
     assert_ok(block_statistics_create(&r.statistics, r.model, &err));
     for (int set = 0; set < 2; set++) {
-        assert_ok(rb_alloc(&r.q[set], (size_t)(n[set] * r.model->head_dim * r.model->n_q_heads), sizeof **r.q, "queries", &err));
-        assert_ok(rb_alloc(&r.k[set], (size_t)(n[set] * r.model->head_dim * r.model->n_kv_heads), sizeof **r.k, "keys", &err));
+        assert_ok(rb_alloc(&r.q[set], (size_t)(n[set] * r.model->head_dim * r.model->n_q_heads), sizeof **r.q,
+                           "queries", &err));
+        assert_ok(rb_alloc(&r.k[set], (size_t)(n[set] * r.model->head_dim * r.model->n_kv_heads), sizeof **r.k, "keys",
+                           &err));
     }
-    assert_ok(forward_run(model, &(token_batch){tokens, n_tokens, starts, n_sequences}, &(forward_hooks){.user = &r, .on_qkv = score_layer}, &err));
+    assert_ok(forward_run(model, &(token_batch){tokens, n_tokens, starts, n_sequences},
+                          &(forward_hooks){.user = &r, .on_qkv = score_layer}, &err));
     check_scores(&r, folder);
     for (int set = 0; set < 2; set++) {
         free(r.q[set]);
@@ -199,13 +214,15 @@ static void check_model(const char *folder, const char *calibration_text, const 
     checkpoint_close(model);
 }
 
-/* The codec itself: a key that calibration saw keeps its place, one three times as far out is moved to the rim; any number of threads gives the same bytes. */
+/* The codec itself: a key that calibration saw keeps its place, one three times as far out is moved to the rim; any
+ * number of threads gives the same bytes. */
 static void a_fixed_codebook_moves_what_it_did_not_see_to_its_rim(void **state)
 {
     (void)state;
     enum { N = 2000, DIM = 16, TRUE_BITS = 3 };
     model_facts facts = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = DIM, .rotary_dim = DIM};
-    float *q = random_floats(N * DIM, 1), *k = random_floats(N * DIM, 2), *far = malloc(N * DIM * sizeof *far), *k_hat = malloc(2 * N * DIM * sizeof *k_hat);
+    float *q = random_floats(N * DIM, 1), *k = random_floats(N * DIM, 2), *far = malloc(N * DIM * sizeof *far),
+          *k_hat = malloc(2 * N * DIM * sizeof *k_hat);
     float *first = malloc(2 * N * DIM * sizeof *first);
     gaussian_books *books = NULL;
     assert_true(far && k_hat && first);
@@ -227,8 +244,8 @@ static void a_fixed_codebook_moves_what_it_did_not_see_to_its_rim(void **state)
         far_error += pow((double)far[i] - (double)k_hat[N * DIM + i], 2);
         size += pow((double)k[i], 2);
     }
-    assert_true(near_error < 0.03 * size);              /* 4^-3, and what 64 points on a square lose beside a lattice */
-    assert_true(far_error > 2.0 * size);                /* of 9: most of what lies beyond a square of side 2 */
+    assert_true(near_error < 0.03 * size); /* 4^-3, and what 64 points on a square lose beside a lattice */
+    assert_true(far_error > 2.0 * size);   /* of 9: most of what lies beyond a square of side 2 */
     rb_threads_init(0);
     gaussian_books_free(books);
     free(q), free(k), free(far), free(k_hat), free(first);
@@ -274,7 +291,8 @@ static void tails_give_a_fixed_codebook_away_on_small_llama3(void **state)
 static void tails_give_a_fixed_codebook_away_on_the_bundled_texts(void **state)
 {
     (void)state;
-    check_model("configs/demo-llama", "configs/demo-text/calibration.txt", "configs/demo-text/heldout.txt", 4096, 2048, 1024);
+    check_model("configs/demo-llama", "configs/demo-text/calibration.txt", "configs/demo-text/heldout.txt", 4096, 2048,
+                1024);
 }
 
 int main(void)

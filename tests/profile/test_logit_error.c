@@ -11,8 +11,9 @@ static const struct {
     rope_pairing pairing;
     int64_t n_tokens;
 } cases[] = {
-    {1, 2, 2, ROPE_SPLIT_HALF, 1},      {1, 6, 6, ROPE_INTERLEAVED, 31},  {3, 64, 64, ROPE_SPLIT_HALF, 33},     {3, 80, 32, ROPE_SPLIT_HALF, 7},
-    {1, 80, 20, ROPE_INTERLEAVED, 13},  {2, 128, 128, ROPE_INTERLEAVED, 5}, {3, 64, 64, ROPE_SPLIT_HALF, 128}, {1, 66, 64, ROPE_SPLIT_HALF, 129},
+    {1, 2, 2, ROPE_SPLIT_HALF, 1},     {1, 6, 6, ROPE_INTERLEAVED, 31},   {3, 64, 64, ROPE_SPLIT_HALF, 33},
+    {3, 80, 32, ROPE_SPLIT_HALF, 7},   {1, 80, 20, ROPE_INTERLEAVED, 13}, {2, 128, 128, ROPE_INTERLEAVED, 5},
+    {3, 64, 64, ROPE_SPLIT_HALF, 128}, {1, 66, 64, ROPE_SPLIT_HALF, 129},
 };
 
 static void every_shape_matches_the_definition(void **state)
@@ -22,7 +23,8 @@ static void every_shape_matches_the_definition(void **state)
         const model_facts facts = small_model(cases[c].n_q, cases[c].head_dim, cases[c].rotary_dim, cases[c].pairing);
         const int64_t n_tokens = cases[c].n_tokens;
         const size_t n = (size_t)n_tokens * (size_t)facts.head_dim;
-        float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2), *near = disturbed(k, n, 0.1f, 3), *far = disturbed(k, n, 2.0f, 4);
+        float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2),
+              *near = disturbed(k, n, 0.1f, 3), *far = disturbed(k, n, 2.0f, 4);
         const float *const k_hat[] = {near, far};
         offset_table *table = NULL;
         double mae[2];
@@ -30,7 +32,7 @@ static void every_shape_matches_the_definition(void **state)
         assert_ok(logit_mae(mae, table, q, cases[c].n_q, k, k_hat, 2, n_tokens, &err));
         for (int candidate = 0; candidate < 2; candidate++) {
             const double expected = naive_logit_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
-            assert_close(mae[candidate], expected, 2e-6 * expected);    /* f32 products of up to 128 terms, averaged */
+            assert_close(mae[candidate], expected, 2e-6 * expected); /* f32 products of up to 128 terms, averaged */
         }
         offset_table_free(table);
         free(q), free(k), free(near), free(far);
@@ -52,7 +54,8 @@ static void a_block_past_rotary_dim_does_not_turn(void **state)
     offset_table_free(table);
 }
 
-/* Offsets are evenly spaced over [-1024, 1024], both ends included: with frequency pi / 1024, e = (1, 0) and q = (1, 0) the error is |cos(D pi / 1024)|. */
+/* Offsets are evenly spaced over [-1024, 1024], both ends included: with frequency pi / 1024, e = (1, 0) and q = (1, 0)
+ * the error is |cos(D pi / 1024)|. */
 static void offsets_reach_both_ends(void **state)
 {
     (void)state;
@@ -75,9 +78,10 @@ static void the_error_grows_as_its_cause(void **state)
     const model_facts facts = small_model(3, 64, 64, ROPE_SPLIT_HALF);
     const int64_t n_tokens = 50;
     const size_t n = 50 * 64;
-    float *q = random_floats(3 * n, 5), *k = calloc(n, sizeof *k), *one = random_floats(n, 6), *four = random_floats(n, 6);
+    float *q = random_floats(3 * n, 5), *k = calloc(n, sizeof *k), *one = random_floats(n, 6),
+          *four = random_floats(n, 6);
     assert_non_null(k);
-    for (size_t i = 0; i < n; i++) four[i] *= 4.0f;     /* keys of zero and a power of two: exact */
+    for (size_t i = 0; i < n; i++) four[i] *= 4.0f; /* keys of zero and a power of two: exact */
     const float *const k_hat[] = {one, four, k};
     offset_table *table = NULL;
     double mae[3];
@@ -98,7 +102,8 @@ static void errors_beyond_f32_are_an_error(void **state)
     offset_table *table = NULL;
     double mae;
     assert_ok(offset_table_create(&table, &facts, &err));
-    assert_fails(logit_mae(&mae, table, q, 1, k, (const float *const[]){nothing}, 1, 1, &err), RB_ENONFINITE, "leave the range of f32");
+    assert_fails(logit_mae(&mae, table, q, 1, k, (const float *const[]){nothing}, 1, 1, &err), RB_ENONFINITE,
+                 "leave the range of f32");
     offset_table_free(table);
 }
 
@@ -108,7 +113,8 @@ static void any_number_of_threads_gives_the_same_doubles(void **state)
     const model_facts facts = small_model(3, 128, 128, ROPE_SPLIT_HALF);
     const int64_t n_tokens = 301;
     const size_t n = 301 * 128;
-    float *q = random_floats(3 * n, 7), *k = random_floats(n, 8), *near = disturbed(k, n, 0.1f, 9), *far = disturbed(k, n, 1.0f, 10);
+    float *q = random_floats(3 * n, 7), *k = random_floats(n, 8), *near = disturbed(k, n, 0.1f, 9),
+          *far = disturbed(k, n, 1.0f, 10);
     const float *const k_hat[] = {near, far};
     offset_table *table = NULL;
     double one[2], many[2];

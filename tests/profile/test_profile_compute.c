@@ -1,9 +1,9 @@
 /* profile/profile_compute.h on a tiny capture: which head, which tokens and which plan every number is made of. */
 #include "tests/test_support.h"
 
-#include "methods/allocator.h"
 #include "core/threads.h"
 #include "kernels/reference/head_codec.h"
+#include "methods/allocator.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_statistics.h"
 #include "tests/calibrate/tiny_capture.h"
@@ -25,8 +25,14 @@ static int score_tiny_capture(void **state)
     RB_TRY(st, capture_open(&capture, path, &err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
     const head_statistics statistics = profile_statistics(table);
-    RB_TRY(st, allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics, &err), done);
-    RB_TRY(st, allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH, &statistics, &err), done);
+    RB_TRY(st,
+           allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics,
+                         &err),
+           done);
+    RB_TRY(st,
+           allocate_plan(&plans[1], &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, PLAN_FP16_WIDTH,
+                         &statistics, &err),
+           done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)plans, N_PLANS, true, RB_DEVICE_CPU, &err), done);
 done:
     if (st != RB_OK) fprintf(stderr, "%s\n", err.msg);
@@ -62,7 +68,8 @@ static double naive_causal_mae(const float *q, const float *k, const float *k_ha
         for (int s = 0; s < TINY_N_TEST; s++)
             for (int t = s / 16 * 16; t <= s; t++, n_pairs++) {
                 double error[TINY_DIM];
-                for (int i = 0; i < TINY_DIM; i++) error[i] = (double)k[t * TINY_DIM + i] - (double)k_hat[t * TINY_DIM + i];
+                for (int i = 0; i < TINY_DIM; i++)
+                    error[i] = (double)k[t * TINY_DIM + i] - (double)k_hat[t * TINY_DIM + i];
                 sum += fabs(turned_dot(&table->model, q + (head * TINY_N_TEST + s) * TINY_DIM, error, t - s));
             }
     return sum / n_pairs;
@@ -134,9 +141,10 @@ static void every_head_is_scored_on_its_own_test_vectors_under_its_own_plan(void
                 const head_score *score = method_head(&table->methods[m], &table->model, layer, kv_head);
                 float k_hat[SIZE];
                 restore(k_hat, head, k);
-                const double mae = naive_logit_mae(&table->model, q, Q_PER_KV, k, k_hat, TINY_N_TEST), causal = naive_causal_mae(q, k, k_hat);
+                const double mae = naive_logit_mae(&table->model, q, Q_PER_KV, k, k_hat, TINY_N_TEST),
+                             causal = naive_causal_mae(q, k, k_hat);
                 assert_close(score->logit_mae, mae, 1e-5 * mae);
-                assert_close(score->causal_mae, causal, 2e-5 * causal);     /* logits to 1000 in f32, errors around 10 */
+                assert_close(score->causal_mae, causal, 2e-5 * causal); /* logits to 1000 in f32, errors around 10 */
                 check_tail(&score->tail, layer, kv_head, k, k_hat);
                 assert_true(score->attended_mae > 0.0 && isfinite(score->attended_mae));
                 assert_close(score->relative_error, naive_relative_error(k, k_hat), 1e-9);
@@ -177,7 +185,8 @@ static void curves_are_the_uniform_codec_at_every_width(void **state)
                     double sum = 0.0;
                     block_dims_by_hand(&table->model, block, dims);
                     for (int t = 0; t < TINY_N_TEST; t++)
-                        for (int i = 0; i < 2; i++) sum += pow((double)k[t * TINY_DIM + dims[i]] - (double)k_hat[t * TINY_DIM + dims[i]], 2.0);
+                        for (int i = 0; i < 2; i++)
+                            sum += pow((double)k[t * TINY_DIM + dims[i]] - (double)k_hat[t * TINY_DIM + dims[i]], 2.0);
                     assert_close(table->curve_block_mse[curve * N_BLOCKS + block], sum / TINY_N_TEST, 1e-9);
                 }
             }
@@ -200,7 +209,8 @@ static void curves_are_left_out_when_not_asked_for(void **state)
     assert_ok(profile_score(plain, capture, (const bit_plan *const *)plans, 1, false, RB_DEVICE_CPU, &err));
     assert_null(plain->curve_logit_mae);
     assert_null(plain->curve_block_mse);
-    assert_memory_equal(plain->methods[0].heads, table->methods[0].heads, TINY_LAYERS * TINY_KV_HEADS * sizeof(head_score));
+    assert_memory_equal(plain->methods[0].heads, table->methods[0].heads,
+                        TINY_LAYERS * TINY_KV_HEADS * sizeof(head_score));
     profile_table_free(plain);
 }
 
@@ -224,7 +234,8 @@ static void keys_whose_norm_fits_no_f16_are_named(void **state)
             block_statistics statistics;
             for (int i = 0; i < TINY_DIM; i++) vectors.k[SIZE + 5 * TINY_DIM + i] = 60000.0f;
             assert_ok(block_statistics_create(&statistics, &header.model, &err));
-            assert_ok(block_statistics_compute(&statistics, &header.model, layer, vectors.q, vectors.k, TINY_N_TEST, &err));
+            assert_ok(
+                block_statistics_compute(&statistics, &header.model, layer, vectors.q, vectors.k, TINY_N_TEST, &err));
             assert_ok(capture_write_layer(writer, CAPTURE_TEST, layer, vectors.q, vectors.k, NULL, &statistics, &err));
             block_statistics_free(&statistics);
         }
@@ -232,7 +243,8 @@ static void keys_whose_norm_fits_no_f16_are_named(void **state)
     capture_writer_free(writer);
     assert_ok(capture_open(&huge, path, &err));
     assert_ok(profile_table_from_capture(&scores, huge, &err));
-    assert_fails(profile_score(scores, huge, (const bit_plan *const *)plans, N_PLANS, false, RB_DEVICE_CPU, &err), RB_ENONFINITE, "layer 1 kv_head 1");
+    assert_fails(profile_score(scores, huge, (const bit_plan *const *)plans, N_PLANS, false, RB_DEVICE_CPU, &err),
+                 RB_ENONFINITE, "layer 1 kv_head 1");
     profile_table_free(scores);
     capture_close(huge);
 }

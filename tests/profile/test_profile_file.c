@@ -8,12 +8,17 @@
 #include "tests/hdf5_damage.h"
 #include "tests/profile/some_profile.h"
 
-enum { N_METHODS = 3, N_LAYERS = 3, N_HEADS = 6, N_BLOCKS = 4 };    /* of some_profile_model: 3 layers of 2 KV heads, 8 dims */
+enum {
+    N_METHODS = 3,
+    N_LAYERS = 3,
+    N_HEADS = 6,
+    N_BLOCKS = 4
+}; /* of some_profile_model: 3 layers of 2 KV heads, 8 dims */
 #define OPTIONS "{\"budgets\": [2, 2.5]}"
 
 static rb_error err;
 
-/* ---- a profile in memory and on disk --------------------------------------------------------------------------------------------- */
+/* ---- a profile in memory and on disk --------------------------------------------------------- */
 
 /* n numbers of which no two are equal, none a short binary fraction. */
 static void fill(double *out, int64_t n, double first)
@@ -24,13 +29,17 @@ static void fill(double *out, int64_t n, double first)
 /* has_curves: and errors of values. */
 static profile_table *make_profile(int n_methods, bool has_curves)
 {
-    static const struct { const char *name; double avg_bits; } names[N_METHODS] = {{"uniform", 2}, {"block-gtq", 2}, {"block-gtq", 2.5}};
+    static const struct {
+        const char *name;
+        double avg_bits;
+    } names[N_METHODS] = {{"uniform", 2}, {"block-gtq", 2}, {"block-gtq", 2.5}};
     profile_table *table = some_profile(n_methods);
     memset(table->capture_sha256, 'e', RB_SHA256_HEX - 1);
     fill(table->q_energy, N_HEADS * N_BLOCKS, 1.0);
     fill(table->k_energy, N_HEADS * N_BLOCKS, 100.0);
     fill(table->k_mean, N_HEADS * 2 * N_BLOCKS, -3.0);
-    for (int h = 0; h < N_HEADS; h++) table->coverage[h] = (head_coverage){1.0 + h / 7.0, h / 70.0, 2.0 + h / 7.0, 3.0 + h / 7.0};
+    for (int h = 0; h < N_HEADS; h++)
+        table->coverage[h] = (head_coverage){1.0 + h / 7.0, h / 70.0, 2.0 + h / 7.0, 3.0 + h / 7.0};
     for (int m = 0; m < n_methods; m++) {
         double mae[N_HEADS];
         fill(mae, N_HEADS, 1.0 + m);
@@ -59,27 +68,38 @@ static bool same_text(const text_facts *a, const text_facts *b)
     return strcmp(a->tokens_sha256, b->tokens_sha256) == 0 && a->n_tokens == b->n_tokens && a->context == b->context;
 }
 
-static bool same_numbers(const double *a, const double *b, size_t n) { return (!a && !b) || (a && b && memcmp(a, b, n * sizeof *a) == 0); }
+static bool same_numbers(const double *a, const double *b, size_t n)
+{
+    return (!a && !b) || (a && b && memcmp(a, b, n * sizeof *a) == 0);
+}
 
 static bool same_profile(const profile_table *a, const profile_table *b)
 {
     if (model_facts_same(&a->model, "a", &b->model, "b", NULL) != RB_OK) return false;
-    if (!same_text(&a->calibration, &b->calibration) || !same_text(&a->test, &b->test) || strcmp(a->capture_sha256, b->capture_sha256) != 0) return false;
-    if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS) || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS)) return false;
+    if (!same_text(&a->calibration, &b->calibration) || !same_text(&a->test, &b->test)
+        || strcmp(a->capture_sha256, b->capture_sha256) != 0)
+        return false;
+    if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS)
+        || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS))
+        return false;
     if (!same_numbers(a->k_mean, b->k_mean, N_HEADS * 2 * N_BLOCKS)) return false;
     if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
-    if (!same_numbers(a->value_error, b->value_error, N_HEADS * PROFILE_MAX_WIDTH) || !same_numbers(a->value_energy, b->value_energy, N_HEADS)) return false;
+    if (!same_numbers(a->value_error, b->value_error, N_HEADS * PROFILE_MAX_WIDTH)
+        || !same_numbers(a->value_energy, b->value_energy, N_HEADS))
+        return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
     for (int m = 0; m < a->n_methods; m++) {
         const method_score *x = &a->methods[m], *y = &b->methods[m];
-        if (strcmp(x->method, y->method) != 0 || x->avg_bits != y->avg_bits || memcmp(x->heads, y->heads, N_HEADS * sizeof *x->heads) != 0) return false;
+        if (strcmp(x->method, y->method) != 0 || x->avg_bits != y->avg_bits
+            || memcmp(x->heads, y->heads, N_HEADS * sizeof *x->heads) != 0)
+            return false;
     }
     return true;
 }
 
-/* ---- round trip ------------------------------------------------------------------------------------------------------------------ */
+/* ---- round trip ------------------------------------------------------------------------------ */
 
 static void a_profile_comes_back_bit_for_bit(void **state)
 {
@@ -112,12 +132,13 @@ static double stored_number(hid_t file, const char *dataset, int rank, int at)
     return numbers[at];
 }
 
-/* Layer 2, KV head 1 is entry 5 of a score; its block 3 is entry 23 of an energy; its width 4 is entry 5 * 8 + 3 of a curve. */
+/* Layer 2, KV head 1 is entry 5 of a score; its block 3 is entry 23 of an energy; its width 4 is entry 5 * 8 + 3 of a
+ * curve. */
 static void datasets_hold_what_their_names_say(void **state)
 {
     (void)state;
     const char *path = scratch_path("names.h5");
-    const double mae = 2.0 + 5.0 / 7.0;     /* method 1 */
+    const double mae = 2.0 + 5.0 / 7.0; /* method 1 */
     write_profile(path, N_METHODS, true);
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(file >= 0);
@@ -162,7 +183,7 @@ static void writing_again_gives_the_same_bytes(void **state)
     free(bytes[1]);
 }
 
-/* ---- the writer's refusals --------------------------------------------------------------------------------------------------------- */
+/* ---- the writer's refusals ------------------------------------------------------------------- */
 
 static void what_cannot_be_written_leaves_nothing(void **state)
 {
@@ -177,7 +198,7 @@ static void what_cannot_be_written_leaves_nothing(void **state)
     profile_table_free(table);
 }
 
-/* ---- the reader's refusals --------------------------------------------------------------------------------------------------------- */
+/* ---- the reader's refusals ------------------------------------------------------------------- */
 
 /* A fresh profile, opened for change with HDF5 itself. */
 static hid_t open_for_change(const char *path, bool has_curves)
@@ -190,7 +211,8 @@ static hid_t open_for_change(const char *path, bool has_curves)
 
 static void change_attribute(const char *path, const char *object, const char *name, const void *value)
 {
-    hid_t file = open_for_change(path, true), holder = H5Oopen(file, object, H5P_DEFAULT), attribute = H5Aopen(holder, name, H5P_DEFAULT);
+    hid_t file = open_for_change(path, true), holder = H5Oopen(file, object, H5P_DEFAULT),
+          attribute = H5Aopen(holder, name, H5P_DEFAULT);
     hid_t type = H5Aget_type(attribute);
     assert_true(H5Awrite(attribute, type, value) >= 0);
     H5Tclose(type);
@@ -202,7 +224,7 @@ static void change_attribute(const char *path, const char *object, const char *n
 /* Number `at` of a dataset becomes `value`. */
 static void change_number(const char *path, const char *dataset, int at, double value)
 {
-    double numbers[N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS];     /* room for the largest */
+    double numbers[N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS]; /* room for the largest */
     hid_t file = open_for_change(path, true), set = H5Dopen2(file, dataset, H5P_DEFAULT);
     assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
     numbers[at] = value;
@@ -219,7 +241,8 @@ static void a_file_of_another_kind_is_refused(void **state)
     assert_fails(profile_file_read(&table, scratch_path("absent.h5"), &err), RB_EIO, "absent.h5");
     assert_fails(profile_file_read(&table, "configs/demo.json", &err), RB_EFORMAT, "not an HDF5 file");
     change_attribute(path, "/", "schema", "ropebits-capture");
-    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: schema ropebits-capture, expected ropebits-profile");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT,
+                 "kind.h5: schema ropebits-capture, expected ropebits-profile");
     change_attribute(path, "/", "schema_version", &(int64_t){1});
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 1, expected 4");
     assert_null(table);
@@ -269,10 +292,12 @@ static void facts_out_of_their_range_are_refused(void **state)
     change_attribute(path, "/test", "context", &(int64_t){0});
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/test: attribute context is 0");
     change_attribute(path, "/methods/001", "avg_bits", &(double){16.5});
-    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "facts.h5: /methods/001: attribute avg_bits is 16.5, expected 0 to 16");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT,
+                 "facts.h5: /methods/001: attribute avg_bits is 16.5, expected 0 to 16");
     change_attribute(path, "/", "capture_sha256", "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE");
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "facts.h5: /: attribute capture_sha256 is \"EEEE");
-    change_attribute(path, "/calibration", "tokens_sha256", "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccx");
+    change_attribute(path, "/calibration", "tokens_sha256",
+                     "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccx");
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "expected 64 hex digits");
     assert_null(table);
 }
@@ -280,7 +305,9 @@ static void facts_out_of_their_range_are_refused(void **state)
 static void numbers_that_cannot_be_are_refused(void **state)
 {
     (void)state;
-    static const char *const datasets[] = {"/q_energy", "/k_energy", "/curves/logit_mae", "/curves/block_mse", "/value_error", "/value_energy", "/methods/000/logit_mae", "/methods/002/true_bits"};
+    static const char *const datasets[] = {
+        "/q_energy",    "/k_energy",     "/curves/logit_mae",      "/curves/block_mse",
+        "/value_error", "/value_energy", "/methods/000/logit_mae", "/methods/002/true_bits"};
     const char *path = scratch_path("numbers.h5");
     profile_table *table;
     char expected[64];
@@ -294,7 +321,7 @@ static void numbers_that_cannot_be_are_refused(void **state)
     }
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static void a_profile_cut_anywhere_is_refused(void **state)
 {

@@ -7,8 +7,8 @@
 
 static rb_error err;
 
-static const double uniform_mae[] = {1, 3, 4, 4, 10, 6};       /* layers 2, 4, 8 */
-static const double gtq_mae[] = {1, 1, 2, 2, 6, 3};            /* layers 1, 2, 4.5 */
+static const double uniform_mae[] = {1, 3, 4, 4, 10, 6}; /* layers 2, 4, 8 */
+static const double gtq_mae[] = {1, 1, 2, 2, 6, 3};      /* layers 1, 2, 4.5 */
 
 /* uniform at 2, block-gtq at 2, block-gtq at 2.5, which has no uniform beside it. */
 static profile_table *three_methods(void)
@@ -49,12 +49,14 @@ static void a_summary_says_what_the_table_holds(void **state)
         const head_score mean = method_mean(&table->methods[m], &table->model, -1);
         assert_string_equal(read->method, table->methods[m].method);
         assert_true(read->avg_bits == table->methods[m].avg_bits);
-        assert_true(read->true_bits == mean.true_bits);         /* all digits of a double come back */
+        assert_true(read->true_bits == mean.true_bits); /* all digits of a double come back */
         assert_true(read->logit_mae == mean.logit_mae);
         assert_true(read->causal_mae == mean.causal_mae);
         assert_true(read->attention_kl == mean.attention_kl);
         assert_true(read->relative_error == mean.relative_error);
-        for (int layer = 0; layer < 3; layer++) assert_true(read->logit_mae_by_layer[layer] == method_mean(&table->methods[m], &table->model, layer).logit_mae);
+        for (int layer = 0; layer < 3; layer++)
+            assert_true(read->logit_mae_by_layer[layer]
+                        == method_mean(&table->methods[m], &table->model, layer).logit_mae);
     }
     profile_summary_free(summary);
     cJSON_Delete(json);
@@ -83,9 +85,23 @@ static void a_method_is_held_against_uniform_at_its_own_budget(void **state)
 static void the_document_has_the_names_of_the_contract(void **state)
 {
     (void)state;
-    static const char *const keys[] = {"method", "avg_bits", "true_bits", "logit_mae", "logit_mae_by_layer", "causal_mae", "attention_kl", "relative_error", "reduction_vs_uniform",
-                                       "layers_won_vs_uniform", "n_layers",
-                                       "attended_mae", "token_error", "tail_ratio", "outside_share", "heads_out_of_proportion", "worst_tokens"};
+    static const char *const keys[] = {"method",
+                                       "avg_bits",
+                                       "true_bits",
+                                       "logit_mae",
+                                       "logit_mae_by_layer",
+                                       "causal_mae",
+                                       "attention_kl",
+                                       "relative_error",
+                                       "reduction_vs_uniform",
+                                       "layers_won_vs_uniform",
+                                       "n_layers",
+                                       "attended_mae",
+                                       "token_error",
+                                       "tail_ratio",
+                                       "outside_share",
+                                       "heads_out_of_proportion",
+                                       "worst_tokens"};
     profile_table *table = three_methods();
     cJSON *json = as_read(table);
     const cJSON *list = NULL, *method = NULL;
@@ -93,7 +109,7 @@ static void the_document_has_the_names_of_the_contract(void **state)
     assert_int_equal(rb_json_find(json, "version")->valueint, 1);
     assert_true(cJSON_IsString(rb_json_find(json, "tool_version")));
     assert_ok(rb_json_get_array(json, "methods", "s.json", &list, &err));
-    cJSON_ArrayForEach(method, list) {
+    cJSON_ArrayForEach (method, list) {
         assert_int_equal(cJSON_GetArraySize(method), RB_COUNT(keys));
         for (size_t i = 0; i < RB_COUNT(keys); i++) assert_true(cJSON_HasObjectItem(method, keys[i]));
     }
@@ -120,7 +136,7 @@ static void a_method_is_found_by_name_and_budget(void **state)
     profile_table_free(table);
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 /* A member of the document, or of its second method; value NULL: deleted. */
 static const struct {
@@ -129,15 +145,18 @@ static const struct {
     rb_status status;
     const char *message;
 } refusals[] = {
-    {false, "schema", "\"ropebits-plan\"", RB_EFORMAT, "schema is \"ropebits-plan\", expected \"ropebits-profile-summary\""},
+    {false, "schema", "\"ropebits-plan\"", RB_EFORMAT,
+     "schema is \"ropebits-plan\", expected \"ropebits-profile-summary\""},
     {false, "version", "2", RB_EUNSUPPORTED, "version is 2, expected 1"},
     {false, "model", NULL, RB_EFORMAT, "s.json: model: is missing"},
     {false, "model", "{}", RB_EFORMAT, "s.json: model.model_type: is missing"},
     {false, "calibration", NULL, RB_EFORMAT, "s.json: calibration: is missing"},
     {false, "test", "null", RB_EFORMAT, "s.json: test: is missing"},
-    {false, "test", "{\"tokens_sha256\": \"x\", \"n_tokens\": 1, \"context\": 1}", RB_EFORMAT, "s.json: test.tokens_sha256"},
+    {false, "test", "{\"tokens_sha256\": \"x\", \"n_tokens\": 1, \"context\": 1}", RB_EFORMAT,
+     "s.json: test.tokens_sha256"},
     {false, "coverage", "3", RB_EFORMAT, "coverage: found a number, expected an object"},
-    {false, "coverage", "{\"key_distance\": -1, \"is_covered\": true}", RB_EINVAL, "s.json: coverage.key_distance: is -1"},
+    {false, "coverage", "{\"key_distance\": -1, \"is_covered\": true}", RB_EINVAL,
+     "s.json: coverage.key_distance: is -1"},
     {false, "coverage", "{\"key_distance\": 1}", RB_EFORMAT, "s.json: coverage.is_covered: is missing"},
     {false, "methods", "{}", RB_EFORMAT, "methods: found an object, expected an array"},
     {false, "methods", "[]", RB_EFORMAT, "0 methods, expected 1 to 256"},
@@ -147,7 +166,7 @@ static const struct {
     {true, "avg_bits", "-1", RB_EINVAL, "methods[1].avg_bits: is -1"},
     {true, "true_bits", "-1", RB_EINVAL, "methods[1].true_bits: is -1"},
     {true, "logit_mae", "-1e-9", RB_EINVAL, "methods[1].logit_mae: is -"},
-    {true, "logit_mae", "null", RB_EFORMAT, "methods[1].logit_mae: is missing"},    /* what NaN is written as */
+    {true, "logit_mae", "null", RB_EFORMAT, "methods[1].logit_mae: is missing"}, /* what NaN is written as */
     {true, "logit_mae", "1e999", RB_ENONFINITE, "methods[1].logit_mae: the number is beyond"},
     {true, "causal_mae", "\"2\"", RB_EFORMAT, "methods[1].causal_mae: found a string"},
     {true, "attention_kl", "-0.1", RB_EINVAL, "methods[1].attention_kl: is -0.1"},
@@ -155,7 +174,8 @@ static const struct {
     {true, "reduction_vs_uniform", "1.5", RB_EINVAL, "methods[1].reduction_vs_uniform: is 1.5"},
     {true, "layers_won_vs_uniform", "4", RB_EINVAL, "methods[1].layers_won_vs_uniform: is 4, expected 0 to 3"},
     {true, "n_layers", "4", RB_EINVAL, "methods[1].n_layers: is 4, expected 3"},
-    {true, "logit_mae_by_layer", "[1, 2]", RB_EFORMAT, "methods[1]: logit_mae_by_layer has 2 entries, expected the model's 3 layers"},
+    {true, "logit_mae_by_layer", "[1, 2]", RB_EFORMAT,
+     "methods[1]: logit_mae_by_layer has 2 entries, expected the model's 3 layers"},
     {true, "logit_mae_by_layer", "[1, 2, -3]", RB_EFORMAT, "methods[1]: logit_mae_by_layer[2] is no error"},
     {true, "logit_mae_by_layer", "[null, 2, 3]", RB_EFORMAT, "methods[1]: logit_mae_by_layer[0] is no error"},
     {true, "logit_mae_by_layer", "[1, 1e999, 3]", RB_EFORMAT, "methods[1]: logit_mae_by_layer[1] is no error"},
@@ -168,13 +188,13 @@ static void assert_refused(const cJSON *good, size_t i)
     profile_summary *summary = NULL;
     if (refusals[i].value)
         assert_true(cJSON_ReplaceItemInObjectCaseSensitive(object, refusals[i].key, cJSON_Parse(refusals[i].value)));
-    else
-        cJSON_DeleteItemFromObjectCaseSensitive(object, refusals[i].key);
+    else cJSON_DeleteItemFromObjectCaseSensitive(object, refusals[i].key);
     memset(&err, 0, sizeof err);
     const rb_status st = profile_summary_from_json(&summary, document, "s.json", &err);
     if (st != refusals[i].status || !strstr(err.msg, refusals[i].message))
-        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", refusals[i].key, refusals[i].value ? refusals[i].value : "nothing", (int)st,
-                 (int)refusals[i].status, err.msg, refusals[i].message);
+        fail_msg("%s = %s: status %d, expected %d: \"%s\", expected \"%s\"", refusals[i].key,
+                 refusals[i].value ? refusals[i].value : "nothing", (int)st, (int)refusals[i].status, err.msg,
+                 refusals[i].message);
     assert_null(summary);
     memset(&err, 0, sizeof err);
     cJSON_Delete(document);
@@ -197,7 +217,7 @@ static void the_committed_baseline_reads(void **state)
     assert_ok(profile_summary_read(&summary, "tests/fixtures/demo-baseline.json", &err));
     assert_int_equal(summary->model.n_layers, 4);
     assert_non_null(profile_summary_find(summary, "block-gtq", 3));
-    assert_true(summary->is_covered && isnan(summary->coverage.key_distance));      /* it is older than coverage */
+    assert_true(summary->is_covered && isnan(summary->coverage.key_distance)); /* it is older than coverage */
     profile_summary_free(summary);
     assert_fails(profile_summary_read(&summary, scratch_path("absent.json"), &err), RB_EIO, "absent.json");
     assert_null(summary);
@@ -226,20 +246,26 @@ static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
     table->methods[0].worst.at[0].id = 77;
     token_text_set(table->methods[0].worst.at[0].text, "a\n\xc3\xa4\xc3", 5);
     cJSON *json = as_read(table);
-    const cJSON *method = cJSON_GetArrayItem(rb_json_find(json, "methods"), 0), *flagged = rb_json_find(method, "heads_out_of_proportion");
-    const cJSON *tokens = rb_json_find(method, "worst_tokens"), *worst = cJSON_GetArrayItem(tokens, 0), *quantiles = rb_json_find(method, "token_error");
+    const cJSON *method = cJSON_GetArrayItem(rb_json_find(json, "methods"), 0),
+                *flagged = rb_json_find(method, "heads_out_of_proportion");
+    const cJSON *tokens = rb_json_find(method, "worst_tokens"), *worst = cJSON_GetArrayItem(tokens, 0),
+                *quantiles = rb_json_find(method, "token_error");
     assert_int_equal(cJSON_GetArraySize(flagged), 1);
-    assert_true(number(cJSON_GetArrayItem(flagged, 0), "layer") == 2 && number(cJSON_GetArrayItem(flagged, 0), "kv_head") == 0);
+    assert_true(number(cJSON_GetArrayItem(flagged, 0), "layer") == 2
+                && number(cJSON_GetArrayItem(flagged, 0), "kv_head") == 0);
     assert_true(number(cJSON_GetArrayItem(flagged, 0), "tail_ratio") == 10.0 / 3.0);
-    assert_true(number(method, "tail_ratio") == 10.0 / 3.0);        /* of the worst head, not the mean */
+    assert_true(number(method, "tail_ratio") == 10.0 / 3.0); /* of the worst head, not the mean */
     assert_true(fabs(number(method, "attended_mae") - 14.0) < 1e-12);
-    assert_true(fabs(number(quantiles, "median") - 14.0 / 96) < 1e-12 && fabs(number(quantiles, "p99") - 14.0 / 24) < 1e-12);
-    assert_true(fabs(number(quantiles, "p999") - 14.0 / 12) < 1e-12 && fabs(number(quantiles, "max") - 14.0 / 6) < 1e-12);
+    assert_true(fabs(number(quantiles, "median") - 14.0 / 96) < 1e-12
+                && fabs(number(quantiles, "p99") - 14.0 / 24) < 1e-12);
+    assert_true(fabs(number(quantiles, "p999") - 14.0 / 12) < 1e-12
+                && fabs(number(quantiles, "max") - 14.0 / 6) < 1e-12);
     assert_int_equal(cJSON_GetArraySize(tokens), 3);
-    assert_true(number(worst, "position") == 1 && number(worst, "id") == 77 && number(worst, "layer") == 2 && number(worst, "kv_head") == 1);
+    assert_true(number(worst, "position") == 1 && number(worst, "id") == 77 && number(worst, "layer") == 2
+                && number(worst, "kv_head") == 1);
     assert_true(number(worst, "error") == 11 && number(worst, "size") == 21 && number(worst, "excess") == 3);
     assert_string_equal(rb_json_find(worst, "text")->valuestring, "a\\x0a\xc3\xa4\\xc3");
-    assert_null(rb_json_find(cJSON_GetArrayItem(tokens, 1), "text"));       /* no tokenizer was asked */
+    assert_null(rb_json_find(cJSON_GetArrayItem(tokens, 1), "text")); /* no tokenizer was asked */
     cJSON_Delete(json);
     profile_table_free(table);
 }
@@ -250,20 +276,25 @@ static void coverage_is_told_of_every_head_and_judged_by_the_mean(void **state)
     for (int is_far = 0; is_far < 2; is_far++) {
         profile_table *table = some_profile(1);
         set_scores(table, 0, "uniform", 2, 4, uniform_mae);
-        for (int h = 0; h < 6; h++) table->coverage[h] = (head_coverage){1.0 + (is_far ? 0.2 : 0.1) * h, 0.01 * h, 2.0, 1.5};
+        for (int h = 0; h < 6; h++)
+            table->coverage[h] = (head_coverage){1.0 + (is_far ? 0.2 : 0.1) * h, 0.01 * h, 2.0, 1.5};
         cJSON *json = as_read(table);
-        const cJSON *coverage = rb_json_find(json, "coverage"), *last = cJSON_GetArrayItem(rb_json_find(coverage, "heads"), 5);
+        const cJSON *coverage = rb_json_find(json, "coverage"),
+                    *last = cJSON_GetArrayItem(rb_json_find(coverage, "heads"), 5);
         assert_true(fabs(number(coverage, "key_distance") - (is_far ? 1.5 : 1.25)) < 1e-12);
         assert_true(fabs(number(coverage, "key_outside") - 0.025) < 1e-12);
-        assert_true(fabs(number(coverage, "query_shift") - 2.0) < 1e-12 && fabs(number(coverage, "plan_transfer") - 1.5) < 1e-12);
+        assert_true(fabs(number(coverage, "query_shift") - 2.0) < 1e-12
+                    && fabs(number(coverage, "plan_transfer") - 1.5) < 1e-12);
         assert_int_equal(cJSON_IsTrue(rb_json_find(coverage, "is_covered")), !is_far);
         assert_int_equal(cJSON_GetArraySize(rb_json_find(coverage, "heads")), 6);
         assert_true(number(last, "layer") == 2 && number(last, "kv_head") == 1 && number(last, "key_outside") == 0.05);
         profile_summary *summary = NULL;
         assert_ok(profile_summary_from_json(&summary, json, "s.json", &err));
         assert_int_equal(summary->is_covered, !is_far);
-        assert_true(summary->coverage.key_distance == number(coverage, "key_distance") && summary->coverage.key_outside == number(coverage, "key_outside"));
-        assert_true(summary->coverage.query_shift == number(coverage, "query_shift") && summary->coverage.plan_transfer == number(coverage, "plan_transfer"));
+        assert_true(summary->coverage.key_distance == number(coverage, "key_distance")
+                    && summary->coverage.key_outside == number(coverage, "key_outside"));
+        assert_true(summary->coverage.query_shift == number(coverage, "query_shift")
+                    && summary->coverage.plan_transfer == number(coverage, "plan_transfer"));
         profile_summary_free(summary);
         cJSON_Delete(json);
         profile_table_free(table);

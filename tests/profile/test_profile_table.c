@@ -24,7 +24,11 @@ static profile_table *make_table(void)
     table->methods[2].avg_bits = 2.5;
     for (int head = 0; head < 4; head++) {
         table->methods[0].heads[head].logit_mae = gtq_mae[head];
-        table->methods[1].heads[head] = (head_score){.logit_mae = uniform_mae[head], .causal_mae = head, .attention_kl = 2 * head, .relative_error = 4 * head, .true_bits = 8 * head};
+        table->methods[1].heads[head] = (head_score){.logit_mae = uniform_mae[head],
+                                                     .causal_mae = head,
+                                                     .attention_kl = 2 * head,
+                                                     .relative_error = 4 * head,
+                                                     .true_bits = 8 * head};
     }
     return table;
 }
@@ -51,7 +55,8 @@ static void more_methods_than_a_table_holds_are_refused(void **state)
     const model_facts model = small_model(1, 4, 4, ROPE_SPLIT_HALF);
     profile_table *table = NULL;
     assert_ok(profile_table_create(&table, &model, &err));
-    assert_fails(profile_table_add_methods(table, PROFILE_MAX_METHODS + 1, &err), RB_EINVAL, "257 methods to score, expected at most 256");
+    assert_fails(profile_table_add_methods(table, PROFILE_MAX_METHODS + 1, &err), RB_EINVAL,
+                 "257 methods to score, expected at most 256");
     assert_fails(profile_table_add_methods(table, -1, &err), RB_EINVAL, "-1 methods");
     assert_ok(profile_table_add_methods(table, PROFILE_MAX_METHODS, &err));
     profile_table_free(table);
@@ -66,7 +71,8 @@ static void means_are_over_the_heads_of_a_layer_and_over_layers(void **state)
     assert_true(method_mean(uniform, &table->model, 1).logit_mae == 6.0);
     const head_score mean = method_mean(uniform, &table->model, -1);
     assert_true(mean.logit_mae == 4.0);
-    assert_true(mean.causal_mae == 1.5 && mean.attention_kl == 3.0 && mean.relative_error == 6.0 && mean.true_bits == 12.0);
+    assert_true(mean.causal_mae == 1.5 && mean.attention_kl == 3.0 && mean.relative_error == 6.0
+                && mean.true_bits == 12.0);
     profile_table_free(table);
 }
 
@@ -78,7 +84,7 @@ static void a_method_is_compared_with_uniform_at_its_budget(void **state)
     assert_ptr_equal(uniform, &table->methods[1]);
     assert_null(profile_table_uniform(table, 2.5));
     assert_close(method_reduction(&table->methods[0], uniform, &table->model), 1.0 - 3.75 / 4.0, 1e-15);
-    assert_int_equal(method_layers_won(&table->methods[0], uniform, &table->model), 1);     /* 1.5 < 2; 6 is a draw */
+    assert_int_equal(method_layers_won(&table->methods[0], uniform, &table->model), 1); /* 1.5 < 2; 6 is a draw */
     assert_true(method_reduction(uniform, uniform, &table->model) == 0.0);
     assert_int_equal(method_layers_won(uniform, uniform, &table->model), 0);
     profile_table_free(table);

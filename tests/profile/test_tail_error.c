@@ -11,12 +11,14 @@ static void errors_and_sizes_are_in_the_unit_of_a_logit(void **state)
     static const struct {
         int head_dim, rotary_dim;
         rope_pairing pairing;
-    } cases[] = {{8, 8, ROPE_SPLIT_HALF}, {8, 8, ROPE_INTERLEAVED}, {66, 32, ROPE_SPLIT_HALF}, {2, 2, ROPE_INTERLEAVED}};
+    } cases[] = {
+        {8, 8, ROPE_SPLIT_HALF}, {8, 8, ROPE_INTERLEAVED}, {66, 32, ROPE_SPLIT_HALF}, {2, 2, ROPE_INTERLEAVED}};
     enum { N = 5 };
     for (size_t c = 0; c < RB_COUNT(cases); c++) {
         const model_facts facts = small_model(1, cases[c].head_dim, cases[c].rotary_dim, cases[c].pairing);
         const int d = facts.head_dim;
-        float *k = random_floats((size_t)(N * d), 1), *k_hat = random_floats((size_t)(N * d), 2), error[N], size[N], weights[66];
+        float *k = random_floats((size_t)(N * d), 1), *k_hat = random_floats((size_t)(N * d), 2), error[N], size[N],
+              weights[66];
         double energy[33];
         for (int i = 0; i < d / 2; i++) energy[i] = 0.5 + i;
         token_weights(weights, &facts, energy);
@@ -63,7 +65,7 @@ static void quantiles_are_those_of_the_relative_error(void **state)
     (void)state;
     tokens x;
     tail_error tail;
-    for (int t = 0; t < N_TOKENS; t++) {        /* relative errors 1 ... 1000, in no order */
+    for (int t = 0; t < N_TOKENS; t++) { /* relative errors 1 ... 1000, in no order */
         const int rank = t * 387 % N_TOKENS + 1;
         x.size[t] = 0.001f * (float)(1 + t % 7);
         x.error[t] = (float)rank * x.size[t];
@@ -92,7 +94,7 @@ static void equal_errors_on_keys_of_all_sizes_are_no_tail(void **state)
     tail_error tail;
     for (int t = 0; t < N_TOKENS; t++) x.error[t] = 1.0f;
     assert_ok(tail_measure(&tail, x.excess, x.error, x.size, N_TOKENS, &err));
-    assert_true(tail.largest > 50 * tail.median);       /* small keys; they do no more harm than others */
+    assert_true(tail.largest > 50 * tail.median); /* small keys; they do no more harm than others */
     assert_true(tail.ratio == 1.0);
 }
 
@@ -101,7 +103,7 @@ static void tokens_outside_the_range_are_counted(void **state)
     (void)state;
     tokens x = proportional_errors();
     tail_error tail;
-    for (int t = 0; t < 5; t++) {       /* lost whole, and large ones */
+    for (int t = 0; t < 5; t++) { /* lost whole, and large ones */
         x.size[200 * t] = 50.0f;
         x.error[200 * t] = 40.0f;
     }

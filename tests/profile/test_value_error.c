@@ -43,7 +43,8 @@ static double naive_energy(const model_facts *facts, const value_vectors *in, co
 }
 
 /* v - v^ by the codec of a plan with these values. */
-static void value_differences(float *out, const model_facts *facts, int kv_head, int width, const float *v, int64_t n, codec_tables *tables)
+static void value_differences(float *out, const model_facts *facts, int kv_head, int width, const float *v, int64_t n,
+                              codec_tables *tables)
 {
     model_facts wide = *facts;
     bit_plan *plan = NULL;
@@ -65,14 +66,15 @@ static const struct {
     int n_q, head_dim, kv_head;
     int64_t n_tokens, context;
 } cases[] = {
-    {1, 2, 0, 1, 1}, {1, 64, 3, 5, 100}, {3, 64, 1, 63, 20}, {3, 80, 0, 129, 64}, {2, 66, 2, 130, 130}, {1, 16, 0, 1100, 1040}, {3, 64, 0, 97, 1},
+    {1, 2, 0, 1, 1},      {1, 64, 3, 5, 100},     {3, 64, 1, 63, 20}, {3, 80, 0, 129, 64},
+    {2, 66, 2, 130, 130}, {1, 16, 0, 1100, 1040}, {3, 64, 0, 97, 1},
 };
 
 static value_vectors make_vectors(size_t c, const model_facts *facts)
 {
     const size_t n = (size_t)cases[c].n_tokens * (size_t)facts->head_dim;
     float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2), *v = random_floats(n, 3);
-    for (size_t i = 0; i < n * (size_t)cases[c].n_q; i++) q[i] *= 4.0f;     /* weights far from equal */
+    for (size_t i = 0; i < n * (size_t)cases[c].n_q; i++) q[i] *= 4.0f; /* weights far from equal */
     return (value_vectors){q, k, v, cases[c].n_q, cases[c].n_tokens, cases[c].context};
 }
 
@@ -95,7 +97,7 @@ static void every_width_and_shape_matches_the_definition(void **state)
         double error[PLAN_MAX_WIDTH], energy;
         assert_ok(value_errors(error, &energy, &facts, cases[c].kv_head, &in, tables, &err));
         const double whole = naive_energy(&facts, &in, in.v);
-        assert_close(energy, whole, 1e-5 * whole);      /* f32 logits around 10 */
+        assert_close(energy, whole, 1e-5 * whole); /* f32 logits around 10 */
         for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH; width++) {
             value_differences(difference, &facts, cases[c].kv_head, width, in.v, in.n_tokens, tables);
             const double expected = naive_energy(&facts, &in, difference);

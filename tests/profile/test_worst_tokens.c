@@ -8,7 +8,8 @@ static rb_error err;
 static void the_worst_are_kept_in_order_over_all_heads(void **state)
 {
     (void)state;
-    static const float first[] = {1, 5, 2, 5, 3}, second[] = {4, 5, 0, 6, 1}, errors[] = {10, 11, 12, 13, 14}, sizes[] = {20, 21, 22, 23, 24};
+    static const float first[] = {1, 5, 2, 5, 3}, second[] = {4, 5, 0, 6, 1}, errors[] = {10, 11, 12, 13, 14},
+                       sizes[] = {20, 21, 22, 23, 24};
     static const struct {
         int layer, kv_head;
         int64_t position;
@@ -25,7 +26,8 @@ static void the_worst_are_kept_in_order_over_all_heads(void **state)
             assert_int_equal(worst.at[i].kv_head, expected[i].kv_head);
             assert_int_equal(worst.at[i].position, expected[i].position);
             assert_true(worst.at[i].excess == expected[i].excess);
-            assert_true(worst.at[i].error == 10.0 + (double)expected[i].position && worst.at[i].size == 20.0 + (double)expected[i].position);
+            assert_true(worst.at[i].error == 10.0 + (double)expected[i].position
+                        && worst.at[i].size == 20.0 + (double)expected[i].position);
         }
         worst_tokens_free(&worst);
     }

@@ -9,7 +9,8 @@ static const char *pipeline_with(const char *members)
     rb_error err = {0};
     char text[1024];
     const char *path = scratch_path("pipeline.json");
-    snprintf(text, sizeof text, "{\"schema\": \"ropebits-pipeline\", \"version\": 1%s%s}", members[0] ? ", " : "", members);
+    snprintf(text, sizeof text, "{\"schema\": \"ropebits-pipeline\", \"version\": 1%s%s}", members[0] ? ", " : "",
+             members);
     assert_ok(rb_atomic_write(path, text, strlen(text), &err));
     return path;
 }
@@ -28,9 +29,12 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     rb_error err = {0};
     pipeline_config config;
     char expected[512];
-    const char *path = pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": \"f32\", \"values\": true}, "
-                                     "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, "
-                                     "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, \"value_per\": \"head\", \"rotation\": \"hadamard\"}");
+    const char *path =
+        pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": "
+                      "\"f32\", \"values\": true}, "
+                      "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, "
+                      "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, "
+                      "\"value_per\": \"head\", \"rotation\": \"hadamard\"}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
@@ -59,8 +63,10 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     rb_error err = {0};
     pipeline_config config;
     char expected[512];
-    const char *path = pipeline_with("\"model\": \"m\", \"text\": [\"a,b.txt\", \"sub/c.txt:2.5\"], \"calibrate\": {\"with_needles\": true, \"needle_share\": 0.5, "
-                                     "\"needle_template\": \"plain\"}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
+    const char *path =
+        pipeline_with("\"model\": \"m\", \"text\": [\"a,b.txt\", \"sub/c.txt:2.5\"], \"calibrate\": {\"with_needles\": "
+                      "true, \"needle_share\": 0.5, "
+                      "\"needle_template\": \"plain\"}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
     const int folder_length = (int)(strrchr(path, '/') - path);
     assert_ok(pipeline_config_read(&config, path, &err));
     assert_int_equal(config.texts.n, 2);
@@ -88,9 +94,11 @@ static void missing_and_misspelt_members_are_named(void **state)
     assert_refused("", "model is missing");
     assert_refused("\"model\": \"m\"", "text is missing");
     assert_refused("\"model\": \"m\", \"text\": \"t\"", "allocate.method is missing");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\"}", "allocate.avg_bits is missing");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\"}",
+                   "allocate.avg_bits is missing");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"txet\": \"x\"", "no member \"txet\"");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budget\": [2]}", "profile has no member \"budget\"");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budget\": [2]}",
+                   "profile has no member \"budget\"");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": 3", "profile: expected an object");
 }
 
@@ -100,12 +108,18 @@ static void members_of_the_wrong_type_are_named(void **state)
     assert_refused("\"model\": 3, \"text\": \"t\"", "model: expected a path");
     assert_refused("\"model\": \"m\", \"text\": []", "text: expected a path or a list of paths");
     assert_refused("\"model\": \"m\", \"text\": [\"t\", 3]", "text: expected a path");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"with_needles\": 1}", "calibrate.with_needles: expected true or false");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": 1}", "calibrate.needle_template: expected a name or a path");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"context\": \"1024\"}", "calibrate.context: expected a number");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": []}", "profile.budgets: expected a list");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": [true]}", "profile.budgets: expected a number or a string");
-    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": 1}", "allocate.method: expected a string");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"with_needles\": 1}",
+                   "calibrate.with_needles: expected true or false");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"needle_template\": 1}",
+                   "calibrate.needle_template: expected a name or a path");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"calibrate\": {\"context\": \"1024\"}",
+                   "calibrate.context: expected a number");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": []}",
+                   "profile.budgets: expected a list");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": [true]}",
+                   "profile.budgets: expected a number or a string");
+    assert_refused("\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": 1}",
+                   "allocate.method: expected a string");
 }
 
 static void an_evaluation_needs_budgets_methods_and_a_text(void **state)
@@ -114,8 +128,10 @@ static void an_evaluation_needs_budgets_methods_and_a_text(void **state)
     rb_error err = {0};
     pipeline_config config;
 #define REQUIRED_MEMBERS "\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\", \"avg_bits\": 3}, "
-    const char *path = pipeline_with(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"text\": \"/e.txt\", "
-                                     "\"needles\": 24, \"needle_tasks\": [\"single\"], \"recent\": 16}");
+    const char *path = pipeline_with(
+        REQUIRED_MEMBERS
+        "\"evaluate\": {\"budgets\": [2, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"text\": \"/e.txt\", "
+        "\"needles\": 24, \"needle_tasks\": [\"single\"], \"recent\": 16}");
     assert_ok(pipeline_config_read(&config, path, &err));
     assert_string_equal(config.evaluate.budgets, "2,3");
     assert_string_equal(config.evaluate.methods, "uniform,block-gtq");
@@ -127,7 +143,8 @@ static void an_evaluation_needs_budgets_methods_and_a_text(void **state)
     pipeline_config_free(&config);
     assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"methods\": [\"uniform\"]}", "evaluate.budgets is missing");
     assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2]}", "evaluate.methods is missing");
-    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2], \"methods\": [\"uniform\"]}", "evaluate.text is missing");
+    assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budgets\": [2], \"methods\": [\"uniform\"]}",
+                   "evaluate.text is missing");
     assert_refused(REQUIRED_MEMBERS "\"evaluate\": {\"budget\": [2]}", "evaluate has no member \"budget\"");
 #undef REQUIRED_MEMBERS
 }

@@ -1,4 +1,5 @@
-/* Needle documents read back as text: every task has its statements, its questions and spans that hold the asked values; the haystack is whole. */
+/* Needle documents read back as text: every task has its statements, its questions and spans that hold the asked
+ * values; the haystack is whole. */
 #include "tests/test_support.h"
 
 #include <stdbool.h>
@@ -22,7 +23,8 @@ static int set_up(void **state)
     if (!f || needle_template_open(&f->needles, "secret-number", &err) != RB_OK) return -1;
     if (tokenizer_open(&f->tok, "configs/demo-llama/tokenizer.json", &err) != RB_OK) return -1;
     for (int i = 0; i < N_HAYSTACK; i++) f->haystack[i] = FIRST_HAYSTACK_ID + i;
-    f->source = (needle_source){.needles = &f->needles, .tokens_of = f->tok, .haystack = f->haystack, .n_haystack = N_HAYSTACK};
+    f->source =
+        (needle_source){.needles = &f->needles, .tokens_of = f->tok, .haystack = f->haystack, .n_haystack = N_HAYSTACK};
     *state = f;
     return 0;
 }
@@ -48,7 +50,7 @@ static needle_document make(const fixture *f, needle_task task, double depth, ui
     return document;
 }
 
-/* ---- reading a document back ---- */
+/* ---- reading a document back ----------------------------------------------------------------- */
 
 /* Text of tokens [from, to), haystack tokens as '~'. */
 static const char *text_of(const fixture *f, const needle_document *document, int64_t from, int64_t to)
@@ -57,7 +59,9 @@ static const char *text_of(const fixture *f, const needle_document *document, in
     size_t n = 0;
     for (int64_t t = from; t < to; t++) {
         size_t length = 1;
-        const char *bytes = document->tokens[t] >= FIRST_HAYSTACK_ID ? "~" : tokenizer_token_bytes(f->tok, document->tokens[t], &length);
+        const char *bytes = document->tokens[t] >= FIRST_HAYSTACK_ID
+                                ? "~"
+                                : tokenizer_token_bytes(f->tok, document->tokens[t], &length);
         assert_non_null(bytes);
         assert_true(n + length < sizeof text);
         memcpy(text + n, bytes, length);
@@ -82,7 +86,8 @@ static statements statements_of(const fixture *f, const needle_document *documen
     for (const char *at = text_of(f, document, 0, CONTEXT); (at = strstr(at, "\nThe secret number of the ")); at++) {
         statement *s = &found.at[found.n++];
         assert_true(found.n <= MAX_STATEMENTS);
-        assert_int_equal(sscanf(at, "\nThe secret number of the %31s %31s is %15[0-9].\n", s->colour, s->thing, s->value), 3);
+        assert_int_equal(
+            sscanf(at, "\nThe secret number of the %31s %31s is %15[0-9].\n", s->colour, s->thing, s->value), 3);
         assert_int_equal(strlen(s->value), 5);
     }
     return found;
@@ -98,7 +103,8 @@ static const char *value_of(const statements *all, const char *colour, const cha
 }
 
 /* Span number `answer` is " VALUE", and `before` stands in front of it. */
-static void assert_answer(const fixture *f, const needle_document *document, int answer, const char *value, const char *before)
+static void assert_answer(const fixture *f, const needle_document *document, int answer, const char *value,
+                          const char *before)
 {
     const answer_span *span = &document->answers[answer];
     char expected[32];
@@ -113,12 +119,14 @@ static void assert_keys_differ(const statements *all)
 {
     for (int i = 0; i < all->n; i++)
         for (int j = 0; j < i; j++) {
-            assert_true(strcmp(all->at[i].colour, all->at[j].colour) != 0 || strcmp(all->at[i].thing, all->at[j].thing) != 0);
+            assert_true(strcmp(all->at[i].colour, all->at[j].colour) != 0
+                        || strcmp(all->at[i].thing, all->at[j].thing) != 0);
             assert_string_not_equal(all->at[i].value, all->at[j].value);
         }
 }
 
-/* The last `n` questions "What is the secret number of the COLOUR THING?" with their answers make the end of the document. */
+/* The last `n` questions "What is the secret number of the COLOUR THING?" with their answers make the end of the
+ * document. */
 static void assert_asks_each(const fixture *f, const needle_document *document, int n)
 {
     const statements all = statements_of(f, document);
@@ -126,25 +134,31 @@ static void assert_asks_each(const fixture *f, const needle_document *document, 
     int n_asked = 0;
     for (const char *at = text_of(f, document, 0, CONTEXT); (at = strstr(at, "\nQuestion: ")); at++, n_asked++) {
         assert_true(n_asked < MAX_STATEMENTS);
-        assert_int_equal(sscanf(at, "\nQuestion: What is the secret number of the %31s %31[a-z]?\nAnswer:", asked[n_asked][0], asked[n_asked][1]), 2);
+        assert_int_equal(sscanf(at, "\nQuestion: What is the secret number of the %31s %31[a-z]?\nAnswer:",
+                                asked[n_asked][0], asked[n_asked][1]),
+                         2);
     }
     assert_int_equal(n_asked, n);
     assert_int_equal(document->n_answers, n);
     for (int i = 0; i < n; i++) {
         const char *value = value_of(&all, asked[i][0], asked[i][1]);
-        snprintf(tail, sizeof tail, "\nQuestion: What is the secret number of the %s %s?\nAnswer:", asked[i][0], asked[i][1]);
+        snprintf(tail, sizeof tail, "\nQuestion: What is the secret number of the %s %s?\nAnswer:", asked[i][0],
+                 asked[i][1]);
         assert_answer(f, document, i, value, tail);
-        if (i == n - 1) assert_string_equal(text_of(f, document, document->answers[i].first + document->answers[i].n, CONTEXT), ".");
+        if (i == n - 1)
+            assert_string_equal(text_of(f, document, document->answers[i].first + document->answers[i].n, CONTEXT),
+                                ".");
     }
 }
 
-/* ---- tests ---- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void single_and_multikey_ask_one_of_one_and_of_four(void **state)
 {
     const fixture *f = *state;
     for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
-        needle_document single = make(f, NEEDLE_SINGLE, (double)NAN, seed), multikey = make(f, NEEDLE_MULTIKEY, (double)NAN, seed);
+        needle_document single = make(f, NEEDLE_SINGLE, (double)NAN, seed),
+                        multikey = make(f, NEEDLE_MULTIKEY, (double)NAN, seed);
         assert_int_equal(statements_of(f, &single).n, 1);
         assert_asks_each(f, &single, 1);
         const statements four = statements_of(f, &multikey);
@@ -169,12 +183,13 @@ static void multi_asks_for_every_needle_in_another_order_than_they_stand(void **
         bool is_in_order = true;
         for (int i = 0; i < 4; i++) {
             const answer_span *span = &document.answers[i];
-            if (strcmp(text_of(f, &document, span->first, span->first + span->n) + 1, four.at[i].value) != 0) is_in_order = false;
+            if (strcmp(text_of(f, &document, span->first, span->first + span->n) + 1, four.at[i].value) != 0)
+                is_in_order = false;
         }
         n_in_order += is_in_order;
         needle_document_free(&document);
     }
-    assert_true(n_in_order < N_SEEDS / 4);      /* one in 24 by chance */
+    assert_true(n_in_order < N_SEEDS / 4); /* one in 24 by chance */
 }
 
 static void distractors_share_the_colour_or_the_thing_of_the_asked_key(void **state)
@@ -188,9 +203,12 @@ static void distractors_share_the_colour_or_the_thing_of_the_asked_key(void **st
         assert_int_equal(four.n, 4);
         assert_keys_differ(&four);
         assert_asks_each(f, &document, 1);
-        assert_int_equal(sscanf(strstr(text_of(f, &document, 0, CONTEXT), "What is"), "What is the secret number of the %31s %31[a-z]", colour, thing), 2);
+        assert_int_equal(sscanf(strstr(text_of(f, &document, 0, CONTEXT), "What is"),
+                                "What is the secret number of the %31s %31[a-z]", colour, thing),
+                         2);
         for (int i = 0; i < 4; i++) {
-            const bool same_colour = strcmp(four.at[i].colour, colour) == 0, same_thing = strcmp(four.at[i].thing, thing) == 0;
+            const bool same_colour = strcmp(four.at[i].colour, colour) == 0,
+                       same_thing = strcmp(four.at[i].thing, thing) == 0;
             assert_true(same_colour || same_thing);
             n_colours += same_colour && !same_thing;
             n_things += same_thing && !same_colour;
@@ -212,7 +230,8 @@ static void multivalue_answers_both_values_in_the_order_they_stand(void **state)
         assert_int_equal(document.n_answers, 2);
         assert_string_equal(two.at[0].colour, two.at[1].colour);
         assert_string_equal(two.at[0].thing, two.at[1].thing);
-        snprintf(tail, sizeof tail, "\nQuestion: What are the secret numbers of the %s %s?\nAnswer:", two.at[0].colour, two.at[0].thing);
+        snprintf(tail, sizeof tail, "\nQuestion: What are the secret numbers of the %s %s?\nAnswer:", two.at[0].colour,
+                 two.at[0].thing);
         assert_answer(f, &document, 0, two.at[0].value, tail);
         assert_answer(f, &document, 1, two.at[1].value, " and");
         needle_document_free(&document);
@@ -230,7 +249,9 @@ static void multiquery_answers_two_of_four_in_the_order_of_the_question(void **s
         assert_keys_differ(&four);
         assert_int_equal(document.n_answers, 2);
         const char *question = strstr(text_of(f, &document, 0, CONTEXT), "What are");
-        assert_int_equal(sscanf(question, "What are the secret numbers of the %31s %31s and the %31s %31[a-z]?", colour[0], thing[0], colour[1], thing[1]), 4);
+        assert_int_equal(sscanf(question, "What are the secret numbers of the %31s %31s and the %31s %31[a-z]?",
+                                colour[0], thing[0], colour[1], thing[1]),
+                         4);
         snprintf(tail, sizeof tail, "%s %s and the %s %s?\nAnswer:", colour[0], thing[0], colour[1], thing[1]);
         assert_answer(f, &document, 0, value_of(&four, colour[0], thing[0]), tail);
         assert_answer(f, &document, 1, value_of(&four, colour[1], thing[1]), " and");
@@ -259,7 +280,7 @@ static void the_asked_needle_stands_at_its_depth_of_an_unbroken_haystack(void **
     static const double depths[] = {0.0, 0.25, 0.5, 1.0};
     for (int task = 0; task < NEEDLE_N_TASKS; task++)
         for (size_t d = 0; d < RB_COUNT(depths); d++) {
-            if (task == NEEDLE_MULTIVALUE) continue;    /* which of its values stands there is not asked for */
+            if (task == NEEDLE_MULTIVALUE) continue; /* which of its values stands there is not asked for */
             needle_document document = make(f, (needle_task)task, depths[d], 7);
             const answer_span *span = &document.answers[0];
             char value[16];
@@ -309,18 +330,26 @@ static void a_document_is_the_same_whatever_else_is_asked_for(void **state)
     static const needle_task tasks[] = {NEEDLE_MULTI, NEEDLE_SINGLE};
     static const int64_t contexts[] = {300, 400};
     const double depths[] = {0.5, (double)NAN};
-    needle_series series = {.tasks = tasks, .n_tasks = 2, .contexts = contexts, .n_contexts = 2, .depths = depths, .n_depths = 2, .n_repeats = 3, .seed = 11,
+    needle_series series = {.tasks = tasks,
+                            .n_tasks = 2,
+                            .contexts = contexts,
+                            .n_contexts = 2,
+                            .depths = depths,
+                            .n_depths = 2,
+                            .n_repeats = 3,
+                            .seed = 11,
                             .counts = needle_counts_default()};
     needle_documents all, one;
     assert_ok(needle_documents_make(&all, &f->source, &series, &err));
     assert_int_equal(all.n, 24);
-    for (int i = 0; i < 24; i++) {      /* [task][context][depth][repeat] */
+    for (int i = 0; i < 24; i++) { /* [task][context][depth][repeat] */
         assert_string_equal(all.at[i].task, i < 12 ? "multi" : "single");
         assert_int_equal(all.at[i].n_tokens, i / 6 % 2 ? 400 : 300);
         assert_int_equal(isnan(all.at[i].depth) != 0, i / 3 % 2);
         for (int j = 0; j < i; j++)
             if (all.at[i].n_tokens == all.at[j].n_tokens)
-                assert_memory_not_equal(all.at[i].tokens, all.at[j].tokens, (size_t)all.at[i].n_tokens * sizeof *all.at[i].tokens);
+                assert_memory_not_equal(all.at[i].tokens, all.at[j].tokens,
+                                        (size_t)all.at[i].n_tokens * sizeof *all.at[i].tokens);
     }
     series.tasks++, series.n_tasks = 1, series.contexts++, series.n_contexts = 1, series.depths++, series.n_depths = 1;
     assert_ok(needle_documents_make(&one, &f->source, &series, &err));
@@ -330,7 +359,8 @@ static void a_document_is_the_same_whatever_else_is_asked_for(void **state)
     needle_documents_free(&one);
 }
 
-/* " 12345" is one piece to the tokenizer; a question that ends in the space has it alone before it, and so the document must have it. */
+/* " 12345" is one piece to the tokenizer; a question that ends in the space has it alone before it, and so the document
+ * must have it. */
 static void a_question_keeps_its_own_tokens_where_the_answer_would_join_them(void **state)
 {
     fixture *f = *state;
@@ -355,7 +385,8 @@ static void the_opening_stands_in_front(void **state)
     fixture *f = *state;
     f->needles.opening = "Remember:\n";
     needle_document document = make(f, NEEDLE_MULTIVALUE, 0.0, 3);
-    assert_memory_equal(text_of(f, &document, 0, CONTEXT), "Remember:\n\nThe secret number", strlen("Remember:\n\nThe secret number"));
+    assert_memory_equal(text_of(f, &document, 0, CONTEXT), "Remember:\n\nThe secret number",
+                        strlen("Remember:\n\nThe secret number"));
     needle_document_free(&document);
 }
 
@@ -365,22 +396,26 @@ static void what_does_not_fit_is_refused_with_both_numbers(void **state)
     rb_error err = {0};
     needle_document document;
     needle_counts counts = needle_counts_default();
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTIKEY, 64, (double)NAN, 1, &err), RB_EINVAL,
-                 "a context of 64 tokens is too small for task multikey, expected at least");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTIKEY, 64, (double)NAN, 1, &err),
+                 RB_EINVAL, "a context of 64 tokens is too small for task multikey, expected at least");
     assert_null(document.tokens);
     assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, 5000, (double)NAN, 1, &err),
                  RB_EINVAL, "the haystack has 4000 tokens, expected at least 49");
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 1.5, 1, &err), RB_EINVAL, "depth of a needle is 1.5, expected 0 to 1");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 1.5, 1, &err), RB_EINVAL,
+                 "depth of a needle is 1.5, expected 0 to 1");
     counts.n_queries = 5;
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL, "n_queries is 5, expected 1 to 4");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL,
+                 "n_queries is 5, expected 1 to 4");
     counts = (needle_counts){.n_keys = 33, .n_distractors = 1, .n_values = 1, .n_queries = 1};
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL, "n_keys is 33, expected 1 to 32");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_SINGLE, CONTEXT, 0.5, 1, &err), RB_EINVAL,
+                 "n_keys is 33, expected 1 to 32");
     counts = needle_counts_default();
     f->needles.colours.n = 2, f->needles.things.n = 1;
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTI, CONTEXT, 0.5, 1, &err),
-                 RB_EINVAL, "2 colours and 1 things, expected enough for 4 keys");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_MULTI, CONTEXT, 0.5, 1, &err), RB_EINVAL,
+                 "2 colours and 1 things, expected enough for 4 keys");
     f->needles.things.n = 2;
-    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_DISTRACTOR, CONTEXT, 0.5, 1, &err), RB_EINVAL, "expected enough for 3 keys that share");
+    assert_fails(needle_document_make(&document, &f->source, &counts, NEEDLE_DISTRACTOR, CONTEXT, 0.5, 1, &err),
+                 RB_EINVAL, "expected enough for 3 keys that share");
 }
 
 static void ids_outside_the_vocabulary_are_named(void **state)
@@ -391,7 +426,8 @@ static void ids_outside_the_vocabulary_are_named(void **state)
     const needle_documents documents = {.n = 1, .at = &document};
     char expected[128];
     assert_ok(needle_documents_check_vocabulary(&documents, FIRST_HAYSTACK_ID + N_HAYSTACK, "x", &err));
-    snprintf(expected, sizeof expected, "x: document 0: token 0 is %d, expected an id below the model's vocabulary of 4096", document.tokens[0]);
+    snprintf(expected, sizeof expected,
+             "x: document 0: token 0 is %d, expected an id below the model's vocabulary of 4096", document.tokens[0]);
     assert_fails(needle_documents_check_vocabulary(&documents, 4096, "x", &err), RB_EINVAL, expected);
     needle_document_free(&document);
 }

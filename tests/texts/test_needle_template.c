@@ -1,14 +1,15 @@
 /* Needle templates: the built-in ones, files, and what is refused. */
 #include "tests/test_support.h"
 
-#include "texts/needle_template.h"
 #include "core/atomic_file.h"
+#include "texts/needle_template.h"
 
 static const char good[] = "{\"schema\": \"ropebits-needles\", \"version\": 1, \"statement\": \"[{key}={value}]\", "
                            "\"ask\": {\"question\": \"{key}?\", \"answer\": \" {value}.\"}, "
                            "\"ask_values\": {\"question\": \"all {key}?\", \"answer\": \" {values}.\"}, "
                            "\"ask_keys\": {\"question\": \"{keys}?\", \"answer\": \" {values}.\"}, "
-                           "\"key_separator\": \"+\", \"value_separator\": \"; \", \"colours\": [\"red\", \"blue\"], \"things\": [\"fox\"], \"value_digits\": 4}";
+                           "\"key_separator\": \"+\", \"value_separator\": \"; \", \"colours\": [\"red\", \"blue\"], "
+                           "\"things\": [\"fox\"], \"value_digits\": 4}";
 
 /* The good template with one piece replaced. */
 static const char *file_with(const char *piece, const char *replacement)
@@ -88,7 +89,8 @@ static void a_file_gives_its_words(void **state)
     (void)state;
     rb_error err = {0};
     needle_template needles;
-    assert_ok(needle_template_open(&needles, file_with("\"version\": 1,", "\"version\": 1, \"opening\": \"<s>\","), &err));
+    assert_ok(
+        needle_template_open(&needles, file_with("\"version\": 1,", "\"version\": 1, \"opening\": \"<s>\","), &err));
     assert_string_equal(needles.opening, "<s>");
     assert_string_equal(needles.ask_values.question, "all {key}?");
     assert_string_equal(needles.key_separator, "+");
@@ -103,7 +105,8 @@ static void placeholders_must_be_there_once_and_no_others(void **state)
     (void)state;
     assert_refused("[{key}={value}]", "[{key}]", RB_EFORMAT, "statement: has no {value}, expected it once");
     assert_refused("[{key}={value}]", "[{key}={value}={key}]", RB_EFORMAT, "statement: has {key} more than once");
-    assert_refused("\"{key}?\"", "\"{key} {value}?\"", RB_EFORMAT, "ask: question: has \"{value}\", expected no placeholder but {key}");
+    assert_refused("\"{key}?\"", "\"{key} {value}?\"", RB_EFORMAT,
+                   "ask: question: has \"{value}\", expected no placeholder but {key}");
     assert_refused("all {key}?", "all {kee} {key}?", RB_EFORMAT, "ask_values: question: has \"{kee}\"");
     assert_refused("\"{keys}?\"", "\"{key}?\"", RB_EFORMAT, "ask_keys: question: has no {keys}");
     assert_refused("[{key}={value}]", "[{key}={value}}]", RB_EFORMAT, "statement: has \"}\"");
@@ -116,15 +119,18 @@ static void missing_unknown_and_wrong_members_are_named(void **state)
     rb_error err = {0};
     needle_template needles;
     assert_refused("\"things\"", "\"thing\"", RB_EFORMAT, "unknown member \"thing\"; did you mean things?");
-    assert_refused("\"question\": \"{key}?\"", "\"quest\": \"{key}?\"", RB_EFORMAT, "ask: has an unknown member \"quest\"");
+    assert_refused("\"question\": \"{key}?\"", "\"quest\": \"{key}?\"", RB_EFORMAT,
+                   "ask: has an unknown member \"quest\"");
     assert_refused(", \"value_digits\": 4", "", RB_EFORMAT, "value_digits: is missing");
     assert_refused("\"value_digits\": 4", "\"value_digits\": 2", RB_EINVAL, "value_digits: is 2, expected 3 to 15");
     assert_refused("[\"fox\"]", "[]", RB_EFORMAT, "things is an empty list");
     assert_refused("[\"fox\"]", "[\"fox\", \"\"]", RB_EFORMAT, "things[1] is no word");
     assert_refused("\"red\", \"blue\"", "\"red\", \"blue\", \"red\"", RB_EFORMAT, "colours has \"red\" twice");
     assert_refused("\"; \"", "\"\"", RB_EFORMAT, "value_separator is empty");
-    assert_refused("ropebits-needles", "ropebits-plan", RB_EFORMAT, "schema is \"ropebits-plan\", expected \"ropebits-needles\"");
-    assert_fails(needle_template_open(&needles, "secret", &err), RB_EINVAL, "needle template is 'secret', expected a file or one of plain, secret-number");
+    assert_refused("ropebits-needles", "ropebits-plan", RB_EFORMAT,
+                   "schema is \"ropebits-plan\", expected \"ropebits-needles\"");
+    assert_fails(needle_template_open(&needles, "secret", &err), RB_EINVAL,
+                 "needle template is 'secret', expected a file or one of plain, secret-number");
 }
 
 int main(void)

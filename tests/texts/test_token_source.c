@@ -1,8 +1,8 @@
 /* Token files of all three forms, texts cut to what is needed, and the check that texts do not overlap. */
 #include "tests/test_support.h"
 
-#include "texts/token_source.h"
 #include "core/atomic_file.h"
+#include "texts/token_source.h"
 
 static const char *file_with(const char *name, const void *bytes, size_t size)
 {

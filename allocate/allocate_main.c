@@ -46,14 +46,14 @@ static double gap_of(const budget_answer *answer)
 }
 
 /* Whether a head of the family has blocks without bits; *n_heads: how many heads are of it. */
-static bool has_dropped_blocks(const bit_plan *plan, plan_family family, int *n_heads)
+static bool has_dropped_blocks(const bit_plan *plan, codec_family family, int *n_heads)
 {
     const int n_blocks = model_n_blocks(&plan->model);
     uint8_t bits[RB_MAX_BLOCKS];
     bool has_dropped = false;
     *n_heads = 0;
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
-        if (plan_head_family(&plan->heads[h]) != family) continue;
+        if (plan->heads[h].family != family) continue;
         plan_head_bits(&plan->heads[h], bits, n_blocks);
         has_dropped = has_dropped || memchr(bits, 0, (size_t)n_blocks);
         ++*n_heads;
@@ -62,11 +62,11 @@ static bool has_dropped_blocks(const bit_plan *plan, plan_family family, int *n_
 }
 
 /* How many blocks of a layer have each number of bits, over its KV heads of a family, and the true bits of those. */
-static void print_histogram(const bit_plan *plan, plan_family family)
+static void print_histogram(const bit_plan *plan, codec_family family)
 {
     int n_heads;
     const int n_blocks = model_n_blocks(&plan->model), first = has_dropped_blocks(plan, family, &n_heads) ? 0 : 1,
-              last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : PLANE_MAX_BITS;
+              last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : BLOCK_CODEBOOK_MAX_BITS;
     uint8_t bits[RB_MAX_BLOCKS];
     if (n_heads == 0) return;
     printf("\n%s\n%-8s",
@@ -76,11 +76,11 @@ static void print_histogram(const bit_plan *plan, plan_family family)
     for (int width = first; width <= last; width++) printf("%5d", width);
     printf("   true bits\n");
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
-        int count[PLANE_MAX_BITS + 1] = {0}, n_of_layer = 0;
+        int count[BLOCK_CODEBOOK_MAX_BITS + 1] = {0}, n_of_layer = 0;
         double true_bits = 0.0;
         for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
             const plan_head *head = bit_plan_head(plan, layer, kv_head);
-            if (plan_head_family(head) != family) continue;
+            if (head->family != family) continue;
             plan_head_bits(head, bits, n_blocks);
             for (int i = 0; i < n_blocks; i++) count[bits[i]]++;
             true_bits += plan_head_true_bits(head, plan->model.head_dim);
@@ -154,7 +154,7 @@ static void print_plan(const bit_plan *plan, const plan_prediction *prediction, 
            prediction->logit_mae, prediction->bits_above_bound, prediction->bound_logit_mae);
     if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
     printf("plan     %s\n", path);
-    for (int family = 0; family < FAMILY_N_KINDS; family++) print_histogram(plan, (plan_family)family);
+    for (int family = 0; family < FAMILY_N_KINDS; family++) print_histogram(plan, (codec_family)family);
 }
 
 static rb_status add_value_prediction(cJSON *json, const value_prediction *values, rb_error *err)
@@ -526,7 +526,7 @@ int main(int argc, char **argv)
          .value = &opt.gain_bits,
          .metavar = "N",
          .min = 0,
-         .max = PLAN_MAX_GAIN_BITS,
+         .max = BLOCK_CODEBOOK_MAX_GAIN_BITS,
          .help = "block-codebook, best: of the gain that brings a rare key within the codebooks; 0: none, which "
                  "averages do not notice and retrieval does"},
         {.long_name = "no-equalize",

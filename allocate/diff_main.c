@@ -38,7 +38,7 @@ static void print_coding(const plan_diff *diff)
 {
     const coding_counts *a = &diff->coding[0], *b = &diff->coding[1];
     printf("\nheads with\n");
-    for (int i = 0; i < FAMILY_N_KINDS; i++) print_count("family ", plan_family_names[i], a->family[i], b->family[i]);
+    for (int i = 0; i < FAMILY_N_KINDS; i++) print_count("family ", codec_family_names[i], a->family[i], b->family[i]);
     for (int i = 0; i < NORM_N_KINDS; i++) print_count("norm ", norm_kind_names[i], a->norm[i], b->norm[i]);
     for (int i = 0; i < ENCODER_N_KINDS; i++)
         print_count("encoder ", plan_encoder_names[i], a->encoder[i], b->encoder[i]);

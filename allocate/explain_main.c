@@ -154,27 +154,28 @@ done:
 
 /* ---- block-codebook -------------------------------------------------------------------------- */
 
-static void print_planes(const explained_planes *e)
+static void print_block_codebook(const explained_block_codebook *e)
 {
     printf("\n%-6s %5s %9s %10s %10s %9s %10s %11s %11s %10s %11s %11s\n", "block", "bits", "codes, %", "axis 1",
            "axis 2", "angle", "weight", "q energy", "k energy", "centre, %", "a bit more", "a bit less");
     for (int block = 0; block < e->n_blocks; block++) {
-        const explained_plane *b = &e->blocks[block];
+        const explained_code *b = &e->blocks[block];
         printf("%-6d %5d %9.2f %10.4g %10.4g %9.1f %10.4g %11.4g %11.4g %10.1f %+10.2f%% %+10.2f%%\n", block, b->bits,
                100.0 * b->code_share, b->axes[0], b->axes[1], b->angle, b->weight, b->q_energy, b->k_energy,
                100.0 * b->center_share, 100.0 * b->more, 100.0 * b->less);
     }
 }
 
-static rb_status explain_planes(const bit_plan *plan, int h, const head_statistics *statistics,
-                                const profile_table *profile, const explain_options *opt, bool as_json, rb_error *err)
+static rb_status explain_block_codebook(const bit_plan *plan, int h, const head_statistics *statistics,
+                                        const profile_table *profile, const explain_options *opt, bool as_json,
+                                        rb_error *err)
 {
-    explained_planes explained;
+    explained_block_codebook explained;
     cJSON *json = NULL;
     rb_status st;
-    plan_explain_planes(&explained, plan, h, statistics);
+    plan_explain_block_codebook(&explained, plan, h, statistics);
     if (as_json) {
-        st = explained_planes_to_json(&json, &explained, err);
+        st = explained_block_codebook_to_json(&json, &explained, err);
         return st == RB_OK ? put_json(json, plan, opt, err) : st;
     }
     print_head(explained.bits, plan, opt);
@@ -185,7 +186,7 @@ static rb_status explain_planes(const bit_plan *plan, int h, const head_statisti
            "others as they are, is told below\n",
            explained.logit_mae);
     print_values(plan, opt, profile);
-    print_planes(&explained);
+    print_block_codebook(&explained);
     return RB_OK;
 }
 
@@ -217,8 +218,8 @@ static rb_status explain_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, model_facts_same(&plan->model, "the plan", &profile->model, "the profile", err), done);
     const head_statistics statistics = profile_statistics(profile);
     const int h = (int)opt->layer * plan->model.n_kv_heads + (int)opt->kv_head;
-    st = (plan->heads[h].planes ? explain_planes : explain_groups)(plan, h, &statistics, profile, opt,
-                                                                   args->common->json, err);
+    st = (plan->heads[h].family == FAMILY_BLOCK_CODEBOOK ? explain_block_codebook : explain_groups)(
+        plan, h, &statistics, profile, opt, args->common->json, err);
 done:
     profile_table_free(profile);
     bit_plan_free(plan);

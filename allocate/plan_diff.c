@@ -19,17 +19,17 @@ static void count_head(coding_counts *counts, const plan_head *head, int n_block
 {
     bool codebooks[CODEBOOK_N_KINDS] = {false}, rotations[ROTATION_N_KINDS] = {false};
     uint8_t bits[RB_MAX_BLOCKS];
-    for (int g = 0; g < head->n_groups; g++) {
-        codebooks[head->groups[g].codebook] = true;
-        rotations[head->groups[g].rotation.kind] = true;
+    for (int g = 0; g < plan_head_groups(head)->n; g++) {
+        codebooks[plan_head_groups(head)->at[g].codebook] = true;
+        rotations[plan_head_groups(head)->at[g].rotation.kind] = true;
     }
     for (int i = 0; i < CODEBOOK_N_KINDS; i++) counts->codebook[i] += codebooks[i];
     for (int i = 0; i < ROTATION_N_KINDS; i++) counts->rotation[i] += rotations[i];
-    counts->family[plan_head_family(head)]++;
-    counts->norm[head->norm] += !head->planes;
-    counts->encoder[head->encoder] += !head->planes;
+    counts->family[head->family]++;
+    counts->norm[plan_head_groups(head)->norm] += head->family == FAMILY_GROUPS;
+    counts->encoder[plan_head_groups(head)->encoder] += head->family == FAMILY_GROUPS;
     counts->centered += head->center != NULL;
-    counts->scaled += head->scales != NULL;
+    counts->scaled += plan_head_groups(head)->scales != NULL;
     plan_head_bits(head, bits, n_blocks);
     counts->with_lost_blocks += memchr(bits, 0, (size_t)n_blocks) != NULL;
 }
@@ -42,9 +42,9 @@ static bool same_floats(const float *a, const float *b, int n)
     return true;
 }
 
-static bool same_maps(const plan_planes *a, const plan_planes *b, int n_blocks)
+static bool same_maps(const plan_block_codebook *a, const plan_block_codebook *b, int n_blocks)
 {
-    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, PLAN_MAP_SIZE * n_blocks)
+    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks)
            && same_floats(a->weights, b->weights, n_blocks);
 }
 
@@ -53,7 +53,7 @@ static void bits_to_compare(int *bits, const plan_head *head, int n_blocks, bool
 {
     uint8_t own[RB_MAX_BLOCKS];
     plan_head_bits(head, own, n_blocks);
-    for (int i = 0; i < n_blocks; i++) bits[i] = by_block && !head->planes ? 2 * own[i] : own[i];
+    for (int i = 0; i < n_blocks; i++) bits[i] = by_block && !plan_head_bits_are_of_block(head) ? 2 * own[i] : own[i];
 }
 
 static void compare_heads(plan_diff *diff, int h)
@@ -61,7 +61,7 @@ static void compare_heads(plan_diff *diff, int h)
     const model_facts *model = &diff->plans[0]->model;
     const plan_head *a = &diff->plans[0]->heads[h], *b = &diff->plans[1]->heads[h];
     const int n_blocks = model_n_blocks(model);
-    const bool is_one_family = plan_head_family(a) == plan_head_family(b);
+    const bool is_one_family = a->family == b->family;
     int bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
     head_change *change = &diff->heads[h];
     *change =
@@ -78,10 +78,12 @@ static void compare_heads(plan_diff *diff, int h)
     diff->heads_differing += has_other_values || !plan_head_equal(a, b, model);
     diff->values_differing += has_other_values;
     diff->families_differing += !is_one_family;
-    diff->maps_differing += is_one_family && a->planes && !same_maps(a->planes, b->planes, n_blocks);
-    diff->norms_differing += is_one_family && a->norm != b->norm;
-    diff->encoders_differing += is_one_family && a->encoder != b->encoder;
-    diff->scales_differing += is_one_family && !same_floats(a->scales, b->scales, n_blocks);
+    diff->maps_differing += is_one_family && a->family == FAMILY_BLOCK_CODEBOOK
+                            && !same_maps(&a->block_codebook, &b->block_codebook, n_blocks);
+    diff->norms_differing += is_one_family && plan_head_groups(a)->norm != plan_head_groups(b)->norm;
+    diff->encoders_differing += is_one_family && plan_head_groups(a)->encoder != plan_head_groups(b)->encoder;
+    diff->scales_differing +=
+        is_one_family && !same_floats(plan_head_groups(a)->scales, plan_head_groups(b)->scales, n_blocks);
     diff->centers_differing += !same_floats(a->center, b->center, model->head_dim);
 }
 
@@ -91,7 +93,8 @@ rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, 
     rb_status st;
     *out = (plan_diff){.plans = {a, b},
                        .n_heads = a->model.n_layers * a->model.n_kv_heads,
-                       .by_block = bit_plan_has_planes(a) || bit_plan_has_planes(b)};
+                       .by_block = bit_plan_has_family(a, FAMILY_BLOCK_CODEBOOK)
+                                   || bit_plan_has_family(b, FAMILY_BLOCK_CODEBOOK)};
     RB_TRY(st, model_facts_same(&a->model, name_a, &b->model, name_b, err), done);
     RB_TRY(st, rb_alloc(&out->heads, (size_t)out->n_heads, sizeof *out->heads, "changes", err), done);
     for (int p = 0; p < 2; p++) {
@@ -155,7 +158,7 @@ static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_dif
     RB_TRY(st, rb_json_add_number(side, "avg_bits", diff->plans[p]->avg_bits, err), done);
     RB_TRY(st, plan_value_width_to_json(side, diff->plans[p], err), done);
     RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
-    RB_TRY(st, kinds_to_json(side, "heads_by_family", plan_family_names, counts->family, FAMILY_N_KINDS, err), done);
+    RB_TRY(st, kinds_to_json(side, "heads_by_family", codec_family_names, counts->family, FAMILY_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err),
            done);

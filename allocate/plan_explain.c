@@ -26,7 +26,8 @@ static width_change change_of(const coded_head *coded, const plan_head *head, co
     if (to < 0 || to > PLAN_MAX_WIDTH) return (width_change){0};
     return (width_change){
         .is_possible = true,
-        .bits = fabs(group_bits(to, group->n_blocks, head->norm) - group_bits(from, group->n_blocks, head->norm)),
+        .bits = fabs(group_bits(to, group->n_blocks, head->groups.norm)
+                     - group_bits(from, group->n_blocks, head->groups.norm)),
         .variance = fabs(group_error_at(coded, head, group, from, errors).variance
                          - group_error_at(coded, head, group, to, errors).variance),
     };
@@ -38,7 +39,7 @@ static void explain_group(explained_group *out, const coded_head *coded, const p
     out->width = width;
     out->n_blocks = group->n_blocks;
     memcpy(out->blocks, group->blocks, (size_t)group->n_blocks * sizeof *out->blocks);
-    out->bits = group_bits(width, group->n_blocks, head->norm);
+    out->bits = group_bits(width, group->n_blocks, head->groups.norm);
     out->error = group_error_at(coded, head, group, width, errors);
     out->more = change_of(coded, head, group, width, width + 1, errors);
     out->less = change_of(coded, head, group, width, width - 1, errors);
@@ -49,12 +50,12 @@ static void explain_lost(explained_group *out, const coded_head *coded, const pl
                          const codec_errors *errors)
 {
     plan_group lost = {.n_blocks = n, .blocks = blocks, .coherence = 1.0f};
-    if (head->n_groups > 0) lost.codebook = head->groups[0].codebook;
-    if (head->n_groups > 0 && head->encoder == ENCODER_SEARCH)
+    if (head->groups.n > 0) lost.codebook = head->groups.at[0].codebook;
+    if (head->groups.n > 0 && head->groups.encoder == ENCODER_SEARCH)
         lost.coherence = (float)group_error_at(coded, head, &lost, 0, errors).coherence;
     *out = (explained_group){.n_blocks = n, .error = group_error_at(coded, head, &lost, 0, errors)};
     memcpy(out->blocks, blocks, (size_t)n * sizeof *blocks);
-    if (head->n_groups > 0) out->more = change_of(coded, head, &lost, 0, 1, errors);
+    if (head->groups.n > 0) out->more = change_of(coded, head, &lost, 0, 1, errors);
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -71,7 +72,7 @@ static void explain_blocks(explained_head *out, int g, const coded_head *coded, 
     }
     for (int i = 0; i < group->n_blocks; i++) {
         const int block = group->blocks[i];
-        const double scale = head->scales ? (double)head->scales[block] : 1.0,
+        const double scale = head->groups.scales ? (double)head->groups.scales[block] : 1.0,
                      kept = coded->k_energy[block] / (scale * scale);
         out->blocks[block] = (explained_block){
             .group = g,
@@ -93,14 +94,15 @@ rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, co
     int lost[RB_MAX_BLOCKS], n_lost = 0;
     coded_head coded;
     *out = (explained_head){.n_blocks = n};
-    const rb_status st = rb_alloc(&out->groups, (size_t)head->n_groups + 1, sizeof *out->groups, "groups", err);
+    const rb_status st = rb_alloc(&out->groups, (size_t)head->groups.n + 1, sizeof *out->groups, "groups", err);
     if (st != RB_OK) return st;
     coded_head_of(&coded, head, &plan->model, statistics, h);
     plan_head_bits(head, bits, n);
     for (int block = 0; block < n; block++)
         if (bits[block] == 0) lost[n_lost++] = block;
-    for (int g = 0; g < head->n_groups; g++)
-        explain_group(&out->groups[out->n_groups++], &coded, head, &head->groups[g], head->groups[g].width, errors);
+    for (int g = 0; g < head->groups.n; g++)
+        explain_group(&out->groups[out->n_groups++], &coded, head, &head->groups.at[g], head->groups.at[g].width,
+                      errors);
     if (n_lost > 0) explain_lost(&out->groups[out->n_groups++], &coded, head, lost, n_lost, errors);
     for (int g = 0; g < out->n_groups; g++)
         explain_blocks(out, g, &coded, head, statistics->q_energy + (int64_t)h * n,
@@ -194,7 +196,7 @@ rb_status explained_head_to_json(cJSON **out, const explained_head *e, rb_error 
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
-    RB_TRY(st, rb_json_add_string(json, "family", plan_family_names[FAMILY_GROUPS], err), done);
+    RB_TRY(st, rb_json_add_string(json, "family", codec_family_names[FAMILY_GROUPS], err), done);
     RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "variance", e->variance, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", logit_mae_of_variance(e->variance), err), done);

@@ -1,4 +1,4 @@
-/* See plan_explain_planes.h. */
+/* See plan_explain_block_codebook.h. */
 #include "allocate/plan_explain_block_codebook.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 #include "methods/block_codebook_curve.h"
 
 /* Of the covariance M M^T, M = (m0 0; m1 m2). */
-static void set_axes(explained_plane *out, const float *map)
+static void set_axes(explained_code *out, const float *map)
 {
     static const double DEGREES = 57.29577951308232;
     const double m0 = (double)map[0], m1 = (double)map[1], m2 = (double)map[2];
@@ -21,54 +21,55 @@ static void set_axes(explained_plane *out, const float *map)
 }
 
 /* V were the block's code `step` bits longer, as a share of V more than it is. */
-static double change(const plane_head *head, const uint8_t *bits, int block, int step, double variance)
+static double change(const block_codebook_head *head, const uint8_t *bits, int block, int step, double variance)
 {
     uint8_t other[RB_MAX_BLOCKS];
     double stretches[RB_MAX_BLOCKS];
     const int own = bits[block] + step;
-    if (own < 0 || own > PLANE_MAX_BITS || !(variance > 0.0)) return 0.0;
+    if (own < 0 || own > BLOCK_CODEBOOK_MAX_BITS || !(variance > 0.0)) return 0.0;
     memcpy(other, bits, (size_t)head->n_blocks);
     other[block] = (uint8_t)own;
-    return plane_head_error(head, other, stretches) / variance - 1.0;
+    return block_codebook_head_error(head, other, stretches) / variance - 1.0;
 }
 
-void plan_explain_planes(explained_planes *out, const bit_plan *plan, int h, const head_statistics *statistics)
+void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *plan, int h,
+                                 const head_statistics *statistics)
 {
     const plan_head *head = &plan->heads[h];
-    const plan_planes *planes = head->planes;
+    const plan_block_codebook *coding = &head->block_codebook;
     const int n = model_n_blocks(&plan->model);
     double stretches[RB_MAX_BLOCKS];
     int code_bits = 0;
     coded_head coded;
-    *out = (explained_planes){
+    *out = (explained_block_codebook){
         .n_blocks = n,
-        .gain_bits = planes->gain_bits,
+        .gain_bits = coding->gain_bits,
         .bits = plan_head_true_bits(head, plan->model.head_dim) * plan->model.head_dim,
-        .least_gain = plane_gain(planes->gain_bits, 0),
-        .most_gain = plane_gain(planes->gain_bits, (1 << planes->gain_bits) - 1),
+        .least_gain = block_codebook_gain(coding->gain_bits, 0),
+        .most_gain = block_codebook_gain(coding->gain_bits, (1 << coding->gain_bits) - 1),
     };
     coded_head_of(&coded, head, &plan->model, statistics, h);
-    const plane_head known = {n, coded.q_energy, coded.plane_error, coded.moment};
-    const double variance = plane_head_error(&known, planes->bits, stretches);
+    const block_codebook_head known = {n, coded.q_energy, coded.block_codebook_error, coded.moment};
+    const double variance = block_codebook_head_error(&known, coding->bits, stretches);
     out->logit_mae = logit_mae_of_variance(variance);
-    for (int block = 0; block < n; block++) code_bits += planes->bits[block];
+    for (int block = 0; block < n; block++) code_bits += coding->bits[block];
     for (int block = 0; block < n; block++) {
-        explained_plane *own = &out->blocks[block];
-        *own = (explained_plane){
-            .bits = planes->bits[block],
-            .code_share = (double)planes->bits[block] / code_bits,
-            .weight = (double)planes->weights[block],
+        explained_code *own = &out->blocks[block];
+        *own = (explained_code){
+            .bits = coding->bits[block],
+            .code_share = (double)coding->bits[block] / code_bits,
+            .weight = (double)coding->weights[block],
             .q_energy = statistics->q_energy[(int64_t)h * n + block],
             .k_energy = statistics->k_energy[(int64_t)h * n + block],
-            .more = change(&known, planes->bits, block, 1, variance),
-            .less = change(&known, planes->bits, block, -1, variance),
+            .more = change(&known, coding->bits, block, 1, variance),
+            .less = change(&known, coding->bits, block, -1, variance),
         };
         if (head->center && own->k_energy > 0.0) own->center_share = 1.0 - coded.k_energy[block] / own->k_energy;
-        set_axes(own, planes->maps + PLAN_MAP_SIZE * block);
+        set_axes(own, coding->maps + BLOCK_CODEBOOK_MAP_SIZE * block);
     }
 }
 
-static rb_status block_to_json(cJSON *blocks, const explained_plane *block, rb_error *err)
+static rb_status block_to_json(cJSON *blocks, const explained_code *block, rb_error *err)
 {
     cJSON *json = NULL;
     rb_status st;
@@ -89,7 +90,7 @@ done:
     return st;
 }
 
-rb_status explained_planes_to_json(cJSON **out, const explained_planes *e, rb_error *err)
+rb_status explained_block_codebook_to_json(cJSON **out, const explained_block_codebook *e, rb_error *err)
 {
     cJSON *json = NULL, *blocks = cJSON_CreateArray();
     rb_status st = blocks ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for an explanation");
@@ -98,7 +99,7 @@ rb_status explained_planes_to_json(cJSON **out, const explained_planes *e, rb_er
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
-    RB_TRY(st, rb_json_add_string(json, "family", plan_family_names[FAMILY_BLOCK_CODEBOOK], err), done);
+    RB_TRY(st, rb_json_add_string(json, "family", codec_family_names[FAMILY_BLOCK_CODEBOOK], err), done);
     RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "gain_bits", e->gain_bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", e->logit_mae, err), done);

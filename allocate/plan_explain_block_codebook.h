@@ -6,7 +6,7 @@
 
 #include "methods/plan_error.h"
 
-typedef struct explained_plane {
+typedef struct explained_code {
     int bits;          /* of the block's code, both dims together */
     double code_share; /* of the bits of all codes */
     /* The law that the block's map makes of a normal one: standard deviations along its principal axes, the larger
@@ -18,19 +18,21 @@ typedef struct explained_plane {
     /* Change of the head's V (methods/block_codebook_curve.h), as a share of it, were the block's code a bit longer or
      * shorter and the others as they are; 0 where it cannot be. Negative: less error. */
     double more, less;
-} explained_plane;
+} explained_code;
 
-typedef struct explained_planes {
+typedef struct explained_block_codebook {
     int n_blocks, gain_bits;
     double bits; /* stored, gain and padding included */
     double least_gain, most_gain;
     double logit_mae; /* to expect: methods/plan_error.h */
-    explained_plane blocks[RB_MAX_BLOCKS];
-} explained_planes;
+    explained_code blocks[RB_MAX_BLOCKS];
+} explained_block_codebook;
 
-/* Of head h of the plan, which is of block-codebook. The statistics are those of its model, with plane_error. */
-void plan_explain_planes(explained_planes *out, const bit_plan *plan, int h, const head_statistics *statistics);
+/* Of head h of the plan, which is of block-codebook. The statistics are those of its model, with block_codebook_error.
+ */
+void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *plan, int h,
+                                 const head_statistics *statistics);
 
-rb_status explained_planes_to_json(cJSON **out, const explained_planes *explained, rb_error *err);
+rb_status explained_block_codebook_to_json(cJSON **out, const explained_block_codebook *explained, rb_error *err);
 
 #endif

@@ -113,12 +113,12 @@ static void make_moments(float *moment, const bench *b)
 }
 
 /* Round blocks, an error a bit as of many points. */
-static void make_planes(float *map, float *error, const bench *b)
+static void make_block_codebook(float *map, float *error, const bench *b)
 {
     for (int i = 0; i < b->n_heads * b->n_blocks; i++) {
-        map[PLAN_MAP_SIZE * i] = map[PLAN_MAP_SIZE * i + 2] = (float)sqrt(0.5 * b->k_energy[i]);
-        for (int bits = 0; bits <= PLANE_MAX_BITS; bits++)
-            error[(PLANE_MAX_BITS + 1) * i + bits] = (float)(b->k_energy[i] * exp2(-0.92 * bits));
+        map[BLOCK_CODEBOOK_MAP_SIZE * i] = map[BLOCK_CODEBOOK_MAP_SIZE * i + 2] = (float)sqrt(0.5 * b->k_energy[i]);
+        for (int bits = 0; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++)
+            error[(BLOCK_CODEBOOK_MAX_BITS + 1) * i + bits] = (float)(b->k_energy[i] * exp2(-0.92 * bits));
     }
 }
 
@@ -148,14 +148,16 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
                     "moments", err),
            done);
     RB_TRY(st, rb_alloc(&mean, (size_t)b->n_heads * d, sizeof *mean, "mean keys", err), done);
-    RB_TRY(st, rb_alloc(&map, (size_t)b->n_heads * b->n_blocks, PLAN_MAP_SIZE * sizeof *map, "maps of blocks", err),
-           done);
+    RB_TRY(
+        st,
+        rb_alloc(&map, (size_t)b->n_heads * b->n_blocks, BLOCK_CODEBOOK_MAP_SIZE * sizeof *map, "maps of blocks", err),
+        done);
     RB_TRY(st,
-           rb_alloc(&error, (size_t)b->n_heads * b->n_blocks, (PLANE_MAX_BITS + 1) * sizeof *error, "errors of blocks",
-                    err),
+           rb_alloc(&error, (size_t)b->n_heads * b->n_blocks, (BLOCK_CODEBOOK_MAX_BITS + 1) * sizeof *error,
+                    "errors of blocks", err),
            done);
     make_moments(moment, b);
-    make_planes(map, error, b);
+    make_block_codebook(map, error, b);
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < b->n_blocks; i++) model.rope.inv_freq[i] = pow(model.rope.theta, -(double)i / b->n_blocks);
     for (int64_t i = 0; i < (int64_t)b->n_heads * d; i++)
@@ -165,8 +167,8 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
                                         .k_mean = mean,
                                         .moment = moment,
                                         .moment_centered = moment,
-                                        .plane_map = map,
-                                        .plane_error = error};
+                                        .block_codebook_map = map,
+                                        .block_codebook_error = error};
     const plan_request request = {.model = &model,
                                   .calibration = &calibration,
                                   .statistics = &statistics,

@@ -32,8 +32,8 @@ typedef struct bench {
     codec_tables *tables;
     plan_head *heads;
     int64_t n;
-    const char *type; /* only this one; NULL: all */
-    bool is_planes;   /* only block-codebook */
+    const char *type;       /* only this one; NULL: all */
+    bool is_block_codebook; /* only block-codebook */
 } bench;
 
 static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
@@ -92,7 +92,7 @@ static rb_status block_gtq(bench *b, double avg_bits, rotation_kind rotation, rb
         st = allocate_greedy(bits, energy, n, avg_bits, err);
         plan_head_clear(&b->heads[h]);
         if (st == RB_OK) st = plan_head_set_block_widths(&b->heads[h], bits, n, CODEBOOK_BLOCK_GTQ, err);
-        for (int g = 0; st == RB_OK && g < b->heads[h].n_groups; g++) b->heads[h].groups[g].rotation.kind = rotation;
+        for (int g = 0; st == RB_OK && g < b->heads[h].groups.n; g++) b->heads[h].groups.at[g].rotation.kind = rotation;
     }
     return st;
 }
@@ -111,8 +111,8 @@ static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
         double center[RB_MAX_HEAD_DIM];
         int share_of[64], first = 8; /* the first 8 of 64 are in none */
         plan_head_clear(head);
-        head->norm = NORM_LOG8;
-        head->encoder = encoder;
+        head->groups.norm = NORM_LOG8;
+        head->groups.encoder = encoder;
         for (int i = 0; i < 64; i++) share_of[i] = i * (2 * h + 5) % 64; /* blocks in any order */
         for (size_t g = 0; g < RB_COUNT(groups) && st == RB_OK; first += groups[g++].share) {
             int blocks[RB_MAX_BLOCKS], n_blocks = 0;
@@ -135,7 +135,7 @@ static rb_status block_codebook(bench *b, rb_error *err)
     const int n = model_n_blocks(&b->model);
     rb_status st = RB_OK;
     for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
-        double spread[RB_MAX_BLOCKS], maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+        double spread[RB_MAX_BLOCKS], maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
         uint8_t bits[RB_MAX_BLOCKS] = {0};
         numpy_rng rng;
         numpy_rng_seed(&rng, 200 + (uint64_t)h);
@@ -152,7 +152,7 @@ static rb_status block_codebook(bench *b, rb_error *err)
             maps[3 * i + 2] = sqrt(1.0 - maps[3 * i + 1] * maps[3 * i + 1]);
             weights[i] = exp(spread[i]);
         }
-        st = plan_head_set_planes(&b->heads[h], bits, maps, weights, GAIN_BITS, n, err);
+        st = plan_head_set_block_codebook(&b->heads[h], bits, maps, weights, GAIN_BITS, n, err);
     }
     return st;
 }
@@ -164,7 +164,7 @@ static rb_status uniform(bench *b, int width, rotation_kind rotation, rb_error *
         plan_head_clear(&b->heads[h]);
         st = plan_head_set_uniform(&b->heads[h], width, model_n_blocks(&b->model), 1000 + (uint64_t)h,
                                    CODEBOOK_BLOCK_GTQ, err);
-        if (st == RB_OK) b->heads[h].groups[0].rotation.kind = rotation;
+        if (st == RB_OK) b->heads[h].groups.at[0].rotation.kind = rotation;
     }
     return st;
 }
@@ -174,9 +174,9 @@ static rb_status searched_values(bench *b, int width, rb_error *err)
 {
     const rb_status st = uniform(b, width, ROTATION_HAAR, err);
     for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
-        b->heads[h].norm = NORM_LOG8;
-        b->heads[h].groups[0].norm_exponent = 6;
-        b->heads[h].encoder = ENCODER_SEARCH;
+        b->heads[h].groups.norm = NORM_LOG8;
+        b->heads[h].groups.at[0].norm_exponent = 6;
+        b->heads[h].groups.encoder = ENCODER_SEARCH;
     }
     return st;
 }
@@ -200,7 +200,7 @@ done:
     return st;
 }
 
-static rb_status run_planes(bench *b, rb_error *err)
+static rb_status run_block_codebook(bench *b, rb_error *err)
 {
     rb_status st = block_codebook(b, err);
     for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++)
@@ -212,8 +212,8 @@ static rb_status run_planes(bench *b, rb_error *err)
 static rb_status run_all(bench *b, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, run_planes(b, err), done);
-    if (b->is_planes) goto done;
+    RB_TRY(st, run_block_codebook(b, err), done);
+    if (b->is_block_codebook) goto done;
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++)
         if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
@@ -240,7 +240,7 @@ int main(int argc, char **argv)
 {
     bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536,
                .type = argc > 4 && strcmp(argv[4], "all") != 0 ? argv[4] : NULL,
-               .is_planes = argc > 5 && strcmp(argv[5], "block-codebook") == 0};
+               .is_block_codebook = argc > 5 && strcmp(argv[5], "block-codebook") == 0};
     const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
     rb_error err = {0};
     rb_status st;

@@ -83,13 +83,13 @@ static int64_t table_bytes(const model_facts *model, int n_groups)
 }
 
 /* Of the heads of family block-codebook in a layer at most. */
-static int64_t plane_bytes(const bit_plan *plan)
+static int64_t block_codebook_bytes(const bit_plan *plan)
 {
     int64_t most = 0;
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         int64_t bytes = 0;
         for (int h = 0; h < plan->model.n_kv_heads; h++)
-            bytes += plane_image_head_bytes(bit_plan_head(plan, layer, h), model_n_blocks(&plan->model));
+            bytes += block_codebook_image_head_bytes(bit_plan_head(plan, layer, h), model_n_blocks(&plan->model));
         if (bytes > most) most = bytes;
     }
     return most;
@@ -100,7 +100,8 @@ static int most_groups(const bit_plan *plan)
     int most = 0;
     for (int layer = 0; layer < plan->model.n_layers; layer++)
         for (int h = 0; h < plan->model.n_kv_heads; h++)
-            if (bit_plan_head(plan, layer, h)->n_groups > most) most = bit_plan_head(plan, layer, h)->n_groups;
+            if (plan_head_groups(bit_plan_head(plan, layer, h))->n > most)
+                most = plan_head_groups(bit_plan_head(plan, layer, h))->n;
     return most;
 }
 
@@ -110,8 +111,8 @@ int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_ba
     const int64_t longest = token_batch_longest(&batch->batch);
     int64_t total = packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
     for (int p = 0; p < request->n_plans; p++)
-        total +=
-            table_bytes(model, most_groups(request->plans[p])) + plane_bytes(request->plans[p]) + table_bytes(model, 1);
+        total += table_bytes(model, most_groups(request->plans[p])) + block_codebook_bytes(request->plans[p])
+                 + table_bytes(model, 1);
     return total;
 }
 

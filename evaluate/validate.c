@@ -48,8 +48,8 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
                                        : CODEC_CUDA_RESTORE_F16,
         .rounding = codec_dtype_rounding(type),
         .rounding_least = codec_dtype_rounding_least(type),
-        .plane_tie = is_gpu ? CODEC_CUDA_PLANE_TIE : 0.0,
-        .plane_restore = is_gpu ? CODEC_CUDA_PLANE_RESTORE : 0.0,
+        .block_codebook_tie = is_gpu ? CODEC_CUDA_BLOCK_CODEBOOK_TIE : 0.0,
+        .block_codebook_restore = is_gpu ? CODEC_CUDA_BLOCK_CODEBOOK_RESTORE : 0.0,
         .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(CODEC_F32),
     };
 }
@@ -119,7 +119,9 @@ static rb_status check_head(codec_report *report, const codec_trial *trial, cons
     RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
     RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)d, "codes", err), done);
     RB_TRY(st, rb_alloc(&reference, (size_t)in->n, (size_t)d * sizeof *reference, "restored vectors", err), done);
-    RB_TRY(st, rb_alloc(&norms, (size_t)in->n, (size_t)in->heads[h].n_groups * sizeof *norms, "norms", err), done);
+    RB_TRY(st,
+           rb_alloc(&norms, (size_t)in->n, (size_t)plan_head_groups(&in->heads[h])->n * sizeof *norms, "norms", err),
+           done);
     codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
     const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
     RB_TRY(st, codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, packed, norms, bounds, codes, err), done);

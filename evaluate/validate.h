@@ -7,6 +7,7 @@
 #include "core/program.h"
 #include "kernels/check/codec_check.h"
 #include "kernels/check/codec_trial.h"
+#include "plan/bit_plan.h"
 
 enum { VALIDATE_MAX_ROWS = 2 * CODEC_N_DTYPES, VALIDATE_N_QUERIES = 4, VALIDATE_TIMED_VECTORS = 65536 };
 

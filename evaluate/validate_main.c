@@ -81,8 +81,8 @@ static rb_status add_counts(cJSON *json, const validate_row *row, rb_error *err)
                    {"logits_wrong", (double)r->logits_wrong},
                    {"worst_logit", r->worst_logit},
                    {"logit_bound", row->bounds.logits},
-                   {"plane_tie_bound", row->bounds.plane_tie},
-                   {"plane_value_bound", row->bounds.plane_restore},
+                   {"plane_tie_bound", row->bounds.block_codebook_tie},
+                   {"plane_value_bound", row->bounds.block_codebook_restore},
                    {"bytes_outside", (double)row->bytes_outside},
                    {"bytes_unstable", (double)row->bytes_unstable}};
     const struct {

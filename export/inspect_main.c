@@ -45,9 +45,9 @@ static void print_facts(const bit_plan *plan)
 
 /* One character: 10 bits of a block are A. A block of block-codebook has the colour of a width of half its bits,
  * rounded up: it has them for both dims. */
-static void print_cell(int bits, bool is_of_planes, bool in_colour)
+static void print_cell(int bits, bool is_of_block_codebook, bool in_colour)
 {
-    const int width = is_of_planes ? (bits + 1) / 2 : bits;
+    const int width = is_of_block_codebook ? (bits + 1) / 2 : bits;
     if (in_colour) printf("\033[48;5;%d;38;5;%dm", width_colours[width], width >= FIRST_DARK_WIDTH ? WHITE : BLACK);
     printf("%X", (unsigned)bits);
 }
@@ -55,8 +55,9 @@ static void print_cell(int bits, bool is_of_planes, bool in_colour)
 static void print_head_end(const plan_head *head, int head_dim)
 {
     printf("  %.3f in ", plan_head_true_bits(head, head_dim));
-    if (head->planes) printf("block-codebook, %d bits of gain", head->planes->gain_bits);
-    else printf("%d groups", head->n_groups);
+    if (head->family == FAMILY_BLOCK_CODEBOOK)
+        printf("block-codebook, %d bits of gain", head->block_codebook.gain_bits);
+    else printf("%d groups", head->groups.n);
 }
 
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
@@ -65,7 +66,7 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
     const value_range values = bit_plan_value_range(plan);
     uint8_t bits[RB_MAX_BLOCKS];
     printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n");
-    if (bit_plan_has_planes(plan))
+    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK))
         printf("of groups the bits of a dim; of block-codebook those of both dims together, A is 10\n");
     printf("\n%-10s ", "layer.head");
     for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
@@ -76,7 +77,8 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
             const plan_head *head = bit_plan_head(plan, layer, kv_head);
             plan_head_bits(head, bits, n_blocks);
             printf("%5d.%-4d ", layer, kv_head);
-            for (int block = 0; block < n_blocks; block++) print_cell(bits[block], head->planes != NULL, in_colour);
+            for (int block = 0; block < n_blocks; block++)
+                print_cell(bits[block], plan_head_bits_are_of_block(head), in_colour);
             printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
             print_head_end(head, plan->model.head_dim);
             if (values.least != values.most)

@@ -35,7 +35,7 @@ static int64_t columns_of(const folded_tensor *tensor) { return tensor->rank == 
 static rb_status check_scales(const bit_plan *plan, rb_error *err)
 {
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        if (plan->heads[h].scales) return RB_OK;
+        if (plan_head_groups(&plan->heads[h])->scales) return RB_OK;
     return rb_fail(err, RB_EUNSUPPORTED,
                    "the plan of method %s has no scales to fold, expected one of method optimal without --no-equalize",
                    plan->method);
@@ -47,7 +47,8 @@ static void dim_scales(double *scales, const plan_head *head, const model_facts 
     for (int block = 0; block < model_n_blocks(model); block++) {
         int dims[2];
         model_block_dims(model, block, dims);
-        scales[dims[0]] = scales[dims[1]] = head->scales ? (double)head->scales[block] : 1.0;
+        scales[dims[0]] = scales[dims[1]] =
+            plan_head_groups(head)->scales ? (double)plan_head_groups(head)->scales[block] : 1.0;
     }
 }
 

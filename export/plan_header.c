@@ -50,7 +50,7 @@ static void write_coding_comment(FILE *out)
 }
 
 /* For plans with heads of block-codebook. */
-static void write_planes_comment(FILE *out)
+static void write_block_codebook_comment(FILE *out)
 {
     fprintf(out, "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block "
                  "is one code of ropebits_k_bits bits, a point in the plane for\n"
@@ -108,14 +108,14 @@ static void write_groups(FILE *out, const plan_head *head)
 {
     int first_dim = 0;
     fprintf(out, "     {");
-    for (int g = 0; g < head->n_groups; g++) {
-        const plan_group *group = &head->groups[g];
+    for (int g = 0; g < plan_head_groups(head)->n; g++) {
+        const plan_group *group = &plan_head_groups(head)->at[g];
         fprintf(out, "%s{%d, %d, %d, %d, %" PRIu64 "u, ropebits_centroids_%d_w%d_d%d}", g ? ", " : "", group->width,
                 (int)group->rotation.kind, first_dim, group->rotation.dims, group->rotation.seed, (int)group->codebook,
                 group->width, group->rotation.dims);
         first_dim += group->rotation.dims;
     }
-    fprintf(out, "%s},\n", head->n_groups == 0 ? "{0, 0, 0, 0, 0u, 0}" : "");
+    fprintf(out, "%s},\n", plan_head_groups(head)->n == 0 ? "{0, 0, 0, 0, 0u, 0}" : "");
 }
 
 /* One row of numbers a head. */
@@ -130,9 +130,9 @@ static void write_row(FILE *out, const int *numbers, int n)
 static void write_dims_row(FILE *out, const plan_head *head, const model_facts *model)
 {
     int dims[RB_MAX_HEAD_DIM], n = 0;
-    for (int g = 0; g < head->n_groups; g++) {
-        plan_group_dims(&head->groups[g], model, dims + n);
-        n += head->groups[g].rotation.dims;
+    for (int g = 0; g < plan_head_groups(head)->n; g++) {
+        plan_group_dims(&plan_head_groups(head)->at[g], model, dims + n);
+        n += plan_head_groups(head)->at[g].rotation.dims;
     }
     write_row(out, dims, n);
 }
@@ -179,7 +179,7 @@ static void write_head_numbers(FILE *out, const bit_plan *plan, const char *name
     fprintf(out, "};\n");
 }
 
-static int n_groups_of(const bit_plan *plan, int h) { return plan->heads[h].n_groups; }
+static int n_groups_of(const bit_plan *plan, int h) { return plan_head_groups(&plan->heads[h])->n; }
 
 /* n numbers a head, or as many times `otherwise`. */
 static void write_floats(FILE *out, const float *numbers, int n, const char *otherwise)
@@ -195,7 +195,7 @@ static void write_floats(FILE *out, const float *numbers, int n, const char *oth
 
 static void write_scales_row(FILE *out, const plan_head *head, const model_facts *model)
 {
-    write_floats(out, head->scales, model_n_blocks(model), "1");
+    write_floats(out, plan_head_groups(head)->scales, model_n_blocks(model), "1");
 }
 static void write_center_row(FILE *out, const plan_head *head, const model_facts *model)
 {
@@ -205,8 +205,9 @@ static void write_center_row(FILE *out, const plan_head *head, const model_facts
 static void write_coherence_row(FILE *out, const plan_head *head, const model_facts *model)
 {
     (void)model;
-    fprintf(out, "     {%s", head->n_groups == 0 ? "1" : "");
-    for (int g = 0; g < head->n_groups; g++) fprintf(out, "%s%.9g", g ? ", " : "", (double)head->groups[g].coherence);
+    fprintf(out, "     {%s", plan_head_groups(head)->n == 0 ? "1" : "");
+    for (int g = 0; g < plan_head_groups(head)->n; g++)
+        fprintf(out, "%s%.9g", g ? ", " : "", (double)plan_head_groups(head)->at[g].coherence);
     fprintf(out, "},\n");
 }
 
@@ -214,12 +215,12 @@ static void write_exponent_row(FILE *out, const plan_head *head, const model_fac
 {
     int exponents[RB_MAX_BLOCKS];
     (void)model;
-    for (int g = 0; g < head->n_groups; g++) exponents[g] = head->groups[g].norm_exponent;
-    write_row(out, exponents, head->n_groups);
+    for (int g = 0; g < plan_head_groups(head)->n; g++) exponents[g] = plan_head_groups(head)->at[g].norm_exponent;
+    write_row(out, exponents, plan_head_groups(head)->n);
 }
 
-static int norm_of(const bit_plan *plan, int h) { return (int)plan->heads[h].norm; }
-static int encoder_of(const bit_plan *plan, int h) { return (int)plan->heads[h].encoder; }
+static int norm_of(const bit_plan *plan, int h) { return (int)plan_head_groups(&plan->heads[h])->norm; }
+static int encoder_of(const bit_plan *plan, int h) { return (int)plan_head_groups(&plan->heads[h])->encoder; }
 static int value_width_of(const bit_plan *plan, int h) { return plan->value_widths[h]; }
 
 static void write_coding(FILE *out, const bit_plan *plan)
@@ -249,13 +250,13 @@ static void write_coding(FILE *out, const bit_plan *plan)
 static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
 {
     plan_codebooks books = {0};
-    plane_codebook *points = NULL;
+    block_codebook *points = NULL;
     rb_status st = plan_codebooks_collect(&books, plan, err);
     if (st == RB_OK) st = rb_alloc(&points, 1, sizeof *points, "points of a plan", err);
     fprintf(out, "\n/* every point's x, then every point's y, in the order of their codes */");
-    for (int bits = 1; bits <= PLANE_MAX_BITS && st == RB_OK; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS && st == RB_OK; bits++) {
         if (!books.has_points[bits]) continue;
-        st = plane_codebook_build(points, bits, err);
+        st = block_codebook_build(points, bits, err);
         fprintf(out, "\nstatic const float ropebits_points_b%d[%d] = {", bits, 2 * points->size);
         for (int i = 0; i < 2 * points->size; i++)
             fprintf(out, "%s%.9g%s", i % 8 ? " " : "\n    ",
@@ -263,8 +264,8 @@ static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
                     i + 1 < 2 * points->size ? "," : "");
         fprintf(out, "\n};\n");
     }
-    fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_points[%d] = {0", PLANE_MAX_BITS + 1);
-    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++)
+    fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_points[%d] = {0", BLOCK_CODEBOOK_MAX_BITS + 1);
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++)
         if (books.has_points[bits]) fprintf(out, ", ropebits_points_b%d", bits);
         else fprintf(out, ", 0");
     fprintf(out, "};\n");
@@ -277,8 +278,9 @@ static void write_maps_row(FILE *out, const plan_head *head, const model_facts *
 {
     fprintf(out, "     {");
     for (int block = 0; block < model_n_blocks(model); block++) {
-        const float *map =
-            head->planes ? head->planes->maps + PLAN_MAP_SIZE * block : (const float[PLAN_MAP_SIZE]){0.0f};
+        const float *map = head->family == FAMILY_BLOCK_CODEBOOK
+                               ? head->block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * block
+                               : (const float[BLOCK_CODEBOOK_MAP_SIZE]){0.0f};
         fprintf(out, "%s{%.9g, %.9g, %.9g}",
                 block == 0  ? ""
                 : block % 4 ? ", "
@@ -290,16 +292,17 @@ static void write_maps_row(FILE *out, const plan_head *head, const model_facts *
 
 static void write_weights_row(FILE *out, const plan_head *head, const model_facts *model)
 {
-    write_floats(out, head->planes ? head->planes->weights : NULL, model_n_blocks(model), "0");
+    write_floats(out, head->family == FAMILY_BLOCK_CODEBOOK ? head->block_codebook.weights : NULL,
+                 model_n_blocks(model), "0");
 }
 
-static int family_of(const bit_plan *plan, int h) { return (int)plan_head_family(&plan->heads[h]); }
+static int family_of(const bit_plan *plan, int h) { return (int)plan->heads[h].family; }
 static int gain_bits_of(const bit_plan *plan, int h)
 {
-    return plan->heads[h].planes ? plan->heads[h].planes->gain_bits : 0;
+    return plan->heads[h].family == FAMILY_BLOCK_CODEBOOK ? plan->heads[h].block_codebook.gain_bits : 0;
 }
 
-static rb_status write_planes(FILE *out, const bit_plan *plan, rb_error *err)
+static rb_status write_block_codebook(FILE *out, const bit_plan *plan, rb_error *err)
 {
     write_head_numbers(out, plan, "ropebits_k_family", family_of);
     write_head_numbers(out, plan, "ropebits_k_gain_bits", gain_bits_of);
@@ -330,10 +333,10 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     const bool is_published = bit_plan_is_published_form(plan);
     int max_groups = 0;
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        if (plan->heads[h].n_groups > max_groups) max_groups = plan->heads[h].n_groups;
+        if (plan_head_groups(&plan->heads[h])->n > max_groups) max_groups = plan_head_groups(&plan->heads[h])->n;
     write_comment(out, plan);
     if (!is_published) write_coding_comment(out);
-    if (bit_plan_has_planes(plan)) write_planes_comment(out);
+    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK)) write_block_codebook_comment(out);
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, max_groups);
     rb_status st = write_codebooks(out, plan, err);
@@ -356,7 +359,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
                 "ropebits_k_dims[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS][ROPEBITS_HEAD_DIM]",
                 write_dims_row);
     if (!is_published) write_coding(out, plan);
-    if (st == RB_OK && bit_plan_has_planes(plan)) st = write_planes(out, plan, err);
+    if (st == RB_OK && bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK)) st = write_block_codebook(out, plan, err);
     write_frequencies(out, &plan->model);
     fprintf(out, "\n#endif\n");
     return st;

@@ -147,7 +147,7 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
     uint8_t bits[RB_MAX_BLOCKS];
     fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest "
                  "rotation left.");
-    if (bit_plan_has_planes(plan))
+    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK))
         fprintf(out, " Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, "
                      "coloured as half of them.");
     fprintf(out, "</p>\n");
@@ -157,12 +157,13 @@ static void write_heat_map(FILE *out, const bit_plan *plan)
         fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
     for (int row = 0; row < n_rows; row++) {
         const int y = TOP + row * CELL;
-        const bool is_of_planes = plan->heads[row].planes != NULL;
+        const bool is_of_block_codebook = plan_head_bits_are_of_block(&plan->heads[row]);
         plan_head_bits(&plan->heads[row], bits, n_blocks);
         fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / model->n_kv_heads,
-                row % model->n_kv_heads, is_of_planes ? " B" : "");
+                row % model->n_kv_heads, is_of_block_codebook ? " B" : "");
         for (int block = 0; block < n_blocks; block++) {
-            const int x = LABEL + block * cell_width, width = is_of_planes ? (bits[block] + 1) / 2 : bits[block];
+            const int x = LABEL + block * cell_width,
+                      width = is_of_block_codebook ? (bits[block] + 1) / 2 : bits[block];
             fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL,
                     width_colours[width]);
             if (cell_width == CELL)

@@ -24,9 +24,9 @@ static int coding_order(int *dims, const plan_head *head, const model_facts *mod
 {
     bool is_coded[RB_MAX_HEAD_DIM] = {false};
     int n_coded = 0;
-    for (int g = 0; g < head->n_groups; g++) {
-        plan_group_dims(&head->groups[g], model, dims + n_coded);
-        n_coded += head->groups[g].rotation.dims;
+    for (int g = 0; g < plan_head_groups(head)->n; g++) {
+        plan_group_dims(&plan_head_groups(head)->at[g], model, dims + n_coded);
+        n_coded += plan_head_groups(head)->at[g].rotation.dims;
     }
     for (int i = 0; i < n_coded; i++) is_coded[dims[i]] = true;
     for (int dim = 0, at = n_coded; dim < model->head_dim; dim++)
@@ -52,9 +52,10 @@ static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_
         plan_head_bits(head, bits + kv_head * n_blocks, n_blocks);
         for (int i = 0; i < head_dim; i++) permutation[position + i] = dims[i];
         memset(groups + position + n_coded, NO_GROUP, (size_t)(head_dim - n_coded));
-        for (int g = 0; g < head->n_groups; position += head->groups[g++].rotation.dims) {
-            memset(widths + position, head->groups[g].width, (size_t)head->groups[g].rotation.dims);
-            memset(groups + position, g, (size_t)head->groups[g].rotation.dims);
+        for (int g = 0; g < plan_head_groups(head)->n; position += plan_head_groups(head)->at[g++].rotation.dims) {
+            memset(widths + position, plan_head_groups(head)->at[g].width,
+                   (size_t)plan_head_groups(head)->at[g].rotation.dims);
+            memset(groups + position, g, (size_t)plan_head_groups(head)->at[g].rotation.dims);
         }
     }
 done:
@@ -81,15 +82,16 @@ static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int lay
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
         int position = kv_head * head_dim;
-        for (int i = 0; i < n_blocks; i++) scales[kv_head * n_blocks + i] = head->scales ? head->scales[i] : 1.0f;
+        for (int i = 0; i < n_blocks; i++)
+            scales[kv_head * n_blocks + i] = plan_head_groups(head)->scales ? plan_head_groups(head)->scales[i] : 1.0f;
         for (int i = 0; i < head_dim; i++) center[position + i] = head->center ? head->center[i] : 0.0f;
-        for (int g = 0; g < head->n_groups; g++)
-            for (int i = 0; i < head->groups[g].rotation.dims; i++, position++) {
-                coherences[position] = head->groups[g].coherence;
-                exponents[position] = head->groups[g].norm_exponent;
+        for (int g = 0; g < plan_head_groups(head)->n; g++)
+            for (int i = 0; i < plan_head_groups(head)->at[g].rotation.dims; i++, position++) {
+                coherences[position] = plan_head_groups(head)->at[g].coherence;
+                exponents[position] = plan_head_groups(head)->at[g].norm_exponent;
             }
-        norms[kv_head] = (uint8_t)head->norm;
-        encoders[kv_head] = (uint8_t)head->encoder;
+        norms[kv_head] = (uint8_t)plan_head_groups(head)->norm;
+        encoders[kv_head] = (uint8_t)plan_head_groups(head)->encoder;
     }
 done:
     return st;
@@ -102,15 +104,17 @@ static rb_status add_layer_maps(tensor_set *set, const bit_plan *plan, int layer
     float *maps = NULL, *weights = NULL;
     rb_status st;
     RB_TRY(st,
-           add_layer_tensor(set, layer, "k_maps", TENSOR_F32, n_heads, (int64_t)PLAN_MAP_SIZE * n_blocks, &maps, err),
+           add_layer_tensor(set, layer, "k_maps", TENSOR_F32, n_heads, (int64_t)BLOCK_CODEBOOK_MAP_SIZE * n_blocks,
+                            &maps, err),
            done);
     RB_TRY(st, add_layer_tensor(set, layer, "k_weights", TENSOR_F32, n_heads, n_blocks, &weights, err), done);
     for (int kv_head = 0; kv_head < n_heads; kv_head++) {
-        const plan_planes *planes = bit_plan_head(plan, layer, kv_head)->planes;
-        if (!planes) continue;
-        memcpy(maps + PLAN_MAP_SIZE * kv_head * n_blocks, planes->maps,
-               PLAN_MAP_SIZE * (size_t)n_blocks * sizeof *maps);
-        memcpy(weights + kv_head * n_blocks, planes->weights, (size_t)n_blocks * sizeof *weights);
+        const plan_head *head = bit_plan_head(plan, layer, kv_head);
+        const plan_block_codebook *own = &head->block_codebook;
+        if (head->family != FAMILY_BLOCK_CODEBOOK) continue;
+        memcpy(maps + BLOCK_CODEBOOK_MAP_SIZE * kv_head * n_blocks, own->maps,
+               BLOCK_CODEBOOK_MAP_SIZE * (size_t)n_blocks * sizeof *maps);
+        memcpy(weights + kv_head * n_blocks, own->weights, (size_t)n_blocks * sizeof *weights);
     }
 done:
     return st;
@@ -125,8 +129,8 @@ static rb_status add_layer_families(tensor_set *set, const bit_plan *plan, int l
            done);
     for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
         const plan_head *head = bit_plan_head(plan, layer, kv_head);
-        families[kv_head] = (uint8_t)plan_head_family(head);
-        gain_bits[kv_head] = (uint8_t)(head->planes ? head->planes->gain_bits : 0);
+        families[kv_head] = (uint8_t)head->family;
+        gain_bits[kv_head] = (uint8_t)(head->family == FAMILY_BLOCK_CODEBOOK ? head->block_codebook.gain_bits : 0);
     }
 done:
     return st;
@@ -134,12 +138,12 @@ done:
 
 static rb_status add_points(tensor_set *set, int bits, rb_error *err)
 {
-    plane_codebook *book = NULL;
+    block_codebook *book = NULL;
     char *name = NULL;
     float *points = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "points of a plan", err), done);
-    RB_TRY(st, plane_codebook_build(book, bits, err), done);
+    RB_TRY(st, block_codebook_build(book, bits, err), done);
     RB_TRY(st, rb_format(&name, err, "points.b%d", bits), done);
     RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 2, 2, book->size, &points, err), done);
     memcpy(points, book->x, (size_t)book->size * sizeof *points);
@@ -176,7 +180,7 @@ static rb_status add_frequencies(tensor_set *set, const model_facts *model, rb_e
 
 static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *err)
 {
-    const bool has_planes = bit_plan_has_planes(plan);
+    const bool has_block_codebook = bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK);
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
@@ -185,14 +189,14 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     /* Largest alignment first keeps every tensor aligned without padding. */
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
-    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++)
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++)
+    for (int layer = 0; layer < plan->model.n_layers && has_block_codebook; layer++)
         RB_TRY(st, add_layer_maps(set, plan, layer, err), done);
     for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++)
         RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
     for (int layer = 0; layer < plan->model.n_layers; layer++) RB_TRY(st, add_layer(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_planes; layer++)
+    for (int layer = 0; layer < plan->model.n_layers && has_block_codebook; layer++)
         RB_TRY(st, add_layer_families(set, plan, layer, err), done);
 done:
     plan_codebooks_free(&books);

@@ -9,8 +9,6 @@
 
 #include "methods/optimal.h"
 
-enum { UNIFORM_SEED = 42 };
-
 const char *const allocation_method_names[METHOD_N + 1] = {"uniform",        "block-gtq", "optimal", "optimal-center",
                                                            "block-codebook", "best",      NULL};
 
@@ -233,5 +231,6 @@ done:
 void allocate_set_rotation(bit_plan *plan, rotation_kind kind)
 {
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        for (int g = 0; g < plan->heads[h].n_groups; g++) plan->heads[h].groups[g].rotation.kind = kind;
+        for (int g = 0; plan->heads[h].family == FAMILY_GROUPS && g < plan->heads[h].groups.n; g++)
+            plan->heads[h].groups.at[g].rotation.kind = kind;
 }

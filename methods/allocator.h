@@ -40,11 +40,11 @@ typedef struct head_energy {
 /* Of all heads: energies [n_layers][n_kv_heads][n_blocks]; mean keys [n_layers][n_kv_heads][head_dim] (used by
  * optimal-center alone; may be NULL without); logit moments [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2] of
  * profile/logit_moment.h (used by the optimal methods; NULL: blocks are taken for independent); maps and errors of
- * profile/block_codebook_error.h, [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE] and [..][PLANE_MAX_BITS + 1] (used by
- * block-codebook and best). */
+ * profile/block_codebook_error.h, [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] and
+ * [..][BLOCK_CODEBOOK_MAX_BITS + 1] (used by block-codebook and best). */
 typedef struct head_statistics {
     const double *q_energy, *k_energy, *k_mean;
-    const float *moment, *moment_centered, *plane_map, *plane_error;
+    const float *moment, *moment_centered, *block_codebook_map, *block_codebook_error;
 } head_statistics;
 
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */

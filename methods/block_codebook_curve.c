@@ -1,4 +1,4 @@
-/* See plane_curve.h. */
+/* See block_codebook_curve.h. */
 #include "methods/block_codebook_curve.h"
 
 #include <math.h>
@@ -7,23 +7,23 @@
 
 #include "core/threads.h"
 
-enum { N_BITS = PLANE_MAX_BITS + 1, ROUNDS = 3 };
+enum { N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1, ROUNDS = 3 };
 /* Blocks that cancel are not counted on: shrinking maps and moving bits for them was measured to cost 2 to 6 % of MAE
  * where it should have gained. */
 static const double LEAST_COHERENCE = 1.0, MOST_COHERENCE = 4096.0;
 
-static int most_code_bits(int n_blocks) { return n_blocks * PLANE_MAX_BITS; }
+static int most_code_bits(int n_blocks) { return n_blocks * BLOCK_CODEBOOK_MAX_BITS; }
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
 /* c of a block with so many bits; a block without energy has no error to share. */
-static double error_share(const plane_head *head, int block, int bits)
+static double error_share(const block_codebook_head *head, int block, int bits)
 {
     const float *error = head->error + (size_t)N_BITS * (size_t)block;
     return error[0] > 0.0f ? fmin(1.0, (double)error[bits] / (double)error[0]) : 0.0;
 }
 
-static double size_of(const plane_head *head, int block)
+static double size_of(const block_codebook_head *head, int block)
 {
     return 0.5 * head->q_energy[block] * (double)head->error[(size_t)N_BITS * (size_t)block];
 }
@@ -42,7 +42,8 @@ static inline double product_of(const float *m, const double *x, int n)
 }
 
 /* sum_j M_ij x_j for every i. */
-RB_CPU_CLONES static void multiply_moments(double *restrict out, const plane_head *head, const double *restrict x)
+RB_CPU_CLONES static void multiply_moments(double *restrict out, const block_codebook_head *head,
+                                           const double *restrict x)
 {
     const float *m = head->moment;
     memset(out, 0, (size_t)head->n_blocks * sizeof *out);
@@ -56,7 +57,7 @@ RB_CPU_CLONES static void multiply_moments(double *restrict out, const plane_hea
 }
 
 /* kappa_i of these bits. */
-static void find_coherence(double *coherence, const plane_head *head, const uint8_t *bits)
+static void find_coherence(double *coherence, const block_codebook_head *head, const uint8_t *bits)
 {
     double share[RB_MAX_BLOCKS] = {0}, sums[RB_MAX_BLOCKS];
     for (int i = 0; i < head->n_blocks; i++) {
@@ -71,7 +72,7 @@ static void find_coherence(double *coherence, const plane_head *head, const uint
     }
 }
 
-double plane_head_error(const plane_head *head, const uint8_t *bits, double *stretches)
+double block_codebook_head_error(const block_codebook_head *head, const uint8_t *bits, double *stretches)
 {
     double coherence[RB_MAX_BLOCKS], kept[RB_MAX_BLOCKS] = {0}, sums[RB_MAX_BLOCKS], variance = 0.0;
     find_coherence(coherence, head, bits);
@@ -90,7 +91,7 @@ double plane_head_error(const plane_head *head, const uint8_t *bits, double *str
 /* ---- the best bits --------------------------------------------------------------------------- */
 
 /* cost [n_blocks][N_BITS]: v of these kappa. */
-static void find_costs(double *cost, const plane_head *head, const double *coherence)
+static void find_costs(double *cost, const block_codebook_head *head, const double *coherence)
 {
     for (int i = 0; i < head->n_blocks; i++)
         for (int bits = 0; bits < N_BITS; bits++) {
@@ -146,7 +147,8 @@ static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const
     for (int i = n_blocks - 1; i >= 0; i--) {
         const double *before = row_of(table, i), least = row_of(table, i + 1)[budget];
         int own = 0;
-        while (own < PLANE_MAX_BITS && own < budget && before[budget - own] + cost[N_BITS * i + own] != least) own++;
+        while (own < BLOCK_CODEBOOK_MAX_BITS && own < budget && before[budget - own] + cost[N_BITS * i + own] != least)
+            own++;
         bits[i] = (uint8_t)own;
         budget -= own;
     }
@@ -161,9 +163,9 @@ static int code_bits(int n_blocks, int gain_bits, int point)
 
 /* ---- curves ---------------------------------------------------------------------------------- */
 
-static rb_status build_curve(plane_curve *curve, const plane_head *head, int gain_bits, rb_error *err)
+static rb_status build_curve(block_codebook_curve *curve, const block_codebook_head *head, int gain_bits, rb_error *err)
 {
-    const int n = head->n_blocks, usual = (int)(PLANE_USUAL_BITS * 2 * n);
+    const int n = head->n_blocks, usual = (int)(BLOCK_CODEBOOK_USUAL_BITS * 2 * n);
     double coherence[RB_MAX_BLOCKS], stretches[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS] = {0};
     bit_table table = {0};
@@ -185,14 +187,16 @@ static rb_status build_curve(plane_curve *curve, const plane_head *head, int gai
         curve->error[p] = INFINITY;
         if (budget <= 0) continue;
         read_bits(bits, &table, n, curve->cost, budget);
-        curve->error[p] = fmin(p > 0 ? curve->error[p - 1] : (double)INFINITY, plane_head_error(head, bits, stretches));
+        curve->error[p] =
+            fmin(p > 0 ? curve->error[p - 1] : (double)INFINITY, block_codebook_head_error(head, bits, stretches));
     }
 done:
     free_table(&table);
     return st;
 }
 
-rb_status plane_curves_build(plane_curve *curves, const plane_head *heads, int n_heads, int gain_bits, rb_error *err)
+rb_status block_codebook_curves_build(block_codebook_curve *curves, const block_codebook_head *heads, int n_heads,
+                                      int gain_bits, rb_error *err)
 {
     rb_first_failure failure = {0};
     memset(curves, 0, (size_t)n_heads * sizeof *curves);
@@ -203,18 +207,19 @@ rb_status plane_curves_build(plane_curve *curves, const plane_head *heads, int n
         rb_note_failure(&failure, h, st, &mine);
     }
     const rb_status st = rb_tell_failure(&failure, err);
-    for (int h = 0; st != RB_OK && h < n_heads; h++) plane_curve_free(&curves[h]);
+    for (int h = 0; st != RB_OK && h < n_heads; h++) block_codebook_curve_free(&curves[h]);
     return st;
 }
 
-void plane_curve_free(plane_curve *curve)
+void block_codebook_curve_free(block_codebook_curve *curve)
 {
     free(curve->error);
     free(curve->cost);
-    *curve = (plane_curve){0};
+    *curve = (block_codebook_curve){0};
 }
 
-rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int point, uint8_t *bits, rb_error *err)
+rb_status block_codebook_curve_at(const block_codebook_curve *curve, const block_codebook_head *head, int point,
+                                  uint8_t *bits, rb_error *err)
 {
     const int n = head->n_blocks, budget = code_bits(n, curve->gain_bits, point);
     double cost[RB_MAX_BLOCKS * N_BITS], coherence[RB_MAX_BLOCKS], stretches[RB_MAX_BLOCKS], least = INFINITY;
@@ -228,7 +233,7 @@ rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int p
         read_bits(trial, &table, n, cost, budget);
         if (round > 0 && memcmp(trial, before, (size_t)n) == 0) break; /* kappa will be the same too */
         memcpy(before, trial, (size_t)n);
-        const double error = plane_head_error(head, trial, stretches);
+        const double error = block_codebook_head_error(head, trial, stretches);
         if (error < least) {
             least = error;
             memcpy(bits, trial, (size_t)n);

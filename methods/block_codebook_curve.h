@@ -13,8 +13,8 @@
  *      v_i[B] = P_i kappa_i c / ((1 - c) kappa_i + c)
  * and f[i][b] = min over B of f[i-1][b - B] + v_i[B], f[0][b] = 0, is the optimum of the first i blocks within b bits,
  * whatever the curves look like. kappa follows from the bits and the bits from kappa: curves take kappa of
- * PLANE_USUAL_BITS a dim; a point's own bits start from there and are solved again, and the best by V stays. Without
- * moments kappa is 1 and every point the exact optimum. */
+ * BLOCK_CODEBOOK_USUAL_BITS a dim; a point's own bits start from there and are solved again, and the best by V stays.
+ * Without moments kappa is 1 and every point the exact optimum. */
 #ifndef RB_METHODS_BLOCK_CODEBOOK_CURVE_H
 #define RB_METHODS_BLOCK_CODEBOOK_CURVE_H
 
@@ -23,32 +23,34 @@
 #include "core/model_facts.h"
 #include "kernels/reference/block_codebook.h"
 
-#define PLANE_USUAL_BITS 2.25
+#define BLOCK_CODEBOOK_USUAL_BITS 2.25
 
 /* What is known of a head's blocks; borrowed. */
-typedef struct plane_head {
+typedef struct block_codebook_head {
     int n_blocks;
     const double *q_energy; /* [n_blocks] */
-    const float *error;     /* [n_blocks][PLANE_MAX_BITS + 1]: D */
+    const float *error;     /* [n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1]: D */
     const float *moment;    /* upper triangle of M, row by row, of keys less their mean; NULL: independent blocks */
-} plane_head;
+} block_codebook_head;
 
 /* V of a head with these bits [n_blocks], maps stretched by stretches [n_blocks], which it sets. */
-double plane_head_error(const plane_head *head, const uint8_t *bits, double *stretches);
+double block_codebook_head_error(const block_codebook_head *head, const uint8_t *bits, double *stretches);
 
 /* V by stored bytes. Point p: within p bytes. */
-typedef struct plane_curve {
+typedef struct block_codebook_curve {
     int n_points, gain_bits;
     double *error; /* [n_points], owned; does not rise. INFINITY where no block gets a bit */
-    double *cost;  /* [n_blocks][PLANE_MAX_BITS + 1], owned: v of the usual kappa */
-} plane_curve;
+    double *cost;  /* [n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1], owned: v of the usual kappa */
+} block_codebook_curve;
 
-/* curves [n_heads] is the caller's, each then freed by plane_curve_free (also after a failure, which leaves all empty).
- * In parallel over heads; same result for any number of threads. */
-rb_status plane_curves_build(plane_curve *curves, const plane_head *heads, int n_heads, int gain_bits, rb_error *err);
-void plane_curve_free(plane_curve *curve); /* accepts an empty one */
+/* curves [n_heads] is the caller's, each then freed by block_codebook_curve_free (also after a failure, which leaves
+ * all empty). In parallel over heads; same result for any number of threads. */
+rb_status block_codebook_curves_build(block_codebook_curve *curves, const block_codebook_head *heads, int n_heads,
+                                      int gain_bits, rb_error *err);
+void block_codebook_curve_free(block_codebook_curve *curve); /* accepts an empty one */
 
 /* bits [n_blocks] of a point with a finite error. */
-rb_status plane_curve_at(const plane_curve *curve, const plane_head *head, int point, uint8_t *bits, rb_error *err);
+rb_status block_codebook_curve_at(const block_codebook_curve *curve, const block_codebook_head *head, int point,
+                                  uint8_t *bits, rb_error *err);
 
 #endif

@@ -27,12 +27,12 @@ struct optimal_curves {
     float *moments;          /* [n_heads][n_blocks (n_blocks + 1) / 2]; NULL: none. Equalizing does not change them */
     partition_curve *curves; /* [n_heads]; NULL without family groups */
     /* Of family block-codebook; NULL without. */
-    plane_curve *planes;     /* [n_heads] */
-    plane_head *plane_heads; /* [n_heads]; they borrow what follows, and moments */
-    double *raw_q_energy;    /* [n_heads][n_blocks] */
-    float *plane_error;      /* [n_heads][n_blocks][PLANE_MAX_BITS + 1] */
-    double *maps;            /* [n_heads][n_blocks][PLAN_MAP_SIZE] */
-    double **least;          /* [n_heads][points of both curves]: the lower error of the two families */
+    block_codebook_curve *block_codebook;      /* [n_heads] */
+    block_codebook_head *block_codebook_heads; /* [n_heads]; they borrow what follows, and moments */
+    double *raw_q_energy;                      /* [n_heads][n_blocks] */
+    float *block_codebook_error;               /* [n_heads][n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1] */
+    double *maps;                              /* [n_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] */
+    double **least; /* [n_heads][points of both curves]: the lower error of the two families */
 };
 
 optimal_options optimal_options_default(void)
@@ -59,12 +59,12 @@ void optimal_options_set_method(optimal_options *options, allocation_method meth
 void optimal_curves_free(optimal_curves *c)
 {
     if (!c) return;
-    for (int h = 0; c->planes && h < c->n_heads; h++) plane_curve_free(&c->planes[h]);
+    for (int h = 0; c->block_codebook && h < c->n_heads; h++) block_codebook_curve_free(&c->block_codebook[h]);
     for (int h = 0; c->least && h < c->n_heads; h++) free(c->least[h]);
-    free(c->planes);
-    free(c->plane_heads);
+    free(c->block_codebook);
+    free(c->block_codebook_heads);
     free(c->raw_q_energy);
-    free(c->plane_error);
+    free(c->block_codebook_error);
     free(c->least);
     free(c->maps);
     for (int h = 0; c->curves && h < c->n_heads; h++) partition_curve_free(&c->curves[h]);
@@ -144,25 +144,33 @@ static void set_weights(double *weights, const double *q_energy, int n_blocks)
     for (int i = 0; i < n_blocks; i++) weights[i] = most > 0.0 ? q_energy[i] / most : 1.0;
 }
 
-static rb_status build_planes(optimal_curves *c, const head_statistics *statistics, rb_error *err)
+static rb_status build_block_codebook(optimal_curves *c, const head_statistics *statistics, rb_error *err)
 {
     const size_t n = (size_t)c->n_heads * (size_t)c->n_blocks;
     rb_status st;
-    if (!statistics->plane_map || !statistics->plane_error)
+    if (!statistics->block_codebook_map || !statistics->block_codebook_error)
         return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
-    RB_TRY(st, rb_alloc(&c->planes, (size_t)c->n_heads, sizeof *c->planes, "curves", err), done);
-    RB_TRY(st, rb_alloc(&c->plane_heads, (size_t)c->n_heads, sizeof *c->plane_heads, "curves", err), done);
-    RB_TRY(st, rb_alloc(&c->raw_q_energy, n, sizeof *c->raw_q_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&c->plane_error, n, (PLANE_MAX_BITS + 1) * sizeof *c->plane_error, "errors of blocks", err),
+    RB_TRY(st, rb_alloc(&c->block_codebook, (size_t)c->n_heads, sizeof *c->block_codebook, "curves", err), done);
+    RB_TRY(st, rb_alloc(&c->block_codebook_heads, (size_t)c->n_heads, sizeof *c->block_codebook_heads, "curves", err),
            done);
-    RB_TRY(st, rb_alloc(&c->maps, n, PLAN_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
-    for (size_t i = 0; i < n * PLAN_MAP_SIZE; i++) c->maps[i] = (double)statistics->plane_map[i];
+    RB_TRY(st, rb_alloc(&c->raw_q_energy, n, sizeof *c->raw_q_energy, "energies", err), done);
+    RB_TRY(st,
+           rb_alloc(&c->block_codebook_error, n, (BLOCK_CODEBOOK_MAX_BITS + 1) * sizeof *c->block_codebook_error,
+                    "errors of blocks", err),
+           done);
+    RB_TRY(st, rb_alloc(&c->maps, n, BLOCK_CODEBOOK_MAP_SIZE * sizeof *c->maps, "maps of blocks", err), done);
+    for (size_t i = 0; i < n * BLOCK_CODEBOOK_MAP_SIZE; i++) c->maps[i] = (double)statistics->block_codebook_map[i];
     memcpy(c->raw_q_energy, statistics->q_energy, n * sizeof *c->raw_q_energy);
-    memcpy(c->plane_error, statistics->plane_error, n * (PLANE_MAX_BITS + 1) * sizeof *c->plane_error);
+    memcpy(c->block_codebook_error, statistics->block_codebook_error,
+           n * (BLOCK_CODEBOOK_MAX_BITS + 1) * sizeof *c->block_codebook_error);
     for (int64_t h = 0, at = 0; h < c->n_heads; h++, at += c->n_blocks)
-        c->plane_heads[h] = (plane_head){c->n_blocks, c->raw_q_energy + at, c->plane_error + at * (PLANE_MAX_BITS + 1),
-                                         c->moments ? c->moments + at * (c->n_blocks + 1) / 2 : NULL};
-    RB_TRY(st, plane_curves_build(c->planes, c->plane_heads, c->n_heads, c->options.gain_bits, err), done);
+        c->block_codebook_heads[h] = (block_codebook_head){c->n_blocks, c->raw_q_energy + at,
+                                                           c->block_codebook_error + at * (BLOCK_CODEBOOK_MAX_BITS + 1),
+                                                           c->moments ? c->moments + at * (c->n_blocks + 1) / 2 : NULL};
+    RB_TRY(
+        st,
+        block_codebook_curves_build(c->block_codebook, c->block_codebook_heads, c->n_heads, c->options.gain_bits, err),
+        done);
 done:
     return st;
 }
@@ -173,14 +181,16 @@ static double groups_error(const optimal_curves *c, int h, int point)
 {
     return c->curves ? c->curves[h].error[on_curve(c->curves[h].n_points, point)] : (double)INFINITY;
 }
-static double planes_error(const optimal_curves *c, int h, int point)
+static double block_codebook_error(const optimal_curves *c, int h, int point)
 {
-    return c->planes ? c->planes[h].error[on_curve(c->planes[h].n_points, point)] : (double)INFINITY;
+    return c->block_codebook ? c->block_codebook[h].error[on_curve(c->block_codebook[h].n_points, point)]
+                             : (double)INFINITY;
 }
 
 static int count_points(const optimal_curves *c, int h)
 {
-    const int groups = c->curves ? c->curves[h].n_points : 0, planes = c->planes ? c->planes[h].n_points : 0;
+    const int groups = c->curves ? c->curves[h].n_points : 0,
+              planes = c->block_codebook ? c->block_codebook[h].n_points : 0;
     return groups > planes ? groups : planes;
 }
 
@@ -191,7 +201,7 @@ static rb_status join_families(optimal_curves *c, rb_error *err)
     for (int h = 0; h < c->n_heads; h++) {
         RB_TRY(st, rb_alloc(&c->least[h], (size_t)count_points(c, h), sizeof **c->least, "curves", err), done);
         for (int p = 0; p < count_points(c, h); p++)
-            c->least[h][p] = fmin(groups_error(c, h, p), planes_error(c, h, p));
+            c->least[h][p] = fmin(groups_error(c, h, p), block_codebook_error(c, h, p));
     }
 done:
     return st;
@@ -229,7 +239,7 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
         equalize_energies(c);
     }
     if (options->families & GROUPS) RB_TRY(st, build_curves(c, err), done);
-    if (options->families & PLANES) RB_TRY(st, build_planes(c, statistics, err), done);
+    if (options->families & PLANES) RB_TRY(st, build_block_codebook(c, statistics, err), done);
     RB_TRY(st, join_families(c, err), done);
     *out = c;
     c = NULL;
@@ -259,24 +269,23 @@ static float coherence_of(const optimal_curves *c, int h, const int16_t *blocks,
         (float)fmin(MOST, partition_coherence(blocks, n, c->n_blocks, c->q_energy + at, c->k_energy + at, moment))));
 }
 
-static rb_status set_planes(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
+static rb_status set_block_codebook(plan_head *head, const optimal_curves *c, int h, int point, rb_error *err)
 {
     const int64_t at = (int64_t)h * c->n_blocks;
-    double maps[RB_MAX_BLOCKS * PLAN_MAP_SIZE], stretches[RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    double maps[RB_MAX_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], stretches[RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
     rb_status st;
-    RB_TRY(st, plane_curve_at(&c->planes[h], &c->plane_heads[h], on_curve(c->planes[h].n_points, point), bits, err),
-           done);
-    plane_head_error(&c->plane_heads[h], bits, stretches);
-    set_weights(weights, c->raw_q_energy + at, c->n_blocks);
-    for (int i = 0; i < PLAN_MAP_SIZE * c->n_blocks; i++)
-        maps[i] = c->maps[at * PLAN_MAP_SIZE + i] * stretches[i / PLAN_MAP_SIZE];
-    plan_head_clear(head);
-    RB_TRY(st, plan_head_set_planes(head, bits, maps, weights, c->options.gain_bits, c->n_blocks, err), done);
     RB_TRY(st,
-           plan_head_set_transform(head, NULL, c->n_blocks, c->centers + (int64_t)h * c->model.head_dim,
-                                   c->model.head_dim, err),
+           block_codebook_curve_at(&c->block_codebook[h], &c->block_codebook_heads[h],
+                                   on_curve(c->block_codebook[h].n_points, point), bits, err),
            done);
+    block_codebook_head_error(&c->block_codebook_heads[h], bits, stretches);
+    set_weights(weights, c->raw_q_energy + at, c->n_blocks);
+    for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE * c->n_blocks; i++)
+        maps[i] = c->maps[at * BLOCK_CODEBOOK_MAP_SIZE + i] * stretches[i / BLOCK_CODEBOOK_MAP_SIZE];
+    plan_head_clear(head);
+    RB_TRY(st, plan_head_set_block_codebook(head, bits, maps, weights, c->options.gain_bits, c->n_blocks, err), done);
+    RB_TRY(st, plan_head_set_center(head, c->centers + (int64_t)h * c->model.head_dim, c->model.head_dim, err), done);
 done:
     return st;
 }
@@ -289,8 +298,8 @@ static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int
     rb_status st;
     partition_curve_at(&c->curves[h], on_curve(c->curves[h].n_points, point), &partition);
     plan_head_clear(head);
-    head->norm = c->options.norm;
-    head->encoder = c->options.encoder;
+    head->groups.norm = c->options.norm;
+    head->groups.encoder = c->options.encoder;
     RB_TRY(st,
            plan_head_set_transform(head, c->scales ? c->scales + (int64_t)h * c->n_blocks : NULL, c->n_blocks,
                                    c->centers ? c->centers + (int64_t)h * c->model.head_dim : NULL, c->model.head_dim,
@@ -304,7 +313,7 @@ static rb_status set_groups(plan_head *head, const optimal_curves *c, int h, int
                plan_head_add_group(head, partition.width[g], blocks, n, c->options.codebook,
                                    norm_exponent(c, k_energy, blocks, n), err),
                done);
-        plan_group *group = &head->groups[head->n_groups - 1];
+        plan_group *group = &head->groups.at[head->groups.n - 1];
         group->rotation.kind = c->options.rotation;
         if (c->moments) group->coherence = coherence_of(c, h, partition.blocks + partition.first[g], n);
     }
@@ -354,10 +363,10 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
                                     .min_head_bits = least_bits(c, key_bits)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     for (int h = 0; h < c->n_heads; h++) {
-        const bool is_planes = planes_error(c, h, points[h]) < groups_error(c, h, points[h]);
+        const bool is_block_codebook = block_codebook_error(c, h, points[h]) < groups_error(c, h, points[h]);
         RB_TRY(st,
-               is_planes ? set_planes(&plan->heads[h], c, h, points[h], err)
-                         : set_groups(&plan->heads[h], c, h, points[h], err),
+               is_block_codebook ? set_block_codebook(&plan->heads[h], c, h, points[h], err)
+                                 : set_groups(&plan->heads[h], c, h, points[h], err),
                done);
     }
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method_of(&c->options)));

@@ -8,8 +8,8 @@
  * key of the calibration text; k_energy is that of the rest. The method is then called `optimal-center`.
  *
  * Method `block-codebook`: every head of the family of that name (kernels/reference/block_codebook_codec.h), its bits
- * by plane_curve.h; `best`: per head the family that has the lower error at the bytes it gets. Both take the mean key
- * off. */
+ * by block_codebook_curve.h; `best`: per head the family that has the lower error at the bytes it gets. Both take the
+ * mean key off. */
 #ifndef RB_METHODS_OPTIMAL_H
 #define RB_METHODS_OPTIMAL_H
 
@@ -21,8 +21,8 @@ enum { OPTIMAL_OWN_SCOPE = -1 };
 
 typedef struct optimal_options {
     bool equalize, center;
-    unsigned families; /* bit f: plan_family f is allowed; of several, per head the one that errs less */
-    int gain_bits;     /* of block-codebook, 0 to PLAN_MAX_GAIN_BITS */
+    unsigned families; /* bit f: codec_family f is allowed; of several, per head the one that errs less */
+    int gain_bits;     /* of block-codebook, 0 to BLOCK_CODEBOOK_MAX_GAIN_BITS */
     codebook_kind codebook;
     rotation_kind rotation;
     norm_kind norm;
@@ -47,7 +47,8 @@ void optimal_options_set_method(optimal_options *options, allocation_method meth
 /* The curves of all heads of a model, from which plans for any budget are taken. */
 typedef struct optimal_curves optimal_curves;
 
-/* Copies what it needs. Fails as partition_curves_build; RB_EINVAL: planes without plane_map and plane_error. */
+/* Copies what it needs. Fails as partition_curves_build; RB_EINVAL: planes without block_codebook_map and
+ * block_codebook_error. */
 rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics,
                                const optimal_options *options, rb_error *err);
 void optimal_curves_free(optimal_curves *curves);

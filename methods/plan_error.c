@@ -12,12 +12,12 @@
 
 static double **errors_of(codec_errors *errors, codebook_kind book, const plan_head *head)
 {
-    return &errors->c[book][head->encoder][head->norm];
+    return &errors->c[book][plan_head_groups(head)->encoder][plan_head_groups(head)->norm];
 }
 
 static rb_status measure_kind(codec_errors *errors, codebook_kind book, const plan_head *head, rb_error *err)
 {
-    const codec_kind kind = {book, head->encoder, head->norm};
+    const codec_kind kind = {book, plan_head_groups(head)->encoder, plan_head_groups(head)->norm};
     double **c = errors_of(errors, book, head);
     if (*c) return RB_OK;
     rb_status st =
@@ -32,8 +32,9 @@ static rb_status measure_kind(codec_errors *errors, codebook_kind book, const pl
 rb_status codec_errors_measure(codec_errors *errors, const bit_plan *plan, rb_error *err)
 {
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        for (int g = 0; g < plan->heads[h].n_groups; g++) {
-            const rb_status st = measure_kind(errors, plan->heads[h].groups[g].codebook, &plan->heads[h], err);
+        for (int g = 0; g < plan_head_groups(&plan->heads[h])->n; g++) {
+            const rb_status st =
+                measure_kind(errors, plan_head_groups(&plan->heads[h])->at[g].codebook, &plan->heads[h], err);
             if (st != RB_OK) return st;
         }
     return RB_OK;
@@ -66,9 +67,11 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
     const float *moments = head->center ? statistics->moment_centered : statistics->moment;
     out->n_blocks = n;
     out->moment = moments ? moments + (int64_t)h * n * (n + 1) / 2 : NULL;
-    out->plane_error = statistics->plane_error ? statistics->plane_error + (int64_t)h * n * (PLANE_MAX_BITS + 1) : NULL;
+    out->block_codebook_error = statistics->block_codebook_error
+                                    ? statistics->block_codebook_error + (int64_t)h * n * (BLOCK_CODEBOOK_MAX_BITS + 1)
+                                    : NULL;
     for (int block = 0; block < n; block++) {
-        const double scale = head->scales ? (double)head->scales[block] : 1.0;
+        const double scale = plan_head_groups(head)->scales ? (double)plan_head_groups(head)->scales[block] : 1.0;
         double k_energy = statistics->k_energy[(int64_t)h * n + block];
         int dims[2];
         model_block_dims(model, block, dims);
@@ -104,11 +107,12 @@ group_error group_error_at(const coded_head *coded, const plan_head *head, const
         out.variance = coded->moment ? sums.moment : sums.diagonal;
         return out;
     }
-    out.c = errors->c[group->codebook][head->encoder][head->norm]
+    out.c = errors->c[group->codebook][plan_head_groups(head)->encoder][plan_head_groups(head)->norm]
                      [(size_t)width * ((size_t)errors->n_blocks + 1) + (size_t)group->n_blocks];
     out.variance = sums.independent
-                   * (head->encoder == ENCODER_SEARCH ? search_error(out.c, out.coherence, (double)group->coherence)
-                                                      : nearest_error(out.c, out.coherence));
+                   * (plan_head_groups(head)->encoder == ENCODER_SEARCH
+                          ? search_error(out.c, out.coherence, (double)group->coherence)
+                          : nearest_error(out.c, out.coherence));
     return out;
 }
 
@@ -124,19 +128,21 @@ double lost_block_error(const coded_head *coded, const plan_head *head)
     return coded->moment ? sums.moment : sums.diagonal;
 }
 
-static double planes_error(const coded_head *coded, const plan_head *head)
+static double block_codebook_error(const coded_head *coded, const plan_head *head)
 {
-    const plane_head own = {coded->n_blocks, coded->q_energy, coded->plane_error, coded->moment};
+    const block_codebook_head own = {coded->n_blocks, coded->q_energy, coded->block_codebook_error, coded->moment};
     double stretches[RB_MAX_BLOCKS];
-    return plane_head_error(&own, head->planes->bits, stretches);
+    return block_codebook_head_error(&own, head->block_codebook.bits, stretches);
 }
 
 double plan_head_error(const coded_head *coded, const plan_head *head, const codec_errors *errors)
 {
-    if (head->planes) return planes_error(coded, head);
+    if (head->family == FAMILY_BLOCK_CODEBOOK) return block_codebook_error(coded, head);
     double variance = lost_block_error(coded, head);
-    for (int g = 0; g < head->n_groups; g++)
-        variance += group_error_at(coded, head, &head->groups[g], head->groups[g].width, errors).variance;
+    for (int g = 0; g < plan_head_groups(head)->n; g++)
+        variance +=
+            group_error_at(coded, head, &plan_head_groups(head)->at[g], plan_head_groups(head)->at[g].width, errors)
+                .variance;
     return variance;
 }
 

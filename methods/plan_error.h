@@ -30,8 +30,9 @@ void codec_errors_free(codec_errors *errors);
 typedef struct coded_head {
     int n_blocks;
     double q_energy[RB_MAX_BLOCKS], k_energy[RB_MAX_BLOCKS];
-    const float *moment, *plane_error; /* borrowed from the statistics; plane_error [n_blocks][PLANE_MAX_BITS + 1],
-                                          needed by heads of block-codebook */
+    const float *moment,
+        *block_codebook_error; /* borrowed from the statistics; block_codebook_error [n_blocks][BLOCK_CODEBOOK_MAX_BITS
+                                  + 1], needed by heads of block-codebook */
 } coded_head;
 
 /* Of head h (layer * n_kv_heads + kv_head) of the statistics. A centre that is not the mean key of the statistics

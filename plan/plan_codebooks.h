@@ -11,9 +11,9 @@ typedef struct codebook_spec {
 
 typedef struct plan_codebooks {
     int n;
-    codebook_spec *at;                   /* distinct, ascending by kind, width, dims; owned */
-    bool has_points[PLANE_MAX_BITS + 1]; /* by the bits of blocks of block-codebook, from 1 */
-    int n_points;                        /* how many of them */
+    codebook_spec *at;                            /* distinct, ascending by kind, width, dims; owned */
+    bool has_points[BLOCK_CODEBOOK_MAX_BITS + 1]; /* by the bits of blocks of block-codebook, from 1 */
+    int n_points;                                 /* how many of them */
 } plan_codebooks;
 
 /* Of all key groups and blocks, and of the values unless they stay fp16. */

@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 typedef struct coding_counts {
-    int n_planes, n_log8, n_search, n_scaled, n_centered; /* heads */
-    int n_dropped;                                        /* blocks without bits */
+    int n_block_codebook, n_log8, n_search, n_scaled, n_centered; /* heads */
+    int n_dropped;                                                /* blocks without bits */
 } coding_counts;
 
 static coding_counts count_codings(const bit_plan *plan)
@@ -15,10 +15,10 @@ static coding_counts count_codings(const bit_plan *plan)
     coding_counts counts = {0};
     for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
         const plan_head *head = &plan->heads[h];
-        counts.n_planes += head->planes != NULL;
-        counts.n_log8 += head->norm == NORM_LOG8;
-        counts.n_search += head->encoder == ENCODER_SEARCH;
-        counts.n_scaled += head->scales != NULL;
+        counts.n_block_codebook += head->family == FAMILY_BLOCK_CODEBOOK;
+        counts.n_log8 += plan_head_groups(head)->norm == NORM_LOG8;
+        counts.n_search += plan_head_groups(head)->encoder == ENCODER_SEARCH;
+        counts.n_scaled += plan_head_groups(head)->scales != NULL;
         counts.n_centered += head->center != NULL;
         plan_head_bits(head, bits, n_blocks);
         for (int i = 0; i < n_blocks; i++) counts.n_dropped += bits[i] == 0;
@@ -41,7 +41,7 @@ int plan_coding_describe(plan_coding_line lines[PLAN_CODING_MAX_LINES], const bi
     const int n_heads = plan->model.n_layers * plan->model.n_kv_heads;
     const coding_counts counts = count_codings(plan);
     int n = 0;
-    add_line(lines, &n, "family", "block-codebook in ", counts.n_planes, n_heads,
+    add_line(lines, &n, "family", "block-codebook in ", counts.n_block_codebook, n_heads,
              "heads: quantize before RoPE, one code for both dims of a block, no norm");
     add_line(lines, &n, "norms", "log8, one byte each, in ", counts.n_log8, n_heads, "heads");
     add_line(lines, &n, "encoder", "search in ", counts.n_search, n_heads, "heads");

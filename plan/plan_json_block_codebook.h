@@ -7,10 +7,11 @@
 
 #include "plan/bit_plan.h"
 
-rb_status plan_planes_to_json(cJSON *json, const plan_planes *planes, int n_blocks, rb_error *err);
+rb_status plan_block_codebook_to_json(cJSON *json, const plan_block_codebook *planes, int n_blocks, rb_error *err);
 /* The head keeps its centre. Whatever belongs to groups is refused. */
-rb_status plan_planes_from_json(plan_head *head, const cJSON *json, int n_blocks, const char *where, rb_error *err);
+rb_status plan_block_codebook_from_json(plan_head *head, const cJSON *json, int n_blocks, const char *where,
+                                        rb_error *err);
 /* Of a head of groups: it has no members of the other family. */
-rb_status plan_json_refuse_planes(const cJSON *json, const char *where, rb_error *err);
+rb_status plan_json_refuse_block_codebook(const cJSON *json, const char *where, rb_error *err);
 
 #endif

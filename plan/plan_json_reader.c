@@ -99,20 +99,20 @@ static rb_status coding_of_group(plan_group *out, const cJSON *json, const plan_
     int64_t exponent = 0;
     double coherence = 1.0;
     rb_status st = RB_OK;
-    if (head->norm == NORM_LOG8)
+    if (head->groups.norm == NORM_LOG8)
         RB_TRY(st, rb_json_get_int(json, "norm_exponent", where, NORM_MIN_EXPONENT, NORM_MAX_EXPONENT, &exponent, err),
                done);
     else if (rb_json_find(json, "norm_exponent"))
         RB_TRY(st,
                rb_fail(err, RB_EFORMAT, "%s: has a norm_exponent, expected none with norm %s", where,
-                       norm_kind_names[head->norm]),
+                       norm_kind_names[head->groups.norm]),
                done);
-    if (head->encoder == ENCODER_SEARCH)
+    if (head->groups.encoder == ENCODER_SEARCH)
         RB_TRY(st, rb_json_get_number(json, "coherence", where, 0.0, HUGE_VAL, &coherence, err), done);
     else if (rb_json_find(json, "coherence"))
         RB_TRY(st,
                rb_fail(err, RB_EFORMAT, "%s: has a coherence, expected none with encoder %s", where,
-                       plan_encoder_names[head->encoder]),
+                       plan_encoder_names[head->groups.encoder]),
                done);
     out->norm_exponent = (int)exponent;
     RB_TRY(st, exact_float(&out->coherence, coherence, "coherence", where, err), done);
@@ -147,12 +147,12 @@ static rb_status groups_from_json(plan_head *head, const cJSON *json, int n_bloc
     if (cJSON_GetArraySize(list) > n_blocks)
         return rb_fail(err, RB_EFORMAT, "%s: %d groups, expected at most one a block, %d", where,
                        cJSON_GetArraySize(list), n_blocks);
-    st = rb_alloc(&head->groups, (size_t)cJSON_GetArraySize(list), sizeof *head->groups, "groups of a head", err);
+    st = rb_alloc(&head->groups.at, (size_t)cJSON_GetArraySize(list), sizeof *head->groups.at, "groups of a head", err);
     if (st != RB_OK) return st;
     cJSON_ArrayForEach (item, list) {
-        snprintf(place, sizeof place, "%.400s group %d", where, head->n_groups);
-        head->n_groups++; /* counted first: a half-read one is freed too */
-        st = group_from_json(&head->groups[head->n_groups - 1], item, head, n_blocks, place, err);
+        snprintf(place, sizeof place, "%.400s group %d", where, head->groups.n);
+        head->groups.n++; /* counted first: a half-read one is freed too */
+        st = group_from_json(&head->groups.at[head->groups.n - 1], item, head, n_blocks, place, err);
         if (st != RB_OK) return st;
     }
     return RB_OK;
@@ -203,9 +203,9 @@ static rb_status coding_from_json(plan_head *head, const cJSON *json, const mode
     if (rb_json_find(json, "norm")) RB_TRY(st, name_from_json(&norm, json, "norm", norm_kind_names, where, err), done);
     if (rb_json_find(json, "encoder"))
         RB_TRY(st, name_from_json(&encoder, json, "encoder", plan_encoder_names, where, err), done);
-    head->norm = (norm_kind)norm;
-    head->encoder = (plan_encoder)encoder;
-    RB_TRY(st, floats_from_json(&head->scales, json, "scales", model_n_blocks(model), where, err), done);
+    head->groups.norm = (norm_kind)norm;
+    head->groups.encoder = (plan_encoder)encoder;
+    RB_TRY(st, floats_from_json(&head->groups.scales, json, "scales", model_n_blocks(model), where, err), done);
     RB_TRY(st, floats_from_json(&head->center, json, "center", model->head_dim, where, err), done);
 done:
     return st;
@@ -254,12 +254,12 @@ static rb_status head_from_json(plan_head *head, const cJSON *json, int kv_head,
     rb_status st;
     RB_TRY(st, rb_json_get_int(json, "kv_head", where, kv_head, kv_head, &number, err), done);
     if (rb_json_find(json, "family"))
-        RB_TRY(st, name_from_json(&family, json, "family", plan_family_names, where, err), done);
+        RB_TRY(st, name_from_json(&family, json, "family", codec_family_names, where, err), done);
     if (family == FAMILY_BLOCK_CODEBOOK) {
         RB_TRY(st, floats_from_json(&head->center, json, "center", model->head_dim, where, err), done);
-        RB_TRY(st, plan_planes_from_json(head, json, n_blocks, where, err), done);
+        RB_TRY(st, plan_block_codebook_from_json(head, json, n_blocks, where, err), done);
     } else {
-        RB_TRY(st, plan_json_refuse_planes(json, where, err), done);
+        RB_TRY(st, plan_json_refuse_block_codebook(json, where, err), done);
         RB_TRY(st, coding_from_json(head, json, model, where, err), done);
         RB_TRY(st, groups_from_json(head, json, n_blocks, where, err), done);
         RB_TRY(st, check_stated_bits(head, json, n_blocks, where, err), done);
@@ -408,7 +408,7 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
         return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name,
                        range.least, range.most, version);
     for (int h = 0; version != PLAN_JSON_VERSION && h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        if (plan->heads[h].planes)
+        if (plan->heads[h].family == FAMILY_BLOCK_CODEBOOK)
             return rb_fail(err, RB_EFORMAT,
                            "%s: layer %d kv_head %d: family is block-codebook, expected groups in version %d", name,
                            h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, version);

@@ -44,8 +44,9 @@ static rb_status group_to_json(cJSON **out, const plan_head *head, const plan_gr
     RB_TRY(st, rotation_to_json(&rotation, &group->rotation, err), done);
     RB_TRY(st, rb_json_add_item(*out, "rotation", &rotation, err), done);
     RB_TRY(st, rb_json_add_string(*out, "codebook", codebook_kind_name(group->codebook), err), done);
-    if (head->norm == NORM_LOG8) RB_TRY(st, rb_json_add_number(*out, "norm_exponent", group->norm_exponent, err), done);
-    if (head->encoder == ENCODER_SEARCH)
+    if (head->groups.norm == NORM_LOG8)
+        RB_TRY(st, rb_json_add_number(*out, "norm_exponent", group->norm_exponent, err), done);
+    if (head->groups.encoder == ENCODER_SEARCH)
         RB_TRY(st, rb_json_add_number(*out, "coherence", (double)group->coherence, err), done);
 done:
     cJSON_Delete(rotation);
@@ -56,8 +57,8 @@ static rb_status groups_to_json(cJSON *json, const plan_head *head, rb_error *er
 {
     cJSON *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : no_memory(err);
-    for (int g = 0; g < head->n_groups && st == RB_OK; g++) {
-        st = group_to_json(&item, head, &head->groups[g], err);
+    for (int g = 0; g < head->groups.n && st == RB_OK; g++) {
+        st = group_to_json(&item, head, &head->groups.at[g], err);
         if (st == RB_OK) st = rb_json_append(list, &item, err);
         cJSON_Delete(item);
     }
@@ -78,9 +79,9 @@ static rb_status add_floats(cJSON *json, const char *key, const float *values, i
 static rb_status coding_to_json(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, rb_json_add_string(json, "norm", norm_kind_names[head->norm], err), done);
-    RB_TRY(st, rb_json_add_string(json, "encoder", plan_encoder_names[head->encoder], err), done);
-    RB_TRY(st, add_floats(json, "scales", head->scales, model_n_blocks(model), err), done);
+    RB_TRY(st, rb_json_add_string(json, "norm", norm_kind_names[head->groups.norm], err), done);
+    RB_TRY(st, rb_json_add_string(json, "encoder", plan_encoder_names[head->groups.encoder], err), done);
+    RB_TRY(st, add_floats(json, "scales", head->groups.scales, model_n_blocks(model), err), done);
     RB_TRY(st, add_floats(json, "center", head->center, model->head_dim, err), done);
 done:
     return st;
@@ -98,8 +99,8 @@ static rb_status head_to_json(cJSON **out, const bit_plan *plan, int layer, int 
     RB_TRY(st, rb_json_add_number(*out, "kv_head", kv_head, err), done);
     RB_TRY(st, add_ints(*out, "bits", numbers, model_n_blocks(&plan->model), err), done);
     RB_TRY(st, rb_json_add_number(*out, "true_bits", plan_head_true_bits(head, plan->model.head_dim), err), done);
-    if (head->planes) {
-        RB_TRY(st, plan_planes_to_json(*out, head->planes, model_n_blocks(&plan->model), err), done);
+    if (head->family == FAMILY_BLOCK_CODEBOOK) {
+        RB_TRY(st, plan_block_codebook_to_json(*out, &head->block_codebook, model_n_blocks(&plan->model), err), done);
         RB_TRY(st, add_floats(*out, "center", head->center, plan->model.head_dim, err), done);
         goto done;
     }
@@ -217,7 +218,7 @@ done:
 
 static int version_of(const bit_plan *plan)
 {
-    if (bit_plan_has_planes(plan)) return PLAN_JSON_VERSION;
+    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK)) return PLAN_JSON_VERSION;
     return bit_plan_is_published_form(plan) ? PLAN_JSON_PUBLISHED_VERSION : PLAN_JSON_GROUPS_VERSION;
 }
 

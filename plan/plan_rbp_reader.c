@@ -75,26 +75,27 @@ static const double *as_doubles(double *out, const float *numbers, int n)
     return numbers ? out : NULL;
 }
 
-static rb_status planes_from_library(plan_head *out, const ropebits_head *head, int n_blocks, rb_error *err)
+static rb_status block_codebook_from_library(plan_head *out, const ropebits_head *head, int n_blocks, rb_error *err)
 {
-    double maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
-    return plan_head_set_planes(out, head->bits, as_doubles(maps, head->maps, PLAN_MAP_SIZE * n_blocks),
-                                as_doubles(weights, head->weights, n_blocks), head->gain_bits, n_blocks, err);
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    return plan_head_set_block_codebook(out, head->bits,
+                                        as_doubles(maps, head->maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks),
+                                        as_doubles(weights, head->weights, n_blocks), head->gain_bits, n_blocks, err);
 }
 
 static rb_status head_from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
 {
     double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
     const int n_blocks = model_n_blocks(model), head_dim = model->head_dim;
-    out->norm = (norm_kind)head->norm;
-    out->encoder = (plan_encoder)head->encoder;
     rb_status st = plan_head_set_transform(out, as_doubles(scales, head->scales, n_blocks), n_blocks,
                                            as_doubles(center, head->center, head_dim), head_dim, err);
     if (st == RB_OK && head->family == ROPEBITS_FAMILY_BLOCK_CODEBOOK)
-        return planes_from_library(out, head, n_blocks, err);
-    if (st == RB_OK) st = rb_alloc(&out->groups, head->n_groups, sizeof *out->groups, "groups of a head", err);
-    for (; st == RB_OK && out->n_groups < head->n_groups; out->n_groups++)
-        st = group_from_library(&out->groups[out->n_groups], &head->groups[out->n_groups], model, err);
+        return block_codebook_from_library(out, head, n_blocks, err);
+    out->groups.norm = (norm_kind)head->norm;
+    out->groups.encoder = (plan_encoder)head->encoder;
+    if (st == RB_OK) st = rb_alloc(&out->groups.at, head->n_groups, sizeof *out->groups.at, "groups of a head", err);
+    for (; st == RB_OK && out->groups.n < head->n_groups; out->groups.n++)
+        st = group_from_library(&out->groups.at[out->groups.n], &head->groups[out->groups.n], model, err);
     return st;
 }
 

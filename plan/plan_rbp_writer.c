@@ -41,9 +41,10 @@ static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
 static_assert((int)FAMILY_GROUPS == ROPEBITS_FAMILY_GROUPS
                   && (int)FAMILY_BLOCK_CODEBOOK == ROPEBITS_FAMILY_BLOCK_CODEBOOK,
               "family");
-static_assert((int)PLANE_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS && (int)PLAN_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
+static_assert((int)BLOCK_CODEBOOK_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS
+                  && (int)BLOCK_CODEBOOK_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of block-codebook");
-static_assert(PLAN_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
+static_assert(BLOCK_CODEBOOK_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
 
 /* ---- growing bytes --------------------------------------------------------------------------- */
 
@@ -192,13 +193,13 @@ static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int i
 static void put_points(byte_buffer *buffer, const bit_plan *plan)
 {
     plan_codebooks books = {0};
-    plane_codebook *points = NULL;
+    block_codebook *points = NULL;
     if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
     if (buffer->st == RB_OK) buffer->st = rb_alloc(&points, 1, sizeof *points, "points of a plan", buffer->err);
     put_uint(buffer, (uint64_t)books.n_points, 1);
-    for (int bits = 1; bits <= PLANE_MAX_BITS && buffer->st == RB_OK; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS && buffer->st == RB_OK; bits++) {
         if (!books.has_points[bits]) continue;
-        buffer->st = plane_codebook_build(points, bits, buffer->err);
+        buffer->st = block_codebook_build(points, bits, buffer->err);
         put_uint(buffer, (uint64_t)bits, 1);
         for (int index = 0; index < 2; index++) {
             put_f16_bytes(buffer, points->x, points->size, index);
@@ -214,10 +215,10 @@ static void put_points(byte_buffer *buffer, const bit_plan *plan)
         const plan_head *head = &plan->heads[h];                              \
         statement;                                                            \
     }
-#define FOR_EACH_GROUP(statement)                            \
-    FOR_EACH_HEAD(for (int g = 0; g < head->n_groups; g++) { \
-        const plan_group *group = &head->groups[g];          \
-        statement;                                           \
+#define FOR_EACH_GROUP(statement)                                       \
+    FOR_EACH_HEAD(for (int g = 0; g < plan_head_groups(head)->n; g++) { \
+        const plan_group *group = &plan_head_groups(head)->at[g];       \
+        statement;                                                      \
     })
 
 static void put_values(byte_buffer *buffer, const bit_plan *plan)
@@ -232,41 +233,48 @@ static void put_values(byte_buffer *buffer, const bit_plan *plan)
 static void put_block_groups(byte_buffer *buffer, const bit_plan *plan)
 {
     uint8_t block_group[RB_MAX_BLOCKS];
-    FOR_EACH_HEAD(if (head->planes) continue; memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
-                  for (int g = 0; g < head->n_groups; g++) for (int b = 0; b < head->groups[g].n_blocks; b++)
-                      block_group[head->groups[g].blocks[b]] = (uint8_t)g;
+    FOR_EACH_HEAD(if (head->family != FAMILY_GROUPS) continue;
+                  memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
+                  for (int g = 0; g < plan_head_groups(head)->n;
+                       g++) for (int b = 0; b < plan_head_groups(head)->at[g].n_blocks; b++)
+                      block_group[plan_head_groups(head)->at[g].blocks[b]] = (uint8_t)g;
                   put_bytes(buffer, block_group, (size_t)model_n_blocks(&plan->model)))
 }
 
 static void put_transforms(byte_buffer *buffer, const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model), head_dim = plan->model.head_dim;
-    FOR_EACH_HEAD(put_uint(buffer, head->scales != NULL, 1))
+    FOR_EACH_HEAD(put_uint(buffer, plan_head_groups(head)->scales != NULL, 1))
     for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->scales) put_f16_bytes(buffer, head->scales, n_blocks, index))
+        FOR_EACH_HEAD(if (plan_head_groups(head)->scales)
+                          put_f16_bytes(buffer, plan_head_groups(head)->scales, n_blocks, index))
     FOR_EACH_HEAD(put_uint(buffer, head->center != NULL, 1))
     for (int index = 0; index < 2; index++)
         FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
 }
 
-static void put_planes(byte_buffer *buffer, const bit_plan *plan)
+static void put_block_codebook(byte_buffer *buffer, const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model);
-    FOR_EACH_HEAD(if (head->planes) put_uint(buffer, (uint64_t)head->planes->gain_bits, 1))
-    FOR_EACH_HEAD(if (head->planes) put_bytes(buffer, head->planes->bits, (size_t)n_blocks))
+    FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
+                      put_uint(buffer, (uint64_t)head->block_codebook.gain_bits, 1))
+    FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
+                      put_bytes(buffer, head->block_codebook.bits, (size_t)n_blocks))
     for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->maps, PLAN_MAP_SIZE * n_blocks, index))
+        FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
+                          put_f16_bytes(buffer, head->block_codebook.maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks, index))
     for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->planes) put_f16_bytes(buffer, head->planes->weights, n_blocks, index))
+        FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
+                          put_f16_bytes(buffer, head->block_codebook.weights, n_blocks, index))
 }
 
 static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
 {
     const bool has_coding = version != PLAN_RBP_PUBLISHED_VERSION, has_families = version > PLAN_RBP_GROUPS_VERSION;
-    if (has_families) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_family(head), 1))
-    FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->n_groups, 1))
-    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->norm, 1))
-    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->encoder, 1))
+    if (has_families) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->family, 1))
+    FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->n, 1))
+    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->norm, 1))
+    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->encoder, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->width, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->order, 1))
     FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->rotation.kind, 1))
@@ -277,7 +285,7 @@ static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
         FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
     put_block_groups(buffer, plan);
     if (has_coding) put_transforms(buffer, plan);
-    if (has_families) put_planes(buffer, plan);
+    if (has_families) put_block_codebook(buffer, plan);
 }
 
 #undef FOR_EACH_GROUP
@@ -289,10 +297,10 @@ static rb_status check_encodable(const bit_plan *plan, rb_error *err)
 {
     for (int layer = 0; layer < plan->model.n_layers; layer++)
         for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
-            if (bit_plan_head(plan, layer, kv_head)->n_groups > MAX_GROUPS)
+            if (plan_head_groups(bit_plan_head(plan, layer, kv_head))->n > MAX_GROUPS)
                 return rb_fail(err, RB_EUNSUPPORTED,
                                "layer %d kv_head %d: %d groups, expected at most %d in a plan.rbp", layer, kv_head,
-                               bit_plan_head(plan, layer, kv_head)->n_groups, MAX_GROUPS);
+                               plan_head_groups(bit_plan_head(plan, layer, kv_head))->n, MAX_GROUPS);
     return RB_OK;
 }
 
@@ -332,7 +340,7 @@ done:
 
 static int version_of(const bit_plan *plan)
 {
-    if (bit_plan_has_planes(plan)) return ROPEBITS_PLAN_FORMAT_VERSION;
+    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK)) return ROPEBITS_PLAN_FORMAT_VERSION;
     return bit_plan_is_published_form(plan) ? PLAN_RBP_PUBLISHED_VERSION : PLAN_RBP_GROUPS_VERSION;
 }
 

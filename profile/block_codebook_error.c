@@ -1,4 +1,4 @@
-/* See plane_error.h. */
+/* See block_codebook_error.h. */
 #include "profile/block_codebook_error.h"
 
 #include <math.h>
@@ -17,7 +17,7 @@ typedef struct key_sample {
     double *square, *gain;         /* [n] */
     float *at_x, *at_y, *distance; /* [n] */
     int32_t *nearest;
-    float *points_x, *points_y; /* [PLANE_MAX_POINTS] */
+    float *points_x, *points_y; /* [BLOCK_CODEBOOK_MAX_POINTS] */
 } key_sample;
 
 static void free_sample(key_sample *sample)
@@ -38,7 +38,7 @@ static void free_sample(key_sample *sample)
 static rb_status alloc_sample(key_sample *sample, int n_blocks, int64_t n_tokens, rb_error *err)
 {
     rb_status st;
-    sample->n = n_tokens < PLANE_ERROR_KEYS ? (int)n_tokens : PLANE_ERROR_KEYS;
+    sample->n = n_tokens < BLOCK_CODEBOOK_ERROR_KEYS ? (int)n_tokens : BLOCK_CODEBOOK_ERROR_KEYS;
     sample->n_blocks = n_blocks;
     const size_t n = (size_t)sample->n;
     RB_TRY(st, rb_alloc(&sample->x, (size_t)n_blocks * n, sizeof *sample->x, "keys", err), done);
@@ -50,8 +50,8 @@ static rb_status alloc_sample(key_sample *sample, int n_blocks, int64_t n_tokens
     RB_TRY(st, rb_alloc(&sample->at_y, n, sizeof *sample->at_y, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->distance, n, sizeof *sample->distance, "keys", err), done);
     RB_TRY(st, rb_alloc(&sample->nearest, n, sizeof *sample->nearest, "keys", err), done);
-    RB_TRY(st, rb_alloc(&sample->points_x, PLANE_MAX_POINTS, sizeof *sample->points_x, "points", err), done);
-    RB_TRY(st, rb_alloc(&sample->points_y, PLANE_MAX_POINTS, sizeof *sample->points_y, "points", err), done);
+    RB_TRY(st, rb_alloc(&sample->points_x, BLOCK_CODEBOOK_MAX_POINTS, sizeof *sample->points_x, "points", err), done);
+    RB_TRY(st, rb_alloc(&sample->points_y, BLOCK_CODEBOOK_MAX_POINTS, sizeof *sample->points_y, "points", err), done);
 done:
     return st;
 }
@@ -117,11 +117,12 @@ static rb_status usual_square(double *out, const key_sample *sample, rb_error *e
  */
 static double find_gains(key_sample *sample, double scale)
 {
-    const int zero = plane_gain_zero(PLAN_MAX_GAIN_BITS);
+    const int zero = block_codebook_gain_zero(BLOCK_CODEBOOK_MAX_GAIN_BITS);
     double mean_square = 0.0;
     for (int v = 0; v < sample->n; v++) {
         const double level = sample->square[v] > 0.0 ? log2(sample->square[v] / scale) + zero : zero;
-        sample->gain[v] = plane_gain(PLAN_MAX_GAIN_BITS, plane_gain_near(PLAN_MAX_GAIN_BITS, level));
+        sample->gain[v] = block_codebook_gain(BLOCK_CODEBOOK_MAX_GAIN_BITS,
+                                              block_codebook_gain_near(BLOCK_CODEBOOK_MAX_GAIN_BITS, level));
         mean_square += sample->gain[v] * sample->gain[v] / sample->n;
     }
     return mean_square;
@@ -136,7 +137,7 @@ static void factor(float *map, const double *covariance, double scale)
     map[2] = (float)sqrt(fmax(0.0, scale * covariance[2] - m1 * m1));
 }
 
-static double error_of(key_sample *sample, int block, const float *map, const plane_codebook *book)
+static double error_of(key_sample *sample, int block, const float *map, const block_codebook *book)
 {
     const int stride = book->bits > ALL_MEASURED_BITS ? 1 << (book->bits - ALL_MEASURED_BITS) : 1;
     const size_t row = (size_t)block * (size_t)sample->n;
@@ -150,15 +151,16 @@ static double error_of(key_sample *sample, int block, const float *map, const pl
         sample->at_x[n] = (float)((double)sample->x[row + (size_t)v] / sample->gain[v]);
         sample->at_y[n] = (float)((double)sample->y[row + (size_t)v] / sample->gain[v]);
     }
-    plane_nearest(sample->nearest, sample->distance, sample->at_x, sample->at_y, n, sample->points_x, sample->points_y,
-                  book->size);
+    block_codebook_nearest(sample->nearest, sample->distance, sample->at_x, sample->at_y, n, sample->points_x,
+                           sample->points_y, book->size);
     for (int i = 0; i < n; i++)
         total += sample->gain[i * stride] * sample->gain[i * stride] * (double)sample->distance[i];
     return total / n;
 }
 
-rb_status plane_error_measure(float *maps, float *error, const model_facts *model, const float *k, int64_t n_tokens,
-                              const double *mean, const double *weights, codec_tables *tables, rb_error *err)
+rb_status block_codebook_error_measure(float *maps, float *error, const model_facts *model, const float *k,
+                                       int64_t n_tokens, const double *mean, const double *weights,
+                                       codec_tables *tables, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     key_sample sample = {0};
@@ -170,11 +172,12 @@ rb_status plane_error_measure(float *maps, float *error, const model_facts *mode
     RB_TRY(st, usual_square(&scale, &sample, err), done);
     for (int round = 0; round < ROUNDS; round++) scale = 1.0 / find_gains(&sample, scale);
     for (int block = 0; block < n_blocks; block++) {
-        factor(maps + PLAN_MAP_SIZE * block, sample.covariance + 3 * block, scale);
-        for (int bits = 0; bits < PLANE_N_BITS; bits++) {
-            const plane_codebook *book;
-            RB_TRY(st, codec_tables_plane(tables, bits, &book, err), done);
-            error[PLANE_N_BITS * block + bits] = (float)error_of(&sample, block, maps + PLAN_MAP_SIZE * block, book);
+        factor(maps + BLOCK_CODEBOOK_MAP_SIZE * block, sample.covariance + 3 * block, scale);
+        for (int bits = 0; bits < BLOCK_CODEBOOK_N_BITS; bits++) {
+            const block_codebook *book;
+            RB_TRY(st, codec_tables_block_codebook(tables, bits, &book, err), done);
+            error[BLOCK_CODEBOOK_N_BITS * block + bits] =
+                (float)error_of(&sample, block, maps + BLOCK_CODEBOOK_MAP_SIZE * block, book);
         }
     }
 done:

@@ -6,18 +6,20 @@
  * gain 1 for the median key, rule and mean are brought to agree in a few rounds. error  mean of |z_i - z^_i|^2 at that
  * gain, z^_i the nearest of the 2^B points g M_i p; the codec tries the levels beside it too, so it errs less.
  *
- * Many bits are measured on fewer keys, evenly spaced: PLANE_ERROR_KEYS up to 8 bits, half of them for each bit more.
- */
+ * Many bits are measured on fewer keys, evenly spaced: BLOCK_CODEBOOK_ERROR_KEYS up to 8 bits, half of them for each
+ * bit more. */
 #ifndef RB_PROFILE_BLOCK_CODEBOOK_ERROR_H
 #define RB_PROFILE_BLOCK_CODEBOOK_ERROR_H
 
 #include "kernels/reference/head_codec.h"
 
-enum { PLANE_ERROR_KEYS = 2048, PLANE_N_BITS = PLANE_MAX_BITS + 1 };
+enum { BLOCK_CODEBOOK_ERROR_KEYS = 2048, BLOCK_CODEBOOK_N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1 };
 
-/* maps [n_blocks][PLAN_MAP_SIZE], error [n_blocks][PLANE_N_BITS]. k [n_tokens][head_dim] as they enter RoPE, n_tokens >
- * 0; mean [head_dim]; weights [n_blocks] >= 0, the blocks' query energies. Not parallel inside. */
-rb_status plane_error_measure(float *maps, float *error, const model_facts *model, const float *k, int64_t n_tokens,
-                              const double *mean, const double *weights, codec_tables *tables, rb_error *err);
+/* maps [n_blocks][BLOCK_CODEBOOK_MAP_SIZE], error [n_blocks][BLOCK_CODEBOOK_N_BITS]. k [n_tokens][head_dim] as they
+ * enter RoPE, n_tokens > 0; mean [head_dim]; weights [n_blocks] >= 0, the blocks' query energies. Not parallel inside.
+ */
+rb_status block_codebook_error_measure(float *maps, float *error, const model_facts *model, const float *k,
+                                       int64_t n_tokens, const double *mean, const double *weights,
+                                       codec_tables *tables, rb_error *err);
 
 #endif

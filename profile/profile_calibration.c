@@ -89,7 +89,7 @@ static rb_status measure_moments(profile_table *table, const calibration_layer *
 }
 
 /* What block-codebook makes of every head's keys. */
-static rb_status measure_planes(profile_table *table, const calibration_layer *in, int layer, rb_error *err)
+static rb_status measure_block_codebook(profile_table *table, const calibration_layer *in, int layer, rb_error *err)
 {
     const model_facts *model = &table->model;
     const int64_t n_blocks = table->n_blocks;
@@ -98,10 +98,10 @@ static rb_status measure_planes(profile_table *table, const calibration_layer *i
     for (int h = 0; h < model->n_kv_heads; h++) {
         const int64_t head = (int64_t)layer * model->n_kv_heads + h, at = head * n_blocks;
         rb_error mine = {0};
-        const rb_status st =
-            plane_error_measure(table->plane_map + at * PLAN_MAP_SIZE, table->plane_error + at * PLANE_N_BITS, model,
-                                in->k + h * in->n_tokens * model->head_dim, in->n_tokens,
-                                table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
+        const rb_status st = block_codebook_error_measure(
+            table->block_codebook_map + at * BLOCK_CODEBOOK_MAP_SIZE,
+            table->block_codebook_error + at * BLOCK_CODEBOOK_N_BITS, model, in->k + h * in->n_tokens * model->head_dim,
+            in->n_tokens, table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
         rb_note_failure(&failure, h, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -153,7 +153,7 @@ static rb_status read_calibration(profile_table *table, const capture_file *capt
         memcpy(table->k_energy + (size_t)layer * n_energies, in.statistics.k_energy, n_energies * sizeof(double));
         memcpy(table->k_mean + (size_t)layer * n_means, in.statistics.k_mean, n_means * sizeof(double));
         RB_TRY(st, measure_moments(table, &in, layer, err), done);
-        RB_TRY(st, measure_planes(table, &in, layer, err), done);
+        RB_TRY(st, measure_block_codebook(table, &in, layer, err), done);
         if (header->has_values) RB_TRY(st, measure_values(table, &in, capture, layer, err), done);
     }
     if (header->has_values) rb_message_verbose("output errors of values took %.3f s", in.values_s);

@@ -19,8 +19,6 @@
 #include "profile/logit_error.h"
 #include "profile/profile_cuda.h"
 
-enum { UNIFORM_SEED = 42 };
-
 /* What is shared by all layers and heads. */
 typedef struct scoring {
     const capture_file *capture;

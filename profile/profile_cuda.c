@@ -20,7 +20,7 @@
 #include "profile/error_cuda.h"
 #include "profile/logit_error.h"
 
-enum { UNIFORM_SEED = 42, ATTENTION_SUMS = 3 };
+enum { ATTENTION_SUMS = 3 };
 
 /* A candidate's codecs for the layer: the heads they are for, and what lives on the device. */
 typedef struct candidate {

@@ -82,13 +82,13 @@ static table_shape moment_shape(const model_facts *model)
 {
     return (table_shape){3, {model->n_layers, model->n_kv_heads, logit_moment_size(model_n_blocks(model))}};
 }
-static table_shape plane_map_shape(const model_facts *model)
+static table_shape block_codebook_map_shape(const model_facts *model)
 {
-    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), PLAN_MAP_SIZE}};
+    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), BLOCK_CODEBOOK_MAP_SIZE}};
 }
-static table_shape plane_error_shape(const model_facts *model)
+static table_shape block_codebook_error_shape(const model_facts *model)
 {
-    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), PLANE_N_BITS}};
+    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), BLOCK_CODEBOOK_N_BITS}};
 }
 static table_shape curve_mae_shape(const model_facts *model)
 {
@@ -194,8 +194,9 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
     RB_TRY(st, write_table(file, "/k_mean", mean_shape(model), table->k_mean, err), done);
     RB_TRY(st, write_f32(file, "/logit_moment", moment_shape(model), table->logit_moment, err), done);
     RB_TRY(st, write_f32(file, "/logit_moment_centered", moment_shape(model), table->logit_moment_centered, err), done);
-    RB_TRY(st, write_f32(file, "/plane_map", plane_map_shape(model), table->plane_map, err), done);
-    RB_TRY(st, write_f32(file, "/plane_error", plane_error_shape(model), table->plane_error, err), done);
+    RB_TRY(st, write_f32(file, "/plane_map", block_codebook_map_shape(model), table->block_codebook_map, err), done);
+    RB_TRY(st, write_f32(file, "/plane_error", block_codebook_error_shape(model), table->block_codebook_error, err),
+           done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
@@ -278,8 +279,8 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
     RB_TRY(st, check_table(source, "/k_mean", mean_shape(model), err), done);
     RB_TRY(st, check_f32(source, "/logit_moment", moment_shape(model), err), done);
     RB_TRY(st, check_f32(source, "/logit_moment_centered", moment_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/plane_map", plane_map_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/plane_error", plane_error_shape(model), err), done);
+    RB_TRY(st, check_f32(source, "/plane_map", block_codebook_map_shape(model), err), done);
+    RB_TRY(st, check_f32(source, "/plane_error", block_codebook_error_shape(model), err), done);
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
@@ -322,15 +323,16 @@ static rb_status read_table(double *out, const profile_source *source, const cha
     return RB_OK;
 }
 
-static rb_status read_planes(profile_table *table, const profile_source *source, rb_error *err)
+static rb_status read_block_codebook(profile_table *table, const profile_source *source, rb_error *err)
 {
-    const table_shape shape = plane_error_shape(&table->model);
-    rb_status st = read_f32(table->plane_map, source, "/plane_map", plane_map_shape(&table->model), err);
-    if (st == RB_OK) st = read_f32(table->plane_error, source, "/plane_error", shape, err);
+    const table_shape shape = block_codebook_error_shape(&table->model);
+    rb_status st =
+        read_f32(table->block_codebook_map, source, "/plane_map", block_codebook_map_shape(&table->model), err);
+    if (st == RB_OK) st = read_f32(table->block_codebook_error, source, "/plane_error", shape, err);
     for (int64_t i = 0; st == RB_OK && i < shape_size(&shape); i++)
-        if (table->plane_error[i] < 0.0f)
+        if (table->block_codebook_error[i] < 0.0f)
             st = rb_fail(err, RB_EFORMAT, "%s: /plane_error: entry %lld is %g, expected a number from 0", source->path,
-                         (long long)i, (double)table->plane_error[i]);
+                         (long long)i, (double)table->block_codebook_error[i]);
     return st;
 }
 
@@ -419,7 +421,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_f32(table->logit_moment, source, "/logit_moment", moment_shape(&model), err), done);
     RB_TRY(st, read_f32(table->logit_moment_centered, source, "/logit_moment_centered", moment_shape(&model), err),
            done);
-    RB_TRY(st, read_planes(table, source, err), done);
+    RB_TRY(st, read_block_codebook(table, source, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     if (has_values) RB_TRY(st, read_values(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);

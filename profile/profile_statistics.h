@@ -12,8 +12,8 @@ static inline head_statistics profile_statistics(const profile_table *table)
                              .k_mean = table->k_mean,
                              .moment = table->logit_moment,
                              .moment_centered = table->logit_moment_centered,
-                             .plane_map = table->plane_map,
-                             .plane_error = table->plane_error};
+                             .block_codebook_map = table->block_codebook_map,
+                             .block_codebook_error = table->block_codebook_error};
 }
 
 #endif

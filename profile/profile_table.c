@@ -31,8 +31,13 @@ rb_status profile_table_create(profile_table **out, const model_facts *model, rb
         st,
         rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err),
         done);
-    RB_TRY(st, rb_alloc(&table->plane_map, n * PLAN_MAP_SIZE, sizeof *table->plane_map, "maps of blocks", err), done);
-    RB_TRY(st, rb_alloc(&table->plane_error, n * PLANE_N_BITS, sizeof *table->plane_error, "errors of blocks", err),
+    RB_TRY(st,
+           rb_alloc(&table->block_codebook_map, n * BLOCK_CODEBOOK_MAP_SIZE, sizeof *table->block_codebook_map,
+                    "maps of blocks", err),
+           done);
+    RB_TRY(st,
+           rb_alloc(&table->block_codebook_error, n * BLOCK_CODEBOOK_N_BITS, sizeof *table->block_codebook_error,
+                    "errors of blocks", err),
            done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
@@ -95,8 +100,8 @@ void profile_table_free(profile_table *table)
     free(table->k_mean);
     free(table->logit_moment);
     free(table->logit_moment_centered);
-    free(table->plane_map);
-    free(table->plane_error);
+    free(table->block_codebook_map);
+    free(table->block_codebook_error);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);

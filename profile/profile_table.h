@@ -43,10 +43,10 @@ typedef struct profile_table {
     float *logit_moment; /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
     float *logit_moment_centered; /* the same without k_mean */
     /* What family block-codebook makes of the keys, likewise: profile/block_codebook_error.h. */
-    float *plane_map;        /* [n_layers][n_kv_heads][n_blocks][PLAN_MAP_SIZE], owned */
-    float *plane_error;      /* [n_layers][n_kv_heads][n_blocks][PLANE_N_BITS], owned */
-    head_coverage *coverage; /* [n_layers][n_kv_heads], owned */
-    int n_worst_tokens;      /* to keep of every method; set before methods are added */
+    float *block_codebook_map;   /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE], owned */
+    float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_N_BITS], owned */
+    head_coverage *coverage;     /* [n_layers][n_kv_heads], owned */
+    int n_worst_tokens;          /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae; /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
     double

@@ -61,7 +61,7 @@ static double assign(const point_set *points, const point_set *book, double *sum
     if (sums) memset(sums, 0, 3 * (size_t)book->n * sizeof *sums);
     for (int at = 0; at < points->n; at += CHUNK) {
         const int n = points->n - at < CHUNK ? points->n - at : CHUNK;
-        plane_nearest(nearest, distance, points->x + at, points->y + at, n, book->x, book->y, book->n);
+        block_codebook_nearest(nearest, distance, points->x + at, points->y + at, n, book->x, book->y, book->n);
         for (int i = 0; i < n; i++) {
             total += (double)distance[i];
             if (!sums) continue;
@@ -300,7 +300,7 @@ void fixed_codebook_restore(const fixed_codebook *book, const float *k, int64_t 
         for (int i = 0; i < book->n_blocks; i++) {
             const point_set *own = &book->books[i];
             take_block(&points, book, i, k + at * book->head_dim);
-            plane_nearest(nearest, distance, x, y, points.n, own->x, own->y, own->n);
+            block_codebook_nearest(nearest, distance, x, y, points.n, own->x, own->y, own->n);
             for (int t = 0; t < points.n; t++) {
                 float *to = k_hat + (at + t) * book->head_dim;
                 to[book->dims[i][0]] = book->mean[book->dims[i][0]] + own->x[nearest[t]];

@@ -1,4 +1,4 @@
-/* See plane_check.h. */
+/* See block_codebook_check.h. */
 #include "kernels/check/block_codebook_check.h"
 
 #include <math.h>
@@ -15,9 +15,9 @@ typedef struct judged_block {
     double (*points)[2]; /* [size]: M p */
 } judged_block;
 
-struct plane_judge {
-    const plane_codec *codec;
-    const plan_planes *planes;
+struct block_codebook_judge {
+    const block_codebook_codec *codec;
+    const plan_block_codebook *plan;
     int n_blocks, n_codes;
     judged_block *blocks; /* [n_blocks] */
 };
@@ -26,17 +26,17 @@ struct plane_judge {
 
 static rb_status set_block(judged_block *out, const codec_checked *on, int block, rb_error *err)
 {
-    const plan_planes *planes = on->head->planes;
-    const float *map = planes->maps + PLAN_MAP_SIZE * block;
-    const plane_codebook *book;
+    const plan_block_codebook *plan = &on->head->block_codebook;
+    const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
+    const block_codebook *book;
     rb_status st = RB_OK;
     model_block_dims(on->model, block, out->dims);
     for (int i = 0; on->head->center && i < 2; i++) out->center[i] = (double)on->head->center[out->dims[i]];
-    if (planes->bits[block] == 0) return RB_OK;
-    RB_TRY(st, codec_tables_plane(on->tables, planes->bits[block], &book, err), done);
+    if (plan->bits[block] == 0) return RB_OK;
+    RB_TRY(st, codec_tables_block_codebook(on->tables, plan->bits[block], &book, err), done);
     RB_TRY(st, rb_alloc(&out->points, (size_t)book->size, sizeof *out->points, "points", err), done);
     out->size = book->size;
-    out->weight = (double)planes->weights[block];
+    out->weight = (double)plan->weights[block];
     for (int c = 0; c < book->size; c++) {
         out->points[c][0] = (double)map[0] * (double)book->x[c];
         out->points[c][1] = (double)map[1] * (double)book->x[c] + (double)map[2] * (double)book->y[c];
@@ -46,17 +46,17 @@ done:
     return st;
 }
 
-rb_status plane_judge_create(plane_judge **out, const codec_checked *on, rb_error *err)
+rb_status block_codebook_judge_create(block_codebook_judge **out, const codec_checked *on, rb_error *err)
 {
     const int n_blocks = model_n_blocks(on->model);
-    plane_judge *judge = NULL;
+    block_codebook_judge *judge = NULL;
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&judge, 1, sizeof *judge, "judge", err), done);
-    *judge = (plane_judge){.codec = head_codec_planes(on->codec),
-                           .planes = on->head->planes,
-                           .n_blocks = n_blocks,
-                           .n_codes = on->head->planes->gain_bits > 0};
+    *judge = (block_codebook_judge){.codec = head_codec_block_codebook(on->codec),
+                                    .plan = &on->head->block_codebook,
+                                    .n_blocks = n_blocks,
+                                    .n_codes = on->head->block_codebook.gain_bits > 0};
     RB_TRY(st, rb_alloc(&judge->blocks, (size_t)n_blocks, sizeof *judge->blocks, "judge", err), done);
     for (int i = 0; i < n_blocks; i++) {
         RB_TRY(st, set_block(&judge->blocks[i], on, i, err), done);
@@ -65,11 +65,11 @@ rb_status plane_judge_create(plane_judge **out, const codec_checked *on, rb_erro
     *out = judge;
     judge = NULL;
 done:
-    plane_judge_free(judge);
+    block_codebook_judge_free(judge);
     return st;
 }
 
-void plane_judge_free(plane_judge *judge)
+void block_codebook_judge_free(block_codebook_judge *judge)
 {
     if (!judge) return;
     for (int i = 0; judge->blocks && i < judge->n_blocks; i++) free(judge->blocks[i].points);
@@ -77,7 +77,7 @@ void plane_judge_free(plane_judge *judge)
     free(judge);
 }
 
-int plane_judge_n_codes(const plane_judge *judge) { return judge->n_codes; }
+int block_codebook_judge_n_codes(const block_codebook_judge *judge) { return judge->n_codes; }
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
@@ -94,7 +94,7 @@ static double least_distance(const judged_block *block, const float *x, double g
     return least;
 }
 
-/* S of plane_check.h. */
+/* S of block_codebook_check.h. */
 static double block_scale(const judged_block *block, const float *x, double gain)
 {
     return hypot((double)x[block->dims[0]], (double)x[block->dims[1]]) + hypot(block->center[0], block->center[1])
@@ -106,7 +106,7 @@ static void judge_code(codec_report *report, const judged_block *block, const fl
 {
     const double beyond = distance_to(block, x, gain, code) - least_distance(block, x, gain),
                  scale = block_scale(block, x, gain);
-    if (!(beyond <= bounds->plane_tie * scale)) {
+    if (!(beyond <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
@@ -117,7 +117,7 @@ static void judge_code(codec_report *report, const judged_block *block, const fl
 /* ---- gains ----------------------------------------------------------------------------------- */
 
 /* Root of sum w S^2, and of sum w |z|^2. */
-static double weighed_scale(const plane_judge *judge, const float *x, double gain, double *size)
+static double weighed_scale(const block_codebook_judge *judge, const float *x, double gain, double *size)
 {
     double square = 0.0, own = 0.0;
     for (int i = 0; i < judge->n_blocks; i++) {
@@ -132,24 +132,24 @@ static double weighed_scale(const plane_judge *judge, const float *x, double gai
     return sqrt(square);
 }
 
-static void judge_gain(codec_report *report, const plane_judge *judge, const float *x, int gain, int reference,
+static void judge_gain(codec_report *report, const block_codebook_judge *judge, const float *x, int gain, int reference,
                        const codec_bounds *bounds)
 {
     static const double LOGARITHM = 1e-5,
                         LEVELS_A_SHARE =
                             2.885390081777927; /* of the level in f32; d log2(s^2) / (d s / s) = 2 / ln 2 */
     double size;
-    const double scale =
-        weighed_scale(judge, x, plane_gain(judge->planes->gain_bits, gain > reference ? gain : reference), &size);
-    const double level = plane_codec_level(judge->codec, x),
-                 tie = bounds->plane_tie > 0.0 && size > 0.0
-                           ? LOGARITHM + LEVELS_A_SHARE * bounds->plane_tie * scale / size
+    const double scale = weighed_scale(
+        judge, x, block_codebook_gain(judge->plan->gain_bits, gain > reference ? gain : reference), &size);
+    const double level = block_codebook_codec_level(judge->codec, x),
+                 tie = bounds->block_codebook_tie > 0.0 && size > 0.0
+                           ? LOGARITHM + LEVELS_A_SHARE * bounds->block_codebook_tie * scale / size
                            : 0.0;
-    const bool is_next = gain >= plane_gain_near(judge->planes->gain_bits, level - tie) - 1
-                         && gain <= plane_gain_near(judge->planes->gain_bits, level + tie) + 1;
-    const double beyond = sqrt(plane_codec_least_error(judge->codec, x, gain))
-                          - sqrt(plane_codec_least_error(judge->codec, x, reference));
-    if (!is_next || !(beyond <= bounds->plane_tie * scale)) {
+    const bool is_next = gain >= block_codebook_gain_near(judge->plan->gain_bits, level - tie) - 1
+                         && gain <= block_codebook_gain_near(judge->plan->gain_bits, level + tie) + 1;
+    const double beyond = sqrt(block_codebook_codec_least_error(judge->codec, x, gain))
+                          - sqrt(block_codebook_codec_least_error(judge->codec, x, reference));
+    if (!is_next || !(beyond <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
@@ -157,13 +157,13 @@ static void judge_gain(codec_report *report, const plane_judge *judge, const flo
     if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, beyond / scale);
 }
 
-void plane_judge_codes(codec_report *report, const plane_judge *judge, const float *x, const uint8_t *codes,
-                       const uint8_t *reference, const codec_bounds *bounds)
+void block_codebook_judge_codes(codec_report *report, const block_codebook_judge *judge, const float *x,
+                                const uint8_t *codes, const uint8_t *reference, const codec_bounds *bounds)
 {
     uint16_t own[RB_MAX_BLOCKS], expected[RB_MAX_BLOCKS];
-    const int gain = plane_codes_split(own, codes, judge->planes, judge->n_blocks),
-              best = plane_codes_split(expected, reference, judge->planes, judge->n_blocks);
-    const double value = plane_gain(judge->planes->gain_bits, gain);
+    const int gain = block_codebook_codes_split(own, codes, judge->plan, judge->n_blocks),
+              best = block_codebook_codes_split(expected, reference, judge->plan, judge->n_blocks);
+    const double value = block_codebook_gain(judge->plan->gain_bits, gain);
     if (gain != best) judge_gain(report, judge, x, gain, best, bounds);
     for (int i = 0; i < judge->n_blocks; i++) {
         const judged_block *block = &judge->blocks[i];
@@ -176,11 +176,11 @@ void plane_judge_codes(codec_report *report, const plane_judge *judge, const flo
 
 /* ---- restored -------------------------------------------------------------------------------- */
 
-void plane_judge_scales(double *scales, const plane_judge *judge, const uint8_t *codes)
+void block_codebook_judge_scales(double *scales, const block_codebook_judge *judge, const uint8_t *codes)
 {
     uint16_t unused[RB_MAX_BLOCKS];
-    const double gain =
-        plane_gain(judge->planes->gain_bits, plane_codes_split(unused, codes, judge->planes, judge->n_blocks));
+    const double gain = block_codebook_gain(judge->plan->gain_bits,
+                                            block_codebook_codes_split(unused, codes, judge->plan, judge->n_blocks));
     for (int i = 0; i < judge->n_blocks; i++)
         for (int j = 0; j < 2; j++)
             scales[judge->blocks[i].dims[j]] = fabs(judge->blocks[i].center[j]) + gain * judge->blocks[i].reach;

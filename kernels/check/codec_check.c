@@ -7,6 +7,7 @@
 
 #include "kernels/check/block_codebook_check.h"
 #include "kernels/reference/bit_packing.h"
+#include "kernels/reference/encoder_stretches.h"
 
 bool codec_report_is_good(const codec_report *report)
 {
@@ -49,7 +50,7 @@ typedef struct exact_group {
 
 static double block_scale(const codec_checked *on, int block)
 {
-    return on->head->scales ? (double)on->head->scales[block] : 1.0;
+    return plan_head_groups(on->head)->scales ? (double)plan_head_groups(on->head)->scales[block] : 1.0;
 }
 static double dim_center(const codec_checked *on, int dim)
 {
@@ -68,7 +69,7 @@ static void find_scales(double *scales, const codec_checked *on)
 
 static rb_status find_exact(exact_group *out, const codec_checked *on, int g, const float *x, rb_error *err)
 {
-    const plan_group *group = &on->head->groups[g];
+    const plan_group *group = &plan_head_groups(on->head)->at[g];
     const int m = 2 * group->n_blocks;
     double scales[RB_MAX_HEAD_DIM], unit[RB_MAX_HEAD_DIM], square = 0.0, square_x = 0.0, square_c = 0.0;
     const double *rotation;
@@ -204,7 +205,9 @@ static int norm_code(const codec_checked *on, const plan_group *group, double no
     enum { LARGEST_FP16 = 0x7bff };
     uint16_t stored;
     rb_error unused = {0};
-    return norm_encode(&stored, on->head->norm, group->norm_exponent, norm, &unused) == RB_OK ? stored : LARGEST_FP16;
+    return norm_encode(&stored, plan_head_groups(on->head)->norm, group->norm_exponent, norm, &unused) == RB_OK
+               ? stored
+               : LARGEST_FP16;
 }
 
 /* d gain / d cosine of plan_encoder_gain: what an error of the cosine becomes. */
@@ -218,7 +221,7 @@ static double gain_slope(double cosine, double coherence)
 static void judge_norm(codec_report *report, const codec_checked *on, const exact_group *exact, const uint8_t *codes,
                        uint16_t norm, const codec_bounds *bounds)
 {
-    const bool is_searched = on->head->encoder == ENCODER_SEARCH;
+    const bool is_searched = plan_head_groups(on->head)->encoder == ENCODER_SEARCH;
     const double cosine = exact_cosine(exact, codes), coherence = (double)exact->group->coherence;
     const double gain = is_searched ? plan_encoder_gain(cosine, coherence) : 1.0, expected = exact->norm * gain;
     const double slope = is_searched ? fmax(1.0, fabs(gain_slope(cosine, coherence))) : 0.0;
@@ -260,12 +263,14 @@ static rb_status check_group(codec_report *report, const codec_checked *on, int 
                              const uint8_t *codes_reference, uint16_t norm, uint16_t norm_reference,
                              const codec_bounds *bounds, rb_error *err)
 {
-    const bool has_other_codes = memcmp(codes, codes_reference, 2 * (size_t)on->head->groups[g].n_blocks) != 0;
+    const bool has_other_codes =
+        memcmp(codes, codes_reference, 2 * (size_t)plan_head_groups(on->head)->at[g].n_blocks) != 0;
     exact_group exact;
     if (!has_other_codes && norm == norm_reference) return RB_OK;
     const rb_status st = find_exact(&exact, on, g, x, err);
     if (st != RB_OK) return st;
-    if (has_other_codes && on->head->encoder == ENCODER_SEARCH) judge_search(report, &exact, codes, bounds);
+    if (has_other_codes && plan_head_groups(on->head)->encoder == ENCODER_SEARCH)
+        judge_search(report, &exact, codes, bounds);
     else judge_codes(report, &exact, codes, codes_reference, bounds);
     judge_norm(report, on, &exact, codes, norm, bounds);
     return RB_OK;
@@ -276,7 +281,8 @@ static rb_status check_vector(codec_report *report, const codec_checked *on, con
                               const codec_bounds *bounds, rb_error *err)
 {
     rb_status st = RB_OK;
-    for (int g = 0, first = 0; g < on->head->n_groups && st == RB_OK; first += 2 * on->head->groups[g].n_blocks, g++)
+    for (int g = 0, first = 0; g < plan_head_groups(on->head)->n && st == RB_OK;
+         first += 2 * plan_head_groups(on->head)->at[g].n_blocks, g++)
         st = check_group(report, on, g, x, codes + first, codes_reference + first, norms[g], norms_reference[g], bounds,
                          err);
     return st;
@@ -286,21 +292,21 @@ rb_status codec_check_encoded(codec_report *report, const codec_checked *on, con
                               const uint8_t *packed, const uint16_t *norms, const codec_bounds *bounds, uint8_t *codes,
                               rb_error *err)
 {
-    const int d = head_codec_dims(on->codec), n_groups = head_codec_n_groups(on->codec);
+    const int d = head_codec_dims(on->codec), n_groups = head_codec_n_norms(on->codec);
     const size_t packed_bytes = head_codec_packed_bytes(on->codec);
     uint8_t *codes_reference = NULL;
     uint16_t *norms_reference = NULL;
-    plane_judge *judge = NULL;
+    block_codebook_judge *judge = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&codes_reference, (size_t)n, (size_t)d, "reference codes", err), done);
     RB_TRY(st,
            rb_alloc(&norms_reference, (size_t)n, (size_t)n_groups * sizeof *norms_reference, "reference norms", err),
            done);
     RB_TRY(st, head_codec_encode(on->codec, x, n, codes_reference, norms_reference, err), done);
-    if (on->head->planes) RB_TRY(st, plane_judge_create(&judge, on, err), done);
+    if (on->head->family == FAMILY_BLOCK_CODEBOOK) RB_TRY(st, block_codebook_judge_create(&judge, on, err), done);
     for (int64_t v = 0; v < n; v++) {
         read_packed(report, on, packed + (size_t)v * packed_bytes, codes + v * d);
-        if (judge) plane_judge_codes(report, judge, x + v * d, codes + v * d, codes_reference + v * d, bounds);
+        if (judge) block_codebook_judge_codes(report, judge, x + v * d, codes + v * d, codes_reference + v * d, bounds);
         else
             RB_TRY(st,
                    check_vector(report, on, x + v * d, codes + v * d, codes_reference + v * d, norms + v * n_groups,
@@ -308,12 +314,12 @@ rb_status codec_check_encoded(codec_report *report, const codec_checked *on, con
                    done);
     }
     report->n_vectors += n;
-    report->n_codes += n * (judge ? plane_judge_n_codes(judge) : d);
+    report->n_codes += n * (judge ? block_codebook_judge_n_codes(judge) : d);
     report->n_norms += n * n_groups;
 done:
     free(codes_reference);
     free(norms_reference);
-    plane_judge_free(judge);
+    block_codebook_judge_free(judge);
     return st;
 }
 
@@ -333,18 +339,18 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
                                float *reference, rb_error *err)
 {
     const int d = head_codec_dims(on->codec);
-    const double restore = on->head->planes ? bounds->plane_restore : bounds->restore;
+    const double restore = on->head->family == FAMILY_BLOCK_CODEBOOK ? bounds->block_codebook_restore : bounds->restore;
     double scales[RB_MAX_HEAD_DIM], shares[RB_MAX_HEAD_DIM];
-    plane_judge *judge = NULL;
+    block_codebook_judge *judge = NULL;
     rb_status st;
     RB_TRY(st, head_codec_decode(on->codec, codes, norms, n, reference, err), done);
-    if (on->head->planes) RB_TRY(st, plane_judge_create(&judge, on, err), done);
+    if (on->head->family == FAMILY_BLOCK_CODEBOOK) RB_TRY(st, block_codebook_judge_create(&judge, on, err), done);
     find_scales(scales, on);
     for (int64_t v = 0; v < n; v++) {
         const float *expected = reference + v * d, *found = x_hat + v * d;
         const double norm = coded_norm(on, scales, expected);
         for (int j = 0; j < d; j++) shares[j] = norm / scales[j];
-        if (judge) plane_judge_scales(shares, judge, codes + v * d);
+        if (judge) block_codebook_judge_scales(shares, judge, codes + v * d);
         for (int j = 0; j < d; j++) {
             const double rounding = fmax(bounds->rounding * fabs((double)expected[j]), bounds->rounding_least),
                          share = shares[j];
@@ -355,7 +361,7 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
     }
     report->n_values += n * d;
 done:
-    plane_judge_free(judge);
+    block_codebook_judge_free(judge);
     return st;
 }
 

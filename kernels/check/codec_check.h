@@ -22,17 +22,17 @@
 #include "kernels/reference/head_codec.h"
 
 typedef struct codec_bounds {
-    double code_tie;       /* distance of a unit vector's coordinate to a boundary */
-    double norm_tie;       /* relative distance of a norm to the middle of two that can be stored */
-    double cosine_tie;     /* relative, of a search: between the cosines of two stretches; its norms are |x| cos, so
-                              norm_tie grows by it */
-    double restore;        /* largest |x^ - x^_ref| of a coordinate over the norm of x^_ref (N / s) */
-    double rounding;       /* plus this times |x^_ref|, the output type's, */
-    double rounding_least; /* or this, where it is more: half a subnormal of the type */
-    double logits;         /* |q . k^ - reference| over |q| |k^_ref| (|q / s| N + |q| |c|) */
-    double plane_tie; /* of block-codebook: distance to a point beyond that to the nearest, over |x| + |c| + g max |M p|
-                         of the block */
-    double plane_restore; /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
+    double code_tie;           /* distance of a unit vector's coordinate to a boundary */
+    double norm_tie;           /* relative distance of a norm to the middle of two that can be stored */
+    double cosine_tie;         /* relative, of a search: between the cosines of two stretches; its norms are |x| cos, so
+                                  norm_tie grows by it */
+    double restore;            /* largest |x^ - x^_ref| of a coordinate over the norm of x^_ref (N / s) */
+    double rounding;           /* plus this times |x^_ref|, the output type's, */
+    double rounding_least;     /* or this, where it is more: half a subnormal of the type */
+    double logits;             /* |q . k^ - reference| over |q| |k^_ref| (|q / s| N + |q| |c|) */
+    double block_codebook_tie; /* of block-codebook: distance to a point beyond that to the nearest, over |x| + |c| + g
+                                  max |M p| of the block */
+    double block_codebook_restore; /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
 } codec_bounds;
 
 /* Sums over what was checked; zero-initialise, then add head after head. */

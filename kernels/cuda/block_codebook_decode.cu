@@ -9,7 +9,7 @@
 
 enum { DECODE_WARPS = 8, DECODE_BLOCKS = 3, DECODE_ROWS = 32, LANE_BLOCKS = 4 };
 
-struct plane_decode_args {
+struct block_codebook_decode_args {
     codec_device_image image;
     const uint8_t *packed;
     void *x_hat;
@@ -25,14 +25,14 @@ struct lane_planes {
     float m0[LANE_BLOCKS], m1[LANE_BLOCKS], m2[LANE_BLOCKS], x[LANE_BLOCKS], y[LANE_BLOCKS];
 };
 
-__device__ __forceinline__ lane_planes read_planes(const plane_image_block *blocks)
+__device__ __forceinline__ lane_planes read_block_codebook(const block_codebook_image_block *blocks)
 {
     lane_planes own;
     own.bit_first = blocks[0].bit_first;
 #pragma unroll
     for (int i = 0; i < LANE_BLOCKS; i++) {
         own.bits[i] = blocks[i].bits;
-        own.first[i] = plane_book_first(own.bits[i]);
+        own.first[i] = block_codebook_book_first(own.bits[i]);
         own.mask[i] = (1u << own.bits[i]) - 1u;
         own.m0[i] = blocks[i].map[0];
         own.m1[i] = blocks[i].map[1];
@@ -83,10 +83,10 @@ enum lane_order { TWO_RUNS, ONE_RUN, SCATTERED };
 struct lane_dims {
     lane_order order;
     int first, second; /* dims of its first block */
-    const plane_image_block *blocks;
+    const block_codebook_image_block *blocks;
 };
 
-__device__ __forceinline__ lane_dims find_dims(const plane_image_block *blocks, bool is_scattered)
+__device__ __forceinline__ lane_dims find_dims(const block_codebook_image_block *blocks, bool is_scattered)
 {
     const int first = blocks[0].dims & 0xffff, second = blocks[0].dims >> 16, next = blocks[1].dims & 0xffff;
     return {is_scattered ? SCATTERED : next == first + 1 ? TWO_RUNS : ONE_RUN, first, second, blocks};
@@ -130,19 +130,21 @@ __device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&
 }
 
 template <typename T>
-__global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode_kernel(const plane_decode_args args)
+__global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
+    block_codebook_decode_kernel(const block_codebook_decode_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ float gains[PLANE_MAX_LEVELS];
+    __shared__ float gains[BLOCK_CODEBOOK_MAX_LEVELS];
     __shared__ head_streams streams;
-    const plane_device_image &planes = args.image.planes;
+    const block_codebook_device_image &planes = args.image.block_codebook;
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = planes.n_blocks,
               head_index = planes.list[blockIdx.y];
-    const plane_image_head &head = planes.heads[head_index];
+    const block_codebook_image_head &head = planes.heads[head_index];
     uint32_t *book = reinterpret_cast<uint32_t *>(shared);
-    uint32_t *packed = book + (plane_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
+    uint32_t *packed =
+        book + (block_codebook_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
     copy_book(book, planes);
-    if (threadIdx.x < PLANE_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
+    if (threadIdx.x < BLOCK_CODEBOOK_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
     if (warp == 0) {
         const head_streams found = find_streams(planes.heads, head_index, args.n);
         if (lane == 0) streams = found;
@@ -153,8 +155,8 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode
     while (lanes < n_blocks / LANE_BLOCKS) lanes *= 2;
     const int first_block = LANE_BLOCKS * (lane & (lanes - 1)), rows = 32 / lanes;
     const bool is_idle = first_block >= n_blocks;
-    const plane_image_block *blocks = planes.blocks + head_index * n_blocks + (is_idle ? 0 : first_block);
-    const lane_planes own = read_planes(blocks);
+    const block_codebook_image_block *blocks = planes.blocks + head_index * n_blocks + (is_idle ? 0 : first_block);
+    const lane_planes own = read_block_codebook(blocks);
     const lane_dims dims = find_dims(blocks, head.is_scattered != 0);
     const int packed_bytes = head.packed_bytes;
     const unsigned gain_mask = (1u << head.gain_bits) - 1u;
@@ -181,19 +183,20 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS) plane_decode
     }
 }
 
-template <typename T> static rb_status launch(plane_decode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch(block_codebook_decode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const plane_device_image &planes = args.image.planes;
+    const block_codebook_device_image &planes = args.image.block_codebook;
     const size_t warp_bytes = round_up(static_cast<size_t>(DECODE_ROWS) * planes.max_packed_bytes + 16, 128);
     args.warp_bytes = static_cast<int>(warp_bytes);
-    return launch_runs(plane_decode_kernel<T>, args, dim3(1, static_cast<unsigned>(planes.n_planes), 1), DECODE_WARPS,
-                       plane_book_bytes(planes), warp_bytes, "plane decode kernel", stream, err);
+    return launch_runs(block_codebook_decode_kernel<T>, args,
+                       dim3(1, static_cast<unsigned>(planes.n_block_codebook), 1), DECODE_WARPS,
+                       block_codebook_book_bytes(planes), warp_bytes, "plane decode kernel", stream, err);
 }
 
-rb_status plane_decode(const codec_device_image *image, const uint8_t *packed, int64_t n, const codec_vectors *x_hat,
-                       cudaStream_t stream, rb_error *err)
+rb_status block_codebook_decode(const codec_device_image *image, const uint8_t *packed, int64_t n,
+                                const codec_vectors *x_hat, cudaStream_t stream, rb_error *err)
 {
-    plane_decode_args args = {*image, packed, x_hat->data, x_hat->head_stride, x_hat->token_stride, n, 0};
+    block_codebook_decode_args args = {*image, packed, x_hat->data, x_hat->head_stride, x_hat->token_stride, n, 0};
     if (x_hat->type == CODEC_F16) return launch<__half>(args, stream, err);
     if (x_hat->type == CODEC_BF16) return launch<__nv_bfloat16>(args, stream, err);
     return launch<float>(args, stream, err);

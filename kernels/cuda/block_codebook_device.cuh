@@ -5,26 +5,26 @@
 
 #include "kernels/cuda/codec_device.cuh"
 
-rb_status plane_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
-                       uint64_t *first_bad, cudaStream_t stream, rb_error *err);
-rb_status plane_decode(const codec_device_image *image, const uint8_t *packed, int64_t n, const codec_vectors *x_hat,
-                       cudaStream_t stream, rb_error *err);
-rb_status plane_logits(const codec_device_image *image, const uint8_t *packed, int64_t n, const float *queries,
-                       int n_queries, float *mapped, float *logits, cudaStream_t stream, rb_error *err);
+rb_status block_codebook_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
+                                uint64_t *first_bad, cudaStream_t stream, rb_error *err);
+rb_status block_codebook_decode(const codec_device_image *image, const uint8_t *packed, int64_t n,
+                                const codec_vectors *x_hat, cudaStream_t stream, rb_error *err);
+rb_status block_codebook_logits(const codec_device_image *image, const uint8_t *packed, int64_t n, const float *queries,
+                                int n_queries, float *mapped, float *logits, cudaStream_t stream, rb_error *err);
 
 /* Where the points of so many bits start in the universal book. */
-__host__ __device__ inline int plane_book_first(int bits) { return bits > 0 ? (1 << bits) - 2 : 0; }
-__host__ __device__ inline int plane_book_size(int max_bits) { return (2 << max_bits) - 2; }
+__host__ __device__ inline int block_codebook_book_first(int bits) { return bits > 0 ? (1 << bits) - 2 : 0; }
+__host__ __device__ inline int block_codebook_book_size(int max_bits) { return (2 << max_bits) - 2; }
 
-static inline size_t plane_book_bytes(const plane_device_image &planes)
+static inline size_t block_codebook_book_bytes(const block_codebook_device_image &planes)
 {
-    return round_up((static_cast<size_t>(plane_book_size(planes.max_bits)) + 1) * sizeof(uint32_t), 16);
+    return round_up((static_cast<size_t>(block_codebook_book_size(planes.max_bits)) + 1) * sizeof(uint32_t), 16);
 }
 
 /* A block's copy of the book; one word more, so that blocks without bits have something to multiply by 0. */
-__device__ __forceinline__ void copy_book(uint32_t *to, const plane_device_image &planes)
+__device__ __forceinline__ void copy_book(uint32_t *to, const block_codebook_device_image &planes)
 {
-    const int n = plane_book_size(planes.max_bits);
+    const int n = block_codebook_book_size(planes.max_bits);
     for (int i = threadIdx.x; i <= n; i += blockDim.x) to[i] = i < n ? planes.book[i] : 0;
 }
 

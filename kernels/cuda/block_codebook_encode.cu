@@ -13,7 +13,7 @@
 
 enum { ENCODE_WARPS = 16, ENCODE_ROWS = 32, N_GAINS = 3, CODE_BITS = 10 };
 
-struct plane_encode_args {
+struct block_codebook_encode_args {
     codec_device_image image;
     const void *x;
     int64_t head_stride, n, token_stride;
@@ -109,10 +109,10 @@ __device__ __forceinline__ void load_vectors(STORED *tile, const uint16_t *posit
 
 /* ---- a vector a lane ------------------------------------------------------------------------- */
 
-template <typename T> struct plane_input {
+template <typename T> struct block_codebook_input {
     typedef __half stored;
 };
-template <> struct plane_input<float> {
+template <> struct block_codebook_input<float> {
     typedef float stored;
 };
 
@@ -132,8 +132,8 @@ __device__ __forceinline__ float2 read_block(const float *row, int block, float)
 
 /* Sum w |z|^2; not a number, or infinite, where a dim of the vector is, or where it is beyond f32. */
 template <typename T>
-__device__ __forceinline__ float vector_square(const typename plane_input<T>::stored *row,
-                                               const plane_image_block *blocks, int n_blocks)
+__device__ __forceinline__ float vector_square(const typename block_codebook_input<T>::stored *row,
+                                               const block_codebook_image_block *blocks, int n_blocks)
 {
     float square = 0.0f, check = 0.0f;
 #pragma unroll 4
@@ -152,11 +152,11 @@ struct gain_choice {
     float gain[N_GAINS], inverse[N_GAINS], error[N_GAINS];
 };
 
-__device__ __forceinline__ gain_choice start_choice(const plane_image_head &head, float square)
+__device__ __forceinline__ gain_choice start_choice(const block_codebook_image_head &head, float square)
 {
     const int largest = (1 << head.gain_bits) - 1;
     gain_choice choice;
-    choice.level = plane_level(square, head.inverse_size, head.gain_bits);
+    choice.level = block_codebook_level(square, head.inverse_size, head.gain_bits);
 #pragma unroll
     for (int k = 0; k < N_GAINS; k++) {
         choice.gain[k] = head.gains[max(min(choice.level + k - 1, largest), 0)];
@@ -181,8 +181,8 @@ struct block_place {
 };
 
 template <typename T>
-__device__ __forceinline__ block_place find_block(const typename plane_input<T>::stored *row, int i,
-                                                  const plane_image_block &block)
+__device__ __forceinline__ block_place find_block(const typename block_codebook_input<T>::stored *row, int i,
+                                                  const block_codebook_image_block &block)
 {
     const float2 at = read_block(row, i, T());
     const float x = at.x - block.center[0], y = at.y - block.center[1];
@@ -191,7 +191,8 @@ __device__ __forceinline__ block_place find_block(const typename plane_input<T>:
 
 /* Adds the errors; returns the codes, of FIRST_GAIN to FIRST_GAIN + GAINS - 1. */
 template <int GAINS>
-__device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const plane_match (&match)[GAINS], float weight)
+__device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const block_codebook_match (&match)[GAINS],
+                                                float weight)
 {
     enum { FIRST = GAINS == 1 };
     uint32_t codes = 0;
@@ -212,16 +213,17 @@ template <int GAINS> __device__ __forceinline__ float pick(const float (&of)[N_G
 /* The nearest points at the three gains, or without gains at the middle one. */
 template <int GAINS>
 __device__ __forceinline__ uint32_t search_block(gain_choice &choice, const block_place &at,
-                                                 const plane_image_block &block, plane_points points,
+                                                 const block_codebook_image_block &block, block_codebook_points points,
                                                  const uint32_t *cells)
 {
-    plane_match match[GAINS];
+    block_codebook_match match[GAINS];
 #pragma unroll 1
     for (int k = 0; k < GAINS; k++) {
         const float gain = pick<GAINS>(choice.gain, k);
-        const plane_match found = block.n_columns > 0 ? plane_search(&block, points, cells, at.x, at.y, at.u, at.v,
-                                                                     gain, pick<GAINS>(choice.inverse, k))
-                                                      : plane_search_all(points, 1 << block.bits, at.x, at.y, gain);
+        const block_codebook_match found = block.n_columns > 0
+                                               ? block_codebook_search(&block, points, cells, at.x, at.y, at.u, at.v,
+                                                                       gain, pick<GAINS>(choice.inverse, k))
+                                               : block_codebook_search_all(points, 1 << block.bits, at.x, at.y, gain);
 #pragma unroll
         for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
     }
@@ -248,7 +250,7 @@ __device__ __forceinline__ float load_float(uint32_t address) { return __uint_as
  * know where the points start, and the compiler is told so, that is an address. */
 template <int GAINS, bool HAS_OFFSETS>
 __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at,
-                                                 const plane_image_block &block, plane_points points,
+                                                 const block_codebook_image_block &block, block_codebook_points points,
                                                  const uint32_t *cells)
 {
     enum { FIRST = GAINS == 1 };
@@ -258,13 +260,13 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
                 rows_magic = rows + MAGIC;
     const uint32_t row_bytes = 4u * block.n_columns, first = shared_address(cells) - MAGIC_BITS * (row_bytes + 4u),
                    at_x = uniform(shared_address(points.x)), at_y = uniform(shared_address(points.y));
-    plane_match match[GAINS];
+    block_codebook_match match[GAINS];
     uint32_t word[GAINS];
     bool is_long = false;
 #pragma unroll
     for (int k = 0; k < GAINS; k++) {
-        const float u = plane_compand(at.u * choice.inverse[FIRST + k]),
-                    v = plane_compand(at.v * choice.inverse[FIRST + k]);
+        const float u = block_codebook_compand(at.u * choice.inverse[FIRST + k]),
+                    v = block_codebook_compand(at.v * choice.inverse[FIRST + k]);
         word[k] = load_word(__float_as_uint(fmaf(v, rows, rows_magic)) * row_bytes
                             + (__float_as_uint(fmaf(u, columns, columns_magic)) * 4u + first));
     }
@@ -276,7 +278,7 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
                 ? word[k] & 0xfcfcfcfcu
                 : word[k]; /* a long list's word has no offsets: what is read for it is not used, but must be a word */
 #pragma unroll
-        for (int i = 0; i < PLANE_CELL_CODES; i++) {
+        for (int i = 0; i < BLOCK_CODEBOOK_CELL_CODES; i++) {
             const uint32_t code = __byte_perm(listed, 0, 0x4440 + i), offset = HAS_OFFSETS ? code : 4u * code;
             const float dx = fmaf(-gain, load_float(at_x + offset), at.x),
                         dy = fmaf(-gain, load_float(at_y + offset), at.y), distance = fmaf(dx, dx, dy * dy);
@@ -290,8 +292,9 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
     if (is_long)
 #pragma unroll 1
         for (int k = 0; k < GAINS; k++) {
-            const plane_match found = plane_search(&block, points, cells, at.x, at.y, at.u, at.v,
-                                                   pick<GAINS>(choice.gain, k), pick<GAINS>(choice.inverse, k));
+            const block_codebook_match found =
+                block_codebook_search(&block, points, cells, at.x, at.y, at.u, at.v, pick<GAINS>(choice.gain, k),
+                                      pick<GAINS>(choice.inverse, k));
 #pragma unroll
             for (int j = 0; j < GAINS; j++) match[j] = j == k ? found : match[j];
         }
@@ -300,22 +303,22 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
 
 /* Of all blocks; a block's codes take its place in the row. */
 template <typename T, int GAINS, bool IS_FAST>
-__device__ __forceinline__ void search_blocks(gain_choice &choice, typename plane_input<T>::stored *row,
-                                              const plane_image_block *blocks, int n_blocks, plane_points points,
-                                              const uint32_t *cells)
+__device__ __forceinline__ void search_blocks(gain_choice &choice, typename block_codebook_input<T>::stored *row,
+                                              const block_codebook_image_block *blocks, int n_blocks,
+                                              block_codebook_points points, const uint32_t *cells)
 {
 #pragma unroll 1
     for (int i = 0; i < n_blocks; i++) {
-        const plane_image_block &block = blocks[i];
+        const block_codebook_image_block &block = blocks[i];
         const int bits = block.bits;
         if (bits == 0) continue;
         const block_place at = find_block<T>(row, i, block);
-        const plane_points own = {points.x + block.first_point, points.y + block.first_point};
+        const block_codebook_points own = {points.x + block.first_point, points.y + block.first_point};
         const uint32_t *own_cells = cells + block.first_cell;
         uint32_t codes;
-        if (IS_FAST && block.n_columns > 0 && bits <= PLANE_OFFSET_BITS)
+        if (IS_FAST && block.n_columns > 0 && bits <= BLOCK_CODEBOOK_OFFSET_BITS)
             codes = search_words<GAINS, true>(choice, at, block, own, own_cells);
-        else if (IS_FAST && block.n_columns > 0 && bits <= PLANE_BYTE_BITS)
+        else if (IS_FAST && block.n_columns > 0 && bits <= BLOCK_CODEBOOK_BYTE_BITS)
             codes = search_words<GAINS, false>(choice, at, block, own, own_cells);
         else codes = search_block<GAINS>(choice, at, block, own, own_cells);
         *reinterpret_cast<uint32_t *>(row + 2 * i) = codes;
@@ -324,8 +327,8 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename plan
 
 /* Gain and codes to bits, from the start of the row on. */
 template <typename STORED>
-__device__ __forceinline__ void pack_vector(STORED *row, const plane_image_block *blocks, int n_blocks, int gain,
-                                            int gain_bits, int which)
+__device__ __forceinline__ void pack_vector(STORED *row, const block_codebook_image_block *blocks, int n_blocks,
+                                            int gain, int gain_bits, int which)
 {
     bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0, true};
     append(writer, static_cast<uint32_t>(gain), gain_bits);
@@ -355,14 +358,15 @@ __device__ __forceinline__ void send_rows(uint8_t *to, const void *tile, int str
 
 /* IS_FAST: points and cells have room in shared memory; else they are read from global memory. */
 template <typename T, bool IS_FAST>
-__global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(const plane_encode_args args)
+__global__ void __launch_bounds__(ENCODE_WARPS * 32, 1)
+    block_codebook_encode_kernel(const block_codebook_encode_args args)
 {
-    typedef typename plane_input<T>::stored stored;
+    typedef typename block_codebook_input<T>::stored stored;
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
-    __shared__ plane_image_head head;
+    __shared__ block_codebook_image_head head;
     const codec_device_image &image = args.image;
-    const plane_device_image &planes = image.planes;
+    const block_codebook_device_image &planes = image.block_codebook;
     const int n_blocks = planes.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32,
               stride = row_stride(n_blocks);
 
@@ -370,7 +374,7 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
     float *shared_points = reinterpret_cast<float *>(next); /* x of all, then y */
     uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + 2 * planes.max_points);
     if (IS_FAST) next += args.fragment_bytes;
-    plane_image_block *blocks = reinterpret_cast<plane_image_block *>(next);
+    block_codebook_image_block *blocks = reinterpret_cast<block_codebook_image_block *>(next);
     next += n_blocks * sizeof *blocks + warp * args.warp_bytes;
     stored *tile = reinterpret_cast<stored *>(next), *row = tile + lane * stride;
 
@@ -385,15 +389,15 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
                    reinterpret_cast<const uint4 *>(planes.blocks + head_index * n_blocks),
                    n_blocks * static_cast<int>(sizeof *blocks / 16));
         const int first_point = planes.heads[head_index].first_point;
-        const plane_points head_points = {planes.points_x + first_point, planes.points_y + first_point};
+        const block_codebook_points head_points = {planes.points_x + first_point, planes.points_y + first_point};
         const uint32_t *head_cells = planes.cells + planes.heads[head_index].first_cell;
         if (IS_FAST) {
             block_copy(shared_points, head_points.x, planes.heads[head_index].n_points);
             block_copy(shared_points + planes.max_points, head_points.y, planes.heads[head_index].n_points);
             block_copy(shared_cells, head_cells, planes.heads[head_index].n_cells);
         }
-        const plane_points points =
-            IS_FAST ? plane_points{shared_points, shared_points + planes.max_points} : head_points;
+        const block_codebook_points points =
+            IS_FAST ? block_codebook_points{shared_points, shared_points + planes.max_points} : head_points;
         const uint32_t *cells = IS_FAST ? shared_cells : head_cells;
         __syncthreads();
 
@@ -431,26 +435,26 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1) plane_encode_kernel(cons
     }
 }
 
-template <typename T> static rb_status launch(plane_encode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch(block_codebook_encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const plane_device_image &planes = args.image.planes;
+    const block_codebook_device_image &planes = args.image.block_codebook;
     const size_t tables = static_cast<size_t>(planes.max_points) * 2 * sizeof(float)
                           + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
     const kernel_sizes sizes = {
-        round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(plane_image_block),
+        round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(block_codebook_image_block),
         round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(planes.n_blocks) * sizeof(T), 128)};
     bool too_small = false;
-    const rb_status st = launch_tiles(plane_encode_kernel<T, true>, args, sizes, true, ENCODE_WARPS, ENCODE_ROWS,
-                                      "plane encode kernel", &too_small, stream, err);
+    const rb_status st = launch_tiles(block_codebook_encode_kernel<T, true>, args, sizes, true, ENCODE_WARPS,
+                                      ENCODE_ROWS, "plane encode kernel", &too_small, stream, err);
     if (st != RB_OK || !too_small) return st;
-    return launch_tiles(plane_encode_kernel<T, false>, args, sizes, false, ENCODE_WARPS, ENCODE_ROWS,
+    return launch_tiles(block_codebook_encode_kernel<T, false>, args, sizes, false, ENCODE_WARPS, ENCODE_ROWS,
                         "plane encode kernel", &too_small, stream, err);
 }
 
-rb_status plane_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
-                       uint64_t *first_bad, cudaStream_t stream, rb_error *err)
+rb_status block_codebook_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
+                                uint64_t *first_bad, cudaStream_t stream, rb_error *err)
 {
-    plane_encode_args args = {
+    block_codebook_encode_args args = {
         *image, x->data, x->head_stride, n, x->token_stride, packed, reinterpret_cast<unsigned long long *>(first_bad),
         0,      0};
     if (x->type == CODEC_F16) return launch<__half>(args, stream, err);

@@ -1,4 +1,4 @@
-/* See plane_image.h. */
+/* See block_codebook_image.h. */
 #include "kernels/cuda/block_codebook_image.h"
 
 #include <math.h>
@@ -35,14 +35,14 @@ static double cell_edge(double index, int n_cells)
 
 /* How a block's plane is cut. z of gain 1 goes to `to_plane` z, where points are those of the universal codebook,
  * turned, and distances are the image's. */
-typedef struct plane_grid {
+typedef struct block_codebook_grid {
     double turn[2];   /* cos, sin: of the axis along which the map stretches most */
     double square[2]; /* what it stretches by, squared, along the axes */
     double to_plane[4];
     int n_cells[2]; /* columns, rows; 0: there are none */
-} plane_grid;
+} block_codebook_grid;
 
-static cell_box box_of(const plane_grid *grid, int cell)
+static cell_box box_of(const block_codebook_grid *grid, int cell)
 {
     const int at[2] = {cell % grid->n_cells[0], cell / grid->n_cells[0]};
     cell_box box;
@@ -56,7 +56,7 @@ static cell_box box_of(const plane_grid *grid, int cell)
 
 /* What makes the cells of a block: points [size] in the plane. */
 typedef struct cell_builder {
-    const plane_grid *grid;
+    const block_codebook_grid *grid;
     double (*points)[2];
     int size;
 } cell_builder;
@@ -97,7 +97,7 @@ static int nearest_to_middle(const cell_builder *b, const cell_box *box)
 static int list_cell(const cell_builder *b, const cell_box *box, int16_t *list)
 {
     const int middle = nearest_to_middle(b, box);
-    int16_t left[PLANE_MAX_POINTS];
+    int16_t left[BLOCK_CODEBOOK_MAX_POINTS];
     int n_left = 0, n = 0;
     for (int c = 0; c < b->size; c++)
         if (c == middle || !is_beaten(b, c, middle, box)) left[n_left++] = (int16_t)c;
@@ -109,7 +109,7 @@ static int list_cell(const cell_builder *b, const cell_box *box, int16_t *list)
     return n;
 }
 
-static size_t words_a_cell(int bits) { return bits > PLANE_BYTE_BITS ? 2 : 1; }
+static size_t words_a_cell(int bits) { return bits > BLOCK_CODEBOOK_BYTE_BITS ? 2 : 1; }
 
 /* The cells of a block, then lists that have no room in theirs. */
 typedef struct block_cells {
@@ -139,9 +139,9 @@ static rb_status add_long_list(block_cells *cells, const int16_t *list, int n, r
 
 static rb_status store_cell(block_cells *cells, int cell, int bits, const int16_t *list, int n, rb_error *err)
 {
-    const uint32_t width = bits > PLANE_BYTE_BITS ? 16 : 8;
+    const uint32_t width = bits > BLOCK_CODEBOOK_BYTE_BITS ? 16 : 8;
     uint64_t all = 0;
-    if (n > PLANE_CELL_CODES) {
+    if (n > BLOCK_CODEBOOK_CELL_CODES) {
         if (cells->n >> 2 * width)
             return rb_fail(err, RB_EUNSUPPORTED, "cells of a block of %d bits take %zu words, the kernels take %u",
                            bits, cells->n, 1u << 2 * width);
@@ -149,8 +149,8 @@ static rb_status store_cell(block_cells *cells, int cell, int bits, const int16_
         const rb_status st = add_long_list(cells, list, n, err);
         if (st != RB_OK) return st;
     }
-    const uint32_t shift = bits <= PLANE_OFFSET_BITS ? 2 : 0;
-    for (uint32_t i = 0; n <= PLANE_CELL_CODES && i < PLANE_CELL_CODES; i++)
+    const uint32_t shift = bits <= BLOCK_CODEBOOK_OFFSET_BITS ? 2 : 0;
+    for (uint32_t i = 0; n <= BLOCK_CODEBOOK_CELL_CODES && i < BLOCK_CODEBOOK_CELL_CODES; i++)
         all |= (uint64_t)(uint16_t)list[(int)i < n ? (int)i : n - 1] << (width * i + shift);
     uint32_t *words = cells->words + (size_t)cell * words_a_cell(bits);
     words[0] = (uint32_t)all;
@@ -165,21 +165,21 @@ static int odd_from(double n)
     return whole + 1 - whole % 2;
 }
 
-/* Of a block of at least PLANE_GRID_MIN_BITS, unless its map is singular or nearly so. */
-static plane_grid make_grid(const plan_planes *planes, int block)
+/* Of a block of at least BLOCK_CODEBOOK_GRID_MIN_BITS, unless its map is singular or nearly so. */
+static block_codebook_grid make_grid(const plan_block_codebook *plan, int block)
 {
-    const float *map = planes->maps + PLAN_MAP_SIZE * block;
+    const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
     const double m[3] = {(double)map[0], (double)map[1], (double)map[2]};
     const double a = m[0] * m[0] + m[1] * m[1], b = m[1] * m[2], c = m[2] * m[2], mean = 0.5 * (a + c),
                  spread = hypot(0.5 * (a - c), b);
-    const int bits = planes->bits[block];
-    plane_grid grid = {.square = {mean + spread, mean - spread}};
-    if (bits < PLANE_GRID_MIN_BITS || m[0] == 0.0 || m[2] == 0.0
+    const int bits = plan->bits[block];
+    block_codebook_grid grid = {.square = {mean + spread, mean - spread}};
+    if (bits < BLOCK_CODEBOOK_GRID_MIN_BITS || m[0] == 0.0 || m[2] == 0.0
         || grid.square[0] > MOST_SKEW * MOST_SKEW * grid.square[1])
         return grid;
     const double angle = 0.5 * atan2(b, 0.5 * (a - c)), turn[2] = {cos(angle), sin(angle)};
     const double back[3] = {1.0 / m[0], -m[1] / (m[0] * m[2]), 1.0 / m[2]}; /* of the map: 00, 10, 11 */
-    const double n = (bits > PLANE_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits),
+    const double n = (bits > BLOCK_CODEBOOK_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits),
                  stretch = fmin(sqrt(sqrt(grid.square[0] / grid.square[1])), MOST_STRETCH);
     memcpy(grid.turn, turn, sizeof turn);
     grid.to_plane[0] = turn[0] * back[0] + turn[1] * back[1];
@@ -191,20 +191,20 @@ static plane_grid make_grid(const plan_planes *planes, int block)
     return grid;
 }
 
-static size_t cell_words(const plan_planes *planes, int block)
+static size_t cell_words(const plan_block_codebook *plan, int block)
 {
-    const plane_grid grid = make_grid(planes, block);
-    return (size_t)grid.n_cells[0] * (size_t)grid.n_cells[1] * words_a_cell(planes->bits[block]);
+    const block_codebook_grid grid = make_grid(plan, block);
+    return (size_t)grid.n_cells[0] * (size_t)grid.n_cells[1] * words_a_cell(plan->bits[block]);
 }
 
-static rb_status make_cells(block_cells *cells, const plan_planes *planes, int block, const plane_codebook *book,
+static rb_status make_cells(block_cells *cells, const plan_block_codebook *plan, int block, const block_codebook *book,
                             rb_error *err)
 {
-    const plane_grid grid = make_grid(planes, block);
+    const block_codebook_grid grid = make_grid(plan, block);
     cell_builder b = {.grid = &grid, .size = book->size};
-    int16_t list[PLANE_MAX_POINTS];
+    int16_t list[BLOCK_CODEBOOK_MAX_POINTS];
     rb_status st;
-    cells->n = cells->room = cell_words(planes, block);
+    cells->n = cells->room = cell_words(plan, block);
     RB_TRY(st, rb_alloc(&cells->words, cells->room, sizeof *cells->words, "cells", err), done);
     RB_TRY(st, rb_alloc(&b.points, (size_t)book->size, sizeof *b.points, "cells", err), done);
     for (int c = 0; c < book->size; c++) {
@@ -223,19 +223,19 @@ done:
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static void set_block(plane_image_block *out, const plan_head *head, int block, const model_facts *model)
+static void set_block(block_codebook_image_block *out, const plan_head *head, int block, const model_facts *model)
 {
-    const plan_planes *planes = head->planes;
-    const float *map = planes->maps + PLAN_MAP_SIZE * block;
+    const plan_block_codebook *plan = &head->block_codebook;
+    const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
     int dims[2];
     model_block_dims(model, block, dims);
     out->dims = dims[0] | dims[1] << 16;
-    out->bits = planes->bits[block];
+    out->bits = plan->bits[block];
     for (int i = 0; head->center && i < 2; i++) out->center[i] = head->center[dims[i]];
     if (out->bits == 0) return;
-    out->weight = planes->weights[block];
+    out->weight = plan->weights[block];
     memcpy(out->map, map, sizeof out->map);
-    const plane_grid grid = make_grid(planes, block);
+    const block_codebook_grid grid = make_grid(plan, block);
     out->n_columns = grid.n_cells[0];
     out->n_rows = grid.n_cells[1];
     out->half_columns = (float)(out->n_columns / 2);
@@ -243,7 +243,8 @@ static void set_block(plane_image_block *out, const plan_head *head, int block, 
     for (int i = 0; i < 4; i++) out->to_grid[i] = (float)(GRID_SCALE * grid.to_plane[i]);
 }
 
-static void set_points(float *points_x, float *points_y, const plane_image_block *block, const plane_codebook *book)
+static void set_points(float *points_x, float *points_y, const block_codebook_image_block *block,
+                       const block_codebook *book)
 {
     for (int c = 0; c < book->size; c++) {
         const double x = (double)book->x[c], y = (double)book->y[c];
@@ -254,13 +255,13 @@ static void set_points(float *points_x, float *points_y, const plane_image_block
 
 /* About instructions a lane: of a block's loads and packing, of three searches by cells, of a point tried for three
  * gains. */
-static int block_cost(const plane_image_block *block)
+static int block_cost(const block_codebook_image_block *block)
 {
     enum { ALL = 12, CODED = 25, CELLS = 90, POINT = 21 };
     return block->bits == 0 ? ALL : ALL + CODED + (block->n_columns > 0 ? CELLS : POINT << block->bits);
 }
 
-static bool is_run_of_four(const plane_image_block *blocks)
+static bool is_run_of_four(const block_codebook_image_block *blocks)
 {
     const int first = blocks[0].dims & 0xffff, second = blocks[0].dims >> 16;
     bool is_split = first % 4 == 0 && second % 4 == 0, is_pairs = first % 8 == 0;
@@ -272,14 +273,14 @@ static bool is_run_of_four(const plane_image_block *blocks)
 }
 
 /* Places of a head's tables, and its own numbers. */
-static void set_head(plane_image *image, int h, const plan_head *from, const model_facts *model)
+static void set_head(block_codebook_image *image, int h, const plan_head *from, const model_facts *model)
 {
-    plane_image_head *head = &image->heads[h];
-    plane_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
+    block_codebook_image_head *head = &image->heads[h];
+    block_codebook_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
     double size = 0.0;
-    int bit = from->planes->gain_bits;
-    *head =
-        (plane_image_head){.is_planes = 1, .gain_bits = from->planes->gain_bits, .first_point = (int)image->n_points};
+    int bit = from->block_codebook.gain_bits;
+    *head = (block_codebook_image_head){
+        .is_block_codebook = 1, .gain_bits = from->block_codebook.gain_bits, .first_point = (int)image->n_points};
     for (int i = 0; i < image->n_blocks; i++) {
         set_block(&blocks[i], from, i, model);
         blocks[i].bit_first = bit;
@@ -289,7 +290,7 @@ static void set_head(plane_image *image, int h, const plan_head *from, const mod
             blocks[i].first_point = head->n_points;
             head->n_points += 1 << blocks[i].bits;
         }
-        for (int m = 0; m < PLAN_MAP_SIZE; m++)
+        for (int m = 0; m < BLOCK_CODEBOOK_MAP_SIZE; m++)
             size += (double)blocks[i].weight * (double)blocks[i].map[m] * (double)blocks[i].map[m];
         head->cost += block_cost(&blocks[i]);
     }
@@ -298,36 +299,36 @@ static void set_head(plane_image *image, int h, const plan_head *from, const mod
     head->is_split = 1;
     for (int i = 0; i < image->n_blocks; i++) head->is_split &= blocks[i].dims == (i | (i + image->n_blocks) << 16);
     for (int level = 0; level < 1 << head->gain_bits; level++)
-        head->gains[level] = (float)plane_gain(head->gain_bits, level);
+        head->gains[level] = (float)block_codebook_gain(head->gain_bits, level);
     head->inverse_size = size > 0.0 ? (float)(1.0 / size) : 0.0f;
     image->n_points += (size_t)head->n_points;
-    image->list[image->n_planes++] = h;
+    image->list[image->n_block_codebook++] = h;
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
-static rb_status fill_block(plane_image *image, block_cells *cells, const plan_head *head, int h, int i,
+static rb_status fill_block(block_codebook_image *image, block_cells *cells, const plan_head *head, int h, int i,
                             codec_tables *tables, rb_error *err)
 {
-    const plane_image_block *block = &image->blocks[h * image->n_blocks + i];
-    const plane_codebook *book;
+    const block_codebook_image_block *block = &image->blocks[h * image->n_blocks + i];
+    const block_codebook *book;
     if (block->bits == 0) return RB_OK;
-    const rb_status st = codec_tables_plane(tables, block->bits, &book, err);
+    const rb_status st = codec_tables_block_codebook(tables, block->bits, &book, err);
     if (st != RB_OK) return st;
     const int first = image->heads[h].first_point + block->first_point;
     set_points(image->points_x + first, image->points_y + first, block, book);
-    return block->n_columns > 0 ? make_cells(cells, head->planes, i, book, err) : RB_OK;
+    return block->n_columns > 0 ? make_cells(cells, &head->block_codebook, i, book, err) : RB_OK;
 }
 
 /* cells [n_heads][n_blocks], one after the other. */
-static rb_status join_cells(plane_image *image, const block_cells *cells, rb_error *err)
+static rb_status join_cells(block_codebook_image *image, const block_cells *cells, rb_error *err)
 {
     const int n_all = image->n_heads * image->n_blocks;
     for (int i = 0; i < n_all; i++) image->n_cells += cells[i].n;
     const rb_status st = rb_alloc(&image->cells, image->n_cells, sizeof *image->cells, "codec image", err);
     size_t at = 0;
     for (int i = 0; st == RB_OK && i < n_all; i++) {
-        plane_image_head *head = &image->heads[i / image->n_blocks];
+        block_codebook_image_head *head = &image->heads[i / image->n_blocks];
         if (i % image->n_blocks == 0) head->first_cell = (int)at;
         image->blocks[i].first_cell = (int)at - head->first_cell;
         if (cells[i].n > 0) memcpy(image->cells + at, cells[i].words, cells[i].n * sizeof *image->cells);
@@ -337,14 +338,14 @@ static rb_status join_cells(plane_image *image, const block_cells *cells, rb_err
     return st;
 }
 
-static rb_status fill_book(plane_image *image, codec_tables *tables, rb_error *err)
+static rb_status fill_book(block_codebook_image *image, codec_tables *tables, rb_error *err)
 {
     rb_status st;
     image->n_book = ((size_t)2 << image->max_bits) - 2;
     RB_TRY(st, rb_alloc(&image->book, image->n_book, sizeof *image->book, "codec image", err), done);
     for (int bits = 1; bits <= image->max_bits; bits++) {
-        const plane_codebook *book;
-        RB_TRY(st, codec_tables_plane(tables, bits, &book, err), done);
+        const block_codebook *book;
+        RB_TRY(st, codec_tables_block_codebook(tables, bits, &book, err), done);
         for (int c = 0; c < book->size; c++)
             image->book[(1 << bits) - 2 + c] = rb_f32_to_f16(book->x[c]) | (uint32_t)rb_f32_to_f16(book->y[c]) << 16;
     }
@@ -352,22 +353,22 @@ done:
     return st;
 }
 
-rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_heads, const model_facts *model,
-                            codec_tables *tables, rb_error *err)
+rb_status block_codebook_image_build(block_codebook_image *out, const plan_head *heads, int n_heads,
+                                     const model_facts *model, codec_tables *tables, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model), n_all = n_heads * n_blocks;
     rb_first_failure failure = {0};
     block_cells *cells = NULL;
     rb_status st;
-    *out = (plane_image){.n_heads = n_heads, .n_blocks = n_blocks};
+    *out = (block_codebook_image){.n_heads = n_heads, .n_blocks = n_blocks};
     RB_TRY(st, rb_alloc(&out->heads, (size_t)n_heads, sizeof *out->heads, "codec image", err), done);
     RB_TRY(st, rb_alloc(&out->list, (size_t)n_heads, sizeof *out->list, "codec image", err), done);
     RB_TRY(st, rb_alloc(&out->blocks, (size_t)n_all, sizeof *out->blocks, "codec image", err), done);
     for (int h = 0; h < n_heads; h++) {
-        if (heads[h].planes) set_head(out, h, &heads[h], model);
+        if (heads[h].family == FAMILY_BLOCK_CODEBOOK) set_head(out, h, &heads[h], model);
         out->heads[h].cost_before = h > 0 ? out->heads[h - 1].cost_before + out->heads[h - 1].cost : 0;
     }
-    if (out->n_planes == 0) goto done;
+    if (out->n_block_codebook == 0) goto done;
     RB_TRY(st, rb_alloc(&out->points_x, out->n_points, sizeof *out->points_x, "codec image", err), done);
     RB_TRY(st, rb_alloc(&out->points_y, out->n_points, sizeof *out->points_y, "codec image", err), done);
     RB_TRY(st, rb_alloc(&cells, (size_t)n_all, sizeof *cells, "codec image", err), done);
@@ -384,11 +385,11 @@ rb_status plane_image_build(plane_image *out, const plan_head *heads, int n_head
 done:
     for (int i = 0; cells && i < n_all; i++) free(cells[i].words);
     free(cells);
-    if (st != RB_OK) plane_image_clear(out);
+    if (st != RB_OK) block_codebook_image_clear(out);
     return st;
 }
 
-void plane_image_clear(plane_image *image)
+void block_codebook_image_clear(block_codebook_image *image)
 {
     free(image->heads);
     free(image->list);
@@ -397,16 +398,17 @@ void plane_image_clear(plane_image *image)
     free(image->points_y);
     free(image->cells);
     free(image->book);
-    *image = (plane_image){0};
+    *image = (block_codebook_image){0};
 }
 
-int64_t plane_image_head_bytes(const plan_head *head, int n_blocks)
+int64_t block_codebook_image_head_bytes(const plan_head *head, int n_blocks)
 {
     enum { CELLS_AND_LISTS = 3 }; /* uneven maps have long lists: as much again twice, at most about */
-    size_t total = sizeof(plane_image_head) + sizeof(int32_t) + (size_t)n_blocks * sizeof(plane_image_block)
-                   + ((size_t)2 << PLANE_MAX_BITS) * sizeof(uint32_t);
-    for (int i = 0; head->planes && i < n_blocks; i++)
-        total += ((size_t)1 << head->planes->bits[i]) * 2 * sizeof(float)
-                 + CELLS_AND_LISTS * cell_words(head->planes, i) * sizeof(uint32_t);
+    size_t total = sizeof(block_codebook_image_head) + sizeof(int32_t)
+                   + (size_t)n_blocks * sizeof(block_codebook_image_block)
+                   + ((size_t)2 << BLOCK_CODEBOOK_MAX_BITS) * sizeof(uint32_t);
+    for (int i = 0; head->family == FAMILY_BLOCK_CODEBOOK && i < n_blocks; i++)
+        total += ((size_t)1 << head->block_codebook.bits[i]) * 2 * sizeof(float)
+                 + CELLS_AND_LISTS * cell_words(&head->block_codebook, i) * sizeof(uint32_t);
     return (int64_t)total;
 }

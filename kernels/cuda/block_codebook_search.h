@@ -7,7 +7,7 @@
  * into the cells of the rim, which reach to infinity. There are more columns than rows as the map stretches, so that
  * cells are about square where distances are measured. A cell lists every point that is nearest to some place in it, in
  * ascending order, mostly one or two. So the cost does not grow with the number of points, and what is found is exact.
- * The device's tanh is an approximation: cells are listed with a margin for it (plane_image.c). */
+ * The device's tanh is an approximation: cells are listed with a margin for it (block_codebook_image.c). */
 #ifndef RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 #define RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 
@@ -21,12 +21,12 @@
 #define RB_HOST_DEVICE inline
 #endif
 
-typedef struct plane_match {
+typedef struct block_codebook_match {
     int code;
     float distance; /* squared */
-} plane_match;
+} block_codebook_match;
 
-static RB_HOST_DEVICE float plane_compand(float u)
+static RB_HOST_DEVICE float block_codebook_compand(float u)
 {
 #ifdef __CUDA_ARCH__
     float t;
@@ -38,7 +38,7 @@ static RB_HOST_DEVICE float plane_compand(float u)
 }
 
 /* A companded coordinate's cell, from 0 to 2 half. */
-static RB_HOST_DEVICE int plane_cell_index(float t, float half)
+static RB_HOST_DEVICE int block_codebook_cell_index(float t, float half)
 {
 #ifdef __CUDA_ARCH__
     return __float2int_rn(fmaf(t, half, half));
@@ -47,7 +47,8 @@ static RB_HOST_DEVICE int plane_cell_index(float t, float half)
 #endif
 }
 
-static RB_HOST_DEVICE void plane_try(plane_match *best, plane_points points, int code, float x, float y, float gain)
+static RB_HOST_DEVICE void block_codebook_try(block_codebook_match *best, block_codebook_points points, int code,
+                                              float x, float y, float gain)
 {
     const float dx = fmaf(-gain, points.x[code], x), dy = fmaf(-gain, points.y[code], y),
                 distance = fmaf(dx, dx, dy * dy);
@@ -55,23 +56,26 @@ static RB_HOST_DEVICE void plane_try(plane_match *best, plane_points points, int
     best->distance = fminf(distance, best->distance);
 }
 
-static RB_HOST_DEVICE plane_match plane_search_all(plane_points points, int n_points, float x, float y, float gain)
+static RB_HOST_DEVICE block_codebook_match block_codebook_search_all(block_codebook_points points, int n_points,
+                                                                     float x, float y, float gain)
 {
-    plane_match best = {0, INFINITY};
-    for (int code = 0; code < n_points; code++) plane_try(&best, points, code, x, y, gain);
+    block_codebook_match best = {0, INFINITY};
+    for (int code = 0; code < n_points; code++) block_codebook_try(&best, points, code, x, y, gain);
     return best;
 }
 
 /* Of (x, y), a key's block less its centre, at this gain; u, v: (x, y) through block->to_grid. points, cells: the
  * block's. */
-static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, plane_points points,
-                                               const uint32_t *cells, float x, float y, float u, float v, float gain,
-                                               float inverse_gain)
+static RB_HOST_DEVICE block_codebook_match block_codebook_search(const block_codebook_image_block *block,
+                                                                 block_codebook_points points, const uint32_t *cells,
+                                                                 float x, float y, float u, float v, float gain,
+                                                                 float inverse_gain)
 {
-    const int cell = plane_cell_index(plane_compand(v * inverse_gain), block->half_rows) * block->n_columns
-                     + plane_cell_index(plane_compand(u * inverse_gain), block->half_columns);
-    int list[PLANE_CELL_CODES];
-    if (block->bits > PLANE_BYTE_BITS) {
+    const int cell =
+        block_codebook_cell_index(block_codebook_compand(v * inverse_gain), block->half_rows) * block->n_columns
+        + block_codebook_cell_index(block_codebook_compand(u * inverse_gain), block->half_columns);
+    int list[BLOCK_CODEBOOK_CELL_CODES];
+    if (block->bits > BLOCK_CODEBOOK_BYTE_BITS) {
         const uint32_t low = cells[2 * cell], high = cells[2 * cell + 1];
         list[0] = (int)(low & 0xffffu);
         list[1] = (int)(low >> 16);
@@ -84,25 +88,26 @@ static RB_HOST_DEVICE plane_match plane_search(const plane_image_block *block, p
         list[2] = (int)(word >> 16 & 0xffu);
         list[3] = (int)(word >> 24);
     }
-    plane_match best = {0, INFINITY};
+    block_codebook_match best = {0, INFINITY};
     if (list[0] > list[3]) {
         const uint16_t *longer =
             (const uint16_t *)(cells
-                               + (block->bits > PLANE_BYTE_BITS ? list[1] | list[2] << 16 : list[1] | list[2] << 8));
-        for (int i = 1; i <= longer[0]; i++) plane_try(&best, points, longer[i], x, y, gain);
+                               + (block->bits > BLOCK_CODEBOOK_BYTE_BITS ? list[1] | list[2] << 16
+                                                                         : list[1] | list[2] << 8));
+        for (int i = 1; i <= longer[0]; i++) block_codebook_try(&best, points, longer[i], x, y, gain);
         return best;
     }
-    if (block->bits <= PLANE_OFFSET_BITS)
-        for (int i = 0; i < PLANE_CELL_CODES; i++) list[i] >>= 2;
-    plane_try(&best, points, list[0], x, y, gain);
-    plane_try(&best, points, list[1], x, y, gain);
-    if (list[2] != list[1]) plane_try(&best, points, list[2], x, y, gain);
-    if (list[3] != list[2]) plane_try(&best, points, list[3], x, y, gain);
+    if (block->bits <= BLOCK_CODEBOOK_OFFSET_BITS)
+        for (int i = 0; i < BLOCK_CODEBOOK_CELL_CODES; i++) list[i] >>= 2;
+    block_codebook_try(&best, points, list[0], x, y, gain);
+    block_codebook_try(&best, points, list[1], x, y, gain);
+    if (list[2] != list[1]) block_codebook_try(&best, points, list[2], x, y, gain);
+    if (list[3] != list[2]) block_codebook_try(&best, points, list[3], x, y, gain);
     return best;
 }
 
 /* The level that a vector's size points to, rounded and kept within the levels: square is its sum w |z|^2. */
-static RB_HOST_DEVICE int plane_level(float square, float inverse_size, int gain_bits)
+static RB_HOST_DEVICE int block_codebook_level(float square, float inverse_size, int gain_bits)
 {
     const int largest = (1 << gain_bits) - 1, zero = gain_bits > 0 ? (1 << gain_bits) / 4 : 0;
     const float level = floorf(log2f(square * inverse_size) + (float)zero + 0.5f);

@@ -19,7 +19,7 @@ typedef struct image_part {
 
 static void list_parts(const codec_image *image, image_part parts[N_ARRAYS])
 {
-    const plane_image *planes = &image->planes;
+    const block_codebook_image *planes = &image->block_codebook;
     const size_t d = (size_t)image->head_dim, n = (size_t)image->n_heads, n_columns = n * (size_t)image->max_columns;
     const image_part all[N_ARRAYS] = {
         {image->heads, n * sizeof *image->heads},
@@ -64,11 +64,13 @@ static rb_status upload(rb_cuda_array *array, const image_part *part, rb_error *
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
-static void set_planes(plane_device_image *made, const plane_image *image, const rb_cuda_array *arrays)
+static void set_block_codebook(block_codebook_device_image *made, const block_codebook_image *image,
+                               const rb_cuda_array *arrays)
 {
-    *made = (plane_device_image){.n_blocks = image->n_blocks, .n_planes = image->n_planes, .max_bits = image->max_bits};
-    for (int i = 0; i < image->n_planes; i++) {
-        const plane_image_head *head = &image->heads[image->list[i]];
+    *made = (block_codebook_device_image){
+        .n_blocks = image->n_blocks, .n_block_codebook = image->n_block_codebook, .max_bits = image->max_bits};
+    for (int i = 0; i < image->n_block_codebook; i++) {
+        const block_codebook_image_head *head = &image->heads[image->list[i]];
         made->max_points = larger(made->max_points, head->n_points);
         made->max_cells = larger(made->max_cells, head->n_cells);
         made->max_packed_bytes = larger(made->max_packed_bytes, head->packed_bytes);
@@ -125,7 +127,7 @@ rb_status codec_cuda_create(codec_cuda **out, const codec_image *image, rb_error
     made->shifts = codec->arrays[10].at;
     made->inverse_scales = codec->arrays[11].at;
     made->centers = codec->arrays[12].at;
-    set_planes(&made->planes, &image->planes, &codec->arrays[13]);
+    set_block_codebook(&made->block_codebook, &image->block_codebook, &codec->arrays[13]);
     *out = codec;
     codec = NULL;
 done:

@@ -24,8 +24,8 @@
  * two for M p (rounded once to f32, and once in g M p by the fused product) and one for the difference, each of |x| +
  * |c| + g |M p| at most: 4 sqrt(2) units, 3.4e-7, a distance, on both sides of a comparison, whose squares have two
  * roundings more: 8e-7. A restored dim has four roundings of parts that are at most twice max |M p|, and of |c|. */
-#define CODEC_CUDA_PLANE_TIE     1e-6 /* distance over |x| + |c| + g max |M p| of a block */
-#define CODEC_CUDA_PLANE_RESTORE 1e-6 /* largest error of a coordinate over |c| + g max |M p| of its block */
+#define CODEC_CUDA_BLOCK_CODEBOOK_TIE     1e-6 /* distance over |x| + |c| + g max |M p| of a block */
+#define CODEC_CUDA_BLOCK_CODEBOOK_RESTORE 1e-6 /* largest error of a coordinate over |c| + g max |M p| of its block */
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,16 +42,16 @@ typedef struct codec_vectors {
     int64_t head_stride, token_stride;
 } codec_vectors;
 
-/* Its heads of family block-codebook on the device: plane_image.h. */
-typedef struct plane_device_image {
-    int n_blocks, n_planes, max_bits;
+/* Its heads of family block-codebook on the device: block_codebook_image.h. */
+typedef struct block_codebook_device_image {
+    int n_blocks, n_block_codebook, max_bits;
     int max_points, max_cells, max_packed_bytes; /* over heads of this family */
-    const plane_image_head *heads;
+    const block_codebook_image_head *heads;
     const int32_t *list;
-    const plane_image_block *blocks;
+    const block_codebook_image_block *blocks;
     const float *points_x, *points_y;
     const uint32_t *cells, *book;
-} plane_device_image;
+} block_codebook_device_image;
 
 /* An image on the device. */
 typedef struct codec_device_image {
@@ -67,7 +67,7 @@ typedef struct codec_device_image {
     const codec_image_lane *fragments;
     const codec_image_cell *cells;
     const float *books, *rotations, *shifts, *inverse_scales, *centers;
-    plane_device_image planes;
+    block_codebook_device_image block_codebook;
 } codec_device_image;
 
 /* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes;

@@ -129,7 +129,8 @@ struct head_streams {
     int64_t packed, norms; /* bytes */
 };
 
-/* By a whole warp; the result is in all its lanes. HEAD, here and below: codec_image_head or plane_image_head. */
+/* By a whole warp; the result is in all its lanes. HEAD, here and below: codec_image_head or block_codebook_image_head.
+ */
 template <typename HEAD> __device__ inline head_streams find_streams(const HEAD *heads, int head, int64_t n)
 {
     head_streams at = {0, 0};

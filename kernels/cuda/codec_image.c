@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "kernels/cuda/groups_fragments.h"
+#include "kernels/reference/encoder_stretches.h"
 
 enum { STREAM_ALIGNMENT = 128, STEP = CODEC_FRAGMENT_STEP, TILE = CODEC_FRAGMENT_TILE };
 
@@ -70,16 +71,18 @@ static rb_status check_limits(const plan_head *heads, int n_heads, const model_f
                        "the CUDA kernels take a head_dim that is a multiple of %d up to %d, found %d", STEP,
                        CODEC_IMAGE_MAX_DIMS, model->head_dim);
     for (int h = 0; h < n_heads; h++)
-        if (!heads[h].planes && (heads[h].n_groups < 1 || heads[h].n_groups > CODEC_IMAGE_MAX_GROUPS))
+        if (heads[h].family == FAMILY_GROUPS
+            && (plan_head_groups(&heads[h])->n < 1 || plan_head_groups(&heads[h])->n > CODEC_IMAGE_MAX_GROUPS))
             return rb_fail(err, RB_EUNSUPPORTED, "the CUDA kernels take 1 to %d groups a head, kv_head %d has %d",
-                           CODEC_IMAGE_MAX_GROUPS, h, heads[h].n_groups);
+                           CODEC_IMAGE_MAX_GROUPS, h, plan_head_groups(&heads[h])->n);
     return RB_OK;
 }
 
 static bool are_published(const plan_head *heads, int n_heads, const model_facts *model)
 {
     for (int h = 0; h < n_heads; h++)
-        if (!heads[h].planes && !plan_head_is_published_form(&heads[h], model_n_blocks(model))) return false;
+        if (heads[h].family == FAMILY_GROUPS && !plan_head_is_published_form(&heads[h], model_n_blocks(model)))
+            return false;
     return true;
 }
 
@@ -93,7 +96,7 @@ static size_t halves_of(int width) { return (size_t)1 << (width <= CODEC_IMAGE_P
 
 static int count_uncoded(const plan_head *head, int head_dim)
 {
-    for (int g = 0; g < head->n_groups; g++) head_dim -= 2 * head->groups[g].n_blocks;
+    for (int g = 0; g < plan_head_groups(head)->n; g++) head_dim -= 2 * plan_head_groups(head)->at[g].n_blocks;
     return head_dim;
 }
 
@@ -101,7 +104,8 @@ static int count_uncoded(const plan_head *head, int head_dim)
 static int count_columns(const plan_head *head, int n_uncoded)
 {
     int n = 0;
-    for (int g = 0; g < head->n_groups; g++) n += (2 * head->groups[g].n_blocks + TILE - 1) / TILE * TILE;
+    for (int g = 0; g < plan_head_groups(head)->n; g++)
+        n += (2 * plan_head_groups(head)->at[g].n_blocks + TILE - 1) / TILE * TILE;
     return n_uncoded > 0 ? n + TILE + (n_uncoded + TILE - 1) / TILE * TILE : n;
 }
 
@@ -113,18 +117,18 @@ static rb_status alloc_image(image_builder *b, const plan_head *heads, int n_hea
     image->head_dim = b->model->head_dim;
     image->n_heads = n_heads;
     for (int h = 0; h < n_heads; h++) {
-        for (int g = 0; g < heads[h].n_groups; g++) {
-            codec_image_group group = {.dims = 2 * heads[h].groups[g].n_blocks};
+        for (int g = 0; g < plan_head_groups(&heads[h])->n; g++) {
+            codec_image_group group = {.dims = 2 * plan_head_groups(&heads[h])->at[g].n_blocks};
             count_tiles(&group);
             b->fragment_room += 2 * (size_t)group.n_tiles * (size_t)group.n_steps;
-            b->book_room += 5 * ((size_t)1 << heads[h].groups[g].width) / 2 + 1;
-            b->halves_room += halves_of(heads[h].groups[g].width);
+            b->book_room += 5 * ((size_t)1 << plan_head_groups(&heads[h])->at[g].width) / 2 + 1;
+            b->halves_room += halves_of(plan_head_groups(&heads[h])->at[g].width);
             b->cell_room += 1 << CODEC_IMAGE_MAX_LOG2_CELLS;
             b->rotation_room += (size_t)group.dims * (size_t)group.dims;
         }
-        image->n_groups += heads[h].n_groups;
-        image->n_grouped += heads[h].planes == NULL;
-        if (heads[h].planes) continue;
+        image->n_groups += plan_head_groups(&heads[h])->n;
+        image->n_grouped += heads[h].family == FAMILY_GROUPS;
+        if (heads[h].family == FAMILY_BLOCK_CODEBOOK) continue;
         const int n_columns = count_columns(&heads[h], count_uncoded(&heads[h], b->model->head_dim));
         if (n_columns > image->max_columns) image->max_columns = n_columns;
     }
@@ -279,12 +283,13 @@ static int add_rotation(image_builder *b, const double *rotation, int dims)
 /* Of the group's dims, in its order. */
 static void group_scales(double *scales, const plan_head *head, int g, const model_facts *model)
 {
-    const plan_group *group = &head->groups[g];
+    const plan_group *group = &plan_head_groups(head)->at[g];
     double by_dim[RB_MAX_HEAD_DIM];
     int dims[RB_MAX_HEAD_DIM];
     for (int block = 0; block < model_n_blocks(model); block++) {
         model_block_dims(model, block, dims);
-        by_dim[dims[0]] = by_dim[dims[1]] = head->scales ? (double)head->scales[block] : 1.0;
+        by_dim[dims[0]] = by_dim[dims[1]] =
+            plan_head_groups(head)->scales ? (double)plan_head_groups(head)->scales[block] : 1.0;
     }
     plan_group_dims(group, model, dims);
     for (int j = 0; j < 2 * group->n_blocks; j++) scales[j] = by_dim[dims[j]];
@@ -305,14 +310,14 @@ static int bring_to_one(double *scales, int n)
 static void add_direction(image_builder *b, const plan_head *from, codec_image_group *group, int g, bool is_encode)
 {
     double scales[RB_MAX_HEAD_DIM];
-    if (from->scales) {
+    if (plan_head_groups(from)->scales) {
         group_scales(scales, from, g, b->model);
         for (int j = 0; !is_encode && j < group->dims; j++) scales[j] = 1.0 / scales[j];
         const int exponent = bring_to_one(scales, group->dims);
         if (is_encode) group->encode_exponent = exponent;
         else group->decode_scale = (float)ldexp(1.0, exponent);
     }
-    const int first = codec_fragments_add(b->image, group, from->scales ? scales : NULL, is_encode);
+    const int first = codec_fragments_add(b->image, group, plan_head_groups(from)->scales ? scales : NULL, is_encode);
     if (is_encode) group->encode = first;
     else group->decode = first;
 }
@@ -391,15 +396,15 @@ static void fill_transform(image_builder *b, int h, const plan_head *from, const
         if (from->center || !is_coded) centers[column[dim]] = center;
         if (is_coded) head->largest_center = fmaxf(head->largest_center, fabsf(center));
     }
-    for (int block = 0; from->scales && block < model_n_blocks(b->model); block++) {
+    for (int block = 0; plan_head_groups(from)->scales && block < model_n_blocks(b->model); block++) {
         model_block_dims(b->model, block, dims);
-        for (int i = 0; i < 2; i++) inverse_scales[column[dims[i]]] = 1.0f / from->scales[block];
+        for (int i = 0; i < 2; i++) inverse_scales[column[dims[i]]] = 1.0f / plan_head_groups(from)->scales[block];
     }
-    for (int g = 0; from->center && g < from->n_groups; g++) {
+    for (int g = 0; from->center && g < plan_head_groups(from)->n; g++) {
         const codec_image_group *group = &groups[g];
         double scales[RB_MAX_HEAD_DIM];
         group_scales(scales, from, g, b->model);
-        plan_group_dims(&from->groups[g], b->model, dims);
+        plan_group_dims(&plan_head_groups(from)->at[g], b->model, dims);
         for (int row = 0; row < group->dims; row++) {
             const float *rotation = image->rotations + group->rotation + row * group->dims;
             double sum = 0.0;
@@ -416,8 +421,8 @@ static void fill_positions(image_builder *b, int h, const plan_head *from, const
     uint16_t *position = b->image->position + h * b->model->head_dim,
              *column = b->image->column + h * b->model->head_dim;
     int dims[RB_MAX_HEAD_DIM];
-    for (int g = 0; g < from->n_groups; g++) {
-        plan_group_dims(&from->groups[g], b->model, dims);
+    for (int g = 0; g < plan_head_groups(from)->n; g++) {
+        plan_group_dims(&plan_head_groups(from)->at[g], b->model, dims);
         for (int j = 0; j < groups[g].dims; j++) {
             position[dims[j]] = (uint16_t)(groups[g].first + j);
             column[dims[j]] = (uint16_t)(groups[g].column + j);
@@ -460,25 +465,25 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     codec_image_head *head = &image->heads[h];
     codec_image_group *groups = image->groups + first_group;
     int first = 0, bit = 0;
-    *head = (codec_image_head){.n_groups = from->n_groups,
+    *head = (codec_image_head){.n_groups = plan_head_groups(from)->n,
                                .first_group = first_group,
                                .first_fragment = (int)image->n_fragments,
-                               .norm_bytes = norm_kind_bits(from->norm) / 8,
-                               .is_searched = from->encoder == ENCODER_SEARCH,
-                               .has_scales = from->scales != NULL,
+                               .norm_bytes = norm_kind_bits(plan_head_groups(from)->norm) / 8,
+                               .is_searched = plan_head_groups(from)->encoder == ENCODER_SEARCH,
+                               .has_scales = plan_head_groups(from)->scales != NULL,
                                .has_center = from->center != NULL,
                                .first_book = (int)image->n_books,
                                .first_halves = (int)image->n_halves,
                                .first_cell = (int)image->n_cells};
     b->n_books = 0;
-    for (int g = 0; g < from->n_groups; g++) {
+    for (int g = 0; g < plan_head_groups(from)->n; g++) {
         groups[g] = (codec_image_group){.first = first,
-                                        .dims = 2 * from->groups[g].n_blocks,
-                                        .width = from->groups[g].width,
+                                        .dims = 2 * plan_head_groups(from)->at[g].n_blocks,
+                                        .width = plan_head_groups(from)->at[g].width,
                                         .column = head->n_columns,
                                         .bit_first = bit,
                                         .decode_scale = 1.0f};
-        const rb_status st = add_group(b, head, &groups[g], &from->groups[g], err);
+        const rb_status st = add_group(b, head, &groups[g], &plan_head_groups(from)->at[g], err);
         if (st != RB_OK) return st;
         first += groups[g].dims;
         bit += groups[g].dims * groups[g].width;
@@ -494,9 +499,9 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
     head->n_books = (int)image->n_books - head->first_book;
     head->n_halves = (int)image->n_halves - head->first_halves;
     head->n_cells = (int)image->n_cells - head->first_cell;
-    for (int g = 0; g < from->n_groups; g++) add_direction(b, from, &groups[g], g, true);
+    for (int g = 0; g < plan_head_groups(from)->n; g++) add_direction(b, from, &groups[g], g, true);
     head->n_fragments_encode = (int)image->n_fragments - head->first_fragment;
-    for (int g = 0; g < from->n_groups; g++) add_direction(b, from, &groups[g], g, false);
+    for (int g = 0; g < plan_head_groups(from)->n; g++) add_direction(b, from, &groups[g], g, false);
     head->n_fragments_decode = (int)image->n_fragments - head->first_fragment - head->n_fragments_encode;
     fill_positions(b, h, from, groups);
     fill_transform(b, h, from, groups);
@@ -506,30 +511,30 @@ static rb_status add_head(image_builder *b, int h, const plan_head *from, int fi
 }
 
 /* Blocks in order, two coding positions each. */
-static void add_planes_head(image_builder *b, int h, const plan_head *from)
+static void add_block_codebook_head(image_builder *b, int h, const plan_head *from)
 {
     codec_image *image = b->image;
     const int n_blocks = model_n_blocks(b->model);
-    int bits = from->planes->gain_bits, dims[2];
+    int bits = from->block_codebook.gain_bits, dims[2];
     for (int block = 0; block < n_blocks; block++) {
         model_block_dims(b->model, block, dims);
         for (int i = 0; i < 2; i++) image->position[h * image->head_dim + dims[i]] = (uint16_t)(2 * block + i);
-        bits += from->planes->bits[block];
+        bits += from->block_codebook.bits[block];
     }
     image->heads[h] =
         (codec_image_head){.packed_bytes = (bits + 7) / 8,
-                           .norm_bytes = norm_kind_bits(from->norm) / 8,
+                           .norm_bytes = norm_kind_bits(plan_head_groups(from)->norm) / 8,
                            .cost_before = h > 0 ? image->heads[h - 1].cost_before + image->heads[h - 1].cost : 0};
 }
 
-static rb_status add_planes(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
+static rb_status add_block_codebook(image_builder *b, const plan_head *heads, int n_heads, rb_error *err)
 {
     codec_image *image = b->image;
-    const rb_status st = plane_image_build(&image->planes, heads, n_heads, b->model, b->tables, err);
+    const rb_status st = block_codebook_image_build(&image->block_codebook, heads, n_heads, b->model, b->tables, err);
     for (int h = 0; st == RB_OK && h < n_heads; h++) {
-        image->planes.heads[h].packed_bytes = image->heads[h].packed_bytes;
-        image->planes.heads[h].n_groups = image->heads[h].n_groups;
-        image->planes.heads[h].norm_bytes = image->heads[h].norm_bytes;
+        image->block_codebook.heads[h].packed_bytes = image->heads[h].packed_bytes;
+        image->block_codebook.heads[h].n_groups = image->heads[h].n_groups;
+        image->block_codebook.heads[h].norm_bytes = image->heads[h].norm_bytes;
     }
     return st;
 }
@@ -548,11 +553,11 @@ rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_hea
     image->is_published = are_published(heads, n_heads, model);
     RB_TRY(st, alloc_image(&b, heads, n_heads, err), done);
     for (int h = 0; h < n_heads; h++) {
-        if (heads[h].planes) add_planes_head(&b, h, &heads[h]);
+        if (heads[h].family == FAMILY_BLOCK_CODEBOOK) add_block_codebook_head(&b, h, &heads[h]);
         else RB_TRY(st, add_head(&b, h, &heads[h], first_group, err), done);
-        first_group += heads[h].n_groups;
+        first_group += plan_head_groups(&heads[h])->n;
     }
-    RB_TRY(st, add_planes(&b, heads, n_heads, err), done);
+    RB_TRY(st, add_block_codebook(&b, heads, n_heads, err), done);
     *out = image;
     image = NULL;
 done:
@@ -580,6 +585,6 @@ void codec_image_free(codec_image *image)
     free(image->shifts);
     free(image->inverse_scales);
     free(image->centers);
-    plane_image_clear(&image->planes);
+    block_codebook_image_clear(&image->block_codebook);
     free(image);
 }

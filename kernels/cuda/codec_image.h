@@ -144,7 +144,7 @@ typedef struct codec_image {
     /* [n_heads][max_columns], by column: what coordinates start from, as products have them; 1 / scale of the dim; its
      * centre, -0 where it has none (added to anything, that changes no bit), but 0 in no group. */
     float *shifts, *inverse_scales, *centers;
-    plane_image planes;
+    block_codebook_image block_codebook;
 } codec_image;
 
 /* A head's packed codes and norms are streams of their own, vector after vector, each stream starting at a multiple of

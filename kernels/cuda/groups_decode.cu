@@ -196,22 +196,22 @@ __device__ __forceinline__ void put_pair(const warp_memory &memory, int at, floa
 }
 
 /* Where row i of the lane's goes, and what its products are multiplied with; square: of its operands. */
-template <bool IS_BEYOND, int BLOCKS>
+template <bool IS_GENERAL, int BLOCKS>
 __device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i,
                                           float square, float product_scale)
 {
     const int stored_at = i * 8 * call.n_groups + call.g;
-    if (IS_BEYOND && call.memory.norm_bytes == 1)
+    if (IS_GENERAL && call.memory.norm_bytes == 1)
         factor = norm_of_byte(call.memory.norms[(threadIdx.x & 31) / 4 * call.n_groups + stored_at],
                               call.group.norm_exponent);
     else factor = __half2float(__ushort_as_half(call.place.norms[stored_at]));
-    if (IS_BEYOND) factor *= call.group.decode_scale;
+    if (IS_GENERAL) factor *= call.group.decode_scale;
     factor = factor * (1.0f / product_scale) * fast_rsqrt(square);
     at = call.place.row[i] + call.shape.column + 2 * (threadIdx.x & 3);
 }
 
 /* N_STEPS: of the group, or 0: at most STEPS. */
-template <int N_STEPS, bool IS_BEYOND, typename T, int STEPS, int BLOCKS>
+template <int N_STEPS, bool IS_GENERAL, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memory> &call)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
@@ -227,8 +227,8 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
         load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            start_row<IS_BEYOND>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r],
-                                 CODEC_IMAGE_FRAGMENT_SCALE);
+            start_row<IS_GENERAL>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r],
+                                  CODEC_IMAGE_FRAGMENT_SCALE);
     }
     __syncwarp(); /* all operands are in registers: their place may be written */
     const uint4 *fragment = call.fragments + call.group.decode * CODEC_IMAGE_LANES + lane;
@@ -251,7 +251,7 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
                 }
             }
         /* Columns past the group's dims get 0, which is what they hold. */
-        const float2 center = IS_BEYOND ? centers[4 * tile] : make_float2(-0.0f, -0.0f);
+        const float2 center = IS_GENERAL ? centers[4 * tile] : make_float2(-0.0f, -0.0f);
 #pragma unroll
         for (int i = 0; i < 2 * BLOCKS; i++)
             put_pair(memory, at[i] + 8 * tile, fmaf(c[i / 2][2 * (i & 1)], factor[i], center.x),
@@ -306,26 +306,26 @@ __device__ __forceinline__ void decode_transform(const group_call<BLOCKS, warp_m
 }
 
 /* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
-template <bool IS_BEYOND, typename T, int STEPS, int BLOCKS>
+template <bool IS_GENERAL, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
-    if (n_steps == 1) decode_group<1, IS_BEYOND, T, 1>(call);
-    else if (n_steps == 2) decode_group<2, IS_BEYOND, T, 2>(call);
-    else if (n_steps == 3) decode_group<3, IS_BEYOND, T, 3>(call);
-    else if (n_steps == 4) decode_group<4, IS_BEYOND, T, 4>(call);
+    if (n_steps == 1) decode_group<1, IS_GENERAL, T, 1>(call);
+    else if (n_steps == 2) decode_group<2, IS_GENERAL, T, 2>(call);
+    else if (n_steps == 3) decode_group<3, IS_GENERAL, T, 3>(call);
+    else if (n_steps == 4) decode_group<4, IS_GENERAL, T, 4>(call);
     else if constexpr (STEPS > 4) {
-        if (n_steps == 6) decode_group<6, IS_BEYOND, T, 6>(call);
-        else if (n_steps == 8) decode_group<8, IS_BEYOND, T, 8>(call);
+        if (n_steps == 6) decode_group<6, IS_GENERAL, T, 6>(call);
+        else if (n_steps == 8) decode_group<8, IS_GENERAL, T, 8>(call);
         else if constexpr (STEPS > 8) {
-            if (n_steps == 12) decode_group<12, IS_BEYOND, T, 12>(call);
-            else decode_group<16, IS_BEYOND, T, 16>(call);
+            if (n_steps == 12) decode_group<12, IS_GENERAL, T, 12>(call);
+            else decode_group<16, IS_GENERAL, T, 16>(call);
         }
     }
 }
 
 /* All of a head's groups for the rows of the warp. */
-template <bool IS_BEYOND, typename T, int STEPS, bool IS_FAST, int BLOCKS>
+template <bool IS_GENERAL, typename T, int STEPS, bool IS_FAST, int BLOCKS>
 __device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups,
                                               const lane_place<BLOCKS> &place, const warp_memory &memory,
                                               const uint4 *fragments)
@@ -334,9 +334,9 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
         const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
-        if (!IS_BEYOND && shape.is_transform) decode_transform<T, STEPS>(call);
-        else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<IS_BEYOND, T, STEPS>(call);
-        else decode_group<0, IS_BEYOND, T, STEPS>(call);
+        if (!IS_GENERAL && shape.is_transform) decode_transform<T, STEPS>(call);
+        else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<IS_GENERAL, T, STEPS>(call);
+        else decode_group<0, IS_GENERAL, T, STEPS>(call);
     }
 }
 
@@ -433,9 +433,9 @@ __device__ __forceinline__ void fill_uncoded(const warp_memory &memory, const co
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_BEYOND the published
+/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_GENERAL the published
  * form: its norms may be bytes, scaled, and there may be centres and dims of no group. */
-template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
+template <typename T, int STEPS, bool IS_FAST, bool IS_GENERAL>
 __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
 {
     enum {
@@ -459,7 +459,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     uint32_t *halves = reinterpret_cast<uint32_t *>(next);
     next += (image.max_halves * 4 + 15) / 16 * 16;
     float *centers = reinterpret_cast<float *>(next);
-    if (IS_BEYOND) next += image.max_columns * 4;
+    if (IS_GENERAL) next += image.max_columns * 4;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + warp * args.warp_bytes;
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
@@ -479,7 +479,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         if (head.cost == 0) continue;
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
-        const int order = uniform(head.order), norm_bytes = IS_BEYOND ? uniform(head.norm_bytes) : 2,
+        const int order = uniform(head.order), norm_bytes = IS_GENERAL ? uniform(head.norm_bytes) : 2,
                   row_norm_bytes = head_at.n_groups * norm_bytes;
         memory.norm_bytes = norm_bytes;
         const uint4 *head_fragments =
@@ -490,7 +490,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
         if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * CODEC_IMAGE_LANES);
         block_copy(books, image.books + head.first_book, head.n_books);
         block_copy(halves, image.halves + head.first_halves, head.n_halves);
-        if (IS_BEYOND) block_copy(centers, image.centers + head_index * image.max_columns, image.max_columns);
+        if (IS_GENERAL) block_copy(centers, image.centers + head_index * image.max_columns, image.max_columns);
         block_copy(column, image.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
             groups[i] = image.groups[head.first_group + i];
@@ -504,7 +504,7 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
             if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
         }
         __syncthreads();
-        if (IS_BEYOND && head.n_coded < head_dim) fill_uncoded<ROWS>(memory, head, head_at.stride, T());
+        if (IS_GENERAL && head.n_coded < head_dim) fill_uncoded<ROWS>(memory, head, head_at.stride, T());
 
         const tile_run run = share.run;
         const head_streams streams = share.streams;
@@ -531,8 +531,8 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
             __syncwarp();
             unpack_rows<IS_EXACT, ROWS>(memory, groups, my_shape, head_at, tables);
             __syncwarp();
-            decode_groups<IS_BEYOND, T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory,
-                                                        IS_FAST ? fragments : head_fragments);
+            decode_groups<IS_GENERAL, T, STEPS, IS_FAST>(groups, my_shape, head_at.n_groups, place, memory,
+                                                         IS_FAST ? fragments : head_fragments);
             __syncwarp();
             store_rows<ROWS>(x_hat + first * args.token_stride, args.token_stride, memory, n_rows, column, head_dim,
                              head_at.stride, order);
@@ -553,25 +553,25 @@ template <typename T, int ROWS> static kernel_sizes find_sizes(const codec_devic
             round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
 }
 
-template <typename T, int STEPS, bool IS_FAST, bool IS_BEYOND>
+template <typename T, int STEPS, bool IS_FAST, bool IS_GENERAL>
 static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
 {
     typedef warp_plan<T, STEPS> plan;
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_BEYOND>, args, find_sizes<T, plan::ROWS>(args.image),
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_GENERAL>, args, find_sizes<T, plan::ROWS>(args.image),
                         IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream, err);
 }
 
-template <bool IS_BEYOND, typename T>
+template <bool IS_GENERAL, typename T>
 static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *err)
 {
     const int max_steps = args.image.max_steps;
     bool too_small = true;
     rb_status st = RB_OK;
-    if (max_steps <= 4) st = launch<T, 4, true, IS_BEYOND>(args, &too_small, stream, err);
-    else if (max_steps <= 8) st = launch<T, 8, true, IS_BEYOND>(args, &too_small, stream, err);
-    else if constexpr (!IS_BEYOND) st = launch<T, CODEC_IMAGE_MAX_STEPS, true, false>(args, &too_small, stream, err);
+    if (max_steps <= 4) st = launch<T, 4, true, IS_GENERAL>(args, &too_small, stream, err);
+    else if (max_steps <= 8) st = launch<T, 8, true, IS_GENERAL>(args, &too_small, stream, err);
+    else if constexpr (!IS_GENERAL) st = launch<T, CODEC_IMAGE_MAX_STEPS, true, false>(args, &too_small, stream, err);
     if (st == RB_OK && too_small)
-        st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_BEYOND>(args, &too_small, stream, err);
+        st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_GENERAL>(args, &too_small, stream, err);
     return st;
 }
 
@@ -596,8 +596,8 @@ rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, c
         return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
                        static_cast<long long>(x_hat->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
-    if (image->planes.n_planes > 0) {
-        const rb_status st = plane_decode(image, packed, n, x_hat, static_cast<cudaStream_t>(stream), err);
+    if (image->block_codebook.n_block_codebook > 0) {
+        const rb_status st = block_codebook_decode(image, packed, n, x_hat, static_cast<cudaStream_t>(stream), err);
         if (st != RB_OK || image->n_grouped == 0) return st;
     }
     if (x_hat->type == CODEC_F16) return launch_form<__half>(args, static_cast<cudaStream_t>(stream), err);

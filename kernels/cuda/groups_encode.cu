@@ -7,7 +7,7 @@
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/cuda/groups_transform.cuh"
 
-rb_status codec_encode_beyond(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
+rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
 
 /* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a
  * block (one block fills a multiprocessor, and the fragments are in shared memory once), by the registers that operands
@@ -224,7 +224,7 @@ __device__ __forceinline__ unsigned encode_groups(const codec_image_group *group
 
 template <typename T, int STEPS, bool FAST> struct published_coder {
     typedef T input;
-    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, WARPS = warp_plan<T, STEPS>::WARPS, IS_FAST = FAST, IS_BEYOND = 0 };
+    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, WARPS = warp_plan<T, STEPS>::WARPS, IS_FAST = FAST, IS_GENERAL = 0 };
 
     /* Whether there is a norm that is infinite or not a number. */
     static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
@@ -283,11 +283,12 @@ rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, 
         return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
                        static_cast<long long>(x->token_stride), INT32_MAX);
     if (n == 0) return RB_OK;
-    if (image->planes.n_planes > 0) {
-        const rb_status st = plane_encode(image, x, n, packed, first_bad, static_cast<cudaStream_t>(stream), err);
+    if (image->block_codebook.n_block_codebook > 0) {
+        const rb_status st =
+            block_codebook_encode(image, x, n, packed, first_bad, static_cast<cudaStream_t>(stream), err);
         if (st != RB_OK || image->n_grouped == 0) return st;
     }
-    if (!image->is_published) return codec_encode_beyond(args, x->type, static_cast<cudaStream_t>(stream), err);
+    if (!image->is_published) return groups_encode_general(args, x->type, static_cast<cudaStream_t>(stream), err);
     if (x->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
     if (x->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
     return launch_type<float>(args, static_cast<cudaStream_t>(stream), err);

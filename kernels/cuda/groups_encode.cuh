@@ -1,6 +1,6 @@
 /* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the
  * layout. What is done with the groups is a coder's, of which there are two: codec_encode.cu has that of the published
- * form, codec_encode_beyond.cu that of all others.
+ * form, groups_encode_general.cu that of all others.
  *
  * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part
  * of shared memory; then, group by group, codes them and leaves pairs of codes where the dims were; then packs them, a
@@ -96,8 +96,8 @@ __device__ __forceinline__ void choose_coding(const group_shape &shape, const CO
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_BEYOND the published form; IS_FAST,
- * the fragments have room in shared memory, or where it IS_BEYOND args.is_fast; and encode_groups, which codes all
+/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_GENERAL the published form; IS_FAST,
+ * the fragments have room in shared memory, or where it IS_GENERAL args.is_fast; and encode_groups, which codes all
  * groups of a warp's rows. */
 template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const encode_args args)
 {
@@ -106,9 +106,9 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
         BLOCKS = CODER::BLOCKS,
         ROWS = 16 * BLOCKS,
         HAS_LOW = input_traits<T>::HAS_LOW,
-        IS_BEYOND = CODER::IS_BEYOND
+        IS_GENERAL = CODER::IS_GENERAL
     };
-    const bool is_fast = CODER::IS_FAST || (IS_BEYOND && args.is_fast);
+    const bool is_fast = CODER::IS_FAST || (IS_GENERAL && args.is_fast);
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
     __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
@@ -125,7 +125,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
     codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
     next += (image.max_cells * 8 + 15) / 16 * 16;
     float *shifts = reinterpret_cast<float *>(next);
-    if (IS_BEYOND) next += image.max_columns * 4;
+    if (IS_GENERAL) next += image.max_columns * 4;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + warp * args.warp_bytes;
     const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
@@ -136,7 +136,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
     next += ROWS * max_stride * (HAS_LOW ? 4 : 2);
     memory.coordinates = reinterpret_cast<float4 *>(next);
     memory.shifts = shifts;
-    if (IS_BEYOND) next += image.max_tiles * 32 * sizeof(float4);
+    if (IS_GENERAL) next += image.max_tiles * 32 * sizeof(float4);
     memory.inverse_scale = reinterpret_cast<float *>(next);
     next += ROWS * 4;
     memory.norms = next;
@@ -149,7 +149,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
         if (!reaches_head(share, head, args.n, ROWS)) break;
         const head_place head_at = place_head(head);
         const int order = uniform(head.order), stride = head_at.stride,
-                  row_norm_bytes = head_at.n_groups * (IS_BEYOND ? head_at.norm_bytes : 2);
+                  row_norm_bytes = head_at.n_groups * (IS_GENERAL ? head_at.norm_bytes : 2);
         const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments)
                                       + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
         __syncthreads();
@@ -157,7 +157,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
         if (is_fast) block_copy(fragments, head_fragments, head.n_fragments_encode * CODEC_IMAGE_LANES);
         block_copy(books, image.books + head.first_book, head.n_books);
         block_copy(cells, image.cells + head.first_cell, head.n_cells);
-        if (IS_BEYOND) block_copy(shifts, image.shifts + head_index * image.max_columns, image.max_columns);
+        if (IS_GENERAL) block_copy(shifts, image.shifts + head_index * image.max_columns, image.max_columns);
         block_copy(column, image.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
             groups[i] = image.groups[head.first_group + i];
@@ -177,7 +177,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
         const head_streams streams = share.streams;
         const row_split split = split_rows(head_dim);
         const row_place to = {
-            memory.tile, stride, low_distance, column, memory.inverse_scale, IS_BEYOND ? head.largest_center : 0.0f};
+            memory.tile, stride, low_distance, column, memory.inverse_scale, IS_GENERAL ? head.largest_center : 0.0f};
         const lane_place<BLOCKS> place =
             find_place<BLOCKS>(memory.tile, memory.norms, low_distance, stride, head_at.n_groups);
         const uint32_t my_shape = lane < head_at.n_groups ? shapes[lane] : 0;

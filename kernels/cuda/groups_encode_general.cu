@@ -385,7 +385,7 @@ __device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &ca
 
 template <typename T> struct beyond_coder {
     typedef T input;
-    enum { BLOCKS = input_traits<T>::HAS_LOW ? 1 : 2, WARPS = 16, IS_FAST = 0, IS_BEYOND = 1 };
+    enum { BLOCKS = input_traits<T>::HAS_LOW ? 1 : 2, WARPS = 16, IS_FAST = 0, IS_GENERAL = 1 };
 
     /* Whether there is a norm that cannot be stored: its rows have no number for a scale. */
     static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
@@ -435,7 +435,7 @@ template <typename T> static rb_status launch_type(encode_args &args, cudaStream
                         &too_small, stream, err);
 }
 
-rb_status codec_encode_beyond(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err)
+rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err)
 {
     if (type == CODEC_F16) return launch_type<__half>(args, stream, err);
     if (type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, stream, err);

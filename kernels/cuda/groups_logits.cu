@@ -77,9 +77,9 @@ __device__ __forceinline__ void add_centers(float *offsets, const logits_args &a
     }
 }
 
-/* blockIdx: (share of the keys, batch of queries, head). IS_BEYOND the published form: norms may be bytes, and there
+/* blockIdx: (share of the keys, batch of queries, head). IS_GENERAL the published form: norms may be bytes, and there
  * may be centres and dims of no group. */
-template <bool IS_BEYOND> __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(logits_args args)
+template <bool IS_GENERAL> __global__ void __launch_bounds__(LOGITS_WARPS * 32) logits_kernel(logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ head_streams streams;
@@ -108,16 +108,16 @@ template <bool IS_BEYOND> __global__ void __launch_bounds__(LOGITS_WARPS * 32) l
         if (lane == 0) streams = found;
     }
     next += static_cast<int64_t>(warp) * args.warp_bytes;
-    if (IS_BEYOND && threadIdx.x < BATCH) offsets[threadIdx.x] = 0.0f;
-    for (int g = threadIdx.x; IS_BEYOND && g < head.n_groups; g += blockDim.x)
+    if (IS_GENERAL && threadIdx.x < BATCH) offsets[threadIdx.x] = 0.0f;
+    for (int g = threadIdx.x; IS_GENERAL && g < head.n_groups; g += blockDim.x)
         norm_exponents[g] = image.groups[head.first_group + g].norm_exponent;
     uint8_t *norms = next;
-    const int n_pairs = (IS_BEYOND ? head.n_coded : head_dim) / 2,
-              row_norm_bytes = head.n_groups * (IS_BEYOND ? head.norm_bytes : 2);
+    const int n_pairs = (IS_GENERAL ? head.n_coded : head_dim) / 2,
+              row_norm_bytes = head.n_groups * (IS_GENERAL ? head.norm_bytes : 2);
     next += WARP_ROWS * 2 * image.max_groups;
     uint32_t *packed = reinterpret_cast<uint32_t *>(next);
     __syncthreads();
-    if (IS_BEYOND && head.has_center) {
+    if (IS_GENERAL && head.has_center) {
         add_centers(offsets, args, head_index, batch);
         __syncthreads();
     }
@@ -132,7 +132,7 @@ template <bool IS_BEYOND> __global__ void __launch_bounds__(LOGITS_WARPS * 32) l
         bit_reader reader = start_reading(packed, lane * head.packed_bytes);
         float total[BATCH], sum[BATCH] = {}, squares = 0.0f;
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) total[i] = IS_BEYOND ? offsets[i] : 0.0f;
+        for (int i = 0; i < BATCH; i++) total[i] = IS_GENERAL ? offsets[i] : 0.0f;
         for (int p = 0; p < n_pairs; p++) {
             const pair_facts pair = read_pair(pairs[p]);
             const float2 y = read_centroids(reader, pair, books);
@@ -149,7 +149,7 @@ template <bool IS_BEYOND> __global__ void __launch_bounds__(LOGITS_WARPS * 32) l
             sum[7] = fmaf(y.x, b.w, fmaf(y.y, d.w, sum[7]));
             if (pair.is_last) {
                 const int at = lane * head.n_groups + pair.group;
-                const float norm = IS_BEYOND && head.norm_bytes == 1
+                const float norm = IS_GENERAL && head.norm_bytes == 1
                                        ? norm_of_byte(norms[at], norm_exponents[pair.group])
                                        : __half2float(__ushort_as_half(reinterpret_cast<const uint16_t *>(norms)[at]));
                 const float factor = squares > 0.0f ? norm * rsqrtf(squares) : 0.0f;
@@ -189,8 +189,8 @@ static rb_status codec_logits(const codec_device_image *image, const uint8_t *pa
     int resident = 0;
     rb_status st;
     if (n == 0 || n_queries == 0) return RB_OK;
-    if (image->planes.n_planes > 0) {
-        st = plane_logits(image, packed, n, queries, n_queries, rotated, logits, stream, err);
+    if (image->block_codebook.n_block_codebook > 0) {
+        st = block_codebook_logits(image, packed, n, queries, n_queries, rotated, logits, stream, err);
         if (st != RB_OK || image->n_grouped == 0) return st;
     }
     rotate_queries_kernel<<<dim3(static_cast<unsigned>(n_batches), static_cast<unsigned>(image->n_heads)),

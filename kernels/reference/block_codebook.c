@@ -1,4 +1,4 @@
-/* See plane_codebook.h. */
+/* See block_codebook.h. */
 #include "kernels/reference/block_codebook.h"
 
 #include <math.h>
@@ -49,7 +49,7 @@ done:
 }
 
 /* Good density of many points: the law's square root, a normal law of twice the variance. */
-static rb_status start_from_law(plane_codebook *book, int start, rb_error *err)
+static rb_status start_from_law(block_codebook *book, int start, rb_error *err)
 {
     numpy_rng rng;
     double *normals = NULL;
@@ -66,7 +66,7 @@ static rb_status start_from_law(plane_codebook *book, int start, rb_error *err)
 }
 
 /* The same density as a sunflower: turned by the golden angle from point to point. */
-static void start_from_spiral(plane_codebook *book)
+static void start_from_spiral(block_codebook *book)
 {
     static const double GOLDEN_ANGLE = 2.39996322972865332223;
     for (int c = 0; c < book->size; c++) {
@@ -98,8 +98,8 @@ RB_CPU_CLONES static void search_lanes(int32_t *restrict nearest, float *restric
     memcpy(distance, least, sizeof least);
 }
 
-void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x,
-                   const float *book_y, int size)
+void block_codebook_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n,
+                            const float *book_x, const float *book_y, int size)
 {
     const int whole = n / LANES * LANES, rest = n - whole;
     float last[3][LANES] = {0};
@@ -115,7 +115,7 @@ void plane_nearest(int32_t *nearest, float *distance, const float *x, const floa
 }
 
 /* Mean squared error a coordinate. sums [3][size]: of x, of y, and the count of each cell. */
-static double assign(const sample_set *samples, const plane_codebook *book, double *sums)
+static double assign(const sample_set *samples, const block_codebook *book, double *sums)
 {
     int32_t nearest[CHUNK];
     float distance[CHUNK];
@@ -123,7 +123,7 @@ static double assign(const sample_set *samples, const plane_codebook *book, doub
     memset(sums, 0, 3 * (size_t)book->size * sizeof *sums);
     for (int at = 0; at < samples->n; at += CHUNK) {
         const int n = samples->n - at < CHUNK ? samples->n - at : CHUNK;
-        plane_nearest(nearest, distance, samples->x + at, samples->y + at, n, book->x, book->y, book->size);
+        block_codebook_nearest(nearest, distance, samples->x + at, samples->y + at, n, book->x, book->y, book->size);
         for (int i = 0; i < n; i++) {
             total += (double)distance[i];
             sums[nearest[i]] += (double)samples->x[at + i];
@@ -134,7 +134,7 @@ static double assign(const sample_set *samples, const plane_codebook *book, doub
     return total / (2.0 * samples->n);
 }
 
-static void move_to_means(plane_codebook *book, const double *sums)
+static void move_to_means(block_codebook *book, const double *sums)
 {
     for (int c = 0; c < book->size; c++) {
         const double count = sums[2 * book->size + c];
@@ -144,7 +144,7 @@ static void move_to_means(plane_codebook *book, const double *sums)
     }
 }
 
-static void round_points(plane_codebook *book)
+static void round_points(block_codebook *book)
 {
     for (int c = 0; c < book->size; c++) {
         book->x[c] = rb_f16_to_f32(rb_f32_to_f16(book->x[c]));
@@ -152,7 +152,7 @@ static void round_points(plane_codebook *book)
     }
 }
 
-static void iterate(plane_codebook *book, const sample_set *samples, int n_steps, double *sums)
+static void iterate(block_codebook *book, const sample_set *samples, int n_steps, double *sums)
 {
     for (int step = 0; step < n_steps; step++) {
         assign(samples, book, sums);
@@ -162,13 +162,13 @@ static void iterate(plane_codebook *book, const sample_set *samples, int n_steps
     book->distortion = assign(samples, book, sums);
 }
 
-static rb_status iterate_from_starts(plane_codebook *book, const sample_set *samples, double *sums, rb_error *err)
+static rb_status iterate_from_starts(block_codebook *book, const sample_set *samples, double *sums, rb_error *err)
 {
-    plane_codebook *trial = NULL;
+    block_codebook *trial = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&trial, 1, sizeof *trial, "codebook", err), done);
     for (int start = 0; start < STARTS; start++) {
-        *trial = (plane_codebook){.bits = book->bits, .size = book->size};
+        *trial = (block_codebook){.bits = book->bits, .size = book->size};
         RB_TRY(st, start_from_law(trial, start, err), done);
         iterate(trial, samples, LLOYD_STEPS, sums);
         if (trial->distortion < book->distortion) *book = *trial;
@@ -178,14 +178,15 @@ done:
     return st;
 }
 
-rb_status plane_codebook_build(plane_codebook *out, int bits, rb_error *err)
+rb_status block_codebook_build(block_codebook *out, int bits, rb_error *err)
 {
     sample_set samples = {0};
     double *sums = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > PLANE_MAX_BITS)
-        return rb_fail(err, RB_EINVAL, "a codebook of the plane has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
-    *out = (plane_codebook){.bits = bits, .size = 1 << bits, .distortion = 1.0};
+    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_BITS)
+        return rb_fail(err, RB_EINVAL, "a codebook of the plane has %d bits, expected 0 to %d", bits,
+                       BLOCK_CODEBOOK_MAX_BITS);
+    *out = (block_codebook){.bits = bits, .size = 1 << bits, .distortion = 1.0};
     if (bits == 0) return RB_OK;
     const int n = SAMPLES_PER_POINT * out->size;
     RB_TRY(st, make_samples(&samples, n > LEAST_SAMPLES ? n : LEAST_SAMPLES, err), done);

@@ -12,20 +12,20 @@
 
 #include "core/status.h"
 
-enum { PLANE_MAX_BITS = 10, PLANE_MAX_POINTS = 1 << PLANE_MAX_BITS };
+enum { BLOCK_CODEBOOK_MAX_BITS = 10, BLOCK_CODEBOOK_MAX_POINTS = 1 << BLOCK_CODEBOOK_MAX_BITS };
 
-typedef struct plane_codebook {
+typedef struct block_codebook {
     int bits, size; /* size = 1 << bits; 0 bits: the one point 0 */
-    float x[PLANE_MAX_POINTS], y[PLANE_MAX_POINTS];
+    float x[BLOCK_CODEBOOK_MAX_POINTS], y[BLOCK_CODEBOOK_MAX_POINTS];
     double distortion; /* mean squared error a coordinate of the sample, for which a coordinate's variance is 1 */
-} plane_codebook;
+} block_codebook;
 
-/* bits 0 to PLANE_MAX_BITS. */
-rb_status plane_codebook_build(plane_codebook *out, int bits, rb_error *err);
+/* bits 0 to BLOCK_CODEBOOK_MAX_BITS. */
+rb_status block_codebook_build(block_codebook *out, int bits, rb_error *err);
 
 /* The points that lie nearest to n given ones: nearest [n] their index, distance [n] squared; of equal ones the lowest
  * index. book_x, book_y [size]. */
-void plane_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n, const float *book_x,
-                   const float *book_y, int size);
+void block_codebook_nearest(int32_t *nearest, float *distance, const float *x, const float *y, int n,
+                            const float *book_x, const float *book_y, int size);
 
 #endif

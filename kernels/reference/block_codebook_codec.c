@@ -1,5 +1,5 @@
-/* See plane_codec.h. Vectors are taken in tiles and blocks one by one, so that the search for the nearest point runs
- * over a tile's vectors. */
+/* See block_codebook_codec.h. Vectors are taken in tiles and blocks one by one, so that the search for the nearest
+ * point runs over a tile's vectors. */
 #include "kernels/reference/block_codebook_codec.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 
 #include "core/threads.h"
 
-enum { TILE = 128 };
+enum { TILE = HEAD_CODEC_TILE };
 
 /* A block that has bits, its points brought to its key's scale. */
 typedef struct coded_block {
@@ -18,69 +18,74 @@ typedef struct coded_block {
     double *x, *y; /* [size] */
 } coded_block;
 
-struct plane_codec {
+struct block_codebook_codec {
     int head_dim, n_blocks, n_coded;
-    plan_planes planes; /* its bits are the codec's own; no maps, no weights */
-    coded_block *coded; /* [n_coded] */
-    float *restored;    /* [head_dim]: of blocks without bits */
-    double size;        /* sum of w |M|^2 over coded blocks */
+    plan_block_codebook plan; /* its bits are the codec's own; no maps, no weights */
+    coded_block *coded;       /* [n_coded] */
+    float *restored;          /* [head_dim]: of blocks without bits */
+    double size;              /* sum of w |M|^2 over coded blocks */
 };
 
 /* ---- streams --------------------------------------------------------------------------------- */
 
-double plane_gain(int gain_bits, int code) { return (double)(float)exp2(0.5 * (code - plane_gain_zero(gain_bits))); }
+double block_codebook_gain(int gain_bits, int code)
+{
+    return (double)(float)exp2(0.5 * (code - block_codebook_gain_zero(gain_bits)));
+}
 
 static int largest_gain(int gain_bits) { return (1 << gain_bits) - 1; }
 
-int plane_gain_near(int gain_bits, double level)
+int block_codebook_gain_near(int gain_bits, double level)
 {
     return (int)fmin(fmax(floor(level + 0.5), 0.0), largest_gain(gain_bits));
 }
 
-static int part_bits(const plan_planes *planes, int block)
+static int part_bits(const plan_block_codebook *plan, int block)
 {
-    return planes->bits[block] + (block == 0 ? planes->gain_bits : 0);
+    return plan->bits[block] + (block == 0 ? plan->gain_bits : 0);
 }
 
-void plane_code_widths(uint8_t *widths, const plan_planes *planes, int n_blocks)
+void block_codebook_code_widths(uint8_t *widths, const plan_block_codebook *plan, int n_blocks)
 {
     for (int i = 0; i < n_blocks; i++) {
-        const int bits = part_bits(planes, i);
+        const int bits = part_bits(plan, i);
         widths[2 * i] = (uint8_t)(bits < 8 ? bits : 8);
         widths[2 * i + 1] = (uint8_t)(bits - widths[2 * i]);
     }
 }
 
-void plane_codes_join(uint8_t *bytes, int gain, const uint16_t *codes, const plan_planes *planes, int n_blocks)
+void block_codebook_codes_join(uint8_t *bytes, int gain, const uint16_t *codes, const plan_block_codebook *plan,
+                               int n_blocks)
 {
     for (int i = 0; i < n_blocks; i++) {
-        const unsigned part = i == 0 ? (unsigned)codes[i] << planes->gain_bits | (unsigned)gain : codes[i];
+        const unsigned part = i == 0 ? (unsigned)codes[i] << plan->gain_bits | (unsigned)gain : codes[i];
         bytes[2 * i] = (uint8_t)(part & 255u);
         bytes[2 * i + 1] = (uint8_t)(part >> 8);
     }
 }
 
-int plane_codes_split(uint16_t *codes, const uint8_t *bytes, const plan_planes *planes, int n_blocks)
+int block_codebook_codes_split(uint16_t *codes, const uint8_t *bytes, const plan_block_codebook *plan, int n_blocks)
 {
     for (int i = 0; i < n_blocks; i++) codes[i] = (uint16_t)(bytes[2 * i] | bytes[2 * i + 1] << 8);
-    const int gain = codes[0] & ((1 << planes->gain_bits) - 1);
-    codes[0] = (uint16_t)(codes[0] >> planes->gain_bits);
+    const int gain = codes[0] & ((1 << plan->gain_bits) - 1);
+    codes[0] = (uint16_t)(codes[0] >> plan->gain_bits);
     return gain;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static rb_status set_block(coded_block *out, const plan_planes *planes, int block, codec_tables *tables, rb_error *err)
+static rb_status set_block(coded_block *out, const plan_block_codebook *plan, int block, codec_tables *tables,
+                           rb_error *err)
 {
-    const float *map = planes->maps + (size_t)PLAN_MAP_SIZE * (size_t)block;
-    const plane_codebook *book;
+    const float *map = plan->maps + (size_t)BLOCK_CODEBOOK_MAP_SIZE * (size_t)block;
+    const block_codebook *book;
     rb_status st;
-    RB_TRY(st, codec_tables_plane(tables, planes->bits[block], &book, err), done);
+    RB_TRY(st, codec_tables_block_codebook(tables, plan->bits[block], &book, err), done);
     RB_TRY(st, rb_alloc(&out->x, (size_t)book->size, sizeof *out->x, "codec", err), done);
     RB_TRY(st, rb_alloc(&out->y, (size_t)book->size, sizeof *out->y, "codec", err), done);
     out->block = block;
     out->size = book->size;
-    out->weight = (double)planes->weights[block];
+    out->weight = (double)plan->weights[block];
     for (int c = 0; c < book->size; c++) {
         out->x[c] = (double)map[0] * (double)book->x[c];
         out->y[c] = (double)map[1] * (double)book->x[c] + (double)map[2] * (double)book->y[c];
@@ -89,51 +94,67 @@ done:
     return st;
 }
 
-rb_status plane_codec_create(plane_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables,
-                             rb_error *err)
+static void block_codebook_codec_free(void *own)
 {
-    const int n_blocks = model_n_blocks(model);
-    plane_codec *codec = NULL;
-    rb_status st;
-    *out = NULL;
-    RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
-    codec->head_dim = model->head_dim;
-    codec->n_blocks = n_blocks;
-    codec->planes.gain_bits = head->planes->gain_bits;
-    RB_TRY(st, rb_alloc(&codec->planes.bits, (size_t)n_blocks, 1, "codec", err), done);
-    RB_TRY(st, rb_alloc(&codec->coded, (size_t)n_blocks, sizeof *codec->coded, "codec", err), done);
-    RB_TRY(st, rb_alloc(&codec->restored, (size_t)model->head_dim, sizeof *codec->restored, "codec", err), done);
-    memcpy(codec->planes.bits, head->planes->bits, (size_t)n_blocks);
-    if (head->center) memcpy(codec->restored, head->center, (size_t)model->head_dim * sizeof *codec->restored);
-    for (int block = 0; block < n_blocks; block++) {
-        if (head->planes->bits[block] == 0) continue;
-        coded_block *own = &codec->coded[codec->n_coded++];
-        RB_TRY(st, set_block(own, head->planes, block, tables, err), done);
-        model_block_dims(model, block, own->dims);
-        for (int i = 0; i < 2; i++) own->center[i] = (double)codec->restored[own->dims[i]];
-        for (int i = 0; i < PLAN_MAP_SIZE; i++) {
-            const double m = (double)head->planes->maps[PLAN_MAP_SIZE * block + i];
-            codec->size += own->weight * m * m;
-        }
-    }
-    *out = codec;
-    codec = NULL;
-done:
-    plane_codec_free(codec);
-    return st;
-}
-
-void plane_codec_free(plane_codec *codec)
-{
+    block_codebook_codec *codec = own;
     if (!codec) return;
     for (int i = 0; codec->coded && i < codec->n_coded; i++) {
         free(codec->coded[i].x);
         free(codec->coded[i].y);
     }
     free(codec->coded);
-    free(codec->planes.bits);
+    free(codec->plan.bits);
     free(codec->restored);
     free(codec);
+}
+
+static rb_status add_block(block_codebook_codec *codec, const plan_block_codebook *plan, int block,
+                           const model_facts *model, codec_tables *tables, rb_error *err)
+{
+    coded_block *own = &codec->coded[codec->n_coded++];
+    const rb_status st = set_block(own, plan, block, tables, err);
+    if (st != RB_OK) return st;
+    model_block_dims(model, block, own->dims);
+    for (int i = 0; i < 2; i++) own->center[i] = (double)codec->restored[own->dims[i]];
+    for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE; i++) {
+        const double m = (double)plan->maps[BLOCK_CODEBOOK_MAP_SIZE * block + i];
+        codec->size += own->weight * m * m;
+    }
+    return RB_OK;
+}
+
+/* Blocks in order, two coding positions each. */
+static void set_layout(code_layout *layout, const plan_block_codebook *plan, const model_facts *model)
+{
+    for (int block = 0; block < model_n_blocks(model); block++)
+        model_block_dims(model, block, layout->permutation + 2 * block);
+    block_codebook_code_widths(layout->widths, plan, model_n_blocks(model));
+}
+
+static rb_status block_codebook_codec_create(void **own, code_layout *layout, const plan_head *head,
+                                             const model_facts *model, codec_tables *tables, rb_error *err)
+{
+    const plan_block_codebook *plan = &head->block_codebook;
+    const int n_blocks = model_n_blocks(model);
+    block_codebook_codec *codec = NULL;
+    rb_status st;
+    set_layout(layout, plan, model);
+    RB_TRY(st, rb_alloc(&codec, 1, sizeof *codec, "codec", err), done);
+    codec->head_dim = model->head_dim;
+    codec->n_blocks = n_blocks;
+    codec->plan.gain_bits = plan->gain_bits;
+    RB_TRY(st, rb_alloc(&codec->plan.bits, (size_t)n_blocks, 1, "codec", err), done);
+    RB_TRY(st, rb_alloc(&codec->coded, (size_t)n_blocks, sizeof *codec->coded, "codec", err), done);
+    RB_TRY(st, rb_alloc(&codec->restored, (size_t)model->head_dim, sizeof *codec->restored, "codec", err), done);
+    memcpy(codec->plan.bits, plan->bits, (size_t)n_blocks);
+    if (head->center) memcpy(codec->restored, head->center, (size_t)model->head_dim * sizeof *codec->restored);
+    for (int block = 0; block < n_blocks; block++)
+        if (plan->bits[block] > 0) RB_TRY(st, add_block(codec, plan, block, model, tables, err), done);
+    *own = codec;
+    codec = NULL;
+done:
+    block_codebook_codec_free(codec);
+    return st;
 }
 
 /* ---- encode ---------------------------------------------------------------------------------- */
@@ -144,13 +165,14 @@ static double centred(const coded_block *block, const float *x, int i)
 }
 
 /* Level of a vector whose sum w |z|^2 is square; of one at its centre, and where every map is 0, below all. */
-static double level_of(const plane_codec *codec, double square)
+static double level_of(const block_codebook_codec *codec, double square)
 {
-    return square > 0.0 && codec->size > 0.0 ? log2(square / codec->size) + plane_gain_zero(codec->planes.gain_bits)
-                                             : -INFINITY;
+    return square > 0.0 && codec->size > 0.0
+               ? log2(square / codec->size) + block_codebook_gain_zero(codec->plan.gain_bits)
+               : -INFINITY;
 }
 
-static double weighed_square(const plane_codec *codec, const float *x)
+static double weighed_square(const block_codebook_codec *codec, const float *x)
 {
     double square = 0.0;
     for (int i = 0; i < codec->n_coded; i++) {
@@ -182,8 +204,8 @@ RB_CPU_CLONES static void search(double *restrict nearest, double *restrict dist
 }
 
 /* Of n <= TILE vectors with a level of gain each: codes [n_coded][TILE] and sum w |z - z^|^2. */
-static void encode_at_levels(const plane_codec *codec, const float *x, const double *gains, int n, uint16_t *codes,
-                             double *errors)
+static void encode_at_levels(const block_codebook_codec *codec, const float *x, const double *gains, int n,
+                             uint16_t *codes, double *errors)
 {
     double at_x[TILE], at_y[TILE], nearest[TILE], distance[TILE];
     memset(errors, 0, (size_t)n * sizeof *errors);
@@ -201,80 +223,89 @@ static void encode_at_levels(const plane_codec *codec, const float *x, const dou
     }
 }
 
-/* Working memory of a tile. */
+/* Working memory of a tile. trial and best are [n_coded][TILE]. */
 typedef struct tile_memory {
-    uint16_t *trial, *best; /* [n_coded][TILE] */
     double gains[TILE], errors[TILE], least[TILE];
     int levels[TILE], trial_gain[TILE], best_gain[TILE];
+    uint16_t trial_then_best[];
 } tile_memory;
 
-static void encode_tile(const plane_codec *codec, tile_memory *tile, const float *x, int n, uint8_t *codes)
+static size_t block_codebook_work_size(const void *own)
 {
-    const int gain_bits = codec->planes.gain_bits, largest = largest_gain(gain_bits);
+    const block_codebook_codec *codec = own;
+    return sizeof(tile_memory) + 2 * TILE * (size_t)codec->n_coded * sizeof(uint16_t);
+}
+
+/* Tries the level `step` from each vector's own, and keeps what is better. */
+static void try_level(const block_codebook_codec *codec, tile_memory *tile, const float *x, int n, int step)
+{
+    const int gain_bits = codec->plan.gain_bits;
+    uint16_t *trial = tile->trial_then_best, *best = trial + TILE * (size_t)codec->n_coded;
     for (int v = 0; v < n; v++) {
-        tile->levels[v] = plane_gain_near(gain_bits, plane_codec_level(codec, x + (int64_t)v * codec->head_dim));
-        tile->least[v] = INFINITY;
+        tile->trial_gain[v] = kept_within(tile->levels[v] + step, largest_gain(gain_bits));
+        tile->gains[v] = block_codebook_gain(gain_bits, tile->trial_gain[v]);
     }
-    for (int step = gain_bits > 0 ? -1 : 0; step <= (gain_bits > 0 ? 1 : 0); step++) {
-        for (int v = 0; v < n; v++) {
-            tile->trial_gain[v] = kept_within(tile->levels[v] + step, largest);
-            tile->gains[v] = plane_gain(gain_bits, tile->trial_gain[v]);
-        }
-        encode_at_levels(codec, x, tile->gains, n, tile->trial, tile->errors);
-        for (int v = 0; v < n; v++) {
-            if (!(tile->errors[v] < tile->least[v])) continue;
-            tile->least[v] = tile->errors[v];
-            tile->best_gain[v] = tile->trial_gain[v];
-            for (int i = 0; i < codec->n_coded; i++) tile->best[i * TILE + v] = tile->trial[i * TILE + v];
-        }
-    }
+    encode_at_levels(codec, x, tile->gains, n, trial, tile->errors);
     for (int v = 0; v < n; v++) {
-        uint16_t by_block[RB_MAX_BLOCKS] = {0};
-        for (int i = 0; i < codec->n_coded; i++) by_block[codec->coded[i].block] = tile->best[i * TILE + v];
-        plane_codes_join(codes + (int64_t)v * codec->head_dim, tile->best_gain[v], by_block, &codec->planes,
-                         codec->n_blocks);
+        if (!(tile->errors[v] < tile->least[v])) continue;
+        tile->least[v] = tile->errors[v];
+        tile->best_gain[v] = tile->trial_gain[v];
+        for (int i = 0; i < codec->n_coded; i++) best[i * TILE + v] = trial[i * TILE + v];
     }
 }
 
-static rb_status check_finite(const plane_codec *codec, const float *x, int64_t n, int64_t first_vector, rb_error *err)
+static void encode_tile(const block_codebook_codec *codec, tile_memory *tile, const float *x, int n, uint8_t *codes)
 {
-    for (int64_t v = 0; v < n; v++)
+    const uint16_t *best = tile->trial_then_best + TILE * (size_t)codec->n_coded;
+    const int around = codec->plan.gain_bits > 0 ? 1 : 0;
+    for (int v = 0; v < n; v++) {
+        tile->levels[v] = block_codebook_gain_near(codec->plan.gain_bits,
+                                                   block_codebook_codec_level(codec, x + (int64_t)v * codec->head_dim));
+        tile->least[v] = INFINITY;
+    }
+    for (int step = -around; step <= around; step++) try_level(codec, tile, x, n, step);
+    for (int v = 0; v < n; v++) {
+        uint16_t by_block[RB_MAX_BLOCKS] = {0};
+        for (int i = 0; i < codec->n_coded; i++) by_block[codec->coded[i].block] = best[i * TILE + v];
+        block_codebook_codes_join(codes + (int64_t)v * codec->head_dim, tile->best_gain[v], by_block, &codec->plan,
+                                  codec->n_blocks);
+    }
+}
+
+static rb_status check_finite(const block_codebook_codec *codec, const float *x, int n, int64_t first_vector,
+                              rb_error *err)
+{
+    for (int v = 0; v < n; v++)
         for (int j = 0; j < codec->head_dim; j++)
-            if (!isfinite(x[v * codec->head_dim + j]))
+            if (!isfinite(x[(int64_t)v * codec->head_dim + j]))
                 return rb_fail(err, RB_ENONFINITE, "vector %lld: dim %d is %g, expected a finite number",
-                               (long long)(first_vector + v), j, (double)x[v * codec->head_dim + j]);
+                               (long long)(first_vector + v), j, (double)x[(int64_t)v * codec->head_dim + j]);
     return RB_OK;
 }
 
-rb_status plane_codec_encode(const plane_codec *codec, const float *x, int64_t n, uint8_t *codes, int64_t first_vector,
-                             rb_error *err)
+/* The family has no norms. */
+static rb_status block_codebook_codec_encode(const void *own, void *work, const float *x, int n, uint8_t *codes,
+                                             uint16_t *norms, int64_t first_vector, rb_error *err)
 {
-    tile_memory *tile = NULL;
-    uint16_t *both = NULL;
-    rb_status st;
-    RB_TRY(st, check_finite(codec, x, n, first_vector, err), done);
-    RB_TRY(st, rb_alloc(&tile, 1, sizeof *tile, "codec tile", err), done);
-    RB_TRY(st, rb_alloc(&both, 2 * TILE * (size_t)codec->n_coded, sizeof *both, "codec tile", err), done);
-    tile->trial = both;
-    tile->best = both + TILE * (size_t)codec->n_coded;
-    for (int64_t at = 0; at < n; at += TILE) {
-        const int size = n - at < TILE ? (int)(n - at) : TILE;
-        encode_tile(codec, tile, x + at * codec->head_dim, size, codes + at * codec->head_dim);
-    }
-done:
-    free(both);
-    free(tile);
+    const rb_status st = check_finite(own, x, n, first_vector, err);
+    (void)norms;
+    if (st == RB_OK) encode_tile(own, work, x, n, codes);
     return st;
 }
 
 /* ---- decode ---------------------------------------------------------------------------------- */
 
-void plane_codec_decode(const plane_codec *codec, const uint8_t *codes, int64_t n, float *x_hat)
+static void block_codebook_codec_decode(const void *own, void *work, const uint8_t *codes, const uint16_t *norms, int n,
+                                        float *x_hat)
 {
+    const block_codebook_codec *codec = own;
     uint16_t by_block[RB_MAX_BLOCKS];
+    (void)work;
+    (void)norms;
     for (int64_t v = 0; v < n; v++) {
-        const double gain = plane_gain(codec->planes.gain_bits, plane_codes_split(by_block, codes + v * codec->head_dim,
-                                                                                  &codec->planes, codec->n_blocks));
+        const double gain =
+            block_codebook_gain(codec->plan.gain_bits, block_codebook_codes_split(by_block, codes + v * codec->head_dim,
+                                                                                  &codec->plan, codec->n_blocks));
         float *out = x_hat + v * codec->head_dim;
         memcpy(out, codec->restored, (size_t)codec->head_dim * sizeof *out);
         for (int i = 0; i < codec->n_coded; i++) {
@@ -288,7 +319,10 @@ void plane_codec_decode(const plane_codec *codec, const uint8_t *codes, int64_t 
 
 /* ---- for judges ------------------------------------------------------------------------------ */
 
-double plane_codec_level(const plane_codec *codec, const float *x) { return level_of(codec, weighed_square(codec, x)); }
+double block_codebook_codec_level(const block_codebook_codec *codec, const float *x)
+{
+    return level_of(codec, weighed_square(codec, x));
+}
 
 static double distance_to(const coded_block *block, const float *x, double gain, int code)
 {
@@ -296,18 +330,19 @@ static double distance_to(const coded_block *block, const float *x, double gain,
     return block->weight * (a * a + b * b);
 }
 
-double plane_codec_error(const plane_codec *codec, const float *x, int gain_code, const uint16_t *codes)
+double block_codebook_codec_error(const block_codebook_codec *codec, const float *x, int gain_code,
+                                  const uint16_t *codes)
 {
-    const double gain = plane_gain(codec->planes.gain_bits, gain_code);
+    const double gain = block_codebook_gain(codec->plan.gain_bits, gain_code);
     double error = 0.0;
     for (int i = 0; i < codec->n_coded; i++)
         error += distance_to(&codec->coded[i], x, gain, codes[codec->coded[i].block]);
     return error;
 }
 
-double plane_codec_least_error(const plane_codec *codec, const float *x, int gain_code)
+double block_codebook_codec_least_error(const block_codebook_codec *codec, const float *x, int gain_code)
 {
-    const double gain = plane_gain(codec->planes.gain_bits, gain_code);
+    const double gain = block_codebook_gain(codec->plan.gain_bits, gain_code);
     double error = 0.0;
     for (int i = 0; i < codec->n_coded; i++) {
         double least = INFINITY;
@@ -316,3 +351,12 @@ double plane_codec_least_error(const plane_codec *codec, const float *x, int gai
     }
     return error;
 }
+
+extern const head_codec_functions block_codebook_codec_functions;
+const head_codec_functions block_codebook_codec_functions = {
+    .create = block_codebook_codec_create,
+    .free = block_codebook_codec_free,
+    .work_size = block_codebook_work_size,
+    .encode = block_codebook_codec_encode,
+    .decode = block_codebook_codec_decode,
+};

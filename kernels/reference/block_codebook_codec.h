@@ -1,5 +1,5 @@
 /* The quantizer of a head of family block-codebook: the definition, in double, that kernels are held to. head_codec.h
- * calls it; its users need not.
+ * calls it, so its users need not; judges and images of the family look here.
  *
  * A key as it enters RoPE, less its centre, is a complex number z_i in every block. With the gain's levels g_c = 2^((c
  * - zero) / 2), c = 0 to 2^gain_bits - 1, zero = 2^gain_bits / 4, as f32 values, and p the points of the universal
@@ -24,36 +24,32 @@
 #include "kernels/reference/head_codec.h"
 
 /* A level of the gain, an f32 value. */
-double plane_gain(int gain_bits, int code);
-static inline int plane_gain_zero(int gain_bits)
+double block_codebook_gain(int gain_bits, int code);
+static inline int block_codebook_gain_zero(int gain_bits)
 {
     return gain_bits > 0 ? (1 << gain_bits) / 4 : 0;
 } /* the level that is 1 */
 /* The level nearest to one that is not whole (or infinite), within the levels. */
-int plane_gain_near(int gain_bits, double level);
+int block_codebook_gain_near(int gain_bits, double level);
 /* Widths of the bytes of a vector's codes, [2 * n_blocks]. */
-void plane_code_widths(uint8_t *widths, const plan_planes *planes, int n_blocks);
+void block_codebook_code_widths(uint8_t *widths, const plan_block_codebook *plan, int n_blocks);
 /* Gain and codes [n_blocks] of blocks to bytes [2 * n_blocks] and back. */
-void plane_codes_join(uint8_t *bytes, int gain, const uint16_t *codes, const plan_planes *planes, int n_blocks);
-int plane_codes_split(uint16_t *codes, const uint8_t *bytes, const plan_planes *planes,
-                      int n_blocks); /* returns the gain */
+void block_codebook_codes_join(uint8_t *bytes, int gain, const uint16_t *codes, const plan_block_codebook *plan,
+                               int n_blocks);
+int block_codebook_codes_split(uint16_t *codes, const uint8_t *bytes, const plan_block_codebook *plan,
+                               int n_blocks); /* returns the gain */
 
-typedef struct plane_codec plane_codec;
-/* Copies what it needs of head and model; keeps pointers into tables. */
-rb_status plane_codec_create(plane_codec **out, const plan_head *head, const model_facts *model, codec_tables *tables,
-                             rb_error *err);
-void plane_codec_free(plane_codec *codec);
-
-/* x [n][head_dim] -> codes [n][head_dim], and back. Not parallel inside. Fails with RB_ENONFINITE naming the vector,
- * counted from first_vector. */
-rb_status plane_codec_encode(const plane_codec *codec, const float *x, int64_t n, uint8_t *codes, int64_t first_vector,
-                             rb_error *err);
-void plane_codec_decode(const plane_codec *codec, const uint8_t *codes, int64_t n, float *x_hat);
+typedef struct block_codebook_codec block_codebook_codec;
+/* The family's part of a codec of this family; owned by codec. */
+static inline const block_codebook_codec *head_codec_block_codebook(const head_codec *codec)
+{
+    return head_codec_own(codec, FAMILY_BLOCK_CODEBOOK);
+}
 
 /* For those who judge an encoder: of one vector, sum w |z - z^|^2 of these codes, of the best codes at a level, and the
  * level that its size points to (not rounded; -INFINITY of a vector at its centre). */
-double plane_codec_error(const plane_codec *codec, const float *x, int gain, const uint16_t *codes);
-double plane_codec_least_error(const plane_codec *codec, const float *x, int gain);
-double plane_codec_level(const plane_codec *codec, const float *x);
+double block_codebook_codec_error(const block_codebook_codec *codec, const float *x, int gain, const uint16_t *codes);
+double block_codebook_codec_least_error(const block_codebook_codec *codec, const float *x, int gain);
+double block_codebook_codec_level(const block_codebook_codec *codec, const float *x);
 
 #endif

@@ -57,11 +57,11 @@ static rb_status measure(double *out, int width, int n_blocks, const codec_kind 
     double sum = 0.0;
     rb_status st;
     RB_TRY(st, plan_head_set_uniform(&head, width, n_blocks, SEED, kind->codebook, err), done);
-    head.groups[0].rotation.kind =
+    head.groups.at[0].rotation.kind =
         ROTATION_HADAMARD; /* normal vectors: any rotation will do, and this one is quickly made */
-    head.norm = kind->norm;
-    head.encoder = kind->encoder;
-    head.groups[0].norm_exponent = kind->norm == NORM_LOG8 ? NORM_OCTAVES : 0;
+    head.groups.norm = kind->norm;
+    head.groups.encoder = kind->encoder;
+    head.groups.at[0].norm_exponent = kind->norm == NORM_LOG8 ? NORM_OCTAVES : 0;
     RB_TRY(st, head_codec_create(&codec, &head, &model, tables, err), done);
     RB_TRY(st, rb_alloc(&x, (size_t)n * (size_t)dims, sizeof *x, "random vectors", err), done);
     RB_TRY(st, rb_alloc(&x_hat, (size_t)n * (size_t)dims, sizeof *x_hat, "random vectors", err), done);

@@ -4,7 +4,7 @@
 #ifndef RB_KERNELS_REFERENCE_CODEC_DISTORTION_H
 #define RB_KERNELS_REFERENCE_CODEC_DISTORTION_H
 
-#include "plan/bit_plan.h"
+#include "kernels/reference/plan_head.h"
 
 typedef struct codec_kind {
     codebook_kind codebook;

@@ -1,9 +1,9 @@
-/* Rotations and codebooks shared by all heads: see kernels/reference/head_codec.h. A plan names few distinct ones (a
+/* Rotations and codebooks shared by all heads: see kernels/reference/codec_tables.h. A plan names few distinct ones (a
  * seed a width, a size a group), so a list is searched under a lock; entries never move once built. */
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "kernels/reference/head_codec.h"
+#include "kernels/reference/codec_tables.h"
 
 typedef struct rotation_entry {
     rotation_spec spec;
@@ -18,7 +18,7 @@ typedef struct codebook_entry {
 
 struct codec_tables {
     pthread_mutex_t lock;
-    plane_codebook *planes[PLANE_MAX_BITS + 1];
+    block_codebook *block_codebooks[BLOCK_CODEBOOK_MAX_BITS + 1];
     rotation_entry *rotations;
     codebook_entry *codebooks;
 };
@@ -42,7 +42,7 @@ void codec_tables_free(codec_tables *tables)
         next = entry->next;
         free(entry);
     }
-    for (int bits = 0; bits <= PLANE_MAX_BITS; bits++) free(tables->planes[bits]);
+    for (int bits = 0; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) free(tables->block_codebooks[bits]);
     pthread_mutex_destroy(&tables->lock);
     free(tables);
 }
@@ -103,20 +103,20 @@ rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int wi
     return st;
 }
 
-rb_status codec_tables_plane(codec_tables *tables, int bits, const plane_codebook **out, rb_error *err)
+rb_status codec_tables_block_codebook(codec_tables *tables, int bits, const block_codebook **out, rb_error *err)
 {
-    plane_codebook *book = NULL;
+    block_codebook *book = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > PLANE_MAX_BITS)
-        return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, PLANE_MAX_BITS);
+    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_BITS)
+        return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, BLOCK_CODEBOOK_MAX_BITS);
     pthread_mutex_lock(&tables->lock);
-    if (!tables->planes[bits]) {
+    if (!tables->block_codebooks[bits]) {
         RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "codebook", err), done);
-        RB_TRY(st, plane_codebook_build(book, bits, err), done);
-        tables->planes[bits] = book;
+        RB_TRY(st, block_codebook_build(book, bits, err), done);
+        tables->block_codebooks[bits] = book;
         book = NULL;
     }
-    *out = tables->planes[bits];
+    *out = tables->block_codebooks[bits];
 done:
     free(book);
     pthread_mutex_unlock(&tables->lock);

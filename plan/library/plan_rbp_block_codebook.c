@@ -19,7 +19,7 @@ void rbp_read_points(rbp_reader *r, ropebits_plan *plan)
     }
 }
 
-static bool is_of_planes(const ropebits_head *head) { return head->family == ROPEBITS_FAMILY_BLOCK_CODEBOOK; }
+static bool is_of_block_codebook(const ropebits_head *head) { return head->family == ROPEBITS_FAMILY_BLOCK_CODEBOOK; }
 
 static void set_bits(rbp_reader *r, ropebits_plan *plan, uint32_t h)
 {
@@ -48,20 +48,21 @@ static void check_weights(rbp_reader *r, const float *weights, size_t n)
             rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
 }
 
-void rbp_read_planes(rbp_reader *r, ropebits_plan *plan)
+void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan)
 {
-    size_t n_planes = 0;
-    for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) n_planes += is_of_planes(&plan->heads[h]);
+    size_t n_block_codebook = 0;
+    for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++)
+        n_block_codebook += is_of_block_codebook(&plan->heads[h]);
     for (uint32_t h = 0; h < plan->n_heads; h++)
-        if (is_of_planes(&plan->heads[h]))
+        if (is_of_block_codebook(&plan->heads[h]))
             plan->heads[h].gain_bits = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_MAX_GAIN_BITS, "gain bits");
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++)
-        if (is_of_planes(&plan->heads[h])) set_bits(r, plan, h);
-    plan->maps = rbp_take_f16_column(r, MAP_SIZE * n_planes * plan->n_blocks, false, "number of a map");
-    plan->weights = rbp_take_f16_column(r, n_planes * plan->n_blocks, true, "weight");
-    if (!r->failed) check_weights(r, plan->weights, n_planes * plan->n_blocks);
+        if (is_of_block_codebook(&plan->heads[h])) set_bits(r, plan, h);
+    plan->maps = rbp_take_f16_column(r, MAP_SIZE * n_block_codebook * plan->n_blocks, false, "number of a map");
+    plan->weights = rbp_take_f16_column(r, n_block_codebook * plan->n_blocks, true, "weight");
+    if (!r->failed) check_weights(r, plan->weights, n_block_codebook * plan->n_blocks);
     for (uint32_t h = 0, at = 0; h < plan->n_heads && !r->failed; h++) {
-        if (!is_of_planes(&plan->heads[h])) continue;
+        if (!is_of_block_codebook(&plan->heads[h])) continue;
         plan->heads[h].maps = plan->maps + (size_t)MAP_SIZE * at * plan->n_blocks;
         plan->heads[h].weights = plan->weights + (size_t)at++ * plan->n_blocks;
     }

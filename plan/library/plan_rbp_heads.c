@@ -190,7 +190,7 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
     if (plan->version == PLAN_RBP_PUBLISHED_VERSION) return;
     plan->scales = read_transform(r, plan, plan->n_blocks, true);
     plan->centers = read_transform(r, plan, plan->info.head_dim, false);
-    if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_planes(r, plan);
+    if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_block_codebook(r, plan);
 }
 
 void rbp_compute_cost(ropebits_plan *plan)

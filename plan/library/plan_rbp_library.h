@@ -78,10 +78,10 @@ float rbp_f32_at(const uint8_t *bytes);
 void rbp_read_identity(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan); /* tables point into the payload */
-void rbp_read_points(rbp_reader *r, ropebits_plan *plan);    /* from version 3 on, as rbp_read_planes */
+void rbp_read_points(rbp_reader *r, ropebits_plan *plan);    /* from version 3 on, as rbp_read_block_codebook */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);
-void rbp_read_planes(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan);
 void rbp_compute_cost(ropebits_plan *plan);
 
 /* The centroids of (kind, width, dims), [1 << width], of the plan; NULL after a failure. */

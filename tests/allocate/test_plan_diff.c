@@ -13,7 +13,7 @@ static void a_family_is_a_difference_counted_in_bits_of_blocks(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
-    bit_plan *groups = some_plan_beyond(&model), *planes = some_plan_of_planes(&model);
+    bit_plan *groups = some_plan_beyond(&model), *planes = some_plan_of_block_codebook(&model);
     plan_diff diff;
     assert_ok(plan_diff_find(&diff, groups, "a", planes, "b", &err));
     assert_true(diff.by_block);
@@ -57,16 +57,16 @@ static void maps_weights_and_gains_are_told_apart_from_bits(void **state)
 {
     (void)state;
     const model_facts model = some_model(3, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
-    bit_plan *a = some_plan_of_planes(&model), *b = some_plan_of_planes(&model);
+    bit_plan *a = some_plan_of_block_codebook(&model), *b = some_plan_of_block_codebook(&model);
     plan_diff diff;
     cJSON *json = NULL;
     assert_ok(plan_diff_find(&diff, a, "a", b, "b", &err));
     assert_int_equal(diff.heads_differing + diff.maps_differing + diff.families_differing, 0);
     plan_diff_free(&diff);
-    b->heads[0].planes->maps[5] = 7.0f;
-    b->heads[2].planes->weights[5] = 7.0f;
-    b->heads[4].planes->gain_bits = 1;
-    b->heads[4].planes->bits[0] ^= 1;
+    b->heads[0].block_codebook.maps[5] = 7.0f;
+    b->heads[2].block_codebook.weights[5] = 7.0f;
+    b->heads[4].block_codebook.gain_bits = 1;
+    b->heads[4].block_codebook.bits[0] ^= 1;
     assert_ok(plan_diff_find(&diff, a, "a", b, "b", &err));
     assert_int_equal(diff.heads_differing, 3);
     assert_int_equal(diff.maps_differing, 3);

@@ -51,13 +51,13 @@ static bit_plan *plan_for(const char *folder, scale_kind kind)
     for (int i = 0; i < n_blocks; i++) blocks[i] = i;
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         plan_head *head = &plan->heads[h];
-        head->norm = h == 3 ? NORM_FP16 : NORM_LOG8;
-        head->encoder = ENCODER_SEARCH;
-        assert_ok(
-            plan_head_add_group(head, 4, blocks, n_blocks / 2, CODEBOOK_SPHERE, head->norm == NORM_LOG8 ? 6 : 0, &err));
+        head->groups.norm = h == 3 ? NORM_FP16 : NORM_LOG8;
+        head->groups.encoder = ENCODER_SEARCH;
+        assert_ok(plan_head_add_group(head, 4, blocks, n_blocks / 2, CODEBOOK_SPHERE,
+                                      head->groups.norm == NORM_LOG8 ? 6 : 0, &err));
         assert_ok(plan_head_add_group(head, 2, blocks + n_blocks / 2, n_blocks / 2 - 2, CODEBOOK_BLOCK_GTQ,
-                                      head->norm == NORM_LOG8 ? 5 : 0, &err));
-        head->groups[1].coherence = 1.5f;
+                                      head->groups.norm == NORM_LOG8 ? 5 : 0, &err));
+        head->groups.at[1].coherence = 1.5f;
         for (int i = 0; i < n_blocks; i++) scales[i] = some_scale(kind, h, i);
         for (int i = 0; i < model->head_dim; i++) center[i] = (i * 5 + h) % 11 / 8.0 - 0.5;
         assert_ok(plan_head_set_transform(head, h == 1 && kind != EQUAL_OVER_HEADS ? NULL : scales, n_blocks,
@@ -73,7 +73,7 @@ static double scale_of(const bit_plan *plan, int layer, int kv_head, int dim)
     const int half = plan->model.rotary_dim / 2;
     assert_int_equal(plan->model.rotary_dim, plan->model.head_dim);
     assert_int_equal(plan->model.rope.pairing, ROPE_SPLIT_HALF);
-    return head->scales ? (double)head->scales[dim % half] : 1.0;
+    return head->groups.scales ? (double)head->groups.scales[dim % half] : 1.0;
 }
 
 /* ---- models ---------------------------------------------------------------------------------- */
@@ -379,7 +379,7 @@ static void the_folded_plan_gives_the_same_codes(void **state)
     assert_memory_equal(&folded->calibration, &plan->calibration, sizeof plan->calibration);
     for (int h = 0; h < 8; h++) {
         head_codec *a = NULL, *b = NULL;
-        assert_null(folded->heads[h].scales);
+        assert_null(folded->heads[h].groups.scales);
         assert_ok(head_codec_create(&a, &plan->heads[h], &plan->model, tables, &err));
         assert_ok(head_codec_create(&b, &folded->heads[h], &folded->model, tables, &err));
         for (int i = 0; i < N * 64; i++) {
@@ -478,7 +478,7 @@ static void a_centre_that_outgrows_fp16_is_named(void **state)
     bit_plan *plan = plan_for(DEMO, POWERS_OF_TWO);
     plan_head *head = bit_plan_head(plan, 1, 1);
     head->center[7] = 60000.0f;
-    head->scales[7] = 2.0f;
+    head->groups.scales[7] = 2.0f;
     assert_fails(plan_folded_write_plan(plan, path, &err), RB_EFORMAT,
                  "far.json: layer 1 kv_head 1: center 7 is inf, expected a number that fp16 holds");
     assert_int_equal(access(path, F_OK), -1);

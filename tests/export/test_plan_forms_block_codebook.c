@@ -19,7 +19,7 @@ static rb_error err;
 static bit_plan *two_families(void)
 {
     const model_facts model = some_model(1, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
-    return some_plan_of_planes(&model);
+    return some_plan_of_block_codebook(&model);
 }
 
 static void words_say_what_a_runtime_must_do(void **state)
@@ -50,9 +50,9 @@ static void words_say_what_a_runtime_must_do(void **state)
 static void safetensors_hold_every_fact(void **state)
 {
     (void)state;
-    static plane_codebook book;
+    static block_codebook book;
     bit_plan *plan = two_families();
-    const plan_planes *planes = plan->heads[0].planes;
+    const plan_block_codebook *planes = &plan->heads[0].block_codebook;
     safetensors_file *file = NULL;
     const char *path = scratch_path("plan.safetensors");
     assert_ok(plan_safetensors_write(plan, path, &err));
@@ -70,7 +70,7 @@ static void safetensors_hold_every_fact(void **state)
     assert_non_null(maps);
     assert_int_equal(maps->size_bytes, 2 * 3 * N_BLOCKS * sizeof(float));
     assert_memory_equal(maps->data, planes->maps, 3 * N_BLOCKS * sizeof(float));
-    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
         char name[32];
         snprintf(name, sizeof name, "points.b%d", bits);
         const safetensor *points = safetensors_find(file, name);
@@ -78,7 +78,7 @@ static void safetensors_hold_every_fact(void **state)
             assert_null(points);
             continue;
         }
-        assert_ok(plane_codebook_build(&book, bits, &err));
+        assert_ok(block_codebook_build(&book, bits, &err));
         assert_non_null(points);
         assert_int_equal(points->size_bytes, 2 * (size_t)book.size * sizeof(float));
         assert_memory_equal(points->data, book.x, (size_t)book.size * sizeof(float));
@@ -116,7 +116,7 @@ static void the_report_shows_bits_of_a_block(void **state)
     size_t size;
     bit_plan *plan = two_families();
     const char *path = scratch_path("report.html");
-    plan->heads[0].planes->bits[1] = 10;
+    plan->heads[0].block_codebook.bits[1] = 10;
     assert_ok(plan_report_write(plan, NULL, path, &err));
     assert_ok(rb_read_file(&text, &size, path, 1 << 20, &err));
     assert_non_null(strstr(text, "<tr><td>family</td><td>block-codebook in 1 of 2 heads"));
@@ -131,13 +131,13 @@ static void the_report_shows_bits_of_a_block(void **state)
 }
 
 /* Such a head has no scales: folding those of the others leaves it as it is. */
-static void folding_leaves_heads_of_planes_alone(void **state)
+static void folding_leaves_heads_of_block_codebook_alone(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
     static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0};
     const char *path = scratch_path("folded.json");
-    bit_plan *plan = some_plan_of_planes(&model), *folded = NULL;
+    bit_plan *plan = some_plan_of_block_codebook(&model), *folded = NULL;
     assert_fails(plan_folded_write_plan(plan, path, &err), RB_EUNSUPPORTED,
                  "the plan of method block-codebook has no scales to fold");
     assert_ok(plan_head_set_transform(&plan->heads[1], scales, N_BLOCKS, NULL, HEAD_DIM, &err));
@@ -145,7 +145,7 @@ static void folding_leaves_heads_of_planes_alone(void **state)
     assert_ok(plan_json_read(&folded, path, &err));
     assert_true(plan_head_equal(&plan->heads[0], &folded->heads[0], &model));
     assert_true(plan_head_equal(&plan->heads[2], &folded->heads[2], &model));
-    assert_null(folded->heads[1].scales);
+    assert_null(folded->heads[1].groups.scales);
     bit_plan_free(plan);
     bit_plan_free(folded);
 }
@@ -157,7 +157,7 @@ int main(void)
         cmocka_unit_test(safetensors_hold_every_fact),
         cmocka_unit_test(safetensors_of_groups_alone_stay_as_they_were),
         cmocka_unit_test(the_report_shows_bits_of_a_block),
-        cmocka_unit_test(folding_leaves_heads_of_planes_alone),
+        cmocka_unit_test(folding_leaves_heads_of_block_codebook_alone),
     };
-    return cmocka_run_group_tests_name("plan_forms_planes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("plan_forms_block_codebook", tests, NULL, NULL);
 }

@@ -66,8 +66,8 @@ static inline codec_bounds bounds_of(codec_dtype type)
                           .rounding = codec_dtype_rounding(type),
                           .rounding_least = codec_dtype_rounding_least(type),
                           .logits = CODEC_CUDA_LOGITS,
-                          .plane_tie = CODEC_CUDA_PLANE_TIE,
-                          .plane_restore = CODEC_CUDA_PLANE_RESTORE};
+                          .block_codebook_tie = CODEC_CUDA_BLOCK_CODEBOOK_TIE,
+                          .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE};
 }
 
 static inline void check_heads(const codec_trial *trial, const codec_trial_input *in, codec_report *report)
@@ -79,7 +79,7 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
         head_codec *codec = NULL;
         uint8_t *codes = malloc((size_t)(in->n * d));
         float *reference = malloc((size_t)(in->n * d) * sizeof *reference);
-        uint16_t *norms = malloc((size_t)(in->n * in->heads[h].n_groups) * sizeof *norms);
+        uint16_t *norms = malloc((size_t)(in->n * in->heads[h].groups.n) * sizeof *norms);
         codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
         assert_ok(head_codec_create(&codec, &in->heads[h], in->model, in->tables, &err));
         const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
@@ -103,8 +103,8 @@ static inline int largest_share_of_tied_searches(const plan_head *heads, int n_h
 {
     int width = 1;
     for (int h = 0; h < n_heads; h++)
-        for (int g = 0; g < heads[h].n_groups; g++)
-            if (heads[h].groups[g].width > width) width = heads[h].groups[g].width;
+        for (int g = 0; g < heads[h].groups.n; g++)
+            if (heads[h].groups.at[g].width > width) width = heads[h].groups.at[g].width;
     return width <= 5 ? 100 : 4;
 }
 
@@ -112,7 +112,7 @@ static inline int largest_share_of_tied_searches(const plan_head *heads, int n_h
 static inline int64_t count_searches(const codec_report *report, const codec_trial_input *in)
 {
     int64_t n = report->n_norms;
-    for (int h = 0; h < in->n_heads; h++) n += in->heads[h].planes ? in->n : 0;
+    for (int h = 0; h < in->n_heads; h++) n += in->heads[h].family == FAMILY_BLOCK_CODEBOOK ? in->n : 0;
     return n;
 }
 

@@ -50,7 +50,7 @@ static void every_uniform_width_matches_the_reference(void **state)
 static void make_hadamard(plan_head *heads, int n)
 {
     for (int h = 0; h < n; h++)
-        for (int g = 0; g < heads[h].n_groups; g++) heads[h].groups[g].rotation.kind = ROTATION_HADAMARD;
+        for (int g = 0; g < heads[h].groups.n; g++) heads[h].groups.at[g].rotation.kind = ROTATION_HADAMARD;
 }
 
 static void hadamard_matches_the_reference(void **state)
@@ -147,8 +147,8 @@ static void extend_heads(plan_head *heads, const model_facts *model, int n_group
     rb_error err = {0};
     for (int h = 0; h < model->n_kv_heads; h++) {
         double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
-        heads[h] = (plan_head){.norm = with->has_log8 ? NORM_LOG8 : NORM_FP16,
-                               .encoder = with->is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
+        heads[h] = (plan_head){.groups.norm = with->has_log8 ? NORM_LOG8 : NORM_FP16,
+                               .groups.encoder = with->is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
         for (int g = 0; g < n_groups; g++) {
             int blocks[RB_MAX_BLOCKS], n = 0;
             for (int i = 0; i < n_blocks; i++)
@@ -157,9 +157,9 @@ static void extend_heads(plan_head *heads, const model_facts *model, int n_group
                 assert_ok(plan_head_add_group(&heads[h], 1 + (first + g - 1) % 8, blocks, n, book,
                                               with->has_log8 ? 9 + g : 0, &err));
         }
-        for (int g = 0; g < heads[h].n_groups; g++) {
-            heads[h].groups[g].rotation.kind = rotation;
-            if (with->is_searched) heads[h].groups[g].coherence = (float[]){0.25f, 1.0f, 40.0f}[(g + h) % 3];
+        for (int g = 0; g < heads[h].groups.n; g++) {
+            heads[h].groups.at[g].rotation.kind = rotation;
+            if (with->is_searched) heads[h].groups.at[g].coherence = (float[]){0.25f, 1.0f, 40.0f}[(g + h) % 3];
         }
         for (int i = 0; i < n_blocks; i++) scales[i] = exp2(sin(i * 3.7 + h));
         for (int i = 0; i < model->head_dim; i++) center[i] = 3.0 * sin(i * 1.3 + h);

@@ -3,17 +3,17 @@
 #include "tests/gpu/codec_gpu_test.h"
 
 /* What a head has. */
-typedef struct planes_form {
+typedef struct block_codebook_form {
     int least, most; /* bits of a block */
     int gain_bits;
     bool has_center, is_skewed; /* maps that stretch up to 30 times, and some that are singular */
-} planes_form;
+} block_codebook_form;
 
 /* Maps at about the size of some_vectors' dims. */
-static void planes_head(plan_head *head, const model_facts *model, int seed, const planes_form *form)
+static void block_codebook_head(plan_head *head, const model_facts *model, int seed, const block_codebook_form *form)
 {
     const int n_blocks = model_n_blocks(model);
-    double maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
     uint8_t bits[RB_MAX_BLOCKS];
     rb_error err = {0};
     for (int i = 0; i < n_blocks; i++) {
@@ -30,15 +30,15 @@ static void planes_head(plan_head *head, const model_facts *model, int seed, con
     for (int i = 0; i < model->head_dim; i++) center[i] = 3.0 * sin(i * 1.3 + seed);
     plan_head_clear(head);
     if (form->has_center) assert_ok(plan_head_set_transform(head, NULL, n_blocks, center, model->head_dim, &err));
-    assert_ok(plan_head_set_planes(head, bits, maps, weights, form->gain_bits, n_blocks, &err));
+    assert_ok(plan_head_set_block_codebook(head, bits, maps, weights, form->gain_bits, n_blocks, &err));
 }
 
-static void try_planes(const model_facts *model, const planes_form *form, codec_dtype type, int64_t n, int n_queries,
-                       const char *name)
+static void try_block_codebook(const model_facts *model, const block_codebook_form *form, codec_dtype type, int64_t n,
+                               int n_queries, const char *name)
 {
     char what[160];
     plan_head heads[3] = {0};
-    for (int h = 0; h < model->n_kv_heads; h++) planes_head(&heads[h], model, h, form);
+    for (int h = 0; h < model->n_kv_heads; h++) block_codebook_head(&heads[h], model, h, form);
     snprintf(what, sizeof what, "%s: head_dim %d rotary %d %s, bits %d to %d, gain of %d bits%s, %s", name,
              model->head_dim, model->rotary_dim, model->rope.pairing == ROPE_SPLIT_HALF ? "split" : "interleaved",
              form->least, form->most, form->gain_bits, form->has_center ? ", centre" : "", codec_dtype_name(type));
@@ -53,11 +53,11 @@ static void every_number_of_bits_matches_the_reference(void **state)
     GPU_OR_SKIP();
     static const int head_dims[] = {64, 128, 256};
     for (size_t d = 0; d < RB_COUNT(head_dims); d++)
-        for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
-            const planes_form form = {
+        for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+            const block_codebook_form form = {
                 .least = bits, .most = bits, .gain_bits = bits % 2 ? 3 : 2, .has_center = bits % 3 == 0};
             const model_facts model = facts_of(head_dims[d], head_dims[d], ROPE_SPLIT_HALF, 2);
-            try_planes(&model, &form, (codec_dtype)(bits % CODEC_N_DTYPES), 333, N_QUERIES, "one width");
+            try_block_codebook(&model, &form, (codec_dtype)(bits % CODEC_N_DTYPES), 333, N_QUERIES, "one width");
         }
 }
 
@@ -76,11 +76,14 @@ static void mixed_bits_match_the_reference(void **state)
     for (size_t s = 0; s < RB_COUNT(shapes); s++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
             const model_facts model = facts_of(shapes[s].head_dim, shapes[s].rotary_dim, shapes[s].pairing, 3);
-            try_planes(&model, &(planes_form){.least = 0, .most = 8, .gain_bits = (int)s % 5, .has_center = s % 2 == 0},
-                       (codec_dtype)type, 1000, N_QUERIES, "mixed bits");
-            try_planes(&model,
-                       &(planes_form){.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true},
-                       (codec_dtype)type, 500, N_QUERIES, "skewed maps");
+            try_block_codebook(
+                &model,
+                &(block_codebook_form){.least = 0, .most = 8, .gain_bits = (int)s % 5, .has_center = s % 2 == 0},
+                (codec_dtype)type, 1000, N_QUERIES, "mixed bits");
+            try_block_codebook(
+                &model,
+                &(block_codebook_form){.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true},
+                (codec_dtype)type, 500, N_QUERIES, "skewed maps");
         }
 }
 
@@ -88,11 +91,12 @@ static void any_gain_matches_the_reference(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    for (int gain_bits = 0; gain_bits <= PLAN_MAX_GAIN_BITS; gain_bits++)
+    for (int gain_bits = 0; gain_bits <= BLOCK_CODEBOOK_MAX_GAIN_BITS; gain_bits++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
             const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, 2);
-            try_planes(&model, &(planes_form){.least = 2, .most = 5, .gain_bits = gain_bits, .has_center = true},
-                       (codec_dtype)type, 700, N_QUERIES, "gains");
+            try_block_codebook(
+                &model, &(block_codebook_form){.least = 2, .most = 5, .gain_bits = gain_bits, .has_center = true},
+                (codec_dtype)type, 700, N_QUERIES, "gains");
         }
 }
 
@@ -104,10 +108,11 @@ static void any_number_of_vectors_and_queries(void **state)
     static const int64_t counts[] = {6, 15, 31, 32, 33, 65, 8191};
     static const int queries[] = {1, 4, 8, 13};
     const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
-    const planes_form form = {.least = 1, .most = 6, .gain_bits = 3, .has_center = true};
+    const block_codebook_form form = {.least = 1, .most = 6, .gain_bits = 3, .has_center = true};
     for (size_t i = 0; i < RB_COUNT(counts); i++)
-        try_planes(&model, &form, (codec_dtype)(i % CODEC_N_DTYPES), counts[i], N_QUERIES, "counts");
-    for (size_t i = 0; i < RB_COUNT(queries); i++) try_planes(&model, &form, CODEC_F16, 300, queries[i], "queries");
+        try_block_codebook(&model, &form, (codec_dtype)(i % CODEC_N_DTYPES), counts[i], N_QUERIES, "counts");
+    for (size_t i = 0; i < RB_COUNT(queries); i++)
+        try_block_codebook(&model, &form, CODEC_F16, 300, queries[i], "queries");
 }
 
 /* One of six heads is of groups, or all but one; in the published form, or beyond it. */
@@ -123,12 +128,13 @@ static void families_can_share_a_layer(void **state)
             const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, N_HEADS);
             mixed_widths(heads, &model, CODEBOOK_SPHERE);
             for (int h = 0; h < N_HEADS; h++) {
-                const bool is_planes = kind / 2 ? h == 3 : h != 2;
-                if (is_planes)
-                    planes_head(&heads[h], &model, h,
-                                &(planes_form){.least = h % 2, .most = 7, .gain_bits = 3, .has_center = true});
-                else if (kind % 2) heads[h].norm = NORM_LOG8, heads[h].encoder = ENCODER_SEARCH;
-                for (int g = 0; g < heads[h].n_groups && kind % 2; g++) heads[h].groups[g].norm_exponent = 9;
+                const bool is_block_codebook = kind / 2 ? h == 3 : h != 2;
+                if (is_block_codebook)
+                    block_codebook_head(
+                        &heads[h], &model, h,
+                        &(block_codebook_form){.least = h % 2, .most = 7, .gain_bits = 3, .has_center = true});
+                else if (kind % 2) heads[h].groups.norm = NORM_LOG8, heads[h].groups.encoder = ENCODER_SEARCH;
+                for (int g = 0; g < heads[h].groups.n && kind % 2; g++) heads[h].groups.at[g].norm_exponent = 9;
             }
             snprintf(what, sizeof what, "families, kind %d, %s", kind, codec_dtype_name((codec_dtype)type));
             try_heads(heads, &model, (codec_dtype)type, 777, what);
@@ -151,7 +157,8 @@ static void a_vector_that_is_not_finite_is_named(void **state)
                 plan_head heads[2] = {0};
                 const model_facts model = facts_of(D, D, ROPE_SPLIT_HALF, 2);
                 for (int h = 0; h < 2; h++)
-                    planes_head(&heads[h], &model, h, &(planes_form){.least = 0, .most = 4, .gain_bits = 3});
+                    block_codebook_head(&heads[h], &model, h,
+                                        &(block_codebook_form){.least = 0, .most = 4, .gain_bits = 3});
                 float *x = some_vectors(3, 2, N, D, (codec_dtype)type), *queries = normal_floats(4, 2 * N_QUERIES * D);
                 for (int later = 0; later < 2; later++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * D + dim] = bad[i];
                 codec_dtype_round(x, 2 * N * D, (codec_dtype)type);

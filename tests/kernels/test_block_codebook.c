@@ -8,11 +8,11 @@
 
 static rb_error err;
 
-static plane_codebook *book_of(int bits)
+static block_codebook *book_of(int bits)
 {
-    plane_codebook *book = malloc(sizeof *book);
+    block_codebook *book = malloc(sizeof *book);
     assert_non_null(book);
-    assert_ok(plane_codebook_build(book, bits, &err));
+    assert_ok(block_codebook_build(book, bits, &err));
     assert_int_equal(book->size, 1 << bits);
     return book;
 }
@@ -28,7 +28,7 @@ static double *normals_of(int n)
 }
 
 /* Mean squared error a coordinate over samples the codebook was not made from. */
-static double error_on(const plane_codebook *book, const double *normals, int n)
+static double error_on(const block_codebook *book, const double *normals, int n)
 {
     double total = 0.0;
     for (int i = 0; i < n; i++) {
@@ -55,7 +55,7 @@ static void errors_are_those_of_good_quantizers(void **state)
                     {4, 0.1055, 0.1100}, {6, 0.0290, 0.0312}, {8, 0.0073, 0.0085}};
     double *normals = normals_of(2 * N);
     for (size_t i = 0; i < RB_COUNT(expected); i++) {
-        plane_codebook *book = book_of(expected[i].bits);
+        block_codebook *book = book_of(expected[i].bits);
         const double found = error_on(book, normals, N);
         assert_true(found > expected[i].least && found < expected[i].most);
         assert_true(fabs(found / book->distortion - 1.0) < 0.05);
@@ -68,8 +68,8 @@ static void a_bit_more_never_hurts_and_at_most_halves_the_error(void **state)
 {
     (void)state;
     double before = 1.0;
-    for (int bits = 1; bits <= PLANE_MAX_BITS; bits++) {
-        plane_codebook *book = book_of(bits);
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+        block_codebook *book = book_of(bits);
         assert_true(book->distortion < before && book->distortion > 0.45 * before); /* high rate: 2^-bits */
         before = book->distortion;
         free(book);
@@ -79,7 +79,7 @@ static void a_bit_more_never_hurts_and_at_most_halves_the_error(void **state)
 static void points_are_values_of_fp16_and_differ(void **state)
 {
     (void)state;
-    plane_codebook *book = book_of(5);
+    block_codebook *book = book_of(5);
     for (int c = 0; c < book->size; c++) {
         assert_true(rb_f16_to_f32(rb_f32_to_f16(book->x[c])) == book->x[c]
                     && rb_f16_to_f32(rb_f32_to_f16(book->y[c])) == book->y[c]);
@@ -92,7 +92,7 @@ static void points_are_values_of_fp16_and_differ(void **state)
 static void no_bits_is_the_mean(void **state)
 {
     (void)state;
-    plane_codebook *book = book_of(0);
+    block_codebook *book = book_of(0);
     assert_true(book->x[0] == 0.0f && book->y[0] == 0.0f && book->distortion == 1.0);
     free(book);
 }
@@ -100,9 +100,10 @@ static void no_bits_is_the_mean(void **state)
 static void sizes_out_of_range_are_refused(void **state)
 {
     (void)state;
-    plane_codebook book;
-    assert_fails(plane_codebook_build(&book, PLANE_MAX_BITS + 1, &err), RB_EINVAL, "11 bits, expected 0 to 10");
-    assert_fails(plane_codebook_build(&book, -1, &err), RB_EINVAL, "-1 bits");
+    block_codebook book;
+    assert_fails(block_codebook_build(&book, BLOCK_CODEBOOK_MAX_BITS + 1, &err), RB_EINVAL,
+                 "11 bits, expected 0 to 10");
+    assert_fails(block_codebook_build(&book, -1, &err), RB_EINVAL, "-1 bits");
 }
 
 int main(void)

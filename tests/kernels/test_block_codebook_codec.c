@@ -42,16 +42,16 @@ static const uint8_t mixed_bits[N_BLOCKS] = {3, 0, 4, 10, 1, 9, 0, 2};
 /* Blocks of unequal size that lean, a centre, weights that differ. */
 static plan_head head_of(const uint8_t *bits, int gain_bits)
 {
-    double maps[N_BLOCKS * PLAN_MAP_SIZE], weights[N_BLOCKS], center[HEAD_DIM];
+    double maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], weights[N_BLOCKS], center[HEAD_DIM];
     plan_head head = {0};
     for (int i = 0; i < N_BLOCKS; i++) {
-        maps[PLAN_MAP_SIZE * i] = 0.5 + 0.25 * i;
-        maps[PLAN_MAP_SIZE * i + 1] = i % 2 == 0 ? 0.3 : -0.6;
-        maps[PLAN_MAP_SIZE * i + 2] = 1.5 - 0.125 * i;
+        maps[BLOCK_CODEBOOK_MAP_SIZE * i] = 0.5 + 0.25 * i;
+        maps[BLOCK_CODEBOOK_MAP_SIZE * i + 1] = i % 2 == 0 ? 0.3 : -0.6;
+        maps[BLOCK_CODEBOOK_MAP_SIZE * i + 2] = 1.5 - 0.125 * i;
         weights[i] = 1.0 / (1 + i);
     }
     for (int j = 0; j < HEAD_DIM; j++) center[j] = j % 3 - 0.75;
-    assert_ok(plan_head_set_planes(&head, bits, maps, weights, gain_bits, N_BLOCKS, &err));
+    assert_ok(plan_head_set_block_codebook(&head, bits, maps, weights, gain_bits, N_BLOCKS, &err));
     assert_ok(plan_head_set_transform(&head, NULL, N_BLOCKS, center, HEAD_DIM, &err));
     return head;
 }
@@ -87,19 +87,19 @@ static double plain_gain(int gain_bits, int code)
 static void plain_at_gain(plain_result *out, const plan_head *head, const model_facts *model, const float *x,
                           int gain_code)
 {
-    const double gain = plain_gain(head->planes->gain_bits, gain_code);
+    const double gain = plain_gain(head->block_codebook.gain_bits, gain_code);
     *out = (plain_result){.gain = gain_code};
     for (int i = 0; i < N_BLOCKS; i++) {
-        const float *m = head->planes->maps + PLAN_MAP_SIZE * i;
-        const plane_codebook *book;
+        const float *m = head->block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * i;
+        const block_codebook *book;
         double least = INFINITY;
         int dims[2];
         model_block_dims(model, i, dims);
         const double a = (double)x[dims[0]] - (double)head->center[dims[0]],
                      b = (double)x[dims[1]] - (double)head->center[dims[1]];
         for (int j = 0; j < 2; j++) out->restored[dims[j]] = (double)head->center[dims[j]];
-        if (head->planes->bits[i] == 0) continue;
-        assert_ok(codec_tables_plane(tables, head->planes->bits[i], &book, &err));
+        if (head->block_codebook.bits[i] == 0) continue;
+        assert_ok(codec_tables_block_codebook(tables, head->block_codebook.bits[i], &book, &err));
         for (int c = 0; c < book->size; c++) {
             const double px = gain * ((double)m[0] * (double)book->x[c]),
                          py = gain * ((double)m[1] * (double)book->x[c] + (double)m[2] * (double)book->y[c]);
@@ -111,22 +111,24 @@ static void plain_at_gain(plain_result *out, const plan_head *head, const model_
                 out->restored[dims[1]] = (double)head->center[dims[1]] + py;
             }
         }
-        out->error += (double)head->planes->weights[i] * least;
+        out->error += (double)head->block_codebook.weights[i] * least;
     }
 }
 
 static void plain_encode(plain_result *best, const plan_head *head, const model_facts *model, const float *x)
 {
-    const int gain_bits = head->planes->gain_bits, largest = (1 << gain_bits) - 1;
+    const int gain_bits = head->block_codebook.gain_bits, largest = (1 << gain_bits) - 1;
     double square = 0.0, size = 0.0;
     for (int i = 0; i < N_BLOCKS; i++) {
         int dims[2];
-        if (head->planes->bits[i] == 0) continue;
+        if (head->block_codebook.bits[i] == 0) continue;
         model_block_dims(model, i, dims);
         for (int j = 0; j < 2; j++)
-            square += (double)head->planes->weights[i] * pow((double)x[dims[j]] - (double)head->center[dims[j]], 2);
-        for (int j = 0; j < PLAN_MAP_SIZE; j++)
-            size += (double)head->planes->weights[i] * pow((double)head->planes->maps[PLAN_MAP_SIZE * i + j], 2);
+            square +=
+                (double)head->block_codebook.weights[i] * pow((double)x[dims[j]] - (double)head->center[dims[j]], 2);
+        for (int j = 0; j < BLOCK_CODEBOOK_MAP_SIZE; j++)
+            size += (double)head->block_codebook.weights[i]
+                    * pow((double)head->block_codebook.maps[BLOCK_CODEBOOK_MAP_SIZE * i + j], 2);
     }
     const double level = floor(log2(square / size) + (gain_bits > 0 ? (1 << gain_bits) / 4 : 0) + 0.5),
                  kept = level < 0.0       ? 0.0
@@ -146,10 +148,10 @@ static void check_head(const plan_head *head, const model_facts *model)
 {
     float x[N_VECTORS * HEAD_DIM], x_hat[N_VECTORS * HEAD_DIM], again[N_VECTORS * HEAD_DIM];
     uint8_t codes[N_VECTORS * HEAD_DIM];
-    int used[1 << PLAN_MAX_GAIN_BITS] = {0}, n_used = 0;
+    int used[1 << BLOCK_CODEBOOK_MAX_GAIN_BITS] = {0}, n_used = 0;
     head_codec *codec = NULL;
     assert_ok(head_codec_create(&codec, head, model, tables, &err));
-    assert_int_equal(head_codec_n_groups(codec), 0);
+    assert_int_equal(head_codec_n_norms(codec), 0);
     fill_vectors(x, N_VECTORS);
     assert_ok(head_codec_encode(codec, x, N_VECTORS, codes, NULL, &err));
     assert_ok(head_codec_decode(codec, codes, NULL, N_VECTORS, x_hat, &err));
@@ -159,20 +161,21 @@ static void check_head(const plan_head *head, const model_facts *model)
         plain_result expected;
         uint16_t own[N_BLOCKS];
         plain_encode(&expected, head, model, x + v * HEAD_DIM);
-        const int gain = plane_codes_split(own, codes + v * HEAD_DIM, head->planes, N_BLOCKS);
+        const int gain = block_codebook_codes_split(own, codes + v * HEAD_DIM, &head->block_codebook, N_BLOCKS);
         assert_int_equal(gain, expected.gain);
         assert_memory_equal(own, expected.codes, sizeof own);
         used[gain]++;
         for (int j = 0; j < HEAD_DIM; j++)
             assert_true(fabs((double)x_hat[v * HEAD_DIM + j] - expected.restored[j])
                         <= 1e-6 * (1.0 + fabs(expected.restored[j])));
-        const double error = plane_codec_error(head_codec_planes(codec), x + v * HEAD_DIM, gain, own);
+        const double error = block_codebook_codec_error(head_codec_block_codebook(codec), x + v * HEAD_DIM, gain, own);
         assert_true(fabs(error - expected.error) <= 1e-9 * (1.0 + expected.error));
-        assert_true(fabs(error - plane_codec_least_error(head_codec_planes(codec), x + v * HEAD_DIM, gain))
-                    <= 1e-9 * (1.0 + error));
+        assert_true(
+            fabs(error - block_codebook_codec_least_error(head_codec_block_codebook(codec), x + v * HEAD_DIM, gain))
+            <= 1e-9 * (1.0 + error));
     }
-    for (int g = 0; g < 1 << PLAN_MAX_GAIN_BITS; g++) n_used += used[g] > 0;
-    assert_true(head->planes->gain_bits == 0 ? n_used == 1 : n_used > 2);
+    for (int g = 0; g < 1 << BLOCK_CODEBOOK_MAX_GAIN_BITS; g++) n_used += used[g] > 0;
+    assert_true(head->block_codebook.gain_bits == 0 ? n_used == 1 : n_used > 2);
     head_codec_free(codec);
 }
 
@@ -213,10 +216,10 @@ static void a_stream_is_the_gain_then_the_blocks(void **state)
     for (int i = 0; i < N_BLOCKS; i++)
         for (int bit = 0; bit < mixed_bits[i]; bit++, at++)
             expected[at / 8] |= (uint8_t)((codes[i] >> bit & 1) << at % 8);
-    plane_codes_join(bytes, 5, codes, head.planes, N_BLOCKS);
+    block_codebook_codes_join(bytes, 5, codes, &head.block_codebook, N_BLOCKS);
     pack_codes(packed, bytes, head_codec_widths(codec), HEAD_DIM);
     assert_memory_equal(packed, expected, 4);
-    assert_int_equal(plane_codes_split(back, bytes, head.planes, N_BLOCKS), 5);
+    assert_int_equal(block_codebook_codes_split(back, bytes, &head.block_codebook, N_BLOCKS), 5);
     assert_memory_equal(back, codes, sizeof back);
     assert_true(plan_head_true_bits(&head, HEAD_DIM) == 2.0 && plan_head_nominal_bits(&head, HEAD_DIM) == 29.0 / 16.0);
     head_codec_free(codec);
@@ -227,8 +230,9 @@ static void levels_are_half_octaves_around_one(void **state)
 {
     (void)state;
     static const double of_3_bits[] = {0.5, 0.70710677, 1.0, 1.4142135, 2.0, 2.828427, 4.0, 5.656854};
-    for (int c = 0; c < 8; c++) assert_true(fabs(plane_gain(3, c) - of_3_bits[c]) < 1e-6);
-    assert_true(plane_gain(0, 0) == 1.0 && plane_gain(4, 4) == 1.0 && plane_gain(1, 0) == 1.0);
+    for (int c = 0; c < 8; c++) assert_true(fabs(block_codebook_gain(3, c) - of_3_bits[c]) < 1e-6);
+    assert_true(block_codebook_gain(0, 0) == 1.0 && block_codebook_gain(4, 4) == 1.0
+                && block_codebook_gain(1, 0) == 1.0);
 }
 
 /* What the family is for: a key far outside what the maps were made from is still restored to its share of error. */

@@ -34,13 +34,13 @@ static double normal_at(numpy_rng *rng)
 static void fill_heads(sample *s)
 {
     const int n_blocks = model_n_blocks(&s->model);
-    double maps[PLAN_MAP_SIZE * MAX_BLOCKS], weights[MAX_BLOCKS], center[2 * MAX_BLOCKS];
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * MAX_BLOCKS], weights[MAX_BLOCKS], center[2 * MAX_BLOCKS];
     uint8_t bits[MAX_BLOCKS];
     numpy_rng rng;
     numpy_rng_seed(&rng, 5);
     for (int h = 0; h < N_HEADS; h++) {
         for (int i = 0; i < n_blocks; i++) {
-            bits[i] = (uint8_t)((i * (h + 3) + h) % (i % 9 == 0 ? PLANE_MAX_BITS + 1 : 7));
+            bits[i] = (uint8_t)((i * (h + 3) + h) % (i % 9 == 0 ? BLOCK_CODEBOOK_MAX_BITS + 1 : 7));
             maps[3 * i] = exp(normal_at(&rng));
             maps[3 * i + 1] = normal_at(&rng);
             maps[3 * i + 2] = exp(normal_at(&rng)) * (i % 3 ? 1.0 : -1.0);
@@ -54,7 +54,7 @@ static void fill_heads(sample *s)
             continue;
         }
         if (h == 0) assert_ok(plan_head_set_transform(&s->heads[h], NULL, n_blocks, center, 2 * n_blocks, &err));
-        assert_ok(plan_head_set_planes(&s->heads[h], bits, maps, weights, h == 0 ? 3 : 0, n_blocks, &err));
+        assert_ok(plan_head_set_block_codebook(&s->heads[h], bits, maps, weights, h == 0 ? 3 : 0, n_blocks, &err));
     }
 }
 
@@ -111,7 +111,7 @@ static void for_every_head(look at)
         build(&s, shapes[i].head_dim, shapes[i].rotary_dim, shapes[i].pairing);
         for (int h = 0; h < N_HEADS; h++) {
             head_codec *codec = NULL;
-            if (!s.heads[h].planes) continue;
+            if (s.heads[h].family != FAMILY_BLOCK_CODEBOOK) continue;
             assert_ok(head_codec_create(&codec, &s.heads[h], &s.model, tables, &err));
             at(&s, h, codec);
             head_codec_free(codec);
@@ -120,30 +120,30 @@ static void for_every_head(look at)
     }
 }
 
-static const plane_image_block *blocks_of(const sample *s, int h)
+static const block_codebook_image_block *blocks_of(const sample *s, int h)
 {
-    return s->image->planes.blocks + h * s->image->planes.n_blocks;
+    return s->image->block_codebook.blocks + h * s->image->block_codebook.n_blocks;
 }
 
 /* ---- facts ----------------------------------------------------------------------------------- */
 
 static void look_at_facts(sample *s, int h, const head_codec *codec)
 {
-    const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_image_block *blocks = blocks_of(s, h);
-    int bit = s->heads[h].planes->gain_bits;
-    assert_int_equal(head->is_planes, 1);
+    const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
+    const block_codebook_image_block *blocks = blocks_of(s, h);
+    int bit = s->heads[h].block_codebook.gain_bits;
+    assert_int_equal(head->is_block_codebook, 1);
     assert_int_equal(head->packed_bytes, head_codec_packed_bytes(codec));
     assert_int_equal(s->image->heads[h].packed_bytes, head_codec_packed_bytes(codec));
     assert_int_equal(s->image->heads[h].n_groups, 0);
     assert_int_equal(s->image->heads[h].cost, 0);
     assert_int_equal(codec_image_norms_offset(s->image, h + 1, 1000), codec_image_norms_offset(s->image, h, 1000));
-    for (int i = 0; i < s->image->planes.n_blocks; i++) {
+    for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
         int dims[2];
         model_block_dims(&s->model, i, dims);
         assert_int_equal(blocks[i].dims & 0xffff, dims[0]);
         assert_int_equal(blocks[i].dims >> 16, dims[1]);
-        assert_int_equal(blocks[i].bits, s->heads[h].planes->bits[i]);
+        assert_int_equal(blocks[i].bits, s->heads[h].block_codebook.bits[i]);
         assert_int_equal(blocks[i].bit_first, bit);
         bit += blocks[i].bits;
         for (int j = 0; j < 2; j++) assert_int_equal(s->image->position[h * s->model.head_dim + dims[j]], 2 * i + j);
@@ -163,14 +163,14 @@ static void families_share_a_layer_and_only_their_own_costs_count(void **state)
     (void)state;
     build(&s, 64, 64, ROPE_SPLIT_HALF);
     assert_int_equal(s.image->n_grouped, 1);
-    assert_int_equal(s.image->planes.n_planes, 2);
-    assert_int_equal(s.image->planes.list[0], 0);
-    assert_int_equal(s.image->planes.list[1], 2);
-    assert_int_equal(s.image->planes.heads[1].cost, 0);
+    assert_int_equal(s.image->block_codebook.n_block_codebook, 2);
+    assert_int_equal(s.image->block_codebook.list[0], 0);
+    assert_int_equal(s.image->block_codebook.list[1], 2);
+    assert_int_equal(s.image->block_codebook.heads[1].cost, 0);
     assert_true(s.image->is_published);
     for (int h = 0; h < N_HEADS; h++) {
-        assert_int_equal(s.image->planes.heads[h].cost_before, cost);
-        cost += s.image->planes.heads[h].cost;
+        assert_int_equal(s.image->block_codebook.heads[h].cost_before, cost);
+        cost += s.image->block_codebook.heads[h].cost;
     }
     assert_int_equal(s.image->heads[0].cost_before, 0);
     assert_int_equal(s.image->heads[1].cost_before, 0);
@@ -185,8 +185,8 @@ static void runs_of_dims_are_told(void **state)
     for (size_t i = 0; i < RB_COUNT(shapes); i++) {
         sample s;
         build(&s, shapes[i].head_dim, shapes[i].rotary_dim, shapes[i].pairing);
-        assert_int_equal(s.image->planes.heads[0].is_scattered, shapes[i].rotary_dim % 8 != 0);
-        assert_int_equal(s.image->planes.heads[0].is_split,
+        assert_int_equal(s.image->block_codebook.heads[0].is_scattered, shapes[i].rotary_dim % 8 != 0);
+        assert_int_equal(s.image->block_codebook.heads[0].is_split,
                          shapes[i].pairing == ROPE_SPLIT_HALF && shapes[i].rotary_dim == shapes[i].head_dim);
         clear(&s);
     }
@@ -194,35 +194,35 @@ static void runs_of_dims_are_told(void **state)
 
 /* ---- encode ---------------------------------------------------------------------------------- */
 
-static plane_match match_of(const sample *s, int h, int block, const float *x, float gain)
+static block_codebook_match match_of(const sample *s, int h, int block, const float *x, float gain)
 {
-    const plane_image_block *own = &blocks_of(s, h)[block];
-    const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_points points = {s->image->planes.points_x + head->first_point + own->first_point,
-                                 s->image->planes.points_y + head->first_point + own->first_point};
-    const uint32_t *cells = s->image->planes.cells + head->first_cell + own->first_cell;
+    const block_codebook_image_block *own = &blocks_of(s, h)[block];
+    const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
+    const block_codebook_points points = {s->image->block_codebook.points_x + head->first_point + own->first_point,
+                                          s->image->block_codebook.points_y + head->first_point + own->first_point};
+    const uint32_t *cells = s->image->block_codebook.cells + head->first_cell + own->first_cell;
     const float a = x[own->dims & 0xffff] - own->center[0], b = x[own->dims >> 16] - own->center[1];
-    if (own->n_columns == 0) return plane_search_all(points, 1 << own->bits, a, b, gain);
-    return plane_search(own, points, cells, a, b, fmaf(a, own->to_grid[0], b * own->to_grid[1]),
-                        fmaf(a, own->to_grid[2], b * own->to_grid[3]), gain, 1.0f / gain);
+    if (own->n_columns == 0) return block_codebook_search_all(points, 1 << own->bits, a, b, gain);
+    return block_codebook_search(own, points, cells, a, b, fmaf(a, own->to_grid[0], b * own->to_grid[1]),
+                                 fmaf(a, own->to_grid[2], b * own->to_grid[3]), gain, 1.0f / gain);
 }
 
 /* Distance to the nearest point, and what f32 may be wrong by: shares of |x| + |c|. */
 static void look_at_searches(sample *s, int h, const head_codec *codec)
 {
-    const plan_planes *planes = s->heads[h].planes;
+    const plan_block_codebook *planes = &s->heads[h].block_codebook;
     const int d = s->model.head_dim;
     (void)codec;
     for (int v = 0; v < N_VECTORS; v++)
-        for (int i = 0; i < s->image->planes.n_blocks; i++) {
-            const plane_image_block *block = &blocks_of(s, h)[i];
-            const float gain = s->image->planes.heads[h].gains[v % (1 << planes->gain_bits)], *x = s->x + v * d;
-            const plane_codebook *book;
+        for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
+            const block_codebook_image_block *block = &blocks_of(s, h)[i];
+            const float gain = s->image->block_codebook.heads[h].gains[v % (1 << planes->gain_bits)], *x = s->x + v * d;
+            const block_codebook *book;
             if (block->bits == 0) continue;
-            assert_ok(codec_tables_plane(tables, block->bits, &book, &err));
+            assert_ok(codec_tables_block_codebook(tables, block->bits, &book, &err));
             const double a = (double)x[block->dims & 0xffff] - (double)block->center[0],
                          b = (double)x[block->dims >> 16] - (double)block->center[1];
-            const plane_match match = match_of(s, h, i, x, gain);
+            const block_codebook_match match = match_of(s, h, i, x, gain);
             double least = INFINITY, found = INFINITY, largest = 0.0;
             for (int c = 0; c < book->size; c++) {
                 const double px = (double)gain * (double)block->map[0] * (double)book->x[c];
@@ -253,12 +253,13 @@ static void cells_find_the_nearest_point(void **state)
 static void look_at_neighbours(sample *s, int h, const head_codec *codec)
 {
     (void)codec;
-    for (int i = 0; i < s->image->planes.n_blocks; i++) {
-        const plane_image_block *block = &blocks_of(s, h)[i];
-        const plane_image_head *head = &s->image->planes.heads[h];
+    for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
+        const block_codebook_image_block *block = &blocks_of(s, h)[i];
+        const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
         const int first = head->first_point + block->first_point;
-        const plane_points points = {s->image->planes.points_x + first, s->image->planes.points_y + first};
-        const uint32_t *cells = s->image->planes.cells + head->first_cell + block->first_cell;
+        const block_codebook_points points = {s->image->block_codebook.points_x + first,
+                                              s->image->block_codebook.points_y + first};
+        const uint32_t *cells = s->image->block_codebook.cells + head->first_cell + block->first_cell;
         if (block->n_columns == 0 || block->bits > 6) continue;
         for (int edge = 0; edge < block->n_columns - 1; edge++)
             for (int along = 0; along < 40; along++) {
@@ -269,11 +270,11 @@ static void look_at_neighbours(sample *s, int h, const head_codec *codec)
                                      (double)block->to_grid[3]},
                              size = g[0] * g[3] - g[1] * g[2];
                 const float x = (float)((g[3] * u - g[1] * v) / size), y = (float)((g[0] * v - g[2] * u) / size);
-                const plane_match all = plane_search_all(points, 1 << block->bits, x, y, 1.0f);
+                const block_codebook_match all = block_codebook_search_all(points, 1 << block->bits, x, y, 1.0f);
                 for (int side = -1; side <= 1; side += 2) {
                     const double moved = t * (1.0 + side * 0x1p-11);
-                    const plane_match found =
-                        plane_search(block, points, cells, x, y, (float)atanh(moved), (float)v, 1.0f, 1.0f);
+                    const block_codebook_match found =
+                        block_codebook_search(block, points, cells, x, y, (float)atanh(moved), (float)v, 1.0f, 1.0f);
                     assert_true(sqrtf(found.distance) <= sqrtf(all.distance)
                                                              + 1e-5f
                                                                    * (hypotf(x, y) + fabsf(block->map[0])
@@ -293,10 +294,11 @@ static void cells_overlap_by_what_the_devices_tanh_may_err(void **state)
 static void look_at_lists(sample *s, int h, const head_codec *codec)
 {
     (void)codec;
-    for (int i = 0; i < s->image->planes.n_blocks; i++) {
-        const plane_image_block *block = &blocks_of(s, h)[i];
-        const uint32_t *cells = s->image->planes.cells + s->image->planes.heads[h].first_cell + block->first_cell;
-        const int wide = block->bits > PLANE_BYTE_BITS;
+    for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
+        const block_codebook_image_block *block = &blocks_of(s, h)[i];
+        const uint32_t *cells =
+            s->image->block_codebook.cells + s->image->block_codebook.heads[h].first_cell + block->first_cell;
+        const int wide = block->bits > BLOCK_CODEBOOK_BYTE_BITS;
         int n_long = 0;
         if (block->n_columns == 0) continue;
         assert_true(block->n_columns % 2 == 1 && block->n_rows % 2 == 1);
@@ -315,9 +317,9 @@ static void few_cells_list_more_than_four_points(void **state)
 /* The whole of encode, in f32 as the kernel does it, and bit by bit the stream. */
 static int encode_vector(uint8_t *packed, const sample *s, int h, const float *x)
 {
-    const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_image_block *blocks = blocks_of(s, h);
-    const int n_blocks = s->image->planes.n_blocks, largest = (1 << head->gain_bits) - 1;
+    const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
+    const block_codebook_image_block *blocks = blocks_of(s, h);
+    const int n_blocks = s->image->block_codebook.n_blocks, largest = (1 << head->gain_bits) - 1;
     int codes[3][MAX_BLOCKS], best = -1;
     float square = 0.0f, error[3], least = INFINITY;
     for (int i = 0; i < n_blocks; i++) {
@@ -325,13 +327,13 @@ static int encode_vector(uint8_t *packed, const sample *s, int h, const float *x
                     b = x[blocks[i].dims >> 16] - blocks[i].center[1];
         square += blocks[i].weight * (a * a + b * b);
     }
-    const int level = plane_level(square, head->inverse_size, head->gain_bits);
+    const int level = block_codebook_level(square, head->inverse_size, head->gain_bits);
     for (int k = 0; k < 3; k++) {
         error[k] = 0.0f;
         if (level + k - 1 < 0 || level + k - 1 > largest) continue;
         for (int i = 0; i < n_blocks; i++) {
             if (blocks[i].bits == 0) continue;
-            const plane_match match = match_of(s, h, i, x, head->gains[level + k - 1]);
+            const block_codebook_match match = match_of(s, h, i, x, head->gains[level + k - 1]);
             codes[k][i] = match.code;
             error[k] += blocks[i].weight * match.distance;
         }
@@ -388,8 +390,8 @@ static int read_bits(const uint8_t *packed, int first, int n)
 static void look_at_decoding(sample *s, int h, const head_codec *codec)
 {
     const int d = s->model.head_dim;
-    const plane_image_head *head = &s->image->planes.heads[h];
-    const plane_image_block *blocks = blocks_of(s, h);
+    const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
+    const block_codebook_image_block *blocks = blocks_of(s, h);
     uint8_t *codes = malloc((size_t)(N_VECTORS * d)), *packed = malloc(head_codec_packed_bytes(codec));
     float *x_hat = malloc((size_t)(N_VECTORS * d) * sizeof *x_hat);
     uint16_t unused = 0;
@@ -399,11 +401,11 @@ static void look_at_decoding(sample *s, int h, const head_codec *codec)
     for (int v = 0; v < N_VECTORS; v++) {
         pack_codes(packed, codes + v * d, head_codec_widths(codec), d);
         const float gain = head->gains[read_bits(packed, 0, head->gain_bits)];
-        for (int i = 0; i < s->image->planes.n_blocks; i++) {
+        for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
             const uint32_t point =
                 blocks[i].bits == 0
                     ? 0
-                    : s->image->planes
+                    : s->image->block_codebook
                           .book[(1 << blocks[i].bits) - 2 + read_bits(packed, blocks[i].bit_first, blocks[i].bits)];
             const float px = rb_f16_to_f32((uint16_t)(point & 0xffffu)), py = rb_f16_to_f32((uint16_t)(point >> 16)),
                         *m = blocks[i].map;

@@ -48,8 +48,8 @@ static codec_bounds bounds_of(codec_dtype type)
                           .rounding = codec_dtype_rounding(type),
                           .rounding_least = codec_dtype_rounding_least(type),
                           .logits = CODEC_CUDA_LOGITS,
-                          .plane_tie = CODEC_CUDA_PLANE_TIE,
-                          .plane_restore = CODEC_CUDA_PLANE_RESTORE};
+                          .block_codebook_tie = CODEC_CUDA_BLOCK_CODEBOOK_TIE,
+                          .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE};
 }
 
 /* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is
@@ -248,7 +248,7 @@ static void the_references_own_trial_is_good(void **state)
             set_up(&b, d, 3, n, (codec_dtype)type);
             start_trial(&b);
             const codec_report r = assert_found(&b, (expected){0});
-            for (int h = 0; h < 3; h++) n_groups += b.heads[h].n_groups;
+            for (int h = 0; h < 3; h++) n_groups += b.heads[h].groups.n;
             assert_int_equal(r.n_vectors, 3 * n);
             assert_int_equal(r.n_codes, 3 * n * d);
             assert_int_equal(r.n_values, 3 * n * d);
@@ -343,7 +343,7 @@ static void vectors_the_reference_refuses_are_named_by_trial_and_check(void **st
  */
 static int place_coordinate(bench *b, int h, int64_t v, int g, double y)
 {
-    const plan_group *group = &b->heads[h].groups[g];
+    const plan_group *group = &b->heads[h].groups.at[g];
     const int m = 2 * group->n_blocks;
     const double rest = sqrt((1.0 - y * y) / (m - 1)), *rotation;
     int dims[RB_MAX_HEAD_DIM], position = m - 1;
@@ -355,13 +355,13 @@ static int place_coordinate(bench *b, int h, int64_t v, int g, double y)
         for (int i = 0; i < m; i++) sum += rotation[i * m + j] * (i == m - 1 ? y : i % 2 ? rest : -rest);
         b->x[(h * b->in.n + v) * b->model.head_dim + dims[j]] = (float)sum;
     }
-    for (int i = 0; i < g; i++) position += 2 * b->heads[h].groups[i].n_blocks;
+    for (int i = 0; i < g; i++) position += 2 * b->heads[h].groups.at[i].n_blocks;
     return position;
 }
 
 static const codebook *book_of(bench *b, int h, int g)
 {
-    const plan_group *group = &b->heads[h].groups[g];
+    const plan_group *group = &b->heads[h].groups.at[g];
     const codebook *book = NULL;
     assert_ok(codec_tables_codebook(b->tables, group->codebook, group->width, 2 * group->n_blocks, &book, &err));
     return book;
@@ -443,14 +443,14 @@ static void every_wrong_code_counts(void **state)
     int n = 0, position[2][PLAN_MAX_WIDTH];
     set_up(&b, 64, 2, 9, CODEC_F32);
     for (int h = 0; h < 2; h++)
-        for (int g = 0; g < b.heads[h].n_groups; g++) {
+        for (int g = 0; g < b.heads[h].groups.n; g++) {
             const codebook *book = book_of(&b, h, g);
             position[h][g] =
                 place_coordinate(&b, h, g, g, book->centroid[book->size / 2]); /* the boundary below it is 0 */
         }
     start_trial(&b);
     for (int h = 0; h < 2; h++)
-        for (int g = 0; g < b.heads[h].n_groups; g++, n++) {
+        for (int g = 0; g < b.heads[h].groups.n; g++, n++) {
             const int code = book_of(&b, h, g)->size / 2;
             assert_int_equal(get_code(&b, h, g, position[h][g]), code);
             put_code(&b, h, g, position[h][g], code - 1);
@@ -486,10 +486,10 @@ static void plant_norm(float norm, uint16_t stored_by_reference, int units, expe
     bench b;
     int dims[RB_MAX_HEAD_DIM];
     set_up(&b, 64, 2, 9, CODEC_F32);
-    plan_group_dims(&b.heads[0].groups[0], &b.model, dims);
-    for (int j = 0; j < 2 * b.heads[0].groups[0].n_blocks; j++) b.x[4 * 64 + dims[j]] = j == 1 ? norm : 0.0f;
+    plan_group_dims(&b.heads[0].groups.at[0], &b.model, dims);
+    for (int j = 0; j < 2 * b.heads[0].groups.at[0].n_blocks; j++) b.x[4 * 64 + dims[j]] = j == 1 ? norm : 0.0f;
     start_trial(&b);
-    uint16_t *stored = norms_at(&b, 0) + 4 * b.heads[0].n_groups;
+    uint16_t *stored = norms_at(&b, 0) + 4 * b.heads[0].groups.n;
     assert_int_equal(*stored, stored_by_reference); /* the case is what it claims */
     *stored = (uint16_t)(*stored + units);
     restore_again(&b, 0);

@@ -55,8 +55,8 @@ static float *random_floats(int64_t n, uint64_t seed)
 /* The GPU's. */
 static codec_bounds bounds_of(codec_dtype type)
 {
-    return (codec_bounds){.plane_tie = CODEC_CUDA_PLANE_TIE,
-                          .plane_restore = CODEC_CUDA_PLANE_RESTORE,
+    return (codec_bounds){.block_codebook_tie = CODEC_CUDA_BLOCK_CODEBOOK_TIE,
+                          .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE,
                           .rounding = codec_dtype_rounding(type),
                           .rounding_least = codec_dtype_rounding_least(type),
                           .logits = CODEC_CUDA_LOGITS};
@@ -66,7 +66,7 @@ static codec_bounds bounds_of(codec_dtype type)
  */
 static void set_up(bench *b, int gain_bits, codec_dtype type)
 {
-    double maps[PLAN_MAP_SIZE * N_BLOCKS], weights[N_BLOCKS], center[D];
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * N_BLOCKS], weights[N_BLOCKS], center[D];
     uint8_t bits[N_BLOCKS];
     int sum = gain_bits;
     *b = (bench){.model = {.n_layers = 1,
@@ -88,7 +88,7 @@ static void set_up(bench *b, int gain_bits, codec_dtype type)
     for (int i = 0; i < D; i++) center[i] = sin(i * 1.3);
     b->tables = shared_tables;
     assert_ok(plan_head_set_transform(&b->head, NULL, N_BLOCKS, center, D, &err));
-    assert_ok(plan_head_set_planes(&b->head, bits, maps, weights, gain_bits, N_BLOCKS, &err));
+    assert_ok(plan_head_set_block_codebook(&b->head, bits, maps, weights, gain_bits, N_BLOCKS, &err));
     assert_ok(head_codec_create(&b->codec, &b->head, &b->model, b->tables, &err));
     b->x = random_floats(N * D, 11);
     b->queries = random_floats(N_QUERIES * D, 12);
@@ -124,7 +124,7 @@ static int get_codes(uint16_t *codes, bench *b, int v)
 {
     uint8_t bytes[D];
     assert_ok(unpack_codes(bytes, packed_at(b, v), head_codec_widths(b->codec), D, &err));
-    return plane_codes_split(codes, bytes, b->head.planes, N_BLOCKS);
+    return block_codebook_codes_split(codes, bytes, &b->head.block_codebook, N_BLOCKS);
 }
 
 /* Stores other codes, and what an implementation makes of them, so that the damage stays alone. */
@@ -133,7 +133,7 @@ static void put_codes(bench *b, int v, int gain, const uint16_t *codes)
     uint8_t bytes[D];
     float *x_hat = b->trial.x_hat + v * D;
     uint16_t unused = 0;
-    plane_codes_join(bytes, gain, codes, b->head.planes, N_BLOCKS);
+    block_codebook_codes_join(bytes, gain, codes, &b->head.block_codebook, N_BLOCKS);
     pack_codes(packed_at(b, v), bytes, head_codec_widths(b->codec), D);
     assert_ok(head_codec_decode(b->codec, bytes, &unused, 1, x_hat, &err));
     for (int q = 0; q < N_QUERIES; q++) {
@@ -147,9 +147,9 @@ static void put_codes(bench *b, int v, int gain, const uint16_t *codes)
 /* Point of a block's code at gain 1. */
 static void point_of(double at[2], bench *b, int block, int code)
 {
-    const float *map = b->head.planes->maps + PLAN_MAP_SIZE * block;
-    const plane_codebook *book;
-    assert_ok(codec_tables_plane(b->tables, b->head.planes->bits[block], &book, &err));
+    const float *map = b->head.block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * block;
+    const block_codebook *book;
+    assert_ok(codec_tables_block_codebook(b->tables, b->head.block_codebook.bits[block], &book, &err));
     at[0] = (double)map[0] * (double)book->x[code];
     at[1] = (double)map[1] * (double)book->x[code] + (double)map[2] * (double)book->y[code];
 }
@@ -158,7 +158,7 @@ static int nearest_to(bench *b, int block, const double z[2], int but)
 {
     double least = INFINITY;
     int nearest = -1;
-    for (int c = 0; c < 1 << b->head.planes->bits[block]; c++) {
+    for (int c = 0; c < 1 << b->head.block_codebook.bits[block]; c++) {
         double p[2];
         point_of(p, b, block, c);
         if (c == but || hypot(z[0] - p[0], z[1] - p[1]) >= least) continue;
@@ -171,12 +171,12 @@ static int nearest_to(bench *b, int block, const double z[2], int but)
 static void best_codes(uint16_t *codes, bench *b, const float *x, int gain)
 {
     for (int i = 0; i < N_BLOCKS; i++) {
-        const double g = plane_gain(b->head.planes->gain_bits, gain);
+        const double g = block_codebook_gain(b->head.block_codebook.gain_bits, gain);
         int dims[2];
         model_block_dims(&b->model, i, dims);
         const double z[2] = {((double)x[dims[0]] - (double)b->head.center[dims[0]]) / g,
                              ((double)x[dims[1]] - (double)b->head.center[dims[1]]) / g};
-        codes[i] = b->head.planes->bits[i] == 0 ? 0 : (uint16_t)nearest_to(b, i, z, -1);
+        codes[i] = b->head.block_codebook.bits[i] == 0 ? 0 : (uint16_t)nearest_to(b, i, z, -1);
     }
 }
 
@@ -204,7 +204,7 @@ static void assert_found(bench *b, expected e)
     assert_int_equal(r.logits_wrong, e.logits_wrong);
     assert_int_equal(r.norms_wrong + r.norms_tied + r.n_norms, 0);
     assert_int_equal(codec_report_is_good(&r), e.codes_wrong + e.bytes_wrong + e.values_wrong + e.logits_wrong == 0);
-    assert_int_equal(r.n_codes, N * (N_BLOCKS - 1 + (b->head.planes->gain_bits > 0)));
+    assert_int_equal(r.n_codes, N * (N_BLOCKS - 1 + (b->head.block_codebook.gain_bits > 0)));
     free(codes);
     free(reference);
 }
@@ -217,7 +217,7 @@ static void the_references_own_trial_has_nothing_wrong(void **state)
             bench b;
             set_up(&b, gain_bits, (codec_dtype)type);
             start_trial(&b);
-            b.bounds.plane_tie = b.bounds.plane_restore = 0.0;
+            b.bounds.block_codebook_tie = b.bounds.block_codebook_restore = 0.0;
             assert_found(&b, (expected){0});
             clear(&b);
         }
@@ -319,16 +319,16 @@ static void a_gain_that_is_not_next_to_the_level_is_wrong_even_without_error(voi
     (void)state;
     set_up(&b, GAIN_BITS, CODEC_F32);
     for (int i = 0; i < N_BLOCKS; i++) {
-        const double g = plane_gain(GAIN_BITS, GAIN), center[2] = {0.0, 0.0};
+        const double g = block_codebook_gain(GAIN_BITS, GAIN), center[2] = {0.0, 0.0};
         double p[2] = {0.0, 0.0};
         int dims[2];
         model_block_dims(&b.model, i, dims);
-        if (b.head.planes->bits[i] > 0) codes[i] = (uint16_t)nearest_to(&b, i, center, -1);
-        if (b.head.planes->bits[i] > 0) point_of(p, &b, i, codes[i]);
+        if (b.head.block_codebook.bits[i] > 0) codes[i] = (uint16_t)nearest_to(&b, i, center, -1);
+        if (b.head.block_codebook.bits[i] > 0) point_of(p, &b, i, codes[i]);
         for (int j = 0; j < 2; j++) b.x[VECTOR * D + dims[j]] = (float)((double)b.head.center[dims[j]] + g * p[j]);
     }
     start_trial(&b);
-    assert_true(plane_codec_level(head_codec_planes(b.codec), b.x + VECTOR * D) < GAIN - 1.6);
+    assert_true(block_codebook_codec_level(head_codec_block_codebook(b.codec), b.x + VECTOR * D) < GAIN - 1.6);
     put_codes(&b, VECTOR, GAIN, codes);
     assert_found(&b, (expected){.codes_wrong = 1});
     clear(&b);
@@ -353,8 +353,8 @@ static void a_gain_as_good_is_a_tie(void **state)
             uint8_t bytes[D];
             for (int j = 0; j < D; j++)
                 x[j] = (float)((double)b.head.center[j] + tried[k] * ((double)before[j] - (double)b.head.center[j]));
-            assert_ok(plane_codec_encode(head_codec_planes(b.codec), x, 1, bytes, 0, &err));
-            gain[k] = plane_codes_split(codes, bytes, b.head.planes, N_BLOCKS);
+            assert_ok(head_codec_encode(b.codec, x, 1, bytes, NULL, &err));
+            gain[k] = block_codebook_codes_split(codes, bytes, &b.head.block_codebook, N_BLOCKS);
         }
         if (gain[0] == gain[1]) low = tried[1];
         else high = tried[1];
@@ -367,7 +367,7 @@ static void a_gain_as_good_is_a_tie(void **state)
     best_codes(codes, &b, x, gain[0]);
     put_codes(&b, VECTOR, gain[0], codes);
     assert_found(&b, (expected){.gains_tied = 1});
-    b.bounds.plane_tie = 0.0;
+    b.bounds.block_codebook_tie = 0.0;
     assert_found(&b, (expected){.codes_wrong = 1});
     clear(&b);
 }

@@ -37,7 +37,7 @@ static void fill_normal(float *x, int n, uint64_t seed)
 /* Blocks by threes: in a group of 2 bits, in one of 4, in none. */
 static plan_head some_head(norm_kind norm, plan_encoder encoder)
 {
-    plan_head head = {.norm = norm, .encoder = encoder};
+    plan_head head = {.groups.norm = norm, .groups.encoder = encoder};
     int low[N_BLOCKS], high[N_BLOCKS], n_low = 0, n_high = 0;
     for (int i = 0; i < N_BLOCKS; i++) {
         if (i % 3 == 0) low[n_low++] = i;
@@ -46,8 +46,8 @@ static plan_head some_head(norm_kind norm, plan_encoder encoder)
     assert_ok(plan_head_add_group(&head, 2, low, n_low, CODEBOOK_SPHERE, 3, &err));
     assert_ok(plan_head_add_group(&head, 4, high, n_high, CODEBOOK_SPHERE, 4, &err));
     if (encoder == ENCODER_SEARCH) {
-        head.groups[0].coherence = 0.5f;
-        head.groups[1].coherence = 12.0f;
+        head.groups.at[0].coherence = 0.5f;
+        head.groups.at[1].coherence = 12.0f;
     }
     return head;
 }
@@ -162,7 +162,7 @@ static void the_references_own_trial_is_good_with_nothing_allowed(void **state)
 /* Coordinates of group g of vector v, without a transform. */
 static void find_coordinates(bench *b, int v, int g, double *y)
 {
-    const plan_group *group = &b->head.groups[g];
+    const plan_group *group = &b->head.groups.at[g];
     const int m = 2 * group->n_blocks;
     const double *rotation;
     double square = 0.0;
@@ -181,8 +181,8 @@ static double norm_of_group(bench *b, int v, int g)
 {
     int dims[D];
     double square = 0.0;
-    plan_group_dims(&b->head.groups[g], &b->model, dims);
-    for (int j = 0; j < 2 * b->head.groups[g].n_blocks; j++)
+    plan_group_dims(&b->head.groups.at[g], &b->model, dims);
+    for (int j = 0; j < 2 * b->head.groups.at[g].n_blocks; j++)
         square += (double)b->x[v * D + dims[j]] * (double)b->x[v * D + dims[j]];
     return sqrt(square);
 }
@@ -191,12 +191,12 @@ static double norm_of_group(bench *b, int v, int g)
  * relative. */
 static double code_at_stretch(bench *b, int v, double stretch)
 {
-    const int first = 2 * b->head.groups[0].n_blocks, m = 2 * b->head.groups[1].n_blocks;
+    const int first = 2 * b->head.groups.at[0].n_blocks, m = 2 * b->head.groups.at[1].n_blocks;
     const codebook *book;
     uint8_t *codes = b->codes + v * D + first;
     double y[D], cosine[2];
     find_coordinates(b, v, 1, y);
-    assert_ok(codec_tables_codebook(b->tables, CODEBOOK_SPHERE, b->head.groups[1].width, m, &book, &err));
+    assert_ok(codec_tables_codebook(b->tables, CODEBOOK_SPHERE, b->head.groups.at[1].width, m, &book, &err));
     for (int i = 0; i < 2; i++) {
         double product = 0.0, square = 0.0;
         for (int j = 0; i == 1 && j < m; j++) codes[j] = (uint8_t)codebook_code(book, stretch * y[j]);
@@ -206,8 +206,8 @@ static double code_at_stretch(bench *b, int v, double stretch)
         }
         cosine[i] = product / sqrt(square);
     }
-    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.norm, b->head.groups[1].norm_exponent,
-                          norm_of_group(b, v, 1) * plan_encoder_gain(cosine[1], (double)b->head.groups[1].coherence),
+    assert_ok(norm_encode(&b->norms[2 * v + 1], b->head.groups.norm, b->head.groups.at[1].norm_exponent,
+                          norm_of_group(b, v, 1) * plan_encoder_gain(cosine[1], (double)b->head.groups.at[1].coherence),
                           &err));
     return 1.0 - cosine[1] / cosine[0];
 }
@@ -254,7 +254,7 @@ static void a_code_of_no_stretch_is_wrong_whatever_the_cosine(void **state)
     start_trial(&b);
     b.bounds.cosine_tie = 1.0;
     for (int j = 0; j < 2; j++) { /* 4 bits: to the other side of 0 */
-        uint8_t *code = &b.codes[9 * D + 2 * b.head.groups[0].n_blocks + j];
+        uint8_t *code = &b.codes[9 * D + 2 * b.head.groups.at[0].n_blocks + j];
         *code = *code < 8 ? 15 : 0;
     }
     store_and_restore(&b);
@@ -306,8 +306,9 @@ static codec_report plant_norm(double octaves, int expected, int units)
     bench b;
     int dims[D];
     set_up(&b, some_head(NORM_LOG8, ENCODER_NEAREST), NULL, NULL);
-    plan_group_dims(&b.head.groups[0], &b.model, dims);
-    for (int j = 0; j < 2 * b.head.groups[0].n_blocks; j++) b.x[2 * D + dims[j]] = j == 1 ? (float)exp2(octaves) : 0.0f;
+    plan_group_dims(&b.head.groups.at[0], &b.model, dims);
+    for (int j = 0; j < 2 * b.head.groups.at[0].n_blocks; j++)
+        b.x[2 * D + dims[j]] = j == 1 ? (float)exp2(octaves) : 0.0f;
     start_trial(&b);
     assert_int_equal(b.norms[2 * 2], expected);
     b.norms[2 * 2] = (uint16_t)(b.norms[2 * 2] + units);
@@ -361,10 +362,10 @@ static void the_bound_of_a_value_is_that_of_its_scale(void **state)
             float *x_hat = b.trial.x_hat + 4 * D;
             for (int i = 0; i < D; i++) {
                 const double coded =
-                    ((double)x_hat[i] - (double)b.head.center[i]) * (double)b.head.scales[i % N_BLOCKS];
+                    ((double)x_hat[i] - (double)b.head.center[i]) * (double)b.head.groups.scales[i % N_BLOCKS];
                 square += coded * coded;
             }
-            const double allowed = b.bounds.restore * sqrt(square) / (double)b.head.scales[block]
+            const double allowed = b.bounds.restore * sqrt(square) / (double)b.head.groups.scales[block]
                                    + b.bounds.rounding * fabs((double)x_hat[block]);
             x_hat[block] = (float)((double)x_hat[block] + (is_beyond ? 1.1 : 0.9) * allowed);
             const codec_report r = check(&b);
@@ -401,8 +402,8 @@ static void ties_grow_with_what_the_centre_takes_away(void **state)
         const codebook *book;
         for (int i = 0; i < D; i++) center[i] = is_centred ? FAR : 0.0;
         set_up(&b, some_head(NORM_FP16, ENCODER_NEAREST), NULL, NULL);
-        const int first = 2 * b.head.groups[0].n_blocks, m = 2 * b.head.groups[1].n_blocks;
-        assert_ok(codec_tables_codebook(b.tables, CODEBOOK_SPHERE, b.head.groups[1].width, m, &book, &err));
+        const int first = 2 * b.head.groups.at[0].n_blocks, m = 2 * b.head.groups.at[1].n_blocks;
+        assert_ok(codec_tables_codebook(b.tables, CODEBOOK_SPHERE, b.head.groups.at[1].width, m, &book, &err));
         start_trial(&b);
         /* In which vector a coordinate is nearest above a boundary, in units of what is tied without a centre. */
         int at_v = 0, at_j = 0;

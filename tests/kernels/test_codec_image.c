@@ -81,7 +81,7 @@ static void for_every_shape(look at)
 
 static const codebook *book_of(sample *s, int h, int g)
 {
-    const plan_group *group = &s->heads[h].groups[g];
+    const plan_group *group = &s->heads[h].groups.at[g];
     const codebook *book = NULL;
     assert_ok(codec_tables_codebook(s->tables, group->codebook, group->width, 2 * group->n_blocks, &book, &err));
     return book;
@@ -117,11 +117,11 @@ static void look_at_columns(sample *s)
         bool is_taken[RB_MAX_HEAD_DIM] = {false};
         assert_int_equal(head->n_columns % 8, 0);
         assert_true(head->n_columns <= RB_MAX_HEAD_DIM);
-        for (int g = 0; g < s->heads[h].n_groups; g++) {
+        for (int g = 0; g < s->heads[h].groups.n; g++) {
             int dims[RB_MAX_HEAD_DIM];
-            plan_group_dims(&s->heads[h].groups[g], &s->model, dims);
+            plan_group_dims(&s->heads[h].groups.at[g], &s->model, dims);
             assert_int_equal(column[dims[0]] % 8, 0);
-            for (int j = 0; j < 2 * s->heads[h].groups[g].n_blocks; j++) {
+            for (int j = 0; j < 2 * s->heads[h].groups.at[g].n_blocks; j++) {
                 assert_int_equal(column[dims[j]], column[dims[0]] + j);
                 assert_true(column[dims[j]] < head->n_columns);
                 assert_false(is_taken[column[dims[j]]]);
@@ -143,11 +143,11 @@ static void look_at_groups(sample *s)
     for (int h = 0; h < N_HEADS; h++) {
         const codec_image_head *head = &s->image->heads[h];
         int first = 0, bit = 0;
-        assert_int_equal(head->n_groups, s->heads[h].n_groups);
+        assert_int_equal(head->n_groups, s->heads[h].groups.n);
         assert_int_equal(head->first_group, first_group);
         for (int g = 0; g < head->n_groups; g++) {
             const codec_image_group *group = &s->image->groups[first_group + g];
-            const plan_group *from = &s->heads[h].groups[g];
+            const plan_group *from = &s->heads[h].groups.at[g];
             assert_int_equal(group->first, first);
             assert_int_equal(group->dims, 2 * from->n_blocks);
             assert_int_equal(group->width, from->width);
@@ -273,7 +273,7 @@ static void look_at_cells(sample *s)
 {
     static const double steps[] = {0.0, 0x1p-24, 0x1p-22, 0x1p-21, 1e-6, 1e-5, 1e-4, 1e-3};
     for (int h = 0; h < N_HEADS; h++)
-        for (int g = 0; g < s->heads[h].n_groups; g++) {
+        for (int g = 0; g < s->heads[h].groups.n; g++) {
             const codec_image_group *group = &s->image->groups[s->image->heads[h].first_group + g];
             const codebook *book = book_of(s, h, g);
             if (group->log2_cells == 0) continue;
@@ -347,10 +347,10 @@ static void look_at_fragments(const codec_image *image, const codec_image_group 
 static void look_at_rotations(sample *s)
 {
     for (int h = 0; h < N_HEADS; h++)
-        for (int g = 0; g < s->heads[h].n_groups; g++) {
+        for (int g = 0; g < s->heads[h].groups.n; g++) {
             const codec_image_group *group = &s->image->groups[s->image->heads[h].first_group + g];
             const double *rotation = NULL;
-            assert_ok(codec_tables_rotation(s->tables, &s->heads[h].groups[g].rotation, &rotation, &err));
+            assert_ok(codec_tables_rotation(s->tables, &s->heads[h].groups.at[g].rotation, &rotation, &err));
             look_at_fragments(s->image, group, rotation, true);
             look_at_fragments(s->image, group, rotation, false);
         }
@@ -370,7 +370,7 @@ static void build_uniform(sample *s, int head_dim, rotation_kind kind)
     *s = (sample){.model = some_model(head_dim, head_dim, ROPE_SPLIT_HALF)};
     assert_ok(codec_tables_create(&s->tables, &err));
     assert_ok(plan_head_set_uniform(&s->heads[0], 3, head_dim / 2, 1000, CODEBOOK_BLOCK_GTQ, &err));
-    s->heads[0].groups[0].rotation.kind = kind;
+    s->heads[0].groups.at[0].rotation.kind = kind;
     assert_ok(codec_image_build(&s->image, s->heads, 1, &s->model, s->tables, &err));
 }
 
@@ -419,7 +419,7 @@ static void hadamard_groups_of_a_power_of_two_are_transforms(void **state)
         const double *rotation = NULL;
         build_uniform(&s, head_dims[i], ROTATION_HADAMARD);
         assert_int_equal(s.image->groups[0].is_transform, 1);
-        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups[0].rotation, &rotation, &err));
+        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[0].rotation, &rotation, &err));
         assert_transform_is(s.image, rotation);
         clear(&s);
     }
@@ -442,7 +442,7 @@ static void other_groups_stay_with_the_matrix(void **state)
         const double *rotation = NULL;
         build_uniform(&s, cases[i].head_dim, cases[i].kind);
         assert_int_equal(s.image->groups[0].is_transform, 0);
-        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups[0].rotation, &rotation, &err));
+        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[0].rotation, &rotation, &err));
         look_at_fragments(s.image, &s.image->groups[0], rotation, true);
         look_at_fragments(s.image, &s.image->groups[0], rotation, false);
         clear(&s);
@@ -471,19 +471,19 @@ static void two_builds_give_the_same_image(void **state)
 /* A head of single-block groups: more than a plan of 8 widths makes by itself, as many as a plan file may hold. */
 static void fill_single_blocks(plan_head *head, int n_groups)
 {
-    head->groups = calloc((size_t)n_groups, sizeof *head->groups);
-    assert_non_null(head->groups);
-    head->n_groups = n_groups;
+    head->groups.at = calloc((size_t)n_groups, sizeof *head->groups.at);
+    assert_non_null(head->groups.at);
+    head->groups.n = n_groups;
     for (int g = 0; g < n_groups; g++) {
         int *blocks = malloc(sizeof *blocks);
         assert_non_null(blocks);
         *blocks = g;
-        head->groups[g] = (plan_group){.width = 2,
-                                       .n_blocks = 1,
-                                       .blocks = blocks,
-                                       .order = GROUP_ORDER_BLOCK,
-                                       .rotation = {ROTATION_HAAR, 44, 2},
-                                       .codebook = CODEBOOK_SPHERE};
+        head->groups.at[g] = (plan_group){.width = 2,
+                                          .n_blocks = 1,
+                                          .blocks = blocks,
+                                          .order = GROUP_ORDER_BLOCK,
+                                          .rotation = {ROTATION_HAAR, 44, 2},
+                                          .codebook = CODEBOOK_SPHERE};
     }
 }
 

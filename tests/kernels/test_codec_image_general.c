@@ -5,6 +5,7 @@
 
 #include "core/half.h"
 #include "kernels/cuda/codec_image.h"
+#include "kernels/reference/encoder_stretches.h"
 
 enum { D = 64, N_BLOCKS = D / 2, N_HEADS = 2 };
 
@@ -30,19 +31,19 @@ static void build(sample *s, rotation_kind rotation, rope_pairing pairing)
                             .rotary_dim = D,
                             .rope = {.pairing = pairing}}};
     assert_ok(codec_tables_create(&s->tables, &err));
-    s->heads[0] = (plan_head){.norm = NORM_LOG8, .encoder = ENCODER_SEARCH};
+    s->heads[0] = (plan_head){.groups.norm = NORM_LOG8, .groups.encoder = ENCODER_SEARCH};
     for (int g = 0; g < 3; g++) {
         int blocks[N_BLOCKS], n = 0;
         for (int i = 0; i < N_BLOCKS - 1; i++)
             if (i % 4 == g) blocks[n++] = i; /* 8, 8 and 8; the others are in none */
         assert_ok(plan_head_add_group(&s->heads[0], widths[g], blocks, n - (g == 2), CODEBOOK_SPHERE, 3 + g, &err));
-        s->heads[0].groups[g].rotation.kind = rotation;
+        s->heads[0].groups.at[g].rotation.kind = rotation;
     }
     for (int i = 0; i < N_BLOCKS; i++) s->scales[i] = 0.375 * (1 + i % 7);
     for (int i = 0; i < D; i++) s->center[i] = 0.25 * (i - 20);
     assert_ok(plan_head_set_transform(&s->heads[0], s->scales, N_BLOCKS, s->center, D, &err));
     assert_ok(plan_head_set_uniform(&s->heads[1], 4, N_BLOCKS, 1000, CODEBOOK_BLOCK_GTQ, &err));
-    s->heads[1].groups[0].rotation.kind = rotation;
+    s->heads[1].groups.at[0].rotation.kind = rotation;
     assert_ok(codec_image_build(&s->image, s->heads, N_HEADS, &s->model, s->tables, &err));
 }
 
@@ -158,8 +159,8 @@ static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void *
             const codec_image_group *group = &image->groups[g];
             const double *rotation, to_scale = ldexp(1.0, group->encode_exponent);
             int dims[D];
-            assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups[g].rotation, &rotation, &err));
-            plan_group_dims(&s.heads[0].groups[g], &s.model, dims);
+            assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[g].rotation, &rotation, &err));
+            plan_group_dims(&s.heads[0].groups.at[g], &s.model, dims);
             for (int row = 0; row < group->dims; row++) {
                 double shift = 0.0;
                 for (int j = 0; j < group->dims; j++) {
@@ -220,7 +221,7 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
                                    .rotary_dim = D,
                                    .rope = {.pairing = ROPE_SPLIT_HALF}};
         int blocks[N_BLOCKS];
-        plan_head head = {.encoder = ENCODER_SEARCH};
+        plan_head head = {.groups.encoder = ENCODER_SEARCH};
         codec_tables *tables = NULL;
         codec_image *image = NULL;
         const codebook *book;
@@ -270,7 +271,8 @@ static void cells_end_behind_the_last_boundary(void **state)
             codec_image *image = NULL;
             const codebook *book;
             for (int b = 0; b < N_BLOCKS; b++) blocks[b] = b;
-            plan_head head = {.norm = NORM_LOG8, .encoder = is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
+            plan_head head = {.groups.norm = NORM_LOG8,
+                              .groups.encoder = is_searched ? ENCODER_SEARCH : ENCODER_NEAREST};
             assert_ok(codec_tables_create(&tables, &err));
             assert_ok(plan_head_add_group(&head, 6, blocks, n, CODEBOOK_BLOCK_GTQ, 0, &err));
             assert_ok(codec_tables_codebook(tables, CODEBOOK_BLOCK_GTQ, 6, 2 * n, &book, &err));
@@ -298,8 +300,8 @@ static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
         plan_head head = {0};
         codec_image *image = NULL;
         assert_ok(plan_head_set_uniform(&head, 3, N_BLOCKS, 42, CODEBOOK_BLOCK_GTQ, &err));
-        head.groups[0].rotation.kind = ROTATION_HADAMARD;
-        if (is_searched) head.encoder = ENCODER_SEARCH;
+        head.groups.at[0].rotation.kind = ROTATION_HADAMARD;
+        if (is_searched) head.groups.encoder = ENCODER_SEARCH;
         assert_ok(codec_image_build(&image, &head, 1, &model, tables, &err));
         assert_int_equal(image->is_published, !is_searched);
         assert_int_equal(image->groups[0].is_transform, !is_searched);

@@ -140,7 +140,7 @@ static void compare_with_numpy(const char *path)
 
     for (int i = 0; i < d / 2; i++) block_bits[i] = (uint8_t)bits[i];
     head_codec *codec = make_codec(tables, &model, block_bits, CODEBOOK_BLOCK_GTQ);
-    assert_int_equal(head_codec_n_groups(codec), n_groups[1]);
+    assert_int_equal(head_codec_n_norms(codec), n_groups[1]);
     assert_int_equal(head_codec_dims(codec), d);
     for (int i = 0; i < d; i++) {
         assert_int_equal(head_codec_permutation(codec)[i], perm[i]);
@@ -312,7 +312,7 @@ static void round_trip_is_encode_then_decode_for_every_count(void **state)
           *two = malloc(N * D * sizeof *two);
     for (int i = 0; i < D / 2; i++) bits[i] = (uint8_t)(2 + i % 4);
     head_codec *codec = make_codec(tables, &model, bits, CODEBOOK_BLOCK_GTQ);
-    assert_int_equal(head_codec_n_groups(codec), 4);
+    assert_int_equal(head_codec_n_norms(codec), 4);
     for (size_t c = 0; c < RB_COUNT(counts); c++) {
         const int n = counts[c];
         one[n * D] = 12345.0f; /* guard */
@@ -433,7 +433,7 @@ static void heads_whose_groups_do_not_hold_the_dims_are_refused(void **state)
     assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL,
                  "hold 256 dims, expected head_dim 64 at most");
     assert_ok(plan_head_set_uniform(&head, 3, 32, 42, CODEBOOK_SPHERE, &err));
-    head.groups[0].rotation.dims = 62;
+    head.groups.at[0].rotation.dims = 62;
     assert_fails(head_codec_create(&codec, &head, &model, tables, &err), RB_EINVAL, "62 dims for 32 blocks");
     assert_null(codec);
     plan_head_clear(&head);

@@ -173,7 +173,7 @@ static void check_against_definition(const head_codec *codec, const plain_codec 
     memset(codes, GUARD, n_codes + GUARD_BYTES);
     memset(norms, GUARD, 2 * n_norms + GUARD_BYTES);
     memset(x_hat, GUARD, 4 * n_codes + GUARD_BYTES);
-    assert_int_equal(head_codec_n_groups(codec), n_groups);
+    assert_int_equal(head_codec_n_norms(codec), n_groups);
     assert_int_equal(head_codec_dims(codec), d);
     assert_memory_equal(head_codec_permutation(codec), plain->permutation, sizeof(int) * (size_t)d);
     for (int g = 0; g < n_groups; g++)
@@ -301,7 +301,7 @@ static void a_vector_is_coded_alike_alone_and_among_others(void **state)
     static encoded whole, single;
     head_codec *codec = mixed_codec(80);
     float *x = random_vectors(MAX_VECTORS, 80, 31);
-    const int n_groups = head_codec_n_groups(codec);
+    const int n_groups = head_codec_n_norms(codec);
     assert_ok(head_codec_encode(codec, x, MAX_VECTORS, whole.codes, whole.norms, &err));
     assert_ok(head_codec_decode(codec, whole.codes, whole.norms, MAX_VECTORS, whole.x_hat, &err));
     for (int v = 0; v < MAX_VECTORS; v++) {

@@ -102,8 +102,8 @@ static void eight_bit_norms_cost_half_and_little_error(void **state)
     float *x = some_vectors();
     plan_head head = two_groups(2, 3);
     const double before = error_of(&head, x), bits = plan_head_true_bits(&head, D);
-    head.norm = NORM_LOG8;
-    head.groups[0].norm_exponent = head.groups[1].norm_exponent = 8;
+    head.groups.norm = NORM_LOG8;
+    head.groups.at[0].norm_exponent = head.groups.at[1].norm_exponent = 8;
     assert_true(plan_head_true_bits(&head, D) == bits - 2.0 * 8.0 / D);
     assert_true(error_of(&head, x) < 1.02 * before);
     plan_head_clear(&head);
@@ -119,7 +119,7 @@ static void searching_finds_better_codes_of_the_same_width(void **state)
     for (int width = 1; width <= 5; width++) {
         plan_head head = two_groups(width, width);
         const double nearest = error_of(&head, x);
-        head.encoder = ENCODER_SEARCH;
+        head.groups.encoder = ENCODER_SEARCH;
         const double searched = error_of(&head, x);
         /* In 16 dims 1 bit gains by the fitted norm alone, 10 %; 3 bits and more by the directions, over 20 %
          * (docs/method.md). */
@@ -138,7 +138,7 @@ static void searching_is_never_worse(void **state)
     plan_head head = two_groups(2, 4);
     assert_true(nearest && searched);
     restore(nearest, &head, x);
-    head.encoder = ENCODER_SEARCH;
+    head.groups.encoder = ENCODER_SEARCH;
     restore(searched, &head, x);
     for (int v = 0; v < N; v++) {
         double before = 0.0, after = 0.0, size = 0.0;
@@ -179,12 +179,12 @@ static void coherence_trades_error_for_no_bias(void **state)
     (void)state;
     float *x = some_vectors();
     plan_head head = two_groups(1, 1);
-    head.encoder = ENCODER_SEARCH;
+    head.groups.encoder = ENCODER_SEARCH;
     const double least_error = error_of(&head, x), shrunk = kept_along(&head, x);
     assert_true(shrunk > 0.6 && shrunk < 0.75); /* cos^2 of 1 bit in 16 dims is 0.66 */
-    head.groups[0].coherence = head.groups[1].coherence = 2.0f;
+    head.groups.at[0].coherence = head.groups.at[1].coherence = 2.0f;
     assert_true(kept_along(&head, x) > shrunk + 0.05 && error_of(&head, x) > least_error);
-    head.groups[0].coherence = head.groups[1].coherence = 4096.0f;
+    head.groups.at[0].coherence = head.groups.at[1].coherence = 4096.0f;
     assert_true(fabs(kept_along(&head, x) - 1.0) < 1e-3);
     plan_head_clear(&head);
     free(x);
@@ -275,13 +275,13 @@ static void a_copy_is_equal_until_something_changes(void **state)
     copy.center[D - 1] = 1.0f;
     assert_false(plan_head_equal(&head, &copy, &model));
     copy.center[D - 1] = 0.0f;
-    copy.scales[N_BLOCKS - 1] = 2.0f;
+    copy.groups.scales[N_BLOCKS - 1] = 2.0f;
     assert_false(plan_head_equal(&head, &copy, &model));
-    copy.scales[N_BLOCKS - 1] = 1.0f;
-    copy.groups[1].norm_exponent = 1;
+    copy.groups.scales[N_BLOCKS - 1] = 1.0f;
+    copy.groups.at[1].norm_exponent = 1;
     assert_false(plan_head_equal(&head, &copy, &model));
-    copy.groups[1].norm_exponent = 0;
-    copy.encoder = ENCODER_SEARCH;
+    copy.groups.at[1].norm_exponent = 0;
+    copy.groups.encoder = ENCODER_SEARCH;
     assert_false(plan_head_equal(&head, &copy, &model));
     plan_head_clear(&copy);
     plan_head_clear(&head);

@@ -242,9 +242,9 @@ static void block_gtq_groups_blocks_of_equal_width(void **state)
     static const struct {
         int width, n_blocks, blocks[2];
     } expected[] = {{1, 2, {2, 3}}, {2, 1, {0}}, {4, 1, {1}}};
-    assert_int_equal(head.n_groups, RB_COUNT(expected));
-    for (int g = 0; g < head.n_groups; g++) {
-        const plan_group *group = &head.groups[g];
+    assert_int_equal(head.groups.n, RB_COUNT(expected));
+    for (int g = 0; g < head.groups.n; g++) {
+        const plan_group *group = &head.groups.at[g];
         assert_int_equal(group->width, expected[g].width);
         assert_int_equal(group->n_blocks, expected[g].n_blocks);
         assert_memory_equal(group->blocks, expected[g].blocks, (size_t)group->n_blocks * sizeof(int));
@@ -262,11 +262,11 @@ static void uniform_is_one_group_whatever_the_energies(void **state)
     plan_head head = {0};
     static const double q[] = {1e6, 0, 0, 0}, k[] = {1e6, 0, 0, 0};
     assert_ok(allocate_head(&head, METHOD_UNIFORM, 3, &(head_energy){N_BLOCKS, q, k}, &err));
-    assert_int_equal(head.n_groups, 1);
-    assert_int_equal(head.groups[0].width, 3);
-    assert_int_equal(head.groups[0].order, GROUP_ORDER_NATURAL);
-    assert_int_equal(head.groups[0].rotation.seed, 42);
-    assert_int_equal(head.groups[0].rotation.dims, 2 * N_BLOCKS);
+    assert_int_equal(head.groups.n, 1);
+    assert_int_equal(head.groups.at[0].width, 3);
+    assert_int_equal(head.groups.at[0].order, GROUP_ORDER_NATURAL);
+    assert_int_equal(head.groups.at[0].rotation.seed, 42);
+    assert_int_equal(head.groups.at[0].rotation.dims, 2 * N_BLOCKS);
     plan_head_clear(&head);
 }
 
@@ -310,10 +310,10 @@ static void setting_the_rotation_changes_its_kind_in_every_group_and_nothing_els
     assert_ok(allocate_plan(&same, &model, &calibration, METHOD_BLOCK_GTQ, 2, 2,
                             &(head_statistics){.q_energy = q, .k_energy = k}, &err));
     allocate_set_rotation(plan, ROTATION_HADAMARD);
-    assert_int_equal(plan->heads[0].n_groups, 3);
+    assert_int_equal(plan->heads[0].groups.n, 3);
     for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++)
-        for (int g = 0; g < plan->heads[h].n_groups; g++) {
-            const plan_group *group = &plan->heads[h].groups[g], *before = &same->heads[h].groups[g];
+        for (int g = 0; g < plan->heads[h].groups.n; g++) {
+            const plan_group *group = &plan->heads[h].groups.at[g], *before = &same->heads[h].groups.at[g];
             assert_int_equal(before->rotation.kind, ROTATION_HAAR);
             assert_int_equal(group->rotation.kind, ROTATION_HADAMARD);
             assert_int_equal(group->rotation.seed, before->rotation.seed);

@@ -4,11 +4,11 @@
 #include "kernels/reference/numpy_random.h"
 #include "methods/block_codebook_curve.h"
 
-enum { N_BLOCKS = 3, N_HEADS = 5, N_BITS = PLANE_MAX_BITS + 1, GAIN_BITS = 3 };
+enum { N_BLOCKS = 3, N_HEADS = 5, N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1, GAIN_BITS = 3 };
 
 static rb_error err;
 static double q_energy[N_HEADS * N_BLOCKS];
-static float plane_error[N_HEADS * N_BLOCKS * N_BITS];
+static float block_codebook_error[N_HEADS * N_BLOCKS * N_BITS];
 
 /* Falling curves that are not convex: some bits bring little, the next one much. */
 static void make_curves(void)
@@ -21,7 +21,7 @@ static void make_curves(void)
         q_energy[i] = exp(u[0]);
         double error = exp(u[1]) * 4.0;
         for (int bits = 0; bits < N_BITS; bits++) {
-            plane_error[i * N_BITS + bits] = (float)error;
+            block_codebook_error[i * N_BITS + bits] = (float)error;
             error *= 1.0 / (1.0 + fabs(u[bits]));
         }
     }
@@ -31,7 +31,8 @@ static double error_of(int head, const int *bits)
 {
     double sum = 0.0;
     for (int i = 0; i < N_BLOCKS; i++)
-        sum += 0.5 * q_energy[head * N_BLOCKS + i] * (double)plane_error[(head * N_BLOCKS + i) * N_BITS + bits[i]];
+        sum += 0.5 * q_energy[head * N_BLOCKS + i]
+               * (double)block_codebook_error[(head * N_BLOCKS + i) * N_BITS + bits[i]];
     return sum;
 }
 
@@ -48,38 +49,39 @@ static double least_error(int head, int most)
     return least;
 }
 
-static void fill_heads(plane_head *heads, const float *moments)
+static void fill_heads(block_codebook_head *heads, const float *moments)
 {
     make_curves();
     for (int h = 0; h < N_HEADS; h++)
-        heads[h] = (plane_head){N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS,
-                                moments ? moments + h * N_BLOCKS * (N_BLOCKS + 1) / 2 : NULL};
+        heads[h] =
+            (block_codebook_head){N_BLOCKS, q_energy + h * N_BLOCKS, block_codebook_error + h * N_BLOCKS * N_BITS,
+                                  moments ? moments + h * N_BLOCKS * (N_BLOCKS + 1) / 2 : NULL};
 }
 
 static void every_point_of_independent_blocks_is_the_optimum(void **state)
 {
     (void)state;
-    plane_head heads[N_HEADS];
-    plane_curve curves[N_HEADS];
+    block_codebook_head heads[N_HEADS];
+    block_codebook_curve curves[N_HEADS];
     fill_heads(heads, NULL);
-    assert_ok(plane_curves_build(curves, heads, N_HEADS, GAIN_BITS, &err));
+    assert_ok(block_codebook_curves_build(curves, heads, N_HEADS, GAIN_BITS, &err));
     for (int h = 0; h < N_HEADS; h++) {
-        assert_int_equal(curves[h].n_points, (GAIN_BITS + N_BLOCKS * PLANE_MAX_BITS + 7) / 8 + 1);
+        assert_int_equal(curves[h].n_points, (GAIN_BITS + N_BLOCKS * BLOCK_CODEBOOK_MAX_BITS + 7) / 8 + 1);
         assert_true(isinf(curves[h].error[0]));
         for (int p = 1; p < curves[h].n_points; p++) {
             uint8_t bits[N_BLOCKS];
             double stretches[N_BLOCKS];
             int own[N_BLOCKS], sum = GAIN_BITS;
-            assert_ok(plane_curve_at(&curves[h], &heads[h], p, bits, &err));
+            assert_ok(block_codebook_curve_at(&curves[h], &heads[h], p, bits, &err));
             for (int i = 0; i < N_BLOCKS; i++) sum += own[i] = bits[i];
             const double expected = least_error(h, 8 * p - GAIN_BITS);
             assert_true(sum <= 8 * p);
             assert_true(fabs(curves[h].error[p] - expected) <= 1e-6 * expected);
             assert_true(fabs(error_of(h, own) - expected) <= 1e-6 * expected);
-            assert_true(fabs(plane_head_error(&heads[h], bits, stretches) - expected) <= 1e-6 * expected);
+            assert_true(fabs(block_codebook_head_error(&heads[h], bits, stretches) - expected) <= 1e-6 * expected);
             for (int i = 0; i < N_BLOCKS; i++) assert_true(fabs(stretches[i] - 1.0) < 1e-12);
         }
-        plane_curve_free(&curves[h]);
+        block_codebook_curve_free(&curves[h]);
     }
 }
 
@@ -89,41 +91,41 @@ static void moments_add_what_blocks_agree_on(void **state)
 {
     (void)state;
     float moments[2][N_HEADS * N_BLOCKS * (N_BLOCKS + 1) / 2];
-    plane_head alone[N_HEADS], diagonal[N_HEADS], coherent[N_HEADS];
-    plane_curve curves[3][N_HEADS];
+    block_codebook_head alone[N_HEADS], diagonal[N_HEADS], coherent[N_HEADS];
+    block_codebook_curve curves[3][N_HEADS];
     fill_heads(alone, NULL);
     for (int kind = 0; kind < 2; kind++)
         for (int h = 0, at = 0; h < N_HEADS; h++)
             for (int i = 0; i < N_BLOCKS; i++)
                 for (int j = i; j < N_BLOCKS; j++, at++) {
                     const double a =
-                        0.5 * q_energy[h * N_BLOCKS + i] * (double)plane_error[(h * N_BLOCKS + i) * N_BITS];
+                        0.5 * q_energy[h * N_BLOCKS + i] * (double)block_codebook_error[(h * N_BLOCKS + i) * N_BITS];
                     const double b =
-                        0.5 * q_energy[h * N_BLOCKS + j] * (double)plane_error[(h * N_BLOCKS + j) * N_BITS];
+                        0.5 * q_energy[h * N_BLOCKS + j] * (double)block_codebook_error[(h * N_BLOCKS + j) * N_BITS];
                     moments[kind][at] = (float)(i == j ? a : kind == 0 ? 0.0 : 0.7 * sqrt(a * b));
                 }
     fill_heads(diagonal, moments[0]);
     fill_heads(coherent, moments[1]);
-    assert_ok(plane_curves_build(curves[0], alone, N_HEADS, GAIN_BITS, &err));
-    assert_ok(plane_curves_build(curves[1], diagonal, N_HEADS, GAIN_BITS, &err));
-    assert_ok(plane_curves_build(curves[2], coherent, N_HEADS, GAIN_BITS, &err));
+    assert_ok(block_codebook_curves_build(curves[0], alone, N_HEADS, GAIN_BITS, &err));
+    assert_ok(block_codebook_curves_build(curves[1], diagonal, N_HEADS, GAIN_BITS, &err));
+    assert_ok(block_codebook_curves_build(curves[2], coherent, N_HEADS, GAIN_BITS, &err));
     for (int h = 0; h < N_HEADS; h++)
         for (int p = 1; p < curves[0][h].n_points; p++) {
             uint8_t bits[3][N_BLOCKS];
             double stretches[N_BLOCKS];
-            assert_ok(plane_curve_at(&curves[0][h], &alone[h], p, bits[0], &err));
-            assert_ok(plane_curve_at(&curves[1][h], &diagonal[h], p, bits[1], &err));
-            assert_ok(plane_curve_at(&curves[2][h], &coherent[h], p, bits[2], &err));
+            assert_ok(block_codebook_curve_at(&curves[0][h], &alone[h], p, bits[0], &err));
+            assert_ok(block_codebook_curve_at(&curves[1][h], &diagonal[h], p, bits[1], &err));
+            assert_ok(block_codebook_curve_at(&curves[2][h], &coherent[h], p, bits[2], &err));
             assert_memory_equal(bits[0], bits[1], N_BLOCKS);
             assert_true(fabs(curves[0][h].error[p] / curves[1][h].error[p] - 1.0) < 1e-5);
             assert_true(curves[2][h].error[p] > curves[1][h].error[p]);
-            const double independent = plane_head_error(&coherent[h], bits[0], stretches),
-                         own = plane_head_error(&coherent[h], bits[2], stretches);
+            const double independent = block_codebook_head_error(&coherent[h], bits[0], stretches),
+                         own = block_codebook_head_error(&coherent[h], bits[2], stretches);
             assert_true(own <= independent * 1.2);
             for (int i = 0; i < N_BLOCKS; i++) assert_true(bits[2][i] == 0 ? stretches[i] == 1.0 : stretches[i] > 1.0);
         }
     for (int kind = 0; kind < 3; kind++)
-        for (int h = 0; h < N_HEADS; h++) plane_curve_free(&curves[kind][h]);
+        for (int h = 0; h < N_HEADS; h++) block_codebook_curve_free(&curves[kind][h]);
 }
 
 /* V by hand: two blocks, sizes 2 and 1, shares 0.25 and 1, M_01 = 0.6. kappa_0 = (2 * 0.25 + 0.6) / (2 * 0.25) = 2.2.
@@ -139,10 +141,10 @@ static void the_error_is_the_formulas(void **state)
     error[0] = 4.0f;
     error[2] = 1.0f;
     error[N_BITS] = 1.0f;
-    const plane_head head = {2, energy, error, moment};
+    const block_codebook_head head = {2, energy, error, moment};
     const double kappa = 2.2, g = kappa / (0.75 * kappa + 0.25), u = 1.0 - g * 0.75;
     const double expected = u * u * 2.0 + 2.0 * u * 0.6 + 1.0 + g * g * 0.75 * 0.25 * 2.0;
-    assert_true(fabs(plane_head_error(&head, bits, stretches) - expected) < 1e-6);
+    assert_true(fabs(block_codebook_head_error(&head, bits, stretches) - expected) < 1e-6);
     assert_true(fabs(stretches[0] - g) < 1e-6 && stretches[1] == 1.0);
 }
 
@@ -150,12 +152,12 @@ static void the_error_is_the_formulas(void **state)
 static void no_bits_is_no_plan(void **state)
 {
     (void)state;
-    plane_head heads[N_HEADS];
-    plane_curve curve;
+    block_codebook_head heads[N_HEADS];
+    block_codebook_curve curve;
     fill_heads(heads, NULL);
-    assert_ok(plane_curves_build(&curve, heads, 1, 8, &err));
+    assert_ok(block_codebook_curves_build(&curve, heads, 1, 8, &err));
     assert_true(isinf(curve.error[0]) && isinf(curve.error[1]) && isfinite(curve.error[2]));
-    plane_curve_free(&curve);
+    block_codebook_curve_free(&curve);
 }
 
 int main(void)

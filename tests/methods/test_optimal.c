@@ -193,10 +193,10 @@ static void limits_are_kept(void **state)
     options.scope = SCOPE_HEAD;
     bit_plan *plan = within(METHOD_OPTIMAL, &options, BUDGET_TRUE_BITS, 3.3, &answer);
     for (int h = 0; h < N_HEADS; h++) {
-        assert_in_range(plan->heads[h].n_groups, 1, 2);
+        assert_in_range(plan->heads[h].groups.n, 1, 2);
         assert_true(plan_head_true_bits(&plan->heads[h], D) <= 3.3);
-        for (int g = 0; g < plan->heads[h].n_groups; g++) {
-            const plan_group *group = &plan->heads[h].groups[g];
+        for (int g = 0; g < plan->heads[h].groups.n; g++) {
+            const plan_group *group = &plan->heads[h].groups.at[g];
             assert_true(group->width == 2 || group->width == 4 || group->width == 8);
             assert_int_equal(group->rotation.kind, ROTATION_HADAMARD);
         }

@@ -17,16 +17,20 @@ enum {
     N_HEADS = N_LAYERS * N_KV_HEADS,
     D = 32,
     N_BLOCKS = D / 2,
-    N_BITS = PLANE_MAX_BITS + 1,
+    N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1,
     N_KEYS = 4000
 };
 
 static rb_error err;
 static const text_facts calibration = {.n_tokens = N_KEYS, .context = N_KEYS};
 static double q_energy[N_HEADS * N_BLOCKS], k_energy[N_HEADS * N_BLOCKS], k_mean[N_HEADS * D];
-static float plane_map[N_HEADS * N_BLOCKS * PLAN_MAP_SIZE], plane_error[N_HEADS * N_BLOCKS * N_BITS];
-static const head_statistics statistics = {
-    .q_energy = q_energy, .k_energy = k_energy, .k_mean = k_mean, .plane_map = plane_map, .plane_error = plane_error};
+static float block_codebook_map[N_HEADS * N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE],
+    block_codebook_error[N_HEADS * N_BLOCKS * N_BITS];
+static const head_statistics statistics = {.q_energy = q_energy,
+                                           .k_energy = k_energy,
+                                           .k_mean = k_mean,
+                                           .block_codebook_map = block_codebook_map,
+                                           .block_codebook_error = block_codebook_error};
 
 static model_facts some_model(void)
 {
@@ -49,13 +53,13 @@ static double own_energy(int h, int block) { return 2.0 * exp(-0.15 * (h + 1) * 
 /* Round normal blocks of falling energy around a mean, with the errors of the universal codebooks. */
 static int make_statistics(void **state)
 {
-    static plane_codebook book;
+    static block_codebook book;
     (void)state;
     rb_threads_init(2);
     for (int bits = 0; bits < N_BITS; bits++) {
-        if (plane_codebook_build(&book, bits, &err) != RB_OK) return 1;
+        if (block_codebook_build(&book, bits, &err) != RB_OK) return 1;
         for (int i = 0; i < N_HEADS * N_BLOCKS; i++)
-            plane_error[i * N_BITS + bits] = (float)(own_energy(i / N_BLOCKS, i % N_BLOCKS) * book.distortion);
+            block_codebook_error[i * N_BITS + bits] = (float)(own_energy(i / N_BLOCKS, i % N_BLOCKS) * book.distortion);
     }
     for (int h = 0; h < N_HEADS; h++)
         for (int block = 0; block < N_BLOCKS; block++) {
@@ -64,7 +68,8 @@ static int make_statistics(void **state)
             k_mean[h * D + block] = 0.5 * block;
             k_mean[h * D + block + N_BLOCKS] = -1.0;
             k_energy[i] = own_energy(h, block) + 0.25 * block * block + 1.0;
-            plane_map[i * PLAN_MAP_SIZE] = plane_map[i * PLAN_MAP_SIZE + 2] = (float)sqrt(0.5 * own_energy(h, block));
+            block_codebook_map[i * BLOCK_CODEBOOK_MAP_SIZE] = block_codebook_map[i * BLOCK_CODEBOOK_MAP_SIZE + 2] =
+                (float)sqrt(0.5 * own_energy(h, block));
         }
     return 0;
 }
@@ -85,19 +90,19 @@ static bit_plan *within(allocation_method method, const optimal_options *options
     return plan;
 }
 
-static void every_head_gets_its_bytes_in_planes(void **state)
+static void every_head_gets_its_bytes_in_block_codebook(void **state)
 {
     (void)state;
     optimal_options options = optimal_options_default();
     budget_answer answer;
     for (double bits = 1.0; bits <= 5.0; bits += 0.75)
-        for (options.gain_bits = 0; options.gain_bits <= PLAN_MAX_GAIN_BITS; options.gain_bits += 2) {
+        for (options.gain_bits = 0; options.gain_bits <= BLOCK_CODEBOOK_MAX_GAIN_BITS; options.gain_bits += 2) {
             bit_plan *plan = within(METHOD_BLOCK_CODEBOOK, &options, bits, &answer);
             assert_string_equal(plan->method, "block-codebook");
             for (int h = 0; h < N_HEADS; h++) {
                 const plan_head *head = &plan->heads[h];
-                assert_non_null(head->planes);
-                assert_int_equal(head->planes->gain_bits, options.gain_bits);
+                assert_int_equal(head->family, FAMILY_BLOCK_CODEBOOK);
+                assert_int_equal(head->block_codebook.gain_bits, options.gain_bits);
                 assert_true(plan_head_true_bits(head, D) <= bits && plan_head_true_bits(head, D) > bits - 0.3);
                 for (int j = 0; j < D; j++)
                     assert_true(head->center[j] == rb_f16_to_f32(rb_f32_to_f16((float)k_mean[h * D + j])));
@@ -130,24 +135,24 @@ static void best_takes_the_family_that_errs_less(void **state)
     (void)state;
     optimal_options options = optimal_options_default();
     float kept[N_BLOCKS * N_BITS];
-    int n_planes = 0;
+    int n_block_codebook = 0;
     budget_answer groups, planes, best;
     options.scope = SCOPE_HEAD;
-    memcpy(kept, plane_error + N_BLOCKS * N_BITS, sizeof kept);
+    memcpy(kept, block_codebook_error + N_BLOCKS * N_BITS, sizeof kept);
     for (int i = 0; i < N_BLOCKS; i++)
         for (int bits = 1; bits < N_BITS; bits++)
-            plane_error[(N_BLOCKS + i) * N_BITS + bits] = 0.9f * plane_error[(N_BLOCKS + i) * N_BITS];
+            block_codebook_error[(N_BLOCKS + i) * N_BITS + bits] = 0.9f * block_codebook_error[(N_BLOCKS + i) * N_BITS];
     bit_plan_free(within(METHOD_OPTIMAL_CENTER, &options, 2.5, &groups));
     bit_plan_free(within(METHOD_BLOCK_CODEBOOK, &options, 2.5, &planes));
     bit_plan *plan = within(METHOD_BEST, &options, 2.5, &best);
     assert_string_equal(plan->method, "best");
-    assert_null(plan->heads[1].planes);
-    assert_true(plan->heads[1].n_groups > 0);
-    for (int h = 0; h < N_HEADS; h++) n_planes += plan->heads[h].planes != NULL;
-    assert_true(n_planes > 0);
+    assert_int_equal(plan->heads[1].family, FAMILY_GROUPS);
+    assert_true(plan->heads[1].groups.n > 0);
+    for (int h = 0; h < N_HEADS; h++) n_block_codebook += plan->heads[h].family == FAMILY_BLOCK_CODEBOOK;
+    assert_true(n_block_codebook > 0);
     assert_true(best.objective < 0.99 * groups.objective && best.objective < 0.99 * planes.objective);
     bit_plan_free(plan);
-    memcpy(plane_error + N_BLOCKS * N_BITS, kept, sizeof kept);
+    memcpy(block_codebook_error + N_BLOCKS * N_BITS, kept, sizeof kept);
 }
 
 /* Logit errors of normal keys and queries have the size that the plan was made for, or less: the statistics know no
@@ -196,8 +201,8 @@ static void the_promised_variance_is_found(void **state)
     free(normals), free(keys), free(restored);
 }
 
-/* Blocks that agree on a phase: their maps are those of the statistics, stretched as plane_curve.h says, and not at all
- * where blocks are independent. */
+/* Blocks that agree on a phase: their maps are those of the statistics, stretched as block_codebook_curve.h says, and
+ * not at all where blocks are independent. */
 static void maps_are_stretched_by_what_blocks_agree_on(void **state)
 {
     (void)state;
@@ -219,13 +224,15 @@ static void maps_are_stretched_by_what_blocks_agree_on(void **state)
         assert_ok(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_CODEBOOK, 1.25, 3,
                                 is_coherent ? &coherent : &statistics, &err));
         for (int h = 0; h < N_HEADS; h++) {
-            const plane_head known = {N_BLOCKS, q_energy + h * N_BLOCKS, plane_error + h * N_BLOCKS * N_BITS,
-                                      is_coherent ? moments + h * N_MOMENTS : NULL};
+            const block_codebook_head known = {N_BLOCKS, q_energy + h * N_BLOCKS,
+                                               block_codebook_error + h * N_BLOCKS * N_BITS,
+                                               is_coherent ? moments + h * N_MOMENTS : NULL};
             double stretches[N_BLOCKS];
-            plane_head_error(&known, plan->heads[h].planes->bits, stretches);
+            block_codebook_head_error(&known, plan->heads[h].block_codebook.bits, stretches);
             for (int i = 0; i < N_BLOCKS; i++) {
-                const double expected = stretches[i] * (double)plane_map[(h * N_BLOCKS + i) * PLAN_MAP_SIZE],
-                             found = (double)plan->heads[h].planes->maps[i * PLAN_MAP_SIZE];
+                const double expected = stretches[i]
+                                        * (double)block_codebook_map[(h * N_BLOCKS + i) * BLOCK_CODEBOOK_MAP_SIZE],
+                             found = (double)plan->heads[h].block_codebook.maps[i * BLOCK_CODEBOOK_MAP_SIZE];
                 assert_true(fabs(found / expected - 1.0) < 1e-3); /* fp16 */
                 n_stretched += stretches[i] > 1.02;
             }
@@ -249,9 +256,9 @@ static void missing_statistics_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_head_gets_its_bytes_in_planes),        cmocka_unit_test(scopes_are_the_options),
-        cmocka_unit_test(best_takes_the_family_that_errs_less),       cmocka_unit_test(the_promised_variance_is_found),
-        cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on), cmocka_unit_test(missing_statistics_are_named),
+        cmocka_unit_test(every_head_gets_its_bytes_in_block_codebook), cmocka_unit_test(scopes_are_the_options),
+        cmocka_unit_test(best_takes_the_family_that_errs_less),        cmocka_unit_test(the_promised_variance_is_found),
+        cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on),  cmocka_unit_test(missing_statistics_are_named),
     };
     return cmocka_run_group_tests(tests, make_statistics, NULL);
 }

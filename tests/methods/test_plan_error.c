@@ -77,7 +77,7 @@ static bit_plan *some_plan(plan_encoder encoder)
     static const int strong[] = {0, 1, 2, 3, 4, 5}, weak[] = {6, 7, 8, 9, 10, 11, 12, 13};
     bit_plan *plan = NULL;
     assert_ok(bit_plan_create(&plan, &model, &err));
-    plan->heads[0].encoder = encoder;
+    plan->heads[0].groups.encoder = encoder;
     assert_ok(plan_head_add_group(&plan->heads[0], 2, weak, 8, CODEBOOK_SPHERE, 0, &err));
     assert_ok(plan_head_add_group(&plan->heads[0], 3, strong, 6, CODEBOOK_SPHERE, 0, &err));
     return plan;
@@ -89,7 +89,7 @@ static void check_plan(plan_encoder encoder, double lean, float planned_coherenc
     coded_head coded;
     draw(lean);
     bit_plan *plan = some_plan(encoder);
-    for (int g = 0; g < 2; g++) plan->heads[0].groups[g].coherence = planned_coherence;
+    for (int g = 0; g < 2; g++) plan->heads[0].groups.at[g].coherence = planned_coherence;
     assert_ok(codec_errors_measure(&errors, plan, &err));
     coded_head_of(&coded, &plan->heads[0], &model, &statistics, 0);
     const double expected = plan_head_error(&coded, &plan->heads[0], &errors), found = found_variance(&plan->heads[0]);
@@ -126,9 +126,9 @@ static void fewer_bits_err_more_and_none_lose_the_group(void **state)
     const plan_head *head = &plan->heads[0];
     assert_ok(codec_errors_measure(&errors, plan, &err));
     coded_head_of(&coded, head, &model, &statistics, 0);
-    double before = group_error_at(&coded, head, &head->groups[0], 0, &errors).variance, own = 0.0;
+    double before = group_error_at(&coded, head, &head->groups.at[0], 0, &errors).variance, own = 0.0;
     for (int width = 1; width <= PLAN_MAX_WIDTH; width++) {
-        const double variance = group_error_at(&coded, head, &head->groups[0], width, &errors).variance;
+        const double variance = group_error_at(&coded, head, &head->groups.at[0], width, &errors).variance;
         assert_true(variance < before);
         before = variance;
     }

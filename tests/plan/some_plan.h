@@ -69,16 +69,17 @@ static inline bit_plan *some_plan_beyond(const model_facts *model)
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         plan_head *head = &plan->heads[h];
         plan_head_clear(head);
-        head->norm = h % 3 == 0 ? NORM_LOG8 : NORM_FP16;
-        head->encoder = h % 5 == 0 ? ENCODER_SEARCH : ENCODER_NEAREST;
+        head->groups.norm = h % 3 == 0 ? NORM_LOG8 : NORM_FP16;
+        head->groups.encoder = h % 5 == 0 ? ENCODER_SEARCH : ENCODER_NEAREST;
         /* Block b is in no group, in the first or in the second, in turn; with n_blocks 1 in the first. */
         for (int g = 0; g < (n_blocks > 2 ? 2 : 1); g++) {
             int n = 0;
             for (int b = 0; b < n_blocks; b++)
                 if (b % 3 == g) blocks[n++] = b;
             assert_ok(plan_head_add_group(head, 2 + g, blocks, n, CODEBOOK_SPHERE,
-                                          head->norm == NORM_LOG8 ? h % 2 ? NORM_MIN_EXPONENT : 5 + g : 0, &err));
-            if (head->encoder == ENCODER_SEARCH) head->groups[g].coherence = 0.5f + (float)g;
+                                          head->groups.norm == NORM_LOG8 ? h % 2 ? NORM_MIN_EXPONENT : 5 + g : 0,
+                                          &err));
+            if (head->groups.encoder == ENCODER_SEARCH) head->groups.at[g].coherence = 0.5f + (float)g;
         }
         for (int b = 0; b < n_blocks; b++) scales[b] = 0.37 + 0.1 * b + h;
         for (int i = 0; i < model->head_dim; i++) center[i] = (i % 7 - 3) * 0.81 + h;
@@ -90,24 +91,24 @@ static inline bit_plan *some_plan_beyond(const model_facts *model)
 
 /* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h %
  * 5 % 3 + 2 bits of gain, but head 2 has none; a center where h % 4 is 0. */
-static inline bit_plan *some_plan_of_planes(const model_facts *model)
+static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
 {
     rb_error err = {0};
     bit_plan *plan = some_plan_beyond(model);
     const int n_blocks = model_n_blocks(model);
-    double maps[PLAN_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
     strcpy(plan->method, "block-codebook");
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2) {
         for (int b = 0; b < n_blocks; b++) {
-            bits[b] = (uint8_t)((3 * b + h) % (PLANE_MAX_BITS + 1));
-            maps[PLAN_MAP_SIZE * b] = 1.7 + 0.3 * b + h;
-            maps[PLAN_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
-            maps[PLAN_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
+            bits[b] = (uint8_t)((3 * b + h) % (BLOCK_CODEBOOK_MAX_BITS + 1));
+            maps[BLOCK_CODEBOOK_MAP_SIZE * b] = 1.7 + 0.3 * b + h;
+            maps[BLOCK_CODEBOOK_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
+            maps[BLOCK_CODEBOOK_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
             weights[b] = 0.013 * (b + 1) * (h + 1);
         }
-        assert_ok(
-            plan_head_set_planes(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2, n_blocks, &err));
+        assert_ok(plan_head_set_block_codebook(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2,
+                                               n_blocks, &err));
         if (h % 4 == 2)
             assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
     }

@@ -37,9 +37,9 @@ static void blocks_of_equal_width_form_a_group_in_ascending_order(void **state)
     static const int widths[] = {1, 3, 8}, counts[] = {1, 3, 2}, blocks[3][3] = {{3}, {0, 2, 4}, {1, 5}};
     plan_head head = {0};
     assert_ok(plan_head_set_block_widths(&head, bits, 6, CODEBOOK_SPHERE, &err));
-    assert_int_equal(head.n_groups, 3);
+    assert_int_equal(head.groups.n, 3);
     for (int g = 0; g < 3; g++) {
-        const plan_group *group = &head.groups[g];
+        const plan_group *group = &head.groups.at[g];
         assert_int_equal(group->width, widths[g]);
         assert_int_equal(group->n_blocks, counts[g]);
         assert_memory_equal(group->blocks, blocks[g], sizeof(int) * (size_t)counts[g]);
@@ -50,8 +50,8 @@ static void blocks_of_equal_width_form_a_group_in_ascending_order(void **state)
         assert_int_equal(group->rotation.dims, 2 * counts[g]);
     }
     plan_head_clear(&head);
-    assert_int_equal(head.n_groups, 0);
-    assert_null(head.groups);
+    assert_int_equal(head.groups.n, 0);
+    assert_null(head.groups.at);
 }
 
 static void widths_come_back_by_block(void **state)
@@ -71,15 +71,15 @@ static void uniform_is_one_group_of_all_dims_with_its_seed(void **state)
     (void)state;
     plan_head head = {0};
     assert_ok(plan_head_set_uniform(&head, 5, 4, 1003, CODEBOOK_BLOCK_GTQ, &err));
-    assert_int_equal(head.n_groups, 1);
-    assert_int_equal(head.groups[0].width, 5);
-    assert_int_equal(head.groups[0].order, GROUP_ORDER_NATURAL);
-    assert_int_equal(head.groups[0].rotation.seed, 1003);
-    assert_int_equal(head.groups[0].rotation.dims, 8);
-    assert_memory_equal(head.groups[0].blocks, ((const int[]){0, 1, 2, 3}), 4 * sizeof(int));
+    assert_int_equal(head.groups.n, 1);
+    assert_int_equal(head.groups.at[0].width, 5);
+    assert_int_equal(head.groups.at[0].order, GROUP_ORDER_NATURAL);
+    assert_int_equal(head.groups.at[0].rotation.seed, 1003);
+    assert_int_equal(head.groups.at[0].rotation.dims, 8);
+    assert_memory_equal(head.groups.at[0].blocks, ((const int[]){0, 1, 2, 3}), 4 * sizeof(int));
     /* a second set replaces the first */
     set_blocks(&head, (const uint8_t[]){2, 3}, 2);
-    assert_int_equal(head.n_groups, 2);
+    assert_int_equal(head.groups.n, 2);
     plan_head_clear(&head);
 }
 
@@ -90,14 +90,14 @@ static void widths_out_of_range_are_refused_and_leave_the_head_empty(void **stat
     set_blocks(&head, (const uint8_t[]){2, 3}, 2);
     assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){2, 0}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL,
                  "block 1: width 0, expected 1 to 8");
-    assert_int_equal(head.n_groups, 0);
+    assert_int_equal(head.groups.n, 0);
     assert_fails(plan_head_set_block_widths(&head, (const uint8_t[]){9, 2}, 2, CODEBOOK_SPHERE, &err), RB_EINVAL,
                  "block 0: width 9, expected 1 to 8");
     assert_fails(plan_head_set_uniform(&head, 0, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL,
                  "width is 0, expected 1 to 8");
     assert_fails(plan_head_set_uniform(&head, 16, 2, 42, CODEBOOK_SPHERE, &err), RB_EINVAL,
                  "width is 16, expected 1 to 8");
-    assert_int_equal(head.n_groups, 0);
+    assert_int_equal(head.groups.n, 0);
 }
 
 static void values_are_a_uniform_head_seeded_by_kv_head(void **state)
@@ -113,16 +113,16 @@ static void values_are_a_uniform_head_seeded_by_kv_head(void **state)
     assert_true(bit_plan_quantizes_values(plan));
     plan->value_codebook = CODEBOOK_SPHERE;
     assert_ok(bit_plan_value_head(plan, 1, 2, &head, &err));
-    assert_int_equal(head.groups[0].width, 5);
-    assert_int_equal(head.groups[0].rotation.seed, 1002);
+    assert_int_equal(head.groups.at[0].width, 5);
+    assert_int_equal(head.groups.at[0].rotation.seed, 1002);
     plan_head_clear(&head);
     assert_ok(bit_plan_value_head(plan, 0, 2, &head, &err));
-    assert_int_equal(head.n_groups, 1);
-    assert_int_equal(head.groups[0].width, 3);
-    assert_int_equal(head.groups[0].codebook, CODEBOOK_SPHERE);
-    assert_int_equal(head.groups[0].order, GROUP_ORDER_NATURAL);
-    assert_int_equal(head.groups[0].rotation.seed, 1002);
-    assert_int_equal(head.groups[0].rotation.dims, 8);
+    assert_int_equal(head.groups.n, 1);
+    assert_int_equal(head.groups.at[0].width, 3);
+    assert_int_equal(head.groups.at[0].codebook, CODEBOOK_SPHERE);
+    assert_int_equal(head.groups.at[0].order, GROUP_ORDER_NATURAL);
+    assert_int_equal(head.groups.at[0].rotation.seed, 1002);
+    assert_int_equal(head.groups.at[0].rotation.dims, 8);
     plan_head_clear(&head);
     bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
     assert_fails(bit_plan_value_head(plan, 0, 0, &head, &err), RB_EINVAL, "width is 16");
@@ -210,7 +210,7 @@ static void six_widths_cost_three_quarters_of_a_bit(void **state)
     bits[0] = 1, bits[1] = 2, bits[2] = 4, bits[3] = 5, bits[4] = 6; /* 3 more than five blocks of 3; */
     bits[5] = bits[6] = bits[7] = 2;                                 /* 3 less than three */
     set_blocks(&head, bits, 64);
-    assert_int_equal(head.n_groups, 6);
+    assert_int_equal(head.groups.n, 6);
     assert_true(plan_head_nominal_bits(&head, 128) == 3.0);
     assert_true(plan_head_true_bits(&head, 128) == 3.75);
     plan_head_clear(&head);
@@ -278,7 +278,7 @@ static void heads_are_addressed_layer_by_layer(void **state)
     assert_ptr_equal(bit_plan_head(plan, 0, 0), plan->heads);
     assert_ptr_equal(bit_plan_head(plan, 1, 0), plan->heads + 2);
     assert_ptr_equal(bit_plan_head(plan, 2, 1), plan->heads + 5);
-    for (int h = 0; h < 6; h++) assert_int_equal(plan->heads[h].n_groups, 0);
+    for (int h = 0; h < 6; h++) assert_int_equal(plan->heads[h].groups.n, 0);
     bit_plan_free(plan);
     bit_plan_free(NULL);
 }
@@ -307,7 +307,7 @@ static bit_plan *sound_plan(void)
     do {                                                                         \
         bit_plan *plan = sound_plan();                                           \
         plan_head *head = bit_plan_head(plan, 1, 1);                             \
-        plan_group *group = &head->groups[1];                                    \
+        plan_group *group = &head->groups.at[1];                                 \
         (void)group;                                                             \
         assignment;                                                              \
         assert_fails(bit_plan_check(plan, "p.json", &err), RB_EFORMAT, message); \
@@ -332,14 +332,14 @@ static void check_names_a_block_out_of_place(void **state)
     (void)state;
     EXPECT_DAMAGE(group->blocks[1] = 4, PLACE "block 4, expected 0 to 3");
     EXPECT_DAMAGE(group->blocks[0] = -1, PLACE "block -1, expected 0 to 3");
-    EXPECT_DAMAGE(group->blocks[0] = 2, PLACE "block 2 behind block 2, expected ascending");
-    EXPECT_DAMAGE(group->blocks[1] = 0, PLACE "block 0 behind block 1, expected ascending");
+    EXPECT_DAMAGE(group->blocks[0] = 2, PLACE "block 2 after block 2, expected ascending");
+    EXPECT_DAMAGE(group->blocks[1] = 0, PLACE "block 0 after block 1, expected ascending");
     EXPECT_DAMAGE(group->blocks[1] = 3, PLACE "block 3 is in another group too");
     EXPECT_DAMAGE(plan_head_clear(head), "p.json: layer 1 kv_head 1: has no groups");
-    EXPECT_DAMAGE(head->norm = (norm_kind)7, "p.json: layer 1 kv_head 1: unknown norm kind 7");
-    EXPECT_DAMAGE(head->encoder = (plan_encoder)7, "p.json: layer 1 kv_head 1: unknown encoder 7");
+    EXPECT_DAMAGE(head->groups.norm = (norm_kind)7, "p.json: layer 1 kv_head 1: unknown norm kind 7");
+    EXPECT_DAMAGE(head->groups.encoder = (plan_encoder)7, "p.json: layer 1 kv_head 1: unknown encoder 7");
     EXPECT_DAMAGE(group->norm_exponent = 3, PLACE "norm_exponent is 3, expected 0 to 0");
-    EXPECT_DAMAGE((head->norm = NORM_LOG8, group->norm_exponent = 127),
+    EXPECT_DAMAGE((head->groups.norm = NORM_LOG8, group->norm_exponent = 127),
                   PLACE "norm_exponent is 127, expected -126 to 126");
 }
 

@@ -33,10 +33,10 @@ static bit_plan *beyond_plan(void)
     assert_ok(bit_plan_create(&plan, &model, &err));
     strcpy(plan->method, "optimal-center");
     bit_plan_set_value_width(plan, PLAN_FP16_WIDTH);
-    plan->heads[0].norm = NORM_LOG8;
-    plan->heads[0].encoder = ENCODER_SEARCH;
+    plan->heads[0].groups.norm = NORM_LOG8;
+    plan->heads[0].groups.encoder = ENCODER_SEARCH;
     assert_ok(plan_head_add_group(&plan->heads[0], 2, blocks, 2, CODEBOOK_SPHERE, 7, &err));
-    plan->heads[0].groups[0].coherence = 1.5f;
+    plan->heads[0].groups.at[0].coherence = 1.5f;
     assert_ok(plan_head_set_transform(&plan->heads[0], scales, N_BLOCKS, center, HEAD_DIM, &err));
     assert_ok(plan_head_add_group(&plan->heads[1], 3, all, N_BLOCKS, CODEBOOK_SPHERE, 0, &err));
     return plan;

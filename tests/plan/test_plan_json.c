@@ -74,9 +74,9 @@ static void assert_same_plan(const bit_plan *a, const bit_plan *b)
     assert_memory_equal(a->value_widths, b->value_widths, (size_t)a->model.n_layers * (size_t)a->model.n_kv_heads);
     assert_int_equal(a->value_codebook, b->value_codebook);
     for (int h = 0; h < a->model.n_layers * a->model.n_kv_heads; h++) {
-        assert_int_equal(a->heads[h].n_groups, b->heads[h].n_groups);
-        for (int g = 0; g < a->heads[h].n_groups; g++) {
-            const plan_group *x = &a->heads[h].groups[g], *y = &b->heads[h].groups[g];
+        assert_int_equal(a->heads[h].groups.n, b->heads[h].groups.n);
+        for (int g = 0; g < a->heads[h].groups.n; g++) {
+            const plan_group *x = &a->heads[h].groups.at[g], *y = &b->heads[h].groups.at[g];
             assert_int_equal(x->width, y->width);
             assert_int_equal(x->order, y->order);
             assert_int_equal(x->codebook, y->codebook);
@@ -125,7 +125,7 @@ static void what_allocators_do_not_make_comes_back_too(void **state)
     memset(plan->model.weights_sha256, 'e', RB_SHA256_HEX - 1);
     plan->calibration = (text_facts){.n_tokens = 0};
     plan->value_codebook = CODEBOOK_SPHERE;
-    plan_group *group = &plan->heads[1].groups[0];
+    plan_group *group = &plan->heads[1].groups.at[0];
     group->codebook = CODEBOOK_SPHERE;
     group->order = GROUP_ORDER_NATURAL;
     group->rotation.seed = ((uint64_t)1 << 53) - 1;
@@ -137,7 +137,7 @@ static void a_hadamard_plan_says_so_and_comes_back(void **state)
     (void)state;
     bit_plan *plan = plain_plan();
     allocate_set_rotation(plan, ROTATION_HADAMARD);
-    plan->heads[1].groups[0].rotation.kind = ROTATION_HAAR; /* a kind is a group's own */
+    plan->heads[1].groups.at[0].rotation.kind = ROTATION_HAAR; /* a kind is a group's own */
     const char *path = scratch_path("hadamard.json");
     assert_ok(plan_json_write(plan, path, &err));
     char *text = file_text(path);
@@ -151,7 +151,7 @@ static void a_seed_that_a_json_number_cannot_hold_is_not_written(void **state)
     (void)state;
     bit_plan *plan = plain_plan();
     const char *path = scratch_path("seed.json");
-    plan->heads[3].groups[0].rotation.seed = (uint64_t)1 << 53;
+    plan->heads[3].groups.at[0].rotation.seed = (uint64_t)1 << 53;
     assert_fails(plan_json_write(plan, path, &err), RB_EUNSUPPORTED, "9007199254740992, expected below 2^53");
     assert_int_equal(access(path, F_OK), -1);
     bit_plan_free(plan);
@@ -289,11 +289,11 @@ static bit_plan *rich_plan(void)
     for (int i = 0; i < N_BLOCKS; i++) scales[i] = exp(0.3 * i - 1.0);
     for (int i = 0; i < HEAD_DIM; i++) center[i] = sin(i);
     plan_head_clear(head);
-    head->norm = NORM_LOG8;
-    head->encoder = ENCODER_SEARCH;
+    head->groups.norm = NORM_LOG8;
+    head->groups.encoder = ENCODER_SEARCH;
     assert_ok(plan_head_add_group(head, 2, low, 2, CODEBOOK_SPHERE, -3, &err));
     assert_ok(plan_head_add_group(head, 3, high, 5, CODEBOOK_SPHERE, 4, &err));
-    head->groups[1].coherence = 2.75f;
+    head->groups.at[1].coherence = 2.75f;
     assert_ok(plan_head_set_transform(head, scales, N_BLOCKS, center, HEAD_DIM, &err));
     return plan;
 }

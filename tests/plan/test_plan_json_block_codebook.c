@@ -22,7 +22,7 @@ static char *file_text(const char *path)
 static bit_plan *mixed_plan(void)
 {
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
-    return some_plan_of_planes(&model);
+    return some_plan_of_block_codebook(&model);
 }
 
 static void heads_of_both_families_come_back_byte_for_byte(void **state)
@@ -43,7 +43,7 @@ static void heads_of_both_families_come_back_byte_for_byte(void **state)
 }
 
 /* Of head 0 8 blocks of 0, 3, 6, 9, 1, 4, 7, 10 bits: 40, and 2 of gain: 42 in 6 bytes. */
-static void a_head_of_planes_says_what_it_stores(void **state)
+static void a_head_of_block_codebook_says_what_it_stores(void **state)
 {
     (void)state;
     bit_plan *plan = mixed_plan();
@@ -54,8 +54,9 @@ static void a_head_of_planes_says_what_it_stores(void **state)
     assert_true(number_at(json, "layers.0.kv_heads.0.true_bits") == 48.0 / 16);
     assert_true(number_at(json, "layers.0.kv_heads.0.bits.7") == 10);
     assert_true(number_at(json, "layers.0.kv_heads.0.gain_bits") == 2);
-    assert_true(number_at(json, "layers.0.kv_heads.0.maps.2.1") == (double)plan->heads[0].planes->maps[3 * 2 + 1]);
-    assert_true(number_at(json, "layers.0.kv_heads.0.weights.5") == (double)plan->heads[0].planes->weights[5]);
+    assert_true(number_at(json, "layers.0.kv_heads.0.maps.2.1")
+                == (double)plan->heads[0].block_codebook.maps[3 * 2 + 1]);
+    assert_true(number_at(json, "layers.0.kv_heads.0.weights.5") == (double)plan->heads[0].block_codebook.weights[5]);
     assert_int_equal(cJSON_GetArraySize(find(json, "layers.0.kv_heads.0.center")), 2 * N_BLOCKS);
     for (int i = 0; i < 4; i++)
         assert_null(cJSON_GetObjectItem(find(json, "layers.0.kv_heads.0"),
@@ -154,10 +155,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heads_of_both_families_come_back_byte_for_byte),
-        cmocka_unit_test(a_head_of_planes_says_what_it_stores),
+        cmocka_unit_test(a_head_of_block_codebook_says_what_it_stores),
         cmocka_unit_test(a_plan_without_them_keeps_its_version),
         cmocka_unit_test(every_damage_is_named),
         cmocka_unit_test(a_head_whose_blocks_have_no_bits_is_refused),
     };
-    return cmocka_run_group_tests_name("plan_json_planes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("plan_json_block_codebook", tests, NULL, NULL);
 }

@@ -88,9 +88,9 @@ static void assert_library_value_codec(const ropebits_head *read, const bit_plan
     plan_head values;
     codebook book;
     assert_ok(bit_plan_value_head(plan, layer, kv_head, &values, &err));
-    assert_int_equal(read->value_width, values.groups[0].width);
+    assert_int_equal(read->value_width, values.groups.at[0].width);
     assert_true(read->value_bits == plan_head_true_bits(&values, plan->model.head_dim) * plan->model.head_dim);
-    assert_ok(codebook_build(&book, plan->value_codebook, values.groups[0].width, plan->model.head_dim, &err));
+    assert_ok(codebook_build(&book, plan->value_codebook, values.groups.at[0].width, plan->model.head_dim, &err));
     assert_memory_equal(read->value_centroids, book.centroid_f32, (size_t)book.size * sizeof(float));
     plan_head_clear(&values);
 }
@@ -115,9 +115,9 @@ static void assert_library_costs_and_dims(bit_plan *plan)
             plan_head_bits(head, bits, model_n_blocks(model));
             assert_memory_equal(read->bits, bits, (size_t)model_n_blocks(model));
             assert_library_value_codec(read, plan, layer, kv_head);
-            for (int g = 0; g < head->n_groups; g++) {
-                plan_group_dims(&head->groups[g], model, dims);
-                for (int i = 0; i < head->groups[g].rotation.dims; i++)
+            for (int g = 0; g < head->groups.n; g++) {
+                plan_group_dims(&head->groups.at[g], model, dims);
+                for (int i = 0; i < head->groups.at[g].rotation.dims; i++)
                     assert_int_equal(read->groups[g].dims[i], dims[i]);
             }
         }
@@ -153,9 +153,10 @@ static void the_library_says_how_keys_are_coded(void **state)
     assert_int_equal(all->bits[2], 0);
     assert_int_equal(all->bits[4], 3);
     assert_int_equal(all->key_bits, 32 + 2 * 8);
-    assert_memory_equal(all->scales, plan->heads[0].scales, 8 * sizeof *all->scales);
+    assert_memory_equal(all->scales, plan->heads[0].groups.scales, 8 * sizeof *all->scales);
     assert_memory_equal(all->center, plan->heads[0].center, 16 * sizeof *all->center);
-    assert_memory_equal(ropebits_plan_head(library, 2, 0)->scales, plan->heads[4].scales, 8 * sizeof *all->scales);
+    assert_memory_equal(ropebits_plan_head(library, 2, 0)->scales, plan->heads[4].groups.scales,
+                        8 * sizeof *all->scales);
     assert_memory_equal(ropebits_plan_head(library, 2, 0)->center, plan->heads[4].center, 16 * sizeof *all->center);
     assert_int_equal(ropebits_plan_head(library, 1, 1)->groups[0].norm_exponent, NORM_MIN_EXPONENT);
     assert_int_equal(none->norm, ROPEBITS_NORM_FP16);
@@ -289,11 +290,11 @@ static void a_hadamard_plan_survives_the_file(void **state)
     bit_plan *plan = some_plan(&model, CODEBOOK_BLOCK_GTQ), *back = NULL;
     const char *path = scratch_path("hadamard.rbp");
     for (int h = 0; h < 4; h++)
-        for (int g = 0; g < plan->heads[h].n_groups; g++)
-            plan->heads[h].groups[g].rotation.kind = h == 2 ? ROTATION_HAAR : ROTATION_HADAMARD;
+        for (int g = 0; g < plan->heads[h].groups.n; g++)
+            plan->heads[h].groups.at[g].rotation.kind = h == 2 ? ROTATION_HAAR : ROTATION_HADAMARD;
     assert_ok(plan_rbp_write(plan, path, &err));
     assert_ok(plan_rbp_read(&back, path, &err));
-    assert_int_equal(back->heads[0].groups[0].rotation.kind, ROTATION_HADAMARD);
+    assert_int_equal(back->heads[0].groups.at[0].rotation.kind, ROTATION_HADAMARD);
     assert_same_heads(plan, back);
     bit_plan_free(plan);
     bit_plan_free(back);

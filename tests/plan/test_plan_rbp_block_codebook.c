@@ -17,10 +17,10 @@ static rb_error err;
 static bit_plan *small_plan(const model_facts *model)
 {
     static const uint8_t quick[] = {0, 1, 6, 7, 8};
-    bit_plan *plan = some_plan_of_planes(model);
+    bit_plan *plan = some_plan_of_block_codebook(model);
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2)
         for (int b = 0; b < model_n_blocks(model); b++)
-            plan->heads[h].planes->bits[b] = quick[plan->heads[h].planes->bits[b] % 5];
+            plan->heads[h].block_codebook.bits[b] = quick[plan->heads[h].block_codebook.bits[b] % 5];
     return plan;
 }
 
@@ -61,7 +61,8 @@ static void heads_of_both_families_survive_the_file(void **state)
     assert_ok(bit_plan_create(&plan, &tiny, &err));
     strcpy(plan->method, "block-codebook");
     for (int h = 0; h < 2; h++)
-        assert_ok(plan_head_set_planes(&plan->heads[h], bits, maps, weights, PLAN_MAX_GAIN_BITS, 1, &err));
+        assert_ok(
+            plan_head_set_block_codebook(&plan->heads[h], bits, maps, weights, BLOCK_CODEBOOK_MAX_GAIN_BITS, 1, &err));
     assert_ok(plan_rbp_write(plan, scratch_path("tiny.rbp"), &err));
     assert_ok(plan_rbp_read(&back, scratch_path("tiny.rbp"), &err));
     for (int h = 0; h < 2; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &tiny));
@@ -95,14 +96,14 @@ static void the_library_says_how_keys_are_coded(void **state)
     assert_int_equal(head->norm_bits, 0);
     assert_int_equal(head->gain_bits, 2);
     assert_int_equal(head->key_bits, 40);
-    assert_memory_equal(head->bits, plan->heads[0].planes->bits, 8);
-    assert_memory_equal(head->maps, plan->heads[0].planes->maps, 3 * 8 * sizeof(float));
-    assert_memory_equal(head->weights, plan->heads[0].planes->weights, 8 * sizeof(float));
+    assert_memory_equal(head->bits, plan->heads[0].block_codebook.bits, 8);
+    assert_memory_equal(head->maps, plan->heads[0].block_codebook.maps, 3 * 8 * sizeof(float));
+    assert_memory_equal(head->weights, plan->heads[0].block_codebook.weights, 8 * sizeof(float));
     assert_memory_equal(head->center, plan->heads[0].center, 16 * sizeof(float));
     assert_null(head->scales);
     assert_int_equal(other->gain_bits, 0);
-    assert_memory_equal(other->maps, plan->heads[2].planes->maps, 3 * 8 * sizeof(float));
-    assert_memory_equal(other->weights, plan->heads[2].planes->weights, 8 * sizeof(float));
+    assert_memory_equal(other->maps, plan->heads[2].block_codebook.maps, 3 * 8 * sizeof(float));
+    assert_memory_equal(other->weights, plan->heads[2].block_codebook.weights, 8 * sizeof(float));
     assert_null(other->center);
     assert_int_equal(groups->family, ROPEBITS_FAMILY_GROUPS);
     assert_int_equal(groups->n_groups, 2);
@@ -118,15 +119,15 @@ static void the_points_are_those_of_the_quantizer(void **state)
     const model_facts model = some_model(2, 1, 16, 16, ROPE_SPLIT_HALF);
     bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
-    static plane_codebook book;
+    static block_codebook book;
     for (uint32_t bits = 0; bits <= ROPEBITS_MAX_BLOCK_BITS + 1; bits++) {
-        const bool is_used = memchr(plan->heads[0].planes->bits, (int)bits, 8) && bits > 0;
+        const bool is_used = memchr(plan->heads[0].block_codebook.bits, (int)bits, 8) && bits > 0;
         const float *points = ropebits_plan_points(library, bits);
         if (!is_used) {
             assert_null(points);
             continue;
         }
-        assert_ok(plane_codebook_build(&book, (int)bits, &err));
+        assert_ok(block_codebook_build(&book, (int)bits, &err));
         assert_memory_equal(points, book.x, (size_t)book.size * sizeof(float));
         assert_memory_equal(points + book.size, book.y, (size_t)book.size * sizeof(float));
     }
@@ -289,5 +290,5 @@ int main(void)
         cmocka_unit_test(the_points_are_those_of_the_quantizer),
         cmocka_unit_test(what_the_header_says_stores_and_restores_as_the_quantizer_does),
     };
-    return cmocka_run_group_tests_name("plan_rbp_planes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("plan_rbp_block_codebook", tests, NULL, NULL);
 }

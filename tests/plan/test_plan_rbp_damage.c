@@ -38,13 +38,13 @@ static int encode_beyond(void **state)
 
 /* Heads 0 and 2 of planes, of 0 to 4 bits a block, so that tables of points are small; head 0 has a center and 2 bits
  * of gain. */
-static int encode_planes(void **state)
+static int encode_block_codebook(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_of_planes(&model);
+    bit_plan *plan = some_plan_of_block_codebook(&model);
     for (int h = 0; h < 4; h += 2)
-        for (int b = 0; b < 8; b++) plan->heads[h].planes->bits[b] %= 5;
+        for (int b = 0; b < 8; b++) plan->heads[h].block_codebook.bits[b] %= 5;
     return encode_plan(plan);
 }
 
@@ -346,28 +346,30 @@ int main(void)
         cmocka_unit_test_setup_teardown(truncation_at_every_byte_is_refused, encode_published, free_one),
         {"truncation_at_every_byte_is_refused of version 2", truncation_at_every_byte_is_refused, encode_beyond,
          free_one, NULL},
-        {"truncation_at_every_byte_is_refused of version 3", truncation_at_every_byte_is_refused, encode_planes,
+        {"truncation_at_every_byte_is_refused of version 3", truncation_at_every_byte_is_refused, encode_block_codebook,
          free_one, NULL},
         cmocka_unit_test_setup_teardown(every_flipped_bit_is_refused, encode_published, free_one),
         {"every_flipped_bit_is_refused of version 2", every_flipped_bit_is_refused, encode_beyond, free_one, NULL},
-        {"every_flipped_bit_is_refused of version 3", every_flipped_bit_is_refused, encode_planes, free_one, NULL},
+        {"every_flipped_bit_is_refused of version 3", every_flipped_bit_is_refused, encode_block_codebook, free_one,
+         NULL},
         cmocka_unit_test_setup_teardown(lying_headers_are_refused_by_name, encode_published, free_one),
         cmocka_unit_test_setup_teardown(rotation_kinds_are_read_from_their_column_and_unknown_ones_refused,
                                         encode_published, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_2_are_refused_by_name, encode_beyond, free_one),
-        cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_3_are_refused_by_name, encode_planes, free_one),
+        cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_3_are_refused_by_name, encode_block_codebook,
+                                        free_one),
         cmocka_unit_test_setup_teardown(a_block_of_no_group_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(a_width_a_head_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_published, free_one),
         {"lying_frames_never_crash_the_reader of version 2", lying_frames_never_crash_the_reader, encode_beyond,
          free_one, NULL},
-        {"lying_frames_never_crash_the_reader of version 3", lying_frames_never_crash_the_reader, encode_planes,
+        {"lying_frames_never_crash_the_reader of version 3", lying_frames_never_crash_the_reader, encode_block_codebook,
          free_one, NULL},
         cmocka_unit_test_setup_teardown(lying_payloads_never_crash_the_reader, encode_published, free_one),
         {"lying_payloads_never_crash_the_reader of version 2", lying_payloads_never_crash_the_reader, encode_beyond,
          free_one, NULL},
-        {"lying_payloads_never_crash_the_reader of version 3", lying_payloads_never_crash_the_reader, encode_planes,
-         free_one, NULL},
+        {"lying_payloads_never_crash_the_reader of version 3", lying_payloads_never_crash_the_reader,
+         encode_block_codebook, free_one, NULL},
     };
     return cmocka_run_group_tests_name("plan_rbp_damage", tests, NULL, NULL);
 }

@@ -58,16 +58,16 @@ static void make_keys(int rare)
 static void normal_keys_have_the_covariance_for_a_map(void **state)
 {
     (void)state;
-    float maps[N_BLOCKS * PLAN_MAP_SIZE], error[N_BLOCKS * PLANE_N_BITS];
+    float maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], error[N_BLOCKS * BLOCK_CODEBOOK_N_BITS];
     make_keys(0);
-    assert_ok(plane_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
+    assert_ok(block_codebook_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
     for (int i = 0; i < N_BLOCKS; i++) {
         const double size = 1 + i;
-        const float *m = maps + PLAN_MAP_SIZE * i, *e = error + PLANE_N_BITS * i;
+        const float *m = maps + BLOCK_CODEBOOK_MAP_SIZE * i, *e = error + BLOCK_CODEBOOK_N_BITS * i;
         assert_true(fabs((double)m[0] / size - 1.0) < 0.15 && fabs((double)m[1] / (0.5 * size) - 1.0) < 0.15
                     && fabs((double)m[2] / 0.5 - 1.0) < 0.15);
         assert_true(fabs((double)e[0] / (1.25 * size * size + 0.25) - 1.0) < 0.1);
-        for (int bits = 1; bits < PLANE_N_BITS; bits++)
+        for (int bits = 1; bits < BLOCK_CODEBOOK_N_BITS; bits++)
             assert_true(e[bits] < e[bits - 1] && (double)e[bits] > 0.1 * (double)e[bits - 1]);
         assert_true((double)e[4] < 0.25 * (double)e[0] / 2.0); /* a scalar code of 2 bits a dim leaves 0.1175 */
     }
@@ -78,14 +78,16 @@ static void errors_are_those_of_the_codec(void **state)
 {
     (void)state;
     static const uint8_t bits[N_BLOCKS] = {4, 5, 3, 4, 6, 4, 5, 3};
-    float maps[N_BLOCKS * PLAN_MAP_SIZE], error[N_BLOCKS * PLANE_N_BITS], restored[N_KEYS * HEAD_DIM];
-    double own_maps[N_BLOCKS * PLAN_MAP_SIZE], found = 0.0, expected = 0.0;
+    float maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], error[N_BLOCKS * BLOCK_CODEBOOK_N_BITS],
+        restored[N_KEYS * HEAD_DIM];
+    double own_maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], found = 0.0, expected = 0.0;
     plan_head head = {0};
     head_codec *codec = NULL;
     make_keys(50);
-    assert_ok(plane_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
-    for (int i = 0; i < N_BLOCKS * PLAN_MAP_SIZE; i++) own_maps[i] = (double)maps[i];
-    assert_ok(plan_head_set_planes(&head, bits, own_maps, weights, PLAN_MAX_GAIN_BITS, N_BLOCKS, &err));
+    assert_ok(block_codebook_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
+    for (int i = 0; i < N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE; i++) own_maps[i] = (double)maps[i];
+    assert_ok(
+        plan_head_set_block_codebook(&head, bits, own_maps, weights, BLOCK_CODEBOOK_MAX_GAIN_BITS, N_BLOCKS, &err));
     assert_ok(plan_head_set_transform(&head, NULL, N_BLOCKS, mean, HEAD_DIM, &err));
     assert_ok(head_codec_create(&codec, &head, &model, tables, &err));
     assert_ok(head_codec_round_trip(codec, keys, N_KEYS, restored, &err));
@@ -95,7 +97,7 @@ static void errors_are_those_of_the_codec(void **state)
             for (int j = i; j < HEAD_DIM; j += N_BLOCKS)
                 own += pow((double)keys[v * HEAD_DIM + j] - (double)restored[v * HEAD_DIM + j], 2) / N_KEYS;
         found += weights[i] * own;
-        expected += weights[i] * (double)error[PLANE_N_BITS * i + bits[i]];
+        expected += weights[i] * (double)error[BLOCK_CODEBOOK_N_BITS * i + bits[i]];
     }
     assert_true(found < 1.001 * expected && found > 0.6 * expected);
     head_codec_free(codec);
@@ -106,24 +108,26 @@ static void errors_are_those_of_the_codec(void **state)
 static void rare_keys_leave_the_maps_alone(void **state)
 {
     (void)state;
-    float usual[N_BLOCKS * PLAN_MAP_SIZE], maps[N_BLOCKS * PLAN_MAP_SIZE], error[N_BLOCKS * PLANE_N_BITS];
+    float usual[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE],
+        error[N_BLOCKS * BLOCK_CODEBOOK_N_BITS];
     make_keys(0);
-    assert_ok(plane_error_measure(usual, error, &model, keys, N_KEYS, mean, weights, tables, &err));
+    assert_ok(block_codebook_error_measure(usual, error, &model, keys, N_KEYS, mean, weights, tables, &err));
     make_keys(50); /* the variance is 1.7 times as large */
-    assert_ok(plane_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
+    assert_ok(block_codebook_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
     for (int i = 0; i < N_BLOCKS; i++)
-        assert_true(fabs((double)maps[PLAN_MAP_SIZE * i] / (double)usual[PLAN_MAP_SIZE * i] - 1.0) < 0.15);
+        assert_true(fabs((double)maps[BLOCK_CODEBOOK_MAP_SIZE * i] / (double)usual[BLOCK_CODEBOOK_MAP_SIZE * i] - 1.0)
+                    < 0.15);
 }
 
 static void constant_keys_have_no_map(void **state)
 {
     (void)state;
-    float maps[N_BLOCKS * PLAN_MAP_SIZE], error[N_BLOCKS * PLANE_N_BITS];
+    float maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], error[N_BLOCKS * BLOCK_CODEBOOK_N_BITS];
     for (int i = 0; i < N_KEYS * HEAD_DIM; i++) keys[i] = 2.0f;
     for (int j = 0; j < HEAD_DIM; j++) mean[j] = 2.0;
-    assert_ok(plane_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
-    for (int i = 0; i < N_BLOCKS * PLAN_MAP_SIZE; i++) assert_true(maps[i] == 0.0f);
-    for (int i = 0; i < N_BLOCKS * PLANE_N_BITS; i++) assert_true(error[i] == 0.0f);
+    assert_ok(block_codebook_error_measure(maps, error, &model, keys, N_KEYS, mean, weights, tables, &err));
+    for (int i = 0; i < N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE; i++) assert_true(maps[i] == 0.0f);
+    for (int i = 0; i < N_BLOCKS * BLOCK_CODEBOOK_N_BITS; i++) assert_true(error[i] == 0.0f);
 }
 
 int main(void)

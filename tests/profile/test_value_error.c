@@ -2,6 +2,7 @@
 #include "tests/profile/profile_test.h"
 
 #include "core/threads.h"
+#include "plan/bit_plan.h"
 #include "profile/value_error.h"
 
 static rb_error err;

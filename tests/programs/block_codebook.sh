@@ -28,13 +28,13 @@ cat >"$scratch/app.c" <<'CODE'
 #include "plan.h"
 int main(void)
 {
-    int n_planes = 0, n_groups = 0, bits = 0, n_tables = 0;
+    int n_block_codebook = 0, n_groups = 0, bits = 0, n_tables = 0;
     for (int b = 0; b < 11; b++) n_tables += ropebits_points[b] != 0;
     for (int l = 0; l < ROPEBITS_N_LAYERS; l++)
         for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++) {
             n_groups += ropebits_n_groups[l][h];
             if (ropebits_k_family[l][h] == 0) continue;
-            n_planes++;
+            n_block_codebook++;
             bits += ropebits_k_gain_bits[l][h];
             for (int i = 0; i < ROPEBITS_N_BLOCKS; i++) {
                 const int own = ropebits_k_bits[l][h][i];
@@ -42,7 +42,7 @@ int main(void)
                 if (own > 0 && (!ropebits_points[own] || ropebits_k_maps[l][h][i][0] < 1 || !(ropebits_k_weights[l][h][i] > 0))) return 1;
             }
         }
-    printf("%d of planes, %d groups, %d bits, %d tables, %g\n", n_planes, n_groups, bits, n_tables, ropebits_k_norm_exponent[0][0][0] + ropebits_k_coherence[0][0][0] + ropebits_inv_freq[0]);
+    printf("%d of planes, %d groups, %d bits, %d tables, %g\n", n_block_codebook, n_groups, bits, n_tables, ropebits_k_norm_exponent[0][0][0] + ropebits_k_coherence[0][0][0] + ropebits_inv_freq[0]);
     return 0;
 }
 CODE

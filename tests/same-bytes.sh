@@ -338,7 +338,7 @@ compare_all() {
 
 export OMP_WAIT_POLICY=passive      # two builds share the cores
 top=$PWD
-[ ! -e "$work/old" ] && [ ! -e "$work/new" ] || { echo "same-bytes: $work has files of an earlier run" >&2; exit 2; }
+if [ -e "$work/old" ] || [ -e "$work/new" ]; then echo "same-bytes: $work has files of an earlier run" >&2; exit 2; fi
 (make_all "$old_bin" "$work/old") &
 (make_all "$new_bin" "$work/new") &
 wait

@@ -275,7 +275,8 @@ refusals() {
     says refused/uniform ropebits-allocate demo/profile.h5 --method uniform --avg-bits 2.5 -o x.json
     says refused/bytes ropebits-allocate demo/profile.h5 --method optimal --bytes-per-token 8 -o x.json
     says refused/capture ropebits-allocate demo/capture.h5 --method optimal --avg-bits 2 -o x.json
-    says refused/text ropebits-calibrate --model configs/demo-llama --text text/first.txt --n-tokens 900000 -o x.h5
+    says refused/text ropebits-calibrate --device cpu --model configs/demo-llama --text text/first.txt --n-tokens 900000 \
+        -o x.h5
     says refused/head ropebits-explain demo/optimal-2.json --profile demo/profile.h5 --layer 9 --kv-head 0
     says refused/folded ropebits-export demo/block-gtq-2.json --format folded --model configs/demo-llama -o x
     head -c 700 demo/export/optimal-2/optimal-2.rbp >short.rbp

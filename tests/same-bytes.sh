@@ -1,19 +1,19 @@
 #!/bin/bash
 # same-bytes.sh OLD_BIN NEW_BIN [WORK_FOLDER]: do two builds of ropebits write the same bytes?
 #
-# For whoever refactors: build the commit before the change, build the one after it, give both bin folders to this script.
-# It is no part of `make check`, because it needs two builds.
+# For whoever refactors: build the commit before the change, build the one after it, and give both bin folders to this
+# script. It is no part of `make check`, because it needs two builds.
 #
-# Both builds run the same commands at the same time, each in a folder of its own with relative paths: every model, every
-# method, every format, every program. Then every file they wrote, stdout, stderr and exit code of every command are
-# compared byte for byte. Three things are left out, since they differ between two runs of one build: how long something
-# took, progress lines, and the stamps of `run`, which hold the hash of the programs. A command that should work and
-# fails in both builds shows nothing, so it counts as a difference.
+# Both builds run the same commands at the same time, each in a folder of its own with relative paths: every model,
+# every method, every format, every program. Then every file they wrote and stdout, stderr and exit code of every
+# command are compared byte for byte. Three things are left out, since they differ between two runs of one build: how
+# long something took, progress lines, and the stamps of `run`, which hold the hash of the programs. A command that
+# should work and fails in both builds shows nothing, so it counts as a difference.
 #
 # Prints a line for each output that differs, with what differs first, and `N outputs the same, N differ`. Exits 1 when
 # one differs or nothing was compared. SAME_EXCEPT=REGEX leaves out the outputs whose names match, for a change that is
-# meant. Without a WORK_FOLDER the files are removed at the end. The models of the shared folder ($RB_SHARED, ../shared)
-# are taken where they are there; the bundled one always.
+# meant. Without a WORK_FOLDER the files are removed at the end. The models of the shared folder ($RB_SHARED, or
+# ../shared) are taken where they are there, the bundled one always.
 set -u
 [ $# -ge 2 ] || { echo "usage: same-bytes.sh OLD_BIN NEW_BIN [WORK_FOLDER]" >&2; exit 2; }
 for bin in "$1" "$2"; do [ -x "$bin/ropebits" ] || { echo "same-bytes: $bin/ropebits is not there" >&2; exit 2; }; done
@@ -27,6 +27,9 @@ methods=uniform,block-gtq,optimal,optimal-center,block-codebook
 
 # ---- running commands ------------------------------------------------------------------------------------------------
 
+# Lines of stderr that tell how far a program is and how long it took.
+of_time='^[a-z]+: ([0-9]+/[0-9]+.*, [0-9]+ s( left)?|info: .* took [0-9.]+ s.*)$'
+
 # says NAME PROGRAM OPTIONS...: runs it and keeps stdout, stderr and exit code, whatever it is.
 says() {
     local name=said/$1 code; shift
@@ -35,7 +38,7 @@ says() {
     code=$?
     echo $code >"$name.code"
     sed -E 's/, [0-9.]+ s$/, TIME/' "$name.stdout.raw" >"$name.stdout"
-    grep -vE '^[a-z]+: ([0-9]+/[0-9]+.*, [0-9]+ s( left)?|info: .* took [0-9.]+ s.*)$' "$name.stderr.raw" >"$name.stderr"
+    grep -vE "$of_time" "$name.stderr.raw" >"$name.stderr"
     rm "$name.stdout.raw" "$name.stderr.raw"
     return $code
 }
@@ -85,19 +88,20 @@ block-codebook-bytes --method block-codebook --bytes-per-token BYTES --per layer
 show_plan() {   # show_plan MODEL NAME: everything that reads a plan and is quick
     local m=$1 plan=$1/$2.json said=$1/plans/$2 last
     last=$(grep -c '"layer":' "$plan")
-    makes "$said.export" ropebits-export "$plan" --format rbp,header,safetensors,json,report --summary "$m/summary.json" \
-        -o "$m/export/$2"
+    makes "$said.export" ropebits-export "$plan" --format rbp,header,safetensors,json,report \
+        --summary "$m/summary.json" -o "$m/export/$2"
     makes "$said.inspect" ropebits-inspect "$plan"
     makes "$said.inspect-color" ropebits-inspect --color always "$m/export/$2/$2.rbp"
     makes "$said.inspect-layer" ropebits-inspect --layer $((last - 1)) "$m/export/$2/$2.rbp"
     makes "$said.inspect-json" ropebits-inspect --json "$m/export/$2/$2.rbp"
     both "$said.explain" ropebits-explain "$plan" --profile "$m/profile.h5" --layer 0 --kv-head 0
-    both "$said.explain-last" ropebits-explain "$m/export/$2/$2.rbp" --profile "$m/profile.h5" --layer $((last - 1)) \
-        --kv-head 1
+    makes "$said.explain-last" ropebits-explain "$m/export/$2/$2.rbp" --profile "$m/profile.h5" --json \
+        --layer $((last - 1)) --kv-head 1
 }
 
-make_plans() {  # make_plans MODEL PLANS
-    local m=$1 name options bytes
+# make_plans MODEL HOW PLANS: HOW is `makes`, as text, or `both`.
+make_plans() {
+    local m=$1 how=$2 name options bytes
     while read -r name options; do
         [ -n "$name" ] || continue
         case $options in *BYTES*)
@@ -105,14 +109,14 @@ make_plans() {  # make_plans MODEL PLANS
             options=${options//BYTES/$bytes} ;;
         esac
         # shellcheck disable=SC2086  # options are meant to split
-        both "$m/plans/$name.allocate" ropebits-allocate "$m/profile.h5" $options -o "$m/$name.json"
+        "$how" "$m/plans/$name.allocate" ropebits-allocate "$m/profile.h5" $options -o "$m/$name.json"
         show_plan "$m" "$name"
-    done <<<"$2"
+    done <<<"$3"
 }
 
 sweep() {       # sweep MODEL: a sweep a method; a sweep of all would hold methods that only one build has
     for method in ${methods//,/ }; do
-        both "$1/sweep-$method" ropebits-allocate "$1/profile.h5" --sweep 1.5:4:1.25 --method "$method" \
+        makes "$1/sweep-$method" ropebits-allocate "$1/profile.h5" --sweep 1.5:4:1.25 --method "$method" \
             -o "$1/sweep-$method.json"
     done
 }
@@ -131,7 +135,7 @@ block-codebook-2.json block-codebook-2.json
 optimal-2.json export/optimal-2/optimal-2.rbp
 PAIRS
     for a in uniform-3-hadamard optimal-center-2.75 block-codebook-2; do
-        makes "$m/validate-$a" ropebits-validate --device cpu --n-tokens 64 "$m/$a.json" "$m/capture.h5"
+        makes "$m/validate-$a" ropebits-validate --device cpu --n-tokens 16 "$m/$a.json" "$m/capture.h5"
     done
     makes "$m/validate-json" ropebits-validate --device cpu --n-tokens 32 --types f16 --json \
         "$m/export/block-gtq-2.5/block-gtq-2.5.rbp" "$m/capture.h5"
@@ -161,13 +165,13 @@ measure() {
     cp "said/$m/profile.stdout" "$m/summary.json"
 }
 
-texts=(--text text/first.txt --test-text text/second.txt --n-tokens 512 --context 256)
+texts=(--text text/first.txt --test-text text/second.txt)
 
 shared_model() {    # shared_model NAME: of shared/models, with a tokenizer
-    measure "$1" 2,3.5 --model "shared/models/$1" "${texts[@]}"
-    make_plans "$1" "$small_plans"
+    measure "$1" 2,3.5 --model "shared/models/$1" "${texts[@]}" --n-tokens 256 --context 128
+    make_plans "$1" makes "$small_plans"
     use_plans "$1" "shared/models/$1"
-    evaluate "$1" "shared/models/$1"
+    evaluate "$1" "shared/models/$1" --n-tokens 128 --context 64
 }
 
 # oracle_model NAME: of shared/oracle, an architecture a folder, random weights, no tokenizer: one of bytes is lent.
@@ -177,8 +181,9 @@ oracle_model() {
     mkdir -p "$folder"
     for file in config.json model.safetensors; do ln -s "../../shared/oracle/$1/$file" "$folder/"; done
     [ ! -e "$lent" ] || sed 's/{"type": "Digits", "individual_digits": true}, //' "$lent" >"$folder/tokenizer.json"
-    measure "$m" 2,3.5 --model "$folder" --tokens text/first.ids --test-tokens text/second.ids --n-tokens 256 --context 128
-    make_plans "$m" "$small_plans"
+    measure "$m" 2,3.5 --model "$folder" --tokens text/first.ids --test-tokens text/second.ids --n-tokens 256 \
+        --context 128
+    make_plans "$m" makes "$small_plans"
     use_plans "$m" "$folder"
     [ ! -e "$lent" ] || evaluate "$m" "$folder" --n-tokens 128 --context 64
 }
@@ -186,31 +191,35 @@ oracle_model() {
 # The bundled model has every option.
 demo_model() {
     local m=demo model=configs/demo-llama
-    measure $m 2,3,3.5 --model $model "${texts[@]}"
-    make_plans $m "$small_plans$more_plans"
+    measure $m 2,3,3.5 --model $model "${texts[@]}" --n-tokens 512 --context 256
+    make_plans $m both "$small_plans"
+    make_plans $m makes "$more_plans"
     sweep $m
     use_plans $m $model
-    evaluate $m $model --needles 1 --needle-tasks single,multikey --needle-contexts 320 --write-documents $m/documents.json
+    evaluate $m $model --needles 1 --needle-tasks single,multikey --needle-contexts 320 \
+        --write-documents $m/documents.json
     demo_captures
     demo_evaluations
     demo_comparisons
     makes $m/profile-text ropebits-profile --device cpu $m/capture.h5 --budgets 2,2.5 --worst-tokens 3 --model $model \
         --no-curves -o $m/no-curves.h5
-    makes $m/validate-all ropebits-validate --device cpu $m/block-codebook-2.75.json $m/capture.h5
+    makes $m/validate-all ropebits-validate --device cpu --types bf16,f32 $m/block-gtq-2.json $m/capture.h5
 }
 
 demo_captures() {
     local demo=(ropebits-calibrate --device cpu --model configs/demo-llama)
-    makes demo/calibrate-needles "${demo[@]}" "${texts[@]}" --with-needles --needle-share 0.5 --needle-template plain \
-        -o demo/needles.h5
-    makes demo/calibrate-f32 "${demo[@]}" --text text/first.txt --n-tokens 200 --n-test-tokens 100 --dtype f32 -o demo/f32.h5
+    makes demo/calibrate-needles "${demo[@]}" "${texts[@]}" --n-tokens 512 --context 256 --with-needles \
+        --needle-share 0.5 --needle-template plain -o demo/needles.h5
+    makes demo/calibrate-f32 "${demo[@]}" --text text/first.txt --n-tokens 200 --n-test-tokens 100 --dtype f32 \
+        -o demo/f32.h5
     makes demo/calibrate-texts "${demo[@]}" --text text/first.txt --text text/second.txt:2 --test-text text/third.txt \
         --n-tokens 768 --n-test-tokens 200 --context 128 -o demo/texts.h5
     makes demo/transfer ropebits-profile --device cpu demo/needles.h5 --plan demo/optimal-3.5.json --json
 }
 
 demo_evaluations() {
-    local demo=(ropebits-evaluate --device cpu --model configs/demo-llama --text text/second.txt --n-tokens 128 --context 64)
+    local demo=(ropebits-evaluate --device cpu --model configs/demo-llama --text text/second.txt)
+    demo+=(--n-tokens 128 --context 64)
     makes demo/evaluate-keys "${demo[@]}" --plan demo/optimal-widths.json --keys-only --sink 4 --recent 8 \
         -o demo/evaluation-keys.json
     makes demo/evaluate-values "${demo[@]}" --plan demo/block-codebook-2.75.json --values-only --attention-stride 3 \
@@ -230,9 +239,12 @@ demo_comparisons() {
     says demo/compare-evaluation-json ropebits-compare --json demo/evaluation.json demo/worse-evaluation.json
 }
 
+# configs/demo.json, but for a shorter evaluation, and one with the options it does not have.
 pipelines() {
-    makes run/demo ropebits-run --device cpu configs/demo.json -o run
-    makes run/again ropebits-run --device cpu configs/demo.json -o run
+    sed -e 's|"demo-|"configs/demo-|' -e 's/1024, "context": 512, "needles": 8/256, "context": 256, "needles": 1/' \
+        configs/demo.json >demo.json
+    makes run/demo ropebits-run --device cpu demo.json -o run
+    makes run/again ropebits-run --device cpu demo.json -o run
     cat >own.json <<'PIPELINE'
 { "schema": "ropebits-pipeline", "version": 1, "model": "configs/demo-llama",
   "text": ["text/first.txt", "text/second.txt:2"], "test_text": "text/third.txt",
@@ -263,7 +275,8 @@ refusals() {
     says refused/uniform ropebits-allocate demo/profile.h5 --method uniform --avg-bits 2.5 -o x.json
     says refused/bytes ropebits-allocate demo/profile.h5 --method optimal --bytes-per-token 8 -o x.json
     says refused/capture ropebits-allocate demo/capture.h5 --method optimal --avg-bits 2 -o x.json
-    says refused/text ropebits-calibrate --model configs/demo-llama --text text/first.txt --n-tokens 900000 -o x.h5
+    says refused/text ropebits-calibrate --device cpu --model configs/demo-llama --text text/first.txt --n-tokens 900000 \
+        -o x.h5
     says refused/head ropebits-explain demo/optimal-2.json --profile demo/profile.h5 --layer 9 --kv-head 0
     says refused/folded ropebits-export demo/block-gtq-2.json --format folded --model configs/demo-llama -o x
     head -c 700 demo/export/optimal-2/optimal-2.rbp >short.rbp
@@ -293,8 +306,8 @@ make_all() {    # make_all BIN FOLDER
     demo_model
     pipelines
     refusals
-    for folder in shared/models/small-*/; do [ ! -e "$folder/config.json" ] || shared_model "$(basename "$folder")"; done
-    for folder in shared/oracle/*/; do [ ! -e "$folder/config.json" ] || oracle_model "$(basename "$folder")"; done
+    for folder in shared/models/small-*; do [ ! -e "$folder/config.json" ] || shared_model "${folder##*/}"; done
+    for folder in shared/oracle/*; do [ ! -e "$folder/config.json" ] || oracle_model "${folder##*/}"; done
 }
 
 outputs() { (cd "$1" && find . -type f ! -path '*/.stages/*' ! -path ./failed | sed 's|^\./||'); }
@@ -324,8 +337,9 @@ compare_all() {
     [ "$differ" -eq 0 ] && [ "$same" -gt 0 ]
 }
 
+export OMP_WAIT_POLICY=passive      # two builds share the cores
 top=$PWD
-[ ! -e "$work/old" ] && [ ! -e "$work/new" ] || { echo "same-bytes: $work has files of an earlier run" >&2; exit 2; }
+if [ -e "$work/old" ] || [ -e "$work/new" ]; then echo "same-bytes: $work has files of an earlier run" >&2; exit 2; fi
 (make_all "$old_bin" "$work/old") &
 (make_all "$new_bin" "$work/new") &
 wait

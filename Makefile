@@ -116,7 +116,7 @@ $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 $(BUILD)/obj/calibrate/needle_template.o: $(BUILD)/gen/needle_templates.h
 
 # Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test of `profile`: this file is compiled without.
-$(BUILD)/obj/kernels/plane_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES)
+$(BUILD)/obj/kernels/plane_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"

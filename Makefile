@@ -5,7 +5,8 @@
 #
 # packaging/packaging.mk has installation, packages, bundles.
 #
-# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH (see there) BUILD PREFIX DESTDIR JOBS V=1
+# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH (see there) BUILD PREFIX
+# DESTDIR JOBS V=1
 
 VERSION := 0.1.0
 CC      ?= gcc
@@ -73,8 +74,9 @@ CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
 # Device code is the same in every build: the sanitizer build takes the objects of the plain one.
 CUDA_BUILD ?= $(BUILD)
 
-# All architectures take nvcc most of an hour of CPU. So a build on this host is for its GPU, or without one for an old and a new architecture, which between them
-# have every branch of the kernels; only what leaves the host (install, deb, bundles) is for all of them. What was asked for, or is there already, is kept.
+# All architectures take nvcc many minutes. So a build on this host is for its GPU, or without one for an old and a new
+# architecture, which between them have every branch of the kernels; only what leaves the host (install, deb, bundles)
+# is for all of them. What was asked for, or is there already, is kept.
 ALL_CUDA_ARCH  := 75 80 86 89 90 100 120
 CUDA_ARCH_FILE := $(CUDA_BUILD)/gen/cuda-arch
 ifneq ($(filter 1,$(CUDA)),)
@@ -89,7 +91,8 @@ PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs demo demo-run check check-fast check-asan bench bench-run check-gpu bench-gpu clean help packages test-programs baseline
+.PHONY: FORCE all programs demo demo-run check check-fast check-asan bench bench-run check-gpu bench-gpu clean help \
+        packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -97,11 +100,13 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 all: programs $(PLUGIN) $(PLAN_LIBS) $(CUDA_LIB)
 programs: $(PROGRAMS)
 
-# The commit is for --version only; results record VERSION alone, so that equal input gives equal bytes. A release tarball has it in packaging/commit.
+# The commit is for --version only; results record VERSION, so that equal input gives equal bytes. A release tarball
+# has its commit in packaging/commit.
 RELEASE_COMMIT := $(shell grep -xE '[0-9a-f]{40}' packaging/commit | cut -c1-12)
 $(BUILD)/gen/version.h: FORCE
 	@mkdir -p $(@D)
-	@printf '#define RB_VERSION "%s"\n#define RB_COMMIT "%s"\n' '$(VERSION)' "$(or $(RELEASE_COMMIT),$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))" >$@.tmp
+	@printf '#define RB_VERSION "%s"\n#define RB_COMMIT "%s"\n' '$(VERSION)' \
+	    "$(or $(RELEASE_COMMIT),$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))" >$@.tmp
 	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
 .PHONY: FORCE
 $(BUILD)/obj/core/program.o: $(BUILD)/gen/version.h
@@ -115,8 +120,11 @@ $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 	done >$@.tmp && mv $@.tmp $@
 $(BUILD)/obj/calibrate/needle_template.o: $(BUILD)/gen/needle_templates.h
 
-# Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test of `profile`: this file is compiled without.
-$(BUILD)/obj/kernels/plane_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)
+# Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test
+# of `profile`: this file is compiled without them, and for the vectors of this host in place of the clones.
+SANITIZED_CODEBOOK := $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)
+$(BUILD)/obj/kernels/plane_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 \
+    $(SANITIZED_CODEBOOK)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
@@ -229,11 +237,13 @@ packages:
 demo: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) demo-run
 
-# The programs alone: nvcc takes minutes, and the demo ten seconds on the CPU. A CUDA side that is there already is brought up to date, and used where there is a GPU.
+# The programs only: nvcc takes minutes, and the demo ten seconds on the CPU. A CUDA side that is there already is
+# brought up to date, and used where there is a GPU.
 demo-run: programs $(wildcard $(CUDA_LIB))
 	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
 ifneq ($(CUDA_LIB),)
-	@[ -e $(CUDA_LIB) ] || echo "next: \`make\` builds the rest, the CUDA side too (architectures $(CUDA_ARCH), some minutes)"
+	@[ -e $(CUDA_LIB) ] || \
+	    echo "next: \`make\` builds the rest, the CUDA side too (architectures $(CUDA_ARCH), some minutes)"
 endif
 
 ## baseline: refresh the demo summary that CI compares against
@@ -263,6 +273,6 @@ clean:
 
 ## help: this list
 help:
-	@grep -hE '^## [a-z-]+:' $(MAKEFILE_LIST) | sed -e 's/^## //' | sed -E 's/^([^:]+): (.*)/\1\t\2/' | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -99,7 +99,8 @@ static void print_help(void)
 static void print_completion(void)
 {
     for (size_t i = 0; i < RB_COUNT(known_programs); i++)
-        if (is_present(known_programs[i].name)) printf("%s\t--\tprogram\t-\t%s\n", known_programs[i].name, known_programs[i].summary);
+        if (is_present(known_programs[i].name))
+            printf("%s\t--\tprogram\t-\t%s\n", known_programs[i].name, known_programs[i].summary);
     printf("help\t--\tprogram\t-\tprint the help of a program\n"
            "--help\t-h\tflag\t-\tprint this help\n"
            "--version\t--\tflag\t-\tprint the versions of program and libraries\n");

@@ -1,9 +1,9 @@
 #!/bin/bash
-# bundle.sh STAGE BUILD VERSION [gpu]: a relocatable folder BUILD/bundle/ropebits-VERSION of a staged tree (bin, lib, include, share; docs at the top), with the
-# demo's files and every shared library that is not part of a bare x86-64 Linux, and the same as BUILD/ropebits-VERSION-linux-x86_64.tar.xz. Programs
-# find the libraries through their rpath $ORIGIN/../lib.
-# gpu: ropebits-VERSION-gpu instead, with the tests and benchmarks of the CUDA side in checks/, to be run on a GPU host by checks/check-gpu.sh and
-# checks/bench-gpu.sh.
+# bundle.sh STAGE BUILD VERSION [gpu]: a relocatable folder BUILD/bundle/ropebits-VERSION of a staged tree (bin, lib,
+# include, share; docs at the top), with the demo's files and every shared library that is not part of a bare x86-64
+# Linux, and the same as BUILD/ropebits-VERSION-linux-x86_64.tar.xz. Programs find the libraries through their rpath
+# $ORIGIN/../lib. gpu: ropebits-VERSION-gpu instead, with the tests and benchmarks of the CUDA side in checks/, to be
+# run on a GPU host by checks/check-gpu.sh and checks/bench-gpu.sh.
 set -euo pipefail
 stage=$1 build=$2 version=$3 kind=${4:-}
 name=ropebits-$version${kind:+-$kind}
@@ -26,15 +26,19 @@ if [ "$kind" = gpu ]; then
 fi
 
 # ldd lists the whole closure; a library that is not found is an error of the build.
-mapfile -t binaries < <(find "$folder"/bin "$folder"/lib "$folder"/checks -type f ! -name '*.sh' ! -name '*.a' ! -name '*.pc' 2>/dev/null || true)
-for file in "${binaries[@]}"; do ldd "$file"; done | sed -nE 's/^[[:space:]]*([^ ]+) => ([^ ]+).*/\1 \2/p' | sort -u >"$build/bundle/libraries.txt"
+find_binaries() {
+    find "$folder"/bin "$folder"/lib "$folder"/checks -type f ! -name '*.sh' ! -name '*.a' ! -name '*.pc' 2>/dev/null || true
+}
+mapfile -t binaries < <(find_binaries)
+for file in "${binaries[@]}"; do ldd "$file"; done |
+    sed -nE 's/^[[:space:]]*([^ ]+) => ([^ ]+).*/\1 \2/p' | sort -u >"$build/bundle/libraries.txt"
 while read -r library path; do
     if [ "$path" = not ]; then echo "make bundle: $library is not found" >&2; exit 1; fi
     if [[ $library =~ $system_libraries ]]; then continue; fi
     cp -L "$path" "$folder/lib/$library"
 done <"$build/bundle/libraries.txt"
 chmod -R u+w "$folder"
-find "$folder/bin" "$folder/lib" "$folder/checks" -type f ! -name '*.sh' ! -name '*.pc' ! -name '*.a' -exec strip --strip-unneeded {} + 2>/dev/null || true
+find_binaries | xargs -d '\n' strip --strip-unneeded 2>/dev/null || true
 strip --strip-debug "$folder"/lib/*.a
 
 tar -C "$build/bundle" -c "$name" | xz -T0 "-${XZ_LEVEL:-6}" >"$build/$name-linux-x86_64.tar.xz.tmp"

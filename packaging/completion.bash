@@ -1,5 +1,6 @@
-# bash completion of ropebits and its programs. It asks the programs themselves (`ropebits NAME --complete`), so it knows every option they have:
-# its line is --name, -x, what the argument is, the words it may be, the help, with tabs between (core/options.h).
+# bash completion of ropebits and its programs. It asks the programs themselves (`ropebits NAME --complete`), so it
+# knows every option they have: its line is --name, -x, what the argument is, the words it may be, the help, with tabs
+# between (core/options.h).
 
 # Words that begin with what is typed; $2 is the part of a comma list that stands already.
 _ropebits_words() {     # _ropebits_words "WORD WORD .." [BEFORE]

@@ -1,6 +1,7 @@
 #compdef ropebits -P ropebits-*
-# zsh completion of ropebits and its programs. It asks the programs themselves (`ropebits NAME --complete`), so it knows every option they have:
-# its line is --name, -x, what the argument is, the words it may be, the help, with tabs between (core/options.h).
+# zsh completion of ropebits and its programs. It asks the programs themselves (`ropebits NAME --complete`), so it knows
+# every option they have: its line is --name, -x, what the argument is, the words it may be, the help, with tabs between
+# (core/options.h).
 
 # The words first; a file may stand in their place.
 _ropebits_word_or_file() {

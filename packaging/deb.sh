@@ -1,10 +1,12 @@
 #!/bin/bash
-# deb.sh STAGE BUILD VERSION MAINTAINER: a Debian package BUILD/ropebits_VERSION_ARCH.deb of a tree staged for /usr. dpkg-shlibdeps finds the packages its
-# programs need, so the package fits the release of Debian or Ubuntu that it was made on.
+# deb.sh STAGE BUILD VERSION MAINTAINER: a Debian package BUILD/ropebits_VERSION_ARCH.deb of a tree staged for /usr.
+# dpkg-shlibdeps finds the packages its programs need, so the package fits the release of Debian or Ubuntu that it was
+# made on.
 set -euo pipefail
 stage=$1 build=$2 version=$3 maintainer=$4
 for tool in dpkg-deb dpkg-shlibdeps; do
-    command -v $tool >/dev/null 2>&1 || { echo "make deb: $tool is missing; Debian's package dpkg-dev has it" >&2; exit 1; }
+    command -v $tool >/dev/null 2>&1 ||
+        { echo "make deb: $tool is missing; Debian's package dpkg-dev has it" >&2; exit 1; }
 done
 umask 022
 architecture=$(dpkg --print-architecture)

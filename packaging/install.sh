@@ -1,6 +1,7 @@
 #!/bin/bash
-# install.sh STAGE ROOT: copies the staged tree into ROOT (DESTDIR and PREFIX) and writes there, in lib/ropebits/installed-files, which files and which new
-# folders these are, so that uninstall.sh removes exactly them. What an earlier installation left there goes first.
+# install.sh STAGE ROOT: copies the staged tree into ROOT (DESTDIR and PREFIX) and writes there, in
+# lib/ropebits/installed-files, which files and which new folders these are, so that uninstall.sh removes exactly them.
+# What an earlier installation left there goes first.
 set -euo pipefail
 stage=$1 root=$2
 manifest=lib/ropebits/installed-files

@@ -1,8 +1,10 @@
 #!/bin/sh
-# make-man.sh PROGRAM VERSION: the manual page of a ropebits program on stdout, from its own --help. So a page never differs from the program.
+# make-man.sh PROGRAM VERSION: the manual page of a ropebits program on stdout, from its own --help. So a page never
+# differs from the program.
 #
-# Ours rather than help2man: the help of all programs comes from one function (core/program.c), and its layout is known here: an option's text begins
-# where two blanks or more end its name, or on the next line. Nothing beyond sh and awk is needed, so `make install` works wherever the build does.
+# Ours rather than help2man: the help of all programs comes from one function (core/program.c), and its layout is known
+# here: an option's text begins where two blanks or more end its name, or on the next line. Nothing beyond sh and awk is
+# needed, so `make install` works wherever the build does.
 set -eu
 program=$1
 version=$2
@@ -10,10 +12,12 @@ name=$(basename "$program")
 
 # The line of NAME: what the front command says of the program; of itself, its own summary.
 title=$("$(dirname "$program")/ropebits" --complete | awk -F '\t' -v name="${name#ropebits-}" '$1 == name { print $5 }')
-[ -n "$title" ] || title=$("$program" --help | awk 'title && NF { sub(/\.$/, ""); print tolower(substr($0, 1, 1)) substr($0, 2); exit } !NF { title = 1 }')
+[ -n "$title" ] || title=$("$program" --help |
+    awk 'title && NF { sub(/\.$/, ""); print tolower(substr($0, 1, 1)) substr($0, 2); exit } !NF { title = 1 }')
 
 "$program" --help | awk -v name="$name" -v version="$version" -v title="$title" '
-# Nothing of the text is markup: a dash is a dash that can be pasted into a shell, a line never begins with a dot or a quote.
+# Nothing of the text is markup: a dash is a dash that can be pasted into a shell, a line never begins with a dot or a
+# quote.
 function escape(text)
 {
     gsub(/\\/, "\\e", text)
@@ -24,7 +28,8 @@ function escape(text)
 function emit(text) { print escape(text) }
 function section(title) { print ".SH " title }
 
-# "usage: ropebits run [options] FILE": a line of the synopsis; its continuations are indented deeper than the lines are.
+# "usage: ropebits run [options] FILE": a line of the synopsis; its continuations are indented deeper than the lines
+# are.
 function usage(line)
 {
     sub(/^usage: /, "       ", line)

@@ -11,7 +11,7 @@ PLAN_FOLDER := $(patsubst %/,%,$(dir $(filter %/ropebits_plan.c,$(PLAN_LIB_SRC))
 # stage PC_PREFIX, FOLDER
 stage = packaging/stage.sh "$(BUILD)" "$(VERSION)" "$(PLAN_FOLDER)" "$(PLAN_SONAME)" "$(CUDA_LIB)" '$(1)' "$(2)"
 
-# ---- manual pages, from what the programs say of themselves ------------------------------------------------------------------
+# ---- manual pages, from what the programs say of themselves ----------------------------------------------------------
 MAN_PAGES := $(patsubst $(BUILD)/bin/%,$(BUILD)/man/%.1,$(PROGRAMS))
 $(BUILD)/man/%.1: $(BUILD)/bin/% $(BUILD)/bin/ropebits packaging/make-man.sh
 	@mkdir -p $(@D)
@@ -23,8 +23,8 @@ $(BUILD)/man/%.1: $(BUILD)/bin/% $(BUILD)/bin/ropebits packaging/make-man.sh
 ## man: manual pages of all programs under $(BUILD)/man; install, deb and bundle have them
 man: $(MAN_PAGES)
 
-# ---- installation ------------------------------------------------------------------------------------------------------------
-## install: programs, library, header, manual pages, completions, docs under $(DESTDIR)$(PREFIX); CUDA for all architectures
+# ---- installation ----------------------------------------------------------------------------------------------------
+## install: programs, library, manual pages, completions, docs under $(DESTDIR)$(PREFIX); CUDA for all architectures
 install: all $(MAN_PAGES)
 	$(Q)$(call stage,$(PREFIX),$(BUILD)/stage)
 	$(Q)packaging/install.sh "$(BUILD)/stage" "$(DESTDIR)$(PREFIX)"
@@ -38,7 +38,7 @@ deb: all $(MAN_PAGES)
 	$(Q)$(call stage,/usr,$(BUILD)/stage-deb)
 	$(Q)packaging/deb.sh "$(BUILD)/stage-deb" "$(BUILD)" "$(VERSION)" "$(DEB_MAINTAINER)"
 
-# ---- folders for hosts without root ------------------------------------------------------------------------------------------
+# ---- folders for hosts without root ----------------------------------------------------------------------------------
 # The pkg-config file finds its own place: the folder may be moved.
 BUNDLE_PC_PREFIX := $${pcfiledir}/../..
 
@@ -52,7 +52,7 @@ bundle-gpu: all $(MAN_PAGES) $(GPU_TEST_BINS) $(BENCH_BINS)
 	$(Q)$(call stage,$(BUNDLE_PC_PREFIX),$(BUILD)/stage-bundle)
 	$(Q)packaging/bundle.sh "$(BUILD)/stage-bundle" "$(BUILD)" "$(VERSION)" gpu
 
-# ---- sources -----------------------------------------------------------------------------------------------------------------
+# ---- sources ---------------------------------------------------------------------------------------------------------
 ## dist: release tarball of the commit that is checked out; it builds without git
 dist:
 	$(Q)packaging/dist.sh "$(BUILD)" "$(VERSION)"

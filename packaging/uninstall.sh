@@ -1,5 +1,6 @@
 #!/bin/bash
-# uninstall.sh ROOT: removes what install.sh wrote down in ROOT/lib/ropebits/installed-files, and of the folders it made those that are empty now.
+# uninstall.sh ROOT: removes what install.sh wrote down in ROOT/lib/ropebits/installed-files, and of the folders it made
+# those that are empty now.
 set -euo pipefail
 root=$1
 manifest=$root/lib/ropebits/installed-files
@@ -13,6 +14,7 @@ for path in "${paths[@]}"; do
 done
 # Deepest folders first.
 for ((i = ${#paths[@]} - 1; i >= 0; i--)); do
-    case ${paths[i]} in */) if [ -d "$root/${paths[i]}" ]; then rmdir --ignore-fail-on-non-empty "$root/${paths[i]}"; fi ;; esac
+    folder=$root/${paths[i]}
+    case $folder in */) if [ -d "$folder" ]; then rmdir --ignore-fail-on-non-empty "$folder"; fi ;; esac
 done
 echo "removed ropebits from $root"

@@ -1,16 +1,18 @@
 #!/bin/bash
-# run_all.sh BUILD...: in each build, every tests/programs/*.sh and every cmocka program, one TAP line a test case. Prints news only, and at the end
-# a line `N passed, N failed, N skipped` over all of them. A build folder named asan is a sanitizer build. Exits 1 when anything failed or nothing ran.
+# run_all.sh BUILD...: in each build, every tests/programs/*.sh and every cmocka program, one TAP line a test case.
+# Prints news only, and at the end a line `N passed, N failed, N skipped` over all of them. A build folder named asan is
+# a sanitizer build. Exits 1 when anything failed or nothing ran.
 #
-# JOBS tests (as many as there are cores) run side by side, the scripts first because they take longest; what they have to say is printed in the order
-# of the list, whoever ends first. Each has files of its own, BUILD/test-logs/NAME.tap, .code and .seconds, and scratch folders of its own.
+# JOBS tests (as many as there are cores) run side by side, the scripts first because they take longest; what they have
+# to say is printed in the order of the list, whoever ends first. Each has files of its own, BUILD/test-logs/NAME.tap,
+# .code and .seconds, and scratch folders of its own.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 1)}
 passed=0 failed=0 skipped=0
 export OMP_WAIT_POLICY=passive      # threads of one test that wait leave the core to another test
 
-# ---- the list: builds[i] runs files[i], which is known as names[i] --------------------------------------------------------------
+# ---- the list: builds[i] runs files[i], which is known as names[i] ---------------------------------------------------
 builds=() files=() names=()
 for build in "$@"; do
     mkdir -p "$build/test-logs"
@@ -26,7 +28,7 @@ for build in "$@"; do
 done
 log_of() { echo "${builds[$1]}/test-logs/${names[$1]//\//_}"; }     # log_of INDEX: without the ending
 
-# ---- running ----------------------------------------------------------------------------------------------------------------------
+# ---- running ---------------------------------------------------------------------------------------------------------
 run_test() {    # run_test INDEX
     local log started=$SECONDS command=("${files[$1]}") limit=600
     log=$(log_of "$1")
@@ -39,7 +41,7 @@ run_test() {    # run_test INDEX
     mv "$log.tmp" "$log.seconds"        # all is there when this is
 }
 
-# ---- counting and telling ---------------------------------------------------------------------------------------------------------
+# ---- counting and telling --------------------------------------------------------------------------------------------
 # cmocka 1.1 reports a skipped case as "not ok N # SKIP name", our scripts as "ok N - name # SKIP why": both are skips.
 # A program that dies between two cases leaves a plan larger than its lines: that counts as a failure too.
 count() {   # count NAME LOG EXIT_CODE

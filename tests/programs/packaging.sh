@@ -1,4 +1,5 @@
-# What leaves the build folder: an installation and its removal, the library as others link it, manual pages, the bundle, the Debian package, the release tarball.
+# What leaves the build folder: an installation and its removal, the library as others link it, manual pages, the
+# bundle, the Debian package, the release tarball.
 . tests/programs/tap.sh
 
 if [ "${RB_SANITIZED:-0}" = 1 ]; then

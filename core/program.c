@@ -88,8 +88,8 @@ void rb_print_version(FILE *out, const char *program)
     unsigned major = 0, minor = 0, release = 0;
     H5get_libversion(&major, &minor, &release);
     fprintf(out, "ropebits%s%s %s\n", program ? " " : "", program ? program : "", RB_VERSION);
-    fprintf(out, "license   Apache-2.0\n");
     fprintf(out, "commit    %s\n", RB_COMMIT);
+    fprintf(out, "license   Apache-2.0\n");
     fprintf(out, "compiler  GCC %s\n", __VERSION__);
     fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
     fprintf(out, "%s\n", openblas_get_config());     /* starts with its name */

@@ -18,8 +18,8 @@ typedef enum comparison_verdict {
     VERDICT_MISSING     /* base has it, new does not: a regression */
 } comparison_verdict;
 
-const char *comparison_verdict_name(
-    comparison_verdict verdict); /* as in JSON: "same", "better", "unmeasured", "worse", "lost_to_uniform", "missing" */
+/* As in JSON: "same", "better", "unmeasured", "worse", "lost_to_uniform", "missing". */
+const char *comparison_verdict_name(comparison_verdict verdict);
 static inline bool comparison_is_regression(comparison_verdict verdict) { return verdict >= VERDICT_WORSE; }
 
 /* One number compared. */

@@ -15,9 +15,9 @@ typedef struct evaluate_score {
     position_curve by_position;
     worst_predictions worst; /* empty where nothing differs */
     double attention_kl;     /* mean over layers of: */
-    double
-        *attention_kl_by_layer; /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats */
-    double attention_overlap;   /* mean over layers of: */
+    /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats. */
+    double *attention_kl_by_layer;
+    double attention_overlap;           /* mean over layers of: */
     double *attention_overlap_by_layer; /* [n_layers], owned; share of the unquantized run's ATTENTION_TOP_K keys of a
                                            query, mean over query heads and queries */
     double output_error;                /* mean over layers of: */

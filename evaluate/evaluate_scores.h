@@ -25,10 +25,10 @@ void evaluate_scores_free(evaluate_scores *scores);
 
 /* Each layer and part once, parts in order; a part without text (evaluate_batch_text_end) may be left out. Of `heads`
  * the tokens of the part's text are looked at, which come first: n_tokens may end behind them. */
-rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads,
-                                    rb_error *err); /* q, k and exact_k, leaving RoPE */
-void evaluate_scores_add_attended(evaluate_scores *scores, const layer_heads *heads,
-                                  const float *attended); /* [n_tokens][n_q_heads * head_dim] */
+/* q, k and exact_k, leaving RoPE. */
+rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads, rb_error *err);
+/* [n_tokens][n_q_heads * head_dim]. */
+void evaluate_scores_add_attended(evaluate_scores *scores, const layer_heads *heads, const float *attended);
 /* logits [n][vocab_size] of batch->logit_tokens[first] on; both are multiples of n_runs. */
 void evaluate_scores_add_logits(evaluate_scores *scores, int64_t first, int64_t n, const float *logits);
 

@@ -29,9 +29,9 @@ typedef struct evaluation_run {
     double kl_mean, kl_p999; /* nats a token, from the unquantized model's next-token distribution */
     double top1_agreement;   /* share of tokens, 0 to 1 */
     double attention_kl;     /* nats a query; NaN: no query was sampled */
-    double
-        attention_overlap; /* share of a query's most attended keys, 0 to 1; NaN: no query that sees enough of them */
-    double output_error;   /* of the attention's output, relative; NaN: no output */
+    /* Share of a query's most attended keys, 0 to 1; NaN: no query that sees enough of them. */
+    double attention_overlap;
+    double output_error;                /* of the attention's output, relative; NaN: no output */
     int64_t n_needles, n_needles_right; /* both 0 when no needles were asked for */
 } evaluation_run;
 

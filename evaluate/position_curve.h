@@ -11,9 +11,9 @@
 enum { POSITION_MAX_BINS = 63 };
 
 typedef struct position_bin {
-    int64_t first,
-        last;  /* tokens of its sequence that stand before the predicted one; last: the largest there is in the text */
-    int64_t n; /* predictions */
+    /* Tokens of its sequence that stand before the predicted one; last: the largest there is in the text. */
+    int64_t first, last;
+    int64_t n;           /* predictions */
     double kl_mean, nll; /* means over them, nats */
 } position_bin;
 

@@ -45,8 +45,8 @@ typedef struct answer_span {
 typedef struct needle_document {
     char task[NEEDLE_MAX_TASK_NAME + 1]; /* of needle_task_names, or a name that a documents file brings */
     double depth;                        /* 0..1, as needle_document_make has it; NAN: drawn at random, or not known */
-    int64_t
-        context; /* the length that results are told apart by: n_tokens, or what a documents file says; 0: not known */
+    /* The length that results are told apart by: n_tokens, or what a documents file says; 0: not known. */
+    int64_t context;
     int64_t n_tokens;
     int32_t *tokens; /* [n_tokens], owned */
     int n_answers;

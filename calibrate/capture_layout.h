@@ -1,4 +1,4 @@
-/* Where things are in a capture: what writer and reader agree on. Nobody else includes it. */
+/* Where things are in a capture, as writer and reader agree. Nobody else includes it. */
 #ifndef RB_CALIBRATE_CAPTURE_LAYOUT_H
 #define RB_CALIBRATE_CAPTURE_LAYOUT_H
 
@@ -7,7 +7,7 @@
 #define CAPTURE_POINT "pre-rope"
 
 enum {
-    CAPTURE_MAX_TOKENS = 1 << 26, /* of a set: 256 MiB of ids, and far more keys than anyone stores */
+    CAPTURE_MAX_TOKENS = 1 << 26, /* tokens of a set: 256 MiB of ids, and far more keys than anyone stores */
     CAPTURE_MAX_PATH = 64
 };
 

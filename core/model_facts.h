@@ -23,9 +23,9 @@ typedef struct rope_facts {
     rope_kind kind;
     rope_pairing pairing;
     double theta;
-    double factor;                            /* linear, llama3; else 1 */
-    double low_freq_factor, high_freq_factor; /* llama3; else 0 */
-    int64_t original_max_position;            /* llama3; else 0 */
+    double factor;                            /* for linear and llama3; otherwise 1 */
+    double low_freq_factor, high_freq_factor; /* for llama3; otherwise 0 */
+    int64_t original_max_position;            /* for llama3; otherwise 0 */
     double inv_freq[RB_MAX_BLOCKS]; /* resolved, scaling included, radians per token; rotary_dim / 2 of them */
 } rope_facts;
 

@@ -8,8 +8,8 @@
 #include "evaluate/text_summary.h"
 #include "evaluate/worst_predictions.h"
 
-/* Of one run, held to the unquantized one. Numbers are NaN where there was nothing to measure: no text, no query
- * sampled, none that sees enough keys. */
+/* One run compared with the unquantized one. Numbers are NaN where there was nothing to measure: no text, no sampled
+ * query, or none that sees enough keys. */
 typedef struct evaluate_score {
     text_summary text;
     position_curve by_position;
@@ -25,7 +25,7 @@ typedef struct evaluate_score {
                                       heads as one */
     double *output_error_by_head;  /* [n_layers][n_q_heads], owned; the same of one query head; NaN where its output is
                                       zero throughout */
-    int64_t n_right;               /* documents of which every answer token was the most likely one */
+    int64_t n_right;               /* documents in which every answer token was the most likely one */
     bool *is_right;                /* [n documents], owned */
 } evaluate_score;
 

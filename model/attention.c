@@ -4,13 +4,14 @@
  * into one matrix, so each product with the shared keys is a single tall sgemm.
  *
  *                 keys of the sequence, in chunks
- *   stacked rows  |  S chunk  |  S chunk  | .. \        row = g * n_queries + i: query head g of the group, query i of
- * the tile
+ *   stacked rows  |  S chunk  |  S chunk  | ..
+ *
+ * Row g * n_queries + i is query i of the tile in query head g of the group.
  *
  * Keys are taken a chunk at a time with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv
  * 1805.02867; FlashAttention, arXiv 2205.14135). Whole score rows would be simpler, but 256 rows over a context of 128k
  * are 128 MiB a thread; a chunk stays in L2. Keys before the window of the tile's first query and after its last query
- * are never touched. */
+ * are never read. */
 #include "model/attention.h"
 
 #include <assert.h>

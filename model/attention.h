@@ -11,7 +11,7 @@ typedef struct attention_shape {
     int64_t n_tokens;              /* rows of q, k, v */
     const int64_t *sequence_start; /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
     int64_t n_sequences;
-    int sliding_window; /* 0: none; else the last `sliding_window` keys, itself included */
+    int sliding_window; /* 0: none; otherwise the last `sliding_window` keys, itself included */
     float scale;
 } attention_shape;
 

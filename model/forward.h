@@ -21,7 +21,7 @@ typedef struct layer_heads {
     int part;                      /* 0 where there are no parts */
     int64_t first_token, n_tokens; /* of the batch */
     float *q, *k, *v;
-    const float *exact_k; /* with n_recent: k as on_qkv found it, turned with the rest; else k */
+    const float *exact_k; /* with n_recent: k as on_qkv found it, turned like k; otherwise k */
 } layer_heads;
 
 /* What a caller wants from a pass. The functions may be NULL. They are called in the thread that called forward_run, in

@@ -1,13 +1,15 @@
-/* safetensors: memory-mapped reader that checks every rule of the format, and a writer.
- * Format: 8 bytes little-endian header length N, N bytes of JSON {"name": {"dtype", "shape", "data_offsets": [begin,
- * end]}, ...,
- * "__metadata__": {string: string}}, then the data. https://github.com/huggingface/safetensors
+/* safetensors: a memory-mapped reader that checks every rule of the format, and a writer.
+ * https://github.com/huggingface/safetensors
  *
- * Checked before any tensor is handed out: file at least 8 bytes, header length within the file and at most 100 MB,
- * JSON object starting with '{', no duplicate names, known dtype, non-negative shape, shape x dtype = bytes
- * (overflow-safe), tensors cover the data exactly: sorted by begin, contiguous, no overlap, no hole, the last ends
- * where the file does. Empty tensors (a 0 in the shape) are legal. The mapping shows the file as it is: a file that
- * another process cuts while it is mapped ends this one with SIGBUS. */
+ *   8 bytes    N, the length of the header, little-endian
+ *   N bytes    JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {string: string}}
+ *   the rest   the data, to which the offsets refer
+ *
+ * Checked before any tensor is handed out: the file has at least 8 bytes; the header ends within the file and has at
+ * most 100 MB; it is a JSON object that starts with '{' and has no duplicate names; dtypes are known and shapes not
+ * negative; shape x dtype = bytes, without overflow; the tensors, sorted by begin, cover the data exactly, without an
+ * overlap or a hole. Empty tensors (a 0 in the shape) are legal. The mapping shows the file as it is: when another
+ * process cuts the file, this one ends with SIGBUS. */
 #ifndef RB_MODEL_SAFETENSORS_H
 #define RB_MODEL_SAFETENSORS_H
 

@@ -39,7 +39,7 @@ typedef struct layer_cuda_heads {
     /* Capture, as they enter RoPE: element (head, token, dim) at capture_x[(head * capture_stride + token) * head_dim +
      * dim]; NULL: none. */
     void *capture_q, *capture_k, *capture_v;
-    bool capture_is_f32;    /* else f16; beyond 65504 becomes infinite */
+    bool capture_is_f32;    /* false: f16, where values beyond 65504 become infinite */
     int64_t capture_stride; /* tokens of a head */
     /* Sums of squares and of values are added to these, in an order that depends only on n_tokens; NULL: none. */
     double *q_squares, *k_squares, *k_sums; /* [n_q_heads][head_dim], [n_kv_heads][head_dim] twice */

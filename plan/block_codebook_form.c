@@ -2,6 +2,7 @@
  * of plan.json: plan/block_codebook_json.c. */
 #include "plan/block_codebook_form.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 enum { SINCE = PLAN_VERSION_POINTS };
@@ -32,6 +33,7 @@ static int take_weights(plan_number *out, const bit_plan *plan, int h)
     return plan_numbers_put(out, plan->heads[h].block_codebook.weights, model_n_blocks(&plan->model));
 }
 
+static_assert((int)BLOCK_CODEBOOK_MAP_SIZE <= (int)PLAN_COLUMN_MAX_SIZE, "maps fit in a column");
 static const plan_column columns[] = {
     {.family = FAMILY_BLOCK_CODEBOOK,
      .since = SINCE,
@@ -115,7 +117,6 @@ static const plan_comment header_comments[] = {
     {0},
 };
 
-extern const plan_family block_codebook_form;
 const plan_family block_codebook_form = {
     .since = SINCE,
     .members = block_codebook_json_members,

@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "plan/library/plan_rbp_format.h"
 
@@ -255,7 +254,6 @@ static const plan_comment header_comments[] = {
     {0},
 };
 
-extern const plan_family groups_form;
 const plan_family groups_form = {
     .since = PLAN_VERSION_PUBLISHED,
     .members = groups_json_members,

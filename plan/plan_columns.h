@@ -34,8 +34,9 @@ typedef union plan_number {
 
 enum {
     COLUMN_OF_ALL_FAMILIES = -1,
-    PLAN_COLUMN_ROOM = BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS, /* the most numbers of a head */
-    PLAN_COLUMNS_ROOM = 64                                      /* the most columns of a form */
+    PLAN_COLUMN_MAX_SIZE = 3,
+    PLAN_COLUMN_ROOM = PLAN_COLUMN_MAX_SIZE * RB_MAX_BLOCKS, /* the most numbers of a head */
+    PLAN_COLUMNS_ROOM = 64                                   /* the most columns of a form */
 };
 
 typedef struct plan_column {
@@ -43,7 +44,7 @@ typedef struct plan_column {
     int since;  /* the first version of the forms that has it */
     column_extent extent;
     column_type type;
-    int size; /* numbers of a head, group, block or dim; 0: one */
+    int size; /* numbers of a head, group, block or dim, to PLAN_COLUMN_MAX_SIZE; 0: one */
     /* The numbers of head h, [PLAN_COLUMN_ROOM]; returns how many, 0: the head has none. Heads of other families are
      * not asked. */
     int (*take)(plan_number *out, const bit_plan *plan, int h);

@@ -1,10 +1,6 @@
 /* See plan/plan_family.h. */
 #include "plan/plan_family.h"
 
-#define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const plan_family prefix##_form;
-RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
-#undef RB_FAMILY_DECLARATION
-
 #define RB_FAMILY_ROW(NAME, prefix, name) &prefix##_form,
 const plan_family *const plan_families[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES(RB_FAMILY_ROW)};
 #undef RB_FAMILY_ROW

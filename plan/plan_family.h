@@ -69,6 +69,10 @@ typedef struct plan_family {
     const plan_comment *header_comments;                             /* ends with a text NULL */
 } plan_family;
 
+/* The rows, groups_form and so on, and the table of them. */
+#define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const plan_family prefix##_form;
+RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
+#undef RB_FAMILY_DECLARATION
 extern const plan_family *const plan_families[FAMILY_N_KINDS];
 
 static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }

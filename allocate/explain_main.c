@@ -6,7 +6,7 @@
 #include "allocate/plan_explain_block_codebook.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 

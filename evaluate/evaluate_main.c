@@ -11,7 +11,7 @@
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/token_source.h"
 

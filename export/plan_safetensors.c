@@ -9,7 +9,7 @@
 #include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
-enum { COLUMNS_PER_SECTION = 10 };
+enum { PLACES_PER_SECTION = 10 };
 
 /* ---- columns --------------------------------------------------------------------------------- */
 
@@ -88,8 +88,8 @@ static rb_status add_columns(tensor_set *set, const plan_column *const *columns,
 {
     rb_status st = RB_OK;
     for (int first = 0, end; first < n; first = end) {
-        const int section = columns[first]->place[FORM_TENSORS] / COLUMNS_PER_SECTION;
-        for (end = first; end < n && columns[end]->place[FORM_TENSORS] / COLUMNS_PER_SECTION == section;) end++;
+        const int section = columns[first]->place[FORM_TENSORS] / PLACES_PER_SECTION;
+        for (end = first; end < n && columns[end]->place[FORM_TENSORS] / PLACES_PER_SECTION == section;) end++;
         for (int layer = 0; layer < plan->model.n_layers; layer++)
             for (int i = first; i < end; i++) RB_TRY(st, add_column(set, columns[i], plan, layer, err), done);
     }

@@ -48,7 +48,9 @@ typedef struct plan_column {
     /* The numbers of head h, [PLAN_COLUMN_ROOM]; returns how many, 0: the head has none. Heads of other families are
      * not asked. */
     int (*take)(plan_number *out, const bit_plan *plan, int h);
-    int place[FORM_N_KINDS]; /* order within a form, not 0; tensors of one tens stand together. 0: not in that form */
+    /* The order within a form; 0: not in that form. Tensors whose places have the same tens are one section, which
+     * stands layer by layer. */
+    int place[FORM_N_KINDS];
     const char *header_name, *tensor_name;
     double otherwise; /* what plan.h, plan.safetensors and STORED_OF_EVERY_HEAD say where a head has none */
     int no_group;     /* what plan.safetensors says of dims in no group */

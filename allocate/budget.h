@@ -24,7 +24,7 @@ typedef struct plan_request {
     const text_facts *calibration;
     const head_statistics *statistics;
     allocation_method method;
-    const optimal_options *options; /* of the optimal methods; `center` and `families` are the method's */
+    const optimal_options *options; /* of methods that are not published; their `method` is not read */
     const optimal_curves *curves;   /* of these options, for several budgets; NULL: built for this one */
     int value_width;                /* 1..8 or PLAN_FP16_WIDTH, of all heads */
     const uint8_t *value_widths;    /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */

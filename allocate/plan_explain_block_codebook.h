@@ -1,10 +1,8 @@
-/* What a head of block-codebook does with its bits (`ropebits explain`). Heads of groups: allocate/plan_explain.h. */
+/* Family block-codebook: what a head does with its bits (`ropebits explain`). */
 #ifndef RB_ALLOCATE_PLAN_EXPLAIN_BLOCK_CODEBOOK_H
 #define RB_ALLOCATE_PLAN_EXPLAIN_BLOCK_CODEBOOK_H
 
-#include <cjson/cJSON.h>
-
-#include "methods/plan_error.h"
+#include "allocate/plan_explain.h"
 
 typedef struct explained_code {
     int bits;          /* of the block's code, both dims together */
@@ -28,8 +26,7 @@ typedef struct explained_block_codebook {
     explained_code blocks[RB_MAX_BLOCKS];
 } explained_block_codebook;
 
-/* Of head h of the plan, which is of block-codebook. The statistics are those of its model, with block_codebook_error.
- */
+/* Head h of the plan, which is of block-codebook. The statistics are those of its model, with block_codebook_error. */
 void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *plan, int h,
                                  const head_statistics *statistics);
 

@@ -95,7 +95,7 @@ static rb_status sweep_optimal(plan_sweep *sweep, plan_request r, codec_errors *
 {
     optimal_options options = *r.options;
     optimal_curves *curves = NULL;
-    optimal_options_set_method(&options, r.method);
+    options.method = r.method;
     rb_status st = optimal_curves_build(&curves, r.model, r.statistics, &options, err);
     r.curves = curves;
     if (st == RB_OK) st = sweep_budgets(sweep, &r, 0.0, errors, err);

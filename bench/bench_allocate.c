@@ -124,7 +124,7 @@ static void make_block_codebook(float *map, float *error, const bench *b)
 
 static rb_status sweep_methods(const bench *b, rb_error *err)
 {
-    static const bool all[METHOD_N] = {true, true, true, true, true, true};
+    static const bool all[METHOD_N] = {true, true, true, true, true};
     const int d = 2 * b->n_blocks;
     model_facts model = {.model_type = "llama",
                          .n_layers = b->n_layers,

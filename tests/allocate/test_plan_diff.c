@@ -13,27 +13,27 @@ static void a_family_is_a_difference_counted_in_bits_of_blocks(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
-    bit_plan *groups = some_plan_beyond(&model), *planes = some_plan_of_block_codebook(&model);
+    bit_plan *groups = some_plan_beyond(&model), *blocks = some_plan_of_block_codebook(&model);
     plan_diff diff;
-    assert_ok(plan_diff_find(&diff, groups, "a", planes, "b", &err));
+    assert_ok(plan_diff_find(&diff, groups, "a", blocks, "b", &err));
     assert_true(diff.by_block);
     assert_int_equal(diff.heads_differing, 2);
     assert_int_equal(diff.families_differing, 2);
     assert_int_equal(diff.coding[0].family[FAMILY_GROUPS], 4);
     assert_int_equal(diff.coding[1].family[FAMILY_GROUPS], 2);
     assert_int_equal(diff.coding[1].family[FAMILY_BLOCK_CODEBOOK], 2);
-    /* Head 0 of planes has no norm and no encoder to differ in. */
+    /* Head 0 of the second has no norm and no encoder to differ in. */
     assert_int_equal(diff.norms_differing + diff.encoders_differing + diff.scales_differing + diff.maps_differing, 0);
     assert_int_equal(diff.coding[1].norm[NORM_FP16] + diff.coding[1].norm[NORM_LOG8], 2);
     assert_int_equal(diff.coding[1].encoder[ENCODER_NEAREST] + diff.coding[1].encoder[ENCODER_SEARCH], 2);
-    /* Of head 0 the widths 2, 3, 0, 2, 3, 0, 2, 3 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4,
+    /* The widths 2, 3, 0, 2, 3, 0, 2, 3 of head 0 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4,
      * 7, 10. */
     assert_int_equal(diff.heads[0].blocks_changed, 8);
     assert_int_equal(diff.heads[0].width_moved, 4 + 3 + 6 + 5 + 5 + 4 + 3 + 4);
     assert_int_equal(diff.heads[1].blocks_changed, 0);
     plan_diff_free(&diff);
     bit_plan_free(groups);
-    bit_plan_free(planes);
+    bit_plan_free(blocks);
 }
 
 static void plans_of_groups_are_compared_by_their_widths(void **state)

@@ -10,7 +10,7 @@ enum { N_BLOCKS = 4, HEAD_DIM = 2 * N_BLOCKS };
 static rb_error err;
 static const uint8_t bits[N_BLOCKS] = {0, 4, 10, 6};
 
-/* Of axes s1, s2 at an angle: the Cholesky factor of R diag(s1^2, s2^2) R^T. */
+/* A map with axes s1, s2 at an angle: the Cholesky factor of R diag(s1^2, s2^2) R^T. */
 static void map_of(double map[BLOCK_CODEBOOK_MAP_SIZE], double s1, double s2, double degrees)
 {
     const double c = cos(degrees * 0.017453292519943295), s = sin(degrees * 0.017453292519943295);

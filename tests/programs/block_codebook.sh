@@ -17,7 +17,7 @@ expect "in colour too" 0 "$bin/ropebits-inspect" --color always "$plan"
 expect "nothing of it can be folded" 1 "$bin/ropebits-export" "$plan" --format folded --model configs/demo-llama -o "$scratch/out"
 stderr_has "has no scales to fold"
 sed 's/"version": 3/"version": 2/' "$plan" >"$scratch/old.json"
-expect "a plan that promises groups alone is refused" 1 "$bin/ropebits-inspect" "$scratch/old.json"
+expect "a plan that promises only groups is refused" 1 "$bin/ropebits-inspect" "$scratch/old.json"
 stderr_has "layer 0 kv_head 0: family is block-codebook, expected groups in version 2"
 stderr_lines 1
 
@@ -42,13 +42,13 @@ int main(void)
                 if (own > 0 && (!ropebits_points[own] || ropebits_k_maps[l][h][i][0] < 1 || !(ropebits_k_weights[l][h][i] > 0))) return 1;
             }
         }
-    printf("%d of planes, %d groups, %d bits, %d tables, %g\n", n_block_codebook, n_groups, bits, n_tables, ropebits_k_norm_exponent[0][0][0] + ropebits_k_coherence[0][0][0] + ropebits_inv_freq[0]);
+    printf("%d of block-codebook, %d groups, %d bits, %d tables, %g\n", n_block_codebook, n_groups, bits, n_tables, ropebits_k_norm_exponent[0][0][0] + ropebits_k_coherence[0][0][0] + ropebits_inv_freq[0]);
     return 0;
 }
 CODE
 check "plan.h compiles as C99 without warnings" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" "$scratch/app.c" -o "$scratch/app"
 expect "and the program runs" 0 "$scratch/app"
-stdout_has "2 of planes, 4 groups, 72 bits, 4 tables"       # 36 + 2, and 34
+stdout_has "2 of block-codebook, 4 groups, 72 bits, 4 tables"       # 36 + 2, and 34
 if command -v g++ >/dev/null 2>&1; then
     check "plan.h compiles as C++" g++ -x c++ -Wall -Wextra -I"$scratch/out" "$scratch/app.c" -o "$scratch/app++"
 else
@@ -77,7 +77,7 @@ int main(int argc, char **argv)
             if (head->maps && memcmp(head->maps, ropebits_k_maps[l][h], sizeof ropebits_k_maps[l][h]) != 0) return 4;
             if (head->maps && memcmp(head->weights, ropebits_k_weights[l][h], sizeof ropebits_k_weights[l][h]) != 0) return 5;
             if (head->center && memcmp(head->center, ropebits_k_center[l][h], sizeof ropebits_k_center[l][h]) != 0) return 6;
-            printf("%u.%u %s\n", l, h, head->maps ? "planes" : "groups");
+            printf("%u.%u %s\n", l, h, head->maps ? "block-codebook" : "groups");
         }
     ropebits_plan_close(plan);
     return 0;
@@ -85,14 +85,14 @@ int main(int argc, char **argv)
 CODE
     check "plan.h and the library compile together" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" -I. "$scratch/both.c" "$build/lib/libropebits_plan.a" -lzstd -lm -o "$scratch/both"
     expect "and hold the same" 0 "$scratch/both" "$scratch/out/plan-block-codebook.rbp"
-    stdout_has "1.0 planes"
+    stdout_has "1.0 block-codebook"
 fi
 
 # ---- diff ----
 expect "a plan and itself, in both forms" 0 "$bin/ropebits-diff" "$plan" "$scratch/out/plan-block-codebook.rbp"
 stdout_has "0 of 4 heads differ"
 stdout_has "family block-codebook"
-# Of layer 1, head 0: block 0 has 8 bits in place of 6, which fit in the padding to a byte, and no other number of the file moves but the nominal bits.
+# Block 0 of layer 1, head 0 has 8 bits in place of 6, which fit in the padding to a byte, and no other number of the file moves but the nominal bits.
 sed -e 's/"bits": \[6, 0, 8, 0, 8, 1, 10, 1\]/"bits": [8, 0, 8, 0, 8, 1, 10, 1]/' -e 's/"key_nominal_bits": .*/"key_nominal_bits": 2.0625,/' "$plan" >"$scratch/more.json"
 expect "bits of a block that moved" 0 "$bin/ropebits-diff" "$plan" "$scratch/more.json"
 stdout_has "1 of 4 heads differ"

@@ -3,7 +3,10 @@
 # A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
 # ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/*.c what they share, tests/programs/*.sh drive the programs.
 #
-# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH BUILD PREFIX DESTDIR JOBS V=1
+# packaging/packaging.mk has installation, packages, bundles.
+#
+# Yours to set: CC NVCC CFLAGS LDFLAGS CUDA=0|1 (default: 1 where nvcc is found) CUDA_ARCH (see there) BUILD PREFIX
+# DESTDIR JOBS V=1
 
 VERSION := 0.1.0
 CC      ?= gcc
@@ -34,7 +37,7 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
                 libutf8proc-dev libssl-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
-NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench
+NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -68,15 +71,28 @@ PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
 # The CUDA side is a shared object that programs open when a GPU is asked for; what has no .cu file yet has nothing to build.
 CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu */*/*.cu))
 CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
-CUDA_ARCH ?= 75 80 86 89 90 100 120
 # Device code is the same in every build: the sanitizer build takes the objects of the plain one.
 CUDA_BUILD ?= $(BUILD)
+
+# All architectures take nvcc many minutes. So a build on this host is for its GPU, or without one for an old and a new
+# architecture, which between them have every branch of the kernels; only what leaves the host (install, deb, bundles)
+# is for all of them. What was asked for, or is there already, is kept.
+ALL_CUDA_ARCH  := 75 80 86 89 90 100 120
+CUDA_ARCH_FILE := $(CUDA_BUILD)/gen/cuda-arch
+ifneq ($(filter 1,$(CUDA)),)
+ifneq ($(filter install deb bundle bundle-gpu,$(MAKECMDGOALS)),)
+CUDA_ARCH ?= $(ALL_CUDA_ARCH)
+else ifeq ($(origin CUDA_ARCH),undefined)
+CUDA_ARCH := $(or $(shell cat $(CUDA_ARCH_FILE) 2>/dev/null),$(shell packaging/cuda-architectures.sh))
+endif
+endif
 
 PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs demo demo-run check check-fast check-asan bench bench-run bundle bundle-gpu check-gpu bench-gpu install clean help packages test-programs baseline
+.PHONY: FORCE all programs demo demo-run check check-fast check-asan bench bench-run check-gpu bench-gpu clean help \
+        packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -84,10 +100,13 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 all: programs $(PLUGIN) $(PLAN_LIBS) $(CUDA_LIB)
 programs: $(PROGRAMS)
 
-# The commit is for --version only; results record VERSION alone, so that equal input gives equal bytes.
+# The commit is for --version only; results record VERSION, so that equal input gives equal bytes. A release tarball
+# has its commit in packaging/commit.
+RELEASE_COMMIT := $(shell grep -xE '[0-9a-f]{40}' packaging/commit | cut -c1-12)
 $(BUILD)/gen/version.h: FORCE
 	@mkdir -p $(@D)
-	@printf '#define RB_VERSION "%s"\n#define RB_COMMIT "%s"\n' '$(VERSION)' "$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" >$@.tmp
+	@printf '#define RB_VERSION "%s"\n#define RB_COMMIT "%s"\n' '$(VERSION)' \
+	    "$(or $(RELEASE_COMMIT),$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))" >$@.tmp
 	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
 .PHONY: FORCE
 $(BUILD)/obj/core/program.o: $(BUILD)/gen/version.h
@@ -101,8 +120,11 @@ $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 	done >$@.tmp && mv $@.tmp $@
 $(BUILD)/obj/texts/needle_template.o: $(BUILD)/gen/needle_templates.h
 
-# Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test of `profile`: this file is compiled without.
-$(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES)
+# Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test
+# of `profile`: this file is compiled without them, and for the vectors of this host in place of the clones.
+SANITIZED_CODEBOOK := $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)
+$(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 \
+    $(SANITIZED_CODEBOOK)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
@@ -130,7 +152,6 @@ $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5/hdf5_zstd_filter.c)
 	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
 
 # What the objects were made for: they are made again when that changes.
-CUDA_ARCH_FILE := $(CUDA_BUILD)/gen/cuda-arch
 $(CUDA_ARCH_FILE): FORCE
 	@mkdir -p $(@D)
 	@echo '$(CUDA_ARCH)' | cmp -s - $@ || echo '$(CUDA_ARCH)' >$@
@@ -152,10 +173,11 @@ $(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_S
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && ar rcsD $@ $^
+PLAN_SONAME := libropebits_plan.so.3
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,libropebits_plan.so.3 $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,$(PLAN_SONAME) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------
 TEST_SRC  := $(wildcard tests/*/test_*.c)
@@ -188,39 +210,41 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 
 test-programs: all $(TEST_BINS)
 
-# All architectures take nvcc most of an hour of CPU: tests, which run none of it here, compile the oldest and a new one, and with them every branch of the kernels; or what was asked for, or is
-# there already.
-CHECK_ARCH = $(or $(if $(filter command environment,$(origin CUDA_ARCH)),$(CUDA_ARCH)),$(shell cat $(CUDA_ARCH_FILE) 2>/dev/null),75 90)
-
 SANITIZED := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 ## check: install what is missing, then every test that can run here, in the plain and in the sanitizer build
 check: packages
-	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)"
-	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)" $(SANITIZED)
-	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD) $(BUILD)/asan
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
+	$(Q)tests/run_all.sh $(BUILD) $(BUILD)/asan
 
 ## check-fast: every test in the plain build only
 check-fast: packages
-	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)"
-	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD)
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs
+	$(Q)tests/run_all.sh $(BUILD)
 
 ## check-asan: every test under AddressSanitizer and UBSan only
 check-asan: packages
-	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs CUDA_ARCH="$(CHECK_ARCH)" $(SANITIZED)
-	$(Q)CUDA_ARCH="$(CHECK_ARCH)" tests/run_all.sh $(BUILD)/asan
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
+	$(Q)tests/run_all.sh $(BUILD)/asan
 
 # ---- what a user runs ----------------------------------------------------------------------------------------------------------
 ## packages: install the Debian packages the build needs (root or sudo); names them elsewhere
 packages:
-	@configs/install-packages.sh "$(LIBRARIES) $(TEST_LIBRARIES)" "$(DEB_PACKAGES)"
+	@packaging/install-packages.sh "$(LIBRARIES) $(TEST_LIBRARIES)" "$(DEB_PACKAGES)"
 
-## demo: the whole pipeline on the bundled model, from a fresh machine
+## demo: the whole pipeline on the bundled model, from a fresh machine, on the CPU
 demo: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) demo-run
 
-demo-run: all
+# The programs only: nvcc takes minutes, and the demo ten seconds on the CPU. A CUDA side that is there already is
+# brought up to date, and used where there is a GPU.
+demo-run: programs $(wildcard $(CUDA_LIB))
 	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
+ifneq ($(CUDA_LIB),)
+	@[ -e $(CUDA_LIB) ] || \
+	    echo "next: \`make\` builds the rest, the CUDA side too (architectures $(CUDA_ARCH), some minutes)"
+endif
 
 ## baseline: refresh the demo summary that CI compares against
 baseline: all
@@ -233,14 +257,6 @@ bench: packages
 bench-run: all $(BENCH_BINS)
 	$(Q)bench/bench.sh $(BUILD)
 
-## bundle: a relocatable folder with every shared library, for hosts without them
-bundle: all
-	$(Q)configs/make-bundle.sh $(BUILD) $(VERSION)
-
-## bundle-gpu: the same with the tests and benchmarks of the CUDA side, for a GPU host where nothing can be built
-bundle-gpu: all $(GPU_TEST_BINS) $(BENCH_BINS)
-	$(Q)configs/make-bundle.sh $(BUILD) $(VERSION) gpu
-
 ## check-gpu: on a host with a GPU, the tests of the CUDA side
 check-gpu: all $(GPU_TEST_BINS)
 	$(Q)tests/gpu/check-gpu.sh $(BUILD)/tests/gpu $(BUILD)/bin
@@ -249,16 +265,7 @@ check-gpu: all $(GPU_TEST_BINS)
 bench-gpu: all $(BENCH_BINS)
 	$(Q)bench/bench-gpu.sh $(BUILD)/bench $(BUILD)/bin $(BUILD)/bench/results-gpu
 
-## install: programs, plan library, header, pkg-config file, HDF5 plugin under $(DESTDIR)$(PREFIX)
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin $(DESTDIR)$(PREFIX)/include
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 plan/library/ropebits_plan.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(BUILD)/lib/libropebits_plan.a $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(BUILD)/lib/libropebits_plan.so $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so.3
-	ln -sf libropebits_plan.so.3 $(DESTDIR)$(PREFIX)/lib/libropebits_plan.so
-	install -m 755 $(PLUGIN) $(DESTDIR)$(PREFIX)/lib/ropebits/hdf5-plugin
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' plan/library/ropebits_plan.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ropebits_plan.pc
+include packaging/packaging.mk
 
 ## clean: remove everything that was made
 clean:
@@ -266,6 +273,6 @@ clean:
 
 ## help: this list
 help:
-	@grep -hE '^## [a-z-]+:' $(MAKEFILE_LIST) | sed -e 's/^## //' | awk -F': ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -99,8 +99,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (int i = 0; i < REPEATS; i++) {
         double started_s = rb_now_s();
-        RB_TRY(st, layer_weights_load_qkv(&weights, model, 0, err), done);
-        RB_TRY(st, layer_weights_load_rest(&weights, model, 0, err), done);
+        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_HEADS, err), done);
+        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_REST, err), done);
         keep_best(&load_s, started_s);
         started_s = rb_now_s();
         layer_project_heads(config, &weights, &activations);

@@ -1,7 +1,8 @@
-/* make_checkpoint: a llama checkpoint of any geometry with random weights, for benchmarks of speed and memory.
+/* make_checkpoint: a checkpoint of any geometry and model family with random weights, for benchmarks of speed and
+ * memory. Its tensors are those that the family's table names (model/model_family.c).
  *
- * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. All tensors of
- * one shape class share the same random bytes: the generator then needs memory for its largest tensor only, whatever
+ * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. Tensors with one
+ * number of inputs share the same random bytes: then the generator needs memory for its largest tensors only, whatever
  * the depth. Beside the checkpoint it writes tokens.json. */
 #include <math.h>
 #include <stdio.h>
@@ -12,11 +13,14 @@
 #include "core/half.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "model/layer_tensors.h"
 #include "model/safetensors.h"
 
 typedef struct geometry {
     int64_t n_layers, hidden, n_q_heads, n_kv_heads, head_dim, intermediate, vocab, max_position, n_tokens;
-    const char *output;
+    const char *model_type, *output;
+    char *config_text;
+    model_config config; /* config_text as every program reads it */
 } geometry;
 
 /* xorshift64*: speed matters here, statistics hardly. */
@@ -28,8 +32,6 @@ static uint64_t next_random(uint64_t *state)
     return *state * 0x2545f4914f6cdd1dull;
 }
 
-static uint16_t bf16(float x) { return (uint16_t)((rb_f32_bits(x) + 0x8000u) >> 16); }
-
 /* A buffer of random weights for matrices with n_in inputs. */
 static rb_status random_weights(uint16_t **out, int64_t n, int64_t n_in, uint64_t seed, rb_error *err)
 {
@@ -37,118 +39,147 @@ static rb_status random_weights(uint16_t **out, int64_t n, int64_t n_in, uint64_
     uint64_t state = seed;
     rb_status st = rb_alloc(out, (size_t)n, sizeof **out, "random weights", err);
     for (int64_t i = 0; st == RB_OK && i < n; i++)
-        (*out)[i] = bf16(((float)(next_random(&state) >> 40) * 0x1p-24f - 0.5f) * scale);
+        (*out)[i] = rb_f32_to_bf16(((float)(next_random(&state) >> 40) * 0x1p-24f - 0.5f) * scale);
     return st;
 }
 
+/* ---- tensors --------------------------------------------------------------------------------- */
+
+/* Tensors that share their bytes: those with as many inputs, norms, and biases. */
+enum { CLASS_HIDDEN, CLASS_QUERY, CLASS_MLP, CLASS_NORM, CLASS_BIAS, N_CLASSES };
+
 typedef struct weight_class {
-    int64_t n_in, n_max; /* largest tensor of the class */
+    int64_t n_in, n_max; /* n_max: elements of its largest tensor */
     uint16_t *data;
 } weight_class;
-
-enum { CLASS_HIDDEN, CLASS_HEADS, CLASS_MLP, CLASS_NORM, N_CLASSES };
 
 typedef struct tensor_list {
     safetensor *at;
     int64_t n;
+    weight_class classes[N_CLASSES];
 } tensor_list;
 
-static rb_status add_tensor(tensor_list *list, const weight_class *class, int64_t rows, int64_t columns, rb_error *err,
-                            int64_t layer, const char *name)
+static int class_of(const layer_tensor *tensor)
 {
-    char *full = NULL;
-    const bool is_vector = columns == 0;
-    rb_status st = layer < 0 ? rb_format(&full, err, "model.%s.weight", name)
-                             : rb_format(&full, err, "model.layers.%lld.%s.weight", (long long)layer, name);
+    switch (tensor->columns) {
+    case DIM_QUERY: return CLASS_QUERY;
+    case DIM_MLP: return CLASS_MLP;
+    case DIM_NONE: return strstr(tensor->name, ".bias") ? CLASS_BIAS : CLASS_NORM;
+    default: return CLASS_HIDDEN;
+    }
+}
+
+/* Data comes later: the class first learns of its largest tensor. */
+static rb_status add_tensor(tensor_list *list, int class, const char *name, int rank, const int64_t *shape,
+                            rb_error *err)
+{
+    const int64_t n = shape[0] * (rank == 2 ? shape[1] : 1);
+    char *copy = NULL;
+    const rb_status st = rb_format(&copy, err, "%s", name);
     if (st != RB_OK) return st;
-    list->at[list->n++] = (safetensor){.name = full,
+    if (n > list->classes[class].n_max) list->classes[class].n_max = n;
+    if (rank == 2) list->classes[class].n_in = shape[1];
+    list->at[list->n++] = (safetensor){.name = copy,
                                        .dtype = TENSOR_BF16,
-                                       .rank = is_vector ? 1 : 2,
-                                       .shape = {rows, columns},
-                                       .data = class->data,
-                                       .size_bytes = (size_t)(rows * (is_vector ? 1 : columns)) * sizeof(uint16_t)};
+                                       .rank = rank,
+                                       .shape = {shape[0], shape[rank - 1]},
+                                       .data = &list->classes[class],
+                                       .size_bytes = (size_t)n * sizeof(uint16_t)};
     return RB_OK;
 }
 
-static rb_status add_layer(tensor_list *list, const geometry *g, const weight_class classes[N_CLASSES], int64_t layer,
-                           rb_error *err)
+static rb_status add_layer(tensor_list *list, const model_config *config, int layer, rb_error *err)
 {
-    const int64_t q = g->n_q_heads * g->head_dim, kv = g->n_kv_heads * g->head_dim;
-    const struct {
-        const char *name;
-        int class;
-        int64_t rows, columns;
-    } tensors[] = {
-        {"input_layernorm", CLASS_NORM, g->hidden, 0},
-        {"post_attention_layernorm", CLASS_NORM, g->hidden, 0},
-        {"self_attn.q_proj", CLASS_HIDDEN, q, g->hidden},
-        {"self_attn.k_proj", CLASS_HIDDEN, kv, g->hidden},
-        {"self_attn.v_proj", CLASS_HIDDEN, kv, g->hidden},
-        {"self_attn.o_proj", CLASS_HEADS, g->hidden, q},
-        {"mlp.gate_proj", CLASS_HIDDEN, g->intermediate, g->hidden},
-        {"mlp.up_proj", CLASS_HIDDEN, g->intermediate, g->hidden},
-        {"mlp.down_proj", CLASS_MLP, g->hidden, g->intermediate},
-    };
+    const checkpoint_tensors *tensors = config->family->tensors;
     rb_status st = RB_OK;
-    for (size_t i = 0; i < RB_COUNT(tensors) && st == RB_OK; i++)
-        st = add_tensor(list, &classes[tensors[i].class], tensors[i].rows, tensors[i].columns, err, layer,
-                        tensors[i].name);
+    for (int i = 0; i < tensors->n_layer && st == RB_OK; i++) {
+        char name[LAYER_TENSOR_NAME];
+        int64_t shape[2];
+        if (!layer_tensor_is_used(config, &tensors->layer[i])) continue;
+        layer_tensor_name(name, config, &tensors->layer[i], layer);
+        const int rank = layer_tensor_shape(config, &tensors->layer[i], shape);
+        st = add_tensor(list, class_of(&tensors->layer[i]), name, rank, shape, err);
+    }
     return st;
 }
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-
-static rb_status make_classes(weight_class classes[N_CLASSES], const geometry *g, rb_error *err)
+static rb_status list_tensors(tensor_list *list, const model_config *config, rb_error *err)
 {
-    const int64_t q = g->n_q_heads * g->head_dim;
-    classes[CLASS_HIDDEN] = (weight_class){g->hidden, g->hidden * max64(max64(q, g->intermediate), g->vocab), NULL};
-    classes[CLASS_HEADS] = (weight_class){q, q * g->hidden, NULL};
-    classes[CLASS_MLP] = (weight_class){g->intermediate, g->intermediate * g->hidden, NULL};
-    classes[CLASS_NORM] = (weight_class){1, g->hidden, NULL};
+    enum { OTHER_TENSORS = 2 };
+    const checkpoint_tensors *tensors = config->family->tensors;
+    const int64_t shape[2] = {config->vocab_size, config->hidden_size};
+    rb_status st;
+    RB_TRY(st,
+           rb_alloc(&list->at, (size_t)config->facts.n_layers * (size_t)tensors->n_layer + OTHER_TENSORS,
+                    sizeof *list->at, "tensors", err),
+           done);
+    RB_TRY(st, add_tensor(list, CLASS_HIDDEN, tensors->embedding, 2, shape, err), done);
+    for (int layer = 0; layer < config->facts.n_layers; layer++) RB_TRY(st, add_layer(list, config, layer, err), done);
+    st = add_tensor(list, CLASS_NORM, tensors->final_norm, 1, &shape[1], err);
+done:
+    return st;
+}
+
+static rb_status fill_classes(tensor_list *list, rb_error *err)
+{
     rb_status st = RB_OK;
+    list->classes[CLASS_BIAS].n_in = list->classes[CLASS_HIDDEN].n_in;
+    list->classes[CLASS_NORM].n_in = 1;
     for (int c = 0; c < N_CLASSES && st == RB_OK; c++)
-        st = random_weights(&classes[c].data, classes[c].n_max, classes[c].n_in, 1 + (uint64_t)c, err);
-    for (int64_t i = 0; st == RB_OK && i < g->hidden; i++) classes[CLASS_NORM].data[i] = bf16(1.0f);
+        st =
+            random_weights(&list->classes[c].data, list->classes[c].n_max, list->classes[c].n_in, 1 + (uint64_t)c, err);
+    for (int64_t i = 0; st == RB_OK && i < list->classes[CLASS_NORM].n_max; i++)
+        list->classes[CLASS_NORM].data[i] = rb_f32_to_bf16(1.0f);
+    for (int64_t i = 0; st == RB_OK && i < list->n; i++)
+        list->at[i].data = ((const weight_class *)list->at[i].data)->data;
     return st;
 }
 
 static rb_status write_weights(const geometry *g, const char *path, rb_error *err)
 {
-    enum { TENSORS_PER_LAYER = 9, OTHER_TENSORS = 2 };
-    weight_class classes[N_CLASSES] = {{0}};
     tensor_list list = {0};
     rb_status st;
-    RB_TRY(st, make_classes(classes, g, err), done);
-    RB_TRY(
-        st,
-        rb_alloc(&list.at, (size_t)(g->n_layers * TENSORS_PER_LAYER + OTHER_TENSORS), sizeof *list.at, "tensors", err),
-        done);
-    RB_TRY(st, add_tensor(&list, &classes[CLASS_HIDDEN], g->vocab, g->hidden, err, -1, "embed_tokens"), done);
-    for (int64_t layer = 0; layer < g->n_layers; layer++) RB_TRY(st, add_layer(&list, g, classes, layer, err), done);
-    RB_TRY(st, add_tensor(&list, &classes[CLASS_NORM], g->hidden, 0, err, -1, "norm"), done);
+    RB_TRY(st, list_tensors(&list, &g->config, err), done);
+    RB_TRY(st, fill_classes(&list, err), done);
     RB_TRY(st, safetensors_write(path, list.at, list.n, NULL, NULL, 0, err), done);
 done:
     for (int64_t i = 0; i < list.n; i++) free((char *)list.at[i].name);
-    for (int c = 0; c < N_CLASSES; c++) free(classes[c].data);
+    for (int c = 0; c < N_CLASSES; c++) free(list.classes[c].data);
     free(list.at);
+    return st;
+}
+
+/* ---- the other files ------------------------------------------------------------------------- */
+
+static rb_status make_config(geometry *g, rb_error *err)
+{
+    const model_family *family = model_family_find(g->model_type);
+    char supported[256];
+    rb_status st;
+    model_family_list(supported, sizeof supported);
+    if (!family)
+        return rb_fail(err, RB_EUSAGE, "--model-type %s is not supported, expected %s", g->model_type, supported);
+    RB_TRY(st,
+           rb_format(&g->config_text, err,
+                     "{\"model_type\": \"%s\", \"hidden_act\": \"silu\", \"num_hidden_layers\": %lld, "
+                     "\"hidden_size\": %lld, \"num_attention_heads\": %lld,\n"
+                     " \"num_key_value_heads\": %lld, \"head_dim\": %lld, \"intermediate_size\": %lld, "
+                     "\"vocab_size\": %lld,\n"
+                     " \"max_position_embeddings\": %lld, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true,%s\n"
+                     " \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}}\n",
+                     g->model_type, (long long)g->n_layers, (long long)g->hidden, (long long)g->n_q_heads,
+                     (long long)g->n_kv_heads, (long long)g->head_dim, (long long)g->intermediate, (long long)g->vocab,
+                     (long long)g->max_position,
+                     family->window == WINDOW_EVERY_LAYER ? " \"sliding_window\": null," : ""),
+           done);
+    st = model_config_parse(&g->config, g->config_text, strlen(g->config_text), "the made-up config.json", err);
+done:
     return st;
 }
 
 static rb_status write_config(const geometry *g, const char *path, rb_error *err)
 {
-    char *text = NULL;
-    rb_status st = rb_format(
-        &text, err,
-        "{\"model_type\": \"llama\", \"hidden_act\": \"silu\", \"num_hidden_layers\": %lld, \"hidden_size\": %lld, "
-        "\"num_attention_heads\": %lld,\n"
-        " \"num_key_value_heads\": %lld, \"head_dim\": %lld, \"intermediate_size\": %lld, \"vocab_size\": %lld,\n"
-        " \"max_position_embeddings\": %lld, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true,\n"
-        " \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}}\n",
-        (long long)g->n_layers, (long long)g->hidden, (long long)g->n_q_heads, (long long)g->n_kv_heads,
-        (long long)g->head_dim, (long long)g->intermediate, (long long)g->vocab, (long long)g->max_position);
-    if (st == RB_OK) st = rb_atomic_write(path, text, strlen(text), err);
-    free(text);
-    return st;
+    return rb_atomic_write(path, g->config_text, strlen(g->config_text), err);
 }
 
 static rb_status write_tokens(const geometry *g, const char *path, rb_error *err)
@@ -170,29 +201,37 @@ static rb_status make_run(const rb_run_args *args, rb_error *err)
     static const char *const names[] = {"model.safetensors", "config.json", "tokens.json"};
     rb_status (*const writers[])(const geometry *, const char *, rb_error *) = {write_weights, write_config,
                                                                                 write_tokens};
-    const geometry *g = args->context;
-    rb_status st = rb_make_folder(g->output, err);
+    geometry *g = args->context;
+    rb_status st = make_config(g, err);
+    if (st == RB_OK) st = rb_make_folder(g->output, err);
     for (size_t i = 0; i < RB_COUNT(names) && st == RB_OK; i++) {
         char *path = NULL;
         st = rb_join_path(&path, g->output, names[i], err);
         if (st == RB_OK) st = writers[i](g, path, err);
         free(path);
     }
+    free(g->config_text);
     return st;
 }
 
 int main(int argc, char **argv)
 {
-    geometry g = {.n_layers = 4,
-                  .hidden = 384,
-                  .n_q_heads = 6,
-                  .n_kv_heads = 2,
-                  .head_dim = 64,
-                  .intermediate = 1024,
-                  .vocab = 4096,
-                  .max_position = 131072,
-                  .n_tokens = 4096};
+    static geometry g = {.model_type = "llama",
+                         .n_layers = 4,
+                         .hidden = 384,
+                         .n_q_heads = 6,
+                         .n_kv_heads = 2,
+                         .head_dim = 64,
+                         .intermediate = 1024,
+                         .vocab = 4096,
+                         .max_position = 131072,
+                         .n_tokens = 4096};
     const rb_option table[] = {
+        {.long_name = "model-type",
+         .kind = RB_OPT_STRING,
+         .value = &g.model_type,
+         .metavar = "TYPE",
+         .help = "model family, as in config.json"},
         {.long_name = "layers",
          .kind = RB_OPT_INT,
          .value = &g.n_layers,
@@ -261,7 +300,7 @@ int main(int argc, char **argv)
         .name = "make_checkpoint",
         .synopsis = "make_checkpoint [options] -o DIR",
         .summary =
-            "Writes a llama checkpoint of the given geometry with random bf16 weights, and a file of random token ids.",
+            "Writes a checkpoint of the given geometry with random bf16 weights, and a file of random token ids.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = make_run,

@@ -45,11 +45,12 @@ typedef struct rb_option {
     const char *long_name;
     rb_option_kind kind;
     void *value;
-    const char *metavar;        /* "FILE", "N", ...; NULL for a flag */
-    const char *help;           /* one sentence; the default is appended when there is one */
-    double min, max;            /* numbers only; both 0: any */
-    const char *const *choices; /* NULL-terminated */
-    bool required;              /* the default is the kind's empty value, see rb_option_has_value */
+    const char *metavar;            /* "FILE", "N", ...; NULL for a flag */
+    const char *help;               /* one sentence; the default is appended when there is one */
+    double min, max;                /* numbers only; both 0: any */
+    const char *const *choices;     /* NULL-terminated */
+    const char *const *suggestions; /* of a string: what completion offers before files; NULL-terminated */
+    bool required;                  /* the default is the kind's empty value, see rb_option_has_value */
 } rb_option;
 
 /* Parses argv[1..] into the tables' values. `tables` are searched in order (the program's own, then the common one).
@@ -65,6 +66,11 @@ rb_status rb_options_check_required(const rb_option *table, int n_options, rb_er
 
 /* The option list of --help: aligned, wrapped at 100 columns, with the present values as defaults. */
 void rb_options_print(FILE *out, const rb_option *table, int n_options);
+
+/* For completion in shells (`ropebits NAME --complete`), a line an option with a tab between its five columns: --name,
+ * -x or --, the kind of its argument, the words with commas between or -, the help. Kinds are flag (no argument), word
+ * (one of the words), list (some of them with commas between), file, value (a number). */
+void rb_options_print_completion(FILE *out, const rb_option *table, int n_options);
 
 /* Words of text, wrapped at 100 columns, and a newline. The first line starts at `column` (the caller is there),
  * further ones are indented to it. */

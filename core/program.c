@@ -30,6 +30,8 @@ typedef struct common_values {
 
 enum { N_COMMON_OPTIONS = 7 };
 
+static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
+
 static void fill_common_table(rb_option table[N_COMMON_OPTIONS], common_values *values)
 {
     const rb_option rows[N_COMMON_OPTIONS] = {
@@ -48,6 +50,7 @@ static void fill_common_table(rb_option table[N_COMMON_OPTIONS], common_values *
          .kind = RB_OPT_STRING,
          .value = &values->device,
          .metavar = "DEVICE",
+         .suggestions = DEVICES,
          .help = "auto, cpu or cuda[:N]"},
         {.short_name = 'v',
          .long_name = "verbose",
@@ -114,6 +117,7 @@ void rb_print_version(FILE *out, const char *program)
     H5get_libversion(&major, &minor, &release);
     fprintf(out, "ropebits%s%s %s\n", program ? " " : "", program ? program : "", RB_VERSION);
     fprintf(out, "commit    %s\n", RB_COMMIT);
+    fprintf(out, "license   Apache-2.0\n");
     fprintf(out, "compiler  GCC %s\n", __VERSION__);
     fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR,
             H5_VERS_RELEASE);
@@ -245,6 +249,9 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* Asked by the shells' completion, no option that help speaks of. */
+static bool asks_for_completion(int argc, char **argv) { return argc == 2 && strcmp(argv[1], "--complete") == 0; }
+
 /* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a
  * heap that fragments: a layer's buffers would add up over the layers of a deep model. With a fixed limit they go back
  * to the system when freed. */
@@ -268,6 +275,10 @@ static rb_status run_program(const rb_program *program, int argc, char **argv, r
     const int n_options[] = {program->n_options, N_COMMON_OPTIONS};
     if (asks_for_help(argc, argv)) {
         print_help(program, common);
+        return RB_OK;
+    }
+    if (asks_for_completion(argc, argv)) {
+        for (size_t i = 0; i < RB_COUNT(tables); i++) rb_options_print_completion(stdout, tables[i], n_options[i]);
         return RB_OK;
     }
     RB_TRY(st, rb_options_parse(tables, n_options, RB_COUNT(tables), argc, argv, &positionals, err), done);

@@ -100,6 +100,17 @@ static void print_help(void)
            "Exit codes: 0 done; 1 could not; 2 wrong usage; 3 a check ran and the answer is no.\n");
 }
 
+/* For completion in shells: as rb_options_print_completion, a line a program. */
+static void print_completion(void)
+{
+    for (size_t i = 0; i < RB_COUNT(known_programs); i++)
+        if (is_present(known_programs[i].name))
+            printf("%s\t--\tprogram\t-\t%s\n", known_programs[i].name, known_programs[i].summary);
+    printf("help\t--\tprogram\t-\tprint the help of a program\n"
+           "--help\t-h\tflag\t-\tprint this help\n"
+           "--version\t--\tflag\t-\tprint the versions of program and libraries\n");
+}
+
 static bool is_one_of(const char *word, const char *a, const char *b)
 {
     return strcmp(word, a) == 0 || strcmp(word, b) == 0;
@@ -114,6 +125,10 @@ static rb_status run_front(int argc, char **argv, rb_error *err)
     }
     if (is_one_of(argv[1], "--help", "-h") || (argc == 2 && strcmp(argv[1], "help") == 0)) {
         print_help();
+        return RB_OK;
+    }
+    if (argc == 2 && strcmp(argv[1], "--complete") == 0) {
+        print_completion();
         return RB_OK;
     }
     if (strcmp(argv[1], "help") == 0) {

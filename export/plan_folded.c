@@ -111,13 +111,15 @@ static rb_status add_projection(folding *f, int layer, bool is_query, rb_error *
     const int n_heads = is_query ? config->facts.n_q_heads : config->facts.n_kv_heads;
     const char *module = is_query ? "q_proj" : "k_proj";
     const rb_status st = add_tensor(f, layer, module, "weight", is_query, n_heads, config->hidden_size, err);
-    return st == RB_OK && config->qkv_bias ? add_tensor(f, layer, module, "bias", is_query, n_heads, 0, err) : st;
+    return st == RB_OK && (config->extras & EXTRA_QKV_BIAS)
+               ? add_tensor(f, layer, module, "bias", is_query, n_heads, 0, err)
+               : st;
 }
 
 static rb_status add_layer(folding *f, int layer, rb_error *err)
 {
     rb_status st;
-    if (checkpoint_config(f->model)->qk_norm) {
+    if (checkpoint_config(f->model)->extras & EXTRA_QK_NORM) {
         RB_TRY(st, check_shared_norms(f->plan, layer, err), done);
         RB_TRY(st, add_tensor(f, layer, "q_norm", "weight", true, 1, 0, err), done);
         RB_TRY(st, add_tensor(f, layer, "k_norm", "weight", false, 1, 0, err), done);

@@ -124,8 +124,8 @@ static rb_status run_layer(forward_state *state, int layer, rb_error *err)
     const bool is_needed_after = layer + 1 < state->config->facts.n_layers || hooks->on_logits;
     rb_status st;
 
-    RB_TRY(st, layer_weights_load_qkv(&state->weights, state->model, layer, err), done);
-    if (is_needed_after) RB_TRY(st, layer_weights_load_rest(&state->weights, state->model, layer, err), done);
+    RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_HEADS, err), done);
+    if (is_needed_after) RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_REST, err), done);
     for (int part = 0; part < n_parts(hooks); part++)
         RB_TRY(st, run_part(state, layer, part, is_needed_after, err), done);
     if (hooks->on_layer_done) hooks->on_layer_done(hooks->user, layer);

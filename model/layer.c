@@ -76,13 +76,13 @@ void layer_project_heads(const model_config *config, const layer_weights *w, lay
     const model_facts *facts = &config->facts;
     const int64_t n = a->n_tokens, d = facts->head_dim, n_q = facts->n_q_heads, n_kv = facts->n_kv_heads;
 
-    layer_norm_rows(a->rows, a->hidden, w->input_norm, config->rms_norm_eps, n, config->hidden_size);
-    linear_forward_heads(a->rows, config->hidden_size, w->qkv, w->qkv_bias, a->heads, n, config->hidden_size,
-                         n_q + 2 * n_kv, d);
-    if (config->qk_norm) {
+    layer_norm_rows(a->rows, a->hidden, w->at[WEIGHT_INPUT_NORM], config->rms_norm_eps, n, config->hidden_size);
+    linear_forward_heads(a->rows, config->hidden_size, w->at[WEIGHT_QKV], w->at[WEIGHT_QKV_BIAS], a->heads, n,
+                         config->hidden_size, n_q + 2 * n_kv, d);
+    if (w->at[WEIGHT_Q_NORM]) {
         float *q = a->heads, *k = q + n_q * n * d;
-        layer_norm_rows(q, q, w->q_norm, config->rms_norm_eps, n_q * n, d);
-        layer_norm_rows(k, k, w->k_norm, config->rms_norm_eps, n_kv * n, d);
+        layer_norm_rows(q, q, w->at[WEIGHT_Q_NORM], config->rms_norm_eps, n_q * n, d);
+        layer_norm_rows(k, k, w->at[WEIGHT_K_NORM], config->rms_norm_eps, n_kv * n, d);
     }
     if (a->recent) memcpy(a->recent, a->heads + n_q * n * d, (size_t)(2 * n_kv * n * d) * sizeof *a->recent);
 }
@@ -115,8 +115,8 @@ rb_status layer_attend(const model_config *config, int layer, int64_t n_recent, 
 void layer_project_out(const model_config *config, const layer_weights *w, layer_activations *a)
 {
     const int64_t width = q_width(config);
-    linear_forward(a->rows, width, w->o, w->o_bias, a->hidden, config->hidden_size, a->n_tokens, width,
-                   config->hidden_size, 1);
+    linear_forward(a->rows, width, w->at[WEIGHT_O], w->at[WEIGHT_O_BIAS], a->hidden, config->hidden_size, a->n_tokens,
+                   width, config->hidden_size, 1);
 }
 
 int64_t layer_attend_bytes(const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
@@ -131,12 +131,13 @@ static void mlp_tile(const model_config *config, const layer_weights *w, float *
 {
     const int64_t width = config->hidden_size, inner = config->intermediate_size;
 
-    layer_norm_rows(normed, hidden, w->mlp_norm, config->rms_norm_eps, n, width);
-    linear_forward(normed, width, w->gate_up, w->gate_up_bias, gate_up, 2 * inner, n, width, 2 * inner, 0);
+    layer_norm_rows(normed, hidden, w->at[WEIGHT_MLP_NORM], config->rms_norm_eps, n, width);
+    linear_forward(normed, width, w->at[WEIGHT_GATE_UP], w->at[WEIGHT_GATE_UP_BIAS], gate_up, 2 * inner, n, width,
+                   2 * inner, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < n; row++)
         swiglu_row(gate_up + row * 2 * inner, gate_up + row * 2 * inner + inner, inner);
-    linear_forward(gate_up, 2 * inner, w->down, w->down_bias, hidden, width, n, inner, width, 1);
+    linear_forward(gate_up, 2 * inner, w->at[WEIGHT_DOWN], w->at[WEIGHT_DOWN_BIAS], hidden, width, n, inner, width, 1);
 }
 
 void layer_mlp(const model_config *config, const layer_weights *w, layer_activations *a)

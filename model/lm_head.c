@@ -54,7 +54,7 @@ static void lm_head_close(lm_head *head)
 static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t tile, rb_error *err)
 {
     const model_config *config = checkpoint_config(model);
-    const char *name = config->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    const char *name = model_config_lm_head(config);
     const int64_t shape[2] = {config->vocab_size, config->hidden_size};
     const size_t row_bytes = (size_t)config->hidden_size * sizeof(float), tokens = (size_t)tile;
     rb_status st;
@@ -68,7 +68,7 @@ static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t ti
            rb_alloc(&head->weight_tiles, (size_t)omp_get_max_threads() * TILE_VOCAB, row_bytes, "LM head weight tiles",
                     err),
            done);
-    RB_TRY(st, checkpoint_load(model, "model.norm.weight", 1, &shape[1], head->norm, err), done);
+    RB_TRY(st, checkpoint_load(model, config->family->tensors->final_norm, 1, &shape[1], head->norm, err), done);
     RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err),
            done); /* fails on a dtype it cannot convert, reads nothing */
 done:

@@ -25,15 +25,6 @@ enum {
     MAX_VOCAB = 1 << 24,
 };
 
-static const struct {
-    const char *model_type, *architecture;
-} FAMILIES[MODEL_N_FAMILIES] = {
-    [MODEL_LLAMA] = {"llama", "LlamaForCausalLM"},
-    [MODEL_MISTRAL] = {"mistral", "MistralForCausalLM"},
-    [MODEL_QWEN2] = {"qwen2", "Qwen2ForCausalLM"},
-    [MODEL_QWEN3] = {"qwen3", "Qwen3ForCausalLM"},
-};
-
 /* ---- small readers --------------------------------------------------------------------------- */
 
 static rb_status get_count(const cJSON *json, const char *key, const char *where, int max, int *out, rb_error *err)
@@ -56,6 +47,14 @@ static bool is_given(const cJSON *json, const char *key) { return cJSON_GetObjec
 
 /* ---- architecture ---------------------------------------------------------------------------- */
 
+static rb_status fail_unsupported(const char *model_type, const char *name, rb_error *err)
+{
+    char supported[256];
+    model_family_list(supported, sizeof supported);
+    return rb_fail(err, RB_EUNSUPPORTED, "%s: model_type \"%s\" is not supported, expected %s", name, model_type,
+                   supported);
+}
+
 static rb_status parse_family(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const char *model_type;
@@ -64,20 +63,16 @@ static rb_status parse_family(model_config *config, const cJSON *json, const cha
                        "%s: text_config is there: a multimodal model, only plain text decoders are supported", name);
     const rb_status st = rb_json_get_string(json, "model_type", name, &model_type, err);
     if (st != RB_OK) return st;
-    for (int family = 0; family < MODEL_N_FAMILIES; family++) {
-        if (strcmp(model_type, FAMILIES[family].model_type) != 0) continue;
-        config->family = (model_family)family;
-        snprintf(config->facts.model_type, sizeof config->facts.model_type, "%s", model_type);
-        return RB_OK;
-    }
-    return rb_fail(err, RB_EUNSUPPORTED,
-                   "%s: model_type \"%s\" is not supported, expected llama, mistral, qwen2 or qwen3", name, model_type);
+    config->family = model_family_find(model_type);
+    if (!config->family) return fail_unsupported(model_type, name, err);
+    snprintf(config->facts.model_type, sizeof config->facts.model_type, "%s", model_type);
+    return RB_OK;
 }
 
 /* A classifier or an encoder may share the model_type of a decoder. */
 static rb_status check_architecture(const model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
-    const char *expected = FAMILIES[config->family].architecture;
+    const char *expected = config->family->architecture;
     const cJSON *list, *item;
     if (!rb_json_find(json, "architectures")) return RB_OK;
     const rb_status st = rb_json_get_array(json, "architectures", name, &list, err);
@@ -118,7 +113,7 @@ static rb_status parse_kv_heads(model_config *config, const cJSON *json, const c
     const char *key = "num_key_value_heads";
     model_facts *facts = &config->facts;
     if (rb_json_find(json, key)) return get_count(json, key, name, MAX_HEADS, &facts->n_kv_heads, err);
-    if (!is_given(json, key) && config->family != MODEL_LLAMA)
+    if (!is_given(json, key) && config->family->needs_kv_heads)
         return rb_fail(err, RB_EFORMAT, "%s: %s is missing, expected a number or null", name, key);
     facts->n_kv_heads = facts->n_q_heads;
     return RB_OK;
@@ -130,8 +125,9 @@ static rb_status parse_head_dim(model_config *config, const cJSON *json, const c
     if (rb_json_find(json, "head_dim")) {
         const rb_status st = get_count(json, "head_dim", name, RB_MAX_HEAD_DIM, &facts->head_dim, err);
         if (st != RB_OK) return st;
-    } else if (config->family == MODEL_QWEN3) {
-        return rb_fail(err, RB_EFORMAT, "%s: head_dim is missing; qwen3 does not derive it from hidden_size", name);
+    } else if (config->family->needs_head_dim) {
+        return rb_fail(err, RB_EFORMAT, "%s: head_dim is missing; %s does not derive it from hidden_size", name,
+                       config->facts.model_type);
     } else if (config->hidden_size % facts->n_q_heads != 0) {
         return rb_fail(err, RB_EINVAL, "%s: hidden_size %d is not a multiple of num_attention_heads %d", name,
                        config->hidden_size, facts->n_q_heads);
@@ -173,28 +169,27 @@ done:
 
 /* ---- biases and norms ------------------------------------------------------------------------ */
 
-static rb_status parse_biases(model_config *config, const cJSON *json, const char *name, rb_error *err)
+/* Adds the extras of a flag to those that the family always has. */
+static rb_status parse_extra(model_config *config, const cJSON *json, const char *key, flag_rule rule, unsigned extras,
+                             const char *name, rb_error *err)
 {
-    const bool reads_attention_bias = config->family == MODEL_LLAMA || config->family == MODEL_QWEN3;
-    bool attention_bias, mlp_bias;
-    rb_status st;
+    bool is_set;
+    const rb_status st = get_flag(json, key, name, &is_set, err);
+    if (st != RB_OK || !is_set) return st;
+    if (rule == FLAG_REFUSED)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: %s is true, which %s does not have", name, key,
+                       config->facts.model_type);
+    if (rule == FLAG_READ) config->extras |= extras;
+    return RB_OK;
+}
 
-    RB_TRY(st, get_flag(json, "attention_bias", name, &attention_bias, err), done);
-    RB_TRY(st, get_flag(json, "mlp_bias", name, &mlp_bias, err), done);
-    if (attention_bias && config->family == MODEL_MISTRAL)
-        RB_TRY(st, rb_fail(err, RB_EUNSUPPORTED, "%s: attention_bias is true, which mistral does not have", name),
-               done);
-    if (mlp_bias && config->family != MODEL_LLAMA)
-        RB_TRY(st,
-               rb_fail(err, RB_EUNSUPPORTED, "%s: mlp_bias is true, which %s does not have", name,
-                       config->facts.model_type),
-               done);
-    config->qkv_bias = config->family == MODEL_QWEN2 || (reads_attention_bias && attention_bias);
-    config->o_bias = reads_attention_bias && attention_bias;
-    config->mlp_bias = mlp_bias;
-    config->qk_norm = config->family == MODEL_QWEN3;
-done:
-    return st;
+static rb_status parse_extras(model_config *config, const cJSON *json, const char *name, rb_error *err)
+{
+    const model_family *family = config->family;
+    config->extras = family->extras;
+    const rb_status st =
+        parse_extra(config, json, "attention_bias", family->attention_bias, EXTRA_QKV_BIAS | EXTRA_O_BIAS, name, err);
+    return st == RB_OK ? parse_extra(config, json, "mlp_bias", family->mlp_bias, EXTRA_MLP_BIAS, name, err) : st;
 }
 
 /* ---- sliding windows ------------------------------------------------------------------------- */
@@ -213,8 +208,8 @@ static rb_status get_layer_types(const cJSON **types, const model_config *config
     return RB_OK;
 }
 
-/* Qwen: the layers that slide, by layer_types where given, else every layer from max_window_layers on. */
-static rb_status parse_qwen_window(model_config *config, const cJSON *json, const char *name, rb_error *err)
+/* The layers that slide, by layer_types where given, else every layer from max_window_layers on. */
+static rb_status parse_layer_windows(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const cJSON *types, *item;
     int64_t first_layer = 0;
@@ -237,7 +232,7 @@ done:
     return st;
 }
 
-static rb_status parse_mistral_window(model_config *config, const cJSON *json, const char *name, rb_error *err)
+static rb_status parse_common_window(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     if (!is_given(json, "sliding_window"))
         return rb_fail(err, RB_EFORMAT, "%s: sliding_window is missing, expected a number or null", name);
@@ -267,14 +262,13 @@ static rb_status check_layer_types(const model_config *config, const cJSON *json
 static rb_status parse_windows(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     rb_status st = RB_OK;
-    switch (config->family) {
-    case MODEL_MISTRAL: st = parse_mistral_window(config, json, name, err); break;
-    case MODEL_QWEN2:
-    case MODEL_QWEN3: st = parse_qwen_window(config, json, name, err); break;
-    case MODEL_LLAMA:
-    case MODEL_N_FAMILIES:
+    switch (config->family->window) {
+    case WINDOW_EVERY_LAYER: st = parse_common_window(config, json, name, err); break;
+    case WINDOW_SOME_LAYERS: st = parse_layer_windows(config, json, name, err); break;
+    case WINDOW_REFUSED:
         if (rb_json_find(json, "sliding_window"))
-            st = rb_fail(err, RB_EUNSUPPORTED, "%s: sliding_window is set, which llama does not have", name);
+            st = rb_fail(err, RB_EUNSUPPORTED, "%s: sliding_window is set, which %s does not have", name,
+                         config->facts.model_type);
         break;
     }
     return st == RB_OK ? check_layer_types(config, json, name, err) : st;
@@ -296,9 +290,10 @@ rb_status model_config_parse(model_config *out, const char *text, size_t length,
     RB_TRY(st, check_not_quantized(json, name, err), done);
     RB_TRY(st, check_activation(json, name, err), done);
     RB_TRY(st, parse_geometry(out, json, name, err), done);
-    RB_TRY(st, parse_biases(out, json, name, err), done);
+    RB_TRY(st, parse_extras(out, json, name, err), done);
     RB_TRY(st, parse_windows(out, json, name, err), done);
     RB_TRY(st, rope_config_parse(&out->facts.rope, json, name, err), done);
+    out->facts.rope.pairing = out->family->pairing;
     RB_TRY(st, rope_resolve(&out->facts.rope, out->facts.rotary_dim, name, err), done);
     RB_TRY(st, model_facts_check(&out->facts, name, err), done);
 done:
@@ -319,4 +314,9 @@ done:
     free(text);
     free(path);
     return st;
+}
+
+const char *model_config_lm_head(const model_config *config)
+{
+    return config->tied_embeddings ? config->family->tensors->embedding : config->family->tensors->lm_head;
 }

@@ -7,20 +7,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/model_facts.h"
+#include "model/model_family.h"
 
 enum { MODEL_MAX_LAYERS = 1024 };
 
-typedef enum model_family { MODEL_LLAMA, MODEL_MISTRAL, MODEL_QWEN2, MODEL_QWEN3, MODEL_N_FAMILIES } model_family;
-
 typedef struct model_config {
-    model_family family;
+    const model_family *family;
     model_facts facts; /* identity, geometry, rope; weights_sha256 stays "" here */
     int hidden_size, intermediate_size, vocab_size;
     int64_t max_position;
     double rms_norm_eps;
-    bool qkv_bias, o_bias, mlp_bias;
-    bool qk_norm;                        /* RMSNorm over head_dim on q and k before RoPE (qwen3) */
+    unsigned extras;                     /* tensors that not every model has: bits of layer_extra */
     bool tied_embeddings;                /* the LM head is the embedding matrix */
     int sliding_window;                  /* keys a query sees, itself included; 0: all */
     bool layer_slides[MODEL_MAX_LAYERS]; /* which layers use it */
@@ -31,6 +28,9 @@ rb_status model_config_read(model_config *out, const char *folder, rb_error *err
 
 /* From text, for tests; `name` is used in messages. sha256 of the text goes into facts. */
 rb_status model_config_parse(model_config *out, const char *text, size_t length, const char *name, rb_error *err);
+
+/* Name of the vocabulary matrix at the end of the forward pass. */
+const char *model_config_lm_head(const model_config *config);
 
 /* inv_freq of a rope setting, in double (Llama 3 scaling included; transformers modeling_rope_utils). rotary_dim / 2
  * values. */

@@ -160,7 +160,7 @@ rb_status rope_config_parse(rope_facts *rope, const cJSON *json, const char *nam
     const cJSON *settings;
     rb_status st;
 
-    *rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .factor = 1};
+    *rope = (rope_facts){.kind = ROPE_DEFAULT, .factor = 1};
     RB_TRY(st, find_settings(&settings, where, sizeof where, json, name, err), done);
     if (settings) {
         RB_TRY(st, parse_kind(rope, settings, where, err), done);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/cuda_device.h"
+#include "core/handover.h"
 #include "core/message.h"
 #include "core/threads.h"
 #include "kernels/cuda/codec_cuda.h"
@@ -31,17 +32,13 @@ typedef struct candidate {
     const plan_head *made_for; /* heads of the layer that image and codec are for */
 } candidate;
 
-/* The thread that reads ahead. */
+/* The thread that reads ahead, and its layers on their way to the device. */
 typedef struct layer_reader {
     const capture_file *capture;
-    int n_layers, n_read, n_taken; /* layers */
-    bool is_closing, is_running;
     float *q[2], *k[2]; /* pinned */
-    rb_status status;
-    rb_error error;
+    rb_handover *layers;
     pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
+    bool is_running;
 } layer_reader;
 
 typedef struct gpu_scoring {
@@ -68,42 +65,22 @@ typedef struct gpu_scoring {
 
 static void *reader_run(void *argument)
 {
-    layer_reader *r = argument;
-    for (;;) {
-        pthread_mutex_lock(&r->lock);
-        while (r->n_read - r->n_taken >= 2 && !r->is_closing) pthread_cond_wait(&r->changed, &r->lock);
-        const int layer = r->n_read;
-        const bool is_over = r->is_closing || layer == r->n_layers || r->status != RB_OK;
-        pthread_mutex_unlock(&r->lock);
-        if (is_over) return NULL;
+    const layer_reader *r = argument;
+    int64_t layer;
+    while ((layer = rb_handover_claim(r->layers)) >= 0) {
         rb_error err = {0};
-        rb_status st = capture_read_q(r->capture, CAPTURE_TEST, layer, r->q[layer % 2], &err);
-        if (st == RB_OK) st = capture_read_k(r->capture, CAPTURE_TEST, layer, r->k[layer % 2], &err);
-        pthread_mutex_lock(&r->lock);
-        r->status = st;
-        r->error = err;
-        r->n_read++;
-        pthread_cond_broadcast(&r->changed);
-        pthread_mutex_unlock(&r->lock);
+        rb_status st = capture_read_q(r->capture, CAPTURE_TEST, (int)layer, r->q[layer % 2], &err);
+        if (st == RB_OK) st = capture_read_k(r->capture, CAPTURE_TEST, (int)layer, r->k[layer % 2], &err);
+        if (st == RB_OK) rb_handover_give(r->layers, layer);
+        else rb_handover_fail(r->layers, layer, st, &err);
     }
+    return NULL;
 }
 
-static rb_status wait_for_layer(layer_reader *r, int layer, rb_error *err)
+/* Layers come in order: the one taken is the one that is due. */
+static rb_status wait_for_layer(const layer_reader *r, rb_error *err)
 {
-    pthread_mutex_lock(&r->lock);
-    while (r->n_read <= layer && r->status == RB_OK) pthread_cond_wait(&r->changed, &r->lock);
-    const bool has_failed = r->n_read <= layer || (r->status != RB_OK && r->n_read == layer + 1);
-    pthread_mutex_unlock(&r->lock);
-    return has_failed ? rb_fail(err, r->status, "%s", r->error.msg) : RB_OK;
-}
-
-/* The layer is on the device: its place may be read into. */
-static void release_layer(layer_reader *r)
-{
-    pthread_mutex_lock(&r->lock);
-    r->n_taken++;
-    pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->lock);
+    return rb_handover_take(r->layers) >= 0 ? RB_OK : rb_handover_status(r->layers, err);
 }
 
 static rb_status start_reader(gpu_scoring *s, rb_error *err)
@@ -112,7 +89,7 @@ static rb_status start_reader(gpu_scoring *s, rb_error *err)
     const size_t head = (size_t)s->n_tokens * (size_t)s->model->head_dim * sizeof(float);
     rb_status st;
     r->capture = s->capture;
-    r->n_layers = s->model->n_layers;
+    RB_TRY(st, rb_handover_create(&r->layers, 2, s->model->n_layers, err), done);
     for (int i = 0; i < 2; i++) {
         RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->q[i], head * (size_t)s->model->n_q_heads, err), done);
         RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->k[i], head * (size_t)s->model->n_kv_heads, err), done);
@@ -125,11 +102,9 @@ done:
 
 static void stop_reader(layer_reader *r)
 {
-    pthread_mutex_lock(&r->lock);
-    r->is_closing = true;
-    pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->lock);
+    if (r->layers) rb_handover_stop(r->layers);
     if (r->is_running) pthread_join(r->thread, NULL);
+    rb_handover_free(r->layers);
     for (int i = 0; i < 2; i++) {
         rb_cuda()->release_pinned(r->q[i]);
         rb_cuda()->release_pinned(r->k[i]);
@@ -283,8 +258,6 @@ static void end(gpu_scoring *s)
     free(s->host_norms);
     free(s->host_weights);
     free(s->host_tokens);
-    pthread_cond_destroy(&s->reader.changed);
-    pthread_mutex_destroy(&s->reader.lock);
 }
 
 /* ---- restoring keys -------------------------------------------------------------------------- */
@@ -461,12 +434,12 @@ static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)
     rb_status st;
     RB_TRY(st, make_codecs(s, layer, err), done);
     const double made_s = rb_now_s();
-    RB_TRY(st, wait_for_layer(&s->reader, layer, err), done);
+    RB_TRY(st, wait_for_layer(&s->reader, err), done);
     const double read_s = rb_now_s();
     RB_TRY(st, rb_cuda()->copy(s->q.at, s->reader.q[layer % 2], s->q.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(s->k.at, s->reader.k[layer % 2], s->k.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
-    release_layer(&s->reader);
+    rb_handover_release(s->reader.layers, layer); /* on the device: its place may be read into */
     RB_TRY(st, upload_weights(s, layer, err), done);
     RB_TRY(st, restore_keys(s, err), done);
     RB_TRY(st, measure(s, err), done);
@@ -496,8 +469,6 @@ rb_status profile_score_cuda(profile_table *table, const capture_file *capture, 
     rb_progress progress;
     rb_status st;
     if (s.context > s.n_tokens) s.context = s.n_tokens;
-    pthread_mutex_init(&s.reader.lock, NULL);
-    pthread_cond_init(&s.reader.changed, NULL);
     RB_TRY(st, begin(&s, err), done);
     rb_progress_start(&progress, "profile", s.model->n_layers);
     for (int layer = 0; layer < s.model->n_layers && st == RB_OK; layer++) {

@@ -59,7 +59,7 @@ typedef struct chunk_tools {
 typedef struct chunk_slot {
     chunk_buffer frame;
     size_t frame_bytes; /* 0: could not be made */
-    bool is_ready, is_unfit;
+    bool is_unfit;      /* it has a value that the type cannot hold */
 } chunk_slot;
 
 struct rb_h5_crew {

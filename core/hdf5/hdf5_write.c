@@ -5,10 +5,10 @@
  * while the others go on. Two frames a thread are on their way at most, so memory does not grow with the dataset, and
  * nothing in a frame depends on which thread made it. */
 #include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/handover.h"
 #include "core/hdf5/hdf5_chunks.h"
 #include "core/hdf5/hdf5_elements.h"
 #include "core/hdf5/hdf5_internal.h"
@@ -73,30 +73,12 @@ typedef struct write_job {
     const void *data;
     int level;
     rb_h5_crew *crew;
-    pthread_mutex_t lock;
-    pthread_cond_t has_room;
-    int64_t n_taken, n_written; /* chunks, from the first */
-    bool is_writing;            /* a thread is in HDF5 */
-    rb_status status;
-    rb_error error;
+    rb_handover *frames; /* of every chunk, from the thread that packed it to the one that writes */
 } write_job;
 
 static chunk_slot *slot_of(const write_job *job, int64_t index)
 {
     return &job->crew->slots[index % job->crew->n_slots];
-}
-
-/* The next chunk to compress, once there is a slot for its frame; -1: no more. */
-static int64_t take_chunk(write_job *job)
-{
-    const int64_t n_chunks = job->grid->n_chunks;
-    pthread_mutex_lock(&job->lock);
-    while (job->status == RB_OK && job->n_taken < n_chunks && job->n_taken - job->n_written == job->crew->n_slots)
-        pthread_cond_wait(&job->has_room, &job->lock);
-    const int64_t index = job->status == RB_OK && job->n_taken < n_chunks ? job->n_taken++ : -1;
-    if (job->n_taken == n_chunks) pthread_cond_broadcast(&job->has_room); /* nobody need wait for room any more */
-    pthread_mutex_unlock(&job->lock);
-    return index;
 }
 
 static void pack_chunk(const write_job *job, int64_t index, chunk_tools *tools)
@@ -126,40 +108,26 @@ static rb_status write_frame(const write_job *job, int64_t index, rb_error *err)
     return RB_OK;
 }
 
-/* The chunk's frame is there. Writes all that are due, unless a thread is at that already: then it will come to this
- * one. */
-static void hand_in(write_job *job, int64_t index)
+/* Writes all frames that are due, unless another thread is in HDF5: then that thread will come to them. */
+static void write_due_frames(const write_job *job)
 {
-    pthread_mutex_lock(&job->lock);
-    slot_of(job, index)->is_ready = true;
-    const bool is_mine = !job->is_writing;
-    if (is_mine) job->is_writing = true;
-    while (is_mine && job->status == RB_OK && job->n_written < job->grid->n_chunks
-           && slot_of(job, job->n_written)->is_ready) {
-        pthread_mutex_unlock(&job->lock);
+    int64_t index;
+    while ((index = rb_handover_try_take(job->frames)) >= 0) {
         rb_error error = {0};
-        const rb_status st = write_frame(job, job->n_written, &error);
-        pthread_mutex_lock(&job->lock);
-        slot_of(job, job->n_written)->is_ready = false;
-        job->n_written++;
-        if (st != RB_OK) {
-            job->status = st;
-            job->error = error;
-            pthread_cond_broadcast(&job->has_room);
-        }
-        pthread_cond_signal(&job->has_room);
+        const rb_status st = write_frame(job, index, &error);
+        if (st == RB_OK) rb_handover_release(job->frames, index);
+        else rb_handover_fail(job->frames, index, st, &error);
     }
-    if (is_mine) job->is_writing = false;
-    pthread_mutex_unlock(&job->lock);
 }
 
 static void pack_and_write(void *user, int member)
 {
-    write_job *job = user;
+    const write_job *job = user;
     int64_t index;
-    while ((index = take_chunk(job)) >= 0) {
+    while ((index = rb_handover_claim(job->frames)) >= 0) {
         pack_chunk(job, index, &job->crew->tools[member]);
-        hand_in(job, index);
+        rb_handover_give(job->frames, index);
+        write_due_frames(job);
     }
 }
 
@@ -170,18 +138,14 @@ static rb_status write_chunks(rb_h5_crew *crew, hid_t dataset, const chunk_grid 
         .dataset = dataset, .loc = loc, .path = path, .grid = grid, .data = data, .level = level, .crew = crew};
     rb_h5_crew *own = NULL;
     rb_status st;
-    pthread_mutex_init(&job.lock, NULL);
-    pthread_cond_init(&job.has_room, NULL);
     if (!crew) RB_TRY(st, rb_h5_crew_create(&own, err), done);
     if (!crew) job.crew = own;
-    for (int i = 0; i < job.crew->n_slots; i++) job.crew->slots[i].is_ready = false;
+    RB_TRY(st, rb_handover_create(&job.frames, job.crew->n_slots, grid->n_chunks, err), done);
     RB_TRY(st, chunk_crew_run(job.crew, grid, pack_and_write, &job, err), done);
-    st = job.status;
-    if (st != RB_OK && job.error.msg[0]) st = rb_fail(err, st, "%s", job.error.msg);
+    st = rb_handover_status(job.frames, err);
 done:
+    rb_handover_free(job.frames);
     rb_h5_crew_free(own);
-    pthread_cond_destroy(&job.has_room);
-    pthread_mutex_destroy(&job.lock);
     return st;
 }
 

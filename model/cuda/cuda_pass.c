@@ -213,8 +213,8 @@ static rb_status norm(const cuda_pass *p, const float *weight, int64_t first, in
 
 rb_status cuda_pass_project(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
 {
-    const rb_status st = norm(p, w->input_norm, first, n, err);
-    return st == RB_OK ? cuda_pass_multiply(p, p->projected.at, true, false, p->normed.at, w->qkv, n,
+    const rb_status st = norm(p, w->at[WEIGHT_INPUT_NORM], first, n, err);
+    return st == RB_OK ? cuda_pass_multiply(p, p->projected.at, true, false, p->normed.at, w->at[WEIGHT_QKV], n,
                                             qkv_width(p->config), p->config->hidden_size, err)
                        : st;
 }
@@ -230,9 +230,9 @@ layer_cuda_heads cuda_pass_heads(const cuda_pass *p, const device_layer *w, int6
                               .precision = p->precision,
                               .n_tokens = n,
                               .projected = p->projected.at,
-                              .bias = w->qkv_bias,
-                              .q_norm = w->q_norm,
-                              .k_norm = w->k_norm,
+                              .bias = w->at[WEIGHT_QKV_BIAS],
+                              .q_norm = w->at[WEIGHT_Q_NORM],
+                              .k_norm = w->at[WEIGHT_K_NORM],
                               .eps = (float)p->config->rms_norm_eps,
                               .position = (const int32_t *)p->positions.at + first,
                               .rope_cos = p->rope_cos.at,
@@ -259,13 +259,19 @@ static rb_status run_mlp(const cuda_pass *p, const device_layer *w, int64_t firs
     const int64_t width = p->config->hidden_size, inner = p->config->intermediate_size;
     float *hidden = hidden_of(p, first);
     rb_status st;
-    RB_TRY(st, norm(p, w->mlp_norm, first, n, err), done);
-    RB_TRY(st, cuda_pass_multiply(p, p->gate_up.at, false, false, p->normed.at, w->gate_up, n, 2 * inner, width, err),
+    RB_TRY(st, norm(p, w->at[WEIGHT_MLP_NORM], first, n, err), done);
+    RB_TRY(st,
+           cuda_pass_multiply(p, p->gate_up.at, false, false, p->normed.at, w->at[WEIGHT_GATE_UP], n, 2 * inner, width,
+                              err),
            done);
-    RB_TRY(st, p->api->swiglu(p->activated.at, p->gate_up.at, w->gate_up_bias, n, inner, p->precision, p->compute, err),
+    RB_TRY(st,
+           p->api->swiglu(p->activated.at, p->gate_up.at, w->at[WEIGHT_GATE_UP_BIAS], n, inner, p->precision,
+                          p->compute, err),
            done);
-    RB_TRY(st, cuda_pass_multiply(p, hidden, true, true, p->activated.at, w->down, n, width, inner, err), done);
-    if (w->down_bias) RB_TRY(st, p->api->add_bias(hidden, w->down_bias, n, width, p->compute, err), done);
+    RB_TRY(st, cuda_pass_multiply(p, hidden, true, true, p->activated.at, w->at[WEIGHT_DOWN], n, width, inner, err),
+           done);
+    if (w->at[WEIGHT_DOWN_BIAS])
+        RB_TRY(st, p->api->add_bias(hidden, w->at[WEIGHT_DOWN_BIAS], n, width, p->compute, err), done);
 done:
     return st;
 }
@@ -276,9 +282,11 @@ rb_status cuda_pass_finish(const cuda_pass *p, const device_layer *w, int64_t fi
     float *hidden = hidden_of(p, first);
     rb_status st;
     RB_TRY(st,
-           cuda_pass_multiply(p, hidden, true, true, p->attended.at, w->o, n, width, cuda_pass_q_width(p->config), err),
+           cuda_pass_multiply(p, hidden, true, true, p->attended.at, w->at[WEIGHT_O], n, width,
+                              cuda_pass_q_width(p->config), err),
            done);
-    if (w->o_bias) RB_TRY(st, p->api->add_bias(hidden, w->o_bias, n, width, p->compute, err), done);
+    if (w->at[WEIGHT_O_BIAS])
+        RB_TRY(st, p->api->add_bias(hidden, w->at[WEIGHT_O_BIAS], n, width, p->compute, err), done);
     st = run_mlp(p, w, first, n, err);
 done:
     return st;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "core/handover.h"
 #include "core/message.h"
 #include "core/order.h"
 
@@ -15,8 +16,6 @@ typedef struct capture_buffer {
     char *host_heads;
     double *host_sums;
     void *captured, *ready; /* events: the compute stream is done with it; the host has it */
-    int layer;
-    bool is_full; /* waits for, or is in, the hand-over thread */
 } capture_buffer;
 
 typedef struct gpu_forward {
@@ -28,15 +27,9 @@ typedef struct gpu_forward {
     rb_cuda_array q, scratch; /* a chunk */
     capture_buffer buffers[2];
     void **started, **finished; /* events [n_layers] */
-    /* The hand-over thread. */
+    rb_handover *layers;        /* layer by layer, buffers[layer % 2] from this thread to the one below */
     pthread_t thread;
     bool is_running;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int handed_over; /* layers */
-    bool is_closing;
-    rb_status status;
-    rb_error error;
 } gpu_forward;
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
@@ -125,8 +118,9 @@ done:
 
 /* ---- the hand-over thread -------------------------------------------------------------------- */
 
-static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_error *err)
+static rb_status hand_over_layer(const gpu_forward *f, int layer, rb_error *err)
 {
+    const capture_buffer *b = &f->buffers[layer % 2];
     const model_config *c = f->pass.config;
     const forward_cuda_options *o = f->options;
     const double *sums = b->host_sums;
@@ -135,7 +129,7 @@ static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_err
         const int64_t n = o->set_start[set + 1] - o->set_start[set], element = capture_element(o);
         const char *q = b->host_heads + o->set_start[set] * capture_width(c, o) * element,
                    *k = q + n * q_width(c) * element;
-        const captured_layer captured = {.layer = b->layer,
+        const captured_layer captured = {.layer = layer,
                                          .set = set,
                                          .n_tokens = n,
                                          .q = q,
@@ -147,46 +141,33 @@ static rb_status hand_over_layer(gpu_forward *f, const capture_buffer *b, rb_err
         st = f->hooks->on_captured(f->hooks->user, &captured, err);
         sums += sums_width(c);
     }
-    if (st == RB_OK && f->hooks->on_layer_done) f->hooks->on_layer_done(f->hooks->user, b->layer);
+    if (st == RB_OK && f->hooks->on_layer_done) f->hooks->on_layer_done(f->hooks->user, layer);
     return st;
 }
 
 static void *hand_over_run(void *argument)
 {
-    gpu_forward *f = argument;
+    const gpu_forward *f = argument;
     rb_error err = {0};
     rb_status st = rb_cuda()->use_device(rb_cuda_device()->index, &err);
-    for (;;) {
-        capture_buffer *b = &f->buffers[f->handed_over % 2];
-        pthread_mutex_lock(&f->lock);
-        while (!b->is_full && !f->is_closing) pthread_cond_wait(&f->changed, &f->lock);
-        const bool has_layer = b->is_full;
-        pthread_mutex_unlock(&f->lock);
-        if (!has_layer) return NULL;
-        if (st == RB_OK) st = hand_over_layer(f, b, &err);
-        pthread_mutex_lock(&f->lock);
-        if (st != RB_OK && f->status == RB_OK) {
-            f->status = st;
-            f->error = err;
+    int64_t layer = 0;
+    if (st == RB_OK)
+        while ((layer = rb_handover_take(f->layers)) >= 0) {
+            st = hand_over_layer(f, (int)layer, &err);
+            if (st != RB_OK) break;
+            rb_handover_release(f->layers, layer);
         }
-        b->is_full = false;
-        f->handed_over++;
-        pthread_cond_broadcast(&f->changed);
-        pthread_mutex_unlock(&f->lock);
-    }
+    if (st != RB_OK) rb_handover_fail(f->layers, layer, st, &err);
+    return NULL;
 }
 
-/* Until the thread has done with the buffer; its failure is the run's. */
-static rb_status wait_for_buffer(gpu_forward *f, const capture_buffer *b, rb_error *err)
+/* Until the thread is done with the layer's buffer; its failure is the run's. */
+static rb_status wait_for_buffer(const gpu_forward *f, rb_error *err)
 {
-    pthread_mutex_lock(&f->lock);
-    while (b->is_full) pthread_cond_wait(&f->changed, &f->lock);
-    const rb_status st = f->status;
-    pthread_mutex_unlock(&f->lock);
-    return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", f->error.msg);
+    return rb_handover_claim(f->layers) >= 0 ? RB_OK : rb_handover_status(f->layers, err);
 }
 
-static rb_status send_buffer(gpu_forward *f, capture_buffer *b, int layer, rb_error *err)
+static rb_status send_buffer(const gpu_forward *f, const capture_buffer *b, int layer, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, rb_cuda()->event_record(b->captured, f->pass.compute, err), done);
@@ -194,11 +175,7 @@ static rb_status send_buffer(gpu_forward *f, capture_buffer *b, int layer, rb_er
     RB_TRY(st, rb_cuda()->copy(b->host_heads, b->heads.at, b->heads.size_bytes, f->copy, err), done);
     RB_TRY(st, rb_cuda()->copy(b->host_sums, b->sums.at, b->sums.size_bytes, f->copy, err), done);
     RB_TRY(st, rb_cuda()->event_record(b->ready, f->copy, err), done);
-    pthread_mutex_lock(&f->lock);
-    b->layer = layer;
-    b->is_full = true;
-    pthread_cond_broadcast(&f->changed);
-    pthread_mutex_unlock(&f->lock);
+    rb_handover_give(f->layers, layer);
 done:
     return st;
 }
@@ -272,7 +249,7 @@ static rb_status run_layer(gpu_forward *f, int layer, rb_error *err)
     device_layer w;
     rb_status st;
     RB_TRY(st, cuda_pass_next_layer(&f->pass, layer, &w, err), done);
-    RB_TRY(st, wait_for_buffer(f, b, err), done);
+    RB_TRY(st, wait_for_buffer(f, err), done);
     RB_TRY(st, rb_cuda()->event_record(f->started[layer], f->pass.compute, err), done);
     RB_TRY(st, rb_cuda()->fill(b->sums.at, 0, b->sums.size_bytes, f->pass.compute, err), done);
     for (int set = 0; set < o->n_sets; set++)
@@ -313,17 +290,13 @@ static rb_status run_layers(gpu_forward *f, rb_error *err)
 {
     rb_status st = RB_OK;
     for (int layer = 0; layer < f->pass.config->facts.n_layers && st == RB_OK; layer++) st = run_layer(f, layer, err);
-    for (int i = 0; i < 2 && st == RB_OK; i++) st = wait_for_buffer(f, &f->buffers[i], err);
-    return st;
+    return st == RB_OK ? rb_handover_wait(f->layers, f->pass.config->facts.n_layers, err) : st;
 }
 
 static void stop_thread(gpu_forward *f)
 {
     if (!f->is_running) return;
-    pthread_mutex_lock(&f->lock);
-    f->is_closing = true;
-    pthread_cond_broadcast(&f->changed);
-    pthread_mutex_unlock(&f->lock);
+    rb_handover_stop(f->layers);
     pthread_join(f->thread, NULL);
 }
 
@@ -353,8 +326,7 @@ static void end(gpu_forward *f, int n_layers)
     free(f->finished);
     if (f->copy) rb_cuda()->stream_destroy(f->copy);
     cuda_pass_end(&f->pass);
-    pthread_cond_destroy(&f->changed);
-    pthread_mutex_destroy(&f->lock);
+    rb_handover_free(f->layers);
 }
 
 rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options,
@@ -363,10 +335,9 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     gpu_forward f = {.options = options, .hooks = hooks};
     const double started_s = rb_now_s();
     rb_status st;
-    pthread_mutex_init(&f.lock, NULL);
-    pthread_cond_init(&f.changed, NULL);
     RB_TRY(st, begin(&f, model, batch, err), done);
     const double set_up_s = rb_now_s() - started_s;
+    RB_TRY(st, rb_handover_create(&f.layers, 2, checkpoint_config(model)->facts.n_layers, err), done);
     if (pthread_create(&f.thread, NULL, hand_over_run, &f) != 0) {
         st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
         goto done;

@@ -57,17 +57,17 @@ static int64_t largest_part(const token_batch *batch, const forward_hooks *host,
 }
 
 /* Bytes of each array, in the order of list_arrays. */
-typedef struct array_sizes {
+typedef struct part_array_sizes {
     int64_t bytes[N_ARRAYS];
-} array_sizes;
+} part_array_sizes;
 
-static array_sizes sizes_of(const model_config *c, const token_batch *batch, const forward_hooks *host,
-                            layer_cuda_precision precision)
+static part_array_sizes sizes_of(const model_config *c, const token_batch *batch, const forward_hooks *host,
+                                 layer_cuda_precision precision)
 {
     const int64_t n = largest_part(batch, host, host->n_parts), e = cuda_pass_element_bytes(precision),
                   kv = n * cuda_pass_kv_width(c);
     const int64_t exact = host->n_recent > 0 ? kv * e : 0;
-    return (array_sizes){{kv * 4, kv * 4, n * cuda_pass_q_width(c) * e, kv * e, kv * e, exact, exact}};
+    return (part_array_sizes){{kv * 4, kv * 4, n * cuda_pass_q_width(c) * e, kv * e, kv * e, exact, exact}};
 }
 
 static void list_arrays(gpu_parts *f, rb_cuda_array *arrays[N_ARRAYS])
@@ -79,7 +79,7 @@ static void list_arrays(gpu_parts *f, rb_cuda_array *arrays[N_ARRAYS])
 int64_t forward_parts_cuda_bytes(const model_config *c, const token_batch *batch, const forward_hooks *host,
                                  const forward_parts_cuda_options *options, int64_t chunk_tokens)
 {
-    const array_sizes sizes = sizes_of(c, batch, host, options->precision);
+    const part_array_sizes sizes = sizes_of(c, batch, host, options->precision);
     const int64_t head = lm_head_cuda_bytes(c, options->precision, host->n_logit_tokens, host->logit_group);
     int64_t layers = weight_stream_device_bytes(c, options->precision);
     const int64_t common = cuda_pass_bytes(c, batch, options->precision, chunk_tokens) - layers;
@@ -119,7 +119,7 @@ static void close_host(host_part *h)
 
 static rb_status begin(gpu_parts *f, const checkpoint *model, const token_batch *batch, rb_error *err)
 {
-    const array_sizes sizes = sizes_of(checkpoint_config(model), batch, f->host, f->options->precision);
+    const part_array_sizes sizes = sizes_of(checkpoint_config(model), batch, f->host, f->options->precision);
     rb_cuda_array *arrays[N_ARRAYS];
     rb_status st;
     list_arrays(f, arrays);

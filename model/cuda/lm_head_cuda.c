@@ -69,7 +69,7 @@ static rb_status upload_norm(gpu_lm_head *h, rb_error *err)
     float *norm = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&norm, (size_t)width, sizeof *norm, "final norm", err), done);
-    RB_TRY(st, checkpoint_load(p->model, "model.norm.weight", 1, &width, norm, err), done);
+    RB_TRY(st, checkpoint_load(p->model, p->config->family->tensors->final_norm, 1, &width, norm, err), done);
     RB_TRY(st, rb_cuda()->copy(h->norm.at, norm, (size_t)width * sizeof *norm, p->compute, err), done);
     st = rb_cuda()->stream_wait(p->compute, err);
 done:
@@ -84,10 +84,7 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
     const safetensor *from = NULL;
     rb_status st;
-    RB_TRY(st,
-           checkpoint_tensor(p->model, c->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", 2, shape,
-                             &from, err),
-           done);
+    RB_TRY(st, checkpoint_tensor(p->model, model_config_lm_head(c), 2, shape, &from, err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->norm, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);

@@ -4,20 +4,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/cuda_device.h"
+#include "core/handover.h"
+#include "model/layer_tensors.h"
 
 enum {
     PIECE_BYTES = 8 << 20, /* of a read, and of a slot of pinned memory */
     N_READERS = 8,
-    N_SLOTS = 2, /* slots a reader: one is read into while the other is sent */
-    MAX_NAME = 128,
-    N_PARAMETERS = 8,
-    MAX_PARTS = 10
+    N_SLOTS = 2 /* slots a reader: one is read into while the other is sent */
 };
 
 /* A stretch of a tensor and where it goes. */
@@ -50,7 +48,7 @@ typedef struct shard_fd {
     int fd;
 } shard_fd;
 
-/* A layer's place on the device, its upload stream, and the readers' job for it. */
+/* A layer's place on the device and its upload stream. */
 typedef struct layer_place {
     char *matrices;
     float *parameters;      /* norms and biases, one after the other */
@@ -58,8 +56,7 @@ typedef struct layer_place {
     void *stream;
     void *uploaded, *released; /* events */
     device_layer layer;
-    piece *pieces;
-    int64_t n_pieces, pieces_room, next_piece, pieces_done;
+    int64_t pieces_end, n_bytes; /* of the layer being read: the piece after its last one; bytes of its pieces */
 } layer_place;
 
 struct weight_stream {
@@ -69,52 +66,60 @@ struct weight_stream {
     layer_cuda_precision precision;
     bool stops_at_heads;
     size_t matrix_bytes, n_parameters;
+    int64_t first[N_LAYER_WEIGHTS]; /* element of each weight in matrices or parameters */
     layer_place places[2];
     reader readers[N_READERS];
     shard_fd *shards;
     int n_shards;
-    /* What the readers share: they take the pieces of layers begun, in order, so that none waits while another has the
-     * last piece of a layer. */
-    pthread_mutex_t lock;
-    pthread_cond_t has_work, is_done;
-    int n_begun, taking; /* layers; the one whose pieces are taken now */
+    rb_handover *handover; /* pieces, from the thread that begins a layer to the readers */
+    piece *pieces;         /* [n_pieces]; two layers' pieces have room, so that begin need not wait */
+    int n_pieces;
     int64_t bytes_read;
-    bool is_closing;
-    rb_status status;
-    rb_error error;
 };
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
 static size_t precision_bytes(layer_cuda_precision precision) { return precision == LAYER_CUDA_BF16 ? 2 : 4; }
 
-typedef struct layer_shape {
-    int64_t hidden, inner, q_width, kv_width, qkv_width, d;
-} layer_shape;
-
-static layer_shape shape_of(const model_config *c)
+/* Elements of all matrices or of all vectors, those that this model lacks included. */
+static size_t count_elements(const model_config *config, bool are_matrices)
 {
-    const int64_t d = c->facts.head_dim, q = c->facts.n_q_heads * d, kv = c->facts.n_kv_heads * d;
-    return (layer_shape){c->hidden_size, c->intermediate_size, q, kv, q + 2 * kv, d};
+    const checkpoint_tensors *tensors = config->family->tensors;
+    int64_t count = 0;
+    for (int i = 0; i < tensors->n_layer; i++)
+        if ((tensors->layer[i].columns != DIM_NONE) == are_matrices)
+            count += layer_tensor_count(config, &tensors->layer[i]);
+    return (size_t)count;
 }
 
-static size_t count_matrices(const model_config *config)
+/* Pieces of a layer, at most. */
+static int count_pieces(const model_config *config)
 {
-    const layer_shape s = shape_of(config);
-    return (size_t)(s.qkv_width * s.hidden + s.hidden * s.q_width + 3 * s.inner * s.hidden);
-}
-
-static size_t count_parameters(const model_config *config)
-{
-    const layer_shape s = shape_of(config);
-    return (size_t)(4 * s.hidden + s.qkv_width + 2 * s.d + 2 * s.inner);
+    const checkpoint_tensors *tensors = config->family->tensors;
+    int64_t count = 0;
+    for (int i = 0; i < tensors->n_layer; i++)
+        if (tensors->layer[i].columns != DIM_NONE)
+            count += layer_tensor_count(config, &tensors->layer[i]) * (int64_t)sizeof(float) / PIECE_BYTES + 1;
+    return (int)count;
 }
 
 int64_t weight_stream_device_bytes(const model_config *config, layer_cuda_precision precision)
 {
     return (int64_t)(2
-                     * (count_matrices(config) * precision_bytes(precision) + count_parameters(config) * sizeof(float)))
+                     * (count_elements(config, true) * precision_bytes(precision)
+                        + count_elements(config, false) * sizeof(float)))
            + (int64_t)N_READERS * N_SLOTS * PIECE_BYTES;
+}
+
+/* Weights lie one after the other in the order of layer_weight. */
+static void lay_out(weight_stream *w)
+{
+    int64_t used[2] = {0};
+    for (int weight = 0; weight < N_LAYER_WEIGHTS; weight++) {
+        int64_t *end = &used[layer_weight_is_matrix(w->config, (layer_weight)weight)];
+        w->first[weight] = *end;
+        *end += layer_weight_count(w->config, (layer_weight)weight);
+    }
 }
 
 /* ---- readers --------------------------------------------------------------------------------- */
@@ -151,50 +156,22 @@ done:
     return st;
 }
 
-static void finish_piece(weight_stream *w, const piece *p, rb_status st, const rb_error *err)
-{
-    layer_place *place = &w->places[p->layer % 2];
-    pthread_mutex_lock(&w->lock);
-    if (st != RB_OK && w->status == RB_OK) {
-        w->status = st;
-        w->error = *err;
-    }
-    w->bytes_read += p->n_bytes;
-    place->pieces_done++;
-    if (place->pieces_done == place->n_pieces) pthread_cond_broadcast(&w->is_done);
-    pthread_mutex_unlock(&w->lock);
-}
-
-/* The next piece of any layer begun; the lock is held. */
-static bool take_piece(weight_stream *w, piece *p)
-{
-    for (; w->taking < w->n_begun; w->taking++) {
-        layer_place *place = &w->places[w->taking % 2];
-        if (place->next_piece == place->n_pieces) continue;
-        *p = place->pieces[place->next_piece++];
-        return true;
-    }
-    return false;
-}
-
 static void *reader_run(void *argument)
 {
     reader *r = argument;
     weight_stream *w = r->owner;
     rb_error err = {0};
     rb_status st = rb_cuda()->use_device(rb_cuda_device()->index, &err);
-    for (;;) {
-        piece p;
-        bool is_over;
-        pthread_mutex_lock(&w->lock);
-        while (!(is_over = w->is_closing) && !take_piece(w, &p)) pthread_cond_wait(&w->has_work, &w->lock);
-        if (st == RB_OK) st = w->status; /* after a failure pieces are only counted off */
-        pthread_mutex_unlock(&w->lock);
-        if (is_over) return NULL;
-        if (st == RB_OK) st = send_piece(w, &p, &r->slots[r->next_slot], &err);
-        r->next_slot = (r->next_slot + 1) % N_SLOTS;
-        finish_piece(w, &p, st, &err);
-    }
+    int64_t index = 0;
+    if (st == RB_OK)
+        while ((index = rb_handover_take(w->handover)) >= 0) {
+            st = send_piece(w, &w->pieces[index % w->n_pieces], &r->slots[r->next_slot], &err);
+            if (st != RB_OK) break;
+            r->next_slot = (r->next_slot + 1) % N_SLOTS;
+            rb_handover_release(w->handover, index);
+        }
+    if (st != RB_OK) rb_handover_fail(w->handover, index, st, &err);
+    return NULL;
 }
 
 /* ---- a layer's pieces ------------------------------------------------------------------------ */
@@ -215,16 +192,14 @@ static rb_status find_fd(weight_stream *w, const char *path, int *fd, rb_error *
     return RB_OK;
 }
 
-static rb_status add_piece(layer_place *place, const piece *p, rb_error *err)
+static rb_status add_piece(weight_stream *w, const piece *p, rb_error *err)
 {
-    if (place->n_pieces == place->pieces_room) {
-        const int64_t room = place->pieces_room ? 2 * place->pieces_room : 64;
-        piece *more = realloc(place->pieces, (size_t)room * sizeof *more);
-        if (!more) return rb_fail(err, RB_ENOMEM, "list of pieces: no memory");
-        place->pieces = more;
-        place->pieces_room = room;
-    }
-    place->pieces[place->n_pieces++] = *p;
+    const int64_t index = rb_handover_claim(w->handover);
+    if (index < 0) return rb_handover_status(w->handover, err);
+    w->pieces[index % w->n_pieces] = *p;
+    w->places[p->layer % 2].pieces_end = index + 1;
+    w->places[p->layer % 2].n_bytes += p->n_bytes;
+    rb_handover_give(w->handover, index);
     return RB_OK;
 }
 
@@ -235,20 +210,21 @@ static layer_cuda_weight weight_type(tensor_dtype dtype)
                                   : LAYER_CUDA_WEIGHT_F32;
 }
 
-/* A matrix of the layer, cut into pieces; `first`: its first element in the place. */
-static rb_status add_matrix(weight_stream *w, int layer, const char *module, int64_t n_out, int64_t n_in, int64_t first,
-                            rb_error *err)
+/* A matrix of the layer, cut into pieces. */
+static rb_status add_matrix(weight_stream *w, int layer, const layer_tensor *tensor, rb_error *err)
 {
-    const int64_t shape[2] = {n_out, n_in};
-    char name[MAX_NAME];
+    char name[LAYER_TENSOR_NAME];
+    int64_t shape[2];
     tensor_place place = {0};
     int fd = -1;
     rb_status st;
-    snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, module);
-    RB_TRY(st, checkpoint_place(w->ckpt, name, 2, shape, &place, err), done);
+    layer_tensor_name(name, w->config, tensor, layer);
+    const int rank = layer_tensor_shape(w->config, tensor, shape);
+    RB_TRY(st, checkpoint_place(w->ckpt, name, rank, shape, &place, err), done);
     RB_TRY(st, find_fd(w, place.path, &fd, err), done);
     const int64_t element = (int64_t)tensor_dtype_size(place.dtype),
-                  out_element = (int64_t)precision_bytes(w->precision);
+                  out_element = (int64_t)precision_bytes(w->precision),
+                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor);
     const bool is_same = place.dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
     for (int64_t at = 0; at < place.size_bytes; at += PIECE_BYTES) {
         const int64_t n_bytes = place.size_bytes - at < PIECE_BYTES ? place.size_bytes - at : PIECE_BYTES;
@@ -261,84 +237,56 @@ static rb_status add_matrix(weight_stream *w, int layer, const char *module, int
                          .is_same = is_same,
                          .to = w->places[layer % 2].matrices + (first + at / element) * out_element,
                          .layer = layer};
-        RB_TRY(st, add_piece(&w->places[layer % 2], &p, err), done);
+        RB_TRY(st, add_piece(w, &p, err), done);
     }
 done:
     return st;
 }
 
-/* A norm or bias at `*next` of the place's parameters; on the host first, in f32. */
-static rb_status add_parameter(weight_stream *w, int layer, const char *tensor, bool is_there, int64_t n, int64_t *next,
-                               const float **out, rb_error *err)
+/* A norm or bias, into the host's copy of the place's parameters; *end: the element after the last one so far. */
+static rb_status load_parameter(const weight_stream *w, int layer, const layer_tensor *tensor, int64_t *end,
+                                rb_error *err)
 {
-    layer_place *place = &w->places[layer % 2];
-    char name[MAX_NAME];
-    *out = NULL;
-    if (!is_there) return RB_OK;
-    snprintf(name, sizeof name, "model.layers.%d.%s", layer, tensor);
-    const rb_status st = checkpoint_load(w->ckpt, name, 1, &n, place->host_parameters + *next, err);
-    *out = place->parameters + *next;
-    *next += n;
-    return st;
+    const int64_t first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor),
+                  after = first + layer_tensor_count(w->config, tensor);
+    char name[LAYER_TENSOR_NAME];
+    int64_t shape[2];
+    layer_tensor_name(name, w->config, tensor, layer);
+    const int rank = layer_tensor_shape(w->config, tensor, shape);
+    if (after > *end) *end = after;
+    return checkpoint_load(w->ckpt, name, rank, shape, w->places[layer % 2].host_parameters + first, err);
 }
 
-static rb_status add_parameters(weight_stream *w, int layer, bool with_rest, rb_error *err)
+static bool is_read(const weight_stream *w, int layer, const layer_tensor *tensor)
 {
-    const model_config *c = w->config;
-    const layer_shape s = shape_of(c);
-    layer_place *place = &w->places[layer % 2];
-    device_layer *out = &place->layer;
-    const float *unused;
-    int64_t next = 0;
+    const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
+    return layer_tensor_is_used(w->config, tensor) && (with_rest || tensor->step == STEP_HEADS);
+}
+
+static rb_status send_parameters(const weight_stream *w, int layer, rb_error *err)
+{
+    const checkpoint_tensors *tensors = w->config->family->tensors;
+    const layer_place *place = &w->places[layer % 2];
+    int64_t end = 0;
     rb_status st;
-    RB_TRY(st, add_parameter(w, layer, "input_layernorm.weight", true, s.hidden, &next, &out->input_norm, err), done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.q_proj.bias", c->qkv_bias, s.q_width, &next, &out->qkv_bias, err),
-           done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.k_proj.bias", c->qkv_bias, s.kv_width, &next, &unused, err), done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.v_proj.bias", c->qkv_bias, s.kv_width, &next, &unused, err), done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.q_norm.weight", c->qk_norm, s.d, &next, &out->q_norm, err), done);
-    RB_TRY(st, add_parameter(w, layer, "self_attn.k_norm.weight", c->qk_norm, s.d, &next, &out->k_norm, err), done);
-    if (with_rest) {
-        RB_TRY(st,
-               add_parameter(w, layer, "post_attention_layernorm.weight", true, s.hidden, &next, &out->mlp_norm, err),
-               done);
-        RB_TRY(st, add_parameter(w, layer, "self_attn.o_proj.bias", c->o_bias, s.hidden, &next, &out->o_bias, err),
-               done);
-        RB_TRY(st, add_parameter(w, layer, "mlp.gate_proj.bias", c->mlp_bias, s.inner, &next, &out->gate_up_bias, err),
-               done);
-        RB_TRY(st, add_parameter(w, layer, "mlp.up_proj.bias", c->mlp_bias, s.inner, &next, &unused, err), done);
-        RB_TRY(st, add_parameter(w, layer, "mlp.down_proj.bias", c->mlp_bias, s.hidden, &next, &out->down_bias, err),
-               done);
-    }
+    for (int i = 0; i < tensors->n_layer; i++)
+        if (tensors->layer[i].columns == DIM_NONE && is_read(w, layer, &tensors->layer[i]))
+            RB_TRY(st, load_parameter(w, layer, &tensors->layer[i], &end, err), done);
     RB_TRY(st,
-           rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)next * sizeof(float), place->stream, err),
+           rb_cuda()->copy(place->parameters, place->host_parameters, (size_t)end * sizeof(float), place->stream, err),
            done);
 done:
     return st;
 }
 
-static rb_status add_matrices(weight_stream *w, int layer, bool with_rest, rb_error *err)
+static rb_status add_matrices(weight_stream *w, int layer, rb_error *err)
 {
-    const layer_shape s = shape_of(w->config);
-    const int64_t k = s.q_width * s.hidden, v = k + s.kv_width * s.hidden, o = s.qkv_width * s.hidden,
-                  gate = o + s.hidden * s.q_width;
-    const int64_t up = gate + s.inner * s.hidden, down = up + s.inner * s.hidden;
-    const size_t element = precision_bytes(w->precision);
-    layer_place *place = &w->places[layer % 2];
-    rb_status st;
-    place->layer.qkv = place->matrices;
-    place->layer.o = place->matrices + (size_t)o * element;
-    place->layer.gate_up = place->matrices + (size_t)gate * element;
-    place->layer.down = place->matrices + (size_t)down * element;
-    RB_TRY(st, add_matrix(w, layer, "self_attn.q_proj", s.q_width, s.hidden, 0, err), done);
-    RB_TRY(st, add_matrix(w, layer, "self_attn.k_proj", s.kv_width, s.hidden, k, err), done);
-    RB_TRY(st, add_matrix(w, layer, "self_attn.v_proj", s.kv_width, s.hidden, v, err), done);
-    if (!with_rest) goto done;
-    RB_TRY(st, add_matrix(w, layer, "self_attn.o_proj", s.hidden, s.q_width, o, err), done);
-    RB_TRY(st, add_matrix(w, layer, "mlp.gate_proj", s.inner, s.hidden, gate, err), done);
-    RB_TRY(st, add_matrix(w, layer, "mlp.up_proj", s.inner, s.hidden, up, err), done);
-    RB_TRY(st, add_matrix(w, layer, "mlp.down_proj", s.hidden, s.inner, down, err), done);
-done:
+    const checkpoint_tensors *tensors = w->config->family->tensors;
+    rb_status st = RB_OK;
+    w->places[layer % 2].n_bytes = 0;
+    for (int i = 0; i < tensors->n_layer && st == RB_OK; i++)
+        if (tensors->layer[i].columns != DIM_NONE && is_read(w, layer, &tensors->layer[i]))
+            st = add_matrix(w, layer, &tensors->layer[i], err);
     return st;
 }
 
@@ -346,36 +294,24 @@ done:
 
 rb_status weight_stream_begin(weight_stream *w, int layer, rb_error *err)
 {
-    const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
-    layer_place *place = &w->places[layer % 2];
+    const layer_place *place = &w->places[layer % 2];
     rb_status st;
-    /* Nobody is at the place any more: wait has seen the job of the layer two back done, and the host's copy of its
+    /* Nobody is at the place any more: wait has seen all pieces of the layer two back sent, and the host's copy of its
      * parameters was sent then. */
     RB_TRY(st, rb_cuda()->event_wait(place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->stream_wait_event(place->stream, place->released, err), done);
-    RB_TRY(st, add_parameters(w, layer, with_rest, err), done);
-    pthread_mutex_lock(&w->lock);
-    if (w->taking < layer - 1)
-        w->taking = layer - 1; /* the layer two back is done, whether or not a reader has noticed */
-    place->n_pieces = place->next_piece = place->pieces_done = 0;
-    st = add_matrices(w, layer, with_rest, err);
-    if (st == RB_OK) w->n_begun = layer + 1;
-    else place->n_pieces = 0;
-    pthread_cond_broadcast(&w->has_work);
-    pthread_mutex_unlock(&w->lock);
+    RB_TRY(st, send_parameters(w, layer, err), done);
+    st = add_matrices(w, layer, err);
 done:
     return st;
 }
 
 rb_status weight_stream_wait(weight_stream *w, int layer, void *stream, device_layer *out, rb_error *err)
 {
-    layer_place *place = &w->places[layer % 2];
+    const layer_place *place = &w->places[layer % 2];
     rb_status st;
-    pthread_mutex_lock(&w->lock);
-    while (place->pieces_done < place->n_pieces) pthread_cond_wait(&w->is_done, &w->lock);
-    st = w->status;
-    pthread_mutex_unlock(&w->lock);
-    if (st != RB_OK) return rb_fail(err, st, "%s", w->error.msg);
+    RB_TRY(st, rb_handover_wait(w->handover, place->pieces_end, err), done);
+    w->bytes_read += place->n_bytes;
     RB_TRY(st, rb_cuda()->event_record(place->uploaded, place->stream, err), done);
     RB_TRY(st, rb_cuda()->stream_wait_event(stream, place->uploaded, err), done);
     *out = place->layer;
@@ -390,7 +326,7 @@ rb_status weight_stream_release(weight_stream *w, int layer, void *stream, rb_er
 
 int64_t weight_stream_bytes_read(const weight_stream *weights) { return weights->bytes_read; }
 
-static rb_status open_place(weight_stream *w, layer_place *place, rb_error *err)
+static rb_status open_place(const weight_stream *w, layer_place *place, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, rb_cuda_alloc(&place->matrices, w->matrix_bytes, 1, "weights of a layer", err), done);
@@ -399,6 +335,12 @@ static rb_status open_place(weight_stream *w, layer_place *place, rb_error *err)
     RB_TRY(st, rb_cuda()->stream_create(&place->stream, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->released, err), done);
+    for (int i = 0; i < N_LAYER_WEIGHTS; i++) {
+        if (layer_weight_count(w->config, (layer_weight)i) == 0) continue;
+        if (layer_weight_is_matrix(w->config, (layer_weight)i))
+            place->layer.at[i] = place->matrices + (size_t)w->first[i] * precision_bytes(w->precision);
+        else place->layer.at[i] = place->parameters + w->first[i];
+    }
 done:
     return st;
 }
@@ -431,11 +373,12 @@ rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const 
                          .api = api,
                          .precision = precision,
                          .stops_at_heads = stops_at_heads};
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->has_work, NULL);
-    pthread_cond_init(&w->is_done, NULL);
-    w->matrix_bytes = count_matrices(w->config) * precision_bytes(precision);
-    w->n_parameters = count_parameters(w->config);
+    w->matrix_bytes = count_elements(w->config, true) * precision_bytes(precision);
+    w->n_parameters = count_elements(w->config, false);
+    w->n_pieces = 2 * count_pieces(w->config);
+    lay_out(w);
+    RB_TRY(st, rb_alloc(&w->pieces, (size_t)w->n_pieces, sizeof *w->pieces, "list of pieces", err), done);
+    RB_TRY(st, rb_handover_create(&w->handover, w->n_pieces, RB_HANDOVER_NO_END, err), done);
     for (int i = 0; i < 2; i++) RB_TRY(st, open_place(w, &w->places[i], err), done);
     for (int i = 0; i < N_READERS; i++) RB_TRY(st, open_reader(w, &w->readers[i], err), done);
     *out = w;
@@ -453,7 +396,6 @@ static void close_place(const weight_stream *w, layer_place *place)
     rb_cuda()->event_destroy(place->uploaded);
     rb_cuda()->event_destroy(place->released);
     rb_cuda()->stream_destroy(place->stream);
-    free(place->pieces);
 }
 
 static void close_reader(reader *r)
@@ -468,10 +410,7 @@ static void close_reader(reader *r)
 void weight_stream_close(weight_stream *w)
 {
     if (!w) return;
-    pthread_mutex_lock(&w->lock);
-    w->is_closing = true;
-    pthread_cond_broadcast(&w->has_work);
-    pthread_mutex_unlock(&w->lock);
+    if (w->handover) rb_handover_stop(w->handover);
     for (int i = 0; i < N_READERS; i++)
         if (w->readers[i].is_running) pthread_join(w->readers[i].thread, NULL);
     for (int i = 0; i < 2; i++)
@@ -480,8 +419,7 @@ void weight_stream_close(weight_stream *w)
     for (int i = 0; i < 2; i++) close_place(w, &w->places[i]);
     for (int i = 0; i < w->n_shards; i++) close(w->shards[i].fd);
     free(w->shards);
-    pthread_cond_destroy(&w->has_work);
-    pthread_cond_destroy(&w->is_done);
-    pthread_mutex_destroy(&w->lock);
+    rb_handover_free(w->handover);
+    free(w->pieces);
     free(w);
 }

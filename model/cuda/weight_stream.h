@@ -10,11 +10,10 @@
 #include "model/checkpoint.h"
 #include "model/cuda/layer_cuda.h"
 
-/* A layer on the device. Matrices [n_out][n_in] in the precision; norms and biases f32. What the model lacks is NULL.
- */
+/* A layer on the device: matrices in the precision, norms and biases in f32. Shapes: model/model_family.h. What the
+ * model lacks is NULL. */
 typedef struct device_layer {
-    void *qkv, *o, *gate_up, *down;
-    const float *input_norm, *mlp_norm, *qkv_bias, *q_norm, *k_norm, *o_bias, *gate_up_bias, *down_bias;
+    const void *at[N_LAYER_WEIGHTS];
 } device_layer;
 
 typedef struct weight_stream weight_stream;

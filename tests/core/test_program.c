@@ -252,7 +252,8 @@ static void version_names_program_and_libraries(void **state)
     snprintf(first, sizeof first, "ropebits sample %s\ncommit ", rb_tool_version());
     assert_int_equal(result.exit_code, 0);
     assert_memory_equal(result.out, first, strlen(first));
-    static const char *const words[] = {"compiler  GCC", "\nHDF5 ", "\nOpenBLAS ", "\nzstd ", "\nCUDA      "};
+    static const char *const words[] = {
+        "\nlicense   Apache-2.0\n", "compiler  GCC", "\nHDF5 ", "\nOpenBLAS ", "\nzstd ", "\nCUDA      "};
     for (size_t i = 0; i < RB_COUNT(words); i++) assert_non_null(strstr(result.out, words[i]));
 }
 

@@ -75,7 +75,7 @@ static void reads_llama(void **state)
     static model_config config;
     rb_error err = {0};
     assert_ok(PARSE(&config, LLAMA, {0}));
-    assert_int_equal(config.family, MODEL_LLAMA);
+    assert_string_equal(config.family->model_type, "llama");
     assert_string_equal(config.facts.model_type, "llama");
     assert_int_equal(strlen(config.facts.config_sha256), 64);
     assert_string_equal(config.facts.weights_sha256, "");
@@ -93,7 +93,8 @@ static void reads_llama(void **state)
     assert_int_equal(config.vocab_size, 320);
     assert_int_equal(config.max_position, 512);
     assert_true(config.rms_norm_eps == 1e-6);
-    assert_false(config.qkv_bias || config.o_bias || config.mlp_bias || config.qk_norm || config.tied_embeddings);
+    assert_int_equal(config.extras, EXTRA_NONE);
+    assert_false(config.tied_embeddings);
     assert_int_equal(config.sliding_window, 0);
 }
 
@@ -104,7 +105,8 @@ static void reads_llama_options(void **state)
     rb_error err = {0};
     assert_ok(PARSE(&config, LLAMA, {"attention_bias", "true"}, {"mlp_bias", "true"}, {"tie_word_embeddings", "true"},
                     {"head_dim", "48"}));
-    assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings);
+    assert_int_equal(config.extras, EXTRA_QKV_BIAS | EXTRA_O_BIAS | EXTRA_MLP_BIAS);
+    assert_true(config.tied_embeddings);
     assert_int_equal(config.facts.head_dim, 48);
     assert_ok(PARSE(&config, LLAMA, {"num_key_value_heads", NULL}));
     assert_int_equal(config.facts.n_kv_heads, 4);
@@ -119,13 +121,13 @@ static void biases_and_norms_follow_the_family(void **state)
     static model_config config;
     rb_error err = {0};
     assert_ok(PARSE(&config, MISTRAL, {0}));
-    assert_false(config.qkv_bias || config.o_bias || config.qk_norm);
+    assert_int_equal(config.extras, EXTRA_NONE);
     assert_ok(PARSE(&config, QWEN2, {0}));
-    assert_true(config.qkv_bias && !config.o_bias && !config.qk_norm);
+    assert_int_equal(config.extras, EXTRA_QKV_BIAS);
     assert_ok(PARSE(&config, QWEN3, {0}));
-    assert_true(!config.qkv_bias && !config.o_bias && config.qk_norm);
+    assert_int_equal(config.extras, EXTRA_QK_NORM);
     assert_ok(PARSE(&config, QWEN3, {"attention_bias", "true"}));
-    assert_true(config.qkv_bias && config.o_bias && config.qk_norm);
+    assert_int_equal(config.extras, EXTRA_QKV_BIAS | EXTRA_O_BIAS | EXTRA_QK_NORM);
 }
 
 /* ---- sliding windows ------------------------------------------------------------------------- */

@@ -75,8 +75,10 @@ stderr_has "budget is 1.100 true bits"
 "$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt --n-tokens 2048 --context 512 \
     -o "$scratch/both.h5" >/dev/null
 expect "a profile of two texts" 0 "$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --budgets 3 -o "$scratch/both-p.h5"
+budgets="2 3"
+[ "${RB_SANITIZED:-0}" = 0 ] || budgets=3       # numbers are for the plain build; to sanitizers one budget is as good as two
 for method in uniform block-gtq optimal optimal-center; do
-    for bits in 2 3; do
+    for bits in $budgets; do
         "$allocate" "$scratch/both-p.h5" --method $method --avg-bits $bits --json -o "$scratch/both.json" >"$scratch/both.out"
         found=$("$bin/ropebits-profile" -q --no-curves "$scratch/both.h5" --plan "$scratch/both.json" --json | sed -n 's/^ *"logit_mae": \(.*\),$/\1/p')
         expected=$(sed -n 's/^ *"logit_mae": \(.*\),$/\1/p' "$scratch/both.out")

@@ -1,4 +1,4 @@
-# What export writes is what others can read: the C header compiles as C and C++ and holds the plan, the library links from an installed tree, inspect shows it.
+# What export writes is what others can read: the C header compiles as C and C++ and holds the plan, inspect shows it. (The library: packaging.sh.)
 . tests/programs/tap.sh
 
 cc=${CC:-gcc}
@@ -92,35 +92,6 @@ stdout_has "plan-folded.safetensors"
 expect "the plan that is left is a plan" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan-folded.json"
 check "  without scales" bash -c '! grep -q equalizing "$1"' - "$scratch/stdout"
 stdout_has "centring     a center in 8 of 8 heads"
-
-# ---- the library, from an installed tree ----
-if [ "${RB_SANITIZED:-0}" = 1 ]; then
-    skip_case "the installed library links by pkg-config" "plain build only"
-else
-    check "make install" make install BUILD="$build" DESTDIR="$scratch/root" PREFIX=/usr
-    cat >"$scratch/reader.c" <<'EOF'
-#include <ropebits_plan.h>
-#include <stdio.h>
-int main(int argc, char **argv)
-{
-    ropebits_plan *plan;
-    char error[256];
-    if (argc < 2 || ropebits_plan_open(&plan, argv[1], error, sizeof error) != 0) { fprintf(stderr, "%s\n", error); return 1; }
-    const ropebits_plan_info *info = ropebits_plan_get_info(plan);
-    printf("%s %u layers, %g bytes a token, %u bits a key\n", info->method, info->n_layers, info->bytes_per_token, ropebits_plan_head(plan, 0, 0)->key_bits);
-    ropebits_plan_close(plan);
-    return 0;
-}
-EOF
-    export PKG_CONFIG_PATH=$scratch/root/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$scratch/root
-    # shellcheck disable=SC2046  # flags are meant to split
-    check "the installed library links by pkg-config" "$cc" "$scratch/reader.c" -o "$scratch/reader" $(pkg-config --cflags --libs ropebits_plan)
-    expect "and reads the plan" 0 env LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/reader" "$scratch/out/plan.rbp"
-    stdout_has "block-gtq 4 layers"
-    expect "and refuses another file" 1 env LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/reader" "$scratch/plan.json"
-    stderr_has "wrong magic"
-    expect "installed programs find each other" 0 "$scratch/root/usr/bin/ropebits" inspect "$scratch/out/plan.rbp"
-fi
 
 # ---- plan.safetensors ----
 python=$(for p in /usr/bin/python3 python3; do "$p" -c 'import numpy' 2>/dev/null && echo "$p" && break; done)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# install-packages.sh "PKG-CONFIG NAMES" "DEBIAN PACKAGES": makes sure the libraries are there. Installs through apt as root or with sudo;
-# elsewhere it stops and names what is missing.
+# install-packages.sh "PKG-CONFIG NAMES" "DEBIAN PACKAGES": makes sure the libraries are there. Installs through apt as
+# root or with sudo; elsewhere it stops and names what is missing.
 set -eu
 libraries=$1
 packages=$2

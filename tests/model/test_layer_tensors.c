@@ -1,0 +1,158 @@
+/* The table of a layer's tensors: what a configuration makes of it, counted by hand. */
+#include "tests/test_support.h"
+
+#include "model/cuda/weight_stream.h"
+#include "model/layer_tensors.h"
+#include "model/layer_weights.h"
+
+/* hidden 32, 4 query heads and 2 KV heads of 16, MLP 48. */
+static model_config config_of(const char *model_type, unsigned extras)
+{
+    model_config config = {.family = model_family_find(model_type),
+                           .facts = {.n_layers = 2, .n_q_heads = 4, .n_kv_heads = 2, .head_dim = 16, .rotary_dim = 16},
+                           .hidden_size = 32,
+                           .intermediate_size = 48,
+                           .vocab_size = 100,
+                           .extras = extras};
+    assert_non_null(config.family);
+    return config;
+}
+
+static const layer_tensor *tensor_of(const model_config *config, const char *name)
+{
+    const checkpoint_tensors *tensors = config->family->tensors;
+    for (int i = 0; i < tensors->n_layer; i++)
+        if (strcmp(tensors->layer[i].name, name) == 0) return &tensors->layer[i];
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+static void the_families_are_found_by_their_model_type(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"llama", "mistral", "qwen2", "qwen3"};
+    char list[100], cut[10];
+    for (size_t i = 0; i < RB_COUNT(types); i++) {
+        assert_non_null(model_family_find(types[i]));
+        assert_string_equal(model_family_find(types[i])->model_type, types[i]);
+    }
+    assert_null(model_family_find("qwen"));
+    assert_null(model_family_find(""));
+    model_family_list(list, sizeof list);
+    assert_string_equal(list, "llama, mistral, qwen2 or qwen3");
+    model_family_list(cut, sizeof cut);
+    assert_string_equal(cut, "llama, mi");
+}
+
+static void tensors_have_the_shapes_of_the_configuration(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int rank;
+        int64_t shape[2], first; /* first: of the tensor in its weight */
+    } expected[] = {
+        {"input_layernorm.weight", 1, {32, 1}, 0},
+        {"self_attn.q_proj.weight", 2, {64, 32}, 0},
+        {"self_attn.k_proj.weight", 2, {32, 32}, 64 * 32},
+        {"self_attn.v_proj.weight", 2, {32, 32}, 96 * 32},
+        {"self_attn.o_proj.weight", 2, {32, 64}, 0},
+        {"self_attn.q_proj.bias", 1, {64, 1}, 0},
+        {"self_attn.k_proj.bias", 1, {32, 1}, 64},
+        {"self_attn.v_proj.bias", 1, {32, 1}, 96},
+        {"self_attn.o_proj.bias", 1, {32, 1}, 0},
+        {"self_attn.q_norm.weight", 1, {16, 1}, 0},
+        {"self_attn.k_norm.weight", 1, {16, 1}, 0},
+        {"post_attention_layernorm.weight", 1, {32, 1}, 0},
+        {"mlp.gate_proj.weight", 2, {48, 32}, 0},
+        {"mlp.up_proj.weight", 2, {48, 32}, 48 * 32},
+        {"mlp.down_proj.weight", 2, {32, 48}, 0},
+        {"mlp.gate_proj.bias", 1, {48, 1}, 0},
+        {"mlp.up_proj.bias", 1, {48, 1}, 48},
+        {"mlp.down_proj.bias", 1, {32, 1}, 0},
+    };
+    const model_config config = config_of("llama", EXTRA_QKV_BIAS | EXTRA_O_BIAS | EXTRA_MLP_BIAS | EXTRA_QK_NORM);
+    assert_int_equal(config.family->tensors->n_layer, RB_COUNT(expected));
+    for (size_t i = 0; i < RB_COUNT(expected); i++) {
+        const layer_tensor *tensor = tensor_of(&config, expected[i].name);
+        int64_t shape[2];
+        assert_int_equal(layer_tensor_shape(&config, tensor, shape), expected[i].rank);
+        assert_memory_equal(shape, expected[i].shape, sizeof shape);
+        assert_int_equal(layer_tensor_count(&config, tensor), shape[0] * shape[1]);
+        assert_int_equal(layer_tensor_first(&config, tensor), expected[i].first);
+        assert_true(layer_tensor_is_used(&config, tensor));
+        assert_int_equal(layer_weight_is_matrix(&config, tensor->weight), expected[i].rank == 2);
+    }
+}
+
+static void extras_say_which_tensors_are_there(void **state)
+{
+    (void)state;
+    const model_config plain = config_of("llama", EXTRA_NONE), normed = config_of("qwen3", EXTRA_QK_NORM),
+                       biased = config_of("qwen2", EXTRA_QKV_BIAS);
+    assert_false(layer_tensor_is_used(&plain, tensor_of(&plain, "self_attn.q_norm.weight")));
+    assert_true(layer_tensor_is_used(&normed, tensor_of(&normed, "self_attn.q_norm.weight")));
+    assert_false(layer_tensor_is_used(&normed, tensor_of(&normed, "self_attn.q_proj.bias")));
+    assert_true(layer_tensor_is_used(&biased, tensor_of(&biased, "self_attn.v_proj.bias")));
+    assert_false(layer_tensor_is_used(&biased, tensor_of(&biased, "self_attn.o_proj.bias")));
+    assert_int_equal(layer_weight_count(&plain, WEIGHT_QKV_BIAS), 0);
+    assert_int_equal(layer_weight_count(&biased, WEIGHT_QKV_BIAS), 128);
+    assert_int_equal(layer_weight_count(&plain, WEIGHT_QKV), 128 * 32);
+    assert_int_equal(layer_weight_count(&plain, WEIGHT_GATE_UP), 96 * 32);
+    assert_false(layer_weight_is_matrix(&plain, WEIGHT_Q_NORM));
+}
+
+static void names_have_the_layer_in_them(void **state)
+{
+    (void)state;
+    const model_config config = config_of("mistral", EXTRA_NONE);
+    char name[LAYER_TENSOR_NAME];
+    layer_tensor_name(name, &config, tensor_of(&config, "mlp.up_proj.weight"), 17);
+    assert_string_equal(name, "model.layers.17.mlp.up_proj.weight");
+}
+
+/* Norms 2 x 32, qkv 128 x 32, o 32 x 64, gate and up 96 x 32, down 32 x 48; all are multiples of a cache line. */
+static void a_layer_takes_its_weights(void **state)
+{
+    (void)state;
+    const model_config plain = config_of("llama", EXTRA_NONE), normed = config_of("qwen3", EXTRA_QK_NORM);
+    const int64_t matrices = 128 * 32 + 32 * 64 + 96 * 32 + 32 * 48;
+    assert_int_equal(layer_weights_bytes(&plain), (matrices + 2 * 32) * 4);
+    assert_int_equal(layer_weights_bytes(&normed), (matrices + 2 * 32 + 2 * 16) * 4);
+    /* On a GPU: two layers, each with room for every norm and bias that there could be, and 16 slots of 8 MiB. */
+    const int64_t vectors = 4 * 32 + 128 + 2 * 16 + 2 * 48, slots = 16 * (8 << 20);
+    assert_int_equal(weight_stream_device_bytes(&plain, LAYER_CUDA_BF16), 2 * (matrices * 2 + vectors * 4) + slots);
+    assert_int_equal(weight_stream_device_bytes(&normed, LAYER_CUDA_F32), 2 * (matrices * 4 + vectors * 4) + slots);
+}
+
+static void weights_that_are_there_do_not_overlap(void **state)
+{
+    (void)state;
+    const model_config config = config_of("llama", EXTRA_QKV_BIAS | EXTRA_MLP_BIAS);
+    layer_weights weights = {0};
+    rb_error err = {0};
+    assert_ok(layer_weights_alloc(&weights, &config, &err));
+    const float *end = weights.arena;
+    for (int i = 0; i < N_LAYER_WEIGHTS; i++) {
+        const int64_t n = layer_weight_count(&config, (layer_weight)i);
+        assert_int_equal(weights.at[i] != NULL, n > 0);
+        if (n == 0) continue;
+        assert_true(weights.at[i] >= end);
+        end = weights.at[i] + n;
+    }
+    assert_true((char *)end <= (char *)weights.arena + layer_weights_bytes(&config));
+    layer_weights_free(&weights);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_families_are_found_by_their_model_type),
+        cmocka_unit_test(tensors_have_the_shapes_of_the_configuration),
+        cmocka_unit_test(extras_say_which_tensors_are_there),
+        cmocka_unit_test(names_have_the_layer_in_them),
+        cmocka_unit_test(a_layer_takes_its_weights),
+        cmocka_unit_test(weights_that_are_there_do_not_overlap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -29,7 +29,7 @@ typedef struct allocate_options {
     int value_scope;
     int64_t least_value_bits;
     int rotation; /* rotation_kind, of the keys */
-    /* Of methods that are not published. */
+    /* Only methods that are not published have these. */
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
     int64_t max_groups, gain_bits;

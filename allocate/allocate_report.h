@@ -10,16 +10,17 @@
 /* What the values of a plan do to the output of attention, where the profile knows. */
 typedef struct value_prediction {
     bool is_known;
-    double output_error; /* of the plan */
-    int one_width;       /* the widest for all heads that takes no more bits, and what it does */
+    double output_error; /* the plan's */
+    int one_width;       /* the widest that takes no more bits if all heads have it, and what it does */
     double one_width_error, one_width_bits;
 } value_prediction;
 
 typedef struct allocate_report {
-    const char *path; /* of the plan; borrowed */
+    const char *path; /* where the plan is; borrowed */
     rotation_kind rotation;
-    bool has_answer,
-        has_value_answer; /* how near the optimum: of methods that are not published; of values head by head */
+    /* How near the optimum: has_answer for methods that are not published, has_value_answer for widths of values that
+     * were allotted head by head. */
+    bool has_answer, has_value_answer;
     budget_answer answer, value_answer;
     /* Set by allocate_report_predict. */
     const bit_plan *plan; /* borrowed */

@@ -28,12 +28,13 @@ typedef struct plan_diff {
     /* Some head counts bits by the block, both dims together: what is compared are bits of blocks in all heads. */
     bool by_block;
     int n_heads;
-    int heads_differing;    /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
-    int families_differing; /* heads; maps, norms, encoders and scales are compared within a family */
-    int maps_differing;     /* heads, in their maps, weights or bits of the gain */
-    int values_differing;   /* heads, in the width of their values */
-    int norms_differing, encoders_differing, scales_differing, centers_differing; /* heads */
-    head_change *heads;                                                           /* [n_layers][n_kv_heads], owned */
+    /* How many heads differ, and in what. Maps, norms, encoders and scales are compared within a family. */
+    int heads_differing; /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
+    int families_differing;
+    int maps_differing;   /* in their maps, weights or bits of the gain */
+    int values_differing; /* in the width of their values */
+    int norms_differing, encoders_differing, scales_differing, centers_differing;
+    head_change *heads; /* [n_layers][n_kv_heads], owned */
 } plan_diff;
 
 /* RB_EMISMATCH: plans of two models, naming what differs; RB_ENOMEM. Names are for messages. */
@@ -51,7 +52,7 @@ rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err);
 
 typedef struct diff_functions {
     void (*count)(coding_counts *counts, const plan_head *head); /* what only the family knows; NULL: nothing */
-    void (*compare)(plan_diff *diff, const plan_head *a, const plan_head *b, int n_blocks); /* of the family both */
+    void (*compare)(plan_diff *diff, const plan_head *a, const plan_head *b, int n_blocks); /* both of the family */
 } diff_functions;
 
 #endif

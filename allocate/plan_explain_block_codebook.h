@@ -5,13 +5,13 @@
 #include "allocate/plan_explain.h"
 
 typedef struct explained_code {
-    int bits;          /* of the block's code, both dims together */
-    double code_share; /* of the bits of all codes */
+    int bits;          /* the block's code has, both dims together */
+    double code_share; /* its part of the bits of all codes */
     /* The law that the block's map makes of a normal one: standard deviations along its principal axes, the larger
      * first, and the angle of that axis to the block's first dim, in degrees above -90 to 90. */
     double axes[2], angle;
     double weight;             /* what its error counts for when the gain is chosen */
-    double q_energy, k_energy; /* of the profile */
+    double q_energy, k_energy; /* the profile's */
     double center_share;       /* part of k_energy that the centre takes off; 0 without one */
     /* Change of the head's V (methods/block_codebook_curve.h), as a share of it, were the block's code a bit longer or
      * shorter and the others as they are; 0 where it cannot be. Negative: less error. */

@@ -11,7 +11,7 @@
 typedef struct width_change {
     bool is_possible;
     double bits;     /* stored bits it takes, or saves; a head's padding left out */
-    double variance; /* of the logit's error: taken off, or added */
+    double variance; /* that it takes off the logit's error, or adds */
 } width_change;
 
 typedef struct explained_group {
@@ -23,8 +23,8 @@ typedef struct explained_group {
 } explained_group;
 
 typedef struct explained_block {
-    int group;                  /* of explained_groups.groups */
-    double q_energy, k_energy;  /* of the profile */
+    int group;                  /* index into explained_groups.groups */
+    double q_energy, k_energy;  /* the profile's */
     double scale, center_share; /* center_share: part of k_energy that the centre takes off; 0 without one */
     double variance; /* its part of the group's: a group's error is spread evenly over its dims, so by query energy; of
                         lost blocks by q_energy * k_energy */

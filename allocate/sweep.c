@@ -7,7 +7,7 @@
 
 #include "core/json.h"
 
-/* A budget that misses the end by rounding alone counts. */
+/* A budget that only rounding keeps from the end counts. */
 static int count_budgets(const sweep_range *range)
 {
     return 1 + (int)floor((range->to - range->from) / range->step + 1e-9);

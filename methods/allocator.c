@@ -49,8 +49,8 @@ static rb_status check_budget(double avg_bits, rb_error *err)
                    ALLOCATE_MAX_BITS);
 }
 
-/* floor(n_blocks * avg_bits); a product that misses a whole number by rounding alone counts as that number: 30 * 2.3
- * is 69. */
+/* floor(n_blocks * avg_bits). A product that only rounding keeps from a whole number counts as that number: 30 * 2.3 is
+ * 69. */
 static int whole_budget(int n_blocks, double avg_bits)
 {
     static const double rounding = 1e-9;

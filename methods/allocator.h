@@ -17,7 +17,7 @@
 #include "plan/bit_plan.h"
 
 /* ROW(its part of a constant's name, its name in options and files, the codec family of its heads, whether it is
- * published, whether it takes the mean key off). The others than the published ones are methods/optimal.h's. */
+ * published, whether it takes the mean key off). Methods that are not published are those of methods/optimal.h. */
 #define RB_ALLOCATION_METHODS(ROW)                                    \
     ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)               \
     ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)           \

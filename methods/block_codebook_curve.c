@@ -116,8 +116,8 @@ RB_CPU_CLONES static void add_block(double *restrict next, const double *restric
     }
 }
 
-/* f of the first 0 to n_blocks blocks, for budgets 0 to most bits. Bits are read back from it: sums are the same again.
- */
+/* f of the first 0 to n_blocks blocks, for budgets of 0 to most bits. Bits are read back from it by adding up again:
+ * the sums are the same. */
 typedef struct bit_table {
     int n;         /* most + 1 */
     double *least; /* [n_blocks + 1][n] */
@@ -143,7 +143,7 @@ static void fill_table(bit_table *table, int n_blocks, const double *cost)
     for (int i = 0; i < n_blocks; i++) add_block(row_of(table, i + 1), row_of(table, i), cost + N_BITS * i, table->n);
 }
 
-/* The least bits of equals. */
+/* The fewest bits among equals. */
 static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const double *cost, int budget)
 {
     for (int i = n_blocks - 1; i >= 0; i--) {
@@ -156,7 +156,7 @@ static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const
     }
 }
 
-/* Bits that codes may take of p stored bytes; below 0: not even the gain fits. */
+/* How many of p stored bytes' bits codes may take; below 0: not even the gain fits. */
 static int code_bits(int n_blocks, int gain_bits, int point)
 {
     const int bits = 8 * point - gain_bits, most = most_code_bits(n_blocks);

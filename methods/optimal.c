@@ -17,7 +17,7 @@ static const optimal_family *const families[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES
 struct optimal_curves {
     model_facts model;
     optimal_options options;
-    optimal_input input; /* of the two above, and of statistics that are borrowed */
+    optimal_input input; /* points to the two above; its statistics are borrowed */
     const optimal_family *family;
     void *own; /* the family's */
 };

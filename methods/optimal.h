@@ -23,15 +23,15 @@ typedef struct optimal_options {
     int scope;                /* budget_scope, or OPTIMAL_OWN_SCOPE: the family's */
     double least_share;       /* no head gets less than this share of an equal one, 0 to 1 */
     budget_objective objective;
-    /* Of family groups. */
+    /* Family groups. */
     bool equalize;
     codebook_kind codebook;
     rotation_kind rotation;
     norm_kind norm;
     plan_encoder encoder;
     unsigned widths; /* bit w: width w is allowed, 0..8 */
-    int max_groups;  /* of a head; 0: no limit */
-    /* Of family block-codebook. */
+    int max_groups;  /* a head has at most so many; 0: any number */
+    /* Family block-codebook. */
     int gain_bits; /* 0 to BLOCK_CODEBOOK_MAX_GAIN_BITS */
 } optimal_options;
 
@@ -41,8 +41,8 @@ typedef struct optimal_options {
  * bits. */
 optimal_options optimal_options_default(void);
 
-/* Where `own` differs from `usual` in an option of another family than this one (-1: of any), the end of a sentence on
- * a method that has no such options: "has no gain, expected ..."; else NULL. */
+/* Whether `own` differs from `usual` in an option that some family other than this one has (-1: any family). Returns
+ * the end of a sentence on a method without such options, "has no gain, expected ..."; NULL: it does not. */
 const char *optimal_foreign_options(const optimal_options *own, const optimal_options *usual, int family);
 
 /* The curves of all heads of a model, from which plans for any budget are taken. */
@@ -72,15 +72,17 @@ typedef struct optimal_input {
 
 /* `curves` is the family's own. */
 typedef struct optimal_family {
-    budget_scope scope;                                    /* who shares a budget if nobody asks */
-    int64_t (*least_bits)(const optimal_options *options); /* stored by a head that stores anything */
+    budget_scope scope; /* who shares a budget if nobody asks */
+    /* What a head that stores anything stores at least. */
+    int64_t (*least_bits)(const optimal_options *options);
     rb_status (*build)(void **curves, const optimal_input *input, rb_error *err); /* freed also after a failure */
     void (*free)(void *curves);                                                   /* accepts NULL */
     budget_curve (*curve)(const void *curves, int h);
-    rb_status (*make_head)(plan_head *head, const void *curves, int h, int point,
-                           rb_error *err);                                         /* but for its centre */
-    bool (*has_options)(const optimal_options *own, const optimal_options *usual); /* whether the family's differ */
-    const char *refusal; /* what is said of another family's method that has them */
+    /* An empty head becomes the one of this point; its centre is set by the caller. */
+    rb_status (*make_head)(plan_head *head, const void *curves, int h, int point, rb_error *err);
+    /* Whether options that only this family has differ, and what is said of another family's method then. */
+    bool (*has_options)(const optimal_options *own, const optimal_options *usual);
+    const char *refusal;
 } optimal_family;
 
 #endif

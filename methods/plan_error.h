@@ -26,10 +26,9 @@ void codec_errors_free(codec_errors *errors);
 typedef struct coded_head {
     int n_blocks;
     double q_energy[RB_MAX_BLOCKS], k_energy[RB_MAX_BLOCKS];
-    const float
-        *moment; /* borrowed: of keys centred if the plan centres them; NULL: blocks are taken for independent */
-    const float
-        *block_codebook_error; /* borrowed, [n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1]: heads of that family need it */
+    /* Borrowed. Moments are of keys centred if the plan centres them; NULL: blocks are taken for independent. Heads of
+     * block-codebook need its errors, [n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1]. */
+    const float *moment, *block_codebook_error;
 } coded_head;
 
 /* Head h (layer * n_kv_heads + kv_head) of the statistics. A centre that is not the mean key of the statistics changes

@@ -75,7 +75,7 @@ static void a_map_is_told_by_its_axes(void **state)
         assert_near(e.blocks[i].code_share, bits[i] / 20.0, 1e-12);
         assert_true(e.blocks[i].q_energy == q_energy[i] && e.blocks[i].k_energy == k_energy[i]);
     }
-    /* Block 1 is dims 1 and 5, mean 1 and 0: of its energy 5 the centre takes off 1. */
+    /* Block 1 is dims 1 and 5, mean 1 and 0: the centre takes 1 off its energy 5. */
     assert_near(e.blocks[1].center_share, 0.2, 1e-12);
     assert_true(e.blocks[0].center_share == 0.0 && e.blocks[3].center_share == 0.0);
     assert_true(e.blocks[3].weight == 4.0);

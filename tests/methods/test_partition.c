@@ -216,7 +216,7 @@ static void the_order_of_blocks_does_not_matter(void **state)
 
 typedef struct order_loss {
     int n_points, n_beaten;
-    double mean_ratio, worst_ratio; /* of sqrt(V), contiguous to any */
+    double mean_ratio, worst_ratio; /* sqrt(V) of the best contiguous partition to that of any */
 } order_loss;
 
 /* 20 heads of 5 and 6 blocks whose energies spread e to a normal of deviation `spread`, at every budget up to 8 bits a
@@ -417,7 +417,7 @@ static void a_head_pads_its_codes_to_a_byte(void **state)
     assert_int_equal(partition_stored_bits(&q, 8), 24 + 16);
 }
 
-/* Of equal partitions the cheapest: nothing where that is allowed, else one group at the least width. */
+/* The cheapest of equal partitions: nothing where that is allowed, else one group at the least width. */
 static void a_head_without_energy_stores_as_little_as_it_may(void **state)
 {
     (void)state;

@@ -10,8 +10,9 @@
 /* What the values of a plan do to the output of attention, where the profile knows. */
 typedef struct value_prediction {
     bool is_known;
-    double output_error; /* the plan's */
-    int one_width;       /* the widest that takes no more bits if all heads have it, and what it does */
+    double output_error;
+    /* The widest width that takes no more bits if all heads have it, and what it does. */
+    int one_width;
     double one_width_error, one_width_bits;
 } value_prediction;
 

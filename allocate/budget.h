@@ -31,11 +31,11 @@ typedef struct plan_request {
     const uint8_t *value_widths;    /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */
 } plan_request;
 
-/* The best plan of the method within the budget, freed with bit_plan_free. `answer` is set for the optimal methods.
- * uniform and block-gtq take their largest nominal budget that is not dearer (block-gtq in steps of one bit of one
- * block a head); the plan's avg_bits is the nominal budget, of the optimal methods the one asked for or what their
- * codes take. Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at
- * least, naming both. */
+/* The best plan of the method within the budget, freed with bit_plan_free. The published methods take their largest
+ * nominal budget that is not dearer, block-gtq in steps of one bit of one block a head; that is the plan's avg_bits.
+ * For the others avg_bits is the nominal budget that was asked for, or what their codes take, and `answer` is set.
+ * Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at least, naming
+ * both. */
 rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget,
                           rb_error *err);
 

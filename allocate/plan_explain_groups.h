@@ -26,8 +26,9 @@ typedef struct explained_block {
     int group;                  /* index into explained_groups.groups */
     double q_energy, k_energy;  /* the profile's */
     double scale, center_share; /* center_share: part of k_energy that the centre takes off; 0 without one */
-    double variance; /* its part of the group's: a group's error is spread evenly over its dims, so by query energy; of
-                        lost blocks by q_energy * k_energy */
+    /* Its part of the group's. A group's error is spread evenly over its dims, so query energy says whose it is; that
+     * of lost blocks is shared by q_energy * k_energy. */
+    double variance;
 } explained_block;
 
 typedef struct explained_groups {

@@ -6,10 +6,11 @@
  *
  * Real blocks agree on a phase: M_ij, the moments of profile/logit_moment.h. A code of least squared error shrinks a
  * block by 1 - c, and that errs as coherently as the key itself, so maps are stretched by g_i as the norms of groups
- * are (methods/partition.h). With u_i = 1 - g_i (1 - c_i), which is 1 for a block without bits, V = sum_ij u_i u_j M_ij
- * + sum_i g_i^2 (1 - c_i) c_i P_i, g_i = kappa_i / ((1 - c_i) kappa_i + c_i),      kappa_i = max(1, sum_j M_ij c_j /
- * (P_i c_i)). kappa_i is the coherence that the block's error meets, and g_i the best stretch where the others' is like
- * its own; kappa_i = 1 means no stretch.
+ * are (methods/partition.h). With u_i = 1 - g_i (1 - c_i), which is 1 for a block without bits,
+ *      V = sum_ij u_i u_j M_ij + sum_i g_i^2 (1 - c_i) c_i P_i,
+ *      g_i = kappa_i / ((1 - c_i) kappa_i + c_i),      kappa_i = max(1, sum_j M_ij c_j / (P_i c_i)).
+ * kappa_i is the coherence that the block's error meets, and g_i the best stretch where the others' is like its own;
+ * kappa_i = 1 means no stretch.
  *
  * A head stores its gain's bits and sum B_i, padded to a whole byte. For given kappa block i costs
  *      v_i[B] = P_i kappa_i c / ((1 - c) kappa_i + c),

@@ -1,11 +1,14 @@
 /* Family groups, the logit error to expect of a head (methods/plan_error.h).
  *
- * A group of m blocks adds to the variance V of a logit's error, with G = (sum a)(sum b) / (2 m), kappa its coherence
- * in these statistics (methods/partition.h) and c the measured relative error of its width and size: search encoder G
- * ((1 - g cos)^2 kappa + g^2 c),  cos^2 = 1 - c,  g = cos kappa' / (cos^2 kappa' + c), kappa' the coherence that the
- * plan says. Where it says kappa, that is G kappa c / ((1 - c) kappa + c). nearest encoder   G (c + (kappa - 1) c^2 /
- * 4). It keeps the norm, so it shortens keys along themselves by 1 - cos = c / 2, and that part errs as coherently as
- * keys do. Blocks in no group add the moment of their own. */
+ * Take a group of m blocks. G = (sum a)(sum b) / (2 m), kappa is its coherence in these statistics
+ * (methods/partition.h), and c the measured relative error of its width and size. To the variance V of a logit's error
+ * it adds
+ *   search encoder   G ((1 - g cos)^2 kappa + g^2 c),  cos^2 = 1 - c,  g = cos kappa' / (cos^2 kappa' + c), where
+ *                    kappa' is the coherence that the plan says. For kappa' = kappa that is
+ *                    G kappa c / ((1 - c) kappa + c)
+ *   nearest encoder  G (c + (kappa - 1) c^2 / 4). It keeps the norm, so it shortens keys along themselves by
+ *                    1 - cos = c / 2, and that part errs as coherently as keys do
+ * Blocks in no group add the moment of their own. */
 #ifndef RB_METHODS_GROUPS_ERROR_H
 #define RB_METHODS_GROUPS_ERROR_H
 

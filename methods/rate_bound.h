@@ -5,13 +5,13 @@
  * block i, the variance of the logit's error is
  *      V = sum_i 2 (a_i / 2) D_i = sum_i a_i D_i,
  * the same V as methods/partition.h: D_i = b_i / 2 (nothing stored) gives a_i b_i / 2. A normal variable needs
- * log2(variance / D) / 2 bits at least (Shannon), so block i needs log2(b_i / (2 D_i)). Minimising the sum of bits at a
- * given V by a Lagrange multiplier makes a_i D_i equal wherever bits are spent. With v_i = a_i b_i / 2 and the water
+ * log2(variance / D) / 2 bits at least (Shannon), so block i needs log2(b_i / (2 D_i)). Minimising the sum of bits at
+ * a given V by a Lagrange multiplier makes a_i D_i equal wherever bits are spent. With v_i = a_i b_i / 2 and the water
  * level theta (Cover and Thomas, 10.3.3)
  *      V = sum_i min(theta, v_i),     bits = sum_i max(0, log2(v_i / theta)).
  * It holds for codes of any length over many keys; norms and padding are bits too. Real keys are not normal. Given
- * their energies a normal source is the hardest, so a codec that knows more about the keys than their energies may pass
- * below; one that is tuned for normal ones will not.
+ * their energies a normal source is the hardest, so a codec that knows more about the keys than their energies may
+ * pass below; one that is tuned for normal ones will not.
  *
  * sqrt(V) as a function of bits is convex too. So for many heads and one budget the `bound` of budget_solve over
  * rate_bound_error at every byte is the model's bound: at equal multipliers, in steps of a byte. */

@@ -1,8 +1,8 @@
 /* Tails of the error: what a mean over ordinary text does not see. A codec can win on every mean and lose the rare
  * tokens that retrieval lives on.
  *
- * A key's error and size are taken in the unit of a logit, so that what no query looks at does not count, and what many
- * look at does:
+ * A key's error and size are taken in the unit of a logit, so that what no query looks at does not count, and what
+ * many look at does:
  *      error_t^2 = sum_i q_energy_i |k_ti - k^_ti|^2 / 2
  *      size_t^2  = sum_i q_energy_i |k_ti|^2 / 2
  * over RoPE blocks i, with q_energy as calibration measured it. error_t^2 is the mean square of q . R_D (k - k^) over

@@ -145,8 +145,8 @@ static int by_need_then_index(const void *a, const void *b)
     return x->need != y->need ? (x->need < y->need) - (x->need > y->need) : x->block - y->block;
 }
 
-/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, of equals the
- * lowest index. */
+/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, and among
+ * equals the lowest index. */
 static void bits_of_the_best_bids(uint8_t *bits, const double *energy, int n, int n_further)
 {
     static bid bids[RB_MAX_BLOCKS * ALLOCATE_MAX_BITS];

@@ -4,7 +4,7 @@
 #include "allocate/plan_diff.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 
 enum { N_SHOWN = 5 };
 

@@ -5,7 +5,7 @@
 #include "allocate/plan_explain.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 

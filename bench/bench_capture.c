@@ -1,8 +1,11 @@
-/* bench_capture: writes a capture of Llama-3.1-8B's heads (32 query heads, 8 KV heads, d 128, two sets of 2048 tokens,
- * f16) as calibrate does on a GPU, from a thread of its own, and reads its test set as profile does. Normal data, the
- * same in every layer. One JSON line; GB/s are bytes of f16 before compression. bench_capture FILE [N_LAYERS [N_THREADS
- * [keep]]]     32 0 (all cores); the file is removed unless told to keep it Beside them: what one thread writes to that
- * folder without HDF5, in pieces of a frame's size, and what one thread compresses. */
+/* bench_capture: writes a capture with the heads of Llama-3.1-8B (32 query heads, 8 KV heads, d 128, two sets of 2048
+ * tokens, f16) as calibrate does on a GPU, from another thread than the main one, and reads its test set as profile
+ * does. The data is normal and the same in every layer. Prints one JSON line; GB/s are bytes of f16 before compression.
+ *
+ *   bench_capture FILE [N_LAYERS 32 [N_THREADS 0 (all cores) [keep]]]
+ *
+ * The file is removed unless `keep` is given. The line also has what one thread writes to that folder without HDF5, in
+ * pieces of a frame's size, and what one thread compresses. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -70,7 +73,7 @@ static capture_header make_header(int n_layers)
     return header;
 }
 
-/* On the thread: all layers of both sets. */
+/* The work of the other thread: writes all layers of both sets. */
 static void *write_layers(void *argument)
 {
     bench *b = argument;
@@ -137,7 +140,7 @@ done:
     return st;
 }
 
-/* Seconds for one layer's bytes, through one thread: as they are into a file, and through zstd. */
+/* Seconds that one thread takes for the bytes of a layer: to write them to a file as they are, and to compress them. */
 static void measure_alone(const bench *b, double *plain_write_s, double *pack_s)
 {
     enum { N_REPEATS = 8 };
@@ -174,14 +177,15 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_capture FILE [N_LAYERS [N_THREADS [keep]]]\n");
         return 2;
     }
-    mallopt(M_MMAP_THRESHOLD, HEAP_MAP_BYTES); /* as core/program.c */
+    mallopt(M_MMAP_THRESHOLD, HEAP_MAP_BYTES); /* as in core/program.c */
     rb_threads_init(argc > 3 ? atoi(argv[3]) : 0);
     b.q = normal_halves(1, (int64_t)N_Q_HEADS * HEAD);
     b.k = normal_halves(2, (int64_t)N_KV_HEADS * HEAD);
     b.q_read = calloc((size_t)N_Q_HEADS * HEAD, sizeof *b.q_read);
     b.k_read = calloc((size_t)N_KV_HEADS * HEAD, sizeof *b.k_read);
     if (!b.q_read || !b.k_read) return 1;
-    memset(b.q_read, 1, (size_t)N_Q_HEADS * HEAD * sizeof *b.q_read); /* as pinned memory: its pages are there */
+    memset(b.q_read, 1,
+           (size_t)N_Q_HEADS * HEAD * sizeof *b.q_read); /* like pinned memory, whose pages are there already */
     memset(b.k_read, 1, (size_t)N_KV_HEADS * HEAD * sizeof *b.k_read);
     if (write_and_read(&b) != RB_OK) {
         fprintf(stderr, "bench_capture: %s\n", b.error.msg);

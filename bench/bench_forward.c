@@ -3,7 +3,7 @@
  *
  *   build/bench/bench_forward MODEL_DIR [N_TOKENS 4096] [CONTEXT 1024] [THREADS 0]
  *
- * Prints tab-separated lines: what, milliseconds (best of several runs), and peak memory beside the bound of
+ * Prints tab-separated lines: what, milliseconds (best of several runs), and peak memory next to the bound of
  * forward_memory_bytes. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -77,7 +77,7 @@ static rb_status time_forward(const char *what, const checkpoint *model, const t
     return RB_OK;
 }
 
-/* The parts of layer 0, on the activations that the parts themselves leave behind. */
+/* The parts of layer 0, on the activations that the parts themselves leave. */
 static rb_status time_parts(const checkpoint *model, const token_batch *batch, int64_t context, rb_error *err)
 {
     const model_config *config = checkpoint_config(model);

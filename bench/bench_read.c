@@ -1,7 +1,10 @@
-/* bench_read: reads a file as the weights are read (model/cuda/weight_stream.c), several threads with pieces of 8 MiB
- * each into memory of their own, and does nothing with it: what streaming calibration is compared with. Prints one JSON
- * line with the best of REPEATS runs and their median. bench_read FILE [N_THREADS [REPEATS [cold]]]     8 3; cold: what
- * the system has kept of the file in memory is dropped before each run. 0 repeats: it is dropped, and that is all. */
+/* bench_read: several threads read a file in pieces of 8 MiB, each into its own memory, as weights are read
+ * (model/cuda/weight_stream.c), and do nothing with it. Streaming calibration is compared with this. Prints one JSON
+ * line with the best of REPEATS runs and their median.
+ *
+ *   bench_read FILE [N_THREADS 8 [REPEATS 3 [cold]]]
+ *
+ * cold: what the system keeps of the file in memory is dropped before each run. With 0 repeats it is only dropped. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>

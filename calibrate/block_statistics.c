@@ -1,9 +1,9 @@
 /* Energies and means in one pass over the vectors: see the header.
  *
- * A head is summed by one thread, dim by dim, over its tokens in order: the lanes of a vector register are dims, so no
- * sum is ever split, and any width of register and number of threads gives the same doubles. The square of an f32 is
- * exact in double, and no number of them overflows one: a sum is finite exactly when everything in it was, so the check
- * for NaN and infinity is free. */
+ * One thread sums a head, dim by dim, over its tokens in order. The lanes of a vector register are dims, so no sum is
+ * ever split, and any width of register and any number of threads give the same doubles. The square of an f32 is exact
+ * in double, and no number of squares overflows. So a sum is finite exactly when all its terms are, and the check for
+ * NaN and infinity costs nothing. */
 #include "calibrate/block_statistics.h"
 
 #include <assert.h>
@@ -67,7 +67,7 @@ typedef struct vector_words {
 } vector_words;
 static const vector_words key_words = {"kv_head", "key", "keys"}, query_words = {"q_head", "query", "queries"};
 
-/* The vectors of one head that hold a NaN or an infinity: counted, and the message written. */
+/* Counts the vectors of one head that hold a NaN or an infinity, and writes the message. */
 static rb_status fail_non_finite(int layer, int head, const vector_words *words, const float *x, int64_t n_tokens,
                                  int head_dim, rb_error *err)
 {
@@ -81,7 +81,7 @@ static rb_status fail_non_finite(int layer, int head, const vector_words *words,
                    head, (long long)n_bad, n_bad == 1 ? words->one : words->many, (long long)first);
 }
 
-/* Heads of q or k, in parallel unless there is too little to wake threads for. */
+/* Sums the heads of q or k, in parallel where there is enough work for several threads. */
 static void sum_heads(head_sums *sums, const float *x, int n_heads, int64_t n_tokens, int head_dim, bool with_values)
 {
     enum { SMALL_ELEMENTS = 1 << 15 };

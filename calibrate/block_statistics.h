@@ -1,4 +1,4 @@
-/* Energies and means of the queries and keys of one layer (design.md, section 2), accumulated in double.
+/* Energies and means of the queries and keys of one layer, accumulated in double.
  *
  *   q_energy[h][i] = mean over tokens and the G query heads of KV head h of |q_i|^2
  *   k_energy[h][i] = mean over tokens of |k_i|^2
@@ -25,9 +25,9 @@ void block_statistics_free(block_statistics *statistics);
 rb_status block_statistics_compute(block_statistics *out, const model_facts *facts, int layer, const float *q,
                                    const float *k, int64_t n_tokens, rb_error *err);
 
-/* The same from sums that were taken elsewhere, in double, over n_tokens: of squares q_squares [n_q_heads][head_dim]
- * and k_squares [n_kv_heads][head_dim], of values k_sums [n_kv_heads][head_dim]. Fails with RB_ENONFINITE naming the
- * first head whose sum is not finite. */
+/* The same from sums over n_tokens that were taken elsewhere, in double: the sums of squares q_squares
+ * [n_q_heads][head_dim] and k_squares [n_kv_heads][head_dim], and the sums of values k_sums [n_kv_heads][head_dim].
+ * Fails with RB_ENONFINITE and names the first head whose sum is not finite. */
 rb_status block_statistics_from_sums(block_statistics *out, const model_facts *facts, int layer,
                                      const double *q_squares, const double *k_squares, const double *k_sums,
                                      int64_t n_tokens, rb_error *err);

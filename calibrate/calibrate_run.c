@@ -1,7 +1,7 @@
 /* checkpoint + texts -> capture.h5: see calibrate/calibrate_run.h.
  *
- * Calibration and test text go through the model in one pass, as sequences laid end to end: every layer's weights are
- * read once. */
+ * Calibration and test text go through the model in one pass, as sequences laid end to end, so that every layer's
+ * weights are read once. */
 #include "calibrate/calibrate_run.h"
 
 #include <stdio.h>
@@ -35,8 +35,8 @@ static rb_status check_options(const calibrate_options *opt, rb_error *err)
     return RB_OK;
 }
 
-/* The options that made the file, as it records them. Paths as given: the hashes of ids and config say what was behind
- * them. */
+/* The options that made the file, as it records them. Paths are recorded as they were given; the hashes of ids and
+ * config say what they held. */
 static rb_status options_to_json(char **out, const calibrate_options *opt, const calibration_text *text,
                                  rb_device_kind device, int64_t context, int64_t n_test, rb_error *err)
 {
@@ -177,7 +177,7 @@ static layer_cuda_precision cuda_precision(const calibrate_options *opt)
     return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16;
 }
 
-/* The text through the model on `device`, into the file. gpu: of a run on a GPU. */
+/* Runs the text through the model on `device` and writes the file. gpu: the report of a run on a GPU. */
 static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens,
                                const char *options_json, const calibrate_options *opt, rb_device_kind device,
                                forward_cuda_report *gpu, rb_error *err)
@@ -219,8 +219,9 @@ typedef struct calibrate_result {
     const calibration_text *text; /* empty in a dry run */
     const capture_header *header;
     int64_t weight_bytes, memory_bytes;
-    int64_t gpu_bytes, gpu_least_bytes; /* that a run on a GPU would take, and in the smallest chunks of tokens */
-    const forward_cuda_report *gpu;     /* of a run on a GPU; NULL */
+    int64_t gpu_bytes,
+        gpu_least_bytes; /* what a run on a GPU would take, and what it would take in the smallest chunks of tokens */
+    const forward_cuda_report *gpu; /* the report of a run on a GPU, or NULL */
     double seconds;
 } calibrate_result;
 
@@ -229,7 +230,7 @@ static double weight_gb_per_s(const forward_cuda_report *gpu)
     return (double)gpu->weight_bytes * 1e-9 / gpu->total_s;
 }
 
-/* Where there is more to say than one text. */
+/* Prints the calibration texts where there is more than one, and the needles. */
 static void print_calibration(const calibration_text *text, const text_facts *facts)
 {
     for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)

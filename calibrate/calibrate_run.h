@@ -12,14 +12,14 @@ typedef struct calibrate_options {
     rb_string_list texts; /* calibration texts, "FILE" or "FILE:weight" (core/weighted_path.h) */
     const char *test_text;
     const char *tokens, *test_tokens; /* id files instead of texts */
-    int64_t n_tokens;                 /* of the calibration text */
+    int64_t n_tokens;                 /* tokens of the calibration text */
     int64_t n_test_tokens;            /* 0: as many as n_tokens */
     int64_t context;                  /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
     bool with_needles;                /* part of the calibration sequences are needle documents */
-    double needle_share;              /* which part */
+    double needle_share;              /* the part of the sequences that are */
     const char *needle_template;      /* texts/needle_template.h */
     int dtype;                        /* capture_dtype */
-    int precision;                    /* calibrate_precision: of the GPU's products */
+    int precision;                    /* calibrate_precision, for the GPU's products */
     int64_t max_gpu_bytes;            /* 0: what is free */
     bool values;                      /* store V too */
     bool hash_weights;

@@ -19,7 +19,7 @@ void calibration_text_free(calibration_text *text)
 
 /* ---- shares ---------------------------------------------------------------------------------- */
 
-/* The text that is furthest below its share, the first of equals. */
+/* The text that is furthest below its share; the first one of equals. */
 static int furthest_below(const int64_t *shares, const double *quota, int n_texts)
 {
     int found = 0;
@@ -28,7 +28,7 @@ static int furthest_below(const int64_t *shares, const double *quota, int n_text
     return found;
 }
 
-/* The text that is furthest above its share and has a sequence to give, the last of equals. */
+/* The text that is furthest above its share and has a sequence to give away; the last one of equals. */
 static int furthest_above(const int64_t *shares, const double *quota, int n_texts)
 {
     int found = -1;
@@ -92,7 +92,8 @@ static rb_status share_out(calibration_text *out, const calibrate_options *opt, 
     return RB_OK;
 }
 
-/* out->tokens.ids: n_calibration calibration ids, and n_behind of those that follow the last of them in their text. */
+/* Fills out->tokens.ids with n_calibration calibration ids, and with n_behind of the ids that follow the last of them
+ * in their text. */
 static rb_status load_calibration(calibration_text *out, const calibrate_options *opt, int64_t n_behind,
                                   int64_t vocab_size, rb_error *err)
 {
@@ -117,13 +118,13 @@ done:
 
 /* ---- needles --------------------------------------------------------------------------------- */
 
-/* The task that a model of the shared kind knows comes first, for runs of few sequences. */
+/* multikey comes first, for runs of few sequences. */
 static const needle_task tasks_in_turn[] = {NEEDLE_MULTIKEY,   NEEDLE_MULTIVALUE, NEEDLE_MULTIQUERY,
                                             NEEDLE_DISTRACTOR, NEEDLE_MULTI,      NEEDLE_SINGLE};
 
-enum { NEEDLE_SEED = 20260624 }; /* any number; a capture says what it held by the hash of its ids */
+enum { NEEDLE_SEED = 20260624 }; /* any number would do; the hash of a capture's ids says what it held */
 
-/* Turns the sequence of ids [n] into a needle document of itself. */
+/* Turns the sequence of ids [n] into a needle document that has the sequence as haystack. */
 static rb_status plant_needles(int32_t *ids, int64_t n, const needle_template *needles, const tokenizer *tok,
                                int64_t number, rb_error *err)
 {

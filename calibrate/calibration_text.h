@@ -20,12 +20,12 @@ typedef struct calibration_text {
     int64_t n_needles; /* sequences that are needle documents */
 } calibration_text;
 
-/* Every text gets its share of the calibration sequences, whole ones of `context` tokens but for the last: largest
- * remainders, one at least.
+/* Every text gets its share of the calibration sequences, at least one, by the method of largest remainders. All
+ * sequences but the last have `context` tokens.
  *
- * With needles, sequences spread over all of them become needle documents, made with the sequence's own tokens as
- * haystack: the tasks in turn, each at a random depth. The test text stays as it is, and is held to share no run of
- * tokens with the calibration texts as they were before (tokens_check_disjoint).
+ * With needles, evenly spread sequences become needle documents, with the sequence's own tokens as haystack. The tasks
+ * take turns, each at a random depth. The test text stays as it is; it must not share a run of tokens with the
+ * calibration texts as they were before (tokens_check_disjoint).
  *
  * Fails on fewer sequences than texts, a text that is too short, ids outside the vocabulary, sequences too short for
  * needles. Free on failure too. */

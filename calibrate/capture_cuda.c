@@ -13,7 +13,7 @@ typedef struct gpu_capture {
     rb_progress progress;
 } gpu_capture;
 
-/* On the hand-over thread, while the GPU is at the next layer. */
+/* Called in the hand-over thread, while the GPU computes the next layer. */
 static rb_status write_captured(void *user, const captured_layer *captured, rb_error *err)
 {
     gpu_capture *pass = user;

@@ -10,13 +10,13 @@ typedef struct capture_cuda_options {
     int64_t max_bytes; /* of GPU memory; 0: what is free */
 } capture_cuda_options;
 
-/* batch: the sets of the header one after the other. rb_resolve_device first. Every layer of every set is written; the
- * caller publishes. report: what it took. */
+/* batch: the sets of the header, one after the other. Call rb_resolve_device before. Every layer of every set is
+ * written; the caller publishes the file. report: what the run took. */
 rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, const token_batch *batch,
                           const capture_cuda_options *options, capture_writer *writer, forward_cuda_report *report,
                           rb_error *err);
 
-/* GPU memory that such a run takes with tokens in chunks of `chunk_tokens`. Needs no GPU. */
+/* GPU memory that such a run takes with chunks of chunk_tokens. Needs no GPU. */
 int64_t capture_cuda_bytes(const model_config *config, const capture_header *header, const token_batch *batch,
                            layer_cuda_precision precision, int64_t chunk_tokens);
 

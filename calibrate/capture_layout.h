@@ -1,4 +1,4 @@
-/* Where things are in a capture: what writer and reader agree on. Nobody else includes it. */
+/* Where things are in a capture, as writer and reader agree. Nobody else includes it. */
 #ifndef RB_CALIBRATE_CAPTURE_LAYOUT_H
 #define RB_CALIBRATE_CAPTURE_LAYOUT_H
 
@@ -7,7 +7,7 @@
 #define CAPTURE_POINT "pre-rope"
 
 enum {
-    CAPTURE_MAX_TOKENS = 1 << 26, /* of a set: 256 MiB of ids, and far more keys than anyone stores */
+    CAPTURE_MAX_TOKENS = 1 << 26, /* tokens of a set: 256 MiB of ids, and far more keys than anyone stores */
     CAPTURE_MAX_PATH = 64
 };
 
@@ -23,8 +23,8 @@ const char *capture_value_type_name(rb_h5_type type); /* "f16", "f32" */
 /* The vectors of a layer: q, k and, on request, v. */
 typedef enum capture_vectors { CAPTURE_Q, CAPTURE_K, CAPTURE_V, CAPTURE_N_VECTORS } capture_vectors;
 const char *capture_vectors_name(capture_vectors vectors);
-void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors,
-                          int64_t dims[3]);          /* [heads][n_tokens][head_dim] */
+/* [heads][n_tokens][head_dim]. */
+void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors, int64_t dims[3]);
 int capture_n_vectors(const capture_header *header); /* 2, or 3 with values: q, k, v in the order of the enum */
 
 /* The three tables of a layer's statistics: name, width, and where they are in the struct. */
@@ -34,8 +34,9 @@ typedef struct capture_table {
     double *values;
 } capture_table;
 enum { CAPTURE_N_TABLES = 3 };
+/* statistics NULL: no values. */
 void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model,
-                    const block_statistics *statistics); /* statistics NULL: no values */
+                    const block_statistics *statistics);
 
 /* RB_ENONFINITE: "FILE: calibration layer 3 kv_head 1 token 17 dim 5: key 70000 does not fit f16 ..." */
 rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer,

@@ -1,8 +1,8 @@
 /* Reads capture.h5: see calibrate/capture_file.h, layout in docs/capture-h5.md.
  *
  * capture_open checks everything that can be checked without reading vectors: schema, model facts, the tokens against
- * their hash, and type and shape of every dataset of every layer. What it hands out as a size can then be allocated,
- * and a capture that lacks its last layer is refused at once, not an hour later. */
+ * their hash, and type and shape of every dataset of every layer. Every size that it gives out can then be allocated,
+ * and a capture that lacks its last layer is refused at once and not an hour later. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The folder that `path` is an entry of; freed by free(). */
+/* The folder that holds `path`; freed by free(). */
 static rb_status parent_folder(char **out, const char *path, rb_error *err)
 {
     const char *slash = strrchr(path, '/');
@@ -177,7 +177,7 @@ static rb_status make_one_folder(const char *path, rb_error *err)
 {
     struct stat info;
     if (mkdir(path, 0777) == 0) return RB_OK;
-    const int reason = errno; /* EEXIST, or EROFS and EACCES for a folder that is there all the same */
+    const int reason = errno; /* EEXIST; a folder that is there may also give EROFS or EACCES */
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot make the folder: %s", path, strerror(reason));
     if (!S_ISDIR(info.st_mode)) return rb_fail(err, RB_EIO, "%s: is not a folder", path);
     return RB_OK;

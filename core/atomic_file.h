@@ -16,10 +16,10 @@ rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *er
 /* Removes tmp; accepts NULL. */
 void rb_atomic_discard(const char *tmp_path);
 
-/* All of it for bytes in memory. */
+/* Begins, writes the bytes and publishes. */
 rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes, rb_error *err);
 
-/* The whole file in memory, NUL added behind it; freed by free(). Fails on more than max_bytes. */
+/* The whole file in memory, with a NUL after it; freed by free(). Fails on more than max_bytes. */
 rb_status rb_read_file(char **out, size_t *size_bytes, const char *path, size_t max_bytes, rb_error *err);
 
 /* mkdir -p. */

@@ -13,14 +13,15 @@ typedef struct crew_member {
 } crew_member;
 
 struct rb_crew {
-    int size, n_called, n_busy; /* n_called: members at work in this run; n_busy: of those, who have not returned */
+    /* n_called: members that work in this run; n_busy: those of them that have not returned. */
+    int size, n_called, n_busy;
     int64_t n_runs;
     bool is_closing;
     void (*work)(void *user, int member);
     void *user;
     pthread_mutex_t lock;
     pthread_cond_t has_work, is_done;
-    crew_member *members; /* [size]; 0 is whoever calls */
+    crew_member *members; /* [size]; 0 is the calling thread */
 };
 
 static void *member_run(void *argument)

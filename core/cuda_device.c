@@ -18,8 +18,8 @@ static struct {
     size_t used_bytes, peak_bytes;
 } cuda;
 
-/* Beside the programs of a build or a bundle (bin, lib), of an installation (bin, lib/ropebits), or two folders up: the
- * tests of a build. */
+/* The places are relative to the programs of a build or a bundle (bin, lib), to those of an installation (bin,
+ * lib/ropebits), or to the tests of a build (two folders up). */
 rb_status rb_cuda_library_path(char **path, rb_error *err)
 {
     static const char *const folders[] = {"../lib", "../lib/ropebits", "../../lib"};

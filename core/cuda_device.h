@@ -1,7 +1,7 @@
-/* The CUDA side: lib/ropebits_cuda.so, a shared object that is opened when a GPU is asked for, so that one build serves
- * hosts with and without one. It holds the kernels of every room. A room's .cu file exports one table of functions,
- * declared in the room's *_cuda.h and found by rb_cuda_table; this one, rb_cuda_runtime, is what they all share:
- * memory, streams, events.
+/* The CUDA side: lib/ropebits_cuda.so, a shared object that is opened when a GPU is asked for. So one build serves
+ * hosts with and without a GPU. The object holds the kernels of every room. A room's .cu file exports one table of
+ * functions, declared in the room's *_cuda.h and found by rb_cuda_table. The table declared here, rb_cuda_runtime, is
+ * what all rooms share: memory, streams, events.
  *
  * All calls belong to one device, chosen by rb_cuda_open. A stream is a void *; NULL is the default stream. Functions
  * fail with RB_EDEVICE, and name what CUDA said. */
@@ -18,25 +18,25 @@
 extern "C" {
 #endif
 
-enum { RB_CUDA_ABI = 3 }; /* of all tables together: library and programs must come from one build */
+enum { RB_CUDA_ABI = 3 }; /* one number for all tables: library and programs must come from one build */
 
 typedef struct rb_cuda_info {
     char name[128];
     int index, major, minor; /* compute capability */
     int n_multiprocessors;
     int driver_version, runtime_version; /* 13000: 13.0 */
-    size_t memory_bytes, shared_bytes;   /* of the device; largest shared memory of a block */
+    size_t memory_bytes, shared_bytes;   /* memory of the device; the largest shared memory of a block */
 } rb_cuda_info;
 
 typedef struct rb_cuda_runtime_api {
     int abi;
     rb_status (*open)(int index, rb_cuda_info *info, rb_error *err);
-    rb_status (*use_device)(int index, rb_error *err); /* a thread of its own: which device its calls are for */
+    rb_status (*use_device)(int index, rb_error *err); /* sets the device of the calling thread's calls */
     rb_status (*free_bytes)(size_t *free_bytes, rb_error *err);
     rb_status (*alloc)(void **out, size_t size_bytes, rb_error *err);
     void (*release)(void *memory);
-    rb_status (*alloc_pinned)(void **out, size_t size_bytes,
-                              rb_error *err); /* host memory that copies run from and to at full speed */
+    /* Host memory that copies run from and to at full speed. */
+    rb_status (*alloc_pinned)(void **out, size_t size_bytes, rb_error *err);
     void (*release_pinned)(void *memory);
     rb_status (*stream_create)(void **stream, rb_error *err);
     void (*stream_destroy)(void *stream);
@@ -70,7 +70,7 @@ rb_status rb_cuda_library_path(char **path, rb_error *err);
  * limit. */
 rb_status rb_cuda_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_error *err);
 void rb_cuda_free(void *memory, size_t n, size_t elem_size);
-/* An array on the device that knows its size; all zero: none. alloc leaves it so when it fails. */
+/* An array on the device that knows its size. All zero means none; a failed alloc leaves it so. */
 typedef struct rb_cuda_array {
     void *at;
     size_t size_bytes;

@@ -26,7 +26,7 @@
 
 typedef struct rb_handover rb_handover;
 
-/* n_items: how many there will be in all; RB_HANDOVER_NO_END where only a stop ends it. */
+/* n_items: how many items there will be; RB_HANDOVER_NO_END where only a stop ends it. */
 #define RB_HANDOVER_NO_END INT64_MAX
 rb_status rb_handover_create(rb_handover **out, int n_places, int64_t n_items, rb_error *err);
 /* No thread may be inside any more. NULL is fine. */

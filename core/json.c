@@ -22,7 +22,7 @@ static size_t line_number(const char *text, const char *at)
     return line;
 }
 
-/* Brackets open at `at`, those inside strings left out. */
+/* How many brackets are open at `at`, not counting those inside strings. */
 static int nesting_depth(const char *text, const char *at)
 {
     int depth = 0;
@@ -36,8 +36,8 @@ static int nesting_depth(const char *text, const char *at)
     return depth;
 }
 
-/* The escape of a NUL would end the C string that cJSON makes of it, and "a\u0000b" would silently be "a". A backslash
- * in front makes it plain text. */
+/* An escaped NUL would end the C string that cJSON makes, and "a\u0000b" would silently be "a". With a backslash before
+ * it, it is plain text. */
 static const char *find_escaped_nul(const char *text)
 {
     for (const char *at = strstr(text, "\\u0000"); at; at = strstr(at + 1, "\\u0000")) {
@@ -63,8 +63,8 @@ static int compare_keys(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* A key that an object has twice, or NULL. Sorting: the vocabulary in a tokenizer.json is one object of 150 000
- * members. */
+/* A key that an object has twice, or NULL. Found by sorting, because the vocabulary in a tokenizer.json is one object
+ * of 150 000 members. */
 static rb_status find_duplicate_key(const char **duplicate, const cJSON *object, const char *name, rb_error *err)
 {
     const size_t n = (size_t)cJSON_GetArraySize(object);
@@ -84,7 +84,7 @@ static rb_status find_duplicate_key(const char **duplicate, const cJSON *object,
     return RB_OK;
 }
 
-/* Recursion is as deep as cJSON's nesting limit at most. */
+/* The recursion is at most as deep as cJSON's limit of nesting. */
 static rb_status check_keys(const cJSON *json, const char *name, rb_error *err)
 {
     const cJSON *child;
@@ -176,7 +176,8 @@ static const char *type_name(const cJSON *json)
     }
 }
 
-/* What stands between place and key: "plan.json: layers[3]" is inside a document, "plan.json" is the document. */
+/* What stands between place and key: a dot inside a document ("plan.json: layers[3]"), a colon after its name
+ * ("plan.json"). */
 static const char *joint(const char *where) { return strstr(where, ": ") ? "." : ": "; }
 
 static rb_status fail_type(rb_error *err, const cJSON *found, const char *key, const char *where, const char *expected)

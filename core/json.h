@@ -21,8 +21,7 @@ rb_status rb_json_read(cJSON **out, const char *path, size_t max_bytes, rb_error
 
 /* Formatted document with a final newline; numbers keep their double exactly. Freed by free(). */
 rb_status rb_json_print(char **out, const cJSON *json, rb_error *err);
-/* The same on standard output: what a program prints with --json. Whether it arrived is checked when the program ends.
- */
+/* The same on standard output, for --json. The end of the program checks whether it arrived. */
 rb_status rb_json_put(const cJSON *json, rb_error *err);
 rb_status rb_json_write(const cJSON *json, const char *path, rb_error *err); /* atomic, see core/atomic_file.h */
 
@@ -35,15 +34,16 @@ rb_status rb_json_get_array(const cJSON *object, const char *key, const char *wh
 rb_status rb_json_get_string(const cJSON *object, const char *key, const char *where, const char **out, rb_error *err);
 rb_status rb_json_get_number(const cJSON *object, const char *key, const char *where, double min, double max,
                              double *out, rb_error *err);
+/* Whole numbers only. */
 rb_status rb_json_get_int(const cJSON *object, const char *key, const char *where, int64_t min, int64_t max,
-                          int64_t *out, rb_error *err); /* whole numbers only */
+                          int64_t *out, rb_error *err);
 rb_status rb_json_get_bool(const cJSON *object, const char *key, const char *where, bool *out, rb_error *err);
 
-/* RB_EFORMAT naming the first member of an object that is not one of `known` (NULL at the end): a misspelt one would
- * silently be a default. */
+/* Fails with RB_EFORMAT and names the first member of an object that is not in `known` (NULL at the end). A misspelt
+ * member would otherwise silently mean the default. */
 rb_status rb_json_check_members(const cJSON *object, const char *where, const char *const *known, rb_error *err);
 
-/* Checks "schema" and "version" of a document: both values are named when they differ. */
+/* Checks "schema" and "version" of a document. A message names both values. */
 rb_status rb_json_check_schema(const cJSON *document, const char *name, const char *schema, int version, rb_error *err);
 
 /* Building: every add fails with RB_ENOMEM. A double that is not finite becomes null. */

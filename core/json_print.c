@@ -1,6 +1,6 @@
-/* JSON out. cJSON's own printer takes 15 digits for enough when they are within one unit in the last place, so every
- * tenth double comes back different; ours prints the fewest of 15, 16 or 17 digits that read back as the same double.
- * Layout: two spaces a level, an array without arrays or objects in it on one line. */
+/* Printing JSON. cJSON's printer is content with 15 digits when they are within one unit in the last place, so every
+ * tenth double comes back different. This one prints the fewest of 15, 16 or 17 digits that read back as the same
+ * double. Layout: two spaces a level; an array that holds no array or object is on one line. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +14,8 @@ static void print_value(FILE *out, const cJSON *json, int level);
 static void print_number(FILE *out, double value)
 {
     enum { FEWEST_DIGITS = 15, ENOUGH_DIGITS = 17 };
-    static const double MAX_PLAIN =
-        0x1p53; /* whole numbers up to here print without exponent, so that readers keep them integers */
+    /* Whole numbers up to here are printed without an exponent, so that readers keep them as integers. */
+    static const double MAX_PLAIN = 0x1p53;
     char text[32];
     if (!isfinite(value)) {
         fputs("null", out);

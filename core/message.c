@@ -1,5 +1,5 @@
-/* Messages and progress on stderr: see core/message.h. One lock serialises both, and one flag says whether a bar stands
- * on the current line, so that a message never lands behind half a bar. */
+/* Messages and progress on stderr: see core/message.h. One lock serialises both. One flag says whether a bar stands on
+ * the current line, so that a message never follows half a bar on its line. */
 #include "core/message.h"
 
 #include <pthread.h>
@@ -104,7 +104,7 @@ static void format_duration(char *text, size_t size, double seconds)
     else snprintf(text, size, "%lld h %02lld min", s / 3600, s / 60 % 60);
 }
 
-/* "12 s, 30 s left"; the rest is taken to go on at the speed so far. */
+/* "12 s, 30 s left", if the rest goes on at the speed so far. */
 static void format_times(char *text, size_t size, const rb_progress *progress, double now_s)
 {
     const double elapsed_s = now_s - progress->started_s;

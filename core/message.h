@@ -27,8 +27,8 @@ typedef struct rb_progress {
 } rb_progress;
 
 void rb_progress_start(rb_progress *progress, const char *label, int64_t n_steps);
-void rb_progress_step(rb_progress *progress,
-                      const char *detail); /* one more step is done; detail ("layer 3") may be NULL */
+/* One more step is done; detail ("layer 3") may be NULL. */
+void rb_progress_step(rb_progress *progress, const char *detail);
 void rb_progress_finish(rb_progress *progress);
 
 double rb_now_s(void); /* monotonic clock */

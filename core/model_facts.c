@@ -1,19 +1,11 @@
-/* Model facts: checks, comparison, JSON and HDF5 forms. See core/model_facts.h. */
+/* Model facts: names, blocks, checks and comparison. See core/model_facts.h. */
 #include "core/model_facts.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "core/hdf5/hdf5_file.h"
-#include "core/json.h"
-
-enum { MAX_LAYERS = 1024, MAX_HEADS = 4096 };
-static const int64_t MAX_POSITION = (int64_t)1 << 40, MAX_TOKENS = (int64_t)1 << 40;
-
-/* inv_freq is small, but a chunk has a checksum and a contiguous table has none. */
-enum { INV_FREQ_ZSTD_LEVEL = 1 };
+#include "core/model_facts_forms.h"
 
 /* ---- names and blocks ------------------------------------------------------------------------ */
 
@@ -32,7 +24,8 @@ static int find_name(const char *const *names, size_t n_names, const char *name)
     return -1;
 }
 
-static rb_status parse_names(rope_facts *rope, const char *kind, const char *pairing, const char *where, rb_error *err)
+rb_status rope_facts_parse_names(rope_facts *rope, const char *kind, const char *pairing, const char *where,
+                                 rb_error *err)
 {
     const int kind_at = find_name(kind_names, RB_COUNT(kind_names), kind),
               pairing_at = find_name(pairing_names, RB_COUNT(pairing_names), pairing);
@@ -64,7 +57,7 @@ double model_block_freq(const model_facts *facts, int block)
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-static bool is_sha256(const char *hex)
+bool model_facts_is_sha256(const char *hex)
 {
     return strlen(hex) == RB_SHA256_HEX - 1 && strspn(hex, "0123456789abcdef") == RB_SHA256_HEX - 1;
 }
@@ -88,10 +81,10 @@ static rb_status check_positive(const char *where, const char *name, double valu
 static rb_status check_identity(const model_facts *facts, const char *where, rb_error *err)
 {
     if (facts->model_type[0] == '\0') return rb_fail(err, RB_EINVAL, "%s: model_type is empty", where);
-    if (!is_sha256(facts->config_sha256))
+    if (!model_facts_is_sha256(facts->config_sha256))
         return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where,
                        facts->config_sha256);
-    if (facts->weights_sha256[0] != '\0' && !is_sha256(facts->weights_sha256))
+    if (facts->weights_sha256[0] != '\0' && !model_facts_is_sha256(facts->weights_sha256))
         return rb_fail(err, RB_EINVAL, "%s: weights_sha256 is \"%s\", expected 64 hex digits", where,
                        facts->weights_sha256);
     return RB_OK;
@@ -100,8 +93,8 @@ static rb_status check_identity(const model_facts *facts, const char *where, rb_
 static rb_status check_geometry(const model_facts *facts, const char *where, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, check_range(where, "n_layers", facts->n_layers, 1, MAX_LAYERS, err), done);
-    RB_TRY(st, check_range(where, "n_q_heads", facts->n_q_heads, 1, MAX_HEADS, err), done);
+    RB_TRY(st, check_range(where, "n_layers", facts->n_layers, 1, MODEL_FACTS_MAX_LAYERS, err), done);
+    RB_TRY(st, check_range(where, "n_q_heads", facts->n_q_heads, 1, MODEL_FACTS_MAX_HEADS, err), done);
     RB_TRY(st, check_range(where, "n_kv_heads", facts->n_kv_heads, 1, facts->n_q_heads, err), done);
     RB_TRY(st, check_range(where, "head_dim", facts->head_dim, 2, RB_MAX_HEAD_DIM, err), done);
     RB_TRY(st, check_range(where, "rotary_dim", facts->rotary_dim, 2, facts->head_dim, err), done);
@@ -128,7 +121,9 @@ static rb_status check_rope(const model_facts *facts, const char *where, rb_erro
     if (rope->kind == ROPE_LLAMA3) {
         RB_TRY(st, check_positive(where, "rope low_freq_factor", rope->low_freq_factor, err), done);
         RB_TRY(st, check_positive(where, "rope high_freq_factor", rope->high_freq_factor, err), done);
-        RB_TRY(st, check_range(where, "rope original_max_position", rope->original_max_position, 1, MAX_POSITION, err),
+        RB_TRY(st,
+               check_range(where, "rope original_max_position", rope->original_max_position, 1,
+                           MODEL_FACTS_MAX_POSITION, err),
                done);
     }
     for (int i = 0; i < facts->rotary_dim / 2; i++)
@@ -151,8 +146,7 @@ done:
     return st;
 }
 
-/* Facts that came from a file: what is wrong with them is wrong with the file. */
-static rb_status check_as_read(const model_facts *facts, const char *where, rb_error *err)
+rb_status model_facts_check_as_read(const model_facts *facts, const char *where, rb_error *err)
 {
     return model_facts_check(facts, where, err) == RB_OK ? RB_OK : RB_EFORMAT;
 }
@@ -221,280 +215,4 @@ rb_status model_facts_same(const model_facts *a, const char *name_a, const model
     char names[640];
     snprintf(names, sizeof names, "%.300s and %.300s", name_a, name_b);
     return same_facts(a, b, names, err);
-}
-
-/* ---- JSON ------------------------------------------------------------------------------------ */
-
-static rb_status rope_to_json(cJSON **out, const rope_facts *rope, int n_freqs, rb_error *err)
-{
-    rb_status st;
-    RB_TRY(st, rb_json_new_object(out, err), done);
-    RB_TRY(st, rb_json_add_string(*out, "kind", rope_kind_name(rope->kind), err), done);
-    RB_TRY(st, rb_json_add_string(*out, "pairing", rope_pairing_name(rope->pairing), err), done);
-    RB_TRY(st, rb_json_add_number(*out, "theta", rope->theta, err), done);
-    if (rope->kind != ROPE_DEFAULT) RB_TRY(st, rb_json_add_number(*out, "factor", rope->factor, err), done);
-    if (rope->kind == ROPE_LLAMA3) {
-        RB_TRY(st, rb_json_add_number(*out, "low_freq_factor", rope->low_freq_factor, err), done);
-        RB_TRY(st, rb_json_add_number(*out, "high_freq_factor", rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_json_add_number(*out, "original_max_position", (double)rope->original_max_position, err), done);
-    }
-    RB_TRY(st, rb_json_add_numbers(*out, "inv_freq", rope->inv_freq, n_freqs, err), done);
-done:
-    return st;
-}
-
-rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *err)
-{
-    cJSON *object = NULL, *rope = NULL;
-    rb_status st;
-    *out = NULL;
-    RB_TRY(st, rb_json_new_object(&object, err), done);
-    RB_TRY(st, rb_json_add_string(object, "model_type", facts->model_type, err), done);
-    RB_TRY(st, rb_json_add_string(object, "config_sha256", facts->config_sha256, err), done);
-    if (facts->weights_sha256[0])
-        RB_TRY(st, rb_json_add_string(object, "weights_sha256", facts->weights_sha256, err), done);
-    RB_TRY(st, rb_json_add_number(object, "n_layers", facts->n_layers, err), done);
-    RB_TRY(st, rb_json_add_number(object, "n_q_heads", facts->n_q_heads, err), done);
-    RB_TRY(st, rb_json_add_number(object, "n_kv_heads", facts->n_kv_heads, err), done);
-    RB_TRY(st, rb_json_add_number(object, "head_dim", facts->head_dim, err), done);
-    RB_TRY(st, rb_json_add_number(object, "rotary_dim", facts->rotary_dim, err), done);
-    RB_TRY(st, rb_json_add_number(object, "attention_scale", facts->attention_scale, err), done);
-    RB_TRY(st, rope_to_json(&rope, &facts->rope, facts->rotary_dim / 2, err), done);
-    RB_TRY(st, rb_json_add_item(object, "rope", &rope, err), done);
-    *out = object;
-    object = NULL;
-done:
-    cJSON_Delete(rope);
-    cJSON_Delete(object);
-    return st;
-}
-
-/* A string member that must fit its field. */
-static rb_status get_text(const cJSON *object, const char *key, const char *where, char *value, size_t size,
-                          rb_error *err)
-{
-    const char *text;
-    const rb_status st = rb_json_get_string(object, key, where, &text, err);
-    if (st != RB_OK) return st;
-    if (strlen(text) >= size)
-        return rb_fail(err, RB_EFORMAT, "%s.%s: %zu characters, at most %zu expected", where, key, strlen(text),
-                       size - 1);
-    memcpy(value, text, strlen(text) + 1);
-    return RB_OK;
-}
-
-static rb_status get_count(const cJSON *object, const char *key, const char *where, int64_t max, int *value,
-                           rb_error *err)
-{
-    int64_t found = 0;
-    const rb_status st = rb_json_get_int(object, key, where, 1, max, &found, err);
-    *value = (int)found;
-    return st;
-}
-
-static rb_status inv_freq_from_json(rope_facts *rope, const cJSON *object, int n_freqs, const char *where,
-                                    rb_error *err)
-{
-    const cJSON *list = NULL, *item = NULL;
-    int i = 0;
-    const rb_status st = rb_json_get_array(object, "inv_freq", where, &list, err);
-    if (st != RB_OK) return st;
-    if (cJSON_GetArraySize(list) != n_freqs)
-        return rb_fail(err, RB_EFORMAT, "%s.inv_freq: %d frequencies, expected %d", where, cJSON_GetArraySize(list),
-                       n_freqs);
-    cJSON_ArrayForEach (item, list) {
-        if (!cJSON_IsNumber(item)) return rb_fail(err, RB_EFORMAT, "%s.inv_freq[%d]: expected a number", where, i);
-        rope->inv_freq[i++] = item->valuedouble;
-    }
-    return RB_OK;
-}
-
-static rb_status rope_from_json(rope_facts *rope, const cJSON *object, int n_freqs, const char *where, rb_error *err)
-{
-    const char *kind, *pairing;
-    rb_status st;
-    RB_TRY(st, rb_json_get_string(object, "kind", where, &kind, err), done);
-    RB_TRY(st, rb_json_get_string(object, "pairing", where, &pairing, err), done);
-    RB_TRY(st, parse_names(rope, kind, pairing, where, err), done);
-    RB_TRY(st, rb_json_get_number(object, "theta", where, 0, HUGE_VAL, &rope->theta, err), done);
-    rope->factor = 1;
-    if (rope->kind != ROPE_DEFAULT)
-        RB_TRY(st, rb_json_get_number(object, "factor", where, 0, HUGE_VAL, &rope->factor, err), done);
-    if (rope->kind == ROPE_LLAMA3) {
-        RB_TRY(st, rb_json_get_number(object, "low_freq_factor", where, 0, HUGE_VAL, &rope->low_freq_factor, err),
-               done);
-        RB_TRY(st, rb_json_get_number(object, "high_freq_factor", where, 0, HUGE_VAL, &rope->high_freq_factor, err),
-               done);
-        RB_TRY(
-            st,
-            rb_json_get_int(object, "original_max_position", where, 1, MAX_POSITION, &rope->original_max_position, err),
-            done);
-    }
-    RB_TRY(st, inv_freq_from_json(rope, object, n_freqs, where, err), done);
-done:
-    return st;
-}
-
-rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err)
-{
-    const cJSON *rope;
-    char rope_where[256];
-    rb_status st;
-
-    memset(facts, 0, sizeof *facts);
-    RB_TRY(st, get_text(object, "model_type", where, facts->model_type, sizeof facts->model_type, err), done);
-    RB_TRY(st, get_text(object, "config_sha256", where, facts->config_sha256, sizeof facts->config_sha256, err), done);
-    if (rb_json_find(object, "weights_sha256"))
-        RB_TRY(st, get_text(object, "weights_sha256", where, facts->weights_sha256, sizeof facts->weights_sha256, err),
-               done);
-    RB_TRY(st, get_count(object, "n_layers", where, MAX_LAYERS, &facts->n_layers, err), done);
-    RB_TRY(st, get_count(object, "n_q_heads", where, MAX_HEADS, &facts->n_q_heads, err), done);
-    RB_TRY(st, get_count(object, "n_kv_heads", where, MAX_HEADS, &facts->n_kv_heads, err), done);
-    RB_TRY(st, get_count(object, "head_dim", where, RB_MAX_HEAD_DIM, &facts->head_dim, err), done);
-    RB_TRY(st, get_count(object, "rotary_dim", where, RB_MAX_HEAD_DIM, &facts->rotary_dim, err), done);
-    RB_TRY(st, rb_json_get_number(object, "attention_scale", where, 0, HUGE_VAL, &facts->attention_scale, err), done);
-    RB_TRY(st, rb_json_get_object(object, "rope", where, &rope, err), done);
-    snprintf(rope_where, sizeof rope_where, "%.200s.rope", where);
-    RB_TRY(st, rope_from_json(&facts->rope, rope, facts->rotary_dim / 2, rope_where, err), done);
-    RB_TRY(st, check_as_read(facts, where, err), done);
-done:
-    return st;
-}
-
-/* ---- HDF5 ------------------------------------------------------------------------------------ */
-
-static rb_status write_rope_h5(hid_t file, const rope_facts *rope, int n_freqs, rb_error *err)
-{
-    const int64_t dims[] = {n_freqs};
-    rb_status st;
-    RB_TRY(st, rb_h5_set_string(file, "/", "rope_kind", rope_kind_name(rope->kind), err), done);
-    RB_TRY(st, rb_h5_set_string(file, "/", "rope_pairing", rope_pairing_name(rope->pairing), err), done);
-    RB_TRY(st, rb_h5_set_number(file, "/", "rope_theta", rope->theta, err), done);
-    if (rope->kind != ROPE_DEFAULT) RB_TRY(st, rb_h5_set_number(file, "/", "rope_factor", rope->factor, err), done);
-    if (rope->kind == ROPE_LLAMA3) {
-        RB_TRY(st, rb_h5_set_number(file, "/", "rope_low_freq_factor", rope->low_freq_factor, err), done);
-        RB_TRY(st, rb_h5_set_number(file, "/", "rope_high_freq_factor", rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_h5_set_int(file, "/", "rope_original_max_position", rope->original_max_position, err), done);
-    }
-    RB_TRY(st, rb_h5_make_group(file, "rope", err), done);
-    RB_TRY(st, rb_h5_write(file, "rope/inv_freq", RB_H5_F64, 1, dims, rope->inv_freq, INV_FREQ_ZSTD_LEVEL, err), done);
-done:
-    return st;
-}
-
-rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err)
-{
-    rb_status st;
-    RB_TRY(st, rb_h5_set_string(file, "/", "model_type", facts->model_type, err), done);
-    RB_TRY(st, rb_h5_set_string(file, "/", "config_sha256", facts->config_sha256, err), done);
-    if (facts->weights_sha256[0])
-        RB_TRY(st, rb_h5_set_string(file, "/", "weights_sha256", facts->weights_sha256, err), done);
-    RB_TRY(st, rb_h5_set_int(file, "/", "n_layers", facts->n_layers, err), done);
-    RB_TRY(st, rb_h5_set_int(file, "/", "n_q_heads", facts->n_q_heads, err), done);
-    RB_TRY(st, rb_h5_set_int(file, "/", "n_kv_heads", facts->n_kv_heads, err), done);
-    RB_TRY(st, rb_h5_set_int(file, "/", "head_dim", facts->head_dim, err), done);
-    RB_TRY(st, rb_h5_set_int(file, "/", "rotary_dim", facts->rotary_dim, err), done);
-    RB_TRY(st, rb_h5_set_number(file, "/", "attention_scale", facts->attention_scale, err), done);
-    RB_TRY(st, write_rope_h5(file, &facts->rope, facts->rotary_dim / 2, err), done);
-done:
-    return st;
-}
-
-static rb_status read_count_h5(hid_t file, const char *name, int64_t max, int *value, rb_error *err)
-{
-    int64_t found = 0;
-    const rb_status st = rb_h5_get_int(file, "/", name, 1, max, &found, err);
-    *value = (int)found;
-    return st;
-}
-
-static rb_status read_rope_h5(rope_facts *rope, hid_t file, int n_freqs, const char *name, rb_error *err)
-{
-    int64_t dims[] = {n_freqs};
-    char kind[32], pairing[32];
-    rb_status st;
-    RB_TRY(st, rb_h5_get_string(file, "/", "rope_kind", kind, sizeof kind, err), done);
-    RB_TRY(st, rb_h5_get_string(file, "/", "rope_pairing", pairing, sizeof pairing, err), done);
-    RB_TRY(st, parse_names(rope, kind, pairing, name, err), done);
-    RB_TRY(st, rb_h5_get_number(file, "/", "rope_theta", &rope->theta, err), done);
-    rope->factor = 1;
-    if (rope->kind != ROPE_DEFAULT) RB_TRY(st, rb_h5_get_number(file, "/", "rope_factor", &rope->factor, err), done);
-    if (rope->kind == ROPE_LLAMA3) {
-        RB_TRY(st, rb_h5_get_number(file, "/", "rope_low_freq_factor", &rope->low_freq_factor, err), done);
-        RB_TRY(st, rb_h5_get_number(file, "/", "rope_high_freq_factor", &rope->high_freq_factor, err), done);
-        RB_TRY(
-            st,
-            rb_h5_get_int(file, "/", "rope_original_max_position", 1, MAX_POSITION, &rope->original_max_position, err),
-            done);
-    }
-    RB_TRY(st, rb_h5_read(file, "rope/inv_freq", RB_H5_F64, 1, dims, rope->inv_freq, err), done);
-done:
-    return st;
-}
-
-/* Written only when the weights were hashed. */
-static rb_status read_weights_h5(model_facts *facts, hid_t file, rb_error *err)
-{
-    const htri_t exists = H5Aexists(file, "weights_sha256");
-    if (exists == 0) return RB_OK;
-    return rb_h5_get_string(file, "/", "weights_sha256", facts->weights_sha256, sizeof facts->weights_sha256, err);
-}
-
-rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err)
-{
-    rb_status st;
-
-    memset(facts, 0, sizeof *facts);
-    RB_TRY(st, rb_h5_get_string(file, "/", "model_type", facts->model_type, sizeof facts->model_type, err), done);
-    RB_TRY(st, rb_h5_get_string(file, "/", "config_sha256", facts->config_sha256, sizeof facts->config_sha256, err),
-           done);
-    RB_TRY(st, read_weights_h5(facts, file, err), done);
-    RB_TRY(st, read_count_h5(file, "n_layers", MAX_LAYERS, &facts->n_layers, err), done);
-    RB_TRY(st, read_count_h5(file, "n_q_heads", MAX_HEADS, &facts->n_q_heads, err), done);
-    RB_TRY(st, read_count_h5(file, "n_kv_heads", MAX_HEADS, &facts->n_kv_heads, err), done);
-    RB_TRY(st, read_count_h5(file, "head_dim", RB_MAX_HEAD_DIM, &facts->head_dim, err), done);
-    RB_TRY(st, read_count_h5(file, "rotary_dim", RB_MAX_HEAD_DIM, &facts->rotary_dim, err), done);
-    RB_TRY(st, rb_h5_get_number(file, "/", "attention_scale", &facts->attention_scale, err), done);
-    RB_TRY(st, read_rope_h5(&facts->rope, file, facts->rotary_dim / 2, name, err), done);
-    RB_TRY(st, check_as_read(facts, name, err), done);
-done:
-    return st;
-}
-
-/* ---- text ------------------------------------------------------------------------------------ */
-
-rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err)
-{
-    cJSON *object = NULL;
-    rb_status st;
-    *out = NULL;
-    if (text->tokens_sha256[0] == '\0') {
-        *out = cJSON_CreateNull();
-        return *out ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for JSON");
-    }
-    RB_TRY(st, rb_json_new_object(&object, err), done);
-    RB_TRY(st, rb_json_add_string(object, "tokens_sha256", text->tokens_sha256, err), done);
-    RB_TRY(st, rb_json_add_number(object, "n_tokens", (double)text->n_tokens, err), done);
-    RB_TRY(st, rb_json_add_number(object, "context", (double)text->context, err), done);
-    *out = object;
-    object = NULL;
-done:
-    cJSON_Delete(object);
-    return st;
-}
-
-rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err)
-{
-    rb_status st;
-    memset(text, 0, sizeof *text);
-    if (!object || cJSON_IsNull(object)) return RB_OK;
-    RB_TRY(st, get_text(object, "tokens_sha256", where, text->tokens_sha256, sizeof text->tokens_sha256, err), done);
-    if (!is_sha256(text->tokens_sha256)) {
-        st = rb_fail(err, RB_EFORMAT, "%s.tokens_sha256: \"%s\", expected 64 hex digits", where, text->tokens_sha256);
-        goto done;
-    }
-    RB_TRY(st, rb_json_get_int(object, "n_tokens", where, 1, MAX_TOKENS, &text->n_tokens, err), done);
-    RB_TRY(st, rb_json_get_int(object, "context", where, 1, MAX_TOKENS, &text->context, err), done);
-done:
-    return st;
 }

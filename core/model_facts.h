@@ -1,5 +1,5 @@
-/* What every ropebits file says about the model it belongs to: identity, geometry, RoPE. One struct, one JSON form, one
- * HDF5 form, one comparison that names both values (design.md, section 4).
+/* What every ropebits file says about the model it belongs to: identity, geometry, RoPE. There is one struct, one JSON
+ * form, one HDF5 form, and one comparison that names both values.
  *
  * RoPE blocks. Block i < rotary_dim / 2 is the pair of dims that inv_freq[i] turns: (i, i + rotary_dim/2) for
  * split-half pairing, (2i, 2i + 1) for interleaved. Dims past rotary_dim form blocks of two adjacent dims with
@@ -23,9 +23,9 @@ typedef struct rope_facts {
     rope_kind kind;
     rope_pairing pairing;
     double theta;
-    double factor;                            /* linear, llama3; else 1 */
-    double low_freq_factor, high_freq_factor; /* llama3; else 0 */
-    int64_t original_max_position;            /* llama3; else 0 */
+    double factor;                            /* for linear and llama3; otherwise 1 */
+    double low_freq_factor, high_freq_factor; /* for llama3; otherwise 0 */
+    int64_t original_max_position;            /* for llama3; otherwise 0 */
     double inv_freq[RB_MAX_BLOCKS]; /* resolved, scaling included, radians per token; rotary_dim / 2 of them */
 } rope_facts;
 
@@ -43,7 +43,7 @@ typedef struct model_facts {
 typedef struct text_facts {
     char tokens_sha256[RB_SHA256_HEX]; /* of the ids as little-endian int32; "" when absent */
     int64_t n_tokens;
-    int64_t context; /* the ids are cut into sequences of this many, positions start at 0 in each */
+    int64_t context; /* the ids are cut into sequences of this length; positions start at 0 in each */
 } text_facts;
 
 static inline int model_n_blocks(const model_facts *facts) { return facts->head_dim / 2; }
@@ -59,8 +59,8 @@ const char *rope_pairing_name(rope_pairing pairing);
 /* Ranges and consistency (heads divide, dims even, frequencies finite and positive). `where` starts the message. */
 rb_status model_facts_check(const model_facts *facts, const char *where, rb_error *err);
 
-/* Fails with RB_EMISMATCH, naming the field and both values: "a.h5 and b.json: head_dim 64 and 128". Weights are
- * compared when both have them. */
+/* Fails with RB_EMISMATCH and names the field and both values: "a.h5 and b.json: head_dim 64 and 128". The hashes of
+ * the weights are compared when both sides have one. */
 rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b,
                            rb_error *err);
 
@@ -74,8 +74,8 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
 rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err);
 rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err);
 
-/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts; a reader that finds null or nothing
- * (object NULL) leaves it empty. */
+/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts. Null, or no object at all (NULL), is read
+ * as an empty one. */
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err);
 rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err);
 

@@ -1,5 +1,5 @@
-/* Levenshtein's distance by Wagner and Fischer's table, one row kept (The string-to-string correction problem, J. ACM
- * 21, 1974). */
+/* Levenshtein's distance by the table of Wagner and Fischer (The string-to-string correction problem, J. ACM 21, 1974),
+ * of which one row is kept. */
 #include "core/nearest_name.h"
 
 #include <string.h>
@@ -15,7 +15,8 @@ static size_t least(size_t a, size_t b, size_t c)
 /* Both at most MAX_NAME long. */
 static size_t edit_distance(const char *a, const char *b)
 {
-    size_t row[MAX_NAME + 1]; /* distance from the part of a so far to the first j characters of b */
+    /* Distance from the first characters of a, as many as were read, to the first j characters of b. */
+    size_t row[MAX_NAME + 1];
     const size_t n = strlen(b);
     for (size_t j = 0; j <= n; j++) row[j] = j;
     for (size_t i = 0; a[i]; i++) {

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* The name of least edit distance (Levenshtein) to word, the first of equals; NULL when all are further than 2 or as
- * far as word is long. */
+/* The name with the least edit distance (Levenshtein) to word, the first one of equals. NULL when every distance is
+ * more than 2, or as long as word itself. */
 const char *rb_nearest_name(const char *word, const char *const *names, size_t n_names);
 
 #endif

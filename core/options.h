@@ -1,4 +1,4 @@
-/* Command lines: one table per program drives parsing, --help with the real defaults, and the checks of ranges and
+/* Command lines. One table per program drives parsing, --help with the real defaults, and the checks of ranges and
  * choices.
  *
  * A program fills an options struct with its defaults, points a table of rb_option at its fields and hands both to
@@ -21,7 +21,7 @@ typedef struct rb_number_list {
     double at[RB_MAX_LIST];
 } rb_number_list;
 
-typedef struct rb_string_list { /* the strings point into argv; a list is split there, its commas become NULs */
+typedef struct rb_string_list { /* the strings point into argv, where a list's commas became NULs */
     int n;
     const char *at[RB_MAX_LIST];
 } rb_string_list;
@@ -54,7 +54,7 @@ typedef struct rb_option {
 } rb_option;
 
 /* Parses argv[1..] into the tables' values. `tables` are searched in order (the program's own, then the common one).
- * positionals receives what is left, in order. Fails with RB_EUSAGE and one sentence. */
+ * `positionals` receives what is left, in order. Fails with RB_EUSAGE and one sentence. */
 rb_status rb_options_parse(const rb_option *const *tables, const int *n_options, int n_tables, int argc, char **argv,
                            rb_string_list *positionals, rb_error *err);
 

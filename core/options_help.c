@@ -15,7 +15,7 @@ static int format_name(char *text, size_t size, const rb_option *option)
                     option->metavar ? option->metavar : "");
 }
 
-/* A flag's default goes without saying. */
+/* A flag's default is not printed: it is always off. */
 static bool has_default(const rb_option *option) { return option->kind != RB_OPT_FLAG && rb_option_has_value(option); }
 
 static void print_default(FILE *out, const rb_option *option)

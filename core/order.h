@@ -7,8 +7,8 @@
 void rb_sort_floats(float *values, int64_t n); /* ascending, in place */
 void rb_sort_doubles(double *values, int64_t n);
 
-/* Place, among n > 0 ascending values, of the quantile p in [0, 1] by nearest rank: the smallest value that a share p
- * of them does not exceed. */
+/* Index of the quantile p in [0, 1] among n > 0 ascending values, by nearest rank: the smallest value that at least a
+ * share p of the values does not exceed. */
 int64_t rb_quantile_place(int64_t n, double p);
 
 #endif

@@ -25,7 +25,7 @@
 typedef struct common_values {
     rb_common_options options;
     const char *device;
-    bool help, version, verbose, quiet; /* help: for the table alone, see asks_for_help */
+    bool help, version, verbose, quiet; /* help is only for the table, see asks_for_help */
 } common_values;
 
 enum { N_COMMON_OPTIONS = 7 };
@@ -102,7 +102,7 @@ static void print_help(const rb_program *program, const rb_option *common)
 
 const char *rb_tool_version(void) { return RB_VERSION; }
 
-/* Named, not opened: the versions must be told on any host. */
+/* The library is named and not opened, since --version must work on any host. */
 static void print_cuda_library(FILE *out)
 {
     char *path = NULL;
@@ -146,7 +146,7 @@ static rb_status parse_device(rb_common_options *options, const char *text, rb_e
     if (strncmp(text, cuda, sizeof cuda - 1) == 0) {
         const char *digits = text + sizeof cuda - 1;
         const unsigned long index = strtoul(digits, &end, 10);
-        /* strtoul alone would take " 1", "+1" and "-1". */
+        /* strtoul would also take " 1", "+1" and "-1". */
         if (*digits >= '0' && *digits <= '9' && *end == '\0' && index <= MAX_DEVICE_INDEX) {
             options->device_index = (int)index;
             return RB_OK;
@@ -203,8 +203,9 @@ rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *opt
 
 /* ---- standard streams ------------------------------------------------------------------------ */
 
-/* A stream that the caller closed must not become the number of a file we open: hold its place with something that
- * refuses use. SIGPIPE is ignored so that a reader who left shows as a failed write, with the clean-up of a failure. */
+/* A file that we open must not get the number of a standard stream that the caller closed: something that refuses all
+ * use takes its place. SIGPIPE is ignored, so that a reader who left shows as a failed write, which is cleaned up as
+ * any failure. */
 static void prepare_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -241,7 +242,7 @@ static void report(const rb_program *program, rb_status st, const rb_error *err)
 
 /* ---- the program ----------------------------------------------------------------------------- */
 
-/* Looked for before parsing: help shows defaults, and wrong usage is when it is wanted. */
+/* --help is looked for before parsing: it shows defaults, and people ask for it when their usage is wrong. */
 static bool asks_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -252,9 +253,9 @@ static bool asks_for_help(int argc, char **argv)
 /* Asked by the shells' completion, no option that help speaks of. */
 static bool asks_for_completion(int argc, char **argv) { return argc == 2 && strcmp(argv[1], "--complete") == 0; }
 
-/* glibc raises its limit for separate mappings to the largest block it has seen freed, and then keeps such blocks on a
- * heap that fragments: a layer's buffers would add up over the layers of a deep model. With a fixed limit they go back
- * to the system when freed. */
+/* glibc raises its limit for separate mappings to the largest block that was ever freed, and from then on keeps such
+ * blocks on a heap that fragments. The buffers of a layer would add up over the layers of a deep model. With a fixed
+ * limit they go back to the system when they are freed. */
 static void keep_heap_small(void)
 {
 #ifdef M_MMAP_THRESHOLD

@@ -35,8 +35,8 @@ typedef struct rb_run_args {
 
 typedef struct rb_program {
     const char *name; /* "profile": messages start "profile: error: ..." */
-    const char
-        *synopsis; /* lines after "usage: ", '\n' between them: "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5" */
+    /* Lines after "usage: ", '\n' between them: "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5". */
+    const char *synopsis;
     const char *summary; /* what it does, a sentence or two */
     const char *epilog;  /* examples, exit codes beyond the common ones; may be NULL */
     const rb_option *options;
@@ -52,9 +52,9 @@ typedef struct rb_program {
  * is). A full or closed stdout becomes exit code 1. RB_ECHECK prints nothing more: the run has told it. */
 int rb_program_main(const rb_program *program, int argc, char **argv);
 
-/* Where a program that can use a GPU computes, asked when it is about to: CPU, or CUDA with the device open
- * (core/cuda_device.h). auto is the first GPU where there is one, and else the CPU, saying why. Fails with RB_EDEVICE
- * when a GPU was asked for and there is none. */
+/* Where a program that can use a GPU computes: on the CPU, or on a CUDA device, which is then open
+ * (core/cuda_device.h). Called when it is about to compute. `auto` is the first GPU, or the CPU where there is none,
+ * with a message that says why. Fails with RB_EDEVICE when a GPU was asked for and there is none. */
 rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err);
 
 /* "0.1.0", recorded in files: the version without the commit, so that equal input gives equal bytes. */

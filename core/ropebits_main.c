@@ -1,5 +1,5 @@
-/* ropebits: the front command. `ropebits NAME ...` becomes the program ropebits-NAME, as git does: looked for beside
- * this executable first, so that a build folder or a bundle is whole in itself, then on PATH. */
+/* ropebits: the front command. `ropebits NAME ...` becomes the program ropebits-NAME, as git does it. The program is
+ * looked for beside this executable first, so that a build folder or a bundle needs nothing else, and then on PATH. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -38,14 +38,14 @@ static bool is_present(const char *name)
     return present;
 }
 
-/* A word that may be part of a file name; "../x" is none. */
+/* A word that may be part of a file name, as "../x" may not. */
 static bool is_program_name(const char *name)
 {
     return name[0] != '\0' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(name);
 }
 
-/* Becomes the program. Comes back with RB_OK when there is none of that name, and with a failure when there is one that
- * cannot be started. */
+/* Becomes the program. Returns RB_OK when there is none of that name, and fails when there is one that cannot be
+ * started. */
 static rb_status become_program(const char *name, char **argv, rb_error *err)
 {
     char *path = NULL, *file = NULL;

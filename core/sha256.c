@@ -135,7 +135,7 @@ rb_status rb_sha256_file_start(rb_sha256_task **out, const char *path, rb_error 
     RB_TRY(st, rb_alloc(&task, 1, sizeof *task, "SHA-256 task", err), done);
     RB_TRY(st, rb_format(&task->path, err, "%s", path), done);
     task->is_running = pthread_create(&task->thread, NULL, run_task, task) == 0;
-    if (!task->is_running) run_task(task); /* no thread to be had: now, then */
+    if (!task->is_running) run_task(task); /* no thread could be started: the work is done now */
     *out = task;
     task = NULL;
 done:

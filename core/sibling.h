@@ -6,7 +6,7 @@
 
 /* The folder of the running executable, links resolved; freed by free(). */
 rb_status rb_program_folder(char **out, rb_error *err);
-/* Path of program ropebits-NAME in that folder, whether it exists or not; freed by free(). */
+/* Path of the program ropebits-NAME in that folder, which need not exist; freed by free(). */
 rb_status rb_sibling_program(char **out, const char *name, rb_error *err);
 
 #endif

@@ -53,7 +53,7 @@ rb_status rb_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_e
         return rb_fail(err, RB_ENOMEM, "%s: %zu elements of %zu bytes overflow the address space", what, n, elem_size);
     size_bytes = (size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (size_bytes == 0) size_bytes = ALIGNMENT;
-    /* calloc gives untouched zero pages for large blocks, but no alignment beyond 16: align and clear ourselves. */
+    /* calloc aligns to no more than 16 bytes, so we align and clear ourselves. */
     if (posix_memalign(&memory, ALIGNMENT, size_bytes) != 0)
         return rb_fail(err, RB_ENOMEM, "%s: out of memory for %zu bytes", what, size_bytes);
     memset(memory, 0, size_bytes);

@@ -1,4 +1,4 @@
-/* Threads. OpenMP splits the work; OpenBLAS is held at one thread per call, on tiles whose size does not depend on the
+/* Threads. OpenMP splits the work. Every call of OpenBLAS uses one thread, on tiles whose size does not depend on the
  * number of threads, so that every output has the same bytes for any --threads. */
 #ifndef RB_CORE_THREADS_H
 #define RB_CORE_THREADS_H
@@ -9,10 +9,10 @@
 
 void rb_threads_init(int64_t n_threads); /* 0: all cores this process may use */
 int rb_threads_count(void);
-int rb_thread_index(void); /* of the calling thread within its parallel region: its share of per-thread scratch */
+int rb_thread_index(void); /* index of the calling thread within its parallel region, for per-thread scratch */
 
-/* Of the failures of a parallel loop the one with the lowest index is told, whichever thread came first: the message
- * does not depend on threads.
+/* When several iterations of a parallel loop fail, the lowest index is told, so that the message does not depend on
+ * threads.
  *
  *   rb_first_failure failure = {0};
  *   #pragma omp parallel for
@@ -27,12 +27,12 @@ typedef struct rb_first_failure {
     rb_error error;
 } rb_first_failure;
 
-void rb_note_failure(rb_first_failure *failure, int64_t index, rb_status st,
-                     const rb_error *error); /* any thread; RB_OK is no failure */
+/* Any thread; RB_OK is no failure. */
+void rb_note_failure(rb_first_failure *failure, int64_t index, rb_status st, const rb_error *error);
 rb_status rb_tell_failure(const rb_first_failure *failure, rb_error *err);
 
-/* Functions with hot loops get one clone per CPU level; sanitizer builds take the plain one (ifuncs run before the
- * sanitizer is up). */
+/* Functions with hot loops get one clone per CPU level. Sanitizer builds take the plain one, because ifuncs run before
+ * the sanitizer is ready. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) \
     && !defined(RB_NO_CLONES)
 #define RB_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -9,8 +9,8 @@ typedef struct weighted_path {
     double weight; /* above 0; 1 when there is none */
 } weighted_path;
 
-/* What follows the last ':' is a weight when it is a number and there is no file by the whole name. Fails with
- * RB_EUSAGE on a weight that is not above 0. */
+/* What follows the last ':' is a weight when it is a number and no file has the whole name. Fails with RB_EUSAGE on a
+ * weight that is not above 0. */
 rb_status rb_weighted_path(weighted_path *out, const char *text, rb_error *err);
 
 #endif

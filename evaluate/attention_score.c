@@ -42,12 +42,13 @@ static inline float dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-/* One text sequence: `first` is where run 0's copy begins among the part's tokens, the others follow, n tokens each. */
+/* One text sequence. The copy of run 0 begins at token `first` of the part; the copies of the other runs follow, n
+ * tokens each. */
 typedef struct score_item {
     int64_t first, n;
 } score_item;
 
-/* A query and the n keys it sees, from `from` on. */
+/* A query and the n keys that it sees, from key `from` on. */
 typedef struct sampled_query {
     int q_head;
     int64_t t, from, n;
@@ -59,7 +60,7 @@ static int64_t count_sampled(int64_t n_tokens, int64_t stride)
     return n_tokens < stride ? 1 : n_tokens / stride;
 }
 
-/* Item i of [sampled query][query head]. */
+/* Item i of the array [sampled query][query head]. */
 static sampled_query query_at(int64_t i, int n_q_heads, const score_item *item, int64_t stride, int64_t window)
 {
     const int64_t wanted = (i / n_q_heads + 1) * stride - 1, t = wanted < item->n ? wanted : item->n - 1;
@@ -67,7 +68,7 @@ static sampled_query query_at(int64_t i, int n_q_heads, const score_item *item, 
     return (sampled_query){.q_head = (int)(i % n_q_heads), .t = t, .from = from, .n = t - from + 1};
 }
 
-/* Logits over the keys as the run's attention has them; first: of the run's copy. */
+/* Logits over the keys, as in the run's attention. first: first token of the run's copy. */
 RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, const layer_heads *heads,
                                        const model_facts *model, const sampled_query *query, int64_t first)
 {
@@ -80,10 +81,10 @@ RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, co
     }
 }
 
-/* The keys with the ATTENTION_TOP_K largest of n >= ATTENTION_TOP_K logits; of equal ones the earlier. */
+/* The keys with the ATTENTION_TOP_K largest of n >= ATTENTION_TOP_K logits; among equal ones the earlier key. */
 static void top_keys(int64_t keys[ATTENTION_TOP_K], const float *logits, int64_t n)
 {
-    float least = -INFINITY; /* of the kept ones, once there are enough */
+    float least = -INFINITY; /* the least logit that is kept, once there are enough */
     int n_kept = 0;
     for (int64_t s = 0; s < n; s++) {
         if (n_kept == ATTENTION_TOP_K && logits[s] <= least) continue;
@@ -108,7 +109,7 @@ typedef struct query_score {
 
 /* What a thread needs for one query. */
 typedef struct query_rows {
-    double *weights;    /* [context]: of the unquantized run, not divided by their sum */
+    double *weights;    /* [context]: weights of the unquantized run, not divided by their sum */
     float *exact, *own; /* [context]: logits */
 } query_rows;
 
@@ -146,7 +147,7 @@ static void score_query(query_score *out, const attention_scores *scores, const 
 
 /* ---- a part ---------------------------------------------------------------------------------- */
 
-/* In the order of the queries, whichever thread scored them. */
+/* Called in the order of the queries, whichever thread scored them. */
 static void add_query(attention_scores *scores, int layer, const query_score *query, int64_t n_keys)
 {
     const int n_runs = scores->batch->n_runs;

@@ -1,9 +1,9 @@
 /* What a run does to the attention weights of a layer, over sampled queries of the text and all query heads: KL(p ||
- * p^), p of the unquantized run, p^ of the run itself, with its own queries (errors of the layers before are in it);
- * and how many of p's largest weights are among p^'s largest.
+ * p^), and how many of the largest weights of p are among the largest of p^. p are the weights of the unquantized run.
+ * p^ are those of the run itself, with its own queries, so they contain the errors of the layers before.
  *
- * Sampled: of a text sequence the queries stride - 1, 2 stride - 1, ..; of one with fewer than `stride` tokens the
- * last. A sequence of one token has none: a single key has all the weight in every run. */
+ * Sampled queries of a text sequence are stride - 1, 2 stride - 1, .., or the last one where the sequence has fewer
+ * than `stride` tokens. A sequence of one token has none, since a single key has all the weight in every run. */
 #ifndef RB_EVALUATE_ATTENTION_SCORE_H
 #define RB_EVALUATE_ATTENTION_SCORE_H
 
@@ -25,8 +25,8 @@ typedef struct attention_scores {
 
 rb_status attention_scores_create(attention_scores *out, const evaluate_request *request, const evaluate_batch *batch,
                                   rb_error *err);
-/* q, k and exact_k of one layer's part, leaving RoPE, in host memory; sequences of text alone are looked at. Same
- * doubles for any number of threads. */
+/* Takes q, k and exact_k of one layer's part, leaving RoPE, in host memory; only sequences of text are used. Every
+ * number of threads gives the same doubles. */
 rb_status attention_scores_add(attention_scores *scores, const layer_heads *heads, rb_error *err);
 void attention_scores_free(attention_scores *scores);
 

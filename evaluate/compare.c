@@ -1,5 +1,5 @@
-/* Comparing documents: see evaluate/compare.h. What each schema is compared by is in compare_summaries.c and
- * compare_evaluations.c. */
+/* Comparing documents: see evaluate/compare.h. compare_summaries.c and compare_evaluations.c say what is compared of
+ * each schema. */
 #include "evaluate/compare.h"
 
 #include <math.h>

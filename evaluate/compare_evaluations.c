@@ -1,4 +1,4 @@
-/* Two results of `ropebits evaluate`: for every run of BASE its perplexity, KL, needles and true bits. See
+/* Compares two results of `ropebits evaluate`: perplexity, KL, needles and true bits of every run of BASE. See
  * evaluate/compare.h. */
 #include <math.h>
 #include <stddef.h>
@@ -7,7 +7,8 @@
 #include "evaluate/compare_rows.h"
 #include "evaluate/evaluation_file.h"
 
-/* Numbers of which more is worse: measurements, which have a limit, and counts of bits, which have none. */
+/* Numbers that are worse when they are larger: measurements, which may grow up to a limit, and counts of bits, which
+ * may not. */
 static const struct {
     const char *metric;
     size_t offset;
@@ -52,7 +53,7 @@ static const evaluation_run *find_named(const evaluation *result, const evaluati
     return NULL;
 }
 
-/* By method and bits, so that a plan may be renamed; where several runs share these, the name decides. */
+/* Found by method and bits, so that a plan may be renamed. Where several runs share these, the name decides. */
 static const evaluation_run *find_run(const evaluation *base, const evaluation_run *run, const evaluation *updated)
 {
     const evaluation_run *named = find_named(updated, run);
@@ -119,14 +120,14 @@ static void compare_runs(comparison *out, const evaluation_run *base, const eval
     const bool is_unquantized = strcmp(base->method, "none") == 0;
     for (size_t i = 0; i < RB_COUNT(numbers); i++) {
         const double was = number_of(base, numbers[i].offset), is = number_of(updated, numbers[i].offset);
-        if (is_unquantized && isnan(was)) continue; /* it has no such number in any text */
+        if (is_unquantized && isnan(was)) continue; /* it has no such number in any document */
         add_row(out, numbers[i].metric, base, was, is,
                 judge_number(was, is, numbers[i].is_bits, limits->max_regression));
     }
     compare_needles(out, base, updated, limits->max_needles_lost);
 }
 
-/* Right answers can be counted against each other only when the same questions were asked. */
+/* Right answers can be compared only when the same questions were asked. */
 static rb_status check_same_needles(const evaluation *base, const char *base_path, const evaluation *updated,
                                     const char *new_path, rb_error *err)
 {

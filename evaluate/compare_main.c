@@ -17,7 +17,7 @@ static double change_percent(const comparison_row *row)
     return row->base > 0.0 ? 100.0 * (row->updated / row->base - 1.0) : (double)NAN;
 }
 
-/* Without -v: the means, and whatever regressed. */
+/* Without -v only the means are shown, and what has regressed. */
 static bool is_shown(const comparison_row *row)
 {
     return row->layer < 0 || comparison_is_regression(row->verdict) || rb_verbosity() >= RB_VERBOSE;

@@ -1,4 +1,4 @@
-/* Two profile summaries: a row per method and budget for its mean error, its true bits and every layer. See
+/* Compares two profile summaries: mean error, true bits and every layer of each method and budget. See
  * evaluate/compare.h. */
 #include <math.h>
 #include <string.h>
@@ -20,7 +20,7 @@ static void add_row(comparison *result, const char *metric, const summary_method
     comparison_add(result, &row);
 }
 
-/* -1: loses, 1: wins, 0: there is no uniform at this budget to tell. */
+/* -1: the method loses to uniform, 1: it wins, 0: there is no uniform at this budget. */
 static int against_uniform(const profile_summary *summary, const summary_method *method, int layer)
 {
     const summary_method *uniform = profile_summary_find(summary, "uniform", method->avg_bits);
@@ -58,7 +58,7 @@ static void compare_method(comparison *result, const profile_summary *base, cons
                 judge_layer(base, base_method, updated, new_method, layer, max_regression));
 }
 
-/* A method listed twice would leave it open which of the two is judged. */
+/* With a method listed twice it would not be clear which of the two is judged. */
 static rb_status check_listed_once(const profile_summary *summary, const char *path, rb_error *err)
 {
     for (int m = 0; m < summary->n_methods; m++) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tokens of a part at least, if there are that many: enough rows for a product to run at full speed. */
+/* Least tokens of a part, where there are that many: enough rows for a product to run at full speed. */
 enum { PART_TOKENS = 4096 };
 
 void evaluate_batch_free(evaluate_batch *b)
@@ -38,7 +38,7 @@ static int64_t sequence_tokens(const evaluate_request *r, int64_t n_text_sequenc
     return left < r->context ? left : r->context;
 }
 
-/* Positions of sequence s that are scored. The spans of a document that a user brings may overlap. */
+/* Positions of sequence s that are scored. The spans of a user's document may overlap. */
 static int64_t count_positions(const evaluate_request *r, int64_t n_text_sequences, int64_t s, int64_t n_tokens)
 {
     int64_t n = 0;
@@ -48,7 +48,7 @@ static int64_t count_positions(const evaluate_request *r, int64_t n_text_sequenc
     return n;
 }
 
-/* t: of the target, among the sequence's tokens. */
+/* t: index of the target among the sequence's tokens. */
 static void add_position(evaluate_batch *b, const evaluate_request *r, int64_t s, int64_t t, const int32_t *tokens)
 {
     const bool is_text = s < b->n_text_sequences;

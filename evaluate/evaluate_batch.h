@@ -1,5 +1,6 @@
-/* The sequences of an evaluation laid end to end: every text sequence and document once a run, the runs of one side by
- * side, so that what is compared is at hand in the same part of a pass and in the same tile of logits. */
+/* The sequences of an evaluation, laid end to end. Every text sequence and document is there once for each run, and the
+ * copies of all runs are neighbours. So what is compared is in the same part of a pass and in the same tile of
+ * logits. */
 #ifndef RB_EVALUATE_EVALUATE_BATCH_H
 #define RB_EVALUATE_EVALUATE_BATCH_H
 
@@ -26,8 +27,8 @@ typedef struct evaluate_batch {
 } evaluate_batch;
 
 rb_status evaluate_batch_make(evaluate_batch *out, const evaluate_request *request, rb_error *err);
-/* Behind the last sequence of the part that is text: its texts are part_start[part], then every n_runs-th below this;
- * where there are none, no more than that. */
+/* The first sequence after those of the part that are text. Its texts are part_start[part] and then every n_runs-th
+ * sequence below this end. Where the part has no text, the end is part_start[part] or less. */
 int64_t evaluate_batch_text_end(const evaluate_batch *batch, int part);
 void evaluate_batch_free(evaluate_batch *batch);
 

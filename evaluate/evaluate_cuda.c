@@ -62,7 +62,7 @@ done:
     return st;
 }
 
-/* The parts that hold a text sequence: the first ones. */
+/* How many parts hold a text sequence. They are the first ones. */
 static int count_text_parts(const evaluate_batch *b)
 {
     int n = 0;

@@ -9,7 +9,7 @@
 #include "evaluate/needles_json.h"
 #include "evaluate/score_json.h"
 
-/* plan NULL: the unquantized run, whose bits are null and which has nothing to be compared with. */
+/* plan NULL: the unquantized run. Its bits are null, and so is what compares a run with it. */
 static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name,
                              const evaluate_request *request, rb_error *err)
 {

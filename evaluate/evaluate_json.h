@@ -6,8 +6,8 @@
 
 #include "evaluate/evaluate_run.h"
 
-/* names [n_plans]: of the plans' files. text: what was run; documents_sha256: "" without documents. options is taken
- * over and set to NULL, also on failure. */
+/* names [n_plans]: names of the plans' files. text: the text that was run; documents_sha256: "" without documents.
+ * Takes ownership of options and sets it to NULL, also on failure. */
 rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const evaluate_request *request,
                            const char *const *names, const text_facts *text, const char *documents_sha256,
                            cJSON **options, rb_error *err);

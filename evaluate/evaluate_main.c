@@ -11,7 +11,7 @@
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/token_source.h"
 
@@ -58,7 +58,7 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
     return st;
 }
 
-/* The text, cut to --n-tokens or, where it is shorter, as it is. */
+/* Reads the text and cuts it to --n-tokens where it is longer. */
 static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     const model_config *config = checkpoint_config(in->model);
@@ -83,7 +83,7 @@ done:
     return st;
 }
 
-/* --needles documents a task, over the contexts and depths asked for. */
+/* Makes --needles documents for each task, over the contexts and depths that were asked for. */
 static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     needle_task tasks[MAX_TASKS];
@@ -206,7 +206,7 @@ done:
     return st;
 }
 
-/* The text of the worst tokens. */
+/* Finds the text of the worst tokens. */
 static rb_status name_tokens(evaluate_result *result, const evaluate_inputs *in, const char *folder, rb_error *err)
 {
     char *path = NULL;

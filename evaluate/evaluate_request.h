@@ -19,11 +19,11 @@ typedef struct evaluate_request {
     int64_t n_sink, n_recent;    /* first tokens of a sequence, and last tokens before a query (its own included), that
                                     stay as they are */
     bool with_keys, with_values; /* what is quantized */
-    int64_t attention_stride;    /* every so many-th query of the text is taken for the scores of attention weights */
-    int n_worst_tokens;          /* to be listed of every run */
+    int64_t attention_stride;    /* one query of so many of the text is taken for the scores of attention weights */
+    int n_worst_tokens;          /* how many are listed for every run */
     bool is_on_cuda;             /* the pass runs on the GPU that is open (core/cuda_device.h) */
     layer_cuda_precision cuda_precision;
-    int64_t max_gpu_bytes; /* of GPU memory; 0: what is free */
+    int64_t max_gpu_bytes; /* limit of GPU memory; 0: what is free */
 } evaluate_request;
 
 #endif

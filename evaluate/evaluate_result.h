@@ -8,16 +8,16 @@
 #include "evaluate/text_summary.h"
 #include "evaluate/worst_predictions.h"
 
-/* Of one run, held to the unquantized one. Numbers are NaN where there was nothing to measure: no text, no query
- * sampled, none that sees enough keys. */
+/* One run compared with the unquantized one. Numbers are NaN where there was nothing to measure: no text, no sampled
+ * query, or none that sees enough keys. */
 typedef struct evaluate_score {
     text_summary text;
     position_curve by_position;
     worst_predictions worst; /* empty where nothing differs */
     double attention_kl;     /* mean over layers of: */
-    double
-        *attention_kl_by_layer; /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats */
-    double attention_overlap;   /* mean over layers of: */
+    /* [n_layers], owned; mean over query heads and sampled queries of KL(p || p^), nats. */
+    double *attention_kl_by_layer;
+    double attention_overlap;           /* mean over layers of: */
     double *attention_overlap_by_layer; /* [n_layers], owned; share of the unquantized run's ATTENTION_TOP_K keys of a
                                            query, mean over query heads and queries */
     double output_error;                /* mean over layers of: */
@@ -25,7 +25,7 @@ typedef struct evaluate_score {
                                       heads as one */
     double *output_error_by_head;  /* [n_layers][n_q_heads], owned; the same of one query head; NaN where its output is
                                       zero throughout */
-    int64_t n_right;               /* documents of which every answer token was the most likely one */
+    int64_t n_right;               /* documents in which every answer token was the most likely one */
     bool *is_right;                /* [n documents], owned */
 } evaluate_score;
 

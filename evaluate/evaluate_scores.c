@@ -67,7 +67,7 @@ static double mean(const double *values, int n)
     return sum / n;
 }
 
-/* Below, 0 / 0 is NaN: no query, or no output. */
+/* 0 / 0 below gives NaN, which means no query or no output. */
 static void summarize_attention(evaluate_score *out, const attention_scores *scores, int run, int n_layers)
 {
     const int n_runs = scores->batch->n_runs;

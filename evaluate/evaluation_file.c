@@ -11,7 +11,7 @@
 
 enum { PLACE_SIZE = 512 };
 
-/* A KL of equal distributions may come out a rounding below zero. */
+/* The KL of equal distributions may be below zero by a rounding. */
 static const double KL_ROUNDING = 1e-9;
 
 static rb_status read_text(char *out, size_t size, const cJSON *json, const char *key, const char *where, rb_error *err)

@@ -1,12 +1,13 @@
-/* The result of `ropebits evaluate`, what `compare` and `run` read: the reader. One run a plan, the unquantized model
- * first.
+/* The reader of the result of `ropebits evaluate`, for `compare` and `run`. There is one run for each plan, after that
+ * of the unquantized model.
  *
- *   { "schema", "version", "tool_version", "model": {..}, "text": {..}, "documents_sha256": ".." | null, "options":
- * {..}, "runs": [ {"name", "method", "avg_bits", "value_bits", "key_true_bits", "value_true_bits", "perplexity",
- * "kl_mean", "kl_p999", "top1_agreement", "attention_kl", "attention_overlap", "output_error", "needles": {"n",
- * "n_right"} | null, ..}, .. ] }
+ *   { "schema", "version", "tool_version", "model": {..}, "text": {..}, "documents_sha256": ".." | null,
+ *     "options": {..},
+ *     "runs": [ {"name", "method", "avg_bits", "value_bits", "key_true_bits", "value_true_bits", "perplexity",
+ *                "kl_mean", "kl_p999", "top1_agreement", "attention_kl", "attention_overlap", "output_error",
+ *                "needles": {"n", "n_right"} | null, ..}, .. ] }
  *
- * Members that are not listed here are for people and are left alone. */
+ * Members that are not listed here are for people and are not read. */
 #ifndef RB_EVALUATE_EVALUATION_FILE_H
 #define RB_EVALUATE_EVALUATION_FILE_H
 
@@ -18,8 +19,8 @@
 #define EVALUATION_UNQUANTIZED "unquantized" /* name of the first run, whose method is "none" */
 enum { EVALUATION_VERSION = 2, EVALUATION_NAME_SIZE = 256, EVALUATION_MAX_RUNS = 256 };
 
-/* Bits are per dim. NaN where the document has null: bits of the unquantized run, what it would be compared with itself
- * by, and what could not be measured. */
+/* Bits are per dim. A number is NaN where the document has null: bits of the unquantized run, what compares a run with
+ * the unquantized one, and what could not be measured. */
 typedef struct evaluation_run {
     char name[EVALUATION_NAME_SIZE]; /* the plan's file name without its folder */
     char method[32];
@@ -29,9 +30,9 @@ typedef struct evaluation_run {
     double kl_mean, kl_p999; /* nats a token, from the unquantized model's next-token distribution */
     double top1_agreement;   /* share of tokens, 0 to 1 */
     double attention_kl;     /* nats a query; NaN: no query was sampled */
-    double
-        attention_overlap; /* share of a query's most attended keys, 0 to 1; NaN: no query that sees enough of them */
-    double output_error;   /* of the attention's output, relative; NaN: no output */
+    /* Share of a query's most attended keys, 0 to 1; NaN: no query that sees enough of them. */
+    double attention_overlap;
+    double output_error;                /* of the attention's output, relative; NaN: no output */
     int64_t n_needles, n_needles_right; /* both 0 when no needles were asked for */
 } evaluation_run;
 

@@ -7,7 +7,7 @@
 #include "core/threads.h"
 #include "kernels/reference/head_codec.h"
 
-/* The codecs of one plan for the layer at work; NULL where nothing is quantized. */
+/* The codecs of one plan for the current layer; NULL where nothing is quantized. */
 typedef struct plan_codecs {
     head_codec **keys, **values; /* [n_kv_heads] each, owned */
 } plan_codecs;
@@ -76,7 +76,7 @@ static rb_status open_keys(kv_restore *r, int p, int layer, rb_error *err)
     return st;
 }
 
-/* A layer whose widths are those of the one before keeps its codecs. */
+/* A layer with the widths of the layer before keeps its codecs. */
 static rb_status open_values(kv_restore *r, int p, int layer, rb_error *err)
 {
     const bit_plan *plan = r->request->plans[p];
@@ -108,7 +108,7 @@ static rb_status open_layer(kv_restore *r, int layer, rb_error *err)
     return st;
 }
 
-/* Keys or values of head h of one sequence of the batch, by the plan of the run whose copy it is. */
+/* Restores keys or values of head h of one sequence of the batch, by the plan of the run whose copy it is. */
 static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t sequence, int h, bool is_value,
                               rb_error *err)
 {

@@ -1,4 +1,4 @@
-/* Keys and values of a layer, restored in place as plans leave them: what a quantized cache would hand back. */
+/* Keys and values of a layer, replaced by what plans make of them: what a quantized cache would give back. */
 #ifndef RB_EVALUATE_KV_RESTORE_H
 #define RB_EVALUATE_KV_RESTORE_H
 
@@ -11,7 +11,7 @@ rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, c
                             rb_error *err);
 void kv_restore_free(kv_restore *restore);
 
-/* heads: a part of the batch as on_qkv has it. */
+/* heads: a part of the batch, as in on_qkv. */
 rb_status kv_restore_part(kv_restore *restore, layer_heads *heads, rb_error *err);
 
 #endif

@@ -8,20 +8,20 @@
 
 typedef struct kv_restore_cuda kv_restore_cuda;
 
-/* rb_cuda_open first. */
+/* Call rb_cuda_open before. */
 rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *request, const evaluate_batch *batch,
                                  rb_error *err);
 void kv_restore_cuda_free(kv_restore_cuda *restore);
 
-/* heads: a part of the batch as on_qkv has it. The work is on the stream when this returns; layers in order. Before the
- * first part of a layer, what was on the stream for the layer before must be done. */
+/* heads: a part of the batch, as in on_qkv. Layers come in order. When this returns, the work is on the stream. Before
+ * the first part of a layer, the stream's work for the layer before must be done. */
 rb_status kv_restore_cuda_part(kv_restore_cuda *restore, const device_heads *heads, void *stream, rb_error *err);
 
-/* After the layer's work is done: RB_ENONFINITE on a key or value that no codec holds, naming layer, head and vector as
- * kv_restore_part does. */
+/* Called after the layer's work is done. Fails with RB_ENONFINITE on a key or value that no codec holds, and names
+ * layer, head and vector as kv_restore_part does. */
 rb_status kv_restore_cuda_check(const kv_restore_cuda *restore, int layer, rb_error *err);
 
-/* GPU memory that it takes at most: codes and norms of the longest sequence, and the codecs' tables. */
+/* Upper bound of its GPU memory: codes and norms of the longest sequence, and the codecs' tables. */
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch);
 
 #endif

@@ -1,4 +1,4 @@
-/* Right answers of a run as JSON: in all, and by task, context length and depth. */
+/* Right answers of a run as JSON: the total, and by task, context length and depth. */
 #ifndef RB_EVALUATE_NEEDLES_JSON_H
 #define RB_EVALUATE_NEEDLES_JSON_H
 
@@ -7,8 +7,8 @@
 #include "texts/needle_documents.h"
 
 /* {"n", "n_right", "by_task": [{"task", "n", "n_right"}, ..], "by_context": [{"context", ..}, ..], "by_depth":
- * [{"depth", ..}, ..]}: groups in the order of their first document; a context or depth that a document does not tell
- * is null. is_right [documents->n]. */
+ * [{"depth", ..}, ..]}: groups are in the order of their first document; a context or depth that a document does not
+ * have is null. is_right [documents->n]. */
 rb_status needles_to_json(cJSON **out, const bool *is_right, const needle_documents *documents, rb_error *err);
 
 #endif

@@ -34,8 +34,8 @@ static float square_distance(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-/* One head of one run over the part's text; a token is summed in f32, tokens in f64, one after the other: the same
- * whatever the parts are. */
+/* One head of one run over the part's text. A token is summed in f32, and tokens in f64, one after the other, so that
+ * the result does not depend on the parts. */
 static void add_head(double *square, const evaluate_batch *b, const layer_heads *heads, const float *attended,
                      int64_t row, int64_t dim, int run)
 {

@@ -1,7 +1,8 @@
-/* KL and nll of one run by position within the context: does a plan cost more where more keys are looked back on?
+/* KL and nll of one run by position within the context: does a plan cost more where there are more keys to look back
+ * on?
  *
- * Bins double: predictions from 1 token, from 2 to 3, 4 to 7, 8 to 15, ..: the same bins for every context, each with
- * about as many predictions as all before. */
+ * Bins double: predictions from 1 token, from 2 to 3, 4 to 7, 8 to 15, .. The bins are the same for every context, and
+ * each has about as many predictions as all before it. */
 #ifndef RB_EVALUATE_POSITION_CURVE_H
 #define RB_EVALUATE_POSITION_CURVE_H
 
@@ -11,9 +12,9 @@
 enum { POSITION_MAX_BINS = 63 };
 
 typedef struct position_bin {
-    int64_t first,
-        last;  /* tokens of its sequence that stand before the predicted one; last: the largest there is in the text */
-    int64_t n; /* predictions */
+    /* Tokens of its sequence that stand before the predicted one; last: the largest there is in the text. */
+    int64_t first, last;
+    int64_t n;           /* predictions */
     double kl_mean, nll; /* means over them, nats */
 } position_bin;
 

@@ -1,11 +1,11 @@
-/* Of one run: the next-token distributions of the text in a few numbers. */
+/* The next-token distributions of one run on the text, in a few numbers. */
 #ifndef RB_EVALUATE_TEXT_SUMMARY_H
 #define RB_EVALUATE_TEXT_SUMMARY_H
 
 #include "evaluate/evaluate_batch.h"
 #include "evaluate/token_score.h"
 
-/* Over all tokens that have one before them in their sequence; KL in nats, from the unquantized run's distribution. NaN
+/* Means over all tokens but the first one of each sequence. KL is in nats, from the unquantized run's distribution. NaN
  * without text. */
 typedef struct text_summary {
     double nll, perplexity;

@@ -1,4 +1,4 @@
-/* Next-token distributions of several runs at the same positions, held to the first run's. */
+/* Next-token distributions of several runs at the same positions, compared with those of the first run. */
 #ifndef RB_EVALUATE_TOKEN_SCORE_H
 #define RB_EVALUATE_TOKEN_SCORE_H
 
@@ -10,8 +10,8 @@
 typedef struct token_score {
     double nll;           /* of the target, nats */
     double kl;            /* KL(first run || this run), nats */
-    bool is_target_first; /* the target is the most likely token (the lowest id of several alike) */
-    bool is_top1_same;    /* as the first run's most likely token */
+    bool is_target_first; /* the target is the most likely token (the lowest id among equals) */
+    bool is_top1_same;    /* the most likely token is that of the first run */
 } token_score;
 
 /* logits [n_runs][n_vocab] of one position, scratch [2 * n_vocab]; out [n_runs]. */

@@ -1,5 +1,6 @@
-/* See token_score_cuda.h. A block takes one position: once over the unquantized run's logits, then twice over those of
- * each other run. Exponentials in f32, sums in double and in an order that depends on the vocabulary alone. */
+/* See token_score_cuda.h. A block takes one position. It goes once over the unquantized run's logits, then twice over
+ * those of each other run. Exponentials are in f32; sums are in double, in an order that depends only on the
+ * vocabulary. */
 #include <math_constants.h>
 
 #include "core/cuda_check.cuh"
@@ -18,13 +19,13 @@ __device__ __forceinline__ best_token better(best_token a, best_token b)
     return b.logit > a.logit || (b.logit == a.logit && b.id < a.id) ? b : a;
 }
 
-/* Of all threads, in all of them. */
+/* The best token of all threads, given to all threads. */
 __device__ __forceinline__ best_token block_best(best_token mine, best_token *shared)
 {
     for (int lanes = 16; lanes > 0; lanes /= 2)
         mine = better(mine,
                       {__shfl_xor_sync(0xffffffffu, mine.logit, lanes), __shfl_xor_sync(0xffffffffu, mine.id, lanes)});
-    __syncthreads(); /* what was there is read */
+    __syncthreads(); /* everybody has read what was there */
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
     __syncthreads();
     best_token best = shared[0];

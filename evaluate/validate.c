@@ -34,8 +34,8 @@ bool validate_is_good(const validate_result *result)
     return true;
 }
 
-/* The reference, held to itself, must be exact; what it restores differs by the rounding to the output type alone,
- * logits by that to f32. */
+/* The reference must be exact when it is compared with itself. What it restores differs only by the rounding to the
+ * output type, and logits only by the rounding to f32. */
 static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
 {
     const bool is_gpu = device == RB_DEVICE_CUDA;
@@ -82,7 +82,7 @@ static void free_vectors(layer_vectors *vectors)
     free(vectors->queries);
 }
 
-/* Queries of the KV head's own query heads, spread over the text. */
+/* Chooses queries of the KV head's query heads, spread over the text. */
 static void choose_queries(validation *v, int64_t n_test)
 {
     const int64_t d = v->model->head_dim;
@@ -179,8 +179,8 @@ static rb_status try_layer(validation *v, validate_row *row, const plan_head *he
     rb_status st =
         v->request->device == RB_DEVICE_CUDA ? codec_trial_cuda(&trial, &in, err) : codec_trial_cpu(&trial, &in, err);
     if (st == RB_OK)
-        st = check_heads(row, &trial, &in, err); /* a vector that was refused is refused, and told, by the reference */
-    if (st == RB_OK && trial.first_bad >= 0) row->report.codes_wrong++; /* refused, and not by the reference */
+        st = check_heads(row, &trial, &in, err); /* the reference refuses such a vector too, and names it */
+    if (st == RB_OK && trial.first_bad >= 0) row->report.codes_wrong++; /* refused, but not by the reference */
     row->bytes_outside += trial.bytes_outside;
     row->bytes_unstable += trial.bytes_unstable;
     if (n_timed > 0) keep_times(row, &trial, &in);
@@ -199,7 +199,7 @@ static rb_status value_heads(plan_head *values, const bit_plan *plan, int layer,
     return st;
 }
 
-/* Keys (values NULL) or values of a layer, in every type that is asked for. rows: the first of theirs. */
+/* Validates keys (values NULL) or values of a layer, in every type that is asked for. rows: the first of their rows. */
 static rb_status validate_vectors(validation *v, validate_row *rows, int layer, const plan_head *values, rb_error *err)
 {
     const validate_request *r = v->request;
@@ -225,7 +225,7 @@ static void add_rows(validate_result *out, const validate_request *request, cons
                 .what = what, .type = (codec_dtype)type, .bounds = bounds_of(request->device, (codec_dtype)type)};
 }
 
-/* values [n_kv_heads]: room for the codecs of the layer's values; NULL: keys alone. */
+/* values [n_kv_heads]: room for the codecs of the layer's values; NULL: only keys. */
 static rb_status validate_layer(validation *v, validate_result *out, int layer, plan_head *values, rb_error *err)
 {
     const capture_file *capture = v->request->capture;

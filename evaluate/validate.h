@@ -1,5 +1,5 @@
-/* The work of `ropebits validate`: a plan's codecs, as the CUDA kernels (or the C reference itself) execute them, on a
- * capture's test keys and values, held to the reference vector by vector. */
+/* The work of `ropebits validate`. The CUDA kernels (or the C reference itself) run a plan's codecs on a capture's test
+ * keys and values, and the result is compared with the reference, vector by vector. */
 #ifndef RB_EVALUATE_VALIDATE_H
 #define RB_EVALUATE_VALIDATE_H
 
@@ -11,14 +11,14 @@
 
 enum { VALIDATE_MAX_ROWS = 2 * CODEC_N_DTYPES, VALIDATE_N_QUERIES = 4, VALIDATE_TIMED_VECTORS = 65536 };
 
-/* What was found for keys or values of one type. */
+/* The finding for keys or values of one type. */
 typedef struct validate_row {
     const char *what; /* "keys", "values" */
     codec_dtype type;
     codec_bounds bounds;
     codec_report report; /* over all layers and heads */
     int64_t bytes_outside, bytes_unstable;
-    double vector_bytes, packed_bytes; /* that a timed run reads or writes, vectors and packed streams */
+    double vector_bytes, packed_bytes; /* bytes of vectors and of packed streams that a timed run reads or writes */
     codec_trial_times times;           /* of one layer */
 } validate_row;
 
@@ -33,7 +33,7 @@ typedef struct validate_request {
     const bit_plan *plan; /* of the capture's model */
     rb_device_kind device;
     bool types[CODEC_N_DTYPES]; /* which to run */
-    int64_t n_tokens;           /* of the test text at most; 0: all */
+    int64_t n_tokens;           /* at most so many of the test text; 0: all */
     int64_t n_timed;            /* vectors a head to time; 0: no timing */
 } validate_request;
 

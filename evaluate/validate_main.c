@@ -7,7 +7,7 @@
 #include "core/json.h"
 #include "core/message.h"
 #include "evaluate/validate.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 
 typedef struct validate_options {
     rb_string_list types;

@@ -1,5 +1,5 @@
-/* The tokens of the text that a plan makes suffer most: those whose prediction moves farthest, by KL from the
- * unquantized run's distribution. */
+/* The tokens of the text that suffer most from a plan: those with the largest KL of their prediction from the
+ * unquantized run's. */
 #ifndef RB_EVALUATE_WORST_PREDICTIONS_H
 #define RB_EVALUATE_WORST_PREDICTIONS_H
 
@@ -12,20 +12,20 @@ enum { WORST_BEFORE_TOKENS = 6, WORST_BEFORE_SIZE = WORST_BEFORE_TOKENS * (TOKEN
 typedef struct worst_prediction {
     int64_t position; /* of the predicted token in the text */
     int32_t id;
-    char text[TOKEN_TEXT_SIZE]; /* of the token, and of the last WORST_BEFORE_TOKENS before it in its sequence; "" until
-                                   they are named */
+    char text[TOKEN_TEXT_SIZE]; /* texts of the token and of the last WORST_BEFORE_TOKENS before it in its sequence; ""
+                                   until they are named */
     char before[WORST_BEFORE_SIZE];
     double kl;                   /* nats */
     double nll, unquantized_nll; /* of the token, in this run and in the unquantized one */
 } worst_prediction;
 
-/* Worst first; of equal ones the earlier first. */
+/* The worst come first; among equals the earlier one. */
 typedef struct worst_predictions {
     int n;
     worst_prediction *at; /* [n], owned */
 } worst_predictions;
 
-/* At most `capacity` of those with a KL above 0. scores [n_positions][n_runs]. */
+/* Keeps at most `capacity` tokens, all with a KL above 0. scores [n_positions][n_runs]. */
 rb_status worst_predictions_make(worst_predictions *out, int capacity, const evaluate_batch *batch,
                                  const token_score *scores, int run, rb_error *err);
 /* Fills in the texts. text [n] ids in sequences of `context`, as they were scored. */

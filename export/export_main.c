@@ -123,7 +123,7 @@ static rb_status write_formats(const export_job *job, const export_options *opt,
     return st;
 }
 
-/* The folded format alone needs the checkpoint. */
+/* Only the folded format needs the checkpoint. */
 static rb_status check_model_option(const export_options *opt, rb_error *err)
 {
     bool is_folding = false;

@@ -5,9 +5,11 @@
 
 #include "core/json.h"
 #include "core/program.h"
+#include "export/heat_map.h"
 #include "plan/plan_coding.h"
+#include "plan/plan_family.h"
 #include "plan/plan_json.h"
-#include "plan/plan_rbp.h"
+#include "plan/plan_read.h"
 
 typedef enum colour_choice { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_choice;
 
@@ -16,9 +18,7 @@ typedef struct inspect_options {
     int64_t layer; /* -1: all */
 } inspect_options;
 
-/* Background colours of the 256-colour palette, light to dark blue; sand for the blocks that store nothing. */
-static const int width_colours[PLAN_MAX_WIDTH + 1] = {223, 195, 153, 117, 75, 33, 27, 20, 17};
-enum { FIRST_DARK_WIDTH = 5, WHITE = 231, BLACK = 16 };
+enum { WHITE = 231, BLACK = 16 }; /* of the 256-colour palette */
 
 static void print_facts(const bit_plan *plan)
 {
@@ -43,49 +43,45 @@ static void print_facts(const bit_plan *plan)
            cost.fp16_bytes_per_token, cost.compression);
 }
 
-/* One character: 10 bits of a block are A. A block of block-codebook has the colour of a width of half its bits,
- * rounded up: it has them for both dims. */
-static void print_cell(int bits, bool is_of_block_codebook, bool in_colour)
+/* A character a block: 10 bits are A. */
+static void print_cells(const plan_head *head, int n_blocks, bool in_colour)
 {
-    const int width = is_of_block_codebook ? (bits + 1) / 2 : bits;
-    if (in_colour) printf("\033[48;5;%d;38;5;%dm", width_colours[width], width >= FIRST_DARK_WIDTH ? WHITE : BLACK);
-    printf("%X", (unsigned)bits);
+    uint8_t bits[RB_MAX_BLOCKS];
+    plan_head_bits(head, bits, n_blocks);
+    for (int block = 0; block < n_blocks; block++) {
+        const heat_colour *colour = heat_map_colour(head, bits[block]);
+        if (in_colour) printf("\033[48;5;%d;38;5;%dm", colour->terminal, colour->is_dark ? WHITE : BLACK);
+        printf("%X", (unsigned)bits[block]);
+    }
+    printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
 }
 
-static void print_head_end(const plan_head *head, int head_dim)
+static void print_head(const bit_plan *plan, int layer, int kv_head, bool in_colour)
 {
-    printf("  %.3f in ", plan_head_true_bits(head, head_dim));
-    if (head->family == FAMILY_BLOCK_CODEBOOK)
-        printf("block-codebook, %d bits of gain", head->block_codebook.gain_bits);
-    else printf("%d groups", head->groups.n);
+    const plan_head *head = bit_plan_head(plan, layer, kv_head);
+    const value_range values = bit_plan_value_range(plan);
+    char description[64];
+    plan_family_of(head)->describe(description, sizeof description, head);
+    printf("%5d.%-4d ", layer, kv_head);
+    print_cells(head, model_n_blocks(&plan->model), in_colour);
+    printf("  %.3f in %s", plan_head_true_bits(head, plan->model.head_dim), description);
+    if (values.least != values.most)
+        printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
+    printf("\n");
 }
 
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
 {
-    const int n_blocks = model_n_blocks(&plan->model);
-    const value_range values = bit_plan_value_range(plan);
-    uint8_t bits[RB_MAX_BLOCKS];
     printf("\nbits of every RoPE block, fastest rotation left; a row is a KV head\n");
-    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK))
-        printf("of groups the bits of a dim; of block-codebook those of both dims together, A is 10\n");
+    for (int f = 0; f < FAMILY_N_KINDS; f++)
+        if (plan_families[f]->bits_note && bit_plan_has_family(plan, (codec_family)f))
+            printf("%s\n", plan_families[f]->bits_note);
     printf("\n%-10s ", "layer.head");
-    for (int block = 0; block < n_blocks; block += 8) printf("%-8d", block);
+    for (int block = 0; block < model_n_blocks(&plan->model); block += 8) printf("%-8d", block);
     printf("  true bits\n");
-    for (int layer = 0; layer < plan->model.n_layers; layer++) {
-        if (only_layer >= 0 && layer != only_layer) continue;
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
-            const plan_head *head = bit_plan_head(plan, layer, kv_head);
-            plan_head_bits(head, bits, n_blocks);
-            printf("%5d.%-4d ", layer, kv_head);
-            for (int block = 0; block < n_blocks; block++)
-                print_cell(bits[block], plan_head_bits_are_of_block(head), in_colour);
-            printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
-            print_head_end(head, plan->model.head_dim);
-            if (values.least != values.most)
-                printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
-            printf("\n");
-        }
-    }
+    for (int layer = 0; layer < plan->model.n_layers; layer++)
+        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
+            if (only_layer < 0 || layer == only_layer) print_head(plan, layer, kv_head, in_colour);
 }
 
 static rb_status print_json(const bit_plan *plan, rb_error *err)

@@ -7,6 +7,7 @@
 
 #include "core/threads.h"
 #include "model/checkpoint.h"
+#include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
 enum { NAME_SIZE = 96, MOST_TENSORS_PER_LAYER = 4 };
@@ -34,8 +35,8 @@ static int64_t columns_of(const folded_tensor *tensor) { return tensor->rank == 
 
 static rb_status check_scales(const bit_plan *plan, rb_error *err)
 {
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        if (plan_head_groups(&plan->heads[h])->scales) return RB_OK;
+    for (int h = 0; h < bit_plan_n_heads(plan); h++)
+        if (plan_family_scales(&plan->heads[h])) return RB_OK;
     return rb_fail(err, RB_EUNSUPPORTED,
                    "the plan of method %s has no scales to fold, expected one of method optimal without --no-equalize",
                    plan->method);
@@ -44,11 +45,11 @@ static rb_status check_scales(const bit_plan *plan, rb_error *err)
 /* Scale of every dim of a head, [head_dim]. */
 static void dim_scales(double *scales, const plan_head *head, const model_facts *model)
 {
+    const float *of_blocks = plan_family_scales(head);
     for (int block = 0; block < model_n_blocks(model); block++) {
         int dims[2];
         model_block_dims(model, block, dims);
-        scales[dims[0]] = scales[dims[1]] =
-            plan_head_groups(head)->scales ? (double)plan_head_groups(head)->scales[block] : 1.0;
+        scales[dims[0]] = scales[dims[1]] = of_blocks ? (double)of_blocks[block] : 1.0;
     }
 }
 

@@ -4,7 +4,7 @@
 
 #include "plan/bit_plan.h"
 
-/* Atomic. The header stands alone (needs stdint.h) and compiles as C99 and C++. */
+/* Atomic. The header needs nothing but stdint.h and compiles as C99 and C++. */
 rb_status plan_header_write(const bit_plan *plan, const char *path, rb_error *err);
 
 #endif

@@ -8,12 +8,9 @@
 
 #include "core/atomic_file.h"
 #include "core/program.h"
+#include "export/heat_map.h"
 #include "plan/plan_coding.h"
-
-/* One colour a width, light to dark; text on it stays readable. Sand for the blocks that store nothing. */
-static const char *const width_colours[PLAN_MAX_WIDTH + 1] = {"#f2dfbb", "#eff3ff", "#d2e3f3", "#aacfe5", "#75b3d8",
-                                                              "#4691c6", "#236fb1", "#0b4d94", "#08306b"};
-enum { FIRST_DARK_WIDTH = 5 };
+#include "plan/plan_family.h"
 
 static void write_escaped(FILE *out, const char *text)
 {
@@ -138,40 +135,45 @@ static void write_errors(FILE *out, const profile_summary *summary)
 
 /* ---- bits ------------------------------------------------------------------------------------ */
 
+enum { CELL = 14, LABEL = 90, TOP = 18 }; /* pixels */
+
+static void write_heat_row(FILE *out, const bit_plan *plan, int row, int cell_width)
+{
+    const plan_head *head = &plan->heads[row];
+    const int n_blocks = model_n_blocks(&plan->model), n_heads = plan->model.n_kv_heads, y = TOP + row * CELL;
+    const char *mark = plan_family_of(head)->mark;
+    uint8_t bits[RB_MAX_BLOCKS];
+    plan_head_bits(head, bits, n_blocks);
+    fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / n_heads, row % n_heads,
+            mark ? mark : "");
+    for (int block = 0; block < n_blocks; block++) {
+        const heat_colour *colour = heat_map_colour(head, bits[block]);
+        const int x = LABEL + block * cell_width;
+        fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL,
+                colour->html);
+        if (cell_width == CELL)
+            fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + (bits[block] < 10 ? 4 : 1), y + CELL - 3,
+                    colour->is_dark ? "#fff" : "#1b1f24", bits[block]);
+    }
+    fprintf(out, "\n");
+}
+
 static void write_heat_map(FILE *out, const bit_plan *plan)
 {
-    enum { CELL = 14, LABEL = 90, TOP = 18 };
     const model_facts *model = &plan->model;
-    const int n_blocks = model_n_blocks(model), n_rows = model->n_layers * model->n_kv_heads;
+    const int n_blocks = model_n_blocks(model), n_rows = bit_plan_n_heads(plan);
     const int cell_width = n_blocks > 64 ? 64 * CELL / n_blocks : CELL;
-    uint8_t bits[RB_MAX_BLOCKS];
     fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest "
                  "rotation left.");
-    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK))
-        fprintf(out, " Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, "
-                     "coloured as half of them.");
+    for (int f = 0; f < FAMILY_N_KINDS; f++)
+        if (plan_families[f]->bits_note_html && bit_plan_has_family(plan, (codec_family)f))
+            fprintf(out, " %s", plan_families[f]->bits_note_html);
     fprintf(out, "</p>\n");
     fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n",
             LABEL + n_blocks * cell_width + 1, TOP + n_rows * CELL + 1);
     for (int block = 0; block < n_blocks; block += 8)
         fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
-    for (int row = 0; row < n_rows; row++) {
-        const int y = TOP + row * CELL;
-        const bool is_of_block_codebook = plan_head_bits_are_of_block(&plan->heads[row]);
-        plan_head_bits(&plan->heads[row], bits, n_blocks);
-        fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / model->n_kv_heads,
-                row % model->n_kv_heads, is_of_block_codebook ? " B" : "");
-        for (int block = 0; block < n_blocks; block++) {
-            const int x = LABEL + block * cell_width,
-                      width = is_of_block_codebook ? (bits[block] + 1) / 2 : bits[block];
-            fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL,
-                    width_colours[width]);
-            if (cell_width == CELL)
-                fprintf(out, "<text x=\"%d\" y=\"%d\" fill=\"%s\">%d</text>", x + (bits[block] < 10 ? 4 : 1),
-                        y + CELL - 3, width >= FIRST_DARK_WIDTH ? "#fff" : "#1b1f24", bits[block]);
-        }
-        fprintf(out, "\n");
-    }
+    for (int row = 0; row < n_rows; row++) write_heat_row(out, plan, row, cell_width);
     fprintf(out, "</svg>\n");
 }
 

@@ -6,7 +6,7 @@
 #include "plan/bit_plan.h"
 #include "profile/profile_summary.h"
 
-/* summary may be NULL: then the page has the plan alone. A summary of another model is refused. Atomic. */
+/* summary may be NULL: then the page has only the plan. A summary of another model is refused. Atomic. */
 rb_status plan_report_write(const bit_plan *plan, const profile_summary *summary, const char *path, rb_error *err);
 
 #endif

@@ -6,150 +6,111 @@
 
 #include "core/json.h"
 #include "export/tensor_set.h"
-#include "plan/plan_codebooks.h"
+#include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
-enum { TENSORS_PER_LAYER = 15, NO_GROUP = 255 };
+enum { COLUMNS_PER_SECTION = 10 };
 
-static rb_status add_layer_tensor(tensor_set *set, int layer, const char *what, tensor_dtype dtype, int64_t rows,
-                                  int64_t columns, void *data_out, rb_error *err)
+/* ---- columns --------------------------------------------------------------------------------- */
+
+/* Numbers of a head in the tensor of a column. That of a group stands at each of its dims, in the order of the codes.
+ */
+static int n_numbers(const plan_column *column, const model_facts *model)
 {
+    switch (column->extent) {
+    case COLUMN_OF_HEAD: return plan_column_size(column);
+    case COLUMN_OF_BLOCK: return plan_column_size(column) * model_n_blocks(model);
+    default: return plan_column_size(column) * model->head_dim;
+    }
+}
+
+static tensor_dtype dtype_of(const plan_column *column)
+{
+    static const tensor_dtype dtypes[] = {
+        [COLUMN_U8] = TENSOR_U8, [COLUMN_I8] = TENSOR_I32, [COLUMN_U16] = TENSOR_I32, [COLUMN_F16] = TENSOR_F32};
+    return dtypes[column->type];
+}
+
+/* Number i of the tensor's data. */
+static void put_number(void *data, const plan_column *column, int64_t i, plan_number number)
+{
+    if (column->type == COLUMN_F16) ((float *)data)[i] = number.real;
+    else if (column->type == COLUMN_U8) ((uint8_t *)data)[i] = (uint8_t)number.whole;
+    else ((int32_t *)data)[i] = (int32_t)number.whole;
+}
+
+static plan_number constant(const plan_column *column, double value)
+{
+    return column->type == COLUMN_F16 ? (plan_number){.real = (float)value} : (plan_number){.whole = (int64_t)value};
+}
+
+static void put_head(void *data, const plan_column *column, const bit_plan *plan, int h)
+{
+    const int n = n_numbers(column, &plan->model);
+    const int64_t first = (int64_t)(h % plan->model.n_kv_heads) * n;
+    plan_number numbers[PLAN_COLUMN_ROOM];
+    const int n_taken = plan_column_take(column, numbers, plan, h);
+    for (int i = 0; i < n; i++)
+        put_number(data, column, first + i, i < n_taken ? numbers[i] : constant(column, column->otherwise));
+}
+
+static void put_head_by_position(void *data, const plan_column *column, const bit_plan *plan, int h)
+{
+    const int n = plan->model.head_dim;
+    const int64_t first = (int64_t)(h % plan->model.n_kv_heads) * n;
+    int dims[RB_MAX_HEAD_DIM], groups[RB_MAX_HEAD_DIM];
+    plan_number numbers[PLAN_COLUMN_ROOM];
+    plan_coding_order(dims, groups, plan, h);
+    plan_column_take(column, numbers, plan, h);
+    for (int i = 0; i < n; i++)
+        put_number(data, column, first + i, groups[i] >= 0 ? numbers[groups[i]] : constant(column, column->no_group));
+}
+
+static rb_status add_column(tensor_set *set, const plan_column *column, const bit_plan *plan, int layer, rb_error *err)
+{
+    const int n_heads = plan->model.n_kv_heads;
     char *name = NULL;
-    rb_status st = rb_format(&name, err, "layers.%d.%s", layer, what);
-    return st == RB_OK ? tensor_set_add(set, name, dtype, 2, rows, columns, data_out, err) : st;
-}
-
-/* The dims of a head in coding order; those of no group, ascending, behind. Returns how many are in groups. */
-static int coding_order(int *dims, const plan_head *head, const model_facts *model)
-{
-    bool is_coded[RB_MAX_HEAD_DIM] = {false};
-    int n_coded = 0;
-    for (int g = 0; g < plan_head_groups(head)->n; g++) {
-        plan_group_dims(&plan_head_groups(head)->at[g], model, dims + n_coded);
-        n_coded += plan_head_groups(head)->at[g].rotation.dims;
-    }
-    for (int i = 0; i < n_coded; i++) is_coded[dims[i]] = true;
-    for (int dim = 0, at = n_coded; dim < model->head_dim; dim++)
-        if (!is_coded[dim]) dims[at++] = dim;
-    return n_coded;
-}
-
-static rb_status add_layer(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
-{
-    const model_facts *model = &plan->model;
-    const int n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model), head_dim = model->head_dim;
-    uint8_t *bits = NULL, *widths = NULL, *groups = NULL;
-    int32_t *permutation = NULL;
+    void *data = NULL;
     rb_status st;
-    RB_TRY(st, add_layer_tensor(set, layer, "k_bits", TENSOR_U8, n_heads, n_blocks, &bits, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_permutation", TENSOR_I32, n_heads, head_dim, &permutation, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_widths", TENSOR_U8, n_heads, head_dim, &widths, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_groups", TENSOR_U8, n_heads, head_dim, &groups, err), done);
-    for (int kv_head = 0; kv_head < n_heads; kv_head++) {
-        const plan_head *head = bit_plan_head(plan, layer, kv_head);
-        int position = kv_head * head_dim, dims[RB_MAX_HEAD_DIM];
-        const int n_coded = coding_order(dims, head, model);
-        plan_head_bits(head, bits + kv_head * n_blocks, n_blocks);
-        for (int i = 0; i < head_dim; i++) permutation[position + i] = dims[i];
-        memset(groups + position + n_coded, NO_GROUP, (size_t)(head_dim - n_coded));
-        for (int g = 0; g < plan_head_groups(head)->n; position += plan_head_groups(head)->at[g++].rotation.dims) {
-            memset(widths + position, plan_head_groups(head)->at[g].width,
-                   (size_t)plan_head_groups(head)->at[g].rotation.dims);
-            memset(groups + position, g, (size_t)plan_head_groups(head)->at[g].rotation.dims);
-        }
-    }
-done:
-    return st;
-}
-
-/* What the published form does not have. */
-static rb_status add_layer_coding(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
-{
-    const model_facts *model = &plan->model;
-    const int n_heads = model->n_kv_heads, n_blocks = model_n_blocks(model), head_dim = model->head_dim;
-    float *scales = NULL, *center = NULL, *coherences = NULL;
-    int32_t *exponents = NULL;
-    uint8_t *norms = NULL, *encoders = NULL, *value_widths = NULL;
-    rb_status st;
-    RB_TRY(st, add_layer_tensor(set, layer, "k_scales", TENSOR_F32, n_heads, n_blocks, &scales, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_center", TENSOR_F32, n_heads, head_dim, &center, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_coherences", TENSOR_F32, n_heads, head_dim, &coherences, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_norm_exponents", TENSOR_I32, n_heads, head_dim, &exponents, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_norms", TENSOR_U8, n_heads, 1, &norms, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_encoders", TENSOR_U8, n_heads, 1, &encoders, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "v_widths", TENSOR_U8, n_heads, 1, &value_widths, err), done);
-    memcpy(value_widths, plan->value_widths + layer * n_heads, (size_t)n_heads);
-    for (int kv_head = 0; kv_head < n_heads; kv_head++) {
-        const plan_head *head = bit_plan_head(plan, layer, kv_head);
-        int position = kv_head * head_dim;
-        for (int i = 0; i < n_blocks; i++)
-            scales[kv_head * n_blocks + i] = plan_head_groups(head)->scales ? plan_head_groups(head)->scales[i] : 1.0f;
-        for (int i = 0; i < head_dim; i++) center[position + i] = head->center ? head->center[i] : 0.0f;
-        for (int g = 0; g < plan_head_groups(head)->n; g++)
-            for (int i = 0; i < plan_head_groups(head)->at[g].rotation.dims; i++, position++) {
-                coherences[position] = plan_head_groups(head)->at[g].coherence;
-                exponents[position] = plan_head_groups(head)->at[g].norm_exponent;
-            }
-        norms[kv_head] = (uint8_t)plan_head_groups(head)->norm;
-        encoders[kv_head] = (uint8_t)plan_head_groups(head)->encoder;
-    }
-done:
-    return st;
-}
-
-/* Of heads of block-codebook; 0 in others. */
-static rb_status add_layer_maps(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
-{
-    const int n_heads = plan->model.n_kv_heads, n_blocks = model_n_blocks(&plan->model);
-    float *maps = NULL, *weights = NULL;
-    rb_status st;
-    RB_TRY(st,
-           add_layer_tensor(set, layer, "k_maps", TENSOR_F32, n_heads, (int64_t)BLOCK_CODEBOOK_MAP_SIZE * n_blocks,
-                            &maps, err),
+    RB_TRY(st, rb_format(&name, err, "layers.%d.%s", layer, column->tensor_name), done);
+    RB_TRY(st, tensor_set_add(set, name, dtype_of(column), 2, n_heads, n_numbers(column, &plan->model), &data, err),
            done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_weights", TENSOR_F32, n_heads, n_blocks, &weights, err), done);
-    for (int kv_head = 0; kv_head < n_heads; kv_head++) {
-        const plan_head *head = bit_plan_head(plan, layer, kv_head);
-        const plan_block_codebook *own = &head->block_codebook;
-        if (head->family != FAMILY_BLOCK_CODEBOOK) continue;
-        memcpy(maps + BLOCK_CODEBOOK_MAP_SIZE * kv_head * n_blocks, own->maps,
-               BLOCK_CODEBOOK_MAP_SIZE * (size_t)n_blocks * sizeof *maps);
-        memcpy(weights + kv_head * n_blocks, own->weights, (size_t)n_blocks * sizeof *weights);
+    for (int h = layer * n_heads; h < (layer + 1) * n_heads; h++)
+        if (column->extent == COLUMN_OF_GROUP) put_head_by_position(data, column, plan, h);
+        else put_head(data, column, plan, h);
+done:
+    return st;
+}
+
+/* Columns of one section stand together, layer by layer. */
+static rb_status add_columns(tensor_set *set, const plan_column *const *columns, int n, const bit_plan *plan,
+                             rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int first = 0, end; first < n; first = end) {
+        const int section = columns[first]->place[FORM_TENSORS] / COLUMNS_PER_SECTION;
+        for (end = first; end < n && columns[end]->place[FORM_TENSORS] / COLUMNS_PER_SECTION == section;) end++;
+        for (int layer = 0; layer < plan->model.n_layers; layer++)
+            for (int i = first; i < end; i++) RB_TRY(st, add_column(set, columns[i], plan, layer, err), done);
     }
 done:
     return st;
 }
 
-static rb_status add_layer_families(tensor_set *set, const bit_plan *plan, int layer, rb_error *err)
-{
-    uint8_t *families = NULL, *gain_bits = NULL;
-    rb_status st;
-    RB_TRY(st, add_layer_tensor(set, layer, "k_families", TENSOR_U8, plan->model.n_kv_heads, 1, &families, err), done);
-    RB_TRY(st, add_layer_tensor(set, layer, "k_gain_bits", TENSOR_U8, plan->model.n_kv_heads, 1, &gain_bits, err),
-           done);
-    for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
-        const plan_head *head = bit_plan_head(plan, layer, kv_head);
-        families[kv_head] = (uint8_t)head->family;
-        gain_bits[kv_head] = (uint8_t)(head->family == FAMILY_BLOCK_CODEBOOK ? head->block_codebook.gain_bits : 0);
-    }
-done:
-    return st;
-}
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static rb_status add_points(tensor_set *set, int bits, rb_error *err)
 {
-    block_codebook *book = NULL;
+    const int size = 1 << bits;
     char *name = NULL;
-    float *points = NULL;
+    float *points = NULL, *data = NULL;
     rb_status st;
-    RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "points of a plan", err), done);
-    RB_TRY(st, block_codebook_build(book, bits, err), done);
+    RB_TRY(st, plan_points_build(&points, bits, err), done);
     RB_TRY(st, rb_format(&name, err, "points.b%d", bits), done);
-    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 2, 2, book->size, &points, err), done);
-    memcpy(points, book->x, (size_t)book->size * sizeof *points);
-    memcpy(points + book->size, book->y, (size_t)book->size * sizeof *points);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 2, 2, size, &data, err), done);
+    memcpy(data, points, 2 * (size_t)size * sizeof *data);
 done:
-    free(book);
+    free(points);
     return st;
 }
 
@@ -180,24 +141,17 @@ static rb_status add_frequencies(tensor_set *set, const model_facts *model, rb_e
 
 static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *err)
 {
-    const bool has_block_codebook = bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK);
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    const int n_columns = plan_columns_list(columns, FORM_TENSORS, plan_version(plan));
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * TENSORS_PER_LAYER + books.n + books.n_points + 1, err),
-           done);
-    /* Largest alignment first keeps every tensor aligned without padding. */
+    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * n_columns + books.n + books.n_points + 1, err), done);
     RB_TRY(st, add_frequencies(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
-    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++)
+    for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_block_codebook; layer++)
-        RB_TRY(st, add_layer_maps(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && !bit_plan_is_published_form(plan); layer++)
-        RB_TRY(st, add_layer_coding(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers; layer++) RB_TRY(st, add_layer(set, plan, layer, err), done);
-    for (int layer = 0; layer < plan->model.n_layers && has_block_codebook; layer++)
-        RB_TRY(st, add_layer_families(set, plan, layer, err), done);
+    RB_TRY(st, add_columns(set, columns, n_columns, plan, err), done);
 done:
     plan_codebooks_free(&books);
     return st;

@@ -1,16 +1,17 @@
 /* See attention.h.
  *
- * One work item is (tile of queries of one sequence, KV head): the queries of all heads of the group are stacked into
- * one matrix, so each product with the shared keys is a single tall sgemm.
+ * A work item is a tile of queries of one sequence and one KV head. The queries of all heads of the group are stacked
+ * into one matrix, so each product with the shared keys is a single tall sgemm.
  *
  *                 keys of the sequence, in chunks
- *   stacked rows  |  S chunk  |  S chunk  | .. \        row = g * n_queries + i: query head g of the group, query i of
- * the tile
+ *   stacked rows  |  S chunk  |  S chunk  | ..
+ *
+ * Row g * n_queries + i is query i of the tile in query head g of the group.
  *
  * Keys are taken a chunk at a time with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv
  * 1805.02867; FlashAttention, arXiv 2205.14135). Whole score rows would be simpler, but 256 rows over a context of 128k
  * are 128 MiB a thread; a chunk stays in L2. Keys before the window of the tile's first query and after its last query
- * are never touched. */
+ * are never read. */
 #include "model/attention.h"
 
 #include <assert.h>
@@ -22,8 +23,8 @@
 
 #include "model/vector_math.h"
 
-/* Rows fill an sgemm tile of 256; few queries a tile waste less work above the causal diagonal. CHUNK_KEYS: 256 x 512
- * scores are half of a 1 MiB L2. */
+/* 256 rows fill an sgemm tile. A tile of few queries wastes little work above the causal diagonal. CHUNK_KEYS: 256 x
+ * 512 scores are half of a 1 MiB L2. */
 enum { STACKED_ROWS = 256, MIN_TILE_QUERIES = 16, MAX_TILE_QUERIES = 128, CHUNK_KEYS = 512 };
 
 typedef struct query_tile {
@@ -38,8 +39,8 @@ typedef struct tile_scratch {
     float *max, *sum; /* [rows] */
 } tile_scratch;
 
-/* Keys and values that a query at token s sees where their distance s - t is in [nearest, farthest]: all of them, or
- * the recent ones and the rest. */
+/* Keys and values that a query at token s sees when the distance s - t of their token t is in [nearest, farthest].
+ * There is one source, or one of recent keys and one of the others. */
 typedef struct key_source {
     const float *k, *v; /* [n_kv_heads][n_tokens][head_dim] */
     int64_t nearest, farthest;
@@ -115,7 +116,7 @@ static void stack_queries(const attention_shape *shape, const query_tile *tile, 
     }
 }
 
-/* Turns one row of scores into probabilities relative to its running maximum, and brings its earlier sums to the new
+/* Turns one row of scores into probabilities relative to its running maximum, and scales its earlier sums to the new
  * maximum. Keys [visible_begin, visible_end) of the chunk are visible; the others get zero. */
 static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t visible_begin, int64_t visible_end,
                         int64_t d)
@@ -218,7 +219,7 @@ static rb_status attend(const attention_shape *shape, const float *q, const key_
            done);
     list_tiles(shape, tiles);
 
-    /* Late tiles see the most keys: they go first, so that no thread is left alone with one at the end. */
+    /* Late tiles see the most keys. They go first, so that no thread works on one at the end while all others wait. */
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t t = 0; t < n_tiles; t++) {
         for (int kv_head = 0; kv_head < shape->n_kv_heads; kv_head++) {

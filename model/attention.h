@@ -11,7 +11,7 @@ typedef struct attention_shape {
     int64_t n_tokens;              /* rows of q, k, v */
     const int64_t *sequence_start; /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
     int64_t n_sequences;
-    int sliding_window; /* 0: none; else the last `sliding_window` keys, itself included */
+    int sliding_window; /* 0: none; otherwise the last `sliding_window` keys, itself included */
     float scale;
 } attention_shape;
 
@@ -20,15 +20,14 @@ typedef struct attention_shape {
 rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out,
                             rb_error *err);
 
-/* The same with a cache that keeps the last tokens as they are: a query meets keys and values of its last n_recent
- * tokens, its own included, in recent_k and recent_v (laid out as k and v), and earlier ones in k and v. n_recent > 0.
- */
+/* The same with a cache that keeps the last tokens as they are. A query meets the keys and values of its last n_recent
+ * > 0 tokens, its own included, in recent_k and recent_v (laid out as k and v), and earlier ones in k and v. */
 rb_status attention_forward_buffered(const attention_shape *shape, const float *q, const float *k, const float *v,
                                      const float *recent_k, const float *recent_v, int64_t n_recent, float *out,
                                      rb_error *err);
 
-/* Bytes attention_forward allocates: the list of tiles and the scratch of n_threads, which grows with neither context
- * nor window. */
+/* Bytes that attention_forward allocates: the list of tiles and the scratch of n_threads, which depends on neither
+ * context nor window. */
 int64_t attention_scratch_bytes(const attention_shape *shape, int n_threads);
 
 #endif

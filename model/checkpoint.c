@@ -109,7 +109,7 @@ rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, co
     if (st != RB_OK) return st;
 
     const safetensor *tensor = entry->tensor;
-    /* Tells on its own whether the dtype can be converted, the one thing that can fail. */
+    /* With no elements this only tells whether the dtype can be converted. Nothing else can fail. */
     st = safetensor_to_f32(tensor, 0, 0, out, err);
     if (st != RB_OK) return rb_fail_in(err, st, "%s", ckpt->folder);
     const int64_t n = (int64_t)(tensor->size_bytes / tensor_dtype_size(tensor->dtype)), n_tiles = (n + TILE - 1) / TILE;

@@ -1,5 +1,5 @@
-/* A checkpoint folder: config.json, and model.safetensors or model.safetensors.index.json with its shards.
- * weight_map names may not leave the folder; every name must be in the shard the index says. */
+/* A checkpoint folder: config.json, and model.safetensors or model.safetensors.index.json with its shards. File names
+ * of the index may not leave the folder, and every tensor must be in the shard that the index names. */
 #ifndef RB_MODEL_CHECKPOINT_H
 #define RB_MODEL_CHECKPOINT_H
 
@@ -13,17 +13,18 @@ void checkpoint_close(checkpoint *ckpt);
 const model_config *checkpoint_config(const checkpoint *ckpt);
 const char *checkpoint_folder(const checkpoint *ckpt);
 
-/* A tensor by its full name, with the shape it must have: rank dims. Fails naming tensor, shape found and shape
- * expected. */
+/* A tensor by its full name, with the shape that it must have (`rank` dims). A failure names the tensor, the shape
+ * found and the shape expected. */
 rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
                             const safetensor **out, rb_error *err);
 bool checkpoint_has(const checkpoint *ckpt, const char *name);
-/* The whole tensor as f32 into out (caller's, product of shape), then its pages are released. Large tensors convert in
- * parallel. */
+/* Reads the whole tensor as f32 into out (the caller's, as many floats as the shape says), then releases its pages.
+ * Large tensors are converted in parallel. */
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
                           rb_error *err);
 
-/* The same tensor as a place in a file: its shard's path (the checkpoint's) and where its elements start. */
+/* The same tensor as a place in a file: the path of its shard (owned by the checkpoint) and where its elements
+ * start. */
 typedef struct tensor_place {
     const char *path;
     int64_t offset, size_bytes;

@@ -1,7 +1,7 @@
 /* What a forward pass needs from a checkpoint: names and shapes of every tensor, checked without reading data.
  *
- * A tensor that the configuration says is not there, but is (a bias, a q/k norm), is an error too: the forward pass
- * would leave it out. */
+ * A tensor that is there although the configuration does not use it (a bias, a q/k norm) is an error too: the forward
+ * pass would ignore it. */
 #include "model/checkpoint.h"
 #include "model/layer_tensors.h"
 

@@ -8,8 +8,8 @@
 #include "model/lm_head.h"
 #include "model/rope_apply.h"
 
-/* What OpenBLAS touches of the packing buffer of one thread: panels of both operands, a few MiB for any tile we give
- * it. */
+/* The part of a thread's packing buffer that OpenBLAS touches: panels of both operands, a few MiB for any tile that we
+ * give it. */
 enum { BLAS_BUFFER_BYTES = 8 * 1024 * 1024 };
 
 typedef struct forward_state {
@@ -20,7 +20,7 @@ typedef struct forward_state {
     layer_weights weights;
     layer_activations activations;
     rope_table rope;
-    int64_t *part_sequence_start; /* [most sequences of a part + 1]: of the part at work, from 0 */
+    int64_t *part_sequence_start; /* [most sequences of a part + 1]; the sequences of the current part, from 0 */
 } forward_state;
 
 /* ---- parts ----------------------------------------------------------------------------------- */
@@ -55,7 +55,7 @@ static void check_parts(const token_batch *batch, const forward_hooks *hooks)
     (void)batch, (void)hooks;
 }
 
-/* Points the activations at a part. */
+/* Makes a part the current one. */
 static layer_heads select_part(forward_state *state, int layer, int part)
 {
     const model_facts *facts = &state->config->facts;
@@ -89,7 +89,7 @@ static rb_status rotate_heads(forward_state *state, layer_heads *heads, rb_error
     const model_facts *facts = &state->config->facts;
     const layer_activations *a = &state->activations;
 
-    /* k lies behind q */
+    /* k lies right after q, so one call turns both */
     rope_apply(&state->rope, heads->q, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, a->sequence_start,
                a->n_sequences);
     if (a->recent)

@@ -1,14 +1,14 @@
-/* The forward pass of a decoder on the CPU, streamed layer by layer over all tokens: memory is one layer's weights in
- * f32 plus the activations, whatever the depth. OpenMP over fixed tiles, OpenBLAS one thread a call: same bytes for any
- * thread count.
+/* The forward pass of a decoder on the CPU, streamed layer by layer over all tokens. It takes memory for one layer's
+ * weights in f32 and the activations, whatever the depth. OpenMP works on fixed tiles and OpenBLAS with one thread a
+ * call, so every thread count gives the same bytes.
  *
  * Per layer: RMSNorm, q/k/v projections (bias, q/k norm where the model has them), on_qkv (calibrate captures, evaluate
  * replaces k and v), RoPE, on_rotated, causal attention per sequence, on_attended, o_proj, RMSNorm, SwiGLU MLP. The
  * work of the last layer after on_qkv/on_rotated is skipped unless on_logits is set. RoPE angles are rounded to f32 as
  * transformers does: float(position) * float(inv_freq).
  *
- * Many tokens go through a layer part by part (forward_hooks.part_start): only the residual stream is held for all of
- * them. */
+ * Many tokens go through a layer part by part (forward_hooks.part_start). Then only the residual stream is held for all
+ * of them. */
 #ifndef RB_MODEL_FORWARD_H
 #define RB_MODEL_FORWARD_H
 
@@ -21,11 +21,11 @@ typedef struct layer_heads {
     int part;                      /* 0 where there are no parts */
     int64_t first_token, n_tokens; /* of the batch */
     float *q, *k, *v;
-    const float *exact_k; /* with n_recent: k as on_qkv found it, turned with the rest; else k */
+    const float *exact_k; /* with n_recent: k as on_qkv found it, turned like k; otherwise k */
 } layer_heads;
 
-/* What a caller wants of a pass. Functions are called from the thread that called forward_run, in layer order, parts in
- * order, and may be NULL. A status other than RB_OK ends the run and is returned. */
+/* What a caller wants from a pass. The functions may be NULL. They are called in the thread that called forward_run, in
+ * the order of layers and parts. A status other than RB_OK ends the run and is returned. */
 typedef struct forward_hooks {
     void *user;
     rb_status (*on_qkv)(void *user, layer_heads *heads, rb_error *err); /* entering RoPE; may change k and v in place */
@@ -36,8 +36,8 @@ typedef struct forward_hooks {
     rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, rb_error *err);
     void (*on_layer_done)(void *user, int layer); /* progress */
 
-    /* Whole sequences that go through a layer together: first sequence of each part, [n_parts + 1], ascending from 0 to
-     * n_sequences. NULL: all. */
+    /* Parts are whole sequences that go through a layer together: the first sequence of each part, [n_parts + 1],
+     * ascending from 0 to n_sequences. NULL: one part of all. */
     const int64_t *part_start;
     int n_parts;
     /* A query meets the last n_recent keys and values, its own included, as they were before on_qkv changed them, and
@@ -49,15 +49,16 @@ typedef struct forward_hooks {
     int64_t n_logit_tokens, logit_group;
 } forward_hooks;
 
-/* Call rb_threads_init before. Sequences may be longer than max_position: RoPE is computed all the same, the caller
- * decides whether that is sensible. Activations are not checked for NaN or infinity: the hooks that keep them do.
- * Fails: RB_EINVAL on an empty batch, sequence bounds that are not ascending from 0 to n_tokens, or a token id outside
- * the vocabulary, naming its position; what checkpoint_check and the loader say; what a hook says. */
+/* Call rb_threads_init before. Sequences may be longer than max_position: RoPE is computed all the same, and the caller
+ * decides whether that is sensible. Activations are not checked for NaN or infinity; hooks that keep them do that.
+ * Fails with RB_EINVAL on an empty batch, sequence bounds that are not ascending from 0 to n_tokens, or a token id
+ * outside the vocabulary, whose position is named; with what checkpoint_check and the loader say; with what a hook
+ * returns. */
 rb_status forward_run(const checkpoint *model, const token_batch *batch, const forward_hooks *hooks, rb_error *err);
 
 /* Upper bound of the bytes forward_run allocates for this model, batch and hooks (NULL: plain), logits included:
  * weights of a layer, activations, scratch of n_threads, OpenBLAS' packing buffers. Pages of the mapped checkpoint are
- * the kernel's to drop and are not counted. */
+ * not counted, since the kernel may drop them. */
 int64_t forward_memory_bytes(const model_config *config, const token_batch *batch, const forward_hooks *hooks,
                              int n_threads);
 

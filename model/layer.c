@@ -8,7 +8,7 @@
 #include "model/linear.h"
 #include "model/vector_math.h"
 
-/* Tokens that go through the MLP together: gate and up of the whole batch would be the largest buffer of all. */
+/* Tokens that go through the MLP together. Gate and up of the whole batch would be the largest buffer of all. */
 enum { MLP_TILE_TOKENS = 512 };
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -1,5 +1,5 @@
-/* See linear.h. Output columns come in blocks: one block for a plain linear layer, one a head for linear_forward_heads.
- * A tile lies inside one block, so both are the same grid of sgemm calls and no transposition pass is needed. */
+/* See linear.h. Output columns come in blocks: a plain linear layer has one block, linear_forward_heads one for each
+ * head. A tile lies inside one block, so both are the same grid of sgemm calls, and nothing needs to be transposed. */
 #include "model/linear.h"
 
 #include <assert.h>

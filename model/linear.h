@@ -1,4 +1,5 @@
-/* y = x W^T + bias on fixed tiles: the tile grid depends on the shape alone, each tile is one single-threaded sgemm. */
+/* y = x W^T + bias on fixed tiles. The grid of tiles depends only on the shape, and each tile is one sgemm in one
+ * thread. */
 #ifndef RB_MODEL_LINEAR_H
 #define RB_MODEL_LINEAR_H
 

@@ -8,8 +8,8 @@
 
 #include "model/vector_math.h"
 
-/* A tile of logits holds up to 256 tokens and 64 MiB: enough tokens that converting the weights again for each tile
- * costs little beside the product. */
+/* A tile of logits holds up to 256 tokens and 64 MiB. With so many tokens, converting the weights again for each tile
+ * costs little compared with the product. */
 enum { MAX_TILE_TOKENS = 256, MAX_TILE_LOGITS = 16 * 1024 * 1024, TILE_VOCAB = 256 };
 
 typedef struct lm_head {
@@ -70,7 +70,7 @@ static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t ti
            done);
     RB_TRY(st, checkpoint_load(model, config->family->tensors->final_norm, 1, &shape[1], head->norm, err), done);
     RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err),
-           done); /* fails on a dtype it cannot convert, reads nothing */
+           done); /* reads nothing; fails on a dtype that it cannot convert */
 done:
     if (st != RB_OK) lm_head_close(head);
     return st;
@@ -81,8 +81,8 @@ static void vocab_tile(const lm_head *head, int64_t n, int64_t first, float *wei
 {
     const int64_t rows = min_i64(TILE_VOCAB, head->vocab_size - first);
     const int width = (int)head->hidden_size;
-    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight,
-                      NULL); /* lm_head_open has tried the dtype */
+    /* Lm_head_open has tried the dtype. */
+    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight, NULL);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, width, 1.0f, head->rows, width, weight,
                 width, 0.0f, head->logits + first, (int)head->vocab_size);
 }

@@ -1,8 +1,8 @@
 /* config.json to model_config (docs/models.md says how each field is read).
  *
- * The rule is that of Hugging Face transformers, with one exception: where its value would come from a default of the
- * Python class and a wrong guess would change the numbers (RoPE base, sliding window, Qwen3's head_dim), an absent
- * field is an error. */
+ * Fields mean what they mean to Hugging Face transformers, with one exception. transformers takes an absent field from
+ * a default of the Python class. Where a wrong guess would change the numbers (RoPE base, sliding window, Qwen3's
+ * head_dim), an absent field is an error here. */
 #include "model/model_config.h"
 
 #include <float.h>
@@ -35,14 +35,14 @@ static rb_status get_count(const cJSON *json, const char *key, const char *where
     return st;
 }
 
-/* Absent means false: transformers' default for every flag read here. */
+/* An absent flag is false, as in transformers for every flag that is read here. */
 static rb_status get_flag(const cJSON *json, const char *key, const char *where, bool *out, rb_error *err)
 {
     *out = false;
     return rb_json_find(json, key) ? rb_json_get_bool(json, key, where, out, err) : RB_OK;
 }
 
-/* Written into the file, be it as null. */
+/* Whether the file has the field, even as null. */
 static bool is_given(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key) != NULL; }
 
 /* ---- architecture ---------------------------------------------------------------------------- */
@@ -106,8 +106,8 @@ static rb_status check_activation(const cJSON *json, const char *name, rb_error 
 
 /* ---- geometry -------------------------------------------------------------------------------- */
 
-/* null means one KV head per query head everywhere; an absent field means that for Llama alone (others have numbers of
- * their own). */
+/* null means one KV head per query head. So does an absent field, unless the family's Python class has another
+ * default. */
 static rb_status parse_kv_heads(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const char *key = "num_key_value_heads";
@@ -194,7 +194,7 @@ static rb_status parse_extras(model_config *config, const cJSON *json, const cha
 
 /* ---- sliding windows ------------------------------------------------------------------------- */
 
-/* NULL where the file has none; one entry a layer. */
+/* One entry a layer; NULL where the file has none. */
 static rb_status get_layer_types(const cJSON **types, const model_config *config, const cJSON *json, const char *name,
                                  rb_error *err)
 {
@@ -208,7 +208,8 @@ static rb_status get_layer_types(const cJSON **types, const model_config *config
     return RB_OK;
 }
 
-/* The layers that slide, by layer_types where given, else every layer from max_window_layers on. */
+/* The layers that slide are those that layer_types says, or every layer from max_window_layers on where there are no
+ * layer_types. */
 static rb_status parse_layer_windows(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const cJSON *types, *item;
@@ -241,7 +242,7 @@ static rb_status parse_common_window(model_config *config, const cJSON *json, co
     return get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err);
 }
 
-/* layer_types, where given, must say of every layer what was concluded. */
+/* layer_types, where given, must agree with the other settings for every layer. */
 static rb_status check_layer_types(const model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const cJSON *types, *item;

@@ -1,6 +1,6 @@
 /* config.json of a Hugging Face checkpoint, both generations: rope_theta + rope_scaling, and rope_parameters
- * (transformers 5). A missing or unknown rope setting is an error, never a silent default; so is an unknown
- * architecture, activation or attention feature. */
+ * (transformers 5). A missing or unknown rope setting is an error, never a silent default. So is an unknown
+ * architecture, activation or feature of attention. */
 #ifndef RB_MODEL_MODEL_CONFIG_H
 #define RB_MODEL_MODEL_CONFIG_H
 

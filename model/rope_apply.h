@@ -1,6 +1,6 @@
-/* RoPE on whole heads: the pairs of every head vector turned by position * inv_freq, for both pairings.
- * Angles are rounded to f32 before cos and sin, as transformers does: at position 100 000 an f32 angle is off by up to
- * 0.004 radians, and the model was trained and is served with exactly that. */
+/* RoPE on whole heads: turns the pairs of every head vector by position * inv_freq, for both pairings. Angles are
+ * rounded to f32 before cos and sin, as transformers does: at position 100 000 an f32 angle is off by up to 0.004
+ * radians, and the model was trained and is served with exactly that. */
 #ifndef RB_MODEL_ROPE_APPLY_H
 #define RB_MODEL_ROPE_APPLY_H
 
@@ -20,8 +20,8 @@ void rope_table_free(rope_table *table);
 /* Bytes of a table. */
 int64_t rope_table_bytes(const model_facts *facts, int64_t n_positions);
 
-/* heads [n_heads][n_tokens][head_dim], turned in place; n_tokens = sequence_start[n_sequences], positions start at 0 in
- * each sequence and stay below table->n_positions. Dims past rotary_dim are left alone. */
+/* Turns heads [n_heads][n_tokens][head_dim] in place; n_tokens = sequence_start[n_sequences]. Positions start at 0 in
+ * each sequence and stay below table->n_positions. Dims past rotary_dim stay as they are. */
 void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim, const int64_t *sequence_start,
                 int64_t n_sequences);
 

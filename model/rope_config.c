@@ -1,10 +1,11 @@
 /* RoPE settings of config.json.
  *
- *   transformers 4   "rope_theta": 10000.0, "rope_scaling": null | {"rope_type" or "type": "llama3", "factor": 8.0,
- * ...} transformers 5   "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, ...}
+ *   transformers 4   "rope_theta": 10000.0,
+ *                    "rope_scaling": null | {"rope_type" or "type": "llama3", "factor": 8.0, ...}
+ *   transformers 5   "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, ...}
  *
- * A wrong base or an unread setting gives plausible, wrong keys, so nothing here has a default: the base must be
- * written down, and every member of the settings object must be one that its rope type reads. */
+ * A wrong base or an unread setting gives keys that look plausible and are wrong. So nothing here has a default: the
+ * base must be written down, and every member of the settings object must be one that its rope type reads. */
 #include "model/rope_config.h"
 
 #include <float.h>

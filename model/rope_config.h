@@ -1,4 +1,4 @@
-/* The RoPE fields of config.json, both generations; used by model_config.c alone. */
+/* The RoPE fields of config.json, both generations. Only model_config.c uses it. */
 #ifndef RB_MODEL_ROPE_CONFIG_H
 #define RB_MODEL_ROPE_CONFIG_H
 

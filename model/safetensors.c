@@ -1,5 +1,5 @@
-/* The safetensors reader: one read-only mapping, every rule of the format checked before a tensor is handed out
- * (safetensors.h).
+/* The safetensors reader (safetensors.h): one read-only mapping. Every rule of the format is checked before a tensor is
+ * handed out.
  *
  * The parsed header stays alive with the file: tensor names and metadata point into it. Tensors are kept in file order,
  * with a second list by name for binary search, so that a checkpoint of thousands of tensors opens in O(n log n). */
@@ -24,7 +24,7 @@ struct safetensors_file {
     char *path;
     unsigned char *map;
     size_t map_bytes;
-    const unsigned char *data; /* behind the header */
+    const unsigned char *data; /* after the header */
     size_t data_bytes;
     cJSON *header;       /* owns names and metadata */
     safetensor *tensors; /* by offset */
@@ -169,7 +169,7 @@ static rb_status check_metadata(const safetensors_file *file, const cJSON *metad
 
 /* ---- all tensors ----------------------------------------------------------------------------- */
 
-/* By offset; empty tensors come ahead of the one that starts at the same byte. */
+/* By offset. An empty tensor comes before the one that starts at the same byte. */
 static int compare_offset(const void *a, const void *b)
 {
     const safetensor *x = a, *y = b;
@@ -283,7 +283,7 @@ int64_t safetensors_offset(const safetensors_file *file, const safetensor *tenso
 
 void safetensors_release(const safetensors_file *file, const safetensor *tensor)
 {
-    /* Whole pages of this tensor alone: a page shared with a neighbour stays. */
+    /* Only whole pages of this tensor: a page that it shares with a neighbour stays. */
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t begin = (size_t)((const unsigned char *)tensor->data - file->map);
     const size_t first = (begin + page - 1) / page * page, last = (begin + tensor->size_bytes) / page * page;

@@ -1,13 +1,15 @@
-/* safetensors: memory-mapped reader that checks every rule of the format, and a writer.
- * Format: 8 bytes little-endian header length N, N bytes of JSON {"name": {"dtype", "shape", "data_offsets": [begin,
- * end]}, ...,
- * "__metadata__": {string: string}}, then the data. https://github.com/huggingface/safetensors
+/* safetensors: a memory-mapped reader that checks every rule of the format, and a writer.
+ * https://github.com/huggingface/safetensors
  *
- * Checked before any tensor is handed out: file at least 8 bytes, header length within the file and at most 100 MB,
- * JSON object starting with '{', no duplicate names, known dtype, non-negative shape, shape x dtype = bytes
- * (overflow-safe), tensors cover the data exactly: sorted by begin, contiguous, no overlap, no hole, the last ends
- * where the file does. Empty tensors (a 0 in the shape) are legal. The mapping shows the file as it is: a file that
- * another process cuts while it is mapped ends this one with SIGBUS. */
+ *   8 bytes    N, the length of the header, little-endian
+ *   N bytes    JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {string: string}}
+ *   the rest   the data, to which the offsets refer
+ *
+ * Checked before any tensor is handed out: the file has at least 8 bytes; the header ends within the file and has at
+ * most 100 MB; it is a JSON object that starts with '{' and has no duplicate names; dtypes are known and shapes not
+ * negative; shape x dtype = bytes, without overflow; the tensors, sorted by begin, cover the data exactly, without an
+ * overlap or a hole. Empty tensors (a 0 in the shape) are legal. The mapping shows the file as it is: when another
+ * process cuts the file, this one ends with SIGBUS. */
 #ifndef RB_MODEL_SAFETENSORS_H
 #define RB_MODEL_SAFETENSORS_H
 
@@ -59,21 +61,21 @@ rb_status safetensors_open(safetensors_file **out, const char *path, rb_error *e
 void safetensors_close(safetensors_file *file);
 int64_t safetensors_count(const safetensors_file *file);
 const safetensor *safetensors_at(const safetensors_file *file, int64_t index); /* in file order */
-const safetensor *safetensors_find(const safetensors_file *file,
-                                   const char *name); /* NULL when absent; hashed or binary search */
+/* NULL when absent; hashed or binary search. */
+const safetensor *safetensors_find(const safetensors_file *file, const char *name);
 const char *safetensors_metadata(const safetensors_file *file, const char *key); /* NULL when absent */
 /* Where a tensor of the file starts, for readers that do not want it mapped. */
 int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor);
-/* Tells the kernel that these pages will not be needed again soon: keeps resident memory at one layer. */
+/* Tells the kernel that these pages will not be needed soon. This keeps resident memory at one layer. */
 void safetensors_release(const safetensors_file *file, const safetensor *tensor);
 
 /* F32, F16 or BF16 elements [first, first + count) as float; the range is the caller's promise. Fails with
  * RB_EUNSUPPORTED on another dtype. */
 rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
 
-/* count floats as elements of dtype, rounded to nearest even, into out (count * tensor_dtype_size bytes, any
- * alignment). Fails with RB_ENONFINITE on what is not finite, or does not fit; with RB_EUNSUPPORTED on a dtype that is
- * not F32, F16 or BF16. */
+/* Writes count floats as elements of dtype, rounded to nearest even, into out (count * tensor_dtype_size bytes, any
+ * alignment). Fails with RB_ENONFINITE on a value that is not finite or does not fit, and with RB_EUNSUPPORTED on a
+ * dtype other than F32, F16 and BF16. */
 rb_status tensor_from_f32(tensor_dtype dtype, const float *x, int64_t count, void *out, rb_error *err);
 
 /* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces
@@ -82,9 +84,9 @@ rb_status safetensors_write(const char *path, const safetensor *tensors, int64_t
                             const char *const *metadata_keys, const char *const *metadata_values, int64_t n_metadata,
                             rb_error *err);
 
-/* Data of tensor `index`, asked for when its turn to be written comes; read before the next call. */
+/* Gives the data of tensor `index` when its turn to be written comes. The data is read before the next call. */
 typedef rb_status (*safetensors_source)(void *user, int64_t index, const void **data, rb_error *err);
-/* The same file without all of its data in memory: tensors[i].data is not looked at. */
+/* Writes the same file without all of its data in memory: tensors[i].data is not used. */
 rb_status safetensors_write_from(const char *path, const safetensor *tensors, int64_t n_tensors,
                                  safetensors_source source, void *user, const char *const *metadata_keys,
                                  const char *const *metadata_values, int64_t n_metadata, rb_error *err);

@@ -104,7 +104,7 @@ done:
     return st;
 }
 
-/* The last bytes go out here, so a full disk may show only now. */
+/* The last bytes are written here, so a full disk may show only now. */
 static rb_status close_file(FILE **out, const char *path, rb_error *err)
 {
     const int result = fclose(*out);

@@ -1,6 +1,5 @@
 /* Row operations of the forward pass, vectorised: RMSNorm, SwiGLU, the pieces of a softmax. Each works on one row and
- * one thread; callers spread rows over threads. The order of a sum depends on the CPU's vector width and on nothing
- * else. */
+ * one thread; callers spread rows over threads. The order of a sum depends only on the CPU's vector width. */
 #ifndef RB_MODEL_VECTOR_MATH_H
 #define RB_MODEL_VECTOR_MATH_H
 

@@ -60,7 +60,7 @@ static int compare_strings(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Opens each file the index names, once, in name order. */
+/* Opens each file that the index names, once, in the order of names. */
 static rb_status open_shards(weight_map *map, const cJSON *names, const char *folder, rb_error *err)
 {
     const size_t n_names = (size_t)cJSON_GetArraySize(names);

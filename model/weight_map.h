@@ -1,5 +1,5 @@
-/* Which shard holds which tensor: model.safetensors, or model.safetensors.index.json and the files it names. Used by
- * checkpoint.c alone. */
+/* Which shard holds which tensor: model.safetensors, or model.safetensors.index.json and the files it names. Only
+ * checkpoint.c uses it. */
 #ifndef RB_MODEL_WEIGHT_MAP_H
 #define RB_MODEL_WEIGHT_MAP_H
 
@@ -22,9 +22,9 @@ typedef struct weight_map {
     int64_t n_entries;
 } weight_map;
 
-/* Opens every shard. With both forms in the folder the single file wins, as in transformers. Fails on a folder without
- * either (RB_EUNSUPPORTED when it holds PyTorch pickles), a file name that leaves the folder, a missing shard, a tensor
- * that is not in its shard. Zero or half-filled maps are freed by weight_map_close. */
+/* Opens every shard. Where the folder has both forms, the single file is used, as in transformers. Fails on a folder
+ * without either (RB_EUNSUPPORTED when it holds PyTorch pickles), a file name that leaves the folder, a missing shard,
+ * a tensor that is not in its shard. Zero or half-filled maps are freed by weight_map_close. */
 rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err);
 void weight_map_close(weight_map *map);
 const weight_entry *weight_map_find(const weight_map *map, const char *name); /* NULL when absent */

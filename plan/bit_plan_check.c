@@ -18,6 +18,15 @@ static rb_status check_value_width(const bit_plan *plan, int h, const char *plac
     return RB_OK;
 }
 
+/* Kernels take a layer at a time, and each of them is of one family. */
+static rb_status check_one_family(const bit_plan *plan, int h, const char *place, rb_error *err)
+{
+    const codec_family family = plan->heads[h].family, first = plan->heads[h - h % plan->model.n_kv_heads].family;
+    if (family == first) return RB_OK;
+    return rb_fail(err, RB_EFORMAT, "%s: codec family is %s, that of kv_head 0 is %s, expected one family a layer",
+                   place, codec_family_names[family], codec_family_names[first]);
+}
+
 static bool is_printable(const char *text)
 {
     for (; *text; text++)
@@ -41,6 +50,7 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
                  h % plan->model.n_kv_heads);
         st = check_value_width(plan, h, place, err);
         if (st == RB_OK) st = plan_head_check(&plan->heads[h], &plan->model, place, err);
+        if (st == RB_OK) st = check_one_family(plan, h, place, err);
     }
     return st;
 }

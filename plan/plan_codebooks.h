@@ -1,23 +1,32 @@
-/* Which codebooks a plan needs: every exporter stores them, each in its own way. */
+/* Which codebooks a plan needs: every form stores them, each in its own way. */
 #ifndef RB_PLAN_PLAN_CODEBOOKS_H
 #define RB_PLAN_PLAN_CODEBOOKS_H
 
 #include "plan/bit_plan.h"
 
+enum { PLAN_MAX_POINT_BITS = BLOCK_CODEBOOK_MAX_BITS };
+
+/* A codebook of numbers. */
 typedef struct codebook_spec {
     codebook_kind kind;
     int width, dims;
 } codebook_spec;
 
 typedef struct plan_codebooks {
-    int n;
-    codebook_spec *at;                            /* distinct, ascending by kind, width, dims; owned */
-    bool has_points[BLOCK_CODEBOOK_MAX_BITS + 1]; /* by the bits of blocks of block-codebook, from 1 */
-    int n_points;                                 /* how many of them */
+    int n, room;
+    codebook_spec *at;                        /* distinct, ascending by kind, width, dims; owned */
+    bool has_points[PLAN_MAX_POINT_BITS + 1]; /* codebooks of points in the plane, by the bits of a code, from 1 */
+    int n_points;                             /* how many of them */
 } plan_codebooks;
 
-/* Of all key groups and blocks, and of the values unless they stay fp16. */
+/* Those of all keys, and of the values unless they stay fp16. */
 rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_error *err);
 void plan_codebooks_free(plan_codebooks *books);
+
+/* For families that collect theirs: appends one. */
+rb_status plan_codebooks_add(plan_codebooks *books, const codebook_spec *spec, rb_error *err);
+
+/* The points for codes of so many bits, [2][1 << bits]: every point's x, then every point's y. Freed by free(). */
+rb_status plan_points_build(float **out, int bits, rb_error *err);
 
 #endif

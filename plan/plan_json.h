@@ -7,9 +7,6 @@
 #include "plan/bit_plan.h"
 
 #define PLAN_SCHEMA "ropebits-plan"
-/* A plan of the published form (bit_plan_is_published_form) is version 1, one with heads of block-codebook version 3,
- * any other version 2: older readers take what they know. */
-enum { PLAN_JSON_PUBLISHED_VERSION = 1, PLAN_JSON_GROUPS_VERSION = 2, PLAN_JSON_VERSION = 3 };
 
 rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err);
 rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err);

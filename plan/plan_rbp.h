@@ -10,7 +10,4 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
 rb_status plan_rbp_write(const bit_plan *plan, const char *path, rb_error *err); /* atomic */
 rb_status plan_rbp_read(bit_plan **out, const char *path, rb_error *err);
 
-/* A plan.rbp or a plan.json, told apart by content. */
-rb_status plan_read(bit_plan **out, const char *path, rb_error *err);
-
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "plan/library/ropebits_plan.h"
+#include "plan/plan_family.h"
 #include "plan/plan_rbp.h"
 
 static rb_status copy_text(char *out, size_t size, const char *text, const char *what, rb_error *err)
@@ -42,61 +43,10 @@ done:
     return st;
 }
 
-/* The block a group's dim belongs to: the inverse of model_block_dims for its first dim. */
-static int block_of_dim(const model_facts *model, int dim)
-{
-    if (dim >= model->rotary_dim || model->rope.pairing == ROPE_INTERLEAVED) return dim / 2;
-    return dim % (model->rotary_dim / 2);
-}
-
-static rb_status group_from_library(plan_group *out, const ropebits_group *group, const model_facts *model,
-                                    rb_error *err)
-{
-    bool in_group[RB_MAX_BLOCKS] = {false};
-    *out =
-        (plan_group){.width = group->width,
-                     .order = (group_order)group->order,
-                     .codebook = (codebook_kind)group->codebook,
-                     .norm_exponent = group->norm_exponent,
-                     .coherence = group->coherence,
-                     .rotation = {.kind = (rotation_kind)group->rotation, .seed = group->seed, .dims = group->n_dims}};
-    rb_status st = rb_alloc(&out->blocks, group->n_dims / 2, sizeof *out->blocks, "blocks of a group", err);
-    if (st != RB_OK) return st;
-    for (int i = 0; i < group->n_dims; i++) in_group[block_of_dim(model, group->dims[i])] = true;
-    for (int block = 0; block < model_n_blocks(model); block++)
-        if (in_group[block]) out->blocks[out->n_blocks++] = block;
-    return RB_OK;
-}
-
-/* numbers [n] as doubles in `out`; NULL stays NULL. */
-static const double *as_doubles(double *out, const float *numbers, int n)
-{
-    for (int i = 0; numbers && i < n; i++) out[i] = numbers[i];
-    return numbers ? out : NULL;
-}
-
-static rb_status block_codebook_from_library(plan_head *out, const ropebits_head *head, int n_blocks, rb_error *err)
-{
-    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
-    return plan_head_set_block_codebook(out, head->bits,
-                                        as_doubles(maps, head->maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks),
-                                        as_doubles(weights, head->weights, n_blocks), head->gain_bits, n_blocks, err);
-}
-
 static rb_status head_from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
 {
-    double scales[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
-    const int n_blocks = model_n_blocks(model), head_dim = model->head_dim;
-    rb_status st = plan_head_set_transform(out, as_doubles(scales, head->scales, n_blocks), n_blocks,
-                                           as_doubles(center, head->center, head_dim), head_dim, err);
-    if (st == RB_OK && head->family == ROPEBITS_FAMILY_BLOCK_CODEBOOK)
-        return block_codebook_from_library(out, head, n_blocks, err);
-    out->groups.norm = (norm_kind)head->norm;
-    out->groups.encoder = (plan_encoder)head->encoder;
-    if (st == RB_OK) st = rb_alloc(&out->groups.at, head->n_groups, sizeof *out->groups.at, "groups of a head", err);
-    for (; st == RB_OK && out->groups.n < head->n_groups; out->groups.n++)
-        st = group_from_library(&out->groups.at[out->groups.n], &head->groups[out->groups.n], model, err);
-    return st;
+    const rb_status st = plan_floats_copy(&out->center, head->center, model->head_dim, err);
+    return st == RB_OK ? plan_families[head->family]->from_library(out, head, model, err) : st;
 }
 
 static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, const char *path, rb_error *err)

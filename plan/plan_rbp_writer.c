@@ -1,7 +1,6 @@
 /* Writer of plan.rbp: see plan/plan_rbp.h, and docs/plan-rbp.md for the bytes. */
 #include <assert.h>
-#include <limits.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -11,13 +10,18 @@
 #include "core/program.h"
 #include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
-#include "plan/plan_codebooks.h"
+#include "plan/plan_family.h"
 #include "plan/plan_rbp.h"
 
 /* Plans are written once and read often, and are small: the best compression costs milliseconds. */
-enum { ZSTD_LEVEL = 19, MAX_GROUPS = PLAN_RBP_NO_GROUP };
+enum { ZSTD_LEVEL = 19 };
 
 /* The file stores these enums as they are. */
+static_assert((int)PLAN_VERSION_PUBLISHED == PLAN_RBP_PUBLISHED_VERSION
+                  && (int)PLAN_VERSION_GENERAL == PLAN_RBP_GENERAL_VERSION
+                  && (int)PLAN_VERSION_POINTS == PLAN_RBP_POINTS_VERSION
+                  && (int)PLAN_VERSION_NEWEST == ROPEBITS_PLAN_FORMAT_VERSION,
+              "version");
 static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF
                   && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED,
               "pairing");
@@ -184,42 +188,31 @@ static void put_codebooks(byte_buffer *buffer, const bit_plan *plan)
     plan_codebooks_free(&books);
 }
 
-/* Bytes `index` of fp16 numbers: a column is all low bytes, then all high bytes, which are more alike. */
-static void put_f16_bytes(byte_buffer *buffer, const float *values, int n, int index)
+/* fp16 numbers are stored as all low bytes, then all high bytes, which are more alike. */
+static void put_f16_byte(byte_buffer *buffer, float value, int index)
 {
-    for (int i = 0; i < n; i++) put_uint(buffer, (uint64_t)(rb_f32_to_f16(values[i]) >> 8 * index & 0xff), 1);
+    put_uint(buffer, (uint64_t)(rb_f32_to_f16(value) >> 8 * index & 0xff), 1);
+}
+
+static void put_table_of_points(byte_buffer *buffer, int bits)
+{
+    float *points = NULL;
+    if (buffer->st == RB_OK) buffer->st = plan_points_build(&points, bits, buffer->err);
+    put_uint(buffer, (uint64_t)bits, 1);
+    for (int index = 0; index < 2 && buffer->st == RB_OK; index++)
+        for (int i = 0; i < 2 << bits; i++) put_f16_byte(buffer, points[i], index);
+    free(points);
 }
 
 static void put_points(byte_buffer *buffer, const bit_plan *plan)
 {
     plan_codebooks books = {0};
-    block_codebook *points = NULL;
     if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
-    if (buffer->st == RB_OK) buffer->st = rb_alloc(&points, 1, sizeof *points, "points of a plan", buffer->err);
     put_uint(buffer, (uint64_t)books.n_points, 1);
-    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS && buffer->st == RB_OK; bits++) {
-        if (!books.has_points[bits]) continue;
-        buffer->st = block_codebook_build(points, bits, buffer->err);
-        put_uint(buffer, (uint64_t)bits, 1);
-        for (int index = 0; index < 2; index++) {
-            put_f16_bytes(buffer, points->x, points->size, index);
-            put_f16_bytes(buffer, points->y, points->size, index);
-        }
-    }
-    free(points);
+    for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
+        if (books.has_points[bits]) put_table_of_points(buffer, bits);
     plan_codebooks_free(&books);
 }
-
-#define FOR_EACH_HEAD(statement)                                              \
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) { \
-        const plan_head *head = &plan->heads[h];                              \
-        statement;                                                            \
-    }
-#define FOR_EACH_GROUP(statement)                                       \
-    FOR_EACH_HEAD(for (int g = 0; g < plan_head_groups(head)->n; g++) { \
-        const plan_group *group = &plan_head_groups(head)->at[g];       \
-        statement;                                                      \
-    })
 
 static void put_values(byte_buffer *buffer, const bit_plan *plan)
 {
@@ -230,77 +223,68 @@ static void put_values(byte_buffer *buffer, const bit_plan *plan)
     if (!is_one) put_bytes(buffer, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
 }
 
-static void put_block_groups(byte_buffer *buffer, const bit_plan *plan)
+/* ---- heads ----------------------------------------------------------------------------------- */
+
+/* The numbers of head h as the file has them; returns how many. */
+static int stored_numbers(plan_number *out, const plan_column *column, const bit_plan *plan, int h)
 {
-    uint8_t block_group[RB_MAX_BLOCKS];
-    FOR_EACH_HEAD(if (head->family != FAMILY_GROUPS) continue;
-                  memset(block_group, PLAN_RBP_NO_GROUP, sizeof block_group);
-                  for (int g = 0; g < plan_head_groups(head)->n;
-                       g++) for (int b = 0; b < plan_head_groups(head)->at[g].n_blocks; b++)
-                      block_group[plan_head_groups(head)->at[g].blocks[b]] = (uint8_t)g;
-                  put_bytes(buffer, block_group, (size_t)model_n_blocks(&plan->model)))
+    const int n = plan_column_take(column, out, plan, h);
+    if (n > 0 || column->storing != STORED_OF_EVERY_HEAD) return n;
+    out[0].whole = (int64_t)column->otherwise;
+    return 1;
 }
 
-static void put_transforms(byte_buffer *buffer, const bit_plan *plan)
+static void put_flags(byte_buffer *buffer, const plan_column *column, const bit_plan *plan)
 {
-    const int n_blocks = model_n_blocks(&plan->model), head_dim = plan->model.head_dim;
-    FOR_EACH_HEAD(put_uint(buffer, plan_head_groups(head)->scales != NULL, 1))
-    for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (plan_head_groups(head)->scales)
-                          put_f16_bytes(buffer, plan_head_groups(head)->scales, n_blocks, index))
-    FOR_EACH_HEAD(put_uint(buffer, head->center != NULL, 1))
-    for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->center) put_f16_bytes(buffer, head->center, head_dim, index))
+    plan_number numbers[PLAN_COLUMN_ROOM];
+    for (int h = 0; h < bit_plan_n_heads(plan); h++)
+        put_uint(buffer, plan_column_take(column, numbers, plan, h) > 0, 1);
 }
 
-static void put_block_codebook(byte_buffer *buffer, const bit_plan *plan)
+static void put_f16_column(byte_buffer *buffer, const plan_column *column, const bit_plan *plan)
 {
-    const int n_blocks = model_n_blocks(&plan->model);
-    FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
-                      put_uint(buffer, (uint64_t)head->block_codebook.gain_bits, 1))
-    FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
-                      put_bytes(buffer, head->block_codebook.bits, (size_t)n_blocks))
+    plan_number numbers[PLAN_COLUMN_ROOM];
     for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
-                          put_f16_bytes(buffer, head->block_codebook.maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks, index))
-    for (int index = 0; index < 2; index++)
-        FOR_EACH_HEAD(if (head->family == FAMILY_BLOCK_CODEBOOK)
-                          put_f16_bytes(buffer, head->block_codebook.weights, n_blocks, index))
+        for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+            const int n = stored_numbers(numbers, column, plan, h);
+            for (int i = 0; i < n; i++) put_f16_byte(buffer, numbers[i].real, index);
+        }
 }
 
+static void put_whole_column(byte_buffer *buffer, const plan_column *column, const bit_plan *plan)
+{
+    const int n_bytes = column->type == COLUMN_U64 ? 8 : column->type == COLUMN_U16 ? 2 : 1;
+    plan_number numbers[PLAN_COLUMN_ROOM];
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const int n = stored_numbers(numbers, column, plan, h);
+        for (int i = 0; i < n; i++) put_uint(buffer, (uint64_t)numbers[i].whole, n_bytes);
+    }
+}
+
+/* The same number of every head, group, block or dim side by side compresses best. */
 static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
 {
-    const bool has_coding = version != PLAN_RBP_PUBLISHED_VERSION, has_families = version > PLAN_RBP_GROUPS_VERSION;
-    if (has_families) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)head->family, 1))
-    FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->n, 1))
-    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->norm, 1))
-    if (has_coding) FOR_EACH_HEAD(put_uint(buffer, (uint64_t)plan_head_groups(head)->encoder, 1))
-    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->width, 1))
-    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->order, 1))
-    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->rotation.kind, 1))
-    FOR_EACH_GROUP(put_uint(buffer, (uint64_t)group->codebook, 1))
-    FOR_EACH_GROUP(put_uint(buffer, group->rotation.seed, 8))
-    if (has_coding) FOR_EACH_GROUP(put_uint(buffer, (uint8_t)group->norm_exponent, 1))
-    for (int index = 0; has_coding && index < 2; index++)
-        FOR_EACH_GROUP(put_f16_bytes(buffer, &group->coherence, 1, index))
-    put_block_groups(buffer, plan);
-    if (has_coding) put_transforms(buffer, plan);
-    if (has_families) put_block_codebook(buffer, plan);
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    const int n = plan_columns_list(columns, FORM_RBP, version);
+    for (int i = 0; i < n; i++) {
+        if (columns[i]->storing == STORED_AFTER_FLAGS) put_flags(buffer, columns[i], plan);
+        if (columns[i]->type == COLUMN_F16) put_f16_column(buffer, columns[i], plan);
+        else put_whole_column(buffer, columns[i], plan);
+    }
 }
-
-#undef FOR_EACH_GROUP
-#undef FOR_EACH_HEAD
 
 /* ---- file ------------------------------------------------------------------------------------ */
 
-static rb_status check_encodable(const bit_plan *plan, rb_error *err)
+static rb_status check_storable(const bit_plan *plan, rb_error *err)
 {
-    for (int layer = 0; layer < plan->model.n_layers; layer++)
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
-            if (plan_head_groups(bit_plan_head(plan, layer, kv_head))->n > MAX_GROUPS)
-                return rb_fail(err, RB_EUNSUPPORTED,
-                               "layer %d kv_head %d: %d groups, expected at most %d in a plan.rbp", layer, kv_head,
-                               plan_head_groups(bit_plan_head(plan, layer, kv_head))->n, MAX_GROUPS);
+    char where[64];
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const plan_family *family = plan_family_of(&plan->heads[h]);
+        if (!family->check_storable) continue;
+        snprintf(where, sizeof where, "layer %d kv_head %d", h / plan->model.n_kv_heads, h % plan->model.n_kv_heads);
+        const rb_status st = family->check_storable(&plan->heads[h], where, err);
+        if (st != RB_OK) return st;
+    }
     return RB_OK;
 }
 
@@ -338,24 +322,18 @@ done:
     return st;
 }
 
-static int version_of(const bit_plan *plan)
-{
-    if (bit_plan_has_family(plan, FAMILY_BLOCK_CODEBOOK)) return ROPEBITS_PLAN_FORMAT_VERSION;
-    return bit_plan_is_published_form(plan) ? PLAN_RBP_PUBLISHED_VERSION : PLAN_RBP_GROUPS_VERSION;
-}
-
 rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *plan, rb_error *err)
 {
     byte_buffer payload = {.st = RB_OK, .err = err};
-    const int version = version_of(plan);
+    const int version = plan_version(plan);
     rb_status st;
     *out = NULL;
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
-    RB_TRY(st, check_encodable(plan, err), done);
+    RB_TRY(st, check_storable(plan, err), done);
     put_identity(&payload, plan);
     put_geometry(&payload, &plan->model);
     put_codebooks(&payload, plan);
-    if (version > PLAN_RBP_GROUPS_VERSION) put_points(&payload, plan);
+    if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan);
     put_values(&payload, plan);
     put_heads(&payload, plan, version);
     RB_TRY(st, payload.st, done);

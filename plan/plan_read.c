@@ -1,4 +1,6 @@
-/* A plan in either form, told apart by content: see plan/plan_rbp.h. */
+/* See plan/plan_read.h. */
+#include "plan/plan_read.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,4 @@
-/* From a pipeline file to stages: see run/pipeline.h. This is the one place that knows which program reads and writes
- * what. */
+/* From a pipeline file to stages: see run/pipeline.h. Only this file knows which program reads and writes what. */
 #include "run/pipeline.h"
 
 #include <stdio.h>
@@ -26,7 +25,7 @@ static const struct {
     const char *format, *file;
 } export_files[] = {{"rbp", "plan.rbp"}, {"header", "plan.h"}, {"safetensors", "plan.safetensors"}};
 
-/* An input or argument that is a file of the output folder. */
+/* Adds a file of the output folder as an input or an argument. */
 static rb_status add_own_file(stage *s, const char *name, bool is_arg, rb_error *err)
 {
     char *path = NULL;
@@ -51,7 +50,7 @@ done:
     return st;
 }
 
-/* --text for each, and the files behind them as inputs. */
+/* Adds --text for each text, and their files as inputs. */
 static rb_status add_texts(stage *s, const pipeline_texts *texts, rb_error *err)
 {
     rb_status st = RB_OK;
@@ -104,7 +103,8 @@ static rb_status describe_profile(stage *s, const pipeline_config *config, rb_er
     RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
     RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
     RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
-    RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err), done); /* run's summary ends with it */
+    RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err),
+           done); /* the summary of the run ends with this warning */
     RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
     RB_TRY(st, stage_set_json_output(s, PIPELINE_SUMMARY, err), done);
 done:
@@ -218,10 +218,10 @@ typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_
 static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate,
                                                            describe_export, describe_evaluate};
 
-/* Stages that can run on a GPU; the others refuse to be asked. */
+/* Stages that can run on a GPU. The others refuse --device cuda. */
 static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true};
 
-/* --threads, --device where the stage has a choice, and the verbosity of this run, handed on to a stage. */
+/* What a stage gets from this run: --threads, --device where the stage has a choice, and the verbosity. */
 typedef struct run_args {
     char threads[32], device[32];
     const char *args[8];
@@ -244,7 +244,7 @@ static void fill_run_args(run_args *out, const rb_common_options *common, bool w
 
 /* ---- all stages ------------------------------------------------------------------------------ */
 
-/* What is done with the stage of each plan of the evaluation. */
+/* What visit_plan_stage needs. */
 typedef struct plan_stages {
     const pipeline_config *config;
     const char *folder;
@@ -252,7 +252,7 @@ typedef struct plan_stages {
     void *user;
 } plan_stages;
 
-/* An allocate stage of its own, with a stamp of its own; its values have as many bits as its keys, which is allocate's
+/* A separate allocate stage with its own stamp. Its values have as many bits as its keys, which is allocate's
  * default. */
 static rb_status visit_plan_stage(void *user, const char *method, const char *budget, const char *plan, rb_error *err)
 {

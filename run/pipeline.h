@@ -1,5 +1,5 @@
-/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each run only when its inputs or
- * options changed. */
+/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each of which runs only when its
+ * inputs or options have changed. */
 #ifndef RB_RUN_PIPELINE_H
 #define RB_RUN_PIPELINE_H
 
@@ -18,14 +18,14 @@
 
 enum { PIPELINE_N_STAGES = 5 };
 extern const char *const pipeline_stage_names[PIPELINE_N_STAGES];
-/* evaluate is there only when the pipeline file has it. */
+/* Only evaluate may be absent: when the pipeline file has no such section. */
 bool pipeline_has_stage(const pipeline_config *config, int stage_index);
 
-/* ran[stage]: whether it was run or found current. The folder is made. */
+/* ran[stage]: whether the stage was run; false where it was current. The folder is made. */
 rb_status pipeline_run(const pipeline_config *config, const char *folder, const rb_common_options *common,
                        bool ran[PIPELINE_N_STAGES], rb_error *err);
 
-/* Every file the stages have written, in stage order, for the summary: calls visit(user, path). */
+/* Calls visit(user, path) for every file that the stages have written, in the order of stages, for the summary. */
 rb_status pipeline_files(const pipeline_config *config, const char *folder, void (*visit)(void *user, const char *path),
                          void *user, rb_error *err);
 

@@ -61,7 +61,7 @@ static const member members[] = {
     {"evaluate", "recent", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.recent), false},
 };
 
-/* A char * but for MEMBER_PATHS and MEMBER_BOOL. */
+/* A char *, except for MEMBER_PATHS and MEMBER_BOOL. */
 static void *member_field(pipeline_config *config, const member *m) { return (char *)config + m->offset; }
 
 void pipeline_config_free(pipeline_config *config)
@@ -73,7 +73,7 @@ void pipeline_config_free(pipeline_config *config)
     *config = (pipeline_config){0};
 }
 
-/* A number or string as a command line has it: 3, 2.5, block-gtq. */
+/* A number or string as on a command line: 3, 2.5, block-gtq. */
 static rb_status scalar_text(char **out, const cJSON *item, const char *where, rb_error *err)
 {
     if (cJSON_IsString(item)) return rb_format(out, err, "%s", item->valuestring);
@@ -144,7 +144,7 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
     char *where = NULL;
     rb_status st = RB_OK;
 
-    /* The one section whose absence means something: no evaluation. */
+    /* Only this section means something by its absence: no evaluation. */
     const bool is_left_out = !section && strcmp(m->section, "evaluate") == 0;
     if (!item && (!m->required || is_left_out)) return RB_OK;
     RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key),

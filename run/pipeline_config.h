@@ -7,13 +7,13 @@
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]},
  *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984,
- * "needles": 24} }
+ *                   "needles": 24} }
  *
  * "text" may be a list of strings, each a path or "PATH:weight" (core/weighted_path.h); needle_template is a built-in
- * template's name, or a path, which is told by a '/' or '.' in it.
- * Paths are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; the rest
- * has the stage's own default. Without "evaluate" nothing is evaluated; with it, its budgets and methods are required,
- * and its "text" where there is no test_text. Unknown members are errors. */
+ * template's name or a path; a path has a '/' or '.' in it. Paths are relative to the file's folder. model, text,
+ * allocate.method and allocate.avg_bits are required; everything else has the stage's default. Without "evaluate"
+ * nothing is evaluated. With it, its budgets and methods are required, and also its "text" where there is no test_text.
+ * Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 
@@ -26,10 +26,10 @@ enum { PIPELINE_MAX_TEXTS = RB_MAX_LIST };
 
 typedef struct pipeline_texts {
     int n;
-    char *at[PIPELINE_MAX_TEXTS]; /* as --text has them */
+    char *at[PIPELINE_MAX_TEXTS]; /* in the form of --text */
 } pipeline_texts;
 
-/* Every string is as it goes on a stage's command line; NULL leaves the stage's default. Owned. */
+/* Every string is in the form of a stage's command line; NULL leaves the stage's default. Owned. */
 typedef struct pipeline_config {
     char *model, *test_text;
     pipeline_texts texts;

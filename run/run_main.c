@@ -1,4 +1,4 @@
-/* ropebits-run: the whole pipeline from one file, resuming where nothing changed. */
+/* ropebits-run: the whole pipeline from one file. It skips what has not changed. */
 #include <stdlib.h>
 #include <string.h>
 

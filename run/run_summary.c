@@ -47,8 +47,8 @@ static bool has_uniform(const summary_method *method)
     return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform);
 }
 
-/* Rare keys that calibration did not see: told last, since the numbers above are as good as they are, and again when
- * nothing had to run. Beside a document on stdout it is a warning on stderr. */
+/* Warns of rare keys that calibration did not see. This comes last, because the numbers above stay true, and it comes
+ * again when nothing had to run. With --json it goes to stderr. */
 static void tell_coverage(const profile_summary *summary, bool as_json)
 {
     char sentence[256];
@@ -81,7 +81,7 @@ static void print_model(const run_result *result)
            (long long)result->summary->test.context);
 }
 
-/* One column a method and budget. */
+/* One column for each method and budget. */
 static void print_error_table(const profile_summary *summary)
 {
     printf("\nlogit MAE on the test text, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-12s", "layer");
@@ -126,7 +126,7 @@ static void print_plan(const bit_plan *plan)
            cost.fp16_bytes_per_token, cost.compression);
 }
 
-/* A column of the judge's table: how it is headed, how wide, how many digits after the point. */
+/* A column of the evaluation's table: its head, its width, and its digits after the point. */
 typedef struct judge_column {
     const char *name;
     int width, digits;
@@ -148,7 +148,7 @@ static void print_run_name(const evaluation_run *run, int width)
     printf("%-*s", width, name);
 }
 
-/* Logit MAE as profile measured it on its test text; NaN where it did not score this method at this budget. */
+/* Logit MAE that profile measured on its test text; NaN where it did not score this method at this budget. */
 static double mae_of_run(const profile_summary *summary, const evaluation_run *run)
 {
     if (isnan(run->avg_bits)) return 0.0; /* the unquantized model */

@@ -124,7 +124,7 @@ static rb_status file_to_json(cJSON **out, const char *path, rb_error *err)
         RB_TRY(st, rb_sha256_file(hex, path, err), done);
         RB_TRY(st, rb_json_add_string(*out, "sha256", hex, err), done);
     } else {
-        /* As text: nanoseconds since 1970 need more than a double's 53 bits. */
+        /* As text, because nanoseconds since 1970 need more than the 53 bits of a double. */
         snprintf(modified, sizeof modified, "%" PRId64 "%09ld", (int64_t)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
         RB_TRY(st, rb_json_add_string(*out, "modified_ns", modified, err), done);
     }
@@ -180,7 +180,7 @@ static rb_status stamp_path(char **out, const stage *s, rb_error *err)
     return rb_format(out, err, "%s/.stages/%s.json", s->folder, s->name);
 }
 
-/* Any trouble (no stamp, a damaged one, an output gone) means: run it. */
+/* Any trouble (no stamp, a damaged one, a missing output) means that the stage must run. */
 static bool is_current(const stage *s, const char *program)
 {
     rb_error ignored = {0};
@@ -227,7 +227,7 @@ static rb_status status_of_exit(const stage *s, int wait_status, rb_error *err)
     }
 }
 
-/* Runs argv with stdout into the file stdout_path. */
+/* Runs argv, with its stdout in the file stdout_path. */
 static rb_status spawn_and_wait(const stage *s, char *const *argv, const char *stdout_path, rb_error *err)
 {
     posix_spawn_file_actions_t actions;

@@ -1,5 +1,5 @@
-/* Needle documents: see texts/needle_documents.h. What they say is drawn in texts/needle_facts.c, and worded and
- * tokenized in texts/needle_wording.c; here it is laid into the haystack. */
+/* Needle documents: see texts/needle_documents.h. texts/needle_facts.c draws what they say, texts/needle_wording.c
+ * words and tokenizes it, and this file lays it into the haystack. */
 #include "texts/needle_documents.h"
 
 #include <math.h>
@@ -51,14 +51,14 @@ rb_status needle_documents_check_vocabulary(const needle_documents *documents, i
 
 /* ---- places ---------------------------------------------------------------------------------- */
 
-/* Where the needles stand. Parts of the haystack rather than tokens: how many tokens it has depends on the wording of
- * the answers, and that on the order in which the needles stand. */
+/* Where the needles stand, as parts of the haystack and not as tokens: the haystack's length depends on the wording of
+ * the answers, and the wording on the order of the needles. */
 typedef struct needle_places {
     double depth[NEEDLE_MAX_NEEDLES]; /* 0..1 */
     int order[NEEDLE_MAX_NEEDLES];    /* the needles from first to last */
 } needle_places;
 
-/* depth: of needle 0; NAN: anywhere, as the others. */
+/* depth: that of needle 0; NAN: anywhere, as for the others. */
 static void draw_places(needle_places *out, numpy_rng *rng, int n, double depth)
 {
     for (int i = 0; i < n; i++) {
@@ -70,7 +70,7 @@ static void draw_places(needle_places *out, numpy_rng *rng, int n, double depth)
     }
 }
 
-/* Several values of one key are answered in the order in which they stand: the first of them gets the first place, and
+/* Several values of one key are answered in the order in which they stand, so the first value gets the first place, and
  * so on. */
 static void sort_places(needle_places *places, int n)
 {
@@ -83,7 +83,7 @@ static void sort_places(needle_places *places, int n)
 
 /* ---- one document ---------------------------------------------------------------------------- */
 
-/* splitmix64's output function (Steele, Lea and Flood 2014) over one more word. */
+/* Mixes one more word into the hash, by splitmix64's output function (Steele, Lea and Flood 2014). */
 static uint64_t mix(uint64_t hash, uint64_t word)
 {
     hash = (hash ^ word) + 0x9e3779b97f4a7c15u;
@@ -94,7 +94,7 @@ static uint64_t mix(uint64_t hash, uint64_t word)
 
 static void seed_document(numpy_rng *rng, uint64_t seed, needle_task task, int64_t context, double depth)
 {
-    uint64_t depth_bits = UINT64_MAX; /* not NaN's own bits: there are many */
+    uint64_t depth_bits = UINT64_MAX; /* not the bits of the NaN, since there are many NaNs */
     if (!isnan(depth)) memcpy(&depth_bits, &depth, sizeof depth_bits);
     numpy_rng_seed(rng, mix(mix(mix(seed, (uint64_t)task), (uint64_t)context), depth_bits));
 }

@@ -8,12 +8,12 @@
  *   distractor   the asked needle and n_distractors whose keys share its colour or its thing
  *   multi        n_keys needles with keys of their own, each asked in a question of its own, in random order
  *   multikey     n_keys needles with keys of their own, one is asked
- *   multivalue   one key with n_values values in as many statements; one question for all, answered in the order they
- * stand in multiquery   n_keys needles, one question for n_queries of them, answered in the order of the question The
- * models of ../shared were trained on multikey with the template secret-number.
+ *   multivalue   one key with n_values values in as many statements; one question for all of them, answered in the
+ *                order in which they stand
+ *   multiquery   n_keys needles, one question for n_queries of them, answered in the order of the question
  *
- * A document depends on the seed and on its own task, context, depth and number among its repeats alone: asking for
- * more of them changes none. */
+ * A document depends only on the seed and on its own task, context, depth and number among its repeats. So asking for
+ * more documents changes none of them. */
 #ifndef RB_TEXTS_NEEDLE_DOCUMENTS_H
 #define RB_TEXTS_NEEDLE_DOCUMENTS_H
 
@@ -37,16 +37,16 @@ extern const char *const needle_task_names[NEEDLE_N_TASKS + 1]; /* NULL at the e
 /* ---- documents ------------------------------------------------------------------------------- */
 enum { NEEDLE_MAX_TASK_NAME = 63 };
 
-/* Tokens first .. first + n - 1 must be predicted, each from the position before it; first is 1 at least. */
+/* Tokens first .. first + n - 1 must be predicted, each from the position before it; first is at least 1. */
 typedef struct answer_span {
     int64_t first, n;
 } answer_span;
 
 typedef struct needle_document {
-    char task[NEEDLE_MAX_TASK_NAME + 1]; /* of needle_task_names, or a name that a documents file brings */
-    double depth;                        /* 0..1, as needle_document_make has it; NAN: drawn at random, or not known */
-    int64_t
-        context; /* the length that results are told apart by: n_tokens, or what a documents file says; 0: not known */
+    char task[NEEDLE_MAX_TASK_NAME + 1]; /* one of needle_task_names, or a name from a documents file */
+    double depth;                        /* 0..1, as in needle_document_make; NAN: drawn at random, or not known */
+    /* The length that results are told apart by: n_tokens, or what a documents file says; 0: not known. */
+    int64_t context;
     int64_t n_tokens;
     int32_t *tokens; /* [n_tokens], owned */
     int n_answers;
@@ -61,14 +61,14 @@ typedef struct needle_documents {
 void needle_document_free(needle_document *document);
 void needle_documents_free(needle_documents *documents);
 
-/* RB_EINVAL naming the first id outside [0, vocab_size); `name` is for the message. */
+/* Fails with RB_EINVAL and names the first id outside [0, vocab_size). `name` is for the message. */
 rb_status needle_documents_check_vocabulary(const needle_documents *documents, int64_t vocab_size, const char *name,
                                             rb_error *err);
 
 /* ---- making them ----------------------------------------------------------------------------- */
 enum { NEEDLE_MAX_NEEDLES = 32 };
 
-/* How many needles the tasks have: 1 .. NEEDLE_MAX_NEEDLES of each, n_queries <= n_keys, n_distractors + 1 <=
+/* How many needles the tasks have. Each count is 1 .. NEEDLE_MAX_NEEDLES, n_queries <= n_keys, and n_distractors + 1 <=
  * NEEDLE_MAX_NEEDLES. */
 typedef struct needle_counts {
     int n_keys, n_distractors, n_values, n_queries;
@@ -84,10 +84,10 @@ typedef struct needle_source {
 } needle_source;
 
 /* One document of exactly `context` tokens: the haystack fills what needles and questions leave. depth: where the
- * needle that is asked first stands (of several values of a key: one of them), as a part of the haystack's tokens; NAN:
- * anywhere. The others stand anywhere. An answer's span is the tokens of the value and of white space in front of it.
- * Freed by needle_document_free. Fails with RB_EINVAL when the context leaves no room for a haystack, the haystack is
- * too short for it, a count is out of range, or the template has too few words for the keys. */
+ * needle stands that is asked first (one of them, when a key has several values), as a part of the haystack's tokens;
+ * NAN: anywhere. The others stand anywhere. An answer's span is the tokens of the value and of the white space before
+ * it. Freed by needle_document_free. Fails with RB_EINVAL when the context leaves no room for a haystack, the haystack
+ * is too short for it, a count is out of range, or the template has too few words for the keys. */
 rb_status needle_document_make(needle_document *out, const needle_source *source, const needle_counts *counts,
                                needle_task task, int64_t context, double depth, uint64_t seed, rb_error *err);
 

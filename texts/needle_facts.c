@@ -1,4 +1,4 @@
-/* Keys and values by chance: see texts/needle_facts.h. */
+/* Keys and values at random: see texts/needle_facts.h. */
 #include "texts/needle_facts.h"
 
 #include <stdbool.h>
@@ -63,7 +63,7 @@ static needle_fact draw_key(numpy_rng *rng, const needle_template *needles)
     return (needle_fact){.colour = colour, .thing = (int)needle_draw_below(rng, needles->things.n)};
 }
 
-/* Its colour or its thing is that of `asked`. */
+/* A key that shares its colour or its thing with `asked`. */
 static needle_fact draw_similar_key(numpy_rng *rng, const needle_template *needles, const needle_fact *asked)
 {
     needle_fact key = draw_key(rng, needles);

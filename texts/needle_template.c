@@ -20,7 +20,8 @@ static const struct builtin {
 
 enum { MAX_PLACEHOLDERS = 2 };
 
-/* Every placeholder exactly once, and no other braces: a misspelt one would stand in the document as it is. */
+/* The text must have every placeholder exactly once, and no other braces: a misspelt placeholder would go into the
+ * document as it is. */
 static rb_status check_placeholders(const char *text, const char *const placeholders[MAX_PLACEHOLDERS],
                                     const char *where, rb_error *err)
 {

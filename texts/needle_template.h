@@ -2,7 +2,7 @@
  *
  * A needle is a statement about a key and a value ("The secret number of the red fox is 12345."); a question asks for
  * it later. Keys are a colour and a thing, values numbers of a fixed length. The templates of configs/needles are
- * compiled in and go by their names, so that every program has them. */
+ * compiled in under their names, so that every program has them. */
 #ifndef RB_TEXTS_NEEDLE_TEMPLATE_H
 #define RB_TEXTS_NEEDLE_TEMPLATE_H
 
@@ -35,8 +35,8 @@ typedef struct needle_template {
     struct cJSON *document;
 } needle_template;
 
-/* name_or_path: a built-in template ("secret-number", "plain"), else a file ("./plain" is one). Fails with one sentence
- * on unknown members and placeholders, missing ones, and words that are there twice. */
+/* name_or_path: a built-in template ("secret-number", "plain") or a file ("./plain"). Fails with one sentence on
+ * unknown or missing members and placeholders, and on words that are there twice. */
 rb_status needle_template_open(needle_template *out, const char *name_or_path, rb_error *err);
 void needle_template_free(needle_template *needles);
 

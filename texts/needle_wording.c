@@ -8,7 +8,7 @@
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
-/* `form` with what stands for its placeholder; the template's reader has seen that it is there. */
+/* `form` with its placeholder replaced. The reader of the template has checked that the placeholder is there. */
 static rb_status fill(char **out, const char *form, const char *placeholder, const char *text, rb_error *err)
 {
     const char *at = strstr(form, placeholder);
@@ -31,7 +31,7 @@ static value_digits value_text(const needle_fact *fact)
     return digits;
 }
 
-/* One more entry of *list, which is NULL before the first. */
+/* Adds an entry to *list, which is NULL before the first one. */
 static rb_status add_entry(char **list, const char *separator, const char *entry, rb_error *err)
 {
     char *longer;
@@ -88,8 +88,8 @@ static rb_status append(token_list *list, const token_list *more, rb_error *err)
     return RB_OK;
 }
 
-/* Question and answer as one text, where the question keeps the tokens it has alone; as two texts where a token would
- * reach across, because a model that is asked has the question's own tokens before it. */
+/* Encodes question and answer as one text where the question keeps the tokens that it has by itself, and as two texts
+ * where a token would reach across: a model that is asked has only the question's tokens before it. */
 static rb_status encode_question(token_list *out, int64_t *n_question, const needle_source *source,
                                  const char *question, const char *answer, rb_error *err)
 {
@@ -140,7 +140,7 @@ static rb_status find_span(answer_span *out, const needle_source *source, const 
     return RB_OK;
 }
 
-/* answer: the form with its values in place, which begin where the placeholder does. All values have the same number of
+/* answer: the form with its values, which begin where the placeholder was. All values have the same number of
  * digits. */
 static rb_status find_answers(worded_question *out, const needle_source *source, int64_t first, const char *answer,
                               size_t values_at, int n_values, rb_error *err)

@@ -11,17 +11,17 @@
 typedef struct worded_question {
     token_list tokens;
     int n_answers;
-    answer_span answers[NEEDLE_MAX_NEEDLES]; /* a value each, counted from the question's first token */
+    answer_span answers[NEEDLE_MAX_NEEDLES]; /* one for each value, counted from the question's first token */
 } worded_question;
 
 typedef struct needle_wording {
     token_list opening;
     int n_needles, n_questions;
-    token_list needles[NEEDLE_MAX_NEEDLES]; /* of the facts, in their order */
+    token_list needles[NEEDLE_MAX_NEEDLES]; /* one for each fact, in order */
     worded_question questions[NEEDLE_MAX_NEEDLES];
 } needle_wording;
 
-/* Fails with RB_EINVAL when the tokenizer does not give an answer's bytes back, since nobody could say then which
+/* Fails with RB_EINVAL when the tokens of an answer do not give its bytes back, since then nobody could say which
  * tokens hold a value. Free on failure too. */
 rb_status needle_wording_make(needle_wording *out, const needle_source *source, const needle_facts *facts,
                               needle_task task, rb_error *err);

@@ -21,7 +21,7 @@ void token_list_free(token_list *list)
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-/* The end of a prefix of about `wanted` bytes that stops behind a line break, so that no character and hardly a word is
+/* The end of a prefix of about `wanted` bytes that stops after a line break, so that no character and hardly a word is
  * cut. */
 static size_t prefix_length(const char *text, size_t length, size_t wanted)
 {
@@ -32,8 +32,8 @@ static size_t prefix_length(const char *text, size_t length, size_t wanted)
 
 rb_status tokens_from_text(token_list *out, const char *path, const char *model_folder, int64_t n_wanted, rb_error *err)
 {
-    /* The last tokens of a cut text may differ from those of the whole text (white space joins the next line's), so a
-     * cut must give more. */
+    /* The last tokens of a cut text may differ from those of the whole text, where white space joins that of the next
+     * line. So a cut must give more tokens than are wanted. */
     enum { FIRST_BYTES_PER_TOKEN = 8, MARGIN = 256, MIN_PREFIX = 1 << 16 };
     tokenizer *tok = NULL;
     char *tokenizer_path = NULL, *text = NULL;

@@ -13,24 +13,25 @@ typedef struct token_list {
 
 void token_list_free(token_list *list);
 
-/* Ids of the text file `path` by `model_folder`/tokenizer.json: at least n_wanted of them unless the text is shorter.
- * Only as much of the text is tokenized as that takes; the ids are those of the whole text's beginning. */
+/* Ids of the text file `path` by `model_folder`/tokenizer.json: at least n_wanted of them, unless the text is shorter.
+ * Only as much of the text is tokenized as that takes; the ids are the first ones of the whole text. */
 rb_status tokens_from_text(token_list *out, const char *path, const char *model_folder, int64_t n_wanted,
                            rb_error *err);
 
-/* A JSON list, one id a line, or little-endian int32 binary, told apart by content. */
+/* Ids from a JSON list, from lines of one id each, or from little-endian int32 binary. The content says which of them
+ * it is. */
 rb_status tokens_from_file(token_list *out, const char *path, rb_error *err);
 
-/* RB_EINVAL naming the first id outside [0, vocab_size). */
+/* Fails with RB_EINVAL and names the first id outside [0, vocab_size). */
 rb_status tokens_check(const int32_t *ids, int64_t n, int64_t vocab_size, const char *path, rb_error *err);
 
-/* Tokens per sequence: `wanted`, or where that is 0 TOKENS_CONTEXT or the model's maximum, whichever is less. RB_EINVAL
- * when --context asks for more than max_position. */
+/* Tokens per sequence: `wanted`, or, where that is 0, the smaller one of TOKENS_CONTEXT and the model's maximum. Fails
+ * with RB_EINVAL when --context asks for more than max_position. */
 enum { TOKENS_CONTEXT = 2048 };
 rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_position, rb_error *err);
 
-/* Calibration and test text never overlap (design.md, section 2): RB_EINVAL when `TOKENS_OVERLAP` tokens in a row of
- * `test` stand in `calibration` too, naming both places. Shorter runs are phrases that any two texts may share. */
+/* Calibration and test text must not overlap. Fails with RB_EINVAL when TOKENS_OVERLAP tokens in a row of `test` stand
+ * in `calibration` too, and names both places. Shorter runs are phrases that any two texts may share. */
 enum { TOKENS_OVERLAP = 128 };
 rb_status tokens_check_disjoint(const int32_t *calibration, int64_t n_calibration, const int32_t *test, int64_t n_test,
                                 rb_error *err);

@@ -1,7 +1,7 @@
 /* Attributes: one string, one whole number or one real number each. See core/hdf5/hdf5_file.h.
  *
- * Strings have a fixed length. Variable ones live in HDF5's global heap, the one structure of a file without a
- * checksum, and reading them back takes its word for every length. */
+ * Strings have a fixed length. HDF5 keeps strings of variable length in its global heap, the only structure of a file
+ * that has no checksum, and a reader would have to trust every length in it. */
 #include "core/hdf5/hdf5_internal.h"
 
 #include <math.h>

@@ -42,15 +42,16 @@ void chunk_grid_offset(const chunk_grid *grid, int64_t index, hsize_t offset[RB_
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* Walks what chunk and box share, in rows: along the last dimension, and across those where a row goes on without a gap
- * in both. */
+/* Walks what chunk and box share, row by row. A row runs along the last dimension, and on through the dimensions before
+ * it as long as there is no gap in either. */
 typedef struct row_walk {
     const chunk_grid *grid;
-    int n_outer;                                  /* dimensions in front of a row's */
+    int n_outer;                                  /* dimensions before those of a row */
     int64_t origin[RANK], begin[RANK], end[RANK]; /* the chunk's first element; the shared part; dataset coordinates */
     int64_t at[RANK];                             /* of the next row */
     bool is_over;
-    int64_t in_chunk, in_array, n; /* the present row: where it starts in each, in elements, and its length */
+    /* The current row: where it starts in chunk and array, and its length, in elements. */
+    int64_t in_chunk, in_array, n;
 } row_walk;
 
 static row_walk walk_rows(const chunk_grid *grid, int64_t index)
@@ -190,7 +191,7 @@ void rb_h5_crew_free(rb_h5_crew *crew)
 rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user,
                          rb_error *err)
 {
-    enum { SMALL_BYTES = 1 << 17 }; /* not worth waking anybody */
+    enum { SMALL_BYTES = 1 << 17 }; /* less is not worth a second thread */
     const bool is_small = (size_t)grid->n_chunks <= SMALL_BYTES / grid->chunk_bytes;
     const int n_members = is_small || grid->n_chunks == 1    ? 1
                           : grid->n_chunks < crew->n_threads ? (int)grid->n_chunks

@@ -1,5 +1,5 @@
-/* Chunks of a dataset, without HDF5: which ones a box touches, their elements in and out of an array, and the threads
- * that work on them. Shapes are brought to rank 4 by leading ones; every function then has one case. */
+/* Chunks of a dataset, without HDF5: which chunks a box touches, how their elements go into and out of an array, and
+ * the threads that work on them. Leading ones bring every shape to rank 4, so that every function has one case. */
 #ifndef RB_CORE_HDF5_HDF5_CHUNKS_H
 #define RB_CORE_HDF5_HDF5_CHUNKS_H
 
@@ -10,7 +10,7 @@
 
 enum { RB_H5_RANK = RB_H5_MAX_RANK };
 
-/* The chunks that a box of a dataset touches, numbered in row-major order. An array in memory holds the box alone. */
+/* The chunks that a box of a dataset touches, numbered in row-major order. An array in memory holds only the box. */
 typedef struct chunk_grid {
     rb_h5_type type;
     int rank;                                     /* in the file */
@@ -27,15 +27,15 @@ chunk_grid chunk_grid_make(rb_h5_type type, int rank, const int64_t *begin, cons
 /* First element of a chunk, as HDF5 names it: rank coordinates. */
 void chunk_grid_offset(const chunk_grid *grid, int64_t index, hsize_t offset[RB_H5_RANK]);
 
-/* The chunk as the file stores it: its place in the array where it lies there in one piece and in the same form, else
- * gathered in `room` (chunk_bytes), with zeros where the box does not reach. *fits: every value of it suits the type.
- */
+/* The chunk as the file stores it. Where the array holds it in one piece and in the same form, this is its place in the
+ * array; elsewhere it is gathered in `room` (chunk_bytes), with zeros where the box does not reach. *fits: every value
+ * of the chunk suits the type. */
 const void *chunk_grid_gather(const chunk_grid *grid, int64_t index, void *room, const void *array, bool *fits);
-/* Where in the array the chunk's stored bytes may be put as they are; NULL: they must be scattered. */
+/* Where in the array the chunk's stored bytes belong as they are; NULL: they must be scattered. */
 void *chunk_grid_place(const chunk_grid *grid, int64_t index, void *array);
-/* What chunk and box share, from the chunk into the array, converted on the way. */
+/* Copies what chunk and box share from the chunk into the array, and converts it. */
 void chunk_grid_scatter(const chunk_grid *grid, int64_t index, const void *chunk, void *array);
-/* Whether every value that chunk and box share is finite, in an array that was read. */
+/* Whether all values that chunk and box share are finite. The array has been read. */
 bool chunk_grid_fits(const chunk_grid *grid, int64_t index, const void *array);
 
 /* ---- the crew -------------------------------------------------------------------------------- */
@@ -45,10 +45,10 @@ typedef struct chunk_buffer {
     size_t size_bytes;
 } chunk_buffer;
 
-/* At least this many bytes, with whatever was in them; false without memory. */
+/* Makes the buffer at least this large, with undefined content; false without memory. */
 bool chunk_buffer_reserve(chunk_buffer *buffer, size_t size_bytes);
 
-/* A thread's own. */
+/* What each thread has for itself. */
 typedef struct chunk_tools {
     chunk_buffer elements, frame;
     ZSTD_CCtx *packer;
@@ -69,7 +69,7 @@ struct rb_h5_crew {
     chunk_slot *slots;  /* [n_slots] */
 };
 
-/* work(user, member) by as many as the grid is worth waking. */
+/* Calls work(user, member) in as many threads as the size of the grid is worth. */
 rb_status chunk_crew_run(rb_h5_crew *crew, const chunk_grid *grid, void (*work)(void *user, int member), void *user,
                          rb_error *err);
 

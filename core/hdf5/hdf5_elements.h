@@ -12,11 +12,11 @@ const char *rb_h5_type_name(rb_h5_type type); /* "f16" */
  * negative on failure. */
 hid_t rb_h5_make_type(rb_h5_type type);
 
-/* n elements; fit for F16 has been checked. */
+/* Converts n elements. That they fit F16 has been checked. */
 void rb_h5_to_file(rb_h5_type type, void *stored, const void *memory, int64_t n);
 void rb_h5_from_file(rb_h5_type type, void *memory, const void *stored, int64_t n);
 
-/* Whether n elements in memory suit the type, as rb_h5_first_unfit says it. */
+/* Whether n elements in memory suit the type, by the rule of rb_h5_first_unfit. */
 bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n);
 
 /* RB_ENONFINITE with the value at the index that rb_h5_first_unfit found. */

@@ -1,9 +1,9 @@
 /* Files, groups and messages of HDF5: see core/hdf5/hdf5_file.h.
  *
- * Files have the layout of HDF5 1.10 (H5F_LIBVER_V110, both bounds): every piece of metadata carries a checksum there,
- * so that damage is found where older layouts would be misread, and fixing the bounds keeps the bytes the same with a
- * newer library. HDF5 notes the time in each object it makes unless told otherwise: every creation list here says no.
- */
+ * Files have the layout of HDF5 1.10 (H5F_LIBVER_V110, both bounds): every piece of metadata in it carries a checksum,
+ * so that damage is found where older layouts would be misread. Fixed bounds keep the bytes the same with a newer
+ * library. HDF5 notes the time in each object that it makes unless it is told otherwise, so every creation list here
+ * says no. */
 #include "core/hdf5/hdf5_internal.h"
 
 #include <errno.h>
@@ -24,8 +24,9 @@ typedef struct hdf5_cause {
     bool is_truncated;
 } hdf5_cause;
 
-/* Called for each entry of HDF5's error stack, the innermost first. Keeps the operating system's own words, which HDF5
- * buries in "errno = 28, error message = 'No space left on device', buf = ...", or else the innermost description. */
+/* Called for each entry of HDF5's error stack, the innermost first. Keeps the operating system's words, which HDF5 puts
+ * into "errno = 28, error message = 'No space left on device', buf = ...", or the innermost description where there are
+ * none. */
 static herr_t note_cause(unsigned n, const H5E_error2_t *entry, void *user)
 {
     static const char marker[] = "error message = '";
@@ -82,7 +83,7 @@ rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, c
 
 rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
 {
-    const hdf5_cause cause = last_cause(); /* first: any call that succeeds forgets it */
+    const hdf5_cause cause = last_cause(); /* must come first: any call that succeeds forgets the cause */
     va_list ap;
     va_start(ap, fmt);
     fail_at(err, st, loc, path, cause.text, fmt, ap);
@@ -95,8 +96,8 @@ rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *pa
 rb_status rb_h5_init(rb_error *err)
 {
     /* HDF5 closes what is open when the program exits, and crashes there on a file it could not write (a full disk).
-     * Everything we open we close ourselves. Counts when it is the first call of the process to HDF5; says that it
-     * failed ever after. */
+     * Everything that we open we close ourselves. The call counts only as the process's first one to HDF5; later calls
+     * report a failure, which means nothing. */
     (void)H5dont_atexit();
     if (H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0) return rb_fail(err, RB_EIO, "HDF5 cannot be started");
     if (H5Zfilter_avail(RB_H5_ZSTD_FILTER) <= 0 && H5Zregister(&rb_zstd_filter) < 0)
@@ -271,7 +272,7 @@ static rb_status make_one_group(hid_t parent, const char *name, hid_t creation, 
 
 rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err)
 {
-    /* One by one: the parents that HDF5 makes on its own would carry times. */
+    /* One by one, because parents that HDF5 makes by itself would carry times. */
     char prefix[MAX_PATH];
     hid_t creation = timeless_list(H5P_GROUP_CREATE);
     rb_status st = creation < 0 ? rb_fail(err, RB_ENOMEM, "HDF5 cannot make a property list") : RB_OK;

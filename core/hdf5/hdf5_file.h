@@ -2,8 +2,8 @@
  *
  * Compression is HDF5's registered filter 32015 (zstd). rb_h5_init registers it in this process; build/lib/hdf5-plugin/
  * libropebits_h5zstd.so is the same filter for h5dump and h5py through HDF5_PLUGIN_PATH. A chunk is one zstd frame with
- * its content size in the header, which is what h5py + hdf5plugin expects. Chunks are compressed by all threads and
- * written with H5Dwrite_chunk. HDF5 itself is called by one thread at a time: so must the functions here be. */
+ * its content size in the header, which is what h5py + hdf5plugin expects. All threads compress chunks, which are then
+ * written with H5Dwrite_chunk. Only one thread at a time may call HDF5, and so it is with the functions here. */
 #ifndef RB_CORE_HDF5_HDF5_FILE_H
 #define RB_CORE_HDF5_HDF5_FILE_H
 
@@ -25,8 +25,8 @@ typedef struct rb_h5_file {
 } rb_h5_file;
 
 rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err);
-rb_status rb_h5_open(rb_h5_file *file, const char *path,
-                     rb_error *err); /* missing, not HDF5, truncated: each its own sentence */
+/* Missing, not HDF5, truncated: each its own sentence. */
+rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err);
 /* Closes; a written file is fsynced and renamed to its final name. */
 rb_status rb_h5_publish(rb_h5_file *file, rb_error *err);
 /* Closes without publishing and removes NAME.tmp; after publish or on a zeroed struct it does nothing. */
@@ -60,21 +60,22 @@ int64_t rb_h5_first_unfit(rb_h5_type type, const void *data, int64_t n);
 /* An element of an array in memory, of a float type. */
 double rb_h5_value(rb_h5_type type, const void *data, int64_t index);
 
-/* Threads for chunks, with their buffers: rb_threads_count() of them, kept by those who write or read many datasets. */
+/* Threads for chunks, with their buffers: rb_threads_count() of them. Callers that write or read many datasets keep
+ * one. */
 typedef struct rb_h5_crew rb_h5_crew;
 rb_status rb_h5_crew_create(rb_h5_crew **out, rb_error *err);
 void rb_h5_crew_free(rb_h5_crew *crew); /* NULL is fine */
 
 /* Writes a whole dataset; parents of the path must exist, dims are positive. zstd_level 0: contiguous, uncompressed
- * (small tables). Else chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any thread
- * count gives the same bytes. */
+ * (small tables). Otherwise chunks cover the last two dimensions, at most 1 MiB each, compressed in parallel; any
+ * thread count gives the same bytes. */
 rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, const void *data,
                       int zstd_level, rb_error *err);
-/* The same by a crew; NULL: one of its own. */
+/* The same by a given crew; NULL: by one that is made for this dataset. */
 rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                          const void *data, int zstd_level, rb_error *err);
 
-/* Reads a whole dataset, whose rank and dims must be as given (a dim of -1 accepts any and is filled in); class and
+/* Reads a whole dataset. Its rank and dims must be as given (a dim of -1 accepts any and is filled in), and class and
  * size of its type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite. data:
  * caller's buffer of the right size. */
 rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err);

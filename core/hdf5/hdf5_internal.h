@@ -1,4 +1,4 @@
-/* What the core/hdf5_*.c share, and nobody else includes. */
+/* What the files of core/hdf5 share. Nobody else includes it. */
 #ifndef RB_CORE_HDF5_HDF5_INTERNAL_H
 #define RB_CORE_HDF5_HDF5_INTERNAL_H
 

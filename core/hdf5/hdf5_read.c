@@ -1,9 +1,10 @@
 /* Whole datasets in: see core/hdf5/hdf5_file.h.
  *
  * Reading trusts no size: type, shape, layout and filter are checked before anything is read, and a frame must decode
- * to exactly its chunk. Only what we write is read: contiguous or chunked, without a filter or with zstd alone. Threads
- * take turns at getting a frame from HDF5 with H5Dread_chunk, and decompress and convert it while others are at theirs.
- * H5Dread is not used on chunks: it would take a frame shorter than its chunk at its word and read past the end. */
+ * to exactly its chunk. Only layouts that we write are read: contiguous or chunked, without a filter or only with zstd.
+ * Threads take turns at getting a frame from HDF5 with H5Dread_chunk; each then decompresses and converts its frame
+ * while others do the same. H5Dread is not used on chunks: it would take a frame shorter than its chunk at its word and
+ * read past the end. */
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static rb_status read_shape(open_dataset *set, int rank, rb_error *err)
     return st;
 }
 
-/* Fills -1 in, refuses any other difference. */
+/* Fills in dims of -1 and refuses any other difference. */
 static rb_status match_shape(const open_dataset *set, int64_t *dims, rb_error *err)
 {
     bool is_same = true;
@@ -84,7 +85,7 @@ static bool is_type(hid_t found, rb_h5_type type)
     return is_equal;
 }
 
-/* The type must be `type`, or with `is_loose` its neighbour among F16 and F32. */
+/* The type must be `type`. With is_loose F16 may also be F32, and F32 may be F16. */
 static rb_status match_type(open_dataset *set, rb_h5_type type, bool is_loose, rb_error *err)
 {
     static const char *const class_names[] = {
@@ -184,10 +185,10 @@ typedef struct read_job {
 
 typedef struct stored_chunk {
     size_t n_bytes;
-    bool is_plain; /* the chunk itself, no filter was applied */
+    bool is_plain; /* the frame is the chunk itself: no filter was applied */
 } stored_chunk;
 
-/* The first chunk's failure is the one to tell, whichever thread met one first. */
+/* The failure of the lowest chunk is told, whichever thread failed first. */
 static void note_failure(read_job *job, int64_t index, rb_status st, const rb_error *error)
 {
     if (index > job->failed) return;

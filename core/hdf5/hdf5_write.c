@@ -1,9 +1,9 @@
 /* Whole datasets out: see core/hdf5/hdf5_file.h.
  *
  * HDF5 would run its filter on one thread. Here all threads convert and compress chunks, and only their frames pass
- * through HDF5, with H5Dwrite_chunk: in order, and one at a time, by whichever thread brings the frame that is next,
- * while the others go on. Two frames a thread are on their way at most, so memory does not grow with the dataset, and
- * nothing in a frame depends on which thread made it. */
+ * through HDF5, by H5Dwrite_chunk, in order and one at a time. The thread that brings the next frame writes it while
+ * the others go on. At most two frames a thread are on their way, so memory does not grow with the dataset. Nothing in
+ * a frame depends on the thread that made it. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,8 @@
 
 enum { MAX_CHUNK_BYTES = 1 << 20 }; /* HDF5's default chunk cache: any reader can hold one */
 
-/* Parts of equal size, as few as keep each within max: the last one is short by less than one element a part. */
+/* Size of the fewest equal parts of at most max elements. The last part is shorter by fewer elements than there are
+ * parts. */
 static int64_t even_part(int64_t n, int64_t max)
 {
     const int64_t n_parts = (n + max - 1) / max;
@@ -101,7 +102,7 @@ static rb_status write_frame(const write_job *job, int64_t index, rb_error *err)
     hsize_t offset[RB_H5_RANK];
     if (slot->frame_bytes == 0)
         return rb_h5_fail(err, RB_ENOMEM, job->loc, job->path, "zstd cannot compress chunk %lld", (long long)index);
-    if (slot->is_unfit) return RB_ENONFINITE; /* which value, rb_h5_write_by finds out */
+    if (slot->is_unfit) return RB_ENONFINITE; /* rb_h5_write_by finds out which value it is */
     chunk_grid_offset(job->grid, index, offset);
     if (H5Dwrite_chunk(job->dataset, H5P_DEFAULT, 0, offset, slot->frame_bytes, slot->frame.at) < 0)
         return rb_h5_fail_call(err, RB_EIO, job->loc, job->path, "cannot write chunk %lld", (long long)index);
@@ -192,7 +193,7 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
         RB_TRY(st, write_contiguous(dataset, file_type, type, data, n, loc, path, err), done);
     }
 done:
-    if (st == RB_ENONFINITE) { /* a chunk was looked at when it was compressed, its dataset being there already */
+    if (st == RB_ENONFINITE) { /* values are looked at when a chunk is compressed, when the dataset is there already */
         (void)H5Ldelete(loc, path, H5P_DEFAULT);
         rb_h5_fail_unfit(err, type, data, rb_h5_first_unfit(type, data, n), loc, path);
     }

@@ -1,7 +1,7 @@
 /* zstd as an HDF5 filter: see the header. Format of a frame: RFC 8878.
  *
- * HDF5 hands a filter one malloc'ed buffer and takes back another; the size of the decoded chunk is not told, so it is
- * read from the frame's header and believed only as far as a frame of that length could reach. */
+ * HDF5 gives a filter one malloc'ed buffer and takes back another. It does not tell the size of the decoded chunk. So
+ * the size is read from the frame's header, and believed only as far as a frame of that length could reach. */
 #include "core/hdf5/hdf5_zstd_filter.h"
 
 #include <stdint.h>
@@ -9,16 +9,16 @@
 
 enum {
     DEFAULT_LEVEL = 3,
-    /* A block decodes to at most 128 KiB and takes at least 4 bytes (3 of header and one to repeat): nothing grows more
-       than this. */
+    /* A block decodes to at most 128 KiB and takes at least 4 bytes (3 of header and one to repeat), so nothing grows
+     * by more than this. */
     MAX_EXPANSION = 128 * 1024 / 4
 };
 static const uint64_t HDF5_MAX_CHUNK = UINT32_MAX;
 
 size_t rb_zstd_capacity(size_t n) { return ZSTD_compressBound(n); }
 
-/* A context is half a MiB, fresh from the system each time; kept, it is reset, after which nothing of what it has
- * compressed before shows in a frame. */
+/* A context takes half a MiB, which the system would have to give each time. A kept one is reset, and then nothing that
+ * it compressed before shows in a frame. */
 size_t rb_zstd_pack(ZSTD_CCtx **context, void *frame, size_t capacity, const void *bytes, size_t n, int level)
 {
     if (!*context) *context = ZSTD_createCCtx();
@@ -37,7 +37,7 @@ bool rb_zstd_unpack(ZSTD_DCtx **context, void *bytes, size_t n, const void *fram
     return *context && ZSTD_decompressDCtx(*context, bytes, n, frame, frame_bytes) == n;
 }
 
-/* The size a frame claims, or 0 when it claims none or one it cannot keep. */
+/* The size that a frame claims; 0 when it claims none, or one that is impossible. */
 static size_t claimed_size(const void *frame, size_t frame_bytes)
 {
     const unsigned long long claim = ZSTD_getFrameContentSize(frame, frame_bytes);

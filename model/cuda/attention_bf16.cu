@@ -1,9 +1,9 @@
 /* Attention on the tensor cores: see attention_tile.cuh.
  *
  * A warp owns 16 or 32 rows. S = Q K^T lies in its registers as the accumulators of m16n8k16, which after packing to
- * bf16 are the left operand of P V, so the weights never leave them. With 32 rows a warp reads each key and value
- * fragment once for two products: at 16 rows shared memory (128 bytes a cycle) and not the tensor cores would set the
- * pace. head_dim 256 has room for the sums of 16 rows only.
+ * bf16 are the left operand of P V, so the weights never leave them. With 32 rows a warp reads each fragment of keys
+ * and values once for two products. With 16 rows shared memory (128 bytes a cycle) would limit the speed, and not the
+ * tensor cores. head_dim 256 has room for the sums of 16 rows only.
  *
  * Shared memory: Q [QUERIES][D], then two buffers each of K [KEYS][D] and V [KEYS][D]; while a tile is multiplied the
  * next one arrives. The 16-byte chunk c of row r lies at place c ^ (r & 7) of its row, so that the 8 rows of an
@@ -34,8 +34,8 @@ template <int D> __device__ __forceinline__ uint32_t chunk_at(int row, int chunk
     return static_cast<uint32_t>(row * bf16_tile<D>::ROW_BYTES + ((chunk ^ (row & 7)) << 4));
 }
 
-/* N_ROWS rows from `from` on, of which n_valid exist: zero bytes are read of the others and of dims from head_dim on,
- * and zeros written. */
+/* Copies N_ROWS rows from `from` on, of which n_valid exist. For the others, and for dims from head_dim on, nothing is
+ * read and zeros are written. */
 template <int D, int N_ROWS>
 __device__ __forceinline__ void copy_rows(uint32_t to, const __nv_bfloat16 *from, int64_t stride, int n_valid,
                                           int head_dim)
@@ -97,8 +97,9 @@ __device__ __forceinline__ uint32_t pack(float low, float high)
     return bits;
 }
 
-/* Of the accumulators, lane l has columns 2 (l % 4) and the next of rows l / 4 and l / 4 + 8; its row r counts from 0
- * through the row blocks: values [r / 2][..][r % 2 * 2] and the next. */
+/* What a warp's lane keeps. In the accumulators lane l has columns 2 (l % 4) and the next one of rows l / 4 and l / 4 +
+ * 8. Its rows r are counted from 0 through the row blocks: row r is in values [r / 2][..][r % 2 * 2] and the next
+ * one. */
 template <int D> struct bf16_warp {
     typedef bf16_tile<D> T;
     static constexpr int LANE_ROWS = 2 * T::ROW_BLOCKS;
@@ -138,8 +139,8 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[bf16_tile<D>::ROW_
     }
 }
 
-/* Keys a row does not see get -infinity. The bounds are found anew each time: few tiles need them, and registers are
- * scarce. */
+/* Keys that a row does not see get -infinity. The bounds are computed again each time, because few tiles need them and
+ * registers are scarce. */
 template <int D>
 __device__ __forceinline__ void mask_scores(float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
                                             const attention_cuda_input &in, const key_source &source, int warp_first,
@@ -161,8 +162,8 @@ __device__ __forceinline__ void mask_scores(float (&scores)[bf16_tile<D>::ROW_BL
     }
 }
 
-/* Scores to weights relative to the largest score so far; what was summed relative to the largest before is brought
- * along. A row that has seen no key yet has -infinity there; its weights and sums stay 0. */
+/* Turns scores into weights relative to the largest score so far, and scales what was summed relative to the previous
+ * one. A row that has seen no key yet has -infinity there; its weights and sums stay 0. */
 template <int D>
 __device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp,
                                              float (&scores)[bf16_tile<D>::ROW_BLOCKS][bf16_tile<D>::KEYS / 8][4],
@@ -178,7 +179,7 @@ __device__ __forceinline__ void weigh_scores(bf16_warp<D> &warp,
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
         const float base = largest == -CUDART_INF_F ? 0.0f : largest * scale_log2;
-        /* Exactly 1 where the largest stays, so that a tile of which the row sees nothing leaves no trace. */
+        /* Exactly 1 where the largest score stays, so that a tile without visible keys changes nothing. */
         const float shrink = warp.largest[r] == largest ? 1.0f : exp2_fast(fmaf(warp.largest[r], scale_log2, -base));
         warp.largest[r] = largest;
         float sum = 0.0f;
@@ -231,8 +232,8 @@ __device__ __forceinline__ void add_values(bf16_warp<D> &warp,
     }
 }
 
-/* Divided by the sum, through the warp's own rows of Q in shared memory (nobody reads them any more), to rows of out in
- * 16-byte pieces. */
+/* Divides by the sum and writes rows of out in 16-byte pieces, by way of the warp's own rows of Q in shared memory,
+ * which nobody reads any more. */
 template <int D>
 __device__ __forceinline__ void write_out(bf16_warp<D> &warp, char *rows, __nv_bfloat16 *out, int64_t stride,
                                           int n_rows, int head_dim)
@@ -262,7 +263,8 @@ __device__ __forceinline__ void write_out(bf16_warp<D> &warp, char *rows, __nv_b
 
 #endif
 
-/* One block: one tile of queries of one head. Two blocks to a multiprocessor hide each other's barriers and softmax. */
+/* A block takes one tile of queries of one head. Two blocks on a multiprocessor hide each other's barriers and
+ * softmax. */
 template <int D>
 __global__ void __launch_bounds__(BF16_THREADS, 2)
     attention_bf16_kernel(const __grid_constant__ attention_cuda_input in)
@@ -299,7 +301,7 @@ __global__ void __launch_bounds__(BF16_THREADS, 2)
         const int last_key = tile.last_token - source.nearest;
         int tile_key = first_visible(in, source, tile.first_token) / T::KEYS * T::KEYS, buffer = 0;
         if (tile_key > last_key) continue;
-        /* What decides whether a tile of keys concerns the warp, and whether it masks. */
+        /* These bounds decide whether a tile of keys concerns the warp, and whether it must be masked. */
         const int earliest_first = first_visible(in, source, min(warp_first, tile.last_token)),
                   latest_first = first_visible(in, source, warp_last);
         if (s > 0) __syncthreads(); /* everybody is done with the buffers */
@@ -308,8 +310,8 @@ __global__ void __launch_bounds__(BF16_THREADS, 2)
         copy_rows<D, T::KEYS>(values, v + tile_key * in.kv_token_stride, in.kv_token_stride, last_key + 1 - tile_key,
                               in.head_dim);
         for (; tile_key <= last_key; tile_key += T::KEYS, buffer ^= T::KEYS_BYTES) {
-            /* Everybody's part of this tile is here, and everybody is done with the tile before, whose buffer the next
-             * one takes. */
+            /* After the barrier all parts of this tile are here, and all warps are done with the tile before, whose
+             * buffer the next one takes. */
             wait_for_copies();
             __syncthreads();
             const int next = tile_key + T::KEYS;

@@ -1,7 +1,7 @@
-/* See attention_cuda.h: checks of the input, and which kernel takes it. */
+/* Checks of the input, and the choice of the kernel. See attention_cuda.h. */
 #include "model/cuda/attention_tile.cuh"
 
-/* Tokens are int32 on the device; the largest tile beyond the last token must not overflow. */
+/* Tokens are int32 on the device. They must not overflow in the tile that reaches past the last token. */
 static const int64_t MAX_TOKENS = INT32_MAX - 65535;
 
 static bool is_misaligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 != 0; }

@@ -1,10 +1,11 @@
 /* Causal attention on the GPU for many queries at once (prefill): softmax(scale * q k^T) v with grouped query heads,
- * tile by tile, no T x T matrix. Defined by model/attention.h, held to it by tests/gpu/test_attention_cuda.c.
+ * tile by tile, no T x T matrix. model/attention.h defines the result, and tests/gpu/test_attention_cuda.c compares
+ * with it.
  *
  * Query s sees keys t with max(first token of its sequence, s - sliding_window + 1) <= t <= s. Sequences lie end to
  * end. Key tiles begin at multiples of their size counted from token 0, so a query's output has the same bytes however
  * the queries are cut into calls. A NaN or infinity in k or v reaches every query whose tile (at most 128 queries, 64
- * keys) touches it, also queries that do not see that key. */
+ * keys) touches it, even queries that do not see that key. */
 #ifndef RB_MODEL_CUDA_ATTENTION_CUDA_H
 #define RB_MODEL_CUDA_ATTENTION_CUDA_H
 
@@ -20,8 +21,8 @@ extern "C" {
  * throughout, any GPU. */
 typedef enum attention_cuda_type { ATTENTION_CUDA_BF16, ATTENTION_CUDA_F32 } attention_cuda_type;
 
-/* Pointers on the device; q, k, v, out all of `type`, aligned to 16 bytes; strides in elements, a multiple of 16 bytes
- * each. */
+/* Pointers are on the device; q, k, v and out have the type `type` and are aligned to 16 bytes. Strides are in
+ * elements, each a multiple of 16 bytes. */
 typedef struct attention_cuda_input {
     attention_cuda_type type;
     int n_q_heads, n_kv_heads, head_dim; /* head_dim a multiple of 16 up to 256 */
@@ -29,8 +30,8 @@ typedef struct attention_cuda_input {
     int64_t q_token_stride;
     const void *k, *v; /* key t, head h at k + t * kv_token_stride + h * head_dim */
     int64_t kv_token_stride;
-    /* A query meets the last n_recent keys and values it sees, its own included, in recent_k and recent_v (laid out as
-     * k and v), and earlier ones in k and v. n_recent 0: all in k and v. */
+    /* A query meets the last n_recent keys and values that it sees, its own included, in recent_k and recent_v (laid
+     * out as k and v), and earlier ones in k and v. n_recent 0: all are in k and v. */
     const void *recent_k, *recent_v;
     int n_recent;
     void *out; /* like q */
@@ -43,8 +44,8 @@ typedef struct attention_cuda_input {
 } attention_cuda_input;
 
 typedef struct attention_cuda_api {
-    /* Asynchronous on the stream. Fails: RB_EINVAL on a shape, stride or alignment beyond the above; RB_EUNSUPPORTED
-     * for bf16 on a GPU without it. */
+    /* Asynchronous on the stream. Fails with RB_EINVAL on a shape, stride or alignment other than the above, and with
+     * RB_EUNSUPPORTED for bf16 on a GPU without it. */
     rb_status (*forward)(const attention_cuda_input *in, void *stream, rb_error *err);
 } attention_cuda_api; /* symbol rb_attention_cuda */
 

@@ -1,9 +1,9 @@
 /* Attention in f32: see attention_tile.cuh.
  *
- * 64 queries by 64 keys a block of 256 threads; thread (y, x) owns rows 4 y .. 4 y + 3, of S keys 4 x .. 4 x + 3, of
- * out dims 64 c + 4 x .. + 3. Q and K pass through shared memory in slices of 32 dims, V in slices of 64, so that any
- * head_dim takes 35 KiB. Q, K and P lie there transposed: a thread reads its four rows or keys as one float4. STRIDE
- * spares 4 floats: 16 lanes that write 16 rows of two chunks then meet 32 banks. */
+ * A block of 256 threads takes 64 queries by 64 keys. Thread (y, x) owns rows 4 y .. 4 y + 3; of S it owns keys 4 x ..
+ * 4 x + 3, and of out dims 64 c + 4 x .. + 3. Q and K pass through shared memory in slices of 32 dims, V in slices of
+ * 64, so that any head_dim takes 35 KiB. Q, K and P lie there transposed, so that a thread reads its four rows or keys
+ * as one float4. STRIDE leaves 4 floats free: then 16 lanes that write 16 rows of two chunks use 32 banks. */
 #include "model/cuda/attention_tile.cuh"
 
 enum { F32_ROWS = 64, F32_THREADS = 256, F32_SLICE = 32, F32_STRIDE = F32_ROWS + 4 };
@@ -13,8 +13,8 @@ template <int D> struct f32_sums {
     float largest[4], sum[4]; /* the same in the 16 threads of a row */
 };
 
-/* Rows `from` on, dims 0 .. 31 of them, to slice[dim][row]; zeros where there are none. A warp takes 16 rows by 32
- * bytes. */
+/* Copies dims 0 .. 31 of the rows from `from` on to slice[dim][row], with zeros where there is no row. A warp takes 16
+ * rows by 32 bytes. */
 __device__ __forceinline__ void load_slice(float (*slice)[F32_STRIDE], const float *from, int64_t stride, int n_rows,
                                            int n_dims)
 {
@@ -31,7 +31,7 @@ __device__ __forceinline__ void load_slice(float (*slice)[F32_STRIDE], const flo
     }
 }
 
-/* Rows `from` on, dims 0 .. 63 of them, to values[row][dim]. */
+/* Copies dims 0 .. 63 of the rows from `from` on to values[row][dim]. */
 __device__ __forceinline__ void load_values(float (*values)[F32_ROWS], const float *from, int64_t stride, int n_rows,
                                             int n_dims)
 {
@@ -54,8 +54,8 @@ __device__ __forceinline__ void add_outer(float (&c)[4][4], float4 a, float4 b)
         for (int j = 0; j < 4; j++) c[i][j] = fmaf(left[i], right[j], c[i][j]);
 }
 
-/* As weigh_scores, for the thread's 4 x 4. The difference of scores is taken before it is scaled: what is then rounded
- * is small where weights are not. */
+/* Does what weigh_scores does, for the thread's 4 x 4 scores. The difference of scores is taken before it is scaled, so
+ * that what is rounded is small where weights are large. */
 template <int D> __device__ __forceinline__ void weigh_block(f32_sums<D> &sums, float (&scores)[4][4], float scale_log2)
 {
 #pragma unroll
@@ -118,9 +118,8 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
         int first[4], last[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int token =
-                min(tile.first_token + y * 4 + i,
-                    tile.last_token); /* rows beyond the last query repeat its bounds and are not written */
+            /* Rows beyond the last query repeat its bounds and are not written. */
+            const int token = min(tile.first_token + y * 4 + i, tile.last_token);
             first[i] = first_visible(in, source, token);
             last[i] = token - source.nearest;
         }
@@ -129,7 +128,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
             const int n_keys = last_key + 1 - tile_key;
             float scores[4][4] = {};
             for (int dim = 0; dim < in.head_dim; dim += F32_SLICE) {
-                __syncthreads(); /* the slice, or the values, before are read */
+                __syncthreads(); /* everybody has read the slice, or the values, before */
                 load_slice(shared.slice.q, q + dim, in.q_token_stride, tile.n_rows, in.head_dim - dim);
                 load_slice(shared.slice.k, k + tile_key * in.kv_token_stride + dim, in.kv_token_stride, n_keys,
                            in.head_dim - dim);
@@ -147,7 +146,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
                     if (key < first[i] || key > last[i]) scores[i][j] = -CUDART_INF_F;
                 }
             weigh_block<D>(sums, scores, in.scale * LOG2_E);
-            /* Whoever read the weights of the tile before has since passed the barriers above. */
+            /* All readers of the weights of the tile before have passed the barriers above. */
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 *reinterpret_cast<float4 *>(&weights[x * 4 + j][y * 4]) =
@@ -155,7 +154,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
 #pragma unroll
             for (int c = 0; c < D / 64; c++) {
                 if (c * 64 >= in.head_dim) break;
-                __syncthreads(); /* the slices, or the values before, are read */
+                __syncthreads(); /* everybody has read the slices, or the values before */
                 load_values(shared.v, v + tile_key * in.kv_token_stride + c * 64, in.kv_token_stride, n_keys,
                             in.head_dim - c * 64);
                 __syncthreads();

@@ -1,9 +1,10 @@
-/* What both attention kernels (attention_bf16.cu, attention_f32.cu) share, and how attention_cuda.cu calls them. They
- * walk the keys in tiles with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv 1805.02867;
- * FlashAttention-2, arXiv 2307.08691). A block takes a tile of queries of one head and visits the key tiles between the
- * first key its first query sees and the last key its last one does; since sequences lie end to end, both bounds only
- * grow from query to query. Inside a tile each row masks by its own bounds. With recent keys there are two such walks,
- * one after the other, into the same sums. Blocks with the last queries, which have the most keys, start first. */
+/* What both attention kernels (attention_bf16.cu, attention_f32.cu) share, and how attention_cuda.cu calls them. The
+ * kernels walk the keys in tiles with a running maximum and sum (online softmax: Milakov and Gimelshein, arXiv
+ * 1805.02867; FlashAttention-2, arXiv 2307.08691). A block takes a tile of queries of one head. It visits the key tiles
+ * from the first key that its first query sees to the last key that its last query sees; since sequences lie end to
+ * end, both bounds only grow from query to query. Inside a tile each row masks by its own bounds. With recent keys
+ * there are two such walks, one after the other, into the same sums. Blocks with the last queries, which have the most
+ * keys, start first. */
 #ifndef RB_MODEL_CUDA_ATTENTION_TILE_CUH
 #define RB_MODEL_CUDA_ATTENTION_TILE_CUH
 
@@ -20,14 +21,14 @@ struct query_tile {
     int first_token, last_token; /* of its rows */
 };
 
-/* Keys and values that token s sees where its distance s - t is in [nearest, farthest]: all of them, or the recent ones
- * and the rest. */
+/* Keys and values that token s sees when the distance s - t of their token t is in [nearest, farthest]. There is one
+ * source, or one of recent keys and one of the others. */
 struct key_source {
     const void *k, *v;
     int nearest, farthest;
 };
 
-/* 0: the recent ones, where there are some. The one without them comes last, and may see nothing. */
+/* Source 0 is that of recent keys, where there are some. The other source comes last, and may see nothing. */
 __device__ __forceinline__ key_source source_of(const attention_cuda_input &in, int source)
 {
     const int farthest = in.sliding_window > 0 ? in.sliding_window - 1 : INT32_MAX;
@@ -59,7 +60,7 @@ template <int QUERIES> __device__ __forceinline__ query_tile find_tile(const att
 
 /* ---- host ------------------------------------------------------------------------------------ */
 
-/* One block a tile and head; the grid's x has 2^31 - 1 of them. */
+/* One block for each tile and head, up to 2^31 - 1, the limit of the grid's x. */
 static inline rb_status count_blocks(unsigned *n_blocks, const attention_cuda_input *in, int queries_per_block,
                                      rb_error *err)
 {
@@ -71,7 +72,7 @@ static inline rb_status count_blocks(unsigned *n_blocks, const attention_cuda_in
     return RB_OK;
 }
 
-/* in is checked and has queries. */
+/* The input has been checked and has queries. */
 rb_status attention_bf16(const attention_cuda_input *in, cudaStream_t stream, rb_error *err);
 rb_status attention_f32(const attention_cuda_input *in, cudaStream_t stream, rb_error *err);
 

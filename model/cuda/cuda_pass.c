@@ -53,7 +53,7 @@ rb_status cuda_pass_choose_chunk(cuda_pass *p, int64_t (*bytes_of)(const void *u
     size_t free_bytes = 0;
     const rb_status st = rb_cuda()->free_bytes(&free_bytes, err);
     if (st != RB_OK) return st;
-    /* A little is left for the driver's own needs. */
+    /* A little is left for the driver. */
     int64_t limit = (int64_t)(free_bytes - free_bytes / 32);
     if (max_bytes > 0 && max_bytes < limit) limit = max_bytes;
     for (p->chunk = CUDA_PASS_MAX_CHUNK; p->chunk >= CUDA_PASS_MIN_CHUNK; p->chunk /= 2)
@@ -91,8 +91,8 @@ done:
     return st;
 }
 
-/* Of every token of sequences [first, end): its position, and where its sequence starts, counted from the first of
- * them. */
+/* For every token of sequences [first, end): its position, and the first token of its sequence, counted from the first
+ * token of sequence `first`. */
 static void fill_positions(const token_batch *batch, int64_t first, int64_t end, int32_t *positions, int32_t *starts)
 {
     for (int64_t s = first; s < end; s++)

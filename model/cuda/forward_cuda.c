@@ -10,7 +10,7 @@
 
 enum { STATISTICS_TOKENS = 64 };
 
-/* One layer's captured heads and sums: on the device, then on the host. Two of them take turns. */
+/* One layer's captured heads and sums, on the device and then on the host. Two buffers take turns. */
 typedef struct capture_buffer {
     rb_cuda_array heads, sums;
     char *host_heads;
@@ -27,7 +27,7 @@ typedef struct gpu_forward {
     rb_cuda_array q, scratch; /* a chunk */
     capture_buffer buffers[2];
     void **started, **finished; /* events [n_layers] */
-    rb_handover *layers;        /* layer by layer, buffers[layer % 2] from this thread to the one below */
+    rb_handover *layers;        /* buffers[layer % 2] go from the calling thread to `thread`, layer by layer */
     pthread_t thread;
     bool is_running;
 } gpu_forward;
@@ -161,7 +161,7 @@ static void *hand_over_run(void *argument)
     return NULL;
 }
 
-/* Until the thread is done with the layer's buffer; its failure is the run's. */
+/* Waits until the next layer's buffer is free. A failure of the thread is the run's. */
 static rb_status wait_for_buffer(const gpu_forward *f, rb_error *err)
 {
     return rb_handover_claim(f->layers) >= 0 ? RB_OK : rb_handover_status(f->layers, err);

@@ -1,6 +1,6 @@
-/* The forward pass on the GPU, for capturing: weights stream in layer by layer (weight_stream.h), tokens go through
- * each layer in chunks, and queries, keys and values go out, as they enter RoPE, to pinned memory, from where a thread
- * of its own hands them to the caller while the next layer runs.
+/* The forward pass on the GPU, for capturing. Weights stream in layer by layer (weight_stream.h), and tokens go through
+ * each layer in chunks. Queries, keys and values go out to pinned memory as they enter RoPE; from there another thread
+ * hands them to the caller while the next layer runs.
  *
  *   upload stream    weights k+1        weights k+2
  *   compute stream          layer k            layer k+1
@@ -14,14 +14,14 @@
 
 #include "model/cuda/cuda_pass.h"
 
-/* What a layer's heads were on a set of tokens: host memory, valid during the call. Elements f16 or f32. */
+/* A layer's heads on a set of tokens, in host memory that is valid during the call. Elements are f16 or f32. */
 typedef struct captured_layer {
     int layer, set;
     int64_t n_tokens;
     const void *q;     /* [n_q_heads][n_tokens][head_dim] */
     const void *k, *v; /* [n_kv_heads][n_tokens][head_dim]; v NULL unless asked for */
-    const double *q_squares, *k_squares,
-        *k_sums; /* sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim] */
+    /* Sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim]. */
+    const double *q_squares, *k_squares, *k_sums;
 } captured_layer;
 
 typedef struct forward_cuda_options {
@@ -34,8 +34,8 @@ typedef struct forward_cuda_options {
 
 typedef struct forward_cuda_hooks {
     void *user;
-    rb_status (*on_captured)(void *user, const captured_layer *captured,
-                             rb_error *err);      /* a thread of its own; layers in order, sets in order */
+    /* A thread of its own; layers in order, sets in order. */
+    rb_status (*on_captured)(void *user, const captured_layer *captured, rb_error *err);
     void (*on_layer_done)(void *user, int layer); /* progress, from the same thread */
 } forward_cuda_hooks;
 
@@ -48,8 +48,8 @@ typedef struct forward_cuda_report {
     int64_t chunk_tokens;
 } forward_cuda_report;
 
-/* rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK tokens
- * fit, naming what is needed and what there is. */
+/* Call rb_cuda_open before. Fails like forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK
+ * tokens fit; the message names what is needed and what there is. */
 rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, const forward_cuda_options *options,
                            const forward_cuda_hooks *hooks, forward_cuda_report *report, rb_error *err);
 

@@ -10,8 +10,8 @@
 
 enum { N_ARRAYS = 7 };
 
-/* A part for the host, which looks at it while the GPU is at the next one: two of them take turns. Pinned: q, k, v and,
- * with n_recent, k_exact by heads; rows of what was attended. */
+/* A part for the host, which looks at it while the GPU computes the next one. Two of them take turns. Pinned memory: q,
+ * k, v and, with n_recent, k_exact, each by heads; the attention's output by rows. */
 typedef struct host_part {
     float *heads, *attended;
     void *sent; /* event */
@@ -24,9 +24,9 @@ typedef struct gpu_parts {
     const forward_hooks *host;
     const forward_parts_cuda_hooks *hooks;
     const forward_parts_cuda_options *options;
-    /* Of the largest part. k_in, v_in: entering RoPE, f32 [n_kv_heads][n_tokens][head_dim]; the others rows of tokens
-     * in the precision: q and k turned, k_exact and v_exact as they were before on_qkv (n_recent > 0 only; otherwise k
-     * and v are written twice). */
+    /* Arrays for the largest part. k_in and v_in enter RoPE: f32 [n_kv_heads][n_tokens][head_dim]. The others are rows
+     * of tokens in the precision: q and k are turned; k_exact and v_exact are as they were before on_qkv (only with
+     * n_recent > 0; otherwise k and v are written twice). */
     rb_cuda_array k_in, v_in, q, k, v, k_exact, v_exact;
     host_part for_host[2];
     double host_s;
@@ -141,7 +141,7 @@ static void *row(const gpu_parts *f, const rb_cuda_array *array, int64_t token, 
     return (char *)array->at + token * width * cuda_pass_element_bytes(f->pass.precision);
 }
 
-/* Queries turned, keys and values as they enter RoPE and, for the recent ones, turned. */
+/* Computes queries, turned, and keys and values as they enter RoPE; for recent keys also the turned ones. */
 static rb_status project_part(const gpu_parts *f, const device_layer *w, const part_tokens *part, rb_error *err)
 {
     const model_config *c = f->pass.config;
@@ -200,7 +200,7 @@ static rb_status attend(const gpu_parts *f, int layer, const part_tokens *part, 
     return f->pass.attention->forward(&in, f->pass.compute, err);
 }
 
-/* Kernels write to the pinned memory: no copy on the device first. */
+/* Kernels write to the pinned memory, without a copy on the device. */
 static rb_status send_heads(const gpu_parts *f, host_part *h, int layer, const part_tokens *part, rb_error *err)
 {
     const model_facts *facts = &f->pass.config->facts;
@@ -250,7 +250,7 @@ done:
     return st;
 }
 
-/* Hands over what waits. */
+/* Calls the host's hooks on the part that waits, if any. */
 static rb_status run_host_hooks(gpu_parts *f, host_part *h, rb_error *err)
 {
     const forward_hooks *host = f->host;
@@ -267,7 +267,7 @@ done:
     return st;
 }
 
-/* h: where the host's copy goes; NULL: it gets none. */
+/* h: where the host's copy goes; NULL: the host gets none. */
 static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, host_part *h,
                           rb_error *err)
 {
@@ -290,8 +290,8 @@ done:
     return st;
 }
 
-/* The host is at a part while the GPU is at the next one, and at the last of its parts while the GPU is at all that
- * follow. */
+/* The host looks at a part while the GPU computes the next one; it looks at its last part while the GPU computes all
+ * that follow. */
 static rb_status run_layer(gpu_parts *f, int layer, rb_error *err)
 {
     const int n_host = f->hooks->n_host_parts;

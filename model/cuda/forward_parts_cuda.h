@@ -1,7 +1,7 @@
-/* The forward pass on the GPU as forward.h describes it for the CPU, for evaluating: whole sequences go through a layer
- * part by part, keys and values are changed as they enter RoPE, recent ones are met as they were, and logits of chosen
- * tokens come out. Keys, values and logits stay on the device; of the first parts, queries, keys, values and the
- * attention's output are handed to the host as forward.h's hooks have them, while the device is at what follows.
+/* The forward pass on the GPU, for evaluating. It does what forward.h describes for the CPU: whole sequences go through
+ * a layer part by part, keys and values are changed as they enter RoPE, recent ones are met as they were, and logits of
+ * chosen tokens come out. Keys, values and logits stay on the device. Queries, keys, values and the attention's output
+ * of the first parts also go to the host, to hooks as in forward.h, while the device computes what follows.
  *
  *   per layer and part: project, heads (chunks) -> on_qkv -> RoPE -> attention, o_proj, MLP (chunks)
  *   host:                                              on_rotated, on_attended of the part before
@@ -23,11 +23,11 @@ typedef struct device_heads {
 
 typedef struct forward_parts_cuda_hooks {
     void *user;
-    rb_status (*on_qkv)(void *user, const device_heads *heads, void *stream,
-                        rb_error *err);                               /* may change k and v by work on the stream */
+    /* May change k and v by work on the stream. */
+    rb_status (*on_qkv)(void *user, const device_heads *heads, void *stream, rb_error *err);
     rb_status (*on_layer_done)(void *user, int layer, rb_error *err); /* the GPU has done with the layer */
-    /* logits [n][vocab_size] of logit_tokens[first] on, on the device until what is on the stream by the end of the
-     * call is done. */
+    /* logits [n][vocab_size] of logit_tokens[first] on. They stay on the device until the work is done that the stream
+     * has at the end of the call. */
     rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream, rb_error *err);
     int n_host_parts; /* the first parts of each layer are handed to the host */
 } forward_parts_cuda_hooks;
@@ -42,9 +42,9 @@ typedef struct forward_parts_cuda_report {
     int64_t gpu_bytes, chunk_tokens;
 } forward_parts_cuda_report;
 
-/* host: parts, n_recent, logit_tokens (given), and on_rotated, on_attended, on_layer_done, which are called from the
- * calling thread; its on_qkv and on_logits are not used. rb_cuda_open first. Fails like forward_run, and with RB_ENOMEM
- * when not even chunks of CUDA_PASS_MIN_CHUNK tokens fit. */
+/* host: its parts, n_recent and logit_tokens (not NULL) are used, and on_rotated, on_attended and on_layer_done, which
+ * are called from the calling thread; its on_qkv and on_logits are not used. Call rb_cuda_open before. Fails like
+ * forward_run, and with RB_ENOMEM when not even chunks of CUDA_PASS_MIN_CHUNK tokens fit. */
 rb_status forward_parts_cuda_run(const checkpoint *model, const token_batch *batch, const forward_hooks *host,
                                  const forward_parts_cuda_hooks *hooks, const forward_parts_cuda_options *options,
                                  forward_parts_cuda_report *report, rb_error *err);

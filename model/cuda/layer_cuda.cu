@@ -1,4 +1,4 @@
-/* See model/cuda/layer_cuda.h. One row, or one head of one token, is a warp's or a block's; everything here moves each
+/* See model/cuda/layer_cuda.h. A warp or a block takes one row, or one head of one token. Every kernel here moves each
  * byte once. */
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -26,7 +26,7 @@ __device__ __forceinline__ float warp_sum(float x)
 
 enum { NORM_THREADS = 256 };
 
-/* A row a block; sums in f32 of at most a few dozen squares a thread, then by warps. */
+/* One block a row. A thread sums at most a few dozen squares in f32, then warps add these sums. */
 template <typename T>
 __global__ void rms_norm_kernel(T *out, const float *x, const int64_t *rows, const float *weight, float eps,
                                 int64_t width)
@@ -72,7 +72,7 @@ __device__ __forceinline__ void capture_row(void *capture, int64_t stride, int h
     for (int dim = threadIdx.x % 32; dim < head_dim; dim += 32) put(to + dim, row[dim]);
 }
 
-/* out = row turned to its token's position, by one warp. cosines and sines of that position, [n_freqs]. */
+/* out = the row turned to its token's position, by one warp. cosines and sines are those of the position, [n_freqs]. */
 template <typename T>
 __device__ __forceinline__ void turn_row(T *out, const float *row, const float *cosines, const float *sines,
                                          int n_freqs, bool is_interleaved, int head_dim)
@@ -87,7 +87,7 @@ __device__ __forceinline__ void turn_row(T *out, const float *row, const float *
     for (int dim = 2 * n_freqs + lane; dim < head_dim; dim += 32) put(out + dim, row[dim]);
 }
 
-/* One head of one token a warp: q heads, then k, then v. */
+/* A warp takes one head of one token: first q heads, then k, then v. */
 template <typename T, typename C> __global__ void heads_kernel(const layer_cuda_heads in)
 {
     const int lane = threadIdx.x % 32, d = in.head_dim, n_heads = in.n_q_heads + 2 * in.n_kv_heads;
@@ -126,7 +126,7 @@ template <typename T, typename C> __global__ void heads_kernel(const layer_cuda_
 
 /* ---- statistics ------------------------------------------------------------------------------ */
 
-enum { STATISTICS_TOKENS = 64 }; /* tokens a partial sum takes; fixed, so that sums depend on nothing else */
+enum { STATISTICS_TOKENS = 64 }; /* tokens of a partial sum; fixed, so that sums depend on nothing else */
 
 static int64_t n_partials(int64_t n_tokens) { return (n_tokens + STATISTICS_TOKENS - 1) / STATISTICS_TOKENS; }
 static int64_t statistics_width(const layer_cuda_heads *in)
@@ -134,8 +134,8 @@ static int64_t statistics_width(const layer_cuda_heads *in)
     return static_cast<int64_t>(in->n_q_heads + 2 * in->n_kv_heads) * in->head_dim;
 }
 
-/* partial[part][column]: squares of q and k, then, in the place of v, values of k. One column of `projected` a thread.
- */
+/* partial[part][column]: sums of squares of q and k, and in the place of v sums of values of k. A thread takes one
+ * column of `projected`. */
 __global__ void partial_sums_kernel(const layer_cuda_heads in, int64_t width)
 {
     const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,
@@ -196,7 +196,7 @@ static rb_status heads(const layer_cuda_heads *in, void *stream, rb_error *err)
 
 /* ---- heads as others see them ---------------------------------------------------------------- */
 
-/* One head of one token a warp: k heads, then v. */
+/* A warp takes one head of one token: first k heads, then v. */
 template <typename T> __global__ void turn_kernel(const layer_cuda_turn in)
 {
     const int d = in.head_dim, n_heads = 2 * in.n_kv_heads;
@@ -223,7 +223,8 @@ static rb_status turn(const layer_cuda_turn *in, void *stream, rb_error *err)
     return rb_cuda_launched("RoPE kernel", err);
 }
 
-/* One head of one token a warp, tokens of a head side by side: what is written is whole, also to the host. */
+/* A warp takes one head of one token, and neighbouring warps take tokens of one head, so that writes are contiguous, to
+ * host memory too. */
 template <typename T>
 __global__ void part_heads_kernel(float *out, const T *rows, int n_heads, int64_t n, int64_t head_dim)
 {

@@ -39,14 +39,14 @@ typedef struct layer_cuda_heads {
     /* Capture, as they enter RoPE: element (head, token, dim) at capture_x[(head * capture_stride + token) * head_dim +
      * dim]; NULL: none. */
     void *capture_q, *capture_k, *capture_v;
-    bool capture_is_f32;    /* else f16; beyond 65504 becomes infinite */
+    bool capture_is_f32;    /* false: f16, where values beyond 65504 become infinite */
     int64_t capture_stride; /* tokens of a head */
-    /* Added to, in an order that depends on n_tokens alone: sums of squares and of values; NULL: none. */
+    /* Sums of squares and of values are added to these, in an order that depends only on n_tokens; NULL: none. */
     double *q_squares, *k_squares, *k_sums; /* [n_q_heads][head_dim], [n_kv_heads][head_dim] twice */
     double *scratch;                        /* layer_cuda_scratch doubles */
 } layer_cuda_heads;
 
-/* Keys and values as they enter RoPE, [n_kv_heads][n_tokens][head_dim] f32, to what attention meets: rows of
+/* Turns keys and values as they enter RoPE, [n_kv_heads][n_tokens][head_dim] f32, into what attention reads: rows of
  * [n_kv_heads * head_dim] in the precision, k turned. */
 typedef struct layer_cuda_turn {
     int n_kv_heads, head_dim, n_freqs;
@@ -60,8 +60,8 @@ typedef struct layer_cuda_turn {
 } layer_cuda_turn;
 
 typedef struct layer_cuda_api {
-    /* out = x / rms(x) * weight, n rows of `width`; out in the precision. Row i is row rows[i] of x; rows NULL: row i.
-     */
+    /* out = x / rms(x) * weight, for n rows of `width`; out in the precision. Row i of out is made from row rows[i] of
+     * x; rows NULL: from row i. */
     rb_status (*rms_norm)(void *out, const float *x, const int64_t *rows, const float *weight, float eps, int64_t n,
                           int64_t width, layer_cuda_precision precision, void *stream, rb_error *err);
     rb_status (*heads)(const layer_cuda_heads *in, void *stream, rb_error *err);
@@ -70,18 +70,18 @@ typedef struct layer_cuda_api {
     /* out [n_heads][n][head_dim] f32 = rows [n][n_heads * head_dim] in the precision; out may be pinned host memory. */
     rb_status (*part_heads)(float *out, const void *rows, int n_heads, int64_t n, int64_t head_dim,
                             layer_cuda_precision precision, void *stream, rb_error *err);
-    /* out [n][width] = silu(gate) * up, of rows gate, up of `width` each, in the precision; bias [2 * width] or NULL.
-     */
+    /* out [n][width] = silu(gate) * up in the precision. A row of gate_up holds gate and up, `width` each; bias [2 *
+     * width] or NULL. */
     rb_status (*swiglu)(void *out, const void *gate_up, const float *bias, int64_t n, int64_t width,
                         layer_cuda_precision precision, void *stream, rb_error *err);
     /* x [n][width] += bias. */
     rb_status (*add_bias)(float *x, const float *bias, int64_t n, int64_t width, void *stream, rb_error *err);
-    /* Weights as the file has them to the precision. */
+    /* Converts weights of the file's type to the precision. */
     rb_status (*convert)(void *out, const void *from, layer_cuda_weight type, int64_t n, layer_cuda_precision precision,
                          void *stream, rb_error *err);
 
-    /* y [m][n] (+)= x [m][k] w[n][k]^T, sums in f32. y: f32 (is_f32), or the precision. cuBLASLt, opened by
-     * matmul_open. */
+    /* y [m][n] = x [m][k] w[n][k]^T, or += where `adds`, with sums in f32. y is f32 where is_f32, otherwise in the
+     * precision. Done by cuBLASLt, which matmul_open opens. */
     rb_status (*matmul_open)(void **matmul, rb_error *err);
     void (*matmul_close)(void *matmul);
     rb_status (*matmul)(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m,

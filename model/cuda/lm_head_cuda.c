@@ -38,7 +38,7 @@ static layer_cuda_weight weight_type(tensor_dtype dtype)
                                   : LAYER_CUDA_WEIGHT_F32;
 }
 
-/* The matrix from the mapped file, piece by piece: as it is, or converted on the device. */
+/* Uploads the matrix from the mapped file, piece by piece, and converts it on the device where the types differ. */
 static rb_status upload_weight(gpu_lm_head *h, const safetensor *from, rb_error *err)
 {
     const cuda_pass *p = h->pass;

@@ -8,14 +8,15 @@ typedef struct lm_head_cuda_request {
     const int64_t *tokens; /* [n] of the batch */
     int64_t n, group;      /* a tile has whole groups */
     void *user;
-    rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream,
-                           rb_error *err); /* as forward_parts_cuda.h's */
+    /* As forward_parts_cuda.h's. */
+    rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, void *stream, rb_error *err);
 } lm_head_cuda_request;
 
-/* Of the pass's residual stream. Returns when all is done on the device. Fails with RB_ENOMEM, or as on_logits does. */
+/* Reads the pass's residual stream. Returns when all is done on the device. Fails with RB_ENOMEM, or as on_logits
+ * does. */
 rb_status lm_head_cuda_run(const cuda_pass *pass, const lm_head_cuda_request *request, rb_error *err);
 
-/* GPU memory that it takes: the whole matrix in the precision, and a tile of logits. */
+/* GPU memory that a run takes: the whole matrix in the precision, and a tile of logits. */
 int64_t lm_head_cuda_bytes(const model_config *config, layer_cuda_precision precision, int64_t n, int64_t group);
 
 #endif

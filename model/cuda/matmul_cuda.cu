@@ -1,5 +1,5 @@
-/* See model/cuda/matmul_cuda.cuh. y [m][n] = x [m][k] w[n][k]^T in rows is, in cuBLAS' columns, Y (n x m) = W^T X: A =
- * w, transposed; B = x. */
+/* See model/cuda/matmul_cuda.cuh. cuBLAS stores matrices by columns. There y [m][n] = x [m][k] w[n][k]^T is Y (n x m) =
+ * W^T X, with A = w, transposed, and B = x. */
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -24,7 +24,7 @@ typedef struct lt_functions {
     decltype(&cublasLtMatmul) matmul;
 } lt_functions;
 
-/* A shape that was asked for before: finding the algorithm takes longer than many a product. */
+/* The plan of a shape that was asked for before: finding the algorithm may take longer than the product. */
 typedef struct lt_plan {
     int64_t m, n, k;
     layer_cuda_precision precision;
@@ -110,7 +110,7 @@ void matmul_close(void *matmul)
     for (int i = 0; i < m->n_plans; i++) free_plan(m, &m->plans[i]);
     if (m->workspace) cudaFree(m->workspace);
     if (m->handle) m->lt.destroy(m->handle);
-    free(m); /* the library stays open: cuBLAS keeps threads and handlers of its own */
+    free(m); /* the library stays open, because cuBLAS keeps threads and handlers */
 }
 
 /* ---- products -------------------------------------------------------------------------------- */

@@ -1,5 +1,4 @@
-/* Matrix products by cuBLASLt, which is opened when the first is asked for: a host without it can still run everything
- * else. */
+/* Matrix products by cuBLASLt. It is opened at the first product, so that a host without it can run everything else. */
 #ifndef RB_MODEL_CUDA_MATMUL_CUDA_CUH
 #define RB_MODEL_CUDA_MATMUL_CUDA_CUH
 

@@ -13,9 +13,9 @@
 #include "model/layer_tensors.h"
 
 enum {
-    PIECE_BYTES = 8 << 20, /* of a read, and of a slot of pinned memory */
+    PIECE_BYTES = 8 << 20, /* size of a read and of a slot of pinned memory */
     N_READERS = 8,
-    N_SLOTS = 2 /* slots a reader: one is read into while the other is sent */
+    N_SLOTS = 2 /* slots of a reader: one is read into while the other is sent */
 };
 
 /* A stretch of a tensor and where it goes. */
@@ -296,8 +296,8 @@ rb_status weight_stream_begin(weight_stream *w, int layer, rb_error *err)
 {
     const layer_place *place = &w->places[layer % 2];
     rb_status st;
-    /* Nobody is at the place any more: wait has seen all pieces of the layer two back sent, and the host's copy of its
-     * parameters was sent then. */
+    /* Nobody uses the place any more: wait has seen that all pieces of the layer before the last were sent, and with
+     * them the host's copy of its parameters. */
     RB_TRY(st, rb_cuda()->event_wait(place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->stream_wait_event(place->stream, place->released, err), done);
     RB_TRY(st, send_parameters(w, layer, err), done);

@@ -1,9 +1,9 @@
-/* The weights of one layer after another on the GPU, from the file through pinned memory: while a layer computes, the
- * next is read and uploaded.
+/* The weights of one layer after another on the GPU, read from the file through pinned memory. While a layer computes,
+ * the next one is read and uploaded.
  *
  * Two layers' weights are on the device at any time. Reader threads take pieces of a layer, read each from the file
- * into pinned memory of their own, and send it on the upload stream; where the file's type is not the precision that
- * computes, a piece is converted on the device. */
+ * into their pinned memory, and send it on the upload stream. Where the file's type is not the precision of the pass,
+ * the piece is converted on the device. */
 #ifndef RB_MODEL_CUDA_WEIGHT_STREAM_H
 #define RB_MODEL_CUDA_WEIGHT_STREAM_H
 
@@ -18,15 +18,15 @@ typedef struct device_layer {
 
 typedef struct weight_stream weight_stream;
 
-/* rb_cuda_open first. stops_at_heads: of the last layer only what leads to q, k and v is read. */
+/* Call rb_cuda_open before. stops_at_heads: the last layer is read only as far as it leads to q, k and v. */
 rb_status weight_stream_open(weight_stream **out, const checkpoint *ckpt, const layer_cuda_api *api,
                              layer_cuda_precision precision, bool stops_at_heads, rb_error *err);
-/* Layers in order. begin returns at once, and may be called for a layer before wait was for the one before, once
- * release was for the one before that; wait returns when the file has been read and the upload is on its way: `stream`
- * waits for the rest. */
+/* Layers come in order. begin returns at once. It may be called for layer n before wait(n - 1), but not before
+ * release(n - 2). wait returns when the file has been read and the upload is on its way; `stream` then waits for the
+ * rest. */
 rb_status weight_stream_begin(weight_stream *weights, int layer, rb_error *err);
 rb_status weight_stream_wait(weight_stream *weights, int layer, void *stream, device_layer *out, rb_error *err);
-/* The layer's place is free once what is on `stream` now is done. */
+/* The layer's place is free as soon as `stream` has done what it holds now. */
 rb_status weight_stream_release(weight_stream *weights, int layer, void *stream, rb_error *err);
 void weight_stream_close(weight_stream *weights);
 

@@ -39,7 +39,8 @@ done:
     return st;
 }
 
-/* The library takes the id of a string it knows, and numbers the others on from the size of the vocabulary. */
+/* The library uses the id of a string that the vocabulary knows, and numbers the others from the size of the vocabulary
+ * on. */
 static rb_status check_id(const added_token *token, const vocabulary *vocab, int32_t *next_id, const char *where,
                           rb_error *err)
 {
@@ -177,13 +178,13 @@ bool added_tokens_next(const added_tokens *added, added_stage stage, added_scan 
         }
         const added_token *token = &added->tokens[index];
         size_t end = start + size;
-        scan->next = end; /* behind the string itself: a match inside white space that rstrip swallows counts, as in the
-                             library */
+        scan->next = end; /* after the string itself: as in the library, a match inside the white space that rstrip
+                             takes counts */
         if (token->single_word && !is_single_word(scan, start, end)) continue;
         if (token->lstrip) start = start > scan->done ? space_begin(scan, scan->done, start) : scan->done;
         if (token->rstrip) end = space_end(scan, end);
         scan->done = end;
-        if (start >= end) continue; /* all of it was swallowed by the token before */
+        if (start >= end) continue; /* the token before has taken all of it */
         *out = (added_match){start, end, token->id};
         return true;
     }

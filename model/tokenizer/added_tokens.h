@@ -1,12 +1,12 @@
 /* The "added_tokens" of tokenizer.json: strings that become one token wherever they stand in the text, before BPE sees
  * it.
  *
- * Tokens with normalized = false are looked for in the text as it is, the others, in the stretches left, after
- * normalisation. The leftmost match wins, the longest at one place; single_word drops a match beside a word character;
- * lstrip and rstrip take the white space beside it along. "special" changes nothing here: special tokens in a text are
- * recognised like the others, as the library does unless told otherwise. Ids must be those that the `tokenizers`
- * library gives: the model's, where the string is in its vocabulary, else counted on from its size. Source:
- * https://github.com/huggingface/tokenizers (tokenizer/added_vocabulary). */
+ * Tokens with normalized = false are looked for in the text as it is. The others are looked for in what is left, after
+ * normalisation. The leftmost match wins, and at one place the longest. single_word drops a match next to a word
+ * character; lstrip and rstrip include the white space next to it. "special" changes nothing here: special tokens in a
+ * text are recognised like the others, as the library does unless told otherwise. Ids must be those that the
+ * `tokenizers` library gives: the model's where the string is in its vocabulary, otherwise numbers from the
+ * vocabulary's size on. Source: https://github.com/huggingface/tokenizers (tokenizer/added_vocabulary). */
 #ifndef RB_MODEL_TOKENIZER_ADDED_TOKENS_H
 #define RB_MODEL_TOKENIZER_ADDED_TOKENS_H
 
@@ -39,7 +39,7 @@ void added_tokens_close(added_tokens *added);
 int32_t added_tokens_count(const added_tokens *added);
 const added_token *added_tokens_at(const added_tokens *added, int32_t index); /* in file order */
 
-/* A walk over the tokens of one stage in one text. Zero but for text and length to begin with. */
+/* A walk over the tokens of one stage in one text. At the start only text and length are set; the rest is zero. */
 typedef struct added_scan {
     const char *text; /* valid UTF-8 */
     size_t length;

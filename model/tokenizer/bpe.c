@@ -22,8 +22,8 @@ typedef struct candidate {
 
 struct bpe_scratch {
     symbol *symbols; /* [capacity] */
-    candidate
-        *heap; /* [2 * capacity]: n - 1 pairs to begin with, and each of up to n - 1 merges removes one and adds two */
+    /* [2 * capacity]: n - 1 pairs to begin with, and each of up to n - 1 merges removes one and adds two. */
+    candidate *heap;
     size_t capacity, heap_size;
     char *mapped; /* [capacity * BYTE_LEVEL_MAX_SIZE], the piece in symbols */
 };

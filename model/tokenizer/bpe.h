@@ -26,7 +26,7 @@ const vocabulary *bpe_vocabulary(const bpe *bpe);
 rb_status bpe_scratch_new(bpe_scratch **out, rb_error *err);
 void bpe_scratch_free(bpe_scratch *scratch);
 
-/* Appends the ids of one piece (of the pre-tokenizer; any bytes, not empty). Fails on a byte that has no token. */
+/* Appends the ids of one piece of the pre-tokenizer (any bytes, not empty). Fails on a byte that has no token. */
 rb_status bpe_encode(const bpe *bpe, bpe_scratch *scratch, const char *piece, size_t length, id_list *ids,
                      rb_error *err);
 

@@ -34,8 +34,8 @@ done:
     return st;
 }
 
-/* Characters below U+0300 neither combine nor decompose further under NFC (NFC_Quick_Check = Yes, combining class 0);
- * their lead bytes are below 0xcc. Most text ends here. */
+/* Characters below U+0300 neither combine nor decompose further under NFC (NFC_Quick_Check = Yes, combining class 0),
+ * and their lead bytes are below 0xcc. Most texts need no more than this check. */
 static bool is_below_combining(const char *text, size_t length)
 {
     unsigned char high = 0;

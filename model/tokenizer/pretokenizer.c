@@ -11,7 +11,7 @@
 enum { MAX_PATTERNS = 16 };
 
 struct pretokenizer {
-    split_pattern *patterns[MAX_PATTERNS]; /* each cuts the pieces of the one before */
+    split_pattern *patterns[MAX_PATTERNS]; /* each cuts the pieces of the pattern before it */
     int n_patterns;
     bool add_prefix_space;
 };
@@ -137,13 +137,13 @@ typedef struct split_run {
     void *user;
 } split_run;
 
-/* Cuts by patterns[index] and what follows it. Matches and the text between them are pieces alike (Isolated); each is a
- * subject of its own to the next pattern, so look-around does not see past its ends. */
+/* Cuts by patterns[index] and what follows it. Both matches and the text between them are pieces (Isolated). The next
+ * pattern gets each piece as a separate subject, so look-around does not see past its ends. */
 static rb_status split_from(const split_run *run, int index, const char *text, size_t length, rb_error *err)
 {
     if (index == run->pretokenizer->n_patterns) return run->on_piece(run->user, text, length, err);
 
-    size_t done = 0, from = 0; /* text before `done` is cut; the next match starts at `from` or behind it */
+    size_t done = 0, from = 0; /* text before `done` is cut; the next match starts at `from` or after it */
     while (done < length) {
         bool found;
         size_t start, end;
@@ -156,7 +156,7 @@ static rb_status split_from(const split_run *run, int index, const char *text, s
         if (st != RB_OK) return st;
         done = from = end;
         if (start == end && end < length) {
-            /* An empty match cuts, and the search goes on behind the next character. */
+            /* An empty match cuts, and the search goes on after the next character. */
             size_t size;
             utf8_first(text + end, length - end, &size);
             from += size;

@@ -1,5 +1,5 @@
-/* The "pre_tokenizer" of tokenizer.json: ByteLevel, alone or behind Splits by regular expression. It cuts a text into
- * the pieces that BPE merges inside of; the byte-level alphabet itself is the model's business (bpe.h). */
+/* The "pre_tokenizer" of tokenizer.json: ByteLevel, by itself or after Splits by regular expression. It cuts a text
+ * into the pieces inside which BPE merges. The byte-level alphabet belongs to the model (bpe.h). */
 #ifndef RB_MODEL_TOKENIZER_PRETOKENIZER_H
 #define RB_MODEL_TOKENIZER_PRETOKENIZER_H
 
@@ -18,8 +18,8 @@ void pretokenizer_close(pretokenizer *pretokenizer);
 
 typedef rb_status (*pretokenizer_piece_fn)(void *user, const char *piece, size_t length, rb_error *err);
 
-/* Calls on_piece for every piece of a text, in order; pieces are not empty and together are the text (behind the prefix
- * space, where the file asks for one). Stops at the first failure. */
+/* Calls on_piece for every piece of a text, in order; pieces are not empty, and together they are the text, after the
+ * prefix space where the file asks for one. Stops at the first failure. */
 rb_status pretokenizer_split(const pretokenizer *pretokenizer, split_scratch *scratch, const char *text, size_t length,
                              pretokenizer_piece_fn on_piece, void *user, rb_error *err);
 

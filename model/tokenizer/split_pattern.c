@@ -90,7 +90,7 @@ static rb_status translate_escape(translation *t, rb_error *err)
         if (t->at[3 + digits] != '}') return refuse(t, "a character code", err);
         copy(t, 3 + digits + 1);
     } else {
-        copy(t, 2); /* of a character beyond ASCII the first byte; the rest follows as literals */
+        copy(t, 2); /* the first byte of a character beyond ASCII; the others follow as literals */
     }
     return RB_OK;
 }
@@ -104,9 +104,9 @@ static rb_status translate_in_set(translation *t, rb_error *err)
     return RB_OK;
 }
 
-/* Oniguruma folds strings, not characters: (?i:ss) finds U+00DF, (?i:fi) the ligature; and folds sets and properties
- * its own way. Left are ASCII literals that are no part of a longer folding (CaseFolding.txt, status F), sets of them,
- * alternatives, quantifiers. */
+/* Oniguruma folds strings, not characters: (?i:ss) finds U+00DF, and (?i:fi) finds the ligature. It also folds sets and
+ * properties in its own way. What remains are ASCII literals that are not part of a longer folding (CaseFolding.txt,
+ * status F), sets of them, alternatives and quantifiers. */
 static rb_status check_caseless(const translation *t, rb_error *err)
 {
     static const char *const FOLDED[] = {"ff", "fi", "fl", "ss", "st"};
@@ -125,7 +125,7 @@ static void open_set(translation *t)
     t->in_set = true;
     copy(t, 1);
     if (*t->at == '^') copy(t, 1);
-    if (*t->at == ']') copy(t, 1); /* a literal here, to both */
+    if (*t->at == ']') copy(t, 1); /* here a literal in both engines */
 }
 
 /* (...), (?:...), (?i:...), look-around, atomic. */
@@ -148,8 +148,8 @@ static rb_status translate_group(translation *t, rb_error *err)
     return RB_OK;
 }
 
-/* {n}, {n,}, {n,m}. With + or ? behind it Ruby's syntax repeats the interval where Perl's makes it possessive or lazy.
- */
+/* {n}, {n,}, {n,m}. With + or ? after it, Ruby's syntax repeats the interval, while Perl's makes it possessive or
+ * lazy. */
 static rb_status translate_interval(translation *t, rb_error *err)
 {
     size_t n = 1 + strspn(t->at + 1, "0123456789");

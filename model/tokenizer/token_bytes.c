@@ -50,7 +50,8 @@ static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_t
             return rb_fail(err, RB_EFORMAT, "model.vocab: two tokens have id %d, one is \"%.*s\"", id,
                            (int)(length < 64 ? length : 64), text);
         if (!byte_level_decode(text, length, at, &size)) {
-            /* Not of the byte-level alphabet: BPE cannot make it, and the library's decoder shows it as it is. */
+            /* The text is not in the byte-level alphabet: BPE cannot make it, and the library's decoder shows it as it
+             * is. */
             memcpy(at, text, length);
             size = length;
         }

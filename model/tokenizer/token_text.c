@@ -5,7 +5,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-/* Bytes of the character at `bytes` when it can be shown as it is, else 0. */
+/* Bytes of the character at `bytes` when it can be shown as it is, or 0. */
 static size_t printable_length(const char *bytes, size_t length)
 {
     utf8proc_int32_t character;

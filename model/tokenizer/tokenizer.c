@@ -2,7 +2,7 @@
  *
  *   text -> added tokens (raw) -> normaliser -> added tokens (normalised) -> pre-tokenizer -> BPE
  *
- * Each step cuts its input and hands stretches to the next, so nothing but the ids is collected. */
+ * Each step cuts its input and hands the pieces to the next one, so only the ids are collected. */
 #include "model/tokenizer/tokenizer.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* What heads of block-codebook have in plan.rbp: see plan/library/plan_rbp_library.h, and docs/plan-rbp.md for the
- * bytes. */
+/* The tables and columns of family block-codebook in plan.rbp: see plan/library/plan_rbp_library.h, and
+ * docs/plan-rbp.md for the bytes. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -11,12 +11,12 @@
 enum {
     PLAN_RBP_MAGIC_SIZE = 8,
     PLAN_RBP_HEADER_SIZE = 24, /* magic, u32 version, u32 zero, u32 payload size, u32 frame size */
-    PLAN_RBP_CRC_SIZE = 4,     /* behind the frame: CRC-32 of all bytes before it */
+    PLAN_RBP_CRC_SIZE = 4,     /* after the frame: CRC-32 of all bytes before it */
     PLAN_RBP_SHA256_SIZE = 32,
     PLAN_RBP_UNIT_DIMS = 0,         /* a codebook table for N(0, 1): centroid = value / sqrt(dims) */
     PLAN_RBP_PUBLISHED_VERSION = 1, /* of plans of the published form, so that older readers take them; */
-    PLAN_RBP_GROUPS_VERSION = 2,    /* of others whose heads are all of groups; those with heads of block-codebook are
-                                       ROPEBITS_PLAN_FORMAT_VERSION */
+    PLAN_RBP_GENERAL_VERSION = 2,   /* of other plans whose heads are all of groups; */
+    PLAN_RBP_POINTS_VERSION = 3,    /* of plans with heads of block-codebook, the first with families and points */
     PLAN_RBP_NO_GROUP = 255,        /* block_group of a block that stores nothing; heads have 255 groups at most */
     PLAN_RBP_MAX_NORM_EXPONENT = 126,
     PLAN_RBP_WIDTH_PER_HEAD = 0 /* value_width where heads have values of different widths: a column of them follows */

@@ -35,7 +35,7 @@ struct ropebits_plan {
     ropebits_group *groups;                     /* [n_groups] */
     uint16_t *dims;                             /* [n_heads][head_dim] */
     uint8_t *bits;                              /* [n_heads][n_blocks] */
-    float *scales, *centers;                    /* of the heads that have them, one behind the other */
+    float *scales, *centers;                    /* of the heads that have them, one after the other */
     float *maps, *weights;                      /* of the heads of block-codebook */
     float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
     codebook_table *tables;                     /* gone, as value_widths, when the plan is read */
@@ -53,6 +53,23 @@ typedef struct rbp_reader {
     size_t error_size;
     bool failed;
 } rbp_reader;
+
+/* A codec family: what it adds to the file. The table is in plan_rbp_heads.c, by ROPEBITS_FAMILY_... */
+enum { RBP_N_FAMILIES = 2 };
+typedef struct rbp_family {
+    const char *name;
+    uint32_t since;                                           /* the first version that has it */
+    void (*read_tables)(rbp_reader *r, ropebits_plan *plan);  /* after the codebooks; NULL: none */
+    void (*read_columns)(rbp_reader *r, ropebits_plan *plan); /* of its heads; others are skipped or 0 */
+} rbp_family;
+
+/* A flag for every head, then the numbers of the heads whose flag is 1. */
+typedef struct rbp_flagged_column {
+    const char *name, *number_name; /* "scales", "scale" */
+    bool is_above_0;
+    bool (*may_have)(const ropebits_head *head); /* NULL: every head may */
+    void (*set)(ropebits_head *head, const float *numbers);
+} rbp_flagged_column;
 
 #pragma GCC visibility push(hidden)
 
@@ -78,11 +95,18 @@ float rbp_f32_at(const uint8_t *bytes);
 void rbp_read_identity(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan); /* tables point into the payload */
-void rbp_read_points(rbp_reader *r, ropebits_plan *plan);    /* from version 3 on, as rbp_read_block_codebook */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);
-void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan);
 void rbp_compute_cost(ropebits_plan *plan);
+
+/* ---- families -------------------------------------------------------------------------------- */
+
+extern const rbp_family rbp_families[RBP_N_FAMILIES];
+void rbp_read_groups(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_points(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan);
+/* n numbers of each head that has them, which it then points to. */
+float *rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column);
 
 /* The centroids of (kind, width, dims), [1 << width], of the plan; NULL after a failure. */
 const float *rbp_centroids_for(rbp_reader *r, ropebits_plan *plan, uint8_t kind, uint8_t width, uint16_t dims);

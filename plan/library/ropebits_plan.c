@@ -53,7 +53,8 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
     rbp_read_identity(r, plan);
     rbp_read_geometry(r, plan);
     rbp_read_codebooks(r, plan);
-    if (plan->version > PLAN_RBP_GROUPS_VERSION) rbp_read_points(r, plan);
+    for (int f = 0; f < RBP_N_FAMILIES; f++)
+        if (rbp_families[f].read_tables && rbp_families[f].since <= plan->version) rbp_families[f].read_tables(r, plan);
     rbp_read_values(r, plan);
     rbp_read_heads(r, plan);
     if (!r->failed && r->at != r->end)

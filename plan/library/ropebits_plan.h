@@ -7,49 +7,53 @@
  *   ...
  *   ropebits_plan_close(plan);
  *
- * Nothing here allocates behind your back after open; everything lives until close. A plan is checked completely when
- * opened: magic, version, checksum, sizes, ranges, every block in one group at most. Look at the family of a head
- * first: it says which of the two codings below is its own. The file format, byte by byte: docs/plan-rbp.md.
+ * Nothing is allocated after open; everything lives until close. A plan is checked completely when it is opened: magic,
+ * version, checksum, sizes, ranges, every block in one group at most, one family a layer. Look at the family of a head
+ * first: it says which of the two codings below is the head's. All heads of a layer are of one family; layers may
+ * differ. The file format, byte by byte: docs/plan-rbp.md.
  *
- * What a runtime does with the keys of a head of ROPEBITS_FAMILY_GROUPS, as they enter RoPE, x [head_dim]:
+ * ROPEBITS_FAMILY_GROUPS. What a runtime does with a key of the head, as it enters RoPE, x [head_dim]:
  *
- *   store     y = (x - center) * scales, the scale of a block on both its dims (no center: 0, no scales: 1). For each
- * group: take its dims of y in coding order, norm = their length, divide, rotate, code = number of boundaries below,
- * boundaries half way between centroids. restore   centroids of the codes, to length 1, rotated back, times the stored
- * norm; then x = y / scales + center. A block of no group (bits 0) stores nothing: its y is 0, so it comes back as its
- * center, or as 0.
+ *   store     y = (x - center) * scales, the scale of a block on both its dims (no center: 0, no scales: 1).
+ *             For each group: take its dims of y in coding order, norm = their length, divide, rotate,
+ *             code = number of boundaries below, boundaries half way between centroids.
+ *   restore   centroids of the codes, to length 1, rotated back, times the stored norm; then x = y / scales + center.
+ *             A block of no group (bits 0) stores nothing: its y is 0, so it comes back as its center, or as 0.
  *
  * Norms: ROPEBITS_NORM_FP16 is the fp16 number. ROPEBITS_NORM_LOG8 is one byte: 0 is norm 0, c = 1..255 is
- * 2^(norm_exponent - (255 - c) / 16), norm_exponent of the group. Storing takes c = 255 + round(16 * (log2(norm) -
- * norm_exponent)), at most 255; below 1 it is 0.
+ * 2^(norm_exponent - (255 - c) / 16), with the norm_exponent of the group. Storing takes
+ * c = 255 + round(16 * (log2(norm) - norm_exponent)), at most 255; below 1 it is 0.
  *
  * Scales cost nothing at run time when they are folded into the weights: rows of k_proj (and its bias) of a block times
  * its scale, the rows of q_proj (and its bias) of every query head of this KV head over it. That leaves every logit as
- * it is and commutes with RoPE (one scalar a block). `ropebits export
- * --format folded` writes such weights. Otherwise apply them as above.
+ * it is and commutes with RoPE (one scalar a block). `ropebits export --format folded` writes such weights. Otherwise
+ * apply them as above.
  *
- * A center is of keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys takes
- * the center off before RoPE, stores R_t (x - center), and adds q . R_t center to the logit of token t, q being the
- * rotated query: R_t turns by position t.
+ * A center belongs to keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys
+ * takes the center off before RoPE, stores R_t (x - center), and adds q . R_t center to the logit of token t, q being
+ * the rotated query: R_t turns by position t.
  *
- * A head of ROPEBITS_FAMILY_BLOCK_CODEBOOK has no groups, norms and scales, and stores less: every RoPE block is one
+ * ROPEBITS_FAMILY_BLOCK_CODEBOOK. A head has no groups, norms and scales, and stores less: every RoPE block is one
  * code, a point in the plane for both its dims. Block i < rotary_dim / 2 is dims (i, i + rotary_dim / 2) for split-half
- * pairing, every other dims (2i, 2i + 1). With z = x - center in the dims of a block, m = maps + 3 * i, n = 1 <<
- * bits[i], points = ropebits_plan_points(plan, bits[i]), and of a code c the point p = (points[c], points[n + c])
- * mapped to M p = (m[0] p_0, m[1] p_0 + m[2] p_1):
+ * pairing; every other block is dims (2i, 2i + 1). In the dims of block i, z = x - center, and
+ *
+ *   m = maps + 3 * i, n = 1 << bits[i], points = ropebits_plan_points(plan, bits[i]),
+ *   code c is the point p = (points[c], points[n + c]), mapped to M p = (m[0] p_0, m[1] p_0 + m[2] p_1).
  *
  *   stream    of a token: gain_bits bits of the gain's code, then bits[i] bits of the code of every block in order,
- * least significant bit first, padded to a byte: key_bits. restore   g = 2^((gain's code - zero) / 2) as a float, zero
- * = (1 << gain_bits) / 4 in whole numbers (gain_bits 0: g = 1); z = g * M p; x = z + center. A block of 0 bits stores
- * nothing: it comes back as its center, or as 0. A kernel makes tables of M p once. store     of a block the point
- * whose M p is nearest to z / g, the lowest code of equals. Of the gain: the level round(log2(sum weights[i] |z_i|^2 /
- * sum weights[i] (m0^2 + m1^2 + m2^2)) + zero), sums over the blocks that have bits, kept within 0 .. 2^gain_bits - 1;
- * of it and the levels beside it (kept within too) the one that leaves the least sum of weights[i] |z_i - what is
- * restored|^2, the lowest of equals.
+ *             least significant bit first, padded to a byte: key_bits.
+ *   restore   g = 2^((gain's code - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0:
+ *             g = 1); z = g * M p; x = z + center. A block of 0 bits stores nothing: it comes back as its center, or
+ *             as 0. A kernel makes tables of M p once.
+ *   store     a block as the point whose M p is nearest to z / g, the lowest code of equals. For the gain, start at the
+ *             level round(log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2)) + zero), sums over the
+ *             blocks that have bits, kept within 0 .. 2^gain_bits - 1. Take, among it and the levels beside it (kept
+ *             within too), the one that leaves the least sum of weights[i] |z_i - what is restored|^2, the lowest of
+ *             equals.
  *
- * How codes are chosen is the encoder's own business: any of the formulas reads them. ROPEBITS_ENCODER_NEAREST is the
- * one above. A plan that says ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of a
- * group (docs/method.md of ropebits). */
+ * How codes are chosen is the encoder's own business: the formulas restore any of them. ROPEBITS_ENCODER_NEAREST is the
+ * encoder above. A plan that says ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of
+ * a group (docs/method.md of ropebits). */
 #ifndef ROPEBITS_PLAN_H
 #define ROPEBITS_PLAN_H
 
@@ -88,24 +92,27 @@ typedef struct ropebits_group {
 } ropebits_group;
 
 typedef struct ropebits_head {
-    uint16_t n_groups; /* 0 of ROPEBITS_FAMILY_BLOCK_CODEBOOK */
+    uint16_t n_groups; /* 0 in a head of block-codebook */
     const ropebits_group *groups;
-    const uint8_t *bits; /* [head_dim / 2]: width of every RoPE block, of block-codebook the bits of its code, both dims
-                            together, up to 10; 0: nothing is stored */
-    uint32_t key_bits;   /* stored per token: codes padded to whole bytes, and a norm of norm_bits per group; of
-                            block-codebook gain and codes, padded */
+    /* [head_dim / 2]: the width of every RoPE block, for block-codebook the bits of its code, both dims together, up to
+     * 10; 0: nothing is stored */
+    const uint8_t *bits;
+    /* Stored per token: codes padded to whole bytes, and a norm of norm_bits per group; for block-codebook gain and
+     * codes, padded */
+    uint32_t key_bits;
     uint8_t norm;        /* ROPEBITS_NORM_... */
-    uint8_t norm_bits;   /* 16 or 8; 0 of block-codebook */
+    uint8_t norm_bits;   /* 16 or 8; 0 for block-codebook */
     uint8_t encoder;     /* ROPEBITS_ENCODER_... */
     const float *scales; /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
     const float *center; /* [head_dim], or NULL: none. Numbers that fp16 holds */
-    uint8_t value_width; /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all dims, ascending, haar rotation
-                            with seed 1000 + kv_head */
-    uint32_t value_bits; /* stored per token: codes padded to whole bytes, and an fp16 norm; 16 * head_dim for
-                            ROPEBITS_VALUES_FP16 */
+    /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all dims, ascending, haar rotation with seed
+     * 1000 + kv_head */
+    uint8_t value_width;
+    /* Stored per token: codes padded to whole bytes, and an fp16 norm; 16 * head_dim for ROPEBITS_VALUES_FP16 */
+    uint32_t value_bits;
     const float *value_centroids; /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
-    uint8_t family;               /* ROPEBITS_FAMILY_... */
-    /* Of ROPEBITS_FAMILY_BLOCK_CODEBOOK; else 0 and NULL. Numbers that fp16 holds. */
+    uint8_t family;               /* ROPEBITS_FAMILY_..., one for all heads of a layer */
+    /* For ROPEBITS_FAMILY_BLOCK_CODEBOOK; else 0 and NULL. Numbers that fp16 holds. */
     uint8_t gain_bits;    /* 0..4: bits of the gain's code in the stream of a token */
     const float *maps;    /* [head_dim / 2][3] */
     const float *weights; /* [head_dim / 2], above 0: for the encoder only */

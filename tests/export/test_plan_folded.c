@@ -291,7 +291,7 @@ static void norms_take_scales_that_all_heads_share(void **state)
 }
 
 /* Bounds are about twice what was measured (RB_TEST_REPORT=1 prints it): q and k of the first layer, whose input is the
- * same, then the logits behind all layers. */
+ * same, then the logits after all layers. */
 static void assert_nearly_equal(const char *model, const char *name, double heads_bound, double logits_bound)
 {
     pass plain = {0}, folded = {0};

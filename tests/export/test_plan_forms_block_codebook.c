@@ -14,11 +14,11 @@ enum { N_BLOCKS = 4, HEAD_DIM = 8 };
 
 static rb_error err;
 
-/* One layer of two heads. Head 0: of planes, bits 0, 3, 6, 9, 2 of gain, a center; head 1: of groups, blocks 0 and 3 of
- * 2 bits, block 1 of 3. */
+/* Two layers of one head. Layer 0: of block-codebook, bits 0, 3, 6, 9, 2 of gain, a center; layer 1: of groups, blocks
+ * 0 and 3 of 2 bits, block 1 of 3. */
 static bit_plan *two_families(void)
 {
-    const model_facts model = some_model(1, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
+    const model_facts model = some_model(2, 1, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
     return some_plan_of_block_codebook(&model);
 }
 
@@ -52,24 +52,33 @@ static void safetensors_hold_every_fact(void **state)
     (void)state;
     static block_codebook book;
     bit_plan *plan = two_families();
-    const plan_block_codebook *planes = &plan->heads[0].block_codebook;
+    const plan_block_codebook *own = &plan->heads[0].block_codebook;
     safetensors_file *file = NULL;
     const char *path = scratch_path("plan.safetensors");
     assert_ok(plan_safetensors_write(plan, path, &err));
     assert_ok(safetensors_open(&file, path, &err));
-    assert_tensor(file, "layers.0.k_families", uint8_t, 1, 0);
-    assert_tensor(file, "layers.0.k_gain_bits", uint8_t, 2, 0);
-    assert_tensor(file, "layers.0.k_bits", uint8_t, 0, 3, 6, 9, 2, 3, 0, 2);
-    assert_tensor(file, "layers.0.k_permutation", int32_t, 0, 1, 2, 3, 4, 5, 6, 7, 0, 4, 3, 7, 1, 5, 2, 6);
-    assert_tensor(file, "layers.0.k_groups", uint8_t, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 1, 1, 255,
-                  255);
-    assert_tensor(file, "layers.0.k_widths", uint8_t, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 3, 3, 0, 0);
-    assert_tensor(file, "layers.0.k_weights", float, planes->weights[0], planes->weights[1], planes->weights[2],
-                  planes->weights[3], 0, 0, 0, 0);
+    assert_tensor(file, "layers.0.k_families", uint8_t, 1);
+    assert_tensor(file, "layers.1.k_families", uint8_t, 0);
+    assert_tensor(file, "layers.0.k_gain_bits", uint8_t, 2);
+    assert_tensor(file, "layers.1.k_gain_bits", uint8_t, 0);
+    assert_tensor(file, "layers.0.k_bits", uint8_t, 0, 3, 6, 9);
+    assert_tensor(file, "layers.1.k_bits", uint8_t, 2, 3, 0, 2);
+    assert_tensor(file, "layers.0.k_permutation", int32_t, 0, 1, 2, 3, 4, 5, 6, 7);
+    assert_tensor(file, "layers.1.k_permutation", int32_t, 0, 4, 3, 7, 1, 5, 2, 6);
+    assert_tensor(file, "layers.0.k_groups", uint8_t, 255, 255, 255, 255, 255, 255, 255, 255);
+    assert_tensor(file, "layers.1.k_groups", uint8_t, 0, 0, 0, 0, 1, 1, 255, 255);
+    assert_tensor(file, "layers.0.k_widths", uint8_t, 0, 0, 0, 0, 0, 0, 0, 0);
+    assert_tensor(file, "layers.1.k_widths", uint8_t, 2, 2, 2, 2, 3, 3, 0, 0);
+    assert_tensor(file, "layers.0.k_scales", float, 1, 1, 1, 1);
+    assert_tensor(file, "layers.0.k_coherences", float, 0, 0, 0, 0, 0, 0, 0, 0);
+    assert_tensor(file, "layers.0.k_norms", uint8_t, 0);
+    assert_tensor(file, "layers.0.k_weights", float, own->weights[0], own->weights[1], own->weights[2],
+                  own->weights[3]);
+    assert_tensor(file, "layers.1.k_weights", float, 0, 0, 0, 0);
     const safetensor *maps = safetensors_find(file, "layers.0.k_maps");
     assert_non_null(maps);
-    assert_int_equal(maps->size_bytes, 2 * 3 * N_BLOCKS * sizeof(float));
-    assert_memory_equal(maps->data, planes->maps, 3 * N_BLOCKS * sizeof(float));
+    assert_int_equal(maps->size_bytes, 3 * N_BLOCKS * sizeof(float));
+    assert_memory_equal(maps->data, own->maps, 3 * N_BLOCKS * sizeof(float));
     for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
         char name[32];
         snprintf(name, sizeof name, "points.b%d", bits);
@@ -89,11 +98,11 @@ static void safetensors_hold_every_fact(void **state)
 }
 
 /* A plan without such heads has none of these tensors. */
-static void safetensors_of_groups_alone_stay_as_they_were(void **state)
+static void safetensors_of_groups_only_stay_as_they_were(void **state)
 {
     (void)state;
     const model_facts model = some_model(1, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_beyond(&model);
+    bit_plan *plan = some_general_plan(&model);
     safetensors_file *file = NULL;
     const char *path = scratch_path("groups.safetensors");
     assert_ok(plan_safetensors_write(plan, path, &err));
@@ -122,7 +131,7 @@ static void the_report_shows_bits_of_a_block(void **state)
     assert_non_null(strstr(text, "<tr><td>family</td><td>block-codebook in 1 of 2 heads"));
     assert_non_null(strstr(text, "those of both dims together"));
     assert_non_null(strstr(text, "layer 0 head 0 B<"));
-    assert_non_null(strstr(text, "layer 0 head 1<"));
+    assert_non_null(strstr(text, "layer 1 head 0<"));
     assert_non_null(strstr(
         text,
         "fill=\"#4691c6\"/><text x=\"105\" y=\"29\" fill=\"#fff\">10<")); /* 10 bits a block: the colour of 5 a dim */
@@ -131,21 +140,22 @@ static void the_report_shows_bits_of_a_block(void **state)
 }
 
 /* Such a head has no scales: folding those of the others leaves it as it is. */
-static void folding_leaves_heads_of_block_codebook_alone(void **state)
+static void folding_leaves_heads_of_block_codebook_as_they_are(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
     static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0};
     const char *path = scratch_path("folded.json");
     bit_plan *plan = some_plan_of_block_codebook(&model), *folded = NULL;
+    for (int h = 2; h < 4; h++)
+        assert_ok(plan_head_set_transform(&plan->heads[h], NULL, N_BLOCKS, NULL, HEAD_DIM, &err));
     assert_fails(plan_folded_write_plan(plan, path, &err), RB_EUNSUPPORTED,
                  "the plan of method block-codebook has no scales to fold");
-    assert_ok(plan_head_set_transform(&plan->heads[1], scales, N_BLOCKS, NULL, HEAD_DIM, &err));
+    assert_ok(plan_head_set_transform(&plan->heads[2], scales, N_BLOCKS, NULL, HEAD_DIM, &err));
     assert_ok(plan_folded_write_plan(plan, path, &err));
     assert_ok(plan_json_read(&folded, path, &err));
-    assert_true(plan_head_equal(&plan->heads[0], &folded->heads[0], &model));
-    assert_true(plan_head_equal(&plan->heads[2], &folded->heads[2], &model));
-    assert_null(folded->heads[1].groups.scales);
+    for (int h = 0; h < 2; h++) assert_true(plan_head_equal(&plan->heads[h], &folded->heads[h], &model));
+    assert_null(folded->heads[2].groups.scales);
     bit_plan_free(plan);
     bit_plan_free(folded);
 }
@@ -155,9 +165,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(words_say_what_a_runtime_must_do),
         cmocka_unit_test(safetensors_hold_every_fact),
-        cmocka_unit_test(safetensors_of_groups_alone_stay_as_they_were),
+        cmocka_unit_test(safetensors_of_groups_only_stay_as_they_were),
         cmocka_unit_test(the_report_shows_bits_of_a_block),
-        cmocka_unit_test(folding_leaves_heads_of_block_codebook_alone),
+        cmocka_unit_test(folding_leaves_heads_of_block_codebook_as_they_are),
     };
     return cmocka_run_group_tests_name("plan_forms_block_codebook", tests, NULL, NULL);
 }

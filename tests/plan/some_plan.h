@@ -56,9 +56,9 @@ static inline bit_plan *some_plan(const model_facts *model, codebook_kind books)
     return plan;
 }
 
-/* What version 2 adds, each in some heads: blocks of no group, log8 norms, the search encoder, scales, centers. Head 0
- * has all of it. */
-static inline bit_plan *some_plan_beyond(const model_facts *model)
+/* A plan of version 2: blocks of no group, log8 norms, the search encoder, scales and centers, each in some heads. Head
+ * 0 has all of it. */
+static inline bit_plan *some_general_plan(const model_facts *model)
 {
     rb_error err = {0};
     bit_plan *plan = some_plan(model, CODEBOOK_SPHERE);
@@ -89,30 +89,42 @@ static inline bit_plan *some_plan_beyond(const model_facts *model)
     return plan;
 }
 
-/* Heads of block-codebook and of groups in turn, the first of planes. Block b of head h has (3b + h) % 11 bits, and h %
- * 5 % 3 + 2 bits of gain, but head 2 has none; a center where h % 4 is 0. */
+/* Layers of block-codebook and of groups in turn, the first of block-codebook. Its k-th head has (3b + 2k) % 11 bits in
+ * block b and 2k % 5 % 3 + 2 bits of gain, but head 1 has none; a center where k is even. */
 static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
 {
     rb_error err = {0};
-    bit_plan *plan = some_plan_beyond(model);
+    bit_plan *plan = some_general_plan(model);
     const int n_blocks = model_n_blocks(model);
-    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS], center[RB_MAX_HEAD_DIM];
     uint8_t bits[RB_MAX_BLOCKS];
+    int k = 0;
     strcpy(plan->method, "block-codebook");
-    for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2) {
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+        if (h / model->n_kv_heads % 2 == 1) continue;
         for (int b = 0; b < n_blocks; b++) {
-            bits[b] = (uint8_t)((3 * b + h) % (BLOCK_CODEBOOK_MAX_BITS + 1));
-            maps[BLOCK_CODEBOOK_MAP_SIZE * b] = 1.7 + 0.3 * b + h;
+            bits[b] = (uint8_t)((3 * b + 2 * k) % (BLOCK_CODEBOOK_MAX_BITS + 1));
+            maps[BLOCK_CODEBOOK_MAP_SIZE * b] = 1.7 + 0.3 * b + 2 * k;
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
-            weights[b] = 0.013 * (b + 1) * (h + 1);
+            weights[b] = 0.013 * (b + 1) * (2 * k + 1);
         }
-        assert_ok(plan_head_set_block_codebook(&plan->heads[h], bits, maps, weights, h == 2 ? 0 : h % 5 % 3 + 2,
+        for (int i = 0; i < model->head_dim; i++) center[i] = (i % 7 - 3) * 0.81 + 2 * k;
+        assert_ok(plan_head_set_block_codebook(&plan->heads[h], bits, maps, weights, k == 1 ? 0 : 2 * k % 5 % 3 + 2,
                                                n_blocks, &err));
-        if (h % 4 == 2)
-            assert_ok(plan_head_set_transform(&plan->heads[h], NULL, n_blocks, NULL, model->head_dim, &err));
+        assert_ok(plan_head_set_center(&plan->heads[h], k % 2 == 0 ? center : NULL, model->head_dim, &err));
+        k++;
     }
     return plan;
+}
+
+/* Head `at` becomes a copy of head `from`. */
+static inline void replace_head(bit_plan *plan, int at, int from)
+{
+    rb_error err = {0};
+    plan_head_clear(&plan->heads[at]);
+    assert_ok(
+        plan_head_copy(&plan->heads[at], &plan->heads[from], model_n_blocks(&plan->model), plan->model.head_dim, &err));
 }
 
 #endif

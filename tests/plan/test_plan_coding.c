@@ -1,4 +1,4 @@
-/* What a plan beyond the published form says in words, and in plan.safetensors. */
+/* What a plan of more than the published form says in words, and in plan.safetensors. */
 #include "tests/test_support.h"
 
 #include "export/plan_report.h"
@@ -10,7 +10,7 @@ enum { N_BLOCKS = 4, HEAD_DIM = 8, N_HEADS = 2 };
 
 /* One layer of two heads of four blocks. Head 0: blocks 1 and 3 in a group of 2 bits, log8, search, scales, center;
  * head 1: all blocks at 3 bits, nothing else. */
-static bit_plan *beyond_plan(void)
+static bit_plan *general_plan(void)
 {
     static const int blocks[] = {1, 3}, all[] = {0, 1, 2, 3};
     static const double scales[N_BLOCKS] = {1.0, 0.5, 2.0, 4.0},
@@ -46,7 +46,7 @@ static void words_say_what_a_runtime_must_do(void **state)
 {
     (void)state;
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
-    bit_plan *plan = beyond_plan();
+    bit_plan *plan = general_plan();
     assert_int_equal(plan_coding_describe(lines, plan), 5);
     assert_string_equal(lines[0].text, "log8, one byte each, in 1 of 2 heads");
     assert_string_equal(lines[1].text, "search in 1 of 2 heads");
@@ -63,7 +63,7 @@ static void a_published_plan_needs_no_words(void **state)
     (void)state;
     rb_error err = {0};
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
-    bit_plan *plan = beyond_plan();
+    bit_plan *plan = general_plan();
     for (int h = 0; h < N_HEADS; h++)
         assert_ok(plan_head_set_uniform(&plan->heads[h], 2, N_BLOCKS, 42, CODEBOOK_BLOCK_GTQ, &err));
     assert_int_equal(plan_coding_describe(lines, plan), 0);
@@ -83,7 +83,7 @@ static void safetensors_hold_every_fact(void **state)
 {
     (void)state;
     rb_error err = {0};
-    bit_plan *plan = beyond_plan();
+    bit_plan *plan = general_plan();
     safetensors_file *file = NULL;
     const char *path = scratch_path("plan.safetensors");
     assert_ok(plan_safetensors_write(plan, path, &err));
@@ -107,7 +107,7 @@ static void the_report_shows_them(void **state)
     (void)state;
     rb_error err = {0};
     char text[16384] = "";
-    bit_plan *plan = beyond_plan();
+    bit_plan *plan = general_plan();
     const char *path = scratch_path("report.html");
     assert_ok(plan_report_write(plan, NULL, path, &err));
     FILE *file = fopen(path, "r");

@@ -18,14 +18,14 @@ static char *file_text(const char *path)
     return text;
 }
 
-/* Heads of planes and of groups in turn, the first of planes. */
+/* Layer 0 is of block-codebook, layer 1 of groups. */
 static bit_plan *mixed_plan(void)
 {
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
     return some_plan_of_block_codebook(&model);
 }
 
-static void heads_of_both_families_come_back_byte_for_byte(void **state)
+static void layers_of_both_families_come_back_byte_for_byte(void **state)
 {
     (void)state;
     const char *path = scratch_path("plan.json"), *again = scratch_path("again.json");
@@ -42,7 +42,7 @@ static void heads_of_both_families_come_back_byte_for_byte(void **state)
     bit_plan_free(back);
 }
 
-/* Of head 0 8 blocks of 0, 3, 6, 9, 1, 4, 7, 10 bits: 40, and 2 of gain: 42 in 6 bytes. */
+/* Head 0 has 8 blocks of 0, 3, 6, 9, 1, 4, 7, 10 bits: 40, and 2 of gain: 42 in 6 bytes. */
 static void a_head_of_block_codebook_says_what_it_stores(void **state)
 {
     (void)state;
@@ -61,8 +61,8 @@ static void a_head_of_block_codebook_says_what_it_stores(void **state)
     for (int i = 0; i < 4; i++)
         assert_null(cJSON_GetObjectItem(find(json, "layers.0.kv_heads.0"),
                                         (const char *const[]){"groups", "norm", "encoder", "scales"}[i]));
-    assert_null(find(json, "layers.0.kv_heads.1.family"));
-    assert_non_null(find(json, "layers.0.kv_heads.1.groups"));
+    assert_null(find(json, "layers.1.kv_heads.0.family"));
+    assert_non_null(find(json, "layers.1.kv_heads.0.groups"));
     cJSON_Delete(json);
     bit_plan_free(plan);
 }
@@ -71,7 +71,7 @@ static void a_plan_without_them_keeps_its_version(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_beyond(&model);
+    bit_plan *plan = some_general_plan(&model);
     cJSON *json = NULL;
     assert_ok(plan_to_json(&json, plan, &err));
     assert_true(number_at(json, "version") == 2);
@@ -91,9 +91,9 @@ static void every_damage_is_named(void **state)
         {"layers.0.kv_heads.0.family", "\"lattice\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown family \"lattice\""},
         {"layers.0.kv_heads.0.family", "3", RB_EFORMAT, "layer 0 kv_head 0.family: found a number, expected a string"},
         {"layers.0.kv_heads.0.family", NULL, RB_EFORMAT,
-         "layer 0 kv_head 0: has gain_bits, expected them of family block-codebook alone"},
-        {"layers.0.kv_heads.1.weights", "[1]", RB_EFORMAT,
-         "layer 0 kv_head 1: has weights, expected them of family block-codebook alone"},
+         "layer 0 kv_head 0: has gain_bits, expected none of family groups"},
+        {"layers.1.kv_heads.1.weights", "[1]", RB_EFORMAT,
+         "layer 1 kv_head 1: has weights, expected none of family groups"},
         {"layers.0.kv_heads.0.groups", "[]", RB_EFORMAT,
          "layer 0 kv_head 0: has groups, expected none of family block-codebook"},
         {"layers.0.kv_heads.0.norm", "\"fp16\"", RB_EFORMAT, "layer 0 kv_head 0: has norm, expected none"},
@@ -136,6 +136,31 @@ static void every_damage_is_named(void **state)
     bit_plan_free(plan);
 }
 
+/* All that is stated agrees. */
+static void a_layer_of_two_families_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        int at, from;
+        const char *message;
+    } cases[] = {{1, 3,
+                  "p.json: layer 0 kv_head 1: codec family is groups, that of kv_head 0 is block-codebook, expected "
+                  "one family a layer"},
+                 {3, 1,
+                  "p.json: layer 1 kv_head 1: codec family is block-codebook, that of kv_head 0 is groups, expected "
+                  "one family a layer"}};
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        bit_plan *plan = mixed_plan(), *back = NULL;
+        cJSON *json = NULL;
+        replace_head(plan, cases[i].at, cases[i].from);
+        assert_ok(plan_to_json(&json, plan, &err));
+        assert_fails(plan_from_json(&back, json, "p.json", &err), RB_EFORMAT, cases[i].message);
+        assert_null(back);
+        cJSON_Delete(json);
+        bit_plan_free(plan);
+    }
+}
+
 /* True bits made to agree. */
 static void a_head_whose_blocks_have_no_bits_is_refused(void **state)
 {
@@ -154,10 +179,11 @@ static void a_head_whose_blocks_have_no_bits_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(heads_of_both_families_come_back_byte_for_byte),
+        cmocka_unit_test(layers_of_both_families_come_back_byte_for_byte),
         cmocka_unit_test(a_head_of_block_codebook_says_what_it_stores),
         cmocka_unit_test(a_plan_without_them_keeps_its_version),
         cmocka_unit_test(every_damage_is_named),
+        cmocka_unit_test(a_layer_of_two_families_is_refused),
         cmocka_unit_test(a_head_whose_blocks_have_no_bits_is_refused),
     };
     return cmocka_run_group_tests_name("plan_json_block_codebook", tests, NULL, NULL);

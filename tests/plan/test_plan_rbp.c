@@ -60,12 +60,12 @@ static void a_plan_survives_the_file_for_every_pairing_and_partial_rope(void **s
     assert_round_trip(some_plan(&partial, CODEBOOK_BLOCK_GTQ), PLAN_FP16_WIDTH);
     assert_round_trip(some_plan(&interleaved, CODEBOOK_SPHERE), 8);
     assert_round_trip(some_plan(&partly_interleaved, CODEBOOK_SPHERE), PLAN_FP16_WIDTH);
-    assert_round_trip(some_plan_beyond(&split), 3);
-    assert_round_trip(some_plan_beyond(&partial), PLAN_FP16_WIDTH);
-    assert_round_trip(some_plan_beyond(&interleaved), 8);
-    assert_round_trip(some_plan_beyond(&partly_interleaved), 1);
+    assert_round_trip(some_general_plan(&split), 3);
+    assert_round_trip(some_general_plan(&partial), PLAN_FP16_WIDTH);
+    assert_round_trip(some_general_plan(&interleaved), 8);
+    assert_round_trip(some_general_plan(&partly_interleaved), 1);
     assert_survives(with_mixed_values(some_plan(&split, CODEBOOK_BLOCK_GTQ)));
-    assert_survives(with_mixed_values(some_plan_beyond(&partial)));
+    assert_survives(with_mixed_values(some_general_plan(&partial)));
 }
 
 /* The plan as the library reads it from its bytes. */
@@ -132,7 +132,7 @@ static void the_library_gives_the_costs_and_dims_of_the_plan(void **state)
     (void)state;
     const model_facts model = some_model(3, 2, 128, 64, ROPE_SPLIT_HALF);
     assert_library_costs_and_dims(some_plan(&model, CODEBOOK_BLOCK_GTQ));
-    assert_library_costs_and_dims(some_plan_beyond(&model));
+    assert_library_costs_and_dims(some_general_plan(&model));
     assert_library_costs_and_dims(with_mixed_values(some_plan(&model, CODEBOOK_SPHERE)));
     ropebits_plan_close(NULL);
 }
@@ -141,7 +141,7 @@ static void the_library_says_how_keys_are_coded(void **state)
 {
     (void)state;
     const model_facts model = some_model(3, 2, 16, 16, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_beyond(&model), *published = some_plan(&model, CODEBOOK_BLOCK_GTQ);
+    bit_plan *plan = some_general_plan(&model), *published = some_plan(&model, CODEBOOK_BLOCK_GTQ);
     ropebits_plan *library = in_library(plan);
     const ropebits_head *all = ropebits_plan_head(library, 0, 0), *none = ropebits_plan_head(library, 0, 1);
     assert_int_equal(all->norm, ROPEBITS_NORM_LOG8);
@@ -209,7 +209,7 @@ static void what_the_header_says_restores_the_quantizers_keys(void **state)
     enum { N_KEYS = 8, HEAD_DIM = 32 };
     rb_error err = {0};
     const model_facts model = some_model(4, 2, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
-    bit_plan *plan = some_plan_beyond(&model);
+    bit_plan *plan = some_general_plan(&model);
     ropebits_plan *library = in_library(plan);
     codec_tables *tables = NULL;
     float keys[N_KEYS][HEAD_DIM], expected[N_KEYS][HEAD_DIM], found[HEAD_DIM];

@@ -18,8 +18,8 @@ static bit_plan *small_plan(const model_facts *model)
 {
     static const uint8_t quick[] = {0, 1, 6, 7, 8};
     bit_plan *plan = some_plan_of_block_codebook(model);
-    for (int h = 0; h < model->n_layers * model->n_kv_heads; h += 2)
-        for (int b = 0; b < model_n_blocks(model); b++)
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
+        for (int b = 0; b < model_n_blocks(model) && plan->heads[h].family == FAMILY_BLOCK_CODEBOOK; b++)
             plan->heads[h].block_codebook.bits[b] = quick[plan->heads[h].block_codebook.bits[b] % 5];
     return plan;
 }
@@ -46,7 +46,7 @@ static void assert_survives(const model_facts *model)
     bit_plan_free(back);
 }
 
-static void heads_of_both_families_survive_the_file(void **state)
+static void layers_of_both_families_survive_the_file(void **state)
 {
     (void)state;
     const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF),
@@ -70,6 +70,21 @@ static void heads_of_both_families_survive_the_file(void **state)
     bit_plan_free(back);
 }
 
+static void a_layer_of_two_families_is_not_written(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
+    bit_plan *plan = small_plan(&model);
+    uint8_t *bytes = NULL;
+    size_t size;
+    replace_head(plan, 3, 1);
+    assert_fails(plan_rbp_encode(&bytes, &size, plan, &err), RB_EFORMAT,
+                 "plan: layer 1 kv_head 1: codec family is block-codebook, that of kv_head 0 is groups, expected one "
+                 "family a layer");
+    assert_null(bytes);
+    bit_plan_free(plan);
+}
+
 static ropebits_plan *in_library(const bit_plan *plan)
 {
     char error[256];
@@ -82,15 +97,15 @@ static ropebits_plan *in_library(const bit_plan *plan)
     return library;
 }
 
-/* Of head 0 8 blocks of 0, 7, 1, 8, 1, 8, 6, 0 bits: 31, and 2 of gain: 33 in 5 bytes. */
+/* Head 0 has 8 blocks of 0, 7, 1, 8, 1, 8, 6, 0 bits: 31, and 2 of gain: 33 in 5 bytes. */
 static void the_library_says_how_keys_are_coded(void **state)
 {
     (void)state;
     const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
     bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
-    const ropebits_head *head = ropebits_plan_head(library, 0, 0), *other = ropebits_plan_head(library, 1, 0),
-                        *groups = ropebits_plan_head(library, 0, 1);
+    const ropebits_head *head = ropebits_plan_head(library, 0, 0), *other = ropebits_plan_head(library, 0, 1),
+                        *groups = ropebits_plan_head(library, 1, 0);
     assert_int_equal(head->family, ROPEBITS_FAMILY_BLOCK_CODEBOOK);
     assert_int_equal(head->n_groups, 0);
     assert_int_equal(head->norm_bits, 0);
@@ -102,8 +117,8 @@ static void the_library_says_how_keys_are_coded(void **state)
     assert_memory_equal(head->center, plan->heads[0].center, 16 * sizeof(float));
     assert_null(head->scales);
     assert_int_equal(other->gain_bits, 0);
-    assert_memory_equal(other->maps, plan->heads[2].block_codebook.maps, 3 * 8 * sizeof(float));
-    assert_memory_equal(other->weights, plan->heads[2].block_codebook.weights, 8 * sizeof(float));
+    assert_memory_equal(other->maps, plan->heads[1].block_codebook.maps, 3 * 8 * sizeof(float));
+    assert_memory_equal(other->weights, plan->heads[1].block_codebook.weights, 8 * sizeof(float));
     assert_null(other->center);
     assert_int_equal(groups->family, ROPEBITS_FAMILY_GROUPS);
     assert_int_equal(groups->n_groups, 2);
@@ -135,7 +150,7 @@ static void the_points_are_those_of_the_quantizer(void **state)
     bit_plan_free(plan);
 }
 
-/* ---- a runtime, from the header's words alone ------------------------------------------------ */
+/* ---- a runtime, from nothing but the header's words ------------------------------------------------ */
 
 static void dims_of(int dims[2], int block, const ropebits_plan_info *info)
 {
@@ -246,13 +261,14 @@ static void assert_header_is_the_quantizer(const model_facts *model)
     assert_ok(rb_alloc(&keys, N_KEYS * (size_t)d, sizeof *keys, "keys", &err));
     assert_ok(rb_alloc(&expected, N_KEYS * (size_t)d, sizeof *expected, "keys", &err));
     assert_ok(rb_alloc(&codes, N_KEYS * (size_t)d, 1, "codes", &err));
-    /* Of all sizes, so that every level of the gain is taken. */
+    /* Keys of all sizes, so that every level of the gain is taken. */
     for (int t = 0; t < N_KEYS; t++)
         for (int i = 0; i < d; i++) keys[t * d + i] = (float)(sin(1.7 * t + 0.9 * i * i) * exp2(t - 5.0));
-    for (uint32_t h = 0; h < (uint32_t)(model->n_layers * model->n_kv_heads); h += 2) {
+    for (uint32_t h = 0; h < (uint32_t)(model->n_layers * model->n_kv_heads); h++) {
         const ropebits_head *head =
             ropebits_plan_head(library, h / (uint32_t)model->n_kv_heads, h % (uint32_t)model->n_kv_heads);
         head_codec *codec = NULL;
+        if (head->family != ROPEBITS_FAMILY_BLOCK_CODEBOOK) continue;
         assert_ok(head_codec_create(&codec, &plan->heads[h], model, tables, &err));
         assert_ok(head_codec_encode(codec, keys, N_KEYS, codes, NULL, &err));
         assert_ok(head_codec_decode(codec, codes, NULL, N_KEYS, expected, &err));
@@ -285,7 +301,8 @@ static void what_the_header_says_stores_and_restores_as_the_quantizer_does(void 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(heads_of_both_families_survive_the_file),
+        cmocka_unit_test(layers_of_both_families_survive_the_file),
+        cmocka_unit_test(a_layer_of_two_families_is_not_written),
         cmocka_unit_test(the_library_says_how_keys_are_coded),
         cmocka_unit_test(the_points_are_those_of_the_quantizer),
         cmocka_unit_test(what_the_header_says_stores_and_restores_as_the_quantizer_does),

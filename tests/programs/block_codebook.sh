@@ -2,7 +2,10 @@
 . tests/programs/tap.sh
 
 cc=${CC:-gcc}
-plan=tests/fixtures/plan-block-codebook.json     # 2 layers of 2 heads of 8 blocks, the first of each layer of block-codebook: that of tests/plan/some_plan.h, with 0, 1, 6, 8 and 10 bits a block
+# 2 layers of 2 heads of 8 blocks, layer 0 of block-codebook, layer 1 of groups: that of tests/plan/some_plan.h without
+# scales, with 0, 1, 6, 8 and 10 bits a block.
+plan=tests/fixtures/plan-block-codebook.json
+mixed=tests/fixtures/plan-mixed-layer           # .json, .rbp: both families in each layer, as older builds wrote it
 same() { grep -v tool_version "$1" >"$scratch/a"; grep -v tool_version "$2" | cmp - "$scratch/a"; }
 
 expect "every format is written" 0 "$bin/ropebits-export" "$plan" --format rbp,header,safetensors,json,report -o "$scratch/out"
@@ -12,14 +15,21 @@ check "  the very same plan" same "$plan" "$scratch/stdout"
 expect "inspect shows the bits of blocks" 0 "$bin/ropebits-inspect" "$scratch/out/plan-block-codebook.rbp"
 stdout_has "family       block-codebook in 2 of 4 heads"
 stdout_has "0.0    081A1A60  2.500 in block-codebook, 2 bits of gain"
-stdout_has "0.1    23023023  4.000 in 2 groups"
+stdout_has "0.1    608081A1  2.500 in block-codebook, 0 bits of gain"
+stdout_has "1.0    23023023  4.000 in 2 groups"
 expect "in colour too" 0 "$bin/ropebits-inspect" --color always "$plan"
 expect "nothing of it can be folded" 1 "$bin/ropebits-export" "$plan" --format folded --model configs/demo-llama -o "$scratch/out"
 stderr_has "has no scales to fold"
 sed 's/"version": 3/"version": 2/' "$plan" >"$scratch/old.json"
-expect "a plan that promises only groups is refused" 1 "$bin/ropebits-inspect" "$scratch/old.json"
+expect "a plan that promises groups only is refused" 1 "$bin/ropebits-inspect" "$scratch/old.json"
 stderr_has "layer 0 kv_head 0: family is block-codebook, expected groups in version 2"
 stderr_lines 1
+
+for form in json rbp; do
+    expect "a layer of two families is refused, as plan.$form" 1 "$bin/ropebits-inspect" "$mixed.$form"
+    stderr_has "layer 0 kv_head 1: codec family is groups, that of kv_head 0 is block-codebook, expected one family a layer"
+    stderr_lines 1
+done
 
 # ---- plan.h: what it holds is what the library reads ----
 mv "$scratch/out/plan-block-codebook.h" "$scratch/out/plan.h"
@@ -85,18 +95,19 @@ int main(int argc, char **argv)
 CODE
     check "plan.h and the library compile together" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" -I. "$scratch/both.c" "$build/lib/libropebits_plan.a" -lzstd -lm -o "$scratch/both"
     expect "and hold the same" 0 "$scratch/both" "$scratch/out/plan-block-codebook.rbp"
-    stdout_has "1.0 block-codebook"
+    stdout_has "0.1 block-codebook"
 fi
 
 # ---- diff ----
 expect "a plan and itself, in both forms" 0 "$bin/ropebits-diff" "$plan" "$scratch/out/plan-block-codebook.rbp"
 stdout_has "0 of 4 heads differ"
 stdout_has "family block-codebook"
-# Block 0 of layer 1, head 0 has 8 bits in place of 6, which fit in the padding to a byte, and no other number of the file moves but the nominal bits.
+# In layer 0, head 1, block 0 has 8 bits in place of 6, which fit in the padding to a byte, and no other number of the
+# file moves but the nominal bits.
 sed -e 's/"bits": \[6, 0, 8, 0, 8, 1, 10, 1\]/"bits": [8, 0, 8, 0, 8, 1, 10, 1]/' -e 's/"key_nominal_bits": .*/"key_nominal_bits": 2.0625,/' "$plan" >"$scratch/more.json"
 expect "bits of a block that moved" 0 "$bin/ropebits-diff" "$plan" "$scratch/more.json"
 stdout_has "1 of 4 heads differ"
-stdout_has "layer 1, kv head 0: 2.500 -> 2.500 true bits, 1 blocks changed by 2 bits in all"
+stdout_has "layer 0, kv head 1: 2.500 -> 2.500 true bits, 1 blocks changed by 2 bits in all"
 stdout_has "largest changes of the bits of blocks, both dims together"
 
 # ---- explain: needs a profile of the plan's model, so a plan of demo-llama gets heads of block-codebook in layer 1 ----

@@ -1,23 +1,22 @@
-/* See plan_json_block_codebook.h. */
-#include "plan/plan_json_block_codebook.h"
-
+/* Family block-codebook in plan.json: what a head has in place of groups. Fields: docs/plan-json.md. */
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 
 #include "core/json.h"
+#include "plan/block_codebook_form.h"
+#include "plan/plan_json_parts.h"
+
+const char *const block_codebook_json_members[] = {"gain_bits", "maps", "weights", NULL};
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static rb_status no_memory(rb_error *err) { return rb_fail(err, RB_ENOMEM, "out of memory for a plan's JSON"); }
-
-static rb_status maps_to_json(cJSON *json, const plan_block_codebook *planes, int n_blocks, rb_error *err)
+static rb_status maps_to_json(cJSON *json, const float *maps, int n_blocks, rb_error *err)
 {
     cJSON *list = cJSON_CreateArray(), *map = NULL;
-    rb_status st = list ? RB_OK : no_memory(err);
+    rb_status st = list ? RB_OK : plan_json_no_memory(err);
     for (int block = 0; block < n_blocks && st == RB_OK; block++) {
-        map = cJSON_CreateFloatArray(planes->maps + BLOCK_CODEBOOK_MAP_SIZE * block,
-                                     BLOCK_CODEBOOK_MAP_SIZE); /* as doubles, exactly */
-        st = map ? rb_json_append(list, &map, err) : no_memory(err);
+        map = cJSON_CreateFloatArray(maps + BLOCK_CODEBOOK_MAP_SIZE * block, BLOCK_CODEBOOK_MAP_SIZE);
+        st = map ? rb_json_append(list, &map, err) : plan_json_no_memory(err);
         cJSON_Delete(map);
     }
     if (st == RB_OK) st = rb_json_add_item(json, "maps", &list, err);
@@ -25,17 +24,16 @@ static rb_status maps_to_json(cJSON *json, const plan_block_codebook *planes, in
     return st;
 }
 
-rb_status plan_block_codebook_to_json(cJSON *json, const plan_block_codebook *planes, int n_blocks, rb_error *err)
+rb_status block_codebook_to_json(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err)
 {
-    cJSON *weights = NULL;
+    const plan_block_codebook *own = &head->block_codebook;
+    const int n_blocks = model_n_blocks(model);
     rb_status st;
-    RB_TRY(st, rb_json_add_string(json, "family", codec_family_names[FAMILY_BLOCK_CODEBOOK], err), done);
-    RB_TRY(st, rb_json_add_number(json, "gain_bits", planes->gain_bits, err), done);
-    RB_TRY(st, maps_to_json(json, planes, n_blocks, err), done);
-    weights = cJSON_CreateFloatArray(planes->weights, n_blocks);
-    st = weights ? rb_json_add_item(json, "weights", &weights, err) : no_memory(err);
+    RB_TRY(st, rb_json_add_number(json, "gain_bits", own->gain_bits, err), done);
+    RB_TRY(st, maps_to_json(json, own->maps, n_blocks, err), done);
+    RB_TRY(st, plan_json_add_floats(json, "weights", own->weights, n_blocks, err), done);
+    RB_TRY(st, plan_json_add_floats(json, "center", head->center, model->head_dim, err), done);
 done:
-    cJSON_Delete(weights);
     return st;
 }
 
@@ -89,48 +87,35 @@ static rb_status maps_from_json(double *maps, const cJSON *json, int n_blocks, c
     return RB_OK;
 }
 
-/* What making the head rounded is not what the writer had. */
-static rb_status check_unchanged(const plan_block_codebook *planes, const double *maps, const double *weights,
+/* A number that making the head rounded is not what the writer had. */
+static rb_status check_unchanged(const plan_block_codebook *own, const double *maps, const double *weights,
                                  int n_blocks, const char *where, rb_error *err)
 {
     for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE * n_blocks; i++)
-        if ((double)planes->maps[i] != maps[i] || !isfinite(planes->maps[i]))
+        if ((double)own->maps[i] != maps[i] || !isfinite(own->maps[i]))
             return rb_fail(err, RB_EFORMAT, "%s: maps[%d][%d] is %.17g, expected a number that fp16 holds", where,
                            i / BLOCK_CODEBOOK_MAP_SIZE, i % BLOCK_CODEBOOK_MAP_SIZE, maps[i]);
     for (int block = 0; block < n_blocks; block++)
-        if ((double)planes->weights[block] != weights[block] || !isfinite(planes->weights[block]))
+        if ((double)own->weights[block] != weights[block] || !isfinite(own->weights[block]))
             return rb_fail(err, RB_EFORMAT, "%s: weights[%d] is %.17g, expected a number from %g that fp16 holds",
                            where, block, weights[block], BLOCK_CODEBOOK_LEAST_WEIGHT);
     return RB_OK;
 }
 
-rb_status plan_block_codebook_from_json(plan_head *head, const cJSON *json, int n_blocks, const char *where,
-                                        rb_error *err)
+rb_status block_codebook_from_json(plan_head *out, const cJSON *json, const model_facts *model, const char *where,
+                                   rb_error *err)
 {
-    static const char *const of_groups[] = {"groups", "norm", "encoder", "scales"};
     double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    const int n_blocks = model_n_blocks(model);
     uint8_t bits[RB_MAX_BLOCKS];
     int64_t gain_bits;
-    rb_status st = RB_OK;
-    for (size_t i = 0; i < RB_COUNT(of_groups); i++)
-        if (rb_json_find(json, of_groups[i]))
-            return rb_fail(err, RB_EFORMAT, "%s: has %s, expected none of family block-codebook", where, of_groups[i]);
+    rb_status st;
     RB_TRY(st, bits_from_json(bits, json, n_blocks, where, err), done);
     RB_TRY(st, rb_json_get_int(json, "gain_bits", where, 0, BLOCK_CODEBOOK_MAX_GAIN_BITS, &gain_bits, err), done);
     RB_TRY(st, maps_from_json(maps, json, n_blocks, where, err), done);
     RB_TRY(st, numbers_from_json(weights, rb_json_find(json, "weights"), n_blocks, "weights", where, err), done);
-    RB_TRY(st, plan_head_set_block_codebook(head, bits, maps, weights, (int)gain_bits, n_blocks, err), done);
-    RB_TRY(st, check_unchanged(&head->block_codebook, maps, weights, n_blocks, where, err), done);
+    RB_TRY(st, plan_head_set_block_codebook(out, bits, maps, weights, (int)gain_bits, n_blocks, err), done);
+    RB_TRY(st, check_unchanged(&out->block_codebook, maps, weights, n_blocks, where, err), done);
 done:
     return st;
-}
-
-rb_status plan_json_refuse_block_codebook(const cJSON *json, const char *where, rb_error *err)
-{
-    static const char *const of_block_codebook[] = {"gain_bits", "maps", "weights"};
-    for (size_t i = 0; i < RB_COUNT(of_block_codebook); i++)
-        if (rb_json_find(json, of_block_codebook[i]))
-            return rb_fail(err, RB_EFORMAT, "%s: has %s, expected them of family block-codebook alone", where,
-                           of_block_codebook[i]);
-    return RB_OK;
 }

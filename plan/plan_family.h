@@ -1,0 +1,84 @@
+/* What the forms of a plan need of a codec family: one row of functions and words a family. This table is made from
+ * RB_CODEC_FAMILIES (kernels/reference/codec_family.h); nothing else in plan/ and export/ asks for a family. The rows
+ * are in plan/groups_form.c and plan/block_codebook_form.c. */
+#ifndef RB_PLAN_PLAN_FAMILY_H
+#define RB_PLAN_PLAN_FAMILY_H
+
+#include <cjson/cJSON.h>
+
+#include "plan/bit_plan.h"
+#include "plan/library/ropebits_plan.h"
+#include "plan/plan_codebooks.h"
+#include "plan/plan_columns.h"
+
+/* Versions of plan.json and plan.rbp, which count alike. A plan has the lowest that holds it, so that older readers
+ * take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL, or the version that its newest family
+ * came with. */
+enum {
+    PLAN_VERSION_PUBLISHED = 1,
+    PLAN_VERSION_GENERAL = 2,
+    PLAN_VERSION_POINTS = 3, /* the first with families other than groups, and with codebooks of points */
+    PLAN_VERSION_NEWEST = 3
+};
+
+/* "what COUNT of TOTAL heads: what it means", for the heads that have it. */
+typedef struct plan_word {
+    const char *label; /* "norms" */
+    const char *what;  /* "log8, one byte each, in " */
+    const char *means; /* "heads", "heads: apply them" */
+    bool (*is_in)(const plan_head *head);
+} plan_word;
+
+/* A comment of plan.h, for plans of this version and later. */
+typedef struct plan_comment {
+    int since;
+    const char *text;
+} plan_comment;
+
+typedef struct plan_family {
+    int since; /* the first version that has heads of it; those of version 1 go without a name in plan.json */
+
+    /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
+     * rounded: bit_plan_check follows. */
+    const char *const *members; /* NULL-terminated; a head of another family has none of them */
+    rb_status (*to_json)(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err);
+    rb_status (*from_json)(plan_head *out, const cJSON *json, const model_facts *model, const char *where,
+                           rb_error *err); /* the centre is there already */
+
+    /* plan.rbp */
+    rb_status (*from_library)(plan_head *out, const ropebits_head *head, const model_facts *model,
+                              rb_error *err);                                             /* likewise */
+    rb_status (*check_storable)(const plan_head *head, const char *where, rb_error *err); /* NULL: all are */
+
+    /* Numbers and tables of all forms. */
+    const plan_column *columns;
+    int n_columns;
+    rb_status (*add_codebooks)(plan_codebooks *out, const plan_head *head, const model_facts *model, rb_error *err);
+    /* The dims that are coded in groups, in the order of their codes, and their groups; returns how many. NULL: none */
+    int (*coding_order)(int *dims, int *groups, const plan_head *head, const model_facts *model);
+    const float *(*scales)(const plan_head *head); /* [n_blocks], or NULL: none. NULL: the family has no scales */
+
+    /* Words for people. */
+    const char *summary;        /* what it is, for a plan that has heads of it; NULL: nothing is said */
+    const plan_word *words;     /* ends with a label NULL; NULL: none */
+    const char *bits_note;      /* what the bits in a heat map are, a line of inspect; NULL: nothing is said */
+    const char *bits_note_html; /* and a sentence of the report */
+    const char *mark;           /* after a head's name in the report's heat map; NULL: nothing */
+    void (*describe)(char *out, size_t size, const plan_head *head); /* "4 groups" */
+    const char *header_types;                                        /* declarations of plan.h; NULL: none */
+    const plan_comment *header_comments;                             /* ends with a text NULL */
+} plan_family;
+
+/* The rows, groups_form and so on, and the table of them. */
+#define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const plan_family prefix##_form;
+RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
+#undef RB_FAMILY_DECLARATION
+extern const plan_family *const plan_families[FAMILY_N_KINDS];
+
+static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }
+/* Its scales, [n_blocks]; NULL: none. */
+const float *plan_family_scales(const plan_head *head);
+/* The version of its forms. */
+int plan_version(const bit_plan *plan);
+
+#endif

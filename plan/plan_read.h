@@ -1,0 +1,10 @@
+/* A plan in either form that can be read: plan.rbp or plan.json, told apart by content. For programs that take a plan.
+ */
+#ifndef RB_PLAN_PLAN_READ_H
+#define RB_PLAN_PLAN_READ_H
+
+#include "plan/bit_plan.h"
+
+rb_status plan_read(bit_plan **out, const char *path, rb_error *err);
+
+#endif

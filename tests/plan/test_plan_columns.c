@@ -1,0 +1,115 @@
+/* The table of columns: its rows hold together, and a head has the numbers of its own family. */
+#include "tests/test_support.h"
+
+#include "plan/plan_columns.h"
+#include "plan/plan_family.h"
+#include "tests/plan/some_plan.h"
+
+static void columns_of_a_form_have_places_of_their_own(void **state)
+{
+    (void)state;
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    for (int form = 0; form < FORM_N_KINDS; form++) {
+        const int n = plan_columns_list(columns, (plan_form)form, PLAN_VERSION_NEWEST);
+        for (int i = 1; i < n; i++)
+            if (columns[i]->place[form] <= columns[i - 1]->place[form])
+                fail_msg("form %d: two columns have place %d", form, columns[i]->place[form]);
+    }
+}
+
+/* How many there are, counted by hand from docs/export.md and docs/plan-rbp.md. */
+static void columns_come_with_their_version(void **state)
+{
+    (void)state;
+    static const int expected[FORM_N_KINDS][PLAN_VERSION_NEWEST] = {
+        [FORM_HEADER] = {4, 11, 15}, [FORM_TENSORS] = {4, 11, 15}, [FORM_RBP] = {7, 13, 18}};
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    for (int form = 0; form < FORM_N_KINDS; form++)
+        for (int version = 1; version <= PLAN_VERSION_NEWEST; version++)
+            assert_int_equal(plan_columns_list(columns, (plan_form)form, version), expected[form][version - 1]);
+}
+
+static void columns_have_what_their_forms_need(void **state)
+{
+    (void)state;
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    int n = plan_columns_list(columns, FORM_HEADER, PLAN_VERSION_NEWEST);
+    for (int i = 0; i < n; i++) {
+        assert_non_null(columns[i]->header_name);
+        assert_true(!columns[i]->write_item == !columns[i]->header_type);
+        assert_true(!columns[i]->write_item == !columns[i]->header_otherwise);
+    }
+    n = plan_columns_list(columns, FORM_TENSORS, PLAN_VERSION_NEWEST);
+    for (int i = 0; i < n; i++) {
+        assert_non_null(columns[i]->tensor_name);
+        assert_true(columns[i]->type != COLUMN_U64); /* there is no such tensor */
+    }
+}
+
+/* Layer 0 is of block-codebook, layer 1 of groups. */
+static void a_head_has_the_numbers_of_its_own_family(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    bit_plan *plan = some_plan_of_block_codebook(&model);
+    plan_number numbers[PLAN_COLUMN_ROOM];
+    for (int form = 0; form < FORM_N_KINDS; form++) {
+        const int n = plan_columns_list(columns, (plan_form)form, PLAN_VERSION_NEWEST);
+        for (int i = 0; i < n; i++)
+            for (int h = 0; h < 4; h++) {
+                const bool is_of_all = columns[i]->family == COLUMN_OF_ALL_FAMILIES,
+                           is_own = columns[i]->family == (int)plan->heads[h].family;
+                const int n_numbers = plan_column_take(columns[i], numbers, plan, h);
+                if (!is_of_all && !is_own) assert_int_equal(n_numbers, 0);
+                if (n_numbers > 0 && columns[i]->extent == COLUMN_OF_HEAD) assert_int_equal(n_numbers, 1);
+                if (n_numbers > 0 && columns[i]->extent == COLUMN_OF_BLOCK)
+                    assert_int_equal(n_numbers, 8 * plan_column_size(columns[i]));
+                if (n_numbers > 0 && columns[i]->extent == COLUMN_OF_DIM) assert_int_equal(n_numbers, 16);
+                if (is_own && columns[i]->extent == COLUMN_OF_GROUP) assert_int_equal(n_numbers, 2);
+            }
+    }
+    bit_plan_free(plan);
+}
+
+/* Blocks b with b % 3 == 2 are in no group; split-half: block b is dims b and b + 4. */
+static void dims_of_no_group_come_last_in_coding_order(void **state)
+{
+    (void)state;
+    static const int expected[2][8] = {{0, 4, 3, 7, 1, 5, 2, 6}, {0, 0, 0, 0, 1, 1, -1, -1}};
+    const model_facts model = some_model(2, 1, 8, 8, ROPE_SPLIT_HALF);
+    bit_plan *plan = some_plan_of_block_codebook(&model);
+    int dims[8], groups[8];
+    assert_int_equal(plan_coding_order(dims, groups, plan, 1), 6);
+    assert_memory_equal(dims, expected[0], sizeof dims);
+    assert_memory_equal(groups, expected[1], sizeof groups);
+    assert_int_equal(plan_coding_order(dims, groups, plan, 0), 0);
+    for (int i = 0; i < 8; i++) assert_true(dims[i] == i && groups[i] == -1);
+    bit_plan_free(plan);
+}
+
+/* PUBLISHED, GENERAL, and the version that block-codebook came with. */
+static void a_plan_has_the_lowest_version_that_holds_it(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
+    bit_plan *plans[] = {some_plan(&model, CODEBOOK_BLOCK_GTQ), some_general_plan(&model),
+                         some_plan_of_block_codebook(&model)};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(plan_version(plans[i]), i + 1);
+        bit_plan_free(plans[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(columns_of_a_form_have_places_of_their_own),
+        cmocka_unit_test(columns_come_with_their_version),
+        cmocka_unit_test(columns_have_what_their_forms_need),
+        cmocka_unit_test(a_head_has_the_numbers_of_its_own_family),
+        cmocka_unit_test(dims_of_no_group_come_last_in_coding_order),
+        cmocka_unit_test(a_plan_has_the_lowest_version_that_holds_it),
+    };
+    return cmocka_run_group_tests_name("plan_columns", tests, NULL, NULL);
+}

@@ -4,11 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocate/budget.h"
+#include "allocate/allocate_report.h"
 #include "allocate/sweep.h"
 #include "core/json.h"
 #include "core/program.h"
-#include "methods/plan_error.h"
 #include "methods/value_budget.h"
 #include "plan/plan_json.h"
 #include "profile/profile_file.h"
@@ -30,7 +29,7 @@ typedef struct allocate_options {
     int value_scope;
     int64_t least_value_bits;
     int rotation; /* rotation_kind, of the keys */
-    /* Of the optimal methods. */
+    /* Only methods that are not published have these. */
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
     int64_t max_groups, gain_bits;
@@ -38,163 +37,6 @@ typedef struct allocate_options {
     rb_number_list widths;
     const char *output;
 } allocate_options;
-
-/* How far above the optimum the sum over heads can be, as a share of it. */
-static double gap_of(const budget_answer *answer)
-{
-    return answer->bound > 0.0 ? (answer->objective - answer->bound) / answer->bound : 0.0;
-}
-
-/* Whether a head of the family has blocks without bits; *n_heads: how many heads are of it. */
-static bool has_dropped_blocks(const bit_plan *plan, codec_family family, int *n_heads)
-{
-    const int n_blocks = model_n_blocks(&plan->model);
-    uint8_t bits[RB_MAX_BLOCKS];
-    bool has_dropped = false;
-    *n_heads = 0;
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++) {
-        if (plan->heads[h].family != family) continue;
-        plan_head_bits(&plan->heads[h], bits, n_blocks);
-        has_dropped = has_dropped || memchr(bits, 0, (size_t)n_blocks);
-        ++*n_heads;
-    }
-    return has_dropped;
-}
-
-/* How many blocks of a layer have each number of bits, over its KV heads of a family, and the true bits of those. */
-static void print_histogram(const bit_plan *plan, codec_family family)
-{
-    int n_heads;
-    const int n_blocks = model_n_blocks(&plan->model), first = has_dropped_blocks(plan, family, &n_heads) ? 0 : 1,
-              last = family == FAMILY_GROUPS ? PLAN_MAX_WIDTH : BLOCK_CODEBOOK_MAX_BITS;
-    uint8_t bits[RB_MAX_BLOCKS];
-    if (n_heads == 0) return;
-    printf("\n%s\n%-8s",
-           family == FAMILY_GROUPS ? "blocks of each width"
-                                   : "blocks of block-codebook by their bits, both dims together",
-           "layer");
-    for (int width = first; width <= last; width++) printf("%5d", width);
-    printf("   true bits\n");
-    for (int layer = 0; layer < plan->model.n_layers; layer++) {
-        int count[BLOCK_CODEBOOK_MAX_BITS + 1] = {0}, n_of_layer = 0;
-        double true_bits = 0.0;
-        for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++) {
-            const plan_head *head = bit_plan_head(plan, layer, kv_head);
-            if (head->family != family) continue;
-            plan_head_bits(head, bits, n_blocks);
-            for (int i = 0; i < n_blocks; i++) count[bits[i]]++;
-            true_bits += plan_head_true_bits(head, plan->model.head_dim);
-            n_of_layer++;
-        }
-        printf("%-8d", layer);
-        for (int width = first; width <= last; width++) printf("%5d", count[width]);
-        if (n_of_layer > 0) printf("%12.3f", true_bits / n_of_layer);
-        printf("\n");
-    }
-}
-
-/* What the values of a plan do to the output of attention, where the profile knows. */
-typedef struct value_prediction {
-    bool is_known;
-    double output_error; /* of the plan */
-    int one_width;       /* the widest for all heads that takes no more bits, and what it does */
-    double one_width_error, one_width_bits;
-    const budget_answer *answer; /* of widths that were allotted head by head, else NULL */
-} value_prediction;
-
-static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile,
-                                rb_error *err)
-{
-    const value_statistics statistics = {profile->value_error, profile->value_energy};
-    const double dims = plan->model.head_dim, true_bits = bit_plan_cost(plan).value_true_bits;
-    const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
-    uint8_t *widths = NULL;
-    if (!profile->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
-    const rb_status st = rb_alloc(&widths, n_heads, sizeof *widths, "widths of values", err);
-    if (st != RB_OK) return st;
-    out->is_known = true;
-    out->output_error = value_output_error(plan->value_widths, &plan->model, &statistics);
-    out->one_width = PLAN_MAX_WIDTH;
-    while (out->one_width > PLAN_MIN_WIDTH
-           && plan_value_bits(out->one_width, plan->model.head_dim) > true_bits * dims * (1.0 + 1e-12))
-        out->one_width--;
-    memset(widths, out->one_width, n_heads);
-    out->one_width_bits = plan_value_bits(out->one_width, plan->model.head_dim) / dims;
-    out->one_width_error = value_output_error(widths, &plan->model, &statistics);
-    free(widths);
-    return RB_OK;
-}
-
-static void print_values(const bit_plan *plan, const value_prediction *values)
-{
-    const value_range range = bit_plan_value_range(plan);
-    char text[80];
-    bit_plan_describe_values(text, sizeof text, plan);
-    printf("values   %s\n", text);
-    if (!values->is_known) return;
-    printf("output   relative error of %.4g expected from the values", values->output_error);
-    if (values->answer) printf(", within %.2g %% of the least", 100.0 * gap_of(values->answer));
-    if (range.least != range.most)
-        printf("; %.4g with %d bits for all (%.3f true)", values->one_width_error, values->one_width,
-               values->one_width_bits);
-    printf("\n");
-}
-
-/* answer: of the optimal methods, else NULL. */
-static void print_plan(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values,
-                       const budget_answer *answer, const char *path)
-{
-    const plan_cost cost = bit_plan_cost(plan);
-    printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
-    printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
-    print_values(plan, values);
-    printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
-           cost.fp16_bytes_per_token, cost.compression);
-    printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n",
-           prediction->logit_mae, prediction->bits_above_bound, prediction->bound_logit_mae);
-    if (answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(answer));
-    printf("plan     %s\n", path);
-    for (int family = 0; family < FAMILY_N_KINDS; family++) print_histogram(plan, (codec_family)family);
-}
-
-static rb_status add_value_prediction(cJSON *json, const value_prediction *values, rb_error *err)
-{
-    rb_status st = RB_OK;
-    if (!values->is_known) return RB_OK;
-    RB_TRY(st, rb_json_add_number(json, "value_output_error", values->output_error, err), done);
-    if (values->answer) RB_TRY(st, rb_json_add_number(json, "value_optimality_gap", gap_of(values->answer), err), done);
-    RB_TRY(st, rb_json_add_number(json, "one_value_width", values->one_width, err), done);
-    RB_TRY(st, rb_json_add_number(json, "one_value_width_true_bits", values->one_width_bits, err), done);
-    RB_TRY(st, rb_json_add_number(json, "one_value_width_output_error", values->one_width_error, err), done);
-done:
-    return st;
-}
-
-static rb_status print_json(const bit_plan *plan, const plan_prediction *prediction, const value_prediction *values,
-                            const budget_answer *answer, const allocate_options *opt, rb_error *err)
-{
-    const plan_cost cost = bit_plan_cost(plan);
-    cJSON *json = NULL;
-    rb_status st;
-    RB_TRY(st, rb_json_new_object(&json, err), done);
-    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-allocate-result", err), done);
-    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
-    RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
-    RB_TRY(st, rb_json_add_number(json, "avg_bits", plan->avg_bits, err), done);
-    RB_TRY(st, plan_value_width_to_json(json, plan, err), done);
-    RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name((rotation_kind)opt->rotation), err), done);
-    RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
-    RB_TRY(st, rb_json_add_number(json, "logit_mae", prediction->logit_mae, err), done);
-    RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", prediction->bound_logit_mae, err), done);
-    RB_TRY(st, rb_json_add_number(json, "bits_above_bound", prediction->bits_above_bound, err), done);
-    if (answer) RB_TRY(st, rb_json_add_number(json, "optimality_gap", gap_of(answer), err), done);
-    RB_TRY(st, add_value_prediction(json, values, err), done);
-    RB_TRY(st, rb_json_add_string(json, "plan", opt->output, err), done);
-    RB_TRY(st, rb_json_put(json, err), done);
-done:
-    cJSON_Delete(json);
-    return st;
-}
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -249,34 +91,29 @@ static rb_status allot_values(uint8_t **widths, budget_answer *answer, double av
                        : st;
 }
 
-/* An option that would do nothing is refused. */
-static rb_status check_options(allocation_method method, const optimal_options *own, const optimal_options *usual,
-                               const allocate_options *opt, rb_error *err)
+/* An option that would do nothing is refused. `own`: what is asked for. */
+static rb_status check_options(allocation_method method, const optimal_options *own, const allocate_options *opt,
+                               rb_error *err)
 {
-    const bool is_rotated = own->rotation != usual->rotation, has_gain = own->gain_bits != usual->gain_bits;
-    const bool has_groups = own->equalize != usual->equalize || own->codebook != usual->codebook
-                            || own->norm != usual->norm || own->encoder != usual->encoder
-                            || own->max_groups != usual->max_groups || own->widths != usual->widths;
-    const bool has_budget = own->scope != usual->scope || own->least_share != usual->least_share;
-    if (allocation_method_is_published(method) && (has_groups || has_gain || has_budget || opt->center))
+    const optimal_options usual = optimal_options_default();
+    const bool has_budget = own->scope != usual.scope || own->least_share != usual.least_share;
+    if (allocation_method_is_published(method)) {
+        optimal_options unrotated = *own;
+        unrotated.rotation = usual.rotation;
+        if (!optimal_foreign_options(&unrotated, &usual, -1) && !has_budget && !opt->center) return RB_OK;
         return rb_fail(err, RB_EUSAGE,
                        "%s has no options but its budget, values and rotation; the others are of --method optimal",
                        allocation_method_name(method));
-    if (method == METHOD_BLOCK_CODEBOOK && (has_groups || is_rotated))
-        return rb_fail(err, RB_EUSAGE,
-                       "block-codebook has no groups, expected none of --no-equalize, --norm, --encoder, --codebook, "
-                       "--groups, --widths and --rotation");
-    if ((method == METHOD_OPTIMAL || method == METHOD_OPTIMAL_CENTER) && opt->method >= 0 && has_gain)
-        return rb_fail(err, RB_EUSAGE, "%s has no gain, expected --gain-bits with block-codebook or best",
-                       allocation_method_name(method));
-    return RB_OK;
+    }
+    if (opt->method < 0) return RB_OK; /* a sweep over all has a method for every option */
+    const char *refusal = optimal_foreign_options(own, &usual, (int)allocation_method_family(method));
+    return refusal ? rb_fail(err, RB_EUSAGE, "%s %s", allocation_method_name(method), refusal) : RB_OK;
 }
 
 static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt,
                                     rb_error *err)
 {
-    const optimal_options usual = optimal_options_default();
-    optimal_options own = usual;
+    optimal_options own = optimal_options_default();
     own.equalize = !opt->no_equalize;
     if (*method == METHOD_OPTIMAL && opt->center) *method = METHOD_OPTIMAL_CENTER;
     own.gain_bits = (int)opt->gain_bits;
@@ -294,7 +131,7 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     }
     if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
     own.rotation = (rotation_kind)opt->rotation;
-    const rb_status st = check_options(*method, &own, &usual, opt, err);
+    const rb_status st = check_options(*method, &own, opt, err);
     if (st == RB_OK) *out = own;
     return st;
 }
@@ -378,16 +215,12 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
     allocation_method method = (allocation_method)opt->method;
+    allocate_report report = {.path = opt->output, .rotation = (rotation_kind)opt->rotation};
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
-    optimal_options options;
-    budget_answer answer;
-    codec_errors errors = {0};
-    plan_prediction prediction;
-    plan_budget budget;
-    value_prediction values = {0};
-    budget_answer value_answer;
     uint8_t *widths = NULL;
+    optimal_options options;
+    plan_budget budget;
     rb_status st;
     if (opt->sweep) return sweep_run(args, err);
     RB_TRY(st, budget_of(&budget, opt, err), done);
@@ -396,10 +229,10 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     const double value_bits =
         opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
-    if (opt->value_scope == VALUES_PER_HEAD) {
-        RB_TRY(st, allot_values(&widths, &value_answer, value_bits, (int)opt->least_value_bits, profile, err), done);
-        values.answer = &value_answer;
-    }
+    report.has_value_answer = opt->value_scope == VALUES_PER_HEAD;
+    if (report.has_value_answer)
+        RB_TRY(st, allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, err),
+               done);
     const head_statistics statistics = profile_statistics(profile);
     const plan_request request = {.model = &profile->model,
                                   .calibration = &profile->calibration,
@@ -408,18 +241,15 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
                                   .options = &options,
                                   .value_width = (int)value_bits,
                                   .value_widths = widths};
-    RB_TRY(st, allocate_within(&plan, &answer, &request, &budget, err), done);
+    RB_TRY(st, allocate_within(&plan, &report.answer, &request, &budget, err), done);
+    report.has_answer = !allocation_method_is_published(method);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
     RB_TRY(st, plan_json_write(plan, opt->output, err), done);
-    errors.n_blocks = model_n_blocks(&plan->model);
-    RB_TRY(st, plan_predict(&prediction, plan, &statistics, &errors, err), done);
-    RB_TRY(st, predict_values(&values, plan, profile, err), done);
-    const bool is_optimal = !allocation_method_is_published(method);
-    if (args->common->json) st = print_json(plan, &prediction, &values, is_optimal ? &answer : NULL, opt, err);
-    else print_plan(plan, &prediction, &values, is_optimal ? &answer : NULL, opt->output);
+    RB_TRY(st, allocate_report_predict(&report, plan, profile, err), done);
+    if (args->common->json) st = allocate_report_put_json(&report, err);
+    else allocate_report_print(&report);
 done:
     free(widths);
-    codec_errors_free(&errors);
     bit_plan_free(plan);
     profile_table_free(profile);
     return st;
@@ -527,7 +357,7 @@ int main(int argc, char **argv)
          .metavar = "N",
          .min = 0,
          .max = BLOCK_CODEBOOK_MAX_GAIN_BITS,
-         .help = "block-codebook, best: of the gain that brings a rare key within the codebooks; 0: none, which "
+         .help = "block-codebook: of the gain that brings a rare key within the codebooks; 0: none, which "
                  "averages do not notice and retrieval does"},
         {.long_name = "no-equalize",
          .kind = RB_OPT_FLAG,
@@ -570,7 +400,7 @@ int main(int argc, char **argv)
          .value = &opt.scope,
          .metavar = "SCOPE",
          .choices = budget_scope_names,
-         .help = "optimal: who shares the budget; otherwise the model, with block-codebook and best a head"},
+         .help = "optimal: who shares the budget; otherwise the model, with block-codebook a head"},
         {.long_name = "least-share",
          .kind = RB_OPT_NUMBER,
          .value = &opt.least_share,

@@ -64,7 +64,7 @@ static rb_status optimal_within(bit_plan **out, budget_answer *answer, const pla
     optimal_curves *own = NULL;
     bit_plan *plan = NULL;
     rb_status st;
-    optimal_options_set_method(&options, r->method);
+    options.method = r->method;
     if (!r->curves) RB_TRY(st, optimal_curves_build(&own, r->model, r->statistics, &options, err), done);
     RB_TRY(st, allocate_values(&plan, r->model, r->calibration, r->value_width, err), done);
     RB_TRY(st, optimal_plan_keys(plan, answer, r->curves ? r->curves : own, (int64_t)(key_bits + 0.5), err), done);

@@ -1,7 +1,8 @@
 /* Budgets in what is paid, and plans within them.
  *
- *   avg_bits         nominal bits per dim of the keys, as published. The optimal methods get the bytes that block-gtq
- * stores at it, so the two can be compared true_bits        stored bits per dim of the keys: codes, padding, norms
+ *   avg_bits         nominal bits per dim of the keys, as published. Methods that are not published get the bytes that
+ *                    block-gtq stores at it, so that the two can be compared
+ *   true_bits        stored bits per dim of the keys: codes, padding, norms
  *   bytes_per_token  keys and values of all layers and heads */
 #ifndef RB_ALLOCATE_BUDGET_H
 #define RB_ALLOCATE_BUDGET_H
@@ -15,8 +16,8 @@ typedef struct plan_budget {
     double amount;
 } plan_budget;
 
-/* Width of the values that go with keys of this budget: its whole bits; of a budget for both, the largest that leaves
- * the keys half of it at least. 1 to 8. */
+/* Width of the values that go with keys of this budget, 1 to 8: its whole bits. If the budget is for both, the largest
+ * width that leaves the keys half of it at least. */
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model);
 
 typedef struct plan_request {
@@ -24,17 +25,17 @@ typedef struct plan_request {
     const text_facts *calibration;
     const head_statistics *statistics;
     allocation_method method;
-    const optimal_options *options; /* of the optimal methods; `center` and `families` are the method's */
-    const optimal_curves *curves;   /* of these options, for several budgets; NULL: built for this one */
+    const optimal_options *options; /* for methods that are not published; `method` in them is not read */
+    const optimal_curves *curves;   /* built with these options, for several budgets; NULL: built for this one */
     int value_width;                /* 1..8 or PLAN_FP16_WIDTH, of all heads */
     const uint8_t *value_widths;    /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */
 } plan_request;
 
-/* The best plan of the method within the budget, freed with bit_plan_free. `answer` is set for the optimal methods.
- * uniform and block-gtq take their largest nominal budget that is not dearer (block-gtq in steps of one bit of one
- * block a head); the plan's avg_bits is the nominal budget, of the optimal methods the one asked for or what their
- * codes take. Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at
- * least, naming both. */
+/* The best plan of the method within the budget, freed with bit_plan_free. The published methods take their largest
+ * nominal budget that is not dearer, block-gtq in steps of one bit of one block a head; that is the plan's avg_bits.
+ * For the others avg_bits is the nominal budget that was asked for, or what their codes take, and `answer` is set.
+ * Fails as allocate_plan and optimal_plan_keys; RB_EINVAL: the budget is below what the method stores at least, naming
+ * both. */
 rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget,
                           rb_error *err);
 

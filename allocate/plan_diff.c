@@ -7,6 +7,14 @@
 #include "core/json.h"
 #include "plan/plan_json.h"
 
+#define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const diff_functions prefix##_diff_functions;
+RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
+#undef RB_FAMILY_DECLARATION
+
+#define RB_FAMILY_ROW(NAME, prefix, name) &prefix##_diff_functions,
+static const diff_functions *const families[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES(RB_FAMILY_ROW)};
+#undef RB_FAMILY_ROW
+
 enum { N_LARGEST = 10 };
 
 void plan_diff_free(plan_diff *diff)
@@ -17,38 +25,15 @@ void plan_diff_free(plan_diff *diff)
 
 static void count_head(coding_counts *counts, const plan_head *head, int n_blocks)
 {
-    bool codebooks[CODEBOOK_N_KINDS] = {false}, rotations[ROTATION_N_KINDS] = {false};
     uint8_t bits[RB_MAX_BLOCKS];
-    for (int g = 0; g < plan_head_groups(head)->n; g++) {
-        codebooks[plan_head_groups(head)->at[g].codebook] = true;
-        rotations[plan_head_groups(head)->at[g].rotation.kind] = true;
-    }
-    for (int i = 0; i < CODEBOOK_N_KINDS; i++) counts->codebook[i] += codebooks[i];
-    for (int i = 0; i < ROTATION_N_KINDS; i++) counts->rotation[i] += rotations[i];
+    if (families[head->family]->count) families[head->family]->count(counts, head);
     counts->family[head->family]++;
-    counts->norm[plan_head_groups(head)->norm] += head->family == FAMILY_GROUPS;
-    counts->encoder[plan_head_groups(head)->encoder] += head->family == FAMILY_GROUPS;
     counts->centered += head->center != NULL;
-    counts->scaled += plan_head_groups(head)->scales != NULL;
     plan_head_bits(head, bits, n_blocks);
     counts->with_lost_blocks += memchr(bits, 0, (size_t)n_blocks) != NULL;
 }
 
-static bool same_floats(const float *a, const float *b, int n)
-{
-    if (!a || !b) return a == b;
-    for (int i = 0; i < n; i++)
-        if (a[i] != b[i]) return false;
-    return true;
-}
-
-static bool same_maps(const plan_block_codebook *a, const plan_block_codebook *b, int n_blocks)
-{
-    return a->gain_bits == b->gain_bits && same_floats(a->maps, b->maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks)
-           && same_floats(a->weights, b->weights, n_blocks);
-}
-
-/* Of every block: its width, or by_block the bits of both dims. */
+/* Every block's width, or by_block the bits of both its dims. */
 static void bits_to_compare(int *bits, const plan_head *head, int n_blocks, bool by_block)
 {
     uint8_t own[RB_MAX_BLOCKS];
@@ -61,7 +46,6 @@ static void compare_heads(plan_diff *diff, int h)
     const model_facts *model = &diff->plans[0]->model;
     const plan_head *a = &diff->plans[0]->heads[h], *b = &diff->plans[1]->heads[h];
     const int n_blocks = model_n_blocks(model);
-    const bool is_one_family = a->family == b->family;
     int bits_a[RB_MAX_BLOCKS], bits_b[RB_MAX_BLOCKS];
     head_change *change = &diff->heads[h];
     *change =
@@ -77,24 +61,24 @@ static void compare_heads(plan_diff *diff, int h)
     const bool has_other_values = diff->plans[0]->value_widths[h] != diff->plans[1]->value_widths[h];
     diff->heads_differing += has_other_values || !plan_head_equal(a, b, model);
     diff->values_differing += has_other_values;
-    diff->families_differing += !is_one_family;
-    diff->maps_differing += is_one_family && a->family == FAMILY_BLOCK_CODEBOOK
-                            && !same_maps(&a->block_codebook, &b->block_codebook, n_blocks);
-    diff->norms_differing += is_one_family && plan_head_groups(a)->norm != plan_head_groups(b)->norm;
-    diff->encoders_differing += is_one_family && plan_head_groups(a)->encoder != plan_head_groups(b)->encoder;
-    diff->scales_differing +=
-        is_one_family && !same_floats(plan_head_groups(a)->scales, plan_head_groups(b)->scales, n_blocks);
-    diff->centers_differing += !same_floats(a->center, b->center, model->head_dim);
+    if (a->family == b->family) families[a->family]->compare(diff, a, b, n_blocks);
+    else diff->families_differing++;
+    diff->centers_differing += !plan_floats_equal(a->center, b->center, model->head_dim);
+}
+
+static bool has_bits_of_blocks(const bit_plan *plan)
+{
+    for (int h = 0; h < bit_plan_n_heads(plan); h++)
+        if (plan_head_bits_are_of_block(&plan->heads[h])) return true;
+    return false;
 }
 
 rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b,
                          rb_error *err)
 {
     rb_status st;
-    *out = (plan_diff){.plans = {a, b},
-                       .n_heads = a->model.n_layers * a->model.n_kv_heads,
-                       .by_block = bit_plan_has_family(a, FAMILY_BLOCK_CODEBOOK)
-                                   || bit_plan_has_family(b, FAMILY_BLOCK_CODEBOOK)};
+    *out = (plan_diff){
+        .plans = {a, b}, .n_heads = bit_plan_n_heads(a), .by_block = has_bits_of_blocks(a) || has_bits_of_blocks(b)};
     RB_TRY(st, model_facts_same(&a->model, name_a, &b->model, name_b, err), done);
     RB_TRY(st, rb_alloc(&out->heads, (size_t)out->n_heads, sizeof *out->heads, "changes", err), done);
     for (int p = 0; p < 2; p++) {

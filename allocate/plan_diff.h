@@ -6,8 +6,8 @@
 
 #include "plan/bit_plan.h"
 
-/* What a plan's heads do; a head of groups counts for a kind if one of its groups has it, one of block-codebook for
- * none. */
+/* What a plan's heads do. A head of groups counts for a kind if one of its groups has it; heads of other families have
+ * no such kinds. */
 typedef struct coding_counts {
     int family[FAMILY_N_KINDS];
     int norm[NORM_N_KINDS], encoder[ENCODER_N_KINDS], codebook[CODEBOOK_N_KINDS], rotation[ROTATION_N_KINDS];
@@ -25,15 +25,16 @@ typedef struct plan_diff {
     const bit_plan *plans[2]; /* borrowed */
     plan_cost cost[2];
     coding_counts coding[2];
-    bool by_block; /* a plan has heads of block-codebook: what is compared are the bits of blocks, both dims together,
-                      also where they are in groups */
-    int n_heads,
-        heads_differing;    /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
-    int families_differing; /* heads; maps, norms, encoders and scales are compared within a family */
-    int maps_differing;     /* in their maps, weights or bits of the gain */
-    int values_differing;   /* heads, in the width of their values */
-    int norms_differing, encoders_differing, scales_differing, centers_differing; /* heads */
-    head_change *heads;                                                           /* [n_layers][n_kv_heads], owned */
+    /* Some head counts bits by the block, both dims together: what is compared are bits of blocks in all heads. */
+    bool by_block;
+    int n_heads;
+    /* How many heads differ, and in what. Maps, norms, encoders and scales are compared within a family. */
+    int heads_differing; /* in anything: family, groups, rotations, norms, scales, centres, maps, width of values */
+    int families_differing;
+    int maps_differing;   /* in their maps, weights or bits of the gain */
+    int values_differing; /* in the width of their values */
+    int norms_differing, encoders_differing, scales_differing, centers_differing;
+    head_change *heads; /* [n_layers][n_kv_heads], owned */
 } plan_diff;
 
 /* RB_EMISMATCH: plans of two models, naming what differs; RB_ENOMEM. Names are for messages. */
@@ -46,5 +47,12 @@ head_change plan_diff_layer(const plan_diff *diff, int layer); /* sums over head
 int plan_diff_largest(int *heads, int n, const plan_diff *diff);
 
 rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err);
+
+/* ---- what a family gives: one row of functions in the table of plan_diff.c ------------------- */
+
+typedef struct diff_functions {
+    void (*count)(coding_counts *counts, const plan_head *head); /* what only the family knows; NULL: nothing */
+    void (*compare)(plan_diff *diff, const plan_head *a, const plan_head *b, int n_blocks); /* both of the family */
+} diff_functions;
 
 #endif

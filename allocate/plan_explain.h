@@ -1,55 +1,24 @@
-/* Why a head of groups has its bits: what each group costs, what it errs, and what a bit more or less of it would do
- * (`ropebits explain`). */
+/* Why a head has its bits (`ropebits explain`): what a codec family gives, one row of functions in the table of
+ * explain_main.c. `explained` is the family's own, size_bytes large. */
 #ifndef RB_ALLOCATE_PLAN_EXPLAIN_H
 #define RB_ALLOCATE_PLAN_EXPLAIN_H
 
 #include <cjson/cJSON.h>
 
 #include "methods/plan_error.h"
-#include "methods/rate_bound.h"
 
-/* A change of a group's width by one bit. */
-typedef struct width_change {
-    bool is_possible;
-    double bits;     /* stored bits it takes, or saves; a head's padding left out */
-    double variance; /* of the logit's error: taken off, or added */
-} width_change;
+#define EXPLAIN_SCHEMA "ropebits-explain-result"
+enum { EXPLAIN_VERSION = 1 };
 
-typedef struct explained_group {
-    int width, n_blocks; /* width 0: the blocks of no group, which come last */
-    int blocks[RB_MAX_BLOCKS];
-    double bits; /* stored: codes and norm */
-    group_error error;
-    width_change more, less;
-} explained_group;
-
-typedef struct explained_block {
-    int group;                  /* of explained_head.groups */
-    double q_energy, k_energy;  /* of the profile */
-    double scale, center_share; /* center_share: part of k_energy that the centre takes off; 0 without one */
-    double variance; /* its part of the group's: a group's error is spread evenly over its dims, so by query energy; of
-                        lost blocks by q_energy * k_energy */
-} explained_block;
-
-typedef struct explained_head {
-    int n_groups, n_blocks;
-    explained_group *groups; /* owned */
-    explained_block blocks[RB_MAX_BLOCKS];
-    double variance, bits; /* V; stored bits, padding included */
-    rate_distance distance;
-} explained_head;
-
-/* Of head h of the plan, which is of groups. The statistics are those of its model; `errors` has what the plan uses.
- * RB_ENOMEM. */
-rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics,
-                            const codec_errors *errors, rb_error *err);
-void explained_head_free(explained_head *explained);
-
-/* Share of the head's V that a change moves, a byte. */
-double width_change_per_byte(const width_change *change, double head_variance);
-/* The group, other than this, whose bit less adds the least a byte; -1: none can give. */
-int explained_cheapest_other(const explained_head *explained, int group);
-
-rb_status explained_head_to_json(cJSON **out, const explained_head *explained, rb_error *err);
+typedef struct explain_functions {
+    size_t size_bytes;
+    /* Head h of the plan, into zeroes; cleared also after a failure. The statistics are those of the plan's model. */
+    rb_status (*explain)(void *explained, const bit_plan *plan, int h, const head_statistics *statistics,
+                         rb_error *err);
+    void (*clear)(void *explained);             /* NULL: it owns nothing */
+    void (*print_error)(const void *explained); /* what the head errs as a whole, in lines of their own */
+    void (*print_parts)(const void *explained); /* tables of its parts, and what follows from them */
+    rb_status (*to_json)(cJSON **out, const void *explained, rb_error *err);
+} explain_functions;
 
 #endif

@@ -2,13 +2,14 @@
 #include "allocate/plan_explain_block_codebook.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/json.h"
 #include "kernels/reference/block_codebook_codec.h"
 #include "methods/block_codebook_curve.h"
 
-/* Of the covariance M M^T, M = (m0 0; m1 m2). */
+/* The axes of the covariance M M^T, M = (m0 0; m1 m2). */
 static void set_axes(explained_code *out, const float *map)
 {
     static const double DEGREES = 57.29577951308232;
@@ -69,6 +70,8 @@ void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *
     }
 }
 
+/* ---- as JSON --------------------------------------------------------------------------------- */
+
 static rb_status block_to_json(cJSON *blocks, const explained_code *block, rb_error *err)
 {
     cJSON *json = NULL;
@@ -97,8 +100,8 @@ rb_status explained_block_codebook_to_json(cJSON **out, const explained_block_co
     *out = NULL;
     if (st != RB_OK) goto done;
     RB_TRY(st, rb_json_new_object(&json, err), done);
-    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
-    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", EXPLAIN_SCHEMA, err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", EXPLAIN_VERSION, err), done);
     RB_TRY(st, rb_json_add_string(json, "family", codec_family_names[FAMILY_BLOCK_CODEBOOK], err), done);
     RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "gain_bits", e->gain_bits, err), done);
@@ -112,3 +115,52 @@ done:
     cJSON_Delete(blocks);
     return st;
 }
+
+/* ---- as text --------------------------------------------------------------------------------- */
+
+static void print_error(const void *explained)
+{
+    const explained_block_codebook *e = explained;
+    printf("family   block-codebook: one code for both dims of a block, no norm; %d bits for the gain of a key, %.3g "
+           "to %.3g\n",
+           e->gain_bits, e->least_gain, e->most_gain);
+    printf("error    logit MAE of %.4g expected; what its variance would be with a bit more or less of a block, the "
+           "others as they are, is told below\n",
+           e->logit_mae);
+}
+
+static void print_parts(const void *explained)
+{
+    const explained_block_codebook *e = explained;
+    printf("\n%-6s %5s %9s %10s %10s %9s %10s %11s %11s %10s %11s %11s\n", "block", "bits", "codes, %", "axis 1",
+           "axis 2", "angle", "weight", "q energy", "k energy", "centre, %", "a bit more", "a bit less");
+    for (int block = 0; block < e->n_blocks; block++) {
+        const explained_code *b = &e->blocks[block];
+        printf("%-6d %5d %9.2f %10.4g %10.4g %9.1f %10.4g %11.4g %11.4g %10.1f %+10.2f%% %+10.2f%%\n", block, b->bits,
+               100.0 * b->code_share, b->axes[0], b->axes[1], b->angle, b->weight, b->q_energy, b->k_energy,
+               100.0 * b->center_share, 100.0 * b->more, 100.0 * b->less);
+    }
+}
+
+/* ---- the family's row ------------------------------------------------------------------------ */
+
+static rb_status explain(void *explained, const bit_plan *plan, int h, const head_statistics *statistics, rb_error *err)
+{
+    (void)err;
+    plan_explain_block_codebook(explained, plan, h, statistics);
+    return RB_OK;
+}
+
+static rb_status to_json(cJSON **out, const void *explained, rb_error *err)
+{
+    return explained_block_codebook_to_json(out, explained, err);
+}
+
+extern const explain_functions block_codebook_explain_functions;
+const explain_functions block_codebook_explain_functions = {
+    .size_bytes = sizeof(explained_block_codebook),
+    .explain = explain,
+    .print_error = print_error,
+    .print_parts = print_parts,
+    .to_json = to_json,
+};

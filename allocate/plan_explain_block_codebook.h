@@ -1,19 +1,17 @@
-/* What a head of block-codebook does with its bits (`ropebits explain`). Heads of groups: allocate/plan_explain.h. */
+/* Family block-codebook: what a head does with its bits (`ropebits explain`). */
 #ifndef RB_ALLOCATE_PLAN_EXPLAIN_BLOCK_CODEBOOK_H
 #define RB_ALLOCATE_PLAN_EXPLAIN_BLOCK_CODEBOOK_H
 
-#include <cjson/cJSON.h>
-
-#include "methods/plan_error.h"
+#include "allocate/plan_explain.h"
 
 typedef struct explained_code {
-    int bits;          /* of the block's code, both dims together */
-    double code_share; /* of the bits of all codes */
+    int bits;          /* the block's code has, both dims together */
+    double code_share; /* its part of the bits of all codes */
     /* The law that the block's map makes of a normal one: standard deviations along its principal axes, the larger
      * first, and the angle of that axis to the block's first dim, in degrees above -90 to 90. */
     double axes[2], angle;
     double weight;             /* what its error counts for when the gain is chosen */
-    double q_energy, k_energy; /* of the profile */
+    double q_energy, k_energy; /* the profile's */
     double center_share;       /* part of k_energy that the centre takes off; 0 without one */
     /* Change of the head's V (methods/block_codebook_curve.h), as a share of it, were the block's code a bit longer or
      * shorter and the others as they are; 0 where it cannot be. Negative: less error. */
@@ -28,8 +26,7 @@ typedef struct explained_block_codebook {
     explained_code blocks[RB_MAX_BLOCKS];
 } explained_block_codebook;
 
-/* Of head h of the plan, which is of block-codebook. The statistics are those of its model, with block_codebook_error.
- */
+/* Head h of the plan, which is of block-codebook. The statistics are those of its model, with block_codebook_error. */
 void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *plan, int h,
                                  const head_statistics *statistics);
 

@@ -7,7 +7,7 @@
 
 #include "core/json.h"
 
-/* A budget that misses the end by rounding alone counts. */
+/* A budget that only rounding keeps from the end counts. */
 static int count_budgets(const sweep_range *range)
 {
     return 1 + (int)floor((range->to - range->from) / range->step + 1e-9);
@@ -95,7 +95,7 @@ static rb_status sweep_optimal(plan_sweep *sweep, plan_request r, codec_errors *
 {
     optimal_options options = *r.options;
     optimal_curves *curves = NULL;
-    optimal_options_set_method(&options, r.method);
+    options.method = r.method;
     rb_status st = optimal_curves_build(&curves, r.model, r.statistics, &options, err);
     r.curves = curves;
     if (st == RB_OK) st = sweep_budgets(sweep, &r, 0.0, errors, err);

@@ -21,9 +21,8 @@ typedef struct sweep_range {
 rb_status sweep_range_parse(sweep_range *out, const char *text, rb_error *err);
 
 typedef struct sweep_point {
-    double asked_bits,
-        true_bits;   /* per dim of the keys; uniform, which has whole widths only, is asked for what they store */
-    double avg_bits; /* nominal */
+    /* Per dim of the keys. uniform has only whole widths, and is asked for what they store. */
+    double asked_bits, true_bits, avg_bits; /* avg_bits: nominal */
     plan_prediction prediction;
 } sweep_point;
 
@@ -33,9 +32,9 @@ typedef struct plan_sweep {
     sweep_point *points[METHOD_N]; /* owned */
 } plan_sweep;
 
-/* `request` says all but method and curves; methods [METHOD_N]: which. Budgets below what block-gtq stores at 1 bit
- * have no point of it. Curves of the optimal methods are built once. Fails as allocate_within and plan_predict. Freed
- * by plan_sweep_free, also after a failure. */
+/* `request` says all but method and curves; methods [METHOD_N]: which. block-gtq has no points at budgets below what it
+ * stores at 1 bit. Curves are built once a method. Fails as allocate_within and plan_predict. Freed by plan_sweep_free,
+ * also after a failure. */
 rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request,
                              const bool *methods, rb_error *err);
 void plan_sweep_free(plan_sweep *sweep);
@@ -43,8 +42,8 @@ void plan_sweep_free(plan_sweep *sweep);
 /* docs/allocate.md names the members. */
 rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const plan_request *request, rb_error *err);
 
-/* An SVG picture: expected logit MAE, on a logarithmic scale, over true bits; a line a method and one of the bound,
- * that of the last method. Atomic. */
+/* An SVG picture: expected logit MAE, on a logarithmic scale, over true bits. There is a line a method, and one for the
+ * bound of the last method. Atomic. */
 rb_status plan_sweep_draw(const plan_sweep *sweep, const model_facts *model, const char *path, rb_error *err);
 
 #endif

@@ -8,7 +8,7 @@
 
 enum { WIDTH = 790, HEIGHT = 480, LEFT = 70, RIGHT = 200, TOP = 44, BOTTOM = 56, LEGEND_STEP = 20 };
 
-static const char *const colours[METHOD_N] = {"#6e7781", "#cf222e", "#0969da", "#1a7f37", "#8250df", "#bf8700"};
+static const char *const colours[METHOD_N] = {"#6e7781", "#cf222e", "#0969da", "#1a7f37", "#8250df"};
 
 /* What the axes show. */
 typedef struct axes {

@@ -1,9 +1,11 @@
-/* bench_allocate: method `optimal` on a made-up model, times and optimality gaps as JSON lines.
- *   bench_allocate [sweep | methods] [LAYERS HEADS BLOCKS [MAX_GROUPS]]     80 8 64 0, one thread (OMP_NUM_THREADS is
- * not asked) Without `sweep` one budget of 3 true bits a dim, the curves cut two bits above it; with it 1.5 to 6 in
- * steps of 0.25, the curves computed once. Each budget is solved over the model and its partitions are taken from the
- * curves. `methods`: what `ropebits allocate --sweep 1.5:6:0.25` does between reading the profile and writing, all
- * methods and their expected errors, with logit moments. */
+/* bench_allocate: how long allocation takes on a made-up model, and how near the optimum it comes, as JSON lines.
+ *   bench_allocate [sweep | methods] [LAYERS HEADS BLOCKS [MAX_GROUPS]]
+ * The sizes are 80 8 64 0 unless given; one thread (OMP_NUM_THREADS is not asked).
+ *
+ * Without a word the method is `optimal` at one budget of 3 true bits a dim, with curves cut two bits above it. `sweep`
+ * takes 1.5 to 6 bits in steps of 0.25, and computes the curves once. Each budget is solved over the model and its
+ * partitions are taken from the curves. `methods` does what `ropebits allocate --sweep 1.5:6:0.25` does between reading
+ * the profile and writing: all methods and their expected errors, with logit moments. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +102,7 @@ static rb_status solve(bench *b, double bits_per_dim, budget_scope scope, rb_err
     return RB_OK;
 }
 
-/* Blocks that agree with those beside them, coherent to the fifth. */
+/* Blocks agree with those beside them, and are coherent to a fifth. */
 static void make_moments(float *moment, const bench *b)
 {
     for (int h = 0; h < b->n_heads; h++)
@@ -112,7 +114,7 @@ static void make_moments(float *moment, const bench *b)
             }
 }
 
-/* Round blocks, an error a bit as of many points. */
+/* Round blocks, whose error falls by a bit as that of many points does. */
 static void make_block_codebook(float *map, float *error, const bench *b)
 {
     for (int i = 0; i < b->n_heads * b->n_blocks; i++) {
@@ -124,7 +126,7 @@ static void make_block_codebook(float *map, float *error, const bench *b)
 
 static rb_status sweep_methods(const bench *b, rb_error *err)
 {
-    static const bool all[METHOD_N] = {true, true, true, true, true, true};
+    static const bool all[METHOD_N] = {true, true, true, true, true};
     const int d = 2 * b->n_blocks;
     model_facts model = {.model_type = "llama",
                          .n_layers = b->n_layers,

@@ -9,14 +9,22 @@
 
 #include "methods/optimal.h"
 
-const char *const allocation_method_names[METHOD_N + 1] = {"uniform",        "block-gtq", "optimal", "optimal-center",
-                                                           "block-codebook", "best",      NULL};
+#define RB_METHOD_NAME(NAME, name, family, is_published, is_centered) name,
+const char *const allocation_method_names[METHOD_N + 1] = {RB_ALLOCATION_METHODS(RB_METHOD_NAME) NULL};
+#undef RB_METHOD_NAME
 
-bool allocation_method_is_published(allocation_method method)
-{
-    return method == METHOD_UNIFORM || method == METHOD_BLOCK_GTQ;
-}
+typedef struct method_facts {
+    codec_family family;
+    bool is_published, is_centered;
+} method_facts;
 
+#define RB_METHOD_FACTS(NAME, name, family, is_published, is_centered) {family, is_published, is_centered},
+static const method_facts methods[METHOD_N] = {RB_ALLOCATION_METHODS(RB_METHOD_FACTS)};
+#undef RB_METHOD_FACTS
+
+bool allocation_method_is_published(allocation_method method) { return methods[method].is_published; }
+bool allocation_method_is_centered(allocation_method method) { return methods[method].is_centered; }
+codec_family allocation_method_family(allocation_method method) { return methods[method].family; }
 const char *allocation_method_name(allocation_method method) { return allocation_method_names[method]; }
 
 bool allocation_method_from_name(const char *name, allocation_method *method)
@@ -41,8 +49,8 @@ static rb_status check_budget(double avg_bits, rb_error *err)
                    ALLOCATE_MAX_BITS);
 }
 
-/* floor(n_blocks * avg_bits); a product that misses a whole number by rounding alone counts as that number: 30 * 2.3
- * is 69. */
+/* floor(n_blocks * avg_bits). A product that only rounding keeps from a whole number counts as that number: 30 * 2.3 is
+ * 69. */
 static int whole_budget(int n_blocks, double avg_bits)
 {
     static const double rounding = 1e-9;
@@ -198,7 +206,7 @@ static rb_status allocate_optimal(bit_plan *plan, allocation_method method, doub
     optimal_curves *curves = NULL;
     budget_answer answer;
     rb_status st;
-    optimal_options_set_method(&options, method);
+    options.method = method;
     RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);
     RB_TRY(st, optimal_curves_build(&curves, &plan->model, statistics, &options, err), done);
     RB_TRY(st, optimal_plan_keys(plan, &answer, curves, allocate_key_bits(plan), err), done);
@@ -230,7 +238,8 @@ done:
 
 void allocate_set_rotation(bit_plan *plan, rotation_kind kind)
 {
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        for (int g = 0; plan->heads[h].family == FAMILY_GROUPS && g < plan->heads[h].groups.n; g++)
-            plan->heads[h].groups.at[g].rotation.kind = kind;
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const plan_groups *groups = plan_head_groups(&plan->heads[h]);
+        for (int g = 0; g < groups->n; g++) groups->at[g].rotation.kind = kind;
+    }
 }

@@ -1,12 +1,14 @@
-/* Who gets how many bits: from the energies of a head's blocks to its plan. Library of the `allocate` stage; `profile`
+/* Who gets how many bits: from the energies of a head's blocks to its plan. `allocate` makes plans with it, `profile`
  * uses it to score methods.
  *
- * uniform    every block avg_bits (a whole number), one group of all dims.
- * block-gtq  arXiv 2606.24033: start at min_bits; then floor(n_blocks * avg_bits) - sum further bits, one at a time,
- * each to the block with the largest energy * 4^-bits below max_bits; ties to the lowest index. Blocks of equal width
- * form a group. A product n_blocks * avg_bits within 1e-9 of a whole number is that number: 30 blocks at 2.3 bits share
- * 69 bits, not 68. optimal, optimal-center, block-codebook, best  methods/optimal.h. At avg_bits they get the bytes
- * that block-gtq stores at avg_bits, so they can be compared. */
+ * uniform    every block gets avg_bits, a whole number: one group of all dims.
+ * block-gtq  arXiv 2606.24033. Every block starts at min_bits. Then floor(n_blocks * avg_bits) - sum further bits are
+ *            given one at a time, each to the block with the largest energy * 4^-bits below max_bits; ties go to the
+ *            lowest index. Blocks of equal width form a group. A product n_blocks * avg_bits within 1e-9 of a whole
+ *            number is that number: 30 blocks at 2.3 bits share 69 bits, not 68.
+ * optimal, optimal-center, block-codebook
+ *            methods/optimal.h. At avg_bits they get the bytes that block-gtq stores at avg_bits, so that methods can
+ *            be compared. */
 #ifndef RB_METHODS_ALLOCATOR_H
 #define RB_METHODS_ALLOCATOR_H
 
@@ -14,17 +16,22 @@
 
 #include "plan/bit_plan.h"
 
-typedef enum allocation_method {
-    METHOD_UNIFORM,
-    METHOD_BLOCK_GTQ,
-    METHOD_OPTIMAL,
-    METHOD_OPTIMAL_CENTER,
-    METHOD_BLOCK_CODEBOOK,
-    METHOD_BEST,
-    METHOD_N
-} allocation_method;
-bool allocation_method_is_published(
-    allocation_method method); /* uniform, block-gtq; the others are methods/optimal.h's */
+/* ROW(its part of a constant's name, its name in options and files, the codec family of its heads, whether it is
+ * published, whether it takes the mean key off). Methods that are not published are those of methods/optimal.h. */
+#define RB_ALLOCATION_METHODS(ROW)                                    \
+    ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)               \
+    ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)           \
+    ROW(OPTIMAL, "optimal", FAMILY_GROUPS, false, false)              \
+    ROW(OPTIMAL_CENTER, "optimal-center", FAMILY_GROUPS, false, true) \
+    ROW(BLOCK_CODEBOOK, "block-codebook", FAMILY_BLOCK_CODEBOOK, false, true)
+
+#define RB_METHOD_NUMBER(NAME, name, family, is_published, is_centered) METHOD_##NAME,
+typedef enum allocation_method { RB_ALLOCATION_METHODS(RB_METHOD_NUMBER) METHOD_N } allocation_method;
+#undef RB_METHOD_NUMBER
+
+bool allocation_method_is_published(allocation_method method);
+bool allocation_method_is_centered(allocation_method method);
+codec_family allocation_method_family(allocation_method method);
 const char *allocation_method_name(allocation_method method);
 bool allocation_method_from_name(const char *name, allocation_method *method);
 extern const char *const allocation_method_names[]; /* NULL-terminated, for option tables */
@@ -37,14 +44,16 @@ typedef struct head_energy {
     const double *q_energy, *k_energy; /* [n_blocks] */
 } head_energy;
 
-/* Of all heads: energies [n_layers][n_kv_heads][n_blocks]; mean keys [n_layers][n_kv_heads][head_dim] (used by
- * optimal-center alone; may be NULL without); logit moments [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2] of
- * profile/logit_moment.h (used by the optimal methods; NULL: blocks are taken for independent); maps and errors of
- * profile/block_codebook_error.h, [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] and
- * [..][BLOCK_CODEBOOK_MAX_BITS + 1] (used by block-codebook and best). */
+/* What a profile knows of all heads; borrowed. Methods that are not published use more than the energies. */
 typedef struct head_statistics {
-    const double *q_energy, *k_energy, *k_mean;
-    const float *moment, *moment_centered, *block_codebook_map, *block_codebook_error;
+    const double *q_energy, *k_energy; /* [n_layers][n_kv_heads][n_blocks] */
+    const double *k_mean;              /* [n_layers][n_kv_heads][head_dim]; only centred methods use it */
+    /* Logit moments, [n_layers][n_kv_heads][n_blocks (n_blocks + 1) / 2], of keys as they are and less their mean:
+     * profile/logit_moment.h. NULL: blocks are taken for independent. */
+    const float *moment, *moment_centered;
+    /* Only block-codebook uses these: profile/block_codebook_error.h. */
+    const float *block_codebook_map;   /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] */
+    const float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1] */
 } head_statistics;
 
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 */

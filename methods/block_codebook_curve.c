@@ -1,4 +1,4 @@
-/* See block_codebook_curve.h. */
+/* See block_codebook_curve.h; at the end what the family gives to methods/optimal.h and methods/plan_error.h. */
 #include "methods/block_codebook_curve.h"
 
 #include <math.h>
@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "core/threads.h"
+#include "methods/optimal.h"
+#include "methods/plan_error.h"
 
 enum { N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1, ROUNDS = 3 };
 /* Blocks that cancel are not counted on: shrinking maps and moving bits for them was measured to cost 2 to 6 % of MAE
@@ -114,8 +116,8 @@ RB_CPU_CLONES static void add_block(double *restrict next, const double *restric
     }
 }
 
-/* f of the first 0 to n_blocks blocks, for budgets 0 to most bits. Bits are read back from it: sums are the same again.
- */
+/* f of the first 0 to n_blocks blocks, for budgets of 0 to most bits. Bits are read back from it by adding up again:
+ * the sums are the same. */
 typedef struct bit_table {
     int n;         /* most + 1 */
     double *least; /* [n_blocks + 1][n] */
@@ -141,7 +143,7 @@ static void fill_table(bit_table *table, int n_blocks, const double *cost)
     for (int i = 0; i < n_blocks; i++) add_block(row_of(table, i + 1), row_of(table, i), cost + N_BITS * i, table->n);
 }
 
-/* The least bits of equals. */
+/* The fewest bits among equals. */
 static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const double *cost, int budget)
 {
     for (int i = n_blocks - 1; i >= 0; i--) {
@@ -154,7 +156,7 @@ static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const
     }
 }
 
-/* Bits that codes may take of p stored bytes; below 0: not even the gain fits. */
+/* How many of p stored bytes' bits codes may take; below 0: not even the gain fits. */
 static int code_bits(int n_blocks, int gain_bits, int point)
 {
     const int bits = 8 * point - gain_bits, most = most_code_bits(n_blocks);
@@ -245,3 +247,112 @@ done:
     free_table(&table);
     return st;
 }
+
+/* ---- curves of a model (methods/optimal.h) --------------------------------------------------- */
+
+typedef struct block_codebook_curves {
+    const optimal_input *input;
+    block_codebook_head *heads;     /* [n_heads] */
+    block_codebook_curve *of_heads; /* [n_heads] */
+} block_codebook_curves;
+
+static void free_curves(void *curves)
+{
+    block_codebook_curves *c = curves;
+    if (!c) return;
+    for (int h = 0; c->of_heads && h < c->input->n_heads; h++) block_codebook_curve_free(&c->of_heads[h]);
+    free(c->of_heads);
+    free(c->heads);
+    free(c);
+}
+
+static rb_status build_curves(void **out, const optimal_input *in, rb_error *err)
+{
+    const head_statistics *known = in->statistics;
+    block_codebook_curves *c = NULL;
+    rb_status st;
+    *out = NULL;
+    if (!known->block_codebook_map || !known->block_codebook_error)
+        return rb_fail(err, RB_EINVAL, "family block-codebook needs the maps and errors of blocks, which are missing");
+    RB_TRY(st, rb_alloc(&c, 1, sizeof *c, "curves", err), done);
+    *out = c;
+    c->input = in;
+    RB_TRY(st, rb_alloc(&c->heads, (size_t)in->n_heads, sizeof *c->heads, "curves", err), done);
+    RB_TRY(st, rb_alloc(&c->of_heads, (size_t)in->n_heads, sizeof *c->of_heads, "curves", err), done);
+    for (int64_t h = 0, at = 0; h < in->n_heads; h++, at += in->n_blocks)
+        c->heads[h] =
+            (block_codebook_head){in->n_blocks, known->q_energy + at, known->block_codebook_error + at * N_BITS,
+                                  in->moment ? in->moment + at * (in->n_blocks + 1) / 2 : NULL};
+    RB_TRY(st, block_codebook_curves_build(c->of_heads, c->heads, in->n_heads, in->options->gain_bits, err), done);
+done:
+    return st;
+}
+
+static budget_curve curve_of(const void *curves, int h)
+{
+    const block_codebook_curves *c = curves;
+    return (budget_curve){c->of_heads[h].n_points, c->of_heads[h].error};
+}
+
+/* Room for a gain and a code, whatever their bits, in whole bytes. */
+static int64_t least_bits(const optimal_options *options)
+{
+    (void)options;
+    return (BLOCK_CODEBOOK_MAX_GAIN_BITS + BLOCK_CODEBOOK_MAX_BITS + 7) / 8 * 8;
+}
+
+/* Weights of errors are shares of the largest: what a gain is chosen by has no scale. */
+static void set_weights(double *weights, const double *q_energy, int n_blocks)
+{
+    double most = 0.0;
+    for (int i = 0; i < n_blocks; i++) most = fmax(most, q_energy[i]);
+    for (int i = 0; i < n_blocks; i++) weights[i] = most > 0.0 ? q_energy[i] / most : 1.0;
+}
+
+static rb_status make_head(plan_head *head, const void *curves, int h, int point, rb_error *err)
+{
+    const block_codebook_curves *c = curves;
+    const int n = c->input->n_blocks;
+    const float *known = c->input->statistics->block_codebook_map + (int64_t)h * n * BLOCK_CODEBOOK_MAP_SIZE;
+    double maps[RB_MAX_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], stretches[RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
+    uint8_t bits[RB_MAX_BLOCKS];
+    const rb_status st = block_codebook_curve_at(&c->of_heads[h], &c->heads[h], point, bits, err);
+    if (st != RB_OK) return st;
+    block_codebook_head_error(&c->heads[h], bits, stretches);
+    set_weights(weights, c->heads[h].q_energy, n);
+    for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE * n; i++)
+        maps[i] = (double)known[i] * stretches[i / BLOCK_CODEBOOK_MAP_SIZE];
+    return plan_head_set_block_codebook(head, bits, maps, weights, c->input->options->gain_bits, n, err);
+}
+
+static bool has_options(const optimal_options *own, const optimal_options *usual)
+{
+    return own->gain_bits != usual->gain_bits;
+}
+
+/* A head has a budget of its own: from a shared one the first layers, whose logits are small, would lose bits to the
+ * others, and needles with them (docs/method.md). */
+extern const optimal_family block_codebook_optimal_family;
+const optimal_family block_codebook_optimal_family = {
+    .scope = SCOPE_HEAD,
+    .least_bits = least_bits,
+    .build = build_curves,
+    .free = free_curves,
+    .curve = curve_of,
+    .make_head = make_head,
+    .has_options = has_options,
+    .refusal = "has no gain, expected --gain-bits with block-codebook",
+};
+
+/* ---- the error to expect (methods/plan_error.h) ---------------------------------------------- */
+
+static double variance_of(const coded_head *coded, const plan_head *head, const codec_errors *errors)
+{
+    const block_codebook_head known = {coded->n_blocks, coded->q_energy, coded->block_codebook_error, coded->moment};
+    double stretches[RB_MAX_BLOCKS];
+    (void)errors;
+    return block_codebook_head_error(&known, head->block_codebook.bits, stretches);
+}
+
+extern const head_error_functions block_codebook_error_functions;
+const head_error_functions block_codebook_error_functions = {.variance = variance_of};

@@ -147,7 +147,7 @@ static double take_steps(budget_solver *s, const bidder *bidders, int n, int32_t
 
 /* ---- trades ---------------------------------------------------------------------------------- */
 
-/* Keeps the two best offers: larger amounts are better; of equal ones the first stays. */
+/* Keeps the two best offers: larger amounts are better; among equal ones the first stays. */
 static void offer(offers *o, double amount, int head)
 {
     if (head == o->head[0] || head < 0) {
@@ -243,7 +243,7 @@ static rb_status solve_share(budget_solver *s, int first, int n, int64_t bytes, 
     for (int h = 0; h < n; h++) answer->stored_bits += 8 * points[h];
     const double value = sum_of_values(bidders, points, n);
     answer->objective += value;
-    answer->bound += n == 1 || bound > value ? value : bound < 0.0 ? 0.0 : bound; /* above by rounding alone */
+    answer->bound += n == 1 || bound > value ? value : bound < 0.0 ? 0.0 : bound; /* above only by rounding */
     return RB_OK;
 }
 

@@ -1,13 +1,15 @@
 /* One budget over all heads: who gets how many bytes, to minimise the sum over heads of weight_h * phi(V_h).
  *
  * Each head brings a curve: V by stored bytes. The lower convex hull of weight * phi(V) splits a curve into steps of
- * falling gain per byte. Taking all heads' steps in that order is minimising the Lagrangian sum(weight phi(V)) + lambda
- * * bytes while lambda falls: each prefix is the optimum for what it spends (Everett 1963; Shoham and Gersho 1988), and
- * sorting the steps finds the multiplier of the budget exactly, where bisection would approach it. The first step that
- * does not fit has slope lambda, and bound = value of the steps before it - lambda * bytes left         (the Lagrange
- * dual at its maximum) is below every allocation within the budget. What is left, and bytes traded between two heads,
- * then go to any points of the curves, on the hull or not, as long as the sum falls: `objective - bound` is how far
- * from the optimum the answer can be at most. (A head alone needs no bound: its best point is known.)
+ * falling gain per byte. To take all heads' steps in that order is to minimise the Lagrangian
+ *      sum(weight phi(V)) + lambda * bytes
+ * while lambda falls: each prefix is the optimum for what it spends (Everett 1963; Shoham and Gersho 1988). Sorting the
+ * steps finds the multiplier of the budget exactly, where bisection would approach it. The first step that does not fit
+ * has slope lambda, and the Lagrange dual at its maximum,
+ *      bound = value of the steps before it - lambda * bytes left,
+ * is below every allocation within the budget. What is left, and bytes traded between two heads, then go to any points
+ * of the curves, on the hull or not, as long as the sum falls. So `objective - bound` is how far from the optimum the
+ * answer can be at most. (A single head needs no bound: its best point is known.)
  *
  * Deterministic: ties go to the lowest head. */
 #ifndef RB_METHODS_GLOBAL_BUDGET_H

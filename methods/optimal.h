@@ -1,15 +1,14 @@
-/* Method `optimal`: the cheapest keys for the logit error, under the group model of design.md, section 3
- * (docs/method.md).
+/* Methods that are not published: the cheapest keys for the logit error (docs/method.md).
  *
- * Per head the exact best partition into groups with a width each (partition.h), with the measured error of every width
- * and group size instead of 4^-width (kernels/reference/codec_distortion.h); over heads and layers one budget of stored
- * bits (global_budget.h). Keys may be equalized and centred first: equalize  scale_i = (q_energy_i / k_energy_i)^(1/4):
- * every block then has equal query and key energy, which is the least a group's cost can be; center    center = mean
- * key of the calibration text; k_energy is that of the rest. The method is then called `optimal-center`.
+ * Every head brings a curve, the variance of its logit's error by stored bytes. One budget of stored bits is shared
+ * over heads and layers (global_budget.h), and a head is then made at the point of its curve that it got. What a curve
+ * is depends on the codec family of the method:
  *
- * Method `block-codebook`: every head of the family of that name (kernels/reference/block_codebook_codec.h), its bits
- * by block_codebook_curve.h; `best`: per head the family that has the lower error at the bytes it gets. Both take the
- * mean key off. */
+ *   optimal         groups: the exact best partition of the blocks into groups with a width each (groups_curve.h)
+ *   optimal-center  the same of keys less the mean key of the calibration text
+ *   block-codebook  block-codebook, of keys less their mean: the bits of every block (block_codebook_curve.h)
+ *
+ * A family is one row of functions, optimal_family. */
 #ifndef RB_METHODS_OPTIMAL_H
 #define RB_METHODS_OPTIMAL_H
 
@@ -20,42 +19,70 @@
 enum { OPTIMAL_OWN_SCOPE = -1 };
 
 typedef struct optimal_options {
-    bool equalize, center;
-    unsigned families; /* bit f: codec_family f is allowed; of several, per head the one that errs less */
-    int gain_bits;     /* of block-codebook, 0 to BLOCK_CODEBOOK_MAX_GAIN_BITS */
+    allocation_method method; /* none of the published ones */
+    int scope;                /* budget_scope, or OPTIMAL_OWN_SCOPE: the family's */
+    double least_share;       /* no head gets less than this share of an equal one, 0 to 1 */
+    budget_objective objective;
+    /* Family groups. */
+    bool equalize;
     codebook_kind codebook;
     rotation_kind rotation;
     norm_kind norm;
     plan_encoder encoder;
     unsigned widths; /* bit w: width w is allowed, 0..8 */
-    int max_groups;  /* of a head; 0: no limit */
-    int scope; /* budget_scope, or OPTIMAL_OWN_SCOPE: the model for groups; a head for planes: the first layers, whose
-                * logits are small, lose needles to the others else (docs/method.md) */
-    double least_share; /* no head gets less than this share of an equal one, 0 to 1 */
-    budget_objective objective;
+    int max_groups;  /* a head has at most so many; 0: any number */
+    /* Family block-codebook. */
+    int gain_bits; /* 0 to BLOCK_CODEBOOK_MAX_GAIN_BITS */
 } optimal_options;
 
-/* Of groups, gains of 3 bits. Equalized, not centred, sphere codebook, haar, 8-bit norms, search encoder, widths 0 to
- * 8, any number of groups, budgets of the method's own scope, mae, and a least share of 0.9: without it the sum over
- * layers is a percent lower at most and a layer of small logits pays for it (docs/method.md). */
+/* Method optimal, budgets of the family's own scope, mae, and a least share of 0.9: without it the sum over layers is a
+ * percent lower at most, and a layer of small logits pays for it (docs/method.md). Groups are equalized, with the
+ * sphere codebook, haar, norms of 8 bits, the search encoder, widths 0 to 8 and any number of groups; gains have 3
+ * bits. */
 optimal_options optimal_options_default(void);
 
-/* Sets `center` and `families`: optimal is of groups, optimal-center of groups centred, block-codebook of planes, best
- * of both, centred. */
-void optimal_options_set_method(optimal_options *options, allocation_method method);
+/* Whether `own` differs from `usual` in an option that some family other than this one has (-1: any family). Returns
+ * the end of a sentence on a method without such options, "has no gain, expected ..."; NULL: it does not. */
+const char *optimal_foreign_options(const optimal_options *own, const optimal_options *usual, int family);
 
 /* The curves of all heads of a model, from which plans for any budget are taken. */
 typedef struct optimal_curves optimal_curves;
 
-/* Copies what it needs. Fails as partition_curves_build; RB_EINVAL: planes without block_codebook_map and
- * block_codebook_error. */
+/* Borrows the statistics. Fails as the family's build; RB_EINVAL: statistics that the family needs are missing. */
 rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics,
                                const optimal_options *options, rb_error *err);
 void optimal_curves_free(optimal_curves *curves);
 
-/* The best keys within a budget of stored key bits a token, all layers and heads together, of a plan whose model is the
- * curves'; sets its method too. Fails as budget_solve. */
+/* The best keys within a budget of stored key bits a token, all layers and heads together, for a plan whose model is
+ * the curves'; sets its method too. Fails as budget_solve. */
 rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal_curves *curves, int64_t key_bits,
                             rb_error *err);
+
+/* ---- what a family gives: one row of functions in the table of optimal.c --------------------- */
+
+/* What curves are made from; borrowed for as long as the curves live. */
+typedef struct optimal_input {
+    const model_facts *model;
+    const optimal_options *options;
+    const head_statistics *statistics;
+    int n_heads, n_blocks;
+    const double *k_mean; /* [n_heads][head_dim]: what the method takes off the keys; NULL: nothing */
+    const float *moment;  /* [n_heads][n_blocks (n_blocks + 1) / 2], of what is left of the keys; NULL: none is known */
+} optimal_input;
+
+/* `curves` is the family's own. */
+typedef struct optimal_family {
+    budget_scope scope; /* who shares a budget if nobody asks */
+    /* What a head that stores anything stores at least. */
+    int64_t (*least_bits)(const optimal_options *options);
+    rb_status (*build)(void **curves, const optimal_input *input, rb_error *err); /* freed also after a failure */
+    void (*free)(void *curves);                                                   /* accepts NULL */
+    budget_curve (*curve)(const void *curves, int h);
+    /* An empty head becomes the one of this point; its centre is set by the caller. */
+    rb_status (*make_head)(plan_head *head, const void *curves, int h, int point, rb_error *err);
+    /* Whether options that only this family has differ, and what is said of another family's method then. */
+    bool (*has_options)(const optimal_options *own, const optimal_options *usual);
+    const char *refusal;
+} optimal_family;
 
 #endif

@@ -1,26 +1,30 @@
-/* The best partition of a head's RoPE blocks into groups, exactly, for every budget at once (method `optimal`).
+/* The best partition of a head's RoPE blocks into groups, exactly, for every budget at once.
  *
  * Model (docs/method.md). Block i has query energy a_i and key energy b_i, as the caller has centred or equalized them.
  * A group S of m blocks with width w > 0 rotates and codes its 2m dims with one norm. It stores 2 m w bits of codes and
- * norm_bits for the norm, and since the rotation spreads the error evenly over the dims, adds to the variance of a
- * logit's error c[w][m] * (sum_S a) * (sum_S b) / (2 m),      c: relative squared error of the codec, measured by the
- * caller. Width 0 stores nothing and loses its blocks: each adds a_i b_i / 2. The variance V of a head is the sum over
- * its groups.
+ * norm_bits for the norm. The rotation spreads the error evenly over the dims, so the group adds to the variance of a
+ * logit's error
+ *      c[w][m] * (sum_S a) * (sum_S b) / (2 m),      c the relative squared error of the codec, measured by the caller.
+ * Width 0 stores nothing and loses its blocks: each adds a_i b_i / 2. The variance V of a head is the sum over its
+ * groups.
  *
  * That takes blocks for independent, of random phase. With the second moments M of what blocks add to a logit
- * (profile/logit_moment.h) the model knows better: the part of a key that a coarse code loses is the key's own, shrunk,
- * and errs as coherently as the key itself. With G = (sum_S a)(sum_S b) / (2 m), the coherence kappa = sum_S M_ij / G
- * and an encoder that stretches what it stores by kappa / ((1 - c) kappa + c), the best stretch (1 for kappa = 1), a
- * group adds G kappa c / ((1 - c) kappa + c),     a lost block M_ii + 2 sum of M_ij > 0 over blocks j behind it in the
- * order. A head's codes are padded to a whole byte: it stores roundup8(sum of code bits) + norms. Norms are whole bytes
- * here, so that is the sum rounded up, and a head has one point a byte.
+ * (profile/logit_moment.h) the model knows better. The part of a key that a coarse code loses is the key's own, shrunk,
+ * and errs as coherently as the key itself. With
+ *      G = (sum_S a)(sum_S b) / (2 m),      the coherence kappa = sum_S M_ij / G,
+ * and an encoder that stretches what it stores by kappa / ((1 - c) kappa + c), the best stretch (1 for kappa = 1),
+ *      a group adds       G kappa c / ((1 - c) kappa + c),
+ *      a lost block adds  M_ii + 2 sum of M_ij > 0 over the blocks j after it in the order.
+ * A head's codes are padded to a whole byte: it stores roundup8(sum of code bits) + norms. Norms are whole bytes here,
+ * so that is the sum rounded up, and a head has one point a byte.
  *
  * Groups are contiguous in the order of descending a_i b_i (equal ones by index). f[i][B], the least V of the first i
- * blocks within B bits, follows from f[j][B - bits of the group j..i-1], j < i, for every width: exact among contiguous
- * partitions. Others can be better, seldom and by little (docs/method.md has numbers); equalized energies (a = b in
- * every block) leave the least of it.
+ * blocks within B bits, follows from f[j][B - bits of the group j..i-1], j < i, for every width. That is exact among
+ * contiguous partitions. Others can be better, seldom and by little (docs/method.md has numbers); equalized energies
+ * (a = b in every block) leave the least of it.
  *
- * Same result for any number of threads and any instruction set: every sum has one order, and ties have one winner. */
+ * The result is the same for any number of threads and any instruction set: every sum has one order, and ties have one
+ * winner. */
 #ifndef RB_METHODS_PARTITION_H
 #define RB_METHODS_PARTITION_H
 
@@ -40,20 +44,19 @@ typedef struct group_distortion {
 typedef struct partition_options {
     unsigned widths; /* bit w set: width w is allowed, 0..8; at least one above 0. Two groups may have the same width */
     int norm_bits;   /* a group's norm: 0 to 64 bits, whole bytes */
-    int max_groups;  /* most groups of width > 0; 0: no limit. Width 0 does not count: it stores nothing and no kernel
-                        runs for it */
-    int64_t max_bits; /* stored bits the curve goes up to (it ends before where more is of no use); 0: every block at
-                         the largest width, one norm */
+    int max_groups;  /* most groups of width > 0; 0: no limit. Width 0 does not count: no kernel runs for it */
+    /* Stored bits that the curve goes up to; it ends earlier where more is of no use. 0: every block at the largest
+     * width, one norm. */
+    int64_t max_bits;
 } partition_options;
 
-partition_options partition_options_default(
-    void); /* widths 0..8, norms of 16 bits, no limit of groups, the whole curve */
+/* Widths 0..8, norms of 16 bits, no limit of groups, the whole curve. */
+partition_options partition_options_default(void);
 
 /* Who shares a group. No memory of its own. */
 typedef struct block_partition {
     int n_blocks, n_groups;
-    uint8_t width[RB_MAX_BLOCKS]; /* [n_groups]; in the order of descending energy, the group of width 0 (at most one)
-                                     last */
+    uint8_t width[RB_MAX_BLOCKS];     /* [n_groups], by descending energy; at most one of width 0, which comes last */
     int16_t first[RB_MAX_BLOCKS + 1]; /* group g is blocks[first[g]] to blocks[first[g + 1] - 1] */
     int16_t blocks[RB_MAX_BLOCKS];    /* [n_blocks], ascending inside a group */
 } block_partition;

@@ -85,7 +85,7 @@ static double lost_error(const double *a, const double *b, const double *moment,
     return error;
 }
 
-/* Sums run from the end of a group to its start: no difference of prefix sums, which would lose small energies behind
+/* Sums run from the end of a group to its start. Differences of prefix sums would lose small energies that come after
  * large ones. */
 static void find_errors(partition_search *s, const double *a, const double *b, const double *moment,
                         const group_distortion *distortion)
@@ -144,7 +144,8 @@ static void fill_row(const partition_search *s, int layer, int i)
     }
 }
 
-/* Of equal ways, fewer groups come first, then a block without bits, then the largest group, then the smallest width.
+/* Among equal ways, fewer groups come first, then a block without bits, then the largest group, then the smallest
+ * width.
  */
 static void trace(const partition_search *s, int budget, uint8_t *choice)
 {
@@ -183,7 +184,7 @@ static void fill_table(partition_search *s)
 {
     const int n = s->n_blocks, last = last_layer(s);
     for (int layer = 0; layer <= last; layer++) {
-        /* Of the last layer only its end is asked for, and the ends before it where a block without bits leads from one
+        /* Only the end of the last layer is asked for, and the ends before it where a block without bits leads from one
          * to the next. */
         const int first = s->limited && layer == last && !s->zero ? n : 1;
         for (int u = 0; u <= s->n_units; u++) row_of(s, layer, 0)[u] = 0.0;

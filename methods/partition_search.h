@@ -1,4 +1,4 @@
-/* The dynamic program behind methods/partition.h, for one head. Internal to the room's partition.c. */
+/* The dynamic program that methods/partition.h tells of, for one head. Only partition.c uses it. */
 #ifndef RB_METHODS_PARTITION_SEARCH_H
 #define RB_METHODS_PARTITION_SEARCH_H
 
@@ -11,15 +11,14 @@ typedef struct partition_search {
     int n_blocks, n_points;
     int unit;                                         /* bits: every cost is a multiple of it */
     int n_units;                                      /* largest budget, in units */
-    int n_widths;                                     /* of those above 0 */
+    int n_widths;                                     /* allowed, above 0 */
     int width[PARTITION_MAX_WIDTH];                   /* [n_widths], ascending */
     int block_units[PARTITION_MAX_WIDTH], norm_units; /* a block costs block_units[w], a group norm_units besides */
     bool zero;                                        /* width 0 is allowed */
     int max_groups;                                   /* 0: no limit */
-    bool limited;  /* this pass keeps the limit: layer g holds at most g groups; else there is one layer without a limit
-                    */
-    double *least; /* [max_groups + 1][n_blocks + 1][n_units + 1]: least V of the first i blocks within a budget, by
-                      layer */
+    bool limited; /* this pass keeps the limit, and layer g holds at most g groups; else one layer has any number */
+    /* [max_groups + 1][n_blocks + 1][n_units + 1]: least V of the first i blocks within a budget, by layer. */
+    double *least;
     double *group_error; /* [pair][n_widths]: V of the group of blocks j..i-1, pair i (i - 1) / 2 + j */
     double *lost;        /* [n_blocks]: V of a block without bits */
 } partition_search;

@@ -4,40 +4,30 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "methods/block_codebook_curve.h"
-#include "methods/partition.h"
 #include "methods/rate_bound.h"
+
+#define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const head_error_functions prefix##_error_functions;
+RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
+#undef RB_FAMILY_DECLARATION
+
+static const head_error_functions *functions_of(const plan_head *head)
+{
+#define RB_FAMILY_ROW(NAME, prefix, name) &prefix##_error_functions,
+    static const head_error_functions *const table[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES(RB_FAMILY_ROW)};
+#undef RB_FAMILY_ROW
+    return table[head->family];
+}
 
 /* ---- the codecs' errors ---------------------------------------------------------------------- */
 
-static double **errors_of(codec_errors *errors, codebook_kind book, const plan_head *head)
-{
-    return &errors->c[book][plan_head_groups(head)->encoder][plan_head_groups(head)->norm];
-}
-
-static rb_status measure_kind(codec_errors *errors, codebook_kind book, const plan_head *head, rb_error *err)
-{
-    const codec_kind kind = {book, plan_head_groups(head)->encoder, plan_head_groups(head)->norm};
-    double **c = errors_of(errors, book, head);
-    if (*c) return RB_OK;
-    rb_status st =
-        rb_alloc(c, PLAN_MAX_WIDTH + 1, ((size_t)errors->n_blocks + 1) * sizeof **c, "errors of a codec", err);
-    if (st == RB_OK) st = codec_distortion_measure(*c, errors->n_blocks, &kind, err);
-    if (st == RB_OK) return RB_OK;
-    free(*c);
-    *c = NULL;
-    return st;
-}
-
 rb_status codec_errors_measure(codec_errors *errors, const bit_plan *plan, rb_error *err)
 {
-    for (int h = 0; h < plan->model.n_layers * plan->model.n_kv_heads; h++)
-        for (int g = 0; g < plan_head_groups(&plan->heads[h])->n; g++) {
-            const rb_status st =
-                measure_kind(errors, plan_head_groups(&plan->heads[h])->at[g].codebook, &plan->heads[h], err);
-            if (st != RB_OK) return st;
-        }
-    return RB_OK;
+    rb_status st = RB_OK;
+    for (int h = 0; st == RB_OK && h < bit_plan_n_heads(plan); h++) {
+        const head_error_functions *functions = functions_of(&plan->heads[h]);
+        if (functions->measure) st = functions->measure(errors, &plan->heads[h], err);
+    }
+    return st;
 }
 
 void codec_errors_free(codec_errors *errors)
@@ -64,6 +54,7 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
                    int h)
 {
     const int n = model_n_blocks(model);
+    const float *scales = plan_head_groups(head)->scales;
     const float *moments = head->center ? statistics->moment_centered : statistics->moment;
     out->n_blocks = n;
     out->moment = moments ? moments + (int64_t)h * n * (n + 1) / 2 : NULL;
@@ -71,7 +62,7 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
                                     ? statistics->block_codebook_error + (int64_t)h * n * (BLOCK_CODEBOOK_MAX_BITS + 1)
                                     : NULL;
     for (int block = 0; block < n; block++) {
-        const double scale = plan_head_groups(head)->scales ? (double)plan_head_groups(head)->scales[block] : 1.0;
+        const double scale = scales ? (double)scales[block] : 1.0;
         double k_energy = statistics->k_energy[(int64_t)h * n + block];
         int dims[2];
         model_block_dims(model, block, dims);
@@ -82,68 +73,9 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
     }
 }
 
-static double search_error(double c, double coherence, double planned)
-{
-    const double cosine = sqrt(fmax(0.0, 1.0 - c)), gain = cosine * planned / (cosine * cosine * planned + c),
-                 along = 1.0 - gain * cosine;
-    return along * along * coherence + gain * gain * c;
-}
-
-static double nearest_error(double c, double coherence) { return c + (coherence - 1.0) * c * c / 4.0; }
-
-static partition_sums sums_of_blocks(const coded_head *coded, const int *blocks, int n)
-{
-    int16_t list[RB_MAX_BLOCKS];
-    for (int i = 0; i < n; i++) list[i] = (int16_t)blocks[i];
-    return partition_sums_of(list, n, coded->n_blocks, coded->q_energy, coded->k_energy, coded->moment);
-}
-
-group_error group_error_at(const coded_head *coded, const plan_head *head, const plan_group *group, int width,
-                           const codec_errors *errors)
-{
-    const partition_sums sums = sums_of_blocks(coded, group->blocks, group->n_blocks);
-    group_error out = {.c = 1.0, .coherence = sums.independent > 0.0 ? sums.moment / sums.independent : 1.0};
-    if (width == 0) {
-        out.variance = coded->moment ? sums.moment : sums.diagonal;
-        return out;
-    }
-    out.c = errors->c[group->codebook][plan_head_groups(head)->encoder][plan_head_groups(head)->norm]
-                     [(size_t)width * ((size_t)errors->n_blocks + 1) + (size_t)group->n_blocks];
-    out.variance = sums.independent
-                   * (plan_head_groups(head)->encoder == ENCODER_SEARCH
-                          ? search_error(out.c, out.coherence, (double)group->coherence)
-                          : nearest_error(out.c, out.coherence));
-    return out;
-}
-
-double lost_block_error(const coded_head *coded, const plan_head *head)
-{
-    uint8_t bits[RB_MAX_BLOCKS];
-    int blocks[RB_MAX_BLOCKS], n = 0;
-    plan_head_bits(head, bits, coded->n_blocks);
-    for (int block = 0; block < coded->n_blocks; block++)
-        if (bits[block] == 0) blocks[n++] = block;
-    if (n == 0) return 0.0;
-    const partition_sums sums = sums_of_blocks(coded, blocks, n);
-    return coded->moment ? sums.moment : sums.diagonal;
-}
-
-static double block_codebook_error(const coded_head *coded, const plan_head *head)
-{
-    const block_codebook_head own = {coded->n_blocks, coded->q_energy, coded->block_codebook_error, coded->moment};
-    double stretches[RB_MAX_BLOCKS];
-    return block_codebook_head_error(&own, head->block_codebook.bits, stretches);
-}
-
 double plan_head_error(const coded_head *coded, const plan_head *head, const codec_errors *errors)
 {
-    if (head->family == FAMILY_BLOCK_CODEBOOK) return block_codebook_error(coded, head);
-    double variance = lost_block_error(coded, head);
-    for (int g = 0; g < plan_head_groups(head)->n; g++)
-        variance +=
-            group_error_at(coded, head, &plan_head_groups(head)->at[g], plan_head_groups(head)->at[g].width, errors)
-                .variance;
-    return variance;
+    return functions_of(head)->variance(coded, head, errors);
 }
 
 double logit_mae_of_variance(double variance)

@@ -1,23 +1,23 @@
 /* Widths of the values by what their errors do to the output of attention: one budget of stored bits over all heads
  * (docs/method.md, Values).
  *
- * Minimises the sum over layers and heads of error[l][h][width] / (energy of layer l), energy of a layer the sum over
- * its heads: the squared relative error of the layers' outputs. Every head brings its 8 measured points,
- * methods/global_budget.h shares the bits. */
+ * Minimises the sum over layers and heads of error[l][h][width] / (energy of layer l), the energy of a layer being the
+ * sum over its heads. That is the squared relative error of the layers' outputs. Every head brings its 8 measured
+ * points, and methods/global_budget.h shares the bits. */
 #ifndef RB_METHODS_VALUE_BUDGET_H
 #define RB_METHODS_VALUE_BUDGET_H
 
 #include "methods/global_budget.h"
 #include "plan/bit_plan.h"
 
-/* Of a profile of a capture with values: profile/value_error.h. */
+/* What a profile of a capture with values knows: profile/value_error.h. */
 typedef struct value_statistics {
-    const double *error;  /* [n_layers][n_kv_heads][PLAN_MAX_WIDTH], of widths 1 to 8 */
+    const double *error;  /* [n_layers][n_kv_heads][PLAN_MAX_WIDTH], for widths 1 to 8 */
     const double *energy; /* [n_layers][n_kv_heads] */
 } value_statistics;
 
-/* Stored bits of the values of a token at this many bits a dim, codes alone, on average over heads: what one width
- * takes where it is whole. */
+/* Stored bits of the values of a token whose codes take this many bits a dim, on average over heads. If that is a whole
+ * number, it is what one width for all takes. */
 int64_t value_budget_bits(const model_facts *model, double avg_bits);
 
 /* widths [n_layers][n_kv_heads], each from least_width, or the whole bits of an average below it, to 8; the answer's

@@ -15,7 +15,7 @@
 enum { TILE = 64 }; /* queries of an item; fixed, so that sums do not depend on threads */
 
 typedef struct attention_job {
-    const float *q, *k; /* of one query head, and its KV head */
+    const float *q, *k; /* one query head's, and its KV head's */
     const float *const *k_hat;
     int head_dim, n_candidates;
     float scale;

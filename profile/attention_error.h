@@ -1,9 +1,12 @@
 /* What the error does to attention itself: over real causal pairs, not over made-up offsets.
  *
- *   causal_mae    mean over query heads and pairs (s, t <= s) of one sequence of |q_s . (k_t - k^_t)| after RoPE, no
- * 1/sqrt(d) attended_mae  mean over query heads and queries of sum_t p_st |q_s . (k_t - k^_t)|, p = softmax over t <= s
- * of scale * q_s . k_t: the error where it is looked at attention_kl  mean over query heads and queries of KL(p || p^),
- * in nats Tiled, so no T x T matrix is held. */
+ *   causal_mae    mean over query heads and pairs (s, t <= s) of one sequence of |q_s . (k_t - k^_t)| after RoPE,
+ *                 without 1/sqrt(d)
+ *   attended_mae  mean over query heads and queries of sum_t p_st |q_s . (k_t - k^_t)|, p = softmax over t <= s of
+ *                 scale * q_s . k_t: the error where attention looks
+ *   attention_kl  mean over query heads and queries of KL(p || p^), in nats
+ *
+ * Tiled, so no T x T matrix is held. */
 #ifndef RB_PROFILE_ATTENTION_ERROR_H
 #define RB_PROFILE_ATTENTION_ERROR_H
 

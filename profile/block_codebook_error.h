@@ -1,10 +1,11 @@
-/* What family block-codebook (kernels/reference/block_codebook_codec.h) needs of a head's calibration keys: a map for
- * every RoPE block, and the error of every number of bits.
+/* What family block-codebook (kernels/reference/block_codebook_codec.h) needs to know of a head's calibration keys: a
+ * map for every RoPE block, and the error of every number of bits.
  *
- * map    M_i, the Cholesky factor of the covariance of z_i / g over keys weighted by g^2, z_i the block less its mean
- * and g the gain that the codec's rule gives the key. That is the covariance of z_i divided by the mean of g^2: from
- * gain 1 for the median key, rule and mean are brought to agree in a few rounds. error  mean of |z_i - z^_i|^2 at that
- * gain, z^_i the nearest of the 2^B points g M_i p; the codec tries the levels beside it too, so it errs less.
+ *   map    M_i, the Cholesky factor of the covariance of z_i / g over keys weighted by g^2. z_i is the block less its
+ *          mean and g the gain that the codec's rule gives the key. That is the covariance of z_i divided by the mean
+ *          of g^2. The start is gain 1 for the median key; a few rounds bring rule and mean to agree.
+ *   error  mean of |z_i - z^_i|^2 at that gain, z^_i the nearest of the 2^B points g M_i p. The codec also tries the
+ *          levels beside it, so it errs less.
  *
  * Many bits are measured on fewer keys, evenly spaced: BLOCK_CODEBOOK_ERROR_KEYS up to 8 bits, half of them for each
  * bit more. */

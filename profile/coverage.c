@@ -12,8 +12,8 @@
 #include "methods/allocator.h"
 
 enum { TILE = 256 }; /* keys a triangular solve takes; fixed, so that sums do not depend on threads */
-static const double ridge =
-    1e-6; /* of the mean variance, added to the diagonal: keys may live in a subspace, or be fewer than dims */
+/* This share of the mean variance is added to the diagonal: keys may live in a subspace, or be fewer than dims. */
+static const double ridge = 1e-6;
 static const double quantile = 0.99;
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -85,7 +85,7 @@ rb_status coverage_of_keys(head_coverage *out, const float *calibration, int64_t
                            int64_t n_test, int head_dim, rb_error *err)
 {
     const int64_t half = n_calibration / 2,
-                  n_rest = n_calibration - half; /* of one key: it is the rest, and the law is all there is */
+                  n_rest = n_calibration - half; /* a single key is the rest, and the law too */
     key_law law = {0};
     float *distance = NULL;
     int64_t n_outside = 0;

@@ -1,13 +1,15 @@
 /* How far the test text lies outside what calibration saw, a head at a time.
  *
  *   key_distance   D_t = (k_t - m)^T S^-1 (k_t - m) / head_dim, with m and S the mean and covariance of the first half
- * of the calibration keys; the 99 % quantile of D over the test keys, divided by that over the second half of the
- * calibration keys. About 1 when test keys are like calibration keys. The two halves keep a covariance from being
- * judged on the keys that made it key_outside    share of test keys beyond that quantile of the second half; about 0.01
+ *                  of the calibration keys. It is the 99 % quantile of D over the test keys, divided by that over the
+ *                  second half of the calibration keys: about 1 when test keys are like calibration keys. The two
+ *                  halves keep a covariance from being judged on the keys that made it
+ *   key_outside    share of test keys beyond that quantile of the second half; about 0.01
  *   query_shift    largest factor, over RoPE blocks, between q_energy of the test text and of the calibration text; at
- * least 1 plan_transfer  predicted error sum energy_i 4^-bits_i on the energies of the test text, of the Block-GTQ
- * allocation at COVERAGE_BITS made from the energies of the calibration text, over that of the one made from the test
- * text's own; at least 1 */
+ *                  least 1
+ *   plan_transfer  predicted error sum energy_i 4^-bits_i on the energies of the test text, for the Block-GTQ
+ *                  allocation at COVERAGE_BITS made from the energies of the calibration text, over that for the one
+ *                  made from the test text's own; at least 1 */
 #ifndef RB_PROFILE_COVERAGE_H
 #define RB_PROFILE_COVERAGE_H
 

@@ -8,8 +8,8 @@ enum {
     STRIDE = TILE + 4, /* floats from dim to dim of an operand: 16-byte loads, and stores that meet few banks twice */
     DEPTH = 32,        /* dims an operand holds at a time */
     THREADS = 256,
-    SIDE = 4, /* of a thread's part of the tile */
-    SUMS = 3, /* that attention_sums gives of a head */
+    SIDE = 4, /* rows and columns of a thread's part of the tile */
+    SUMS = 3, /* numbers that attention_sums gives for a head */
     WARP = 32
 };
 

@@ -1,7 +1,7 @@
-/* Logit MAE by the matrix-product form (design.md, section 2).
+/* Logit MAE by a matrix product.
  *
- * error(D) = q . R_D e = sum_i Re(z_i exp(j D w_i)), z_i = conj(q_i) e_i, e = k - k^: per tile of tokens [tokens x 2n]
- * times [2n x 50]. */
+ * At offset D the logit's error is error(D) = q . R_D e = sum_i Re(z_i exp(j D w_i)), with z_i = conj(q_i) e_i and
+ * e = k - k^. For a tile of tokens that is a product of [tokens x 2n] and [2n x 50]. */
 #ifndef RB_PROFILE_LOGIT_ERROR_H
 #define RB_PROFILE_LOGIT_ERROR_H
 
@@ -13,8 +13,8 @@ enum { LOGIT_ERROR_N_OFFSETS = 50, LOGIT_ERROR_MAX_OFFSET = 1024 };
 typedef struct offset_table offset_table;
 rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err);
 void offset_table_free(offset_table *table);
-const float *offset_table_turn(
-    const offset_table *table); /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin */
+/* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin. */
+const float *offset_table_turn(const offset_table *table);
 
 /* out[c] = mean over query heads, tokens and offsets of |q . R_D (k - k_hat[c])|. q [n_q][n_tokens][head_dim]: the
  * query heads of one KV head; k and k_hat[c] [n_tokens][head_dim], as they enter RoPE. Query heads and candidates run

@@ -1,8 +1,8 @@
-/* Second moments of what each RoPE block adds to a logit, of one head:
+/* Second moments of what each RoPE block adds to a logit, for one head:
  *      z_i = Re(conj(q_i) k_i exp(j D w_i)),     M[i][j] = mean over tokens, query heads and offsets D of z_i z_j.
  * Independent blocks of random phase would have M = diag(q_energy_i k_energy_i / 2). Real ones do not: blocks that
- * hardly turn keep the phase that queries and keys agree on, and add up. What is dropped or shrunk by a quantizer errs
- * by that much (methods/partition.h, docs/method.md).
+ * hardly turn keep the phase that queries and keys agree on, and add up. What a quantizer drops or shrinks errs by that
+ * much (methods/partition.h, docs/method.md).
  *
  * Offsets cover [-1024, 1024], as the logit MAE's do; tokens and offsets are sampled evenly. */
 #ifndef RB_PROFILE_LOGIT_MOMENT_H

@@ -12,11 +12,10 @@
 
 typedef struct calibration_layer {
     block_statistics statistics;
-    float *q, *k,
-        *v; /* [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] twice; v NULL for a capture without */
+    float *q, *k, *v; /* [n_q_heads or n_kv_heads][n_tokens][head_dim]; v NULL for a capture without values */
     int64_t n_tokens, context;
     codec_tables *tables;
-    /* Of what values do. */
+    /* For what values do. */
     rope_table rope;
     int64_t *sequence_start, n_sequences;
     double values_s;
@@ -107,8 +106,8 @@ static rb_status measure_block_codebook(profile_table *table, const calibration_
     return rb_tell_failure(&failure, err);
 }
 
-/* What the layer's values do to its output at every width. Turns queries and keys in place: the last to look at them.
- */
+/* What the layer's values do to its output at every width. Turns queries and keys in place: nobody looks at them
+ * afterwards. */
 static rb_status measure_values(profile_table *table, calibration_layer *in, const capture_file *capture, int layer,
                                 rb_error *err)
 {

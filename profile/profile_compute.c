@@ -32,9 +32,9 @@ typedef struct scoring {
     rope_table rope;
     int64_t *sequence_start, n_sequences;
     float *q, *k;                 /* a layer: [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
-    float *q_rotated, *k_rotated; /* of one KV head: [G][n_tokens][head_dim], [n_tokens][head_dim] */
+    float *q_rotated, *k_rotated; /* one KV head's: [n_q / n_kv][n_tokens][head_dim], [n_tokens][head_dim] */
     float **k_hat;                /* [n_candidates], each [n_tokens][head_dim] */
-    float *token_errors;          /* [n_plans][n_tokens]; behind them the sizes [n_tokens] */
+    float *token_errors;          /* [n_plans][n_tokens]; after them the sizes [n_tokens] */
     double restore_s, offset_s, causal_s, read_s;
 } scoring;
 
@@ -96,7 +96,7 @@ static void end(scoring *s)
 /* k_hat[c] of one candidate. */
 static rb_status restore_keys(const scoring *s, int candidate, int layer, int kv_head, const float *k, rb_error *err)
 {
-    const int width = candidate - s->n_plans + 1; /* of a curve's candidate */
+    const int width = candidate - s->n_plans + 1; /* if the candidate is a curve's */
     plan_head uniform = {0};
     const plan_head *head = &uniform;
     head_codec *codec = NULL;

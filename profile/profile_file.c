@@ -237,7 +237,7 @@ done:
 
 typedef struct profile_source {
     hid_t file;
-    const char *path; /* of the file, for messages */
+    const char *path; /* the file's, for messages */
 } profile_source;
 
 static rb_status read_sha256(char hex[RB_SHA256_HEX], const profile_source *source, const char *group, const char *name,
@@ -407,7 +407,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, model_facts_read_h5(&model, source->file, source->path, err), done);
     RB_TRY(st, rb_h5_get_int(source->file, "/", "n_methods", 0, PROFILE_MAX_METHODS, &n_methods, err), done);
     RB_TRY(st, rb_h5_get_int(source->file, "/", "has_curves", 0, 1, &has_curves, err), done);
-    /* Either of the two makes both needed: one alone is damage. */
+    /* If one of the two is there, both must be: a single one is damage. */
     const bool has_values = rb_h5_exists(source->file, "/value_error") || rb_h5_exists(source->file, "/value_energy");
     RB_TRY(st, check_tables(source, &model, (int)n_methods, has_curves == 1, has_values, err), done);
     RB_TRY(st, profile_table_create(&table, &model, err), done);

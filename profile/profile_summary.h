@@ -1,5 +1,5 @@
-/* The summary JSON of `ropebits profile --json` (design.md, section 4), what `compare` reads and CI keeps: writer and
- * reader. Fields: docs/profile.md. */
+/* The summary JSON of `ropebits profile --json`, which `compare` reads and CI keeps: writer and reader. Fields:
+ * docs/profile.md. */
 #ifndef RB_PROFILE_PROFILE_SUMMARY_H
 #define RB_PROFILE_PROFILE_SUMMARY_H
 

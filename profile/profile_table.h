@@ -16,7 +16,7 @@ typedef struct head_score {
     double attended_mae;   /* mean over queries of sum p_st |q_s . (k_t - k^_t)|, p the exact attention weights */
     double attention_kl;   /* mean over queries of KL(softmax(scale q k) || softmax(scale q k^)), nats, causal */
     double relative_error; /* sqrt(sum |k - k^|^2 / sum |k|^2) */
-    double true_bits;      /* of the head's codec, bits per dim */
+    double true_bits;      /* stored by the head's codec, a dim */
     tail_error tail;       /* over tokens */
 } head_score;
 
@@ -29,7 +29,7 @@ typedef struct method_score {
     char method[32]; /* "uniform", "block-gtq", or a plan's method */
     double avg_bits;
     head_score *heads;  /* [n_layers][n_kv_heads], owned */
-    worst_tokens worst; /* of all heads; empty in a profile that was read */
+    worst_tokens worst; /* over all heads; empty in a profile that was read */
 } method_score;
 
 typedef struct profile_table {
@@ -49,8 +49,7 @@ typedef struct profile_table {
     int n_worst_tokens;          /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae; /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
-    double
-        *curve_block_mse; /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL when not measured */
+    double *curve_block_mse; /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL likewise */
     /* What quantized values do to the output of attention, calibration text: profile/value_error.h. NULL for a capture
      * without values. */
     double *value_error;  /* [n_layers][n_kv_heads][8], owned */

@@ -8,7 +8,8 @@
 #include "core/order.h"
 #include "core/threads.h"
 
-static const double negligible = 1e-6; /* of a root mean square: what a ratio divides by is never less */
+/* What a ratio divides by is never less than this share of a root mean square. */
+static const double negligible = 1e-6;
 
 /* ---- per token ------------------------------------------------------------------------------- */
 

@@ -1,14 +1,16 @@
 /* Tails of the error: what a mean over ordinary text does not see. A codec can win on every mean and lose the rare
  * tokens that retrieval lives on.
  *
- * A key's error and size are taken in the unit of a logit, so that what no query looks at does not count, and what many
- * look at does: error_t^2 = sum_i q_energy_i |k_ti - k^_ti|^2 / 2        the mean square of q . R_D (k - k^) over
- * queries and offsets, were blocks independent size_t^2  = sum_i q_energy_i |k_ti|^2 / 2 over RoPE blocks i, q_energy
- * as calibration measured it. The relative error of a token is error_t / size_t.
+ * A key's error and size are taken in the unit of a logit, so that what no query looks at does not count, and what
+ * many look at does:
+ *      error_t^2 = sum_i q_energy_i |k_ti - k^_ti|^2 / 2
+ *      size_t^2  = sum_i q_energy_i |k_ti|^2 / 2
+ * over RoPE blocks i, with q_energy as calibration measured it. error_t^2 is the mean square of q . R_D (k - k^) over
+ * queries and offsets, were blocks independent. The relative error of a token is error_t / size_t.
  *
  * The tail ratio of a head is the smaller of two: the 99.9 % quantile of the error to its median, and the same of the
- * relative error. A codec that stores a norm makes large errors on large keys, and its norms' share of them is the
- * same; one that does not sees small keys with a large relative error, which do no more harm than others. Neither is a
+ * relative error. A codec that stores a norm makes large errors on large keys, but their relative error is the same.
+ * One that does not sees small keys with a large relative error, which do no more harm than others. Neither is a
  * failure. A codec with a fixed range has both tails at once. The excess of a token is the same for one token: the
  * smaller of its error to the median error and its relative error to the median relative error. */
 #ifndef RB_PROFILE_TAIL_ERROR_H

@@ -19,7 +19,7 @@ enum {
 
 /* Queries of one sequence, each the last of a stretch of VALUE_ERROR_STRIDE tokens or of the sequence. */
 typedef struct query_tile {
-    int64_t sequence, end; /* tokens of the sequence: its first, the one behind its last */
+    int64_t sequence, end; /* tokens of the sequence: its first, the one after its last */
     int first, n;          /* stretches */
 } query_tile;
 
@@ -77,7 +77,7 @@ static rb_status fill_parts(float *parts, const model_facts *model, int kv_head,
 
 /* ---- a tile ---------------------------------------------------------------------------------- */
 
-/* Softmax of the first n of a row, 0 behind them up to n_keys. */
+/* Softmax of the first n of a row, 0 after them up to n_keys. */
 static void weigh_row(float *row, float scale, int n, int n_keys)
 {
     scale_row(row, row, scale, n);

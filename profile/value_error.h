@@ -4,8 +4,8 @@
  *   error[w]  = the same of |sum_t p_st (v_t - v^_t)|^2, v^ by the value codec of w + 1 bits (bit_plan_value_head)
  *
  * p = softmax over t <= s of scale * q_s . k_t, the exact weights: a value's error counts as much as it is looked at,
- * and what the softmax averages away does not count. Every VALUE_ERROR_STRIDE-th query of a sequence is looked at, the
- * last of each stretch. */
+ * and what the softmax averages away does not count. Of every VALUE_ERROR_STRIDE queries of a sequence the last is
+ * looked at. */
 #ifndef RB_PROFILE_VALUE_ERROR_H
 #define RB_PROFILE_VALUE_ERROR_H
 

@@ -26,7 +26,7 @@ static void a_family_is_a_difference_counted_in_bits_of_blocks(void **state)
     assert_int_equal(diff.norms_differing + diff.encoders_differing + diff.scales_differing + diff.maps_differing, 0);
     assert_int_equal(diff.coding[1].norm[NORM_FP16] + diff.coding[1].norm[NORM_LOG8], 2);
     assert_int_equal(diff.coding[1].encoder[ENCODER_NEAREST] + diff.coding[1].encoder[ENCODER_SEARCH], 2);
-    /* Of head 0 the widths 2, 3, 0, 2, 3, 0, 2, 3 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4,
+    /* The widths 2, 3, 0, 2, 3, 0, 2, 3 of head 0 are 4, 6, 0, 4, 6, 0, 4, 6 bits of blocks, against 0, 3, 6, 9, 1, 4,
      * 7, 10. */
     assert_int_equal(diff.heads[0].blocks_changed, 8);
     assert_int_equal(diff.heads[0].width_moved, 4 + 3 + 6 + 5 + 5 + 4 + 3 + 4);

@@ -10,7 +10,7 @@ enum { N_BLOCKS = 4, HEAD_DIM = 2 * N_BLOCKS };
 static rb_error err;
 static const uint8_t bits[N_BLOCKS] = {0, 4, 10, 6};
 
-/* Of axes s1, s2 at an angle: the Cholesky factor of R diag(s1^2, s2^2) R^T. */
+/* A map with axes s1, s2 at an angle: the Cholesky factor of R diag(s1^2, s2^2) R^T. */
 static void map_of(double map[BLOCK_CODEBOOK_MAP_SIZE], double s1, double s2, double degrees)
 {
     const double c = cos(degrees * 0.017453292519943295), s = sin(degrees * 0.017453292519943295);
@@ -75,7 +75,7 @@ static void a_map_is_told_by_its_axes(void **state)
         assert_near(e.blocks[i].code_share, bits[i] / 20.0, 1e-12);
         assert_true(e.blocks[i].q_energy == q_energy[i] && e.blocks[i].k_energy == k_energy[i]);
     }
-    /* Block 1 is dims 1 and 5, mean 1 and 0: of its energy 5 the centre takes off 1. */
+    /* Block 1 is dims 1 and 5, mean 1 and 0: the centre takes 1 off its energy 5. */
     assert_near(e.blocks[1].center_share, 0.2, 1e-12);
     assert_true(e.blocks[0].center_share == 0.0 && e.blocks[3].center_share == 0.0);
     assert_true(e.blocks[3].weight == 4.0);

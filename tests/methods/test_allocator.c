@@ -145,8 +145,8 @@ static int by_need_then_index(const void *a, const void *b)
     return x->need != y->need ? (x->need < y->need) - (x->need > y->need) : x->block - y->block;
 }
 
-/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, of equals the
- * lowest index. */
+/* The greedy rule without its loop: each block bids energy * 4^-b for its bit b + 1; the best bids win, and among
+ * equals the lowest index. */
 static void bits_of_the_best_bids(uint8_t *bits, const double *energy, int n, int n_further)
 {
     static bid bids[RB_MAX_BLOCKS * ALLOCATE_MAX_BITS];
@@ -340,7 +340,7 @@ static void a_plan_that_cannot_be_made_says_why(void **state)
                  RB_EINVAL, "budget is 9 bits");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2,
                                &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
-                 RB_EINVAL, "allocation method is 6, expected 0 to 5");
+                 RB_EINVAL, "allocation method is 5, expected 0 to 4");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12,
                                &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
                  RB_EFORMAT, "value width is 12");
@@ -362,6 +362,19 @@ static void methods_have_names(void **state)
     }
     assert_null(allocation_method_names[METHOD_N]);
     assert_false(allocation_method_from_name("Uniform", &method));
+    assert_false(allocation_method_from_name("best", &method));
+}
+
+static void methods_say_what_their_heads_are(void **state)
+{
+    (void)state;
+    for (int i = 0; i < METHOD_N; i++) {
+        const allocation_method method = (allocation_method)i;
+        const bool is_block_codebook = method == METHOD_BLOCK_CODEBOOK;
+        assert_int_equal(allocation_method_family(method), is_block_codebook ? FAMILY_BLOCK_CODEBOOK : FAMILY_GROUPS);
+        assert_true(allocation_method_is_published(method) == (i < METHOD_OPTIMAL));
+        assert_true(allocation_method_is_centered(method) == (i > METHOD_OPTIMAL));
+    }
 }
 
 int main(void)
@@ -384,6 +397,7 @@ int main(void)
         cmocka_unit_test(setting_the_rotation_changes_its_kind_in_every_group_and_nothing_else),
         cmocka_unit_test(a_plan_that_cannot_be_made_says_why),
         cmocka_unit_test(methods_have_names),
+        cmocka_unit_test(methods_say_what_their_heads_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

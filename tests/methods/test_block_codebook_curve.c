@@ -85,15 +85,15 @@ static void every_point_of_independent_blocks_is_the_optimum(void **state)
     }
 }
 
-/* Moments of independent blocks say nothing new; of blocks that agree, an error adds up, restored blocks are stretched,
+/* Moments of independent blocks say nothing new. Where blocks agree, an error adds up, restored blocks are stretched,
  * and the bits found are no worse than those of independent ones. */
 static void moments_add_what_blocks_agree_on(void **state)
 {
     (void)state;
     float moments[2][N_HEADS * N_BLOCKS * (N_BLOCKS + 1) / 2];
-    block_codebook_head alone[N_HEADS], diagonal[N_HEADS], coherent[N_HEADS];
+    block_codebook_head single[N_HEADS], diagonal[N_HEADS], coherent[N_HEADS];
     block_codebook_curve curves[3][N_HEADS];
-    fill_heads(alone, NULL);
+    fill_heads(single, NULL);
     for (int kind = 0; kind < 2; kind++)
         for (int h = 0, at = 0; h < N_HEADS; h++)
             for (int i = 0; i < N_BLOCKS; i++)
@@ -106,14 +106,14 @@ static void moments_add_what_blocks_agree_on(void **state)
                 }
     fill_heads(diagonal, moments[0]);
     fill_heads(coherent, moments[1]);
-    assert_ok(block_codebook_curves_build(curves[0], alone, N_HEADS, GAIN_BITS, &err));
+    assert_ok(block_codebook_curves_build(curves[0], single, N_HEADS, GAIN_BITS, &err));
     assert_ok(block_codebook_curves_build(curves[1], diagonal, N_HEADS, GAIN_BITS, &err));
     assert_ok(block_codebook_curves_build(curves[2], coherent, N_HEADS, GAIN_BITS, &err));
     for (int h = 0; h < N_HEADS; h++)
         for (int p = 1; p < curves[0][h].n_points; p++) {
             uint8_t bits[3][N_BLOCKS];
             double stretches[N_BLOCKS];
-            assert_ok(block_codebook_curve_at(&curves[0][h], &alone[h], p, bits[0], &err));
+            assert_ok(block_codebook_curve_at(&curves[0][h], &single[h], p, bits[0], &err));
             assert_ok(block_codebook_curve_at(&curves[1][h], &diagonal[h], p, bits[1], &err));
             assert_ok(block_codebook_curve_at(&curves[2][h], &coherent[h], p, bits[2], &err));
             assert_memory_equal(bits[0], bits[1], N_BLOCKS);

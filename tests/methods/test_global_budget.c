@@ -96,7 +96,7 @@ static void three_heads_are_within_the_gap_of_every_choice(void **state)
                 n_optimal += answer.objective <= least * (1.0 + 1e-12);
                 n_solved++;
             }
-    if (getenv("VERBOSE")) printf("three heads: the optimum in %d of %d\n", n_optimal, n_solved);
+    if (getenv("RB_TEST_REPORT")) printf("three heads: the optimum in %d of %d\n", n_optimal, n_solved);
     assert_true(n_optimal >= n_solved * 95 / 100);
 }
 

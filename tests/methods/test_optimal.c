@@ -218,6 +218,32 @@ static void no_head_falls_below_its_share(void **state)
     }
 }
 
+static void options_of_another_family_are_named(void **state)
+{
+    (void)state;
+    const optimal_options usual = optimal_options_default();
+    optimal_options own = usual;
+    for (int family = -1; family < FAMILY_N_KINDS; family++) assert_null(optimal_foreign_options(&own, &usual, family));
+    own.gain_bits = 0;
+    assert_string_equal(optimal_foreign_options(&own, &usual, FAMILY_GROUPS),
+                        "has no gain, expected --gain-bits with block-codebook");
+    assert_null(optimal_foreign_options(&own, &usual, FAMILY_BLOCK_CODEBOOK));
+    assert_non_null(optimal_foreign_options(&own, &usual, -1));
+    optimal_options of_groups[7];
+    for (size_t i = 0; i < RB_COUNT(of_groups); i++) of_groups[i] = usual;
+    of_groups[0].equalize = false;
+    of_groups[1].codebook = CODEBOOK_BLOCK_GTQ;
+    of_groups[2].rotation = ROTATION_HADAMARD;
+    of_groups[3].norm = NORM_FP16;
+    of_groups[4].encoder = ENCODER_NEAREST;
+    of_groups[5].widths = 1u << 4;
+    of_groups[6].max_groups = 1;
+    for (size_t i = 0; i < RB_COUNT(of_groups); i++) {
+        assert_null(optimal_foreign_options(&of_groups[i], &usual, FAMILY_GROUPS));
+        assert_non_null(optimal_foreign_options(&of_groups[i], &usual, FAMILY_BLOCK_CODEBOOK));
+    }
+}
+
 /* ---- the model beside the codec -------------------------------------------------------------- */
 
 static double normal(numpy_rng *rng)
@@ -260,7 +286,7 @@ static void the_promised_variance_is_found(void **state)
         head_codec_free(codec);
     }
     assert_true(fabs(found / answer.objective - 1.0) < 0.05);
-    /* What is expected of the plan, read back from it alone; its scales and centres are rounded to fp16. */
+    /* What is expected of the plan, read back from nothing but it; its scales and centres are rounded to fp16. */
     codec_errors errors = {.n_blocks = N_BLOCKS};
     plan_prediction prediction;
     assert_ok(plan_predict(&prediction, plan, &statistics, &errors, &err));
@@ -285,6 +311,7 @@ int main(void)
         cmocka_unit_test(every_part_lowers_the_error_it_is_for),
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(no_head_falls_below_its_share),
+        cmocka_unit_test(options_of_another_family_are_named),
         cmocka_unit_test(the_promised_variance_is_found),
     };
     return cmocka_run_group_tests(tests, make_energies, NULL);

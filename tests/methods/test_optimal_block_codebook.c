@@ -1,5 +1,4 @@
-/* Methods block-codebook and best: budgets, who gets which family, and that a plan keeps what it promises on normal
- * keys. */
+/* Method block-codebook: budgets, and that a plan keeps what it promises on normal keys. */
 #include "tests/test_support.h"
 
 #include "allocate/budget.h"
@@ -129,32 +128,6 @@ static void scopes_are_the_options(void **state)
     bit_plan_free(plan);
 }
 
-/* Head 1's codebooks are made useless: best leaves it to groups, and is below either family alone. */
-static void best_takes_the_family_that_errs_less(void **state)
-{
-    (void)state;
-    optimal_options options = optimal_options_default();
-    float kept[N_BLOCKS * N_BITS];
-    int n_block_codebook = 0;
-    budget_answer groups, planes, best;
-    options.scope = SCOPE_HEAD;
-    memcpy(kept, block_codebook_error + N_BLOCKS * N_BITS, sizeof kept);
-    for (int i = 0; i < N_BLOCKS; i++)
-        for (int bits = 1; bits < N_BITS; bits++)
-            block_codebook_error[(N_BLOCKS + i) * N_BITS + bits] = 0.9f * block_codebook_error[(N_BLOCKS + i) * N_BITS];
-    bit_plan_free(within(METHOD_OPTIMAL_CENTER, &options, 2.5, &groups));
-    bit_plan_free(within(METHOD_BLOCK_CODEBOOK, &options, 2.5, &planes));
-    bit_plan *plan = within(METHOD_BEST, &options, 2.5, &best);
-    assert_string_equal(plan->method, "best");
-    assert_int_equal(plan->heads[1].family, FAMILY_GROUPS);
-    assert_true(plan->heads[1].groups.n > 0);
-    for (int h = 0; h < N_HEADS; h++) n_block_codebook += plan->heads[h].family == FAMILY_BLOCK_CODEBOOK;
-    assert_true(n_block_codebook > 0);
-    assert_true(best.objective < 0.99 * groups.objective && best.objective < 0.99 * planes.objective);
-    bit_plan_free(plan);
-    memcpy(block_codebook_error + N_BLOCKS * N_BITS, kept, sizeof kept);
-}
-
 /* Logit errors of normal keys and queries have the size that the plan was made for, or less: the statistics know no
  * gain, and the encoder picks the best of three. */
 static void the_promised_variance_is_found(void **state)
@@ -256,9 +229,11 @@ static void missing_statistics_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_head_gets_its_bytes_in_block_codebook), cmocka_unit_test(scopes_are_the_options),
-        cmocka_unit_test(best_takes_the_family_that_errs_less),        cmocka_unit_test(the_promised_variance_is_found),
-        cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on),  cmocka_unit_test(missing_statistics_are_named),
+        cmocka_unit_test(every_head_gets_its_bytes_in_block_codebook),
+        cmocka_unit_test(scopes_are_the_options),
+        cmocka_unit_test(the_promised_variance_is_found),
+        cmocka_unit_test(maps_are_stretched_by_what_blocks_agree_on),
+        cmocka_unit_test(missing_statistics_are_named),
     };
     return cmocka_run_group_tests(tests, make_statistics, NULL);
 }

@@ -18,8 +18,7 @@ typedef struct head {
     group_distortion distortion;
 } head;
 
-/* Lloyd-Max errors of the normal law, which groups of few dims beat a little, as the codec of the sphere does; `noise`
- * disturbs each. */
+/* Lloyd-Max errors of the normal law, a little less in groups of few dims, as on the sphere; `noise` disturbs each. */
 static void make_head(head *h, int n, double spread, double noise, bool equalized, uint64_t seed)
 {
     static const double normal_error[N_KINDS] = {1.0,      0.3634,    0.1175,    0.03454,  0.009497,
@@ -216,11 +215,10 @@ static void the_order_of_blocks_does_not_matter(void **state)
 
 typedef struct order_loss {
     int n_points, n_beaten;
-    double mean_ratio, worst_ratio; /* of sqrt(V), contiguous to any */
+    double mean_ratio, worst_ratio; /* sqrt(V) of the best contiguous partition to that of any */
 } order_loss;
 
-/* 20 heads of 5 and 6 blocks whose energies spread e to a normal of deviation `spread`, at every budget up to 8 bits a
- * dim. */
+/* 20 heads of 5 and 6 blocks whose energies spread e to a normal of deviation `spread`, at every budget to 8 bits. */
 static order_loss against_any_partition(double spread, bool equalized, unsigned widths)
 {
     const partition_options options = {.widths = widths, .norm_bits = 16};
@@ -243,15 +241,15 @@ static order_loss against_any_partition(double spread, bool equalized, unsigned 
         }
     }
     loss.mean_ratio /= loss.n_points;
-    if (getenv("VERBOSE"))
+    if (getenv("RB_TEST_REPORT"))
         printf("spread %.1f, %s, widths 0x%x: beaten at %d of %d budgets, MAE ratio %.5f, worst %.4f\n", spread,
                equalized ? "equalized" : "as is", widths, loss.n_beaten, loss.n_points, loss.mean_ratio,
                loss.worst_ratio);
     return loss;
 }
 
-/* Not the optimum of all partitions: a norm or a width that the budget does not allow makes mixed groups pay. But close
- * to it, at most budgets it is. */
+/* It is not the optimum of all partitions: a norm or a width that the budget does not allow makes mixed groups pay. But
+ * it is close, and at most budgets it is the optimum. */
 static void equalized_blocks_lose_little_by_contiguous_groups(void **state)
 {
     (void)state;
@@ -296,8 +294,7 @@ static void make_many(many_blocks *h, uint64_t seed)
         for (int m = 0; m <= MANY; m++) h->c[w * (MANY + 1) + m] = pow(4.0, -w) * (2.0 - 1.0 / (m + 1));
 }
 
-/* The recurrence as it is written, without vectors, chunks or layers that share anything; 2-bit units, norms of 8 bits.
- */
+/* The recurrence as it is written, without vectors, chunks or shared layers; 2-bit units, norms of 8 bits. */
 static void plain_recurrence(double *least, const double *a, const double *b, const double *c, int max_groups)
 {
     static double f[4][MANY + 1][MANY_UNITS + 1];
@@ -417,7 +414,7 @@ static void a_head_pads_its_codes_to_a_byte(void **state)
     assert_int_equal(partition_stored_bits(&q, 8), 24 + 16);
 }
 
-/* Of equal partitions the cheapest: nothing where that is allowed, else one group at the least width. */
+/* The cheapest of equal partitions: nothing where that is allowed, else one group at the least width. */
 static void a_head_without_energy_stores_as_little_as_it_may(void **state)
 {
     (void)state;

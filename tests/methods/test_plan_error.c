@@ -4,7 +4,7 @@
 
 #include "kernels/reference/head_codec.h"
 #include "kernels/reference/numpy_random.h"
-#include "methods/plan_error.h"
+#include "methods/groups_error.h"
 
 enum { D = 32, N_BLOCKS = D / 2, N_MOMENTS = N_BLOCKS * (N_BLOCKS + 1) / 2, N = 20000 };
 
@@ -132,7 +132,7 @@ static void fewer_bits_err_more_and_none_lose_the_group(void **state)
         assert_true(variance < before);
         before = variance;
     }
-    /* The last two blocks alone, in no group: their moments and twice the one between them. */
+    /* Only the last two blocks are in no group: they add their moments, and twice the one between them. */
     own = (double)moment[N_MOMENTS - 3] + 2.0 * (double)moment[N_MOMENTS - 2] + (double)moment[N_MOMENTS - 1];
     assert_true(fabs(lost_block_error(&coded, head) / own - 1.0) < 1e-9);
     codec_errors_free(&errors);

@@ -21,8 +21,7 @@ static inline model_facts small_model(int n_q, int head_dim, int rotary_dim, rop
     return facts;
 }
 
-/* The two dims of a block, written out once more from design.md, section 2, so that the tests do not lean on
- * model_block_dims. */
+/* The two dims of a block, written out once more, so that the tests do not lean on model_block_dims. */
 static inline void block_dims_by_hand(const model_facts *facts, int block, int dims[2])
 {
     const int n_turned = facts->rotary_dim / 2;
@@ -46,7 +45,7 @@ static inline double turned_dot(const model_facts *facts, const float *q, const 
     return dot;
 }
 
-/* Logit MAE of design.md, section 2: every offset, every block turned. */
+/* Logit MAE by its definition: every offset, every block turned. */
 static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k,
                                      const float *k_hat, int64_t n_tokens)
 {

@@ -148,7 +148,7 @@ static void exact_keys_have_no_error(void **state)
     free(q), free(k);
 }
 
-/* Logits of 10^4: exp(s) alone would overflow; the weights are one and zeros. */
+/* Logits of 10^4: exp(s) by itself would overflow; the weights are one and zeros. */
 static void large_logits_do_not_overflow(void **state)
 {
     (void)state;
@@ -172,7 +172,7 @@ static void logits_beyond_f32_are_an_error(void **state)
                  RB_ENONFINITE, "leave the range of f32");
 }
 
-/* What stands behind a query, or in another sequence, does not reach it. */
+/* What comes after a query, or in another sequence, does not reach it. */
 static void keys_a_query_does_not_see_do_not_count(void **state)
 {
     (void)state;

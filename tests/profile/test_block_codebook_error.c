@@ -1,5 +1,5 @@
-/* Maps and errors of block-codebook: of normal keys what theory says, of keys with rare long ones what the codec itself
- * leaves. */
+/* Maps and errors of block-codebook: for normal keys what theory says, for keys with rare long ones what the codec
+ * itself leaves. */
 #include "tests/test_support.h"
 
 #include "core/threads.h"

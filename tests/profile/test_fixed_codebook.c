@@ -20,7 +20,7 @@ enum { FIXED, N_METHODS = 8 }; /* methods[FIXED]: the fixed codebook */
 typedef struct method {
     const char *name;
     allocation_method allocation;
-    double bits; /* nominal; of a fixed codebook, true */
+    double bits; /* nominal; a fixed codebook's are true bits */
 } method;
 
 static const method methods[N_METHODS] = {

@@ -13,7 +13,7 @@ enum {
     N_LAYERS = 3,
     N_HEADS = 6,
     N_BLOCKS = 4
-}; /* of some_profile_model: 3 layers of 2 KV heads, 8 dims */
+}; /* what some_profile_model has: 3 layers of 2 KV heads, 8 dims */
 #define OPTIONS "{\"budgets\": [2, 2.5]}"
 
 static rb_error err;
@@ -117,7 +117,7 @@ static void a_profile_comes_back_bit_for_bit(void **state)
     assert_int_not_equal(access(scratch_path("round_trip.h5.tmp"), F_OK), 0);
 }
 
-/* Entry `at` of a dataset, by HDF5 alone. */
+/* Entry `at` of a dataset, by nothing but HDF5. */
 static double stored_number(hid_t file, const char *dataset, int rank, int at)
 {
     double numbers[N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS];

@@ -1,7 +1,6 @@
 /* Energies, allocations and logit MAE against numbers that Python made (numpy forward pass, numpy codec;
- * tests/fixtures/demo-llama-reference.json, others in
- * ../shared/reference): the whole way from a checkpoint and token ids to the number everything is judged by.
- * RB_TEST_REPORT=1 prints the largest deviations. */
+ * tests/fixtures/demo-llama-reference.json, others in ../shared/reference): the whole way from a checkpoint and token
+ * ids to the number everything is judged by. RB_TEST_REPORT=1 prints the largest deviations. */
 #include "tests/test_support.h"
 
 #include "calibrate/block_statistics.h"
@@ -12,7 +11,7 @@
 #include "model/forward.h"
 #include "profile/logit_error.h"
 
-/* Two f32 forward passes: rounding alone tells the energies apart. A code at a boundary may fall either way, which
+/* Two f32 forward passes: only rounding tells the energies apart. A code at a boundary may fall either way, which
  * moves a mean over 10^5 errors by far less than this. */
 static const double energy_tolerance = 1e-4, mae_tolerance = 2e-3;
 

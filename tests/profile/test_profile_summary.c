@@ -113,9 +113,9 @@ static void the_document_has_the_names_of_the_contract(void **state)
         assert_int_equal(cJSON_GetArraySize(method), RB_COUNT(keys));
         for (size_t i = 0; i < RB_COUNT(keys); i++) assert_true(cJSON_HasObjectItem(method, keys[i]));
     }
-    const cJSON *alone = cJSON_GetArrayItem(list, 2);
-    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(alone, "reduction_vs_uniform")));
-    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(alone, "layers_won_vs_uniform")));
+    const cJSON *unmatched = cJSON_GetArrayItem(list, 2);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(unmatched, "reduction_vs_uniform")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(unmatched, "layers_won_vs_uniform")));
     cJSON_Delete(json);
     profile_table_free(table);
 }
@@ -231,7 +231,7 @@ static double number(const cJSON *object, const char *key)
     return item->valuedouble;
 }
 
-/* mae / 3 of 10 and 6 is above 2.5 in layer 2 alone, head 0. */
+/* mae / 3 of 10 and 6 is above 2.5 only in layer 2, head 0. */
 static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
 {
     (void)state;
@@ -254,7 +254,7 @@ static void heads_with_a_tail_are_named_and_tokens_listed(void **state)
     assert_true(number(cJSON_GetArrayItem(flagged, 0), "layer") == 2
                 && number(cJSON_GetArrayItem(flagged, 0), "kv_head") == 0);
     assert_true(number(cJSON_GetArrayItem(flagged, 0), "tail_ratio") == 10.0 / 3.0);
-    assert_true(number(method, "tail_ratio") == 10.0 / 3.0); /* of the worst head, not the mean */
+    assert_true(number(method, "tail_ratio") == 10.0 / 3.0); /* the worst head's, not the mean */
     assert_true(fabs(number(method, "attended_mae") - 14.0) < 1e-12);
     assert_true(fabs(number(quantiles, "median") - 14.0 / 96) < 1e-12
                 && fabs(number(quantiles, "p99") - 14.0 / 24) < 1e-12);

@@ -1,4 +1,4 @@
-/* profile/tail_error.h against its definitions, and against codecs of which it is known who has a tail. */
+/* profile/tail_error.h against its definitions, and against codecs that are known to have a tail, or none. */
 #include "tests/profile/profile_test.h"
 
 #include "profile/tail_error.h"

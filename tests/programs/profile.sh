@@ -50,7 +50,7 @@ check "  and a profile without curves is enough to allocate from" "$bin/ropebits
 expect "a fractional budget is scored for block-gtq" 0 "$profile" "$scratch/capture.h5" --budgets 2.5 --json
 stderr_has "uniform is not scored at 2.5 bits"
 stdout_has '"reduction_vs_uniform": null'
-expect "a fractional budget for uniform alone leaves nothing to score" 2 "$profile" "$scratch/capture.h5" --budgets 2.5 --methods uniform --json
+expect "a fractional budget for only uniform leaves nothing to score" 2 "$profile" "$scratch/capture.h5" --budgets 2.5 --methods uniform --json
 
 "$bin/ropebits-allocate" "$scratch/p.h5" --method block-gtq --avg-bits 3 -o "$scratch/plan.json" >/dev/null
 expect "a finished plan is scored" 0 "$profile" -q "$scratch/capture.h5" --plan "$scratch/plan.json" --json

@@ -1,16 +1,17 @@
-/* See plan_explain.h. */
-#include "allocate/plan_explain.h"
+/* See plan_explain_groups.h. */
+#include "allocate/plan_explain_groups.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
 
-void explained_head_free(explained_head *explained)
+void explained_groups_clear(explained_groups *explained)
 {
     free(explained->groups);
-    *explained = (explained_head){0};
+    *explained = (explained_groups){0};
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
@@ -60,7 +61,7 @@ static void explain_lost(explained_group *out, const coded_head *coded, const pl
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static void explain_blocks(explained_head *out, int g, const coded_head *coded, const plan_head *head,
+static void explain_blocks(explained_groups *out, int g, const coded_head *coded, const plan_head *head,
                            const double *q_energy, const double *k_energy)
 {
     const explained_group *group = &out->groups[g];
@@ -85,15 +86,15 @@ static void explain_blocks(explained_head *out, int g, const coded_head *coded, 
     }
 }
 
-rb_status plan_explain_head(explained_head *out, const bit_plan *plan, int h, const head_statistics *statistics,
-                            const codec_errors *errors, rb_error *err)
+rb_status plan_explain_groups(explained_groups *out, const bit_plan *plan, int h, const head_statistics *statistics,
+                              const codec_errors *errors, rb_error *err)
 {
     const plan_head *head = &plan->heads[h];
     const int n = model_n_blocks(&plan->model);
     uint8_t bits[RB_MAX_BLOCKS];
     int lost[RB_MAX_BLOCKS], n_lost = 0;
     coded_head coded;
-    *out = (explained_head){.n_blocks = n};
+    *out = (explained_groups){.n_blocks = n};
     const rb_status st = rb_alloc(&out->groups, (size_t)head->groups.n + 1, sizeof *out->groups, "groups", err);
     if (st != RB_OK) return st;
     coded_head_of(&coded, head, &plan->model, statistics, h);
@@ -118,7 +119,7 @@ double width_change_per_byte(const width_change *change, double head_variance)
     return head_variance > 0.0 && change->bits > 0.0 ? change->variance / head_variance / (change->bits / 8.0) : 0.0;
 }
 
-int explained_cheapest_other(const explained_head *explained, int group)
+int explained_cheapest_other(const explained_groups *explained, int group)
 {
     int best = -1;
     for (int g = 0; g < explained->n_groups; g++) {
@@ -133,7 +134,7 @@ int explained_cheapest_other(const explained_head *explained, int group)
 
 /* ---- as JSON --------------------------------------------------------------------------------- */
 
-static rb_status change_to_json(cJSON *group, const char *name, const width_change *change, const explained_head *e,
+static rb_status change_to_json(cJSON *group, const char *name, const width_change *change, const explained_groups *e,
                                 rb_error *err)
 {
     cJSON *json = NULL;
@@ -149,7 +150,7 @@ done:
     return st;
 }
 
-static rb_status group_to_json(cJSON *groups, const explained_group *group, const explained_head *e, rb_error *err)
+static rb_status group_to_json(cJSON *groups, const explained_group *group, const explained_groups *e, rb_error *err)
 {
     double blocks[RB_MAX_BLOCKS];
     cJSON *json = NULL;
@@ -187,15 +188,15 @@ done:
     return st;
 }
 
-rb_status explained_head_to_json(cJSON **out, const explained_head *e, rb_error *err)
+rb_status explained_groups_to_json(cJSON **out, const explained_groups *e, rb_error *err)
 {
     cJSON *json = NULL, *groups = cJSON_CreateArray(), *blocks = cJSON_CreateArray();
     rb_status st = groups && blocks ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for an explanation");
     *out = NULL;
     if (st != RB_OK) goto done;
     RB_TRY(st, rb_json_new_object(&json, err), done);
-    RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-explain-result", err), done);
-    RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
+    RB_TRY(st, rb_json_add_string(json, "schema", EXPLAIN_SCHEMA, err), done);
+    RB_TRY(st, rb_json_add_number(json, "version", EXPLAIN_VERSION, err), done);
     RB_TRY(st, rb_json_add_string(json, "family", codec_family_names[FAMILY_GROUPS], err), done);
     RB_TRY(st, rb_json_add_number(json, "bits", e->bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "variance", e->variance, err), done);
@@ -214,3 +215,109 @@ done:
     cJSON_Delete(blocks);
     return st;
 }
+
+/* ---- as text --------------------------------------------------------------------------------- */
+
+static double percent(double variance, const explained_groups *e)
+{
+    return e->variance > 0.0 ? 100.0 * variance / e->variance : 0.0;
+}
+static double percent_per_byte(const width_change *change, const explained_groups *e)
+{
+    return 100.0 * width_change_per_byte(change, e->variance);
+}
+
+static void print_error(const void *explained)
+{
+    const explained_groups *e = explained;
+    printf("error    logit MAE of %.4g expected; %.3f bits a dim above the rate-distortion bound, %.2f times its MAE\n",
+           logit_mae_of_variance(e->variance), e->distance.bits_per_dim, e->distance.mae_ratio);
+}
+
+static void print_groups(const explained_groups *e)
+{
+    printf("\n%-6s %5s %6s %6s %9s %9s %10s %14s %14s\n", "group", "width", "blocks", "bits", "error, %", "c",
+           "coherence", "a bit more, %", "a bit less, %");
+    for (int g = 0; g < e->n_groups; g++) {
+        const explained_group *group = &e->groups[g];
+        printf("%-6d %5d %6d %6.0f %9.2f %9.3g %10.3f", g, group->width, group->n_blocks, group->bits,
+               percent(group->error.variance, e), group->error.c, group->error.coherence);
+        if (group->more.is_possible) printf("  -%.3g a byte", percent_per_byte(&group->more, e));
+        if (group->less.is_possible) printf("  +%.3g a byte", percent_per_byte(&group->less, e));
+        printf("\n");
+    }
+}
+
+static void print_blocks(const explained_groups *e)
+{
+    printf("\n%-6s %5s %5s %11s %11s %8s %10s %9s\n", "block", "group", "width", "q energy", "k energy", "scale",
+           "centre, %", "error, %");
+    for (int block = 0; block < e->n_blocks; block++) {
+        const explained_block *b = &e->blocks[block];
+        printf("%-6d %5d %5d %11.4g %11.4g %8.3f %10.1f %9.3f\n", block, b->group, e->groups[b->group].width,
+               b->q_energy, b->k_energy, b->scale, 100.0 * b->center_share, percent(b->variance, e));
+    }
+}
+
+static void print_reason(const explained_groups *e, int g)
+{
+    const explained_group *group = &e->groups[g];
+    const int other = explained_cheapest_other(e, g);
+    printf(group->n_blocks == 1 ? "Block" : "Blocks");
+    for (int i = 0; i < group->n_blocks; i++) printf("%s %d", i ? "," : "", group->blocks[i]);
+    if (group->width > 0)
+        printf(group->n_blocks == 1 ? " is in a %d-bit group" : " are in a %d-bit group", group->width);
+    else printf(group->n_blocks == 1 ? " is in no group" : " are in no group");
+    if (group->less.is_possible)
+        printf(": a bit less would add %.3g %% of the head's error and save %g bytes (%.3g %% a byte)",
+               percent(group->less.variance, e), group->less.bits / 8.0, percent_per_byte(&group->less, e));
+    if (group->more.is_possible)
+        printf("%s a bit more would take off %.3g %% for %g bytes (%.3g %% a byte)",
+               group->less.is_possible ? ";" : ":", percent(group->more.variance, e), group->more.bits / 8.0,
+               percent_per_byte(&group->more, e));
+    if (group->more.is_possible && other >= 0) {
+        const double price = percent_per_byte(&e->groups[other].less, e);
+        printf(", where the cheapest bytes of the others, those of group %d, cost %.3g %% each: %s", other, price,
+               percent_per_byte(&group->more, e) > price ? "it would pay" : "it would not pay");
+    }
+    printf(".\n");
+}
+
+static void print_parts(const void *explained)
+{
+    const explained_groups *e = explained;
+    print_groups(e);
+    print_blocks(e);
+    printf("\n");
+    for (int g = 0; g < e->n_groups; g++) print_reason(e, g);
+}
+
+/* ---- the family's row ------------------------------------------------------------------------ */
+
+static rb_status explain(void *explained, const bit_plan *plan, int h, const head_statistics *statistics, rb_error *err)
+{
+    codec_errors errors = {.n_blocks = model_n_blocks(&plan->model)};
+    rb_status st;
+    RB_TRY(st, codec_errors_measure(&errors, plan, err), done);
+    RB_TRY(st, plan_explain_groups(explained, plan, h, statistics, &errors, err), done);
+done:
+    codec_errors_free(&errors);
+    return st;
+}
+
+static void clear(void *explained) { explained_groups_clear(explained); }
+
+static rb_status to_json(cJSON **out, const void *explained, rb_error *err)
+{
+    return explained_groups_to_json(out, explained, err);
+}
+
+extern const explain_functions groups_explain_functions;
+const explain_functions groups_explain_functions = {
+    .size_bytes = sizeof(explained_groups),
+    .explain = explain,
+    .clear = clear,
+    .print_error = print_error,
+    .print_parts = print_parts,
+    .to_json = to_json,
+};

@@ -1,0 +1,38 @@
+/* What `ropebits allocate` says of a plan that it made: what it costs, and the errors to expect. */
+#ifndef RB_ALLOCATE_ALLOCATE_REPORT_H
+#define RB_ALLOCATE_ALLOCATE_REPORT_H
+
+#include "methods/global_budget.h"
+#include "methods/plan_error.h"
+#include "methods/value_budget.h"
+#include "profile/profile_statistics.h"
+
+/* What the values of a plan do to the output of attention, where the profile knows. */
+typedef struct value_prediction {
+    bool is_known;
+    double output_error;
+    /* The widest width that takes no more bits if all heads have it, and what it does. */
+    int one_width;
+    double one_width_error, one_width_bits;
+} value_prediction;
+
+typedef struct allocate_report {
+    const char *path; /* where the plan is; borrowed */
+    rotation_kind rotation;
+    /* How near the optimum: has_answer for methods that are not published, has_value_answer for widths of values that
+     * were allotted head by head. */
+    bool has_answer, has_value_answer;
+    budget_answer answer, value_answer;
+    /* Set by allocate_report_predict. */
+    const bit_plan *plan; /* borrowed */
+    plan_prediction prediction;
+    value_prediction values;
+} allocate_report;
+
+/* The profile is that of the plan's model. Fails as plan_predict. */
+rb_status allocate_report_predict(allocate_report *report, const bit_plan *plan, const profile_table *profile,
+                                  rb_error *err);
+void allocate_report_print(const allocate_report *report);
+rb_status allocate_report_put_json(const allocate_report *report, rb_error *err);
+
+#endif

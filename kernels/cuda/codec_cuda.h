@@ -42,32 +42,9 @@ typedef struct codec_vectors {
     int64_t head_stride, token_stride;
 } codec_vectors;
 
-/* Its heads of family block-codebook on the device: block_codebook_image.h. */
-typedef struct block_codebook_device_image {
-    int n_blocks, n_block_codebook, max_bits;
-    int max_points, max_cells, max_packed_bytes; /* over heads of this family */
-    const block_codebook_image_head *heads;
-    const int32_t *list;
-    const block_codebook_image_block *blocks;
-    const float *points_x, *points_y;
-    const uint32_t *cells, *book;
-} block_codebook_device_image;
-
-/* An image on the device. */
+/* An image whose arrays are in the device's memory. */
 typedef struct codec_device_image {
-    int head_dim, n_heads, n_grouped;
-    int has_search;              /* a group whose codes neither few boundaries nor cells find */
-    int is_published, max_tiles; /* codec_image.h; 8-column parts of a group */
-    int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode,
-        max_fragments_decode; /* over heads; steps: of a group */
-    const codec_image_head *heads;
-    const codec_image_group *groups;
-    const uint16_t *column, *position;
-    const uint32_t *pairs, *halves;
-    const codec_image_lane *fragments;
-    const codec_image_cell *cells;
-    const float *books, *rotations, *shifts, *inverse_scales, *centers;
-    block_codebook_device_image block_codebook;
+    codec_image on_device;
 } codec_device_image;
 
 /* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes;

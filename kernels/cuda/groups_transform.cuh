@@ -43,7 +43,7 @@ __device__ __forceinline__ void transform_rows(float (&c)[PLAN::TILES][4],
         asm volatile("" : "+r"(first)); /* or the compiler keeps all fragments in registers from part to part */
 #pragma unroll
     for (int s = 0; s < N_STEPS; s++) {
-        const uint4 b = fragment[first + s * step_fragments * CODEC_IMAGE_LANES];
+        const uint4 b = fragment[first + s * step_fragments * GROUPS_LANES];
         const int at = s % STEPS;
         const uint32_t flip = __popc(s / STEPS & part) & 1 ? 0x80008000u : 0;
         if (s < STEPS) { /* step 0 is in every sum, and with the same sign */

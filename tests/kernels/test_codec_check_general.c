@@ -21,7 +21,7 @@ typedef struct bench {
     codec_trial trial;
     float x[N * D], queries[N_QUERIES * D];
     uint8_t codes[N * D];
-    uint16_t norms[N * CODEC_IMAGE_MAX_GROUPS];
+    uint16_t norms[N * GROUPS_MAX_GROUPS];
     codec_bounds bounds;
 } bench;
 
@@ -119,7 +119,7 @@ static codec_report check(bench *b)
     codec_report report = {0};
     uint8_t codes[N * D];
     float reference[N * D];
-    uint16_t norms[N * CODEC_IMAGE_MAX_GROUPS];
+    uint16_t norms[N * GROUPS_MAX_GROUPS];
     const codec_checked on = {&b->head, &b->model, b->tables, b->codec};
     codec_image_read_norms(norms, b->trial.image, 0, b->trial.norms, N);
     assert_ok(codec_check_encoded(&report, &on, b->x, N, b->trial.packed, norms, &b->bounds, codes, &err));

@@ -122,14 +122,14 @@ static double block_scale(const judged_block *block, const float *x, double gain
 static void judge_code(codec_report *report, const judged_block *block, const float *x, double gain, int code,
                        const codec_bounds *bounds)
 {
-    const double beyond = distance_to(block, x, gain, code) - least_distance(block, x, gain),
+    const double excess = distance_to(block, x, gain, code) - least_distance(block, x, gain),
                  scale = block_scale(block, x, gain);
-    if (!(beyond <= bounds->block_codebook_tie * scale)) {
+    if (!(excess <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
     report->codes_tied++;
-    if (scale > 0.0) report->worst_tie = fmax(report->worst_tie, beyond / scale);
+    if (scale > 0.0) report->worst_tie = fmax(report->worst_tie, excess / scale);
 }
 
 /* ---- gains ----------------------------------------------------------------------------------- */
@@ -165,14 +165,14 @@ static void judge_gain(codec_report *report, const block_codebook_judge *judge, 
                            : 0.0;
     const bool is_next = gain >= block_codebook_gain_near(judge->plan->gain_bits, level - tie) - 1
                          && gain <= block_codebook_gain_near(judge->plan->gain_bits, level + tie) + 1;
-    const double beyond = sqrt(block_codebook_codec_least_error(judge->codec, x, gain))
+    const double excess = sqrt(block_codebook_codec_least_error(judge->codec, x, gain))
                           - sqrt(block_codebook_codec_least_error(judge->codec, x, reference));
-    if (!is_next || !(beyond <= bounds->block_codebook_tie * scale)) {
+    if (!is_next || !(excess <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
     report->searches_tied++;
-    if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, beyond / scale);
+    if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, excess / scale);
 }
 
 static rb_status judge_vector(codec_report *report, const codec_checked *on, const void *own,

@@ -117,7 +117,7 @@ double codec_check_coded_norm(const codec_checked *on, const double *scales, con
     return sqrt(square);
 }
 
-/* One dim, whose error beyond rounding is a share of `share`. */
+/* One dim, whose error over rounding is held to restore * share. */
 static void judge_value(codec_report *report, float found, float expected, double share, double restore,
                         const codec_bounds *bounds)
 {

@@ -20,7 +20,7 @@ typedef struct codec_bounds {
     double rounding;           /* plus this times |x^_ref|, the output type's, */
     double rounding_least;     /* or this, where it is more: half a subnormal of the type */
     double logits;             /* |q . k^ - reference| over |q| |k^_ref| (|q / s| N + |q| |c|) */
-    double block_codebook_tie; /* of block-codebook: distance to a point beyond that to the nearest, over |x| + |c| + g
+    double block_codebook_tie; /* of block-codebook: distance to a point less that to the nearest, over |x| + |c| + g
                                   max |M p| of the block */
     double block_codebook_restore; /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
 } codec_bounds;

@@ -176,7 +176,7 @@ static void judge_search(codec_report *report, const exact_group *exact, const u
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-/* The code of a norm that may be beyond what can be stored: then the largest. */
+/* The code of a norm; the largest, where it is more than can be stored. */
 static int norm_code(const codec_checked *on, const plan_group *group, double norm)
 {
     enum { LARGEST_FP16 = 0x7bff };

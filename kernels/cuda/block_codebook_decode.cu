@@ -1,10 +1,10 @@
 /* Restoring keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what they are,
  * kernels/cuda/block_codebook_image.h for the tables.
  *
- * A lane has four neighbouring blocks, whatever the vector: their widths, maps and centres stay in its registers, and
- * of each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
- * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight of
- * interleaved pairs): there is nothing to turn around in shared memory, which holds packed codes and points alone. */
+ * A lane has the same four neighbouring blocks of every vector. Their widths, maps and centres stay in its registers;
+ * from each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
+ * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight with
+ * interleaved pairs). Shared memory holds only packed codes and points. */
 #include "kernels/cuda/block_codebook_device.cuh"
 
 enum { DECODE_WARPS = 8, DECODE_BLOCKS = 3, DECODE_ROWS = 32, LANE_BLOCKS = 4 };

@@ -1,11 +1,11 @@
 /* Quantizing keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what is computed,
  * kernels/cuda/block_codebook_search.h for how a block's nearest point is found.
  *
- * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, blocks in order: all lanes are at
- * the same block, so its numbers are read once for all and its tables by all at once. Three passes over a vector: its
- * size, which gives the level; for every block the nearest points at the level and its two neighbours, whose codes take
- * the place of the block's dims, and the three errors; the codes of the best one to packed bits, which in turn take the
- * place of the vector: they never get ahead of the codes. */
+ * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, with their blocks in order. All
+ * lanes are at the same block, so its numbers are read once for all and its tables by all at once. A vector takes three
+ * passes. The first sums its size, which gives the level. The second finds for every block the nearest points at the
+ * level and its two neighbours, and sums the three errors; codes take the place of the block's dims. The third packs
+ * the codes of the best level. Packed bits take the place of the vector: they never get ahead of the codes. */
 #include "kernels/cuda/block_codebook_device.cuh"
 #include "kernels/cuda/block_codebook_search.h"
 #include "kernels/cuda/codec_bits.cuh"
@@ -129,7 +129,7 @@ __device__ __forceinline__ float2 read_block(const float *row, int block, float)
     return *reinterpret_cast<const float2 *>(row + 2 * block);
 }
 
-/* Sum w |z|^2; not a number, or infinite, where a dim of the vector is, or where it is beyond f32. */
+/* Sum w |z|^2. Not a number, or infinite, where a dim of the vector is, or where f32 cannot hold the sum. */
 template <typename T>
 __device__ __forceinline__ float vector_square(const typename block_codebook_input<T>::stored *row,
                                                const block_codebook_image_block *blocks, int n_blocks)
@@ -145,7 +145,7 @@ __device__ __forceinline__ float vector_square(const typename block_codebook_inp
     return square + check;
 }
 
-/* Of a vector: three levels around the one that its size points to, as far as there are any. */
+/* The three levels of the gain around the one that a vector's size points to, as far as there are any. */
 struct gain_choice {
     int level;
     float gain[N_GAINS], inverse[N_GAINS], error[N_GAINS];
@@ -203,7 +203,7 @@ __device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const block
     return codes;
 }
 
-/* Element k of those that GAINS are, by selects: registers have no index. */
+/* Element k, by selects: registers have no index. GAINS: how many there are; one is the middle one. */
 template <int GAINS> __device__ __forceinline__ float pick(const float (&of)[N_GAINS], int k)
 {
     return GAINS == 1 || k == 1 ? of[1] : k == 0 ? of[0] : of[2];
@@ -229,8 +229,8 @@ __device__ __forceinline__ uint32_t search_block(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is a few instructions
- * alone. */
+/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is only a few
+ * instructions. */
 __device__ __forceinline__ uint32_t shared_address(const void *at)
 {
     return static_cast<uint32_t>(__cvta_generic_to_shared(at));
@@ -243,10 +243,10 @@ __device__ __forceinline__ uint32_t load_word(uint32_t address)
 }
 __device__ __forceinline__ float load_float(uint32_t address) { return __uint_as_float(load_word(address)); }
 
-/* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the
- * gains' chains of look-ups run side by side. All four codes are tried; lists that are longer, which are rare, again.
- * The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: codes are 4 times theirs; since all lanes
- * know where the points start, and the compiler is told so, that is an address. */
+/* The same where tables are in shared memory and a cell is one word, as they mostly are. It has no branches, so that
+ * the gains' chains of look-ups run side by side: all four codes of a cell are tried, and the rare lists that are
+ * longer are searched again. The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: a cell has 4
+ * times the code, which with the start of the points, the same for all lanes, is an address. */
 template <int GAINS, bool HAS_OFFSETS>
 __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at,
                                                  const block_codebook_image_block &block, block_codebook_points points,
@@ -300,7 +300,7 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* Of all blocks; a block's codes take its place in the row. */
+/* Searches all blocks. A block's codes take its place in the row. */
 template <typename T, int GAINS, bool IS_FAST>
 __device__ __forceinline__ void search_blocks(gain_choice &choice, typename block_codebook_input<T>::stored *row,
                                               const block_codebook_image_block *blocks, int n_blocks,
@@ -351,6 +351,9 @@ __device__ __forceinline__ void send_rows(uint8_t *to, const void *tile, int str
     if (rows.part_bytes == 4) send_parts<uint32_t>(to, rows, static_cast<const __half *>(tile), n_rows);
     else send_parts<uint8_t>(to, rows, static_cast<const __half *>(tile), n_rows);
 }
+
+static_assert(sizeof(block_share) + sizeof(block_codebook_image_head) <= STATIC_SHARED_BYTES,
+              "room for share and head");
 
 /* IS_FAST: points and cells have room in shared memory; else they are read from global memory. */
 template <typename T, bool IS_FAST>

@@ -12,8 +12,8 @@
 
 /* ---- a warp ---------------------------------------------------------------------------------- */
 
-/* A value that all lanes of the warp have, told to the compiler: loops and branches on it then need no care for lanes
- * that go another way. */
+/* A value that all lanes of the warp have. The compiler learns that they do: loops and branches on it then need no care
+ * for lanes that go another way. */
 __device__ __forceinline__ int uniform(int value)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -63,10 +63,8 @@ struct head_streams {
     int64_t packed, norms; /* bytes */
 };
 
-/* By a whole warp; the result is in all its lanes. HEAD, here and below: groups_image_head or
- * block_codebook_image_head.
- */
-template <typename HEAD> __device__ inline head_streams find_streams(const HEAD *heads, int head, int64_t n)
+/* Where a head's streams start, for n vectors a head. By a whole warp; the result is in all its lanes. */
+__device__ inline head_streams find_streams(const codec_image_head *heads /* [n_heads] */, int head, int64_t n)
 {
     head_streams at = {0, 0};
     for (int h = threadIdx.x & 31; h < head; h += 32) {
@@ -88,10 +86,10 @@ __device__ __forceinline__ float norm_of_byte(int code, int exponent)
 
 /* ---- sharing the work ------------------------------------------------------------------------ */
 
-/* The tiles of all heads, `rows` vectors each, one after the other, are cut into as many runs of equal cost as there
- * are blocks. A block takes its run head by head, since the tables in shared memory are a head's; its warps take the
- * tiles one by one. Going over to another head costs as much as SWITCH_TILES tiles: so much before each head's tiles
- * stands for no work, or the few blocks that have two heads would be the last to finish. */
+/* A tile is `rows` vectors of a head. The tiles of all heads, one after the other, are cut into as many runs of equal
+ * cost as there are blocks. A block takes its run head by head, since the tables in shared memory are a head's; its
+ * warps take the tiles one by one. To change the head costs a block as much as SWITCH_TILES tiles. So each head counts
+ * as many tiles more, before its own: else the few blocks that have two heads would be the last to finish. */
 enum { SWITCH_TILES = 10 };
 
 struct tile_run {
@@ -109,7 +107,7 @@ struct block_share {
 
 __host__ __device__ inline int64_t count_tiles(int64_t n_vectors, int rows) { return (n_vectors + rows - 1) / rows; }
 
-/* By the whole block, which is at one place after it. */
+/* Finds the block's share. By the whole block, whose threads are at one place after it. */
 __device__ inline void find_share(block_share *share, const codec_image_head *heads, int n_heads, int64_t n_vectors,
                                   int rows)
 {
@@ -138,7 +136,7 @@ __device__ __forceinline__ bool reaches_head(const block_share &share, const cod
            < share.to;
 }
 
-/* By warp 0: the block's run of the head, and the head's streams. */
+/* Finds the block's run of the head, and the head's streams. By warp 0. */
 __device__ inline void start_run(block_share *share, const codec_image_head *heads, int head, int64_t n_vectors,
                                  int rows)
 {

@@ -52,12 +52,12 @@ void codec_image_write_norms(uint8_t *streams, const codec_image *image, int hea
 #ifndef __cplusplus
 #include "kernels/reference/head_codec.h"
 
-/* heads [n_heads] of one layer. Fails with RB_EUNSUPPORTED on heads of several families, a head_dim or a number of
- * norms beyond the limits above, and what the family's kernels do not take. */
+/* heads [n_heads] of one layer. Fails with RB_EUNSUPPORTED on heads of several families, a head_dim
+ * outside the limits above, and what the family's kernels do not take. */
 rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_heads, const model_facts *model,
                             codec_tables *tables, rb_error *err);
 void codec_image_free(codec_image *image);
-/* Of device memory that the tables of such a head take at most: where no image is made yet. */
+/* Bytes of device memory that the tables of such a head take at most: for planning, where no image is made yet. */
 int64_t codec_image_head_bytes(const plan_head *head, const model_facts *model);
 
 /* ---- what goes to the device ----------------------------------------------------------------- */

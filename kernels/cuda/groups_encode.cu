@@ -1,14 +1,14 @@
 /* Quantizing vectors in the published form: nearest centroids, fp16 norms. See kernels/cuda/groups_encode.cuh for the
  * frame.
  *
- * Of a group the coder sums the norms from the operands that it has just loaded for the products, rotates on the tensor
- * cores and compares with the boundaries. */
+ * Group by group the coder loads the operands of the products, sums the norms from them, rotates on the tensor cores,
+ * and compares with the boundaries. */
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/cuda/groups_transform.cuh"
 
-/* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a
- * block (one block fills a multiprocessor, and the fragments are in shared memory once), by the registers that operands
- * take. */
+/* A kernel for groups of up to STEPS steps. BLOCKS: row blocks of an mma, 16 vectors each, that a warp takes at a time.
+ * WARPS: of a block, as many as the registers for operands allow; one block fills a multiprocessor, so that the
+ * fragments are in shared memory once. */
 template <typename T, int STEPS> struct encode_plan {
     enum {
         BLOCKS = STEPS > 8 || input_traits<T>::HAS_LOW ? 1 : 2,

@@ -1,6 +1,6 @@
-/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the
- * layout. What is done with the groups is a coder's, of which there are two: codec_encode.cu has that of the published
- * form, groups_encode_general.cu that of all others.
+/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/groups_image.h for the
+ * layout. What is done with the groups is a coder's, of which there are two: groups_encode.cu has that of the published
+ * form, groups_encode_general.cu that of the general form.
  *
  * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part
  * of shared memory; then, group by group, codes them and leaves pairs of codes where the dims were; then packs them, a
@@ -36,14 +36,14 @@ rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_
 
 /* What a warp has in shared memory. */
 struct encode_memory {
-    /* [rows][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the
+    /* [rows][tile_stride(n_columns)], and f32's low parts after it. A group's pairs of codes, 16 bits each, take the
      * place of its dims; a row's packed codes that of the row: they never get ahead of the pairs they are made of. */
     __half *tile;
     float *inverse_scale; /* [rows] */
     uint8_t *norms;       /* [rows][n_groups] of the head's norm_bytes */
     const float *books;   /* the block's */
     const groups_image_cell *cells;
-    /* Beyond the published form alone. */
+    /* In the general form only. */
     float4 *
         coordinates; /* [tiles of a group][lanes] of 16 rows, as products have them: two columns of a lane's two rows */
     const float *shifts; /* the block's: [columns] */
@@ -101,9 +101,18 @@ __device__ __forceinline__ void choose_coding(const group_shape &shape, const CO
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_GENERAL the published form; IS_FAST,
- * the fragments have room in shared memory, or where it IS_GENERAL args.is_fast; and encode_groups, which codes all
- * groups of a warp's rows. */
+static_assert(sizeof(block_share)
+                      + GROUPS_MAX_GROUPS * (sizeof(groups_image_group) + sizeof(uint32_t) + sizeof(uint16_t))
+                  <= STATIC_SHARED_BYTES,
+              "room for share, groups, shapes and pads");
+
+/* A CODER has
+ *   input           the element type
+ *   BLOCKS, WARPS   row blocks of 16 vectors that a warp takes, warps of a block
+ *   IS_GENERAL      its form: the general one, or the published one
+ *   IS_FAST         whether the fragments are in shared memory; in the general form args.is_fast says so
+ *   encode_groups   codes all groups of a warp's rows
+ *   is_bad_row      whether a row cannot be stored, where encode_groups found that some cannot */
 template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const encode_args args)
 {
     typedef typename CODER::input T;
@@ -171,7 +180,7 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
             pads[i] = static_cast<uint16_t>(
                 groups[i].column + groups[i].dims / 8 * 8); /* the last 8 columns, if not all of them are dims */
         }
-        /* Columns between groups and behind the last are 0: rows are written column by column of what they have. */
+        /* Columns between groups and after the last are 0: rows are written column by column of what they have. */
         for (int i = lane; i < ROWS * stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
             if (HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
@@ -191,8 +200,8 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
             const int64_t first = static_cast<int64_t>(tile) * ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
-            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a
-             * whole part, its neighbour's first 8 columns. */
+            /* The last 8 columns of each group become 0 again, which codes and packed bits have overwritten; dims are
+             * written next. Where a group ends with a whole part, these are its neighbour's first 8 columns. */
             for (int i = lane; i < head_at.n_groups * ROWS; i += 32)
                 *reinterpret_cast<uint4 *>(memory.tile + i % ROWS * stride + pads[i / ROWS]) = zero;
             __syncwarp();

@@ -1,12 +1,13 @@
-/* Quantizing vectors beyond the published form: 8-bit norms, an encoder that searches, scales and centres. See
+/* Quantizing vectors in the general form: 8-bit norms, an encoder that searches, scales and centres. See
  * kernels/cuda/groups_encode.cuh for the frame.
  *
- * One row block of 16 vectors and one group at a time, in three passes. Rotation: products start from -R S c;
- * coordinates go to shared memory, where a lane finds its own again, and their squares give the norm, which the
- * operands' would not where there is a centre. Search: for each stretch the product of coordinates and centroids and
- * the centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: as the
- * published form's, at the stretch with the largest cosine; only a coordinate within rounding of a boundary can be
- * stored otherwise than it was searched with. */
+ * A warp takes one row block of 16 vectors and one group at a time, in three passes.
+ *   Rotation   Products start from -R S c. Coordinates go to shared memory, where a lane finds its own again. Their
+ *              squares give the norm; those of the operands would not, where there is a centre.
+ *   Search     For each stretch it sums the products of coordinates and centroids, and the centroids' squares. A
+ *              coordinate goes up the levels as it is stretched, a boundary or two a step.
+ *   Coding     It is that of the published form, at the stretch with the largest cosine. Only a coordinate within
+ *              rounding of a boundary can get another code than in the search. */
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/reference/encoder_stretches.h"
 
@@ -17,14 +18,14 @@ static __device__ constexpr float stretch_of(int i)
     return static_cast<float>(stretches[i]);
 }
 
-/* Of a lane's two rows, lane / 4 and 8 below. */
+/* What a lane knows of its two rows, lane / 4 and the one 8 below. */
 struct block_rows {
     float root[2]; /* product to coordinate of the unit vector */
     float norm[2]; /* as products have it */
     float stretch[2], cosine[2];
 };
 
-/* Of a row of zeros, so that it can be divided by: NO_SQUARES' root. */
+/* Added to a norm, so that a row of zeros can be divided by it: NO_SQUARES' root. */
 static constexpr float NO_NORM = 1e-18f;
 
 /* ---- rotation -------------------------------------------------------------------------------- */
@@ -90,8 +91,8 @@ __device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1
 
 /* ---- levels ---------------------------------------------------------------------------------- */
 
-/* Levels of coordinates above 0: of 2 bits a compare as groups_coding.cuh has it, of more a walk up (boundary,
- * centroid) from a binary search on. */
+/* How the level of a coordinate above 0 is found: with 2 bits by a compare as in groups_coding.cuh; with more by a
+ * binary search, and from there by a walk up the pairs (boundary, centroid). */
 struct level_tables {
     const float2 *walk;
     int half;          /* levels: 2^width / 2 */
@@ -152,7 +153,7 @@ __device__ __forceinline__ void find_sizes_of(float (&size)[4], const float4 &pr
 
 /* ---- search ---------------------------------------------------------------------------------- */
 
-/* Of both rows and every stretch: coordinates times centroids, squares of centroids. */
+/* Sums for both rows and every stretch: coordinates times centroids, squares of centroids. */
 struct stretch_sums {
     float product[2][N_STRETCHES], square[2][N_STRETCHES];
 };
@@ -191,7 +192,7 @@ __device__ __forceinline__ void search_signs(block_rows &rows, const group_call<
     }
 }
 
-/* 2 bits: of each stretch the coordinates above the boundary are added up and counted. */
+/* 2 bits: for each stretch the coordinates above the boundary are added up and counted. */
 __device__ __forceinline__ void search_two_bits(block_rows &rows, const group_call<1, encode_memory> &call,
                                                 const level_tables &tables)
 {
@@ -227,7 +228,7 @@ __device__ __forceinline__ void search_two_bits(block_rows &rows, const group_ca
     choose_stretches(rows, sums);
 }
 
-/* More: ONE_STEP where a stretch crosses one boundary at most. Columns behind the group's dims are at the lowest level
+/* More bits. ONE_STEP: a stretch crosses one boundary at most. Columns after the group's dims are at the lowest level
  * of every stretch. */
 template <bool ONE_STEP>
 __device__ __forceinline__ void search_by_walk(block_rows &rows, const group_call<1, encode_memory> &call,
@@ -284,8 +285,7 @@ __device__ __forceinline__ void store_codes(const group_call<1, encode_memory> &
 {
     const int lane = threadIdx.x & 31;
     group_coding<1> coding;
-    float
-        most[2]; /* products of 1: stretched, a coordinate may lie behind the last cell, where its code is that of 1 */
+    float most[2]; /* products of 1: stretched, a coordinate may lie after the last cell, where its code is that of 1 */
     coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width,
                            call.memory.books, call.memory.cells);
 #pragma unroll

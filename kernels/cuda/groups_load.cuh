@@ -41,10 +41,10 @@ __device__ __forceinline__ float scale_of(float largest)
     return __int_as_float(min(264 - exponent, 254) << 23);
 }
 
-/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows
- * are the same distance away for all. */
+/* Where a lane puts its two runs of 8 dims, from 8 c and from head_dim / 2 + 8 c on, in its first row. Its other rows
+ * are at the same distance for all dims. */
 struct lane_columns {
-    __half *low[8], *high[8]; /* split pairs: low alone; natural order: the first of each */
+    __half *low[8], *high[8]; /* split pairs: only low; natural order: the first of each */
 };
 
 /* Found anew for each tile: registers are short. */
@@ -122,7 +122,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
     }
 }
 
-/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
+/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what fp16 leaves of f32. */
 template <int ORDER, int ROWS, typename T>
 __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows,
                                           const row_split &split, int head_dim)

@@ -40,7 +40,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], const __half *ro
                  : "memory");
 }
 
-/* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has the half-deep one only. */
+/* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has only the one of half the depth. */
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -8,7 +8,7 @@
 
 /* How pairs of one width are put together. */
 struct pair_joint {
-    uint32_t second_pair; /* a word's upper pair times this is what moves it down, behind the lower one */
+    uint32_t second_pair; /* a word's upper pair times this is what moves it down, after the lower one */
     int four, shift;      /* bits of four codes; and how far pairs are shifted, which are doubled up to 3 bits */
 };
 

@@ -23,7 +23,7 @@ __device__ __forceinline__ uint32_t pack_shape(const groups_image_group &group)
            | is_searched << 31;
 }
 
-/* Of group g; `mine` is what pack_shape gave of the lane's group. */
+/* The shape of group g; `mine` is what pack_shape gave for the lane's group. */
 __device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
     const uint32_t all = broadcast(mine, g);
@@ -86,7 +86,7 @@ template <int BLOCKS, typename MEMORY> struct group_call {
 /* ---- operands -------------------------------------------------------------------------------- */
 
 /* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly
- * behind the group, for that may be behind the rows, where nothing says that bits are numbers. */
+ * after the group, for that may be after the rows, where nothing says that bits are numbers. */
 __device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
 {
     const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;

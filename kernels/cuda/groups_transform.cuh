@@ -9,14 +9,14 @@
 
 #include "kernels/cuda/groups_product.cuh"
 
-/* Of a group of N_STEPS steps in a kernel for up to MOST. A lane has registers for the accumulators of 8 steps, but of
- * 4 where it may also hold the operands of 16: then coordinates are made in parts, and the last butterflies are in the
- * products. */
+/* How a group of N_STEPS steps is transformed, in a kernel for up to MOST. A lane has registers for the accumulators of
+ * 8 steps, but of 4 where it may also hold the operands of 16: then coordinates are made in parts, and the last
+ * butterflies are in the products. */
 template <int N_STEPS, int MOST> struct transform_plan {
     enum { STEPS = MOST > 8 ? 4 : N_STEPS, TILES = 2 * STEPS, PARTS = N_STEPS / STEPS };
 };
 
-/* Of coordinates: sqrt(16 n_steps). */
+/* What coordinates come out times as large: sqrt(16 n_steps). */
 __device__ __forceinline__ constexpr float transform_scale(int n_steps)
 {
     return n_steps == 4 ? 8.0f : n_steps == 8 ? 11.313708498984761f : 16.0f;

@@ -1,4 +1,4 @@
-/* The check beyond the published form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own
+/* The check of the general form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own
  * trial is good with nothing allowed; each kind of damage, planted alone, is found; what is allowed is allowed as far
  * as the bounds say and no farther. */
 #include "tests/test_support.h"

@@ -67,7 +67,7 @@ static double scale_of(const sample *s, int dim)
 
 /* ---- dims ------------------------------------------------------------------------------------ */
 
-static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_reference(void **state)
+static void dims_of_no_group_have_columns_after_a_gap_and_positions_as_the_reference(void **state)
 {
     (void)state;
     for (int pairing = ROPE_SPLIT_HALF; pairing <= ROPE_INTERLEAVED; pairing++) {
@@ -252,9 +252,9 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
     }
 }
 
-/* A stretched coordinate can be beyond 1, where there are no cells: no book with a boundary there may have any.
+/* A stretched coordinate can be more than 1, where there are no cells: no book with a boundary there may have any.
  * Block-GTQ's law ends nowhere: 6 bits of 8 dims have some. */
-static void cells_end_behind_the_last_boundary(void **state)
+static void cells_end_after_the_last_boundary(void **state)
 {
     (void)state;
     static const int n_blocks[] = {4, 32};
@@ -317,12 +317,12 @@ static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_reference),
+        cmocka_unit_test(dims_of_no_group_have_columns_after_a_gap_and_positions_as_the_reference),
         cmocka_unit_test(bytes_of_norms_are_bytes),
         cmocka_unit_test(fragments_hold_scaled_rotations_and_shifts_the_rotated_centre),
         cmocka_unit_test(columns_have_the_centres_and_scales_of_their_dims),
         cmocka_unit_test(a_walk_up_the_levels_keeps_to_the_codebook),
-        cmocka_unit_test(cells_end_behind_the_last_boundary),
+        cmocka_unit_test(cells_end_after_the_last_boundary),
         cmocka_unit_test(a_plan_of_the_published_form_has_an_image_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,12 @@
-/* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row: {"what", "type", "n", "n_heads",
- * "head_dim", "width", "ms", "gb_per_s"}. bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]     65536 8 128,
- * f16, bf16 and f32 (or "all"), all plans; PLAN: block-codebook alone GB/s are bytes of vectors read (encode) or
- * written (decode), as in the marks of issue 3; "bytes" counts all that moves. */
+/* bench_codec: throughput of the CUDA codec on random keys, one JSON line a row:
+ * {"plan", "step", "type", "n", "n_heads", "head_dim", "true_bits", "us", "vector_gb_per_s", "moved_gb_per_s"}.
+ *
+ *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]
+ *
+ * N_TOKENS 65536, N_HEADS 8 and HEAD_DIM 128 where not given. TYPE: f16, bf16, f32, or all, which it is where not
+ * given. PLAN: block-codebook, for that only; else all plans.
+ *
+ * vector_gb_per_s counts the bytes of vectors that are read (encode) or written (decode), moved_gb_per_s all bytes. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,7 +134,7 @@ static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
 
 /* Keys of family block-codebook at 2.25 true bits a dim, with a gain of 3 bits: blocks of 1 to 8 bits, as energies ask
  * for that spread like e to a normal; 2^bits is 35 in the mean. Maps stretch up to twice. */
-static rb_status block_codebook(bench *b, rb_error *err)
+static rb_status block_codebook_plans(bench *b, rb_error *err)
 {
     enum { GAIN_BITS = 3 };
     const int n = model_n_blocks(&b->model);
@@ -181,7 +186,7 @@ static rb_status searched_values(bench *b, int width, rb_error *err)
     return st;
 }
 
-static rb_status run_beyond(bench *b, rb_error *err)
+static rb_status run_general(bench *b, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, optimal(b, ENCODER_SEARCH, err), done);
@@ -202,7 +207,7 @@ done:
 
 static rb_status run_block_codebook(bench *b, rb_error *err)
 {
-    rb_status st = block_codebook(b, err);
+    rb_status st = block_codebook_plans(b, err);
     for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++)
         if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
             st = run(b, "block-codebook", (codec_dtype)type, err);
@@ -231,7 +236,7 @@ static rb_status run_all(bench *b, rb_error *err)
             RB_TRY(st, uniform(b, width, (rotation_kind)rotation, err), done);
             RB_TRY(st, run(b, what, CODEC_F16, err), done);
         }
-    st = run_beyond(b, err);
+    st = run_general(b, err);
 done:
     return st;
 }

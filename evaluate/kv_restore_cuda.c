@@ -67,42 +67,31 @@ static int64_t packed_bytes(const model_facts *model, int64_t n)
 }
 static int64_t norm_bytes(const model_facts *model, int64_t n)
 {
-    return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_GROUPS * 2);
+    return stream_bytes(model->n_kv_heads, n, CODEC_IMAGE_MAX_NORMS * 2);
 }
 static int64_t bad_bytes(const evaluate_batch *batch)
 {
     return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t);
 }
 
-/* Of all heads of a layer at most: rotations and their fragments both ways, whose steps are rounded up, and each
- * group's codebook. */
-static int64_t table_bytes(const model_facts *model, int n_groups)
-{
-    enum { ROTATION_BYTES = 20, BOOK_BYTES = 12 << 10 }; /* of a dim squared; of a group of 8 bits */
-    return model->n_kv_heads * (ROTATION_BYTES * (int64_t)model->head_dim * model->head_dim + n_groups * BOOK_BYTES);
-}
-
-/* Of the heads of family block-codebook in a layer at most. */
-static int64_t block_codebook_bytes(const bit_plan *plan)
+/* Tables of the keys' codecs: of the layer that takes most. */
+static int64_t key_table_bytes(const bit_plan *plan)
 {
     int64_t most = 0;
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         int64_t bytes = 0;
         for (int h = 0; h < plan->model.n_kv_heads; h++)
-            bytes += block_codebook_image_head_bytes(bit_plan_head(plan, layer, h), model_n_blocks(&plan->model));
+            bytes += codec_image_head_bytes(bit_plan_head(plan, layer, h), &plan->model);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-static int most_groups(const bit_plan *plan)
+/* Tables of the values' codecs, which have one group a head (plan_head_set_values). */
+static int64_t value_table_bytes(const model_facts *model)
 {
-    int most = 0;
-    for (int layer = 0; layer < plan->model.n_layers; layer++)
-        for (int h = 0; h < plan->model.n_kv_heads; h++)
-            if (plan_head_groups(bit_plan_head(plan, layer, h))->n > most)
-                most = plan_head_groups(bit_plan_head(plan, layer, h))->n;
-    return most;
+    const plan_head values = {.family = FAMILY_GROUPS, .groups = {.n = 1}};
+    return model->n_kv_heads * codec_image_head_bytes(&values, model);
 }
 
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch)
@@ -110,9 +99,7 @@ int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_ba
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
     int64_t total = packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
-    for (int p = 0; p < request->n_plans; p++)
-        total += table_bytes(model, most_groups(request->plans[p])) + block_codebook_bytes(request->plans[p])
-                 + table_bytes(model, 1);
+    for (int p = 0; p < request->n_plans; p++) total += key_table_bytes(request->plans[p]) + value_table_bytes(model);
     return total;
 }
 

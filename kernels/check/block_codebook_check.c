@@ -1,10 +1,22 @@
-/* See block_codebook_check.h. */
-#include "kernels/check/block_codebook_check.h"
-
+/* The judge of family block-codebook: see kernels/check/codec_check.h.
+ *
+ * S of a block is |x| + |c| + g max |M p|: x - c, g M p and their difference each err by a share of it in f32.
+ *
+ * A block's code is right if it is the reference's, or if at the stored gain its point is no farther than the nearest,
+ * but for block_codebook_tie times S.
+ *
+ * A gain other than the reference's is right if both hold. It is one of the three next to the level that the vector's
+ * size points to, but for what block_codebook_tie makes of that level. And the root of its least weighed error is no
+ * more than the least, but for block_codebook_tie times the root of sum w S^2: that error is a sum of squares of
+ * distances, which err by block_codebook_tie S.
+ *
+ * Both are counted, as codes_tied and searches_tied; a wrong gain is one wrong code. A restored dim is held to
+ * |c| + g max |M p| of its block. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/check/codec_check.h"
 #include "kernels/reference/block_codebook_codec.h"
 
 /* A block as the judge sees it. */
@@ -15,12 +27,12 @@ typedef struct judged_block {
     double (*points)[2]; /* [size]: M p */
 } judged_block;
 
-struct block_codebook_judge {
+typedef struct block_codebook_judge {
     const block_codebook_codec *codec;
     const plan_block_codebook *plan;
     int n_blocks, n_codes;
     judged_block *blocks; /* [n_blocks] */
-};
+} block_codebook_judge;
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -46,12 +58,21 @@ done:
     return st;
 }
 
-rb_status block_codebook_judge_create(block_codebook_judge **out, const codec_checked *on, rb_error *err)
+static void free_judge(void *own)
+{
+    block_codebook_judge *judge = own;
+    if (!judge) return;
+    for (int i = 0; judge->blocks && i < judge->n_blocks; i++) free(judge->blocks[i].points);
+    free(judge->blocks);
+    free(judge);
+}
+
+static rb_status create_judge(void **own, const codec_checked *on, rb_error *err)
 {
     const int n_blocks = model_n_blocks(on->model);
     block_codebook_judge *judge = NULL;
     rb_status st;
-    *out = NULL;
+    *own = NULL;
     RB_TRY(st, rb_alloc(&judge, 1, sizeof *judge, "judge", err), done);
     *judge = (block_codebook_judge){.codec = head_codec_block_codebook(on->codec),
                                     .plan = &on->head->block_codebook,
@@ -62,22 +83,19 @@ rb_status block_codebook_judge_create(block_codebook_judge **out, const codec_ch
         RB_TRY(st, set_block(&judge->blocks[i], on, i, err), done);
         judge->n_codes += judge->blocks[i].size > 0;
     }
-    *out = judge;
+    *own = judge;
     judge = NULL;
 done:
-    block_codebook_judge_free(judge);
+    free_judge(judge);
     return st;
 }
 
-void block_codebook_judge_free(block_codebook_judge *judge)
+/* Blocks with bits, and the gain. */
+static int n_codes(const codec_checked *on, const void *own)
 {
-    if (!judge) return;
-    for (int i = 0; judge->blocks && i < judge->n_blocks; i++) free(judge->blocks[i].points);
-    free(judge->blocks);
-    free(judge);
+    (void)on;
+    return ((const block_codebook_judge *)own)->n_codes;
 }
-
-int block_codebook_judge_n_codes(const block_codebook_judge *judge) { return judge->n_codes; }
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
@@ -94,7 +112,7 @@ static double least_distance(const judged_block *block, const float *x, double g
     return least;
 }
 
-/* S of block_codebook_check.h. */
+/* S. */
 static double block_scale(const judged_block *block, const float *x, double gain)
 {
     return hypot((double)x[block->dims[0]], (double)x[block->dims[1]]) + hypot(block->center[0], block->center[1])
@@ -104,14 +122,14 @@ static double block_scale(const judged_block *block, const float *x, double gain
 static void judge_code(codec_report *report, const judged_block *block, const float *x, double gain, int code,
                        const codec_bounds *bounds)
 {
-    const double beyond = distance_to(block, x, gain, code) - least_distance(block, x, gain),
+    const double excess = distance_to(block, x, gain, code) - least_distance(block, x, gain),
                  scale = block_scale(block, x, gain);
-    if (!(beyond <= bounds->block_codebook_tie * scale)) {
+    if (!(excess <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
     report->codes_tied++;
-    if (scale > 0.0) report->worst_tie = fmax(report->worst_tie, beyond / scale);
+    if (scale > 0.0) report->worst_tie = fmax(report->worst_tie, excess / scale);
 }
 
 /* ---- gains ----------------------------------------------------------------------------------- */
@@ -147,41 +165,69 @@ static void judge_gain(codec_report *report, const block_codebook_judge *judge, 
                            : 0.0;
     const bool is_next = gain >= block_codebook_gain_near(judge->plan->gain_bits, level - tie) - 1
                          && gain <= block_codebook_gain_near(judge->plan->gain_bits, level + tie) + 1;
-    const double beyond = sqrt(block_codebook_codec_least_error(judge->codec, x, gain))
+    const double excess = sqrt(block_codebook_codec_least_error(judge->codec, x, gain))
                           - sqrt(block_codebook_codec_least_error(judge->codec, x, reference));
-    if (!is_next || !(beyond <= bounds->block_codebook_tie * scale)) {
+    if (!is_next || !(excess <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
     }
     report->searches_tied++;
-    if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, beyond / scale);
+    if (scale > 0.0) report->worst_cosine = fmax(report->worst_cosine, excess / scale);
 }
 
-void block_codebook_judge_codes(codec_report *report, const block_codebook_judge *judge, const float *x,
-                                const uint8_t *codes, const uint8_t *reference, const codec_bounds *bounds)
+static rb_status judge_vector(codec_report *report, const codec_checked *on, const void *own,
+                              const codec_checked_vector *vector, const codec_bounds *bounds, rb_error *err)
 {
-    uint16_t own[RB_MAX_BLOCKS], expected[RB_MAX_BLOCKS];
-    const int gain = block_codebook_codes_split(own, codes, judge->plan, judge->n_blocks),
-              best = block_codebook_codes_split(expected, reference, judge->plan, judge->n_blocks);
+    const block_codebook_judge *judge = own;
+    uint16_t codes[RB_MAX_BLOCKS], expected[RB_MAX_BLOCKS];
+    const int gain = block_codebook_codes_split(codes, vector->codes, judge->plan, judge->n_blocks),
+              best = block_codebook_codes_split(expected, vector->codes_reference, judge->plan, judge->n_blocks);
     const double value = block_codebook_gain(judge->plan->gain_bits, gain);
-    if (gain != best) judge_gain(report, judge, x, gain, best, bounds);
+    (void)on;
+    (void)err;
+    if (gain != best) judge_gain(report, judge, vector->x, gain, best, bounds);
     for (int i = 0; i < judge->n_blocks; i++) {
         const judged_block *block = &judge->blocks[i];
-        if (block->size == 0 || (gain == best && own[i] == expected[i])) continue;
+        if (block->size == 0 || (gain == best && codes[i] == expected[i])) continue;
         /* At another gain codes are others; a code that is the nearest is no tie. */
-        if (gain != best && distance_to(block, x, value, own[i]) <= least_distance(block, x, value)) continue;
-        judge_code(report, block, x, value, own[i], bounds);
+        if (gain != best && distance_to(block, vector->x, value, codes[i]) <= least_distance(block, vector->x, value))
+            continue;
+        judge_code(report, block, vector->x, value, codes[i], bounds);
     }
+    return RB_OK;
 }
 
 /* ---- restored -------------------------------------------------------------------------------- */
 
-void block_codebook_judge_scales(double *scales, const block_codebook_judge *judge, const uint8_t *codes)
+static double restore_bound(const codec_bounds *bounds) { return bounds->block_codebook_restore; }
+
+/* |c| + g max |M p| of each dim's block: every dim is in one. */
+static void find_shares(double *shares, const codec_checked *on, const void *own, const float *restored,
+                        const uint8_t *codes)
 {
+    const block_codebook_judge *judge = own;
     uint16_t unused[RB_MAX_BLOCKS];
     const double gain = block_codebook_gain(judge->plan->gain_bits,
                                             block_codebook_codes_split(unused, codes, judge->plan, judge->n_blocks));
+    (void)on;
+    (void)restored;
     for (int i = 0; i < judge->n_blocks; i++)
         for (int j = 0; j < 2; j++)
-            scales[judge->blocks[i].dims[j]] = fabs(judge->blocks[i].center[j]) + gain * judge->blocks[i].reach;
+            shares[judge->blocks[i].dims[j]] = fabs(judge->blocks[i].center[j]) + gain * judge->blocks[i].reach;
 }
+
+static void find_scales(double *scales, const codec_checked *on)
+{
+    for (int j = 0; j < on->model->head_dim; j++) scales[j] = 1.0;
+}
+
+extern const codec_judge_functions block_codebook_judge_functions;
+const codec_judge_functions block_codebook_judge_functions = {
+    .create = create_judge,
+    .free = free_judge,
+    .n_codes = n_codes,
+    .judge_vector = judge_vector,
+    .restore_bound = restore_bound,
+    .find_shares = find_shares,
+    .find_scales = find_scales,
+};

@@ -1,21 +1,11 @@
 /* Holding an implementation of the codec to the reference: what it stored and restored for one head, against
  * kernels/reference/head_codec.h.
  *
- * Codes may differ from the reference's only where the exact coordinate lies within `code_tie` of a boundary between
- * the two, norms by one unit where the exact norm lies within `norm_tie` of the middle; both are counted. Everything
- * else that differs is wrong.
+ * Where f32 cannot decide, other codes, norms and gains than the reference's are right too: each family's judge says
+ * where (groups_check.c, block_codebook_check.c). Those are counted as tied. Everything else that differs is wrong.
  *
- * A search (ENCODER_SEARCH) may also end at another stretch: its codes must be those of one of the stretches, but for
- * ties, and in angle as close as the best stretch's, ties decided for the one and against the other, but for
- * `cosine_tie`. Its norm is held to |x| cos of the codes that it found.
- *
- * x -> (x - c) s is exact in the reference; an implementation in f32 errs by a share of |s x| + |s c|, not of what is
- * left of them. So bounds that are shares of a norm are shares of that: code_tie, norm_tie and cosine_tie grow by (|s
- * x| + |s c|) / |s (x - c)| of the group, 1 without a transform; a restored dim is held to N / s, N = |s (x^ - c)|, and
- * a logit to |q / s| N + |q| |c|.
- *
- * Heads of family block-codebook: kernels/check/block_codebook_check.h. Their codes are those of blocks, and the gain;
- * a restored dim is held to |c| + g max |M p| of its block, a logit as above. */
+ * A logit q . k^ is held to |q / s| N + |q| |c|, N = |s (k^ - c)|, with the scales s of the head's dims and its centre
+ * c. */
 #ifndef RB_KERNELS_CHECK_CODEC_CHECK_H
 #define RB_KERNELS_CHECK_CODEC_CHECK_H
 
@@ -30,7 +20,7 @@ typedef struct codec_bounds {
     double rounding;           /* plus this times |x^_ref|, the output type's, */
     double rounding_least;     /* or this, where it is more: half a subnormal of the type */
     double logits;             /* |q . k^ - reference| over |q| |k^_ref| (|q / s| N + |q| |c|) */
-    double block_codebook_tie; /* of block-codebook: distance to a point beyond that to the nearest, over |x| + |c| + g
+    double block_codebook_tie; /* of block-codebook: distance to a point less that to the nearest, over |x| + |c| + g
                                   max |M p| of the block */
     double block_codebook_restore; /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
 } codec_bounds;
@@ -61,7 +51,7 @@ typedef struct codec_checked {
     const head_codec *codec; /* of head */
 } codec_checked;
 
-/* x [n][head_dim] as the implementation was given it; packed [n][packed_bytes], norms [n][n_groups] as it stored them.
+/* x [n][head_dim] as the implementation was given it; packed [n][packed_bytes], norms [n][n_norms] as it stored them.
  * codes [n][head_dim] receives its codes. Fails with RB_ENONFINITE where the reference refuses x. */
 rb_status codec_check_encoded(codec_report *report, const codec_checked *on, const float *x, int64_t n,
                               const uint8_t *packed, const uint16_t *norms, const codec_bounds *bounds, uint8_t *codes,
@@ -74,5 +64,30 @@ rb_status codec_check_restored(codec_report *report, const codec_checked *on, co
 /* logits [n_queries][n] of queries [n_queries][head_dim] and the keys that the reference restored. */
 void codec_check_logits(codec_report *report, const codec_checked *on, const float *queries, int n_queries,
                         const float *reference, int64_t n, const float *logits, const codec_bounds *bounds);
+
+/* ---- what a family gives: one row of functions in the table of codec_check.c ------------------ */
+
+/* One vector as it was stored, beside what the reference makes of it. */
+typedef struct codec_checked_vector {
+    const float *x;                          /* [head_dim] */
+    const uint8_t *codes, *codes_reference;  /* [head_dim] */
+    const uint16_t *norms, *norms_reference; /* [n_norms] */
+} codec_checked_vector;
+
+typedef struct codec_judge_functions {
+    rb_status (*create)(void **own, const codec_checked *on, rb_error *err); /* what it wants to know of the head */
+    void (*free)(void *own);                                                 /* NULL is fine */
+    int (*n_codes)(const codec_checked *on, const void *own);                /* of a vector */
+    rb_status (*judge_vector)(codec_report *report, const codec_checked *on, const void *own,
+                              const codec_checked_vector *vector, const codec_bounds *bounds, rb_error *err);
+    double (*restore_bound)(const codec_bounds *bounds); /* of a restored dim's error over its share, */
+    /* shares [head_dim] of a vector that the reference restored from codes. */
+    void (*find_shares)(double *shares, const codec_checked *on, const void *own, const float *restored,
+                        const uint8_t *codes);
+    void (*find_scales)(double *scales, const codec_checked *on); /* [head_dim]: s */
+} codec_judge_functions;
+
+/* |s (x - c)|; scales [head_dim]: s. */
+double codec_check_coded_norm(const codec_checked *on, const double *scales, const float *x);
 
 #endif

@@ -106,12 +106,15 @@ static void head_logits(codec_trial *out, const codec_trial_input *in, int h)
         }
 }
 
-static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, uint8_t *codes, uint16_t *norms,
-                          rb_error *err)
+static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, rb_error *err)
 {
     head_codec *codec = NULL;
+    uint8_t *codes = NULL;
+    uint16_t *norms = NULL;
     rb_status st;
     RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
+    RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)in->model->head_dim, "codes", err), done);
+    RB_TRY(st, rb_alloc(&norms, (size_t)in->n * (size_t)head_codec_n_norms(codec), sizeof *norms, "norms", err), done);
     const double started_s = rb_now_s();
     RB_TRY(st, encode_head(out, in, codec, h, codes, norms, err), done);
     const double encoded_s = rb_now_s();
@@ -125,23 +128,19 @@ static rb_status try_head(codec_trial *out, const codec_trial_input *in, int h, 
     out->times.logits_s += ended_s - decoded_s;
 done:
     head_codec_free(codec);
+    free(codes);
+    free(norms);
     return st;
 }
 
 rb_status codec_trial_cpu(codec_trial *out, const codec_trial_input *in, rb_error *err)
 {
-    uint8_t *codes = NULL;
-    uint16_t *norms = NULL;
     rb_status st;
     *out = (codec_trial){.first_bad = -1};
     RB_TRY(st, codec_image_build(&out->image, in->heads, in->n_heads, in->model, in->tables, err), done);
     RB_TRY(st, alloc_outputs(out, in, err), done);
-    RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)in->model->head_dim, "codes", err), done);
-    RB_TRY(st, rb_alloc(&norms, (size_t)in->n * CODEC_IMAGE_MAX_GROUPS, sizeof *norms, "norms", err), done);
-    for (int h = 0; h < in->n_heads; h++) RB_TRY(st, try_head(out, in, h, codes, norms, err), done);
+    for (int h = 0; h < in->n_heads; h++) RB_TRY(st, try_head(out, in, h, err), done);
 done:
-    free(codes);
-    free(norms);
     if (st != RB_OK) codec_trial_free(out);
     return st;
 }

@@ -276,7 +276,7 @@ static void check_gaps(codec_trial *out, const codec_trial_input *in)
             count_gap_bytes(out->packed, codec_image_packed_offset(out->image, h, in->n) + in->n * head->packed_bytes,
                             codec_image_packed_offset(out->image, h + 1, in->n));
         out->bytes_outside += count_gap_bytes(
-            out->norms, codec_image_norms_offset(out->image, h, in->n) + in->n * head->n_groups * head->norm_bytes,
+            out->norms, codec_image_norms_offset(out->image, h, in->n) + in->n * head->n_norms * head->norm_bytes,
             codec_image_norms_offset(out->image, h + 1, in->n));
     }
 }

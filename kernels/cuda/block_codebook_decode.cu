@@ -1,33 +1,33 @@
 /* Restoring keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what they are,
  * kernels/cuda/block_codebook_image.h for the tables.
  *
- * A lane has four neighbouring blocks, whatever the vector: their widths, maps and centres stay in its registers, and
- * of each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
- * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight of
- * interleaved pairs): there is nothing to turn around in shared memory, which holds packed codes and points alone. */
+ * A lane has the same four neighbouring blocks of every vector. Their widths, maps and centres stay in its registers;
+ * from each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
+ * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight with
+ * interleaved pairs). Shared memory holds only packed codes and points. */
 #include "kernels/cuda/block_codebook_device.cuh"
 
 enum { DECODE_WARPS = 8, DECODE_BLOCKS = 3, DECODE_ROWS = 32, LANE_BLOCKS = 4 };
 
 struct block_codebook_decode_args {
-    codec_device_image image;
-    const uint8_t *packed;
-    void *x_hat;
+    codec_image image;     /* on the device */
+    const uint8_t *packed; /* [n_heads] streams of [n][packed_bytes] u8 */
+    void *x_hat;           /* [n_heads][n][head_dim] of the kernel's T; elements from head to head, vector to vector: */
     int64_t head_stride, token_stride, n;
-    int warp_bytes;
+    int warp_bytes; /* of shared memory */
 };
 
-/* Of a lane: its blocks. */
-struct lane_planes {
+/* What a lane knows of its blocks. */
+struct lane_blocks {
     int bit_first;
     int bits[LANE_BLOCKS], first[LANE_BLOCKS]; /* first of the points in the book */
     uint32_t mask[LANE_BLOCKS];
     float m0[LANE_BLOCKS], m1[LANE_BLOCKS], m2[LANE_BLOCKS], x[LANE_BLOCKS], y[LANE_BLOCKS];
 };
 
-__device__ __forceinline__ lane_planes read_block_codebook(const block_codebook_image_block *blocks)
+__device__ __forceinline__ lane_blocks read_blocks(const block_codebook_image_block *blocks)
 {
-    lane_planes own;
+    lane_blocks own;
     own.bit_first = blocks[0].bit_first;
 #pragma unroll
     for (int i = 0; i < LANE_BLOCKS; i++) {
@@ -113,7 +113,7 @@ __device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
 /* The lane's blocks of the vector whose packed bits start at this byte. */
-__device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_planes &own,
+__device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_blocks &own,
                                                const uint32_t *packed, int byte, float gain, const uint32_t *book)
 {
     const unsigned bit = byte * 8 + own.bit_first;
@@ -136,17 +136,15 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ float gains[BLOCK_CODEBOOK_MAX_LEVELS];
     __shared__ head_streams streams;
-    const block_codebook_device_image &planes = args.image.block_codebook;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = planes.n_blocks,
-              head_index = planes.list[blockIdx.y];
-    const block_codebook_image_head &head = planes.heads[head_index];
+    const block_codebook_image &own = args.image.block_codebook;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = own.n_blocks, head_index = blockIdx.y;
+    const block_codebook_image_head &head = own.heads[head_index];
     uint32_t *book = reinterpret_cast<uint32_t *>(shared);
-    uint32_t *packed =
-        book + (block_codebook_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
-    copy_book(book, planes);
+    uint32_t *packed = book + (block_codebook_book_size(own.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
+    copy_book(book, own);
     if (threadIdx.x < BLOCK_CODEBOOK_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
     if (warp == 0) {
-        const head_streams found = find_streams(planes.heads, head_index, args.n);
+        const head_streams found = find_streams(args.image.heads, head_index, args.n);
         if (lane == 0) streams = found;
     }
     __syncthreads();
@@ -155,10 +153,10 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
     while (lanes < n_blocks / LANE_BLOCKS) lanes *= 2;
     const int first_block = LANE_BLOCKS * (lane & (lanes - 1)), rows = 32 / lanes;
     const bool is_idle = first_block >= n_blocks;
-    const block_codebook_image_block *blocks = planes.blocks + head_index * n_blocks + (is_idle ? 0 : first_block);
-    const lane_planes own = read_block_codebook(blocks);
+    const block_codebook_image_block *blocks = own.blocks + head_index * n_blocks + (is_idle ? 0 : first_block);
+    const lane_blocks mine = read_blocks(blocks);
     const lane_dims dims = find_dims(blocks, head.is_scattered != 0);
-    const int packed_bytes = head.packed_bytes;
+    const int packed_bytes = args.image.heads[head_index].packed_bytes;
     const unsigned gain_mask = (1u << head.gain_bits) - 1u;
     const vector_run run = find_run(args.n);
     T *x_hat = static_cast<T *>(args.x_hat) + head_index * args.head_stride;
@@ -175,7 +173,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
                 const int byte = row * packed_bytes;
                 const float gain = gains[reinterpret_cast<const uint8_t *>(packed)[byte] & gain_mask];
                 float x[LANE_BLOCKS], y[LANE_BLOCKS];
-                restore_blocks(x, y, own, packed, byte, gain, book);
+                restore_blocks(x, y, mine, packed, byte, gain, book);
                 store_blocks(to, dims, x, y);
             }
         }
@@ -183,21 +181,26 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
     }
 }
 
-template <typename T> static rb_status launch(block_codebook_decode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch_type(block_codebook_decode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const block_codebook_device_image &planes = args.image.block_codebook;
-    const size_t warp_bytes = round_up(static_cast<size_t>(DECODE_ROWS) * planes.max_packed_bytes + 16, 128);
+    const codec_image &image = args.image;
+    const size_t warp_bytes = round_up(static_cast<size_t>(DECODE_ROWS) * image.max_packed_bytes + 16, 128);
+    const launch_request want = {"block-codebook decode kernel",
+                                 DECODE_WARPS,
+                                 block_codebook_book_bytes(image.block_codebook),
+                                 warp_bytes,
+                                 count_tiles(args.n, DECODE_ROWS),
+                                 static_cast<unsigned>(image.n_heads),
+                                 1};
     args.warp_bytes = static_cast<int>(warp_bytes);
-    return launch_runs(block_codebook_decode_kernel<T>, args,
-                       dim3(1, static_cast<unsigned>(planes.n_block_codebook), 1), DECODE_WARPS,
-                       block_codebook_book_bytes(planes), warp_bytes, "plane decode kernel", stream, err);
+    return launch(block_codebook_decode_kernel<T>, args, want, 1, nullptr, stream, err);
 }
 
-rb_status block_codebook_decode(const codec_device_image *image, const uint8_t *packed, int64_t n,
-                                const codec_vectors *x_hat, cudaStream_t stream, rb_error *err)
+rb_status block_codebook_decode(const codec_decode_call &call, rb_error *err)
 {
-    block_codebook_decode_args args = {*image, packed, x_hat->data, x_hat->head_stride, x_hat->token_stride, n, 0};
-    if (x_hat->type == CODEC_F16) return launch<__half>(args, stream, err);
-    if (x_hat->type == CODEC_BF16) return launch<__nv_bfloat16>(args, stream, err);
-    return launch<float>(args, stream, err);
+    block_codebook_decode_args args = {
+        call.image, call.packed, call.x_hat.data, call.x_hat.head_stride, call.x_hat.token_stride, call.n, 0};
+    if (call.x_hat.type == CODEC_F16) return launch_type<__half>(args, call.stream, err);
+    if (call.x_hat.type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, call.stream, err);
+    return launch_type<float>(args, call.stream, err);
 }

@@ -1,25 +1,24 @@
 /* Quantizing keys of family block-codebook: see kernels/reference/block_codebook_codec.h for what is computed,
  * kernels/cuda/block_codebook_search.h for how a block's nearest point is found.
  *
- * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, blocks in order: all lanes are at
- * the same block, so its numbers are read once for all and its tables by all at once. Three passes over a vector: its
- * size, which gives the level; for every block the nearest points at the level and its two neighbours, whose codes take
- * the place of the block's dims, and the three errors; the codes of the best one to packed bits, which in turn take the
- * place of the vector: they never get ahead of the codes. */
+ * A warp takes 32 vectors of a head, one a lane, in its own part of shared memory, with their blocks in order. All
+ * lanes are at the same block, so its numbers are read once for all and its tables by all at once. A vector takes three
+ * passes. The first sums its size, which gives the level. The second finds for every block the nearest points at the
+ * level and its two neighbours, and sums the three errors; codes take the place of the block's dims. The third packs
+ * the codes of the best level. Packed bits take the place of the vector: they never get ahead of the codes. */
 #include "kernels/cuda/block_codebook_device.cuh"
 #include "kernels/cuda/block_codebook_search.h"
-#include "kernels/cuda/codec_load.cuh"
-#include "kernels/cuda/codec_pack.cuh"
+#include "kernels/cuda/codec_bits.cuh"
 
 enum { ENCODE_WARPS = 16, ENCODE_ROWS = 32, N_GAINS = 3, CODE_BITS = 10 };
 
 struct block_codebook_encode_args {
-    codec_device_image image;
-    const void *x;
+    codec_image image; /* on the device */
+    const void *x;     /* [n_heads][n][head_dim] of the kernel's T; elements from head to head, vector to vector: */
     int64_t head_stride, n, token_stride;
-    uint8_t *packed;
-    unsigned long long *first_bad;
-    int fragment_bytes; /* of shared memory for points and cells */
+    uint8_t *packed;               /* [n_heads] streams of [n][packed_bytes] u8 */
+    unsigned long long *first_bad; /* [1] u64 */
+    int fast_bytes;                /* of shared memory for points and cells */
     int warp_bytes;
 };
 
@@ -130,7 +129,7 @@ __device__ __forceinline__ float2 read_block(const float *row, int block, float)
     return *reinterpret_cast<const float2 *>(row + 2 * block);
 }
 
-/* Sum w |z|^2; not a number, or infinite, where a dim of the vector is, or where it is beyond f32. */
+/* Sum w |z|^2. Not a number, or infinite, where a dim of the vector is, or where f32 cannot hold the sum. */
 template <typename T>
 __device__ __forceinline__ float vector_square(const typename block_codebook_input<T>::stored *row,
                                                const block_codebook_image_block *blocks, int n_blocks)
@@ -146,7 +145,7 @@ __device__ __forceinline__ float vector_square(const typename block_codebook_inp
     return square + check;
 }
 
-/* Of a vector: three levels around the one that its size points to, as far as there are any. */
+/* The three levels of the gain around the one that a vector's size points to, as far as there are any. */
 struct gain_choice {
     int level;
     float gain[N_GAINS], inverse[N_GAINS], error[N_GAINS];
@@ -204,7 +203,7 @@ __device__ __forceinline__ uint32_t add_matches(gain_choice &choice, const block
     return codes;
 }
 
-/* Element k of those that GAINS are, by selects: registers have no index. */
+/* Element k, by selects: registers have no index. GAINS: how many there are; one is the middle one. */
 template <int GAINS> __device__ __forceinline__ float pick(const float (&of)[N_GAINS], int k)
 {
     return GAINS == 1 || k == 1 ? of[1] : k == 0 ? of[0] : of[2];
@@ -230,8 +229,8 @@ __device__ __forceinline__ uint32_t search_block(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is a few instructions
- * alone. */
+/* From shared memory, at a 32-bit address: addresses are counted by hand, since each look-up is only a few
+ * instructions. */
 __device__ __forceinline__ uint32_t shared_address(const void *at)
 {
     return static_cast<uint32_t>(__cvta_generic_to_shared(at));
@@ -244,10 +243,10 @@ __device__ __forceinline__ uint32_t load_word(uint32_t address)
 }
 __device__ __forceinline__ float load_float(uint32_t address) { return __uint_as_float(load_word(address)); }
 
-/* The same where tables are in shared memory and a cell is one word, as they mostly are: without branches, so that the
- * gains' chains of look-ups run side by side. All four codes are tried; lists that are longer, which are rare, again.
- * The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: codes are 4 times theirs; since all lanes
- * know where the points start, and the compiler is told so, that is an address. */
+/* The same where tables are in shared memory and a cell is one word, as they mostly are. It has no branches, so that
+ * the gains' chains of look-ups run side by side: all four codes of a cell are tried, and the rare lists that are
+ * longer are searched again. The index of a cell is in the low bits of a sum with MAGIC. HAS_OFFSETS: a cell has 4
+ * times the code, which with the start of the points, the same for all lanes, is an address. */
 template <int GAINS, bool HAS_OFFSETS>
 __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const block_place &at,
                                                  const block_codebook_image_block &block, block_codebook_points points,
@@ -301,7 +300,7 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* Of all blocks; a block's codes take its place in the row. */
+/* Searches all blocks. A block's codes take its place in the row. */
 template <typename T, int GAINS, bool IS_FAST>
 __device__ __forceinline__ void search_blocks(gain_choice &choice, typename block_codebook_input<T>::stored *row,
                                               const block_codebook_image_block *blocks, int n_blocks,
@@ -348,13 +347,13 @@ __device__ __forceinline__ void pack_vector(STORED *row, const block_codebook_im
 /* Parts of 4 bytes or of 1: rows start at multiples of 4. */
 __device__ __forceinline__ void send_rows(uint8_t *to, const void *tile, int stride_bytes, int packed_bytes, int n_rows)
 {
-    const int part_bytes = packed_bytes % 4 == 0 ? 4 : 1;
-    const unsigned row_parts = max(packed_bytes / part_bytes, 1);
-    const head_place head = {
-        0, 0, packed_bytes, stride_bytes / 2, part_bytes, ((1u << 22) + row_parts - 1) / row_parts};
-    if (part_bytes == 4) send_parts<uint32_t>(to, head, static_cast<const __half *>(tile), n_rows);
-    else send_parts<uint8_t>(to, head, static_cast<const __half *>(tile), n_rows);
+    const packed_rows rows = find_rows(packed_bytes, stride_bytes / 2, packed_bytes % 4 == 0 ? 4 : 1);
+    if (rows.part_bytes == 4) send_parts<uint32_t>(to, rows, static_cast<const __half *>(tile), n_rows);
+    else send_parts<uint8_t>(to, rows, static_cast<const __half *>(tile), n_rows);
 }
+
+static_assert(sizeof(block_share) + sizeof(block_codebook_image_head) <= STATIC_SHARED_BYTES,
+              "room for share and head");
 
 /* IS_FAST: points and cells have room in shared memory; else they are read from global memory. */
 template <typename T, bool IS_FAST>
@@ -365,49 +364,48 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1)
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
     __shared__ block_codebook_image_head head;
-    const codec_device_image &image = args.image;
-    const block_codebook_device_image &planes = image.block_codebook;
-    const int n_blocks = planes.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32,
+    const codec_image &image = args.image;
+    const block_codebook_image &own = image.block_codebook;
+    const int n_blocks = own.n_blocks, head_dim = 2 * n_blocks, lane = threadIdx.x & 31, warp = threadIdx.x / 32,
               stride = row_stride(n_blocks);
 
     uint8_t *next = shared;
     float *shared_points = reinterpret_cast<float *>(next); /* x of all, then y */
-    uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + 2 * planes.max_points);
-    if (IS_FAST) next += args.fragment_bytes;
+    uint32_t *shared_cells = reinterpret_cast<uint32_t *>(shared_points + 2 * own.max_points);
+    if (IS_FAST) next += args.fast_bytes;
     block_codebook_image_block *blocks = reinterpret_cast<block_codebook_image_block *>(next);
     next += n_blocks * sizeof *blocks + warp * args.warp_bytes;
     stored *tile = reinterpret_cast<stored *>(next), *row = tile + lane * stride;
 
-    find_share(&share, planes.heads, image.n_heads, args.n, ENCODE_ROWS);
+    find_share(&share, image.heads, image.n_heads, args.n, ENCODE_ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
-        if (planes.heads[head_index].cost == 0) continue;
-        if (!reaches_head(share, planes.heads[head_index], args.n, ENCODE_ROWS)) break;
+        if (!reaches_head(share, image.heads[head_index], args.n, ENCODE_ROWS)) break;
         __syncthreads();
-        if (warp == 0) start_run(&share, planes.heads, head_index, args.n, ENCODE_ROWS);
-        block_copy(&head, planes.heads + head_index, 1);
+        if (warp == 0) start_run(&share, image.heads, head_index, args.n, ENCODE_ROWS);
+        block_copy(&head, own.heads + head_index, 1);
         block_copy(reinterpret_cast<uint4 *>(blocks),
-                   reinterpret_cast<const uint4 *>(planes.blocks + head_index * n_blocks),
+                   reinterpret_cast<const uint4 *>(own.blocks + head_index * n_blocks),
                    n_blocks * static_cast<int>(sizeof *blocks / 16));
-        const int first_point = planes.heads[head_index].first_point;
-        const block_codebook_points head_points = {planes.points_x + first_point, planes.points_y + first_point};
-        const uint32_t *head_cells = planes.cells + planes.heads[head_index].first_cell;
+        const int first_point = own.heads[head_index].first_point;
+        const block_codebook_points head_points = {own.points_x + first_point, own.points_y + first_point};
+        const uint32_t *head_cells = own.cells + own.heads[head_index].first_cell;
         if (IS_FAST) {
-            block_copy(shared_points, head_points.x, planes.heads[head_index].n_points);
-            block_copy(shared_points + planes.max_points, head_points.y, planes.heads[head_index].n_points);
-            block_copy(shared_cells, head_cells, planes.heads[head_index].n_cells);
+            block_copy(shared_points, head_points.x, own.heads[head_index].n_points);
+            block_copy(shared_points + own.max_points, head_points.y, own.heads[head_index].n_points);
+            block_copy(shared_cells, head_cells, own.heads[head_index].n_cells);
         }
         const block_codebook_points points =
-            IS_FAST ? block_codebook_points{shared_points, shared_points + planes.max_points} : head_points;
+            IS_FAST ? block_codebook_points{shared_points, shared_points + own.max_points} : head_points;
         const uint32_t *cells = IS_FAST ? shared_cells : head_cells;
         __syncthreads();
 
         const tile_run run = share.run;
-        const int packed_bytes = head.packed_bytes, gain_bits = head.gain_bits;
+        const int packed_bytes = image.heads[head_index].packed_bytes, gain_bits = head.gain_bits;
         const stored *x = static_cast<const stored *>(args.x) + head_index * args.head_stride;
         for (unsigned at = next_tile(run, &share), later; at != NO_TILE; at = later) {
             const int64_t first = static_cast<int64_t>(at) * ENCODE_ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ENCODE_ROWS), args.n - first));
-            load_vectors(tile, image.position + head_index * head_dim, x + first * args.token_stride, args.token_stride,
+            load_vectors(tile, own.position + head_index * head_dim, x + first * args.token_stride, args.token_stride,
                          n_rows, head_dim, head.is_split != 0);
             later = next_tile(run, &share);
             if (later != NO_TILE) {
@@ -435,29 +433,35 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1)
     }
 }
 
-template <typename T> static rb_status launch(block_codebook_encode_args &args, cudaStream_t stream, rb_error *err)
+template <typename T> static rb_status launch_type(block_codebook_encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const block_codebook_device_image &planes = args.image.block_codebook;
-    const size_t tables = static_cast<size_t>(planes.max_points) * 2 * sizeof(float)
-                          + static_cast<size_t>(planes.max_cells) * sizeof(uint32_t);
-    const kernel_sizes sizes = {
-        round_up(tables, 128), static_cast<size_t>(planes.n_blocks) * sizeof(block_codebook_image_block),
-        round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(planes.n_blocks) * sizeof(T), 128)};
-    bool too_small = false;
-    const rb_status st = launch_tiles(block_codebook_encode_kernel<T, true>, args, sizes, true, ENCODE_WARPS,
-                                      ENCODE_ROWS, "plane encode kernel", &too_small, stream, err);
-    if (st != RB_OK || !too_small) return st;
-    return launch_tiles(block_codebook_encode_kernel<T, false>, args, sizes, false, ENCODE_WARPS, ENCODE_ROWS,
-                        "plane encode kernel", &too_small, stream, err);
+    static const char *const name = "block-codebook encode kernel";
+    const block_codebook_image &own = args.image.block_codebook;
+    const size_t tables =
+        static_cast<size_t>(own.max_points) * 2 * sizeof(float) + static_cast<size_t>(own.max_cells) * sizeof(uint32_t);
+    const tile_sizes sizes = {round_up(tables, 128),
+                              static_cast<size_t>(own.n_blocks) * sizeof(block_codebook_image_block),
+                              round_up(static_cast<size_t>(ENCODE_ROWS) * row_stride(own.n_blocks) * sizeof(T), 128)};
+    bool is_launched = false;
+    const rb_status st = launch_tiles(block_codebook_encode_kernel<T, true>, args, name, sizes, true, ENCODE_WARPS,
+                                      ENCODE_ROWS, &is_launched, stream, err);
+    if (st != RB_OK || is_launched) return st;
+    return launch_tiles(block_codebook_encode_kernel<T, false>, args, name, sizes, false, ENCODE_WARPS, ENCODE_ROWS,
+                        &is_launched, stream, err);
 }
 
-rb_status block_codebook_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
-                                uint64_t *first_bad, cudaStream_t stream, rb_error *err)
+rb_status block_codebook_encode(const codec_encode_call &call, rb_error *err)
 {
-    block_codebook_encode_args args = {
-        *image, x->data, x->head_stride, n, x->token_stride, packed, reinterpret_cast<unsigned long long *>(first_bad),
-        0,      0};
-    if (x->type == CODEC_F16) return launch<__half>(args, stream, err);
-    if (x->type == CODEC_BF16) return launch<__nv_bfloat16>(args, stream, err);
-    return launch<float>(args, stream, err);
+    block_codebook_encode_args args = {call.image,
+                                       call.x.data,
+                                       call.x.head_stride,
+                                       call.n,
+                                       call.x.token_stride,
+                                       call.packed,
+                                       reinterpret_cast<unsigned long long *>(call.first_bad),
+                                       0,
+                                       0};
+    if (call.x.type == CODEC_F16) return launch_type<__half>(args, call.stream, err);
+    if (call.x.type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, call.stream, err);
+    return launch_type<float>(args, call.stream, err);
 }

@@ -1,4 +1,4 @@
-/* See block_codebook_image.h. */
+/* The image of heads of family block-codebook: see kernels/cuda/block_codebook_image.h. */
 #include "kernels/cuda/block_codebook_image.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 #include "core/half.h"
 #include "core/threads.h"
 #include "kernels/cuda/block_codebook_search.h"
+#include "kernels/cuda/codec_image.h"
 #include "kernels/reference/block_codebook_codec.h"
 
 /* tanh(GRID_SCALE u) follows erf(u / 2), the distribution of a universal codebook's points, whose density is the square
@@ -22,7 +23,7 @@
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
-/* A cell's place in the plane that the grid cuts; the rim's is infinite. */
+/* A cell's place in what the grid cuts; at the rim it is infinite. */
 typedef struct cell_box {
     double from[2], to[2];
 } cell_box;
@@ -33,12 +34,12 @@ static double cell_edge(double index, int n_cells)
     return t <= -1.0 ? -INFINITY : t >= 1.0 ? INFINITY : atanh(t) / GRID_SCALE;
 }
 
-/* How a block's plane is cut. z of gain 1 goes to `to_plane` z, where points are those of the universal codebook,
- * turned, and distances are the image's. */
+/* How a block's two dims are cut into cells. z of gain 1 goes to u = to_book z: there points are those of the universal
+ * codebook, turned, and distances are measured by `square`. */
 typedef struct block_codebook_grid {
     double turn[2];   /* cos, sin: of the axis along which the map stretches most */
-    double square[2]; /* what it stretches by, squared, along the axes */
-    double to_plane[4];
+    double square[2]; /* what it stretches by along the axes, squared */
+    double to_book[4];
     int n_cells[2]; /* columns, rows; 0: there are none */
 } block_codebook_grid;
 
@@ -54,10 +55,10 @@ static cell_box box_of(const block_codebook_grid *grid, int cell)
     return box;
 }
 
-/* What makes the cells of a block: points [size] in the plane. */
+/* What makes the cells of a block. */
 typedef struct cell_builder {
     const block_codebook_grid *grid;
-    double (*points)[2];
+    double (*points)[2]; /* [size], turned */
     int size;
 } cell_builder;
 
@@ -165,7 +166,7 @@ static int odd_from(double n)
     return whole + 1 - whole % 2;
 }
 
-/* Of a block of at least BLOCK_CODEBOOK_GRID_MIN_BITS, unless its map is singular or nearly so. */
+/* A block of fewer than BLOCK_CODEBOOK_GRID_MIN_BITS has no cells, nor has one whose map is singular or nearly so. */
 static block_codebook_grid make_grid(const plan_block_codebook *plan, int block)
 {
     const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
@@ -182,10 +183,10 @@ static block_codebook_grid make_grid(const plan_block_codebook *plan, int block)
     const double n = (bits > BLOCK_CODEBOOK_BYTE_BITS ? 0.5 : 1.0) * CELLS_A_POINT * (double)(1 << bits),
                  stretch = fmin(sqrt(sqrt(grid.square[0] / grid.square[1])), MOST_STRETCH);
     memcpy(grid.turn, turn, sizeof turn);
-    grid.to_plane[0] = turn[0] * back[0] + turn[1] * back[1];
-    grid.to_plane[1] = turn[1] * back[2];
-    grid.to_plane[2] = -turn[1] * back[0] + turn[0] * back[1];
-    grid.to_plane[3] = turn[0] * back[2];
+    grid.to_book[0] = turn[0] * back[0] + turn[1] * back[1];
+    grid.to_book[1] = turn[1] * back[2];
+    grid.to_book[2] = -turn[1] * back[0] + turn[0] * back[1];
+    grid.to_book[3] = turn[0] * back[2];
     grid.n_cells[0] = odd_from(sqrt(n) * stretch);
     grid.n_cells[1] = odd_from(sqrt(n) / stretch);
     return grid;
@@ -240,7 +241,7 @@ static void set_block(block_codebook_image_block *out, const plan_head *head, in
     out->n_rows = grid.n_cells[1];
     out->half_columns = (float)(out->n_columns / 2);
     out->half_rows = (float)(out->n_rows / 2);
-    for (int i = 0; i < 4; i++) out->to_grid[i] = (float)(GRID_SCALE * grid.to_plane[i]);
+    for (int i = 0; i < 4; i++) out->to_grid[i] = (float)(GRID_SCALE * grid.to_book[i]);
 }
 
 static void set_points(float *points_x, float *points_y, const block_codebook_image_block *block,
@@ -272,15 +273,21 @@ static bool is_run_of_four(const block_codebook_image_block *blocks)
     return is_split || is_pairs;
 }
 
-/* Places of a head's tables, and its own numbers. */
-static void set_head(block_codebook_image *image, int h, const plan_head *from, const model_facts *model)
+/* Blocks in order, two places each. */
+static void set_positions(uint16_t *position, int n_blocks, const model_facts *model)
 {
-    block_codebook_image_head *head = &image->heads[h];
-    block_codebook_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
-    double size = 0.0;
+    for (int block = 0; block < n_blocks; block++) {
+        int dims[2];
+        model_block_dims(model, block, dims);
+        for (int i = 0; i < 2; i++) position[dims[i]] = (uint16_t)(2 * block + i);
+    }
+}
+
+/* The head's blocks; returns the bits of a vector's stream. */
+static int set_blocks(block_codebook_image *image, block_codebook_image_head *head, block_codebook_image_block *blocks,
+                      const plan_head *from, const model_facts *model)
+{
     int bit = from->block_codebook.gain_bits;
-    *head = (block_codebook_image_head){
-        .is_block_codebook = 1, .gain_bits = from->block_codebook.gain_bits, .first_point = (int)image->n_points};
     for (int i = 0; i < image->n_blocks; i++) {
         set_block(&blocks[i], from, i, model);
         blocks[i].bit_first = bit;
@@ -290,19 +297,46 @@ static void set_head(block_codebook_image *image, int h, const plan_head *from, 
             blocks[i].first_point = head->n_points;
             head->n_points += 1 << blocks[i].bits;
         }
+    }
+    return bit;
+}
+
+/* How a head's blocks lie: what encode and decode exploit. */
+static void set_orders(block_codebook_image_head *head, const block_codebook_image_block *blocks, int n_blocks)
+{
+    for (int i = 0; i < n_blocks; i += 4) head->is_scattered |= i + 4 > n_blocks || !is_run_of_four(&blocks[i]);
+    head->is_split = 1;
+    for (int i = 0; i < n_blocks; i++) head->is_split &= blocks[i].dims == (i | (i + n_blocks) << 16);
+}
+
+/* Sum w |M|^2. */
+static double weighed_size(const block_codebook_image_block *blocks, int n_blocks)
+{
+    double size = 0.0;
+    for (int i = 0; i < n_blocks; i++)
         for (int m = 0; m < BLOCK_CODEBOOK_MAP_SIZE; m++)
             size += (double)blocks[i].weight * (double)blocks[i].map[m] * (double)blocks[i].map[m];
-        head->cost += block_cost(&blocks[i]);
-    }
-    for (int i = 0; i < image->n_blocks; i += 4)
-        head->is_scattered |= i + 4 > image->n_blocks || !is_run_of_four(&blocks[i]);
-    head->is_split = 1;
-    for (int i = 0; i < image->n_blocks; i++) head->is_split &= blocks[i].dims == (i | (i + image->n_blocks) << 16);
+    return size;
+}
+
+/* Places of a head's tables, and its own numbers. */
+static void set_head(codec_image *all, int h, const plan_head *from, const model_facts *model)
+{
+    block_codebook_image *image = &all->block_codebook;
+    block_codebook_image_head *head = &image->heads[h];
+    block_codebook_image_block *blocks = image->blocks + (size_t)h * (size_t)image->n_blocks;
+    *head =
+        (block_codebook_image_head){.gain_bits = from->block_codebook.gain_bits, .first_point = (int)image->n_points};
+    const int bits = set_blocks(image, head, blocks, from, model);
+    const double size = weighed_size(blocks, image->n_blocks);
+    head->inverse_size = size > 0.0 ? (float)(1.0 / size) : 0.0f;
+    set_orders(head, blocks, image->n_blocks);
     for (int level = 0; level < 1 << head->gain_bits; level++)
         head->gains[level] = (float)block_codebook_gain(head->gain_bits, level);
-    head->inverse_size = size > 0.0 ? (float)(1.0 / size) : 0.0f;
     image->n_points += (size_t)head->n_points;
-    image->list[image->n_block_codebook++] = h;
+    all->heads[h] = (codec_image_head){.packed_bytes = (bits + 7) / 8, .n_norms = 0, .norm_bytes = 2};
+    for (int i = 0; i < image->n_blocks; i++) all->heads[h].cost += block_cost(&blocks[i]);
+    set_positions(image->position + h * all->head_dim, image->n_blocks, model);
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
@@ -321,9 +355,9 @@ static rb_status fill_block(block_codebook_image *image, block_cells *cells, con
 }
 
 /* cells [n_heads][n_blocks], one after the other. */
-static rb_status join_cells(block_codebook_image *image, const block_cells *cells, rb_error *err)
+static rb_status join_cells(block_codebook_image *image, int n_heads, const block_cells *cells, rb_error *err)
 {
-    const int n_all = image->n_heads * image->n_blocks;
+    const int n_all = n_heads * image->n_blocks;
     for (int i = 0; i < n_all; i++) image->n_cells += cells[i].n;
     const rb_status st = rb_alloc(&image->cells, image->n_cells, sizeof *image->cells, "codec image", err);
     size_t at = 0;
@@ -353,47 +387,68 @@ done:
     return st;
 }
 
-rb_status block_codebook_image_build(block_codebook_image *out, const plan_head *heads, int n_heads,
-                                     const model_facts *model, codec_tables *tables, rb_error *err)
+static int larger(int a, int b) { return a > b ? a : b; }
+
+static void sum_up(block_codebook_image *image, int n_heads)
 {
-    const int n_blocks = model_n_blocks(model), n_all = n_heads * n_blocks;
+    for (int h = 0; h < n_heads; h++) {
+        image->max_points = larger(image->max_points, image->heads[h].n_points);
+        image->max_cells = larger(image->max_cells, image->heads[h].n_cells);
+    }
+}
+
+/* Points and cells of all blocks, which take time. */
+static rb_status fill_blocks(block_codebook_image *image, const plan_head *heads, int n_heads, codec_tables *tables,
+                             rb_error *err)
+{
+    const int n_blocks = image->n_blocks, n_all = n_heads * n_blocks;
     rb_first_failure failure = {0};
     block_cells *cells = NULL;
     rb_status st;
-    *out = (block_codebook_image){.n_heads = n_heads, .n_blocks = n_blocks};
-    RB_TRY(st, rb_alloc(&out->heads, (size_t)n_heads, sizeof *out->heads, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&out->list, (size_t)n_heads, sizeof *out->list, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&out->blocks, (size_t)n_all, sizeof *out->blocks, "codec image", err), done);
-    for (int h = 0; h < n_heads; h++) {
-        if (heads[h].family == FAMILY_BLOCK_CODEBOOK) set_head(out, h, &heads[h], model);
-        out->heads[h].cost_before = h > 0 ? out->heads[h - 1].cost_before + out->heads[h - 1].cost : 0;
-    }
-    if (out->n_block_codebook == 0) goto done;
-    RB_TRY(st, rb_alloc(&out->points_x, out->n_points, sizeof *out->points_x, "codec image", err), done);
-    RB_TRY(st, rb_alloc(&out->points_y, out->n_points, sizeof *out->points_y, "codec image", err), done);
     RB_TRY(st, rb_alloc(&cells, (size_t)n_all, sizeof *cells, "codec image", err), done);
-    RB_TRY(st, fill_book(out, tables, err), done);
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < n_all; i++) {
         rb_error mine = {0};
         rb_note_failure(&failure, i,
-                        fill_block(out, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine),
+                        fill_block(image, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine),
                         &mine);
     }
     RB_TRY(st, rb_tell_failure(&failure, err), done);
-    st = join_cells(out, cells, err);
+    st = join_cells(image, n_heads, cells, err);
 done:
     for (int i = 0; cells && i < n_all; i++) free(cells[i].words);
     free(cells);
-    if (st != RB_OK) block_codebook_image_clear(out);
     return st;
 }
 
-void block_codebook_image_clear(block_codebook_image *image)
+static rb_status block_codebook_image_build(codec_image *all, const plan_head *heads, const model_facts *model,
+                                            codec_tables *tables, rb_error *err)
 {
+    block_codebook_image *image = &all->block_codebook;
+    const size_t n_heads = (size_t)all->n_heads, n_blocks = (size_t)model_n_blocks(model);
+    rb_status st;
+    image->n_blocks = (int)n_blocks;
+#define ALLOC(list, count) RB_TRY(st, rb_alloc(&(list), count, sizeof *(list), "codec image", err), done)
+    ALLOC(image->heads, n_heads);
+    ALLOC(image->blocks, n_heads * n_blocks);
+    ALLOC(image->position, n_heads * (size_t)all->head_dim);
+    for (int h = 0; h < all->n_heads; h++) set_head(all, h, &heads[h], model);
+    ALLOC(image->points_x, image->n_points);
+    ALLOC(image->points_y, image->n_points);
+#undef ALLOC
+    RB_TRY(st, fill_book(image, tables, err), done);
+    RB_TRY(st, fill_blocks(image, heads, all->n_heads, tables, err), done);
+    sum_up(image, all->n_heads);
+done:
+    return st;
+}
+
+static void block_codebook_image_clear(codec_image *all)
+{
+    block_codebook_image *image = &all->block_codebook;
     free(image->heads);
-    free(image->list);
     free(image->blocks);
+    free(image->position);
     free(image->points_x);
     free(image->points_y);
     free(image->cells);
@@ -401,14 +456,41 @@ void block_codebook_image_clear(block_codebook_image *image)
     *image = (block_codebook_image){0};
 }
 
-int64_t block_codebook_image_head_bytes(const plan_head *head, int n_blocks)
+static int64_t block_codebook_image_head_bytes(const plan_head *head, const model_facts *model)
 {
-    enum { CELLS_AND_LISTS = 3 }; /* uneven maps have long lists: as much again twice, at most about */
-    size_t total = sizeof(block_codebook_image_head) + sizeof(int32_t)
+    enum { CELLS_AND_LISTS = 3 }; /* uneven maps have long lists: at most about twice the cells on top */
+    const int n_blocks = model_n_blocks(model);
+    size_t total = sizeof(block_codebook_image_head) + (size_t)model->head_dim * sizeof(uint16_t)
                    + (size_t)n_blocks * sizeof(block_codebook_image_block)
                    + ((size_t)2 << BLOCK_CODEBOOK_MAX_BITS) * sizeof(uint32_t);
-    for (int i = 0; head->family == FAMILY_BLOCK_CODEBOOK && i < n_blocks; i++)
+    for (int i = 0; i < n_blocks; i++)
         total += ((size_t)1 << head->block_codebook.bits[i]) * 2 * sizeof(float)
                  + CELLS_AND_LISTS * cell_words(&head->block_codebook, i) * sizeof(uint32_t);
     return (int64_t)total;
 }
+
+static int block_codebook_image_list_parts(const codec_image *image, codec_image_part *parts)
+{
+    const block_codebook_image *own = &image->block_codebook;
+    const size_t n = (size_t)image->n_heads;
+    const codec_image_part all[] = {
+        CODEC_IMAGE_PART(image, block_codebook.heads, n),
+        CODEC_IMAGE_PART(image, block_codebook.blocks, n * (size_t)own->n_blocks),
+        CODEC_IMAGE_PART(image, block_codebook.position, n * (size_t)image->head_dim),
+        CODEC_IMAGE_PART(image, block_codebook.points_x, own->n_points),
+        CODEC_IMAGE_PART(image, block_codebook.points_y, own->n_points),
+        CODEC_IMAGE_PART(image, block_codebook.cells, own->n_cells),
+        CODEC_IMAGE_PART(image, block_codebook.book, own->n_book),
+    };
+    static_assert(1 + sizeof all / sizeof *all <= CODEC_IMAGE_MAX_PARTS, "room for all parts");
+    memcpy(parts, all, sizeof all);
+    return (int)(sizeof all / sizeof *all);
+}
+
+extern const codec_image_functions block_codebook_image_functions;
+const codec_image_functions block_codebook_image_functions = {
+    .build = block_codebook_image_build,
+    .clear = block_codebook_image_clear,
+    .head_bytes = block_codebook_image_head_bytes,
+    .list_parts = block_codebook_image_list_parts,
+};

@@ -2,26 +2,28 @@
  * queries, which are few; a key is read as codes only, one key a lane, and points come from the universal codebooks.
  * Queries in batches of 8, or of 4 where there are no more, that all lanes read at once. */
 #include "kernels/cuda/block_codebook_device.cuh"
-#include "kernels/cuda/codec_unpack.cuh"
+#include "kernels/cuda/codec_bits.cuh"
 
 enum { BATCH = 8, LOGITS_WARPS = 8, LOGITS_ROWS = 32 };
 
 struct block_codebook_logits_args {
-    codec_device_image image;
-    const uint8_t *packed;
-    const float *queries, *mapped;
-    float *logits;
+    codec_image image;     /* on the device */
+    const uint8_t *packed; /* [n_heads] streams of [n][packed_bytes] u8 */
+    const float *queries;  /* [n_heads][n_queries][head_dim] f32 */
+    const float *mapped;   /* [n_heads][n_batches][n_blocks][2][BATCH] f32 */
+    float *logits;         /* [n_heads][n_queries][n] f32 */
     int64_t n;
     int n_queries, warp_bytes;
 };
 
 /* mapped[head][batch][2 block + i][BATCH] = M^T q. One block a (batch, head), a RoPE block a thread. */
-__global__ void map_queries_kernel(const block_codebook_device_image planes, const float *queries, int n_queries,
-                                   float *mapped)
+__global__ void map_queries_kernel(const block_codebook_image own,
+                                   const float *queries,         /* [n_heads][n_queries][head_dim] f32 */
+                                   int n_queries, float *mapped) /* [n_heads][n_batches][n_blocks][2][BATCH] f32 */
 {
-    const int batch = blockIdx.x, head_index = planes.list[blockIdx.y], head_dim = 2 * planes.n_blocks;
-    for (int i = threadIdx.x; i < planes.n_blocks; i += blockDim.x) {
-        const block_codebook_image_block &block = planes.blocks[head_index * planes.n_blocks + i];
+    const int batch = blockIdx.x, head_index = blockIdx.y, head_dim = 2 * own.n_blocks;
+    for (int i = threadIdx.x; i < own.n_blocks; i += blockDim.x) {
+        const block_codebook_image_block &block = own.blocks[head_index * own.n_blocks + i];
         float *out = mapped + ((static_cast<int64_t>(head_index) * gridDim.x + batch) * head_dim + 2 * i) * BATCH;
         for (int j = 0; j < BATCH; j++) {
             const int query = batch * BATCH + j;
@@ -38,14 +40,14 @@ __global__ void map_queries_kernel(const block_codebook_device_image planes, con
 __device__ __forceinline__ void add_centers(float *offsets, const block_codebook_logits_args &args, int head_index,
                                             int batch)
 {
-    const block_codebook_device_image &planes = args.image.block_codebook;
-    const int lane = threadIdx.x & 31, n_blocks = planes.n_blocks;
+    const block_codebook_image &own = args.image.block_codebook;
+    const int lane = threadIdx.x & 31, n_blocks = own.n_blocks;
     for (int j = threadIdx.x / 32; j < BATCH; j += blockDim.x / 32) {
         const int query = batch * BATCH + j;
         const float *q = args.queries + (static_cast<int64_t>(head_index) * args.n_queries + query) * 2 * n_blocks;
         float sum = 0.0f;
         for (int i = lane; query < args.n_queries && i < n_blocks; i += 32) {
-            const block_codebook_image_block &block = planes.blocks[head_index * n_blocks + i];
+            const block_codebook_image_block &block = own.blocks[head_index * n_blocks + i];
             sum = fmaf(q[block.dims & 0xffff], block.center[0], fmaf(q[block.dims >> 16], block.center[1], sum));
         }
         for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
@@ -53,41 +55,40 @@ __device__ __forceinline__ void add_centers(float *offsets, const block_codebook
     }
 }
 
-/* blockIdx: (share of the keys, batch of queries, head of planes). QUERIES of the batch are computed. */
+/* blockIdx: (share of the keys, batch of queries, head). QUERIES of the batch are computed. */
 template <int QUERIES>
 __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kernel(const block_codebook_logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ float gains[BLOCK_CODEBOOK_MAX_LEVELS], offsets[BATCH];
     __shared__ head_streams streams;
-    const block_codebook_device_image &planes = args.image.block_codebook;
-    const int batch = blockIdx.y, n_blocks = planes.n_blocks, head_index = planes.list[blockIdx.z],
-              lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-    const block_codebook_image_head &head = planes.heads[head_index];
+    const block_codebook_image &own = args.image.block_codebook;
+    const int batch = blockIdx.y, n_blocks = own.n_blocks, head_index = blockIdx.z, lane = threadIdx.x & 31,
+              warp = threadIdx.x / 32;
+    const block_codebook_image_head &head = own.heads[head_index];
     float4 *queries = reinterpret_cast<float4 *>(shared); /* [2 n_blocks][BATCH] */
     uint32_t *facts = reinterpret_cast<uint32_t *>(
         queries + 2 * n_blocks * BATCH / 4); /* [n_blocks]: bits | first point in the book << 8 */
     uint32_t *book = facts + n_blocks;
-    uint32_t *packed =
-        book + (block_codebook_book_size(planes.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
+    uint32_t *packed = book + (block_codebook_book_size(own.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
     block_copy(queries,
                reinterpret_cast<const float4 *>(
                    args.mapped + (static_cast<int64_t>(head_index) * gridDim.y + batch) * 2 * n_blocks * BATCH),
                2 * n_blocks * BATCH / 4);
     for (int i = threadIdx.x; i < n_blocks; i += blockDim.x) {
-        const int bits = planes.blocks[head_index * n_blocks + i].bits;
+        const int bits = own.blocks[head_index * n_blocks + i].bits;
         facts[i] = static_cast<uint32_t>(bits | block_codebook_book_first(bits) << 8);
     }
-    copy_book(book, planes);
+    copy_book(book, own);
     if (threadIdx.x < BLOCK_CODEBOOK_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
     if (warp == 0) {
-        const head_streams found = find_streams(planes.heads, head_index, args.n);
+        const head_streams found = find_streams(args.image.heads, head_index, args.n);
         if (lane == 0) streams = found;
     }
     add_centers(offsets, args, head_index, batch);
     __syncthreads();
 
-    const int packed_bytes = head.packed_bytes, gain_bits = head.gain_bits;
+    const int packed_bytes = args.image.heads[head_index].packed_bytes, gain_bits = head.gain_bits;
     const vector_run run = find_run(args.n);
     float *logits = args.logits + (static_cast<int64_t>(head_index) * args.n_queries + batch * BATCH) * args.n;
     for (int64_t first = run.from; first < run.to; first += LOGITS_ROWS) {
@@ -121,20 +122,21 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kerne
     }
 }
 
-rb_status block_codebook_logits(const codec_device_image *image, const uint8_t *packed, int64_t n, const float *queries,
-                                int n_queries, float *mapped, float *logits, cudaStream_t stream, rb_error *err)
+rb_status block_codebook_logits(const codec_logits_call &call, rb_error *err)
 {
-    const block_codebook_device_image &planes = image->block_codebook;
-    const unsigned n_batches = (n_queries + BATCH - 1) / BATCH, n_block_codebook = planes.n_block_codebook;
-    const size_t tables = static_cast<size_t>(planes.n_blocks) * (2 * BATCH * sizeof(float) + sizeof(uint32_t))
-                          + block_codebook_book_bytes(planes);
-    const size_t warp_bytes = round_up(static_cast<size_t>(LOGITS_ROWS) * planes.max_packed_bytes + 16, 128);
-    const block_codebook_logits_args args = {*image, packed, queries,   mapped,
-                                             logits, n,      n_queries, static_cast<int>(warp_bytes)};
-    map_queries_kernel<<<dim3(n_batches, n_block_codebook), 128, 0, stream>>>(planes, queries, n_queries, mapped);
+    const block_codebook_image &own = call.image.block_codebook;
+    const unsigned n_batches = (call.n_queries + BATCH - 1) / BATCH, n_heads = call.image.n_heads;
+    const size_t tables = static_cast<size_t>(own.n_blocks) * (2 * BATCH * sizeof(float) + sizeof(uint32_t))
+                          + block_codebook_book_bytes(own);
+    const size_t warp_bytes = round_up(static_cast<size_t>(LOGITS_ROWS) * call.image.max_packed_bytes + 16, 128);
+    const launch_request want = {"block-codebook logits kernel",   LOGITS_WARPS, tables, warp_bytes,
+                                 count_tiles(call.n, LOGITS_ROWS), n_batches,    n_heads};
+    const block_codebook_logits_args args = {call.image,  call.packed, call.queries,   call.rotated,
+                                             call.logits, call.n,      call.n_queries, static_cast<int>(warp_bytes)};
+    map_queries_kernel<<<dim3(n_batches, n_heads), 128, 0, call.stream>>>(own, call.queries, call.n_queries,
+                                                                          call.rotated);
     const rb_status st = rb_cuda_launched("query map kernel", err);
     if (st != RB_OK) return st;
-    return launch_runs(n_queries <= 4 ? block_codebook_logits_kernel<4> : block_codebook_logits_kernel<BATCH>, args,
-                       dim3(1, n_batches, n_block_codebook), LOGITS_WARPS, tables, warp_bytes, "plane logits kernel",
-                       stream, err);
+    return launch(call.n_queries <= 4 ? block_codebook_logits_kernel<4> : block_codebook_logits_kernel<BATCH>, args,
+                  want, 1, nullptr, call.stream, err);
 }

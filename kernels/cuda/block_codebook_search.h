@@ -2,12 +2,14 @@
  * code for the device and for the tests, which hold it to a search of all points.
  *
  * z / gain is taken back through the block's map, to where points have one law for all blocks, and turned so that the
- * map stretches along the axes. That plane is cut into cells: each coordinate goes through tanh, whose slope falls off
- * like the density of the points, so that cells hold about equally many points everywhere, and what lies far out falls
- * into the cells of the rim, which reach to infinity. There are more columns than rows as the map stretches, so that
- * cells are about square where distances are measured. A cell lists every point that is nearest to some place in it, in
- * ascending order, mostly one or two. So the cost does not grow with the number of points, and what is found is exact.
- * The device's tanh is an approximation: cells are listed with a margin for it (block_codebook_image.c). */
+ * map stretches along the axes. There both coordinates are cut into cells. Each first goes through tanh, whose slope
+ * falls off like the density of the points: so cells hold about equally many points everywhere, and what lies far out
+ * falls into the cells of the rim, which reach to infinity. The more the map stretches the more columns there are than
+ * rows, so that cells are about square where distances are measured.
+ *
+ * A cell lists every point that is nearest to some place in it, in ascending order, mostly one or two. So the cost does
+ * not grow with the number of points, and what is found is exact. The device's tanh is an approximation: cells are
+ * listed with a margin for it (block_codebook_image.c). */
 #ifndef RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 #define RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 
@@ -64,8 +66,8 @@ static RB_HOST_DEVICE block_codebook_match block_codebook_search_all(block_codeb
     return best;
 }
 
-/* Of (x, y), a key's block less its centre, at this gain; u, v: (x, y) through block->to_grid. points, cells: the
- * block's. */
+/* The point nearest to (x, y), a key's block less its centre, at this gain. u, v: (x, y) through block->to_grid.
+ * points, cells: the block's. */
 static RB_HOST_DEVICE block_codebook_match block_codebook_search(const block_codebook_image_block *block,
                                                                  block_codebook_points points, const uint32_t *cells,
                                                                  float x, float y, float u, float v, float gain,

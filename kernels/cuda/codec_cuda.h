@@ -6,8 +6,8 @@
  * of the middle of two fp16 numbers; a code can differ where the exact coordinate lies within CODE_TIE of a boundary.
  * Given codes and norms, packed bytes are the reference's, bit by bit. An encoder that searches may end at another
  * stretch whose cosine is within COSINE_TIE of the best. With a centre these bounds are shares of |s x| + |s c|
- * (kernels/check/codec_check.h). Restored vectors agree to RESTORE_F32 (f32 output) or to one rounding of the type plus
- * RESTORE_F16, relative to the vector's norm. */
+ * (kernels/check/groups_check.c). Restored vectors agree to RESTORE_F32 (f32 output) or to one rounding of the type
+ * plus RESTORE_F16, relative to the vector's norm. */
 #ifndef RB_KERNELS_CUDA_CODEC_CUDA_H
 #define RB_KERNELS_CUDA_CODEC_CUDA_H
 
@@ -20,10 +20,11 @@
 #define CODEC_CUDA_RESTORE_F32 4e-6 /* largest error of a coordinate over the vector's norm */
 #define CODEC_CUDA_RESTORE_F16 5e-4 /* operands of the product are rounded to fp16 */
 #define CODEC_CUDA_LOGITS      1e-5 /* over |q| |k| */
-/* Of block-codebook: arithmetic is f32, of unit 2^-24. A coordinate of x - c - g M p errs by at most a unit for x - c,
- * two for M p (rounded once to f32, and once in g M p by the fused product) and one for the difference, each of |x| +
- * |c| + g |M p| at most: 4 sqrt(2) units, 3.4e-7, a distance, on both sides of a comparison, whose squares have two
- * roundings more: 8e-7. A restored dim has four roundings of parts that are at most twice max |M p|, and of |c|. */
+/* The bounds of block-codebook. Arithmetic is f32, with a unit of 2^-24. A coordinate of x - c - g M p errs by at most
+ * one unit for x - c, two for M p (rounded once to f32, and once in g M p by the fused product) and one for the
+ * difference, each a share of |x| + |c| + g |M p|. That makes 4 sqrt(2) units, 3.4e-7, for a distance. A comparison has
+ * two of them, and their squares two roundings more: 8e-7. A restored dim has four roundings, of parts that are at most
+ * twice max |M p|, and of |c|. */
 #define CODEC_CUDA_BLOCK_CODEBOOK_TIE     1e-6 /* distance over |x| + |c| + g max |M p| of a block */
 #define CODEC_CUDA_BLOCK_CODEBOOK_RESTORE 1e-6 /* largest error of a coordinate over |c| + g max |M p| of its block */
 
@@ -42,37 +43,14 @@ typedef struct codec_vectors {
     int64_t head_stride, token_stride;
 } codec_vectors;
 
-/* Its heads of family block-codebook on the device: block_codebook_image.h. */
-typedef struct block_codebook_device_image {
-    int n_blocks, n_block_codebook, max_bits;
-    int max_points, max_cells, max_packed_bytes; /* over heads of this family */
-    const block_codebook_image_head *heads;
-    const int32_t *list;
-    const block_codebook_image_block *blocks;
-    const float *points_x, *points_y;
-    const uint32_t *cells, *book;
-} block_codebook_device_image;
-
-/* An image on the device. */
+/* An image whose arrays are in the device's memory. */
 typedef struct codec_device_image {
-    int head_dim, n_heads, n_grouped;
-    int has_search;              /* a group whose codes neither few boundaries nor cells find */
-    int is_published, max_tiles; /* codec_image.h; 8-column parts of a group */
-    int max_books, max_halves, max_cells, max_packed_bytes, max_groups, max_columns, max_steps, max_fragments_encode,
-        max_fragments_decode; /* over heads; steps: of a group */
-    const codec_image_head *heads;
-    const codec_image_group *groups;
-    const uint16_t *column, *position;
-    const uint32_t *pairs, *halves;
-    const codec_image_lane *fragments;
-    const codec_image_cell *cells;
-    const float *books, *rotations, *shifts, *inverse_scales, *centers;
-    block_codebook_device_image block_codebook;
+    codec_image on_device;
 } codec_device_image;
 
 /* packed: codec_image_packed_offset(image, n_heads, n) bytes; norms: codec_image_norms_offset(image, n_heads, n) bytes;
  * both aligned to 16 bytes. first_bad: one word, lowered to head * n + t of the first vector with a value that is not
- * finite or a norm beyond fp16; the caller sets it to UINT64_MAX before. All asynchronous on the stream. */
+ * finite or a norm that fp16 cannot hold; the caller sets it to UINT64_MAX before. All asynchronous on the stream. */
 typedef struct codec_cuda_api {
     rb_status (*encode)(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed,
                         void *norms, uint64_t *first_bad, void *stream, rb_error *err);

@@ -1,19 +1,22 @@
-/* Restoring vectors: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the layout.
+/* Restoring vectors: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/groups_image.h for the layout.
  *
- * A warp takes 16 or 32 vectors of one head. First codes to centroids, as fp16 operands in shared memory. Then, group
- * by group, the operands' norms and the inverse rotation on the tensor cores; results go over the operands they came
- * from, and from there to the dims of the vector. For f32 output centroids are split into high and low like the
- * rotation, and results have a place of their own. */
-#include "kernels/cuda/block_codebook_device.cuh"
+ * A warp takes 16 or 32 vectors of one head. First it looks up the centroids of codes, as fp16 operands in shared
+ * memory. Then, group by group, it sums the operands' norms and rotates back on the tensor cores. Results overwrite the
+ * operands they came from, and go from there to the dims of the vector. For f32 output centroids are split into high
+ * and low like the rotation, and results have a place of their own. */
+#include "kernels/cuda/codec_kernels.cuh"
+#include "kernels/cuda/codec_launch.cuh"
 #include "kernels/cuda/groups_transform.cuh"
+#include "kernels/cuda/groups_unpack.cuh"
 
 struct decode_args {
-    codec_device_image image;
-    const uint8_t *packed, *norms;
-    void *x_hat;
+    codec_image image;     /* on the device */
+    const uint8_t *packed; /* [n_heads] streams of [n][packed_bytes] u8 */
+    const uint8_t *norms;  /* [n_heads] streams of [n][n_groups] fp16 or u8 */
+    void *x_hat;           /* [n_heads][n][head_dim] of the kernel's T; elements from head to head, vector to vector: */
     int64_t head_stride, n;
     int token_stride;
-    int fragment_bytes, warp_bytes;
+    int fast_bytes, warp_bytes; /* of shared memory: for the fragments, and a warp's */
 };
 
 template <typename T> struct output_traits {
@@ -23,8 +26,8 @@ template <> struct output_traits<float> {
     enum { IS_EXACT = 1 };
 };
 
-/* As the encode kernel's. */
-template <typename T, int STEPS> struct warp_plan {
+/* Row blocks of 16 vectors a warp takes at a time, rows of them, and warps of a block: as encode_plan has them. */
+template <typename T, int STEPS> struct decode_plan {
     enum {
         BLOCKS = STEPS > 8 || output_traits<T>::IS_EXACT ? 1 : 2,
         ROWS = 16 * BLOCKS,
@@ -34,170 +37,27 @@ template <typename T, int STEPS> struct warp_plan {
     };
 };
 
-struct warp_memory {
-    __half *tile, *tile_low; /* [rows][stride]: centroids, by column */
-    float *result;           /* f32 output: [rows][stride] */
-    uint8_t *norms;          /* [rows][n_groups], of norm_bytes */
-    int norm_bytes;
-    const float *centers; /* the block's: [columns], what is added to restored dims */
-    uint32_t *packed;     /* [rows][packed_stride], bytes, and 16 bytes that are read and not used */
-};
-
-struct book_tables {
-    const float *books;
-    const uint32_t *halves;
-};
-
-/* ---- packed rows ----------------------------------------------------------------------------- */
-
-/* Where a row's 16-byte parts are known, rows lie an odd number of words apart in shared memory, so that lanes that
- * read theirs meet different banks; else as in the stream. */
-__host__ __device__ inline int packed_stride(int packed_bytes)
-{
-    return packed_bytes % 16 == 0 ? packed_bytes + 4 : packed_bytes;
-}
-__host__ __device__ inline int round_up_16(int n) { return (n + 15) / 16 * 16; }
-
-struct head_place {
-    int n_groups, packed_bytes, packed_stride, stride;
-    unsigned row_reciprocal; /* row of 16-byte part i = i * row_reciprocal >> 22 */
-};
-
-__device__ __forceinline__ head_place place_head(const codec_image_head &head)
-{
-    const int n_groups = uniform(head.n_groups), packed_bytes = uniform(head.packed_bytes);
-    const unsigned row_parts = packed_bytes % 16 == 0 ? packed_bytes / 16 : 1;
-    return {n_groups, packed_bytes, packed_stride(packed_bytes), tile_stride(uniform(head.n_columns)),
-            ((1u << 22) + row_parts - 1) / row_parts};
-}
-
-__device__ __forceinline__ void receive_packed(const warp_memory &memory, const uint8_t *from, const head_place &head,
-                                               int n_rows)
-{
-    if (head.packed_stride == head.packed_bytes) {
-        warp_copy(reinterpret_cast<uint8_t *>(memory.packed), from, n_rows * head.packed_bytes);
-        return;
-    }
-    for (unsigned i = threadIdx.x & 31; i < static_cast<unsigned>(n_rows * head.packed_bytes) / 16; i += 32) {
-        const uint4 part = reinterpret_cast<const uint4 *>(from)[i];
-        uint32_t *to = memory.packed + 4 * i + (i * head.row_reciprocal >> 22);
-        to[0] = part.x, to[1] = part.y, to[2] = part.z, to[3] = part.w;
-    }
-}
-
-/* ---- codes to centroids ---------------------------------------------------------------------- */
-
-/* The centroids of 8 codes from bit `bit` on. A table of pairs has 2^(2 width) words, one of single centroids 2^width.
- */
-template <int WIDTH>
-__device__ __forceinline__ void look_up(uint32_t (&out)[4], const uint32_t *packed, int bit, int width,
-                                        const uint32_t *table)
-{
-    const uint32_t *word = packed + (bit >> 5), mask = (1u << (WIDTH ? 2 * WIDTH : width)) - 1;
-    const uint32_t second = word[1], low = __funnelshift_r(word[0], second, bit),
-                   high = WIDTH ? 0 : __funnelshift_r(second, word[2], bit);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (WIDTH) {
-            out[i] = table[low >> 2 * WIDTH * i & mask];
-        } else {
-            const int at = 2 * i * width, next = at + width;
-            const uint32_t a = at < 32 ? __funnelshift_r(low, high, at) : high >> (at - 32);
-            const uint32_t b = next < 32 ? __funnelshift_r(low, high, next) : high >> (next - 32);
-            out[i] = table[a & mask] | table[b & mask] << 16;
-        }
-    }
-}
-
-/* 8 columns of a vector a lane at a time; with 16 rows a row's two lanes take turns. All lanes are in one group, so
- * widths are uniform over the warp, and a table of up to 32 words is read without bank conflicts. */
-template <int WIDTH, int ROWS>
-__device__ __forceinline__ void unpack_group(const codec_image_group &group, const group_shape &shape,
-                                             const warp_memory &memory, const head_place &head, const uint32_t *halves)
-{
-    enum { LANES = 32 / ROWS }; /* of a row */
-    const int lane = threadIdx.x & 31, own = lane / ROWS, width = WIDTH ? WIDTH : shape.width, n_whole = shape.dims / 8,
-              rest = shape.dims % 8;
-    const uint32_t *table = halves + group.halves;
-    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + 8 * width * own;
-    uint4 *row = reinterpret_cast<uint4 *>(memory.tile + lane % ROWS * head.stride + shape.column) + own;
-    uint32_t out[4];
-    int part = own;
-#pragma unroll 1
-    for (; part < n_whole; part += LANES, bit += 8 * LANES * width, row += LANES) {
-        look_up<WIDTH>(out, memory.packed, bit, width, table);
-        *row = make_uint4(out[0], out[1], out[2], out[3]);
-    }
-    if (rest > 0 && part == n_whole) { /* what follows in the stream is another group's */
-        look_up<WIDTH>(out, memory.packed, bit, width, table);
-        *row = make_uint4(out[0], rest > 2 ? out[1] : 0, rest > 4 ? out[2] : 0, 0);
-    }
-}
-
-/* The same with centroids in f32, split into high and low, one after the other. */
-template <int ROWS>
-__device__ __forceinline__ void unpack_group_exact(const codec_image_group &group, const group_shape &shape,
-                                                   const warp_memory &memory, const head_place &head,
-                                                   const float *books)
-{
-    enum { LANES = 32 / ROWS };
-    const int lane = threadIdx.x & 31, own = lane / ROWS, width = shape.width;
-    const uint32_t mask = (1u << width) - 1;
-    const float *centroids = books + group.book + (1 << width) / 2;
-    int bit = lane % ROWS * head.packed_stride * 8 + group.bit_first + own * width,
-        at = lane % ROWS * head.stride + shape.column + own;
-    for (int j = own; j < shape.dims; j += LANES, bit += LANES * width, at += LANES) {
-        const uint32_t *word = memory.packed + (bit >> 5);
-        const float y = centroids[__funnelshift_r(word[0], word[1], bit & 31) & mask] * CODEC_IMAGE_CENTROID_SCALE;
-        const __half high = __float2half_rn(y);
-        memory.tile[at] = high;
-        memory.tile_low[at] = __float2half_rn(y - __half2float(high));
-    }
-}
-
-template <bool IS_EXACT, int ROWS>
-__device__ __forceinline__ void unpack_rows(const warp_memory &memory, const codec_image_group *groups,
-                                            uint32_t my_shape, const head_place &head, const book_tables &tables)
-{
-#pragma unroll 1
-    for (int g = 0; g < head.n_groups; g++) {
-        const codec_image_group &group = groups[g];
-        const group_shape shape = read_shape(my_shape, g);
-        if constexpr (IS_EXACT) {
-            unpack_group_exact<ROWS>(group, shape, memory, head, tables.books);
-        } else {
-            switch (shape.width) {
-            case 1: unpack_group<1, ROWS>(group, shape, memory, head, tables.halves); break;
-            case 2: unpack_group<2, ROWS>(group, shape, memory, head, tables.halves); break;
-            case 3: unpack_group<3, ROWS>(group, shape, memory, head, tables.halves); break;
-            case 4: unpack_group<4, ROWS>(group, shape, memory, head, tables.halves); break;
-            default: unpack_group<0, ROWS>(group, shape, memory, head, tables.halves); break;
-            }
-        }
-    }
-}
-
 /* ---- inverse rotation ------------------------------------------------------------------------ */
 
 /* signs: the sign bits to turn, of `a` in bit 15 and of `b` in bit 31. */
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, __half)
+__device__ __forceinline__ void put_pair(const decode_memory &memory, int at, float a, float b, uint32_t signs, __half)
 {
     *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2half2_rn(a, b)) ^ signs;
 }
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs,
+__device__ __forceinline__ void put_pair(const decode_memory &memory, int at, float a, float b, uint32_t signs,
                                          __nv_bfloat16)
 {
     *reinterpret_cast<uint32_t *>(memory.tile + at) = as_bits(__floats2bfloat162_rn(a, b)) ^ signs;
 }
-__device__ __forceinline__ void put_pair(const warp_memory &memory, int at, float a, float b, uint32_t signs, float)
+__device__ __forceinline__ void put_pair(const decode_memory &memory, int at, float a, float b, uint32_t signs, float)
 {
     *reinterpret_cast<float2 *>(memory.result + at) = make_float2(
         __uint_as_float(__float_as_uint(a) ^ signs << 16), __uint_as_float(__float_as_uint(b) ^ (signs & 0x80000000u)));
 }
 
-/* Where row i of the lane's goes, and what its products are multiplied with; square: of its operands. */
+/* Where row i of the lane goes, and what its products are multiplied by. square: the sum of its operands' squares. */
 template <bool IS_GENERAL, int BLOCKS>
-__device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, warp_memory> &call, int i,
+__device__ __forceinline__ void start_row(int &at, float &factor, const group_call<BLOCKS, decode_memory> &call, int i,
                                           float square, float product_scale)
 {
     const int stored_at = i * 8 * call.n_groups + call.g;
@@ -212,11 +72,11 @@ __device__ __forceinline__ void start_row(int &at, float &factor, const group_ca
 
 /* N_STEPS: of the group, or 0: at most STEPS. */
 template <int N_STEPS, bool IS_GENERAL, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void decode_group(const group_call<BLOCKS, decode_memory> &call)
 {
     enum { IS_EXACT = output_traits<T>::IS_EXACT };
     const group_shape &shape = call.shape;
-    const warp_memory &memory = call.memory;
+    const decode_memory &memory = call.memory;
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : shape.n_steps;
     row_operands<STEPS, IS_EXACT> operands[BLOCKS];
     float factor[2 * BLOCKS];
@@ -227,19 +87,18 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
         load_operands<N_STEPS>(operands[m], squares, call.place.operand[m] + shape.column, call.place.low, shape);
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            start_row<IS_GENERAL>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r],
-                                  CODEC_IMAGE_FRAGMENT_SCALE);
+            start_row<IS_GENERAL>(at[2 * m + r], factor[2 * m + r], call, 2 * m + r, squares[r], GROUPS_FRAGMENT_SCALE);
     }
     __syncwarp(); /* all operands are in registers: their place may be written */
-    const uint4 *fragment = call.fragments + call.group.decode * CODEC_IMAGE_LANES + lane;
+    const uint4 *fragment = call.fragments + call.group.decode * GROUPS_LANES + lane;
     const float2 *centers = reinterpret_cast<const float2 *>(memory.centers + shape.column) + (lane & 3);
 #pragma unroll 2
-    for (int tile = 0; tile < shape.n_tiles; tile++, fragment += n_steps * CODEC_IMAGE_LANES) {
+    for (int tile = 0; tile < shape.n_tiles; tile++, fragment += n_steps * GROUPS_LANES) {
         float c[BLOCKS][4];
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
             if (N_STEPS || s < n_steps) {
-                const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
+                const uint4 rotation = fragment[s * GROUPS_LANES];
 #pragma unroll
                 for (int m = 0; m < BLOCKS; m++) {
                     if (s == 0) multiply_from(c[m], operands[m].a[s], rotation.x, rotation.y, 0.0f);
@@ -261,16 +120,16 @@ __device__ __forceinline__ void decode_group(const group_call<BLOCKS, warp_memor
 
 /* The same by a transform, one row block after the other. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_memory> &whole)
+__device__ __forceinline__ void transform_group(const group_call<BLOCKS, decode_memory> &whole)
 {
     typedef transform_plan<N_STEPS, STEPS> plan;
-    const uint4 *fragment = whole.fragments + whole.group.decode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
-    const uint4 signs = fragment[CODEC_IMAGE_LANES];
+    const uint4 *fragment = whole.fragments + whole.group.decode * GROUPS_LANES + (threadIdx.x & 31);
+    const uint4 signs = fragment[GROUPS_LANES];
 #pragma unroll 1
     for (int m = 0; m < BLOCKS; m++) {
         const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
-        const group_call<1, warp_memory> call = {whole.group, whole.shape,  whole.g,        whole.n_groups,
-                                                 place,       whole.memory, whole.fragments};
+        const group_call<1, decode_memory> call = {whole.group, whole.shape,  whole.g,        whole.n_groups,
+                                                   place,       whole.memory, whole.fragments};
         row_operands<N_STEPS, output_traits<T>::IS_EXACT> operands;
         float squares[2], factor[2];
         int at[2];
@@ -296,7 +155,7 @@ __device__ __forceinline__ void transform_group(const group_call<BLOCKS, warp_me
 
 /* Transforms of 4, 8 and 16 steps. */
 template <typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_transform(const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void decode_transform(const group_call<BLOCKS, decode_memory> &call)
 {
     if (call.shape.n_steps == 4) transform_group<4, T, STEPS>(call);
     else if constexpr (STEPS > 4) {
@@ -305,9 +164,9 @@ __device__ __forceinline__ void decode_transform(const group_call<BLOCKS, warp_m
     }
 }
 
-/* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
+/* Code of its own for every number of steps that groups_image_steps gives, up to STEPS. */
 template <bool IS_GENERAL, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, decode_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) decode_group<1, IS_GENERAL, T, 1>(call);
@@ -326,14 +185,14 @@ __device__ __forceinline__ void decode_exactly(const group_call<BLOCKS, warp_mem
 
 /* All of a head's groups for the rows of the warp. */
 template <bool IS_GENERAL, typename T, int STEPS, bool IS_FAST, int BLOCKS>
-__device__ __forceinline__ void decode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups,
-                                              const lane_place<BLOCKS> &place, const warp_memory &memory,
+__device__ __forceinline__ void decode_groups(const groups_image_group *groups, uint32_t my_shape, int n_groups,
+                                              const lane_place<BLOCKS> &place, const decode_memory &memory,
                                               const uint4 *fragments)
 {
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        const group_call<BLOCKS, decode_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
         if (!IS_GENERAL && shape.is_transform) decode_transform<T, STEPS>(call);
         else if constexpr (IS_FAST && !output_traits<T>::IS_EXACT) decode_exactly<IS_GENERAL, T, STEPS>(call);
         else decode_group<0, IS_GENERAL, T, STEPS>(call);
@@ -345,7 +204,7 @@ __device__ __forceinline__ void decode_groups(const codec_image_group *groups, u
 /* Rows from shared memory to the vectors' places: 16-byte stores of neighbouring dims, two runs of 8 of them a lane,
  * half a vector apart. */
 template <int ORDER, int ROWS>
-__device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows,
+__device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, const decode_memory &memory, int n_rows,
                                               const uint16_t *column, int head_dim, int stride)
 {
     const int lane = threadIdx.x & 31, half_dim = head_dim / 2;
@@ -356,7 +215,7 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
     const uint16_t *low_at[8], *high_at[8],
         *first_row = reinterpret_cast<const uint16_t *>(memory.tile) + lane / lanes * stride;
 #pragma unroll
-    for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
+    for (int i = 0; i < (ORDER == GROUPS_ORDER_NATURAL ? 1 : 8); i++) {
         low_at[i] = first_row + column[dim + i];
         high_at[i] = first_row + column[half_dim + dim + i];
     }
@@ -365,14 +224,14 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
     for (int row = 0; row < ROWS; row += rows, to += static_cast<int64_t>(rows) * token_stride) {
         const int distance = row * stride;
         uint4 low, high;
-        if (ORDER == CODEC_ORDER_NATURAL) {
+        if (ORDER == GROUPS_ORDER_NATURAL) {
             low = load_shared(low_at[0] + distance);
             high = load_shared(high_at[0] + distance);
         } else {
             uint32_t a[8], b[4], d[4];
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                a[i] = ORDER == CODEC_ORDER_SPLIT_PAIRS
+                a[i] = ORDER == GROUPS_ORDER_SPLIT_PAIRS
                            ? *reinterpret_cast<const uint32_t *>(low_at[i] + distance)
                            : low_at[i][distance] | static_cast<uint32_t>(high_at[i][distance]) << 16;
 #pragma unroll
@@ -391,18 +250,18 @@ __device__ __forceinline__ void store_rows_in(uint16_t *x, int token_stride, con
 }
 
 template <int ROWS>
-__device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const warp_memory &memory, int n_rows,
+__device__ __forceinline__ void store_rows(uint16_t *x, int token_stride, const decode_memory &memory, int n_rows,
                                            const uint16_t *column, int head_dim, int stride, int order)
 {
-    if (order == CODEC_ORDER_SPLIT_PAIRS)
-        store_rows_in<CODEC_ORDER_SPLIT_PAIRS, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
-    else if (order == CODEC_ORDER_NATURAL)
-        store_rows_in<CODEC_ORDER_NATURAL, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
-    else store_rows_in<CODEC_ORDER_ANY, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    if (order == GROUPS_ORDER_SPLIT_PAIRS)
+        store_rows_in<GROUPS_ORDER_SPLIT_PAIRS, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else if (order == GROUPS_ORDER_NATURAL)
+        store_rows_in<GROUPS_ORDER_NATURAL, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
+    else store_rows_in<GROUPS_ORDER_ANY, ROWS>(x, token_stride, memory, n_rows, column, head_dim, stride);
 }
 
 template <int ROWS>
-__device__ __forceinline__ void store_rows(float *x, int token_stride, const warp_memory &memory, int n_rows,
+__device__ __forceinline__ void store_rows(float *x, int token_stride, const decode_memory &memory, int n_rows,
                                            const uint16_t *column, int head_dim, int stride, int)
 {
     for (int dim = threadIdx.x & 31; dim < head_dim; dim += 32) {
@@ -421,7 +280,7 @@ template <> struct stored_as<float> {
 
 /* Dims of no group, whose columns nothing else writes: their centres. */
 template <int ROWS, typename T>
-__device__ __forceinline__ void fill_uncoded(const warp_memory &memory, const codec_image_head &head, int stride, T)
+__device__ __forceinline__ void fill_uncoded(const decode_memory &memory, const groups_image_head &head, int stride, T)
 {
     const int lane = threadIdx.x & 31, n_pairs = (head.n_columns - head.first_uncoded) / 2;
     for (int i = lane; i < ROWS * n_pairs; i += 32) {
@@ -433,39 +292,40 @@ __device__ __forceinline__ void fill_uncoded(const warp_memory &memory, const co
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_GENERAL the published
- * form: its norms may be bytes, scaled, and there may be centres and dims of no group. */
+/* IS_FAST: the fragments have room in shared memory; else they are read from global memory. IS_GENERAL: the
+ * general form, whose norms may be bytes, and which may have scales, centres and dims of no group. */
 template <typename T, int STEPS, bool IS_FAST, bool IS_GENERAL>
-__global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
+__global__ void __launch_bounds__(decode_plan<T, STEPS>::WARPS * 32, 1) decode_kernel(const decode_args args)
 {
     enum {
-        BLOCKS = warp_plan<T, STEPS>::BLOCKS,
-        ROWS = warp_plan<T, STEPS>::ROWS,
+        BLOCKS = decode_plan<T, STEPS>::BLOCKS,
+        ROWS = decode_plan<T, STEPS>::ROWS,
         IS_EXACT = output_traits<T>::IS_EXACT
     };
     typedef typename stored_as<T>::type stored;
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
-    __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
-    __shared__ uint32_t shapes[CODEC_IMAGE_MAX_GROUPS];
-    const codec_device_image &image = args.image;
+    __shared__ groups_image_group groups[GROUPS_MAX_GROUPS];
+    __shared__ uint32_t shapes[GROUPS_MAX_GROUPS];
+    const codec_image &image = args.image;
+    const groups_image &own = image.groups;
     const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
     uint8_t *next = shared;
     uint4 *fragments = reinterpret_cast<uint4 *>(next);
-    if (IS_FAST) next += args.fragment_bytes;
+    if (IS_FAST) next += args.fast_bytes;
     float *books = reinterpret_cast<float *>(next);
-    next += (image.max_books * 4 + 15) / 16 * 16;
+    next += (own.max_books * 4 + 15) / 16 * 16;
     uint32_t *halves = reinterpret_cast<uint32_t *>(next);
-    next += (image.max_halves * 4 + 15) / 16 * 16;
+    next += (own.max_halves * 4 + 15) / 16 * 16;
     float *centers = reinterpret_cast<float *>(next);
-    if (IS_GENERAL) next += image.max_columns * 4;
+    if (IS_GENERAL) next += own.max_columns * 4;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + warp * args.warp_bytes;
-    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
-    warp_memory memory;
+    const int max_stride = tile_stride(own.max_columns) + 8, low_distance = ROWS * max_stride;
+    decode_memory memory;
     memory.tile = reinterpret_cast<__half *>(next);
-    memory.tile_low = memory.tile + low_distance; /* these two for f32 alone */
+    memory.tile_low = memory.tile + low_distance; /* these two for f32 only */
     memory.result = reinterpret_cast<float *>(memory.tile + 2 * low_distance);
     next += ROWS * max_stride * (IS_EXACT ? 8 : 2);
     memory.packed = reinterpret_cast<uint32_t *>(next);
@@ -475,30 +335,30 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
 
     find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
-        const codec_image_head head = image.heads[head_index];
-        if (head.cost == 0) continue;
-        if (!reaches_head(share, head, args.n, ROWS)) break;
-        const head_place head_at = place_head(head);
-        const int order = uniform(head.order), norm_bytes = IS_GENERAL ? uniform(head.norm_bytes) : 2,
+        const groups_image_head head = own.heads[head_index];
+        if (!reaches_head(share, image.heads[head_index], args.n, ROWS)) break;
+        const decode_place head_at = place_head(image.heads[head_index], head);
+        const int order = uniform(head.order),
+                  norm_bytes = IS_GENERAL ? uniform(image.heads[head_index].norm_bytes) : 2,
                   row_norm_bytes = head_at.n_groups * norm_bytes;
         memory.norm_bytes = norm_bytes;
         const uint4 *head_fragments =
-            reinterpret_cast<const uint4 *>(image.fragments)
-            + static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * CODEC_IMAGE_LANES;
+            reinterpret_cast<const uint4 *>(own.fragments)
+            + static_cast<int64_t>(head.first_fragment + head.n_fragments_encode) * GROUPS_LANES;
         __syncthreads();
         if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
-        if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * CODEC_IMAGE_LANES);
-        block_copy(books, image.books + head.first_book, head.n_books);
-        block_copy(halves, image.halves + head.first_halves, head.n_halves);
-        if (IS_GENERAL) block_copy(centers, image.centers + head_index * image.max_columns, image.max_columns);
-        block_copy(column, image.column + head_index * head_dim, head_dim);
+        if (IS_FAST) block_copy(fragments, head_fragments, head.n_fragments_decode * GROUPS_LANES);
+        block_copy(books, own.books + head.first_book, head.n_books);
+        block_copy(halves, own.halves + head.first_halves, head.n_halves);
+        if (IS_GENERAL) block_copy(centers, own.centers + head_index * own.max_columns, own.max_columns);
+        block_copy(column, own.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
-            groups[i] = image.groups[head.first_group + i];
+            groups[i] = own.at[head.first_group + i];
             groups[i].decode -= head.first_fragment + head.n_fragments_encode;
             shapes[i] = pack_shape(groups[i]);
         }
-        /* What is behind the last column meets zeros in B, and must be finite; for f32 also what is behind a group's
-         * dims, which unpacking leaves alone. */
+        /* What lies after the last column meets zeros in B, and must be finite; for f32 also what lies after a
+         * group's dims, where unpacking does not write. */
         for (int i = lane; i < ROWS * head_at.stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = make_uint4(0, 0, 0, 0);
             if (IS_EXACT) reinterpret_cast<uint4 *>(memory.tile_low)[i] = make_uint4(0, 0, 0, 0);
@@ -541,66 +401,61 @@ __global__ void __launch_bounds__(warp_plan<T, STEPS>::WARPS * 32, 1) decode_ker
     }
 }
 
-template <typename T, int ROWS> static kernel_sizes find_sizes(const codec_device_image &image)
+template <typename T, int ROWS> static tile_sizes find_sizes(const codec_image &image)
 {
+    const groups_image &own = image.groups;
     const size_t tile =
-        ROWS * static_cast<size_t>(tile_stride(image.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
+        ROWS * static_cast<size_t>(tile_stride(own.max_columns) + 8) * (output_traits<T>::IS_EXACT ? 8 : 2);
     const size_t packed = static_cast<size_t>(ROWS) * packed_stride(round_up_16(image.max_packed_bytes)) + 16;
-    return {static_cast<size_t>(image.max_fragments_decode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
-            round_up(static_cast<size_t>(image.max_books) * 4, 16)
-                + round_up(static_cast<size_t>(image.max_halves) * 4, 16) + static_cast<size_t>(image.max_columns) * 4
-                + static_cast<size_t>(image.head_dim) * 2,
-            round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_groups, 128)};
+    return {static_cast<size_t>(own.max_fragments_decode) * GROUPS_LANES * sizeof(groups_image_lane),
+            round_up(static_cast<size_t>(own.max_books) * 4, 16) + round_up(static_cast<size_t>(own.max_halves) * 4, 16)
+                + static_cast<size_t>(own.max_columns) * 4 + static_cast<size_t>(image.head_dim) * 2,
+            round_up(tile + packed + static_cast<size_t>(ROWS) * 2 * image.max_norms, 128)};
 }
 
 template <typename T, int STEPS, bool IS_FAST, bool IS_GENERAL>
-static rb_status launch(decode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
+static rb_status launch_steps(decode_args &args, bool *is_launched, cudaStream_t stream, rb_error *err)
 {
-    typedef warp_plan<T, STEPS> plan;
-    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_GENERAL>, args, find_sizes<T, plan::ROWS>(args.image),
-                        IS_FAST, plan::WARPS, plan::ROWS, "decode kernel", too_small, stream, err);
+    typedef decode_plan<T, STEPS> plan;
+    return launch_tiles(decode_kernel<T, STEPS, IS_FAST, IS_GENERAL>, args, "decode kernel",
+                        find_sizes<T, plan::ROWS>(args.image), IS_FAST, plan::WARPS, plan::ROWS, is_launched, stream,
+                        err);
 }
 
+/* By the largest group; without fragments in shared memory where they leave too little room. */
 template <bool IS_GENERAL, typename T>
 static rb_status launch_type(decode_args &args, cudaStream_t stream, rb_error *err)
 {
-    const int max_steps = args.image.max_steps;
-    bool too_small = true;
+    const int max_steps = args.image.groups.max_steps;
+    bool is_launched = false;
     rb_status st = RB_OK;
-    if (max_steps <= 4) st = launch<T, 4, true, IS_GENERAL>(args, &too_small, stream, err);
-    else if (max_steps <= 8) st = launch<T, 8, true, IS_GENERAL>(args, &too_small, stream, err);
-    else if constexpr (!IS_GENERAL) st = launch<T, CODEC_IMAGE_MAX_STEPS, true, false>(args, &too_small, stream, err);
-    if (st == RB_OK && too_small)
-        st = launch<T, CODEC_IMAGE_MAX_STEPS, false, IS_GENERAL>(args, &too_small, stream, err);
+    if (max_steps <= 4) st = launch_steps<T, 4, true, IS_GENERAL>(args, &is_launched, stream, err);
+    else if (max_steps <= 8) st = launch_steps<T, 8, true, IS_GENERAL>(args, &is_launched, stream, err);
+    else if constexpr (!IS_GENERAL)
+        st = launch_steps<T, GROUPS_MAX_STEPS, true, false>(args, &is_launched, stream, err);
+    if (st == RB_OK && !is_launched)
+        st = launch_steps<T, GROUPS_MAX_STEPS, false, IS_GENERAL>(args, &is_launched, stream, err);
     return st;
 }
 
 template <typename T> static rb_status launch_form(decode_args &args, cudaStream_t stream, rb_error *err)
 {
-    return args.image.is_published ? launch_type<false, T>(args, stream, err) : launch_type<true, T>(args, stream, err);
+    return args.image.groups.is_published ? launch_type<false, T>(args, stream, err)
+                                          : launch_type<true, T>(args, stream, err);
 }
 
-rb_status codec_decode(const codec_device_image *image, const uint8_t *packed, const void *norms, int64_t n,
-                       const codec_vectors *x_hat, void *stream, rb_error *err)
+rb_status groups_decode(const codec_decode_call &call, rb_error *err)
 {
-    decode_args args = {*image,
-                        packed,
-                        static_cast<const uint8_t *>(norms),
-                        x_hat->data,
-                        x_hat->head_stride,
-                        n,
-                        static_cast<int>(x_hat->token_stride),
+    decode_args args = {call.image,
+                        call.packed,
+                        call.norms,
+                        call.x_hat.data,
+                        call.x_hat.head_stride,
+                        call.n,
+                        static_cast<int>(call.x_hat.token_stride),
                         0,
                         0};
-    if (x_hat->token_stride < 0 || x_hat->token_stride > INT32_MAX)
-        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
-                       static_cast<long long>(x_hat->token_stride), INT32_MAX);
-    if (n == 0) return RB_OK;
-    if (image->block_codebook.n_block_codebook > 0) {
-        const rb_status st = block_codebook_decode(image, packed, n, x_hat, static_cast<cudaStream_t>(stream), err);
-        if (st != RB_OK || image->n_grouped == 0) return st;
-    }
-    if (x_hat->type == CODEC_F16) return launch_form<__half>(args, static_cast<cudaStream_t>(stream), err);
-    if (x_hat->type == CODEC_BF16) return launch_form<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
-    return launch_form<float>(args, static_cast<cudaStream_t>(stream), err);
+    if (call.x_hat.type == CODEC_F16) return launch_form<__half>(args, call.stream, err);
+    if (call.x_hat.type == CODEC_BF16) return launch_form<__nv_bfloat16>(args, call.stream, err);
+    return launch_form<float>(args, call.stream, err);
 }

@@ -1,18 +1,15 @@
 /* Quantizing vectors in the published form: nearest centroids, fp16 norms. See kernels/cuda/groups_encode.cuh for the
  * frame.
  *
- * Of a group the coder sums the norms from the operands that it has just loaded for the products, rotates on the tensor
- * cores and compares with the boundaries. */
-#include "kernels/cuda/block_codebook_device.cuh"
+ * Group by group the coder loads the operands of the products, sums the norms from them, rotates on the tensor cores,
+ * and compares with the boundaries. */
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/cuda/groups_transform.cuh"
 
-rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
-
-/* Of a kernel for groups of up to STEPS steps: vectors a warp takes at a time, in row blocks of an mma, and warps of a
- * block (one block fills a multiprocessor, and the fragments are in shared memory once), by the registers that operands
- * take. */
-template <typename T, int STEPS> struct warp_plan {
+/* A kernel for groups of up to STEPS steps. BLOCKS: row blocks of an mma, 16 vectors each, that a warp takes at a time.
+ * WARPS: of a block, as many as the registers for operands allow; one block fills a multiprocessor, so that the
+ * fragments are in shared memory once. */
+template <typename T, int STEPS> struct encode_plan {
     enum {
         BLOCKS = STEPS > 8 || input_traits<T>::HAS_LOW ? 1 : 2,
         WARPS = input_traits<T>::HAS_LOW ? (STEPS <= 4 ? 16 : 8)
@@ -32,7 +29,7 @@ template <typename T, int STEPS, int BLOCKS> struct group_operands {
 /* Loads the operands and stores the norms. largest_norm: of those stored, as bits. */
 template <int N_STEPS, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void load_group(group_operands<T, STEPS, BLOCKS> &operands, unsigned &largest_norm,
-                                           const group_call<BLOCKS, warp_memory> &call)
+                                           const group_call<BLOCKS, encode_memory> &call)
 {
     const int lane = threadIdx.x & 31;
 #pragma unroll
@@ -64,7 +61,7 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
         if (N_STEPS || s < n_steps) {
-            const uint4 rotation = fragment[s * CODEC_IMAGE_LANES];
+            const uint4 rotation = fragment[s * GROUPS_LANES];
 #pragma unroll
             for (int m = 0; m < BLOCKS; m++) {
                 if (s == 0) multiply_from(c[m], operands.block[m].a[s], rotation.x, rotation.y, BELOW_ZERO);
@@ -82,7 +79,7 @@ __device__ __forceinline__ void rotate_tile(float (&c)[BLOCKS][4], const group_o
 
 template <coding BY, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operands<T, STEPS, BLOCKS> &operands,
-                                                             const group_call<BLOCKS, warp_memory> &call,
+                                                             const group_call<BLOCKS, encode_memory> &call,
                                                              float product_scale)
 {
     const int lane = threadIdx.x & 31;
@@ -102,18 +99,18 @@ __device__ __forceinline__ group_coding<BLOCKS> start_coding(const group_operand
 /* Rotates and codes, two tiles at a time where registers allow; pairs of codes go where the group's dims were. */
 template <coding BY, int N_STEPS, typename T, int STEPS, int BLOCKS>
 __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS> &operands,
-                                           const group_call<BLOCKS, warp_memory> &call)
+                                           const group_call<BLOCKS, encode_memory> &call)
 {
     enum { AT_ONCE = STEPS <= 4 ? 2 : 1 };
     const int lane = threadIdx.x & 31, n_steps = N_STEPS ? N_STEPS : call.shape.n_steps;
-    group_coding<BLOCKS> coding = start_coding<BY>(operands, call, CODEC_IMAGE_FRAGMENT_SCALE);
-    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
+    group_coding<BLOCKS> coding = start_coding<BY>(operands, call, GROUPS_FRAGMENT_SCALE);
+    const uint4 *fragment = call.fragments + call.group.encode * GROUPS_LANES + lane;
     int left = call.shape.n_tiles;
 #pragma unroll 1 /* registers are short */
     for (; left >= AT_ONCE; left -= AT_ONCE) {
         float c[AT_ONCE][BLOCKS][4];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * CODEC_IMAGE_LANES)
+        for (int i = 0; i < AT_ONCE; i++, fragment += n_steps * GROUPS_LANES)
             rotate_tile<N_STEPS>(c[i], operands, fragment, n_steps);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
@@ -132,9 +129,9 @@ __device__ __forceinline__ void code_group(const group_operands<T, STEPS, BLOCKS
 /* The same by a transform, of one row block. */
 template <coding BY, typename PLAN, int N_STEPS, typename T>
 __device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 1> &operands,
-                                               const group_call<1, warp_memory> &call)
+                                               const group_call<1, encode_memory> &call)
 {
-    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + (threadIdx.x & 31);
+    const uint4 *fragment = call.fragments + call.group.encode * GROUPS_LANES + (threadIdx.x & 31);
     group_coding<1> coding = start_coding<BY>(operands, call, transform_scale(N_STEPS));
 #pragma unroll 1
     for (int part = 0; part < PLAN::PARTS; part++) {
@@ -147,7 +144,7 @@ __device__ __forceinline__ void code_transform(const group_operands<T, N_STEPS, 
 }
 
 template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void encode_group(unsigned &largest_norm, const group_call<BLOCKS, encode_memory> &call)
 {
     group_operands<T, STEPS, BLOCKS> operands;
     load_group<N_STEPS>(operands, largest_norm, call);
@@ -157,16 +154,16 @@ __device__ __forceinline__ void encode_group(unsigned &largest_norm, const group
 
 /* The same by a transform. One row block after the other: a transform needs all its coordinates in registers. */
 template <int N_STEPS, bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void transform_group(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &whole)
+__device__ __forceinline__ void transform_group(unsigned &largest_norm, const group_call<BLOCKS, encode_memory> &whole)
 {
     typedef transform_plan<N_STEPS, STEPS> plan;
 #pragma unroll 1
     for (int m = 0; m < BLOCKS; m++) {
         const lane_place<1> place = place_of_block(whole.place, m, whole.n_groups);
-        warp_memory memory = whole.memory;
+        encode_memory memory = whole.memory;
         memory.inverse_scale += 16 * m;
-        const group_call<1, warp_memory> call = {whole.group, whole.shape, whole.g,        whole.n_groups,
-                                                 place,       memory,      whole.fragments};
+        const group_call<1, encode_memory> call = {whole.group, whole.shape, whole.g,        whole.n_groups,
+                                                   place,       memory,      whole.fragments};
         group_operands<T, N_STEPS, 1> operands;
         load_group<N_STEPS>(operands, largest_norm, call);
         __syncwarp();
@@ -176,7 +173,7 @@ __device__ __forceinline__ void transform_group(unsigned &largest_norm, const gr
 
 /* Transforms of 4, 8 and 16 steps. */
 template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_transform(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void encode_transform(unsigned &largest_norm, const group_call<BLOCKS, encode_memory> &call)
 {
     if (call.shape.n_steps == 4) transform_group<4, IS_FAST, T, STEPS>(largest_norm, call);
     else if constexpr (STEPS > 4) {
@@ -185,9 +182,9 @@ __device__ __forceinline__ void encode_transform(unsigned &largest_norm, const g
     }
 }
 
-/* Code of its own for every number of steps that codec_image_steps gives, up to STEPS. */
+/* Code of its own for every number of steps that groups_image_steps gives, up to STEPS. */
 template <bool IS_FAST, typename T, int STEPS, int BLOCKS>
-__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS, warp_memory> &call)
+__device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const group_call<BLOCKS, encode_memory> &call)
 {
     const int n_steps = call.shape.n_steps;
     if (n_steps == 1) encode_group<1, IS_FAST, T, 1>(largest_norm, call);
@@ -206,15 +203,15 @@ __device__ __forceinline__ void encode_exactly(unsigned &largest_norm, const gro
 
 /* All of a head's groups for the rows of the warp. */
 template <typename T, int STEPS, bool IS_FAST, int BLOCKS>
-__device__ __forceinline__ unsigned encode_groups(const codec_image_group *groups, uint32_t my_shape, int n_groups,
-                                                  const lane_place<BLOCKS> &place, const warp_memory &memory,
+__device__ __forceinline__ unsigned encode_groups(const groups_image_group *groups, uint32_t my_shape, int n_groups,
+                                                  const lane_place<BLOCKS> &place, const encode_memory &memory,
                                                   const uint4 *fragments)
 {
     unsigned largest_norm = 0;
 #pragma unroll 1
     for (int g = 0; g < n_groups; g++) {
         const group_shape shape = read_shape(my_shape, g);
-        const group_call<BLOCKS, warp_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
+        const group_call<BLOCKS, encode_memory> call = {groups[g], shape, g, n_groups, place, memory, fragments};
         if (shape.is_transform) encode_transform<IS_FAST, T, STEPS>(largest_norm, call);
         else if constexpr (IS_FAST && !input_traits<T>::HAS_LOW) encode_exactly<IS_FAST, T, STEPS>(largest_norm, call);
         else encode_group<0, IS_FAST, T, STEPS>(largest_norm, call);
@@ -224,18 +221,23 @@ __device__ __forceinline__ unsigned encode_groups(const codec_image_group *group
 
 template <typename T, int STEPS, bool FAST> struct published_coder {
     typedef T input;
-    enum { BLOCKS = warp_plan<T, STEPS>::BLOCKS, WARPS = warp_plan<T, STEPS>::WARPS, IS_FAST = FAST, IS_GENERAL = 0 };
+    enum {
+        BLOCKS = encode_plan<T, STEPS>::BLOCKS,
+        WARPS = encode_plan<T, STEPS>::WARPS,
+        IS_FAST = FAST,
+        IS_GENERAL = 0
+    };
 
     /* Whether there is a norm that is infinite or not a number. */
-    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
-                                                         const head_place &head, const codec_image_head &,
-                                                         const lane_place<BLOCKS> &place, const warp_memory &memory,
+    static __device__ __forceinline__ bool encode_groups(const groups_image_group *groups, uint32_t my_shape,
+                                                         const head_place &head, const groups_image_head &,
+                                                         const lane_place<BLOCKS> &place, const encode_memory &memory,
                                                          const uint4 *fragments)
     {
         return ::encode_groups<T, STEPS, FAST>(groups, my_shape, head.n_groups, place, memory, fragments) >= 0x7c00u;
     }
 
-    static __device__ __forceinline__ bool is_bad_row(const warp_memory &memory, int n_groups, int row)
+    static __device__ __forceinline__ bool is_bad_row(const encode_memory &memory, int n_groups, int row)
     {
         const uint16_t *norms = reinterpret_cast<const uint16_t *>(memory.norms) + row * n_groups;
         bool is_bad = false;
@@ -245,51 +247,43 @@ template <typename T, int STEPS, bool FAST> struct published_coder {
 };
 
 template <typename T, int STEPS, bool IS_FAST>
-static rb_status launch(encode_args &args, bool *too_small, cudaStream_t stream, rb_error *err)
+static rb_status launch_steps(encode_args &args, bool *is_launched, cudaStream_t stream, rb_error *err)
 {
     typedef published_coder<T, STEPS, IS_FAST> coder;
-    return launch_tiles(encode_kernel<coder>, args, find_sizes<coder>(args.image, 0, 0), IS_FAST, coder::WARPS,
-                        16 * coder::BLOCKS, "encode kernel", too_small, stream, err);
+    return launch_tiles(encode_kernel<coder>, args, "encode kernel", find_sizes<coder>(args.image, 0, 0), IS_FAST,
+                        coder::WARPS, 16 * coder::BLOCKS, is_launched, stream, err);
 }
 
+/* By the largest group; without fragments in shared memory where they leave too little room, or codes are searched. */
 template <typename T> static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    bool too_small = true;
+    const groups_image &own = args.image.groups;
+    bool is_launched = false;
     rb_status st = RB_OK;
-    if (!args.image.has_search) {
-        if (args.image.max_steps <= 4) st = launch<T, 4, true>(args, &too_small, stream, err);
-        else if (args.image.max_steps <= 8) st = launch<T, 8, true>(args, &too_small, stream, err);
-        else st = launch<T, CODEC_IMAGE_MAX_STEPS, true>(args, &too_small, stream, err);
+    if (!own.has_search) {
+        if (own.max_steps <= 4) st = launch_steps<T, 4, true>(args, &is_launched, stream, err);
+        else if (own.max_steps <= 8) st = launch_steps<T, 8, true>(args, &is_launched, stream, err);
+        else st = launch_steps<T, GROUPS_MAX_STEPS, true>(args, &is_launched, stream, err);
     }
-    if (st == RB_OK && too_small) st = launch<T, CODEC_IMAGE_MAX_STEPS, false>(args, &too_small, stream, err);
+    if (st == RB_OK && !is_launched) st = launch_steps<T, GROUPS_MAX_STEPS, false>(args, &is_launched, stream, err);
     return st;
 }
 
-rb_status codec_encode(const codec_device_image *image, const codec_vectors *x, int64_t n, uint8_t *packed, void *norms,
-                       uint64_t *first_bad, void *stream, rb_error *err)
+rb_status groups_encode(const codec_encode_call &call, rb_error *err)
 {
-    encode_args args = {*image,
-                        x->data,
-                        x->head_stride,
-                        n,
-                        static_cast<int>(x->token_stride),
-                        packed,
-                        static_cast<uint8_t *>(norms),
-                        reinterpret_cast<unsigned long long *>(first_bad),
+    encode_args args = {call.image,
+                        call.x.data,
+                        call.x.head_stride,
+                        call.n,
+                        static_cast<int>(call.x.token_stride),
+                        call.packed,
+                        call.norms,
+                        reinterpret_cast<unsigned long long *>(call.first_bad),
                         0,
                         0,
                         0};
-    if (x->token_stride < 0 || x->token_stride > INT32_MAX)
-        return rb_fail(err, RB_EINVAL, "vectors lie %lld elements apart, expected at most %d",
-                       static_cast<long long>(x->token_stride), INT32_MAX);
-    if (n == 0) return RB_OK;
-    if (image->block_codebook.n_block_codebook > 0) {
-        const rb_status st =
-            block_codebook_encode(image, x, n, packed, first_bad, static_cast<cudaStream_t>(stream), err);
-        if (st != RB_OK || image->n_grouped == 0) return st;
-    }
-    if (!image->is_published) return groups_encode_general(args, x->type, static_cast<cudaStream_t>(stream), err);
-    if (x->type == CODEC_F16) return launch_type<__half>(args, static_cast<cudaStream_t>(stream), err);
-    if (x->type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, static_cast<cudaStream_t>(stream), err);
-    return launch_type<float>(args, static_cast<cudaStream_t>(stream), err);
+    if (!call.image.groups.is_published) return groups_encode_general(args, call.x.type, call.stream, err);
+    if (call.x.type == CODEC_F16) return launch_type<__half>(args, call.stream, err);
+    if (call.x.type == CODEC_BF16) return launch_type<__nv_bfloat16>(args, call.stream, err);
+    return launch_type<float>(args, call.stream, err);
 }

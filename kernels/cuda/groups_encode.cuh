@@ -1,6 +1,6 @@
-/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/codec_image.h for the
- * layout. What is done with the groups is a coder's, of which there are two: codec_encode.cu has that of the published
- * form, groups_encode_general.cu that of all others.
+/* Quantizing vectors, the frame: see kernels/cuda/codec_cuda.h for the contract and kernels/cuda/groups_image.h for the
+ * layout. What is done with the groups is a coder's, of which there are two: groups_encode.cu has that of the published
+ * form, groups_encode_general.cu that of the general form.
  *
  * A warp takes 16 or 32 vectors of one head at a time: loads them and puts their dims in coding order in its own part
  * of shared memory; then, group by group, codes them and leaves pairs of codes where the dims were; then packs them, a
@@ -13,32 +13,37 @@
 
 #include <string.h>
 
-#include "kernels/cuda/codec_load.cuh"
-#include "kernels/cuda/codec_pack.cuh"
+#include "kernels/cuda/codec_kernels.cuh"
+#include "kernels/cuda/codec_launch.cuh"
+#include "kernels/cuda/groups_load.cuh"
+#include "kernels/cuda/groups_pack.cuh"
 
 struct encode_args {
-    codec_device_image image;
-    const void *x;
+    codec_image image; /* on the device */
+    const void *x;     /* [n_heads][n][head_dim] of the coder's input; elements from head to head, vector to vector: */
     int64_t head_stride, n;
     int token_stride;
-    uint8_t *packed;
-    uint8_t *norms;
-    unsigned long long *first_bad;
-    int fragment_bytes; /* of shared memory for the fragments */
+    uint8_t *packed;               /* [n_heads] streams of [n][packed_bytes] u8 */
+    uint8_t *norms;                /* [n_heads] streams of [n][n_groups] fp16 or u8 */
+    unsigned long long *first_bad; /* [1] u64 */
+    int fast_bytes;                /* of shared memory for the fragments */
     int warp_bytes;
     int is_fast; /* for a coder that asks at run time */
 };
 
+/* The general form's kernels: groups_encode_general.cu. */
+rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err);
+
 /* What a warp has in shared memory. */
-struct warp_memory {
-    /* [rows][tile_stride(n_columns)], and f32's low parts behind. A group's pairs of codes, 16 bits each, take the
+struct encode_memory {
+    /* [rows][tile_stride(n_columns)], and f32's low parts after it. A group's pairs of codes, 16 bits each, take the
      * place of its dims; a row's packed codes that of the row: they never get ahead of the pairs they are made of. */
     __half *tile;
     float *inverse_scale; /* [rows] */
     uint8_t *norms;       /* [rows][n_groups] of the head's norm_bytes */
     const float *books;   /* the block's */
-    const codec_image_cell *cells;
-    /* Beyond the published form alone. */
+    const groups_image_cell *cells;
+    /* In the general form only. */
     float4 *
         coordinates; /* [tiles of a group][lanes] of 16 rows, as products have them: two columns of a lane's two rows */
     const float *shifts; /* the block's: [columns] */
@@ -96,9 +101,18 @@ __device__ __forceinline__ void choose_coding(const group_shape &shape, const CO
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* CODER: `input`, the element type; BLOCKS of 16 rows a warp and WARPS a block; IS_GENERAL the published form; IS_FAST,
- * the fragments have room in shared memory, or where it IS_GENERAL args.is_fast; and encode_groups, which codes all
- * groups of a warp's rows. */
+static_assert(sizeof(block_share)
+                      + GROUPS_MAX_GROUPS * (sizeof(groups_image_group) + sizeof(uint32_t) + sizeof(uint16_t))
+                  <= STATIC_SHARED_BYTES,
+              "room for share, groups, shapes and pads");
+
+/* A CODER has
+ *   input           the element type
+ *   BLOCKS, WARPS   row blocks of 16 vectors that a warp takes, warps of a block
+ *   IS_GENERAL      its form: the general one, or the published one
+ *   IS_FAST         whether the fragments are in shared memory; in the general form args.is_fast says so
+ *   encode_groups   codes all groups of a warp's rows
+ *   is_bad_row      whether a row cannot be stored, where encode_groups found that some cannot */
 template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1) encode_kernel(const encode_args args)
 {
     typedef typename CODER::input T;
@@ -111,32 +125,33 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
     const bool is_fast = CODER::IS_FAST || (IS_GENERAL && args.is_fast);
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ block_share share;
-    __shared__ codec_image_group groups[CODEC_IMAGE_MAX_GROUPS];
-    __shared__ uint32_t shapes[CODEC_IMAGE_MAX_GROUPS];
-    __shared__ uint16_t pads[CODEC_IMAGE_MAX_GROUPS];
-    const codec_device_image &image = args.image;
+    __shared__ groups_image_group groups[GROUPS_MAX_GROUPS];
+    __shared__ uint32_t shapes[GROUPS_MAX_GROUPS];
+    __shared__ uint16_t pads[GROUPS_MAX_GROUPS];
+    const codec_image &image = args.image;
+    const groups_image &own = image.groups;
     const int head_dim = image.head_dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
 
     uint8_t *next = shared;
     uint4 *fragments = reinterpret_cast<uint4 *>(next);
-    if (is_fast) next += args.fragment_bytes;
+    if (is_fast) next += args.fast_bytes;
     float *books = reinterpret_cast<float *>(next);
-    next += (image.max_books * 4 + 15) / 16 * 16;
-    codec_image_cell *cells = reinterpret_cast<codec_image_cell *>(next);
-    next += (image.max_cells * 8 + 15) / 16 * 16;
+    next += (own.max_books * 4 + 15) / 16 * 16;
+    groups_image_cell *cells = reinterpret_cast<groups_image_cell *>(next);
+    next += (own.max_cells * 8 + 15) / 16 * 16;
     float *shifts = reinterpret_cast<float *>(next);
-    if (IS_GENERAL) next += image.max_columns * 4;
+    if (IS_GENERAL) next += own.max_columns * 4;
     uint16_t *column = reinterpret_cast<uint16_t *>(next);
     next += head_dim * 2 + warp * args.warp_bytes;
-    const int max_stride = tile_stride(image.max_columns) + 8, low_distance = ROWS * max_stride;
-    warp_memory memory;
+    const int max_stride = tile_stride(own.max_columns) + 8, low_distance = ROWS * max_stride;
+    encode_memory memory;
     memory.books = books;
     memory.cells = cells;
     memory.tile = reinterpret_cast<__half *>(next);
     next += ROWS * max_stride * (HAS_LOW ? 4 : 2);
     memory.coordinates = reinterpret_cast<float4 *>(next);
     memory.shifts = shifts;
-    if (IS_GENERAL) next += image.max_tiles * 32 * sizeof(float4);
+    if (IS_GENERAL) next += own.max_tiles * 32 * sizeof(float4);
     memory.inverse_scale = reinterpret_cast<float *>(next);
     next += ROWS * 4;
     memory.norms = next;
@@ -144,29 +159,28 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
 
     find_share(&share, image.heads, image.n_heads, args.n, ROWS);
     for (int head_index = share.first_head; head_index < image.n_heads; head_index++) {
-        const codec_image_head head = image.heads[head_index];
-        if (head.cost == 0) continue;
-        if (!reaches_head(share, head, args.n, ROWS)) break;
-        const head_place head_at = place_head(head);
-        const int order = uniform(head.order), stride = head_at.stride,
+        const groups_image_head head = own.heads[head_index];
+        if (!reaches_head(share, image.heads[head_index], args.n, ROWS)) break;
+        const head_place head_at = place_head(image.heads[head_index], head);
+        const int order = uniform(head.order), stride = head_at.rows.stride,
                   row_norm_bytes = head_at.n_groups * (IS_GENERAL ? head_at.norm_bytes : 2);
-        const uint4 *head_fragments = reinterpret_cast<const uint4 *>(image.fragments)
-                                      + static_cast<int64_t>(head.first_fragment) * CODEC_IMAGE_LANES;
+        const uint4 *head_fragments =
+            reinterpret_cast<const uint4 *>(own.fragments) + static_cast<int64_t>(head.first_fragment) * GROUPS_LANES;
         __syncthreads();
         if (warp == 0) start_run(&share, image.heads, head_index, args.n, ROWS);
-        if (is_fast) block_copy(fragments, head_fragments, head.n_fragments_encode * CODEC_IMAGE_LANES);
-        block_copy(books, image.books + head.first_book, head.n_books);
-        block_copy(cells, image.cells + head.first_cell, head.n_cells);
-        if (IS_GENERAL) block_copy(shifts, image.shifts + head_index * image.max_columns, image.max_columns);
-        block_copy(column, image.column + head_index * head_dim, head_dim);
+        if (is_fast) block_copy(fragments, head_fragments, head.n_fragments_encode * GROUPS_LANES);
+        block_copy(books, own.books + head.first_book, head.n_books);
+        block_copy(cells, own.cells + head.first_cell, head.n_cells);
+        if (IS_GENERAL) block_copy(shifts, own.shifts + head_index * own.max_columns, own.max_columns);
+        block_copy(column, own.column + head_index * head_dim, head_dim);
         for (int i = threadIdx.x; i < head_at.n_groups; i += blockDim.x) {
-            groups[i] = image.groups[head.first_group + i];
+            groups[i] = own.at[head.first_group + i];
             groups[i].encode -= head.first_fragment;
             shapes[i] = pack_shape(groups[i]);
             pads[i] = static_cast<uint16_t>(
                 groups[i].column + groups[i].dims / 8 * 8); /* the last 8 columns, if not all of them are dims */
         }
-        /* Columns between groups and behind the last are 0: rows are written column by column of what they have. */
+        /* Columns between groups and after the last are 0: rows are written column by column of what they have. */
         for (int i = lane; i < ROWS * stride / 8; i += 32) {
             reinterpret_cast<uint4 *>(memory.tile)[i] = zero;
             if (HAS_LOW) reinterpret_cast<uint4 *>(memory.tile + low_distance)[i] = zero;
@@ -186,16 +200,16 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
             const int64_t first = static_cast<int64_t>(tile) * ROWS;
             const int n_rows = static_cast<int>(min(static_cast<int64_t>(ROWS), args.n - first));
             const T *rows = x + first * args.token_stride;
-            /* What codes and packed bits have overwritten; dims are overwritten in turn. Where a group ends with a
-             * whole part, its neighbour's first 8 columns. */
+            /* The last 8 columns of each group become 0 again, which codes and packed bits have overwritten; dims are
+             * written next. Where a group ends with a whole part, these are its neighbour's first 8 columns. */
             for (int i = lane; i < head_at.n_groups * ROWS; i += 32)
                 *reinterpret_cast<uint4 *>(memory.tile + i % ROWS * stride + pads[i / ROWS]) = zero;
             __syncwarp();
-            if (order == CODEC_ORDER_SPLIT_PAIRS)
-                load_rows<CODEC_ORDER_SPLIT_PAIRS, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
-            else if (order == CODEC_ORDER_NATURAL)
-                load_rows<CODEC_ORDER_NATURAL, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
-            else load_rows<CODEC_ORDER_ANY, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
+            if (order == GROUPS_ORDER_SPLIT_PAIRS)
+                load_rows<GROUPS_ORDER_SPLIT_PAIRS, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
+            else if (order == GROUPS_ORDER_NATURAL)
+                load_rows<GROUPS_ORDER_NATURAL, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
+            else load_rows<GROUPS_ORDER_ANY, ROWS>(to, rows, args.token_stride, n_rows, split, head_dim);
             later = next_tile(run, &share);
             if (later != NO_TILE) {
                 const int64_t row = min(static_cast<int64_t>(later) * ROWS + lane % ROWS, args.n - 1);
@@ -209,7 +223,8 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
             __syncwarp();
             pack_rows<ROWS>(my_shape, head_at.n_groups, stride, memory.tile);
             __syncwarp();
-            send_packed(args.packed + streams.packed + first * head_at.packed_bytes, head_at, memory.tile, n_rows);
+            send_packed(args.packed + streams.packed + first * head_at.rows.packed_bytes, head_at.rows, memory.tile,
+                        n_rows);
             warp_copy(args.norms + streams.norms + first * row_norm_bytes, memory.norms, n_rows * row_norm_bytes);
             if (__any_sync(0xffffffffu, has_bad)) {
                 const bool is_bad = lane < n_rows && CODER::is_bad_row(memory, head_at.n_groups, lane);
@@ -224,16 +239,16 @@ template <typename CODER> __global__ void __launch_bounds__(CODER::WARPS * 32, 1
 
 /* Shared memory of a coder whose warps have warp_bytes more than tile, scales and norms, and block_bytes more than
  * tables. */
-template <typename CODER>
-static kernel_sizes find_sizes(const codec_device_image &image, size_t block_bytes, size_t warp_bytes)
+template <typename CODER> static tile_sizes find_sizes(const codec_image &image, size_t block_bytes, size_t warp_bytes)
 {
-    const size_t rows = 16 * CODER::BLOCKS, tile = rows * 2 * static_cast<size_t>(tile_stride(image.max_columns) + 8);
-    return {static_cast<size_t>(image.max_fragments_encode) * CODEC_IMAGE_LANES * sizeof(codec_image_lane),
-            round_up(static_cast<size_t>(image.max_books) * 4, 16)
-                + round_up(static_cast<size_t>(image.max_cells) * sizeof(codec_image_cell), 16) + block_bytes
+    const groups_image &own = image.groups;
+    const size_t rows = 16 * CODER::BLOCKS, tile = rows * 2 * static_cast<size_t>(tile_stride(own.max_columns) + 8);
+    return {static_cast<size_t>(own.max_fragments_encode) * GROUPS_LANES * sizeof(groups_image_lane),
+            round_up(static_cast<size_t>(own.max_books) * 4, 16)
+                + round_up(static_cast<size_t>(own.max_cells) * sizeof(groups_image_cell), 16) + block_bytes
                 + static_cast<size_t>(image.head_dim) * 2,
             round_up(tile * (input_traits<typename CODER::input>::HAS_LOW ? 2 : 1) + rows * 4
-                         + rows * 2 * image.max_groups + warp_bytes,
+                         + rows * 2 * image.max_norms + warp_bytes,
                      128)};
 }
 

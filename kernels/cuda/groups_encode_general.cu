@@ -1,12 +1,13 @@
-/* Quantizing vectors beyond the published form: 8-bit norms, an encoder that searches, scales and centres. See
+/* Quantizing vectors in the general form: 8-bit norms, an encoder that searches, scales and centres. See
  * kernels/cuda/groups_encode.cuh for the frame.
  *
- * One row block of 16 vectors and one group at a time, in three passes. Rotation: products start from -R S c;
- * coordinates go to shared memory, where a lane finds its own again, and their squares give the norm, which the
- * operands' would not where there is a centre. Search: for each stretch the product of coordinates and centroids and
- * the centroids' square; a coordinate goes up the levels as it is stretched, a boundary or two a step. Coding: as the
- * published form's, at the stretch with the largest cosine; only a coordinate within rounding of a boundary can be
- * stored otherwise than it was searched with. */
+ * A warp takes one row block of 16 vectors and one group at a time, in three passes.
+ *   Rotation   Products start from -R S c. Coordinates go to shared memory, where a lane finds its own again. Their
+ *              squares give the norm; those of the operands would not, where there is a centre.
+ *   Search     For each stretch it sums the products of coordinates and centroids, and the centroids' squares. A
+ *              coordinate goes up the levels as it is stretched, a boundary or two a step.
+ *   Coding     It is that of the published form, at the stretch with the largest cosine. Only a coordinate within
+ *              rounding of a boundary can get another code than in the search. */
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/reference/encoder_stretches.h"
 
@@ -17,14 +18,14 @@ static __device__ constexpr float stretch_of(int i)
     return static_cast<float>(stretches[i]);
 }
 
-/* Of a lane's two rows, lane / 4 and 8 below. */
+/* What a lane knows of its two rows, lane / 4 and the one 8 below. */
 struct block_rows {
     float root[2]; /* product to coordinate of the unit vector */
     float norm[2]; /* as products have it */
     float stretch[2], cosine[2];
 };
 
-/* Of a row of zeros, so that it can be divided by: NO_SQUARES' root. */
+/* Added to a norm, so that a row of zeros can be divided by it: NO_SQUARES' root. */
 static constexpr float NO_NORM = 1e-18f;
 
 /* ---- rotation -------------------------------------------------------------------------------- */
@@ -38,13 +39,13 @@ __device__ __forceinline__ float sum_row(float mine)
 
 /* row_scale: what the rows were brought near 1 by. */
 template <typename T>
-__device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1, warp_memory> &call,
+__device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1, encode_memory> &call,
                                             const float (&row_scale)[2])
 {
     enum { HAS_LOW = input_traits<T>::HAS_LOW, AT_ONCE = 4 };
     const int lane = threadIdx.x & 31, n_tiles = call.shape.n_tiles, n_steps = call.shape.n_steps,
               own_steps = (n_tiles + 1) / 2;
-    const uint4 *fragment = call.fragments + call.group.encode * CODEC_IMAGE_LANES + lane;
+    const uint4 *fragment = call.fragments + call.group.encode * GROUPS_LANES + lane;
     const float2 *shift = reinterpret_cast<const float2 *>(call.memory.shifts + call.shape.column) + (lane & 3);
     const __half *operand = call.place.operand[0] + call.shape.column;
     float squares[2] = {0.0f, 0.0f};
@@ -66,7 +67,7 @@ __device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++)
                 if (tile + i < n_tiles) {
-                    const uint4 rotation = fragment[((tile + i) * n_steps + s) * CODEC_IMAGE_LANES];
+                    const uint4 rotation = fragment[((tile + i) * n_steps + s) * GROUPS_LANES];
                     multiply(c[i], a, rotation.x, rotation.y);
                     multiply(c[i], a, rotation.z, rotation.w);
                     if (HAS_LOW) multiply(c[i], a_low, rotation.x, rotation.y);
@@ -90,8 +91,8 @@ __device__ __forceinline__ void rotate_rows(block_rows &rows, const group_call<1
 
 /* ---- levels ---------------------------------------------------------------------------------- */
 
-/* Levels of coordinates above 0: of 2 bits a compare as codec_coding.cuh has it, of more a walk up (boundary, centroid)
- * from a binary search on. */
+/* How the level of a coordinate above 0 is found: with 2 bits by a compare as in groups_coding.cuh; with more by a
+ * binary search, and from there by a walk up the pairs (boundary, centroid). */
 struct level_tables {
     const float2 *walk;
     int half;          /* levels: 2^width / 2 */
@@ -99,7 +100,7 @@ struct level_tables {
     float edge;        /* of 2 bits */
 };
 
-__device__ __forceinline__ level_tables find_tables(const group_call<1, warp_memory> &call)
+__device__ __forceinline__ level_tables find_tables(const group_call<1, encode_memory> &call)
 {
     const float *books = call.memory.books;
     level_tables tables;
@@ -114,7 +115,7 @@ __device__ __forceinline__ level_tables find_tables(const group_call<1, warp_mem
 /* 1 above the boundary, else 0. */
 __device__ __forceinline__ float is_outer(const level_tables &tables, float size, float stretch)
 {
-    return __saturatef(fmaf(size, stretch * CODEC_IMAGE_STEEP, tables.edge));
+    return __saturatef(fmaf(size, stretch * GROUPS_STEEP, tables.edge));
 }
 
 /* Levels of four coordinates. */
@@ -152,7 +153,7 @@ __device__ __forceinline__ void find_sizes_of(float (&size)[4], const float4 &pr
 
 /* ---- search ---------------------------------------------------------------------------------- */
 
-/* Of both rows and every stretch: coordinates times centroids, squares of centroids. */
+/* Sums for both rows and every stretch: coordinates times centroids, squares of centroids. */
 struct stretch_sums {
     float product[2][N_STRETCHES], square[2][N_STRETCHES];
 };
@@ -175,7 +176,7 @@ __device__ __forceinline__ void choose_stretches(block_rows &rows, const stretch
 }
 
 /* 1 bit: signs do not change. */
-__device__ __forceinline__ void search_signs(block_rows &rows, const group_call<1, warp_memory> &call)
+__device__ __forceinline__ void search_signs(block_rows &rows, const group_call<1, encode_memory> &call)
 {
     float sum[2] = {0.0f, 0.0f};
     for (int tile = 0; tile < call.shape.n_tiles; tile++) {
@@ -191,8 +192,8 @@ __device__ __forceinline__ void search_signs(block_rows &rows, const group_call<
     }
 }
 
-/* 2 bits: of each stretch the coordinates above the boundary are added up and counted. */
-__device__ __forceinline__ void search_two_bits(block_rows &rows, const group_call<1, warp_memory> &call,
+/* 2 bits: for each stretch the coordinates above the boundary are added up and counted. */
+__device__ __forceinline__ void search_two_bits(block_rows &rows, const group_call<1, encode_memory> &call,
                                                 const level_tables &tables)
 {
     stretch_sums sums = {};
@@ -227,10 +228,10 @@ __device__ __forceinline__ void search_two_bits(block_rows &rows, const group_ca
     choose_stretches(rows, sums);
 }
 
-/* More: ONE_STEP where a stretch crosses one boundary at most. Columns behind the group's dims are at the lowest level
+/* More bits. ONE_STEP: a stretch crosses one boundary at most. Columns after the group's dims are at the lowest level
  * of every stretch. */
 template <bool ONE_STEP>
-__device__ __forceinline__ void search_by_walk(block_rows &rows, const group_call<1, warp_memory> &call,
+__device__ __forceinline__ void search_by_walk(block_rows &rows, const group_call<1, encode_memory> &call,
                                                const level_tables &tables)
 {
     const int n_crossed = ONE_STEP ? 1 : call.group.n_crossed;
@@ -277,15 +278,14 @@ __device__ __forceinline__ void search_by_walk(block_rows &rows, const group_cal
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-/* Pairs of codes to where the group's dims were: boundaries are brought to the products as codec_coding.cuh does, and
+/* Pairs of codes to where the group's dims were: boundaries are brought to the products as groups_coding.cuh does, and
  * divided by the stretch. */
 template <coding BY>
-__device__ __forceinline__ void store_codes(const group_call<1, warp_memory> &call, const block_rows &rows)
+__device__ __forceinline__ void store_codes(const group_call<1, encode_memory> &call, const block_rows &rows)
 {
     const int lane = threadIdx.x & 31;
     group_coding<1> coding;
-    float
-        most[2]; /* products of 1: stretched, a coordinate may lie behind the last cell, where its code is that of 1 */
+    float most[2]; /* products of 1: stretched, a coordinate may lie after the last cell, where its code is that of 1 */
     coding.by = make_coder(BY, call.group, BY <= BY_WIDTH_3 ? static_cast<int>(BY) : call.shape.width,
                            call.memory.books, call.memory.cells);
 #pragma unroll
@@ -327,7 +327,7 @@ __device__ __forceinline__ float encoder_gain(float cosine, float coherence)
 }
 
 /* Stores the rows' norms; a row without a number for one gets no number for its scale. */
-__device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &call, const block_rows &rows, int m,
+__device__ __forceinline__ bool store_norms(const group_call<1, encode_memory> &call, const block_rows &rows, int m,
                                             int norm_bytes, const float (&inverse_scale)[2], float *row_scales)
 {
     enum { LOG2_FRAGMENT_SCALE = 8 };
@@ -352,12 +352,12 @@ __device__ __forceinline__ bool store_norms(const group_call<1, warp_memory> &ca
     }
     return has_bad;
 }
-static_assert(CODEC_IMAGE_FRAGMENT_SCALE == 256.0f, "store_norms has its logarithm");
+static_assert(GROUPS_FRAGMENT_SCALE == 256.0f, "store_norms has its logarithm");
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
 template <typename T>
-__device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &call, int m, int norm_bytes,
+__device__ __forceinline__ bool encode_rows(const group_call<1, encode_memory> &call, int m, int norm_bytes,
                                             bool is_searched)
 {
     const int lane = threadIdx.x & 31, width = call.shape.width;
@@ -383,14 +383,14 @@ __device__ __forceinline__ bool encode_rows(const group_call<1, warp_memory> &ca
     return store_norms(call, rows, m, norm_bytes, inverse_scale, row_scales);
 }
 
-template <typename T> struct beyond_coder {
+template <typename T> struct general_coder {
     typedef T input;
     enum { BLOCKS = input_traits<T>::HAS_LOW ? 1 : 2, WARPS = 16, IS_FAST = 0, IS_GENERAL = 1 };
 
     /* Whether there is a norm that cannot be stored: its rows have no number for a scale. */
-    static __device__ __forceinline__ bool encode_groups(const codec_image_group *groups, uint32_t my_shape,
-                                                         const head_place &head, const codec_image_head &facts,
-                                                         const lane_place<BLOCKS> &place, const warp_memory &memory,
+    static __device__ __forceinline__ bool encode_groups(const groups_image_group *groups, uint32_t my_shape,
+                                                         const head_place &head, const groups_image_head &facts,
+                                                         const lane_place<BLOCKS> &place, const encode_memory &memory,
                                                          const uint4 *fragments)
     {
         const bool is_searched = uniform(facts.is_searched) != 0;
@@ -405,7 +405,7 @@ template <typename T> struct beyond_coder {
 #pragma unroll 1
             for (int m = 0; m < BLOCKS; m++) {
                 const lane_place<1> own = place_of_block(place, m, head.n_groups);
-                const group_call<1, warp_memory> call = {groups[g], shape, g, head.n_groups, own, memory, fragments};
+                const group_call<1, encode_memory> call = {groups[g], shape, g, head.n_groups, own, memory, fragments};
                 has_bad |= encode_rows<T>(call, m, head.norm_bytes, is_searched);
                 __syncwarp();
             }
@@ -413,7 +413,7 @@ template <typename T> struct beyond_coder {
         return has_bad;
     }
 
-    static __device__ __forceinline__ bool is_bad_row(const warp_memory &memory, int, int row)
+    static __device__ __forceinline__ bool is_bad_row(const encode_memory &memory, int, int row)
     {
         return isnan(memory.inverse_scale[row]);
     }
@@ -421,18 +421,16 @@ template <typename T> struct beyond_coder {
 
 template <typename T> static rb_status launch_type(encode_args &args, cudaStream_t stream, rb_error *err)
 {
-    typedef beyond_coder<T> coder;
-    const codec_device_image &image = args.image;
-    const kernel_sizes sizes =
-        find_sizes<coder>(image, image.max_columns * sizeof(float), image.max_tiles * 32 * sizeof(float4));
-    bool too_small = false;
-    args.is_fast = 1;
-    rb_status st = launch_tiles(encode_kernel<coder>, args, sizes, true, coder::WARPS, 16 * coder::BLOCKS,
-                                "encode kernel", &too_small, stream, err);
-    if (st != RB_OK || !too_small) return st;
-    args.is_fast = 0;
-    return launch_tiles(encode_kernel<coder>, args, sizes, false, coder::WARPS, 16 * coder::BLOCKS, "encode kernel",
-                        &too_small, stream, err);
+    typedef general_coder<T> coder;
+    const groups_image &own = args.image.groups;
+    const tile_sizes sizes =
+        find_sizes<coder>(args.image, own.max_columns * sizeof(float), own.max_tiles * 32 * sizeof(float4));
+    bool is_launched = false;
+    rb_status st = RB_OK;
+    for (args.is_fast = 1; args.is_fast >= 0 && st == RB_OK && !is_launched; args.is_fast--)
+        st = launch_tiles(encode_kernel<coder>, args, "encode kernel", sizes, args.is_fast != 0, coder::WARPS,
+                          16 * coder::BLOCKS, &is_launched, stream, err);
+    return st;
 }
 
 rb_status groups_encode_general(encode_args &args, codec_dtype type, cudaStream_t stream, rb_error *err)

@@ -3,7 +3,7 @@
 #ifndef RB_KERNELS_CUDA_GROUPS_PRODUCT_CUH
 #define RB_KERNELS_CUDA_GROUPS_PRODUCT_CUH
 
-#include "kernels/cuda/codec_device.cuh"
+#include "kernels/cuda/groups_matrix.cuh"
 
 /* ---- shape ----------------------------------------------------------------------------------- */
 
@@ -14,16 +14,16 @@ struct group_shape {
 };
 
 /* width: 4 bits, n_steps: 5, n_tiles: 6, dims / 2: 8, column / 8: 7, is_transform: 1, is_searched: 1. */
-__device__ __forceinline__ uint32_t pack_shape(const codec_image_group &group)
+__device__ __forceinline__ uint32_t pack_shape(const groups_image_group &group)
 {
-    const uint32_t is_searched = group.width >= CODEC_IMAGE_CELL_WIDTH && group.log2_cells == 0;
+    const uint32_t is_searched = group.width >= GROUPS_CELL_WIDTH && group.log2_cells == 0;
     return static_cast<uint32_t>(group.width) | static_cast<uint32_t>(group.n_steps) << 4
            | static_cast<uint32_t>(group.n_tiles) << 9 | static_cast<uint32_t>(group.dims / 2) << 15
            | static_cast<uint32_t>(group.column / 8) << 23 | static_cast<uint32_t>(group.is_transform) << 30
            | is_searched << 31;
 }
 
-/* Of group g; `mine` is what pack_shape gave of the lane's group. */
+/* The shape of group g; `mine` is what pack_shape gave for the lane's group. */
 __device__ __forceinline__ group_shape read_shape(uint32_t mine, int g)
 {
     const uint32_t all = broadcast(mine, g);
@@ -75,7 +75,7 @@ __device__ __forceinline__ lane_place<1> place_of_block(const lane_place<BLOCKS>
 
 /* One group. MEMORY: what the warp has in shared memory. */
 template <int BLOCKS, typename MEMORY> struct group_call {
-    const codec_image_group &group;
+    const groups_image_group &group;
     const group_shape &shape;
     int g, n_groups;
     const lane_place<BLOCKS> &place;
@@ -86,7 +86,7 @@ template <int BLOCKS, typename MEMORY> struct group_call {
 /* ---- operands -------------------------------------------------------------------------------- */
 
 /* Step s of a group with n_tiles 8-column parts: what belongs to others becomes 0. Needed where a step may lie wholly
- * behind the group, for that may be behind the rows, where nothing says that bits are numbers. */
+ * after the group, for that may be after the rows, where nothing says that bits are numbers. */
 __device__ __forceinline__ void keep_own(uint32_t (&a)[4], int s, int n_tiles)
 {
     const uint32_t left = 2 * s < n_tiles ? ~0u : 0, right = 2 * s + 1 < n_tiles ? ~0u : 0;
@@ -106,7 +106,7 @@ __device__ __forceinline__ void add_row_products(float (&squares)[2], const uint
                : N_STEPS <= 4 ? 2 * N_STEPS - 1
                : N_STEPS <= 8 ? 2 * N_STEPS - 3
                               : 2 * N_STEPS - 7
-    }; /* codec_image_steps */
+    }; /* groups_image_steps */
     float upper[4] = {}, lower[4] = {};
 #pragma unroll
     for (int h = 0; h < 2 * STEPS; h++)

@@ -9,14 +9,14 @@
 
 #include "kernels/cuda/groups_product.cuh"
 
-/* Of a group of N_STEPS steps in a kernel for up to MOST. A lane has registers for the accumulators of 8 steps, but of
- * 4 where it may also hold the operands of 16: then coordinates are made in parts, and the last butterflies are in the
- * products. */
+/* How a group of N_STEPS steps is transformed, in a kernel for up to MOST. A lane has registers for the accumulators of
+ * 8 steps, but of 4 where it may also hold the operands of 16: then coordinates are made in parts, and the last
+ * butterflies are in the products. */
 template <int N_STEPS, int MOST> struct transform_plan {
     enum { STEPS = MOST > 8 ? 4 : N_STEPS, TILES = 2 * STEPS, PARTS = N_STEPS / STEPS };
 };
 
-/* Of coordinates: sqrt(16 n_steps). */
+/* What coordinates come out times as large: sqrt(16 n_steps). */
 __device__ __forceinline__ constexpr float transform_scale(int n_steps)
 {
     return n_steps == 4 ? 8.0f : n_steps == 8 ? 11.313708498984761f : 16.0f;
@@ -43,7 +43,7 @@ __device__ __forceinline__ void transform_rows(float (&c)[PLAN::TILES][4],
         asm volatile("" : "+r"(first)); /* or the compiler keeps all fragments in registers from part to part */
 #pragma unroll
     for (int s = 0; s < N_STEPS; s++) {
-        const uint4 b = fragment[first + s * step_fragments * CODEC_IMAGE_LANES];
+        const uint4 b = fragment[first + s * step_fragments * GROUPS_LANES];
         const int at = s % STEPS;
         const uint32_t flip = __popc(s / STEPS & part) & 1 ? 0x80008000u : 0;
         if (s < STEPS) { /* step 0 is in every sum, and with the same sign */

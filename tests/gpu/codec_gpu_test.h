@@ -9,7 +9,7 @@
 
 enum { N_QUERIES = 5 };
 
-/* Of all cases: codebooks take time. By cmocka_run_group_tests. */
+/* Shared by all cases, since codebooks take time; opened and closed by cmocka_run_group_tests. */
 static codec_tables *tables;
 
 static inline int open_tables(void **state)
@@ -79,9 +79,9 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
         head_codec *codec = NULL;
         uint8_t *codes = malloc((size_t)(in->n * d));
         float *reference = malloc((size_t)(in->n * d) * sizeof *reference);
-        uint16_t *norms = malloc((size_t)(in->n * in->heads[h].groups.n) * sizeof *norms);
-        codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
         assert_ok(head_codec_create(&codec, &in->heads[h], in->model, in->tables, &err));
+        uint16_t *norms = malloc((size_t)in->n * (size_t)head_codec_n_norms(codec) * sizeof *norms);
+        codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
         const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
         assert_int_equal(head_codec_packed_bytes(codec), trial->image->heads[h].packed_bytes);
         assert_ok(codec_check_encoded(report, &on, in->x + h * in->n * d, in->n,
@@ -102,9 +102,11 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
 static inline int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
 {
     int width = 1;
-    for (int h = 0; h < n_heads; h++)
-        for (int g = 0; g < heads[h].groups.n; g++)
-            if (heads[h].groups.at[g].width > width) width = heads[h].groups.at[g].width;
+    for (int h = 0; h < n_heads; h++) {
+        const plan_groups *groups = plan_head_groups(&heads[h]);
+        for (int g = 0; g < groups->n; g++)
+            if (groups->at[g].width > width) width = groups->at[g].width;
+    }
     return width <= 5 ? 100 : 4;
 }
 

@@ -131,7 +131,7 @@ static void any_number_of_vectors(void **state)
     }
 }
 
-/* ---- beyond the published form --------------------------------------------------------------- */
+/* ---- the general form ------------------------------------------------------------------------- */
 
 /* What a head has beside its groups. */
 typedef struct extras {
@@ -181,7 +181,7 @@ static void try_extras(int head_dim, int n_groups, int first_width, rotation_kin
     clear_heads(heads, 3);
 }
 
-static void what_is_beyond_the_published_form_matches_the_reference(void **state)
+static void the_general_form_matches_the_reference(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
@@ -244,6 +244,30 @@ static void kinds_of_heads_can_be_mixed(void **state)
     }
 }
 
+/* Six heads of other widths each, in the published form and in the general one. */
+static void many_heads_share_a_layer(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    enum { N_HEADS = 6 };
+    for (int is_general = 0; is_general < 2; is_general++)
+        for (int type = 0; type < CODEC_N_DTYPES; type++) {
+            char what[96];
+            plan_head heads[N_HEADS] = {0};
+            const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, N_HEADS);
+            mixed_widths(heads, &model, CODEBOOK_SPHERE);
+            for (int h = 0; is_general && h < N_HEADS; h++) {
+                heads[h].groups.norm = NORM_LOG8;
+                heads[h].groups.encoder = ENCODER_SEARCH;
+                for (int g = 0; g < heads[h].groups.n; g++) heads[h].groups.at[g].norm_exponent = 9;
+            }
+            snprintf(what, sizeof what, "six heads, %s, %s", is_general ? "general" : "published",
+                     codec_dtype_name((codec_dtype)type));
+            try_heads(heads, &model, (codec_dtype)type, 777, what);
+            clear_heads(heads, N_HEADS);
+        }
+}
+
 static void a_vector_that_cannot_be_stored_is_named(void **state)
 {
     (void)state;
@@ -291,9 +315,10 @@ int main(void)
         cmocka_unit_test(transforms_match_the_reference),
         cmocka_unit_test(transforms_beside_matrices_match_the_reference),
         cmocka_unit_test(any_number_of_vectors),
-        cmocka_unit_test(what_is_beyond_the_published_form_matches_the_reference),
+        cmocka_unit_test(the_general_form_matches_the_reference),
         cmocka_unit_test(searches_of_every_width_match_the_reference),
         cmocka_unit_test(kinds_of_heads_can_be_mixed),
+        cmocka_unit_test(many_heads_share_a_layer),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),
     };
     return cmocka_run_group_tests(cases, open_tables, close_tables);

@@ -1,5 +1,5 @@
 /* The CUDA kernels of codec family block-codebook against the C reference: every number of bits, many shapes, all
- * types, maps of every kind, beside heads of groups. */
+ * types, maps of every kind, heads of different forms side by side. */
 #include "tests/gpu/codec_gpu_test.h"
 
 /* What a head has. */
@@ -115,28 +115,25 @@ static void any_number_of_vectors_and_queries(void **state)
         try_block_codebook(&model, &form, CODEC_F16, 300, queries[i], "queries");
 }
 
-/* One of six heads is of groups, or all but one; in the published form, or beyond it. */
-static void families_can_share_a_layer(void **state)
+/* Each of six heads has tables of its own: other bits, gains and maps, a centre or none. */
+static void heads_of_different_forms_share_a_layer(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     enum { N_HEADS = 6 };
-    for (int kind = 0; kind < 4; kind++)
+    for (int kind = 0; kind < 2; kind++)
         for (int type = 0; type < CODEC_N_DTYPES; type++) {
             char what[96];
             plan_head heads[N_HEADS] = {0};
-            const model_facts model = facts_of(128, 128, ROPE_SPLIT_HALF, N_HEADS);
-            mixed_widths(heads, &model, CODEBOOK_SPHERE);
-            for (int h = 0; h < N_HEADS; h++) {
-                const bool is_block_codebook = kind / 2 ? h == 3 : h != 2;
-                if (is_block_codebook)
-                    block_codebook_head(
-                        &heads[h], &model, h,
-                        &(block_codebook_form){.least = h % 2, .most = 7, .gain_bits = 3, .has_center = true});
-                else if (kind % 2) heads[h].groups.norm = NORM_LOG8, heads[h].groups.encoder = ENCODER_SEARCH;
-                for (int g = 0; g < heads[h].groups.n && kind % 2; g++) heads[h].groups.at[g].norm_exponent = 9;
-            }
-            snprintf(what, sizeof what, "families, kind %d, %s", kind, codec_dtype_name((codec_dtype)type));
+            const model_facts model = facts_of(128, 128, kind ? ROPE_INTERLEAVED : ROPE_SPLIT_HALF, N_HEADS);
+            for (int h = 0; h < N_HEADS; h++)
+                block_codebook_head(&heads[h], &model, h,
+                                    &(block_codebook_form){.least = h % 2,
+                                                           .most = kind ? 2 + h : 7,
+                                                           .gain_bits = kind ? h % 4 : 3,
+                                                           .has_center = kind == 0 || h % 3 == 0,
+                                                           .is_skewed = kind && h == 4});
+            snprintf(what, sizeof what, "six heads, kind %d, %s", kind, codec_dtype_name((codec_dtype)type));
             try_heads(heads, &model, (codec_dtype)type, 777, what);
             clear_heads(heads, N_HEADS);
         }
@@ -187,7 +184,7 @@ int main(void)
         cmocka_unit_test(mixed_bits_match_the_reference),
         cmocka_unit_test(any_gain_matches_the_reference),
         cmocka_unit_test(any_number_of_vectors_and_queries),
-        cmocka_unit_test(families_can_share_a_layer),
+        cmocka_unit_test(heads_of_different_forms_share_a_layer),
         cmocka_unit_test(a_vector_that_is_not_finite_is_named),
     };
     return cmocka_run_group_tests(cases, open_tables, close_tables);

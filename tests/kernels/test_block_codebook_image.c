@@ -1,5 +1,5 @@
 /* The image of heads of family block-codebook that the CUDA kernels read: encode, decode and logits simulated from its
- * tables alone, by the code that the kernels share where they do, against the reference. */
+ * tables only, by the code that the kernels share where they do, against the reference. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -30,7 +30,8 @@ static double normal_at(numpy_rng *rng)
     return value;
 }
 
-/* Bits 0 to 10, maps of every shape, one that is 0 in places; head 1 is of groups, head 2 has no gain and no centre. */
+/* Bits 0 to 10, maps of every shape, one that is 0 in places. Head 0 has a gain and a centre, head 1 has a gain, head 2
+ * has neither. */
 static void fill_heads(sample *s)
 {
     const int n_blocks = model_n_blocks(&s->model);
@@ -48,13 +49,8 @@ static void fill_heads(sample *s)
             if (i % 13 == 4) maps[3 * i + i % 3] = 0.0;
             for (int j = 0; j < 2; j++) center[2 * i + j] = 3.0 * normal_at(&rng);
         }
-        if (h == 1) {
-            for (int i = 0; i < n_blocks; i++) bits[i] = 3;
-            assert_ok(plan_head_set_block_widths(&s->heads[h], bits, n_blocks, CODEBOOK_SPHERE, &err));
-            continue;
-        }
         if (h == 0) assert_ok(plan_head_set_transform(&s->heads[h], NULL, n_blocks, center, 2 * n_blocks, &err));
-        assert_ok(plan_head_set_block_codebook(&s->heads[h], bits, maps, weights, h == 0 ? 3 : 0, n_blocks, &err));
+        assert_ok(plan_head_set_block_codebook(&s->heads[h], bits, maps, weights, h == 2 ? 0 : 3 - h, n_blocks, &err));
     }
 }
 
@@ -103,7 +99,7 @@ static const struct shape {
 
 typedef void (*look)(sample *s, int h, const head_codec *codec);
 
-/* At every head of the family, in every shape. */
+/* At every head, in every shape. */
 static void for_every_head(look at)
 {
     for (size_t i = 0; i < RB_COUNT(shapes); i++) {
@@ -111,7 +107,6 @@ static void for_every_head(look at)
         build(&s, shapes[i].head_dim, shapes[i].rotary_dim, shapes[i].pairing);
         for (int h = 0; h < N_HEADS; h++) {
             head_codec *codec = NULL;
-            if (s.heads[h].family != FAMILY_BLOCK_CODEBOOK) continue;
             assert_ok(head_codec_create(&codec, &s.heads[h], &s.model, tables, &err));
             at(&s, h, codec);
             head_codec_free(codec);
@@ -132,11 +127,9 @@ static void look_at_facts(sample *s, int h, const head_codec *codec)
     const block_codebook_image_head *head = &s->image->block_codebook.heads[h];
     const block_codebook_image_block *blocks = blocks_of(s, h);
     int bit = s->heads[h].block_codebook.gain_bits;
-    assert_int_equal(head->is_block_codebook, 1);
-    assert_int_equal(head->packed_bytes, head_codec_packed_bytes(codec));
+    assert_int_equal(head->gain_bits, bit);
     assert_int_equal(s->image->heads[h].packed_bytes, head_codec_packed_bytes(codec));
-    assert_int_equal(s->image->heads[h].n_groups, 0);
-    assert_int_equal(s->image->heads[h].cost, 0);
+    assert_int_equal(s->image->heads[h].n_norms, 0);
     assert_int_equal(codec_image_norms_offset(s->image, h + 1, 1000), codec_image_norms_offset(s->image, h, 1000));
     for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
         int dims[2];
@@ -146,7 +139,8 @@ static void look_at_facts(sample *s, int h, const head_codec *codec)
         assert_int_equal(blocks[i].bits, s->heads[h].block_codebook.bits[i]);
         assert_int_equal(blocks[i].bit_first, bit);
         bit += blocks[i].bits;
-        for (int j = 0; j < 2; j++) assert_int_equal(s->image->position[h * s->model.head_dim + dims[j]], 2 * i + j);
+        for (int j = 0; j < 2; j++)
+            assert_int_equal(s->image->block_codebook.position[h * s->model.head_dim + dims[j]], 2 * i + j);
     }
 }
 
@@ -154,28 +148,6 @@ static void a_head_has_the_references_size_dims_and_stream(void **state)
 {
     (void)state;
     for_every_head(look_at_facts);
-}
-
-static void families_share_a_layer_and_only_their_own_costs_count(void **state)
-{
-    sample s;
-    int cost = 0;
-    (void)state;
-    build(&s, 64, 64, ROPE_SPLIT_HALF);
-    assert_int_equal(s.image->n_grouped, 1);
-    assert_int_equal(s.image->block_codebook.n_block_codebook, 2);
-    assert_int_equal(s.image->block_codebook.list[0], 0);
-    assert_int_equal(s.image->block_codebook.list[1], 2);
-    assert_int_equal(s.image->block_codebook.heads[1].cost, 0);
-    assert_true(s.image->is_published);
-    for (int h = 0; h < N_HEADS; h++) {
-        assert_int_equal(s.image->block_codebook.heads[h].cost_before, cost);
-        cost += s.image->block_codebook.heads[h].cost;
-    }
-    assert_int_equal(s.image->heads[0].cost_before, 0);
-    assert_int_equal(s.image->heads[1].cost_before, 0);
-    assert_int_equal(s.image->heads[2].cost_before, s.image->heads[1].cost);
-    clear(&s);
 }
 
 /* What decode stores by: four blocks from a multiple of 4 on are two runs of four dims, or one of eight. */
@@ -210,13 +182,13 @@ static block_codebook_match match_of(const sample *s, int h, int block, const fl
 /* Distance to the nearest point, and what f32 may be wrong by: shares of |x| + |c|. */
 static void look_at_searches(sample *s, int h, const head_codec *codec)
 {
-    const plan_block_codebook *planes = &s->heads[h].block_codebook;
+    const int gain_bits = s->heads[h].block_codebook.gain_bits;
     const int d = s->model.head_dim;
     (void)codec;
     for (int v = 0; v < N_VECTORS; v++)
         for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
             const block_codebook_image_block *block = &blocks_of(s, h)[i];
-            const float gain = s->image->block_codebook.heads[h].gains[v % (1 << planes->gain_bits)], *x = s->x + v * d;
+            const float gain = s->image->block_codebook.heads[h].gains[v % (1 << gain_bits)], *x = s->x + v * d;
             const block_codebook *book;
             if (block->bits == 0) continue;
             assert_ok(codec_tables_block_codebook(tables, block->bits, &book, &err));
@@ -342,7 +314,7 @@ static int encode_vector(uint8_t *packed, const sample *s, int h, const float *x
         best = k;
     }
     const int gain = level + best - 1;
-    memset(packed, 0, (size_t)head->packed_bytes);
+    memset(packed, 0, (size_t)s->image->heads[h].packed_bytes);
     for (int b = 0; b < head->gain_bits; b++) packed[b / 8] |= (uint8_t)((gain >> b & 1) << b % 8);
     for (int i = 0; i < n_blocks; i++)
         for (int b = 0; b < blocks[i].bits; b++) {
@@ -445,7 +417,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_head_has_the_references_size_dims_and_stream),
-        cmocka_unit_test(families_share_a_layer_and_only_their_own_costs_count),
         cmocka_unit_test(runs_of_dims_are_told),
         cmocka_unit_test(cells_find_the_nearest_point),
         cmocka_unit_test(cells_overlap_by_what_the_devices_tanh_may_err),

@@ -52,7 +52,7 @@ static codec_bounds bounds_of(codec_dtype type)
                           .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE};
 }
 
-/* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits beyond a whole byte: there is
+/* Blocks of 1 to 5 bits, other ones in every head; the last such that codes end 2 bits after a whole byte: there is
  * padding. */
 static void mix_widths(bench *b)
 {
@@ -295,7 +295,7 @@ static void vectors_of_zeros_are_good(void **state)
 }
 
 /* Vectors of norm 0.008: many of their coordinates are subnormal in f16. With nothing allowed but rounding they are
- * good; by the relative rounding alone, not. */
+ * good; by the relative rounding only, not. */
 static void tiny_vectors_are_good_and_exact_but_for_rounding(void **state)
 {
     (void)state;
@@ -685,7 +685,7 @@ static float rounded(float x, codec_dtype type)
     return x;
 }
 
-/* Half way goes to the even one: f16 has 10 bits behind the point, bf16 7. */
+/* Half way goes to the even one: f16 has 10 bits after the point, bf16 7. */
 static void types_round_to_nearest_even(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* The check beyond the published form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own
+/* The check of the general form: searches, 8-bit norms, scales and centres, dims of no group. The reference's own
  * trial is good with nothing allowed; each kind of damage, planted alone, is found; what is allowed is allowed as far
  * as the bounds say and no farther. */
 #include "tests/test_support.h"
@@ -21,7 +21,7 @@ typedef struct bench {
     codec_trial trial;
     float x[N * D], queries[N_QUERIES * D];
     uint8_t codes[N * D];
-    uint16_t norms[N * CODEC_IMAGE_MAX_GROUPS];
+    uint16_t norms[N * GROUPS_MAX_GROUPS];
     codec_bounds bounds;
 } bench;
 
@@ -119,7 +119,7 @@ static codec_report check(bench *b)
     codec_report report = {0};
     uint8_t codes[N * D];
     float reference[N * D];
-    uint16_t norms[N * CODEC_IMAGE_MAX_GROUPS];
+    uint16_t norms[N * GROUPS_MAX_GROUPS];
     const codec_checked on = {&b->head, &b->model, b->tables, b->codec};
     codec_image_read_norms(norms, b->trial.image, 0, b->trial.norms, N);
     assert_ok(codec_check_encoded(&report, &on, b->x, N, b->trial.packed, norms, &b->bounds, codes, &err));

@@ -1,207 +1,80 @@
-/* The image of a layer's codecs that the CUDA kernels read, checked on the host by what it means, whatever its exact
- * layout: where dims go, where streams start, that its tables give the reference's codes and its fragments the
- * reference's rotations. */
+/* What the images of all codec families share: where streams start, that costs add up, which arrays go to the device,
+ * and what is refused. */
 #include "tests/test_support.h"
 
-#include "core/half.h"
 #include "kernels/cuda/codec_image.h"
 
-enum { N_HEADS = 4 };
+enum { N_HEADS = 3, D = 64, N_BLOCKS = D / 2 };
 
 static rb_error err;
+static codec_tables *tables;
 
 /* ---- images to look at ----------------------------------------------------------------------- */
 
-typedef struct sample {
-    model_facts model;
-    plan_head heads[N_HEADS];
-    codec_tables *tables;
-    codec_image *image;
-} sample;
-
-static model_facts some_model(int head_dim, int rotary_dim, rope_pairing pairing)
+static model_facts some_model(int head_dim)
 {
     return (model_facts){.n_layers = 1,
                          .n_q_heads = N_HEADS,
                          .n_kv_heads = N_HEADS,
                          .head_dim = head_dim,
-                         .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .rotary_dim = head_dim,
+                         .rope = {.pairing = ROPE_SPLIT_HALF}};
 }
 
-/* Head 0 is uniform, in natural order; head 1 has one width in block order; the others have many widths, groups of
- * every size. */
-static void fill_heads(sample *s)
+/* A head of the family whose bits differ from head to head. */
+static void fill_head(plan_head *head, codec_family family, int h, int n_blocks)
 {
-    const int n_blocks = model_n_blocks(&s->model);
+    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
     uint8_t bits[RB_MAX_BLOCKS];
-    assert_ok(plan_head_set_uniform(&s->heads[0], 4, n_blocks, 1000, CODEBOOK_BLOCK_GTQ, &err));
-    memset(bits, 5, sizeof bits);
-    assert_ok(plan_head_set_block_widths(&s->heads[1], bits, n_blocks, CODEBOOK_SPHERE, &err));
-    for (int h = 2; h < N_HEADS; h++) {
-        for (int i = 0; i < n_blocks; i++) bits[i] = (uint8_t)(1 + (i * (h + 1) + i * i / 5 + h) % (h == 2 ? 8 : 5));
-        assert_ok(plan_head_set_block_widths(&s->heads[h], bits, n_blocks,
-                                             h == 2 ? CODEBOOK_BLOCK_GTQ : CODEBOOK_SPHERE, &err));
+    for (int i = 0; i < n_blocks; i++) {
+        bits[i] = (uint8_t)(1 + (i * (h + 2) + h) % 5);
+        for (int m = 0; m < BLOCK_CODEBOOK_MAP_SIZE; m++) maps[BLOCK_CODEBOOK_MAP_SIZE * i + m] = m == 1 ? 0.25 : 1.0;
+        weights[i] = 1.0;
+    }
+    if (family == FAMILY_GROUPS) assert_ok(plan_head_set_block_widths(head, bits, n_blocks, CODEBOOK_SPHERE, &err));
+    else assert_ok(plan_head_set_block_codebook(head, bits, maps, weights, h, n_blocks, &err));
+}
+
+static void clear_heads(plan_head *heads)
+{
+    for (int h = 0; h < N_HEADS; h++) plan_head_clear(&heads[h]);
+}
+
+typedef void (*look)(const codec_image *image);
+
+static void for_every_family(look at)
+{
+    for (int family = 0; family < FAMILY_N_KINDS; family++) {
+        const model_facts model = some_model(D);
+        plan_head heads[N_HEADS] = {0};
+        codec_image *image = NULL;
+        for (int h = 0; h < N_HEADS; h++) fill_head(&heads[h], (codec_family)family, h, N_BLOCKS);
+        assert_ok(codec_image_build(&image, heads, N_HEADS, &model, tables, &err));
+        assert_int_equal(image->family, family);
+        at(image);
+        codec_image_free(image);
+        clear_heads(heads);
     }
 }
 
-static void build(sample *s, int head_dim, int rotary_dim, rope_pairing pairing)
-{
-    *s = (sample){.model = some_model(head_dim, rotary_dim, pairing)};
-    assert_ok(codec_tables_create(&s->tables, &err));
-    fill_heads(s);
-    assert_ok(codec_image_build(&s->image, s->heads, N_HEADS, &s->model, s->tables, &err));
-}
+/* ---- streams --------------------------------------------------------------------------------- */
 
-static void clear(sample *s)
-{
-    codec_image_free(s->image);
-    for (int h = 0; h < N_HEADS; h++) plan_head_clear(&s->heads[h]);
-    codec_tables_free(s->tables);
-}
-
-static const struct shape {
-    int head_dim, rotary_dim;
-    rope_pairing pairing;
-} shapes[] = {
-    {16, 16, ROPE_SPLIT_HALF}, {64, 64, ROPE_SPLIT_HALF},   {64, 64, ROPE_INTERLEAVED},
-    {80, 32, ROPE_SPLIT_HALF}, {128, 128, ROPE_SPLIT_HALF}, {256, 64, ROPE_SPLIT_HALF},
-};
-
-typedef void (*look)(sample *s);
-static void for_every_shape(look at)
-{
-    for (size_t i = 0; i < RB_COUNT(shapes); i++) {
-        sample s;
-        build(&s, shapes[i].head_dim, shapes[i].rotary_dim, shapes[i].pairing);
-        at(&s);
-        clear(&s);
-    }
-}
-
-static const codebook *book_of(sample *s, int h, int g)
-{
-    const plan_group *group = &s->heads[h].groups.at[g];
-    const codebook *book = NULL;
-    assert_ok(codec_tables_codebook(s->tables, group->codebook, group->width, 2 * group->n_blocks, &book, &err));
-    return book;
-}
-
-/* ---- dims and streams ------------------------------------------------------------------------ */
-
-static void look_at_positions(sample *s)
-{
-    const int d = s->model.head_dim;
-    for (int h = 0; h < N_HEADS; h++) {
-        const uint16_t *position = s->image->position + h * d;
-        head_codec *codec = NULL;
-        assert_ok(head_codec_create(&codec, &s->heads[h], &s->model, s->tables, &err));
-        for (int p = 0; p < d; p++) assert_int_equal(position[head_codec_permutation(codec)[p]], p);
-        head_codec_free(codec);
-    }
-}
-
-static void positions_are_those_of_the_reference(void **state)
-{
-    (void)state;
-    for_every_shape(look_at_positions);
-}
-
-/* Each group's dims, in its order, side by side from a multiple of 8 on; no column twice. */
-static void look_at_columns(sample *s)
-{
-    const int d = s->model.head_dim;
-    for (int h = 0; h < N_HEADS; h++) {
-        const codec_image_head *head = &s->image->heads[h];
-        const uint16_t *column = s->image->column + h * d;
-        bool is_taken[RB_MAX_HEAD_DIM] = {false};
-        assert_int_equal(head->n_columns % 8, 0);
-        assert_true(head->n_columns <= RB_MAX_HEAD_DIM);
-        for (int g = 0; g < s->heads[h].groups.n; g++) {
-            int dims[RB_MAX_HEAD_DIM];
-            plan_group_dims(&s->heads[h].groups.at[g], &s->model, dims);
-            assert_int_equal(column[dims[0]] % 8, 0);
-            for (int j = 0; j < 2 * s->heads[h].groups.at[g].n_blocks; j++) {
-                assert_int_equal(column[dims[j]], column[dims[0]] + j);
-                assert_true(column[dims[j]] < head->n_columns);
-                assert_false(is_taken[column[dims[j]]]);
-                is_taken[column[dims[j]]] = true;
-            }
-        }
-    }
-}
-
-static void columns_start_every_group_at_a_multiple_of_8(void **state)
-{
-    (void)state;
-    for_every_shape(look_at_columns);
-}
-
-static void look_at_groups(sample *s)
-{
-    int first_group = 0;
-    for (int h = 0; h < N_HEADS; h++) {
-        const codec_image_head *head = &s->image->heads[h];
-        int first = 0, bit = 0;
-        assert_int_equal(head->n_groups, s->heads[h].groups.n);
-        assert_int_equal(head->first_group, first_group);
-        for (int g = 0; g < head->n_groups; g++) {
-            const codec_image_group *group = &s->image->groups[first_group + g];
-            const plan_group *from = &s->heads[h].groups.at[g];
-            assert_int_equal(group->first, first);
-            assert_int_equal(group->dims, 2 * from->n_blocks);
-            assert_int_equal(group->width, from->width);
-            assert_int_equal(group->bit_first, bit);
-            first += group->dims;
-            bit += group->dims * group->width;
-        }
-        assert_int_equal(first, s->model.head_dim);
-        first_group += head->n_groups;
-    }
-    assert_int_equal(s->image->n_groups, first_group);
-}
-
-static void groups_are_the_plans_in_its_order(void **state)
-{
-    (void)state;
-    for_every_shape(look_at_groups);
-}
-
-static void look_at_packed_bytes(sample *s)
-{
-    for (int h = 0; h < N_HEADS; h++) {
-        head_codec *codec = NULL;
-        assert_ok(head_codec_create(&codec, &s->heads[h], &s->model, s->tables, &err));
-        assert_int_equal(s->image->heads[h].packed_bytes, head_codec_packed_bytes(codec));
-        head_codec_free(codec);
-    }
-}
-
-static void packed_vectors_have_the_references_size(void **state)
-{
-    (void)state;
-    for_every_shape(look_at_packed_bytes);
-}
-
-/* Streams start at multiples of 128 bytes, hold their vectors, and leave less than 128 bytes behind them. */
-static void look_at_streams(sample *s)
+/* Streams start at multiples of 128 bytes, hold their vectors, and leave less than 128 bytes after them. */
+static void look_at_streams(const codec_image *image)
 {
     static const int64_t counts[] = {0, 1, 31, 33, 128, 1000, 3000000000};
     for (size_t i = 0; i < RB_COUNT(counts); i++) {
         const int64_t n = counts[i];
-        assert_int_equal(codec_image_packed_offset(s->image, 0, n), 0);
-        assert_int_equal(codec_image_norms_offset(s->image, 0, n), 0);
+        assert_int_equal(codec_image_packed_offset(image, 0, n), 0);
+        assert_int_equal(codec_image_norms_offset(image, 0, n), 0);
         for (int h = 0; h < N_HEADS; h++) {
-            const int64_t packed =
-                codec_image_packed_offset(s->image, h + 1, n) - codec_image_packed_offset(s->image, h, n);
-            const int64_t norms =
-                codec_image_norms_offset(s->image, h + 1, n) - codec_image_norms_offset(s->image, h, n);
-            const int64_t packed_used = n * s->image->heads[h].packed_bytes,
-                          norms_used = 2 * n * s->image->heads[h].n_groups;
+            const codec_image_head *head = &image->heads[h];
+            const int64_t packed = codec_image_packed_offset(image, h + 1, n) - codec_image_packed_offset(image, h, n),
+                          norms = codec_image_norms_offset(image, h + 1, n) - codec_image_norms_offset(image, h, n);
             assert_int_equal(packed % 128, 0);
             assert_int_equal(norms % 128, 0);
-            assert_in_range(packed - packed_used, 0, 127);
-            assert_in_range(norms - norms_used, 0, 127);
+            assert_in_range(packed - n * head->packed_bytes, 0, 127);
+            assert_in_range(norms - n * head->n_norms * head->norm_bytes, 0, 127);
         }
     }
 }
@@ -209,281 +82,116 @@ static void look_at_streams(sample *s)
 static void streams_start_at_multiples_of_128_bytes_and_add_up(void **state)
 {
     (void)state;
-    for_every_shape(look_at_streams);
+    for_every_family(look_at_streams);
 }
 
-/* What the kernels exploit must be so: they load by it. */
-static void look_at_orders(sample *s)
+/* ---- heads ----------------------------------------------------------------------------------- */
+
+static void look_at_sums(const codec_image *image)
 {
-    const int d = s->model.head_dim;
+    int cost = 0, packed_bytes = 0, n_norms = 0;
     for (int h = 0; h < N_HEADS; h++) {
-        const uint16_t *position = s->image->position + h * d;
-        if (s->image->heads[h].order == CODEC_ORDER_NATURAL)
-            for (int dim = 0; dim < d; dim++) assert_int_equal(position[dim], dim);
-        if (s->image->heads[h].order == CODEC_ORDER_SPLIT_PAIRS)
-            for (int dim = 0; dim < d / 2; dim++) {
-                assert_int_equal(position[dim] % 2, 0);
-                assert_int_equal(position[dim + d / 2], position[dim] + 1);
-            }
+        const codec_image_head *head = &image->heads[h];
+        assert_true(head->cost > 0);
+        assert_int_equal(head->cost_before, cost);
+        cost += head->cost;
+        if (head->packed_bytes > packed_bytes) packed_bytes = head->packed_bytes;
+        if (head->n_norms > n_norms) n_norms = head->n_norms;
     }
-    assert_int_equal(s->image->heads[0].order, CODEC_ORDER_NATURAL);
-    if (s->model.rotary_dim == d && s->model.rope.pairing == ROPE_SPLIT_HALF)
-        for (int h = 1; h < N_HEADS; h++) assert_int_equal(s->image->heads[h].order, CODEC_ORDER_SPLIT_PAIRS);
-    if (s->model.rope.pairing == ROPE_INTERLEAVED) assert_int_equal(s->image->heads[1].order, CODEC_ORDER_NATURAL);
+    assert_int_equal(image->max_packed_bytes, packed_bytes);
+    assert_int_equal(image->max_norms, n_norms);
 }
 
-static void an_order_that_the_kernels_exploit_is_one_that_the_dims_have(void **state)
+static void costs_add_up_and_largest_sizes_are_known(void **state)
 {
     (void)state;
-    for_every_shape(look_at_orders);
+    for_every_family(look_at_sums);
 }
 
-/* ---- codes by cells -------------------------------------------------------------------------- */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
-/* The formula of codec_image.h, in f32. */
-static int code_by_cell(const codec_image *image, const codec_image_head *head, const codec_image_group *group, float y)
+static bool has_part(const codec_image_part *parts, int n, size_t pointer_at)
 {
-    const int half = 1 << (group->log2_cells - 1),
-              cell = half + (int)lrintf(y * CODEC_IMAGE_CELL_RANGE * (float)(half - 1));
-    assert_in_range(cell, 0, 2 * half - 1);
-    assert_in_range(group->cells + cell, 0, head->n_cells - 1);
-    const codec_image_cell *at = &image->cells[head->first_cell + group->cells + cell];
-    return (int)at->code + (y * CODEC_IMAGE_STEEP + at->edge > 0.0f);
+    int found = 0;
+    for (int i = 0; i < n; i++) found += parts[i].pointer_at == pointer_at;
+    return found == 1;
 }
 
-/* An f32 coordinate within a few roundings of a boundary may go either way: 2^-22, a twentieth of CODEC_CUDA_CODE_TIE.
- */
-static void assert_code(sample *s, int h, int g, float y)
+/* A family's image ends with its pointers, from `first` to `end`: each is a part, and nothing else is. */
+static void look_at_parts(const codec_image *image)
 {
-    static const double NEAR = 0x1p-22;
-    const codec_image_head *head = &s->image->heads[h];
-    const codebook *book = book_of(s, h, g);
-    const int found = code_by_cell(s->image, head, &s->image->groups[head->first_group + g], y),
-              expected = codebook_code(book, (double)y);
-    if (found == expected) return;
-    const int boundary = found < expected ? found : expected;
-    if (abs(found - expected) != 1 || fabs((double)y - book->boundary[boundary]) > NEAR)
-        fail_msg("head_dim %d head %d group %d, width %d: y %.9g has code %d, expected %d", s->model.head_dim, h, g,
-                 book->width, (double)y, found, expected);
-}
-
-static int n_groups_with_cells;
-
-static void look_at_cells(sample *s)
-{
-    static const double steps[] = {0.0, 0x1p-24, 0x1p-22, 0x1p-21, 1e-6, 1e-5, 1e-4, 1e-3};
-    for (int h = 0; h < N_HEADS; h++)
-        for (int g = 0; g < s->heads[h].groups.n; g++) {
-            const codec_image_group *group = &s->image->groups[s->image->heads[h].first_group + g];
-            const codebook *book = book_of(s, h, g);
-            if (group->log2_cells == 0) continue;
-            n_groups_with_cells++;
-            assert_true(group->width >= CODEC_IMAGE_CELL_WIDTH && group->log2_cells <= CODEC_IMAGE_MAX_LOG2_CELLS);
-            for (int i = -4096; i <= 4096; i++) assert_code(s, h, g, (float)i / 4096.0f);
-            assert_code(s, h, g, 1.000001f); /* that rounding brought past 1 */
-            assert_code(s, h, g, -1.000001f);
-            for (int b = 0; b < book->size - 1; b++)
-                for (size_t i = 0; i < RB_COUNT(steps); i++)
-                    for (int sign = -1; sign <= 1; sign += 2)
-                        if (fabs(book->boundary[b]) < 1.0)
-                            assert_code(s, h, g, (float)(book->boundary[b] + sign * steps[i]));
-        }
-}
-
-static void cells_find_the_references_codes(void **state)
-{
-    (void)state;
-    n_groups_with_cells = 0;
-    for_every_shape(look_at_cells);
-    assert_true(n_groups_with_cells > 20);
-}
-
-/* ---- rotations in fragments ------------------------------------------------------------------ */
-
-static double half_at(uint32_t word, int i) { return (double)rb_f16_to_f32((uint16_t)(word >> 16 * i)); }
-
-/* Element (k, n) of B of mma.m16n8k16, high and low part together (PTX ISA): lane 4 n + k / 2 % 4 has it, in register k
- * / 8. */
-static double fragment_element(const codec_image_lane *lanes, int k, int n)
-{
-    const codec_image_lane *lane = &lanes[4 * n + k / 2 % 4];
-    return half_at(lane->at[k / 8], k % 2) + half_at(lane->at[2 + k / 8], k % 2);
-}
-
-/* Which column belongs to which coordinate is the kernels' business; but every column is a row of R (encode) or a
- * column of it (decode), each of them once, or 0. */
-static void look_at_fragments(const codec_image *image, const codec_image_group *group, const double *rotation,
-                              bool is_encode)
-{
-    const int m = group->dims, first = is_encode ? group->encode : group->decode;
-    bool is_found[CODEC_IMAGE_MAX_DIMS] = {false};
-    int n_found = 0;
-    for (int tile = 0; tile < group->n_tiles; tile++)
-        for (int n = 0; n < 8; n++) {
-            double column[CODEC_IMAGE_MAX_DIMS + 16], square = 0.0;
-            for (int k = 0; k < 16 * group->n_steps; k++) {
-                const size_t fragment = (size_t)(first + tile * group->n_steps + k / 16);
-                assert_true(fragment < image->n_fragments);
-                column[k] = fragment_element(image->fragments + fragment * CODEC_IMAGE_LANES, k % 16, n)
-                            / (double)CODEC_IMAGE_FRAGMENT_SCALE;
-                square += column[k] * column[k];
-                if (k >= m) assert_true(column[k] == 0.0);
-            }
-            if (square == 0.0) continue;
-            for (int row = 0; row < m; row++) {
-                double worst = 0.0;
-                for (int k = 0; k < m; k++)
-                    worst = fmax(worst, fabs(column[k] - rotation[is_encode ? row * m + k : k * m + row]));
-                if (worst > 0x1p-20) continue;
-                assert_false(is_found[row]);
-                is_found[row] = true;
-                n_found++;
-                break;
-            }
-        }
-    assert_int_equal(n_found, m);
-}
-
-static void look_at_rotations(sample *s)
-{
-    for (int h = 0; h < N_HEADS; h++)
-        for (int g = 0; g < s->heads[h].groups.n; g++) {
-            const codec_image_group *group = &s->image->groups[s->image->heads[h].first_group + g];
-            const double *rotation = NULL;
-            assert_ok(codec_tables_rotation(s->tables, &s->heads[h].groups.at[g].rotation, &rotation, &err));
-            look_at_fragments(s->image, group, rotation, true);
-            look_at_fragments(s->image, group, rotation, false);
-        }
-}
-
-static void fragments_hold_every_row_and_column_of_the_rotation(void **state)
-{
-    (void)state;
-    for_every_shape(look_at_rotations);
-}
-
-/* ---- transforms ------------------------------------------------------------------------------ */
-
-/* One head of one group. */
-static void build_uniform(sample *s, int head_dim, rotation_kind kind)
-{
-    *s = (sample){.model = some_model(head_dim, head_dim, ROPE_SPLIT_HALF)};
-    assert_ok(codec_tables_create(&s->tables, &err));
-    assert_ok(plan_head_set_uniform(&s->heads[0], 3, head_dim / 2, 1000, CODEBOOK_BLOCK_GTQ, &err));
-    s->heads[0].groups.at[0].rotation.kind = kind;
-    assert_ok(codec_image_build(&s->image, s->heads, 1, &s->model, s->tables, &err));
-}
-
-/* Element (k, n), n up to 15, of a step: registers 0 and 1 are B for the first 8 columns, 2 and 3 for the others. */
-static double transform_element(const codec_image_lane *lanes, int k, int n)
-{
-    return half_at(lanes[4 * (n % 8) + k / 2 % 4].at[n / 8 * 2 + k / 8], k % 2);
-}
-
-/* Across the steps: 1 or -1. */
-static double butterfly(int a, int b) { return __builtin_popcount((unsigned)(a & b)) % 2 ? -1.0 : 1.0; }
-
-static double sign_of_column(const codec_image_lane *signs, int column)
-{
-    const codec_image_lane *lane = &signs[column % 8 / 2];
-    return lane->at[column / 128] >> (column / 8 % 16 + 16 * (column % 2)) & 1 ? -1.0 : 1.0;
-}
-
-static void assert_transform_is(const codec_image *image, const double *rotation)
-{
-    const codec_image_group *group = &image->groups[0];
-    const int m = group->dims;
-    const codec_image_lane *encode = image->fragments + group->encode * CODEC_IMAGE_LANES,
-                           *decode = image->fragments + group->decode * CODEC_IMAGE_LANES;
-    assert_int_equal(image->heads[0].n_fragments_encode, m / 16);
-    assert_int_equal(image->heads[0].n_fragments_decode, 2);
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < m; j++) {
-            const double there =
-                butterfly(i / 16, j / 16) * transform_element(encode + j / 16 * CODEC_IMAGE_LANES, j % 16, i % 16);
-            const double back = butterfly(i / 16, j / 16) * transform_element(decode, i % 16, j % 16)
-                                * sign_of_column(decode + CODEC_IMAGE_LANES, j);
-            if (fabs(there / sqrt(m) - rotation[i * m + j]) > 0x1p-24
-                || fabs(back / sqrt(m) - rotation[i * m + j]) > 0x1p-24) /* R is rounded to f32 */
-                fail_msg("%d dims, row %d column %d: %g there and %g back, expected %g", m, i, j, there / sqrt(m),
-                         back / sqrt(m), rotation[i * m + j]);
-        }
-}
-
-static void hadamard_groups_of_a_power_of_two_are_transforms(void **state)
-{
-    (void)state;
-    static const int head_dims[] = {64, 128, 256};
-    for (size_t i = 0; i < RB_COUNT(head_dims); i++) {
-        sample s;
-        const double *rotation = NULL;
-        build_uniform(&s, head_dims[i], ROTATION_HADAMARD);
-        assert_int_equal(s.image->groups[0].is_transform, 1);
-        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[0].rotation, &rotation, &err));
-        assert_transform_is(s.image, rotation);
-        clear(&s);
+    const size_t first = image->family == FAMILY_GROUPS ? offsetof(codec_image, groups.heads)
+                                                        : offsetof(codec_image, block_codebook.heads),
+                 end = image->family == FAMILY_GROUPS
+                           ? offsetof(codec_image, groups) + sizeof image->groups
+                           : offsetof(codec_image, block_codebook) + sizeof image->block_codebook;
+    codec_image_part parts[CODEC_IMAGE_MAX_PARTS];
+    const int n = codec_image_list_parts(image, parts);
+    unsigned sum = 0;
+    assert_int_equal(n, 1 + (end - first) / sizeof(void *));
+    assert_true(has_part(parts, n, offsetof(codec_image, heads)));
+    for (size_t at = first; at < end; at += sizeof(void *)) assert_true(has_part(parts, n, at));
+    for (int i = 0; i < n; i++) { /* the sanitizer build knows how long the arrays are */
+        const uint8_t *from;
+        memcpy(&from, (const char *)image + parts[i].pointer_at, sizeof from);
+        for (size_t byte = 0; byte < parts[i].size_bytes; byte++) sum += from[byte];
     }
+    assert_true(sum > 0);
 }
 
-static void other_groups_stay_with_the_matrix(void **state)
+static void every_array_of_the_family_is_a_part_for_the_device(void **state)
 {
     (void)state;
-    static const struct {
-        int head_dim;
-        rotation_kind kind;
-    } cases[] = {
-        {128, ROTATION_HAAR},
-        {CODEC_IMAGE_TRANSFORM_DIMS / 2, ROTATION_HADAMARD},
-        {96, ROTATION_HADAMARD},
-        {240, ROTATION_HADAMARD},
-    };
-    for (size_t i = 0; i < RB_COUNT(cases); i++) {
-        sample s;
-        const double *rotation = NULL;
-        build_uniform(&s, cases[i].head_dim, cases[i].kind);
-        assert_int_equal(s.image->groups[0].is_transform, 0);
-        assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[0].rotation, &rotation, &err));
-        look_at_fragments(s.image, &s.image->groups[0], rotation, true);
-        look_at_fragments(s.image, &s.image->groups[0], rotation, false);
-        clear(&s);
+    for_every_family(look_at_parts);
+}
+
+/* Where no image is made yet, memory is planned by this. */
+static void a_heads_bytes_are_at_least_what_its_image_takes(void **state)
+{
+    (void)state;
+    for (int family = 0; family < FAMILY_N_KINDS; family++) {
+        const model_facts model = some_model(D);
+        plan_head heads[N_HEADS] = {0};
+        codec_image_part parts[CODEC_IMAGE_MAX_PARTS];
+        codec_image *image = NULL;
+        int64_t expected = 0, bound = 0;
+        for (int h = 0; h < N_HEADS; h++) {
+            fill_head(&heads[h], (codec_family)family, h, N_BLOCKS);
+            bound += codec_image_head_bytes(&heads[h], &model);
+        }
+        assert_ok(codec_image_build(&image, heads, N_HEADS, &model, tables, &err));
+        const int n = codec_image_list_parts(image, parts);
+        for (int i = 0; i < n; i++) expected += (int64_t)parts[i].size_bytes;
+        assert_in_range(bound, expected, 20 * expected);
+        codec_image_free(image);
+        clear_heads(heads);
     }
-}
-
-/* ---- same input, same image ------------------------------------------------------------------ */
-
-static void two_builds_give_the_same_image(void **state)
-{
-    (void)state;
-    sample one, two;
-    build(&one, 128, 128, ROPE_SPLIT_HALF);
-    build(&two, 128, 128, ROPE_SPLIT_HALF);
-    assert_memory_equal(one.image->heads, two.image->heads, N_HEADS * sizeof *one.image->heads);
-    assert_memory_equal(one.image->groups, two.image->groups, (size_t)one.image->n_groups * sizeof *one.image->groups);
-    assert_int_equal(one.image->n_fragments, two.image->n_fragments);
-    assert_memory_equal(one.image->fragments, two.image->fragments,
-                        one.image->n_fragments * CODEC_IMAGE_LANES * sizeof *one.image->fragments);
-    clear(&one);
-    clear(&two);
 }
 
 /* ---- refusals -------------------------------------------------------------------------------- */
 
-/* A head of single-block groups: more than a plan of 8 widths makes by itself, as many as a plan file may hold. */
-static void fill_single_blocks(plan_head *head, int n_groups)
+static void a_layer_of_several_families_is_refused(void **state)
 {
-    head->groups.at = calloc((size_t)n_groups, sizeof *head->groups.at);
-    assert_non_null(head->groups.at);
-    head->groups.n = n_groups;
-    for (int g = 0; g < n_groups; g++) {
-        int *blocks = malloc(sizeof *blocks);
-        assert_non_null(blocks);
-        *blocks = g;
-        head->groups.at[g] = (plan_group){.width = 2,
-                                          .n_blocks = 1,
-                                          .blocks = blocks,
-                                          .order = GROUP_ORDER_BLOCK,
-                                          .rotation = {ROTATION_HAAR, 44, 2},
-                                          .codebook = CODEBOOK_SPHERE};
+    (void)state;
+    static const struct {
+        codec_family first, last;
+        const char *message;
+    } cases[] = {
+        {FAMILY_GROUPS, FAMILY_BLOCK_CODEBOOK,
+         "the CUDA kernels take layers of one codec family, kv_head 0 is of groups, kv_head 2 of block-codebook"},
+        {FAMILY_BLOCK_CODEBOOK, FAMILY_GROUPS,
+         "the CUDA kernels take layers of one codec family, kv_head 0 is of block-codebook, kv_head 2 of groups"},
+    };
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        const model_facts model = some_model(D);
+        plan_head heads[N_HEADS] = {0};
+        codec_image *image = (codec_image *)&model; /* must become NULL */
+        for (int h = 0; h < N_HEADS; h++)
+            fill_head(&heads[h], h < N_HEADS - 1 ? cases[i].first : cases[i].last, h, N_BLOCKS);
+        assert_fails(codec_image_build(&image, heads, N_HEADS, &model, tables, &err), RB_EUNSUPPORTED,
+                     cases[i].message);
+        assert_null(image);
+        clear_heads(heads);
     }
 }
 
@@ -498,72 +206,47 @@ static void head_dims_that_the_kernels_do_not_take_are_refused(void **state)
         {72, "the CUDA kernels take a head_dim that is a multiple of 16 up to 256, found 72"},
         {272, "the CUDA kernels take a head_dim that is a multiple of 16 up to 256, found 272"},
     };
-    codec_tables *tables = NULL;
-    assert_ok(codec_tables_create(&tables, &err));
-    for (size_t i = 0; i < RB_COUNT(cases); i++) {
-        const model_facts model = some_model(cases[i].head_dim, cases[i].head_dim, ROPE_SPLIT_HALF);
-        plan_head head = {0};
-        codec_image *image = (codec_image *)&model; /* must become NULL */
-        assert_ok(plan_head_set_uniform(&head, 3, cases[i].head_dim / 2, 42, CODEBOOK_SPHERE, &err));
-        assert_fails(codec_image_build(&image, &head, 1, &model, tables, &err), RB_EUNSUPPORTED, cases[i].message);
-        assert_null(image);
-        plan_head_clear(&head);
-    }
-    codec_tables_free(tables);
+    for (int family = 0; family < FAMILY_N_KINDS; family++)
+        for (size_t i = 0; i < RB_COUNT(cases); i++) {
+            const model_facts model = some_model(cases[i].head_dim);
+            plan_head head = {0};
+            codec_image *image = (codec_image *)&model; /* must become NULL */
+            fill_head(&head, (codec_family)family, 0, cases[i].head_dim / 2);
+            assert_fails(codec_image_build(&image, &head, 1, &model, tables, &err), RB_EUNSUPPORTED, cases[i].message);
+            assert_null(image);
+            plan_head_clear(&head);
+        }
 }
 
-static void more_than_32_groups_are_refused_by_head(void **state)
+static void no_image_can_be_freed(void **state)
 {
     (void)state;
-    codec_tables *tables = NULL;
-    codec_image *image = NULL;
-    assert_ok(codec_tables_create(&tables, &err));
-    for (int n_groups = 32; n_groups <= 40; n_groups += 8) {
-        const model_facts model = some_model(2 * n_groups, 2 * n_groups, ROPE_SPLIT_HALF);
-        plan_head heads[2] = {{0}, {0}};
-        assert_ok(plan_head_set_uniform(&heads[0], 3, n_groups, 42, CODEBOOK_SPHERE, &err));
-        fill_single_blocks(&heads[1], n_groups);
-        if (n_groups == 32) assert_ok(codec_image_build(&image, heads, 2, &model, tables, &err));
-        else
-            assert_fails(codec_image_build(&image, heads, 2, &model, tables, &err), RB_EUNSUPPORTED,
-                         "the CUDA kernels take 1 to 32 groups a head, kv_head 1 has 40");
-        codec_image_free(image);
-        for (int h = 0; h < 2; h++) plan_head_clear(&heads[h]);
-    }
-    codec_tables_free(tables);
-}
-
-static void a_head_without_groups_is_refused(void **state)
-{
-    (void)state;
-    const model_facts model = some_model(64, 64, ROPE_SPLIT_HALF);
-    const plan_head empty = {0};
-    codec_tables *tables = NULL;
-    codec_image *image = NULL;
-    assert_ok(codec_tables_create(&tables, &err));
-    assert_fails(codec_image_build(&image, &empty, 1, &model, tables, &err), RB_EUNSUPPORTED, "kv_head 0 has 0");
-    assert_null(image);
     codec_image_free(NULL);
+}
+
+static int open_tables(void **state)
+{
+    (void)state;
+    return codec_tables_create(&tables, &err) == RB_OK ? 0 : -1;
+}
+
+static int close_tables(void **state)
+{
+    (void)state;
     codec_tables_free(tables);
+    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(positions_are_those_of_the_reference),
-        cmocka_unit_test(columns_start_every_group_at_a_multiple_of_8),
-        cmocka_unit_test(groups_are_the_plans_in_its_order),
-        cmocka_unit_test(packed_vectors_have_the_references_size),
         cmocka_unit_test(streams_start_at_multiples_of_128_bytes_and_add_up),
-        cmocka_unit_test(an_order_that_the_kernels_exploit_is_one_that_the_dims_have),
-        cmocka_unit_test(cells_find_the_references_codes),
-        cmocka_unit_test(fragments_hold_every_row_and_column_of_the_rotation),
-        cmocka_unit_test(hadamard_groups_of_a_power_of_two_are_transforms),
-        cmocka_unit_test(other_groups_stay_with_the_matrix),
-        cmocka_unit_test(two_builds_give_the_same_image),
+        cmocka_unit_test(costs_add_up_and_largest_sizes_are_known),
+        cmocka_unit_test(every_array_of_the_family_is_a_part_for_the_device),
+        cmocka_unit_test(a_heads_bytes_are_at_least_what_its_image_takes),
+        cmocka_unit_test(a_layer_of_several_families_is_refused),
         cmocka_unit_test(head_dims_that_the_kernels_do_not_take_are_refused),
-        cmocka_unit_test(more_than_32_groups_are_refused_by_head),
-        cmocka_unit_test(a_head_without_groups_is_refused),
+        cmocka_unit_test(no_image_can_be_freed),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_tables, close_tables);
 }

@@ -1,9 +1,9 @@
 /* Vectors to the rows of a warp's tile, dims in coding order. fp16 is an exact operand as it is. bf16 and f32 are
  * brought near 1 by a power of two for each vector; bf16 then is exact in fp16, f32 is split into high and low. */
-#ifndef RB_KERNELS_CUDA_CODEC_LOAD_CUH
-#define RB_KERNELS_CUDA_CODEC_LOAD_CUH
+#ifndef RB_KERNELS_CUDA_GROUPS_LOAD_CUH
+#define RB_KERNELS_CUDA_GROUPS_LOAD_CUH
 
-#include "kernels/cuda/codec_device.cuh"
+#include "kernels/cuda/groups_matrix.cuh"
 
 template <typename T> struct input_traits;
 template <> struct input_traits<__half> {
@@ -41,10 +41,10 @@ __device__ __forceinline__ float scale_of(float largest)
     return __int_as_float(min(264 - exponent, 254) << 23);
 }
 
-/* Where a lane puts two runs of 8 dims, [8 c, 8 c + 8) and the same half a vector later: in its first row; other rows
- * are the same distance away for all. */
+/* Where a lane puts its two runs of 8 dims, from 8 c and from head_dim / 2 + 8 c on, in its first row. Its other rows
+ * are at the same distance for all dims. */
 struct lane_columns {
-    __half *low[8], *high[8]; /* split pairs: low alone; natural order: the first of each */
+    __half *low[8], *high[8]; /* split pairs: only low; natural order: the first of each */
 };
 
 /* Found anew for each tile: registers are short. */
@@ -53,9 +53,9 @@ __device__ __forceinline__ lane_columns find_columns(const uint16_t *column, int
 {
     lane_columns at;
 #pragma unroll
-    for (int i = 0; i < (ORDER == CODEC_ORDER_NATURAL ? 1 : 8); i++) {
+    for (int i = 0; i < (ORDER == GROUPS_ORDER_NATURAL ? 1 : 8); i++) {
         at.low[i] = row + column[dim + i];
-        if (ORDER != CODEC_ORDER_SPLIT_PAIRS) at.high[i] = row + column[half_dim + dim + i];
+        if (ORDER != GROUPS_ORDER_SPLIT_PAIRS) at.high[i] = row + column[half_dim + dim + i];
     }
     return at;
 }
@@ -64,10 +64,10 @@ template <int ORDER>
 __device__ __forceinline__ void store_row(const lane_columns &at, int distance, const uint32_t (&low)[4],
                                           const uint32_t (&high)[4])
 {
-    if (ORDER == CODEC_ORDER_NATURAL) {
+    if (ORDER == GROUPS_ORDER_NATURAL) {
         store_shared(at.low[0] + distance, low);
         store_shared(at.high[0] + distance, high);
-    } else if (ORDER == CODEC_ORDER_SPLIT_PAIRS) {
+    } else if (ORDER == GROUPS_ORDER_SPLIT_PAIRS) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             *reinterpret_cast<uint32_t *>(at.low[2 * i] + distance) = __byte_perm(low[i], high[i], 0x5410);
@@ -80,20 +80,6 @@ __device__ __forceinline__ void store_row(const lane_columns &at, int distance, 
             *reinterpret_cast<uint16_t *>(at.high[i] + distance) = static_cast<uint16_t>(high[i / 2] >> 16 * (i & 1));
         }
     }
-}
-
-/* A vector is loaded by 2^k lanes, each with two runs of 8 dims; some of them idle unless head_dim / 16 is a power of
- * two. */
-struct row_split {
-    int lanes, rows, lane, row; /* lanes a row, rows a warp, this lane's */
-};
-
-__device__ __forceinline__ row_split split_rows(int head_dim)
-{
-    int lanes = 1;
-    while (lanes < head_dim / 16) lanes *= 2;
-    const int lane = threadIdx.x & 31;
-    return {lanes, 32 / lanes, lane & (lanes - 1), lane / lanes};
 }
 
 /* Where rows go: the warp's tile, its row stride in halves, the distance to the tile of low parts, and the column of
@@ -136,7 +122,7 @@ __device__ __forceinline__ void load_rows(const row_place &to, const __half *x, 
     }
 }
 
-/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what f32 has beyond fp16. */
+/* bf16 and f32: scaled by a power of two a row; the tile of low parts takes what fp16 leaves of f32. */
 template <int ORDER, int ROWS, typename T>
 __device__ __forceinline__ void load_rows(const row_place &to, const T *x, int token_stride, int n_rows,
                                           const row_split &split, int head_dim)

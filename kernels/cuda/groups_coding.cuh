@@ -1,8 +1,8 @@
 /* Codes of coordinates: how they are found, without dividing by a vector's norm. */
-#ifndef RB_KERNELS_CUDA_CODEC_CODING_CUH
-#define RB_KERNELS_CUDA_CODEC_CODING_CUH
+#ifndef RB_KERNELS_CUDA_GROUPS_CODING_CUH
+#define RB_KERNELS_CUDA_GROUPS_CODING_CUH
 
-#include "kernels/cuda/codec_device.cuh"
+#include "kernels/cuda/groups_matrix.cuh"
 
 /* How codes are found: few boundaries by comparing with those above 0, which are in registers; many by a table of
  * cells; where two boundaries lie too close for that, by a search. */
@@ -22,13 +22,13 @@ static constexpr float BELOW_ZERO = -1e-37f;
 struct row_edges {
     float edge[3];        /* widths 2 and 3; edge[2]: how much further the last is than the first */
     float cells_per_unit; /* BY_CELLS: product to cells */
-    float steep;          /* BY_CELLS, BY_SEARCH: product to coordinate times CODEC_IMAGE_STEEP */
+    float steep;          /* BY_CELLS, BY_SEARCH: product to coordinate times GROUPS_STEEP */
 };
 
 /* What all rows share. */
 struct coder {
     const float *edges; /* of the boundaries above 0 */
-    const codec_image_cell *cells;
+    const groups_image_cell *cells;
     float rounder; /* product * cells_per_unit + rounder has the cell in its low bits */
     unsigned cell_mask;
     int width;
@@ -39,7 +39,7 @@ struct coder {
 template <coding BY> __device__ __forceinline__ float code_of(float product, const row_edges &row, const coder &by)
 {
     if (BY == BY_CELLS) {
-        const codec_image_cell cell =
+        const groups_image_cell cell =
             by.cells[__float_as_uint(fmaf(product, row.cells_per_unit, by.rounder)) & by.cell_mask];
         return __saturatef(fmaf(product, row.steep, cell.edge)) + cell.code;
     }
@@ -51,17 +51,17 @@ template <coding BY> __device__ __forceinline__ float code_of(float product, con
         return 0.5f * (by.second_code - 1.0f) + copysignf(static_cast<float>(at) + 0.5f, y);
     }
     float odd = 1.0f;
-    if (BY == BY_WIDTH_2) odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[0])), 2.0f, 1.0f);
+    if (BY == BY_WIDTH_2) odd = fmaf(__saturatef(fmaf(fabsf(product), GROUPS_STEEP, row.edge[0])), 2.0f, 1.0f);
     if (BY == BY_WIDTH_3) {
-        const float is_outer = __saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, row.edge[1])),
+        const float is_outer = __saturatef(fmaf(fabsf(product), GROUPS_STEEP, row.edge[1])),
                     edge = fmaf(is_outer, row.edge[2], row.edge[0]);
-        odd = fmaf(__saturatef(fmaf(fabsf(product), CODEC_IMAGE_STEEP, edge)), 2.0f, fmaf(is_outer, 4.0f, 1.0f));
+        odd = fmaf(__saturatef(fmaf(fabsf(product), GROUPS_STEEP, edge)), 2.0f, fmaf(is_outer, 4.0f, 1.0f));
     }
     return copysignf(odd, product);
 }
 
-__device__ __forceinline__ coder make_coder(coding by_what, const codec_image_group &group, int width,
-                                            const float *books, const codec_image_cell *cells)
+__device__ __forceinline__ coder make_coder(coding by_what, const groups_image_group &group, int width,
+                                            const float *books, const groups_image_cell *cells)
 {
     coder by;
     by.width = width;
@@ -88,8 +88,8 @@ __device__ __forceinline__ row_edges make_edges(const coder &by, int log2_cells,
     }
     if (BY == BY_CELLS)
         row.cells_per_unit =
-            (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (CODEC_IMAGE_CELL_RANGE / product_scale) * root;
-    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (CODEC_IMAGE_STEEP / product_scale);
+            (static_cast<float>((1 << log2_cells) / 2) - 1.0f) * (GROUPS_CELL_RANGE / product_scale) * root;
+    if (BY == BY_CELLS || BY == BY_SEARCH) row.steep = root * (GROUPS_STEEP / product_scale);
     return row;
 }
 

@@ -1,35 +1,14 @@
 /* From pairs of codes in a warp's tile to packed vectors in the stream. */
-#ifndef RB_KERNELS_CUDA_CODEC_PACK_CUH
-#define RB_KERNELS_CUDA_CODEC_PACK_CUH
+#ifndef RB_KERNELS_CUDA_GROUPS_PACK_CUH
+#define RB_KERNELS_CUDA_GROUPS_PACK_CUH
 
-#include "kernels/cuda/codec_coding.cuh"
+#include "kernels/cuda/codec_bits.cuh"
+#include "kernels/cuda/groups_coding.cuh"
 #include "kernels/cuda/groups_product.cuh"
-
-/* Bits of one vector, a lane's, sent out 32 at a time. All lanes are at the same bit; those that have no vector of
- * their own send nothing. */
-struct bit_writer {
-    uint32_t *word;
-    uint32_t bits;
-    int n;
-    bool is_own;
-};
-
-__device__ __forceinline__ void append(bit_writer &writer, uint32_t value, int n_bits)
-{
-    writer.bits |= value << writer.n;
-    const uint32_t rest = __funnelshift_l(value, 0, writer.n); /* what the shift lost */
-    writer.n += n_bits;
-    if (writer.n >= 32) {
-        if (writer.is_own) *writer.word = writer.bits;
-        writer.word++;
-        writer.bits = rest;
-        writer.n -= 32;
-    }
-}
 
 /* How pairs of one width are put together. */
 struct pair_joint {
-    uint32_t second_pair; /* a word's upper pair times this is what moves it down, behind the lower one */
+    uint32_t second_pair; /* a word's upper pair times this is what moves it down, after the lower one */
     int four, shift;      /* bits of four codes; and how far pairs are shifted, which are doubled up to 3 bits */
 };
 
@@ -89,42 +68,27 @@ template <int ROWS> __device__ __forceinline__ void pack_rows(uint32_t my_shape,
     if (writer.n > 0 && writer.is_own) *writer.word = writer.bits;
 }
 
+/* What the kernel asks of a head all the time. */
 struct head_place {
-    int n_groups, norm_bytes, packed_bytes, stride;
-    int part_bytes;          /* a packed row is sent in parts of 16, 4 or 1 bytes */
-    unsigned row_reciprocal; /* row of part i = i * row_reciprocal >> 22 */
+    int n_groups, norm_bytes;
+    packed_rows rows;
 };
 
-__device__ __forceinline__ head_place place_head(const codec_image_head &head)
+__device__ __forceinline__ head_place place_head(const codec_image_head &streams, const groups_image_head &head)
 {
-    const int packed_bytes = uniform(head.packed_bytes), part_bytes = packed_bytes % 16 == 0  ? 16
-                                                                      : packed_bytes % 4 == 0 ? 4
-                                                                                              : 1;
-    const unsigned row_parts = packed_bytes / part_bytes;
-    return {uniform(head.n_groups),
-            uniform(head.norm_bytes),
-            packed_bytes,
-            tile_stride(uniform(head.n_columns)),
-            part_bytes,
-            ((1u << 22) + row_parts - 1) / row_parts};
-}
-
-template <typename PART>
-__device__ __forceinline__ void send_parts(uint8_t *to, const head_place &head, const __half *tile, int n_rows)
-{
-    const unsigned row_parts = head.packed_bytes / sizeof(PART), gap = 2 * head.stride - head.packed_bytes;
-    const uint8_t *from = reinterpret_cast<const uint8_t *>(tile);
-    for (unsigned i = threadIdx.x & 31; i < n_rows * row_parts; i += 32)
-        reinterpret_cast<PART *>(to)[i] =
-            *reinterpret_cast<const PART *>(from + i * sizeof(PART) + (i * head.row_reciprocal >> 22) * gap);
+    const int packed_bytes = uniform(streams.packed_bytes), part_bytes = packed_bytes % 16 == 0  ? 16
+                                                                         : packed_bytes % 4 == 0 ? 4
+                                                                                                 : 1;
+    return {uniform(head.n_groups), uniform(streams.norm_bytes),
+            find_rows(packed_bytes, tile_stride(uniform(head.n_columns)), part_bytes)};
 }
 
 /* Rows of packed vectors to the stream, where they lie without gaps. */
-__device__ __forceinline__ void send_packed(uint8_t *to, const head_place &head, const __half *tile, int n_rows)
+__device__ __forceinline__ void send_packed(uint8_t *to, const packed_rows &rows, const __half *tile, int n_rows)
 {
-    if (head.part_bytes == 16) send_parts<uint4>(to, head, tile, n_rows);
-    else if (head.part_bytes == 4) send_parts<uint32_t>(to, head, tile, n_rows);
-    else send_parts<uint8_t>(to, head, tile, n_rows);
+    if (rows.part_bytes == 16) send_parts<uint4>(to, rows, tile, n_rows);
+    else if (rows.part_bytes == 4) send_parts<uint32_t>(to, rows, tile, n_rows);
+    else send_parts<uint8_t>(to, rows, tile, n_rows);
 }
 
 #endif

@@ -1,6 +1,6 @@
-/* The image of codecs beyond the published form, by what it means: where dims of no group go, that bytes of norms are
- * bytes, that fragments hold scaled rotations and coordinates start from where the centre puts them, that a search's
- * levels are the codebook's and a step crosses no more of them than it says. */
+/* The image of heads of family groups in the general form, by what it means: where dims of no group go, that bytes of
+ * norms are bytes, that fragments hold scaled rotations and coordinates start from where the centre puts them, that a
+ * search's levels are the codebook's and a step crosses no more of them than it says. */
 #include "tests/test_support.h"
 
 #include "core/half.h"
@@ -67,14 +67,14 @@ static double scale_of(const sample *s, int dim)
 
 /* ---- dims ------------------------------------------------------------------------------------ */
 
-static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_reference(void **state)
+static void dims_of_no_group_have_columns_after_a_gap_and_positions_as_the_reference(void **state)
 {
     (void)state;
     for (int pairing = ROPE_SPLIT_HALF; pairing <= ROPE_INTERLEAVED; pairing++) {
         sample s;
         build(&s, ROTATION_HAAR, (rope_pairing)pairing);
-        const codec_image_head *head = &s.image->heads[0];
-        const codec_image_group *last = &s.image->groups[2];
+        const groups_image_head *head = &s.image->groups.heads[0];
+        const groups_image_group *last = &s.image->groups.at[2];
         bool is_taken[2 * RB_MAX_HEAD_DIM] = {false};
         uint8_t bits[RB_MAX_BLOCKS];
         head_codec *codec = NULL;
@@ -82,11 +82,11 @@ static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_refe
         assert_int_equal(head->n_coded, 16 + 16 + 14);
         assert_int_equal(head->first_uncoded, last->column + 8 * last->n_tiles + 8);
         assert_int_equal(head->n_columns % 8, 0);
-        assert_true(head->n_columns <= s.image->max_columns);
-        assert_int_equal(head->packed_bytes, head_codec_packed_bytes(codec));
+        assert_true(head->n_columns <= s.image->groups.max_columns);
+        assert_int_equal(s.image->heads[0].packed_bytes, head_codec_packed_bytes(codec));
         for (int p = 0; p < D; p++) {
-            const int dim = head_codec_permutation(codec)[p], column = s.image->column[dim];
-            assert_int_equal(s.image->position[dim], p);
+            const int dim = head_codec_permutation(codec)[p], column = s.image->groups.column[dim];
+            assert_int_equal(s.image->groups.position[dim], p);
             assert_int_equal(column >= head->first_uncoded, p >= head->n_coded);
             assert_true(column < head->n_columns && !is_taken[column]);
             is_taken[column] = true;
@@ -95,10 +95,10 @@ static void dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_refe
         for (int block = 0; block < N_BLOCKS; block++) { /* in a group or not, a block's dims are neighbours */
             int dims[2];
             model_block_dims(&s.model, block, dims);
-            assert_int_equal(s.image->column[dims[1]], s.image->column[dims[0]] + 1);
+            assert_int_equal(s.image->groups.column[dims[1]], s.image->groups.column[dims[0]] + 1);
         }
-        assert_int_equal(s.image->heads[1].n_coded, D);
-        assert_int_equal(head->order, pairing == ROPE_SPLIT_HALF ? CODEC_ORDER_SPLIT_PAIRS : CODEC_ORDER_ANY);
+        assert_int_equal(s.image->groups.heads[1].n_coded, D);
+        assert_int_equal(head->order, pairing == ROPE_SPLIT_HALF ? GROUPS_ORDER_SPLIT_PAIRS : GROUPS_ORDER_ANY);
         head_codec_free(codec);
         clear(&s);
     }
@@ -136,15 +136,15 @@ static void bytes_of_norms_are_bytes(void **state)
 static double half_of(uint32_t word, int i) { return (double)rb_f16_to_f32((uint16_t)(word >> 16 * i)); }
 
 /* Entry (k, n) of a product's operand B, as mma.m16n8k16 has it: from the lane and register that hold it. */
-static double entry_of(const codec_image *image, const codec_image_group *group, int first_fragment, int inner,
+static double entry_of(const codec_image *image, const groups_image_group *group, int first_fragment, int inner,
                        int outer)
 {
     const int k = inner % 16, n = outer % 8, lane = n * 4 + k % 8 / 2, r = k / 8;
-    const codec_image_lane *fragment =
-        image->fragments
-        + ((size_t)first_fragment + (size_t)(outer / 8 * group->n_steps + inner / 16)) * CODEC_IMAGE_LANES;
+    const groups_image_lane *fragment =
+        image->groups.fragments
+        + ((size_t)first_fragment + (size_t)(outer / 8 * group->n_steps + inner / 16)) * GROUPS_LANES;
     return (half_of(fragment[lane].at[r], k % 2) + half_of(fragment[lane].at[2 + r], k % 2))
-           / (double)CODEC_IMAGE_FRAGMENT_SCALE;
+           / (double)GROUPS_FRAGMENT_SCALE;
 }
 
 static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void **state)
@@ -154,9 +154,9 @@ static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void *
         sample s;
         build(&s, (rotation_kind)kind, ROPE_SPLIT_HALF);
         const codec_image *image = s.image;
-        assert_int_equal(image->is_published, 0);
+        assert_int_equal(image->groups.is_published, 0);
         for (int g = 0; g < 3; g++) {
-            const codec_image_group *group = &image->groups[g];
+            const groups_image_group *group = &image->groups.at[g];
             const double *rotation, to_scale = ldexp(1.0, group->encode_exponent);
             int dims[D];
             assert_ok(codec_tables_rotation(s.tables, &s.heads[0].groups.at[g].rotation, &rotation, &err));
@@ -173,14 +173,14 @@ static void fragments_hold_scaled_rotations_and_shifts_the_rotated_centre(void *
                     shift -= r * scale * s.center[dims[j]];
                 }
                 assert_true(
-                    fabs((double)image->shifts[group->column + row] * to_scale / (double)CODEC_IMAGE_FRAGMENT_SCALE
+                    fabs((double)image->groups.shifts[group->column + row] * to_scale / (double)GROUPS_FRAGMENT_SCALE
                          - shift)
                     < 1e-5);
             }
         }
-        assert_int_equal(image->groups[3].is_transform,
+        assert_int_equal(image->groups.at[3].is_transform,
                          0); /* beside others, a Hadamard rotation of 64 dims is a matrix too */
-        assert_true(image->groups[3].decode_scale == 1.0f && image->groups[3].encode_exponent == 0);
+        assert_true(image->groups.at[3].decode_scale == 1.0f && image->groups.at[3].encode_exponent == 0);
         clear(&s);
     }
 }
@@ -191,14 +191,15 @@ static void columns_have_the_centres_and_scales_of_their_dims(void **state)
     sample s;
     build(&s, ROTATION_HAAR, ROPE_SPLIT_HALF);
     for (int dim = 0; dim < D; dim++) {
-        const int column = s.image->column[dim], other = s.image->column[D + dim] + s.image->max_columns;
-        assert_true((double)s.image->centers[column] == s.center[dim]);
-        assert_true(fabs((double)s.image->inverse_scales[column] * scale_of(&s, dim) - 1.0) < 1e-6);
-        assert_true(s.image->centers[other] == 0.0f
-                    && signbit(s.image->centers[other])); /* added to 0 of any sign, nothing changes */
-        assert_true(s.image->inverse_scales[other] == 1.0f && s.image->shifts[other] == 0.0f);
+        const int column = s.image->groups.column[dim],
+                  other = s.image->groups.column[D + dim] + s.image->groups.max_columns;
+        assert_true((double)s.image->groups.centers[column] == s.center[dim]);
+        assert_true(fabs((double)s.image->groups.inverse_scales[column] * scale_of(&s, dim) - 1.0) < 1e-6);
+        assert_true(s.image->groups.centers[other] == 0.0f
+                    && signbit(s.image->groups.centers[other])); /* added to 0 of any sign, nothing changes */
+        assert_true(s.image->groups.inverse_scales[other] == 1.0f && s.image->groups.shifts[other] == 0.0f);
     }
-    assert_true(s.image->heads[0].largest_center == 10.25f && s.image->heads[1].largest_center == 0.0f);
+    assert_true(s.image->groups.heads[0].largest_center == 10.25f && s.image->groups.heads[1].largest_center == 0.0f);
     clear(&s);
 }
 
@@ -230,8 +231,8 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
         assert_ok(plan_head_add_group(&head, cases[c].width, blocks, cases[c].dims / 2, CODEBOOK_SPHERE, 0, &err));
         assert_ok(codec_image_build(&image, &head, 1, &model, tables, &err));
         assert_ok(codec_tables_codebook(tables, CODEBOOK_SPHERE, cases[c].width, cases[c].dims, &book, &err));
-        const codec_image_group *group = &image->groups[0];
-        const float *walk = image->books + image->heads[0].first_book + group->walk;
+        const groups_image_group *group = &image->groups.at[0];
+        const float *walk = image->groups.books + image->groups.heads[0].first_book + group->walk;
         assert_int_equal(group->walk % 2, 0);
         assert_int_equal(group->n_crossed, cases[c].n_crossed);
         for (double size = 0.0003; size < 1.0; size += 0.0007) {
@@ -251,9 +252,9 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
     }
 }
 
-/* A stretched coordinate can be beyond 1, where there are no cells: no book with a boundary there may have any.
+/* A stretched coordinate can be more than 1, where there are no cells: no book with a boundary there may have any.
  * Block-GTQ's law ends nowhere: 6 bits of 8 dims have some. */
-static void cells_end_behind_the_last_boundary(void **state)
+static void cells_end_after_the_last_boundary(void **state)
 {
     (void)state;
     static const int n_blocks[] = {4, 32};
@@ -278,7 +279,7 @@ static void cells_end_behind_the_last_boundary(void **state)
             assert_ok(codec_tables_codebook(tables, CODEBOOK_BLOCK_GTQ, 6, 2 * n, &book, &err));
             assert_int_equal(book->boundary[book->size - 2] >= 1.0, n == 4);
             assert_ok(codec_image_build(&image, &head, 1, &model, tables, &err));
-            assert_int_equal(image->groups[0].log2_cells == 0, n == 4);
+            assert_int_equal(image->groups.at[0].log2_cells == 0, n == 4);
             codec_image_free(image);
             plan_head_clear(&head);
             codec_tables_free(tables);
@@ -303,10 +304,10 @@ static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
         head.groups.at[0].rotation.kind = ROTATION_HADAMARD;
         if (is_searched) head.groups.encoder = ENCODER_SEARCH;
         assert_ok(codec_image_build(&image, &head, 1, &model, tables, &err));
-        assert_int_equal(image->is_published, !is_searched);
-        assert_int_equal(image->groups[0].is_transform, !is_searched);
+        assert_int_equal(image->groups.is_published, !is_searched);
+        assert_int_equal(image->groups.at[0].is_transform, !is_searched);
         assert_int_equal(image->heads[0].norm_bytes, 2);
-        assert_int_equal(image->heads[0].n_columns, D);
+        assert_int_equal(image->groups.heads[0].n_columns, D);
         codec_image_free(image);
         plan_head_clear(&head);
     }
@@ -316,12 +317,12 @@ static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dims_of_no_group_have_columns_behind_a_gap_and_positions_as_the_reference),
+        cmocka_unit_test(dims_of_no_group_have_columns_after_a_gap_and_positions_as_the_reference),
         cmocka_unit_test(bytes_of_norms_are_bytes),
         cmocka_unit_test(fragments_hold_scaled_rotations_and_shifts_the_rotated_centre),
         cmocka_unit_test(columns_have_the_centres_and_scales_of_their_dims),
         cmocka_unit_test(a_walk_up_the_levels_keeps_to_the_codebook),
-        cmocka_unit_test(cells_end_behind_the_last_boundary),
+        cmocka_unit_test(cells_end_after_the_last_boundary),
         cmocka_unit_test(a_plan_of_the_published_form_has_an_image_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
-# The calibrate program: what it prints, refuses, and leaves behind.
+# The calibrate program: what it prints, what it refuses, and which files it leaves.
 . tests/programs/tap.sh
 
 calibrate=$bin/ropebits-calibrate
 model=configs/demo-llama text=configs/demo-text/calibration.txt test_text=configs/demo-text/heldout.txt
-demo=(--model $model --text $text --test-text $test_text --n-tokens 300 --context 128)
+demo=(--model "$model" --text "$text" --test-text "$test_text" --n-tokens 300 --context 128)
 
 expect "help is a success on stdout" 0 "$calibrate" --help
 stdout_has "--n-tokens N"
@@ -33,7 +33,8 @@ expect "without a test text, the tokens after the calibration tokens are used" 0
 
 # Several texts, and needles.
 head -c 20000 $test_text | head -n -1 >"$scratch/second,text"
-two=(--model $model --text $text --text "$scratch/second,text:2" --n-tokens 1024 --n-test-tokens 300 --context 128)
+two=(--model "$model" --text "$text" --text "$scratch/second,text:2")
+two+=(--n-tokens 1024 --n-test-tokens 300 --context 128)
 tail -c +20000 $test_text | tail -n +2 >"$scratch/test.txt"
 expect "two texts share the tokens by their weights" 0 "$calibrate" "${two[@]}" --test-text "$scratch/test.txt" \
     -o "$scratch/two.h5"

@@ -6,7 +6,8 @@ export LC_ALL=C.UTF-8       # a column is a character, not a byte
 
 # The files that git has. Without git, as in a release tarball, they are all files but the build.
 files=$(git ls-files 2>/dev/null)
-[ -n "$files" ] || files=$(find ./* \( -path ./build -o -path "./$build" \) -prune -o -type f -print | sed 's|^\./||')
+all_files() { find ./* \( -path ./build -o -path "./$build" \) -prune -o -type f -print | sed 's|^\./||' | sort; }
+[ -n "$files" ] || files=$(all_files)
 named() { grep -E "$1" <<<"$files"; }
 mapfile -t code < <(named '\.(c|h|cu|cuh)$')
 mapfile -t scripts < <(named '\.(sh|mk)$|(^|/)Makefile$')
@@ -33,9 +34,10 @@ long_files() {
 }
 none "no file of the product has more than $lines lines" "$(long_files)"
 
+has_format() { clang-format --dry-run -Werror "${code[@]}"; }
 name="the code has the format of .clang-format (make format)"
 if clang-format --version 2>/dev/null | grep -q 'version 14\.'; then
-    check "$name" clang-format --dry-run -Werror "${code[@]}"
+    check "$name" has_format
 else
     skip_case "$name" "clang-format 14 is not installed"
 fi

@@ -30,9 +30,9 @@ for file in bin/ropebits include/ropebits_plan.h lib/libropebits_plan.a lib/libr
             share/bash-completion/completions/ropebits-run share/zsh/site-functions/_ropebits; do
     check "  has $file" test -s "$root/usr/$file"
 done
-check "  has the CUDA side where the build has" test $cuda = 1 -o ! -e "$root/usr/lib/ropebits/ropebits_cuda.so"
+check "  has the CUDA side where the build has" test "$cuda" = 1 -o ! -e "$root/usr/lib/ropebits/ropebits_cuda.so"
 expect "installed programs find each other" 0 "$root/usr/bin/ropebits" inspect "$scratch/out/plan.rbp"
-if [ $cuda = 1 ]; then
+if [ "$cuda" = 1 ]; then
     expect "and their CUDA side" 0 "$root/usr/bin/ropebits" --version
     stdout_has "root/usr/bin/../lib/ropebits/ropebits_cuda.so"
 else

@@ -1,6 +1,7 @@
 #!/bin/bash
-# bench.sh BUILD: times the stages on the shared and on made-up models; a table, and the same as JSON lines in BUILD/bench/results.jsonl.
-# Without ../shared the small-qwen2 rows are left out. REPEATS (default 5) runs each; the median counts.
+# bench.sh BUILD: times the stages on the shared and on made-up models. Prints a table, and writes the same as JSON
+# lines to BUILD/bench/results.jsonl. Without ../shared there are no rows of small-qwen2. Each runs REPEATS times
+# (default 5); the median counts.
 set -euo pipefail
 build=$1
 shared=${RB_SHARED:-../shared}
@@ -15,17 +16,21 @@ measure() { "$build/bench/measure" "$@" >>"$results"; }
 calibrate=$build/bin/ropebits-calibrate
 profile=$build/bin/ropebits-profile
 
-measure demo/pipeline "$repeats" bash -c 'rm -rf "$1/demo" && "$2" run -q configs/demo.json -o "$1/demo"' - "$work" "$build/bin/ropebits"
+measure demo/pipeline "$repeats" \
+    bash -c 'rm -rf "$1/demo" && "$2" run -q configs/demo.json -o "$1/demo"' - "$work" "$build/bin/ropebits"
 
 if [ -d "$shared/models/small-qwen2" ]; then
-    qwen=(--model "$shared/models/small-qwen2" --text "$shared/text/wt2_valid.txt" --test-text "$shared/text/wt2_test.txt" --n-tokens 2048 --context 1024)
+    qwen=(--model "$shared/models/small-qwen2" --text "$shared/text/wt2_valid.txt")
+    qwen+=(--test-text "$shared/text/wt2_test.txt" --n-tokens 2048 --context 1024)
     measure calibrate/small-qwen2-2x2048 "$repeats" "$calibrate" -q "${qwen[@]}" -o "$work/qwen.h5"
-    measure calibrate/small-qwen2-2x2048-1-thread "$repeats" "$calibrate" -q --threads 1 "${qwen[@]}" -o "$work/qwen.h5"
-    measure profile/small-qwen2-2-methods-3-budgets "$repeats" "$profile" -q "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5"
-    measure profile/small-qwen2-1-thread "$repeats" "$profile" -q --threads 1 "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5"
+    measure calibrate/small-qwen2-2x2048-1-thread "$repeats" \
+        "$calibrate" -q --threads 1 "${qwen[@]}" -o "$work/qwen.h5"
+    qwen_profile=("$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5")
+    measure profile/small-qwen2-2-methods-3-budgets "$repeats" "$profile" -q "${qwen_profile[@]}"
+    measure profile/small-qwen2-1-thread "$repeats" "$profile" -q --threads 1 "${qwen_profile[@]}"
 fi
 
-# One core; marks: 2 s for a plan, 20 s for the sweep.
+# On one core. The marks are 2 s for a plan and 20 s for the sweep.
 measure allocate/optimal-80x8x64-one-budget "$repeats" "$build/bench/bench_allocate"
 measure allocate/optimal-80x8x64-3-groups "$repeats" "$build/bench/bench_allocate" 80 8 64 3
 measure allocate/optimal-80x8x64-sweep "$repeats" "$build/bench/bench_allocate" sweep
@@ -33,9 +38,12 @@ measure allocate/methods-80x8x64-sweep "$repeats" "$build/bench/bench_allocate" 
 
 # Memory follows the context, not the depth.
 for layers in 4 32; do
-    "$build/bench/make_checkpoint" --layers $layers --hidden 512 --q-heads 8 --kv-heads 2 --head-dim 64 --mlp 1536 -o "$work/layers$layers"
+    model=$work/layers$layers
+    "$build/bench/make_checkpoint" --layers $layers --hidden 512 --q-heads 8 --kv-heads 2 --head-dim 64 --mlp 1536 \
+        -o "$model"
     for context in 1024 4096; do
-        measure "calibrate/$layers-layers-context-$context" 1 "$calibrate" -q --model "$work/layers$layers" --tokens "$work/layers$layers/tokens.json" \
+        measure "calibrate/$layers-layers-context-$context" 1 \
+            "$calibrate" -q --model "$model" --tokens "$model/tokens.json" \
             --n-tokens 2048 --n-test-tokens 2048 --context "$context" -o "$work/layers.h5"
     done
 done
@@ -46,7 +54,8 @@ if [ -n "$python" ]; then
 import json, sys
 print("%-44s %9s %9s %8s %9s" % ("benchmark", "median s", "fastest s", "cpu s", "peak MiB"))
 for r in map(json.loads, open(sys.argv[1])):
-    print("%-44s %9.3f %9.3f %8.3f %9.1f" % (r["name"], r["wall_s"], r["fastest_s"], r["cpu_s"], r["peak_mib"]))' "$results"
+    times = r["wall_s"], r["fastest_s"], r["cpu_s"]
+    print("%-44s %9.3f %9.3f %8.3f %9.1f" % (r["name"], *times, r["peak_mib"]))' "$results"
 else
     cat "$results"
 fi
@@ -55,6 +64,6 @@ fi
 if [ -d "$shared/models/small-qwen2" ]; then
     echo
     "$calibrate" -v "${qwen[@]}" -o "$work/qwen.h5" 2>&1 >/dev/null | grep -E ' took ' || true
-    "$profile" -v "$work/qwen.h5" --budgets 2,3,4 -o "$work/qwen-profile.h5" 2>&1 >/dev/null | grep -E ' took ' || true
+    "$profile" -v "${qwen_profile[@]}" 2>&1 >/dev/null | grep -E ' took ' || true
 fi
 echo "JSON: $results"

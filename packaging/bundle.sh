@@ -2,15 +2,17 @@
 # bundle.sh STAGE BUILD VERSION [gpu]: a relocatable folder BUILD/bundle/ropebits-VERSION of a staged tree (bin, lib,
 # include, share; docs at the top), with the demo's files and every shared library that is not part of a bare x86-64
 # Linux, and the same as BUILD/ropebits-VERSION-linux-x86_64.tar.xz. Programs find the libraries through their rpath
-# $ORIGIN/../lib. gpu: ropebits-VERSION-gpu instead, with the tests and benchmarks of the CUDA side in checks/, to be
-# run on a GPU host by checks/check-gpu.sh and checks/bench-gpu.sh.
+# $ORIGIN/../lib. With gpu the name is ropebits-VERSION-gpu, and checks/ has the tests and benchmarks of the CUDA side;
+# checks/check-gpu.sh and checks/bench-gpu.sh run them on a GPU host.
 set -euo pipefail
 stage=$1 build=$2 version=$3 kind=${4:-}
 name=ropebits-$version${kind:+-$kind}
 folder=$build/bundle/$name
 
-# What every Linux host has, and must come from it: the C library and its loader.
-system_libraries='^(ld-linux.*|linux-vdso.*|libc|libm|libdl|libpthread|librt|libresolv|libutil|libnsl|libcuda|libnvidia-ml)\.so'
+# Every Linux host has the C library and its loader, and a GPU's driver has its own libraries. They must come from the
+# host.
+system_libraries='^(ld-linux.*|linux-vdso.*|libc|libm|libdl|libpthread|librt|libresolv|libutil|libnsl)\.so'
+driver_libraries='^(libcuda|libnvidia-ml)\.so'
 
 rm -rf "$folder"
 mkdir -p "$build/bundle"
@@ -27,14 +29,15 @@ fi
 
 # ldd lists the whole closure; a library that is not found is an error of the build.
 find_binaries() {
-    find "$folder"/bin "$folder"/lib "$folder"/checks -type f ! -name '*.sh' ! -name '*.a' ! -name '*.pc' 2>/dev/null || true
+    find "$folder"/bin "$folder"/lib "$folder"/checks -type f ! -name '*.sh' ! -name '*.a' ! -name '*.pc' \
+        2>/dev/null || true
 }
 mapfile -t binaries < <(find_binaries)
 for file in "${binaries[@]}"; do ldd "$file"; done |
     sed -nE 's/^[[:space:]]*([^ ]+) => ([^ ]+).*/\1 \2/p' | sort -u >"$build/bundle/libraries.txt"
 while read -r library path; do
     if [ "$path" = not ]; then echo "make bundle: $library is not found" >&2; exit 1; fi
-    if [[ $library =~ $system_libraries ]]; then continue; fi
+    if [[ $library =~ $system_libraries || $library =~ $driver_libraries ]]; then continue; fi
     cp -L "$path" "$folder/lib/$library"
 done <"$build/bundle/libraries.txt"
 chmod -R u+w "$folder"

@@ -17,7 +17,7 @@ rm -rf "$build/deb"
 mkdir -p "$root/DEBIAN" "$build/deb/debian"
 cp -a "$stage" "$root/usr"
 
-# Debian's own places and forms: completions of packages, compressed pages, the licence under the name copyright.
+# Debian has places and forms of its own: completions of packages, compressed pages, the licence named copyright.
 share=$root/usr/share
 mkdir -p "$share/zsh/vendor-completions"
 mv "$share/zsh/site-functions/_ropebits" "$share/zsh/vendor-completions/"
@@ -44,7 +44,7 @@ Description: RoPE-aware KV-cache quantization, offline
  attention-logit error, decides which RoPE block gets how many bits, and writes
  compact bit plans that runtimes read through a small C library.
 EOF
-# The library of plans becomes known to the loader.
+# With this trigger the loader knows the library of plans.
 echo "activate-noawait ldconfig" >"$root/DEBIAN/triggers"
 (cd "$root" && find usr -type f -printf '%P\n' | sort | sed 's|^|usr/|' | xargs -d '\n' md5sum) >"$root/DEBIAN/md5sums"
 dpkg-deb --root-owner-group --build "$root" "$package.tmp" >/dev/null

@@ -1,6 +1,6 @@
 #!/bin/bash
 # dist.sh BUILD VERSION: the release tarball BUILD/ropebits-VERSION.tar.xz of the commit that is checked out. It builds
-# without git; packaging/commit tells its programs which commit they are of.
+# without git: packaging/commit tells its programs from which commit they are.
 set -euo pipefail
 build=$1 version=$2
 tarball=$build/ropebits-$version.tar.xz

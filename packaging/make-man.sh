@@ -2,15 +2,16 @@
 # make-man.sh PROGRAM VERSION: the manual page of a ropebits program on stdout, from its own --help. So a page never
 # differs from the program.
 #
-# Ours rather than help2man: the help of all programs comes from one function (core/program.c), and its layout is known
-# here: an option's text begins where two blanks or more end its name, or on the next line. Nothing beyond sh and awk is
-# needed, so `make install` works wherever the build does.
+# It takes the place of help2man: the help of all programs comes from one function (core/program.c), so its layout is
+# known here. An option's text begins where two blanks or more end its name, or on the next line. sh and awk are enough,
+# so `make install` works wherever the build does.
 set -eu
 program=$1
 version=$2
 name=$(basename "$program")
 
-# The line of NAME: what the front command says of the program; of itself, its own summary.
+# The line of NAME is what the front command says of the program. The front command says nothing of itself: there it
+# is the summary of its help.
 title=$("$(dirname "$program")/ropebits" --complete | awk -F '\t' -v name="${name#ropebits-}" '$1 == name { print $5 }')
 [ -n "$title" ] || title=$("$program" --help |
     awk 'title && NF { sub(/\.$/, ""); print tolower(substr($0, 1, 1)) substr($0, 2); exit } !NF { title = 1 }')
@@ -28,16 +29,15 @@ function escape(text)
 function emit(text) { print escape(text) }
 function section(title) { print ".SH " title }
 
-# "usage: ropebits run [options] FILE": a line of the synopsis; its continuations are indented deeper than the lines
-# are.
+# "usage: ropebits run [options] FILE" is a line of the synopsis. Its continuations are indented deeper.
 function usage(line)
 {
     sub(/^usage: /, "       ", line)
     if (line ~ /^        /) { sub(/^ +/, "", line); printf "%s\n", escape(line); return }
     sub(/^ +/, "", line)
     print ".HP"
-    if (match(line, /^ropebits( [a-z]+)?/)) printf "\\fB%s\\fR%s\n", escape(substr(line, 1, RLENGTH)), escape(substr(line, RLENGTH + 1))
-    else emit(line)
+    if (!match(line, /^ropebits( [a-z]+)?/)) { emit(line); return }
+    printf "\\fB%s\\fR%s\n", escape(substr(line, 1, RLENGTH)), escape(substr(line, RLENGTH + 1))
 }
 # "  -o, --output FILE  the result": names in bold, its argument in italics.
 function option(line,    n, words, i, out, text)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# uninstall.sh ROOT: removes what install.sh wrote down in ROOT/lib/ropebits/installed-files, and of the folders it made
-# those that are empty now.
+# uninstall.sh ROOT: removes what install.sh wrote down in ROOT/lib/ropebits/installed-files: the files, and those of
+# its folders that are empty now.
 set -euo pipefail
 root=$1
 manifest=$root/lib/ropebits/installed-files

@@ -3,16 +3,16 @@
 # Prints news only, and at the end a line `N passed, N failed, N skipped` over all of them. A build folder named asan is
 # a sanitizer build. Exits 1 when anything failed or nothing ran.
 #
-# JOBS tests (as many as there are cores) run side by side, the scripts first because they take longest; what they have
-# to say is printed in the order of the list, whoever ends first. Each has files of its own, BUILD/test-logs/NAME.tap,
-# .code and .seconds, and scratch folders of its own.
+# JOBS tests (as many as there are cores) run side by side, the scripts first because they take longest. What they have
+# to say is printed in the order of the list, no matter which ends first. Each has files of its own,
+# BUILD/test-logs/NAME.tap, .code and .seconds, and scratch folders of its own.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 1)}
 passed=0 failed=0 skipped=0
 export OMP_WAIT_POLICY=passive      # threads of one test that wait leave the core to another test
 
-# ---- the list: builds[i] runs files[i], which is known as names[i] ---------------------------------------------------
+# ---- the list: builds[i] runs files[i], which has the name names[i] --------------------------------------------------
 builds=() files=() names=()
 for build in "$@"; do
     mkdir -p "$build/test-logs"
@@ -67,8 +67,8 @@ count() {   # count NAME LOG EXIT_CODE
     fi
 }
 
-told=0      # tests whose news is printed
-tell() {    # every test that has ended, up to the first that runs still
+told=0      # number of tests whose news is printed
+tell() {    # prints the news of every test that has ended, up to the first that still runs
     local log seconds
     while [ $told -lt ${#files[@]} ]; do
         log=$(log_of $told)
@@ -88,7 +88,7 @@ for index in "${!files[@]}"; do
 done
 wait
 tell
-# Whoever left no exit code was killed together with its shell.
+# A test that left no exit code was killed together with its shell.
 if [ $told -lt ${#files[@]} ]; then
     echo "FAIL ${names[told]}: it ended without an exit code"
     failed=$((failed + ${#files[@]} - told))

@@ -27,7 +27,7 @@ methods=uniform,block-gtq,optimal,optimal-center,block-codebook
 
 # ---- running commands ------------------------------------------------------------------------------------------------
 
-# Lines of stderr that tell how far a program is and how long it took.
+# Lines of stderr that tell how far a program is or how long it took.
 of_time='^[a-z]+: ([0-9]+/[0-9]+.*, [0-9]+ s( left)?|info: .* took [0-9.]+ s.*)$'
 
 # says NAME PROGRAM OPTIONS...: runs it and keeps stdout, stderr and exit code, whatever it is.
@@ -43,7 +43,7 @@ says() {
     return $code
 }
 
-# makes NAME PROGRAM OPTIONS...: the same of a command that has to work.
+# makes NAME PROGRAM OPTIONS...: the same for a command that has to work.
 makes() { says "$@" || echo "$1 ends with exit code $(cat "said/$1.code"): $(head -n 1 "said/$1.stderr")" >>failed; }
 
 # both NAME PROGRAM OPTIONS...: as text and as JSON.
@@ -54,7 +54,7 @@ both() {
 
 # ---- plans -----------------------------------------------------------------------------------------------------------
 
-# A plan a line: its name, the options of allocate. BYTES are those that uniform takes at 2 bits.
+# Each line is a plan: its name and the options of allocate. BYTES is what uniform takes at 2 bits.
 small_plans="
 uniform-2            --method uniform --avg-bits 2
 uniform-3-hadamard   --method uniform --avg-bits 3 --rotation hadamard --value-bits 4
@@ -114,7 +114,7 @@ make_plans() {
     done <<<"$3"
 }
 
-sweep() {       # sweep MODEL: a sweep a method; a sweep of all would hold methods that only one build has
+sweep() {       # sweep MODEL: one sweep for each method, since a sweep of all has methods that only one build knows
     for method in ${methods//,/ }; do
         makes "$1/sweep-$method" ropebits-allocate "$1/profile.h5" --sweep 1.5:4:1.25 --method "$method" \
             -o "$1/sweep-$method.json"
@@ -174,18 +174,21 @@ shared_model() {    # shared_model NAME: of shared/models, with a tokenizer
     evaluate "$1" "shared/models/$1" --n-tokens 128 --context 64
 }
 
-# oracle_model NAME: of shared/oracle, an architecture a folder, random weights, no tokenizer: one of bytes is lent.
+# oracle_model NAME: of shared/oracle, where each folder is an architecture with random weights and no tokenizer. It
+# borrows a tokenizer of bytes.
 oracle_model() {
-    local m=oracle-$1 folder=models/$1 lent=shared/cases/claimed-families/smollm2-shape/tokenizer.json file
+    local m=oracle-$1 folder=models/$1 file
+    local tokenizer=shared/cases/claimed-families/smollm2-shape/tokenizer.json
     if ! says "oracle-$1/dry-run" ropebits-calibrate --model "shared/oracle/$1" --dry-run; then return; fi
     mkdir -p "$folder"
     for file in config.json model.safetensors; do ln -s "../../shared/oracle/$1/$file" "$folder/"; done
-    [ ! -e "$lent" ] || sed 's/{"type": "Digits", "individual_digits": true}, //' "$lent" >"$folder/tokenizer.json"
+    [ ! -e "$tokenizer" ] ||
+        sed 's/{"type": "Digits", "individual_digits": true}, //' "$tokenizer" >"$folder/tokenizer.json"
     measure "$m" 2,3.5 --model "$folder" --tokens text/first.ids --test-tokens text/second.ids --n-tokens 256 \
         --context 128
     make_plans "$m" makes "$small_plans"
     use_plans "$m" "$folder"
-    [ ! -e "$lent" ] || evaluate "$m" "$folder" --n-tokens 128 --context 64
+    [ ! -e "$tokenizer" ] || evaluate "$m" "$folder" --n-tokens 128 --context 64
 }
 
 # The bundled model has every option.
@@ -239,7 +242,7 @@ demo_comparisons() {
     says demo/compare-evaluation-json ropebits-compare --json demo/evaluation.json demo/worse-evaluation.json
 }
 
-# configs/demo.json, but for a shorter evaluation, and one with the options it does not have.
+# configs/demo.json with a shorter evaluation, and a pipeline with the options that it does not have.
 pipelines() {
     sed -e 's|"demo-|"configs/demo-|' -e 's/1024, "context": 512, "needles": 8/256, "context": 256, "needles": 1/' \
         configs/demo.json >demo.json
@@ -275,8 +278,8 @@ refusals() {
     says refused/uniform ropebits-allocate demo/profile.h5 --method uniform --avg-bits 2.5 -o x.json
     says refused/bytes ropebits-allocate demo/profile.h5 --method optimal --bytes-per-token 8 -o x.json
     says refused/capture ropebits-allocate demo/capture.h5 --method optimal --avg-bits 2 -o x.json
-    says refused/text ropebits-calibrate --device cpu --model configs/demo-llama --text text/first.txt --n-tokens 900000 \
-        -o x.h5
+    says refused/text ropebits-calibrate --device cpu --model configs/demo-llama --text text/first.txt \
+        --n-tokens 900000 -o x.h5
     says refused/head ropebits-explain demo/optimal-2.json --profile demo/profile.h5 --layer 9 --kv-head 0
     says refused/folded ropebits-export demo/block-gtq-2.json --format folded --model configs/demo-llama -o x
     head -c 700 demo/export/optimal-2/optimal-2.rbp >short.rbp

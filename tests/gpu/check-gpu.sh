@@ -1,6 +1,7 @@
 #!/bin/bash
-# check-gpu.sh [TESTS BIN]: the tests of the CUDA side, on a host with a GPU; without arguments, those of the bundle this script lies in. A case that is skipped
-# is a failure here: whoever asks for these tests has a GPU. Ends with a line `N passed, N failed`.
+# check-gpu.sh [TESTS BIN]: the tests of the CUDA side, on a host with a GPU. Without arguments, those of the bundle
+# that this script lies in. A case that is skipped is a failure here: whoever asks for these tests has a GPU. The last
+# line is `N passed, N failed`.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 tests=${1:-$here}

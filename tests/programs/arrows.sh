@@ -1,4 +1,5 @@
-# The arrows of the house point one way (docs/architecture.md): a file includes only what stands in its own room or in a room below it.
+# The arrows of the house point one way (docs/architecture.md): a file includes only what is in its own room or in a
+# room below it.
 . tests/programs/tap.sh
 
 # Lowest first. Rooms of one line do not see each other.
@@ -13,17 +14,18 @@ allocate
 export
 evaluate
 run"
-rooms=$(echo $levels)
+read -r -d '' -a rooms <<<"$levels"
 
 level_of() { echo "$levels" | awk -v room="$1" '{ for (i = 1; i <= NF; i++) if ($i == room) print NR }'; }
 sources() { find "$@" -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort; }
 
-# "FILE HEADER" for every include of ours, made headers left out.
+# "FILE HEADER" for every include of ours, but for headers that the build makes.
 includes() {
-    sources "$@" | xargs grep -HoE '^#include "[^"]+"' | sed -E 's/^([^:]+):#include "([^"]+)"/\1 \2/' | grep -vE ' (version|needle_templates)\.h$'
+    sources "$@" | xargs grep -HoE '^ *# *include *"[^"]+"' | sed -E 's/^([^:]+):.*"([^"]+)"$/\1 \2/' |
+        grep -vE ' (version|needle_templates)\.h$'
 }
 
-violations() {  # violations ROOM
+wrong_arrows() {    # wrong_arrows ROOM
     local room=$1 own file header target level
     own=$(level_of "$room")
     includes "$room" | while read -r file header; do
@@ -34,28 +36,27 @@ violations() {  # violations ROOM
         fi
     done
 }
+for room in "${rooms[@]}"; do none "$room includes only what lies below it" "$(wrong_arrows "$room")"; done
 
-for room in $rooms; do
-    found=$(violations "$room")
-    if [ -z "$found" ]; then ok "$room includes only what lies below it"; else not_ok "$room includes only what lies below it" "$found"; fi
-done
+folders_without_level() {
+    local folder
+    for folder in */; do
+        folder=${folder%/}
+        case $folder in tests | bench | build) continue ;; esac
+        [ -z "$(level_of "$folder")" ] && [ -n "$(sources "$folder" | head -n 1)" ] && echo "$folder"
+    done
+}
+none "every folder with sources has a level" "$(folders_without_level)"
 
-others=$(for folder in */; do
-    folder=${folder%/}
-    case $folder in tests | bench | build) continue ;; esac
-    [ -z "$(level_of "$folder")" ] && [ -n "$(sources "$folder" | head -n 1)" ] && echo "$folder"
-done)
-if [ -z "$others" ]; then ok "every folder with sources has a level"; else not_ok "every folder with sources has a level" "$others"; fi
-
-# The library that other programs link stands alone.
+# Other programs link the library of plans without the rest.
 foreign=$(includes plan/library | grep -v ' plan/library/')
-if [ -z "$foreign" ]; then ok "plan/library includes nothing else of ropebits"; else not_ok "plan/library includes nothing else of ropebits" "$foreign"; fi
+none "plan/library includes nothing else of ropebits" "$foreign"
 
-# tsort names what lies in a circle.
-circles=$(includes $rooms | tsort 2>&1 >/dev/null | sed -n 's/^tsort: \([^-].*\.[a-z]*\)$/\1/p')
-if [ -z "$circles" ]; then ok "no two files include each other, by any way round"; else not_ok "no two files include each other, by any way round" "$circles"; fi
+# tsort names the files of a circle.
+circles=$(includes "${rooms[@]}" | tsort 2>&1 >/dev/null | sed -n 's/^tsort: \([^-].*\.[a-z]*\)$/\1/p')
+none "no two files include each other, by any way round" "$circles"
 
-duplicate_names=$(sources $rooms | sed 's|.*/||' | sort | uniq -d)
-if [ -z "$duplicate_names" ]; then ok "file names are unique across the tree"; else not_ok "file names are unique across the tree" "$duplicate_names"; fi
+duplicate_names=$(sources "${rooms[@]}" | sed 's|.*/||' | sort | uniq -d)
+none "file names are unique across the tree" "$duplicate_names"
 
 finish

@@ -1,5 +1,6 @@
-# The promise of the README, as a test: the whole pipeline on the bundled model, its numbers against the committed baseline, the same bytes for any number of
-# threads, resuming, and a planted fault that the gate must see. Its last stage has a test of its own: run_evaluate.sh.
+# The promise of the README, as a test: the whole pipeline on the bundled model, its numbers against the committed
+# baseline, the same bytes for any number of threads, resuming, and a planted fault that the gate must see. The last
+# stage has a test of its own: run_evaluate.sh.
 . tests/programs/tap.sh
 
 ropebits=$bin/ropebits
@@ -11,7 +12,8 @@ for plan in "unquantized " "uniform K2V2 " "block-gtq K2V2 " "uniform K3V3 " "bl
     check "  the judge's table has $plan" grep -qE "^$plan.* of 8\$" "$scratch/stdout"
 done
 stdout_has "report    $scratch/demo/report.html"
-for file in capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html plan-uniform-2.json plan-block-gtq-3.json evaluation.json; do
+files=(capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html)
+for file in "${files[@]}" plan-uniform-2.json plan-block-gtq-3.json evaluation.json; do
     check "  $file is there" test -s "$scratch/demo/$file"
     stdout_has "$scratch/demo/$file"
 done
@@ -19,7 +21,8 @@ check "no partial file is left" bash -c '! ls "$1"/*.tmp 2>/dev/null' - "$scratc
 check "it greets nobody with a warning" bash -c '! grep -i warning "$1"' - "$scratch/stderr"
 stdout_has "note      the test text is not all like the calibration text"
 
-expect "the summary holds against the committed baseline" 0 "$bin/ropebits-compare" tests/fixtures/demo-baseline.json "$scratch/demo/summary.json" --max-regression 1
+expect "the summary holds against the committed baseline" 0 "$bin/ropebits-compare" \
+    tests/fixtures/demo-baseline.json "$scratch/demo/summary.json" --max-regression 1
 
 expect "a second run finds everything up to date" 0 run_demo "$scratch/demo"
 for stage in calibrate profile allocate export evaluate; do stderr_has "$stage is up to date"; done
@@ -27,17 +30,17 @@ stdout_has "note      the test text is not all like the calibration text"
 
 # What follows leaves the judge out, which takes the longest: tests/programs/run_evaluate.sh runs it.
 sed -e '/"evaluate"/d' -e 's|"demo-|"'"$PWD"'/configs/demo-|' configs/demo.json >"$scratch/pipeline.json"
-thread_counts="1 2 4"
+thread_counts=(1 2 4)
 # Sanitizers have seen the demo in its full size above. From here on a quarter of its tokens takes the same paths, and
 # four threads the paths of two.
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
     sed -i -e 's/"n_tokens": 2048/"n_tokens": 512/' -e 's/"context": 1024/"context": 256/' "$scratch/pipeline.json"
-    thread_counts="1 2"
+    thread_counts=(1 2)
 fi
 run_pipeline() { "$ropebits" run "$scratch/pipeline.json" -o "$1" "${@:2}"; }
-for threads in $thread_counts; do
-    expect "with $threads threads the pipeline runs" 0 run_pipeline "$scratch/threads$threads" --threads $threads -q
-    for file in capture.h5 profile.h5 summary.json plan.json plan.rbp plan.h plan.safetensors report.html; do
+for threads in "${thread_counts[@]}"; do
+    expect "with $threads threads the pipeline runs" 0 run_pipeline "$scratch/threads$threads" --threads "$threads" -q
+    for file in "${files[@]}"; do
         check "  $file has the same bytes" cmp "$scratch/threads1/$file" "$scratch/threads$threads/$file"
     done
 done
@@ -55,7 +58,8 @@ stderr_has "profile is up to date"
 stderr_has "allocate took"
 stderr_has "export is up to date"
 rm "$scratch/threads2/plan.json"
-expect "with --device cuda the stages that have no CUDA side run all the same" 0 run_pipeline "$scratch/threads2" --device cuda
+expect "with --device cuda the stages that have no CUDA side run all the same" 0 \
+    run_pipeline "$scratch/threads2" --device cuda
 stderr_has "profile is up to date"
 stderr_has "allocate took"
 sed 's/"avg_bits": 3/"avg_bits": 2/' "$scratch/pipeline.json" >"$scratch/two.json"
@@ -67,7 +71,8 @@ stderr_has "export is up to date"
 
 # ---- several texts, and needles ----
 cp configs/demo-text/calibration.txt "$scratch/one.txt"
-sed -e 's|"demo-text/calibration.txt"|["one.txt", "demo-text/calibration.txt:3"]|' -e 's/"context": 1024/"context": 256, "with_needles": true/' \
+sed -e 's|"demo-text/calibration.txt"|["one.txt", "demo-text/calibration.txt:3"]|' \
+    -e 's/"context": 1024/"context": 256, "with_needles": true/' \
     -e 's|"demo-|"'"$PWD"'/configs/demo-|g' -e '/"evaluate"/d' configs/demo.json >"$scratch/texts.json"
 n_tokens=2048
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
@@ -91,7 +96,8 @@ import json, sys
 plan = json.load(open(sys.argv[1]))
 for layer in plan["layers"]:
     for head in layer["kv_heads"]:
-        # The widths in reverse order of energy: what a wrong sign in the greedy step does. Group sizes, and so true bits, stay.
+        # The widths in reverse order of energy: what a wrong sign in the greedy step does. Group sizes, and so true
+        # bits, stay.
         blocks = [b for g in head["groups"] for b in g["blocks"]]
         bits = head["bits"]
         order = sorted(range(len(bits)), key=lambda b: (bits[b], b))
@@ -103,12 +109,14 @@ for layer in plan["layers"]:
             g["blocks"] = [b for b in range(len(swapped)) if swapped[b] == g["width"]]
 json.dump(plan, open(sys.argv[2], "w"))
 EOF
-    expect "a plan with its bits the wrong way round is still a plan" 0 "$bin/ropebits-profile" "$scratch/threads1/capture.h5" --plan "$scratch/wrong.json" --json
+    score() { "$bin/ropebits-profile" "$scratch/threads1/capture.h5" --plan "$1" --json; }
+    expect "a plan with its bits the wrong way round is still a plan" 0 score "$scratch/wrong.json"
     cp "$scratch/stdout" "$scratch/wrong-summary.json"
-    expect "the good plan is scored" 0 "$bin/ropebits-profile" "$scratch/threads1/capture.h5" --plan "$scratch/threads1/plan.json" --json
+    expect "the good plan is scored" 0 score "$scratch/threads1/plan.json"
     cp "$scratch/stdout" "$scratch/good-summary.json"
-    expect "the gate says no to it" 3 "$bin/ropebits-compare" "$scratch/good-summary.json" "$scratch/wrong-summary.json"
-    expect "and yes to the good one" 0 "$bin/ropebits-compare" "$scratch/good-summary.json" "$scratch/good-summary.json"
+    compare_good() { "$bin/ropebits-compare" "$scratch/good-summary.json" "$1"; }
+    expect "the gate says no to the wrong one" 3 compare_good "$scratch/wrong-summary.json"
+    expect "and yes to the good one" 0 compare_good "$scratch/good-summary.json"
 else
     skip_case "the gate says no to bits the wrong way round" "no python3 to plant the fault"
 fi

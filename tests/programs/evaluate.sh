@@ -6,19 +6,24 @@ python=$(command -v python3 || true)
 model=configs/demo-llama
 text=configs/demo-text/heldout.txt
 
-"$bin/ropebits-calibrate" -q --device cpu --model $model --text configs/demo-text/calibration.txt --test-text $text --n-tokens 1024 --context 512 -o "$scratch/c.h5" >/dev/null
+"$bin/ropebits-calibrate" -q --device cpu --model $model --text configs/demo-text/calibration.txt --test-text $text \
+    --n-tokens 1024 --context 512 -o "$scratch/c.h5" >/dev/null
 "$bin/ropebits-profile" -q --device cpu "$scratch/c.h5" --budgets 2 --no-curves -o "$scratch/p.h5" >/dev/null 2>&1
 for method in uniform block-gtq; do
-    "$bin/ropebits-allocate" -q "$scratch/p.h5" --method $method --avg-bits 2 --value-bits 2 -o "$scratch/$method.json" >/dev/null
+    "$bin/ropebits-allocate" -q "$scratch/p.h5" --method $method --avg-bits 2 --value-bits 2 \
+        -o "$scratch/$method.json" >/dev/null
 done
 plans=(--plan "$scratch/uniform.json" --plan "$scratch/block-gtq.json")
 run() { "$evaluate" -q --device cpu --model $model --text $text --n-tokens 512 --context 256 "$@"; }
 
-expect "two plans are evaluated" 0 run "${plans[@]}" --needles 1 --needle-contexts 384,512 --write-documents "$scratch/docs.json" -o "$scratch/a.json"
+expect "two plans are evaluated" 0 run "${plans[@]}" --needles 1 --needle-contexts 384,512 \
+    --write-documents "$scratch/docs.json" -o "$scratch/a.json"
 stdout_has "unquantized"
 stdout_has "block-gtq.json"
-check "the table has one line a run" [ "$(grep -cE "^(unquantized|uniform.json|block-gtq.json) " "$scratch/stdout")-$(wc -l <"$scratch/stdout")" = 3-5 ]
-expect "documents that were kept give the same result" 0 run "${plans[@]}" --documents "$scratch/docs.json" -o "$scratch/b.json"
+n_runs=$(grep -cE "^(unquantized|uniform.json|block-gtq.json) " "$scratch/stdout")
+equal "the table has one line a run" 3-5 "$n_runs-$(wc -l <"$scratch/stdout")"
+expect "documents that were kept give the same result" 0 run "${plans[@]}" --documents "$scratch/docs.json" \
+    -o "$scratch/b.json"
 expect "compare finds no difference" 0 "$bin/ropebits-compare" "$scratch/a.json" "$scratch/b.json"
 run "${plans[@]}" --needles 1 --needle-contexts 384,512 --threads 1 -o "$scratch/one.json" >/dev/null
 check "one thread gives the same bytes" cmp "$scratch/a.json" "$scratch/one.json"
@@ -27,7 +32,8 @@ run --plan "$scratch/uniform.json" --recent 512 -o "$scratch/recent.json" >/dev/
 run --plan "$scratch/uniform.json" --recent 64 --sink 4 -o "$scratch/buffer.json" >/dev/null
 run --plan "$scratch/uniform.json" --keys-only -o "$scratch/keys.json" >/dev/null
 run --plan "$scratch/uniform.json" --values-only -o "$scratch/values.json" >/dev/null
-"$evaluate" -q --model $model --text $text --plan "$scratch/uniform.json" --n-tokens 20 --context 8 --worst-tokens 2 -o "$scratch/short.json" >"$scratch/short.txt"
+"$evaluate" -q --model $model --text $text --plan "$scratch/uniform.json" --n-tokens 20 --context 8 --worst-tokens 2 \
+    -o "$scratch/short.json" >"$scratch/short.txt"
 check "a text of short sequences is evaluated" grep -q "uniform.json .* - .*" "$scratch/short.txt"
 sed 's/"attention_kl": [0-9.e-]*/"attention_kl": null/' "$scratch/a.json" >"$scratch/unmeasured.json"
 expect "compare takes what was not measured" 0 "$bin/ropebits-compare" "$scratch/unmeasured.json" "$scratch/a.json"
@@ -35,29 +41,54 @@ stdout_has "not measured"
 expect "and misses what is measured no more" 3 "$bin/ropebits-compare" "$scratch/a.json" "$scratch/unmeasured.json"
 
 if [ -n "$python" ]; then
+    # is NAME EXPRESSION: a Python expression of the runs in files. `a` has the runs of a.json, `plain` its first run,
+    # which quantizes nothing; after it come `uniform` and `gtq`.
     is() { check "$1" "$python" -c "import json
-load=lambda name: json.load(open('$scratch/'+name+'.json'))['runs']
-a=load('a')
-assert $2, [r['kl_mean'] for r in a]"; }
-    is "the unquantized run differs in nothing from itself" "a[0]['kl_mean']==0 and a[0]['top1_agreement']==1 and a[0]['attention_kl']==0"
-    is "two bits cost perplexity" "1.02*a[0]['perplexity']<a[1]['perplexity']"
-    is "block-gtq costs less than uniform" "a[2]['kl_mean']<a[1]['kl_mean'] and a[2]['attention_kl']<a[1]['attention_kl']"
-    is "needles are counted for every run" "all(r['needles']['n']==2 and 0<=r['needles']['n_right']<=2 for r in a)"
-    is "the unquantized model finds its needles" "a[0]['needles']['n_right']==2"
-    is "contexts are told apart" "all([g['context'] for g in r['needles']['by_context']]==[384,512] and [g['depth'] for g in r['needles']['by_depth']]==[None] for r in a)"
-    is "groups add up" "all(sum(g[k] for g in r['needles'][by])==r['needles'][k] for r in a for by in ('by_task','by_context','by_depth') for k in ('n','n_right'))"
-    is "the unquantized run's attention is its own" "a[0]['attention_overlap']==1 and a[0]['output_error']==0 and a[0]['worst_tokens']==[]"
-    is "block-gtq keeps more of the attention than uniform" "a[2]['attention_overlap']>a[1]['attention_overlap'] and a[2]['output_error']<a[1]['output_error']"
-    is "every query head has its error" "all(len(r['output_error_by_head'])==4 and {len(h) for h in r['output_error_by_head']}=={6} for r in a)"
-    is "the bins of positions hold every token" "all(abs(sum(b['n']*b['kl_mean'] for b in r['by_position'])/510-r['kl_mean'])<1e-9 and abs(sum(b['n']*b['nll'] for b in r['by_position'])/510-r['nll'])<1e-9 for r in a)"
-    is "bins go to the end of a sequence" "[(b['first'],b['last'],b['n']) for b in a[1]['by_position']]==[(2**i,2**(i+1)-1,2**(i+1)) for i in range(8)]"
-    is "the worst token is the largest KL, with its text" "all(len(r['worst_tokens'])==5 and r['worst_tokens'][0]['kl']==r['kl_max'] and all(t['text'] for t in r['worst_tokens']) for r in a[1:])"
-    is "short sequences have attention sampled, and no top keys" "load('short')[1]['attention_kl']>0 and load('short')[1]['attention_overlap'] is None and len(load('short')[1]['worst_tokens'])==2"
-    is "sinks as long as the context leave nothing to quantize" "load('sink')[1]['kl_max']<1e-6 and abs(load('sink')[1]['perplexity']/a[0]['perplexity']-1)<1e-6"
-    is "a buffer as long as the context hides everything" "load('recent')[1]['kl_max']<1e-6 and load('recent')[1]['attention_kl']<1e-9"
-    is "a buffer and sinks help" "load('buffer')[1]['kl_mean']<a[1]['kl_mean']"
-    is "keys and values alone each cost less than both" "0<load('keys')[1]['kl_mean']<a[1]['kl_mean'] and 0<load('values')[1]['kl_mean']<a[1]['kl_mean']"
-    is "values alone leave the first layer's attention as it is" "load('values')[1]['attention_kl_by_layer'][0]==0<load('keys')[1]['attention_kl_by_layer'][0]"
+load = lambda name: json.load(open('$scratch/' + name + '.json'))['runs']
+a = load('a')
+plain, uniform, gtq = a
+assert ($2), [r['kl_mean'] for r in a]"; }
+    is "the unquantized run differs in nothing from itself" \
+        "plain['kl_mean'] == 0 and plain['top1_agreement'] == 1 and plain['attention_kl'] == 0"
+    is "two bits cost perplexity" "1.02 * plain['perplexity'] < uniform['perplexity']"
+    is "block-gtq costs less than uniform" \
+        "gtq['kl_mean'] < uniform['kl_mean'] and gtq['attention_kl'] < uniform['attention_kl']"
+    is "needles are counted for every run" \
+        "all(r['needles']['n'] == 2 and 0 <= r['needles']['n_right'] <= 2 for r in a)"
+    is "the unquantized model finds its needles" "plain['needles']['n_right'] == 2"
+    is "contexts are told apart" \
+        "all([g['context'] for g in r['needles']['by_context']] == [384, 512] and
+             [g['depth'] for g in r['needles']['by_depth']] == [None] for r in a)"
+    is "groups add up" \
+        "all(sum(g[k] for g in r['needles'][by]) == r['needles'][k]
+             for r in a for by in ('by_task', 'by_context', 'by_depth') for k in ('n', 'n_right'))"
+    is "the unquantized run's attention is its own" \
+        "plain['attention_overlap'] == 1 and plain['output_error'] == 0 and plain['worst_tokens'] == []"
+    is "block-gtq keeps more of the attention than uniform" \
+        "gtq['attention_overlap'] > uniform['attention_overlap'] and gtq['output_error'] < uniform['output_error']"
+    is "every query head has its error" \
+        "all(len(r['output_error_by_head']) == 4 and {len(h) for h in r['output_error_by_head']} == {6} for r in a)"
+    is "the bins of positions hold every token" \
+        "all(abs(sum(b['n'] * b[k] for b in r['by_position']) / 510 - r[k]) < 1e-9
+             for r in a for k in ('kl_mean', 'nll'))"
+    is "bins go to the end of a sequence" \
+        "[(b['first'], b['last'], b['n']) for b in uniform['by_position']] ==
+         [(2**i, 2**(i + 1) - 1, 2**(i + 1)) for i in range(8)]"
+    is "the worst token is the largest KL, with its text" \
+        "all(len(r['worst_tokens']) == 5 and r['worst_tokens'][0]['kl'] == r['kl_max'] and
+             all(t['text'] for t in r['worst_tokens']) for r in a[1:])"
+    is "short sequences have attention sampled, and no top keys" \
+        "load('short')[1]['attention_kl'] > 0 and load('short')[1]['attention_overlap'] is None and
+         len(load('short')[1]['worst_tokens']) == 2"
+    is "sinks as long as the context leave nothing to quantize" \
+        "load('sink')[1]['kl_max'] < 1e-6 and abs(load('sink')[1]['perplexity'] / plain['perplexity'] - 1) < 1e-6"
+    is "a buffer as long as the context hides everything" \
+        "load('recent')[1]['kl_max'] < 1e-6 and load('recent')[1]['attention_kl'] < 1e-9"
+    is "a buffer and sinks help" "load('buffer')[1]['kl_mean'] < uniform['kl_mean']"
+    is "only keys cost less than both, and only values too" \
+        "all(0 < load(part)[1]['kl_mean'] < uniform['kl_mean'] for part in ('keys', 'values'))"
+    is "only values leave the first layer's attention as it is" \
+        "load('values')[1]['attention_kl_by_layer'][0] == 0 < load('keys')[1]['attention_kl_by_layer'][0]"
 else
     skip_case "numbers of the results" "no python3 to read them"
 fi
@@ -72,7 +103,8 @@ expect "a context beyond the model's is refused" 1 "$evaluate" --model $model "$
 stderr_has "max_position_embeddings of 1024"
 expect "documents must fit the model" 1 run "${plans[@]}" --needles 1 --needle-contexts 2000
 stderr_has "max_position_embeddings of 1024"
-expect "a GPU that is asked for and not there is one sentence" 1 env ROPEBITS_CUDA_LIBRARY="$scratch/absent.so" "$evaluate" --device cuda --model $model "${plans[@]}" --text $text --n-tokens 64
+expect "a GPU that is asked for and not there is one sentence" 1 env ROPEBITS_CUDA_LIBRARY="$scratch/absent.so" \
+    "$evaluate" --device cuda --model $model "${plans[@]}" --text $text --n-tokens 64
 stderr_has "evaluate: error: --device cuda: no CUDA side: $scratch/absent.so is not there"
 check "nothing half-written is left" sh -c "! ls '$scratch'/*.tmp 2>/dev/null"
 

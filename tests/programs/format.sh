@@ -1,35 +1,45 @@
-# One hand for the eye: 120 columns, files of a readable size, and the format of .clang-format.
+# The text of the repository: lines of 120 columns, files of a readable size, and code in the format of .clang-format.
 . tests/programs/tap.sh
 
 columns=120 lines=500
-sources() { git ls-files "$@" 2>/dev/null || find . -path ./build -prune -o -type f -print | sed 's|^\./||' | grep -E "$(pattern "$@")"; }
-# Outside a git checkout (a release tarball) the names are matched by hand.
-pattern() { printf '%s\n' "$@" | sed -e 's/\./\\./g' -e 's/\*/.*/g' -e 's/^/^/' -e 's/$/$/' | paste -sd '|'; }
+export LC_ALL=C.UTF-8       # a column is a character, not a byte
 
-code=$(sources '*.c' '*.h' '*.cu' '*.cuh')
-too_long() { awk -v most=$columns 'length($0) > most { print FILENAME ":" FNR ": " length($0) " columns" }' "$@"; }
+# The files that git has. Without git, as in a release tarball, they are all files but the build.
+files=$(git ls-files 2>/dev/null)
+all_files() { find ./* \( -path ./build -o -path "./$build" \) -prune -o -type f -print | sed 's|^\./||' | sort; }
+[ -n "$files" ] || files=$(all_files)
+named() { grep -E "$1" <<<"$files"; }
+mapfile -t code < <(named '\.(c|h|cu|cuh)$')
+mapfile -t scripts < <(named '\.(sh|mk)$|(^|/)Makefile$')
+mapfile -t pages < <(named '\.md$')
+# Without this check, no files at all would pass every other one.
+check "there are code, scripts and pages to look at" test "${code[0]:-}" -a "${scripts[0]:-}" -a "${pages[0]:-}"
 
-# Characters, not bytes.
-export LC_ALL=C.UTF-8
+wide_lines() { grep -nHE "^.{$((columns + 1))}" "$@" | cut -d: -f1,2; }
+none "no line of code is wider than $columns columns" "$(wide_lines "${code[@]}" "${scripts[@]}")"
 
-found=$(too_long $code $(sources '*.sh' 'Makefile' '*.mk'))
-if [ -z "$found" ]; then ok "no line of code is wider than $columns columns"; else not_ok "no line of code is wider than $columns columns" "$found"; fi
+# Rows of tables are as wide as their cells, links as their addresses, and examples are what a program printed.
+prose() {   # prose PAGE: its lines, an empty one for each of those
+    awk '/^```/ { is_example = !is_example } { print is_example || /^ *\|/ || /^    / || /\]\(/ ? "" : $0 }' "$1"
+}
+wide_prose() {
+    local page
+    for page in "${pages[@]}"; do prose "$page" | wide_lines --label="$page" -; done
+}
+none "no line of a page is wider than $columns columns" "$(wide_prose)"
 
-# Rows of tables are as wide as their cells; what stands between ``` is an example.
-found=$(for page in $(sources '*.md'); do
-    awk -v most=$columns -v page="$page" '/^```/ { is_example = !is_example; next }
-        !is_example && !/^ *\|/ && !/^    / && !/\]\(/ && length($0) > most { print page ":" FNR ": " length($0) " columns" }' "$page"
-done)
-if [ -z "$found" ]; then ok "no line of a page is wider than $columns columns"; else not_ok "no line of a page is wider than $columns columns" "$found"; fi
+long_files() {
+    printf '%s\n' "${code[@]}" | grep -v '^tests/' | xargs wc -l |
+        awk -v most=$lines '$2 != "total" && $1 > most { print $2 ": " $1 " lines" }'
+}
+none "no file of the product has more than $lines lines" "$(long_files)"
 
-found=$(echo "$code" | grep -v '^tests/' | xargs wc -l | awk -v most=$lines '$2 != "total" && $1 > most { print $2 ": " $1 " lines" }')
-if [ -z "$found" ]; then ok "no file of the product has more than $lines lines"; else not_ok "no file of the product has more than $lines lines" "$found"; fi
-
-if command -v clang-format >/dev/null && clang-format --version | grep -q 'version 14\.'; then
-    found=$(clang-format --dry-run $code 2>&1 | grep -E 'warning:' | cut -d: -f1 | sort | uniq -c)
-    if [ -z "$found" ]; then ok "code has the format of .clang-format"; else not_ok "code has the format of .clang-format (make format)" "$found"; fi
+has_format() { clang-format --dry-run -Werror "${code[@]}"; }
+name="the code has the format of .clang-format (make format)"
+if clang-format --version 2>/dev/null | grep -q 'version 14\.'; then
+    check "$name" has_format
 else
-    skip_case "code has the format of .clang-format" "clang-format 14 is not installed"
+    skip_case "$name" "clang-format 14 is not installed"
 fi
 
 finish

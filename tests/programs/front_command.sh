@@ -1,5 +1,6 @@
 #!/bin/bash
-# The front command: finds programs beside itself and on PATH, lists those that are there; and what every program has in common.
+# The front command finds programs beside itself and on PATH, and lists those that are there. At the end: what every
+# program has in common.
 . tests/programs/tap.sh
 
 # A copy of the front command in a folder with programs of our own.
@@ -16,7 +17,8 @@ chmod +x "$scratch"/elsewhere/*
 touch "$house/ropebits-export"              # not executable
 export PATH=$scratch/elsewhere:$PATH
 
-expect "a program beside the front command runs with its arguments and exit code" 3 "$house/ropebits" profile a.h5 "b c" --json
+expect "a program beside the front command runs with its arguments and exit code" 3 \
+    "$house/ropebits" profile a.h5 "b c" --json
 check "  and got them unchanged" test "$(cat "$scratch/stdout")" = "beside: profile 3: a.h5 b c --json"
 expect "what is not beside is looked for on PATH" 0 "$house/ropebits" extra 7
 stdout_has "on PATH: extra 7"

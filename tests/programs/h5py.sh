@@ -1,5 +1,5 @@
-# A capture under other programs: h5py with hdf5plugin, h5py and h5dump with our own filter plugin. The values are those of
-# tests/calibrate/tiny_capture.h, by the same formula in numpy.
+# Other programs read a capture: h5py with hdf5plugin, and h5py and h5dump with our own filter plugin. The values are
+# those of tests/calibrate/tiny_capture.h, by the same formula in numpy.
 . tests/programs/tap.sh
 
 cat >"$scratch/check.py" <<'PYTHON'
@@ -12,7 +12,9 @@ def vectors(s, layer, which, heads, tokens):
     h, t, d = np.ogrid[:heads, :tokens, :6]
     return ((s * 7 + layer * 5 + which * 3 + h * 11 + t * 13 + d * 17) % 251 - 125) / 8
 
-def energy(x):      # blocks (0, 2), (1, 3) turn; (4, 5) lies past rotary_dim; mean over tokens and, with query heads [H][G], over those
+# Blocks (0, 2) and (1, 3) turn; (4, 5) lies past rotary_dim. The mean is over tokens and, where a KV head has several
+# query heads, over those too.
+def energy(x):
     x = x.reshape(2, -1, 6).astype("f8")
     return np.stack([(x[..., [a, b]] ** 2).sum(-1).mean(-1) for a, b in ((0, 2), (1, 3), (4, 5))], -1)
 
@@ -27,13 +29,15 @@ with h5py.File(sys.argv[1], "r") as f:
     for s, (name, n) in enumerate((("calibration", 33), ("test", 17))):
         ids = f[name]["tokens"]
         assert ids.dtype == "<i4" and np.array_equal(ids[:], np.arange(n) * (s + 3) % 97)
-        assert ids.attrs["tokens_sha256"].decode() == hashlib.sha256(ids[:].tobytes()).hexdigest() and ids.attrs["context"] == 16
+        assert ids.attrs["tokens_sha256"].decode() == hashlib.sha256(ids[:].tobytes()).hexdigest()
+        assert ids.attrs["context"] == 16
         for layer in range(2):
             g = f[name]["layer_%03d" % layer]
             q, k, v = (vectors(s, layer, which, heads, n) for which, heads in ((0, 4), (1, 2), (2, 2)))
             for key, x in (("q", q), ("k", k), ("v", v)):
                 assert g[key].dtype == dtype and np.array_equal(g[key][:], x), (name, layer, key)
-            assert np.allclose(g["q_energy"][:], energy(q), rtol=1e-14) and np.allclose(g["k_energy"][:], energy(k), rtol=1e-14)
+            assert np.allclose(g["q_energy"][:], energy(q), rtol=1e-14)
+            assert np.allclose(g["k_energy"][:], energy(k), rtol=1e-14)
             assert np.allclose(g["k_mean"][:], k.mean(1), rtol=0, atol=1e-14)
             if sys.argv[2] == "frames":     # a chunk is one zstd frame: magic, then a content size in the header
                 mask, frame = g["k"].id.read_direct_chunk((0, 0, 0))
@@ -58,7 +62,8 @@ expect "a small capture is written in f32" 0 "$writer" --write "$scratch/tiny32.
 for bits in 16 32; do
     name="h5py with hdf5plugin reads the f$bits capture"
     if [ -z "$python" ]; then skip_case "$name" "no python3 with h5py"
-    elif ! "$python" -c "$has_filter" 2>/dev/null; then skip_case "$name" "no hdf5plugin with the zstd filter (Debian's has none)"
+    elif ! "$python" -c "$has_filter" 2>/dev/null; then
+        skip_case "$name" "no hdf5plugin with the zstd filter (Debian's has none)"
     else check "$name" "$python" "$scratch/check.py" "$scratch/tiny$bits.h5" hdf5plugin "<f$((bits / 8))"
     fi
 done

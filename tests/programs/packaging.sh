@@ -7,12 +7,14 @@ if [ "${RB_SANITIZED:-0}" = 1 ]; then
     finish
 fi
 cc=${CC:-gcc}
-# As the build was made: nothing is compiled here.
+# The options of make are those of the build, so that nothing is compiled here.
 cuda_arch=$(cat "$build/gen/cuda-arch" 2>/dev/null)
-make_target() { make --no-print-directory BUILD="$build" CUDA="$([ -e "$build/lib/ropebits_cuda.so" ] && echo 1 || echo 0)" CUDA_ARCH="$cuda_arch" "$@"; }
+cuda=$([ -e "$build/lib/ropebits_cuda.so" ] && echo 1 || echo 0)
+make_target() { make --no-print-directory BUILD="$build" CUDA="$cuda" CUDA_ARCH="$cuda_arch" "$@"; }
 version=$("$bin/ropebits" --version | sed -n '1s/ropebits //p')
 
-"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --n-tokens 128 --context 64 -o "$scratch/capture.h5" >/dev/null
+"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt \
+    --n-tokens 128 --context 64 -o "$scratch/capture.h5" >/dev/null
 "$bin/ropebits-profile" -q --no-curves "$scratch/capture.h5" --budgets 3 -o "$scratch/p.h5" >/dev/null
 "$bin/ropebits-allocate" -q "$scratch/p.h5" --method block-gtq --avg-bits 3 -o "$scratch/plan.json" >/dev/null
 "$bin/ropebits-export" -q "$scratch/plan.json" --format rbp -o "$scratch/out" >/dev/null
@@ -22,13 +24,15 @@ root=$scratch/root
 mkdir -p "$root/usr/lib"                                    # not ours, and so not ours to remove
 echo theirs >"$root/usr/lib/other"
 check "make install" make_target install DESTDIR="$root" PREFIX=/usr
-for file in bin/ropebits include/ropebits_plan.h lib/libropebits_plan.a lib/libropebits_plan.so lib/pkgconfig/ropebits_plan.pc lib/ropebits/hdf5-plugin/libropebits_h5zstd.so \
-            share/doc/ropebits/LICENSE share/doc/ropebits/README.md share/doc/ropebits/docs/method.md share/bash-completion/completions/ropebits-run share/zsh/site-functions/_ropebits; do
+for file in bin/ropebits include/ropebits_plan.h lib/libropebits_plan.a lib/libropebits_plan.so \
+            lib/pkgconfig/ropebits_plan.pc lib/ropebits/hdf5-plugin/libropebits_h5zstd.so \
+            share/doc/ropebits/LICENSE share/doc/ropebits/README.md share/doc/ropebits/docs/method.md \
+            share/bash-completion/completions/ropebits-run share/zsh/site-functions/_ropebits; do
     check "  has $file" test -s "$root/usr/$file"
 done
-check "  has the CUDA side where the build has" test -e "$build/lib/ropebits_cuda.so" -o ! -e "$root/usr/lib/ropebits/ropebits_cuda.so"
+check "  has the CUDA side where the build has" test "$cuda" = 1 -o ! -e "$root/usr/lib/ropebits/ropebits_cuda.so"
 expect "installed programs find each other" 0 "$root/usr/bin/ropebits" inspect "$scratch/out/plan.rbp"
-if [ -e "$build/lib/ropebits_cuda.so" ]; then
+if [ "$cuda" = 1 ]; then
     expect "and their CUDA side" 0 "$root/usr/bin/ropebits" --version
     stdout_has "root/usr/bin/../lib/ropebits/ropebits_cuda.so"
 else
@@ -43,40 +47,53 @@ int main(int argc, char **argv)
 {
     ropebits_plan *plan;
     char error[256];
-    if (argc < 2 || ropebits_plan_open(&plan, argv[1], error, sizeof error) != 0) { fprintf(stderr, "%s\n", error); return 1; }
+    if (argc < 2) return 2;
+    if (ropebits_plan_open(&plan, argv[1], error, sizeof error) != 0) {
+        fprintf(stderr, "%s\n", error);
+        return 1;
+    }
     const ropebits_plan_info *info = ropebits_plan_get_info(plan);
-    printf("%s %u layers, %g bytes a token, %u bits a key\n", info->method, info->n_layers, info->bytes_per_token, ropebits_plan_head(plan, 0, 0)->key_bits);
+    printf("%s %u layers, %g bytes a token, ", info->method, info->n_layers, info->bytes_per_token);
+    printf("%u bits a key\n", ropebits_plan_head(plan, 0, 0)->key_bits);
     ropebits_plan_close(plan);
     return 0;
 }
 EOF
-# links_library WHERE LIB_FOLDER PKG_CONFIG_VARIABLES..
+# links_library WHERE LIB_FOLDER PKG_CONFIG_VARIABLES...
 links_library() {
-    # shellcheck disable=SC2046  # flags are meant to split
-    check "the library of $1 links by pkg-config" "$cc" "$scratch/reader.c" -o "$scratch/reader" $(env "${@:3}" pkg-config --cflags --libs ropebits_plan)
+    local flags
+    read -r -d '' -a flags < <(env "${@:3}" pkg-config --cflags --libs ropebits_plan)
+    check "the library of $1 links by pkg-config" "$cc" "$scratch/reader.c" -o "$scratch/reader" "${flags[@]}"
     expect "and reads the plan" 0 env LD_LIBRARY_PATH="$2" "$scratch/reader" "$scratch/out/plan.rbp"
     stdout_has "block-gtq 4 layers"
     expect "and refuses another file" 1 env LD_LIBRARY_PATH="$2" "$scratch/reader" "$scratch/plan.json"
     stderr_has "wrong magic"
 }
-links_library "an installation" "$root/usr/lib" PKG_CONFIG_PATH="$root/usr/lib/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
+links_library "an installation" "$root/usr/lib" PKG_CONFIG_PATH="$root/usr/lib/pkgconfig" \
+    PKG_CONFIG_SYSROOT_DIR="$root"
 
 # ---- manual pages ----
 pages=$root/usr/share/man/man1
+names_every_option() {      # names_every_option PROGRAM PAGE
+    "$1" --help | grep -oE -- '^(  |      )(-[a-z], )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | while read -r option; do
+        grep -qF -- "\\fB${option//-/\\-}\\fR" "$2" || { echo "no $option"; exit 1; }
+    done
+}
 names_itself() { [[ $(sed -n '/^.SH NAME/{n;p}' "$2") == "${1//-/\\-} \\- "[a-z]???????????????* ]]; }
 for program in "$root"/usr/bin/*; do
     name=${program##*/}
     page=$pages/$name.1
     check "$name has a page" test -s "$page"
-    check "  that names every option" bash -c '"$1" --help | grep -oE -- "^(  |      )(-[a-z], )?--[a-z-]+" | grep -oE -- "--[a-z-]+" | while read -r option; do
-        grep -qF -- "\\fB${option//-/\\-}\\fR" "$2" || { echo "no $option"; exit 1; }; done' - "$program" "$page"
+    check "  that names every option" names_every_option "$program" "$page"
     check "  and says what it is in one line" names_itself "$name" "$page"
 done
-if command -v man >/dev/null 2>&1 && MANPATH=$root/usr/share/man man -P cat ropebits-run >"$scratch/stdout" 2>"$scratch/stderr"; then
+show_page() { MANPATH=$root/usr/share/man man -P cat ropebits-run >"$scratch/stdout" 2>"$scratch/stderr"; }
+groff_is_silent() { test -z "$(man --warnings=all -l "$1" 2>&1 >/dev/null)"; }
+if command -v man >/dev/null 2>&1 && show_page; then
     check "man finds and shows them, without a warning" test ! -s "$scratch/stderr"
     stdout_has "PIPELINE.json"
     check "  each option on a line of its own" grep -qE '^ +-o, --output DIR$' "$scratch/stdout"
-    for page in "$pages"/*.1; do check "  ${page##*/} has no warning of groff" bash -c 'test -z "$(man --warnings=all -l "$1" 2>&1 >/dev/null)"' - "$page"; done
+    for page in "$pages"/*.1; do check "  ${page##*/} has no warning of groff" groff_is_silent "$page"; done
 else
     skip_case "man finds and shows them" "no man here"
 fi
@@ -102,9 +119,13 @@ check "make bundle" env XZ_LEVEL=0 make --no-print-directory BUILD="$build" CUDA
 mkdir "$scratch/moved"
 check "  unpacks anywhere" tar -C "$scratch/moved" -xf "$build/ropebits-$version-linux-x86_64.tar.xz"
 moved=$scratch/moved/ropebits-$version
-for file in README.md CHANGELOG.md LICENSE docs/plan-rbp.md include/ropebits_plan.h share/man/man1/ropebits.1 configs/demo.json; do check "  has $file" test -s "$moved/$file"; done
+for file in README.md CHANGELOG.md LICENSE docs/plan-rbp.md include/ropebits_plan.h share/man/man1/ropebits.1 \
+            configs/demo.json; do
+    check "  has $file" test -s "$moved/$file"
+done
 expect "its programs run" 0 "$moved/bin/ropebits" inspect "$scratch/out/plan.rbp"
-check "  with the libraries they brought" bash -c 'ldd "$1/bin/ropebits-run" | grep libhdf5 | grep -qF "$1/bin/../lib/"' - "$moved"
+hdf5_of() { ldd "$1/bin/ropebits-run" | grep libhdf5; }
+check "  with the libraries they brought" grep -qF "$moved/bin/../lib/" <(hdf5_of "$moved")
 links_library "the bundle" "$moved/lib" PKG_CONFIG_PATH="$moved/lib/pkgconfig"
 
 # ---- the Debian package ----
@@ -116,8 +137,9 @@ if command -v dpkg-deb >/dev/null 2>&1 && command -v dpkg-shlibdeps >/dev/null 2
     expect "  it says what it needs" 0 dpkg-deb -f "$package" Depends
     for library in libc6 libhdf5 libopenblas libzstd; do stdout_has "$library"; done
     check "  its files belong to root" bash -c '! dpkg-deb -c "$1" | grep -v " root/root "' - "$package"
-    check "  and have their sums" bash -c 'cd "$1" && dpkg-deb --ctrl-tarfile "$2" | tar -xO ./md5sums | md5sum -c --quiet && test "$(dpkg-deb -c "$2" | grep -c "^-")" -eq "$(dpkg-deb --ctrl-tarfile "$2" | tar -xO ./md5sums | wc -l)"' \
-        - "$scratch/deb" "$(realpath "$package")"
+    dpkg-deb --ctrl-tarfile "$package" | tar -xO ./md5sums >"$scratch/md5sums"
+    check "  and have their sums" bash -c 'cd "$1" && md5sum -c --quiet "$2"' - "$scratch/deb" "$scratch/md5sums"
+    equal "    all of them" "$(dpkg-deb -c "$package" | grep -c '^-')" "$(wc -l <"$scratch/md5sums")"
 else
     skip_case "make deb" "no dpkg-dev here"
 fi
@@ -134,12 +156,14 @@ else
     (cd "$source" && find . ! -type d | sed 's|^\./||' | sort) >"$scratch/have"
     check "  has every file of the commit" cmp "$scratch/want" "$scratch/have"
     check "  knows its commit without git" make -C "$source" --no-print-directory build/gen/version.h
-    check "    which is this one" grep -qF "RB_COMMIT \"$(git rev-parse --short=12 HEAD)\"" "$source/build/gen/version.h"
+    commit=$(git rev-parse --short=12 HEAD)
+    check "    which is this one" grep -qF "RB_COMMIT \"$commit\"" "$source/build/gen/version.h"
     expect "  cannot be packed again" 2 env GIT_CEILING_DIRECTORIES="$scratch" make -C "$source" dist
     stderr_has "here is none"
-    # Whoever has only the files, as of a checkout without its history, has no commit.
+    # A tarball that was made without git has no commit.
     printf '$For''mat:%%H$\n' >"$source/packaging/commit"
-    check "  without the commit it is of an unknown one" env GIT_CEILING_DIRECTORIES="$scratch" make -C "$source" --no-print-directory build/gen/version.h
+    check "  without the commit it is of an unknown one" env GIT_CEILING_DIRECTORIES="$scratch" \
+        make -C "$source" --no-print-directory build/gen/version.h
     check "    and says so" grep -qF 'RB_COMMIT "unknown"' "$source/build/gen/version.h"
 fi
 

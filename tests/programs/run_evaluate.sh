@@ -1,15 +1,17 @@
-# The evaluate stage of `ropebits run`: the table it prints, resuming, the same bytes for any number of threads, and a worse plan that the gate must see.
+# The evaluate stage of `ropebits run`: the table it prints, resuming, the same bytes for any number of threads, and a
+# worse plan that the gate must see.
 . tests/programs/tap.sh
 
 python=$(command -v python3 || true)
-# pipeline NAME MEMBERS..: a small pipeline whose evaluate object has these members.
+text=$PWD/configs/demo-text/calibration.txt test_text=$PWD/configs/demo-text/heldout.txt
+# pipeline NAME MEMBERS: a small pipeline whose evaluate object has these members.
 pipeline() {
     cat >"$scratch/$1.json" <<EOF
 {
   "schema": "ropebits-pipeline", "version": 1,
   "model": "$PWD/configs/demo-llama",
-  "text": "$PWD/configs/demo-text/calibration.txt",
-  "test_text": "$PWD/configs/demo-text/heldout.txt",
+  "text": "$text",
+  "test_text": "$test_text",
   "calibrate": { "n_tokens": 1024, "context": 512 },
   "profile": { "budgets": [2], "methods": ["uniform", "block-gtq"] },
   "allocate": { "method": "block-gtq", "avg_bits": 3, "rotation": "hadamard" },
@@ -20,7 +22,8 @@ EOF
 run() { "$bin/ropebits-run" "$scratch/$1.json" -o "$scratch/$2" "${@:3}"; }
 took() { check "  $1 runs" grep -q "$1 took" "$scratch/stderr"; }
 
-pipeline small '"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 512, "context": 256, "needles": 2, "haystack": "'"$PWD"'/configs/demo-text/calibration.txt"'
+pipeline small '"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 512, "context": 256,
+    "needles": 2, "haystack": "'"$text"'"'
 expect "a pipeline with an evaluate object runs" 0 run small a
 for plan in uniform-2 block-gtq-2 uniform-3 block-gtq-3; do
     check "  plan-$plan.json is there" test -s "$scratch/a/plan-$plan.json"
@@ -46,19 +49,22 @@ for line, run in zip(lines, runs):
         name, logit_mae = "unquantized", "0.0000"
     else:
         name = "%s K%gV%g" % (run["method"], run["avg_bits"], run["value_bits"])
-        # The profile scored 2 bits alone: at 3 the table has no error.
+        # The profile scored 2 bits only: at 3 the table has no error.
         logit_mae = "%.4f" % mae[run["method"], 2] if run["avg_bits"] == 2 else "-"
     bits = ["-" if run[k] is None else "%.3f" % run[k] for k in ("key_true_bits", "value_true_bits")]
-    want = name.split() + bits + [logit_mae, "%.4f" % run["kl_mean"], "%.3f" % run["kl_p999"], "%.1f" % (100 * run["top1_agreement"]), "%.3f" % run["perplexity"],
-                                  str(run["needles"]["n_right"]), "of", "2"]
+    want = name.split() + bits + [logit_mae, "%.4f" % run["kl_mean"], "%.3f" % run["kl_p999"]]
+    want += ["%.1f" % (100 * run["top1_agreement"]), "%.3f" % run["perplexity"]]
+    want += [str(run["needles"]["n_right"]), "of", "2"]
     assert line.split() == want, (line, want)
-assert [r["key_true_bits"] for r in runs[1:]] == [2.25, runs[2]["key_true_bits"], 3.25, runs[4]["key_true_bits"]] and runs[2]["key_true_bits"] > 2.25
+assert runs[1]["key_true_bits"] == 2.25 and runs[3]["key_true_bits"] == 3.25 and runs[2]["key_true_bits"] > 2.25
 assert runs[2]["kl_mean"] < runs[1]["kl_mean"] and runs[4]["kl_mean"] < runs[2]["kl_mean"]
 EOF
-    check "the table has the numbers of the evaluation and of the profile" "$python" "$scratch/table.py" "$scratch/a" "$scratch/table.txt"
+    check "the table has the numbers of the evaluation and of the profile" \
+        "$python" "$scratch/table.py" "$scratch/a" "$scratch/table.txt"
     check "the plans have the pipeline's rotation and as many bits for values as for keys" "$python" -c "import json
-p=json.load(open('$scratch/a/plan-block-gtq-2.json'))
-assert p['values']['width']==2 and p['layers'][0]['kv_heads'][0]['groups'][0]['rotation']['kind']=='hadamard', p['values']"
+p = json.load(open('$scratch/a/plan-block-gtq-2.json'))
+assert p['values']['width'] == 2, p['values']
+assert p['layers'][0]['kv_heads'][0]['groups'][0]['rotation']['kind'] == 'hadamard'"
 else
     skip_case "the numbers of the table" "no python3 to read them"
 fi
@@ -95,6 +101,7 @@ check "  and has no needles in its table" bash -c '! grep -q needle "$1"' - "$sc
 # ---- the gate ----
 pipeline gate '"budgets": [2], "methods": ["block-gtq"], "n_tokens": 512, "context": 256, "needles": 2'
 expect "a run to compare with" 0 run gate good
+compare_good() { "$bin/ropebits-compare" "$scratch/good/evaluation.json" "$1"; }
 if [ -n "$python" ]; then
     mkdir "$scratch/worse"
     "$python" - "$scratch/good/plan-block-gtq-2.json" "$scratch/worse/plan-block-gtq-2.json" <<'EOF'
@@ -102,7 +109,8 @@ import json, sys
 plan = json.load(open(sys.argv[1]))
 for layer in plan["layers"]:
     for head in layer["kv_heads"]:
-        # The widths in reverse order of energy, block by block: a wrong sign in the allocator. The count of each width stays, and so do the true bits.
+        # The widths in reverse order of energy, block by block: a wrong sign in the allocator. The count of each width
+        # stays, and so do the true bits.
         bits = head["bits"]
         order = sorted(range(len(bits)), key=lambda b: (bits[b], b))
         swapped = list(bits)
@@ -113,20 +121,26 @@ for layer in plan["layers"]:
             g["blocks"] = [b for b in range(len(swapped)) if swapped[b] == g["width"]]
 json.dump(plan, open(sys.argv[2], "w"))
 EOF
-    evaluate_as_run() { "$bin/ropebits-evaluate" -q --model "$PWD/configs/demo-llama" --plan "$1" --text "$PWD/configs/demo-text/heldout.txt" --n-tokens 512 --context 256 --needles 2 -o "$2"; }
-    expect "the good plan is evaluated by hand" 0 evaluate_as_run "$scratch/good/plan-block-gtq-2.json" "$scratch/by-hand.json"
+    evaluate_as_run() {     # evaluate_as_run PLAN RESULT
+        "$bin/ropebits-evaluate" -q --model "$PWD/configs/demo-llama" --plan "$1" --text "$test_text" \
+            --n-tokens 512 --context 256 --needles 2 -o "$2"
+    }
+    expect "the good plan is evaluated by hand" 0 \
+        evaluate_as_run "$scratch/good/plan-block-gtq-2.json" "$scratch/by-hand.json"
     check "  with the bytes that run gave" cmp "$scratch/by-hand.json" "$scratch/good/evaluation.json"
-    expect "a plan with its bits the wrong way round is evaluated" 0 evaluate_as_run "$scratch/worse/plan-block-gtq-2.json" "$scratch/worse/evaluation.json"
-    expect "the gate says no to it" 3 "$bin/ropebits-compare" "$scratch/good/evaluation.json" "$scratch/worse/evaluation.json"
+    expect "a plan with its bits the wrong way round is evaluated" 0 \
+        evaluate_as_run "$scratch/worse/plan-block-gtq-2.json" "$scratch/worse/evaluation.json"
+    expect "the gate says no to it" 3 compare_good "$scratch/worse/evaluation.json"
     stdout_has "WORSE"
-    expect "and yes to the good one" 0 "$bin/ropebits-compare" "$scratch/good/evaluation.json" "$scratch/by-hand.json"
-    expect "an evaluation is not compared with a profile's summary" 1 "$bin/ropebits-compare" "$scratch/good/evaluation.json" "$scratch/good/summary.json"
+    expect "and yes to the good one" 0 compare_good "$scratch/by-hand.json"
+    expect "an evaluation is not compared with a profile's summary" 1 compare_good "$scratch/good/summary.json"
 else
     skip_case "the gate says no to bits the wrong way round" "no python3 to plant the fault"
 fi
-expect "an evaluation of other questions is refused" 1 "$bin/ropebits-compare" "$scratch/good/evaluation.json" "$scratch/a/evaluation.json"
+expect "an evaluation of other questions is refused" 1 compare_good "$scratch/a/evaluation.json"
 stderr_has "not the same questions"
-expect "a plan that is gone from the evaluation is a regression" 3 "$bin/ropebits-compare" "$scratch/b/evaluation.json" "$scratch/good/evaluation.json"
+expect "a plan that is gone from the evaluation is a regression" 3 \
+    "$bin/ropebits-compare" "$scratch/b/evaluation.json" "$scratch/good/evaluation.json"
 stdout_has "MISSING"
 
 # ---- what it refuses ----
@@ -134,7 +148,7 @@ pipeline misspelt '"budgets": [2], "methods": ["uniform"], "kneedles": 2'
 expect "a misspelt member is named" 1 run misspelt good
 stderr_has 'evaluate has no member "kneedles"'
 pipeline long '"budgets": [2], "methods": ["uniform"], "context": 4096'
-expect "a context beyond the model's fails the run" 1 run long good
+expect "a context longer than the model's fails the run" 1 run long good
 stderr_has "max_position_embeddings of 1024"
 stderr_has "stage evaluate failed"
 

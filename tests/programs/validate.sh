@@ -1,12 +1,15 @@
-# The validate program on the CPU: what it prints, takes, refuses. There it is the C reference that is held to itself, so nothing honest makes it say no (exit 3):
-# its judgement is tested in tests/kernels/test_codec_check.c, and on the kernels by tests/gpu.
+# The validate program on the CPU: what it prints, takes and refuses. There the C reference is compared with itself, so
+# no honest input makes it say no (exit 3). tests/kernels/test_codec_check.c tests its judgement, and tests/gpu runs it
+# on the kernels.
 . tests/programs/tap.sh
 
 validate=$bin/ropebits-validate
-demo=(--device cpu --model configs/demo-llama --text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt --n-tokens 256 --context 128)
+demo=(--device cpu --model configs/demo-llama --text configs/demo-text/calibration.txt)
+demo+=(--test-text configs/demo-text/heldout.txt --n-tokens 256 --context 128)
 "$bin/ropebits-calibrate" -q "${demo[@]}" --values -o "$scratch/capture.h5" >/dev/null
 "$bin/ropebits-calibrate" -q "${demo[@]}" -o "$scratch/keys-only.h5" >/dev/null
-"$bin/ropebits-profile" -q --device cpu --no-curves "$scratch/capture.h5" --budgets 3 -o "$scratch/profile.h5" >/dev/null
+"$bin/ropebits-profile" -q --device cpu --no-curves "$scratch/capture.h5" --budgets 3 \
+    -o "$scratch/profile.h5" >/dev/null
 # plan NAME OPTIONS...: NAME/plan.json and NAME/plan.rbp
 plan() {
     mkdir "$scratch/$1"
@@ -18,7 +21,8 @@ plan keys --method block-gtq --avg-bits 3 --value-bits 16
 plan hadamard --method uniform --avg-bits 4 --value-bits 4 --rotation hadamard
 rbp=$scratch/both/plan.rbp
 run() { "$validate" --device cpu "$@"; }
-rows() { local n; n=$(grep -cE "^$1 .* ok\$" "$scratch/stdout"); if [ "$n" -eq "$2" ]; then ok "  $2 rows of $1 are ok"; else not_ok "  $2 rows of $1 are ok" "found $n" "$(cat "$scratch/stdout")"; fi; }
+# rows BEGINNING N
+rows() { equal "  $2 rows of $1 are ok" "$2" "$(grep -cE "^$1 .* ok\$" "$scratch/stdout")" "$(cat "$scratch/stdout")"; }
 
 # ---- what it says ----
 expect "help is a success on stdout" 0 "$validate" --help
@@ -36,7 +40,7 @@ expect "with one thread it says the same" 0 run --threads 1 "$rbp" "$scratch/cap
 check "  to the last digit" cmp "$scratch/of-rbp" "$scratch/stdout"
 expect "a hadamard plan is valid" 0 run "$scratch/hadamard/plan.rbp" "$scratch/capture.h5"
 rows keys 3
-expect "a plan of keys alone is valid on keys" 0 run "$scratch/keys/plan.rbp" "$scratch/capture.h5"
+expect "a plan of only keys is valid on keys" 0 run "$scratch/keys/plan.rbp" "$scratch/capture.h5"
 rows keys 3
 rows values 0
 
@@ -51,7 +55,8 @@ rows keys 2
 # 4 layers, 2 KV heads of 64 dims: 512 codes a token.
 expect "50 tokens are 25600 codes" 0 run --types f32 --n-tokens 50 "$scratch/keys/plan.rbp" "$scratch/capture.h5"
 check "  in the table" grep -qE "^keys +f32 +25600 " "$scratch/stdout"
-expect "more tokens than there are is all of them" 0 run --types f32 --n-tokens 100000 "$scratch/keys/plan.rbp" "$scratch/capture.h5"
+expect "more tokens than there are is all of them" 0 run --types f32 --n-tokens 100000 "$scratch/keys/plan.rbp" \
+    "$scratch/capture.h5"
 check "  in the table" grep -qE "^keys +f32 +131072 " "$scratch/stdout"
 
 expect "JSON has the verdict" 0 run --json --n-tokens 50 "$rbp" "$scratch/capture.h5"
@@ -61,7 +66,9 @@ check "  for all and for 6 rows" test "$(grep -c '"is_valid": true' "$scratch/st
 check "  with the number of codes in each" test "$(grep -c '"n_codes": 25600' "$scratch/stdout")" -eq 6
 check "  and no throughput: the CPU's is not measured" bash -c '! grep -q gb_per_s "$1"' - "$scratch/stdout"
 if command -v python3 >/dev/null 2>&1; then
-    check "  and parses" python3 -c "import json,sys; d=json.load(open(sys.argv[1])); assert d['version']==1 and len(d['rows'])==6 and d['rows'][0]['codes_wrong']==0" "$scratch/stdout"
+    check "  and parses" python3 -c "import json, sys
+d = json.load(open(sys.argv[1]))
+assert d['version'] == 1 and len(d['rows']) == 6 and d['rows'][0]['codes_wrong'] == 0" "$scratch/stdout"
 else
     skip_case "  and parses" "no python3"
 fi
@@ -93,7 +100,8 @@ sed 's/"theta": 10000/"theta": 20000/' "$scratch/both/plan.json" >"$scratch/othe
 expect "a plan of another model is refused" 1 run "$scratch/other.json" "$scratch/capture.h5"
 stderr_has "theta 20000 and 10000"
 stderr_lines 1
-cp -r configs/demo-llama "$scratch/renamed" && sed -i 's/"bos_token_id"/"of_another_model": 1, "bos_token_id"/' "$scratch/renamed/config.json"
+cp -r configs/demo-llama "$scratch/renamed"
+sed -i 's/"bos_token_id"/"of_another_model": 1, "bos_token_id"/' "$scratch/renamed/config.json"
 "$bin/ropebits-calibrate" -q --device cpu "${demo[@]}" --model "$scratch/renamed" -o "$scratch/renamed.h5" >/dev/null
 expect "so is one of another config.json" 1 run "$rbp" "$scratch/renamed.h5"
 stderr_has "config_sha256"

@@ -141,7 +141,7 @@ done:
 }
 
 /* Seconds that one thread takes for the bytes of a layer: to write them to a file as they are, and to compress them. */
-static void measure_alone(const bench *b, double *plain_write_s, double *pack_s)
+static void measure_parts(const bench *b, double *plain_write_s, double *pack_s)
 {
     enum { N_REPEATS = 8 };
     const size_t capacity = rb_zstd_capacity(HEAD * sizeof *b->q);
@@ -192,7 +192,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (argc <= 4) unlink(b.path);
-    measure_alone(&b, &plain_write_s, &pack_s);
+    measure_parts(&b, &plain_write_s, &pack_s);
     printf("{\"what\": \"capture\", \"n_layers\": %d, \"threads\": %d, \"write_gb_per_s\": %.3f, \"write_s\": %.3f, "
            "\"publish_s\": %.3f, \"open_s\": %.3f, "
            "\"read_gb_per_s\": %.3f, \"read_s\": %.3f, \"plain_write_gb_per_s\": %.3f, \"pack_gb_per_s\": %.3f}\n",

@@ -1,7 +1,8 @@
 # ropebits: one Makefile. Everything that is made lands under $(BUILD).
 #
-# A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c without *_main.c; ROOM/NAME_main.c is the program
-# ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka programs, tests/*.c what they share, tests/programs/*.sh drive the programs.
+# A room (folder) is a static library: build/lib/librb_ROOM.a of ROOM/*.c and ROOM/*/*.c without *_main.c.
+# ROOM/NAME_main.c is the program ropebits-NAME (core/ropebits_main.c: ropebits itself). tests/ROOM/test_*.c are cmocka
+# programs, tests/*.c what they share, and tests/programs/*.sh drive the programs.
 #
 # packaging/packaging.mk has installation, packages, bundles.
 #
@@ -30,31 +31,33 @@ else
 Q := @
 endif
 
-# ---- what must be installed --------------------------------------------------------------------------------------------------
+# ---- what must be installed ----------------------------------------------------------------------
 LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto
 TEST_LIBRARIES := cmocka
-DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-dev libopenblas-dev liblapacke-dev libpcre2-dev \
-                libutf8proc-dev libssl-dev libcmocka-dev
+DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-dev libopenblas-dev liblapacke-dev \
+                libpcre2-dev libutf8proc-dev libssl-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
-NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist
+NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist format check-format
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
-$(error missing libraries (pkg-config names): $(MISSING). On Debian or Ubuntu `make packages` installs them: $(DEB_PACKAGES))
+$(error missing libraries (pkg-config names): $(MISSING). On Debian or Ubuntu `make packages` installs them: \
+    $(DEB_PACKAGES))
 endif
 LIB_CFLAGS  := $(shell pkg-config --cflags $(LIBRARIES))
 LIB_LDLIBS  := $(shell pkg-config --libs $(LIBRARIES)) -lm -ldl
 TEST_LDLIBS := $(shell pkg-config --libs $(TEST_LIBRARIES) 2>/dev/null)
 endif
 
-RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -Wall -Wextra -Wshadow -Wconversion \
-             -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
+RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math \
+             -fPIC -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+             -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
 # DT_RPATH, not RUNPATH: in a bundle it must also lead the libraries to their own libraries.
 RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib'
 
-# ---- rooms -------------------------------------------------------------------------------------------------------------------
-# In link order: each room uses those behind it (docs/architecture.md).
+# ---- rooms ---------------------------------------------------------------------------------------
+# In link order: each room uses those after it (docs/architecture.md).
 ROOMS     := run evaluate export allocate profile calibrate methods plan texts kernels model core
 PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
 PLAN_LIB_SRC := $(wildcard plan/library/*.c)
@@ -65,10 +68,11 @@ ROOM_LIBS    := $(foreach r,$(ROOMS),$(if $(call room_sources,$(r)),$(BUILD)/lib
 link_rooms   = -Wl,--start-group $(1) -Wl,--end-group
 
 MAINS     := $(foreach r,$(ROOMS),$(wildcard $(r)/*_main.c))
-program_of = $(BUILD)/bin/$(if $(filter ropebits_main,$(notdir $(basename $(1)))),ropebits,ropebits-$(patsubst %_main,%,$(notdir $(basename $(1)))))
+main_name  = $(patsubst %_main,%,$(notdir $(basename $(1))))
+program_of = $(BUILD)/bin/$(patsubst ropebits-ropebits,ropebits,ropebits-$(main_name))
 PROGRAMS  := $(foreach m,$(MAINS),$(call program_of,$(m)))
 
-# The CUDA side is a shared object that programs open when a GPU is asked for; what has no .cu file yet has nothing to build.
+# The CUDA side is a shared object that programs open when a GPU is asked for.
 CUDA_SRC  := $(if $(filter 1,$(CUDA)),$(wildcard */*.cu */*/*.cu))
 CUDA_LIB  := $(if $(CUDA_SRC),$(BUILD)/lib/ropebits_cuda.so)
 # Device code is the same in every build: the sanitizer build takes the objects of the plain one.
@@ -91,8 +95,8 @@ PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs demo demo-run check check-fast check-asan bench bench-run check-gpu bench-gpu clean help \
-        packages test-programs baseline
+.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan bench bench-run check-gpu \
+        bench-gpu clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -111,20 +115,22 @@ $(BUILD)/gen/version.h: FORCE
 .PHONY: FORCE
 $(BUILD)/obj/core/program.o: $(BUILD)/gen/version.h
 
-# The needle templates of configs/needles, compiled in so that a program finds them wherever it is installed: {"NAME", "TEXT"}, ...
+# The needle templates of configs/needles, {"NAME", "TEXT"}, ...: compiled in, so that a program finds them wherever it
+# is installed.
 NEEDLE_TEMPLATES := $(sort $(wildcard configs/needles/*.json))
 $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 	@mkdir -p $(@D)
 	@for file in $(NEEDLE_TEMPLATES); do \
-	    printf '{"%s",\n' "$$(basename "$$file" .json)"; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
+	    printf '{"%s",\n' "$$(basename "$$file" .json)"; \
+	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
 	done >$@.tmp && mv $@.tmp $@
 $(BUILD)/obj/texts/needle_template.o: $(BUILD)/gen/needle_templates.h
 
-# Codebooks are made when a program needs them, a second's arithmetic that sanitizers at -O1 make a minute, in every test
-# of `profile`: this file is compiled without them, and for the vectors of this host in place of the clones.
+# Codebooks are made when a program needs them, by a second's arithmetic, which sanitizers at -O1 make a minute in every
+# test of `profile`. So this file is compiled without sanitizers, and for the vectors of this host in place of clones.
 SANITIZED_CODEBOOK := $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)
-$(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 \
-    $(SANITIZED_CODEBOOK)
+$(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := \
+    $(filter-out -O% -fsanitize% -fno-sanitize%,$(CFLAGS)) -O3 $(SANITIZED_CODEBOOK)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
@@ -158,7 +164,8 @@ $(CUDA_ARCH_FILE): FORCE
 FORCE:
 
 # Machine code for each architecture, and PTX of the newest for those that come later.
-NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra \
+              $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
               -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
 $(CUDA_BUILD)/obj/%.cu.o: %.cu Makefile $(CUDA_ARCH_FILE)
 	@mkdir -p $(@D)
@@ -177,9 +184,10 @@ PLAN_SONAME := libropebits_plan.so.3
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,$(PLAN_SONAME) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,$(PLAN_SONAME) $(LDFLAGS) -o $@ $^ \
+	    $(shell pkg-config --libs libzstd 2>/dev/null) -lm
 
-# ---- tests -------------------------------------------------------------------------------------------------------------------
+# ---- tests ---------------------------------------------------------------------------------------
 TEST_SRC  := $(wildcard tests/*/test_*.c)
 TEST_BINS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 GPU_TEST_BINS := $(filter $(BUILD)/tests/gpu/%,$(TEST_BINS))
@@ -197,11 +205,12 @@ define test_rule
 $(BUILD)/tests/$(1)/test_%: $(BUILD)/obj/tests/$(1)/test_%.o $(TEST_HELP) $(call test_libs,$(1))
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
-	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$(TEST_HELP) $$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< \
+	    $$(call link_rooms,$(TEST_HELP) $$(call test_libs,$(1))) $$(TEST_LDLIBS) $$(LIB_LDLIBS)
 endef
 $(foreach r,$(ROOMS) gpu,$(eval $(call test_rule,$(r))))
 
-# ---- benchmarks: bench/NAME.c -> build/bench/NAME --------------------------------------------------------------------------------
+# ---- benchmarks: bench/NAME.c -> build/bench/NAME ------------------------------------------------
 BENCH_BINS := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 	@mkdir -p $(@D)
@@ -210,7 +219,8 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 
 test-programs: all $(TEST_BINS)
 
-SANITIZED := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZED  := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZERS)"
 
 ## check: install what is missing, then every test that can run here, in the plain and in the sanitizer build
 check: packages
@@ -228,7 +238,7 @@ check-asan: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
 	$(Q)tests/run_all.sh $(BUILD)/asan
 
-# ---- what a user runs ----------------------------------------------------------------------------------------------------------
+# ---- what a user runs ----------------------------------------------------------------------------
 ## packages: install the Debian packages the build needs (root or sudo); names them elsewhere
 packages:
 	@packaging/install-packages.sh "$(LIBRARIES) $(TEST_LIBRARIES)" "$(DEB_PACKAGES)"
@@ -267,12 +277,21 @@ bench-gpu: all $(BENCH_BINS)
 
 include packaging/packaging.mk
 
+## format: bring every C and CUDA file to the format of .clang-format (clang-format 14)
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh')
+
+## check-format: tell what is not in the format, or wider than 120 columns
+check-format:
+	@RB_BUILD=$(BUILD) bash tests/programs/format.sh
+
 ## clean: remove everything that was made
 clean:
 	rm -rf $(BUILD)
 
 ## help: this list
 help:
-	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk | \
+	    awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -5,12 +5,12 @@
 static const char *argument_kind(const rb_option *option)
 {
     switch (option->kind) {
-    case RB_OPT_FLAG:     return "flag";
-    case RB_OPT_CHOICE:   return "word";
-    case RB_OPT_STRINGS:  return option->choices ? "list" : "value";
+    case RB_OPT_FLAG: return "flag";
+    case RB_OPT_CHOICE: return "word";
+    case RB_OPT_STRINGS: return option->choices ? "list" : "value";
     case RB_OPT_STRING:
     case RB_OPT_REPEATED: return "file";
-    default:              return "value";
+    default: return "value";
     }
 }
 

@@ -24,8 +24,8 @@ static void write_comment(FILE *out, const bit_plan *plan)
             "norm in fp16, divide, rotate by\n"
             " * the group's rotation (kind, seed, n_dims), code = number of boundaries below a coordinate, boundaries "
             "half way between centroids. Codes are packed into one\n"
-            " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of ropebits. "
-            "*/\n",
+            " * bit stream, least significant bit first. Rotations are named, not stored: docs/kernels.md of "
+            "ropebits. */\n",
             rb_tool_version(), plan->model.model_type, plan->model.config_sha256, plan->method, plan->avg_bits,
             cost.key_true_bits, cost.bytes_per_token);
 }

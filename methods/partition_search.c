@@ -1,5 +1,5 @@
-/* f[i][B] = min( f[i-1][B] + lost[i-1],  min over j < i and w > 0 of f[j][B - cost(i - j, w)] + error of the group
- * j..i-1 at w )
+/* f[i][B] = min( f[i-1][B] + lost[i-1],
+ *                min over j < i and w > 0 of f[j][B - cost(i - j, w)] + error of the group j..i-1 at w )
  *
  * B counts units, the greatest common divisor of all costs. f[0][B] = 0 for every B, so f is the least V within B, not
  * at exactly B, and never rises with B. With a limit of groups f has a layer for each number of groups, and a group

@@ -13,7 +13,7 @@ typedef struct bit_plan {
     char method[32];        /* a name of methods/allocator.h, "block-gtq" */
     double avg_bits;        /* nominal budget of the keys */
     uint8_t *value_widths;  /* [n_layers][n_kv_heads], owned: 1..8, or all PLAN_FP16_WIDTH: values are not quantized.
-                             * Values are one group of all  dims in natural order, haar, seed VALUE_SEED + kv_head,
+                             * Values are one group of all dims in natural order, haar, seed VALUE_SEED + kv_head,
                              * codebook value_codebook */
     codebook_kind value_codebook;
     plan_head *heads; /* [n_layers][n_kv_heads], owned */

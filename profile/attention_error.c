@@ -1,8 +1,9 @@
 /* Causal MAE, attended MAE and attention KL: see profile/attention_error.h.
  *
  * One item of work is a tile of queries of one head against all keys it may see. With p the exact weights, s and s^ the
- * scaled logits, KL(p || p^) = sum_t p_t (s_t - s^_t) - lse(s) + lse(s^), so the exact side (p, lse) is computed once
- * and each candidate costs one product, one exp per pair and three sums. */
+ * scaled logits,
+ *      KL(p || p^) = sum_t p_t (s_t - s^_t) - lse(s) + lse(s^),
+ * so the exact side (p, lse) is computed once and each candidate costs one product, one exp per pair and three sums. */
 #include "profile/attention_error.h"
 
 #include <cblas.h>

@@ -1,19 +1,19 @@
 /* The quantizer of a head of family block-codebook: the definition, in double, that kernels are held to. head_codec.h
  * calls it, so its users need not; judges and images of the family look here.
  *
- * A key as it enters RoPE, less its centre, is a complex number z_i in every block. With the gain's levels g_c = 2^((c
- * - zero) / 2), c = 0 to 2^gain_bits - 1, zero = 2^gain_bits / 4, as f32 values, and p the points of the universal
- * codebook of the block's bits,
+ * A key as it enters RoPE, less its centre, is a complex number z_i in every block. The levels of the gain are
+ *      g_c = 2^((c - zero) / 2),      c = 0 to 2^gain_bits - 1,      zero = 2^gain_bits / 4,
+ * as f32 values. With p the points of the universal codebook of the block's bits,
  *
- *      restored  z^_i = g_c M_i p[code_i]
- *      code_i    the point that lies nearest to z_i / g_c, the lowest of equals
- *      c         of the levels next to log2(sum w_i |z_i|^2 / sum w_i |M_i|^2), rounded and kept within the levels, and
- * of the levels above and below it, the one that leaves the least sum w_i |z_i - z^_i|^2, the lowest of equals; sums
- * over the blocks that have bits, |M| of the three numbers
+ *   restored  z^_i = g_c M_i p[code_i]
+ *   code_i    the point that lies nearest to z_i / g_c, the lowest of equals
+ *   c         starts at log2(sum w_i |z_i|^2 / sum w_i |M_i|^2) + zero, rounded and kept within the levels. Of that
+ *             level and those above and below it, the one that leaves the least sum w_i |z_i - z^_i|^2 is taken, the
+ *             lowest of equals. Sums are over the blocks that have bits, |M| is that of the three numbers
  *
- * log2 of a ratio of squares counts half octaves. A fixed codebook alone cuts off what lies beyond it, and rare tokens,
- * which carry retrieval, do; a norm for every key would cost the codebook its fit (docs/method.md has both). So the
- * gain is coarse: most keys take level `zero`.
+ * log2 of a ratio of squares counts half octaves. A codebook of fixed range cuts off what lies beyond it, and rare
+ * tokens, which carry retrieval, do; a norm for every key would cost the codebook its fit (docs/method.md has both). So
+ * the gain is coarse: most keys take level `zero`.
  *
  * Stream of a vector: the gain's bits, then every block's in order, least significant first, padded to a byte. Codes of
  * head_codec.h are bytes: each block has two, the first 8 bits of its part of the stream and the rest, and the gain

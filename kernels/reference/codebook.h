@@ -1,9 +1,10 @@
-/* Scalar codebooks for a coordinate of a rotated unit vector in R^m (design.md, section 2).
+/* Scalar codebooks for a coordinate of a rotated unit vector in R^m (docs/method.md).
  *
- * block-gtq  the published code's: law N(0, 1/m); 1 bit +-sqrt(2/(pi m)); 2 bits +-0.453, +-1.51 over sqrt(m); above,
- * Lloyd started from the conditional means of 2^width cells of equal probability, 100 iterations. Not converged above 4
- * bits; kept as published. sphere     Lloyd-Max, converged, for the true law: density proportional to (1 -
- * y^2)^((m-3)/2) on [-1, 1] (arcsine law for m = 2). */
+ * block-gtq  the published code's, for the law N(0, 1/m). 1 bit: +-sqrt(2/(pi m)). 2 bits: +-0.453, +-1.51 over
+ *            sqrt(m). Above: Lloyd started from the conditional means of 2^width cells of equal probability, 100
+ *            iterations. That has not converged above 4 bits; it is kept as published.
+ * sphere     Lloyd-Max, converged, for the true law: the density is proportional to (1 - y^2)^((m-3)/2) on [-1, 1],
+ *            the arcsine law for m = 2. */
 #ifndef RB_KERNELS_REFERENCE_CODEBOOK_H
 #define RB_KERNELS_REFERENCE_CODEBOOK_H
 

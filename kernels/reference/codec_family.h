@@ -3,8 +3,9 @@
  * and one set of files.
  *
  *   groups          the published form and its extensions: blocks of equal width share a norm, a rotation and a
- * codebook (groups_plan.h) block-codebook  quantizes before RoPE: one code for both dims of a block, and a coarse gain
- * a key (block_codebook_plan.h) */
+ *                   codebook (groups_plan.h)
+ *   block-codebook  quantizes before RoPE: one code for both dims of a block, and a coarse gain a key
+ *                   (block_codebook_plan.h) */
 #ifndef RB_KERNELS_REFERENCE_CODEC_FAMILY_H
 #define RB_KERNELS_REFERENCE_CODEC_FAMILY_H
 

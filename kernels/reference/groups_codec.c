@@ -1,6 +1,7 @@
 /* The quantizer of a head of groups, the definition: TurboQuant-MSE a group (arXiv 2504.19874),
- *   norm = |x|; u = x / norm (0 stays 0); y = R u; code[j] = number of boundaries < y[j]; y^[j] = centroid[code[j]]; y^
- * /= |y^|; x^ = fp16(norm) * R^T y^, on (x - center) * scale where the head has them.
+ *   norm = |x|;  u = x / norm (0 stays 0);  y = R u;  code[j] = number of boundaries < y[j];
+ *   y^[j] = centroid[code[j]];  y^ /= |y^|;  x^ = fp16(norm) * R^T y^,
+ * on (x - center) * scale where the head has them.
  *
  * Vectors are taken in tiles: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T), search
  * codes; the way back is one dgemm more. Everything in between is double. */

@@ -31,10 +31,10 @@ const char *group_order_name(group_order order); /* "block", "natural" */
 /* How codes are chosen; a decoder need not know.
  * nearest  as published: each coordinate's nearest centroid, the norm of x.
  * search   among codes of the vector stretched by each of ENCODER_STRETCHES, those closest to it in angle, and the norm
- * that serves the logits best. That makes fewer errors from the same bits, since a decoder normalises what the codes
- * say. With cos the cosine of that angle and kappa the group's coherence (methods/partition.h) the norm is |x| cos
- * kappa / (cos^2 kappa + 1 - cos^2). It is |x| cos, the least squared error, for kappa = 1, and |x| / cos, no bias
- * along x, where kappa is large. */
+ *          that serves the logits best. That makes fewer errors from the same bits, since a decoder normalises what the
+ *          codes say. With cos the cosine of that angle and kappa the group's coherence (methods/partition.h) the norm
+ *          is |x| cos kappa / (cos^2 kappa + 1 - cos^2). It is |x| cos, the least squared error, for kappa = 1, and
+ *          |x| / cos, no bias along x, where kappa is large. */
 typedef enum plan_encoder { ENCODER_NEAREST, ENCODER_SEARCH, ENCODER_N_KINDS } plan_encoder;
 extern const char *const plan_encoder_names[]; /* "nearest", "search"; NULL-terminated, for option tables */
 /* Stored norm over |x| of the search encoder. */

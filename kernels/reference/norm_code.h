@@ -1,9 +1,9 @@
 /* How a group's norm is stored.
  *
- * fp16  as design.md, section 2, has it: 16 bits.
- * log8  8 bits: code 0 is norm 0, code c = 1..255 is 2^(exponent - (255 - c) / 16). A step is 4.4 %, so rounding
- * leaves 1.3 % (rms) of the norm as error, less than a group's codes leave up to 6 bits. 16 octaves below 2^exponent;
- * smaller norms become 0, larger ones the largest. */
+ * fp16  16 bits, as published (docs/method.md).
+ * log8  8 bits: code 0 is norm 0, code c = 1..255 is 2^(exponent - (255 - c) / 16). A step is 4.4 %, so rounding leaves
+ *       1.3 % (rms) of the norm as error, less than a group's codes leave up to 6 bits. Codes cover 16 octaves below
+ *       2^exponent; smaller norms become 0, larger ones the largest. */
 #ifndef RB_KERNELS_REFERENCE_NORM_CODE_H
 #define RB_KERNELS_REFERENCE_NORM_CODE_H
 

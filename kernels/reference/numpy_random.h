@@ -1,5 +1,5 @@
 /* numpy.random.default_rng(seed).standard_normal() bit for bit: SeedSequence -> PCG64 (XSL RR 128/64) -> ziggurat of
- * 256 layers. A plan names a rotation by (kind, seed, dims); this is what makes the name enough (design.md, section 2).
+ * 256 layers. A plan names a rotation by (kind, seed, dims); this is what makes the name enough (docs/method.md).
  * The ziggurat's tables are computed, not copied, with the rounding numpy's have, and tested against numpy's draws. The
  * rare slow paths (1 draw in 100) ask the C library for exp and log1p, as numpy does. Sources: O'Neill, PCG
  * (HMC-CS-2014-0905); Doornik, ZIGNOR (2005) and Marsaglia & Tsang (2000) for the ziggurat; numpy's documentation of

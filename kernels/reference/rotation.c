@@ -129,8 +129,7 @@ static rb_status build_hadamard(double *matrix, uint64_t seed, int m, rb_error *
     return RB_OK;
 }
 
-/* ----------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- either ---------------------------------------------------------------------------------- */
 
 rb_status rotation_build(double *matrix, const rotation_spec *spec, rb_error *err)
 {

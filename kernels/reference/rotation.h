@@ -1,13 +1,16 @@
-/* Orthogonal transforms ahead of the codebook.
+/* Orthogonal transforms before the codebook: y = R u, u = R^T y, R row-major [m][m].
  *
- * haar: G = default_rng(seed).standard_normal((m, m)), QR by LAPACK, columns of Q times the signs of diag(R), first
- * column negated when det < 0 (design.md, section 2). y = R u, u = R^T y, R row-major [m][m]. m = 1 gives [[1]].
+ * haar: G = default_rng(seed).standard_normal((m, m)), QR by LAPACK, columns of Q times the signs of diag(R), and the
+ * first column negated when det < 0 (docs/method.md). m = 1 gives [[1]].
  *
- * hadamard: randomized Hadamard transform, m log m steps for who does not multiply by the matrix. With H_p[i][j] =
- * (-1)^popcount(i & j) and signs s[j] = -1 where default_rng(seed).standard_normal(n)[j] < 0, else 1: m = p, a power of
- * two:      n = m,   R = H_p / sqrt(p) * diag(s) else, p the largest below:  n = 2m,  R = B2 * diag(s[m..2m)) * B1 *
- * diag(s[0..m)), B1 is H_p / sqrt(p) on the first p dims, B2 on the last p No determinant is asked for: it is 1 or -1.
- * Every element is a whole number over p, or 0, or +-1 / sqrt(p), so any program gets the same bits. */
+ * hadamard: the randomized Hadamard transform, m log m steps where one does not multiply by the matrix. With
+ *      H_p[i][j] = (-1)^popcount(i & j)
+ * and signs s[j] = -1 where default_rng(seed).standard_normal(n)[j] < 0, else 1:
+ *   m = p, a power of two      n = m,   R = H_p / sqrt(p) * diag(s)
+ *   else, p the largest below  n = 2m,  R = B2 * diag(s[m..2m)) * B1 * diag(s[0..m)),
+ *                              B1 is H_p / sqrt(p) on the first p dims, B2 on the last p
+ * The determinant may be 1 or -1. Every element is a whole number over p, or 0, or +-1 / sqrt(p), so any program gets
+ * the same bits. */
 #ifndef RB_KERNELS_REFERENCE_ROTATION_H
 #define RB_KERNELS_REFERENCE_ROTATION_H
 

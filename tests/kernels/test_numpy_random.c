@@ -42,9 +42,9 @@ typedef struct seed_stream {
 } seed_stream;
 
 /* python3 -c 'import numpy as np, hashlib
- * for s in (0, 45, 2**32-1, 2**32+45, 2**64-1): print(hex(s), [hex(v) for v in
- * np.random.PCG64(s).random_raw(2).tolist()],
- *     hashlib.sha256(np.random.default_rng(s).standard_normal(1000000).tobytes()).hexdigest())' */
+ * for s in (0, 45, 2**32-1, 2**32+45, 2**64-1):
+ *     print(hex(s), [hex(v) for v in np.random.PCG64(s).random_raw(2).tolist()],
+ *           hashlib.sha256(np.random.default_rng(s).standard_normal(1000000).tobytes()).hexdigest())' */
 static const seed_stream streams[] = {
     {0, {0xa30febcfd9c2825f, 0x4510bdf882d9d721}, "53a922d0cee928f18ff8ab104f25caa43ac6f476b406223bcc0c3407b4601c8d"},
     {45, {0x92b8b0d3ecae231c, 0x874b3218bb4ac3f1}, "1206008dcd954daf46f5c15b05188fcc6d301eae57da42303d695448e956bd9f"},

@@ -62,8 +62,11 @@ static void haar_equals_the_reference_fixture(void **state)
 }
 
 /* All digits, odd sizes, a seed of two words; the third has its first column negated by the determinant, the others
- * not. By python3: g = numpy.random.default_rng(seed).standard_normal((m, m)); q, r = numpy.linalg.qr(g); q *=
- * numpy.sign(numpy.diag(r)) if numpy.linalg.det(q) < 0: q[:, 0] *= -1 */
+ * not. By python3:
+ *   g = numpy.random.default_rng(seed).standard_normal((m, m))
+ *   q, r = numpy.linalg.qr(g)
+ *   q *= numpy.sign(numpy.diag(r))
+ *   if numpy.linalg.det(q) < 0: q[:, 0] *= -1 */
 typedef struct exact_case {
     uint64_t seed;
     int m;
@@ -182,8 +185,9 @@ static void another_seed_gives_another_rotation_and_the_same_seed_the_same(void 
 
 /* ---- hadamard -------------------------------------------------------------------------------- */
 
-/* Signs by python3: ''.join('-' if x < 0 else '+' for x in numpy.random.default_rng(seed).standard_normal(m if p == m
- * else 2 * m)) (numpy 2.4.6) */
+/* Signs by python3 (numpy 2.4.6):
+ *   x = numpy.random.default_rng(seed).standard_normal(m if p == m else 2 * m)
+ *   ''.join('-' if v < 0 else '+' for v in x) */
 typedef struct signs_case {
     uint64_t seed;
     int m, p; /* p: largest power of two up to m */

@@ -200,7 +200,7 @@ static void true_bits_equal_the_reference(void **state)
     cJSON_Delete(reference);
 }
 
-/* design.md: "A 3-bit Block-GTQ head with 6 widths and d = 128 costs 3.75": 3 and 6 norms of 16 bits over 128 dims. */
+/* 3 bits and 6 norms of 16 bits over 128 dims make 3.75. */
 static void six_widths_cost_three_quarters_of_a_bit(void **state)
 {
     (void)state;

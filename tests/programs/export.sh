@@ -1,15 +1,30 @@
-# What export writes is what others can read: the C header compiles as C and C++ and holds the plan, inspect shows it. (The library: packaging.sh.)
+# What export writes is what others can read: the C header compiles as C and C++ and holds the plan, inspect shows it.
+# packaging.sh tests the library.
 . tests/programs/tap.sh
 
 cc=${CC:-gcc}
-"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt --n-tokens 128 --context 64 -o "$scratch/capture.h5" >/dev/null
+every=rbp,header,safetensors,json,report
+# Every plan is a name in the scratch folder, and so are folders and programs.
+allocate() {        # allocate PLAN METHOD OPTION...
+    "$bin/ropebits-allocate" -q "$scratch/p.h5" -o "$scratch/$1.json" --method "${@:2}"
+}
+export_plan() { "$bin/ropebits-export" "$scratch/$1.json" --format "${@:2}"; }      # export_plan PLAN FORMATS OPTION...
+inspect() { "$bin/ropebits-inspect" "$scratch/$1" "${@:2}"; }                       # inspect FILE OPTION...
+compiles() {        # compiles FOLDER SOURCE PROGRAM: with the folder's plan.h
+    "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/$1" "$scratch/$2.c" -o "$scratch/$3"
+}
+
+"$bin/ropebits-calibrate" -q --model configs/demo-llama --text configs/demo-text/calibration.txt \
+    --n-tokens 128 --context 64 -o "$scratch/capture.h5" >/dev/null
 "$bin/ropebits-profile" -q --no-curves "$scratch/capture.h5" --budgets 3 -o "$scratch/p.h5" >/dev/null
-"$bin/ropebits-allocate" -q "$scratch/p.h5" --method block-gtq --avg-bits 3 -o "$scratch/plan.json" >/dev/null
+allocate plan block-gtq --avg-bits 3 >/dev/null
 
 expect "no folder is a usage error" 2 "$bin/ropebits-export" "$scratch/plan.json"
-expect "an unknown format is a usage error" 2 "$bin/ropebits-export" "$scratch/plan.json" --format rbp,exe -o "$scratch/out"
-expect "every format is written" 0 "$bin/ropebits-export" "$scratch/plan.json" --format rbp,header,safetensors,json,report -o "$scratch/out"
-for file in plan.rbp plan.h plan.safetensors plan.json report.html; do check "  $file" test -s "$scratch/out/$file"; done
+expect "an unknown format is a usage error" 2 export_plan plan rbp,exe -o "$scratch/out"
+expect "every format is written" 0 export_plan plan $every -o "$scratch/out"
+for file in plan.rbp plan.h plan.safetensors plan.json report.html; do
+    check "  $file" test -s "$scratch/out/$file"
+done
 check "the JSON copy has the plan's bytes" cmp "$scratch/plan.json" "$scratch/out/plan.json"
 
 # ---- plan.h ----
@@ -25,23 +40,24 @@ int main(void)
                 const ropebits_plan_group *group = &ropebits_k_groups[l][h][g];
                 bits += group->width * group->n_dims;
                 n_hadamard += group->rotation == 1;
-                if (group->centroids[0] != -group->centroids[(1 << group->width) - 1] || ropebits_k_dims[l][h][group->first_dim] >= ROPEBITS_HEAD_DIM) return 1;
+                if (group->centroids[0] != -group->centroids[(1 << group->width) - 1]) return 1;
+                if (ropebits_k_dims[l][h][group->first_dim] >= ROPEBITS_HEAD_DIM) return 1;
             }
     printf("%d %d %g, %d hadamard\n", bits, ropebits_k_bits[0][0][0], ropebits_inv_freq[0], n_hadamard);
     return 0;
 }
 EOF
-check "plan.h compiles as C99 without warnings" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/out" "$scratch/app.c" -o "$scratch/app"
+check "plan.h compiles as C99 without warnings" compiles out app app
 expect "and the program runs" 0 "$scratch/app"
 stdout_has "1536 "      # 3 bits x 64 dims x 8 heads
 stdout_has ", 0 hadamard"
 mkdir "$scratch/hadamard"
-"$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --avg-bits 3 --rotation hadamard -o "$scratch/hadamard/plan.json" >/dev/null
-"$bin/ropebits-export" -q "$scratch/hadamard/plan.json" --format header,rbp -o "$scratch/hadamard" >/dev/null
-check "plan.h of a hadamard plan compiles" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/hadamard" "$scratch/app.c" -o "$scratch/app-hadamard"
+allocate hadamard/plan uniform --avg-bits 3 --rotation hadamard >/dev/null
+export_plan hadamard/plan header,rbp -o "$scratch/hadamard" >/dev/null
+check "plan.h of a hadamard plan compiles" compiles hadamard app app-hadamard
 expect "and says so, a group a head" 0 "$scratch/app-hadamard"
 stdout_has ", 8 hadamard"
-expect "inspect shows the kind from plan.rbp" 0 "$bin/ropebits-inspect" --json "$scratch/hadamard/plan.rbp"
+expect "inspect shows the kind from plan.rbp" 0 inspect hadamard/plan.rbp --json
 stdout_has '"hadamard"'
 if command -v g++ >/dev/null 2>&1; then
     check "plan.h compiles as C++" g++ -x c++ -Wall -Wextra -I"$scratch/out" "$scratch/app.c" -o "$scratch/app++"
@@ -51,46 +67,51 @@ fi
 
 # ---- a plan beyond the published form: dropped blocks, log8 norms, scales, a center ----
 mkdir "$scratch/beyond"
-expect "allocate says how many blocks it dropped" 0 "$bin/ropebits-allocate" -q "$scratch/p.h5" --method optimal --center --true-bits 1.25 -o "$scratch/beyond/plan.json"
+expect "allocate says how many blocks it dropped" 0 allocate beyond/plan optimal --center --true-bits 1.25
 stdout_has "layer       0    1    2"
-expect "all of it is exported" 0 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format rbp,header,safetensors,report -o "$scratch/beyond"
+expect "all of it is exported" 0 export_plan beyond/plan rbp,header,safetensors,report -o "$scratch/beyond"
 cat >"$scratch/beyond.c" <<'EOF'
 #include <stdio.h>
 #include "plan.h"
+static int n_log8, n_dropped, n_scaled, n_centered, n_coded;
+static int count_head(int l, int h)
+{
+    n_log8 += ropebits_k_norm[l][h] == 1 && ropebits_k_encoder[l][h] == 1 && ropebits_k_coherence[l][h][0] > 0;
+    for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_dropped += ropebits_k_bits[l][h][b] == 0;
+    for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_scaled += ropebits_k_scales[l][h][b] != 1;
+    for (int i = 0; i < ROPEBITS_HEAD_DIM; i++) n_centered += ropebits_k_center[l][h][i] != 0;
+    for (int g = 0; g < ropebits_n_groups[l][h]; g++) n_coded += ropebits_k_groups[l][h][g].n_dims;
+    return ropebits_k_norm_exponent[l][h][0] < -126;
+}
 int main(void)
 {
-    int n_log8 = 0, n_dropped = 0, n_scaled = 0, n_centered = 0, n_coded = 0;
     for (int l = 0; l < ROPEBITS_N_LAYERS; l++)
-        for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++) {
-            n_log8 += ropebits_k_norm[l][h] == 1 && ropebits_k_encoder[l][h] == 1 && ropebits_k_coherence[l][h][0] > 0;
-            for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_dropped += ropebits_k_bits[l][h][b] == 0;
-            for (int b = 0; b < ROPEBITS_N_BLOCKS; b++) n_scaled += ropebits_k_scales[l][h][b] != 1;
-            for (int i = 0; i < ROPEBITS_HEAD_DIM; i++) n_centered += ropebits_k_center[l][h][i] != 0;
-            for (int g = 0; g < ropebits_n_groups[l][h]; g++) n_coded += ropebits_k_groups[l][h][g].n_dims;
-            if (ropebits_k_norm_exponent[l][h][0] < -126) return 1;
-        }
-    printf("%d log8, %s, %s, %s\n", n_log8, n_dropped > 0 && 2 * n_dropped + n_coded == 8 * 64 ? "dropped" : "whole", n_scaled > 200 ? "scaled" : "plain",
-           n_centered > 400 ? "centred" : "around 0");
+        for (int h = 0; h < ROPEBITS_N_KV_HEADS; h++)
+            if (count_head(l, h)) return 1;
+    const int has_all_dims = 2 * n_dropped + n_coded == 8 * 64;
+    printf("%d log8, %s, ", n_log8, n_dropped > 0 && has_all_dims ? "dropped" : "whole");
+    printf("%s, %s\n", n_scaled > 200 ? "scaled" : "plain", n_centered > 400 ? "centred" : "around 0");
     return 0;
 }
 EOF
-check "plan.h of it compiles" "$cc" -std=c99 -Wall -Wextra -Werror -I"$scratch/beyond" "$scratch/beyond.c" -o "$scratch/app-beyond"
+check "plan.h of it compiles" compiles beyond beyond app-beyond
 expect "and holds all of it" 0 "$scratch/app-beyond"
 stdout_has "8 log8, dropped, scaled, centred"
-expect "inspect says what a runtime must do" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan.rbp"
+expect "inspect says what a runtime must do" 0 inspect beyond/plan.rbp
 stdout_has "centring     a center in 8 of 8 heads"
-expect "inspect gives plan.json back from plan.rbp version 2" 0 "$bin/ropebits-inspect" --json "$scratch/beyond/plan.rbp"
+expect "inspect gives plan.json back from plan.rbp version 2" 0 inspect beyond/plan.rbp --json
 check "  the very same bytes" cmp "$scratch/stdout" "$scratch/beyond/plan.json"
 
 # ---- its scales, folded into the model ----
-expect "folded without a checkpoint is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded -o "$scratch/beyond"
-expect "a checkpoint for nothing is a usage error" 2 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format rbp --model configs/demo-llama -o "$scratch/beyond"
-expect "a plan without scales cannot be folded" 1 "$bin/ropebits-export" "$scratch/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+to_beyond=(--model configs/demo-llama -o "$scratch/beyond")
+expect "folded without a checkpoint is a usage error" 2 export_plan beyond/plan folded -o "$scratch/beyond"
+expect "a checkpoint for nothing is a usage error" 2 export_plan beyond/plan rbp "${to_beyond[@]}"
+expect "a plan without scales cannot be folded" 1 export_plan plan folded "${to_beyond[@]}"
 stderr_has "has no scales to fold"
-expect "scales are folded into q_proj and k_proj" 0 "$bin/ropebits-export" "$scratch/beyond/plan.json" --format folded --model configs/demo-llama -o "$scratch/beyond"
+expect "scales are folded into q_proj and k_proj" 0 export_plan beyond/plan folded "${to_beyond[@]}"
 stdout_has "plan-folded.safetensors"
-expect "the plan that is left is a plan" 0 "$bin/ropebits-inspect" "$scratch/beyond/plan-folded.json"
-check "  without scales" bash -c '! grep -q equalizing "$1"' - "$scratch/stdout"
+expect "the plan that is left is a plan" 0 inspect beyond/plan-folded.json
+check "  without scales" lacks equalizing "$scratch/stdout"
 stdout_has "centring     a center in 8 of 8 heads"
 
 # ---- plan.safetensors ----
@@ -122,15 +143,16 @@ else
 fi
 
 # ---- inspect ----
-expect "inspect shows the heat map" 0 "$bin/ropebits-inspect" "$scratch/out/plan.rbp"
+escape=$(printf '\033')
+expect "inspect shows the heat map" 0 inspect out/plan.rbp
 stdout_has "bits of every RoPE block"
 stdout_has "3.000 nominal"
-check "  without colours off a terminal" bash -c '! grep -q "$(printf "\033")" "$1"' - "$scratch/stdout"
-expect "inspect in colour" 0 "$bin/ropebits-inspect" --color always --layer 1 "$scratch/out/plan.rbp"
-check "  with colours" grep -q "$(printf '\033')" "$scratch/stdout"
-expect "inspect gives plan.json back" 0 "$bin/ropebits-inspect" --json "$scratch/out/plan.rbp"
+check "  without colours off a terminal" lacks "$escape" "$scratch/stdout"
+expect "inspect in colour" 0 inspect out/plan.rbp --color always --layer 1
+check "  with colours" grep -q "$escape" "$scratch/stdout"
+expect "inspect gives plan.json back" 0 inspect out/plan.rbp --json
 check "  the very same bytes" cmp "$scratch/stdout" "$scratch/plan.json"
-expect "a layer beyond the plan is refused" 1 "$bin/ropebits-inspect" --layer 4 "$scratch/out/plan.rbp"
+expect "a layer beyond the plan is refused" 1 inspect out/plan.rbp --layer 4
 expect "a damaged plan is refused" 1 "$bin/ropebits-inspect" configs/demo-text/heldout.txt
 stderr_has "wrong magic"
 stderr_lines 1

@@ -40,7 +40,7 @@ typedef struct plan_family {
 
     /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
      * rounded: bit_plan_check follows. */
-    const char *const *members; /* NULL-terminated; a head of another family has none of them */
+    const char *const *members; /* NULL-terminated; a head has none that only other families have */
     rb_status (*to_json)(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err);
     rb_status (*from_json)(plan_head *out, const cJSON *json, const model_facts *model, const char *where,
                            rb_error *err); /* the centre is there already */

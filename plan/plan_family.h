@@ -7,18 +7,19 @@
 #include <cjson/cJSON.h>
 
 #include "plan/bit_plan.h"
+#include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
 #include "plan/plan_codebooks.h"
 #include "plan/plan_columns.h"
 
-/* Versions of plan.json and plan.rbp, which count alike. A plan has the lowest that holds it, so that older readers
- * take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL, or the version that its newest family
- * came with. */
+/* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
+ * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
+ * or the version that its newest family came with. */
 enum {
-    PLAN_VERSION_PUBLISHED = 1,
-    PLAN_VERSION_GENERAL = 2,
-    PLAN_VERSION_POINTS = 3, /* the first with families other than groups, and with codebooks of points */
-    PLAN_VERSION_NEWEST = 3
+    PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
+    PLAN_VERSION_GENERAL = PLAN_RBP_GENERAL_VERSION,
+    PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
+    PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 
 /* "what COUNT of TOTAL heads: what it means", for the heads that have it. */
@@ -40,7 +41,7 @@ typedef struct plan_family {
 
     /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
      * rounded: bit_plan_check follows. */
-    const char *const *members; /* NULL-terminated; a head of another family has none of them */
+    const char *const *members; /* NULL-terminated; a head has none that only other families have */
     rb_status (*to_json)(cJSON *json, const plan_head *head, const model_facts *model, rb_error *err);
     rb_status (*from_json)(plan_head *out, const cJSON *json, const model_facts *model, const char *where,
                            rb_error *err); /* the centre is there already */

@@ -12,12 +12,19 @@
 
 /* ---- a head ---------------------------------------------------------------------------------- */
 
-/* A head has no members of other families. */
+static bool has_member(int family, const char *name)
+{
+    for (const char *const *member = plan_families[family]->members; *member; member++)
+        if (strcmp(*member, name) == 0) return true;
+    return false;
+}
+
+/* A head has no members of other families. Two families may have a member of one name. */
 static rb_status refuse_foreign(const cJSON *json, int family, const char *where, rb_error *err)
 {
     for (int f = 0; f < FAMILY_N_KINDS; f++)
         for (const char *const *member = plan_families[f]->members; f != family && *member; member++)
-            if (rb_json_find(json, *member))
+            if (!has_member(family, *member) && rb_json_find(json, *member))
                 return rb_fail(err, RB_EFORMAT, "%s: has %s, expected none of family %s", where, *member,
                                codec_family_names[family]);
     return RB_OK;

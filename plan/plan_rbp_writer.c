@@ -17,11 +17,6 @@
 enum { ZSTD_LEVEL = 19 };
 
 /* The file stores these enums as they are. */
-static_assert((int)PLAN_VERSION_PUBLISHED == PLAN_RBP_PUBLISHED_VERSION
-                  && (int)PLAN_VERSION_GENERAL == PLAN_RBP_GENERAL_VERSION
-                  && (int)PLAN_VERSION_POINTS == PLAN_RBP_POINTS_VERSION
-                  && (int)PLAN_VERSION_NEWEST == ROPEBITS_PLAN_FORMAT_VERSION,
-              "version");
 static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF
                   && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED,
               "pairing");
@@ -42,9 +37,9 @@ static_assert((int)NORM_MIN_EXPONENT == -(int)PLAN_RBP_MAX_NORM_EXPONENT
                   && (int)NORM_MAX_EXPONENT == (int)PLAN_RBP_MAX_NORM_EXPONENT,
               "norm exponent");
 static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
-static_assert((int)FAMILY_GROUPS == ROPEBITS_FAMILY_GROUPS
-                  && (int)FAMILY_BLOCK_CODEBOOK == ROPEBITS_FAMILY_BLOCK_CODEBOOK,
-              "family");
+#define RB_FAMILY_CHECK(NAME, prefix, name) static_assert((int)FAMILY_##NAME == ROPEBITS_FAMILY_##NAME, name);
+RB_CODEC_FAMILIES(RB_FAMILY_CHECK)
+#undef RB_FAMILY_CHECK
 static_assert((int)BLOCK_CODEBOOK_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS
                   && (int)BLOCK_CODEBOOK_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of block-codebook");

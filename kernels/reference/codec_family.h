@@ -1,6 +1,5 @@
-/* The codec families: what kinds of quantizer a head can have. This list is the only place that names them all; every
- * room makes its table of functions from it, so nothing else knows which families there are. A new family is a row here
- * and one set of files.
+/* The codec families: what kinds of quantizer a head can have. Every room makes its table of functions from this list.
+ * A new family is a row here and one set of files; docs/architecture.md lists them.
  *
  *   groups          the published form and its extensions: blocks of equal width share a norm, a rotation and a
  *                   codebook (groups_plan.h)

@@ -1,20 +1,17 @@
 /* The tables and columns of family block-codebook in plan.rbp: see plan/library/plan_rbp_library.h, and
  * docs/plan-rbp.md for the bytes. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "plan/library/plan_rbp_library.h"
 
 enum { MAP_SIZE = 3 };
 
-void rbp_read_points(rbp_reader *r, ropebits_plan *plan)
+static void read_points(rbp_reader *r, ropebits_plan *plan)
 {
     const uint32_t n_tables = (uint32_t)rbp_take_range(r, 1, 0, ROPEBITS_MAX_BLOCK_BITS, "number of tables of points");
     uint64_t least = 1;
     for (uint32_t i = 0; i < n_tables && !r->failed; i++) {
         const uint64_t bits = rbp_take_range(r, 1, least, ROPEBITS_MAX_BLOCK_BITS, "bits of a table of points");
         if (r->failed) return; /* bits out of range must not become a shift */
-        plan->points[bits] = rbp_take_f16_column(r, (size_t)2 << bits, false, "coordinate of a point");
+        plan->points[bits] = rbp_take_f16_column(r, plan, (size_t)2 << bits, false, "coordinate of a point");
         least = bits + 1;
     }
 }
@@ -48,7 +45,7 @@ static void check_weights(rbp_reader *r, const float *weights, size_t n)
             rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
 }
 
-void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan)
+static void read_columns(rbp_reader *r, ropebits_plan *plan)
 {
     size_t n_block_codebook = 0;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++)
@@ -58,12 +55,18 @@ void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan)
             plan->heads[h].gain_bits = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_MAX_GAIN_BITS, "gain bits");
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++)
         if (is_of_block_codebook(&plan->heads[h])) set_bits(r, plan, h);
-    plan->maps = rbp_take_f16_column(r, MAP_SIZE * n_block_codebook * plan->n_blocks, false, "number of a map");
-    plan->weights = rbp_take_f16_column(r, n_block_codebook * plan->n_blocks, true, "weight");
-    if (!r->failed) check_weights(r, plan->weights, n_block_codebook * plan->n_blocks);
+    const float *maps =
+        rbp_take_f16_column(r, plan, MAP_SIZE * n_block_codebook * plan->n_blocks, false, "number of a map");
+    const float *weights = rbp_take_f16_column(r, plan, n_block_codebook * plan->n_blocks, true, "weight");
+    if (!r->failed) check_weights(r, weights, n_block_codebook * plan->n_blocks);
     for (uint32_t h = 0, at = 0; h < plan->n_heads && !r->failed; h++) {
         if (!is_of_block_codebook(&plan->heads[h])) continue;
-        plan->heads[h].maps = plan->maps + (size_t)MAP_SIZE * at * plan->n_blocks;
-        plan->heads[h].weights = plan->weights + (size_t)at++ * plan->n_blocks;
+        plan->heads[h].maps = maps + (size_t)MAP_SIZE * at * plan->n_blocks;
+        plan->heads[h].weights = weights + (size_t)at++ * plan->n_blocks;
     }
 }
+
+const rbp_family rbp_family_block_codebook = {.name = "block-codebook",
+                                              .since = PLAN_RBP_POINTS_VERSION,
+                                              .read_tables = read_points,
+                                              .read_columns = read_columns};

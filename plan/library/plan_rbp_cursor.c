@@ -98,11 +98,15 @@ static float f16_value(unsigned bits)
     return (float)(bits >> 15 ? -magnitude : magnitude);
 }
 
-float *rbp_take_f16_column(rbp_reader *r, size_t n, bool above_0, const char *what)
+const float *rbp_take_f16_column(rbp_reader *r, ropebits_plan *plan, size_t n, bool above_0, const char *what)
 {
     const uint8_t *low = rbp_take(r, n), *high = rbp_take(r, n);
-    float *values = rbp_allocate(r, n, sizeof *values);
-    for (size_t i = 0; values && i < n; i++) {
+    rbp_numbers *numbers = rbp_allocate(r, 1, sizeof *numbers + n * sizeof *numbers->at);
+    if (!numbers) return NULL;
+    numbers->next = plan->numbers;
+    plan->numbers = numbers;
+    float *values = numbers->at;
+    for (size_t i = 0; i < n; i++) {
         values[i] = f16_value(low[i] | (unsigned)high[i] << 8);
         if (!isfinite(values[i]) || (above_0 && values[i] <= 0.0f))
             rbp_fail(r, "%s %zu is %g, expected a finite number%s", what, i, (double)values[i],

@@ -48,9 +48,8 @@ static void read_norm_exponents(rbp_reader *r, ropebits_plan *plan)
 
 static void read_coherences(rbp_reader *r, ropebits_plan *plan)
 {
-    float *coherence = rbp_take_f16_column(r, plan->n_groups, true, "coherence");
+    const float *coherence = rbp_take_f16_column(r, plan, plan->n_groups, true, "coherence");
     for (uint32_t g = 0; g < plan->n_groups && !r->failed; g++) plan->groups[g].coherence = coherence[g];
-    free(coherence);
 }
 
 static void read_group_columns(rbp_reader *r, ropebits_plan *plan)
@@ -134,7 +133,7 @@ static void read_block_groups(rbp_reader *r, ropebits_plan *plan)
 static void set_scales(ropebits_head *head, const float *scales) { head->scales = scales; }
 static const rbp_flagged_column scales_of_groups = {"scales", "scale", true, has_groups, set_scales};
 
-void rbp_read_groups(rbp_reader *r, ropebits_plan *plan)
+static void read_columns(rbp_reader *r, ropebits_plan *plan)
 {
     read_head_columns(r, plan);
     plan->groups = rbp_allocate(r, plan->n_groups, sizeof *plan->groups);
@@ -142,5 +141,8 @@ void rbp_read_groups(rbp_reader *r, ropebits_plan *plan)
     read_group_columns(r, plan);
     read_block_groups(r, plan);
     if (plan->version != PLAN_RBP_PUBLISHED_VERSION)
-        plan->scales = rbp_take_flagged_column(r, plan, plan->n_blocks, &scales_of_groups);
+        rbp_take_flagged_column(r, plan, plan->n_blocks, &scales_of_groups);
 }
+
+const rbp_family rbp_family_groups = {
+    .name = "groups", .since = PLAN_RBP_PUBLISHED_VERSION, .read_columns = read_columns};

@@ -3,11 +3,9 @@
 
 enum { VALUE_NORM_BITS = 16 };
 
-const rbp_family rbp_families[RBP_N_FAMILIES] = {
-    [ROPEBITS_FAMILY_GROUPS] = {"groups", PLAN_RBP_PUBLISHED_VERSION, NULL, rbp_read_groups},
-    [ROPEBITS_FAMILY_BLOCK_CODEBOOK] = {"block-codebook", PLAN_RBP_POINTS_VERSION, rbp_read_points,
-                                        rbp_read_block_codebook},
-};
+#define RBP_FAMILY_ROW(NAME, prefix) [ROPEBITS_FAMILY_##NAME] = &rbp_family_##prefix,
+const rbp_family *const rbp_families[RBP_N_FAMILIES] = {RBP_FAMILIES(RBP_FAMILY_ROW)};
+#undef RBP_FAMILY_ROW
 
 static void read_families(rbp_reader *r, ropebits_plan *plan)
 {
@@ -18,11 +16,11 @@ static void read_families(rbp_reader *r, ropebits_plan *plan)
         const uint8_t family = plan->heads[h].family, first = plan->heads[h - h % n_kv_heads].family;
         if (family != first)
             rbp_fail(r, "layer %u kv_head %u: codec family is %s, that of kv_head 0 is %s, expected one family a layer",
-                     h / n_kv_heads, h % n_kv_heads, rbp_families[family].name, rbp_families[first].name);
+                     h / n_kv_heads, h % n_kv_heads, rbp_families[family]->name, rbp_families[first]->name);
     }
 }
 
-float *rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column)
+void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column)
 {
     const uint8_t *has = rbp_take(r, plan->n_heads);
     uint32_t n_having = 0;
@@ -33,15 +31,13 @@ float *rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, c
                      may_have ? " or 1" : "");
         n_having += has[h];
     }
-    float *values =
-        r->failed ? NULL : rbp_take_f16_column(r, (size_t)n_having * n, column->is_above_0, column->number_name);
-    const float *next = values;
+    if (r->failed) return;
+    const float *next = rbp_take_f16_column(r, plan, (size_t)n_having * n, column->is_above_0, column->number_name);
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         if (!has[h]) continue;
         column->set(&plan->heads[h], next);
         next += n;
     }
-    return values;
 }
 
 static void set_center(ropebits_head *head, const float *center) { head->center = center; }
@@ -49,7 +45,7 @@ static void set_center(ropebits_head *head, const float *center) { head->center 
 static void read_centers(rbp_reader *r, ropebits_plan *plan)
 {
     static const rbp_flagged_column column = {"center", "center", false, NULL, set_center};
-    plan->centers = rbp_take_flagged_column(r, plan, plan->info.head_dim, &column);
+    rbp_take_flagged_column(r, plan, plan->info.head_dim, &column);
 }
 
 static void set_values(rbp_reader *r, ropebits_plan *plan)
@@ -83,8 +79,8 @@ void rbp_read_heads(rbp_reader *r, ropebits_plan *plan)
     if (plan->version >= PLAN_RBP_POINTS_VERSION) read_families(r, plan);
     set_values(r, plan);
     /* Centers came with version 2, after the family that was there and before those that followed. */
-    for (int f = 0; f < RBP_N_FAMILIES && rbp_families[f].since <= plan->version; f++) {
-        rbp_families[f].read_columns(r, plan);
+    for (int f = 0; f < RBP_N_FAMILIES && rbp_families[f]->since <= plan->version; f++) {
+        rbp_families[f]->read_columns(r, plan);
         if (f == ROPEBITS_FAMILY_GROUPS && plan->version != PLAN_RBP_PUBLISHED_VERSION) read_centers(r, plan);
     }
 }

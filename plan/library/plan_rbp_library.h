@@ -24,6 +24,12 @@ typedef struct centroid_set {
     float *centroids;
 } centroid_set;
 
+/* A column of fp16 numbers, as floats. */
+typedef struct rbp_numbers {
+    struct rbp_numbers *next;
+    float at[];
+} rbp_numbers;
+
 struct ropebits_plan {
     ropebits_plan_info info;
     char method[RBP_NAME_SIZE], tool_version[RBP_NAME_SIZE], model_type[RBP_NAME_SIZE];
@@ -31,14 +37,13 @@ struct ropebits_plan {
     double *inv_freq;
     uint32_t version; /* of the file */
     uint32_t n_heads, n_groups, n_blocks;
-    ropebits_head *heads;                       /* [n_heads] */
-    ropebits_group *groups;                     /* [n_groups] */
-    uint16_t *dims;                             /* [n_heads][head_dim] */
-    uint8_t *bits;                              /* [n_heads][n_blocks] */
-    float *scales, *centers;                    /* of the heads that have them, one after the other */
-    float *maps, *weights;                      /* of the heads of block-codebook */
-    float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
-    codebook_table *tables;                     /* gone, as value_widths, when the plan is read */
+    ropebits_head *heads;                             /* [n_heads] */
+    ropebits_group *groups;                           /* [n_groups] */
+    uint16_t *dims;                                   /* [n_heads][head_dim] */
+    uint8_t *bits;                                    /* [n_heads][n_blocks] */
+    rbp_numbers *numbers;                             /* all such columns of the file: heads point into them */
+    const float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
+    codebook_table *tables;                           /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
     uint8_t value_width;         /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
     const uint8_t *value_widths; /* [n_heads], in the payload */
@@ -54,8 +59,13 @@ typedef struct rbp_reader {
     bool failed;
 } rbp_reader;
 
-/* A codec family: what it adds to the file. The table is in plan_rbp_heads.c, by ROPEBITS_FAMILY_... */
-enum { RBP_N_FAMILIES = 2 };
+/* ROW(the end of a codec family's ROPEBITS_FAMILY_..., the part of its row's name), in the order of the numbers. */
+#define RBP_FAMILIES(ROW)              ROW(GROUPS, groups) ROW(BLOCK_CODEBOOK, block_codebook)
+#define RBP_FAMILY_COUNT(NAME, prefix) +1
+enum { RBP_N_FAMILIES = 0 RBP_FAMILIES(RBP_FAMILY_COUNT) };
+#undef RBP_FAMILY_COUNT
+
+/* What a codec family adds to the file: a row in the family's own file, plan_rbp_FAMILY.c. */
 typedef struct rbp_family {
     const char *name;
     uint32_t since;                                           /* the first version that has it */
@@ -80,8 +90,8 @@ const uint8_t *rbp_take(rbp_reader *r, size_t n);
 uint64_t rbp_take_uint(rbp_reader *r, int n_bytes);
 uint64_t rbp_take_range(rbp_reader *r, int n_bytes, uint64_t min, uint64_t max, const char *what);
 double rbp_take_f64(rbp_reader *r, const char *what); /* finite */
-/* A column of n fp16 numbers as floats, to be freed; every one finite, and above 0 where asked. */
-float *rbp_take_f16_column(rbp_reader *r, size_t n, bool above_0, const char *what);
+/* A column of n fp16 numbers as floats, which the plan owns; every one finite, and above 0 where asked. */
+const float *rbp_take_f16_column(rbp_reader *r, ropebits_plan *plan, size_t n, bool above_0, const char *what);
 void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what);
 void rbp_take_sha256(rbp_reader *r, char out[RBP_HEX_SIZE], const char *what);
 void *rbp_allocate(rbp_reader *r, size_t n, size_t size); /* zeroed */
@@ -101,12 +111,12 @@ void rbp_compute_cost(ropebits_plan *plan);
 
 /* ---- families -------------------------------------------------------------------------------- */
 
-extern const rbp_family rbp_families[RBP_N_FAMILIES];
-void rbp_read_groups(rbp_reader *r, ropebits_plan *plan);
-void rbp_read_points(rbp_reader *r, ropebits_plan *plan);
-void rbp_read_block_codebook(rbp_reader *r, ropebits_plan *plan);
+#define RBP_FAMILY_DECLARATION(NAME, prefix) extern const rbp_family rbp_family_##prefix;
+RBP_FAMILIES(RBP_FAMILY_DECLARATION)
+#undef RBP_FAMILY_DECLARATION
+extern const rbp_family *const rbp_families[RBP_N_FAMILIES]; /* by ROPEBITS_FAMILY_... */
 /* n numbers of each head that has them, which it then points to. */
-float *rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column);
+void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column);
 
 /* The centroids of (kind, width, dims), [1 << width], of the plan; NULL after a failure. */
 const float *rbp_centroids_for(rbp_reader *r, ropebits_plan *plan, uint8_t kind, uint8_t width, uint16_t dims);

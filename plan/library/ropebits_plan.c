@@ -54,7 +54,8 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
     rbp_read_geometry(r, plan);
     rbp_read_codebooks(r, plan);
     for (int f = 0; f < RBP_N_FAMILIES; f++)
-        if (rbp_families[f].read_tables && rbp_families[f].since <= plan->version) rbp_families[f].read_tables(r, plan);
+        if (rbp_families[f]->read_tables && rbp_families[f]->since <= plan->version)
+            rbp_families[f]->read_tables(r, plan);
     rbp_read_values(r, plan);
     rbp_read_heads(r, plan);
     if (!r->failed && r->at != r->end)
@@ -125,11 +126,11 @@ void ropebits_plan_close(ropebits_plan *plan)
     free(plan->groups);
     free(plan->dims);
     free(plan->bits);
-    free(plan->scales);
-    free(plan->centers);
-    free(plan->maps);
-    free(plan->weights);
-    for (int bits = 0; bits <= ROPEBITS_MAX_BLOCK_BITS; bits++) free(plan->points[bits]);
+    while (plan->numbers) {
+        rbp_numbers *next = plan->numbers->next;
+        free(plan->numbers);
+        plan->numbers = next;
+    }
     free(plan);
 }
 

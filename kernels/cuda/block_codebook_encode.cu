@@ -5,7 +5,10 @@
  * lanes are at the same block, so its numbers are read once for all and its tables by all at once. A vector takes three
  * passes. The first sums its size, which gives the level. The second finds for every block the nearest points at the
  * level and its two neighbours, and sums the three errors; codes take the place of the block's dims. The third packs
- * the codes of the best level. Packed bits take the place of the vector: they never get ahead of the codes. */
+ * the codes of the best level. Packed bits take the place of the vector: they never get ahead of the codes.
+ *
+ * What the host's compiler sees too, the tables and the search of a cell, is tested without a GPU in
+ * tests/kernels/test_block_codebook_image.c; this file only on one, in tests/gpu/test_codec_cuda_block_codebook.c. */
 #include "kernels/cuda/block_codebook_device.cuh"
 #include "kernels/cuda/block_codebook_search.h"
 #include "kernels/cuda/codec_bits.cuh"

@@ -9,7 +9,9 @@
  *
  * A cell lists every point that is nearest to some place in it, in ascending order, mostly one or two. So the cost does
  * not grow with the number of points, and what is found is exact. The device's tanh is an approximation: cells are
- * listed with a margin for it (block_codebook_image.c). */
+ * listed with a margin for it (block_codebook_image.c).
+ *
+ * Tests on the host do not see what is within __CUDA_ARCH__. */
 #ifndef RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 #define RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
 

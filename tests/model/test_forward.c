@@ -1,6 +1,6 @@
 /* The forward pass against transformers: what enters RoPE, what leaves it, and the logits, for the bundled model, the
- * small trained models and the tiny random ones. Golden files: see shared/oracle/golden.py (f32 runs of the bf16
- * weights). */
+ * small trained models and the tiny random ones. Golden files are f32 runs of the bf16 weights; docs/models.md (Adding
+ * a family) says what is in them. */
 #include "tests/test_support.h"
 
 #include <omp.h>

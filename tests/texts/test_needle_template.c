@@ -31,7 +31,7 @@ static void assert_refused(const char *piece, const char *replacement, rb_status
     assert_null(needles.document);
 }
 
-/* The words of /work/shared/study/needle.py, which the shared models were trained on. */
+/* The words that the small models were trained on. */
 static void the_secret_number_template_is_the_studys(void **state)
 {
     (void)state;

@@ -22,19 +22,12 @@ double codec_dtype_rounding_least(codec_dtype type)
     return type == CODEC_F16 ? 0x1p-25 : type == CODEC_BF16 ? 0x1p-134 : 0x1p-150;
 }
 
-static float round_bf16(float x)
-{
-    const uint32_t bits = rb_f32_bits(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return x; /* NaN */
-    return rb_bf16_to_f32((uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16));
-}
-
 void codec_dtype_round(float *x, int64_t n, codec_dtype type)
 {
     if (type == CODEC_F16)
         for (int64_t i = 0; i < n; i++) x[i] = rb_f16_to_f32(rb_f32_to_f16(x[i]));
     if (type == CODEC_BF16)
-        for (int64_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
+        for (int64_t i = 0; i < n; i++) x[i] = rb_bf16_to_f32(rb_f32_to_bf16(x[i]));
 }
 
 void codec_trial_free(codec_trial *trial)

@@ -16,8 +16,8 @@ typedef struct gaussian_books gaussian_books;
 rb_status gaussian_books_create(gaussian_books **out, rb_error *err);
 void gaussian_books_free(gaussian_books *books);
 
-/* Of one KV head, from calibration queries q [q_per_kv][n_tokens][head_dim] and keys k [n_tokens][head_dim] as they
- * enter RoPE. floor(true_bits * head_dim) bits a key, all of them codes. */
+/* Made for one KV head from calibration queries q [q_per_kv][n_tokens][head_dim] and keys k [n_tokens][head_dim] that
+ * enter RoPE. It has floor(true_bits * head_dim) bits a key, all of them codes. */
 typedef struct fixed_codebook fixed_codebook;
 rb_status fixed_codebook_train(fixed_codebook **out, const gaussian_books *books, const model_facts *model,
                                const float *q, const float *k, int64_t n_tokens, double true_bits, rb_error *err);

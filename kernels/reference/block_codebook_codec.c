@@ -203,7 +203,7 @@ RB_CPU_CLONES static void search(double *restrict nearest, double *restrict dist
     }
 }
 
-/* Of n <= TILE vectors with a level of gain each: codes [n_coded][TILE] and sum w |z - z^|^2. */
+/* Codes [n_coded][TILE] of n <= TILE vectors with a level of gain each, and their sum w |z - z^|^2. */
 static void encode_at_levels(const block_codebook_codec *codec, const float *x, const double *gains, int n,
                              uint16_t *codes, double *errors)
 {

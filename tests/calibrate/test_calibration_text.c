@@ -97,7 +97,7 @@ static void the_tokens_behind_the_calibration_tokens_are_the_test_text_where_non
     calibration_text_free(&text);
 }
 
-/* Of the heldout text, the second half of its lines, under a name with a comma and a colon. */
+/* The second half of the lines of the heldout text, under a name with a comma and a colon. */
 static const char *second_half_of_heldout(void)
 {
     rb_error err = {0};

@@ -1,4 +1,4 @@
-/* Of the failures of a parallel loop the first in order is told. */
+/* A parallel loop tells the failure that is first in order. */
 #include "tests/test_support.h"
 
 #include "core/threads.h"

@@ -21,7 +21,7 @@ static output_scores score(const attention_fixture *f, const float *attended)
     return scores;
 }
 
-/* Of the text alone: sequences of 40, 40, 40, 3. */
+/* Sequences of the text only: 40, 40, 40, 3 tokens. */
 static double expected_square(const attention_fixture *f, const float *attended, int h, int run)
 {
     static const int64_t starts[] = {0, 120, 240, 360}, lengths[] = {CONTEXT, CONTEXT, CONTEXT, 3};

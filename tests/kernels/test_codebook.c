@@ -187,7 +187,7 @@ static void sphere_centroids_are_the_means_of_their_cells(void **state)
         }
 }
 
-/* Of the two laws the sphere's is the true one. Before norm correction 41 % less error at m = 4 and 4 bits (a third
+/* The sphere's law is the true one of the two. Before norm correction 41 % less error at m = 4 and 4 bits (a third
  * less behind it). */
 static void sphere_has_less_error_than_block_gtq_in_four_dims(void **state)
 {

@@ -119,9 +119,7 @@ static rb_status check_head(codec_report *report, const codec_trial *trial, cons
     RB_TRY(st, head_codec_create(&codec, &in->heads[h], in->model, in->tables, err), done);
     RB_TRY(st, rb_alloc(&codes, (size_t)in->n, (size_t)d, "codes", err), done);
     RB_TRY(st, rb_alloc(&reference, (size_t)in->n, (size_t)d * sizeof *reference, "restored vectors", err), done);
-    RB_TRY(st,
-           rb_alloc(&norms, (size_t)in->n, (size_t)plan_head_groups(&in->heads[h])->n * sizeof *norms, "norms", err),
-           done);
+    RB_TRY(st, rb_alloc(&norms, (size_t)in->n, (size_t)head_codec_n_norms(codec) * sizeof *norms, "norms", err), done);
     codec_image_read_norms(norms, trial->image, h, trial->norms, in->n);
     const codec_checked on = {&in->heads[h], in->model, in->tables, codec};
     RB_TRY(st, codec_check_encoded(report, &on, in->x + h * in->n * d, in->n, packed, norms, bounds, codes, err), done);

@@ -10,10 +10,16 @@
 /* ---- names and blocks ------------------------------------------------------------------------ */
 
 static const char *const kind_names[] = {
-    [ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3"};
+    [ROPE_DEFAULT] = "default",          [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3",
+    [ROPE_DYNAMIC] = "dynamic",          [ROPE_YARN] = "yarn",     [ROPE_LONGROPE] = "longrope",
+    [ROPE_PROPORTIONAL] = "proportional"};
 static const char *const pairing_names[] = {[ROPE_SPLIT_HALF] = "split-half", [ROPE_INTERLEAVED] = "interleaved"};
 
 const char *rope_kind_name(rope_kind kind) { return kind_names[kind]; }
+bool rope_kind_has_original(rope_kind kind)
+{
+    return kind == ROPE_LLAMA3 || kind == ROPE_YARN || kind == ROPE_LONGROPE;
+}
 const char *rope_pairing_name(rope_pairing pairing) { return pairing_names[pairing]; }
 
 /* Index of name, or -1. */
@@ -30,7 +36,9 @@ rb_status rope_facts_parse_names(rope_facts *rope, const char *kind, const char 
     const int kind_at = find_name(kind_names, RB_COUNT(kind_names), kind),
               pairing_at = find_name(pairing_names, RB_COUNT(pairing_names), pairing);
     if (kind_at < 0)
-        return rb_fail(err, RB_EFORMAT, "%s: rope kind %s, expected default, linear or llama3", where, kind);
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: rope kind %s, expected default, linear, llama3, dynamic, yarn, longrope or proportional",
+                       where, kind);
     if (pairing_at < 0)
         return rb_fail(err, RB_EFORMAT, "%s: rope pairing %s, expected split-half or interleaved", where, pairing);
     rope->kind = (rope_kind)kind_at;
@@ -50,9 +58,14 @@ void model_block_dims(const model_facts *facts, int block, int dims[2])
     }
 }
 
-double model_block_freq(const model_facts *facts, int block)
+double model_block_freq(const model_facts *facts, int layer, int block)
 {
-    return block < facts->rotary_dim / 2 ? facts->rope.inv_freq[block] : 0;
+    return block < facts->rotary_dim / 2 ? model_rope(facts, layer)->inv_freq[block] : 0;
+}
+
+double model_block_gain(const model_facts *facts, int layer, int block)
+{
+    return block < facts->rotary_dim / 2 ? model_rope(facts, layer)->attention_factor : 1;
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -98,40 +111,42 @@ static rb_status check_geometry(const model_facts *facts, const char *where, rb_
     RB_TRY(st, check_range(where, "n_kv_heads", facts->n_kv_heads, 1, facts->n_q_heads, err), done);
     RB_TRY(st, check_range(where, "head_dim", facts->head_dim, 2, RB_MAX_HEAD_DIM, err), done);
     RB_TRY(st, check_range(where, "rotary_dim", facts->rotary_dim, 2, facts->head_dim, err), done);
+    RB_TRY(st, check_range(where, "value_dim", facts->value_dim, 2, RB_MAX_HEAD_DIM, err), done);
     if (facts->n_q_heads % facts->n_kv_heads != 0)
         st = rb_fail(err, RB_EINVAL, "%s: %d query heads do not divide among %d KV heads", where, facts->n_q_heads,
                      facts->n_kv_heads);
     else if (facts->head_dim % 2 != 0 || facts->rotary_dim % 2 != 0)
         st = rb_fail(err, RB_EINVAL, "%s: head_dim %d and rotary_dim %d, expected even ones", where, facts->head_dim,
                      facts->rotary_dim);
+    else if (facts->value_dim % 2 != 0)
+        st = rb_fail(err, RB_EINVAL, "%s: value_dim %d, expected an even number", where, facts->value_dim);
 done:
     return st;
 }
 
-static rb_status check_rope(const model_facts *facts, const char *where, rb_error *err)
+static rb_status check_rope(const model_facts *facts, const rope_facts *rope, const char *where, rb_error *err)
 {
-    const rope_facts *rope = &facts->rope;
     rb_status st;
-    RB_TRY(st, check_range(where, "rope kind", (int64_t)rope->kind, ROPE_DEFAULT, ROPE_LLAMA3, err), done);
+    RB_TRY(st, check_range(where, "rope kind", (int64_t)rope->kind, ROPE_DEFAULT, ROPE_N_KINDS - 1, err), done);
     RB_TRY(st, check_range(where, "rope pairing", (int64_t)rope->pairing, ROPE_SPLIT_HALF, ROPE_INTERLEAVED, err),
            done);
-    RB_TRY(st, check_positive(where, "attention_scale", facts->attention_scale, err), done);
     RB_TRY(st, check_positive(where, "rope theta", rope->theta, err), done);
     RB_TRY(st, check_positive(where, "rope factor", rope->factor, err), done);
+    RB_TRY(st, check_positive(where, "rope attention_factor", rope->attention_factor, err), done);
     if (rope->kind == ROPE_LLAMA3) {
         RB_TRY(st, check_positive(where, "rope low_freq_factor", rope->low_freq_factor, err), done);
         RB_TRY(st, check_positive(where, "rope high_freq_factor", rope->high_freq_factor, err), done);
+    }
+    if (rope_kind_has_original(rope->kind))
         RB_TRY(st,
                check_range(where, "rope original_max_position", rope->original_max_position, 1,
                            MODEL_FACTS_MAX_POSITION, err),
                done);
+    for (int i = 0; i < facts->rotary_dim / 2; i++) {
+        if (is_positive(rope->inv_freq[i]) || (rope->kind == ROPE_PROPORTIONAL && rope->inv_freq[i] == 0)) continue;
+        st = rb_fail(err, RB_EINVAL, "%s: inv_freq[%d] is %g, expected a positive number", where, i, rope->inv_freq[i]);
+        goto done;
     }
-    for (int i = 0; i < facts->rotary_dim / 2; i++)
-        if (!is_positive(rope->inv_freq[i])) {
-            st = rb_fail(err, RB_EINVAL, "%s: inv_freq[%d] is %g, expected a positive number", where, i,
-                         rope->inv_freq[i]);
-            goto done;
-        }
 done:
     return st;
 }
@@ -141,7 +156,9 @@ rb_status model_facts_check(const model_facts *facts, const char *where, rb_erro
     rb_status st;
     RB_TRY(st, check_identity(facts, where, err), done);
     RB_TRY(st, check_geometry(facts, where, err), done);
-    RB_TRY(st, check_rope(facts, where, err), done);
+    RB_TRY(st, check_positive(where, "attention_scale", facts->attention_scale, err), done);
+    RB_TRY(st, check_rope(facts, &facts->rope, where, err), done);
+    if (facts->has_local_rope) RB_TRY(st, check_rope(facts, &facts->local_rope, where, err), done);
 done:
     return st;
 }

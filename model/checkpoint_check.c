@@ -21,8 +21,8 @@ static rb_status check_layer_tensor(const checkpoint *ckpt, const layer_tensor *
     const model_config *config = checkpoint_config(ckpt);
     char name[LAYER_TENSOR_NAME];
     int64_t shape[2];
-    layer_tensor_name(name, config, tensor, layer);
-    if (layer_tensor_is_used(config, tensor)) {
+    layer_tensor_name(name, config, tensor, layer, 0);
+    if (layer_tensor_is_used(config, tensor, layer)) {
         const int rank = layer_tensor_shape(config, tensor, shape);
         return check_tensor(ckpt, name, rank, shape, err);
     }

@@ -149,7 +149,7 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
            layer_activations_alloc(&state.activations, state.config, batch->n_tokens, part.n_tokens,
                                    hooks->n_recent > 0, err),
            done);
-    RB_TRY(st, rope_table_init(&state.rope, &state.config->facts, token_batch_longest(batch), err), done);
+    RB_TRY(st, rope_table_init(&state.rope, &state.config->facts, &state.config->facts.rope, token_batch_longest(batch), err), done);
     RB_TRY(st,
            rb_alloc(&state.part_sequence_start, (size_t)part.n_sequences + 1, sizeof *state.part_sequence_start,
                     "sequences", err),

@@ -76,13 +76,13 @@ void layer_project_heads(const model_config *config, const layer_weights *w, lay
     const model_facts *facts = &config->facts;
     const int64_t n = a->n_tokens, d = facts->head_dim, n_q = facts->n_q_heads, n_kv = facts->n_kv_heads;
 
-    layer_norm_rows(a->rows, a->hidden, w->at[WEIGHT_INPUT_NORM], config->rms_norm_eps, n, config->hidden_size);
+    layer_norm_rows(a->rows, a->hidden, w->at[WEIGHT_INPUT_NORM], config->norm_eps, n, config->hidden_size);
     linear_forward_heads(a->rows, config->hidden_size, w->at[WEIGHT_QKV], w->at[WEIGHT_QKV_BIAS], a->heads, n,
                          config->hidden_size, n_q + 2 * n_kv, d);
     if (w->at[WEIGHT_Q_NORM]) {
         float *q = a->heads, *k = q + n_q * n * d;
-        layer_norm_rows(q, q, w->at[WEIGHT_Q_NORM], config->rms_norm_eps, n_q * n, d);
-        layer_norm_rows(k, k, w->at[WEIGHT_K_NORM], config->rms_norm_eps, n_kv * n, d);
+        layer_norm_rows(q, q, w->at[WEIGHT_Q_NORM], config->norm_eps, n_q * n, d);
+        layer_norm_rows(k, k, w->at[WEIGHT_K_NORM], config->norm_eps, n_kv * n, d);
     }
     if (a->recent) memcpy(a->recent, a->heads + n_q * n * d, (size_t)(2 * n_kv * n * d) * sizeof *a->recent);
 }
@@ -131,7 +131,7 @@ static void mlp_tile(const model_config *config, const layer_weights *w, float *
 {
     const int64_t width = config->hidden_size, inner = config->intermediate_size;
 
-    layer_norm_rows(normed, hidden, w->at[WEIGHT_MLP_NORM], config->rms_norm_eps, n, width);
+    layer_norm_rows(normed, hidden, w->at[WEIGHT_MLP_NORM], config->norm_eps, n, width);
     linear_forward(normed, width, w->at[WEIGHT_GATE_UP], w->at[WEIGHT_GATE_UP_BIAS], gate_up, 2 * inner, n, width,
                    2 * inner, 0);
 #pragma omp parallel for schedule(static)

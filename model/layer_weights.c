@@ -14,7 +14,7 @@ static int64_t lay_out(layer_weights *w, const model_config *config, float *aren
     int64_t used = 0;
     *w = (layer_weights){.arena = arena};
     for (int weight = 0; weight < N_LAYER_WEIGHTS; weight++) {
-        const int64_t n = layer_weight_count(config, (layer_weight)weight);
+        const int64_t n = layer_weight_capacity(config, (layer_weight)weight);
         if (n > 0 && arena) w->at[weight] = arena + used;
         used += (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
     }
@@ -50,10 +50,10 @@ rb_status layer_weights_load(layer_weights *weights, const checkpoint *model, in
         const layer_tensor *tensor = &tensors->layer[i];
         char name[LAYER_TENSOR_NAME];
         int64_t shape[2];
-        if (tensor->step != step || !layer_tensor_is_used(config, tensor)) continue;
-        layer_tensor_name(name, config, tensor, layer);
+        if (tensor->step != step || !layer_tensor_is_used(config, tensor, layer)) continue;
+        layer_tensor_name(name, config, tensor, layer, 0);
         const int rank = layer_tensor_shape(config, tensor, shape);
-        float *out = weights->at[tensor->weight] + layer_tensor_first(config, tensor);
+        float *out = weights->at[tensor->weight] + layer_tensor_first(config, tensor, layer);
         st = checkpoint_load(model, name, rank, shape, out, err);
     }
     return st;

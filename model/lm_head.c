@@ -119,7 +119,7 @@ rb_status lm_head_run(const checkpoint *model, const float *hidden, int64_t n_to
     RB_TRY(st, lm_head_open(&head, model, step, err), done);
     for (int64_t first = 0; first < n_all; first += step) {
         const int64_t n = min_i64(step, n_all - first);
-        norm_rows(&head, hidden, config->rms_norm_eps, hooks, first, n);
+        norm_rows(&head, hidden, config->norm_eps, hooks, first, n);
         logits_of_rows(&head, n);
         RB_TRY(st, hooks->on_logits(hooks->user, first, n, head.logits, err), done);
     }

@@ -120,7 +120,7 @@ rb_status lm_head_cuda_run(const cuda_pass *p, const lm_head_cuda_request *r, rb
         const int64_t n = min_i64(tile, r->n - first);
         RB_TRY(st,
                p->api->rms_norm(h.rows.at, p->hidden.at, (const int64_t *)h.tokens.at + first, h.norm.at,
-                                (float)c->rms_norm_eps, n, c->hidden_size, p->precision, p->compute, err),
+                                (float)c->norm_eps, n, c->hidden_size, p->precision, p->compute, err),
                done);
         RB_TRY(st,
                cuda_pass_multiply(p, h.logits.at, true, false, h.rows.at, h.weight.at, n, c->vocab_size, c->hidden_size,

@@ -118,7 +118,7 @@ static void lay_out(weight_stream *w)
     for (int weight = 0; weight < N_LAYER_WEIGHTS; weight++) {
         int64_t *end = &used[layer_weight_is_matrix(w->config, (layer_weight)weight)];
         w->first[weight] = *end;
-        *end += layer_weight_count(w->config, (layer_weight)weight);
+        *end += layer_weight_capacity(w->config, (layer_weight)weight);
     }
 }
 
@@ -218,13 +218,13 @@ static rb_status add_matrix(weight_stream *w, int layer, const layer_tensor *ten
     tensor_place place = {0};
     int fd = -1;
     rb_status st;
-    layer_tensor_name(name, w->config, tensor, layer);
+    layer_tensor_name(name, w->config, tensor, layer, 0);
     const int rank = layer_tensor_shape(w->config, tensor, shape);
     RB_TRY(st, checkpoint_place(w->ckpt, name, rank, shape, &place, err), done);
     RB_TRY(st, find_fd(w, place.path, &fd, err), done);
     const int64_t element = (int64_t)tensor_dtype_size(place.dtype),
                   out_element = (int64_t)precision_bytes(w->precision),
-                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor);
+                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer);
     const bool is_same = place.dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
     for (int64_t at = 0; at < place.size_bytes; at += PIECE_BYTES) {
         const int64_t n_bytes = place.size_bytes - at < PIECE_BYTES ? place.size_bytes - at : PIECE_BYTES;
@@ -247,11 +247,11 @@ done:
 static rb_status load_parameter(const weight_stream *w, int layer, const layer_tensor *tensor, int64_t *end,
                                 rb_error *err)
 {
-    const int64_t first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor),
+    const int64_t first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer),
                   after = first + layer_tensor_count(w->config, tensor);
     char name[LAYER_TENSOR_NAME];
     int64_t shape[2];
-    layer_tensor_name(name, w->config, tensor, layer);
+    layer_tensor_name(name, w->config, tensor, layer, 0);
     const int rank = layer_tensor_shape(w->config, tensor, shape);
     if (after > *end) *end = after;
     return checkpoint_load(w->ckpt, name, rank, shape, w->places[layer % 2].host_parameters + first, err);
@@ -260,7 +260,7 @@ static rb_status load_parameter(const weight_stream *w, int layer, const layer_t
 static bool is_read(const weight_stream *w, int layer, const layer_tensor *tensor)
 {
     const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
-    return layer_tensor_is_used(w->config, tensor) && (with_rest || tensor->step == STEP_HEADS);
+    return layer_tensor_is_used(w->config, tensor, layer) && (with_rest || tensor->step == STEP_HEADS);
 }
 
 static rb_status send_parameters(const weight_stream *w, int layer, rb_error *err)
@@ -336,7 +336,7 @@ static rb_status open_place(const weight_stream *w, layer_place *place, rb_error
     RB_TRY(st, rb_cuda()->event_create(&place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->released, err), done);
     for (int i = 0; i < N_LAYER_WEIGHTS; i++) {
-        if (layer_weight_count(w->config, (layer_weight)i) == 0) continue;
+        if (layer_weight_capacity(w->config, (layer_weight)i) == 0) continue;
         if (layer_weight_is_matrix(w->config, (layer_weight)i))
             place->layer.at[i] = place->matrices + (size_t)w->first[i] * precision_bytes(w->precision);
         else place->layer.at[i] = place->parameters + w->first[i];

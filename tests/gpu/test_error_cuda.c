@@ -72,7 +72,7 @@ static void try_shape(const shape *s)
     for (int64_t at = 0; at < s->n_tokens; at += s->context) starts[n_sequences++] = at;
     starts[n_sequences] = s->n_tokens;
     assert_ok(offset_table_create(&offsets, &facts, &err));
-    assert_ok(rope_table_init(&rope, &facts, s->context, &err));
+    assert_ok(rope_table_init(&rope, &facts, &facts.rope, s->context, &err));
     assert_ok(rb_cuda_table(&table, "rb_error_cuda", &err));
     const error_cuda_api *api = table;
 

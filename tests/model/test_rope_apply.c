@@ -32,7 +32,7 @@ static void check_rotation(rope_pairing pairing, int rotary_dim)
     float *before = random_floats(n_floats, 1), *x = random_floats(n_floats, 1);
     rope_table table;
 
-    assert_ok(rope_table_init(&table, &facts, 129, &err));
+    assert_ok(rope_table_init(&table, &facts, &facts.rope, 129, &err));
     rope_apply(&table, x, N_HEADS, HEAD_DIM, starts, N_SEQUENCES);
     for (int64_t row = 0; row < N_HEADS * N_TOKENS; row++) {
         const float *from = before + row * HEAD_DIM, *to = x + row * HEAD_DIM;
@@ -75,7 +75,7 @@ static void angle_is_rounded_to_f32_before_cos(void **state)
     model_facts facts = make_facts(ROPE_SPLIT_HALF, 2);
     facts.rope.inv_freq[0] = 0.1;
     rope_table table;
-    assert_ok(rope_table_init(&table, &facts, 100002, &err));
+    assert_ok(rope_table_init(&table, &facts, &facts.rope, 100002, &err));
     const float angle = 100001.0f * 0.1f;
     assert_close(table.cos[100001], cos((double)angle), 1e-7);
     assert_true(fabs(cos((double)angle) - cos(10000.1))

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/message.h"
 #include "model/weight_map.h"
 
 struct checkpoint {
@@ -25,6 +26,9 @@ rb_status checkpoint_open(checkpoint **out, const char *folder, rb_error *err)
     RB_TRY(st, rb_format(&opened->folder, err, "%s", folder), done);
     RB_TRY(st, model_config_read(&opened->config, folder, err), done);
     RB_TRY(st, weight_map_open(&opened->weights, folder, err), done);
+    if (opened->config.defaults[0] != '\0')
+        rb_message_info("%s: config.json does not say %s: taken as transformers documents for %s", folder,
+                        opened->config.defaults, opened->config.facts.model_type);
     *out = opened;
     opened = NULL;
 done:
@@ -41,6 +45,11 @@ void checkpoint_close(checkpoint *ckpt)
 }
 
 const model_config *checkpoint_config(const checkpoint *ckpt) { return &ckpt->config; }
+
+rb_status checkpoint_set_longest(checkpoint *ckpt, int64_t n_positions, rb_error *err)
+{
+    return model_config_resolve_rope(&ckpt->config, n_positions, ckpt->folder, err);
+}
 
 const char *checkpoint_folder(const checkpoint *ckpt) { return ckpt->folder; }
 

@@ -13,6 +13,10 @@ void checkpoint_close(checkpoint *ckpt);
 const model_config *checkpoint_config(const checkpoint *ckpt);
 const char *checkpoint_folder(const checkpoint *ckpt);
 
+/* Resolves RoPE for sequences of which the longest has n_positions tokens (model_config_resolve_rope). Call it before
+ * the facts of the configuration are used, where the length is known. */
+rb_status checkpoint_set_longest(checkpoint *ckpt, int64_t n_positions, rb_error *err);
+
 /* A tensor by its full name, with the shape that it must have (`rank` dims). A failure names the tensor, the shape
  * found and the shape expected. */
 rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,

@@ -60,7 +60,7 @@ typedef struct model_config {
     bool layer_has_experts[MODEL_MAX_LAYERS];
     expert_config experts; /* n is 0 without */
 
-    char defaults[256]; /* fields that config.json leaves to transformers' defaults, "a, b"; "" where there are none */
+    char defaults[512]; /* fields that config.json leaves to transformers' defaults, "a, b"; "" where there are none */
 
     double embedding_scale, residual_scale, logit_scale; /* multiply embeddings, what a layer adds, logits; usually 1 */
     double attention_softcap, logit_softcap;             /* x becomes cap * tanh(x / cap); 0: stays */

@@ -133,7 +133,7 @@ static const model_family FAMILIES[] = {
         .activation = "silu",
         .has_partial_rope = true,
         .renames = CHATGLM_NAMES,
-        .defaults = "{\"hidden_act\": \"silu\", \"partial_rotary_factor\": 0.5, \"rope_theta\": 10000.0}",
+        .implies = "{\"hidden_act\": \"silu\", \"partial_rotary_factor\": 0.5, \"rope_theta\": 10000.0}",
         .expects = "{\"rmsnorm\": true, \"multi_query_attention\": true, \"post_layer_norm\": true,"
                    " \"apply_residual_connection_post_layernorm\": false, \"add_bias_linear\": false,"
                    " \"original_rope\": true}",
@@ -161,7 +161,7 @@ static const model_family FAMILIES[] = {
         .activation = "silu",
         .has_partial_rope = true,
         .names_longrope_so = true,
-        .defaults = "{\"sliding_window\": null}",
+        .implies = "{\"sliding_window\": null}",
     },
     {
         .model_type = "gemma2",
@@ -179,7 +179,7 @@ static const model_family FAMILIES[] = {
         .has_query_scalar = true,
         .has_softcaps = true,
         .renames = GEMMA_NAMES,
-        .defaults = "{\"tie_word_embeddings\": true}",
+        .implies = "{\"tie_word_embeddings\": true}",
     },
     {
         .model_type = "gemma3_text",

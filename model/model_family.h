@@ -170,6 +170,7 @@ typedef struct model_family {
 
     const config_rename *renames; /* ends with from NULL; may be NULL */
     const char *defaults;         /* JSON: fields that transformers documents a default of, which real models rely on */
+    const char *implies;          /* JSON: the same of fields that real models of the family never write down */
     const char *expects;          /* JSON: fields that, where they are there, must have this value */
 } model_family;
 

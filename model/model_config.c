@@ -382,3 +382,9 @@ const char *model_config_lm_head(const model_config *config)
 {
     return config->tied_embeddings ? config->family->tensors->embedding : config->family->tensors->lm_head;
 }
+
+int64_t model_config_max_context(const model_config *config)
+{
+    const rope_facts *rope = &config->facts.rope;
+    return rope->kind == ROPE_DYNAMIC ? (int64_t)((double)config->max_position * rope->factor) : config->max_position;
+}

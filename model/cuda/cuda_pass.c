@@ -126,7 +126,8 @@ static rb_status upload_rope(cuda_pass *p, rb_error *err)
 {
     rope_table rope = {0};
     rb_status st;
-    RB_TRY(st, rope_table_init(&rope, &p->config->facts, &p->config->facts.rope, token_batch_longest(p->batch), err), done);
+    RB_TRY(st, rope_table_init(&rope, &p->config->facts, &p->config->facts.rope, token_batch_longest(p->batch), err),
+           done);
     RB_TRY(st, rb_cuda()->copy(p->rope_cos.at, rope.cos, p->rope_cos.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(p->rope_sin.at, rope.sin, p->rope_sin.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);

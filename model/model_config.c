@@ -135,21 +135,35 @@ static rb_status check_not_quantized(const cJSON *json, const char *name, rb_err
                    cJSON_IsString(method) ? method->valuestring : "an unnamed method");
 }
 
+/* Whether `word` is one of the words of `list`, which has spaces between them. */
+static bool has_word(const char *list, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = list; length > 0 && (at = strstr(at, word)); at += length)
+        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+
 static rb_status parse_activation(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     static const struct {
         const char *name;
         activation_kind kind;
-    } activations[] = {
-        {"silu", ACTIVATION_SILU}, {"gelu", ACTIVATION_GELU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
-    const char *activation, *expected = config->family->activation;
+    } activations[] = {{"silu", ACTIVATION_SILU},
+                       {"gelu", ACTIVATION_GELU},
+                       {"gelu_new", ACTIVATION_GELU_TANH},
+                       {"gelu_fast", ACTIVATION_GELU_TANH},
+                       {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
+    const char *activation;
     const rb_status st = rb_json_get_string(json, "hidden_act", name, &activation, err);
     if (st != RB_OK) return st;
-    if (strcmp(activation, expected) != 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"%s\"", name, activation, expected);
     for (size_t i = 0; i < RB_COUNT(activations); i++)
-        if (strcmp(activations[i].name, activation) == 0) config->activation = activations[i].kind;
-    return RB_OK;
+        if (has_word(config->family->activations, activation) && strcmp(activations[i].name, activation) == 0) {
+            config->activation = activations[i].kind;
+            return RB_OK;
+        }
+    return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"%s\"", name, activation,
+                   config->family->activations);
 }
 
 /* ---- geometry -------------------------------------------------------------------------------- */

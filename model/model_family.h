@@ -155,18 +155,18 @@ typedef struct model_family {
     int window_pattern; /* WINDOW_PATTERN: every n-th layer sees all keys, unless sliding_window_pattern says so */
     rope_pairing pairing;
     model_norm norm;
-    const char *activation; /* the only one that is supported, as hidden_act has it */
-    bool has_plain_mlp;     /* no gate: down(activation(up(x))) */
-    bool scales_embedding;  /* by sqrt(hidden_size) */
-    bool has_query_scalar;  /* query_pre_attn_scalar in place of head_dim in attention_scale */
-    bool has_softcaps;      /* attn_logit_softcapping, final_logit_softcapping */
-    bool has_multipliers;   /* embedding_, residual_ and attention_multiplier, logits_scaling */
-    bool has_local_rope;    /* layers with a window have a RoPE of their own */
-    bool has_partial_rope;  /* partial_rotary_factor: the first dims of a head turn */
-    bool names_longrope_so; /* "su" and "yarn" mean longrope (Phi-3) */
-    bool has_parallel_flag; /* use_parallel_residual */
-    bool has_latent_cache;  /* MLA: kv_lora_rank and what goes with it */
-    bool has_experts;       /* a router and experts in some layers */
+    const char *activations; /* those that are supported, as hidden_act has them, with spaces between */
+    bool has_plain_mlp;      /* no gate: down(activation(up(x))) */
+    bool scales_embedding;   /* by sqrt(hidden_size) */
+    bool has_query_scalar;   /* query_pre_attn_scalar in place of head_dim in attention_scale */
+    bool has_softcaps;       /* attn_logit_softcapping, final_logit_softcapping */
+    bool has_multipliers;    /* embedding_, residual_ and attention_multiplier, logits_scaling */
+    bool has_local_rope;     /* layers with a window have a RoPE of their own */
+    bool has_partial_rope;   /* partial_rotary_factor: the first dims of a head turn */
+    bool names_longrope_so;  /* "su" and "yarn" mean longrope (Phi-3) */
+    bool has_parallel_flag;  /* use_parallel_residual */
+    bool has_latent_cache;   /* MLA: kv_lora_rank and what goes with it */
+    bool has_experts;        /* a router and experts in some layers */
 
     const config_rename *renames; /* ends with from NULL; may be NULL */
     const char *defaults;         /* JSON: fields that transformers documents a default of, which real models rely on */

@@ -46,9 +46,9 @@ rb_status token_batch_embed(const token_batch *batch, const checkpoint *model, f
 {
     const model_config *config = checkpoint_config(model);
     const int64_t width = config->hidden_size, shape[2] = {config->vocab_size, width};
-    const safetensor *table = NULL;
-    rb_status st = checkpoint_tensor(model, config->family->tensors->embedding, 2, shape, &table, err);
+    rb_status st = RB_OK;
     for (int64_t t = 0; st == RB_OK && t < batch->n_tokens; t++)
-        st = safetensor_to_f32(table, batch->tokens[t] * width, width, hidden + t * width, err);
+        st = checkpoint_load_rows(model, config->family->tensors->embedding, 2, shape, batch->tokens[t], 1,
+                                  hidden + t * width, err);
     return st;
 }

@@ -56,25 +56,41 @@ done:
     return st;
 }
 
-rb_status tokenizer_open(tokenizer **out, const char *path, rb_error *err)
+static rb_status open_document(tokenizer **out, const cJSON *document, const char *name, rb_error *err)
 {
-    cJSON *document = NULL;
     tokenizer *t = NULL;
     rb_status st;
 
-    *out = NULL;
-    RB_TRY(st, rb_json_read(&document, path, 0, err), done);
     RB_TRY(st, rb_alloc(&t, 1, sizeof *t, "tokenizer", err), done);
     st = build(t, document, err);
     if (st != RB_OK) {
-        rb_fail_in(err, st, "%s", path);
+        rb_fail_in(err, st, "%s", name);
         goto done;
     }
     *out = t;
     t = NULL;
 done:
-    cJSON_Delete(document);
     tokenizer_close(t);
+    return st;
+}
+
+rb_status tokenizer_open(tokenizer **out, const char *path, rb_error *err)
+{
+    cJSON *document = NULL;
+    *out = NULL;
+    rb_status st = rb_json_read(&document, path, 0, err);
+    if (st == RB_OK) st = open_document(out, document, path, err);
+    cJSON_Delete(document);
+    return st;
+}
+
+rb_status tokenizer_open_text(tokenizer **out, const char *text, size_t length, const char *name, rb_error *err)
+{
+    cJSON *document = NULL;
+    *out = NULL;
+    rb_status st = rb_json_parse(&document, text, length, name, err);
+    if (st == RB_OK) st = open_document(out, document, name, err);
+    cJSON_Delete(document);
     return st;
 }
 

@@ -13,6 +13,8 @@
 typedef struct tokenizer tokenizer;
 
 rb_status tokenizer_open(tokenizer **out, const char *path, rb_error *err);
+/* From the text of a tokenizer.json; `name` is used in messages. */
+rb_status tokenizer_open_text(tokenizer **out, const char *text, size_t length, const char *name, rb_error *err);
 void tokenizer_close(tokenizer *tokenizer);
 
 /* Ids of a UTF-8 text (may hold NUL bytes), without special tokens around it; added tokens inside the text are

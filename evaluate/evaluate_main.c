@@ -11,6 +11,7 @@
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
+#include "model/model_tokenizer.h"
 #include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/token_source.h"
@@ -92,7 +93,6 @@ static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt
     needle_template words = {0};
     tokenizer *tok = NULL;
     token_list haystack = {0};
-    char *path = NULL;
     needle_series series = {.tasks = tasks,
                             .contexts = contexts,
                             .depths = opt->depths.n > 0 ? opt->depths.at : &random_depth,
@@ -114,8 +114,7 @@ static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt
                            "--needle-contexts has %lld, expected at most the model's max_position_embeddings of %lld",
                            (long long)contexts[i], (long long)model_config_max_context(checkpoint_config(in->model)));
     RB_TRY(st, needle_template_open(&words, opt->needle_template, err), done);
-    RB_TRY(st, rb_format(&path, err, "%s/tokenizer.json", opt->model), done);
-    RB_TRY(st, tokenizer_open(&tok, path, err), done);
+    RB_TRY(st, tokenizer_open_model(&tok, opt->model, err), done);
     RB_TRY(st, tokens_from_text(&haystack, opt->haystack ? opt->haystack : opt->text, opt->model, HAYSTACK_TOKENS, err),
            done);
     const needle_source source = {
@@ -125,7 +124,6 @@ done:
     needle_template_free(&words);
     tokenizer_close(tok);
     token_list_free(&haystack);
-    free(path);
     return st;
 }
 
@@ -218,16 +216,13 @@ done:
 /* Finds the text of the worst tokens. */
 static rb_status name_tokens(evaluate_result *result, const evaluate_inputs *in, const char *folder, rb_error *err)
 {
-    char *path = NULL;
     tokenizer *words = NULL;
     rb_status st;
-    RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
-    RB_TRY(st, tokenizer_open(&words, path, err), done);
+    RB_TRY(st, tokenizer_open_model(&words, folder, err), done);
     for (int run = 0; run < result->n_runs; run++)
         worst_predictions_name(&result->runs[run].worst, words, in->text.ids, in->facts.context);
 done:
     tokenizer_close(words);
-    free(path);
     return st;
 }
 
@@ -328,9 +323,9 @@ int main(int argc, char **argv)
         {.long_name = "model",
          .kind = RB_OPT_STRING,
          .value = &opt.model,
-         .metavar = "DIR",
+         .metavar = "MODEL",
          .required = true,
-         .help = "Hugging Face checkpoint: config.json, safetensors, tokenizer.json"},
+         .help = "checkpoint: a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file"},
         {.long_name = "plan",
          .kind = RB_OPT_REPEATED,
          .value = &opt.plans,

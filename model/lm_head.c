@@ -14,7 +14,8 @@
 enum { MAX_TILE_TOKENS = 256, MAX_TILE_LOGITS = 16 * 1024 * 1024, TILE_VOCAB = 256 };
 
 typedef struct lm_head {
-    const safetensor *weight; /* [vocab_size][hidden_size] */
+    const checkpoint *model;
+    char weight[LAYER_TENSOR_NAME]; /* name of the matrix [vocab_size][hidden_size] */
     int64_t vocab_size, hidden_size;
     float *norm, *norm_bias; /* [hidden_size]; the bias is NULL without */
     float *rows;             /* [tile_tokens][hidden_size], normalised */
@@ -57,14 +58,12 @@ static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t ti
 {
     const model_config *config = checkpoint_config(model);
     const checkpoint_tensors *tensors = config->family->tensors;
-    char name[LAYER_TENSOR_NAME];
     const int64_t shape[2] = {config->vocab_size, config->hidden_size};
     const size_t row_bytes = (size_t)config->hidden_size * sizeof(float), tokens = (size_t)tile;
     rb_status st;
 
-    *head = (lm_head){.vocab_size = config->vocab_size, .hidden_size = config->hidden_size};
-    model_tensor_name(name, config, model_config_lm_head(config));
-    RB_TRY(st, checkpoint_tensor(model, name, 2, shape, &head->weight, err), done);
+    *head = (lm_head){.model = model, .vocab_size = config->vocab_size, .hidden_size = config->hidden_size};
+    model_tensor_name(head->weight, config, model_config_lm_head(config));
     RB_TRY(st, rb_alloc(&head->norm, 1, row_bytes, "final norm", err), done);
     RB_TRY(st, rb_alloc(&head->rows, tokens, row_bytes, "LM head rows", err), done);
     RB_TRY(st, rb_alloc(&head->logits, tokens, (size_t)config->vocab_size * sizeof(float), "logits", err), done);
@@ -74,8 +73,8 @@ static rb_status lm_head_open(lm_head *head, const checkpoint *model, int64_t ti
            done);
     if (tensors->final_norm_bias) RB_TRY(st, rb_alloc(&head->norm_bias, 1, row_bytes, "final norm", err), done);
     RB_TRY(st, final_norm_load(model, head->norm, head->norm_bias, err), done);
-    RB_TRY(st, safetensor_to_f32(head->weight, 0, 0, head->weight_tiles, err),
-           done); /* reads nothing; fails on a dtype that it cannot convert */
+    /* Reads nothing, and fails where a tile of rows could not be read. */
+    RB_TRY(st, checkpoint_load_rows(model, head->weight, 2, shape, 0, 0, head->weight_tiles, err), done);
 done:
     if (st != RB_OK) lm_head_close(head);
     return st;
@@ -84,10 +83,10 @@ done:
 /* Logits of n normalised rows for the vocabulary rows from `first` on; weight: scratch of this thread. */
 static void vocab_tile(const lm_head *head, int64_t n, int64_t first, float *weight)
 {
-    const int64_t rows = min_i64(TILE_VOCAB, head->vocab_size - first);
+    const int64_t rows = min_i64(TILE_VOCAB, head->vocab_size - first),
+                  shape[2] = {head->vocab_size, head->hidden_size};
     const int width = (int)head->hidden_size;
-    /* Lm_head_open has tried the dtype. */
-    safetensor_to_f32(head->weight, first * head->hidden_size, rows * head->hidden_size, weight, NULL);
+    checkpoint_load_rows(head->model, head->weight, 2, shape, first, rows, weight, NULL); /* lm_head_open tried it */
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, width, 1.0f, head->rows, width, weight,
                 width, 0.0f, head->logits + first, (int)head->vocab_size);
 }

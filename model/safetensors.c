@@ -281,11 +281,16 @@ int64_t safetensors_offset(const safetensors_file *file, const safetensor *tenso
     return (const unsigned char *)tensor->data - file->map;
 }
 
-void safetensors_release(const safetensors_file *file, const safetensor *tensor)
+void tensor_release_pages(const void *data, size_t size_bytes)
 {
     /* Only whole pages of this tensor: a page that it shares with a neighbour stays. */
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t begin = (size_t)((const unsigned char *)tensor->data - file->map);
-    const size_t first = (begin + page - 1) / page * page, last = (begin + tensor->size_bytes) / page * page;
-    if (first < last) madvise(file->map + first, last - first, MADV_DONTNEED);
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    const uintptr_t first = (begin + page - 1) / page * page, last = (begin + size_bytes) / page * page;
+    if (first < last) madvise((unsigned char *)data + (first - begin), last - first, MADV_DONTNEED);
+}
+
+void safetensors_release(const safetensors_file *file, const safetensor *tensor)
+{
+    (void)file;
+    tensor_release_pages(tensor->data, tensor->size_bytes);
 }

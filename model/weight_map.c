@@ -33,7 +33,7 @@ static rb_status open_single(weight_map *map, const char *folder, rb_error *err)
     RB_TRY(st, rb_alloc(&map->entries, (size_t)safetensors_count(file), sizeof *map->entries, "tensor list", err),
            done);
     for (int64_t i = 0; i < safetensors_count(file); i++)
-        map->entries[map->n_entries++] = (weight_entry){safetensors_at(file, i), file};
+        map->entries[map->n_entries++] = (weight_entry){.tensor = safetensors_at(file, i), .file = file};
 done:
     return st;
 }
@@ -108,7 +108,7 @@ static rb_status read_index(weight_map *map, const char *folder, const char *ind
                    rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path,
                            item->string, shard->path),
                    done);
-        map->entries[map->n_entries++] = (weight_entry){tensor, shard->file};
+        map->entries[map->n_entries++] = (weight_entry){.tensor = tensor, .file = shard->file};
     }
 done:
     cJSON_Delete(index);
@@ -149,6 +149,11 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(x->tensor->name, y->tensor->name);
 }
 
+void weight_map_sort(weight_map *map)
+{
+    qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
+}
+
 rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err)
 {
     char *index_path = NULL;
@@ -161,7 +166,7 @@ rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err)
     if (is_single) RB_TRY(st, open_single(map, folder, err), done);
     else if (is_sharded) RB_TRY(st, read_index(map, folder, index_path, err), done);
     else RB_TRY(st, fail_without_weights(folder, err), done);
-    qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
+    weight_map_sort(map);
 done:
     free(index_path);
     return st;
@@ -175,6 +180,8 @@ void weight_map_close(weight_map *map)
     }
     free(map->shards);
     free(map->entries);
+    free(map->tensors);
+    free(map->names);
     *map = (weight_map){0};
 }
 

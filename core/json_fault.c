@@ -129,7 +129,7 @@ rb_status rb_json_fault(rb_error *err, const char *name, const char *text, const
 {
     char excerpt[EXCERPT_BYTES], what[EXCERPT_BYTES + 32], innermost;
     const char *kind = text[0] ? rb_file_kind(text, strlen(text)) : NULL;
-    if (kind) return rb_fail(err, RB_EFORMAT, "%s: is %s, expected JSON", name, kind);
+    if (kind) return rb_fail(err, RB_EFORMAT, "%s: expected JSON, found %s", name, kind);
     if (*at == '\0')
         return rb_fail(err, RB_EFORMAT, "%s: line %zu: the JSON ends too early", name, rb_json_line(text, at));
     if (nesting_depth(text, at, &innermost) >= CJSON_NESTING_LIMIT)

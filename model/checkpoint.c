@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/folder_check.h"
 #include "model/weight_map.h"
 
 struct checkpoint {
@@ -23,6 +24,7 @@ rb_status checkpoint_open(checkpoint **out, const char *folder, rb_error *err)
     *out = NULL;
     RB_TRY(st, rb_alloc(&opened, 1, sizeof *opened, "checkpoint", err), done);
     RB_TRY(st, rb_format(&opened->folder, err, "%s", folder), done);
+    RB_TRY(st, folder_check(folder, err), done);
     RB_TRY(st, model_config_read(&opened->config, folder, err), done);
     RB_TRY(st, weight_map_open(&opened->weights, folder, err), done);
     *out = opened;
@@ -43,6 +45,19 @@ void checkpoint_close(checkpoint *ckpt)
 const model_config *checkpoint_config(const checkpoint *ckpt) { return &ckpt->config; }
 
 const char *checkpoint_folder(const checkpoint *ckpt) { return ckpt->folder; }
+
+int64_t checkpoint_n_tensors(const checkpoint *ckpt) { return ckpt->weights.n_entries; }
+
+const safetensor *checkpoint_tensor_at(const checkpoint *ckpt, int64_t index)
+{
+    return ckpt->weights.entries[index].tensor;
+}
+
+int64_t checkpoint_tensor_index(const checkpoint *ckpt, const char *name)
+{
+    const weight_entry *entry = weight_map_find(&ckpt->weights, name);
+    return entry ? entry - ckpt->weights.entries : -1;
+}
 
 bool checkpoint_has(const checkpoint *ckpt, const char *name) { return weight_map_find(&ckpt->weights, name) != NULL; }
 

@@ -15,6 +15,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/sha256.h"
+#include "model/config_fields.h"
 #include "model/rope_config.h"
 
 enum {
@@ -290,6 +291,7 @@ rb_status model_config_parse(model_config *out, const char *text, size_t length,
     RB_TRY(st, check_architecture(out, json, name, err), done);
     RB_TRY(st, check_not_quantized(json, name, err), done);
     RB_TRY(st, check_activation(json, name, err), done);
+    RB_TRY(st, config_fields_check(json, out->facts.model_type, name, err), done);
     RB_TRY(st, parse_geometry(out, json, name, err), done);
     RB_TRY(st, parse_extras(out, json, name, err), done);
     RB_TRY(st, parse_windows(out, json, name, err), done);

@@ -50,9 +50,24 @@ typedef struct tensor_place {
 rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out,
                            rb_error *err);
 
+/* All tensors, by name: their number, one of them, and the index of a name (-1: not there). */
+int64_t checkpoint_n_tensors(const checkpoint *ckpt);
+const safetensor *checkpoint_tensor_at(const checkpoint *ckpt, int64_t index);
+int64_t checkpoint_tensor_index(const checkpoint *ckpt, const char *name);
+
 /* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype,
- * without reading data. */
+ * without reading data, and that there are no others (model/unread_tensors.h). */
 rb_status checkpoint_check(const checkpoint *ckpt, rb_error *err);
+
+/* What a tensor is needed for. */
+typedef enum tensor_use {
+    TENSOR_UNREAD,
+    TENSOR_FOR_HEADS, /* for the queries and keys of some layer: what a capture reads */
+    TENSOR_FOR_LOGITS /* only for what comes after those of the last layer */
+} tensor_use;
+
+/* The same check; *uses [checkpoint_n_tensors] is the caller's, freed by free(). */
+rb_status checkpoint_uses(tensor_use **uses, const checkpoint *ckpt, rb_error *err);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt);

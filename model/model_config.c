@@ -14,6 +14,7 @@
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"
+#include "model/config_fields.h"
 #include "model/model_config_parts.h"
 
 enum {
@@ -370,6 +371,7 @@ rb_status model_config_parse(model_config *out, const char *text, size_t length,
     RB_TRY(st, parse_family(out, json, &decoder, name, err), done);
     if (decoder == json) RB_TRY(st, check_architecture(out, json, name, err), done);
     RB_TRY(st, check_not_quantized(json, name, err), done);
+    RB_TRY(st, config_fields_check(decoder, out->facts.model_type, name, err), done);
     RB_TRY(st, config_normalize(out, decoder, name, err), done);
     RB_TRY(st, parse_decoder(out, decoder, name, err), done);
 done:

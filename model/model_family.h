@@ -109,7 +109,10 @@ typedef struct checkpoint_tensors {
     const char *layer_prefix;                                       /* a layer's tensor is called PREFIX LAYER . NAME */
     const layer_tensor *layer;
     int n_layer;
-    const char *const *ignored; /* ends of names under a layer that are no weights, NULL at the end; may be NULL */
+    /* Buffers and parts of a checkpoint that no text pass needs, NULL at the end, or NULL: how a name ends
+     * ("attention.masked_bias"), or, with a dot at the end, how it starts ("vision_tower."). rotary_emb.inv_freq is
+     * never needed. */
+    const char *const *ignored;
 } checkpoint_tensors;
 
 /* ---- families -------------------------------------------------------------------------------- */

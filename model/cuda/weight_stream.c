@@ -146,7 +146,7 @@ static rb_status convert_rows(const weight_stream *w, const piece *p, float *to,
 {
     char name[LAYER_TENSOR_NAME];
     int64_t shape[2];
-    layer_tensor_name(name, w->config, p->tensor, p->layer);
+    layer_tensor_name(name, w->config, p->tensor, p->layer, 0);
     const int rank = layer_tensor_shape(w->config, p->tensor, shape);
     return checkpoint_load_rows(w->ckpt, name, rank, shape, p->first_row, p->n_rows, to, err);
 }
@@ -228,7 +228,7 @@ static rb_status add_rows(weight_stream *w, int layer, const layer_tensor *tenso
                           const tensor_place *place, rb_error *err)
 {
     const int64_t row_bytes = shape[1] * (int64_t)sizeof(float), rows = PIECE_BYTES / row_bytes,
-                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor);
+                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer);
     rb_status st = RB_OK;
     if (rows == 0)
         return rb_fail(err, RB_EUNSUPPORTED, "%s: rows of %lld elements, expected at most %lld on a GPU", place->path,

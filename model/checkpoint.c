@@ -45,8 +45,7 @@ done:
     return st;
 }
 
-/* Says once that the weights are not those of the trained model. */
-static void warn_when_quantized(const checkpoint *ckpt)
+void checkpoint_warn_quantized(const checkpoint *ckpt)
 {
     bool is_there[TENSOR_N_DTYPES] = {false};
     char names[128] = "";
@@ -71,7 +70,6 @@ rb_status checkpoint_open(checkpoint **out, const char *path, rb_error *err)
     RB_TRY(st, rb_alloc(&opened, 1, sizeof *opened, "checkpoint", err), done);
     RB_TRY(st, rb_format(&opened->path, err, "%s", path), done);
     RB_TRY(st, gguf_is_file(path) ? open_gguf(opened, err) : open_folder(opened, err), done);
-    warn_when_quantized(opened);
     *out = opened;
     opened = NULL;
 done:

@@ -5,8 +5,12 @@
 calibrate=$bin/ropebits-calibrate
 maker=$build/tests/model/test_gguf_checkpoint
 gguf=$scratch/toy.gguf folder=$scratch/toy
-awk 'BEGIN { for (i = 0; i < 4000; i++) { x = (x * 1103 + 12345) % 65536; printf "%s", substr("abc a\nbcab", 1 + int(x / 64) % 9, 1) } }' \
-    >"$scratch/text.txt"
+awk 'BEGIN {
+    for (i = 0; i < 4000; i++) {
+        x = (x * 1103 + 12345) % 65536
+        printf "%s", substr("abc a\nbcab", 1 + int(x / 64) % 9, 1)
+    }
+}' >"$scratch/text.txt"
 warning="quantized weights (Q8_0): energies, errors and perplexity are those of the quantized model"
 
 expect "the toy model is written in both forms" 0 "$maker" --write "$gguf" "$folder"
@@ -34,9 +38,15 @@ for model in "$gguf" "$folder"; do
     expect "$name is evaluated" 0 "$bin/ropebits-evaluate" --model "$model" --plan "$scratch/$name.json" \
         --text "$scratch/text.txt" --n-tokens 256 --context 64 --json
     grep -vE "$facts|$name" "$scratch/stdout" >"$scratch/$name.evaluation"
+    expect "$name gets a plan with scales" 0 "$bin/ropebits-allocate" "$scratch/$name.p" --method optimal \
+        --true-bits 4 -o "$scratch/$name-optimal.json"
+    expect "$name is folded" 0 "$bin/ropebits-export" --format folded --model "$model" "$scratch/$name-optimal.json" \
+        -o "$scratch/$name-folded"
+    mv "$scratch/$name-folded"/*.safetensors "$scratch/$name-folded.safetensors"
 done
 check "both give the same profile" cmp "$scratch/toy.gguf.profile" "$scratch/toy.profile"
 check "  which has errors in it" grep -q logit_mae "$scratch/toy.profile"
+check "both give the same folded weights" cmp "$scratch/toy.gguf-folded.safetensors" "$scratch/toy-folded.safetensors"
 check "both give the same evaluation" cmp "$scratch/toy.gguf.evaluation" "$scratch/toy.evaluation"
 check "  which has a perplexity in it" grep -q perplexity "$scratch/toy.evaluation"
 expect "the worst tokens have their text from a GGUF" 0 "$bin/ropebits-profile" "$scratch/toy.gguf.h5" --model "$gguf" \
@@ -95,7 +105,8 @@ path, arch = sys.argv[1:]
 rng = np.random.default_rng(5)
 hidden, heads, kv_heads, d, mlp, layers, vocab = 256, 4, 2, 64, 512, 4, 300
 types = [T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q4_K, T.Q5_K, T.Q6_K, T.F16, T.BF16, T.F32]
-f16_at = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208]}
+f16_at = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0], T.Q4_K: [0, 2], T.Q5_K: [0, 2],
+          T.Q6_K: [208]}
 w = GGUFWriter(path, arch)
 w.add_block_count(layers); w.add_context_length(512); w.add_embedding_length(hidden); w.add_feed_forward_length(mlp)
 w.add_head_count(heads); w.add_head_count_kv(kv_heads); w.add_key_length(d); w.add_value_length(d)
@@ -115,15 +126,17 @@ def matrix(name, rows, columns):
             x[..., at:at + 2] = scale[..., None].view(np.uint8)
         w.add_tensor(name, x.reshape(rows, -1), raw_dtype=kind)
     elif kind == T.BF16:
-        w.add_tensor(name, (rng.normal(size=(rows, columns)).astype("<f4").view("<u4") >> 16).astype("<u2").view(np.uint8), raw_dtype=kind)
+        bits = rng.normal(size=(rows, columns)).astype("<f4").view("<u4") >> 16
+        w.add_tensor(name, bits.astype("<u2").view(np.uint8), raw_dtype=kind)
     else: w.add_tensor(name, rng.normal(size=(rows, columns)).astype("<f2" if kind == T.F16 else "<f4"))
 def vector(name, size): w.add_tensor(name, rng.normal(size=size).astype("<f4"))
 
 matrix("token_embd.weight", vocab, hidden); vector("output_norm.weight", hidden); matrix("output.weight", vocab, hidden)
 for layer in range(layers):
     b = f"blk.{layer}."
-    for part, rows, columns in (("attn_q", heads * d, hidden), ("attn_k", kv_heads * d, hidden), ("attn_v", kv_heads * d, hidden),
-                                ("attn_output", hidden, heads * d), ("ffn_gate", mlp, hidden), ("ffn_up", mlp, hidden), ("ffn_down", hidden, mlp)):
+    for part, rows, columns in (("attn_q", heads * d, hidden), ("attn_k", kv_heads * d, hidden),
+                                ("attn_v", kv_heads * d, hidden), ("attn_output", hidden, heads * d),
+                                ("ffn_gate", mlp, hidden), ("ffn_up", mlp, hidden), ("ffn_down", hidden, mlp)):
         matrix(b + part + ".weight", rows, columns)
         if arch == "qwen2" and part in ("attn_q", "attn_k", "attn_v"): vector(b + part + ".bias", rows)
     for part in ("attn_norm", "ffn_norm"): vector(b + part + ".weight", hidden)
@@ -144,9 +157,10 @@ heads = {"attn_q": get(f"{arch}.attention.head_count"), "attn_k": get(f"{arch}.a
 data = open(sys.argv[2] + "/model.safetensors", "rb").read()
 n = int.from_bytes(data[:8], "little")
 header = json.loads(data[8:8 + n])
-names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head", "attn_norm": "input_layernorm",
-         "ffn_norm": "post_attention_layernorm", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "attn_q": "self_attn.q_proj",
-         "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj",
+names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+         "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q_norm": "self_attn.q_norm",
+         "attn_k_norm": "self_attn.k_norm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+         "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj",
          "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 kinds = set()
 for t in reader.tensors:

@@ -110,9 +110,10 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "calibrate",
-        .synopsis = "ropebits calibrate --model DIR --text FILE [--text FILE:WEIGHT ...] [--test-text FILE] [options] "
-                    "-o CAPTURE.h5\n"
-                    "ropebits calibrate --model DIR --dry-run",
+        .synopsis =
+            "ropebits calibrate --model MODEL --text FILE [--text FILE:WEIGHT ...] [--test-text FILE] [options] "
+            "-o CAPTURE.h5\n"
+            "ropebits calibrate --model MODEL --dry-run",
         .summary = "Runs a text through a checkpoint, layer by layer, and captures the queries and keys that enter "
                    "RoPE, with their energies.",
         .options = table,

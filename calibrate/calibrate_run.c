@@ -383,6 +383,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_options(opt, err), done);
     RB_TRY(st, checkpoint_open(&ckpt, opt->model, err), done);
     RB_TRY(st, checkpoint_check(ckpt, err), done);
+    checkpoint_warn_quantized(ckpt);
     const model_config *config = checkpoint_config(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
     if (!opt->dry_run) {

@@ -9,7 +9,7 @@ expect "help is a success on stdout" 0 "$calibrate" --help
 stdout_has "--n-tokens N"
 stdout_has "(default 2048)"
 expect "no model is a usage error" 2 "$calibrate" --text x
-stderr_has "calibrate: error: --model DIR is missing"
+stderr_has "calibrate: error: --model MODEL is missing"
 stderr_lines 2
 expect "no output is a usage error" 2 "$calibrate" --model $model --text x
 stderr_has "no output"

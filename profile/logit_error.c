@@ -30,7 +30,7 @@ rb_status offset_table_create(offset_table **out, const model_facts *model, rb_e
         rb_alloc(&table->turn, 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS, sizeof *table->turn, "offset table", err),
         done);
     for (int block = 0; block < n_blocks; block++) {
-        const double freq = model_block_freq(model, block);
+        const double freq = model_block_freq(model, 0, block);
         model_block_dims(model, block, table->dims[block]);
         for (int i = 0; i < LOGIT_ERROR_N_OFFSETS; i++) {
             const double offset =

@@ -26,10 +26,10 @@ static rb_status create_values(calibration_layer *layer, const model_facts *mode
     rb_status st;
     layer->n_sequences = (layer->n_tokens + layer->context - 1) / layer->context;
     RB_TRY(st, rb_alloc(&layer->v, head * (size_t)model->n_kv_heads, sizeof *layer->v, "values", err), done);
-    RB_TRY(
-        st,
-        rope_table_init(&layer->rope, model, layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err),
-        done);
+    RB_TRY(st,
+           rope_table_init(&layer->rope, model, &model->rope,
+                           layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err),
+           done);
     RB_TRY(st,
            rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences",
                     err),

@@ -57,7 +57,7 @@ static rb_status begin(scoring *s, rb_error *err)
     rb_status st;
     RB_TRY(st, codec_tables_create(&s->tables, err), done);
     RB_TRY(st, offset_table_create(&s->offsets, model, err), done);
-    RB_TRY(st, rope_table_init(&s->rope, model, s->context, err), done);
+    RB_TRY(st, rope_table_init(&s->rope, model, &model->rope, s->context, err), done);
     RB_TRY(st, cut_sequences(s, err), done);
     RB_TRY(st, rb_alloc(&s->q, head * (size_t)model->n_q_heads, sizeof *s->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&s->k, head * (size_t)model->n_kv_heads, sizeof *s->k, "keys", err), done);

@@ -128,7 +128,7 @@ static rb_status upload_tables(gpu_scoring *s, rb_error *err)
     rb_status st;
     for (int i = 0; i < n_blocks; i++) model_block_dims(s->model, i, dims[i]);
     RB_TRY(st, offset_table_create(&offsets, s->model, err), done);
-    RB_TRY(st, rope_table_init(&rope, s->model, s->context, err), done);
+    RB_TRY(st, rope_table_init(&rope, s->model, &s->model->rope, s->context, err), done);
     RB_TRY(st, upload(&s->dims, dims, (size_t)n_blocks * sizeof *dims, err), done);
     RB_TRY(
         st,

@@ -126,7 +126,8 @@ static rb_status upload_rope(cuda_pass *p, rb_error *err)
 {
     rope_table rope = {0};
     rb_status st;
-    RB_TRY(st, rope_table_init(&rope, &p->config->facts, token_batch_longest(p->batch), err), done);
+    RB_TRY(st, rope_table_init(&rope, &p->config->facts, &p->config->facts.rope, token_batch_longest(p->batch), err),
+           done);
     RB_TRY(st, rb_cuda()->copy(p->rope_cos.at, rope.cos, p->rope_cos.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(p->rope_sin.at, rope.sin, p->rope_sin.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
@@ -207,7 +208,7 @@ static float *hidden_of(const cuda_pass *p, int64_t token)
 
 static rb_status norm(const cuda_pass *p, const float *weight, int64_t first, int64_t n, rb_error *err)
 {
-    return p->api->rms_norm(p->normed.at, hidden_of(p, first), NULL, weight, (float)p->config->rms_norm_eps, n,
+    return p->api->rms_norm(p->normed.at, hidden_of(p, first), NULL, weight, (float)p->config->norm_eps, n,
                             p->config->hidden_size, p->precision, p->compute, err);
 }
 
@@ -233,7 +234,7 @@ layer_cuda_heads cuda_pass_heads(const cuda_pass *p, const device_layer *w, int6
                               .bias = w->at[WEIGHT_QKV_BIAS],
                               .q_norm = w->at[WEIGHT_Q_NORM],
                               .k_norm = w->at[WEIGHT_K_NORM],
-                              .eps = (float)p->config->rms_norm_eps,
+                              .eps = (float)p->config->norm_eps,
                               .position = (const int32_t *)p->positions.at + first,
                               .rope_cos = p->rope_cos.at,
                               .rope_sin = p->rope_sin.at};

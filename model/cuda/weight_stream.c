@@ -18,11 +18,14 @@ enum {
     N_SLOTS = 2 /* slots of a reader: one is read into while the other is sent */
 };
 
-/* A stretch of a tensor and where it goes. */
+/* A stretch of a tensor and where it goes. Where the file does not hold plain elements (a block type of GGUF, rows in
+ * another order), it is whole rows, which the reader's thread converts to f32. */
 typedef struct piece {
     int fd;
     const char *path;
-    int64_t offset, n_bytes; /* in the file */
+    int64_t offset, n_bytes;    /* in the file */
+    const layer_tensor *tensor; /* of rows to convert; else NULL */
+    int64_t first_row, n_rows;
     int64_t n_elements;
     layer_cuda_weight type;
     bool is_same; /* no conversion */
@@ -92,14 +95,14 @@ static size_t count_elements(const model_config *config, bool are_matrices)
     return (size_t)count;
 }
 
-/* Pieces of a layer, at most. */
+/* Pieces of a layer, at most: a piece of whole rows is more than half of PIECE_BYTES. */
 static int count_pieces(const model_config *config)
 {
     const checkpoint_tensors *tensors = config->family->tensors;
     int64_t count = 0;
     for (int i = 0; i < tensors->n_layer; i++)
         if (tensors->layer[i].columns != DIM_NONE)
-            count += layer_tensor_count(config, &tensors->layer[i]) * (int64_t)sizeof(float) / PIECE_BYTES + 1;
+            count += 2 * layer_tensor_count(config, &tensors->layer[i]) * (int64_t)sizeof(float) / PIECE_BYTES + 1;
     return (int)count;
 }
 
@@ -118,7 +121,7 @@ static void lay_out(weight_stream *w)
     for (int weight = 0; weight < N_LAYER_WEIGHTS; weight++) {
         int64_t *end = &used[layer_weight_is_matrix(w->config, (layer_weight)weight)];
         w->first[weight] = *end;
-        *end += layer_weight_count(w->config, (layer_weight)weight);
+        *end += layer_weight_capacity(w->config, (layer_weight)weight);
     }
 }
 
@@ -139,16 +142,26 @@ static rb_status read_piece(const piece *p, char *to, rb_error *err)
     return RB_OK;
 }
 
+static rb_status convert_rows(const weight_stream *w, const piece *p, float *to, rb_error *err)
+{
+    char name[LAYER_TENSOR_NAME];
+    int64_t shape[2];
+    layer_tensor_name(name, w->config, p->tensor, p->layer, 0);
+    const int rank = layer_tensor_shape(w->config, p->tensor, shape);
+    return checkpoint_load_rows(w->ckpt, name, rank, shape, p->first_row, p->n_rows, to, err);
+}
+
 static rb_status send_piece(const weight_stream *w, const piece *p, slot *s, rb_error *err)
 {
     void *stream = w->places[p->layer % 2].stream;
+    const size_t n_bytes = p->tensor ? (size_t)p->n_elements * sizeof(float) : (size_t)p->n_bytes;
     rb_status st;
     RB_TRY(st, rb_cuda()->event_wait(s->sent, err), done);
-    RB_TRY(st, read_piece(p, s->pinned, err), done);
+    RB_TRY(st, p->tensor ? convert_rows(w, p, s->pinned, err) : read_piece(p, s->pinned, err), done);
     if (p->is_same) {
-        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, (size_t)p->n_bytes, stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, n_bytes, stream, err), done);
     } else {
-        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, (size_t)p->n_bytes, stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, n_bytes, stream, err), done);
         RB_TRY(st, w->api->convert(p->to, s->staging, p->type, p->n_elements, w->precision, stream, err), done);
     }
     RB_TRY(st, rb_cuda()->event_record(s->sent, stream, err), done);
@@ -210,6 +223,35 @@ static layer_cuda_weight weight_type(tensor_dtype dtype)
                                   : LAYER_CUDA_WEIGHT_F32;
 }
 
+/* The same for a matrix whose values only the checkpoint's reader gives. */
+static rb_status add_rows(weight_stream *w, int layer, const layer_tensor *tensor, const int64_t shape[2],
+                          const tensor_place *place, rb_error *err)
+{
+    const int64_t row_bytes = shape[1] * (int64_t)sizeof(float), rows = PIECE_BYTES / row_bytes,
+                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer);
+    rb_status st = RB_OK;
+    if (rows == 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: rows of %lld elements, expected at most %lld on a GPU", place->path,
+                       (long long)shape[1], (long long)PIECE_BYTES / (long long)sizeof(float));
+    for (int64_t row = 0; row < shape[0] && st == RB_OK; row += rows) {
+        const int64_t n_rows = shape[0] - row < rows ? shape[0] - row : rows;
+        st = add_piece(w,
+                       &(piece){.path = place->path,
+                                .n_bytes = place->size_bytes / shape[0] * n_rows,
+                                .tensor = tensor,
+                                .first_row = row,
+                                .n_rows = n_rows,
+                                .n_elements = n_rows * shape[1],
+                                .type = LAYER_CUDA_WEIGHT_F32,
+                                .is_same = w->precision == LAYER_CUDA_F32,
+                                .to = w->places[layer % 2].matrices
+                                      + (first + row * shape[1]) * (int64_t)precision_bytes(w->precision),
+                                .layer = layer},
+                       err);
+    }
+    return st;
+}
+
 /* A matrix of the layer, cut into pieces. */
 static rb_status add_matrix(weight_stream *w, int layer, const layer_tensor *tensor, rb_error *err)
 {
@@ -218,13 +260,14 @@ static rb_status add_matrix(weight_stream *w, int layer, const layer_tensor *ten
     tensor_place place = {0};
     int fd = -1;
     rb_status st;
-    layer_tensor_name(name, w->config, tensor, layer);
+    layer_tensor_name(name, w->config, tensor, layer, 0);
     const int rank = layer_tensor_shape(w->config, tensor, shape);
     RB_TRY(st, checkpoint_place(w->ckpt, name, rank, shape, &place, err), done);
+    if (!place.is_plain) return add_rows(w, layer, tensor, shape, &place, err);
     RB_TRY(st, find_fd(w, place.path, &fd, err), done);
     const int64_t element = (int64_t)tensor_dtype_size(place.dtype),
                   out_element = (int64_t)precision_bytes(w->precision),
-                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor);
+                  first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer);
     const bool is_same = place.dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
     for (int64_t at = 0; at < place.size_bytes; at += PIECE_BYTES) {
         const int64_t n_bytes = place.size_bytes - at < PIECE_BYTES ? place.size_bytes - at : PIECE_BYTES;
@@ -247,11 +290,11 @@ done:
 static rb_status load_parameter(const weight_stream *w, int layer, const layer_tensor *tensor, int64_t *end,
                                 rb_error *err)
 {
-    const int64_t first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor),
+    const int64_t first = w->first[tensor->weight] + layer_tensor_first(w->config, tensor, layer),
                   after = first + layer_tensor_count(w->config, tensor);
     char name[LAYER_TENSOR_NAME];
     int64_t shape[2];
-    layer_tensor_name(name, w->config, tensor, layer);
+    layer_tensor_name(name, w->config, tensor, layer, 0);
     const int rank = layer_tensor_shape(w->config, tensor, shape);
     if (after > *end) *end = after;
     return checkpoint_load(w->ckpt, name, rank, shape, w->places[layer % 2].host_parameters + first, err);
@@ -260,7 +303,7 @@ static rb_status load_parameter(const weight_stream *w, int layer, const layer_t
 static bool is_read(const weight_stream *w, int layer, const layer_tensor *tensor)
 {
     const bool with_rest = !w->stops_at_heads || layer + 1 < w->config->facts.n_layers;
-    return layer_tensor_is_used(w->config, tensor) && (with_rest || tensor->step == STEP_HEADS);
+    return layer_tensor_is_used(w->config, tensor, layer) && (with_rest || tensor->step == STEP_HEADS);
 }
 
 static rb_status send_parameters(const weight_stream *w, int layer, rb_error *err)
@@ -336,7 +379,7 @@ static rb_status open_place(const weight_stream *w, layer_place *place, rb_error
     RB_TRY(st, rb_cuda()->event_create(&place->uploaded, err), done);
     RB_TRY(st, rb_cuda()->event_create(&place->released, err), done);
     for (int i = 0; i < N_LAYER_WEIGHTS; i++) {
-        if (layer_weight_count(w->config, (layer_weight)i) == 0) continue;
+        if (layer_weight_capacity(w->config, (layer_weight)i) == 0) continue;
         if (layer_weight_is_matrix(w->config, (layer_weight)i))
             place->layer.at[i] = place->matrices + (size_t)w->first[i] * precision_bytes(w->precision);
         else place->layer.at[i] = place->parameters + w->first[i];

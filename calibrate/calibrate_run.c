@@ -329,12 +329,12 @@ done:
 
 /* ---- run ------------------------------------------------------------------------------------- */
 
-static rb_status fill_header(capture_header *header, const checkpoint *ckpt, const calibrate_options *opt,
-                             rb_error *err)
+static rb_status fill_header(capture_header *header, checkpoint *ckpt, const calibrate_options *opt, rb_error *err)
 {
     const model_config *config = checkpoint_config(ckpt);
-    int64_t context = 0;
-    rb_status st = tokens_resolve_context(&context, opt->context, config->max_position, err);
+    int64_t context = 0, longest = opt->n_tokens > opt->n_test_tokens ? opt->n_tokens : opt->n_test_tokens;
+    rb_status st = tokens_resolve_context(&context, opt->context, model_config_max_context(config), err);
+    if (st == RB_OK) st = checkpoint_set_longest(ckpt, longest < context ? longest : context, err);
     if (st != RB_OK) return st;
     *header = (capture_header){
         .model = config->facts,

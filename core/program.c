@@ -204,14 +204,15 @@ rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *opt
 /* ---- standard streams ------------------------------------------------------------------------ */
 
 /* A file that we open must not get the number of a standard stream that the caller closed: something that refuses all
- * use takes its place. SIGPIPE is ignored, so that a reader who left shows as a failed write, which is cleaned up as
- * any failure. */
+ * use takes its place. SIGPIPE and SIGXFSZ are ignored, so that a reader who left and a file that grows past its limit
+ * show as failed writes, which are cleaned up as any failure. */
 static void prepare_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
             _exit(EXIT_FAILURE);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 static bool is_reader_gone(void)

@@ -15,6 +15,7 @@ static const struct {
     const char *name, *summary;
 } known_programs[] = {
     {"calibrate", "run a text through a checkpoint, capture its queries and keys"},
+    {"import", "make a capture of what another program captured"},
     {"profile", "measure what every bit costs, score methods and plans"},
     {"allocate", "decide which RoPE block gets how many bits"},
     {"explain", "say why a head of a plan has its bits"},

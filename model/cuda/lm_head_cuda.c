@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/threads.h"
 #include "model/layer_weights.h"
 
 /* A tile holds up to 4096 tokens and 256 MiB of logits. */
@@ -64,6 +65,40 @@ done:
     return st;
 }
 
+/* Uploads a matrix whose values only the checkpoint's reader gives: rows in f32, which all cores convert. */
+static rb_status upload_rows(gpu_lm_head *h, const char *name, const int64_t shape[2], rb_error *err)
+{
+    enum { ROWS_OF_THREAD = 64 };
+    const cuda_pass *p = h->pass;
+    const int64_t row_bytes = shape[1] * (int64_t)sizeof(float), n = STAGING_BYTES / row_bytes;
+    float *rows = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&rows, (size_t)n, (size_t)row_bytes, "LM head rows", err), done);
+    for (int64_t first = 0; first < shape[0]; first += n) {
+        const int64_t n_rows = min_i64(n, shape[0] - first);
+        char *to = (char *)h->weight.at + first * shape[1] * cuda_pass_element_bytes(p->precision);
+        rb_first_failure failure = {0};
+#pragma omp parallel for schedule(static)
+        for (int64_t row = 0; row < n_rows; row += ROWS_OF_THREAD) {
+            rb_error mine = {0};
+            rb_note_failure(&failure, row,
+                            checkpoint_load_rows(p->model, name, 2, shape, first + row,
+                                                 min_i64(ROWS_OF_THREAD, n_rows - row), rows + row * shape[1], &mine),
+                            &mine);
+        }
+        RB_TRY(st, rb_tell_failure(&failure, err), done);
+        RB_TRY(st, rb_cuda()->copy(h->staging.at, rows, (size_t)(n_rows * row_bytes), p->compute, err), done);
+        RB_TRY(
+            st,
+            p->api->convert(to, h->staging.at, LAYER_CUDA_WEIGHT_F32, n_rows * shape[1], p->precision, p->compute, err),
+            done);
+        RB_TRY(st, rb_cuda()->stream_wait(p->compute, err), done); /* `rows` and the staging are written again */
+    }
+done:
+    free(rows);
+    return st;
+}
+
 static rb_status upload_norm(gpu_lm_head *h, rb_error *err)
 {
     const cuda_pass *p = h->pass;
@@ -86,9 +121,11 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     const model_config *c = p->config;
     const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
     const safetensor *from = NULL;
+    tensor_place place;
     char name[LAYER_TENSOR_NAME];
     rb_status st;
     model_tensor_name(name, c, model_config_lm_head(c));
+    RB_TRY(st, checkpoint_place(p->model, name, 2, shape, &place, err), done);
     RB_TRY(st, checkpoint_tensor(p->model, name, 2, shape, &from, err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
@@ -98,7 +135,8 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     RB_TRY(st, rb_cuda_array_alloc(&h->rows, (size_t)(tile * c->hidden_size * element), "LM head rows", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->logits, (size_t)(tile * c->vocab_size) * sizeof(float), "logits", err), done);
     RB_TRY(st, rb_cuda()->copy(h->tokens.at, r->tokens, h->tokens.size_bytes, p->compute, err), done);
-    RB_TRY(st, upload_weight(h, from, err), done);
+    if (place.is_plain) RB_TRY(st, upload_weight(h, from, err), done);
+    else RB_TRY(st, upload_rows(h, name, shape, err), done);
     st = upload_norm(h, err);
 done:
     return st;

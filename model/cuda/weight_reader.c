@@ -17,11 +17,15 @@ enum {
     N_SLOTS = 2 /* slots of a reader: one is read into while the other is sent */
 };
 
-/* A stretch of a tensor and where it goes. */
+/* A stretch of a tensor and where it goes. Where the file does not hold plain elements (a block type of GGUF, rows in
+ * another order), it is whole rows, which the reader's thread converts to f32. */
 typedef struct piece {
     int fd;
     const char *path;
-    int64_t offset, n_bytes; /* in the file */
+    int64_t offset, n_bytes;    /* in the file */
+    const layer_tensor *tensor; /* of rows to convert, with its layer and expert; else NULL */
+    int layer, expert;
+    int64_t first_row, n_rows;
     int64_t n_elements;
     layer_cuda_weight type;
     bool is_same; /* no conversion */
@@ -62,9 +66,10 @@ struct weight_reader {
 
 static int64_t precision_bytes(layer_cuda_precision precision) { return precision == LAYER_CUDA_BF16 ? 2 : 4; }
 
+/* A piece of whole rows is more than half of PIECE_BYTES, but for the last one of a run. */
 int64_t weight_reader_pieces(const model_config *config, const layer_tensor *tensor)
 {
-    return layer_tensor_count(config, tensor) * (int64_t)sizeof(float) / PIECE_BYTES
+    return 2 * layer_tensor_count(config, tensor) * (int64_t)sizeof(float) / PIECE_BYTES
            + layer_tensor_n_runs(config, tensor);
 }
 
@@ -87,15 +92,25 @@ static rb_status read_piece(const piece *p, char *to, rb_error *err)
     return RB_OK;
 }
 
+static rb_status convert_rows(const weight_reader *w, const piece *p, float *to, rb_error *err)
+{
+    char name[LAYER_TENSOR_NAME];
+    int64_t shape[2];
+    layer_tensor_name(name, w->config, p->tensor, p->layer, p->expert);
+    const int rank = layer_tensor_shape(w->config, p->tensor, shape);
+    return checkpoint_load_rows(w->ckpt, name, rank, shape, p->first_row, p->n_rows, to, err);
+}
+
 static rb_status send_piece(const weight_reader *w, const piece *p, slot *s, rb_error *err)
 {
+    const size_t n_bytes = p->tensor ? (size_t)p->n_elements * sizeof(float) : (size_t)p->n_bytes;
     rb_status st;
     RB_TRY(st, rb_cuda()->event_wait(s->sent, err), done);
-    RB_TRY(st, read_piece(p, s->pinned, err), done);
+    RB_TRY(st, p->tensor ? convert_rows(w, p, s->pinned, err) : read_piece(p, s->pinned, err), done);
     if (p->is_same) {
-        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, (size_t)p->n_bytes, p->stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(p->to, s->pinned, n_bytes, p->stream, err), done);
     } else {
-        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, (size_t)p->n_bytes, p->stream, err), done);
+        RB_TRY(st, rb_cuda()->copy(s->staging, s->pinned, n_bytes, p->stream, err), done);
         RB_TRY(st, w->api->convert(p->to, s->staging, p->type, p->n_elements, w->precision, p->stream, err), done);
     }
     RB_TRY(st, rb_cuda()->event_record(s->sent, p->stream, err), done);
@@ -157,25 +172,63 @@ static rb_status add_piece(weight_reader *w, weight_request *request, const piec
     return RB_OK;
 }
 
-/* n elements from `from` on in the tensor, which go to elements from `to` on. */
-static rb_status add_stretch(weight_reader *w, weight_request *request, const tensor_place *place, int fd, int64_t from,
-                             int64_t n, char *to, void *stream, rb_error *err)
+/* A matrix that is asked for. */
+typedef struct matrix {
+    const layer_tensor *tensor;
+    int layer, expert;
+    int64_t shape[2];
+    tensor_place place;
+    int fd;
+    char *to; /* of its first row in the weight */
+    void *stream;
+} matrix;
+
+static rb_status add_run(weight_reader *w, weight_request *request, const matrix *m, const tensor_run *run,
+                         rb_error *err)
 {
-    const int64_t element = (int64_t)tensor_dtype_size(place->dtype), out_element = precision_bytes(w->precision),
-                  most = PIECE_BYTES / element;
-    const bool is_same = place->dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
+    const int64_t element = (int64_t)tensor_dtype_size(m->place.dtype), out_element = precision_bytes(w->precision),
+                  most = PIECE_BYTES / element, n = run->n_rows * m->shape[1], from = run->from * m->shape[1];
+    const bool is_same = m->place.dtype == (w->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
     rb_status st = RB_OK;
     for (int64_t at = 0; at < n && st == RB_OK; at += most) {
         const int64_t n_elements = n - at < most ? n - at : most;
-        const piece p = {.fd = fd,
-                         .path = place->path,
-                         .offset = place->offset + (from + at) * element,
+        const piece p = {.fd = m->fd,
+                         .path = m->place.path,
+                         .offset = m->place.offset + (from + at) * element,
                          .n_bytes = n_elements * element,
                          .n_elements = n_elements,
-                         .type = weight_type(place->dtype),
+                         .type = weight_type(m->place.dtype),
                          .is_same = is_same,
-                         .to = to + at * out_element,
-                         .stream = stream};
+                         .to = m->to + (run->to * m->shape[1] + at) * out_element,
+                         .stream = m->stream};
+        st = add_piece(w, request, &p, err);
+    }
+    return st;
+}
+
+/* The same for a matrix whose values only the checkpoint's reader gives. */
+static rb_status add_rows(weight_reader *w, weight_request *request, const matrix *m, const tensor_run *run,
+                          rb_error *err)
+{
+    const int64_t most = PIECE_BYTES / (m->shape[1] * (int64_t)sizeof(float));
+    rb_status st = RB_OK;
+    if (most == 0)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s: rows of %lld elements, expected at most %lld on a GPU", m->place.path,
+                       (long long)m->shape[1], (long long)PIECE_BYTES / (long long)sizeof(float));
+    for (int64_t row = 0; row < run->n_rows && st == RB_OK; row += most) {
+        const int64_t n_rows = run->n_rows - row < most ? run->n_rows - row : most;
+        const piece p = {.path = m->place.path,
+                         .n_bytes = m->place.size_bytes / m->shape[0] * n_rows,
+                         .tensor = m->tensor,
+                         .layer = m->layer,
+                         .expert = m->expert,
+                         .first_row = run->from + row,
+                         .n_rows = n_rows,
+                         .n_elements = n_rows * m->shape[1],
+                         .type = LAYER_CUDA_WEIGHT_F32,
+                         .is_same = w->precision == LAYER_CUDA_F32,
+                         .to = m->to + (run->to + row) * m->shape[1] * precision_bytes(w->precision),
+                         .stream = m->stream};
         st = add_piece(w, request, &p, err);
     }
     return st;
@@ -184,22 +237,17 @@ static rb_status add_stretch(weight_reader *w, weight_request *request, const te
 rb_status weight_reader_add(weight_reader *w, weight_request *request, const layer_tensor *tensor, int layer,
                             int expert, void *weight, void *stream, rb_error *err)
 {
-    char name[LAYER_TENSOR_NAME], *first;
-    int64_t shape[2];
-    tensor_place place = {0};
-    int fd = -1;
+    matrix m = {.tensor = tensor, .layer = layer, .expert = expert, .fd = -1, .stream = stream};
+    char name[LAYER_TENSOR_NAME];
     rb_status st;
     layer_tensor_name(name, w->config, tensor, layer, expert);
-    const int rank = layer_tensor_shape(w->config, tensor, shape);
-    RB_TRY(st, checkpoint_place(w->ckpt, name, rank, shape, &place, err), done);
-    RB_TRY(st, find_fd(w, place.path, &fd, err), done);
-    first = (char *)weight + layer_tensor_first(w->config, tensor, layer) * precision_bytes(w->precision);
+    const int rank = layer_tensor_shape(w->config, tensor, m.shape);
+    RB_TRY(st, checkpoint_place(w->ckpt, name, rank, m.shape, &m.place, err), done);
+    if (m.place.is_plain) RB_TRY(st, find_fd(w, m.place.path, &m.fd, err), done);
+    m.to = (char *)weight + layer_tensor_first(w->config, tensor, layer) * precision_bytes(w->precision);
     for (int i = 0; i < layer_tensor_n_runs(w->config, tensor); i++) {
         const tensor_run run = layer_tensor_run(w->config, tensor, i);
-        RB_TRY(st,
-               add_stretch(w, request, &place, fd, run.from * shape[1], run.n_rows * shape[1],
-                           first + run.to * shape[1] * precision_bytes(w->precision), stream, err),
-               done);
+        RB_TRY(st, m.place.is_plain ? add_run(w, request, &m, &run, err) : add_rows(w, request, &m, &run, err), done);
     }
 done:
     return st;

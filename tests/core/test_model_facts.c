@@ -66,7 +66,7 @@ static void facts_come_back_from_json_and_hdf5(void **state)
         assert_ok(model_facts_write_h5(file.id, &facts, &err));
         assert_ok(rb_h5_publish(&file, &err));
         assert_ok(rb_h5_open(&file, path, &err));
-        assert_ok(model_facts_read_h5(&from_h5, file.id, path, &err));
+        assert_ok(model_facts_read_h5(&from_h5, file.contents, path, &err));
         assert_memory_equal(&from_h5, &facts, sizeof facts);
         rb_h5_close(&file);
         cJSON_Delete(json);

@@ -139,6 +139,13 @@ static void every_vector_of_pythia_is_met(void **state)
     compare_with_vectors("pythia", path);
 }
 
+static void every_vector_of_phi3_is_met(void **state)
+{
+    (void)state;
+    SHARED_OR_SKIP(path, "tokenizers/phi3-mini/tokenizer.json");
+    compare_with_vectors("phi3-mini", path);
+}
+
 /* The first 2048 ids of a text; 40000 bytes of it hold more than that, and a cut UTF-8 character at their end is left
  * off. */
 static void compare_first_ids(const tokenizer *t, const char *text_path, const cJSON *expected)
@@ -536,6 +543,7 @@ int main(void)
         cmocka_unit_test(every_vector_of_small_llama3_is_met),
         cmocka_unit_test(every_vector_of_small_qwen2_is_met),
         cmocka_unit_test(every_vector_of_pythia_is_met),
+        cmocka_unit_test(every_vector_of_phi3_is_met),
         cmocka_unit_test(reference_runs_used_these_ids),
         cmocka_unit_test(every_byte_of_a_text_is_in_its_tokens),
         cmocka_unit_test(every_character_is_in_its_tokens),

@@ -119,17 +119,19 @@ static rb_status read_inv_freq(double *inv_freq, int *n, import_layout *layout, 
 static bool recognize(rope_facts *rope, const double *inv_freq, int n, int rotary_dim)
 {
     rb_error ignored = {0};
-    rope_facts guess = {.kind = ROPE_DEFAULT, .pairing = rope->pairing, .factor = 1};
+    rope_settings settings = {.kind = ROPE_DEFAULT, .rotary_factor = 1};
+    rope_facts guess = {.pairing = rope->pairing};
     int first;
     if (n < 2 || !(inv_freq[0] > 0 && inv_freq[n - 1] > 0)) return false;
-    guess.theta = pow(inv_freq[0] / inv_freq[n - 1], (double)n / (n - 1));
-    if (fabs(guess.theta - round(guess.theta)) <= SAME_FREQUENCY * guess.theta) guess.theta = round(guess.theta);
+    settings.theta = pow(inv_freq[0] / inv_freq[n - 1], (double)n / (n - 1));
+    if (fabs(settings.theta - round(settings.theta)) <= SAME_FREQUENCY * settings.theta)
+        settings.theta = round(settings.theta);
     if (!(fabs(inv_freq[0] - 1) <= SAME_FREQUENCY)) {
-        guess.kind = ROPE_LINEAR;
-        guess.factor = 1 / inv_freq[0];
-        if (fabs(guess.factor - round(guess.factor)) <= SAME_FREQUENCY) guess.factor = round(guess.factor);
+        settings.kind = ROPE_LINEAR;
+        settings.factor = 1 / inv_freq[0];
+        if (fabs(settings.factor - round(settings.factor)) <= SAME_FREQUENCY) settings.factor = round(settings.factor);
     }
-    if (rope_resolve(&guess, rotary_dim, "inv_freq", &ignored) != RB_OK) return false;
+    if (rope_resolve(&guess, &settings, rotary_dim, 1, 1, "inv_freq", &ignored) != RB_OK) return false;
     if (!same_frequencies(inv_freq, guess.inv_freq, n, &first)) return false;
     *rope = guess;
     return true;
@@ -145,10 +147,10 @@ static rb_status rope_of_base(rope_facts *rope, const config_facts *config, cons
         rope->pairing = pairing;
         return RB_OK;
     }
-    rope->kind = ROPE_DEFAULT;
-    rope->factor = 1;
-    rope->theta = isnan(opt->rope_theta) ? config->facts.rope.theta : opt->rope_theta;
-    return rope_resolve(rope, rotary_dim, "--rope-theta", err);
+    const rope_settings settings = {.kind = ROPE_DEFAULT,
+                                    .theta = isnan(opt->rope_theta) ? config->facts.rope.theta : opt->rope_theta,
+                                    .rotary_factor = 1};
+    return rope_resolve(rope, &settings, rotary_dim, 1, 1, "--rope-theta", err);
 }
 
 static rb_status resolve_rope(model_facts *facts, import_layout *layout, const config_facts *config,
@@ -226,7 +228,8 @@ rb_status import_facts_resolve(model_facts *out, import_layout *layout, const im
     *out = (model_facts){.n_layers = layout->n_layers,
                          .n_q_heads = layout->n_q_heads,
                          .n_kv_heads = layout->n_kv_heads,
-                         .head_dim = layout->head_dim};
+                         .head_dim = layout->head_dim,
+                         .value_dim = layout->head_dim};
     RB_TRY(st, rb_alloc(&config, 1, sizeof *config, "configuration", err), done);
     RB_TRY(st, read_config(config, opt->config, err), done);
     RB_TRY(st, check_geometry(config, layout, opt->config, err), done);

@@ -23,6 +23,7 @@ static model_facts facts_of(const shape *s)
                          .n_kv_heads = N_KV,
                          .head_dim = s->head_dim,
                          .rotary_dim = s->rotary_dim,
+                         .value_dim = s->head_dim,
                          .attention_scale = 1.0 / sqrt(s->head_dim)};
     facts.rope.pairing = s->pairing;
     for (int i = 0; i < s->rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / s->rotary_dim);

@@ -226,8 +226,9 @@ static model_facts some_model(void)
                          .n_kv_heads = N_KV_HEADS,
                          .head_dim = 2 * N_BLOCKS,
                          .rotary_dim = 2 * N_BLOCKS,
+                         .value_dim = 2 * N_BLOCKS,
                          .attention_scale = 1.0 / sqrt(2.0 * N_BLOCKS),
-                         .rope = {.theta = 10000.0, .factor = 1.0}};
+                         .rope = {.attention_factor = 1, .theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -i / (double)N_BLOCKS);
     return model;

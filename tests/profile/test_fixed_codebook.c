@@ -220,7 +220,8 @@ static void a_fixed_codebook_moves_what_it_did_not_see_to_its_rim(void **state)
 {
     (void)state;
     enum { N = 2000, DIM = 16, TRUE_BITS = 3 };
-    model_facts facts = {.n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = DIM, .rotary_dim = DIM};
+    model_facts facts = {
+        .n_layers = 1, .n_q_heads = 1, .n_kv_heads = 1, .head_dim = DIM, .rotary_dim = DIM, .value_dim = DIM};
     float *q = random_floats(N * DIM, 1), *k = random_floats(N * DIM, 2), *far = malloc(N * DIM * sizeof *far),
           *k_hat = malloc(2 * N * DIM * sizeof *k_hat);
     float *first = malloc(2 * N * DIM * sizeof *first);

@@ -16,7 +16,8 @@ static model_facts some_model(int rotary_dim)
                          .n_kv_heads = 1,
                          .head_dim = D,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = ROPE_SPLIT_HALF}};
+                         .value_dim = D,
+                         .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
     const double frequencies[] = {1.0, 0.37, 1e-5, 1e-6};
     for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = frequencies[i];
     return model;

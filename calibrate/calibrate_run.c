@@ -118,7 +118,7 @@ static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
         const int64_t n = pass->header->text[set].n_tokens;
         slice_tokens(pass->q, heads->q, model->n_q_heads, heads->n_tokens, first, n, model->head_dim);
         slice_tokens(pass->k, heads->k, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
-        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
+        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->value_dim);
         const double statistics_from_s = rb_now_s();
         st = block_statistics_compute(&pass->statistics, model, heads->layer, pass->q, pass->k, n, err);
         if (st == RB_OK && set == CAPTURE_CALIBRATION)
@@ -147,14 +147,16 @@ static rb_status alloc_pass(capture_pass *pass, rb_error *err)
     const model_facts *model = &pass->header->model;
     const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens,
                   n_test = pass->header->text[CAPTURE_TEST].n_tokens;
-    const size_t head_floats = (size_t)(n_calibration > n_test ? n_calibration : n_test) * (size_t)model->head_dim;
+    const size_t most = (size_t)(n_calibration > n_test ? n_calibration : n_test),
+                 head_floats = most * (size_t)model->head_dim, value_floats = most * (size_t)model->value_dim;
     rb_status st;
     RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err),
            done);
     RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err),
            done);
     if (pass->header->has_values)
-        RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
+        RB_TRY(st,
+               rb_alloc(&pass->v, value_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
                done);
     RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
 done:
@@ -224,12 +226,18 @@ done:
 
 /* ---- what it says ---------------------------------------------------------------------------- */
 
-static int64_t capture_bytes(const capture_header *header)
+/* Numbers of a token in a layer. */
+static int64_t captured_dims(const capture_header *header)
 {
     const model_facts *model = &header->model;
-    const int64_t heads = model->n_q_heads + (header->has_values ? 2 : 1) * (int64_t)model->n_kv_heads;
+    return (int64_t)(model->n_q_heads + model->n_kv_heads) * model->head_dim
+           + (header->has_values ? (int64_t)model->n_kv_heads * model->value_dim : 0);
+}
+
+static int64_t capture_bytes(const capture_header *header)
+{
     const int64_t n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens + header->text[CAPTURE_TEST].n_tokens;
-    return heads * model->n_layers * n_tokens * model->head_dim * (header->value_type == RB_H5_F32 ? 4 : 2);
+    return captured_dims(header) * header->model.n_layers * n_tokens * (header->value_type == RB_H5_F32 ? 4 : 2);
 }
 
 typedef struct calibrate_result {
@@ -370,7 +378,6 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const capture_header *header = result->header;
     const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens,
                   n_test = header->text[CAPTURE_TEST].n_tokens;
-    const int64_t heads = header->model.n_q_heads + (header->has_values ? 2 : 1) * (int64_t)header->model.n_kv_heads;
     int64_t *starts = NULL, n_sequences = 0;
     const rb_status st = cut_sequences(&starts, &n_sequences, header->text, err);
     if (st != RB_OK) return st;
@@ -379,7 +386,7 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const layer_cuda_precision precision = cuda_precision(result->options);
     result->memory_bytes =
         forward_memory_bytes(config, &batch, NULL, rb_threads_count())
-        + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+        + captured_dims(header) * (n_calibration > n_test ? n_calibration : n_test) * (int64_t)sizeof(float);
     result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MAX_CHUNK);
     result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MIN_CHUNK);
     free(starts);
@@ -441,6 +448,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_options(opt, err), done);
     RB_TRY(st, checkpoint_open(&ckpt, opt->model, err), done);
     RB_TRY(st, checkpoint_check(ckpt, err), done);
+    checkpoint_warn_quantized(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, opt, device, &gpu, &warnings, err), done);

@@ -406,6 +406,29 @@ static void sentencepiece_scores_order_the_merges(void **state)
     TOKENS(g_end(&made, scratch_path("sp.gguf")), "bca", 4, 9, 5); /* as llama.cpp by default */
 }
 
+static void a_tokenizer_with_any_byte_changed_is_read_or_refused(void **state)
+{
+    gguf_made made = sentencepiece(1, 1);
+    const gguf_bytes file = g_file(&made);
+    const char *path = scratch_path("flip.gguf");
+    (void)state;
+    for (size_t at = 0; at < 2 * file.n; at++) {
+        const unsigned char change = at < file.n ? 0x80 : 0x01;
+        rb_error err = {0};
+        tokenizer *t = NULL;
+        file.at[at % file.n] ^= change;
+        g_write_bytes(path, file.at, file.n);
+        if (tokenizer_open_model(&t, path, &err) != RB_OK) {
+            assert_true(err.msg[0] != '\0');
+            assert_null(strchr(err.msg, '\n'));
+        }
+        tokenizer_close(t);
+        file.at[at % file.n] ^= change;
+    }
+    free(file.at);
+    g_free(&made);
+}
+
 /* The document, and whether it puts a token in front of every text. */
 static bool adds_bos(gguf_made *made, int32_t *id)
 {
@@ -597,6 +620,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_not_understood_is_named),
         cmocka_unit_test(byte_level_merges_and_added_tokens_work),
         cmocka_unit_test(sentencepiece_scores_order_the_merges),
+        cmocka_unit_test(a_tokenizer_with_any_byte_changed_is_read_or_refused),
         cmocka_unit_test(beginning_of_text_is_as_the_file_or_llama_cpp_says),
         cmocka_unit_test(refuses_tokenizers_that_are_not_known),
     };

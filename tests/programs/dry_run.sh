@@ -77,7 +77,7 @@ for file in model.safetensors config.json tokenizer.json; do
     expect "$file that is a Git LFS pointer is named as one" 1 "$calibrate" --model "$scratch/model" --dry-run
     stderr_has "$file: expected"
     stderr_has "found a Git LFS pointer, not the file itself: fetch it with git lfs pull"
-    check "  in one line" test "$(grep -c error: "$scratch/stderr")" -eq 1 -a "$(grep -vc info: "$scratch/stderr")" -eq 1
+    equal "  in one line" 1 "$(grep -vc info: "$scratch/stderr")"
 done
 copy && sed -i 's/\("vocab_size": [0-9]*\)/\1,/' "$scratch/model/config.json"
 expect "a trailing comma is named with its place" 1 "$calibrate" --model "$scratch/model" --dry-run
@@ -115,7 +115,8 @@ if [ -d "$case" ]; then
     expect "no tokenizer is the run's error" 1 "$calibrate" --device cpu --model "$case/no-tokenizer" \
         --text "$case/text.txt" --n-tokens 300 --context 100 --dry-run
     stderr_has "tokenizer.json: No such file"
-    expect "the plain model is supported" 0 "$calibrate" --device cpu --model "$shared/cases/unread-tensors/plain" --dry-run
+    expect "the plain model is supported" 0 "$calibrate" --device cpu --model "$shared/cases/unread-tensors/plain" \
+        --dry-run
 else
     skip_case "the run's error" "no $case"
 fi

@@ -32,10 +32,10 @@ Q := @
 endif
 
 # ---- what must be installed ----------------------------------------------------------------------
-LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto
+LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto libzip
 TEST_LIBRARIES := cmocka
 DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-dev libopenblas-dev liblapacke-dev \
-                libpcre2-dev libutf8proc-dev libssl-dev libcmocka-dev
+                libpcre2-dev libutf8proc-dev libssl-dev libzip-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
 NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist format check-format
@@ -180,7 +180,7 @@ $(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_S
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && ar rcsD $@ $^
-PLAN_SONAME := libropebits_plan.so.3
+PLAN_SONAME := libropebits_plan.so.4
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD   $@"

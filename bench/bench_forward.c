@@ -94,7 +94,7 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
     activations.n_sequences = batch->n_sequences;
     activations.sequence_start = batch->sequence_start;
     activations.hidden = activations.all_hidden;
-    RB_TRY(st, rope_table_init(&rope, facts, context, err), done);
+    RB_TRY(st, rope_table_init(&rope, facts, &facts->rope, context, err), done);
     for (int64_t i = 0; i < batch->n_tokens * config->hidden_size; i++)
         activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (int i = 0; i < REPEATS; i++) {

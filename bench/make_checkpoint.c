@@ -95,8 +95,8 @@ static rb_status add_layer(tensor_list *list, const model_config *config, int la
     for (int i = 0; i < tensors->n_layer && st == RB_OK; i++) {
         char name[LAYER_TENSOR_NAME];
         int64_t shape[2];
-        if (!layer_tensor_is_used(config, &tensors->layer[i])) continue;
-        layer_tensor_name(name, config, &tensors->layer[i], layer);
+        if (!layer_tensor_is_used(config, &tensors->layer[i], layer)) continue;
+        layer_tensor_name(name, config, &tensors->layer[i], layer, 0);
         const int rank = layer_tensor_shape(config, &tensors->layer[i], shape);
         st = add_tensor(list, class_of(&tensors->layer[i]), name, rank, shape, err);
     }

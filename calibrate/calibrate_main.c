@@ -119,6 +119,7 @@ int main(int argc, char **argv)
         .options = table,
         .n_options = RB_COUNT(table),
         .run = calibrate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

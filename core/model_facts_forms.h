@@ -7,7 +7,7 @@
 
 #include "core/model_facts.h"
 
-enum { MODEL_FACTS_MAX_LAYERS = 1024, MODEL_FACTS_MAX_HEADS = 4096 };
+enum { MODEL_FACTS_MAX_HEADS = 4096 };
 static const int64_t MODEL_FACTS_MAX_POSITION = (int64_t)1 << 40;
 
 /* Kind and pairing by their names. Fails with RB_EFORMAT on unknown ones. */

@@ -72,7 +72,7 @@ static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_
     }
     RB_TRY(st, tokens_check(in->text.ids, in->text.n, config->vocab_size, opt->text, err), done);
     in->facts.n_tokens = in->text.n;
-    RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, config->max_position, err), done);
+    RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, model_config_max_context(config), err), done);
     if (in->facts.context < 2) {
         st = rb_fail(err, RB_EINVAL,
                      "--context is %lld, expected at least 2: the first token of a sequence is predicted by nothing",
@@ -109,10 +109,10 @@ static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt
         contexts[series.n_contexts++] = (int64_t)opt->needle_contexts.at[i];
     if (series.n_contexts == 0) contexts[series.n_contexts++] = in->facts.context;
     for (int i = 0; i < series.n_contexts; i++)
-        if (contexts[i] > checkpoint_config(in->model)->max_position)
+        if (contexts[i] > model_config_max_context(checkpoint_config(in->model)))
             return rb_fail(err, RB_EINVAL,
                            "--needle-contexts has %lld, expected at most the model's max_position_embeddings of %lld",
-                           (long long)contexts[i], (long long)checkpoint_config(in->model)->max_position);
+                           (long long)contexts[i], (long long)model_config_max_context(checkpoint_config(in->model)));
     RB_TRY(st, needle_template_open(&words, opt->needle_template, err), done);
     RB_TRY(st, tokenizer_open_model(&tok, opt->model, err), done);
     RB_TRY(st, tokens_from_text(&haystack, opt->haystack ? opt->haystack : opt->text, opt->model, HAYSTACK_TOKENS, err),
@@ -136,11 +136,11 @@ static rb_status check_documents(evaluate_inputs *in, const char *name, rb_error
     RB_TRY(st, rb_sha256_begin(&hash, err), done);
     for (int64_t d = 0; d < in->documents.n; d++) {
         const needle_document *document = &in->documents.at[d];
-        if (document->n_tokens > config->max_position) {
+        if (document->n_tokens > model_config_max_context(config)) {
             st = rb_fail(
                 err, RB_EINVAL,
                 "%s: document %lld has %lld tokens, expected at most the model's max_position_embeddings of %lld", name,
-                (long long)d, (long long)document->n_tokens, (long long)config->max_position);
+                (long long)d, (long long)document->n_tokens, (long long)model_config_max_context(config));
             goto done;
         }
         RB_TRY(st, rb_sha256_add(hash, document->tokens, (size_t)document->n_tokens * sizeof *document->tokens, err),
@@ -154,16 +154,25 @@ done:
     return st;
 }
 
+static int64_t longest_sequence(const evaluate_inputs *in)
+{
+    int64_t longest = in->facts.context < in->text.n ? in->facts.context : in->text.n;
+    for (int64_t d = 0; d < in->documents.n; d++)
+        if (in->documents.at[d].n_tokens > longest) longest = in->documents.at[d].n_tokens;
+    return longest;
+}
+
 static rb_status read_inputs(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, checkpoint_open(&in->model, opt->model, err), done);
-    RB_TRY(st, read_plans(in, opt, err), done);
     RB_TRY(st, read_text(in, opt, err), done);
     if (opt->documents) RB_TRY(st, documents_read(&in->documents, opt->documents, err), done);
     else if (opt->n_needles > 0) RB_TRY(st, make_documents(in, opt, err), done);
     if (in->documents.n > 0)
         RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "needle documents", err), done);
+    RB_TRY(st, checkpoint_set_longest(in->model, longest_sequence(in), err), done);
+    RB_TRY(st, read_plans(in, opt, err), done);
     if (in->documents.n > 0 && opt->write_documents)
         RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
     checkpoint_warn_quantized(in->model);
@@ -464,6 +473,7 @@ int main(int argc, char **argv)
         .options = table,
         .n_options = RB_COUNT(table),
         .run = evaluate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

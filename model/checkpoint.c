@@ -13,6 +13,7 @@
 
 #include "core/atomic_file.h"
 #include "core/message.h"
+#include "model/folder_check.h"
 #include "model/gguf/gguf_config.h"
 #include "model/gguf/gguf_weights.h"
 #include "model/weight_map.h"
@@ -28,8 +29,12 @@ struct checkpoint {
 
 static rb_status open_folder(checkpoint *ckpt, rb_error *err)
 {
-    const rb_status st = model_config_read(&ckpt->config, ckpt->path, err);
-    return st == RB_OK ? weight_map_open(&ckpt->weights, ckpt->path, err) : st;
+    rb_status st;
+    RB_TRY(st, folder_check(ckpt->path, err), done);
+    RB_TRY(st, model_config_read(&ckpt->config, ckpt->path, err), done);
+    st = weight_map_open(&ckpt->weights, ckpt->path, err);
+done:
+    return st;
 }
 
 static rb_status open_gguf(checkpoint *ckpt, rb_error *err)
@@ -70,6 +75,9 @@ rb_status checkpoint_open(checkpoint **out, const char *path, rb_error *err)
     RB_TRY(st, rb_alloc(&opened, 1, sizeof *opened, "checkpoint", err), done);
     RB_TRY(st, rb_format(&opened->path, err, "%s", path), done);
     RB_TRY(st, gguf_is_file(path) ? open_gguf(opened, err) : open_folder(opened, err), done);
+    if (opened->config.defaults[0] != '\0')
+        rb_message_info("%s: config.json does not say %s: taken as transformers documents for %s", path,
+                        opened->config.defaults, opened->config.facts.model_type);
     *out = opened;
     opened = NULL;
 done:
@@ -88,7 +96,25 @@ void checkpoint_close(checkpoint *ckpt)
 
 const model_config *checkpoint_config(const checkpoint *ckpt) { return &ckpt->config; }
 
+rb_status checkpoint_set_longest(checkpoint *ckpt, int64_t n_positions, rb_error *err)
+{
+    return model_config_resolve_rope(&ckpt->config, n_positions, ckpt->path, err);
+}
+
 const char *checkpoint_folder(const checkpoint *ckpt) { return ckpt->path; }
+
+int64_t checkpoint_n_tensors(const checkpoint *ckpt) { return ckpt->weights.n_entries; }
+
+const safetensor *checkpoint_tensor_at(const checkpoint *ckpt, int64_t index)
+{
+    return ckpt->weights.entries[index].tensor;
+}
+
+int64_t checkpoint_tensor_index(const checkpoint *ckpt, const char *name)
+{
+    const weight_entry *entry = weight_map_find(&ckpt->weights, name);
+    return entry ? entry - ckpt->weights.entries : -1;
+}
 
 bool checkpoint_has(const checkpoint *ckpt, const char *name) { return weight_map_find(&ckpt->weights, name) != NULL; }
 

@@ -19,6 +19,10 @@ rb_status checkpoint_config_sha256(char hex[RB_SHA256_HEX], const char *path, rb
 const model_config *checkpoint_config(const checkpoint *ckpt);
 const char *checkpoint_folder(const checkpoint *ckpt); /* the path that was opened */
 
+/* Resolves RoPE for sequences of which the longest has n_positions tokens (model_config_resolve_rope). Call it before
+ * the facts of the configuration are used, where the length is known. */
+rb_status checkpoint_set_longest(checkpoint *ckpt, int64_t n_positions, rb_error *err);
+
 /* A tensor by its full name, with the shape that it must have (`rank` dims). A failure names the tensor, the shape
  * found and the shape expected. Its bytes are those of the file: values come from checkpoint_load. */
 rb_status checkpoint_tensor(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
@@ -45,9 +49,24 @@ typedef struct tensor_place {
 rb_status checkpoint_place(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, tensor_place *out,
                            rb_error *err);
 
+/* All tensors, by name: their number, one of them, and the index of a name (-1: not there). */
+int64_t checkpoint_n_tensors(const checkpoint *ckpt);
+const safetensor *checkpoint_tensor_at(const checkpoint *ckpt, int64_t index);
+int64_t checkpoint_tensor_index(const checkpoint *ckpt, const char *name);
+
 /* Checks that every tensor a forward pass of the configured family needs is there with the right shape and dtype,
- * without reading data. */
+ * without reading data, and that there are no others (model/unread_tensors.h). */
 rb_status checkpoint_check(const checkpoint *ckpt, rb_error *err);
+
+/* What a tensor is needed for. */
+typedef enum tensor_use {
+    TENSOR_UNREAD,
+    TENSOR_FOR_HEADS, /* for the queries and keys of some layer: what a capture reads */
+    TENSOR_FOR_LOGITS /* only for what comes after those of the last layer */
+} tensor_use;
+
+/* The same check; *uses [checkpoint_n_tensors] is the caller's, freed by free(). */
+rb_status checkpoint_uses(tensor_use **uses, const checkpoint *ckpt, rb_error *err);
 
 /* Warns when weights are quantized: what is measured is then the quantized model. For programs, once nothing is left to
  * refuse. */

@@ -7,27 +7,29 @@
 
 #include "core/threads.h"
 
-static void fill_position(rope_table *table, const model_facts *facts, int64_t position)
+static void fill_position(rope_table *table, const rope_facts *rope, int64_t position)
 {
+    const float factor = (float)rope->attention_factor;
     for (int i = 0; i < table->n_freqs; i++) {
-        const float angle = (float)position * (float)facts->rope.inv_freq[i];
+        const float angle = (float)position * (float)rope->inv_freq[i];
         const int64_t at = position * table->n_freqs + i;
-        table->cos[at] = (float)cos((double)angle);
-        table->sin[at] = (float)sin((double)angle);
+        table->cos[at] = (float)cos((double)angle) * factor;
+        table->sin[at] = (float)sin((double)angle) * factor;
     }
 }
 
-rb_status rope_table_init(rope_table *table, const model_facts *facts, int64_t n_positions, rb_error *err)
+rb_status rope_table_init(rope_table *table, const model_facts *facts, const rope_facts *rope, int64_t n_positions,
+                          rb_error *err)
 {
     const int n_freqs = facts->rotary_dim / 2;
     const size_t row_bytes = (size_t)n_freqs * sizeof(float);
     rb_status st;
 
-    *table = (rope_table){.pairing = facts->rope.pairing, .n_freqs = n_freqs, .n_positions = n_positions};
+    *table = (rope_table){.pairing = rope->pairing, .n_freqs = n_freqs, .n_positions = n_positions};
     RB_TRY(st, rb_alloc(&table->cos, (size_t)n_positions, row_bytes, "RoPE table", err), failed);
     RB_TRY(st, rb_alloc(&table->sin, (size_t)n_positions, row_bytes, "RoPE table", err), failed);
 #pragma omp parallel for schedule(static)
-    for (int64_t position = 0; position < n_positions; position++) fill_position(table, facts, position);
+    for (int64_t position = 0; position < n_positions; position++) fill_position(table, rope, position);
     return RB_OK;
 failed:
     rope_table_free(table);

@@ -6,7 +6,8 @@
 
 #include "core/model_facts.h"
 
-/* cos and sin of every position of the longest sequence. Zero-initialise; owned, freed by rope_table_free. */
+/* cos and sin of every position of the longest sequence, times attention_factor. Zero-initialise; owned, freed by
+ * rope_table_free. */
 typedef struct rope_table {
     rope_pairing pairing;
     int n_freqs; /* rotary_dim / 2 */
@@ -14,7 +15,9 @@ typedef struct rope_table {
     float *cos, *sin; /* [n_positions][n_freqs] */
 } rope_table;
 
-rb_status rope_table_init(rope_table *table, const model_facts *facts, int64_t n_positions, rb_error *err);
+/* rope: facts->rope or facts->local_rope. */
+rb_status rope_table_init(rope_table *table, const model_facts *facts, const rope_facts *rope, int64_t n_positions,
+                          rb_error *err);
 void rope_table_free(rope_table *table);
 
 /* Bytes of a table. */

@@ -35,9 +35,9 @@ typedef struct weight_map {
     char *names;
 } weight_map;
 
-/* Opens every shard. Where the folder has both forms, the single file is used, as in transformers. Fails on a folder
- * without either (RB_EUNSUPPORTED when it holds PyTorch pickles), a file name that leaves the folder, a missing shard,
- * a tensor that is not in its shard. Zero or half-filled maps are freed by weight_map_close. */
+/* Opens every shard. Call folder_check before (model/folder_check.h). Fails on a file name that leaves the folder, a
+ * missing shard, a tensor that is not in its shard, a tensor of a shard that the index does not name, and a
+ * model.safetensors beside shards. Zero or half-filled maps are freed by weight_map_close. */
 rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err);
 void weight_map_close(weight_map *map);
 void weight_map_sort(weight_map *map);                                        /* the entries, once they are all there */

@@ -29,7 +29,7 @@ static void assert_head_as_published(const cJSON *head)
     read_numbers(q, n, head, "q_energy");
     read_numbers(k, n, head, "k_energy");
     read_numbers(energy, n, head, "energy");
-    head_energy_mean(&(head_energy){n, q, k}, mean);
+    head_energy_mean(&(head_energy){.n_blocks = n, .q_energy = q, .k_energy = k}, mean);
     for (int i = 0; i < n; i++) assert_true(fabs(mean[i] - energy[i]) <= 1e-12 * energy[i]);
     assert_ok(rb_json_get_object(head, "bits", "reference", &all_bits, &err));
     for (size_t b = 0; b < RB_COUNT(budgets); b++) {
@@ -226,8 +226,9 @@ static model_facts some_model(void)
                          .n_kv_heads = N_KV_HEADS,
                          .head_dim = 2 * N_BLOCKS,
                          .rotary_dim = 2 * N_BLOCKS,
+                         .value_dim = 2 * N_BLOCKS,
                          .attention_scale = 1.0 / sqrt(2.0 * N_BLOCKS),
-                         .rope = {.theta = 10000.0, .factor = 1.0}};
+                         .rope = {.attention_factor = 1, .theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -i / (double)N_BLOCKS);
     return model;
@@ -238,7 +239,7 @@ static void block_gtq_groups_blocks_of_equal_width(void **state)
     (void)state;
     plan_head head = {0};
     static const double q[] = {0, 124, 2, 8}, k[] = {8, 4, 0, 0}; /* means 4, 64, 1, 4: 2 bits give 2, 4, 1, 1 */
-    assert_ok(allocate_head(&head, METHOD_BLOCK_GTQ, 2, &(head_energy){N_BLOCKS, q, k}, &err));
+    assert_ok(allocate_head(&head, METHOD_BLOCK_GTQ, 2, &(head_energy){.n_blocks = N_BLOCKS, .q_energy = q, .k_energy = k}, &err));
     static const struct {
         int width, n_blocks, blocks[2];
     } expected[] = {{1, 2, {2, 3}}, {2, 1, {0}}, {4, 1, {1}}};
@@ -261,7 +262,7 @@ static void uniform_is_one_group_whatever_the_energies(void **state)
     (void)state;
     plan_head head = {0};
     static const double q[] = {1e6, 0, 0, 0}, k[] = {1e6, 0, 0, 0};
-    assert_ok(allocate_head(&head, METHOD_UNIFORM, 3, &(head_energy){N_BLOCKS, q, k}, &err));
+    assert_ok(allocate_head(&head, METHOD_UNIFORM, 3, &(head_energy){.n_blocks = N_BLOCKS, .q_energy = q, .k_energy = k}, &err));
     assert_int_equal(head.groups.n, 1);
     assert_int_equal(head.groups.at[0].width, 3);
     assert_int_equal(head.groups.at[0].order, GROUP_ORDER_NATURAL);

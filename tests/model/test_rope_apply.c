@@ -11,7 +11,8 @@ enum { N_SEQUENCES = 3, N_TOKENS = 161 };
 
 static model_facts make_facts(rope_pairing pairing, int rotary_dim)
 {
-    model_facts facts = {.head_dim = HEAD_DIM, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}};
+    model_facts facts = {
+        .head_dim = HEAD_DIM, .rotary_dim = rotary_dim, .rope = {.pairing = pairing, .attention_factor = 1}};
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
     return facts;
 }
@@ -32,7 +33,7 @@ static void check_rotation(rope_pairing pairing, int rotary_dim)
     float *before = random_floats(n_floats, 1), *x = random_floats(n_floats, 1);
     rope_table table;
 
-    assert_ok(rope_table_init(&table, &facts, 129, &err));
+    assert_ok(rope_table_init(&table, &facts, &facts.rope, 129, &err));
     rope_apply(&table, x, N_HEADS, HEAD_DIM, starts, N_SEQUENCES);
     for (int64_t row = 0; row < N_HEADS * N_TOKENS; row++) {
         const float *from = before + row * HEAD_DIM, *to = x + row * HEAD_DIM;
@@ -75,7 +76,7 @@ static void angle_is_rounded_to_f32_before_cos(void **state)
     model_facts facts = make_facts(ROPE_SPLIT_HALF, 2);
     facts.rope.inv_freq[0] = 0.1;
     rope_table table;
-    assert_ok(rope_table_init(&table, &facts, 100002, &err));
+    assert_ok(rope_table_init(&table, &facts, &facts.rope, 100002, &err));
     const float angle = 100001.0f * 0.1f;
     assert_close(table.cos[100001], cos((double)angle), 1e-7);
     assert_true(fabs(cos((double)angle) - cos(10000.1))

@@ -8,14 +8,16 @@
 /* One layer of one KV head with n_q query heads, theta 100: the slowest block turns within a short test. */
 static inline model_facts small_model(int n_q, int head_dim, int rotary_dim, rope_pairing pairing)
 {
-    model_facts facts = {.model_type = "llama",
-                         .n_layers = 1,
-                         .n_q_heads = n_q,
-                         .n_kv_heads = 1,
-                         .head_dim = head_dim,
-                         .rotary_dim = rotary_dim,
-                         .attention_scale = 1.0 / sqrt(head_dim),
-                         .rope = {.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 100.0, .factor = 1.0}};
+    model_facts facts = {
+        .model_type = "llama",
+        .n_layers = 1,
+        .n_q_heads = n_q,
+        .n_kv_heads = 1,
+        .head_dim = head_dim,
+        .rotary_dim = rotary_dim,
+        .value_dim = head_dim,
+        .attention_scale = 1.0 / sqrt(head_dim),
+        .rope = {.attention_factor = 1, .kind = ROPE_DEFAULT, .pairing = pairing, .theta = 100.0, .factor = 1.0}};
     memset(facts.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(facts.rope.theta, -2.0 * i / rotary_dim);
     return facts;

@@ -109,7 +109,7 @@ static void turned_vectors_give_the_error_at_the_distance_of_the_pair(void **sta
             }
         rope_table rope = {0};
         attention_error found;
-        assert_ok(rope_table_init(&rope, &facts, CONTEXT, &err));
+        assert_ok(rope_table_init(&rope, &facts, &facts.rope, CONTEXT, &err));
         rope_apply(&rope, q, 1, D, sequence_start, 3);
         rope_apply(&rope, k, 1, D, sequence_start, 3);
         rope_apply(&rope, k_hat, 1, D, sequence_start, 3);

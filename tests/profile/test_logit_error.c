@@ -28,7 +28,7 @@ static void every_shape_matches_the_definition(void **state)
         const float *const k_hat[] = {near, far};
         offset_table *table = NULL;
         double mae[2];
-        assert_ok(offset_table_create(&table, &facts, &err));
+        assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
         assert_ok(logit_mae(mae, table, q, cases[c].n_q, k, k_hat, 2, n_tokens, &err));
         for (int candidate = 0; candidate < 2; candidate++) {
             const double expected = naive_logit_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
@@ -48,7 +48,7 @@ static void a_block_past_rotary_dim_does_not_turn(void **state)
     const float *const k_hat[] = {restored};
     offset_table *table = NULL;
     double mae;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
     assert_true(mae == 3.0);
     offset_table_free(table);
@@ -66,7 +66,7 @@ static void offsets_reach_both_ends(void **state)
     offset_table *table = NULL;
     double mae, expected = 0.0;
     for (int o = 0; o < 50; o++) expected += fabs(cos(acos(-1.0) * (2.0 * o / 49.0 - 1.0))) / 50.0;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
     assert_close(mae, expected, 1e-7);
     offset_table_free(table);
@@ -85,7 +85,7 @@ static void the_error_grows_as_its_cause(void **state)
     const float *const k_hat[] = {one, four, k};
     offset_table *table = NULL;
     double mae[3];
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(mae, table, q, 3, k, k_hat, 3, n_tokens, &err));
     assert_true(mae[0] > 0.0);
     assert_true(mae[1] == 4.0 * mae[0]);
@@ -101,7 +101,7 @@ static void errors_beyond_f32_are_an_error(void **state)
     const float q[] = {1e38f, 0}, k[] = {100, 0}, nothing[] = {0, 0};
     offset_table *table = NULL;
     double mae;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_fails(logit_mae(&mae, table, q, 1, k, (const float *const[]){nothing}, 1, 1, &err), RB_ENONFINITE,
                  "leave the range of f32");
     offset_table_free(table);
@@ -118,7 +118,7 @@ static void any_number_of_threads_gives_the_same_doubles(void **state)
     const float *const k_hat[] = {near, far};
     offset_table *table = NULL;
     double one[2], many[2];
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     rb_threads_init(1);
     assert_ok(logit_mae(one, table, q, 3, k, k_hat, 2, n_tokens, &err));
     rb_threads_init(5);

@@ -21,7 +21,7 @@ static void errors_and_sizes_are_in_the_unit_of_a_logit(void **state)
               weights[66];
         double energy[33];
         for (int i = 0; i < d / 2; i++) energy[i] = 0.5 + i;
-        token_weights(weights, &facts, energy);
+        token_weights(weights, &facts, 0, energy);
         token_errors(error, weights, d, k, k_hat, N);
         token_errors(size, weights, d, k, NULL, N);
         for (int t = 0; t < N; t++) {

@@ -18,6 +18,7 @@
 
 #include "core/cuda_device.h"
 #include "core/message.h"
+#include "core/openblas_threads.h"
 #include "core/threads.h"
 #include "version.h"
 
@@ -304,7 +305,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     rb_error err = {0};
     bool is_told = false;
 
-    rb_threads_restart_without_openblas_threads(argv);
+    rb_openblas_without_threads(argv);
     prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);
     rb_status st = run_program(program, argc, argv, &err);

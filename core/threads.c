@@ -41,14 +41,6 @@ static bool has_limit(int resource)
 
 static bool is_memory_limited(void) { return has_limit(RLIMIT_AS) || has_limit(RLIMIT_DATA); }
 
-void rb_threads_restart_without_openblas_threads(char **argv)
-{
-    static const char name[] = "OPENBLAS_NUM_THREADS";
-    const char *now = getenv(name);
-    if (!is_memory_limited() || (now && strcmp(now, "1") == 0) || setenv(name, "1", 1) != 0) return;
-    execv("/proc/self/exe", argv); /* where that fails, we go on as we are */
-}
-
 /* How many threads' memory the system would give now, at most n. */
 static int count_fitting(int n)
 {

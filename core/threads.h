@@ -9,12 +9,8 @@
 
 void rb_threads_init(int64_t n_threads); /* 0: all cores this process may use */
 
-/* For a process with a limit on its memory (ulimit -v, -d), before anything else of main. OpenBLAS takes 128 MiB for
- * every thread that calls it, and for threads of its own when it is loaded. Where it gets none it asks again for ever,
- * even when the process ends. So the process starts again with the environment that lets it have no threads. */
-void rb_threads_restart_without_openblas_threads(char **argv);
-
-/* Takes what the threads need before anything else can: OpenBLAS's memory of each, their stacks. Where a limit leaves
+/* Takes what the threads need before anything else can: the 128 MiB that OpenBLAS takes for each,
+ * their stacks. Where a limit leaves
  * room for fewer threads, there are fewer, which changes no output, and a warning says so. Fails with RB_ENOMEM where
  * there is no room for one. Programs that multiply matrices call it once, after rb_threads_init. */
 rb_status rb_threads_prepare(rb_error *err);

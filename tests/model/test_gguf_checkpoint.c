@@ -373,11 +373,11 @@ static void byte_level_merges_and_added_tokens_work(void **state)
 
 #define UNDER "\xe2\x96\x81"
 
-/* Pieces of sentencepiece: "abc" can be made from "ab" "c" or "a" "bc"; the better score of "bc" decides. */
+/* Pieces of sentencepiece: "abc" can be cut into "ab" "c" or "a" "bc"; the better score of "bc" decides. */
 static gguf_made sentencepiece(int space_prefix, int bos)
 {
     static const char *const pieces[] = {"<unk>", "<s>", "</s>", "<0x41>", UNDER, "a",
-                                         "b",     "c",   "ab",   "bc",     "abc", UNDER "a"};
+                                         "b",     "c",   "ab",   "bc",     "cab", UNDER "a"};
     static const int32_t types[] = {2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 1, 1};
     static const float scores[] = {0, 0, 0, 0, -9, -9, -9, -9, -2, -1, -3, -4};
     enum { N = RB_COUNT(pieces) };
@@ -397,7 +397,8 @@ static void sentencepiece_scores_order_the_merges(void **state)
     (void)state;
     gguf_made made = sentencepiece(0, 1);
     const char *path = g_end(&made, scratch_path("sp.gguf"));
-    TOKENS(path, "abc", 10);        /* bc first, then a bc */
+    TOKENS(path, "abc", 5, 9);      /* bc is better than ab */
+    TOKENS(path, "cab", 10);        /* ab first, then c ab */
     TOKENS(path, "ab a", 8, 11);    /* U+2581 a */
     TOKENS(path, "A<s>a", 3, 1, 5); /* a byte, an added token */
     made = sentencepiece(1, 1);

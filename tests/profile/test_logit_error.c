@@ -39,6 +39,31 @@ static void every_shape_matches_the_definition(void **state)
     }
 }
 
+/* Yarn's attention factor multiplies what the blocks that turn add, twice; and layers may turn by another RoPE. */
+static void a_gain_and_a_local_rope_match_the_definition(void **state)
+{
+    (void)state;
+    enum { N = 37, DIM = 16 };
+    model_facts facts = small_model(2, DIM, 8, ROPE_INTERLEAVED);
+    float *q = random_floats(2 * N * DIM, 1), *k = random_floats(N * DIM, 2), *near = disturbed(k, N * DIM, 0.1f, 3);
+    const float *const k_hat[] = {near};
+    facts.rope.attention_factor = 1.2;
+    facts.local_rope = facts.rope;
+    facts.local_rope.attention_factor = 0.7;
+    for (int i = 0; i < 4; i++) facts.local_rope.inv_freq[i] = 0.3 / (i + 1);
+    const rope_facts *const ropes[] = {&facts.rope, &facts.local_rope};
+    for (int i = 0; i < 2; i++) {
+        offset_table *table = NULL;
+        double mae;
+        assert_ok(offset_table_create(&table, &facts, ropes[i], &err));
+        assert_ok(logit_mae(&mae, table, q, 2, k, k_hat, 1, N, &err));
+        const double expected = naive_logit_mae_by(&facts, ropes[i], q, 2, k, near, N);
+        assert_close(mae, expected, 2e-6 * expected);
+        offset_table_free(table);
+    }
+    free(q), free(k), free(near);
+}
+
 /* e = (1, 0) on a block that does not turn, q = (3, 4): q . R e = 3 at every offset. */
 static void a_block_past_rotary_dim_does_not_turn(void **state)
 {
@@ -134,6 +159,7 @@ int main(void)
     rb_threads_init(0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_matches_the_definition),
+        cmocka_unit_test(a_gain_and_a_local_rope_match_the_definition),
         cmocka_unit_test(a_block_past_rotary_dim_does_not_turn),
         cmocka_unit_test(offsets_reach_both_ends),
         cmocka_unit_test(the_error_grows_as_its_cause),

@@ -95,12 +95,35 @@ static void one_token_and_partial_rope_will_do(void **state)
     assert_true(fabs(at(moment, 2, 3) - expected) < 1e-4);
 }
 
+/* What RoPE multiplies a block by counts twice in a logit; another layer has another RoPE. */
+static void gains_and_frequencies_are_those_of_the_layer(void **state)
+{
+    (void)state;
+    model_facts model = some_model(4), slow = some_model(4);
+    float plain[N_BLOCKS * (N_BLOCKS + 1) / 2], gained[N_BLOCKS * (N_BLOCKS + 1) / 2];
+    fill(q, N_Q * N * D, 1, 0.0f);
+    fill(k, N * D, 2, 0.0f);
+    slow.rope.inv_freq[0] = 0.001;
+    assert_ok(logit_moment_measure(plain, &slow, 0, q, k, NULL, N, &err));
+    model.n_layers = 2;
+    model.has_local_rope = model.layer_is_local[1] = true;
+    model.local_rope = slow.rope;
+    model.local_rope.attention_factor = 1.5;
+    assert_ok(logit_moment_measure(gained, &model, 1, q, k, NULL, N, &err));
+    for (int i = 0; i < N_BLOCKS; i++)
+        for (int j = i; j < N_BLOCKS; j++) {
+            const double factor = (i < 2 ? 2.25 : 1.0) * (j < 2 ? 2.25 : 1.0);
+            assert_true(fabs(at(gained, i, j) - factor * at(plain, i, j)) < 1e-5 * (1 + fabs(at(gained, i, j))));
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(independent_blocks_have_half_the_product_of_energies),
         cmocka_unit_test(blocks_that_agree_and_hardly_turn_add_up),
         cmocka_unit_test(the_mean_is_taken_off),
+        cmocka_unit_test(gains_and_frequencies_are_those_of_the_layer),
         cmocka_unit_test(one_token_and_partial_rope_will_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,8 @@ warning="quantized weights (Q8_0): energies, errors and perplexity are those of 
 
 expect "the toy model is written in both forms" 0 "$maker" --write "$gguf" "$folder"
 
-expect "a dry run says that a GGUF is supported" 0 "$calibrate" --model "$gguf" --dry-run --text "$scratch/text.txt"
+expect "a dry run says that a GGUF is supported" 0 "$calibrate" --model "$gguf" --dry-run --text "$scratch/text.txt" \
+    --n-tokens 256
 stdout_has "supported: a run would work"
 stdout_has "(llama), 2 layers, 4 query and 2 KV heads of 16 dims"
 stderr_has "$warning"

@@ -16,6 +16,7 @@
 #include "core/message.h"
 #include "core/threads.h"
 #include "model/forward.h"
+#include "texts/sequences.h"
 #include "texts/token_source.h"
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -51,6 +52,7 @@ static rb_status options_to_json(char **out, const calibrate_options *opt, const
     RB_TRY(st, rb_json_add_number(json, "n_tokens", (double)opt->n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(json, "n_test_tokens", (double)n_test, err), done);
     RB_TRY(st, rb_json_add_number(json, "context", (double)context, err), done);
+    RB_TRY(st, rb_json_add_string(json, "bos", bos_choice_names[opt->bos], err), done);
     RB_TRY(st, rb_json_add_string(json, "dtype", opt->dtype == CAPTURE_DTYPE_F32 ? "f32" : "f16", err), done);
     RB_TRY(st, rb_json_add_bool(json, "values", opt->values, err), done);
     if (device == RB_DEVICE_CUDA)
@@ -241,6 +243,15 @@ static void print_calibration(const calibration_text *text, const text_facts *fa
                (long long)((facts->n_tokens + facts->context - 1) / facts->context));
 }
 
+/* Prints nothing where there are no such tokens. */
+static void print_bos(const text_bos *bos)
+{
+    if (bos->tokens.n == 0) return;
+    printf("bos          token");
+    for (int i = 0; i < bos->tokens.n; i++) printf(" %d", bos->tokens.ids[i]);
+    printf(" in front of every %s\n", bos_mode_name(bos->mode));
+}
+
 static void print_result(const calibrate_result *result)
 {
     const model_facts *model = &result->header->model;
@@ -253,6 +264,7 @@ static void print_result(const calibrate_result *result)
     printf("tokens       %lld calibration, %lld test, sequences of %lld\n",
            (long long)text[CAPTURE_CALIBRATION].n_tokens, (long long)text[CAPTURE_TEST].n_tokens,
            (long long)text[CAPTURE_CALIBRATION].context);
+    print_bos(&text[CAPTURE_CALIBRATION].bos);
     print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
     if (result->options->dry_run) {
         printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
@@ -291,6 +303,7 @@ static rb_status text_to_json(cJSON **out, const text_facts *text, rb_error *err
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_number(*out, "n_tokens", (double)text->n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(*out, "context", (double)text->context, err), done);
+    RB_TRY(st, text_bos_to_json(*out, &text->bos, err), done);
 done:
     return st;
 }
@@ -392,6 +405,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
         const int64_t context = header.text[CAPTURE_CALIBRATION].context;
         RB_TRY(st, calibration_text_load(&text, opt, n_test, context, config->vocab_size, err), done);
         rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
+        for (int set = 0; set < CAPTURE_N_SETS; set++) header.text[set].bos = text.bos[set];
         RB_TRY(st, options_to_json(&options_json, opt, &text, device, context, n_test, err), done);
         RB_TRY(st, capture_texts(ckpt, &header, &text.tokens, options_json, opt, device, &gpu, err), done);
     }

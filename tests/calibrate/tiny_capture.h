@@ -110,17 +110,22 @@ static inline rb_status tiny_write_layer(capture_writer *writer, const capture_h
     return st;
 }
 
-static inline rb_status tiny_write(const char *path, rb_h5_type value_type, bool has_values, rb_error *err)
+static inline rb_status tiny_write_header(const char *path, const capture_header *header, rb_error *err)
 {
-    const capture_header header = tiny_header(value_type, has_values);
     capture_writer *writer = NULL;
-    rb_status st = tiny_create(&writer, path, &header, err);
+    rb_status st = tiny_create(&writer, path, header, err);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         for (int layer = 0; layer < TINY_LAYERS && st == RB_OK; layer++)
-            st = tiny_write_layer(writer, &header, set, layer, err);
+            st = tiny_write_layer(writer, header, set, layer, err);
     if (st == RB_OK) st = capture_publish(writer, err);
     capture_writer_free(writer);
     return st;
+}
+
+static inline rb_status tiny_write(const char *path, rb_h5_type value_type, bool has_values, rb_error *err)
+{
+    const capture_header header = tiny_header(value_type, has_values);
+    return tiny_write_header(path, &header, err);
 }
 
 #endif

@@ -6,7 +6,7 @@ calibrate=$bin/ropebits-calibrate
 maker=$build/tests/model/test_gguf_checkpoint
 gguf=$scratch/toy.gguf folder=$scratch/toy
 awk 'BEGIN {
-    for (i = 0; i < 4000; i++) {
+    for (i = 0; i < 8000; i++) {
         x = (x * 1103 + 12345) % 65536
         printf "%s", substr("abc a\nbcab", 1 + int(x / 64) % 9, 1)
     }

@@ -134,8 +134,9 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
                          .n_kv_heads = b->n_heads_per_layer,
                          .head_dim = d,
                          .rotary_dim = d,
+                         .value_dim = d,
                          .attention_scale = 1.0,
-                         .rope = {.theta = 10000.0, .factor = 1.0}};
+                         .rope = {.attention_factor = 1, .theta = 10000.0, .factor = 1.0}};
     const optimal_options options = optimal_options_default();
     const text_facts calibration = {0};
     const double started = now_s();

@@ -64,8 +64,13 @@ static capture_header make_header(int n_layers)
                   .n_kv_heads = N_KV_HEADS,
                   .head_dim = HEAD_DIM,
                   .rotary_dim = HEAD_DIM,
+                  .value_dim = HEAD_DIM,
                   .attention_scale = 0.088388347648318447,
-                  .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000, .factor = 1}},
+                  .rope = {.attention_factor = 1,
+                           .kind = ROPE_DEFAULT,
+                           .pairing = ROPE_SPLIT_HALF,
+                           .theta = 10000,
+                           .factor = 1}},
         .text = {{.n_tokens = N_TOKENS, .context = N_TOKENS}, {.n_tokens = N_TOKENS, .context = N_TOKENS}},
         .value_type = RB_H5_F16};
     for (int i = 0; i < HEAD_DIM / 2; i++) header.model.rope.inv_freq[i] = 1.0 / (1 + i);

@@ -250,7 +250,8 @@ int main(int argc, char **argv)
     rb_error err = {0};
     rb_status st;
     rb_threads_init(0);
-    b.model = (model_facts){.n_layers = 1, .n_q_heads = n_heads, .n_kv_heads = n_heads, .head_dim = d, .rotary_dim = d};
+    b.model = (model_facts){
+        .n_layers = 1, .n_q_heads = n_heads, .n_kv_heads = n_heads, .head_dim = d, .rotary_dim = d, .value_dim = d};
     RB_TRY(st, rb_cuda_open(0, &err), done);
     fprintf(stderr, "%s\n", rb_cuda_device()->name);
     RB_TRY(st, codec_tables_create(&b.tables, &err), done);

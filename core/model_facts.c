@@ -68,6 +68,20 @@ double model_block_gain(const model_facts *facts, int layer, int block)
     return block < facts->rotary_dim / 2 ? model_rope(facts, layer)->attention_factor : 1;
 }
 
+double model_query_weight(const model_facts *facts, int layer, int block)
+{
+    const double gain = model_block_gain(facts, layer, block);
+    return gain * gain * (gain * gain);
+}
+
+model_facts model_value_facts(const model_facts *facts)
+{
+    model_facts values = *facts;
+    values.head_dim = facts->value_dim;
+    if (values.rotary_dim > values.head_dim) values.rotary_dim = values.head_dim;
+    return values;
+}
+
 /* ---- checks ---------------------------------------------------------------------------------- */
 
 bool model_facts_is_sha256(const char *hex)
@@ -151,6 +165,26 @@ done:
     return st;
 }
 
+/* Layers of the second RoPE. The pairing decides which dims are a block, in all layers alike. */
+static rb_status check_local_rope(const model_facts *facts, const char *where, rb_error *err)
+{
+    char place[300];
+    int n_local = 0;
+    for (int layer = 0; layer < MODEL_FACTS_MAX_LAYERS; layer++) {
+        n_local += facts->layer_is_local[layer];
+        if (facts->layer_is_local[layer] && (!facts->has_local_rope || layer >= facts->n_layers))
+            return rb_fail(err, RB_EINVAL, "%s: layer %d of %d turns by a local rope, expected %s", where, layer,
+                           facts->n_layers, facts->has_local_rope ? "a layer of the model" : "none without one");
+    }
+    if (!facts->has_local_rope) return RB_OK;
+    if (n_local == 0) return rb_fail(err, RB_EINVAL, "%s: no layer turns by the local rope", where);
+    if (facts->local_rope.pairing != facts->rope.pairing)
+        return rb_fail(err, RB_EINVAL, "%s: local rope has pairing %s, expected that of the other layers, %s", where,
+                       rope_pairing_name(facts->local_rope.pairing), rope_pairing_name(facts->rope.pairing));
+    snprintf(place, sizeof place, "%.250s: local rope", where);
+    return check_rope(facts, &facts->local_rope, place, err);
+}
+
 rb_status model_facts_check(const model_facts *facts, const char *where, rb_error *err)
 {
     rb_status st;
@@ -158,7 +192,7 @@ rb_status model_facts_check(const model_facts *facts, const char *where, rb_erro
     RB_TRY(st, check_geometry(facts, where, err), done);
     RB_TRY(st, check_positive(where, "attention_scale", facts->attention_scale, err), done);
     RB_TRY(st, check_rope(facts, &facts->rope, where, err), done);
-    if (facts->has_local_rope) RB_TRY(st, check_rope(facts, &facts->local_rope, where, err), done);
+    RB_TRY(st, check_local_rope(facts, where, err), done);
 done:
     return st;
 }
@@ -199,12 +233,29 @@ static rb_status same_rope(const rope_facts *a, const rope_facts *b, int n_freqs
     RB_TRY(st, differ_number(names, "rope high_freq_factor", a->high_freq_factor, b->high_freq_factor, err), done);
     RB_TRY(st, differ_int(names, "rope original_max_position", a->original_max_position, b->original_max_position, err),
            done);
+    RB_TRY(st, differ_number(names, "rope attention_factor", a->attention_factor, b->attention_factor, err), done);
     for (int i = 0; i < n_freqs; i++) {
         if (a->inv_freq[i] == b->inv_freq[i]) continue;
         return rb_fail(err, RB_EMISMATCH, "%s: inv_freq[%d] %.17g and %.17g", names, i, a->inv_freq[i], b->inv_freq[i]);
     }
 done:
     return st;
+}
+
+static rb_status same_local_rope(const model_facts *a, const model_facts *b, const char *names, rb_error *err)
+{
+    char local[700];
+    if (a->has_local_rope != b->has_local_rope)
+        return rb_fail(err, RB_EMISMATCH, "%s: local rope %s and %s", names, a->has_local_rope ? "there" : "absent",
+                       b->has_local_rope ? "there" : "absent");
+    if (!a->has_local_rope) return RB_OK;
+    for (int layer = 0; layer < a->n_layers; layer++)
+        if (a->layer_is_local[layer] != b->layer_is_local[layer])
+            return rb_fail(err, RB_EMISMATCH, "%s: layer %d %s and %s", names, layer,
+                           a->layer_is_local[layer] ? "local" : "not local",
+                           b->layer_is_local[layer] ? "local" : "not local");
+    snprintf(local, sizeof local, "%s: local rope", names);
+    return same_rope(&a->local_rope, &b->local_rope, a->rotary_dim / 2, local, err);
 }
 
 /* What a reader understands best comes first, the hashes last. */
@@ -217,8 +268,10 @@ static rb_status same_facts(const model_facts *a, const model_facts *b, const ch
     RB_TRY(st, differ_int(names, "n_kv_heads", a->n_kv_heads, b->n_kv_heads, err), done);
     RB_TRY(st, differ_int(names, "head_dim", a->head_dim, b->head_dim, err), done);
     RB_TRY(st, differ_int(names, "rotary_dim", a->rotary_dim, b->rotary_dim, err), done);
+    RB_TRY(st, differ_int(names, "value_dim", a->value_dim, b->value_dim, err), done);
     RB_TRY(st, differ_number(names, "attention_scale", a->attention_scale, b->attention_scale, err), done);
     RB_TRY(st, same_rope(&a->rope, &b->rope, a->rotary_dim / 2, names, err), done);
+    RB_TRY(st, same_local_rope(a, b, names, err), done);
     RB_TRY(st, differ_text(names, "config_sha256", a->config_sha256, b->config_sha256, err), done);
     if (a->weights_sha256[0] && b->weights_sha256[0])
         RB_TRY(st, differ_text(names, "weights_sha256", a->weights_sha256, b->weights_sha256, err), done);

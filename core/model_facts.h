@@ -37,7 +37,7 @@ typedef struct rope_facts {
     double theta;
     double factor;                            /* 1 for default */
     double low_freq_factor, high_freq_factor; /* for llama3; otherwise 0 */
-    int64_t original_max_position;            /* for llama3, yarn and longrope; otherwise 0 */
+    int64_t original_max_position;            /* where rope_kind_has_original; otherwise 0 */
     double attention_factor;                  /* cos and sin are multiplied by it: yarn and longrope; otherwise 1 */
     /* Resolved, scaling included, radians per token; rotary_dim / 2 of them. 0 for blocks that proportional RoPE leaves
      * as they are. */
@@ -79,6 +79,13 @@ static inline const rope_facts *model_rope(const model_facts *facts, int layer)
 void model_block_dims(const model_facts *facts, int block, int dims[2]);
 double model_block_freq(const model_facts *facts, int layer, int block);
 double model_block_gain(const model_facts *facts, int layer, int block);
+/* What a logit has of a block, q . R k, RoPE multiplies by the square of its gain, and the logit's variance by its
+ * fourth power. So this is what a query energy of the block counts, a key's being that of the keys as the cache codes
+ * them, before RoPE. 1 without a gain. */
+double model_query_weight(const model_facts *facts, int layer, int block);
+
+/* Facts whose heads are the values: head_dim is value_dim. For codecs, which know one head_dim. */
+model_facts model_value_facts(const model_facts *facts);
 
 const char *rope_kind_name(rope_kind kind);
 bool rope_kind_has_original(rope_kind kind); /* whether original_max_position means something */
@@ -93,12 +100,15 @@ rb_status model_facts_same(const model_facts *a, const char *name_a, const model
                            rb_error *err);
 
 /* JSON: {"model_type", "config_sha256", "weights_sha256"?, "n_layers", "n_q_heads", "n_kv_heads", "head_dim",
- * "rotary_dim", "attention_scale", "rope": {"kind", "pairing", "theta", "factor"?, ..., "inv_freq": [..]}} */
+ * "rotary_dim", "value_dim"?, "attention_scale", "rope": {"kind", "pairing", "theta", "factor"?, ...,
+ * "attention_factor"?, "inv_freq": [..]}, "local_rope"?: {the same, "layers": [..]}}. Absent: value_dim is head_dim,
+ * attention_factor 1. So models that need neither have the files that they had before there were such members. */
 rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *err);
 rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err);
 
 /* HDF5: the same names as attributes of the group, RoPE parameters as rope_kind, rope_pairing, rope_theta, ...;
- * /rope/inv_freq [n] f64. */
+ * /rope/inv_freq [n] f64. Those of a local rope as local_rope_kind, ..., /rope/local_inv_freq, and its layers as
+ * /rope/local_layers i32. */
 rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err);
 struct rb_h5_contents; /* core/hdf5/hdf5_file.h */
 rb_status model_facts_read_h5(model_facts *facts, const struct rb_h5_contents *file, const char *name, rb_error *err);

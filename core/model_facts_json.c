@@ -21,11 +21,24 @@ static rb_status rope_to_json(cJSON **out, const rope_facts *rope, int n_freqs, 
     if (rope->kind == ROPE_LLAMA3) {
         RB_TRY(st, rb_json_add_number(*out, "low_freq_factor", rope->low_freq_factor, err), done);
         RB_TRY(st, rb_json_add_number(*out, "high_freq_factor", rope->high_freq_factor, err), done);
-        RB_TRY(st, rb_json_add_number(*out, "original_max_position", (double)rope->original_max_position, err), done);
     }
+    if (rope_kind_has_original(rope->kind))
+        RB_TRY(st, rb_json_add_number(*out, "original_max_position", (double)rope->original_max_position, err), done);
+    if (rope->attention_factor != 1)
+        RB_TRY(st, rb_json_add_number(*out, "attention_factor", rope->attention_factor, err), done);
     RB_TRY(st, rb_json_add_numbers(*out, "inv_freq", rope->inv_freq, n_freqs, err), done);
 done:
     return st;
+}
+
+static rb_status local_rope_to_json(cJSON **out, const model_facts *facts, rb_error *err)
+{
+    double layers[MODEL_FACTS_MAX_LAYERS];
+    int n = 0;
+    const rb_status st = rope_to_json(out, &facts->local_rope, facts->rotary_dim / 2, err);
+    for (int layer = 0; layer < facts->n_layers; layer++)
+        if (facts->layer_is_local[layer]) layers[n++] = layer;
+    return st == RB_OK ? rb_json_add_numbers(*out, "layers", layers, n, err) : st;
 }
 
 rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *err)
@@ -43,9 +56,15 @@ rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *e
     RB_TRY(st, rb_json_add_number(object, "n_kv_heads", facts->n_kv_heads, err), done);
     RB_TRY(st, rb_json_add_number(object, "head_dim", facts->head_dim, err), done);
     RB_TRY(st, rb_json_add_number(object, "rotary_dim", facts->rotary_dim, err), done);
+    if (facts->value_dim != facts->head_dim)
+        RB_TRY(st, rb_json_add_number(object, "value_dim", facts->value_dim, err), done);
     RB_TRY(st, rb_json_add_number(object, "attention_scale", facts->attention_scale, err), done);
     RB_TRY(st, rope_to_json(&rope, &facts->rope, facts->rotary_dim / 2, err), done);
     RB_TRY(st, rb_json_add_item(object, "rope", &rope, err), done);
+    if (facts->has_local_rope) {
+        RB_TRY(st, local_rope_to_json(&rope, facts, err), done);
+        RB_TRY(st, rb_json_add_item(object, "local_rope", &rope, err), done);
+    }
     *out = object;
     object = NULL;
 done:
@@ -110,12 +129,50 @@ static rb_status rope_from_json(rope_facts *rope, const cJSON *object, int n_fre
                done);
         RB_TRY(st, rb_json_get_number(object, "high_freq_factor", where, 0, HUGE_VAL, &rope->high_freq_factor, err),
                done);
+    }
+    if (rope_kind_has_original(rope->kind))
         RB_TRY(st,
                rb_json_get_int(object, "original_max_position", where, 1, MODEL_FACTS_MAX_POSITION,
                                &rope->original_max_position, err),
                done);
-    }
+    rope->attention_factor = 1;
+    if (rb_json_find(object, "attention_factor"))
+        RB_TRY(st, rb_json_get_number(object, "attention_factor", where, 0, HUGE_VAL, &rope->attention_factor, err),
+               done);
     RB_TRY(st, inv_freq_from_json(rope, object, n_freqs, where, err), done);
+done:
+    return st;
+}
+
+/* The layers of the local rope, ascending. */
+static rb_status local_layers_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err)
+{
+    const cJSON *list = NULL, *item = NULL;
+    double least = 0;
+    const rb_status st = rb_json_get_array(object, "layers", where, &list, err);
+    if (st != RB_OK) return st;
+    cJSON_ArrayForEach (item, list) {
+        const double layer = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(layer >= least && layer < facts->n_layers && layer == floor(layer)))
+            return rb_fail(err, RB_EFORMAT, "%s.layers: expected ascending layers from 0 to %d", where,
+                           facts->n_layers - 1);
+        facts->layer_is_local[(int)layer] = true;
+        least = layer + 1;
+    }
+    return RB_OK;
+}
+
+static rb_status local_rope_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err)
+{
+    const cJSON *rope;
+    char rope_where[256];
+    rb_status st;
+    if (!rb_json_find(object, "local_rope")) return RB_OK;
+    facts->has_local_rope = true;
+    snprintf(rope_where, sizeof rope_where, "%.200s.local_rope", where);
+    RB_TRY(st, rb_json_get_object(object, "local_rope", where, &rope, err), done);
+    RB_TRY(st, rope_from_json(&facts->local_rope, rope, facts->rotary_dim / 2, rope_where, err), done);
+    RB_TRY(st, local_layers_from_json(facts, rope, rope_where, err), done);
 done:
     return st;
 }
@@ -137,10 +194,14 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
     RB_TRY(st, get_count(object, "n_kv_heads", where, MODEL_FACTS_MAX_HEADS, &facts->n_kv_heads, err), done);
     RB_TRY(st, get_count(object, "head_dim", where, RB_MAX_HEAD_DIM, &facts->head_dim, err), done);
     RB_TRY(st, get_count(object, "rotary_dim", where, RB_MAX_HEAD_DIM, &facts->rotary_dim, err), done);
+    facts->value_dim = facts->head_dim;
+    if (rb_json_find(object, "value_dim"))
+        RB_TRY(st, get_count(object, "value_dim", where, RB_MAX_HEAD_DIM, &facts->value_dim, err), done);
     RB_TRY(st, rb_json_get_number(object, "attention_scale", where, 0, HUGE_VAL, &facts->attention_scale, err), done);
     RB_TRY(st, rb_json_get_object(object, "rope", where, &rope, err), done);
     snprintf(rope_where, sizeof rope_where, "%.200s.rope", where);
     RB_TRY(st, rope_from_json(&facts->rope, rope, facts->rotary_dim / 2, rope_where, err), done);
+    RB_TRY(st, local_rope_from_json(facts, object, where, err), done);
     RB_TRY(st, model_facts_check_as_read(facts, where, err), done);
 done:
     return st;

@@ -14,7 +14,8 @@ static model_facts make_facts(int n_q_heads, int n_kv_heads, int head_dim, int r
                          .n_kv_heads = n_kv_heads,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .value_dim = head_dim,
+                         .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
 static float *make_vectors(int64_t n, uint32_t state)

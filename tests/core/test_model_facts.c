@@ -9,22 +9,39 @@ static rb_error err;
 
 static model_facts make_facts(rope_kind kind)
 {
-    model_facts facts = {.model_type = "qwen2",
-                         .n_layers = 28,
-                         .n_q_heads = 12,
-                         .n_kv_heads = 2,
-                         .head_dim = 80,
-                         .rotary_dim = 32,
-                         .attention_scale = 0.11180339887498948,
-                         .rope = {.kind = kind, .pairing = ROPE_INTERLEAVED, .theta = 1e6, .factor = 1}};
+    model_facts facts = {
+        .model_type = "qwen2",
+        .n_layers = 28,
+        .n_q_heads = 12,
+        .n_kv_heads = 2,
+        .head_dim = 80,
+        .rotary_dim = 32,
+        .value_dim = 80,
+        .attention_scale = 0.11180339887498948,
+        .rope = {.kind = kind, .pairing = ROPE_INTERLEAVED, .theta = 1e6, .factor = 1, .attention_factor = 1}};
     memset(facts.config_sha256, 'c', RB_SHA256_HEX - 1);
     if (kind != ROPE_DEFAULT) facts.rope.factor = 1.0 / 3;
     if (kind == ROPE_LLAMA3) {
         facts.rope.low_freq_factor = 1;
         facts.rope.high_freq_factor = 4;
-        facts.rope.original_max_position = 8192;
     }
+    if (rope_kind_has_original(kind)) facts.rope.original_max_position = 8192;
+    if (kind == ROPE_YARN || kind == ROPE_LONGROPE) facts.rope.attention_factor = 1.2;
     for (int i = 0; i < 16; i++) facts.rope.inv_freq[i] = pow(1e6, -i / 16.0) / 3;
+    if (kind == ROPE_PROPORTIONAL) facts.rope.inv_freq[15] = 0;
+    return facts;
+}
+
+/* A latent cache as MLA has it, and two layers that turn by a rope of their own as in Gemma 3. */
+static model_facts make_local_facts(void)
+{
+    model_facts facts = make_facts(ROPE_YARN);
+    facts.value_dim = 512;
+    facts.has_local_rope = true;
+    facts.local_rope = make_facts(ROPE_DEFAULT).rope;
+    facts.local_rope.theta = 10000;
+    for (int i = 0; i < 16; i++) facts.local_rope.inv_freq[i] = pow(1e4, -i / 16.0);
+    facts.layer_is_local[3] = facts.layer_is_local[27] = true;
     return facts;
 }
 
@@ -33,7 +50,11 @@ static void blocks_pair_the_dims_of_a_head(void **state)
 {
     (void)state;
     static const int expected[2][4][2] = {{{0, 2}, {1, 3}, {4, 5}, {6, 7}}, {{0, 1}, {2, 3}, {4, 5}, {6, 7}}};
-    model_facts facts = {.head_dim = 8, .rotary_dim = 4, .rope = {.inv_freq = {1, 0.5, 0.25}}};
+    model_facts facts = {.head_dim = 8,
+                         .rotary_dim = 4,
+                         .rope = {.inv_freq = {1, 0.5, 0.25}, .attention_factor = 1.2},
+                         .local_rope = {.inv_freq = {2, 3, 4}, .attention_factor = 1.5},
+                         .layer_is_local = {[1] = true}};
     for (int pairing = 0; pairing < 2; pairing++) {
         facts.rope.pairing = (rope_pairing)pairing;
         for (int block = 0; block < model_n_blocks(&facts); block++) {
@@ -42,37 +63,71 @@ static void blocks_pair_the_dims_of_a_head(void **state)
             assert_memory_equal(dims, expected[pairing][block], sizeof dims);
         }
     }
-    assert_true(model_block_freq(&facts, 1) == 0.5);
-    assert_true(model_block_freq(&facts, 2) == 0);
+    assert_true(model_block_freq(&facts, 0, 1) == 0.5 && model_block_freq(&facts, 1, 1) == 3);
+    assert_true(model_block_freq(&facts, 0, 2) == 0 && model_block_freq(&facts, 1, 2) == 0);
+    assert_true(model_block_gain(&facts, 0, 1) == 1.2 && model_block_gain(&facts, 1, 1) == 1.5);
+    assert_true(model_block_gain(&facts, 0, 2) == 1 && model_block_gain(&facts, 1, 2) == 1);
+}
+
+/* Writes facts in both forms and reads them back; *text is the JSON, freed by the caller. */
+static void assert_come_back(const model_facts *facts, char **text)
+{
+    const char *path = scratch_path("facts.h5");
+    model_facts from_json, from_h5;
+    cJSON *json = NULL, *parsed = NULL;
+    rb_h5_file file;
+    assert_ok(model_facts_check(facts, "made", &err));
+    assert_ok(model_facts_to_json(&json, facts, &err));
+    assert_ok(rb_json_print(text, json, &err));
+    assert_ok(rb_json_parse(&parsed, *text, strlen(*text), "text", &err));
+    assert_ok(model_facts_from_json(&from_json, parsed, "text", &err));
+    assert_memory_equal(&from_json, facts, sizeof *facts);
+    assert_ok(rb_h5_create(&file, path, &err));
+    assert_ok(model_facts_write_h5(file.id, facts, &err));
+    assert_ok(rb_h5_publish(&file, &err));
+    assert_ok(rb_h5_open(&file, path, &err));
+    assert_ok(model_facts_read_h5(&from_h5, file.contents, path, &err));
+    assert_memory_equal(&from_h5, facts, sizeof *facts);
+    rb_h5_close(&file);
+    cJSON_Delete(json);
+    cJSON_Delete(parsed);
 }
 
 static void facts_come_back_from_json_and_hdf5(void **state)
 {
     (void)state;
-    const char *path = scratch_path("facts.h5");
-    for (int kind = ROPE_DEFAULT; kind <= ROPE_LLAMA3; kind++) {
-        model_facts facts = make_facts((rope_kind)kind), from_json, from_h5;
-        cJSON *json = NULL, *parsed = NULL;
-        char *text = NULL;
-        rb_h5_file file;
+    char *text;
+    for (int kind = ROPE_DEFAULT; kind < ROPE_N_KINDS; kind++) {
+        model_facts facts = make_facts((rope_kind)kind);
         if (kind == ROPE_LINEAR) memset(facts.weights_sha256, 'd', RB_SHA256_HEX - 1);
-        assert_ok(model_facts_check(&facts, "made", &err));
-        assert_ok(model_facts_to_json(&json, &facts, &err));
-        assert_ok(rb_json_print(&text, json, &err));
-        assert_ok(rb_json_parse(&parsed, text, strlen(text), "text", &err));
-        assert_ok(model_facts_from_json(&from_json, parsed, "text", &err));
-        assert_memory_equal(&from_json, &facts, sizeof facts);
-        assert_ok(rb_h5_create(&file, path, &err));
-        assert_ok(model_facts_write_h5(file.id, &facts, &err));
-        assert_ok(rb_h5_publish(&file, &err));
-        assert_ok(rb_h5_open(&file, path, &err));
-        assert_ok(model_facts_read_h5(&from_h5, file.contents, path, &err));
-        assert_memory_equal(&from_h5, &facts, sizeof facts);
-        rb_h5_close(&file);
-        cJSON_Delete(json);
-        cJSON_Delete(parsed);
+        assert_come_back(&facts, &text);
+        /* Files of models that were known before have no member more. */
+        assert_null(strstr(text, "value_dim"));
+        assert_null(strstr(text, "local_rope"));
+        assert_int_equal(strstr(text, "attention_factor") != NULL, facts.rope.attention_factor != 1);
         free(text);
     }
+}
+
+static void a_local_rope_and_other_values_come_back(void **state)
+{
+    (void)state;
+    const model_facts facts = make_local_facts();
+    char *text;
+    assert_come_back(&facts, &text);
+    assert_non_null(strstr(text, "\"value_dim\": 512"));
+    assert_non_null(strstr(text, "\"attention_factor\": 1.2"));
+    free(text);
+}
+
+static void values_have_facts_of_their_own(void **state)
+{
+    (void)state;
+    model_facts facts = make_local_facts();
+    assert_int_equal(model_value_facts(&facts).head_dim, 512);
+    assert_int_equal(model_value_facts(&facts).rotary_dim, 32);
+    facts.value_dim = 16; /* RoPE cannot turn more dims than there are */
+    assert_int_equal(model_value_facts(&facts).rotary_dim, 16);
 }
 
 static void check_names_what_cannot_be_true(void **state)
@@ -100,7 +155,18 @@ static void check_names_what_cannot_be_true(void **state)
     REFUSED(facts.rope.high_freq_factor = INFINITY, "rope high_freq_factor is inf");
     REFUSED(facts.rope.original_max_position = 0, "rope original_max_position is 0");
     REFUSED(facts.rope.inv_freq[15] = 0, "inv_freq[15] is 0");
-    REFUSED(facts.rope.kind = (rope_kind)3, "rope kind is 3");
+    REFUSED(facts.rope.kind = ROPE_N_KINDS, "rope kind is 7");
+    REFUSED(facts.rope.attention_factor = 0, "rope attention_factor is 0");
+    REFUSED(facts.value_dim = 0, "value_dim is 0, expected 2 to 1024");
+    REFUSED(facts.value_dim = 81, "value_dim 81, expected an even number");
+    REFUSED(facts.layer_is_local[1] = true, "layer 1 of 28 turns by a local rope, expected none without one");
+    REFUSED((facts = make_local_facts(), facts.layer_is_local[28] = true),
+            "layer 28 of 28 turns by a local rope, expected a layer of the model");
+    REFUSED((facts = make_local_facts(), facts.layer_is_local[3] = facts.layer_is_local[27] = false),
+            "no layer turns by the local rope");
+    REFUSED((facts = make_local_facts(), facts.local_rope.pairing = ROPE_SPLIT_HALF),
+            "local rope has pairing split-half, expected that of the other layers, interleaved");
+    REFUSED((facts = make_local_facts(), facts.local_rope.inv_freq[3] = 0), "local rope: inv_freq[3] is 0");
 #undef REFUSED
 }
 
@@ -131,8 +197,19 @@ static void facts_of_two_files_must_be_the_same(void **state)
     DIFFERS(b.rope.high_freq_factor = 2, "rope high_freq_factor 4 and 2");
     DIFFERS(b.rope.original_max_position = 1, "rope original_max_position 8192 and 1");
     DIFFERS(b.rope.inv_freq[0] = nextafter(a.rope.inv_freq[0], 1), "inv_freq[0] 0.3333333333333333");
+    DIFFERS(b.value_dim = 128, "value_dim 80 and 128");
+    DIFFERS(b.rope.attention_factor = 1.25, "rope attention_factor 1 and 1.25");
+    DIFFERS(b.has_local_rope = true, "local rope absent and there");
     DIFFERS(memset(b.config_sha256, 'e', 64), "config_sha256 cccc");
 #undef DIFFERS
+    const model_facts local = make_local_facts();
+    b = local;
+    b.layer_is_local[4] = true;
+    assert_fails(model_facts_same(&local, "a", &b, "b", &err), RB_EMISMATCH, "a and b: layer 4 not local and local");
+    b = local;
+    b.local_rope.theta = 20000;
+    assert_fails(model_facts_same(&local, "a", &b, "b", &err), RB_EMISMATCH,
+                 "a and b: local rope: rope theta 10000 and 20000");
     /* weights count when both were hashed; frequencies past rotary_dim never do */
     b = a;
     memset(b.weights_sha256, '1', 64);
@@ -144,14 +221,13 @@ static void facts_of_two_files_must_be_the_same(void **state)
 }
 
 /* The document of `facts` with one line of text replaced, through the reader. */
-static rb_status read_changed(const char *from, const char *to)
+static rb_status read_changed(const model_facts *facts, const char *from, const char *to)
 {
-    const model_facts facts = make_facts(ROPE_LLAMA3);
     model_facts found;
     cJSON *json = NULL, *parsed = NULL;
     char *text = NULL, changed[8192];
     memset(&err, 0, sizeof err);
-    assert_ok(model_facts_to_json(&json, &facts, &err));
+    assert_ok(model_facts_to_json(&json, facts, &err));
     text = cJSON_PrintUnformatted(json);
     char *at = strstr(text, from);
     assert_non_null(at);
@@ -175,7 +251,8 @@ static void json_of_another_form_is_refused(void **state)
         {"\"n_layers\":28,", "", "plan.json: model.n_layers"},
         {"\"head_dim\":80", "\"head_dim\":4096", "plan.json: model.head_dim"},
         {"\"rotary_dim\":32", "\"rotary_dim\":34", "16 frequencies, expected 17"},
-        {"\"kind\":\"llama3\"", "\"kind\":\"yarn\"", "rope kind yarn, expected default, linear or llama3"},
+        {"\"kind\":\"llama3\"", "\"kind\":\"su\"",
+         "rope kind su, expected default, linear, llama3, dynamic, yarn, longrope or proportional"},
         {"\"pairing\":\"interleaved\"", "\"pairing\":\"half\"",
          "rope pairing half, expected split-half or interleaved"},
         {"\"inv_freq\":[", "\"inv_freq\":[\"x\",", "17 frequencies, expected 16"},
@@ -184,9 +261,25 @@ static void json_of_another_form_is_refused(void **state)
         {"\"n_kv_heads\":2", "\"n_kv_heads\":7", "12 query heads do not divide among 7"},
         {"\"theta\":1000000", "\"theta\":0", "theta"},
     };
-    assert_int_equal(read_changed("qwen2", "qwen3"), RB_OK);
+    static const struct {
+        const char *from, *to, *message;
+    } local_cases[] = {
+        {"\"layers\":[3,27]", "\"layers\":[3,28]", "local_rope.layers: expected ascending layers from 0 to 27"},
+        {"\"layers\":[3,27]", "\"layers\":[27,3]", "local_rope.layers: expected ascending layers from 0 to 27"},
+        {"\"layers\":[3,27]", "\"layers\":[]", "no layer turns by the local rope"},
+        {",\"layers\":[3,27]", "", "local_rope.layers"},
+        {"\"value_dim\":512", "\"value_dim\":0", "model.value_dim"},
+        {"\"attention_factor\":1.2", "\"attention_factor\":-1", "attention_factor"},
+    };
+    const model_facts facts = make_facts(ROPE_LLAMA3), local = make_local_facts();
+    assert_int_equal(read_changed(&facts, "qwen2", "qwen3"), RB_OK);
+    for (size_t i = 0; i < RB_COUNT(local_cases); i++) {
+        const rb_status st = read_changed(&local, local_cases[i].from, local_cases[i].to);
+        if (st == RB_OK || !strstr(err.msg, local_cases[i].message))
+            fail_msg("%s: status %d: %s", local_cases[i].to, (int)st, err.msg);
+    }
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
-        const rb_status st = read_changed(cases[i].from, cases[i].to);
+        const rb_status st = read_changed(&facts, cases[i].from, cases[i].to);
         if (st == RB_OK || !strstr(err.msg, cases[i].message))
             fail_msg("%s: status %d: %s", cases[i].to, (int)st, err.msg);
     }
@@ -218,9 +311,14 @@ static void text_facts_come_back_and_may_be_absent(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_pair_the_dims_of_a_head),  cmocka_unit_test(facts_come_back_from_json_and_hdf5),
-        cmocka_unit_test(check_names_what_cannot_be_true), cmocka_unit_test(facts_of_two_files_must_be_the_same),
-        cmocka_unit_test(json_of_another_form_is_refused), cmocka_unit_test(text_facts_come_back_and_may_be_absent),
+        cmocka_unit_test(blocks_pair_the_dims_of_a_head),
+        cmocka_unit_test(facts_come_back_from_json_and_hdf5),
+        cmocka_unit_test(check_names_what_cannot_be_true),
+        cmocka_unit_test(facts_of_two_files_must_be_the_same),
+        cmocka_unit_test(a_local_rope_and_other_values_come_back),
+        cmocka_unit_test(values_have_facts_of_their_own),
+        cmocka_unit_test(json_of_another_form_is_refused),
+        cmocka_unit_test(text_facts_come_back_and_may_be_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,8 +34,10 @@ static inline model_facts facts_of(int head_dim, int rotary_dim, rope_pairing pa
                          .n_kv_heads = n_kv_heads,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
+                         .value_dim = head_dim,
                          .attention_scale = 1.0 / sqrt(head_dim)};
-    facts.rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
+    facts.rope =
+        (rope_facts){.attention_factor = 1, .kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
     return facts;
 }

@@ -34,7 +34,8 @@ static model_facts facts_of(rope_pairing pairing, int rotary_dim)
                          .n_kv_heads = 1,
                          .head_dim = HEAD_DIM,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .value_dim = HEAD_DIM,
+                         .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
 static const uint8_t mixed_bits[N_BLOCKS] = {3, 0, 4, 10, 1, 9, 0, 2};

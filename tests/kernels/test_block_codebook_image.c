@@ -76,7 +76,8 @@ static void build(sample *s, int head_dim, int rotary_dim, rope_pairing pairing)
                             .n_kv_heads = N_HEADS,
                             .head_dim = head_dim,
                             .rotary_dim = rotary_dim,
-                            .rope = {.pairing = pairing}}};
+                            .value_dim = head_dim,
+                            .rope = {.attention_factor = 1, .pairing = pairing}}};
     fill_heads(s);
     draw_vectors(s);
     assert_ok(codec_image_build(&s->image, s->heads, N_HEADS, &s->model, tables, &err));

@@ -75,7 +75,8 @@ static void set_up(bench *b, int head_dim, int n_heads, int64_t n, codec_dtype t
                            .n_kv_heads = n_heads,
                            .head_dim = head_dim,
                            .rotary_dim = head_dim,
-                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                           .value_dim = head_dim,
+                           .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}},
                  .bounds = bounds_of(type)};
     assert_ok(codec_tables_create(&b->tables, &err));
     b->x = random_floats(n_heads * n * head_dim, 11);

@@ -74,7 +74,8 @@ static void set_up(bench *b, int gain_bits, codec_dtype type)
                            .n_kv_heads = 1,
                            .head_dim = D,
                            .rotary_dim = D,
-                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                           .value_dim = D,
+                           .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}},
                  .bounds = bounds_of(type)};
     for (int i = 0; i < N_BLOCKS; i++) {
         bits[i] = (uint8_t)(i == UNCODED ? 0 : 1 + i * 5 % 6);

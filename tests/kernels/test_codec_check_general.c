@@ -59,7 +59,8 @@ static void set_up(bench *b, plan_head head, const double *scales, const double 
                            .n_kv_heads = 1,
                            .head_dim = D,
                            .rotary_dim = D,
-                           .rope = {.pairing = ROPE_SPLIT_HALF}},
+                           .value_dim = D,
+                           .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}},
                  .head = head};
     assert_ok(plan_head_set_transform(&b->head, scales, N_BLOCKS, center, D, &err));
     assert_ok(codec_tables_create(&b->tables, &err));

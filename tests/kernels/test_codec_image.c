@@ -18,7 +18,8 @@ static model_facts some_model(int head_dim)
                          .n_kv_heads = N_HEADS,
                          .head_dim = head_dim,
                          .rotary_dim = head_dim,
-                         .rope = {.pairing = ROPE_SPLIT_HALF}};
+                         .value_dim = head_dim,
+                         .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
 }
 
 /* A head of the family whose bits differ from head to head. */

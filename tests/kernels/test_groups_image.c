@@ -26,7 +26,8 @@ static model_facts some_model(int head_dim, int rotary_dim, rope_pairing pairing
                          .n_kv_heads = N_HEADS,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .value_dim = head_dim,
+                         .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
 /* Head 0 is uniform, in natural order; head 1 has one width in block order; the others have many widths, groups of

@@ -29,7 +29,8 @@ static void build(sample *s, rotation_kind rotation, rope_pairing pairing)
                             .n_kv_heads = N_HEADS,
                             .head_dim = D,
                             .rotary_dim = D,
-                            .rope = {.pairing = pairing}}};
+                            .value_dim = D,
+                            .rope = {.attention_factor = 1, .pairing = pairing}}};
     assert_ok(codec_tables_create(&s->tables, &err));
     s->heads[0] = (plan_head){.groups.norm = NORM_LOG8, .groups.encoder = ENCODER_SEARCH};
     for (int g = 0; g < 3; g++) {
@@ -220,7 +221,8 @@ static void a_walk_up_the_levels_keeps_to_the_codebook(void **state)
                                    .n_kv_heads = 1,
                                    .head_dim = D,
                                    .rotary_dim = D,
-                                   .rope = {.pairing = ROPE_SPLIT_HALF}};
+                                   .value_dim = D,
+                                   .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
         int blocks[N_BLOCKS];
         plan_head head = {.groups.encoder = ENCODER_SEARCH};
         codec_tables *tables = NULL;
@@ -265,7 +267,8 @@ static void cells_end_after_the_last_boundary(void **state)
                                        .n_kv_heads = 1,
                                        .head_dim = D,
                                        .rotary_dim = D,
-                                       .rope = {.pairing = ROPE_SPLIT_HALF}};
+                                       .value_dim = D,
+                                       .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
             const int n = n_blocks[i];
             int blocks[N_BLOCKS];
             codec_tables *tables = NULL;
@@ -294,7 +297,8 @@ static void a_plan_of_the_published_form_has_an_image_of_it(void **state)
                                .n_kv_heads = 1,
                                .head_dim = D,
                                .rotary_dim = D,
-                               .rope = {.pairing = ROPE_SPLIT_HALF}};
+                               .value_dim = D,
+                               .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
     codec_tables *tables = NULL;
     assert_ok(codec_tables_create(&tables, &err));
     for (int is_searched = 0; is_searched < 2; is_searched++) {

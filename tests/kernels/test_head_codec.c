@@ -22,7 +22,8 @@ static model_facts some_model(int head_dim, int rotary_dim, rope_pairing pairing
                          .n_kv_heads = 1,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .value_dim = head_dim,
+                         .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
 static head_codec *make_codec(codec_tables *tables, const model_facts *model, const uint8_t *bits, codebook_kind books)

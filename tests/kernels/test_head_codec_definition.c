@@ -36,7 +36,8 @@ static model_facts facts_of(int head_dim, int rotary_dim, rope_pairing pairing)
                          .n_kv_heads = 1,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
-                         .rope = {.pairing = pairing}};
+                         .value_dim = head_dim,
+                         .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
 static head_codec *codec_of(plan_head *head, const model_facts *model)

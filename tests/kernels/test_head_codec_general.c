@@ -15,7 +15,8 @@ static model_facts some_model(void)
                          .n_kv_heads = 1,
                          .head_dim = D,
                          .rotary_dim = D,
-                         .rope = {.pairing = ROPE_SPLIT_HALF}};
+                         .value_dim = D,
+                         .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
 }
 
 /* Normal vectors; block i has standard deviation 1 + i / 4 and mean i - 5 in its first dim. */

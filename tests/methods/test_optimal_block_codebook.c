@@ -33,14 +33,17 @@ static const head_statistics statistics = {.q_energy = q_energy,
 
 static model_facts some_model(void)
 {
-    model_facts model = {.model_type = "llama",
-                         .n_layers = N_LAYERS,
-                         .n_q_heads = N_KV_HEADS,
-                         .n_kv_heads = N_KV_HEADS,
-                         .head_dim = D,
-                         .rotary_dim = D,
-                         .attention_scale = 0.25,
-                         .rope = {.kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
+    model_facts model = {
+        .model_type = "llama",
+        .n_layers = N_LAYERS,
+        .n_q_heads = N_KV_HEADS,
+        .n_kv_heads = N_KV_HEADS,
+        .head_dim = D,
+        .rotary_dim = D,
+        .value_dim = D,
+        .attention_scale = 0.25,
+        .rope = {
+            .attention_factor = 1, .kind = ROPE_DEFAULT, .pairing = ROPE_SPLIT_HALF, .theta = 10000.0, .factor = 1.0}};
     memset(model.config_sha256, 'c', RB_SHA256_HEX - 1);
     for (int i = 0; i < N_BLOCKS; i++) model.rope.inv_freq[i] = pow(10000.0, -2.0 * i / D);
     return model;

@@ -19,7 +19,8 @@ static const model_facts model = {.n_layers = 1,
                                   .n_kv_heads = 1,
                                   .head_dim = D,
                                   .rotary_dim = D,
-                                  .rope = {.pairing = ROPE_INTERLEAVED}};
+                                  .value_dim = D,
+                                  .rope = {.attention_factor = 1, .pairing = ROPE_INTERLEAVED}};
 
 /* Queries that lean towards their key by `lean`, blocks of falling energy; statistics as they are found, without RoPE.
  */

@@ -20,7 +20,8 @@ static model_facts some_model(void)
                          .n_q_heads = 2 * N_KV_HEADS,
                          .n_kv_heads = N_KV_HEADS,
                          .head_dim = HEAD_DIM,
-                         .rotary_dim = HEAD_DIM};
+                         .rotary_dim = HEAD_DIM,
+                         .value_dim = HEAD_DIM};
 }
 
 /* Errors that fall by a factor of about 4 a bit; now and then a width is no better than the one before. */

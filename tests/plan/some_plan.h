@@ -12,8 +12,10 @@ static inline model_facts some_model(int n_layers, int n_kv_heads, int head_dim,
                          .n_kv_heads = n_kv_heads,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
+                         .value_dim = head_dim,
                          .attention_scale = 1.0 / sqrt(head_dim),
-                         .rope = {.kind = ROPE_LLAMA3,
+                         .rope = {.attention_factor = 1,
+                                  .kind = ROPE_LLAMA3,
                                   .pairing = pairing,
                                   .theta = 500000.0,
                                   .factor = 8.0,
@@ -22,6 +24,26 @@ static inline model_facts some_model(int n_layers, int n_kv_heads, int head_dim,
                                   .original_max_position = 8192}};
     for (int i = 0; i < 64; i++) model.config_sha256[i] = "0123456789abcdef"[i % 16];
     for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = pow(500000.0, -2.0 * i / rotary_dim);
+    return model;
+}
+
+/* Everything that earlier versions of the forms lack: 3 layers of which the last turns by a RoPE of its own, yarn with
+ * an attention factor, and values twice as long as keys. Interleaved pairs, half of the dims turn. */
+static inline model_facts some_new_model(void)
+{
+    model_facts model = some_model(3, 2, 16, 8, ROPE_INTERLEAVED);
+    model.value_dim = 32;
+    model.rope.kind = ROPE_YARN;
+    model.rope.low_freq_factor = model.rope.high_freq_factor = 0;
+    model.rope.attention_factor = 1.2;
+    model.has_local_rope = true;
+    model.local_rope = (rope_facts){.kind = ROPE_DEFAULT,
+                                    .pairing = ROPE_INTERLEAVED,
+                                    .theta = 10000.0,
+                                    .factor = 1.0,
+                                    .attention_factor = 1.0,
+                                    .inv_freq = {1.0, 0.1, 0.01, 0.001}};
+    model.layer_is_local[2] = true;
     return model;
 }
 

@@ -16,9 +16,11 @@ static model_facts facts_of(int n_layers, int n_kv_heads, int head_dim, int rota
                          .n_kv_heads = n_kv_heads,
                          .head_dim = head_dim,
                          .rotary_dim = rotary_dim,
+                         .value_dim = head_dim,
                          .attention_scale = 1.0 / sqrt(head_dim)};
     memset(model.config_sha256, 'a', RB_SHA256_HEX - 1);
-    model.rope = (rope_facts){.kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
+    model.rope =
+        (rope_facts){.attention_factor = 1, .kind = ROPE_DEFAULT, .pairing = pairing, .theta = 10000.0, .factor = 1.0};
     for (int i = 0; i < rotary_dim / 2; i++) model.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
     return model;
 }

@@ -13,16 +13,19 @@ static rb_error err;
 
 static model_facts some_model(rope_kind kind, rope_pairing pairing, int rotary_dim)
 {
-    model_facts model = {
-        .model_type = "llama",
-        .n_layers = N_LAYERS,
-        .n_q_heads = 4 * N_KV_HEADS,
-        .n_kv_heads = N_KV_HEADS,
-        .head_dim = HEAD_DIM,
-        .rotary_dim = rotary_dim,
-        .attention_scale = 0.25,
-        .rope = {
-            .kind = kind, .pairing = pairing, .theta = 500000.0, .factor = kind == ROPE_DEFAULT ? 1.0 : 8.0 / 3.0}};
+    model_facts model = {.model_type = "llama",
+                         .n_layers = N_LAYERS,
+                         .n_q_heads = 4 * N_KV_HEADS,
+                         .n_kv_heads = N_KV_HEADS,
+                         .head_dim = HEAD_DIM,
+                         .rotary_dim = rotary_dim,
+                         .value_dim = HEAD_DIM,
+                         .attention_scale = 0.25,
+                         .rope = {.attention_factor = 1,
+                                  .kind = kind,
+                                  .pairing = pairing,
+                                  .theta = 500000.0,
+                                  .factor = kind == ROPE_DEFAULT ? 1.0 : 8.0 / 3.0}};
     if (kind == ROPE_LLAMA3) {
         model.rope.low_freq_factor = 1.0;
         model.rope.high_freq_factor = 4.0;
@@ -207,7 +210,7 @@ static void costs_are_those_of_a_hand_count(void **state)
 /* Head (1, 0) of the plan has groups; group 0 is its narrowest. */
 static const refusal refusals[] = {
     {"schema", "\"ropebits-capture\"", RB_EFORMAT, "schema is \"ropebits-capture\", expected \"ropebits-plan\""},
-    {"version", "4", RB_EUNSUPPORTED, "version is 4, expected 3"},
+    {"version", "5", RB_EUNSUPPORTED, "version is 5, expected 4"},
     {"model", NULL, RB_EFORMAT, "p.json: model: is missing"},
     {"model.head_dim", "32", RB_EFORMAT, "p.json: layer 0 kv_head 0: bits has 8 entries, expected 16 blocks"},
     {"model.n_layers", "4", RB_EFORMAT, "3 layers, expected the model's 4"},

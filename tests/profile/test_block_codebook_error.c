@@ -18,7 +18,8 @@ static const model_facts model = {.n_layers = 1,
                                   .n_kv_heads = 1,
                                   .head_dim = HEAD_DIM,
                                   .rotary_dim = HEAD_DIM,
-                                  .rope = {.pairing = ROPE_SPLIT_HALF}};
+                                  .value_dim = HEAD_DIM,
+                                  .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
 
 static int create_tables(void **state)
 {

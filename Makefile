@@ -32,10 +32,10 @@ Q := @
 endif
 
 # ---- what must be installed ----------------------------------------------------------------------
-LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto
+LIBRARIES    := hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto libzip
 TEST_LIBRARIES := cmocka
 DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-dev libopenblas-dev liblapacke-dev \
-                libpcre2-dev libutf8proc-dev libssl-dev libcmocka-dev
+                libpcre2-dev libutf8proc-dev libssl-dev libzip-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
 NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist format check-format

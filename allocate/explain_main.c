@@ -172,6 +172,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "PLAN",
         .run = explain_run,
+        .multiplies = true,
         .context = &opt,
         .has_cpu_only = true,
     };

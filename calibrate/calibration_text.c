@@ -7,6 +7,7 @@
 
 #include "core/atomic_file.h"
 #include "core/weighted_path.h"
+#include "model/model_tokenizer.h"
 #include "texts/needle_documents.h"
 
 void calibration_text_free(calibration_text *text)
@@ -149,12 +150,10 @@ static rb_status add_needles(calibration_text *text, const calibrate_options *op
     int64_t n_needles = llround(opt->needle_share * (double)n_sequences);
     needle_template needles = {0};
     tokenizer *tok = NULL;
-    char *tokenizer_path = NULL;
     rb_status st;
     n_needles = n_needles < 1 ? 1 : n_needles > n_candidates ? n_candidates : n_needles;
     RB_TRY(st, needle_template_open(&needles, opt->needle_template, err), done);
-    RB_TRY(st, rb_join_path(&tokenizer_path, opt->model, "tokenizer.json", err), done);
-    RB_TRY(st, tokenizer_open(&tok, tokenizer_path, err), done);
+    RB_TRY(st, tokenizer_open_model(&tok, opt->model, err), done);
     for (int64_t sequence = 0; sequence < n_candidates; sequence++) {
         if (sequence * n_needles % n_candidates >= n_needles) continue; /* true for n_needles of them, evenly */
         RB_TRY(st, plant_needles(text->tokens.ids + sequence * context, length, &needles, tok, text->n_needles, err),
@@ -164,7 +163,6 @@ static rb_status add_needles(calibration_text *text, const calibrate_options *op
     st = tokens_check(text->tokens.ids, opt->n_tokens, vocab_size, "calibration text with needles", err);
 done:
     needle_template_free(&needles);
-    free(tokenizer_path);
     tokenizer_close(tok);
     return st;
 }

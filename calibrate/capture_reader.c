@@ -21,7 +21,7 @@ struct capture_file {
 
 static rb_status read_header(capture_file *capture, rb_error *err)
 {
-    const hid_t file = capture->file.id;
+    const rb_h5_contents *file = capture->file.contents;
     char text[16];
     int64_t has_values = 0;
     rb_status st;
@@ -58,7 +58,7 @@ static rb_status check_hash(const capture_file *capture, capture_set set, rb_err
 
 static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *err)
 {
-    const hid_t file = capture->file.id;
+    const rb_h5_contents *file = capture->file.contents;
     const capture_path path = capture_tokens_path(set);
     text_facts *text = &capture->header.text[set];
     int64_t dims[1];
@@ -90,11 +90,11 @@ static rb_status check_layer(const capture_file *capture, capture_set set, int l
         const capture_path path = capture_path_of(set, layer, capture_vectors_name((capture_vectors)i));
         int64_t dims[3];
         capture_vectors_dims(header, set, (capture_vectors)i, dims);
-        st = rb_h5_check_dataset(capture->file.id, path.text, header->value_type, 3, dims, err);
+        st = rb_h5_check_dataset(capture->file.contents, path.text, header->value_type, 3, dims, err);
     }
     capture_tables(tables, &header->model, NULL);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++)
-        st = rb_h5_check_dataset(capture->file.id, capture_path_of(set, layer, tables[i].name).text, RB_H5_F64, 2,
+        st = rb_h5_check_dataset(capture->file.contents, capture_path_of(set, layer, tables[i].name).text, RB_H5_F64, 2,
                                  tables[i].dims, err);
     return st;
 }
@@ -153,7 +153,7 @@ static rb_status read_vectors(const capture_file *file, capture_set set, int lay
     assert(layer >= 0 && layer < file->header.model.n_layers);
     capture_vectors_dims(&file->header, set, vectors, dims);
     const rb_status st =
-        rb_h5_read_by(file->crew, file->file.id, path.text, file->header.value_type, 3, dims, data, &inner);
+        rb_h5_read_by(file->crew, file->file.contents, path.text, file->header.value_type, 3, dims, data, &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(RB_H5_F32, data, dims[0] * dims[1] * dims[2]);
     return capture_fail_unfit(err, file->path, &file->header, set, layer, vectors, (double)data[unfit], unfit);
@@ -184,7 +184,8 @@ rb_status capture_read_statistics(const capture_file *file, capture_set set, int
     capture_tables(tables, &file->header.model, statistics);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++) {
         const capture_path path = capture_path_of(set, layer, tables[i].name);
-        st = rb_h5_read_by(file->crew, file->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values, err);
+        st = rb_h5_read_by(file->crew, file->file.contents, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values,
+                           err);
     }
     return st;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/atomic_file.h"
+#include "core/json_fault.h"
 #include "core/nearest_name.h"
 
 enum { DEFAULT_MAX_BYTES = 256 << 20, FEW_MEMBERS = 8 };
@@ -14,27 +15,6 @@ enum { DEFAULT_MAX_BYTES = 256 << 20, FEW_MEMBERS = 8 };
 static const int64_t MAX_EXACT_INT = (int64_t)1 << 53;
 
 /* ---- parsing --------------------------------------------------------------------------------- */
-
-static size_t line_number(const char *text, const char *at)
-{
-    size_t line = 1;
-    for (; text < at; text++) line += *text == '\n';
-    return line;
-}
-
-/* How many brackets are open at `at`, not counting those inside strings. */
-static int nesting_depth(const char *text, const char *at)
-{
-    int depth = 0;
-    bool in_string = false;
-    for (; text < at; text++) {
-        if (in_string && *text == '\\') text++;
-        else if (*text == '"') in_string = !in_string;
-        else if (!in_string && (*text == '[' || *text == '{')) depth++;
-        else if (!in_string && (*text == ']' || *text == '}')) depth--;
-    }
-    return depth;
-}
 
 /* An escaped NUL would end the C string that cJSON makes, and "a\u0000b" would silently be "a". With a backslash before
  * it, it is plain text. */
@@ -46,16 +26,6 @@ static const char *find_escaped_nul(const char *text)
         if ((at - first) % 2 == 0) return at;
     }
     return NULL;
-}
-
-static rb_status fail_at(rb_error *err, const char *name, const char *text, const char *at)
-{
-    const size_t line = line_number(text, at);
-    if (*at == '\0') return rb_fail(err, RB_EFORMAT, "%s: line %zu: the JSON ends too early", name, line);
-    if (nesting_depth(text, at) >= CJSON_NESTING_LIMIT)
-        return rb_fail(err, RB_EFORMAT, "%s: line %zu: JSON nested deeper than %d levels", name, line,
-                       CJSON_NESTING_LIMIT);
-    return rb_fail(err, RB_EFORMAT, "%s: line %zu: not valid JSON at: %.20s", name, line, at);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -109,17 +79,20 @@ static rb_status parse_terminated(cJSON **out, const char *text, size_t length, 
     rb_status st = RB_OK;
     *out = NULL;
     if (nul)
-        return rb_fail(err, RB_EFORMAT, "%s: line %zu: a NUL byte, expected JSON text", name, line_number(text, nul));
+        return rb_fail(err, RB_EFORMAT, "%s: line %zu: a NUL byte, expected JSON text", name, rb_json_line(text, nul));
     if ((nul = find_escaped_nul(text)) != NULL)
         return rb_fail(err, RB_EUNSUPPORTED, "%s: line %zu: a string with \\u0000, which ropebits cannot hold", name,
-                       line_number(text, nul));
+                       rb_json_line(text, nul));
 
     json = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
-    if (!json) return fail_at(err, name, text, end);
+    if (!json) return rb_json_fault(err, name, text, end);
     end += strspn(end, " \t\r\n");
-    if (end != text + length)
-        st = rb_fail(err, RB_EFORMAT, "%s: line %zu: text behind the end of the JSON document: %.20s", name,
-                     line_number(text, end), end);
+    if (end != text + length) {
+        char excerpt[24];
+        rb_json_excerpt(excerpt, sizeof excerpt, end);
+        st = rb_fail(err, RB_EFORMAT, "%s: line %zu: text behind the end of the JSON document: %s", name,
+                     rb_json_line(text, end), excerpt);
+    }
     if (st == RB_OK) st = check_keys(json, name, err);
     if (st != RB_OK) {
         cJSON_Delete(json);

@@ -110,7 +110,8 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
  * /rope/inv_freq [n] f64. Those of a local rope as local_rope_kind, ..., /rope/local_inv_freq, and its layers as
  * /rope/local_layers i32. */
 rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *err);
-rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err);
+struct rb_h5_contents; /* core/hdf5/hdf5_file.h */
+rb_status model_facts_read_h5(model_facts *facts, const struct rb_h5_contents *file, const char *name, rb_error *err);
 
 /* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts. Null, or no object at all (NULL), is read
  * as an empty one. */

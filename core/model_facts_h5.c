@@ -80,7 +80,7 @@ done:
     return st;
 }
 
-static rb_status read_count_h5(hid_t file, const char *name, int64_t max, int *value, rb_error *err)
+static rb_status read_count_h5(const rb_h5_contents *file, const char *name, int64_t max, int *value, rb_error *err)
 {
     int64_t found = 0;
     const rb_status st = rb_h5_get_int(file, "/", name, 1, max, &found, err);
@@ -88,10 +88,10 @@ static rb_status read_count_h5(hid_t file, const char *name, int64_t max, int *v
     return st;
 }
 
-static bool has_attribute(hid_t file, const char *name) { return H5Aexists(file, name) != 0; }
+static bool has_attribute(const rb_h5_contents *file, const char *name) { return rb_h5_has_attribute(file, "/", name); }
 
-static rb_status read_rope_h5(rope_facts *rope, hid_t file, const rope_names *names, int n_freqs, const char *name,
-                              rb_error *err)
+static rb_status read_rope_h5(rope_facts *rope, const rb_h5_contents *file, const rope_names *names, int n_freqs,
+                              const char *name, rb_error *err)
 {
     int64_t dims[] = {n_freqs};
     char kind[32], pairing[32];
@@ -118,7 +118,7 @@ done:
     return st;
 }
 
-static rb_status read_local_layers_h5(model_facts *facts, hid_t file, const char *name, rb_error *err)
+static rb_status read_local_layers_h5(model_facts *facts, const rb_h5_contents *file, const char *name, rb_error *err)
 {
     int32_t layers[MODEL_FACTS_MAX_LAYERS];
     int64_t n = -1;
@@ -140,7 +140,7 @@ done:
     return st;
 }
 
-static rb_status read_local_rope_h5(model_facts *facts, hid_t file, const char *name, rb_error *err)
+static rb_status read_local_rope_h5(model_facts *facts, const rb_h5_contents *file, const char *name, rb_error *err)
 {
     rb_status st;
     if (!has_attribute(file, local_names.kind)) return RB_OK;
@@ -152,13 +152,13 @@ done:
 }
 
 /* Written only when the weights were hashed. */
-static rb_status read_weights_h5(model_facts *facts, hid_t file, rb_error *err)
+static rb_status read_weights_h5(model_facts *facts, const rb_h5_contents *file, rb_error *err)
 {
     if (!has_attribute(file, "weights_sha256")) return RB_OK;
     return rb_h5_get_string(file, "/", "weights_sha256", facts->weights_sha256, sizeof facts->weights_sha256, err);
 }
 
-rb_status model_facts_read_h5(model_facts *facts, hid_t file, const char *name, rb_error *err)
+rb_status model_facts_read_h5(model_facts *facts, const rb_h5_contents *file, const char *name, rb_error *err)
 {
     rb_status st;
 

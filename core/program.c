@@ -18,6 +18,7 @@
 
 #include "core/cuda_device.h"
 #include "core/message.h"
+#include "core/openblas_threads.h"
 #include "core/threads.h"
 #include "version.h"
 
@@ -204,14 +205,15 @@ rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *opt
 /* ---- standard streams ------------------------------------------------------------------------ */
 
 /* A file that we open must not get the number of a standard stream that the caller closed: something that refuses all
- * use takes its place. SIGPIPE is ignored, so that a reader who left shows as a failed write, which is cleaned up as
- * any failure. */
+ * use takes its place. SIGPIPE and SIGXFSZ are ignored, so that a reader who left and a file that grows past its limit
+ * show as failed writes, which are cleaned up as any failure. */
 static void prepare_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
             _exit(EXIT_FAILURE);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 static bool is_reader_gone(void)
@@ -291,6 +293,7 @@ static rb_status run_program(const rb_program *program, int argc, char **argv, r
     rb_messages_init(program->name, values.quiet ? RB_QUIET : values.verbose ? RB_VERBOSE : RB_NORMAL);
     keep_heap_small();
     rb_threads_init(values.options.threads);
+    if (program->multiplies) RB_TRY(st, rb_threads_prepare(err), done);
     const rb_run_args args = {.context = program->context, .common = &values.options, .positionals = &positionals};
     st = program->run(&args, err);
 done:
@@ -302,6 +305,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     rb_error err = {0};
     bool is_told = false;
 
+    rb_openblas_without_threads(argv);
     prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);
     rb_status st = run_program(program, argc, argv, &err);

@@ -7,6 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A message is one line whatever it quotes: names of files and tensors may hold line breaks and escape sequences. */
+static void make_one_line(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f) *text = '?';
+}
+
 rb_status rb_fail(rb_error *err, rb_status st, const char *fmt, ...)
 {
     if (err && err->msg[0] == '\0') {
@@ -14,6 +21,7 @@ rb_status rb_fail(rb_error *err, rb_status st, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(err->msg, sizeof err->msg, fmt, ap);
         va_end(ap);
+        make_one_line(err->msg);
     }
     return st;
 }
@@ -31,6 +39,7 @@ rb_status rb_fail_in(rb_error *err, rb_status st, const char *fmt, ...)
         const size_t room = sizeof err->msg - (size_t)used;
         if (snprintf(err->msg + used, room, ": %s", inner.msg) < 0) err->msg[used] = '\0';
     }
+    make_one_line(err->msg);
     return st;
 }
 

@@ -23,13 +23,14 @@ typedef enum rb_status {
     RB_ECHECK   /* a check ran and the answer is no; exit code 3, already reported */
 } rb_status;
 
-/* One sentence, without program name, level or final newline. Zero-initialise: rb_error err = {0}; */
+/* One sentence on one line, without program name, level or final newline. Zero-initialise: rb_error err = {0}; */
 typedef struct rb_error {
     char msg[1024];
 } rb_error;
 
 /* Writes the sentence and returns `st`, so that a failing function ends with `return rb_fail(...)`.
- * Keeps an earlier message: the first failure is the one worth telling. err may be NULL. */
+ * Keeps an earlier message: the first failure is the one worth telling. Control characters become '?'. err may be
+ * NULL. */
 rb_status rb_fail(rb_error *err, rb_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts "CONTEXT: " in front of the message, for a caller that knows which file or layer was at work. Returns st. */

@@ -11,6 +11,7 @@
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
+#include "model/model_tokenizer.h"
 #include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/token_source.h"
@@ -71,7 +72,7 @@ static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_
     }
     RB_TRY(st, tokens_check(in->text.ids, in->text.n, config->vocab_size, opt->text, err), done);
     in->facts.n_tokens = in->text.n;
-    RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, config->max_position, err), done);
+    RB_TRY(st, tokens_resolve_context(&in->facts.context, opt->context, model_config_max_context(config), err), done);
     if (in->facts.context < 2) {
         st = rb_fail(err, RB_EINVAL,
                      "--context is %lld, expected at least 2: the first token of a sequence is predicted by nothing",
@@ -92,7 +93,6 @@ static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt
     needle_template words = {0};
     tokenizer *tok = NULL;
     token_list haystack = {0};
-    char *path = NULL;
     needle_series series = {.tasks = tasks,
                             .contexts = contexts,
                             .depths = opt->depths.n > 0 ? opt->depths.at : &random_depth,
@@ -109,13 +109,12 @@ static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt
         contexts[series.n_contexts++] = (int64_t)opt->needle_contexts.at[i];
     if (series.n_contexts == 0) contexts[series.n_contexts++] = in->facts.context;
     for (int i = 0; i < series.n_contexts; i++)
-        if (contexts[i] > checkpoint_config(in->model)->max_position)
+        if (contexts[i] > model_config_max_context(checkpoint_config(in->model)))
             return rb_fail(err, RB_EINVAL,
                            "--needle-contexts has %lld, expected at most the model's max_position_embeddings of %lld",
-                           (long long)contexts[i], (long long)checkpoint_config(in->model)->max_position);
+                           (long long)contexts[i], (long long)model_config_max_context(checkpoint_config(in->model)));
     RB_TRY(st, needle_template_open(&words, opt->needle_template, err), done);
-    RB_TRY(st, rb_format(&path, err, "%s/tokenizer.json", opt->model), done);
-    RB_TRY(st, tokenizer_open(&tok, path, err), done);
+    RB_TRY(st, tokenizer_open_model(&tok, opt->model, err), done);
     RB_TRY(st, tokens_from_text(&haystack, opt->haystack ? opt->haystack : opt->text, opt->model, HAYSTACK_TOKENS, err),
            done);
     const needle_source source = {
@@ -125,7 +124,6 @@ done:
     needle_template_free(&words);
     tokenizer_close(tok);
     token_list_free(&haystack);
-    free(path);
     return st;
 }
 
@@ -138,11 +136,11 @@ static rb_status check_documents(evaluate_inputs *in, const char *name, rb_error
     RB_TRY(st, rb_sha256_begin(&hash, err), done);
     for (int64_t d = 0; d < in->documents.n; d++) {
         const needle_document *document = &in->documents.at[d];
-        if (document->n_tokens > config->max_position) {
+        if (document->n_tokens > model_config_max_context(config)) {
             st = rb_fail(
                 err, RB_EINVAL,
                 "%s: document %lld has %lld tokens, expected at most the model's max_position_embeddings of %lld", name,
-                (long long)d, (long long)document->n_tokens, (long long)config->max_position);
+                (long long)d, (long long)document->n_tokens, (long long)model_config_max_context(config));
             goto done;
         }
         RB_TRY(st, rb_sha256_add(hash, document->tokens, (size_t)document->n_tokens * sizeof *document->tokens, err),
@@ -156,17 +154,28 @@ done:
     return st;
 }
 
+static int64_t longest_sequence(const evaluate_inputs *in)
+{
+    int64_t longest = in->facts.context < in->text.n ? in->facts.context : in->text.n;
+    for (int64_t d = 0; d < in->documents.n; d++)
+        if (in->documents.at[d].n_tokens > longest) longest = in->documents.at[d].n_tokens;
+    return longest;
+}
+
 static rb_status read_inputs(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, checkpoint_open(&in->model, opt->model, err), done);
-    RB_TRY(st, read_plans(in, opt, err), done);
     RB_TRY(st, read_text(in, opt, err), done);
     if (opt->documents) RB_TRY(st, documents_read(&in->documents, opt->documents, err), done);
     else if (opt->n_needles > 0) RB_TRY(st, make_documents(in, opt, err), done);
     if (in->documents.n > 0)
         RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "needle documents", err), done);
-    if (in->documents.n > 0 && opt->write_documents) st = documents_write(&in->documents, opt->write_documents, err);
+    RB_TRY(st, checkpoint_set_longest(in->model, longest_sequence(in), err), done);
+    RB_TRY(st, read_plans(in, opt, err), done);
+    if (in->documents.n > 0 && opt->write_documents)
+        RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
+    checkpoint_warn_quantized(in->model);
 done:
     return st;
 }
@@ -209,16 +218,13 @@ done:
 /* Finds the text of the worst tokens. */
 static rb_status name_tokens(evaluate_result *result, const evaluate_inputs *in, const char *folder, rb_error *err)
 {
-    char *path = NULL;
     tokenizer *words = NULL;
     rb_status st;
-    RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
-    RB_TRY(st, tokenizer_open(&words, path, err), done);
+    RB_TRY(st, tokenizer_open_model(&words, folder, err), done);
     for (int run = 0; run < result->n_runs; run++)
         worst_predictions_name(&result->runs[run].worst, words, in->text.ids, in->facts.context);
 done:
     tokenizer_close(words);
-    free(path);
     return st;
 }
 
@@ -319,9 +325,9 @@ int main(int argc, char **argv)
         {.long_name = "model",
          .kind = RB_OPT_STRING,
          .value = &opt.model,
-         .metavar = "DIR",
+         .metavar = "MODEL",
          .required = true,
-         .help = "Hugging Face checkpoint: config.json, safetensors, tokenizer.json"},
+         .help = "checkpoint: a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file"},
         {.long_name = "plan",
          .kind = RB_OPT_REPEATED,
          .value = &opt.plans,
@@ -458,14 +464,16 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "evaluate",
-        .synopsis = "ropebits evaluate --model DIR --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
-                    "RESULT.json",
+        .synopsis =
+            "ropebits evaluate --model MODEL --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
+            "RESULT.json",
         .summary = "Runs a checkpoint with every key and value quantized and restored as each plan says, and holds its "
                    "next-token distributions, attention and "
                    "needle answers to the unquantized run's.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = evaluate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

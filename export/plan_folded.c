@@ -102,6 +102,10 @@ static rb_status add_tensor(folding *f, int layer, const char *module, const cha
     f->entries[f->n] = *found;
     f->entries[f->n].name = tensor->name;
     f->entries[f->n].data = NULL;
+    if (tensor_dtype_is_block(found->dtype)) { /* scaled codes are no codes of a block type */
+        f->entries[f->n].dtype = TENSOR_F32;
+        tensor_shape_bytes(TENSOR_F32, tensor->rank, tensor->shape, &f->entries[f->n].size_bytes);
+    }
     f->n++;
     return RB_OK;
 }

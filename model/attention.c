@@ -35,14 +35,14 @@ typedef struct query_tile {
 typedef struct tile_scratch {
     float *q;         /* [rows][head_dim], scaled */
     float *scores;    /* [rows][CHUNK_KEYS], then the probabilities before division by the sum */
-    float *sum_v;     /* [rows][head_dim] */
+    float *sum_v;     /* [rows][value_dim] */
     float *max, *sum; /* [rows] */
 } tile_scratch;
 
 /* Keys and values that a query at token s sees when the distance s - t of their token t is in [nearest, farthest].
  * There is one source, or one of recent keys and one of the others. */
 typedef struct key_source {
-    const float *k, *v; /* [n_kv_heads][n_tokens][head_dim] */
+    const float *k, *v; /* [n_kv_heads][n_tokens][head_dim or value_dim] */
     int64_t nearest, farthest;
 } key_source;
 
@@ -65,7 +65,7 @@ static int64_t tile_queries(const attention_shape *shape)
 static size_t scratch_floats(const attention_shape *shape)
 {
     const size_t rows = (size_t)(tile_queries(shape) * group_size(shape));
-    const size_t n = rows * (2 * (size_t)shape->head_dim + CHUNK_KEYS + 2);
+    const size_t n = rows * ((size_t)shape->head_dim + (size_t)shape->value_dim + CHUNK_KEYS + 2);
     return (n + 15) / 16 * 16;
 }
 
@@ -76,7 +76,7 @@ static tile_scratch scratch_of_thread(const attention_shape *shape, float *all, 
     s.q = all + (size_t)thread * scratch_floats(shape);
     s.scores = s.q + rows * d;
     s.sum_v = s.scores + rows * CHUNK_KEYS;
-    s.max = s.sum_v + rows * d;
+    s.max = s.sum_v + rows * (size_t)shape->value_dim;
     s.sum = s.max + rows;
     return s;
 }
@@ -118,9 +118,10 @@ static void stack_queries(const attention_shape *shape, const query_tile *tile, 
 
 /* Turns one row of scores into probabilities relative to its running maximum, and scales its earlier sums to the new
  * maximum. Keys [visible_begin, visible_end) of the chunk are visible; the others get zero. */
-static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t visible_begin, int64_t visible_end,
-                        int64_t d)
+static void softmax_row(const attention_shape *shape, tile_scratch *s, int64_t row, int64_t n_keys,
+                        int64_t visible_begin, int64_t visible_end)
 {
+    const int64_t d = shape->value_dim;
     float *scores = s->scores + row * n_keys;
     if (visible_begin >= visible_end) {
         memset(scores, 0, (size_t)n_keys * sizeof *scores);
@@ -129,6 +130,7 @@ static void softmax_row(tile_scratch *s, int64_t row, int64_t n_keys, int64_t vi
     memset(scores, 0, (size_t)visible_begin * sizeof *scores);
     memset(scores + visible_end, 0, (size_t)(n_keys - visible_end) * sizeof *scores);
 
+    if (shape->softcap > 0) softcap_row(scores + visible_begin, shape->softcap, visible_end - visible_begin);
     const float chunk_max = max_row(scores + visible_begin, visible_end - visible_begin);
     if (!(chunk_max <= s->max[row])) {
         const float correction = expf(s->max[row] - chunk_max); /* 0 at first, when the maximum is -infinity */
@@ -147,7 +149,7 @@ static void softmax_chunk(const attention_shape *shape, const query_tile *tile, 
             const int64_t query = tile->first + i;
             const int64_t begin = max_i64(first_visible_key(tile, source, query) - chunk.first, 0);
             const int64_t end = min_i64(query - source->nearest + 1 - chunk.first, chunk.n);
-            softmax_row(s, g * tile->n + i, chunk.n, begin, end, shape->head_dim);
+            softmax_row(shape, s, g * tile->n + i, chunk.n, begin, end);
         }
     }
 }
@@ -155,19 +157,20 @@ static void softmax_chunk(const attention_shape *shape, const query_tile *tile, 
 static void add_chunk(const attention_shape *shape, const query_tile *tile, int kv_head, const key_source *source,
                       key_chunk chunk, tile_scratch *s)
 {
-    const int rows = (int)(tile->n * group_size(shape)), d = shape->head_dim, n_keys = (int)chunk.n;
-    const float *k = source->k + kv_head * shape->n_tokens * d, *v = source->v + kv_head * shape->n_tokens * d;
+    const int rows = (int)(tile->n * group_size(shape)), d = shape->head_dim, v_dim = shape->value_dim,
+              n_keys = (int)chunk.n;
+    const float *k = source->k + kv_head * shape->n_tokens * d, *v = source->v + kv_head * shape->n_tokens * v_dim;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n_keys, d, 1.0f, s->q, d, k + chunk.first * d, d, 0.0f,
                 s->scores, n_keys);
     softmax_chunk(shape, tile, source, chunk, s);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, n_keys, 1.0f, s->scores, n_keys,
-                v + chunk.first * d, d, 1.0f, s->sum_v, d);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, v_dim, n_keys, 1.0f, s->scores, n_keys,
+                v + chunk.first * v_dim, v_dim, 1.0f, s->sum_v, v_dim);
 }
 
 static void write_output(const attention_shape *shape, const query_tile *tile, int kv_head, const tile_scratch *s,
                          float *out)
 {
-    const int64_t d = shape->head_dim;
+    const int64_t d = shape->value_dim;
     const int group = group_size(shape);
     for (int g = 0; g < group; g++) {
         for (int64_t i = 0; i < tile->n; i++) {
@@ -184,7 +187,7 @@ static void attend_tile(const attention_shape *shape, const query_tile *tile, in
     const int64_t rows = tile->n * group_size(shape);
 
     stack_queries(shape, tile, kv_head, q, s);
-    memset(s->sum_v, 0, (size_t)(rows * shape->head_dim) * sizeof *s->sum_v);
+    memset(s->sum_v, 0, (size_t)(rows * shape->value_dim) * sizeof *s->sum_v);
     memset(s->sum, 0, (size_t)rows * sizeof *s->sum);
     for (int64_t r = 0; r < rows; r++) s->max[r] = -INFINITY;
 

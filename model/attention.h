@@ -1,4 +1,5 @@
-/* Causal attention of one layer, tile by tile (no T x T matrix): softmax(scale * q k^T) v with grouped query heads. */
+/* Causal attention of one layer, tile by tile (no T x T matrix): softmax(scale * q k^T) v with grouped query heads, or
+ * softmax(cap * tanh(scale * q k^T / cap)) v. */
 #ifndef RB_MODEL_ATTENTION_H
 #define RB_MODEL_ATTENTION_H
 
@@ -7,16 +8,19 @@
 #include "core/status.h"
 
 typedef struct attention_shape {
-    int n_q_heads, n_kv_heads, head_dim;
+    int n_q_heads, n_kv_heads;
+    int head_dim, value_dim;       /* of a query or key; of a value */
     int64_t n_tokens;              /* rows of q, k, v */
     const int64_t *sequence_start; /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
     int64_t n_sequences;
     int sliding_window; /* 0: none; otherwise the last `sliding_window` keys, itself included */
     float scale;
+    float softcap; /* cap; 0: none */
 } attention_shape;
 
-/* q [n_q_heads][n_tokens][head_dim], k, v [n_kv_heads][n_tokens][head_dim], after RoPE; out [n_tokens][n_q_heads *
- * head_dim]. Same bytes for any thread count. Fails with RB_ENOMEM only. */
+/* q [n_q_heads][n_tokens][head_dim], k [n_kv_heads][n_tokens][head_dim], after RoPE, v
+ * [n_kv_heads][n_tokens][value_dim]; out [n_tokens][n_q_heads * value_dim]. Same bytes for any thread count. Fails with
+ * RB_ENOMEM only. */
 rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out,
                             rb_error *err);
 

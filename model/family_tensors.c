@@ -102,11 +102,15 @@ static const layer_tensor CHATGLM_LAYER[] = {
     {"mlp.dense_4h_to_h.weight", WEIGHT_DOWN, DIM_HIDDEN, DIM_MLP, STEP_REST, EXTRA_DENSE_MLP, ROWS_IN_ORDER},
 };
 
+/* A buffer of the published repository. */
+static const char *const CHATGLM_IGNORED[] = {"rotary_pos_emb.inv_freq", NULL};
+
 const checkpoint_tensors CHATGLM_TENSORS = {
     .embedding = "transformer.embedding.word_embeddings.weight",
     .final_norm = "transformer.encoder.final_layernorm.weight",
     .lm_head = "transformer.output_layer.weight",
     .layer_prefix = "transformer.encoder.layers.",
+    .ignored = CHATGLM_IGNORED,
     .layer = CHATGLM_LAYER,
     .n_layer = RB_COUNT(CHATGLM_LAYER),
 };

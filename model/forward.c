@@ -19,7 +19,7 @@ typedef struct forward_state {
     const forward_hooks *hooks;
     layer_weights weights;
     layer_activations activations;
-    rope_table rope;
+    rope_table rope, local_rope;  /* local_rope: empty unless some layers turn by one */
     int64_t *part_sequence_start; /* [most sequences of a part + 1]; the sequences of the current part, from 0 */
 } forward_state;
 
@@ -78,7 +78,7 @@ static layer_heads select_part(forward_state *state, int layer, int part)
                          .n_tokens = a->n_tokens,
                          .q = a->heads,
                          .k = k,
-                         .v = k + facts->n_kv_heads * head_floats,
+                         .v = k + facts->n_kv_heads * head_floats, /* rows of value_dim */
                          .exact_k = a->recent ? a->recent : k};
 }
 
@@ -87,13 +87,13 @@ static layer_heads select_part(forward_state *state, int layer, int part)
 static rb_status rotate_heads(forward_state *state, layer_heads *heads, rb_error *err)
 {
     const model_facts *facts = &state->config->facts;
+    const rope_table *rope = facts->layer_is_local[heads->layer] ? &state->local_rope : &state->rope;
     const layer_activations *a = &state->activations;
 
     /* k lies right after q, so one call turns both */
-    rope_apply(&state->rope, heads->q, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, a->sequence_start,
+    rope_apply(rope, heads->q, facts->n_q_heads + facts->n_kv_heads, facts->head_dim, a->sequence_start,
                a->n_sequences);
-    if (a->recent)
-        rope_apply(&state->rope, a->recent, facts->n_kv_heads, facts->head_dim, a->sequence_start, a->n_sequences);
+    if (a->recent) rope_apply(rope, a->recent, facts->n_kv_heads, facts->head_dim, a->sequence_start, a->n_sequences);
     return state->hooks->on_rotated ? state->hooks->on_rotated(state->hooks->user, heads, err) : RB_OK;
 }
 
@@ -109,10 +109,10 @@ static rb_status run_part(forward_state *state, int layer, int part, bool is_nee
     if (hooks->on_qkv) RB_TRY(st, hooks->on_qkv(hooks->user, &heads, err), done);
     if (is_needed_after || hooks->on_rotated) RB_TRY(st, rotate_heads(state, &heads, err), done);
     if (is_needed_after) {
-        RB_TRY(st, layer_attend(config, layer, hooks->n_recent, a, err), done);
+        RB_TRY(st, layer_attend(config, &state->weights, layer, hooks->n_recent, a, err), done);
         if (hooks->on_attended) RB_TRY(st, hooks->on_attended(hooks->user, &heads, a->rows, err), done);
         layer_project_out(config, &state->weights, a);
-        layer_mlp(config, &state->weights, a);
+        if (!config->layer_has_experts[layer]) layer_mlp(config, &state->weights, a);
     }
 done:
     return st;
@@ -124,10 +124,15 @@ static rb_status run_layer(forward_state *state, int layer, rb_error *err)
     const bool is_needed_after = layer + 1 < state->config->facts.n_layers || hooks->on_logits;
     rb_status st;
 
-    RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_HEADS, err), done);
-    if (is_needed_after) RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_REST, err), done);
+    RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_HEADS, 0, err), done);
+    if (is_needed_after) RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_REST, 0, err), done);
     for (int part = 0; part < n_parts(hooks); part++)
         RB_TRY(st, run_part(state, layer, part, is_needed_after, err), done);
+    if (is_needed_after && state->config->layer_has_experts[layer])
+        RB_TRY(st,
+               layer_experts_run(state->config, &state->weights, state->model, layer, state->activations.all_hidden,
+                                 state->batch->n_tokens, err),
+               done);
     if (hooks->on_layer_done) hooks->on_layer_done(hooks->user, layer);
 done:
     return st;
@@ -149,7 +154,15 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
            layer_activations_alloc(&state.activations, state.config, batch->n_tokens, part.n_tokens,
                                    hooks->n_recent > 0, err),
            done);
-    RB_TRY(st, rope_table_init(&state.rope, &state.config->facts, &state.config->facts.rope, token_batch_longest(batch), err), done);
+    RB_TRY(
+        st,
+        rope_table_init(&state.rope, &state.config->facts, &state.config->facts.rope, token_batch_longest(batch), err),
+        done);
+    if (state.config->facts.has_local_rope)
+        RB_TRY(st,
+               rope_table_init(&state.local_rope, &state.config->facts, &state.config->facts.local_rope,
+                               token_batch_longest(batch), err),
+               done);
     RB_TRY(st,
            rb_alloc(&state.part_sequence_start, (size_t)part.n_sequences + 1, sizeof *state.part_sequence_start,
                     "sequences", err),
@@ -163,6 +176,7 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
 done:
     free(state.part_sequence_start);
     rope_table_free(&state.rope);
+    rope_table_free(&state.local_rope);
     layer_activations_free(&state.activations);
     layer_weights_free(&state.weights);
     return st;
@@ -176,7 +190,8 @@ int64_t forward_memory_bytes(const model_config *config, const token_batch *batc
     const part_sizes part = largest_part(batch, h);
     return layer_weights_bytes(config)
            + layer_activations_bytes(config, batch->n_tokens, part.n_tokens, h->n_recent > 0)
-           + rope_table_bytes(&config->facts, token_batch_longest(batch))
+           + (config->facts.has_local_rope ? 2 : 1) * rope_table_bytes(&config->facts, token_batch_longest(batch))
+           + layer_experts_bytes(config, batch->n_tokens)
            + layer_attend_bytes(config, batch->sequence_start, batch->n_sequences, n_threads)
            + lm_head_bytes(config, batch->n_tokens, h, n_threads) + (int64_t)n_threads * BLAS_BUFFER_BYTES;
 }

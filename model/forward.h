@@ -2,8 +2,8 @@
  * weights in f32 and the activations, whatever the depth. OpenMP works on fixed tiles and OpenBLAS with one thread a
  * call, so every thread count gives the same bytes.
  *
- * Per layer: RMSNorm, q/k/v projections (bias, q/k norm where the model has them), on_qkv (calibrate captures, evaluate
- * replaces k and v), RoPE, on_rotated, causal attention per sequence, on_attended, o_proj, RMSNorm, SwiGLU MLP. The
+ * Per layer: norm, q/k/v projections (bias, q/k norm where the model has them), on_qkv (calibrate captures, evaluate
+ * replaces k and v), RoPE, on_rotated, causal attention per sequence, on_attended, o_proj, norm, MLP or experts. The
  * work of the last layer after on_qkv/on_rotated is skipped unless on_logits is set. RoPE angles are rounded to f32 as
  * transformers does: float(position) * float(inv_freq).
  *
@@ -14,8 +14,8 @@
 
 #include "model/token_batch.h"
 
-/* One layer's heads on a part of the batch, f32: q [n_q_heads][n_tokens][head_dim], k and v
- * [n_kv_heads][n_tokens][head_dim]. */
+/* One layer's heads on a part of the batch, f32: q [n_q_heads][n_tokens][head_dim], k [n_kv_heads][n_tokens][head_dim],
+ * v [n_kv_heads][n_tokens][value_dim]: what the cache holds. With a latent cache v is the latent, k the shared key. */
 typedef struct layer_heads {
     int layer;
     int part;                      /* 0 where there are no parts */
@@ -30,7 +30,7 @@ typedef struct forward_hooks {
     void *user;
     rb_status (*on_qkv)(void *user, layer_heads *heads, rb_error *err); /* entering RoPE; may change k and v in place */
     rb_status (*on_rotated)(void *user, const layer_heads *heads, rb_error *err); /* q and k leaving RoPE */
-    /* attended [n_tokens][n_q_heads * head_dim]: what o_proj takes; heads as on_rotated had them. */
+    /* attended [n_tokens][n_q_heads * attended_dim]: what o_proj takes; heads as on_rotated had them. */
     rb_status (*on_attended)(void *user, const layer_heads *heads, const float *attended, rb_error *err);
     /* logits [n][vocab_size] of logit_tokens[first] on, or of token `first` on. */
     rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, rb_error *err);

@@ -14,6 +14,7 @@
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"
+#include "model/config_fields.h"
 #include "model/model_config_parts.h"
 
 enum {
@@ -135,21 +136,35 @@ static rb_status check_not_quantized(const cJSON *json, const char *name, rb_err
                    cJSON_IsString(method) ? method->valuestring : "an unnamed method");
 }
 
+/* Whether `word` is one of the words of `list`, which has spaces between them. */
+static bool has_word(const char *list, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = list; length > 0 && (at = strstr(at, word)); at += length)
+        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+
 static rb_status parse_activation(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     static const struct {
         const char *name;
         activation_kind kind;
-    } activations[] = {
-        {"silu", ACTIVATION_SILU}, {"gelu", ACTIVATION_GELU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
-    const char *activation, *expected = config->family->activation;
+    } activations[] = {{"silu", ACTIVATION_SILU},
+                       {"gelu", ACTIVATION_GELU},
+                       {"gelu_new", ACTIVATION_GELU_TANH},
+                       {"gelu_fast", ACTIVATION_GELU_TANH},
+                       {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
+    const char *activation;
     const rb_status st = rb_json_get_string(json, "hidden_act", name, &activation, err);
     if (st != RB_OK) return st;
-    if (strcmp(activation, expected) != 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"%s\"", name, activation, expected);
     for (size_t i = 0; i < RB_COUNT(activations); i++)
-        if (strcmp(activations[i].name, activation) == 0) config->activation = activations[i].kind;
-    return RB_OK;
+        if (has_word(config->family->activations, activation) && strcmp(activations[i].name, activation) == 0) {
+            config->activation = activations[i].kind;
+            return RB_OK;
+        }
+    return rb_fail(err, RB_EUNSUPPORTED, "%s: hidden_act is \"%s\", expected \"%s\"", name, activation,
+                   config->family->activations);
 }
 
 /* ---- geometry -------------------------------------------------------------------------------- */
@@ -356,6 +371,7 @@ rb_status model_config_parse(model_config *out, const char *text, size_t length,
     RB_TRY(st, parse_family(out, json, &decoder, name, err), done);
     if (decoder == json) RB_TRY(st, check_architecture(out, json, name, err), done);
     RB_TRY(st, check_not_quantized(json, name, err), done);
+    RB_TRY(st, config_fields_check(decoder, out->facts.model_type, name, err), done);
     RB_TRY(st, config_normalize(out, decoder, name, err), done);
     RB_TRY(st, parse_decoder(out, decoder, name, err), done);
 done:
@@ -381,4 +397,10 @@ done:
 const char *model_config_lm_head(const model_config *config)
 {
     return config->tied_embeddings ? config->family->tensors->embedding : config->family->tensors->lm_head;
+}
+
+int64_t model_config_max_context(const model_config *config)
+{
+    const rope_facts *rope = &config->facts.rope;
+    return rope->kind == ROPE_DYNAMIC ? (int64_t)((double)config->max_position * rope->factor) : config->max_position;
 }

@@ -60,7 +60,7 @@ typedef struct model_config {
     bool layer_has_experts[MODEL_MAX_LAYERS];
     expert_config experts; /* n is 0 without */
 
-    char defaults[256]; /* fields that config.json leaves to transformers' defaults, "a, b"; "" where there are none */
+    char defaults[512]; /* fields that config.json leaves to transformers' defaults, "a, b"; "" where there are none */
 
     double embedding_scale, residual_scale, logit_scale; /* multiply embeddings, what a layer adds, logits; usually 1 */
     double attention_softcap, logit_softcap;             /* x becomes cap * tanh(x / cap); 0: stays */
@@ -75,6 +75,9 @@ rb_status model_config_parse(model_config *out, const char *text, size_t length,
 
 /* Resolves RoPE anew for sequences of which the longest has n_positions tokens: dynamic and longrope turn by it. */
 rb_status model_config_resolve_rope(model_config *config, int64_t n_positions, const char *name, rb_error *err);
+
+/* The longest sequence that the model takes: max_position, and with dynamic scaling `factor` times as many. */
+int64_t model_config_max_context(const model_config *config);
 
 /* Name of the vocabulary matrix at the end of the forward pass, without tensor_prefix. */
 const char *model_config_lm_head(const model_config *config);

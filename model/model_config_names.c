@@ -43,26 +43,26 @@ static bool rope_says(const cJSON *json, const char *key)
     return false;
 }
 
-/* A default is named where it is a number: then it changes the result. */
 static void note_default(model_config *config, const cJSON *item)
 {
     const size_t used = strlen(config->defaults);
-    if (cJSON_IsNumber(item))
-        snprintf(config->defaults + used, sizeof config->defaults - used, "%s%s %g", used ? ", " : "", item->string,
-                 item->valuedouble);
+    char *value = cJSON_PrintUnformatted(item);
+    snprintf(config->defaults + used, sizeof config->defaults - used, "%s%s %s", used ? ", " : "", item->string,
+             value ? value : "");
+    cJSON_free(value);
 }
 
-static rb_status add_defaults(model_config *config, cJSON *json, rb_error *err)
+/* text: JSON of fields with their values, or NULL. */
+static rb_status add_defaults(model_config *config, cJSON *json, const char *text, bool are_noted, rb_error *err)
 {
     cJSON *defaults = NULL;
     const cJSON *item;
-    const char *text = config->family->defaults;
     rb_status st = RB_OK;
     if (!text) return RB_OK;
     RB_TRY(st, rb_json_parse(&defaults, text, strlen(text), "defaults", err), done);
     cJSON_ArrayForEach (item, defaults) {
         if (is_given(json, item->string) || rope_says(json, item->string)) continue;
-        note_default(config, item);
+        if (are_noted) note_default(config, item);
         RB_TRY(st, put(json, item->string, cJSON_Duplicate(item, true), err), done);
     }
 done:
@@ -98,7 +98,8 @@ rb_status config_normalize(model_config *config, cJSON *json, const char *name, 
     rb_status st;
     RB_TRY(st, check_expected(config, json, name, err), done);
     RB_TRY(st, rename_fields(config->family, json, name, err), done);
-    RB_TRY(st, add_defaults(config, json, err), done);
+    RB_TRY(st, add_defaults(config, json, config->family->implies, false, err), done);
+    RB_TRY(st, add_defaults(config, json, config->family->defaults, true, err), done);
 done:
     return st;
 }

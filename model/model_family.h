@@ -109,7 +109,10 @@ typedef struct checkpoint_tensors {
     const char *layer_prefix;                                       /* a layer's tensor is called PREFIX LAYER . NAME */
     const layer_tensor *layer;
     int n_layer;
-    const char *const *ignored; /* ends of names under a layer that are no weights, NULL at the end; may be NULL */
+    /* Buffers and parts of a checkpoint that no text pass needs, NULL at the end, or NULL: how a name ends
+     * ("attention.masked_bias"), or, with a dot at the end, how it starts ("vision_tower."). rotary_emb.inv_freq is
+     * never needed. */
+    const char *const *ignored;
 } checkpoint_tensors;
 
 /* ---- families -------------------------------------------------------------------------------- */
@@ -155,21 +158,22 @@ typedef struct model_family {
     int window_pattern; /* WINDOW_PATTERN: every n-th layer sees all keys, unless sliding_window_pattern says so */
     rope_pairing pairing;
     model_norm norm;
-    const char *activation; /* the only one that is supported, as hidden_act has it */
-    bool has_plain_mlp;     /* no gate: down(activation(up(x))) */
-    bool scales_embedding;  /* by sqrt(hidden_size) */
-    bool has_query_scalar;  /* query_pre_attn_scalar in place of head_dim in attention_scale */
-    bool has_softcaps;      /* attn_logit_softcapping, final_logit_softcapping */
-    bool has_multipliers;   /* embedding_, residual_ and attention_multiplier, logits_scaling */
-    bool has_local_rope;    /* layers with a window have a RoPE of their own */
-    bool has_partial_rope;  /* partial_rotary_factor: the first dims of a head turn */
-    bool names_longrope_so; /* "su" and "yarn" mean longrope (Phi-3) */
-    bool has_parallel_flag; /* use_parallel_residual */
-    bool has_latent_cache;  /* MLA: kv_lora_rank and what goes with it */
-    bool has_experts;       /* a router and experts in some layers */
+    const char *activations; /* those that are supported, as hidden_act has them, with spaces between */
+    bool has_plain_mlp;      /* no gate: down(activation(up(x))) */
+    bool scales_embedding;   /* by sqrt(hidden_size) */
+    bool has_query_scalar;   /* query_pre_attn_scalar in place of head_dim in attention_scale */
+    bool has_softcaps;       /* attn_logit_softcapping, final_logit_softcapping */
+    bool has_multipliers;    /* embedding_, residual_ and attention_multiplier, logits_scaling */
+    bool has_local_rope;     /* layers with a window have a RoPE of their own */
+    bool has_partial_rope;   /* partial_rotary_factor: the first dims of a head turn */
+    bool names_longrope_so;  /* "su" and "yarn" mean longrope (Phi-3) */
+    bool has_parallel_flag;  /* use_parallel_residual */
+    bool has_latent_cache;   /* MLA: kv_lora_rank and what goes with it */
+    bool has_experts;        /* a router and experts in some layers */
 
     const config_rename *renames; /* ends with from NULL; may be NULL */
     const char *defaults;         /* JSON: fields that transformers documents a default of, which real models rely on */
+    const char *implies;          /* JSON: the same of fields that real models of the family never write down */
     const char *expects;          /* JSON: fields that, where they are there, must have this value */
 } model_family;
 

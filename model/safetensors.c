@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file_kind.h"
 #include "core/json.h"
 
 enum { LENGTH_BYTES = 8, MAX_HEADER_BYTES = 100 * 1000 * 1000 };
@@ -44,6 +45,8 @@ static rb_status map_file(safetensors_file *file, rb_error *err)
         st = rb_fail(err, RB_EIO, "%s: cannot stat: %s", file->path, strerror(errno));
     } else if (!S_ISREG(info.st_mode)) {
         st = rb_fail(err, RB_EIO, "%s: not a regular file", file->path);
+    } else if (info.st_size == 0) {
+        st = rb_fail(err, RB_EFORMAT, "%s: expected safetensors, found an empty file", file->path);
     } else if (info.st_size < LENGTH_BYTES) {
         st = rb_fail(err, RB_EFORMAT, "%s: %" PRId64 " bytes, expected at least %d (safetensors header length)",
                      file->path, (int64_t)info.st_size, LENGTH_BYTES);
@@ -68,6 +71,9 @@ static rb_status read_header(safetensors_file *file, rb_error *err)
     const char *text = (const char *)file->map + LENGTH_BYTES;
     uint64_t length;
     memcpy(&length, file->map, sizeof length);
+    /* Only where there is no header: the length may have any bytes, those of a pickle too. */
+    const char *kind = length == 0 || length > room || text[0] != '{' ? rb_file_kind(file->map, file->map_bytes) : NULL;
+    if (kind) return rb_fail(err, RB_EFORMAT, "%s: expected safetensors, found %s", file->path, kind);
     if (length > MAX_HEADER_BYTES)
         return rb_fail(err, RB_EFORMAT, "%s: header of %" PRIu64 " bytes, expected at most %d", file->path, length,
                        MAX_HEADER_BYTES);
@@ -281,11 +287,16 @@ int64_t safetensors_offset(const safetensors_file *file, const safetensor *tenso
     return (const unsigned char *)tensor->data - file->map;
 }
 
-void safetensors_release(const safetensors_file *file, const safetensor *tensor)
+void tensor_release_pages(const void *data, size_t size_bytes)
 {
     /* Only whole pages of this tensor: a page that it shares with a neighbour stays. */
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t begin = (size_t)((const unsigned char *)tensor->data - file->map);
-    const size_t first = (begin + page - 1) / page * page, last = (begin + tensor->size_bytes) / page * page;
-    if (first < last) madvise(file->map + first, last - first, MADV_DONTNEED);
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    const uintptr_t first = (begin + page - 1) / page * page, last = (begin + size_bytes) / page * page;
+    if (first < last) madvise((unsigned char *)data + (first - begin), last - first, MADV_DONTNEED);
+}
+
+void safetensors_release(const safetensors_file *file, const safetensor *tensor)
+{
+    (void)file;
+    tensor_release_pages(tensor->data, tensor->size_bytes);
 }

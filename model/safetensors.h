@@ -18,33 +18,9 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "model/tensor_dtype.h"
 
 enum { SAFETENSORS_MAX_RANK = 8 };
-
-typedef enum tensor_dtype {
-    TENSOR_BOOL,
-    TENSOR_U8,
-    TENSOR_I8,
-    TENSOR_F8_E4M3,
-    TENSOR_F8_E5M2,
-    TENSOR_U16,
-    TENSOR_I16,
-    TENSOR_F16,
-    TENSOR_BF16,
-    TENSOR_U32,
-    TENSOR_I32,
-    TENSOR_F32,
-    TENSOR_U64,
-    TENSOR_I64,
-    TENSOR_F64
-} tensor_dtype;
-
-const char *tensor_dtype_name(tensor_dtype dtype);             /* "BF16" */
-size_t tensor_dtype_size(tensor_dtype dtype);                  /* bytes */
-bool tensor_dtype_find(const char *name, tensor_dtype *dtype); /* false: not a dtype of this list */
-bool tensor_dtype_is_float(tensor_dtype dtype);                /* F32, F16 or BF16: what safetensor_to_f32 reads */
-/* Bytes of rank dims of dtype; false when a dim is negative or the product overflows. */
-bool tensor_shape_bytes(tensor_dtype dtype, int rank, const int64_t *shape, size_t *size_bytes);
 
 typedef struct safetensor {
     const char *name;
@@ -69,14 +45,12 @@ int64_t safetensors_offset(const safetensors_file *file, const safetensor *tenso
 /* Tells the kernel that these pages will not be needed soon. This keeps resident memory at one layer. */
 void safetensors_release(const safetensors_file *file, const safetensor *tensor);
 
-/* F32, F16 or BF16 elements [first, first + count) as float; the range is the caller's promise. Fails with
- * RB_EUNSUPPORTED on another dtype. */
-rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
+/* The same for a stretch of any mapping. */
+void tensor_release_pages(const void *data, size_t size_bytes);
 
-/* Writes count floats as elements of dtype, rounded to nearest even, into out (count * tensor_dtype_size bytes, any
- * alignment). Fails with RB_ENONFINITE on a value that is not finite or does not fit, and with RB_EUNSUPPORTED on a
- * dtype other than F32, F16 and BF16. */
-rb_status tensor_from_f32(tensor_dtype dtype, const float *x, int64_t count, void *out, rb_error *err);
+/* Elements [first, first + count) as float: F32, F16, BF16, or a block type, of which the range must be whole blocks.
+ * The range is the caller's promise. Fails with RB_EUNSUPPORTED on another dtype. */
+rb_status safetensor_to_f32(const safetensor *tensor, int64_t first, int64_t count, float *out, rb_error *err);
 
 /* Writes a file (atomic): tensors in the order given, metadata_keys/values n_metadata pairs. Header padded with spaces
  * to 8 bytes. Fails with RB_EINVAL on a name given twice or a size_bytes that is not shape x dtype. */

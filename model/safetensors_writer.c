@@ -135,7 +135,7 @@ rb_status safetensors_write_from(const char *path, const safetensor *tensors, in
 
     RB_TRY(st, rb_atomic_begin(&tmp_path, path, err), done);
     out = fopen(tmp_path, "wb");
-    if (!out) RB_TRY(st, rb_fail(err, RB_EIO, "%s: cannot create: %s", tmp_path, strerror(errno)), done);
+    if (!out) RB_TRY(st, rb_fail(err, RB_EIO, "%s: cannot create: %s", path, strerror(errno)), done);
     RB_TRY(st, write_header(out, path, text, err), done);
     for (int64_t i = 0; i < n_tensors; i++) {
         const void *data = NULL;

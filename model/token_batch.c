@@ -1,6 +1,9 @@
 /* See token_batch.h. */
 #include "model/token_batch.h"
 
+#include "model/layer_tensors.h"
+#include "model/vector_math.h"
+
 int64_t token_batch_longest(const token_batch *batch)
 {
     int64_t longest = 0;
@@ -46,9 +49,12 @@ rb_status token_batch_embed(const token_batch *batch, const checkpoint *model, f
 {
     const model_config *config = checkpoint_config(model);
     const int64_t width = config->hidden_size, shape[2] = {config->vocab_size, width};
-    const safetensor *table = NULL;
-    rb_status st = checkpoint_tensor(model, config->family->tensors->embedding, 2, shape, &table, err);
+    char name[LAYER_TENSOR_NAME];
+    rb_status st = RB_OK;
+    model_tensor_name(name, config, config->family->tensors->embedding);
     for (int64_t t = 0; st == RB_OK && t < batch->n_tokens; t++)
-        st = safetensor_to_f32(table, batch->tokens[t] * width, width, hidden + t * width, err);
+        st = checkpoint_load_rows(model, name, 2, shape, batch->tokens[t], 1, hidden + t * width, err);
+    if (st == RB_OK && config->embedding_scale != 1)
+        scale_row(hidden, hidden, (float)config->embedding_scale, batch->n_tokens * width);
     return st;
 }

@@ -50,6 +50,68 @@ RB_CPU_CLONES void rms_norm_row(float *out, const float *x, const float *weight,
     for (int64_t i = 0; i < n; i++) out[i] = weight[i] * (x[i] * inverse);
 }
 
+RB_CPU_CLONES void layer_norm_row(float *out, const float *x, const float *weight, const float *bias, float eps,
+                                  int64_t n)
+{
+    float sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    const float mean = sum / (float)n;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    const float inverse = 1.0f / sqrtf(squares / (float)n + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) out[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+RB_CPU_CLONES float square_sum_row(const float *x, int64_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sum;
+}
+
+RB_CPU_CLONES void silu_row(float *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + exp_clamped(-x[i]));
+}
+
+void gelu_row(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
+}
+
+/* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)). */
+RB_CPU_CLONES void gelu_tanh_row(float *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float u = 0.79788456080286536f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
+        x[i] = x[i] / (1.0f + exp_clamped(-2.0f * u));
+    }
+}
+
+RB_CPU_CLONES void multiply_row(float *x, const float *y, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] *= y[i];
+}
+
+RB_CPU_CLONES void add_scaled_row(float *x, const float *y, float factor, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] += factor * y[i];
+}
+
+/* tanh(u) = 1 - 2 / (exp(2 u) + 1). */
+RB_CPU_CLONES void softcap_row(float *x, float cap, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] = cap * (1.0f - 2.0f / (exp_clamped(2.0f * x[i] / cap) + 1.0f));
+}
+
 RB_CPU_CLONES void swiglu_row(float *gate, const float *up, int64_t n)
 {
 #pragma omp simd

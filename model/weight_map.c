@@ -10,9 +10,19 @@
 
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "model/folder_check.h"
 
 static const char SINGLE_FILE[] = "model.safetensors", INDEX_FILE[] = "model.safetensors.index.json",
                   SUFFIX[] = ".safetensors";
+
+static rb_status file_exists(bool *exists, const char *folder, const char *name, rb_error *err)
+{
+    char *path = NULL;
+    const rb_status st = rb_join_path(&path, folder, name, err);
+    if (st == RB_OK) *exists = access(path, F_OK) == 0;
+    free(path);
+    return st;
+}
 
 /* ---- shards ---------------------------------------------------------------------------------- */
 
@@ -21,6 +31,17 @@ static rb_status open_shard(weight_map *map, const char *folder, const char *nam
     weight_shard *shard = &map->shards[map->n_shards++];
     const rb_status st = rb_join_path(&shard->path, folder, name, err);
     return st == RB_OK ? safetensors_open(&shard->file, shard->path, err) : st;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    const weight_entry *x = a, *y = b;
+    return strcmp(x->tensor->name, y->tensor->name);
+}
+
+void weight_map_sort(weight_map *map)
+{
+    qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
 }
 
 static rb_status open_single(weight_map *map, const char *folder, rb_error *err)
@@ -33,7 +54,8 @@ static rb_status open_single(weight_map *map, const char *folder, rb_error *err)
     RB_TRY(st, rb_alloc(&map->entries, (size_t)safetensors_count(file), sizeof *map->entries, "tensor list", err),
            done);
     for (int64_t i = 0; i < safetensors_count(file); i++)
-        map->entries[map->n_entries++] = (weight_entry){safetensors_at(file, i), file};
+        map->entries[map->n_entries++] = (weight_entry){.tensor = safetensors_at(file, i), .file = file};
+    weight_map_sort(map);
 done:
     return st;
 }
@@ -81,21 +103,81 @@ done:
     return st;
 }
 
+/* Each file that the index names is there. */
+static rb_status check_shards_are_there(const cJSON *names, const char *folder, const char *index_path, rb_error *err)
+{
+    const cJSON *item;
+    const char *last = NULL;
+    cJSON_ArrayForEach (item, names) {
+        bool exists = false;
+        if (last && strcmp(last, item->valuestring) == 0) continue; /* the tensors of a file mostly stand together */
+        last = item->valuestring;
+        const rb_status st = file_exists(&exists, folder, last, err);
+        if (st != RB_OK) return st;
+        if (!exists)
+            return rb_fail(err, RB_EIO, "%s: names %s, which is not in the folder: the weights are not complete",
+                           index_path, last);
+    }
+    return RB_OK;
+}
+
+/* A model.safetensors that the index does not name may hold other weights than the shards. */
+static rb_status check_no_stray_file(const cJSON *names, const char *folder, rb_error *err)
+{
+    bool has_single = false;
+    const cJSON *item;
+    const rb_status st = file_exists(&has_single, folder, SINGLE_FILE, err);
+    if (st != RB_OK || !has_single) return st;
+    cJSON_ArrayForEach (item, names) {
+        if (strcmp(item->valuestring, SINGLE_FILE) == 0) return RB_OK;
+    }
+    return rb_fail(err, RB_EMISMATCH,
+                   "%s/%s: beside %s, which names %s and not this file: which of them is meant cannot be told, "
+                   "expected one or the other",
+                   folder, SINGLE_FILE, INDEX_FILE, names->child ? names->child->valuestring : "no file");
+}
+
+/* Every tensor of a shard is in the index, which places it there. Call when the entries are complete. */
+static rb_status check_every_tensor_is_named(const weight_map *map, const char *index_path, rb_error *err)
+{
+    const safetensor *first = NULL;
+    const char *path = NULL;
+    int64_t n = 0, n_in_shards = 0;
+    for (int64_t i = 0; i < map->n_shards; i++) n_in_shards += safetensors_count(map->shards[i].file);
+    if (n_in_shards == map->n_entries) return RB_OK;
+    for (int64_t i = 0; i < map->n_shards; i++) {
+        for (int64_t j = 0; j < safetensors_count(map->shards[i].file); j++) {
+            const safetensor *tensor = safetensors_at(map->shards[i].file, j);
+            const weight_entry *entry = weight_map_find(map, tensor->name);
+            if (entry && entry->file == map->shards[i].file) continue;
+            if (n++ == 0) first = tensor, path = map->shards[i].path;
+        }
+    }
+    return rb_fail(err, RB_EFORMAT, "%s: does not name %lld %s of its shards: \"%s\" of %s%s; expected none",
+                   index_path, (long long)n, n == 1 ? "tensor" : "tensors", first ? first->name : "", path ? path : "",
+                   n > 1 ? ", ..." : "");
+}
+
 static int compare_shard(const void *key, const void *element)
 {
     const weight_shard *shard = element;
     return strcmp(key, strrchr(shard->path, '/') + 1);
 }
 
-static rb_status read_index(weight_map *map, const char *folder, const char *index_path, rb_error *err)
+static rb_status open_indexed(weight_map *map, const char *folder, rb_error *err)
 {
+    char *index_path = NULL;
     cJSON *index = NULL;
     const cJSON *names, *item;
     rb_status st;
 
+    RB_TRY(st, rb_join_path(&index_path, folder, INDEX_FILE, err), done);
     RB_TRY(st, rb_json_read(&index, index_path, 0, err), done);
     RB_TRY(st, rb_json_get_object(index, "weight_map", index_path, &names, err), done);
     cJSON_ArrayForEach (item, names) RB_TRY(st, check_file_name(item, index_path, err), done);
+    RB_TRY(st, check_no_stray_file(names, folder, err), done);
+    RB_TRY(st, folder_check_index(folder, names, err), done);
+    RB_TRY(st, check_shards_are_there(names, folder, index_path, err), done);
     RB_TRY(st, open_shards(map, names, folder, err), done);
     RB_TRY(st, rb_alloc(&map->entries, (size_t)cJSON_GetArraySize(names), sizeof *map->entries, "tensor list", err),
            done);
@@ -108,62 +190,27 @@ static rb_status read_index(weight_map *map, const char *folder, const char *ind
                    rb_fail(err, RB_EFORMAT, "%s: tensor \"%s\" is not in %s, where the index places it", index_path,
                            item->string, shard->path),
                    done);
-        map->entries[map->n_entries++] = (weight_entry){tensor, shard->file};
+        map->entries[map->n_entries++] = (weight_entry){.tensor = tensor, .file = shard->file};
     }
+    weight_map_sort(map);
+    st = check_every_tensor_is_named(map, index_path, err);
 done:
+    free(index_path);
     cJSON_Delete(index);
     return st;
 }
 
 /* ---- public ---------------------------------------------------------------------------------- */
 
-static rb_status file_exists(bool *exists, const char *folder, const char *name, rb_error *err)
-{
-    char *path = NULL;
-    const rb_status st = rb_join_path(&path, folder, name, err);
-    if (st == RB_OK) *exists = access(path, F_OK) == 0;
-    free(path);
-    return st;
-}
-
-static rb_status fail_without_weights(const char *folder, rb_error *err)
-{
-    bool has_pickle = false, has_sharded_pickle = false;
-    rb_status st;
-
-    RB_TRY(st, file_exists(&has_pickle, folder, "pytorch_model.bin", err), done);
-    RB_TRY(st, file_exists(&has_sharded_pickle, folder, "pytorch_model.bin.index.json", err), done);
-    if (has_pickle || has_sharded_pickle)
-        st = rb_fail(err, RB_EUNSUPPORTED,
-                     "%s: the weights are PyTorch pickles (pytorch_model.bin), expected safetensors; convert them with "
-                     "transformers",
-                     folder);
-    else st = rb_fail(err, RB_EIO, "%s: no weights, expected %s or %s", folder, SINGLE_FILE, INDEX_FILE);
-done:
-    return st;
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-    const weight_entry *x = a, *y = b;
-    return strcmp(x->tensor->name, y->tensor->name);
-}
-
 rb_status weight_map_open(weight_map *map, const char *folder, rb_error *err)
 {
-    char *index_path = NULL;
-    bool is_single = false, is_sharded = false;
+    bool is_sharded = false;
     rb_status st;
 
-    RB_TRY(st, file_exists(&is_single, folder, SINGLE_FILE, err), done);
     RB_TRY(st, file_exists(&is_sharded, folder, INDEX_FILE, err), done);
-    RB_TRY(st, rb_join_path(&index_path, folder, INDEX_FILE, err), done);
-    if (is_single) RB_TRY(st, open_single(map, folder, err), done);
-    else if (is_sharded) RB_TRY(st, read_index(map, folder, index_path, err), done);
-    else RB_TRY(st, fail_without_weights(folder, err), done);
-    qsort(map->entries, (size_t)map->n_entries, sizeof *map->entries, compare_entries);
+    if (is_sharded) RB_TRY(st, open_indexed(map, folder, err), done);
+    else RB_TRY(st, open_single(map, folder, err), done);
 done:
-    free(index_path);
     return st;
 }
 
@@ -175,6 +222,8 @@ void weight_map_close(weight_map *map)
     }
     free(map->shards);
     free(map->entries);
+    free(map->tensors);
+    free(map->names);
     *map = (weight_map){0};
 }
 

@@ -20,7 +20,7 @@ cp -a "$stage" "$folder"
 mv "$folder"/share/doc/ropebits/* "$folder/"
 rm -r "$folder/share/doc"
 mkdir "$folder/configs"
-cp -r configs/demo.json configs/demo-llama configs/demo-text configs/needles "$folder/configs/"
+cp -r configs/demo.json configs/demo-llama configs/demo-text configs/needles configs/presets "$folder/configs/"
 if [ "$kind" = gpu ]; then
     mkdir -p "$folder/checks"
     cp "$build"/tests/gpu/test_* tests/gpu/*.sh tests/programs/tap.sh "$folder/checks/"

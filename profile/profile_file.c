@@ -236,7 +236,7 @@ done:
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct profile_source {
-    hid_t file;
+    const rb_h5_contents *file;
     const char *path; /* the file's, for messages */
 } profile_source;
 
@@ -440,7 +440,7 @@ rb_status profile_file_read(profile_table **out, const char *path, rb_error *err
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_h5_open(&file, path, err), done);
-    const profile_source source = {file.id, path};
+    const profile_source source = {file.contents, path};
     RB_TRY(st, read_all(out, &source, err), done);
 done:
     rb_h5_close(&file);

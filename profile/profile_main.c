@@ -9,7 +9,8 @@
 #include "core/message.h"
 #include "core/program.h"
 #include "methods/allocator.h"
-#include "model/tokenizer/tokenizer.h"
+#include "model/checkpoint.h"
+#include "model/model_tokenizer.h"
 #include "plan/plan_json.h"
 #include "profile/coverage.h"
 #include "profile/profile_compute.h"
@@ -99,27 +100,23 @@ done:
 }
 
 /* The text of the worst tokens, by the tokenizer of the model that the capture is of. */
-static rb_status name_tokens(profile_table *table, const char *folder, rb_error *err)
+static rb_status name_tokens(profile_table *table, const char *model, rb_error *err)
 {
-    char *config = NULL, *path = NULL, sha256[RB_SHA256_HEX];
+    char sha256[RB_SHA256_HEX];
     tokenizer *words = NULL;
     rb_status st;
-    RB_TRY(st, rb_join_path(&config, folder, "config.json", err), done);
-    RB_TRY(st, rb_join_path(&path, folder, "tokenizer.json", err), done);
-    RB_TRY(st, rb_sha256_file(sha256, config, err), done);
+    RB_TRY(st, checkpoint_config_sha256(sha256, model, err), done);
     if (strcmp(sha256, table->model.config_sha256) != 0) {
-        st = rb_fail(err, RB_EMISMATCH, "%s has SHA-256 %s, expected the capture's config_sha256 %s", config, sha256,
-                     table->model.config_sha256);
+        st = rb_fail(err, RB_EMISMATCH, "%s: its config.json has SHA-256 %s, expected the capture's config_sha256 %s",
+                     model, sha256, table->model.config_sha256);
         goto done;
     }
-    RB_TRY(st, tokenizer_open(&words, path, err), done);
+    RB_TRY(st, tokenizer_open_model(&words, model, err), done);
     for (int m = 0; m < table->n_methods; m++)
         for (int i = 0; i < table->methods[m].worst.n; i++)
             token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
 done:
     tokenizer_close(words);
-    free(path);
-    free(config);
     return st;
 }
 
@@ -254,6 +251,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "CAPTURE.h5",
         .run = profile_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

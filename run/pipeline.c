@@ -89,7 +89,7 @@ static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_
     RB_TRY(st, add_needles(s, config, err), done);
     RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
     if (config->values) RB_TRY(st, stage_add_arg(s, "--values", err), done);
-    RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
+    RB_TRY(st, stage_add_input_model(s, config->model, err), done);
     if (config->test_text) RB_TRY(st, stage_add_input(s, config->test_text, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
     RB_TRY(st, stage_set_json_output(s, "calibrate.json", err), done);
@@ -205,7 +205,7 @@ static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--haystack", config->evaluate.haystack, err), done);
     RB_TRY(st, stage_add_option(s, "--sink", config->evaluate.sink, err), done);
     RB_TRY(st, stage_add_option(s, "--recent", config->evaluate.recent, err), done);
-    RB_TRY(st, stage_add_input_folder(s, config->model, err), done);
+    RB_TRY(st, stage_add_input_model(s, config->model, err), done);
     RB_TRY(st, stage_add_input(s, text, err), done);
     if (config->evaluate.haystack) RB_TRY(st, stage_add_input(s, config->evaluate.haystack, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_EVALUATION, err), done);

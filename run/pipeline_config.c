@@ -9,6 +9,7 @@
 #include "core/json.h"
 
 #define PIPELINE_SCHEMA "ropebits-pipeline"
+#define NOTES           "notes"
 enum { PIPELINE_VERSION = 1 };
 
 typedef enum member_kind {
@@ -179,7 +180,7 @@ done:
 
 static bool is_known(const char *section, const char *key)
 {
-    if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0)) return true;
+    if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0 || strcmp(key, NOTES) == 0)) return true;
     for (size_t i = 0; i < RB_COUNT(members); i++) {
         const bool same_section =
             section && members[i].section ? strcmp(section, members[i].section) == 0 : section == members[i].section;
@@ -193,6 +194,17 @@ static bool is_section(const char *key)
     for (size_t i = 0; i < RB_COUNT(members); i++)
         if (members[i].section && strcmp(key, members[i].section) == 0) return true;
     return false;
+}
+
+/* Notes are for people: a string or a list of strings. */
+static rb_status check_notes(const cJSON *document, const char *path, rb_error *err)
+{
+    const cJSON *notes = rb_json_find(document, NOTES), *item;
+    bool is_text = !notes || cJSON_IsString(notes) || cJSON_IsArray(notes);
+    if (cJSON_IsArray(notes)) {
+        cJSON_ArrayForEach (item, notes) is_text &= cJSON_IsString(item) != 0;
+    }
+    return is_text ? RB_OK : rb_fail(err, RB_EFORMAT, "%s: " NOTES ": expected a string or a list of strings", path);
 }
 
 /* A misspelt member would silently become a default. */
@@ -222,6 +234,7 @@ rb_status pipeline_config_read(pipeline_config *out, const char *path, rb_error 
     RB_TRY(st, rb_json_read(&document, path, 0, err), done);
     RB_TRY(st, rb_json_check_schema(document, path, PIPELINE_SCHEMA, PIPELINE_VERSION, err), done);
     RB_TRY(st, refuse_unknown(document, path, err), done);
+    RB_TRY(st, check_notes(document, path, err), done);
     for (size_t i = 0; i < RB_COUNT(members); i++) RB_TRY(st, read_member(out, document, &members[i], path, err), done);
     if (out->evaluate.budgets && !out->evaluate.text && !out->test_text)
         st = rb_fail(err, RB_EFORMAT, "%s: evaluate.text is missing, and there is no test_text in its place", path);

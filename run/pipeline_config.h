@@ -13,7 +13,7 @@
  * template's name or a path; a path has a '/' or '.' in it. Paths are relative to the file's folder. model, text,
  * allocate.method and allocate.avg_bits are required; everything else has the stage's default. Without "evaluate"
  * nothing is evaluated. With it, its budgets and methods are required, and also its "text" where there is no test_text.
- * Unknown members are errors. */
+ * "notes", a string or a list of strings, is for people. Unknown members are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 

@@ -68,18 +68,19 @@ rb_status stage_add_input(stage *s, const char *path, rb_error *err)
 
 static int is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-rb_status stage_add_input_folder(stage *s, const char *folder, rb_error *err)
+rb_status stage_add_input_model(stage *s, const char *path, rb_error *err)
 {
     struct dirent **entries = NULL;
     struct stat info;
     rb_status st = RB_OK;
-    const int n = scandir(folder, &entries, is_visible, alphasort);
-    if (n < 0) return rb_fail(err, RB_EIO, "%s: %s", folder, strerror(errno));
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode)) return stage_add_input(s, path, err); /* a GGUF */
+    const int n = scandir(path, &entries, is_visible, alphasort);
+    if (n < 0) return rb_fail(err, RB_EIO, "%s: %s", path, strerror(errno));
     for (int i = 0; i < n; i++) {
-        char *path = NULL;
-        if (st == RB_OK) st = rb_join_path(&path, folder, entries[i]->d_name, err);
-        if (st == RB_OK && stat(path, &info) == 0 && S_ISREG(info.st_mode)) st = stage_add_input(s, path, err);
-        free(path);
+        char *file = NULL;
+        if (st == RB_OK) st = rb_join_path(&file, path, entries[i]->d_name, err);
+        if (st == RB_OK && stat(file, &info) == 0 && S_ISREG(info.st_mode)) st = stage_add_input(s, file, err);
+        free(file);
         free(entries[i]);
     }
     free(entries);

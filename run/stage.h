@@ -31,7 +31,7 @@ rb_status stage_add_arg(stage *s, const char *arg, rb_error *err);
 rb_status stage_add_option(stage *s, const char *name, const char *value, rb_error *err);
 rb_status stage_add_input(stage *s, const char *path, rb_error *err);
 /* Every regular file of the folder, in name order. */
-rb_status stage_add_input_folder(stage *s, const char *folder, rb_error *err);
+rb_status stage_add_input_model(stage *s, const char *path, rb_error *err);
 rb_status stage_add_output(stage *s, const char *name_in_folder, rb_error *err);
 rb_status stage_set_json_output(stage *s, const char *name_in_folder, rb_error *err);
 /* Full path of a file in the output folder; freed by free(). */

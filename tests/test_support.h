@@ -9,6 +9,7 @@
 #include <stdint.h>
 /* cmocka wants the four above first */
 #include <cmocka.h>
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,17 @@ static inline const char *scratch_path(const char *name)
     char *out = path[next++ % 8];
     snprintf(out, sizeof path[0], "%s/%s", test_scratch_folder, name);
     return out;
+}
+
+/* Temporary files of an output: "NAME.XXXXXX.tmp". */
+static inline int count_temporary_files(const char *path)
+{
+    char pattern[1100];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s.*.tmp", path);
+    const int n = glob(pattern, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
+    globfree(&found);
+    return n;
 }
 
 /* RB_OK, or the message. */

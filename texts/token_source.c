@@ -9,7 +9,7 @@
 
 #include "core/atomic_file.h"
 #include "core/json.h"
-#include "model/tokenizer/tokenizer.h"
+#include "model/model_tokenizer.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
@@ -36,13 +36,12 @@ rb_status tokens_from_text(token_list *out, const char *path, const char *model_
      * line. So a cut must give more tokens than are wanted. */
     enum { FIRST_BYTES_PER_TOKEN = 8, MARGIN = 256, MIN_PREFIX = 1 << 16 };
     tokenizer *tok = NULL;
-    char *tokenizer_path = NULL, *text = NULL;
+    char *text = NULL;
     size_t length = 0;
     rb_status st;
 
     *out = (token_list){0};
-    RB_TRY(st, rb_join_path(&tokenizer_path, model_folder, "tokenizer.json", err), done);
-    RB_TRY(st, tokenizer_open(&tok, tokenizer_path, err), done);
+    RB_TRY(st, tokenizer_open_model(&tok, model_folder, err), done);
     RB_TRY(st, rb_read_file(&text, &length, path, MAX_FILE_BYTES, err), done);
 
     size_t wanted = (size_t)n_wanted * FIRST_BYTES_PER_TOKEN + MIN_PREFIX;
@@ -63,7 +62,6 @@ rb_status tokens_from_text(token_list *out, const char *path, const char *model_
     }
 done:
     free(text);
-    free(tokenizer_path);
     tokenizer_close(tok);
     return st;
 }

@@ -2,12 +2,11 @@
  *
  * Strings have a fixed length. HDF5 keeps strings of variable length in its global heap, the only structure of a file
  * that has no checksum, and a reader would have to trust every length in it. */
-#include "core/hdf5/hdf5_internal.h"
-
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "core/hdf5/hdf5_contents.h"
+#include "core/hdf5/hdf5_internal.h"
 #include "core/program.h"
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -63,119 +62,70 @@ rb_status rb_h5_set_number(hid_t loc, const char *object, const char *name, doub
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-typedef struct attribute {
-    hid_t id, type;
-} attribute;
-
-static void close_attribute(attribute *a)
+/* The attribute, which must have one value of the kind. */
+static rb_status find_value(const h5_attribute **out, const rb_h5_contents *file, const char *object, const char *name,
+                            h5_attribute_kind kind, const char *expected, rb_error *err)
 {
-    if (a->type >= 0) H5Tclose(a->type);
-    if (a->id >= 0) H5Aclose(a->id);
-}
-
-/* Exactly one element, whatever the shape of its space says. */
-static bool has_one_element(hid_t attribute_id)
-{
-    hid_t space = H5Aget_space(attribute_id);
-    const hssize_t n = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
-    if (space >= 0) H5Sclose(space);
-    return n == 1;
-}
-
-/* Opens the attribute of one element; close_attribute also after a failure. */
-static rb_status open_attribute(attribute *out, hid_t loc, const char *object, const char *name, rb_error *err)
-{
-    *out = (attribute){-1, -1};
-    rb_status st = rb_h5_check_links(loc, object, err);
+    const h5_object *holder;
+    const rb_status st = h5_find_object(&holder, file, object, err);
     if (st != RB_OK) return st;
-    const htri_t exists = H5Aexists_by_name(loc, object, name, H5P_DEFAULT);
-    if (exists == 0) return rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is missing", name);
-    if (exists > 0) out->id = H5Aopen_by_name(loc, object, name, H5P_DEFAULT, H5P_DEFAULT);
-    if (out->id >= 0) out->type = H5Aget_type(out->id);
-    if (out->type < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, object, "attribute %s is damaged", name);
-    if (!has_one_element(out->id))
-        return rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not one value", name);
+    const h5_attribute *found = h5_find_attribute(file, holder, name);
+    const h5_attribute *cut = found ? NULL : h5_find_attribute(file, holder, ""); /* the list is cut short here */
+    if (cut) return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is damaged (%s)", name, cut->text);
+    if (!found) return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is missing", name);
+    if (found->facts.kind == H5_ATTRIBUTE_DAMAGED)
+        return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is damaged (%s)", name, found->text);
+    if (found->facts.kind == H5_ATTRIBUTE_MANY)
+        return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is not one value", name);
+    if (found->facts.kind != kind)
+        return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is not a %s", name, expected);
+    *out = found;
     return RB_OK;
 }
 
-rb_status rb_h5_get_string(hid_t loc, const char *object, const char *name, char *value, size_t size, rb_error *err)
+bool rb_h5_has_attribute(const rb_h5_contents *file, const char *object, const char *name)
 {
-    enum { MAX_STORED = 1 << 20 };
-    attribute a;
-    hid_t memory_type = -1;
-    char *text = NULL;
-    size_t stored;
-    rb_status st;
-
-    RB_TRY(st, open_attribute(&a, loc, object, name, err), done);
-    stored = H5Tget_size(a.type);
-    if (H5Tget_class(a.type) != H5T_STRING || H5Tis_variable_str(a.type) != 0 || stored == 0 || stored > MAX_STORED) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not a string of fixed length", name);
-        goto done;
-    }
-    RB_TRY(st, rb_alloc(&text, stored + 1, 1, name, err), done);
-    memory_type = string_type(stored + 1, H5Tget_cset(a.type));
-    if (memory_type < 0 || H5Aread(a.id, memory_type, text) < 0) {
-        st = rb_h5_fail_call(err, RB_EFORMAT, loc, object, "attribute %s is damaged", name);
-        goto done;
-    }
-    if (strlen(text) >= size) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s: %zu characters, at most %zu expected", name,
-                        strlen(text), size - 1);
-        goto done;
-    }
-    memcpy(value, text, strlen(text) + 1);
-done:
-    if (memory_type >= 0) H5Tclose(memory_type);
-    close_attribute(&a);
-    free(text);
-    return st;
+    const h5_object *holder;
+    return h5_find_object(&holder, file, object, NULL) == RB_OK && h5_find_attribute(file, holder, name) != NULL;
 }
 
-rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value,
-                        rb_error *err)
+rb_status rb_h5_get_string(const rb_h5_contents *file, const char *object, const char *name, char *value, size_t size,
+                           rb_error *err)
 {
-    attribute a;
-    int64_t found = 0;
-    rb_status st;
-
-    RB_TRY(st, open_attribute(&a, loc, object, name, err), done);
-    if (H5Tget_class(a.type) != H5T_INTEGER || H5Tget_size(a.type) > sizeof found
-        || H5Aread(a.id, H5T_NATIVE_INT64, &found) < 0) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not a whole number", name);
-        goto done;
-    }
-    if (found < min || found > max) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is %lld, expected %lld to %lld", name,
-                        (long long)found, (long long)min, (long long)max);
-        goto done;
-    }
-    *value = found;
-done:
-    close_attribute(&a);
-    return st;
+    const h5_attribute *found = NULL;
+    const rb_status st = find_value(&found, file, object, name, H5_ATTRIBUTE_STRING, "string of fixed length", err);
+    if (st != RB_OK) return st;
+    const size_t length = strlen(found->text);
+    if (length >= size)
+        return h5_fail(err, RB_EFORMAT, file, object, "attribute %s: %zu characters, at most %zu expected", name,
+                       length, size - 1);
+    memcpy(value, found->text, length + 1);
+    return RB_OK;
 }
 
-rb_status rb_h5_get_number(hid_t loc, const char *object, const char *name, double *value, rb_error *err)
+rb_status rb_h5_get_int(const rb_h5_contents *file, const char *object, const char *name, int64_t min, int64_t max,
+                        int64_t *value, rb_error *err)
 {
-    attribute a;
-    double found = 0;
-    rb_status st;
+    const h5_attribute *found = NULL;
+    const rb_status st = find_value(&found, file, object, name, H5_ATTRIBUTE_INT, "whole number", err);
+    if (st != RB_OK) return st;
+    if (found->facts.whole < min || found->facts.whole > max)
+        return h5_fail(err, RB_EFORMAT, file, object, "attribute %s is %lld, expected %lld to %lld", name,
+                       (long long)found->facts.whole, (long long)min, (long long)max);
+    *value = found->facts.whole;
+    return RB_OK;
+}
 
-    RB_TRY(st, open_attribute(&a, loc, object, name, err), done);
-    if (H5Tget_class(a.type) != H5T_FLOAT || H5Tget_size(a.type) > sizeof found
-        || H5Aread(a.id, H5T_NATIVE_DOUBLE, &found) < 0) {
-        st = rb_h5_fail(err, RB_EFORMAT, loc, object, "attribute %s is not a number", name);
-        goto done;
-    }
-    if (!isfinite(found)) {
-        st = rb_h5_fail(err, RB_ENONFINITE, loc, object, "attribute %s is not finite", name);
-        goto done;
-    }
-    *value = found;
-done:
-    close_attribute(&a);
-    return st;
+rb_status rb_h5_get_number(const rb_h5_contents *file, const char *object, const char *name, double *value,
+                           rb_error *err)
+{
+    const h5_attribute *found = NULL;
+    const rb_status st = find_value(&found, file, object, name, H5_ATTRIBUTE_NUMBER, "number", err);
+    if (st != RB_OK) return st;
+    if (!isfinite(found->facts.number))
+        return h5_fail(err, RB_ENONFINITE, file, object, "attribute %s is not finite", name);
+    *value = found->facts.number;
+    return RB_OK;
 }
 
 /* ---- schema ---------------------------------------------------------------------------------- */
@@ -190,7 +140,8 @@ done:
     return st;
 }
 
-rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, int version, rb_error *err)
+rb_status rb_h5_check_schema(const rb_h5_contents *file, const char *name, const char *schema, int version,
+                             rb_error *err)
 {
     char found[64];
     int64_t found_version;

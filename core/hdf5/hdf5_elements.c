@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "core/half.h"
-#include "core/hdf5/hdf5_internal.h"
 #include "core/threads.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -134,13 +133,15 @@ double rb_h5_value(rb_h5_type type, const void *data, int64_t index)
     return (double)((const float *)data)[index];
 }
 
-rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc, const char *path)
+rb_h5_unfit rb_h5_describe_unfit(rb_h5_type type, const void *data, int64_t index)
 {
     const double value = rb_h5_value(type, data, index);
+    rb_h5_unfit unfit;
     if (isfinite(value))
-        return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld does not fit f16, whose largest is %g",
-                          value, (long long)index, (double)F16_MAX);
-    return rb_h5_fail(err, RB_ENONFINITE, loc, path, "value %g at index %lld is not finite", value, (long long)index);
+        snprintf(unfit.text, sizeof unfit.text, "value %g at index %lld does not fit f16, whose largest is %g", value,
+                 (long long)index, (double)F16_MAX);
+    else snprintf(unfit.text, sizeof unfit.text, "value %g at index %lld is not finite", value, (long long)index);
+    return unfit;
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------- */

@@ -19,9 +19,11 @@ void rb_h5_from_file(rb_h5_type type, void *memory, const void *stored, int64_t 
 /* Whether n elements in memory suit the type, by the rule of rb_h5_first_unfit. */
 bool rb_h5_fits(rb_h5_type type, const void *memory, int64_t n);
 
-/* RB_ENONFINITE with the value at the index that rb_h5_first_unfit found. */
-rb_status rb_h5_fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc,
-                           const char *path);
+/* "value 70000 at index 3 does not fit f16, ...": the value at the index that rb_h5_first_unfit found. */
+typedef struct rb_h5_unfit {
+    char text[128];
+} rb_h5_unfit;
+rb_h5_unfit rb_h5_describe_unfit(rb_h5_type type, const void *data, int64_t index);
 
 /* Elements of an array; false unless all dims are positive and its bytes in memory can be counted in an int64_t. */
 bool rb_h5_count_elements(rb_h5_type type, int rank, const int64_t *dims, int64_t *n);

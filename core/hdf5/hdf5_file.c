@@ -7,6 +7,7 @@
 #include "core/hdf5/hdf5_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/atomic_file.h"
+#include "core/hdf5/hdf5_contents.h"
 #include "core/hdf5/hdf5_zstd_filter.h"
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -51,11 +53,19 @@ static hdf5_cause last_cause(void)
     return cause;
 }
 
-/* "FILE: PATH" of an object under loc. */
+bool rb_h5_last_cause(char *cause, size_t size)
+{
+    const hdf5_cause found = last_cause();
+    snprintf(cause, size, "%s", found.text);
+    return found.is_truncated;
+}
+
+/* "FILE: PATH" of an object under loc. The file is being written, and told by the name that it will have. */
 static void place_of(char *out, size_t size, hid_t loc, const char *path)
 {
     char file[512] = "?", base[512] = "";
     if (H5Fget_name(loc, file, sizeof file) < 0) snprintf(file, sizeof file, "HDF5 file");
+    file[rb_atomic_name_length(file)] = '\0';
     if (H5Iget_name(loc, base, sizeof base) < 0 || strcmp(base, "/") == 0) base[0] = '\0';
     if (strcmp(path, ".") == 0) path = base[0] ? "" : "/";
     const char *joint = base[0] && path[0] && path[0] != '/' ? "/" : "";
@@ -108,7 +118,7 @@ rb_status rb_h5_init(rb_error *err)
 /* STRONG: closing the file closes what a failed function may have left open in it, so that no half-written file lives
  * on. No locks: a file is complete before it has its name and never changes after, and network file systems often have
  * none. */
-static hid_t access_list(void)
+hid_t rb_h5_access_list(void)
 {
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     if (list < 0) return list;
@@ -151,7 +161,7 @@ rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err)
     RB_TRY(st, copy_path(file, path, err), done);
     RB_TRY(st, rb_h5_init(err), done);
     RB_TRY(st, rb_atomic_begin(&file->tmp_path, path, err), done);
-    access_id = access_list();
+    access_id = rb_h5_access_list();
     creation = timeless_list(H5P_FILE_CREATE);
     file->id = access_id < 0 || creation < 0 ? -1 : H5Fcreate(file->tmp_path, H5F_ACC_TRUNC, creation, access_id);
     if (file->id < 0) st = rb_fail(err, RB_EIO, "%s: cannot create (%s)", path, last_cause().text);
@@ -164,35 +174,22 @@ done:
 
 rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err)
 {
-    hid_t access_id = -1;
     struct stat info;
+    int fd = -1;
     rb_status st;
 
     RB_TRY(st, copy_path(file, path, err), done);
-    RB_TRY(st, rb_h5_init(err), done);
-    if (stat(path, &info) != 0 || access(path, R_OK) != 0) {
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe that nobody writes to must not hold us */
+    if (fd < 0 || fstat(fd, &info) != 0) {
         st = rb_fail(err, RB_EIO, "%s: cannot open: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) {
+    } else if (!S_ISREG(info.st_mode)) {
         st = rb_fail(err, RB_EIO, "%s: cannot open: not a regular file", path);
-        goto done;
-    }
-    if (H5Fis_hdf5(path) <= 0) {
-        st = rb_fail(err, RB_EFORMAT, "%s: not an HDF5 file", path);
-        goto done;
-    }
-    access_id = access_list();
-    file->id = access_id < 0 ? -1 : H5Fopen(path, H5F_ACC_RDONLY, access_id);
-    if (file->id < 0) {
-        const hdf5_cause cause = last_cause();
-        st = cause.is_truncated
-                 ? rb_fail(err, RB_EFORMAT, "%s: truncated: the file ends at byte %lld, before its own end", path,
-                           (long long)info.st_size)
-                 : rb_fail(err, RB_EFORMAT, "%s: damaged HDF5 file (%s)", path, cause.text);
+    } else {
+        st = h5_contents_read(&file->contents, path, fd, err);
+        fd = -1;
     }
 done:
-    close_list(access_id);
+    if (fd >= 0) close(fd);
     if (st != RB_OK) rb_h5_close(file);
     return st;
 }
@@ -202,7 +199,7 @@ rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
     rb_status st = RB_OK;
     const herr_t closed = H5Fclose(file->id);
     file->id = H5I_INVALID_HID;
-    if (closed < 0) st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->tmp_path, last_cause().text);
+    if (closed < 0) st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->path, last_cause().text);
     else st = rb_atomic_publish(file->tmp_path, file->path, err);
     if (st == RB_OK) { /* nothing left to remove */
         free(file->tmp_path);
@@ -215,13 +212,14 @@ rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
 void rb_h5_close(rb_h5_file *file)
 {
     if (file->path && file->id >= 0) H5Fclose(file->id);
+    h5_contents_free(file->contents);
     rb_atomic_discard(file->tmp_path);
     free(file->tmp_path);
     free(file->path);
     *file = (rb_h5_file){.id = H5I_INVALID_HID};
 }
 
-/* ---- links and groups ------------------------------------------------------------------------ */
+/* ---- groups ------------------------------------------------------------------------ */
 
 enum { MAX_PATH = 1024 };
 
@@ -240,32 +238,11 @@ static bool path_prefix(char out[MAX_PATH], const char *path, int n)
     return true;
 }
 
-rb_status rb_h5_check_links(hid_t loc, const char *path, rb_error *err)
-{
-    char prefix[MAX_PATH];
-    if (strlen(path) >= MAX_PATH)
-        return rb_fail(err, RB_EINVAL, "an HDF5 path of %zu characters, at most %d are allowed", strlen(path),
-                       MAX_PATH - 1);
-    for (int i = 0; path_prefix(prefix, path, i); i++) {
-        H5L_info_t link;
-        if (strcmp(prefix, ".") == 0) continue;
-        const htri_t exists = H5Lexists(loc, prefix, H5P_DEFAULT);
-        if (exists < 0) return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
-        if (exists == 0) return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "missing");
-        if (H5Lget_info(loc, prefix, &link, H5P_DEFAULT) < 0)
-            return rb_h5_fail_call(err, RB_EFORMAT, loc, prefix, "damaged link");
-        if (link.type != H5L_TYPE_HARD)
-            return rb_h5_fail(err, RB_EFORMAT, loc, prefix, "a soft or external link, expected the object itself");
-    }
-    return RB_OK;
-}
-
-bool rb_h5_exists(hid_t parent, const char *name) { return rb_h5_check_links(parent, name, NULL) == RB_OK; }
-
 static rb_status make_one_group(hid_t parent, const char *name, hid_t creation, rb_error *err)
 {
-    hid_t group = rb_h5_exists(parent, name) ? H5Gopen2(parent, name, H5P_DEFAULT)
-                                             : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    hid_t group = H5Lexists(parent, name, H5P_DEFAULT) > 0
+                      ? H5Gopen2(parent, name, H5P_DEFAULT)
+                      : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (group < 0) return rb_h5_fail_call(err, RB_EIO, parent, name, "cannot create group");
     return H5Gclose(group) < 0 ? rb_h5_fail_call(err, RB_EIO, parent, name, "cannot close group") : RB_OK;
 }

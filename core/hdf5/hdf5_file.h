@@ -3,7 +3,10 @@
  * Compression is HDF5's registered filter 32015 (zstd). rb_h5_init registers it in this process; build/lib/hdf5-plugin/
  * libropebits_h5zstd.so is the same filter for h5dump and h5py through HDF5_PLUGIN_PATH. A chunk is one zstd frame with
  * its content size in the header, which is what h5py + hdf5plugin expects. All threads compress chunks, which are then
- * written with H5Dwrite_chunk. Only one thread at a time may call HDF5, and so it is with the functions here. */
+ * written with H5Dwrite_chunk. Only one thread at a time may call HDF5, and so it is with the functions here.
+ *
+ * A file that is read may be damaged on purpose, and libhdf5 ends the process on some of those. So libhdf5 sees it in a
+ * child process only, and the functions that read work on what the child found (core/hdf5/hdf5_contents.h). */
 #ifndef RB_CORE_HDF5_HDF5_FILE_H
 #define RB_CORE_HDF5_HDF5_FILE_H
 
@@ -18,36 +21,46 @@ enum { RB_H5_MAX_RANK = 4, RB_H5_ZSTD_FILTER = 32015 };
 /* Registers the filter, silences HDF5's error stack. Called by create and open. */
 rb_status rb_h5_init(rb_error *err);
 
-/* Opaque to callers: a file being written (under NAME.tmp) or read. */
+/* What a file holds, once it is open for reading. Any number of threads may read it. */
+typedef struct rb_h5_contents rb_h5_contents;
+
+/* A file being written (under a temporary name) or read. */
 typedef struct rb_h5_file {
-    hid_t id;              /* use it with the HDF5 API and the helpers below */
-    char *path, *tmp_path; /* tmp_path NULL: open for reading */
+    hid_t id;                 /* being written: for the functions that write and make, and for the HDF5 API */
+    rb_h5_contents *contents; /* being read: for the functions that get, check and read */
+    char *path, *tmp_path;    /* tmp_path NULL: open for reading */
 } rb_h5_file;
 
 rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err);
-/* Missing, not HDF5, truncated: each its own sentence. */
+/* Missing, not HDF5, truncated, damaged so that libhdf5 does not survive it: each its own sentence. Forks; nothing else
+ * of the process goes on in the child. */
 rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err);
 /* Closes; a written file is fsynced and renamed to its final name. */
 rb_status rb_h5_publish(rb_h5_file *file, rb_error *err);
-/* Closes without publishing and removes NAME.tmp; after publish or on a zeroed struct it does nothing. */
+/* Closes without publishing and removes the temporary file; after publish or on a zeroed struct it does nothing. */
 void rb_h5_close(rb_h5_file *file);
 
-/* Groups: created with their parents. */
+/* A group and its parents. */
 rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err);
-bool rb_h5_exists(hid_t parent, const char *name); /* every link of the path */
+/* Whether a path of hard links leads to an object. */
+bool rb_h5_exists(const rb_h5_contents *file, const char *path);
 
-/* Attributes of the object `object` ("/" or "." or a path) under loc. */
+/* Attributes of the object `object` ("/" or "." or a path) under loc, or of a file that is read. */
 rb_status rb_h5_set_string(hid_t loc, const char *object, const char *name, const char *value, rb_error *err);
 rb_status rb_h5_set_int(hid_t loc, const char *object, const char *name, int64_t value, rb_error *err);
 rb_status rb_h5_set_number(hid_t loc, const char *object, const char *name, double value, rb_error *err);
-rb_status rb_h5_get_string(hid_t loc, const char *object, const char *name, char *value, size_t size, rb_error *err);
-rb_status rb_h5_get_int(hid_t loc, const char *object, const char *name, int64_t min, int64_t max, int64_t *value,
-                        rb_error *err);
-rb_status rb_h5_get_number(hid_t loc, const char *object, const char *name, double *value, rb_error *err);
+bool rb_h5_has_attribute(const rb_h5_contents *file, const char *object, const char *name);
+rb_status rb_h5_get_string(const rb_h5_contents *file, const char *object, const char *name, char *value, size_t size,
+                           rb_error *err);
+rb_status rb_h5_get_int(const rb_h5_contents *file, const char *object, const char *name, int64_t min, int64_t max,
+                        int64_t *value, rb_error *err);
+rb_status rb_h5_get_number(const rb_h5_contents *file, const char *object, const char *name, double *value,
+                           rb_error *err);
 
 /* schema name and version of a ropebits file, as attributes schema, schema_version, tool_version of "/". */
 rb_status rb_h5_set_schema(hid_t file, const char *schema, int version, rb_error *err);
-rb_status rb_h5_check_schema(hid_t file, const char *name, const char *schema, int version, rb_error *err);
+rb_status rb_h5_check_schema(const rb_h5_contents *file, const char *name, const char *schema, int version,
+                             rb_error *err);
 
 /* Types in the file. Memory is always float for F16 and F32 (rounded to nearest even on the way to F16; a value beyond
  * 65504 fails with RB_ENONFINITE and its index), double for F64, int32_t for I32. F16_BITS is F16 in the file and its
@@ -78,16 +91,17 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
 /* Reads a whole dataset. Its rank and dims must be as given (a dim of -1 accepts any and is filled in), and class and
  * size of its type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite. data:
  * caller's buffer of the right size. */
-rb_status rb_h5_read(hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data, rb_error *err);
-rb_status rb_h5_read_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, int64_t *dims,
-                        void *data, rb_error *err);
+rb_status rb_h5_read(const rb_h5_contents *file, const char *path, rb_h5_type type, int rank, int64_t *dims, void *data,
+                     rb_error *err);
+rb_status rb_h5_read_by(rb_h5_crew *crew, const rb_h5_contents *file, const char *path, rb_h5_type type, int rank,
+                        int64_t *dims, void *data, rb_error *err);
 /* Checks that rb_h5_read would find this type (exactly), this shape and a layout it reads; reads no element. */
-rb_status rb_h5_check_dataset(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
-                              rb_error *err);
+rb_status rb_h5_check_dataset(const rb_h5_contents *file, const char *path, rb_h5_type type, int rank,
+                              const int64_t *dims, rb_error *err);
 /* Dims only, for sizing. */
-rb_status rb_h5_dims(hid_t loc, const char *path, int rank, int64_t *dims, rb_error *err);
+rb_status rb_h5_dims(const rb_h5_contents *file, const char *path, int rank, int64_t *dims, rb_error *err);
 /* Rows [first, first + count) of the first dimension. dims[0] is the whole dataset's. */
-rb_status rb_h5_read_rows(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims, int64_t first,
-                          int64_t count, void *data, rb_error *err);
+rb_status rb_h5_read_rows(const rb_h5_contents *file, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                          int64_t first, int64_t count, void *data, rb_error *err);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "core/hdf5/hdf5_file.h"
 
-/* "FILE: PATH: sentence", with the path from the root of the file. */
+/* "FILE: PATH: sentence", with the path from the root of the file, for a file that is written. */
 rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
@@ -13,7 +13,11 @@ rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, c
 rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
-/* Every link of the path exists and is a hard one: a capture from a stranger must not lead to other files. */
-rb_status rb_h5_check_links(hid_t loc, const char *path, rb_error *err);
+/* Why the last call failed: the operating system's words where there are any, HDF5's elsewhere. True: the file is
+ * shorter than it says. */
+bool rb_h5_last_cause(char *cause, size_t size);
+
+/* How files are opened; closed with H5Pclose, negative on failure. */
+hid_t rb_h5_access_list(void);
 
 #endif

@@ -166,6 +166,12 @@ done:
     return st;
 }
 
+static rb_status fail_unfit(rb_error *err, rb_h5_type type, const void *data, int64_t index, hid_t loc,
+                            const char *path)
+{
+    return rb_h5_fail(err, RB_ENONFINITE, loc, path, "%s", rb_h5_describe_unfit(type, data, index).text);
+}
+
 rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                          const void *data, int zstd_level, rb_error *err)
 {
@@ -181,7 +187,7 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
         return rb_h5_fail(err, RB_EINVAL, loc, path, "dims %s, expected positive ones that memory can hold", shape);
     }
     if (zstd_level == 0) unfit = rb_h5_first_unfit(type, data, n);
-    if (unfit >= 0) return rb_h5_fail_unfit(err, type, data, unfit, loc, path);
+    if (unfit >= 0) return fail_unfit(err, type, data, unfit, loc, path);
 
     choose_chunk(type, rank, dims, chunk);
     file_type = rb_h5_make_type(type);
@@ -195,7 +201,7 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
 done:
     if (st == RB_ENONFINITE) { /* values are looked at when a chunk is compressed, when the dataset is there already */
         (void)H5Ldelete(loc, path, H5P_DEFAULT);
-        rb_h5_fail_unfit(err, type, data, rb_h5_first_unfit(type, data, n), loc, path);
+        fail_unfit(err, type, data, rb_h5_first_unfit(type, data, n), loc, path);
     }
     if (dataset >= 0 && H5Dclose(dataset) < 0 && st == RB_OK)
         st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot close");

@@ -77,33 +77,45 @@ static rb_status add_once(byte_trie *trie, const char *text, size_t length, int3
     size_t size = 0;
     const int32_t other = byte_trie_longest(trie, text, length, &size);
     if (other >= 0 && size == length)
-        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" is %s of added_tokens[%d]", index, text, what,
-                       other);
+        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.*s\" is %s of added_tokens[%d]", index,
+                       (int)(length < 64 ? length : 64), text, what, other);
     return byte_trie_add(trie, text, length, index, err);
 }
 
-static rb_status index_token(added_tokens *added, int32_t index, const normalizer *norm, rb_error *err)
+static rb_status index_normalized(added_tokens *added, int32_t index, const normalizer *norm, split_scratch *scratch,
+                                  rb_error *err)
 {
     const added_token *token = &added->tokens[index];
-    const char *pattern;
-    char *owned;
-    size_t length;
-    if (!token->normalized) return byte_trie_add(&added->tries[ADDED_RAW], token->content, token->length, index, err);
-    rb_status st = normalizer_apply(norm, token->content, token->length, &pattern, &length, &owned, err);
-    if (st == RB_OK)
-        st = add_once(&added->tries[ADDED_NORMALIZED], pattern, length, index, "the normalised content", err);
-    free(owned);
+    normalized_text pattern;
+    rb_status st;
+    RB_TRY(st, normalizer_apply(norm, scratch, (text_stretch){token->content, token->length, 0}, &pattern, err), done);
+    if (pattern.text.length == 0)
+        st = rb_fail(err, RB_EUNSUPPORTED, "added_tokens[%d]: \"%.64s\" is nothing once it is normalised", index,
+                     token->content);
+    else
+        st = add_once(&added->tries[ADDED_NORMALIZED], pattern.text.at, pattern.text.length, index,
+                      "the normalised content", err);
+done:
+    normalized_text_free(&pattern);
     return st;
 }
 
+static rb_status index_token(added_tokens *added, int32_t index, const normalizer *norm, split_scratch *scratch,
+                             rb_error *err)
+{
+    const added_token *token = &added->tokens[index];
+    if (token->normalized) return index_normalized(added, index, norm, scratch, err);
+    return byte_trie_add(&added->tries[ADDED_RAW], token->content, token->length, index, err);
+}
+
 /* Contents are unique as they stand, and within the normalised stage. */
-static rb_status index_tokens(added_tokens *added, const normalizer *norm, rb_error *err)
+static rb_status index_tokens(added_tokens *added, const normalizer *norm, split_scratch *scratch, rb_error *err)
 {
     byte_trie contents = {0};
     rb_status st = RB_OK;
     for (int32_t i = 0; i < added->count; i++) {
         RB_TRY(st, add_once(&contents, added->tokens[i].content, added->tokens[i].length, i, "the content", err), done);
-        RB_TRY(st, index_token(added, i, norm, err), done);
+        RB_TRY(st, index_token(added, i, norm, scratch, err), done);
     }
 done:
     byte_trie_release(&contents);
@@ -111,7 +123,7 @@ done:
 }
 
 rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocab, const normalizer *norm,
-                            rb_error *err)
+                            split_scratch *scratch, rb_error *err)
 {
     added_tokens *added = NULL;
     rb_status st;
@@ -121,7 +133,7 @@ rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabu
     RB_TRY(st, rb_alloc(&added->tokens, (size_t)cJSON_GetArraySize(array), sizeof *added->tokens, "added tokens", err),
            done);
     RB_TRY(st, read_tokens(added, array, vocab, err), done);
-    RB_TRY(st, index_tokens(added, norm, err), done);
+    RB_TRY(st, index_tokens(added, norm, scratch, err), done);
     *out = added;
     added = NULL;
 done:

@@ -30,10 +30,10 @@ typedef struct added_tokens added_tokens;
 
 typedef enum added_stage { ADDED_RAW, ADDED_NORMALIZED, ADDED_N_STAGES } added_stage;
 
-/* Fails on an id that differs from the one above, on an empty content, on two contents that are the same or become so
- * by normalisation. */
+/* array NULL: none. Fails on an id that differs from the one above, on a content that is empty or becomes so by
+ * normalisation, on two contents that are the same or become so by normalisation. */
 rb_status added_tokens_open(added_tokens **out, const cJSON *array, const vocabulary *vocabulary,
-                            const normalizer *normalizer, rb_error *err);
+                            const normalizer *normalizer, split_scratch *scratch, rb_error *err);
 void added_tokens_close(added_tokens *added);
 
 int32_t added_tokens_count(const added_tokens *added);

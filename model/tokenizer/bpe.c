@@ -1,13 +1,15 @@
-/* Merging bytes to tokens: see bpe.h. Reading the model from JSON is in bpe_file.c. */
+/* Merging characters to tokens: see bpe.h. Reading the model from JSON is in bpe_file.c. */
 #include "model/tokenizer/bpe.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/tokenizer/bpe_tables.h"
 #include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/unicode_text.h"
 
-/* A token of the piece, in a list by position of its first byte. */
+/* A token of the piece, in a list by position. */
 typedef struct symbol {
     int32_t id;             /* -1: swallowed by the token on its left */
     int32_t previous, next; /* -1: none */
@@ -25,7 +27,8 @@ struct bpe_scratch {
     /* [2 * capacity]: n - 1 pairs to begin with, and each of up to n - 1 merges removes one and adds two. */
     candidate *heap;
     size_t capacity, heap_size;
-    char *mapped; /* [capacity * BYTE_LEVEL_MAX_SIZE], the piece in symbols */
+    int32_t n_symbols;
+    bpe_dropped dropped; /* of all pieces so far */
 };
 
 rb_status bpe_scratch_new(bpe_scratch **out, rb_error *err)
@@ -37,8 +40,7 @@ static void scratch_release(bpe_scratch *scratch)
 {
     free(scratch->symbols);
     free(scratch->heap);
-    free(scratch->mapped);
-    *scratch = (bpe_scratch){0};
+    *scratch = (bpe_scratch){.dropped = scratch->dropped};
 }
 
 void bpe_scratch_free(bpe_scratch *scratch)
@@ -59,11 +61,12 @@ static rb_status scratch_reserve(bpe_scratch *scratch, size_t length, rb_error *
     const size_t capacity = length < 64 ? 64 : length + length / 2;
     RB_TRY(st, rb_alloc(&scratch->symbols, capacity, sizeof *scratch->symbols, "BPE symbols", err), done);
     RB_TRY(st, rb_alloc(&scratch->heap, 2 * capacity, sizeof *scratch->heap, "BPE heap", err), done);
-    RB_TRY(st, rb_alloc(&scratch->mapped, capacity, BYTE_LEVEL_MAX_SIZE, "BPE symbols", err), done);
     scratch->capacity = capacity;
 done:
     return st;
 }
+
+const bpe_dropped *bpe_scratch_dropped(const bpe_scratch *scratch) { return &scratch->dropped; }
 
 /* ---- the heap: smallest order first ---------------------------------------------------------- */
 
@@ -107,22 +110,90 @@ static void offer(const bpe *b, bpe_scratch *scratch, int32_t left)
                                    merge->merged});
 }
 
-static rb_status bytes_to_symbols(const bpe *b, symbol *symbols, const char *piece, int32_t length, rb_error *err)
+/* A run of characters without token that waits for its unk token: fuse_unk may lengthen it. As in the library, tokens
+ * of byte fallback do not end it. */
+typedef struct symbol_maker {
+    const bpe *bpe;
+    bpe_scratch *scratch;
+    bool has_unk;
+} symbol_maker;
+
+static void add_symbol(bpe_scratch *scratch, int32_t id)
 {
-    for (int32_t i = 0; i < length; i++) {
-        const unsigned char byte = (unsigned char)piece[i];
-        if (b->byte_ids[byte] < 0)
-            return rb_fail(err, RB_EFORMAT, "the vocabulary has no token for byte 0x%02x, which the text holds", byte);
-        symbols[i] = (symbol){b->byte_ids[byte], i - 1, i + 1 < length ? i + 1 : -1};
+    const int32_t at = scratch->n_symbols++;
+    scratch->symbols[at] = (symbol){id, at - 1, at + 1};
+}
+
+static void flush_unk(symbol_maker *m)
+{
+    if (m->has_unk) add_symbol(m->scratch, m->bpe->unk_id);
+    m->has_unk = false;
+}
+
+static bool add_bytes(symbol_maker *m, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (m->bpe->fallback_ids[(unsigned char)text[i]] < 0) return false;
+    for (size_t i = 0; i < size; i++) add_symbol(m->scratch, m->bpe->fallback_ids[(unsigned char)text[i]]);
+    return true;
+}
+
+/* A character that no token stands for is left out, as by the library. The first one is remembered by its name. */
+static void drop_character(symbol_maker *m, const char *text, size_t size, int32_t character)
+{
+    bpe_dropped *dropped = &m->scratch->dropped;
+    char byte;
+    size_t n;
+    if (dropped->n++ > 0) return;
+    if (m->bpe->is_byte_level && byte_level_decode(text, size, &byte, &n))
+        snprintf(dropped->first, sizeof dropped->first, "byte 0x%02x", (unsigned)(unsigned char)byte);
+    else snprintf(dropped->first, sizeof dropped->first, "U+%04X", (unsigned)character);
+}
+
+static rb_status add_character(symbol_maker *m, const char *text, size_t size, int32_t character, rb_error *err)
+{
+    const bpe *b = m->bpe;
+    const int32_t id = character < BPE_N_DIRECT ? b->direct_ids[character] : vocabulary_find(b->vocabulary, text, size);
+    if (id >= 0) {
+        flush_unk(m);
+        add_symbol(m->scratch, id);
+        return RB_OK;
     }
+    if (b->has_byte_fallback && add_bytes(m, text, size)) return RB_OK;
+    if (!b->unk_token) {
+        drop_character(m, text, size, character);
+        return RB_OK;
+    }
+    if (b->unk_id < 0)
+        return rb_fail(err, RB_EFORMAT,
+                       "the vocabulary has no token for U+%04X, which the text holds, and model.unk_token \"%.64s\" is "
+                       "not in it either",
+                       (unsigned)character, b->unk_token);
+    if (!b->fuses_unk) flush_unk(m);
+    m->has_unk = true;
     return RB_OK;
 }
 
-static void merge_all(const bpe *b, bpe_scratch *scratch, int32_t length)
+/* At most one symbol for each byte of the piece. */
+static rb_status make_symbols(const bpe *b, bpe_scratch *scratch, const char *piece, size_t length, rb_error *err)
+{
+    symbol_maker m = {.bpe = b, .scratch = scratch};
+    scratch->n_symbols = 0;
+    for (size_t at = 0, size; at < length; at += size) {
+        const int32_t character = utf8_first(piece + at, length - at, &size);
+        const rb_status st = add_character(&m, piece + at, size, character, err);
+        if (st != RB_OK) return st;
+    }
+    flush_unk(&m);
+    if (scratch->n_symbols > 0) scratch->symbols[scratch->n_symbols - 1].next = -1;
+    return RB_OK;
+}
+
+static void merge_all(const bpe *b, bpe_scratch *scratch)
 {
     symbol *symbols = scratch->symbols;
     scratch->heap_size = 0;
-    for (int32_t i = 0; i + 1 < length; i++) offer(b, scratch, i);
+    for (int32_t i = 0; i + 1 < scratch->n_symbols; i++) offer(b, scratch, i);
     while (scratch->heap_size > 0) {
         const candidate best = heap_pop(scratch);
         const int32_t left = (int32_t)(best.order & UINT32_MAX), right = symbols[left].next;
@@ -141,16 +212,16 @@ rb_status bpe_encode(const bpe *b, bpe_scratch *scratch, const char *piece, size
     rb_status st;
     RB_TRY(st, scratch_reserve(scratch, length, err), done);
     if (b->ignore_merges) {
-        const size_t size = byte_level_encode(piece, length, scratch->mapped);
-        const int32_t whole = vocabulary_find(b->vocabulary, scratch->mapped, size);
+        const int32_t whole = vocabulary_find(b->vocabulary, piece, length);
         if (whole >= 0) return id_list_push(ids, whole, err);
     }
-    RB_TRY(st, bytes_to_symbols(b, scratch->symbols, piece, (int32_t)length, err), done);
-    merge_all(b, scratch, (int32_t)length);
-    for (int32_t i = 0; i >= 0; i = scratch->symbols[i].next)
+    RB_TRY(st, make_symbols(b, scratch, piece, length, err), done);
+    merge_all(b, scratch);
+    for (int32_t i = scratch->n_symbols > 0 ? 0 : -1; i >= 0; i = scratch->symbols[i].next)
         RB_TRY(st, id_list_push(ids, scratch->symbols[i].id, err), done);
 done:
     return st;
 }
 
 const vocabulary *bpe_vocabulary(const bpe *b) { return b->vocabulary; }
+bool bpe_has_byte_fallback(const bpe *b) { return b->has_byte_fallback; }

@@ -1,10 +1,10 @@
 /* A BPE model from the "model" object of tokenizer.json: see bpe.h. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
 #include "model/tokenizer/bpe_tables.h"
-#include "model/tokenizer/byte_level.h"
 
 /* ---- settings -------------------------------------------------------------------------------- */
 
@@ -23,14 +23,6 @@ static rb_status optional_bool(const cJSON *model, const char *key, bool *out, r
     return rb_json_find(model, key) ? rb_json_get_bool(model, key, "model", out, err) : RB_OK;
 }
 
-static rb_status refuse_true(const cJSON *model, const char *key, rb_error *err)
-{
-    bool value;
-    const rb_status st = optional_bool(model, key, &value, err);
-    if (st != RB_OK || !value) return st;
-    return rb_fail(err, RB_EUNSUPPORTED, "model.%s: found true, supported is false", key);
-}
-
 static rb_status refuse_dropout(const cJSON *model, rb_error *err)
 {
     double dropout;
@@ -40,19 +32,34 @@ static rb_status refuse_dropout(const cJSON *model, rb_error *err)
     return rb_fail(err, RB_EUNSUPPORTED, "model.dropout: found %g, supported is none: ids must not be random", dropout);
 }
 
+/* The `tokenizers` library takes a model without type for the first one that its members fit, which is BPE. */
+static rb_status check_type(const cJSON *model, rb_error *err)
+{
+    const char *type;
+    if (!rb_json_find(model, "type")) {
+        if (cJSON_IsObject(rb_json_find(model, "vocab")) && cJSON_IsArray(rb_json_find(model, "merges"))) return RB_OK;
+        return rb_fail(err, RB_EUNSUPPORTED,
+                       "model: found no type and no vocab with merges, supported is BPE, which has them");
+    }
+    const rb_status st = rb_json_get_string(model, "type", "model", &type, err);
+    if (st != RB_OK || strcmp(type, "BPE") == 0) return st;
+    return rb_fail(err, RB_EUNSUPPORTED, "model.type: found %s, supported is BPE", type);
+}
+
 static rb_status read_settings(bpe *b, const cJSON *model, rb_error *err)
 {
-    static const char *const STRINGS[] = {"unk_token", "continuing_subword_prefix", "end_of_word_suffix"};
-    static const char *const FLAGS[] = {"byte_fallback", "fuse_unk"};
-    const char *type;
+    const char *unk = NULL;
     rb_status st;
 
-    RB_TRY(st, rb_json_get_string(model, "type", "model", &type, err), done);
-    if (strcmp(type, "BPE") != 0) return rb_fail(err, RB_EUNSUPPORTED, "model.type: found %s, supported is BPE", type);
-    for (size_t i = 0; i < RB_COUNT(FLAGS); i++) RB_TRY(st, refuse_true(model, FLAGS[i], err), done);
-    for (size_t i = 0; i < RB_COUNT(STRINGS); i++) RB_TRY(st, refuse_string(model, STRINGS[i], err), done);
+    RB_TRY(st, check_type(model, err), done);
+    RB_TRY(st, refuse_string(model, "continuing_subword_prefix", err), done);
+    RB_TRY(st, refuse_string(model, "end_of_word_suffix", err), done);
     RB_TRY(st, refuse_dropout(model, err), done);
+    RB_TRY(st, optional_bool(model, "byte_fallback", &b->has_byte_fallback, err), done);
+    RB_TRY(st, optional_bool(model, "fuse_unk", &b->fuses_unk, err), done);
     RB_TRY(st, optional_bool(model, "ignore_merges", &b->ignore_merges, err), done);
+    if (rb_json_find(model, "unk_token")) RB_TRY(st, rb_json_get_string(model, "unk_token", "model", &unk, err), done);
+    if (unk && unk[0]) st = rb_format(&b->unk_token, err, "%s", unk);
 done:
     return st;
 }
@@ -136,16 +143,31 @@ done:
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
-static void find_byte_tokens(bpe *b)
+static void find_direct_ids(bpe *b)
 {
-    for (int byte = 0; byte < 256; byte++) {
-        char symbol[BYTE_LEVEL_MAX_SIZE];
-        const size_t size = byte_level_symbol((unsigned char)byte, symbol);
-        b->byte_ids[byte] = vocabulary_find(b->vocabulary, symbol, size);
+    for (int32_t c = 0; c < BPE_N_DIRECT; c++) {
+        const char two[] = {(char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f))}, one = (char)c;
+        b->direct_ids[c] = c < 0x80 ? vocabulary_find(b->vocabulary, &one, 1) : vocabulary_find(b->vocabulary, two, 2);
     }
 }
 
-rb_status bpe_open(bpe **out, const cJSON *model, rb_error *err)
+static void find_fallback_ids(bpe *b)
+{
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char name[8];
+        const int size = snprintf(name, sizeof name, "<0x%02X>", byte);
+        b->fallback_ids[byte] = vocabulary_find(b->vocabulary, name, (size_t)size);
+    }
+}
+
+static void find_tokens(bpe *b)
+{
+    find_direct_ids(b);
+    find_fallback_ids(b);
+    b->unk_id = b->unk_token ? vocabulary_find(b->vocabulary, b->unk_token, strlen(b->unk_token)) : -1;
+}
+
+rb_status bpe_open(bpe **out, const cJSON *model, bool is_byte_level, rb_error *err)
 {
     bpe *b = NULL;
     const cJSON *vocab, *merges;
@@ -153,11 +175,12 @@ rb_status bpe_open(bpe **out, const cJSON *model, rb_error *err)
 
     *out = NULL;
     RB_TRY(st, rb_alloc(&b, 1, sizeof *b, "BPE model", err), done);
+    b->is_byte_level = is_byte_level;
     RB_TRY(st, read_settings(b, model, err), done);
     RB_TRY(st, rb_json_get_object(model, "vocab", "model", &vocab, err), done);
     RB_TRY(st, rb_json_get_array(model, "merges", "model", &merges, err), done);
     RB_TRY(st, vocabulary_open(&b->vocabulary, vocab, "model.vocab", err), done);
-    find_byte_tokens(b);
+    find_tokens(b);
     RB_TRY(st, read_merges(b, merges, err), done);
     *out = b;
     b = NULL;
@@ -171,5 +194,6 @@ void bpe_close(bpe *b)
     if (!b) return;
     vocabulary_close(b->vocabulary);
     free(b->merges);
+    free(b->unk_token);
     free(b);
 }

@@ -15,12 +15,19 @@ typedef struct bpe_merge {
 
 #define BPE_NO_PAIR UINT64_MAX
 
+/* Characters below have two bytes at most, among them all byte-level symbols: their ids are looked up by number. */
+enum { BPE_N_DIRECT = 0x800 };
+
 struct bpe {
     vocabulary *vocabulary;
-    int32_t byte_ids[256]; /* -1: no token */
-    bpe_merge *merges;     /* hash table, open addressing, at most half full */
-    unsigned merge_bits;   /* log2 of its size */
-    bool ignore_merges;    /* a piece that is a token is that token, whatever the merges would make of it */
+    int32_t direct_ids[BPE_N_DIRECT]; /* of characters, -1: no token */
+    int32_t fallback_ids[256];        /* of "<0x00>" .. "<0xFF>", -1: no token */
+    bool is_byte_level, has_byte_fallback, fuses_unk;
+    char *unk_token;     /* owned; NULL: none */
+    int32_t unk_id;      /* -1: unk_token is not in the vocabulary */
+    bpe_merge *merges;   /* hash table, open addressing, at most half full */
+    unsigned merge_bits; /* log2 of its size */
+    bool ignore_merges;  /* a piece that is a token is that token, whatever the merges would make of it */
 };
 
 static inline uint64_t bpe_pair(int32_t left, int32_t right)

@@ -1,188 +1,191 @@
-/* Cutting text into pieces: see pretokenizer.h. */
+/* Cutting text into pieces: see pretokenizer.h. Reading is in pretokenizer_file.c. */
 #include "model/tokenizer/pretokenizer.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/json.h"
-#include "model/tokenizer/unicode_text.h"
+#include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/pretokenizer_steps.h"
 
-enum { MAX_PATTERNS = 16 };
-
-struct pretokenizer {
-    split_pattern *patterns[MAX_PATTERNS]; /* each cuts the pieces of the pattern before it */
-    int n_patterns;
-    bool add_prefix_space;
+struct pretokenizer_scratch {
+    split_scratch *split;
+    text_buffer rewritten[PRETOKENIZER_MAX_STEPS]; /* the piece at hand of every step that rewrites its piece */
 };
 
-/* What ByteLevel splits by with use_regex. Source: `pat` in https://github.com/openai/gpt-2/blob/master/src/encoder.py
- */
-static const char GPT2_PATTERN[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-/* ---- reading --------------------------------------------------------------------------------- */
-
-static rb_status add_pattern(pretokenizer *p, const char *pattern, const char *where, rb_error *err)
+rb_status pretokenizer_scratch_new(pretokenizer_scratch **out, rb_error *err)
 {
-    if (p->n_patterns == MAX_PATTERNS)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: more than %d patterns", where, MAX_PATTERNS);
-    const rb_status st = split_pattern_compile(&p->patterns[p->n_patterns], pattern, where, err);
-    if (st == RB_OK) p->n_patterns++;
-    return st;
-}
-
-static rb_status read_split(pretokenizer *p, const cJSON *split, const char *where, rb_error *err)
-{
-    const cJSON *pattern;
-    const char *behavior, *regex;
-    bool invert;
+    pretokenizer_scratch *scratch = NULL;
     rb_status st;
-
-    RB_TRY(st, rb_json_get_string(split, "behavior", where, &behavior, err), done);
-    RB_TRY(st, rb_json_get_bool(split, "invert", where, &invert, err), done);
-    RB_TRY(st, rb_json_get_object(split, "pattern", where, &pattern, err), done);
-    if (strcmp(behavior, "Isolated") != 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s.behavior: found %s, supported is Isolated", where, behavior);
-    if (invert) return rb_fail(err, RB_EUNSUPPORTED, "%s.invert: found true, supported is false", where);
-    if (!rb_json_find(pattern, "Regex"))
-        return rb_fail(err, RB_EUNSUPPORTED, "%s.pattern: found %s, supported is Regex", where,
-                       pattern->child ? pattern->child->string : "nothing");
-    RB_TRY(st, rb_json_get_string(pattern, "Regex", where, &regex, err), done);
-    st = add_pattern(p, regex, where, err);
-done:
-    return st;
-}
-
-static rb_status read_byte_level(pretokenizer *p, const cJSON *byte_level, const char *where, rb_error *err)
-{
-    bool use_regex = true; /* files older than the setting */
-    rb_status st;
-
-    RB_TRY(st, rb_json_get_bool(byte_level, "add_prefix_space", where, &p->add_prefix_space, err), done);
-    if (rb_json_find(byte_level, "use_regex"))
-        RB_TRY(st, rb_json_get_bool(byte_level, "use_regex", where, &use_regex, err), done);
-    if (p->add_prefix_space && p->n_patterns > 0)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s.add_prefix_space: true behind a Split is not supported", where);
-    if (use_regex) st = add_pattern(p, GPT2_PATTERN, where, err);
-done:
-    return st;
-}
-
-static rb_status read_component(pretokenizer *p, const cJSON *component, const char *where, bool is_last, rb_error *err)
-{
-    const char *type;
-    const rb_status st = rb_json_get_string(component, "type", where, &type, err);
-    if (st != RB_OK) return st;
-    if (is_last && strcmp(type, "ByteLevel") == 0) return read_byte_level(p, component, where, err);
-    if (!is_last && strcmp(type, "Split") == 0) return read_split(p, component, where, err);
-    return rb_fail(err, RB_EUNSUPPORTED, "%s: found %s, supported is %s", where, type,
-                   is_last ? "ByteLevel, alone or as the last of a Sequence" : "Split ahead of the last ByteLevel");
-}
-
-static rb_status read_sequence(pretokenizer *p, const cJSON *steps, rb_error *err)
-{
-    const cJSON *step;
-    int index = 0;
-    if (!steps->child)
-        return rb_fail(err, RB_EUNSUPPORTED,
-                       "pre_tokenizer: found an empty Sequence, supported is one that ends in ByteLevel");
-    cJSON_ArrayForEach (step, steps) {
-        char where[64];
-        snprintf(where, sizeof where, "pre_tokenizer.pretokenizers[%d]", index++);
-        const rb_status st = read_component(p, step, where, step->next == NULL, err);
-        if (st != RB_OK) return st;
-    }
-    return RB_OK;
-}
-
-rb_status pretokenizer_open(pretokenizer **out, const cJSON *component, rb_error *err)
-{
-    pretokenizer *p = NULL;
-    const cJSON *steps;
-    const char *type;
-    rb_status st;
-
     *out = NULL;
-    if (!component)
-        return rb_fail(err, RB_EUNSUPPORTED,
-                       "pre_tokenizer: found null, supported are ByteLevel and a Sequence of Split and ByteLevel");
-    RB_TRY(st, rb_json_get_string(component, "type", "pre_tokenizer", &type, err), done);
-    RB_TRY(st, rb_alloc(&p, 1, sizeof *p, "pre-tokenizer", err), done);
-    if (strcmp(type, "Sequence") == 0) {
-        RB_TRY(st, rb_json_get_array(component, "pretokenizers", "pre_tokenizer", &steps, err), done);
-        RB_TRY(st, read_sequence(p, steps, err), done);
-    } else {
-        RB_TRY(st, read_component(p, component, "pre_tokenizer", true, err), done);
-    }
-    *out = p;
-    p = NULL;
+    RB_TRY(st, rb_alloc(&scratch, 1, sizeof *scratch, "pre-tokenizer scratch", err), done);
+    RB_TRY(st, split_scratch_new(&scratch->split, err), done);
+    *out = scratch;
+    scratch = NULL;
 done:
-    pretokenizer_close(p);
+    pretokenizer_scratch_free(scratch);
     return st;
 }
 
-void pretokenizer_close(pretokenizer *p)
+void pretokenizer_scratch_free(pretokenizer_scratch *scratch)
 {
-    if (!p) return;
-    for (int i = 0; i < p->n_patterns; i++) split_pattern_free(p->patterns[i]);
-    free(p);
+    if (!scratch) return;
+    split_scratch_free(scratch->split);
+    for (int i = 0; i < PRETOKENIZER_MAX_STEPS; i++) free(scratch->rewritten[i].at);
+    free(scratch);
 }
 
-/* ---- splitting ------------------------------------------------------------------------------- */
+split_scratch *pretokenizer_split_scratch(pretokenizer_scratch *scratch) { return scratch->split; }
 
 typedef struct split_run {
     const pretokenizer *pretokenizer;
-    split_scratch *scratch;
+    pretokenizer_scratch *scratch;
     pretokenizer_piece_fn on_piece;
     void *user;
 } split_run;
 
-/* Cuts by patterns[index] and what follows it. Both matches and the text between them are pieces (Isolated). The next
- * pattern gets each piece as a separate subject, so look-around does not see past its ends. */
-static rb_status split_from(const split_run *run, int index, const char *text, size_t length, rb_error *err)
-{
-    if (index == run->pretokenizer->n_patterns) return run->on_piece(run->user, text, length, err);
+/* Takes a piece through the steps from number `step` on. */
+static rb_status run_steps(const split_run *run, int step, text_stretch piece, rb_error *err);
 
-    size_t done = 0, from = 0; /* text before `done` is cut; the next match starts at `from` or after it */
-    while (done < length) {
-        bool found;
-        size_t start, end;
-        rb_status st = split_pattern_next(run->pretokenizer->patterns[index], run->scratch, text, length, from, &found,
-                                          &start, &end, err);
-        if (st != RB_OK) return st;
-        if (!found) start = end = length;
-        if (start > done) st = split_from(run, index + 1, text + done, start - done, err);
-        if (st == RB_OK && end > start) st = split_from(run, index + 1, text + start, end - start, err);
-        if (st != RB_OK) return st;
-        done = from = end;
-        if (start == end && end < length) {
-            /* An empty match cuts, and the search goes on after the next character. */
-            size_t size;
-            utf8_first(text + end, length - end, &size);
-            from += size;
-        }
+/* ---- splitting ------------------------------------------------------------------------------- */
+
+/* The stretches of a text, matches and what stands between them, come in order. One is held back, as the next one
+ * decides where it ends. */
+typedef struct split_state {
+    const split_run *run;
+    int step;
+    text_stretch text;
+    bool has_held, held_is_match; /* held_is_match: of the last stretch that went into it */
+    size_t held_from, held_to;
+} split_state;
+
+static rb_status hand_on(const split_state *s, size_t from, size_t to, rb_error *err)
+{
+    return from == to ? RB_OK : run_steps(s->run, s->step + 1, text_stretch_part(s->text, from, to), err);
+}
+
+static bool joins_held(const split_state *s, split_behavior behavior, bool is_match)
+{
+    if (!s->has_held) return false;
+    switch (behavior) {
+    case SPLIT_CONTIGUOUS: return is_match == s->held_is_match;
+    case SPLIT_MERGED_WITH_PREVIOUS: return is_match && !s->held_is_match;
+    case SPLIT_MERGED_WITH_NEXT: return !is_match && s->held_is_match;
+    default: return false;
     }
+}
+
+static rb_status flush_held(split_state *s, rb_error *err)
+{
+    const bool had = s->has_held;
+    s->has_held = false;
+    return had ? hand_on(s, s->held_from, s->held_to, err) : RB_OK;
+}
+
+static rb_status add_stretch(split_state *s, size_t from, size_t to, bool is_found, rb_error *err)
+{
+    const pretokenizer_step *step = &s->run->pretokenizer->steps[s->step];
+    const bool is_match = is_found != step->is_inverted;
+    if (step->behavior == SPLIT_ISOLATED) return hand_on(s, from, to, err);
+    if (step->behavior == SPLIT_REMOVED) return is_match ? RB_OK : hand_on(s, from, to, err);
+    if (!joins_held(s, step->behavior, is_match)) {
+        const rb_status st = flush_held(s, err);
+        if (st != RB_OK) return st;
+        s->has_held = true;
+        s->held_from = from;
+    }
+    s->held_to = to;
+    s->held_is_match = is_match;
     return RB_OK;
 }
 
-static rb_status split_behind_space(const split_run *run, const char *text, size_t length, rb_error *err)
+static rb_status split_piece(const split_run *run, int step, text_stretch piece, rb_error *err)
 {
-    char *prefixed;
-    if (length > SIZE_MAX - 1) return rb_fail(err, RB_ENOMEM, "text: %zu bytes are too many", length);
-    rb_status st = rb_alloc(&prefixed, length + 1, 1, "text", err);
-    if (st != RB_OK) return st;
-    prefixed[0] = ' ';
-    memcpy(prefixed + 1, text, length);
-    st = split_from(run, 0, prefixed, length + 1, err);
-    free(prefixed);
+    split_state s = {.run = run, .step = step, .text = piece};
+    pattern_scan scan = {.text = piece.at, .length = piece.length};
+    size_t done = 0;
+    rb_status st;
+    for (;;) {
+        bool found;
+        RB_TRY(st, text_pattern_next(&run->pretokenizer->steps[step].pattern, run->scratch->split, &scan, &found, err),
+               done);
+        const size_t match = found ? scan.start : piece.length, match_end = scan.end;
+        if (match > done) RB_TRY(st, add_stretch(&s, done, match, false, err), done);
+        if (!found) break;
+        RB_TRY(st, add_stretch(&s, match, match_end, true, err), done);
+        done = match_end;
+    }
+    st = flush_held(&s, err);
+done:
     return st;
 }
 
-rb_status pretokenizer_split(const pretokenizer *p, split_scratch *scratch, const char *text, size_t length,
+/* ---- rewriting ------------------------------------------------------------------------------- */
+
+/* Spaces of the text from `from` on become the sign, wherever that makes the text longer. */
+static rb_status sign_spaces(const char *sign, text_stretch in, text_buffer *out, size_t *n_first, rb_error *err)
+{
+    const size_t size = strlen(sign);
+    const char *space;
+    rb_status st;
+    if (in.n_first > 0 && in.at[0] == ' ') *n_first += size - 1;
+    while (in.length > 0 && (space = memchr(in.at, ' ', in.length))) {
+        const size_t before = (size_t)(space - in.at);
+        RB_TRY(st, text_buffer_add(out, in.at, before, err), done);
+        RB_TRY(st, text_buffer_add(out, sign, size, err), done);
+        in.at += before + 1;
+        in.length -= before + 1;
+    }
+    st = text_buffer_add(out, in.at, in.length, err);
+done:
+    return st;
+}
+
+static rb_status put_prefix(const pretokenizer_step *step, text_stretch in, text_buffer *out, size_t *n_first,
+                            rb_error *err)
+{
+    const size_t size = strlen(step->sign);
+    const bool is_there = in.length >= size && memcmp(in.at, step->sign, size) == 0;
+    rb_status st = RB_OK;
+    if (!is_there && !(step->is_for_first_only && in.n_first == 0)) {
+        st = text_buffer_add(out, step->sign, size, err);
+        if (in.n_first > 0) *n_first += size;
+    }
+    return st == RB_OK ? text_buffer_add(out, in.at, in.length, err) : st;
+}
+
+static rb_status bytes_to_symbols(text_stretch in, text_buffer *out, size_t *n_first, rb_error *err)
+{
+    const rb_status st = text_buffer_reserve(out, in.length * BYTE_LEVEL_MAX_SIZE, err);
+    if (st != RB_OK) return st;
+    *n_first = byte_level_encode(in.at, in.n_first, out->at);
+    out->length = *n_first + byte_level_encode(in.at + in.n_first, in.length - in.n_first, out->at + *n_first);
+    return RB_OK;
+}
+
+static rb_status rewrite_piece(const split_run *run, int step, text_stretch piece, rb_error *err)
+{
+    const pretokenizer_step *how = &run->pretokenizer->steps[step];
+    text_buffer *out = &run->scratch->rewritten[step];
+    size_t n_first = piece.n_first;
+    rb_status st = RB_OK;
+    out->length = 0;
+    if (how->kind == STEP_SIGN_SPACES) st = sign_spaces(how->sign, piece, out, &n_first, err);
+    else if (how->kind == STEP_PREFIX) st = put_prefix(how, piece, out, &n_first, err);
+    else st = bytes_to_symbols(piece, out, &n_first, err);
+    if (st != RB_OK) return st;
+    return run_steps(run, step + 1, (text_stretch){out->at, out->length, n_first}, err);
+}
+
+static rb_status run_steps(const split_run *run, int step, text_stretch piece, rb_error *err)
+{
+    if (step == run->pretokenizer->n_steps) return run->on_piece(run->user, piece.at, piece.length, err);
+    if (run->pretokenizer->steps[step].kind == STEP_SPLIT) return split_piece(run, step, piece, err);
+    return rewrite_piece(run, step, piece, err);
+}
+
+rb_status pretokenizer_split(const pretokenizer *p, pretokenizer_scratch *scratch, text_stretch text,
                              pretokenizer_piece_fn on_piece, void *user, rb_error *err)
 {
     const split_run run = {p, scratch, on_piece, user};
-    if (length == 0) return RB_OK;
-    if (p->add_prefix_space && text[0] != ' ') return split_behind_space(&run, text, length, err);
-    return split_from(&run, 0, text, length, err);
+    return text.length == 0 ? RB_OK : run_steps(&run, 0, text, err);
 }

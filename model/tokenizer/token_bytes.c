@@ -1,6 +1,7 @@
 /* Ids to bytes: see token_bytes.h. */
 #include "model/tokenizer/token_bytes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,38 @@ done:
     return st;
 }
 
-static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_tokens *added, rb_error *err)
+/* "<0x0A>" */
+static bool decode_byte_token(const char *text, size_t length, char *out)
+{
+    unsigned byte;
+    char name[8];
+    if (length != 6 || text[0] != '<') return false;
+    memcpy(name, text, length);
+    name[length] = '\0';
+    if (sscanf(name, "<0x%2X>", &byte) != 1 || name[5] != '>') return false;
+    *out = (char)byte;
+    return true;
+}
+
+/* Writes the bytes of a token, at most `length` of them, and returns their number. A space sign is at least as long as
+ * a space. */
+static size_t spell(const token_spelling *spelling, const char *text, size_t length, char *out)
+{
+    size_t n = 0, at = 0;
+    if (spelling->has_byte_tokens && decode_byte_token(text, length, out)) return 1;
+    /* A text outside the byte-level alphabet is shown as it is, as by the library's decoder: BPE cannot make it. */
+    if (spelling->is_byte_level && byte_level_decode(text, length, out, &n)) return n;
+    const size_t sign = !spelling->is_byte_level && spelling->space_sign ? strlen(spelling->space_sign) : 0;
+    for (n = 0; at < length; n++) {
+        const bool is_space = sign > 0 && length - at >= sign && memcmp(text + at, spelling->space_sign, sign) == 0;
+        out[n] = is_space ? ' ' : text[at];
+        at += is_space ? sign : 1;
+    }
+    return n;
+}
+
+static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_tokens *added,
+                      const token_spelling *spelling, rb_error *err)
 {
     char *at = table->text;
     for (int32_t i = 0; i < vocabulary_count(vocab); i++) {
@@ -49,12 +81,7 @@ static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_t
         if (table->spans[id].at)
             return rb_fail(err, RB_EFORMAT, "model.vocab: two tokens have id %d, one is \"%.*s\"", id,
                            (int)(length < 64 ? length : 64), text);
-        if (!byte_level_decode(text, length, at, &size)) {
-            /* The text is not in the byte-level alphabet: BPE cannot make it, and the library's decoder shows it as it
-             * is. */
-            memcpy(at, text, length);
-            size = length;
-        }
+        size = spell(spelling, text, length, at);
         table->spans[id] = (byte_span){at, size};
         at += size;
     }
@@ -70,7 +97,8 @@ static rb_status fill(token_bytes *table, const vocabulary *vocab, const added_t
     return RB_OK;
 }
 
-rb_status token_bytes_open(token_bytes **out, const vocabulary *vocab, const added_tokens *added, rb_error *err)
+rb_status token_bytes_open(token_bytes **out, const vocabulary *vocab, const added_tokens *added,
+                           const token_spelling *spelling, rb_error *err)
 {
     token_bytes *table = NULL;
     rb_status st;
@@ -78,7 +106,7 @@ rb_status token_bytes_open(token_bytes **out, const vocabulary *vocab, const add
     *out = NULL;
     RB_TRY(st, rb_alloc(&table, 1, sizeof *table, "token bytes", err), done);
     RB_TRY(st, allocate(table, vocab, added, err), done);
-    RB_TRY(st, fill(table, vocab, added, err), done);
+    RB_TRY(st, fill(table, vocab, added, spelling, err), done);
     *out = table;
     table = NULL;
 done:

@@ -73,3 +73,29 @@ bool unicode_is_word(int32_t c)
     default: return c == 0x200c || c == 0x200d || is_enclosed_letter(c);
     }
 }
+
+bool unicode_is_numeric(int32_t c)
+{
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO: return true;
+    default: return false;
+    }
+}
+
+bool unicode_is_punctuation(int32_t c)
+{
+    if (c < 0x80)
+        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_PC:
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PO:
+    case UTF8PROC_CATEGORY_PS: return true;
+    default: return false;
+    }
+}

@@ -1,4 +1,5 @@
-/* UTF-8 and the two character classes of added tokens, as Rust's regex crate has them (\s and \w), by utf8proc. */
+/* UTF-8 and character classes by utf8proc: those of added tokens, as Rust's regex crate has them (\s and \w), and those
+ * of pre-tokenizers. */
 #ifndef RB_MODEL_TOKENIZER_UNICODE_TEXT_H
 #define RB_MODEL_TOKENIZER_UNICODE_TEXT_H
 
@@ -19,5 +20,11 @@ bool unicode_is_space(int32_t character);
 
 /* \w of Unicode TR 18: Alphabetic, Mark, Decimal_Number, Connector_Punctuation, Join_Control. */
 bool unicode_is_word(int32_t character);
+
+/* General categories Nd, Nl and No, as Rust's char::is_numeric. */
+bool unicode_is_numeric(int32_t character);
+
+/* General categories P*, and all of ASCII's punctuation and symbols. */
+bool unicode_is_punctuation(int32_t character);
 
 #endif

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "core/atomic_file.h"
 
@@ -36,31 +37,71 @@ static void a_written_file_reads_back_and_leaves_no_tmp(void **state)
     assert_file_holds(path, "second, longer");
     assert_ok(rb_atomic_write(path, NULL, 0, &err));
     assert_file_holds(path, "");
-    assert_false(exists(scratch_path("plan.json.tmp")));
+    assert_int_equal(count_temporary_files(path), 0);
 }
 
-static void a_stale_tmp_is_replaced(void **state)
+/* Two runs with one output: each has a file of its own, and what is published last stands. */
+static void two_writers_of_one_file_do_not_share_a_temporary_one(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"the first run's", "and the second's, longer"};
+    rb_error err = {0};
+    const char *path = scratch_path("shared");
+    char *tmp[2];
+    for (int i = 0; i < 2; i++) {
+        assert_ok(rb_atomic_begin(&tmp[i], path, &err));
+        assert_int_equal(rb_atomic_name_length(tmp[i]), strlen(path));
+        FILE *file = fopen(tmp[i], "w");
+        assert_non_null(file);
+        fputs(texts[i], file);
+        fclose(file);
+    }
+    assert_string_not_equal(tmp[0], tmp[1]);
+    assert_int_equal(count_temporary_files(path), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(rb_atomic_publish(tmp[i], path, &err));
+        assert_file_holds(path, texts[i]);
+        free(tmp[i]);
+    }
+    assert_int_equal(count_temporary_files(path), 0);
+}
+
+static void a_result_has_the_mode_that_the_umask_lets(void **state)
 {
     (void)state;
     rb_error err = {0};
-    const char *path = scratch_path("stale"), *tmp = scratch_path("stale.tmp");
-    FILE *left_over = fopen(tmp, "w");
-    assert_non_null(left_over);
-    fputs("of a killed run, and longer than what comes now", left_over);
-    fclose(left_over);
-    assert_ok(rb_atomic_write(path, "new", 3, &err));
-    assert_file_holds(path, "new");
-    assert_false(exists(tmp));
+    struct stat info;
+    const char *path = scratch_path("mode");
+    const mode_t before = umask(027);
+    const rb_status st = rb_atomic_write(path, "x", 1, &err);
+    umask(before);
+    assert_ok(st);
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640);
 }
 
-static void a_tmp_that_is_a_folder_is_an_error(void **state)
+/* A child that is told to end while it writes. */
+static void a_run_that_is_told_to_end_removes_its_temporary_files(void **state)
 {
     (void)state;
-    rb_error err = {0};
-    assert_int_equal(mkdir(scratch_path("blocked.tmp"), 0777), 0);
-    assert_fails(rb_atomic_write(scratch_path("blocked"), "x", 1, &err), RB_EIO,
-                 "blocked.tmp: cannot remove the file of an earlier run");
-    assert_false(exists(scratch_path("blocked")));
+    static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
+    const char *path = scratch_path("ended");
+    for (size_t i = 0; i < RB_COUNT(endings); i++) {
+        int how = 0;
+        const pid_t child = fork();
+        if (child == 0) {
+            char *tmp[3] = {NULL};
+            for (int j = 0; j < 3; j++)
+                if (rb_atomic_begin(&tmp[j], path, NULL) != RB_OK) _exit(1);
+            rb_atomic_discard(tmp[1]);
+            raise(endings[i]);
+            _exit(2);
+        }
+        assert_int_equal(waitpid(child, &how, 0), child);
+        assert_true(WIFSIGNALED(how));
+        assert_int_equal(WTERMSIG(how), endings[i]);
+        assert_int_equal(count_temporary_files(path), 0);
+    }
 }
 
 /* RLIMIT_FSIZE makes write() fail half way, as a full disk does. */
@@ -86,12 +127,12 @@ static void a_full_disk_leaves_the_old_file_and_no_tmp(void **state)
     free(bytes);
 
     assert_int_equal(st, RB_EIO);
-    assert_non_null(strstr(err.msg, "full.tmp: write failed: File too large"));
+    assert_non_null(strstr(err.msg, "full: write failed: File too large"));
     assert_file_holds(path, "old");
-    assert_false(exists(scratch_path("full.tmp")));
+    assert_int_equal(count_temporary_files(path), 0);
     assert_int_equal(new_st, RB_EIO);
     assert_false(exists(new_path));
-    assert_false(exists(scratch_path("full-new.tmp")));
+    assert_int_equal(count_temporary_files(new_path), 0);
 }
 
 static void only_regular_files_are_replaced(void **state)
@@ -133,7 +174,8 @@ static void publishing_what_was_never_written_fails(void **state)
     char *tmp = NULL;
     const char *path = scratch_path("never");
     assert_ok(rb_atomic_begin(&tmp, path, &err));
-    assert_fails(rb_atomic_publish(tmp, path, &err), RB_EIO, "never.tmp: No such file");
+    assert_int_equal(unlink(tmp), 0);
+    assert_fails(rb_atomic_publish(tmp, path, &err), RB_EIO, "never: cannot sync it: No such file");
     assert_false(exists(path));
     rb_atomic_discard(tmp);
     rb_atomic_discard(NULL);
@@ -248,8 +290,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_written_file_reads_back_and_leaves_no_tmp),
-        cmocka_unit_test(a_stale_tmp_is_replaced),
-        cmocka_unit_test(a_tmp_that_is_a_folder_is_an_error),
+        cmocka_unit_test(two_writers_of_one_file_do_not_share_a_temporary_one),
+        cmocka_unit_test(a_result_has_the_mode_that_the_umask_lets),
+        cmocka_unit_test(a_run_that_is_told_to_end_removes_its_temporary_files),
         cmocka_unit_test(a_full_disk_leaves_the_old_file_and_no_tmp),
         cmocka_unit_test(only_regular_files_are_replaced),
         cmocka_unit_test(a_missing_folder_is_named),

@@ -29,9 +29,44 @@ static void damaged_text_is_refused_with_its_line(void **state)
     assert_refused("", RB_EFORMAT, "plan.json: line 1: the JSON ends too early");
     assert_refused("{\n\"a\": 1,\n", RB_EFORMAT, "plan.json: line 3: the JSON ends too early");
     assert_refused("[1, 2", RB_EFORMAT, "ends too early");
-    assert_refused("{\n\"a\": 1,\n\"b\": oops\n}", RB_EFORMAT, "plan.json: line 3: not valid JSON at: oops");
-    assert_refused("[1,\n2,\n]", RB_EFORMAT, "line 3: not valid JSON at: ]");
-    assert_refused("hello", RB_EFORMAT, "line 1: not valid JSON");
+    assert_refused("{\n\"a\": 1,\n\"b\": oops\n}", RB_EFORMAT, "plan.json: line 3, column 6: not valid JSON at: oops");
+    assert_refused("[1,\n2,\n]", RB_EFORMAT, "line 2, column 2: a trailing comma before ']'");
+    assert_refused("hello", RB_EFORMAT, "line 1, column 1: not valid JSON");
+}
+
+/* What people and other languages write: the place, what it is, and one line. */
+static void what_is_not_json_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } faults[] = {
+        {"{\n \"a\": true,\n}\n", "plan.json: line 2, column 11: a trailing comma before '}', expected none"},
+        {"{\"a\": [1, 2,\n\n ]}", "line 1, column 12: a trailing comma before ']'"},
+        {"{\n  \"a\": 1, // one\n  \"b\": 2}", "line 2, column 11: a comment"},
+        {"{\n  /* one */ \"a\": 1}", "line 2, column 3: a comment"},
+        {"{\n# one\n\"a\": 1}", "line 2, column 1: a comment"},
+        {"{'a': 1}", "line 1, column 2: a single quote, expected a double quote"},
+        {"{\"a\": None}", "line 1, column 7: None, which JSON does not have"},
+        {"{\"a\": NaN}", "line 1, column 7: NaN, which JSON does not have"},
+        {"{\"\u00e9\u00e9\": True}", "line 1, column 8: True, which JSON does not have"},
+        {"{\"a\": 1\n\"b\": 2}", "line 2, column 1: a comma or colon is missing before this"},
+        {"{\"a\": 1,, \"b\": 2}", "line 1, column 9: two commas, expected one"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+         "plan.json: expected JSON, found a Git LFS pointer"},
+        {"\n<!DOCTYPE html>\n<html>", "plan.json: expected JSON, found an HTML or XML page"},
+        {"{a: 1}", "line 1, column 2: not valid JSON at: a: 1}"},
+        {"[1,2x]", "line 1, column 5: not valid JSON at: x]"},
+        {"{\"a\": x\n\n}", "not valid JSON at: x"},
+    };
+    rb_error err = {0};
+    for (size_t i = 0; i < RB_COUNT(faults); i++) {
+        cJSON *json = NULL;
+        assert_int_equal(rb_json_parse(&json, faults[i].text, strlen(faults[i].text), "plan.json", &err), RB_EFORMAT);
+        if (!strstr(err.msg, faults[i].message)) fail_msg("\"%s\" lacks \"%s\"", err.msg, faults[i].message);
+        assert_null(strchr(err.msg, '\n'));
+        err.msg[0] = '\0';
+    }
 }
 
 static void text_behind_the_document_is_refused(void **state)
@@ -71,7 +106,7 @@ static void only_the_given_bytes_are_read(void **state)
         char *exact = malloc(length ? length : 1); /* its end is a wall under AddressSanitizer */
         assert_non_null(exact);
         memcpy(exact, text, length);
-        assert_fails(rb_json_parse(&json, exact, length, "cut", &err), RB_EFORMAT, "cut: line 1: ");
+        assert_fails(rb_json_parse(&json, exact, length, "cut", &err), RB_EFORMAT, "cut: line 1");
         free(exact);
     }
     cJSON *json = NULL;
@@ -147,7 +182,8 @@ static void files_are_read_up_to_their_limit(void **state)
     cJSON *json = NULL;
     const char *path = scratch_path("config.json");
     assert_ok(rb_atomic_write(path, "{\"a\":\n?}", 8, &err));
-    assert_fails(rb_json_read(&json, path, 0, &err), RB_EFORMAT, "config.json: line 2: not valid JSON at: ?}");
+    assert_fails(rb_json_read(&json, path, 0, &err), RB_EFORMAT,
+                 "config.json: line 2, column 1: not valid JSON at: ?}");
     assert_fails(rb_json_read(&json, path, 7, &err), RB_EFORMAT, "config.json: larger than the 7 bytes");
     assert_fails(rb_json_read(&json, "/nonexistent.json", 0, &err), RB_EIO, "/nonexistent.json: No such file");
     assert_ok(rb_atomic_write(path, "{\"a\":1}\n", 8, &err));
@@ -439,6 +475,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_text_is_refused_with_its_line),
+        cmocka_unit_test(what_is_not_json_is_named),
         cmocka_unit_test(text_behind_the_document_is_refused),
         cmocka_unit_test(nul_is_refused_as_a_byte_and_as_an_escape),
         cmocka_unit_test(only_the_given_bytes_are_read),

@@ -86,7 +86,7 @@ static void assert_come_back(const model_facts *facts, char **text)
     assert_ok(model_facts_write_h5(file.id, facts, &err));
     assert_ok(rb_h5_publish(&file, &err));
     assert_ok(rb_h5_open(&file, path, &err));
-    assert_ok(model_facts_read_h5(&from_h5, file.id, path, &err));
+    assert_ok(model_facts_read_h5(&from_h5, file.contents, path, &err));
     assert_memory_equal(&from_h5, facts, sizeof *facts);
     rb_h5_close(&file);
     cJSON_Delete(json);

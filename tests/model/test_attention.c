@@ -42,6 +42,7 @@ static void make_data(attention_data *data, const attention_case *c, float magni
     data->shape = (attention_shape){.n_q_heads = c->n_q_heads,
                                     .n_kv_heads = c->n_kv_heads,
                                     .head_dim = c->head_dim,
+                                    .value_dim = c->head_dim,
                                     .n_tokens = data->starts[c->n_sequences],
                                     .sequence_start = data->starts,
                                     .n_sequences = c->n_sequences,
@@ -225,6 +226,7 @@ static void scratch_does_not_grow_with_the_context(void **state)
     attention_shape shape = {.n_q_heads = 32,
                              .n_kv_heads = 8,
                              .head_dim = 128,
+                             .value_dim = 128,
                              .n_tokens = 131072,
                              .sequence_start = one_long,
                              .n_sequences = 1};

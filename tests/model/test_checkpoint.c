@@ -1,146 +1,8 @@
 /* Checkpoint folders: single file and shards, every tensor named and shaped as the configuration says, damaged indices.
  */
-#include "tests/test_support.h"
+#include "tests/model/tiny_checkpoint.h"
 
 #include "core/half.h"
-#include "model/checkpoint.h"
-
-/* ---- a tiny checkpoint, spelled out ---------------------------------------------------------- */
-
-/* hidden 8, 2 query heads and 1 KV head of 6 dims, MLP 10, vocabulary 16, 1 layer. */
-#define CONFIG(model_type, rest)                                                                                      \
-    "{\"model_type\":\"" model_type                                                                                   \
-    "\",\"hidden_act\":\"silu\",\"hidden_size\":8,\"intermediate_size\":10,\"max_position_embeddings\":64,"           \
-    "\"num_attention_heads\":2,\"num_hidden_layers\":1,\"num_key_value_heads\":1,\"head_dim\":6,\"rms_norm_eps\":1e-" \
-    "6,\"vocab_size\":16,"                                                                                            \
-    "\"rope_theta\":10000.0" rest "}"
-
-enum { MAX_TENSORS = 24, MAX_ELEMENTS = 16 * 8 };
-
-static float values[MAX_ELEMENTS];
-
-#define LAYER "model.layers.0."
-#define VECTOR(n, d0)                                                                                                \
-    {                                                                                                                \
-        .name = n, .dtype = TENSOR_F32, .rank = 1, .shape = {d0}, .data = values, .size_bytes = (d0) * sizeof(float) \
-    }
-#define MATRIX(n, d0, d1)                                                             \
-    {                                                                                 \
-        .name = n, .dtype = TENSOR_F32, .rank = 2, .shape = {d0, d1}, .data = values, \
-        .size_bytes = (d0) * (d1) * sizeof(float)                                     \
-    }
-
-static const safetensor PLAIN[] = {
-    MATRIX("model.embed_tokens.weight", 16, 8),
-    VECTOR(LAYER "input_layernorm.weight", 8),
-    MATRIX(LAYER "self_attn.q_proj.weight", 12, 8),
-    MATRIX(LAYER "self_attn.k_proj.weight", 6, 8),
-    MATRIX(LAYER "self_attn.v_proj.weight", 6, 8),
-    MATRIX(LAYER "self_attn.o_proj.weight", 8, 12),
-    VECTOR(LAYER "post_attention_layernorm.weight", 8),
-    MATRIX(LAYER "mlp.gate_proj.weight", 10, 8),
-    MATRIX(LAYER "mlp.up_proj.weight", 10, 8),
-    MATRIX(LAYER "mlp.down_proj.weight", 8, 10),
-    VECTOR("model.norm.weight", 8),
-    MATRIX("lm_head.weight", 16, 8),
-};
-static const safetensor QKV_BIASES[] = {
-    VECTOR(LAYER "self_attn.q_proj.bias", 12),
-    VECTOR(LAYER "self_attn.k_proj.bias", 6),
-    VECTOR(LAYER "self_attn.v_proj.bias", 6),
-};
-static const safetensor OTHER_BIASES[] = {
-    VECTOR(LAYER "self_attn.o_proj.bias", 8),
-    VECTOR(LAYER "mlp.gate_proj.bias", 10),
-    VECTOR(LAYER "mlp.up_proj.bias", 10),
-    VECTOR(LAYER "mlp.down_proj.bias", 8),
-};
-static const safetensor QK_NORMS[] = {
-    VECTOR(LAYER "self_attn.q_norm.weight", 6),
-    VECTOR(LAYER "self_attn.k_norm.weight", 6),
-};
-
-typedef struct tensor_set {
-    safetensor at[MAX_TENSORS];
-    int n;
-} tensor_set;
-
-static void add_tensors(tensor_set *set, const safetensor *tensors, size_t n)
-{
-    assert_true(set->n + n <= MAX_TENSORS);
-    memcpy(&set->at[set->n], tensors, n * sizeof *tensors);
-    set->n += (int)n;
-}
-
-static tensor_set plain_set(void)
-{
-    tensor_set set = {0};
-    for (int i = 0; i < MAX_ELEMENTS; i++) values[i] = (float)i * 0.5f - 3;
-    add_tensors(&set, PLAIN, RB_COUNT(PLAIN));
-    return set;
-}
-
-static safetensor *in_set(tensor_set *set, const char *name)
-{
-    for (int i = 0; i < set->n; i++)
-        if (strcmp(set->at[i].name, name) == 0) return &set->at[i];
-    fail_msg("no tensor %s in the set", name);
-    return NULL;
-}
-
-static void remove_tensor(tensor_set *set, const char *name)
-{
-    safetensor *tensor = in_set(set, name);
-    memmove(tensor, tensor + 1, (size_t)(&set->at[set->n] - tensor - 1) * sizeof *tensor);
-    set->n--;
-}
-
-static void write_text(const char *folder, const char *name, const char *text)
-{
-    char path[1200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    fputs(text, out);
-    assert_int_equal(fclose(out), 0);
-}
-
-static void write_tensors(const char *folder, const char *name, const safetensor *tensors, int64_t n)
-{
-    char path[1200];
-    rb_error err = {0};
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    assert_ok(safetensors_write(path, tensors, n, NULL, NULL, 0, &err));
-}
-
-/* A fresh folder with config.json; weights are the caller's. */
-static const char *make_folder(const char *config)
-{
-    static int n;
-    char name[32];
-    snprintf(name, sizeof name, "checkpoint-%d", n++);
-    const char *folder = scratch_path(name);
-    assert_int_equal(mkdir(folder, 0777), 0);
-    write_text(folder, "config.json", config);
-    return folder;
-}
-
-static const char *make_checkpoint(const char *config, const tensor_set *set)
-{
-    const char *folder = make_folder(config);
-    write_tensors(folder, "model.safetensors", set->at, set->n);
-    return folder;
-}
-
-/* Opens and checks; the status of the first failure. */
-static rb_status open_and_check(const char *folder, rb_error *err)
-{
-    checkpoint *ckpt = NULL;
-    rb_status st = checkpoint_open(&ckpt, folder, err);
-    if (st == RB_OK) st = checkpoint_check(ckpt, err);
-    checkpoint_close(ckpt);
-    return st;
-}
 
 /* ---- what is accepted ------------------------------------------------------------------------ */
 
@@ -173,7 +35,7 @@ static void tied_checkpoint_needs_no_lm_head(void **state)
                  "no tensor \"lm_head.weight\"");
 }
 
-static void unknown_tensors_are_left_alone(void **state)
+static void old_inv_freq_is_left_alone(void **state)
 {
     (void)state;
     rb_error err = {0};
@@ -318,30 +180,6 @@ static void large_tensor_loads_the_same_in_tiles(void **state)
 
 /* ---- shards ---------------------------------------------------------------------------------- */
 
-static const char SHARD_1[] = "model-00001-of-00002.safetensors", SHARD_2[] = "model-00002-of-00002.safetensors";
-
-/* Index text: the first n_first tensors in shard 1, the others in shard 2; from the last tensor to the first, as no
- * order is promised. */
-static void write_index(const char *folder, const tensor_set *set, int n_first)
-{
-    char text[4096];
-    int used = snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":1},\"weight_map\":{");
-    for (int i = set->n - 1; i >= 0; i--)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%s\"%s\":\"%s\"", i < set->n - 1 ? "," : "",
-                         set->at[i].name, i < n_first ? SHARD_1 : SHARD_2);
-    snprintf(text + used, sizeof text - (size_t)used, "}}");
-    write_text(folder, "model.safetensors.index.json", text);
-}
-
-static const char *make_sharded(const tensor_set *set, int n_first)
-{
-    const char *folder = make_folder(CONFIG("llama", ""));
-    write_tensors(folder, SHARD_1, set->at, n_first);
-    write_tensors(folder, SHARD_2, set->at + n_first, set->n - n_first);
-    write_index(folder, set, n_first);
-    return folder;
-}
-
 static void shards_read_as_one_checkpoint(void **state)
 {
     (void)state;
@@ -361,7 +199,7 @@ static void shards_read_as_one_checkpoint(void **state)
     checkpoint_close(ckpt);
 }
 
-static void tensor_outside_the_map_is_not_there(void **state)
+static void refuses_a_tensor_that_the_index_does_not_name(void **state)
 {
     (void)state;
     rb_error err = {0};
@@ -369,19 +207,29 @@ static void tensor_outside_the_map_is_not_there(void **state)
     const char *folder = make_sharded(&set, 5);
     remove_tensor(&set, "lm_head.weight");
     write_index(folder, &set, 5);
-    checkpoint *ckpt = NULL;
-    assert_ok(checkpoint_open(&ckpt, folder, &err));
-    assert_false(checkpoint_has(ckpt, "lm_head.weight"));
-    checkpoint_close(ckpt);
+    assert_fails(open_and_check(folder, &err), RB_EFORMAT, "does not name 1 tensor of its shards: \"lm_head.weight\"");
 }
 
-static void single_file_wins_over_an_index(void **state)
+static void refuses_a_single_file_beside_an_index_of_others(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const tensor_set set = plain_set();
+    const char *folder = make_sharded(&set, 5);
+    write_tensors(folder, "model.safetensors", set.at, set.n);
+    assert_fails(open_and_check(folder, &err), RB_EMISMATCH, "model.safetensors: beside model.safetensors.index.json");
+    folder = make_checkpoint(CONFIG("llama", ""), &set);
+    write_text(folder, "model.safetensors.index.json", "not JSON");
+    assert_fails(open_and_check(folder, &err), RB_EFORMAT, "index.json: line 1, column 1: not valid JSON");
+}
+
+static void an_index_may_name_the_single_file(void **state)
 {
     (void)state;
     rb_error err = {0};
     const tensor_set set = plain_set();
     const char *folder = make_checkpoint(CONFIG("llama", ""), &set);
-    write_text(folder, "model.safetensors.index.json", "not JSON");
+    write_index_of(folder, &set, set.n, "model.safetensors", SHARD_2);
     assert_ok(open_and_check(folder, &err));
 }
 
@@ -502,7 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepts_each_family_with_its_tensors),
         cmocka_unit_test(tied_checkpoint_needs_no_lm_head),
-        cmocka_unit_test(unknown_tensors_are_left_alone),
+        cmocka_unit_test(old_inv_freq_is_left_alone),
         cmocka_unit_test(refuses_any_missing_tensor),
         cmocka_unit_test(refuses_any_transposed_or_flat_tensor),
         cmocka_unit_test(refuses_integer_weights),
@@ -510,8 +358,9 @@ int main(void)
         cmocka_unit_test(loads_values_from_every_dtype),
         cmocka_unit_test(large_tensor_loads_the_same_in_tiles),
         cmocka_unit_test(shards_read_as_one_checkpoint),
-        cmocka_unit_test(tensor_outside_the_map_is_not_there),
-        cmocka_unit_test(single_file_wins_over_an_index),
+        cmocka_unit_test(refuses_a_tensor_that_the_index_does_not_name),
+        cmocka_unit_test(refuses_a_single_file_beside_an_index_of_others),
+        cmocka_unit_test(an_index_may_name_the_single_file),
         cmocka_unit_test(refuses_missing_shard),
         cmocka_unit_test(refuses_tensor_that_is_not_in_its_shard),
         cmocka_unit_test(refuses_damaged_index),

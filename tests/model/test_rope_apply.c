@@ -11,7 +11,8 @@ enum { N_SEQUENCES = 3, N_TOKENS = 161 };
 
 static model_facts make_facts(rope_pairing pairing, int rotary_dim)
 {
-    model_facts facts = {.head_dim = HEAD_DIM, .rotary_dim = rotary_dim, .rope = {.pairing = pairing}};
+    model_facts facts = {
+        .head_dim = HEAD_DIM, .rotary_dim = rotary_dim, .rope = {.pairing = pairing, .attention_factor = 1}};
     for (int i = 0; i < rotary_dim / 2; i++) facts.rope.inv_freq[i] = pow(10000.0, -2.0 * i / rotary_dim);
     return facts;
 }

@@ -27,41 +27,30 @@ static void unsupported_components_are_named(void **state)
     (void)state;
     static const refusal CASES[] = {
         {{.version = "\"2.0\""}, RB_EUNSUPPORTED, "version: found \"2.0\""},
-        {{.truncation = "{\"max_length\":5}"}, RB_EUNSUPPORTED, "truncation: found a setting"},
-        {{.normalizer = "{\"type\":\"NFKC\"}"}, RB_EUNSUPPORTED, "normalizer: found NFKC, supported are null and NFC"},
-        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]}"},
+        {{.normalizer = "{\"type\":\"StripAccents\"}"}, RB_EUNSUPPORTED, "normalizer: found StripAccents, supported"},
+        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]}"},
          RB_EUNSUPPORTED,
-         "found Lowercase"},
-        {{.pre_tokenizer = "null"}, RB_EUNSUPPORTED, "pre_tokenizer: found null"},
-        {{.pre_tokenizer = "{\"type\":\"Metaspace\"}"}, RB_EUNSUPPORTED, "pre_tokenizer: found Metaspace"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[]}"}, RB_EUNSUPPORTED, "an empty Sequence"},
-        {{.pre_tokenizer =
-              "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," TOY_WHOLE
-              "]}"},
+         "normalizer.normalizers[1]: found Nmt"},
+        {{.normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"a\"}"},
          RB_EUNSUPPORTED,
-         "pre_tokenizer.pretokenizers[0]: found Digits"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" TOY_WHOLE "," TOY_WHOLE "]}"},
+         "normalizer.pattern: found an empty String"},
+        {{.pre_tokenizer = "{\"type\":\"UnicodeScripts\"}"}, RB_EUNSUPPORTED, "pre_tokenizer: found UnicodeScripts"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" TOY_WHOLE ",{\"type\":\"FixedLength\"}]}"},
          RB_EUNSUPPORTED,
-         "pretokenizers[0]: found ByteLevel"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"}"
-                           ",\"behavior\":\"Removed\","
-                           "\"invert\":false}," TOY_WHOLE "]}"},
+         "pre_tokenizer.pretokenizers[1]: found FixedLength"},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Dropped\","
+                           "\"invert\":false}"},
          RB_EUNSUPPORTED,
-         "behavior: found Removed"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"}"
-                           ",\"behavior\":\"Isolated\","
-                           "\"invert\":true}," TOY_WHOLE "]}"},
+         "pre_tokenizer.behavior: found Dropped"},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"Glob\":\"a\"},\"behavior\":\"Isolated\","
+                           "\"invert\":false}"},
          RB_EUNSUPPORTED,
-         "invert: found true"},
-        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":"
-                           "\"a\"},\"behavior\":\"Isolated\","
-                           "\"invert\":false}," TOY_WHOLE "]}"},
+         "pattern: found Glob, supported are Regex and String"},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}"},
          RB_EUNSUPPORTED,
-         "pattern: found String"},
+         "prepend_scheme: found last"},
+        {{.post_processor = "{\"type\":\"Custom\"}"}, RB_EUNSUPPORTED, "post_processor: found Custom"},
         {{.pre_tokenizer = TOY_SPLIT("(a")}, RB_EUNSUPPORTED, "pretokenizers[0]: PCRE2 does not take the pattern"},
-        {{.settings = "\"byte_fallback\":true,"}, RB_EUNSUPPORTED, "model.byte_fallback: found true"},
-        {{.settings = "\"fuse_unk\":true,"}, RB_EUNSUPPORTED, "model.fuse_unk: found true"},
-        {{.settings = "\"unk_token\":\"<unk>\","}, RB_EUNSUPPORTED, "model.unk_token: found \"<unk>\""},
         {{.settings = "\"continuing_subword_prefix\":\"##\","}, RB_EUNSUPPORTED, "model.continuing_subword_prefix"},
         {{.settings = "\"end_of_word_suffix\":\"</w>\","}, RB_EUNSUPPORTED, "model.end_of_word_suffix"},
         {{.settings = "\"dropout\":0.1,"}, RB_EUNSUPPORTED, "model.dropout: found 0.1"},
@@ -91,13 +80,29 @@ static void another_model_is_named(void **state)
     assert_fails(tokenizer_open(&t, path, &err), RB_EUNSUPPORTED, "model.type: found Unigram, supported is BPE");
 }
 
-static void phi3_is_refused_for_its_normalizer(void **state)
+/* A model without type is BPE by its members; a Unigram model has a list in place of the object. */
+static void a_model_without_type_is_known_by_its_members(void **state)
 {
     (void)state;
-    SHARED_OR_SKIP(path, "tokenizers/phi3-mini/tokenizer.json");
-    rb_error err;
+    static const char BPE[] =
+        "{\"pre_tokenizer\":" TOY_GPT2 ",\"model\":{\"vocab\":" TOY_VOCAB ",\"merges\":[\"a b\",\"ab c\"]}}";
+    static const char UNIGRAM[] = "{\"model\":{\"unk_id\":0,\"vocab\":[[\"a\",-1.5]]}}";
+    rb_error err = {0};
     tokenizer *t;
-    assert_fails(tokenizer_open(&t, path, &err), RB_EUNSUPPORTED, "found Prepend, supported are null and NFC");
+    assert_ok(tokenizer_open_text(&t, BPE, sizeof BPE - 1, "no-type", &err));
+    EXPECT(t, "abcb", 7, 1);
+    tokenizer_close(t);
+    assert_fails(tokenizer_open_text(&t, UNIGRAM, sizeof UNIGRAM - 1, "no-type", &err), RB_EUNSUPPORTED,
+                 "no-type: model: found no type and no vocab with merges");
+}
+
+static void truncation_and_padding_change_no_ids(void **state)
+{
+    (void)state;
+    tokenizer *t = toy_open((toy){.truncation = "{\"direction\":\"Right\",\"max_length\":2,\"stride\":0}",
+                                  .padding = "{\"strategy\":{\"Fixed\":8},\"pad_id\":0}"});
+    EXPECT(t, "cccab", 2, 2, 2, 5);
+    tokenizer_close(t);
 }
 
 static void contradictions_are_named(void **state)
@@ -195,7 +200,8 @@ int main(void)
         cmocka_unit_test(unsupported_components_are_named),
         cmocka_unit_test(neutral_settings_are_accepted),
         cmocka_unit_test(another_model_is_named),
-        cmocka_unit_test(phi3_is_refused_for_its_normalizer),
+        cmocka_unit_test(a_model_without_type_is_known_by_its_members),
+        cmocka_unit_test(truncation_and_padding_change_no_ids),
         cmocka_unit_test(contradictions_are_named),
         cmocka_unit_test(a_truncated_file_is_an_error),
         cmocka_unit_test(a_missing_file_is_an_error_that_names_it),

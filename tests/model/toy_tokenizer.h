@@ -40,7 +40,8 @@ static inline void assert_ids(const tokenizer *t, const char *text, size_t lengt
 /* A tokenizer.json over the letters a b c, space (G with dot) and newline (C with dot). NULL members take the defaults.
  */
 typedef struct toy {
-    const char *version, *truncation, *added, *normalizer, *pre_tokenizer, *settings, *vocab, *merges;
+    const char *version, *truncation, *padding, *added, *normalizer, *pre_tokenizer, *settings, *vocab, *merges,
+        *post_processor;
 } toy;
 
 #define TOY_VOCAB "{\"a\":0,\"b\":1,\"c\":2,\"\\u0120\":3,\"\\u010a\":4,\"ab\":5,\"bc\":6,\"abc\":7,\"aa\":8}"
@@ -59,11 +60,11 @@ static inline const char *toy_file(const toy *file)
     char *text;
     assert_ok(rb_format(
         &text, &err,
-        "{\"version\":%s,\"truncation\":%s,\"padding\":null,\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,"
-        "\"model\":{\"type\":\"BPE\",%s\"vocab\":%s,\"merges\":%s}}",
-        or_default(file->version, "\"1.0\""), or_default(file->truncation, "null"), or_default(file->added, "[]"),
-        or_default(file->normalizer, "null"), or_default(file->pre_tokenizer, TOY_WHOLE),
-        or_default(file->settings, ""), or_default(file->vocab, TOY_VOCAB),
+        "{\"version\":%s,\"truncation\":%s,\"padding\":%s,\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,"
+        "\"post_processor\":%s,\"model\":{\"type\":\"BPE\",%s\"vocab\":%s,\"merges\":%s}}",
+        or_default(file->version, "\"1.0\""), or_default(file->truncation, "null"), or_default(file->padding, "null"),
+        or_default(file->added, "[]"), or_default(file->normalizer, "null"), or_default(file->pre_tokenizer, TOY_WHOLE),
+        or_default(file->post_processor, "null"), or_default(file->settings, ""), or_default(file->vocab, TOY_VOCAB),
         or_default(file->merges, "[\"a b\",\"b c\",\"ab c\",\"a a\"]")));
     assert_ok(rb_atomic_write(path, text, strlen(text), &err));
     free(text);

@@ -102,6 +102,21 @@ static void missing_and_misspelt_members_are_named(void **state)
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": 3", "profile: expected an object");
 }
 
+static void notes_are_for_people(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+#define MEMBERS "\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\", \"avg_bits\": 3}, "
+    assert_ok(pipeline_config_read(&config, pipeline_with(MEMBERS "\"notes\": \"one\""), &err));
+    pipeline_config_free(&config);
+    assert_ok(pipeline_config_read(&config, pipeline_with(MEMBERS "\"notes\": [\"one\", \"two\"]"), &err));
+    pipeline_config_free(&config);
+    assert_refused(MEMBERS "\"notes\": 1", "notes: expected a string or a list of strings");
+    assert_refused(MEMBERS "\"notes\": [\"one\", {}]", "notes: expected a string or a list of strings");
+#undef MEMBERS
+}
+
 static void members_of_the_wrong_type_are_named(void **state)
 {
     (void)state;
@@ -165,6 +180,7 @@ int main(void)
         cmocka_unit_test(paths_are_relative_to_the_files_folder_and_values_as_on_a_command_line),
         cmocka_unit_test(several_texts_keep_their_weights_and_needles_their_options),
         cmocka_unit_test(missing_and_misspelt_members_are_named),
+        cmocka_unit_test(notes_are_for_people),
         cmocka_unit_test(members_of_the_wrong_type_are_named),
         cmocka_unit_test(an_evaluation_needs_budgets_methods_and_a_text),
         cmocka_unit_test(another_schema_is_refused_with_both_names),

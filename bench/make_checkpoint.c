@@ -2,8 +2,9 @@
  * memory. Its tensors are those that the family's table names (model/model_family.c).
  *
  * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. Tensors with one
- * number of inputs share the same random bytes: then the generator needs memory for its largest tensors only, whatever
- * the depth. Beside the checkpoint it writes tokens.json. */
+ * number of inputs share the same random bytes, each from another place on: then the generator needs memory for its
+ * largest tensors only, whatever the depth. From one place on, queries of the first layer would be its keys, and the
+ * keys of some tokens would lie far outside what a codec expects. Beside the checkpoint it writes tokens.json. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,10 @@ static rb_status random_weights(uint16_t **out, int64_t n, int64_t n_in, uint64_
 
 /* Tensors that share their bytes: those with as many inputs, norms, and biases. */
 enum { CLASS_HIDDEN, CLASS_QUERY, CLASS_MLP, CLASS_NORM, CLASS_BIAS, N_CLASSES };
+
+/* Where the bytes of tensor i begin: its rows are nobody else's. */
+enum { N_STARTS = 1 << 16, START_STEP = 40503 };
+static int64_t start_of(int64_t i) { return i * START_STEP % N_STARTS; }
 
 typedef struct weight_class {
     int64_t n_in, n_max; /* n_max: elements of its largest tensor */
@@ -126,12 +131,12 @@ static rb_status fill_classes(tensor_list *list, rb_error *err)
     list->classes[CLASS_BIAS].n_in = list->classes[CLASS_HIDDEN].n_in;
     list->classes[CLASS_NORM].n_in = 1;
     for (int c = 0; c < N_CLASSES && st == RB_OK; c++)
-        st =
-            random_weights(&list->classes[c].data, list->classes[c].n_max, list->classes[c].n_in, 1 + (uint64_t)c, err);
-    for (int64_t i = 0; st == RB_OK && i < list->classes[CLASS_NORM].n_max; i++)
+        st = random_weights(&list->classes[c].data, list->classes[c].n_max + N_STARTS, list->classes[c].n_in,
+                            1 + (uint64_t)c, err);
+    for (int64_t i = 0; st == RB_OK && i < list->classes[CLASS_NORM].n_max + N_STARTS; i++)
         list->classes[CLASS_NORM].data[i] = rb_f32_to_bf16(1.0f);
     for (int64_t i = 0; st == RB_OK && i < list->n; i++)
-        list->at[i].data = ((const weight_class *)list->at[i].data)->data;
+        list->at[i].data = ((const weight_class *)list->at[i].data)->data + start_of(i);
     return st;
 }
 

@@ -7,18 +7,20 @@
 
 #include "core/threads.h"
 #include "model/checkpoint.h"
+#include "model/layer_tensors.h"
 #include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
-enum { NAME_SIZE = 96, MOST_TENSORS_PER_LAYER = 4 };
+enum { MOST_TENSORS_PER_LAYER = 4 };
 
 /* A tensor that takes scales: n_heads * head_dim rows of n_columns. */
 typedef struct folded_tensor {
-    char name[NAME_SIZE];
+    char name[LAYER_TENSOR_NAME];
     int layer;
     bool is_query;
     int n_heads, rank;
     int64_t shape[2]; /* as the checkpoint has it; shape[1] only of matrices */
+    bool adds_one;    /* the weight is one more than the tensor says */
 } folded_tensor;
 
 typedef struct folding {
@@ -55,11 +57,34 @@ static void dim_scales(double *scales, const plan_head *head, const model_facts 
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
-static rb_status check_model(const bit_plan *plan, const checkpoint *model, rb_error *err)
+/* Scales need tensors of their own for queries and keys, whose rows are the dims of the heads in order. */
+static bool has_projections(const checkpoint_tensors *tensors)
 {
-    model_facts facts = checkpoint_config(model)->facts;
+    for (int i = 0; i < tensors->n_layer; i++)
+        if (tensors->layer[i].weight == WEIGHT_QKV && tensors->layer[i].rows == DIM_KEY) return true;
+    return false;
+}
+
+static rb_status check_foldable(const checkpoint *model, rb_error *err)
+{
+    const model_config *config = checkpoint_config(model);
+    if (has_projections(config->family->tensors)) return RB_OK;
+    return rb_fail(
+        err, RB_EUNSUPPORTED,
+        "%s: scales cannot be folded into the weights of %s, which has no matrices of its own for queries and "
+        "keys: apply the scales to both",
+        checkpoint_folder(model), config->facts.model_type);
+}
+
+static rb_status check_model(const bit_plan *plan, checkpoint *model, rb_error *err)
+{
+    const int64_t context = plan->calibration.context, n_tokens = plan->calibration.n_tokens;
     rb_status st;
     RB_TRY(st, checkpoint_check(model, err), done);
+    RB_TRY(st, check_foldable(model, err), done);
+    /* RoPE may depend on how long the sequences were. */
+    if (context > 0) RB_TRY(st, checkpoint_set_longest(model, context < n_tokens ? context : n_tokens, err), done);
+    model_facts facts = checkpoint_config(model)->facts;
     if (plan->model.weights_sha256[0]) RB_TRY(st, checkpoint_weights_sha256(model, facts.weights_sha256, err), done);
     RB_TRY(st, model_facts_same(&plan->model, "the plan", &facts, checkpoint_folder(model), err), done);
 done:
@@ -85,52 +110,66 @@ static rb_status check_shared_norms(const bit_plan *plan, int layer, rb_error *e
 
 /* ---- what is written ------------------------------------------------------------------------- */
 
-/* Appends a tensor of the model; n_columns 0: a vector. */
-static rb_status add_tensor(folding *f, int layer, const char *module, const char *kind, bool is_query, int n_heads,
-                            int64_t n_columns, rb_error *err)
+/* What a tensor of the family is: the query's or the key's part of a projection or of a norm. NOT_FOLDED: of neither.
+ */
+typedef enum folded_part { NOT_FOLDED, QUERY_PART, KEY_PART } folded_part;
+
+/* Tensors of a projection come in the order query, key, value; seen: how many of its weight came before. */
+static folded_part part_of(const layer_tensor *tensor, int seen)
 {
-    folded_tensor *tensor = &f->tensors[f->n];
+    switch (tensor->weight) {
+    case WEIGHT_QKV:
+    case WEIGHT_QKV_BIAS: return seen == 0 ? QUERY_PART : seen == 1 ? KEY_PART : NOT_FOLDED;
+    case WEIGHT_Q_NORM: return QUERY_PART;
+    case WEIGHT_K_NORM: return KEY_PART;
+    default: return NOT_FOLDED;
+    }
+}
+
+static bool is_norm(const layer_tensor *tensor)
+{
+    return tensor->weight == WEIGHT_Q_NORM || tensor->weight == WEIGHT_K_NORM;
+}
+
+/* Appends a tensor of the model. */
+static rb_status add_tensor(folding *f, const layer_tensor *tensor, folded_part part, int layer, rb_error *err)
+{
+    const model_config *config = checkpoint_config(f->model);
+    folded_tensor *out = &f->tensors[f->n];
     const safetensor *found;
-    *tensor = (folded_tensor){.layer = layer,
-                              .is_query = is_query,
-                              .n_heads = n_heads,
-                              .rank = n_columns ? 2 : 1,
-                              .shape = {(int64_t)n_heads * f->plan->model.head_dim, n_columns}};
-    snprintf(tensor->name, sizeof tensor->name, "model.layers.%d.self_attn.%s.%s", layer, module, kind);
-    const rb_status st = checkpoint_tensor(f->model, tensor->name, tensor->rank, tensor->shape, &found, err);
+    *out = (folded_tensor){.layer = layer, .is_query = part == QUERY_PART};
+    layer_tensor_name(out->name, config, tensor, layer, 0);
+    out->rank = layer_tensor_shape(config, tensor, out->shape);
+    out->n_heads = (int)(out->shape[0] / config->facts.head_dim);
+    out->adds_one = is_norm(tensor) && config->family->norm == MODEL_NORM_RMS_ONE;
+    const rb_status st = checkpoint_tensor(f->model, out->name, out->rank, out->shape, &found, err);
     if (st != RB_OK) return st;
     f->entries[f->n] = *found;
-    f->entries[f->n].name = tensor->name;
+    f->entries[f->n].name = out->name;
     f->entries[f->n].data = NULL;
-    if (tensor_dtype_is_block(found->dtype)) { /* scaled codes are no codes of a block type */
+    if (tensor_dtype_is_block(found->dtype)) { /* a scaled block is no block of its type */
         f->entries[f->n].dtype = TENSOR_F32;
-        tensor_shape_bytes(TENSOR_F32, tensor->rank, tensor->shape, &f->entries[f->n].size_bytes);
+        f->entries[f->n].size_bytes = (size_t)(out->shape[0] * columns_of(out)) * sizeof(float);
     }
     f->n++;
     return RB_OK;
 }
 
-static rb_status add_projection(folding *f, int layer, bool is_query, rb_error *err)
-{
-    const model_config *config = checkpoint_config(f->model);
-    const int n_heads = is_query ? config->facts.n_q_heads : config->facts.n_kv_heads;
-    const char *module = is_query ? "q_proj" : "k_proj";
-    const rb_status st = add_tensor(f, layer, module, "weight", is_query, n_heads, config->hidden_size, err);
-    return st == RB_OK && (config->extras & EXTRA_QKV_BIAS)
-               ? add_tensor(f, layer, module, "bias", is_query, n_heads, 0, err)
-               : st;
-}
-
+/* Where queries and keys have norms, scales go into those alone: a norm would take a projection's away. */
 static rb_status add_layer(folding *f, int layer, rb_error *err)
 {
-    rb_status st;
-    if (checkpoint_config(f->model)->extras & EXTRA_QK_NORM) {
-        RB_TRY(st, check_shared_norms(f->plan, layer, err), done);
-        RB_TRY(st, add_tensor(f, layer, "q_norm", "weight", true, 1, 0, err), done);
-        RB_TRY(st, add_tensor(f, layer, "k_norm", "weight", false, 1, 0, err), done);
-    } else {
-        RB_TRY(st, add_projection(f, layer, true, err), done);
-        RB_TRY(st, add_projection(f, layer, false, err), done);
+    const model_config *config = checkpoint_config(f->model);
+    const checkpoint_tensors *tensors = config->family->tensors;
+    const bool has_norms = (config->extras & (EXTRA_QK_NORM | EXTRA_WIDE_QK_NORM)) != 0;
+    int seen[N_LAYER_WEIGHTS] = {0};
+    rb_status st = RB_OK;
+    if (config->extras & EXTRA_QK_NORM) RB_TRY(st, check_shared_norms(f->plan, layer, err), done);
+    for (int i = 0; i < tensors->n_layer; i++) {
+        const layer_tensor *tensor = &tensors->layer[i];
+        if (!layer_tensor_is_used(config, tensor, layer)) continue;
+        const folded_part part = part_of(tensor, seen[tensor->weight]++);
+        if (part != NOT_FOLDED && is_norm(tensor) == has_norms)
+            RB_TRY(st, add_tensor(f, tensor, part, layer, err), done);
     }
 done:
     return st;
@@ -151,8 +190,11 @@ static rb_status scale_rows(const folding *f, const folded_tensor *tensor, tenso
             const int64_t first = ((int64_t)head * d + dim) * n_columns;
             const float scale = (float)scales[dim];
             rb_error mine = {0};
-            for (int64_t i = first; i < first + n_columns; i++)
-                f->values[i] = tensor->is_query ? f->values[i] / scale : f->values[i] * scale;
+            for (int64_t i = first; i < first + n_columns; i++) {
+                const float value = tensor->adds_one ? f->values[i] + 1.0f : f->values[i],
+                            scaled = tensor->is_query ? value / scale : value * scale;
+                f->values[i] = tensor->adds_one ? scaled - 1.0f : scaled;
+            }
             rb_note_failure(&failure, first,
                             tensor_from_f32(dtype, f->values + first, n_columns,
                                             f->bytes + (size_t)first * tensor_dtype_size(dtype), &mine),

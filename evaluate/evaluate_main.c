@@ -173,7 +173,9 @@ static rb_status read_inputs(evaluate_inputs *in, const evaluate_options *opt, r
         RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "needle documents", err), done);
     RB_TRY(st, checkpoint_set_longest(in->model, longest_sequence(in), err), done);
     RB_TRY(st, read_plans(in, opt, err), done);
-    if (in->documents.n > 0 && opt->write_documents) st = documents_write(&in->documents, opt->write_documents, err);
+    if (in->documents.n > 0 && opt->write_documents)
+        RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
+    checkpoint_warn_quantized(in->model);
 done:
     return st;
 }
@@ -462,14 +464,16 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "evaluate",
-        .synopsis = "ropebits evaluate --model DIR --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
-                    "RESULT.json",
+        .synopsis =
+            "ropebits evaluate --model MODEL --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
+            "RESULT.json",
         .summary = "Runs a checkpoint with every key and value quantized and restored as each plan says, and holds its "
                    "next-token distributions, attention and "
                    "needle answers to the unquantized run's.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = evaluate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

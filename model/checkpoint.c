@@ -50,8 +50,7 @@ done:
     return st;
 }
 
-/* Says once that the weights are not those of the trained model. */
-static void warn_when_quantized(const checkpoint *ckpt)
+void checkpoint_warn_quantized(const checkpoint *ckpt)
 {
     bool is_there[TENSOR_N_DTYPES] = {false};
     char names[128] = "";
@@ -76,7 +75,6 @@ rb_status checkpoint_open(checkpoint **out, const char *path, rb_error *err)
     RB_TRY(st, rb_alloc(&opened, 1, sizeof *opened, "checkpoint", err), done);
     RB_TRY(st, rb_format(&opened->path, err, "%s", path), done);
     RB_TRY(st, gguf_is_file(path) ? open_gguf(opened, err) : open_folder(opened, err), done);
-    warn_when_quantized(opened);
     if (opened->config.defaults[0] != '\0')
         rb_message_info("%s: config.json does not say %s: taken as transformers documents for %s", path,
                         opened->config.defaults, opened->config.facts.model_type);

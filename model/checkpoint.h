@@ -12,7 +12,6 @@
 
 typedef struct checkpoint checkpoint;
 
-/* Warns when the weights are quantized: what is measured is then the quantized model. */
 rb_status checkpoint_open(checkpoint **out, const char *path, rb_error *err);
 void checkpoint_close(checkpoint *ckpt);
 /* SHA-256 of the config.json of a model that need not be open, or supported. */
@@ -68,6 +67,10 @@ typedef enum tensor_use {
 
 /* The same check; *uses [checkpoint_n_tensors] is the caller's, freed by free(). */
 rb_status checkpoint_uses(tensor_use **uses, const checkpoint *ckpt, rb_error *err);
+
+/* Warns when weights are quantized: what is measured is then the quantized model. For programs, once nothing is left to
+ * refuse. */
+void checkpoint_warn_quantized(const checkpoint *ckpt);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt);

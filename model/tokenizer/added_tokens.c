@@ -77,8 +77,8 @@ static rb_status add_once(byte_trie *trie, const char *text, size_t length, int3
     size_t size = 0;
     const int32_t other = byte_trie_longest(trie, text, length, &size);
     if (other >= 0 && size == length)
-        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.64s\" is %s of added_tokens[%d]", index, text, what,
-                       other);
+        return rb_fail(err, RB_EFORMAT, "added_tokens[%d]: \"%.*s\" is %s of added_tokens[%d]", index,
+                       (int)(length < 64 ? length : 64), text, what, other);
     return byte_trie_add(trie, text, length, index, err);
 }
 

@@ -1,6 +1,7 @@
 /* Merging characters to tokens: see bpe.h. Reading the model from JSON is in bpe_file.c. */
 #include "model/tokenizer/bpe.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct bpe_scratch {
     candidate *heap;
     size_t capacity, heap_size;
     int32_t n_symbols;
+    bpe_dropped dropped; /* of all pieces so far */
 };
 
 rb_status bpe_scratch_new(bpe_scratch **out, rb_error *err)
@@ -38,7 +40,7 @@ static void scratch_release(bpe_scratch *scratch)
 {
     free(scratch->symbols);
     free(scratch->heap);
-    *scratch = (bpe_scratch){0};
+    *scratch = (bpe_scratch){.dropped = scratch->dropped};
 }
 
 void bpe_scratch_free(bpe_scratch *scratch)
@@ -63,6 +65,8 @@ static rb_status scratch_reserve(bpe_scratch *scratch, size_t length, rb_error *
 done:
     return st;
 }
+
+const bpe_dropped *bpe_scratch_dropped(const bpe_scratch *scratch) { return &scratch->dropped; }
 
 /* ---- the heap: smallest order first ---------------------------------------------------------- */
 
@@ -134,23 +138,16 @@ static bool add_bytes(symbol_maker *m, const char *text, size_t size)
     return true;
 }
 
-static rb_status fail_without_token(const bpe *b, const char *text, size_t size, int32_t character, rb_error *err)
+/* A character that no token stands for is left out, as by the library. The first one is remembered by its name. */
+static void drop_character(symbol_maker *m, const char *text, size_t size, int32_t character)
 {
+    bpe_dropped *dropped = &m->scratch->dropped;
     char byte;
     size_t n;
-    if (b->unk_token)
-        return rb_fail(
-            err, RB_EFORMAT,
-            "the vocabulary has no token for the character U+%04X, which the text holds, and model.unk_token "
-            "\"%.64s\" is not in it either",
-            (unsigned)character, b->unk_token);
-    if (b->is_byte_level && byte_level_decode(text, size, &byte, &n))
-        return rb_fail(err, RB_EFORMAT, "the vocabulary has no token for byte 0x%02x, which the text holds",
-                       (unsigned)(unsigned char)byte);
-    return rb_fail(err, RB_EFORMAT,
-                   "the vocabulary has no token for the character U+%04X, which the text holds, and there is no "
-                   "model.unk_token",
-                   (unsigned)character);
+    if (dropped->n++ > 0) return;
+    if (m->bpe->is_byte_level && byte_level_decode(text, size, &byte, &n))
+        snprintf(dropped->first, sizeof dropped->first, "byte 0x%02x", (unsigned)(unsigned char)byte);
+    else snprintf(dropped->first, sizeof dropped->first, "U+%04X", (unsigned)character);
 }
 
 static rb_status add_character(symbol_maker *m, const char *text, size_t size, int32_t character, rb_error *err)
@@ -163,7 +160,15 @@ static rb_status add_character(symbol_maker *m, const char *text, size_t size, i
         return RB_OK;
     }
     if (b->has_byte_fallback && add_bytes(m, text, size)) return RB_OK;
-    if (b->unk_id < 0) return fail_without_token(b, text, size, character, err);
+    if (!b->unk_token) {
+        drop_character(m, text, size, character);
+        return RB_OK;
+    }
+    if (b->unk_id < 0)
+        return rb_fail(err, RB_EFORMAT,
+                       "the vocabulary has no token for U+%04X, which the text holds, and model.unk_token \"%.64s\" is "
+                       "not in it either",
+                       (unsigned)character, b->unk_token);
     if (!b->fuses_unk) flush_unk(m);
     m->has_unk = true;
     return RB_OK;
@@ -180,7 +185,7 @@ static rb_status make_symbols(const bpe *b, bpe_scratch *scratch, const char *pi
         if (st != RB_OK) return st;
     }
     flush_unk(&m);
-    scratch->symbols[scratch->n_symbols - 1].next = -1;
+    if (scratch->n_symbols > 0) scratch->symbols[scratch->n_symbols - 1].next = -1;
     return RB_OK;
 }
 
@@ -212,7 +217,7 @@ rb_status bpe_encode(const bpe *b, bpe_scratch *scratch, const char *piece, size
     }
     RB_TRY(st, make_symbols(b, scratch, piece, length, err), done);
     merge_all(b, scratch);
-    for (int32_t i = 0; i >= 0; i = scratch->symbols[i].next)
+    for (int32_t i = scratch->n_symbols > 0 ? 0 : -1; i >= 0; i = scratch->symbols[i].next)
         RB_TRY(st, id_list_push(ids, scratch->symbols[i].id, err), done);
 done:
     return st;

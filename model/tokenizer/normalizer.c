@@ -42,6 +42,13 @@ static size_t first_size(const text_buffer *text, text_stretch in)
     return size;
 }
 
+/* The same where the first character by itself becomes `mapped` bytes, several characters perhaps. */
+static size_t first_mapped_size(const text_buffer *text, text_stretch in, size_t mapped)
+{
+    const size_t size = first_size(text, in);
+    return size > 0 && mapped > size ? mapped : size;
+}
+
 /* Characters below U+0300 neither combine nor decompose further under NFC (NFC_Quick_Check = Yes, combining class 0),
  * and their lead bytes are below 0xcc. ASCII is its own form in all four. Most texts need no more than this check. */
 static bool is_in_form(const char *text, size_t length, utf8proc_option_t form)
@@ -50,6 +57,17 @@ static bool is_in_form(const char *text, size_t length, utf8proc_option_t form)
     unsigned char high = 0;
     for (size_t i = 0; i < length; i++) high |= (unsigned char)((unsigned char)text[i] >= limit);
     return !high;
+}
+
+/* Bytes that the first character takes in this form by itself; 0 where memory is out, which a caller finds anyway. */
+static size_t form_of_first(text_stretch in, utf8proc_option_t form)
+{
+    utf8proc_uint8_t *mapped = NULL;
+    size_t size;
+    utf8_first(in.at, in.length, &size);
+    const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)in.at, (utf8proc_ssize_t)size, &mapped, form);
+    free(mapped);
+    return n > 0 ? (size_t)n : 0;
 }
 
 static rb_status apply_form(const normalizer_step *step, split_scratch *scratch, text_stretch in, text_buffer *out,
@@ -67,7 +85,7 @@ static rb_status apply_form(const normalizer_step *step, split_scratch *scratch,
                        "Unicode normalisation of %zu bytes: %s", in.length, utf8proc_errmsg(size));
     free(out->at);
     *out = (text_buffer){(char *)mapped, (size_t)size, (size_t)size};
-    *n_first = first_size(out, in);
+    *n_first = first_mapped_size(out, in, form_of_first(in, step->form));
     return RB_OK;
 }
 
@@ -75,6 +93,7 @@ static rb_status apply_lowercase(const normalizer_step *step, split_scratch *scr
                                  size_t *n_first, rb_error *err)
 {
     enum { DOTTED_I = 0x130, MAX_UTF8 = 4 }; /* the one character that becomes two */
+    size_t first = 0;
     (void)step;
     (void)scratch;
     for (size_t at = 0, size; at < in.length; at += size) {
@@ -84,8 +103,9 @@ static rb_status apply_lowercase(const normalizer_step *step, split_scratch *scr
         rb_status st = text_buffer_add(out, (const char *)lower, (size_t)n, err);
         if (st == RB_OK && c == DOTTED_I) st = text_buffer_add(out, "\xcc\x87", 2, err);
         if (st != RB_OK) return st;
+        if (at == 0) first = out->length;
     }
-    *n_first = first_size(out, in);
+    *n_first = first_mapped_size(out, in, first);
     return RB_OK;
 }
 

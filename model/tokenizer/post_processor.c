@@ -26,6 +26,8 @@ static rb_status add_special(bos_tokens *out, const cJSON *object, const cJSON *
     rb_status st;
     RB_TRY(st, rb_json_get_string(piece, "id", where, &name, err), done);
     RB_TRY(st, rb_json_get_object(object, "special_tokens", where, &tokens, err), done);
+    if (!rb_json_find(tokens, name))
+        return rb_fail(err, RB_EFORMAT, "%s: special_tokens has no \"%.64s\", which single names", where, name);
     RB_TRY(st, rb_json_get_object(tokens, name, where, &token, err), done);
     RB_TRY(st, rb_json_get_array(token, "ids", where, &ids, err), done);
     cJSON_ArrayForEach (id, ids) RB_TRY(st, add_id(out, id, where, err), done);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/message.h"
 #include "model/tokenizer/added_tokens.h"
 #include "model/tokenizer/bpe.h"
 #include "model/tokenizer/normalizer.h"
@@ -176,6 +177,15 @@ static rb_status encode_raw(encoder *e, text_stretch text, rb_error *err)
     return st;
 }
 
+static void warn_of_dropped(const bpe_dropped *dropped)
+{
+    if (dropped->n > 0)
+        rb_message_warn(
+            "the vocabulary has no token for %lld characters of the text, the first is %s: left out, as the "
+            "`tokenizers` library does",
+            (long long)dropped->n, dropped->first);
+}
+
 rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, int32_t **ids, int64_t *n_ids,
                            rb_error *err)
 {
@@ -194,6 +204,7 @@ rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, 
     size_t n_first = 0;
     if (length > 0) utf8_first(text, length, &n_first);
     RB_TRY(st, encode_added(&e, ADDED_RAW, (text_stretch){text, length, n_first}, encode_raw, err), done);
+    warn_of_dropped(bpe_scratch_dropped(e.merge));
     *ids = e.ids.at;
     *n_ids = (int64_t)e.ids.n;
     e.ids.at = NULL;

@@ -19,7 +19,9 @@ rb_status tokenizer_open_text(tokenizer **out, const char *text, size_t length, 
 void tokenizer_close(tokenizer *tokenizer);
 
 /* Ids of a UTF-8 text (may hold NUL bytes), without special tokens around it; added tokens inside the text are
- * recognised as `tokenizers` does. *ids is freed by free(). Fails on invalid UTF-8, naming the byte offset. */
+ * recognised as `tokenizers` does. A character that has no token where the file names no token for unknown ones is left
+ * out, as by the library; one warning says how many. *ids is freed by free(). Fails on invalid UTF-8, naming the byte
+ * offset. */
 rb_status tokenizer_encode(const tokenizer *tokenizer, const char *text, size_t length, int32_t **ids, int64_t *n_ids,
                            rb_error *err);
 

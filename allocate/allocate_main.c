@@ -429,6 +429,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "PROFILE.h5",
         .run = allocate_run,
+        .multiplies = true,
         .context = &opt,
         .has_cpu_only = true,
     };

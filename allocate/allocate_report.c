@@ -14,7 +14,7 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
                                 rb_error *err)
 {
     const value_statistics statistics = {profile->value_error, profile->value_energy};
-    const double dims = plan->model.head_dim, true_bits = bit_plan_cost(plan).value_true_bits;
+    const double dims = plan->model.value_dim, true_bits = bit_plan_cost(plan).value_true_bits;
     const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
     uint8_t *widths = NULL;
     if (!profile->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
@@ -24,10 +24,10 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
     out->output_error = value_output_error(plan->value_widths, &plan->model, &statistics);
     out->one_width = PLAN_MAX_WIDTH;
     while (out->one_width > PLAN_MIN_WIDTH
-           && plan_value_bits(out->one_width, plan->model.head_dim) > true_bits * dims * (1.0 + 1e-12))
+           && plan_value_bits(out->one_width, plan->model.value_dim) > true_bits * dims * (1.0 + 1e-12))
         out->one_width--;
     memset(widths, out->one_width, n_heads);
-    out->one_width_bits = plan_value_bits(out->one_width, plan->model.head_dim) / dims;
+    out->one_width_bits = plan_value_bits(out->one_width, plan->model.value_dim) / dims;
     out->one_width_error = value_output_error(widths, &plan->model, &statistics);
     free(widths);
     return RB_OK;

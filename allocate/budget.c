@@ -8,7 +8,7 @@ static double n_heads(const model_facts *model) { return (double)model->n_layers
 
 static double value_bits_per_token(const model_facts *model, int width)
 {
-    return n_heads(model) * plan_value_bits(width, model->head_dim);
+    return n_heads(model) * plan_value_bits(width, model->value_dim);
 }
 
 /* Stored bits of all values of a token. */
@@ -17,7 +17,7 @@ static double value_bits_of(const plan_request *r)
     double sum = 0.0;
     if (!r->value_widths) return value_bits_per_token(r->model, r->value_width);
     for (int h = 0; h < r->model->n_layers * r->model->n_kv_heads; h++)
-        sum += plan_value_bits(r->value_widths[h], r->model->head_dim);
+        sum += plan_value_bits(r->value_widths[h], r->model->value_dim);
     return sum;
 }
 

@@ -48,7 +48,7 @@ static void print_values(const bit_plan *plan, const explain_options *opt, const
         return;
     }
     printf("values   %d bits, %.3f true bits a dim", width,
-           (double)plan_value_bits(width, plan->model.head_dim) / plan->model.head_dim);
+           (double)plan_value_bits(width, plan->model.value_dim) / plan->model.value_dim);
     for (int h = 0; h < plan->model.n_kv_heads && profile->value_error; h++) energy += profile->value_energy[first + h];
     if (energy > 0.0) {
         const double *share = profile->value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
@@ -172,6 +172,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "PLAN",
         .run = explain_run,
+        .multiplies = true,
         .context = &opt,
         .has_cpu_only = true,
     };

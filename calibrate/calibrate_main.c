@@ -108,7 +108,7 @@ int main(int argc, char **argv)
         {.long_name = "dry-run",
          .kind = RB_OPT_FLAG,
          .value = &opt.dry_run,
-         .help = "check that the checkpoint is supported, say what a run would need, and stop"},
+         .help = "do all of a run but its pass: read the texts, say what the run would do and need, and stop"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -118,14 +118,16 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "calibrate",
-        .synopsis = "ropebits calibrate --model DIR --text FILE [--text FILE:WEIGHT ...] [--test-text FILE] [options] "
-                    "-o CAPTURE.h5\n"
-                    "ropebits calibrate --model DIR --dry-run",
+        .synopsis =
+            "ropebits calibrate --model MODEL --text FILE [--text FILE:WEIGHT ...] [--test-text FILE] [options] "
+            "-o CAPTURE.h5\n"
+            "ropebits calibrate --model MODEL [--text FILE ...] --dry-run",
         .summary = "Runs a text through a checkpoint, layer by layer, and captures the queries and keys that enter "
                    "RoPE, with their energies.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = calibrate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

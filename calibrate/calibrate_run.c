@@ -11,6 +11,8 @@
 #include "calibrate/calibration_text.h"
 #include "calibrate/capture_cuda.h"
 #include "calibrate/capture_file.h"
+#include "calibrate/capture_watch.h"
+#include "calibrate/dry_run.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -21,10 +23,16 @@
 
 /* ---- options --------------------------------------------------------------------------------- */
 
+static bool gives_texts(const calibrate_options *opt)
+{
+    return opt->texts.n > 0 || opt->tokens || opt->test_text || opt->test_tokens;
+}
+
+/* Without any text a dry run only tells whether the model is supported. */
 static rb_status check_options(const calibrate_options *opt, rb_error *err)
 {
-    if (opt->dry_run) return RB_OK;
-    if (!opt->output) return rb_fail(err, RB_EUSAGE, "no output: give -o CAPTURE.h5, or --dry-run");
+    if (opt->dry_run && !gives_texts(opt)) return RB_OK;
+    if (!opt->dry_run && !opt->output) return rb_fail(err, RB_EUSAGE, "no output: give -o CAPTURE.h5, or --dry-run");
     if ((opt->texts.n == 0) == !opt->tokens)
         return rb_fail(err, RB_EUSAGE, "give the calibration text as either --text or --tokens");
     if (opt->test_text && opt->test_tokens)
@@ -88,6 +96,7 @@ typedef struct capture_pass {
     const capture_header *header;
     capture_writer *writer;
     block_statistics statistics;
+    capture_watch *watch;
     float *q, *k, *v; /* one set's share of a layer, contiguous */
     double statistics_s, write_s;
     rb_progress progress;
@@ -111,9 +120,11 @@ static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
         const int64_t n = pass->header->text[set].n_tokens;
         slice_tokens(pass->q, heads->q, model->n_q_heads, heads->n_tokens, first, n, model->head_dim);
         slice_tokens(pass->k, heads->k, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
-        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
+        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->value_dim);
         const double statistics_from_s = rb_now_s();
         st = block_statistics_compute(&pass->statistics, model, heads->layer, pass->q, pass->k, n, err);
+        if (st == RB_OK && set == CAPTURE_CALIBRATION)
+            st = capture_watch_layer(pass->watch, heads->layer, pass->q, pass->k, false, n, &pass->statistics, err);
         const double write_from_s = rb_now_s();
         if (st == RB_OK)
             st = capture_write_layer(pass->writer, (capture_set)set, heads->layer, pass->q, pass->k, pass->v,
@@ -138,14 +149,16 @@ static rb_status alloc_pass(capture_pass *pass, rb_error *err)
     const model_facts *model = &pass->header->model;
     const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens,
                   n_test = pass->header->text[CAPTURE_TEST].n_tokens;
-    const size_t head_floats = (size_t)(n_calibration > n_test ? n_calibration : n_test) * (size_t)model->head_dim;
+    const size_t most = (size_t)(n_calibration > n_test ? n_calibration : n_test),
+                 head_floats = most * (size_t)model->head_dim, value_floats = most * (size_t)model->value_dim;
     rb_status st;
     RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err),
            done);
     RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err),
            done);
     if (pass->header->has_values)
-        RB_TRY(st, rb_alloc(&pass->v, head_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
+        RB_TRY(st,
+               rb_alloc(&pass->v, value_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
                done);
     RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
 done:
@@ -153,9 +166,9 @@ done:
 }
 
 static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *header, const token_batch *batch,
-                                capture_writer *writer, rb_error *err)
+                                capture_writer *writer, capture_watch *watch, rb_error *err)
 {
-    capture_pass pass = {.header = header, .writer = writer};
+    capture_pass pass = {.header = header, .writer = writer, .watch = watch};
     rb_status st;
     RB_TRY(st, alloc_pass(&pass, err), done);
     const forward_hooks hooks = {.user = &pass, .on_qkv = capture_layer, .on_layer_done = layer_done};
@@ -179,28 +192,35 @@ static layer_cuda_precision cuda_precision(const calibrate_options *opt)
     return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16;
 }
 
-/* Runs the text through the model on `device` and writes the file. gpu: the report of a run on a GPU. */
+/* Runs the text through the model on `device` and writes the file. gpu: the report of a run on a GPU. A dry run stops
+ * where the pass would start. */
 static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens,
                                const char *options_json, const calibrate_options *opt, rb_device_kind device,
-                               forward_cuda_report *gpu, rb_error *err)
+                               forward_cuda_report *gpu, warning_list *warnings, rb_error *err)
 {
     const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
     int64_t *starts = NULL, n_sequences = 0;
     capture_writer *writer = NULL;
+    capture_watch watch = {0};
     rb_status st;
 
     RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
-    RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
+    if (opt->output) RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
+    if (opt->dry_run) goto done;
+    RB_TRY(st, capture_watch_create(&watch, checkpoint_config(ckpt), starts[1], err), done);
     const token_batch batch = {
         .tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
     if (device == RB_DEVICE_CUDA) {
-        const capture_cuda_options cuda = {.precision = cuda_precision(opt), .max_bytes = opt->max_gpu_bytes};
+        const capture_cuda_options cuda = {
+            .precision = cuda_precision(opt), .max_bytes = opt->max_gpu_bytes, .watch = &watch};
         RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, gpu, err), done);
     } else {
-        RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, err), done);
+        RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, &watch, err), done);
     }
+    capture_watch_warn(&watch, warnings);
     st = capture_publish(writer, err);
 done:
+    capture_watch_free(&watch);
     capture_writer_free(writer);
     free(starts);
     return st;
@@ -208,22 +228,30 @@ done:
 
 /* ---- what it says ---------------------------------------------------------------------------- */
 
-static int64_t capture_bytes(const capture_header *header)
+/* Numbers of a token in a layer. */
+static int64_t captured_dims(const capture_header *header)
 {
     const model_facts *model = &header->model;
-    const int64_t heads = model->n_q_heads + (header->has_values ? 2 : 1) * (int64_t)model->n_kv_heads;
+    return (int64_t)(model->n_q_heads + model->n_kv_heads) * model->head_dim
+           + (header->has_values ? (int64_t)model->n_kv_heads * model->value_dim : 0);
+}
+
+static int64_t capture_bytes(const capture_header *header)
+{
     const int64_t n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens + header->text[CAPTURE_TEST].n_tokens;
-    return heads * model->n_layers * n_tokens * model->head_dim * (header->value_type == RB_H5_F32 ? 4 : 2);
+    return captured_dims(header) * header->model.n_layers * n_tokens * (header->value_type == RB_H5_F32 ? 4 : 2);
 }
 
 typedef struct calibrate_result {
     const calibrate_options *options;
-    const calibration_text *text; /* empty in a dry run */
+    const calibration_text *text; /* empty in a dry run without texts */
     const capture_header *header;
     int64_t weight_bytes, memory_bytes;
     int64_t gpu_bytes,
         gpu_least_bytes; /* what a run on a GPU would take, and what it would take in the smallest chunks of tokens */
     const forward_cuda_report *gpu; /* the report of a run on a GPU, or NULL */
+    const warning_list *warnings;
+    const dry_run *dry; /* NULL in a run */
     double seconds;
 } calibrate_result;
 
@@ -266,12 +294,8 @@ static void print_result(const calibrate_result *result)
            (long long)text[CAPTURE_CALIBRATION].context);
     print_bos(&text[CAPTURE_CALIBRATION].bos);
     print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
-    if (result->options->dry_run) {
-        printf("memory       about %.0f MiB\n", (double)result->memory_bytes / 0x1p20);
-        printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n",
-               (double)result->gpu_bytes / 0x1p20, (double)result->gpu_least_bytes / 0x1p20);
-        printf("capture      about %.0f MiB before compression\n", (double)capture_bytes(result->header) / 0x1p20);
-        printf("supported: a run would work\n");
+    if (result->dry) {
+        dry_run_print(result->dry);
     } else {
         if (result->gpu)
             printf("GPU          %s: %.2f ms a layer, %.1f GB/s of weights, %.0f MiB\n", rb_cuda_device()->name,
@@ -328,11 +352,13 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_size_bytes", (double)result->gpu_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_least_size_bytes", (double)result->gpu_least_bytes, err), done);
     RB_TRY(st, calibration_text_to_json(json, result->text, result->options, err), done);
-    if (!result->options->dry_run) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
+    if (!result->dry) RB_TRY(st, rb_json_add_string(json, "capture", result->options->output, err), done);
     if (result->gpu) {
         RB_TRY(st, gpu_to_json(&item, result->gpu, err), done);
         RB_TRY(st, rb_json_add_item(json, "gpu", &item, err), done);
     }
+    RB_TRY(st, warnings_to_json(json, result->warnings, err), done);
+    if (result->dry) RB_TRY(st, dry_run_to_json(json, result->dry, err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
     cJSON_Delete(item);
@@ -365,7 +391,6 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const capture_header *header = result->header;
     const int64_t n_calibration = header->text[CAPTURE_CALIBRATION].n_tokens,
                   n_test = header->text[CAPTURE_TEST].n_tokens;
-    const int64_t heads = header->model.n_q_heads + (header->has_values ? 2 : 1) * (int64_t)header->model.n_kv_heads;
     int64_t *starts = NULL, n_sequences = 0;
     const rb_status st = cut_sequences(&starts, &n_sequences, header->text, err);
     if (st != RB_OK) return st;
@@ -374,11 +399,51 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const layer_cuda_precision precision = cuda_precision(result->options);
     result->memory_bytes =
         forward_memory_bytes(config, &batch, NULL, rb_threads_count())
-        + heads * (n_calibration > n_test ? n_calibration : n_test) * header->model.head_dim * (int64_t)sizeof(float);
+        + captured_dims(header) * (n_calibration > n_test ? n_calibration : n_test) * (int64_t)sizeof(float);
     result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MAX_CHUNK);
     result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MIN_CHUNK);
     free(starts);
     return RB_OK;
+}
+
+/* Reads the texts and captures them; a dry run does all but the pass. */
+static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, capture_header *header,
+                           const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu,
+                           warning_list *warnings, rb_error *err)
+{
+    const int64_t n_test = header->text[CAPTURE_TEST].n_tokens, context = header->text[CAPTURE_CALIBRATION].context;
+    const double tokens_from_s = rb_now_s();
+    char *options_json = NULL;
+    rb_status st;
+    RB_TRY(st, calibration_text_load(text, opt, n_test, context, checkpoint_config(ckpt)->vocab_size, err), done);
+    for (int set = 0; set < CAPTURE_N_SETS; set++) header->text[set].bos = text->bos[set];
+    rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
+    RB_TRY(st, options_to_json(&options_json, opt, text, device, context, n_test, err), done);
+    st = capture_texts(ckpt, header, &text->tokens, options_json, opt, device, gpu, warnings, err);
+done:
+    free(options_json);
+    return st;
+}
+
+static rb_status describe_run(dry_run *dry, const calibrate_result *result, const checkpoint *ckpt,
+                              rb_device_kind device, warning_list *warnings, rb_error *err)
+{
+    int64_t *starts = NULL, n_sequences = 0;
+    const rb_status st = cut_sequences(&starts, &n_sequences, result->header->text, err);
+    if (st != RB_OK) return st;
+    const token_batch batch = {.n_tokens = starts[n_sequences], .sequence_start = starts, .n_sequences = n_sequences};
+    *dry = (dry_run){.ckpt = ckpt,
+                     .options = result->options,
+                     .header = result->header,
+                     .text = result->text,
+                     .device = device,
+                     .memory_bytes = result->memory_bytes,
+                     .gpu_bytes = result->gpu_bytes,
+                     .gpu_least_bytes = result->gpu_least_bytes,
+                     .capture_bytes = capture_bytes(result->header)};
+    const rb_status estimated = dry_run_estimate(dry, &batch, cuda_precision(result->options), warnings, err);
+    free(starts);
+    return estimated;
 }
 
 rb_status calibrate_run(const rb_run_args *args, rb_error *err)
@@ -387,39 +452,37 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     checkpoint *ckpt = NULL;
     capture_header header = {0};
     calibration_text text = {0};
-    char *options_json = NULL;
     rb_device_kind device = RB_DEVICE_CPU;
     forward_cuda_report gpu = {0};
+    warning_list warnings = {0};
+    dry_run dry = {0};
     const double started_s = rb_now_s();
     rb_status st;
 
     RB_TRY(st, check_options(opt, err), done);
     RB_TRY(st, checkpoint_open(&ckpt, opt->model, err), done);
     RB_TRY(st, checkpoint_check(ckpt, err), done);
-    const model_config *config = checkpoint_config(ckpt);
+    checkpoint_warn_quantized(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
-    if (!opt->dry_run) {
-        const int64_t n_test = header.text[CAPTURE_TEST].n_tokens;
-        const double tokens_from_s = rb_now_s();
-        RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-        const int64_t context = header.text[CAPTURE_CALIBRATION].context;
-        RB_TRY(st, calibration_text_load(&text, opt, n_test, context, config->vocab_size, err), done);
-        rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
-        for (int set = 0; set < CAPTURE_N_SETS; set++) header.text[set].bos = text.bos[set];
-        RB_TRY(st, options_to_json(&options_json, opt, &text, device, context, n_test, err), done);
-        RB_TRY(st, capture_texts(ckpt, &header, &text.tokens, options_json, opt, device, &gpu, err), done);
-    }
+    RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
+    if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, opt, device, &gpu, &warnings, err), done);
+    RB_TRY(st, warnings_add_key_bias(&warnings, ckpt, err), done);
     calibrate_result result = {.options = opt,
                                .text = &text,
                                .header = &header,
                                .weight_bytes = checkpoint_weight_bytes(ckpt),
-                               .gpu = device == RB_DEVICE_CUDA ? &gpu : NULL,
+                               .gpu = device == RB_DEVICE_CUDA && !opt->dry_run ? &gpu : NULL,
+                               .warnings = &warnings,
+                               .dry = opt->dry_run ? &dry : NULL,
                                .seconds = rb_now_s() - started_s};
-    RB_TRY(st, estimate_memory(&result, config, err), done);
+    RB_TRY(st, estimate_memory(&result, checkpoint_config(ckpt), err), done);
+    if (opt->dry_run) RB_TRY(st, describe_run(&dry, &result, ckpt, device, &warnings, err), done);
+    warnings_tell(&warnings);
+    warnings_add_quantized(&warnings, ckpt);
     if (args->common->json) st = print_json(&result, err);
     else print_result(&result);
 done:
-    free(options_json);
+    dry_run_free(&dry);
     calibration_text_free(&text);
     checkpoint_close(ckpt);
     return st;

@@ -8,6 +8,7 @@
 typedef struct gpu_capture {
     const capture_header *header;
     capture_writer *writer;
+    capture_watch *watch;
     block_statistics statistics;
     double write_s;
     rb_progress progress;
@@ -22,6 +23,9 @@ static rb_status write_captured(void *user, const captured_layer *captured, rb_e
     rb_status st =
         block_statistics_from_sums(&pass->statistics, &pass->header->model, captured->layer, captured->q_squares,
                                    captured->k_squares, captured->k_sums, captured->n_tokens, err);
+    if (st == RB_OK && set == CAPTURE_CALIBRATION)
+        st = capture_watch_layer(pass->watch, captured->layer, captured->q, captured->k,
+                                 pass->header->value_type == RB_H5_F16, captured->n_tokens, &pass->statistics, err);
     if (st != RB_OK) return st;
     if (pass->header->value_type == RB_H5_F16)
         st = capture_write_layer_f16(pass->writer, set, captured->layer, captured->q, captured->k, captured->v,
@@ -77,7 +81,7 @@ rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, 
                           const capture_cuda_options *options, capture_writer *writer, forward_cuda_report *report,
                           rb_error *err)
 {
-    gpu_capture pass = {.header = header, .writer = writer};
+    gpu_capture pass = {.header = header, .writer = writer, .watch = options->watch};
     int64_t set_start[CAPTURE_N_SETS + 1];
     rb_status st;
     RB_TRY(st, block_statistics_create(&pass.statistics, &header->model, err), done);

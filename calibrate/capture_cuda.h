@@ -3,11 +3,13 @@
 #define RB_CALIBRATE_CAPTURE_CUDA_H
 
 #include "calibrate/capture_file.h"
+#include "calibrate/capture_watch.h"
 #include "model/cuda/forward_cuda.h"
 
 typedef struct capture_cuda_options {
     layer_cuda_precision precision;
     int64_t max_bytes; /* of GPU memory; 0: what is free */
+    capture_watch *watch;
 } capture_cuda_options;
 
 /* batch: the sets of the header, one after the other. Call rb_resolve_device before. Every layer of every set is

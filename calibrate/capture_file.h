@@ -4,8 +4,8 @@
  * Attributes of /: schema "ropebits-capture", schema_version, tool_version, the model facts, capture_point
  * ("pre-rope"), options (JSON of the options that made it). /rope/inv_freq. Per set ("calibration", "test"): tokens
  * [n_tokens] i32 with attributes context and tokens_sha256; layer_000/k [H][n_tokens][d], layer_000/q
- * [H*G][n_tokens][d] (and v [H][n_tokens][d] on request), f16 or f32; q_energy [H][n_blocks], k_energy [H][n_blocks],
- * k_mean [H][d] in f64, accumulated in double before any rounding. */
+ * [H*G][n_tokens][d] (and v [H][n_tokens][value_dim] on request), f16 or f32; q_energy [H][n_blocks], k_energy
+ * [H][n_blocks], k_mean [H][d] in f64, accumulated in double before any rounding. */
 #ifndef RB_CALIBRATE_CAPTURE_FILE_H
 #define RB_CALIBRATE_CAPTURE_FILE_H
 
@@ -34,8 +34,8 @@ typedef struct capture_writer capture_writer;
 /* tokens[set]: header->text[set].n_tokens ids. options_json: the options that made the file, stored as text. */
 rb_status capture_create(capture_writer **out, const char *path, const capture_header *header,
                          const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err);
-/* One layer of one set. q [n_q_heads][n_tokens][head_dim], k and v [n_kv_heads][n_tokens][head_dim], f32; v NULL unless
- * has_values. */
+/* One layer of one set. q [n_q_heads][n_tokens][head_dim], k [n_kv_heads][n_tokens][head_dim], v
+ * [n_kv_heads][n_tokens][value_dim], f32; v NULL unless has_values. */
 rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k,
                               const float *v, const block_statistics *statistics, rb_error *err);
 /* The same from fp16 bits, for a header of RB_H5_F16. */
@@ -58,7 +58,7 @@ rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t
  * Fails with RB_ENONFINITE naming layer, head and token of the first bad value. */
 rb_status capture_read_k(const capture_file *file, capture_set set, int layer, float *k, rb_error *err);
 rb_status capture_read_q(const capture_file *file, capture_set set, int layer, float *q, rb_error *err);
-/* v like k; only where the header says has_values. */
+/* v [n_kv_heads][n_tokens][value_dim]; only where the header says has_values. */
 rb_status capture_read_v(const capture_file *file, capture_set set, int layer, float *v, rb_error *err);
 rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics,
                                   rb_error *err);

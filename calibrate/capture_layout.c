@@ -28,11 +28,16 @@ const char *capture_vectors_name(capture_vectors vectors)
     return names[vectors];
 }
 
+int capture_vectors_dim(const capture_header *header, capture_vectors vectors)
+{
+    return vectors == CAPTURE_V ? header->model.value_dim : header->model.head_dim;
+}
+
 void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors, int64_t dims[3])
 {
     dims[0] = vectors == CAPTURE_Q ? header->model.n_q_heads : header->model.n_kv_heads;
     dims[1] = header->text[set].n_tokens;
-    dims[2] = header->model.head_dim;
+    dims[2] = capture_vectors_dim(header, vectors);
 }
 
 int capture_n_vectors(const capture_header *header) { return header->has_values ? CAPTURE_N_VECTORS : CAPTURE_V; }
@@ -50,7 +55,7 @@ rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_head
                              capture_vectors vectors, double value, int64_t index)
 {
     static const char *const words[] = {[CAPTURE_Q] = "query", [CAPTURE_K] = "key", [CAPTURE_V] = "value"};
-    const int64_t dim = index % header->model.head_dim, vector = index / header->model.head_dim,
+    const int64_t n_dims = capture_vectors_dim(header, vectors), dim = index % n_dims, vector = index / n_dims,
                   n_tokens = header->text[set].n_tokens;
     return rb_fail(err, RB_ENONFINITE, "%s: %s layer %d %s %lld token %lld dim %lld: %s %g %s", path,
                    capture_set_name(set), layer, vectors == CAPTURE_Q ? "q_head" : "kv_head",

@@ -23,7 +23,8 @@ const char *capture_value_type_name(rb_h5_type type); /* "f16", "f32" */
 /* The vectors of a layer: q, k and, on request, v. */
 typedef enum capture_vectors { CAPTURE_Q, CAPTURE_K, CAPTURE_V, CAPTURE_N_VECTORS } capture_vectors;
 const char *capture_vectors_name(capture_vectors vectors);
-/* [heads][n_tokens][head_dim]. */
+int capture_vectors_dim(const capture_header *header, capture_vectors vectors); /* head_dim, of values value_dim */
+/* [heads][n_tokens][head_dim or value_dim]. */
 void capture_vectors_dims(const capture_header *header, capture_set set, capture_vectors vectors, int64_t dims[3]);
 int capture_n_vectors(const capture_header *header); /* 2, or 3 with values: q, k, v in the order of the enum */
 

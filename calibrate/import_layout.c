@@ -111,6 +111,7 @@ static rb_status check_shape(import_layout *layout, capture_set set, capture_vec
                              rb_error *err)
 {
     int *n_heads = vectors == CAPTURE_Q ? &layout->n_q_heads : &layout->n_kv_heads;
+    int *n_dims = vectors == CAPTURE_V ? &layout->value_dim : &layout->head_dim;
     int64_t *n_tokens = &layout->set[set].n_tokens;
     const safetensor *tensor = from->tensor;
     char shape[SHAPE_BYTES];
@@ -125,12 +126,12 @@ static rb_status check_shape(import_layout *layout, capture_set set, capture_vec
                        from->path, tensor->name, shape, MAX_HEADS, RB_MAX_HEAD_DIM);
     if (*n_heads == 0) *n_heads = (int)dims[0];
     if (*n_tokens == 0) *n_tokens = dims[1];
-    if (layout->head_dim == 0) layout->head_dim = (int)dims[2];
-    if (dims[0] == *n_heads && dims[1] == *n_tokens && dims[2] == layout->head_dim) return RB_OK;
+    if (*n_dims == 0) *n_dims = (int)dims[2];
+    if (dims[0] == *n_heads && dims[1] == *n_tokens && dims[2] == *n_dims) return RB_OK;
     return rb_fail(err, RB_EMISMATCH,
                    "%s: tensor \"%s\" has shape %s, expected [%d, %" PRId64 ", %d] ([n_heads][n_tokens][head_dim], as "
                    "the tensors before it)",
-                   from->path, tensor->name, shape, *n_heads, *n_tokens, layout->head_dim);
+                   from->path, tensor->name, shape, *n_heads, *n_tokens, *n_dims);
 }
 
 static rb_status find_vectors(import_layout *layout, const name_patterns *patterns, capture_set set, int layer,

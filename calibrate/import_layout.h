@@ -19,7 +19,7 @@ typedef struct import_set {
 typedef struct import_layout {
     import_tensors *own[CAPTURE_N_SETS]; /* opened; [CAPTURE_TEST] NULL without files of its own */
     import_set set[CAPTURE_N_SETS];
-    int n_layers, n_q_heads, n_kv_heads, head_dim;
+    int n_layers, n_q_heads, n_kv_heads, head_dim, value_dim;
     bool has_values;
 } import_layout;
 

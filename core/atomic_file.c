@@ -63,10 +63,15 @@ static struct {
 } pending[MAX_PENDING];
 static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
 
-static void remove_pending(int number)
+static void remove_pending(void)
 {
     for (int i = 0; i < MAX_PENDING; i++)
         if (pending[i].state == PLACE_HOLDS) unlink(pending[i].path);
+}
+
+static void end_by_signal(int number)
+{
+    remove_pending();
     signal(number, SIG_DFL); /* the signal is blocked here, and ends the process when this returns */
     raise(number);
 }
@@ -76,8 +81,9 @@ static void handle_endings(void)
 {
     static atomic_flag is_done = ATOMIC_FLAG_INIT;
     if (atomic_flag_test_and_set(&is_done)) return;
+    (void)atexit(remove_pending); /* a library may end the process: OpenMP does where it gets no thread */
     for (size_t i = 0; i < RB_COUNT(endings); i++) {
-        struct sigaction now, ours = {.sa_handler = remove_pending};
+        struct sigaction now, ours = {.sa_handler = end_by_signal};
         if (sigaction(endings[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL) sigaction(endings[i], &ours, NULL);
     }
 }

@@ -68,6 +68,12 @@ double model_block_gain(const model_facts *facts, int layer, int block)
     return block < facts->rotary_dim / 2 ? model_rope(facts, layer)->attention_factor : 1;
 }
 
+double model_query_weight(const model_facts *facts, int layer, int block)
+{
+    const double gain = model_block_gain(facts, layer, block);
+    return gain * gain * (gain * gain);
+}
+
 model_facts model_value_facts(const model_facts *facts)
 {
     model_facts values = *facts;

@@ -81,6 +81,10 @@ static inline const rope_facts *model_rope(const model_facts *facts, int layer)
 void model_block_dims(const model_facts *facts, int block, int dims[2]);
 double model_block_freq(const model_facts *facts, int layer, int block);
 double model_block_gain(const model_facts *facts, int layer, int block);
+/* What a logit has of a block, q . R k, RoPE multiplies by the square of its gain, and the logit's variance by its
+ * fourth power. So this is what a query energy of the block counts, a key's being that of the keys as the cache codes
+ * them, before RoPE. 1 without a gain. */
+double model_query_weight(const model_facts *facts, int layer, int block);
 
 /* Facts whose heads are the values: head_dim is value_dim. For codecs, which know one head_dim. */
 model_facts model_value_facts(const model_facts *facts);

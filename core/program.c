@@ -18,6 +18,7 @@
 
 #include "core/cuda_device.h"
 #include "core/message.h"
+#include "core/openblas_threads.h"
 #include "core/threads.h"
 #include "version.h"
 
@@ -292,6 +293,7 @@ static rb_status run_program(const rb_program *program, int argc, char **argv, r
     rb_messages_init(program->name, values.quiet ? RB_QUIET : values.verbose ? RB_VERBOSE : RB_NORMAL);
     keep_heap_small();
     rb_threads_init(values.options.threads);
+    if (program->multiplies) RB_TRY(st, rb_threads_prepare(err), done);
     const rb_run_args args = {.context = program->context, .common = &values.options, .positionals = &positionals};
     st = program->run(&args, err);
 done:
@@ -303,6 +305,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     rb_error err = {0};
     bool is_told = false;
 
+    rb_openblas_without_threads(argv);
     prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);
     rb_status st = run_program(program, argc, argv, &err);

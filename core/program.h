@@ -46,6 +46,7 @@ typedef struct rb_program {
     rb_status (*run)(const rb_run_args *args, rb_error *err);
     void *context;
     bool has_cpu_only; /* true: --device cuda is an error ("runs on the CPU only") */
+    bool multiplies;   /* true: it multiplies matrices, and a limit on memory must leave room for that */
 } rb_program;
 
 /* Runs the program and returns its exit code. A usage error prints two lines on stderr (the sentence, and where help

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/nearest_name.h"
+#include "core/openblas_threads.h"
 #include "core/program.h"
 #include "core/sibling.h"
 
@@ -144,6 +145,7 @@ static rb_status run_front(int argc, char **argv, rb_error *err)
 int main(int argc, char **argv)
 {
     rb_error err = {0};
+    rb_openblas_without_threads(argv);
     rb_status st = run_front(argc, argv, &err);
     if (fflush(stdout) != 0 || ferror(stdout)) st = rb_fail(&err, RB_EIO, "cannot write to standard output");
     if (st != RB_OK) fprintf(stderr, "ropebits: error: %s\n", err.msg);

@@ -8,6 +8,13 @@
 #include "core/status.h"
 
 void rb_threads_init(int64_t n_threads); /* 0: all cores this process may use */
+
+/* Takes what the threads need before anything else can: the 128 MiB that OpenBLAS takes for each,
+ * their stacks. Where a limit leaves
+ * room for fewer threads, there are fewer, which changes no output, and a warning says so. Fails with RB_ENOMEM where
+ * there is no room for one. Programs that multiply matrices call it once, after rb_threads_init. */
+rb_status rb_threads_prepare(rb_error *err);
+
 int rb_threads_count(void);
 int rb_thread_index(void); /* index of the calling thread within its parallel region, for per-thread scratch */
 

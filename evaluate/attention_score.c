@@ -79,6 +79,8 @@ RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, co
         out[s - query->from] =
             (float)model->attention_scale * dot(q, k + (kv_head * heads->n_tokens + first + s) * d, d);
     }
+    const float cap = (float)checkpoint_config(r->model)->attention_softcap;
+    for (int64_t i = 0; cap > 0 && i < query->n; i++) out[i] = cap * tanhf(out[i] / cap);
 }
 
 /* The keys with the ATTENTION_TOP_K largest of n >= ATTENTION_TOP_K logits; among equal ones the earlier key. */

@@ -193,7 +193,9 @@ rb_status evaluate_inputs_read(evaluate_inputs *in, const evaluate_options *opt,
         RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "needle documents", err), done);
     RB_TRY(st, checkpoint_set_longest(in->model, longest_sequence(in), err), done);
     RB_TRY(st, read_plans(in, opt, err), done);
-    if (in->documents.n > 0 && opt->write_documents) st = documents_write(&in->documents, opt->write_documents, err);
+    if (in->documents.n > 0 && opt->write_documents)
+        RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
+    checkpoint_warn_quantized(in->model);
 done:
     return st;
 }

@@ -294,14 +294,16 @@ int main(int argc, char **argv)
     };
     const rb_program program = {
         .name = "evaluate",
-        .synopsis = "ropebits evaluate --model DIR --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
-                    "RESULT.json",
+        .synopsis =
+            "ropebits evaluate --model MODEL --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
+            "RESULT.json",
         .summary = "Runs a checkpoint with every key and value quantized and restored as each plan says, and holds its "
                    "next-token distributions, attention and "
                    "needle answers to the unquantized run's.",
         .options = table,
         .n_options = RB_COUNT(table),
         .run = evaluate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

@@ -27,7 +27,7 @@ void evaluate_scores_free(evaluate_scores *scores);
  * out. Only the tokens of the part's text are used, which come first, so n_tokens may end after them. */
 /* q, k and exact_k, leaving RoPE. */
 rb_status evaluate_scores_add_heads(evaluate_scores *scores, const layer_heads *heads, rb_error *err);
-/* [n_tokens][n_q_heads * head_dim]. */
+/* [n_tokens][n_q_heads * attended_dim]. */
 void evaluate_scores_add_attended(evaluate_scores *scores, const layer_heads *heads, const float *attended);
 /* logits [n][vocab_size] of batch->logit_tokens[first] on; both are multiples of n_runs. */
 void evaluate_scores_add_logits(evaluate_scores *scores, int64_t first, int64_t n, const float *logits);

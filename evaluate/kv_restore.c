@@ -16,6 +16,7 @@ struct kv_restore {
     const evaluate_request *request;
     const evaluate_batch *batch;
     const model_facts *model;
+    model_facts values; /* model_value_facts */
     codec_tables *tables;
     plan_codecs *plans; /* [n_plans] */
     int layer;          /* of the codecs; -1: none yet */
@@ -52,6 +53,7 @@ rb_status kv_restore_create(kv_restore **out, const evaluate_request *request, c
     RB_TRY(st, rb_alloc(&r, 1, sizeof *r, "codecs", err), done);
     *r = (kv_restore){
         .request = request, .batch = batch, .model = &checkpoint_config(request->model)->facts, .layer = -1};
+    r->values = model_value_facts(r->model);
     RB_TRY(st, codec_tables_create(&r->tables, err), done);
     RB_TRY(st, rb_alloc(&r->plans, (size_t)request->n_plans, sizeof *r->plans, "codecs", err), done);
     for (int p = 0; p < request->n_plans; p++) {
@@ -90,7 +92,7 @@ static rb_status open_values(kv_restore *r, int p, int layer, rb_error *err)
     for (int h = 0; h < n_heads && st == RB_OK; h++) {
         plan_head head;
         st = bit_plan_value_head(plan, layer, h, &head, err);
-        if (st == RB_OK) st = head_codec_create(&r->plans[p].values[h], &head, r->model, r->tables, err);
+        if (st == RB_OK) st = head_codec_create(&r->plans[p].values[h], &head, &r->values, r->tables, err);
         plan_head_clear(&head);
     }
     return st;
@@ -116,7 +118,8 @@ static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t s
     if (run == 0) return RB_OK;
     const head_codec *codec = is_value ? r->plans[run - 1].values[h] : r->plans[run - 1].keys[h];
     if (!codec) return RB_OK;
-    const int64_t dim = r->model->head_dim, first = r->batch->sequence_start[sequence] - heads->first_token;
+    const int64_t dim = is_value ? r->model->value_dim : r->model->head_dim,
+                  first = r->batch->sequence_start[sequence] - heads->first_token;
     const int64_t end = r->batch->sequence_start[sequence + 1] - heads->first_token;
     float *rows = (is_value ? heads->v : heads->k) + h * heads->n_tokens * dim;
     const int64_t begin = first + r->request->n_sink;

@@ -23,6 +23,7 @@ struct kv_restore_cuda {
     const evaluate_request *request;
     const evaluate_batch *batch;
     const model_facts *model;
+    model_facts values; /* model_value_facts */
     const codec_cuda_api *api;
     codec_tables *tables;
     layer_codec (*plans)[N_KINDS]; /* [n_plans] */
@@ -63,7 +64,7 @@ static int64_t stream_bytes(int n_heads, int64_t n, int64_t vector_bytes)
 }
 static int64_t packed_bytes(const model_facts *model, int64_t n)
 {
-    return stream_bytes(model->n_kv_heads, n, model->head_dim);
+    return stream_bytes(model->n_kv_heads, n, model->head_dim > model->value_dim ? model->head_dim : model->value_dim);
 }
 static int64_t norm_bytes(const model_facts *model, int64_t n)
 {
@@ -90,8 +91,9 @@ static int64_t key_table_bytes(const bit_plan *plan)
 /* Tables of the values' codecs, which have one group a head (plan_head_set_values). */
 static int64_t value_table_bytes(const model_facts *model)
 {
-    const plan_head values = {.family = FAMILY_GROUPS, .groups = {.n = 1}};
-    return model->n_kv_heads * codec_image_head_bytes(&values, model);
+    const plan_head head = {.family = FAMILY_GROUPS, .groups = {.n = 1}};
+    const model_facts values = model_value_facts(model);
+    return model->n_kv_heads * codec_image_head_bytes(&head, &values);
 }
 
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch)
@@ -113,7 +115,7 @@ static rb_status build_value_image(const kv_restore_cuda *r, int p, int layer, r
     rb_status st;
     RB_TRY(st, rb_alloc(&heads, (size_t)n_heads, sizeof *heads, "codecs", err), done);
     for (int h = 0; h < n_heads; h++) RB_TRY(st, bit_plan_value_head(plan, layer, h, &heads[h], err), done);
-    st = codec_image_build(&r->plans[p][VALUES].image, heads, n_heads, r->model, r->tables, err);
+    st = codec_image_build(&r->plans[p][VALUES].image, heads, n_heads, &r->values, r->tables, err);
 done:
     for (int h = 0; heads && h < n_heads; h++) plan_head_clear(&heads[h]);
     free(heads);
@@ -178,6 +180,18 @@ done:
     return st;
 }
 
+/* Before the pass begins. */
+static rb_status check_values(const kv_restore_cuda *r, rb_error *err)
+{
+    bool are_quantized = false;
+    for (int p = 0; p < r->request->n_plans; p++) are_quantized |= bit_plan_quantizes_values(r->request->plans[p]);
+    if (!r->request->with_values || !are_quantized || codec_image_takes(r->model->value_dim)) return RB_OK;
+    return rb_fail(err, RB_EUNSUPPORTED,
+                   "values of %d dims: the CUDA kernels take multiples of %d up to %d, expected --device cpu or "
+                   "--keys-only",
+                   r->model->value_dim, CODEC_IMAGE_DIM_STEP, CODEC_IMAGE_MAX_DIMS);
+}
+
 rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *request, const evaluate_batch *batch,
                                  rb_error *err)
 {
@@ -186,7 +200,9 @@ rb_status kv_restore_cuda_create(kv_restore_cuda **out, const evaluate_request *
     kv_restore_cuda *r = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&r, 1, sizeof *r, "codecs", err), done);
-    *r = (kv_restore_cuda){.request = request, .batch = batch, .model = model, .layer = -1};
+    *r = (kv_restore_cuda){
+        .request = request, .batch = batch, .model = model, .values = model_value_facts(model), .layer = -1};
+    RB_TRY(st, check_values(r, err), done);
     RB_TRY(st, codec_cuda_functions(&r->api, err), done);
     RB_TRY(st, codec_tables_create(&r->tables, err), done);
     RB_TRY(st, rb_alloc(&r->plans, (size_t)request->n_plans, sizeof *r->plans, "codecs", err), done);
@@ -208,7 +224,7 @@ static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *
                                   void *stream, rb_error *err)
 {
     const int run = (int)(sequence % r->batch->n_runs);
-    const int64_t dim = r->model->head_dim,
+    const int64_t dim = kind == VALUES ? r->model->value_dim : r->model->head_dim,
                   begin = r->batch->sequence_start[sequence] - heads->first_token + r->request->n_sink;
     const int64_t n = r->batch->sequence_start[sequence + 1] - heads->first_token - begin;
     if (run == 0 || n <= 0) return RB_OK;

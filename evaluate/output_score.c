@@ -52,7 +52,7 @@ void output_scores_add(output_scores *scores, const layer_heads *heads, const fl
 {
     const model_facts *model = &checkpoint_config(scores->request->model)->facts;
     const int n_runs = scores->batch->n_runs, n_items = model->n_q_heads * n_runs;
-    const int64_t dim = model->head_dim, row = model->n_q_heads * dim;
+    const int64_t dim = checkpoint_config(scores->request->model)->attended_dim, row = model->n_q_heads * dim;
     double *squares = scores->squares + (int64_t)heads->layer * n_items;
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < n_items; i++)

@@ -16,7 +16,7 @@ typedef struct output_scores {
 
 rb_status output_scores_create(output_scores *out, const evaluate_request *request, const evaluate_batch *batch,
                                rb_error *err);
-/* attended [heads->n_tokens][n_q_heads * head_dim], in host memory. Only layer, part, first_token and n_tokens of
+/* attended [heads->n_tokens][n_q_heads * attended_dim], in host memory. Only layer, part, first_token and n_tokens of
  * `heads` are used, and only the tokens of text sequences. Every number of threads gives the same doubles. */
 void output_scores_add(output_scores *scores, const layer_heads *heads, const float *attended);
 void output_scores_free(output_scores *scores);

@@ -10,14 +10,16 @@
 /* A layer of the capture, as f32. */
 typedef struct layer_vectors {
     int64_t n;      /* vectors a head that are used */
-    float *q, *x;   /* [n_q_heads][n_test][head_dim], [n_kv_heads][n_test][head_dim] as captured */
-    float *rounded; /* [n_kv_heads][n][head_dim] as the type holds them */
-    float *queries; /* [n_kv_heads][VALIDATE_N_QUERIES][head_dim] */
+    float *q;       /* [n_q_heads][n_test][head_dim] as captured */
+    float *x;       /* [n_kv_heads][n_test][d] as captured: keys or values, of d dims */
+    float *rounded; /* [n_kv_heads][n][d] as the type holds them */
+    float *queries; /* [n_kv_heads][VALIDATE_N_QUERIES][d] */
 } layer_vectors;
 
 typedef struct validation {
     const validate_request *request;
     const model_facts *model;
+    model_facts values; /* model_value_facts */
     codec_tables *tables;
     layer_vectors vectors;
 } validation;
@@ -60,12 +62,13 @@ static rb_status alloc_vectors(validation *v, rb_error *err)
 {
     const model_facts *m = v->model;
     const size_t n_test = (size_t)capture_file_header(v->request->capture)->text[CAPTURE_TEST].n_tokens,
-                 d = (size_t)m->head_dim;
+                 head_dim = (size_t)m->head_dim, value_dim = (size_t)m->value_dim,
+                 d = head_dim > value_dim ? head_dim : value_dim;
     layer_vectors *out = &v->vectors;
     rb_status st;
     out->n = (int64_t)n_test;
     if (v->request->n_tokens > 0 && v->request->n_tokens < out->n) out->n = v->request->n_tokens;
-    RB_TRY(st, rb_alloc(&out->q, (size_t)m->n_q_heads * n_test, d * sizeof(float), "queries", err), done);
+    RB_TRY(st, rb_alloc(&out->q, (size_t)m->n_q_heads * n_test, head_dim * sizeof(float), "queries", err), done);
     RB_TRY(st, rb_alloc(&out->x, (size_t)m->n_kv_heads * n_test, d * sizeof(float), "keys", err), done);
     RB_TRY(st, rb_alloc(&out->rounded, (size_t)m->n_kv_heads * (size_t)out->n, d * sizeof(float), "keys", err), done);
     RB_TRY(st, rb_alloc(&out->queries, (size_t)m->n_kv_heads * VALIDATE_N_QUERIES, d * sizeof(float), "queries", err),
@@ -82,23 +85,25 @@ static void free_vectors(layer_vectors *vectors)
     free(vectors->queries);
 }
 
-/* Chooses queries of the KV head's query heads, spread over the text. */
-static void choose_queries(validation *v, int64_t n_test)
+/* Chooses queries of the KV head's query heads, spread over the text. For vectors of d dims: values may have more than
+ * queries, which then repeat. */
+static void choose_queries(validation *v, int64_t n_test, int64_t d)
 {
-    const int64_t d = v->model->head_dim;
+    const int64_t head_dim = v->model->head_dim;
     const int group = model_q_per_kv(v->model);
     for (int h = 0; h < v->model->n_kv_heads; h++)
         for (int i = 0; i < VALIDATE_N_QUERIES; i++) {
             const int64_t q_head = (int64_t)h * group + i % group,
                           token = (2 * i + 1) * v->vectors.n / (2 * VALIDATE_N_QUERIES);
-            memcpy(v->vectors.queries + ((int64_t)h * VALIDATE_N_QUERIES + i) * d,
-                   v->vectors.q + (q_head * n_test + token) * d, (size_t)d * sizeof(float));
+            float *query = v->vectors.queries + ((int64_t)h * VALIDATE_N_QUERIES + i) * d;
+            const float *q = v->vectors.q + (q_head * n_test + token) * head_dim;
+            for (int64_t dim = 0; dim < d; dim++) query[dim] = q[dim % head_dim];
         }
 }
 
-static void round_vectors(validation *v, int64_t n_test, codec_dtype type)
+static void round_vectors(validation *v, int64_t n_test, int64_t d, codec_dtype type)
 {
-    const int64_t d = v->model->head_dim, n = v->vectors.n;
+    const int64_t n = v->vectors.n;
     for (int64_t h = 0; h < v->model->n_kv_heads; h++)
         memcpy(v->vectors.rounded + h * n * d, v->vectors.x + h * n_test * d, (size_t)(n * d) * sizeof(float));
     codec_dtype_round(v->vectors.rounded, v->model->n_kv_heads * n * d, type);
@@ -161,11 +166,13 @@ static void keep_times(validate_row *row, const codec_trial *trial, const codec_
                         + (double)codec_image_norms_offset(trial->image, in->n_heads, n);
 }
 
-static rb_status try_layer(validation *v, validate_row *row, const plan_head *heads, int64_t n_timed, rb_error *err)
+/* model: facts of the vectors. */
+static rb_status try_layer(validation *v, validate_row *row, const plan_head *heads, const model_facts *model,
+                           int64_t n_timed, rb_error *err)
 {
     const codec_trial_input in = {.heads = heads,
                                   .n_heads = v->model->n_kv_heads,
-                                  .model = v->model,
+                                  .model = model,
                                   .tables = v->tables,
                                   .type = row->type,
                                   .x = v->vectors.rounded,
@@ -201,14 +208,17 @@ static rb_status value_heads(plan_head *values, const bit_plan *plan, int layer,
 static rb_status validate_vectors(validation *v, validate_row *rows, int layer, const plan_head *values, rb_error *err)
 {
     const validate_request *r = v->request;
+    const model_facts *model = values ? &v->values : v->model;
     const int64_t n_test = capture_file_header(r->capture)->text[CAPTURE_TEST].n_tokens;
     const bool is_timed = r->n_timed > 0 && layer == v->model->n_layers / 2;
     rb_status st = values ? capture_read_v(r->capture, CAPTURE_TEST, layer, v->vectors.x, err)
                           : capture_read_k(r->capture, CAPTURE_TEST, layer, v->vectors.x, err);
+    choose_queries(v, n_test, model->head_dim);
     for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++) {
         if (!r->types[type]) continue;
-        round_vectors(v, n_test, (codec_dtype)type);
-        st = try_layer(v, rows++, values ? values : bit_plan_head(r->plan, layer, 0), is_timed ? r->n_timed : 0, err);
+        round_vectors(v, n_test, model->head_dim, (codec_dtype)type);
+        st = try_layer(v, rows++, values ? values : bit_plan_head(r->plan, layer, 0), model, is_timed ? r->n_timed : 0,
+                       err);
     }
     return st == RB_OK ? RB_OK : rb_fail_in(err, st, "layer %d %s", layer, values ? "values" : "keys");
 }
@@ -229,7 +239,6 @@ static rb_status validate_layer(validation *v, validate_result *out, int layer, 
     const capture_file *capture = v->request->capture;
     rb_status st;
     RB_TRY(st, capture_read_q(capture, CAPTURE_TEST, layer, v->vectors.q, err), done);
-    choose_queries(v, capture_file_header(capture)->text[CAPTURE_TEST].n_tokens);
     RB_TRY(st, validate_vectors(v, out->rows, layer, NULL, err), done);
     if (!values) goto done;
     RB_TRY(st, value_heads(values, v->request->plan, layer, err), done);
@@ -241,7 +250,7 @@ done:
 rb_status validate_plan(validate_result *out, const validate_request *request, rb_error *err)
 {
     const capture_header *header = capture_file_header(request->capture);
-    validation v = {.request = request, .model = &header->model};
+    validation v = {.request = request, .model = &header->model, .values = model_value_facts(&header->model)};
     plan_head *values = NULL;
     rb_progress progress;
     rb_status st;
@@ -249,7 +258,10 @@ rb_status validate_plan(validate_result *out, const validate_request *request, r
     RB_TRY(st, codec_tables_create(&v.tables, err), done);
     RB_TRY(st, alloc_vectors(&v, err), done);
     add_rows(out, request, "keys");
-    if (bit_plan_quantizes_values(request->plan) && header->has_values) {
+    if (bit_plan_quantizes_values(request->plan) && header->has_values && !codec_image_takes(v.values.head_dim))
+        rb_message_warn("values of %d dims are not validated: the CUDA kernels take multiples of %d up to %d",
+                        v.values.head_dim, CODEC_IMAGE_DIM_STEP, CODEC_IMAGE_MAX_DIMS);
+    else if (bit_plan_quantizes_values(request->plan) && header->has_values) {
         add_rows(out, request, "values");
         RB_TRY(st, rb_alloc(&values, (size_t)v.model->n_kv_heads, sizeof *values, "value codecs", err), done);
     }

@@ -205,6 +205,7 @@ int main(int argc, char **argv)
         .max_positionals = 2,
         .positional_names = "PLAN.rbp CAPTURE.h5",
         .run = validate_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

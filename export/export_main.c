@@ -215,6 +215,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "PLAN.json",
         .run = export_run,
+        .multiplies = true,
         .context = &opt,
         .has_cpu_only = true,
     };

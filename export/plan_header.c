@@ -44,6 +44,18 @@ static void write_family_types(FILE *out)
         if (plan_families[f]->header_types) fputs(plan_families[f]->header_types, out);
 }
 
+/* Of a model that is new to PLAN_VERSION_MODEL. */
+static void write_model_constants(FILE *out, const model_facts *model)
+{
+    if (!plan_model_is_new(model)) return;
+    fprintf(out, "#define ROPEBITS_VALUE_DIM %d /* of a value in the cache */\n", model->value_dim);
+    fprintf(out, "#define ROPEBITS_ATTENTION_FACTOR %.17g /* RoPE multiplies queries and keys by it too */\n",
+            model->rope.attention_factor);
+    if (model->has_local_rope)
+        fprintf(out, "#define ROPEBITS_LOCAL_ATTENTION_FACTOR %.17g /* in layers with ropebits_layer_is_local */\n",
+                model->local_rope.attention_factor);
+}
+
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
@@ -54,6 +66,7 @@ static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
             model->head_dim, model->rotary_dim, model_n_blocks(model));
     fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n",
             model->rope.pairing == ROPE_INTERLEAVED);
+    write_model_constants(out, model);
     fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
     if (range.least == range.most)
         fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
@@ -247,15 +260,29 @@ static int most_groups(const bit_plan *plan, const plan_column *const *columns, 
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static void write_frequencies(FILE *out, const model_facts *model)
+static void write_frequencies(FILE *out, const char *name, const rope_facts *rope, int rotary_dim)
 {
-    fprintf(
-        out,
-        "\n/* radians per token of each RoPE block, scaling included */\nstatic const double ropebits_inv_freq[%d] = {",
-        model->rotary_dim > 0 ? model->rotary_dim / 2 : 1);
-    for (int i = 0; i < model->rotary_dim / 2; i++)
-        fprintf(out, "%s%.17g,", i % 4 ? " " : "\n    ", model->rope.inv_freq[i]);
-    fprintf(out, "%s\n};\n", model->rotary_dim > 0 ? "" : "0");
+    fprintf(out, "static const double %s[%d] = {", name, rotary_dim > 0 ? rotary_dim / 2 : 1);
+    for (int i = 0; i < rotary_dim / 2; i++) fprintf(out, "%s%.17g,", i % 4 ? " " : "\n    ", rope->inv_freq[i]);
+    fprintf(out, "%s\n};\n", rotary_dim > 0 ? "" : "0");
+}
+
+static void write_local_layers(FILE *out, const model_facts *model)
+{
+    fprintf(out, "\n/* 1: the layer turns by ropebits_local_inv_freq */\n"
+                 "static const uint8_t ropebits_layer_is_local[ROPEBITS_N_LAYERS] = {");
+    for (int layer = 0; layer < model->n_layers; layer++)
+        fprintf(out, "%s%d", layer == 0 ? "" : layer % WHOLE_PER_LINE ? ", " : ",\n    ", model->layer_is_local[layer]);
+    fprintf(out, "};\n");
+}
+
+static void write_ropes(FILE *out, const model_facts *model)
+{
+    fprintf(out, "\n/* radians per token of each RoPE block, scaling included */\n");
+    write_frequencies(out, "ropebits_inv_freq", &model->rope, model->rotary_dim);
+    if (!model->has_local_rope) return;
+    write_frequencies(out, "ropebits_local_inv_freq", &model->local_rope, model->rotary_dim);
+    write_local_layers(out, model);
 }
 
 static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
@@ -271,7 +298,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     write_family_types(out);
     for (int i = 0; i < n_columns; i++) write_column(out, columns[i], plan);
     if (version >= PLAN_VERSION_POINTS) RB_TRY(st, write_points(out, plan, err), done);
-    write_frequencies(out, &plan->model);
+    write_ropes(out, &plan->model);
     fprintf(out, "\n#endif\n");
 done:
     return st;

@@ -9,7 +9,7 @@
 #include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
-enum { PLACES_PER_SECTION = 10 };
+enum { PLACES_PER_SECTION = 10, MOST_ROPE_TENSORS = 3 };
 
 /* ---- columns --------------------------------------------------------------------------------- */
 
@@ -129,13 +129,29 @@ done:
     return st;
 }
 
-static rb_status add_frequencies(tensor_set *set, const model_facts *model, rb_error *err)
+static rb_status add_frequencies(tensor_set *set, const char *tensor, const rope_facts *rope, const model_facts *model,
+                                 rb_error *err)
 {
     char *name = NULL;
     double *inv_freq = NULL;
-    rb_status st = rb_format(&name, err, "inv_freq");
+    rb_status st = rb_format(&name, err, "%s", tensor);
     if (st == RB_OK) st = tensor_set_add(set, name, TENSOR_F64, 1, model->rotary_dim / 2, 0, &inv_freq, err);
-    if (st == RB_OK) memcpy(inv_freq, model->rope.inv_freq, (size_t)(model->rotary_dim / 2) * sizeof *inv_freq);
+    if (st == RB_OK) memcpy(inv_freq, rope->inv_freq, (size_t)(model->rotary_dim / 2) * sizeof *inv_freq);
+    return st;
+}
+
+static rb_status add_ropes(tensor_set *set, const model_facts *model, rb_error *err)
+{
+    char *name = NULL;
+    uint8_t *is_local = NULL;
+    rb_status st;
+    RB_TRY(st, add_frequencies(set, "inv_freq", &model->rope, model, err), done);
+    if (!model->has_local_rope) goto done;
+    RB_TRY(st, add_frequencies(set, "local_inv_freq", &model->local_rope, model, err), done);
+    RB_TRY(st, rb_format(&name, err, "layer_is_local"), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_U8, 1, model->n_layers, 0, &is_local, err), done);
+    for (int layer = 0; layer < model->n_layers; layer++) is_local[layer] = model->layer_is_local[layer];
+done:
     return st;
 }
 
@@ -146,8 +162,10 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st, tensor_set_create(set, plan->model.n_layers * n_columns + books.n + books.n_points + 1, err), done);
-    RB_TRY(st, add_frequencies(set, &plan->model, err), done);
+    RB_TRY(st,
+           tensor_set_create(set, plan->model.n_layers * n_columns + books.n + books.n_points + MOST_ROPE_TENSORS, err),
+           done);
+    RB_TRY(st, add_ropes(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);

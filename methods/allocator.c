@@ -39,7 +39,10 @@ bool allocation_method_from_name(const char *name, allocation_method *method)
 
 void head_energy_mean(const head_energy *energy, double *out)
 {
-    for (int i = 0; i < energy->n_blocks; i++) out[i] = 0.5 * (energy->q_energy[i] + energy->k_energy[i]);
+    for (int i = 0; i < energy->n_blocks; i++) {
+        const double gain = energy->model ? model_block_gain(energy->model, energy->layer, i) : 1.0;
+        out[i] = 0.5 * (energy->q_energy[i] + energy->k_energy[i]) * (gain * gain);
+    }
 }
 
 static rb_status check_budget(double avg_bits, rb_error *err)
@@ -123,7 +126,8 @@ rb_status allocate_greedy_bits(int64_t *key_bits, int most_bits, const model_fac
     double mean[RB_MAX_BLOCKS];
     for (int s = 0; s <= most_bits; s++) key_bits[s] = 0;
     for (int64_t h = 0; h < (int64_t)model->n_layers * model->n_kv_heads; h++) {
-        const head_energy energy = {n_blocks, statistics->q_energy + h * n_blocks, statistics->k_energy + h * n_blocks};
+        const head_energy energy = {n_blocks, statistics->q_energy + h * n_blocks, statistics->k_energy + h * n_blocks,
+                                    model, (int)h / model->n_kv_heads};
         head_energy_mean(&energy, mean);
         const rb_status st = add_greedy_bits(key_bits, most_bits, mean, n_blocks, err);
         if (st != RB_OK)
@@ -184,7 +188,7 @@ static rb_status allocate_published(bit_plan *plan, allocation_method method, do
     snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(method));
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         const head_energy energy = {n_blocks, statistics->q_energy + (int64_t)h * n_blocks,
-                                    statistics->k_energy + (int64_t)h * n_blocks};
+                                    statistics->k_energy + (int64_t)h * n_blocks, model, h / model->n_kv_heads};
         const rb_status st = allocate_head(&plan->heads[h], method, avg_bits, &energy, err);
         if (st != RB_OK)
             return rb_fail_in(err, st, "layer %d kv_head %d", h / model->n_kv_heads, h % model->n_kv_heads);

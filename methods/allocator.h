@@ -42,6 +42,8 @@ enum { ALLOCATE_MIN_BITS = 1, ALLOCATE_MAX_BITS = 8 };
 typedef struct head_energy {
     int n_blocks;
     const double *q_energy, *k_energy; /* [n_blocks] */
+    const model_facts *model;          /* whose RoPE in this layer multiplies queries and keys; NULL: by nothing */
+    int layer;
 } head_energy;
 
 /* What a profile knows of all heads; borrowed. Methods that are not published use more than the energies. */
@@ -56,7 +58,7 @@ typedef struct head_statistics {
     const float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1] */
 } head_statistics;
 
-/* energy[i] = (q_energy[i] + k_energy[i]) / 2 */
+/* energy[i] = (q_energy[i] + k_energy[i]) / 2 of what leaves RoPE: times the square of the block's gain */
 void head_energy_mean(const head_energy *energy, double *out);
 
 /* bits [n_blocks]. RB_EINVAL: avg_bits outside 1..8; RB_ENONFINITE: an energy that is negative or not finite, naming

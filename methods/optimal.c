@@ -17,7 +17,9 @@ static const optimal_family *const families[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES
 struct optimal_curves {
     model_facts model;
     optimal_options options;
-    optimal_input input; /* points to the two above; its statistics are borrowed */
+    head_statistics statistics; /* borrowed, but for */
+    double *q_energy;           /* [n_heads][n_blocks]: times model_query_weight */
+    optimal_input input;        /* points to the three above */
     const optimal_family *family;
     void *own; /* the family's */
 };
@@ -52,7 +54,24 @@ void optimal_curves_free(optimal_curves *c)
 {
     if (!c) return;
     c->family->free(c->own);
+    free(c->q_energy);
     free(c);
+}
+
+/* Query energies as the variance of a logit counts them. */
+static rb_status weigh_queries(optimal_curves *c, const head_statistics *statistics, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(&c->model), n_heads = c->model.n_layers * c->model.n_kv_heads;
+    const rb_status st =
+        rb_alloc(&c->q_energy, (size_t)n_heads, (size_t)n_blocks * sizeof *c->q_energy, "energies", err);
+    if (st != RB_OK) return st;
+    for (int64_t h = 0, at = 0; h < n_heads; h++)
+        for (int block = 0; block < n_blocks; block++, at++)
+            c->q_energy[at] =
+                statistics->q_energy[at] * model_query_weight(&c->model, (int)h / c->model.n_kv_heads, block);
+    c->statistics = *statistics;
+    c->statistics.q_energy = c->q_energy;
+    return RB_OK;
 }
 
 rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, const head_statistics *statistics,
@@ -65,9 +84,10 @@ rb_status optimal_curves_build(optimal_curves **out, const model_facts *model, c
     RB_TRY(st, rb_alloc(&c, 1, sizeof *c, "curves", err), done);
     *c = (optimal_curves){
         .model = *model, .options = *options, .family = families[allocation_method_family(options->method)]};
+    RB_TRY(st, weigh_queries(c, statistics, err), done);
     c->input = (optimal_input){.model = &c->model,
                                .options = &c->options,
-                               .statistics = statistics,
+                               .statistics = &c->statistics,
                                .n_heads = model->n_layers * model->n_kv_heads,
                                .n_blocks = model_n_blocks(model),
                                .k_mean = is_centered ? statistics->k_mean : NULL,

@@ -64,7 +64,7 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
 typedef struct optimal_input {
     const model_facts *model;
     const optimal_options *options;
-    const head_statistics *statistics;
+    const head_statistics *statistics; /* q_energy times model_query_weight */
     int n_heads, n_blocks;
     const double *k_mean; /* [n_heads][head_dim]: what the method takes off the keys; NULL: nothing */
     const float *moment;  /* [n_heads][n_blocks (n_blocks + 1) / 2], of what is left of the keys; NULL: none is known */

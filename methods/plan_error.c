@@ -68,7 +68,8 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
         model_block_dims(model, block, dims);
         if (head->center)
             k_energy = centered_energy(k_energy, head->center, statistics->k_mean + (int64_t)h * model->head_dim, dims);
-        out->q_energy[block] = statistics->q_energy[(int64_t)h * n + block] / (scale * scale);
+        out->q_energy[block] = statistics->q_energy[(int64_t)h * n + block]
+                               * model_query_weight(model, h / model->n_kv_heads, block) / (scale * scale);
         out->k_energy[block] = k_energy * scale * scale;
     }
 }

@@ -3,7 +3,7 @@
  *
  * Energies are those of what the plan codes: a head's own scales s and centre m make
  *   k_energy   s^2 (k_energy - 2 m . mean + |m|^2)
- *   q_energy   q_energy / s^2
+ *   q_energy   q_energy / s^2, times what RoPE multiplies a logit's variance by (model_query_weight)
  * What they make of the variance V of a logit's error is each family's own: groups_error.h, block_codebook_curve.h. For
  * an error near normal the head's MAE is sqrt(2 V / pi). */
 #ifndef RB_METHODS_PLAN_ERROR_H

@@ -11,13 +11,13 @@ static double layer_energy(const model_facts *model, const value_statistics *sta
     return sum;
 }
 
-static int stored_bytes(const model_facts *model, int width) { return plan_value_bits(width, model->head_dim) / 8; }
+static int stored_bytes(const model_facts *model, int width) { return plan_value_bits(width, model->value_dim) / 8; }
 
 int64_t value_budget_bits(const model_facts *model, double avg_bits)
 {
-    const double codes = avg_bits * model->head_dim, norm = norm_kind_bits(NORM_FP16);
+    const double codes = avg_bits * model->value_dim, norm = norm_kind_bits(NORM_FP16);
     const double n_heads = (double)model->n_layers * model->n_kv_heads;
-    if (avg_bits == floor(avg_bits)) return (int64_t)n_heads * plan_value_bits((int)avg_bits, model->head_dim);
+    if (avg_bits == floor(avg_bits)) return (int64_t)n_heads * plan_value_bits((int)avg_bits, model->value_dim);
     return (int64_t)(n_heads * (codes + norm));
 }
 

@@ -12,7 +12,6 @@
 
 typedef struct checkpoint checkpoint;
 
-/* Warns when the weights are quantized: what is measured is then the quantized model. */
 rb_status checkpoint_open(checkpoint **out, const char *path, rb_error *err);
 void checkpoint_close(checkpoint *ckpt);
 /* SHA-256 of the config.json of a model that need not be open, or supported. */
@@ -34,8 +33,8 @@ bool checkpoint_has(const checkpoint *ckpt, const char *name);
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
                           rb_error *err);
 
-/* The same for rows [first_row, first_row + n_rows), a row being all elements of one index of the first dim. Its pages
- * stay. Several threads may read at once. */
+/* The same for rows [first_row, first_row + n_rows), a row being all elements of one index of the first dim. Several
+ * threads may read at once. Pages of a large stretch are released, as those of a whole tensor are. */
 rb_status checkpoint_load_rows(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
                                int64_t first_row, int64_t n_rows, float *out, rb_error *err);
 
@@ -68,6 +67,10 @@ typedef enum tensor_use {
 
 /* The same check; *uses [checkpoint_n_tensors] is the caller's, freed by free(). */
 rb_status checkpoint_uses(tensor_use **uses, const checkpoint *ckpt, rb_error *err);
+
+/* Warns when weights are quantized: what is measured is then the quantized model. For programs, once nothing is left to
+ * refuse. */
+void checkpoint_warn_quantized(const checkpoint *ckpt);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt);

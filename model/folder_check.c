@@ -8,11 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-
-#include "core/file_kind.h"
 
 enum { NAME_BYTES = 256 };
+
+#define SHARD_PATTERN "model-[0-9]*-of-[0-9]*.safetensors"
 
 /* Files of one kind: how many, and the first by name. */
 typedef struct found_files {
@@ -55,7 +54,7 @@ static const struct {
     {"adapters.npz", ROLE_ADAPTER},
     {"*[Ll][Oo][Rr][Aa]*.safetensors", ROLE_ADAPTER},
     {"*adapter*.safetensors", ROLE_ADAPTER},
-    {"model-[0-9]*-of-[0-9]*.safetensors", ROLE_SHARD},
+    {SHARD_PATTERN, ROLE_SHARD},
     {"consolidated*.safetensors", ROLE_ORIGINAL},
     {"consolidated*.pth", ROLE_ORIGINAL},
     {"params.json", ROLE_ORIGINAL},
@@ -90,22 +89,10 @@ static void add_file(found_files found[N_ROLES], const char *name)
     }
 }
 
-static rb_status fail_not_a_folder(const char *path, rb_error *err)
-{
-    unsigned char start[64];
-    FILE *in = fopen(path, "rb");
-    const size_t n = in ? fread(start, 1, sizeof start, in) : 0;
-    if (in) fclose(in);
-    const char *kind = in ? rb_file_kind(start, n) : NULL;
-    return rb_fail(err, RB_EIO, "%s: is %s, expected a folder with config.json and model.safetensors", path,
-                   kind ? kind : "a file");
-}
-
 static rb_status list_files(found_files found[N_ROLES], const char *folder, rb_error *err)
 {
     const struct dirent *entry;
     DIR *dir = opendir(folder);
-    if (!dir && errno == ENOTDIR) return fail_not_a_folder(folder, err);
     if (!dir) return rb_fail(err, RB_EIO, "%s: cannot open the folder: %s", folder, strerror(errno));
     while ((entry = readdir(dir)) != NULL) add_file(found, entry->d_name);
     closedir(dir);
@@ -191,5 +178,32 @@ rb_status folder_check(const char *folder, rb_error *err)
         RB_TRY(st, fail_missing(found, folder, "config.json", "a Hugging Face checkpoint", err), done);
     st = check_weights(found, folder, err);
 done:
+    return st;
+}
+
+/* ---- the index ------------------------------------------------------------------------------- */
+
+static bool is_named(const cJSON *names, const char *file)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach (item, names) {
+        if (strcmp(item->valuestring, file) == 0) return true;
+    }
+    return false;
+}
+
+rb_status folder_check_index(const char *folder, const cJSON *names, rb_error *err)
+{
+    const struct dirent *entry;
+    rb_status st = RB_OK;
+    DIR *dir = opendir(folder);
+    if (!dir) return rb_fail(err, RB_EIO, "%s: cannot open the folder: %s", folder, strerror(errno));
+    while (st == RB_OK && (entry = readdir(dir)) != NULL)
+        if (fnmatch(SHARD_PATTERN, entry->d_name, 0) == 0 && !is_named(names, entry->d_name))
+            st = rb_fail(err, RB_EMISMATCH,
+                         "%s/%s: not named by model.safetensors.index.json: which weights are meant cannot be told, "
+                         "expected no other shards",
+                         folder, entry->d_name);
+    closedir(dir);
     return st;
 }

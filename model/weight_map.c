@@ -10,6 +10,7 @@
 
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "model/folder_check.h"
 
 static const char SINGLE_FILE[] = "model.safetensors", INDEX_FILE[] = "model.safetensors.index.json",
                   SUFFIX[] = ".safetensors";
@@ -175,6 +176,7 @@ static rb_status open_indexed(weight_map *map, const char *folder, rb_error *err
     RB_TRY(st, rb_json_get_object(index, "weight_map", index_path, &names, err), done);
     cJSON_ArrayForEach (item, names) RB_TRY(st, check_file_name(item, index_path, err), done);
     RB_TRY(st, check_no_stray_file(names, folder, err), done);
+    RB_TRY(st, folder_check_index(folder, names, err), done);
     RB_TRY(st, check_shards_are_there(names, folder, index_path, err), done);
     RB_TRY(st, open_shards(map, names, folder, err), done);
     RB_TRY(st, rb_alloc(&map->entries, (size_t)cJSON_GetArraySize(names), sizeof *map->entries, "tensor list", err),

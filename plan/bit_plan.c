@@ -52,7 +52,7 @@ rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan
 {
     const int width = plan->value_widths[(int64_t)layer * plan->model.n_kv_heads + kv_head];
     *out = (plan_head){0};
-    return plan_head_set_values(out, width, model_n_blocks(&plan->model), kv_head, plan->value_codebook, err);
+    return plan_head_set_values(out, width, plan->model.value_dim / 2, kv_head, plan->value_codebook, err);
 }
 
 void bit_plan_set_value_width(bit_plan *plan, int width)
@@ -62,10 +62,10 @@ void bit_plan_set_value_width(bit_plan *plan, int width)
 
 bool bit_plan_quantizes_values(const bit_plan *plan) { return plan->value_widths[0] != PLAN_FP16_WIDTH; }
 
-int plan_value_bits(int width, int head_dim)
+int plan_value_bits(int width, int value_dim)
 {
-    return width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * head_dim
-                                    : (width * head_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
+    return width == PLAN_FP16_WIDTH ? PLAN_FP16_WIDTH * value_dim
+                                    : (width * value_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
 }
 
 value_range bit_plan_value_range(const bit_plan *plan)
@@ -110,19 +110,19 @@ bool bit_plan_is_published_form(const bit_plan *plan)
 
 plan_cost bit_plan_cost(const bit_plan *plan)
 {
-    const double n = bit_plan_n_heads(plan), head_dim = plan->model.head_dim;
+    const double n = bit_plan_n_heads(plan), head_dim = plan->model.head_dim, value_dim = plan->model.value_dim;
     int64_t nominal = 0, stored = 0, values = 0;
     for (int h = 0; h < bit_plan_n_heads(plan); h++) {
         nominal += plan_head_code_bits(&plan->heads[h], model_n_blocks(&plan->model));
         stored += plan_head_stored_bits(&plan->heads[h], model_n_blocks(&plan->model));
-        values += plan_value_bits(plan->value_widths[h], plan->model.head_dim);
+        values += plan_value_bits(plan->value_widths[h], plan->model.value_dim);
     }
     plan_cost cost = {
         .key_nominal_bits = (double)nominal / (n * head_dim),
         .key_true_bits = (double)stored / (n * head_dim),
-        .value_true_bits = (double)values / (n * head_dim),
+        .value_true_bits = (double)values / (n * value_dim),
         .bytes_per_token = (double)(stored + values) / 8.0,
-        .fp16_bytes_per_token = 2.0 * 2.0 * n * head_dim,
+        .fp16_bytes_per_token = 2.0 * n * (head_dim + value_dim),
     };
     cost.compression = cost.fp16_bytes_per_token / cost.bytes_per_token;
     return cost;

@@ -44,14 +44,14 @@ bool bit_plan_has_family(const bit_plan *plan, codec_family family);
 /* Whether the published method's decoder restores it: every head of that form, one width of all values. */
 bool bit_plan_is_published_form(const bit_plan *plan);
 
-/* The value codec of a kv head as a head of its own (to be cleared by the caller); RB_EINVAL where values are not
- * quantized. */
+/* The value codec of a kv head as a head of its own, of a model with the facts model_value_facts (to be cleared by the
+ * caller); RB_EINVAL where values are not quantized. */
 rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan_head *out, rb_error *err);
 void bit_plan_set_value_width(bit_plan *plan, int width); /* of every head: 1..8 or PLAN_FP16_WIDTH */
 bool bit_plan_quantizes_values(const bit_plan *plan);
 
 plan_cost bit_plan_cost(const bit_plan *plan);
-int plan_value_bits(int width, int head_dim); /* stored bits of a value vector: 1..8 or PLAN_FP16_WIDTH */
+int plan_value_bits(int width, int value_dim); /* stored bits of a value vector: 1..8 or PLAN_FP16_WIDTH */
 value_range bit_plan_value_range(const bit_plan *plan);
 /* "3.250 true bits a dim", or "3.250 true bits a dim, widths 1 to 5". */
 void bit_plan_describe_values(char *out, size_t size, const bit_plan *plan);

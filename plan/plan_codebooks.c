@@ -29,7 +29,7 @@ rb_status plan_codebooks_add(plan_codebooks *books, const codebook_spec *spec, r
 
 static rb_status add_values(plan_codebooks *out, const bit_plan *plan, int h, rb_error *err)
 {
-    const codebook_spec spec = {plan->value_codebook, plan->value_widths[h], plan->model.head_dim};
+    const codebook_spec spec = {plan->value_codebook, plan->value_widths[h], plan->model.value_dim};
     return bit_plan_quantizes_values(plan) ? plan_codebooks_add(out, &spec, err) : RB_OK;
 }
 

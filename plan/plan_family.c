@@ -11,8 +11,15 @@ const float *plan_family_scales(const plan_head *head)
     return family->scales ? family->scales(head) : NULL;
 }
 
+bool plan_model_is_new(const model_facts *model)
+{
+    return model->value_dim != model->head_dim || (int)model->rope.kind > PLAN_RBP_OLD_MAX_ROPE_KIND
+           || model->rope.attention_factor != 1 || model->has_local_rope;
+}
+
 int plan_version(const bit_plan *plan)
 {
+    if (plan_model_is_new(&plan->model)) return PLAN_VERSION_MODEL;
     int version = bit_plan_is_published_form(plan) ? PLAN_VERSION_PUBLISHED : PLAN_VERSION_GENERAL;
     for (int h = 0; h < bit_plan_n_heads(plan); h++)
         if (plan_family_of(&plan->heads[h])->since > version) version = plan_family_of(&plan->heads[h])->since;

@@ -14,11 +14,12 @@
 
 /* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
  * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
- * or the version that its newest family came with. */
+ * or the version that its newest family came with; but MODEL where plan_model_is_new. */
 enum {
     PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
     PLAN_VERSION_GENERAL = PLAN_RBP_GENERAL_VERSION,
     PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
+    PLAN_VERSION_MODEL = PLAN_RBP_MODEL_VERSION,   /* the first that knows every model */
     PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 
@@ -79,6 +80,9 @@ extern const plan_family *const plan_families[FAMILY_N_KINDS];
 static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }
 /* Its scales, [n_blocks]; NULL: none. */
 const float *plan_family_scales(const plan_head *head);
+/* Whether a reader of versions before PLAN_VERSION_MODEL would take the model for another: values of a size of their
+ * own, another kind of RoPE, an attention factor, a local RoPE. */
+bool plan_model_is_new(const model_facts *model);
 /* The version of its forms. */
 int plan_version(const bit_plan *plan);
 

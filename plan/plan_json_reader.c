@@ -206,6 +206,11 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
 {
     const value_range range = bit_plan_value_range(plan);
     char known[120];
+    if (version < PLAN_VERSION_MODEL && plan_model_is_new(&plan->model))
+        return rb_fail(
+            err, RB_EFORMAT,
+            "%s: model: value_dim, local_rope, attention_factor or rope kind %s, expected none in version %d", name,
+            rope_kind_name(plan->model.rope.kind), version);
     if (version == PLAN_VERSION_PUBLISHED && range.least != range.most)
         return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name,
                        range.least, range.most, version);

@@ -14,15 +14,34 @@ static rb_status copy_text(char *out, size_t size, const char *text, const char 
     return RB_OK;
 }
 
+static void local_rope_from_info(model_facts *model, const ropebits_plan_info *info)
+{
+    model->has_local_rope = true;
+    model->local_rope = (rope_facts){.kind = (rope_kind)info->local_rope_kind,
+                                     .pairing = (rope_pairing)info->pairing,
+                                     .theta = info->local_rope_theta,
+                                     .factor = info->local_rope_factor,
+                                     .low_freq_factor = info->local_rope_low_freq_factor,
+                                     .high_freq_factor = info->local_rope_high_freq_factor,
+                                     .original_max_position = (int64_t)info->local_rope_original_max_position,
+                                     .attention_factor = info->local_rope_attention_factor};
+    memcpy(model->local_rope.inv_freq, info->local_inv_freq, info->rotary_dim / 2 * sizeof *info->local_inv_freq);
+    for (int layer = 0; layer < model->n_layers; layer++)
+        model->layer_is_local[layer] = info->layer_is_local[layer] != 0;
+}
+
 static rb_status model_from_info(model_facts *model, const ropebits_plan_info *info, rb_error *err)
 {
     rb_status st;
+    if (info->n_layers > MODEL_FACTS_MAX_LAYERS)
+        return rb_fail(err, RB_EFORMAT, "n_layers is %u, expected at most %d", info->n_layers, MODEL_FACTS_MAX_LAYERS);
     *model = (model_facts){
         .n_layers = (int)info->n_layers,
         .n_q_heads = (int)info->n_q_heads,
         .n_kv_heads = (int)info->n_kv_heads,
         .head_dim = (int)info->head_dim,
         .rotary_dim = (int)info->rotary_dim,
+        .value_dim = (int)info->value_dim,
         .attention_scale = info->attention_scale,
         .rope = {.kind = (rope_kind)info->rope_kind,
                  .pairing = (rope_pairing)info->pairing,
@@ -30,9 +49,11 @@ static rb_status model_from_info(model_facts *model, const ropebits_plan_info *i
                  .factor = info->rope_factor,
                  .low_freq_factor = info->rope_low_freq_factor,
                  .high_freq_factor = info->rope_high_freq_factor,
-                 .original_max_position = (int64_t)info->rope_original_max_position},
+                 .original_max_position = (int64_t)info->rope_original_max_position,
+                 .attention_factor = info->rope_attention_factor},
     };
     memcpy(model->rope.inv_freq, info->inv_freq, info->rotary_dim / 2 * sizeof *info->inv_freq);
+    if (info->layer_is_local) local_rope_from_info(model, info);
     RB_TRY(st, copy_text(model->model_type, sizeof model->model_type, info->model_type, "model type", err), done);
     RB_TRY(st, copy_text(model->config_sha256, sizeof model->config_sha256, info->config_sha256, "config hash", err),
            done);

@@ -21,7 +21,10 @@ static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF
                   && (int)ROPE_INTERLEAVED == ROPEBITS_PAIRING_INTERLEAVED,
               "pairing");
 static_assert((int)ROPE_DEFAULT == ROPEBITS_ROPE_DEFAULT && (int)ROPE_LINEAR == ROPEBITS_ROPE_LINEAR
-                  && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3,
+                  && (int)ROPE_LLAMA3 == ROPEBITS_ROPE_LLAMA3 && (int)ROPE_DYNAMIC == ROPEBITS_ROPE_DYNAMIC
+                  && (int)ROPE_YARN == ROPEBITS_ROPE_YARN && (int)ROPE_LONGROPE == ROPEBITS_ROPE_LONGROPE
+                  && (int)ROPE_PROPORTIONAL == ROPEBITS_ROPE_PROPORTIONAL
+                  && (int)ROPE_N_KINDS == (int)ROPEBITS_ROPE_PROPORTIONAL + 1,
               "rope kind");
 static_assert((int)ROTATION_HAAR == ROPEBITS_ROTATION_HAAR && (int)ROTATION_HADAMARD == ROPEBITS_ROTATION_HADAMARD,
               "rotation kind");
@@ -125,7 +128,35 @@ static void put_identity(byte_buffer *buffer, const bit_plan *plan)
     put_uint(buffer, (uint64_t)plan->calibration.context, 8);
 }
 
-static void put_geometry(byte_buffer *buffer, const model_facts *model)
+static void put_rope_numbers(byte_buffer *buffer, const rope_facts *rope)
+{
+    put_f64(buffer, rope->theta);
+    put_f64(buffer, rope->factor);
+    put_f64(buffer, rope->low_freq_factor);
+    put_f64(buffer, rope->high_freq_factor);
+    put_uint(buffer, (uint64_t)rope->original_max_position, 8);
+}
+
+static void put_frequencies(byte_buffer *buffer, const rope_facts *rope, int n)
+{
+    for (int i = 0; i < n; i++) put_f64(buffer, rope->inv_freq[i]);
+}
+
+/* What PLAN_VERSION_MODEL adds to the geometry. */
+static void put_model(byte_buffer *buffer, const model_facts *model)
+{
+    put_uint(buffer, (uint64_t)model->value_dim, 4);
+    put_f64(buffer, model->rope.attention_factor);
+    put_uint(buffer, model->has_local_rope, 1);
+    if (!model->has_local_rope) return;
+    put_uint(buffer, (uint64_t)model->local_rope.kind, 1);
+    put_rope_numbers(buffer, &model->local_rope);
+    put_f64(buffer, model->local_rope.attention_factor);
+    put_frequencies(buffer, &model->local_rope, model->rotary_dim / 2);
+    for (int layer = 0; layer < model->n_layers; layer++) put_uint(buffer, model->layer_is_local[layer], 1);
+}
+
+static void put_geometry(byte_buffer *buffer, const model_facts *model, int version)
 {
     const rope_facts *rope = &model->rope;
     put_uint(buffer, (uint64_t)model->n_layers, 4);
@@ -136,12 +167,9 @@ static void put_geometry(byte_buffer *buffer, const model_facts *model)
     put_f64(buffer, model->attention_scale);
     put_uint(buffer, (uint64_t)rope->kind, 1);
     put_uint(buffer, (uint64_t)rope->pairing, 1);
-    put_f64(buffer, rope->theta);
-    put_f64(buffer, rope->factor);
-    put_f64(buffer, rope->low_freq_factor);
-    put_f64(buffer, rope->high_freq_factor);
-    put_uint(buffer, (uint64_t)rope->original_max_position, 8);
-    for (int i = 0; i < model->rotary_dim / 2; i++) put_f64(buffer, rope->inv_freq[i]);
+    put_rope_numbers(buffer, rope);
+    put_frequencies(buffer, rope, model->rotary_dim / 2);
+    if (version >= PLAN_VERSION_MODEL) put_model(buffer, model);
 }
 
 /* dims 0: the N(0, 1) table. Built for 4 dims and doubled, which is exact. */
@@ -326,7 +354,7 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     RB_TRY(st, bit_plan_check(plan, "plan", err), done);
     RB_TRY(st, check_storable(plan, err), done);
     put_identity(&payload, plan);
-    put_geometry(&payload, &plan->model);
+    put_geometry(&payload, &plan->model, version);
     put_codebooks(&payload, plan);
     if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan);
     put_values(&payload, plan);

@@ -150,16 +150,18 @@ typedef struct layer_keys {
     block_statistics statistics[CAPTURE_N_SETS];
 } layer_keys;
 
-static rb_status measure_head(head_coverage *out, const layer_keys *keys, int kv_head, int head_dim, rb_error *err)
+static rb_status measure_head(head_coverage *out, const layer_keys *keys, const model_facts *model, int layer,
+                              int kv_head, rb_error *err)
 {
+    const int head_dim = model->head_dim;
     const float *k[CAPTURE_N_SETS];
     head_energy energy[CAPTURE_N_SETS];
     rb_status st;
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         const block_statistics *s = &keys->statistics[set];
         k[set] = keys->k[set] + kv_head * keys->n[set] * head_dim;
-        energy[set] =
-            (head_energy){s->n_blocks, s->q_energy + kv_head * s->n_blocks, s->k_energy + kv_head * s->n_blocks};
+        energy[set] = (head_energy){s->n_blocks, s->q_energy + kv_head * s->n_blocks,
+                                    s->k_energy + kv_head * s->n_blocks, model, layer};
     }
     RB_TRY(st,
            coverage_of_keys(out, k[CAPTURE_CALIBRATION], keys->n[CAPTURE_CALIBRATION], k[CAPTURE_TEST],
@@ -180,7 +182,7 @@ static rb_status measure_layer(profile_table *table, const layer_keys *keys, int
     for (int h = 0; h < model->n_kv_heads; h++) {
         rb_error mine = {0};
         const rb_status st =
-            measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, h, model->head_dim, &mine);
+            measure_head(&table->coverage[layer * model->n_kv_heads + h], keys, model, layer, h, &mine);
         rb_note_failure(&failure, h, st, &mine);
     }
     const rb_status st = rb_tell_failure(&failure, err);

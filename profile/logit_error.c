@@ -12,10 +12,10 @@ enum { TILE = 128 }; /* tokens a product takes; fixed, so that sums do not depen
 struct offset_table {
     int head_dim, n_blocks;
     int (*dims)[2]; /* [n_blocks] */
-    float *turn;    /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin */
+    float *turn;    /* [2 * n_blocks][LOGIT_ERROR_N_OFFSETS]: cos of every block, then -sin, times gain squared */
 };
 
-rb_status offset_table_create(offset_table **out, const model_facts *model, rb_error *err)
+rb_status offset_table_create(offset_table **out, const model_facts *model, const rope_facts *rope, rb_error *err)
 {
     const int n_blocks = model_n_blocks(model);
     offset_table *table = NULL;
@@ -30,13 +30,14 @@ rb_status offset_table_create(offset_table **out, const model_facts *model, rb_e
         rb_alloc(&table->turn, 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS, sizeof *table->turn, "offset table", err),
         done);
     for (int block = 0; block < n_blocks; block++) {
-        const double freq = model_block_freq(model, 0, block);
+        const bool is_turned = block < model->rotary_dim / 2;
+        const double freq = is_turned ? rope->inv_freq[block] : 0.0, gain = is_turned ? rope->attention_factor : 1.0;
         model_block_dims(model, block, table->dims[block]);
         for (int i = 0; i < LOGIT_ERROR_N_OFFSETS; i++) {
             const double offset =
                 -LOGIT_ERROR_MAX_OFFSET + 2.0 * LOGIT_ERROR_MAX_OFFSET * i / (LOGIT_ERROR_N_OFFSETS - 1);
-            table->turn[block * LOGIT_ERROR_N_OFFSETS + i] = (float)cos(offset * freq);
-            table->turn[(n_blocks + block) * LOGIT_ERROR_N_OFFSETS + i] = (float)-sin(offset * freq);
+            table->turn[block * LOGIT_ERROR_N_OFFSETS + i] = (float)(gain * gain * cos(offset * freq));
+            table->turn[(n_blocks + block) * LOGIT_ERROR_N_OFFSETS + i] = (float)(gain * gain * -sin(offset * freq));
         }
     }
     *out = table;

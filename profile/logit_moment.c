@@ -9,8 +9,8 @@
 enum { MOST_TOKENS = 512, N_OFFSETS = 16, LARGEST_OFFSET = 1024, TILE_TOKENS = 16 };
 
 typedef struct moment_task {
-    const model_facts *model;
     int n_blocks;
+    double freqs[RB_MAX_BLOCKS], gains[RB_MAX_BLOCKS]; /* gains: squared */
     int dims[RB_MAX_BLOCKS][2];
     double turns[RB_MAX_BLOCKS][2]; /* cos and sin of a block's angle from offset to offset */
     double *sum;                    /* [n_blocks][n_blocks] */
@@ -25,20 +25,15 @@ static double first_offset(int64_t t)
     return OFFSET_STEP * fmod((double)t * 0.6180339887498949, 1.0) - LARGEST_OFFSET;
 }
 
-static double frequency_of(const model_facts *model, int block)
-{
-    return block < model->rotary_dim / 2 ? model->rope.inv_freq[block] : 0.0;
-}
-
 static void token_rows(const moment_task *task, float *rows, const float *q, const float *k, const double *mean,
                        int64_t t)
 {
     for (int i = 0; i < task->n_blocks; i++) {
         const int x = task->dims[i][0], y = task->dims[i][1];
         const double kx = (double)k[x] - (mean ? mean[x] : 0.0), ky = (double)k[y] - (mean ? mean[y] : 0.0);
-        const double re = (double)q[x] * kx + (double)q[y] * ky, im = (double)q[x] * ky - (double)q[y] * kx;
-        const double angle = first_offset(t) * frequency_of(task->model, i), turn_x = task->turns[i][0],
-                     turn_y = task->turns[i][1];
+        const double re = task->gains[i] * ((double)q[x] * kx + (double)q[y] * ky),
+                     im = task->gains[i] * ((double)q[x] * ky - (double)q[y] * kx);
+        const double angle = first_offset(t) * task->freqs[i], turn_x = task->turns[i][0], turn_y = task->turns[i][1];
         double z_x = re * cos(angle) - im * sin(angle), z_y = re * sin(angle) + im * cos(angle);
         for (int s = 0; s < N_OFFSETS; s++) {
             const double next_x = z_x * turn_x - z_y * turn_y;
@@ -57,19 +52,22 @@ static void add_products(const moment_task *task, int n_rows)
         for (int j = i; j < n; j++) task->sum[(int64_t)i * n + j] += (double)task->product[(int64_t)i * n + j];
 }
 
-rb_status logit_moment_measure(float *moment, const model_facts *model, const float *q, const float *k,
+rb_status logit_moment_measure(float *moment, const model_facts *model, int layer, const float *q, const float *k,
                                const double *mean, int64_t n_tokens, rb_error *err)
 {
     const int n = model_n_blocks(model), n_q_heads = model_q_per_kv(model), dim = model->head_dim;
     const int64_t n_sampled = n_tokens < MOST_TOKENS ? n_tokens : MOST_TOKENS;
-    moment_task task = {.model = model, .n_blocks = n};
+    moment_task task = {.n_blocks = n};
     rb_status st;
     RB_TRY(st, rb_alloc(&task.sum, (size_t)n * (size_t)n, sizeof *task.sum, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&task.product, (size_t)n * (size_t)n, sizeof *task.product, "logit moments", err), done);
     RB_TRY(st, rb_alloc(&task.rows, TILE_TOKENS * N_OFFSETS, (size_t)n * sizeof *task.rows, "logit moments", err),
            done);
     for (int i = 0; i < n; i++) {
-        const double angle = OFFSET_STEP * frequency_of(model, i);
+        const double gain = model_block_gain(model, layer, i);
+        task.freqs[i] = model_block_freq(model, layer, i);
+        task.gains[i] = gain * gain;
+        const double angle = OFFSET_STEP * task.freqs[i];
         model_block_dims(model, i, task.dims[i]);
         task.turns[i][0] = cos(angle);
         task.turns[i][1] = sin(angle);

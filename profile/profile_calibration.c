@@ -12,24 +12,26 @@
 
 typedef struct calibration_layer {
     block_statistics statistics;
-    float *q, *k, *v; /* [n_q_heads or n_kv_heads][n_tokens][head_dim]; v NULL for a capture without values */
+    float *q, *k; /* [n_q_heads or n_kv_heads][n_tokens][head_dim] */
+    float *v;     /* [n_kv_heads][n_tokens][value_dim]; NULL for a capture without values */
     int64_t n_tokens, context;
     codec_tables *tables;
     /* For what values do. */
-    rope_table rope;
+    rope_table ropes[2]; /* of the usual RoPE and of the local one: by layer_is_local */
     int64_t *sequence_start, n_sequences;
     double values_s;
 } calibration_layer;
 
-static rb_status create_values(calibration_layer *layer, const model_facts *model, size_t head, rb_error *err)
+static rb_status create_values(calibration_layer *layer, const model_facts *model, rb_error *err)
 {
+    const size_t n_values = (size_t)layer->n_tokens * (size_t)model->value_dim * (size_t)model->n_kv_heads;
+    const int64_t n_positions = layer->context < layer->n_tokens ? layer->context : layer->n_tokens;
     rb_status st;
     layer->n_sequences = (layer->n_tokens + layer->context - 1) / layer->context;
-    RB_TRY(st, rb_alloc(&layer->v, head * (size_t)model->n_kv_heads, sizeof *layer->v, "values", err), done);
-    RB_TRY(st,
-           rope_table_init(&layer->rope, model, &model->rope,
-                           layer->context < layer->n_tokens ? layer->context : layer->n_tokens, err),
-           done);
+    RB_TRY(st, rb_alloc(&layer->v, n_values, sizeof *layer->v, "values", err), done);
+    RB_TRY(st, rope_table_init(&layer->ropes[0], model, &model->rope, n_positions, err), done);
+    if (model->has_local_rope)
+        RB_TRY(st, rope_table_init(&layer->ropes[1], model, &model->local_rope, n_positions, err), done);
     RB_TRY(st,
            rb_alloc(&layer->sequence_start, (size_t)layer->n_sequences + 1, sizeof *layer->sequence_start, "sequences",
                     err),
@@ -50,7 +52,7 @@ static rb_status create_calibration_layer(calibration_layer *layer, const captur
     RB_TRY(st, block_statistics_create(&layer->statistics, &header->model, err), done);
     RB_TRY(st, rb_alloc(&layer->q, head * (size_t)header->model.n_q_heads, sizeof *layer->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&layer->k, head * (size_t)header->model.n_kv_heads, sizeof *layer->k, "keys", err), done);
-    if (header->has_values) RB_TRY(st, create_values(layer, &header->model, head, err), done);
+    if (header->has_values) RB_TRY(st, create_values(layer, &header->model, err), done);
 done:
     return st;
 }
@@ -62,7 +64,7 @@ static void free_calibration_layer(calibration_layer *layer)
     free(layer->k);
     free(layer->v);
     codec_tables_free(layer->tables);
-    rope_table_free(&layer->rope);
+    for (int i = 0; i < 2; i++) rope_table_free(&layer->ropes[i]);
     free(layer->sequence_start);
 }
 
@@ -78,10 +80,10 @@ static rb_status measure_moments(profile_table *table, const calibration_layer *
         const int64_t head = (int64_t)layer * model->n_kv_heads + h;
         const float *q = in->q + h * model_q_per_kv(model) * in->n_tokens * dim, *k = in->k + h * in->n_tokens * dim;
         rb_error mine = {0};
-        const rb_status st =
-            i % 2 == 0 ? logit_moment_measure(table->logit_moment + head * n, model, q, k, NULL, in->n_tokens, &mine)
-                       : logit_moment_measure(table->logit_moment_centered + head * n, model, q, k,
-                                              table->k_mean + head * dim, in->n_tokens, &mine);
+        const rb_status st = i % 2 == 0 ? logit_moment_measure(table->logit_moment + head * n, model, layer, q, k, NULL,
+                                                               in->n_tokens, &mine)
+                                        : logit_moment_measure(table->logit_moment_centered + head * n, model, layer, q,
+                                                               k, table->k_mean + head * dim, in->n_tokens, &mine);
         rb_note_failure(&failure, i, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -96,11 +98,14 @@ static rb_status measure_block_codebook(profile_table *table, const calibration_
 #pragma omp parallel for schedule(dynamic)
     for (int h = 0; h < model->n_kv_heads; h++) {
         const int64_t head = (int64_t)layer * model->n_kv_heads + h, at = head * n_blocks;
+        double weights[RB_MAX_BLOCKS];
         rb_error mine = {0};
+        for (int block = 0; block < n_blocks; block++)
+            weights[block] = table->q_energy[at + block] * model_query_weight(model, layer, block);
         const rb_status st = block_codebook_error_measure(
             table->block_codebook_map + at * BLOCK_CODEBOOK_MAP_SIZE,
             table->block_codebook_error + at * BLOCK_CODEBOOK_N_BITS, model, in->k + h * in->n_tokens * model->head_dim,
-            in->n_tokens, table->k_mean + head * model->head_dim, table->q_energy + at, in->tables, &mine);
+            in->n_tokens, table->k_mean + head * model->head_dim, weights, in->tables, &mine);
         rb_note_failure(&failure, h, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -113,15 +118,16 @@ static rb_status measure_values(profile_table *table, calibration_layer *in, con
 {
     const model_facts *model = &table->model;
     const int n_q = model_q_per_kv(model);
-    const int64_t head = in->n_tokens * model->head_dim;
+    const int64_t head = in->n_tokens * model->head_dim, values = in->n_tokens * model->value_dim;
+    const rope_table *rope = &in->ropes[model->layer_is_local[layer]];
     const double started_s = rb_now_s();
     rb_status st;
     RB_TRY(st, capture_read_v(capture, CAPTURE_CALIBRATION, layer, in->v, err), done);
-    rope_apply(&in->rope, in->q, model->n_q_heads, model->head_dim, in->sequence_start, in->n_sequences);
-    rope_apply(&in->rope, in->k, model->n_kv_heads, model->head_dim, in->sequence_start, in->n_sequences);
+    rope_apply(rope, in->q, model->n_q_heads, model->head_dim, in->sequence_start, in->n_sequences);
+    rope_apply(rope, in->k, model->n_kv_heads, model->head_dim, in->sequence_start, in->n_sequences);
     for (int h = 0; h < model->n_kv_heads; h++) {
         const int64_t at = (int64_t)layer * model->n_kv_heads + h;
-        const value_vectors vectors = {in->q + h * n_q * head, in->k + h * head, in->v + h * head, n_q,
+        const value_vectors vectors = {in->q + h * n_q * head, in->k + h * head, in->v + h * values, n_q,
                                        in->n_tokens,           in->context};
         st = value_errors(table->value_error + at * PROFILE_MAX_WIDTH, &table->value_energy[at], model, h, &vectors,
                           in->tables, err);

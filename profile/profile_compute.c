@@ -28,8 +28,8 @@ typedef struct scoring {
     int n_plans, n_candidates; /* plans, then the widths of the curves */
     int64_t n_tokens, context;
     codec_tables *tables;
-    offset_table *offsets;
-    rope_table rope;
+    offset_table *offsets[2]; /* of the usual RoPE and of the local one: by layer_is_local */
+    rope_table ropes[2];
     int64_t *sequence_start, n_sequences;
     float *q, *k;                 /* a layer: [n_q_heads][n_tokens][head_dim], [n_kv_heads][n_tokens][head_dim] */
     float *q_rotated, *k_rotated; /* one KV head's: [n_q / n_kv][n_tokens][head_dim], [n_tokens][head_dim] */
@@ -50,14 +50,21 @@ static rb_status cut_sequences(scoring *s, rb_error *err)
     return st;
 }
 
+static rb_status begin_rope(scoring *s, bool is_local, rb_error *err)
+{
+    const rope_facts *rope = is_local ? &s->model->local_rope : &s->model->rope;
+    const rb_status st = offset_table_create(&s->offsets[is_local], s->model, rope, err);
+    return st == RB_OK ? rope_table_init(&s->ropes[is_local], s->model, rope, s->context, err) : st;
+}
+
 static rb_status begin(scoring *s, rb_error *err)
 {
     const model_facts *model = s->model;
     const size_t head = (size_t)s->n_tokens * (size_t)model->head_dim;
     rb_status st;
     RB_TRY(st, codec_tables_create(&s->tables, err), done);
-    RB_TRY(st, offset_table_create(&s->offsets, model, err), done);
-    RB_TRY(st, rope_table_init(&s->rope, model, &model->rope, s->context, err), done);
+    RB_TRY(st, begin_rope(s, false, err), done);
+    if (model->has_local_rope) RB_TRY(st, begin_rope(s, true, err), done);
     RB_TRY(st, cut_sequences(s, err), done);
     RB_TRY(st, rb_alloc(&s->q, head * (size_t)model->n_q_heads, sizeof *s->q, "queries", err), done);
     RB_TRY(st, rb_alloc(&s->k, head * (size_t)model->n_kv_heads, sizeof *s->k, "keys", err), done);
@@ -86,8 +93,10 @@ static void end(scoring *s)
     free(s->k);
     free(s->q);
     free(s->sequence_start);
-    rope_table_free(&s->rope);
-    offset_table_free(s->offsets);
+    for (int i = 0; i < 2; i++) {
+        rope_table_free(&s->ropes[i]);
+        offset_table_free(s->offsets[i]);
+    }
     codec_tables_free(s->tables);
 }
 
@@ -160,7 +169,7 @@ static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k,
     const int head_dim = s->model->head_dim;
     float weights[RB_MAX_HEAD_DIM], *sizes = s->token_errors + (int64_t)s->n_plans * s->n_tokens;
     rb_first_failure failure = {0};
-    token_weights(weights, s->model, s->table->q_energy + head * s->table->n_blocks);
+    token_weights(weights, s->model, layer, s->table->q_energy + head * s->table->n_blocks);
     token_errors(sizes, weights, head_dim, k, NULL, s->n_tokens);
 #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_plans; c++) {
@@ -182,8 +191,8 @@ static rb_status score_offsets(scoring *s, int layer, int kv_head, const float *
     rb_status st;
     RB_TRY(st, rb_alloc(&mae, (size_t)s->n_candidates, sizeof *mae, "logit errors", err), done);
     RB_TRY(st,
-           logit_mae(mae, s->offsets, q, model_q_per_kv(s->model), k, (const float *const *)s->k_hat, s->n_candidates,
-                     s->n_tokens, err),
+           logit_mae(mae, s->offsets[s->model->layer_is_local[layer]], q, model_q_per_kv(s->model), k,
+                     (const float *const *)s->k_hat, s->n_candidates, s->n_tokens, err),
            done);
 #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_candidates; c++) {
@@ -209,15 +218,15 @@ static rb_status score_attention(scoring *s, int layer, int kv_head, const float
 {
     const int n_q = model_q_per_kv(s->model), head_dim = s->model->head_dim;
     const size_t head = (size_t)s->n_tokens * (size_t)head_dim;
+    const rope_table *rope = &s->ropes[s->model->layer_is_local[layer]];
     attention_error *errors = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&errors, (size_t)s->n_plans, sizeof *errors, "attention errors", err), done);
     memcpy(s->q_rotated, q, head * (size_t)n_q * sizeof *q);
     memcpy(s->k_rotated, k, head * sizeof *k);
-    rope_apply(&s->rope, s->q_rotated, n_q, head_dim, s->sequence_start, s->n_sequences);
-    rope_apply(&s->rope, s->k_rotated, 1, head_dim, s->sequence_start, s->n_sequences);
-    for (int c = 0; c < s->n_plans; c++)
-        rope_apply(&s->rope, s->k_hat[c], 1, head_dim, s->sequence_start, s->n_sequences);
+    rope_apply(rope, s->q_rotated, n_q, head_dim, s->sequence_start, s->n_sequences);
+    rope_apply(rope, s->k_rotated, 1, head_dim, s->sequence_start, s->n_sequences);
+    for (int c = 0; c < s->n_plans; c++) rope_apply(rope, s->k_hat[c], 1, head_dim, s->sequence_start, s->n_sequences);
     RB_TRY(st,
            attention_errors(errors, s->model, s->q_rotated, n_q, s->k_rotated, (const float *const *)s->k_hat,
                             s->n_plans, s->n_tokens, s->context, err),

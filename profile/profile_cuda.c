@@ -6,19 +6,18 @@
 #include "profile/profile_cuda.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/cuda_device.h"
-#include "core/handover.h"
 #include "core/message.h"
 #include "core/threads.h"
 #include "kernels/cuda/codec_cuda.h"
 #include "model/rope_apply.h"
 #include "profile/attention_error.h"
 #include "profile/error_cuda.h"
+#include "profile/layer_reader.h"
 #include "profile/logit_error.h"
 
 enum { ATTENTION_SUMS = 3 };
@@ -32,14 +31,10 @@ typedef struct candidate {
     const plan_head *made_for; /* heads of the layer that image and codec are for */
 } candidate;
 
-/* The thread that reads ahead, and its layers on their way to the device. */
-typedef struct layer_reader {
-    const capture_file *capture;
-    float *q[2], *k[2]; /* pinned */
-    rb_handover *layers;
-    pthread_t thread;
-    bool is_running;
-} layer_reader;
+/* Tables of one RoPE. */
+typedef struct rope_arrays {
+    rb_cuda_array turn, cos, sin;
+} rope_arrays;
 
 typedef struct gpu_scoring {
     const capture_file *capture;
@@ -53,63 +48,14 @@ typedef struct gpu_scoring {
     const codec_cuda_api *codec;
     const error_cuda_api *errors;
     layer_reader reader;
-    rb_cuda_array q, k, k_hat, packed, norms, bad, dims, turn, rope_cos, rope_sin, scratch, offset_sums, attention_sums,
-        block_sums, norm_sums, weights, token_errors;
+    rb_cuda_array q, k, k_hat, packed, norms, bad, dims, scratch, offset_sums, attention_sums, block_sums, norm_sums,
+        weights, token_errors;
+    rope_arrays ropes[2]; /* of the usual RoPE and of the local one: by layer_is_local */
     double *host_offset, *host_attention, *host_blocks, *host_norms;
     float *host_weights,
         *host_tokens; /* [n_kv_heads][head_dim]; [1 + n_plans][n_kv_heads][n_tokens]: sizes, then errors */
     double codec_s, score_s, read_s;
 } gpu_scoring;
-
-/* ---- reading ahead --------------------------------------------------------------------------- */
-
-static void *reader_run(void *argument)
-{
-    const layer_reader *r = argument;
-    int64_t layer;
-    while ((layer = rb_handover_claim(r->layers)) >= 0) {
-        rb_error err = {0};
-        rb_status st = capture_read_q(r->capture, CAPTURE_TEST, (int)layer, r->q[layer % 2], &err);
-        if (st == RB_OK) st = capture_read_k(r->capture, CAPTURE_TEST, (int)layer, r->k[layer % 2], &err);
-        if (st == RB_OK) rb_handover_give(r->layers, layer);
-        else rb_handover_fail(r->layers, layer, st, &err);
-    }
-    return NULL;
-}
-
-/* Layers come in order: the one taken is the one that is due. */
-static rb_status wait_for_layer(const layer_reader *r, rb_error *err)
-{
-    return rb_handover_take(r->layers) >= 0 ? RB_OK : rb_handover_status(r->layers, err);
-}
-
-static rb_status start_reader(gpu_scoring *s, rb_error *err)
-{
-    layer_reader *r = &s->reader;
-    const size_t head = (size_t)s->n_tokens * (size_t)s->model->head_dim * sizeof(float);
-    rb_status st;
-    r->capture = s->capture;
-    RB_TRY(st, rb_handover_create(&r->layers, 2, s->model->n_layers, err), done);
-    for (int i = 0; i < 2; i++) {
-        RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->q[i], head * (size_t)s->model->n_q_heads, err), done);
-        RB_TRY(st, rb_cuda()->alloc_pinned((void **)&r->k[i], head * (size_t)s->model->n_kv_heads, err), done);
-    }
-    if (pthread_create(&r->thread, NULL, reader_run, r) != 0) st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
-    r->is_running = st == RB_OK;
-done:
-    return st;
-}
-
-static void stop_reader(layer_reader *r)
-{
-    if (r->layers) rb_handover_stop(r->layers);
-    if (r->is_running) pthread_join(r->thread, NULL);
-    rb_handover_free(r->layers);
-    for (int i = 0; i < 2; i++) {
-        rb_cuda()->release_pinned(r->q[i]);
-        rb_cuda()->release_pinned(r->k[i]);
-    }
-}
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
@@ -119,28 +65,36 @@ static rb_status upload(rb_cuda_array *array, const void *from, size_t size_byte
     return st == RB_OK ? rb_cuda()->copy(array->at, from, size_bytes, NULL, err) : st;
 }
 
-static rb_status upload_tables(gpu_scoring *s, rb_error *err)
+static rb_status upload_rope(gpu_scoring *s, rope_arrays *arrays, const rope_facts *facts, rb_error *err)
 {
-    const int n_blocks = model_n_blocks(s->model);
-    int dims[RB_MAX_BLOCKS][2];
+    const size_t turn_bytes = 2 * (size_t)model_n_blocks(s->model) * LOGIT_ERROR_N_OFFSETS * sizeof(float),
+                 rope_bytes = (size_t)s->context * (size_t)(s->model->rotary_dim / 2) * sizeof(float);
     offset_table *offsets = NULL;
     rope_table rope = {0};
     rb_status st;
-    for (int i = 0; i < n_blocks; i++) model_block_dims(s->model, i, dims[i]);
-    RB_TRY(st, offset_table_create(&offsets, s->model, err), done);
-    RB_TRY(st, rope_table_init(&rope, s->model, &s->model->rope, s->context, err), done);
-    RB_TRY(st, upload(&s->dims, dims, (size_t)n_blocks * sizeof *dims, err), done);
-    RB_TRY(
-        st,
-        upload(&s->turn, offset_table_turn(offsets), 2 * (size_t)n_blocks * LOGIT_ERROR_N_OFFSETS * sizeof(float), err),
-        done);
-    const size_t rope_bytes = (size_t)s->context * (size_t)(s->model->rotary_dim / 2) * sizeof(float);
-    RB_TRY(st, upload(&s->rope_cos, rope.cos, rope_bytes, err), done);
-    RB_TRY(st, upload(&s->rope_sin, rope.sin, rope_bytes, err), done);
+    RB_TRY(st, offset_table_create(&offsets, s->model, facts, err), done);
+    RB_TRY(st, rope_table_init(&rope, s->model, facts, s->context, err), done);
+    RB_TRY(st, upload(&arrays->turn, offset_table_turn(offsets), turn_bytes, err), done);
+    RB_TRY(st, upload(&arrays->cos, rope.cos, rope_bytes, err), done);
+    RB_TRY(st, upload(&arrays->sin, rope.sin, rope_bytes, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
 done:
     offset_table_free(offsets);
     rope_table_free(&rope);
+    return st;
+}
+
+static rb_status upload_tables(gpu_scoring *s, rb_error *err)
+{
+    const int n_blocks = model_n_blocks(s->model);
+    int dims[RB_MAX_BLOCKS][2];
+    rb_status st;
+    for (int i = 0; i < n_blocks; i++) model_block_dims(s->model, i, dims[i]);
+    RB_TRY(st, upload(&s->dims, dims, (size_t)n_blocks * sizeof *dims, err), done);
+    RB_TRY(st, upload_rope(s, &s->ropes[0], &s->model->rope, err), done);
+    if (s->model->has_local_rope) RB_TRY(st, upload_rope(s, &s->ropes[1], &s->model->local_rope, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
+done:
     return st;
 }
 
@@ -159,9 +113,10 @@ static rb_status make_curves(gpu_scoring *s, rb_error *err)
     return st;
 }
 
-static error_cuda_input error_input(const gpu_scoring *s, int n_candidates)
+static error_cuda_input error_input(const gpu_scoring *s, int layer, int n_candidates)
 {
     const model_facts *m = s->model;
+    const rope_arrays *rope = &s->ropes[m->layer_is_local[layer]];
     return (error_cuda_input){.n_kv_heads = m->n_kv_heads,
                               .q_per_kv = model_q_per_kv(m),
                               .head_dim = m->head_dim,
@@ -174,10 +129,10 @@ static error_cuda_input error_input(const gpu_scoring *s, int n_candidates)
                               .k = s->k.at,
                               .k_hat = s->k_hat.at,
                               .block_dims = s->dims.at,
-                              .turn = s->turn.at,
+                              .turn = rope->turn.at,
                               .n_offsets = LOGIT_ERROR_N_OFFSETS,
-                              .rope_cos = s->rope_cos.at,
-                              .rope_sin = s->rope_sin.at,
+                              .rope_cos = rope->cos.at,
+                              .rope_sin = rope->sin.at,
                               .n_freqs = m->rotary_dim / 2};
 }
 
@@ -188,7 +143,7 @@ static rb_status alloc_all(gpu_scoring *s, rb_error *err)
                  n = (size_t)s->n_candidates;
     /* No codec stores more than 8 bits a dim and a norm a block; streams are rounded up to 128 bytes. */
     const size_t stream = ((size_t)s->n_tokens * (size_t)m->head_dim + 128) * heads;
-    const error_cuda_input in = error_input(s, s->n_plans);
+    const error_cuda_input in = error_input(s, 0, s->n_plans);
     rb_status st;
     RB_TRY(st, rb_cuda_array_alloc(&s->q, head * (size_t)m->n_q_heads, "queries", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&s->k, head * heads, "keys", err), done);
@@ -228,7 +183,7 @@ static rb_status begin(gpu_scoring *s, rb_error *err)
     RB_TRY(st, codec_tables_create(&s->tables, err), done);
     RB_TRY(st, rb_alloc(&s->candidates, (size_t)s->n_candidates, sizeof *s->candidates, "candidates", err), done);
     RB_TRY(st, make_curves(s, err), done);
-    RB_TRY(st, start_reader(s, err), done);
+    RB_TRY(st, layer_reader_start(&s->reader, s->capture, err), done);
     RB_TRY(st, upload_tables(s, err), done);
     RB_TRY(st, alloc_all(s, err), done);
 done:
@@ -237,11 +192,27 @@ done:
 
 static void end(gpu_scoring *s)
 {
-    rb_cuda_array *const arrays[] = {&s->q,       &s->k,           &s->k_hat,          &s->packed,     &s->norms,
-                                     &s->bad,     &s->dims,        &s->turn,           &s->rope_cos,   &s->rope_sin,
-                                     &s->scratch, &s->offset_sums, &s->attention_sums, &s->block_sums, &s->norm_sums,
-                                     &s->weights, &s->token_errors};
-    stop_reader(&s->reader);
+    rb_cuda_array *const arrays[] = {&s->q,
+                                     &s->k,
+                                     &s->k_hat,
+                                     &s->packed,
+                                     &s->norms,
+                                     &s->bad,
+                                     &s->dims,
+                                     &s->ropes[0].turn,
+                                     &s->ropes[0].cos,
+                                     &s->ropes[0].sin,
+                                     &s->ropes[1].turn,
+                                     &s->ropes[1].cos,
+                                     &s->ropes[1].sin,
+                                     &s->scratch,
+                                     &s->offset_sums,
+                                     &s->attention_sums,
+                                     &s->block_sums,
+                                     &s->norm_sums,
+                                     &s->weights,
+                                     &s->token_errors};
+    layer_reader_stop(&s->reader);
     for (size_t i = 0; i < RB_COUNT(arrays); i++) rb_cuda_array_free(arrays[i]);
     for (int c = 0; s->candidates && c < s->n_candidates; c++) {
         candidate *one = &s->candidates[c];
@@ -332,14 +303,14 @@ static rb_status upload_weights(gpu_scoring *s, int layer, rb_error *err)
 {
     const model_facts *m = s->model;
     for (int h = 0; h < m->n_kv_heads; h++)
-        token_weights(s->host_weights + h * m->head_dim, m,
+        token_weights(s->host_weights + h * m->head_dim, m, layer,
                       s->table->q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
     return rb_cuda()->copy(s->weights.at, s->host_weights, s->weights.size_bytes, NULL, err);
 }
 
-static rb_status measure(gpu_scoring *s, rb_error *err)
+static rb_status measure(gpu_scoring *s, int layer, rb_error *err)
 {
-    const error_cuda_input all = error_input(s, s->n_candidates), plans = error_input(s, s->n_plans);
+    const error_cuda_input all = error_input(s, layer, s->n_candidates), plans = error_input(s, layer, s->n_plans);
     const struct {
         void *to;
         const rb_cuda_array *from;
@@ -434,15 +405,15 @@ static rb_status score_layer(gpu_scoring *s, int layer, rb_error *err)
     rb_status st;
     RB_TRY(st, make_codecs(s, layer, err), done);
     const double made_s = rb_now_s();
-    RB_TRY(st, wait_for_layer(&s->reader, err), done);
+    RB_TRY(st, layer_reader_wait(&s->reader, err), done);
     const double read_s = rb_now_s();
     RB_TRY(st, rb_cuda()->copy(s->q.at, s->reader.q[layer % 2], s->q.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(s->k.at, s->reader.k[layer % 2], s->k.size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
-    rb_handover_release(s->reader.layers, layer); /* on the device: its place may be read into */
+    layer_reader_release(&s->reader, layer); /* on the device: its place may be read into */
     RB_TRY(st, upload_weights(s, layer, err), done);
     RB_TRY(st, restore_keys(s, err), done);
-    RB_TRY(st, measure(s, err), done);
+    RB_TRY(st, measure(s, layer, err), done);
     RB_TRY(st, check_vectors(s, err), done);
     RB_TRY(st, keep_scores(s, layer, err), done);
     s->codec_s += made_s - started_s;

@@ -251,6 +251,7 @@ int main(int argc, char **argv)
         .max_positionals = 1,
         .positional_names = "CAPTURE.h5",
         .run = profile_run,
+        .multiplies = true,
         .context = &opt,
     };
     return rb_program_main(&program, argc, argv);

@@ -24,12 +24,12 @@ RB_CPU_CLONES static float weighted_norm(const float *weights, const float *x, c
     return sqrtf(sum);
 }
 
-void token_weights(float *weights, const model_facts *model, const double *q_energy)
+void token_weights(float *weights, const model_facts *model, int layer, const double *q_energy)
 {
     for (int block = 0; block < model_n_blocks(model); block++) {
         int dims[2];
         model_block_dims(model, block, dims);
-        weights[dims[0]] = weights[dims[1]] = (float)(q_energy[block] / 2.0);
+        weights[dims[0]] = weights[dims[1]] = (float)(q_energy[block] * model_query_weight(model, layer, block) / 2.0);
     }
 }
 

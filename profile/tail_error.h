@@ -5,8 +5,9 @@
  * many look at does:
  *      error_t^2 = sum_i q_energy_i |k_ti - k^_ti|^2 / 2
  *      size_t^2  = sum_i q_energy_i |k_ti|^2 / 2
- * over RoPE blocks i, with q_energy as calibration measured it. error_t^2 is the mean square of q . R_D (k - k^) over
- * queries and offsets, were blocks independent. The relative error of a token is error_t / size_t.
+ * over RoPE blocks i, with q_energy as calibration measured it (and weighed where RoPE multiplies it). error_t^2 is the
+ * mean square of q . R_D (k - k^) over queries and offsets, were blocks independent. The relative error of a token is
+ * error_t / size_t.
  *
  * The tail ratio of a head is the smaller of two: the 99.9 % quantile of the error to its median, and the same of the
  * relative error. A codec that stores a norm makes large errors on large keys, but their relative error is the same.
@@ -28,8 +29,8 @@ typedef struct tail_error {
     double outside;                    /* share of tokens whose excess is above TAIL_LIMIT */
 } tail_error;
 
-/* weights [head_dim]: half the q_energy [n_blocks] of each dim's block. */
-void token_weights(float *weights, const model_facts *model, const double *q_energy);
+/* weights [head_dim]: half the q_energy [n_blocks] of each dim's block, times model_query_weight. */
+void token_weights(float *weights, const model_facts *model, int layer, const double *q_energy);
 /* out [n_tokens]: error of every token, or its size where k_hat is NULL; k and k_hat [n_tokens][head_dim]. */
 void token_errors(float *out, const float *weights, int head_dim, const float *k, const float *k_hat, int64_t n_tokens);
 

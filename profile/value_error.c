@@ -1,6 +1,6 @@
 /* Output errors of values: see profile/value_error.h.
  *
- * The values and their errors at all widths stand side by side, [n_tokens][9 * head_dim], so that a tile of queries is
+ * The values and their errors at all widths stand side by side, [n_tokens][9 * value_dim], so that a tile of queries is
  * two products: its logits, and its weights times all of them. */
 #include "profile/value_error.h"
 
@@ -25,8 +25,8 @@ typedef struct query_tile {
 
 typedef struct value_job {
     const value_vectors *in;
-    const float *parts; /* [n_tokens][N_PARTS][head_dim] */
-    int head_dim;
+    const float *parts; /* [n_tokens][N_PARTS][value_dim] */
+    int head_dim, value_dim;
     float scale;
 } value_job;
 
@@ -38,17 +38,18 @@ static int64_t query_at(const query_tile *t, int stretch)
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-static rb_status fill_part(float *parts, int width, const model_facts *model, int kv_head, const value_vectors *in,
+/* values: model_value_facts, here and below. */
+static rb_status fill_part(float *parts, int width, const model_facts *values, int kv_head, const value_vectors *in,
                            codec_tables *tables, rb_error *err)
 {
-    const int64_t dim = model->head_dim;
+    const int64_t dim = values->head_dim;
     plan_head head = {0};
     head_codec *codec = NULL;
     float *restored = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&restored, (size_t)(in->n_tokens * dim), sizeof *restored, "restored values", err), done);
-    RB_TRY(st, plan_head_set_values(&head, width, model_n_blocks(model), kv_head, CODEBOOK_BLOCK_GTQ, err), done);
-    RB_TRY(st, head_codec_create(&codec, &head, model, tables, err), done);
+    RB_TRY(st, plan_head_set_values(&head, width, model_n_blocks(values), kv_head, CODEBOOK_BLOCK_GTQ, err), done);
+    RB_TRY(st, head_codec_create(&codec, &head, values, tables, err), done);
     RB_TRY(st, head_codec_round_trip(codec, in->v, in->n_tokens, restored, err), done);
     for (int64_t t = 0; t < in->n_tokens; t++)
         for (int64_t i = 0; i < dim; i++)
@@ -60,17 +61,17 @@ done:
     return st;
 }
 
-static rb_status fill_parts(float *parts, const model_facts *model, int kv_head, const value_vectors *in,
+static rb_status fill_parts(float *parts, const model_facts *values, int kv_head, const value_vectors *in,
                             codec_tables *tables, rb_error *err)
 {
-    const int64_t dim = model->head_dim;
+    const int64_t dim = values->head_dim;
     rb_first_failure failure = {0};
     for (int64_t t = 0; t < in->n_tokens; t++)
         memcpy(parts + t * N_PARTS * dim, in->v + t * dim, (size_t)dim * sizeof *parts);
 #pragma omp parallel for schedule(dynamic)
     for (int width = PLAN_MIN_WIDTH; width <= PLAN_MAX_WIDTH; width++) {
         rb_error mine = {0};
-        rb_note_failure(&failure, width, fill_part(parts, width, model, kv_head, in, tables, &mine), &mine);
+        rb_note_failure(&failure, width, fill_part(parts, width, values, kv_head, in, tables, &mine), &mine);
     }
     return rb_tell_failure(&failure, err);
 }
@@ -94,11 +95,11 @@ static double squared(const float *x, int n)
 }
 
 /* sums [N_PARTS] of squared outputs; queries [TILE][head_dim], weights [TILE][context], outputs
- * [TILE][N_PARTS][head_dim] are scratch. */
+ * [TILE][N_PARTS][value_dim] are scratch. */
 static void measure_tile(double *sums, const value_job *job, int q_head, const query_tile *t, float *queries,
                          float *weights, float *outputs)
 {
-    const int dim = job->head_dim, columns = N_PARTS * dim,
+    const int dim = job->head_dim, value_dim = job->value_dim, columns = N_PARTS * value_dim,
               n_keys = (int)(query_at(t, t->first + t->n - 1) - t->sequence + 1);
     const float *q = job->in->q + q_head * job->in->n_tokens * dim;
     for (int i = 0; i < t->n; i++)
@@ -112,7 +113,7 @@ static void measure_tile(double *sums, const value_job *job, int q_head, const q
                 job->parts + t->sequence * columns, columns, 0.0f, outputs, columns);
     for (int part = 0; part < N_PARTS; part++) {
         sums[part] = 0.0;
-        for (int i = 0; i < t->n; i++) sums[part] += squared(outputs + i * columns + part * dim, dim);
+        for (int i = 0; i < t->n; i++) sums[part] += squared(outputs + i * columns + part * value_dim, value_dim);
     }
 }
 
@@ -144,22 +145,25 @@ rb_status value_errors(double *error, double *energy, const model_facts *model, 
     const int n_threads = rb_threads_count();
     int64_t n_queries;
     const int64_t n_tiles = cut_tiles(NULL, &n_queries, in->n_tokens, context), n_items = in->n_q * n_tiles;
-    const size_t dim = (size_t)model->head_dim, per_thread = TILE * (dim + (size_t)context + N_PARTS * dim);
+    const model_facts values = model_value_facts(model);
+    const size_t dim = (size_t)model->head_dim, value_dim = (size_t)model->value_dim,
+                 per_thread = TILE * (dim + (size_t)context + N_PARTS * value_dim);
     double total[N_PARTS] = {0.0}, *sums = NULL; /* [n_items][N_PARTS] */
     float *parts = NULL, *memory = NULL;
     query_tile *tiles = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&tiles, (size_t)n_tiles, sizeof *tiles, "output errors", err), done);
     RB_TRY(st, rb_alloc(&sums, (size_t)n_items * N_PARTS, sizeof *sums, "output errors", err), done);
-    RB_TRY(st, rb_alloc(&parts, (size_t)in->n_tokens * N_PARTS, dim * sizeof *parts, "errors of values", err), done);
+    RB_TRY(st, rb_alloc(&parts, (size_t)in->n_tokens * N_PARTS, value_dim * sizeof *parts, "errors of values", err),
+           done);
     RB_TRY(st, rb_alloc(&memory, (size_t)n_threads * per_thread, sizeof *memory, "output errors", err), done);
     cut_tiles(tiles, &n_queries, in->n_tokens, context);
-    RB_TRY(st, fill_parts(parts, model, kv_head, in, tables, err), done);
-    const value_job job = {in, parts, model->head_dim, (float)model->attention_scale};
+    RB_TRY(st, fill_parts(parts, &values, kv_head, in, tables, err), done);
+    const value_job job = {in, parts, model->head_dim, model->value_dim, (float)model->attention_scale};
 #pragma omp parallel for schedule(dynamic) num_threads(n_threads)
     for (int64_t item = 0; item < n_items; item++) {
         float *queries = memory + (size_t)rb_thread_index() * per_thread, *outputs = queries + TILE * dim,
-              *weights = outputs + TILE * N_PARTS * dim;
+              *weights = outputs + TILE * N_PARTS * value_dim;
         measure_tile(sums + item * N_PARTS, &job, (int)(item / n_tiles), &tiles[item % n_tiles], queries, weights,
                      outputs);
     }

@@ -55,9 +55,14 @@ void codec_image_write_norms(uint8_t *streams, const codec_image *image, int hea
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+bool codec_image_takes(int head_dim)
+{
+    return head_dim % CODEC_IMAGE_DIM_STEP == 0 && head_dim <= CODEC_IMAGE_MAX_DIMS;
+}
+
 static rb_status check_limits(const plan_head *heads, int n_heads, const model_facts *model, rb_error *err)
 {
-    if (model->head_dim % CODEC_IMAGE_DIM_STEP != 0 || model->head_dim > CODEC_IMAGE_MAX_DIMS)
+    if (!codec_image_takes(model->head_dim))
         return rb_fail(err, RB_EUNSUPPORTED,
                        "the CUDA kernels take a head_dim that is a multiple of %d up to %d, found %d",
                        CODEC_IMAGE_DIM_STEP, CODEC_IMAGE_MAX_DIMS, model->head_dim);

@@ -52,6 +52,7 @@ void codec_image_write_norms(uint8_t *streams, const codec_image *image, int hea
 #ifndef __cplusplus
 #include "kernels/reference/head_codec.h"
 
+bool codec_image_takes(int head_dim); /* whether it is within the limits above */
 /* heads [n_heads] of one layer. Fails with RB_EUNSUPPORTED on heads of several families, a head_dim
  * outside the limits above, and what the family's kernels do not take. */
 rb_status codec_image_build(codec_image **out, const plan_head *heads, int n_heads, const model_facts *model,

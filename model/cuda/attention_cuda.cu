@@ -6,11 +6,14 @@ static const int64_t MAX_TOKENS = INT32_MAX - 65535;
 
 static bool is_misaligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 != 0; }
 
+static bool is_dim(int dim) { return dim >= 8 && dim <= 256 && dim % 8 == 0; }
+
 static rb_status check_input(const attention_cuda_input *in, rb_error *err)
 {
     const int64_t per_16_bytes = in->type == ATTENTION_CUDA_BF16 ? 8 : 4;
-    if (in->head_dim < 16 || in->head_dim > 256 || in->head_dim % 16 != 0)
-        return rb_fail(err, RB_EINVAL, "attention with head_dim %d, expected a multiple of 16 up to 256", in->head_dim);
+    if (!is_dim(in->head_dim) || !is_dim(in->value_dim))
+        return rb_fail(err, RB_EINVAL, "attention with head_dim %d and value_dim %d, expected multiples of 8 up to 256",
+                       in->head_dim, in->value_dim);
     if (in->n_kv_heads < 1 || in->n_q_heads < 1 || in->n_q_heads % in->n_kv_heads != 0)
         return rb_fail(err, RB_EINVAL, "attention with %d query heads and %d KV heads, expected a multiple",
                        in->n_q_heads, in->n_kv_heads);
@@ -26,13 +29,17 @@ static rb_status check_input(const attention_cuda_input *in, rb_error *err)
                        in->sliding_window);
     if (!(in->scale > 0.0f))
         return rb_fail(err, RB_EINVAL, "attention with scale %g, expected above 0", static_cast<double>(in->scale));
+    if (!(in->softcap >= 0.0f))
+        return rb_fail(err, RB_EINVAL, "attention with a cap of %g, expected 0 (none) or more",
+                       static_cast<double>(in->softcap));
     if (is_misaligned(in->q) || is_misaligned(in->k) || is_misaligned(in->v) || is_misaligned(in->recent_k)
         || is_misaligned(in->recent_v) || is_misaligned(in->out) || in->q_token_stride % per_16_bytes != 0
-        || in->kv_token_stride % per_16_bytes != 0 || in->out_token_stride % per_16_bytes != 0)
+        || in->k_token_stride % per_16_bytes != 0 || in->v_token_stride % per_16_bytes != 0
+        || in->out_token_stride % per_16_bytes != 0)
         return rb_fail(err, RB_EINVAL,
-                       "attention with token strides %lld, %lld, %lld, expected 16-byte aligned vectors",
-                       static_cast<long long>(in->q_token_stride), static_cast<long long>(in->kv_token_stride),
-                       static_cast<long long>(in->out_token_stride));
+                       "attention with token strides %lld, %lld, %lld, %lld, expected 16-byte aligned vectors",
+                       static_cast<long long>(in->q_token_stride), static_cast<long long>(in->k_token_stride),
+                       static_cast<long long>(in->v_token_stride), static_cast<long long>(in->out_token_stride));
     return RB_OK;
 }
 

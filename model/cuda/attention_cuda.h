@@ -1,6 +1,6 @@
 /* Causal attention on the GPU for many queries at once (prefill): softmax(scale * q k^T) v with grouped query heads,
- * tile by tile, no T x T matrix. model/attention.h defines the result, and tests/gpu/test_attention_cuda.c compares
- * with it.
+ * or softmax(cap * tanh(scale * q k^T / cap)) v, tile by tile, no T x T matrix. model/attention.h defines the result,
+ * and tests/gpu/test_attention_cuda.c compares with it.
  *
  * Query s sees keys t with max(first token of its sequence, s - sliding_window + 1) <= t <= s. Sequences lie end to
  * end. Key tiles begin at multiples of their size counted from token 0, so a query's output has the same bytes however
@@ -25,22 +25,24 @@ typedef enum attention_cuda_type { ATTENTION_CUDA_BF16, ATTENTION_CUDA_F32 } att
  * elements, each a multiple of 16 bytes. */
 typedef struct attention_cuda_input {
     attention_cuda_type type;
-    int n_q_heads, n_kv_heads, head_dim; /* head_dim a multiple of 16 up to 256 */
-    const void *q;                       /* query i, head h at q + i * q_token_stride + h * head_dim */
+    int n_q_heads, n_kv_heads;
+    int head_dim, value_dim; /* of a query or key; of a value: multiples of 8 up to 256 */
+    const void *q;           /* query i, head h at q + i * q_token_stride + h * head_dim */
     int64_t q_token_stride;
-    const void *k, *v; /* key t, head h at k + t * kv_token_stride + h * head_dim */
-    int64_t kv_token_stride;
+    const void *k, *v; /* key t, head h at k + t * k_token_stride + h * head_dim; v likewise, with value_dim */
+    int64_t k_token_stride, v_token_stride;
     /* A query meets the last n_recent keys and values that it sees, its own included, in recent_k and recent_v (laid
      * out as k and v), and earlier ones in k and v. n_recent 0: all are in k and v. */
     const void *recent_k, *recent_v;
     int n_recent;
-    void *out; /* like q */
+    void *out; /* like q, with value_dim */
     int64_t out_token_stride;
     int64_t first_query, n_queries; /* query i is token first_query + i; q and out hold only these n_queries, k and v
                                      * all tokens 0 .. first_query + n_queries - 1, at most 2^31 - 65536 */
     const int32_t *token_sequence_start; /* [first_query + n_queries]: first token of each token's sequence */
     int sliding_window;                  /* keys a query sees, itself included; 0: all of its sequence up to itself */
     float scale;                         /* above 0 */
+    float softcap;                       /* cap; 0: none */
 } attention_cuda_input;
 
 typedef struct attention_cuda_api {

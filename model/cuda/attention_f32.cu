@@ -2,8 +2,9 @@
  *
  * A block of 256 threads takes 64 queries by 64 keys. Thread (y, x) owns rows 4 y .. 4 y + 3; of S it owns keys 4 x ..
  * 4 x + 3, and of out dims 64 c + 4 x .. + 3. Q and K pass through shared memory in slices of 32 dims, V in slices of
- * 64, so that any head_dim takes 35 KiB. Q, K and P lie there transposed, so that a thread reads its four rows or keys
- * as one float4. STRIDE leaves 4 floats free: then 16 lanes that write 16 rows of two chunks use 32 banks. */
+ * 64, so that any head_dim takes 35 KiB. D: the dims of a value, rounded up. Q, K and P lie there transposed, so that a
+ * thread reads its four rows or keys as one float4. STRIDE leaves 4 floats free: then 16 lanes that write 16 rows of
+ * two chunks use 32 banks. */
 #include "model/cuda/attention_tile.cuh"
 
 enum { F32_ROWS = 64, F32_THREADS = 256, F32_SLICE = 32, F32_STRIDE = F32_ROWS + 4 };
@@ -84,7 +85,7 @@ template <int D> __device__ __forceinline__ void weigh_block(f32_sums<D> &sums, 
     }
 }
 
-template <int D>
+template <int D, bool IS_CAPPED>
 __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid_constant__ attention_cuda_input in)
 {
     union operands {
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
     const query_tile tile = find_tile<F32_ROWS>(in);
     const float *q = static_cast<const float *>(in.q) + tile.first_row * in.q_token_stride
                      + static_cast<int64_t>(tile.q_head) * in.head_dim;
-    const int64_t head = static_cast<int64_t>(tile.kv_head) * in.head_dim;
+    const int64_t head = tile.kv_head;
     const int x = threadIdx.x & 15, y = threadIdx.x >> 4;
     f32_sums<D> sums;
 #pragma unroll
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
 
     for (int s = 0; s < n_sources(in); s++) {
         const key_source source = source_of(in, s);
-        const float *k = static_cast<const float *>(source.k) + head, *v = static_cast<const float *>(source.v) + head;
+        const float *k = static_cast<const float *>(source.k) + head * in.head_dim,
+                    *v = static_cast<const float *>(source.v) + head * in.value_dim;
         const int last_key = tile.last_token - source.nearest;
         int first[4], last[4];
 #pragma unroll
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
             for (int dim = 0; dim < in.head_dim; dim += F32_SLICE) {
                 __syncthreads(); /* everybody has read the slice, or the values, before */
                 load_slice(shared.slice.q, q + dim, in.q_token_stride, tile.n_rows, in.head_dim - dim);
-                load_slice(shared.slice.k, k + tile_key * in.kv_token_stride + dim, in.kv_token_stride, n_keys,
+                load_slice(shared.slice.k, k + tile_key * in.k_token_stride + dim, in.k_token_stride, n_keys,
                            in.head_dim - dim);
                 __syncthreads();
 #pragma unroll 8
@@ -143,9 +145,10 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     const int key = tile_key + x * 4 + j;
+                    if (IS_CAPPED) scores[i][j] = cap_score(in, scores[i][j]);
                     if (key < first[i] || key > last[i]) scores[i][j] = -CUDART_INF_F;
                 }
-            weigh_block<D>(sums, scores, in.scale * LOG2_E);
+            weigh_block<D>(sums, scores, score_scale<IS_CAPPED>(in));
             /* All readers of the weights of the tile before have passed the barriers above. */
 #pragma unroll
             for (int j = 0; j < 4; j++)
@@ -153,10 +156,10 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
                     make_float4(scores[0][j], scores[1][j], scores[2][j], scores[3][j]);
 #pragma unroll
             for (int c = 0; c < D / 64; c++) {
-                if (c * 64 >= in.head_dim) break;
+                if (c * 64 >= in.value_dim) break;
                 __syncthreads(); /* everybody has read the slices, or the values before */
-                load_values(shared.v, v + tile_key * in.kv_token_stride + c * 64, in.kv_token_stride, n_keys,
-                            in.head_dim - c * 64);
+                load_values(shared.v, v + tile_key * in.v_token_stride + c * 64, in.v_token_stride, n_keys,
+                            in.value_dim - c * 64);
                 __syncthreads();
                 float add[4][4];
 #pragma unroll
@@ -176,7 +179,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
     }
 
     float *out = static_cast<float *>(in.out) + tile.first_row * in.out_token_stride
-                 + static_cast<int64_t>(tile.q_head) * in.head_dim;
+                 + static_cast<int64_t>(tile.q_head) * in.value_dim;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int row = y * 4 + i;
@@ -185,7 +188,7 @@ __global__ void __launch_bounds__(F32_THREADS) attention_f32_kernel(const __grid
         for (int c = 0; c < D / 64; c++) {
             const int dim = c * 64 + x * 4;
             const float *o = sums.out[i][c], sum = sums.sum[i];
-            if (dim < in.head_dim)
+            if (dim < in.value_dim)
                 *reinterpret_cast<float4 *>(out + row * in.out_token_stride + dim) =
                     make_float4(o[0] / sum, o[1] / sum, o[2] / sum, o[3] / sum);
         }
@@ -197,7 +200,8 @@ template <int D> static rb_status launch(const attention_cuda_input *in, cudaStr
     unsigned n_blocks = 0;
     rb_status st;
     RB_TRY(st, count_blocks(&n_blocks, in, F32_ROWS, err), done);
-    attention_f32_kernel<D><<<n_blocks, F32_THREADS, 0, stream>>>(*in);
+    if (in->softcap > 0.0f) attention_f32_kernel<D, true><<<n_blocks, F32_THREADS, 0, stream>>>(*in);
+    else attention_f32_kernel<D, false><<<n_blocks, F32_THREADS, 0, stream>>>(*in);
     st = rb_cuda_launched("f32 attention", err);
 done:
     return st;
@@ -205,7 +209,7 @@ done:
 
 rb_status attention_f32(const attention_cuda_input *in, cudaStream_t stream, rb_error *err)
 {
-    if (in->head_dim <= 64) return launch<64>(in, stream, err);
-    if (in->head_dim <= 128) return launch<128>(in, stream, err);
+    if (in->value_dim <= 64) return launch<64>(in, stream, err);
+    if (in->value_dim <= 128) return launch<128>(in, stream, err);
     return launch<256>(in, stream, err);
 }

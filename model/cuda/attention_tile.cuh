@@ -43,6 +43,17 @@ __device__ __forceinline__ int first_visible(const attention_cuda_input &in, con
     return max(in.token_sequence_start[token], token - source.farthest);
 }
 
+/* What scores, scaled once, are multiplied by before 2^x makes weights of them. */
+template <bool IS_CAPPED> __device__ __forceinline__ float score_scale(const attention_cuda_input &in)
+{
+    return (IS_CAPPED ? 1.0f : in.scale) * LOG2_E;
+}
+
+__device__ __forceinline__ float cap_score(const attention_cuda_input &in, float score)
+{
+    return in.softcap * tanhf(score * in.scale / in.softcap);
+}
+
 /* Heads are neighbours, so that blocks that run together share keys in L2. */
 template <int QUERIES> __device__ __forceinline__ query_tile find_tile(const attention_cuda_input &in)
 {

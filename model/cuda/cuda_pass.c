@@ -1,48 +1,99 @@
 /* See model/cuda/cuda_pass.h. */
 #include "model/cuda/cuda_pass.h"
 
+#include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "model/layer_tensors.h"
 #include "model/rope_apply.h"
 
-enum { N_ARRAYS = 10, EMBED_TOKENS = 16384 }; /* tokens whose embeddings are on the host at a time */
+enum { EMBED_TOKENS = 16384 }; /* tokens whose embeddings are on the host at a time */
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+
 int64_t cuda_pass_q_width(const model_config *c) { return (int64_t)c->facts.n_q_heads * c->facts.head_dim; }
-int64_t cuda_pass_kv_width(const model_config *c) { return (int64_t)c->facts.n_kv_heads * c->facts.head_dim; }
+int64_t cuda_pass_k_width(const model_config *c) { return (int64_t)c->facts.n_kv_heads * c->facts.head_dim; }
+int64_t cuda_pass_v_width(const model_config *c) { return (int64_t)c->facts.n_kv_heads * c->facts.value_dim; }
 int64_t cuda_pass_element_bytes(layer_cuda_precision precision) { return precision == LAYER_CUDA_BF16 ? 2 : 4; }
-static int64_t qkv_width(const model_config *c) { return cuda_pass_q_width(c) + 2 * cuda_pass_kv_width(c); }
 
-/* Bytes of each array, in the order of list_arrays. */
-typedef struct array_sizes {
-    int64_t bytes[N_ARRAYS];
-} array_sizes;
+/* Attention reads heads of multiples of 8 dims. */
+static int pitch_of(int n_dims) { return (n_dims + 7) / 8 * 8; }
 
-static array_sizes sizes_of(const model_config *c, const token_batch *batch, layer_cuda_precision precision,
-                            int64_t chunk)
+cuda_pass_rows cuda_pass_rows_of(const model_config *c)
 {
-    const int64_t n = batch->n_tokens, e = cuda_pass_element_bytes(precision),
-                  rope = token_batch_longest(batch) * (c->facts.rotary_dim / 2) * 4;
-    return (array_sizes){{n * c->hidden_size * 4, n * 4, n * 4, rope, rope, chunk * c->hidden_size * e,
-                          chunk * qkv_width(c) * 4, chunk * cuda_pass_q_width(c) * e,
-                          2 * chunk * c->intermediate_size * e, chunk * c->intermediate_size * e}};
+    const int n_q_heads = c->facts.n_q_heads, n_kv_heads = c->has_latent_cache ? n_q_heads : c->facts.n_kv_heads,
+              pitch = pitch_of(c->query_dim), v_pitch = pitch_of(c->attended_dim);
+    return (cuda_pass_rows){.n_kv_heads = n_kv_heads,
+                            .pitch = pitch,
+                            .v_pitch = v_pitch,
+                            .q_width = (int64_t)n_q_heads * pitch,
+                            .k_width = (int64_t)n_kv_heads * pitch,
+                            .v_width = (int64_t)n_kv_heads * v_pitch};
 }
 
-static void list_arrays(cuda_pass *p, rb_cuda_array *arrays[N_ARRAYS])
+static int64_t qkv_width(const model_config *c)
 {
-    rb_cuda_array *const all[N_ARRAYS] = {&p->hidden, &p->positions, &p->starts,   &p->rope_cos, &p->rope_sin,
-                                          &p->normed, &p->projected, &p->attended, &p->gate_up,  &p->activated};
-    memcpy(arrays, all, sizeof all);
+    return cuda_pass_q_width(c) + cuda_pass_k_width(c) + cuda_pass_v_width(c);
+}
+static int64_t attended_width(const model_config *c) { return (int64_t)c->facts.n_q_heads * c->attended_dim; }
+static bool is_padded(const model_config *c) { return pitch_of(c->attended_dim) != c->attended_dim; }
+
+/* Of gate, and of up, in the layer that has most. */
+static int64_t mlp_size(const model_config *c)
+{
+    return max_i64(c->intermediate_size, max_i64(c->experts.size, c->experts.shared_size));
+}
+static int64_t gate_up_width(const model_config *c, int64_t size) { return c->family->has_plain_mlp ? size : 2 * size; }
+
+/* Whether some products are kept before they are added. */
+static bool keeps_products(const model_config *c)
+{
+    return c->residual_scale != 1 || c->experts.n > 0 || layer_weight_capacity(c, WEIGHT_ATTENTION_OUT_NORM) > 0
+           || layer_weight_capacity(c, WEIGHT_MLP_OUT_NORM) > 0;
+}
+
+void cuda_array_list_add(cuda_array_list *list, rb_cuda_array *array, int64_t bytes)
+{
+    assert(list->n < CUDA_PASS_MAX_ARRAYS);
+    list->at[list->n++] = (cuda_array_size){array, bytes};
+}
+
+static cuda_array_list list_arrays(cuda_pass *p, int64_t chunk)
+{
+    const model_config *c = p->config;
+    const int64_t n = p->batch->n_tokens, e = cuda_pass_element_bytes(p->precision), hidden = c->hidden_size,
+                  rope = token_batch_longest(p->batch) * (c->facts.rotary_dim / 2) * 4;
+    cuda_array_list list = {0};
+    cuda_array_list_add(&list, &p->hidden, n * hidden * 4);
+    cuda_array_list_add(&list, &p->positions, n * 4);
+    cuda_array_list_add(&list, &p->starts, n * 4);
+    for (int i = 0; i < (c->facts.has_local_rope ? 2 : 1); i++) {
+        cuda_array_list_add(&list, &p->rope_cos[i], rope);
+        cuda_array_list_add(&list, &p->rope_sin[i], rope);
+    }
+    cuda_array_list_add(&list, &p->normed, chunk * hidden * e);
+    cuda_array_list_add(&list, &p->projected,
+                        chunk * (c->has_latent_cache ? cuda_latent_projected_width(c) : qkv_width(c)) * 4);
+    cuda_array_list_add(&list, &p->attended, chunk * attended_width(c) * e);
+    cuda_array_list_add(&list, &p->padded,
+                        is_padded(c) ? chunk * c->facts.n_q_heads * pitch_of(c->attended_dim) * e : 0);
+    cuda_array_list_add(&list, &p->gate_up, chunk * gate_up_width(c, mlp_size(c)) * e);
+    cuda_array_list_add(&list, &p->activated, chunk * mlp_size(c) * e);
+    cuda_array_list_add(&list, &p->product, keeps_products(c) ? chunk * hidden * 4 : 0);
+    cuda_latent_list(p, chunk, &list);
+    cuda_experts_list(p, chunk, &list);
+    return list;
 }
 
 int64_t cuda_pass_bytes(const model_config *config, const token_batch *batch, layer_cuda_precision precision,
                         int64_t chunk)
 {
-    const array_sizes sizes = sizes_of(config, batch, precision, chunk);
+    cuda_pass measured = {.config = config, .batch = batch, .precision = precision};
+    const cuda_array_list list = list_arrays(&measured, chunk);
     int64_t total = weight_stream_device_bytes(config, precision) + CUDA_PASS_WORKSPACE_BYTES;
-    for (int i = 0; i < N_ARRAYS; i++) total += sizes.bytes[i];
+    for (int i = 0; i < list.n; i++) total += list.at[i].bytes;
     return total;
 }
 
@@ -122,14 +173,18 @@ done:
     return st;
 }
 
-static rb_status upload_rope(cuda_pass *p, rb_error *err)
+/* table 0: the RoPE of most layers; 1: of local ones. */
+static rb_status upload_rope(cuda_pass *p, int table, rb_error *err)
 {
+    const model_facts *facts = &p->config->facts;
     rope_table rope = {0};
     rb_status st;
-    RB_TRY(st, rope_table_init(&rope, &p->config->facts, &p->config->facts.rope, token_batch_longest(p->batch), err),
+    RB_TRY(st,
+           rope_table_init(&rope, facts, table == 0 ? &facts->rope : &facts->local_rope, token_batch_longest(p->batch),
+                           err),
            done);
-    RB_TRY(st, rb_cuda()->copy(p->rope_cos.at, rope.cos, p->rope_cos.size_bytes, NULL, err), done);
-    RB_TRY(st, rb_cuda()->copy(p->rope_sin.at, rope.sin, p->rope_sin.size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->copy(p->rope_cos[table].at, rope.cos, p->rope_cos[table].size_bytes, NULL, err), done);
+    RB_TRY(st, rb_cuda()->copy(p->rope_sin[table].at, rope.sin, p->rope_sin[table].size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
 done:
     rope_table_free(&rope);
@@ -146,8 +201,8 @@ static rb_status upload_hidden(cuda_pass *p, rb_error *err)
         const token_batch piece = {.tokens = p->batch->tokens + first, .n_tokens = n - first < most ? n - first : most};
         RB_TRY(st, token_batch_embed(&piece, p->model, hidden, err), done);
         RB_TRY(st,
-               rb_cuda()->copy((float *)p->hidden.at + first * width, hidden,
-                               (size_t)(piece.n_tokens * width) * sizeof *hidden, NULL, err),
+               rb_cuda()->copy(cuda_pass_hidden(p, first), hidden, (size_t)(piece.n_tokens * width) * sizeof *hidden,
+                               NULL, err),
                done);
         RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     }
@@ -158,17 +213,19 @@ done:
 
 rb_status cuda_pass_alloc(cuda_pass *p, bool stops_at_heads, const int64_t *part_start, int n_parts, rb_error *err)
 {
-    const array_sizes sizes = sizes_of(p->config, p->batch, p->precision, p->chunk);
-    rb_cuda_array *arrays[N_ARRAYS];
+    const cuda_array_list list = list_arrays(p, p->chunk);
     rb_status st;
-    list_arrays(p, arrays);
+    p->stops_at_heads = stops_at_heads;
     RB_TRY(st, weight_stream_open(&p->weights, p->model, p->api, p->precision, stops_at_heads, err), done);
     RB_TRY(st, weight_stream_begin(p->weights, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&p->compute, err), done);
-    for (int i = 0; i < N_ARRAYS; i++)
-        RB_TRY(st, rb_cuda_array_alloc(arrays[i], (size_t)sizes.bytes[i], "activations", err), done);
+    for (int i = 0; i < list.n; i++)
+        if (list.at[i].bytes > 0)
+            RB_TRY(st, rb_cuda_array_alloc(list.at[i].array, (size_t)list.at[i].bytes, "activations", err), done);
+    RB_TRY(st, cuda_experts_open(p, err), done);
     RB_TRY(st, upload_positions(p, part_start, n_parts, err), done);
-    RB_TRY(st, upload_rope(p, err), done);
+    RB_TRY(st, upload_rope(p, 0, err), done);
+    if (p->config->facts.has_local_rope) RB_TRY(st, upload_rope(p, 1, err), done);
     st = upload_hidden(p, err);
 done:
     return st;
@@ -176,119 +233,25 @@ done:
 
 void cuda_pass_end(cuda_pass *p)
 {
-    rb_cuda_array *arrays[N_ARRAYS];
+    if (!p->config) return; /* it never began */
+    const cuda_array_list list = list_arrays(p, p->chunk);
     if (p->compute) rb_cuda()->stream_wait(p->compute, NULL);
     weight_stream_close(p->weights);
-    list_arrays(p, arrays);
-    for (int i = 0; i < N_ARRAYS; i++) rb_cuda_array_free(arrays[i]);
+    for (int i = 0; i < list.n; i++) rb_cuda_array_free(list.at[i].array);
+    cuda_experts_close(p);
     if (p->api) p->api->matmul_close(p->matmul);
     if (p->compute) rb_cuda()->stream_destroy(p->compute);
     *p = (cuda_pass){0};
 }
 
-/* ---- a layer --------------------------------------------------------------------------------- */
-
 rb_status cuda_pass_next_layer(cuda_pass *p, int layer, device_layer *weights, rb_error *err)
 {
     rb_status st = RB_OK;
-    if (layer + 1 < p->config->facts.n_layers) st = weight_stream_begin(p->weights, layer + 1, err);
-    return st == RB_OK ? weight_stream_wait(p->weights, layer, p->compute, weights, err) : st;
-}
-
-rb_status cuda_pass_multiply(const cuda_pass *p, void *y, bool is_f32, bool adds, const void *x, const void *w,
-                             int64_t m, int64_t n, int64_t k, rb_error *err)
-{
-    return p->api->matmul(p->matmul, y, is_f32, adds, x, w, m, n, k, p->precision, p->compute, err);
-}
-
-static float *hidden_of(const cuda_pass *p, int64_t token)
-{
-    return (float *)p->hidden.at + token * p->config->hidden_size;
-}
-
-static rb_status norm(const cuda_pass *p, const float *weight, int64_t first, int64_t n, rb_error *err)
-{
-    return p->api->rms_norm(p->normed.at, hidden_of(p, first), NULL, weight, (float)p->config->norm_eps, n,
-                            p->config->hidden_size, p->precision, p->compute, err);
-}
-
-rb_status cuda_pass_project(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
-{
-    const rb_status st = norm(p, w->at[WEIGHT_INPUT_NORM], first, n, err);
-    return st == RB_OK ? cuda_pass_multiply(p, p->projected.at, true, false, p->normed.at, w->at[WEIGHT_QKV], n,
-                                            qkv_width(p->config), p->config->hidden_size, err)
-                       : st;
-}
-
-layer_cuda_heads cuda_pass_heads(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n)
-{
-    const model_facts *facts = &p->config->facts;
-    return (layer_cuda_heads){.n_q_heads = facts->n_q_heads,
-                              .n_kv_heads = facts->n_kv_heads,
-                              .head_dim = facts->head_dim,
-                              .n_freqs = facts->rotary_dim / 2,
-                              .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED,
-                              .precision = p->precision,
-                              .n_tokens = n,
-                              .projected = p->projected.at,
-                              .bias = w->at[WEIGHT_QKV_BIAS],
-                              .q_norm = w->at[WEIGHT_Q_NORM],
-                              .k_norm = w->at[WEIGHT_K_NORM],
-                              .eps = (float)p->config->norm_eps,
-                              .position = (const int32_t *)p->positions.at + first,
-                              .rope_cos = p->rope_cos.at,
-                              .rope_sin = p->rope_sin.at};
-}
-
-attention_cuda_input cuda_pass_attention(const cuda_pass *p, int layer)
-{
-    const model_config *c = p->config;
-    return (attention_cuda_input){.type = p->precision == LAYER_CUDA_BF16 ? ATTENTION_CUDA_BF16 : ATTENTION_CUDA_F32,
-                                  .n_q_heads = c->facts.n_q_heads,
-                                  .n_kv_heads = c->facts.n_kv_heads,
-                                  .head_dim = c->facts.head_dim,
-                                  .q_token_stride = cuda_pass_q_width(c),
-                                  .kv_token_stride = cuda_pass_kv_width(c),
-                                  .out = p->attended.at,
-                                  .out_token_stride = cuda_pass_q_width(c),
-                                  .sliding_window = c->layer_slides[layer] ? c->sliding_window : 0,
-                                  .scale = (float)c->facts.attention_scale};
-}
-
-static rb_status run_mlp(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
-{
-    const int64_t width = p->config->hidden_size, inner = p->config->intermediate_size;
-    float *hidden = hidden_of(p, first);
-    rb_status st;
-    RB_TRY(st, norm(p, w->at[WEIGHT_MLP_NORM], first, n, err), done);
-    RB_TRY(st,
-           cuda_pass_multiply(p, p->gate_up.at, false, false, p->normed.at, w->at[WEIGHT_GATE_UP], n, 2 * inner, width,
-                              err),
-           done);
-    RB_TRY(st,
-           p->api->swiglu(p->activated.at, p->gate_up.at, w->at[WEIGHT_GATE_UP_BIAS], n, inner, p->precision,
-                          p->compute, err),
-           done);
-    RB_TRY(st, cuda_pass_multiply(p, hidden, true, true, p->activated.at, w->at[WEIGHT_DOWN], n, width, inner, err),
-           done);
-    if (w->at[WEIGHT_DOWN_BIAS])
-        RB_TRY(st, p->api->add_bias(hidden, w->at[WEIGHT_DOWN_BIAS], n, width, p->compute, err), done);
+    if (layer + 1 < p->config->facts.n_layers) RB_TRY(st, weight_stream_begin(p->weights, layer + 1, err), done);
+    RB_TRY(st, cuda_experts_begin(p, layer, err), done);
+    st = weight_stream_wait(p->weights, layer, p->compute, weights, err);
 done:
     return st;
 }
 
-rb_status cuda_pass_finish(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
-{
-    const int64_t width = p->config->hidden_size;
-    float *hidden = hidden_of(p, first);
-    rb_status st;
-    RB_TRY(st,
-           cuda_pass_multiply(p, hidden, true, true, p->attended.at, w->at[WEIGHT_O], n, width,
-                              cuda_pass_q_width(p->config), err),
-           done);
-    if (w->at[WEIGHT_O_BIAS])
-        RB_TRY(st, p->api->add_bias(hidden, w->at[WEIGHT_O_BIAS], n, width, p->compute, err), done);
-    st = run_mlp(p, w, first, n, err);
-done:
-    return st;
-}
+rb_status cuda_pass_finish_layer(cuda_pass *p, int layer, rb_error *err) { return cuda_experts_run(p, layer, err); }

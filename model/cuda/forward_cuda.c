@@ -35,20 +35,24 @@ typedef struct gpu_forward {
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
 static int64_t q_width(const model_config *c) { return cuda_pass_q_width(c); }
-static int64_t kv_width(const model_config *c) { return cuda_pass_kv_width(c); }
+static int64_t k_width(const model_config *c) { return cuda_pass_k_width(c); }
 static int64_t capture_width(const model_config *c, const forward_cuda_options *options)
 {
-    return q_width(c) + (options->with_values ? 2 : 1) * kv_width(c);
+    return q_width(c) + k_width(c) + (options->with_values ? cuda_pass_v_width(c) : 0);
 }
 static int64_t capture_element(const forward_cuda_options *options) { return options->capture_is_f32 ? 4 : 2; }
-static int64_t sums_width(const model_config *c) { return q_width(c) + 2 * kv_width(c); }
+static int64_t sums_width(const model_config *c) { return q_width(c) + 2 * k_width(c); }
 static int64_t keys_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
 {
-    return batch->n_tokens * kv_width(c) * cuda_pass_element_bytes(options->precision);
+    return batch->n_tokens * cuda_pass_rows_of(c).k_width * cuda_pass_element_bytes(options->precision);
+}
+static int64_t values_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
+{
+    return batch->n_tokens * cuda_pass_rows_of(c).v_width * cuda_pass_element_bytes(options->precision);
 }
 static int64_t queries_bytes(const model_config *c, const forward_cuda_options *options, int64_t chunk)
 {
-    return chunk * q_width(c) * cuda_pass_element_bytes(options->precision);
+    return chunk * cuda_pass_rows_of(c).q_width * cuda_pass_element_bytes(options->precision);
 }
 static int64_t scratch_bytes(const model_config *c, int64_t chunk)
 {
@@ -58,8 +62,9 @@ static int64_t scratch_bytes(const model_config *c, int64_t chunk)
 int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch, const forward_cuda_options *options,
                            int64_t chunk_tokens)
 {
-    return cuda_pass_bytes(config, batch, options->precision, chunk_tokens) + 2 * keys_bytes(config, batch, options)
-           + queries_bytes(config, options, chunk_tokens) + scratch_bytes(config, chunk_tokens)
+    return cuda_pass_bytes(config, batch, options->precision, chunk_tokens) + keys_bytes(config, batch, options)
+           + values_bytes(config, batch, options) + queries_bytes(config, options, chunk_tokens)
+           + scratch_bytes(config, chunk_tokens)
            + 2
                  * (batch->n_tokens * capture_width(config, options) * capture_element(options)
                     + options->n_sets * sums_width(config) * 8);
@@ -99,14 +104,13 @@ static rb_status make_events(void ***events, int n, rb_error *err)
 static rb_status begin(gpu_forward *f, const checkpoint *model, const token_batch *batch, rb_error *err)
 {
     const model_config *c = checkpoint_config(model);
-    const size_t keys = (size_t)keys_bytes(c, batch, f->options);
     rb_status st;
     RB_TRY(st, cuda_pass_begin(&f->pass, model, batch, f->options->precision, err), done);
     RB_TRY(st, cuda_pass_choose_chunk(&f->pass, bytes_of_chunk, f, f->options->max_bytes, err), done);
     RB_TRY(st, cuda_pass_alloc(&f->pass, true, NULL, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&f->copy, err), done);
-    RB_TRY(st, rb_cuda_array_alloc(&f->k, keys, "keys", err), done);
-    RB_TRY(st, rb_cuda_array_alloc(&f->v, keys, "values", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->k, (size_t)keys_bytes(c, batch, f->options), "keys", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&f->v, (size_t)values_bytes(c, batch, f->options), "values", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&f->q, (size_t)queries_bytes(c, f->options, f->pass.chunk), "queries", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&f->scratch, (size_t)scratch_bytes(c, f->pass.chunk), "sums", err), done);
     for (int i = 0; i < 2; i++) RB_TRY(st, open_buffer(f, &f->buffers[i], err), done);
@@ -134,10 +138,10 @@ static rb_status hand_over_layer(const gpu_forward *f, int layer, rb_error *err)
                                          .n_tokens = n,
                                          .q = q,
                                          .k = k,
-                                         .v = o->with_values ? k + n * kv_width(c) * element : NULL,
+                                         .v = o->with_values ? k + n * k_width(c) * element : NULL,
                                          .q_squares = sums,
                                          .k_squares = sums + q_width(c),
-                                         .k_sums = sums + q_width(c) + kv_width(c)};
+                                         .k_sums = sums + q_width(c) + k_width(c)};
         st = f->hooks->on_captured(f->hooks->user, &captured, err);
         sums += sums_width(c);
     }
@@ -190,31 +194,31 @@ typedef struct token_chunk {
 
 static void *offset(const rb_cuda_array *array, int64_t bytes) { return (char *)array->at + bytes; }
 
-static rb_status capture_heads(const gpu_forward *f, const device_layer *w, capture_buffer *b, const token_chunk *chunk,
-                               rb_error *err)
+static rb_status capture_heads(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b,
+                               const token_chunk *chunk, rb_error *err)
 {
     const model_config *c = f->pass.config;
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
     const forward_cuda_options *o = f->options;
-    const int64_t e = cuda_pass_element_bytes(o->precision),
-                  n_set = o->set_start[chunk->set + 1] - o->set_start[chunk->set];
-    const int64_t ce = capture_element(o), first = (chunk->first - o->set_start[chunk->set]) * c->facts.head_dim * ce;
+    const int64_t e = cuda_pass_element_bytes(o->precision), ce = capture_element(o),
+                  n_set = o->set_start[chunk->set + 1] - o->set_start[chunk->set],
+                  first = (chunk->first - o->set_start[chunk->set]) * ce;
     char *q = offset(&b->heads, o->set_start[chunk->set] * capture_width(c, o) * ce), *k = q + n_set * q_width(c) * ce,
-         *v = k + n_set * kv_width(c) * ce;
+         *v = k + n_set * k_width(c) * ce;
     double *sums = (double *)b->sums.at + chunk->set * sums_width(c);
-    layer_cuda_heads in = cuda_pass_heads(&f->pass, w, chunk->first, chunk->n);
+    layer_cuda_heads in = cuda_pass_heads(&f->pass, w, layer, chunk->first, chunk->n);
     in.q = f->q.at;
-    in.k = offset(&f->k, chunk->first * kv_width(c) * e);
-    in.v = offset(&f->v, chunk->first * kv_width(c) * e);
-    in.capture_q = q + first;
-    in.capture_k = k + first;
-    in.capture_v = o->with_values ? v + first : NULL;
+    in.capture_q = q + first * c->facts.head_dim;
+    in.capture_k = k + first * c->facts.head_dim;
+    in.capture_v = o->with_values ? v + first * c->facts.value_dim : NULL;
     in.capture_is_f32 = o->capture_is_f32;
     in.capture_stride = n_set;
     in.q_squares = sums;
     in.k_squares = sums + q_width(c);
-    in.k_sums = sums + q_width(c) + kv_width(c);
+    in.k_sums = sums + q_width(c) + k_width(c);
     in.scratch = f->scratch.at;
-    return f->pass.api->heads(&in, f->pass.compute, err);
+    return cuda_pass_run_heads(&f->pass, w, &in, offset(&f->k, chunk->first * rows.k_width * e),
+                               offset(&f->v, chunk->first * rows.v_width * e), err);
 }
 
 static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chunk, rb_error *err)
@@ -226,7 +230,7 @@ static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chun
     in.first_query = chunk->first;
     in.n_queries = chunk->n;
     in.token_sequence_start = f->pass.starts.at;
-    return f->pass.attention->forward(&in, f->pass.compute, err);
+    return cuda_pass_attend(&f->pass, &in, err);
 }
 
 static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b,
@@ -234,10 +238,10 @@ static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int laye
 {
     rb_status st;
     RB_TRY(st, cuda_pass_project(&f->pass, w, chunk->first, chunk->n, err), done);
-    RB_TRY(st, capture_heads(f, w, b, chunk, err), done);
+    RB_TRY(st, capture_heads(f, w, layer, b, chunk, err), done);
     if (layer + 1 == f->pass.config->facts.n_layers) goto done;
     RB_TRY(st, attend(f, layer, chunk, err), done);
-    st = cuda_pass_finish(&f->pass, w, chunk->first, chunk->n, err);
+    st = cuda_pass_finish(&f->pass, w, layer, chunk->first, chunk->n, err);
 done:
     return st;
 }
@@ -258,6 +262,7 @@ static rb_status run_layer(gpu_forward *f, int layer, rb_error *err)
             const token_chunk chunk = {.first = first, .n = left < f->pass.chunk ? left : f->pass.chunk, .set = set};
             RB_TRY(st, run_chunk(f, &w, layer, b, &chunk, err), done);
         }
+    RB_TRY(st, cuda_pass_finish_layer(&f->pass, layer, err), done);
     RB_TRY(st, rb_cuda()->event_record(f->finished[layer], f->pass.compute, err), done);
     RB_TRY(st, weight_stream_release(f->pass.weights, layer, f->pass.compute, err), done);
     st = send_buffer(f, b, layer, err);

@@ -7,8 +7,8 @@
  *   copy stream                    heads k            heads k+1
  *   hand-over thread                     on_captured k       on_captured k+1
  *
- * GPU memory: two layers' weights, the residual stream and the keys and values of all tokens, one layer's captured
- * heads twice, scratch of a chunk. */
+ * GPU memory: two layers' weights, a ring of experts, the residual stream and the keys and values of all tokens, one
+ * layer's captured heads twice, scratch of a chunk. */
 #ifndef RB_MODEL_CUDA_FORWARD_CUDA_H
 #define RB_MODEL_CUDA_FORWARD_CUDA_H
 
@@ -18,8 +18,9 @@
 typedef struct captured_layer {
     int layer, set;
     int64_t n_tokens;
-    const void *q;     /* [n_q_heads][n_tokens][head_dim] */
-    const void *k, *v; /* [n_kv_heads][n_tokens][head_dim]; v NULL unless asked for */
+    const void *q; /* [n_q_heads][n_tokens][head_dim] */
+    const void *k; /* [n_kv_heads][n_tokens][head_dim] */
+    const void *v; /* [n_kv_heads][n_tokens][value_dim]; NULL unless asked for */
     /* Sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim]. */
     const double *q_squares, *k_squares, *k_sums;
 } captured_layer;

@@ -24,9 +24,9 @@ typedef struct gpu_parts {
     const forward_hooks *host;
     const forward_parts_cuda_hooks *hooks;
     const forward_parts_cuda_options *options;
-    /* Arrays for the largest part. k_in and v_in enter RoPE: f32 [n_kv_heads][n_tokens][head_dim]. The others are rows
-     * of tokens in the precision: q and k are turned; k_exact and v_exact are as they were before on_qkv (only with
-     * n_recent > 0; otherwise k and v are written twice). */
+    /* Arrays for the largest part. k_in and v_in enter RoPE: f32 [n_kv_heads][n_tokens][dims]. The others are rows of
+     * heads in the precision, as attention reads them: q and k are turned; k_exact and v_exact are as they were before
+     * on_qkv (only with n_recent > 0; otherwise k and v are written twice). */
     rb_cuda_array k_in, v_in, q, k, v, k_exact, v_exact;
     host_part for_host[2];
     double host_s;
@@ -64,10 +64,12 @@ typedef struct part_array_sizes {
 static part_array_sizes sizes_of(const model_config *c, const token_batch *batch, const forward_hooks *host,
                                  layer_cuda_precision precision)
 {
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
     const int64_t n = largest_part(batch, host, host->n_parts), e = cuda_pass_element_bytes(precision),
-                  kv = n * cuda_pass_kv_width(c);
-    const int64_t exact = host->n_recent > 0 ? kv * e : 0;
-    return (part_array_sizes){{kv * 4, kv * 4, n * cuda_pass_q_width(c) * e, kv * e, kv * e, exact, exact}};
+                  n_exact = host->n_recent > 0 ? n : 0;
+    return (part_array_sizes){{n * cuda_pass_k_width(c) * 4, n * cuda_pass_v_width(c) * 4, n * rows.q_width * e,
+                               n * rows.k_width * e, n * rows.v_width * e, n_exact * rows.k_width * e,
+                               n_exact * rows.v_width * e}};
 }
 
 static void list_arrays(gpu_parts *f, rb_cuda_array *arrays[N_ARRAYS])
@@ -95,17 +97,20 @@ static int64_t bytes_of_chunk(const void *user, int64_t chunk)
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
+static int64_t attended_width(const model_config *c) { return (int64_t)c->facts.n_q_heads * c->attended_dim; }
+
 static rb_status open_host(const gpu_parts *f, host_part *h, rb_error *err)
 {
     const model_config *c = f->pass.config;
     const size_t n = (size_t)largest_part(f->pass.batch, f->host, f->hooks->n_host_parts),
-                 q = (size_t)cuda_pass_q_width(c), kv = (size_t)cuda_pass_kv_width(c);
-    const size_t width = q + (f->host->n_recent > 0 ? 3 : 2) * kv;
+                 q = (size_t)cuda_pass_q_width(c), k = (size_t)cuda_pass_k_width(c),
+                 width = q + (f->host->n_recent > 0 ? 2 : 1) * k + (size_t)cuda_pass_v_width(c);
     rb_status st = RB_OK;
     if (n == 0) return RB_OK;
     RB_TRY(st, rb_cuda()->event_create(&h->sent, err), done);
     RB_TRY(st, rb_cuda()->alloc_pinned((void **)&h->heads, n * width * sizeof(float), err), done);
-    if (f->host->on_attended) st = rb_cuda()->alloc_pinned((void **)&h->attended, n * q * sizeof(float), err);
+    if (f->host->on_attended)
+        st = rb_cuda()->alloc_pinned((void **)&h->attended, n * (size_t)attended_width(c) * sizeof(float), err);
 done:
     return st;
 }
@@ -141,47 +146,45 @@ static void *row(const gpu_parts *f, const rb_cuda_array *array, int64_t token, 
     return (char *)array->at + token * width * cuda_pass_element_bytes(f->pass.precision);
 }
 
-/* Computes queries, turned, and keys and values as they enter RoPE; for recent keys also the turned ones. */
-static rb_status project_part(const gpu_parts *f, const device_layer *w, const part_tokens *part, rb_error *err)
+/* Computes queries, turned, and keys and values as they enter RoPE; for recent keys also the rows that attention reads.
+ */
+static rb_status project_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part,
+                              rb_error *err)
 {
     const model_config *c = f->pass.config;
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
     const bool keeps_exact = f->host->n_recent > 0;
-    const int64_t q = cuda_pass_q_width(c), kv = cuda_pass_kv_width(c), d = c->facts.head_dim;
     rb_status st = RB_OK;
     for (int64_t at = 0; at < part->n; at += f->pass.chunk) {
         const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
         RB_TRY(st, cuda_pass_project(&f->pass, w, part->first + at, n, err), done);
-        layer_cuda_heads in = cuda_pass_heads(&f->pass, w, part->first + at, n);
-        in.q = row(f, &f->q, at, q);
-        in.k = row(f, keeps_exact ? &f->k_exact : &f->k, at, kv);
-        in.v = row(f, keeps_exact ? &f->v_exact : &f->v, at, kv);
-        in.capture_k = (float *)f->k_in.at + at * d;
-        in.capture_v = (float *)f->v_in.at + at * d;
+        layer_cuda_heads in = cuda_pass_heads(&f->pass, w, layer, part->first + at, n);
+        in.q = row(f, &f->q, at, rows.q_width);
+        in.capture_k = (float *)f->k_in.at + at * c->facts.head_dim;
+        in.capture_v = (float *)f->v_in.at + at * c->facts.value_dim;
         in.capture_is_f32 = true;
         in.capture_stride = part->n;
-        RB_TRY(st, f->pass.api->heads(&in, f->pass.compute, err), done);
+        RB_TRY(st,
+               cuda_pass_run_heads(&f->pass, w, &in, row(f, keeps_exact ? &f->k_exact : &f->k, at, rows.k_width),
+                                   row(f, keeps_exact ? &f->v_exact : &f->v, at, rows.v_width), err),
+               done);
     }
 done:
     return st;
 }
 
-static rb_status turn_part(const gpu_parts *f, const part_tokens *part, rb_error *err)
+static rb_status turn_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part, rb_error *err)
 {
-    const model_facts *facts = &f->pass.config->facts;
-    const layer_cuda_turn in = {.n_kv_heads = facts->n_kv_heads,
-                                .head_dim = facts->head_dim,
-                                .n_freqs = facts->rotary_dim / 2,
-                                .is_interleaved = facts->rope.pairing == ROPE_INTERLEAVED,
-                                .precision = f->pass.precision,
-                                .n_tokens = part->n,
-                                .k_in = f->k_in.at,
-                                .v_in = f->v_in.at,
-                                .position = (const int32_t *)f->pass.positions.at + part->first,
-                                .rope_cos = f->pass.rope_cos.at,
-                                .rope_sin = f->pass.rope_sin.at,
-                                .k = f->k.at,
-                                .v = f->v.at};
-    return f->pass.api->turn(&in, f->pass.compute, err);
+    const model_config *c = f->pass.config;
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
+    rb_status st = RB_OK;
+    for (int64_t at = 0; at < part->n && st == RB_OK; at += f->pass.chunk) {
+        const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
+        st = cuda_pass_turn(&f->pass, w, layer, part->first + at, n, (const float *)f->k_in.at + at * c->facts.head_dim,
+                            (const float *)f->v_in.at + at * c->facts.value_dim, part->n,
+                            row(f, &f->k, at, rows.k_width), row(f, &f->v, at, rows.v_width), err);
+    }
+    return st;
 }
 
 static rb_status attend(const gpu_parts *f, int layer, const part_tokens *part, int64_t at, int64_t n, rb_error *err)
@@ -197,54 +200,93 @@ static rb_status attend(const gpu_parts *f, int layer, const part_tokens *part, 
     in.first_query = at;
     in.n_queries = n;
     in.token_sequence_start = (const int32_t *)f->pass.starts.at + part->first;
-    return f->pass.attention->forward(&in, f->pass.compute, err);
+    return cuda_pass_attend(&f->pass, &in, err);
+}
+
+/* Rows of a part of which the host sees the last head_dim dims of n_heads heads. */
+static layer_cuda_rows host_rows(const gpu_parts *f, const rb_cuda_array *array, int n_heads, int64_t width,
+                                 const part_tokens *part)
+{
+    const model_config *c = f->pass.config;
+    const int head_dim = c->facts.head_dim;
+    return (layer_cuda_rows){.rows = (const char *)array->at
+                                     + (c->query_dim - head_dim) * cuda_pass_element_bytes(f->pass.precision),
+                             .n_heads = n_heads,
+                             .head_dim = head_dim,
+                             .n_tokens = part->n,
+                             .token_stride = width,
+                             .pitch = cuda_pass_rows_of(c).pitch,
+                             .precision = f->pass.precision};
+}
+
+/* Values: those of a latent cache are what they were made of. */
+static rb_status send_values(const gpu_parts *f, float *to, const part_tokens *part, rb_error *err)
+{
+    const model_config *c = f->pass.config;
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
+    const layer_cuda_rows values = {.rows = f->v.at,
+                                    .n_heads = c->facts.n_kv_heads,
+                                    .head_dim = c->facts.value_dim,
+                                    .n_tokens = part->n,
+                                    .token_stride = rows.v_width,
+                                    .pitch = rows.v_pitch,
+                                    .precision = f->pass.precision};
+    return c->has_latent_cache ? rb_cuda()->copy(to, f->v_in.at, (size_t)(part->n * cuda_pass_v_width(c)) * sizeof *to,
+                                                 f->pass.compute, err)
+                               : f->pass.api->part_heads(to, &values, f->pass.compute, err);
 }
 
 /* Kernels write to the pinned memory, without a copy on the device. */
 static rb_status send_heads(const gpu_parts *f, host_part *h, int layer, const part_tokens *part, rb_error *err)
 {
-    const model_facts *facts = &f->pass.config->facts;
-    const int64_t n = part->n, d = facts->head_dim;
-    float *q = h->heads, *k = q + facts->n_q_heads * n * d, *v = k + facts->n_kv_heads * n * d,
-          *exact_k = v + facts->n_kv_heads * n * d;
+    const model_config *c = f->pass.config;
+    const cuda_pass_rows rows = cuda_pass_rows_of(c);
+    const bool keeps_exact = f->host->n_recent > 0;
+    float *q = h->heads, *k = q + part->n * cuda_pass_q_width(c), *v = k + part->n * cuda_pass_k_width(c),
+          *exact_k = v + part->n * cuda_pass_v_width(c);
     const struct {
         float *to;
-        const rb_cuda_array *from;
-        int n_heads;
-    } all[] = {{q, &f->q, facts->n_q_heads},
-               {k, &f->k, facts->n_kv_heads},
-               {v, &f->v, facts->n_kv_heads},
-               {exact_k, &f->k_exact, facts->n_kv_heads}};
-    const size_t n_arrays = f->host->n_recent > 0 ? 4 : 3;
-    rb_status st = RB_OK;
-    for (size_t i = 0; i < n_arrays && st == RB_OK; i++)
-        st = f->pass.api->part_heads(all[i].to, all[i].from->at, all[i].n_heads, n, d, f->pass.precision,
-                                     f->pass.compute, err);
+        layer_cuda_rows from;
+    } all[] = {{q, host_rows(f, &f->q, c->facts.n_q_heads, rows.q_width, part)},
+               {k, host_rows(f, &f->k, c->facts.n_kv_heads, rows.k_width, part)},
+               {exact_k, host_rows(f, &f->k_exact, c->facts.n_kv_heads, rows.k_width, part)}};
+    rb_status st = send_values(f, v, part, err);
+    for (size_t i = 0; i < (keeps_exact ? 3 : 2) && st == RB_OK; i++)
+        st = f->pass.api->part_heads(all[i].to, &all[i].from, f->pass.compute, err);
     h->at = (layer_heads){.layer = layer,
                           .part = part->part,
                           .first_token = part->first,
-                          .n_tokens = n,
+                          .n_tokens = part->n,
                           .q = q,
                           .k = k,
                           .v = v,
-                          .exact_k = n_arrays == 4 ? exact_k : k};
+                          .exact_k = keeps_exact ? exact_k : k};
     return st;
+}
+
+static rb_status send_attended(const gpu_parts *f, float *to, int64_t n, rb_error *err)
+{
+    const int64_t width = attended_width(f->pass.config);
+    const layer_cuda_rows in = {.rows = f->pass.attended.at,
+                                .n_heads = 1,
+                                .head_dim = (int)width,
+                                .n_tokens = n,
+                                .token_stride = width,
+                                .pitch = width,
+                                .precision = f->pass.precision};
+    return f->pass.api->part_heads(to, &in, f->pass.compute, err);
 }
 
 static rb_status finish_part(const gpu_parts *f, const device_layer *w, int layer, const part_tokens *part,
                              const host_part *h, rb_error *err)
 {
-    const int64_t q = cuda_pass_q_width(f->pass.config);
+    const int64_t width = attended_width(f->pass.config);
     rb_status st = RB_OK;
     for (int64_t at = 0; at < part->n; at += f->pass.chunk) {
         const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
         RB_TRY(st, attend(f, layer, part, at, n, err), done);
-        if (h && h->attended)
-            RB_TRY(st,
-                   f->pass.api->part_heads(h->attended + at * q, f->pass.attended.at, 1, n, q, f->pass.precision,
-                                           f->pass.compute, err),
-                   done);
-        RB_TRY(st, cuda_pass_finish(&f->pass, w, part->first + at, n, err), done);
+        if (h && h->attended) RB_TRY(st, send_attended(f, h->attended + at * width, n, err), done);
+        RB_TRY(st, cuda_pass_finish(&f->pass, w, layer, part->first + at, n, err), done);
     }
 done:
     return st;
@@ -278,9 +320,9 @@ static rb_status run_part(gpu_parts *f, const device_layer *w, int layer, const 
                                   .k = f->k_in.at,
                                   .v = f->v_in.at};
     rb_status st;
-    RB_TRY(st, project_part(f, w, part, err), done);
+    RB_TRY(st, project_part(f, w, layer, part, err), done);
     RB_TRY(st, f->hooks->on_qkv(f->hooks->user, &changed, f->pass.compute, err), done);
-    RB_TRY(st, turn_part(f, part, err), done);
+    RB_TRY(st, turn_part(f, w, layer, part, err), done);
     if (h) RB_TRY(st, send_heads(f, h, layer, part, err), done);
     RB_TRY(st, finish_part(f, w, layer, part, h, err), done);
     if (!h) goto done;
@@ -303,6 +345,7 @@ static rb_status run_layer(gpu_parts *f, int layer, rb_error *err)
         RB_TRY(st, run_part(f, &w, layer, &part, i < n_host ? &f->for_host[i % 2] : NULL, err), done);
         if (i < n_host) RB_TRY(st, run_host_hooks(f, &f->for_host[(i + 1) % 2], err), done);
     }
+    RB_TRY(st, cuda_pass_finish_layer(&f->pass, layer, err), done);
     RB_TRY(st, weight_stream_release(f->pass.weights, layer, f->pass.compute, err), done);
     if (n_host > 0) RB_TRY(st, run_host_hooks(f, &f->for_host[(n_host - 1) % 2], err), done);
     RB_TRY(st, rb_cuda()->stream_wait(f->pass.compute, err), done);

@@ -6,15 +6,17 @@
  *   per layer and part: project, heads (chunks) -> on_qkv -> RoPE -> attention, o_proj, MLP (chunks)
  *   host:                                              on_rotated, on_attended of the part before
  *
- * GPU memory: two layers' weights, the residual stream of all tokens, queries, keys and values of the largest part,
- * scratch of a chunk; then, in place of the weights and the part, the LM head and a tile of logits. */
+ * GPU memory: two layers' weights, a ring of experts, the residual stream of all tokens, queries, keys and values of
+ * the largest part, scratch of a chunk; then, in place of the weights and the part, the LM head and a tile of logits.
+ */
 #ifndef RB_MODEL_CUDA_FORWARD_PARTS_CUDA_H
 #define RB_MODEL_CUDA_FORWARD_PARTS_CUDA_H
 
 #include "model/cuda/cuda_pass.h"
 #include "model/forward.h"
 
-/* Keys and values of a part as they enter RoPE, on the device, f32 [n_kv_heads][n_tokens][head_dim]. */
+/* Keys and values of a part as they enter RoPE, on the device, f32: k [n_kv_heads][n_tokens][head_dim], v
+ * [n_kv_heads][n_tokens][value_dim]. */
 typedef struct device_heads {
     int layer, part;
     int64_t first_token, n_tokens; /* of the batch */

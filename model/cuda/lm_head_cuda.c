@@ -4,13 +4,14 @@
 #include <stdlib.h>
 
 #include "core/threads.h"
+#include "model/layer_weights.h"
 
 /* A tile holds up to 4096 tokens and 256 MiB of logits. */
 enum { MAX_TILE_TOKENS = 4096, MAX_TILE_LOGITS = 64 << 20, STAGING_BYTES = 32 << 20 };
 
 typedef struct gpu_lm_head {
     const cuda_pass *pass;
-    rb_cuda_array weight, staging, norm, tokens, rows, logits;
+    rb_cuda_array weight, staging, norm, norm_bias, tokens, rows, logits;
 } gpu_lm_head;
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -29,7 +30,7 @@ static int64_t weight_bytes(const model_config *c, layer_cuda_precision precisio
 int64_t lm_head_cuda_bytes(const model_config *c, layer_cuda_precision precision, int64_t n, int64_t group)
 {
     const int64_t tile = tile_tokens(c, n, group), hidden = c->hidden_size;
-    return weight_bytes(c, precision) + STAGING_BYTES + hidden * 4 + n * 8
+    return weight_bytes(c, precision) + STAGING_BYTES + 2 * hidden * 4 + n * 8
            + tile * (hidden * cuda_pass_element_bytes(precision) + (int64_t)c->vocab_size * 4);
 }
 
@@ -101,12 +102,13 @@ done:
 static rb_status upload_norm(gpu_lm_head *h, rb_error *err)
 {
     const cuda_pass *p = h->pass;
-    const int64_t width = p->config->hidden_size;
-    float *norm = NULL;
+    const size_t width = (size_t)p->config->hidden_size, bytes = width * sizeof(float);
+    float *norm = NULL; /* weight, bias */
     rb_status st;
-    RB_TRY(st, rb_alloc(&norm, (size_t)width, sizeof *norm, "final norm", err), done);
-    RB_TRY(st, checkpoint_load(p->model, p->config->family->tensors->final_norm, 1, &width, norm, err), done);
-    RB_TRY(st, rb_cuda()->copy(h->norm.at, norm, (size_t)width * sizeof *norm, p->compute, err), done);
+    RB_TRY(st, rb_alloc(&norm, 2 * width, sizeof *norm, "final norm", err), done);
+    RB_TRY(st, final_norm_load(p->model, norm, norm + width, err), done);
+    RB_TRY(st, rb_cuda()->copy(h->norm.at, norm, bytes, p->compute, err), done);
+    RB_TRY(st, rb_cuda()->copy(h->norm_bias.at, norm + width, bytes, p->compute, err), done);
     st = rb_cuda()->stream_wait(p->compute, err);
 done:
     free(norm);
@@ -120,18 +122,21 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
     const safetensor *from = NULL;
     tensor_place place;
+    char name[LAYER_TENSOR_NAME];
     rb_status st;
-    RB_TRY(st, checkpoint_place(p->model, model_config_lm_head(c), 2, shape, &place, err), done);
-    RB_TRY(st, checkpoint_tensor(p->model, model_config_lm_head(c), 2, shape, &from, err), done);
+    model_tensor_name(name, c, model_config_lm_head(c));
+    RB_TRY(st, checkpoint_place(p->model, name, 2, shape, &place, err), done);
+    RB_TRY(st, checkpoint_tensor(p->model, name, 2, shape, &from, err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->norm, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&h->norm_bias, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->tokens, (size_t)r->n * sizeof *r->tokens, "scored tokens", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->rows, (size_t)(tile * c->hidden_size * element), "LM head rows", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->logits, (size_t)(tile * c->vocab_size) * sizeof(float), "logits", err), done);
     RB_TRY(st, rb_cuda()->copy(h->tokens.at, r->tokens, h->tokens.size_bytes, p->compute, err), done);
     if (place.is_plain) RB_TRY(st, upload_weight(h, from, err), done);
-    else RB_TRY(st, upload_rows(h, model_config_lm_head(c), shape, err), done);
+    else RB_TRY(st, upload_rows(h, name, shape, err), done);
     st = upload_norm(h, err);
 done:
     return st;
@@ -142,29 +147,45 @@ static void close_head(gpu_lm_head *h)
     rb_cuda_array_free(&h->weight);
     rb_cuda_array_free(&h->staging);
     rb_cuda_array_free(&h->norm);
+    rb_cuda_array_free(&h->norm_bias);
     rb_cuda_array_free(&h->tokens);
     rb_cuda_array_free(&h->rows);
     rb_cuda_array_free(&h->logits);
 }
 
+/* h->logits = those of n tokens from `first` of the request on. */
+static rb_status run_tile(const gpu_lm_head *h, int64_t first, int64_t n, rb_error *err)
+{
+    const cuda_pass *p = h->pass;
+    const model_config *c = p->config;
+    const bool has_bias = c->family->tensors->final_norm_bias != NULL;
+    const layer_cuda_norm norm = cuda_pass_norm(p, h->norm.at, has_bias ? h->norm_bias.at : NULL);
+    rb_status st;
+    RB_TRY(st,
+           p->api->norm(h->rows.at, p->hidden.at, (const int64_t *)h->tokens.at + first, &norm, n, c->hidden_size,
+                        p->precision, p->compute, err),
+           done);
+    RB_TRY(st,
+           cuda_pass_multiply(p, h->logits.at, true, false, h->rows.at, h->weight.at, n, c->vocab_size, c->hidden_size,
+                              err),
+           done);
+    if (c->logit_scale != 1 || c->logit_softcap > 0)
+        st = p->api->finish_logits(h->logits.at, (float)c->logit_scale, (float)c->logit_softcap, n * c->vocab_size,
+                                   p->compute, err);
+done:
+    return st;
+}
+
 rb_status lm_head_cuda_run(const cuda_pass *p, const lm_head_cuda_request *r, rb_error *err)
 {
-    const model_config *c = p->config;
-    const int64_t tile = tile_tokens(c, r->n, r->group);
+    const int64_t tile = tile_tokens(p->config, r->n, r->group);
     gpu_lm_head h = {.pass = p};
     rb_status st;
     if (r->n == 0) return RB_OK;
     RB_TRY(st, open_head(&h, r, tile, err), done);
     for (int64_t first = 0; first < r->n; first += tile) {
         const int64_t n = min_i64(tile, r->n - first);
-        RB_TRY(st,
-               p->api->rms_norm(h.rows.at, p->hidden.at, (const int64_t *)h.tokens.at + first, h.norm.at,
-                                (float)c->norm_eps, n, c->hidden_size, p->precision, p->compute, err),
-               done);
-        RB_TRY(st,
-               cuda_pass_multiply(p, h.logits.at, true, false, h.rows.at, h.weight.at, n, c->vocab_size, c->hidden_size,
-                                  err),
-               done);
+        RB_TRY(st, run_tile(&h, first, n, err), done);
         RB_TRY(st, r->on_logits(r->user, first, n, h.logits.at, p->compute, err), done);
     }
     st = rb_cuda()->stream_wait(p->compute, err);

@@ -50,7 +50,7 @@ static void read_centers(rbp_reader *r, ropebits_plan *plan)
 
 static void set_values(rbp_reader *r, ropebits_plan *plan)
 {
-    const uint32_t dim = plan->info.head_dim;
+    const uint32_t dim = plan->info.value_dim;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         ropebits_head *head = &plan->heads[h];
         head->value_width = plan->value_widths ? plan->value_widths[h] : plan->value_width;

@@ -34,7 +34,8 @@ struct ropebits_plan {
     ropebits_plan_info info;
     char method[RBP_NAME_SIZE], tool_version[RBP_NAME_SIZE], model_type[RBP_NAME_SIZE];
     char config_sha256[RBP_HEX_SIZE], weights_sha256[RBP_HEX_SIZE], calibration_sha256[RBP_HEX_SIZE];
-    double *inv_freq;
+    double *inv_freq, *local_inv_freq;
+    uint8_t *layer_is_local;
     uint32_t version; /* of the file */
     uint32_t n_heads, n_groups, n_blocks;
     ropebits_head *heads;                             /* [n_heads] */

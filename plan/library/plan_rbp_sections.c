@@ -27,6 +27,64 @@ void rbp_read_identity(rbp_reader *r, ropebits_plan *plan)
     info->calibration_sha256 = plan->calibration_sha256;
 }
 
+static uint8_t take_rope_kind(rbp_reader *r, uint32_t version)
+{
+    const uint64_t last =
+        version >= PLAN_RBP_MODEL_VERSION ? (uint64_t)ROPEBITS_ROPE_PROPORTIONAL : (uint64_t)PLAN_RBP_OLD_MAX_ROPE_KIND;
+    return (uint8_t)rbp_take_range(r, 1, 0, last, "rope kind");
+}
+
+/* [rotary_dim / 2], owned by the caller. */
+static double *take_frequencies(rbp_reader *r, const ropebits_plan *plan)
+{
+    const uint32_t n = plan->info.rotary_dim / 2;
+    double *inv_freq = rbp_allocate(r, n, sizeof *inv_freq);
+    for (uint32_t i = 0; i < n && !r->failed; i++) inv_freq[i] = rbp_take_f64(r, "inv_freq");
+    return inv_freq;
+}
+
+static double take_attention_factor(rbp_reader *r, const char *what)
+{
+    const double factor = rbp_take_f64(r, what);
+    if (!r->failed && !(factor > 0)) rbp_fail(r, "%s is %g, expected a number above 0", what, factor);
+    return factor;
+}
+
+static void read_local_layers(rbp_reader *r, ropebits_plan *plan)
+{
+    uint32_t n = 0;
+    plan->layer_is_local = rbp_allocate(r, plan->info.n_layers, 1);
+    for (uint32_t layer = 0; layer < plan->info.n_layers && !r->failed; layer++)
+        n += plan->layer_is_local[layer] = (uint8_t)rbp_take_range(r, 1, 0, 1, "flag of a layer with the local rope");
+    if (!r->failed && n == 0) rbp_fail(r, "no layer has the local rope");
+    plan->info.layer_is_local = plan->layer_is_local;
+}
+
+static void read_local_rope(rbp_reader *r, ropebits_plan *plan)
+{
+    ropebits_plan_info *info = &plan->info;
+    info->local_rope_kind = take_rope_kind(r, plan->version);
+    info->local_rope_theta = rbp_take_f64(r, "local rope theta");
+    info->local_rope_factor = rbp_take_f64(r, "local rope factor");
+    info->local_rope_low_freq_factor = rbp_take_f64(r, "local rope low_freq_factor");
+    info->local_rope_high_freq_factor = rbp_take_f64(r, "local rope high_freq_factor");
+    info->local_rope_original_max_position = rbp_take_uint(r, 8);
+    info->local_rope_attention_factor = take_attention_factor(r, "local rope attention_factor");
+    plan->local_inv_freq = take_frequencies(r, plan);
+    info->local_inv_freq = plan->local_inv_freq;
+    read_local_layers(r, plan);
+}
+
+/* What version PLAN_RBP_MODEL_VERSION adds to the geometry. */
+static void read_model(rbp_reader *r, ropebits_plan *plan)
+{
+    ropebits_plan_info *info = &plan->info;
+    info->value_dim = (uint32_t)rbp_take_range(r, 4, 2, RBP_MAX_HEAD_DIM, "value_dim");
+    if (!r->failed && info->value_dim % 2) rbp_fail(r, "value_dim is %u, expected an even number", info->value_dim);
+    info->rope_attention_factor = take_attention_factor(r, "rope attention_factor");
+    if (rbp_take_range(r, 1, 0, 1, "flag of a local rope")) read_local_rope(r, plan);
+}
+
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan)
 {
     ropebits_plan_info *info = &plan->info;
@@ -40,7 +98,7 @@ void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan)
     if (!r->failed && (info->head_dim % 2 || info->rotary_dim % 2))
         rbp_fail(r, "head_dim %u and rotary_dim %u, expected even numbers", info->head_dim, info->rotary_dim);
     info->attention_scale = rbp_take_f64(r, "attention_scale");
-    info->rope_kind = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_ROPE_LLAMA3, "rope kind");
+    info->rope_kind = take_rope_kind(r, plan->version);
     info->pairing = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_PAIRING_INTERLEAVED, "pairing");
     info->rope_theta = rbp_take_f64(r, "rope theta");
     info->rope_factor = rbp_take_f64(r, "rope factor");
@@ -48,9 +106,11 @@ void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan)
     info->rope_high_freq_factor = rbp_take_f64(r, "rope high_freq_factor");
     info->rope_original_max_position = rbp_take_uint(r, 8);
     plan->n_blocks = info->head_dim / 2;
-    plan->inv_freq = rbp_allocate(r, info->rotary_dim / 2, sizeof *plan->inv_freq);
-    for (uint32_t i = 0; i < info->rotary_dim / 2 && !r->failed; i++) plan->inv_freq[i] = rbp_take_f64(r, "inv_freq");
+    plan->inv_freq = take_frequencies(r, plan);
     info->inv_freq = plan->inv_freq;
+    info->value_dim = info->head_dim;
+    info->rope_attention_factor = 1;
+    if (plan->version >= PLAN_RBP_MODEL_VERSION) read_model(r, plan);
 }
 
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan)

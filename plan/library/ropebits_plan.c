@@ -122,6 +122,8 @@ void ropebits_plan_close(ropebits_plan *plan)
     free(plan->sets);
     free(plan->tables);
     free(plan->inv_freq);
+    free(plan->local_inv_freq);
+    free(plan->layer_is_local);
     free(plan->heads);
     free(plan->groups);
     free(plan->dims);
@@ -140,6 +142,23 @@ const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t laye
 {
     if (layer >= plan->info.n_layers || kv_head >= plan->info.n_kv_heads) return NULL;
     return &plan->heads[(size_t)layer * plan->info.n_kv_heads + kv_head];
+}
+
+static bool is_local(const ropebits_plan *plan, uint32_t layer)
+{
+    return plan->info.layer_is_local && plan->info.layer_is_local[layer];
+}
+
+const double *ropebits_plan_inv_freq(const ropebits_plan *plan, uint32_t layer)
+{
+    if (layer >= plan->info.n_layers) return NULL;
+    return is_local(plan, layer) ? plan->info.local_inv_freq : plan->info.inv_freq;
+}
+
+double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer)
+{
+    if (layer >= plan->info.n_layers) return 0;
+    return is_local(plan, layer) ? plan->info.local_rope_attention_factor : plan->info.rope_attention_factor;
 }
 
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits)

@@ -31,7 +31,8 @@
  *
  * A center belongs to keys before RoPE. A cache that quantizes before RoPE does as above. One that stores rotated keys
  * takes the center off before RoPE, stores R_t (x - center), and adds q . R_t center to the logit of token t, q being
- * the rotated query: R_t turns by position t.
+ * the rotated query: R_t turns by position t, and multiplies the blocks that turn by the layer's attention factor
+ * (ropebits_plan_attention_factor), for queries and keys alike.
  *
  * ROPEBITS_FAMILY_BLOCK_CODEBOOK. A head has no groups, norms and scales, and stores less: every RoPE block is one
  * code, a point in the plane for both its dims. Block i < rotary_dim / 2 is dims (i, i + rotary_dim / 2) for split-half
@@ -65,10 +66,19 @@ extern "C" {
 #endif
 
 /* The newest this library reads; it reads those before it too. */
-#define ROPEBITS_PLAN_FORMAT_VERSION 3
+#define ROPEBITS_PLAN_FORMAT_VERSION 4
 
 enum { ROPEBITS_PAIRING_SPLIT_HALF = 0, ROPEBITS_PAIRING_INTERLEAVED = 1 };
-enum { ROPEBITS_ROPE_DEFAULT = 0, ROPEBITS_ROPE_LINEAR = 1, ROPEBITS_ROPE_LLAMA3 = 2 };
+/* How the frequencies were scaled; inv_freq has the outcome. */
+enum {
+    ROPEBITS_ROPE_DEFAULT = 0,
+    ROPEBITS_ROPE_LINEAR = 1,
+    ROPEBITS_ROPE_LLAMA3 = 2,
+    ROPEBITS_ROPE_DYNAMIC = 3,
+    ROPEBITS_ROPE_YARN = 4,
+    ROPEBITS_ROPE_LONGROPE = 5,
+    ROPEBITS_ROPE_PROPORTIONAL = 6
+};
 enum { ROPEBITS_ROTATION_HAAR = 0, ROPEBITS_ROTATION_HADAMARD = 1 }; /* how they are built: docs/plan-rbp.md */
 enum { ROPEBITS_CODEBOOK_BLOCK_GTQ = 0, ROPEBITS_CODEBOOK_SPHERE = 1 };
 enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
@@ -105,10 +115,10 @@ typedef struct ropebits_head {
     uint8_t encoder;     /* ROPEBITS_ENCODER_... */
     const float *scales; /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
     const float *center; /* [head_dim], or NULL: none. Numbers that fp16 holds */
-    /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all dims, ascending, haar rotation with seed
+    /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all value_dim dims, ascending, haar rotation with seed
      * 1000 + kv_head */
     uint8_t value_width;
-    /* Stored per token: codes padded to whole bytes, and an fp16 norm; 16 * head_dim for ROPEBITS_VALUES_FP16 */
+    /* Stored per token: codes padded to whole bytes, and an fp16 norm; 16 * value_dim for ROPEBITS_VALUES_FP16 */
     uint32_t value_bits;
     const float *value_centroids; /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
     uint8_t family;               /* ROPEBITS_FAMILY_..., one for all heads of a layer */
@@ -139,6 +149,17 @@ typedef struct ropebits_plan_info {
 
     const char *calibration_sha256; /* of the token ids as int32, 64 hex digits */
     uint64_t calibration_n_tokens, calibration_context;
+
+    uint32_t value_dim;           /* of a value in the cache: head_dim, or the rank of a latent cache (MLA) */
+    double rope_attention_factor; /* RoPE multiplies queries and keys by it besides turning them; usually 1 */
+    /* Layers that turn by a RoPE of their own, as those with a sliding window in Gemma 3. Pairing and rotary_dim are
+     * the same in all layers. ropebits_plan_inv_freq has the frequencies of any layer. */
+    const uint8_t *layer_is_local; /* [n_layers]: 1 for such layers; NULL: there are none, and what follows is 0 */
+    uint8_t local_rope_kind;
+    double local_rope_theta, local_rope_factor, local_rope_low_freq_factor, local_rope_high_freq_factor;
+    uint64_t local_rope_original_max_position;
+    double local_rope_attention_factor;
+    const double *local_inv_freq; /* [rotary_dim / 2] */
 } ropebits_plan_info;
 
 typedef struct ropebits_plan ropebits_plan;
@@ -151,6 +172,9 @@ void ropebits_plan_close(ropebits_plan *plan);
 const ropebits_plan_info *ropebits_plan_get_info(const ropebits_plan *plan);
 /* NULL when out of range. */
 const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head);
+/* The frequencies of a layer, [rotary_dim / 2], and what RoPE multiplies by there; NULL and 0 when out of range. */
+const double *ropebits_plan_inv_freq(const ropebits_plan *plan, uint32_t layer);
+double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer);
 /* The codebook of blocks of so many bits, [2][1 << bits]: every point's x, then every point's y, in the order of their
  * codes. NULL when the plan has no such block. */
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits);

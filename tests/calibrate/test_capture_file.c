@@ -359,6 +359,23 @@ static void a_flipped_bit_is_found_or_changes_nothing(void **state)
     free(found);
 }
 
+static rb_status read_everything(const char *path, rb_error *e)
+{
+    static tiny_content found;
+    const rb_status st = read_all(path, &found);
+    *e = err;
+    return st;
+}
+
+/* Some of these end libhdf5 by a signal. */
+static void a_capture_damaged_under_good_checksums_ends_in_one_sentence(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("good.h5");
+    assert_ok(tiny_write(path, RB_H5_F16, true, &err));
+    assert_true(damage_many(path, scratch_path("damaged.h5"), read_everything) > 50);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +390,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_non_finite_value_is_named_by_head_and_token),
         cmocka_unit_test(a_capture_cut_anywhere_is_refused),
         cmocka_unit_test(a_flipped_bit_is_found_or_changes_nothing),
+        cmocka_unit_test(a_capture_damaged_under_good_checksums_ends_in_one_sentence),
     };
     if (argc == 4 && strcmp(argv[1], "--write") == 0) {
         const rb_status st = tiny_write(argv[2], strcmp(argv[3], "f32") == 0 ? RB_H5_F32 : RB_H5_F16, true, &err);

@@ -283,8 +283,11 @@ static void frequencies_say_their_base(void **state)
     assert_true(facts.rope.theta == 10000 && facts.rope.factor == 4);
     assert_ok(resolve(&facts, of_linear, 2, &opt));
     assert_int_equal(facts.rotary_dim, 4);
-    assert_fails(resolve(&facts, of_neither, 4, &opt), RB_EUNSUPPORTED, "neither that of default nor of linear RoPE");
-    assert_fails(resolve(&facts, of_none, 4, &opt), RB_EUNSUPPORTED, "neither");
+    assert_ok(resolve(&facts, of_neither, 4, &opt));
+    assert_int_equal(facts.rope.kind, ROPE_LONGROPE);
+    assert_memory_equal(facts.rope.inv_freq, of_neither, sizeof of_neither);
+    assert_int_equal(facts.rope.original_max_position, N_TOKENS);
+    assert_fails(resolve(&facts, of_none, 4, &opt), RB_EINVAL, "\"inv_freq\"[1] is 0, expected a positive number");
     assert_fails(resolve(&facts, of_default, 5, &opt), RB_EFORMAT, "expected [1 to 4]");
     opt.rope_theta = 10000;
     assert_ok(resolve(&facts, in_f32, 4, &opt));

@@ -14,6 +14,7 @@ enum {
     TINY_Q_HEADS = 4,
     TINY_KV_HEADS = 2,
     TINY_DIM = 6,
+    TINY_MAX_VALUE_DIM = 10,
     TINY_N_CALIBRATION = 33,
     TINY_N_TEST = 17,
     TINY_MAX_TOKENS = TINY_N_CALIBRATION
@@ -56,17 +57,17 @@ static inline float tiny_value(int set, int layer, int vectors, int head, int64_
     return (float)((set * 7 + layer * 5 + vectors * 3 + head * 11 + token * 13 + dim * 17) % 251 - 125) / 8.0f;
 }
 
-static inline void tiny_fill(float *out, int set, int layer, int vectors, int n_heads, int64_t n_tokens)
+static inline void tiny_fill(float *out, int set, int layer, int vectors, int n_heads, int64_t n_tokens, int n_dims)
 {
     for (int head = 0; head < n_heads; head++)
         for (int64_t t = 0; t < n_tokens; t++)
-            for (int d = 0; d < TINY_DIM; d++) *out++ = tiny_value(set, layer, vectors, head, t, d);
+            for (int d = 0; d < n_dims; d++) *out++ = tiny_value(set, layer, vectors, head, t, d);
 }
 
-/* Vectors of one layer of one set, [heads][n_tokens][TINY_DIM]. */
+/* Vectors of one layer of one set, [heads][n_tokens][TINY_DIM], of v [..][value_dim]. */
 typedef struct tiny_layer {
     float q[TINY_Q_HEADS * TINY_MAX_TOKENS * TINY_DIM], k[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM],
-        v[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_DIM];
+        v[TINY_KV_HEADS * TINY_MAX_TOKENS * TINY_MAX_VALUE_DIM];
 } tiny_layer;
 
 static inline tiny_layer tiny_vectors(const capture_header *header, int set, int layer)
@@ -74,9 +75,9 @@ static inline tiny_layer tiny_vectors(const capture_header *header, int set, int
     tiny_layer out;
     const int64_t n_tokens = header->text[set].n_tokens;
     memset(&out, 0, sizeof out);
-    tiny_fill(out.q, set, layer, TINY_Q, TINY_Q_HEADS, n_tokens);
-    tiny_fill(out.k, set, layer, TINY_K, TINY_KV_HEADS, n_tokens);
-    tiny_fill(out.v, set, layer, TINY_V, TINY_KV_HEADS, n_tokens);
+    tiny_fill(out.q, set, layer, TINY_Q, TINY_Q_HEADS, n_tokens, TINY_DIM);
+    tiny_fill(out.k, set, layer, TINY_K, TINY_KV_HEADS, n_tokens, TINY_DIM);
+    tiny_fill(out.v, set, layer, TINY_V, TINY_KV_HEADS, n_tokens, header->model.value_dim);
     return out;
 }
 
@@ -126,6 +127,23 @@ static inline rb_status tiny_write(const char *path, rb_h5_type value_type, bool
 {
     const capture_header header = tiny_header(value_type, has_values);
     return tiny_write_header(path, &header, err);
+}
+
+/* A capture of a model with everything that most do not have: layer 1 turns by a RoPE of its own, both have an
+ * attention factor, pairs are interleaved, values are longer than keys. */
+static inline capture_header tiny_new_header(void)
+{
+    capture_header header = tiny_header(RB_H5_F32, true);
+    model_facts *model = &header.model;
+    model->value_dim = TINY_MAX_VALUE_DIM;
+    model->rope.pairing = ROPE_INTERLEAVED;
+    model->rope.attention_factor = 1.2;
+    model->has_local_rope = model->layer_is_local[1] = true;
+    model->local_rope = model->rope;
+    model->local_rope.attention_factor = 1.5;
+    model->local_rope.inv_freq[0] = 0.7;
+    model->local_rope.inv_freq[1] = 0.05;
+    return header;
 }
 
 #endif

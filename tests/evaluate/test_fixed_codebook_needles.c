@@ -67,8 +67,9 @@ static rb_status train_layer(void *user, layer_heads *heads, rb_error *hook_err)
         block_statistics_compute(&j->statistics, j->facts, heads->layer, heads->q, heads->k, heads->n_tokens, &err));
     for (int h = 0; h < j->facts->n_kv_heads; h++) {
         const int at = heads->layer * j->facts->n_kv_heads + h;
-        const head_energy energy = {n_blocks, j->statistics.q_energy + h * n_blocks,
-                                    j->statistics.k_energy + h * n_blocks};
+        const head_energy energy = {.n_blocks = n_blocks,
+                                    .q_energy = j->statistics.q_energy + h * n_blocks,
+                                    .k_energy = j->statistics.k_energy + h * n_blocks};
         plan_head plan = {0};
         assert_ok(fixed_codebook_train(&j->fixed[at], j->books, j->facts, heads->q + h * n_q * n, heads->k + h * n,
                                        heads->n_tokens, FIXED_TRUE_BITS, &err));

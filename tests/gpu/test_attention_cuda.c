@@ -15,32 +15,43 @@ typedef struct attention_case {
     float magnitude; /* of q: the standard deviation of the scores */
     int n_sequences;
     int64_t lengths[MAX_SEQUENCES];
+    int value_dim; /* 0: head_dim */
+    float softcap;
 } attention_case;
 
 /* Beside the edges of tiles of 64 and 128 queries, 32 and 64 keys; tiles of queries that span many sequences. */
 static const attention_case cases[] = {
-    {1, 1, 64, 0, 0, 1.0f, 1, {1}},
-    {4, 2, 64, 0, 0, 1.0f, 4, {31, 33, 1, 130}},
-    {8, 2, 128, 0, 0, 1.0f, 3, {129, 1, 400}},
-    {2, 2, 128, 0, 0, 1.0f, 1, {1030}},
-    {4, 1, 80, 0, 0, 1.0f, 2, {65, 127}},
-    {3, 3, 80, 40, 0, 1.0f, 2, {200, 77}},
-    {2, 1, 16, 0, 0, 1.0f, 5, {3, 64, 1, 128, 191}},
-    {4, 4, 16, 100, 0, 3.0f, 1, {513}},
-    {4, 2, 256, 0, 0, 1.0f, 3, {63, 97, 260}},
-    {4, 1, 256, 33, 0, 1.0f, 2, {31, 300}},
-    {4, 2, 96, 0, 0, 1.0f, 1, {64}},
-    {6, 3, 176, 1, 0, 1.0f, 2, {129, 5}},
-    {4, 1, 64, 65, 0, 2.0f, 2, {700, 129}},
-    {2, 1, 128, 257, 0, 2.0f, 2, {7, 900}},
-    {2, 1, 128, 100000, 0, 3.0f, 6, {1, 2, 3, 250, 1, 1}},
-    {4, 2, 64, 0, 1, 1.0f, 4, {31, 33, 1, 330}},
-    {4, 2, 128, 0, 32, 1.0f, 2, {300, 129}},
-    {2, 1, 128, 0, 257, 2.0f, 2, {7, 900}},
-    {2, 2, 80, 40, 17, 1.0f, 2, {200, 77}},
-    {2, 2, 80, 40, 40, 1.0f, 2, {200, 77}},
-    {2, 1, 256, 0, 64, 1.0f, 2, {31, 300}},
-    {4, 1, 64, 65, 100000, 2.0f, 2, {700, 129}},
+    {1, 1, 64, 0, 0, 1.0f, 1, .lengths = {1}},
+    {4, 2, 64, 0, 0, 1.0f, 4, .lengths = {31, 33, 1, 130}},
+    {8, 2, 128, 0, 0, 1.0f, 3, .lengths = {129, 1, 400}},
+    {2, 2, 128, 0, 0, 1.0f, 1, .lengths = {1030}},
+    {4, 1, 80, 0, 0, 1.0f, 2, .lengths = {65, 127}},
+    {3, 3, 80, 40, 0, 1.0f, 2, .lengths = {200, 77}},
+    {2, 1, 16, 0, 0, 1.0f, 5, .lengths = {3, 64, 1, 128, 191}},
+    {4, 4, 16, 100, 0, 3.0f, 1, .lengths = {513}},
+    {4, 2, 256, 0, 0, 1.0f, 3, .lengths = {63, 97, 260}},
+    {4, 1, 256, 33, 0, 1.0f, 2, .lengths = {31, 300}},
+    {4, 2, 96, 0, 0, 1.0f, 1, .lengths = {64}},
+    {6, 3, 176, 1, 0, 1.0f, 2, .lengths = {129, 5}},
+    {4, 1, 64, 65, 0, 2.0f, 2, .lengths = {700, 129}},
+    {2, 1, 128, 257, 0, 2.0f, 2, .lengths = {7, 900}},
+    {2, 1, 128, 100000, 0, 3.0f, 6, .lengths = {1, 2, 3, 250, 1, 1}},
+    {4, 2, 64, 0, 1, 1.0f, 4, .lengths = {31, 33, 1, 330}},
+    {4, 2, 128, 0, 32, 1.0f, 2, .lengths = {300, 129}},
+    {2, 1, 128, 0, 257, 2.0f, 2, .lengths = {7, 900}},
+    {2, 2, 80, 40, 17, 1.0f, 2, .lengths = {200, 77}},
+    {2, 2, 80, 40, 40, 1.0f, 2, .lengths = {200, 77}},
+    {2, 1, 256, 0, 64, 1.0f, 2, .lengths = {31, 300}},
+    {4, 1, 64, 65, 100000, 2.0f, 2, .lengths = {700, 129}},
+    {2, 1, 24, 0, 0, 1.0f, 2, .lengths = {65, 127}},
+    {3, 3, 192, 0, 0, 1.0f, 2, .lengths = {129, 300}, .value_dim = 128},
+    {2, 2, 192, 0, 40, 1.0f, 2, .lengths = {31, 300}, .value_dim = 128},
+    {2, 2, 24, 30, 0, 1.0f, 2, .lengths = {64, 100}, .value_dim = 16},
+    {2, 1, 72, 0, 0, 1.0f, 1, .lengths = {200}, .value_dim = 200},
+    {4, 2, 256, 0, 0, 8.0f, 2, .lengths = {63, 260}, .softcap = 5.0f},
+    {4, 2, 128, 70, 0, 8.0f, 2, .lengths = {129, 300}, .softcap = 20.0f},
+    {2, 1, 64, 0, 33, 8.0f, 2, .lengths = {31, 300}, .softcap = 5.0f},
+    {2, 2, 192, 0, 0, 8.0f, 1, .lengths = {150}, .value_dim = 128, .softcap = 5.0f},
 };
 
 typedef struct call_list {
@@ -53,9 +64,9 @@ typedef struct attention_data {
     attention_shape shape;
     int64_t starts[MAX_SEQUENCES + 1];
     int64_t n_recent;
-    float *q, *k, *v;           /* [heads][tokens][head_dim], in values the type has */
+    float *q, *k, *v;           /* [heads][tokens][head_dim or value_dim], in values the type has */
     float *recent_k, *recent_v; /* with n_recent */
-    float *expected;            /* [tokens][n_q_heads * head_dim] */
+    float *expected;            /* [tokens][n_q_heads * value_dim] */
     float *size; /* the same of |v|: the weighted mean of what is added up, the measure of its roundings */
 } attention_data;
 
@@ -93,24 +104,27 @@ static void make_data(attention_data *data, const attention_case *c, attention_c
 {
     *data = (attention_data){.type = type, .n_recent = c->n_recent};
     for (int s = 0; s < c->n_sequences; s++) data->starts[s + 1] = data->starts[s] + c->lengths[s];
-    const int64_t n = data->starts[c->n_sequences], d = c->head_dim;
+    const int64_t n = data->starts[c->n_sequences], d = c->head_dim, v_dim = c->value_dim > 0 ? c->value_dim : d,
+                  v_floats = c->n_kv_heads * n * v_dim, out_floats = c->n_q_heads * n * v_dim;
     data->shape = (attention_shape){.n_q_heads = c->n_q_heads,
                                     .n_kv_heads = c->n_kv_heads,
                                     .head_dim = c->head_dim,
+                                    .value_dim = (int)v_dim,
                                     .n_tokens = n,
                                     .sequence_start = data->starts,
                                     .n_sequences = c->n_sequences,
                                     .sliding_window = c->sliding_window,
-                                    .scale = 1.0f / sqrtf((float)d)};
+                                    .scale = 1.0f / sqrtf((float)d),
+                                    .softcap = c->softcap};
     data->q = some_values(1, c->n_q_heads * n * d, c->magnitude, type);
     data->k = some_values(2, c->n_kv_heads * n * d, 1.0f, type);
-    data->v = some_values(3, c->n_kv_heads * n * d, 1.0f, type);
+    data->v = some_values(3, v_floats, 1.0f, type);
     data->recent_k = some_values(4, c->n_kv_heads * n * d, 1.0f, type);
-    data->recent_v = some_values(5, c->n_kv_heads * n * d, 1.0f, type);
-    data->expected = malloc((size_t)(c->n_q_heads * n * d) * sizeof(float));
-    data->size = malloc((size_t)(c->n_q_heads * n * d) * sizeof(float));
+    data->recent_v = some_values(5, v_floats, 1.0f, type);
+    data->expected = malloc((size_t)out_floats * sizeof(float));
+    data->size = malloc((size_t)out_floats * sizeof(float));
     if (!data->expected || !data->size) abort();
-    float *v = sizes_of(data->v, c->n_kv_heads * n * d), *recent_v = sizes_of(data->recent_v, c->n_kv_heads * n * d);
+    float *v = sizes_of(data->v, v_floats), *recent_v = sizes_of(data->recent_v, v_floats);
     attend_on_cpu(data, data->v, data->recent_v, data->expected);
     attend_on_cpu(data, v, recent_v, data->size);
     free(v);
@@ -200,10 +214,10 @@ static void from_device(token_rows *rows)
     assert_ok(rb_cuda()->stream_wait(NULL, &err));
 }
 
-/* x [n_heads][n_tokens][head_dim] as rows on the device. */
-static void upload(token_rows *rows, const attention_data *data, const float *x, int n_heads)
+/* x [n_heads][n_tokens][d] as rows on the device. */
+static void upload(token_rows *rows, const attention_data *data, const float *x, int n_heads, int64_t d)
 {
-    const int64_t n = data->shape.n_tokens, d = data->shape.head_dim;
+    const int64_t n = data->shape.n_tokens;
     make_rows(rows, data->type, n_heads * d, n);
     for (int64_t t = 0; t < n; t++)
         for (int64_t i = 0; i < n_heads * d; i++) set_value(rows, t, i, x[(i / d * n + t) * d + i % d]);
@@ -246,12 +260,12 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
     for (int64_t s = 0; s < shape->n_sequences; s++)
         for (int64_t t = data->starts[s]; t < data->starts[s + 1]; t++) starts[t] = (int32_t)data->starts[s];
     find_api(&api);
-    upload(&q, data, data->q, shape->n_q_heads);
-    upload(&k, data, data->k, shape->n_kv_heads);
-    upload(&v, data, data->v, shape->n_kv_heads);
-    upload(&recent_k, data, data->recent_k, shape->n_kv_heads);
-    upload(&recent_v, data, data->recent_v, shape->n_kv_heads);
-    make_rows(out, data->type, (int64_t)shape->n_q_heads * shape->head_dim, shape->n_tokens);
+    upload(&q, data, data->q, shape->n_q_heads, shape->head_dim);
+    upload(&k, data, data->k, shape->n_kv_heads, shape->head_dim);
+    upload(&v, data, data->v, shape->n_kv_heads, shape->value_dim);
+    upload(&recent_k, data, data->recent_k, shape->n_kv_heads, shape->head_dim);
+    upload(&recent_v, data, data->recent_v, shape->n_kv_heads, shape->value_dim);
+    make_rows(out, data->type, (int64_t)shape->n_q_heads * shape->value_dim, shape->n_tokens);
     to_device(out);
     assert_ok(rb_cuda_alloc(&device_starts, (size_t)shape->n_tokens, sizeof *starts, "starts of a test", &err));
     assert_ok(rb_cuda()->copy(device_starts, starts, (size_t)shape->n_tokens * sizeof *starts, NULL, &err));
@@ -261,11 +275,13 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
                                          .n_q_heads = shape->n_q_heads,
                                          .n_kv_heads = shape->n_kv_heads,
                                          .head_dim = shape->head_dim,
+                                         .value_dim = shape->value_dim,
                                          .q = device_token(&q, first),
                                          .q_token_stride = stride_of(&q),
                                          .k = device_token(&k, 0),
                                          .v = device_token(&v, 0),
-                                         .kv_token_stride = stride_of(&k),
+                                         .k_token_stride = stride_of(&k),
+                                         .v_token_stride = stride_of(&v),
                                          .recent_k = device_token(&recent_k, 0),
                                          .recent_v = device_token(&recent_v, 0),
                                          .n_recent = (int)data->n_recent,
@@ -275,7 +291,8 @@ static void run_cuda(token_rows *out, const attention_data *data, const call_lis
                                          .n_queries = calls->starts[i + 1] - first,
                                          .token_sequence_start = device_starts,
                                          .sliding_window = shape->sliding_window,
-                                         .scale = shape->scale};
+                                         .scale = shape->scale,
+                                         .softcap = shape->softcap};
         assert_ok(api->forward(&in, NULL, &err));
     }
     from_device(out);
@@ -368,9 +385,9 @@ static void queries_in_several_calls_give_the_same_bytes(void **state)
     (void)state;
     GPU_OR_SKIP();
     static const attention_case cut[] = {
-        {4, 2, 64, 0, 0, 1.0f, 3, {150, 33, 400}}, {4, 1, 128, 0, 0, 1.0f, 1, {583}},
-        {2, 2, 80, 50, 0, 1.0f, 2, {333, 250}},    {2, 1, 256, 90, 0, 1.0f, 2, {100, 483}},
-        {4, 1, 128, 0, 70, 1.0f, 1, {583}},
+        {4, 2, 64, 0, 0, 1.0f, 3, .lengths = {150, 33, 400}}, {4, 1, 128, 0, 0, 1.0f, 1, .lengths = {583}},
+        {2, 2, 80, 50, 0, 1.0f, 2, .lengths = {333, 250}},    {2, 1, 256, 90, 0, 1.0f, 2, .lengths = {100, 483}},
+        {4, 1, 128, 0, 70, 1.0f, 1, .lengths = {583}},
     };
     for (size_t i = 0; i < RB_COUNT(cut); i++)
         for (int type = 0; type <= ATTENTION_CUDA_F32; type++) {
@@ -394,7 +411,7 @@ static void keys_long_before_the_window_or_the_sequence_are_not_read(void **stat
 {
     (void)state;
     GPU_OR_SKIP();
-    static const attention_case c = {2, 1, 64, 100, 0, 1.0f, 2, {512, 256}};
+    static const attention_case c = {2, 1, 64, 100, 0, 1.0f, 2, .lengths = {512, 256}};
     for (int type = 0; type <= ATTENTION_CUDA_F32; type++) {
         attention_data data;
         token_rows out;
@@ -420,11 +437,13 @@ static attention_cuda_input good_input(void *device)
                                   .n_q_heads = 2,
                                   .n_kv_heads = 1,
                                   .head_dim = 16,
+                                  .value_dim = 16,
                                   .q = device,
                                   .q_token_stride = 32,
                                   .k = device,
                                   .v = device,
-                                  .kv_token_stride = 16,
+                                  .k_token_stride = 16,
+                                  .v_token_stride = 16,
                                   .out = device,
                                   .out_token_stride = 32,
                                   .token_sequence_start = device,
@@ -443,14 +462,16 @@ static void what_the_kernels_cannot_do_is_told(void **state)
     assert_ok(rb_cuda_alloc(&memory, 256, 1, "memory of a test", &err));
     in = good_input(memory);
     assert_ok(api->forward(&in, NULL, &err)); /* no queries: nothing to do */
-    in.head_dim = 24;
-    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "head_dim 24");
-    in.head_dim = 272;
-    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "head_dim 272");
+    in.head_dim = 20;
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "head_dim 20");
+    in.head_dim = 264;
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "head_dim 264");
+    in = good_input(memory), in.value_dim = 12;
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "value_dim 12");
     in = good_input(memory), in.n_q_heads = 3, in.n_kv_heads = 2;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "3 query heads and 2 KV heads");
     in = good_input(memory), in.q_token_stride = 34;
-    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "token strides 34, 16, 32");
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "token strides 34, 16, 16, 32");
     in = good_input((char *)memory + 4);
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "16-byte aligned");
     in = good_input(memory), in.first_query = INT32_MAX;
@@ -461,6 +482,8 @@ static void what_the_kernels_cannot_do_is_told(void **state)
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "-1 recent keys");
     in = good_input(memory), in.scale = 0.0f;
     assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "scale 0");
+    in = good_input(memory), in.softcap = -1.0f;
+    assert_fails(api->forward(&in, NULL, &err), RB_EINVAL, "cap of -1");
     in = good_input(memory), in.type = ATTENTION_CUDA_BF16;
     if (!can_run(ATTENTION_CUDA_BF16))
         assert_fails(api->forward(&in, NULL, &err), RB_EUNSUPPORTED, "expected at least 8.0");

@@ -72,7 +72,7 @@ static void try_shape(const shape *s)
     for (int i = 0; i < n_blocks; i++) model_block_dims(&facts, i, dims[i]);
     for (int64_t at = 0; at < s->n_tokens; at += s->context) starts[n_sequences++] = at;
     starts[n_sequences] = s->n_tokens;
-    assert_ok(offset_table_create(&offsets, &facts, &err));
+    assert_ok(offset_table_create(&offsets, &facts, &facts.rope, &err));
     assert_ok(rope_table_init(&rope, &facts, &facts.rope, s->context, &err));
     assert_ok(rb_cuda_table(&table, "rb_error_cuda", &err));
     const error_cuda_api *api = table;
@@ -121,7 +121,7 @@ static void try_shape(const shape *s)
 
     for (int h = 0; h < N_KV; h++) {
         for (int i = 0; i < n_blocks; i++) energy[i] = 0.25 + (h + i) % 5;
-        token_weights(weights[h], &facts, energy);
+        token_weights(weights[h], &facts, 0, energy);
         memcpy(packed_weights + h * s->head_dim, weights[h], (size_t)s->head_dim * sizeof(float));
     }
     assert_ok(rb_cuda_alloc(&out_tokens, tokens_bytes, 1, "test", &err));

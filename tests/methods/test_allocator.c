@@ -29,7 +29,7 @@ static void assert_head_as_published(const cJSON *head)
     read_numbers(q, n, head, "q_energy");
     read_numbers(k, n, head, "k_energy");
     read_numbers(energy, n, head, "energy");
-    head_energy_mean(&(head_energy){n, q, k}, mean);
+    head_energy_mean(&(head_energy){.n_blocks = n, .q_energy = q, .k_energy = k}, mean);
     for (int i = 0; i < n; i++) assert_true(fabs(mean[i] - energy[i]) <= 1e-12 * energy[i]);
     assert_ok(rb_json_get_object(head, "bits", "reference", &all_bits, &err));
     for (size_t b = 0; b < RB_COUNT(budgets); b++) {
@@ -239,7 +239,8 @@ static void block_gtq_groups_blocks_of_equal_width(void **state)
     (void)state;
     plan_head head = {0};
     static const double q[] = {0, 124, 2, 8}, k[] = {8, 4, 0, 0}; /* means 4, 64, 1, 4: 2 bits give 2, 4, 1, 1 */
-    assert_ok(allocate_head(&head, METHOD_BLOCK_GTQ, 2, &(head_energy){N_BLOCKS, q, k}, &err));
+    assert_ok(allocate_head(&head, METHOD_BLOCK_GTQ, 2,
+                            &(head_energy){.n_blocks = N_BLOCKS, .q_energy = q, .k_energy = k}, &err));
     static const struct {
         int width, n_blocks, blocks[2];
     } expected[] = {{1, 2, {2, 3}}, {2, 1, {0}}, {4, 1, {1}}};
@@ -262,13 +263,49 @@ static void uniform_is_one_group_whatever_the_energies(void **state)
     (void)state;
     plan_head head = {0};
     static const double q[] = {1e6, 0, 0, 0}, k[] = {1e6, 0, 0, 0};
-    assert_ok(allocate_head(&head, METHOD_UNIFORM, 3, &(head_energy){N_BLOCKS, q, k}, &err));
+    assert_ok(allocate_head(&head, METHOD_UNIFORM, 3,
+                            &(head_energy){.n_blocks = N_BLOCKS, .q_energy = q, .k_energy = k}, &err));
     assert_int_equal(head.groups.n, 1);
     assert_int_equal(head.groups.at[0].width, 3);
     assert_int_equal(head.groups.at[0].order, GROUP_ORDER_NATURAL);
     assert_int_equal(head.groups.at[0].rotation.seed, 42);
     assert_int_equal(head.groups.at[0].rotation.dims, 2 * N_BLOCKS);
     plan_head_clear(&head);
+}
+
+/* Energies count as they leave RoPE: a plan of a model with an attention factor is that of a model without, whose
+ * energies are larger by its square in the blocks that turn. */
+static void a_gain_counts_in_the_blocks_that_turn(void **state)
+{
+    (void)state;
+    model_facts model = some_model(), plain = model;
+    const text_facts calibration = {.n_tokens = 77, .context = 11};
+    double q[N_LAYERS * N_KV_HEADS * N_BLOCKS], k[N_LAYERS * N_KV_HEADS * N_BLOCKS], q_out[RB_COUNT(q)],
+        k_out[RB_COUNT(k)];
+    bit_plan *plans[3];
+    plain.rotary_dim = model.rotary_dim = 4;
+    model.rope.attention_factor = 4;
+    model.has_local_rope = model.layer_is_local[1] = true;
+    model.local_rope = model.rope;
+    model.local_rope.attention_factor = 2;
+    for (size_t i = 0; i < RB_COUNT(q); i++) {
+        const double gain = i % N_BLOCKS >= 2 ? 1 : i < RB_COUNT(q) / 2 ? 4 : 2;
+        q[i] = (double)(i * 7 % 5 + 1);
+        k[i] = (double)(i * 3 % 7 + 1);
+        q_out[i] = gain * gain * q[i];
+        k_out[i] = gain * gain * k[i];
+    }
+    const head_statistics in = {.q_energy = q, .k_energy = k}, out = {.q_energy = q_out, .k_energy = k_out};
+    assert_ok(allocate_plan(&plans[0], &model, &calibration, METHOD_BLOCK_GTQ, 3, 4, &in, &err));
+    assert_ok(allocate_plan(&plans[1], &plain, &calibration, METHOD_BLOCK_GTQ, 3, 4, &out, &err));
+    assert_ok(allocate_plan(&plans[2], &plain, &calibration, METHOD_BLOCK_GTQ, 3, 4, &in, &err));
+    int n_other = 0;
+    for (int h = 0; h < N_LAYERS * N_KV_HEADS; h++) {
+        assert_true(plan_head_equal(&plans[0]->heads[h], &plans[1]->heads[h], &model));
+        n_other += !plan_head_equal(&plans[0]->heads[h], &plans[2]->heads[h], &model);
+    }
+    assert_true(n_other > 0);
+    for (int i = 0; i < 3; i++) bit_plan_free(plans[i]);
 }
 
 static void a_plan_takes_the_energies_of_each_head(void **state)
@@ -394,6 +431,7 @@ int main(void)
         cmocka_unit_test(an_energy_that_is_none_is_refused_by_block),
         cmocka_unit_test(block_gtq_groups_blocks_of_equal_width),
         cmocka_unit_test(uniform_is_one_group_whatever_the_energies),
+        cmocka_unit_test(a_gain_counts_in_the_blocks_that_turn),
         cmocka_unit_test(a_plan_takes_the_energies_of_each_head),
         cmocka_unit_test(setting_the_rotation_changes_its_kind_in_every_group_and_nothing_else),
         cmocka_unit_test(a_plan_that_cannot_be_made_says_why),

@@ -70,6 +70,43 @@ static double objective(allocation_method method, const optimal_options *options
     return answer.objective;
 }
 
+/* ---- attention factor ------------------------------------------------------------------------ */
+
+/* RoPE multiplies queries and keys, so a logit's variance by the fourth power; the keys that are coded stay what they
+ * are. So it is as if the queries had that much more energy. */
+static void a_gain_is_query_energy_to_the_fourth(void **state)
+{
+    (void)state;
+    const optimal_options options = optimal_options_default();
+    model_facts model = some_model(), plain = model;
+    double weighed[N_HEADS * N_BLOCKS];
+    bit_plan *plans[2];
+    codec_errors errors = {.n_blocks = N_BLOCKS};
+    plan_prediction predicted[2];
+    plain.rotary_dim = model.rotary_dim = D / 2;
+    model.rope.attention_factor = 1.5;
+    for (int i = 0; i < N_HEADS * N_BLOCKS; i++)
+        weighed[i] = q_energy[i] * (i % N_BLOCKS < N_BLOCKS / 2 ? 1.5 * 1.5 * 1.5 * 1.5 : 1.0);
+    const head_statistics larger = {.q_energy = weighed, .k_energy = k_energy, .k_mean = k_mean};
+    const plan_budget budget = {BUDGET_TRUE_BITS, 2.5};
+    const plan_request requests[] = {{.model = &model, .statistics = &statistics},
+                                     {.model = &plain, .statistics = &larger}};
+    for (int i = 0; i < 2; i++) {
+        budget_answer answer;
+        plan_request request = requests[i];
+        request.calibration = &calibration;
+        request.method = METHOD_OPTIMAL;
+        request.options = &options;
+        request.value_width = 3;
+        assert_ok(allocate_within(&plans[i], &answer, &request, &budget, &err));
+        assert_ok(plan_predict(&predicted[i], plans[i], request.statistics, &errors, &err));
+    }
+    for (int h = 0; h < N_HEADS; h++) assert_true(plan_head_equal(&plans[0]->heads[h], &plans[1]->heads[h], &plain));
+    assert_true(predicted[0].logit_mae == predicted[1].logit_mae);
+    for (int i = 0; i < 2; i++) bit_plan_free(plans[i]);
+    codec_errors_free(&errors);
+}
+
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 static void every_budget_is_kept_and_nearly_spent(void **state)
@@ -306,6 +343,7 @@ static void the_promised_variance_is_found(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_gain_is_query_energy_to_the_fourth),
         cmocka_unit_test(every_budget_is_kept_and_nearly_spent),
         cmocka_unit_test(published_methods_take_the_largest_budget_that_fits),
         cmocka_unit_test(at_nominal_bits_it_stores_what_block_gtq_stores),

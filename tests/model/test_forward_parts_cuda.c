@@ -9,7 +9,10 @@
 static const int64_t starts[] = {0, 3, 7, 12}, part_start[] = {0, 2, 3};
 static const token_batch batch = {.n_tokens = 12, .sequence_start = starts, .n_sequences = 3};
 static model_config config = {
-    .facts = {.n_layers = 2, .n_q_heads = 4, .n_kv_heads = 2, .head_dim = 16, .rotary_dim = 16},
+    .facts = {.n_layers = 2, .n_q_heads = 4, .n_kv_heads = 2, .head_dim = 16, .value_dim = 16, .rotary_dim = 16},
+    .query_dim = 16,
+    .attended_dim = 16,
+    .residual_scale = 1,
     .hidden_size = 32,
     .intermediate_size = 48,
     .vocab_size = 100};

@@ -373,11 +373,11 @@ static void byte_level_merges_and_added_tokens_work(void **state)
 
 #define UNDER "\xe2\x96\x81"
 
-/* Pieces of sentencepiece: "abc" can be made from "ab" "c" or "a" "bc"; the better score of "bc" decides. */
+/* Pieces of sentencepiece: "abc" can be cut into "ab" "c" or "a" "bc"; the better score of "bc" decides. */
 static gguf_made sentencepiece(int space_prefix, int bos)
 {
     static const char *const pieces[] = {"<unk>", "<s>", "</s>", "<0x41>", UNDER, "a",
-                                         "b",     "c",   "ab",   "bc",     "abc", UNDER "a"};
+                                         "b",     "c",   "ab",   "bc",     "cab", UNDER "a"};
     static const int32_t types[] = {2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 1, 1};
     static const float scores[] = {0, 0, 0, 0, -9, -9, -9, -9, -2, -1, -3, -4};
     enum { N = RB_COUNT(pieces) };
@@ -397,13 +397,37 @@ static void sentencepiece_scores_order_the_merges(void **state)
     (void)state;
     gguf_made made = sentencepiece(0, 1);
     const char *path = g_end(&made, scratch_path("sp.gguf"));
-    TOKENS(path, "abc", 10);        /* bc first, then a bc */
+    TOKENS(path, "abc", 5, 9);      /* bc is better than ab */
+    TOKENS(path, "cab", 10);        /* ab first, then c ab */
     TOKENS(path, "ab a", 8, 11);    /* U+2581 a */
     TOKENS(path, "A<s>a", 3, 1, 5); /* a byte, an added token */
     made = sentencepiece(1, 1);
     TOKENS(g_end(&made, scratch_path("sp.gguf")), "bca", 4, 9, 5); /* a space in front */
     made = sentencepiece(-1, 1);
     TOKENS(g_end(&made, scratch_path("sp.gguf")), "bca", 4, 9, 5); /* as llama.cpp by default */
+}
+
+static void a_tokenizer_with_any_byte_changed_is_read_or_refused(void **state)
+{
+    gguf_made made = sentencepiece(1, 1);
+    const gguf_bytes file = g_file(&made);
+    const char *path = scratch_path("flip.gguf");
+    (void)state;
+    for (size_t at = 0; at < 2 * file.n; at++) {
+        const unsigned char change = at < file.n ? 0x80 : 0x01;
+        rb_error err = {0};
+        tokenizer *t = NULL;
+        file.at[at % file.n] ^= change;
+        g_write_bytes(path, file.at, file.n);
+        if (tokenizer_open_model(&t, path, &err) != RB_OK) {
+            assert_true(err.msg[0] != '\0');
+            assert_null(strchr(err.msg, '\n'));
+        }
+        tokenizer_close(t);
+        file.at[at % file.n] ^= change;
+    }
+    free(file.at);
+    g_free(&made);
 }
 
 /* The document, and whether it puts a token in front of every text. */
@@ -597,6 +621,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_not_understood_is_named),
         cmocka_unit_test(byte_level_merges_and_added_tokens_work),
         cmocka_unit_test(sentencepiece_scores_order_the_merges),
+        cmocka_unit_test(a_tokenizer_with_any_byte_changed_is_read_or_refused),
         cmocka_unit_test(beginning_of_text_is_as_the_file_or_llama_cpp_says),
         cmocka_unit_test(refuses_tokenizers_that_are_not_known),
     };

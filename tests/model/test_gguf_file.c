@@ -136,6 +136,10 @@ static void refuses_damaged_metadata(void **state)
     g_array(&made, "long", G_U64, UINT64_MAX / 4);
     assert_refused(g_end(&made, scratch_path("a.gguf")), RB_EFORMAT, "the file ends within metadata \"long\"");
     made = g_begin();
+    g_array(&made, "items", G_U64, 9); /* as many as there are bytes */
+    g_put(&made.metadata, "123456789", 9);
+    assert_refused(g_end(&made, scratch_path("a.gguf")), RB_EFORMAT, "the file ends within metadata \"items\"");
+    made = g_begin();
     g_key(&made, "text", G_STRING);
     g_u64(&made.metadata, UINT64_MAX);
     assert_refused(g_end(&made, scratch_path("a.gguf")), RB_EFORMAT, "the file ends within metadata \"text\"");

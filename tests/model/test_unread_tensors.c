@@ -20,7 +20,7 @@ static void any_other_tensor_is_refused_by_name(void **state)
         LAYER "self_attn.q_norm2.weight",
         LAYER "self_attn.sinks",
         LAYER "post_feedforward_layernorm.weight",
-        LAYER "mlp.gate.weight",
+        LAYER "mlp.gate_weight",
         LAYER "mlp.experts.0.up_proj.weight",
         LAYER "self_attn.xrotary_emb.inv_freq",
         LAYER "input_layernorm.bias",
@@ -214,17 +214,10 @@ static const folder_case FOLDERS[] = {
     {{0}, NULL, {CONFIG_FILE}, RB_EIO, "no config.json, expected a Hugging Face checkpoint"},
 };
 
-static void a_path_that_is_no_folder_is_named(void **state)
+static void a_folder_that_is_not_there_is_named(void **state)
 {
     (void)state;
     rb_error err = {0};
-    const char *folder = make_folder(CONFIG("llama", ""));
-    char path[1200];
-    write_text(folder, "a.bin", "PK\003\004");
-    snprintf(path, sizeof path, "%s/a.bin", folder);
-    assert_fails(open_and_check(path, &err), RB_EIO, "a.bin: is a zip archive");
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    assert_fails(open_and_check(path, &err), RB_EIO, "config.json: is a file, expected a folder");
     assert_fails(open_and_check("absent/model", &err), RB_EIO, "absent/model: cannot open the folder: No such file");
 }
 
@@ -239,6 +232,17 @@ static void a_shard_that_is_a_pointer_is_named(void **state)
                  "model-00002-of-00002.safetensors: expected safetensors, found a Git LFS pointer");
 }
 
+static void a_shard_that_the_index_does_not_name_is_named(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    const tensor_set set = plain_set();
+    const char *folder = make_sharded(&set, 5);
+    write_text(folder, "model-00001-of-00003.safetensors", "x");
+    assert_fails(open_and_check(folder, &err), RB_EMISMATCH,
+                 "model-00001-of-00003.safetensors: not named by model.safetensors.index.json");
+}
+
 int main(void)
 {
     enum { N_FOLDERS = RB_COUNT(FOLDERS) };
@@ -250,8 +254,9 @@ int main(void)
         cmocka_unit_test(adapters_and_quantized_weights_are_named_as_such),
         cmocka_unit_test(a_tied_lm_head_must_equal_the_embedding),
         cmocka_unit_test(uses_tell_what_a_capture_reads),
-        cmocka_unit_test(a_path_that_is_no_folder_is_named),
+        cmocka_unit_test(a_folder_that_is_not_there_is_named),
         cmocka_unit_test(a_shard_that_is_a_pointer_is_named),
+        cmocka_unit_test(a_shard_that_the_index_does_not_name_is_named),
     };
     for (size_t i = 0; i < N_FOLDERS; i++)
         folders[i] = (struct CMUnitTest){

@@ -27,6 +27,26 @@ static inline model_facts some_model(int n_layers, int n_kv_heads, int head_dim,
     return model;
 }
 
+/* Everything that earlier versions of the forms lack: 3 layers of which the last turns by a RoPE of its own, yarn with
+ * an attention factor, and values twice as long as keys. Interleaved pairs, half of the dims turn. */
+static inline model_facts some_new_model(void)
+{
+    model_facts model = some_model(3, 2, 16, 8, ROPE_INTERLEAVED);
+    model.value_dim = 32;
+    model.rope.kind = ROPE_YARN;
+    model.rope.low_freq_factor = model.rope.high_freq_factor = 0;
+    model.rope.attention_factor = 1.2;
+    model.has_local_rope = true;
+    model.local_rope = (rope_facts){.kind = ROPE_DEFAULT,
+                                    .pairing = ROPE_INTERLEAVED,
+                                    .theta = 10000.0,
+                                    .factor = 1.0,
+                                    .attention_factor = 1.0,
+                                    .inv_freq = {1.0, 0.1, 0.01, 0.001}};
+    model.layer_is_local[2] = true;
+    return model;
+}
+
 /* Widths as an allocation has them: most blocks near the budget, a few far above. Deterministic. */
 static inline void some_bits(uint8_t *bits, int n_blocks, uint32_t *state)
 {

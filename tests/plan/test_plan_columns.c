@@ -22,7 +22,7 @@ static void columns_come_with_their_version(void **state)
 {
     (void)state;
     static const int expected[FORM_N_KINDS][PLAN_VERSION_NEWEST] = {
-        [FORM_HEADER] = {4, 11, 15}, [FORM_TENSORS] = {4, 11, 15}, [FORM_RBP] = {7, 13, 18}};
+        [FORM_HEADER] = {4, 11, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15}, [FORM_RBP] = {7, 13, 18, 18}};
     const plan_column *columns[PLAN_COLUMNS_ROOM];
     for (int form = 0; form < FORM_N_KINDS; form++)
         for (int version = 1; version <= PLAN_VERSION_NEWEST; version++)
@@ -88,7 +88,7 @@ static void dims_of_no_group_come_last_in_coding_order(void **state)
     bit_plan_free(plan);
 }
 
-/* PUBLISHED, GENERAL, and the version that block-codebook came with. */
+/* PUBLISHED, GENERAL, the version that block-codebook came with, and that of new models. */
 static void a_plan_has_the_lowest_version_that_holds_it(void **state)
 {
     (void)state;
@@ -99,6 +99,28 @@ static void a_plan_has_the_lowest_version_that_holds_it(void **state)
         assert_int_equal(plan_version(plans[i]), i + 1);
         bit_plan_free(plans[i]);
     }
+    const model_facts latent = some_new_model();
+    bit_plan *plan = some_plan(&latent, CODEBOOK_BLOCK_GTQ);
+    assert_int_equal(plan_version(plan), 4);
+    bit_plan_free(plan);
+}
+
+static void what_makes_a_model_new(void **state)
+{
+    (void)state;
+    model_facts model = some_model(2, 2, 16, 16, ROPE_SPLIT_HALF);
+    assert_false(plan_model_is_new(&model));
+    model.rope.kind = ROPE_DYNAMIC;
+    assert_true(plan_model_is_new(&model));
+    model.rope.kind = ROPE_LINEAR;
+    model.rope.attention_factor = 1.5;
+    assert_true(plan_model_is_new(&model));
+    model.rope.attention_factor = 1;
+    model.value_dim = 8;
+    assert_true(plan_model_is_new(&model));
+    model.value_dim = 16;
+    model.has_local_rope = true;
+    assert_true(plan_model_is_new(&model));
 }
 
 int main(void)
@@ -106,6 +128,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_of_a_form_have_places_of_their_own),
         cmocka_unit_test(columns_come_with_their_version),
+        cmocka_unit_test(what_makes_a_model_new),
         cmocka_unit_test(columns_have_what_their_forms_need),
         cmocka_unit_test(a_head_has_the_numbers_of_its_own_family),
         cmocka_unit_test(dims_of_no_group_come_last_in_coding_order),

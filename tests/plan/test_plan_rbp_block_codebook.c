@@ -37,7 +37,7 @@ static void assert_survives(const model_facts *model)
         assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], model));
     assert_ok(rb_read_file(&first, &size, path, 1 << 20, &err));
     assert_ok(plan_rbp_encode(&second, &size_again, back, &err));
-    assert_int_equal(first[8], ROPEBITS_PLAN_FORMAT_VERSION);
+    assert_int_equal(first[8], PLAN_RBP_POINTS_VERSION);
     assert_true(size == size_again);
     assert_memory_equal(first, second, size);
     free(first);

@@ -106,8 +106,8 @@ static void lying_headers_are_refused_by_name(void **state)
     assert_int_equal(encoded[8], PLAN_RBP_PUBLISHED_VERSION);
     assert_lie_refused(8, PLAN_RBP_GENERAL_VERSION, ""); /* the columns of version 2 are not there */
     assert_lie_refused(8, ROPEBITS_PLAN_FORMAT_VERSION, "");
-    assert_lie_refused(8, 0, "version is 0, expected 1 to 3");
-    assert_lie_refused(8, 4, "version is 4, expected 1 to 3");
+    assert_lie_refused(8, 0, "version is 0, expected 1 to 4");
+    assert_lie_refused(8, 5, "version is 5, expected 1 to 4");
     assert_lie_refused(12, 1, "reserved");
     assert_lie_refused(18, 0xff, "zstd frame does not hold");
     assert_lie_refused(19, 0xff, "expected at most");
@@ -248,7 +248,7 @@ static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
             *encoders = block_group - (2 + 1 + 12) * GROUPS - HEADS, *norms = encoders - HEADS;
     uint8_t *n_groups = norms - HEADS, *families = n_groups - HEADS, *points = families - 2 - 4 * (2 + 4 + 8 + 16) - 4,
             *n_tables = points - 1;
-    assert_int_equal(encoded[8], ROPEBITS_PLAN_FORMAT_VERSION);
+    assert_int_equal(encoded[8], PLAN_RBP_POINTS_VERSION);
     assert_int_equal(*n_tables, 4);
     assert_int_equal(families[1], ROPEBITS_FAMILY_BLOCK_CODEBOOK);
     assert_int_equal(families[2], ROPEBITS_FAMILY_GROUPS);

@@ -32,24 +32,32 @@ static inline void block_dims_by_hand(const model_facts *facts, int block, int d
     dims[1] = is_split ? block + n_turned : 2 * block + 1;
 }
 
-/* q . R x with R the RoPE of `position`, in double. */
-static inline double turned_dot(const model_facts *facts, const float *q, const double *x, double position)
+/* q . R x with R the RoPE of `position` by `rope`, in double: both sides are multiplied by the attention factor. */
+static inline double turned_dot_by(const model_facts *facts, const rope_facts *rope, const float *q, const double *x,
+                                   double position)
 {
     double dot = 0.0;
     for (int block = 0; block < facts->head_dim / 2; block++) {
-        const double angle = block < facts->rotary_dim / 2 ? position * facts->rope.inv_freq[block] : 0.0;
+        const bool is_turned = block < facts->rotary_dim / 2;
+        const double angle = is_turned ? position * rope->inv_freq[block] : 0.0,
+                     gain = is_turned ? rope->attention_factor * rope->attention_factor : 1.0;
         int dims[2];
         block_dims_by_hand(facts, block, dims);
         const double a = x[dims[0]], b = x[dims[1]];
-        dot += (double)q[dims[0]] * (a * cos(angle) - b * sin(angle))
-               + (double)q[dims[1]] * (a * sin(angle) + b * cos(angle));
+        dot += gain * (double)q[dims[0]] * (a * cos(angle) - b * sin(angle))
+               + gain * (double)q[dims[1]] * (a * sin(angle) + b * cos(angle));
     }
     return dot;
 }
 
+static inline double turned_dot(const model_facts *facts, const float *q, const double *x, double position)
+{
+    return turned_dot_by(facts, &facts->rope, q, x, position);
+}
+
 /* Logit MAE by its definition: every offset, every block turned. */
-static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k,
-                                     const float *k_hat, int64_t n_tokens)
+static inline double naive_logit_mae_by(const model_facts *facts, const rope_facts *rope, const float *q, int n_q,
+                                        const float *k, const float *k_hat, int64_t n_tokens)
 {
     const int d = facts->head_dim;
     double error[RB_MAX_HEAD_DIM], sum = 0.0;
@@ -57,9 +65,16 @@ static inline double naive_logit_mae(const model_facts *facts, const float *q, i
         for (int64_t t = 0; t < n_tokens; t++) {
             for (int i = 0; i < d; i++) error[i] = (double)k[t * d + i] - (double)k_hat[t * d + i];
             for (int o = 0; o < 50; o++)
-                sum += fabs(turned_dot(facts, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
+                sum +=
+                    fabs(turned_dot_by(facts, rope, q + (head * n_tokens + t) * d, error, -1024.0 + o * 2048.0 / 49.0));
         }
     return sum / (50.0 * n_q * (double)n_tokens);
+}
+
+static inline double naive_logit_mae(const model_facts *facts, const float *q, int n_q, const float *k,
+                                     const float *k_hat, int64_t n_tokens)
+{
+    return naive_logit_mae_by(facts, &facts->rope, q, n_q, k, k_hat, n_tokens);
 }
 
 /* k plus `size` times random noise. */

@@ -100,7 +100,7 @@ static void score_head(run *r, int h)
     float *error = of_tokens, *size = of_tokens + n, *excess = of_tokens + 2 * n, weights[RB_MAX_HEAD_DIM];
     assert_non_null(k_hat);
     assert_non_null(of_tokens);
-    token_weights(weights, r->model, head.energy.q_energy);
+    token_weights(weights, r->model, 0, head.energy.q_energy);
     token_errors(size, weights, r->model->head_dim, head.k[1], NULL, r->n_test);
     for (int m = 0; m < N_METHODS; m++) {
         score *to = &r->scores[m];
@@ -188,7 +188,7 @@ static void check_model(const char *folder, const char *calibration_text, const 
     for (int64_t at = 0; at < n_tokens; at += context) starts[n_sequences++] = at;
     starts[n_sequences] = n_tokens;
     assert_ok(codec_tables_create(&r.tables, &err));
-    assert_ok(offset_table_create(&r.offsets, r.model, &err));
+    assert_ok(offset_table_create(&r.offsets, r.model, &r.model->rope, &err));
     assert_ok(gaussian_books_create(&r.books, &err));
     assert_ok(block_statistics_create(&r.statistics, r.model, &err));
     for (int set = 0; set < 2; set++) {

@@ -28,7 +28,7 @@ static void every_shape_matches_the_definition(void **state)
         const float *const k_hat[] = {near, far};
         offset_table *table = NULL;
         double mae[2];
-        assert_ok(offset_table_create(&table, &facts, &err));
+        assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
         assert_ok(logit_mae(mae, table, q, cases[c].n_q, k, k_hat, 2, n_tokens, &err));
         for (int candidate = 0; candidate < 2; candidate++) {
             const double expected = naive_logit_mae(&facts, q, cases[c].n_q, k, k_hat[candidate], n_tokens);
@@ -37,6 +37,31 @@ static void every_shape_matches_the_definition(void **state)
         offset_table_free(table);
         free(q), free(k), free(near), free(far);
     }
+}
+
+/* Yarn's attention factor multiplies what the blocks that turn add, twice; and layers may turn by another RoPE. */
+static void a_gain_and_a_local_rope_match_the_definition(void **state)
+{
+    (void)state;
+    enum { N = 37, DIM = 16 };
+    model_facts facts = small_model(2, DIM, 8, ROPE_INTERLEAVED);
+    float *q = random_floats(2 * N * DIM, 1), *k = random_floats(N * DIM, 2), *near = disturbed(k, N * DIM, 0.1f, 3);
+    const float *const k_hat[] = {near};
+    facts.rope.attention_factor = 1.2;
+    facts.local_rope = facts.rope;
+    facts.local_rope.attention_factor = 0.7;
+    for (int i = 0; i < 4; i++) facts.local_rope.inv_freq[i] = 0.3 / (i + 1);
+    const rope_facts *const ropes[] = {&facts.rope, &facts.local_rope};
+    for (int i = 0; i < 2; i++) {
+        offset_table *table = NULL;
+        double mae;
+        assert_ok(offset_table_create(&table, &facts, ropes[i], &err));
+        assert_ok(logit_mae(&mae, table, q, 2, k, k_hat, 1, N, &err));
+        const double expected = naive_logit_mae_by(&facts, ropes[i], q, 2, k, near, N);
+        assert_close(mae, expected, 2e-6 * expected);
+        offset_table_free(table);
+    }
+    free(q), free(k), free(near);
 }
 
 /* e = (1, 0) on a block that does not turn, q = (3, 4): q . R e = 3 at every offset. */
@@ -48,7 +73,7 @@ static void a_block_past_rotary_dim_does_not_turn(void **state)
     const float *const k_hat[] = {restored};
     offset_table *table = NULL;
     double mae;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
     assert_true(mae == 3.0);
     offset_table_free(table);
@@ -66,7 +91,7 @@ static void offsets_reach_both_ends(void **state)
     offset_table *table = NULL;
     double mae, expected = 0.0;
     for (int o = 0; o < 50; o++) expected += fabs(cos(acos(-1.0) * (2.0 * o / 49.0 - 1.0))) / 50.0;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(&mae, table, q, 1, k, k_hat, 1, 1, &err));
     assert_close(mae, expected, 1e-7);
     offset_table_free(table);
@@ -85,7 +110,7 @@ static void the_error_grows_as_its_cause(void **state)
     const float *const k_hat[] = {one, four, k};
     offset_table *table = NULL;
     double mae[3];
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_ok(logit_mae(mae, table, q, 3, k, k_hat, 3, n_tokens, &err));
     assert_true(mae[0] > 0.0);
     assert_true(mae[1] == 4.0 * mae[0]);
@@ -101,7 +126,7 @@ static void errors_beyond_f32_are_an_error(void **state)
     const float q[] = {1e38f, 0}, k[] = {100, 0}, nothing[] = {0, 0};
     offset_table *table = NULL;
     double mae;
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     assert_fails(logit_mae(&mae, table, q, 1, k, (const float *const[]){nothing}, 1, 1, &err), RB_ENONFINITE,
                  "leave the range of f32");
     offset_table_free(table);
@@ -118,7 +143,7 @@ static void any_number_of_threads_gives_the_same_doubles(void **state)
     const float *const k_hat[] = {near, far};
     offset_table *table = NULL;
     double one[2], many[2];
-    assert_ok(offset_table_create(&table, &facts, &err));
+    assert_ok(offset_table_create(&table, &facts, &facts.rope, &err));
     rb_threads_init(1);
     assert_ok(logit_mae(one, table, q, 3, k, k_hat, 2, n_tokens, &err));
     rb_threads_init(5);
@@ -134,6 +159,7 @@ int main(void)
     rb_threads_init(0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_matches_the_definition),
+        cmocka_unit_test(a_gain_and_a_local_rope_match_the_definition),
         cmocka_unit_test(a_block_past_rotary_dim_does_not_turn),
         cmocka_unit_test(offsets_reach_both_ends),
         cmocka_unit_test(the_error_grows_as_its_cause),

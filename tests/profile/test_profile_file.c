@@ -372,6 +372,25 @@ static void a_flipped_bit_is_found_or_changes_nothing(void **state)
     profile_table_free(whole);
 }
 
+static rb_status read_everything(const char *path, rb_error *e)
+{
+    profile_table *found;
+    const rb_status st = profile_file_read(&found, path, e);
+    profile_table_free(found);
+    return st;
+}
+
+/* Some of these end libhdf5 by a signal. */
+static void a_profile_damaged_under_good_checksums_ends_in_one_sentence(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("good.h5");
+    profile_table *whole = make_profile(N_METHODS, true);
+    assert_ok(profile_file_write(whole, path, OPTIONS, &err));
+    assert_true(damage_many(path, scratch_path("damaged.h5"), read_everything) > 50);
+    profile_table_free(whole);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +404,7 @@ int main(void)
         cmocka_unit_test(numbers_that_cannot_be_are_refused),
         cmocka_unit_test(a_profile_cut_anywhere_is_refused),
         cmocka_unit_test(a_flipped_bit_is_found_or_changes_nothing),
+        cmocka_unit_test(a_profile_damaged_under_good_checksums_ends_in_one_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,8 +126,9 @@ static double head_mae(reference_run *run, int method, int layer, int kv_head)
     const model_facts *model = run->model;
     const int n_blocks = run->statistics.n_blocks;
     const int64_t size = run->n_test * model->head_dim;
-    const head_energy energy = {n_blocks, run->statistics.q_energy + kv_head * n_blocks,
-                                run->statistics.k_energy + kv_head * n_blocks};
+    const head_energy energy = {.n_blocks = n_blocks,
+                                .q_energy = run->statistics.q_energy + kv_head * n_blocks,
+                                .k_energy = run->statistics.k_energy + kv_head * n_blocks};
     const float *q = run->q + kv_head * model_q_per_kv(model) * size, *k = run->k + kv_head * size;
     float *k_hat = malloc((size_t)size * sizeof *k_hat);
     rb_error err = {0};
@@ -213,7 +214,7 @@ static void check_reference(const char *folder, const char *path)
     const size_t head_floats =
         (size_t)(run.n_calibration > run.n_test ? run.n_calibration : run.n_test) * (size_t)run.model->head_dim;
     assert_ok(codec_tables_create(&run.tables, &err));
-    assert_ok(offset_table_create(&run.offsets, run.model, &err));
+    assert_ok(offset_table_create(&run.offsets, run.model, &run.model->rope, &err));
     assert_ok(block_statistics_create(&run.statistics, run.model, &err));
     assert_ok(rb_alloc(&run.q, head_floats * (size_t)run.model->n_q_heads, sizeof *run.q, "queries", &err));
     assert_ok(rb_alloc(&run.k, head_floats * (size_t)run.model->n_kv_heads, sizeof *run.k, "keys", &err));

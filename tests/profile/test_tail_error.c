@@ -21,7 +21,7 @@ static void errors_and_sizes_are_in_the_unit_of_a_logit(void **state)
               weights[66];
         double energy[33];
         for (int i = 0; i < d / 2; i++) energy[i] = 0.5 + i;
-        token_weights(weights, &facts, energy);
+        token_weights(weights, &facts, 0, energy);
         token_errors(error, weights, d, k, k_hat, N);
         token_errors(size, weights, d, k, NULL, N);
         for (int t = 0; t < N; t++) {
@@ -40,6 +40,18 @@ static void errors_and_sizes_are_in_the_unit_of_a_logit(void **state)
         }
         free(k), free(k_hat);
     }
+}
+
+/* A logit's variance has the fourth power of what RoPE multiplies a block by. */
+static void a_gain_weighs_the_blocks_that_turn(void **state)
+{
+    (void)state;
+    model_facts facts = small_model(1, 8, 4, ROPE_INTERLEAVED);
+    const double energy[] = {2, 4, 6, 8};
+    float weights[8];
+    facts.rope.attention_factor = 2;
+    token_weights(weights, &facts, 0, energy);
+    for (int i = 0; i < 8; i++) assert_true((double)weights[i] == energy[i / 2] / 2 * (i < 4 ? 16 : 1));
 }
 
 enum { N_TOKENS = 1000 };
@@ -151,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_and_sizes_are_in_the_unit_of_a_logit),
+        cmocka_unit_test(a_gain_weighs_the_blocks_that_turn),
         cmocka_unit_test(quantiles_are_those_of_the_relative_error),
         cmocka_unit_test(errors_in_proportion_to_the_key_are_no_tail),
         cmocka_unit_test(equal_errors_on_keys_of_all_sizes_are_no_tail),

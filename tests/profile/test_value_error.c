@@ -10,7 +10,7 @@ static rb_error err;
 /* sum_t p_st x_t for t <= s of the sequence, p the softmax of scale * q . k. */
 static void attend(double *out, const model_facts *facts, const float *q, const float *k, const float *x, int64_t n)
 {
-    const int d = facts->head_dim;
+    const int d = facts->head_dim, value_dim = facts->value_dim;
     double *p = malloc((size_t)n * sizeof *p), largest = -INFINITY, sum = 0.0;
     for (int64_t t = 0; t < n; t++) {
         p[t] = 0.0;
@@ -18,9 +18,9 @@ static void attend(double *out, const model_facts *facts, const float *q, const 
         largest = fmax(largest, p[t]);
     }
     for (int64_t t = 0; t < n; t++) sum += p[t] = exp(p[t] - largest);
-    for (int i = 0; i < d; i++) {
+    for (int i = 0; i < value_dim; i++) {
         out[i] = 0.0;
-        for (int64_t t = 0; t < n; t++) out[i] += p[t] / sum * (double)x[t * d + i];
+        for (int64_t t = 0; t < n; t++) out[i] += p[t] / sum * (double)x[t * value_dim + i];
     }
     free(p);
 }
@@ -28,7 +28,7 @@ static void attend(double *out, const model_facts *facts, const float *q, const 
 /* Mean of |attended x|^2 over query heads and every query that value_error.h looks at. */
 static double naive_energy(const model_facts *facts, const value_vectors *in, const float *x)
 {
-    const int64_t d = facts->head_dim;
+    const int64_t d = facts->head_dim, value_dim = facts->value_dim;
     double sum = 0.0, out[RB_MAX_HEAD_DIM];
     int64_t n = 0;
     for (int head = 0; head < in->n_q; head++)
@@ -36,8 +36,9 @@ static double naive_energy(const model_facts *facts, const value_vectors *in, co
             const int64_t first = at / in->context * in->context, place = at - first;
             const bool is_last = at + 1 == in->n_tokens || place + 1 == in->context;
             if (place % VALUE_ERROR_STRIDE != VALUE_ERROR_STRIDE - 1 && !is_last) continue;
-            attend(out, facts, in->q + (head * in->n_tokens + at) * d, in->k + first * d, x + first * d, place + 1);
-            for (int i = 0; i < d; i++) sum += out[i] * out[i];
+            attend(out, facts, in->q + (head * in->n_tokens + at) * d, in->k + first * d, x + first * value_dim,
+                   place + 1);
+            for (int i = 0; i < value_dim; i++) sum += out[i] * out[i];
             n++;
         }
     return sum / (double)n;
@@ -47,6 +48,7 @@ static double naive_energy(const model_facts *facts, const value_vectors *in, co
 static void value_differences(float *out, const model_facts *facts, int kv_head, int width, const float *v, int64_t n,
                               codec_tables *tables)
 {
+    const model_facts values = model_value_facts(facts);
     model_facts wide = *facts;
     bit_plan *plan = NULL;
     plan_head head;
@@ -55,26 +57,35 @@ static void value_differences(float *out, const model_facts *facts, int kv_head,
     assert_ok(bit_plan_create(&plan, &wide, &err));
     bit_plan_set_value_width(plan, width);
     assert_ok(bit_plan_value_head(plan, 0, kv_head, &head, &err));
-    assert_ok(head_codec_create(&codec, &head, facts, tables, &err));
+    assert_ok(head_codec_create(&codec, &head, &values, tables, &err));
     assert_ok(head_codec_round_trip(codec, v, n, out, &err));
-    for (int64_t i = 0; i < n * facts->head_dim; i++) out[i] = v[i] - out[i];
+    for (int64_t i = 0; i < n * facts->value_dim; i++) out[i] = v[i] - out[i];
     head_codec_free(codec);
     plan_head_clear(&head);
     bit_plan_free(plan);
 }
 
 static const struct {
-    int n_q, head_dim, kv_head;
+    int n_q, head_dim, value_dim, kv_head;
     int64_t n_tokens, context;
 } cases[] = {
-    {1, 2, 0, 1, 1},      {1, 64, 3, 5, 100},     {3, 64, 1, 63, 20}, {3, 80, 0, 129, 64},
-    {2, 66, 2, 130, 130}, {1, 16, 0, 1100, 1040}, {3, 64, 0, 97, 1},
+    {1, 2, 2, 0, 1, 1},      {1, 64, 64, 3, 5, 100},   {3, 64, 64, 1, 63, 20},
+    {3, 80, 80, 0, 129, 64}, {2, 66, 66, 2, 130, 130}, {1, 16, 16, 0, 1100, 1040},
+    {3, 64, 64, 0, 97, 1},   {3, 16, 96, 0, 77, 40},   {2, 64, 10, 1, 33, 33},
 };
+
+static model_facts case_model(size_t c)
+{
+    model_facts facts = small_model(cases[c].n_q, cases[c].head_dim, cases[c].head_dim, ROPE_SPLIT_HALF);
+    facts.value_dim = cases[c].value_dim;
+    return facts;
+}
 
 static value_vectors make_vectors(size_t c, const model_facts *facts)
 {
     const size_t n = (size_t)cases[c].n_tokens * (size_t)facts->head_dim;
-    float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2), *v = random_floats(n, 3);
+    float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2),
+          *v = random_floats((size_t)cases[c].n_tokens * (size_t)facts->value_dim, 3);
     for (size_t i = 0; i < n * (size_t)cases[c].n_q; i++) q[i] *= 4.0f; /* weights far from equal */
     return (value_vectors){q, k, v, cases[c].n_q, cases[c].n_tokens, cases[c].context};
 }
@@ -92,9 +103,9 @@ static void every_width_and_shape_matches_the_definition(void **state)
     codec_tables *tables = NULL;
     assert_ok(codec_tables_create(&tables, &err));
     for (size_t c = 0; c < RB_COUNT(cases); c++) {
-        const model_facts facts = small_model(cases[c].n_q, cases[c].head_dim, cases[c].head_dim, ROPE_SPLIT_HALF);
+        const model_facts facts = case_model(c);
         const value_vectors in = make_vectors(c, &facts);
-        float *difference = malloc((size_t)in.n_tokens * (size_t)facts.head_dim * sizeof *difference);
+        float *difference = malloc((size_t)in.n_tokens * (size_t)facts.value_dim * sizeof *difference);
         double error[PLAN_MAX_WIDTH], energy;
         assert_ok(value_errors(error, &energy, &facts, cases[c].kv_head, &in, tables, &err));
         const double whole = naive_energy(&facts, &in, in.v);
@@ -114,7 +125,7 @@ static void threads_do_not_change_a_bit(void **state)
 {
     (void)state;
     enum { CASE = 3 };
-    const model_facts facts = small_model(cases[CASE].n_q, cases[CASE].head_dim, cases[CASE].head_dim, ROPE_SPLIT_HALF);
+    const model_facts facts = case_model(CASE);
     const value_vectors in = make_vectors(CASE, &facts);
     codec_tables *tables = NULL;
     double error[2][PLAN_MAX_WIDTH], energy[2];
@@ -134,7 +145,7 @@ static void what_the_codec_cannot_hold_is_named(void **state)
 {
     (void)state;
     enum { CASE = 1 };
-    const model_facts facts = small_model(cases[CASE].n_q, cases[CASE].head_dim, cases[CASE].head_dim, ROPE_SPLIT_HALF);
+    const model_facts facts = case_model(CASE);
     const value_vectors in = make_vectors(CASE, &facts);
     codec_tables *tables = NULL;
     double error[PLAN_MAX_WIDTH], energy;

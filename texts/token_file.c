@@ -105,8 +105,8 @@ static rb_status refuse_other_kinds(const char *bytes, size_t size, const char *
         {"\xff\xfe", "UTF-16 text", 2},
         {"\xfe\xff", "UTF-16 text", 2},
         /* 20240520 and 20240801, each with a header of 256 int32 */
-        {"\x48\xd7\x34\x01", "an llm.c token file (a header of 1024 bytes, then uint16 ids)", 4},
-        {"\x61\xd8\x34\x01", "an llm.c token file (a header of 1024 bytes, then uint32 ids)", 4},
+        {"\x88\xd8\x34\x01", "an llm.c token file (a header of 1024 bytes, then uint16 ids)", 4},
+        {"\xa1\xd9\x34\x01", "an llm.c token file (a header of 1024 bytes, then uint32 ids)", 4},
     };
     for (size_t i = 0; i < RB_COUNT(kinds); i++)
         if (size >= kinds[i].n && memcmp(bytes, kinds[i].magic, kinds[i].n) == 0)

@@ -99,8 +99,8 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         activations.hidden[i] = (float)(i % 17) * 0.1f - 0.8f;
     for (int i = 0; i < REPEATS; i++) {
         double started_s = rb_now_s();
-        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_HEADS, err), done);
-        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_REST, err), done);
+        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_HEADS, 0, err), done);
+        RB_TRY(st, layer_weights_load(&weights, model, 0, STEP_REST, 0, err), done);
         keep_best(&load_s, started_s);
         started_s = rb_now_s();
         layer_project_heads(config, &weights, &activations);
@@ -110,11 +110,14 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
                    batch->sequence_start, batch->n_sequences);
         keep_best(&rope_s, started_s);
         started_s = rb_now_s();
-        RB_TRY(st, layer_attend(config, 0, 0, &activations, err), done);
+        RB_TRY(st, layer_attend(config, &weights, 0, 0, &activations, err), done);
         layer_project_out(config, &weights, &activations);
         keep_best(&attend_s, started_s);
         started_s = rb_now_s();
-        layer_mlp(config, &weights, &activations);
+        if (config->layer_has_experts[0])
+            RB_TRY(st, layer_experts_run(config, &weights, model, 0, activations.all_hidden, batch->n_tokens, err),
+                   done);
+        else layer_mlp(config, &weights, &activations);
         keep_best(&mlp_s, started_s);
     }
     printf("layer: load weights\t%.2f ms\nlayer: norm, q, k, v\t%.2f ms\nlayer: RoPE\t%.2f ms\nlayer: attention, "

@@ -1,6 +1,7 @@
 /* ropebits-calibrate: runs a text through a checkpoint and captures the queries and keys that enter RoPE. */
 #include "calibrate/calibrate_run.h"
 #include "texts/needle_template.h"
+#include "texts/sequences.h"
 
 int main(int argc, char **argv)
 {
@@ -58,6 +59,13 @@ int main(int argc, char **argv)
          .min = 0,
          .max = 1 << 24,
          .help = "tokens per sequence; 0: 2048, or the model's maximum where that is less"},
+        {.long_name = "bos",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.bos,
+         .metavar = "WHERE",
+         .choices = bos_choice_names,
+         .help = "beginning-of-text token: in front of every sequence, of each text, or none; auto: of every sequence "
+                 "where the model's tokenizer puts one in front of a text, none with --tokens"},
         {.long_name = "with-needles",
          .kind = RB_OPT_FLAG,
          .value = &opt.with_needles,

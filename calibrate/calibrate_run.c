@@ -18,6 +18,7 @@
 #include "core/message.h"
 #include "core/threads.h"
 #include "model/forward.h"
+#include "texts/sequences.h"
 #include "texts/token_source.h"
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -59,6 +60,7 @@ static rb_status options_to_json(char **out, const calibrate_options *opt, const
     RB_TRY(st, rb_json_add_number(json, "n_tokens", (double)opt->n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(json, "n_test_tokens", (double)n_test, err), done);
     RB_TRY(st, rb_json_add_number(json, "context", (double)context, err), done);
+    RB_TRY(st, rb_json_add_string(json, "bos", bos_choice_names[opt->bos], err), done);
     RB_TRY(st, rb_json_add_string(json, "dtype", opt->dtype == CAPTURE_DTYPE_F32 ? "f32" : "f16", err), done);
     RB_TRY(st, rb_json_add_bool(json, "values", opt->values, err), done);
     if (device == RB_DEVICE_CUDA)
@@ -269,6 +271,15 @@ static void print_calibration(const calibration_text *text, const text_facts *fa
                (long long)((facts->n_tokens + facts->context - 1) / facts->context));
 }
 
+/* Prints nothing where there are no such tokens. */
+static void print_bos(const text_bos *bos)
+{
+    if (bos->tokens.n == 0) return;
+    printf("bos          token");
+    for (int i = 0; i < bos->tokens.n; i++) printf(" %d", bos->tokens.ids[i]);
+    printf(" in front of every %s\n", bos_mode_name(bos->mode));
+}
+
 static void print_result(const calibrate_result *result)
 {
     const model_facts *model = &result->header->model;
@@ -281,6 +292,7 @@ static void print_result(const calibrate_result *result)
     printf("tokens       %lld calibration, %lld test, sequences of %lld\n",
            (long long)text[CAPTURE_CALIBRATION].n_tokens, (long long)text[CAPTURE_TEST].n_tokens,
            (long long)text[CAPTURE_CALIBRATION].context);
+    print_bos(&text[CAPTURE_CALIBRATION].bos);
     print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
     if (result->dry) {
         dry_run_print(result->dry);
@@ -315,6 +327,7 @@ static rb_status text_to_json(cJSON **out, const text_facts *text, rb_error *err
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_number(*out, "n_tokens", (double)text->n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(*out, "context", (double)text->context, err), done);
+    RB_TRY(st, text_bos_to_json(*out, &text->bos, err), done);
 done:
     return st;
 }
@@ -394,7 +407,7 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
 }
 
 /* Reads the texts and captures them; a dry run does all but the pass. */
-static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, const capture_header *header,
+static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, capture_header *header,
                            const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu,
                            warning_list *warnings, rb_error *err)
 {
@@ -403,6 +416,7 @@ static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, const
     char *options_json = NULL;
     rb_status st;
     RB_TRY(st, calibration_text_load(text, opt, n_test, context, checkpoint_config(ckpt)->vocab_size, err), done);
+    for (int set = 0; set < CAPTURE_N_SETS; set++) header->text[set].bos = text->bos[set];
     rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
     RB_TRY(st, options_to_json(&options_json, opt, text, device, context, n_test, err), done);
     st = capture_texts(ckpt, header, &text->tokens, options_json, opt, device, gpu, warnings, err);

@@ -14,6 +14,7 @@ typedef struct calibrate_options {
     const char *tokens, *test_tokens; /* id files instead of texts */
     int64_t n_tokens;                 /* tokens of the calibration text */
     int64_t n_test_tokens;            /* 0: as many as n_tokens */
+    int bos;                          /* bos_choice (texts/sequences.h) */
     int64_t context;                  /* 0: TOKENS_CONTEXT or the model's maximum, whichever is less */
     bool with_needles;                /* part of the calibration sequences are needle documents */
     double needle_share;              /* the part of the sequences that are */

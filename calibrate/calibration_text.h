@@ -3,6 +3,7 @@
 #define RB_CALIBRATE_CALIBRATION_TEXT_H
 
 #include "calibrate/calibrate_run.h"
+#include "calibrate/capture_file.h"
 #include "core/json.h"
 #include "texts/token_source.h"
 
@@ -15,13 +16,18 @@ typedef struct text_part {
 
 typedef struct calibration_text {
     token_list tokens; /* calibration ids, then test ids */
+    int64_t n_laid;    /* calibration ids so far, while loading */
     int n_parts;
     text_part *parts;  /* in the order of the ids; none when ids came from --tokens */
     int64_t n_needles; /* sequences that are needle documents */
+    text_bos bos[CAPTURE_N_SETS];
 } calibration_text;
 
 /* Every text gets its share of the calibration sequences, at least one, by the method of largest remainders. All
  * sequences but the last have `context` tokens.
+ *
+ * Beginning-of-text tokens stand where opt->bos says (texts/sequences.h) and are among the tokens that are counted. By
+ * default ids from --tokens are as they are. Each text begins anew, and the test text is one.
  *
  * With needles, evenly spread sequences become needle documents, with the sequence's own tokens as haystack. The tasks
  * take turns, each at a random depth. The test text stays as it is; it must not share a run of tokens with the

@@ -74,6 +74,7 @@ static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *e
     RB_TRY(st, rb_h5_get_int(file, path.text, "context", 1, INT64_MAX, &text->context, err), done);
     RB_TRY(st, rb_h5_get_string(file, path.text, "tokens_sha256", text->tokens_sha256, sizeof text->tokens_sha256, err),
            done);
+    RB_TRY(st, text_bos_read_h5(&text->bos, file, path.text, err), done);
     RB_TRY(st, rb_alloc(&capture->tokens[set], (size_t)text->n_tokens, sizeof **capture->tokens, path.text, err), done);
     RB_TRY(st, rb_h5_read(file, path.text, RB_H5_I32, 1, dims, capture->tokens[set], err), done);
     RB_TRY(st, check_hash(capture, set, err), done);

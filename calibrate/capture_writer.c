@@ -81,6 +81,7 @@ static rb_status write_tokens(const capture_writer *writer, capture_set set, con
     RB_TRY(st, rb_h5_write(file, path.text, RB_H5_I32, 1, dims, tokens, ZSTD_LEVEL, err), done);
     RB_TRY(st, rb_h5_set_int(file, path.text, "context", text->context, err), done);
     RB_TRY(st, rb_h5_set_string(file, path.text, "tokens_sha256", text->tokens_sha256, err), done);
+    RB_TRY(st, text_bos_write_h5(file, path.text, &text->bos, err), done);
 done:
     return st;
 }

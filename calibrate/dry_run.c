@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/cuda_device.h"
@@ -159,10 +160,12 @@ static rb_status look_at_tokenizer(dry_run *dry, rb_error *err)
     const calibrate_options *options = dry->options;
     tokenizer *tok = NULL;
     char *path = NULL;
+    struct stat info;
     rb_status st;
     if (options->tokens && !options->with_needles && !options->test_text) return RB_OK;
     RB_TRY(st, rb_format(&path, err, "%s/tokenizer.json", options->model), done);
-    if (dry->text->tokens.n == 0 && access(options->model, X_OK) == 0 && access(path, F_OK) != 0) goto done;
+    const bool is_folder = stat(options->model, &info) == 0 && S_ISDIR(info.st_mode);
+    if (dry->text->tokens.n == 0 && is_folder && access(path, F_OK) != 0) goto done;
     RB_TRY(st, tokenizer_open_model(&tok, options->model, err), done);
     dry->vocab_size = tokenizer_vocab_size(tok);
 done:

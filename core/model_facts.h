@@ -14,6 +14,7 @@
 
 #include "core/sha256.h"
 #include "core/status.h"
+#include "core/text_bos.h"
 
 enum { RB_MAX_HEAD_DIM = 1024, RB_MAX_BLOCKS = RB_MAX_HEAD_DIM / 2, MODEL_FACTS_MAX_LAYERS = 1024 };
 
@@ -63,6 +64,7 @@ typedef struct text_facts {
     char tokens_sha256[RB_SHA256_HEX]; /* of the ids as little-endian int32; "" when absent */
     int64_t n_tokens;
     int64_t context; /* the ids are cut into sequences of this length; positions start at 0 in each */
+    text_bos bos;    /* the beginning-of-text tokens among the ids */
 } text_facts;
 
 static inline int model_n_blocks(const model_facts *facts) { return facts->head_dim / 2; }
@@ -113,8 +115,8 @@ rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *e
 struct rb_h5_contents; /* core/hdf5/hdf5_file.h */
 rb_status model_facts_read_h5(model_facts *facts, const struct rb_h5_contents *file, const char *name, rb_error *err);
 
-/* {"tokens_sha256", "n_tokens", "context"}, or null for an empty text_facts. Null, or no object at all (NULL), is read
- * as an empty one. */
+/* {"tokens_sha256", "n_tokens", "context", "bos"?, "bos_ids"?}, or null for an empty text_facts. Null, or no object at
+ * all (NULL), is read as an empty one. */
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err);
 rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err);
 

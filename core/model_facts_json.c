@@ -222,6 +222,7 @@ rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err)
     RB_TRY(st, rb_json_add_string(object, "tokens_sha256", text->tokens_sha256, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_tokens", (double)text->n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(object, "context", (double)text->context, err), done);
+    RB_TRY(st, text_bos_to_json(object, &text->bos, err), done);
     *out = object;
     object = NULL;
 done:
@@ -241,6 +242,7 @@ rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char
     }
     RB_TRY(st, rb_json_get_int(object, "n_tokens", where, 1, MAX_TOKENS, &text->n_tokens, err), done);
     RB_TRY(st, rb_json_get_int(object, "context", where, 1, MAX_TOKENS, &text->context, err), done);
+    RB_TRY(st, text_bos_from_json(&text->bos, object, where, err), done);
 done:
     return st;
 }

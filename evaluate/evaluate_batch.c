@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "texts/sequences.h"
+
 /* Least tokens of a part, where there are that many: enough rows for a product to run at full speed. */
 enum { PART_TOKENS = 4096 };
 
@@ -38,11 +40,18 @@ static int64_t sequence_tokens(const evaluate_request *r, int64_t n_text_sequenc
     return left < r->context ? left : r->context;
 }
 
+/* The first token of a text's sequence that is scored: the token of the beginning is seen and not predicted. */
+static int64_t first_target(const evaluate_request *r, int64_t s, int64_t n_tokens)
+{
+    const int64_t n_bos = sequences_n_bos(&r->bos, s == 0, n_tokens);
+    return n_bos > 1 ? n_bos : 1;
+}
+
 /* Positions of sequence s that are scored. The spans of a user's document may overlap. */
 static int64_t count_positions(const evaluate_request *r, int64_t n_text_sequences, int64_t s, int64_t n_tokens)
 {
     int64_t n = 0;
-    if (s < n_text_sequences) return n_tokens - 1;
+    if (s < n_text_sequences) return n_tokens - first_target(r, s, n_tokens);
     const needle_document *document = &r->documents->at[s - n_text_sequences];
     for (int i = 0; i < document->n_answers; i++) n += document->answers[i].n;
     return n;
@@ -64,7 +73,7 @@ static void add_positions(evaluate_batch *b, const evaluate_request *r, int64_t 
     const int32_t *tokens;
     const int64_t n = sequence_tokens(r, b->n_text_sequences, s, &tokens), document = s - b->n_text_sequences;
     if (document < 0) {
-        for (int64_t t = 1; t < n; t++) add_position(b, r, s, t, tokens);
+        for (int64_t t = first_target(r, s, n); t < n; t++) add_position(b, r, s, t, tokens);
         return;
     }
     for (int i = 0; i < r->documents->at[document].n_answers; i++) {

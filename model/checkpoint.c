@@ -226,11 +226,16 @@ static rb_status find_readable(const checkpoint *ckpt, const char *name, int ran
 rb_status checkpoint_load_rows(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
                                int64_t first_row, int64_t n_rows, float *out, rb_error *err)
 {
+    enum { LARGE_BYTES = 1 << 18 }; /* a stretch of a stream, not rows that are looked up here and there */
     const weight_entry *entry;
     const rb_status st = find_readable(ckpt, name, rank, shape, &entry, err);
     if (st != RB_OK) return st;
     assert(first_row >= 0 && n_rows >= 0 && first_row + n_rows <= shape[0]);
     load_rows(ckpt, entry, first_row, n_rows, out);
+    const size_t row_bytes = shape[0] > 0 ? entry->tensor->size_bytes / (size_t)shape[0] : 0;
+    if ((size_t)n_rows * row_bytes >= LARGE_BYTES)
+        tensor_release_pages((const char *)entry->tensor->data + (size_t)first_row * row_bytes,
+                             (size_t)n_rows * row_bytes);
     return RB_OK;
 }
 

@@ -33,8 +33,8 @@ bool checkpoint_has(const checkpoint *ckpt, const char *name);
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
                           rb_error *err);
 
-/* The same for rows [first_row, first_row + n_rows), a row being all elements of one index of the first dim. Its pages
- * stay. Several threads may read at once. */
+/* The same for rows [first_row, first_row + n_rows), a row being all elements of one index of the first dim. Several
+ * threads may read at once. Pages of a large stretch are released, as those of a whole tensor are. */
 rb_status checkpoint_load_rows(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
                                int64_t first_row, int64_t n_rows, float *out, rb_error *err);
 

@@ -2,6 +2,7 @@
 #include "model/model_tokenizer.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "core/atomic_file.h"
 #include "model/gguf/gguf_tokenizer.h"
@@ -33,4 +34,13 @@ rb_status tokenizer_open_model(tokenizer **out, const char *model_path, rb_error
 done:
     free(path);
     return st;
+}
+
+bool tokenizer_is_there(const char *model_path)
+{
+    char *path = NULL;
+    if (gguf_is_file(model_path)) return true;
+    const bool is_there = rb_join_path(&path, model_path, "tokenizer.json", NULL) == RB_OK && access(path, F_OK) == 0;
+    free(path);
+    return is_there;
 }

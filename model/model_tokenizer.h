@@ -7,4 +7,7 @@
 /* tokenizer.json of a folder, or what a GGUF's metadata say. Closed by tokenizer_close. */
 rb_status tokenizer_open_model(tokenizer **out, const char *model_path, rb_error *err);
 
+/* Whether there is one: a GGUF, or a folder with tokenizer.json. */
+bool tokenizer_is_there(const char *model_path);
+
 #endif

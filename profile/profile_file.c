@@ -145,6 +145,7 @@ static rb_status write_text(hid_t file, const char *group, const text_facts *tex
     RB_TRY(st, rb_h5_set_string(file, group, "tokens_sha256", text->tokens_sha256, err), done);
     RB_TRY(st, rb_h5_set_int(file, group, "n_tokens", text->n_tokens, err), done);
     RB_TRY(st, rb_h5_set_int(file, group, "context", text->context, err), done);
+    RB_TRY(st, text_bos_write_h5(file, group, &text->bos, err), done);
 done:
     return st;
 }
@@ -255,6 +256,7 @@ static rb_status read_text(text_facts *text, const profile_source *source, const
     RB_TRY(st, read_sha256(text->tokens_sha256, source, group, "tokens_sha256", err), done);
     RB_TRY(st, rb_h5_get_int(source->file, group, "n_tokens", 1, INT64_MAX, &text->n_tokens, err), done);
     RB_TRY(st, rb_h5_get_int(source->file, group, "context", 1, INT64_MAX, &text->context, err), done);
+    RB_TRY(st, text_bos_read_h5(&text->bos, source->file, group, err), done);
 done:
     return st;
 }

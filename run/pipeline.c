@@ -86,6 +86,7 @@ static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_
     RB_TRY(st, stage_add_option(s, "--n-tokens", config->n_tokens, err), done);
     RB_TRY(st, stage_add_option(s, "--n-test-tokens", config->n_test_tokens, err), done);
     RB_TRY(st, stage_add_option(s, "--context", config->context, err), done);
+    RB_TRY(st, stage_add_option(s, "--bos", config->bos, err), done);
     RB_TRY(st, add_needles(s, config, err), done);
     RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
     if (config->values) RB_TRY(st, stage_add_arg(s, "--values", err), done);
@@ -200,6 +201,7 @@ static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--text", text, err), done);
     RB_TRY(st, stage_add_option(s, "--n-tokens", config->evaluate.n_tokens, err), done);
     RB_TRY(st, stage_add_option(s, "--context", config->evaluate.context, err), done);
+    RB_TRY(st, stage_add_option(s, "--bos", config->bos, err), done);
     RB_TRY(st, stage_add_option(s, "--needles", config->evaluate.needles, err), done);
     RB_TRY(st, stage_add_option(s, "--needle-tasks", config->evaluate.needle_tasks, err), done);
     RB_TRY(st, stage_add_option(s, "--haystack", config->evaluate.haystack, err), done);

@@ -34,6 +34,7 @@ static const member members[] = {
     {NULL, "model", MEMBER_PATH, offsetof(pipeline_config, model), true},
     {NULL, "text", MEMBER_PATHS, offsetof(pipeline_config, texts), true},
     {NULL, "test_text", MEMBER_PATH, offsetof(pipeline_config, test_text), false},
+    {NULL, "bos", MEMBER_TEXT, offsetof(pipeline_config, bos), false},
     {"calibrate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_tokens), false},
     {"calibrate", "n_test_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_test_tokens), false},
     {"calibrate", "context", MEMBER_NUMBER, offsetof(pipeline_config, context), false},

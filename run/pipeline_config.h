@@ -9,11 +9,12 @@
  *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984,
  *                   "needles": 24} }
  *
- * "text" may be a list of strings, each a path or "PATH:weight" (core/weighted_path.h); needle_template is a built-in
- * template's name or a path; a path has a '/' or '.' in it. Paths are relative to the file's folder. model, text,
- * allocate.method and allocate.avg_bits are required; everything else has the stage's default. Without "evaluate"
- * nothing is evaluated. With it, its budgets and methods are required, and also its "text" where there is no test_text.
- * "notes", a string or a list of strings, is for people. Unknown members are errors. */
+ * "bos" at the top is --bos of calibrate and evaluate. "text" may be a list of strings, each a path or "PATH:weight"
+ * (core/weighted_path.h); needle_template is a built-in template's name or a path; a path has a '/' or '.' in it. Paths
+ * are relative to the file's folder. model, text, allocate.method and allocate.avg_bits are required; everything else
+ * has the stage's default. Without "evaluate" nothing is evaluated. With it, its budgets and methods are required, and
+ * also its "text" where there is no test_text. "notes", a string or a list of strings, is for people. Unknown members
+ * are errors. */
 #ifndef RB_RUN_PIPELINE_CONFIG_H
 #define RB_RUN_PIPELINE_CONFIG_H
 
@@ -32,6 +33,7 @@ typedef struct pipeline_texts {
 /* Every string is in the form of a stage's command line; NULL leaves the stage's default. Owned. */
 typedef struct pipeline_config {
     char *model, *test_text;
+    char *bos; /* of calibrate and evaluate */
     pipeline_texts texts;
     bool with_needles, values;
     char *needle_share, *needle_template;

@@ -34,6 +34,29 @@ void needle_documents_free(needle_documents *documents)
     *documents = (needle_documents){0};
 }
 
+static rb_status begin_document(needle_document *document, const bos_tokens *bos, rb_error *err)
+{
+    int32_t *tokens;
+    const rb_status st =
+        rb_alloc(&tokens, (size_t)(bos->n + document->n_tokens), sizeof *tokens, "a needle document", err);
+    if (st != RB_OK) return st;
+    memcpy(tokens, bos->ids, (size_t)bos->n * sizeof *tokens);
+    memcpy(tokens + bos->n, document->tokens, (size_t)document->n_tokens * sizeof *tokens);
+    free(document->tokens);
+    document->tokens = tokens;
+    document->n_tokens += bos->n;
+    document->context += bos->n;
+    for (int i = 0; i < document->n_answers; i++) document->answers[i].first += bos->n;
+    return RB_OK;
+}
+
+rb_status needle_documents_begin(needle_documents *documents, const bos_tokens *bos, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int64_t d = 0; d < documents->n && st == RB_OK; d++) st = begin_document(&documents->at[d], bos, err);
+    return st;
+}
+
 rb_status needle_documents_check_vocabulary(const needle_documents *documents, int64_t vocab_size, const char *name,
                                             rb_error *err)
 {

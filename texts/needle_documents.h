@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "core/text_bos.h"
 #include "model/tokenizer/tokenizer.h"
 #include "texts/needle_template.h"
 
@@ -57,6 +58,9 @@ typedef struct needle_documents {
     int64_t n;
     needle_document *at; /* owned */
 } needle_documents;
+
+/* Puts tokens in front of every document: places and lengths grow by as many. */
+rb_status needle_documents_begin(needle_documents *documents, const bos_tokens *bos, rb_error *err);
 
 void needle_document_free(needle_document *document);
 void needle_documents_free(needle_documents *documents);

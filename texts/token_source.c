@@ -9,7 +9,6 @@
 
 #include "core/atomic_file.h"
 #include "core/json.h"
-#include "model/model_tokenizer.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
@@ -30,18 +29,16 @@ static size_t prefix_length(const char *text, size_t length, size_t wanted)
     return line_end ? (size_t)(line_end - text) + 1 : length;
 }
 
-rb_status tokens_from_text(token_list *out, const char *path, const char *model_folder, int64_t n_wanted, rb_error *err)
+rb_status tokens_from_text(token_list *out, const char *path, const tokenizer *tok, int64_t n_wanted, rb_error *err)
 {
     /* The last tokens of a cut text may differ from those of the whole text, where white space joins that of the next
      * line. So a cut must give more tokens than are wanted. */
     enum { FIRST_BYTES_PER_TOKEN = 8, MARGIN = 256, MIN_PREFIX = 1 << 16 };
-    tokenizer *tok = NULL;
     char *text = NULL;
     size_t length = 0;
     rb_status st;
 
     *out = (token_list){0};
-    RB_TRY(st, tokenizer_open_model(&tok, model_folder, err), done);
     RB_TRY(st, rb_read_file(&text, &length, path, MAX_FILE_BYTES, err), done);
 
     size_t wanted = (size_t)n_wanted * FIRST_BYTES_PER_TOKEN + MIN_PREFIX;
@@ -62,7 +59,6 @@ rb_status tokens_from_text(token_list *out, const char *path, const char *model_
     }
 done:
     free(text);
-    tokenizer_close(tok);
     return st;
 }
 

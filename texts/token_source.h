@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "model/tokenizer/tokenizer.h"
 
 typedef struct token_list {
     int32_t *ids; /* owned */
@@ -13,10 +14,9 @@ typedef struct token_list {
 
 void token_list_free(token_list *list);
 
-/* Ids of the text file `path` by `model_folder`/tokenizer.json: at least n_wanted of them, unless the text is shorter.
- * Only as much of the text is tokenized as that takes; the ids are the first ones of the whole text. */
-rb_status tokens_from_text(token_list *out, const char *path, const char *model_folder, int64_t n_wanted,
-                           rb_error *err);
+/* Ids of the text file `path`: at least n_wanted of them, unless the text is shorter. Only as much of the text is
+ * tokenized as that takes; the ids are the first ones of the whole text. */
+rb_status tokens_from_text(token_list *out, const char *path, const tokenizer *tok, int64_t n_wanted, rb_error *err);
 
 /* Ids from a JSON list, from lines of one id each, or from little-endian int32 binary. The content says which of them
  * it is. */

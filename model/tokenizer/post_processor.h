@@ -10,17 +10,8 @@
 #define RB_MODEL_TOKENIZER_POST_PROCESSOR_H
 
 #include <cjson/cJSON.h>
-#include <stdint.h>
 
-#include "core/status.h"
-
-enum { BOS_MAX_TOKENS = 8 };
-
-/* Tokens in front of a text, first to last. Most models have one, GLM has two. */
-typedef struct bos_tokens {
-    int n; /* 0: none */
-    int32_t ids[BOS_MAX_TOKENS];
-} bos_tokens;
+#include "core/text_bos.h"
 
 /* component may be NULL (absent): none. Fails with RB_EUNSUPPORTED, naming another component, with RB_EFORMAT on a
  * template that names a token without ids. */

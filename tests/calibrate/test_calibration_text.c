@@ -5,6 +5,8 @@
 #include "calibrate/calibration_text.h"
 #include "core/atomic_file.h"
 #include "model/tokenizer/tokenizer.h"
+#include "tests/texts/folder_tokens.h"
+#include "texts/sequences.h"
 
 #define DEMO    "configs/demo-llama"
 #define TEXT    "configs/demo-text/calibration.txt"
@@ -34,7 +36,7 @@ static void assert_starts_with(const int32_t *ids, int64_t n, const char *path)
 {
     rb_error err = {0};
     token_list expected;
-    assert_ok(tokens_from_text(&expected, path, DEMO, n, &err));
+    assert_ok(folder_tokens(&expected, path, DEMO, n, &err));
     assert_memory_equal(ids, expected.ids, (size_t)n * sizeof *ids);
     token_list_free(&expected);
 }
@@ -154,8 +156,6 @@ static void texts_that_cannot_be_had_are_refused(void **state)
     calibration_text_free(&text);
 }
 
-/* ---- needles --------------------------------------------------------------------------------- */
-
 static int count_in_sequence(const tokenizer *tok, const int32_t *ids, const char *phrase)
 {
     char text[16 * CONTEXT];
@@ -172,6 +172,107 @@ static int count_in_sequence(const tokenizer *tok, const int32_t *ids, const cha
     for (const char *at = text; (at = strstr(at, phrase)); at++) count++;
     return count;
 }
+
+/* ---- beginning of text ----------------------------------------------------------------------- */
+
+enum { BOS = 0 }; /* the demo model's bos_token_id; no text has it */
+
+/* ids [n] are `expected` from token `from` on, with the token in front of every sequence, of the first, or of none. */
+static void assert_begins(const int32_t *ids, int64_t n, const token_list *expected, int64_t from, bos_mode mode)
+{
+    for (int64_t t = 0; t < n; t++) {
+        const bool is_bos = mode == BOS_SEQUENCE ? t % CONTEXT == 0 : mode == BOS_TEXT && t == 0;
+        if (ids[t] != (is_bos ? BOS : expected->ids[from]))
+            fail_msg("token %lld is %d, expected %d", (long long)t, ids[t], is_bos ? BOS : expected->ids[from]);
+        from += !is_bos;
+    }
+}
+
+static void every_sequence_or_text_begins_where_that_is_asked_for(void **state)
+{
+    (void)state;
+    static const struct {
+        bos_choice choice;
+        bos_mode mode;
+        int64_t n_plain; /* the calibration text's own tokens of 700: 3 sequences */
+    } CASES[] = {
+        {BOS_CHOICE_SEQUENCE, BOS_SEQUENCE, 697}, {BOS_CHOICE_TEXT, BOS_TEXT, 699}, {BOS_CHOICE_AUTO, BOS_NONE, 700}};
+    rb_error err = {0};
+    token_list expected;
+    assert_ok(folder_tokens(&expected, TEXT, DEMO, 1500, &err));
+    for (size_t i = 0; i < RB_COUNT(CASES); i++) {
+        calibrate_options options = demo_options(700);
+        options.bos = CASES[i].choice;
+        options.test_text = NULL; /* what follows the calibration tokens */
+        calibration_text text = load(&options);
+        assert_int_equal(text.bos[CAPTURE_CALIBRATION].mode, CASES[i].mode);
+        assert_int_equal(text.bos[CAPTURE_TEST].mode, CASES[i].mode);
+        assert_begins(text.tokens.ids, 700, &expected, 0, CASES[i].mode);
+        assert_begins(text.tokens.ids + 700, N_TEST, &expected, CASES[i].n_plain, CASES[i].mode);
+        calibration_text_free(&text);
+    }
+    token_list_free(&expected);
+}
+
+static void ids_of_a_file_begin_only_where_that_is_asked_for(void **state)
+{
+    (void)state;
+    enum { N = 1100 };
+    rb_error err = {0};
+    int32_t ids[N];
+    for (int i = 0; i < N; i++) ids[i] = 1 + i;
+    const token_list expected = {ids, N};
+    const char *path = scratch_path("bos-ids.bin");
+    assert_ok(rb_atomic_write(path, ids, sizeof ids, &err));
+    calibrate_options options = {.model = DEMO, .n_tokens = 700, .tokens = path};
+    calibration_text text = load(&options);
+    assert_int_equal(text.bos[CAPTURE_CALIBRATION].mode, BOS_NONE);
+    assert_begins(text.tokens.ids, 700, &expected, 0, BOS_NONE);
+    calibration_text_free(&text);
+    options.bos = BOS_CHOICE_SEQUENCE;
+    text = load(&options);
+    assert_int_equal(text.bos[CAPTURE_CALIBRATION].mode, BOS_SEQUENCE);
+    assert_begins(text.tokens.ids, 700, &expected, 0, BOS_SEQUENCE);
+    assert_begins(text.tokens.ids + 700, N_TEST, &expected, 697, BOS_SEQUENCE);
+    calibration_text_free(&text);
+}
+
+/* Tokens in front of sequences cut a repeated text into runs that are shorter than those that are looked for. */
+static void an_overlap_is_found_between_the_beginnings(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    calibration_text text;
+    calibrate_options options = demo_options(500);
+    options.test_text = TEXT;
+    options.bos = BOS_CHOICE_SEQUENCE;
+    assert_fails(calibration_text_load(&text, &options, N_TEST, 100, VOCABULARY, &err), RB_EINVAL,
+                 "test text repeats the calibration text");
+    calibration_text_free(&text);
+}
+
+static void needle_documents_begin_as_their_sequences_do(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    calibrate_options options = demo_options(4 * CONTEXT);
+    options.bos = BOS_CHOICE_SEQUENCE;
+    options.with_needles = true;
+    options.needle_share = 1;
+    calibration_text text = load(&options);
+    tokenizer *tok;
+    assert_ok(tokenizer_open(&tok, DEMO "/tokenizer.json", &err));
+    assert_int_equal(text.n_needles, 4);
+    for (int sequence = 0; sequence < 4; sequence++) {
+        assert_int_equal(text.tokens.ids[sequence * CONTEXT], BOS);
+        assert_true(count_in_sequence(tok, text.tokens.ids + sequence * CONTEXT, "\nQuestion: What") >= 1);
+        for (int t = 1; t < CONTEXT; t++) assert_int_not_equal(text.tokens.ids[sequence * CONTEXT + t], BOS);
+    }
+    tokenizer_close(tok);
+    calibration_text_free(&text);
+}
+
+/* ---- needles --------------------------------------------------------------------------------- */
 
 static void a_share_of_the_sequences_becomes_needle_documents_and_the_rest_stays(void **state)
 {
@@ -267,6 +368,10 @@ int main(void)
         cmocka_unit_test(the_tokens_behind_the_calibration_tokens_are_the_test_text_where_none_is_given),
         cmocka_unit_test(several_texts_give_whole_sequences_but_for_the_last),
         cmocka_unit_test(texts_that_cannot_be_had_are_refused),
+        cmocka_unit_test(every_sequence_or_text_begins_where_that_is_asked_for),
+        cmocka_unit_test(ids_of_a_file_begin_only_where_that_is_asked_for),
+        cmocka_unit_test(an_overlap_is_found_between_the_beginnings),
+        cmocka_unit_test(needle_documents_begin_as_their_sequences_do),
         cmocka_unit_test(a_share_of_the_sequences_becomes_needle_documents_and_the_rest_stays),
         cmocka_unit_test(one_sequence_at_least_and_whole_ones_where_there_are_any),
         cmocka_unit_test(the_overlap_is_sought_in_the_texts_and_not_only_between_needles),

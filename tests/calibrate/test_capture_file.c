@@ -108,6 +108,21 @@ static void a_capture_comes_back_bit_for_bit(void **state)
     free(found);
 }
 
+static void a_capture_says_how_its_sequences_begin(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("bos.h5");
+    capture_header header = tiny_header(RB_H5_F16, false);
+    capture_file *file;
+    header.text[CAPTURE_CALIBRATION].bos = (text_bos){.mode = BOS_SEQUENCE, .tokens = {.n = 2, .ids = {7, 2}}};
+    header.text[CAPTURE_TEST].bos.mode = BOS_NONE;
+    assert_ok(tiny_write_header(path, &header, &err));
+    assert_ok(capture_open(&file, path, &err));
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        assert_memory_equal(&capture_file_header(file)->text[set].bos, &header.text[set].bos, sizeof(text_bos));
+    capture_close(file);
+}
+
 static void any_number_of_threads_writes_the_same_bytes(void **state)
 {
     (void)state;
@@ -365,6 +380,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_capture_comes_back_bit_for_bit),
+        cmocka_unit_test(a_capture_says_how_its_sequences_begin),
         cmocka_unit_test(any_number_of_threads_writes_the_same_bytes),
         cmocka_unit_test(create_refuses_a_header_that_cannot_be_true),
         cmocka_unit_test(the_hash_of_the_tokens_is_computed),

@@ -189,8 +189,8 @@ static void a_large_bias_of_the_keys_is_told(void **state)
 {
     (void)state;
     warning_list list = {0};
-    /* Projected: 8 * (2 * 0.5)^2 = 8 a dim; bias 4^2 = 16: two thirds. */
-    warn_of_bias(&list, "qwen2", 0.5f, 4);
+    /* Projected: 8 * (2 * 0.75)^2 = 18 a dim; bias 6^2 = 36: two thirds. */
+    warn_of_bias(&list, "qwen2", 0.75f, 6);
     assert_int_equal(list.n, 1);
     if (!strstr(list.text[0], "50 % of the energy of the keys in 1 of 1 layers (0), 66.7 % in layer 0"))
         fail_msg("%s", list.text[0]);
@@ -200,7 +200,7 @@ static void a_small_bias_and_none_are_not_told(void **state)
 {
     (void)state;
     warning_list list = {0};
-    warn_of_bias(&list, "qwen2", 0.5f, 2);
+    warn_of_bias(&list, "qwen2", 0.75f, 3);
     warn_of_bias(&list, "llama", 0.5f, 0);
     assert_int_equal(list.n, 0);
 }

@@ -43,6 +43,34 @@ static void copies_of_a_sequence_lie_side_by_side(void **state)
     evaluate_batch_free(&batch);
 }
 
+/* What begins a sequence is seen and not predicted, however many tokens it is; the first token after it is. */
+static void the_beginning_of_a_sequence_is_no_target(void **state)
+{
+    (void)state;
+    static const int32_t with_bos[] = {1, 2, 10, 11, 1, 2, 12, 1};
+    const struct {
+        bos_mode mode;
+        int n_bos;
+        int64_t n_positions;
+        int32_t first, last;
+    } cases[] = {{BOS_SEQUENCE, 2, 4, 10, 1}, {BOS_SEQUENCE, 1, 6, 2, 1}, {BOS_TEXT, 2, 5, 10, 1}};
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        rb_error err = {0};
+        evaluate_batch batch;
+        const evaluate_request request = {.text = with_bos,
+                                          .n_text = RB_COUNT(with_bos),
+                                          .context = 4,
+                                          .bos = {cases[i].mode, {cases[i].n_bos, {1, 2}}}};
+        if (evaluate_batch_make(&batch, &request, &err) != RB_OK) fail_msg("%s", err.msg);
+        assert_int_equal(batch.n_positions, cases[i].n_positions);
+        assert_int_equal(batch.positions[0].target, cases[i].first);
+        assert_int_equal(batch.positions[0].target_place, cases[i].n_bos);
+        assert_int_equal(batch.logit_tokens[0], cases[i].n_bos - 1);
+        assert_int_equal(batch.positions[batch.n_positions - 1].target, cases[i].last);
+        evaluate_batch_free(&batch);
+    }
+}
+
 /* Nothing says that the answers of a documents file are apart: more positions than tokens. */
 static void answers_that_overlap_are_all_scored(void **state)
 {
@@ -84,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_of_a_sequence_lie_side_by_side),
+        cmocka_unit_test(the_beginning_of_a_sequence_is_no_target),
         cmocka_unit_test(answers_that_overlap_are_all_scored),
         cmocka_unit_test(the_text_of_a_part_ends_where_documents_begin),
     };

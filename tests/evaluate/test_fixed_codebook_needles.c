@@ -12,8 +12,8 @@
 #include "methods/allocator.h"
 #include "model/forward.h"
 #include "tests/fixed_codebook.h"
+#include "tests/texts/folder_tokens.h"
 #include "texts/needle_documents.h"
-#include "texts/token_source.h"
 
 enum {
     N_CALIBRATION = 4096,
@@ -85,7 +85,7 @@ static void train(judge *j, const char *text)
 {
     token_list tokens = {0};
     int64_t starts[N_CALIBRATION / CALIBRATION_CONTEXT + 1];
-    assert_ok(tokens_from_text(&tokens, text, FOLDER, N_CALIBRATION, &err));
+    assert_ok(folder_tokens(&tokens, text, FOLDER, N_CALIBRATION, &err));
     assert_true(tokens.n >= N_CALIBRATION);
     for (int s = 0; s <= N_CALIBRATION / CALIBRATION_CONTEXT; s++) starts[s] = s * CALIBRATION_CONTEXT;
     const token_batch batch = {tokens.ids, N_CALIBRATION, starts, N_CALIBRATION / CALIBRATION_CONTEXT};
@@ -114,7 +114,7 @@ static void make_documents(judge *j, const char *haystack)
     token_list text = {0};
     assert_ok(needle_template_open(&words, "configs/needles/secret-number.json", &err));
     assert_ok(tokenizer_open(&tok, FOLDER "/tokenizer.json", &err));
-    assert_ok(tokens_from_text(&text, haystack, FOLDER, 1 << 16, &err));
+    assert_ok(folder_tokens(&text, haystack, FOLDER, 1 << 16, &err));
     assert_ok(needle_documents_make(&j->documents, &(needle_source){&words, tok, text.ids, text.n}, &series, &err));
     assert_int_equal(j->documents.n, N_DOCUMENTS);
     needle_template_free(&words);

@@ -6,7 +6,7 @@
 #include "core/sha256.h"
 #include "core/threads.h"
 #include "evaluate/evaluate_run.h"
-#include "texts/token_source.h"
+#include "tests/texts/folder_tokens.h"
 
 static rb_error err;
 
@@ -29,7 +29,7 @@ static void the_perplexity_of_demo_llama_is_that_of_numpy(void **state)
     assert_ok(rb_json_get_number(numpy, "perplexity", fixture, 1, 1e6, &perplexity, &err));
 
     assert_ok(checkpoint_open(&model, "configs/demo-llama", &err));
-    assert_ok(tokens_from_text(&tokens, text, "configs/demo-llama", n_tokens, &err));
+    assert_ok(folder_tokens(&tokens, text, "configs/demo-llama", n_tokens, &err));
     assert_true(tokens.n >= n_tokens);
     assert_ok(rb_sha256_bytes(hex, tokens.ids, (size_t)n_tokens * sizeof *tokens.ids, &err));
     assert_string_equal(hex, sha256);

@@ -115,7 +115,8 @@ static void allocate_layer(uint8_t *bits, const kept *k, int layer, const double
     assert_ok(
         block_statistics_from_sums(&statistics, facts, layer, q_squares, k_squares, k_sums, k->set_start[1], &err));
     for (int h = 0; h < facts->n_kv_heads; h++) {
-        const head_energy energy = {n, statistics.q_energy + h * n, statistics.k_energy + h * n};
+        const head_energy energy = {
+            .n_blocks = n, .q_energy = statistics.q_energy + h * n, .k_energy = statistics.k_energy + h * n};
         head_energy_mean(&energy, mean);
         assert_ok(allocate_greedy(bits + h * n, mean, n, 3.0, &err));
     }

@@ -79,7 +79,7 @@ static void refuses_truncated_length(void **state)
     rb_error err = {0};
     const char *path = scratch_path("truncated_length.safetensors");
     write_bytes(path, "", 0);
-    assert_fails(safetensors_open(&file, path, &err), RB_EFORMAT, "0 bytes, expected at least 8");
+    assert_fails(safetensors_open(&file, path, &err), RB_EFORMAT, "expected safetensors, found an empty file");
     write_bytes(path, "\2\0\0\0\0\0\0", 7);
     assert_fails(safetensors_open(&file, path, &err), RB_EFORMAT, "7 bytes, expected at least 8");
 }

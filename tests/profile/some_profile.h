@@ -38,7 +38,8 @@ static inline profile_table *some_profile(int n_methods)
     profile_table *table = NULL;
     assert_ok(profile_table_create(&table, &model, &err));
     assert_ok(profile_table_add_methods(table, n_methods, &err));
-    table->calibration = (text_facts){.n_tokens = 2048, .context = 1024};
+    table->calibration =
+        (text_facts){.n_tokens = 2048, .context = 1024, .bos = {.mode = BOS_SEQUENCE, .tokens = {.n = 1, .ids = {2}}}};
     table->test = (text_facts){.n_tokens = 1500, .context = 500};
     memset(table->calibration.tokens_sha256, 'c', RB_SHA256_HEX - 1);
     memset(table->test.tokens_sha256, 'd', RB_SHA256_HEX - 1);

@@ -13,7 +13,7 @@
 #include "profile/tail_error.h"
 #include "tests/fixed_codebook.h"
 #include "tests/model/float_test.h"
-#include "texts/token_source.h"
+#include "tests/texts/folder_tokens.h"
 
 enum { FIXED, N_METHODS = 8 }; /* methods[FIXED]: the fixed codebook */
 
@@ -176,8 +176,8 @@ static void check_model(const char *folder, const char *calibration_text, const 
     checkpoint *model = NULL;
     int64_t starts[64], n_sequences = 0;
     assert_ok(checkpoint_open(&model, folder, &err));
-    assert_ok(tokens_from_text(&calibration, calibration_text, folder, n_calibration, &err));
-    assert_ok(tokens_from_text(&test, test_text, folder, n_test, &err));
+    assert_ok(folder_tokens(&calibration, calibration_text, folder, n_calibration, &err));
+    assert_ok(folder_tokens(&test, test_text, folder, n_test, &err));
     assert_true(calibration.n >= n_calibration && test.n >= n_test && n_calibration % context == 0);
     run r = {.model = &checkpoint_config(model)->facts, .n_calibration = n_calibration, .n_test = n_test};
     const int64_t n_tokens = n_calibration + n_test, n[2] = {n_calibration, n_test};

@@ -65,7 +65,8 @@ static void write_profile(const char *path, int n_methods, bool has_curves)
 
 static bool same_text(const text_facts *a, const text_facts *b)
 {
-    return strcmp(a->tokens_sha256, b->tokens_sha256) == 0 && a->n_tokens == b->n_tokens && a->context == b->context;
+    return strcmp(a->tokens_sha256, b->tokens_sha256) == 0 && a->n_tokens == b->n_tokens && a->context == b->context
+           && memcmp(&a->bos, &b->bos, sizeof a->bos) == 0;
 }
 
 static bool same_numbers(const double *a, const double *b, size_t n)

@@ -31,6 +31,18 @@ done
 expect "without a test text, the tokens after the calibration tokens are used" 0 "$calibrate" --model $model \
     --text $text --n-tokens 300 --context 128 -o "$scratch/c.h5"
 
+# Beginning of text: nothing by default, since this model's tokenizer puts nothing in front.
+expect "every sequence may begin with the model's token" 0 "$calibrate" "${demo[@]}" --bos sequence -o "$scratch/bos.h5"
+stdout_has "bos          token 0 in front of every sequence"
+expect "  which changes the capture" 1 cmp -s "$scratch/a.h5" "$scratch/bos.h5"
+expect "no beginning is the default" 0 "$calibrate" "${demo[@]}" --bos none --json -o "$scratch/none.h5"
+stdout_has '"bos": "none"'
+cp -r $model "$scratch/no-bos" && sed -i 's/"bos_token_id": 0/"bos_token_id": null/' "$scratch/no-bos/config.json"
+expect "a token that the model does not have is refused" 1 "$calibrate" --device cpu --model "$scratch/no-bos" --text $text \
+    --bos text -o "$scratch/d.h5"
+stderr_has "no-bos names no beginning-of-text token"
+stderr_lines 1
+
 # Several texts, and needles.
 head -c 20000 $test_text | head -n -1 >"$scratch/second,text"
 two=(--model "$model" --text "$text" --text "$scratch/second,text:2")

@@ -93,6 +93,29 @@ else
     skip_case "numbers of the results" "no python3 to read them"
 fi
 
+# Beginning of text. The model's tokenizer puts nothing in front; its config.json names token 0.
+bos() { run --plan "$scratch/uniform.json" --n-tokens 64 --context 32 "$@" -o "$scratch/bos.json"; }
+expect "a text may begin in front of every sequence" 0 bos --bos sequence --needles 1 --needle-contexts 384 \
+    --write-documents "$scratch/bos-docs.json"
+check "  warned of a plan from another text" grep -q "bos none, and this text has bos sequence" \
+    <("$evaluate" --device cpu --model $model --text $text --n-tokens 64 --plan "$scratch/uniform.json" \
+        --bos sequence 2>&1)
+if [ -n "$python" ]; then
+    # shellcheck disable=SC2016
+    equal "  the result says so, and documents begin too" "sequence [0] 64 sequence 384 0" "$("$python" - \
+        "$scratch/bos.json" "$scratch/bos-docs.json" <<'END'
+import json, sys
+result, documents = (json.load(open(path)) for path in sys.argv[1:])
+text, document = result["text"], documents["documents"][0]
+print(text["bos"], text["bos_ids"], text["n_tokens"], result["options"]["bos"], len(document["tokens"]),
+      document["tokens"][0])
+END
+)"
+fi
+expect "by default this model's does not" 0 bos
+check "  and the result says that" grep -q '"bos":[[:space:]]*"none"' "$scratch/bos.json"
+expect "a place that is none is a usage error" 2 bos --bos everywhere
+
 sed "s/\"head_dim\": 64/\"head_dim\": 32/" "$scratch/uniform.json" >"$scratch/other.json"
 expect "a plan of another model is refused" 1 run --plan "$scratch/other.json"
 stderr_has "other.json"

@@ -6,7 +6,7 @@ calibrate=$bin/ropebits-calibrate
 maker=$build/tests/model/test_gguf_checkpoint
 gguf=$scratch/toy.gguf folder=$scratch/toy
 awk 'BEGIN {
-    for (i = 0; i < 4000; i++) {
+    for (i = 0; i < 8000; i++) {
         x = (x * 1103 + 12345) % 65536
         printf "%s", substr("abc a\nbcab", 1 + int(x / 64) % 9, 1)
     }
@@ -15,7 +15,8 @@ warning="quantized weights (Q8_0): energies, errors and perplexity are those of 
 
 expect "the toy model is written in both forms" 0 "$maker" --write "$gguf" "$folder"
 
-expect "a dry run says that a GGUF is supported" 0 "$calibrate" --model "$gguf" --dry-run --text "$scratch/text.txt"
+expect "a dry run says that a GGUF is supported" 0 "$calibrate" --model "$gguf" --dry-run --text "$scratch/text.txt" \
+    --n-tokens 256
 stdout_has "supported: a run would work"
 stdout_has "(llama), 2 layers, 4 query and 2 KV heads of 16 dims"
 stderr_has "$warning"

@@ -64,7 +64,8 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     pipeline_config config;
     char expected[512];
     const char *path =
-        pipeline_with("\"model\": \"m\", \"text\": [\"a,b.txt\", \"sub/c.txt:2.5\"], \"calibrate\": {\"with_needles\": "
+        pipeline_with("\"model\": \"m\", \"bos\": \"sequence\", \"text\": [\"a,b.txt\", \"sub/c.txt:2.5\"], "
+                      "\"calibrate\": {\"with_needles\": "
                       "true, \"needle_share\": 0.5, "
                       "\"needle_template\": \"plain\"}, \"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 3}");
     const int folder_length = (int)(strrchr(path, '/') - path);
@@ -74,6 +75,7 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     assert_string_equal(config.texts.at[0], expected);
     snprintf(expected, sizeof expected, "%.*s/sub/c.txt:2.5", folder_length, path);
     assert_string_equal(config.texts.at[1], expected);
+    assert_string_equal(config.bos, "sequence");
     assert_true(config.with_needles);
     assert_false(config.values);
     assert_string_equal(config.needle_share, "0.5");

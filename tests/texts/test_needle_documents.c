@@ -418,6 +418,28 @@ static void what_does_not_fit_is_refused_with_both_numbers(void **state)
                  RB_EINVAL, "expected enough for 3 keys that share");
 }
 
+static void a_beginning_moves_tokens_and_answers_along(void **state)
+{
+    const fixture *f = *state;
+    rb_error err = {0};
+    needle_document plain = make(f, NEEDLE_MULTIVALUE, 0.5, 3), document = make(f, NEEDLE_MULTIVALUE, 0.5, 3);
+    needle_documents documents = {.n = 1, .at = &document};
+    const bos_tokens bos = {.n = 2, .ids = {7, 8}};
+    assert_ok(needle_documents_begin(&documents, &bos, &err));
+    assert_int_equal(document.n_tokens, CONTEXT + 2);
+    assert_int_equal(document.context, CONTEXT + 2);
+    assert_int_equal(document.tokens[0], 7);
+    assert_int_equal(document.tokens[1], 8);
+    assert_memory_equal(document.tokens + 2, plain.tokens, CONTEXT * sizeof *plain.tokens);
+    assert_int_equal(document.n_answers, plain.n_answers);
+    for (int i = 0; i < plain.n_answers; i++) {
+        assert_int_equal(document.answers[i].first, plain.answers[i].first + 2);
+        assert_int_equal(document.answers[i].n, plain.answers[i].n);
+    }
+    needle_document_free(&plain);
+    needle_document_free(&document);
+}
+
 static void ids_outside_the_vocabulary_are_named(void **state)
 {
     const fixture *f = *state;
@@ -447,6 +469,7 @@ int main(void)
         NEEDLE_TEST(a_question_keeps_its_own_tokens_where_the_answer_would_join_them),
         NEEDLE_TEST(the_opening_stands_in_front),
         NEEDLE_TEST(what_does_not_fit_is_refused_with_both_numbers),
+        NEEDLE_TEST(a_beginning_moves_tokens_and_answers_along),
         NEEDLE_TEST(ids_outside_the_vocabulary_are_named),
     };
     return cmocka_run_group_tests_name("needle_documents", tests, NULL, NULL);

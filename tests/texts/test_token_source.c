@@ -2,7 +2,7 @@
 #include "tests/test_support.h"
 
 #include "core/atomic_file.h"
-#include "texts/token_source.h"
+#include "tests/texts/folder_tokens.h"
 
 static const char *file_with(const char *name, const void *bytes, size_t size)
 {
@@ -109,8 +109,8 @@ static void the_beginning_of_a_long_text_has_the_ids_of_the_whole(void **state)
     assert_non_null(text);
     for (int i = 0; i < COPIES; i++) memcpy(text + (size_t)i * length, piece, length);
     const char *path = file_with("long.txt", text, COPIES * length);
-    assert_ok(tokens_from_text(&some, path, "configs/demo-llama", N_WANTED, &err));
-    assert_ok(tokens_from_text(&all, path, "configs/demo-llama", 1 << 20, &err));
+    assert_ok(folder_tokens(&some, path, "configs/demo-llama", N_WANTED, &err));
+    assert_ok(folder_tokens(&all, path, "configs/demo-llama", 1 << 20, &err));
     assert_true(some.n >= N_WANTED);
     assert_true(some.n < all.n);
     assert_memory_equal(some.ids, all.ids, (size_t)some.n * sizeof *some.ids);

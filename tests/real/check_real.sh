@@ -3,8 +3,8 @@
 # numpy give for the same weights in f32 (tests/fixtures/real). `make check-real` runs it; the last line is
 # `N passed, N failed, N skipped`. The models come through pip and stay in BUILD/real.
 #
-# The texts are WikiText-2 (CC BY-SA) and not in the repository: without ../shared, ids take the place of the calibration
-# texts, and the perplexities are skipped.
+# The texts are WikiText-2 (CC BY-SA) and not in the repository: without ../shared, ids take the place of the
+# calibration texts, and the perplexities are skipped.
 . tests/programs/tap.sh
 
 models=$build/real

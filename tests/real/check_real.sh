@@ -3,8 +3,8 @@
 # numpy give for the same weights in f32 (tests/fixtures/real). `make check-real` runs it; the last line is
 # `N passed, N failed, N skipped`. The models come through pip and stay in BUILD/real.
 #
-# The texts are WikiText-2 (CC BY-SA) and not in the repository: without ../shared, ids take the place of the calibration
-# texts, and the perplexities are skipped.
+# The texts are WikiText-2 (CC BY-SA) and not in the repository: without ../shared, ids take the place of the
+# calibration texts, and the perplexities are skipped.
 . tests/programs/tap.sh
 
 models=$build/real
@@ -58,7 +58,7 @@ smollm2() {
         return
     for set in calibration test; do "$compare" ids $reference $set >"$scratch/$set.ids"; done
     if [ -r "$text/wt2_valid.txt" ]; then
-        source=(--text "$text/wt2_valid.txt" --test-text "$text/wt2_test.txt") from=texts
+        source=(--text "$text/wt2_valid.txt" --test-text "$text/wt2_test.txt" --bos none) from=texts
     fi
     expect "SmolLM2 is calibrated from $from" 0 "$bin/ropebits-calibrate" --model "$model" "${source[@]}" \
         --n-tokens 2048 --context 1024 --dtype f32 -o "$scratch/capture.h5"
@@ -68,7 +68,7 @@ smollm2() {
     plan_of "$scratch/capture.h5"
     check "  logit MAE is the reference's within 1 %" "$compare" logit-mae $reference "$scratch/summary.json"
     sed 's/^/# /' "$scratch/check.out"
-    perplexity "SmolLM2" "$model" "$scratch/plan.json" 1024 22.10479
+    perplexity "SmolLM2" "$model" "$scratch/plan.json" 1024 22.10479 --bos none
 }
 
 gemma3() {
@@ -78,7 +78,8 @@ gemma3() {
     "$bin/ropebits-calibrate" -q --model "$model" --text configs/demo-text/calibration.txt --n-tokens 64 --context 64 \
         -o "$scratch/capture.h5" >/dev/null
     plan_of "$scratch/capture.h5"
-    perplexity "Gemma 3" "$model" "$scratch/plan.json" 512 57.119577 --bos sequence
+    # 512 tokens of the text after the token that begins it.
+    perplexity "Gemma 3" "$model" "$scratch/plan.json" 513 57.119577 --bos sequence
 }
 
 started=$SECONDS

@@ -42,12 +42,11 @@ done:
     return st;
 }
 
-/* Lays the text's tokens out in sequences, --n-tokens of them at most. */
-static rb_status lay_text(evaluate_inputs *in, const token_list *plain, int64_t n_tokens, rb_error *err)
+/* Lays the text's tokens out in sequences. */
+static rb_status lay_text(evaluate_inputs *in, const token_list *plain, rb_error *err)
 {
     text_facts *facts = &in->facts;
-    const int64_t n_of_all = sequences_tokens_of(&facts->bos, plain->n, facts->context);
-    facts->n_tokens = in->text.n = n_of_all < n_tokens ? n_of_all : n_tokens;
+    facts->n_tokens = in->text.n = sequences_tokens_of(&facts->bos, plain->n, facts->context);
     const rb_status st = rb_alloc(&in->text.ids, (size_t)in->text.n, sizeof *in->text.ids, "text", err);
     if (st != RB_OK) return st;
     sequences_fill(in->text.ids, in->text.n, facts->context, &facts->bos, plain->ids);
@@ -66,7 +65,7 @@ static rb_status read_text(evaluate_inputs *in, const evaluate_options *opt, rb_
     }
     if (plain.n > opt->n_tokens) plain.n = opt->n_tokens;
     RB_TRY(st, tokens_check(plain.ids, plain.n, checkpoint_config(in->model)->vocab_size, opt->text, err), done);
-    st = lay_text(in, &plain, opt->n_tokens, err);
+    st = lay_text(in, &plain, err);
 done:
     token_list_free(&plain);
     return st;

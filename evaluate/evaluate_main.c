@@ -169,7 +169,7 @@ int main(int argc, char **argv)
          .metavar = "N",
          .min = 2,
          .max = 1 << 24,
-         .help = "tokens of the text at most"},
+         .help = "tokens of the text at most, without what begins its sequences"},
         {.long_name = "context",
          .kind = RB_OPT_INT,
          .value = &opt.context,

@@ -237,14 +237,22 @@ static void ids_of_a_file_begin_only_where_that_is_asked_for(void **state)
     calibration_text_free(&text);
 }
 
-/* Tokens in front of sequences cut a repeated text into runs that are shorter than those that are looked for. */
+/* Tokens in front of sequences cut a repeated text into runs that are shorter than those that are looked for, at other
+ * places in the two texts where one begins later. */
 static void an_overlap_is_found_between_the_beginnings(void **state)
 {
     (void)state;
     rb_error err = {0};
     calibration_text text;
     calibrate_options options = demo_options(500);
-    options.test_text = TEXT;
+    char *all;
+    size_t length;
+    const char *later = scratch_path("later.txt");
+    assert_ok(rb_read_file(&all, &length, TEXT, 1 << 20, &err));
+    const char *from = strchr(all + 200, ' ');
+    assert_ok(rb_atomic_write(later, from, length - (size_t)(from - all), &err));
+    free(all);
+    options.test_text = later;
     options.bos = BOS_CHOICE_SEQUENCE;
     assert_fails(calibration_text_load(&text, &options, N_TEST, 100, VOCABULARY, &err), RB_EINVAL,
                  "test text repeats the calibration text");

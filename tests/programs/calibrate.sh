@@ -38,8 +38,8 @@ expect "  which changes the capture" 1 cmp -s "$scratch/a.h5" "$scratch/bos.h5"
 expect "no beginning is the default" 0 "$calibrate" "${demo[@]}" --bos none --json -o "$scratch/none.h5"
 stdout_has '"bos": "none"'
 cp -r $model "$scratch/no-bos" && sed -i 's/"bos_token_id": 0/"bos_token_id": null/' "$scratch/no-bos/config.json"
-expect "a token that the model does not have is refused" 1 "$calibrate" --device cpu --model "$scratch/no-bos" --text $text \
-    --bos text -o "$scratch/d.h5"
+expect "a token that the model does not have is refused" 1 "$calibrate" --device cpu --model "$scratch/no-bos" \
+    --text $text --bos text -o "$scratch/d.h5"
 stderr_has "no-bos names no beginning-of-text token"
 stderr_lines 1
 

@@ -108,8 +108,7 @@ static rb_status check_positive(const char *where, const char *name, double valu
 
 static rb_status check_identity(const model_facts *facts, const char *where, rb_error *err)
 {
-    const rb_status st = rb_check_plain_name(facts->model_type, "model_type", where, err);
-    if (st != RB_OK) return st;
+    if (rb_check_plain_name(facts->model_type, "model_type", where, err) != RB_OK) return RB_EINVAL;
     if (!model_facts_is_sha256(facts->config_sha256))
         return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where,
                        facts->config_sha256);

@@ -140,7 +140,8 @@ static void check_names_what_cannot_be_true(void **state)
         change;                                                                          \
         assert_fails(model_facts_check(&facts, "here", &err), RB_EINVAL, "here: " text); \
     } while (0)
-    REFUSED(facts.model_type[0] = '\0', "model_type is empty");
+    REFUSED(facts.model_type[0] = '\0', "model_type is \"\", expected a name of letters");
+    REFUSED(strcpy(facts.model_type, "*/"), "model_type is \"*/\"");
     REFUSED(facts.config_sha256[3] = 'C', "config_sha256 is \"cccC");
     REFUSED(facts.weights_sha256[0] = 'a', "weights_sha256 is \"a\"");
     REFUSED(facts.n_layers = 0, "n_layers is 0, expected 1 to 1024");

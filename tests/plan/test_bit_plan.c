@@ -348,8 +348,8 @@ static void check_names_a_block_out_of_place(void **state)
 static void check_names_what_is_wrong_with_the_whole(void **state)
 {
     (void)state;
-    EXPECT_DAMAGE(plan->method[0] = '\0', "p.json: method is not a printable name");
-    EXPECT_DAMAGE(plan->method[2] = '\n', "p.json: method is not a printable name");
+    EXPECT_DAMAGE(plan->method[0] = '\0', "p.json: method is \"\"");
+    EXPECT_DAMAGE(plan->method[2] = '\n', "p.json: method is \"bl\\nck-gtq");
     EXPECT_DAMAGE(plan->avg_bits = NAN, "p.json: avg_bits is ");
     EXPECT_DAMAGE(plan->avg_bits = -1.0, "p.json: avg_bits is -1");
     EXPECT_DAMAGE(bit_plan_set_value_width(plan, 0),

@@ -218,7 +218,7 @@ static const refusal refusals[] = {
     {"model.rope.inv_freq.2", "-1", RB_EFORMAT, "p.json: model"},
     {"calibration.tokens_sha256", "\"abc\"", RB_EFORMAT, "p.json: calibration.tokens_sha256"},
     {"method", "\"a-method-with-a-name-of-33-letters\"", RB_EFORMAT, "longer than 31 characters"},
-    {"method", "\"\"", RB_EFORMAT, "method is not a printable name"},
+    {"method", "\"\"", RB_EFORMAT, "method is \"\", expected a name of letters"},
     {"avg_bits", "\"3\"", RB_EFORMAT, "avg_bits: found a string"},
     {"avg_bits", "17", RB_EINVAL, "avg_bits: is 17"},
     {"true_bits", "3", RB_EFORMAT, "\"true_bits\" is 3, but"},

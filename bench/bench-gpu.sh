@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side. Without arguments, those of the bundle that this script
 # lies in, into ./bench-gpu. Writes one file for each part, with one JSON line for each row, and prints a table at the
-# end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory profile evaluate). WORK is a
+# end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory experts profile evaluate). WORK is a
 # folder with 20 GB for the made-up checkpoints. RB_SHARED (default ../shared) has the model and the text of evaluate;
 # without them that part does not run.
 set -euo pipefail
@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
-parts=${ROPEBITS_BENCH:-codec capture calibrate memory profile evaluate}
+parts=${ROPEBITS_BENCH:-codec capture calibrate memory experts profile evaluate}
 work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -70,6 +70,25 @@ if wants memory; then
     done
 fi
 
+# Layers of Qwen3-30B-A3B and of DeepSeek-V2-Lite within 8 GiB: every expert is read once, at the speed of the link. The
+# last layer is read as far as its heads only.
+if wants experts; then
+    rm -f "$out/experts.jsonl"
+    qwen=(--model-type qwen3_moe --q-heads 32 --kv-heads 4 --head-dim 128 --mlp 6144 --experts 128)
+    qwen+=(--experts-per-token 8 --expert-size 768)
+    deepseek=(--model-type deepseek_v2 --q-heads 16 --kv-heads 16 --head-dim 64 --plain-dim 128 --value-dim 128)
+    deepseek+=(--kv-rank 512 --mlp 10944 --experts 64 --experts-per-token 6 --expert-size 1408 --shared-experts 2)
+    deepseek+=(--dense-layers 1)
+    for family in qwen deepseek; do
+        declare -n geometry=$family
+        "$bench/make_checkpoint" "${geometry[@]}" --layers 6 --hidden 2048 --n-tokens 32768 -o "$work/moe"
+        for n in 2048 16384; do
+            calibrate "$work/moe" $n "$work/moe.h5" -q --max-gpu-memory 8GiB | one_line >>"$out/experts.jsonl"
+        done
+        rm -rf "$work/moe" "$work/moe.h5"
+    done
+fi
+
 # Three plans on small-qwen2: 8192 tokens of text and 24 needle documents of 2000.
 shared=${RB_SHARED:-../shared}
 model=$shared/models/small-qwen2 text=$shared/text/wt2_test.txt
@@ -116,7 +135,7 @@ for r in rows("capture"):
           "written at %.2f GB/s and %.3f s to publish," % (r["write_gb_per_s"], r["publish_s"]),
           "read at %.2f GB/s;" % r["read_gb_per_s"],
           "alone: write() %.2f, zstd %.2f GB/s" % (r["plain_write_gb_per_s"], r["pack_gb_per_s"]))
-for name in ("calibrate", "few", "cold", "memory"):
+for name in ("calibrate", "few", "cold", "memory", "experts"):
     for r in rows(name):
         g = r["gpu"]
         rate_after_set_up = g["weights_read_bytes"] * 1e-9 / (g["seconds"] - g["set_up_seconds"])

@@ -115,8 +115,7 @@ static rb_status time_parts(const checkpoint *model, const token_batch *batch, i
         keep_best(&attend_s, started_s);
         started_s = rb_now_s();
         if (config->layer_has_experts[0])
-            RB_TRY(st, layer_experts_run(config, &weights, model, 0, activations.all_hidden, batch->n_tokens, err),
-                   done);
+            RB_TRY(st, layer_experts_run(config, &weights, model, 0, activations.hidden, batch->n_tokens, err), done);
         else layer_mlp(config, &weights, &activations);
         keep_best(&mlp_s, started_s);
     }

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/status.h"
+
 enum { DEFAULT_COLUMNS = 80, BAR_CELLS = 30 };
 static const double REDRAW_S = 0.1, LINE_S = 1.0;
 
@@ -45,13 +47,16 @@ static void clear_bar(void)
     state.bar_on_line = false;
 }
 
+/* A message may show what a file says: it is escaped, as errors are. */
 static void print_message(const char *level, const char *fmt, va_list ap)
 {
+    enum { MESSAGE_SIZE = 4096 };
+    char text[MESSAGE_SIZE], line[MESSAGE_SIZE];
+    vsnprintf(text, sizeof text, fmt, ap);
+    rb_escape_text(line, sizeof line, text);
     pthread_mutex_lock(&state.lock);
     clear_bar();
-    fprintf(stderr, "%s: %s: ", state.program, level);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s: %s: %s\n", state.program, level, line);
     pthread_mutex_unlock(&state.lock);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/model_facts_forms.h"
+#include "core/plain_name.h"
 
 /* ---- names and blocks ------------------------------------------------------------------------ */
 
@@ -107,7 +108,8 @@ static rb_status check_positive(const char *where, const char *name, double valu
 
 static rb_status check_identity(const model_facts *facts, const char *where, rb_error *err)
 {
-    if (facts->model_type[0] == '\0') return rb_fail(err, RB_EINVAL, "%s: model_type is empty", where);
+    const rb_status st = rb_check_plain_name(facts->model_type, "model_type", where, err);
+    if (st != RB_OK) return st;
     if (!model_facts_is_sha256(facts->config_sha256))
         return rb_fail(err, RB_EINVAL, "%s: config_sha256 is \"%s\", expected 64 hex digits", where,
                        facts->config_sha256);

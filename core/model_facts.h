@@ -115,8 +115,8 @@ rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *e
 struct rb_h5_contents; /* core/hdf5/hdf5_file.h */
 rb_status model_facts_read_h5(model_facts *facts, const struct rb_h5_contents *file, const char *name, rb_error *err);
 
-/* {"tokens_sha256", "n_tokens", "context", "bos"?, "bos_ids"?}, or null for an empty text_facts. Null, or no object at all (NULL), is read
- * as an empty one. */
+/* {"tokens_sha256", "n_tokens", "context", "bos"?, "bos_ids"?}, or null for an empty text_facts. Null, or no object at
+ * all (NULL), is read as an empty one. */
 rb_status text_facts_to_json(cJSON **out, const text_facts *text, rb_error *err);
 rb_status text_facts_from_json(text_facts *text, const cJSON *object, const char *where, rb_error *err);
 

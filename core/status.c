@@ -7,21 +7,73 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message is one line whatever it quotes: names of files and tensors may hold line breaks and escape sequences. */
-static void make_one_line(char *text)
+/* ---- text from files ------------------------------------------------------------------------- */
+
+/* Bytes of the UTF-8 character that a text begins with; 0: it begins with none, or with one that is no good to show. */
+static int plain_character(const unsigned char *at)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f) *text = '?';
+    static const struct {
+        unsigned char mask, is, n;
+        uint32_t least;
+    } forms[] = {{0x80, 0x00, 1, 0}, {0xe0, 0xc0, 2, 0x80}, {0xf0, 0xe0, 3, 0x800}, {0xf8, 0xf0, 4, 0x10000}};
+    for (size_t i = 0; i < RB_COUNT(forms); i++) {
+        if ((at[0] & forms[i].mask) != forms[i].is) continue;
+        uint32_t point = at[0] & (uint32_t)(unsigned char)~forms[i].mask;
+        for (int j = 1; j < forms[i].n; j++) {
+            if ((at[j] & 0xc0) != 0x80) return 0; /* the end of the text, too */
+            point = point << 6 | (at[j] & 0x3fu);
+        }
+        const bool is_valid = point >= forms[i].least && point <= 0x10ffff && !(point >= 0xd800 && point < 0xe000);
+        const bool is_control = point < 0x20 || (point >= 0x7f && point < 0xa0);
+        const bool turns_line = point == 0x061c || (point >= 0x200b && point <= 0x200f)
+                                || (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f)
+                                || point == 0xfeff;
+        return is_valid && !is_control && !turns_line ? forms[i].n : 0;
+    }
+    return 0;
 }
+
+void rb_escape_text(char *out, size_t size, const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    size_t used = 0;
+    if (size == 0) return;
+    while (*at) {
+        char piece[8];
+        const int n = plain_character(at);
+        const int wrote = n > 0         ? snprintf(piece, sizeof piece, "%.*s", n, (const char *)at)
+                          : *at == '\n' ? snprintf(piece, sizeof piece, "\\n")
+                          : *at == '\t' ? snprintf(piece, sizeof piece, "\\t")
+                                        : snprintf(piece, sizeof piece, "\\x%02x", *at);
+        if (used + (size_t)wrote >= size) break;
+        memcpy(out + used, piece, (size_t)wrote);
+        used += (size_t)wrote;
+        at += n > 0 ? n : 1;
+    }
+    out[used] = '\0';
+}
+
+bool rb_is_plain_text(const char *text)
+{
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        const int n = plain_character(at);
+        if (n == 0) return false;
+        at += n;
+    }
+    return true;
+}
+
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 rb_status rb_fail(rb_error *err, rb_status st, const char *fmt, ...)
 {
     if (err && err->msg[0] == '\0') {
         va_list ap;
         va_start(ap, fmt);
-        vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+        char sentence[sizeof err->msg];
+        vsnprintf(sentence, sizeof sentence, fmt, ap);
         va_end(ap);
-        make_one_line(err->msg);
+        rb_escape_text(err->msg, sizeof err->msg, sentence);
     }
     return st;
 }
@@ -32,14 +84,13 @@ rb_status rb_fail_in(rb_error *err, rb_status st, const char *fmt, ...)
     rb_error inner = *err;
     va_list ap;
     va_start(ap, fmt);
-    int used = vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    char context[sizeof err->msg];
+    vsnprintf(context, sizeof context, fmt, ap);
     va_end(ap);
-    if (used >= 0 && (size_t)used < sizeof err->msg) {
-        /* A message cut at the end of the buffer is still a message. */
-        const size_t room = sizeof err->msg - (size_t)used;
-        if (snprintf(err->msg + used, room, ": %s", inner.msg) < 0) err->msg[used] = '\0';
-    }
-    make_one_line(err->msg);
+    rb_escape_text(err->msg, sizeof err->msg, context);
+    const size_t used = strlen(err->msg), room = sizeof err->msg - used;
+    /* A message cut at the end of the buffer is still a message. */
+    if (snprintf(err->msg + used, room, ": %s", inner.msg) < 0) err->msg[used] = '\0';
     return st;
 }
 

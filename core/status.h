@@ -7,6 +7,7 @@
 #ifndef RB_CORE_STATUS_H
 #define RB_CORE_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef enum rb_status {
@@ -23,14 +24,19 @@ typedef enum rb_status {
     RB_ECHECK   /* a check ran and the answer is no; exit code 3, already reported */
 } rb_status;
 
+/* Copies a text as one line that a terminal can show: control characters, what is not UTF-8, and marks that turn or
+ * break a line become \n, \t or \xNN. Cut to the size, at a character's end. */
+void rb_escape_text(char *out, size_t size, const char *text);
+/* Whether rb_escape_text would leave it as it is. */
+bool rb_is_plain_text(const char *text);
+
 /* One sentence on one line, without program name, level or final newline. Zero-initialise: rb_error err = {0}; */
 typedef struct rb_error {
     char msg[1024];
 } rb_error;
 
-/* Writes the sentence and returns `st`, so that a failing function ends with `return rb_fail(...)`.
- * Keeps an earlier message: the first failure is the one worth telling. Control characters become '?'. err may be
- * NULL. */
+/* Writes the sentence, escaped, since it may show what a file says, and returns `st`, so that a failing function ends
+ * with `return rb_fail(...)`. Keeps an earlier message: the first failure is the one worth telling. err may be NULL. */
 rb_status rb_fail(rb_error *err, rb_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts "CONTEXT: " in front of the message, for a caller that knows which file or layer was at work. Returns st. */

@@ -15,7 +15,7 @@ typedef struct evaluate_request {
     int n_plans;
     const int32_t *text; /* [n_text] ids, cut into sequences of `context`; n_text 0: none */
     int64_t n_text, context;
-    text_bos bos; /* what begins the text's sequences: seen, and not predicted */
+    text_bos bos;                      /* what begins the text's sequences: seen, and not predicted */
     const needle_documents *documents; /* NULL: none; ids inside the vocabulary */
     int64_t n_sink, n_recent;    /* first tokens of a sequence, and last tokens before a query (its own included), that
                                     stay as they are */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/plain_name.h"
 
 enum { PLACE_SIZE = 512 };
 
@@ -54,7 +55,12 @@ static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_f
     const double bits_max = 64.0;
     rb_status st;
     RB_TRY(st, read_text(out->name, sizeof out->name, json, "name", where, err), done);
+    if (!rb_is_plain_text(out->name)) {
+        st = rb_fail(err, RB_EFORMAT, "%s: name is \"%s\", expected text without control characters", where, out->name);
+        goto done;
+    }
     RB_TRY(st, read_text(out->method, sizeof out->method, json, "method", where, err), done);
+    RB_TRY(st, rb_check_plain_name(out->method, "method", where, err), done);
     if (is_first != (strcmp(out->method, "none") == 0)) {
         st = rb_fail(err, RB_EFORMAT, "%s: method is \"%s\", expected %s", where, out->method,
                      is_first ? "\"none\": the unquantized run is the first" : "a plan's");

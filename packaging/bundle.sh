@@ -3,7 +3,7 @@
 # include, share; docs at the top), with the demo's files and every shared library that is not part of a bare x86-64
 # Linux, and the same as BUILD/ropebits-VERSION-linux-x86_64.tar.xz. Programs find the libraries through their rpath
 # $ORIGIN/../lib. With gpu the name is ropebits-VERSION-gpu, and checks/ has the tests and benchmarks of the CUDA side;
-# checks/check-gpu.sh and checks/bench-gpu.sh run them on a GPU host.
+# checks/check-gpu.sh and checks/bench-gpu.sh run them on a GPU host, from the folder itself.
 set -euo pipefail
 stage=$1 build=$2 version=$3 kind=${4:-}
 name=ropebits-$version${kind:+-$kind}
@@ -22,7 +22,8 @@ rm -r "$folder/share/doc"
 mkdir "$folder/configs"
 cp -r configs/demo.json configs/demo-llama configs/demo-text configs/needles configs/presets "$folder/configs/"
 if [ "$kind" = gpu ]; then
-    mkdir -p "$folder/checks"
+    mkdir -p "$folder/checks" "$folder/tests/fixtures"
+    cp -r tests/fixtures/models "$folder/tests/fixtures/"
     cp "$build"/tests/gpu/test_* tests/gpu/*.sh tests/programs/tap.sh "$folder/checks/"
     cp "$build"/bench/bench_* "$build"/bench/make_checkpoint "$build"/bench/measure bench/bench-gpu.sh "$folder/checks/"
 fi

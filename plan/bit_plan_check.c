@@ -1,8 +1,8 @@
 /* Whether a plan can be what it says it is: bit_plan_check of plan/bit_plan.h. */
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 
+#include "core/plain_name.h"
 #include "plan/bit_plan.h"
 
 static rb_status check_value_width(const bit_plan *plan, int h, const char *place, rb_error *err)
@@ -27,20 +27,12 @@ static rb_status check_one_family(const bit_plan *plan, int h, const char *place
                    place, codec_family_names[family], codec_family_names[first]);
 }
 
-static bool is_printable(const char *text)
-{
-    for (; *text; text++)
-        if (!isprint((unsigned char)*text)) return false;
-    return true;
-}
-
 rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
 {
     char place[200];
     rb_status st = model_facts_check(&plan->model, where, err);
+    if (st == RB_OK) st = rb_check_plain_name(plan->method, "method", where, err);
     if (st != RB_OK) return st;
-    if (!plan->method[0] || !is_printable(plan->method))
-        return rb_fail(err, RB_EFORMAT, "%s: method is not a printable name", where);
     if (!isfinite(plan->avg_bits) || plan->avg_bits < 0.0)
         return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
     if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS)

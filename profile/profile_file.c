@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/hdf5/hdf5_file.h"
+#include "core/plain_name.h"
 #include "profile/block_codebook_error.h"
 #include "profile/logit_moment.h"
 
@@ -347,6 +348,7 @@ static rb_status read_method(method_score *method, const profile_source *source,
     rb_status st;
     RB_TRY(st, rb_alloc(&column, (size_t)n_heads, sizeof *column, "scores", err), done);
     RB_TRY(st, rb_h5_get_string(source->file, group.text, "method", method->method, sizeof method->method, err), done);
+    RB_TRY(st, rb_check_plain_name(method->method, "method", source->path, err), done);
     RB_TRY(st, rb_h5_get_number(source->file, group.text, "avg_bits", &method->avg_bits, err), done);
     if (method->avg_bits < 0.0 || method->avg_bits > max_avg_bits) {
         st = rb_fail(err, RB_EFORMAT, "%s: %s: attribute avg_bits is %g, expected 0 to %g", source->path, group.text,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/plain_name.h"
 #include "core/program.h"
 #include "profile/tail_summary.h"
 
@@ -140,6 +141,7 @@ static rb_status method_from_json(summary_method *out, const cJSON *json, int n_
                      sizeof out->method - 1);
         goto done;
     }
+    RB_TRY(st, rb_check_plain_name(name, "method", where, err), done);
     strcpy(out->method, name);
     RB_TRY(st, rb_json_get_number(json, "avg_bits", where, 0.0, 64.0, &out->avg_bits, err), done);
     RB_TRY(st, rb_json_get_number(json, "true_bits", where, 0.0, 64.0, &out->true_bits, err), done);

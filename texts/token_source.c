@@ -1,14 +1,11 @@
 /* Token ids from texts and id files: see texts/token_source.h. */
 #include "texts/token_source.h"
 
-#include <ctype.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/atomic_file.h"
-#include "core/json.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
@@ -62,93 +59,6 @@ done:
     return st;
 }
 
-/* ---- id files -------------------------------------------------------------------------------- */
-
-static rb_status parse_json_ids(token_list *out, const char *bytes, size_t size, const char *path, rb_error *err)
-{
-    cJSON *document = NULL;
-    const cJSON *item;
-    rb_status st;
-    RB_TRY(st, rb_json_parse(&document, bytes, size, path, err), done);
-    if (!cJSON_IsArray(document)) {
-        st = rb_fail(err, RB_EFORMAT, "%s: expected a JSON list of token ids", path);
-        goto done;
-    }
-    RB_TRY(st, rb_alloc(&out->ids, (size_t)cJSON_GetArraySize(document), sizeof *out->ids, "token ids", err), done);
-    cJSON_ArrayForEach (item, document) {
-        const double value = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
-        if (!(value >= 0.0 && value <= INT32_MAX && value == (double)(int32_t)value)) {
-            st = rb_fail(err, RB_EFORMAT, "%s: entry %lld is no token id (a whole number from 0)", path,
-                         (long long)out->n);
-            goto done;
-        }
-        out->ids[out->n++] = (int32_t)value;
-    }
-done:
-    cJSON_Delete(document);
-    return st;
-}
-
-static rb_status parse_line_ids(token_list *out, const char *bytes, size_t size, const char *path, rb_error *err)
-{
-    int64_t line = 1;
-    rb_status st = rb_alloc(&out->ids, size / 2 + 1, sizeof *out->ids, "token ids", err);
-    if (st != RB_OK) return st;
-    for (size_t at = 0; at < size;) {
-        if (isspace((unsigned char)bytes[at])) {
-            line += bytes[at++] == '\n';
-            continue;
-        }
-        int64_t value = 0;
-        for (; at < size && isdigit((unsigned char)bytes[at]); at++) {
-            value = value * 10 + (bytes[at] - '0');
-            if (value > INT32_MAX)
-                return rb_fail(err, RB_EFORMAT, "%s: line %lld: token id beyond %d", path, (long long)line, INT32_MAX);
-        }
-        out->ids[out->n++] = (int32_t)value;
-    }
-    return RB_OK;
-}
-
-static rb_status parse_binary_ids(token_list *out, const char *bytes, size_t size, const char *path, rb_error *err)
-{
-    if (size % sizeof(int32_t) != 0)
-        return rb_fail(err, RB_EFORMAT,
-                       "%s: neither a JSON list, nor one id a line, nor int32 binary (%zu bytes is no multiple of 4)",
-                       path, size);
-    rb_status st = rb_alloc(&out->ids, size / sizeof(int32_t), sizeof *out->ids, "token ids", err);
-    if (st != RB_OK) return st;
-    out->n = (int64_t)(size / sizeof(int32_t));
-    memcpy(out->ids, bytes, size);
-    return RB_OK;
-}
-
-static bool is_digits_and_space(const char *bytes, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (!isdigit((unsigned char)bytes[i]) && !isspace((unsigned char)bytes[i])) return false;
-    return true;
-}
-
-rb_status tokens_from_file(token_list *out, const char *path, rb_error *err)
-{
-    char *bytes = NULL;
-    size_t size = 0, first = 0;
-    rb_status st;
-
-    *out = (token_list){0};
-    RB_TRY(st, rb_read_file(&bytes, &size, path, MAX_FILE_BYTES, err), done);
-    while (first < size && isspace((unsigned char)bytes[first])) first++;
-    if (first == size) st = rb_fail(err, RB_EFORMAT, "%s: holds no token ids", path);
-    else if (bytes[first] == '[') st = parse_json_ids(out, bytes, size, path, err);
-    else if (is_digits_and_space(bytes, size)) st = parse_line_ids(out, bytes, size, path, err);
-    else st = parse_binary_ids(out, bytes, size, path, err);
-done:
-    free(bytes);
-    if (st != RB_OK) token_list_free(out);
-    return st;
-}
-
 /* ---- checks ---------------------------------------------------------------------------------- */
 
 rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_position, rb_error *err)
@@ -161,12 +71,22 @@ rb_status tokens_resolve_context(int64_t *context, int64_t wanted, int64_t max_p
     return RB_OK;
 }
 
+/* Whether each id is two ids of the vocabulary side by side: uint16 that was read as int32. */
+static bool are_pairs(const int32_t *ids, int64_t n, int64_t vocab_size)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (ids[i] & 0xffff) >= vocab_size || ids[i] >> 16 >= vocab_size) return false;
+    return true;
+}
+
 rb_status tokens_check(const int32_t *ids, int64_t n, int64_t vocab_size, const char *path, rb_error *err)
 {
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= vocab_size)
-            return rb_fail(err, RB_EINVAL, "%s: token %lld is %d, expected an id below the model's vocabulary of %lld",
-                           path, (long long)i, ids[i], (long long)vocab_size);
+            return rb_fail(err, RB_EINVAL,
+                           "%s: token %lld is %d, expected an id below the model's vocabulary of %lld%s", path,
+                           (long long)i, ids[i], (long long)vocab_size,
+                           ids[i] > UINT16_MAX && are_pairs(ids, n, vocab_size) ? " (uint16, read as int32?)" : "");
     return RB_OK;
 }
 

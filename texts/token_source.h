@@ -18,8 +18,8 @@ void token_list_free(token_list *list);
  * tokenized as that takes; the ids are the first ones of the whole text. */
 rb_status tokens_from_text(token_list *out, const char *path, const tokenizer *tok, int64_t n_wanted, rb_error *err);
 
-/* Ids from a JSON list, from lines of one id each, or from little-endian int32 binary. The content says which of them
- * it is. */
+/* Ids from a JSON list, from lines of one id each, or from little-endian int32 binary without a header. The content
+ * says which of them it is; what else it may be (int64, .npy, gzip, ...) is refused by name. */
 rb_status tokens_from_file(token_list *out, const char *path, rb_error *err);
 
 /* Fails with RB_EINVAL and names the first id outside [0, vocab_size). */

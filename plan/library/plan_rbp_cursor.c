@@ -76,14 +76,21 @@ uint64_t rbp_take_range(rbp_reader *r, int n_bytes, uint64_t min, uint64_t max, 
     return value;
 }
 
+/* Names are printed and written into sources: nothing in them may end a comment or steer a terminal. */
+static bool is_plain(uint8_t byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || (byte >= '0' && byte <= '9')
+           || (byte != '\0' && strchr("._+-", byte));
+}
+
 void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what)
 {
     const size_t length = (size_t)rbp_take_uint(r, 1);
     const uint8_t *bytes = rbp_take(r, length);
     if (!bytes) return;
     for (size_t i = 0; i < length; i++)
-        if (bytes[i] < 0x20 || bytes[i] > 0x7e)
-            rbp_fail(r, "%s has a byte 0x%02x, expected printable ASCII", what, bytes[i]);
+        if (!is_plain(bytes[i]))
+            rbp_fail(r, "%s has a byte 0x%02x, expected letters, digits, '.', '_', '+' and '-'", what, bytes[i]);
     memcpy(out, bytes, length);
     out[length] = '\0';
 }

@@ -38,6 +38,36 @@ static void long_messages_are_cut_and_end(void **state)
     assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
 }
 
+static void what_a_file_says_cannot_steer_a_terminal(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"llama", "llama"},
+        {"naïve 中文 😀 \\x", "naïve 中文 😀 \\x"},
+        {"ll\x1b]0;pwned\a\x1b[2J", "ll\\x1b]0;pwned\\x07\\x1b[2J"},
+        {"*/\n#include \"x.h\"\r\t", "*/\\n#include \"x.h\"\\x0d\\t"},
+        {"c1 \xc2\x9b", "c1 \\xc2\\x9b"},
+        {"turned \xe2\x80\xae round", "turned \\xe2\\x80\\xae round"},
+        {"half \xe4\xb8", "half \\xe4\\xb8"},
+        {"long \xc0\x80 \xff", "long \\xc0\\x80 \\xff"},
+        {"surrogate \xed\xa0\x80", "surrogate \\xed\\xa0\\x80"},
+        {"\x7f", "\\x7f"},
+    };
+    for (size_t i = 0; i < RB_COUNT(cases); i++) {
+        rb_error err = {0}, context = {0};
+        char few[6];
+        rb_fail(&err, RB_EFORMAT, "%s", cases[i][0]);
+        assert_string_equal(err.msg, cases[i][1]);
+        assert_int_equal(rb_is_plain_text(cases[i][0]), strcmp(cases[i][0], cases[i][1]) == 0);
+        rb_fail(&context, RB_EFORMAT, "bad");
+        rb_fail_in(&context, RB_EFORMAT, "%s", cases[i][0]);
+        assert_memory_equal(context.msg, cases[i][1], strlen(cases[i][1]));
+        rb_escape_text(few, sizeof few, cases[i][0]);
+        assert_true(strlen(few) < sizeof few);
+        assert_true(rb_is_plain_text(few));
+    }
+}
+
 static void exit_codes_are_the_four_documented(void **state)
 {
     (void)state;
@@ -86,9 +116,13 @@ static void formatting_gives_a_fresh_string(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_first_failure_is_the_one_told), cmocka_unit_test(contexts_go_in_front),
-        cmocka_unit_test(long_messages_are_cut_and_end),     cmocka_unit_test(exit_codes_are_the_four_documented),
-        cmocka_unit_test(arrays_come_zeroed_and_aligned),    cmocka_unit_test(sizes_that_overflow_are_refused_by_name),
+        cmocka_unit_test(the_first_failure_is_the_one_told),
+        cmocka_unit_test(contexts_go_in_front),
+        cmocka_unit_test(long_messages_are_cut_and_end),
+        cmocka_unit_test(what_a_file_says_cannot_steer_a_terminal),
+        cmocka_unit_test(exit_codes_are_the_four_documented),
+        cmocka_unit_test(arrays_come_zeroed_and_aligned),
+        cmocka_unit_test(sizes_that_overflow_are_refused_by_name),
         cmocka_unit_test(formatting_gives_a_fresh_string),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,8 @@
 #include "methods/allocator.h"
 #include "model/forward.h"
 #include "tests/fixed_codebook.h"
-#include "texts/needle_documents.h"
 #include "tests/texts/folder_tokens.h"
+#include "texts/needle_documents.h"
 
 enum {
     N_CALIBRATION = 4096,

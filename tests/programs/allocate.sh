@@ -36,7 +36,7 @@ expect "uniform at a fractional budget is refused" 1 allocate p plan --method un
 stderr_has "expected a whole number of bits"
 expect "a capture is no profile" 1 allocate capture plan --method uniform --avg-bits 3
 stderr_has "ropebits-capture"
-check "  and no plan is left behind" test ! -e "$scratch/plan.json" -a ! -e "$scratch/plan.json.tmp"
+check "  and no plan is left behind" no_output "$scratch/plan.json"
 
 expect "uniform at 3 bits" 0 allocate p uniform --method uniform --avg-bits 3
 stdout_has "3.250 true bits a dim (3.000 nominal)"

@@ -1,5 +1,5 @@
-# Every preset of configs/presets is a pipeline that runs. Its model and text, the two places that are the user's, become
-# the demo's; its numbers of tokens become those of a small model.
+# Every preset of configs/presets is a pipeline that runs. Its model and text, the two places that are the user's,
+# become the demo's; its numbers of tokens become those of a small model.
 . tests/programs/tap.sh
 
 presets=(configs/presets/*.json)

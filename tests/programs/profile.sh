@@ -30,7 +30,7 @@ expect "a capture that is not there is named" 1 "$bin/ropebits-profile" "$scratc
 stderr_has "absent.h5"
 expect "a file that is no capture is refused" 1 "$bin/ropebits-profile" configs/demo.json -o "$scratch/p.h5"
 stderr_lines 1
-check "  and nothing is left behind" test ! -e "$scratch/p.h5" -a ! -e "$scratch/p.h5.tmp"
+check "  and nothing is left behind" no_output "$scratch/p.h5"
 
 expect "two methods at three budgets are scored" 0 profile -q --budgets 2,3,4 -o "$scratch/p.h5"
 stdout_has "block-gtq@3"
@@ -82,6 +82,6 @@ stderr_lines 1
 # This stands for a full disk: the kernel refuses to let the file grow beyond 8 KiB.
 on_full_disk() { (trap "" XFSZ; ulimit -f 8; "$@"); }
 expect "a full disk is an error" 1 on_full_disk profile -q --budgets 3 -o "$scratch/full.h5"
-check "  and nothing is left behind" test ! -e "$scratch/full.h5" -a ! -e "$scratch/full.h5.tmp"
+check "  and nothing is left behind" no_output "$scratch/full.h5"
 
 finish

@@ -40,7 +40,9 @@ none() { if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi; }
 # equal NAME WANTED GOT DETAIL...: passes when both are the same text.
 equal() { if [ "$3" = "$2" ]; then ok "$1"; else not_ok "$1" "got $3, expected $2" "${@:4}"; fi; }
 
-# Two commands for check. lacks PATTERN FILE...: succeeds when the files are there and no line matches.
+# Three commands for check. no_output PATH: succeeds when neither the file nor a temporary one of it is there.
+no_output() { ! ls "$1" "$1".*.tmp 2>/dev/null; }
+# lacks PATTERN FILE...: succeeds when the files are there and no line matches.
 lacks() { grep -E -- "$@"; [ $? -eq 1 ]; }
 # holds CONDITION A B: succeeds when both numbers are given and awk finds the condition on a and b true.
 holds() { local a=$2 b=${3-0}; [ -n "$a" ] && [ -n "$b" ] && awk -v a="$a" -v b="$b" "BEGIN { exit !($1) }"; }

@@ -25,9 +25,11 @@ static void assert_ids(const char *path, const int32_t *expected, int64_t n)
 static void id_files_of_all_three_forms_give_the_same_ids(void **state)
 {
     (void)state;
-    const int32_t ids[] = {7, 0, 2147483647, 65};
-    const char json[] = " [7, 0, 2147483647, 65]\n", lines[] = "7\n0\n\n2147483647\r\n65";
+    const int32_t ids[] = {7, 0, 16777215, 65};
+    const char json[] = " [7, 0, 16777215, 65]\n", lines[] = "7\n0\n\n16777215\r\n65",
+               marked[] = "\xef\xbb\xbf[7, 0, 16777215, 65]";
     assert_ids(file_with("ids.json", json, strlen(json)), ids, 4);
+    assert_ids(file_with("marked.json", marked, strlen(marked)), ids, 4);
     assert_ids(file_with("ids.txt", lines, strlen(lines)), ids, 4);
     assert_ids(file_with("ids.bin", ids, sizeof ids), ids, 4);
 }
@@ -37,14 +39,75 @@ static void damaged_id_files_are_refused_with_their_place(void **state)
     (void)state;
     rb_error err = {0};
     token_list list = {0};
-    assert_fails(tokens_from_file(&list, file_with("a.json", "[1, -2]", 7), &err), RB_EFORMAT, "entry 1");
-    assert_fails(tokens_from_file(&list, file_with("b.json", "[1, 2.5]", 8), &err), RB_EFORMAT, "entry 1");
+    assert_fails(tokens_from_file(&list, file_with("a.json", "[1, -2]", 7), &err), RB_EFORMAT, "entry 1 is -2, ");
+    assert_fails(tokens_from_file(&list, file_with("b.json", "[1, 2.5]", 8), &err), RB_EFORMAT, "entry 1 is 2.5, ");
+    assert_fails(tokens_from_file(&list, file_with("n.json", "[[1, 2]]", 8), &err), RB_EFORMAT, "entry 0 is a list");
+    assert_fails(tokens_from_file(&list, file_with("o.json", "{\"ids\": [1]}", 12), &err), RB_EFORMAT,
+                 "line 1: \"{\"ids\":\" is no token id, expected a JSON list");
+    assert_fails(tokens_from_file(&list, file_with("m.txt", "1\n-5\n", 5), &err), RB_EFORMAT, "line 2: \"-5\"");
+    assert_fails(tokens_from_file(&list, file_with("p.txt", "1, 2", 4), &err), RB_EFORMAT, "line 1: \"1,\"");
+    assert_fails(tokens_from_file(&list, file_with("g.json", "[]", 2), &err), RB_EFORMAT, "no token ids");
     assert_fails(tokens_from_file(&list, file_with("c.json", "[1, 2", 5), &err), RB_EFORMAT, "c.json");
     assert_fails(tokens_from_file(&list, file_with("d.txt", "1\n99999999999\n", 14), &err), RB_EFORMAT, "line 2");
     assert_fails(tokens_from_file(&list, file_with("e.bin", "\1\0\0\0\2", 5), &err), RB_EFORMAT, "multiple of 4");
     assert_fails(tokens_from_file(&list, file_with("f.txt", "  \n", 3), &err), RB_EFORMAT, "no token ids");
     assert_fails(tokens_from_file(&list, scratch_path("absent"), &err), RB_EIO, "absent");
     assert_null(list.ids);
+}
+
+/* A first id of 91, 347, 603, ... has the first byte of a JSON list; others have those of digits and white space. */
+static void binary_ids_are_binary_whatever_byte_comes_first(void **state)
+{
+    (void)state;
+    for (int32_t first = 0; first < 1024; first++) {
+        const int32_t ids[] = {first, 4000, 17};
+        assert_ids(file_with("first.i32", ids, sizeof ids), ids, 3);
+        assert_ids(file_with("single.i32", ids, sizeof *ids), ids, 1);
+    }
+}
+
+static void binary_of_another_type_is_refused_by_its_reason(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    token_list list = {0};
+    const int64_t wide[] = {91, 4000, 17, 5}, masked[] = {91, -100, 17};
+    const uint64_t wide_big[] = {__builtin_bswap64(91), __builtin_bswap64(4000)};
+    const uint32_t big[] = {__builtin_bswap32(91), __builtin_bswap32(4000)};
+    const uint16_t narrow[] = {91, 4000, 17, 5, 12, 3000}, high[] = {40000, 50000, 60000, 17};
+    const float floats[] = {91, 4000, 17};
+    const double doubles[] = {91, 4000, 17};
+    const int32_t negative[] = {91, -100, 17}, header[] = {20240520, 1, 2, 0};
+    const struct {
+        const void *bytes;
+        size_t size;
+        const char *reason;
+    } cases[] = {
+        {wide, sizeof wide, "every second id is 0: int64?"},
+        {wide, sizeof *wide, "every second id is 0: int64?"},
+        {masked, sizeof masked, "every second id is 0: int64?"},
+        {wide_big, sizeof wide_big, "every second id is 0: int64?"},
+        {big, sizeof big, "id 0, read as int32, is 1526726656: big-endian int32?"},
+        {narrow, sizeof narrow, "id 0, read as int32, is 262144091: uint16"},
+        {high, sizeof high, "uint16"},
+        {narrow, sizeof narrow - 2, "no multiple of 4: uint16?"},
+        {floats, sizeof floats, "float32?"},
+        {doubles, sizeof doubles, "float64?"},
+        {negative, sizeof negative, "id 1, read as int32, is -100: a negative number"},
+        {header, sizeof header, "an llm.c token file"},
+        {"\x93NUMPY\1\0v\0{'descr': '<i8'", 26, "a NumPy .npy file"},
+        {"\x1f\x8b\x08\0\0\0\0\0", 8, "compressed by gzip"},
+        {"PK\3\4\0\0\0\0", 8, "a zip archive"},
+        {"\xff\xfe[\0001\0]\0", 8, "UTF-16 text"},
+    };
+    for (size_t i = 0; i < RB_COUNT(cases); i++)
+        assert_fails(tokens_from_file(&list, file_with("other.bin", cases[i].bytes, cases[i].size), &err), RB_EFORMAT,
+                     cases[i].reason);
+    assert_null(list.ids);
+    /* small ids of uint16, which only the vocabulary gives away */
+    const int32_t pairs[] = {5 | 17 << 16, 40 | 3 << 16};
+    assert_ids(file_with("pairs.u16", pairs, sizeof pairs), pairs, 2);
+    assert_fails(tokens_check(pairs, 2, 65, "x", &err), RB_EINVAL, "vocabulary of 65 (uint16, read as int32?)");
 }
 
 static void ids_outside_the_vocabulary_are_named(void **state)
@@ -125,6 +188,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(id_files_of_all_three_forms_give_the_same_ids),
         cmocka_unit_test(damaged_id_files_are_refused_with_their_place),
+        cmocka_unit_test(binary_ids_are_binary_whatever_byte_comes_first),
+        cmocka_unit_test(binary_of_another_type_is_refused_by_its_reason),
         cmocka_unit_test(ids_outside_the_vocabulary_are_named),
         cmocka_unit_test(a_shared_run_is_found_wherever_it_stands_and_shorter_ones_are_not),
         cmocka_unit_test(short_texts_and_repetitive_texts_are_checked_without_trouble),

@@ -1,0 +1,104 @@
+# Limits that the system sets: memory, size of files, two runs at once, an end half way. Every run ends with 0, or with
+# 1 and one sentence, and leaves no half-written file.
+. tests/programs/tap.sh
+
+out=$scratch/out
+mkdir "$out"
+model=configs/demo-llama text=configs/demo-text/calibration.txt
+calibrate=("$bin/ropebits-calibrate" -q --device cpu --model $model --text $text --context 64)
+expect "a capture to work with" 0 "${calibrate[@]}" --n-tokens 256 -o "$scratch/c.h5"
+profile=("$bin/ropebits-profile" -q --device cpu "$scratch/c.h5" --budgets 2 --methods uniform)
+expect "a profile to work with" 0 "${profile[@]}" -o "$scratch/p.h5"
+allocate=("$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --avg-bits 2)
+expect "a plan to work with" 0 "${allocate[@]}" -o "$scratch/plan.json"
+
+# ends_well NAME COMMAND...: 0, or 1 with one line on stderr and nothing under $out; in 60 seconds.
+ends_well() {
+    local name=$1 code; shift
+    timeout 60 "$@" >/dev/null 2>"$scratch/stderr" </dev/null
+    code=$?
+    if [ $code -eq 0 ]; then
+        none "$name: done, nothing half-written" "$(find "$out" -name '*.tmp')"
+    else
+        equal "$name: refused in one line, nothing left" "1 1 " \
+            "$code $(wc -l <"$scratch/stderr") $(find "$out" -type f)" "$(head -c 1000 "$scratch/stderr")"
+    fi
+    rm -rf "${out:?}"/*
+}
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+# OpenBLAS asks for 128 MiB a thread, again and again where there are none.
+if [ "$RB_SANITIZED" = 1 ]; then
+    skip_case "limits on memory" "a sanitizer takes terabytes of addresses"
+else
+    for kib in 90000 200000 215000 250000 400000; do
+        limited=(bash -c "ulimit -v $kib; exec \"\$@\"" -)
+        for threads in 1 4; do
+            ends_well "calibrate --threads $threads in $kib KiB" "${limited[@]}" "${calibrate[@]}" --n-tokens 128 \
+                --threads $threads -o "$out/c.h5"
+        done
+        ends_well "profile in $kib KiB" "${limited[@]}" "${profile[@]}" -o "$out/p.h5"
+        ends_well "allocate in $kib KiB" "${limited[@]}" "${allocate[@]}" -o "$out/plan.json"
+        ends_well "inspect in $kib KiB" "${limited[@]}" "$bin/ropebits-inspect" "$scratch/plan.json"
+    done
+    expect "too little memory is refused" 1 bash -c 'ulimit -v 100000; exec "$@"' - "${calibrate[@]}" --n-tokens 128 \
+        -o "$out/c.h5"
+    stderr_has "calibrate: error: the limit on memory (ulimit -v or -d) leaves no room"
+    stderr_lines 1
+    expect "where fewer threads fit, fewer work" 0 bash -c 'ulimit -v 600000; exec "$@"' - \
+        "$bin/ropebits-calibrate" "${calibrate[@]:2}" --n-tokens 256 --threads 64 -o "$out/c.h5"
+    check "  with the same bytes" cmp "$out/c.h5" "$scratch/c.h5"
+    stderr_has "of 64 threads"
+    rm -rf "${out:?}"/*
+fi
+
+# ---- size of files ---------------------------------------------------------------------------------------------------
+# SIGXFSZ, which this raises, ends a program that does not ignore it.
+for kib in 1 10 100; do
+    limited=(bash -c "ulimit -f $kib; exec \"\$@\"" -)
+    ends_well "calibrate with files of $kib KiB" "${limited[@]}" "${calibrate[@]}" --n-tokens 256 -o "$out/c.h5"
+    ends_well "profile with files of $kib KiB" "${limited[@]}" "${profile[@]}" -o "$out/p.h5"
+    ends_well "allocate with files of $kib KiB" "${limited[@]}" "${allocate[@]}" -o "$out/plan.json"
+    for format in header report safetensors rbp; do
+        ends_well "export --format $format with files of $kib KiB" "${limited[@]}" "$bin/ropebits-export" \
+            --format $format "$scratch/plan.json" -o "$out/plan"
+    done
+done
+expect "a file past its limit is one sentence" 1 bash -c 'ulimit -f 10; exec "$@"' - "${calibrate[@]}" --n-tokens 256 \
+    -o "$out/c.h5"
+stderr_has "File too large"
+stderr_has "$out/c.h5: "
+stderr_lines 1
+none "  and nothing is left" "$(ls "$out")"
+expect "a full device is one sentence" 1 bash -c 'exec "$@" >/dev/full' - "$bin/ropebits-inspect" "$scratch/plan.json"
+stderr_lines 1
+
+# ---- two runs at once ------------------------------------------------------------------------------------------------
+expect "the capture of the other run" 0 "${calibrate[@]}" --n-tokens 512 -o "$scratch/other.h5"
+lost=""
+for _ in 1 2 3; do
+    "${calibrate[@]}" --n-tokens 256 -o "$out/c.h5" >/dev/null 2>&1 &
+    first=$!
+    "${calibrate[@]}" --n-tokens 512 -o "$out/c.h5" >/dev/null 2>&1 &
+    second=$!
+    wait $first || lost="$lost first"
+    wait $second || lost="$lost second"
+    cmp -s "$out/c.h5" "$scratch/c.h5" || cmp -s "$out/c.h5" "$scratch/other.h5" || lost="$lost mixed"
+done
+none "two runs with one output both publish a whole file of their own" "$lost"
+none "  and leave nothing else" "$(find "$out" -name '*.tmp')"
+
+# ---- an end half way -------------------------------------------------------------------------------------------------
+for signal in INT TERM HUP; do
+    rm -rf "${out:?}"/*
+    # a background job of a script ignores SIGINT, so env sets it back
+    env --default-signal=INT "$bin/ropebits-calibrate" -q --device cpu --model $model --text $text --n-tokens 2048 \
+        --n-test-tokens 2048 --context 1024 --threads 1 -o "$out/c.h5" >/dev/null 2>&1 &
+    victim=$!
+    for _ in $(seq 400); do ls "$out"/*.tmp >/dev/null 2>&1 && break; sleep 0.02; done
+    kill -$signal $victim
+    wait $victim 2>/dev/null
+    none "a run that SIG$signal ends leaves nothing" "$(ls "$out")"
+done
+
+finish

@@ -1,6 +1,7 @@
 /* What a run does to the attention weights of a layer, over sampled queries of the text and all query heads: KL(p ||
  * p^), and how many of the largest weights of p are among the largest of p^. p are the weights of the unquantized run.
- * p^ are those of the run itself, with its own queries, so they contain the errors of the layers before.
+ * p^ are those of the run itself, with its own queries, so they contain the errors of the layers before. With a latent
+ * cache (MLA) a logit has a part without RoPE, which the heads of a pass do not show: both are of the other part then.
  *
  * Sampled queries of a text sequence are stride - 1, 2 stride - 1, .., or the last one where the sequence has fewer
  * than `stride` tokens. A sequence of one token has none, since a single key has all the weight in every run. */

@@ -49,10 +49,10 @@ static void write_model_constants(FILE *out, const model_facts *model)
 {
     if (!plan_model_is_new(model)) return;
     fprintf(out, "#define ROPEBITS_VALUE_DIM %d /* of a value in the cache */\n", model->value_dim);
-    fprintf(out, "#define ROPEBITS_ATTENTION_FACTOR %.17g /* RoPE multiplies queries and keys by it too */\n",
+    fprintf(out, "#define ROPEBITS_ATTENTION_FACTOR %#.17g /* RoPE multiplies queries and keys by it too */\n",
             model->rope.attention_factor);
     if (model->has_local_rope)
-        fprintf(out, "#define ROPEBITS_LOCAL_ATTENTION_FACTOR %.17g /* in layers with ropebits_layer_is_local */\n",
+        fprintf(out, "#define ROPEBITS_LOCAL_ATTENTION_FACTOR %#.17g /* in layers with ropebits_layer_is_local */\n",
                 model->local_rope.attention_factor);
 }
 

@@ -28,7 +28,7 @@ methods=uniform,block-gtq,optimal,optimal-center,block-codebook
 # ---- running commands ------------------------------------------------------------------------------------------------
 
 # Lines of stderr that tell how far a program is or how long it took.
-of_time='^[a-z]+: ([0-9]+/[0-9]+.*, [0-9]+ s( left)?|info: .* took [0-9.]+ s.*)$'
+of_time='^[a-z]+: ([0-9]+/[0-9]+.*, ([0-9]+ (h|min) )*[0-9]+ s( left)?|info: .* took [0-9.]+ s.*)$'
 
 # says NAME PROGRAM OPTIONS...: runs it and keeps stdout, stderr and exit code, whatever it is.
 says() {

@@ -13,7 +13,8 @@
 #include "model/forward.h"
 #include "plan/plan_json.h"
 
-#define DEMO "configs/demo-llama"
+#define DEMO   "configs/demo-llama"
+#define MODELS "tests/fixtures/models/"
 enum { N_TOKENS = 48 };
 
 static rb_error err;
@@ -71,9 +72,8 @@ static double scale_of(const bit_plan *plan, int layer, int kv_head, int dim)
 {
     const plan_head *head = bit_plan_head(plan, layer, kv_head);
     const int half = plan->model.rotary_dim / 2;
-    assert_int_equal(plan->model.rotary_dim, plan->model.head_dim);
-    assert_int_equal(plan->model.rope.pairing, ROPE_SPLIT_HALF);
-    return head->groups.scales ? (double)head->groups.scales[dim % half] : 1.0;
+    const bool is_split = plan->model.rope.pairing == ROPE_SPLIT_HALF && dim < plan->model.rotary_dim;
+    return head->groups.scales ? (double)head->groups.scales[is_split ? dim % half : dim / 2] : 1.0;
 }
 
 /* ---- models ---------------------------------------------------------------------------------- */
@@ -287,6 +287,14 @@ static void norms_take_scales_that_all_heads_share(void **state)
     assert_exact(model, "qwen3", EQUAL_OVER_HEADS);
 }
 
+/* Interleaved pairs, of which half turn; and norms over all heads together, whose weights each head has for itself. */
+static void other_families_are_folded_by_their_own_tensors(void **state)
+{
+    (void)state;
+    assert_exact(MODELS "glm", "glm", POWERS_OF_TWO);
+    assert_exact(MODELS "olmo2", "olmo2", POWERS_OF_TWO);
+}
+
 /* Bounds are about twice what was measured (RB_TEST_REPORT=1 prints it): q and k of the first layer, whose input is the
  * same, then the logits after all layers. */
 static void assert_nearly_equal(const char *model, const char *name, double heads_bound, double logits_bound)
@@ -314,6 +322,15 @@ static void other_scales_cost_the_rounding_of_a_weight(void **state)
     assert_nearly_equal(f32, "f32", 6e-7, 1e-6);
     assert_nearly_equal(f16, "f16", 2.7e-4, 1.3e-4);
     assert_nearly_equal(DEMO, "bf16", 2e-3, 1e-3);
+}
+
+/* Gemma's norms multiply by one more than their weights say. F32 holds what bf16 weights become. */
+static void norms_that_add_one_take_scales_too(void **state)
+{
+    (void)state;
+    char f32[PATH_MAX];
+    snprintf(f32, sizeof f32, "%s", copy_model(MODELS "gemma3", TENSOR_F32, "gemma3-f32"));
+    assert_exact(f32, "gemma3", EQUAL_OVER_HEADS);
 }
 
 /* ---- what is written ------------------------------------------------------------------------- */
@@ -452,6 +469,23 @@ static void norms_cannot_take_scales_that_differ_by_head(void **state)
     bit_plan_free(plan);
 }
 
+static void families_without_matrices_for_queries_and_keys_are_refused(void **state)
+{
+    (void)state;
+    static const char *const models[][2] = {
+        {"phi3", "phi3"}, {"chatglm", "chatglm"}, {"gpt-neox", "gpt_neox"}, {"deepseek-lite", "deepseek_v2"}};
+    for (size_t i = 0; i < RB_COUNT(models); i++) {
+        char folder[64], message[200];
+        const char *path = scratch_path("refused.safetensors");
+        snprintf(folder, sizeof folder, MODELS "%s", models[i][0]);
+        snprintf(message, sizeof message, "%s: scales cannot be folded into the weights of %s", folder, models[i][1]);
+        bit_plan *plan = plan_for(DEMO, POWERS_OF_TWO);
+        assert_fails(plan_folded_write_weights(plan, folder, path, &err), RB_EUNSUPPORTED, message);
+        assert_int_equal(access(path, F_OK), -1);
+        bit_plan_free(plan);
+    }
+}
+
 static void a_weight_that_outgrows_its_dtype_is_named(void **state)
 {
     (void)state;
@@ -494,6 +528,9 @@ int main(void)
         cmocka_unit_test(a_plan_without_scales_has_nothing_to_fold),
         cmocka_unit_test(the_plan_must_be_of_the_model_and_its_weights),
         cmocka_unit_test(norms_cannot_take_scales_that_differ_by_head),
+        cmocka_unit_test(other_families_are_folded_by_their_own_tensors),
+        cmocka_unit_test(norms_that_add_one_take_scales_too),
+        cmocka_unit_test(families_without_matrices_for_queries_and_keys_are_refused),
         cmocka_unit_test(a_weight_that_outgrows_its_dtype_is_named),
         cmocka_unit_test(a_centre_that_outgrows_fp16_is_named),
     };

@@ -3,9 +3,9 @@
  *
  * Weights are uniform with variance 1 / n_in in bf16, so that activations stay in range at any depth. Tensors with one
  * number of inputs share the same random bytes, each from another place on: then the generator needs memory for its
- * largest tensors only, whatever the depth or the number of experts. From one place on, queries of the first layer would
- * be its keys, and the keys of some tokens would lie far outside what a codec expects. Beside the checkpoint it writes
- * tokens.json. */
+ * largest tensors only, whatever the depth or the number of experts. From one place on, queries of the first layer
+ * would be its keys, and the keys of some tokens would lie far outside what a codec expects. Beside the checkpoint it
+ * writes tokens.json. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  *
  * A new family is a row of the table in model_family.c. Where its checkpoints name or cut the tensors in another way
  * (one matrix for q, k and v, for example), it is a list of tensors too. Where its layers compute with a weight that no
- * other family has, it is a layer_weight, and the step that uses it in layer.c and in cuda/cuda_pass.c. */
+ * other family has, it is a layer_weight, and the step that uses it in layer.c and in cuda/cuda_layer.c. */
 #ifndef RB_MODEL_MODEL_FAMILY_H
 #define RB_MODEL_MODEL_FAMILY_H
 

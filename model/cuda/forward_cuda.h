@@ -7,8 +7,8 @@
  *   copy stream                    heads k            heads k+1
  *   hand-over thread                     on_captured k       on_captured k+1
  *
- * GPU memory: two layers' weights, a ring of experts, the residual stream and the keys and values of all tokens, one
- * layer's captured heads twice, scratch of a chunk. */
+ * GPU memory: two layers' weights, a ring of experts, the residual stream and the keys and values of all tokens (of
+ * every head, with a latent cache), one layer's captured heads twice, scratch of a chunk. */
 #ifndef RB_MODEL_CUDA_FORWARD_CUDA_H
 #define RB_MODEL_CUDA_FORWARD_CUDA_H
 
@@ -42,8 +42,9 @@ typedef struct forward_cuda_hooks {
 
 typedef struct forward_cuda_report {
     double total_s, set_up_s; /* all; of it before the first layer: cuBLAS, memory, the embedding */
-    double layer_ms; /* median over layers of the time on the compute stream, weights there already; the last one left
-                        out */
+    /* Median over layers of the time on the compute stream. Weights are there already, but for those of experts, whose
+     * upload it includes. The last layer is left out. */
+    double layer_ms;
     int64_t weight_bytes; /* read from the file */
     int64_t gpu_bytes;    /* largest amount held */
     int64_t chunk_tokens;

@@ -174,6 +174,9 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     rb_status st;
     snprintf(where, sizeof where, "%.400s: calibration", name);
     RB_TRY(st, text_facts_from_json(&plan->calibration, rb_json_find(document, "calibration"), where, err), done);
+    /* A plan that says nothing is of a text as it is: those of before could not be of another. */
+    if (plan->calibration.bos.mode == BOS_UNKNOWN && plan->calibration.n_tokens > 0)
+        plan->calibration.bos.mode = BOS_NONE;
     RB_TRY(st, rb_json_get_string(document, "method", name, &method, err), done);
     if (strlen(method) >= sizeof plan->method) {
         st = rb_fail(err, RB_EFORMAT, "%s: method \"%s\" is longer than %zu characters", name, method,

@@ -137,6 +137,8 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
 {
     cJSON *json = NULL, *item = NULL;
     rb_status st;
+    text_facts calibration = plan->calibration;
+    if (calibration.bos.mode == BOS_NONE) calibration.bos.mode = BOS_UNKNOWN; /* a plan that says nothing means none */
     *out = NULL;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", PLAN_SCHEMA, err), done);
@@ -144,7 +146,7 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
     RB_TRY(st, rb_json_add_string(json, "tool_version", rb_tool_version(), err), done);
     RB_TRY(st, model_facts_to_json(&item, &plan->model, err), done);
     RB_TRY(st, rb_json_add_item(json, "model", &item, err), done);
-    RB_TRY(st, text_facts_to_json(&item, &plan->calibration, err), done);
+    RB_TRY(st, text_facts_to_json(&item, &calibration, err), done);
     RB_TRY(st, rb_json_add_item(json, "calibration", &item, err), done);
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", plan->avg_bits, err), done);

@@ -12,8 +12,7 @@
 
 #include "core/status.h"
 
-static char one_thread[] = "OPENBLAS_NUM_THREADS=1";
-static char **place, *was;
+static char **place; /* of our variable, before main */
 
 static bool has_limit(int resource)
 {
@@ -31,6 +30,8 @@ void rb_openblas_without_threads(char **argv)
 
 /* A sanitizer is not ready for code that runs this early. */
 #ifndef __SANITIZE_ADDRESS__
+
+static char one_thread[] = "OPENBLAS_NUM_THREADS=1", *was;
 
 /* Without the C library, which is not ready either. */
 static bool begins_with(const char *text, const char *beginning)

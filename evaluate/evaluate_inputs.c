@@ -38,6 +38,9 @@ static rb_status resolve_sequences(evaluate_inputs *in, const evaluate_options *
     }
     st = sequences_choose_bos(&facts->bos, (bos_choice)opt->bos, false, opt->model, in->words, facts->context,
                               config->vocab_size, err);
+    /* --context, as --n-tokens, counts the text's own tokens: what is put in front comes on top. */
+    if (st == RB_OK && opt->context > 0 && facts->context + facts->bos.tokens.n <= model_config_max_context(config))
+        facts->context += facts->bos.tokens.n;
 done:
     return st;
 }

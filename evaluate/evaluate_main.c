@@ -176,7 +176,9 @@ int main(int argc, char **argv)
          .metavar = "N",
          .min = 0,
          .max = 1 << 24,
-         .help = "tokens per sequence of the text; 0: 2048, or the model's maximum where that is less"},
+         .help =
+             "tokens of the text per sequence, without what begins it; 0: sequences of 2048, or the model's maximum "
+             "where that is less"},
         {.long_name = "bos",
          .kind = RB_OPT_CHOICE,
          .value = &opt.bos,

@@ -25,7 +25,7 @@ static void project_queries(const model_config *config, const layer_weights *w, 
     if (rank > 0) {
         linear_forward(normed, hidden, w->at[WEIGHT_Q_A], w->at[WEIGHT_Q_A_BIAS], a->latent.down, rank, n, hidden, rank,
                        0);
-        layer_norm_rows(a->latent.down, a->latent.down, w->at[WEIGHT_Q_A_NORM], NULL, config->norm_eps, n, rank);
+        layer_norm_rows(a->latent.down, a->latent.down, w->at[WEIGHT_Q_A_NORM], NULL, config->latent.norm_eps, n, rank);
         input = a->latent.down;
         width = rank;
     }
@@ -46,7 +46,7 @@ void layer_project_latents(const model_config *config, const layer_weights *w, c
                    0);
     copy_dims(latent, rank, 0, a->latent.down, width, 0, rank, n);
     copy_dims(k, d, 0, a->latent.down, width, rank, d, n);
-    layer_norm_rows(latent, latent, w->at[WEIGHT_KV_A_NORM], NULL, config->norm_eps, n, rank);
+    layer_norm_rows(latent, latent, w->at[WEIGHT_KV_A_NORM], NULL, config->latent.norm_eps, n, rank);
 }
 
 void layer_join_queries(const model_config *config, layer_activations *a)

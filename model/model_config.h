@@ -23,6 +23,7 @@ typedef enum activation_kind {
  * the world outside the layer the latent is the value: facts.value_dim is kv_rank, n_kv_heads is 1. */
 typedef struct latent_config {
     int kv_rank, q_rank; /* q_rank 0: q is projected as usual */
+    double norm_eps;     /* of the latents' norms: 1e-6, whatever rms_norm_eps says */
 } latent_config;
 
 /* A mixture of experts: a router's scores are softmax(x W^T), the best n_per_token of a token are visited, and their

@@ -17,6 +17,7 @@ rb_status config_parse_latents(model_config *config, const cJSON *json, const ch
     config->query_dim = config->attended_dim = facts->value_dim = facts->head_dim;
     if (!config->family->has_latent_cache) return RB_OK;
     config->has_latent_cache = true;
+    config->latent.norm_eps = 1e-6; /* the default of transformers' DeepseekV2RMSNorm, which the latents' norms take */
     RB_TRY(st, config_get_count(json, "kv_lora_rank", name, RB_MAX_HEAD_DIM, &config->latent.kv_rank, err), done);
     RB_TRY(st, config_get_count_or(json, "q_lora_rank", name, MODEL_MAX_HIDDEN, 0, &config->latent.q_rank, err), done);
     RB_TRY(st, config_get_count(json, "qk_nope_head_dim", name, MAX_DIM, &without_rope, err), done);

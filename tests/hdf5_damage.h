@@ -8,11 +8,6 @@
 
 enum { DAMAGE_N_CUTS = 40 };
 
-/* libhdf5 1.10 loses the object header that it could not decode, 424 bytes each time; LeakSanitizer asks this function
- * what to overlook. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
-
 /* The whole file, freed by free(). */
 static inline char *damage_read_bytes(const char *path, size_t *size)
 {

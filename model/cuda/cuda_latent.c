@@ -35,7 +35,7 @@ static rb_status project_queries(const cuda_pass *p, const device_layer *w, int6
 {
     const model_config *c = p->config;
     const int64_t rank = c->latent.q_rank;
-    const layer_cuda_norm norm = cuda_pass_norm(p, w->at[WEIGHT_Q_A_NORM], NULL);
+    const layer_cuda_norm norm = {.weight = w->at[WEIGHT_Q_A_NORM], .eps = (float)c->latent.norm_eps};
     const void *input = p->normed.at;
     rb_status st;
     if (rank > 0) {
@@ -77,6 +77,7 @@ void cuda_latent_heads(const cuda_pass *p, const device_layer *w, layer_cuda_hea
     in->v_bias = bias;
     in->k_bias = bias ? bias + c->latent.kv_rank : NULL;
     in->v_norm = w->at[WEIGHT_KV_A_NORM];
+    in->eps = (float)c->latent.norm_eps;
     in->k = p->latent.key.at;
     in->v = p->latent.latent.at;
     in->k_pitch = c->facts.head_dim;

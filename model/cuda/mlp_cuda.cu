@@ -9,31 +9,36 @@ template <layer_cuda_activation A> __device__ __forceinline__ float activation(f
     return 0.5f * x * (1.0f + tanhf(0.79788456080286535588f * (x + 0.044715f * x * x * x)));
 }
 
-template <typename T, layer_cuda_activation A>
-__global__ void activate_kernel(T *out, const T *gate_up, const float *bias, bool is_gated, int64_t width)
+/* Both loads of a gated row come before the activation, so that they are under way together. */
+template <typename T, layer_cuda_activation A, bool GATED>
+__global__ void activate_kernel(T *out, const T *gate_up, const float *bias, int64_t width)
 {
-    const T *gate = gate_up + (is_gated ? 2 : 1) * blockIdx.y * width, *up = gate + width;
+    const T *gate = gate_up + (GATED ? 2 : 1) * blockIdx.y * width, *up = gate + width;
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= width) return;
-    float y = activation<A>(get(gate + i) + (bias ? bias[i] : 0.0f));
-    if (is_gated) y *= get(up + i) + (bias ? bias[width + i] : 0.0f);
-    put(out + blockIdx.y * width + i, y);
+    const float g = get(gate + i) + (bias ? bias[i] : 0.0f),
+                u = GATED ? get(up + i) + (bias ? bias[width + i] : 0.0f) : 1.0f;
+    put(out + blockIdx.y * width + i, GATED ? activation<A>(g) * u : activation<A>(g));
+}
+
+template <typename T, layer_cuda_activation A>
+static void launch_kind(T *out, const T *gate_up, const float *bias, bool is_gated, int64_t n, int64_t width,
+                        cudaStream_t stream)
+{
+    const dim3 grid = row_grid(n, width);
+    if (is_gated) activate_kernel<T, A, true><<<grid, ROW_BLOCK, 0, stream>>>(out, gate_up, bias, width);
+    else activate_kernel<T, A, false><<<grid, ROW_BLOCK, 0, stream>>>(out, gate_up, bias, width);
 }
 
 template <typename T>
 static void launch_activate(T *out, const T *gate_up, const float *bias, layer_cuda_activation activation,
                             bool is_gated, int64_t n, int64_t width, cudaStream_t stream)
 {
-    const dim3 grid = row_grid(n, width);
     switch (activation) {
-    case LAYER_CUDA_SILU:
-        activate_kernel<T, LAYER_CUDA_SILU><<<grid, ROW_BLOCK, 0, stream>>>(out, gate_up, bias, is_gated, width);
-        break;
-    case LAYER_CUDA_GELU:
-        activate_kernel<T, LAYER_CUDA_GELU><<<grid, ROW_BLOCK, 0, stream>>>(out, gate_up, bias, is_gated, width);
-        break;
+    case LAYER_CUDA_SILU: launch_kind<T, LAYER_CUDA_SILU>(out, gate_up, bias, is_gated, n, width, stream); break;
+    case LAYER_CUDA_GELU: launch_kind<T, LAYER_CUDA_GELU>(out, gate_up, bias, is_gated, n, width, stream); break;
     case LAYER_CUDA_GELU_TANH:
-        activate_kernel<T, LAYER_CUDA_GELU_TANH><<<grid, ROW_BLOCK, 0, stream>>>(out, gate_up, bias, is_gated, width);
+        launch_kind<T, LAYER_CUDA_GELU_TANH>(out, gate_up, bias, is_gated, n, width, stream);
         break;
     }
 }

@@ -266,7 +266,7 @@ static void facts_come_from_options(void **state)
 static void frequencies_say_their_base(void **state)
 {
     (void)state;
-    static const double of_default[] = {1, 0.03, 0.0009, 0.000027}, of_linear[] = {0.25, 0.025, 0.0025, 0.00025},
+    static const double of_default[5] = {1, 0.03, 0.0009, 0.000027, 1e-6}, of_linear[] = {0.25, 0.025, 0.0025, 0.00025},
                         of_neither[] = {1, 0.1, 0.01, 0.0001}, of_none[] = {1, 0, 0, 0},
                         in_f32[] = {1, 0.1f, 0.01f, 0.001f};
     import_options opt = defaults();

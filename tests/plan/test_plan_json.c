@@ -39,7 +39,7 @@ static model_facts some_model(rope_kind kind, rope_pairing pairing, int rotary_d
 /* Energies that fall by block and differ by head, so that heads get different groups. */
 static bit_plan *some_plan(const model_facts *model, allocation_method method, double avg_bits, int value_width)
 {
-    text_facts calibration = {.n_tokens = 2048, .context = 1024};
+    text_facts calibration = {.n_tokens = 2048, .context = 1024, .bos.mode = BOS_NONE};
     double q[N_LAYERS * N_KV_HEADS * N_BLOCKS], k[N_LAYERS * N_KV_HEADS * N_BLOCKS];
     bit_plan *plan = NULL;
     memset(calibration.tokens_sha256, 'd', RB_SHA256_HEX - 1);

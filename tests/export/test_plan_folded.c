@@ -47,7 +47,7 @@ static bit_plan *plan_for(const char *folder, scale_kind kind)
     bit_plan_set_value_width(plan, 4);
     plan->value_widths[1] = 5;
     plan->value_codebook = CODEBOOK_SPHERE;
-    plan->calibration = (text_facts){.n_tokens = 64, .context = 32};
+    plan->calibration = (text_facts){.n_tokens = 64, .context = 32, .bos.mode = BOS_NONE};
     memset(plan->calibration.tokens_sha256, 'd', RB_SHA256_HEX - 1);
     for (int i = 0; i < n_blocks; i++) blocks[i] = i;
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {

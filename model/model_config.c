@@ -288,15 +288,17 @@ static rb_status parse_extra(model_config *config, const cJSON *json, const char
 static rb_status parse_extras(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
     const model_family *family = config->family;
+    rb_status st = RB_OK;
     config->extras = family->extras;
-    if (family->has_parallel_flag) {
-        const rb_status parallel =
-            config_get_flag(json, "use_parallel_residual", name, &config->has_parallel_residual, err);
-        if (parallel != RB_OK) return parallel;
-    }
-    const rb_status st =
-        parse_extra(config, json, "attention_bias", family->attention_bias, family->attention_bias_extras, name, err);
-    return st == RB_OK ? parse_extra(config, json, "mlp_bias", family->mlp_bias, EXTRA_MLP_BIAS, name, err) : st;
+    if (family->has_parallel_flag)
+        RB_TRY(st, config_get_flag(json, "use_parallel_residual", name, &config->has_parallel_residual, err), done);
+    RB_TRY(
+        st,
+        parse_extra(config, json, "attention_bias", family->attention_bias, family->attention_bias_extras, name, err),
+        done);
+    st = parse_extra(config, json, "mlp_bias", family->mlp_bias, EXTRA_MLP_BIAS, name, err);
+done:
+    return st;
 }
 
 /* ---- RoPE ------------------------------------------------------------------------------------ */

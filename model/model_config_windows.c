@@ -17,11 +17,25 @@ static rb_status get_layer_types(const cJSON **types, const model_config *config
     return RB_OK;
 }
 
+static void take_layer_types(model_config *config, const cJSON *types)
+{
+    const cJSON *item;
+    int layer = 0;
+    cJSON_ArrayForEach (item, types)
+        config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
+}
+
+static rb_status slide_everywhere(model_config *config, const cJSON *json, const char *name, rb_error *err)
+{
+    for (int layer = 0; layer < config->facts.n_layers; layer++) config->layer_slides[layer] = true;
+    return config_get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err);
+}
+
 /* The layers that slide are those that layer_types says, or every layer from max_window_layers on where there are no
  * layer_types. */
 static rb_status parse_layer_windows(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
-    const cJSON *types, *item;
+    const cJSON *types;
     int64_t first_layer = 0;
     bool is_used;
     rb_status st;
@@ -31,9 +45,7 @@ static rb_status parse_layer_windows(model_config *config, const cJSON *json, co
     RB_TRY(st, config_get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err), done);
     RB_TRY(st, get_layer_types(&types, config, json, name, err), done);
     if (types) {
-        int layer = 0;
-        cJSON_ArrayForEach (item, types)
-            config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
+        take_layer_types(config, types);
         return RB_OK;
     }
     RB_TRY(st, rb_json_get_int(json, "max_window_layers", name, 0, INT32_MAX, &first_layer, err), done);
@@ -48,27 +60,26 @@ static rb_status parse_window_if_used(model_config *config, const cJSON *json, c
     bool is_used;
     const rb_status st = config_get_flag(json, "use_sliding_window", name, &is_used, err);
     if (st != RB_OK || !is_used) return st;
-    for (int layer = 0; layer < config->facts.n_layers; layer++) config->layer_slides[layer] = true;
-    return config_get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err);
+    return slide_everywhere(config, json, name, err);
 }
 
 /* Every n-th layer sees all keys, unless layer_types says which do. */
 static rb_status parse_pattern(model_config *config, const cJSON *json, const char *name, rb_error *err)
 {
-    const cJSON *types, *item;
-    int pattern = config->family->window_pattern, layer = 0;
+    const cJSON *types;
+    int pattern = config->family->window_pattern;
     rb_status st;
 
     RB_TRY(st, config_get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err), done);
     RB_TRY(st, get_layer_types(&types, config, json, name, err), done);
     if (types) {
-        cJSON_ArrayForEach (item, types)
-            config->layer_slides[layer++] = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
+        take_layer_types(config, types);
         return RB_OK;
     }
     RB_TRY(st, config_get_count_or(json, "_sliding_window_pattern", name, INT32_MAX, pattern, &pattern, err), done);
     RB_TRY(st, config_get_count_or(json, "sliding_window_pattern", name, INT32_MAX, pattern, &pattern, err), done);
-    for (layer = 0; layer < config->facts.n_layers; layer++) config->layer_slides[layer] = (layer + 1) % pattern != 0;
+    for (int layer = 0; layer < config->facts.n_layers; layer++)
+        config->layer_slides[layer] = (layer + 1) % pattern != 0;
 done:
     return st;
 }
@@ -78,8 +89,7 @@ static rb_status parse_common_window(model_config *config, const cJSON *json, co
     if (!cJSON_GetObjectItemCaseSensitive(json, "sliding_window"))
         return rb_fail(err, RB_EFORMAT, "%s: sliding_window is missing, expected a number or null", name);
     if (!rb_json_find(json, "sliding_window")) return RB_OK;
-    for (int layer = 0; layer < config->facts.n_layers; layer++) config->layer_slides[layer] = true;
-    return config_get_count(json, "sliding_window", name, INT32_MAX, &config->sliding_window, err);
+    return slide_everywhere(config, json, name, err);
 }
 
 /* layer_types, where given, must agree with the other settings for every layer. */

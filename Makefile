@@ -181,7 +181,7 @@ $(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_S
 $(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && ar rcsD $@ $^
-PLAN_SONAME := libropebits_plan.so.4
+PLAN_SONAME := libropebits_plan.so.5
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD   $@"

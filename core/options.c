@@ -42,10 +42,16 @@ static rb_status check_range(const rb_option *option, double value, const char *
 static rb_status parse_int(const rb_option *option, const char *text, rb_error *err)
 {
     char *end;
+    for (int i = 0; option->choices && option->choices[i]; i++)
+        if (strcmp(text, option->choices[i]) == 0) {
+            *(int64_t *)option->value = -1 - i;
+            return RB_OK;
+        }
     errno = 0;
     const long long value = strtoll(text, &end, 10);
     if (end == text || *end != '\0')
-        return rb_fail(err, RB_EUSAGE, "--%s is '%s', expected a whole number", option->long_name, text);
+        return rb_fail(err, RB_EUSAGE, "--%s is '%s', expected a whole number%s%s", option->long_name, text,
+                       option->choices ? ", or " : "", option->choices ? option->choices[0] : "");
     if (errno == ERANGE)
         return rb_fail(err, RB_EUSAGE, "--%s is %s, expected a number within 64 bits", option->long_name, text);
     const rb_status st = check_range(option, (double)value, text, err);

@@ -28,7 +28,7 @@ typedef struct rb_string_list { /* the strings point into argv, where a list's c
 
 typedef enum rb_option_kind {
     RB_OPT_FLAG,    /* value: bool *;  set to true */
-    RB_OPT_INT,     /* value: int64_t *; min..max */
+    RB_OPT_INT,     /* value: int64_t *; min..max, or one of choices where given: the first is -1, the next -2 */
     RB_OPT_SIZE,    /* value: int64_t *, bytes; a number with B, KiB, MiB, GiB, TiB, kB, MB, GB or TB */
     RB_OPT_NUMBER,  /* value: double *;  min..max */
     RB_OPT_STRING,  /* value: const char ** */

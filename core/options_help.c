@@ -18,13 +18,20 @@ static int format_name(char *text, size_t size, const rb_option *option)
 /* A flag's default is not printed: it is always off. */
 static bool has_default(const rb_option *option) { return option->kind != RB_OPT_FLAG && rb_option_has_value(option); }
 
+static void print_whole(FILE *out, const rb_option *option)
+{
+    const int64_t value = *(const int64_t *)option->value;
+    if (value < 0 && option->choices) fputs(option->choices[-1 - value], out);
+    else fprintf(out, "%lld", (long long)value);
+}
+
 static void print_default(FILE *out, const rb_option *option)
 {
     fputs("default ", out);
     switch (option->kind) {
     case RB_OPT_FLAG: break;
     case RB_OPT_SIZE:
-    case RB_OPT_INT: fprintf(out, "%lld", (long long)*(const int64_t *)option->value); break;
+    case RB_OPT_INT: print_whole(out, option); break;
     case RB_OPT_NUMBER: fprintf(out, "%g", *(const double *)option->value); break;
     case RB_OPT_STRING: fputs(*(const char *const *)option->value, out); break;
     case RB_OPT_CHOICE: fputs(option->choices[*(const int *)option->value], out); break;

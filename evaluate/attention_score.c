@@ -75,7 +75,7 @@ RB_CPU_CLONES static void query_logits(float *out, const evaluate_request *r, co
     const int64_t d = model->head_dim, kv_head = query->q_head / model_q_per_kv(model);
     const float *q = heads->q + (query->q_head * heads->n_tokens + first + query->t) * d;
     for (int64_t s = query->from; s <= query->t; s++) {
-        const float *k = query->t - s < r->n_recent ? heads->exact_k : heads->k;
+        const float *k = query->t - s < evaluate_request_n_recent(r) ? heads->exact_k : heads->k;
         out[s - query->from] =
             (float)model->attention_scale * dot(q, k + (kv_head * heads->n_tokens + first + s) * d, d);
     }

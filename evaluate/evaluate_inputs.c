@@ -158,6 +158,13 @@ static void warn_of_other_bos(const char *path, const text_bos *plan, const text
                     bos_mode_name(plan->mode), bos_mode_name(text->mode));
 }
 
+static void override_exact(int64_t *own, int64_t asked, const char *option, const char *path)
+{
+    if (asked == EVALUATE_AS_PLANNED || asked == *own) return;
+    rb_message_info("%s: --%s %lld instead of the plan's %lld", path, option, (long long)asked, (long long)*own);
+    *own = asked;
+}
+
 static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
 {
     rb_status st = RB_OK;
@@ -167,7 +174,10 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
         st = plan_read(&in->plans[i], path, err);
         if (st == RB_OK)
             st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);
-        if (st == RB_OK) warn_of_other_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
+        if (st != RB_OK) break;
+        warn_of_other_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
+        override_exact(&in->plans[i]->n_sink, opt->n_sink, "sink", path);
+        override_exact(&in->plans[i]->n_recent, opt->n_recent, "recent", path);
     }
     return st;
 }

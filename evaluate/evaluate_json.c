@@ -21,6 +21,8 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit
                    {"value_bits", plan ? bit_plan_value_range(plan).mean : (double)NAN},
                    {"key_true_bits", plan ? cost.key_true_bits : (double)NAN},
                    {"value_true_bits", plan ? cost.value_true_bits : (double)NAN},
+                   {"sink", plan ? (double)plan->n_sink : (double)NAN},
+                   {"recent", plan ? (double)plan->n_recent : (double)NAN},
                    {"perplexity", score->text.perplexity},
                    {"nll", score->text.nll},
                    {"kl_mean", score->text.kl_mean},

@@ -13,6 +13,12 @@
 
 enum { EVALUATE_TOKENS = 8192, MAX_WORST_TOKENS = 1000 };
 
+static rb_status add_exact(cJSON *json, const char *name, int64_t n, rb_error *err)
+{
+    return n == EVALUATE_AS_PLANNED ? rb_json_add_string(json, name, "plan", err)
+                                    : rb_json_add_number(json, name, (double)n, err);
+}
+
 static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_device_kind device, rb_error *err)
 {
     const struct {
@@ -24,8 +30,6 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_de
         int64_t value;
     } numbers[] = {{"needles", opt->n_needles},
                    {"seed", opt->seed},
-                   {"sink", opt->n_sink},
-                   {"recent", opt->n_recent},
                    {"attention_stride", opt->attention_stride},
                    {"attention_top_k", ATTENTION_TOP_K},
                    {"worst_tokens", opt->n_worst_tokens}};
@@ -35,6 +39,8 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_de
         if (texts[i].value) RB_TRY(st, rb_json_add_string(*out, texts[i].name, texts[i].value, err), done);
     for (size_t i = 0; i < RB_COUNT(numbers); i++)
         RB_TRY(st, rb_json_add_number(*out, numbers[i].name, (double)numbers[i].value, err), done);
+    RB_TRY(st, add_exact(*out, "sink", opt->n_sink, err), done);
+    RB_TRY(st, add_exact(*out, "recent", opt->n_recent, err), done);
     RB_TRY(st, rb_json_add_string(*out, "bos", bos_choice_names[opt->bos], err), done);
     RB_TRY(st, rb_json_add_string(*out, "needle_template", opt->needle_template, err), done);
     if (device == RB_DEVICE_CUDA)
@@ -84,6 +90,11 @@ static void print_table(const evaluate_result *result, const evaluate_inputs *in
             print_number(columns[i].value, columns[i].width, columns[i].precision);
         printf(" %9s\n", needles);
     }
+    for (int run = 1; run < result->n_runs; run++) {
+        char exact[80];
+        bit_plan_describe_exact(exact, sizeof exact, in->plans[run - 1]);
+        if (bit_plan_keeps_exact(in->plans[run - 1])) printf("%s: %s stay unquantized\n", in->names[run - 1], exact);
+    }
     printf("%lld tokens of text in sequences of %lld, %lld documents, %.1f s\n", (long long)in->facts.n_tokens,
            (long long)in->facts.context, (long long)in->documents.n, seconds);
 }
@@ -109,8 +120,6 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
                                       .context = in.facts.context,
                                       .bos = in.facts.bos,
                                       .documents = in.documents.n > 0 ? &in.documents : NULL,
-                                      .n_sink = opt->n_sink,
-                                      .n_recent = opt->n_recent,
                                       .with_keys = !opt->values_only,
                                       .with_values = !opt->keys_only,
                                       .attention_stride = opt->attention_stride,
@@ -138,11 +147,14 @@ done:
 int main(int argc, char **argv)
 {
     static const char *const precisions[] = {[LAYER_CUDA_BF16] = "bf16", [LAYER_CUDA_F32] = "f32", NULL};
+    static const char *const as_planned[] = {"plan", NULL}; /* EVALUATE_AS_PLANNED */
     evaluate_options opt = {.n_tokens = EVALUATE_TOKENS,
                             .needle_template = NEEDLE_TEMPLATE_DEFAULT,
                             .needle_tasks = {.n = 1, .at = {"multikey"}},
                             .seed = 1,
                             .attention_stride = 16,
+                            .n_sink = EVALUATE_AS_PLANNED,
+                            .n_recent = EVALUATE_AS_PLANNED,
                             .n_worst_tokens = 5};
     const rb_option table[] = {
         {.long_name = "model",
@@ -245,15 +257,17 @@ int main(int argc, char **argv)
          .value = &opt.n_sink,
          .metavar = "N",
          .min = 0,
-         .max = 1 << 24,
-         .help = "first tokens of a sequence that stay unquantized"},
+         .max = PLAN_MAX_EXACT,
+         .choices = as_planned,
+         .help = "first tokens of a sequence that stay unquantized; plan: as each plan says"},
         {.long_name = "recent",
          .kind = RB_OPT_INT,
          .value = &opt.n_recent,
          .metavar = "N",
          .min = 0,
-         .max = 1 << 24,
-         .help = "last tokens before a query, its own included, that stay unquantized"},
+         .max = PLAN_MAX_EXACT,
+         .choices = as_planned,
+         .help = "last tokens before a query, its own included, that stay unquantized; plan: as each plan says"},
         {.long_name = "keys-only",
          .kind = RB_OPT_FLAG,
          .value = &opt.keys_only,

@@ -1,6 +1,8 @@
 /* See evaluate_run.h. */
 #include "evaluate/evaluate_run.h"
 
+#include <stdlib.h>
+
 #include "core/message.h"
 #include "evaluate/evaluate_batch.h"
 #include "evaluate/evaluate_cuda.h"
@@ -51,9 +53,10 @@ static void layer_done(void *user, int layer)
     rb_progress_step(&pass->progress, NULL);
 }
 
-/* ---- the pass -------------------------------------------------------------------------------- */
+/* ---- a pass ---------------------------------------------------------------------------------- */
 
-rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, rb_error *err)
+/* Plans of one n_recent. */
+static rb_status run_pass(evaluate_result *out, const evaluate_request *request, rb_error *err)
 {
     evaluate_pass pass = {0};
     evaluate_batch b = {0};
@@ -70,7 +73,7 @@ rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, 
                                  .on_layer_done = layer_done,
                                  .part_start = b.part_start,
                                  .n_parts = b.n_parts,
-                                 .n_recent = request->n_recent,
+                                 .n_recent = evaluate_request_n_recent(request),
                                  .logit_tokens = b.logit_tokens,
                                  .n_logit_tokens = b.n_positions * b.n_runs,
                                  .logit_group = b.n_runs};
@@ -83,5 +86,58 @@ done:
     kv_restore_free(pass.restore);
     evaluate_scores_free(&pass.scores);
     evaluate_batch_free(&b);
+    return st;
+}
+
+/* ---- all passes ------------------------------------------------------------------------------ */
+
+static bool is_first_of_its_pass(const evaluate_request *request, int p)
+{
+    for (int other = 0; other < p; other++)
+        if (request->plans[other]->n_recent == request->plans[p]->n_recent) return false;
+    return true;
+}
+
+static void move_score(evaluate_score *to, evaluate_score *from)
+{
+    *to = *from;
+    *from = (evaluate_score){0};
+}
+
+/* Runs the plans that have the n_recent of plan `first`, and moves their runs to their places. The unquantized run is
+ * that of the first pass. plans: room for all. */
+static rb_status add_pass(evaluate_result *out, const evaluate_request *request, int first, const bit_plan **plans,
+                          rb_error *err)
+{
+    evaluate_request mine = *request;
+    evaluate_result result = {0};
+    int n = 0;
+    for (int p = first; p < request->n_plans; p++)
+        if (request->plans[p]->n_recent == request->plans[first]->n_recent) plans[n++] = request->plans[p];
+    mine.plans = plans;
+    mine.n_plans = n;
+    const rb_status st = run_pass(&result, &mine, err);
+    if (st == RB_OK && first == 0) move_score(&out->runs[0], &result.runs[0]);
+    for (int p = first, run = 1; p < request->n_plans && st == RB_OK; p++)
+        if (request->plans[p]->n_recent == request->plans[first]->n_recent)
+            move_score(&out->runs[1 + p], &result.runs[run++]);
+    out->n_layers = result.n_layers;
+    out->n_q_heads = result.n_q_heads;
+    evaluate_result_free(&result);
+    return st;
+}
+
+rb_status evaluate_plans(evaluate_result *out, const evaluate_request *request, rb_error *err)
+{
+    const bit_plan **plans = NULL;
+    rb_status st;
+    *out = (evaluate_result){.n_runs = 1 + request->n_plans};
+    if (request->n_plans == 0) return run_pass(out, request, err);
+    RB_TRY(st, rb_alloc(&out->runs, (size_t)out->n_runs, sizeof *out->runs, "results", err), done);
+    RB_TRY(st, rb_alloc(&plans, (size_t)request->n_plans, sizeof *plans, "plans", err), done);
+    for (int p = 0; p < request->n_plans && st == RB_OK; p++)
+        if (is_first_of_its_pass(request, p)) st = add_pass(out, request, p, plans, err);
+done:
+    free(plans);
     return st;
 }

@@ -2,9 +2,9 @@
  * and restored as the plan says. Its next-token distributions, attention and answers are compared with those of the
  * unquantized run.
  *
- * All plans go through the model in one pass over the weights. Every sequence is there once for each run, the
- * unquantized run first, and a layer's hook restores the keys and values of each copy by the plan of its run. Keys are
- * quantized as they enter RoPE, values as projected. */
+ * Plans that keep equally many recent tokens go through the model in one pass over the weights. Every sequence is there
+ * once for each run, the unquantized run first, and a layer's hook restores the keys and values of each copy by the
+ * plan of its run. Keys are quantized as they enter RoPE, values as projected. */
 #ifndef RB_EVALUATE_EVALUATE_RUN_H
 #define RB_EVALUATE_EVALUATE_RUN_H
 

@@ -122,7 +122,7 @@ static rb_status restore_head(const kv_restore *r, layer_heads *heads, int64_t s
                   first = r->batch->sequence_start[sequence] - heads->first_token;
     const int64_t end = r->batch->sequence_start[sequence + 1] - heads->first_token;
     float *rows = (is_value ? heads->v : heads->k) + h * heads->n_tokens * dim;
-    const int64_t begin = first + r->request->n_sink;
+    const int64_t begin = first + r->request->plans[run - 1]->n_sink;
     if (begin >= end) return RB_OK;
     const rb_status st = head_codec_round_trip(codec, rows + begin * dim, end - begin, rows + begin * dim, err);
     return st == RB_OK ? RB_OK

@@ -224,10 +224,11 @@ static rb_status restore_sequence(const kv_restore_cuda *r, const device_heads *
                                   void *stream, rb_error *err)
 {
     const int run = (int)(sequence % r->batch->n_runs);
+    if (run == 0) return RB_OK;
     const int64_t dim = kind == VALUES ? r->model->value_dim : r->model->head_dim,
-                  begin = r->batch->sequence_start[sequence] - heads->first_token + r->request->n_sink;
+                  begin = r->batch->sequence_start[sequence] - heads->first_token + r->request->plans[run - 1]->n_sink;
     const int64_t n = r->batch->sequence_start[sequence + 1] - heads->first_token - begin;
-    if (run == 0 || n <= 0) return RB_OK;
+    if (n <= 0) return RB_OK;
     const codec_cuda *codec = r->plans[run - 1][kind].codec;
     if (!codec) return RB_OK;
     const codec_image *image = r->plans[run - 1][kind].image;
@@ -268,8 +269,9 @@ rb_status kv_restore_cuda_check(const kv_restore_cuda *r, int layer, rb_error *e
     for (int64_t s = 0; s < r->batch->batch.n_sequences; s++)
         for (int kind = 0; kind < N_KINDS; kind++) {
             const uint64_t bad = r->host_bad[s * N_KINDS + kind];
-            const int64_t n = r->batch->sequence_start[s + 1] - r->batch->sequence_start[s] - r->request->n_sink;
             if (bad == UINT64_MAX) continue;
+            const int64_t n = r->batch->sequence_start[s + 1] - r->batch->sequence_start[s]
+                              - r->request->plans[s % r->batch->n_runs - 1]->n_sink;
             st = rb_fail(err, RB_ENONFINITE,
                          "layer %d kv_head %lld, %s: vector %lld of a sequence is not finite, or its norm is beyond "
                          "fp16's 65504",

@@ -108,6 +108,33 @@ bool bit_plan_is_published_form(const bit_plan *plan)
     return true;
 }
 
+/* ---- exact tokens ---------------------------------------------------------------------------- */
+
+bool bit_plan_keeps_exact(const bit_plan *plan) { return plan->n_sink > 0 || plan->n_recent > 0; }
+
+void bit_plan_describe_exact(char *out, size_t size, const bit_plan *plan)
+{
+    const struct {
+        const char *which;
+        int64_t n;
+    } ends[] = {{"first", plan->n_sink}, {"last", plan->n_recent}};
+    size_t at = 0;
+    snprintf(out, size, "no token");
+    for (size_t i = 0; i < RB_COUNT(ends); i++) {
+        if (ends[i].n == 0 || at >= size) continue;
+        const bool is_last = i + 1 == RB_COUNT(ends) || ends[i + 1].n == 0;
+        at += (size_t)snprintf(out + at, size - at, "%sthe %s", at > 0 ? " and " : "", ends[i].which);
+        if (ends[i].n > 1 && at < size) at += (size_t)snprintf(out + at, size - at, " %lld", (long long)ends[i].n);
+        if (is_last && at < size) at += (size_t)snprintf(out + at, size - at, " token%s", ends[i].n > 1 ? "s" : "");
+    }
+}
+
+double plan_cost_bytes(const plan_cost *cost, int64_t n_tokens)
+{
+    const int64_t n_exact = n_tokens < cost->n_exact ? n_tokens : cost->n_exact;
+    return cost->bytes_per_token * (double)(n_tokens - n_exact) + cost->fp16_bytes_per_token * (double)n_exact;
+}
+
 plan_cost bit_plan_cost(const bit_plan *plan)
 {
     const double n = bit_plan_n_heads(plan), head_dim = plan->model.head_dim, value_dim = plan->model.value_dim;
@@ -123,6 +150,7 @@ plan_cost bit_plan_cost(const bit_plan *plan)
         .value_true_bits = (double)values / (n * value_dim),
         .bytes_per_token = (double)(stored + values) / 8.0,
         .fp16_bytes_per_token = 2.0 * n * (head_dim + value_dim),
+        .n_exact = plan->n_sink + plan->n_recent,
     };
     cost.compression = cost.fp16_bytes_per_token / cost.bytes_per_token;
     return cost;

@@ -6,6 +6,10 @@
 
 #include "core/model_facts.h"
 #include "kernels/reference/plan_head.h"
+#include "plan/library/plan_rbp_format.h"
+
+/* Tokens that stay fp16 at most, of sinks and of recent ones each. */
+enum { PLAN_MAX_EXACT = PLAN_RBP_MAX_EXACT };
 
 typedef struct bit_plan {
     model_facts model;
@@ -16,6 +20,9 @@ typedef struct bit_plan {
                              * Values are one group of all dims in natural order, haar, seed VALUE_SEED + kv_head,
                              * codebook value_codebook */
     codebook_kind value_codebook;
+    /* Keys and values of the first n_sink tokens of a sequence, and of the last n_recent before a query (its own
+     * included), stay fp16: exact tokens. 0 to PLAN_MAX_EXACT. */
+    int64_t n_sink, n_recent;
     plan_head *heads; /* [n_layers][n_kv_heads], owned */
 } bit_plan;
 
@@ -30,9 +37,10 @@ typedef struct plan_cost {
     double key_nominal_bits; /* codes only */
     double key_true_bits;    /* codes, norms, padding */
     double value_true_bits;
-    double bytes_per_token; /* all layers and heads, keys and values */
+    double bytes_per_token; /* of a token that is quantized: all layers and heads, keys and values */
     double fp16_bytes_per_token;
     double compression; /* fp16_bytes_per_token / bytes_per_token */
+    int64_t n_exact;    /* tokens of a sequence that stay fp16: n_sink + n_recent, where it has so many */
 } plan_cost;
 
 rb_status bit_plan_create(bit_plan **out, const model_facts *model,
@@ -51,6 +59,11 @@ void bit_plan_set_value_width(bit_plan *plan, int width); /* of every head: 1..8
 bool bit_plan_quantizes_values(const bit_plan *plan);
 
 plan_cost bit_plan_cost(const bit_plan *plan);
+/* Bytes of a sequence of n_tokens: those of exact tokens in fp16, the others quantized. */
+double plan_cost_bytes(const plan_cost *cost, int64_t n_tokens);
+bool bit_plan_keeps_exact(const bit_plan *plan); /* any token */
+/* "the first 4 and the last 128 tokens", "the first token", "no token". */
+void bit_plan_describe_exact(char *out, size_t size, const bit_plan *plan);
 int plan_value_bits(int width, int value_dim); /* stored bits of a value vector: 1..8 or PLAN_FP16_WIDTH */
 value_range bit_plan_value_range(const bit_plan *plan);
 /* "3.250 true bits a dim", or "3.250 true bits a dim, widths 1 to 5". */

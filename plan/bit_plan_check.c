@@ -27,6 +27,19 @@ static rb_status check_one_family(const bit_plan *plan, int h, const char *place
                    place, codec_family_names[family], codec_family_names[first]);
 }
 
+static rb_status check_exact(const bit_plan *plan, const char *where, rb_error *err)
+{
+    const struct {
+        const char *name;
+        int64_t n;
+    } counts[] = {{"sink", plan->n_sink}, {"recent", plan->n_recent}};
+    for (size_t i = 0; i < RB_COUNT(counts); i++)
+        if (counts[i].n < 0 || counts[i].n > PLAN_MAX_EXACT)
+            return rb_fail(err, RB_EFORMAT, "%s: %s is %lld, expected 0 to %d tokens", where, counts[i].name,
+                           (long long)counts[i].n, PLAN_MAX_EXACT);
+    return RB_OK;
+}
+
 rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
 {
     char place[200];
@@ -37,6 +50,7 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
         return rb_fail(err, RB_EFORMAT, "%s: avg_bits is %g, expected a number from 0", where, plan->avg_bits);
     if ((unsigned)plan->value_codebook >= CODEBOOK_N_KINDS)
         return rb_fail(err, RB_EFORMAT, "%s: unknown value codebook kind %d", where, (int)plan->value_codebook);
+    st = check_exact(plan, where, err);
     for (int h = 0; h < bit_plan_n_heads(plan) && st == RB_OK; h++) {
         snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads,
                  h % plan->model.n_kv_heads);

@@ -19,6 +19,7 @@ bool plan_model_is_new(const model_facts *model)
 
 int plan_version(const bit_plan *plan)
 {
+    if (bit_plan_keeps_exact(plan)) return PLAN_VERSION_EXACT;
     if (plan_model_is_new(&plan->model)) return PLAN_VERSION_MODEL;
     int version = bit_plan_is_published_form(plan) ? PLAN_VERSION_PUBLISHED : PLAN_VERSION_GENERAL;
     for (int h = 0; h < bit_plan_n_heads(plan); h++)

@@ -14,12 +14,14 @@
 
 /* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
  * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
- * or the version that its newest family came with; but MODEL where plan_model_is_new. */
+ * or the version that its newest family came with; but MODEL where plan_model_is_new, and EXACT where
+ * bit_plan_keeps_exact. */
 enum {
     PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
     PLAN_VERSION_GENERAL = PLAN_RBP_GENERAL_VERSION,
     PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
     PLAN_VERSION_MODEL = PLAN_RBP_MODEL_VERSION,   /* the first that knows every model */
+    PLAN_VERSION_EXACT = PLAN_RBP_EXACT_VERSION,   /* the first with tokens that stay fp16 */
     PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 

@@ -166,6 +166,13 @@ static rb_status value_widths_from_json(bit_plan *plan, const cJSON *json, const
     return RB_OK;
 }
 
+/* Absent: 0. */
+static rb_status exact_from_json(int64_t *out, const cJSON *document, const char *key, const char *name, rb_error *err)
+{
+    *out = 0;
+    return rb_json_find(document, key) ? rb_json_get_int(document, key, name, 0, PLAN_MAX_EXACT, out, err) : RB_OK;
+}
+
 static rb_status header_from_json(bit_plan *plan, const cJSON *document, const char *name, rb_error *err)
 {
     const cJSON *object;
@@ -185,6 +192,8 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     }
     strcpy(plan->method, method);
     RB_TRY(st, rb_json_get_number(document, "avg_bits", name, 0.0, 16.0, &plan->avg_bits, err), done);
+    RB_TRY(st, exact_from_json(&plan->n_sink, document, "sink", name, err), done);
+    RB_TRY(st, exact_from_json(&plan->n_recent, document, "recent", name, err), done);
     RB_TRY(st, rb_json_get_object(document, "values", name, &object, err), done);
     snprintf(where, sizeof where, "%.400s: values", name);
     RB_TRY(st, value_widths_from_json(plan, object, where, err), done);
@@ -214,6 +223,9 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
             err, RB_EFORMAT,
             "%s: model: value_dim, local_rope, attention_factor or rope kind %s, expected none in version %d", name,
             rope_kind_name(plan->model.rope.kind), version);
+    if (version < PLAN_VERSION_EXACT && bit_plan_keeps_exact(plan))
+        return rb_fail(err, RB_EFORMAT, "%s: sink is %lld and recent %lld, expected 0 in version %d", name,
+                       (long long)plan->n_sink, (long long)plan->n_recent, version);
     if (version == PLAN_VERSION_PUBLISHED && range.least != range.most)
         return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name,
                        range.least, range.most, version);

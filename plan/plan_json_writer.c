@@ -150,6 +150,10 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
     RB_TRY(st, rb_json_add_item(json, "calibration", &item, err), done);
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", plan->avg_bits, err), done);
+    if (bit_plan_keeps_exact(plan)) {
+        RB_TRY(st, rb_json_add_number(json, "sink", (double)plan->n_sink, err), done);
+        RB_TRY(st, rb_json_add_number(json, "recent", (double)plan->n_recent, err), done);
+    }
     RB_TRY(st, add_cost(json, plan, err), done);
     RB_TRY(st, add_values(json, plan, err), done);
     RB_TRY(st, layers_to_json(json, plan, err), done);

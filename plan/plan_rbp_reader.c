@@ -81,6 +81,8 @@ static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, 
     RB_TRY(st, bit_plan_create(&plan, &model, err), done);
     plan->avg_bits = info->avg_bits;
     plan->value_codebook = (codebook_kind)info->value_codebook;
+    plan->n_sink = info->n_sink;
+    plan->n_recent = info->n_recent;
     plan->calibration.n_tokens = (int64_t)info->calibration_n_tokens;
     plan->calibration.context = (int64_t)info->calibration_context;
     RB_TRY(st, copy_text(plan->method, sizeof plan->method, info->method, "method", err), done);

@@ -172,6 +172,12 @@ static void put_geometry(byte_buffer *buffer, const model_facts *model, int vers
     if (version >= PLAN_VERSION_MODEL) put_model(buffer, model);
 }
 
+static void put_exact(byte_buffer *buffer, const bit_plan *plan)
+{
+    put_uint(buffer, (uint64_t)plan->n_sink, 4);
+    put_uint(buffer, (uint64_t)plan->n_recent, 4);
+}
+
 /* dims 0: the N(0, 1) table. Built for 4 dims and doubled, which is exact. */
 static void put_codebook(byte_buffer *buffer, codebook_kind kind, int width, int dims)
 {
@@ -355,6 +361,7 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     RB_TRY(st, check_storable(plan, err), done);
     put_identity(&payload, plan);
     put_geometry(&payload, &plan->model, version);
+    if (version >= PLAN_VERSION_EXACT) put_exact(&payload, plan);
     put_codebooks(&payload, plan);
     if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan);
     put_values(&payload, plan);

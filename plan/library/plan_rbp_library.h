@@ -105,6 +105,7 @@ float rbp_f32_at(const uint8_t *bytes);
 
 void rbp_read_identity(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_exact(rbp_reader *r, ropebits_plan *plan);     /* from PLAN_RBP_EXACT_VERSION */
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan); /* tables point into the payload */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);

@@ -113,6 +113,12 @@ void rbp_read_geometry(rbp_reader *r, ropebits_plan *plan)
     if (plan->version >= PLAN_RBP_MODEL_VERSION) read_model(r, plan);
 }
 
+void rbp_read_exact(rbp_reader *r, ropebits_plan *plan)
+{
+    plan->info.n_sink = (uint32_t)rbp_take_range(r, 4, 0, PLAN_RBP_MAX_EXACT, "sink");
+    plan->info.n_recent = (uint32_t)rbp_take_range(r, 4, 0, PLAN_RBP_MAX_EXACT, "recent");
+}
+
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan)
 {
     plan->n_tables = (uint32_t)rbp_take_uint(r, 2);

@@ -52,6 +52,7 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
 {
     rbp_read_identity(r, plan);
     rbp_read_geometry(r, plan);
+    if (plan->version >= PLAN_RBP_EXACT_VERSION) rbp_read_exact(r, plan);
     rbp_read_codebooks(r, plan);
     for (int f = 0; f < RBP_N_FAMILIES; f++)
         if (rbp_families[f]->read_tables && rbp_families[f]->since <= plan->version)
@@ -137,6 +138,14 @@ void ropebits_plan_close(ropebits_plan *plan)
 }
 
 const ropebits_plan_info *ropebits_plan_get_info(const ropebits_plan *plan) { return &plan->info; }
+
+double ropebits_plan_bytes(const ropebits_plan *plan, uint64_t n_tokens)
+{
+    const ropebits_plan_info *info = &plan->info;
+    const uint64_t most = (uint64_t)info->n_sink + info->n_recent, n_exact = n_tokens < most ? n_tokens : most;
+    const double fp16_bytes = 2.0 * plan->n_heads * (info->head_dim + info->value_dim);
+    return info->bytes_per_token * (double)(n_tokens - n_exact) + fp16_bytes * (double)n_exact;
+}
 
 const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head)
 {

@@ -52,6 +52,12 @@
  *             within too), the one that leaves the least sum of weights[i] |z_i - what is restored|^2, the lowest of
  *             equals.
  *
+ * Exact tokens. The first n_sink tokens of a sequence take most of a model's attention and lie far from what the codes
+ * expect; a plan may leave them, and the last n_recent, in fp16 (ropebits_plan_info). Keys and values of token t of a
+ * sequence whose newest token is s are stored as above where n_sink <= t <= s - n_recent. So a cache has an area of
+ * n_sink tokens that never change, a ring of n_recent, and the coded tokens: a token that leaves the ring is coded
+ * then. A runtime may quantize exact tokens too; it loses what they are worth.
+ *
  * How codes are chosen is the encoder's own business: the formulas restore any of them. ROPEBITS_ENCODER_NEAREST is the
  * encoder above. A plan that says ROPEBITS_ENCODER_SEARCH was measured with a better one, which needs the coherence of
  * a group (docs/method.md of ropebits). */
@@ -66,7 +72,7 @@ extern "C" {
 #endif
 
 /* The newest this library reads; it reads those before it too. */
-#define ROPEBITS_PLAN_FORMAT_VERSION 4
+#define ROPEBITS_PLAN_FORMAT_VERSION 5
 
 enum { ROPEBITS_PAIRING_SPLIT_HALF = 0, ROPEBITS_PAIRING_INTERLEAVED = 1 };
 /* How the frequencies were scaled; inv_freq has the outcome. */
@@ -133,7 +139,7 @@ typedef struct ropebits_plan_info {
     const char *tool_version; /* of ropebits, that wrote the plan */
     double avg_bits;          /* nominal budget of the keys, bits per dim */
     double key_true_bits;     /* what keys cost: codes, norms, padding; bits per dim */
-    double bytes_per_token;   /* keys and values of all layers and heads */
+    double bytes_per_token;   /* of a token that is quantized: keys and values of all layers and heads */
     uint8_t value_codebook;   /* ROPEBITS_CODEBOOK_..., of all heads */
 
     const char *model_type;     /* "llama" */
@@ -160,6 +166,10 @@ typedef struct ropebits_plan_info {
     uint64_t local_rope_original_max_position;
     double local_rope_attention_factor;
     const double *local_inv_freq; /* [rotary_dim / 2] */
+
+    /* Exact tokens: keys and values of the first n_sink tokens of a sequence, and of the last n_recent before a query
+     * (its own included), stay fp16. 0: none. */
+    uint32_t n_sink, n_recent;
 } ropebits_plan_info;
 
 typedef struct ropebits_plan ropebits_plan;
@@ -170,6 +180,8 @@ int ropebits_plan_parse(ropebits_plan **plan, const void *bytes, size_t size_byt
 void ropebits_plan_close(ropebits_plan *plan);
 
 const ropebits_plan_info *ropebits_plan_get_info(const ropebits_plan *plan);
+/* Bytes of a sequence of n_tokens, its exact tokens in fp16. */
+double ropebits_plan_bytes(const ropebits_plan *plan, uint64_t n_tokens);
 /* NULL when out of range. */
 const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head);
 /* The frequencies of a layer, [rotary_dim / 2], and what RoPE multiplies by there; NULL and 0 when out of range. */

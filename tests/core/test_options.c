@@ -312,6 +312,37 @@ static void help_is_aligned_and_shows_the_defaults(void **state)
     free(text);
 }
 
+static void a_number_may_have_words_in_its_place(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"plan", "auto", NULL};
+    int64_t sink = -2;
+    rb_error err = {0};
+    rb_string_list rest;
+    char program[] = "x", name[] = "--sink", plan[] = "plan", number[] = "3", minus[] = "-1", other[] = "all";
+    const rb_option option = {.long_name = "sink",
+                              .kind = RB_OPT_INT,
+                              .value = &sink,
+                              .metavar = "N",
+                              .min = 0,
+                              .max = 8,
+                              .choices = words,
+                              .help = "how many"},
+                    *table = &option;
+    char *text = printed_help(&option, 1);
+    assert_string_equal(text, "      --sink N  how many (plan, auto; default auto)\n");
+    free(text);
+    const int one = 1;
+    assert_ok(rb_options_parse(&table, &one, 1, 3, (char *[]){program, name, plan}, &rest, &err));
+    assert_int_equal(sink, -1);
+    assert_ok(rb_options_parse(&table, &one, 1, 3, (char *[]){program, name, number}, &rest, &err));
+    assert_int_equal(sink, 3);
+    assert_fails(rb_options_parse(&table, &one, 1, 3, (char *[]){program, name, minus}, &rest, &err), RB_EUSAGE,
+                 "--sink is -1, expected 0 to 8");
+    assert_fails(rb_options_parse(&table, &one, 1, 3, (char *[]){program, name, other}, &rest, &err), RB_EUSAGE,
+                 "--sink is 'all', expected a whole number, or plan");
+}
+
 static void help_wraps_at_100_columns(void **state)
 {
     (void)state;
@@ -376,6 +407,7 @@ int main(void)
         OPTIONS_TEST(required_options_are_asked_for_separately),
         OPTIONS_TEST(help_is_aligned_and_shows_the_defaults),
         OPTIONS_TEST(help_wraps_at_100_columns),
+        cmocka_unit_test(a_number_may_have_words_in_its_place),
         cmocka_unit_test(the_nearest_name_is_at_most_two_edits_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

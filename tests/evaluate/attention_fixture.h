@@ -18,6 +18,7 @@ typedef struct attention_fixture {
     int32_t text[N_TEXT];
     needle_document document;
     needle_documents documents;
+    bit_plan *plan;
     evaluate_request request;
     evaluate_batch batch;
 } attention_fixture;
@@ -26,10 +27,14 @@ static inline void open_attention_fixture(attention_fixture *f)
 {
     static int32_t document_tokens[N_DOCUMENT];
     static answer_span answer = {4, 1};
+    static bit_plan plan; /* of all runs; only its n_recent is looked at */
     static const bit_plan *plans[N_RUNS - 1];
     rb_error err = {0};
     *f = (attention_fixture){
         .document = {.n_tokens = N_DOCUMENT, .tokens = document_tokens, .n_answers = 1, .answers = &answer}};
+    f->plan = &plan;
+    f->plan->n_recent = 0;
+    for (int p = 0; p < N_RUNS - 1; p++) plans[p] = f->plan;
     assert_ok(checkpoint_open(&f->model, "configs/demo-llama", &err));
     f->facts = &checkpoint_config(f->model)->facts;
     f->documents = (needle_documents){1, &f->document};

@@ -29,7 +29,7 @@ static void reference_weights(double *p, const attention_fixture *f, const array
     const int64_t dim = f->facts->head_dim, kv_head = head / (f->facts->n_q_heads / f->facts->n_kv_heads);
     double sum = 0.0;
     for (int64_t s = 0; s <= t; s++) {
-        const float *k = t - s < f->request.n_recent ? a->exact_k : a->k;
+        const float *k = t - s < f->plan->n_recent ? a->exact_k : a->k;
         double logit = 0.0;
         for (int64_t i = 0; i < dim; i++)
             logit +=
@@ -117,7 +117,7 @@ static void check(int64_t n_recent, int window)
         (model_config *)checkpoint_config(f.model); /* ours alone: this model has no window of its own */
     config->layer_slides[LAYER] = window > 0;
     config->sliding_window = window;
-    f.request.n_recent = n_recent;
+    f.plan->n_recent = n_recent;
     arrays a = make_arrays(&f);
     const expectation e = expect(&f, &a, window);
     attention_scores scores = score(&f, &a);

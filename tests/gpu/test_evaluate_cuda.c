@@ -124,6 +124,14 @@ static void compare_vectors(const float *got, const float *expected, const float
         fail_msg("%lld of %lld restored vectors differ from the CPU's", (long long)n_flipped, (long long)n_changed);
 }
 
+static void keep_exact(inputs *in, int64_t n_sink, int64_t n_recent)
+{
+    for (int p = 0; p < N_PLANS; p++) {
+        in->plans[p]->n_sink = n_sink;
+        in->plans[p]->n_recent = n_recent;
+    }
+}
+
 static void check_restored(int64_t n_sink, bool with_keys, bool with_values)
 {
     inputs in;
@@ -132,7 +140,7 @@ static void check_restored(int64_t n_sink, bool with_keys, bool with_values)
     kv_restore_cuda *gpu = NULL;
     rb_error err = {0};
     open_inputs(&in, "configs/demo-llama", 400, 150);
-    in.request.n_sink = n_sink;
+    keep_exact(&in, n_sink, 0);
     in.request.with_keys = with_keys;
     in.request.with_values = with_values;
     assert_ok(evaluate_batch_make(&batch, &in.request, &err));
@@ -191,7 +199,7 @@ static void a_key_that_no_codec_holds_is_named(void **state)
     kv_restore_cuda *gpu = NULL;
     rb_error err = {0};
     open_inputs(&in, "configs/demo-llama", 400, 150);
-    in.request.n_sink = 2;
+    keep_exact(&in, 2, 0);
     assert_ok(evaluate_batch_make(&batch, &in.request, &err));
     assert_ok(kv_restore_cuda_create(&gpu, &in.request, &batch, &err));
     const int64_t n = batch.batch.n_tokens, d = checkpoint_config(in.model)->facts.head_dim, floats = 2 * n * d;
@@ -336,8 +344,8 @@ static void try_request(inputs *in, const char *name)
     for (int precision = 0; precision < 2; precision++) {
         char what[160];
         in->request.cuda_precision = (layer_cuda_precision)precision;
-        snprintf(what, sizeof what, "%s, sink %d, recent %d%s%s, %s", name, (int)in->request.n_sink,
-                 (int)in->request.n_recent, in->request.with_keys ? "" : ", values only",
+        snprintf(what, sizeof what, "%s, sink %d, recent %d%s%s, %s", name, (int)in->plans[0]->n_sink,
+                 (int)in->plans[0]->n_recent, in->request.with_keys ? "" : ", values only",
                  in->request.with_values ? "" : ", keys only", precision == LAYER_CUDA_F32 ? "f32" : "bf16");
         assert_ok(evaluate_plans(&gpu, &in->request, &err));
         compare_results(&gpu, &cpu, precision == LAYER_CUDA_F32 ? &f32_bounds : &bf16_bounds, what);
@@ -354,15 +362,14 @@ static void the_bundled_model(void **state)
     open_inputs(&in, "configs/demo-llama", 2000,
                 900); /* the first part has 7200 tokens: two chunks, the second from the middle of a sequence */
     try_request(&in, "demo-llama");
-    in.request.n_sink = 4;
-    in.request.n_recent = 64;
+    keep_exact(&in, 4, 64);
     try_request(&in, "demo-llama");
-    in.request.n_sink = in.request.n_recent = 0;
+    keep_exact(&in, 0, 0);
     in.request.with_values = false;
     try_request(&in, "demo-llama");
     in.request.with_values = true;
     in.request.with_keys = false;
-    in.request.n_recent = 1;
+    keep_exact(&in, 0, 1);
     try_request(&in, "demo-llama");
     close_inputs(&in);
 }
@@ -380,7 +387,7 @@ static void the_shared_models(void **state)
         if (!folder) continue;
         open_inputs(&in, folder, 500, 200);
         try_request(&in, names[i]);
-        in.request.n_recent = 12;
+        keep_exact(&in, 0, 12);
         try_request(&in, names[i]);
         close_inputs(&in);
     }

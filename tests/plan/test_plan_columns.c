@@ -22,7 +22,7 @@ static void columns_come_with_their_version(void **state)
 {
     (void)state;
     static const int expected[FORM_N_KINDS][PLAN_VERSION_NEWEST] = {
-        [FORM_HEADER] = {4, 11, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15}, [FORM_RBP] = {7, 13, 18, 18}};
+        [FORM_HEADER] = {4, 11, 15, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15, 15}, [FORM_RBP] = {7, 13, 18, 18, 18}};
     const plan_column *columns[PLAN_COLUMNS_ROOM];
     for (int form = 0; form < FORM_N_KINDS; form++)
         for (int version = 1; version <= PLAN_VERSION_NEWEST; version++)
@@ -88,7 +88,7 @@ static void dims_of_no_group_come_last_in_coding_order(void **state)
     bit_plan_free(plan);
 }
 
-/* PUBLISHED, GENERAL, the version that block-codebook came with, and that of new models. */
+/* PUBLISHED, GENERAL, the version that block-codebook came with, that of new models, and that of exact tokens. */
 static void a_plan_has_the_lowest_version_that_holds_it(void **state)
 {
     (void)state;
@@ -101,6 +101,12 @@ static void a_plan_has_the_lowest_version_that_holds_it(void **state)
     }
     const model_facts latent = some_new_model();
     bit_plan *plan = some_plan(&latent, CODEBOOK_BLOCK_GTQ);
+    assert_int_equal(plan_version(plan), 4);
+    plan->n_recent = 1;
+    assert_int_equal(plan_version(plan), 5);
+    plan->n_sink = 1, plan->n_recent = 0;
+    assert_int_equal(plan_version(plan), 5);
+    plan->n_sink = 0;
     assert_int_equal(plan_version(plan), 4);
     bit_plan_free(plan);
 }

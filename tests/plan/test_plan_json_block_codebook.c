@@ -87,7 +87,7 @@ static void every_damage_is_named(void **state)
          "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 1"},
         {"version", "2", RB_EFORMAT,
          "p.json: layer 0 kv_head 0: family is block-codebook, expected groups in version 2"},
-        {"version", "5", RB_EUNSUPPORTED, "version is 5, expected 4"},
+        {"version", "6", RB_EUNSUPPORTED, "version is 6, expected 5"},
         {"layers.0.kv_heads.0.family", "\"lattice\"", RB_EUNSUPPORTED, "layer 0 kv_head 0: unknown family \"lattice\""},
         {"layers.0.kv_heads.0.family", "3", RB_EFORMAT, "layer 0 kv_head 0.family: found a number, expected a string"},
         {"layers.0.kv_heads.0.family", NULL, RB_EFORMAT,

@@ -106,8 +106,8 @@ static void lying_headers_are_refused_by_name(void **state)
     assert_int_equal(encoded[8], PLAN_RBP_PUBLISHED_VERSION);
     assert_lie_refused(8, PLAN_RBP_GENERAL_VERSION, ""); /* the columns of version 2 are not there */
     assert_lie_refused(8, ROPEBITS_PLAN_FORMAT_VERSION, "");
-    assert_lie_refused(8, 0, "version is 0, expected 1 to 4");
-    assert_lie_refused(8, 5, "version is 5, expected 1 to 4");
+    assert_lie_refused(8, 0, "version is 0, expected 1 to 5");
+    assert_lie_refused(8, 6, "version is 6, expected 1 to 5");
     assert_lie_refused(12, 1, "reserved");
     assert_lie_refused(18, 0xff, "zstd frame does not hold");
     assert_lie_refused(19, 0xff, "expected at most");

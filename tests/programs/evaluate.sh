@@ -32,6 +32,31 @@ run --plan "$scratch/uniform.json" --recent 512 -o "$scratch/recent.json" >/dev/
 run --plan "$scratch/uniform.json" --recent 64 --sink 4 -o "$scratch/buffer.json" >/dev/null
 run --plan "$scratch/uniform.json" --keys-only -o "$scratch/keys.json" >/dev/null
 run --plan "$scratch/uniform.json" --values-only -o "$scratch/values.json" >/dev/null
+# A plan says what stays unquantized (docs/plan-json.md); an option counts more than the plan, and a line says so.
+exact() { sed -e 's/"version": *[0-9]*/"version": 5/' -e "s/\"method\"/\"sink\": $1, \"recent\": $2, \"method\"/" \
+    "$scratch/uniform.json"; }
+exact 4 64 >"$scratch/exact.json"
+exact 4 0 >"$scratch/first.json"
+exact -1 0 >"$scratch/negative.json"
+exact 0 2.5 >"$scratch/fraction.json"
+exact 1099511627776 0 >"$scratch/large.json"
+expect "a plan with exact tokens is evaluated" 0 run --plan "$scratch/exact.json" -o "$scratch/planned.json"
+stdout_has "exact.json: the first 4 and the last 64 tokens stay unquantized"
+expect "plans that keep different tokens are evaluated in one go" 0 run --plan "$scratch/uniform.json" \
+    --plan "$scratch/exact.json" --plan "$scratch/first.json" -o "$scratch/mixed.json"
+run --plan "$scratch/uniform.json" --sink 4 -o "$scratch/sink4.json" >/dev/null
+run --plan "$scratch/uniform.json" -o "$scratch/none.json" >/dev/null
+run --plan "$scratch/exact.json" --sink 0 --recent 0 -o "$scratch/asked.json" >/dev/null
+check "  an option is told" grep -q "exact.json: --sink 1 instead of the plan's 4" <("$evaluate" --device cpu \
+    --model $model --text $text --n-tokens 64 --context 32 --plan "$scratch/exact.json" --sink 1 2>&1)
+expect "a negative number of exact tokens is a usage error" 2 run "${plans[@]}" --sink -1
+stderr_has "sink is -1, expected 0 to 16777216"
+expect "a plan with a negative number is refused" 1 run --plan "$scratch/negative.json"
+stderr_has "sink: is -1, expected 0 to 16777216"
+expect "  with a fraction" 1 run --plan "$scratch/fraction.json"
+stderr_has "recent: is 2.5"
+expect "  with one that is too large" 1 run --plan "$scratch/large.json"
+stderr_has "sink: is 1099511627776, expected 0 to 16777216"
 "$evaluate" -q --model $model --text $text --plan "$scratch/uniform.json" --n-tokens 20 --context 8 --worst-tokens 2 \
     -o "$scratch/short.json" >"$scratch/short.txt"
 check "a text of short sequences is evaluated" grep -q "uniform.json .* - .*" "$scratch/short.txt"
@@ -85,6 +110,15 @@ assert ($2), [r['kl_mean'] for r in a]"; }
     is "a buffer as long as the context hides everything" \
         "load('recent')[1]['kl_max'] < 1e-6 and load('recent')[1]['attention_kl'] < 1e-9"
     is "a buffer and sinks help" "load('buffer')[1]['kl_mean'] < uniform['kl_mean']"
+    is "a plan's exact tokens are those of the options" \
+        "all(load('planned')[1][k] == load('buffer')[1][k] for k in a[0] if k not in ('name', 'needles'))"
+    is "each plan keeps its own" \
+        "all(abs(load('mixed')[i][k] / load(name)[1][k] - 1) < 1e-4 for k in ('perplexity', 'kl_mean', 'attention_kl')
+             for i, name in ((1, 'none'), (2, 'buffer'), (3, 'sink4')))"
+    is "an option may keep none" \
+        "all(load('asked')[1][k] == load('none')[1][k] for k in a[0] if k not in ('name', 'needles'))"
+    is "runs say what they kept" \
+        "[(r['sink'], r['recent']) for r in load('mixed')] == [(None, None), (0, 0), (4, 64), (4, 0)]"
     is "only keys cost less than both, and only values too" \
         "all(0 < load(part)[1]['kl_mean'] < uniform['kl_mean'] for part in ('keys', 'values'))"
     is "only values leave the first layer's attention as it is" \

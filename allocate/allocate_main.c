@@ -80,8 +80,8 @@ static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
 static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width,
                               const profile_table *profile, rb_error *err)
 {
-    const value_statistics statistics = {profile->value_error, profile->value_energy};
-    if (!profile->value_error)
+    const value_statistics statistics = {profile->all.value_error, profile->all.value_energy};
+    if (!profile->all.value_error)
         return rb_fail(err, RB_EINVAL,
                        "--value-per head needs the errors of values, which the profile has not: its capture has no "
                        "values (calibrate --values)");
@@ -188,7 +188,7 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const head_statistics statistics = profile_statistics(profile);
+    const head_statistics statistics = profile_statistics(profile, 0);
     const plan_request request = {.model = &profile->model,
                                   .calibration = &profile->calibration,
                                   .statistics = &statistics,
@@ -233,7 +233,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     if (report.has_value_answer)
         RB_TRY(st, allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, err),
                done);
-    const head_statistics statistics = profile_statistics(profile);
+    const head_statistics statistics = profile_statistics(profile, 0);
     const plan_request request = {.model = &profile->model,
                                   .calibration = &profile->calibration,
                                   .statistics = &statistics,

@@ -13,11 +13,11 @@
 static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile,
                                 rb_error *err)
 {
-    const value_statistics statistics = {profile->value_error, profile->value_energy};
+    const value_statistics statistics = {profile->all.value_error, profile->all.value_energy};
     const double dims = plan->model.value_dim, true_bits = bit_plan_cost(plan).value_true_bits;
     const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
     uint8_t *widths = NULL;
-    if (!profile->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
+    if (!profile->all.value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
     const rb_status st = rb_alloc(&widths, n_heads, sizeof *widths, "widths of values", err);
     if (st != RB_OK) return st;
     out->is_known = true;
@@ -35,7 +35,7 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
 
 rb_status allocate_report_predict(allocate_report *r, const bit_plan *plan, const profile_table *profile, rb_error *err)
 {
-    const head_statistics statistics = profile_statistics(profile);
+    const head_statistics statistics = profile_statistics(profile, 0);
     codec_errors errors = {.n_blocks = model_n_blocks(&plan->model)};
     rb_status st;
     r->plan = plan;

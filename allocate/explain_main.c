@@ -49,9 +49,9 @@ static void print_values(const bit_plan *plan, const explain_options *opt, const
     }
     printf("values   %d bits, %.3f true bits a dim", width,
            (double)plan_value_bits(width, plan->model.value_dim) / plan->model.value_dim);
-    for (int h = 0; h < plan->model.n_kv_heads && profile->value_error; h++) energy += profile->value_energy[first + h];
+    for (int h = 0; h < plan->model.n_kv_heads && profile->all.value_error; h++) energy += profile->all.value_energy[first + h];
     if (energy > 0.0) {
-        const double *share = profile->value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
+        const double *share = profile->all.value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
         printf("; their error is %.3g %% of the layer's output energy", 100.0 * share[width] / energy);
         if (width < PLAN_MAX_WIDTH) printf(", with a bit more %.3g %%", 100.0 * share[width + 1] / energy);
         if (width > PLAN_MIN_WIDTH) printf(", with a bit less %.3g %%", 100.0 * share[width - 1] / energy);
@@ -84,7 +84,7 @@ static rb_status explain_head(const bit_plan *plan, const profile_table *profile
 {
     const int h = head_of(opt, plan);
     const explain_functions *family = families[plan->heads[h].family];
-    const head_statistics statistics = profile_statistics(profile);
+    const head_statistics statistics = profile_statistics(profile, 0);
     void *explained = NULL;
     rb_status st = rb_alloc(&explained, 1, family->size_bytes, "an explanation", err);
     if (st != RB_OK) return st;

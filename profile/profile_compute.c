@@ -102,6 +102,17 @@ static void end(scoring *s)
 
 /* ---- one head -------------------------------------------------------------------------------- */
 
+/* The first n_sink keys of every sequence are exact. */
+static void keep_sinks(float *k_hat, const float *k, const scoring *s, int64_t n_sink)
+{
+    const int64_t dim = s->model->head_dim;
+    for (int64_t i = 0; i < s->n_sequences && n_sink > 0; i++) {
+        const int64_t first = s->sequence_start[i], length = s->sequence_start[i + 1] - first,
+                      n = n_sink < length ? n_sink : length;
+        memcpy(k_hat + first * dim, k + first * dim, (size_t)(n * dim) * sizeof *k);
+    }
+}
+
 /* k_hat[c] of one candidate. */
 static rb_status restore_keys(const scoring *s, int candidate, int layer, int kv_head, const float *k, rb_error *err)
 {
@@ -117,6 +128,7 @@ static rb_status restore_keys(const scoring *s, int candidate, int layer, int kv
                done);
     RB_TRY(st, head_codec_create(&codec, head, s->model, s->tables, err), done);
     RB_TRY(st, head_codec_round_trip(codec, k, s->n_tokens, s->k_hat[candidate], err), done);
+    keep_sinks(s->k_hat[candidate], k, s, profile_candidate_sinks(s->table, s->plans, s->n_plans, candidate));
 done:
     head_codec_free(codec);
     plan_head_clear(&uniform);
@@ -169,7 +181,7 @@ static rb_status score_tails(scoring *s, int layer, int kv_head, const float *k,
     const int head_dim = s->model->head_dim;
     float weights[RB_MAX_HEAD_DIM], *sizes = s->token_errors + (int64_t)s->n_plans * s->n_tokens;
     rb_first_failure failure = {0};
-    token_weights(weights, s->model, layer, s->table->q_energy + head * s->table->n_blocks);
+    token_weights(weights, s->model, layer, s->table->all.q_energy + head * s->table->n_blocks);
     token_errors(sizes, weights, head_dim, k, NULL, s->n_tokens);
 #pragma omp parallel for schedule(dynamic)
     for (int c = 0; c < s->n_plans; c++) {
@@ -263,9 +275,15 @@ done:
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
+int64_t profile_candidate_sinks(const profile_table *table, const bit_plan *const *plans, int n_plans, int candidate)
+{
+    return candidate < n_plans ? plans[candidate]->n_sink : table->n_sink;
+}
+
 static void name_methods(profile_table *table, const bit_plan *const *plans)
 {
     for (int m = 0; m < table->n_methods; m++) {
+        table->methods[m].n_sink = plans[m]->n_sink;
         snprintf(table->methods[m].method, sizeof table->methods[m].method, "%s", plans[m]->method);
         table->methods[m].avg_bits = plans[m]->avg_bits;
     }

@@ -9,9 +9,10 @@
 #include "plan/bit_plan.h"
 #include "profile/profile_table.h"
 
-/* A table with the capture's facts and the energies, means and logit moments of its calibration text, without scores. A
- * thread begins to hash the capture, for profile_score to note. */
-rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, rb_error *err);
+/* A table with the capture's facts, what its calibration text says of keys, queries and values, and which tokens act as
+ * sinks, without scores. n_sink: first tokens of a sequence that our own methods keep exact; SINK_AUTO: as many as
+ * pays. A thread begins to hash the capture, for profile_score to note. Fails with RB_EINVAL where no token is left. */
+rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, int64_t n_sink, rb_error *err);
 
 /* Adds the scores of n_plans plans with their table->n_worst_tokens worst tokens, the coverage, the error curves if
  * asked for, and the capture's SHA-256, computed on `device` (coverage on the CPU). The plans must be for the capture's
@@ -20,5 +21,8 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
  * Fails with RB_ENONFINITE, naming layer and head, on keys that the codec cannot hold and on logits beyond f32. */
 rb_status profile_score(profile_table *table, const capture_file *capture, const bit_plan *const *plans, int n_plans,
                         bool with_curves, rb_device_kind device, rb_error *err);
+
+/* Sinks of a candidate of the scores: of a plan its own, of an error curve those of the table. */
+int64_t profile_candidate_sinks(const profile_table *table, const bit_plan *const *plans, int n_plans, int candidate);
 
 #endif

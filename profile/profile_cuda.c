@@ -19,6 +19,7 @@
 #include "profile/error_cuda.h"
 #include "profile/layer_reader.h"
 #include "profile/logit_error.h"
+#include "profile/profile_compute.h"
 
 enum { ATTENTION_SUMS = 3 };
 
@@ -275,6 +276,26 @@ static rb_status make_codecs(gpu_scoring *s, int layer, rb_error *err)
     return st;
 }
 
+/* The first n_sink keys of every sequence are exact. */
+static rb_status keep_sinks(gpu_scoring *s, int c, rb_error *err)
+{
+    const int64_t d = s->model->head_dim, head = s->n_tokens * d, n_whole = s->n_tokens / s->context,
+                  rest = s->n_tokens % s->context,
+                  asked = profile_candidate_sinks(s->table, s->plans, s->n_plans, c),
+                  n = asked < s->context ? asked : s->context;
+    rb_status st = RB_OK;
+    for (int h = 0; h < s->model->n_kv_heads && n > 0 && st == RB_OK; h++) {
+        const float *k = (const float *)s->k.at + h * head;
+        float *k_hat = (float *)s->k_hat.at + ((int64_t)c * s->model->n_kv_heads + h) * head;
+        const size_t stride = (size_t)(s->context * d) * sizeof *k;
+        st = rb_cuda()->copy_rows(k_hat, stride, k, stride, (size_t)(n * d) * sizeof *k, (size_t)n_whole, NULL, err);
+        if (st == RB_OK && rest > 0)
+            st = rb_cuda()->copy(k_hat + n_whole * s->context * d, k + n_whole * s->context * d,
+                                 (size_t)((n < rest ? n : rest) * d) * sizeof *k, NULL, err);
+    }
+    return st;
+}
+
 static rb_status restore_keys(gpu_scoring *s, rb_error *err)
 {
     const int64_t d = s->model->head_dim, head = s->n_tokens * d;
@@ -292,6 +313,7 @@ static rb_status restore_keys(gpu_scoring *s, rb_error *err)
             s->codec->encode(image, &k, s->n_tokens, s->packed.at, s->norms.at, (uint64_t *)s->bad.at + c, NULL, err),
             done);
         RB_TRY(st, s->codec->decode(image, s->packed.at, s->norms.at, s->n_tokens, &k_hat, NULL, err), done);
+        RB_TRY(st, keep_sinks(s, c, err), done);
     }
 done:
     return st;
@@ -304,7 +326,7 @@ static rb_status upload_weights(gpu_scoring *s, int layer, rb_error *err)
     const model_facts *m = s->model;
     for (int h = 0; h < m->n_kv_heads; h++)
         token_weights(s->host_weights + h * m->head_dim, m, layer,
-                      s->table->q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
+                      s->table->all.q_energy + ((int64_t)layer * m->n_kv_heads + h) * s->table->n_blocks);
     return rb_cuda()->copy(s->weights.at, s->host_weights, s->weights.size_bytes, NULL, err);
 }
 

@@ -12,8 +12,8 @@
 
 #include "core/hdf5/hdf5_file.h"
 #include "core/plain_name.h"
-#include "profile/block_codebook_error.h"
-#include "profile/logit_moment.h"
+#include "plan/bit_plan.h"
+#include "profile/token_statistics_file.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
 static const double max_avg_bits = 16.0; /* fp16 keys: beyond that is no budget */
@@ -50,6 +50,25 @@ static const struct {
     {"/coverage/plan_transfer", offsetof(head_coverage, plan_transfer)},
 };
 
+#define SINKS   "/sinks"
+#define COUNTED "/counted"
+/* Tables of SINKS. */
+static const struct {
+    const char *path;
+    size_t offset;
+    bool is_of_values;
+} sink_tables[] = {
+    {SINKS "/attention", offsetof(sink_evidence, attention), false},
+    {SINKS "/key_norm", offsetof(sink_evidence, key_norm), false},
+    {SINKS "/distance", offsetof(sink_evidence, distance), false},
+    {SINKS "/value_norm", offsetof(sink_evidence, value_norm), true},
+    {SINKS "/harm", offsetof(sink_evidence, harm), false},
+};
+
+static double *const *sink_table(const sink_evidence *sinks, size_t i)
+{
+    return (double *const *)((const char *)sinks + sink_tables[i].offset);
+}
 static double *score_field(head_score *score, size_t field)
 {
     return (double *)((char *)score + score_fields[field].offset);
@@ -71,26 +90,6 @@ static table_shape score_shape(const model_facts *model)
 {
     return (table_shape){2, {model->n_layers, model->n_kv_heads}};
 }
-static table_shape energy_shape(const model_facts *model)
-{
-    return (table_shape){3, {model->n_layers, model->n_kv_heads, model_n_blocks(model)}};
-}
-static table_shape mean_shape(const model_facts *model)
-{
-    return (table_shape){3, {model->n_layers, model->n_kv_heads, model->head_dim}};
-}
-static table_shape moment_shape(const model_facts *model)
-{
-    return (table_shape){3, {model->n_layers, model->n_kv_heads, logit_moment_size(model_n_blocks(model))}};
-}
-static table_shape block_codebook_map_shape(const model_facts *model)
-{
-    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), BLOCK_CODEBOOK_MAP_SIZE}};
-}
-static table_shape block_codebook_error_shape(const model_facts *model)
-{
-    return (table_shape){4, {model->n_layers, model->n_kv_heads, model_n_blocks(model), BLOCK_CODEBOOK_N_BITS}};
-}
 static table_shape curve_mae_shape(const model_facts *model)
 {
     return (table_shape){3, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH}};
@@ -98,6 +97,11 @@ static table_shape curve_mae_shape(const model_facts *model)
 static table_shape curve_mse_shape(const model_facts *model)
 {
     return (table_shape){4, {model->n_layers, model->n_kv_heads, PROFILE_MAX_WIDTH, model_n_blocks(model)}};
+}
+
+static table_shape sink_shape(const model_facts *model)
+{
+    return (table_shape){3, {model->n_layers, model->n_kv_heads, SINK_BINS}};
 }
 
 static int64_t shape_size(const table_shape *shape)
@@ -133,12 +137,6 @@ static rb_status write_table(hid_t file, const char *path, table_shape shape, co
     return rb_h5_write(file, path, RB_H5_F64, shape.rank, shape.dims, values, ZSTD_LEVEL, err);
 }
 
-/* Half of the size of f64, of which a measurement has no use. */
-static rb_status write_f32(hid_t file, const char *path, table_shape shape, const float *values, rb_error *err)
-{
-    return rb_h5_write(file, path, RB_H5_F32, shape.rank, shape.dims, values, ZSTD_LEVEL, err);
-}
-
 static rb_status write_text(hid_t file, const char *group, const text_facts *text, rb_error *err)
 {
     rb_status st;
@@ -162,6 +160,7 @@ static rb_status write_method(hid_t file, int index, const method_score *method,
     RB_TRY(st, rb_h5_make_group(file, group.text, err), done);
     RB_TRY(st, rb_h5_set_string(file, group.text, "method", method->method, err), done);
     RB_TRY(st, rb_h5_set_number(file, group.text, "avg_bits", method->avg_bits, err), done);
+    RB_TRY(st, rb_h5_set_int(file, group.text, "n_sink", method->n_sink, err), done);
     for (size_t field = 0; field < RB_COUNT(score_fields); field++) {
         for (int64_t h = 0; h < n_heads; h++) column[h] = *score_field(&method->heads[h], field);
         RB_TRY(st, write_table(file, path_of_score(index, field).text, score_shape(model), column, err), done);
@@ -187,26 +186,37 @@ done:
     return st;
 }
 
+/* Why so many first tokens are exact, and what is known of the others. */
+static rb_status write_sinks(hid_t file, const profile_table *table, rb_error *err)
+{
+    const sink_evidence *sinks = &table->sinks;
+    rb_status st;
+    if (sinks->n_heads == 0) return RB_OK;
+    RB_TRY(st, rb_h5_make_group(file, SINKS, err), done);
+    RB_TRY(st, rb_h5_set_int(file, SINKS, "n_sink", table->n_sink, err), done);
+    RB_TRY(st, rb_h5_set_int(file, SINKS, "context", sinks->context, err), done);
+    for (size_t i = 0; i < RB_COUNT(sink_tables); i++)
+        if (*sink_table(sinks, i))
+            RB_TRY(st, write_table(file, sink_tables[i].path, sink_shape(&table->model), *sink_table(sinks, i), err),
+                   done);
+    if (table->n_sink > 0) {
+        RB_TRY(st, rb_h5_make_group(file, COUNTED, err), done);
+        RB_TRY(st, token_statistics_write(file, COUNTED, &table->counted, &table->model, err), done);
+    }
+done:
+    return st;
+}
+
 static rb_status write_tables(hid_t file, const profile_table *table, rb_error *err)
 {
     const model_facts *model = &table->model;
     rb_status st;
-    RB_TRY(st, write_table(file, "/q_energy", energy_shape(model), table->q_energy, err), done);
-    RB_TRY(st, write_table(file, "/k_energy", energy_shape(model), table->k_energy, err), done);
-    RB_TRY(st, write_table(file, "/k_mean", mean_shape(model), table->k_mean, err), done);
-    RB_TRY(st, write_f32(file, "/logit_moment", moment_shape(model), table->logit_moment, err), done);
-    RB_TRY(st, write_f32(file, "/logit_moment_centered", moment_shape(model), table->logit_moment_centered, err), done);
-    RB_TRY(st, write_f32(file, "/plane_map", block_codebook_map_shape(model), table->block_codebook_map, err), done);
-    RB_TRY(st, write_f32(file, "/plane_error", block_codebook_error_shape(model), table->block_codebook_error, err),
-           done);
+    RB_TRY(st, token_statistics_write(file, "", &table->all, model, err), done);
+    RB_TRY(st, write_sinks(file, table, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
         RB_TRY(st, write_table(file, "/curves/block_mse", curve_mse_shape(model), table->curve_block_mse, err), done);
-    }
-    if (table->value_error) {
-        RB_TRY(st, write_table(file, "/value_error", curve_mae_shape(model), table->value_error, err), done);
-        RB_TRY(st, write_table(file, "/value_energy", score_shape(model), table->value_energy, err), done);
     }
     RB_TRY(st, write_coverage(file, table, err), done);
     RB_TRY(st, rb_h5_make_group(file, "/methods", err), done);
@@ -262,11 +272,6 @@ done:
     return st;
 }
 
-static rb_status check_f32(const profile_source *source, const char *path, table_shape shape, rb_error *err)
-{
-    return rb_h5_check_dataset(source->file, path, RB_H5_F32, shape.rank, shape.dims, err);
-}
-
 static rb_status check_table(const profile_source *source, const char *path, table_shape shape, rb_error *err)
 {
     return rb_h5_check_dataset(source->file, path, RB_H5_F64, shape.rank, shape.dims, err);
@@ -277,20 +282,10 @@ static rb_status check_tables(const profile_source *source, const model_facts *m
                               bool has_values, rb_error *err)
 {
     rb_status st;
-    RB_TRY(st, check_table(source, "/q_energy", energy_shape(model), err), done);
-    RB_TRY(st, check_table(source, "/k_energy", energy_shape(model), err), done);
-    RB_TRY(st, check_table(source, "/k_mean", mean_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/logit_moment", moment_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/logit_moment_centered", moment_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/plane_map", block_codebook_map_shape(model), err), done);
-    RB_TRY(st, check_f32(source, "/plane_error", block_codebook_error_shape(model), err), done);
+    RB_TRY(st, token_statistics_check(source->file, "", model, has_values, err), done);
     if (has_curves) {
         RB_TRY(st, check_table(source, "/curves/logit_mae", curve_mae_shape(model), err), done);
         RB_TRY(st, check_table(source, "/curves/block_mse", curve_mse_shape(model), err), done);
-    }
-    if (has_values) {
-        RB_TRY(st, check_table(source, "/value_error", curve_mae_shape(model), err), done);
-        RB_TRY(st, check_table(source, "/value_energy", score_shape(model), err), done);
     }
     for (size_t field = 0; field < RB_COUNT(coverage_fields); field++)
         RB_TRY(st, check_table(source, coverage_fields[field].path, score_shape(model), err), done);
@@ -308,11 +303,6 @@ static rb_status read_signed_table(double *out, const profile_source *source, co
     return rb_h5_read(source->file, path, RB_H5_F64, shape.rank, shape.dims, out, err);
 }
 
-static rb_status read_f32(float *out, const profile_source *source, const char *path, table_shape shape, rb_error *err)
-{
-    return rb_h5_read(source->file, path, RB_H5_F32, shape.rank, shape.dims, out, err);
-}
-
 /* Energies, errors and bits: none is negative. */
 static rb_status read_table(double *out, const profile_source *source, const char *path, table_shape shape,
                             rb_error *err)
@@ -326,19 +316,6 @@ static rb_status read_table(double *out, const profile_source *source, const cha
     return RB_OK;
 }
 
-static rb_status read_block_codebook(profile_table *table, const profile_source *source, rb_error *err)
-{
-    const table_shape shape = block_codebook_error_shape(&table->model);
-    rb_status st =
-        read_f32(table->block_codebook_map, source, "/plane_map", block_codebook_map_shape(&table->model), err);
-    if (st == RB_OK) st = read_f32(table->block_codebook_error, source, "/plane_error", shape, err);
-    for (int64_t i = 0; st == RB_OK && i < shape_size(&shape); i++)
-        if (table->block_codebook_error[i] < 0.0f)
-            st = rb_fail(err, RB_EFORMAT, "%s: /plane_error: entry %lld is %g, expected a number from 0", source->path,
-                         (long long)i, (double)table->block_codebook_error[i]);
-    return st;
-}
-
 static rb_status read_method(method_score *method, const profile_source *source, int index, const model_facts *model,
                              rb_error *err)
 {
@@ -350,6 +327,8 @@ static rb_status read_method(method_score *method, const profile_source *source,
     RB_TRY(st, rb_h5_get_string(source->file, group.text, "method", method->method, sizeof method->method, err), done);
     RB_TRY(st, rb_check_plain_name(method->method, "method", source->path, err), done);
     RB_TRY(st, rb_h5_get_number(source->file, group.text, "avg_bits", &method->avg_bits, err), done);
+    if (rb_h5_has_attribute(source->file, group.text, "n_sink")) /* files of before have none */
+        RB_TRY(st, rb_h5_get_int(source->file, group.text, "n_sink", 0, PLAN_MAX_EXACT, &method->n_sink, err), done);
     if (method->avg_bits < 0.0 || method->avg_bits > max_avg_bits) {
         st = rb_fail(err, RB_EFORMAT, "%s: %s: attribute avg_bits is %g, expected 0 to %g", source->path, group.text,
                      method->avg_bits, max_avg_bits);
@@ -391,12 +370,27 @@ done:
     return st;
 }
 
-static rb_status read_values(profile_table *table, const profile_source *source, rb_error *err)
+/* Files of before have none: then n_sink is 0. */
+static rb_status read_sinks(profile_table *table, const profile_source *source, bool has_values, rb_error *err)
 {
+    sink_evidence *sinks = &table->sinks;
+    int64_t n_sink;
     rb_status st;
-    RB_TRY(st, profile_table_add_values(table, err), done);
-    RB_TRY(st, read_table(table->value_error, source, "/value_error", curve_mae_shape(&table->model), err), done);
-    RB_TRY(st, read_table(table->value_energy, source, "/value_energy", score_shape(&table->model), err), done);
+    if (!rb_h5_exists(source->file, SINKS)) return RB_OK;
+    RB_TRY(st, rb_h5_get_int(source->file, SINKS, "n_sink", 0, PLAN_MAX_EXACT, &n_sink, err), done);
+    for (size_t i = 0; i < RB_COUNT(sink_tables); i++)
+        if (has_values || !sink_tables[i].is_of_values)
+            RB_TRY(st, check_table(source, sink_tables[i].path, sink_shape(&table->model), err), done);
+    if (n_sink > 0) RB_TRY(st, token_statistics_check(source->file, COUNTED, &table->model, has_values, err), done);
+    RB_TRY(st, profile_table_add_sinks(table, err), done);
+    RB_TRY(st, rb_h5_get_int(source->file, SINKS, "context", 1, INT64_MAX, &sinks->context, err), done);
+    for (size_t i = 0; i < RB_COUNT(sink_tables); i++)
+        if (has_values || !sink_tables[i].is_of_values)
+            RB_TRY(st, read_table(*sink_table(sinks, i), source, sink_tables[i].path, sink_shape(&table->model), err),
+                   done);
+    if (n_sink == 0) goto done;
+    RB_TRY(st, profile_table_add_counted(table, n_sink, err), done);
+    st = token_statistics_read(&table->counted, source->file, source->path, COUNTED, &table->model, err);
 done:
     return st;
 }
@@ -419,15 +413,10 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     RB_TRY(st, read_sha256(table->capture_sha256, source, "/", "capture_sha256", err), done);
     RB_TRY(st, read_text(&table->calibration, source, "/calibration", err), done);
     RB_TRY(st, read_text(&table->test, source, "/test", err), done);
-    RB_TRY(st, read_table(table->q_energy, source, "/q_energy", energy_shape(&model), err), done);
-    RB_TRY(st, read_table(table->k_energy, source, "/k_energy", energy_shape(&model), err), done);
-    RB_TRY(st, read_signed_table(table->k_mean, source, "/k_mean", mean_shape(&model), err), done);
-    RB_TRY(st, read_f32(table->logit_moment, source, "/logit_moment", moment_shape(&model), err), done);
-    RB_TRY(st, read_f32(table->logit_moment_centered, source, "/logit_moment_centered", moment_shape(&model), err),
-           done);
-    RB_TRY(st, read_block_codebook(table, source, err), done);
+    if (has_values) RB_TRY(st, profile_table_add_values(table, err), done);
+    RB_TRY(st, token_statistics_read(&table->all, source->file, source->path, "", &model, err), done);
+    RB_TRY(st, read_sinks(table, source, has_values, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
-    if (has_values) RB_TRY(st, read_values(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++)
         RB_TRY(st, read_method(&table->methods[m], source, m, &model, err), done);

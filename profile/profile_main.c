@@ -24,7 +24,7 @@ typedef struct profile_options {
     rb_string_list methods;
     bool no_curves, no_coverage_warning;
     const char *plan, *output, *model;
-    int64_t n_worst_tokens;
+    int64_t n_worst_tokens, n_sink;
 } profile_options;
 
 typedef struct plan_list {
@@ -61,11 +61,12 @@ static rb_status make_plans(plan_list *plans, const profile_table *table, const 
                 return rb_fail(err, RB_EUSAGE, "%s at %g bits is asked for twice", opt->methods.at[m], avg_bits);
             if (plans->n == PROFILE_MAX_METHODS)
                 return rb_fail(err, RB_EUSAGE, "more than %d methods times budgets", PROFILE_MAX_METHODS);
-            const head_statistics statistics = profile_statistics(table);
+            const int64_t n_sink = allocation_method_is_published(method) ? 0 : table->n_sink;
+            const head_statistics statistics = profile_statistics(table, n_sink);
             rb_status st = allocate_plan(&plans->at[plans->n], &table->model, &table->calibration, method, avg_bits,
                                          PLAN_FP16_WIDTH, &statistics, err);
             if (st != RB_OK) return st;
-            plans->n++;
+            plans->at[plans->n++]->n_sink = n_sink;
         }
     if (plans->n == 0) return rb_fail(err, RB_EUSAGE, "nothing to score: uniform takes whole budgets only");
     return RB_OK;
@@ -115,6 +116,8 @@ static rb_status name_tokens(profile_table *table, const char *model, rb_error *
     for (int m = 0; m < table->n_methods; m++)
         for (int i = 0; i < table->methods[m].worst.n; i++)
             token_text_of(table->methods[m].worst.at[i].text, words, table->methods[m].worst.at[i].id);
+    for (int i = 0; i < table->sinks.others.n_named; i++)
+        token_text_of(table->sinks.others.named[i].text, words, table->sinks.others.named[i].id);
 done:
     tokenizer_close(words);
     return st;
@@ -165,7 +168,7 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     if (!opt->output && !opt->plan && !args->common->json)
         return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
-    RB_TRY(st, profile_table_from_capture(&table, capture, err), done);
+    RB_TRY(st, profile_table_from_capture(&table, capture, opt->n_sink, err), done);
     table->n_worst_tokens = (int)opt->n_worst_tokens;
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
@@ -191,8 +194,11 @@ done:
 
 int main(int argc, char **argv)
 {
-    profile_options opt = {
-        .budgets = {.n = 3, .at = {2, 3, 4}}, .methods = {.n = 2, .at = {"uniform", "block-gtq"}}, .n_worst_tokens = 5};
+    profile_options opt = {.n_sink = SINK_AUTO,
+                           .budgets = {.n = 3, .at = {2, 3, 4}},
+                           .methods = {.n = 2, .at = {"uniform", "block-gtq"}},
+                           .n_worst_tokens = 5};
+    static const char *const sinks[] = {"auto", NULL}; /* SINK_AUTO */
     const rb_option table[] = {
         {.long_name = "budgets",
          .kind = RB_OPT_NUMBERS,
@@ -207,6 +213,15 @@ int main(int argc, char **argv)
          .metavar = "LIST",
          .choices = allocation_method_names,
          .help = "allocation methods to score"},
+        {.long_name = "sink",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_sink,
+         .metavar = "N",
+         .min = 0,
+         .max = PLAN_MAX_EXACT,
+         .choices = sinks,
+         .help = "first tokens of a sequence that stay exact in plans of our own methods, whose statistics leave them "
+                 "out; auto: as many as pays"},
         {.long_name = "plan",
          .kind = RB_OPT_STRING,
          .value = &opt.plan,

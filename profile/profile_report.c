@@ -3,6 +3,8 @@
 
 #include <stdbool.h>
 
+#include "profile/sink_report.h"
+
 enum { LABEL = 22, COLUMN = 16 };
 
 static void print_row(FILE *out, const profile_table *table, const char *label, const char *format,
@@ -104,6 +106,7 @@ static void print_worst(FILE *out, const method_score *method)
 void profile_report_print(FILE *out, const profile_table *table)
 {
     char label[64];
+    sink_report_print(out, table);
     fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s",
             (long long)table->test.n_tokens, LABEL, "layer");
     for (int m = 0; m < table->n_methods; m++) {

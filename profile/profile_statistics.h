@@ -5,15 +5,17 @@
 #include "methods/allocator.h"
 #include "profile/profile_table.h"
 
-static inline head_statistics profile_statistics(const profile_table *table)
+/* For plans of n_sink tokens that stay exact: profile_table_statistics. */
+static inline head_statistics profile_statistics(const profile_table *table, int64_t n_sink)
 {
-    return (head_statistics){.q_energy = table->q_energy,
-                             .k_energy = table->k_energy,
-                             .k_mean = table->k_mean,
-                             .moment = table->logit_moment,
-                             .moment_centered = table->logit_moment_centered,
-                             .block_codebook_map = table->block_codebook_map,
-                             .block_codebook_error = table->block_codebook_error};
+    const token_statistics *known = profile_table_statistics(table, n_sink);
+    return (head_statistics){.q_energy = known->q_energy,
+                             .k_energy = known->k_energy,
+                             .k_mean = known->k_mean,
+                             .moment = known->logit_moment,
+                             .moment_centered = known->logit_moment_centered,
+                             .block_codebook_map = known->block_codebook_map,
+                             .block_codebook_error = known->block_codebook_error};
 }
 
 #endif

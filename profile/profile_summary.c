@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/plain_name.h"
 #include "core/program.h"
+#include "profile/sink_report.h"
 #include "profile/tail_summary.h"
 
 enum { PLACE_SIZE = 512 };
@@ -39,6 +40,7 @@ static rb_status method_to_json(cJSON **out, const profile_table *table, const m
     RB_TRY(st, rb_json_add_string(json, "method", method->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", method->avg_bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "true_bits", mean.true_bits, err), done);
+    RB_TRY(st, rb_json_add_number(json, "sink", (double)method->n_sink, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", mean.logit_mae, err), done);
     RB_TRY(st, layers_to_json(json, method, model, err), done);
     RB_TRY(st, rb_json_add_number(json, "causal_mae", mean.causal_mae, err), done);
@@ -90,6 +92,7 @@ rb_status profile_summary_to_json(cJSON **out, const profile_table *table, rb_er
     RB_TRY(st, text_facts_to_json(&item, &table->test, err), done);
     RB_TRY(st, rb_json_add_item(json, "test", &item, err), done);
     RB_TRY(st, coverage_summary_add(json, table, err), done);
+    RB_TRY(st, sink_summary_add(json, table, err), done);
     RB_TRY(st, methods_to_json(json, table, err), done);
     *out = json;
     json = NULL;

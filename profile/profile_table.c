@@ -6,39 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile/block_codebook_error.h"
-#include "profile/logit_moment.h"
-
 static size_t head_count(const model_facts *model) { return (size_t)model->n_layers * (size_t)model->n_kv_heads; }
 
 rb_status profile_table_create(profile_table **out, const model_facts *model, rb_error *err)
 {
-    const size_t n = head_count(model) * (size_t)model_n_blocks(model);
     profile_table *table = NULL;
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&table, 1, sizeof *table, "profile", err), done);
     table->model = *model;
     table->n_blocks = model_n_blocks(model);
-    RB_TRY(st, rb_alloc(&table->q_energy, n, sizeof *table->q_energy, "energies", err), done);
-    RB_TRY(st, rb_alloc(&table->k_energy, n, sizeof *table->k_energy, "energies", err), done);
-    RB_TRY(st,
-           rb_alloc(&table->k_mean, head_count(model) * (size_t)model->head_dim, sizeof *table->k_mean, "means", err),
-           done);
-    const size_t n_moments = head_count(model) * (size_t)logit_moment_size(model_n_blocks(model));
-    RB_TRY(st, rb_alloc(&table->logit_moment, n_moments, sizeof *table->logit_moment, "logit moments", err), done);
-    RB_TRY(
-        st,
-        rb_alloc(&table->logit_moment_centered, n_moments, sizeof *table->logit_moment_centered, "logit moments", err),
-        done);
-    RB_TRY(st,
-           rb_alloc(&table->block_codebook_map, n * BLOCK_CODEBOOK_MAP_SIZE, sizeof *table->block_codebook_map,
-                    "maps of blocks", err),
-           done);
-    RB_TRY(st,
-           rb_alloc(&table->block_codebook_error, n * BLOCK_CODEBOOK_N_BITS, sizeof *table->block_codebook_error,
-                    "errors of blocks", err),
-           done);
+    RB_TRY(st, token_statistics_create(&table->all, model, err), done);
     RB_TRY(st, rb_alloc(&table->coverage, head_count(model), sizeof *table->coverage, "coverage", err), done);
     *out = table;
     table = NULL;
@@ -79,11 +57,26 @@ rb_status profile_table_add_curves(profile_table *table, rb_error *err)
 
 rb_status profile_table_add_values(profile_table *table, rb_error *err)
 {
-    const size_t n = head_count(&table->model);
-    assert(!table->value_error);
-    rb_status st =
-        rb_alloc(&table->value_error, n * PROFILE_MAX_WIDTH, sizeof *table->value_error, "errors of values", err);
-    return st == RB_OK ? rb_alloc(&table->value_energy, n, sizeof *table->value_energy, "errors of values", err) : st;
+    return token_statistics_add_values(&table->all, &table->model, err);
+}
+
+rb_status profile_table_add_counted(profile_table *table, int64_t n_sink, rb_error *err)
+{
+    assert(table->n_sink == 0 && n_sink > 0);
+    const rb_status st = token_statistics_create(&table->counted, &table->model, err);
+    table->n_sink = n_sink;
+    return st == RB_OK && table->all.value_error ? token_statistics_add_values(&table->counted, &table->model, err)
+                                                 : st;
+}
+
+rb_status profile_table_add_sinks(profile_table *table, rb_error *err)
+{
+    return sink_evidence_create(&table->sinks, &table->model, table->all.value_error != NULL, err);
+}
+
+const token_statistics *profile_table_statistics(const profile_table *table, int64_t n_sink)
+{
+    return n_sink > 0 && table->n_sink > 0 ? &table->counted : &table->all;
 }
 
 void profile_table_free(profile_table *table)
@@ -95,18 +88,12 @@ void profile_table_free(profile_table *table)
     }
     free(table->methods);
     rb_sha256_file_finish(&table->hashing, NULL, NULL);
-    free(table->q_energy);
-    free(table->k_energy);
-    free(table->k_mean);
-    free(table->logit_moment);
-    free(table->logit_moment_centered);
-    free(table->block_codebook_map);
-    free(table->block_codebook_error);
+    token_statistics_free(&table->all);
+    token_statistics_free(&table->counted);
+    sink_evidence_free(&table->sinks);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);
-    free(table->value_error);
-    free(table->value_energy);
     free(table);
 }
 

@@ -4,7 +4,9 @@
 #define RB_PROFILE_PROFILE_TABLE_H
 
 #include "core/model_facts.h"
+#include "profile/sink_evidence.h"
 #include "profile/tail_error.h"
+#include "profile/token_statistics.h"
 #include "profile/worst_tokens.h"
 
 enum { PROFILE_MAX_METHODS = 256, PROFILE_MAX_WIDTH = 8 };
@@ -28,6 +30,7 @@ typedef struct head_coverage {
 typedef struct method_score {
     char method[32]; /* "uniform", "block-gtq", or a plan's method */
     double avg_bits;
+    int64_t n_sink;     /* first tokens of a sequence that stay exact: they have no error */
     head_score *heads;  /* [n_layers][n_kv_heads], owned */
     worst_tokens worst; /* over all heads; empty in a profile that was read */
 } method_score;
@@ -38,22 +41,15 @@ typedef struct profile_table {
     char capture_sha256[RB_SHA256_HEX]; /* the capture file that was measured */
     rb_sha256_task *hashing;            /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
-    double *q_energy, *k_energy; /* [n_layers][n_kv_heads][n_blocks], calibration text, owned */
-    double *k_mean;              /* [n_layers][n_kv_heads][head_dim], likewise */
-    float *logit_moment; /* [n_layers][n_kv_heads][logit_moment_size(n_blocks)], likewise: profile/logit_moment.h */
-    float *logit_moment_centered; /* the same without k_mean */
-    /* What family block-codebook makes of the keys, likewise: profile/block_codebook_error.h. */
-    float *block_codebook_map;   /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE], owned */
-    float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_N_BITS], owned */
-    head_coverage *coverage;     /* [n_layers][n_kv_heads], owned */
-    int n_worst_tokens;          /* to keep of every method; set before methods are added */
+    token_statistics all;     /* of all tokens of the calibration text */
+    int64_t n_sink;           /* first tokens of a sequence that our own methods keep exact */
+    token_statistics counted; /* the same without them; nothing where n_sink is 0 */
+    sink_evidence sinks;      /* why n_sink; no heads in an older profile */
+    head_coverage *coverage;  /* [n_layers][n_kv_heads], owned */
+    int n_worst_tokens;       /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae; /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
     double *curve_block_mse; /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL likewise */
-    /* What quantized values do to the output of attention, calibration text: profile/value_error.h. NULL for a capture
-     * without values. */
-    double *value_error;  /* [n_layers][n_kv_heads][8], owned */
-    double *value_energy; /* [n_layers][n_kv_heads], owned */
     int n_methods;
     method_score *methods; /* owned */
 } profile_table;
@@ -64,7 +60,13 @@ void profile_table_free(profile_table *table);
 /* Room for the scores of n methods, and for the error curves; each once at most. */
 rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err);
 rb_status profile_table_add_curves(profile_table *table, rb_error *err);
-rb_status profile_table_add_values(profile_table *table, rb_error *err); /* the same for what quantized values do */
+/* Room for what quantized values do; for the statistics without the first n_sink > 0 tokens of a sequence, of values
+ * too where those of all tokens have them; and for the evidence of sinks. Each once. */
+rb_status profile_table_add_values(profile_table *table, rb_error *err);
+rb_status profile_table_add_counted(profile_table *table, int64_t n_sink, rb_error *err);
+rb_status profile_table_add_sinks(profile_table *table, rb_error *err);
+/* The statistics for a plan of so many sinks: of all tokens for 0, else those without n_sink, where there are any. */
+const token_statistics *profile_table_statistics(const profile_table *table, int64_t n_sink);
 
 static inline head_score *method_head(const method_score *method, const model_facts *model, int layer, int kv_head)
 {

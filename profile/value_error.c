@@ -51,9 +51,11 @@ static rb_status fill_part(float *parts, int width, const model_facts *values, i
     RB_TRY(st, plan_head_set_values(&head, width, model_n_blocks(values), kv_head, CODEBOOK_BLOCK_GTQ, err), done);
     RB_TRY(st, head_codec_create(&codec, &head, values, tables, err), done);
     RB_TRY(st, head_codec_round_trip(codec, in->v, in->n_tokens, restored, err), done);
-    for (int64_t t = 0; t < in->n_tokens; t++)
+    for (int64_t t = 0; t < in->n_tokens; t++) {
+        const bool is_exact = t % in->context < in->n_sink;
         for (int64_t i = 0; i < dim; i++)
-            parts[(t * N_PARTS + width) * dim + i] = in->v[t * dim + i] - restored[t * dim + i];
+            parts[(t * N_PARTS + width) * dim + i] = is_exact ? 0.0f : in->v[t * dim + i] - restored[t * dim + i];
+    }
 done:
     head_codec_free(codec);
     plan_head_clear(&head);

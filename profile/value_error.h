@@ -20,6 +20,7 @@ typedef struct value_vectors {
     const float *q, *k, *v;
     int n_q;
     int64_t n_tokens, context;
+    int64_t n_sink; /* the first values of every sequence, which are exact: they have no error */
 } value_vectors;
 
 /* error [PLAN_MAX_WIDTH]. kv_head names the codec's rotation; `tables` are shared. Widths and query tiles run in

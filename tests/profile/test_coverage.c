@@ -106,7 +106,7 @@ static void every_head_of_a_capture_is_measured_on_its_own_keys(void **state)
     profile_table *table = NULL;
     assert_ok(tiny_write(path, RB_H5_F32, false, &err));
     assert_ok(capture_open(&capture, path, &err));
-    assert_ok(profile_table_from_capture(&table, capture, &err));
+    assert_ok(profile_table_from_capture(&table, capture, 0, &err));
     assert_ok(coverage_measure(table, capture, &err));
     for (int layer = 0; layer < TINY_LAYERS; layer++) {
         const tiny_layer seen = tiny_vectors(capture_file_header(capture), CAPTURE_CALIBRATION, layer),
@@ -152,7 +152,7 @@ static void any_number_of_threads_gives_the_same_coverage(void **state)
     for (int n = 1; n <= 4; n++) {
         profile_table *table = NULL;
         rb_threads_init(n);
-        assert_ok(profile_table_from_capture(&table, capture, &err));
+        assert_ok(profile_table_from_capture(&table, capture, 0, &err));
         assert_ok(coverage_measure(table, capture, &err));
         if (n == 1) memcpy(first, table->coverage, sizeof first);
         assert_memory_equal(table->coverage, first, sizeof first);

@@ -23,7 +23,7 @@ static int score_tiny_capture(void **state)
     rb_status st;
     RB_TRY(st, tiny_write(path, RB_H5_F32, false, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
-    RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
+    RB_TRY(st, profile_table_from_capture(&table, capture, 0, &err), done);
     const head_statistics statistics = profile_statistics(table);
     RB_TRY(st,
            allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics,
@@ -88,7 +88,7 @@ static double naive_relative_error(const float *k, const float *k_hat)
 /* Largest relative error, weights and all, by the energies of this head. */
 static void check_tail(const tail_error *tail, int layer, int kv_head, const float *k, const float *k_hat)
 {
-    const double *energy = table->q_energy + (layer * TINY_KV_HEADS + kv_head) * N_BLOCKS;
+    const double *energy = table->all.q_energy + (layer * TINY_KV_HEADS + kv_head) * N_BLOCKS;
     double largest = 0.0;
     for (int t = 0; t < TINY_N_TEST; t++) {
         double error = 0.0, size = 0.0;
@@ -121,9 +121,9 @@ static void the_table_carries_the_facts_and_energies_of_the_capture(void **state
     for (int layer = 0; layer < TINY_LAYERS; layer++) {
         const size_t n = TINY_KV_HEADS * N_BLOCKS;
         assert_ok(capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, &err));
-        assert_memory_equal(table->q_energy + (size_t)layer * n, statistics.q_energy, n * sizeof(double));
-        assert_memory_equal(table->k_energy + (size_t)layer * n, statistics.k_energy, n * sizeof(double));
-        assert_memory_equal(table->k_mean + (size_t)layer * TINY_KV_HEADS * header->model.head_dim, statistics.k_mean,
+        assert_memory_equal(table->all.q_energy + (size_t)layer * n, statistics.q_energy, n * sizeof(double));
+        assert_memory_equal(table->all.k_energy + (size_t)layer * n, statistics.k_energy, n * sizeof(double));
+        assert_memory_equal(table->all.k_mean + (size_t)layer * TINY_KV_HEADS * header->model.head_dim, statistics.k_mean,
                             TINY_KV_HEADS * (size_t)header->model.head_dim * sizeof(double));
     }
     block_statistics_free(&statistics);
@@ -205,7 +205,7 @@ static void curves_are_left_out_when_not_asked_for(void **state)
 {
     (void)state;
     profile_table *plain = NULL;
-    assert_ok(profile_table_from_capture(&plain, capture, &err));
+    assert_ok(profile_table_from_capture(&plain, capture, 0, &err));
     assert_ok(profile_score(plain, capture, (const bit_plan *const *)plans, 1, false, RB_DEVICE_CPU, &err));
     assert_null(plain->curve_logit_mae);
     assert_null(plain->curve_block_mse);
@@ -242,7 +242,7 @@ static void keys_whose_norm_fits_no_f16_are_named(void **state)
     assert_ok(capture_publish(writer, &err));
     capture_writer_free(writer);
     assert_ok(capture_open(&huge, path, &err));
-    assert_ok(profile_table_from_capture(&scores, huge, &err));
+    assert_ok(profile_table_from_capture(&scores, huge, 0, &err));
     assert_fails(profile_score(scores, huge, (const bit_plan *const *)plans, N_PLANS, false, RB_DEVICE_CPU, &err),
                  RB_ENONFINITE, "layer 1 kv_head 1");
     profile_table_free(scores);

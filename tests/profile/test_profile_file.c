@@ -35,9 +35,9 @@ static profile_table *make_profile(int n_methods, bool has_curves)
     } names[N_METHODS] = {{"uniform", 2}, {"block-gtq", 2}, {"block-gtq", 2.5}};
     profile_table *table = some_profile(n_methods);
     memset(table->capture_sha256, 'e', RB_SHA256_HEX - 1);
-    fill(table->q_energy, N_HEADS * N_BLOCKS, 1.0);
-    fill(table->k_energy, N_HEADS * N_BLOCKS, 100.0);
-    fill(table->k_mean, N_HEADS * 2 * N_BLOCKS, -3.0);
+    fill(table->all.q_energy, N_HEADS * N_BLOCKS, 1.0);
+    fill(table->all.k_energy, N_HEADS * N_BLOCKS, 100.0);
+    fill(table->all.k_mean, N_HEADS * 2 * N_BLOCKS, -3.0);
     for (int h = 0; h < N_HEADS; h++)
         table->coverage[h] = (head_coverage){1.0 + h / 7.0, h / 70.0, 2.0 + h / 7.0, 3.0 + h / 7.0};
     for (int m = 0; m < n_methods; m++) {
@@ -50,8 +50,8 @@ static profile_table *make_profile(int n_methods, bool has_curves)
         fill(table->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH, 0.25);
         fill(table->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS, 0.125);
         assert_ok(profile_table_add_values(table, &err));
-        fill(table->value_error, N_HEADS * PROFILE_MAX_WIDTH, 0.375);
-        fill(table->value_energy, N_HEADS, 4.0);
+        fill(table->all.value_error, N_HEADS * PROFILE_MAX_WIDTH, 0.375);
+        fill(table->all.value_energy, N_HEADS, 4.0);
     }
     return table;
 }
@@ -80,14 +80,14 @@ static bool same_profile(const profile_table *a, const profile_table *b)
     if (!same_text(&a->calibration, &b->calibration) || !same_text(&a->test, &b->test)
         || strcmp(a->capture_sha256, b->capture_sha256) != 0)
         return false;
-    if (!same_numbers(a->q_energy, b->q_energy, N_HEADS * N_BLOCKS)
-        || !same_numbers(a->k_energy, b->k_energy, N_HEADS * N_BLOCKS))
+    if (!same_numbers(a->all.q_energy, b->all.q_energy, N_HEADS * N_BLOCKS)
+        || !same_numbers(a->all.k_energy, b->all.k_energy, N_HEADS * N_BLOCKS))
         return false;
-    if (!same_numbers(a->k_mean, b->k_mean, N_HEADS * 2 * N_BLOCKS)) return false;
+    if (!same_numbers(a->all.k_mean, b->all.k_mean, N_HEADS * 2 * N_BLOCKS)) return false;
     if (!same_numbers(a->curve_logit_mae, b->curve_logit_mae, N_HEADS * PROFILE_MAX_WIDTH)) return false;
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
-    if (!same_numbers(a->value_error, b->value_error, N_HEADS * PROFILE_MAX_WIDTH)
-        || !same_numbers(a->value_energy, b->value_energy, N_HEADS))
+    if (!same_numbers(a->all.value_error, b->all.value_error, N_HEADS * PROFILE_MAX_WIDTH)
+        || !same_numbers(a->all.value_energy, b->all.value_energy, N_HEADS))
         return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
@@ -264,7 +264,7 @@ static void tables_that_do_not_fit_the_model_are_refused(void **state)
     H5Fclose(file);
     assert_ok(profile_file_read(&table, path, &err));
     assert_null(table->curve_logit_mae);
-    assert_null(table->value_error);
+    assert_null(table->all.value_error);
     profile_table_free(table);
     file = open_for_change(path, true);
     H5Ldelete(file, "/curves", H5P_DEFAULT);

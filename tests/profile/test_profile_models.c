@@ -26,7 +26,7 @@ static int score(void **state)
     rb_status st;
     RB_TRY(st, tiny_write_header(path, &header, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
-    RB_TRY(st, profile_table_from_capture(&table, capture, &err), done);
+    RB_TRY(st, profile_table_from_capture(&table, capture, 0, &err), done);
     const head_statistics statistics = profile_statistics(table);
     RB_TRY(st, allocate_plan(&plan, &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, 3, &statistics, &err),
            done);
@@ -120,7 +120,7 @@ static void values_are_attended_by_the_rope_of_their_layer(void **state)
                     for (int i = 0; i < DIM; i++) energy += out[i] * out[i];
                     n++;
                 }
-            assert_close(table->value_energy[layer * TINY_KV_HEADS + h], energy / n, 1e-3 * energy / n);
+            assert_close(table->all.value_energy[layer * TINY_KV_HEADS + h], energy / n, 1e-3 * energy / n);
         }
     }
 }

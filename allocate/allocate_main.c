@@ -7,6 +7,7 @@
 #include "allocate/allocate_report.h"
 #include "allocate/sweep.h"
 #include "core/json.h"
+#include "core/message.h"
 #include "core/program.h"
 #include "methods/value_budget.h"
 #include "plan/plan_json.h"
@@ -25,7 +26,8 @@ typedef struct allocate_options {
     const char *sweep;
     double avg_bits, true_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
     int64_t memory, context;
-    double value_bits; /* VALUES_AS_KEYS: as many whole bits */
+    int64_t n_sink, n_recent; /* n_sink: or SINK_AUTO */
+    double value_bits;        /* VALUES_AS_KEYS: as many whole bits */
     int value_scope;
     int64_t least_value_bits;
     int rotation; /* rotation_kind, of the keys */
@@ -55,9 +57,7 @@ static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_err
                        "--memory and --context go together: the cache of so many tokens takes that much");
     if (!isnan(opt->avg_bits)) *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
     else if (!isnan(opt->true_bits)) *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
-    else
-        *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->memory > 0 ? floor((double)opt->memory / (double)opt->context)
-                                                                     : opt->bytes_per_token};
+    else *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->bytes_per_token}; /* of a memory: once the sinks are known */
     return RB_OK;
 }
 
@@ -78,10 +78,11 @@ static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
 
 /* widths [n_layers][n_kv_heads], to be freed. */
 static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width,
-                              const profile_table *profile, rb_error *err)
+                              const profile_table *profile, int64_t n_sink, rb_error *err)
 {
-    const value_statistics statistics = {profile->all.value_error, profile->all.value_energy};
-    if (!profile->all.value_error)
+    const token_statistics *known = profile_table_statistics(profile, n_sink);
+    const value_statistics statistics = {known->value_error, known->value_energy};
+    if (!known->value_error)
         return rb_fail(err, RB_EINVAL,
                        "--value-per head needs the errors of values, which the profile has not: its capture has no "
                        "values (calibrate --values)");
@@ -136,6 +137,29 @@ static rb_status optimal_options_of(optimal_options *out, allocation_method *met
     return st;
 }
 
+/* ---- sinks ----------------------------------------------------------------------------------- */
+
+/* Methods as published keep no token exact unless they are asked to. */
+static int64_t sinks_of(const allocate_options *opt, bool is_published, const profile_table *profile)
+{
+    if (opt->n_sink != SINK_AUTO) return opt->n_sink;
+    return is_published ? 0 : profile->n_sink;
+}
+
+static void warn_of_other_sinks(int64_t n_sink, const profile_table *profile)
+{
+    if (n_sink == 0 || n_sink == profile->n_sink) return;
+    if (profile->n_sink == 0)
+        rb_message_warn(
+            "--sink is %lld, and the profile's statistics are of all tokens: profile --sink %lld leaves the "
+            "first ones out",
+            (long long)n_sink, (long long)n_sink);
+    else
+        rb_message_warn("--sink is %lld, and the profile's statistics are of all tokens but the first %lld: profile "
+                        "--sink %lld fits",
+                        (long long)n_sink, (long long)profile->n_sink, (long long)n_sink);
+}
+
 /* ---- sweep ----------------------------------------------------------------------------------- */
 
 static rb_status check_sweep(const allocate_options *opt, rb_error *err)
@@ -188,14 +212,21 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const head_statistics statistics = profile_statistics(profile, 0);
-    const plan_request request = {.model = &profile->model,
-                                  .calibration = &profile->calibration,
-                                  .statistics = &statistics,
-                                  .options = &options,
-                                  .value_width = PLAN_FP16_WIDTH};
-    RB_TRY(st, plan_sweep_compute(&sweep, &range, &request, methods, err), done);
-    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &request, err), done);
+    const head_statistics own = profile_statistics(profile, sinks_of(opt, false, profile)),
+                          published = profile_statistics(profile, sinks_of(opt, true, profile));
+    plan_request requests[] = {{.model = &profile->model,
+                                .calibration = &profile->calibration,
+                                .statistics = &own,
+                                .options = &options,
+                                .value_width = PLAN_FP16_WIDTH,
+                                .n_sink = sinks_of(opt, false, profile)},
+                               {0}};
+    requests[1] = requests[0];
+    requests[1].statistics = &published;
+    requests[1].n_sink = sinks_of(opt, true, profile);
+    warn_of_other_sinks(requests[0].n_sink, profile);
+    RB_TRY(st, plan_sweep_compute(&sweep, &range, &requests[0], &requests[1], methods, err), done);
+    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &requests[0], err), done);
     RB_TRY(st, picture_path(&picture, opt->output, err), done);
     RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
     RB_TRY(st, rb_json_write(json, opt->output, err), done);
@@ -215,7 +246,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
     allocation_method method = (allocation_method)opt->method;
-    allocate_report report = {.path = opt->output, .rotation = (rotation_kind)opt->rotation};
+    allocate_report report = {.path = opt->output, .context = opt->context, .rotation = (rotation_kind)opt->rotation};
     profile_table *profile = NULL;
     bit_plan *plan = NULL;
     uint8_t *widths = NULL;
@@ -227,20 +258,30 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_value_bits(opt, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    const int64_t n_sink = sinks_of(opt, allocation_method_is_published(method), profile);
+    warn_of_other_sinks(n_sink, profile);
+    if (opt->memory > 0)
+        RB_TRY(st,
+               plan_budget_of_memory(&budget, opt->memory, opt->context, n_sink + opt->n_recent, &profile->model, err),
+               done);
     const double value_bits =
         opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
     report.has_value_answer = opt->value_scope == VALUES_PER_HEAD;
     if (report.has_value_answer)
-        RB_TRY(st, allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, err),
-               done);
-    const head_statistics statistics = profile_statistics(profile, 0);
+        RB_TRY(
+            st,
+            allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, n_sink, err),
+            done);
+    const head_statistics statistics = profile_statistics(profile, n_sink);
     const plan_request request = {.model = &profile->model,
                                   .calibration = &profile->calibration,
                                   .statistics = &statistics,
                                   .method = method,
                                   .options = &options,
                                   .value_width = (int)value_bits,
-                                  .value_widths = widths};
+                                  .value_widths = widths,
+                                  .n_sink = n_sink,
+                                  .n_recent = opt->n_recent};
     RB_TRY(st, allocate_within(&plan, &report.answer, &request, &budget, err), done);
     report.has_answer = !allocation_method_is_published(method);
     allocate_set_rotation(plan, (rotation_kind)opt->rotation);
@@ -258,7 +299,9 @@ done:
 int main(int argc, char **argv)
 {
     const optimal_options usual = optimal_options_default();
+    static const char *const sinks[] = {"auto", NULL}; /* SINK_AUTO */
     allocate_options opt = {.method = -1,
+                            .n_sink = SINK_AUTO,
                             .avg_bits = (double)NAN,
                             .true_bits = (double)NAN,
                             .bytes_per_token = (double)NAN,
@@ -319,6 +362,23 @@ int main(int argc, char **argv)
          .min = 1,
          .max = 1e12,
          .help = "tokens that --memory holds"},
+        {.long_name = "sink",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_sink,
+         .metavar = "N",
+         .min = 0,
+         .max = PLAN_MAX_EXACT,
+         .choices = sinks,
+         .help =
+             "first tokens of a sequence that stay fp16; auto: as many as pays by the profile, and none for uniform "
+             "and block-gtq"},
+        {.long_name = "recent",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_recent,
+         .metavar = "N",
+         .min = 0,
+         .max = PLAN_MAX_EXACT,
+         .help = "last tokens before a query, its own included, that stay fp16"},
         {.long_name = "value-bits",
          .kind = RB_OPT_NUMBER,
          .value = &opt.value_bits,

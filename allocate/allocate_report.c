@@ -13,11 +13,12 @@
 static rb_status predict_values(value_prediction *out, const bit_plan *plan, const profile_table *profile,
                                 rb_error *err)
 {
-    const value_statistics statistics = {profile->all.value_error, profile->all.value_energy};
+    const token_statistics *known = profile_table_statistics(profile, plan->n_sink);
+    const value_statistics statistics = {known->value_error, known->value_energy};
     const double dims = plan->model.value_dim, true_bits = bit_plan_cost(plan).value_true_bits;
     const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
     uint8_t *widths = NULL;
-    if (!profile->all.value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
+    if (!known->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
     const rb_status st = rb_alloc(&widths, n_heads, sizeof *widths, "widths of values", err);
     if (st != RB_OK) return st;
     out->is_known = true;
@@ -35,10 +36,11 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
 
 rb_status allocate_report_predict(allocate_report *r, const bit_plan *plan, const profile_table *profile, rb_error *err)
 {
-    const head_statistics statistics = profile_statistics(profile, 0);
+    const head_statistics statistics = profile_statistics(profile, plan->n_sink);
     codec_errors errors = {.n_blocks = model_n_blocks(&plan->model)};
     rb_status st;
     r->plan = plan;
+    if (r->context == 0) r->context = plan->calibration.context;
     RB_TRY(st, plan_predict(&r->prediction, plan, &statistics, &errors, err), done);
     RB_TRY(st, predict_values(&r->values, plan, profile, err), done);
 done:
@@ -119,11 +121,12 @@ void allocate_report_print(const allocate_report *r)
 {
     const bit_plan *plan = r->plan;
     const plan_cost cost = bit_plan_cost(plan);
+    char cache[300];
     printf("method   %s at %g bits\n", plan->method, plan->avg_bits);
     printf("keys     %.3f true bits a dim (%.3f nominal)\n", cost.key_true_bits, cost.key_nominal_bits);
     print_values(r);
-    printf("cache    %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
-           cost.fp16_bytes_per_token, cost.compression);
+    bit_plan_describe_cache(cache, sizeof cache, plan, r->context);
+    printf("cache    %s\n", cache);
     printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n",
            r->prediction.logit_mae, r->prediction.bits_above_bound, r->prediction.bound_logit_mae);
     if (r->has_answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(&r->answer));
@@ -162,6 +165,10 @@ rb_status allocate_report_put_json(const allocate_report *r, rb_error *err)
     RB_TRY(st, plan_value_width_to_json(json, plan, err), done);
     RB_TRY(st, rb_json_add_string(json, "rotation", rotation_kind_name(r->rotation), err), done);
     RB_TRY(st, plan_cost_to_json(json, &cost, err), done);
+    RB_TRY(st, rb_json_add_number(json, "sink", (double)plan->n_sink, err), done);
+    RB_TRY(st, rb_json_add_number(json, "recent", (double)plan->n_recent, err), done);
+    RB_TRY(st, rb_json_add_number(json, "context", (double)r->context, err), done);
+    RB_TRY(st, rb_json_add_number(json, "bytes_at_context", plan_cost_bytes(&cost, r->context), err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", r->prediction.logit_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", r->prediction.bound_logit_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "bits_above_bound", r->prediction.bits_above_bound, err), done);

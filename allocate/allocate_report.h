@@ -19,6 +19,7 @@ typedef struct value_prediction {
 typedef struct allocate_report {
     const char *path; /* where the plan is; borrowed */
     rotation_kind rotation;
+    int64_t context; /* that the cache's bytes are told at; 0: that of the calibration text */
     /* How near the optimum: has_answer for methods that are not published, has_value_answer for widths of values that
      * were allotted head by head. */
     bool has_answer, has_value_answer;

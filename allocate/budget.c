@@ -30,6 +30,20 @@ int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
     return width;
 }
 
+rb_status plan_budget_of_memory(plan_budget *out, int64_t bytes, int64_t n_tokens, int64_t n_exact,
+                                const model_facts *model, rb_error *err)
+{
+    const int64_t n = n_exact < n_tokens ? n_exact : n_tokens;
+    const double exact_bytes = 2.0 * n_heads(model) * (model->head_dim + model->value_dim) * (double)n;
+    *out = (plan_budget){.kind = BUDGET_BYTES_PER_TOKEN};
+    if (n == n_tokens || (double)bytes <= exact_bytes)
+        return rb_fail(err, RB_EINVAL,
+                       "%lld of %lld tokens stay fp16, which takes %.0f bytes of %lld: nothing is left for the others",
+                       (long long)n, (long long)n_tokens, exact_bytes, (long long)bytes);
+    out->amount = floor(((double)bytes - exact_bytes) / (double)(n_tokens - n));
+    return RB_OK;
+}
+
 static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_method method, double avg_bits,
                          rb_error *err)
 {
@@ -39,8 +53,11 @@ static rb_status plan_at(bit_plan **out, const plan_request *r, allocation_metho
 /* Stored bits of all keys of a token. */
 static rb_status key_bits_of(double *out, const plan_request *r, const plan_budget *budget, rb_error *err)
 {
+    const head_statistics published = head_statistics_of_all(r->statistics);
+    plan_request gtq = *r;
     bit_plan *plan = NULL;
     rb_status st = RB_OK;
+    gtq.statistics = &published;
     switch (budget->kind) {
     case BUDGET_TRUE_BITS: *out = budget->amount * r->model->head_dim * n_heads(r->model); break;
     case BUDGET_BYTES_PER_TOKEN:
@@ -50,7 +67,7 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
                          budget->amount, value_bits_of(r) / 8.0);
         break;
     default:
-        st = plan_at(&plan, r, METHOD_BLOCK_GTQ, budget->amount, err);
+        st = plan_at(&plan, &gtq, METHOD_BLOCK_GTQ, budget->amount, err);
         if (st == RB_OK) *out = (double)allocate_key_bits(plan);
         bit_plan_free(plan);
     }
@@ -122,6 +139,10 @@ rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_requ
 {
     *out = NULL;
     const rb_status st = keys_within(out, answer, request, budget, err);
+    if (st == RB_OK) {
+        (*out)->n_sink = request->n_sink;
+        (*out)->n_recent = request->n_recent;
+    }
     if (st == RB_OK && request->value_widths)
         memcpy((*out)->value_widths, request->value_widths,
                (size_t)request->model->n_layers * (size_t)request->model->n_kv_heads);

@@ -20,6 +20,11 @@ typedef struct plan_budget {
  * width that leaves the keys half of it at least. */
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model);
 
+/* Bytes a token that leave room for n_exact fp16 tokens, where n_tokens take `bytes` in all. Fails with RB_EINVAL where
+ * nothing is left. */
+rb_status plan_budget_of_memory(plan_budget *out, int64_t bytes, int64_t n_tokens, int64_t n_exact,
+                                const model_facts *model, rb_error *err);
+
 typedef struct plan_request {
     const model_facts *model;
     const text_facts *calibration;
@@ -29,6 +34,7 @@ typedef struct plan_request {
     const optimal_curves *curves;   /* built with these options, for several budgets; NULL: built for this one */
     int value_width;                /* 1..8 or PLAN_FP16_WIDTH, of all heads */
     const uint8_t *value_widths;    /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */
+    int64_t n_sink, n_recent;       /* of the plan; the statistics are those for so many sinks */
 } plan_request;
 
 /* The best plan of the method within the budget, freed with bit_plan_free. The published methods take their largest

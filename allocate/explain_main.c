@@ -37,11 +37,19 @@ static void print_head(const bit_plan *plan, const explain_options *opt)
     printf("stores   %.0f bits a token, %.3f true bits a dim\n", bits, bits / plan->model.head_dim);
 }
 
+static void print_exact(const bit_plan *plan)
+{
+    char exact[80];
+    bit_plan_describe_exact(exact, sizeof exact, plan);
+    if (bit_plan_keeps_exact(plan)) printf("fp16     %s: what follows is of the others\n", exact);
+}
+
 /* What the values of the head do to its layer's output, at their width and beside it, where the profile knows. */
 static void print_values(const bit_plan *plan, const explain_options *opt, const profile_table *profile)
 {
     const int64_t first = opt->layer * plan->model.n_kv_heads, at = first + opt->kv_head;
     const int width = plan->value_widths[at];
+    const token_statistics *known = profile_table_statistics(profile, plan->n_sink);
     double energy = 0.0;
     if (width == PLAN_FP16_WIDTH) {
         printf("values   fp16\n");
@@ -49,9 +57,9 @@ static void print_values(const bit_plan *plan, const explain_options *opt, const
     }
     printf("values   %d bits, %.3f true bits a dim", width,
            (double)plan_value_bits(width, plan->model.value_dim) / plan->model.value_dim);
-    for (int h = 0; h < plan->model.n_kv_heads && profile->all.value_error; h++) energy += profile->all.value_energy[first + h];
+    for (int h = 0; h < plan->model.n_kv_heads && known->value_error; h++) energy += known->value_energy[first + h];
     if (energy > 0.0) {
-        const double *share = profile->all.value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
+        const double *share = known->value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
         printf("; their error is %.3g %% of the layer's output energy", 100.0 * share[width] / energy);
         if (width < PLAN_MAX_WIDTH) printf(", with a bit more %.3g %%", 100.0 * share[width + 1] / energy);
         if (width > PLAN_MIN_WIDTH) printf(", with a bit less %.3g %%", 100.0 * share[width - 1] / energy);
@@ -84,7 +92,7 @@ static rb_status explain_head(const bit_plan *plan, const profile_table *profile
 {
     const int h = head_of(opt, plan);
     const explain_functions *family = families[plan->heads[h].family];
-    const head_statistics statistics = profile_statistics(profile, 0);
+    const head_statistics statistics = profile_statistics(profile, plan->n_sink);
     void *explained = NULL;
     rb_status st = rb_alloc(&explained, 1, family->size_bytes, "an explanation", err);
     if (st != RB_OK) return st;
@@ -94,6 +102,7 @@ static rb_status explain_head(const bit_plan *plan, const profile_table *profile
         goto done;
     }
     print_head(plan, opt);
+    print_exact(plan);
     family->print_error(explained);
     print_values(plan, opt, profile);
     family->print_parts(explained);

@@ -120,15 +120,16 @@ static rb_status sweep_method(plan_sweep *sweep, const plan_request *r, codec_er
 }
 
 rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request,
-                             const bool *methods, rb_error *err)
+                             const plan_request *published, const bool *methods, rb_error *err)
 {
     codec_errors errors = {.n_blocks = model_n_blocks(request->model)};
     rb_status st = RB_OK;
     int n_points = 0;
     *out = (plan_sweep){.range = *range};
     for (int method = 0; method < METHOD_N && st == RB_OK; method++) {
-        plan_request own = *request;
+        plan_request own = allocation_method_is_published((allocation_method)method) ? *published : *request;
         own.method = (allocation_method)method;
+        out->n_sink[method] = own.n_sink;
         if (methods[method]) st = sweep_method(out, &own, &errors, err);
         n_points += out->n_points[method];
     }
@@ -163,6 +164,7 @@ static rb_status curve_to_json(cJSON *curves, const plan_sweep *sweep, allocatio
     if (st != RB_OK) return st;
     RB_TRY(st, rb_json_new_object(&curve, err), done);
     RB_TRY(st, rb_json_add_string(curve, "method", allocation_method_name(method), err), done);
+    RB_TRY(st, rb_json_add_number(curve, "sink", (double)sweep->n_sink[method], err), done);
     for (int i = 0; i < sweep->n_points[method]; i++) {
         RB_TRY(st, point_to_json(&point, &sweep->points[method][i], err), done);
         RB_TRY(st, rb_json_append(points, &point, err), done);

@@ -28,15 +28,17 @@ typedef struct sweep_point {
 
 typedef struct plan_sweep {
     sweep_range range;
+    int64_t n_sink[METHOD_N];
     int n_points[METHOD_N];        /* 0: not asked for, or nothing of it in the range */
     sweep_point *points[METHOD_N]; /* owned */
 } plan_sweep;
 
-/* `request` says all but method and curves; methods [METHOD_N]: which. block-gtq has no points at budgets below what it
+/* `request` says all but method and curves, and `published` the same for the published methods, which keep other tokens
+ * exact; methods [METHOD_N]: which. block-gtq has no points at budgets below what it
  * stores at 1 bit. Curves are built once a method. Fails as allocate_within and plan_predict. Freed by plan_sweep_free,
  * also after a failure. */
 rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const plan_request *request,
-                             const bool *methods, rb_error *err);
+                             const plan_request *published, const bool *methods, rb_error *err);
 void plan_sweep_free(plan_sweep *sweep);
 
 /* docs/allocate.md names the members. */

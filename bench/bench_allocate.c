@@ -177,7 +177,7 @@ static rb_status sweep_methods(const bench *b, rb_error *err)
                                   .statistics = &statistics,
                                   .options = &options,
                                   .value_width = PLAN_FP16_WIDTH};
-    RB_TRY(st, plan_sweep_compute(&sweep, &(sweep_range){1.5, 6.0, 0.25}, &request, all, err), done);
+    RB_TRY(st, plan_sweep_compute(&sweep, &(sweep_range){1.5, 6.0, 0.25}, &request, &request, all, err), done);
     for (int method = 0; method < METHOD_N; method++) n_points += sweep.n_points[method];
     printf("{\"what\": \"methods\", \"heads\": %d, \"blocks\": %d, \"points\": %d, \"s\": %.3f}\n", b->n_heads,
            b->n_blocks, n_points, now_s() - started);

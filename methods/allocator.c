@@ -207,11 +207,12 @@ static rb_status allocate_optimal(bit_plan *plan, allocation_method method, doub
                                   const head_statistics *statistics, rb_error *err)
 {
     optimal_options options = optimal_options_default();
+    const head_statistics published = head_statistics_of_all(statistics);
     optimal_curves *curves = NULL;
     budget_answer answer;
     rb_status st;
     options.method = method;
-    RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, statistics, err), done);
+    RB_TRY(st, allocate_published(plan, METHOD_BLOCK_GTQ, avg_bits, &published, err), done);
     RB_TRY(st, optimal_curves_build(&curves, &plan->model, statistics, &options, err), done);
     RB_TRY(st, optimal_plan_keys(plan, &answer, curves, allocate_key_bits(plan), err), done);
 done:

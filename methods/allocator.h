@@ -54,9 +54,21 @@ typedef struct head_statistics {
      * profile/logit_moment.h. NULL: blocks are taken for independent. */
     const float *moment, *moment_centered;
     /* Only block-codebook uses these: profile/block_codebook_error.h. */
+    /* Energies of all tokens, where the others are without the first ones of a sequence: by them block-gtq as published
+     * says what a nominal budget stores. NULL: the others. */
+    const double *all_q_energy, *all_k_energy;
     const float *block_codebook_map;   /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] */
     const float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1] */
 } head_statistics;
+
+/* The same with the energies of all tokens. */
+static inline head_statistics head_statistics_of_all(const head_statistics *statistics)
+{
+    head_statistics all = *statistics;
+    if (all.all_q_energy) all.q_energy = all.all_q_energy;
+    if (all.all_k_energy) all.k_energy = all.all_k_energy;
+    return all;
+}
 
 /* energy[i] = (q_energy[i] + k_energy[i]) / 2 of what leaves RoPE: times the square of the block's gain */
 void head_energy_mean(const head_energy *energy, double *out);

@@ -155,3 +155,16 @@ plan_cost bit_plan_cost(const bit_plan *plan)
     cost.compression = cost.fp16_bytes_per_token / cost.bytes_per_token;
     return cost;
 }
+
+void bit_plan_describe_cache(char *out, size_t size, const bit_plan *plan, int64_t n_tokens)
+{
+    const plan_cost cost = bit_plan_cost(plan);
+    const double bytes = plan_cost_bytes(&cost, n_tokens);
+    char exact[80];
+    const int n = snprintf(out, size, "%.0f bytes a token, fp16 takes %.0f: %.2f times smaller", cost.bytes_per_token,
+                           cost.fp16_bytes_per_token, cost.compression);
+    if (!bit_plan_keeps_exact(plan) || n_tokens <= 0 || n < 0 || (size_t)n >= size) return;
+    bit_plan_describe_exact(exact, sizeof exact, plan);
+    snprintf(out + n, size - (size_t)n, "; %s fp16: %.0f bytes at %lld tokens, %.2f times smaller", exact, bytes,
+             (long long)n_tokens, cost.fp16_bytes_per_token * (double)n_tokens / bytes);
+}

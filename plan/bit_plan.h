@@ -61,6 +61,9 @@ bool bit_plan_quantizes_values(const bit_plan *plan);
 plan_cost bit_plan_cost(const bit_plan *plan);
 /* Bytes of a sequence of n_tokens: those of exact tokens in fp16, the others quantized. */
 double plan_cost_bytes(const plan_cost *cost, int64_t n_tokens);
+/* "6000 bytes a token, fp16 takes 23040: 3.84 times smaller", and for a plan with exact tokens what n_tokens take,
+ * where that is above 0. */
+void bit_plan_describe_cache(char *out, size_t size, const bit_plan *plan, int64_t n_tokens);
 bool bit_plan_keeps_exact(const bit_plan *plan); /* any token */
 /* "the first 4 and the last 128 tokens", "the first token", "no token". */
 void bit_plan_describe_exact(char *out, size_t size, const bit_plan *plan);

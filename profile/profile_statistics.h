@@ -11,6 +11,8 @@ static inline head_statistics profile_statistics(const profile_table *table, int
     const token_statistics *known = profile_table_statistics(table, n_sink);
     return (head_statistics){.q_energy = known->q_energy,
                              .k_energy = known->k_energy,
+                             .all_q_energy = table->all.q_energy,
+                             .all_k_energy = table->all.k_energy,
                              .k_mean = known->k_mean,
                              .moment = known->logit_moment,
                              .moment_centered = known->logit_moment_centered,

@@ -8,6 +8,26 @@
 
 enum { N_SHOWN = 5 };
 
+/* Bytes are those of a sequence as long as the first plan's calibration text has them. */
+static void print_exact(const plan_diff *diff)
+{
+    const bit_plan *a = diff->plans[0], *b = diff->plans[1];
+    const int64_t context = a->calibration.context;
+    if (!bit_plan_keeps_exact(a) && !bit_plan_keeps_exact(b)) return;
+    const struct {
+        const char *name;
+        double a, b;
+    } rows[] = {{"first tokens in fp16", (double)a->n_sink, (double)b->n_sink},
+                {"last tokens in fp16", (double)a->n_recent, (double)b->n_recent},
+                {"bytes of ", plan_cost_bytes(&diff->cost[0], context), plan_cost_bytes(&diff->cost[1], context)}};
+    for (size_t i = 0; i < RB_COUNT(rows); i++) {
+        char name[48];
+        snprintf(name, sizeof name, "%s", rows[i].name);
+        if (i == 2) snprintf(name, sizeof name, "bytes of %lld tokens", (long long)context);
+        printf("%-24s %14.0f %14.0f %+12.0f\n", name, rows[i].a, rows[i].b, rows[i].b - rows[i].a);
+    }
+}
+
 static void print_costs(const plan_diff *diff)
 {
     const plan_cost *a = &diff->cost[0], *b = &diff->cost[1];
@@ -24,6 +44,7 @@ static void print_costs(const plan_diff *diff)
            bit_plan_value_range(diff->plans[1]).mean - bit_plan_value_range(diff->plans[0]).mean);
     printf("%-24s %14.0f %14.0f %+12.0f\n", "bytes a token", a->bytes_per_token, b->bytes_per_token,
            b->bytes_per_token - a->bytes_per_token);
+    print_exact(diff);
     printf("%-24s %14.3f %14.3f %+12.3f\n", "times smaller than fp16", a->compression, b->compression,
            b->compression - a->compression);
 }

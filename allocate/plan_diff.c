@@ -142,6 +142,8 @@ static rb_status plan_side_to_json(cJSON *json, const char *name, const plan_dif
     RB_TRY(st, rb_json_add_number(side, "avg_bits", diff->plans[p]->avg_bits, err), done);
     RB_TRY(st, plan_value_width_to_json(side, diff->plans[p], err), done);
     RB_TRY(st, plan_cost_to_json(side, &diff->cost[p], err), done);
+    RB_TRY(st, rb_json_add_number(side, "sink", (double)diff->plans[p]->n_sink, err), done);
+    RB_TRY(st, rb_json_add_number(side, "recent", (double)diff->plans[p]->n_recent, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_family", codec_family_names, counts->family, FAMILY_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_norm", norm_kind_names, counts->norm, NORM_N_KINDS, err), done);
     RB_TRY(st, kinds_to_json(side, "heads_by_encoder", plan_encoder_names, counts->encoder, ENCODER_N_KINDS, err),

@@ -25,7 +25,7 @@ static void print_facts(const bit_plan *plan)
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
-    char values[80];
+    char values[80], cache[300];
     const int n_lines = plan_coding_describe(lines, plan);
     printf("model        %s, %d layers, %d query and %d KV heads of %d dims\n", model->model_type, model->n_layers,
            model->n_q_heads, model->n_kv_heads, model->head_dim);
@@ -39,8 +39,8 @@ static void print_facts(const bit_plan *plan)
     for (int i = 0; i < n_lines; i++) printf("%-12s %s\n", lines[i].label, lines[i].text);
     bit_plan_describe_values(values, sizeof values, plan);
     printf("values       %s\n", values);
-    printf("cache        %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
-           cost.fp16_bytes_per_token, cost.compression);
+    bit_plan_describe_cache(cache, sizeof cache, plan, plan->calibration.context);
+    printf("cache        %s\n", cache);
 }
 
 /* A character a block: 10 bits are A. */

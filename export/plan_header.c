@@ -56,6 +56,17 @@ static void write_model_constants(FILE *out, const model_facts *model)
                 model->local_rope.attention_factor);
 }
 
+/* Of plans of PLAN_VERSION_EXACT: a program asks #ifdef. */
+static void write_exact_constants(FILE *out, const bit_plan *plan)
+{
+    if (!bit_plan_keeps_exact(plan)) return;
+    fprintf(out, "/* Tokens of a sequence whose keys and values stay fp16: the first ones, and the last ones before a "
+                 "query, its "
+                 "own included. All\n * tables below are for the others. */\n");
+    fprintf(out, "#define ROPEBITS_SINK %lld\n#define ROPEBITS_RECENT %lld\n", (long long)plan->n_sink,
+            (long long)plan->n_recent);
+}
+
 static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
 {
     const model_facts *model = &plan->model;
@@ -294,6 +305,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     write_family_comments(out, version);
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, most_groups(plan, columns, n_columns));
+    write_exact_constants(out, plan);
     RB_TRY(st, write_codebooks(out, plan, err), done);
     write_family_types(out);
     for (int i = 0; i < n_columns; i++) write_column(out, columns[i], plan);

@@ -47,7 +47,7 @@ static void write_facts(FILE *out, const bit_plan *plan)
     const model_facts *model = &plan->model;
     const plan_cost cost = bit_plan_cost(plan);
     plan_coding_line lines[PLAN_CODING_MAX_LINES];
-    char values[80];
+    char values[80], cache[300];
     const int n_lines = plan_coding_describe(lines, plan);
     fprintf(out, "<h1>Bit plan: ");
     write_escaped(out, plan->method);
@@ -64,8 +64,8 @@ static void write_facts(FILE *out, const bit_plan *plan)
     for (int i = 0; i < n_lines; i++) fprintf(out, "<tr><td>%s</td><td>%s</td></tr>\n", lines[i].label, lines[i].text);
     bit_plan_describe_values(values, sizeof values, plan);
     fprintf(out, "<tr><td>values</td><td>%s</td></tr>\n", values);
-    fprintf(out, "<tr><td>cache</td><td>%.0f bytes a token, fp16 takes %.0f: %.2f times smaller</td></tr>\n",
-            cost.bytes_per_token, cost.fp16_bytes_per_token, cost.compression);
+    bit_plan_describe_cache(cache, sizeof cache, plan, plan->calibration.context);
+    fprintf(out, "<tr><td>cache</td><td>%s</td></tr>\n", cache);
     fprintf(out, "<tr><td>config.json</td><td><code>%s</code></td></tr>\n</table>\n", model->config_sha256);
 }
 

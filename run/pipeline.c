@@ -104,6 +104,7 @@ static rb_status describe_profile(stage *s, const pipeline_config *config, rb_er
     RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
     RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
     RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
+    RB_TRY(st, stage_add_option(s, "--sink", config->profile_sink, err), done);
     RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err),
            done); /* the summary of the run ends with this warning */
     RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
@@ -121,6 +122,8 @@ static rb_status describe_allocate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--value-bits", config->value_bits, err), done);
     RB_TRY(st, stage_add_option(s, "--value-per", config->value_per, err), done);
     RB_TRY(st, stage_add_option(s, "--rotation", config->rotation, err), done);
+    RB_TRY(st, stage_add_option(s, "--sink", config->sink, err), done);
+    RB_TRY(st, stage_add_option(s, "--recent", config->recent, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_PLAN, err), done);
     RB_TRY(st, stage_set_json_output(s, "allocate.json", err), done);
 done:
@@ -270,6 +273,8 @@ static rb_status visit_plan_stage(void *user, const char *method, const char *bu
     RB_TRY(st, stage_add_option(&s, "--method", method, err), done);
     RB_TRY(st, stage_add_option(&s, "--avg-bits", budget, err), done);
     RB_TRY(st, stage_add_option(&s, "--rotation", plans->config->rotation, err), done);
+    RB_TRY(st, stage_add_option(&s, "--sink", plans->config->sink, err), done);
+    RB_TRY(st, stage_add_option(&s, "--recent", plans->config->recent, err), done);
     RB_TRY(st, add_output_option(&s, plan, err), done);
     RB_TRY(st, stage_set_json_output(&s, document, err), done);
     RB_TRY(st, plans->visit(plans->user, &s, err), done);

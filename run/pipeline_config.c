@@ -18,6 +18,7 @@ typedef enum member_kind {
     MEMBER_TEMPLATE,
     MEMBER_TEXT,
     MEMBER_NUMBER,
+    MEMBER_NUMBER_OR_WORD,
     MEMBER_BOOL,
     MEMBER_LIST
 } member_kind;
@@ -45,11 +46,14 @@ static const member members[] = {
     {"calibrate", "dtype", MEMBER_TEXT, offsetof(pipeline_config, dtype), false},
     {"profile", "budgets", MEMBER_LIST, offsetof(pipeline_config, budgets), false},
     {"profile", "methods", MEMBER_LIST, offsetof(pipeline_config, methods), false},
+    {"profile", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, profile_sink), false},
     {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), true},
     {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), true},
     {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
     {"allocate", "value_per", MEMBER_TEXT, offsetof(pipeline_config, value_per), false},
     {"allocate", "rotation", MEMBER_TEXT, offsetof(pipeline_config, rotation), false},
+    {"allocate", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, sink), false},
+    {"allocate", "recent", MEMBER_NUMBER, offsetof(pipeline_config, recent), false},
     {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
     {"evaluate", "budgets", MEMBER_LIST, offsetof(pipeline_config, evaluate.budgets), true},
     {"evaluate", "methods", MEMBER_LIST, offsetof(pipeline_config, evaluate.methods), true},
@@ -59,8 +63,8 @@ static const member members[] = {
     {"evaluate", "context", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.context), false},
     {"evaluate", "needles", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.needles), false},
     {"evaluate", "needle_tasks", MEMBER_LIST, offsetof(pipeline_config, evaluate.needle_tasks), false},
-    {"evaluate", "sink", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.sink), false},
-    {"evaluate", "recent", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.recent), false},
+    {"evaluate", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.sink), false},
+    {"evaluate", "recent", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.recent), false},
 };
 
 /* A char *, except for MEMBER_PATHS and MEMBER_BOOL. */
@@ -169,6 +173,7 @@ static rb_status read_member(pipeline_config *out, const cJSON *document, const 
         st = cJSON_IsString(item) ? scalar_text(field, item, where, err)
                                   : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
         break;
+    case MEMBER_NUMBER_OR_WORD: st = scalar_text(field, item, where, err); break;
     case MEMBER_NUMBER:
         st = cJSON_IsNumber(item) ? scalar_text(field, item, where, err)
                                   : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);

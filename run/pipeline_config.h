@@ -38,7 +38,8 @@ typedef struct pipeline_config {
     bool with_needles, values;
     char *needle_share, *needle_template;
     char *n_tokens, *n_test_tokens, *context, *dtype;
-    char *budgets, *methods;
+    char *budgets, *methods, *profile_sink;
+    char *sink, *recent; /* of every plan */
     char *method, *avg_bits, *value_bits, *value_per, *rotation;
     char *formats;
     struct {

@@ -120,10 +120,11 @@ static void print_error_table(const profile_summary *summary)
 static void print_plan(const bit_plan *plan)
 {
     const plan_cost cost = bit_plan_cost(plan);
+    char cache[300];
     printf("\nplan      %s at %g bits: keys cost %.3f true bits a dim, values %.3f\n", plan->method, plan->avg_bits,
            cost.key_true_bits, cost.value_true_bits);
-    printf("          %.0f bytes a token, fp16 takes %.0f: %.2f times smaller\n", cost.bytes_per_token,
-           cost.fp16_bytes_per_token, cost.compression);
+    bit_plan_describe_cache(cache, sizeof cache, plan, plan->calibration.context);
+    printf("          %s\n", cache);
 }
 
 /* A column of the evaluation's table: its head, its width, and its digits after the point. */

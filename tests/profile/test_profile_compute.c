@@ -24,7 +24,7 @@ static int score_tiny_capture(void **state)
     RB_TRY(st, tiny_write(path, RB_H5_F32, false, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, 0, &err), done);
-    const head_statistics statistics = profile_statistics(table);
+    const head_statistics statistics = profile_statistics(table, 0);
     RB_TRY(st,
            allocate_plan(&plans[0], &table->model, &table->calibration, METHOD_UNIFORM, 3, PLAN_FP16_WIDTH, &statistics,
                          &err),

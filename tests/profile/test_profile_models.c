@@ -27,7 +27,7 @@ static int score(void **state)
     RB_TRY(st, tiny_write_header(path, &header, &err), done);
     RB_TRY(st, capture_open(&capture, path, &err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, 0, &err), done);
-    const head_statistics statistics = profile_statistics(table);
+    const head_statistics statistics = profile_statistics(table, 0);
     RB_TRY(st, allocate_plan(&plan, &table->model, &table->calibration, METHOD_BLOCK_GTQ, 2.5, 3, &statistics, &err),
            done);
     RB_TRY(st, profile_score(table, capture, (const bit_plan *const *)&plan, 1, true, RB_DEVICE_CPU, &err), done);

@@ -93,7 +93,7 @@ static void print_table(const evaluate_result *result, const evaluate_inputs *in
     for (int run = 1; run < result->n_runs; run++) {
         char exact[80];
         bit_plan_describe_exact(exact, sizeof exact, in->plans[run - 1]);
-        if (bit_plan_keeps_exact(in->plans[run - 1])) printf("%s: %s stay unquantized\n", in->names[run - 1], exact);
+        if (bit_plan_keeps_exact(in->plans[run - 1])) printf("%s keeps %s unquantized\n", in->names[run - 1], exact);
     }
     printf("%lld tokens of text in sequences of %lld, %lld documents, %.1f s\n", (long long)in->facts.n_tokens,
            (long long)in->facts.context, (long long)in->documents.n, seconds);

@@ -58,6 +58,27 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
 
 /* ---- the capture's vectors ------------------------------------------------------------------- */
 
+static const text_facts *test_text(const validation *v)
+{
+    return &capture_file_header(v->request->capture)->text[CAPTURE_TEST];
+}
+
+static int64_t n_looked_at(const validation *v)
+{
+    const int64_t n = test_text(v)->n_tokens, asked = v->request->n_tokens;
+    return asked > 0 && asked < n ? asked : n;
+}
+
+/* Kernels never meet the sinks of a sequence. Recent tokens they meet, as soon as others are more recent. */
+static bool is_coded(const validation *v, int64_t t) { return t % test_text(v)->context >= v->request->n_sink; }
+
+static int64_t count_coded(const validation *v)
+{
+    int64_t n = 0;
+    for (int64_t t = 0; t < n_looked_at(v); t++) n += is_coded(v, t);
+    return n;
+}
+
 static rb_status alloc_vectors(validation *v, rb_error *err)
 {
     const model_facts *m = v->model;
@@ -66,8 +87,10 @@ static rb_status alloc_vectors(validation *v, rb_error *err)
                  d = head_dim > value_dim ? head_dim : value_dim;
     layer_vectors *out = &v->vectors;
     rb_status st;
-    out->n = (int64_t)n_test;
-    if (v->request->n_tokens > 0 && v->request->n_tokens < out->n) out->n = v->request->n_tokens;
+    out->n = count_coded(v);
+    if (out->n == 0)
+        return rb_fail(err, RB_EINVAL, "sink is %lld, expected less than the %lld tokens of the capture's sequences",
+                       (long long)v->request->n_sink, (long long)test_text(v)->context);
     RB_TRY(st, rb_alloc(&out->q, (size_t)m->n_q_heads * n_test, head_dim * sizeof(float), "queries", err), done);
     RB_TRY(st, rb_alloc(&out->x, (size_t)m->n_kv_heads * n_test, d * sizeof(float), "keys", err), done);
     RB_TRY(st, rb_alloc(&out->rounded, (size_t)m->n_kv_heads * (size_t)out->n, d * sizeof(float), "keys", err), done);
@@ -104,8 +127,13 @@ static void choose_queries(validation *v, int64_t n_test, int64_t d)
 static void round_vectors(validation *v, int64_t n_test, int64_t d, codec_dtype type)
 {
     const int64_t n = v->vectors.n;
+    float *to = v->vectors.rounded;
     for (int64_t h = 0; h < v->model->n_kv_heads; h++)
-        memcpy(v->vectors.rounded + h * n * d, v->vectors.x + h * n_test * d, (size_t)(n * d) * sizeof(float));
+        for (int64_t t = 0; t < n_looked_at(v); t++) {
+            if (!is_coded(v, t)) continue;
+            memcpy(to, v->vectors.x + (h * n_test + t) * d, (size_t)d * sizeof *to);
+            to += d;
+        }
     codec_dtype_round(v->vectors.rounded, v->model->n_kv_heads * n * d, type);
 }
 

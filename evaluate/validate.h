@@ -33,6 +33,7 @@ typedef struct validate_request {
     const bit_plan *plan; /* of the capture's model */
     rb_device_kind device;
     bool types[CODEC_N_DTYPES]; /* which to run */
+    int64_t n_sink;             /* first tokens of every test sequence, which are left out: kernels never meet them */
     int64_t n_tokens;           /* at most so many of the test text; 0: all */
     int64_t n_timed;            /* vectors a head to time; 0: no timing */
 } validate_request;

@@ -9,9 +9,11 @@
 #include "evaluate/validate.h"
 #include "plan/plan_read.h"
 
+enum { AS_PLANNED = -1 }; /* of --sink */
+
 typedef struct validate_options {
     rb_string_list types;
-    int64_t n_tokens;
+    int64_t n_tokens, n_sink;
     bool no_timing;
 } validate_options;
 
@@ -29,7 +31,7 @@ static double gb_per_s(double bytes, double seconds) { return seconds > 0.0 ? by
 
 static void print_rate(double value) { isnan(value) ? printf(" %8s", "-") : printf(" %8.0f", value); }
 
-static void print_table(const validate_result *result)
+static void print_table(const validate_result *result, int64_t n_sink)
 {
     printf("%-7s %-5s %12s %18s %14s %10s %16s %16s %8s %9s", "", "type", "codes", "codes tied/wrong", "norms t/w",
            "bytes", "worst value/bad", "worst logit/bad", "outside", "unstable");
@@ -47,6 +49,8 @@ static void print_table(const validate_result *result)
         print_rate(gb_per_s(row->packed_bytes, row->times.logits_s));
         printf("  %s\n", validate_row_is_good(row) ? "ok" : "DIFFERS");
     }
+    if (n_sink > 0)
+        printf("without the first %lld of the tokens of every sequence, which stay fp16\n", (long long)n_sink);
     printf("%s against the C reference: %s\n",
            result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "the C reference's own round trip",
            validate_is_good(result) ? "valid" : "NOT valid");
@@ -112,7 +116,7 @@ done:
     return st;
 }
 
-static rb_status print_json(const validate_result *result, const rb_string_list *paths, rb_error *err)
+static rb_status print_json(const validate_result *result, const rb_string_list *paths, int64_t n_sink, rb_error *err)
 {
     cJSON *json = NULL, *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the result");
@@ -122,6 +126,7 @@ static rb_status print_json(const validate_result *result, const rb_string_list 
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_string(json, "plan", paths->at[0], err), done);
     RB_TRY(st, rb_json_add_string(json, "capture", paths->at[1], err), done);
+    RB_TRY(st, rb_json_add_number(json, "sink", (double)n_sink, err), done);
     RB_TRY(st,
            rb_json_add_string(json, "device", result->device == RB_DEVICE_CUDA ? rb_cuda_device()->name : "cpu", err),
            done);
@@ -152,6 +157,10 @@ static rb_status validate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, capture_open(&capture, args->positionals->at[1], err), done);
     RB_TRY(st, read_plan(&plan, args->positionals->at[0], capture, err), done);
     RB_TRY(st, rb_resolve_device(&request.device, args->common, err), done);
+    request.n_sink = opt->n_sink == AS_PLANNED ? plan->n_sink : opt->n_sink;
+    if (request.n_sink != plan->n_sink)
+        rb_message_info("%s: --sink %lld instead of the plan's %lld", args->positionals->at[0],
+                        (long long)request.n_sink, (long long)plan->n_sink);
     request.capture = capture;
     request.plan = plan;
     request.n_timed = opt->no_timing || request.device != RB_DEVICE_CUDA ? 0 : VALIDATE_TIMED_VECTORS;
@@ -162,8 +171,8 @@ static rb_status validate_run(const rb_run_args *args, rb_error *err)
         rb_message_warn("the plan's values are not validated: %s has none (calibrate --values)",
                         args->positionals->at[1]);
     RB_TRY(st, validate_plan(&result, &request, err), done);
-    if (args->common->json) RB_TRY(st, print_json(&result, args->positionals, err), done);
-    else print_table(&result);
+    if (args->common->json) RB_TRY(st, print_json(&result, args->positionals, request.n_sink, err), done);
+    else print_table(&result, request.n_sink);
     if (!validate_is_good(&result)) st = RB_ECHECK;
 done:
     bit_plan_free(plan);
@@ -174,7 +183,8 @@ done:
 int main(int argc, char **argv)
 {
     static const char *const types[] = {"f16", "bf16", "f32", NULL};
-    validate_options opt = {.types = {.n = 3, .at = {"f16", "bf16", "f32"}}};
+    static const char *const as_planned[] = {"plan", NULL}; /* AS_PLANNED */
+    validate_options opt = {.n_sink = AS_PLANNED, .types = {.n = 3, .at = {"f16", "bf16", "f32"}}};
     const rb_option table[] = {
         {.long_name = "types",
          .kind = RB_OPT_STRINGS,
@@ -189,6 +199,14 @@ int main(int argc, char **argv)
          .min = 0,
          .max = 1 << 24,
          .help = "test tokens to use; 0: all"},
+        {.long_name = "sink",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_sink,
+         .metavar = "N",
+         .min = 0,
+         .max = PLAN_MAX_EXACT,
+         .choices = as_planned,
+         .help = "first tokens of a sequence that stay fp16 and are left out; plan: as the plan says"},
         {.long_name = "no-timing", .kind = RB_OPT_FLAG, .value = &opt.no_timing, .help = "leave out the throughput"},
     };
     const rb_program program = {

@@ -123,8 +123,8 @@ static void the_table_carries_the_facts_and_energies_of_the_capture(void **state
         assert_ok(capture_read_statistics(capture, CAPTURE_CALIBRATION, layer, &statistics, &err));
         assert_memory_equal(table->all.q_energy + (size_t)layer * n, statistics.q_energy, n * sizeof(double));
         assert_memory_equal(table->all.k_energy + (size_t)layer * n, statistics.k_energy, n * sizeof(double));
-        assert_memory_equal(table->all.k_mean + (size_t)layer * TINY_KV_HEADS * header->model.head_dim, statistics.k_mean,
-                            TINY_KV_HEADS * (size_t)header->model.head_dim * sizeof(double));
+        assert_memory_equal(table->all.k_mean + (size_t)layer * TINY_KV_HEADS * header->model.head_dim,
+                            statistics.k_mean, TINY_KV_HEADS * (size_t)header->model.head_dim * sizeof(double));
     }
     block_statistics_free(&statistics);
 }
@@ -214,6 +214,61 @@ static void curves_are_left_out_when_not_asked_for(void **state)
     profile_table_free(plain);
 }
 
+/* Energies, means and scores without the first N_SINK tokens of sequences of 16. */
+static void exact_tokens_do_not_count(void **state)
+{
+    (void)state;
+    enum { N_SINK = 3, CONTEXT = 16, N_COUNTED = TINY_N_CALIBRATION - 2 * N_SINK - 1 };
+    const capture_header header = tiny_header(RB_H5_F32, false);
+    const tiny_layer vectors = tiny_vectors(&header, CAPTURE_CALIBRATION, 1);
+    profile_table *mine = NULL;
+    double energy[N_BLOCKS] = {0}, mean = 0.0;
+    assert_ok(profile_table_from_capture(&mine, capture, N_SINK, &err));
+    assert_int_equal(mine->n_sink, N_SINK);
+    assert_memory_equal(mine->all.k_energy, table->all.k_energy,
+                        TINY_LAYERS * TINY_KV_HEADS * N_BLOCKS * sizeof(double));
+    for (int t = 0; t < TINY_N_CALIBRATION; t++) {
+        const float *k = vectors.k + (TINY_N_CALIBRATION + t) * TINY_DIM; /* layer 1, kv_head 1 */
+        if (t % CONTEXT < N_SINK) continue;
+        mean += (double)k[5] / N_COUNTED;
+        energy[2] += ((double)k[4] * (double)k[4] + (double)k[5] * (double)k[5]) / N_COUNTED;
+    }
+    const int head = TINY_KV_HEADS + 1;
+    assert_close(mine->counted.k_mean[head * TINY_DIM + 5], mean, 1e-9);
+    assert_close(mine->counted.k_energy[head * N_BLOCKS + 2], energy[2], 1e-9 * energy[2]);
+    assert_true(profile_table_statistics(mine, 1) == &mine->counted && profile_table_statistics(mine, 0) == &mine->all);
+    assert_true(profile_table_statistics(table, 1) == &table->all);
+
+    plans[0]->n_sink = N_SINK;
+    assert_ok(profile_score(mine, capture, (const bit_plan *const *)plans, N_PLANS, true, RB_DEVICE_CPU, &err));
+    plans[0]->n_sink = 0;
+    const tiny_layer test = tiny_vectors(&header, CAPTURE_TEST, 1);
+    const float *k = test.k + SIZE;
+    float k_hat[SIZE];
+    double error = 0.0, whole = 0.0;
+    restore(k_hat, bit_plan_head(plans[0], 1, 1), k);
+    for (int i = 0; i < SIZE; i++) {
+        const double difference = (double)k[i] - (double)k_hat[i];
+        if (i / TINY_DIM % CONTEXT >= N_SINK) error += difference * difference;
+        whole += (double)k[i] * (double)k[i];
+    }
+    assert_close(method_head(&mine->methods[0], &mine->model, 1, 1)->relative_error, sqrt(error / whole), 1e-6);
+    assert_int_equal(mine->methods[0].n_sink, N_SINK);
+    assert_memory_equal(mine->methods[1].heads, table->methods[1].heads,
+                        TINY_LAYERS * TINY_KV_HEADS * sizeof(head_score)); /* which keeps none */
+    /* Curves leave as many out as the table: those of uniform at its width. */
+    assert_true(mine->methods[0].heads[head].logit_mae == mine->curve_logit_mae[head * PROFILE_MAX_WIDTH + 2]);
+    profile_table_free(mine);
+}
+
+static void a_capture_of_only_sinks_is_refused(void **state)
+{
+    (void)state;
+    profile_table *mine = NULL;
+    assert_fails(profile_table_from_capture(&mine, capture, 16, &err), RB_EINVAL,
+                 "sink is 16, expected less than the 16 tokens of the capture's sequences");
+}
+
 /* Test keys of 60000 in every dim: each fits f16, their norm does not. */
 static void keys_whose_norm_fits_no_f16_are_named(void **state)
 {
@@ -258,6 +313,8 @@ int main(void)
         cmocka_unit_test(methods_are_named_by_their_plans),
         cmocka_unit_test(curves_are_the_uniform_codec_at_every_width),
         cmocka_unit_test(a_uniform_method_lies_on_the_curve),
+        cmocka_unit_test(exact_tokens_do_not_count),
+        cmocka_unit_test(a_capture_of_only_sinks_is_refused),
         cmocka_unit_test(curves_are_left_out_when_not_asked_for),
         cmocka_unit_test(keys_whose_norm_fits_no_f16_are_named),
     };

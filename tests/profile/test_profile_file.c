@@ -26,7 +26,22 @@ static void fill(double *out, int64_t n, double first)
     for (int64_t i = 0; i < n; i++) out[i] = first + (double)i / 7.0;
 }
 
-/* has_curves: and errors of values. */
+static void fill_sinks(profile_table *table)
+{
+    assert_ok(profile_table_add_sinks(table, &err));
+    table->sinks.context = 77;
+    fill(table->sinks.attention, N_HEADS * SINK_BINS, 0.5);
+    fill(table->sinks.key_norm, N_HEADS * SINK_BINS, 1.5);
+    fill(table->sinks.distance, N_HEADS * SINK_BINS, 2.5);
+    fill(table->sinks.value_norm, N_HEADS * SINK_BINS, 3.5);
+    fill(table->sinks.harm, N_HEADS * SINK_BINS, 4.5);
+    assert_ok(profile_table_add_counted(table, 2, &err));
+    fill(table->counted.q_energy, N_HEADS * N_BLOCKS, 11.0);
+    fill(table->counted.k_mean, N_HEADS * 2 * N_BLOCKS, -13.0);
+    fill(table->counted.value_energy, N_HEADS, 14.0);
+}
+
+/* has_curves: and errors of values, and sinks. */
 static profile_table *make_profile(int n_methods, bool has_curves)
 {
     static const struct {
@@ -52,6 +67,7 @@ static profile_table *make_profile(int n_methods, bool has_curves)
         assert_ok(profile_table_add_values(table, &err));
         fill(table->all.value_error, N_HEADS * PROFILE_MAX_WIDTH, 0.375);
         fill(table->all.value_energy, N_HEADS, 4.0);
+        fill_sinks(table);
     }
     return table;
 }
@@ -88,6 +104,16 @@ static bool same_profile(const profile_table *a, const profile_table *b)
     if (!same_numbers(a->curve_block_mse, b->curve_block_mse, N_HEADS * PROFILE_MAX_WIDTH * N_BLOCKS)) return false;
     if (!same_numbers(a->all.value_error, b->all.value_error, N_HEADS * PROFILE_MAX_WIDTH)
         || !same_numbers(a->all.value_energy, b->all.value_energy, N_HEADS))
+        return false;
+    if (a->n_sink != b->n_sink || a->sinks.context != b->sinks.context
+        || !same_numbers(a->sinks.attention, b->sinks.attention, N_HEADS * SINK_BINS)
+        || !same_numbers(a->sinks.key_norm, b->sinks.key_norm, N_HEADS * SINK_BINS)
+        || !same_numbers(a->sinks.distance, b->sinks.distance, N_HEADS * SINK_BINS)
+        || !same_numbers(a->sinks.value_norm, b->sinks.value_norm, N_HEADS * SINK_BINS)
+        || !same_numbers(a->sinks.harm, b->sinks.harm, N_HEADS * SINK_BINS)
+        || !same_numbers(a->counted.q_energy, b->counted.q_energy, N_HEADS * N_BLOCKS)
+        || !same_numbers(a->counted.k_mean, b->counted.k_mean, N_HEADS * 2 * N_BLOCKS)
+        || !same_numbers(a->counted.value_energy, b->counted.value_energy, N_HEADS))
         return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
@@ -285,6 +311,32 @@ static void tables_that_do_not_fit_the_model_are_refused(void **state)
     assert_null(table);
 }
 
+/* Of a profile with sinks, the tables without them are needed; of one without evidence nothing is. */
+static void sinks_are_whole_or_absent(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("sinks.h5");
+    profile_table *table;
+    hid_t file = open_for_change(path, true);
+    H5Ldelete(file, "/counted/k_mean", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/counted/k_mean: missing");
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/sinks/value_norm", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/sinks/value_norm: missing");
+    change_attribute(path, "/sinks", "n_sink", &(int64_t){-1});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/sinks: attribute n_sink is -1");
+    change_attribute(path, "/sinks", "n_sink", &(int64_t){1LL << 40});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/sinks: attribute n_sink is 1099511627776");
+    file = open_for_change(path, true);
+    H5Ldelete(file, "/sinks", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_ok(profile_file_read(&table, path, &err));
+    assert_true(table->n_sink == 0 && table->sinks.n_heads == 0);
+    profile_table_free(table);
+}
+
 static void facts_out_of_their_range_are_refused(void **state)
 {
     (void)state;
@@ -307,8 +359,9 @@ static void numbers_that_cannot_be_are_refused(void **state)
 {
     (void)state;
     static const char *const datasets[] = {
-        "/q_energy",    "/k_energy",     "/curves/logit_mae",      "/curves/block_mse",
-        "/value_error", "/value_energy", "/methods/000/logit_mae", "/methods/002/true_bits"};
+        "/q_energy",    "/k_energy",       "/curves/logit_mae",      "/curves/block_mse",
+        "/value_error", "/value_energy",   "/methods/000/logit_mae", "/methods/002/true_bits",
+        "/sinks/harm",  "/sinks/distance", "/counted/k_energy",      "/counted/value_error"};
     const char *path = scratch_path("numbers.h5");
     profile_table *table;
     char expected[64];
@@ -400,6 +453,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_written_leaves_nothing),
         cmocka_unit_test(a_file_of_another_kind_is_refused),
         cmocka_unit_test(tables_that_do_not_fit_the_model_are_refused),
+        cmocka_unit_test(sinks_are_whole_or_absent),
         cmocka_unit_test(facts_out_of_their_range_are_refused),
         cmocka_unit_test(numbers_that_cannot_be_are_refused),
         cmocka_unit_test(a_profile_cut_anywhere_is_refused),

@@ -42,7 +42,8 @@ static void a_fresh_table_is_zero(void **state)
     assert_int_equal(table->n_blocks, 3);
     assert_int_equal(table->n_methods, 0);
     assert_null(table->curve_logit_mae);
-    for (int block = 0; block < 3; block++) assert_true(table->all.q_energy[block] == 0.0 && table->all.k_energy[block] == 0.0);
+    for (int block = 0; block < 3; block++)
+        assert_true(table->all.q_energy[block] == 0.0 && table->all.k_energy[block] == 0.0);
     assert_ok(profile_table_add_curves(table, &err));
     for (int i = 0; i < PROFILE_MAX_WIDTH * 3; i++) assert_true(table->curve_block_mse[i] == 0.0);
     profile_table_free(table);

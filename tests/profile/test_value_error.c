@@ -87,7 +87,7 @@ static value_vectors make_vectors(size_t c, const model_facts *facts)
     float *q = random_floats(n * (size_t)cases[c].n_q, 1), *k = random_floats(n, 2),
           *v = random_floats((size_t)cases[c].n_tokens * (size_t)facts->value_dim, 3);
     for (size_t i = 0; i < n * (size_t)cases[c].n_q; i++) q[i] *= 4.0f; /* weights far from equal */
-    return (value_vectors){q, k, v, cases[c].n_q, cases[c].n_tokens, cases[c].context};
+    return (value_vectors){q, k, v, cases[c].n_q, cases[c].n_tokens, cases[c].context, 0};
 }
 
 static void free_vectors(const value_vectors *in)
@@ -118,6 +118,32 @@ static void every_width_and_shape_matches_the_definition(void **state)
         free(difference);
         free_vectors(&in);
     }
+    codec_tables_free(tables);
+}
+
+/* What is left of the differences where the first values of every sequence have none. */
+static void exact_values_have_no_error(void **state)
+{
+    (void)state;
+    enum { CASE = 3, N_SINK = 5, WIDTH = 2 };
+    const model_facts facts = case_model(CASE);
+    value_vectors in = make_vectors(CASE, &facts);
+    const int64_t dim = facts.value_dim;
+    float *difference = malloc((size_t)(in.n_tokens * dim) * sizeof *difference);
+    double error[PLAN_MAX_WIDTH], energy;
+    codec_tables *tables = NULL;
+    assert_ok(codec_tables_create(&tables, &err));
+    in.n_sink = N_SINK;
+    assert_ok(value_errors(error, &energy, &facts, 0, &in, tables, &err));
+    const double whole = naive_energy(&facts, &in, in.v);
+    assert_close(energy, whole, 1e-5 * whole);
+    value_differences(difference, &facts, 0, WIDTH, in.v, in.n_tokens, tables);
+    for (int64_t t = 0; t < in.n_tokens; t++)
+        if (t % in.context < N_SINK) memset(difference + t * dim, 0, (size_t)dim * sizeof *difference);
+    const double expected = naive_energy(&facts, &in, difference);
+    assert_close(error[WIDTH - 1], expected, 1e-5 * expected);
+    free(difference);
+    free_vectors(&in);
     codec_tables_free(tables);
 }
 
@@ -160,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_width_and_shape_matches_the_definition),
+        cmocka_unit_test(exact_values_have_no_error),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(what_the_codec_cannot_hold_is_named),
     };

@@ -103,6 +103,66 @@ for method in uniform block-gtq optimal optimal-center; do
     done
 done
 
+# ---- tokens that stay fp16 ----
+sinks() { grep -m 1 -oE '"(sink|recent)": [0-9]*' "$scratch/$1.json" | grep -oE '[0-9]+'; }     # PLAN: of its first member
+calibrate s --values --n-tokens 256 --context 128
+expect "profile takes a number of sinks" 0 profile s -q --sink 2 --no-curves --budgets 2 \
+    --methods block-gtq,block-codebook --json -o "$scratch/s-p.h5"
+check "  which its own methods keep, and published ones do not" \
+    test "$(grep -oE '"sink": [0-9]+' "$scratch/stdout" | tr -dc '0-9\n' | tr '\n' ' ')" = "2 0 2 "
+profile s -q --sink 0 --no-curves --budgets 2 -o "$scratch/s-0.h5" >/dev/null
+profile s -q --sink 2 --threads 1 --no-curves --budgets 2 --methods block-gtq,block-codebook \
+    -o "$scratch/s-1.h5" >/dev/null
+check "  and one thread gives the same bytes" cmp "$scratch/s-p.h5" "$scratch/s-1.h5"
+expect "more sinks than a sequence has tokens are refused" 1 profile s -q --sink 128 --budgets 2 -o "$scratch/none.h5"
+stderr_has "sink is 128, expected less than the 128 tokens of the capture's sequences"
+of_ours() { allocate "$1" "$2" --method block-codebook --true-bits 3 --value-bits 3 "${@:3}"; }     # PROFILE PLAN OPTION...
+expect "our own methods keep what the profile says" 0 of_ours s-p own --json
+equal "  in the plan" 2 "$(sinks own)"
+check "  and in bytes at a context" holds 'a == 126 * b + 2 * 2048' "$(number bytes_at_context stdout)" \
+    "$(number bytes_per_token stdout)"
+check "  with no warning" lacks warning "$scratch/stderr"
+expect "published methods keep none" 0 allocate s-p published --method block-gtq --avg-bits 2
+allocate s-0 published-0 --method block-gtq --avg-bits 2 >/dev/null
+check "  and are the same bytes as without sinks" cmp "$scratch/published.json" "$scratch/published-0.json"
+expect "unless they are asked to" 0 allocate s-p asked --method block-gtq --avg-bits 2 --sink 2 --recent 16
+stdout_has "the first 2 and the last 16 tokens fp16"
+equal "  which the plan says" 2 "$(sinks asked)"
+of_ours s-p none --sink 0 >/dev/null
+of_ours s-0 zero >/dev/null
+check "sink 0 gives the plan of a profile without sinks" cmp "$scratch/none.json" "$scratch/zero.json"
+expect "another number is warned of" 0 of_ours s-p other --sink 3
+stderr_has "--sink is 3, and the profile's statistics are of all tokens but the first 2"
+expect "and one over a profile of all tokens" 0 of_ours s-0 other --sink 1
+stderr_has "--sink is 1, and the profile's statistics are of all tokens"
+expect "memory holds the fp16 tokens too" 0 \
+    allocate s-p memory --method optimal --memory 64KiB --context 128 --recent 6 --json
+check "  all of it, and hardly less" holds 'a <= 65536 && a > 60000' "$(number bytes_at_context stdout)"
+expect "memory that they fill is refused" 1 allocate s-p filled --method optimal --memory 8KiB --context 128 --recent 6
+stderr_has "8 of 128 tokens stay fp16, which takes 16384 bytes of 8192: nothing is left for the others"
+expect "a sweep keeps them" 0 allocate s-p sweep --sweep 2:3:1 --method block-codebook
+check "  and says so" grep -q '"sink": 2' "$scratch/sweep.json"
+expect "validate leaves them out" 0 "$bin/ropebits-validate" --device cpu --types f32 --no-timing "$scratch/own.json" \
+    "$scratch/s.h5"
+stdout_has "without the first 2 of the tokens of every sequence"
+expect "  or not, if asked" 0 "$bin/ropebits-validate" --device cpu --types f32 --no-timing --sink 0 --json \
+    "$scratch/own.json" "$scratch/s.h5"
+stderr_has "--sink 0 instead of the plan's 2"
+stdout_has '"sink": 0'
+expect "export takes them" 0 "$bin/ropebits-export" "$scratch/asked.json" --format rbp,header,safetensors,report \
+    -o "$scratch/asked"
+check "  to the header" grep -q '#define ROPEBITS_RECENT 16' "$scratch/asked/asked.h"
+check "  to the report" grep -q 'the first 2 and the last 16 tokens fp16' "$scratch/asked/report.html"
+check "  to the tensors" grep -aq 'sink.*: *2,' "$scratch/asked/asked.safetensors"
+expect "  and the way back" 0 "$bin/ropebits-inspect" --json "$scratch/asked/asked.rbp"
+check "  is the same plan" cmp "$scratch/stdout" "$scratch/asked.json"
+expect "inspect shows them" 0 "$bin/ropebits-inspect" "$scratch/asked/asked.rbp"
+stdout_has "the first 2 and the last 16 tokens fp16"
+expect "diff too" 0 "$bin/ropebits-diff" "$scratch/published.json" "$scratch/asked.json"
+stdout_has "first tokens in fp16"
+"$bin/ropebits-export" "$scratch/published.json" --format header -o "$scratch/published" >/dev/null
+check "a plan without them has no such constant" lacks ROPEBITS_SINK "$scratch/published/published.h"
+
 # ---- a width of the values for every head ----
 expect "values a width a head without their errors are refused" 1 \
     allocate p none --method uniform --avg-bits 3 --value-per head

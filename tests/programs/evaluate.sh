@@ -41,7 +41,7 @@ exact -1 0 >"$scratch/negative.json"
 exact 0 2.5 >"$scratch/fraction.json"
 exact 1099511627776 0 >"$scratch/large.json"
 expect "a plan with exact tokens is evaluated" 0 run --plan "$scratch/exact.json" -o "$scratch/planned.json"
-stdout_has "exact.json: the first 4 and the last 64 tokens stay unquantized"
+stdout_has "exact.json keeps the first 4 and the last 64 tokens unquantized"
 expect "plans that keep different tokens are evaluated in one go" 0 run --plan "$scratch/uniform.json" \
     --plan "$scratch/exact.json" --plan "$scratch/first.json" -o "$scratch/mixed.json"
 run --plan "$scratch/uniform.json" --sink 4 -o "$scratch/sink4.json" >/dev/null

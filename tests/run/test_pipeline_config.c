@@ -32,9 +32,9 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     const char *path =
         pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": "
                       "\"f32\", \"values\": true}, "
-                      "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"]}, "
+                      "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"sink\": 2}, "
                       "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, "
-                      "\"value_per\": \"head\", \"rotation\": \"hadamard\"}");
+                      "\"value_per\": \"head\", \"rotation\": \"hadamard\", \"sink\": \"auto\", \"recent\": 8}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);
@@ -49,6 +49,9 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     assert_true(config.values);
     assert_string_equal(config.value_bits, "2.5");
     assert_string_equal(config.value_per, "head");
+    assert_string_equal(config.profile_sink, "2");
+    assert_string_equal(config.sink, "auto");
+    assert_string_equal(config.recent, "8");
     assert_null(config.test_text);
     assert_null(config.context);
     assert_false(config.with_needles);

@@ -114,7 +114,7 @@ profile s -q --sink 0 --no-curves --budgets 2 -o "$scratch/s-0.h5" >/dev/null
 profile s -q --sink 2 --threads 1 --no-curves --budgets 2 --methods block-gtq,block-codebook \
     -o "$scratch/s-1.h5" >/dev/null
 check "  and one thread gives the same bytes" cmp "$scratch/s-p.h5" "$scratch/s-1.h5"
-expect "more sinks than a sequence has tokens are refused" 1 profile s -q --sink 128 --budgets 2 -o "$scratch/none.h5"
+expect "more sinks than a sequence has tokens are refused" 1 profile s -q --sink 128 --budgets 2 -o "$scratch/too-many.h5"
 stderr_has "sink is 128, expected less than the 128 tokens of the capture's sequences"
 of_ours() { allocate "$1" "$2" --method block-codebook --true-bits 3 --value-bits 3 "${@:3}"; }     # PROFILE PLAN OPTION...
 expect "our own methods keep what the profile says" 0 of_ours s-p own --json
@@ -128,9 +128,9 @@ check "  and are the same bytes as without sinks" cmp "$scratch/published.json" 
 expect "unless they are asked to" 0 allocate s-p asked --method block-gtq --avg-bits 2 --sink 2 --recent 16
 stdout_has "the first 2 and the last 16 tokens fp16"
 equal "  which the plan says" 2 "$(sinks asked)"
-of_ours s-p none --sink 0 >/dev/null
+of_ours s-p of-0 --sink 0 >/dev/null
 of_ours s-0 zero >/dev/null
-check "sink 0 gives the plan of a profile without sinks" cmp "$scratch/none.json" "$scratch/zero.json"
+check "sink 0 gives the plan of a profile without sinks" cmp "$scratch/of-0.json" "$scratch/zero.json"
 expect "another number is warned of" 0 of_ours s-p other --sink 3
 stderr_has "--sink is 3, and the profile's statistics are of all tokens but the first 2"
 expect "and one over a profile of all tokens" 0 of_ours s-0 other --sink 1

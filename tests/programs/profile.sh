@@ -39,7 +39,8 @@ stdout_has "largest tail ratio"
 stdout_has "block-gtq@2: worst tokens (position, layer.kv_head, excess): id"
 expect "with the model, worst tokens have their text" 0 \
     profile -q --budgets 3 --worst-tokens 2 --model configs/demo-llama --json
-check "  two of every method" test "$(grep -c '"text":' "$scratch/stdout")" = 4
+check "  two of every method" test "$(sed '/"sinks"/,/^  },/d' "$scratch/stdout" | grep -c '"text":')" = 4
+check "sinks are told, and why" grep -q '"gain_bits"' "$scratch/stdout"
 expect "none are listed when none are asked for" 0 profile -q --budgets 3 --worst-tokens 0 --json
 check "  of any method" test "$(grep -c '"excess":' "$scratch/stdout")" = 0
 expect "a model that is not the capture's is refused" 1 profile -q --budgets 3 --model configs --json

@@ -280,8 +280,7 @@ static rb_status make_codecs(gpu_scoring *s, int layer, rb_error *err)
 static rb_status keep_sinks(gpu_scoring *s, int c, rb_error *err)
 {
     const int64_t d = s->model->head_dim, head = s->n_tokens * d, n_whole = s->n_tokens / s->context,
-                  rest = s->n_tokens % s->context,
-                  asked = profile_candidate_sinks(s->table, s->plans, s->n_plans, c),
+                  rest = s->n_tokens % s->context, asked = profile_candidate_sinks(s->table, s->plans, s->n_plans, c),
                   n = asked < s->context ? asked : s->context;
     rb_status st = RB_OK;
     for (int h = 0; h < s->model->n_kv_heads && n > 0 && st == RB_OK; h++) {

@@ -104,7 +104,7 @@ for method in uniform block-gtq optimal optimal-center; do
 done
 
 # ---- tokens that stay fp16 ----
-sinks() { grep -m 1 -oE '"(sink|recent)": [0-9]*' "$scratch/$1.json" | grep -oE '[0-9]+'; }     # PLAN: of its first member
+sinks() { sed -n 's/^  "sink": \([0-9]*\),$/\1/p' "$scratch/$1.json"; }     # sinks PLAN
 calibrate s --values --n-tokens 256 --context 128
 expect "profile takes a number of sinks" 0 profile s -q --sink 2 --no-curves --budgets 2 \
     --methods block-gtq,block-codebook --json -o "$scratch/s-p.h5"
@@ -114,9 +114,11 @@ profile s -q --sink 0 --no-curves --budgets 2 -o "$scratch/s-0.h5" >/dev/null
 profile s -q --sink 2 --threads 1 --no-curves --budgets 2 --methods block-gtq,block-codebook \
     -o "$scratch/s-1.h5" >/dev/null
 check "  and one thread gives the same bytes" cmp "$scratch/s-p.h5" "$scratch/s-1.h5"
-expect "more sinks than a sequence has tokens are refused" 1 profile s -q --sink 128 --budgets 2 -o "$scratch/too-many.h5"
+expect "more sinks than a sequence has tokens are refused" 1 \
+    profile s -q --sink 128 --budgets 2 -o "$scratch/too-many.h5"
 stderr_has "sink is 128, expected less than the 128 tokens of the capture's sequences"
-of_ours() { allocate "$1" "$2" --method block-codebook --true-bits 3 --value-bits 3 "${@:3}"; }     # PROFILE PLAN OPTION...
+# of_ours PROFILE PLAN OPTION...
+of_ours() { allocate "$1" "$2" --method block-codebook --true-bits 3 --value-bits 3 "${@:3}"; }
 expect "our own methods keep what the profile says" 0 of_ours s-p own --json
 equal "  in the plan" 2 "$(sinks own)"
 check "  and in bytes at a context" holds 'a == 126 * b + 2 * 2048' "$(number bytes_at_context stdout)" \

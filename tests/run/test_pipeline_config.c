@@ -29,12 +29,12 @@ static void paths_are_relative_to_the_files_folder_and_values_as_on_a_command_li
     rb_error err = {0};
     pipeline_config config;
     char expected[512];
-    const char *path =
-        pipeline_with("\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": "
-                      "\"f32\", \"values\": true}, "
-                      "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"sink\": 2}, "
-                      "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, "
-                      "\"value_per\": \"head\", \"rotation\": \"hadamard\", \"sink\": \"auto\", \"recent\": 8}");
+    const char *path = pipeline_with(
+        "\"model\": \"m\", \"text\": \"/abs/t.txt\", \"calibrate\": {\"n_tokens\": 100, \"dtype\": "
+        "\"f32\", \"values\": true}, "
+        "\"profile\": {\"budgets\": [2, 2.5, 3], \"methods\": [\"uniform\", \"block-gtq\"], \"sink\": 2}, "
+        "\"allocate\": {\"method\": \"block-gtq\", \"avg_bits\": 2.5, \"value_bits\": 2.5, "
+        "\"value_per\": \"head\", \"rotation\": \"hadamard\", \"sink\": \"auto\", \"recent\": 8}");
     assert_ok(pipeline_config_read(&config, path, &err));
     snprintf(expected, sizeof expected, "%.*s/m", (int)(strrchr(path, '/') - path), path);
     assert_string_equal(config.model, expected);

@@ -93,6 +93,7 @@ static void the_document_has_the_names_of_the_contract(void **state)
                                        "causal_mae",
                                        "attention_kl",
                                        "relative_error",
+                                       "sink",
                                        "reduction_vs_uniform",
                                        "layers_won_vs_uniform",
                                        "n_layers",

@@ -143,6 +143,16 @@ expect "a plan that is gone from the evaluation is a regression" 3 \
     "$bin/ropebits-compare" "$scratch/b/evaluation.json" "$scratch/good/evaluation.json"
 stdout_has "MISSING"
 
+# ---- tokens that stay fp16 ----
+pipeline plain '"budgets": [2], "methods": ["block-gtq"], "n_tokens": 256, "context": 128'
+sed -e 's/"avg_bits": 3,/"avg_bits": 3, "sink": 2, "recent": 8,/' "$scratch/plain.json" >"$scratch/sinks.json"
+expect "a pipeline may say which tokens stay fp16" 0 run sinks sinks
+stdout_has "the first 2 and the last 8 tokens fp16"
+for plan in plan plan-block-gtq-2; do
+    check "  $plan.json says so" grep -q '^  "recent": 8,$' "$scratch/sinks/$plan.json"
+done
+check "  and the judge keeps them" grep -qE '"sink": *2,' "$scratch/sinks/evaluation.json"
+
 # ---- what it refuses ----
 pipeline misspelt '"budgets": [2], "methods": ["uniform"], "kneedles": 2'
 expect "a misspelt member is named" 1 run misspelt good

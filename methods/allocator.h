@@ -60,6 +60,12 @@ typedef struct head_statistics {
     const double *all_q_energy, *all_k_energy;
     const float *block_codebook_map;   /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAP_SIZE] */
     const float *block_codebook_error; /* [n_layers][n_kv_heads][n_blocks][BLOCK_CODEBOOK_MAX_BITS + 1] */
+    /* What errors do to the output of a layer's attention, and the moments of keys and values:
+     * profile/output_sensitivity.h. All NULL where the profile has none; residual_energy may be NULL by itself. */
+    const float *key_metric, *key_covariance; /* [n_layers][n_kv_heads][head_dim][head_dim] */
+    /* [n_layers][n_kv_heads][value_dim][value_dim] */
+    const float *value_metric, *value_moment, *value_moment_weighted;
+    const double *residual_energy; /* [n_layers] */
 } head_statistics;
 
 /* The same with the energies of all tokens. */

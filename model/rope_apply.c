@@ -90,3 +90,15 @@ void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim
         }
     }
 }
+
+void rope_turn_back(const rope_table *table, float *x, int64_t position)
+{
+    const int n = table->n_freqs, is_interleaved = table->pairing == ROPE_INTERLEAVED;
+    const float *cos_row = table->cos + position * n, *sin_row = table->sin + position * n;
+    for (int i = 0; i < n; i++) {
+        float *low = x + (is_interleaved ? 2 * i : i), *high = x + (is_interleaved ? 2 * i + 1 : i + n);
+        const float a = *low, b = *high;
+        *low = a * cos_row[i] + b * sin_row[i];
+        *high = b * cos_row[i] - a * sin_row[i];
+    }
+}

@@ -5,7 +5,8 @@
 #include "methods/allocator.h"
 #include "profile/profile_table.h"
 
-/* For plans of n_sink tokens that stay exact: profile_table_statistics. */
+/* For plans of n_sink tokens that stay exact: profile_table_statistics. The sensitivity is without the table's sinks.
+ */
 static inline head_statistics profile_statistics(const profile_table *table, int64_t n_sink)
 {
     const token_statistics *known = profile_table_statistics(table, n_sink);
@@ -17,7 +18,13 @@ static inline head_statistics profile_statistics(const profile_table *table, int
                              .moment = known->logit_moment,
                              .moment_centered = known->logit_moment_centered,
                              .block_codebook_map = known->block_codebook_map,
-                             .block_codebook_error = known->block_codebook_error};
+                             .block_codebook_error = known->block_codebook_error,
+                             .key_metric = table->sensitivity.key_metric,
+                             .key_covariance = table->sensitivity.key_covariance,
+                             .value_metric = table->sensitivity.value_metric,
+                             .value_moment = table->sensitivity.value_moment,
+                             .value_moment_weighted = table->sensitivity.value_moment_weighted,
+                             .residual_energy = table->sensitivity.residual_energy};
 }
 
 #endif

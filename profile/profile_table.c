@@ -91,6 +91,7 @@ void profile_table_free(profile_table *table)
     token_statistics_free(&table->all);
     token_statistics_free(&table->counted);
     sink_evidence_free(&table->sinks);
+    output_sensitivity_free(&table->sensitivity);
     free(table->coverage);
     free(table->curve_logit_mae);
     free(table->curve_block_mse);

@@ -4,6 +4,7 @@
 #define RB_PROFILE_PROFILE_TABLE_H
 
 #include "core/model_facts.h"
+#include "profile/output_sensitivity.h"
 #include "profile/sink_evidence.h"
 #include "profile/tail_error.h"
 #include "profile/token_statistics.h"
@@ -41,12 +42,13 @@ typedef struct profile_table {
     char capture_sha256[RB_SHA256_HEX]; /* the capture file that was measured */
     rb_sha256_task *hashing;            /* NULL, or where capture_sha256 will come from, owned */
     int n_blocks;
-    token_statistics all;     /* of all tokens of the calibration text */
-    int64_t n_sink;           /* first tokens of a sequence that our own methods keep exact */
-    token_statistics counted; /* the same without them; nothing where n_sink is 0 */
-    sink_evidence sinks;      /* why n_sink; no heads in an older profile */
-    head_coverage *coverage;  /* [n_layers][n_kv_heads], owned */
-    int n_worst_tokens;       /* to keep of every method; set before methods are added */
+    token_statistics all;           /* of all tokens of the calibration text */
+    int64_t n_sink;                 /* first tokens of a sequence that our own methods keep exact */
+    token_statistics counted;       /* the same without them; nothing where n_sink is 0 */
+    sink_evidence sinks;            /* why n_sink; no heads in an older profile */
+    output_sensitivity sensitivity; /* without the first n_sink tokens; of a capture with values, where asked for */
+    head_coverage *coverage;        /* [n_layers][n_kv_heads], owned */
+    int n_worst_tokens;             /* to keep of every method; set before methods are added */
     /* Error curves: every dim at one width (uniform codec), test text. */
     double *curve_logit_mae; /* [n_layers][n_kv_heads][8], owned; NULL when not measured */
     double *curve_block_mse; /* [n_layers][n_kv_heads][8][n_blocks]: mean |k_i - k^_i|^2, owned; NULL likewise */

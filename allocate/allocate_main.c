@@ -6,31 +6,23 @@
 
 #include "allocate/allocate_report.h"
 #include "allocate/sweep.h"
+#include "allocate/value_options.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
-#include "methods/value_budget.h"
 #include "plan/plan_json.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 
-static const double VALUES_AS_KEYS = 0.0;
-enum { LEAST_VALUE_BITS = 2 }; /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
-
-/* Who shares a width of the values: all heads, or each has its own. */
-typedef enum value_scope { VALUES_PER_MODEL, VALUES_PER_HEAD } value_scope;
-static const char *const value_scope_names[] = {"model", "head", NULL};
-
 typedef struct allocate_options {
     int method; /* allocation_method; -1: not given */
     const char *sweep;
-    double avg_bits, true_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
+    double avg_bits, true_bits, total_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
     int64_t memory, context;
     int64_t n_sink, n_recent; /* n_sink: or SINK_AUTO */
-    double value_bits;        /* VALUES_AS_KEYS: as many whole bits */
-    int value_scope;
-    int64_t least_value_bits;
-    int rotation; /* rotation_kind, of the keys */
+    value_options values;
+    bool equal_heads; /* of method trellis and of its values */
+    int rotation;     /* rotation_kind, of the keys */
     /* Only methods that are not published have these. */
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
@@ -44,52 +36,22 @@ typedef struct allocate_options {
 
 static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
-    const int n_given =
-        !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->total_bits)
+                        + !isnan(opt->bytes_per_token) + (opt->memory > 0);
     if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
     if (n_given != 1)
         return rb_fail(err, RB_EUSAGE,
-                       "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory "
-                       "with --context",
+                       "%d budgets are given, expected one of --avg-bits, --true-bits, --total-bits, "
+                       "--bytes-per-token, or --memory with --context",
                        n_given);
     if ((opt->memory > 0) != (opt->context > 0))
         return rb_fail(err, RB_EUSAGE,
                        "--memory and --context go together: the cache of so many tokens takes that much");
     if (!isnan(opt->avg_bits)) *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
     else if (!isnan(opt->true_bits)) *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
+    else if (!isnan(opt->total_bits)) *out = (plan_budget){BUDGET_TOTAL_BITS, opt->total_bits};
     else *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->bytes_per_token}; /* of a memory: once the sinks are known */
     return RB_OK;
-}
-
-static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
-{
-    const double bits = opt->value_bits;
-    if (bits == VALUES_AS_KEYS || (bits == PLAN_FP16_WIDTH && opt->value_scope == VALUES_PER_MODEL)) return RB_OK;
-    if (opt->value_scope == VALUES_PER_HEAD && (bits < PLAN_MIN_WIDTH || bits > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g with --value-per head, expected %d to %d", bits,
-                       PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
-    if (opt->value_scope == VALUES_PER_MODEL && bits != floor(bits))
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected a whole number without --value-per head", bits);
-    if (opt->value_scope == VALUES_PER_MODEL && bits > PLAN_MAX_WIDTH)
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected %d to %d, or %d", bits, PLAN_MIN_WIDTH,
-                       PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
-    return RB_OK;
-}
-
-/* widths [n_layers][n_kv_heads], to be freed. */
-static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width,
-                              const profile_table *profile, int64_t n_sink, rb_error *err)
-{
-    const token_statistics *known = profile_table_statistics(profile, n_sink);
-    const value_statistics statistics = {known->value_error, known->value_energy};
-    if (!known->value_error)
-        return rb_fail(err, RB_EINVAL,
-                       "--value-per head needs the errors of values, which the profile has not: its capture has no "
-                       "values (calibrate --values)");
-    rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads,
-                            sizeof **widths, "widths of values", err);
-    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err)
-                       : st;
 }
 
 /* An option that would do nothing is refused. `own`: what is asked for. */
@@ -164,8 +126,8 @@ static void warn_of_other_sinks(int64_t n_sink, const profile_table *profile)
 
 static rb_status check_sweep(const allocate_options *opt, rb_error *err)
 {
-    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0
-        || opt->context > 0)
+    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->total_bits) || !isnan(opt->bytes_per_token)
+        || opt->memory > 0 || opt->context > 0)
         return rb_fail(err, RB_EUSAGE, "--sweep has budgets of its own, expected no other");
     if (opt->method < 0 && opt->center)
         return rb_fail(err, RB_EUSAGE,
@@ -255,7 +217,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     if (opt->sweep) return sweep_run(args, err);
     RB_TRY(st, budget_of(&budget, opt, err), done);
-    RB_TRY(st, check_value_bits(opt, err), done);
+    RB_TRY(st, value_options_check(&opt->values, method, &budget, opt->equal_heads, err), done);
     RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     const int64_t n_sink = sinks_of(opt, allocation_method_is_published(method), profile);
@@ -264,22 +226,22 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
         RB_TRY(st,
                plan_budget_of_memory(&budget, opt->memory, opt->context, n_sink + opt->n_recent, &profile->model, err),
                done);
-    const double value_bits =
-        opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
-    report.has_value_answer = opt->value_scope == VALUES_PER_HEAD;
-    if (report.has_value_answer)
-        RB_TRY(
-            st,
-            allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, n_sink, err),
-            done);
+    value_choice values;
+    RB_TRY(st, value_options_choose(&values, &opt->values, method, &budget, profile, n_sink, err), done);
+    widths = values.widths;
+    report.has_value_answer = widths != NULL;
+    report.value_answer = values.answer;
     const head_statistics statistics = profile_statistics(profile, n_sink);
     const plan_request request = {.model = &profile->model,
                                   .calibration = &profile->calibration,
                                   .statistics = &statistics,
                                   .method = method,
                                   .options = &options,
-                                  .value_width = (int)value_bits,
+                                  .value_width = values.width,
                                   .value_widths = widths,
+                                  .has_trellis_values = values.is_trellis,
+                                  .value_true_bits = values.true_bits,
+                                  .equal_heads = opt->equal_heads,
                                   .n_sink = n_sink,
                                   .n_recent = opt->n_recent};
     RB_TRY(st, allocate_within(&plan, &report.answer, &request, &budget, err), done);
@@ -304,9 +266,9 @@ int main(int argc, char **argv)
                             .n_sink = SINK_AUTO,
                             .avg_bits = (double)NAN,
                             .true_bits = (double)NAN,
+                            .total_bits = (double)NAN,
                             .bytes_per_token = (double)NAN,
-                            .value_bits = VALUES_AS_KEYS,
-                            .least_value_bits = LEAST_VALUE_BITS,
+                            .values = value_options_default(),
                             .rotation = ROTATION_HAAR,
                             .gain_bits = usual.gain_bits,
                             .norm = (int)usual.norm,
@@ -341,6 +303,13 @@ int main(int argc, char **argv)
          .min = 0.25,
          .max = 17,
          .help = "stored bits per dim of the keys: codes, norms, padding"},
+        {.long_name = "total-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.total_bits,
+         .metavar = "B",
+         .min = 0.5,
+         .max = 32,
+         .help = "stored bits per dim of keys and values added up; trellis: shared by what errors do"},
         {.long_name = "bytes-per-token",
          .kind = RB_OPT_NUMBER,
          .value = &opt.bytes_per_token,
@@ -381,21 +350,32 @@ int main(int argc, char **argv)
          .help = "last tokens before a query, its own included, that stay fp16"},
         {.long_name = "value-bits",
          .kind = RB_OPT_NUMBER,
-         .value = &opt.value_bits,
+         .value = &opt.values.bits,
          .metavar = "B",
          .min = VALUES_AS_KEYS,
          .max = PLAN_FP16_WIDTH,
-         .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
+         .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down. Of trellis "
+                 "stored bits, any number; 0: as the keys, or of a budget for both"},
+        {.long_name = "value-codec",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.values.codec,
+         .metavar = "NAME",
+         .choices = value_codec_names,
+         .help = "how values are coded: as published, or by a trellis; auto: trellis with method trellis"},
+        {.long_name = "equal-heads",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.equal_heads,
+         .help = "trellis: the keys of a layer have one size, and so have its values, as paged caches want it"},
         {.long_name = "value-per",
          .kind = RB_OPT_CHOICE,
-         .value = &opt.value_scope,
+         .value = &opt.values.scope,
          .metavar = "SCOPE",
          .choices = value_scope_names,
          .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured "
                  "errors"},
         {.long_name = "least-value-bits",
          .kind = RB_OPT_INT,
-         .value = &opt.least_value_bits,
+         .value = &opt.values.least_bits,
          .metavar = "N",
          .min = PLAN_MIN_WIDTH,
          .max = PLAN_MAX_WIDTH,
@@ -479,7 +459,8 @@ int main(int argc, char **argv)
     const rb_program program = {
         .name = "allocate",
         .synopsis = "ropebits allocate PROFILE.h5 --method NAME [options] -o PLAN.json\n"
-                    "         (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N)\n"
+                    "         (--avg-bits B | --true-bits B | --total-bits B | --bytes-per-token N | --memory SIZE "
+                    "--context N)\n"
                     "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in "
                    "true bits: codes, norms and padding.",

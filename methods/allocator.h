@@ -18,11 +18,11 @@
 
 /* ROW(its part of a constant's name, its name in options and files, the codec family of its heads, whether it is
  * published, whether it takes the mean key off). Methods that are not published are those of methods/optimal.h. */
-#define RB_ALLOCATION_METHODS(ROW)                                    \
-    ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)               \
-    ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)           \
-    ROW(OPTIMAL, "optimal", FAMILY_GROUPS, false, false)              \
-    ROW(OPTIMAL_CENTER, "optimal-center", FAMILY_GROUPS, false, true) \
+#define RB_ALLOCATION_METHODS(ROW)                                            \
+    ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)                       \
+    ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)                   \
+    ROW(OPTIMAL, "optimal", FAMILY_GROUPS, false, false)                      \
+    ROW(OPTIMAL_CENTER, "optimal-center", FAMILY_GROUPS, false, true)         \
     ROW(BLOCK_CODEBOOK, "block-codebook", FAMILY_BLOCK_CODEBOOK, false, true) \
     ROW(TRELLIS, "trellis", FAMILY_TRELLIS, false, true)
 

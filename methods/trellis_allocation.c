@@ -152,8 +152,9 @@ static rb_status make_heads(bit_plan *plan, const trellis_curves *c, const shape
         const int layer = at / per_layer, i = at % per_layer, kind = s->kinds[i / s->per_kind],
                   first = i % s->per_kind * s->stands_for;
         for (int h = first; h < first + s->stands_for && st == RB_OK; h++) {
-            plan_head *head = kind == 0 ? bit_plan_head(plan, layer, h) : bit_plan_value_head_at(plan, layer, h);
-            st = trellis_head_make(head, head_of(c, layer, kind, h), points[at], err);
+            plan_head *heads = kind == 0 ? plan->heads : plan->value_heads;
+            st = trellis_head_make(&heads[layer * c->model->n_kv_heads + h], head_of(c, layer, kind, h), points[at],
+                                   err);
         }
     }
     return st;
@@ -217,6 +218,7 @@ rb_status trellis_plan(bit_plan *plan, budget_answer *answer, const trellis_curv
                                     .total_bits = budget->total_bits / s.stands_for};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     answer->stored_bits *= s.stands_for;
+    if (is_wanted(budget->parts, 1)) RB_TRY(st, bit_plan_create_value_heads(plan, err), done);
     RB_TRY(st, make_heads(plan, c, &s, points, err), done);
     if (is_wanted(budget->parts, 0)) RB_TRY(st, set_centers(plan, c, err), done);
 done:

@@ -273,20 +273,12 @@ rb_status plan_folded_write_plan(const bit_plan *plan, const char *path, rb_erro
 {
     const model_facts *model = &plan->model;
     bit_plan *folded = NULL;
-    plan_head *heads;
-    uint8_t *value_widths;
     rb_status st;
     RB_TRY(st, check_scales(plan, err), done);
-    RB_TRY(st, bit_plan_create(&folded, model, err), done);
-    heads = folded->heads;
-    value_widths = folded->value_widths;
-    *folded = *plan;
-    folded->heads = heads;
-    folded->value_widths = value_widths;
-    memcpy(value_widths, plan->value_widths, (size_t)model->n_layers * (size_t)model->n_kv_heads);
+    RB_TRY(st, bit_plan_create_like(&folded, plan, err), done);
     folded->model.weights_sha256[0] = '\0';
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
-        RB_TRY(st, fold_head(&heads[h], &plan->heads[h], model, err), done);
+        RB_TRY(st, fold_head(&folded->heads[h], &plan->heads[h], model, err), done);
     RB_TRY(st, bit_plan_check(folded, path, err), done);
     RB_TRY(st, plan_json_write(folded, path, err), done);
 done:

@@ -100,18 +100,22 @@ static void describe(char *out, size_t size, const plan_head *head)
 }
 
 static const plan_comment header_comments[] = {
-    {SINCE,
-     "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is one code "
-     "of ropebits_k_bits bits, a point in the plane for\n"
-     " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code of every "
-     "block in order, least significant bit first, padded\n"
-     " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = ropebits_k_maps[layer][kv_head][block], "
-     "zero = (1 << gain_bits) / 4 and\n"
-     " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
-     " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
-     " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, weighed by "
-     "ropebits_k_weights: ropebits_plan.h of ropebits has\n"
-     " * it in full. */\n"},
+    {.since = SINCE,
+     .text = "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is "
+             "one code "
+             "of ropebits_k_bits bits, a point in the plane for\n"
+             " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code of "
+             "every "
+             "block in order, least significant bit first, padded\n"
+             " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = "
+             "ropebits_k_maps[layer][kv_head][block], "
+             "zero = (1 << gain_bits) / 4 and\n"
+             " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
+             " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
+             " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, "
+             "weighed by "
+             "ropebits_k_weights: ropebits_plan.h of ropebits has\n"
+             " * it in full. */\n"},
     {0},
 };
 

@@ -138,7 +138,8 @@ static rb_status trellis_check(const plan_head *head, int n_blocks, const char *
 {
     const plan_trellis *own = &head->trellis;
     rb_status st;
-    (void)n_blocks;
+    if (own->n_dims != 2 * n_blocks)
+        return rb_fail(err, RB_EFORMAT, "%s: trellis of %d dims, expected %d", where, own->n_dims, 2 * n_blocks);
     if (own->gain_bits < 0 || own->gain_bits > TRELLIS_MAX_GAIN_BITS)
         return rb_fail(err, RB_EFORMAT, "%s: gain_bits is %d, expected 0 to %d", where, own->gain_bits,
                        TRELLIS_MAX_GAIN_BITS);

@@ -38,13 +38,6 @@ static void set_bits(rbp_reader *r, ropebits_plan *plan, uint32_t h)
     head->key_bits = (head->gain_bits + code_bits + 7) / 8 * 8;
 }
 
-static void check_weights(rbp_reader *r, const float *weights, size_t n)
-{
-    for (size_t i = 0; weights && i < n; i++)
-        if (weights[i] < PLAN_RBP_LEAST_WEIGHT)
-            rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
-}
-
 static void read_columns(rbp_reader *r, ropebits_plan *plan)
 {
     size_t n_block_codebook = 0;
@@ -57,8 +50,7 @@ static void read_columns(rbp_reader *r, ropebits_plan *plan)
         if (is_of_block_codebook(&plan->heads[h])) set_bits(r, plan, h);
     const float *maps =
         rbp_take_f16_column(r, plan, MAP_SIZE * n_block_codebook * plan->n_blocks, false, "number of a map");
-    const float *weights = rbp_take_f16_column(r, plan, n_block_codebook * plan->n_blocks, true, "weight");
-    if (!r->failed) check_weights(r, weights, n_block_codebook * plan->n_blocks);
+    const float *weights = rbp_take_weights(r, plan, n_block_codebook * plan->n_blocks);
     for (uint32_t h = 0, at = 0; h < plan->n_heads && !r->failed; h++) {
         if (!is_of_block_codebook(&plan->heads[h])) continue;
         plan->heads[h].maps = maps + (size_t)MAP_SIZE * at * plan->n_blocks;

@@ -58,6 +58,16 @@ static void find_fact(text_sentence *sentence)
     }
 }
 
+static void find_last_word(text_sentence *sentence)
+{
+    int end = sentence->length, from;
+    while (end > 0 && !is_letter(sentence->at[end - 1]) && !is_digit(sentence->at[end - 1])) end--;
+    for (from = end; from > 0 && is_lower(sentence->at[from - 1]);) from--;
+    if (from == 0 || sentence->at[from - 1] != ' ' || end - from < 3) return;
+    sentence->last = from;
+    sentence->last_length = end - from;
+}
+
 static rb_status add_sentence(text_pieces *out, const char *at, int length, const tokenizer *tokens_of, rb_error *err)
 {
     while (length > 0 && is_space(at[length - 1])) length--;
@@ -65,8 +75,8 @@ static rb_status add_sentence(text_pieces *out, const char *at, int length, cons
     text_sentence *sentence = &out->sentences[out->n_sentences];
     char spaced[SENTENCE_MAX_BYTES + 2];
     *sentence = (text_sentence){.at = at, .length = length};
-    for (int i = 0; i < length; i++) sentence->has_comma |= at[i] == ',';
     find_fact(sentence);
+    find_last_word(sentence);
     const int n = snprintf(spaced, sizeof spaced, " %.*s", length, at);
     out->n_sentences++;
     return tokenizer_encode(tokens_of, spaced, (size_t)n, &sentence->tokens.ids, &sentence->tokens.n, err);

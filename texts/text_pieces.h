@@ -12,10 +12,10 @@ enum { SENTENCE_MIN_BYTES = 24, SENTENCE_MAX_BYTES = 400, WORD_MIN_BYTES = 4, WO
 typedef struct text_sentence {
     const char *at; /* in text_pieces.text, [length] bytes, from its first word to its full stop */
     int length;
-    int fact;        /* where a name or number stands that more than 4 words lead up to; 0: none */
-    int fact_length; /* bytes of that word */
-    bool has_comma;
-    token_list tokens; /* of a space and the sentence, owned */
+    int fact;              /* where a name or number stands that more than 4 words lead up to; 0: none */
+    int fact_length;       /* bytes of that word */
+    int last, last_length; /* its last word, before the full stop; last_length 0: not of lower-case letters only */
+    token_list tokens;     /* of a space and the sentence, owned */
 } text_sentence;
 
 typedef struct text_pieces {

@@ -222,32 +222,66 @@ done:
 
 /* ---- common-word ----------------------------------------------------------------------------- */
 
-/* One word of so many is the common one; the least list has three rounds. */
-enum { COMMON_EACH = 3, COMMON_LEAST = 3 * COMMON_EACH };
+/* A list has COMMON_OTHERS + 1 different words, one of them COMMON_TIMES; the least document has COMMON_LEAST lists
+ * before the one that is asked for. */
+enum { COMMON_TIMES = 5, COMMON_OTHERS = 3, COMMON_LEAST = 2, COMMON_WORDS = COMMON_TIMES + COMMON_OTHERS };
+
+typedef struct common_list {
+    const char *common;
+    char *text; /* "List: a, b, a, ..\nMost common word:", owned */
+} common_list;
+
+/* In random order. */
+static void lay_list(const char *at[COMMON_WORDS], draft *d, const int64_t *cards)
+{
+    for (int i = 0; i < COMMON_WORDS; i++) {
+        const int64_t j = understanding_draft_below(d, i + 1);
+        at[i] = at[j];
+        at[j] = pieces_of(d)->words[cards[i < COMMON_TIMES ? 0 : i - COMMON_TIMES + 1]];
+    }
+}
+
+static rb_status draw_common_list(common_list *out, draft *d, word_deck *deck, rb_error *err)
+{
+    int64_t cards[COMMON_OTHERS + 1];
+    const char *at[COMMON_WORDS] = {0};
+    for (int i = 0; i <= COMMON_OTHERS; i++)
+        if ((cards[i] = draw_card(deck, d)) < 0) return fail_used_up(d, "different words", err);
+    lay_list(at, d, cards);
+    out->common = pieces_of(d)->words[cards[0]];
+    return rb_format(&out->text, err, "List: %s, %s, %s, %s, %s, %s, %s, %s.\nMost common word:", at[0], at[1], at[2],
+                     at[3], at[4], at[5], at[6], at[7]);
+}
+
+static rb_status add_common_list(draft *d, word_deck *deck, bool *fits, rb_error *err)
+{
+    common_list list = {0};
+    char *text = NULL;
+    rb_status st;
+    RB_TRY(st, draw_common_list(&list, d, deck, err), done);
+    RB_TRY(st, rb_format(&text, err, "%s %s\n\n", list.text, list.common), done);
+    st = understanding_draft_add(d, fits, text, err);
+done:
+    free(list.text);
+    free(text);
+    return st;
+}
 
 static rb_status make_common_word(draft *d, rb_error *err)
 {
     word_deck deck = {0};
-    char text[WORD_MAX_BYTES + 3];
+    common_list asked = {0};
+    char answer[WORD_MAX_BYTES + 2];
     bool fits = true;
     rb_status st;
-    RB_TRY(st, check_words(d, COMMON_LEAST, err), done);
+    RB_TRY(st, check_words(d, (COMMON_OTHERS + 1) * (COMMON_LEAST + 1), err), done);
     RB_TRY(st, open_deck(&deck, pieces_of(d)->n_words, err), done);
-    const char *common = pieces_of(d)->words[draw_card(&deck, d)];
-    snprintf(text, sizeof text, " %s", common);
-    RB_TRY(st, understanding_draft_ask(d, "\n\nThe most common word of the list is", text, err), done);
-    RB_TRY(st, understanding_draft_add(d, NULL, "A list of words:", err), done);
-    for (int64_t i = 0; fits; i++) {
-        const int64_t card = i % COMMON_EACH == 0 ? 0 : draw_card(&deck, d);
-        if (card < 0) {
-            st = fail_used_up(d, "different words", err);
-            goto done;
-        }
-        snprintf(text, sizeof text, " %s,", i % COMMON_EACH == 0 ? common : pieces_of(d)->words[card]);
-        RB_TRY(st, understanding_draft_add(d, i < COMMON_LEAST ? NULL : &fits, text, err), done);
-    }
-    understanding_draft_shuffle(d, 1);
+    RB_TRY(st, draw_common_list(&asked, d, &deck, err), done);
+    snprintf(answer, sizeof answer, " %s", asked.common);
+    RB_TRY(st, understanding_draft_ask(d, asked.text, answer, err), done);
+    for (int i = 0; fits; i++) RB_TRY(st, add_common_list(d, &deck, i < COMMON_LEAST ? NULL : &fits, err), done);
 done:
+    free(asked.text);
     free(deck.order);
     return st;
 }
@@ -255,71 +289,56 @@ done:
 /* ---- few-shot -------------------------------------------------------------------------------- */
 
 /* Examples are short, so that there are several in a small context. */
-enum { FEW_SHOT_MAX_BYTES = 160 };
+enum { FEW_SHOT_MAX_BYTES = 160, FEW_SHOT_LEAST = 2 };
 
-static const char *const few_shot_labels[] = {"no", "yes"};
-
-/* Sentences without and with a comma: [0], [1]. */
-typedef struct few_shot_decks {
-    word_deck of[2];
-} few_shot_decks;
-
-static rb_status open_few_shot(few_shot_decks *out, const draft *d, rb_error *err)
+static rb_status open_few_shot(word_deck *out, const draft *d, rb_error *err)
 {
     const text_pieces *p = pieces_of(d);
+    const rb_status st = open_deck(out, p->n_sentences, err);
+    if (st != RB_OK) return st;
+    out->n = 0;
+    for (int64_t s = 0; s < p->n_sentences; s++)
+        if (p->sentences[s].length <= FEW_SHOT_MAX_BYTES && p->sentences[s].last_length > 0) out->order[out->n++] = s;
+    return check_text(d, out->n, FEW_SHOT_LEAST + 1, "short sentences that end with a word of lower-case letters", err);
+}
+
+static rb_status ask_few_shot(draft *d, word_deck *deck, rb_error *err)
+{
+    const text_sentence *sentence = &pieces_of(d)->sentences[draw_card(deck, d)];
+    char *question = NULL, *answer = NULL;
     rb_status st;
-    RB_TRY(st, open_deck(&out->of[0], p->n_sentences, err), done);
-    RB_TRY(st, open_deck(&out->of[1], p->n_sentences, err), done);
-    out->of[0].n = out->of[1].n = 0;
-    for (int64_t s = 0; s < p->n_sentences; s++) {
-        word_deck *deck = &out->of[p->sentences[s].has_comma];
-        if (p->sentences[s].length <= FEW_SHOT_MAX_BYTES) deck->order[deck->n++] = s;
-    }
-    RB_TRY(st, check_text(d, out->of[0].n, 2, "short sentences without a comma", err), done);
-    st = check_text(d, out->of[1].n, 2, "short sentences with a comma", err);
+    RB_TRY(st, rb_format(&question, err, "Sentence: %.*s\nLast word:", sentence->length, sentence->at), done);
+    RB_TRY(st, rb_format(&answer, err, " %.*s", sentence->last_length, sentence->at + sentence->last), done);
+    st = understanding_draft_ask(d, question, answer, err);
 done:
+    free(question);
+    free(answer);
     return st;
 }
 
-static rb_status add_example(draft *d, few_shot_decks *decks, int label, bool *fits, rb_error *err)
+static rb_status add_example(draft *d, word_deck *deck, bool *fits, rb_error *err)
 {
-    const int64_t s = draw_card(&decks->of[label], d);
+    const int64_t s = draw_card(deck, d);
     char *text = NULL;
-    if (s < 0) return fail_used_up(d, label ? "short sentences with a comma" : "short sentences without a comma", err);
+    if (s < 0) return fail_used_up(d, "short sentences", err);
     const text_sentence *sentence = &pieces_of(d)->sentences[s];
-    rb_status st = rb_format(&text, err, "Sentence: %.*s\nHas a comma: %s\n\n", sentence->length, sentence->at,
-                             few_shot_labels[label]);
+    rb_status st = rb_format(&text, err, "Sentence: %.*s\nLast word: %.*s\n\n", sentence->length, sentence->at,
+                             sentence->last_length, sentence->at + sentence->last);
     if (st == RB_OK) st = understanding_draft_add(d, fits, text, err);
     free(text);
     return st;
 }
 
-static rb_status ask_few_shot(draft *d, few_shot_decks *decks, rb_error *err)
-{
-    const int label = (int)understanding_draft_below(d, 2);
-    const text_sentence *sentence = &pieces_of(d)->sentences[draw_card(&decks->of[label], d)];
-    char *question = NULL, answer[8];
-    rb_status st = rb_format(&question, err, "Sentence: %.*s\nHas a comma:", sentence->length, sentence->at);
-    snprintf(answer, sizeof answer, " %s", few_shot_labels[label]);
-    if (st == RB_OK) st = understanding_draft_ask(d, question, answer, err);
-    free(question);
-    return st;
-}
-
-/* One example of each label, and then as many as fit. */
 static rb_status make_few_shot(draft *d, rb_error *err)
 {
-    few_shot_decks decks = {0};
+    word_deck deck = {0};
     bool fits = true;
     rb_status st;
-    RB_TRY(st, open_few_shot(&decks, d, err), done);
-    RB_TRY(st, ask_few_shot(d, &decks, err), done);
-    for (int label = 0; label < 2; label++) RB_TRY(st, add_example(d, &decks, label, NULL, err), done);
-    while (fits) RB_TRY(st, add_example(d, &decks, (int)understanding_draft_below(d, 2), &fits, err), done);
-    understanding_draft_shuffle(d, 0);
+    RB_TRY(st, open_few_shot(&deck, d, err), done);
+    RB_TRY(st, ask_few_shot(d, &deck, err), done);
+    for (int i = 0; fits; i++) RB_TRY(st, add_example(d, &deck, i < FEW_SHOT_LEAST ? NULL : &fits, err), done);
 done:
-    free(decks.of[0].order);
-    free(decks.of[1].order);
+    free(deck.order);
     return st;
 }
 

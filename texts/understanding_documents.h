@@ -4,8 +4,8 @@
  *
  *   cloze        (single-document QA)    sentences of the text; one of them again, up to a name or number
  *   passage      (multi-document QA)     numbered passages; which of them has these words
- *   common-word  (aggregation)           a list of words; which is there most often
- *   few-shot     (in-context learning)   sentences, each labelled by whether it has a comma; the label of the last one
+ *   common-word  (aggregation)           lists of words, each with its most common word; that of the last list
+ *   few-shot     (in-context learning)   sentences, each with its last word; that of the last sentence
  *   key-value    (synthetic retrieval)   a table whose keys share words; the value of one key
  *   copy         (completion)            a list, then sentences of the text; the list again
  *

@@ -46,7 +46,9 @@ static void a_fact_is_a_name_or_number_after_five_words(void **state)
     assert_memory_equal(p.sentences[0].at + p.sentences[0].fact, "Smith", 5);
     assert_int_equal(p.sentences[0].fact_length, 5);
     assert_memory_equal(p.sentences[1].at + p.sentences[1].fact, "1666", 4);
-    assert_true(p.sentences[2].has_comma && !p.sentences[0].has_comma);
+    assert_int_equal(p.sentences[0].last_length, 0);
+    assert_memory_equal(p.sentences[1].at + p.sentences[1].last, "time", 4);
+    assert_int_equal(p.sentences[1].last_length, 4);
     assert_int_equal(p.sentences[2].fact, 0);
     text_pieces_free(&p);
 }

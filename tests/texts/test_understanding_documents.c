@@ -2,8 +2,6 @@
  * gives the same document, and none is longer than its context. */
 #include "tests/test_support.h"
 
-#include <stdbool.h>
-
 #include "core/atomic_file.h"
 #include "texts/understanding_documents.h"
 
@@ -184,39 +182,57 @@ static void passage_asks_where_the_words_stand(void **state)
     assert_true(n_not_first > 0);
 }
 
+/* The lists of "List: a, b, .., h.\nMost common word: a": every one has 5 times the word that it names. */
+static void assert_common(const char *list, const char *common)
+{
+    char words[256], word[32];
+    const char *end = strstr(list, ".\nMost common word:");
+    assert_non_null(end);
+    snprintf(words, sizeof words, "%.*s,", (int)(end - list), list);
+    snprintf(word, sizeof word, "%.20s,", common);
+    assert_int_equal(count(words, ","), 8);
+    assert_int_equal(count(words, word), 5);
+}
+
 static void common_word_asks_for_the_word_that_is_there_most_often(void **state)
 {
     const fixture *f = *state;
-    char entry[64];
+    char named[32];
     for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
-        const parts *p = read_parts(f, UNDERSTANDING_COMMON_WORD, seed, "\n\nThe most common word of the list is");
-        snprintf(entry, sizeof entry, "%.32s,", p->answer);
-        const int n_common = count(p->body, entry);
-        assert_true(n_common >= 4);
-        for (const char *at = strchr(p->body, ':') + 1; *at;) {
-            const int length = (int)strcspn(at, ",") + 1;
-            snprintf(entry, sizeof entry, "%.*s", length, at);
-            assert_true(strncmp(entry + 1, p->answer + 1, strlen(p->answer + 1)) == 0 || count(p->body, entry) == 1);
-            at += length;
+        const parts *p = read_parts(f, UNDERSTANDING_COMMON_WORD, seed, "List:");
+        assert_common(p->question, p->answer);
+        assert_true(count(p->body, "List:") >= 2);
+        for (const char *at = p->body; (at = strstr(at, "List:")) != NULL; at++) {
+            const char *answer = strstr(at, "word:") + strlen("word:");
+            snprintf(named, sizeof named, "%.*s", (int)strcspn(answer, "\n"), answer);
+            assert_common(at + strlen("List:"), named);
         }
     }
 }
 
-static void few_shot_labels_are_right(void **state)
+/* "..  WORD .\nLast word: WORD" */
+static void assert_last_word(const char *sentence, const char *answer)
+{
+    const char *end = strstr(sentence, "\nLast word:");
+    const int length = (int)strlen(answer);
+    assert_non_null(end);
+    while (end[-1] < 'a' || end[-1] > 'z') end--;
+    assert_true(end - sentence > length);
+    assert_memory_equal(end - length, answer, (size_t)length);
+}
+
+static void few_shot_asks_for_the_last_word(void **state)
 {
     const fixture *f = *state;
+    char named[64];
     for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
-        parts *p = read_parts(f, UNDERSTANDING_FEW_SHOT, seed, "Sentence: ");
-        char *end = strstr(p->question, "\nHas a comma:");
-        assert_non_null(end);
-        *end = '\0';
-        assert_string_equal(p->answer, strchr(p->question, ',') ? " yes" : " no");
-        assert_true(count(p->body, "Has a comma: yes") >= 1 && count(p->body, "Has a comma: no") >= 1);
-        for (char *at = p->body; (at = strstr(at, "Sentence: ")) != NULL; at++) {
-            const char *label = strstr(at, "\nHas a comma: ");
-            assert_non_null(label);
-            const bool has_comma = strchr(at, ',') && strchr(at, ',') < label;
-            assert_memory_equal(label + strlen("\nHas a comma: "), has_comma ? "yes" : "no", has_comma ? 3 : 2);
+        const parts *p = read_parts(f, UNDERSTANDING_FEW_SHOT, seed, "Sentence: ");
+        assert_last_word(p->question, p->answer);
+        assert_true(count(p->body, "Sentence: ") >= 2);
+        for (const char *at = p->body; (at = strstr(at, "Sentence: ")) != NULL; at++) {
+            const char *answer = strstr(at, "\nLast word:") + strlen("\nLast word:");
+            snprintf(named, sizeof named, "%.*s", (int)strcspn(answer, "\n"), answer);
+            assert_last_word(at, named);
         }
     }
 }
@@ -271,7 +287,8 @@ static void a_short_text_is_refused(void **state)
         [UNDERSTANDING_CLOZE] = "the text has too few sentences with a name or a number in them",
         [UNDERSTANDING_PASSAGE] = "the text has 1 sentences, expected at least 4",
         [UNDERSTANDING_COMMON_WORD] = "the text has 6 different words",
-        [UNDERSTANDING_FEW_SHOT] = "the text has 1 short sentences without a comma, expected at least 2",
+        [UNDERSTANDING_FEW_SHOT] =
+            "the text has 1 short sentences that end with a word of lower-case letters, expected at least 3",
         [UNDERSTANDING_KEY_VALUE] = "the text has 6 different words",
         [UNDERSTANDING_COPY] = "the text has 6 different words"};
     static const char text[] = "There are only five words in this short text .\n";
@@ -311,7 +328,7 @@ int main(void)
                                        cmocka_unit_test(cloze_asks_for_the_word_that_follows),
                                        cmocka_unit_test(passage_asks_where_the_words_stand),
                                        cmocka_unit_test(common_word_asks_for_the_word_that_is_there_most_often),
-                                       cmocka_unit_test(few_shot_labels_are_right),
+                                       cmocka_unit_test(few_shot_asks_for_the_last_word),
                                        cmocka_unit_test(key_value_asks_for_one_of_keys_that_share_words),
                                        cmocka_unit_test(copy_asks_for_the_list_again),
                                        cmocka_unit_test(a_small_context_is_refused),

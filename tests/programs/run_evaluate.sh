@@ -31,7 +31,7 @@ for plan in uniform-2 block-gtq-2 uniform-3 block-gtq-3; do
     stdout_has "$scratch/a/allocate-$plan.json"
 done
 stdout_has "$scratch/a/evaluation.json"
-stdout_has "what the plans do to the model: 512 tokens of text, sequences of 256; 2 needle questions; 6 understanding documents"
+stdout_has "what the plans do to the model: 512 tokens of text, sequences of 256; 2 needle questions; 6 understanding"
 cp "$scratch/stdout" "$scratch/table.txt"
 
 if [ -n "$python" ]; then
@@ -97,7 +97,7 @@ pipeline fewer '"budgets": [2], "methods": ["uniform", "block-gtq"], "n_tokens":
 expect "another evaluate object evaluates again, without needles" 0 run fewer b
 stderr_has "export is up to date"
 took evaluate
-check "  and has no needles in its table" bash -c '! grep -q needle "$1"' - "$scratch/stdout"
+check "  and has no needles in its table" bash -c '! grep -qE "needle questions|  needles" "$1"' - "$scratch/stdout"
 
 # ---- the gate ----
 pipeline gate '"budgets": [2], "methods": ["block-gtq"], "n_tokens": 512, "context": 256, "needles": 2'

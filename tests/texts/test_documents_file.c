@@ -22,15 +22,20 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     rb_error err = {0};
     int32_t first[] = {5, 0, INT32_MAX, 7}, second[] = {1, 2};
     answer_span two[] = {{1, 2}, {3, 1}}, one[] = {{1, 1}};
-    needle_document at[] = {
-        {.task = "multikey",
-         .depth = 1.0 / 3.0,
-         .context = 4096,
-         .n_tokens = 4,
-         .tokens = first,
-         .n_answers = 2,
-         .answers = two},
-        {.kind = DOCUMENT_UNDERSTANDING, .task = "my own", .depth = (double)NAN, .n_tokens = 2, .tokens = second, .n_answers = 1, .answers = one}};
+    needle_document at[] = {{.task = "multikey",
+                             .depth = 1.0 / 3.0,
+                             .context = 4096,
+                             .n_tokens = 4,
+                             .tokens = first,
+                             .n_answers = 2,
+                             .answers = two},
+                            {.kind = DOCUMENT_UNDERSTANDING,
+                             .task = "my own",
+                             .depth = (double)NAN,
+                             .n_tokens = 2,
+                             .tokens = second,
+                             .n_answers = 1,
+                             .answers = one}};
     const needle_documents written = {.n = 2, .at = at};
     needle_documents read;
     const char *path = scratch_path("a.json"), *again = scratch_path("b.json");

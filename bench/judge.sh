@@ -61,7 +61,8 @@ def name(run):
 def table(title, member, last, cell, end):
     if runs[0][member] is None: return
     tasks = [group["task"] for group in runs[0][member]["by_task"]]
-    print("\n%s\n\n| plan, true bits | %s | %s |\n|---|%s" % (title, " | ".join(tasks), last, "---|" * (len(tasks) + 1)))
+    print("\n%s\n\n| plan, true bits | %s | %s |" % (title, " | ".join(tasks), last))
+    print("|---|" + "---|" * (len(tasks) + 1))
     for run in runs:
         cells = [cell(group) for group in run[member]["by_task"]] + [end(run[member])]
         print("| %s | %s |" % (name(run), " | ".join(cells)))

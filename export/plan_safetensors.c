@@ -114,6 +114,20 @@ done:
     return st;
 }
 
+static rb_status add_levels(tensor_set *set, int bits, rb_error *err)
+{
+    block_levels levels;
+    char *name = NULL;
+    float *data = NULL;
+    rb_status st;
+    RB_TRY(st, block_levels_build(&levels, bits, err), done);
+    RB_TRY(st, rb_format(&name, err, "levels.b%d", bits), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, levels.size, 0, &data, err), done);
+    memcpy(data, levels.level, (size_t)levels.size * sizeof *data);
+done:
+    return st;
+}
+
 static rb_status add_codebook(tensor_set *set, const codebook_spec *spec, rb_error *err)
 {
     codebook book;
@@ -162,13 +176,17 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
-    RB_TRY(st,
-           tensor_set_create(set, plan->model.n_layers * n_columns + books.n + books.n_points + MOST_ROPE_TENSORS, err),
-           done);
+    RB_TRY(
+        st,
+        tensor_set_create(
+            set, plan->model.n_layers * n_columns + books.n + books.n_points + books.n_levels + MOST_ROPE_TENSORS, err),
+        done);
     RB_TRY(st, add_ropes(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) RB_TRY(st, add_levels(set, bits, err), done);
     RB_TRY(st, add_columns(set, columns, n_columns, plan, err), done);
 done:
     plan_codebooks_free(&books);

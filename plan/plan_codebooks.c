@@ -52,6 +52,7 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
     }
     keep_distinct(out);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++) out->n_points += out->has_points[bits];
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++) out->n_levels += out->has_levels[bits];
 done:
     if (st != RB_OK) plan_codebooks_free(out);
     return st;

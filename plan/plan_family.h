@@ -14,12 +14,13 @@
 
 /* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
  * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
- * or the version that its newest family came with; but MODEL where plan_model_is_new. */
+ * or the version that what its newest head holds came with; but MODEL at least where plan_model_is_new. */
 enum {
     PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
     PLAN_VERSION_GENERAL = PLAN_RBP_GENERAL_VERSION,
     PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
     PLAN_VERSION_MODEL = PLAN_RBP_MODEL_VERSION,   /* the first that knows every model */
+    PLAN_VERSION_LEVELS = PLAN_RBP_LEVELS_VERSION, /* the first with blocks of block-codebook that have levels */
     PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 
@@ -39,6 +40,9 @@ typedef struct plan_comment {
 
 typedef struct plan_family {
     int since; /* the first version that has heads of it; those of version 1 go without a name in plan.json */
+    /* The first version that holds this head, and what of it is new to that version: the end of "..., expected none in
+     * version 4". NULL: `since` of them all. */
+    int (*version)(const char **what, const plan_head *head, int n_blocks);
 
     /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
      * rounded: bit_plan_check follows. */
@@ -78,6 +82,8 @@ RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
 extern const plan_family *const plan_families[FAMILY_N_KINDS];
 
 static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }
+/* The first version that holds a head, and what it has that is new to it; NULL: the family itself. */
+int plan_family_version(const char **what, const plan_head *head, int n_blocks);
 /* Its scales, [n_blocks]; NULL: none. */
 const float *plan_family_scales(const plan_head *head);
 /* Whether a reader of versions before PLAN_VERSION_MODEL would take the model for another: values of a size of their

@@ -43,7 +43,8 @@ struct ropebits_plan {
     uint16_t *dims;                                   /* [n_heads][head_dim] */
     uint8_t *bits;                                    /* [n_heads][n_blocks] */
     rbp_numbers *numbers;                             /* all such columns of the file: heads point into them */
-    const float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
+    const float *points[ROPEBITS_MAX_POINT_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
+    const float *levels[ROPEBITS_MAX_LEVEL_BITS + 1]; /* by bits, [1 << bits]; NULL: not in the plan */
     codebook_table *tables;                           /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
     uint8_t value_width;         /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */

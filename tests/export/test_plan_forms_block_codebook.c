@@ -79,7 +79,7 @@ static void safetensors_hold_every_fact(void **state)
     assert_non_null(maps);
     assert_int_equal(maps->size_bytes, 3 * N_BLOCKS * sizeof(float));
     assert_memory_equal(maps->data, own->maps, 3 * N_BLOCKS * sizeof(float));
-    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_POINT_BITS; bits++) {
         char name[32];
         snprintf(name, sizeof name, "points.b%d", bits);
         const safetensor *points = safetensors_find(file, name);

@@ -22,7 +22,7 @@ static void columns_come_with_their_version(void **state)
 {
     (void)state;
     static const int expected[FORM_N_KINDS][PLAN_VERSION_NEWEST] = {
-        [FORM_HEADER] = {4, 11, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15}, [FORM_RBP] = {7, 13, 18, 18}};
+        [FORM_HEADER] = {4, 11, 15, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15, 15}, [FORM_RBP] = {7, 13, 18, 18, 18}};
     const plan_column *columns[PLAN_COLUMNS_ROOM];
     for (int form = 0; form < FORM_N_KINDS; form++)
         for (int version = 1; version <= PLAN_VERSION_NEWEST; version++)
@@ -102,6 +102,9 @@ static void a_plan_has_the_lowest_version_that_holds_it(void **state)
     const model_facts latent = some_new_model();
     bit_plan *plan = some_plan(&latent, CODEBOOK_BLOCK_GTQ);
     assert_int_equal(plan_version(plan), 4);
+    bit_plan_free(plan);
+    plan = some_plan_of_levels(&model);
+    assert_int_equal(plan_version(plan), 5);
     bit_plan_free(plan);
 }
 

@@ -210,7 +210,7 @@ static void costs_are_those_of_a_hand_count(void **state)
 /* Head (1, 0) of the plan has groups; group 0 is its narrowest. */
 static const refusal refusals[] = {
     {"schema", "\"ropebits-capture\"", RB_EFORMAT, "schema is \"ropebits-capture\", expected \"ropebits-plan\""},
-    {"version", "5", RB_EUNSUPPORTED, "version is 5, expected 4"},
+    {"version", "6", RB_EUNSUPPORTED, "version is 6, expected 5"},
     {"model", NULL, RB_EFORMAT, "p.json: model: is missing"},
     {"model.head_dim", "32", RB_EFORMAT, "p.json: layer 0 kv_head 0: bits has 8 entries, expected 16 blocks"},
     {"model.n_layers", "4", RB_EFORMAT, "3 layers, expected the model's 4"},

@@ -5,9 +5,8 @@
  * lanes are at the same block, so its numbers are read once for all and its tables by all at once. A vector takes three
  * passes. The first sums its size, which gives the level. The second finds for every block the nearest points at the
  * level and its two neighbours, and sums the three errors; codes take the place of the block's dims. The third packs
- * the codes of the best level; blocks that have levels in place of points, whose codes are too long for that place, are
- * searched again there, at that level of the gain only. Packed bits take the place of the vector: they never get ahead
- * of the codes.
+ * the codes of the best level; blocks that have levels in place of points keep their dims, and are searched again
+ * there. Packed bits take the place of the vector: they never get ahead of the codes.
  *
  * What the host's compiler sees too, the tables and the search of a cell, is tested without a GPU in
  * tests/kernels/test_block_codebook_image.c; this file only on one, in tests/gpu/test_codec_cuda_block_codebook.c. */
@@ -310,12 +309,11 @@ template <int GAINS>
 __device__ __forceinline__ void search_levels(gain_choice &choice, const block_place &at,
                                               const block_codebook_image_block &block, block_codebook_levels levels)
 {
-    enum { FIRST = GAINS == 1 };
 #pragma unroll
-    for (int k = 0; k < GAINS; k++)
-        choice.error[FIRST + k] = fmaf(
-            block.weight, block_codebook_search_levels(&block, levels, at.x, at.y, choice.gain[FIRST + k]).distance,
-            choice.error[FIRST + k]);
+    for (int k = GAINS == 1; k < GAINS + (GAINS == 1); k++) {
+        const block_codebook_match match = block_codebook_search_levels(&block, levels, at.x, at.y, choice.gain[k]);
+        choice.error[k] = fmaf(block.weight, match.distance, choice.error[k]);
+    }
 }
 
 /* Searches all blocks. A block's codes take its place in the row, but where it has levels. */

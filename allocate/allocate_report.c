@@ -76,7 +76,7 @@ static void print_histogram(const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model), n_kv_heads = plan->model.n_kv_heads;
     const bool is_of_block = plan_head_bits_are_of_block(plan->heads);
-    int least = 1, most = is_of_block ? BLOCK_CODEBOOK_MAX_BITS : PLAN_MAX_WIDTH;
+    int least = 1, most = is_of_block ? BLOCK_CODEBOOK_MAX_POINT_BITS : PLAN_MAX_WIDTH;
     uint8_t bits[RB_MAX_BLOCKS];
     find_bits(&least, &most, plan);
     if (is_of_block)

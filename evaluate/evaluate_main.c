@@ -163,8 +163,6 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
                                 .n_text = in.text.n,
                                 .context = in.facts.context,
                                 .bos = in.facts.bos,
-                                .n_sink = opt->n_sink,
-                                .n_recent = opt->n_recent,
                                 .with_keys = !opt->values_only,
                                 .with_values = !opt->keys_only,
                                 .attention_stride = opt->attention_stride,

@@ -117,6 +117,35 @@ static rb_status write_table_of_points(FILE *out, int bits, rb_error *err)
     return RB_OK;
 }
 
+static rb_status write_table_of_levels(FILE *out, int bits, rb_error *err)
+{
+    block_levels levels;
+    const rb_status st = block_levels_build(&levels, bits, err);
+    if (st != RB_OK) return st;
+    fprintf(out, "\nstatic const float ropebits_levels_b%d[%d] = {", bits, levels.size);
+    for (int i = 0; i < levels.size; i++)
+        fprintf(out, "%s%.9g%s", i % FLOATS_PER_LINE ? " " : "\n    ", (double)levels.level[i],
+                i + 1 < levels.size ? "," : "");
+    fprintf(out, "\n};\n");
+    return RB_OK;
+}
+
+static rb_status write_levels(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    plan_codebooks books = {0};
+    rb_status st = plan_codebooks_collect(&books, plan, err);
+    fprintf(out, "\n/* levels of one dim, ascending */");
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS && st == RB_OK; bits++)
+        if (books.has_levels[bits]) st = write_table_of_levels(out, bits, err);
+    fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_levels[%d] = {0", PLAN_MAX_LEVEL_BITS + 1);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) fprintf(out, ", ropebits_levels_b%d", bits);
+        else fprintf(out, ", 0");
+    fprintf(out, "};\n");
+    plan_codebooks_free(&books);
+    return st;
+}
+
 static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
 {
     plan_codebooks books = {0};
@@ -386,6 +415,7 @@ static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
     write_family_types(out);
     for (int i = 0; i < n_columns; i++) write_column(out, columns[i], plan);
     if (version >= PLAN_VERSION_POINTS) RB_TRY(st, write_points(out, plan, err), done);
+    if (version >= PLAN_VERSION_LEVELS) RB_TRY(st, write_levels(out, plan, err), done);
     RB_TRY(st, write_trellis_tables(out, plan, err), done);
     write_ropes(out, &plan->model);
     fprintf(out, "\n#endif\n");

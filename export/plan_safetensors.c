@@ -142,6 +142,21 @@ static rb_status add_trellis(tensor_set *set, int width, rb_error *err)
     RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, TRELLIS_STATES, 0, &data, err), done);
     memcpy(data, trellis_tables[width], sizeof trellis_tables[width]);
 done:
+    free(name);
+    return st;
+}
+
+static rb_status add_levels(tensor_set *set, int bits, rb_error *err)
+{
+    block_levels levels;
+    char *name = NULL;
+    float *data = NULL;
+    rb_status st;
+    RB_TRY(st, block_levels_build(&levels, bits, err), done);
+    RB_TRY(st, rb_format(&name, err, "levels.b%d", bits), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, levels.size, 0, &data, err), done);
+    memcpy(data, levels.level, (size_t)levels.size * sizeof *data);
+done:
     return st;
 }
 
@@ -195,13 +210,15 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
     RB_TRY(st,
            tensor_set_create(
-               set, plan->model.n_layers * n_columns + books.n + books.n_points + books.n_trellis + MOST_ROPE_TENSORS,
+               set, plan->model.n_layers * n_columns + books.n + books.n_points + books.n_levels + books.n_trellis + MOST_ROPE_TENSORS,
                err),
            done);
     RB_TRY(st, add_ropes(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) RB_TRY(st, add_levels(set, bits, err), done);
     for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH; width++)
         if (books.has_trellis[width]) RB_TRY(st, add_trellis(set, width, err), done);
     RB_TRY(st, add_columns(set, columns, n_columns, plan, err), done);

@@ -56,6 +56,7 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
     }
     keep_distinct(out);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++) out->n_points += out->has_points[bits];
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++) out->n_levels += out->has_levels[bits];
     for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH; width++) out->n_trellis += out->has_trellis[width];
 done:
     if (st != RB_OK) plan_codebooks_free(out);

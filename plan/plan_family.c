@@ -19,6 +19,13 @@ int plan_family_cells(uint8_t *out, const plan_head *head, int n_blocks)
     return n_blocks;
 }
 
+int plan_family_version(const char **what, const plan_head *head, int n_blocks)
+{
+    const plan_family *family = plan_family_of(head);
+    *what = NULL;
+    return family->version ? family->version(what, head, n_blocks) : family->since;
+}
+
 bool plan_model_is_new(const model_facts *model)
 {
     return model->value_dim != model->head_dim || (int)model->rope.kind > PLAN_RBP_OLD_MAX_ROPE_KIND
@@ -31,7 +38,10 @@ int plan_version(const bit_plan *plan)
     int version = plan_model_is_new(&plan->model)    ? PLAN_VERSION_MODEL
                   : bit_plan_is_published_form(plan) ? PLAN_VERSION_PUBLISHED
                                                      : PLAN_VERSION_GENERAL;
-    for (int h = 0; h < bit_plan_n_heads(plan); h++)
-        if (plan_family_of(&plan->heads[h])->since > version) version = plan_family_of(&plan->heads[h])->since;
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const char *what;
+        const int own = plan_family_version(&what, &plan->heads[h], model_n_blocks(&plan->model));
+        if (own > version) version = own;
+    }
     return version;
 }

@@ -14,7 +14,7 @@
 
 /* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
  * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
- * or the version that its newest family came with; but at least MODEL where plan_model_is_new, and
+ * or the version that what its newest head holds came with; but MODEL at least where plan_model_is_new, and
  * EXACT where bit_plan_keeps_exact or values have heads of their own. */
 enum {
     PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
@@ -22,6 +22,7 @@ enum {
     PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
     PLAN_VERSION_MODEL = PLAN_RBP_MODEL_VERSION,   /* the first that knows every model */
     PLAN_VERSION_EXACT = PLAN_RBP_EXACT_VERSION,   /* the first with tokens that stay fp16, and with family trellis */
+    PLAN_VERSION_LEVELS = PLAN_RBP_LEVELS_VERSION, /* the first with blocks of block-codebook that have levels */
     PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 
@@ -42,6 +43,9 @@ typedef struct plan_comment {
 
 typedef struct plan_family {
     int since; /* the first version that has heads of it; those of version 1 go without a name in plan.json */
+    /* The first version that holds this head, and what of it is new to that version: the end of "..., expected none in
+     * version 4". NULL: `since` of them all. */
+    int (*version)(const char **what, const plan_head *head, int n_blocks);
 
     /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
      * rounded: bit_plan_check follows. */
@@ -85,6 +89,8 @@ RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
 extern const plan_family *const plan_families[FAMILY_N_KINDS];
 
 static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }
+/* The first version that holds a head, and what it has that is new to it; NULL: the family itself. */
+int plan_family_version(const char **what, const plan_head *head, int n_blocks);
 /* Its scales, [n_blocks]; NULL: none. */
 const float *plan_family_scales(const plan_head *head);
 /* The bits that a heat map shows of it, of its blocks or coordinates, [RB_MAX_HEAD_DIM]; returns how many. */

@@ -283,6 +283,12 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
                            h / plan->model.n_kv_heads, h % plan->model.n_kv_heads,
                            codec_family_names[plan->heads[h].family], list_families(known, sizeof known, version),
                            version);
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const char *what;
+        if (plan_family_version(&what, &plan->heads[h], model_n_blocks(&plan->model)) > version)
+            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: %s, expected none in version %d", name,
+                           h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, what, version);
+    }
     for (int h = 0; version == PLAN_VERSION_PUBLISHED && h < bit_plan_n_heads(plan); h++)
         if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
             return rb_fail(err, RB_EFORMAT,

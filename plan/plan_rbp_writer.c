@@ -45,6 +45,8 @@ static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
 RB_CODEC_FAMILIES(RB_FAMILY_CHECK)
 #undef RB_FAMILY_CHECK
 static_assert((int)BLOCK_CODEBOOK_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS
+                  && (int)BLOCK_CODEBOOK_MAX_POINT_BITS == ROPEBITS_MAX_POINT_BITS
+                  && (int)BLOCK_CODEBOOK_MAX_LEVEL_BITS == ROPEBITS_MAX_LEVEL_BITS
                   && (int)BLOCK_CODEBOOK_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of block-codebook");
 static_assert(BLOCK_CODEBOOK_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
@@ -239,13 +241,25 @@ static void put_table_of_points(byte_buffer *buffer, int bits)
     free(points);
 }
 
-static void put_points(byte_buffer *buffer, const bit_plan *plan)
+static void put_table_of_levels(byte_buffer *buffer, int bits)
+{
+    block_levels levels = {0};
+    if (buffer->st == RB_OK) buffer->st = block_levels_build(&levels, bits, buffer->err);
+    put_uint(buffer, (uint64_t)bits, 1);
+    for (int index = 0; index < 2 && buffer->st == RB_OK; index++)
+        for (int i = 0; i < levels.size; i++) put_f16_byte(buffer, levels.level[i], index);
+}
+
+static void put_points(byte_buffer *buffer, const bit_plan *plan, int version)
 {
     plan_codebooks books = {0};
     if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
     put_uint(buffer, (uint64_t)books.n_points, 1);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) put_table_of_points(buffer, bits);
+    if (version >= PLAN_VERSION_LEVELS) put_uint(buffer, (uint64_t)books.n_levels, 1);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) put_table_of_levels(buffer, bits);
     plan_codebooks_free(&books);
 }
 
@@ -399,7 +413,7 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     put_geometry(&payload, &plan->model, version);
     if (version >= PLAN_VERSION_EXACT) put_exact(&payload, plan);
     put_codebooks(&payload, plan);
-    if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan);
+    if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan, version);
     if (version >= PLAN_VERSION_EXACT) put_trellis_tables(&payload, plan);
     put_values(&payload, plan);
     put_heads(&payload, plan);

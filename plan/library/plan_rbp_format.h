@@ -18,8 +18,9 @@ enum {
     PLAN_RBP_GENERAL_VERSION = 2,   /* of other plans whose heads are all of groups; */
     PLAN_RBP_POINTS_VERSION = 3,    /* of plans with heads of block-codebook, the first with families and points */
     PLAN_RBP_MODEL_VERSION = 4,     /* of plans, of any family, whose model has facts that earlier versions lack */
-    PLAN_RBP_EXACT_VERSION = 5,     /* of plans with tokens that stay fp16, or heads of trellis, of keys or values */
+    PLAN_RBP_EXACT_VERSION = 5,     /* of plans with tokens that stay fp16, or heads of trellis, of keys or values, */
     PLAN_RBP_MAX_EXACT = 1 << 24,   /* of sinks, and of recent tokens */
+    PLAN_RBP_LEVELS_VERSION = 5,    /* of plans with blocks of more than 10 bits, of any model: they have levels */
     PLAN_RBP_OLD_MAX_ROPE_KIND = 2, /* the last kind of RoPE before PLAN_RBP_MODEL_VERSION: llama3 */
     PLAN_RBP_NO_GROUP = 255,        /* block_group of a block that stores nothing; heads have 255 groups at most */
     PLAN_RBP_MAX_NORM_EXPONENT = 126,

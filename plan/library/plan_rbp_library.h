@@ -44,7 +44,8 @@ struct ropebits_plan {
     uint8_t *bits;              /* [n_heads][n_blocks] */
     ropebits_head *value_heads; /* [n_heads], where values have such; else NULL */
     rbp_owned *owned;
-    const float *points[ROPEBITS_MAX_BLOCK_BITS + 1];     /* by bits, [2][1 << bits]; NULL: not in the plan */
+    const float *points[ROPEBITS_MAX_POINT_BITS + 1];     /* by bits, [2][1 << bits]; NULL: not in the plan */
+    const float *levels[ROPEBITS_MAX_LEVEL_BITS + 1];     /* by bits, [1 << bits]; NULL: not in the plan */
     const float *trellis[ROPEBITS_MAX_TRELLIS_WIDTH + 1]; /* by width, [256]; NULL: not in the plan */
     codebook_table *tables;                               /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;

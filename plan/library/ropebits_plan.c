@@ -180,7 +180,26 @@ double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer)
 
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits)
 {
-    return bits <= ROPEBITS_MAX_BLOCK_BITS ? plan->points[bits] : NULL;
+    return bits <= ROPEBITS_MAX_POINT_BITS ? plan->points[bits] : NULL;
+}
+
+const float *ropebits_plan_levels(const ropebits_plan *plan, uint32_t bits)
+{
+    return bits <= ROPEBITS_MAX_LEVEL_BITS ? plan->levels[bits] : NULL;
+}
+
+/* A bit more for the first dim takes 3/4 of its share off, and gives 3 times its share to the second. */
+uint32_t ropebits_first_bits(const float *map, uint32_t bits)
+{
+    double first = (double)map[0] * (double)map[0], second = (double)map[2] * (double)map[2];
+    uint32_t own = bits - ROPEBITS_MAX_LEVEL_BITS;
+    for (uint32_t b = 0; b < own; b++) first /= 4.0;
+    for (uint32_t b = 0; b < bits - own; b++) second /= 4.0;
+    for (; own < ROPEBITS_MAX_LEVEL_BITS && first / 4.0 + second * 4.0 < first + second; own++) {
+        first /= 4.0;
+        second *= 4.0;
+    }
+    return own;
 }
 
 const float *ropebits_plan_trellis(const ropebits_plan *plan, uint32_t width)

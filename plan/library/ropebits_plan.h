@@ -41,12 +41,18 @@
  *   m = maps + 3 * i, n = 1 << bits[i], points = ropebits_plan_points(plan, bits[i]),
  *   code c is the point p = (points[c], points[n + c]), mapped to M p = (m[0] p_0, m[1] p_0 + m[2] p_1).
  *
+ * A block of more than 10 bits has a level for each dim in place of a point. Its code is a | b << f, with
+ * f = ropebits_first_bits(m, bits[i]), and p = (s[a], t[b]), s = ropebits_plan_levels(plan, f) and
+ * t = ropebits_plan_levels(plan, bits[i] - f).
+ *
  *   stream    of a token: gain_bits bits of the gain's code, then bits[i] bits of the code of every block in order,
  *             least significant bit first, padded to a byte: key_bits.
  *   restore   g = 2^((gain's code - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0:
  *             g = 1); z = g * M p; x = z + center. A block of 0 bits stores nothing: it comes back as its center, or
  *             as 0. A kernel makes tables of M p once.
- *   store     a block as the point whose M p is nearest to z / g, the lowest code of equals. For the gain, start at the
+ *   store     a block as the point whose M p is nearest to z / g, the lowest code of equals. Of levels first a, for
+ *             which m[0] s[a] is nearest to the first dim of z / g, then b, for which m[2] t[b] is nearest to the
+ *             second less m[1] s[a]; 0 where the number of the map is 0. For the gain, start at the
  *             level round(log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2)) + zero), sums over the
  *             blocks that have bits, kept within 0 .. 2^gain_bits - 1. Take, among it and the levels beside it (kept
  *             within too), the one that leaves the least sum of weights[i] |z_i - what is restored|^2, the lowest of
@@ -108,7 +114,13 @@ enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
 enum { ROPEBITS_NORM_FP16 = 0, ROPEBITS_NORM_LOG8 = 1 };
 enum { ROPEBITS_ENCODER_NEAREST = 0, ROPEBITS_ENCODER_SEARCH = 1 };
 enum { ROPEBITS_FAMILY_GROUPS = 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK = 1, ROPEBITS_FAMILY_TRELLIS = 2 };
-enum { ROPEBITS_MAX_BLOCK_BITS = 10, ROPEBITS_MAX_GAIN_BITS = 4, ROPEBITS_MAX_TRELLIS_WIDTH = 8 };
+enum {
+    ROPEBITS_MAX_BLOCK_BITS = 16,
+    ROPEBITS_MAX_POINT_BITS = 10, /* of a block whose code is a point; above, it is two levels */
+    ROPEBITS_MAX_LEVEL_BITS = 8,
+    ROPEBITS_MAX_GAIN_BITS = 4,
+    ROPEBITS_MAX_TRELLIS_WIDTH = 8
+};
 enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width where values are not quantized: of all heads or of none */
 enum { ROPEBITS_VALUES_OF_HEADS = 0 }; /* value_width where ropebits_plan_value_head says it: likewise */
 
@@ -129,7 +141,7 @@ typedef struct ropebits_head {
     uint16_t n_groups; /* 0 in a head of block-codebook or trellis */
     const ropebits_group *groups;
     /* [head_dim / 2]: the width of every RoPE block, for block-codebook the bits of its code, both dims together, up to
-     * 10; 0: nothing is stored. NULL for trellis, whose coordinates belong to no block */
+     * 16; 0: nothing is stored. NULL for trellis, whose coordinates belong to no block */
     const uint8_t *bits;
     /* Stored per token: codes padded to whole bytes, and a norm of norm_bits per group; for block-codebook and
      * trellis gain and codes, padded. Of a value head: of a value */
@@ -217,6 +229,12 @@ double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer)
 /* The codebook of blocks of so many bits, [2][1 << bits]: every point's x, then every point's y, in the order of their
  * codes. NULL when the plan has no such block. */
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits);
+/* The levels of so many bits, [1 << bits], ascending, for blocks of more than ROPEBITS_MAX_POINT_BITS bits. NULL when
+ * no block of the plan has such. */
+const float *ropebits_plan_levels(const ropebits_plan *plan, uint32_t bits);
+/* The bits of the first dim's level, of a block of more than ROPEBITS_MAX_POINT_BITS bits with this map [3]: those b
+ * from bits - 8 to 8 that make m[0]^2 4^-b + m[2]^2 4^-(bits - b) least, the fewest of equals. */
+uint32_t ropebits_first_bits(const float *map, uint32_t bits);
 /* The table of coordinates of so many bits, [256]: the number of every 8 bits of the stream. NULL when the plan has no
  * such coordinate. */
 const float *ropebits_plan_trellis(const ropebits_plan *plan, uint32_t width);

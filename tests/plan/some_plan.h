@@ -125,7 +125,7 @@ static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         if (h / model->n_kv_heads % 2 == 1) continue;
         for (int b = 0; b < n_blocks; b++) {
-            bits[b] = (uint8_t)((3 * b + 2 * k) % (BLOCK_CODEBOOK_MAX_BITS + 1));
+            bits[b] = (uint8_t)((3 * b + 2 * k) % (BLOCK_CODEBOOK_MAX_POINT_BITS + 1));
             maps[BLOCK_CODEBOOK_MAP_SIZE * b] = 1.7 + 0.3 * b + 2 * k;
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
@@ -137,6 +137,17 @@ static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
         assert_ok(plan_head_set_center(&plan->heads[h], k % 2 == 0 ? center : NULL, model->head_dim, &err));
         k++;
     }
+    return plan;
+}
+
+/* The same with levels: 6 bits more in every block of every head of block-codebook that has 5 bits or more, but for
+ * block 0, which has no room for them beside the gain. */
+static inline bit_plan *some_plan_of_levels(const model_facts *model)
+{
+    bit_plan *plan = some_plan_of_block_codebook(model);
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
+        for (int b = 1; plan->heads[h].family == FAMILY_BLOCK_CODEBOOK && b < model_n_blocks(model); b++)
+            if (plan->heads[h].block_codebook.bits[b] >= 5) plan->heads[h].block_codebook.bits[b] += 6;
     return plan;
 }
 

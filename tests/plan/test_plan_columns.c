@@ -109,6 +109,9 @@ static void a_plan_has_the_lowest_version_that_holds_it(void **state)
     plan->n_sink = 0;
     assert_int_equal(plan_version(plan), 4);
     bit_plan_free(plan);
+    plan = some_plan_of_levels(&model);
+    assert_int_equal(plan_version(plan), 5);
+    bit_plan_free(plan);
 }
 
 static void what_makes_a_model_new(void **state)

@@ -48,6 +48,21 @@ static int encode_block_codebook(void **state)
     return encode_plan(plan);
 }
 
+/* One head of one block of two levels of 6 bits, and 3 bits of gain. */
+static int encode_levels(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(1, 1, 2, 2, ROPE_SPLIT_HALF);
+    const uint8_t bits[] = {12};
+    const double maps[] = {1.0, 0.0, 1.0}, weights[] = {1.0};
+    rb_error err = {0};
+    bit_plan *plan = NULL;
+    if (bit_plan_create(&plan, &model, &err) != RB_OK) return -1;
+    strcpy(plan->method, "block-codebook");
+    if (plan_head_set_block_codebook(&plan->heads[0], bits, maps, weights, 3, 1, &err) != RB_OK) return -1;
+    return encode_plan(plan);
+}
+
 static int free_one(void **state)
 {
     (void)state;
@@ -284,6 +299,27 @@ static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
     assert_payload_lie_refused(bits + BLOCKS - 1, 0, payload, size, "head 0: no block has bits");
 }
 
+/* No tables of points, one of levels of 6 bits; then, from the end, weight, map and bits of the block. */
+static void lies_about_levels_are_refused_by_name(void **state)
+{
+    (void)state;
+    enum { LEVELS = 64 };
+    static const uint8_t start[] = {0, 1, 6};
+    uint8_t payload[8192];
+    const size_t size = unwrap_payload(payload, sizeof payload);
+    uint8_t *table = memmem(payload, size, start, sizeof start), *bits = payload + size - 2 - 2 * 3 - 1;
+    assert_int_equal(encoded[8], PLAN_RBP_LEVELS_VERSION);
+    assert_int_equal(*bits, 12);
+    assert_non_null(table);
+    assert_payload_lie_refused(table + 1, 9, payload, size, "number of tables of levels is 9, expected 0 to 8");
+    assert_payload_lie_refused(table + 2, 9, payload, size, "bits of a table of levels is 9, expected 1 to 8");
+    assert_payload_lie_refused(table + 2, 0, payload, size, "bits of a table of levels is 0, expected 1 to 8");
+    assert_payload_lie_refused(table + 3 + LEVELS, 0x7c, payload, size, "level 0 is nan, expected a finite number");
+    assert_payload_lie_refused(bits, 14, payload, size, "head 0: block 0 has 14 bits, expected 0 to 13");
+    assert_payload_lie_refused(bits, 13, payload, size,
+                               "head 0: block 0 has levels of 6 and 7 bits, and the plan none of so many");
+}
+
 /* Width 0 says that a column follows, which version 1 does not have. */
 static void a_width_a_head_is_refused_in_version_1(void **state)
 {
@@ -365,6 +401,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_2_are_refused_by_name, encode_general, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_3_are_refused_by_name, encode_block_codebook,
                                         free_one),
+        cmocka_unit_test_setup_teardown(lies_about_levels_are_refused_by_name, encode_levels, free_one),
         cmocka_unit_test_setup_teardown(a_block_of_no_group_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(a_width_a_head_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_published, free_one),

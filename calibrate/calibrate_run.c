@@ -13,6 +13,7 @@
 #include "calibrate/capture_file.h"
 #include "calibrate/capture_watch.h"
 #include "calibrate/dry_run.h"
+#include "calibrate/output_metric.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -136,6 +137,16 @@ static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
     return st;
 }
 
+/* The batch is one part, calibration tokens first. */
+static rb_status capture_residual(void *user, const layer_heads *heads, const double *energy, rb_error *err)
+{
+    const capture_pass *pass = user;
+    (void)err;
+    capture_set_residual_energy(pass->writer, heads->layer,
+                                output_residual_energy(energy, pass->header->text[CAPTURE_CALIBRATION].n_tokens));
+    return RB_OK;
+}
+
 static void layer_done(void *user, int layer)
 {
     capture_pass *pass = user;
@@ -171,7 +182,10 @@ static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *he
     capture_pass pass = {.header = header, .writer = writer, .watch = watch};
     rb_status st;
     RB_TRY(st, alloc_pass(&pass, err), done);
-    const forward_hooks hooks = {.user = &pass, .on_qkv = capture_layer, .on_layer_done = layer_done};
+    const forward_hooks hooks = {.user = &pass,
+                                 .on_qkv = capture_layer,
+                                 .on_residual = header->output.is_known ? capture_residual : NULL,
+                                 .on_layer_done = layer_done};
     const double started_s = rb_now_s();
     rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
     st = forward_run(ckpt, batch, &hooks, err);
@@ -218,6 +232,7 @@ static rb_status capture_texts(const checkpoint *ckpt, const capture_header *hea
         RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, &watch, err), done);
     }
     capture_watch_warn(&watch, warnings);
+    if (header->output.is_known) RB_TRY(st, output_metric_write(writer, ckpt, err), done);
     st = capture_publish(writer, err);
 done:
     capture_watch_free(&watch);
@@ -227,20 +242,6 @@ done:
 }
 
 /* ---- what it says ---------------------------------------------------------------------------- */
-
-/* Numbers of a token in a layer. */
-static int64_t captured_dims(const capture_header *header)
-{
-    const model_facts *model = &header->model;
-    return (int64_t)(model->n_q_heads + model->n_kv_heads) * model->head_dim
-           + (header->has_values ? (int64_t)model->n_kv_heads * model->value_dim : 0);
-}
-
-static int64_t capture_bytes(const capture_header *header)
-{
-    const int64_t n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens + header->text[CAPTURE_TEST].n_tokens;
-    return captured_dims(header) * header->model.n_layers * n_tokens * (header->value_type == RB_H5_F32 ? 4 : 2);
-}
 
 typedef struct calibrate_result {
     const calibrate_options *options;
@@ -347,7 +348,8 @@ static rb_status print_json(const calibrate_result *result, rb_error *err)
     }
     RB_TRY(st, rb_json_add_number(json, "weights_size_bytes", (double)result->weight_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "memory_size_bytes", (double)result->memory_bytes, err), done);
-    RB_TRY(st, rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_bytes(result->header), err),
+    RB_TRY(st,
+           rb_json_add_number(json, "capture_payload_size_bytes", (double)capture_payload_bytes(result->header), err),
            done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_size_bytes", (double)result->gpu_bytes, err), done);
     RB_TRY(st, rb_json_add_number(json, "gpu_memory_least_size_bytes", (double)result->gpu_least_bytes, err), done);
@@ -381,6 +383,7 @@ static rb_status fill_header(capture_header *header, checkpoint *ckpt, const cal
                  {.n_tokens = opt->n_test_tokens ? opt->n_test_tokens : opt->n_tokens, .context = context}},
         .value_type = opt->dtype == CAPTURE_DTYPE_F32 ? RB_H5_F32 : RB_H5_F16,
         .has_values = opt->values,
+        .output = opt->values ? output_facts(config) : (capture_output){0},
     };
     return opt->hash_weights ? checkpoint_weights_sha256(ckpt, header->model.weights_sha256, err) : RB_OK;
 }
@@ -399,7 +402,7 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     const layer_cuda_precision precision = cuda_precision(result->options);
     result->memory_bytes =
         forward_memory_bytes(config, &batch, NULL, rb_threads_count())
-        + captured_dims(header) * (n_calibration > n_test ? n_calibration : n_test) * (int64_t)sizeof(float);
+        + capture_token_dims(header) * (n_calibration > n_test ? n_calibration : n_test) * (int64_t)sizeof(float);
     result->gpu_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MAX_CHUNK);
     result->gpu_least_bytes = capture_cuda_bytes(config, header, &batch, precision, CUDA_PASS_MIN_CHUNK);
     free(starts);
@@ -440,7 +443,7 @@ static rb_status describe_run(dry_run *dry, const calibrate_result *result, cons
                      .memory_bytes = result->memory_bytes,
                      .gpu_bytes = result->gpu_bytes,
                      .gpu_least_bytes = result->gpu_least_bytes,
-                     .capture_bytes = capture_bytes(result->header)};
+                     .capture_bytes = capture_payload_bytes(result->header)};
     const rb_status estimated = dry_run_estimate(dry, &batch, cuda_precision(result->options), warnings, err);
     free(starts);
     return estimated;

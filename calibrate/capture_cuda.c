@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "calibrate/output_metric.h"
 #include "core/message.h"
 
 typedef struct gpu_capture {
@@ -27,6 +28,9 @@ static rb_status write_captured(void *user, const captured_layer *captured, rb_e
         st = capture_watch_layer(pass->watch, captured->layer, captured->q, captured->k,
                                  pass->header->value_type == RB_H5_F16, captured->n_tokens, &pass->statistics, err);
     if (st != RB_OK) return st;
+    if (captured->residual_energy && set == CAPTURE_CALIBRATION)
+        capture_set_residual_energy(pass->writer, captured->layer,
+                                    output_residual_energy(captured->residual_energy, captured->n_tokens));
     if (pass->header->value_type == RB_H5_F16)
         st = capture_write_layer_f16(pass->writer, set, captured->layer, captured->q, captured->k, captured->v,
                                      &pass->statistics, err);
@@ -64,6 +68,7 @@ static forward_cuda_options forward_options(const capture_header *header, layer_
     return (forward_cuda_options){.precision = precision,
                                   .capture_is_f32 = header->value_type == RB_H5_F32,
                                   .with_values = header->has_values,
+                                  .with_residual = header->output.is_known,
                                   .set_start = set_start,
                                   .n_sets = CAPTURE_N_SETS,
                                   .max_bytes = max_bytes};

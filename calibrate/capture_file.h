@@ -5,7 +5,8 @@
  * ("pre-rope"), options (JSON of the options that made it). /rope/inv_freq. Per set ("calibration", "test"): tokens
  * [n_tokens] i32 with attributes context and tokens_sha256; layer_000/k [H][n_tokens][d], layer_000/q
  * [H*G][n_tokens][d] (and v [H][n_tokens][value_dim] on request), f16 or f32; q_energy [H][n_blocks], k_energy
- * [H][n_blocks], k_mean [H][d] in f64, accumulated in double before any rounding. */
+ * [H][n_blocks], k_mean [H][d] in f64, accumulated in double before any rounding. /output, where values are stored by
+ * calibrate: what the model does after the logits. */
 #ifndef RB_CALIBRATE_CAPTURE_FILE_H
 #define RB_CALIBRATE_CAPTURE_FILE_H
 
@@ -21,12 +22,25 @@ enum { CAPTURE_VERSION = 1 };
 typedef enum capture_set { CAPTURE_CALIBRATION, CAPTURE_TEST, CAPTURE_N_SETS } capture_set;
 const char *capture_set_name(capture_set set); /* "calibration", "test" */
 
+/* /output: what a layer does between its logits and the residual stream. Captures of builds before, imported ones and
+ * those without values have none of it. */
+typedef struct capture_output {
+    bool is_known;
+    bool has_metric;                        /* output_metric is there; without a latent cache */
+    double softcap;                         /* logits become cap * tanh(x / cap); 0: stay */
+    int64_t window[MODEL_FACTS_MAX_LAYERS]; /* keys a query of the layer sees, itself included; 0: all */
+} capture_output;
+
 typedef struct capture_header {
     model_facts model;
     text_facts text[CAPTURE_N_SETS];
     rb_h5_type value_type; /* RB_H5_F16 or RB_H5_F32 */
     bool has_values;       /* v is stored too */
+    capture_output output;
 } capture_header;
+
+int64_t capture_token_dims(const capture_header *header);    /* numbers of a token in a layer */
+int64_t capture_payload_bytes(const capture_header *header); /* of vectors and metrics, before compression */
 
 /* ---- writing --------------------------------------------------------------------------------- */
 typedef struct capture_writer capture_writer;
@@ -42,7 +56,16 @@ rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer
 rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int layer, const uint16_t *q,
                                   const uint16_t *k, const uint16_t *v, const block_statistics *statistics,
                                   rb_error *err);
-rb_status capture_publish(capture_writer *writer, rb_error *err); /* every layer of every set must have been written */
+/* With output.has_metric: W^T W of a layer's o_proj for the query heads of each KV head (calibrate/output_metric.h),
+ * [n_kv_heads][n][n], n = model_q_per_kv * value_dim. */
+rb_status capture_write_output_metric(capture_writer *writer, int layer, const float *metric, rb_error *err);
+/* With output.is_known: what the squared norm of an error of the attention's output, as output_metric measures it, is
+ * to be divided by. It is the harmonic mean over calibration tokens of |x|^2, x the residual stream that the first norm
+ * after the attention reads (after the attention was added, and the MLP too where both read the same input); times the
+ * mean square of what o_proj gives, where that goes through a norm before it is added. */
+void capture_set_residual_energy(capture_writer *writer, int layer, double energy);
+/* Every layer of every set must have been written, and of the output what the header says. */
+rb_status capture_publish(capture_writer *writer, rb_error *err);
 void capture_writer_free(capture_writer *writer); /* NULL is fine; unpublished: removes the partial file */
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -60,6 +83,9 @@ rb_status capture_read_k(const capture_file *file, capture_set set, int layer, f
 rb_status capture_read_q(const capture_file *file, capture_set set, int layer, float *q, rb_error *err);
 /* v [n_kv_heads][n_tokens][value_dim]; only where the header says has_values. */
 rb_status capture_read_v(const capture_file *file, capture_set set, int layer, float *v, rb_error *err);
+/* metric [n_kv_heads][n][n] as above, with output.has_metric; energy [n_layers] with output.is_known. */
+rb_status capture_read_output_metric(const capture_file *file, int layer, float *metric, rb_error *err);
+rb_status capture_read_residual_energy(const capture_file *file, double *energy, rb_error *err);
 rb_status capture_read_statistics(const capture_file *file, capture_set set, int layer, block_statistics *statistics,
                                   rb_error *err);
 

@@ -20,6 +20,19 @@ capture_path capture_tokens_path(capture_set set)
     return path;
 }
 
+capture_path capture_output_metric_path(int layer)
+{
+    capture_path path;
+    snprintf(path.text, sizeof path.text, CAPTURE_OUTPUT "/layer_%03d", layer);
+    return path;
+}
+
+void capture_output_metric_dims(const capture_header *header, int64_t dims[3])
+{
+    dims[0] = header->model.n_kv_heads;
+    dims[1] = dims[2] = (int64_t)model_q_per_kv(&header->model) * header->model.value_dim;
+}
+
 const char *capture_value_type_name(rb_h5_type type) { return type == RB_H5_F32 ? "f32" : "f16"; }
 
 const char *capture_vectors_name(capture_vectors vectors)
@@ -49,6 +62,23 @@ void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *m
     tables[0] = (capture_table){"q_energy", {n_heads, n_blocks}, statistics ? statistics->q_energy : NULL};
     tables[1] = (capture_table){"k_energy", {n_heads, n_blocks}, statistics ? statistics->k_energy : NULL};
     tables[2] = (capture_table){"k_mean", {n_heads, model->head_dim}, statistics ? statistics->k_mean : NULL};
+}
+
+int64_t capture_token_dims(const capture_header *header)
+{
+    const model_facts *model = &header->model;
+    return (int64_t)(model->n_q_heads + model->n_kv_heads) * model->head_dim
+           + (header->has_values ? (int64_t)model->n_kv_heads * model->value_dim : 0);
+}
+
+int64_t capture_payload_bytes(const capture_header *header)
+{
+    const int64_t n_tokens = header->text[CAPTURE_CALIBRATION].n_tokens + header->text[CAPTURE_TEST].n_tokens;
+    int64_t metric[3];
+    capture_output_metric_dims(header, metric);
+    return header->model.n_layers
+           * (capture_token_dims(header) * n_tokens * (header->value_type == RB_H5_F32 ? 4 : 2)
+              + (header->output.has_metric ? metric[0] * metric[1] * metric[2] * 4 : 0));
 }
 
 rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer,

@@ -18,6 +18,12 @@ typedef struct capture_path {
 capture_path capture_path_of(capture_set set, int layer, const char *name);
 capture_path capture_tokens_path(capture_set set);
 
+#define CAPTURE_OUTPUT          "output"
+#define CAPTURE_WINDOW          CAPTURE_OUTPUT "/window"
+#define CAPTURE_RESIDUAL_ENERGY CAPTURE_OUTPUT "/residual_energy"
+capture_path capture_output_metric_path(int layer);                             /* "output/layer_003" */
+void capture_output_metric_dims(const capture_header *header, int64_t dims[3]); /* [n_kv_heads][n][n] */
+
 const char *capture_value_type_name(rb_h5_type type); /* "f16", "f32" */
 
 /* The vectors of a layer: q, k and, on request, v. */

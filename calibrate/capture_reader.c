@@ -100,6 +100,42 @@ static rb_status check_layer(const capture_file *capture, capture_set set, int l
     return st;
 }
 
+/* Captures of builds before have none. An attribute of the root says so and not the group: that it is gone can be
+ * damage. */
+static rb_status read_output(capture_file *capture, rb_error *err)
+{
+    const rb_h5_contents *file = capture->file.contents;
+    capture_output *output = &capture->header.output;
+    int64_t n_layers[] = {capture->header.model.n_layers}, dims[3], has_output = 0, has_metric = 0;
+    int32_t window[MODEL_FACTS_MAX_LAYERS];
+    rb_status st;
+    if (!rb_h5_has_attribute(file, "/", "has_output")) return RB_OK;
+    RB_TRY(st, rb_h5_get_int(file, "/", "has_output", 1, 1, &has_output, err), done);
+    output->is_known = true;
+    RB_TRY(st, rb_h5_get_int(file, CAPTURE_OUTPUT, "has_metric", 0, 1, &has_metric, err), done);
+    RB_TRY(st, rb_h5_get_number(file, CAPTURE_OUTPUT, "softcap", &output->softcap, err), done);
+    output->has_metric = has_metric == 1;
+    if (output->softcap < 0.0) {
+        st = rb_fail(err, RB_EFORMAT, "%s: %s: softcap %g, expected a number from 0", capture->path, CAPTURE_OUTPUT,
+                     output->softcap);
+        goto done;
+    }
+    RB_TRY(st, rb_h5_read(file, CAPTURE_WINDOW, RB_H5_I32, 1, n_layers, window, err), done);
+    for (int layer = 0; layer < n_layers[0]; layer++) {
+        output->window[layer] = window[layer];
+        if (window[layer] >= 0) continue;
+        st = rb_fail(err, RB_EFORMAT, "%s: %s: layer %d sees %d keys, expected a number from 0", capture->path,
+                     CAPTURE_WINDOW, layer, (int)window[layer]);
+        goto done;
+    }
+    RB_TRY(st, rb_h5_check_dataset(file, CAPTURE_RESIDUAL_ENERGY, RB_H5_F64, 1, n_layers, err), done);
+    capture_output_metric_dims(&capture->header, dims);
+    for (int layer = 0; layer < n_layers[0] && output->has_metric; layer++)
+        RB_TRY(st, rb_h5_check_dataset(file, capture_output_metric_path(layer).text, RB_H5_F32, 3, dims, err), done);
+done:
+    return st;
+}
+
 rb_status capture_open(capture_file **out, const char *path, rb_error *err)
 {
     capture_file *capture = NULL;
@@ -116,6 +152,7 @@ rb_status capture_open(capture_file **out, const char *path, rb_error *err)
         for (int layer = 0; layer < capture->header.model.n_layers; layer++)
             RB_TRY(st, check_layer(capture, (capture_set)set, layer, err), done);
     }
+    RB_TRY(st, read_output(capture, err), done);
     *out = capture;
     capture = NULL;
 done:
@@ -188,5 +225,26 @@ rb_status capture_read_statistics(const capture_file *file, capture_set set, int
         st = rb_h5_read_by(file->crew, file->file.contents, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values,
                            err);
     }
+    return st;
+}
+
+rb_status capture_read_output_metric(const capture_file *file, int layer, float *metric, rb_error *err)
+{
+    int64_t dims[3];
+    assert(file->header.output.has_metric && layer >= 0 && layer < file->header.model.n_layers);
+    capture_output_metric_dims(&file->header, dims);
+    return rb_h5_read_by(file->crew, file->file.contents, capture_output_metric_path(layer).text, RB_H5_F32, 3, dims,
+                         metric, err);
+}
+
+rb_status capture_read_residual_energy(const capture_file *file, double *energy, rb_error *err)
+{
+    int64_t dims[] = {file->header.model.n_layers};
+    assert(file->header.output.is_known);
+    const rb_status st = rb_h5_read(file->file.contents, CAPTURE_RESIDUAL_ENERGY, RB_H5_F64, 1, dims, energy, err);
+    for (int64_t layer = 0; layer < dims[0] && st == RB_OK; layer++)
+        if (energy[layer] < 0.0)
+            return rb_fail(err, RB_EFORMAT, "%s: %s: layer %d has %g, expected a number from 0", file->path,
+                           CAPTURE_RESIDUAL_ENERGY, (int)layer, energy[layer]);
     return st;
 }

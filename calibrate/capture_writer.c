@@ -14,7 +14,9 @@ struct capture_writer {
     rb_h5_crew *crew;
     capture_header header; /* with the hashes of the tokens */
     char *path;
-    bool *is_written; /* [CAPTURE_N_SETS][n_layers] */
+    bool *is_written;        /* [CAPTURE_N_SETS][n_layers] */
+    bool *has_metric;        /* [n_layers] */
+    double *residual_energy; /* [n_layers]; below 0: not known yet */
 };
 
 static bool *written_flag(const capture_writer *writer, capture_set set, int layer)
@@ -70,6 +72,25 @@ done:
     return st;
 }
 
+/* softcap, windows; the metrics and energies follow. */
+static rb_status write_output(const capture_writer *writer, rb_error *err)
+{
+    const hid_t file = writer->file.id;
+    const capture_output *output = &writer->header.output;
+    const int64_t dims[] = {writer->header.model.n_layers};
+    int32_t window[MODEL_FACTS_MAX_LAYERS];
+    rb_status st;
+    if (!output->is_known) return RB_OK;
+    for (int layer = 0; layer < dims[0]; layer++) window[layer] = (int32_t)output->window[layer];
+    RB_TRY(st, rb_h5_set_int(file, "/", "has_output", 1, err), done);
+    RB_TRY(st, rb_h5_make_group(file, CAPTURE_OUTPUT, err), done);
+    RB_TRY(st, rb_h5_set_number(file, CAPTURE_OUTPUT, "softcap", output->softcap, err), done);
+    RB_TRY(st, rb_h5_set_int(file, CAPTURE_OUTPUT, "has_metric", output->has_metric, err), done);
+    st = rb_h5_write(file, CAPTURE_WINDOW, RB_H5_I32, 1, dims, window, ZSTD_LEVEL, err);
+done:
+    return st;
+}
+
 static rb_status write_tokens(const capture_writer *writer, capture_set set, const int32_t *tokens, rb_error *err)
 {
     const hid_t file = writer->file.id;
@@ -83,6 +104,15 @@ static rb_status write_tokens(const capture_writer *writer, capture_set set, con
     RB_TRY(st, rb_h5_set_string(file, path.text, "tokens_sha256", text->tokens_sha256, err), done);
     RB_TRY(st, text_bos_write_h5(file, path.text, &text->bos, err), done);
 done:
+    return st;
+}
+
+static rb_status create_output(capture_writer *writer, rb_error *err)
+{
+    const size_t n = (size_t)writer->header.model.n_layers;
+    rb_status st = rb_alloc(&writer->has_metric, n, sizeof *writer->has_metric, "capture layers", err);
+    if (st == RB_OK) st = rb_alloc(&writer->residual_energy, n, sizeof *writer->residual_energy, "capture layers", err);
+    for (size_t i = 0; i < n && st == RB_OK; i++) writer->residual_energy[i] = -1.0;
     return st;
 }
 
@@ -101,11 +131,13 @@ rb_status capture_create(capture_writer **out, const char *path, const capture_h
            rb_alloc(&writer->is_written, CAPTURE_N_SETS * (size_t)header->model.n_layers, sizeof *writer->is_written,
                     "capture layers", err),
            done);
+    RB_TRY(st, create_output(writer, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, hash_tokens(&writer->header.text[set], tokens[set], (capture_set)set, path, err), done);
     RB_TRY(st, rb_h5_crew_create(&writer->crew, err), done);
     RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
     RB_TRY(st, write_header(writer, options_json, err), done);
+    RB_TRY(st, write_output(writer, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, write_tokens(writer, (capture_set)set, tokens[set], err), done);
     *out = writer;
@@ -184,6 +216,39 @@ rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int l
     return write_layer(writer, set, layer, RB_H5_F16_BITS, data, statistics, err);
 }
 
+/* ---- what follows the logits ------------------------------------------------------------------ */
+
+rb_status capture_write_output_metric(capture_writer *writer, int layer, const float *metric, rb_error *err)
+{
+    int64_t dims[3];
+    assert(writer->header.output.has_metric && !writer->has_metric[layer]);
+    capture_output_metric_dims(&writer->header, dims);
+    writer->has_metric[layer] = true;
+    return rb_h5_write_by(writer->crew, writer->file.id, capture_output_metric_path(layer).text, RB_H5_F32, 3, dims,
+                          metric, ZSTD_LEVEL, err);
+}
+
+void capture_set_residual_energy(capture_writer *writer, int layer, double energy)
+{
+    assert(writer->header.output.is_known && layer >= 0 && layer < writer->header.model.n_layers);
+    writer->residual_energy[layer] = energy;
+}
+
+static rb_status finish_output(const capture_writer *writer, rb_error *err)
+{
+    const capture_output *output = &writer->header.output;
+    const int64_t dims[] = {writer->header.model.n_layers};
+    if (!output->is_known) return RB_OK;
+    for (int layer = 0; layer < dims[0]; layer++) {
+        if (output->has_metric && !writer->has_metric[layer])
+            return rb_fail(err, RB_EINVAL, "%s: output metric of layer %d was not written", writer->path, layer);
+        if (writer->residual_energy[layer] < 0.0)
+            return rb_fail(err, RB_EINVAL, "%s: residual energy of layer %d was not set", writer->path, layer);
+    }
+    return rb_h5_write(writer->file.id, CAPTURE_RESIDUAL_ENERGY, RB_H5_F64, 1, dims, writer->residual_energy,
+                       ZSTD_LEVEL, err);
+}
+
 /* ---- end ------------------------------------------------------------------------------------- */
 
 rb_status capture_publish(capture_writer *writer, rb_error *err)
@@ -193,7 +258,8 @@ rb_status capture_publish(capture_writer *writer, rb_error *err)
             if (!*written_flag(writer, (capture_set)set, layer))
                 return rb_fail(err, RB_EINVAL, "%s: %s layer %d was not written", writer->path,
                                capture_set_name((capture_set)set), layer);
-    return rb_h5_publish(&writer->file, err);
+    const rb_status st = finish_output(writer, err);
+    return st == RB_OK ? rb_h5_publish(&writer->file, err) : st;
 }
 
 void capture_writer_free(capture_writer *writer)
@@ -203,5 +269,7 @@ void capture_writer_free(capture_writer *writer)
     rb_h5_crew_free(writer->crew);
     free(writer->path);
     free(writer->is_written);
+    free(writer->has_metric);
+    free(writer->residual_energy);
     free(writer);
 }

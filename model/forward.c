@@ -112,7 +112,10 @@ static rb_status run_part(forward_state *state, int layer, int part, bool is_nee
         RB_TRY(st, layer_attend(config, &state->weights, layer, hooks->n_recent, a, err), done);
         if (hooks->on_attended) RB_TRY(st, hooks->on_attended(hooks->user, &heads, a->rows, err), done);
         layer_project_out(config, &state->weights, a);
+        if (a->energy && !config->has_parallel_residual) layer_measure_residual(config, a);
         if (!config->layer_has_experts[layer]) layer_mlp(config, &state->weights, a);
+        if (a->energy && config->has_parallel_residual) layer_measure_residual(config, a);
+        if (a->energy) st = hooks->on_residual(hooks->user, &heads, a->energy, err);
     }
 done:
     return st;
@@ -121,7 +124,7 @@ done:
 static rb_status run_layer(forward_state *state, int layer, rb_error *err)
 {
     const forward_hooks *hooks = state->hooks;
-    const bool is_needed_after = layer + 1 < state->config->facts.n_layers || hooks->on_logits;
+    const bool is_needed_after = layer + 1 < state->config->facts.n_layers || hooks->on_logits || hooks->on_residual;
     rb_status st;
 
     RB_TRY(st, layer_weights_load(&state->weights, state->model, layer, STEP_HEADS, 0, err), done);
@@ -154,6 +157,11 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
            layer_activations_alloc(&state.activations, state.config, batch->n_tokens, part.n_tokens,
                                    hooks->n_recent > 0, err),
            done);
+    if (hooks->on_residual)
+        RB_TRY(st,
+               rb_alloc(&state.activations.energy, (size_t)part.n_tokens, sizeof *state.activations.energy,
+                        "residual energies", err),
+               done);
     RB_TRY(
         st,
         rope_table_init(&state.rope, &state.config->facts, &state.config->facts.rope, token_batch_longest(batch), err),

@@ -4,8 +4,8 @@
  *
  * Per layer: norm, q/k/v projections (bias, q/k norm where the model has them), on_qkv (calibrate captures, evaluate
  * replaces k and v), RoPE, on_rotated, causal attention per sequence, on_attended, o_proj, norm, MLP or experts. The
- * work of the last layer after on_qkv/on_rotated is skipped unless on_logits is set. RoPE angles are rounded to f32 as
- * transformers does: float(position) * float(inv_freq).
+ * work of the last layer after on_qkv/on_rotated is skipped unless on_logits or on_residual is set. RoPE angles are
+ * rounded to f32 as transformers does: float(position) * float(inv_freq).
  *
  * Many tokens go through a layer part by part (forward_hooks.part_start). Then only the residual stream is held for all
  * of them. */
@@ -32,6 +32,9 @@ typedef struct forward_hooks {
     rb_status (*on_rotated)(void *user, const layer_heads *heads, rb_error *err); /* q and k leaving RoPE */
     /* attended [n_tokens][n_q_heads * attended_dim]: what o_proj takes; heads as on_rotated had them. */
     rb_status (*on_attended)(void *user, const layer_heads *heads, const float *attended, rb_error *err);
+    /* energy [n_tokens]: of every token |x|^2 of the residual stream x that the first norm after the attention reads,
+     * times the mean square of what o_proj gives where that goes through a norm before it is added. */
+    rb_status (*on_residual)(void *user, const layer_heads *heads, const double *energy, rb_error *err);
     /* logits [n][vocab_size] of logit_tokens[first] on, or of token `first` on. */
     rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, rb_error *err);
     void (*on_layer_done)(void *user, int layer); /* progress */

@@ -104,6 +104,7 @@ void layer_activations_free(layer_activations *a)
     float *const all[] = {a->all_hidden, a->rows, a->heads,    a->recent,   a->mlp,  a->out, l->q,
                           l->k,          l->v,    l->recent_k, l->recent_v, l->down, l->up};
     for (size_t i = 0; i < RB_COUNT(all); i++) free(all[i]);
+    free(a->energy);
     *a = (layer_activations){0};
 }
 
@@ -273,12 +274,26 @@ int64_t layer_attend_bytes(const model_config *config, const int64_t *sequence_s
     return attention_scratch_bytes(&shape, n_threads);
 }
 
+static void multiply_energies(double *energy, const float *rows, double factor, int64_t n, int64_t width)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < n; t++) energy[t] *= factor * (double)square_sum_row(rows + t * width, width);
+}
+
+void layer_measure_residual(const model_config *config, layer_activations *a)
+{
+    multiply_energies(a->energy, a->hidden, 1.0, a->n_tokens, config->hidden_size);
+}
+
 void layer_project_out(const model_config *config, const layer_weights *w, layer_activations *a)
 {
     const int64_t width = attended_width(config), hidden = config->hidden_size;
     float *to = a->out ? a->out : a->hidden;
     linear_forward(a->rows, width, w->at[WEIGHT_O], w->at[WEIGHT_O_BIAS], to, hidden, a->n_tokens, width, hidden,
                    to == a->hidden);
+    for (int64_t t = 0; a->energy && t < a->n_tokens; t++) a->energy[t] = 1.0;
+    if (a->energy && w->at[WEIGHT_ATTENTION_OUT_NORM])
+        multiply_energies(a->energy, to, 1.0 / (double)hidden, a->n_tokens, hidden);
     if (a->out && !config->has_parallel_residual)
         add_product(config, w->at[WEIGHT_ATTENTION_OUT_NORM], a->out, a->hidden, a->n_tokens);
 }

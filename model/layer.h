@@ -34,6 +34,7 @@ typedef struct layer_activations {
     float *mlp;        /* [tile of tokens][2 * intermediate_size]: gate, up */
     float *out;        /* [largest part][hidden_size]: a product that is not added at once; NULL where all are */
     latent_heads latent; /* NULL where the cache is not latent */
+    double *energy; /* [largest part]: layer_measure_residual; NULL where it is not wanted, allocated by the caller */
     /* The current part, set by the caller. */
     int64_t n_tokens, n_sequences;
     const int64_t *sequence_start; /* [n_sequences + 1], from 0 */
@@ -57,6 +58,11 @@ rb_status layer_attend(const model_config *config, const layer_weights *weights,
 
 /* hidden += o_proj(rows), or where attention and MLP read the same input, out = o_proj(rows), which layer_mlp adds. */
 void layer_project_out(const model_config *config, const layer_weights *weights, layer_activations *activations);
+
+/* Where activations->energy is wanted: energy = |hidden|^2 of every token, times the mean square of what o_proj gave
+ * where that went through a norm. Comes after layer_project_out, or where attention and MLP read the same input after
+ * layer_mlp. */
+void layer_measure_residual(const model_config *config, layer_activations *activations);
 
 /* hidden += MLP(norm(hidden)), for a layer without experts. */
 void layer_mlp(const model_config *config, const layer_weights *weights, layer_activations *activations);

@@ -208,6 +208,16 @@ static rb_status project_out(const cuda_pass *p, const device_layer *w, int64_t 
                                  (int64_t)p->config->facts.n_q_heads * p->config->attended_dim, err);
 }
 
+/* After project_out: `product` still holds what o_proj gave where a norm came after it. */
+static rb_status measure_residual(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, double *energy,
+                                  rb_error *err)
+{
+    const int64_t width = p->config->hidden_size;
+    const rb_status st = p->api->row_squares(energy, cuda_pass_hidden(p, first), false, 1.0, n, width, p->compute, err);
+    if (st != RB_OK || !w->at[WEIGHT_ATTENTION_OUT_NORM]) return st;
+    return p->api->row_squares(energy, p->product.at, true, 1.0 / (double)width, n, width, p->compute, err);
+}
+
 static rb_status run_mlp(const cuda_pass *p, const device_layer *w, int64_t first, int64_t n, rb_error *err)
 {
     const int64_t size = p->config->intermediate_size;
@@ -222,12 +232,13 @@ done:
 }
 
 rb_status cuda_pass_finish(const cuda_pass *p, const device_layer *w, int layer, int64_t first, int64_t n,
-                           rb_error *err)
+                           double *energy, rb_error *err)
 {
     rb_status st;
     /* An MLP that reads what attention read goes first: attention's share does not depend on the stream any more. */
     if (p->config->has_parallel_residual) RB_TRY(st, run_mlp(p, w, first, n, err), done);
     RB_TRY(st, project_out(p, w, first, n, err), done);
+    if (energy) RB_TRY(st, measure_residual(p, w, first, n, energy, err), done);
     if (p->config->layer_has_experts[layer]) st = cuda_experts_route(p, w, first, n, err);
     else if (!p->config->has_parallel_residual) st = run_mlp(p, w, first, n, err);
 done:

@@ -105,9 +105,10 @@ rb_status cuda_pass_turn(const cuda_pass *pass, const device_layer *weights, int
 /* The part of attention's input that the pass knows; the caller adds the rest. attend: `attended` = attention. */
 attention_cuda_input cuda_pass_attention(const cuda_pass *pass, int layer);
 rb_status cuda_pass_attend(const cuda_pass *pass, const attention_cuda_input *in, rb_error *err);
-/* Residual stream += o_proj(attended), then += MLP; of a layer with experts all but these. */
+/* Residual stream += o_proj(attended), then += MLP; of a layer with experts all but these. energy [n], on the device,
+ * or NULL: what on_residual of model/forward.h gets. */
 rb_status cuda_pass_finish(const cuda_pass *pass, const device_layer *weights, int layer, int64_t first, int64_t n,
-                           rb_error *err);
+                           double *energy, rb_error *err);
 
 /* After all chunks of a layer: residual stream of all tokens += experts, where the layer has some. */
 rb_status cuda_pass_finish_layer(cuda_pass *pass, int layer, rb_error *err);

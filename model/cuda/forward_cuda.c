@@ -42,6 +42,15 @@ static int64_t capture_width(const model_config *c, const forward_cuda_options *
 }
 static int64_t capture_element(const forward_cuda_options *options) { return options->capture_is_f32 ? 4 : 2; }
 static int64_t sums_width(const model_config *c) { return q_width(c) + 2 * k_width(c); }
+/* Doubles of a layer: the sums of every set, then an energy of every token. */
+static int64_t n_sums(const model_config *c, const forward_cuda_options *options)
+{
+    return options->n_sets * sums_width(c);
+}
+static int64_t n_doubles(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
+{
+    return n_sums(c, options) + (options->with_residual ? batch->n_tokens : 0);
+}
 static int64_t keys_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
 {
     return batch->n_tokens * cuda_pass_rows_of(c).k_width * cuda_pass_element_bytes(options->precision);
@@ -67,7 +76,7 @@ int64_t forward_cuda_bytes(const model_config *config, const token_batch *batch,
            + scratch_bytes(config, chunk_tokens)
            + 2
                  * (batch->n_tokens * capture_width(config, options) * capture_element(options)
-                    + options->n_sets * sums_width(config) * 8);
+                    + n_doubles(config, batch, options) * 8);
 }
 
 static int64_t bytes_of_chunk(const void *user, int64_t chunk)
@@ -82,7 +91,7 @@ static rb_status open_buffer(gpu_forward *f, capture_buffer *b, rb_error *err)
 {
     const size_t heads =
         (size_t)(f->pass.batch->n_tokens * capture_width(f->pass.config, f->options) * capture_element(f->options));
-    const size_t sums = (size_t)(f->options->n_sets * sums_width(f->pass.config)) * sizeof(double);
+    const size_t sums = (size_t)n_doubles(f->pass.config, f->pass.batch, f->options) * sizeof(double);
     rb_status st;
     RB_TRY(st, rb_cuda_array_alloc(&b->heads, heads, "captured heads", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&b->sums, sums, "sums", err), done);
@@ -107,7 +116,7 @@ static rb_status begin(gpu_forward *f, const checkpoint *model, const token_batc
     rb_status st;
     RB_TRY(st, cuda_pass_begin(&f->pass, model, batch, f->options->precision, err), done);
     RB_TRY(st, cuda_pass_choose_chunk(&f->pass, bytes_of_chunk, f, f->options->max_bytes, err), done);
-    RB_TRY(st, cuda_pass_alloc(&f->pass, true, NULL, 0, err), done);
+    RB_TRY(st, cuda_pass_alloc(&f->pass, !f->options->with_residual, NULL, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&f->copy, err), done);
     RB_TRY(st, rb_cuda_array_alloc(&f->k, (size_t)keys_bytes(c, batch, f->options), "keys", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&f->v, (size_t)values_bytes(c, batch, f->options), "values", err), done);
@@ -127,7 +136,7 @@ static rb_status hand_over_layer(const gpu_forward *f, int layer, rb_error *err)
     const capture_buffer *b = &f->buffers[layer % 2];
     const model_config *c = f->pass.config;
     const forward_cuda_options *o = f->options;
-    const double *sums = b->host_sums;
+    const double *sums = b->host_sums, *energies = b->host_sums + n_sums(c, o);
     rb_status st = rb_cuda()->event_wait(b->ready, err);
     for (int set = 0; set < o->n_sets && st == RB_OK; set++) {
         const int64_t n = o->set_start[set + 1] - o->set_start[set], element = capture_element(o);
@@ -141,7 +150,8 @@ static rb_status hand_over_layer(const gpu_forward *f, int layer, rb_error *err)
                                          .v = o->with_values ? k + n * k_width(c) * element : NULL,
                                          .q_squares = sums,
                                          .k_squares = sums + q_width(c),
-                                         .k_sums = sums + q_width(c) + k_width(c)};
+                                         .k_sums = sums + q_width(c) + k_width(c),
+                                         .residual_energy = o->with_residual ? energies + o->set_start[set] : NULL};
         st = f->hooks->on_captured(f->hooks->user, &captured, err);
         sums += sums_width(c);
     }
@@ -236,12 +246,15 @@ static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chun
 static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b,
                            const token_chunk *chunk, rb_error *err)
 {
+    double *energies = (double *)b->sums.at + n_sums(f->pass.config, f->options);
+    const bool with_residual = f->options->with_residual;
     rb_status st;
     RB_TRY(st, cuda_pass_project(&f->pass, w, chunk->first, chunk->n, err), done);
     RB_TRY(st, capture_heads(f, w, layer, b, chunk, err), done);
-    if (layer + 1 == f->pass.config->facts.n_layers) goto done;
+    if (layer + 1 == f->pass.config->facts.n_layers && !with_residual) goto done;
     RB_TRY(st, attend(f, layer, chunk, err), done);
-    st = cuda_pass_finish(&f->pass, w, layer, chunk->first, chunk->n, err);
+    st = cuda_pass_finish(&f->pass, w, layer, chunk->first, chunk->n, with_residual ? energies + chunk->first : NULL,
+                          err);
 done:
     return st;
 }

@@ -23,11 +23,13 @@ typedef struct captured_layer {
     const void *v; /* [n_kv_heads][n_tokens][value_dim]; NULL unless asked for */
     /* Sums over the set's tokens, before rounding: [n_q_heads][head_dim], [n_kv_heads][head_dim]. */
     const double *q_squares, *k_squares, *k_sums;
+    const double *residual_energy; /* [n_tokens]: what on_residual of model/forward.h gets; NULL unless asked for */
 } captured_layer;
 
 typedef struct forward_cuda_options {
     layer_cuda_precision precision;
     bool capture_is_f32, with_values;
+    bool with_residual;       /* residual_energy; then the last layer is computed whole */
     const int64_t *set_start; /* [n_sets + 1]: tokens of each set; sets are whole sequences */
     int n_sets;
     int64_t max_bytes; /* of GPU memory; 0: what is free */

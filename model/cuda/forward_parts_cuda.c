@@ -286,7 +286,7 @@ static rb_status finish_part(const gpu_parts *f, const device_layer *w, int laye
         const int64_t n = part->n - at < f->pass.chunk ? part->n - at : f->pass.chunk;
         RB_TRY(st, attend(f, layer, part, at, n, err), done);
         if (h && h->attended) RB_TRY(st, send_attended(f, h->attended + at * width, n, err), done);
-        RB_TRY(st, cuda_pass_finish(&f->pass, w, layer, part->first + at, n, err), done);
+        RB_TRY(st, cuda_pass_finish(&f->pass, w, layer, part->first + at, n, NULL, err), done);
     }
 done:
     return st;

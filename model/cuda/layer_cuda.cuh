@@ -44,6 +44,8 @@ rb_status norm_rows(void *out, const float *x, const int64_t *rows, const layer_
                     int64_t width, layer_cuda_precision precision, void *stream, rb_error *err);
 rb_status norm_add(float *hidden, const float *x, const float *bias, const layer_cuda_norm *norm, float scale,
                    int64_t n, int64_t width, void *stream, rb_error *err);
+rb_status norm_row_squares(double *squares, const float *x, bool multiplies, double factor, int64_t n, int64_t width,
+                           void *stream, rb_error *err);
 /* x = norm(x + bias) in place: n rows of `width` that lie `stride` floats apart. */
 rb_status norm_in_place(float *x, int64_t stride, const float *bias, const layer_cuda_norm *norm, int64_t n,
                         int64_t width, void *stream, rb_error *err);

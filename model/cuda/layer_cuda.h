@@ -123,6 +123,9 @@ typedef struct layer_cuda_api {
     /* hidden += scale * norm(x + bias), for n rows of `width`, all f32; bias NULL for none. */
     rb_status (*add_normed)(float *hidden, const float *x, const float *bias, const layer_cuda_norm *norm, float scale,
                             int64_t n, int64_t width, void *stream, rb_error *err);
+    /* squares [n] = factor * |row|^2 of rows of x [n][width], or *= where `multiplies`. */
+    rb_status (*row_squares)(double *squares, const float *x, bool multiplies, double factor, int64_t n, int64_t width,
+                             void *stream, rb_error *err);
     /* x [n][width] += bias. */
     rb_status (*add_bias)(float *x, const float *bias, int64_t n, int64_t width, void *stream, rb_error *err);
 

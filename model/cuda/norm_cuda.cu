@@ -115,6 +115,25 @@ rb_status norm_add(float *hidden, const float *x, const float *bias, const layer
     return rb_cuda_launched("norm kernel", err);
 }
 
+__global__ void row_squares_kernel(double *squares, const float *x, bool multiplies, double factor, int64_t width)
+{
+    __shared__ float sums[NORM_THREADS / 32];
+    const float *row = x + blockIdx.x * width;
+    float square = 0.0f;
+    for (int64_t i = threadIdx.x; i < width; i += NORM_THREADS) square = fmaf(row[i], row[i], square);
+    const double sum = factor * static_cast<double>(block_sum(square, sums));
+    if (threadIdx.x == 0) squares[blockIdx.x] = multiplies ? squares[blockIdx.x] * sum : sum;
+}
+
+rb_status norm_row_squares(double *squares, const float *x, bool multiplies, double factor, int64_t n, int64_t width,
+                           void *stream, rb_error *err)
+{
+    if (n == 0) return RB_OK;
+    row_squares_kernel<<<static_cast<unsigned>(n), NORM_THREADS, 0, as_stream(stream)>>>(squares, x, multiplies, factor,
+                                                                                         width);
+    return rb_cuda_launched("norm kernel", err);
+}
+
 __global__ void add_bias_kernel(float *x, const float *bias, int64_t n, int64_t width)
 {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -17,7 +17,19 @@ typedef struct tiny_content {
     int32_t tokens[CAPTURE_N_SETS][TINY_MAX_TOKENS];
     tiny_layer layers[CAPTURE_N_SETS][TINY_LAYERS]; /* v stays 0: there is no reader for it */
     double statistics[CAPTURE_N_SETS][TINY_LAYERS][3][TINY_KV_HEADS * TINY_DIM];
+    double residual_energy[TINY_LAYERS];
+    float metric[TINY_LAYERS][TINY_MAX_METRIC];
 } tiny_content;
+
+static rb_status read_output(const capture_file *file, tiny_content *out)
+{
+    rb_status st = RB_OK;
+    if (out->header.model.value_dim != TINY_DIM) return rb_fail(&err, RB_EINVAL, "another size");
+    if (out->header.output.is_known) st = capture_read_residual_energy(file, out->residual_energy, &err);
+    for (int layer = 0; layer < TINY_LAYERS && st == RB_OK && out->header.output.has_metric; layer++)
+        st = capture_read_output_metric(file, layer, out->metric[layer], &err);
+    return st;
+}
 
 static rb_status read_layer(const capture_file *file, int set, int layer, tiny_content *out)
 {
@@ -55,6 +67,7 @@ static rb_status read_all(const char *path, tiny_content *out)
         RB_TRY(st, capture_read_tokens(file, (capture_set)set, out->tokens[set], &err), done);
         for (int layer = 0; layer < TINY_LAYERS; layer++) RB_TRY(st, read_layer(file, set, layer, out), done);
     }
+    st = read_output(file, out);
 done:
     capture_close(file);
     return st;
@@ -105,6 +118,43 @@ static void a_capture_comes_back_bit_for_bit(void **state)
         assert_content(found, &header);
         assert_int_equal(count_temporary_files(scratch_path("round_trip.h5")), 0);
     }
+    free(found);
+}
+
+static void the_output_comes_back_bit_for_bit(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("output.h5");
+    tiny_content *found = malloc(sizeof *found);
+    for (int has_metric = 0; has_metric < 2; has_metric++) {
+        capture_header header = tiny_header(RB_H5_F16, true);
+        float metric[TINY_MAX_METRIC];
+        header.output.softcap = 30.5;
+        header.output.has_metric = has_metric;
+        assert_ok(tiny_write_header(path, &header, &err));
+        assert_ok(read_all(path, found));
+        assert_memory_equal(&found->header.output, &header.output, sizeof header.output);
+        for (int layer = 0; layer < TINY_LAYERS; layer++) {
+            assert_true(found->residual_energy[layer] == tiny_residual_energy(layer));
+            tiny_metric(metric, &header, layer);
+            if (has_metric)
+                assert_memory_equal(found->metric[layer], metric, (size_t)tiny_metric_size(&header) * sizeof *metric);
+        }
+    }
+    free(found);
+}
+
+static void a_capture_without_output_is_read(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("no_output.h5");
+    capture_header header = tiny_header(RB_H5_F16, true);
+    tiny_content *found = malloc(sizeof *found);
+    header.output = (capture_output){0};
+    assert_ok(tiny_write_header(path, &header, &err));
+    assert_ok(read_all(path, found));
+    assert_content(found, &header);
+    assert_false(found->header.output.is_known || found->header.output.has_metric);
     free(found);
 }
 
@@ -225,6 +275,26 @@ static void values_that_do_not_fit_are_named_by_head_and_token(void **state)
     }
 }
 
+static void publish_wants_the_output_that_the_header_says(void **state)
+{
+    (void)state;
+    const char *path = scratch_path("no_metric.h5");
+    const capture_header header = tiny_header(RB_H5_F16, true);
+    float metric[TINY_MAX_METRIC];
+    capture_writer *writer;
+    assert_ok(tiny_create(&writer, path, &header, &err));
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        for (int layer = 0; layer < TINY_LAYERS; layer++)
+            assert_ok(tiny_write_layer(writer, &header, set, layer, &err));
+    assert_ok(tiny_write_output(writer, &header, 0, &err));
+    assert_fails(capture_publish(writer, &err), RB_EINVAL, "output metric of layer 1 was not written");
+    tiny_metric(metric, &header, 1);
+    assert_ok(capture_write_output_metric(writer, 1, metric, &err));
+    assert_fails(capture_publish(writer, &err), RB_EINVAL, "residual energy of layer 1 was not set");
+    capture_writer_free(writer);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
 /* ---- the reader's refusals ------------------------------------------------------------------- */
 
 /* Opens a fresh capture for change with HDF5 itself. */
@@ -287,6 +357,29 @@ static void open_refuses_what_does_not_hold_together(void **state)
     assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "attribute rope_theta is missing");
     assert_fails(capture_open(&capture, "configs/demo-text/heldout.txt", &err), RB_EFORMAT, "not an HDF5 file");
     assert_null(capture);
+}
+
+static void open_refuses_an_output_that_does_not_hold_together(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"output", "output/layer_001", "output/window", "output/residual_energy"};
+    const char *path = scratch_path("bad_output.h5");
+    capture_file *capture;
+    for (size_t i = 0; i < RB_COUNT(names); i++) {
+        assert_ok(tiny_write(path, RB_H5_F16, true, &err));
+        const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        assert_true(H5Ldelete(file, names[i], H5P_DEFAULT) >= 0);
+        H5Fclose(file);
+        assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "missing");
+    }
+    capture_header header = tiny_header(RB_H5_F16, true);
+    header.output.window[1] = -3;
+    assert_ok(tiny_write_header(path, &header, &err));
+    assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "layer 1 sees -3 keys, expected a number from 0");
+    header = tiny_header(RB_H5_F16, true);
+    header.output.softcap = -1.5;
+    assert_ok(tiny_write_header(path, &header, &err));
+    assert_fails(capture_open(&capture, path, &err), RB_EFORMAT, "softcap -1.5, expected a number from 0");
 }
 
 static void a_non_finite_value_is_named_by_head_and_token(void **state)
@@ -380,13 +473,17 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_capture_comes_back_bit_for_bit),
+        cmocka_unit_test(the_output_comes_back_bit_for_bit),
+        cmocka_unit_test(a_capture_without_output_is_read),
         cmocka_unit_test(a_capture_says_how_its_sequences_begin),
         cmocka_unit_test(any_number_of_threads_writes_the_same_bytes),
         cmocka_unit_test(create_refuses_a_header_that_cannot_be_true),
         cmocka_unit_test(the_hash_of_the_tokens_is_computed),
         cmocka_unit_test(publish_wants_every_layer_once),
+        cmocka_unit_test(publish_wants_the_output_that_the_header_says),
         cmocka_unit_test(values_that_do_not_fit_are_named_by_head_and_token),
         cmocka_unit_test(open_refuses_what_does_not_hold_together),
+        cmocka_unit_test(open_refuses_an_output_that_does_not_hold_together),
         cmocka_unit_test(a_non_finite_value_is_named_by_head_and_token),
         cmocka_unit_test(a_capture_cut_anywhere_is_refused),
         cmocka_unit_test(a_flipped_bit_is_found_or_changes_nothing),

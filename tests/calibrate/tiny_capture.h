@@ -46,6 +46,7 @@ static inline capture_header tiny_header(rb_h5_type value_type, bool has_values)
         .has_values = has_values,
     };
     memset(header.model.config_sha256, 'a', RB_SHA256_HEX - 1);
+    if (has_values) header.output = (capture_output){.is_known = true, .has_metric = true, .window = {0, 7}};
     return header;
 }
 
@@ -81,6 +82,27 @@ static inline tiny_layer tiny_vectors(const capture_header *header, int set, int
     return out;
 }
 
+/* Floats of one layer's output metric, and the metric: 1 + b b^T of each KV head. */
+static inline int tiny_metric_size(const capture_header *header)
+{
+    const int n = TINY_Q_HEADS / TINY_KV_HEADS * header->model.value_dim;
+    return TINY_KV_HEADS * n * n;
+}
+enum { TINY_MAX_METRIC = TINY_KV_HEADS * 2 * TINY_MAX_VALUE_DIM * 2 * TINY_MAX_VALUE_DIM };
+
+static inline void tiny_metric(float *out, const capture_header *header, int layer)
+{
+    const int n = TINY_Q_HEADS / TINY_KV_HEADS * header->model.value_dim;
+    for (int head = 0; head < TINY_KV_HEADS; head++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) {
+                const int a = (i * 7 + layer * 3 + head) % 5, b = (j * 7 + layer * 3 + head) % 5;
+                *out++ = (i == j ? 1.0f : 0.0f) + (float)(a * b) / 16.0f;
+            }
+}
+
+static inline double tiny_residual_energy(int layer) { return 10.0 + layer; }
+
 static inline void tiny_tokens(const capture_header *header, int32_t *ids, int set)
 {
     for (int64_t i = 0; i < header->text[set].n_tokens; i++) ids[i] = tiny_token(set, i);
@@ -111,6 +133,16 @@ static inline rb_status tiny_write_layer(capture_writer *writer, const capture_h
     return st;
 }
 
+static inline rb_status tiny_write_output(capture_writer *writer, const capture_header *header, int layer,
+                                          rb_error *err)
+{
+    float metric[TINY_MAX_METRIC];
+    if (!header->output.is_known) return RB_OK;
+    capture_set_residual_energy(writer, layer, tiny_residual_energy(layer));
+    tiny_metric(metric, header, layer);
+    return header->output.has_metric ? capture_write_output_metric(writer, layer, metric, err) : RB_OK;
+}
+
 static inline rb_status tiny_write_header(const char *path, const capture_header *header, rb_error *err)
 {
     capture_writer *writer = NULL;
@@ -118,6 +150,7 @@ static inline rb_status tiny_write_header(const char *path, const capture_header
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         for (int layer = 0; layer < TINY_LAYERS && st == RB_OK; layer++)
             st = tiny_write_layer(writer, header, set, layer, err);
+    for (int layer = 0; layer < TINY_LAYERS && st == RB_OK; layer++) st = tiny_write_output(writer, header, layer, err);
     if (st == RB_OK) st = capture_publish(writer, err);
     capture_writer_free(writer);
     return st;

@@ -18,6 +18,7 @@ typedef struct kept {
     const int64_t *set_start;
     float *q[MAX_TEST_LAYERS], *k[MAX_TEST_LAYERS];                  /* [heads][N_TOKENS][d] */
     double *q_squares[MAX_TEST_LAYERS], *k_squares[MAX_TEST_LAYERS]; /* of set 0 */
+    double energy[MAX_TEST_LAYERS][N_TOKENS];                        /* of the residual stream */
     bool is_f32;
     int n_calls;
 } kept;
@@ -42,6 +43,14 @@ static rb_status keep_cpu(void *user, layer_heads *heads, rb_error *err)
     k->q[heads->layer] = copy_floats(heads->q, head_floats(k, k->facts->n_q_heads));
     k->k[heads->layer] = copy_floats(heads->k, head_floats(k, k->facts->n_kv_heads));
     k->n_calls++;
+    return RB_OK;
+}
+
+static rb_status keep_cpu_energy(void *user, const layer_heads *heads, const double *energy, rb_error *err)
+{
+    kept *k = user;
+    (void)err;
+    memcpy(k->energy[heads->layer], energy, sizeof k->energy[0]);
     return RB_OK;
 }
 
@@ -77,6 +86,8 @@ static rb_status keep_gpu(void *user, const captured_layer *captured, rb_error *
         k->k_squares[layer] = copy_doubles(captured->k_squares, (size_t)k->facts->n_kv_heads * d);
         if (k->n_calls++ != layer) return rb_fail(err, RB_EINVAL, "layer %d out of order", layer);
     }
+    memcpy(k->energy[layer] + k->set_start[captured->set], captured->residual_energy,
+           (size_t)captured->n_tokens * sizeof k->energy[0][0]);
     scatter(k->q[layer], k, captured, captured->q, k->facts->n_q_heads);
     scatter(k->k[layer], k, captured, captured->k, k->facts->n_kv_heads);
     return RB_OK;
@@ -167,6 +178,17 @@ static void compare(const kept *cpu, const kept *gpu, double rms_bound, double b
     free(bits[1]);
 }
 
+/* Of the last layer too, which nothing else needs whole. Relative to the other side, token by token. */
+static void compare_energies(const kept *cpu, const kept *gpu, double bound, const char *what)
+{
+    for (int layer = 0; layer < cpu->facts->n_layers; layer++)
+        for (int t = 0; t < N_TOKENS; t++) {
+            const double expected = cpu->energy[layer][t], found = gpu->energy[layer][t];
+            if (!(fabs(found - expected) <= bound * expected))
+                fail_msg("%s: layer %d token %d has residual energy %g, expected %g", what, layer, t, found, expected);
+        }
+}
+
 static void try_model(const char *folder, const char *name, bool in_chunks, double bits_bound)
 {
     /* Sets of three and two sequences of uneven lengths. */
@@ -180,15 +202,17 @@ static void try_model(const char *folder, const char *name, bool in_chunks, doub
     for (int i = 0; i < N_TOKENS; i++) tokens[i] = (i * 7919 + 13) % config->vocab_size;
     const token_batch batch = {
         .tokens = tokens, .n_tokens = N_TOKENS, .sequence_start = starts, .n_sequences = RB_COUNT(starts) - 1};
-    kept cpu = {.facts = &config->facts, .set_start = set_start};
-    const forward_hooks hooks = {.user = &cpu, .on_qkv = keep_cpu};
+    static kept cpu, gpu;
+    cpu = (kept){.facts = &config->facts, .set_start = set_start};
+    const forward_hooks hooks = {.user = &cpu, .on_qkv = keep_cpu, .on_residual = keep_cpu_energy};
     assert_ok(forward_run(ckpt, &batch, &hooks, &err));
     for (int precision = 0; precision < 2; precision++) {
         char what[128];
-        kept gpu = {.facts = &config->facts, .set_start = set_start, .is_f32 = precision == LAYER_CUDA_F32};
+        gpu = (kept){.facts = &config->facts, .set_start = set_start, .is_f32 = precision == LAYER_CUDA_F32};
         forward_cuda_report report = {0};
         forward_cuda_options options = {.precision = (layer_cuda_precision)precision,
                                         .capture_is_f32 = gpu.is_f32,
+                                        .with_residual = true,
                                         .set_start = set_start,
                                         .n_sets = N_SETS};
         const forward_cuda_hooks gpu_hooks = {.user = &gpu, .on_captured = keep_gpu};
@@ -201,6 +225,7 @@ static void try_model(const char *folder, const char *name, bool in_chunks, doub
                  in_chunks ? " in chunks" : "");
         compare(&cpu, &gpu, precision == LAYER_CUDA_F32 ? 1e-4 : 2e-2, precision == LAYER_CUDA_F32 ? 1.0 : bits_bound,
                 what);
+        compare_energies(&cpu, &gpu, precision == LAYER_CUDA_F32 ? 1e-3 : 0.1, what);
         free_kept(&gpu);
     }
     free_kept(&cpu);

@@ -108,6 +108,11 @@ rb_status bit_plan_create_value_heads(bit_plan *plan, rb_error *err)
                     "value heads of a bit plan", err);
 }
 
+plan_head *bit_plan_value_head_at(const bit_plan *plan, int layer, int kv_head)
+{
+    return plan->value_heads ? &plan->value_heads[(int64_t)layer * plan->model.n_kv_heads + kv_head] : NULL;
+}
+
 bool bit_plan_quantizes_values(const bit_plan *plan) { return plan->value_widths[0] != PLAN_FP16_WIDTH; }
 
 bool bit_plan_same_values(const bit_plan *a, int head_a, const bit_plan *b, int head_b)

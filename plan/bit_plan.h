@@ -67,6 +67,8 @@ rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan
 void bit_plan_set_value_width(bit_plan *plan, int width); /* of every head: 1..8 or PLAN_FP16_WIDTH */
 /* Gives the values heads of their own, of no groups, for the caller to make; those it had are gone. */
 rb_status bit_plan_create_value_heads(bit_plan *plan, rb_error *err);
+/* The value head itself, to make or look at; NULL where values have no heads of their own. */
+plan_head *bit_plan_value_head_at(const bit_plan *plan, int layer, int kv_head);
 bool bit_plan_quantizes_values(const bit_plan *plan);
 /* Whether values of head h of one plan and of another are coded alike; both are for the same model. A head is layer *
  * n_kv_heads + kv_head; of one plan, ask for heads of the same kv_head. */

@@ -1,4 +1,5 @@
-/* What the calibration text says of a model: profile_table_from_capture of profile/profile_compute.h. */
+/* What the calibration text says of a model: profile_table_from_capture and profile_measure_sensitivity of
+ * profile/profile_compute.h. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -320,5 +321,79 @@ rb_status profile_table_from_capture(profile_table **out, const capture_file *ca
     table = NULL;
 done:
     profile_table_free(table);
+    return st;
+}
+
+/* ---- what errors do to the output ------------------------------------------------------------ */
+
+/* metric: room for a layer's output metric, or NULL. */
+static rb_status measure_layer(profile_table *table, calibration_layer *in, const capture_file *capture, int layer,
+                               int64_t n_limit, float *metric, rb_error *err)
+{
+    const model_facts *model = &table->model;
+    const capture_output *output = &capture_file_header(capture)->output;
+    rb_status st;
+    RB_TRY(st, read_layer(in, capture, layer, err), done);
+    turn_layer(in, model, layer);
+    if (metric) RB_TRY(st, capture_read_output_metric(capture, layer, metric, err), done);
+    const sensitivity_layer vectors = {.q = in->q,
+                                       .turned_k = in->turned_k,
+                                       .k = in->k,
+                                       .v = in->v,
+                                       .output_metric = metric,
+                                       .rope = &in->ropes[model->layer_is_local[layer]],
+                                       .n_tokens = in->n_tokens,
+                                       .context = in->context,
+                                       .n_sink = table->n_sink,
+                                       .window = output->window[layer],
+                                       .softcap = output->softcap,
+                                       .n_limit = n_limit};
+    st = output_sensitivity_measure(&table->sensitivity, model, layer, &vectors, err);
+done:
+    return st;
+}
+
+static rb_status measure_layers(profile_table *table, calibration_layer *in, const capture_file *capture,
+                                int64_t n_limit, rb_error *err)
+{
+    const model_facts *model = &table->model;
+    const size_t n = (size_t)model_q_per_kv(model) * (size_t)model->value_dim;
+    rb_progress progress;
+    float *metric = NULL;
+    rb_status st = RB_OK;
+    if (table->sensitivity.has_output_metric)
+        RB_TRY(st, rb_alloc(&metric, (size_t)model->n_kv_heads * n * n, sizeof *metric, "output metric", err), done);
+    rb_progress_start(&progress, "profile: metrics", model->n_layers);
+    for (int layer = 0; layer < model->n_layers && st == RB_OK; layer++) {
+        st = measure_layer(table, in, capture, layer, n_limit, metric, err);
+        if (st == RB_OK) rb_progress_step(&progress, NULL);
+    }
+    rb_progress_finish(&progress);
+done:
+    free(metric);
+    return st;
+}
+
+rb_status profile_measure_sensitivity(profile_table *table, const capture_file *capture,
+                                      const sensitivity_options *options, rb_error *err)
+{
+    const capture_header *header = capture_file_header(capture);
+    output_sensitivity *out = &table->sensitivity;
+    calibration_layer in = {0};
+    const double started_s = rb_now_s();
+    rb_status st;
+    if (!header->has_values || options->n_tokens == 0) return RB_OK;
+    RB_TRY(st, output_sensitivity_create(out, &table->model, header->output.is_known, err), done);
+    out->n_draws = (int)options->n_draws;
+    out->seed = SENSITIVITY_SEED;
+    out->has_output_metric = header->output.has_metric;
+    if (!out->has_output_metric)
+        rb_message_info("the capture has no output metric: every dim of a head's output counts alike");
+    if (out->residual_energy) RB_TRY(st, capture_read_residual_energy(capture, out->residual_energy, err), done);
+    RB_TRY(st, create_calibration_layer(&in, header, err), done);
+    RB_TRY(st, measure_layers(table, &in, capture, options->n_tokens, err), done);
+    rb_message_verbose("metrics of the attention's output took %.3f s", rb_now_s() - started_s);
+done:
+    free_calibration_layer(&in);
     return st;
 }

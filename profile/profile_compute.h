@@ -14,6 +14,18 @@
  * pays. A thread begins to hash the capture, for profile_score to note. Fails with RB_EINVAL where no token is left. */
 rb_status profile_table_from_capture(profile_table **out, const capture_file *capture, int64_t n_sink, rb_error *err);
 
+/* How profile/output_sensitivity.h looks at the calibration text. */
+typedef struct sensitivity_options {
+    int64_t n_tokens; /* at most; 0: not at all */
+    int64_t n_draws;
+} sensitivity_options;
+
+/* Adds what errors of keys and values do to the output of attention, without the first table->n_sink tokens of a
+ * sequence; nothing for a capture without values. Says so where the capture has no output metric. Computed on the
+ * CPU. */
+rb_status profile_measure_sensitivity(profile_table *table, const capture_file *capture,
+                                      const sensitivity_options *options, rb_error *err);
+
 /* Adds the scores of n_plans plans with their table->n_worst_tokens worst tokens, the coverage, the error curves if
  * asked for, and the capture's SHA-256, computed on `device` (coverage on the CPU). The plans must be for the capture's
  * model. Any number of threads gives the same doubles. Memory: one layer's queries and keys, then the keys of both

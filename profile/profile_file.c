@@ -13,6 +13,7 @@
 #include "core/hdf5/hdf5_file.h"
 #include "core/plain_name.h"
 #include "plan/bit_plan.h"
+#include "profile/output_sensitivity_file.h"
 #include "profile/token_statistics_file.h"
 
 enum { ZSTD_LEVEL = 1, MAX_PATH = 64 };
@@ -213,6 +214,7 @@ static rb_status write_tables(hid_t file, const profile_table *table, rb_error *
     rb_status st;
     RB_TRY(st, token_statistics_write(file, "", &table->all, model, err), done);
     RB_TRY(st, write_sinks(file, table, err), done);
+    RB_TRY(st, output_sensitivity_write(file, &table->sensitivity, model, err), done);
     if (table->curve_logit_mae) {
         RB_TRY(st, rb_h5_make_group(file, "/curves", err), done);
         RB_TRY(st, write_table(file, "/curves/logit_mae", curve_mae_shape(model), table->curve_logit_mae, err), done);
@@ -416,6 +418,7 @@ static rb_status read_all(profile_table **out, const profile_source *source, rb_
     if (has_values) RB_TRY(st, profile_table_add_values(table, err), done);
     RB_TRY(st, token_statistics_read(&table->all, source->file, source->path, "", &model, err), done);
     RB_TRY(st, read_sinks(table, source, has_values, err), done);
+    RB_TRY(st, output_sensitivity_read(&table->sensitivity, source->file, source->path, &model, err), done);
     if (has_curves) RB_TRY(st, read_curves(table, source, err), done);
     RB_TRY(st, read_coverage(table, source, err), done);
     for (int m = 0; m < table->n_methods; m++)

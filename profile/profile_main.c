@@ -25,6 +25,7 @@ typedef struct profile_options {
     bool no_curves, no_coverage_warning;
     const char *plan, *output, *model;
     int64_t n_worst_tokens, n_sink;
+    sensitivity_options metrics;
 } profile_options;
 
 typedef struct plan_list {
@@ -93,6 +94,8 @@ static rb_status options_to_json(char **out, const profile_options *opt, rb_erro
         methods = cJSON_CreateStringArray(opt->methods.at, opt->methods.n);
         RB_TRY(st, rb_json_add_item(json, "methods", &methods, err), done);
     }
+    RB_TRY(st, rb_json_add_number(json, "metric_tokens", (double)opt->metrics.n_tokens, err), done);
+    RB_TRY(st, rb_json_add_number(json, "metric_draws", (double)opt->metrics.n_draws, err), done);
     RB_TRY(st, rb_json_add_bool(json, "curves", !opt->no_curves, err), done);
     RB_TRY(st, rb_json_print(out, json, err), done);
 done:
@@ -170,6 +173,7 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, opt->n_sink, err), done);
     table->n_worst_tokens = (int)opt->n_worst_tokens;
+    if (!opt->plan) RB_TRY(st, profile_measure_sensitivity(table, capture, &opt->metrics, err), done);
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     RB_TRY(st,
@@ -197,6 +201,7 @@ int main(int argc, char **argv)
     profile_options opt = {.n_sink = SINK_AUTO,
                            .budgets = {.n = 3, .at = {2, 3, 4}},
                            .methods = {.n = 2, .at = {"uniform", "block-gtq"}},
+                           .metrics = {.n_tokens = SENSITIVITY_TOKENS, .n_draws = SENSITIVITY_DRAWS},
                            .n_worst_tokens = 5};
     static const char *const sinks[] = {"auto", NULL}; /* SINK_AUTO */
     const rb_option table[] = {
@@ -227,6 +232,21 @@ int main(int argc, char **argv)
          .value = &opt.plan,
          .metavar = "PLAN.json",
          .help = "score this finished plan instead"},
+        {.long_name = "metric-tokens",
+         .kind = RB_OPT_INT,
+         .value = &opt.metrics.n_tokens,
+         .metavar = "N",
+         .min = 0,
+         .max = INT32_MAX,
+         .help = "calibration tokens, at most, for the metrics of the attention's output, of a capture with values; 0: "
+                 "no metrics"},
+        {.long_name = "metric-draws",
+         .kind = RB_OPT_INT,
+         .value = &opt.metrics.n_draws,
+         .metavar = "N",
+         .min = 1,
+         .max = SENSITIVITY_MAX_DRAWS,
+         .help = "random output directions a token, for these metrics"},
         {.long_name = "no-curves",
          .kind = RB_OPT_FLAG,
          .value = &opt.no_curves,

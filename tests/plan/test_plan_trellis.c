@@ -503,6 +503,39 @@ static void what_the_header_says_restores_as_the_quantizer_does(void **state)
     bit_plan_free(plan);
 }
 
+/* That of docs/plan-rbp.md: bytes b5 4d. */
+static void the_worked_example_is_right(void **state)
+{
+    (void)state;
+    static const uint8_t widths[] = {8, 3, 2, 0}, stream[] = {0xb5, 0x4d}, codes[] = {181, 5, 1, 2};
+    static const double basis[] = {2, 0, 0, 0, 0, 1, 1, 0, 0, 0.5, -0.5, 0, 0, 0, 0, 1}, weights[] = {1, 1, 1, 1},
+                        expected[] = {3.0135, -0.3135, -1.9625, 0.0};
+    const model_facts model = some_model(1, 1, 4, 4, ROPE_SPLIT_HALF);
+    bit_plan *plan = some_plan(&model, CODEBOOK_BLOCK_GTQ);
+    codec_tables *tables = NULL;
+    head_codec *codec = NULL;
+    uint8_t packed[2];
+    float x[4];
+    double restored[4];
+    assert_ok(plan_head_set_trellis(&plan->heads[0], widths, basis, weights, 2, 1, 4, &err));
+    assert_ok(codec_tables_create(&tables, &err));
+    assert_ok(head_codec_create(&codec, &plan->heads[0], &model, tables, &err));
+    assert_int_equal(head_codec_packed_bytes(codec), 2);
+    pack_codes(packed, codes, head_codec_widths(codec), 4);
+    assert_memory_equal(packed, stream, 2);
+    assert_ok(head_codec_decode(codec, codes, NULL, 1, x, &err));
+    ropebits_plan *library = in_library(plan);
+    restore(restored, stream, library, ropebits_plan_head(library, 0, 0), 4);
+    for (int i = 0; i < 4; i++) {
+        assert_true(fabs((double)x[i] - expected[i]) < 5e-5);
+        assert_true(fabs(restored[i] - expected[i]) < 5e-5);
+    }
+    ropebits_plan_close(library);
+    head_codec_free(codec);
+    codec_tables_free(tables);
+    bit_plan_free(plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +553,7 @@ int main(void)
         cmocka_unit_test(the_library_says_how_keys_and_values_are_coded),
         cmocka_unit_test(a_plan_without_them_has_no_tables_and_no_value_heads),
         cmocka_unit_test(what_the_header_says_restores_as_the_quantizer_does),
+        cmocka_unit_test(the_worked_example_is_right),
     };
     return cmocka_run_group_tests_name("plan_trellis", tests, NULL, NULL);
 }

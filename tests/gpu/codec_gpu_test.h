@@ -69,7 +69,9 @@ static inline codec_bounds bounds_of(codec_dtype type)
                           .rounding_least = codec_dtype_rounding_least(type),
                           .logits = CODEC_CUDA_LOGITS,
                           .block_codebook_tie = CODEC_CUDA_BLOCK_CODEBOOK_TIE,
-                          .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE};
+                          .block_codebook_restore = CODEC_CUDA_BLOCK_CODEBOOK_RESTORE,
+                          .trellis_tie = CODEC_CUDA_TRELLIS_TIE,
+                          .trellis_restore = CODEC_CUDA_TRELLIS_RESTORE};
 }
 
 static inline void check_heads(const codec_trial *trial, const codec_trial_input *in, codec_report *report)
@@ -112,11 +114,11 @@ static inline int largest_share_of_tied_searches(const plan_head *heads, int n_h
     return width <= 5 ? 100 : 4;
 }
 
-/* Groups of a vector, and gains. */
+/* Groups of a vector, gains, and paths. */
 static inline int64_t count_searches(const codec_report *report, const codec_trial_input *in)
 {
     int64_t n = report->n_norms;
-    for (int h = 0; h < in->n_heads; h++) n += in->heads[h].family == FAMILY_BLOCK_CODEBOOK ? in->n : 0;
+    for (int h = 0; h < in->n_heads; h++) n += in->heads[h].family != FAMILY_GROUPS ? in->n : 0;
     return n;
 }
 

@@ -102,10 +102,12 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
     }
 }
 
-/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. */
+/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. So do paths of a trellis with
+ * coordinates of many bits beside those of few. */
 static inline int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
 {
     int width = 1;
+    if (heads[0].family == FAMILY_TRELLIS) return 20;
     for (int h = 0; h < n_heads; h++) {
         const plan_groups *groups = plan_head_groups(&heads[h]);
         for (int g = 0; g < groups->n; g++)
@@ -142,8 +144,8 @@ static inline void assert_good(const codec_report *report, const codec_trial *tr
     assert_int_equal(trial->first_bad, -1);
     assert_true(report->codes_tied * 1000 <= report->n_codes); /* ties are rare, or the bound hides something */
     assert_true(report->norms_tied * 100 <= report->n_norms);
-    assert_true(report->searches_tied * largest_share_of_tied_searches(in->heads, in->n_heads)
-                <= count_searches(report, in));
+    const int64_t share = largest_share_of_tied_searches(in->heads, in->n_heads);
+    assert_true(report->searches_tied * share <= count_searches(report, in) + share); /* one may be in any few */
 }
 
 static inline void try_queries(const plan_head *heads, const model_facts *model, codec_dtype type, int64_t n,

@@ -39,20 +39,4 @@ __device__ __forceinline__ float2 book_point(uint32_t word)
 }
 __device__ __forceinline__ float2 book_levels(uint32_t x, uint32_t y) { return book_point(__byte_perm(x, y, 0x7610)); }
 
-/* The vectors of a head are shared out over all warps of its blocks. Each gets one run of them, in units of so many: so
- * a packed run starts at a multiple of 16 bytes. */
-enum { RUN_UNIT = 16 };
-
-struct vector_run {
-    int64_t from, to;
-};
-
-__device__ __forceinline__ vector_run find_run(int64_t n)
-{
-    const int64_t n_units = (n + RUN_UNIT - 1) / RUN_UNIT,
-                  n_warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32),
-                  warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    return {n_units * warp / n_warps * RUN_UNIT, min(n, n_units * (warp + 1) / n_warps * RUN_UNIT)};
-}
-
 #endif

@@ -122,6 +122,20 @@ static void warn_of_other_sinks(int64_t n_sink, const profile_table *profile)
                         (long long)n_sink, (long long)profile->n_sink, (long long)n_sink);
 }
 
+/* ---- sensitivity ----------------------------------------------------------------------------- */
+
+enum { ENOUGH_TOKENS = 4096 }; /* below, plans of trellis lose a good part of what they gain: docs/method.md */
+
+static void warn_of_few_tokens(const allocate_options *opt, allocation_method method, const profile_table *profile)
+{
+    const int64_t n = profile->sensitivity.n_tokens;
+    if (method != METHOD_TRELLIS && !value_options_want_trellis(&opt->values, method)) return;
+    if (profile->sensitivity.key_metric && n < ENOUGH_TOKENS)
+        rb_message_warn("the sensitivity of the outputs was measured on %lld tokens, and trellis wants %d or more: "
+                        "calibrate --n-tokens %d",
+                        (long long)n, ENOUGH_TOKENS, 2 * ENOUGH_TOKENS);
+}
+
 /* ---- sweep ----------------------------------------------------------------------------------- */
 
 static rb_status check_sweep(const allocate_options *opt, rb_error *err)
@@ -222,6 +236,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
     const int64_t n_sink = sinks_of(opt, allocation_method_is_published(method), profile);
     warn_of_other_sinks(n_sink, profile);
+    warn_of_few_tokens(opt, method, profile);
     if (opt->memory > 0)
         RB_TRY(st,
                plan_budget_of_memory(&budget, opt->memory, opt->context, n_sink + opt->n_recent, &profile->model, err),

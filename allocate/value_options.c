@@ -15,7 +15,7 @@ value_options value_options_default(void)
     return (value_options){.bits = VALUES_AS_KEYS, .least_bits = LEAST_VALUE_BITS};
 }
 
-static bool is_trellis(const value_options *options, allocation_method method)
+bool value_options_want_trellis(const value_options *options, allocation_method method)
 {
     return options->bits != PLAN_FP16_WIDTH
            && (options->codec == VALUE_CODEC_TRELLIS
@@ -51,7 +51,7 @@ static rb_status check_widths(const value_options *options, rb_error *err)
 rb_status value_options_check(const value_options *options, allocation_method method, const plan_budget *budget,
                               bool equal_heads, rb_error *err)
 {
-    const bool trellis = is_trellis(options, method);
+    const bool trellis = value_options_want_trellis(options, method);
     if (equal_heads && method != METHOD_TRELLIS && !trellis)
         return rb_fail(err, RB_EUSAGE,
                        "--equal-heads is of trellis, expected --method trellis or --value-codec trellis");
@@ -87,8 +87,9 @@ rb_status value_options_choose(value_choice *out, const value_options *options, 
 {
     const bool as_keys = options->bits == VALUES_AS_KEYS;
     const double bits = as_keys ? plan_budget_value_width(budget, &profile->model) : options->bits;
-    *out =
-        (value_choice){.is_trellis = is_trellis(options, method), .true_bits = options->bits, .width = PLAN_FP16_WIDTH};
+    *out = (value_choice){.is_trellis = value_options_want_trellis(options, method),
+                          .true_bits = options->bits,
+                          .width = PLAN_FP16_WIDTH};
     if (out->is_trellis) {
         if (as_keys) out->true_bits = plan_budget_is_for_both(budget) ? (double)NAN : budget->amount;
         return RB_OK;

@@ -26,6 +26,9 @@ value_options value_options_default(void);
 rb_status value_options_check(const value_options *options, allocation_method method, const plan_budget *budget,
                               bool equal_heads, rb_error *err);
 
+/* Whether they become values of trellis. */
+bool value_options_want_trellis(const value_options *options, allocation_method method);
+
 typedef struct value_choice {
     bool is_trellis;
     double true_bits;     /* of trellis; NAN: they share the budget with the keys */

@@ -199,7 +199,7 @@ rb_status trellis_plan(bit_plan *plan, budget_answer *answer, const trellis_curv
     for (int i = 0; i < n; i++) {
         const int layer = i / per_layer, kind = s.kinds[i % per_layer / s.per_kind];
         curves[i].n_points = head_of(c, layer, kind, 0)->n_points;
-        weights[i] = trellis_layer_weight(c->statistics, layer);
+        weights[i] = trellis_layer_weight(c->statistics, layer) * (kind == 0 ? TRELLIS_KEY_HARM : 1.0);
         at += (size_t)curves[i].n_points;
     }
     RB_TRY(st, rb_alloc(&errors, at, sizeof *errors, "curves", err), done);

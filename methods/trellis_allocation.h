@@ -23,6 +23,10 @@ void trellis_curves_free(trellis_curves *curves); /* accepts NULL */
 
 /* The keys of head h, layer * n_kv_heads + kv_head, of curves with keys; borrowed. */
 const trellis_head *trellis_curves_key_head(const trellis_curves *curves, int h);
+/* The metric is of small errors. Those of keys are exponentiated on their way, so that keys of few bits do more harm
+ * than it says, about this many times: docs/method.md. */
+#define TRELLIS_KEY_HARM 2.0
+
 /* What a harm to the output of this layer counts: 1 over the energy of the residual stream; 1 where that is not known.
  */
 double trellis_layer_weight(const head_statistics *statistics, int layer);

@@ -142,7 +142,6 @@ static rb_status add_trellis(tensor_set *set, int width, rb_error *err)
     RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, TRELLIS_STATES, 0, &data, err), done);
     memcpy(data, trellis_tables[width], sizeof trellis_tables[width]);
 done:
-    free(name);
     return st;
 }
 
@@ -209,9 +208,10 @@ static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *e
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
     RB_TRY(st,
-           tensor_set_create(
-               set, plan->model.n_layers * n_columns + books.n + books.n_points + books.n_levels + books.n_trellis + MOST_ROPE_TENSORS,
-               err),
+           tensor_set_create(set,
+                             plan->model.n_layers * n_columns + books.n + books.n_points + books.n_levels
+                                 + books.n_trellis + MOST_ROPE_TENSORS,
+                             err),
            done);
     RB_TRY(st, add_ropes(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);

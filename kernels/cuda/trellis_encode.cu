@@ -242,7 +242,7 @@ __device__ __forceinline__ int search(const block_memory &block, const float *y,
 #pragma unroll 1
     for (int t = 1; t < n_coded;) {
         const trellis_image_run run = block.runs[t];
-        const int n = min(static_cast<int>(run.end), n_coded) - t;
+        const int n = run.end - t;
         switch (run.width) {
         case 1: search_run<1>(cost, block.numbers, at, n); break;
         case 2: search_run<2>(cost, block.numbers, at, n); break;
@@ -260,6 +260,21 @@ __device__ __forceinline__ int search(const block_memory &block, const float *y,
 
 /* ---- paths to bytes -------------------------------------------------------------------------- */
 
+/* Back along a path from coordinate `to` to coordinate `from`, which have one width, and to the state before them;
+ * choices [n_coded][VECTORS] of one vector. */
+template <int WIDTH>
+__device__ __forceinline__ int trace_run(uint8_t *states, int state, const uint4 *choices, int from, int to)
+{
+#pragma unroll 2
+    for (int t = to; t >= from; t--) {
+        const uint4 four = choices[t * VECTORS];
+        const uint32_t words[TRELLIS_WORDS] = {four.x, four.y, four.z, four.w};
+        states[t] = static_cast<uint8_t>(state);
+        state = trellis_previous(words, state, WIDTH);
+    }
+    return state;
+}
+
 /* Lane v goes back along vector v's path; states take the place of y. */
 __device__ __forceinline__ void trace_back(const warp_memory &memory, const block_memory &block, int state, int n_coded,
                                            int n_dims)
@@ -267,12 +282,21 @@ __device__ __forceinline__ void trace_back(const warp_memory &memory, const bloc
     const int v = threadIdx.x & 31;
     if (v < VECTORS) {
         uint8_t *states = reinterpret_cast<uint8_t *>(memory.y + v * n_dims);
-#pragma unroll 2
-        for (int t = n_coded - 1; t > 0; t--) {
-            const uint4 four = memory.choices[t * VECTORS + v];
-            const uint32_t words[TRELLIS_WORDS] = {four.x, four.y, four.z, four.w};
-            states[t] = static_cast<uint8_t>(state);
-            state = trellis_previous(words, state, block.runs[t].width);
+        const uint4 *choices = memory.choices + v;
+        for (int t = n_coded - 1; t > 0;) {
+            const trellis_image_run run = block.runs[t];
+            const int from = max(static_cast<int>(run.first), 1);
+            switch (run.width) {
+            case 1: state = trace_run<1>(states, state, choices, from, t); break;
+            case 2: state = trace_run<2>(states, state, choices, from, t); break;
+            case 3: state = trace_run<3>(states, state, choices, from, t); break;
+            case 4: state = trace_run<4>(states, state, choices, from, t); break;
+            case 5: state = trace_run<5>(states, state, choices, from, t); break;
+            case 6: state = trace_run<6>(states, state, choices, from, t); break;
+            case 7: state = trace_run<7>(states, state, choices, from, t); break;
+            default: state = trace_run<8>(states, state, choices, from, t); break;
+            }
+            t = from - 1;
         }
         states[0] = static_cast<uint8_t>(state);
     }

@@ -68,9 +68,10 @@ static void set_quads(trellis_image_quad *quads, const plan_trellis *plan)
 
 static void set_runs(trellis_image_run *runs, const plan_trellis *plan)
 {
-    for (int i = plan->n_dims - 1; i >= 0; i--) {
-        const bool is_last = i == plan->n_dims - 1 || plan->widths[i + 1] != plan->widths[i];
-        runs[i] = (trellis_image_run){plan->widths[i], is_last ? (uint16_t)(i + 1) : runs[i + 1].end};
+    for (int first = 0, end; first < plan->n_dims; first = end) {
+        for (end = first + 1; end < plan->n_dims && plan->widths[end] == plan->widths[first];) end++;
+        for (int i = first; i < end; i++)
+            runs[i] = (trellis_image_run){.width = plan->widths[first], .first = (uint16_t)first, .end = (uint16_t)end};
     }
 }
 

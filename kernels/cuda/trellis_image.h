@@ -46,11 +46,11 @@ typedef struct trellis_image_byte {
 } trellis_image_byte;
 static_assert(sizeof(trellis_image_byte) == 4, "trellis_image_byte is read by the device");
 
-/* A coordinate's width, and the coordinate where the run of this width ends. */
+/* A coordinate's width, and the run of coordinates of this width that it is in. */
 typedef struct trellis_image_run {
-    uint16_t width, end;
+    uint16_t width, first, end, reserved;
 } trellis_image_run;
-static_assert(sizeof(trellis_image_run) == 4, "trellis_image_run is read by the device");
+static_assert(sizeof(trellis_image_run) == 8, "trellis_image_run is read by the device");
 
 typedef struct trellis_image_head {
     int32_t n_coded; /* coordinates that have bits */

@@ -185,6 +185,11 @@ static void encode(uint8_t *packed, const codec_image *all, const float *x)
     const float level = floorf(log2f(square * head->inverse_weight) + (float)head->gain_zero + 0.5f);
     const int gain = (int)fminf(fmaxf(level, 0.0f), (float)((1 << head->gain_bits) - 1));
     for (int i = 0; i < n_coded; i++) y[i] = y[i] * head->inverse_gains[gain] * image->roots[i];
+    for (int i = 0; i < n_coded; i++) { /* what steers the warps */
+        const trellis_image_run run = image->runs[i];
+        assert_true(run.first <= i && i < run.end && run.end <= n_coded);
+        for (int j = run.first; j < run.end; j++) assert_int_equal(image->runs[j].width, run.width);
+    }
     search(states, image, y);
     for (int b = 0; b < packed_bytes; b++) {
         const trellis_image_byte from = image->bytes[b];

@@ -23,7 +23,8 @@ enum {
     SEED = 7,
     LEAST_COUNT = 20,  /* a state that fewer variables met keeps its number */
     SCALAR_DIMS = 256, /* a coordinate of a unit vector of so many dims is near enough to normal */
-    LANES = TRELLIS_LANES
+    LANES = TRELLIS_LANES,
+    NUMBERS_PER_LINE = 7
 };
 
 typedef struct training {
@@ -137,7 +138,7 @@ static void print_table(const float *table)
 {
     printf("    {");
     for (int s = 0; s < TRELLIS_STATES; s++)
-        printf("%s%.9gf", s == 0 ? "" : s % 8 == 0 ? ",\n     " : ", ", (double)table[s]);
+        printf("%s%.9gf", s == 0 ? "" : s % NUMBERS_PER_LINE == 0 ? ",\n     " : ", ", (double)table[s]);
     printf("},\n");
 }
 
@@ -156,9 +157,9 @@ int main(void)
         errors[width] = train(&sums, width);
     }
     printf("/* Made by bench/train_trellis.c: see trellis.h. */\n#include \"kernels/reference/trellis.h\"\n\n");
-    printf("const double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {");
+    printf("/* clang-format off */\nconst double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {");
     for (int width = 0; width <= TRELLIS_MAX_WIDTH; width++) printf("%s%.6f", width ? ", " : "", errors[width]);
-    printf("};\n\n/* clang-format off */\nconst trellis_table trellis_tables[TRELLIS_MAX_WIDTH + 1] = {\n    {0},\n");
+    printf("};\n\nconst trellis_table trellis_tables[TRELLIS_MAX_WIDTH + 1] = {\n    {0},\n");
     for (int width = 1; width <= TRELLIS_MAX_WIDTH; width++) print_table(tables[width]);
     printf("};\n/* clang-format on */\n");
     return ferror(stdout) ? 1 : 0;

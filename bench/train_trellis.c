@@ -157,7 +157,7 @@ int main(void)
         errors[width] = train(&sums, width);
     }
     printf("/* Made by bench/train_trellis.c: see trellis.h. */\n#include \"kernels/reference/trellis.h\"\n\n");
-    printf("/* clang-format off */\nconst double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {");
+    printf("/* clang-format off */\nconst double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {\n    ");
     for (int width = 0; width <= TRELLIS_MAX_WIDTH; width++) printf("%s%.6f", width ? ", " : "", errors[width]);
     printf("};\n\nconst trellis_table trellis_tables[TRELLIS_MAX_WIDTH + 1] = {\n    {0},\n");
     for (int width = 1; width <= TRELLIS_MAX_WIDTH; width++) print_table(tables[width]);

@@ -2,7 +2,8 @@
 #include "kernels/reference/trellis.h"
 
 /* clang-format off */
-const double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {1.000000, 0.257441, 0.072602, 0.020451, 0.006064, 0.001891, 0.000536, 0.000151, 0.000041};
+const double trellis_errors[TRELLIS_MAX_WIDTH + 1] = {
+    1.000000, 0.257441, 0.072602, 0.020451, 0.006064, 0.001891, 0.000536, 0.000151, 0.000041};
 
 const trellis_table trellis_tables[TRELLIS_MAX_WIDTH + 1] = {
     {0},

@@ -34,6 +34,8 @@ rb_status evaluate_inputs_make_documents(evaluate_inputs *inputs, const evaluate
 rb_status evaluate_inputs_make_needles(needle_documents *out, const evaluate_inputs *inputs,
                                        const evaluate_options *options, const char *needle_template, int64_t n_repeats,
                                        rb_error *err);
+/* Warns of a plan, whose file is `path`, that was calibrated on a text that begins otherwise than this one. */
+void evaluate_inputs_warn_of_bos(const char *path, const text_bos *plan, const text_bos *text);
 void evaluate_inputs_free(evaluate_inputs *inputs);
 
 #endif

@@ -19,19 +19,30 @@ void tune_log_free(tune_log *log)
     log->request = NULL;
 }
 
-void tune_log_search_points(search_point *out, const tune_log *log)
+bool tune_log_holds(const tune_log *log, const tune_point *point)
 {
+    return point->asked_bits <= log->most_bits && tune_excess(point, &log->limits, &log->unquantized) <= 0.0;
+}
+
+int tune_log_search_points(search_point *out, const tune_log *log)
+{
+    int n = 0;
     for (int i = 0; i < log->n_points; i++)
-        out[i] = (search_point){.bits = log->points[i].total_bits,
-                                .excess = tune_excess(&log->points[i], &log->limits, &log->unquantized),
-                                .pass = log->points[i].pass};
+        if (log->points[i].asked_bits <= log->most_bits)
+            out[n++] = (search_point){.bits = log->points[i].total_bits,
+                                      .excess = tune_excess(&log->points[i], &log->limits, &log->unquantized),
+                                      .pass = log->points[i].pass};
+    return n;
 }
 
 int tune_log_answer(const tune_log *log)
 {
-    search_point points[TUNE_MAX_POINTS];
-    tune_log_search_points(points, log);
-    return tune_search_answer(points, log->n_points);
+    int best = -1;
+    for (int i = 0; i < log->n_points; i++)
+        if (tune_log_holds(log, &log->points[i])
+            && (best < 0 || log->points[i].total_bits < log->points[best].total_bits))
+            best = i;
+    return best;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -58,7 +69,7 @@ static rb_status point_to_json(cJSON **out, const tune_point *point, const tune_
     if (plain->n_needles > 0)
         RB_TRY(st, rb_json_add_number(*out, "n_needles_right", (double)point->n_right, err), done);
     RB_TRY(st, rb_json_add_string(*out, "plan_sha256", point->plan_sha256, err), done);
-    st = rb_json_add_bool(*out, "holds", tune_excess(point, &log->limits, plain) <= 0.0, err);
+    st = rb_json_add_bool(*out, "holds", tune_log_holds(log, point), err);
 done:
     return st;
 }
@@ -210,7 +221,7 @@ rb_status tune_log_read(tune_log *out, const char *path, rb_error *err)
     cJSON *document = NULL;
     const cJSON *request;
     rb_status st;
-    *out = (tune_log){0};
+    *out = (tune_log){.most_bits = (double)INFINITY};
     RB_TRY(st, rb_json_read(&document, path, 0, err), done);
     RB_TRY(st, rb_json_check_schema(document, path, TUNE_SCHEMA, TUNE_VERSION, err), done);
     RB_TRY(st, rb_json_get_object(document, "request", path, &request, err), done);

@@ -31,6 +31,11 @@ static void print_distance(const tune_log *log, int answer)
                100.0 * (1.0 - below->bytes_per_token / best->bytes_per_token));
 }
 
+static const char *words_of(const tune_log *log, const tune_point *point)
+{
+    return tune_log_holds(log, point) ? "hold" : point->asked_bits > log->most_bits ? "beyond --to" : "missed";
+}
+
 void tune_report_print(const tune_log *log, const char *path)
 {
     const tune_baseline *plain = &log->unquantized;
@@ -48,9 +53,7 @@ void tune_report_print(const tune_log *log, const char *path)
         printf("%9d %9.3f %9.3f %9.3f %12.0f %10.5f %11.4f %8.2f %9s  %s\n", point->pass + 1, point->total_bits,
                point->key_true_bits, point->value_true_bits, point->bytes_per_token, point->kl, point->perplexity,
                tune_perplexity_increase(point, plain), needles,
-               order[i] == answer                               ? "hold: the answer"
-               : tune_excess(point, &log->limits, plain) <= 0.0 ? "hold"
-                                                                : "missed");
+               order[i] == answer ? "hold: the answer" : words_of(log, point));
     }
     printf("unquantized: perplexity %.4f", plain->perplexity);
     if (plain->n_needles > 0) printf(", %lld of %lld needles", (long long)plain->n_right, (long long)plain->n_needles);
@@ -63,14 +66,25 @@ void tune_report_print(const tune_log *log, const char *path)
 
 void tune_report_none(const tune_log *log)
 {
-    const tune_point *nearest = &log->points[0];
-    char limits[200];
-    for (int i = 1; i < log->n_points; i++)
-        if (tune_excess(&log->points[i], &log->limits, &log->unquantized)
-            < tune_excess(nearest, &log->limits, &log->unquantized))
-            nearest = &log->points[i];
+    const tune_baseline *plain = &log->unquantized;
+    const tune_point *nearest = NULL;
+    char limits[200], needles[80] = "";
+    int n = 0;
+    for (int i = 0; i < log->n_points; i++) {
+        const tune_point *point = &log->points[i];
+        if (point->asked_bits > log->most_bits) continue;
+        if (!nearest || tune_excess(point, &log->limits, plain) < tune_excess(nearest, &log->limits, plain))
+            nearest = point;
+        n++;
+    }
     tune_limits_describe(limits, sizeof limits, &log->limits);
-    rb_message_error("none of %d plans holds %s: the nearest, of %.3f bits, has KL %.5f and a perplexity %.2f %% up",
-                     log->n_points, limits, nearest->total_bits, nearest->kl,
-                     tune_perplexity_increase(nearest, &log->unquantized));
+    if (!nearest) {
+        rb_message_error("no plan was evaluated within the range, expected a larger --max-evaluations");
+        return;
+    }
+    if (plain->n_needles > 0)
+        snprintf(needles, sizeof needles, ", and finds %lld needles where the unquantized model finds %lld",
+                 (long long)nearest->n_right, (long long)plain->n_right);
+    rb_message_error("none of %d plans holds %s: the nearest, of %.3f bits, has KL %.5f and a perplexity %.2f %% up%s",
+                     n, limits, nearest->total_bits, nearest->kl, tune_perplexity_increase(nearest, plain), needles);
 }

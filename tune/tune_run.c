@@ -121,8 +121,10 @@ static rb_status choose_plans(tuner *t, rb_error *err)
     search_point points[TUNE_MAX_POINTS];
     double budgets[TUNE_MAX_AT_ONCE];
     rb_status st = RB_OK;
-    tune_log_search_points(points, t->log);
-    const int n = tune_search_next(budgets, points, t->log->n_points, &t->range);
+    const int n_points = tune_log_search_points(points, t->log);
+    search_range range = t->range; /* evaluations of larger plans are done too */
+    range.max_evaluations -= t->log->n_points - n_points;
+    const int n = tune_search_next(budgets, points, n_points, &range);
     for (int i = 0; i < n && st == RB_OK; i++) st = add_plan(t, budgets[i], err);
     if (st == RB_OK && n > 0 && t->n_plans == 0) st = add_neighbour(t, err);
     return st;
@@ -158,6 +160,7 @@ static rb_status choose_range(tuner *t, rb_error *err)
         t->range.to = bits_of(plan);
     }
     if (isnan(t->range.from)) RB_TRY(st, find_least(&t->range.from, t, t->range.to, err), done);
+    t->log->most_bits = t->range.to;
     if (t->range.from > t->range.to)
         st = rb_fail(err, RB_EINVAL, "--from is %g total bits, expected at most the %g of --to", t->range.from,
                      t->range.to);
@@ -191,7 +194,7 @@ static void take_points(tuner *t, const evaluate_result *result)
         log->points[log->n_points++] = *point;
         rb_message_info("%.3f bits (%.0f bytes a token): KL %.5f, perplexity %.4f%s", point->total_bits,
                         point->bytes_per_token, point->kl, point->perplexity,
-                        tune_excess(point, &log->limits, &log->unquantized) <= 0.0 ? ": holds" : "");
+                        tune_log_holds(log, point) ? ": holds" : "");
     }
 }
 
@@ -296,6 +299,7 @@ rb_status tune_run(tune_log *log, const tune_options *options, const rb_common_o
     RB_TRY(st, plan_maker_begin(&t.maker, &options->plan, &kind, err), done);
     RB_TRY(st, read_log(&t, err), done);
     log->limits = options->limits;
+    log->most_bits = (double)INFINITY;
     RB_TRY(st, profile_file_read(&t.profile, options->profile, err), done);
     plan_maker_set_profile(&t.maker, t.profile);
     RB_TRY(st, evaluate_setup_make(&t.setup, &t.evaluate, common, err), done);
@@ -307,6 +311,8 @@ rb_status tune_run(tune_log *log, const tune_options *options, const rb_common_o
     RB_TRY(st, check_request(&t, err), done);
     RB_TRY(st, choose_range(&t, err), done);
     RB_TRY(st, search(&t, err), done);
+    /* Without a pass the limits of this run still have to be told. */
+    if (options->log && log->n_points > 0) RB_TRY(st, tune_log_write(log, options->log, err), done);
     st = write_answer(&t, err);
 done:
     tuner_free(&t);

@@ -206,7 +206,7 @@ done:
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-static void warn_of_other_bos(const char *path, const text_bos *plan, const text_bos *text)
+void evaluate_inputs_warn_of_bos(const char *path, const text_bos *plan, const text_bos *text)
 {
     const bool is_same =
         plan->mode == text->mode && plan->tokens.n == text->tokens.n
@@ -233,7 +233,7 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
         if (st == RB_OK)
             st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);
         if (st != RB_OK) break;
-        warn_of_other_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
+        evaluate_inputs_warn_of_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
         override_exact(&in->plans[i]->n_sink, opt->n_sink, "sink", path);
         override_exact(&in->plans[i]->n_recent, opt->n_recent, "recent", path);
     }

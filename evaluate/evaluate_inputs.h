@@ -1,26 +1,13 @@
-/* What `ropebits evaluate` is asked for, and what it reads for that. */
+/* What an evaluation reads for what it is asked for. */
 #ifndef RB_EVALUATE_EVALUATE_INPUTS_H
 #define RB_EVALUATE_EVALUATE_INPUTS_H
 
-#include "core/options.h"
+#include "evaluate/evaluate_options.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer/tokenizer.h"
 #include "plan/bit_plan.h"
 #include "texts/needle_documents.h"
 #include "texts/token_source.h"
-
-enum { EVALUATE_AS_PLANNED = -1 };
-
-typedef struct evaluate_options {
-    const char *model, *text, *haystack, *needle_template, *documents, *write_documents, *output;
-    rb_string_list plans, needle_tasks, understanding_tasks;
-    rb_number_list needle_contexts, depths, understanding_contexts;
-    int64_t n_tokens, context, n_needles, n_understanding, seed, attention_stride, n_worst_tokens, max_gpu_bytes;
-    int64_t n_sink, n_recent; /* instead of the plans'; EVALUATE_AS_PLANNED: the plans' */
-    int precision;            /* layer_cuda_precision */
-    int bos;                  /* bos_choice */
-    bool keys_only, values_only;
-} evaluate_options;
 
 /* What a run is made from. */
 typedef struct evaluate_inputs {
@@ -47,6 +34,8 @@ rb_status evaluate_inputs_make_documents(evaluate_inputs *inputs, const evaluate
 rb_status evaluate_inputs_make_needles(needle_documents *out, const evaluate_inputs *inputs,
                                        const evaluate_options *options, const char *needle_template, int64_t n_repeats,
                                        rb_error *err);
+/* Warns of a plan, whose file is `path`, that was calibrated on a text that begins otherwise than this one. */
+void evaluate_inputs_warn_of_bos(const char *path, const text_bos *plan, const text_bos *text);
 void evaluate_inputs_free(evaluate_inputs *inputs);
 
 #endif

@@ -152,7 +152,10 @@ static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_r
 static rb_status trellis_part_within(bit_plan *plan, budget_answer *answer, const plan_request *r, trellis_part parts,
                                      double bits, rb_error *err)
 {
-    const trellis_budget budget = {.parts = parts, .total_bits = (int64_t)(bits + 0.5), .equal_heads = r->equal_heads};
+    const trellis_budget budget = {.parts = parts,
+                                   .total_bits = (int64_t)(bits + 0.5),
+                                   .least_share = r->trellis_least_share,
+                                   .equal_heads = r->equal_heads};
     trellis_curves *curves = NULL;
     rb_status st;
     RB_TRY(st, trellis_curves_build(&curves, parts, r->model, r->statistics, err), done);

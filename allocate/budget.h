@@ -45,6 +45,7 @@ typedef struct plan_request {
     double value_true_bits;         /* of so many stored bits a dim on average; NAN: of the budget, which is for both,
                                      * and the method is trellis */
     bool equal_heads;               /* of method trellis and of its values: all heads of a layer have one size */
+    double trellis_least_share;     /* likewise: methods/trellis_allocation.h */
     int64_t n_sink, n_recent;       /* of the plan; the statistics are those for so many sinks */
 } plan_request;
 

@@ -1,9 +1,11 @@
 /* See plan_maker.h. */
 #include "allocate/plan_maker.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/message.h"
+#include "methods/trellis_allocation.h"
 #include "profile/profile_statistics.h"
 
 rb_status plan_maker_begin(plan_maker *out, const plan_options *options, const plan_budget *budget, rb_error *err)
@@ -71,6 +73,8 @@ rb_status plan_maker_make(made_plan *out, plan_maker *maker, const plan_budget *
                                   .has_trellis_values = values.is_trellis,
                                   .value_true_bits = values.true_bits,
                                   .equal_heads = options->equal_heads,
+                                  .trellis_least_share =
+                                      isnan(options->least_share) ? TRELLIS_LEAST_SHARE : options->least_share,
                                   .n_sink = maker->n_sink,
                                   .n_recent = options->n_recent};
     RB_TRY(st, allocate_within(&out->plan, &out->answer, &request, budget, err), done);

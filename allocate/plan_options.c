@@ -19,7 +19,7 @@ plan_options plan_options_default(void)
                           .encoder = (int)usual.encoder,
                           .codebook = (int)usual.codebook,
                           .scope = usual.scope,
-                          .least_share = usual.least_share};
+                          .least_share = (double)NAN};
 }
 
 /* An option that would do nothing is refused. `own`: what is asked for. */
@@ -52,7 +52,7 @@ rb_status plan_options_resolve(optimal_options *out, allocation_method *method, 
     own.encoder = (plan_encoder)opt->encoder;
     own.max_groups = (int)opt->max_groups;
     own.scope = opt->scope;
-    own.least_share = opt->least_share;
+    if (!isnan(opt->least_share)) own.least_share = opt->least_share;
     if (opt->widths.n > 0) own.widths = 0;
     for (int i = 0; i < opt->widths.n; i++) {
         if (opt->widths.at[i] != floor(opt->widths.at[i]))
@@ -206,7 +206,8 @@ int plan_options_rows(rb_option rows[PLAN_OPTIONS_N_ROWS], plan_options *options
          .metavar = "X",
          .min = 0,
          .max = 1,
-         .help = "optimal: least part of an equal share of the budget that a head gets"},
+         .help = "optimal and trellis: least part of an equal share of the budget that a head gets; otherwise 0.9, of "
+                 "trellis 0.5"},
     };
     memcpy(rows, own, sizeof own);
     return PLAN_OPTIONS_N_ROWS;

@@ -17,7 +17,7 @@ typedef struct plan_options {
     bool center, no_equalize;
     int norm, encoder, codebook, scope;
     int64_t max_groups, gain_bits;
-    double least_share;
+    double least_share; /* NAN: the method's own */
     rb_number_list widths;
 } plan_options;
 

@@ -170,6 +170,14 @@ static rb_status set_centers(bit_plan *plan, const trellis_curves *c, rb_error *
     return st;
 }
 
+/* Whole bytes that every curve gets. */
+static int64_t min_head_bits(const trellis_curves *c, const trellis_budget *budget, const shape *s)
+{
+    const double share = budget->least_share * (double)budget->total_bits / (s->n_kinds * c->n_heads),
+                 least = 8.0 * trellis_least_bytes(TRELLIS_VALUE_GAIN_BITS);
+    return (int64_t)(fmax(share, least) / 8.0) * 8;
+}
+
 static rb_status check_budget(const trellis_curves *c, const trellis_budget *budget, rb_error *err)
 {
     int64_t least = 0;
@@ -215,7 +223,8 @@ rb_status trellis_plan(bit_plan *plan, budget_answer *answer, const trellis_curv
                                     .weights = weights,
                                     .objective = OBJECTIVE_VARIANCE,
                                     .scope = SCOPE_MODEL,
-                                    .total_bits = budget->total_bits / s.stands_for};
+                                    .total_bits = budget->total_bits / s.stands_for,
+                                    .min_head_bits = min_head_bits(c, budget, &s)};
     RB_TRY(st, budget_solve(points, answer, &request, err), done);
     answer->stored_bits *= s.stands_for;
     if (is_wanted(budget->parts, 1)) RB_TRY(st, bit_plan_create_value_heads(plan, err), done);

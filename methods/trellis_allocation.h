@@ -27,6 +27,9 @@ const trellis_head *trellis_curves_key_head(const trellis_curves *curves, int h)
  * than it says, about this many times: docs/method.md. */
 #define TRELLIS_KEY_HARM 2.0
 
+/* The least share if nobody asks. Harm is a mean over text: what a rare token needs of a head, it does not tell. */
+#define TRELLIS_LEAST_SHARE 0.5
+
 /* What a harm to the output of this layer counts: 1 over the energy of the residual stream; 1 where that is not known.
  */
 double trellis_layer_weight(const head_statistics *statistics, int layer);
@@ -34,6 +37,7 @@ double trellis_layer_weight(const head_statistics *statistics, int layer);
 typedef struct trellis_budget {
     trellis_part parts;
     int64_t total_bits; /* stored, of all these parts of a token */
+    double least_share; /* no head gets less than this share of an equal one, 0 to 1 */
     bool equal_heads;   /* keys of a layer have one size, and so have its values; what is left over is not spent */
 } trellis_budget;
 

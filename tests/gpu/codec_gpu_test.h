@@ -102,12 +102,12 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
     }
 }
 
-/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. So do paths of a trellis with
- * coordinates of many bits beside those of few. */
+/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. So do paths of a trellis: its best
+ * two differ by a share of their error that falls with the bits and the length. */
 static inline int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
 {
     int width = 1;
-    if (heads[0].family == FAMILY_TRELLIS) return 20;
+    if (heads[0].family == FAMILY_TRELLIS) return 4;
     for (int h = 0; h < n_heads; h++) {
         const plan_groups *groups = plan_head_groups(&heads[h]);
         for (int g = 0; g < groups->n; g++)

@@ -102,12 +102,22 @@ static inline void check_heads(const codec_trial *trial, const codec_trial_input
     }
 }
 
-/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. So do paths of a trellis: its best
- * two differ by a share of their error that falls with the bits and the length. */
+static inline int widest_after_the_first(const plan_trellis *plan)
+{
+    int width = 0;
+    for (int i = 1; i < plan->n_dims; i++)
+        if (plan->widths[i] > width) width = plan->widths[i];
+    return width;
+}
+
+/* From 6 bits on stretches differ in their cosine by little more than f32 can tell. The best two paths of a trellis
+ * differ by a share of their error that falls with bits and length: from 6 bits on any path may be tied. */
 static inline int largest_share_of_tied_searches(const plan_head *heads, int n_heads)
 {
     int width = 1;
-    if (heads[0].family == FAMILY_TRELLIS) return 4;
+    for (int h = 0; h < n_heads && heads[0].family == FAMILY_TRELLIS; h++)
+        if (widest_after_the_first(&heads[h].trellis) > 5) return 1;
+    if (heads[0].family == FAMILY_TRELLIS) return 8;
     for (int h = 0; h < n_heads; h++) {
         const plan_groups *groups = plan_head_groups(&heads[h]);
         for (int g = 0; g < groups->n; g++)

@@ -94,8 +94,11 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_sweep(opt, err), done);
     RB_TRY(st, sweep_range_parse(&range, opt->sweep, err), done);
     RB_TRY(st, plan_options_resolve(&options, &method, &opt->plan, err), done);
-    for (int m = 0; m < METHOD_N; m++) methods[m] = opt->plan.method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    for (int m = 0; m < METHOD_N; m++)
+        methods[m] = opt->plan.method < 0 ? m != METHOD_TRELLIS || profile->sensitivity.key_metric : m == (int)method;
+    if (!methods[METHOD_TRELLIS] && opt->plan.method < 0)
+        rb_message_info("trellis is left out: the profile has no sensitivity of the outputs (calibrate --values)");
     const head_statistics own = profile_statistics(profile, plan_options_sinks(&opt->plan, false, profile)),
                           published = profile_statistics(profile, plan_options_sinks(&opt->plan, true, profile));
     plan_request requests[] = {{.model = &profile->model,

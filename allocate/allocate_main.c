@@ -18,6 +18,7 @@ typedef struct allocate_options {
     const char *sweep;
     double avg_bits, true_bits, total_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
     int64_t memory, context;
+    rb_string_list evaluations; /* of a sweep */
     plan_options plan;
     const char *output;
 } allocate_options;
@@ -65,7 +66,7 @@ static rb_status picture_path(char **out, const char *path, rb_error *err)
     return rb_format(out, err, "%.*s.svg", kept, path);
 }
 
-static void print_sweep(const plan_sweep *sweep, const char *path, const char *picture)
+static void print_sweep(const plan_sweep *sweep, const measured_points *measured, const char *path, const char *picture)
 {
     printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound",
            "bound's MAE");
@@ -76,6 +77,11 @@ static void print_sweep(const plan_sweep *sweep, const char *path, const char *p
                    point->asked_bits, point->true_bits, point->prediction.logit_mae, point->prediction.bits_above_bound,
                    point->prediction.bound_logit_mae);
         }
+    if (measured->n > 0) printf("\n%-16s %9s %9s %14s\n", "evaluated", "key bits", "val bits", "KL");
+    for (int i = 0; i < measured->n; i++) {
+        const measured_point *point = &measured->at[i];
+        printf("%-16s %9.3f %9.3f %14.5f\n", point->method, point->key_true_bits, point->value_true_bits, point->kl);
+    }
     printf("\nsweep    %s\npicture  %s\n", path, picture);
 }
 
@@ -86,6 +92,7 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     bool methods[METHOD_N];
     profile_table *profile = NULL;
     plan_sweep sweep = {0};
+    measured_points measured = {0};
     optimal_options options;
     sweep_range range;
     cJSON *json = NULL;
@@ -94,8 +101,12 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_sweep(opt, err), done);
     RB_TRY(st, sweep_range_parse(&range, opt->sweep, err), done);
     RB_TRY(st, plan_options_resolve(&options, &method, &opt->plan, err), done);
-    for (int m = 0; m < METHOD_N; m++) methods[m] = opt->plan.method < 0 || m == (int)method;
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
+    for (int m = 0; m < METHOD_N; m++)
+        methods[m] = opt->plan.method < 0 ? m != METHOD_TRELLIS || profile->sensitivity.key_metric : m == (int)method;
+    if (!methods[METHOD_TRELLIS] && opt->plan.method < 0)
+        rb_message_info("trellis is left out: the profile has no sensitivity of the outputs (calibrate --values)");
+    RB_TRY(st, measured_points_read(&measured, &opt->evaluations, &profile->model, err), done);
     const head_statistics own = profile_statistics(profile, plan_options_sinks(&opt->plan, false, profile)),
                           published = profile_statistics(profile, plan_options_sinks(&opt->plan, true, profile));
     plan_request requests[] = {{.model = &profile->model,
@@ -110,15 +121,16 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     requests[1].n_sink = plan_options_sinks(&opt->plan, true, profile);
     plan_options_warn_of_sinks(requests[0].n_sink, profile);
     RB_TRY(st, plan_sweep_compute(&sweep, &range, &requests[0], &requests[1], methods, err), done);
-    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &requests[0], err), done);
+    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &measured, &requests[0], err), done);
     RB_TRY(st, picture_path(&picture, opt->output, err), done);
-    RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
+    RB_TRY(st, plan_sweep_draw(&sweep, &measured, &profile->model, picture, err), done);
     RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json) st = rb_json_put(json, err);
-    else print_sweep(&sweep, opt->output, picture);
+    else print_sweep(&sweep, &measured, opt->output, picture);
 done:
     cJSON_Delete(json);
     free(picture);
+    measured_points_free(&measured);
     plan_sweep_free(&sweep);
     profile_table_free(profile);
     return st;
@@ -137,6 +149,7 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
     plan_budget budget;
     rb_status st;
     if (opt->sweep) return sweep_run(args, err);
+    if (opt->evaluations.n > 0) return rb_fail(err, RB_EUSAGE, "--evaluation is of a sweep, expected --sweep with it");
     RB_TRY(st, budget_of(&budget, opt, err), done);
     RB_TRY(st, plan_maker_begin(&maker, &opt->plan, &budget, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
@@ -182,6 +195,12 @@ int main(int argc, char **argv)
          .metavar = "FROM:TO:STEP",
          .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as "
                  "JSON, and beside it as a picture"},
+        {.long_name = "evaluation",
+         .kind = RB_OPT_REPEATED,
+         .value = &opt.evaluations,
+         .metavar = "FILE",
+         .help = "of a sweep: a result of evaluate or a log of tune, whose KL is shown too; may be given several "
+                 "times"},
         {.long_name = "avg-bits",
          .kind = RB_OPT_NUMBER,
          .value = &opt.avg_bits,

@@ -133,4 +133,25 @@ is "  no plan is evaluated twice" "len({p['plan_sha256'] for p in points}) == le
 small --kl 0.1 --threads 1 --log "$scratch/one.json" -o "$scratch/plan.json" >/dev/null
 check "one thread gives the same bytes" cmp "$scratch/first.json" "$scratch/one.json"
 
+# The sweep of allocate shows what was evaluated.
+sweep() { "$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --sweep 2:4:1 "$@" -o "$scratch/sweep.json"; }
+"$bin/ropebits-evaluate" -q --device cpu --model $model --text $text --context 128 --n-tokens 256 \
+    --plan "$scratch/first-plan.json" -o "$scratch/e.json" >/dev/null
+expect "a sweep shows KL of a log and of an evaluation" 0 sweep --evaluation "$scratch/first.json" \
+    --evaluation "$scratch/e.json"
+n_points=$(($(grep -c '"kl_mean"' "$scratch/first.json") + 1))
+equal "  all plans of both" $n_points "$(grep -c '"kl_mean"' "$scratch/sweep.json")"
+equal "  in the picture too" $((n_points + 1)) "$(grep -c '<circle .*r="4"' "$scratch/sweep.svg")"
+stdout_has "evaluated"
+sed 's/"head_dim": 64/"head_dim": 32/; s/"config_sha256": "[0-9a-f]\{4\}/"config_sha256": "0000/' "$scratch/e.json" \
+    >"$scratch/other-model.json"
+expect "  of another model is refused" 1 sweep --evaluation "$scratch/other-model.json"
+stderr_has "other-model.json"
+expect "  a plan is no evaluation" 1 sweep --evaluation "$scratch/first-plan.json"
+stderr_has 'schema is "ropebits-plan", expected "ropebits-evaluation" or "ropebits-tune"'
+expect "an evaluation without a sweep is a usage error" 2 "$bin/ropebits-allocate" "$scratch/p.h5" --method uniform \
+    --avg-bits 2 --evaluation "$scratch/e.json" -o "$scratch/x.json"
+sweep >/dev/null
+check "a sweep without evaluations has none" lacks measured "$scratch/sweep.json"
+
 finish

@@ -63,8 +63,9 @@ __device__ __forceinline__ float2 find_levels(const uint32_t *book, const block_
                        book[block_codebook_first_level(own, bits - first_bits) + (code >> first_bits)]);
 }
 
-/* blockIdx: (share of the keys, batch of queries, head). QUERIES of the batch are computed. */
-template <int QUERIES>
+/* blockIdx: (share of the keys, batch of queries, head). QUERIES of the batch are computed. HAS_LEVELS: some block has
+ * levels; without them a block is one look-up, with nothing to ask. */
+template <int QUERIES, bool HAS_LEVELS>
 __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kernel(const block_codebook_logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
@@ -114,8 +115,8 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kerne
             const int bits = facts[i] & 0xff, first_bits = facts[i] >> 8 & 0xff, at = facts[i] >> 16;
             if (bits == 0) continue;
             const uint32_t code = read_bits(reader, bits);
-            const float2 p =
-                first_bits == 0 ? book_point(book[at + code]) : find_levels(book, own, bits, first_bits, code);
+            const float2 p = HAS_LEVELS && first_bits > 0 ? find_levels(book, own, bits, first_bits, code)
+                                                          : book_point(book[at + code]);
             const float4 *q = queries + i * 2 * BATCH / 4;
 #pragma unroll
             for (int part = 0; part < QUERIES / 4; part++) {
@@ -150,6 +151,9 @@ rb_status block_codebook_logits(const codec_logits_call &call, rb_error *err)
                                                                           call.rotated);
     const rb_status st = rb_cuda_launched("query map kernel", err);
     if (st != RB_OK) return st;
-    return launch(call.n_queries <= 4 ? block_codebook_logits_kernel<4> : block_codebook_logits_kernel<BATCH>, args,
-                  want, 1, nullptr, call.stream, err);
+    const auto kernel = own.n_levels > 0      ? call.n_queries <= 4 ? block_codebook_logits_kernel<4, true>
+                                                                    : block_codebook_logits_kernel<BATCH, true>
+                             : call.n_queries <= 4 ? block_codebook_logits_kernel<4, false>
+                                              : block_codebook_logits_kernel<BATCH, false>;
+    return launch(kernel, args, want, 1, nullptr, call.stream, err);
 }

@@ -59,7 +59,7 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 
 # ---- rooms ---------------------------------------------------------------------------------------
 # In link order: each room uses those after it (docs/architecture.md).
-ROOMS     := run evaluate export allocate profile calibrate methods plan texts kernels model core
+ROOMS     := run tune evaluate export allocate profile calibrate methods plan texts kernels model core
 PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
 PLAN_LIB_SRC := $(wildcard plan/library/*.c)
 

@@ -5,38 +5,21 @@
 #include <string.h>
 
 #include "allocate/allocate_report.h"
+#include "allocate/plan_maker.h"
 #include "allocate/sweep.h"
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
-#include "methods/value_budget.h"
 #include "plan/plan_json.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
 
-static const double VALUES_AS_KEYS = 0.0;
-enum { LEAST_VALUE_BITS = 2 }; /* values of 1 bit lose needles whatever their mean error says: docs/method.md, Values */
-
-/* Who shares a width of the values: all heads, or each has its own. */
-typedef enum value_scope { VALUES_PER_MODEL, VALUES_PER_HEAD } value_scope;
-static const char *const value_scope_names[] = {"model", "head", NULL};
-
 typedef struct allocate_options {
-    int method; /* allocation_method; -1: not given */
     const char *sweep;
-    double avg_bits, true_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
+    double avg_bits, true_bits, total_bits, bytes_per_token; /* NAN: not given; one of them, or memory */
     int64_t memory, context;
-    int64_t n_sink, n_recent; /* n_sink: or SINK_AUTO */
-    double value_bits;        /* VALUES_AS_KEYS: as many whole bits */
-    int value_scope;
-    int64_t least_value_bits;
-    int rotation; /* rotation_kind, of the keys */
-    /* Only methods that are not published have these. */
-    bool center, no_equalize;
-    int norm, encoder, codebook, scope;
-    int64_t max_groups, gain_bits;
-    double least_share;
-    rb_number_list widths;
+    rb_string_list evaluations; /* of a sweep */
+    plan_options plan;
     const char *output;
 } allocate_options;
 
@@ -44,130 +27,32 @@ typedef struct allocate_options {
 
 static rb_status budget_of(plan_budget *out, const allocate_options *opt, rb_error *err)
 {
-    const int n_given =
-        !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->bytes_per_token) + (opt->memory > 0);
-    if (opt->method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
+    const int n_given = !isnan(opt->avg_bits) + !isnan(opt->true_bits) + !isnan(opt->total_bits)
+                        + !isnan(opt->bytes_per_token) + (opt->memory > 0);
+    if (opt->plan.method < 0) return rb_fail(err, RB_EUSAGE, "--method NAME is missing");
     if (n_given != 1)
         return rb_fail(err, RB_EUSAGE,
-                       "%d budgets are given, expected one of --avg-bits, --true-bits, --bytes-per-token, or --memory "
-                       "with --context",
+                       "%d budgets are given, expected one of --avg-bits, --true-bits, --total-bits, "
+                       "--bytes-per-token, or --memory with --context",
                        n_given);
     if ((opt->memory > 0) != (opt->context > 0))
         return rb_fail(err, RB_EUSAGE,
                        "--memory and --context go together: the cache of so many tokens takes that much");
     if (!isnan(opt->avg_bits)) *out = (plan_budget){BUDGET_AVG_BITS, opt->avg_bits};
     else if (!isnan(opt->true_bits)) *out = (plan_budget){BUDGET_TRUE_BITS, opt->true_bits};
+    else if (!isnan(opt->total_bits)) *out = (plan_budget){BUDGET_TOTAL_BITS, opt->total_bits};
     else *out = (plan_budget){BUDGET_BYTES_PER_TOKEN, opt->bytes_per_token}; /* of a memory: once the sinks are known */
     return RB_OK;
-}
-
-static rb_status check_value_bits(const allocate_options *opt, rb_error *err)
-{
-    const double bits = opt->value_bits;
-    if (bits == VALUES_AS_KEYS || (bits == PLAN_FP16_WIDTH && opt->value_scope == VALUES_PER_MODEL)) return RB_OK;
-    if (opt->value_scope == VALUES_PER_HEAD && (bits < PLAN_MIN_WIDTH || bits > PLAN_MAX_WIDTH))
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g with --value-per head, expected %d to %d", bits,
-                       PLAN_MIN_WIDTH, PLAN_MAX_WIDTH);
-    if (opt->value_scope == VALUES_PER_MODEL && bits != floor(bits))
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected a whole number without --value-per head", bits);
-    if (opt->value_scope == VALUES_PER_MODEL && bits > PLAN_MAX_WIDTH)
-        return rb_fail(err, RB_EUSAGE, "--value-bits is %g, expected %d to %d, or %d", bits, PLAN_MIN_WIDTH,
-                       PLAN_MAX_WIDTH, PLAN_FP16_WIDTH);
-    return RB_OK;
-}
-
-/* widths [n_layers][n_kv_heads], to be freed. */
-static rb_status allot_values(uint8_t **widths, budget_answer *answer, double avg_bits, int least_width,
-                              const profile_table *profile, int64_t n_sink, rb_error *err)
-{
-    const token_statistics *known = profile_table_statistics(profile, n_sink);
-    const value_statistics statistics = {known->value_error, known->value_energy};
-    if (!known->value_error)
-        return rb_fail(err, RB_EINVAL,
-                       "--value-per head needs the errors of values, which the profile has not: its capture has no "
-                       "values (calibrate --values)");
-    rb_status st = rb_alloc(widths, (size_t)profile->model.n_layers * (size_t)profile->model.n_kv_heads,
-                            sizeof **widths, "widths of values", err);
-    return st == RB_OK ? value_budget_solve(*widths, answer, &profile->model, &statistics, avg_bits, least_width, err)
-                       : st;
-}
-
-/* An option that would do nothing is refused. `own`: what is asked for. */
-static rb_status check_options(allocation_method method, const optimal_options *own, const allocate_options *opt,
-                               rb_error *err)
-{
-    const optimal_options usual = optimal_options_default();
-    const bool has_budget = own->scope != usual.scope || own->least_share != usual.least_share;
-    if (allocation_method_is_published(method)) {
-        optimal_options unrotated = *own;
-        unrotated.rotation = usual.rotation;
-        if (!optimal_foreign_options(&unrotated, &usual, -1) && !has_budget && !opt->center) return RB_OK;
-        return rb_fail(err, RB_EUSAGE,
-                       "%s has no options but its budget, values and rotation; the others are of --method optimal",
-                       allocation_method_name(method));
-    }
-    if (opt->method < 0) return RB_OK; /* a sweep over all has a method for every option */
-    const char *refusal = optimal_foreign_options(own, &usual, (int)allocation_method_family(method));
-    return refusal ? rb_fail(err, RB_EUSAGE, "%s %s", allocation_method_name(method), refusal) : RB_OK;
-}
-
-static rb_status optimal_options_of(optimal_options *out, allocation_method *method, const allocate_options *opt,
-                                    rb_error *err)
-{
-    optimal_options own = optimal_options_default();
-    own.equalize = !opt->no_equalize;
-    if (*method == METHOD_OPTIMAL && opt->center) *method = METHOD_OPTIMAL_CENTER;
-    own.gain_bits = (int)opt->gain_bits;
-    own.codebook = (codebook_kind)opt->codebook;
-    own.norm = (norm_kind)opt->norm;
-    own.encoder = (plan_encoder)opt->encoder;
-    own.max_groups = (int)opt->max_groups;
-    own.scope = opt->scope;
-    own.least_share = opt->least_share;
-    if (opt->widths.n > 0) own.widths = 0;
-    for (int i = 0; i < opt->widths.n; i++) {
-        if (opt->widths.at[i] != floor(opt->widths.at[i]))
-            return rb_fail(err, RB_EUSAGE, "--widths has %g, expected whole numbers of bits", opt->widths.at[i]);
-        own.widths |= 1u << (int)opt->widths.at[i];
-    }
-    if (own.widths >> 1 == 0) return rb_fail(err, RB_EUSAGE, "--widths has 0 alone, expected a width above it");
-    own.rotation = (rotation_kind)opt->rotation;
-    const rb_status st = check_options(*method, &own, opt, err);
-    if (st == RB_OK) *out = own;
-    return st;
-}
-
-/* ---- sinks ----------------------------------------------------------------------------------- */
-
-/* Methods as published keep no token exact unless they are asked to. */
-static int64_t sinks_of(const allocate_options *opt, bool is_published, const profile_table *profile)
-{
-    if (opt->n_sink != SINK_AUTO) return opt->n_sink;
-    return is_published ? 0 : profile->n_sink;
-}
-
-static void warn_of_other_sinks(int64_t n_sink, const profile_table *profile)
-{
-    if (n_sink == 0 || n_sink == profile->n_sink) return;
-    if (profile->n_sink == 0)
-        rb_message_warn(
-            "--sink is %lld, and the profile's statistics are of all tokens: profile --sink %lld leaves the "
-            "first ones out",
-            (long long)n_sink, (long long)n_sink);
-    else
-        rb_message_warn("--sink is %lld, and the profile's statistics are of all tokens but the first %lld: profile "
-                        "--sink %lld fits",
-                        (long long)n_sink, (long long)profile->n_sink, (long long)n_sink);
 }
 
 /* ---- sweep ----------------------------------------------------------------------------------- */
 
 static rb_status check_sweep(const allocate_options *opt, rb_error *err)
 {
-    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->bytes_per_token) || opt->memory > 0
-        || opt->context > 0)
+    if (!isnan(opt->avg_bits) || !isnan(opt->true_bits) || !isnan(opt->total_bits) || !isnan(opt->bytes_per_token)
+        || opt->memory > 0 || opt->context > 0)
         return rb_fail(err, RB_EUSAGE, "--sweep has budgets of its own, expected no other");
-    if (opt->method < 0 && opt->center)
+    if (opt->plan.method < 0 && opt->plan.center)
         return rb_fail(err, RB_EUSAGE,
                        "--sweep goes over optimal and optimal-center, expected --center with --method optimal only");
     return RB_OK;
@@ -181,7 +66,7 @@ static rb_status picture_path(char **out, const char *path, rb_error *err)
     return rb_format(out, err, "%.*s.svg", kept, path);
 }
 
-static void print_sweep(const plan_sweep *sweep, const char *path, const char *picture)
+static void print_sweep(const plan_sweep *sweep, const measured_points *measured, const char *path, const char *picture)
 {
     printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound",
            "bound's MAE");
@@ -192,16 +77,22 @@ static void print_sweep(const plan_sweep *sweep, const char *path, const char *p
                    point->asked_bits, point->true_bits, point->prediction.logit_mae, point->prediction.bits_above_bound,
                    point->prediction.bound_logit_mae);
         }
+    if (measured->n > 0) printf("\n%-16s %9s %9s %14s\n", "evaluated", "key bits", "val bits", "KL");
+    for (int i = 0; i < measured->n; i++) {
+        const measured_point *point = &measured->at[i];
+        printf("%-16s %9.3f %9.3f %14.5f\n", point->method, point->key_true_bits, point->value_true_bits, point->kl);
+    }
     printf("\nsweep    %s\npicture  %s\n", path, picture);
 }
 
 static rb_status sweep_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
-    allocation_method method = opt->method < 0 ? METHOD_OPTIMAL : (allocation_method)opt->method;
+    allocation_method method = opt->plan.method < 0 ? METHOD_OPTIMAL : (allocation_method)opt->plan.method;
     bool methods[METHOD_N];
     profile_table *profile = NULL;
     plan_sweep sweep = {0};
+    measured_points measured = {0};
     optimal_options options;
     sweep_range range;
     cJSON *json = NULL;
@@ -209,32 +100,37 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     rb_status st;
     RB_TRY(st, check_sweep(opt, err), done);
     RB_TRY(st, sweep_range_parse(&range, opt->sweep, err), done);
-    RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
-    for (int m = 0; m < METHOD_N; m++) methods[m] = opt->method < 0 || m == (int)method;
+    RB_TRY(st, plan_options_resolve(&options, &method, &opt->plan, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const head_statistics own = profile_statistics(profile, sinks_of(opt, false, profile)),
-                          published = profile_statistics(profile, sinks_of(opt, true, profile));
+    for (int m = 0; m < METHOD_N; m++)
+        methods[m] = opt->plan.method < 0 ? m != METHOD_TRELLIS || profile->sensitivity.key_metric : m == (int)method;
+    if (!methods[METHOD_TRELLIS] && opt->plan.method < 0)
+        rb_message_info("trellis is left out: the profile has no sensitivity of the outputs (calibrate --values)");
+    RB_TRY(st, measured_points_read(&measured, &opt->evaluations, &profile->model, err), done);
+    const head_statistics own = profile_statistics(profile, plan_options_sinks(&opt->plan, false, profile)),
+                          published = profile_statistics(profile, plan_options_sinks(&opt->plan, true, profile));
     plan_request requests[] = {{.model = &profile->model,
                                 .calibration = &profile->calibration,
                                 .statistics = &own,
                                 .options = &options,
                                 .value_width = PLAN_FP16_WIDTH,
-                                .n_sink = sinks_of(opt, false, profile)},
+                                .n_sink = plan_options_sinks(&opt->plan, false, profile)},
                                {0}};
     requests[1] = requests[0];
     requests[1].statistics = &published;
-    requests[1].n_sink = sinks_of(opt, true, profile);
-    warn_of_other_sinks(requests[0].n_sink, profile);
+    requests[1].n_sink = plan_options_sinks(&opt->plan, true, profile);
+    plan_options_warn_of_sinks(requests[0].n_sink, profile);
     RB_TRY(st, plan_sweep_compute(&sweep, &range, &requests[0], &requests[1], methods, err), done);
-    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &requests[0], err), done);
+    RB_TRY(st, plan_sweep_to_json(&json, &sweep, &measured, &requests[0], err), done);
     RB_TRY(st, picture_path(&picture, opt->output, err), done);
-    RB_TRY(st, plan_sweep_draw(&sweep, &profile->model, picture, err), done);
+    RB_TRY(st, plan_sweep_draw(&sweep, &measured, &profile->model, picture, err), done);
     RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json) st = rb_json_put(json, err);
-    else print_sweep(&sweep, opt->output, picture);
+    else print_sweep(&sweep, &measured, opt->output, picture);
 done:
     cJSON_Delete(json);
     free(picture);
+    measured_points_free(&measured);
     plan_sweep_free(&sweep);
     profile_table_free(profile);
     return st;
@@ -245,79 +141,51 @@ done:
 static rb_status allocate_run(const rb_run_args *args, rb_error *err)
 {
     const allocate_options *opt = args->context;
-    allocation_method method = (allocation_method)opt->method;
-    allocate_report report = {.path = opt->output, .context = opt->context, .rotation = (rotation_kind)opt->rotation};
+    allocate_report report = {
+        .path = opt->output, .context = opt->context, .rotation = (rotation_kind)opt->plan.rotation};
     profile_table *profile = NULL;
-    bit_plan *plan = NULL;
-    uint8_t *widths = NULL;
-    optimal_options options;
+    plan_maker maker = {0};
+    made_plan made = {0};
     plan_budget budget;
     rb_status st;
     if (opt->sweep) return sweep_run(args, err);
+    if (opt->evaluations.n > 0) return rb_fail(err, RB_EUSAGE, "--evaluation is of a sweep, expected --sweep with it");
     RB_TRY(st, budget_of(&budget, opt, err), done);
-    RB_TRY(st, check_value_bits(opt, err), done);
-    RB_TRY(st, optimal_options_of(&options, &method, opt, err), done);
+    RB_TRY(st, plan_maker_begin(&maker, &opt->plan, &budget, err), done);
     RB_TRY(st, profile_file_read(&profile, args->positionals->at[0], err), done);
-    const int64_t n_sink = sinks_of(opt, allocation_method_is_published(method), profile);
-    warn_of_other_sinks(n_sink, profile);
+    plan_maker_set_profile(&maker, profile);
     if (opt->memory > 0)
         RB_TRY(st,
-               plan_budget_of_memory(&budget, opt->memory, opt->context, n_sink + opt->n_recent, &profile->model, err),
+               plan_budget_of_memory(&budget, opt->memory, opt->context, maker.n_sink + opt->plan.n_recent,
+                                     &profile->model, err),
                done);
-    const double value_bits =
-        opt->value_bits == VALUES_AS_KEYS ? plan_budget_value_width(&budget, &profile->model) : opt->value_bits;
-    report.has_value_answer = opt->value_scope == VALUES_PER_HEAD;
-    if (report.has_value_answer)
-        RB_TRY(
-            st,
-            allot_values(&widths, &report.value_answer, value_bits, (int)opt->least_value_bits, profile, n_sink, err),
-            done);
-    const head_statistics statistics = profile_statistics(profile, n_sink);
-    const plan_request request = {.model = &profile->model,
-                                  .calibration = &profile->calibration,
-                                  .statistics = &statistics,
-                                  .method = method,
-                                  .options = &options,
-                                  .value_width = (int)value_bits,
-                                  .value_widths = widths,
-                                  .n_sink = n_sink,
-                                  .n_recent = opt->n_recent};
-    RB_TRY(st, allocate_within(&plan, &report.answer, &request, &budget, err), done);
-    report.has_answer = !allocation_method_is_published(method);
-    allocate_set_rotation(plan, (rotation_kind)opt->rotation);
-    RB_TRY(st, plan_json_write(plan, opt->output, err), done);
-    RB_TRY(st, allocate_report_predict(&report, plan, profile, err), done);
+    RB_TRY(st, plan_maker_make(&made, &maker, &budget, err), done);
+    report.has_answer = made.has_answer;
+    report.answer = made.answer;
+    report.has_value_answer = made.has_value_answer;
+    report.value_answer = made.value_answer;
+    RB_TRY(st, plan_json_write(made.plan, opt->output, err), done);
+    RB_TRY(st, allocate_report_predict(&report, made.plan, profile, err), done);
     if (args->common->json) st = allocate_report_put_json(&report, err);
     else allocate_report_print(&report);
 done:
-    free(widths);
-    bit_plan_free(plan);
+    bit_plan_free(made.plan);
+    plan_maker_end(&maker);
     profile_table_free(profile);
     return st;
 }
 
 int main(int argc, char **argv)
 {
-    const optimal_options usual = optimal_options_default();
-    static const char *const sinks[] = {"auto", NULL}; /* SINK_AUTO */
-    allocate_options opt = {.method = -1,
-                            .n_sink = SINK_AUTO,
-                            .avg_bits = (double)NAN,
+    allocate_options opt = {.avg_bits = (double)NAN,
                             .true_bits = (double)NAN,
+                            .total_bits = (double)NAN,
                             .bytes_per_token = (double)NAN,
-                            .value_bits = VALUES_AS_KEYS,
-                            .least_value_bits = LEAST_VALUE_BITS,
-                            .rotation = ROTATION_HAAR,
-                            .gain_bits = usual.gain_bits,
-                            .norm = (int)usual.norm,
-                            .encoder = (int)usual.encoder,
-                            .codebook = (int)usual.codebook,
-                            .scope = usual.scope,
-                            .least_share = usual.least_share};
-    const rb_option table[] = {
+                            .plan = plan_options_default()};
+    const rb_option budgets[] = {
         {.long_name = "method",
          .kind = RB_OPT_CHOICE,
-         .value = &opt.method,
+         .value = &opt.plan.method,
          .metavar = "NAME",
          .choices = allocation_method_names,
          .help = "who gets how many bits; required without --sweep"},
@@ -327,6 +195,12 @@ int main(int argc, char **argv)
          .metavar = "FROM:TO:STEP",
          .help = "no plan, but the error to expect at all these true bits, as 1.5:6:0.25: of --method, or of all; as "
                  "JSON, and beside it as a picture"},
+        {.long_name = "evaluation",
+         .kind = RB_OPT_REPEATED,
+         .value = &opt.evaluations,
+         .metavar = "FILE",
+         .help = "of a sweep: a result of evaluate or a log of tune, whose KL is shown too; may be given several "
+                 "times"},
         {.long_name = "avg-bits",
          .kind = RB_OPT_NUMBER,
          .value = &opt.avg_bits,
@@ -341,6 +215,13 @@ int main(int argc, char **argv)
          .min = 0.25,
          .max = 17,
          .help = "stored bits per dim of the keys: codes, norms, padding"},
+        {.long_name = "total-bits",
+         .kind = RB_OPT_NUMBER,
+         .value = &opt.total_bits,
+         .metavar = "B",
+         .min = 0.5,
+         .max = 32,
+         .help = "stored bits per dim of keys and values added up; trellis: shared by what errors do"},
         {.long_name = "bytes-per-token",
          .kind = RB_OPT_NUMBER,
          .value = &opt.bytes_per_token,
@@ -362,112 +243,8 @@ int main(int argc, char **argv)
          .min = 1,
          .max = 1e12,
          .help = "tokens that --memory holds"},
-        {.long_name = "sink",
-         .kind = RB_OPT_INT,
-         .value = &opt.n_sink,
-         .metavar = "N",
-         .min = 0,
-         .max = PLAN_MAX_EXACT,
-         .choices = sinks,
-         .help =
-             "first tokens of a sequence that stay fp16; auto: as many as pays by the profile, and none for uniform "
-             "and block-gtq"},
-        {.long_name = "recent",
-         .kind = RB_OPT_INT,
-         .value = &opt.n_recent,
-         .metavar = "N",
-         .min = 0,
-         .max = PLAN_MAX_EXACT,
-         .help = "last tokens before a query, its own included, that stay fp16"},
-        {.long_name = "value-bits",
-         .kind = RB_OPT_NUMBER,
-         .value = &opt.value_bits,
-         .metavar = "B",
-         .min = VALUES_AS_KEYS,
-         .max = PLAN_FP16_WIDTH,
-         .help = "bits per dim of the values, 1 to 8, or 16: they stay fp16; 0: as the keys, rounded down"},
-        {.long_name = "value-per",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.value_scope,
-         .metavar = "SCOPE",
-         .choices = value_scope_names,
-         .help = "who shares a width of the values; head: each KV head its own, --value-bits on average, by measured "
-                 "errors"},
-        {.long_name = "least-value-bits",
-         .kind = RB_OPT_INT,
-         .value = &opt.least_value_bits,
-         .metavar = "N",
-         .min = PLAN_MIN_WIDTH,
-         .max = PLAN_MAX_WIDTH,
-         .help = "least width with --value-per head; an average below it has its own whole bits"},
-        {.long_name = "rotation",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.rotation,
-         .metavar = "KIND",
-         .choices = rotation_kind_names,
-         .help = "of the key groups; hadamard is the faster one for a runtime that transforms by butterflies"},
-        {.long_name = "center",
-         .kind = RB_OPT_FLAG,
-         .value = &opt.center,
-         .help = "optimal: take the mean key off before coding; the runtime quantizes before RoPE or adds its part of "
-                 "the logit"},
-        {.long_name = "gain-bits",
-         .kind = RB_OPT_INT,
-         .value = &opt.gain_bits,
-         .metavar = "N",
-         .min = 0,
-         .max = BLOCK_CODEBOOK_MAX_GAIN_BITS,
-         .help = "block-codebook: of the gain that brings a rare key within the codebooks; 0: none, which "
-                 "averages do not notice and retrieval does"},
-        {.long_name = "no-equalize",
-         .kind = RB_OPT_FLAG,
-         .value = &opt.no_equalize,
-         .help = "optimal: leave the scale of every block as it is"},
-        {.long_name = "norm",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.norm,
-         .metavar = "KIND",
-         .choices = norm_kind_names,
-         .help = "optimal: how a group's norm is stored"},
-        {.long_name = "encoder",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.encoder,
-         .metavar = "KIND",
-         .choices = plan_encoder_names,
-         .help = "optimal: how codes are chosen; decoders are the same"},
-        {.long_name = "codebook",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.codebook,
-         .metavar = "KIND",
-         .choices = codebook_kind_names,
-         .help = "optimal: of the keys"},
-        {.long_name = "groups",
-         .kind = RB_OPT_INT,
-         .value = &opt.max_groups,
-         .metavar = "N",
-         .min = 0,
-         .max = RB_MAX_BLOCKS,
-         .help = "optimal: most groups of a head; 0: any number"},
-        {.long_name = "widths",
-         .kind = RB_OPT_NUMBERS,
-         .value = &opt.widths,
-         .metavar = "LIST",
-         .min = 0,
-         .max = PLAN_MAX_WIDTH,
-         .help = "optimal: widths that the runtime's kernels know, as 2,4,8; 0: blocks may be dropped"},
-        {.long_name = "per",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.scope,
-         .metavar = "SCOPE",
-         .choices = budget_scope_names,
-         .help = "optimal: who shares the budget; otherwise the model, with block-codebook a head"},
-        {.long_name = "least-share",
-         .kind = RB_OPT_NUMBER,
-         .value = &opt.least_share,
-         .metavar = "X",
-         .min = 0,
-         .max = 1,
-         .help = "optimal: least part of an equal share of the budget that a head gets"},
+    };
+    const rb_option output[] = {
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -476,15 +253,20 @@ int main(int argc, char **argv)
          .required = true,
          .help = "the plan, or the sweep"},
     };
+    rb_option table[RB_COUNT(budgets) + PLAN_OPTIONS_N_ROWS + RB_COUNT(output)];
+    int n = rb_options_append(table, 0, budgets, RB_COUNT(budgets));
+    n += plan_options_rows(table + n, &opt.plan);
+    n = rb_options_append(table, n, output, RB_COUNT(output));
     const rb_program program = {
         .name = "allocate",
         .synopsis = "ropebits allocate PROFILE.h5 --method NAME [options] -o PLAN.json\n"
-                    "         (--avg-bits B | --true-bits B | --bytes-per-token N | --memory SIZE --context N)\n"
+                    "         (--avg-bits B | --true-bits B | --total-bits B | --bytes-per-token N | --memory SIZE "
+                    "--context N)\n"
                     "ropebits allocate PROFILE.h5 --sweep FROM:TO:STEP [--method NAME] [options] -o SWEEP.json",
         .summary = "Decides who gets how many bits from the energies of a profile, and says what the plan costs in "
                    "true bits: codes, norms and padding.",
         .options = table,
-        .n_options = RB_COUNT(table),
+        .n_options = n,
         .min_positionals = 1,
         .max_positionals = 1,
         .positional_names = "PROFILE.h5",

@@ -18,7 +18,7 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
     const double dims = plan->model.value_dim, true_bits = bit_plan_cost(plan).value_true_bits;
     const size_t n_heads = (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads;
     uint8_t *widths = NULL;
-    if (!known->value_error || !bit_plan_quantizes_values(plan)) return RB_OK;
+    if (!known->value_error || !bit_plan_quantizes_values(plan) || plan->value_heads) return RB_OK; /* by widths */
     const rb_status st = rb_alloc(&widths, n_heads, sizeof *widths, "widths of values", err);
     if (st != RB_OK) return st;
     out->is_known = true;
@@ -76,7 +76,7 @@ static void print_histogram(const bit_plan *plan)
 {
     const int n_blocks = model_n_blocks(&plan->model), n_kv_heads = plan->model.n_kv_heads;
     const bool is_of_block = plan_head_bits_are_of_block(plan->heads);
-    int least = 1, most = is_of_block ? BLOCK_CODEBOOK_MAX_BITS : PLAN_MAX_WIDTH;
+    int least = 1, most = is_of_block ? BLOCK_CODEBOOK_MAX_POINT_BITS : PLAN_MAX_WIDTH;
     uint8_t bits[RB_MAX_BLOCKS];
     find_bits(&least, &most, plan);
     if (is_of_block)

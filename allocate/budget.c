@@ -2,7 +2,10 @@
 #include "allocate/budget.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "methods/trellis_allocation.h"
 
 static double n_heads(const model_facts *model) { return (double)model->n_layers * model->n_kv_heads; }
 
@@ -15,18 +18,27 @@ static double value_bits_per_token(const model_facts *model, int width)
 static double value_bits_of(const plan_request *r)
 {
     double sum = 0.0;
+    if (r->has_trellis_values) return r->value_true_bits * r->model->value_dim * n_heads(r->model);
     if (!r->value_widths) return value_bits_per_token(r->model, r->value_width);
     for (int h = 0; h < r->model->n_layers * r->model->n_kv_heads; h++)
         sum += plan_value_bits(r->value_widths[h], r->model->value_dim);
     return sum;
 }
 
+/* Stored bits of a token's keys and values under a budget for both. */
+static double bits_of_both(const plan_budget *budget, const model_facts *model)
+{
+    return budget->kind == BUDGET_BYTES_PER_TOKEN
+               ? 8.0 * budget->amount
+               : budget->amount * n_heads(model) * 0.5 * (model->head_dim + model->value_dim);
+}
+
 int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
 {
     int width = PLAN_MIN_WIDTH;
-    if (budget->kind != BUDGET_BYTES_PER_TOKEN)
-        return (int)fmin(PLAN_MAX_WIDTH, fmax(PLAN_MIN_WIDTH, floor(budget->amount)));
-    while (width < PLAN_MAX_WIDTH && value_bits_per_token(model, width + 1) <= 0.5 * 8.0 * budget->amount) width++;
+    if (!plan_budget_is_for_both(budget)) return (int)fmin(PLAN_MAX_WIDTH, fmax(PLAN_MIN_WIDTH, floor(budget->amount)));
+    while (width < PLAN_MAX_WIDTH && value_bits_per_token(model, width + 1) <= 0.5 * bits_of_both(budget, model))
+        width++;
     return width;
 }
 
@@ -60,11 +72,12 @@ static rb_status key_bits_of(double *out, const plan_request *r, const plan_budg
     gtq.statistics = &published;
     switch (budget->kind) {
     case BUDGET_TRUE_BITS: *out = budget->amount * r->model->head_dim * n_heads(r->model); break;
+    case BUDGET_TOTAL_BITS:
     case BUDGET_BYTES_PER_TOKEN:
-        *out = 8.0 * budget->amount - value_bits_of(r);
+        *out = bits_of_both(budget, r->model) - value_bits_of(r);
         if (*out <= 0.0)
             st = rb_fail(err, RB_EINVAL, "budget is %g bytes a token, expected more than the values alone take: %g",
-                         budget->amount, value_bits_of(r) / 8.0);
+                         bits_of_both(budget, r->model) / 8.0, value_bits_of(r) / 8.0);
         break;
     default:
         st = plan_at(&plan, &gtq, METHOD_BLOCK_GTQ, budget->amount, err);
@@ -134,11 +147,60 @@ static rb_status keys_within(bit_plan **out, budget_answer *answer, const plan_r
                : optimal_within(out, answer, request, key_bits, budget, err);
 }
 
+/* ---- trellis --------------------------------------------------------------------------------- */
+
+static rb_status trellis_part_within(bit_plan *plan, budget_answer *answer, const plan_request *r, trellis_part parts,
+                                     double bits, rb_error *err)
+{
+    const trellis_budget budget = {.parts = parts,
+                                   .total_bits = (int64_t)(bits + 0.5),
+                                   .least_share = r->trellis_least_share,
+                                   .equal_heads = r->equal_heads};
+    trellis_curves *curves = NULL;
+    rb_status st;
+    RB_TRY(st, trellis_curves_build(&curves, parts, r->model, r->statistics, err), done);
+    RB_TRY(st, trellis_plan(plan, answer, curves, &budget, err), done);
+done:
+    trellis_curves_free(curves);
+    return st;
+}
+
+/* Keys of method trellis, and its values where they share the budget. */
+static rb_status trellis_within(bit_plan **out, budget_answer *answer, const plan_request *r, const plan_budget *budget,
+                                rb_error *err)
+{
+    const bool is_for_both = r->has_trellis_values && isnan(r->value_true_bits);
+    bit_plan *plan = NULL;
+    double bits = bits_of_both(budget, r->model);
+    rb_status st;
+    if (!is_for_both) RB_TRY(st, key_bits_of(&bits, r, budget, err), done);
+    RB_TRY(st, allocate_values(&plan, r->model, r->calibration, r->value_width, err), done);
+    RB_TRY(st, trellis_part_within(plan, answer, r, is_for_both ? TRELLIS_BOTH : TRELLIS_KEYS, bits, err), done);
+    snprintf(plan->method, sizeof plan->method, "%s", allocation_method_name(METHOD_TRELLIS));
+    plan->avg_bits = budget->kind == BUDGET_AVG_BITS ? budget->amount : bit_plan_cost(plan).key_nominal_bits;
+    *out = plan;
+    plan = NULL;
+done:
+    bit_plan_free(plan);
+    return st;
+}
+
+/* ---- any method ------------------------------------------------------------------------------ */
+
 rb_status allocate_within(bit_plan **out, budget_answer *answer, const plan_request *request, const plan_budget *budget,
                           rb_error *err)
 {
+    budget_answer of_values;
     *out = NULL;
-    const rb_status st = keys_within(out, answer, request, budget, err);
+    rb_status st = request->method == METHOD_TRELLIS ? trellis_within(out, answer, request, budget, err)
+                                                     : keys_within(out, answer, request, budget, err);
+    if (st == RB_OK && request->has_trellis_values && !isnan(request->value_true_bits)) {
+        st = trellis_part_within(*out, &of_values, request, TRELLIS_VALUES, value_bits_of(request), err);
+        if (st != RB_OK) {
+            bit_plan_free(*out);
+            *out = NULL;
+        }
+    }
     if (st == RB_OK) {
         (*out)->n_sink = request->n_sink;
         (*out)->n_recent = request->n_recent;

@@ -3,13 +3,14 @@
  *   avg_bits         nominal bits per dim of the keys, as published. Methods that are not published get the bytes that
  *                    block-gtq stores at it, so that the two can be compared
  *   true_bits        stored bits per dim of the keys: codes, padding, norms
+ *   total_bits       true bits per dim of the keys and of the values, added up
  *   bytes_per_token  keys and values of all layers and heads */
 #ifndef RB_ALLOCATE_BUDGET_H
 #define RB_ALLOCATE_BUDGET_H
 
 #include "methods/optimal.h"
 
-typedef enum budget_kind { BUDGET_AVG_BITS, BUDGET_TRUE_BITS, BUDGET_BYTES_PER_TOKEN } budget_kind;
+typedef enum budget_kind { BUDGET_AVG_BITS, BUDGET_TRUE_BITS, BUDGET_TOTAL_BITS, BUDGET_BYTES_PER_TOKEN } budget_kind;
 
 typedef struct plan_budget {
     budget_kind kind;
@@ -25,6 +26,12 @@ int plan_budget_value_width(const plan_budget *budget, const model_facts *model)
 rb_status plan_budget_of_memory(plan_budget *out, int64_t bytes, int64_t n_tokens, int64_t n_exact,
                                 const model_facts *model, rb_error *err);
 
+/* Whether the budget is for keys and values together. */
+static inline bool plan_budget_is_for_both(const plan_budget *budget)
+{
+    return budget->kind == BUDGET_TOTAL_BITS || budget->kind == BUDGET_BYTES_PER_TOKEN;
+}
+
 typedef struct plan_request {
     const model_facts *model;
     const text_facts *calibration;
@@ -34,6 +41,11 @@ typedef struct plan_request {
     const optimal_curves *curves;   /* built with these options, for several budgets; NULL: built for this one */
     int value_width;                /* 1..8 or PLAN_FP16_WIDTH, of all heads */
     const uint8_t *value_widths;    /* [n_layers][n_kv_heads], 1..8, in its place; NULL: none */
+    bool has_trellis_values;        /* values have heads of family trellis in place of widths, */
+    double value_true_bits;         /* of so many stored bits a dim on average; NAN: of the budget, which is for both,
+                                     * and the method is trellis */
+    bool equal_heads;               /* of method trellis and of its values: all heads of a layer have one size */
+    double trellis_least_share;     /* likewise: methods/trellis_allocation.h */
     int64_t n_sink, n_recent;       /* of the plan; the statistics are those for so many sinks */
 } plan_request;
 

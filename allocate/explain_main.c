@@ -51,13 +51,16 @@ static void print_values(const bit_plan *plan, const explain_options *opt, const
     const int width = plan->value_widths[at];
     const token_statistics *known = profile_table_statistics(profile, plan->n_sink);
     double energy = 0.0;
-    if (width == PLAN_FP16_WIDTH) {
+    if (!bit_plan_quantizes_values(plan)) {
         printf("values   fp16\n");
         return;
     }
-    printf("values   %d bits, %.3f true bits a dim", width,
-           (double)plan_value_bits(width, plan->model.value_dim) / plan->model.value_dim);
-    for (int h = 0; h < plan->model.n_kv_heads && known->value_error; h++) energy += known->value_energy[first + h];
+    printf("values   %.4g bits, %.3f true bits a dim", bit_plan_value_code_bits(plan, (int)at),
+           (double)bit_plan_value_stored_bits(plan, (int)at) / plan->model.value_dim);
+    if (plan->value_heads) printf(", %s", codec_family_names[plan->value_heads[at].family]);
+    /* What is known is the error of a width. */
+    for (int h = 0; !plan->value_heads && h < plan->model.n_kv_heads && known->value_error; h++)
+        energy += known->value_energy[first + h];
     if (energy > 0.0) {
         const double *share = known->value_error + at * PROFILE_MAX_WIDTH - 1; /* by width */
         printf("; their error is %.3g %% of the layer's output energy", 100.0 * share[width] / energy);
@@ -78,7 +81,7 @@ static rb_status put_json(const explain_functions *family, const void *explained
     RB_TRY(st, rb_json_add_string(json, "method", plan->method, err), done);
     RB_TRY(st, rb_json_add_number(json, "layer", (double)opt->layer, err), done);
     RB_TRY(st, rb_json_add_number(json, "kv_head", (double)opt->kv_head, err), done);
-    RB_TRY(st, rb_json_add_number(json, "value_width", plan->value_widths[head_of(opt, plan)], err), done);
+    RB_TRY(st, rb_json_add_number(json, "value_width", bit_plan_value_code_bits(plan, head_of(opt, plan)), err), done);
     RB_TRY(st, rb_json_put(json, err), done);
 done:
     cJSON_Delete(json);

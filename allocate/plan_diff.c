@@ -58,7 +58,7 @@ static void compare_heads(plan_diff *diff, int h)
         change->blocks_changed += bits_a[i] != bits_b[i];
         change->width_moved += abs(bits_a[i] - bits_b[i]);
     }
-    const bool has_other_values = diff->plans[0]->value_widths[h] != diff->plans[1]->value_widths[h];
+    const bool has_other_values = !bit_plan_same_values(diff->plans[0], h, diff->plans[1], h);
     diff->heads_differing += has_other_values || !plan_head_equal(a, b, model);
     diff->values_differing += has_other_values;
     if (a->family == b->family) families[a->family]->compare(diff, a, b, n_blocks);

@@ -22,12 +22,13 @@ static void set_axes(explained_code *out, const float *map)
 }
 
 /* V were the block's code `step` bits longer, as a share of V more than it is. */
-static double change(const block_codebook_head *head, const uint8_t *bits, int block, int step, double variance)
+static double change(const block_codebook_head *head, const uint8_t *bits, int block, int step, int gain_bits,
+                     double variance)
 {
     uint8_t other[RB_MAX_BLOCKS];
     double stretches[RB_MAX_BLOCKS];
     const int own = bits[block] + step;
-    if (own < 0 || own > BLOCK_CODEBOOK_MAX_BITS || !(variance > 0.0)) return 0.0;
+    if (own < 0 || own > block_codebook_most_bits(block, gain_bits) || !(variance > 0.0)) return 0.0;
     memcpy(other, bits, (size_t)head->n_blocks);
     other[block] = (uint8_t)own;
     return block_codebook_head_error(head, other, stretches) / variance - 1.0;
@@ -62,8 +63,8 @@ void plan_explain_block_codebook(explained_block_codebook *out, const bit_plan *
             .weight = (double)coding->weights[block],
             .q_energy = statistics->q_energy[(int64_t)h * n + block],
             .k_energy = statistics->k_energy[(int64_t)h * n + block],
-            .more = change(&known, coding->bits, block, 1, variance),
-            .less = change(&known, coding->bits, block, -1, variance),
+            .more = change(&known, coding->bits, block, 1, coding->gain_bits, variance),
+            .less = change(&known, coding->bits, block, -1, coding->gain_bits, variance),
         };
         if (head->center && own->k_energy > 0.0) own->center_share = 1.0 - coded.k_energy[block] / own->k_energy;
         set_axes(own, coding->maps + BLOCK_CODEBOOK_MAP_SIZE * block);

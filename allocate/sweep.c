@@ -178,10 +178,11 @@ done:
     return st;
 }
 
-rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const plan_request *request, rb_error *err)
+rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const measured_points *measured,
+                             const plan_request *request, rb_error *err)
 {
     const double range[] = {sweep->range.from, sweep->range.to, sweep->range.step};
-    cJSON *json = NULL, *curves = cJSON_CreateArray();
+    cJSON *json = NULL, *points = NULL, *curves = cJSON_CreateArray();
     rb_status st = curves ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for curves of a sweep");
     *out = NULL;
     if (st != RB_OK) return st;
@@ -194,10 +195,15 @@ rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const plan_re
     for (int method = 0; method < METHOD_N; method++)
         if (sweep->n_points[method] > 0) RB_TRY(st, curve_to_json(curves, sweep, (allocation_method)method, err), done);
     RB_TRY(st, rb_json_add_item(json, "curves", &curves, err), done);
+    if (measured->n > 0) {
+        RB_TRY(st, measured_points_to_json(&points, measured, err), done);
+        RB_TRY(st, rb_json_add_item(json, "measured", &points, err), done);
+    }
     *out = json;
     json = NULL;
 done:
     cJSON_Delete(json);
+    cJSON_Delete(points);
     cJSON_Delete(curves);
     return st;
 }

@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "allocate/budget.h"
+#include "allocate/measured_points.h"
 #include "methods/plan_error.h"
 
 #define SWEEP_SCHEMA "ropebits-sweep"
@@ -41,11 +42,14 @@ rb_status plan_sweep_compute(plan_sweep *out, const sweep_range *range, const pl
                              const plan_request *published, const bool *methods, rb_error *err);
 void plan_sweep_free(plan_sweep *sweep);
 
-/* docs/allocate.md names the members. */
-rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const plan_request *request, rb_error *err);
+/* docs/allocate.md names the members. measured: what evaluations found of plans; may be empty. */
+rb_status plan_sweep_to_json(cJSON **out, const plan_sweep *sweep, const measured_points *measured,
+                             const plan_request *request, rb_error *err);
 
 /* An SVG picture: expected logit MAE, on a logarithmic scale, over true bits. There is a line a method, and one for the
- * bound of the last method. Atomic. */
-rb_status plan_sweep_draw(const plan_sweep *sweep, const model_facts *model, const char *path, rb_error *err);
+ * bound of the last method. Below it, where there are measured points, their KL over true bits of keys and values.
+ * Atomic. */
+rb_status plan_sweep_draw(const plan_sweep *sweep, const measured_points *measured, const model_facts *model,
+                          const char *path, rb_error *err);
 
 #endif

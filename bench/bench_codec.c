@@ -4,7 +4,7 @@
  *   bench_codec [N_TOKENS [N_HEADS [HEAD_DIM [TYPE [PLAN]]]]]
  *
  * N_TOKENS 65536, N_HEADS 8 and HEAD_DIM 128 where not given. TYPE: f16, bf16, f32, or all, which it is where not
- * given. PLAN: block-codebook, for that only; else all plans.
+ * given. PLAN: a codec family, for its plans only; all where not given.
  *
  * vector_gb_per_s counts the bytes of vectors that are read (encode) or written (decode), moved_gb_per_s all bytes. */
 #include <math.h>
@@ -37,8 +37,8 @@ typedef struct bench {
     codec_tables *tables;
     plan_head *heads;
     int64_t n;
-    const char *type;       /* only this one; NULL: all */
-    bool is_block_codebook; /* only block-codebook */
+    const char *type;   /* only this one; NULL: all */
+    const char *family; /* only its plans; NULL: all */
 } bench;
 
 static rb_status run(const bench *b, const char *what, codec_dtype type, rb_error *err)
@@ -162,6 +162,39 @@ static rb_status block_codebook_plans(bench *b, rb_error *err)
     return st;
 }
 
+/* Family trellis at 2.1 bits a coordinate and a gain of 3 bits: widths as variances ask for that fall like those of
+ * a model's, by a hundred from the first coordinate to the last. is_folded: the basis is no matrix, as that of values
+ * is. */
+static rb_status trellis_plans(bench *b, bool is_folded, rb_error *err)
+{
+    enum { GAIN_BITS = 3 };
+    const int n = b->model.head_dim;
+    double *basis = malloc((size_t)n * (size_t)n * sizeof *basis), weights[RB_MAX_HEAD_DIM];
+    rb_status st = basis ? RB_OK : RB_ENOMEM;
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
+        uint8_t widths[RB_MAX_HEAD_DIM] = {8};
+        float *lean = normals(300 + (uint64_t)h, (int64_t)n * n);
+        for (int left = (int)(2.1 * n) - 8; left > 0; left--) {
+            int best = 1; /* a bit quarters a variance */
+            for (int i = 1; i < n; i++)
+                if (pow(100.0, -(double)i / n) * pow(4.0, -widths[i])
+                    > pow(100.0, -(double)best / n) * pow(4.0, -widths[best]))
+                    best = i;
+            widths[best]++;
+        }
+        for (int i = 0; i < n; i++) {
+            for (int j = 0; j < n; j++)
+                basis[i * n + j] = (i == j ? 1.0 : 0.0) + (is_folded ? 0.0 : 0.3 * (double)lean[i * n + j] / sqrt(n));
+            weights[i] = pow(100.0, -(double)i / n);
+        }
+        plan_head_clear(&b->heads[h]);
+        st = plan_head_set_trellis(&b->heads[h], widths, basis, weights, GAIN_BITS, 4, n, err);
+        free(lean);
+    }
+    free(basis);
+    return st;
+}
+
 static rb_status uniform(bench *b, int width, rotation_kind rotation, rb_error *err)
 {
     rb_status st = RB_OK;
@@ -214,11 +247,29 @@ static rb_status run_block_codebook(bench *b, rb_error *err)
     return st;
 }
 
+static rb_status run_trellis(bench *b, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int is_folded = 0; is_folded < 2 && st == RB_OK; is_folded++) {
+        st = trellis_plans(b, is_folded, err);
+        for (int type = 0; type < CODEC_N_DTYPES && st == RB_OK; type++)
+            if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
+                st = run(b, is_folded ? "trellis folded" : "trellis", (codec_dtype)type, err);
+    }
+    return st;
+}
+
+static bool is_asked_for(const bench *b, codec_family family)
+{
+    return !b->family || strcmp(b->family, codec_family_names[family]) == 0;
+}
+
 static rb_status run_all(bench *b, rb_error *err)
 {
-    rb_status st;
-    RB_TRY(st, run_block_codebook(b, err), done);
-    if (b->is_block_codebook) goto done;
+    rb_status st = RB_OK;
+    if (is_asked_for(b, FAMILY_BLOCK_CODEBOOK)) RB_TRY(st, run_block_codebook(b, err), done);
+    if (is_asked_for(b, FAMILY_TRELLIS)) RB_TRY(st, run_trellis(b, err), done);
+    if (!is_asked_for(b, FAMILY_GROUPS)) goto done;
     RB_TRY(st, block_gtq(b, 3.0, ROTATION_HAAR, err), done);
     for (int type = 0; type < CODEC_N_DTYPES; type++)
         if (!b->type || strcmp(b->type, codec_dtype_name((codec_dtype)type)) == 0)
@@ -245,7 +296,7 @@ int main(int argc, char **argv)
 {
     bench b = {.n = argc > 1 ? atoll(argv[1]) : 65536,
                .type = argc > 4 && strcmp(argv[4], "all") != 0 ? argv[4] : NULL,
-               .is_block_codebook = argc > 5 && strcmp(argv[5], "block-codebook") == 0};
+               .family = argc > 5 ? argv[5] : NULL};
     const int n_heads = argc > 2 ? atoi(argv[2]) : 8, d = argc > 3 ? atoi(argv[3]) : 128;
     rb_error err = {0};
     rb_status st;

@@ -82,7 +82,7 @@ int main(int argc, char **argv)
          .kind = RB_OPT_STRING,
          .value = &opt.needle_template,
          .metavar = "NAME",
-         .help = "their words, with --with-needles: secret-number, plain, or a file"},
+         .help = "their words, with --with-needles: secret-number, completion, plain, or a file"},
         {.long_name = "dtype",
          .kind = RB_OPT_CHOICE,
          .value = &opt.dtype,

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/status.h"
 
@@ -52,6 +53,13 @@ typedef struct rb_option {
     const char *const *suggestions; /* of a string: what completion offers before files; NULL-terminated */
     bool required;                  /* the default is the kind's empty value, see rb_option_has_value */
 } rb_option;
+
+/* Adds rows that several programs share to a table of n. Returns how many it has then. */
+static inline int rb_options_append(rb_option *table, int n, const rb_option *rows, int n_rows)
+{
+    memcpy(table + n, rows, (size_t)n_rows * sizeof *rows);
+    return n + n_rows;
+}
 
 /* Parses argv[1..] into the tables' values. `tables` are searched in order (the program's own, then the common one).
  * `positionals` receives what is left, in order. Fails with RB_EUSAGE and one sentence. */

@@ -18,6 +18,7 @@
 
 #include "core/cuda_device.h"
 #include "core/message.h"
+#include "core/openblas_kernels.h"
 #include "core/openblas_threads.h"
 #include "core/threads.h"
 #include "version.h"
@@ -306,6 +307,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     bool is_told = false;
 
     rb_openblas_without_threads(argv);
+    if (program->multiplies) rb_openblas_take_kernels(argv);
     prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);
     rb_status st = run_program(program, argc, argv, &err);

@@ -22,7 +22,7 @@ static const struct {
     {"key_true_bits", offsetof(evaluation_run, key_true_bits), true},
     {"value_true_bits", offsetof(evaluation_run, value_true_bits), true},
 };
-enum { ROWS_PER_RUN = RB_COUNT(numbers) + 1 }; /* and needles */
+enum { ROWS_PER_RUN = RB_COUNT(numbers) + 3 }; /* and needles, and two of understanding */
 
 static double number_of(const evaluation_run *run, size_t offset)
 {
@@ -107,6 +107,26 @@ static void compare_needles(comparison *out, const evaluation_run *base, const e
             missing ? VERDICT_MISSING : judge_needles(base->n_needles_right, updated->n_needles_right, max_lost));
 }
 
+/* A share is better when it is larger; it may fall by max_regression percent of the base. */
+static void compare_share(comparison *out, const char *metric, const evaluation_run *run, double base, double updated,
+                          double max_regression)
+{
+    add_row(out, metric, run, base, updated,
+            isnan(updated) ? VERDICT_MISSING : comparison_judge_error(-base, -updated, max_regression));
+}
+
+/* The unquantized run agrees with itself; its accuracy shows a change of the forward pass. */
+static void compare_understanding(comparison *out, const evaluation_run *base, const evaluation_run *updated,
+                                  double max_regression)
+{
+    if (base->n_understanding == 0) return;
+    if (strcmp(base->method, "none") != 0)
+        compare_share(out, "understanding_agreement", base, base->understanding_agreement,
+                      updated->understanding_agreement, max_regression);
+    compare_share(out, "understanding_accuracy", base, base->understanding_accuracy, updated->understanding_accuracy,
+                  max_regression);
+}
+
 static comparison_verdict judge_number(double base, double updated, bool is_bits, double max_regression)
 {
     if (isnan(base)) return VERDICT_UNMEASURED;
@@ -125,6 +145,7 @@ static void compare_runs(comparison *out, const evaluation_run *base, const eval
                 judge_number(was, is, numbers[i].is_bits, limits->max_regression));
     }
     compare_needles(out, base, updated, limits->max_needles_lost);
+    compare_understanding(out, base, updated, limits->max_regression);
 }
 
 /* Right answers can be compared only when the same questions were asked. */

@@ -5,13 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/atomic_file.h"
 #include "core/message.h"
 #include "model/model_tokenizer.h"
 #include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/sequences.h"
+#include "texts/understanding_documents.h"
 
-enum { HAYSTACK_TOKENS = 1 << 17, MAX_TASKS = NEEDLE_N_TASKS };
+/* As much of a text as documents are made of. */
+enum { HAYSTACK_TOKENS = 1 << 17, PIECES_BYTES = 1 << 19 };
 
 void evaluate_inputs_free(evaluate_inputs *in)
 {
@@ -76,46 +79,101 @@ done:
 
 /* ---- documents ------------------------------------------------------------------------------- */
 
-/* Makes --needles documents for each task, over the contexts and depths that were asked for. */
-static rb_status make_documents(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
+/* Tokens of a document, without what begins it: each document is a text and begins like one. */
+static rb_status list_contexts(int64_t *contexts, int *n, const evaluate_inputs *in, const rb_number_list *asked,
+                               const char *option, rb_error *err)
 {
-    needle_task tasks[MAX_TASKS];
+    const int64_t longest = model_config_max_context(checkpoint_config(in->model));
+    *n = 0;
+    for (int i = 0; i < asked->n; i++) contexts[(*n)++] = (int64_t)asked->at[i];
+    if (*n == 0) contexts[(*n)++] = in->facts.context;
+    for (int i = 0; i < *n; i++) {
+        if (contexts[i] > longest)
+            return rb_fail(err, RB_EINVAL, "%s has %lld, expected at most the model's max_position_embeddings of %lld",
+                           option, (long long)contexts[i], (long long)longest);
+        contexts[i] -= in->facts.bos.tokens.n;
+        if (contexts[i] < 1)
+            return rb_fail(err, RB_EINVAL, "%s has %lld, expected more than the %d tokens that begin a text", option,
+                           (long long)(contexts[i] + in->facts.bos.tokens.n), in->facts.bos.tokens.n);
+    }
+    return RB_OK;
+}
+
+/* Places of the asked names among all names. */
+static int list_tasks(int *tasks, const rb_string_list *asked, const char *const *names)
+{
+    int n = 0;
+    for (int i = 0; i < asked->n; i++)
+        for (int task = 0; names[task]; task++)
+            if (strcmp(asked->at[i], names[task]) == 0) tasks[n++] = task;
+    return n;
+}
+
+rb_status evaluate_inputs_make_needles(needle_documents *out, const evaluate_inputs *in, const evaluate_options *opt,
+                                       const char *template_name, int64_t n_repeats, rb_error *err)
+{
+    int tasks[RB_MAX_LIST];
+    needle_task needle_tasks[RB_MAX_LIST];
     int64_t contexts[RB_MAX_LIST];
     double random_depth = NAN;
     needle_template words = {0};
     token_list haystack = {0};
-    needle_series series = {.tasks = tasks,
+    needle_series series = {.tasks = needle_tasks,
                             .contexts = contexts,
                             .depths = opt->depths.n > 0 ? opt->depths.at : &random_depth,
                             .n_depths = opt->depths.n > 0 ? opt->depths.n : 1,
-                            .n_repeats = (int)opt->n_needles,
+                            .n_repeats = (int)n_repeats,
                             .seed = (uint64_t)opt->seed,
                             .counts = needle_counts_default()};
     rb_status st;
-    for (int i = 0; i < opt->needle_tasks.n && series.n_tasks < MAX_TASKS; i++)
-        for (int task = 0; task < NEEDLE_N_TASKS; task++)
-            if (strcmp(opt->needle_tasks.at[i], needle_task_names[task]) == 0)
-                tasks[series.n_tasks++] = (needle_task)task;
-    for (int i = 0; i < opt->needle_contexts.n; i++)
-        contexts[series.n_contexts++] = (int64_t)opt->needle_contexts.at[i];
-    if (series.n_contexts == 0) contexts[series.n_contexts++] = in->facts.context;
-    for (int i = 0; i < series.n_contexts; i++) {
-        if (contexts[i] > model_config_max_context(checkpoint_config(in->model)))
-            return rb_fail(err, RB_EINVAL,
-                           "--needle-contexts has %lld, expected at most the model's max_position_embeddings of %lld",
-                           (long long)contexts[i], (long long)model_config_max_context(checkpoint_config(in->model)));
-        contexts[i] -= in->facts.bos.tokens.n; /* each document is a text and begins like one */
-    }
-    RB_TRY(st, needle_template_open(&words, opt->needle_template, err), done);
+    series.n_tasks = list_tasks(tasks, &opt->needle_tasks, needle_task_names);
+    for (int i = 0; i < series.n_tasks; i++) needle_tasks[i] = (needle_task)tasks[i];
+    RB_TRY(st, list_contexts(contexts, &series.n_contexts, in, &opt->needle_contexts, "--needle-contexts", err), done);
+    RB_TRY(st, needle_template_open(&words, template_name, err), done);
     RB_TRY(st, tokens_from_text(&haystack, opt->haystack ? opt->haystack : opt->text, in->words, HAYSTACK_TOKENS, err),
            done);
     const needle_source source = {
         .needles = &words, .tokens_of = in->words, .haystack = haystack.ids, .n_haystack = haystack.n};
-    RB_TRY(st, needle_documents_make(&in->documents, &source, &series, err), done);
-    st = needle_documents_begin(&in->documents, &in->facts.bos.tokens, err);
+    RB_TRY(st, needle_documents_make(out, &source, &series, err), done);
+    st = needle_documents_begin(out, &in->facts.bos.tokens, err);
 done:
     needle_template_free(&words);
     token_list_free(&haystack);
+    return st;
+}
+
+static rb_status make_understanding(needle_documents *out, const evaluate_inputs *in, const evaluate_options *opt,
+                                    rb_error *err)
+{
+    const char *path = opt->haystack ? opt->haystack : opt->text;
+    int tasks[RB_MAX_LIST];
+    understanding_task understanding_tasks[RB_MAX_LIST];
+    int64_t contexts[RB_MAX_LIST];
+    understanding_series series = {.tasks = understanding_tasks,
+                                   .contexts = contexts,
+                                   .n_repeats = (int)opt->n_understanding,
+                                   .seed = (uint64_t)opt->seed};
+    text_pieces pieces = {0};
+    char *text = NULL;
+    size_t length = 0;
+    rb_status st;
+    series.n_tasks = list_tasks(tasks, &opt->understanding_tasks, understanding_task_names);
+    for (int i = 0; i < series.n_tasks; i++) understanding_tasks[i] = (understanding_task)tasks[i];
+    RB_TRY(
+        st,
+        list_contexts(contexts, &series.n_contexts, in, &opt->understanding_contexts, "--understanding-contexts", err),
+        done);
+    RB_TRY(st, rb_read_file(&text, &length, path, 1 << 30, err), done);
+    if (length > PIECES_BYTES) length = PIECES_BYTES;
+    while (length > 0 && length == PIECES_BYTES && text[length - 1] != '\n') length--;
+    RB_TRY(st, text_pieces_make(&pieces, text, length, in->words, err), done);
+    const understanding_source source = {.pieces = &pieces, .tokens_of = in->words};
+    RB_TRY(st, understanding_documents_make(out, &source, &series, err), done);
+    st = needle_documents_begin(out, &in->facts.bos.tokens, err);
+done:
+    if (st != RB_OK) rb_fail_in(err, st, "%s", path);
+    text_pieces_free(&pieces);
+    free(text);
     return st;
 }
 
@@ -148,7 +206,7 @@ done:
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-static void warn_of_other_bos(const char *path, const text_bos *plan, const text_bos *text)
+void evaluate_inputs_warn_of_bos(const char *path, const text_bos *plan, const text_bos *text)
 {
     const bool is_same =
         plan->mode == text->mode && plan->tokens.n == text->tokens.n
@@ -175,7 +233,7 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
         if (st == RB_OK)
             st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);
         if (st != RB_OK) break;
-        warn_of_other_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
+        evaluate_inputs_warn_of_bos(path, &in->plans[i]->calibration.bos, &in->facts.bos);
         override_exact(&in->plans[i]->n_sink, opt->n_sink, "sink", path);
         override_exact(&in->plans[i]->n_recent, opt->n_recent, "recent", path);
     }
@@ -192,21 +250,36 @@ static int64_t longest_sequence(const evaluate_inputs *in)
     return longest;
 }
 
-rb_status evaluate_inputs_read(evaluate_inputs *in, const evaluate_options *opt, rb_error *err)
+rb_status evaluate_inputs_make_documents(evaluate_inputs *in, const evaluate_options *opt, const char *template_name,
+                                         rb_error *err)
+{
+    needle_documents understanding = {0};
+    rb_status st = RB_OK;
+    needle_documents_free(&in->documents);
+    if (opt->documents) RB_TRY(st, documents_read(&in->documents, opt->documents, err), done);
+    else if (opt->n_needles > 0)
+        RB_TRY(st, evaluate_inputs_make_needles(&in->documents, in, opt, template_name, opt->n_needles, err), done);
+    if (opt->n_understanding > 0) {
+        RB_TRY(st, make_understanding(&understanding, in, opt, err), done);
+        RB_TRY(st, needle_documents_append(&in->documents, &understanding, err), done);
+    }
+    if (in->documents.n > 0) RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "documents", err), done);
+done:
+    needle_documents_free(&understanding);
+    return st;
+}
+
+rb_status evaluate_inputs_read(evaluate_inputs *in, const evaluate_options *opt, const char *template_name,
+                               rb_error *err)
 {
     rb_status st;
     *in = (evaluate_inputs){0};
     RB_TRY(st, checkpoint_open(&in->model, opt->model, err), done);
     RB_TRY(st, tokenizer_open_model(&in->words, opt->model, err), done);
     RB_TRY(st, read_text(in, opt, err), done);
-    if (opt->documents) RB_TRY(st, documents_read(&in->documents, opt->documents, err), done);
-    else if (opt->n_needles > 0) RB_TRY(st, make_documents(in, opt, err), done);
-    if (in->documents.n > 0)
-        RB_TRY(st, check_documents(in, opt->documents ? opt->documents : "needle documents", err), done);
+    RB_TRY(st, evaluate_inputs_make_documents(in, opt, template_name, err), done);
     RB_TRY(st, checkpoint_set_longest(in->model, longest_sequence(in), err), done);
     RB_TRY(st, read_plans(in, opt, err), done);
-    if (in->documents.n > 0 && opt->write_documents)
-        RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
     checkpoint_warn_quantized(in->model);
 done:
     return st;

@@ -8,10 +8,11 @@
 #include "evaluate/evaluation_file.h"
 #include "evaluate/needles_json.h"
 #include "evaluate/score_json.h"
+#include "evaluate/understanding_score.h"
 
 /* plan NULL: the unquantized run. Its bits are null, and so is what compares a run with it. */
-static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit_plan *plan, const char *name,
-                             const evaluate_request *request, rb_error *err)
+static rb_status run_to_json(cJSON **out, const evaluate_score *score, const evaluate_score *unquantized,
+                             const bit_plan *plan, const char *name, const evaluate_request *request, rb_error *err)
 {
     const plan_cost cost = plan ? bit_plan_cost(plan) : (plan_cost){0};
     const struct {
@@ -34,7 +35,8 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit
                    {"attention_overlap", score->attention_overlap},
                    {"output_error", score->output_error}};
     const model_facts *model = &checkpoint_config(request->model)->facts;
-    cJSON *needles = NULL;
+    const needle_documents *documents = request->documents;
+    cJSON *needles = NULL, *understanding = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_string(*out, "name", name, err), done);
@@ -42,14 +44,21 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const bit
     for (size_t i = 0; i < RB_COUNT(numbers); i++)
         RB_TRY(st, rb_json_add_number(*out, numbers[i].name, numbers[i].value, err), done);
     RB_TRY(st, score_lists_to_json(*out, score, model->n_layers, model->n_q_heads, err), done);
-    if (request->documents) {
-        RB_TRY(st, needles_to_json(&needles, score->is_right, request->documents, err), done);
-        st = rb_json_add_item(*out, "needles", &needles, err);
+    if (needle_documents_count(documents, DOCUMENT_NEEDLES) > 0) {
+        RB_TRY(st, needles_to_json(&needles, score->is_right, unquantized->is_right, documents, err), done);
+        RB_TRY(st, rb_json_add_item(*out, "needles", &needles, err), done);
     } else {
-        st = rb_json_add_null(*out, "needles", err);
+        RB_TRY(st, rb_json_add_null(*out, "needles", err), done);
+    }
+    if (needle_documents_count(documents, DOCUMENT_UNDERSTANDING) > 0) {
+        RB_TRY(st, understanding_to_json(&understanding, documents, score->answers, err), done);
+        st = rb_json_add_item(*out, "understanding", &understanding, err);
+    } else {
+        st = rb_json_add_null(*out, "understanding", err);
     }
 done:
     cJSON_Delete(needles);
+    cJSON_Delete(understanding);
     return st;
 }
 
@@ -75,10 +84,10 @@ rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const eva
     RB_TRY(st, rb_json_add_item(*out, "options", options, err), done);
     for (int run = 0; run < result->n_runs; run++) {
         const bit_plan *plan = run > 0 ? request->plans[run - 1] : NULL;
-        RB_TRY(
-            st,
-            run_to_json(&item, &result->runs[run], plan, plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, err),
-            done);
+        RB_TRY(st,
+               run_to_json(&item, &result->runs[run], &result->runs[0], plan,
+                           plan ? names[run - 1] : EVALUATION_UNQUANTIZED, request, err),
+               done);
         RB_TRY(st, rb_json_append(list, &item, err), done);
     }
     st = rb_json_add_item(*out, "runs", &list, err);

@@ -6,12 +6,14 @@
 #include "core/message.h"
 #include "core/program.h"
 #include "evaluate/attention_score.h"
-#include "evaluate/evaluate_inputs.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
+#include "evaluate/evaluate_setup.h"
+#include "texts/documents_file.h"
 #include "texts/sequences.h"
+#include "texts/understanding_documents.h"
 
-enum { EVALUATE_TOKENS = 8192, MAX_WORST_TOKENS = 1000 };
+enum { MAX_WORST_TOKENS = 1000 };
 
 static rb_status add_exact(cJSON *json, const char *name, int64_t n, rb_error *err)
 {
@@ -19,7 +21,7 @@ static rb_status add_exact(cJSON *json, const char *name, int64_t n, rb_error *e
                                     : rb_json_add_number(json, name, (double)n, err);
 }
 
-static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_device_kind device, rb_error *err)
+static rb_status options_to_json(cJSON **out, const evaluate_options *opt, const evaluate_setup *setup, rb_error *err)
 {
     const struct {
         const char *name, *value;
@@ -29,6 +31,7 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_de
         const char *name;
         int64_t value;
     } numbers[] = {{"needles", opt->n_needles},
+                   {"understanding", opt->n_understanding},
                    {"seed", opt->seed},
                    {"attention_stride", opt->attention_stride},
                    {"attention_top_k", ATTENTION_TOP_K},
@@ -42,8 +45,9 @@ static rb_status options_to_json(cJSON **out, const evaluate_options *opt, rb_de
     RB_TRY(st, add_exact(*out, "sink", opt->n_sink, err), done);
     RB_TRY(st, add_exact(*out, "recent", opt->n_recent, err), done);
     RB_TRY(st, rb_json_add_string(*out, "bos", bos_choice_names[opt->bos], err), done);
-    RB_TRY(st, rb_json_add_string(*out, "needle_template", opt->needle_template, err), done);
-    if (device == RB_DEVICE_CUDA)
+    RB_TRY(st, rb_json_add_string(*out, "needle_template", evaluate_setup_template(setup, opt), err), done);
+    if (setup->is_auto) RB_TRY(st, needle_choice_to_json(*out, &setup->choice, err), done);
+    if (setup->device == RB_DEVICE_CUDA)
         RB_TRY(st, rb_json_add_string(*out, "cuda_precision", opt->precision == LAYER_CUDA_F32 ? "f32" : "bf16", err),
                done);
     st = rb_json_add_string(*out, "quantized",
@@ -63,8 +67,10 @@ static void print_number(double value, int width, int precision)
 
 static void print_table(const evaluate_result *result, const evaluate_inputs *in, double seconds)
 {
-    printf("%-28s %9s %9s %11s %10s %10s %10s %8s %10s %9s %9s %9s\n", "run", "key bits", "val bits", "perplexity",
-           "KL", "KL 99.9 %", "KL max", "top-1 %", "attn KL", "top-16 %", "out err %", "needles");
+    const int64_t n_needles = needle_documents_count(&in->documents, DOCUMENT_NEEDLES);
+    printf("%-28s %9s %9s %11s %10s %10s %10s %8s %10s %9s %9s %9s %8s %8s\n", "run", "key bits", "val bits",
+           "perplexity", "KL", "KL 99.9 %", "KL max", "top-1 %", "attn KL", "top-16 %", "out err %", "needles",
+           "agree %", "right %");
     for (int run = 0; run < result->n_runs; run++) {
         const evaluate_score *score = &result->runs[run];
         const plan_cost cost =
@@ -83,12 +89,15 @@ static void print_table(const evaluate_result *result, const evaluate_inputs *in
                        {100.0 * score->attention_overlap, 9, 2},
                        {100.0 * score->output_error, 9, 2}};
         char needles[48] = "-";
-        if (in->documents.n > 0)
-            snprintf(needles, sizeof needles, "%lld/%lld", (long long)score->n_right, (long long)in->documents.n);
+        if (n_needles > 0)
+            snprintf(needles, sizeof needles, "%lld/%lld", (long long)score->n_right, (long long)n_needles);
         printf("%-28s", run > 0 ? in->names[run - 1] : "unquantized");
         for (size_t i = 0; i < RB_COUNT(columns); i++)
             print_number(columns[i].value, columns[i].width, columns[i].precision);
-        printf(" %9s\n", needles);
+        printf(" %9s", needles);
+        print_number(100.0 * score->understanding.agreement, 8, 2);
+        print_number(100.0 * score->understanding.accuracy, 8, 2);
+        printf("\n");
     }
     for (int run = 1; run < result->n_runs; run++) {
         char exact[80];
@@ -103,145 +112,65 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
 {
     const evaluate_options *opt = args->context;
     const double started_s = rb_now_s();
-    evaluate_inputs in = {0};
+    evaluate_setup setup = {0};
+    evaluate_inputs *in = &setup.in;
     evaluate_result result = {0};
-    rb_device_kind device = RB_DEVICE_CPU;
     cJSON *json = NULL, *options = NULL;
     rb_status st;
     if (opt->keys_only && opt->values_only)
         return rb_fail(err, RB_EUSAGE, "--keys-only and --values-only exclude each other");
-    RB_TRY(st, evaluate_inputs_read(&in, opt, err), done);
-    RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-    const evaluate_request request = {.model = in.model,
-                                      .plans = (const bit_plan *const *)in.plans,
-                                      .n_plans = opt->plans.n,
-                                      .text = in.text.ids,
-                                      .n_text = in.text.n,
-                                      .context = in.facts.context,
-                                      .bos = in.facts.bos,
-                                      .documents = in.documents.n > 0 ? &in.documents : NULL,
-                                      .with_keys = !opt->values_only,
-                                      .with_values = !opt->keys_only,
-                                      .attention_stride = opt->attention_stride,
-                                      .n_worst_tokens = (int)opt->n_worst_tokens,
-                                      .is_on_cuda = device == RB_DEVICE_CUDA,
-                                      .cuda_precision = (layer_cuda_precision)opt->precision,
-                                      .max_gpu_bytes = opt->max_gpu_bytes};
-    RB_TRY(st, evaluate_plans(&result, &request, err), done);
+    RB_TRY(st, evaluate_setup_make(&setup, opt, args->common, err), done);
+    if (in->documents.n > 0 && opt->write_documents)
+        RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
+    RB_TRY(st, evaluate_plans(&result, &setup.request, err), done);
+    evaluate_setup_tell_needles(&setup, opt, result.runs[0].n_right);
     for (int run = 0; run < result.n_runs; run++)
-        worst_predictions_name(&result.runs[run].worst, in.words, in.text.ids, in.facts.context);
-    RB_TRY(st, options_to_json(&options, opt, device, err), done);
-    RB_TRY(st, evaluate_to_json(&json, &result, &request, in.names, &in.facts, in.documents_sha256, &options, err),
+        worst_predictions_name(&result.runs[run].worst, in->words, in->text.ids, in->facts.context);
+    RB_TRY(st, options_to_json(&options, opt, &setup, err), done);
+    RB_TRY(st,
+           evaluate_to_json(&json, &result, &setup.request, in->names, &in->facts, in->documents_sha256, &options, err),
            done);
     if (opt->output) RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json) st = rb_json_put(json, err);
-    else print_table(&result, &in, rb_now_s() - started_s);
+    else print_table(&result, in, rb_now_s() - started_s);
 done:
     cJSON_Delete(options);
     cJSON_Delete(json);
     evaluate_result_free(&result);
-    evaluate_inputs_free(&in);
+    evaluate_setup_free(&setup);
     return st;
 }
 
 int main(int argc, char **argv)
 {
-    static const char *const precisions[] = {[LAYER_CUDA_BF16] = "bf16", [LAYER_CUDA_F32] = "f32", NULL};
     static const char *const as_planned[] = {"plan", NULL}; /* EVALUATE_AS_PLANNED */
-    evaluate_options opt = {.n_tokens = EVALUATE_TOKENS,
-                            .needle_template = NEEDLE_TEMPLATE_DEFAULT,
-                            .needle_tasks = {.n = 1, .at = {"multikey"}},
-                            .seed = 1,
-                            .attention_stride = 16,
-                            .n_sink = EVALUATE_AS_PLANNED,
-                            .n_recent = EVALUATE_AS_PLANNED,
-                            .n_worst_tokens = 5};
-    const rb_option table[] = {
-        {.long_name = "model",
-         .kind = RB_OPT_STRING,
-         .value = &opt.model,
-         .metavar = "MODEL",
-         .required = true,
-         .help = "checkpoint: a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file"},
+    evaluate_options opt = evaluate_options_default();
+    const rb_option own[] = {
         {.long_name = "plan",
          .kind = RB_OPT_REPEATED,
          .value = &opt.plans,
          .metavar = "FILE",
-         .required = true,
-         .help = "plan.json or plan.rbp; may be given several times"},
-        {.long_name = "text",
-         .kind = RB_OPT_STRING,
-         .value = &opt.text,
-         .metavar = "FILE",
-         .required = true,
-         .help = "text for perplexity and KL, UTF-8"},
-        {.long_name = "n-tokens",
+         .help = "plan.json or plan.rbp; may be given several times; without one, only the unquantized model runs"},
+        {.long_name = "understanding",
          .kind = RB_OPT_INT,
-         .value = &opt.n_tokens,
-         .metavar = "N",
-         .min = 2,
-         .max = 1 << 24,
-         .help = "tokens of the text at most, without what begins its sequences"},
-        {.long_name = "context",
-         .kind = RB_OPT_INT,
-         .value = &opt.context,
-         .metavar = "N",
-         .min = 0,
-         .max = 1 << 24,
-         .help =
-             "tokens of the text per sequence, without what begins it; 0: sequences of 2048, or the model's maximum "
-             "where that is less"},
-        {.long_name = "bos",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.bos,
-         .metavar = "WHERE",
-         .choices = bos_choice_names,
-         .help = "beginning-of-text token: in front of every sequence, of the text, or none; auto: of every sequence "
-                 "where the model's tokenizer puts one in front of a text"},
-        {.long_name = "needles",
-         .kind = RB_OPT_INT,
-         .value = &opt.n_needles,
+         .value = &opt.n_understanding,
          .metavar = "N",
          .min = 0,
          .max = 1 << 16,
-         .help = "needle documents per task, context and depth; 0: none"},
-        {.long_name = "needle-tasks",
+         .help = "question-answer documents per understanding task and context; 0: none"},
+        {.long_name = "understanding-tasks",
          .kind = RB_OPT_STRINGS,
-         .value = &opt.needle_tasks,
+         .value = &opt.understanding_tasks,
          .metavar = "LIST",
-         .choices = needle_task_names,
-         .help = "what is asked (docs/needles.md)"},
-        {.long_name = "needle-contexts",
+         .choices = understanding_task_names,
+         .help = "what they ask (docs/understanding.md)"},
+        {.long_name = "understanding-contexts",
          .kind = RB_OPT_NUMBERS,
-         .value = &opt.needle_contexts,
+         .value = &opt.understanding_contexts,
          .metavar = "LIST",
          .min = 1,
          .max = 1 << 24,
-         .help = "tokens of a document; without it, the context of the text"},
-        {.long_name = "depths",
-         .kind = RB_OPT_NUMBERS,
-         .value = &opt.depths,
-         .metavar = "LIST",
-         .min = 0,
-         .max = 1,
-         .help = "places of the asked needle in the haystack, 0 to 1; without it, random ones"},
-        {.long_name = "haystack",
-         .kind = RB_OPT_STRING,
-         .value = &opt.haystack,
-         .metavar = "FILE",
-         .help = "text that hides the needles; without it, --text"},
-        {.long_name = "needle-template",
-         .kind = RB_OPT_STRING,
-         .value = &opt.needle_template,
-         .metavar = "NAME",
-         .help = "secret-number, plain, or a file"},
-        {.long_name = "seed",
-         .kind = RB_OPT_INT,
-         .value = &opt.seed,
-         .metavar = "N",
-         .min = 0,
-         .max = 9007199254740992.0,
-         .help = "of the needle documents"},
+         .help = "tokens of a document at most; without it, the context of the text"},
         {.long_name = "documents",
          .kind = RB_OPT_STRING,
          .value = &opt.documents,
@@ -290,17 +219,6 @@ int main(int argc, char **argv)
          .min = 0,
          .max = MAX_WORST_TOKENS,
          .help = "list the N tokens of the text that each plan makes suffer most"},
-        {.long_name = "precision",
-         .kind = RB_OPT_CHOICE,
-         .value = &opt.precision,
-         .metavar = "TYPE",
-         .choices = precisions,
-         .help = "of the matrix products on a GPU; the CPU computes in f32"},
-        {.long_name = "max-gpu-memory",
-         .kind = RB_OPT_SIZE,
-         .value = &opt.max_gpu_bytes,
-         .metavar = "SIZE",
-         .help = "GPU memory to use at most, such as 12GiB; 0: what is free"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -308,16 +226,20 @@ int main(int argc, char **argv)
          .metavar = "RESULT.json",
          .help = "the result, for compare"},
     };
+    rb_option table[RB_COUNT(own) + EVALUATE_TEXT_N_ROWS + EVALUATE_NEEDLES_N_ROWS + EVALUATE_DEVICE_N_ROWS];
+    int n = evaluate_text_rows(table, &opt);
+    n += evaluate_needles_rows(table + n, &opt);
+    n += evaluate_device_rows(table + n, &opt);
+    n = rb_options_append(table, n, own, RB_COUNT(own));
     const rb_program program = {
         .name = "evaluate",
-        .synopsis =
-            "ropebits evaluate --model MODEL --plan PLAN.json [--plan ..] --text FILE [--needles N] [options] -o "
-            "RESULT.json",
+        .synopsis = "ropebits evaluate --model MODEL [--plan PLAN.json ..] --text FILE [--needles N] [options] -o "
+                    "RESULT.json",
         .summary = "Runs a checkpoint with every key and value quantized and restored as each plan says, and holds its "
                    "next-token distributions, attention and "
                    "needle answers to the unquantized run's.",
         .options = table,
-        .n_options = RB_COUNT(table),
+        .n_options = n,
         .run = evaluate_run,
         .multiplies = true,
         .context = &opt,

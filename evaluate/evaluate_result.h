@@ -8,6 +8,20 @@
 #include "evaluate/text_summary.h"
 #include "evaluate/worst_predictions.h"
 
+/* The answer tokens of one document. */
+typedef struct answer_score {
+    int64_t n, n_right, n_same; /* n_right: the right token is the most likely one; n_same: that token is the
+                                   unquantized run's */
+    double nll;                 /* sum, nats */
+} answer_score;
+
+/* Understanding documents: shares of answer tokens, 0 to 1, means over the tasks. NaN without documents. */
+typedef struct understanding_score {
+    int64_t n, n_right; /* documents; all of the answer right */
+    double agreement;   /* of tokens whose most likely token is the unquantized run's */
+    double accuracy;    /* of tokens that are the most likely one */
+} understanding_score;
+
 /* One run compared with the unquantized one. Numbers are NaN where there was nothing to measure: no text, no sampled
  * query, or none that sees enough keys. */
 typedef struct evaluate_score {
@@ -25,8 +39,10 @@ typedef struct evaluate_score {
                                       heads as one */
     double *output_error_by_head;  /* [n_layers][n_q_heads], owned; the same of one query head; NaN where its output is
                                       zero throughout */
-    int64_t n_right;               /* documents in which every answer token was the most likely one */
-    bool *is_right;                /* [n documents], owned */
+    int64_t n_right;               /* needle documents in which every answer token was the most likely one */
+    bool *is_right;                /* [n documents], owned; the same, of documents of every kind */
+    answer_score *answers;         /* [n documents], owned */
+    understanding_score understanding;
 } evaluate_score;
 
 typedef struct evaluate_result {

@@ -5,6 +5,8 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "evaluate/understanding_score.h"
+
 static const model_config *config_of(const evaluate_scores *s) { return checkpoint_config(s->request->model); }
 
 rb_status evaluate_scores_create(evaluate_scores *out, const evaluate_request *request, const evaluate_batch *batch,
@@ -100,11 +102,20 @@ static void summarize_outputs(evaluate_score *out, const output_scores *scores, 
 static void summarize_documents(evaluate_score *out, const evaluate_scores *s, int run)
 {
     const evaluate_batch *b = s->batch;
-    const int64_t n = s->request->documents ? s->request->documents->n : 0;
-    for (int64_t d = 0; d < n; d++) out->is_right[d] = true;
-    for (int64_t i = b->n_text_positions; i < b->n_positions; i++)
-        if (!s->tokens[i * b->n_runs + run].is_target_first) out->is_right[b->positions[i].document] = false;
-    for (int64_t d = 0; d < n; d++) out->n_right += out->is_right[d];
+    const needle_documents *documents = s->request->documents;
+    for (int64_t i = b->n_text_positions; i < b->n_positions; i++) {
+        const token_score *token = &s->tokens[i * b->n_runs + run];
+        answer_score *answer = &out->answers[b->positions[i].document];
+        answer->n++;
+        answer->n_right += token->is_target_first;
+        answer->n_same += token->is_top1_same;
+        answer->nll += token->nll;
+    }
+    for (int64_t d = 0; documents && d < documents->n; d++) {
+        out->is_right[d] = out->answers[d].n_right == out->answers[d].n;
+        if (documents->at[d].kind == DOCUMENT_NEEDLES) out->n_right += out->is_right[d];
+    }
+    out->understanding = understanding_score_make(documents, out->answers);
 }
 
 static rb_status alloc_score(evaluate_score *score, size_t n_layers, size_t n_q_heads, size_t n_documents,
@@ -124,6 +135,7 @@ static rb_status alloc_score(evaluate_score *score, size_t n_layers, size_t n_q_
                     err),
            done);
     RB_TRY(st, rb_alloc(&score->is_right, n_documents, sizeof *score->is_right, "scores", err), done);
+    RB_TRY(st, rb_alloc(&score->answers, n_documents, sizeof *score->answers, "scores", err), done);
 done:
     return st;
 }
@@ -168,6 +180,7 @@ void evaluate_result_free(evaluate_result *result)
         free(score->output_error_by_layer);
         free(score->output_error_by_head);
         free(score->is_right);
+        free(score->answers);
     }
     free(result->runs);
     *result = (evaluate_result){0};

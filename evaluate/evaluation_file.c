@@ -50,6 +50,23 @@ done:
     return st;
 }
 
+/* Absent in a result of before there were such documents. */
+static rb_status understanding_from_json(evaluation_run *out, const cJSON *json, const char *where, rb_error *err)
+{
+    const cJSON *object;
+    char place[PLACE_SIZE + 16];
+    rb_status st;
+    out->understanding_agreement = out->understanding_accuracy = (double)NAN;
+    if (!rb_json_find(json, "understanding")) return RB_OK;
+    RB_TRY(st, rb_json_get_object(json, "understanding", where, &object, err), done);
+    snprintf(place, sizeof place, "%s.understanding", where);
+    RB_TRY(st, rb_json_get_int(object, "n", place, 1, INT32_MAX, &out->n_understanding, err), done);
+    RB_TRY(st, rb_json_get_number(object, "agreement", place, 0.0, 1.0, &out->understanding_agreement, err), done);
+    st = rb_json_get_number(object, "accuracy", place, 0.0, 1.0, &out->understanding_accuracy, err);
+done:
+    return st;
+}
+
 static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_first, const char *where, rb_error *err)
 {
     const double bits_max = 64.0;
@@ -78,6 +95,7 @@ static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_f
     RB_TRY(st, read_number(&out->attention_overlap, json, "attention_overlap", where, true, 0.0, 1.0, err), done);
     RB_TRY(st, read_number(&out->output_error, json, "output_error", where, true, 0.0, DBL_MAX, err), done);
     RB_TRY(st, needles_from_json(out, json, where, err), done);
+    RB_TRY(st, understanding_from_json(out, json, where, err), done);
 done:
     return st;
 }

@@ -5,7 +5,8 @@
  *     "options": {..},
  *     "runs": [ {"name", "method", "avg_bits", "value_bits", "key_true_bits", "value_true_bits", "perplexity",
  *                "kl_mean", "kl_p999", "top1_agreement", "attention_kl", "attention_overlap", "output_error",
- *                "needles": {"n", "n_right"} | null, ..}, .. ] }
+ *                "needles": {"n", "n_right"} | null,
+ *                "understanding": {"n", "agreement", "accuracy"} | null, ..}, .. ] }
  *
  * Members that are not listed here are for people and are not read. */
 #ifndef RB_EVALUATE_EVALUATION_FILE_H
@@ -32,8 +33,10 @@ typedef struct evaluation_run {
     double attention_kl;     /* nats a query; NaN: no query was sampled */
     /* Share of a query's most attended keys, 0 to 1; NaN: no query that sees enough of them. */
     double attention_overlap;
-    double output_error;                /* of the attention's output, relative; NaN: no output */
-    int64_t n_needles, n_needles_right; /* both 0 when no needles were asked for */
+    double output_error;                                    /* of the attention's output, relative; NaN: no output */
+    int64_t n_needles, n_needles_right;                     /* both 0 when no needles were asked for */
+    int64_t n_understanding;                                /* documents; 0: none, and both shares are NaN */
+    double understanding_agreement, understanding_accuracy; /* shares of answer tokens, 0 to 1 */
 } evaluation_run;
 
 typedef struct evaluation {

@@ -78,16 +78,14 @@ static rb_status open_keys(kv_restore *r, int p, int layer, rb_error *err)
     return st;
 }
 
-/* A layer with the widths of the layer before keeps its codecs. */
+/* A layer whose values are coded as those of the layer before keeps its codecs. */
 static rb_status open_values(kv_restore *r, int p, int layer, rb_error *err)
 {
     const bit_plan *plan = r->request->plans[p];
     const int n_heads = r->model->n_kv_heads;
     rb_status st = RB_OK;
     if (!r->request->with_values || !bit_plan_quantizes_values(plan)) return RB_OK;
-    if (r->layer >= 0
-        && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads) == 0)
-        return RB_OK;
+    if (r->layer >= 0 && bit_plan_same_layer_values(plan, layer, r->layer)) return RB_OK;
     free_codecs(r->plans[p].values, n_heads);
     for (int h = 0; h < n_heads && st == RB_OK; h++) {
         plan_head head;

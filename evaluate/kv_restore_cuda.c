@@ -75,25 +75,26 @@ static int64_t bad_bytes(const evaluate_batch *batch)
     return batch->batch.n_sequences * N_KINDS * (int64_t)sizeof(uint64_t);
 }
 
-/* Tables of the keys' codecs: of the layer that takes most. */
-static int64_t key_table_bytes(const bit_plan *plan)
+/* Tables of the codecs of heads [n_layers][n_kv_heads]: of the layer that takes most. */
+static int64_t table_bytes(const plan_head *heads, const model_facts *model)
 {
     int64_t most = 0;
-    for (int layer = 0; layer < plan->model.n_layers; layer++) {
+    for (int layer = 0; layer < model->n_layers; layer++) {
         int64_t bytes = 0;
-        for (int h = 0; h < plan->model.n_kv_heads; h++)
-            bytes += codec_image_head_bytes(bit_plan_head(plan, layer, h), &plan->model);
+        for (int h = 0; h < model->n_kv_heads; h++)
+            bytes += codec_image_head_bytes(&heads[layer * model->n_kv_heads + h], model);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-/* Tables of the values' codecs, which have one group a head (plan_head_set_values). */
-static int64_t value_table_bytes(const model_facts *model)
+/* Those of the values' codecs, which have one group a head (plan_head_set_values) where they have no heads. */
+static int64_t value_table_bytes(const bit_plan *plan)
 {
     const plan_head head = {.family = FAMILY_GROUPS, .groups = {.n = 1}};
-    const model_facts values = model_value_facts(model);
-    return model->n_kv_heads * codec_image_head_bytes(&head, &values);
+    const model_facts values = model_value_facts(&plan->model);
+    return plan->value_heads ? table_bytes(plan->value_heads, &values)
+                             : plan->model.n_kv_heads * codec_image_head_bytes(&head, &values);
 }
 
 int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_batch *batch)
@@ -101,7 +102,10 @@ int64_t kv_restore_cuda_bytes(const evaluate_request *request, const evaluate_ba
     const model_facts *model = &checkpoint_config(request->model)->facts;
     const int64_t longest = token_batch_longest(&batch->batch);
     int64_t total = packed_bytes(model, longest) + norm_bytes(model, longest) + bad_bytes(batch);
-    for (int p = 0; p < request->n_plans; p++) total += key_table_bytes(request->plans[p]) + value_table_bytes(model);
+    for (int p = 0; p < request->n_plans; p++) {
+        const bit_plan *plan = request->plans[p];
+        total += table_bytes(plan->heads, &plan->model) + value_table_bytes(plan);
+    }
     return total;
 }
 
@@ -149,18 +153,14 @@ done:
     return st;
 }
 
-/* A layer whose widths are those of the one before keeps its codecs. */
+/* A layer whose values are coded as those of the one before keeps its codecs. */
 static rb_status open_values(kv_restore_cuda *r, int layer, rb_error *err)
 {
-    const int n_heads = r->model->n_kv_heads;
     rb_status st = RB_OK;
     for (int p = 0; p < r->request->n_plans; p++) {
         const bit_plan *plan = r->request->plans[p];
         if (!r->request->with_values || !bit_plan_quantizes_values(plan)) continue;
-        if (r->layer >= 0
-            && memcmp(plan->value_widths + layer * n_heads, plan->value_widths + r->layer * n_heads, (size_t)n_heads)
-                   == 0)
-            continue;
+        if (r->layer >= 0 && bit_plan_same_layer_values(plan, layer, r->layer)) continue;
         free_codec(&r->plans[p][VALUES]);
         RB_TRY(st, build_value_image(r, p, layer, err), done);
         RB_TRY(st, upload_image(&r->plans[p][VALUES], err), done);

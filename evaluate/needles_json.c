@@ -39,37 +39,48 @@ static const grouping groupings[] = {
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
-static bool is_first_of_group(const needle_documents *documents, int64_t d, const grouping *by)
+/* The needle documents and which of them are right. */
+typedef struct needle_answers {
+    const needle_documents *documents;
+    const bool *is_right, *is_unquantized_right;
+} needle_answers;
+
+static bool is_needle(const needle_answers *a, int64_t d) { return a->documents->at[d].kind == DOCUMENT_NEEDLES; }
+
+static bool is_first_of_group(const needle_answers *a, int64_t d, const grouping *by)
 {
     for (int64_t i = 0; i < d; i++)
-        if (by->same(&documents->at[i], &documents->at[d])) return false;
-    return true;
+        if (is_needle(a, i) && by->same(&a->documents->at[i], &a->documents->at[d])) return false;
+    return is_needle(a, d);
 }
 
-/* The documents of d's group. */
-static rb_status add_counts(cJSON *json, const bool *is_right, const needle_documents *documents, int64_t d,
-                            const grouping *by, rb_error *err)
+/* by NULL: all; else the documents of d's group. */
+static rb_status add_counts(cJSON *json, const needle_answers *a, int64_t d, const grouping *by, rb_error *err)
 {
-    int64_t n = 0, n_right = 0;
-    for (int64_t i = d; i < documents->n; i++) {
-        if (!by->same(&documents->at[i], &documents->at[d])) continue;
+    int64_t n = 0, n_right = 0, n_unquantized = 0;
+    rb_status st;
+    for (int64_t i = d; i < a->documents->n; i++) {
+        if (!is_needle(a, i) || (by && !by->same(&a->documents->at[i], &a->documents->at[d]))) continue;
         n++;
-        n_right += is_right[i];
+        n_right += a->is_right[i];
+        n_unquantized += a->is_unquantized_right[i];
     }
-    const rb_status st = rb_json_add_number(json, "n", (double)n, err);
-    return st == RB_OK ? rb_json_add_number(json, "n_right", (double)n_right, err) : st;
+    RB_TRY(st, rb_json_add_number(json, "n", (double)n, err), done);
+    RB_TRY(st, rb_json_add_number(json, "n_right", (double)n_right, err), done);
+    st = rb_json_add_number(json, "n_unquantized", (double)n_unquantized, err);
+done:
+    return st;
 }
 
-static rb_status add_groups(cJSON *json, const bool *is_right, const needle_documents *documents, const grouping *by,
-                            rb_error *err)
+static rb_status add_groups(cJSON *json, const needle_answers *a, const grouping *by, rb_error *err)
 {
     cJSON *list = cJSON_CreateArray(), *item = NULL;
     rb_status st = list ? RB_OK : rb_fail(err, RB_ENOMEM, "out of memory for the result");
-    for (int64_t d = 0; d < documents->n && st == RB_OK; d++) {
-        if (!is_first_of_group(documents, d, by)) continue;
+    for (int64_t d = 0; d < a->documents->n && st == RB_OK; d++) {
+        if (!is_first_of_group(a, d, by)) continue;
         RB_TRY(st, rb_json_new_object(&item, err), done);
-        RB_TRY(st, by->add(item, &documents->at[d], err), done);
-        RB_TRY(st, add_counts(item, is_right, documents, d, by, err), done);
+        RB_TRY(st, by->add(item, &a->documents->at[d], err), done);
+        RB_TRY(st, add_counts(item, a, d, by, err), done);
         RB_TRY(st, rb_json_append(list, &item, err), done);
     }
     if (st == RB_OK) st = rb_json_add_item(json, by->list, &list, err);
@@ -79,16 +90,14 @@ done:
     return st;
 }
 
-rb_status needles_to_json(cJSON **out, const bool *is_right, const needle_documents *documents, rb_error *err)
+rb_status needles_to_json(cJSON **out, const bool *is_right, const bool *is_unquantized_right,
+                          const needle_documents *documents, rb_error *err)
 {
-    int64_t n_right = 0;
+    const needle_answers a = {documents, is_right, is_unquantized_right};
     rb_status st;
-    for (int64_t d = 0; d < documents->n; d++) n_right += is_right[d];
     RB_TRY(st, rb_json_new_object(out, err), done);
-    RB_TRY(st, rb_json_add_number(*out, "n", (double)documents->n, err), done);
-    RB_TRY(st, rb_json_add_number(*out, "n_right", (double)n_right, err), done);
-    for (size_t i = 0; i < RB_COUNT(groupings); i++)
-        RB_TRY(st, add_groups(*out, is_right, documents, &groupings[i], err), done);
+    RB_TRY(st, add_counts(*out, &a, 0, NULL, err), done);
+    for (size_t i = 0; i < RB_COUNT(groupings); i++) RB_TRY(st, add_groups(*out, &a, &groupings[i], err), done);
 done:
     return st;
 }

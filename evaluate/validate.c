@@ -52,6 +52,8 @@ static codec_bounds bounds_of(rb_device_kind device, codec_dtype type)
         .rounding_least = codec_dtype_rounding_least(type),
         .block_codebook_tie = is_gpu ? CODEC_CUDA_BLOCK_CODEBOOK_TIE : 0.0,
         .block_codebook_restore = is_gpu ? CODEC_CUDA_BLOCK_CODEBOOK_RESTORE : 0.0,
+        .trellis_tie = is_gpu ? CODEC_CUDA_TRELLIS_TIE : 0.0,
+        .trellis_restore = is_gpu ? CODEC_CUDA_TRELLIS_RESTORE : 0.0,
         .logits = is_gpu ? CODEC_CUDA_LOGITS : codec_dtype_rounding(CODEC_F32),
     };
 }

@@ -195,7 +195,7 @@ int main(int argc, char **argv)
          .kind = RB_OPT_STRING,
          .value = &opt.model,
          .metavar = "DIR",
-         .help = "checkpoint whose projections format folded scales"},
+         .help = "checkpoint whose projections format folded changes"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -208,7 +208,7 @@ int main(int argc, char **argv)
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
         .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
-                   "report for people, and weights with its scales folded in.",
+                   "report for people, and weights with its scales and bases of values folded in.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

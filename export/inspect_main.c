@@ -43,31 +43,69 @@ static void print_facts(const bit_plan *plan)
     printf("cache        %s\n", cache);
 }
 
-/* A character a block: 10 bits are A. */
+/* A character a block or coordinate: 10 bits are A. */
 static void print_cells(const plan_head *head, int n_blocks, bool in_colour)
 {
-    uint8_t bits[RB_MAX_BLOCKS];
-    plan_head_bits(head, bits, n_blocks);
-    for (int block = 0; block < n_blocks; block++) {
-        const heat_colour *colour = heat_map_colour(head, bits[block]);
+    uint8_t bits[RB_MAX_HEAD_DIM];
+    const int n = plan_family_cells(bits, head, n_blocks);
+    for (int i = 0; i < n; i++) {
+        const heat_colour *colour = heat_map_colour(head, bits[i]);
         if (in_colour) printf("\033[48;5;%d;38;5;%dm", colour->terminal, colour->is_dark ? WHITE : BLACK);
-        printf("%X", (unsigned)bits[block]);
+        printf("%X", (unsigned)bits[i]);
     }
-    printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n_blocks % 8) % 8, "");
+    printf("%s%*s", in_colour ? "\033[0m" : "", (8 - n % 8) % 8, "");
 }
 
-static void print_head(const bit_plan *plan, int layer, int kv_head, bool in_colour)
+/* dims: of a vector of the head. */
+static void print_head(const plan_head *head, int layer, int kv_head, int dims, bool in_colour)
 {
-    const plan_head *head = bit_plan_head(plan, layer, kv_head);
-    const value_range values = bit_plan_value_range(plan);
     char description[64];
     plan_family_of(head)->describe(description, sizeof description, head);
     printf("%5d.%-4d ", layer, kv_head);
-    print_cells(head, model_n_blocks(&plan->model), in_colour);
-    printf("  %.3f in %s", plan_head_true_bits(head, plan->model.head_dim), description);
-    if (values.least != values.most)
-        printf(", values at %d bits", plan->value_widths[layer * plan->model.n_kv_heads + kv_head]);
+    print_cells(head, dims / 2, in_colour);
+    printf("  %.3f in %s", plan_head_true_bits(head, dims), description);
+}
+
+static void print_key_head(const bit_plan *plan, int layer, int kv_head, bool in_colour)
+{
+    const value_range values = bit_plan_value_range(plan);
+    print_head(bit_plan_head(plan, layer, kv_head), layer, kv_head, plan->model.head_dim, in_colour);
+    if (values.least != values.most && !plan->value_heads)
+        printf(", values at %g bits", bit_plan_value_code_bits(plan, layer * plan->model.n_kv_heads + kv_head));
     printf("\n");
+}
+
+/* The numbers of every eighth of n cells. */
+static void print_scale(int n)
+{
+    printf("\n%-10s ", "layer.head");
+    for (int i = 0; i < n; i += 8) printf("%-8d", i);
+    printf("  true bits\n");
+}
+
+/* As many as the widest row has. */
+static int most_cells(const bit_plan *plan)
+{
+    uint8_t bits[RB_MAX_HEAD_DIM];
+    int most = 0;
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const int n = plan_family_cells(bits, &plan->heads[h], model_n_blocks(&plan->model));
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+static void print_value_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
+{
+    const int n_heads = plan->model.n_kv_heads;
+    if (!plan->value_heads) return;
+    printf("\nbits of every coordinate of the values, in order; a row is a KV head\n");
+    print_scale(plan->model.value_dim);
+    for (int h = 0; h < bit_plan_n_heads(plan); h++)
+        if (only_layer < 0 || h / n_heads == only_layer) {
+            print_head(&plan->value_heads[h], h / n_heads, h % n_heads, plan->model.value_dim, in_colour);
+            printf("\n");
+        }
 }
 
 static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_colour)
@@ -76,12 +114,11 @@ static void print_heat_map(const bit_plan *plan, int64_t only_layer, bool in_col
     for (int f = 0; f < FAMILY_N_KINDS; f++)
         if (plan_families[f]->bits_note && bit_plan_has_family(plan, (codec_family)f))
             printf("%s\n", plan_families[f]->bits_note);
-    printf("\n%-10s ", "layer.head");
-    for (int block = 0; block < model_n_blocks(&plan->model); block += 8) printf("%-8d", block);
-    printf("  true bits\n");
+    print_scale(most_cells(plan));
     for (int layer = 0; layer < plan->model.n_layers; layer++)
         for (int kv_head = 0; kv_head < plan->model.n_kv_heads; kv_head++)
-            if (only_layer < 0 || layer == only_layer) print_head(plan, layer, kv_head, in_colour);
+            if (only_layer < 0 || layer == only_layer) print_key_head(plan, layer, kv_head, in_colour);
+    print_value_map(plan, only_layer, in_colour);
 }
 
 static rb_status print_json(const bit_plan *plan, rb_error *err)

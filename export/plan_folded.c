@@ -1,4 +1,5 @@
-/* See export/plan_folded.h. A scale is one number a block, so it commutes with RoPE, and q . k stays what it was. */
+/* See export/plan_folded.h. A scale is one number a block, so it commutes with RoPE, and q . k stays what it was. What
+ * becomes of values: export/fold_values.h. */
 #include "export/plan_folded.h"
 
 #include <stdio.h>
@@ -6,18 +7,24 @@
 #include <string.h>
 
 #include "core/threads.h"
+#include "export/fold_values.h"
 #include "model/checkpoint.h"
 #include "model/layer_tensors.h"
 #include "plan/plan_family.h"
 #include "plan/plan_json.h"
 
-enum { MOST_TENSORS_PER_LAYER = 4 };
+enum { MOST_TENSORS_PER_LAYER = 8 };
 
-/* A tensor that takes scales: n_heads * head_dim rows of n_columns. */
+/* What a tensor of the family is: the query's, the key's or the value's part of a projection or of a norm, or the
+ * output's projection. NOT_FOLDED: none of them. */
+typedef enum folded_part { NOT_FOLDED, QUERY_PART, KEY_PART, VALUE_PART, OUTPUT_PART } folded_part;
+
+/* A tensor that takes scales or a basis: n_heads times the dims of a vector are its rows, of n_columns, or in the
+ * OUTPUT_PART its columns. */
 typedef struct folded_tensor {
     char name[LAYER_TENSOR_NAME];
     int layer;
-    bool is_query;
+    folded_part part;
     int n_heads, rank;
     int64_t shape[2]; /* as the checkpoint has it; shape[1] only of matrices */
     bool adds_one;    /* the weight is one more than the tensor says */
@@ -26,6 +33,7 @@ typedef struct folded_tensor {
 typedef struct folding {
     const bit_plan *plan;
     const checkpoint *model;
+    bool folds_scales, folds_values;
     int n;
     folded_tensor *tensors; /* [n], in file order */
     safetensor *entries;    /* [n], the same, without data */
@@ -35,12 +43,19 @@ typedef struct folding {
 
 static int64_t columns_of(const folded_tensor *tensor) { return tensor->rank == 2 ? tensor->shape[1] : 1; }
 
-static rb_status check_scales(const bit_plan *plan, rb_error *err)
+static bool has_scales(const bit_plan *plan)
 {
     for (int h = 0; h < bit_plan_n_heads(plan); h++)
-        if (plan_family_scales(&plan->heads[h])) return RB_OK;
+        if (plan_family_scales(&plan->heads[h])) return true;
+    return false;
+}
+
+static rb_status check_plan(const bit_plan *plan, rb_error *err)
+{
+    if (has_scales(plan) || fold_values_is_needed(plan)) return RB_OK;
     return rb_fail(err, RB_EUNSUPPORTED,
-                   "the plan of method %s has no scales to fold, expected one of method optimal without --no-equalize",
+                   "the plan of method %s has no scales to fold and no bases of values, expected one of method optimal "
+                   "without --no-equalize, or of trellis",
                    plan->method);
 }
 
@@ -110,16 +125,13 @@ static rb_status check_shared_norms(const bit_plan *plan, int layer, rb_error *e
 
 /* ---- what is written ------------------------------------------------------------------------- */
 
-/* What a tensor of the family is: the query's or the key's part of a projection or of a norm. NOT_FOLDED: of neither.
- */
-typedef enum folded_part { NOT_FOLDED, QUERY_PART, KEY_PART } folded_part;
-
 /* Tensors of a projection come in the order query, key, value; seen: how many of its weight came before. */
 static folded_part part_of(const layer_tensor *tensor, int seen)
 {
     switch (tensor->weight) {
     case WEIGHT_QKV:
-    case WEIGHT_QKV_BIAS: return seen == 0 ? QUERY_PART : seen == 1 ? KEY_PART : NOT_FOLDED;
+    case WEIGHT_QKV_BIAS: return seen == 0 ? QUERY_PART : seen == 1 ? KEY_PART : VALUE_PART;
+    case WEIGHT_O: return OUTPUT_PART;
     case WEIGHT_Q_NORM: return QUERY_PART;
     case WEIGHT_K_NORM: return KEY_PART;
     default: return NOT_FOLDED;
@@ -135,12 +147,14 @@ static bool is_norm(const layer_tensor *tensor)
 static rb_status add_tensor(folding *f, const layer_tensor *tensor, folded_part part, int layer, rb_error *err)
 {
     const model_config *config = checkpoint_config(f->model);
+    const bool is_of_values = part == VALUE_PART || part == OUTPUT_PART;
     folded_tensor *out = &f->tensors[f->n];
     const safetensor *found;
-    *out = (folded_tensor){.layer = layer, .is_query = part == QUERY_PART};
+    *out = (folded_tensor){.layer = layer, .part = part};
     layer_tensor_name(out->name, config, tensor, layer, 0);
     out->rank = layer_tensor_shape(config, tensor, out->shape);
-    out->n_heads = (int)(out->shape[0] / config->facts.head_dim);
+    out->n_heads =
+        (int)(out->shape[part == OUTPUT_PART] / (is_of_values ? config->facts.value_dim : config->facts.head_dim));
     out->adds_one = is_norm(tensor) && config->family->norm == MODEL_NORM_RMS_ONE;
     const rb_status st = checkpoint_tensor(f->model, out->name, out->rank, out->shape, &found, err);
     if (st != RB_OK) return st;
@@ -155,7 +169,13 @@ static rb_status add_tensor(folding *f, const layer_tensor *tensor, folded_part 
     return RB_OK;
 }
 
-/* Where queries and keys have norms, scales go into those alone: a norm would take a projection's away. */
+/* Where queries and keys have norms, scales go into those only: a norm would take a projection's away. */
+static bool is_wanted(const folding *f, const layer_tensor *tensor, folded_part part, bool has_norms)
+{
+    if (part == VALUE_PART || part == OUTPUT_PART) return f->folds_values;
+    return part != NOT_FOLDED && f->folds_scales && is_norm(tensor) == has_norms;
+}
+
 static rb_status add_layer(folding *f, int layer, rb_error *err)
 {
     const model_config *config = checkpoint_config(f->model);
@@ -163,13 +183,12 @@ static rb_status add_layer(folding *f, int layer, rb_error *err)
     const bool has_norms = (config->extras & (EXTRA_QK_NORM | EXTRA_WIDE_QK_NORM)) != 0;
     int seen[N_LAYER_WEIGHTS] = {0};
     rb_status st = RB_OK;
-    if (config->extras & EXTRA_QK_NORM) RB_TRY(st, check_shared_norms(f->plan, layer, err), done);
+    if (f->folds_scales && config->extras & EXTRA_QK_NORM) RB_TRY(st, check_shared_norms(f->plan, layer, err), done);
     for (int i = 0; i < tensors->n_layer; i++) {
         const layer_tensor *tensor = &tensors->layer[i];
         if (!layer_tensor_is_used(config, tensor, layer)) continue;
         const folded_part part = part_of(tensor, seen[tensor->weight]++);
-        if (part != NOT_FOLDED && is_norm(tensor) == has_norms)
-            RB_TRY(st, add_tensor(f, tensor, part, layer, err), done);
+        if (is_wanted(f, tensor, part, has_norms)) RB_TRY(st, add_tensor(f, tensor, part, layer, err), done);
     }
 done:
     return st;
@@ -179,7 +198,8 @@ done:
 static rb_status scale_rows(const folding *f, const folded_tensor *tensor, tensor_dtype dtype, rb_error *err)
 {
     const model_facts *model = &f->plan->model;
-    const int heads_per_kv = tensor->is_query ? model_q_per_kv(model) : 1, d = model->head_dim;
+    const bool is_query = tensor->part == QUERY_PART;
+    const int heads_per_kv = is_query ? model_q_per_kv(model) : 1, d = model->head_dim;
     const int64_t n_columns = columns_of(tensor);
     rb_first_failure failure = {0};
 #pragma omp parallel for schedule(static)
@@ -192,7 +212,7 @@ static rb_status scale_rows(const folding *f, const folded_tensor *tensor, tenso
             rb_error mine = {0};
             for (int64_t i = first; i < first + n_columns; i++) {
                 const float value = tensor->adds_one ? f->values[i] + 1.0f : f->values[i],
-                            scaled = tensor->is_query ? value / scale : value * scale;
+                            scaled = is_query ? value / scale : value * scale;
                 f->values[i] = tensor->adds_one ? scaled - 1.0f : scaled;
             }
             rb_note_failure(&failure, first,
@@ -201,18 +221,62 @@ static rb_status scale_rows(const folding *f, const folded_tensor *tensor, tenso
                             &mine);
         }
     }
-    const rb_status st = rb_tell_failure(&failure, err);
-    return st == RB_OK ? st
-                       : rb_fail_in(err, st, "%s: tensor \"%s\", folded", checkpoint_folder(f->model), tensor->name);
+    return rb_tell_failure(&failure, err);
+}
+
+/* n_runs of run_size values each, as they are now, into bytes. */
+static rb_status store_runs(const folding *f, int64_t n_runs, int64_t run_size, tensor_dtype dtype, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int64_t run = 0; run < n_runs && st == RB_OK; run++)
+        st = tensor_from_f32(dtype, f->values + run * run_size, run_size,
+                             f->bytes + (size_t)(run * run_size) * tensor_dtype_size(dtype), err);
+    return st;
+}
+
+/* Rows of v_proj, head by head. */
+static rb_status turn_rows(const folding *f, const folded_tensor *tensor, tensor_dtype dtype, rb_error *err)
+{
+    const int d = f->plan->model.value_dim;
+    const int64_t n_columns = columns_of(tensor);
+    double *inverses = NULL;
+    const rb_status st = fold_values_invert(&inverses, f->plan, tensor->layer, err);
+    if (st != RB_OK) return st;
+#pragma omp parallel for schedule(static)
+    for (int head = 0; head < tensor->n_heads; head++)
+        fold_value_rows(f->values + (int64_t)head * d * n_columns, inverses + (int64_t)head * d * d, d, n_columns);
+    free(inverses);
+    return store_runs(f, tensor->shape[0], n_columns, dtype, err);
+}
+
+/* Columns of o_proj, row by row. */
+static rb_status turn_columns(const folding *f, const folded_tensor *tensor, tensor_dtype dtype, rb_error *err)
+{
+    const model_facts *model = &f->plan->model;
+    const int d = model->value_dim, heads_per_kv = model_q_per_kv(model);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < tensor->shape[0]; row++)
+        for (int head = 0; head < tensor->n_heads; head++)
+            fold_output_columns(f->values + row * tensor->shape[1] + (int64_t)head * d,
+                                bit_plan_value_head_at(f->plan, tensor->layer, head / heads_per_kv)->trellis.basis, d);
+    return store_runs(f, tensor->shape[0], tensor->shape[1], dtype, err);
 }
 
 static rb_status fold_tensor(void *user, int64_t index, const void **data, rb_error *err)
 {
     const folding *f = user;
     const folded_tensor *tensor = &f->tensors[index];
-    const rb_status st = checkpoint_load(f->model, tensor->name, tensor->rank, tensor->shape, f->values, err);
+    const tensor_dtype dtype = f->entries[index].dtype;
+    rb_status st = checkpoint_load(f->model, tensor->name, tensor->rank, tensor->shape, f->values, err);
     *data = f->bytes;
-    return st == RB_OK ? scale_rows(f, tensor, f->entries[index].dtype, err) : st;
+    if (st != RB_OK) return st;
+    switch (tensor->part) {
+    case VALUE_PART: st = turn_rows(f, tensor, dtype, err); break;
+    case OUTPUT_PART: st = turn_columns(f, tensor, dtype, err); break;
+    default: st = scale_rows(f, tensor, dtype, err);
+    }
+    return st == RB_OK ? st
+                       : rb_fail_in(err, st, "%s: tensor \"%s\", folded", checkpoint_folder(f->model), tensor->name);
 }
 
 static rb_status collect_tensors(folding *f, rb_error *err)
@@ -236,10 +300,10 @@ done:
 rb_status plan_folded_write_weights(const bit_plan *plan, const char *model_folder, const char *path, rb_error *err)
 {
     static const char *const keys[] = {"format"}, *const values[] = {"pt"};
-    folding f = {.plan = plan};
+    folding f = {.plan = plan, .folds_scales = has_scales(plan), .folds_values = fold_values_is_needed(plan)};
     checkpoint *model = NULL;
     rb_status st;
-    RB_TRY(st, check_scales(plan, err), done);
+    RB_TRY(st, check_plan(plan, err), done);
     RB_TRY(st, checkpoint_open(&model, model_folder, err), done);
     RB_TRY(st, check_model(plan, model, err), done);
     f.model = model;
@@ -273,20 +337,14 @@ rb_status plan_folded_write_plan(const bit_plan *plan, const char *path, rb_erro
 {
     const model_facts *model = &plan->model;
     bit_plan *folded = NULL;
-    plan_head *heads;
-    uint8_t *value_widths;
     rb_status st;
-    RB_TRY(st, check_scales(plan, err), done);
-    RB_TRY(st, bit_plan_create(&folded, model, err), done);
-    heads = folded->heads;
-    value_widths = folded->value_widths;
-    *folded = *plan;
-    folded->heads = heads;
-    folded->value_widths = value_widths;
-    memcpy(value_widths, plan->value_widths, (size_t)model->n_layers * (size_t)model->n_kv_heads);
+    RB_TRY(st, check_plan(plan, err), done);
+    RB_TRY(st, bit_plan_create_like(&folded, plan, err), done);
     folded->model.weights_sha256[0] = '\0';
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
-        RB_TRY(st, fold_head(&heads[h], &plan->heads[h], model, err), done);
+        RB_TRY(st, fold_head(&folded->heads[h], &plan->heads[h], model, err), done);
+    for (int h = 0; folded->value_heads && h < bit_plan_n_heads(folded); h++)
+        RB_TRY(st, fold_value_head(&folded->value_heads[h], err), done);
     RB_TRY(st, bit_plan_check(folded, path, err), done);
     RB_TRY(st, plan_json_write(folded, path, err), done);
 done:

@@ -6,10 +6,13 @@
 #include <stdlib.h>
 
 #include "core/atomic_file.h"
+#include "core/half.h"
 #include "core/program.h"
 #include "plan/plan_family.h"
 
-enum { WHOLE_PER_LINE = 24, FLOATS_PER_LINE = 8, LISTS_PER_LINE = 4 };
+enum { WHOLE_PER_LINE = 24, FLOATS_PER_LINE = 8, LISTS_PER_LINE = 4, WORDS_PER_LINE = 16 };
+/* Numbers of matrices that C text is fit for: about 7 MB of it, a second of a compiler's time. */
+enum { MAX_MATRIX_NUMBERS = 1 << 20 };
 
 static void write_comment(FILE *out, const bit_plan *plan)
 {
@@ -31,11 +34,13 @@ static void write_comment(FILE *out, const bit_plan *plan)
 }
 
 /* What the families have to say of what a plan of this version may hold. */
-static void write_family_comments(FILE *out, int version)
+static void write_family_comments(FILE *out, const bit_plan *plan, int version)
 {
     for (int f = 0; f < FAMILY_N_KINDS; f++)
         for (const plan_comment *comment = plan_families[f]->header_comments; comment && comment->text; comment++)
-            if (comment->since <= version) fputs(comment->text, out);
+            if (comment->since <= version
+                && (!comment->only_with_family || bit_plan_has_family(plan, (codec_family)f) || plan->value_heads))
+                fputs(comment->text, out);
 }
 
 static void write_family_types(FILE *out)
@@ -44,11 +49,13 @@ static void write_family_types(FILE *out)
         if (plan_families[f]->header_types) fputs(plan_families[f]->header_types, out);
 }
 
-/* Of a model that is new to PLAN_VERSION_MODEL. */
-static void write_model_constants(FILE *out, const model_facts *model)
+/* Of a model that is new to PLAN_VERSION_MODEL; the size of a value also where values have heads of their own. */
+static void write_model_constants(FILE *out, const bit_plan *plan)
 {
+    const model_facts *model = &plan->model;
+    if (plan_model_is_new(model) || plan->value_heads)
+        fprintf(out, "#define ROPEBITS_VALUE_DIM %d /* of a value in the cache */\n", model->value_dim);
     if (!plan_model_is_new(model)) return;
-    fprintf(out, "#define ROPEBITS_VALUE_DIM %d /* of a value in the cache */\n", model->value_dim);
     fprintf(out, "#define ROPEBITS_ATTENTION_FACTOR %#.17g /* RoPE multiplies queries and keys by it too */\n",
             model->rope.attention_factor);
     if (model->has_local_rope)
@@ -77,10 +84,12 @@ static void write_constants(FILE *out, const bit_plan *plan, int max_groups)
             model->head_dim, model->rotary_dim, model_n_blocks(model));
     fprintf(out, "#define ROPEBITS_INTERLEAVED %d /* pairing: 0 split-half (i, i + rotary_dim/2), 1 (2i, 2i + 1) */\n",
             model->rope.pairing == ROPE_INTERLEAVED);
-    write_model_constants(out, model);
+    write_model_constants(out, plan);
     fprintf(out, "#define ROPEBITS_MAX_GROUPS %d\n", max_groups);
-    if (range.least == range.most)
-        fprintf(out, "#define ROPEBITS_VALUE_WIDTH %d /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
+    if (plan->value_heads)
+        fprintf(out, "#define ROPEBITS_VALUE_WIDTH 0 /* values have heads of their own: ropebits_v_trellis_... */\n\n");
+    else if (range.least == range.most)
+        fprintf(out, "#define ROPEBITS_VALUE_WIDTH %g /* %d: values stay fp16 */\n\n", range.least, PLAN_FP16_WIDTH);
     else fprintf(out, "#define ROPEBITS_VALUE_WIDTH 0 /* a width a head: ropebits_v_width */\n\n");
 }
 
@@ -108,6 +117,35 @@ static rb_status write_table_of_points(FILE *out, int bits, rb_error *err)
     return RB_OK;
 }
 
+static rb_status write_table_of_levels(FILE *out, int bits, rb_error *err)
+{
+    block_levels levels;
+    const rb_status st = block_levels_build(&levels, bits, err);
+    if (st != RB_OK) return st;
+    fprintf(out, "\nstatic const float ropebits_levels_b%d[%d] = {", bits, levels.size);
+    for (int i = 0; i < levels.size; i++)
+        fprintf(out, "%s%.9g%s", i % FLOATS_PER_LINE ? " " : "\n    ", (double)levels.level[i],
+                i + 1 < levels.size ? "," : "");
+    fprintf(out, "\n};\n");
+    return RB_OK;
+}
+
+static rb_status write_levels(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    plan_codebooks books = {0};
+    rb_status st = plan_codebooks_collect(&books, plan, err);
+    fprintf(out, "\n/* levels of one dim, ascending */");
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS && st == RB_OK; bits++)
+        if (books.has_levels[bits]) st = write_table_of_levels(out, bits, err);
+    fprintf(out, "\n/* by bits */\nstatic const float *const ropebits_levels[%d] = {0", PLAN_MAX_LEVEL_BITS + 1);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) fprintf(out, ", ropebits_levels_b%d", bits);
+        else fprintf(out, ", 0");
+    fprintf(out, "};\n");
+    plan_codebooks_free(&books);
+    return st;
+}
+
 static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
 {
     plan_codebooks books = {0};
@@ -120,6 +158,29 @@ static rb_status write_points(FILE *out, const bit_plan *plan, rb_error *err)
         if (books.has_points[bits]) fprintf(out, ", ropebits_points_b%d", bits);
         else fprintf(out, ", 0");
     fprintf(out, "};\n");
+    plan_codebooks_free(&books);
+    return st;
+}
+
+static rb_status write_trellis_tables(FILE *out, const bit_plan *plan, rb_error *err)
+{
+    plan_codebooks books = {0};
+    const rb_status st = plan_codebooks_collect(&books, plan, err);
+    for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH && books.n_trellis > 0; width++) {
+        if (!books.has_trellis[width]) continue;
+        fprintf(out, "\nstatic const float ropebits_trellis_w%d[%d] = {", width, TRELLIS_STATES);
+        for (int i = 0; i < TRELLIS_STATES; i++)
+            fprintf(out, "%s%.9g%s", i % FLOATS_PER_LINE ? " " : "\n    ", (double)trellis_tables[width][i],
+                    i + 1 < TRELLIS_STATES ? "," : "");
+        fprintf(out, "\n};\n");
+    }
+    if (books.n_trellis > 0)
+        fprintf(out, "\n/* by width */\nstatic const float *const ropebits_trellis[%d] = {0",
+                PLAN_MAX_TRELLIS_WIDTH + 1);
+    for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH && books.n_trellis > 0; width++)
+        if (books.has_trellis[width]) fprintf(out, ", ropebits_trellis_w%d", width);
+        else fprintf(out, ", 0");
+    if (books.n_trellis > 0) fprintf(out, "};\n");
     plan_codebooks_free(&books);
     return st;
 }
@@ -147,6 +208,7 @@ static const char *type_name(const plan_column *column)
                                         [COLUMN_U16] = "uint16_t",
                                         [COLUMN_U64] = "uint64_t",
                                         [COLUMN_F16] = "float"};
+    if (column->floats) return "uint16_t"; /* fp16 words */
     return column->header_type ? column->header_type : names[column->type];
 }
 
@@ -161,7 +223,7 @@ static int n_items(const plan_column *column, const model_facts *model)
 {
     switch (column->extent) {
     case COLUMN_OF_BLOCK: return model_n_blocks(model);
-    case COLUMN_OF_DIM: return model->head_dim;
+    case COLUMN_OF_DIM: return plan_column_dims(column, model);
     default: return 1;
     }
 }
@@ -212,6 +274,26 @@ static void write_head_row(FILE *out, const plan_column *column, const bit_plan 
     fprintf(out, "},\n");
 }
 
+/* A matrix as fp16 words, a line after the other without the braces of its rows, as C allows; zeroes where the head has
+ * none. */
+static void write_matrix(FILE *out, const plan_column *column, const bit_plan *plan, int h)
+{
+    const int dims = plan_column_dims(column, &plan->model);
+    const float *floats = plan_column_floats(column, plan, h);
+    fprintf(out, "     {");
+    for (int row = 0; row < dims; row++) {
+        fputs(row ? ",\n      {" : "{", out);
+        for (int i = 0; i < dims; i++)
+            fprintf(out, "%s%u",
+                    i == 0               ? ""
+                    : i % WORDS_PER_LINE ? ","
+                                         : ",\n       ",
+                    floats ? rb_f32_to_f16(floats[row * dims + i]) : 0u);
+        fputs("}", out);
+    }
+    fprintf(out, "},\n");
+}
+
 /* All heads of a layer on a line: one number each. */
 static void write_layer_row(FILE *out, const plan_column *column, const bit_plan *plan, int layer)
 {
@@ -231,10 +313,14 @@ static void write_declaration(FILE *out, const plan_column *column)
                                         [COLUMN_OF_GROUP] = "[ROPEBITS_MAX_GROUPS]",
                                         [COLUMN_OF_POSITION] = "[ROPEBITS_HEAD_DIM]",
                                         [COLUMN_OF_BLOCK] = "[ROPEBITS_N_BLOCKS]",
-                                        [COLUMN_OF_DIM] = "[ROPEBITS_HEAD_DIM]"};
+                                        [COLUMN_OF_DIM] = "[ROPEBITS_HEAD_DIM]",
+                                        [COLUMN_OF_MATRIX] = "[ROPEBITS_HEAD_DIM][ROPEBITS_HEAD_DIM]"};
+    static const char *const value_sizes[] = {[COLUMN_OF_HEAD] = "",
+                                              [COLUMN_OF_DIM] = "[ROPEBITS_VALUE_DIM]",
+                                              [COLUMN_OF_MATRIX] = "[ROPEBITS_VALUE_DIM][ROPEBITS_VALUE_DIM]"};
     fprintf(out, "\n%sstatic const %s %s[ROPEBITS_N_LAYERS][ROPEBITS_N_KV_HEADS]%s",
             column->header_comment ? column->header_comment : "", type_name(column), column->header_name,
-            sizes[column->extent]);
+            column->of_values ? value_sizes[column->extent] : sizes[column->extent]);
     if (plan_column_size(column) > 1) fprintf(out, "[%d]", plan_column_size(column));
     fprintf(out, " = {\n");
 }
@@ -250,7 +336,8 @@ static void write_column(FILE *out, const plan_column *column, const bit_plan *p
         }
         fprintf(out, "    {   /* layer %d */\n", layer);
         for (int kv_head = 0; kv_head < n_heads; kv_head++)
-            write_head_row(out, column, plan, layer * n_heads + kv_head);
+            if (column->floats) write_matrix(out, column, plan, layer * n_heads + kv_head);
+            else write_head_row(out, column, plan, layer * n_heads + kv_head);
         fprintf(out, "    },\n");
     }
     fprintf(out, "};\n");
@@ -296,20 +383,40 @@ static void write_ropes(FILE *out, const model_facts *model)
     write_local_layers(out, model);
 }
 
+/* Matrices that are too many for C text are left out. */
+static int drop_large_matrices(const plan_column **columns, int n, const bit_plan *plan)
+{
+    int64_t n_numbers = 0;
+    int n_kept = 0;
+    for (int i = 0; i < n; i++) {
+        const int64_t dims = plan_column_dims(columns[i], &plan->model);
+        if (columns[i]->floats) n_numbers += dims * dims * bit_plan_n_heads(plan);
+    }
+    for (int i = 0; i < n; i++)
+        if (!columns[i]->floats || n_numbers <= MAX_MATRIX_NUMBERS) columns[n_kept++] = columns[i];
+    return n_kept;
+}
+
 static rb_status write_all(FILE *out, const bit_plan *plan, rb_error *err)
 {
     const plan_column *columns[PLAN_COLUMNS_ROOM];
-    const int version = plan_version(plan), n_columns = plan_columns_list(columns, FORM_HEADER, version);
+    const int version = plan_version(plan), n_all = plan_columns_of(columns, FORM_HEADER, plan),
+              n_columns = drop_large_matrices(columns, n_all, plan);
     rb_status st;
     write_comment(out, plan);
-    write_family_comments(out, version);
+    write_family_comments(out, plan, version);
     fprintf(out, "#ifndef ROPEBITS_PLAN_DATA_H\n#define ROPEBITS_PLAN_DATA_H\n\n#include <stdint.h>\n\n");
     write_constants(out, plan, most_groups(plan, columns, n_columns));
     write_exact_constants(out, plan);
+    if (n_columns < n_all)
+        fprintf(out, "/* The bases of this plan are too large for a header: plan.rbp has them (ropebits_plan.h). */\n"
+                     "#define ROPEBITS_TRELLIS_BASIS_IN_PLAN_RBP 1\n\n");
     RB_TRY(st, write_codebooks(out, plan, err), done);
     write_family_types(out);
     for (int i = 0; i < n_columns; i++) write_column(out, columns[i], plan);
     if (version >= PLAN_VERSION_POINTS) RB_TRY(st, write_points(out, plan, err), done);
+    if (version >= PLAN_VERSION_LEVELS) RB_TRY(st, write_levels(out, plan, err), done);
+    RB_TRY(st, write_trellis_tables(out, plan, err), done);
     write_ropes(out, &plan->model);
     fprintf(out, "\n#endif\n");
 done:

@@ -137,16 +137,22 @@ static void write_errors(FILE *out, const profile_summary *summary)
 
 enum { CELL = 14, LABEL = 90, TOP = 18 }; /* pixels */
 
-static void write_heat_row(FILE *out, const bit_plan *plan, int row, int cell_width)
+/* A heat map: heads [n_layers][n_kv_heads] whose rows have up to n_cells cells, of blocks or coordinates. */
+typedef struct heat_map {
+    const plan_head *heads;
+    int n_rows, n_kv_heads, n_blocks, n_cells, cell_width;
+} heat_map;
+
+static void write_heat_row(FILE *out, const heat_map *map, int row)
 {
-    const plan_head *head = &plan->heads[row];
-    const int n_blocks = model_n_blocks(&plan->model), n_heads = plan->model.n_kv_heads, y = TOP + row * CELL;
+    const plan_head *head = &map->heads[row];
+    const int n_heads = map->n_kv_heads, cell_width = map->cell_width, y = TOP + row * CELL;
     const char *mark = plan_family_of(head)->mark;
-    uint8_t bits[RB_MAX_BLOCKS];
-    plan_head_bits(head, bits, n_blocks);
+    uint8_t bits[RB_MAX_HEAD_DIM];
+    const int n_cells = plan_family_cells(bits, head, map->n_blocks);
     fprintf(out, "<text x=\"0\" y=\"%d\">layer %d head %d%s</text>\n", y + CELL - 3, row / n_heads, row % n_heads,
             mark ? mark : "");
-    for (int block = 0; block < n_blocks; block++) {
+    for (int block = 0; block < n_cells; block++) {
         const heat_colour *colour = heat_map_colour(head, bits[block]);
         const int x = LABEL + block * cell_width;
         fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", x, y, cell_width, CELL,
@@ -158,23 +164,52 @@ static void write_heat_row(FILE *out, const bit_plan *plan, int row, int cell_wi
     fprintf(out, "\n");
 }
 
+static heat_map heat_map_of(const plan_head *heads, const model_facts *model)
+{
+    heat_map map = {.heads = heads,
+                    .n_rows = model->n_layers * model->n_kv_heads,
+                    .n_kv_heads = model->n_kv_heads,
+                    .n_blocks = model_n_blocks(model)};
+    uint8_t bits[RB_MAX_HEAD_DIM];
+    for (int row = 0; row < map.n_rows; row++) {
+        const int n = plan_family_cells(bits, &heads[row], map.n_blocks);
+        if (n > map.n_cells) map.n_cells = n;
+    }
+    map.cell_width = map.n_cells <= 64 ? CELL : map.n_cells < 64 * CELL ? 64 * CELL / map.n_cells : 1;
+    return map;
+}
+
+static void write_svg(FILE *out, const heat_map *map, const char *label)
+{
+    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"%s\">\n",
+            LABEL + map->n_cells * map->cell_width + 1, TOP + map->n_rows * CELL + 1, label);
+    for (int cell = 0; cell < map->n_cells; cell += 8)
+        fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + cell * map->cell_width, TOP - 5, cell);
+    for (int row = 0; row < map->n_rows; row++) write_heat_row(out, map, row);
+    fprintf(out, "</svg>\n");
+}
+
 static void write_heat_map(FILE *out, const bit_plan *plan)
 {
-    const model_facts *model = &plan->model;
-    const int n_blocks = model_n_blocks(model), n_rows = bit_plan_n_heads(plan);
-    const int cell_width = n_blocks > 64 ? 64 * CELL / n_blocks : CELL;
+    const heat_map map = heat_map_of(plan->heads, &plan->model);
     fprintf(out, "<h2>Bits of every RoPE block</h2>\n<p>A row is a KV head of a layer, a column a block, fastest "
                  "rotation left.");
     for (int f = 0; f < FAMILY_N_KINDS; f++)
         if (plan_families[f]->bits_note_html && bit_plan_has_family(plan, (codec_family)f))
             fprintf(out, " %s", plan_families[f]->bits_note_html);
     fprintf(out, "</p>\n");
-    fprintf(out, "<svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"bits per block\">\n",
-            LABEL + n_blocks * cell_width + 1, TOP + n_rows * CELL + 1);
-    for (int block = 0; block < n_blocks; block += 8)
-        fprintf(out, "<text x=\"%d\" y=\"%d\">%d</text>\n", LABEL + block * cell_width, TOP - 5, block);
-    for (int row = 0; row < n_rows; row++) write_heat_row(out, plan, row, cell_width);
-    fprintf(out, "</svg>\n");
+    write_svg(out, &map, "bits per block");
+}
+
+/* Where values have heads of their own. */
+static void write_value_map(FILE *out, const bit_plan *plan)
+{
+    const model_facts values = model_value_facts(&plan->model);
+    const heat_map map = heat_map_of(plan->value_heads, &values);
+    fprintf(out,
+            "<h2>Bits of the values</h2>\n<p>A row is a KV head of a layer, a column a coordinate, in the order of "
+            "the codes.</p>\n");
+    write_svg(out, &map, "bits per coordinate of the values");
 }
 
 /* Where heads have values of different widths. */
@@ -188,7 +223,7 @@ static void write_value_widths(FILE *out, const bit_plan *plan)
     for (int layer = 0; layer < plan->model.n_layers; layer++) {
         fprintf(out, "<tr><td>%d</td>", layer);
         for (int h = 0; h < plan->model.n_kv_heads; h++)
-            fprintf(out, "<td>%d</td>", plan->value_widths[layer * plan->model.n_kv_heads + h]);
+            fprintf(out, "<td>%g</td>", bit_plan_value_code_bits(plan, layer * plan->model.n_kv_heads + h));
         fprintf(out, "</tr>\n");
     }
     fprintf(out, "</table>\n");
@@ -206,7 +241,8 @@ rb_status plan_report_write(const bit_plan *plan, const profile_summary *summary
     write_facts(out, plan);
     if (summary) write_errors(out, summary);
     write_heat_map(out, plan);
-    write_value_widths(out, plan);
+    if (plan->value_heads) write_value_map(out, plan);
+    else write_value_widths(out, plan);
     fprintf(out, "<p>Made by ropebits %s.</p>\n</body>\n</html>\n", rb_tool_version());
     if (fclose(out) != 0) st = rb_fail(err, RB_ENOMEM, "out of memory for %s", path);
     if (st == RB_OK) st = rb_atomic_write(path, text, size, err);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/half.h"
 #include "core/json.h"
 #include "export/tensor_set.h"
 #include "plan/plan_family.h"
@@ -20,7 +21,7 @@ static int n_numbers(const plan_column *column, const model_facts *model)
     switch (column->extent) {
     case COLUMN_OF_HEAD: return plan_column_size(column);
     case COLUMN_OF_BLOCK: return plan_column_size(column) * model_n_blocks(model);
-    default: return plan_column_size(column) * model->head_dim;
+    default: return plan_column_size(column) * plan_column_dims(column, model);
     }
 }
 
@@ -66,6 +67,23 @@ static void put_head_by_position(void *data, const plan_column *column, const bi
         put_number(data, column, first + i, groups[i] >= 0 ? numbers[groups[i]] : constant(column, column->no_group));
 }
 
+/* The matrices of a layer's heads, as fp16: [n_kv_heads][dims][dims]. name is freed also on failure. */
+static rb_status add_matrices(tensor_set *set, char *name, const plan_column *column, const bit_plan *plan, int layer,
+                              rb_error *err)
+{
+    const int n_heads = plan->model.n_kv_heads, dims = plan_column_dims(column, &plan->model);
+    uint16_t *data = NULL;
+    const rb_status st = tensor_set_add(set, name, TENSOR_F16, 2, (int64_t)n_heads * dims, dims, &data, err);
+    if (st != RB_OK) return st;
+    set->at[set->n - 1].rank = 3;
+    memcpy(set->at[set->n - 1].shape, (const int64_t[]){n_heads, dims, dims}, 3 * sizeof(int64_t));
+    for (int h = 0; h < n_heads; h++, data += dims * dims) {
+        const float *floats = plan_column_floats(column, plan, layer * n_heads + h);
+        for (int i = 0; floats && i < dims * dims; i++) data[i] = rb_f32_to_f16(floats[i]);
+    }
+    return RB_OK;
+}
+
 static rb_status add_column(tensor_set *set, const plan_column *column, const bit_plan *plan, int layer, rb_error *err)
 {
     const int n_heads = plan->model.n_kv_heads;
@@ -73,6 +91,7 @@ static rb_status add_column(tensor_set *set, const plan_column *column, const bi
     void *data = NULL;
     rb_status st;
     RB_TRY(st, rb_format(&name, err, "layers.%d.%s", layer, column->tensor_name), done);
+    if (column->floats) return add_matrices(set, name, column, plan, layer, err);
     RB_TRY(st, tensor_set_add(set, name, dtype_of(column), 2, n_heads, n_numbers(column, &plan->model), &data, err),
            done);
     for (int h = layer * n_heads; h < (layer + 1) * n_heads; h++)
@@ -111,6 +130,32 @@ static rb_status add_points(tensor_set *set, int bits, rb_error *err)
     memcpy(data, points, 2 * (size_t)size * sizeof *data);
 done:
     free(points);
+    return st;
+}
+
+static rb_status add_trellis(tensor_set *set, int width, rb_error *err)
+{
+    char *name = NULL;
+    float *data = NULL;
+    rb_status st;
+    RB_TRY(st, rb_format(&name, err, "trellis.w%d", width), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, TRELLIS_STATES, 0, &data, err), done);
+    memcpy(data, trellis_tables[width], sizeof trellis_tables[width]);
+done:
+    return st;
+}
+
+static rb_status add_levels(tensor_set *set, int bits, rb_error *err)
+{
+    block_levels levels;
+    char *name = NULL;
+    float *data = NULL;
+    rb_status st;
+    RB_TRY(st, block_levels_build(&levels, bits, err), done);
+    RB_TRY(st, rb_format(&name, err, "levels.b%d", bits), done);
+    RB_TRY(st, tensor_set_add(set, name, TENSOR_F32, 1, levels.size, 0, &data, err), done);
+    memcpy(data, levels.level, (size_t)levels.size * sizeof *data);
+done:
     return st;
 }
 
@@ -158,17 +203,24 @@ done:
 static rb_status fill_tensors(tensor_set *set, const bit_plan *plan, rb_error *err)
 {
     const plan_column *columns[PLAN_COLUMNS_ROOM];
-    const int n_columns = plan_columns_list(columns, FORM_TENSORS, plan_version(plan));
+    const int n_columns = plan_columns_of(columns, FORM_TENSORS, plan);
     plan_codebooks books = {0};
     rb_status st;
     RB_TRY(st, plan_codebooks_collect(&books, plan, err), done);
     RB_TRY(st,
-           tensor_set_create(set, plan->model.n_layers * n_columns + books.n + books.n_points + MOST_ROPE_TENSORS, err),
+           tensor_set_create(set,
+                             plan->model.n_layers * n_columns + books.n + books.n_points + books.n_levels
+                                 + books.n_trellis + MOST_ROPE_TENSORS,
+                             err),
            done);
     RB_TRY(st, add_ropes(set, &plan->model, err), done);
     for (int i = 0; i < books.n; i++) RB_TRY(st, add_codebook(set, &books.at[i], err), done);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) RB_TRY(st, add_points(set, bits, err), done);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) RB_TRY(st, add_levels(set, bits, err), done);
+    for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH; width++)
+        if (books.has_trellis[width]) RB_TRY(st, add_trellis(set, width, err), done);
     RB_TRY(st, add_columns(set, columns, n_columns, plan, err), done);
 done:
     plan_codebooks_free(&books);

@@ -6,7 +6,7 @@
  *            given one at a time, each to the block with the largest energy * 4^-bits below max_bits; ties go to the
  *            lowest index. Blocks of equal width form a group. A product n_blocks * avg_bits within 1e-9 of a whole
  *            number is that number: 30 blocks at 2.3 bits share 69 bits, not 68.
- * optimal, optimal-center, block-codebook
+ * optimal, optimal-center, block-codebook, trellis
  *            methods/optimal.h. At avg_bits they get the bytes that block-gtq stores at avg_bits, so that methods can
  *            be compared. */
 #ifndef RB_METHODS_ALLOCATOR_H
@@ -18,12 +18,13 @@
 
 /* ROW(its part of a constant's name, its name in options and files, the codec family of its heads, whether it is
  * published, whether it takes the mean key off). Methods that are not published are those of methods/optimal.h. */
-#define RB_ALLOCATION_METHODS(ROW)                                    \
-    ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)               \
-    ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)           \
-    ROW(OPTIMAL, "optimal", FAMILY_GROUPS, false, false)              \
-    ROW(OPTIMAL_CENTER, "optimal-center", FAMILY_GROUPS, false, true) \
-    ROW(BLOCK_CODEBOOK, "block-codebook", FAMILY_BLOCK_CODEBOOK, false, true)
+#define RB_ALLOCATION_METHODS(ROW)                                            \
+    ROW(UNIFORM, "uniform", FAMILY_GROUPS, true, false)                       \
+    ROW(BLOCK_GTQ, "block-gtq", FAMILY_GROUPS, true, false)                   \
+    ROW(OPTIMAL, "optimal", FAMILY_GROUPS, false, false)                      \
+    ROW(OPTIMAL_CENTER, "optimal-center", FAMILY_GROUPS, false, true)         \
+    ROW(BLOCK_CODEBOOK, "block-codebook", FAMILY_BLOCK_CODEBOOK, false, true) \
+    ROW(TRELLIS, "trellis", FAMILY_TRELLIS, false, true)
 
 #define RB_METHOD_NUMBER(NAME, name, family, is_published, is_centered) METHOD_##NAME,
 typedef enum allocation_method { RB_ALLOCATION_METHODS(RB_METHOD_NUMBER) METHOD_N } allocation_method;

@@ -14,7 +14,10 @@ enum { N_BITS = BLOCK_CODEBOOK_MAX_BITS + 1, ROUNDS = 3 };
  * where it should have gained. */
 static const double LEAST_COHERENCE = 1.0, MOST_COHERENCE = 4096.0;
 
-static int most_code_bits(int n_blocks) { return n_blocks * BLOCK_CODEBOOK_MAX_BITS; }
+static int most_code_bits(int n_blocks, int gain_bits)
+{
+    return (n_blocks - 1) * BLOCK_CODEBOOK_MAX_BITS + block_codebook_most_bits(0, gain_bits);
+}
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
@@ -92,13 +95,15 @@ double block_codebook_head_error(const block_codebook_head *head, const uint8_t 
 
 /* ---- the best bits --------------------------------------------------------------------------- */
 
-/* cost [n_blocks][N_BITS]: v of these kappa. */
-static void find_costs(double *cost, const block_codebook_head *head, const double *coherence)
+/* cost [n_blocks][N_BITS]: v of these kappa; INFINITY of bits that a block cannot have. */
+static void find_costs(double *cost, const block_codebook_head *head, const double *coherence, int gain_bits)
 {
     for (int i = 0; i < head->n_blocks; i++)
         for (int bits = 0; bits < N_BITS; bits++) {
             const double share = error_share(head, i, bits);
-            cost[N_BITS * i + bits] = size_of(head, i) * stretch_of(coherence[i], share) * share;
+            cost[N_BITS * i + bits] = bits <= block_codebook_most_bits(i, gain_bits)
+                                          ? size_of(head, i) * stretch_of(coherence[i], share) * share
+                                          : INFINITY;
         }
 }
 
@@ -159,7 +164,7 @@ static void read_bits(uint8_t *bits, const bit_table *table, int n_blocks, const
 /* How many of p stored bytes' bits codes may take; below 0: not even the gain fits. */
 static int code_bits(int n_blocks, int gain_bits, int point)
 {
-    const int bits = 8 * point - gain_bits, most = most_code_bits(n_blocks);
+    const int bits = 8 * point - gain_bits, most = most_code_bits(n_blocks, gain_bits);
     return bits < most ? bits : most;
 }
 
@@ -173,13 +178,13 @@ static rb_status build_curve(block_codebook_curve *curve, const block_codebook_h
     bit_table table = {0};
     rb_status st;
     curve->gain_bits = gain_bits;
-    curve->n_points = (most_code_bits(n) + gain_bits + 7) / 8 + 1;
+    curve->n_points = (most_code_bits(n, gain_bits) + gain_bits + 7) / 8 + 1;
     RB_TRY(st, rb_alloc(&curve->error, (size_t)curve->n_points, sizeof *curve->error, "error curve", err), done);
     RB_TRY(st, rb_alloc(&curve->cost, (size_t)n * N_BITS, sizeof *curve->cost, "error curve", err), done);
-    RB_TRY(st, alloc_table(&table, n, most_code_bits(n), err), done);
+    RB_TRY(st, alloc_table(&table, n, most_code_bits(n, gain_bits), err), done);
     for (int i = 0; i < n; i++) coherence[i] = 1.0;
     for (int round = 0; round < (head->moment ? ROUNDS : 1); round++) {
-        find_costs(curve->cost, head, coherence);
+        find_costs(curve->cost, head, coherence, gain_bits);
         fill_table(&table, n, curve->cost);
         read_bits(bits, &table, n, curve->cost, usual);
         find_coherence(coherence, head, bits);
@@ -241,7 +246,7 @@ rb_status block_codebook_curve_at(const block_codebook_curve *curve, const block
             memcpy(bits, trial, (size_t)n);
         }
         find_coherence(coherence, head, trial);
-        find_costs(cost, head, coherence);
+        find_costs(cost, head, coherence, curve->gain_bits);
     }
 done:
     free_table(&table);

@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #include "core/model_facts.h"
-#include "kernels/reference/block_codebook.h"
+#include "kernels/reference/block_codebook_plan.h"
 
 #define BLOCK_CODEBOOK_USUAL_BITS 2.25
 

@@ -247,6 +247,54 @@ static rb_status solve_share(budget_solver *s, int first, int n, int64_t bytes, 
     return RB_OK;
 }
 
+/* What a layer's heads would gain by a byte more each. */
+static double gain_of_layer(const budget_solver *s, int first, int n, int64_t bytes)
+{
+    double gain = 0.0;
+    for (int h = first; h < first + n; h++) {
+        const bidder *b = &s->bidders[h];
+        const int now = (int)(bytes < b->high ? bytes : b->high), then = now < b->high ? now + 1 : now;
+        if (now >= b->low) gain += b->value[now] - b->value[then];
+    }
+    return gain;
+}
+
+/* Marks the layers that gain most by a byte more for each head, as many as there are bytes for; the lowest of equals,
+ * and none that gains nothing. */
+static void choose_layers(bool *is_chosen, double *gains, const budget_solver *s, const budget_request *r,
+                          int64_t bytes_of_head, int64_t left)
+{
+    for (int layer = 0; layer < r->n_layers; layer++)
+        gains[layer] = gain_of_layer(s, layer * r->heads_per_layer, r->heads_per_layer, bytes_of_head);
+    for (; left >= r->heads_per_layer; left -= r->heads_per_layer) {
+        int best = 0;
+        for (int layer = 1; layer < r->n_layers; layer++)
+            if (gains[layer] > gains[best]) best = layer;
+        if (!(gains[best] > 0.0)) break;
+        is_chosen[best] = true;
+        gains[best] = 0.0;
+    }
+}
+
+/* Heads by themselves. */
+static rb_status solve_heads(budget_solver *s, const budget_request *r, int32_t *points, budget_answer *answer,
+                             rb_error *err)
+{
+    const int64_t bytes = r->total_bits / 8, of_head = bytes / s->n_heads;
+    bool *is_chosen = NULL;
+    double *gains = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&is_chosen, (size_t)r->n_layers, sizeof *is_chosen, "layers of a budget", err), done);
+    RB_TRY(st, rb_alloc(&gains, (size_t)r->n_layers, sizeof *gains, "layers of a budget", err), done);
+    choose_layers(is_chosen, gains, s, r, of_head, bytes - of_head * s->n_heads);
+    for (int h = 0; h < s->n_heads; h++)
+        RB_TRY(st, solve_share(s, h, 1, of_head + is_chosen[h / r->heads_per_layer], points, answer, err), done);
+done:
+    free(is_chosen);
+    free(gains);
+    return st;
+}
+
 static rb_status create_solver(budget_solver *s, const budget_request *r, rb_error *err)
 {
     const int n = r->n_layers * r->heads_per_layer;
@@ -284,11 +332,9 @@ rb_status budget_solve(int32_t *points, budget_answer *answer, const budget_requ
     *answer = (budget_answer){0};
     RB_TRY(st, check_request(request, err), done);
     RB_TRY(st, create_solver(&solver, request, err), done);
-    const int n_shares = request->scope == SCOPE_MODEL   ? 1
-                         : request->scope == SCOPE_LAYER ? request->n_layers
-                                                         : n_heads;
-    const int n = n_heads / n_shares;
-    for (int share = 0; share < n_shares; share++)
+    const int n_shares = request->scope == SCOPE_MODEL ? 1 : request->n_layers, n = n_heads / n_shares;
+    if (request->scope == SCOPE_HEAD) RB_TRY(st, solve_heads(&solver, request, points, answer, err), done);
+    for (int share = 0; request->scope != SCOPE_HEAD && share < n_shares; share++)
         RB_TRY(st, solve_share(&solver, share * n, n, request->total_bits / 8 / n_shares, points, answer, err), done);
 done:
     free_solver(&solver);

@@ -25,7 +25,9 @@
 typedef enum budget_objective { OBJECTIVE_MAE, OBJECTIVE_VARIANCE, OBJECTIVE_N } budget_objective;
 extern const char *const budget_objective_names[]; /* "mae", "variance", NULL */
 
-/* Who shares a budget. Per head and per layer, each gets the same whole number of bytes and the remainder is not spent.
+/* Who shares a budget. Per head and per layer, each gets the same whole number of bytes. Of what is left, less than a
+ * byte a head, whole layers get a byte more for each of their heads, where that helps most: so the heads of a layer
+ * stay alike. The rest, less than a byte for each head of a layer, is not spent; per layer nothing of what is left is.
  */
 typedef enum budget_scope { SCOPE_HEAD, SCOPE_LAYER, SCOPE_MODEL, SCOPE_N } budget_scope;
 extern const char *const budget_scope_names[]; /* "head", "layer", "model", NULL */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "methods/trellis_allocation.h"
+
 #define RB_FAMILY_DECLARATION(NAME, prefix, name) extern const optimal_family prefix##_optimal_family;
 RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
 #undef RB_FAMILY_DECLARATION
@@ -105,7 +107,8 @@ done:
 /* What every head gets: its least share, but what a head needs to store anything and no more than its curve has. */
 static int64_t min_head_bits(const optimal_curves *c, const budget_curve *curves, int64_t key_bits)
 {
-    const double share = c->options.least_share * (double)key_bits / c->input.n_heads,
+    const double share = (c->family->sums_harm ? TRELLIS_LEAST_SHARE : c->options.least_share) * (double)key_bits
+                         / c->input.n_heads,
                  least = (double)c->family->least_bits(&c->options);
     int64_t bytes = (int64_t)(fmax(share, least) / 8.0);
     for (int h = 0; h < c->input.n_heads; h++)
@@ -135,7 +138,7 @@ rb_status optimal_plan_keys(bit_plan *plan, budget_answer *answer, const optimal
     const budget_request request = {.n_layers = c->model.n_layers,
                                     .heads_per_layer = c->model.n_kv_heads,
                                     .curves = curves,
-                                    .objective = c->options.objective,
+                                    .objective = c->family->sums_harm ? OBJECTIVE_VARIANCE : c->options.objective,
                                     .scope = c->options.scope == OPTIMAL_OWN_SCOPE ? c->family->scope
                                                                                    : (budget_scope)c->options.scope,
                                     .total_bits = key_bits,

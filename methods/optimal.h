@@ -73,6 +73,9 @@ typedef struct optimal_input {
 /* `curves` is the family's own. */
 typedef struct optimal_family {
     budget_scope scope; /* who shares a budget if nobody asks */
+    /* Errors of its curves are harms that add up over heads: their sum is minimised, whatever the objective and the
+     * least share of the options (methods/trellis_allocation.h). */
+    bool sums_harm;
     /* What a head that stores anything stores at least. */
     int64_t (*least_bits)(const optimal_options *options);
     rb_status (*build)(void **curves, const optimal_input *input, rb_error *err); /* freed also after a failure */

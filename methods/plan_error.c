@@ -56,6 +56,7 @@ void coded_head_of(coded_head *out, const plan_head *head, const model_facts *mo
     const int n = model_n_blocks(model);
     const float *scales = plan_head_groups(head)->scales;
     const float *moments = head->center ? statistics->moment_centered : statistics->moment;
+    out->model = model;
     out->n_blocks = n;
     out->moment = moments ? moments + (int64_t)h * n * (n + 1) / 2 : NULL;
     out->block_codebook_error = statistics->block_codebook_error

@@ -24,6 +24,7 @@ void codec_errors_free(codec_errors *errors);
 
 /* What a head codes. */
 typedef struct coded_head {
+    const model_facts *model; /* borrowed */
     int n_blocks;
     double q_energy[RB_MAX_BLOCKS], k_energy[RB_MAX_BLOCKS];
     /* Borrowed. Moments are of keys centred if the plan centres them; NULL: blocks are taken for independent. Heads of

@@ -1,6 +1,7 @@
 /* The bit plan as data: see plan/bit_plan.h. */
 #include "plan/bit_plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,11 +33,49 @@ done:
     return st;
 }
 
+static rb_status copy_value_heads(bit_plan *out, const bit_plan *plan, rb_error *err)
+{
+    const int value_dim = plan->model.value_dim;
+    rb_status st = bit_plan_create_value_heads(out, err);
+    for (int h = 0; h < bit_plan_n_heads(plan) && st == RB_OK; h++)
+        st = plan_head_copy(&out->value_heads[h], &plan->value_heads[h], value_dim / 2, value_dim, err);
+    return st;
+}
+
+rb_status bit_plan_create_like(bit_plan **out, const bit_plan *plan, rb_error *err)
+{
+    bit_plan *made = NULL;
+    rb_status st;
+    *out = NULL;
+    RB_TRY(st, bit_plan_create(&made, &plan->model, err), done);
+    made->calibration = plan->calibration;
+    memcpy(made->method, plan->method, sizeof made->method);
+    made->avg_bits = plan->avg_bits;
+    memcpy(made->value_widths, plan->value_widths, (size_t)bit_plan_n_heads(plan));
+    made->value_codebook = plan->value_codebook;
+    made->n_sink = plan->n_sink;
+    made->n_recent = plan->n_recent;
+    if (plan->value_heads) RB_TRY(st, copy_value_heads(made, plan, err), done);
+    *out = made;
+    made = NULL;
+done:
+    bit_plan_free(made);
+    return st;
+}
+
+static void free_value_heads(bit_plan *plan)
+{
+    for (int h = 0; plan->value_heads && h < bit_plan_n_heads(plan); h++) plan_head_clear(&plan->value_heads[h]);
+    free(plan->value_heads);
+    plan->value_heads = NULL;
+}
+
 void bit_plan_free(bit_plan *plan)
 {
     if (!plan) return;
     for (int h = 0; plan->heads && h < bit_plan_n_heads(plan); h++) plan_head_clear(&plan->heads[h]);
     free(plan->heads);
+    free_value_heads(plan);
     free(plan->value_widths);
     free(plan);
 }
@@ -50,17 +89,48 @@ plan_head *bit_plan_head(const bit_plan *plan, int layer, int kv_head)
 
 rb_status bit_plan_value_head(const bit_plan *plan, int layer, int kv_head, plan_head *out, rb_error *err)
 {
-    const int width = plan->value_widths[(int64_t)layer * plan->model.n_kv_heads + kv_head];
+    const int h = layer * plan->model.n_kv_heads + kv_head, value_dim = plan->model.value_dim;
     *out = (plan_head){0};
-    return plan_head_set_values(out, width, plan->model.value_dim / 2, kv_head, plan->value_codebook, err);
+    if (plan->value_heads) return plan_head_copy(out, &plan->value_heads[h], value_dim / 2, value_dim, err);
+    return plan_head_set_values(out, plan->value_widths[h], value_dim / 2, kv_head, plan->value_codebook, err);
 }
 
 void bit_plan_set_value_width(bit_plan *plan, int width)
 {
+    free_value_heads(plan);
     memset(plan->value_widths, width, (size_t)bit_plan_n_heads(plan));
 }
 
+rb_status bit_plan_create_value_heads(bit_plan *plan, rb_error *err)
+{
+    bit_plan_set_value_width(plan, PLAN_WIDTH_OF_HEADS);
+    return rb_alloc(&plan->value_heads, (size_t)bit_plan_n_heads(plan), sizeof *plan->value_heads,
+                    "value heads of a bit plan", err);
+}
+
+plan_head *bit_plan_value_head_at(const bit_plan *plan, int layer, int kv_head)
+{
+    return plan->value_heads ? &plan->value_heads[(int64_t)layer * plan->model.n_kv_heads + kv_head] : NULL;
+}
+
 bool bit_plan_quantizes_values(const bit_plan *plan) { return plan->value_widths[0] != PLAN_FP16_WIDTH; }
+
+bool bit_plan_same_values(const bit_plan *a, int head_a, const bit_plan *b, int head_b)
+{
+    const model_facts values = model_value_facts(&a->model);
+    if (a->value_heads && b->value_heads)
+        return plan_head_equal(&a->value_heads[head_a], &b->value_heads[head_b], &values);
+    return a->value_widths[head_a] == b->value_widths[head_b]
+           && (!bit_plan_quantizes_values(a) || a->value_codebook == b->value_codebook);
+}
+
+bool bit_plan_same_layer_values(const bit_plan *plan, int layer_a, int layer_b)
+{
+    const int n = plan->model.n_kv_heads;
+    for (int h = 0; h < n; h++)
+        if (!bit_plan_same_values(plan, layer_a * n + h, plan, layer_b * n + h)) return false;
+    return true;
+}
 
 int plan_value_bits(int width, int value_dim)
 {
@@ -68,26 +138,43 @@ int plan_value_bits(int width, int value_dim)
                                     : (width * value_dim + 7) / 8 * 8 + norm_kind_bits(NORM_FP16);
 }
 
+double bit_plan_value_code_bits(const bit_plan *plan, int h)
+{
+    return plan->value_heads ? plan_head_nominal_bits(&plan->value_heads[h], plan->model.value_dim)
+                             : plan->value_widths[h];
+}
+
+int bit_plan_value_stored_bits(const bit_plan *plan, int h)
+{
+    const int value_dim = plan->model.value_dim;
+    return plan->value_heads ? plan_head_stored_bits(&plan->value_heads[h], value_dim / 2)
+                             : plan_value_bits(plan->value_widths[h], value_dim);
+}
+
 value_range bit_plan_value_range(const bit_plan *plan)
 {
-    value_range range = {.least = plan->value_widths[0], .most = plan->value_widths[0]};
-    int64_t sum = 0;
+    value_range range = {.least = HUGE_VAL};
+    double sum = 0.0;
     for (int h = 0; h < bit_plan_n_heads(plan); h++) {
-        const int width = plan->value_widths[h];
-        if (width < range.least) range.least = width;
-        if (width > range.most) range.most = width;
-        sum += width;
+        const double bits = bit_plan_value_code_bits(plan, h);
+        range.least = fmin(range.least, bits);
+        range.most = fmax(range.most, bits);
+        sum += bits;
     }
-    range.mean = (double)sum / bit_plan_n_heads(plan);
+    range.mean = sum / bit_plan_n_heads(plan);
     return range;
 }
 
 void bit_plan_describe_values(char *out, size_t size, const bit_plan *plan)
 {
     const value_range range = bit_plan_value_range(plan);
-    const int n = snprintf(out, size, "%.3f true bits a dim", bit_plan_cost(plan).value_true_bits);
-    if (range.least != range.most && n > 0 && (size_t)n < size)
-        snprintf(out + n, size - (size_t)n, ", widths %d to %d", range.least, range.most);
+    const bool is_one = range.least == range.most;
+    int n = snprintf(out, size, "%.3f true bits a dim", bit_plan_cost(plan).value_true_bits);
+    if (plan->value_heads && n > 0 && (size_t)n < size)
+        n += snprintf(out + n, size - (size_t)n, ", %s", codec_family_names[plan->value_heads->family]);
+    if (!is_one && n > 0 && (size_t)n < size)
+        snprintf(out + n, size - (size_t)n, plan->value_heads ? ", %.3g to %.3g a head" : ", widths %g to %g",
+                 range.least, range.most);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -102,7 +189,7 @@ bool bit_plan_has_family(const bit_plan *plan, codec_family family)
 bool bit_plan_is_published_form(const bit_plan *plan)
 {
     for (int h = 0; h < bit_plan_n_heads(plan); h++)
-        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model))
+        if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)) || plan->value_heads
             || plan->value_widths[h] != plan->value_widths[0])
             return false;
     return true;
@@ -142,7 +229,7 @@ plan_cost bit_plan_cost(const bit_plan *plan)
     for (int h = 0; h < bit_plan_n_heads(plan); h++) {
         nominal += plan_head_code_bits(&plan->heads[h], model_n_blocks(&plan->model));
         stored += plan_head_stored_bits(&plan->heads[h], model_n_blocks(&plan->model));
-        values += plan_value_bits(plan->value_widths[h], plan->model.value_dim);
+        values += bit_plan_value_stored_bits(plan, h);
     }
     plan_cost cost = {
         .key_nominal_bits = (double)nominal / (n * head_dim),

@@ -5,6 +5,22 @@
 #include "core/plain_name.h"
 #include "plan/bit_plan.h"
 
+/* Of a plan whose values have heads of their own. */
+static rb_status check_value_head(const bit_plan *plan, int h, const model_facts *values, const char *place,
+                                  rb_error *err)
+{
+    const plan_head *head = &plan->value_heads[h];
+    char value_place[220];
+    snprintf(value_place, sizeof value_place, "%s, values", place);
+    if (plan->value_widths[h] != PLAN_WIDTH_OF_HEADS)
+        return rb_fail(err, RB_EFORMAT, "%s: value width is %d, expected %d with heads of their own", value_place,
+                       plan->value_widths[h], PLAN_WIDTH_OF_HEADS);
+    const rb_status st = plan_head_check(head, values, value_place, err);
+    if (st != RB_OK || head->family == FAMILY_TRELLIS) return st;
+    return rb_fail(err, RB_EFORMAT, "%s: codec family is %s, expected %s", value_place,
+                   codec_family_names[head->family], codec_family_names[FAMILY_TRELLIS]);
+}
+
 static rb_status check_value_width(const bit_plan *plan, int h, const char *place, rb_error *err)
 {
     const int width = plan->value_widths[h];
@@ -42,6 +58,7 @@ static rb_status check_exact(const bit_plan *plan, const char *where, rb_error *
 
 rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
 {
+    const model_facts values = model_value_facts(&plan->model);
     char place[200];
     rb_status st = model_facts_check(&plan->model, where, err);
     if (st == RB_OK) st = rb_check_plain_name(plan->method, "method", where, err);
@@ -54,7 +71,8 @@ rb_status bit_plan_check(const bit_plan *plan, const char *where, rb_error *err)
     for (int h = 0; h < bit_plan_n_heads(plan) && st == RB_OK; h++) {
         snprintf(place, sizeof place, "%.150s: layer %d kv_head %d", where, h / plan->model.n_kv_heads,
                  h % plan->model.n_kv_heads);
-        st = check_value_width(plan, h, place, err);
+        st =
+            plan->value_heads ? check_value_head(plan, h, &values, place, err) : check_value_width(plan, h, place, err);
         if (st == RB_OK) st = plan_head_check(&plan->heads[h], &plan->model, place, err);
         if (st == RB_OK) st = check_one_family(plan, h, place, err);
     }

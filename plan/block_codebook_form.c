@@ -87,9 +87,26 @@ static rb_status from_library(plan_head *out, const ropebits_head *head, const m
 static rb_status add_codebooks(plan_codebooks *out, const plan_head *head, const model_facts *model, rb_error *err)
 {
     (void)err;
-    for (int i = 0; i < model_n_blocks(model); i++)
-        if (head->block_codebook.bits[i] > 0) out->has_points[head->block_codebook.bits[i]] = true;
+    for (int i = 0; i < model_n_blocks(model); i++) {
+        const int bits = head->block_codebook.bits[i];
+        if (block_codebook_has_levels(bits)) {
+            const int first = block_codebook_first_bits(head->block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * i, bits);
+            out->has_levels[first] = out->has_levels[bits - first] = true;
+        } else if (bits > 0) {
+            out->has_points[bits] = true;
+        }
+    }
     return RB_OK;
+}
+
+static int version_of(const char **what, const plan_head *head, int n_blocks)
+{
+    for (int i = 0; i < n_blocks; i++)
+        if (block_codebook_has_levels(head->block_codebook.bits[i])) {
+            *what = "a block of more than 10 bits";
+            return PLAN_VERSION_LEVELS;
+        }
+    return SINCE;
 }
 
 /* ---- words ----------------------------------------------------------------------------------- */
@@ -100,23 +117,33 @@ static void describe(char *out, size_t size, const plan_head *head)
 }
 
 static const plan_comment header_comments[] = {
-    {SINCE,
-     "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is one code "
-     "of ropebits_k_bits bits, a point in the plane for\n"
-     " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code of every "
-     "block in order, least significant bit first, padded\n"
-     " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = ropebits_k_maps[layer][kv_head][block], "
-     "zero = (1 << gain_bits) / 4 and\n"
-     " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
-     " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
-     " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, weighed by "
-     "ropebits_k_weights: ropebits_plan.h of ropebits has\n"
-     " * it in full. */\n"},
+    {.since = SINCE,
+     .text = "/* Heads whose ropebits_k_family is 1 have no groups: they are of block-codebook. Every RoPE block is "
+             "one code "
+             "of ropebits_k_bits bits, a point in the plane for\n"
+             " * both its dims. A vector's stream is ropebits_k_gain_bits bits of the gain's code c, then the code of "
+             "every "
+             "block in order, least significant bit first, padded\n"
+             " * to a byte. With n = 1 << bits, points = ropebits_points[bits], m = "
+             "ropebits_k_maps[layer][kv_head][block], "
+             "zero = (1 << gain_bits) / 4 and\n"
+             " * g = 2^((c - zero) / 2) as a float, a block is restored as\n"
+             " *   g * (m[0] * points[code], m[1] * points[code] + m[2] * points[n + code]) + center\n"
+             " * An encoder takes the nearest point, and of the levels of the gain the one with the least error, "
+             "weighed by "
+             "ropebits_k_weights: ropebits_plan.h of ropebits has\n"
+             " * it in full. */\n"},
+    {.since = PLAN_VERSION_LEVELS,
+     .text = "/* A block of more than 10 bits has a level for each dim: with f the number from bits - 8 to 8 that "
+             "makes m[0]^2 4^-f + m[2]^2 4^-(bits - f) least (the lowest of equals),\n"
+             " * a = code & ((1 << f) - 1) and b = code >> f, points[code] above is ropebits_levels[f][a], and "
+             "points[n + code] is ropebits_levels[bits - f][b]. */\n"},
     {0},
 };
 
 const plan_family block_codebook_form = {
     .since = SINCE,
+    .version = version_of,
     .members = block_codebook_json_members,
     .to_json = block_codebook_to_json,
     .from_json = block_codebook_from_json,
@@ -125,7 +152,7 @@ const plan_family block_codebook_form = {
     .n_columns = RB_COUNT(columns),
     .add_codebooks = add_codebooks,
     .summary = "quantize before RoPE, one code for both dims of a block, no norm",
-    .bits_note = "of groups the bits of a dim; of block-codebook those of both dims together, A is 10",
+    .bits_note = "of groups the bits of a dim; of block-codebook those of both dims together, A is 10, G 16",
     .bits_note_html = "Of groups the bits of a dim; of block-codebook (B behind the head) those of both dims together, "
                       "coloured as half of them.",
     .mark = " B",

@@ -6,7 +6,7 @@
 #include "plan/block_codebook_form.h"
 #include "plan/plan_json_parts.h"
 
-const char *const block_codebook_json_members[] = {"gain_bits", "maps", "weights", NULL};
+const char *const block_codebook_json_members[] = {"bits", "gain_bits", "maps", "weights", NULL};
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -239,18 +239,22 @@ static const char group_type[] = "\ntypedef struct ropebits_plan_group {\n"
 
 static_assert(PLAN_FP16_WIDTH == 16, "the width that the comment of plan.h names");
 static const plan_comment header_comments[] = {
-    {PLAN_VERSION_GENERAL,
-     "/* This plan goes beyond that, head by head:\n"
-     " *   ropebits_v_width    bits of a value's code, 16: values stay fp16\n"
-     " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale and put "
-     "back after. Scales of a block can be folded into\n"
-     " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of rotated "
-     "keys adds q . R_t center to its logits.\n"
-     " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) / 16)\n"
-     " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of "
-     "ropebits), by the group's coherence; decoding is the same\n"
-     " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its dims are "
-     "not in ropebits_k_dims. */\n"},
+    {.since = PLAN_VERSION_GENERAL,
+     .text = "/* This plan goes beyond that, head by head:\n"
+             " *   ropebits_v_width    bits of a value's code, 16: values stay fp16\n"
+             " *   ropebits_k_scales, ropebits_k_center   a key x, as it enters RoPE, is coded as (x - center) * scale "
+             "and put "
+             "back after. Scales of a block can be folded into\n"
+             " *                       the weights: rows of k_proj times them, rows of q_proj over them. A cache of "
+             "rotated "
+             "keys adds q . R_t center to its logits.\n"
+             " *   ropebits_k_norm     0: norms are fp16; 1: one byte, 0 is norm 0, c is 2^(norm_exponent - (255 - c) "
+             "/ 16)\n"
+             " *   ropebits_k_encoder  1: the plan was measured with an encoder that searches codes (docs/method.md of "
+             "ropebits), by the group's coherence; decoding is the same\n"
+             " *   width 0             the block is in no group: nothing is stored, it comes back as its center. Its "
+             "dims are "
+             "not in ropebits_k_dims. */\n"},
     {0},
 };
 

@@ -11,7 +11,7 @@
 /* What a JSON number keeps exactly. Above it neighbours share a double: a seed would be read as another. */
 static const int64_t LARGEST_SEED = ((int64_t)1 << 53) - 1;
 
-const char *const groups_json_members[] = {"groups", "norm", "encoder", "scales", NULL};
+const char *const groups_json_members[] = {"bits", "groups", "norm", "encoder", "scales", NULL};
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

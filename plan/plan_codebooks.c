@@ -29,6 +29,10 @@ rb_status plan_codebooks_add(plan_codebooks *books, const codebook_spec *spec, r
 
 static rb_status add_values(plan_codebooks *out, const bit_plan *plan, int h, rb_error *err)
 {
+    if (plan->value_heads) {
+        const model_facts values = model_value_facts(&plan->model);
+        return plan_family_of(&plan->value_heads[h])->add_codebooks(out, &plan->value_heads[h], &values, err);
+    }
     const codebook_spec spec = {plan->value_codebook, plan->value_widths[h], plan->model.value_dim};
     return bit_plan_quantizes_values(plan) ? plan_codebooks_add(out, &spec, err) : RB_OK;
 }
@@ -52,6 +56,8 @@ rb_status plan_codebooks_collect(plan_codebooks *out, const bit_plan *plan, rb_e
     }
     keep_distinct(out);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++) out->n_points += out->has_points[bits];
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++) out->n_levels += out->has_levels[bits];
+    for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH; width++) out->n_trellis += out->has_trellis[width];
 done:
     if (st != RB_OK) plan_codebooks_free(out);
     return st;

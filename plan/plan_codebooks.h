@@ -4,7 +4,11 @@
 
 #include "plan/bit_plan.h"
 
-enum { PLAN_MAX_POINT_BITS = BLOCK_CODEBOOK_MAX_BITS };
+enum {
+    PLAN_MAX_POINT_BITS = BLOCK_CODEBOOK_MAX_POINT_BITS,
+    PLAN_MAX_LEVEL_BITS = BLOCK_CODEBOOK_MAX_LEVEL_BITS,
+    PLAN_MAX_TRELLIS_WIDTH = TRELLIS_MAX_WIDTH
+};
 
 /* A codebook of numbers. */
 typedef struct codebook_spec {
@@ -14,9 +18,13 @@ typedef struct codebook_spec {
 
 typedef struct plan_codebooks {
     int n, room;
-    codebook_spec *at;                        /* distinct, ascending by kind, width, dims; owned */
-    bool has_points[PLAN_MAX_POINT_BITS + 1]; /* codebooks of points in the plane, by the bits of a code, from 1 */
-    int n_points;                             /* how many of them */
+    codebook_spec *at;                            /* distinct, ascending by kind, width, dims; owned */
+    bool has_points[PLAN_MAX_POINT_BITS + 1];     /* codebooks of points in the plane, by the bits of a code, from 1 */
+    int n_points;                                 /* how many of them */
+    bool has_levels[PLAN_MAX_LEVEL_BITS + 1];     /* levels of a coordinate, by their bits, from 1 */
+    int n_levels;                                 /* how many of them */
+    bool has_trellis[PLAN_MAX_TRELLIS_WIDTH + 1]; /* trellis_tables, by width, from 1 */
+    int n_trellis;                                /* how many of them */
 } plan_codebooks;
 
 /* Those of all keys, and of the values unless they stay fp16. */

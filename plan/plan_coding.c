@@ -49,6 +49,7 @@ static int count_dropped(const plan_head *head, int n_blocks)
 {
     uint8_t bits[RB_MAX_BLOCKS];
     int n = 0;
+    if (plan_family_of(head)->coordinate_widths) return 0;
     plan_head_bits(head, bits, n_blocks);
     for (int i = 0; i < n_blocks; i++) n += bits[i] == 0;
     return n;

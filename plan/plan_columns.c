@@ -41,6 +41,11 @@ static int take_family(plan_number *out, const bit_plan *plan, int h)
     return 1;
 }
 
+static int take_value_center(plan_number *out, const bit_plan *plan, int h)
+{
+    return plan_numbers_put(out, plan->value_heads[h].center, plan->model.value_dim);
+}
+
 static const plan_column shared_columns[] = {
     {.family = COLUMN_OF_ALL_FAMILIES,
      .since = 1,
@@ -85,6 +90,17 @@ static const plan_column shared_columns[] = {
      .place = {[FORM_HEADER] = 12, [FORM_TENSORS] = 41, [FORM_RBP] = 1},
      .header_name = "ropebits_k_family",
      .tensor_name = "k_families"},
+    {.family = COLUMN_OF_ALL_FAMILIES,
+     .since = PLAN_VERSION_EXACT,
+     .of_values = true,
+     .extent = COLUMN_OF_DIM,
+     .type = COLUMN_F16,
+     .take = take_value_center,
+     .place = {[FORM_HEADER] = 25, [FORM_TENSORS] = 65, [FORM_RBP] = 29},
+     .header_comment = "/* 0: none */\n",
+     .header_name = "ropebits_v_center",
+     .tensor_name = "v_center",
+     .storing = STORED_AFTER_FLAGS},
 };
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -113,10 +129,42 @@ int plan_columns_list(const plan_column **out, plan_form form, int version)
     return n;
 }
 
+static bool is_in_plan(const plan_column *column, const bit_plan *plan)
+{
+    if (column->of_values) return plan->value_heads != NULL;
+    return !column->only_with_family || bit_plan_has_family(plan, (codec_family)column->family);
+}
+
+int plan_columns_of(const plan_column **out, plan_form form, const bit_plan *plan)
+{
+    const plan_column *all[PLAN_COLUMNS_ROOM];
+    const int n_all = plan_columns_list(all, form, plan_version(plan));
+    int n = 0;
+    for (int i = 0; i < n_all; i++)
+        if (is_in_plan(all[i], plan)) out[n++] = all[i];
+    return n;
+}
+
+/* Whether head h has numbers of the column at all. */
+static bool is_asked(const plan_column *column, const bit_plan *plan, int h)
+{
+    const plan_head *heads = column->of_values ? plan->value_heads : plan->heads;
+    return heads && (column->family == COLUMN_OF_ALL_FAMILIES || column->family == (int)heads[h].family);
+}
+
 int plan_column_take(const plan_column *column, plan_number *out, const bit_plan *plan, int h)
 {
-    const bool is_asked = column->family == COLUMN_OF_ALL_FAMILIES || column->family == (int)plan->heads[h].family;
-    return is_asked ? column->take(out, plan, h) : 0;
+    return column->take && is_asked(column, plan, h) ? column->take(out, plan, h) : 0;
+}
+
+const float *plan_column_floats(const plan_column *column, const bit_plan *plan, int h)
+{
+    return is_asked(column, plan, h) ? column->floats(plan, h) : NULL;
+}
+
+int plan_column_dims(const plan_column *column, const model_facts *model)
+{
+    return column->of_values ? model->value_dim : model->head_dim;
 }
 
 int plan_numbers_put(plan_number *out, const float *values, int n)

@@ -10,13 +10,15 @@
 
 #include "plan/bit_plan.h"
 
-/* What a column has one number of. POSITION is a dim that is coded in a group, in the order of the codes. */
+/* What a column has one number of. POSITION is a dim that is coded in a group, in the order of the codes, MATRIX a pair
+ * of dims, row by row. Dims of a column of values are those of a value. */
 typedef enum column_extent {
     COLUMN_OF_HEAD,
     COLUMN_OF_GROUP,
     COLUMN_OF_POSITION,
     COLUMN_OF_BLOCK,
-    COLUMN_OF_DIM
+    COLUMN_OF_DIM,
+    COLUMN_OF_MATRIX
 } column_extent;
 
 /* F16 is a float that fp16 holds. */
@@ -40,14 +42,18 @@ enum {
 };
 
 typedef struct plan_column {
-    int family; /* codec_family, or COLUMN_OF_ALL_FAMILIES */
-    int since;  /* the first version of the forms that has it */
+    int family;            /* codec_family, or COLUMN_OF_ALL_FAMILIES */
+    bool of_values;        /* of value heads: a plan without such has no such column */
+    bool only_with_family; /* a plan without heads of the family has no such column */
+    int since;             /* the first version of the forms that has it */
     column_extent extent;
     column_type type;
     int size; /* numbers of a head, group, block or dim, to PLAN_COLUMN_MAX_SIZE; 0: one */
     /* The numbers of head h, [PLAN_COLUMN_ROOM]; returns how many, 0: the head has none. Heads of other families are
      * not asked. */
     int (*take)(plan_number *out, const bit_plan *plan, int h);
+    /* In place of take, of a MATRIX of type F16: the numbers, which are too many to copy. */
+    const float *(*floats)(const bit_plan *plan, int h);
     /* The order within a form; 0: not in that form. Tensors whose places have the same tens are one section, which
      * stands layer by layer. */
     int place[FORM_N_KINDS];
@@ -62,8 +68,13 @@ typedef struct plan_column {
 
 /* The columns of a form in a version, in order, [PLAN_COLUMNS_ROOM]; returns how many. */
 int plan_columns_list(const plan_column **out, plan_form form, int version);
+/* Those of them that the form of a plan has. */
+int plan_columns_of(const plan_column **out, plan_form form, const bit_plan *plan);
 /* The numbers of head h, as column->take, for any head. */
 int plan_column_take(const plan_column *column, plan_number *out, const bit_plan *plan, int h);
+/* Of a MATRIX; NULL: the head has none. */
+const float *plan_column_floats(const plan_column *column, const bit_plan *plan, int h);
+int plan_column_dims(const plan_column *column, const model_facts *model); /* of the vectors it is about */
 static inline int plan_column_size(const plan_column *column) { return column->size ? column->size : 1; }
 
 /* For getters: puts n floats, none where values is NULL; returns how many. */

@@ -1,6 +1,6 @@
 /* What the forms of a plan need of a codec family: one row of functions and words a family. This table is made from
  * RB_CODEC_FAMILIES (kernels/reference/codec_family.h); nothing else in plan/ and export/ asks for a family. The rows
- * are in plan/groups_form.c and plan/block_codebook_form.c. */
+ * are in plan/groups_form.c, plan/block_codebook_form.c and plan/trellis_form.c. */
 #ifndef RB_PLAN_PLAN_FAMILY_H
 #define RB_PLAN_PLAN_FAMILY_H
 
@@ -14,14 +14,15 @@
 
 /* Versions of plan.json and plan.rbp, which count alike: those of plan/library/plan_rbp_format.h. A plan has the lowest
  * that holds it, so that older readers take what they know: PUBLISHED where bit_plan_is_published_form, else GENERAL,
- * or the version that its newest family came with; but MODEL where plan_model_is_new, and EXACT where
- * bit_plan_keeps_exact. */
+ * or the version that what its newest head holds came with; but MODEL at least where plan_model_is_new, and
+ * EXACT where bit_plan_keeps_exact or values have heads of their own. */
 enum {
     PLAN_VERSION_PUBLISHED = PLAN_RBP_PUBLISHED_VERSION,
     PLAN_VERSION_GENERAL = PLAN_RBP_GENERAL_VERSION,
     PLAN_VERSION_POINTS = PLAN_RBP_POINTS_VERSION, /* the first with codebooks of points */
     PLAN_VERSION_MODEL = PLAN_RBP_MODEL_VERSION,   /* the first that knows every model */
-    PLAN_VERSION_EXACT = PLAN_RBP_EXACT_VERSION,   /* the first with tokens that stay fp16 */
+    PLAN_VERSION_EXACT = PLAN_RBP_EXACT_VERSION,   /* the first with tokens that stay fp16, and with family trellis */
+    PLAN_VERSION_LEVELS = PLAN_RBP_LEVELS_VERSION, /* the first with blocks of block-codebook that have levels */
     PLAN_VERSION_NEWEST = ROPEBITS_PLAN_FORMAT_VERSION
 };
 
@@ -37,10 +38,14 @@ typedef struct plan_word {
 typedef struct plan_comment {
     int since;
     const char *text;
+    bool only_with_family; /* nothing for plans without heads of the family, of keys or values */
 } plan_comment;
 
 typedef struct plan_family {
     int since; /* the first version that has heads of it; those of version 1 go without a name in plan.json */
+    /* The first version that holds this head, and what of it is new to that version: the end of "..., expected none in
+     * version 4". NULL: `since` of them all. */
+    int (*version)(const char **what, const plan_head *head, int n_blocks);
 
     /* plan.json: its members of a head, all of them but the shared ones. Reading needs no check but that nothing was
      * rounded: bit_plan_check follows. */
@@ -62,6 +67,10 @@ typedef struct plan_family {
     int (*coding_order)(int *dims, int *groups, const plan_head *head, const model_facts *model);
     const float *(*scales)(const plan_head *head); /* [n_blocks], or NULL: none. NULL: the family has no scales */
 
+    /* Of a family whose codes belong to no block: the bits of each of its coordinates, [head_dim]; returns how many.
+     * NULL: bits are of blocks. */
+    int (*coordinate_widths)(uint8_t *out, const plan_head *head);
+
     /* Words for people. */
     const char *summary;        /* what it is, for a plan that has heads of it; NULL: nothing is said */
     const plan_word *words;     /* ends with a label NULL; NULL: none */
@@ -80,8 +89,12 @@ RB_CODEC_FAMILIES(RB_FAMILY_DECLARATION)
 extern const plan_family *const plan_families[FAMILY_N_KINDS];
 
 static inline const plan_family *plan_family_of(const plan_head *head) { return plan_families[head->family]; }
+/* The first version that holds a head, and what it has that is new to it; NULL: the family itself. */
+int plan_family_version(const char **what, const plan_head *head, int n_blocks);
 /* Its scales, [n_blocks]; NULL: none. */
 const float *plan_family_scales(const plan_head *head);
+/* The bits that a heat map shows of it, of its blocks or coordinates, [RB_MAX_HEAD_DIM]; returns how many. */
+int plan_family_cells(uint8_t *out, const plan_head *head, int n_blocks);
 /* Whether a reader of versions before PLAN_VERSION_MODEL would take the model for another: values of a size of their
  * own, another kind of RoPE, an attention factor, a local RoPE. */
 bool plan_model_is_new(const model_facts *model);

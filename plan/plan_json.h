@@ -7,6 +7,8 @@
 #include "plan/bit_plan.h"
 
 #define PLAN_SCHEMA "ropebits-plan"
+/* A basis of 128 dims takes 43 KiB: a plan of 70 B parameters with one a key head and a value head is 60 MB. */
+#define PLAN_JSON_MAX_SIZE ((size_t)1 << 30)
 
 rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err);
 rb_status plan_from_json(bit_plan **out, const cJSON *document, const char *name, rb_error *err);

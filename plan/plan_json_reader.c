@@ -59,28 +59,38 @@ done:
     return st;
 }
 
+/* The heads of a layer: a list of the model's KV heads. `what` names it: "kv_heads", "value heads". where
+ * [PLAN_JSON_PLACE_SIZE] is the layer's place. */
+static rb_status heads_from_json(plan_head *heads, const cJSON *list, const model_facts *model, const char *what,
+                                 const char *where, rb_error *err)
+{
+    const cJSON *item;
+    char place[PLAN_JSON_PLACE_SIZE];
+    int kv_head = 0;
+    if (cJSON_GetArraySize(list) != model->n_kv_heads)
+        return rb_fail(err, RB_EFORMAT, "%s: %d %s, expected the model's %d", where, cJSON_GetArraySize(list), what,
+                       model->n_kv_heads);
+    cJSON_ArrayForEach (item, list) {
+        snprintf(place, sizeof place, "%.480s kv_head %d", where, kv_head);
+        const rb_status st = head_from_json(&heads[kv_head], item, kv_head, model, place, err);
+        if (st != RB_OK) return st;
+        kv_head++;
+    }
+    return RB_OK;
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 static rb_status layer_from_json(bit_plan *plan, const cJSON *json, int layer, const char *name, rb_error *err)
 {
-    const cJSON *list, *item;
+    const cJSON *list;
     char where[PLAN_JSON_PLACE_SIZE];
     int64_t number;
-    int kv_head = 0;
     rb_status st;
     snprintf(where, sizeof where, "%.400s: layer %d", name, layer);
     RB_TRY(st, rb_json_get_int(json, "layer", where, layer, layer, &number, err), done);
     RB_TRY(st, rb_json_get_array(json, "kv_heads", where, &list, err), done);
-    if (cJSON_GetArraySize(list) != plan->model.n_kv_heads) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %d kv_heads, expected the model's %d", where, cJSON_GetArraySize(list),
-                     plan->model.n_kv_heads);
-        goto done;
-    }
-    cJSON_ArrayForEach (item, list) {
-        snprintf(where, sizeof where, "%.400s: layer %d kv_head %d", name, layer, kv_head);
-        RB_TRY(st, head_from_json(bit_plan_head(plan, layer, kv_head), item, kv_head, &plan->model, where, err), done);
-        kv_head++;
-    }
+    RB_TRY(st, heads_from_json(bit_plan_head(plan, layer, 0), list, &plan->model, "kv_heads", where, err), done);
 done:
     return st;
 }
@@ -97,6 +107,28 @@ static rb_status layers_from_json(bit_plan *plan, const cJSON *document, const c
     cJSON_ArrayForEach (item, list) {
         st = layer_from_json(plan, item, layer++, name, err);
         if (st != RB_OK) return st;
+    }
+    return RB_OK;
+}
+
+static rb_status value_heads_from_json(bit_plan *plan, const cJSON *document, const char *name, rb_error *err)
+{
+    const model_facts values = model_value_facts(&plan->model);
+    const cJSON *list, *item;
+    char where[PLAN_JSON_PLACE_SIZE];
+    int layer = 0;
+    rb_status st = rb_json_get_array(document, "value_heads", name, &list, err);
+    if (st == RB_OK && cJSON_GetArraySize(list) != values.n_layers)
+        st = rb_fail(err, RB_EFORMAT, "%s: value_heads of %d layers, expected the model's %d", name,
+                     cJSON_GetArraySize(list), values.n_layers);
+    if (st == RB_OK) st = bit_plan_create_value_heads(plan, err);
+    if (st != RB_OK) return st;
+    cJSON_ArrayForEach (item, list) {
+        snprintf(where, sizeof where, "%.400s: value_heads: layer %d", name, layer);
+        if (!cJSON_IsArray(item)) return rb_fail(err, RB_EFORMAT, "%s: is no list of heads", where);
+        st = heads_from_json(&plan->value_heads[layer * values.n_kv_heads], item, &values, "heads", where, err);
+        if (st != RB_OK) return st;
+        layer++;
     }
     return RB_OK;
 }
@@ -166,6 +198,24 @@ static rb_status value_widths_from_json(bit_plan *plan, const cJSON *json, const
     return RB_OK;
 }
 
+/* A plan has one of `values` and `value_heads`. */
+static rb_status values_from_json(bit_plan *plan, const cJSON *document, const char *name, rb_error *err)
+{
+    const cJSON *object;
+    char where[PLAN_JSON_PLACE_SIZE];
+    rb_status st;
+    if (rb_json_find(document, "value_heads")) {
+        if (!rb_json_find(document, "values")) return value_heads_from_json(plan, document, name, err);
+        return rb_fail(err, RB_EFORMAT, "%s: has values and value_heads, expected one of them", name);
+    }
+    snprintf(where, sizeof where, "%.400s: values", name);
+    RB_TRY(st, rb_json_get_object(document, "values", name, &object, err), done);
+    RB_TRY(st, value_widths_from_json(plan, object, where, err), done);
+    RB_TRY(st, plan_json_get_codebook(&plan->value_codebook, object, where, err), done);
+done:
+    return st;
+}
+
 /* Absent: 0. */
 static rb_status exact_from_json(int64_t *out, const cJSON *document, const char *key, const char *name, rb_error *err)
 {
@@ -175,7 +225,6 @@ static rb_status exact_from_json(int64_t *out, const cJSON *document, const char
 
 static rb_status header_from_json(bit_plan *plan, const cJSON *document, const char *name, rb_error *err)
 {
-    const cJSON *object;
     const char *method;
     char where[PLAN_JSON_PLACE_SIZE];
     rb_status st;
@@ -194,10 +243,7 @@ static rb_status header_from_json(bit_plan *plan, const cJSON *document, const c
     RB_TRY(st, rb_json_get_number(document, "avg_bits", name, 0.0, 16.0, &plan->avg_bits, err), done);
     RB_TRY(st, exact_from_json(&plan->n_sink, document, "sink", name, err), done);
     RB_TRY(st, exact_from_json(&plan->n_recent, document, "recent", name, err), done);
-    RB_TRY(st, rb_json_get_object(document, "values", name, &object, err), done);
-    snprintf(where, sizeof where, "%.400s: values", name);
-    RB_TRY(st, value_widths_from_json(plan, object, where, err), done);
-    RB_TRY(st, plan_json_get_codebook(&plan->value_codebook, object, where, err), done);
+    RB_TRY(st, values_from_json(plan, document, name, err), done);
 done:
     return st;
 }
@@ -226,8 +272,10 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
     if (version < PLAN_VERSION_EXACT && bit_plan_keeps_exact(plan))
         return rb_fail(err, RB_EFORMAT, "%s: sink is %lld and recent %lld, expected 0 in version %d", name,
                        (long long)plan->n_sink, (long long)plan->n_recent, version);
+    if (version < PLAN_VERSION_EXACT && plan->value_heads)
+        return rb_fail(err, RB_EFORMAT, "%s: has value_heads, expected none in version %d", name, version);
     if (version == PLAN_VERSION_PUBLISHED && range.least != range.most)
-        return rb_fail(err, RB_EFORMAT, "%s: values: widths from %d to %d, expected one in version %d", name,
+        return rb_fail(err, RB_EFORMAT, "%s: values: widths from %g to %g, expected one in version %d", name,
                        range.least, range.most, version);
     for (int h = 0; h < bit_plan_n_heads(plan); h++)
         if (plan_family_of(&plan->heads[h])->since > version)
@@ -235,6 +283,12 @@ static rb_status check_version(const bit_plan *plan, int version, const char *na
                            h / plan->model.n_kv_heads, h % plan->model.n_kv_heads,
                            codec_family_names[plan->heads[h].family], list_families(known, sizeof known, version),
                            version);
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        const char *what;
+        if (plan_family_version(&what, &plan->heads[h], model_n_blocks(&plan->model)) > version)
+            return rb_fail(err, RB_EFORMAT, "%s: layer %d kv_head %d: %s, expected none in version %d", name,
+                           h / plan->model.n_kv_heads, h % plan->model.n_kv_heads, what, version);
+    }
     for (int h = 0; version == PLAN_VERSION_PUBLISHED && h < bit_plan_n_heads(plan); h++)
         if (!plan_head_is_published_form(&plan->heads[h], model_n_blocks(&plan->model)))
             return rb_fail(err, RB_EFORMAT,
@@ -284,7 +338,7 @@ rb_status plan_json_read(bit_plan **out, const char *path, rb_error *err)
     cJSON *document = NULL;
     rb_status st;
     *out = NULL;
-    RB_TRY(st, rb_json_read(&document, path, 0, err), done);
+    RB_TRY(st, rb_json_read(&document, path, PLAN_JSON_MAX_SIZE, err), done);
     RB_TRY(st, plan_from_json(out, document, path, err), done);
 done:
     cJSON_Delete(document);

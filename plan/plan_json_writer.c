@@ -7,41 +7,55 @@
 #include "plan/plan_json.h"
 #include "plan/plan_json_parts.h"
 
-static rb_status head_to_json(cJSON **out, const bit_plan *plan, int layer, int kv_head, rb_error *err)
+static rb_status bits_to_json(cJSON *json, const plan_head *head, int n_blocks, rb_error *err)
 {
-    const plan_head *head = bit_plan_head(plan, layer, kv_head);
-    const plan_family *family = plan_family_of(head);
     uint8_t bits[RB_MAX_BLOCKS];
     int numbers[RB_MAX_BLOCKS];
+    if (plan_family_of(head)->coordinate_widths) return RB_OK;
+    plan_head_bits(head, bits, n_blocks);
+    for (int i = 0; i < n_blocks; i++) numbers[i] = bits[i];
+    return plan_json_add_ints(json, "bits", numbers, n_blocks, err);
+}
+
+/* model: of its values where the head is of values. */
+static rb_status head_to_json(cJSON **out, const plan_head *head, int kv_head, const model_facts *model, rb_error *err)
+{
+    const plan_family *family = plan_family_of(head);
     rb_status st;
-    plan_head_bits(head, bits, model_n_blocks(&plan->model));
-    for (int i = 0; i < model_n_blocks(&plan->model); i++) numbers[i] = bits[i];
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_number(*out, "kv_head", kv_head, err), done);
-    RB_TRY(st, plan_json_add_ints(*out, "bits", numbers, model_n_blocks(&plan->model), err), done);
-    RB_TRY(st, rb_json_add_number(*out, "true_bits", plan_head_true_bits(head, plan->model.head_dim), err), done);
+    RB_TRY(st, bits_to_json(*out, head, model_n_blocks(model), err), done);
+    RB_TRY(st, rb_json_add_number(*out, "true_bits", plan_head_true_bits(head, model->head_dim), err), done);
     /* Older readers know the families of version 1 without a name. */
     if (family->since > PLAN_VERSION_PUBLISHED)
         RB_TRY(st, rb_json_add_string(*out, "family", codec_family_names[head->family], err), done);
-    RB_TRY(st, family->to_json(*out, head, &plan->model, err), done);
+    RB_TRY(st, family->to_json(*out, head, model, err), done);
 done:
+    return st;
+}
+
+/* A list of the heads of a layer. */
+static rb_status heads_to_json(cJSON **out, const plan_head *heads, const model_facts *model, rb_error *err)
+{
+    cJSON *item = NULL;
+    *out = cJSON_CreateArray();
+    rb_status st = *out ? RB_OK : plan_json_no_memory(err);
+    for (int kv_head = 0; kv_head < model->n_kv_heads && st == RB_OK; kv_head++) {
+        st = head_to_json(&item, &heads[kv_head], kv_head, model, err);
+        if (st == RB_OK) st = rb_json_append(*out, &item, err);
+        cJSON_Delete(item);
+    }
     return st;
 }
 
 static rb_status layer_to_json(cJSON **out, const bit_plan *plan, int layer, rb_error *err)
 {
-    cJSON *heads = NULL, *item = NULL;
+    cJSON *heads = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(out, err), done);
     RB_TRY(st, rb_json_add_number(*out, "layer", layer, err), done);
-    heads = cJSON_CreateArray();
-    st = heads ? RB_OK : plan_json_no_memory(err);
-    for (int kv_head = 0; kv_head < plan->model.n_kv_heads && st == RB_OK; kv_head++) {
-        st = head_to_json(&item, plan, layer, kv_head, err);
-        if (st == RB_OK) st = rb_json_append(heads, &item, err);
-        cJSON_Delete(item);
-    }
-    if (st == RB_OK) st = rb_json_add_item(*out, "kv_heads", &heads, err);
+    RB_TRY(st, heads_to_json(&heads, bit_plan_head(plan, layer, 0), &plan->model, err), done);
+    RB_TRY(st, rb_json_add_item(*out, "kv_heads", &heads, err), done);
 done:
     cJSON_Delete(heads);
     return st;
@@ -57,6 +71,24 @@ static rb_status layers_to_json(cJSON *json, const bit_plan *plan, rb_error *err
         cJSON_Delete(item);
     }
     if (st == RB_OK) return rb_json_add_item(json, "layers", &list, err);
+    cJSON_Delete(list);
+    return st;
+}
+
+/* Heads of values: a list a layer, a head a KV head. */
+static rb_status add_value_heads(cJSON *json, const bit_plan *plan, rb_error *err)
+{
+    const model_facts values = model_value_facts(&plan->model);
+    cJSON *list = NULL, *row = NULL;
+    rb_status st = RB_OK;
+    if (!plan->value_heads) return RB_OK;
+    if (!(list = cJSON_CreateArray())) st = plan_json_no_memory(err);
+    for (int layer = 0; layer < plan->model.n_layers && st == RB_OK; layer++) {
+        st = heads_to_json(&row, &plan->value_heads[layer * plan->model.n_kv_heads], &values, err);
+        if (st == RB_OK) st = rb_json_append(list, &row, err);
+        cJSON_Delete(row);
+    }
+    if (st == RB_OK) st = rb_json_add_item(json, "value_heads", &list, err);
     cJSON_Delete(list);
     return st;
 }
@@ -121,6 +153,7 @@ static rb_status add_values(cJSON *json, const bit_plan *plan, rb_error *err)
     const value_range range = bit_plan_value_range(plan);
     cJSON *object = NULL;
     rb_status st;
+    if (plan->value_heads) return RB_OK;
     RB_TRY(st, rb_json_new_object(&object, err), done);
     RB_TRY(st,
            range.least == range.most ? rb_json_add_number(object, "width", range.least, err)
@@ -157,6 +190,7 @@ rb_status plan_to_json(cJSON **out, const bit_plan *plan, rb_error *err)
     RB_TRY(st, add_cost(json, plan, err), done);
     RB_TRY(st, add_values(json, plan, err), done);
     RB_TRY(st, layers_to_json(json, plan, err), done);
+    RB_TRY(st, add_value_heads(json, plan, err), done);
     *out = json;
     json = NULL;
 done:

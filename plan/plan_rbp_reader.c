@@ -70,6 +70,24 @@ static rb_status head_from_library(plan_head *out, const ropebits_head *head, co
     return st == RB_OK ? plan_families[head->family]->from_library(out, head, model, err) : st;
 }
 
+/* Heads that values have of their own. */
+static rb_status value_heads_from_library(bit_plan *plan, const ropebits_plan *source, rb_error *err)
+{
+    const model_facts values = model_value_facts(&plan->model);
+    rb_status st = RB_OK;
+    if (!ropebits_plan_value_head(source, 0, 0)) return RB_OK;
+    RB_TRY(st, bit_plan_create_value_heads(plan, err), done);
+    for (int h = 0; h < bit_plan_n_heads(plan); h++)
+        RB_TRY(st,
+               head_from_library(&plan->value_heads[h],
+                                 ropebits_plan_value_head(source, (uint32_t)(h / values.n_kv_heads),
+                                                          (uint32_t)(h % values.n_kv_heads)),
+                                 &values, err),
+               done);
+done:
+    return st;
+}
+
 static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, const char *path, rb_error *err)
 {
     const ropebits_plan_info *info = ropebits_plan_get_info(source);
@@ -96,6 +114,7 @@ static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, 
             plan->value_widths[layer * model.n_kv_heads + kv_head] = head->value_width;
             RB_TRY(st, head_from_library(bit_plan_head(plan, layer, kv_head), head, &model, err), done);
         }
+    RB_TRY(st, value_heads_from_library(plan, source, err), done);
     RB_TRY(st, bit_plan_check(plan, path, err), done);
     *out = plan;
     plan = NULL;

@@ -13,8 +13,9 @@
 #include "plan/plan_family.h"
 #include "plan/plan_rbp.h"
 
-/* Plans are written once and read often, and are small: the best compression costs milliseconds. */
-enum { ZSTD_LEVEL = 19 };
+/* Plans are written once and read often. Most are small, and the best compression costs milliseconds. Bases make large
+ * ones, of numbers that hardly compress: there it would take minutes. */
+enum { ZSTD_LEVEL = 19, ZSTD_FAST_LEVEL = 3, ZSTD_LARGE_SIZE = 4 << 20 };
 
 /* The file stores these enums as they are. */
 static_assert((int)ROPE_SPLIT_HALF == ROPEBITS_PAIRING_SPLIT_HALF
@@ -44,9 +45,16 @@ static_assert((int)PLAN_FP16_WIDTH == ROPEBITS_VALUES_FP16, "fp16 values");
 RB_CODEC_FAMILIES(RB_FAMILY_CHECK)
 #undef RB_FAMILY_CHECK
 static_assert((int)BLOCK_CODEBOOK_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS
+                  && (int)BLOCK_CODEBOOK_MAX_POINT_BITS == ROPEBITS_MAX_POINT_BITS
+                  && (int)BLOCK_CODEBOOK_MAX_LEVEL_BITS == ROPEBITS_MAX_LEVEL_BITS
                   && (int)BLOCK_CODEBOOK_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of block-codebook");
 static_assert(BLOCK_CODEBOOK_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
+static_assert((int)TRELLIS_MAX_WIDTH == ROPEBITS_MAX_TRELLIS_WIDTH
+                  && (int)TRELLIS_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
+              "bits of trellis");
+static_assert(TRELLIS_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of trellis");
+static_assert((int)PLAN_WIDTH_OF_HEADS == ROPEBITS_VALUES_OF_HEADS, "values with heads of their own");
 
 /* ---- growing bytes --------------------------------------------------------------------------- */
 
@@ -233,21 +241,52 @@ static void put_table_of_points(byte_buffer *buffer, int bits)
     free(points);
 }
 
-static void put_points(byte_buffer *buffer, const bit_plan *plan)
+static void put_table_of_levels(byte_buffer *buffer, int bits)
+{
+    block_levels levels = {0};
+    if (buffer->st == RB_OK) buffer->st = block_levels_build(&levels, bits, buffer->err);
+    put_uint(buffer, (uint64_t)bits, 1);
+    for (int index = 0; index < 2 && buffer->st == RB_OK; index++)
+        for (int i = 0; i < levels.size; i++) put_f16_byte(buffer, levels.level[i], index);
+}
+
+static void put_points(byte_buffer *buffer, const bit_plan *plan, int version)
 {
     plan_codebooks books = {0};
     if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
     put_uint(buffer, (uint64_t)books.n_points, 1);
     for (int bits = 1; bits <= PLAN_MAX_POINT_BITS; bits++)
         if (books.has_points[bits]) put_table_of_points(buffer, bits);
+    if (version >= PLAN_VERSION_LEVELS) put_uint(buffer, (uint64_t)books.n_levels, 1);
+    for (int bits = 1; bits <= PLAN_MAX_LEVEL_BITS; bits++)
+        if (books.has_levels[bits]) put_table_of_levels(buffer, bits);
+    plan_codebooks_free(&books);
+}
+
+static void put_f16_floats(byte_buffer *buffer, const float *values, int n, int index)
+{
+    for (int i = 0; i < n; i++) put_f16_byte(buffer, values[i], index);
+}
+
+static void put_trellis_tables(byte_buffer *buffer, const bit_plan *plan)
+{
+    plan_codebooks books = {0};
+    if (buffer->st == RB_OK) buffer->st = plan_codebooks_collect(&books, plan, buffer->err);
+    put_uint(buffer, (uint64_t)books.n_trellis, 1);
+    for (int width = 1; width <= PLAN_MAX_TRELLIS_WIDTH; width++) {
+        if (!books.has_trellis[width]) continue;
+        put_uint(buffer, (uint64_t)width, 1);
+        for (int index = 0; index < 2; index++) put_f16_floats(buffer, trellis_tables[width], TRELLIS_STATES, index);
+    }
     plan_codebooks_free(&books);
 }
 
 static void put_values(byte_buffer *buffer, const bit_plan *plan)
 {
     const value_range range = bit_plan_value_range(plan);
-    const bool is_one = range.least == range.most;
-    put_uint(buffer, is_one ? (uint64_t)range.least : PLAN_RBP_WIDTH_PER_HEAD, 1);
+    const bool is_one = plan->value_heads || range.least == range.most;
+    const int one = plan->value_heads ? PLAN_RBP_VALUE_HEADS : plan->value_widths[0];
+    put_uint(buffer, is_one ? (uint64_t)one : PLAN_RBP_WIDTH_PER_HEAD, 1);
     put_uint(buffer, (uint64_t)plan->value_codebook, 1);
     if (!is_one) put_bytes(buffer, plan->value_widths, (size_t)plan->model.n_layers * (size_t)plan->model.n_kv_heads);
 }
@@ -268,6 +307,16 @@ static void put_flags(byte_buffer *buffer, const plan_column *column, const bit_
     plan_number numbers[PLAN_COLUMN_ROOM];
     for (int h = 0; h < bit_plan_n_heads(plan); h++)
         put_uint(buffer, plan_column_take(column, numbers, plan, h) > 0, 1);
+}
+
+static void put_f16_matrix(byte_buffer *buffer, const plan_column *column, const bit_plan *plan)
+{
+    const int n_dims = plan_column_dims(column, &plan->model);
+    for (int index = 0; index < 2; index++)
+        for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+            const float *floats = plan_column_floats(column, plan, h);
+            if (floats) put_f16_floats(buffer, floats, n_dims * n_dims, index);
+        }
 }
 
 static void put_f16_column(byte_buffer *buffer, const plan_column *column, const bit_plan *plan)
@@ -291,13 +340,14 @@ static void put_whole_column(byte_buffer *buffer, const plan_column *column, con
 }
 
 /* The same number of every head, group, block or dim side by side compresses best. */
-static void put_heads(byte_buffer *buffer, const bit_plan *plan, int version)
+static void put_heads(byte_buffer *buffer, const bit_plan *plan)
 {
     const plan_column *columns[PLAN_COLUMNS_ROOM];
-    const int n = plan_columns_list(columns, FORM_RBP, version);
+    const int n = plan_columns_of(columns, FORM_RBP, plan);
     for (int i = 0; i < n; i++) {
         if (columns[i]->storing == STORED_AFTER_FLAGS) put_flags(buffer, columns[i], plan);
-        if (columns[i]->type == COLUMN_F16) put_f16_column(buffer, columns[i], plan);
+        if (columns[i]->floats) put_f16_matrix(buffer, columns[i], plan);
+        else if (columns[i]->type == COLUMN_F16) put_f16_column(buffer, columns[i], plan);
         else put_whole_column(buffer, columns[i], plan);
     }
 }
@@ -326,8 +376,8 @@ static rb_status wrap(uint8_t **out, size_t *size_bytes, const byte_buffer *payl
         return rb_fail(err, RB_EUNSUPPORTED, "plan takes %zu bytes, expected at most %u in a plan.rbp", payload->size,
                        PLAN_RBP_MAX_PAYLOAD);
     RB_TRY(st, rb_alloc(&frame, ZSTD_compressBound(payload->size), 1, "compressed plan", err), done);
-    const size_t frame_size =
-        ZSTD_compress(frame, ZSTD_compressBound(payload->size), payload->bytes, payload->size, ZSTD_LEVEL);
+    const size_t frame_size = ZSTD_compress(frame, ZSTD_compressBound(payload->size), payload->bytes, payload->size,
+                                            payload->size > ZSTD_LARGE_SIZE ? ZSTD_FAST_LEVEL : ZSTD_LEVEL);
     if (ZSTD_isError(frame_size)) {
         st = rb_fail(err, RB_EINVAL, "zstd: %s", ZSTD_getErrorName(frame_size));
         goto done;
@@ -363,9 +413,10 @@ rb_status plan_rbp_encode(uint8_t **out, size_t *size_bytes, const bit_plan *pla
     put_geometry(&payload, &plan->model, version);
     if (version >= PLAN_VERSION_EXACT) put_exact(&payload, plan);
     put_codebooks(&payload, plan);
-    if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan);
+    if (version >= PLAN_VERSION_POINTS) put_points(&payload, plan, version);
+    if (version >= PLAN_VERSION_EXACT) put_trellis_tables(&payload, plan);
     put_values(&payload, plan);
-    put_heads(&payload, plan, version);
+    put_heads(&payload, plan);
     RB_TRY(st, payload.st, done);
     RB_TRY(st, wrap(out, size_bytes, &payload, version, err), done);
 done:

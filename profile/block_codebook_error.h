@@ -4,11 +4,13 @@
  *   map    M_i, the Cholesky factor of the covariance of z_i / g over keys weighted by g^2. z_i is the block less its
  *          mean and g the gain that the codec's rule gives the key. That is the covariance of z_i divided by the mean
  *          of g^2. The start is gain 1 for the median key; a few rounds bring rule and mean to agree.
- *   error  mean of |z_i - z^_i|^2 at that gain, z^_i the nearest of the 2^B points g M_i p. The codec also tries the
- *          levels beside it, so it errs less.
+ *   error  mean of |z_i - z^_i|^2, z^_i the nearest of the 2^B points g M_i p (or what two levels make of it), at the
+ *          level of the gain that the codec's search takes. It takes the level of the least error over the whole key,
+ *          so what the other blocks have counts: they are given the bits that go with B of this one, by which
+ *          weight |z|^2 2^-bits is about the same in all. At the level of the key's size alone the error would be
+ *          told 20 to 40 % too high.
  *
- * Many bits are measured on fewer keys, evenly spaced: BLOCK_CODEBOOK_ERROR_KEYS up to 8 bits, half of them for each
- * bit more. */
+ * BLOCK_CODEBOOK_ERROR_KEYS keys at most are looked at, evenly spaced. */
 #ifndef RB_PROFILE_BLOCK_CODEBOOK_ERROR_H
 #define RB_PROFILE_BLOCK_CODEBOOK_ERROR_H
 

@@ -5,7 +5,7 @@
 #include "profile/profile_table.h"
 
 #define PROFILE_SCHEMA "ropebits-profile"
-enum { PROFILE_VERSION = 4 };
+enum { PROFILE_VERSION = 5 };
 
 rb_status profile_file_write(const profile_table *table, const char *path, const char *options_json,
                              rb_error *err); /* atomic */

@@ -207,11 +207,15 @@ static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_e
     RB_TRY(st, stage_add_option(s, "--bos", config->bos, err), done);
     RB_TRY(st, stage_add_option(s, "--needles", config->evaluate.needles, err), done);
     RB_TRY(st, stage_add_option(s, "--needle-tasks", config->evaluate.needle_tasks, err), done);
+    RB_TRY(st, stage_add_option(s, "--needle-template", config->evaluate.needle_template, err), done);
+    RB_TRY(st, stage_add_option(s, "--understanding", config->evaluate.understanding, err), done);
     RB_TRY(st, stage_add_option(s, "--haystack", config->evaluate.haystack, err), done);
     RB_TRY(st, stage_add_option(s, "--sink", config->evaluate.sink, err), done);
     RB_TRY(st, stage_add_option(s, "--recent", config->evaluate.recent, err), done);
     RB_TRY(st, stage_add_input_model(s, config->model, err), done);
     RB_TRY(st, stage_add_input(s, text, err), done);
+    if (config->evaluate.needle_template && access(config->evaluate.needle_template, F_OK) == 0)
+        RB_TRY(st, stage_add_input(s, config->evaluate.needle_template, err), done);
     if (config->evaluate.haystack) RB_TRY(st, stage_add_input(s, config->evaluate.haystack, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_EVALUATION, err), done);
     RB_TRY(st, stage_set_json_output(s, "evaluate.json", err), done);

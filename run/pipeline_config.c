@@ -63,6 +63,8 @@ static const member members[] = {
     {"evaluate", "context", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.context), false},
     {"evaluate", "needles", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.needles), false},
     {"evaluate", "needle_tasks", MEMBER_LIST, offsetof(pipeline_config, evaluate.needle_tasks), false},
+    {"evaluate", "needle_template", MEMBER_TEMPLATE, offsetof(pipeline_config, evaluate.needle_template), false},
+    {"evaluate", "understanding", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.understanding), false},
     {"evaluate", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.sink), false},
     {"evaluate", "recent", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.recent), false},
 };

@@ -45,7 +45,7 @@ typedef struct pipeline_config {
     struct {
         char *budgets, *methods; /* NULL: no evaluation */
         char *text, *haystack;
-        char *n_tokens, *context, *needles, *needle_tasks, *sink, *recent;
+        char *n_tokens, *context, *needles, *needle_tasks, *needle_template, *understanding, *sink, *recent;
     } evaluate;
 } pipeline_config;
 

@@ -166,10 +166,13 @@ static void print_evaluation(const evaluation *result, const profile_summary *su
     printf("\nwhat the plans do to the model: %lld tokens of text, sequences of %lld", (long long)result->text.n_tokens,
            (long long)result->text.context);
     if (result->runs[0].n_needles > 0) printf("; %lld needle questions", (long long)result->runs[0].n_needles);
+    if (result->runs[0].n_understanding > 0)
+        printf("; %lld understanding documents", (long long)result->runs[0].n_understanding);
     printf("\nbits are true bits a dim; logit MAE as above; KL and top-1 of the next token are against the unquantized "
            "model\n\n%-*s",
            NAME_WIDTH, "plan");
     for (size_t i = 0; i < RB_COUNT(columns); i++) printf(" %*s", columns[i].width, columns[i].name);
+    if (result->runs[0].n_understanding > 0) printf("  %7s", "agree %");
     printf("  %s\n", result->runs[0].n_needles > 0 ? "needles" : "");
     for (int i = 0; i < result->n_runs; i++) {
         const evaluation_run *run = &result->runs[i];
@@ -178,6 +181,7 @@ static void print_evaluation(const evaluation *result, const profile_summary *su
             run->kl_p999,       100.0 * run->top1_agreement, run->perplexity};
         print_run_name(run, NAME_WIDTH);
         print_numbers(numbers, columns, RB_COUNT(columns));
+        if (run->n_understanding > 0) printf("  %7.1f", 100.0 * run->understanding_agreement);
         if (run->n_needles > 0) printf("  %lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
         printf("\n");
     }

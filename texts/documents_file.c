@@ -9,6 +9,8 @@
 
 #include "core/json.h"
 
+static const char *const kind_names[] = {[DOCUMENT_NEEDLES] = "needles", [DOCUMENT_UNDERSTANDING] = "understanding"};
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 static rb_status add_tokens(cJSON *json, const needle_document *document, rb_error *err)
@@ -36,6 +38,8 @@ static rb_status document_to_json(cJSON **out, const needle_document *document, 
     cJSON *json = NULL, *answers = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
+    if (document->kind == DOCUMENT_UNDERSTANDING)
+        RB_TRY(st, rb_json_add_string(json, "kind", kind_names[document->kind], err), done);
     RB_TRY(st, rb_json_add_string(json, "task", document->task, err), done);
     RB_TRY(st, rb_json_add_number(json, "depth", document->depth, err), done); /* NaN becomes null */
     RB_TRY(st,
@@ -140,13 +144,29 @@ static rb_status read_answers(needle_document *out, const cJSON *json, const cha
     return RB_OK;
 }
 
+/* Absent: needles. */
+static rb_status read_kind(document_kind *out, const cJSON *json, const char *where, rb_error *err)
+{
+    const char *kind;
+    if (!rb_json_find(json, "kind")) return RB_OK;
+    const rb_status st = rb_json_get_string(json, "kind", where, &kind, err);
+    if (st != RB_OK) return st;
+    for (size_t i = 0; i < RB_COUNT(kind_names); i++) {
+        *out = (document_kind)i;
+        if (strcmp(kind, kind_names[i]) == 0) return RB_OK;
+    }
+    return rb_fail(err, RB_EFORMAT, "%s: kind is \"%.32s\", expected \"%s\" or \"%s\"", where, kind, kind_names[0],
+                   kind_names[1]);
+}
+
 static rb_status read_document(needle_document *out, const cJSON *json, const char *where, rb_error *err)
 {
-    static const char *const known[] = {"task", "depth", "context", "tokens", "answers", NULL};
+    static const char *const known[] = {"kind", "task", "depth", "context", "tokens", "answers", NULL};
     const char *task;
     rb_status st;
     RB_TRY(st, rb_json_get_string(json, "task", where, &task, err), done);
     RB_TRY(st, rb_json_check_members(json, where, known, err), done);
+    RB_TRY(st, read_kind(&out->kind, json, where, err), done);
     if (task[0] == '\0' || strlen(task) > NEEDLE_MAX_TASK_NAME) {
         st = rb_fail(err, RB_EFORMAT, "%s: task is a name of %zu bytes, expected 1 to %d", where, strlen(task),
                      NEEDLE_MAX_TASK_NAME);

@@ -57,6 +57,27 @@ rb_status needle_documents_begin(needle_documents *documents, const bos_tokens *
     return st;
 }
 
+int64_t needle_documents_count(const needle_documents *documents, document_kind kind)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; documents && i < documents->n; i++) n += documents->at[i].kind == kind;
+    return n;
+}
+
+rb_status needle_documents_append(needle_documents *documents, needle_documents *more, rb_error *err)
+{
+    needle_document *at;
+    const rb_status st = rb_alloc(&at, (size_t)(documents->n + more->n), sizeof *at, "documents", err);
+    if (st != RB_OK) return st;
+    if (documents->n > 0) memcpy(at, documents->at, (size_t)documents->n * sizeof *at);
+    if (more->n > 0) memcpy(at + documents->n, more->at, (size_t)more->n * sizeof *at);
+    free(documents->at);
+    free(more->at);
+    *documents = (needle_documents){.n = documents->n + more->n, .at = at};
+    *more = (needle_documents){0};
+    return RB_OK;
+}
+
 rb_status needle_documents_check_vocabulary(const needle_documents *documents, int64_t vocab_size, const char *name,
                                             rb_error *err)
 {

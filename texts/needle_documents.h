@@ -43,8 +43,12 @@ typedef struct answer_span {
     int64_t first, n;
 } answer_span;
 
+/* What a document tests; results are told apart by it. */
+typedef enum document_kind { DOCUMENT_NEEDLES, DOCUMENT_UNDERSTANDING } document_kind;
+
 typedef struct needle_document {
-    char task[NEEDLE_MAX_TASK_NAME + 1]; /* one of needle_task_names, or a name from a documents file */
+    document_kind kind;
+    char task[NEEDLE_MAX_TASK_NAME + 1]; /* one of a kind's tasks, or a name from a documents file */
     double depth;                        /* 0..1, as in needle_document_make; NAN: drawn at random, or not known */
     /* The length that results are told apart by: n_tokens, or what a documents file says; 0: not known. */
     int64_t context;
@@ -61,6 +65,11 @@ typedef struct needle_documents {
 
 /* Puts tokens in front of every document: places and lengths grow by as many. */
 rb_status needle_documents_begin(needle_documents *documents, const bos_tokens *bos, rb_error *err);
+
+int64_t needle_documents_count(const needle_documents *documents, document_kind kind); /* documents NULL: 0 */
+
+/* Moves the documents of *more to the end of *documents; *more is empty then. */
+rb_status needle_documents_append(needle_documents *documents, needle_documents *more, rb_error *err);
 
 void needle_document_free(needle_document *document);
 void needle_documents_free(needle_documents *documents);

@@ -138,6 +138,8 @@ done:
     return st;
 }
 
+const char *needle_template_builtin(int i) { return i < (int)RB_COUNT(builtins) ? builtins[i].name : NULL; }
+
 static const struct builtin *find_builtin(const char *name)
 {
     for (size_t i = 0; i < RB_COUNT(builtins); i++)

@@ -35,8 +35,11 @@ typedef struct needle_template {
     struct cJSON *document;
 } needle_template;
 
-/* name_or_path: a built-in template ("secret-number", "plain") or a file ("./plain"). Fails with one sentence on
- * unknown or missing members and placeholders, and on words that are there twice. */
+/* Names of the built-in templates, NULL after the last one. */
+const char *needle_template_builtin(int i);
+
+/* name_or_path: a built-in template ("completion", "plain", "secret-number") or a file ("./plain"). Fails with one
+ * sentence on unknown or missing members and placeholders, and on words that are there twice. */
 rb_status needle_template_open(needle_template *out, const char *name_or_path, rb_error *err);
 void needle_template_free(needle_template *needles);
 

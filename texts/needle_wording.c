@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "texts/question_tokens.h"
+
 /* ---- text ------------------------------------------------------------------------------------ */
 
 /* `form` with its placeholder replaced. The reader of the template has checked that the placeholder is there. */
@@ -70,49 +72,6 @@ static rb_status encode(token_list *out, const needle_source *source, const char
     return tokenizer_encode(source->tokens_of, text, strlen(text), &out->ids, &out->n, err);
 }
 
-static bool starts_with(const token_list *list, const token_list *beginning)
-{
-    return list->n >= beginning->n && memcmp(list->ids, beginning->ids, (size_t)beginning->n * sizeof *list->ids) == 0;
-}
-
-/* *list followed by *more. */
-static rb_status append(token_list *list, const token_list *more, rb_error *err)
-{
-    int32_t *ids;
-    const rb_status st = rb_alloc(&ids, (size_t)(list->n + more->n), sizeof *ids, "a question's tokens", err);
-    if (st != RB_OK) return st;
-    memcpy(ids, list->ids, (size_t)list->n * sizeof *ids);
-    memcpy(ids + list->n, more->ids, (size_t)more->n * sizeof *ids);
-    free(list->ids);
-    *list = (token_list){.ids = ids, .n = list->n + more->n};
-    return RB_OK;
-}
-
-/* Encodes question and answer as one text where the question keeps the tokens that it has by itself, and as two texts
- * where a token would reach across: a model that is asked has only the question's tokens before it. */
-static rb_status encode_question(token_list *out, int64_t *n_question, const needle_source *source,
-                                 const char *question, const char *answer, rb_error *err)
-{
-    token_list asked = {0}, answered = {0};
-    char *both = NULL;
-    rb_status st;
-    RB_TRY(st, encode(&asked, source, question, err), done);
-    RB_TRY(st, rb_format(&both, err, "%s%s", question, answer), done);
-    RB_TRY(st, encode(out, source, both, err), done);
-    *n_question = asked.n;
-    if (starts_with(out, &asked)) goto done;
-    token_list_free(out);
-    RB_TRY(st, encode(&answered, source, answer, err), done);
-    *out = asked;
-    asked = (token_list){0};
-    st = append(out, &answered, err);
-done:
-    free(both);
-    token_list_free(&asked);
-    token_list_free(&answered);
-    return st;
-}
-
 /* ---- answers --------------------------------------------------------------------------------- */
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t'; }
@@ -171,7 +130,7 @@ static rb_status word_question(worded_question *out, const needle_source *source
     RB_TRY(st, join_values(&values, needles, facts, n_values, err), done);
     RB_TRY(st, fill(&question, forms->question, key_placeholder, keys, err), done);
     RB_TRY(st, fill(&answer, forms->answer, value_placeholder, values, err), done);
-    RB_TRY(st, encode_question(&out->tokens, &n_question, source, question, answer, err), done);
+    RB_TRY(st, question_tokens_encode(&out->tokens, &n_question, source->tokens_of, question, answer, err), done);
     st = find_answers(out, source, n_question, answer,
                       (size_t)(strstr(forms->answer, value_placeholder) - forms->answer), n_values, err);
 done:

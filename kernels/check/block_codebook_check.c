@@ -3,7 +3,8 @@
  * S of a block is |x| + |c| + g max |M p|: x - c, g M p and their difference each err by a share of it in f32.
  *
  * A block's code is right if it is the reference's, or if at the stored gain its point is no farther than the nearest,
- * but for block_codebook_tie times S.
+ * but for block_codebook_tie times S. Where it is two levels each must be no farther than the nearest, the second where
+ * the first has left it.
  *
  * A gain other than the reference's is right if both hold. It is one of the three next to the level that the vector's
  * size points to, but for what block_codebook_tie makes of that level. And the root of its least weighed error is no
@@ -21,10 +22,12 @@
 
 /* A block as the judge sees it. */
 typedef struct judged_block {
-    int dims[2], size; /* size: points; 0 without bits */
+    int dims[2], size; /* size: points, or 1 where there are levels; 0 without bits */
     double center[2], weight;
     double reach;        /* largest |M p| */
-    double (*points)[2]; /* [size]: M p */
+    double (*points)[2]; /* [size]: M p; NULL: it has levels */
+    const block_levels *levels[2];
+    double map[BLOCK_CODEBOOK_MAP_SIZE];
 } judged_block;
 
 typedef struct block_codebook_judge {
@@ -36,26 +39,48 @@ typedef struct block_codebook_judge {
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static rb_status set_block(judged_block *out, const codec_checked *on, int block, rb_error *err)
+static rb_status set_points(judged_block *out, int bits, const codec_checked *on, rb_error *err)
 {
-    const plan_block_codebook *plan = &on->head->block_codebook;
-    const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
     const block_codebook *book;
-    rb_status st = RB_OK;
-    model_block_dims(on->model, block, out->dims);
-    for (int i = 0; on->head->center && i < 2; i++) out->center[i] = (double)on->head->center[out->dims[i]];
-    if (plan->bits[block] == 0) return RB_OK;
-    RB_TRY(st, codec_tables_block_codebook(on->tables, plan->bits[block], &book, err), done);
+    rb_status st;
+    RB_TRY(st, codec_tables_block_codebook(on->tables, bits, &book, err), done);
     RB_TRY(st, rb_alloc(&out->points, (size_t)book->size, sizeof *out->points, "points", err), done);
     out->size = book->size;
-    out->weight = (double)plan->weights[block];
     for (int c = 0; c < book->size; c++) {
-        out->points[c][0] = (double)map[0] * (double)book->x[c];
-        out->points[c][1] = (double)map[1] * (double)book->x[c] + (double)map[2] * (double)book->y[c];
+        out->points[c][0] = out->map[0] * (double)book->x[c];
+        out->points[c][1] = out->map[1] * (double)book->x[c] + out->map[2] * (double)book->y[c];
         out->reach = fmax(out->reach, hypot(out->points[c][0], out->points[c][1]));
     }
 done:
     return st;
+}
+
+static double largest_level(const block_levels *levels) { return (double)levels->level[levels->size - 1]; }
+
+static rb_status set_levels(judged_block *out, int bits, int first_bits, const codec_checked *on, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, codec_tables_block_levels(on->tables, first_bits, &out->levels[0], err), done);
+    RB_TRY(st, codec_tables_block_levels(on->tables, bits - first_bits, &out->levels[1], err), done);
+    out->size = 1;
+    const double first = largest_level(out->levels[0]), second = largest_level(out->levels[1]);
+    out->reach = hypot(out->map[0] * first, fabs(out->map[1]) * first + fabs(out->map[2]) * second);
+done:
+    return st;
+}
+
+static rb_status set_block(judged_block *out, const codec_checked *on, int block, rb_error *err)
+{
+    const plan_block_codebook *plan = &on->head->block_codebook;
+    const float *map = plan->maps + BLOCK_CODEBOOK_MAP_SIZE * block;
+    const int bits = plan->bits[block];
+    model_block_dims(on->model, block, out->dims);
+    for (int i = 0; on->head->center && i < 2; i++) out->center[i] = (double)on->head->center[out->dims[i]];
+    if (bits == 0) return RB_OK;
+    out->weight = (double)plan->weights[block];
+    for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE; i++) out->map[i] = (double)map[i];
+    return block_codebook_has_levels(bits) ? set_levels(out, bits, block_codebook_first_bits(map, bits), on, err)
+                                           : set_points(out, bits, on, err);
 }
 
 static void free_judge(void *own)
@@ -105,11 +130,31 @@ static double distance_to(const judged_block *block, const float *x, double gain
                  (double)x[block->dims[1]] - block->center[1] - gain * block->points[code][1]);
 }
 
-static double least_distance(const judged_block *block, const float *x, double gain)
+/* How much farther a level is than the nearest to x. */
+static double level_excess(const block_levels *levels, double scale, double x, int level)
 {
     double least = INFINITY;
+    for (int c = 0; c < levels->size; c++) least = fmin(least, fabs(x - scale * (double)levels->level[c]));
+    return fabs(x - scale * (double)levels->level[level]) - least;
+}
+
+static double levels_excess(const judged_block *block, const float *x, double gain, int code)
+{
+    const int first_bits = block->levels[0]->bits, first = code & ((1 << first_bits) - 1), second = code >> first_bits;
+    const double a = (double)x[block->dims[0]] - block->center[0],
+                 b = (double)x[block->dims[1]] - block->center[1]
+                     - gain * block->map[1] * (double)block->levels[0]->level[first];
+    return fmax(level_excess(block->levels[0], gain * block->map[0], a, first),
+                level_excess(block->levels[1], gain * block->map[2], b, second));
+}
+
+/* How much farther a code is than the nearest. */
+static double excess_of(const judged_block *block, const float *x, double gain, int code)
+{
+    double least = INFINITY;
+    if (!block->points) return levels_excess(block, x, gain, code);
     for (int c = 0; c < block->size; c++) least = fmin(least, distance_to(block, x, gain, c));
-    return least;
+    return distance_to(block, x, gain, code) - least;
 }
 
 /* S. */
@@ -122,8 +167,7 @@ static double block_scale(const judged_block *block, const float *x, double gain
 static void judge_code(codec_report *report, const judged_block *block, const float *x, double gain, int code,
                        const codec_bounds *bounds)
 {
-    const double excess = distance_to(block, x, gain, code) - least_distance(block, x, gain),
-                 scale = block_scale(block, x, gain);
+    const double excess = excess_of(block, x, gain, code), scale = block_scale(block, x, gain);
     if (!(excess <= bounds->block_codebook_tie * scale)) {
         report->codes_wrong++;
         return;
@@ -190,8 +234,7 @@ static rb_status judge_vector(codec_report *report, const codec_checked *on, con
         const judged_block *block = &judge->blocks[i];
         if (block->size == 0 || (gain == best && codes[i] == expected[i])) continue;
         /* At another gain codes are others; a code that is the nearest is no tie. */
-        if (gain != best && distance_to(block, vector->x, value, codes[i]) <= least_distance(block, vector->x, value))
-            continue;
+        if (gain != best && excess_of(block, vector->x, value, codes[i]) <= 0.0) continue;
         judge_code(report, block, vector->x, value, codes[i], bounds);
     }
     return RB_OK;

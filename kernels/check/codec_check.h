@@ -2,7 +2,8 @@
  * kernels/reference/head_codec.h.
  *
  * Where f32 cannot decide, other codes, norms and gains than the reference's are right too: each family's judge says
- * where (groups_check.c, block_codebook_check.c). Those are counted as tied. Everything else that differs is wrong.
+ * where (groups_check.c, block_codebook_check.c, trellis_check.c). Those are counted as tied. Everything else that
+ * differs is wrong.
  *
  * A logit q . k^ is held to |q / s| N + |q| |c|, N = |s (k^ - c)|, with the scales s of the head's dims and its centre
  * c. */
@@ -23,6 +24,9 @@ typedef struct codec_bounds {
     double block_codebook_tie; /* of block-codebook: distance to a point less that to the nearest, over |x| + |c| + g
                                   max |M p| of the block */
     double block_codebook_restore; /* |x^ - x^_ref| of a dim over |c| + g max |M p| of its block */
+    double trellis_tie;            /* of trellis: distance of a path to the vector less that of the best, relative to
+                                      what the distances are made of: trellis_check.c */
+    double trellis_restore;        /* |x^ - x^_ref| of a dim over |c| + g sum |y^_i B_i| */
 } codec_bounds;
 
 /* Sums over what was checked; zero-initialise, then add head after head. */
@@ -30,7 +34,8 @@ typedef struct codec_report {
     int64_t n_vectors, n_codes, n_norms, n_values, n_logits;
     int64_t codes_tied, codes_wrong;
     int64_t searches_tied; /* groups of a vector with the codes of another stretch that is as good, vectors of
-                              block-codebook with another gain that is */
+                              block-codebook with another gain that is, of
+                              trellis with another path that is */
     int64_t norms_tied, norms_wrong;
     int64_t bytes_wrong; /* of packed vectors: not what pack_codes makes of their own codes */
     int64_t values_wrong, logits_wrong;

@@ -4,7 +4,8 @@
  * A lane has the same four neighbouring blocks of every vector. Their widths, maps and centres stay in its registers;
  * from each vector it reads the 64 bits that hold their codes. So a block costs about 15 instructions: cut out a code,
  * look up a point, x = c + g M p, round. Results go straight from registers to memory, as runs of four dims (eight with
- * interleaved pairs). Shared memory holds only packed codes and points. */
+ * interleaved pairs). Shared memory holds only packed codes, points and levels. Layers that have blocks with levels
+ * have a kernel of their own, which looks up two words a block. */
 #include "kernels/cuda/block_codebook_device.cuh"
 
 enum { DECODE_WARPS = 8, DECODE_BLOCKS = 3, DECODE_ROWS = 32, LANE_BLOCKS = 4 };
@@ -22,18 +23,28 @@ struct lane_blocks {
     int bit_first;
     int bits[LANE_BLOCKS], first[LANE_BLOCKS]; /* first of the points in the book */
     uint32_t mask[LANE_BLOCKS];
+    /* With levels x is the word at first + (code & first_mask), y that at second + (code >> shift). Of points both are
+     * one. */
+    int second[LANE_BLOCKS], shift[LANE_BLOCKS];
+    uint32_t first_mask[LANE_BLOCKS];
     float m0[LANE_BLOCKS], m1[LANE_BLOCKS], m2[LANE_BLOCKS], x[LANE_BLOCKS], y[LANE_BLOCKS];
 };
 
-__device__ __forceinline__ lane_blocks read_blocks(const block_codebook_image_block *blocks)
+__device__ __forceinline__ lane_blocks read_blocks(const block_codebook_image_block *blocks,
+                                                   const block_codebook_image &image)
 {
     lane_blocks own;
     own.bit_first = blocks[0].bit_first;
 #pragma unroll
     for (int i = 0; i < LANE_BLOCKS; i++) {
         own.bits[i] = blocks[i].bits;
-        own.first[i] = block_codebook_book_first(own.bits[i]);
+        const int first_bits = blocks[i].first_bits;
+        own.first[i] =
+            first_bits > 0 ? block_codebook_first_level(image, first_bits) : block_codebook_book_first(own.bits[i]);
         own.mask[i] = (1u << own.bits[i]) - 1u;
+        own.second[i] = first_bits > 0 ? block_codebook_first_level(image, own.bits[i] - first_bits) : own.first[i];
+        own.shift[i] = first_bits;
+        own.first_mask[i] = first_bits > 0 ? (1u << first_bits) - 1u : own.mask[i];
         own.m0[i] = blocks[i].map[0];
         own.m1[i] = blocks[i].map[1];
         own.m2[i] = blocks[i].map[2];
@@ -113,6 +124,7 @@ __device__ __forceinline__ void store_blocks(T *to, const lane_dims &dims, const
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
 /* The lane's blocks of the vector whose packed bits start at this byte. */
+template <bool HAS_LEVELS>
 __device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&y)[LANE_BLOCKS], const lane_blocks &own,
                                                const uint32_t *packed, int byte, float gain, const uint32_t *book)
 {
@@ -121,7 +133,10 @@ __device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&
     uint32_t low = __funnelshift_r(words[0], words[1], bit), high = __funnelshift_r(words[1], words[2], bit);
 #pragma unroll
     for (int i = 0; i < LANE_BLOCKS; i++) {
-        const float2 p = book_point(book[own.first[i] + (low & own.mask[i])]);
+        const uint32_t code = low & own.mask[i];
+        const float2 p = HAS_LEVELS ? book_levels(book[own.first[i] + (code & own.first_mask[i])],
+                                                  book[own.second[i] + (code >> own.shift[i])])
+                                    : book_point(book[own.first[i] + code]);
         low = __funnelshift_r(low, high, own.bits[i]);
         high >>= own.bits[i];
         x[i] = fmaf(gain, own.m0[i] * p.x, own.x[i]);
@@ -129,20 +144,20 @@ __device__ __forceinline__ void restore_blocks(float (&x)[LANE_BLOCKS], float (&
     }
 }
 
-template <typename T>
+template <typename T, bool HAS_LEVELS>
 __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
     block_codebook_decode_kernel(const block_codebook_decode_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ float gains[BLOCK_CODEBOOK_MAX_LEVELS];
+    __shared__ float gains[BLOCK_CODEBOOK_MAX_GAINS];
     __shared__ head_streams streams;
     const block_codebook_image &own = args.image.block_codebook;
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_blocks = own.n_blocks, head_index = blockIdx.y;
     const block_codebook_image_head &head = own.heads[head_index];
     uint32_t *book = reinterpret_cast<uint32_t *>(shared);
-    uint32_t *packed = book + (block_codebook_book_size(own.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
+    uint32_t *packed = book + block_codebook_book_words(own) + warp * (args.warp_bytes / 4);
     copy_book(book, own);
-    if (threadIdx.x < BLOCK_CODEBOOK_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
+    if (threadIdx.x < BLOCK_CODEBOOK_MAX_GAINS) gains[threadIdx.x] = head.gains[threadIdx.x];
     if (warp == 0) {
         const head_streams found = find_streams(args.image.heads, head_index, args.n);
         if (lane == 0) streams = found;
@@ -154,7 +169,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
     const int first_block = LANE_BLOCKS * (lane & (lanes - 1)), rows = 32 / lanes;
     const bool is_idle = first_block >= n_blocks;
     const block_codebook_image_block *blocks = own.blocks + head_index * n_blocks + (is_idle ? 0 : first_block);
-    const lane_blocks mine = read_blocks(blocks);
+    const lane_blocks mine = read_blocks(blocks, own);
     const lane_dims dims = find_dims(blocks, head.is_scattered != 0);
     const int packed_bytes = args.image.heads[head_index].packed_bytes;
     const unsigned gain_mask = (1u << head.gain_bits) - 1u;
@@ -173,7 +188,7 @@ __global__ void __launch_bounds__(DECODE_WARPS * 32, DECODE_BLOCKS)
                 const int byte = row * packed_bytes;
                 const float gain = gains[reinterpret_cast<const uint8_t *>(packed)[byte] & gain_mask];
                 float x[LANE_BLOCKS], y[LANE_BLOCKS];
-                restore_blocks(x, y, mine, packed, byte, gain, book);
+                restore_blocks<HAS_LEVELS>(x, y, mine, packed, byte, gain, book);
                 store_blocks(to, dims, x, y);
             }
         }
@@ -193,7 +208,9 @@ template <typename T> static rb_status launch_type(block_codebook_decode_args &a
                                  static_cast<unsigned>(image.n_heads),
                                  1};
     args.warp_bytes = static_cast<int>(warp_bytes);
-    return launch(block_codebook_decode_kernel<T>, args, want, 1, nullptr, stream, err);
+    return image.block_codebook.n_levels > 0
+               ? launch(block_codebook_decode_kernel<T, true>, args, want, 1, nullptr, stream, err)
+               : launch(block_codebook_decode_kernel<T, false>, args, want, 1, nullptr, stream, err);
 }
 
 rb_status block_codebook_decode(const codec_decode_call &call, rb_error *err)

@@ -7,41 +7,36 @@
 
 /* Where the points of so many bits start in the universal book. */
 __host__ __device__ inline int block_codebook_book_first(int bits) { return bits > 0 ? (1 << bits) - 2 : 0; }
-__host__ __device__ inline int block_codebook_book_size(int max_bits) { return (2 << max_bits) - 2; }
+/* And where its levels of so many bits do. */
+__host__ __device__ inline int block_codebook_first_level(const block_codebook_image &own, int bits)
+{
+    return static_cast<int>(own.n_book) - own.n_levels + block_codebook_book_first(bits);
+}
+
+/* Words of a block's copy of the book: one more, so that blocks without bits have something to multiply by 0. */
+__host__ __device__ inline int block_codebook_book_words(const block_codebook_image &own)
+{
+    return (static_cast<int>(own.n_book) + 1 + 3) / 4 * 4;
+}
 
 static inline size_t block_codebook_book_bytes(const block_codebook_image &own)
 {
-    return round_up((static_cast<size_t>(block_codebook_book_size(own.max_bits)) + 1) * sizeof(uint32_t), 16);
+    return static_cast<size_t>(block_codebook_book_words(own)) * sizeof(uint32_t);
 }
 
-/* A block's copy of the book; one word more, so that blocks without bits have something to multiply by 0. */
 __device__ __forceinline__ void copy_book(uint32_t *to, const block_codebook_image &own)
 {
-    const int n = block_codebook_book_size(own.max_bits);
+    const int n = static_cast<int>(own.n_book);
     for (int i = threadIdx.x; i <= n; i += blockDim.x) to[i] = i < n ? own.book[i] : 0;
 }
 
+/* A point; of levels, x from one word and y from another. */
 __device__ __forceinline__ float2 book_point(uint32_t word)
 {
     __half2 point;
     memcpy(&point, &word, sizeof point);
     return __half22float2(point);
 }
-
-/* The vectors of a head are shared out over all warps of its blocks. Each gets one run of them, in units of so many: so
- * a packed run starts at a multiple of 16 bytes. */
-enum { RUN_UNIT = 16 };
-
-struct vector_run {
-    int64_t from, to;
-};
-
-__device__ __forceinline__ vector_run find_run(int64_t n)
-{
-    const int64_t n_units = (n + RUN_UNIT - 1) / RUN_UNIT,
-                  n_warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32),
-                  warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    return {n_units * warp / n_warps * RUN_UNIT, min(n, n_units * (warp + 1) / n_warps * RUN_UNIT)};
-}
+__device__ __forceinline__ float2 book_levels(uint32_t x, uint32_t y) { return book_point(__byte_perm(x, y, 0x7610)); }
 
 #endif

@@ -5,7 +5,8 @@
  * lanes are at the same block, so its numbers are read once for all and its tables by all at once. A vector takes three
  * passes. The first sums its size, which gives the level. The second finds for every block the nearest points at the
  * level and its two neighbours, and sums the three errors; codes take the place of the block's dims. The third packs
- * the codes of the best level. Packed bits take the place of the vector: they never get ahead of the codes.
+ * the codes of the best level; blocks that have levels in place of points keep their dims, and are searched again
+ * there. Packed bits take the place of the vector: they never get ahead of the codes.
  *
  * What the host's compiler sees too, the tables and the search of a cell, is tested without a GPU in
  * tests/kernels/test_block_codebook_image.c; this file only on one, in tests/gpu/test_codec_cuda_block_codebook.c. */
@@ -303,11 +304,24 @@ __device__ __forceinline__ uint32_t search_words(gain_choice &choice, const bloc
     return add_matches(choice, match, block.weight);
 }
 
-/* Searches all blocks. A block's codes take its place in the row. */
+/* Adds the errors of a block that has levels. Their look-ups go to global memory: 4 KB, which stay near. */
+template <int GAINS>
+__device__ __forceinline__ void search_levels(gain_choice &choice, const block_place &at,
+                                              const block_codebook_image_block &block, block_codebook_levels levels)
+{
+#pragma unroll
+    for (int k = GAINS == 1; k < GAINS + (GAINS == 1); k++) {
+        const block_codebook_match match = block_codebook_search_levels(&block, levels, at.x, at.y, choice.gain[k]);
+        choice.error[k] = fmaf(block.weight, match.distance, choice.error[k]);
+    }
+}
+
+/* Searches all blocks. A block's codes take its place in the row, but where it has levels. */
 template <typename T, int GAINS, bool IS_FAST>
 __device__ __forceinline__ void search_blocks(gain_choice &choice, typename block_codebook_input<T>::stored *row,
                                               const block_codebook_image_block *blocks, int n_blocks,
-                                              block_codebook_points points, const uint32_t *cells)
+                                              block_codebook_points points, const uint32_t *cells,
+                                              block_codebook_levels levels)
 {
 #pragma unroll 1
     for (int i = 0; i < n_blocks; i++) {
@@ -315,6 +329,10 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename bloc
         const int bits = block.bits;
         if (bits == 0) continue;
         const block_place at = find_block<T>(row, i, block);
+        if (block.first_bits > 0) {
+            search_levels<GAINS>(choice, at, block, levels);
+            continue;
+        }
         const block_codebook_points own = {points.x + block.first_point, points.y + block.first_point};
         const uint32_t *own_cells = cells + block.first_cell;
         uint32_t codes;
@@ -327,20 +345,31 @@ __device__ __forceinline__ void search_blocks(gain_choice &choice, typename bloc
     }
 }
 
-/* Gain and codes to bits, from the start of the row on. */
-template <typename STORED>
-__device__ __forceinline__ void pack_vector(STORED *row, const block_codebook_image_block *blocks, int n_blocks,
-                                            int gain, int gain_bits, int which)
+/* A block's code at the gain that was chosen. */
+template <typename T>
+__device__ __forceinline__ uint32_t chosen_code(const typename block_codebook_input<T>::stored *row, int i,
+                                                const block_codebook_image_block &block, int which, float gain,
+                                                block_codebook_levels levels)
 {
+    if (block.first_bits == 0)
+        return *reinterpret_cast<const uint32_t *>(row + 2 * i) >> CODE_BITS * which & ((1u << CODE_BITS) - 1u);
+    const block_place at = find_block<T>(row, i, block);
+    return static_cast<uint32_t>(block_codebook_search_levels(&block, levels, at.x, at.y, gain).code);
+}
+
+/* Gain and codes to bits, from the start of the row on. */
+template <typename T>
+__device__ __forceinline__ void pack_vector(typename block_codebook_input<T>::stored *row,
+                                            const block_codebook_image_block *blocks, int n_blocks, int gain_bits,
+                                            const gain_choice &choice, int which, block_codebook_levels levels)
+{
+    const float gain = pick<N_GAINS>(choice.gain, which);
     bit_writer writer = {reinterpret_cast<uint32_t *>(row), 0, 0, true};
-    append(writer, static_cast<uint32_t>(gain), gain_bits);
+    append(writer, static_cast<uint32_t>(choice.level + which - 1), gain_bits);
 #pragma unroll 1
     for (int i = 0; i < n_blocks; i++) {
         const int bits = blocks[i].bits;
-        if (bits == 0) continue;
-        const uint32_t code =
-            *reinterpret_cast<const uint32_t *>(row + 2 * i) >> CODE_BITS * which & ((1u << CODE_BITS) - 1u);
-        append(writer, code, bits);
+        if (bits > 0) append(writer, chosen_code<T>(row, i, blocks[i], which, gain, levels), bits);
     }
     if (writer.n > 0) *writer.word = writer.bits;
 }
@@ -400,6 +429,7 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1)
         const block_codebook_points points =
             IS_FAST ? block_codebook_points{shared_points, shared_points + own.max_points} : head_points;
         const uint32_t *cells = IS_FAST ? shared_cells : head_cells;
+        const block_codebook_levels levels = {own.edges, own.levels};
         __syncthreads();
 
         const tile_run run = share.run;
@@ -421,10 +451,10 @@ __global__ void __launch_bounds__(ENCODE_WARPS * 32, 1)
             if (!(square < INFINITY)) /* to be refused: the search wants numbers */
                 for (int i = 0; i < head_dim; i++) row[i] = stored(0.0f);
             gain_choice choice = start_choice(head, square);
-            if (gain_bits > 0) search_blocks<T, N_GAINS, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
-            else search_blocks<T, 1, IS_FAST>(choice, row, blocks, n_blocks, points, cells);
+            if (gain_bits > 0) search_blocks<T, N_GAINS, IS_FAST>(choice, row, blocks, n_blocks, points, cells, levels);
+            else search_blocks<T, 1, IS_FAST>(choice, row, blocks, n_blocks, points, cells, levels);
             const int which = gain_bits > 0 ? best_gain(choice, gain_bits) : 1;
-            pack_vector(row, blocks, n_blocks, choice.level + which - 1, gain_bits, which);
+            pack_vector<T>(row, blocks, n_blocks, gain_bits, choice, which, levels);
             __syncwarp();
             send_rows(args.packed + share.streams.packed + first * packed_bytes, tile,
                       stride * static_cast<int>(sizeof(stored)), packed_bytes, n_rows);

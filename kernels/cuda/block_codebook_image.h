@@ -18,8 +18,11 @@ enum {
     BLOCK_CODEBOOK_BYTE_BITS = 8,     /* up to here a code is a byte of a cell */
     BLOCK_CODEBOOK_OFFSET_BITS = 6,   /* up to here that byte is 4 times the code: where the point is in bytes */
     BLOCK_CODEBOOK_GRID_MIN_BITS = 3, /* below, all points are tried */
-    BLOCK_CODEBOOK_MAX_LEVELS = 16
+    BLOCK_CODEBOOK_MAX_GAINS = 16
 };
+
+/* Levels of 1 to 8 bits, one table after the other, as a level's table starts at 2^bits - 2. */
+enum { BLOCK_CODEBOOK_N_LEVELS = (2 << 8) - 2 };
 
 /* The points of a block. x and y lie apart, since lanes that look up 32 different f32 values then meet all banks. */
 typedef struct block_codebook_points {
@@ -40,7 +43,7 @@ typedef struct block_codebook_image_block {
     int32_t dims;                  /* the first | the second << 16 */
     int32_t n_rows;                /* of cells, by v */
     float map[3];
-    int32_t reserved;
+    int32_t first_bits; /* of the first dim's level; 0: the code is a point */
 } block_codebook_image_block;
 static_assert(sizeof(block_codebook_image_block) == 80, "block_codebook_image_block is read by the device");
 
@@ -51,13 +54,14 @@ typedef struct block_codebook_image_head {
     int32_t first_cell, n_cells; /* 32-bit words */
     int32_t is_split;            /* 1: dims i and i + head_dim / 2 are a block */
     int32_t is_scattered;        /* 1: four blocks, from a multiple of 4 on, are not two runs of four dims */
-    float gains[BLOCK_CODEBOOK_MAX_LEVELS];
+    float gains[BLOCK_CODEBOOK_MAX_GAINS];
 } block_codebook_image_head;
 static_assert(sizeof(block_codebook_image_head) == 96, "block_codebook_image_head is read by the device");
 
 typedef struct block_codebook_image {
     int n_blocks;              /* of a head */
-    int max_bits;              /* largest over blocks */
+    int max_bits;              /* largest over blocks whose code is a point */
+    int n_levels;              /* words of levels after the points of the book; 0: no block has levels */
     int max_points, max_cells; /* largest over heads */
     size_t n_points, n_cells, n_book;
     block_codebook_image_head *heads;   /* [n_heads] */
@@ -66,7 +70,11 @@ typedef struct block_codebook_image {
     float *points_x, *points_y;         /* [n_points] f32: M p of each block with bits */
     uint32_t *cells;                    /* [n_cells] u32 */
     uint32_t *book;                     /* [n_book] u32: points p of 1 bit, of 2, ... up to max_bits, x | y << 16 in
-                                         * fp16: those of b bits start at 2^b - 2 */
+                                         * fp16: those of b bits start at 2^b - 2; then levels likewise, up to 8 bits,
+                                         * each as x and as y */
+    float *levels;                      /* [n_levels] f32: the same for encode */
+    float *edges;                       /* [n_levels] f32: where a level begins, half way from the one below; the first
+                                         * is not used. Those of b bits start at 2^b - 2 */
 } block_codebook_image;
 
 #endif

@@ -55,12 +55,21 @@ __device__ __forceinline__ void add_centers(float *offsets, const block_codebook
     }
 }
 
-/* blockIdx: (share of the keys, batch of queries, head). QUERIES of the batch are computed. */
-template <int QUERIES>
+/* The two levels of a code. */
+__device__ __forceinline__ float2 find_levels(const uint32_t *book, const block_codebook_image &own, int bits,
+                                              int first_bits, uint32_t code)
+{
+    return book_levels(book[block_codebook_first_level(own, first_bits) + (code & ((1u << first_bits) - 1u))],
+                       book[block_codebook_first_level(own, bits - first_bits) + (code >> first_bits)]);
+}
+
+/* blockIdx: (share of the keys, batch of queries, head). QUERIES of the batch are computed. HAS_LEVELS: some block has
+ * levels; without them a block is one look-up, with nothing to ask. */
+template <int QUERIES, bool HAS_LEVELS>
 __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kernel(const block_codebook_logits_args args)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ float gains[BLOCK_CODEBOOK_MAX_LEVELS], offsets[BATCH];
+    __shared__ float gains[BLOCK_CODEBOOK_MAX_GAINS], offsets[BATCH];
     __shared__ head_streams streams;
     const block_codebook_image &own = args.image.block_codebook;
     const int batch = blockIdx.y, n_blocks = own.n_blocks, head_index = blockIdx.z, lane = threadIdx.x & 31,
@@ -68,19 +77,22 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kerne
     const block_codebook_image_head &head = own.heads[head_index];
     float4 *queries = reinterpret_cast<float4 *>(shared); /* [2 n_blocks][BATCH] */
     uint32_t *facts = reinterpret_cast<uint32_t *>(
-        queries + 2 * n_blocks * BATCH / 4); /* [n_blocks]: bits | first point in the book << 8 */
+        queries
+        + 2 * n_blocks * BATCH
+              / 4); /* [n_blocks]: bits | bits of the first level << 8 | first point in the book << 16 */
     uint32_t *book = facts + n_blocks;
-    uint32_t *packed = book + (block_codebook_book_size(own.max_bits) + 1 + 3) / 4 * 4 + warp * (args.warp_bytes / 4);
+    uint32_t *packed = book + block_codebook_book_words(own) + warp * (args.warp_bytes / 4);
     block_copy(queries,
                reinterpret_cast<const float4 *>(
                    args.mapped + (static_cast<int64_t>(head_index) * gridDim.y + batch) * 2 * n_blocks * BATCH),
                2 * n_blocks * BATCH / 4);
     for (int i = threadIdx.x; i < n_blocks; i += blockDim.x) {
-        const int bits = own.blocks[head_index * n_blocks + i].bits;
-        facts[i] = static_cast<uint32_t>(bits | block_codebook_book_first(bits) << 8);
+        const block_codebook_image_block &block = own.blocks[head_index * n_blocks + i];
+        const int first = block.first_bits > 0 ? 0 : block_codebook_book_first(block.bits);
+        facts[i] = static_cast<uint32_t>(block.bits | block.first_bits << 8 | first << 16);
     }
     copy_book(book, own);
-    if (threadIdx.x < BLOCK_CODEBOOK_MAX_LEVELS) gains[threadIdx.x] = head.gains[threadIdx.x];
+    if (threadIdx.x < BLOCK_CODEBOOK_MAX_GAINS) gains[threadIdx.x] = head.gains[threadIdx.x];
     if (warp == 0) {
         const head_streams found = find_streams(args.image.heads, head_index, args.n);
         if (lane == 0) streams = found;
@@ -100,9 +112,11 @@ __global__ void __launch_bounds__(LOGITS_WARPS * 32) block_codebook_logits_kerne
         const float gain = gains[read_bits(reader, gain_bits)];
         float sum[QUERIES] = {};
         for (int i = 0; i < n_blocks; i++) {
-            const int bits = facts[i] & 0xff, at = facts[i] >> 8;
+            const int bits = facts[i] & 0xff, first_bits = facts[i] >> 8 & 0xff, at = facts[i] >> 16;
             if (bits == 0) continue;
-            const float2 p = book_point(book[at + read_bits(reader, bits)]);
+            const uint32_t code = read_bits(reader, bits);
+            const float2 p = HAS_LEVELS && first_bits > 0 ? find_levels(book, own, bits, first_bits, code)
+                                                          : book_point(book[at + code]);
             const float4 *q = queries + i * 2 * BATCH / 4;
 #pragma unroll
             for (int part = 0; part < QUERIES / 4; part++) {
@@ -137,6 +151,9 @@ rb_status block_codebook_logits(const codec_logits_call &call, rb_error *err)
                                                                           call.rotated);
     const rb_status st = rb_cuda_launched("query map kernel", err);
     if (st != RB_OK) return st;
-    return launch(call.n_queries <= 4 ? block_codebook_logits_kernel<4> : block_codebook_logits_kernel<BATCH>, args,
-                  want, 1, nullptr, call.stream, err);
+    const auto kernel = own.n_levels > 0      ? call.n_queries <= 4 ? block_codebook_logits_kernel<4, true>
+                                                                    : block_codebook_logits_kernel<BATCH, true>
+                             : call.n_queries <= 4 ? block_codebook_logits_kernel<4, false>
+                                              : block_codebook_logits_kernel<BATCH, false>;
+    return launch(kernel, args, want, 1, nullptr, call.stream, err);
 }

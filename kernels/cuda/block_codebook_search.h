@@ -9,7 +9,7 @@
  *
  * A cell lists every point that is nearest to some place in it, in ascending order, mostly one or two. So the cost does
  * not grow with the number of points, and what is found is exact. The device's tanh is an approximation: cells are
- * listed with a margin for it (block_codebook_image.c).
+ * listed with a margin for it (block_codebook_cells.c).
  *
  * Tests on the host do not see what is within __CUDA_ARCH__. */
 #ifndef RB_KERNELS_CUDA_BLOCK_CODEBOOK_SEARCH_H
@@ -108,6 +108,35 @@ static RB_HOST_DEVICE block_codebook_match block_codebook_search(const block_cod
     if (list[2] != list[1]) block_codebook_try(&best, points, list[2], x, y, gain);
     if (list[3] != list[2]) block_codebook_try(&best, points, list[3], x, y, gain);
     return best;
+}
+
+/* The two levels of a block at a gain, as a code: see kernels/reference/block_codebook_codec.h. Both are found by
+ * halving, in edges and in book, which has the levels' values. */
+static RB_HOST_DEVICE int block_codebook_nearest_level(const float *edges, int bits, float x)
+{
+    const float *own = edges + (1 << bits) - 2;
+    int level = 0;
+    for (int step = 1 << bits >> 1; step > 0; step >>= 1) level += x > own[level + step] ? step : 0;
+    return level;
+}
+
+typedef struct block_codebook_levels {
+    const float *edges, *values; /* [BLOCK_CODEBOOK_N_LEVELS] */
+} block_codebook_levels;
+
+static RB_HOST_DEVICE block_codebook_match block_codebook_search_levels(const block_codebook_image_block *block,
+                                                                        block_codebook_levels levels, float x, float y,
+                                                                        float gain)
+{
+    const int first_bits = block->first_bits, second_bits = block->bits - first_bits;
+    const float m0 = gain * block->map[0], m1 = gain * block->map[1], m2 = gain * block->map[2];
+    const int first = m0 != 0.0f ? block_codebook_nearest_level(levels.edges, first_bits, x / m0) : 0;
+    const float level = levels.values[(1 << first_bits) - 2 + first], dx = fmaf(-m0, level, x),
+                rest = fmaf(-m1, level, y);
+    const int second = m2 != 0.0f ? block_codebook_nearest_level(levels.edges, second_bits, rest / m2) : 0;
+    const float dy = fmaf(-m2, levels.values[(1 << second_bits) - 2 + second], rest);
+    const block_codebook_match match = {first | second << first_bits, fmaf(dx, dx, dy * dy)};
+    return match;
 }
 
 /* The level that a vector's size points to, rounded and kept within the levels: square is its sum w |z|^2. */

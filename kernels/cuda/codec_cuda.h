@@ -27,6 +27,15 @@
  * twice max |M p|, and of |c|. */
 #define CODEC_CUDA_BLOCK_CODEBOOK_TIE     1e-6 /* distance over |x| + |c| + g max |M p| of a block */
 #define CODEC_CUDA_BLOCK_CODEBOOK_RESTORE 1e-6 /* largest error of a coordinate over |c| + g max |M p| of its block */
+/* The bounds of trellis, in the same units u = 2^-24, for n coordinates and dims, 256 at most. A coordinate z is a sum
+ * of n products in f32, of factors that are rounded once: it errs by at most n + 3 units of S, the sum of what it is
+ * made of (kernels/check/trellis_check.c). A path that is best for such z is worse than the best by at most twice that,
+ * 518 u. The error of a path is a sum of n squares, none of them negative: it errs by at most n + 4 units of itself,
+ * its root by half of that, and two of them are compared: 260 u. A restored dim is a sum of n products that are exact.
+ * The tensor cores add 16 at a time, and may cut each addend, and the sum before, off at one unit of the largest: 17 u
+ * for each 16 coordinates, 272 u in all. The gain and the centre take two roundings more. */
+#define CODEC_CUDA_TRELLIS_TIE     3.2e-5 /* 518 u is 3.1e-5 */
+#define CODEC_CUDA_TRELLIS_RESTORE 1.7e-5 /* 274 u is 1.63e-5 */
 
 #ifdef __cplusplus
 extern "C" {

@@ -165,6 +165,22 @@ __device__ __forceinline__ unsigned next_tile(const tile_run &run, block_share *
     return mine < run.n ? run.first + mine : NO_TILE;
 }
 
+/* Kernels whose blocks have one head each share out its vectors over all warps of its blocks, blockIdx.x. Each gets one
+ * run of them, in units of so many: so a packed run starts at a multiple of 16 bytes. */
+enum { RUN_UNIT = 16 };
+
+struct vector_run {
+    int64_t from, to;
+};
+
+__device__ __forceinline__ vector_run find_run(int64_t n)
+{
+    const int64_t n_units = (n + RUN_UNIT - 1) / RUN_UNIT,
+                  n_warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32),
+                  warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    return {n_units * warp / n_warps * RUN_UNIT, min(n, n_units * (warp + 1) / n_warps * RUN_UNIT)};
+}
+
 /* Brings a line to the L2 cache, sometime. */
 __device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 enum { LINE_BYTES = 128 };

@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/block_codebook_image.h"
 #include "kernels/cuda/groups_image.h"
+#include "kernels/cuda/trellis_image.h"
 #include "kernels/reference/codec_family.h"
 
 enum {
@@ -39,6 +40,7 @@ typedef struct codec_image {
     union {
         groups_image groups;
         block_codebook_image block_codebook;
+        trellis_image trellis;
     };
 } codec_image;
 

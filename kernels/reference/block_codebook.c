@@ -17,6 +17,7 @@ enum {
     LLOYD_STEPS = 60,
     MANY_POINTS_STEPS = 24,
     START_SEED = 7,
+    LEVEL_STEPS = 1000,
     CHUNK = 256, /* samples searched in one go */
     LANES = 16   /* points searched side by side */
 };
@@ -183,9 +184,9 @@ rb_status block_codebook_build(block_codebook *out, int bits, rb_error *err)
     sample_set samples = {0};
     double *sums = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_BITS)
+    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_POINT_BITS)
         return rb_fail(err, RB_EINVAL, "a codebook of the plane has %d bits, expected 0 to %d", bits,
-                       BLOCK_CODEBOOK_MAX_BITS);
+                       BLOCK_CODEBOOK_MAX_POINT_BITS);
     *out = (block_codebook){.bits = bits, .size = 1 << bits, .distortion = 1.0};
     if (bits == 0) return RB_OK;
     const int n = SAMPLES_PER_POINT * out->size;
@@ -202,4 +203,68 @@ done:
     free(samples.y);
     free(sums);
     return st;
+}
+
+/* ---- levels ---------------------------------------------------------------------------------- */
+
+static double density_at(double x) { return 0.39894228040143267794 * exp(-0.5 * x * x); }
+
+static double share_above(double x) { return 0.5 * erfc(0.70710678118654752440 * x); }
+
+/* What share_above makes a share of. Newton's method; its curve bends one way above 0, so steps from 0 do not pass. */
+static double place_of(double share)
+{
+    double x = 0.0;
+    for (int step = 0; step < 64; step++) x += (share_above(x) - share) / density_at(x);
+    return x;
+}
+
+/* One step of Lloyd's iteration for the upper half of the levels, ascending from 0: the means of their cells. */
+static void move_levels(double *upper, int half)
+{
+    double from = 0.0;
+    for (int i = 0; i < half; i++) {
+        const double to = i + 1 < half ? 0.5 * (upper[i] + upper[i + 1]) : INFINITY;
+        const double mass = share_above(from) - (i + 1 < half ? share_above(to) : 0.0);
+        upper[i] = (density_at(from) - (i + 1 < half ? density_at(to) : 0.0)) / mass;
+        from = to;
+    }
+}
+
+rb_status block_levels_build(block_levels *out, int bits, rb_error *err)
+{
+    static const double WIDER = 1.7320508075688772935; /* the law's cube root is a normal law of 3 times the variance */
+    double upper[BLOCK_CODEBOOK_MAX_LEVELS / 2];
+    if (bits < 1 || bits > BLOCK_CODEBOOK_MAX_LEVEL_BITS)
+        return rb_fail(err, RB_EINVAL, "levels have %d bits, expected 1 to %d", bits, BLOCK_CODEBOOK_MAX_LEVEL_BITS);
+    *out = (block_levels){.bits = bits, .size = 1 << bits};
+    const int half = out->size / 2;
+    for (int i = 0; i < half; i++) upper[i] = WIDER * place_of(0.5 * (half - i - 0.5) / half);
+    for (int step = 0; step < LEVEL_STEPS; step++) move_levels(upper, half);
+    for (int i = 0; i < half; i++) {
+        out->level[half + i] = rb_f16_to_f32(rb_f32_to_f16((float)upper[i]));
+        out->level[half - 1 - i] = -out->level[half + i];
+    }
+    return RB_OK;
+}
+
+int block_levels_nearest(const block_levels *levels, double x)
+{
+    int nearest = 0;
+    for (int step = levels->size / 2; step > 0; step /= 2) {
+        const double below = (double)levels->level[nearest + step - 1], above = (double)levels->level[nearest + step];
+        if (x > 0.5 * (below + above)) nearest += step;
+    }
+    return nearest;
+}
+
+int block_codebook_first_bits(const float *map, int bits)
+{
+    const double first = (double)map[0] * (double)map[0], second = (double)map[2] * (double)map[2];
+    int own = bits - BLOCK_CODEBOOK_MAX_LEVEL_BITS;
+    while (own < BLOCK_CODEBOOK_MAX_LEVEL_BITS
+           && ldexp(first, -2 * (own + 1)) + ldexp(second, -2 * (bits - own - 1))
+                  < ldexp(first, -2 * own) + ldexp(second, -2 * (bits - own)))
+        own++;
+    return own;
 }

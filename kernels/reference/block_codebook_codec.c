@@ -10,12 +10,14 @@
 
 enum { TILE = HEAD_CODEC_TILE };
 
-/* A block that has bits, its points brought to its key's scale. */
+/* A block that has bits: its points brought to its key's scale, or its two coordinates' levels and its map. */
 typedef struct coded_block {
     int block, dims[2], size;
     double weight;
     double center[2];
-    double *x, *y; /* [size] */
+    double *x, *y; /* [size]; NULL: it has levels */
+    const block_levels *levels[2];
+    double map[BLOCK_CODEBOOK_MAP_SIZE];
 } coded_block;
 
 struct block_codebook_codec {
@@ -74,24 +76,38 @@ int block_codebook_codes_split(uint16_t *codes, const uint8_t *bytes, const plan
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static rb_status set_points(coded_block *out, int bits, codec_tables *tables, rb_error *err)
+{
+    const block_codebook *book;
+    rb_status st;
+    RB_TRY(st, codec_tables_block_codebook(tables, bits, &book, err), done);
+    RB_TRY(st, rb_alloc(&out->x, (size_t)book->size, sizeof *out->x, "codec", err), done);
+    RB_TRY(st, rb_alloc(&out->y, (size_t)book->size, sizeof *out->y, "codec", err), done);
+    out->size = book->size;
+    for (int c = 0; c < book->size; c++) {
+        out->x[c] = out->map[0] * (double)book->x[c];
+        out->y[c] = out->map[1] * (double)book->x[c] + out->map[2] * (double)book->y[c];
+    }
+done:
+    return st;
+}
+
+static rb_status set_levels(coded_block *out, int bits, int first_bits, codec_tables *tables, rb_error *err)
+{
+    const rb_status st = codec_tables_block_levels(tables, first_bits, &out->levels[0], err);
+    return st == RB_OK ? codec_tables_block_levels(tables, bits - first_bits, &out->levels[1], err) : st;
+}
+
 static rb_status set_block(coded_block *out, const plan_block_codebook *plan, int block, codec_tables *tables,
                            rb_error *err)
 {
     const float *map = plan->maps + (size_t)BLOCK_CODEBOOK_MAP_SIZE * (size_t)block;
-    const block_codebook *book;
-    rb_status st;
-    RB_TRY(st, codec_tables_block_codebook(tables, plan->bits[block], &book, err), done);
-    RB_TRY(st, rb_alloc(&out->x, (size_t)book->size, sizeof *out->x, "codec", err), done);
-    RB_TRY(st, rb_alloc(&out->y, (size_t)book->size, sizeof *out->y, "codec", err), done);
+    const int bits = plan->bits[block];
     out->block = block;
-    out->size = book->size;
     out->weight = (double)plan->weights[block];
-    for (int c = 0; c < book->size; c++) {
-        out->x[c] = (double)map[0] * (double)book->x[c];
-        out->y[c] = (double)map[1] * (double)book->x[c] + (double)map[2] * (double)book->y[c];
-    }
-done:
-    return st;
+    for (int i = 0; i < BLOCK_CODEBOOK_MAP_SIZE; i++) out->map[i] = (double)map[i];
+    return block_codebook_has_levels(bits) ? set_levels(out, bits, block_codebook_first_bits(map, bits), tables, err)
+                                           : set_points(out, bits, tables, err);
 }
 
 static void block_codebook_codec_free(void *own)
@@ -203,6 +219,45 @@ RB_CPU_CLONES static void search(double *restrict nearest, double *restrict dist
     }
 }
 
+/* A coordinate's level: that which the map's number brings nearest to x, 0 where it is 0. */
+static int nearest_level(const block_levels *levels, double map, double x)
+{
+    return map == 0.0 ? 0 : block_levels_nearest(levels, x / map);
+}
+
+static double level_at(const coded_block *block, int coordinate, int level)
+{
+    return (double)block->levels[coordinate]->level[level];
+}
+
+/* A point of a block at gain 1. */
+static void point_of(double *x, double *y, const coded_block *block, int code)
+{
+    if (block->x) {
+        *x = block->x[code];
+        *y = block->y[code];
+        return;
+    }
+    const int first_bits = block->levels[0]->bits;
+    const double first = level_at(block, 0, code & ((1 << first_bits) - 1)),
+                 second = level_at(block, 1, code >> first_bits);
+    *x = block->map[0] * first;
+    *y = block->map[1] * first + block->map[2] * second;
+}
+
+static void search_levels(double *nearest, double *distance, const double *x, const double *y, int n,
+                          const coded_block *block)
+{
+    for (int v = 0; v < n; v++) {
+        const int first = nearest_level(block->levels[0], block->map[0], x[v]);
+        const double level = level_at(block, 0, first), rest = y[v] - block->map[1] * level;
+        const int second = nearest_level(block->levels[1], block->map[2], rest);
+        const double dx = x[v] - block->map[0] * level, dy = rest - block->map[2] * level_at(block, 1, second);
+        nearest[v] = first | second << block->levels[0]->bits;
+        distance[v] = dx * dx + dy * dy;
+    }
+}
+
 /* Codes [n_coded][TILE] of n <= TILE vectors with a level of gain each, and their sum w |z - z^|^2. */
 static void encode_at_levels(const block_codebook_codec *codec, const float *x, const double *gains, int n,
                              uint16_t *codes, double *errors)
@@ -215,7 +270,8 @@ static void encode_at_levels(const block_codebook_codec *codec, const float *x, 
             at_x[v] = centred(block, x + (int64_t)v * codec->head_dim, 0) / gains[v];
             at_y[v] = centred(block, x + (int64_t)v * codec->head_dim, 1) / gains[v];
         }
-        search(nearest, distance, at_x, at_y, n, block);
+        if (block->x) search(nearest, distance, at_x, at_y, n, block);
+        else search_levels(nearest, distance, at_x, at_y, n, block);
         for (int v = 0; v < n; v++) {
             codes[i * TILE + v] = (uint16_t)nearest[v];
             errors[v] += block->weight * gains[v] * gains[v] * distance[v];
@@ -310,9 +366,10 @@ static void block_codebook_codec_decode(const void *own, void *work, const uint8
         memcpy(out, codec->restored, (size_t)codec->head_dim * sizeof *out);
         for (int i = 0; i < codec->n_coded; i++) {
             const coded_block *block = &codec->coded[i];
-            const int code = by_block[block->block];
-            out[block->dims[0]] = (float)(block->center[0] + gain * block->x[code]);
-            out[block->dims[1]] = (float)(block->center[1] + gain * block->y[code]);
+            double x, y;
+            point_of(&x, &y, block, by_block[block->block]);
+            out[block->dims[0]] = (float)(block->center[0] + gain * x);
+            out[block->dims[1]] = (float)(block->center[1] + gain * y);
         }
     }
 }
@@ -326,8 +383,24 @@ double block_codebook_codec_level(const block_codebook_codec *codec, const float
 
 static double distance_to(const coded_block *block, const float *x, double gain, int code)
 {
-    const double a = centred(block, x, 0) - gain * block->x[code], b = centred(block, x, 1) - gain * block->y[code];
+    double at_x, at_y;
+    point_of(&at_x, &at_y, block, code);
+    const double a = centred(block, x, 0) - gain * at_x, b = centred(block, x, 1) - gain * at_y;
     return block->weight * (a * a + b * b);
+}
+
+/* Of the best code at a gain: of points the nearest, of levels the rule's. */
+static double least_distance_to(const coded_block *block, const float *x, double gain)
+{
+    double least = INFINITY;
+    if (!block->x) {
+        const double at_x = centred(block, x, 0) / gain, at_y = centred(block, x, 1) / gain;
+        double code, distance;
+        search_levels(&code, &distance, &at_x, &at_y, 1, block);
+        return block->weight * gain * gain * distance;
+    }
+    for (int c = 0; c < block->size; c++) least = fmin(least, distance_to(block, x, gain, c));
+    return least;
 }
 
 double block_codebook_codec_error(const block_codebook_codec *codec, const float *x, int gain_code,
@@ -344,11 +417,7 @@ double block_codebook_codec_least_error(const block_codebook_codec *codec, const
 {
     const double gain = block_codebook_gain(codec->plan.gain_bits, gain_code);
     double error = 0.0;
-    for (int i = 0; i < codec->n_coded; i++) {
-        double least = INFINITY;
-        for (int c = 0; c < codec->coded[i].size; c++) least = fmin(least, distance_to(&codec->coded[i], x, gain, c));
-        error += least;
-    }
+    for (int i = 0; i < codec->n_coded; i++) error += least_distance_to(&codec->coded[i], x, gain);
     return error;
 }
 

@@ -6,7 +6,11 @@
  * as f32 values. With p the points of the universal codebook of the block's bits,
  *
  *   restored  z^_i = g_c M_i p[code_i]
- *   code_i    the point that lies nearest to z_i / g_c, the lowest of equals
+ *   code_i    the point that lies nearest to z_i / g_c, the lowest of equals. In a block of more than
+ *             BLOCK_CODEBOOK_MAX_POINT_BITS bits p is (s[a], t[b]) with s and t the levels of so many bits as
+ *             block_codebook_first_bits says and of the rest, and code_i = a | b << first bits. With (x, y) = z_i /
+ * g_c, m0 s[a] lies nearest to x, and m2 t[b] to y - m1 s[a]: one after the other, so the skew of the map costs
+ *             nothing. A number of the map that is 0 has level 0
  *   c         starts at log2(sum w_i |z_i|^2 / sum w_i |M_i|^2) + zero, rounded and kept within the levels. Of that
  *             level and those above and below it, the one that leaves the least sum w_i |z_i - z^_i|^2 is taken, the
  *             lowest of equals. Sums are over the blocks that have bits, |M| is that of the three numbers
@@ -17,7 +21,7 @@
  *
  * Stream of a vector: the gain's bits, then every block's in order, least significant first, padded to a byte. Codes of
  * head_codec.h are bytes: each block has two, the first 8 bits of its part of the stream and the rest, and the gain
- * belongs to the part of block 0. */
+ * belongs to the part of block 0, which therefore has at most 16 bits less those of the gain. */
 #ifndef RB_KERNELS_REFERENCE_BLOCK_CODEBOOK_CODEC_H
 #define RB_KERNELS_REFERENCE_BLOCK_CODEBOOK_CODEC_H
 

@@ -105,9 +105,9 @@ static rb_status block_codebook_check(const plan_head *head, int n_blocks, const
         return rb_fail(err, RB_EFORMAT, "%s: gain_bits is %d, expected 0 to %d", where, own->gain_bits,
                        BLOCK_CODEBOOK_MAX_GAIN_BITS);
     for (int i = 0; i < n_blocks; i++) {
-        if (own->bits[i] > BLOCK_CODEBOOK_MAX_BITS)
-            return rb_fail(err, RB_EFORMAT, "%s: block %d has %d bits, expected 0 to %d", where, i, own->bits[i],
-                           BLOCK_CODEBOOK_MAX_BITS);
+        const int most = block_codebook_most_bits(i, own->gain_bits);
+        if (own->bits[i] > most)
+            return rb_fail(err, RB_EFORMAT, "%s: block %d has %d bits, expected 0 to %d", where, i, own->bits[i], most);
         n_coded += own->bits[i] > 0;
     }
     if (n_coded == 0) return rb_fail(err, RB_EFORMAT, "%s: no block has bits", where);

@@ -18,7 +18,8 @@ typedef struct codebook_entry {
 
 struct codec_tables {
     pthread_mutex_t lock;
-    block_codebook *block_codebooks[BLOCK_CODEBOOK_MAX_BITS + 1];
+    block_codebook *block_codebooks[BLOCK_CODEBOOK_MAX_POINT_BITS + 1];
+    block_levels *levels[BLOCK_CODEBOOK_MAX_LEVEL_BITS + 1];
     rotation_entry *rotations;
     codebook_entry *codebooks;
 };
@@ -42,7 +43,8 @@ void codec_tables_free(codec_tables *tables)
         next = entry->next;
         free(entry);
     }
-    for (int bits = 0; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) free(tables->block_codebooks[bits]);
+    for (int bits = 0; bits <= BLOCK_CODEBOOK_MAX_POINT_BITS; bits++) free(tables->block_codebooks[bits]);
+    for (int bits = 0; bits <= BLOCK_CODEBOOK_MAX_LEVEL_BITS; bits++) free(tables->levels[bits]);
     pthread_mutex_destroy(&tables->lock);
     free(tables);
 }
@@ -107,8 +109,9 @@ rb_status codec_tables_block_codebook(codec_tables *tables, int bits, const bloc
 {
     block_codebook *book = NULL;
     rb_status st = RB_OK;
-    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_BITS)
-        return rb_fail(err, RB_EINVAL, "a block has %d bits, expected 0 to %d", bits, BLOCK_CODEBOOK_MAX_BITS);
+    if (bits < 0 || bits > BLOCK_CODEBOOK_MAX_POINT_BITS)
+        return rb_fail(err, RB_EINVAL, "a block's points have %d bits, expected 0 to %d", bits,
+                       BLOCK_CODEBOOK_MAX_POINT_BITS);
     pthread_mutex_lock(&tables->lock);
     if (!tables->block_codebooks[bits]) {
         RB_TRY(st, rb_alloc(&book, 1, sizeof *book, "codebook", err), done);
@@ -119,6 +122,26 @@ rb_status codec_tables_block_codebook(codec_tables *tables, int bits, const bloc
     *out = tables->block_codebooks[bits];
 done:
     free(book);
+    pthread_mutex_unlock(&tables->lock);
+    return st;
+}
+
+rb_status codec_tables_block_levels(codec_tables *tables, int bits, const block_levels **out, rb_error *err)
+{
+    block_levels *levels = NULL;
+    rb_status st = RB_OK;
+    if (bits < 1 || bits > BLOCK_CODEBOOK_MAX_LEVEL_BITS)
+        return rb_fail(err, RB_EINVAL, "levels have %d bits, expected 1 to %d", bits, BLOCK_CODEBOOK_MAX_LEVEL_BITS);
+    pthread_mutex_lock(&tables->lock);
+    if (!tables->levels[bits]) {
+        RB_TRY(st, rb_alloc(&levels, 1, sizeof *levels, "levels", err), done);
+        RB_TRY(st, block_levels_build(levels, bits, err), done);
+        tables->levels[bits] = levels;
+        levels = NULL;
+    }
+    *out = tables->levels[bits];
+done:
+    free(levels);
     pthread_mutex_unlock(&tables->lock);
     return st;
 }

@@ -16,7 +16,9 @@ void codec_tables_free(codec_tables *tables);
 rb_status codec_tables_rotation(codec_tables *tables, const rotation_spec *spec, const double **matrix, rb_error *err);
 rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int width, int dims, const codebook **out,
                                 rb_error *err);
-/* bits 0 to BLOCK_CODEBOOK_MAX_BITS. */
+/* bits 0 to BLOCK_CODEBOOK_MAX_POINT_BITS. */
 rb_status codec_tables_block_codebook(codec_tables *tables, int bits, const block_codebook **out, rb_error *err);
+/* bits 1 to BLOCK_CODEBOOK_MAX_LEVEL_BITS. */
+rb_status codec_tables_block_levels(codec_tables *tables, int bits, const block_levels **out, rb_error *err);
 
 #endif

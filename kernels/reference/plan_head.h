@@ -10,6 +10,7 @@
 #include "kernels/reference/block_codebook_plan.h"
 #include "kernels/reference/codec_family.h"
 #include "kernels/reference/groups_plan.h"
+#include "kernels/reference/trellis_plan.h"
 
 typedef struct plan_head {
     codec_family family;
@@ -17,6 +18,7 @@ typedef struct plan_head {
     union {
         plan_groups groups;
         plan_block_codebook block_codebook;
+        plan_trellis trellis;
     };
 } plan_head;
 
@@ -53,6 +55,11 @@ rb_status plan_head_set_transform(plan_head *head, const double *scales, int n_b
  * [n_blocks][BLOCK_CODEBOOK_MAP_SIZE]. Takes fp16 roundings, weights at least BLOCK_CODEBOOK_LEAST_WEIGHT. */
 rb_status plan_head_set_block_codebook(plan_head *head, const uint8_t *bits, const double *maps, const double *weights,
                                        int gain_bits, int n_blocks, rb_error *err);
+
+/* The head becomes one of trellis, its centre stays. widths, weights [n_dims], basis [n_dims][n_dims]. Takes fp16
+ * roundings, weights at least TRELLIS_LEAST_WEIGHT. */
+rb_status plan_head_set_trellis(plan_head *head, const uint8_t *widths, const double *basis, const double *weights,
+                                int gain_bits, int gain_zero, int n_dims, rb_error *err);
 
 /* ---- looking, whatever the family ------------------------------------------------------------ */
 

@@ -108,11 +108,8 @@ static float f16_value(unsigned bits)
 const float *rbp_take_f16_column(rbp_reader *r, ropebits_plan *plan, size_t n, bool above_0, const char *what)
 {
     const uint8_t *low = rbp_take(r, n), *high = rbp_take(r, n);
-    rbp_numbers *numbers = rbp_allocate(r, 1, sizeof *numbers + n * sizeof *numbers->at);
-    if (!numbers) return NULL;
-    numbers->next = plan->numbers;
-    plan->numbers = numbers;
-    float *values = numbers->at;
+    float *values = rbp_own(r, plan, n * sizeof *values);
+    if (!values) return NULL;
     for (size_t i = 0; i < n; i++) {
         values[i] = f16_value(low[i] | (unsigned)high[i] << 8);
         if (!isfinite(values[i]) || (above_0 && values[i] <= 0.0f))
@@ -120,6 +117,31 @@ const float *rbp_take_f16_column(rbp_reader *r, ropebits_plan *plan, size_t n, b
                      above_0 ? " above 0" : "");
     }
     return values;
+}
+
+const float *rbp_take_weights(rbp_reader *r, ropebits_plan *plan, size_t n)
+{
+    const float *weights = rbp_take_f16_column(r, plan, n, true, "weight");
+    for (size_t i = 0; i < n && !r->failed; i++)
+        if (weights[i] < PLAN_RBP_LEAST_WEIGHT)
+            rbp_fail(r, "weight %zu is %g, expected %g or more", i, (double)weights[i], (double)PLAN_RBP_LEAST_WEIGHT);
+    return weights;
+}
+
+const uint16_t *rbp_take_f16_words(rbp_reader *r, ropebits_plan *plan, size_t n, const char *what)
+{
+    static const uint16_t exponent = 0x7c00; /* all ones: infinity or NaN */
+    const uint8_t *low = rbp_take(r, n), *high = rbp_take(r, n);
+    uint16_t *words = rbp_own(r, plan, n * sizeof *words);
+    bool are_finite = true;
+    if (!words) return NULL;
+    for (size_t i = 0; i < n; i++) {
+        words[i] = (uint16_t)(low[i] | high[i] << 8);
+        are_finite &= (words[i] & exponent) != exponent;
+    }
+    for (size_t i = 0; i < n && !are_finite && !r->failed; i++)
+        if ((words[i] & exponent) == exponent) rbp_fail(r, "%s %zu is not finite", what, i);
+    return words;
 }
 
 /* A flag byte, then the hash if the flag is 1. */
@@ -136,4 +158,13 @@ void *rbp_allocate(rbp_reader *r, size_t n, size_t size)
     void *memory = r->failed ? NULL : calloc(n ? n : 1, size);
     if (!memory) rbp_fail(r, "out of memory for a plan");
     return memory;
+}
+
+void *rbp_own(rbp_reader *r, ropebits_plan *plan, size_t n_bytes)
+{
+    rbp_owned *owned = rbp_allocate(r, 1, sizeof *owned + n_bytes);
+    if (!owned) return NULL;
+    owned->next = plan->owned;
+    plan->owned = owned;
+    return owned->at;
 }

@@ -141,7 +141,7 @@ static void read_columns(rbp_reader *r, ropebits_plan *plan)
     read_group_columns(r, plan);
     read_block_groups(r, plan);
     if (plan->version != PLAN_RBP_PUBLISHED_VERSION)
-        rbp_take_flagged_column(r, plan, plan->n_blocks, &scales_of_groups);
+        rbp_take_flagged_column(r, plan, plan->heads, plan->n_blocks, &scales_of_groups);
 }
 
 const rbp_family rbp_family_groups = {

@@ -7,11 +7,20 @@ enum { VALUE_NORM_BITS = 16 };
 const rbp_family *const rbp_families[RBP_N_FAMILIES] = {RBP_FAMILIES(RBP_FAMILY_ROW)};
 #undef RBP_FAMILY_ROW
 
+/* The last that the version has: they came in order. */
+static uint64_t newest_family(uint32_t version)
+{
+    uint64_t newest = 0;
+    for (int f = 0; f < RBP_N_FAMILIES; f++)
+        if (rbp_families[f]->since <= version) newest = (uint64_t)f;
+    return newest;
+}
+
 static void read_families(rbp_reader *r, ropebits_plan *plan)
 {
     const uint32_t n_kv_heads = plan->info.n_kv_heads;
     for (uint32_t h = 0; h < plan->n_heads; h++)
-        plan->heads[h].family = (uint8_t)rbp_take_range(r, 1, 0, RBP_N_FAMILIES - 1, "family");
+        plan->heads[h].family = (uint8_t)rbp_take_range(r, 1, 0, newest_family(plan->version), "family");
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         const uint8_t family = plan->heads[h].family, first = plan->heads[h - h % n_kv_heads].family;
         if (family != first)
@@ -20,12 +29,13 @@ static void read_families(rbp_reader *r, ropebits_plan *plan)
     }
 }
 
-void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column)
+void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, ropebits_head *heads, uint32_t n,
+                             const rbp_flagged_column *column)
 {
     const uint8_t *has = rbp_take(r, plan->n_heads);
     uint32_t n_having = 0;
     for (uint32_t h = 0; h < plan->n_heads && has; h++) {
-        const bool may_have = !column->may_have || column->may_have(&plan->heads[h]);
+        const bool may_have = !column->may_have || column->may_have(&heads[h]);
         if (has[h] > may_have)
             rbp_fail(r, "head %u: flag of its %s is %u, expected 0%s", h, column->name, has[h],
                      may_have ? " or 1" : "");
@@ -35,7 +45,7 @@ void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, con
     const float *next = rbp_take_f16_column(r, plan, (size_t)n_having * n, column->is_above_0, column->number_name);
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         if (!has[h]) continue;
-        column->set(&plan->heads[h], next);
+        column->set(&heads[h], next);
         next += n;
     }
 }
@@ -45,12 +55,13 @@ static void set_center(ropebits_head *head, const float *center) { head->center 
 static void read_centers(rbp_reader *r, ropebits_plan *plan)
 {
     static const rbp_flagged_column column = {"center", "center", false, NULL, set_center};
-    rbp_take_flagged_column(r, plan, plan->info.head_dim, &column);
+    rbp_take_flagged_column(r, plan, plan->heads, plan->info.head_dim, &column);
 }
 
 static void set_values(rbp_reader *r, ropebits_plan *plan)
 {
     const uint32_t dim = plan->info.value_dim;
+    if (plan->value_width == PLAN_RBP_VALUE_HEADS) return;
     for (uint32_t h = 0; h < plan->n_heads && !r->failed; h++) {
         ropebits_head *head = &plan->heads[h];
         head->value_width = plan->value_widths ? plan->value_widths[h] : plan->value_width;

@@ -24,11 +24,11 @@ typedef struct centroid_set {
     float *centroids;
 } centroid_set;
 
-/* A column of fp16 numbers, as floats. */
-typedef struct rbp_numbers {
-    struct rbp_numbers *next;
-    float at[];
-} rbp_numbers;
+/* Memory that the plan owns: columns of the file, that heads point into. */
+typedef struct rbp_owned {
+    struct rbp_owned *next;
+    uint64_t at[];
+} rbp_owned;
 
 struct ropebits_plan {
     ropebits_plan_info info;
@@ -38,15 +38,18 @@ struct ropebits_plan {
     uint8_t *layer_is_local;
     uint32_t version; /* of the file */
     uint32_t n_heads, n_groups, n_blocks;
-    ropebits_head *heads;                             /* [n_heads] */
-    ropebits_group *groups;                           /* [n_groups] */
-    uint16_t *dims;                                   /* [n_heads][head_dim] */
-    uint8_t *bits;                                    /* [n_heads][n_blocks] */
-    rbp_numbers *numbers;                             /* all such columns of the file: heads point into them */
-    const float *points[ROPEBITS_MAX_BLOCK_BITS + 1]; /* by bits, [2][1 << bits]; NULL: not in the plan */
-    codebook_table *tables;                           /* gone, as value_widths, when the plan is read */
+    ropebits_head *heads;       /* [n_heads] */
+    ropebits_group *groups;     /* [n_groups] */
+    uint16_t *dims;             /* [n_heads][head_dim] */
+    uint8_t *bits;              /* [n_heads][n_blocks] */
+    ropebits_head *value_heads; /* [n_heads], where values have such; else NULL */
+    rbp_owned *owned;
+    const float *points[ROPEBITS_MAX_POINT_BITS + 1];     /* by bits, [2][1 << bits]; NULL: not in the plan */
+    const float *levels[ROPEBITS_MAX_LEVEL_BITS + 1];     /* by bits, [1 << bits]; NULL: not in the plan */
+    const float *trellis[ROPEBITS_MAX_TRELLIS_WIDTH + 1]; /* by width, [256]; NULL: not in the plan */
+    codebook_table *tables;                               /* gone, as value_widths, when the plan is read */
     uint32_t n_tables;
-    uint8_t value_width;         /* of all heads, or PLAN_RBP_WIDTH_PER_HEAD and */
+    uint8_t value_width;         /* of all heads, or PLAN_RBP_VALUE_HEADS, or PLAN_RBP_WIDTH_PER_HEAD and */
     const uint8_t *value_widths; /* [n_heads], in the payload */
     centroid_set *sets;
     uint32_t n_sets, max_sets;
@@ -61,7 +64,7 @@ typedef struct rbp_reader {
 } rbp_reader;
 
 /* ROW(the end of a codec family's ROPEBITS_FAMILY_..., the part of its row's name), in the order of the numbers. */
-#define RBP_FAMILIES(ROW)              ROW(GROUPS, groups) ROW(BLOCK_CODEBOOK, block_codebook)
+#define RBP_FAMILIES(ROW)              ROW(GROUPS, groups) ROW(BLOCK_CODEBOOK, block_codebook) ROW(TRELLIS, trellis)
 #define RBP_FAMILY_COUNT(NAME, prefix) +1
 enum { RBP_N_FAMILIES = 0 RBP_FAMILIES(RBP_FAMILY_COUNT) };
 #undef RBP_FAMILY_COUNT
@@ -93,9 +96,13 @@ uint64_t rbp_take_range(rbp_reader *r, int n_bytes, uint64_t min, uint64_t max, 
 double rbp_take_f64(rbp_reader *r, const char *what); /* finite */
 /* A column of n fp16 numbers as floats, which the plan owns; every one finite, and above 0 where asked. */
 const float *rbp_take_f16_column(rbp_reader *r, ropebits_plan *plan, size_t n, bool above_0, const char *what);
+const float *rbp_take_weights(rbp_reader *r, ropebits_plan *plan, size_t n); /* such a column, from the least weight */
+/* Such a column as fp16 words. */
+const uint16_t *rbp_take_f16_words(rbp_reader *r, ropebits_plan *plan, size_t n, const char *what);
 void rbp_take_name(rbp_reader *r, char out[RBP_NAME_SIZE], const char *what);
 void rbp_take_sha256(rbp_reader *r, char out[RBP_HEX_SIZE], const char *what);
-void *rbp_allocate(rbp_reader *r, size_t n, size_t size); /* zeroed */
+void *rbp_allocate(rbp_reader *r, size_t n, size_t size);          /* zeroed */
+void *rbp_own(rbp_reader *r, ropebits_plan *plan, size_t n_bytes); /* which the plan owns */
 
 uint64_t rbp_little_endian(const uint8_t *bytes, int n);
 double rbp_f64_at(const uint8_t *bytes);
@@ -109,6 +116,7 @@ void rbp_read_exact(rbp_reader *r, ropebits_plan *plan);     /* from PLAN_RBP_EX
 void rbp_read_codebooks(rbp_reader *r, ropebits_plan *plan); /* tables point into the payload */
 void rbp_read_values(rbp_reader *r, ropebits_plan *plan);
 void rbp_read_heads(rbp_reader *r, ropebits_plan *plan);
+void rbp_read_value_heads(rbp_reader *r, ropebits_plan *plan); /* where values have such */
 void rbp_compute_cost(ropebits_plan *plan);
 
 /* ---- families -------------------------------------------------------------------------------- */
@@ -117,8 +125,9 @@ void rbp_compute_cost(ropebits_plan *plan);
 RBP_FAMILIES(RBP_FAMILY_DECLARATION)
 #undef RBP_FAMILY_DECLARATION
 extern const rbp_family *const rbp_families[RBP_N_FAMILIES]; /* by ROPEBITS_FAMILY_... */
-/* n numbers of each head that has them, which it then points to. */
-void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, uint32_t n, const rbp_flagged_column *column);
+/* n numbers of each head of heads [n_heads] that has them, which it then points to. */
+void rbp_take_flagged_column(rbp_reader *r, ropebits_plan *plan, ropebits_head *heads, uint32_t n,
+                             const rbp_flagged_column *column);
 
 /* The centroids of (kind, width, dims), [1 << width], of the plan; NULL after a failure. */
 const float *rbp_centroids_for(rbp_reader *r, ropebits_plan *plan, uint8_t kind, uint8_t width, uint16_t dims);

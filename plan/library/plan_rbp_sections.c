@@ -195,6 +195,7 @@ void rbp_read_values(rbp_reader *r, ropebits_plan *plan)
     plan->value_width = (uint8_t)rbp_take_uint(r, 1);
     info->value_codebook = (uint8_t)rbp_take_range(r, 1, 0, ROPEBITS_CODEBOOK_SPHERE, "value codebook");
     if (r->failed || plan->value_width == ROPEBITS_VALUES_FP16) return;
+    if (plan->value_width == PLAN_RBP_VALUE_HEADS && plan->version >= PLAN_RBP_EXACT_VERSION) return;
     if (plan->value_width == PLAN_RBP_WIDTH_PER_HEAD && plan->version != PLAN_RBP_PUBLISHED_VERSION) {
         plan->value_widths = rbp_take(r, n_heads);
         for (size_t h = 0; plan->value_widths && h < n_heads; h++)

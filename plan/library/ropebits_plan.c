@@ -59,6 +59,7 @@ static void read_payload(rbp_reader *r, ropebits_plan *plan)
             rbp_families[f]->read_tables(r, plan);
     rbp_read_values(r, plan);
     rbp_read_heads(r, plan);
+    rbp_read_value_heads(r, plan);
     if (!r->failed && r->at != r->end)
         rbp_fail(r, "%zu bytes too many at the end of the plan", (size_t)(r->end - r->at));
     if (!r->failed) rbp_compute_cost(plan);
@@ -129,10 +130,11 @@ void ropebits_plan_close(ropebits_plan *plan)
     free(plan->groups);
     free(plan->dims);
     free(plan->bits);
-    while (plan->numbers) {
-        rbp_numbers *next = plan->numbers->next;
-        free(plan->numbers);
-        plan->numbers = next;
+    free(plan->value_heads);
+    while (plan->owned) {
+        rbp_owned *next = plan->owned->next;
+        free(plan->owned);
+        plan->owned = next;
     }
     free(plan);
 }
@@ -151,6 +153,12 @@ const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t laye
 {
     if (layer >= plan->info.n_layers || kv_head >= plan->info.n_kv_heads) return NULL;
     return &plan->heads[(size_t)layer * plan->info.n_kv_heads + kv_head];
+}
+
+const ropebits_head *ropebits_plan_value_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head)
+{
+    if (!plan->value_heads || layer >= plan->info.n_layers || kv_head >= plan->info.n_kv_heads) return NULL;
+    return &plan->value_heads[(size_t)layer * plan->info.n_kv_heads + kv_head];
 }
 
 static bool is_local(const ropebits_plan *plan, uint32_t layer)
@@ -172,5 +180,29 @@ double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer)
 
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits)
 {
-    return bits <= ROPEBITS_MAX_BLOCK_BITS ? plan->points[bits] : NULL;
+    return bits <= ROPEBITS_MAX_POINT_BITS ? plan->points[bits] : NULL;
+}
+
+const float *ropebits_plan_levels(const ropebits_plan *plan, uint32_t bits)
+{
+    return bits <= ROPEBITS_MAX_LEVEL_BITS ? plan->levels[bits] : NULL;
+}
+
+/* A bit more for the first dim takes 3/4 of its share off, and gives 3 times its share to the second. */
+uint32_t ropebits_first_bits(const float *map, uint32_t bits)
+{
+    double first = (double)map[0] * (double)map[0], second = (double)map[2] * (double)map[2];
+    uint32_t own = bits - ROPEBITS_MAX_LEVEL_BITS;
+    for (uint32_t b = 0; b < own; b++) first /= 4.0;
+    for (uint32_t b = 0; b < bits - own; b++) second /= 4.0;
+    for (; own < ROPEBITS_MAX_LEVEL_BITS && first / 4.0 + second * 4.0 < first + second; own++) {
+        first /= 4.0;
+        second *= 4.0;
+    }
+    return own;
+}
+
+const float *ropebits_plan_trellis(const ropebits_plan *plan, uint32_t width)
+{
+    return width <= ROPEBITS_MAX_TRELLIS_WIDTH ? plan->trellis[width] : NULL;
 }

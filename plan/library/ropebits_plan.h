@@ -9,7 +9,7 @@
  *
  * Nothing is allocated after open; everything lives until close. A plan is checked completely when it is opened: magic,
  * version, checksum, sizes, ranges, every block in one group at most, one family a layer. Look at the family of a head
- * first: it says which of the two codings below is the head's. All heads of a layer are of one family; layers may
+ * first: it says which of the three codings below is the head's. All heads of a layer are of one family; layers may
  * differ. The file format, byte by byte: docs/plan-rbp.md.
  *
  * ROPEBITS_FAMILY_GROUPS. What a runtime does with a key of the head, as it enters RoPE, x [head_dim]:
@@ -41,16 +41,39 @@
  *   m = maps + 3 * i, n = 1 << bits[i], points = ropebits_plan_points(plan, bits[i]),
  *   code c is the point p = (points[c], points[n + c]), mapped to M p = (m[0] p_0, m[1] p_0 + m[2] p_1).
  *
+ * A block of more than 10 bits has a level for each dim in place of a point. Its code is a | b << f, with
+ * f = ropebits_first_bits(m, bits[i]), and p = (s[a], t[b]), s = ropebits_plan_levels(plan, f) and
+ * t = ropebits_plan_levels(plan, bits[i] - f).
+ *
  *   stream    of a token: gain_bits bits of the gain's code, then bits[i] bits of the code of every block in order,
  *             least significant bit first, padded to a byte: key_bits.
  *   restore   g = 2^((gain's code - zero) / 2) as a float, zero = (1 << gain_bits) / 4 in whole numbers (gain_bits 0:
  *             g = 1); z = g * M p; x = z + center. A block of 0 bits stores nothing: it comes back as its center, or
  *             as 0. A kernel makes tables of M p once.
- *   store     a block as the point whose M p is nearest to z / g, the lowest code of equals. For the gain, start at the
+ *   store     a block as the point whose M p is nearest to z / g, the lowest code of equals. Of levels first a, for
+ *             which m[0] s[a] is nearest to the first dim of z / g, then b, for which m[2] t[b] is nearest to the
+ *             second less m[1] s[a]; 0 where the number of the map is 0. For the gain, start at the
  *             level round(log2(sum weights[i] |z_i|^2 / sum weights[i] (m0^2 + m1^2 + m2^2)) + zero), sums over the
  *             blocks that have bits, kept within 0 .. 2^gain_bits - 1. Take, among it and the levels beside it (kept
  *             within too), the one that leaves the least sum of weights[i] |z_i - what is restored|^2, the lowest of
  *             equals.
+ *
+ * ROPEBITS_FAMILY_TRELLIS, of keys and of values (ropebits_plan_value_head; then d is value_dim in place of head_dim
+ * and x a value). A head has no groups, norms, scales and bits of blocks: x is a sum of d basis vectors, and the
+ * factors, its coordinates, are coded one after the other. With w = widths, B_i = row i of basis, n the number of
+ * coordinates that have bits, which come first, and table = ropebits_plan_trellis(plan, w[i]),
+ *
+ *   stream    of a token: w[i] bits of every coordinate in order, each least significant bit first, and gain_bits bits
+ *             of the gain's code l; padded to a byte: key_bits. The first coordinate has 8 bits. Coordinate i is
+ *             y_i = table[the 8 bits of the stream that end with its own], the first of them the lowest.
+ *   restore   g = 2^((l - gain_zero) / 2) as a float, x = center + g * (sum of y_i B_i over i < n).
+ *   store     z = (x - center) B^-1, s_i = 1 / (1 - e_i), e_i the mean squared error of table i for a normal variable
+ *             (docs/plan-rbp.md of ropebits), W = weights, sums over i < n. The gain's code is
+ *             round(log2(sum W_i (z_i s_i)^2 / sum W_i) + gain_zero), kept within 0 .. 2^gain_bits - 1. Then take
+ *             the bits whose y have the least sum of W_i (z_i s_i / g - y_i)^2: a search by dynamic programming over
+ *             the 256 states, 8 bits of the stream each.
+ *
+ * The products with B^-1 and B can go into the weights of the values' projections: `ropebits export --format folded`.
  *
  * Exact tokens. The first n_sink tokens of a sequence take most of a model's attention and lie far from what the codes
  * expect; a plan may leave them, and the last n_recent, in fp16 (ropebits_plan_info). Keys and values of token t of a
@@ -90,9 +113,16 @@ enum { ROPEBITS_CODEBOOK_BLOCK_GTQ = 0, ROPEBITS_CODEBOOK_SPHERE = 1 };
 enum { ROPEBITS_ORDER_BLOCK = 0, ROPEBITS_ORDER_NATURAL = 1 };
 enum { ROPEBITS_NORM_FP16 = 0, ROPEBITS_NORM_LOG8 = 1 };
 enum { ROPEBITS_ENCODER_NEAREST = 0, ROPEBITS_ENCODER_SEARCH = 1 };
-enum { ROPEBITS_FAMILY_GROUPS = 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK = 1 };
-enum { ROPEBITS_MAX_BLOCK_BITS = 10, ROPEBITS_MAX_GAIN_BITS = 4 };
-enum { ROPEBITS_VALUES_FP16 = 16 }; /* value_width where values are not quantized: of all heads or of none */
+enum { ROPEBITS_FAMILY_GROUPS = 0, ROPEBITS_FAMILY_BLOCK_CODEBOOK = 1, ROPEBITS_FAMILY_TRELLIS = 2 };
+enum {
+    ROPEBITS_MAX_BLOCK_BITS = 16,
+    ROPEBITS_MAX_POINT_BITS = 10, /* of a block whose code is a point; above, it is two levels */
+    ROPEBITS_MAX_LEVEL_BITS = 8,
+    ROPEBITS_MAX_GAIN_BITS = 4,
+    ROPEBITS_MAX_TRELLIS_WIDTH = 8
+};
+enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width where values are not quantized: of all heads or of none */
+enum { ROPEBITS_VALUES_OF_HEADS = 0 }; /* value_width where ropebits_plan_value_head says it: likewise */
 
 typedef struct ropebits_group {
     uint8_t width;    /* bits a code, 1..8 */
@@ -108,30 +138,36 @@ typedef struct ropebits_group {
 } ropebits_group;
 
 typedef struct ropebits_head {
-    uint16_t n_groups; /* 0 in a head of block-codebook */
+    uint16_t n_groups; /* 0 in a head of block-codebook or trellis */
     const ropebits_group *groups;
     /* [head_dim / 2]: the width of every RoPE block, for block-codebook the bits of its code, both dims together, up to
-     * 10; 0: nothing is stored */
+     * 16; 0: nothing is stored. NULL for trellis, whose coordinates belong to no block */
     const uint8_t *bits;
-    /* Stored per token: codes padded to whole bytes, and a norm of norm_bits per group; for block-codebook gain and
-     * codes, padded */
+    /* Stored per token: codes padded to whole bytes, and a norm of norm_bits per group; for block-codebook and
+     * trellis gain and codes, padded. Of a value head: of a value */
     uint32_t key_bits;
     uint8_t norm;        /* ROPEBITS_NORM_... */
-    uint8_t norm_bits;   /* 16 or 8; 0 for block-codebook */
+    uint8_t norm_bits;   /* 16 or 8; 0 for block-codebook and trellis */
     uint8_t encoder;     /* ROPEBITS_ENCODER_... */
     const float *scales; /* [head_dim / 2], above 0, or NULL: none. Numbers that fp16 holds */
     const float *center; /* [head_dim], or NULL: none. Numbers that fp16 holds */
-    /* 1..8, or ROPEBITS_VALUES_FP16. Values are one group of all value_dim dims, ascending, haar rotation with seed
-     * 1000 + kv_head */
+    /* 1..8, or ROPEBITS_VALUES_FP16, or ROPEBITS_VALUES_OF_HEADS. With a width, values are one group of all value_dim
+     * dims, ascending, haar rotation with seed 1000 + kv_head */
     uint8_t value_width;
-    /* Stored per token: codes padded to whole bytes, and an fp16 norm; 16 * value_dim for ROPEBITS_VALUES_FP16 */
+    /* Stored per token: codes padded to whole bytes, and an fp16 norm; 16 * value_dim for ROPEBITS_VALUES_FP16,
+     * key_bits of the value head for ROPEBITS_VALUES_OF_HEADS */
     uint32_t value_bits;
-    const float *value_centroids; /* [1 << value_width]; NULL for ROPEBITS_VALUES_FP16 */
+    const float *value_centroids; /* [1 << value_width]; NULL without a width */
     uint8_t family;               /* ROPEBITS_FAMILY_..., one for all heads of a layer */
-    /* For ROPEBITS_FAMILY_BLOCK_CODEBOOK; else 0 and NULL. Numbers that fp16 holds. */
+    /* For ROPEBITS_FAMILY_BLOCK_CODEBOOK; else 0 and NULL, but gain_bits and weights, which ROPEBITS_FAMILY_TRELLIS has
+     * too. Numbers that fp16 holds. */
     uint8_t gain_bits;    /* 0..4: bits of the gain's code in the stream of a token */
     const float *maps;    /* [head_dim / 2][3] */
-    const float *weights; /* [head_dim / 2], above 0: for the encoder only */
+    const float *weights; /* [head_dim / 2], of trellis [d], above 0: for the encoder only */
+    /* For ROPEBITS_FAMILY_TRELLIS; else 0 and NULL. d is head_dim, of a value head value_dim. */
+    uint8_t gain_zero;     /* the level of the gain that is 1 */
+    const uint8_t *widths; /* [d]: bits of every coordinate, 0..8, the first 8; those of no bits come last */
+    const uint16_t *basis; /* [d][d]: fp16 words; rows of coordinates of no bits are for the encoder only */
 } ropebits_head;
 
 typedef struct ropebits_plan_info {
@@ -184,12 +220,24 @@ const ropebits_plan_info *ropebits_plan_get_info(const ropebits_plan *plan);
 double ropebits_plan_bytes(const ropebits_plan *plan, uint64_t n_tokens);
 /* NULL when out of range. */
 const ropebits_head *ropebits_plan_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head);
+/* How the values of a KV head are coded, where value_width is ROPEBITS_VALUES_OF_HEADS: a head of
+ * ROPEBITS_FAMILY_TRELLIS whose dims are those of a value. NULL when the plan has none, or out of range. */
+const ropebits_head *ropebits_plan_value_head(const ropebits_plan *plan, uint32_t layer, uint32_t kv_head);
 /* The frequencies of a layer, [rotary_dim / 2], and what RoPE multiplies by there; NULL and 0 when out of range. */
 const double *ropebits_plan_inv_freq(const ropebits_plan *plan, uint32_t layer);
 double ropebits_plan_attention_factor(const ropebits_plan *plan, uint32_t layer);
 /* The codebook of blocks of so many bits, [2][1 << bits]: every point's x, then every point's y, in the order of their
  * codes. NULL when the plan has no such block. */
 const float *ropebits_plan_points(const ropebits_plan *plan, uint32_t bits);
+/* The levels of so many bits, [1 << bits], ascending, for blocks of more than ROPEBITS_MAX_POINT_BITS bits. NULL when
+ * no block of the plan has such. */
+const float *ropebits_plan_levels(const ropebits_plan *plan, uint32_t bits);
+/* The bits of the first dim's level, of a block of more than ROPEBITS_MAX_POINT_BITS bits with this map [3]: those b
+ * from bits - 8 to 8 that make m[0]^2 4^-b + m[2]^2 4^-(bits - b) least, the fewest of equals. */
+uint32_t ropebits_first_bits(const float *map, uint32_t bits);
+/* The table of coordinates of so many bits, [256]: the number of every 8 bits of the stream. NULL when the plan has no
+ * such coordinate. */
+const float *ropebits_plan_trellis(const ropebits_plan *plan, uint32_t width);
 
 #ifdef __cplusplus
 }

@@ -17,14 +17,15 @@ typedef struct run_numbers {
     double perplexity, kl_mean, kl_p999, attention_kl, key_true_bits, value_true_bits;
     int n_needles, n_right; /* n_needles 0: null */
     double output_error;
+    double agreement, accuracy; /* 0: no understanding documents */
 } run_numbers;
 
-static const run_numbers gtq = {"gtq.json", 8.0, 0.5, 4.0, 0.25, 2.75, 2.25, 24, 15, 0.375};
+static const run_numbers gtq = {"gtq.json", 8.0, 0.5, 4.0, 0.25, 2.75, 2.25, 24, 15, 0.375, 0.875, 0.5};
 
 static cJSON *run_json(const char *method, double bits, const run_numbers *run)
 {
     const bool unquantized = strcmp(method, "none") == 0;
-    cJSON *json = cJSON_CreateObject(), *needles = NULL;
+    cJSON *json = cJSON_CreateObject(), *needles = NULL, *understanding = NULL;
     assert_ok(rb_json_add_string(json, "name", run->name, &err));
     assert_ok(rb_json_add_string(json, "method", method, &err));
     assert_ok(rb_json_add_number(json, "avg_bits", bits, &err));
@@ -38,6 +39,13 @@ static cJSON *run_json(const char *method, double bits, const run_numbers *run)
     assert_ok(rb_json_add_number(json, "attention_kl", run->attention_kl, &err));
     assert_ok(rb_json_add_number(json, "attention_overlap", unquantized ? (double)NAN : 0.625, &err));
     assert_ok(rb_json_add_number(json, "output_error", run->output_error, &err));
+    if (run->accuracy > 0) {
+        assert_ok(rb_json_new_object(&understanding, &err));
+        assert_ok(rb_json_add_number(understanding, "n", 6, &err));
+        assert_ok(rb_json_add_number(understanding, "agreement", run->agreement, &err));
+        assert_ok(rb_json_add_number(understanding, "accuracy", run->accuracy, &err));
+        assert_ok(rb_json_add_item(json, "understanding", &understanding, &err));
+    }
     if (run->n_needles == 0) {
         assert_ok(rb_json_add_null(json, "needles", &err));
         return json;
@@ -52,7 +60,8 @@ static cJSON *run_json(const char *method, double bits, const run_numbers *run)
 /* The unquantized run, then n plans, all block-gtq at 2 bits. */
 static cJSON *document(const run_numbers *runs, int n)
 {
-    static const run_numbers unquantized = {EVALUATION_UNQUANTIZED, 7.5, NAN, NAN, NAN, NAN, NAN, 24, 20, NAN};
+    static const run_numbers unquantized = {
+        EVALUATION_UNQUANTIZED, 7.5, NAN, NAN, NAN, NAN, NAN, 24, 20, NAN, 1.0, 0.625};
     const model_facts model = some_profile_model();
     text_facts text = {.n_tokens = 4096, .context = 512};
     cJSON *json = cJSON_CreateObject(), *item = NULL, *list = cJSON_CreateArray();
@@ -118,7 +127,7 @@ static void an_evaluation_is_not_worse_than_itself(void **state)
     comparison result = compared(&gtq, 1, 0, 0);
     assert_int_equal(result.n_regressions, 0);
     assert_int_equal(result.n_rows,
-                     2 + 8); /* perplexity and needles of the unquantized run, everything of the plan's */
+                     3 + 10); /* perplexity, needles and accuracy of the unquantized run, everything of the plan's */
     comparison_free(&result);
 }
 
@@ -156,6 +165,31 @@ static void true_bits_may_not_grow(void **state)
     assert_only(&changed, "value_true_bits", VERDICT_WORSE, 50, 0);
 }
 
+static void shares_of_understanding_may_fall_by_the_limit(void **state)
+{
+    (void)state;
+    run_numbers changed = gtq;
+    changed.agreement = 0.8;
+    assert_only(&changed, "understanding_agreement", VERDICT_WORSE, 5, 0);
+    assert_only(&changed, "understanding_agreement", VERDICT_SAME, 10, 0);
+    changed.agreement = 0.95;
+    assert_only(&changed, "understanding_agreement", VERDICT_BETTER, 1, 0);
+    changed = gtq;
+    changed.accuracy = 0.4;
+    assert_only(&changed, "understanding_accuracy", VERDICT_WORSE, 5, 0);
+}
+
+static void understanding_that_is_no_more_measured_is_missing(void **state)
+{
+    (void)state;
+    run_numbers changed = gtq;
+    changed.accuracy = 0;
+    comparison result = compared(&changed, 1, 50, 0);
+    assert_int_equal(verdict_of(&result, "understanding_agreement", "gtq.json"), VERDICT_MISSING);
+    assert_int_equal(verdict_of(&result, "understanding_accuracy", "gtq.json"), VERDICT_MISSING);
+    comparison_free(&result);
+}
+
 static void needles_are_counted_one_by_one(void **state)
 {
     (void)state;
@@ -184,7 +218,7 @@ static void what_base_did_not_measure_is_not_judged(void **state)
     assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
     assert_int_equal(verdict_of(&result, "output_error", "gtq.json"), VERDICT_UNMEASURED);
     assert_int_equal(result.n_regressions, 0);
-    assert_int_equal(result.n_rows, 2 + 8);
+    assert_int_equal(result.n_rows, 3 + 10);
     comparison_free(&result);
     assert_ok(compare_files(&result, base, base_file(), &limits, &err));
     assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
@@ -298,6 +332,8 @@ int main(void)
         cmocka_unit_test(an_evaluation_is_not_worse_than_itself),
         cmocka_unit_test(every_error_has_the_limit_in_percent),
         cmocka_unit_test(true_bits_may_not_grow),
+        cmocka_unit_test(shares_of_understanding_may_fall_by_the_limit),
+        cmocka_unit_test(understanding_that_is_no_more_measured_is_missing),
         cmocka_unit_test(needles_are_counted_one_by_one),
         cmocka_unit_test(what_base_did_not_measure_is_not_judged),
         cmocka_unit_test(a_run_is_found_by_method_and_bits_and_by_name_among_several),

@@ -3,6 +3,7 @@
 
 #include "core/atomic_file.h"
 #include "export/plan_folded.h"
+#include "export/plan_header.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
 #include "model/safetensors.h"
@@ -79,7 +80,7 @@ static void safetensors_hold_every_fact(void **state)
     assert_non_null(maps);
     assert_int_equal(maps->size_bytes, 3 * N_BLOCKS * sizeof(float));
     assert_memory_equal(maps->data, own->maps, 3 * N_BLOCKS * sizeof(float));
-    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_POINT_BITS; bits++) {
         char name[32];
         snprintf(name, sizeof name, "points.b%d", bits);
         const safetensor *points = safetensors_find(file, name);
@@ -94,6 +95,41 @@ static void safetensors_hold_every_fact(void **state)
         assert_memory_equal((const float *)points->data + book.size, book.y, (size_t)book.size * sizeof(float));
     }
     safetensors_close(file);
+    bit_plan_free(plan);
+}
+
+/* Layer 0 has blocks of 0, 3, 12 and 15 bits; points of 3, and levels of what the maps make of 12 and 15. */
+static void levels_are_in_every_form(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 1, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
+    const char *path = scratch_path("levels.safetensors"), *header = scratch_path("plan.h");
+    bit_plan *plan = some_plan_of_levels(&model);
+    const float *maps = plan->heads[0].block_codebook.maps;
+    const int first[2] = {block_codebook_first_bits(maps + 6, 12), block_codebook_first_bits(maps + 9, 15)};
+    safetensors_file *file = NULL;
+    char *text = NULL, name[64];
+    size_t size;
+    assert_ok(plan_safetensors_write(plan, path, &err));
+    assert_ok(safetensors_open(&file, path, &err));
+    assert_tensor(file, "layers.0.k_bits", uint8_t, 0, 3, 12, 15);
+    assert_ok(plan_header_write(plan, header, &err));
+    assert_ok(rb_read_file(&text, &size, header, 1 << 20, &err));
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_LEVEL_BITS; bits++) {
+        const bool is_used = bits == first[0] || bits == 12 - first[0] || bits == first[1] || bits == 15 - first[1];
+        block_levels levels;
+        assert_ok(block_levels_build(&levels, bits, &err));
+        snprintf(name, sizeof name, "levels.b%d", bits);
+        const safetensor *tensor = safetensors_find(file, name);
+        assert_int_equal(tensor != NULL, is_used);
+        if (tensor) assert_memory_equal(tensor->data, levels.level, (size_t)levels.size * sizeof(float));
+        snprintf(name, sizeof name, "ropebits_levels_b%d[%d] = {", bits, levels.size);
+        assert_int_equal(strstr(text, name) != NULL, is_used);
+    }
+    assert_non_null(strstr(text, "ropebits_levels[9] = {0, "));
+    assert_null(safetensors_find(file, "points.b12"));
+    safetensors_close(file);
+    free(text);
     bit_plan_free(plan);
 }
 
@@ -165,6 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(words_say_what_a_runtime_must_do),
         cmocka_unit_test(safetensors_hold_every_fact),
+        cmocka_unit_test(levels_are_in_every_form),
         cmocka_unit_test(safetensors_of_groups_only_stay_as_they_were),
         cmocka_unit_test(the_report_shows_bits_of_a_block),
         cmocka_unit_test(folding_leaves_heads_of_block_codebook_as_they_are),

@@ -21,6 +21,8 @@ static void block_codebook_head(plan_head *head, const model_facts *model, int s
         model_block_dims(model, i, dims);
         const double scale[2] = {exp(2.0 * sin(dims[0] * 7 % 31)), exp(2.0 * sin(dims[1] * 7 % 31))};
         bits[i] = (uint8_t)(form->least + (i * (seed + 3) + i * i / 5 + seed) % (form->most - form->least + 1));
+        if (bits[i] > block_codebook_most_bits(i, form->gain_bits))
+            bits[i] = (uint8_t)block_codebook_most_bits(i, form->gain_bits);
         maps[3 * i] = scale[0] * (i % 4 ? 1.0 : -1.0);
         maps[3 * i + 1] = form->is_skewed ? 5.0 * sin(i * 1.9) * scale[1] : 0.4 * sin(i * 1.9) * scale[1];
         maps[3 * i + 2] = scale[1] * (form->is_skewed ? exp(2.0 * sin(i * 2.9)) : 0.9);
@@ -46,14 +48,15 @@ static void try_block_codebook(const model_facts *model, const block_codebook_fo
     clear_heads(heads, model->n_kv_heads);
 }
 
-/* All blocks alike: each way to a nearest point; from 8 bits of 128 dims on tables have no room in shared memory. */
+/* All blocks alike: each way to a nearest point; from 8 bits of 128 dims on tables have no room in shared memory.
+ * From 11 on blocks have levels; block 0 has 13 bits at most beside a gain of 3. */
 static void every_number_of_bits_matches_the_reference(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     static const int head_dims[] = {64, 128, 256};
     for (size_t d = 0; d < RB_COUNT(head_dims); d++)
-        for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+        for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS - 3; bits++) {
             const block_codebook_form form = {
                 .least = bits, .most = bits, .gain_bits = bits % 2 ? 3 : 2, .has_center = bits % 3 == 0};
             const model_facts model = facts_of(head_dims[d], head_dims[d], ROPE_SPLIT_HALF, 2);
@@ -84,6 +87,10 @@ static void mixed_bits_match_the_reference(void **state)
                 &model,
                 &(block_codebook_form){.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true},
                 (codec_dtype)type, 500, N_QUERIES, "skewed maps");
+            try_block_codebook(
+                &model,
+                &(block_codebook_form){.least = 0, .most = 16, .gain_bits = 3, .has_center = true, .is_skewed = true},
+                (codec_dtype)type, 500, N_QUERIES, "points and levels");
         }
 }
 

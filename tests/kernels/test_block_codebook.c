@@ -68,7 +68,7 @@ static void a_bit_more_never_hurts_and_at_most_halves_the_error(void **state)
 {
     (void)state;
     double before = 1.0;
-    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_BITS; bits++) {
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_POINT_BITS; bits++) {
         block_codebook *book = book_of(bits);
         assert_true(book->distortion < before && book->distortion > 0.45 * before); /* high rate: 2^-bits */
         before = book->distortion;
@@ -97,13 +97,62 @@ static void no_bits_is_the_mean(void **state)
     free(book);
 }
 
+/* Lloyd-Max of the normal law: Max 1960, table I, to the 3 digits that fp16 leaves; errors of many levels near
+ * pi sqrt(3) / 2 4^-bits (Panter and Dite 1951). */
+static void levels_are_those_of_lloyd_max(void **state)
+{
+    (void)state;
+    static const double four[] = {0.4528, 1.510}, eight[] = {0.2451, 0.7560, 1.344, 2.152};
+    enum { N = 40000 };
+    double *normals = normals_of(N);
+    block_levels levels;
+    assert_ok(block_levels_build(&levels, 2, &err));
+    for (int i = 0; i < 2; i++) assert_true(fabs((double)levels.level[2 + i] - four[i]) < 1e-3);
+    assert_ok(block_levels_build(&levels, 3, &err));
+    for (int i = 0; i < 4; i++) assert_true(fabs((double)levels.level[4 + i] - eight[i]) < 1e-3);
+    for (int bits = 1; bits <= BLOCK_CODEBOOK_MAX_LEVEL_BITS; bits++) {
+        double error = 0.0;
+        assert_ok(block_levels_build(&levels, bits, &err));
+        for (int v = 0; v < N; v++) {
+            const int found = block_levels_nearest(&levels, normals[v]);
+            double least = INFINITY;
+            for (int c = 0; c < levels.size; c++) least = fmin(least, fabs(normals[v] - (double)levels.level[c]));
+            assert_true(fabs(normals[v] - (double)levels.level[found]) == least);
+            error += least * least / N;
+        }
+        for (int c = 0; c < levels.size; c++) {
+            assert_true(levels.level[c] == -levels.level[levels.size - 1 - c]);
+            assert_true(c == 0 || levels.level[c] > levels.level[c - 1]);
+            assert_true(rb_f16_to_f32(rb_f32_to_f16(levels.level[c])) == levels.level[c]);
+        }
+        if (bits >= 4) assert_true(error > 2.3 * pow(4.0, -bits) && error < 2.85 * pow(4.0, -bits));
+    }
+    free(normals);
+}
+
+static void the_longer_dim_gets_the_longer_level(void **state)
+{
+    (void)state;
+    static const struct {
+        float map[3];
+        int bits, expected;
+    } cases[] = {{{1.0f, 0.0f, 1.0f}, 12, 6},  {{1.0f, 0.0f, 1.0f}, 11, 5}, {{2.0f, 9.0f, 1.0f}, 11, 6},
+                 {{-4.0f, 0.0f, 1.0f}, 12, 7}, {{1.0f, 0.0f, 4.0f}, 12, 5}, {{100.0f, 0.0f, 1.0f}, 12, 8},
+                 {{0.0f, 0.0f, 1.0f}, 12, 4},  {{1.0f, 0.0f, 0.0f}, 11, 8}, {{5.0f, 1.0f, 1.0f}, 16, 8}};
+    for (size_t i = 0; i < RB_COUNT(cases); i++)
+        assert_int_equal(block_codebook_first_bits(cases[i].map, cases[i].bits), cases[i].expected);
+}
+
 static void sizes_out_of_range_are_refused(void **state)
 {
     (void)state;
     block_codebook book;
-    assert_fails(block_codebook_build(&book, BLOCK_CODEBOOK_MAX_BITS + 1, &err), RB_EINVAL,
+    assert_fails(block_codebook_build(&book, BLOCK_CODEBOOK_MAX_POINT_BITS + 1, &err), RB_EINVAL,
                  "11 bits, expected 0 to 10");
     assert_fails(block_codebook_build(&book, -1, &err), RB_EINVAL, "-1 bits");
+    block_levels levels;
+    assert_fails(block_levels_build(&levels, 9, &err), RB_EINVAL, "9 bits, expected 1 to 8");
+    assert_fails(block_levels_build(&levels, 0, &err), RB_EINVAL, "0 bits");
 }
 
 int main(void)
@@ -113,6 +162,8 @@ int main(void)
         cmocka_unit_test(a_bit_more_never_hurts_and_at_most_halves_the_error),
         cmocka_unit_test(points_are_values_of_fp16_and_differ),
         cmocka_unit_test(no_bits_is_the_mean),
+        cmocka_unit_test(levels_are_those_of_lloyd_max),
+        cmocka_unit_test(the_longer_dim_gets_the_longer_level),
         cmocka_unit_test(sizes_out_of_range_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

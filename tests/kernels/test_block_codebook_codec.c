@@ -38,6 +38,7 @@ static model_facts facts_of(rope_pairing pairing, int rotary_dim)
                          .rope = {.attention_factor = 1, .pairing = pairing}};
 }
 
+static const uint8_t with_levels[N_BLOCKS] = {12, 0, 13, 10, 11, 16, 0, 2};
 static const uint8_t mixed_bits[N_BLOCKS] = {3, 0, 4, 10, 1, 9, 0, 2};
 
 /* Blocks of unequal size that lean, a centre, weights that differ. */
@@ -85,6 +86,35 @@ static double plain_gain(int gain_bits, int code)
     return (double)(float)pow(2.0, (code - (gain_bits > 0 ? (1 << gain_bits) / 4 : 0)) / 2.0);
 }
 
+/* Of a block with levels: all pairs are tried by the first dim's distance, then those of the best first level by the
+ * second's. The split of the bits leaves the least m0^2 4^-first + m2^2 4^-second. */
+static uint16_t plain_levels(double *restored, const float *m, int bits, const double *z, double gain)
+{
+    const block_levels *levels[2];
+    double rest[2] = {z[0], z[1]}, least_sum = INFINITY;
+    int first_bits = 0, best[2] = {0};
+    for (int b = 8; b >= bits - 8; b--) {
+        const double sum = (double)(m[0] * m[0]) * pow(4.0, -b) + (double)(m[2] * m[2]) * pow(4.0, b - bits);
+        if (sum > least_sum) continue;
+        least_sum = sum;
+        first_bits = b;
+    }
+    assert_ok(codec_tables_block_levels(tables, first_bits, &levels[0], &err));
+    assert_ok(codec_tables_block_levels(tables, bits - first_bits, &levels[1], &err));
+    for (int j = 0; j < 2; j++) {
+        double least = INFINITY;
+        for (int c = 0; c < levels[j]->size; c++) {
+            const double at = gain * (double)m[2 * j] * (double)levels[j]->level[c];
+            if (fabs(rest[j] - at) >= least) continue;
+            least = fabs(rest[j] - at);
+            best[j] = c;
+            restored[j] = z[j] - rest[j] + at;
+        }
+        if (j == 0) rest[1] -= gain * (double)m[1] * (double)levels[0]->level[best[0]];
+    }
+    return (uint16_t)(best[0] | best[1] << first_bits);
+}
+
 static void plain_at_gain(plain_result *out, const plan_head *head, const model_facts *model, const float *x,
                           int gain_code)
 {
@@ -100,6 +130,15 @@ static void plain_at_gain(plain_result *out, const plan_head *head, const model_
                      b = (double)x[dims[1]] - (double)head->center[dims[1]];
         for (int j = 0; j < 2; j++) out->restored[dims[j]] = (double)head->center[dims[j]];
         if (head->block_codebook.bits[i] == 0) continue;
+        if (head->block_codebook.bits[i] > 10) {
+            const double z[2] = {a, b};
+            double at[2];
+            out->codes[i] = plain_levels(at, m, head->block_codebook.bits[i], z, gain);
+            out->error +=
+                (double)head->block_codebook.weights[i] * ((a - at[0]) * (a - at[0]) + (b - at[1]) * (b - at[1]));
+            for (int j = 0; j < 2; j++) out->restored[dims[j]] = (double)head->center[dims[j]] + at[j];
+            continue;
+        }
         assert_ok(codec_tables_block_codebook(tables, head->block_codebook.bits[i], &book, &err));
         for (int c = 0; c < book->size; c++) {
             const double px = gain * ((double)m[0] * (double)book->x[c]),
@@ -186,13 +225,14 @@ static void codes_and_gains_are_the_definitions(void **state)
     static const struct {
         rope_pairing pairing;
         int rotary_dim, gain_bits;
-    } cases[] = {{ROPE_SPLIT_HALF, HEAD_DIM, 3},
-                 {ROPE_INTERLEAVED, HEAD_DIM, 4},
-                 {ROPE_SPLIT_HALF, 8, 2},
-                 {ROPE_SPLIT_HALF, HEAD_DIM, 0}};
+        const uint8_t *bits;
+    } cases[] = {{ROPE_SPLIT_HALF, HEAD_DIM, 3, mixed_bits},  {ROPE_INTERLEAVED, HEAD_DIM, 4, mixed_bits},
+                 {ROPE_SPLIT_HALF, 8, 2, mixed_bits},         {ROPE_SPLIT_HALF, HEAD_DIM, 0, mixed_bits},
+                 {ROPE_SPLIT_HALF, HEAD_DIM, 3, with_levels}, {ROPE_INTERLEAVED, HEAD_DIM, 4, with_levels},
+                 {ROPE_SPLIT_HALF, HEAD_DIM, 0, with_levels}};
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const model_facts model = facts_of(cases[i].pairing, cases[i].rotary_dim);
-        plan_head head = head_of(mixed_bits, cases[i].gain_bits);
+        plan_head head = head_of(cases[i].bits, cases[i].gain_bits);
         check_head(&head, &model);
         plan_head_clear(&head);
     }

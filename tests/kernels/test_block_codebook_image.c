@@ -30,7 +30,7 @@ static double normal_at(numpy_rng *rng)
     return value;
 }
 
-/* Bits 0 to 10, maps of every shape, one that is 0 in places. Head 0 has a gain and a centre, head 1 has a gain, head 2
+/* Bits 0 to 16, maps of every shape, one that is 0 in places. Head 0 has a gain and a centre, head 1 has a gain, head 2
  * has neither. */
 static void fill_heads(sample *s)
 {
@@ -41,7 +41,9 @@ static void fill_heads(sample *s)
     numpy_rng_seed(&rng, 5);
     for (int h = 0; h < N_HEADS; h++) {
         for (int i = 0; i < n_blocks; i++) {
-            bits[i] = (uint8_t)((i * (h + 3) + h) % (i % 9 == 0 ? BLOCK_CODEBOOK_MAX_BITS + 1 : 7));
+            bits[i] = (uint8_t)(i % 9 == 0   ? (i * (h + 3) + h) % (BLOCK_CODEBOOK_MAX_POINT_BITS + 1)
+                                : i % 9 == 5 ? BLOCK_CODEBOOK_MAX_POINT_BITS + 1 + (i + h) % 6
+                                             : (i * (h + 3) + h) % 7);
             maps[3 * i] = exp(normal_at(&rng));
             maps[3 * i + 1] = normal_at(&rng);
             maps[3 * i + 2] = exp(normal_at(&rng)) * (i % 3 ? 1.0 : -1.0);
@@ -167,6 +169,12 @@ static void runs_of_dims_are_told(void **state)
 
 /* ---- encode ---------------------------------------------------------------------------------- */
 
+static block_codebook_levels levels_of(const sample *s)
+{
+    const block_codebook_levels levels = {s->image->block_codebook.edges, s->image->block_codebook.levels};
+    return levels;
+}
+
 static block_codebook_match match_of(const sample *s, int h, int block, const float *x, float gain)
 {
     const block_codebook_image_block *own = &blocks_of(s, h)[block];
@@ -175,6 +183,7 @@ static block_codebook_match match_of(const sample *s, int h, int block, const fl
                                           s->image->block_codebook.points_y + head->first_point + own->first_point};
     const uint32_t *cells = s->image->block_codebook.cells + head->first_cell + own->first_cell;
     const float a = x[own->dims & 0xffff] - own->center[0], b = x[own->dims >> 16] - own->center[1];
+    if (own->first_bits > 0) return block_codebook_search_levels(own, levels_of(s), a, b, gain);
     if (own->n_columns == 0) return block_codebook_search_all(points, 1 << own->bits, a, b, gain);
     return block_codebook_search(own, points, cells, a, b, fmaf(a, own->to_grid[0], b * own->to_grid[1]),
                                  fmaf(a, own->to_grid[2], b * own->to_grid[3]), gain, 1.0f / gain);
@@ -191,7 +200,7 @@ static void look_at_searches(sample *s, int h, const head_codec *codec)
             const block_codebook_image_block *block = &blocks_of(s, h)[i];
             const float gain = s->image->block_codebook.heads[h].gains[v % (1 << gain_bits)], *x = s->x + v * d;
             const block_codebook *book;
-            if (block->bits == 0) continue;
+            if (block->bits == 0 || block->first_bits > 0) continue;
             assert_ok(codec_tables_block_codebook(tables, block->bits, &book, &err));
             const double a = (double)x[block->dims & 0xffff] - (double)block->center[0],
                          b = (double)x[block->dims >> 16] - (double)block->center[1];
@@ -219,6 +228,48 @@ static void cells_find_the_nearest_point(void **state)
 {
     (void)state;
     for_every_head(look_at_searches);
+}
+
+/* One level after the other, by trying all: the second where the first left it. */
+static void look_at_levels(sample *s, int h, const head_codec *codec)
+{
+    const int d = s->model.head_dim;
+    (void)codec;
+    for (int v = 0; v < N_VECTORS; v++)
+        for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
+            const block_codebook_image_block *block = &blocks_of(s, h)[i];
+            const float gain = s->image->block_codebook.heads[h].gains[0], *x = s->x + v * d;
+            const block_levels *levels[2];
+            if (block->first_bits == 0) continue;
+            assert_ok(codec_tables_block_levels(tables, block->first_bits, &levels[0], &err));
+            assert_ok(codec_tables_block_levels(tables, block->bits - block->first_bits, &levels[1], &err));
+            const block_codebook_match match = match_of(s, h, i, x, gain);
+            const int at[2] = {match.code & ((1 << block->first_bits) - 1), match.code >> block->first_bits};
+            double z[2] = {(double)x[block->dims & 0xffff] - (double)block->center[0],
+                           (double)x[block->dims >> 16] - (double)block->center[1]},
+                   distance = 0.0;
+            const double size =
+                hypot(z[0], z[1]) + hypot((double)block->center[0], (double)block->center[1])
+                + 5.0 * (double)gain
+                      * hypot(hypot((double)block->map[0], (double)block->map[1]), (double)block->map[2]);
+            z[1] -= (double)gain * (double)block->map[1] * (double)levels[0]->level[at[0]];
+            for (int j = 0; j < 2; j++) {
+                const double scale = (double)gain * (double)block->map[2 * j];
+                double least = INFINITY;
+                for (int c = 0; c < levels[j]->size; c++)
+                    least = fmin(least, fabs(z[j] - scale * (double)levels[j]->level[c]));
+                const double found = fabs(z[j] - scale * (double)levels[j]->level[at[j]]);
+                assert_true(found <= least + 1e-6 * size);
+                distance = hypot(distance, found);
+            }
+            assert_true(fabs(sqrt((double)match.distance) - distance) <= 1e-6 * size);
+        }
+}
+
+static void levels_are_found_one_after_the_other(void **state)
+{
+    (void)state;
+    for_every_head(look_at_levels);
 }
 
 /* Places on every cell's edge and beyond, for anisotropic maps: the device's tanh may err by 2^-11 and still find the
@@ -360,6 +411,18 @@ static int read_bits(const uint8_t *packed, int first, int n)
     return value;
 }
 
+/* A code's point, or its two levels, x | y << 16. */
+static uint32_t book_word(const sample *s, const block_codebook_image_block *block, int code)
+{
+    const block_codebook_image *image = &s->image->block_codebook;
+    const uint32_t *levels = image->book + image->n_book - image->n_levels;
+    const int first = block->first_bits, second = block->bits - first;
+    if (block->bits == 0) return 0;
+    if (first == 0) return image->book[(1 << block->bits) - 2 + code];
+    return (levels[(1 << first) - 2 + (code & ((1 << first) - 1))] & 0xffffu)
+           | (levels[(1 << second) - 2 + (code >> first)] & 0xffff0000u);
+}
+
 static void look_at_decoding(sample *s, int h, const head_codec *codec)
 {
     const int d = s->model.head_dim;
@@ -375,11 +438,7 @@ static void look_at_decoding(sample *s, int h, const head_codec *codec)
         pack_codes(packed, codes + v * d, head_codec_widths(codec), d);
         const float gain = head->gains[read_bits(packed, 0, head->gain_bits)];
         for (int i = 0; i < s->image->block_codebook.n_blocks; i++) {
-            const uint32_t point =
-                blocks[i].bits == 0
-                    ? 0
-                    : s->image->block_codebook
-                          .book[(1 << blocks[i].bits) - 2 + read_bits(packed, blocks[i].bit_first, blocks[i].bits)];
+            const uint32_t point = book_word(s, &blocks[i], read_bits(packed, blocks[i].bit_first, blocks[i].bits));
             const float px = rb_f16_to_f32((uint16_t)(point & 0xffffu)), py = rb_f16_to_f32((uint16_t)(point >> 16)),
                         *m = blocks[i].map;
             const float x = fmaf(gain, m[0] * px, blocks[i].center[0]),
@@ -420,6 +479,7 @@ int main(void)
         cmocka_unit_test(a_head_has_the_references_size_dims_and_stream),
         cmocka_unit_test(runs_of_dims_are_told),
         cmocka_unit_test(cells_find_the_nearest_point),
+        cmocka_unit_test(levels_are_found_one_after_the_other),
         cmocka_unit_test(cells_overlap_by_what_the_devices_tanh_may_err),
         cmocka_unit_test(few_cells_list_more_than_four_points),
         cmocka_unit_test(encoding_from_the_image_gives_the_references_bytes),

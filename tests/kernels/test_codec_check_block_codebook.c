@@ -290,6 +290,69 @@ static void a_code_of_a_point_nearly_as_near_is_wrong(void **state)
     clear(&b);
 }
 
+/* Block LEVELED gets two levels, of 6 bits and 7 or the other way round. */
+enum { LEVELED = 11, LEVEL_BITS = 13 };
+static void give_levels(bench *b)
+{
+    plan_block_codebook *own = &b->head.block_codebook;
+    head_codec_free(b->codec);
+    own->bits[LEVELED] = LEVEL_BITS;
+    assert_ok(head_codec_create(&b->codec, &b->head, &b->model, b->tables, &err));
+}
+
+static void codes_of_levels_are_judged_one_after_the_other(void **state)
+{
+    (void)state;
+    for (int shift = 0; shift < 2; shift++) {
+        uint16_t codes[N_BLOCKS];
+        bench b;
+        set_up(&b, GAIN_BITS, CODEC_F32);
+        give_levels(&b);
+        start_trial(&b);
+        assert_found(&b, (expected){0});
+        const int first_bits = block_codebook_first_bits(b.head.block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * LEVELED,
+                                                         LEVEL_BITS),
+                  gain = get_codes(codes, &b, 7);
+        codes[LEVELED] ^= (uint16_t)(1 << shift * first_bits);
+        put_codes(&b, 7, gain, codes);
+        assert_found(&b, (expected){.codes_wrong = 1});
+        clear(&b);
+    }
+}
+
+/* Half way between two levels of the first dim, with the best second level for each. */
+static void a_level_as_near_is_a_tie(void **state)
+{
+    (void)state;
+    enum { VECTOR = 9 };
+    for (int is_near = 1; is_near >= 0; is_near--) {
+        uint16_t codes[N_BLOCKS];
+        const block_levels *levels[2];
+        bench b;
+        int dims[2];
+        set_up(&b, 0, CODEC_F32);
+        give_levels(&b);
+        const float *map = b.head.block_codebook.maps + BLOCK_CODEBOOK_MAP_SIZE * LEVELED;
+        const int first_bits = block_codebook_first_bits(map, LEVEL_BITS);
+        assert_ok(codec_tables_block_levels(b.tables, first_bits, &levels[0], &err));
+        assert_ok(codec_tables_block_levels(b.tables, LEVEL_BITS - first_bits, &levels[1], &err));
+        model_block_dims(&b.model, LEVELED, dims);
+        const double low = (double)levels[0]->level[20], high = (double)levels[0]->level[21],
+                     place = is_near ? 0.5 * (low + high) : 0.501 * low + 0.499 * high;
+        b.x[VECTOR * D + dims[0]] = (float)((double)b.head.center[dims[0]] + (double)map[0] * place);
+        b.x[VECTOR * D + dims[1]] = (float)((double)b.head.center[dims[1]] + 0.1);
+        start_trial(&b);
+        get_codes(codes, &b, VECTOR);
+        const int first = codes[LEVELED] & ((1 << first_bits) - 1), other = 41 - first;
+        assert_true(first == 20 || (is_near && first == 21));
+        const double rest = 0.1 - (double)map[1] * (double)levels[0]->level[other];
+        codes[LEVELED] = (uint16_t)(other | block_levels_nearest(levels[1], rest / (double)map[2]) << first_bits);
+        put_codes(&b, VECTOR, 0, codes);
+        assert_found(&b, is_near ? (expected){.codes_tied = 1} : (expected){.codes_wrong = 1});
+        clear(&b);
+    }
+}
+
 /* Other gains with the best codes for them: one next to the level with more error, one beyond. */
 static void another_gain_is_wrong(void **state)
 {
@@ -440,6 +503,8 @@ int main(void)
         cmocka_unit_test(a_code_of_a_point_farther_off_is_wrong),
         cmocka_unit_test(a_code_of_a_point_as_near_is_a_tie),
         cmocka_unit_test(a_code_of_a_point_nearly_as_near_is_wrong),
+        cmocka_unit_test(codes_of_levels_are_judged_one_after_the_other),
+        cmocka_unit_test(a_level_as_near_is_a_tie),
         cmocka_unit_test(another_gain_is_wrong),
         cmocka_unit_test(a_gain_that_is_not_next_to_the_level_is_wrong_even_without_error),
         cmocka_unit_test(a_gain_as_good_is_a_tie),

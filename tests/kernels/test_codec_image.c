@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/codec_image.h"
 
-enum { N_HEADS = 3, D = 64, N_BLOCKS = D / 2 };
+enum { N_HEADS = 3, D = 64, N_BLOCKS = D / 2, MAX_DIMS = 272 };
 
 static rb_error err;
 static codec_tables *tables;
@@ -22,6 +22,19 @@ static model_facts some_model(int head_dim)
                          .rope = {.attention_factor = 1, .pairing = ROPE_SPLIT_HALF}};
 }
 
+static void fill_trellis(plan_head *head, int h, int n_dims)
+{
+    static double basis[MAX_DIMS * MAX_DIMS];
+    double weights[MAX_DIMS];
+    uint8_t widths[MAX_DIMS];
+    for (int i = 0; i < n_dims; i++) {
+        for (int j = 0; j < n_dims; j++) basis[i * n_dims + j] = i == j ? 1.0 : 0.25 * (i == j + 1);
+        weights[i] = 1.0;
+        widths[i] = (uint8_t)(i == 0 ? 8 : 4 * (n_dims - i) / n_dims + h / 2);
+    }
+    assert_ok(plan_head_set_trellis(head, widths, basis, weights, h, 0, n_dims, &err));
+}
+
 /* A head of the family whose bits differ from head to head. */
 static void fill_head(plan_head *head, codec_family family, int h, int n_blocks)
 {
@@ -33,6 +46,7 @@ static void fill_head(plan_head *head, codec_family family, int h, int n_blocks)
         weights[i] = 1.0;
     }
     if (family == FAMILY_GROUPS) assert_ok(plan_head_set_block_widths(head, bits, n_blocks, CODEBOOK_SPHERE, &err));
+    else if (family == FAMILY_TRELLIS) fill_trellis(head, h, 2 * n_blocks);
     else assert_ok(plan_head_set_block_codebook(head, bits, maps, weights, h, n_blocks, &err));
 }
 
@@ -121,11 +135,15 @@ static bool has_part(const codec_image_part *parts, int n, size_t pointer_at)
 /* A family's image ends with its pointers, from `first` to `end`: each is a part, and nothing else is. */
 static void look_at_parts(const codec_image *image)
 {
-    const size_t first = image->family == FAMILY_GROUPS ? offsetof(codec_image, groups.heads)
-                                                        : offsetof(codec_image, block_codebook.heads),
-                 end = image->family == FAMILY_GROUPS
-                           ? offsetof(codec_image, groups) + sizeof image->groups
-                           : offsetof(codec_image, block_codebook) + sizeof image->block_codebook;
+    static const struct {
+        size_t first, end;
+    } pointers[FAMILY_N_KINDS] = {
+#define POINTERS(NAME, prefix, name) \
+    {offsetof(codec_image, prefix.heads), offsetof(codec_image, prefix) + sizeof((codec_image *)0)->prefix},
+        RB_CODEC_FAMILIES(POINTERS)
+#undef POINTERS
+    };
+    const size_t first = pointers[image->family].first, end = pointers[image->family].end;
     codec_image_part parts[CODEC_IMAGE_MAX_PARTS];
     const int n = codec_image_list_parts(image, parts);
     unsigned sum = 0;
@@ -182,6 +200,8 @@ static void a_layer_of_several_families_is_refused(void **state)
          "the CUDA kernels take layers of one codec family, kv_head 0 is of groups, kv_head 2 of block-codebook"},
         {FAMILY_BLOCK_CODEBOOK, FAMILY_GROUPS,
          "the CUDA kernels take layers of one codec family, kv_head 0 is of block-codebook, kv_head 2 of groups"},
+        {FAMILY_TRELLIS, FAMILY_GROUPS,
+         "the CUDA kernels take layers of one codec family, kv_head 0 is of trellis, kv_head 2 of groups"},
     };
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         const model_facts model = some_model(D);

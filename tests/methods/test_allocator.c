@@ -378,7 +378,7 @@ static void a_plan_that_cannot_be_made_says_why(void **state)
                  RB_EINVAL, "budget is 9 bits");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_N, 2, 2,
                                &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
-                 RB_EINVAL, "allocation method is 5, expected 0 to 4");
+                 RB_EINVAL, "allocation method is 6, expected 0 to 5");
     assert_fails(allocate_plan(&plan, &model, &calibration, METHOD_BLOCK_GTQ, 2, 12,
                                &(head_statistics){.q_energy = energy, .k_energy = energy}, &err),
                  RB_EFORMAT, "value width is 12");
@@ -408,8 +408,9 @@ static void methods_say_what_their_heads_are(void **state)
     (void)state;
     for (int i = 0; i < METHOD_N; i++) {
         const allocation_method method = (allocation_method)i;
-        const bool is_block_codebook = method == METHOD_BLOCK_CODEBOOK;
-        assert_int_equal(allocation_method_family(method), is_block_codebook ? FAMILY_BLOCK_CODEBOOK : FAMILY_GROUPS);
+        assert_int_equal(allocation_method_family(method), method == METHOD_TRELLIS          ? FAMILY_TRELLIS
+                                                           : method == METHOD_BLOCK_CODEBOOK ? FAMILY_BLOCK_CODEBOOK
+                                                                                             : FAMILY_GROUPS);
         assert_true(allocation_method_is_published(method) == (i < METHOD_OPTIMAL));
         assert_true(allocation_method_is_centered(method) == (i > METHOD_OPTIMAL));
     }

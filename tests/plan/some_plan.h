@@ -125,7 +125,7 @@ static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++) {
         if (h / model->n_kv_heads % 2 == 1) continue;
         for (int b = 0; b < n_blocks; b++) {
-            bits[b] = (uint8_t)((3 * b + 2 * k) % (BLOCK_CODEBOOK_MAX_BITS + 1));
+            bits[b] = (uint8_t)((3 * b + 2 * k) % (BLOCK_CODEBOOK_MAX_POINT_BITS + 1));
             maps[BLOCK_CODEBOOK_MAP_SIZE * b] = 1.7 + 0.3 * b + 2 * k;
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 1] = 0.31 * (b % 5 - 2);
             maps[BLOCK_CODEBOOK_MAP_SIZE * b + 2] = 0.9 + 0.11 * b;
@@ -137,6 +137,55 @@ static inline bit_plan *some_plan_of_block_codebook(const model_facts *model)
         assert_ok(plan_head_set_center(&plan->heads[h], k % 2 == 0 ? center : NULL, model->head_dim, &err));
         k++;
     }
+    return plan;
+}
+
+/* The same with levels: 6 bits more in every block of every head of block-codebook that has 5 bits or more, but for
+ * block 0, which has no room for them beside the gain. */
+static inline bit_plan *some_plan_of_levels(const model_facts *model)
+{
+    bit_plan *plan = some_plan_of_block_codebook(model);
+    for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
+        for (int b = 1; plan->heads[h].family == FAMILY_BLOCK_CODEBOOK && b < model_n_blocks(model); b++)
+            if (plan->heads[h].block_codebook.bits[b] >= 5) plan->heads[h].block_codebook.bits[b] += 6;
+    return plan;
+}
+
+/* A head of trellis: 8 bits, then 1 to 8 in turn but for the last quarter, which has none; of 2 dims 8 and 4. Different
+ * for every k. */
+static inline void make_trellis(plan_head *head, int n_dims, int k)
+{
+    rb_error err = {0};
+    static double basis[128 * 128], weights[128];
+    uint8_t widths[128];
+    assert_true(n_dims <= 128);
+    for (int i = 0; i < n_dims; i++) {
+        widths[i] = (uint8_t)(i == 0 ? 8 : n_dims == 2 ? 4 : i >= n_dims - n_dims / 4 ? 0 : 1 + (7 * i + k) % 8);
+        weights[i] = 0.013 * (i + 1) * (2 * k + 1);
+        for (int j = 0; j < n_dims; j++)
+            basis[i * n_dims + j] = (i == j ? 2.0 + 0.01 * k : 0.0) + 0.3 * sin(1.0 + i + 3.0 * j + k) / n_dims;
+    }
+    assert_ok(plan_head_set_trellis(head, widths, basis, weights, k % 5, k % 5 ? k % (1 << k % 5) : 0, n_dims, &err));
+}
+
+/* Layers of trellis and of groups in turn, the first of trellis, head h with k = h and a center where h is even. Values
+ * have heads of their own, with k = h + 3, and a center in the last. */
+static inline bit_plan *some_plan_of_trellis(const model_facts *model)
+{
+    rb_error err = {0};
+    bit_plan *plan = some_general_plan(model);
+    const int n_heads = bit_plan_n_heads(plan);
+    double center[RB_MAX_HEAD_DIM];
+    strcpy(plan->method, "trellis");
+    for (int i = 0; i < RB_MAX_HEAD_DIM; i++) center[i] = (i % 7 - 3) * 0.81;
+    assert_ok(bit_plan_create_value_heads(plan, &err));
+    for (int h = 0; h < n_heads; h++) {
+        make_trellis(&plan->value_heads[h], model->value_dim, h + 3);
+        if (h / model->n_kv_heads % 2 == 1) continue;
+        make_trellis(&plan->heads[h], model->head_dim, h);
+        assert_ok(plan_head_set_center(&plan->heads[h], h % 2 == 0 ? center : NULL, model->head_dim, &err));
+    }
+    assert_ok(plan_head_set_center(&plan->value_heads[n_heads - 1], center, model->value_dim, &err));
     return plan;
 }
 

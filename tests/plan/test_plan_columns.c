@@ -22,11 +22,34 @@ static void columns_come_with_their_version(void **state)
 {
     (void)state;
     static const int expected[FORM_N_KINDS][PLAN_VERSION_NEWEST] = {
-        [FORM_HEADER] = {4, 11, 15, 15, 15}, [FORM_TENSORS] = {4, 11, 15, 15, 15}, [FORM_RBP] = {7, 13, 18, 18, 18}};
+        [FORM_HEADER] = {4, 11, 15, 15, 26}, [FORM_TENSORS] = {4, 11, 15, 15, 26}, [FORM_RBP] = {7, 13, 18, 18, 29}};
     const plan_column *columns[PLAN_COLUMNS_ROOM];
     for (int form = 0; form < FORM_N_KINDS; form++)
         for (int version = 1; version <= PLAN_VERSION_NEWEST; version++)
             assert_int_equal(plan_columns_list(columns, (plan_form)form, version), expected[form][version - 1]);
+}
+
+/* Those of version 5 are of trellis, 5 of keys, and of values, 6 with their center. */
+static void a_plan_has_columns_of_trellis_only_with_such_heads(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 8, 8, ROPE_SPLIT_HALF);
+    const plan_column *columns[PLAN_COLUMNS_ROOM];
+    rb_error err = {0};
+    for (int form = 0; form < FORM_N_KINDS; form++) {
+        bit_plan *plan = some_general_plan(&model);
+        const int without = form == FORM_RBP ? 18 : 15;
+        assert_int_equal(plan_columns_of(columns, (plan_form)form, plan), form == FORM_RBP ? 13 : 11);
+        plan->n_sink = 1;
+        assert_int_equal(plan_columns_of(columns, (plan_form)form, plan), without);
+        for (int h = 0; h < 2; h++) make_trellis(&plan->heads[h], 8, h);
+        assert_int_equal(plan_columns_of(columns, (plan_form)form, plan), without + 5);
+        assert_ok(bit_plan_create_value_heads(plan, &err));
+        assert_int_equal(plan_columns_of(columns, (plan_form)form, plan), without + 11);
+        for (int h = 0; h < 2; h++) replace_head(plan, h, 2);
+        assert_int_equal(plan_columns_of(columns, (plan_form)form, plan), without + 6);
+        bit_plan_free(plan);
+    }
 }
 
 static void columns_have_what_their_forms_need(void **state)
@@ -36,6 +59,8 @@ static void columns_have_what_their_forms_need(void **state)
     int n = plan_columns_list(columns, FORM_HEADER, PLAN_VERSION_NEWEST);
     for (int i = 0; i < n; i++) {
         assert_non_null(columns[i]->header_name);
+        assert_true(!columns[i]->take == (columns[i]->extent == COLUMN_OF_MATRIX));
+        assert_true(!columns[i]->take != !columns[i]->floats);
         assert_true(!columns[i]->write_item == !columns[i]->header_type);
         assert_true(!columns[i]->write_item == !columns[i]->header_otherwise);
     }
@@ -109,6 +134,9 @@ static void a_plan_has_the_lowest_version_that_holds_it(void **state)
     plan->n_sink = 0;
     assert_int_equal(plan_version(plan), 4);
     bit_plan_free(plan);
+    plan = some_plan_of_levels(&model);
+    assert_int_equal(plan_version(plan), 5);
+    bit_plan_free(plan);
 }
 
 static void what_makes_a_model_new(void **state)
@@ -135,6 +163,7 @@ int main(void)
         cmocka_unit_test(columns_of_a_form_have_places_of_their_own),
         cmocka_unit_test(columns_come_with_their_version),
         cmocka_unit_test(what_makes_a_model_new),
+        cmocka_unit_test(a_plan_has_columns_of_trellis_only_with_such_heads),
         cmocka_unit_test(columns_have_what_their_forms_need),
         cmocka_unit_test(a_head_has_the_numbers_of_its_own_family),
         cmocka_unit_test(dims_of_no_group_come_last_in_coding_order),

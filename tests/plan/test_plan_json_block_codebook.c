@@ -67,6 +67,31 @@ static void a_head_of_block_codebook_says_what_it_stores(void **state)
     bit_plan_free(plan);
 }
 
+/* Blocks of more than 10 bits need readers that know levels, and come back. */
+static void levels_need_version_5(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 2 * N_BLOCKS, 2 * N_BLOCKS, ROPE_SPLIT_HALF);
+    const char *path = scratch_path("levels.json");
+    bit_plan *plan = some_plan_of_levels(&model), *back = NULL;
+    cJSON *json = NULL;
+    assert_ok(plan_to_json(&json, plan, &err));
+    assert_true(number_at(json, "version") == 5);
+    assert_true(number_at(json, "layers.0.kv_heads.0.bits.7") == 16);
+    assert_true(cJSON_SetNumberHelper(find(json, "version"), 4) == 4);
+    assert_fails(plan_from_json(&back, json, "p.json", &err), RB_EFORMAT,
+                 "p.json: layer 0 kv_head 0: a block of more than 10 bits, expected none in version 4");
+    cJSON_Delete(json);
+    assert_ok(plan_json_write(plan, path, &err));
+    assert_ok(plan_json_read(&back, path, &err));
+    for (int h = 0; h < 4; h++) assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], &plan->model));
+    plan->heads[0].block_codebook.bits[0] = 15;
+    assert_fails(bit_plan_check(plan, "plan", &err), RB_EFORMAT,
+                 "layer 0 kv_head 0: block 0 has 15 bits, expected 0 to 14");
+    bit_plan_free(plan);
+    bit_plan_free(back);
+}
+
 static void a_plan_without_them_keeps_its_version(void **state)
 {
     (void)state;
@@ -102,8 +127,8 @@ static void every_damage_is_named(void **state)
         {"layers.0.kv_heads.0.bits", NULL, RB_EFORMAT, "layer 0 kv_head 0: bits is no list of 8 numbers"},
         {"layers.0.kv_heads.0.bits.3", NULL, RB_EFORMAT, "layer 0 kv_head 0: bits is no list of 8 numbers"},
         {"layers.0.kv_heads.0.bits.3", "\"9\"", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is no number"},
-        {"layers.0.kv_heads.0.bits.3", "11", RB_EFORMAT,
-         "layer 0 kv_head 0: bits[3] is 11, expected a whole number from 0 to 10"},
+        {"layers.0.kv_heads.0.bits.3", "17", RB_EFORMAT,
+         "layer 0 kv_head 0: bits[3] is 17, expected a whole number from 0 to 16"},
         {"layers.0.kv_heads.0.bits.3", "-1", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is -1, expected a whole number"},
         {"layers.0.kv_heads.0.bits.3", "2.5", RB_EFORMAT, "layer 0 kv_head 0: bits[3] is 2.5, expected a whole number"},
         {"layers.0.kv_heads.0.bits.3", "0", RB_EFORMAT,
@@ -181,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layers_of_both_families_come_back_byte_for_byte),
         cmocka_unit_test(a_head_of_block_codebook_says_what_it_stores),
+        cmocka_unit_test(levels_need_version_5),
         cmocka_unit_test(a_plan_without_them_keeps_its_version),
         cmocka_unit_test(every_damage_is_named),
         cmocka_unit_test(a_layer_of_two_families_is_refused),

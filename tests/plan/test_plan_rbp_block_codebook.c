@@ -14,9 +14,10 @@ static rb_error err;
 
 /* Bits of blocks whose codebooks are made quickly: the sanitizer build takes many seconds for those of 2 to 5, which
  * have several starts, and for large ones. */
-static bit_plan *small_plan(const model_facts *model)
+static const uint8_t points[] = {0, 1, 6, 7, 8}, levels[] = {12, 0, 11, 7, 12};
+
+static bit_plan *plan_of(const uint8_t *quick, const model_facts *model)
 {
-    static const uint8_t quick[] = {0, 1, 6, 7, 8};
     bit_plan *plan = some_plan_of_block_codebook(model);
     for (int h = 0; h < model->n_layers * model->n_kv_heads; h++)
         for (int b = 0; b < model_n_blocks(model) && plan->heads[h].family == FAMILY_BLOCK_CODEBOOK; b++)
@@ -24,10 +25,12 @@ static bit_plan *small_plan(const model_facts *model)
     return plan;
 }
 
-static void assert_survives(const model_facts *model)
+static bit_plan *small_plan(const model_facts *model) { return plan_of(points, model); }
+
+static void assert_survives(const uint8_t *bits, int version, const model_facts *model)
 {
     const char *path = scratch_path("plan.rbp");
-    bit_plan *plan = small_plan(model), *back = NULL;
+    bit_plan *plan = plan_of(bits, model), *back = NULL;
     char *first = NULL;
     uint8_t *second = NULL;
     size_t size, size_again;
@@ -37,7 +40,7 @@ static void assert_survives(const model_facts *model)
         assert_true(plan_head_equal(&plan->heads[h], &back->heads[h], model));
     assert_ok(rb_read_file(&first, &size, path, 1 << 20, &err));
     assert_ok(plan_rbp_encode(&second, &size_again, back, &err));
-    assert_int_equal(first[8], PLAN_RBP_POINTS_VERSION);
+    assert_int_equal(first[8], version);
     assert_true(size == size_again);
     assert_memory_equal(first, second, size);
     free(first);
@@ -52,8 +55,10 @@ static void layers_of_both_families_survive_the_file(void **state)
     const model_facts split = some_model(3, 2, 64, 64, ROPE_SPLIT_HALF),
                       partial = some_model(3, 1, 32, 16, ROPE_INTERLEAVED),
                       tiny = some_model(2, 1, 2, 2, ROPE_SPLIT_HALF);
-    assert_survives(&split);
-    assert_survives(&partial);
+    assert_survives(points, PLAN_RBP_POINTS_VERSION, &split);
+    assert_survives(points, PLAN_RBP_POINTS_VERSION, &partial);
+    assert_survives(levels, PLAN_RBP_LEVELS_VERSION, &split);
+    assert_survives(levels, PLAN_RBP_LEVELS_VERSION, &partial);
     /* One block, of the most points, and the ends of what a map and a weight may be. */
     bit_plan *plan = NULL, *back = NULL;
     const uint8_t bits[] = {10};
@@ -135,16 +140,16 @@ static void the_points_are_those_of_the_quantizer(void **state)
     bit_plan *plan = small_plan(&model);
     ropebits_plan *library = in_library(plan);
     static block_codebook book;
-    for (uint32_t bits = 0; bits <= ROPEBITS_MAX_BLOCK_BITS + 1; bits++) {
+    for (uint32_t bits = 0; bits <= ROPEBITS_MAX_POINT_BITS + 1; bits++) {
         const bool is_used = memchr(plan->heads[0].block_codebook.bits, (int)bits, 8) && bits > 0;
-        const float *points = ropebits_plan_points(library, bits);
+        const float *own = ropebits_plan_points(library, bits);
         if (!is_used) {
-            assert_null(points);
+            assert_null(own);
             continue;
         }
         assert_ok(block_codebook_build(&book, (int)bits, &err));
-        assert_memory_equal(points, book.x, (size_t)book.size * sizeof(float));
-        assert_memory_equal(points + book.size, book.y, (size_t)book.size * sizeof(float));
+        assert_memory_equal(own, book.x, (size_t)book.size * sizeof(float));
+        assert_memory_equal(own + book.size, book.y, (size_t)book.size * sizeof(float));
     }
     ropebits_plan_close(library);
     bit_plan_free(plan);
@@ -163,8 +168,17 @@ static float gain_of(const ropebits_head *head, int c) { return (float)exp2((c -
 
 static void point_of(double out[2], const ropebits_plan *library, const ropebits_head *head, int block, int code)
 {
-    const float *points = ropebits_plan_points(library, head->bits[block]), *m = head->maps + 3 * block;
-    const double x = (double)points[code], y = (double)points[(1 << head->bits[block]) + code];
+    const float *m = head->maps + 3 * block;
+    double x, y;
+    if (head->bits[block] > 10) {
+        const uint32_t first = ropebits_first_bits(m, head->bits[block]);
+        x = (double)ropebits_plan_levels(library, first)[code & ((1 << first) - 1)];
+        y = (double)ropebits_plan_levels(library, head->bits[block] - first)[code >> first];
+    } else {
+        const float *book = ropebits_plan_points(library, head->bits[block]);
+        x = (double)book[code];
+        y = (double)book[(1 << head->bits[block]) + code];
+    }
     out[0] = (double)m[0] * x;
     out[1] = (double)m[1] * x + (double)m[2] * y;
 }
@@ -192,23 +206,35 @@ static void restore(float *x, const uint8_t *stream, const ropebits_plan *librar
     }
 }
 
+/* Of points the distance decides; of levels that of the first dim, and of codes with one first level (of first_bits)
+ * that of the second. */
+static bool is_nearer(const double *at, const double *than, int code, int than_code, uint32_t first_bits)
+{
+    if (first_bits == 0) return at[0] * at[0] + at[1] * at[1] < than[0] * than[0] + than[1] * than[1];
+    const bool is_same = (code ^ than_code) % (1 << first_bits) == 0;
+    return fabs(at[0]) < fabs(than[0]) || (is_same && fabs(at[1]) < fabs(than[1]));
+}
+
 /* Codes of all blocks at a level, and what they leave. */
 static double store_at(int *codes, const double *z, double gain, const ropebits_plan *library,
                        const ropebits_head *head, int n_blocks)
 {
     double error = 0.0;
     for (int block = 0; block < n_blocks; block++) {
-        double least = INFINITY;
+        const uint32_t first_bits =
+            head->bits[block] > 10 ? ropebits_first_bits(head->maps + 3 * block, head->bits[block]) : 0;
+        double least[2] = {INFINITY, INFINITY};
         for (int code = 0; head->bits[block] > 0 && code < 1 << head->bits[block]; code++) {
             double point[2];
             point_of(point, library, head, block, code);
-            const double a = z[2 * block] / gain - point[0], b = z[2 * block + 1] / gain - point[1], d = a * a + b * b;
-            if (d < least) {
-                least = d;
+            const double at[2] = {z[2 * block] / gain - point[0], z[2 * block + 1] / gain - point[1]};
+            if (is_nearer(at, least, code, codes[block], first_bits)) {
+                memcpy(least, at, sizeof least);
                 codes[block] = code;
             }
         }
-        if (head->bits[block] > 0) error += (double)head->weights[block] * gain * gain * least;
+        if (head->bits[block] > 0)
+            error += (double)head->weights[block] * gain * gain * (least[0] * least[0] + least[1] * least[1]);
     }
     return error;
 }
@@ -248,11 +274,11 @@ static void store(uint8_t *stream, const float *x, const ropebits_plan *library,
     for (int block = 0; block < n_blocks; block++) put_bits(stream, &at, (unsigned)best[block], head->bits[block]);
 }
 
-static void assert_header_is_the_quantizer(const model_facts *model)
+static void assert_header_is_the_quantizer(const uint8_t *bits, const model_facts *model)
 {
     enum { N_KEYS = 12 };
     const int d = model->head_dim;
-    bit_plan *plan = small_plan(model);
+    bit_plan *plan = plan_of(bits, model);
     ropebits_plan *library = in_library(plan);
     codec_tables *tables = NULL;
     float *keys = NULL, *expected = NULL, found[RB_MAX_HEAD_DIM];
@@ -294,8 +320,10 @@ static void what_the_header_says_stores_and_restores_as_the_quantizer_does(void 
     (void)state;
     const model_facts split = some_model(3, 2, 32, 32, ROPE_SPLIT_HALF),
                       partial = some_model(5, 1, 16, 8, ROPE_INTERLEAVED);
-    assert_header_is_the_quantizer(&split);
-    assert_header_is_the_quantizer(&partial);
+    assert_header_is_the_quantizer(points, &split);
+    assert_header_is_the_quantizer(levels, &split);
+    assert_header_is_the_quantizer(points, &partial);
+    assert_header_is_the_quantizer(levels, &partial);
 }
 
 int main(void)

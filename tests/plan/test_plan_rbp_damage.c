@@ -8,6 +8,8 @@
 #include "plan/plan_rbp.h"
 #include "tests/plan/some_plan.h"
 
+enum { PAYLOAD_ROOM = 16384 };
+
 static uint8_t *encoded;
 static size_t encoded_size;
 
@@ -46,6 +48,29 @@ static int encode_block_codebook(void **state)
     for (int h = 0; h < 2; h++)
         for (int b = 0; b < 8; b++) plan->heads[h].block_codebook.bits[b] %= 5;
     return encode_plan(plan);
+}
+
+/* One head of one block of two levels of 6 bits, and 3 bits of gain. */
+static int encode_levels(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(1, 1, 2, 2, ROPE_SPLIT_HALF);
+    const uint8_t bits[] = {12};
+    const double maps[] = {1.0, 0.0, 1.0}, weights[] = {1.0};
+    rb_error err = {0};
+    bit_plan *plan = NULL;
+    if (bit_plan_create(&plan, &model, &err) != RB_OK) return -1;
+    strcpy(plan->method, "block-codebook");
+    if (plan_head_set_block_codebook(&plan->heads[0], bits, maps, weights, 3, 1, &err) != RB_OK) return -1;
+    return encode_plan(plan);
+}
+
+/* Heads 0 and 1 of trellis, 2 and 3 of groups, values of trellis; the last value head has a center. */
+static int encode_trellis(void **state)
+{
+    (void)state;
+    const model_facts model = some_model(2, 2, 8, 8, ROPE_SPLIT_HALF);
+    return encode_plan(some_plan_of_trellis(&model));
 }
 
 static int free_one(void **state)
@@ -145,7 +170,7 @@ static void rotation_kinds_are_read_from_their_column_and_unknown_ones_refused(v
     (void)state;
     enum { HEADS = 4, BLOCKS = 8 };
     char error[256];
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     size_t size, n_groups = 0;
     ropebits_plan *plan = NULL;
     const size_t payload_size = unwrap_payload(payload, sizeof payload);
@@ -188,7 +213,7 @@ static void lies_in_the_columns_of_version_2_are_refused_by_name(void **state)
 {
     (void)state;
     enum { HEADS = 4, GROUPS = 8, BLOCKS = 8, DIMS = 16, N_SCALES = 2 * BLOCKS, N_CENTERS = 3 * DIMS };
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     const size_t size = unwrap_payload(payload, sizeof payload);
     uint8_t *centers = payload + size - 2 * N_CENTERS, *has_center = centers - HEADS,
             *scales = has_center - 2 * N_SCALES, *has_scales = scales - HEADS;
@@ -239,7 +264,7 @@ static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
         N_SCALES = BLOCKS,
         N_CENTERS = 3 * DIMS
     };
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     const size_t size = unwrap_payload(payload, sizeof payload);
     uint8_t *weights = payload + size - 2 * N_WEIGHTS, *maps = weights - 2 * N_MAPS, *bits = maps - CODEBOOKS * BLOCKS,
             *gains = bits - CODEBOOKS;
@@ -284,11 +309,113 @@ static void lies_in_the_columns_of_version_3_are_refused_by_name(void **state)
     assert_payload_lie_refused(bits + BLOCKS - 1, 0, payload, size, "head 0: no block has bits");
 }
 
+/* No tables of points, one of levels of 6 bits; then, from the end, weight, map and bits of the block. */
+static void lies_about_levels_are_refused_by_name(void **state)
+{
+    (void)state;
+    enum { LEVELS = 64 };
+    static const uint8_t start[] = {0, 1, 6};
+    uint8_t payload[8192];
+    const size_t size = unwrap_payload(payload, sizeof payload);
+    uint8_t *table = memmem(payload, size, start, sizeof start), *bits = payload + size - 2 - 2 * 3 - 1;
+    assert_int_equal(encoded[8], PLAN_RBP_LEVELS_VERSION);
+    assert_int_equal(*bits, 12);
+    assert_non_null(table);
+    assert_payload_lie_refused(table + 1, 9, payload, size, "number of tables of levels is 9, expected 0 to 8");
+    assert_payload_lie_refused(table + 2, 9, payload, size, "bits of a table of levels is 9, expected 1 to 8");
+    assert_payload_lie_refused(table + 2, 0, payload, size, "bits of a table of levels is 0, expected 1 to 8");
+    assert_payload_lie_refused(table + 3 + LEVELS, 0x7c, payload, size, "level 0 is nan, expected a finite number");
+    assert_payload_lie_refused(bits, 14, payload, size, "head 0: block 0 has 14 bits, expected 0 to 13");
+    assert_payload_lie_refused(bits, 13, payload, size,
+                               "head 0: block 0 has levels of 6 and 7 bits, and the plan none of so many");
+}
+
+/* The columns of trellis by docs/plan-rbp.md, from the payload's end: 8 dims; values of heads 0 to 3, of which the last
+ * has a center, and keys of heads 0 and 1. Value head 0 has 3 bits of gain, head 2 none; key head 0 none, head 1 one.
+ */
+static void lies_in_the_columns_of_trellis_are_refused_by_name(void **state)
+{
+    (void)state;
+    enum { HEADS = 4, KEYS = 2, DIMS = 8, N_BASIS = HEADS * DIMS * DIMS, N_KEY_BASIS = KEYS * DIMS * DIMS };
+    uint8_t payload[PAYLOAD_ROOM];
+    const size_t size = unwrap_payload(payload, sizeof payload);
+    uint8_t *center = payload + size - 2 * DIMS, *has_center = center - HEADS, *basis = has_center - 2 * N_BASIS,
+            *weights = basis - 2 * HEADS * DIMS, *widths = weights - HEADS * DIMS, *zeros = widths - HEADS,
+            *gains = zeros - HEADS;
+    uint8_t *key_basis = gains - 2 * N_KEY_BASIS, *key_weights = key_basis - 2 * KEYS * DIMS,
+            *key_widths = key_weights - KEYS * DIMS, *key_zeros = key_widths - KEYS, *key_gains = key_zeros - KEYS;
+    assert_int_equal(encoded[8], PLAN_RBP_EXACT_VERSION);
+    assert_int_equal(widths[0], 8);
+    assert_int_equal(key_widths[DIMS], 8);
+    assert_int_equal(gains[0], 3);
+    assert_int_equal(key_gains[1], 1);
+    assert_payload_lie_refused(center + DIMS, 0x7c, payload, size, "center of values 0 is nan, expected a finite");
+    assert_payload_lie_refused(has_center, 2, payload, size, "head 0: flag of its center is 2, expected 0 or 1");
+    assert_payload_lie_refused(has_center, 1, payload, size, "payload ends early");
+    assert_payload_lie_refused(has_center + 3, 0, payload, size, "16 bytes too many at the end");
+    assert_payload_lie_refused(basis + N_BASIS + 9, 0x7c, payload, size, "number of a basis 9 is not finite");
+    assert_payload_lie_refused(basis + N_BASIS + 9, 0xff, payload, size, "number of a basis 9 is not finite");
+    assert_payload_lie_refused(weights + HEADS * DIMS + 2, 0x80, payload, size, "weight 2 is -");
+    assert_payload_lie_refused(weights + HEADS * DIMS + 2, 0x02, payload, size, "expected 6.10352e-05 or more");
+    assert_payload_lie_refused(widths, 7, payload, size, "value head 0: coordinate 0 has 7 bits, expected 8");
+    assert_payload_lie_refused(widths + 1, 9, payload, size, "value head 0: coordinate 1 has 9 bits, expected 0 to 8");
+    assert_payload_lie_refused(widths + 1, 0, payload, size,
+                               "value head 0: coordinate 2 has 2 bits after one that has none");
+    assert_payload_lie_refused(zeros, 8, payload, size, "level of the gain 1 is 8, expected 0 to 7");
+    assert_payload_lie_refused(zeros + 2, 1, payload, size, "level of the gain 1 is 1, expected 0 to 0");
+    assert_payload_lie_refused(gains, 5, payload, size, "gain bits is 5, expected 0 to 4");
+    assert_payload_lie_refused(key_basis + N_KEY_BASIS, 0x7c, payload, size, "number of a basis 0 is not finite");
+    assert_payload_lie_refused(key_widths + DIMS + 1, 200, payload, size,
+                               "head 1: coordinate 1 has 200 bits, expected 0 to 8");
+    assert_payload_lie_refused(key_gains + 1, 9, payload, size, "gain bits is 9, expected 0 to 4");
+    /* A last coordinate of 6 bits and 3 of the gain do not fit in a byte. */
+    memset(widths + 1, 6, DIMS - 1);
+    assert_payload_lie_refused(widths + 1, 6, payload, size,
+                               "value head 0: the last coordinate and the gain have 9 bits, expected 8 at most");
+}
+
+/* The sections before the heads: value_codebook, value_width and the tables, which end there. Each table is its width
+ * and 256 numbers. */
+static void lies_before_the_heads_of_trellis_are_refused_by_name(void **state)
+{
+    (void)state;
+    enum { TABLE = 1 + 2 * 256, N_TABLES = 8 };
+    uint8_t payload[PAYLOAD_ROOM], start[1 + 1] = {N_TABLES, 1};
+    const size_t size = unwrap_payload(payload, sizeof payload);
+    uint8_t *n_tables = payload;
+    while (memcmp(n_tables, start, sizeof start) != 0 || n_tables[1 + TABLE] != 2 || n_tables[1 + 2 * TABLE] != 3) {
+        n_tables++;
+        assert_true(n_tables + N_TABLES * TABLE < payload + size);
+    }
+    uint8_t *value_width = n_tables + 1 + N_TABLES * TABLE, *families = value_width + 2;
+    assert_int_equal(*value_width, PLAN_RBP_VALUE_HEADS);
+    assert_int_equal(families[0], ROPEBITS_FAMILY_TRELLIS);
+    assert_payload_lie_refused(n_tables, 9, payload, size, "number of trellis tables is 9, expected 0 to 8");
+    assert_payload_lie_refused(n_tables + 1, 9, payload, size, "width of a trellis table is 9, expected 1 to 8");
+    assert_payload_lie_refused(n_tables + 1 + TABLE, 1, payload, size,
+                               "width of a trellis table is 1, expected 2 to 8");
+    assert_payload_lie_refused(n_tables + 2 + 256, 0x7c, payload, size, "number of a trellis table 0 is nan");
+    assert_payload_lie_refused(value_width, 254, payload, size, "value width is 254, expected 1 to 8, or 16");
+    assert_payload_lie_refused(families, 3, payload, size, "family is 3, expected 0 to 2");
+    assert_payload_lie_refused(families, 0, payload, size,
+                               "layer 0 kv_head 1: codec family is trellis, that of kv_head 0 is groups");
+    /* The last table goes; what follows moves up. */
+    memmove(value_width - TABLE, value_width, (size_t)(payload + (size_t)size - value_width));
+    *n_tables = N_TABLES - 1;
+    const size_t shorter = size - TABLE;
+    uint8_t *file;
+    size_t file_size;
+    for (int i = 0; i < 4; i++) encoded[16 + i] = (uint8_t)(shorter >> (8 * i));
+    file = wrap_payload(&file_size, payload, shorter);
+    assert_refused(file, file_size, "head 0: coordinate 0 has 8 bits, and the plan no trellis table of that width");
+    free(file);
+}
+
 /* Width 0 says that a column follows, which version 1 does not have. */
 static void a_width_a_head_is_refused_in_version_1(void **state)
 {
     (void)state;
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     size_t n_groups = 0, size = unwrap_payload(payload, sizeof payload);
     char error[256];
     ropebits_plan *plan = NULL;
@@ -304,7 +431,7 @@ static void a_width_a_head_is_refused_in_version_1(void **state)
 static void a_block_of_no_group_is_refused_in_version_1(void **state)
 {
     (void)state;
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     const size_t size = unwrap_payload(payload, sizeof payload);
     assert_payload_lie_refused(payload + size - 1, PLAN_RBP_NO_GROUP, payload, size,
                                "head 3: block 7 is in group 255 of");
@@ -332,7 +459,7 @@ static void lying_frames_never_crash_the_reader(void **state)
 static void lying_payloads_never_crash_the_reader(void **state)
 {
     (void)state;
-    uint8_t payload[8192];
+    uint8_t payload[PAYLOAD_ROOM];
     char error[256];
     const size_t payload_size = unwrap_payload(payload, sizeof payload);
     for (size_t offset = 0; offset < payload_size; offset++)
@@ -365,6 +492,16 @@ int main(void)
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_2_are_refused_by_name, encode_general, free_one),
         cmocka_unit_test_setup_teardown(lies_in_the_columns_of_version_3_are_refused_by_name, encode_block_codebook,
                                         free_one),
+        cmocka_unit_test_setup_teardown(lies_about_levels_are_refused_by_name, encode_levels, free_one),
+        {"truncation_at_every_byte_is_refused of trellis", truncation_at_every_byte_is_refused, encode_trellis,
+         free_one, NULL},
+        {"every_flipped_bit_is_refused of trellis", every_flipped_bit_is_refused, encode_trellis, free_one, NULL},
+        cmocka_unit_test_setup_teardown(lies_in_the_columns_of_trellis_are_refused_by_name, encode_trellis, free_one),
+        cmocka_unit_test_setup_teardown(lies_before_the_heads_of_trellis_are_refused_by_name, encode_trellis, free_one),
+        {"lying_frames_never_crash_the_reader of trellis", lying_frames_never_crash_the_reader, encode_trellis,
+         free_one, NULL},
+        {"lying_payloads_never_crash_the_reader of trellis", lying_payloads_never_crash_the_reader, encode_trellis,
+         free_one, NULL},
         cmocka_unit_test_setup_teardown(a_block_of_no_group_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(a_width_a_head_is_refused_in_version_1, encode_published, free_one),
         cmocka_unit_test_setup_teardown(lying_frames_never_crash_the_reader, encode_published, free_one),

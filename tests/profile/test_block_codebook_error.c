@@ -74,11 +74,12 @@ static void normal_keys_have_the_covariance_for_a_map(void **state)
     }
 }
 
-/* What is measured is about what the codec leaves: it also tries the levels beside the rule's, so it errs less. */
+/* What is measured is what the codec leaves, though the levels of its gain are chosen by all blocks together: bits that
+ * go with weight times size, as plans have them. At the level of the size alone it would be 1.37 times as much. */
 static void errors_are_those_of_the_codec(void **state)
 {
     (void)state;
-    static const uint8_t bits[N_BLOCKS] = {4, 5, 3, 4, 6, 4, 5, 3};
+    static const uint8_t bits[N_BLOCKS] = {3, 4, 4, 5, 5, 5, 6, 6};
     float maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], error[N_BLOCKS * BLOCK_CODEBOOK_N_BITS],
         restored[N_KEYS * HEAD_DIM];
     double own_maps[N_BLOCKS * BLOCK_CODEBOOK_MAP_SIZE], found = 0.0, expected = 0.0;
@@ -100,7 +101,7 @@ static void errors_are_those_of_the_codec(void **state)
         found += weights[i] * own;
         expected += weights[i] * (double)error[BLOCK_CODEBOOK_N_BITS * i + bits[i]];
     }
-    assert_true(found < 1.001 * expected && found > 0.6 * expected);
+    assert_true(found < 1.01 * expected && found > 0.99 * expected);
     head_codec_free(codec);
     plan_head_clear(&head);
 }

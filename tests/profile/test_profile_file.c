@@ -315,7 +315,7 @@ static void a_file_of_another_kind_is_refused(void **state)
     assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT,
                  "kind.h5: schema ropebits-capture, expected ropebits-profile");
     change_attribute(path, "/", "schema_version", &(int64_t){1});
-    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 1, expected 4");
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "kind.h5: ropebits-profile version 1, expected 5");
     assert_null(table);
 }
 

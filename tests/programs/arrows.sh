@@ -13,6 +13,7 @@ profile
 allocate
 export
 evaluate
+tune
 run"
 read -r -d '' -a rooms <<<"$levels"
 

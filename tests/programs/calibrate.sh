@@ -71,7 +71,7 @@ expect "a context too small for needles is refused with both numbers" 1 "$calibr
 stderr_has "a context of 64 tokens is too small for task multikey, expected at least"
 expect "a template that is not there is refused with those that are" 1 "$calibrate" "${needles[@]}" \
     --needle-template secret -o "$scratch/d.h5"
-stderr_has "needle template is 'secret', expected a file or one of plain, secret-number"
+stderr_has "needle template is 'secret', expected a file or one of completion, plain, secret-number"
 
 expect "the same text for both sets is refused" 1 "$calibrate" --model $model --text $text --test-text $text \
     --n-tokens 300 -o "$scratch/d.h5"

@@ -127,6 +127,64 @@ else
     skip_case "numbers of the results" "no python3 to read them"
 fi
 
+# What the unquantized model finds, and the template by which it finds most.
+expect "without a plan the unquantized model runs" 0 "$evaluate" --device cpu --model $model --text $text \
+    --n-tokens 64 --needles 6 --needle-contexts 300 --needle-tasks single --needle-template auto \
+    --write-documents "$scratch/auto-docs.json" -o "$scratch/auto.json"
+for name in completion plain secret-number; do
+    stderr_has "needles: with template $name the unquantized model finds"
+done
+stderr_has "needles: the unquantized model finds 6 of 6"
+run --needles 6 --needle-contexts 300 --needle-tasks single --needle-template secret-number \
+    --write-documents "$scratch/secret-docs.json" >/dev/null
+check "the trained model's own template is chosen" cmp "$scratch/auto-docs.json" "$scratch/secret-docs.json"
+expect "needles that the model cannot find are told of" 0 "$evaluate" --device cpu --model $model --text $text \
+    --n-tokens 64 --needles 4 --needle-contexts 512 --needle-tasks multiquery
+stderr_has "so they say little about a plan; --needle-template auto looks for other words"
+
+# Understanding: six tasks made of the text.
+understand=(--needles 2 --needle-contexts 384 --understanding 2 --understanding-contexts 300)
+expect "six tasks of understanding are asked" 0 run "${plans[@]}" "${understand[@]}" \
+    --write-documents "$scratch/six-docs.json" -o "$scratch/six.json"
+expect "  from documents that were kept too" 0 run "${plans[@]}" --documents "$scratch/six-docs.json" \
+    -o "$scratch/six-again.json"
+expect "  with the same result" 0 "$bin/ropebits-compare" "$scratch/six.json" "$scratch/six-again.json"
+stdout_has "understanding_agreement"
+run "${plans[@]}" "${understand[@]}" --threads 1 -o "$scratch/six-one.json" >/dev/null
+check "  and the same bytes on one thread" cmp "$scratch/six.json" "$scratch/six-one.json"
+sed 's/"agreement": [0-9.e-]*/"agreement": 0.01/' "$scratch/six.json" >"$scratch/six-worse.json"
+expect "compare sees less agreement" 3 "$bin/ropebits-compare" "$scratch/six.json" "$scratch/six-worse.json"
+expect "a text with too few words is refused" 1 run --understanding 1 --understanding-contexts 300 \
+    --understanding-tasks common-word --haystack <(echo "There are only five words in this short text .")
+stderr_has "different words of 4 to 10 lower-case letters, expected at least"
+expect "a context too small for a task is refused" 1 run --understanding 1 --understanding-contexts 16
+stderr_has "a context of 16 tokens is too small for understanding task cloze, expected at least"
+expect "a task that is none is a usage error" 2 run --understanding 1 --understanding-tasks summary
+if [ -n "$python" ]; then
+    # shellcheck disable=SC2016
+    check "results have both kinds, told apart" "$python" - "$scratch/six.json" "$scratch/auto.json" <<'END'
+import json, sys
+six, auto = (json.load(open(path)) for path in sys.argv[1:])
+tasks = ["cloze", "passage", "common-word", "few-shot", "key-value", "copy"]
+for run in six["runs"]:
+    needles, u = run["needles"], run["understanding"]
+    assert needles["n"] == 2 and needles["n_unquantized"] == six["runs"][0]["needles"]["n_right"], needles
+    assert u["n"] == 12 and [t["task"] for t in u["by_task"]] == tasks, u
+    for share in ("agreement", "accuracy"):
+        assert abs(u[share] - sum(t[share] for t in u["by_task"]) / 6) < 1e-12, u
+plain, *plans = six["runs"]
+assert plain["understanding"]["agreement"] == 1 and plain["understanding"]["accuracy"] > 0, plain["understanding"]
+assert all(0 < p["understanding"]["agreement"] < 1 for p in plans)
+assert auto["runs"][0]["understanding"] is None and len(auto["runs"]) == 1
+options = auto["options"]
+assert options["needle_template"] == "secret-number"
+assert [t["name"] for t in options["needle_templates"]] == ["completion", "plain", "secret-number"]
+assert max(options["needle_templates"], key=lambda t: t["n_right"])["name"] == "secret-number"
+END
+else
+    skip_case "numbers of understanding" "no python3 to read them"
+fi
+
 # Beginning of text. The model's tokenizer puts nothing in front; its config.json names token 0.
 bos() { run --plan "$scratch/uniform.json" --n-tokens 64 --context 32 "$@" -o "$scratch/bos.json"; }
 expect "a text may begin in front of every sequence" 0 bos --bos sequence --needles 1 --needle-contexts 384 \

@@ -101,4 +101,14 @@ for signal in INT TERM HUP; do
     none "a run that SIG$signal ends leaves nothing" "$(ls "$out")"
 done
 
+# ---- the kernels of OpenBLAS -----------------------------------------------------------------------------------------
+core_of() { "$@" "$bin/ropebits-evaluate" --version | sed -n 's/^OpenBLAS .* \([A-Za-z0-9]*\) MAX_THREADS.*/\1/p'; }
+if grep -qw avx2 /proc/cpuinfo 2>/dev/null && [ -n "$(core_of env OPENBLAS_CORETYPE=Prescott)" ]; then
+    check "a CPU with AVX2 is not left to OpenBLAS's oldest kernels" \
+        holds 'a != "Prescott" && a != ""' "$(core_of env -u OPENBLAS_CORETYPE)"
+    equal "  unless someone asks for them" Prescott "$(core_of env OPENBLAS_CORETYPE=Prescott)"
+else
+    skip_case "the kernels of OpenBLAS" "no AVX2, or one kind of kernels only"
+fi
+
 finish

@@ -23,7 +23,7 @@ run() { "$bin/ropebits-run" "$scratch/$1.json" -o "$scratch/$2" "${@:3}"; }
 took() { check "  $1 runs" grep -q "$1 took" "$scratch/stderr"; }
 
 pipeline small '"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 512, "context": 256,
-    "needles": 2, "haystack": "'"$text"'"'
+    "needles": 2, "haystack": "'"$text"'", "understanding": 1, "needle_template": "secret-number"'
 expect "a pipeline with an evaluate object runs" 0 run small a
 for plan in uniform-2 block-gtq-2 uniform-3 block-gtq-3; do
     check "  plan-$plan.json is there" test -s "$scratch/a/plan-$plan.json"
@@ -31,7 +31,7 @@ for plan in uniform-2 block-gtq-2 uniform-3 block-gtq-3; do
     stdout_has "$scratch/a/allocate-$plan.json"
 done
 stdout_has "$scratch/a/evaluation.json"
-stdout_has "what the plans do to the model: 512 tokens of text, sequences of 256; 2 needle questions"
+stdout_has "what the plans do to the model: 512 tokens of text, sequences of 256; 2 needle questions; 6 understanding"
 cp "$scratch/stdout" "$scratch/table.txt"
 
 if [ -n "$python" ]; then
@@ -54,6 +54,7 @@ for line, run in zip(lines, runs):
     bits = ["-" if run[k] is None else "%.3f" % run[k] for k in ("key_true_bits", "value_true_bits")]
     want = name.split() + bits + [logit_mae, "%.4f" % run["kl_mean"], "%.3f" % run["kl_p999"]]
     want += ["%.1f" % (100 * run["top1_agreement"]), "%.3f" % run["perplexity"]]
+    want += ["%.1f" % (100 * run["understanding"]["agreement"])]
     want += [str(run["needles"]["n_right"]), "of", "2"]
     assert line.split() == want, (line, want)
 assert runs[1]["key_true_bits"] == 2.25 and runs[3]["key_true_bits"] == 3.25 and runs[2]["key_true_bits"] > 2.25
@@ -96,7 +97,7 @@ pipeline fewer '"budgets": [2], "methods": ["uniform", "block-gtq"], "n_tokens":
 expect "another evaluate object evaluates again, without needles" 0 run fewer b
 stderr_has "export is up to date"
 took evaluate
-check "  and has no needles in its table" bash -c '! grep -q needle "$1"' - "$scratch/stdout"
+check "  and has no needles in its table" bash -c '! grep -qE "needle questions|  needles" "$1"' - "$scratch/stdout"
 
 # ---- the gate ----
 pipeline gate '"budgets": [2], "methods": ["block-gtq"], "n_tokens": 512, "context": 256, "needles": 2'
@@ -142,6 +143,16 @@ stderr_has "not the same questions"
 expect "a plan that is gone from the evaluation is a regression" 3 \
     "$bin/ropebits-compare" "$scratch/b/evaluation.json" "$scratch/good/evaluation.json"
 stdout_has "MISSING"
+
+# ---- tokens that stay fp16 ----
+pipeline plain '"budgets": [2], "methods": ["block-gtq"], "n_tokens": 256, "context": 128'
+sed -e 's/"avg_bits": 3,/"avg_bits": 3, "sink": 2, "recent": 8,/' "$scratch/plain.json" >"$scratch/sinks.json"
+expect "a pipeline may say which tokens stay fp16" 0 run sinks sinks
+stdout_has "the first 2 and the last 8 tokens fp16"
+for plan in plan plan-block-gtq-2; do
+    check "  $plan.json says so" grep -q '^  "recent": 8,$' "$scratch/sinks/$plan.json"
+done
+check "  and the judge keeps them" grep -qE '"sink": *2,' "$scratch/sinks/evaluation.json"
 
 # ---- what it refuses ----
 pipeline misspelt '"budgets": [2], "methods": ["uniform"], "kneedles": 2'

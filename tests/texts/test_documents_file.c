@@ -22,15 +22,20 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     rb_error err = {0};
     int32_t first[] = {5, 0, INT32_MAX, 7}, second[] = {1, 2};
     answer_span two[] = {{1, 2}, {3, 1}}, one[] = {{1, 1}};
-    needle_document at[] = {
-        {.task = "multikey",
-         .depth = 1.0 / 3.0,
-         .context = 4096,
-         .n_tokens = 4,
-         .tokens = first,
-         .n_answers = 2,
-         .answers = two},
-        {.task = "my own", .depth = (double)NAN, .n_tokens = 2, .tokens = second, .n_answers = 1, .answers = one}};
+    needle_document at[] = {{.task = "multikey",
+                             .depth = 1.0 / 3.0,
+                             .context = 4096,
+                             .n_tokens = 4,
+                             .tokens = first,
+                             .n_answers = 2,
+                             .answers = two},
+                            {.kind = DOCUMENT_UNDERSTANDING,
+                             .task = "my own",
+                             .depth = (double)NAN,
+                             .n_tokens = 2,
+                             .tokens = second,
+                             .n_answers = 1,
+                             .answers = one}};
     const needle_documents written = {.n = 2, .at = at};
     needle_documents read;
     const char *path = scratch_path("a.json"), *again = scratch_path("b.json");
@@ -41,6 +46,7 @@ static void a_file_gives_back_what_was_written_and_the_same_bytes_again(void **s
     assert_int_equal(read.n, 2);
     for (int i = 0; i < 2; i++) {
         assert_string_equal(read.at[i].task, at[i].task);
+        assert_int_equal(read.at[i].kind, at[i].kind);
         assert_int_equal(read.at[i].n_tokens, at[i].n_tokens);
         assert_memory_equal(read.at[i].tokens, at[i].tokens, (size_t)at[i].n_tokens * sizeof *at[i].tokens);
         assert_int_equal(read.at[i].n_answers, at[i].n_answers);
@@ -95,6 +101,8 @@ static void damaged_documents_are_refused_with_their_place(void **state)
                    "documents[0]: task is a name of 0 bytes, expected 1 to 63");
     assert_refused("{\"task\": \"t\", \"depth\": 1.5, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL,
                    "documents[0].depth: is 1.5, expected 0 to 1");
+    assert_refused("{\"kind\": \"x\", \"task\": \"t\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT,
+                   "documents[0]: kind is \"x\", expected \"needles\" or \"understanding\"");
     assert_refused("{\"task\": \"t\", \"context\": 0, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL,
                    "documents[0].context: is 0, expected 1 to");
     assert_refused("{\"task\": \"t\", \"tokens\": [1, -2], \"answers\": [[1, 1]]}", RB_EFORMAT,

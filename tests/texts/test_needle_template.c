@@ -130,7 +130,7 @@ static void missing_unknown_and_wrong_members_are_named(void **state)
     assert_refused("ropebits-needles", "ropebits-plan", RB_EFORMAT,
                    "schema is \"ropebits-plan\", expected \"ropebits-needles\"");
     assert_fails(needle_template_open(&needles, "secret", &err), RB_EINVAL,
-                 "needle template is 'secret', expected a file or one of plain, secret-number");
+                 "needle template is 'secret', expected a file or one of completion, plain, secret-number");
 }
 
 int main(void)

@@ -100,8 +100,7 @@ static rb_status check_layer(const capture_file *capture, capture_set set, int l
     return st;
 }
 
-/* Captures of builds before have none. An attribute of the root says so and not the group: that it is gone can be
- * damage. */
+/* Captures of builds before have none. If one of attribute and group is there, both must be: a single one is damage. */
 static rb_status read_output(capture_file *capture, rb_error *err)
 {
     const rb_h5_contents *file = capture->file.contents;
@@ -109,7 +108,7 @@ static rb_status read_output(capture_file *capture, rb_error *err)
     int64_t n_layers[] = {capture->header.model.n_layers}, dims[3], has_output = 0, has_metric = 0;
     int32_t window[MODEL_FACTS_MAX_LAYERS];
     rb_status st;
-    if (!rb_h5_has_attribute(file, "/", "has_output")) return RB_OK;
+    if (!rb_h5_has_attribute(file, "/", "has_output") && !rb_h5_exists(file, CAPTURE_OUTPUT)) return RB_OK;
     RB_TRY(st, rb_h5_get_int(file, "/", "has_output", 1, 1, &has_output, err), done);
     output->is_known = true;
     RB_TRY(st, rb_h5_get_int(file, CAPTURE_OUTPUT, "has_metric", 0, 1, &has_metric, err), done);

@@ -24,16 +24,16 @@ static const double GPU_BF16_FLOPS_PER_S = 2e12, GPU_F32_FLOPS_PER_S = 2e11; /* 
 
 /* ---- what is computed ------------------------------------------------------------------------ */
 
-/* Multiplications and additions that a token takes in the matrix products of a layer. */
-static double layer_flops(const model_config *config, int layer)
+/* Multiplications and additions that a token takes in the matrix products of a layer; stops_at_heads: only those that
+ * lead to q, k and v. */
+static double layer_flops(const model_config *config, int layer, bool stops_at_heads)
 {
     const checkpoint_tensors *tensors = config->family->tensors;
-    const bool is_last = layer == config->facts.n_layers - 1;
     double flops = 0;
     for (int i = 0; i < tensors->n_layer; i++) {
         const layer_tensor *tensor = &tensors->layer[i];
         if (tensor->columns == DIM_NONE || !layer_tensor_is_used(config, tensor, layer)) continue;
-        if (is_last && tensor->step != STEP_HEADS) continue;
+        if (stops_at_heads && tensor->step != STEP_HEADS) continue;
         const int times = tensor->step == STEP_EXPERT ? config->experts.n_per_token : 1;
         flops += 2.0 * times * (double)layer_tensor_count(config, tensor);
     }
@@ -45,18 +45,18 @@ static double attention_flops(const model_config *config, int layer, int64_t n_t
 {
     const model_facts *facts = &config->facts;
     double seen = (double)n_tokens / 2;
-    if (layer == facts->n_layers - 1) return 0;
     if (config->layer_slides[layer] && config->sliding_window > 0 && seen > config->sliding_window)
         seen = config->sliding_window;
     return 2.0 * facts->n_q_heads * (config->query_dim + config->attended_dim) * seen * (double)n_tokens;
 }
 
-static double pass_flops(const model_config *config, const token_batch *batch)
+static double pass_flops(const model_config *config, const token_batch *batch, bool with_residual)
 {
     double flops = 0;
     for (int layer = 0; layer < config->facts.n_layers; layer++) {
-        flops += layer_flops(config, layer) * (double)batch->n_tokens;
-        for (int64_t i = 0; i < batch->n_sequences; i++)
+        const bool stops_at_heads = layer == config->facts.n_layers - 1 && !with_residual;
+        flops += layer_flops(config, layer, stops_at_heads) * (double)batch->n_tokens;
+        for (int64_t i = 0; i < batch->n_sequences && !stops_at_heads; i++)
             flops += attention_flops(config, layer, batch->sequence_start[i + 1] - batch->sequence_start[i]);
     }
     return flops;
@@ -174,19 +174,32 @@ done:
     return st;
 }
 
+/* Where the residual stream is measured, the last layer is computed whole: its tensors are read as those of others. */
+static void use_last_layer(dry_run *dry)
+{
+    const model_config *config = checkpoint_config(dry->ckpt);
+    char prefix[LAYER_TENSOR_NAME];
+    model_tensor_name(prefix, config, config->family->tensors->layer_prefix);
+    for (int64_t i = 0; i < checkpoint_n_tensors(dry->ckpt); i++)
+        if (dry->uses[i] == TENSOR_FOR_LOGITS
+            && strncmp(checkpoint_tensor_at(dry->ckpt, i)->name, prefix, strlen(prefix)) == 0)
+            dry->uses[i] = TENSOR_FOR_HEADS;
+}
+
 rb_status dry_run_estimate(dry_run *dry, const token_batch *batch, layer_cuda_precision precision,
                            warning_list *warnings, rb_error *err)
 {
     rb_status st;
     RB_TRY(st, look_at_tokenizer(dry, err), done);
     RB_TRY(st, checkpoint_uses(&dry->uses, dry->ckpt, err), done);
+    if (dry->header->output.is_known) use_last_layer(dry);
     for (int64_t i = 0; i < checkpoint_n_tensors(dry->ckpt); i++) {
         if (dry->uses[i] != TENSOR_FOR_HEADS) continue;
         dry->n_read++;
         dry->read_bytes += (int64_t)checkpoint_tensor_at(dry->ckpt, i)->size_bytes;
     }
     RB_TRY(st, check_memory(dry, batch, precision, warnings, err), done);
-    dry->flops = pass_flops(checkpoint_config(dry->ckpt), batch);
+    dry->flops = pass_flops(checkpoint_config(dry->ckpt), batch, dry->header->output.is_known);
     if (dry->device == RB_DEVICE_CUDA) estimate_gpu(dry, precision);
     else st = estimate_cpu(dry, err);
 done:

@@ -8,6 +8,7 @@
 
 #include <cblas.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,12 +131,14 @@ static void attend_tile(const head_batch *b, int g, const token_tile *tile, floa
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* [TILE][TILE] each, but for products: [TILE][n_draws][TILE]. */
+/* Of a tile of queries and a tile of keys. */
 typedef struct backward_scratch {
-    float *weights, *slopes, *products;
+    float *weights;  /* [n_q][TILE][TILE]: p */
+    float *slopes;   /* [TILE][TILE] */
+    float *products; /* [TILE][n_draws][TILE] */
 } backward_scratch;
 
-static size_t backward_floats(int n_draws) { return TILE * TILE * (size_t)(2 + n_draws); }
+static size_t backward_floats(const gradient_job *job) { return TILE * TILE * (size_t)(job->n_q + 1 + job->n_draws); }
 
 /* slopes: what a change of q . k does to the logit. */
 RB_CPU_CLONES static void cap_slopes(float *slopes, const float *logits, float scale, float cap, int64_t n)
@@ -166,6 +169,27 @@ RB_CPU_CLONES static void turn_to_slopes(float *products, const float *weights, 
     for (int64_t j = 0; j < n; j++) products[j] = slopes[j] * weights[j] * (products[j] - along);
 }
 
+/* Weights and slopes of a tile of queries of head g and a tile of keys. */
+static void weigh_tile(const head_batch *b, int g, const token_tile *keys, const token_tile *queries, float *weights,
+                       float *slopes)
+{
+    const gradient_job *job = b->job;
+    const int head_dim = job->model->head_dim, n = queries->n;
+    const int64_t first = keys->sequence.first, token = g * b->n_tokens + batch_token(b, queries);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, keys->n, head_dim, 1.0f,
+                job->q + (g * job->n_tokens + first + queries->first) * head_dim, head_dim,
+                job->k + (first + keys->first) * head_dim, head_dim, 0.0f, weights, TILE);
+    memset(slopes, 0, (size_t)n * TILE * sizeof *slopes);
+    for (int i = 0; i < n; i++) {
+        const key_range range = visible(job, queries->first + i);
+        const int64_t begin = range.begin > keys->first ? range.begin - keys->first : 0,
+                      end = range.end - keys->first < keys->n ? range.end - keys->first : keys->n;
+        const bool sees = begin < end;
+        weigh_row(job, weights + i * TILE, slopes + i * TILE, b->log_sum[token + i], sees ? begin : 0,
+                  sees ? end - begin : 0, keys->n);
+    }
+}
+
 /* The share of a tile of queries of head g in the gradients of a tile of keys. Rows of one key are n_draws vectors. */
 static void add_gradients(const head_batch *b, int g, const token_tile *keys, const token_tile *queries,
                           const backward_scratch *s)
@@ -175,25 +199,12 @@ static void add_gradients(const head_batch *b, int g, const token_tile *keys, co
     const int64_t first = keys->sequence.first, at = keys->sequence.at + keys->first,
                   token = g * b->n_tokens + batch_token(b, queries);
     const float *q = job->q + (g * job->n_tokens + first + queries->first) * head_dim,
-                *a = b->a + token * n_draws * dim;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, keys->n, head_dim, 1.0f, q, head_dim,
-                job->k + (first + keys->first) * head_dim, head_dim, 0.0f, s->weights, TILE);
-    memset(s->slopes, 0, (size_t)n * TILE * sizeof *s->slopes);
-    for (int i = 0; i < n; i++) {
-        const key_range range = visible(job, queries->first + i);
-        const int64_t begin = range.begin > keys->first ? range.begin - keys->first : 0,
-                      end = range.end - keys->first < keys->n ? range.end - keys->first : keys->n,
-                      from = begin < end ? begin : 0;
-        weigh_row(job, s->weights + i * TILE, s->slopes + i * TILE, b->log_sum[token + i], from,
-                  begin < end ? end - begin : 0, keys->n);
-    }
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys->n, n_draws * dim, n, 1.0f, s->weights, TILE, a,
-                n_draws * dim, 1.0f, job->v_gradient + at * n_draws * dim, n_draws * dim);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n * n_draws, keys->n, dim, 1.0f, a, dim,
-                job->v + (first + keys->first) * dim, dim, 0.0f, s->products, TILE);
+                *weights = s->weights + g * TILE * TILE;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n * n_draws, keys->n, dim, 1.0f, b->a + token * n_draws * dim,
+                dim, job->v + (first + keys->first) * dim, dim, 0.0f, s->products, TILE);
     for (int i = 0; i < n; i++)
         for (int draw = 0; draw < n_draws; draw++)
-            turn_to_slopes(s->products + (i * n_draws + draw) * TILE, s->weights + i * TILE, s->slopes + i * TILE,
+            turn_to_slopes(s->products + (i * n_draws + draw) * TILE, weights + i * TILE, s->slopes + i * TILE,
                            b->along[(token + i) * n_draws + draw], keys->n);
     for (int draw = 0; draw < n_draws; draw++)
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys->n, head_dim, n, 1.0f, s->products + draw * TILE,
@@ -201,29 +212,53 @@ static void add_gradients(const head_batch *b, int g, const token_tile *keys, co
                     n_draws * head_dim);
 }
 
-/* The gradients of a tile of keys, as the key enters RoPE. Exact tokens have none. */
+RB_CPU_CLONES static void add_products(float *sums, const float *a, const float *b, int n)
+{
+#pragma omp simd
+    for (int j = 0; j < n; j++) sums[j] += a[j] * b[j];
+}
+
+/* The share of a tile of queries in the overlaps of a tile of keys. */
+static void add_overlaps(const gradient_job *job, const token_tile *keys, int n_queries, const float *weights)
+{
+    const int n_pairs = job->n_q * (job->n_q + 1) / 2;
+    float *overlap = job->overlap + (keys->sequence.at + keys->first) * n_pairs;
+    for (int g = 0, pair = 0; g < job->n_q; g++)
+        for (int other = 0; other <= g; other++, pair++) {
+            float sums[TILE] = {0.0f};
+            for (int i = 0; i < n_queries; i++)
+                add_products(sums, weights + (g * TILE + i) * TILE, weights + (other * TILE + i) * TILE, keys->n);
+            for (int j = 0; j < keys->n; j++) overlap[j * n_pairs + pair] += sums[j];
+        }
+}
+
+/* Gradients, as the key enters RoPE, and overlaps of a tile of keys. Exact tokens have none. */
 static void differentiate_tile(const head_batch *b, const token_tile *keys, const backward_scratch *s)
 {
     const gradient_job *job = b->job;
     const int head_dim = job->model->head_dim, n_draws = job->n_draws;
-    const int64_t at = keys->sequence.at + keys->first, k_row = (int64_t)n_draws * head_dim,
-                  v_row = (int64_t)n_draws * job->model->value_dim, last = keys->first + keys->n - 1;
-    float *k_gradient = job->k_gradient + at * k_row, *v_gradient = job->v_gradient + at * v_row;
-    memset(k_gradient, 0, (size_t)(keys->n * k_row) * sizeof *k_gradient);
-    memset(v_gradient, 0, (size_t)(keys->n * v_row) * sizeof *v_gradient);
+    const int64_t at = keys->sequence.at + keys->first, row = (int64_t)n_draws * head_dim,
+                  n_pairs = job->n_q * (job->n_q + 1) / 2, last = keys->first + keys->n - 1;
+    float *gradient = job->k_gradient + at * row, *overlap = job->overlap + at * n_pairs;
+    memset(gradient, 0, (size_t)(keys->n * row) * sizeof *gradient);
+    memset(overlap, 0, (size_t)(keys->n * n_pairs) * sizeof *overlap);
     for (int64_t first = keys->first; first < keys->sequence.n; first += TILE) {
         const int64_t left = keys->sequence.n - first;
         const token_tile queries = {keys->sequence, first, (int)(left < TILE ? left : TILE)};
         if (visible(job, first).begin > last) break;
-        for (int g = 0; g < job->n_q; g++) add_gradients(b, g, keys, &queries, s);
+        for (int g = 0; g < job->n_q; g++) {
+            weigh_tile(b, g, keys, &queries, s->weights + g * TILE * TILE, s->slopes);
+            add_gradients(b, g, keys, &queries, s);
+        }
+        add_overlaps(job, keys, queries.n, s->weights);
     }
     for (int i = 0; i < keys->n; i++) {
         const int64_t position = keys->first + i;
         for (int draw = 0; draw < n_draws; draw++)
-            rope_turn_back(job->rope, k_gradient + i * k_row + draw * head_dim, position);
+            rope_turn_back(job->rope, gradient + i * row + draw * head_dim, position);
         if (position >= job->n_sink) continue;
-        memset(k_gradient + i * k_row, 0, (size_t)k_row * sizeof *k_gradient);
-        memset(v_gradient + i * v_row, 0, (size_t)v_row * sizeof *v_gradient);
+        memset(gradient + i * row, 0, (size_t)row * sizeof *gradient);
+        memset(overlap + i * n_pairs, 0, (size_t)n_pairs * sizeof *overlap);
     }
 }
 
@@ -263,7 +298,7 @@ static rb_status batch_alloc(head_batch *b, rb_error *err)
 {
     const gradient_job *job = b->job;
     const size_t n_threads = (size_t)rb_threads_count(), width = (size_t)(job->n_q * job->model->value_dim),
-                 needs[] = {2 * TILE * width, TILE * (size_t)b->longest, backward_floats(job->n_draws)};
+                 needs[] = {2 * TILE * width, TILE * (size_t)b->longest, backward_floats(job)};
     const int64_t n_rows = job->n_q * b->n_tokens, dim = job->model->value_dim;
     rb_status st;
     for (size_t i = 0; i < RB_COUNT(needs); i++)
@@ -294,7 +329,8 @@ static void batch_run(const head_batch *b)
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < b->n_tiles; i++) {
         float *mine = b->scratch + (size_t)rb_thread_index() * b->per_thread;
-        const backward_scratch scratch = {mine, mine + TILE * TILE, mine + 2 * TILE * TILE};
+        const backward_scratch scratch = {mine, mine + b->job->n_q * TILE * TILE,
+                                          mine + (b->job->n_q + 1) * TILE * TILE};
         differentiate_tile(b, &b->tiles[i], &scratch);
     }
 }

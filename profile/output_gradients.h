@@ -1,5 +1,6 @@
-/* Gradients of random directions of a layer's attention output by every key and value of a KV head: the backward pass
- * of profile/output_sensitivity.h, whose letters are used here. */
+/* What moves with every key and value of a KV head in its layer's attention output: gradients by keys of random
+ * directions, the backward pass of profile/output_sensitivity.h, whose letters are used here, and how much query heads
+ * attend alike. */
 #ifndef RB_PROFILE_OUTPUT_GRADIENTS_H
 #define RB_PROFILE_OUTPUT_GRADIENTS_H
 
@@ -23,10 +24,11 @@ typedef struct gradient_job {
     double softcap;   /* logits become cap * tanh(x / cap); 0: stay */
     uint64_t seed;
     float *k_gradient; /* out [tokens used][n_draws][head_dim], of the key as it enters RoPE */
-    float *v_gradient; /* out [tokens used][n_draws][value_dim] */
+    float *overlap;    /* out [tokens used][n_q (n_q + 1) / 2]: sum_t p_g[t][s] p_g'[t][s], g' <= g, pair by pair; 0 too
+                          of tokens that stay exact */
 } gradient_job;
 
-/* The gradients of n sequences, in order. Any number of threads gives the same floats. */
+/* Gradients and overlaps of n sequences, in order. Any number of threads gives the same floats. */
 rb_status output_gradients(const gradient_job *job, const used_sequence *sequences, int64_t n, rb_error *err);
 
 #endif

@@ -106,38 +106,93 @@ typedef struct used_tokens {
     int64_t n_sequences, n, n_counted;
 } used_tokens;
 
-/* Mean of w v v^T over the tokens used, w the square of the token's gradient over the mean square. Exact tokens have no
- * gradient. */
-static rb_status measure_weighted(float *out, const gradient_job *job, const used_tokens *used, rb_error *err)
+/* What a value's error counts in every direction by the pair of query heads that carry it to the output: blocks of the
+ * output metric, or of the identity. */
+typedef struct head_pairs {
+    const float *metric; /* [n_q * dim][n_q * dim]; NULL: the identity */
+    int n_q, dim;
+} head_pairs;
+
+static double metric_at(const head_pairs *pairs, int g, int i, int other, int j)
 {
-    const int dim = job->model->value_dim, width = job->n_draws * dim;
-    double total = 0.0;
+    const int64_t width = pairs->n_q * pairs->dim;
+    if (pairs->metric) return (double)pairs->metric[(g * pairs->dim + i) * width + other * pairs->dim + j];
+    return g == other && i == j ? 1.0 : 0.0;
+}
+
+/* out = sum over pairs of their mean overlap times their block; a pair of two heads stands for both orders. */
+static void mix_blocks(float *out, const head_pairs *pairs, const double *overlap)
+{
+    for (int i = 0; i < pairs->dim; i++)
+        for (int j = 0; j <= i; j++) {
+            double sum = 0.0;
+            for (int g = 0, pair = 0; g < pairs->n_q; g++)
+                for (int other = 0; other <= g; other++, pair++)
+                    sum += overlap[pair]
+                           * (metric_at(pairs, g, i, other, j) + (g != other ? metric_at(pairs, other, i, g, j) : 0.0));
+            out[(int64_t)i * pairs->dim + j] = out[(int64_t)j * pairs->dim + i] = (float)sum;
+        }
+}
+
+/* traces[pair]: what the overlap of a pair adds to the mean of |g_v|^2. */
+static void block_traces(double *traces, const head_pairs *pairs)
+{
+    for (int g = 0, pair = 0; g < pairs->n_q; g++)
+        for (int other = 0; other <= g; other++, pair++) {
+            traces[pair] = 0.0;
+            for (int i = 0; i < pairs->dim; i++)
+                traces[pair] += (g != other ? 2.0 : 1.0) * metric_at(pairs, g, i, other, i);
+        }
+}
+
+/* The metric of values; and the mean of w v v^T over the tokens used, w the expected |g_v|^2 of the token over the mean
+ * of all. Exact tokens overlap nowhere. */
+static rb_status measure_values(float *metric, float *weighted, const gradient_job *job, const head_pairs *pairs,
+                                const used_tokens *used, rb_error *err)
+{
+    const int n_pairs = pairs->n_q * (pairs->n_q + 1) / 2;
+    double *mean = NULL, *traces, total = 0.0;
     float *rows = NULL;
-    const rb_status st = rb_alloc(&rows, (size_t)used->n * (size_t)dim, sizeof *rows, "moments", err);
-    for (int64_t i = 0; i < used->n_sequences && st == RB_OK; i++)
+    rb_status st;
+    RB_TRY(st, rb_alloc(&mean, 2 * (size_t)n_pairs, sizeof *mean, "overlaps", err), done);
+    RB_TRY(st, rb_alloc(&rows, (size_t)used->n * (size_t)pairs->dim, sizeof *rows, "moments", err), done);
+    traces = mean + n_pairs;
+    block_traces(traces, pairs);
+    for (int64_t i = 0; i < used->n_sequences; i++)
         for (int64_t t = 0; t < used->sequences[i].n; t++) {
             const int64_t at = used->sequences[i].at + t;
-            const float *v = job->v + (used->sequences[i].first + t) * dim,
-                        weight = square_sum_row(job->v_gradient + at * width, width);
-            scale_row(rows + at * dim, v, sqrtf(weight), dim);
-            total += (double)weight;
+            double weight = 0.0;
+            for (int pair = 0; pair < n_pairs; pair++) {
+                const double overlap = (double)job->overlap[at * n_pairs + pair];
+                mean[pair] += overlap / (double)used->n_counted;
+                weight += overlap * traces[pair];
+            }
+            weight = weight > 0.0 ? weight : 0.0; /* rounding */
+            scale_row(rows + at * pairs->dim, job->v + (used->sequences[i].first + t) * pairs->dim, (float)sqrt(weight),
+                      pairs->dim);
+            total += weight;
         }
-    if (st == RB_OK) gram_matrix(out, rows, used->n, dim, total > 0.0 ? 1.0 / total : 0.0);
+    mix_blocks(metric, pairs, mean);
+    gram_matrix(weighted, rows, used->n, pairs->dim, total > 0.0 ? 1.0 / total : 0.0);
+done:
+    free(mean);
     free(rows);
     return st;
 }
 
-static rb_status measure_head(output_sensitivity *out, const gradient_job *job, const used_tokens *used, int64_t head,
-                              const float *k, const sensitivity_layer *in, rb_error *err)
+/* k: the head's, as it enters RoPE. */
+static rb_status measure_head(output_sensitivity *out, const gradient_job *job, const head_pairs *pairs,
+                              const used_tokens *used, int64_t head, const float *k, const sensitivity_layer *in,
+                              rb_error *err)
 {
     const int head_dim = job->model->head_dim, dim = job->model->value_dim, n_draws = job->n_draws;
-    const int64_t key = head * head_dim * head_dim, value = head * dim * dim, n_rows = used->n * n_draws;
-    const double scale = 1.0 / ((double)used->n_counted * n_draws);
+    const int64_t key = head * head_dim * head_dim, value = head * dim * dim;
     rb_status st;
     RB_TRY(st, output_gradients(job, used->sequences, used->n_sequences, err), done);
-    gram_matrix(out->key_metric + key, job->k_gradient, n_rows, head_dim, scale);
-    gram_matrix(out->value_metric + value, job->v_gradient, n_rows, dim, scale);
-    RB_TRY(st, measure_weighted(out->value_moment_weighted + value, job, used, err), done);
+    gram_matrix(out->key_metric + key, job->k_gradient, used->n * n_draws, head_dim,
+                1.0 / ((double)used->n_counted * n_draws));
+    RB_TRY(st, measure_values(out->value_metric + value, out->value_moment_weighted + value, job, pairs, used, err),
+           done);
     RB_TRY(st, measure_moment(out->key_covariance + key, k, head_dim, true, in, err), done);
     st = measure_moment(out->value_moment + value, job->v, dim, false, in, err);
 done:
@@ -196,10 +251,11 @@ rb_status output_sensitivity_measure(output_sensitivity *out, const model_facts 
     float *factor = NULL;
     rb_status st;
     RB_TRY(st, use_tokens(&used, &sequences, in, err), done);
-    const size_t n_vectors = (size_t)used.n * (size_t)job.n_draws;
+    const size_t n_vectors = (size_t)used.n * (size_t)job.n_draws,
+                 n_overlaps = (size_t)used.n * (size_t)(n_q * (n_q + 1) / 2);
     out->n_tokens = used.n;
     RB_TRY(st, rb_alloc(&job.k_gradient, n_vectors * (size_t)model->head_dim, sizeof(float), "gradients", err), done);
-    RB_TRY(st, rb_alloc(&job.v_gradient, n_vectors * (size_t)model->value_dim, sizeof(float), "gradients", err), done);
+    RB_TRY(st, rb_alloc(&job.overlap, n_overlaps, sizeof(float), "overlaps", err), done);
     if (in->output_metric)
         RB_TRY(st, rb_alloc(&factor, (size_t)width * (size_t)width, sizeof *factor, "factor of a metric", err), done);
     for (int h = 0; h < model->n_kv_heads && st == RB_OK; h++) {
@@ -209,8 +265,10 @@ rb_status output_sensitivity_measure(output_sensitivity *out, const model_facts 
         job.v = in->v + h * in->n_tokens * model->value_dim;
         job.factor = factor;
         job.seed = (uint64_t)out->seed + ((uint64_t)head << 32);
-        if (factor) st = gram_factor(factor, in->output_metric + (int64_t)h * width * width, width, err);
-        if (st == RB_OK) st = measure_head(out, &job, &used, head, in->k + h * keys, in, err);
+        const head_pairs pairs = {in->output_metric ? in->output_metric + (int64_t)h * width * width : NULL, n_q,
+                                  model->value_dim};
+        if (factor) st = gram_factor(factor, pairs.metric, width, err);
+        if (st == RB_OK) st = measure_head(out, &job, &pairs, &used, head, in->k + h * keys, in, err);
         if (st == RB_OK) st = check_head(out, model, head, err);
         if (st != RB_OK) rb_fail_in(err, st, "layer %d kv_head %d", layer, h);
     }
@@ -218,6 +276,6 @@ done:
     free(sequences);
     free(factor);
     free(job.k_gradient);
-    free(job.v_gradient);
+    free(job.overlap);
     return st;
 }

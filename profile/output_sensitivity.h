@@ -11,8 +11,12 @@
  *     g_k[s]     = R_s^T sum_g,t dS_g[t][s] q_g[t]        of the key as it enters RoPE; R_s^T turns back
  *     metric     = mean over tokens s and draws of u of g g^T
  *
- * Only the covariance of a matters: W_o^T W_o of the query heads that share the KV head, which a capture holds
- * (output_metric). Where it has none, a is N(0, I). Tokens that stay exact take part in attention and in no mean. */
+ * Only the covariance of a matters: C = W_o^T W_o of the query heads that share the KV head, which a capture holds
+ * (output_metric). Where it has none, C is the identity. Of values the mean over draws needs none:
+ *
+ *     E g_v[s] g_v[s]^T = sum_g,g' C_gg' sum_t p_g[t][s] p_g'[t][s]
+ *
+ * Tokens that stay exact take part in attention and in no mean. */
 #ifndef RB_PROFILE_OUTPUT_SENSITIVITY_H
 #define RB_PROFILE_OUTPUT_SENSITIVITY_H
 
@@ -27,13 +31,13 @@ typedef struct output_sensitivity {
     float *key_covariance;        /* the same shape: of keys as they enter RoPE, about their mean */
     float *value_metric;          /* [n_layers][n_kv_heads][value_dim][value_dim], owned */
     float *value_moment;          /* mean of v v^T, not centred */
-    float *value_moment_weighted; /* the same, each token with the weight |g_v|^2 over the mean weight */
+    float *value_moment_weighted; /* the same, each token with the weight E |g_v|^2 over the mean weight */
     double *residual_energy; /* [n_layers], owned; NULL: the capture has none. Metrics of layers compare by metric /
                                 residual_energy (calibrate/capture_file.h) */
     int64_t n_tokens;        /* that the metrics and weights are of; the other moments are of all */
     int n_draws;
     int64_t seed;
-    bool has_output_metric; /* false: a is N(0, I) */
+    bool has_output_metric; /* false: C is the identity */
 } output_sensitivity;
 
 /* Room for it; all zero. Freed with output_sensitivity_free, also after a failure. */
@@ -55,8 +59,8 @@ typedef struct sensitivity_layer {
 } sensitivity_layer;
 
 /* Fills the layer's matrices; out->n_draws and out->seed say how, out->n_tokens becomes the tokens used. Any number of
- * threads gives the same floats. Memory: of one KV head the gradients of all draws and tokens used, and the a of as
- * many sequences as fit 256 MiB, at least one. Fails with RB_ENONFINITE, naming layer and head. */
+ * threads gives the same floats. Memory: of one KV head the gradients by keys of all draws and tokens used, and the a
+ * of as many sequences as fit 256 MiB, at least one. Fails with RB_ENONFINITE, naming layer and head. */
 rb_status output_sensitivity_measure(output_sensitivity *out, const model_facts *model, int layer,
                                      const sensitivity_layer *in, rb_error *err);
 

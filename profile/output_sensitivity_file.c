@@ -114,7 +114,8 @@ rb_status output_sensitivity_read(output_sensitivity *out, const rb_h5_contents 
 {
     int64_t has_sensitivity, has_metric, has_residual, n_draws, n_tokens, seed;
     rb_status st;
-    if (!rb_h5_has_attribute(file, "/", "has_sensitivity")) return RB_OK;
+    /* If one of the two is there, both must be: a single one is damage. */
+    if (!rb_h5_has_attribute(file, "/", "has_sensitivity") && !rb_h5_exists(file, GROUP)) return RB_OK;
     RB_TRY(st, rb_h5_get_int(file, "/", "has_sensitivity", 1, 1, &has_sensitivity, err), done);
     RB_TRY(st, rb_h5_get_int(file, GROUP, "n_tokens", 1, INT64_MAX, &n_tokens, err), done);
     RB_TRY(st, rb_h5_get_int(file, GROUP, "n_draws", 1, SENSITIVITY_MAX_DRAWS, &n_draws, err), done);

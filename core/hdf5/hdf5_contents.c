@@ -374,7 +374,9 @@ rb_status h5_find_object(const h5_object **out, const rb_h5_contents *file, cons
 
 bool rb_h5_exists(const rb_h5_contents *file, const char *path)
 {
-    const h5_object *object;
+    const char *name = path + strspn(path, "/");
+    const h5_object *object = find_prefix(file, name, strlen(name));
+    if (object && object->facts.kind == H5_DAMAGED) return true;
     return h5_find_object(&object, file, path, NULL) == RB_OK;
 }
 

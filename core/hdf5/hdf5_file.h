@@ -42,7 +42,7 @@ void rb_h5_close(rb_h5_file *file);
 
 /* A group and its parents. */
 rb_status rb_h5_make_group(hid_t parent, const char *name, rb_error *err);
-/* Whether a path of hard links leads to an object. */
+/* Whether a path of hard links leads to an object, if only to a damaged one: then reading it fails. */
 bool rb_h5_exists(const rb_h5_contents *file, const char *path);
 
 /* Attributes of the object `object` ("/" or "." or a path) under loc, or of a file that is read. */

@@ -1,6 +1,6 @@
-/* profile/output_sensitivity.h against finite differences of one layer's attention in double: grouped query heads,
- * several sequences, a window, a softcap, an attention factor, values of another size, exact tokens, an output metric
- * of less than full rank. */
+/* profile/output_sensitivity.h against one layer's attention in double, keys by finite differences: grouped query
+ * heads, several sequences, a window, a softcap, an attention factor, values of another size, exact tokens, an output
+ * metric of less than full rank. */
 #include "tests/profile/profile_test.h"
 
 #include "core/threads.h"
@@ -133,31 +133,35 @@ static output_sensitivity measure(const test_layer *l)
 
 /* ---- the definition -------------------------------------------------------------------------- */
 
+/* p [n]: the weights of query t of head g of one sequence, for keys as they enter RoPE, in double. */
+static void weights_of(double *p, const test_layer *l, int h, int g, int64_t first, int64_t t, const double *k)
+{
+    const layer_case *c = l->c;
+    const float *q = l->q + (((int64_t)h * c->n_q + g) * c->n_tokens + first + t) * c->head_dim;
+    const int64_t begin = c->window > 0 && t >= c->window ? t - c->window + 1 : 0;
+    double most = -INFINITY, sum = 0.0;
+    for (int64_t s = 0; s < begin; s++) p[s] = 0.0;
+    for (int64_t s = begin; s <= t; s++) {
+        p[s] = l->model.attention_scale * turned_dot(&l->model, q, k + s * c->head_dim, (double)(s - t));
+        if (c->softcap > 0.0) p[s] = c->softcap * tanh(p[s] / c->softcap);
+        most = fmax(most, p[s]);
+    }
+    for (int64_t s = begin; s <= t; s++) sum += p[s] = exp(p[s] - most);
+    for (int64_t s = begin; s <= t; s++) p[s] /= sum;
+}
+
 /* sum over query heads and queries of a . o, for keys as they enter RoPE and values of one sequence, in double. */
 static double projected_output(const test_layer *l, int h, int64_t first, int64_t n, const double *k, const double *v,
                                const double *a)
 {
     const layer_case *c = l->c;
-    double total = 0.0;
+    double total = 0.0, p[128];
     for (int g = 0; g < c->n_q; g++)
         for (int64_t t = 0; t < n; t++) {
-            const float *q = l->q + (((int64_t)h * c->n_q + g) * c->n_tokens + first + t) * c->head_dim;
-            double most = -INFINITY, sum = 0.0, weighted = 0.0, logits[128];
-            const int64_t begin = c->window > 0 && t >= c->window ? t - c->window + 1 : 0;
-            for (int64_t s = begin; s <= t; s++) {
-                double x = l->model.attention_scale * turned_dot(&l->model, q, k + s * c->head_dim, (double)(s - t));
-                if (c->softcap > 0.0) x = c->softcap * tanh(x / c->softcap);
-                logits[s] = x;
-                most = fmax(most, x);
-            }
-            for (int64_t s = begin; s <= t; s++) {
-                double dot = 0.0;
+            weights_of(p, l, h, g, first, t, k);
+            for (int64_t s = 0; s <= t; s++)
                 for (int i = 0; i < c->value_dim; i++)
-                    dot += a[(t * c->n_q + g) * c->value_dim + i] * v[s * c->value_dim + i];
-                sum += exp(logits[s] - most);
-                weighted += exp(logits[s] - most) * dot;
-            }
-            total += weighted / sum;
+                    total += p[s] * a[(t * c->n_q + g) * c->value_dim + i] * v[s * c->value_dim + i];
         }
     return total;
 }
@@ -213,11 +217,10 @@ static void add_product(double *out, const double *x, int dim, double weight)
 }
 
 /* Central differences by every dim of token s. */
-static double differentiate(double *gradient, const test_layer *l, int h, int64_t first, int64_t n, double *k,
-                            double *v, const double *a, double *x, int dim)
+static void differentiate(double *gradient, const test_layer *l, int h, int64_t first, int64_t n, double *k, double *v,
+                          const double *a, double *x, int dim)
 {
     const double step = 1e-4;
-    double squares = 0.0;
     for (int i = 0; i < dim; i++) {
         const double kept = x[i];
         x[i] = kept + step;
@@ -225,9 +228,46 @@ static double differentiate(double *gradient, const test_layer *l, int h, int64_
         x[i] = kept - step;
         gradient[i] = (above - projected_output(l, h, first, n, k, v, a)) / (2.0 * step);
         x[i] = kept;
-        squares += gradient[i] * gradient[i];
     }
-    return squares;
+}
+
+/* One query of the sequence in the metric of token s's value: (sum_g p_g W_g)^T (sum_g p_g W_g). */
+static void add_value_products(double *out, const test_layer *l, int h, const double *p)
+{
+    const layer_case *c = l->c;
+    const int dim = c->value_dim, width = c->n_q * dim;
+    for (int g = 0; g < c->n_q; g++)
+        for (int other = 0; other < c->n_q; other++)
+            for (int i = 0; i < dim; i++)
+                for (int j = 0; j < dim; j++) {
+                    const double block = l->metric
+                                             ? (double)l->metric[(size_t)h * (size_t)(width * width)
+                                                                 + (size_t)((g * dim + i) * width + other * dim + j)]
+                                             : (g == other && i == j);
+                    out[i * dim + j] += p[g] * p[other] * block;
+                }
+}
+
+static void add_values(expected_metrics *e, const test_layer *l, int h, int64_t first, int64_t n, const double *k,
+                       const double *v)
+{
+    const layer_case *c = l->c;
+    const int dim = c->value_dim;
+    for (int64_t s = c->n_sink; s < n; s++) {
+        double metric[MAX_DIM * MAX_DIM] = {0.0}, weight = 0.0;
+        for (int64_t t = s; t < n; t++) {
+            double p[128], of_heads[8];
+            for (int g = 0; g < c->n_q; g++) {
+                weights_of(p, l, h, g, first, t, k);
+                of_heads[g] = p[s];
+            }
+            add_value_products(metric, l, h, of_heads);
+        }
+        for (int i = 0; i < dim * dim; i++) e->value[i] += metric[i];
+        for (int i = 0; i < dim; i++) weight += metric[i * dim + i];
+        add_product(e->weighted, v + s * dim, dim, weight);
+        e->weight += weight;
+    }
 }
 
 static void add_sequence(expected_metrics *e, const test_layer *l, int h, int64_t first, int64_t n)
@@ -241,14 +281,11 @@ static void add_sequence(expected_metrics *e, const test_layer *l, int h, int64_
         directions(a, l, h, e->n_used, n, draw);
         for (int64_t s = c->n_sink; s < n; s++) {
             differentiate(gradient, l, h, first, n, k, v, a, k + s * c->head_dim, c->head_dim);
-            add_product(e->key, gradient, c->head_dim, 1.0);
-            const double squares = differentiate(gradient, l, h, first, n, k, v, a, v + s * c->value_dim, c->value_dim);
-            add_product(e->value, gradient, c->value_dim, 1.0);
-            add_product(e->weighted, v + s * c->value_dim, c->value_dim, squares);
-            e->weight += squares;
-            e->n++;
+            add_product(e->key, gradient, c->head_dim, 1.0 / c->n_draws);
         }
     }
+    add_values(e, l, h, first, n, k, v);
+    if (n > c->n_sink) e->n += (double)(n - c->n_sink);
     e->n_used += n;
     free(k);
     free(v);
@@ -265,7 +302,7 @@ static void assert_matrix(const char *name, const char *what, const float *found
             fail_msg("%s: %s entry %d is %g, expected %g", name, what, i, (double)found[i], scale * expected[i]);
 }
 
-static void metrics_are_those_of_finite_differences(void **state)
+static void metrics_are_those_of_the_definition(void **state)
 {
     (void)state;
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
@@ -405,7 +442,7 @@ static void gram_and_factor_hold_for_any_size_and_rank(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(metrics_are_those_of_finite_differences),
+        cmocka_unit_test(metrics_are_those_of_the_definition),
         cmocka_unit_test(moments_are_those_of_the_text),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(what_leaves_f32_is_named),

@@ -41,7 +41,35 @@ static void fill_sinks(profile_table *table)
     fill(table->counted.value_energy, N_HEADS, 14.0);
 }
 
-/* has_curves: and errors of values, and sinks. */
+/* A symmetric matrix of every head; no two of a triangle are equal. */
+static void fill_matrices(float *out, int dim, float first)
+{
+    for (int h = 0; h < N_HEADS; h++)
+        for (int i = 0; i < dim; i++)
+            for (int j = 0; j < dim; j++)
+                out[(h * dim + i) * dim + j] =
+                    first + (float)h / 7.0f - (float)(i > j ? i * dim + j : j * dim + i) / 700.0f;
+}
+
+enum { DIM = 2 * N_BLOCKS, N_MATRICES = N_HEADS * DIM * DIM };
+
+static void fill_sensitivity(profile_table *table)
+{
+    output_sensitivity *s = &table->sensitivity;
+    assert_ok(output_sensitivity_create(s, &table->model, true, &err));
+    fill_matrices(s->key_metric, DIM, 1.0f);
+    fill_matrices(s->key_covariance, DIM, 2.0f);
+    fill_matrices(s->value_metric, DIM, 3.0f);
+    fill_matrices(s->value_moment, DIM, 4.0f);
+    fill_matrices(s->value_moment_weighted, DIM, 5.0f);
+    fill(s->residual_energy, N_LAYERS, 6.0);
+    s->n_tokens = 4096;
+    s->n_draws = 3;
+    s->seed = 11;
+    s->has_output_metric = true;
+}
+
+/* has_curves: and errors of values, sinks, and the sensitivity. */
 static profile_table *make_profile(int n_methods, bool has_curves)
 {
     static const struct {
@@ -68,6 +96,7 @@ static profile_table *make_profile(int n_methods, bool has_curves)
         fill(table->all.value_error, N_HEADS * PROFILE_MAX_WIDTH, 0.375);
         fill(table->all.value_energy, N_HEADS, 4.0);
         fill_sinks(table);
+        fill_sensitivity(table);
     }
     return table;
 }
@@ -88,6 +117,20 @@ static bool same_text(const text_facts *a, const text_facts *b)
 static bool same_numbers(const double *a, const double *b, size_t n)
 {
     return (!a && !b) || (a && b && memcmp(a, b, n * sizeof *a) == 0);
+}
+
+static bool same_matrices(const float *a, const float *b)
+{
+    return (!a && !b) || (a && b && memcmp(a, b, N_MATRICES * sizeof *a) == 0);
+}
+
+static bool same_sensitivity(const output_sensitivity *a, const output_sensitivity *b)
+{
+    return same_matrices(a->key_metric, b->key_metric) && same_matrices(a->key_covariance, b->key_covariance)
+           && same_matrices(a->value_metric, b->value_metric) && same_matrices(a->value_moment, b->value_moment)
+           && same_matrices(a->value_moment_weighted, b->value_moment_weighted)
+           && same_numbers(a->residual_energy, b->residual_energy, N_LAYERS) && a->n_tokens == b->n_tokens
+           && a->n_draws == b->n_draws && a->seed == b->seed && a->has_output_metric == b->has_output_metric;
 }
 
 static bool same_profile(const profile_table *a, const profile_table *b)
@@ -115,6 +158,7 @@ static bool same_profile(const profile_table *a, const profile_table *b)
         || !same_numbers(a->counted.k_mean, b->counted.k_mean, N_HEADS * 2 * N_BLOCKS)
         || !same_numbers(a->counted.value_energy, b->counted.value_energy, N_HEADS))
         return false;
+    if (!same_sensitivity(&a->sensitivity, &b->sensitivity)) return false;
     if (memcmp(a->coverage, b->coverage, N_HEADS * sizeof *a->coverage) != 0) return false;
     if (a->n_blocks != b->n_blocks || a->n_methods != b->n_methods) return false;
     for (int m = 0; m < a->n_methods; m++) {
@@ -337,6 +381,58 @@ static void sinks_are_whole_or_absent(void **state)
     profile_table_free(table);
 }
 
+static void change_matrices(const char *path, const char *dataset, int at, float value)
+{
+    static float numbers[N_MATRICES];
+    hid_t file = open_for_change(path, true), set = H5Dopen2(file, dataset, H5P_DEFAULT);
+    assert_true(H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
+    numbers[at] = value;
+    assert_true(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers) >= 0);
+    H5Dclose(set);
+    H5Fclose(file);
+}
+
+static void the_sensitivity_is_whole_or_absent(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"/sensitivity",
+                                        "/sensitivity/key_metric",
+                                        "/sensitivity/key_covariance",
+                                        "/sensitivity/value_metric",
+                                        "/sensitivity/value_moment",
+                                        "/sensitivity/value_moment_weighted",
+                                        "/sensitivity/residual_energy"};
+    const char *path = scratch_path("sensitivity.h5");
+    profile_table *table;
+    for (size_t i = 0; i < RB_COUNT(names); i++) {
+        hid_t file = open_for_change(path, true);
+        H5Ldelete(file, names[i], H5P_DEFAULT);
+        H5Fclose(file);
+        assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "missing");
+    }
+    hid_t file = open_for_change(path, true);
+    H5Adelete(file, "has_sensitivity");
+    H5Fclose(file);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "attribute has_sensitivity is missing");
+    file = open_for_change(path, true);
+    H5Adelete(file, "has_sensitivity"); /* as in files of builds before */
+    H5Ldelete(file, "/sensitivity", H5P_DEFAULT);
+    H5Fclose(file);
+    assert_ok(profile_file_read(&table, path, &err));
+    assert_null(table->sensitivity.key_metric);
+    assert_null(table->sensitivity.residual_energy);
+    profile_table_free(table);
+    change_matrices(path, "/sensitivity/key_metric", DIM + 1, -0.5f);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT,
+                 "/sensitivity/key_metric: head 0: diagonal entry 1 is -0.5, expected a number from 0");
+    change_matrices(path, "/sensitivity/value_moment", DIM * DIM + 3, 0.25f);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "/sensitivity/value_moment: head 1: entry (3, 0)");
+    change_number(path, "/sensitivity/residual_energy", 2, -1.0);
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "layer 2 has -1, expected a number from 0");
+    change_attribute(path, "/sensitivity", "n_draws", &(int64_t){0});
+    assert_fails(profile_file_read(&table, path, &err), RB_EFORMAT, "attribute n_draws is 0, expected 1 to 64");
+}
+
 static void facts_out_of_their_range_are_refused(void **state)
 {
     (void)state;
@@ -454,6 +550,7 @@ int main(void)
         cmocka_unit_test(a_file_of_another_kind_is_refused),
         cmocka_unit_test(tables_that_do_not_fit_the_model_are_refused),
         cmocka_unit_test(sinks_are_whole_or_absent),
+        cmocka_unit_test(the_sensitivity_is_whole_or_absent),
         cmocka_unit_test(facts_out_of_their_range_are_refused),
         cmocka_unit_test(numbers_that_cannot_be_are_refused),
         cmocka_unit_test(a_profile_cut_anywhere_is_refused),

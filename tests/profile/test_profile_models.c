@@ -125,6 +125,86 @@ static void values_are_attended_by_the_rope_of_their_layer(void **state)
     }
 }
 
+enum { N_DRAWS = 3, N_LIMIT = 20 };
+
+/* output_sensitivity_measure of what belongs to the layer, by hand; is_known: of a capture with /output. */
+static void measure_by_hand(output_sensitivity *out, const capture_header *header, int layer, int64_t n_sink,
+                            bool is_known)
+{
+    static const int64_t starts[] = {0, CONTEXT, 2 * CONTEXT, TINY_N_CALIBRATION};
+    const model_facts *model = &header->model;
+    tiny_layer vectors = tiny_vectors(header, CAPTURE_CALIBRATION, layer), turned = vectors;
+    float metric[TINY_MAX_METRIC];
+    rope_table rope = {0};
+    assert_ok(rope_table_init(&rope, model, layer == 1 ? &model->local_rope : &model->rope, CONTEXT, &err));
+    rope_apply(&rope, turned.q, TINY_Q_HEADS, TINY_DIM, starts, 3);
+    rope_apply(&rope, turned.k, TINY_KV_HEADS, TINY_DIM, starts, 3);
+    tiny_metric(metric, header, layer);
+    const sensitivity_layer in = {.q = turned.q,
+                                  .turned_k = turned.k,
+                                  .k = vectors.k,
+                                  .v = vectors.v,
+                                  .output_metric = is_known ? metric : NULL,
+                                  .rope = &rope,
+                                  .n_tokens = TINY_N_CALIBRATION,
+                                  .context = CONTEXT,
+                                  .n_sink = n_sink,
+                                  .window = is_known ? header->output.window[layer] : 0,
+                                  .softcap = is_known ? header->output.softcap : 0.0,
+                                  .n_limit = N_LIMIT};
+    assert_ok(output_sensitivity_measure(out, model, layer, &in, &err));
+    rope_table_free(&rope);
+}
+
+static void assert_same_sensitivity(const output_sensitivity *a, const output_sensitivity *b)
+{
+    const size_t keys = TINY_LAYERS * TINY_KV_HEADS * TINY_DIM * TINY_DIM * sizeof(float),
+                 values = TINY_LAYERS * TINY_KV_HEADS * TINY_MAX_VALUE_DIM * TINY_MAX_VALUE_DIM * sizeof(float);
+    assert_memory_equal(a->key_metric, b->key_metric, keys);
+    assert_memory_equal(a->key_covariance, b->key_covariance, keys);
+    assert_memory_equal(a->value_metric, b->value_metric, values);
+    assert_memory_equal(a->value_moment, b->value_moment, values);
+    assert_memory_equal(a->value_moment_weighted, b->value_moment_weighted, values);
+    assert_int_equal(a->n_tokens, b->n_tokens);
+}
+
+/* By its RoPE, window, softcap and output metric; a capture without /output has none of the last three. */
+static void the_sensitivity_is_that_of_the_layer(void **state)
+{
+    (void)state;
+    enum { N_SINK = 2 };
+    const sensitivity_options options = {.n_tokens = N_LIMIT, .n_draws = N_DRAWS}, none = {.n_tokens = 0};
+    for (int is_known = 0; is_known < 2; is_known++) {
+        const char *path = scratch_path(is_known ? "sensitive.h5" : "old.h5");
+        capture_header header = tiny_new_header();
+        capture_file *file = NULL;
+        profile_table *found = NULL;
+        output_sensitivity expected;
+        header.output.softcap = 40.0;
+        if (!is_known) header.output = (capture_output){0};
+        assert_ok(tiny_write_header(path, &header, &err));
+        assert_ok(capture_open(&file, path, &err));
+        assert_ok(profile_table_from_capture(&found, file, N_SINK, &err));
+        assert_ok(profile_measure_sensitivity(found, file, &none, &err));
+        assert_null(found->sensitivity.key_metric);
+        assert_ok(profile_measure_sensitivity(found, file, &options, &err));
+        assert_ok(output_sensitivity_create(&expected, &header.model, false, &err));
+        expected.n_draws = N_DRAWS;
+        expected.seed = SENSITIVITY_SEED;
+        for (int layer = 0; layer < TINY_LAYERS; layer++) measure_by_hand(&expected, &header, layer, N_SINK, is_known);
+        assert_same_sensitivity(&found->sensitivity, &expected);
+        assert_int_equal(found->sensitivity.has_output_metric, is_known);
+        const head_statistics statistics = profile_statistics(found, N_SINK);
+        assert_true(statistics.key_metric == found->sensitivity.key_metric && statistics.value_moment_weighted);
+        assert_int_equal(statistics.residual_energy != NULL, is_known);
+        for (int layer = 0; layer < TINY_LAYERS && is_known; layer++)
+            assert_true(statistics.residual_energy[layer] == tiny_residual_energy(layer));
+        output_sensitivity_free(&expected);
+        profile_table_free(found);
+        capture_close(file);
+    }
+}
+
 static void the_file_keeps_the_model(void **state)
 {
     (void)state;
@@ -165,6 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_are_scored_by_the_rope_of_their_layer),
         cmocka_unit_test(values_are_attended_by_the_rope_of_their_layer),
+        cmocka_unit_test(the_sensitivity_is_that_of_the_layer),
         cmocka_unit_test(the_file_keeps_the_model),
         cmocka_unit_test(values_of_another_size_are_read_back),
     };

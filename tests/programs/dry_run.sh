@@ -26,6 +26,9 @@ stdout_has '"model.layers.3.self_attn.k_proj.weight"'
 stdout_has '"warnings": []'
 stdout_has '"device": "cpu"'
 check "  the last layer's MLP is not read" lacks 'layers\.3\.mlp' "$scratch/stdout"
+expect "with values it is read, and the head is not" 0 "$calibrate" "${demo[@]}" --values --dry-run --json
+stdout_has '"model.layers.3.mlp.down_proj.weight"'
+check "  but not the last norm" lacks '"model\.norm' "$scratch/stdout"
 
 # same NAME OPTIONS...: the dry run fails with the run's exit code and sentence.
 same() {

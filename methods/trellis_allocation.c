@@ -2,7 +2,6 @@
 #include "methods/trellis_allocation.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/threads.h"

@@ -51,7 +51,7 @@ LIB_LDLIBS  := $(shell pkg-config --libs $(LIBRARIES)) -lm -ldl
 TEST_LDLIBS := $(shell pkg-config --libs $(TEST_LIBRARIES) 2>/dev/null)
 endif
 
-RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math \
+RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -Iplan/library -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math \
              -fPIC -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
              -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
 # DT_RPATH, not RUNPATH: in a bundle it must also lead the libraries to their own libraries.
@@ -59,7 +59,7 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 
 # ---- rooms ---------------------------------------------------------------------------------------
 # In link order: each room uses those after it (docs/architecture.md).
-ROOMS     := run tune evaluate export allocate profile calibrate methods plan texts kernels model core
+ROOMS     := run tune generate evaluate export allocate profile calibrate methods cache plan texts kernels model core
 PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
 PLAN_LIB_SRC := $(wildcard plan/library/*.c)
 
@@ -165,7 +165,7 @@ $(CUDA_ARCH_FILE): FORCE
 FORCE:
 
 # Machine code for each architecture, and PTX of the newest for those that come later.
-NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -I. -Xcompiler -fPIC,-Wall,-Wextra \
+NVCC_FLAGS := -std=c++17 -O3 --threads 2 -lineinfo -I. -Iplan/library -Xcompiler -fPIC,-Wall,-Wextra \
               $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
               -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
 $(CUDA_BUILD)/obj/%.cu.o: %.cu Makefile $(CUDA_ARCH_FILE)

@@ -7,12 +7,14 @@ levels="core
 kernels model
 texts
 plan
+cache
 methods
 calibrate
 profile
 allocate
 export
 evaluate
+generate
 tune
 run"
 read -r -d '' -a rooms <<<"$levels"

@@ -22,7 +22,8 @@ static attend_case case_create(const model_facts *model, bit_plan *plan, int lay
     a.log_sum_exp = some_numbers((size_t)(n * n_q), 10);
     assert_ok(rb_alloc(&a.want_log_sum_exp, (size_t)(n * n_q), sizeof *a.want_log_sum_exp, "sums", &err));
     for (int s = 0; s < n; s++)
-        for (int32_t t = 0; t < length[s]; t++) assert_ok(some_append(&a.c, s, t, t + 1, &err));
+        for (int32_t t = 0; t < length[s]; t += 9)
+            assert_ok(some_append(&a.c, s, t, t + 9 < length[s] ? t + 9 : length[s], &err));
     a.call = (ropebits_kv_queries){.n_sequences = n,
                                    .length = length,
                                    .max_length = SOME_TOKENS,
@@ -42,30 +43,39 @@ static void case_free(attend_case *a)
     free(a->want_log_sum_exp);
 }
 
-/* Key and value of a token as attention should see them. */
-static void seen_token(const attend_case *a, int sequence, int64_t t, int h, float *key, float *value)
+/* Keys and values of a KV head as attention should see them. */
+static void seen_tokens(const attend_case *a, int sequence, int h, float keys[][256], float values[][256])
 {
     rb_error err = {0};
     const some_cache *c = &a->c;
-    const int dim = c->model.head_dim;
-    const int64_t at = (((int64_t)sequence * SOME_TOKENS + t) * c->model.n_kv_heads + h) * dim;
-    if (t < kv_cache_n_sink(c->cache) || t >= a->call.length[sequence] - kv_cache_n_recent(c->cache)) {
-        memcpy(key, c->keys + at, (size_t)dim * sizeof *key);
-        some_turn(c, key, t);
-        for (int d = 0; d < dim; d++) {
-            key[d] = through_fp16(key[d]);
-            value[d] = through_fp16(c->values[at + d]);
-        }
-        return;
+    const int dim = c->model.head_dim, n_heads = c->model.n_kv_heads;
+    const int64_t length = a->call.length[sequence];
+    float *all[2] = {some_numbers((size_t)(SOME_TOKENS * n_heads * dim), 1),
+                     some_numbers((size_t)(SOME_TOKENS * n_heads * dim), 2)};
+    const ropebits_kv_vectors k = {all[0], ROPEBITS_KV_F32, n_heads * dim, dim},
+                              v = {all[1], ROPEBITS_KV_F32, n_heads * dim, dim};
+    int64_t slots[SOME_TOKENS];
+    int32_t positions[SOME_TOKENS];
+    const int64_t end = length - kv_cache_n_recent(c->cache);
+    for (int64_t t = 0; t < length; t++) {
+        positions[t] = (int32_t)t;
+        slots[t] = t >= kv_cache_n_sink(c->cache) && t < end ? some_slot(c, sequence, t) : -1;
     }
-    float keys[4 * 256], values[4 * 256];
-    const ropebits_kv_vectors k = {keys, ROPEBITS_KV_F32, 0, dim}, v = {values, ROPEBITS_KV_F32, 0, dim};
-    const int64_t slot = some_slot(c, sequence, t);
-    const int32_t position = (int32_t)t;
-    assert_true(c->model.n_kv_heads <= 4 && dim <= 256);
-    assert_ok(kv_cache_decode(c->cache, c->layer, 1, &slot, c->pool, &position, &k, &v, NULL, NULL, &err));
-    memcpy(key, keys + h * dim, (size_t)dim * sizeof *key);
-    memcpy(value, values + h * dim, (size_t)dim * sizeof *value);
+    assert_ok(kv_cache_decode(c->cache, c->layer, length, slots, c->pool, positions, &k, &v, NULL, NULL, &err));
+    for (int64_t t = 0; t < length; t++) {
+        memcpy(keys[t], all[0] + (t * n_heads + h) * dim, (size_t)dim * sizeof(float));
+        memcpy(values[t], all[1] + (t * n_heads + h) * dim, (size_t)dim * sizeof(float));
+        if (slots[t] >= 0) continue;
+        const int64_t at = (((int64_t)sequence * SOME_TOKENS + t) * n_heads + h) * dim;
+        memcpy(keys[t], c->keys + at, (size_t)dim * sizeof(float));
+        some_turn(c, keys[t], t);
+        for (int d = 0; d < dim; d++) {
+            keys[t][d] = through_fp16(keys[t][d]);
+            values[t][d] = through_fp16(c->values[at + d]);
+        }
+    }
+    free(all[0]);
+    free(all[1]);
 }
 
 /* A KV head's query heads, over all tokens at once. */
@@ -76,7 +86,7 @@ static void expect_head(attend_case *a, int sequence, int h)
     const int64_t length = a->call.length[sequence];
     const double scale = a->call.scale != 0.0 ? a->call.scale : model->attention_scale;
     static float keys[SOME_TOKENS][256], values[SOME_TOKENS][256];
-    for (int64_t t = 0; t < length; t++) seen_token(a, sequence, t, h, keys[t], values[t]);
+    seen_tokens(a, sequence, h, keys, values);
     for (int i = 0; i < group; i++) {
         const int at = sequence * model->n_q_heads + h * group + i;
         double scores[SOME_TOKENS], largest = -INFINITY, sum = 0.0, out[256] = {0};

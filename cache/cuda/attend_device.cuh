@@ -246,6 +246,14 @@ static inline int count_splits(const attend_args &args, int n_sequences, int res
     return n < 1 ? 1 : n > args.max_pages ? args.max_pages : n;
 }
 
+/* Warps of a block, `most` at most, that each take so much of the shared memory that the tables leave. */
+static inline int count_warps(const attend_args &args, size_t tables, size_t each, int most)
+{
+    int warps = most;
+    while (warps > 1 && tables + each * warps > static_cast<size_t>(args.shared_bytes)) warps--;
+    return warps;
+}
+
 static inline size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- launches, one function a file ---------------------------------------------------------------- */

@@ -53,4 +53,29 @@ done
 expect "  and says what is wrong with another file" 1 "$scratch/static" "$scratch/trellis.json"
 stderr_has "wrong magic"
 
+# ---- where it looks for the CUDA side: beside itself, whatever the program ----
+cat >"$scratch/gpu.c" <<'END'
+#include <ropebits_kv.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    char error[512];
+    ropebits_kv *kv;
+    if (argc == 2 && ropebits_kv_open(&kv, argv[1], "cuda", error, sizeof error) == ROPEBITS_KV_EDEVICE) puts(error);
+    return 0;
+}
+END
+mkdir "$scratch/lib"
+cp "$lib/libropebits_kv.so.1" "$lib/libropebits_plan.so.5" "$scratch/lib"
+check "a program that wants a GPU" "$cc" "$scratch/gpu.c" -Icache/library -Iplan/library -o "$scratch/gpu" \
+    "$scratch/lib/libropebits_kv.so.1" "$scratch/lib/libropebits_plan.so.5"
+expect "  is told where the CUDA side should be" 0 env -u ROPEBITS_CUDA_LIBRARY LD_LIBRARY_PATH="$scratch/lib" \
+    "$scratch/gpu" "$scratch/plans/trellis.rbp"
+stdout_has "no CUDA side: $(realpath "$scratch/lib")/ropebits/ropebits_cuda.so is not there"
+mkdir "$scratch/lib/ropebits"
+echo "no library" >"$scratch/lib/ropebits/ropebits_cuda.so"
+expect "  and finds it there" 0 env -u ROPEBITS_CUDA_LIBRARY LD_LIBRARY_PATH="$scratch/lib" \
+    "$scratch/gpu" "$scratch/plans/trellis.rbp"
+stdout_has "lib/ropebits/ropebits_cuda.so cannot be loaded"
+
 finish

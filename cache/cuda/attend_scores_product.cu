@@ -64,7 +64,7 @@ __device__ inline void fill_tables(const product_tables &to, const attend_args &
                                    const attend_head &head)
 {
     const attend_side &keys = args.call.keys;
-    if (keys.reader == ATTEND_TRELLIS) fill_planes(head, keys.tables, reinterpret_cast<uint32_t *>(attend_shared));
+    if (keys.reader == ATTEND_TRELLIS) fill_planes(head, keys.tables, reinterpret_cast<uint4 *>(attend_shared));
     else fill_shared(attend_shared, keys.books + head.first_book, head.book_words);
     fill_shared(to.units, keys.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
     fill_shared(to.groups, keys.groups + head.first_group, head.n_groups * static_cast<int>(sizeof(attend_group) / 4));

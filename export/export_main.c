@@ -11,18 +11,21 @@
 #include "export/plan_header.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
+#include "export/runtimes/projection_run.h"
 #include "plan/plan_json.h"
 #include "plan/plan_rbp.h"
 
 typedef struct export_options {
     rb_string_list formats;
-    const char *summary, *model, *output;
+    const char *summary, *model, *capture, *output;
+    bool allow_larger;
 } export_options;
 
 typedef struct export_job {
     const bit_plan *plan;
     const profile_summary *summary; /* NULL: none given */
     const char *model;              /* folder of the checkpoint; NULL: none given */
+    const projection_run *projections;
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err)
@@ -67,7 +70,10 @@ static const struct export_file {
     {"folded", "%s/%s-folded.safetensors", write_folded_weights},
     {"folded", "%s/%s-folded.json", write_folded_plan},
 };
-static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", NULL};
+#define RB_RUNTIME_NAME(NAME, variable, name) name,
+static const char *const format_names[] = {
+    "rbp", "header", "safetensors", "json", "report", "folded", RB_RUNTIMES(RB_RUNTIME_NAME) NULL};
+#undef RB_RUNTIME_NAME
 
 /* "folder/plan.json" -> "plan". */
 static rb_status stem_of(char **out, const char *path, rb_error *err)
@@ -112,15 +118,55 @@ done:
     return st;
 }
 
+/* The file of another runtime. */
+static rb_status write_projection(const export_job *job, const runtime *r, const char *folder, const char *stem,
+                                  cJSON *files, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, rb_format(&path, err, projection_file_format(r->id), folder, stem), done);
+    RB_TRY(st, projection_run_write(job->projections, r->id, path, err), done);
+    RB_TRY(st, print_file(files, r->name, path, err), done);
+done:
+    free(path);
+    return st;
+}
+
 static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files,
                                rb_error *err)
 {
     rb_status st = rb_make_folder(opt->output, err);
-    for (int i = 0; i < opt->formats.n; i++)
+    for (int i = 0; i < opt->formats.n && st == RB_OK; i++) {
+        const runtime *r = runtime_by_name(opt->formats.at[i]);
+        if (r) st = write_projection(job, r, opt->output, stem, files, err);
         for (size_t f = 0; f < RB_COUNT(export_files) && st == RB_OK; f++)
             if (strcmp(export_files[f].format, opt->formats.at[i]) == 0)
                 st = write_file(job, &export_files[f], opt->output, stem, files, err);
+    }
     return st;
+}
+
+/* The runtimes among the formats, each once. Returns how many. */
+static int runtimes_of(runtime_id *ids, const rb_string_list *formats)
+{
+    bool is_taken[RUNTIME_N] = {false};
+    int n = 0;
+    for (int i = 0; i < formats->n; i++) {
+        const runtime *r = runtime_by_name(formats->at[i]);
+        if (!r || is_taken[r->id]) continue;
+        is_taken[r->id] = true;
+        ids[n++] = r->id;
+    }
+    return n;
+}
+
+static rb_status check_runtime_options(const export_options *opt, rb_error *err)
+{
+    runtime_id ids[RUNTIME_N];
+    const char *option = opt->capture ? "--capture" : opt->allow_larger ? "--allow-larger" : NULL;
+    if (option && runtimes_of(ids, &opt->formats) == 0)
+        return rb_fail(err, RB_EUSAGE, "%s is for formats of other runtimes, expected one of them in --format", option);
+    return RB_OK;
 }
 
 /* Only the folded format needs the checkpoint. */
@@ -135,16 +181,21 @@ static rb_status check_model_option(const export_options *opt, rb_error *err)
     return RB_OK;
 }
 
-static rb_status print_json(cJSON **files, rb_error *err)
+static rb_status print_json(cJSON **files, const projection_run *projections, rb_error *err)
 {
-    cJSON *json = NULL;
+    cJSON *json = NULL, *list = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-export-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_item(json, "files", files, err), done);
+    if (projections->n > 0) {
+        RB_TRY(st, projection_run_to_json(&list, projections, err), done);
+        RB_TRY(st, rb_json_add_item(json, "projections", &list, err), done);
+    }
     RB_TRY(st, rb_json_put(json, err), done);
 done:
+    cJSON_Delete(list);
     cJSON_Delete(json);
     return st;
 }
@@ -152,6 +203,10 @@ done:
 static rb_status export_run(const rb_run_args *args, rb_error *err)
 {
     const export_options *opt = args->context;
+    const char *plan_path = args->positionals->at[0];
+    projection_run projections = {0};
+    runtime_id runtimes[RUNTIME_N];
+    const int n_runtimes = runtimes_of(runtimes, &opt->formats);
     bit_plan *plan = NULL;
     profile_summary *summary = NULL;
     cJSON *files = NULL;
@@ -159,16 +214,22 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     rb_status st;
 
     RB_TRY(st, check_model_option(opt, err), done);
-    RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
-    RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
+    RB_TRY(st, check_runtime_options(opt, err), done);
+    RB_TRY(st, stem_of(&stem, plan_path, err), done);
+    RB_TRY(st, plan_json_read(&plan, plan_path, err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
     if (args->common->json && !(files = cJSON_CreateArray())) {
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
     }
-    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model}, opt, stem, files, err), done);
-    if (files) RB_TRY(st, print_json(&files, err), done);
+    RB_TRY(st,
+           projection_run_create(&projections, plan, stem, runtimes, n_runtimes, opt->allow_larger, opt->capture, err),
+           done);
+    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model, &projections}, opt, stem, files, err), done);
+    if (files) RB_TRY(st, print_json(&files, &projections, err), done);
+    else if (n_runtimes > 0) projection_run_print(stdout, &projections);
 done:
+    projection_run_clear(&projections);
     cJSON_Delete(files);
     free(stem);
     profile_summary_free(summary);
@@ -196,6 +257,15 @@ int main(int argc, char **argv)
          .value = &opt.model,
          .metavar = "DIR",
          .help = "checkpoint whose projections format folded changes"},
+        {.long_name = "capture",
+         .kind = RB_OPT_STRING,
+         .value = &opt.capture,
+         .metavar = "FILE",
+         .help = "capture on whose test text the loss of formats of other runtimes is measured"},
+        {.long_name = "allow-larger",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.allow_larger,
+         .help = "where another runtime has nothing within the plan's bytes, write the least it has"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -208,7 +278,8 @@ int main(int argc, char **argv)
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
         .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
-                   "report for people, and weights with its scales and bases of values folded in.",
+                   "report for people, weights with its scales and bases of values folded in, and the closest that "
+                   "other runtimes can say, with its loss.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -8,8 +8,6 @@
 
 #include "methods/global_budget.h"
 
-typedef enum projection_side { SIDE_KEYS, SIDE_VALUES, N_SIDES } projection_side;
-
 /* What has a choice of its own: by bytes, the best choice that takes just so many, and later within so many. */
 typedef struct choice_unit {
     int n_points;
@@ -26,45 +24,27 @@ typedef struct projector {
     const bit_plan *plan;
     const runtime *runtime;
     const model_facts *model;
-    double distortion[N_SIDES][RUNTIME_MAX_TYPES];
+    const projection_costs *costs;
     int64_t head_bytes[N_SIDES][RUNTIME_MAX_TYPES]; /* of a vector */
-    double *weights;                                /* [N_SIDES][n_layers][n_kv_heads] */
     int64_t budget;                                 /* bytes */
 } projector;
 
 /* ---- costs ----------------------------------------------------------------------------------- */
 
-static const runtime_quantizer *quantizer_of(const runtime *r, projection_side side, int type)
+static void fill_head_bytes(projector *p)
 {
-    return side == SIDE_KEYS ? &r->types[type].keys : &r->types[type].values;
-}
-
-static rb_status weigh(projector *p, codec_tables *tables, rb_error *err)
-{
-    const int n_heads = bit_plan_n_heads(p->plan), head_dim = p->model->head_dim;
-    rb_status st = rb_alloc(&p->weights, (size_t)(N_SIDES * n_heads), sizeof *p->weights, "weights of heads", err);
-    for (int h = 0; h < n_heads && st == RB_OK; h++) {
-        const int value_bits = bit_plan_value_stored_bits(p->plan, h);
-        p->weights[h] = pow(4.0, plan_head_true_bits(&p->plan->heads[h], head_dim));
-        p->weights[n_heads + h] = pow(4.0, (double)value_bits / p->model->value_dim);
-    }
     for (int side = 0; side < N_SIDES; side++)
-        for (int type = 0; type < p->runtime->n_types && st == RB_OK; type++) {
-            const runtime_quantizer *q = quantizer_of(p->runtime, side, type);
-            p->head_bytes[side][type] = (runtime_quantizer_bits(q, head_dim) + 7) / 8;
-            if (type == RUNTIME_FP16_TYPE || runtime_has_type(p->runtime, type, p->model))
-                st = runtime_quantizer_distortion(&p->distortion[side][type], q, head_dim, tables, err);
-        }
-    return st;
+        for (int type = 0; type < p->runtime->n_types; type++)
+            p->head_bytes[side][type] =
+                (runtime_quantizer_bits(runtime_side(p->runtime, type, side), p->model->head_dim) + 7) / 8;
 }
 
 /* Cost of a type in the heads [from, to) of a side, counted over all layers. */
 static double cost_of(const projector *p, projection_side side, int type, int from, int to)
 {
-    const double *weights = p->weights + side * bit_plan_n_heads(p->plan);
     double sum = 0.0;
-    for (int h = from; h < to; h++) sum += weights[h];
-    return sum * p->distortion[side][type];
+    for (int h = from; h < to; h++) sum += *projection_cost(p->costs, side, h, type);
+    return sum;
 }
 
 /* ---- units ----------------------------------------------------------------------------------- */
@@ -162,22 +142,23 @@ static ends_choice unpack_ends(int64_t packed)
     return c;
 }
 
-/* Every choice of the ends for one side, its types in `types`; the ends differ from the middle, or are empty. */
-static void offer_ends(choice_unit *unit, const projector *p, projection_side side, const double *sums,
+/* sums [type][layer]: cost of the type in all layers before. */
+typedef double layer_sums[MODEL_FACTS_MAX_LAYERS + 1];
+
+static void offer_ends(choice_unit *unit, const projector *p, projection_side side, const layer_sums *sums,
                        const ends_choice *c)
 {
-    const int n_layers = p->model->n_layers, n_kv = p->model->n_kv_heads;
-    const double *distortion = p->distortion[side];
+    const int n_layers = p->model->n_layers, from = c->n_first, to = n_layers - c->n_last;
     const int64_t *bytes = p->head_bytes[side];
-    const int from = c->n_first, to = n_layers - c->n_last;
-    const double cost = distortion[c->first] * sums[from] + distortion[c->middle] * (sums[to] - sums[from])
-                        + distortion[c->last] * (sums[n_layers] - sums[to]);
+    const double cost = sums[c->first][from] + (sums[c->middle][to] - sums[c->middle][from])
+                        + (sums[c->last][n_layers] - sums[c->last][to]);
     const int64_t taken = bytes[c->first] * from + bytes[c->middle] * (to - from) + bytes[c->last] * c->n_last;
-    unit_offer(unit, n_kv * taken, cost, pack_ends(c));
+    unit_offer(unit, p->model->n_kv_heads * taken, cost, pack_ends(c));
 }
 
-static void offer_all_ends(choice_unit *unit, const projector *p, projection_side side, const double *sums, int middle,
-                           int first, int last)
+/* Every number of layers at the ends, for these types; an end of the middle's type is empty. */
+static void offer_all_ends(choice_unit *unit, const projector *p, projection_side side, const layer_sums *sums,
+                           int middle, int first, int last)
 {
     const int n_layers = p->model->n_layers, most_first = first == middle ? 0 : n_layers - 1;
     for (int n_first = first == middle ? 0 : 1; n_first <= most_first; n_first++) {
@@ -187,21 +168,32 @@ static void offer_all_ends(choice_unit *unit, const projector *p, projection_sid
     }
 }
 
+static rb_status sum_layers(layer_sums **out, const projector *p, projection_side side, rb_error *err)
+{
+    const int n_kv = p->model->n_kv_heads;
+    const rb_status st = rb_alloc(out, RUNTIME_MAX_TYPES, sizeof **out, "costs of layers", err);
+    for (int type = 0; type < p->runtime->n_types && st == RB_OK; type++)
+        for (int layer = 0; layer < p->model->n_layers; layer++)
+            (*out)[type][layer + 1] = (*out)[type][layer] + cost_of(p, side, type, layer * n_kv, (layer + 1) * n_kv);
+    return st;
+}
+
 static rb_status fill_ends(choice_unit *unit, const projector *p, projection_side side, rb_error *err)
 {
-    const int n_layers = p->model->n_layers, n_kv = p->model->n_kv_heads, n_types = p->runtime->n_types;
-    const double *weights = p->weights + side * bit_plan_n_heads(p->plan);
-    double sums[MODEL_FACTS_MAX_LAYERS + 1] = {0.0}; /* of the weights of the layers before */
-    const rb_status st = unit_create(unit, (int64_t)n_layers * n_kv * p->head_bytes[side][RUNTIME_FP16_TYPE], err);
-    for (int h = 0; h < n_layers * n_kv; h++) sums[h / n_kv + 1] += weights[h];
-    for (int layer = 0; layer < n_layers; layer++) sums[layer + 1] += sums[layer];
-    for (int middle = 0; middle < n_types && st == RB_OK; middle++)
-        for (int first = 0; first < n_types; first++)
-            for (int last = 0; last < n_types; last++)
-                if (runtime_has_type(p->runtime, middle, p->model) && runtime_has_type(p->runtime, first, p->model)
-                    && runtime_has_type(p->runtime, last, p->model))
-                    offer_all_ends(unit, p, side, sums, middle, first, last);
-    if (st == RB_OK) unit_finish(unit);
+    const int n_heads = bit_plan_n_heads(p->plan), n_types = p->runtime->n_types;
+    layer_sums *sums = NULL;
+    rb_status st;
+    RB_TRY(st, sum_layers(&sums, p, side, err), done);
+    RB_TRY(st, unit_create(unit, n_heads * p->head_bytes[side][RUNTIME_FP16_TYPE], err), done);
+    for (int i = 0; i < n_types * n_types * n_types; i++) {
+        const int middle = i / (n_types * n_types), first = i / n_types % n_types, last = i % n_types;
+        if (runtime_has_type(p->runtime, middle, p->model) && runtime_has_type(p->runtime, first, p->model)
+            && runtime_has_type(p->runtime, last, p->model))
+            offer_all_ends(unit, p, side, sums, middle, first, last);
+    }
+    unit_finish(unit);
+done:
+    free(sums);
     return st;
 }
 
@@ -349,19 +341,19 @@ static rb_status choose_types(projection *out, const projector *p, bool may_be_l
     return try_types(out, &best, &least, &smallest, err);
 }
 
-/* ---- all ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
-rb_status projection_create(projection **out, const bit_plan *plan, const runtime *r, bool may_be_larger,
-                            codec_tables *tables, rb_error *err)
+rb_status projection_create(projection **out, const bit_plan *plan, const runtime *r, const projection_costs *costs,
+                            bool may_be_larger, rb_error *err)
 {
     const size_t n_heads = (size_t)bit_plan_n_heads(plan);
-    projector p = {.plan = plan, .runtime = r, .model = &plan->model};
+    projector p = {.plan = plan, .runtime = r, .model = &plan->model, .costs = costs};
     projection *made = NULL;
     rb_status st;
     *out = NULL;
     RB_TRY(st, runtime_check_model(r, &plan->model, err), done);
     for (int layer = 0; layer < plan->model.n_layers; layer++) p.budget += projection_plan_layer_bytes(plan, layer);
-    RB_TRY(st, weigh(&p, tables, err), done);
+    fill_head_bytes(&p);
     RB_TRY(st, rb_alloc(&made, 1, sizeof *made, "projection", err), done);
     made->runtime = r;
     made->model = plan->model;
@@ -371,7 +363,6 @@ rb_status projection_create(projection **out, const bit_plan *plan, const runtim
     *out = made;
     made = NULL;
 done:
-    free(p.weights);
     projection_free(made);
     return st;
 }

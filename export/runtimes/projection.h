@@ -1,19 +1,13 @@
-/* A plan on another runtime: the closest choice of the runtime's types within the plan's bytes.
+/* A plan on another runtime: the closest choice of the runtime's types within the plan's bytes. It
  *
- * A plan gave a head so many bits because an error there costs so much: were all choices free, w * 4^-bits would cost
- * the same everywhere, so the weight of an error is w = 4^bits. A runtime's type leaves the share D of the squared
- * norm of a normal vector (runtime_quantizer_distortion). The projection
+ *      minimises  sum over layers, heads, keys and values of cost[type]      under   bytes <= the plan's
  *
- *      minimises  sum over layers, heads, keys and values of 4^bits * D[type]      under   bytes <= the plan's
- *
- * over what the runtime can say: a type for a head, a layer, the ends, or all. bits are the plan's true bits a dim of
- * the head's keys or values. methods/global_budget.h solves it; every unit that has a type brings its best choice by
- * bytes. */
+ * over what the runtime can say: a type for a head, a layer, the ends, or all (projection_costs.h has the costs).
+ * methods/global_budget.h solves it; every unit that has a type brings its best choice by bytes. */
 #ifndef RB_EXPORT_RUNTIMES_PROJECTION_H
 #define RB_EXPORT_RUNTIMES_PROJECTION_H
 
-#include "export/runtimes/runtime.h"
-#include "plan/bit_plan.h"
+#include "export/runtimes/projection_costs.h"
 
 typedef struct projection {
     const runtime *runtime;
@@ -21,10 +15,10 @@ typedef struct projection {
     uint8_t *keys, *values; /* [n_layers][n_kv_heads] types of the runtime, owned */
 } projection;
 
-/* Fails: runtime_check_model; RB_EUNSUPPORTED where the runtime's least bytes are more than the plan's, saying both,
- * unless may_be_larger: then it gets its least. */
-rb_status projection_create(projection **out, const bit_plan *plan, const runtime *r, bool may_be_larger,
-                            codec_tables *tables, rb_error *err);
+/* costs: of this plan and runtime. Fails: runtime_check_model; RB_EUNSUPPORTED where the runtime's least bytes are more
+ * than the plan's, saying both, unless may_be_larger: then it gets its least. */
+rb_status projection_create(projection **out, const bit_plan *plan, const runtime *r, const projection_costs *costs,
+                            bool may_be_larger, rb_error *err);
 void projection_free(projection *p); /* NULL is fine */
 
 /* The quantizers of a head. */

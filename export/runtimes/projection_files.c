@@ -11,30 +11,43 @@
 
 /* ---- comments -------------------------------------------------------------------------------- */
 
+double mean_loss(const double *losses, const model_facts *model, int layer)
+{
+    const int n_kv = model->n_kv_heads, from = layer < 0 ? 0 : layer * n_kv,
+              to = layer < 0 ? model->n_layers * n_kv : from + n_kv;
+    double sum = 0.0;
+    for (int h = from; h < to; h++) sum += losses[h];
+    return sum / (to - from);
+}
+
 static void comment_numbers(FILE *out, const projection_report *r, int layer)
 {
-    const bool has_values = r->plan_loss->value_error != NULL;
+    const model_facts *model = &r->plan->model;
     fprintf(out, "# %5d  %8lld %8lld", layer, (long long)projection_plan_layer_bytes(r->plan, layer),
             (long long)projection_layer_bytes(r->projection, layer));
-    if (r->loss->logit_mae) fprintf(out, "  %9.4f %9.4f", r->plan_loss->logit_mae[layer], r->loss->logit_mae[layer]);
-    if (has_values) fprintf(out, "  %8.4f %8.4f", r->plan_loss->value_error[layer], r->loss->value_error[layer]);
+    if (r->losses->logit_mae)
+        fprintf(out, "  %9.4f %9.4f", mean_loss(r->plan_losses->logit_mae, model, layer),
+                mean_loss(r->losses->logit_mae, model, layer));
+    if (r->losses->value_error)
+        fprintf(out, "  %8.4f %8.4f", mean_loss(r->plan_losses->value_error, model, layer),
+                mean_loss(r->losses->value_error, model, layer));
     fprintf(out, "\n");
 }
 
 static void comment_loss(FILE *out, const projection_report *r)
 {
-    const int n_layers = r->plan->model.n_layers;
-    const bool is_measured = r->loss->logit_mae != NULL, has_values = r->loss->value_error != NULL;
+    const model_facts *model = &r->plan->model;
+    const bool is_measured = r->losses->logit_mae != NULL, has_values = r->losses->value_error != NULL;
     if (is_measured)
         fprintf(out, "# logit MAE on a capture's test text: plan %.4f, this %.4f\n",
-                plan_loss_mean(r->plan_loss->logit_mae, n_layers), plan_loss_mean(r->loss->logit_mae, n_layers));
+                mean_loss(r->plan_losses->logit_mae, model, -1), mean_loss(r->losses->logit_mae, model, -1));
     else fprintf(out, "# the loss was not measured: no capture was given\n");
     if (has_values)
         fprintf(out, "# relative error of values there: plan %.4f, this %.4f\n",
-                plan_loss_mean(r->plan_loss->value_error, n_layers), plan_loss_mean(r->loss->value_error, n_layers));
+                mean_loss(r->plan_losses->value_error, model, -1), mean_loss(r->losses->value_error, model, -1));
     fprintf(out, "#\n# layer  bytes: plan, this%s%s\n", is_measured ? "  logit MAE: plan, this" : "",
             has_values ? "  value error: plan, this" : "");
-    for (int layer = 0; layer < n_layers; layer++) comment_numbers(out, r, layer);
+    for (int layer = 0; layer < model->n_layers; layer++) comment_numbers(out, r, layer);
 }
 
 static void write_comments(FILE *out, const projection_report *r)

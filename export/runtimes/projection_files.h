@@ -10,8 +10,11 @@ typedef struct projection_report {
     const bit_plan *plan;
     const projection *projection;
     const char *plan_name;
-    const plan_loss *plan_loss, *loss; /* of the plan and of the projection; their arrays NULL: not measured */
+    const head_losses *plan_losses, *losses; /* of the plan and of the projection; their arrays NULL: not measured */
 } projection_report;
+
+/* The mean over the heads of a layer, or over all (layer -1), of losses [n_layers][n_kv_heads]. */
+double mean_loss(const double *losses, const model_facts *model, int layer);
 
 /* The name of the runtime's file; %s is the stem of the plan's. */
 const char *projection_file_format(runtime_id id);

@@ -11,35 +11,29 @@
 #include "model/rope_apply.h"
 #include "profile/logit_error.h"
 
-/* What is shared by all layers and heads. A candidate is the plan (0) or a projection. */
+/* What is shared by all layers and heads. */
 typedef struct measuring {
     const bit_plan *plan;
-    const projection *const *projections;
+    const loss_candidate *candidates;
     const capture_file *capture;
+    capture_set set;
     const model_facts *model;
     model_facts values;
     codec_tables *tables;
-    plan_loss *losses;
+    head_losses *losses;
     int n_candidates;
-    int64_t n_tokens, context;
-    offset_table *offsets[2]; /* of the usual RoPE and of the local one: by layer_is_local */
+    int64_t n_stored, n_tokens, context; /* tokens of the set, those that count, a sequence's */
+    offset_table *offsets[2];            /* of the usual RoPE and of the local one: by layer_is_local */
     rope_table ropes[2];
-    float *q, *k, *v; /* a layer */
+    float *q, *k, *v; /* a layer: [heads][n_tokens][dims], with room for n_stored */
     float **restored; /* [n_candidates], each [n_tokens][head_dim] */
 } measuring;
 
-void plan_loss_clear(plan_loss *loss)
+void head_losses_clear(head_losses *losses)
 {
-    free(loss->logit_mae);
-    free(loss->value_error);
-    *loss = (plan_loss){0};
-}
-
-double plan_loss_mean(const double *by_layer, int n_layers)
-{
-    double sum = 0.0;
-    for (int layer = 0; layer < n_layers; layer++) sum += by_layer[layer];
-    return sum / n_layers;
+    free(losses->logit_mae);
+    free(losses->value_error);
+    *losses = (head_losses){0};
 }
 
 /* ---- what comes back ------------------------------------------------------------------------- */
@@ -126,34 +120,44 @@ static void turn(float *k, const measuring *m, int layer, bool back)
     }
 }
 
-static rb_status restore_runtime_keys(float *restored, const measuring *m, const projection *p, int layer, int kv_head,
-                                      const float *k, rb_error *err)
+static rb_status restore_runtime_keys(float *restored, const measuring *m, const runtime *r,
+                                      const runtime_quantizer *quantizer, int layer, const float *k, rb_error *err)
 {
     const int dims = m->model->head_dim;
-    const bool in_pairs = is_interleaved(p->runtime, m->model);
+    const bool in_pairs = is_interleaved(r, m->model);
     memcpy(restored, k, (size_t)(m->n_tokens * dims) * sizeof *k);
     turn(restored, m, layer, false);
     if (in_pairs) reorder(restored, m->n_tokens, m->model, false);
-    const rb_status st = runtime_quantizer_restore(projection_keys(p, layer, kv_head), restored, m->n_tokens, dims,
-                                                   m->context, m->tables, restored, err);
+    const rb_status st =
+        runtime_quantizer_restore(quantizer, restored, m->n_tokens, dims, m->context, m->tables, restored, err);
     if (in_pairs) reorder(restored, m->n_tokens, m->model, true);
     turn(restored, m, layer, true);
     return st;
 }
 
+static rb_status restore_by_plan(float *restored, const measuring *m, int layer, int kv_head, const float *x,
+                                 bool are_values, rb_error *err)
+{
+    return are_values ? restore_plan_values(restored, m, layer, kv_head, x, err)
+                      : restore_by_head(restored, m, bit_plan_head(m->plan, layer, kv_head), m->model, x, err);
+}
+
 static rb_status restore_one(const measuring *m, int candidate, int layer, int kv_head, const float *x, bool are_values,
                              rb_error *err)
 {
+    const loss_candidate *c = &m->candidates[candidate];
+    const projection *p = c->projection;
+    const runtime *r = p ? p->runtime : c->runtime;
     float *restored = m->restored[candidate];
-    const projection *p = candidate > 0 ? m->projections[candidate - 1] : NULL;
-    rb_status st;
-    if (!p && are_values) st = restore_plan_values(restored, m, layer, kv_head, x, err);
-    else if (!p) st = restore_by_head(restored, m, bit_plan_head(m->plan, layer, kv_head), m->model, x, err);
-    else if (are_values)
-        st = runtime_quantizer_restore(projection_values(p, layer, kv_head), x, m->n_tokens, m->values.head_dim,
-                                       m->context, m->tables, restored, err);
-    else st = restore_runtime_keys(restored, m, p, layer, kv_head, x, err);
-    return p && st != RB_OK ? rb_fail_in(err, st, "%s", p->runtime->name) : st;
+    if (!r) return restore_by_plan(restored, m, layer, kv_head, x, are_values, err);
+    const projection_side side = are_values ? SIDE_VALUES : SIDE_KEYS;
+    const runtime_quantizer *quantizer = !p           ? runtime_side(r, c->type, side)
+                                         : are_values ? projection_values(p, layer, kv_head)
+                                                      : projection_keys(p, layer, kv_head);
+    const rb_status st = are_values ? runtime_quantizer_restore(quantizer, x, m->n_tokens, m->values.head_dim,
+                                                                m->context, m->tables, restored, err)
+                                    : restore_runtime_keys(restored, m, r, quantizer, layer, x, err);
+    return st == RB_OK ? RB_OK : rb_fail_in(err, st, "%s", r->name);
 }
 
 static rb_status restore_all(const measuring *m, int layer, int kv_head, const float *x, bool are_values, rb_error *err)
@@ -182,16 +186,20 @@ static double relative_error(const float *x, const float *restored, int64_t n)
 
 static rb_status measure_keys(measuring *m, int layer, int kv_head, rb_error *err)
 {
-    const int n_q = model_q_per_kv(m->model);
+    const int n_q = model_q_per_kv(m->model), h = layer * m->model->n_kv_heads + kv_head;
     const int64_t head = m->n_tokens * m->model->head_dim;
-    double mae[1 + RUNTIME_N];
     const float *k = m->k + kv_head * head;
-    rb_status st = restore_all(m, layer, kv_head, k, false, err);
-    if (st == RB_OK)
-        st = logit_mae(mae, m->offsets[m->model->layer_is_local[layer]], m->q + (int64_t)kv_head * n_q * head, n_q, k,
-                       (const float *const *)m->restored, m->n_candidates, m->n_tokens, err);
-    for (int c = 0; c < m->n_candidates && st == RB_OK; c++)
-        m->losses[c].logit_mae[layer] += mae[c] / m->model->n_kv_heads;
+    double *mae = NULL;
+    rb_status st;
+    RB_TRY(st, rb_alloc(&mae, (size_t)m->n_candidates, sizeof *mae, "logit errors", err), done);
+    RB_TRY(st, restore_all(m, layer, kv_head, k, false, err), done);
+    RB_TRY(st,
+           logit_mae(mae, m->offsets[m->model->layer_is_local[layer]], m->q + (int64_t)kv_head * n_q * head, n_q, k,
+                     (const float *const *)m->restored, m->n_candidates, m->n_tokens, err),
+           done);
+    for (int c = 0; c < m->n_candidates; c++) m->losses[c].logit_mae[h] = mae[c];
+done:
+    free(mae);
     return st;
 }
 
@@ -201,17 +209,29 @@ static rb_status measure_values(measuring *m, int layer, int kv_head, rb_error *
     const float *v = m->v + kv_head * n;
     const rb_status st = restore_all(m, layer, kv_head, v, true, err);
     for (int c = 0; c < m->n_candidates && st == RB_OK; c++)
-        m->losses[c].value_error[layer] += relative_error(v, m->restored[c], n) / m->model->n_kv_heads;
+        m->losses[c].value_error[layer * m->model->n_kv_heads + kv_head] = relative_error(v, m->restored[c], n);
     return st;
+}
+
+/* The tokens that count, head after head, to the front. */
+static void keep_first_tokens(float *heads, int n_heads, int dims, const measuring *m)
+{
+    for (int h = 1; h < n_heads && m->n_tokens < m->n_stored; h++)
+        memmove(heads + h * m->n_tokens * dims, heads + h * m->n_stored * dims,
+                (size_t)(m->n_tokens * dims) * sizeof *heads);
 }
 
 static rb_status measure_layer(measuring *m, int layer, rb_error *err)
 {
+    const int n_kv = m->model->n_kv_heads;
     rb_status st;
-    RB_TRY(st, capture_read_q(m->capture, CAPTURE_TEST, layer, m->q, err), done);
-    RB_TRY(st, capture_read_k(m->capture, CAPTURE_TEST, layer, m->k, err), done);
-    if (m->v) RB_TRY(st, capture_read_v(m->capture, CAPTURE_TEST, layer, m->v, err), done);
-    for (int h = 0; h < m->model->n_kv_heads; h++) {
+    RB_TRY(st, capture_read_q(m->capture, m->set, layer, m->q, err), done);
+    RB_TRY(st, capture_read_k(m->capture, m->set, layer, m->k, err), done);
+    if (m->v) RB_TRY(st, capture_read_v(m->capture, m->set, layer, m->v, err), done);
+    keep_first_tokens(m->q, m->model->n_q_heads, m->model->head_dim, m);
+    keep_first_tokens(m->k, n_kv, m->model->head_dim, m);
+    if (m->v) keep_first_tokens(m->v, n_kv, m->values.head_dim, m);
+    for (int h = 0; h < n_kv; h++) {
         st = measure_keys(m, layer, h, err);
         if (st == RB_OK && m->v) st = measure_values(m, layer, h, err);
         if (st != RB_OK) return rb_fail_in(err, st, "layer %d kv_head %d", layer, h);
@@ -231,12 +251,12 @@ static rb_status begin_rope(measuring *m, bool is_local, rb_error *err)
 
 static rb_status begin_losses(measuring *m, bool has_values, rb_error *err)
 {
-    const size_t n_layers = (size_t)m->model->n_layers;
+    const size_t n_heads = (size_t)bit_plan_n_heads(m->plan);
     rb_status st = RB_OK;
     for (int c = 0; c < m->n_candidates && st == RB_OK; c++) {
-        plan_loss *loss = &m->losses[c];
-        RB_TRY(st, rb_alloc(&loss->logit_mae, n_layers, sizeof *loss->logit_mae, "losses", err), done);
-        if (has_values) st = rb_alloc(&loss->value_error, n_layers, sizeof *loss->value_error, "losses", err);
+        head_losses *losses = &m->losses[c];
+        RB_TRY(st, rb_alloc(&losses->logit_mae, n_heads, sizeof *losses->logit_mae, "losses", err), done);
+        if (has_values) st = rb_alloc(&losses->value_error, n_heads, sizeof *losses->value_error, "losses", err);
     }
 done:
     return st;
@@ -244,14 +264,15 @@ done:
 
 static rb_status begin(measuring *m, bool has_values, rb_error *err)
 {
-    const size_t head = (size_t)m->n_tokens * (size_t)m->model->head_dim, n_kv = (size_t)m->model->n_kv_heads;
+    const size_t dims = (size_t)m->model->head_dim, stored = (size_t)m->n_stored * dims,
+                 head = (size_t)m->n_tokens * dims, n_kv = (size_t)m->model->n_kv_heads;
     rb_status st;
     RB_TRY(st, begin_losses(m, has_values, err), done);
     RB_TRY(st, begin_rope(m, false, err), done);
     if (m->model->has_local_rope) RB_TRY(st, begin_rope(m, true, err), done);
-    RB_TRY(st, rb_alloc(&m->q, head * (size_t)m->model->n_q_heads, sizeof *m->q, "queries", err), done);
-    RB_TRY(st, rb_alloc(&m->k, head * n_kv, sizeof *m->k, "keys", err), done);
-    if (has_values) RB_TRY(st, rb_alloc(&m->v, head * n_kv, sizeof *m->v, "values", err), done);
+    RB_TRY(st, rb_alloc(&m->q, stored * (size_t)m->model->n_q_heads, sizeof *m->q, "queries", err), done);
+    RB_TRY(st, rb_alloc(&m->k, stored * n_kv, sizeof *m->k, "keys", err), done);
+    if (has_values) RB_TRY(st, rb_alloc(&m->v, stored * n_kv, sizeof *m->v, "values", err), done);
     RB_TRY(st, rb_alloc(&m->restored, (size_t)m->n_candidates, sizeof *m->restored, "restored vectors", err), done);
     for (int c = 0; c < m->n_candidates; c++)
         RB_TRY(st, rb_alloc(&m->restored[c], head, sizeof **m->restored, "restored vectors", err), done);
@@ -272,33 +293,37 @@ static void end(measuring *m)
     }
 }
 
-rb_status projection_measure(plan_loss *losses, const bit_plan *plan, const projection *const *projections, int n,
-                             const capture_file *capture, codec_tables *tables, rb_error *err)
+rb_status measure_losses(head_losses *losses, const bit_plan *plan, const loss_candidate *candidates, int n,
+                         const capture_file *capture, capture_set set, int64_t max_tokens, codec_tables *tables,
+                         const char *label, rb_error *err)
 {
     const capture_header *header = capture_file_header(capture);
     measuring m = {.plan = plan,
-                   .projections = projections,
+                   .candidates = candidates,
                    .capture = capture,
+                   .set = set,
                    .model = &plan->model,
                    .values = model_value_facts(&plan->model),
                    .tables = tables,
                    .losses = losses,
-                   .n_candidates = 1 + n,
-                   .n_tokens = header->text[CAPTURE_TEST].n_tokens,
-                   .context = header->text[CAPTURE_TEST].context};
+                   .n_candidates = n,
+                   .n_stored = header->text[set].n_tokens,
+                   .context = header->text[set].context};
     rb_progress progress;
     rb_status st;
+    m.n_tokens = max_tokens > 0 && max_tokens < m.n_stored ? max_tokens : m.n_stored;
     if (m.context > m.n_tokens) m.context = m.n_tokens;
     RB_TRY(st, model_facts_same(&plan->model, "the plan", &header->model, capture_file_path(capture), err), done);
     if (m.n_tokens == 0) {
-        st = rb_fail(err, RB_EFORMAT, "%s: has no test text to measure on", capture_file_path(capture));
+        st = rb_fail(err, RB_EFORMAT, "%s: has no %s text to measure on", capture_file_path(capture),
+                     capture_set_name(set));
         goto done;
     }
     RB_TRY(st, begin(&m, header->has_values, err), done);
-    rb_progress_start(&progress, "export", plan->model.n_layers);
+    rb_progress_start(&progress, label, plan->model.n_layers);
     for (int layer = 0; layer < plan->model.n_layers && st == RB_OK; layer++) {
         st = measure_layer(&m, layer, err);
-        rb_progress_step(&progress, "measured a layer");
+        rb_progress_step(&progress, "layers");
     }
     rb_progress_finish(&progress);
 done:

@@ -1,27 +1,35 @@
-/* What a projection costs, measured on the test text of a capture: keys and values go through the plan's codecs and
- * through the emulated quantizers of the runtimes, and are compared with what they were.
+/* What types of other runtimes, and projections of a plan onto them, cost on the vectors of a capture: keys and values
+ * go through the plan's codecs and through the emulated quantizers, and are compared with what they were.
  *
- * Runtimes code keys after RoPE, so a key is turned by its position, restored, and turned back. The measure of keys is
+ * Runtimes code keys after RoPE, so a key is turned by its position, restored, and turned back. The error of keys is
  * logit MAE (profile/logit_error.h), as everywhere. That of values is the relative error, sqrt(sum |v - v^|^2 / sum
- * |v|^2), where the capture has values. Both are means over the heads of a layer. The plan's sinks are exact; no
- * runtime keeps any. Its recent tokens are not counted. */
+ * |v|^2), where the capture has values. The plan's sinks are exact; no runtime keeps any. Its recent tokens are not
+ * counted. */
 #ifndef RB_EXPORT_RUNTIMES_PROJECTION_LOSS_H
 #define RB_EXPORT_RUNTIMES_PROJECTION_LOSS_H
 
 #include "calibrate/capture_file.h"
 #include "export/runtimes/projection.h"
 
-typedef struct plan_loss {
-    double *logit_mae, *value_error; /* [n_layers], owned; NULL: not measured */
-} plan_loss;
+/* What is measured: a projection, or one type of a runtime in all heads; neither: the plan itself. */
+typedef struct loss_candidate {
+    const projection *projection;
+    const runtime *runtime;
+    int type;
+} loss_candidate;
 
-void plan_loss_clear(plan_loss *loss);
-double plan_loss_mean(const double *by_layer, int n_layers);
+/* Of one candidate. */
+typedef struct head_losses {
+    double *logit_mae, *value_error; /* [n_layers][n_kv_heads], owned; value_error NULL: the capture has no values */
+} head_losses;
 
-/* losses [1 + n]: the plan's, then each projection's; zeroed by the caller, cleared by it also after a failure. Keys
- * and values of all are restored in parallel; the result does not depend on the number of threads. Fails with
- * RB_EMISMATCH where the capture is of another model. */
-rb_status projection_measure(plan_loss *losses, const bit_plan *plan, const projection *const *projections, int n,
-                             const capture_file *capture, codec_tables *tables, rb_error *err);
+void head_losses_clear(head_losses *losses);
+
+/* losses [n], zeroed by the caller, cleared by it also after a failure. On the set's first max_tokens tokens (0: all).
+ * Candidates are restored in parallel; the result does not depend on the number of threads. `label` names the progress.
+ * Fails with RB_EMISMATCH where the capture is of another model. */
+rb_status measure_losses(head_losses *losses, const bit_plan *plan, const loss_candidate *candidates, int n,
+                         const capture_file *capture, capture_set set, int64_t max_tokens, codec_tables *tables,
+                         const char *label, rb_error *err);
 
 #endif

@@ -187,12 +187,16 @@ const runtime *runtime_by_name(const char *name)
     return NULL;
 }
 
-bool runtime_has_type(const runtime *r, int type, const model_facts *model)
+bool runtime_codes(const runtime *r, int type, const model_facts *model)
 {
     const runtime_type *t = &r->types[type];
-    if (type == RUNTIME_FP16_TYPE) return r->has_fp16;
     return runtime_quantizer_fits(&t->keys, model->head_dim) && runtime_quantizer_fits(&t->values, model->value_dim)
-           && (!r->has_type || r->has_type(t, model));
+           && (type == RUNTIME_FP16_TYPE || !r->has_type || r->has_type(t, model));
+}
+
+bool runtime_has_type(const runtime *r, int type, const model_facts *model)
+{
+    return runtime_codes(r, type, model) && (type != RUNTIME_FP16_TYPE || r->has_fp16);
 }
 
 bool runtime_is_forced(const runtime *r, int layer, int n_layers)

@@ -58,7 +58,9 @@ typedef struct runtime {
 const runtime *runtime_of(runtime_id id);
 const runtime *runtime_by_name(const char *name); /* NULL: there is none */
 
-/* Whether the runtime has this type for this model. */
+/* Whether the runtime can code vectors of this model by this type, and whether a plan may choose it: 16 bits are not
+ * every runtime's to choose. */
+bool runtime_codes(const runtime *r, int type, const model_facts *model);
 bool runtime_has_type(const runtime *r, int type, const model_facts *model);
 /* Layers whose type is not free, n_forced at either end and no more than half at each. */
 bool runtime_is_forced(const runtime *r, int layer, int n_layers);

@@ -37,10 +37,20 @@ static int64_t plan_bytes(const bit_plan *plan)
     return bytes;
 }
 
+/* By bits. */
+static rb_status project(projection **out, const bit_plan *plan, runtime_id id, bool may_be_larger)
+{
+    projection_costs costs = {0};
+    assert_ok(projection_costs_create(&costs, plan, runtime_of(id), tables, &err));
+    const rb_status st = projection_create(out, plan, runtime_of(id), &costs, may_be_larger, &err);
+    projection_costs_clear(&costs);
+    return st;
+}
+
 static void assert_refused(const bit_plan *plan, runtime_id id, const char *sentence)
 {
     projection *p = NULL;
-    assert_int_equal(projection_create(&p, plan, runtime_of(id), false, tables, &err), RB_EUNSUPPORTED);
+    assert_int_equal(project(&p, plan, id, false), RB_EUNSUPPORTED);
     assert_null(p);
     if (!strstr(err.msg, sentence)) fail_msg("\"%s\" lacks \"%s\"", err.msg, sentence);
     err = (rb_error){0};
@@ -65,13 +75,13 @@ static void a_projection_takes_no_more_bytes_than_the_plan(void **state)
             for (int values = 1; values <= 8; values += 3) {
                 bit_plan *plan = even_plan(12, keys, values);
                 projection *p = NULL;
-                if (projection_create(&p, plan, runtime_of((runtime_id)id), false, tables, &err) == RB_OK) {
+                if (project(&p, plan, (runtime_id)id, false) == RB_OK) {
                     n_made++;
                     assert_true(projection_bytes(p) <= plan_bytes(plan));
                 } else {
                     assert_non_null(strstr(err.msg, "takes"));
                     err = (rb_error){0};
-                    assert_ok(projection_create(&p, plan, runtime_of((runtime_id)id), true, tables, &err));
+                    assert_ok(project(&p, plan, (runtime_id)id, true));
                     assert_true(projection_bytes(p) > plan_bytes(plan));
                 }
                 projection_free(p);
@@ -87,7 +97,7 @@ static void a_runtime_without_anything_so_small_says_both_sizes(void **state)
     (void)state;
     /* 8 layers of 2 heads, 36 bytes of q4_0 for a key and a value each; the plan has 18 for each. */
     assert_refused(plan, RUNTIME_LLAMA_CPP, "llama.cpp: takes 1152 bytes a token at least, the plan 576");
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_LLAMA_CPP), true, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_LLAMA_CPP, true));
     assert_int_equal(projection_bytes(p), 1152);
     projection_free(p);
     bit_plan_free(plan);
@@ -122,7 +132,7 @@ static void forced_layers_count_in_the_bytes(void **state)
     (void)state;
     /* 4 layers of 2 heads and 256 bytes, 8 layers of 2 heads and 26 + 28 bytes. */
     assert_refused(plan, RUNTIME_VLLM, "vllm: takes 2912 bytes a token at least");
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_VLLM), true, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_VLLM, true));
     assert_int_equal(projection_bytes(p), 2912);
     assert_int_equal(projection_n_fp16_layers(p), 4);
     for (int layer = 2; layer < 10; layer++)
@@ -141,14 +151,14 @@ static void layers_that_the_plan_favours_get_more(void **state)
     bit_plan *plan = plan_of(&model, (const int[]){8, 4, 4, 4, 6, 6}, 4);
     projection *p = NULL;
     (void)state;
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_EXLLAMAV3), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_EXLLAMAV3, false));
     for (int layer = 1; layer < 4; layer++) {
         assert_true(key_width(p, 0) > key_width(p, layer));
         assert_true(key_width(p, 4) > key_width(p, layer));
     }
     projection_free(p);
     plan->value_widths[0] = 8; /* one head of the first layer */
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_KVTUNER), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_KVTUNER, false));
     assert_true(projection_values(p, 0, 0)->width > projection_values(p, 0, 1)->width);
     projection_free(p);
     bit_plan_free(plan);
@@ -160,11 +170,11 @@ static void ends_of_ik_llama_cpp_follow_the_plan(void **state)
     bit_plan *plan = plan_of(&model, (const int[]){8, 8, 4, 4, 4, 6}, 8);
     projection *p = NULL;
     (void)state;
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_IK_LLAMA_CPP), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_IK_LLAMA_CPP, false));
     assert_true(key_width(p, 0) == key_width(p, 1) && key_width(p, 1) > key_width(p, 2));
     assert_true(key_width(p, 2) == key_width(p, 3) && key_width(p, 3) == key_width(p, 4));
     projection_free(p);
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_LLAMA_CPP), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_LLAMA_CPP, false));
     for (int layer = 1; layer < 6; layer++) assert_int_equal(projection_layer_type(p, layer, false), p->keys[0]);
     projection_free(p);
     bit_plan_free(plan);
@@ -202,13 +212,38 @@ static void no_other_choice_within_the_bytes_is_better(void **state)
         }
         if (bytes <= plan_bytes(plan)) best = fmin(best, cost_of(plan, r, distortion, types));
     }
-    assert_ok(projection_create(&p, plan, r, false, tables, &err));
+    assert_ok(project(&p, plan, r->id, false));
     for (int i = 0; i < 3; i++) {
         types[i] = p->keys[i];
         types[3 + i] = p->values[i];
     }
     assert_true(cost_of(plan, r, distortion, types) <= best * (1 + 1e-9));
     projection_free(p);
+    bit_plan_free(plan);
+}
+
+/* Errors that were measured count in place of bits: as much as the plan's, by their squares. */
+static void measured_errors_decide(void **state)
+{
+    const model_facts model = some_model(2, 1, 64, 64, ROPE_SPLIT_HALF);
+    bit_plan *plan = plan_of(&model, (const int[]){4, 4}, 4);
+    const runtime *r = runtime_of(RUNTIME_EXLLAMAV3);
+    projection_costs costs = {0};
+    projection *p = NULL;
+    (void)state;
+    assert_ok(projection_costs_create(&costs, plan, r, tables, &err));
+    for (int type = 0; type < r->n_types; type++) /* the second layer's keys are hard, the first's easy */
+        for (int layer = 0; layer < 2; layer++)
+            projection_cost_measure(&costs, SIDE_KEYS, layer, type, 0.0625, 0.001,
+                                    (layer + 0.125) * pow(2.0, -r->types[type].keys.width));
+    assert_float_equal((float)*projection_cost(&costs, SIDE_KEYS, 1, 7), 20.25f, 1e-4);
+    assert_ok(projection_create(&p, plan, r, &costs, false, &err));
+    assert_true(key_width(p, 1) > key_width(p, 0));
+    /* A plan that does not err at all is taken to err as 16 bits do. */
+    projection_cost_measure(&costs, SIDE_VALUES, 0, 1, 0.0, 0.25, 0.5);
+    assert_float_equal((float)*projection_cost(&costs, SIDE_VALUES, 0, 1), 4.0f, 1e-6);
+    projection_free(p);
+    projection_costs_clear(&costs);
     bit_plan_free(plan);
 }
 
@@ -263,14 +298,14 @@ static void what_is_lost_is_told(void **state)
     const double center[64] = {1.0};
     projection *p = NULL;
     (void)state;
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_KVTUNER), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_KVTUNER, false));
     assert_int_equal(projection_describe_lost(lost, p, plan), 1);
     plan->n_sink = 4;
     assert_ok(plan_head_set_center(&plan->heads[3], center, 64, &err));
     assert_int_equal(projection_describe_lost(lost, p, plan), 3);
     assert_string_equal(lost[2], "the first 4 tokens in fp16");
     projection_free(p);
-    assert_ok(projection_create(&p, plan, runtime_of(RUNTIME_MLX_LM), false, tables, &err));
+    assert_ok(project(&p, plan, RUNTIME_MLX_LM, false));
     assert_int_equal(projection_describe_lost(lost, p, plan), 5);
     projection_free(p);
     bit_plan_free(plan);
@@ -287,6 +322,7 @@ int main(void)
         cmocka_unit_test(layers_that_the_plan_favours_get_more),
         cmocka_unit_test(ends_of_ik_llama_cpp_follow_the_plan),
         cmocka_unit_test(no_other_choice_within_the_bytes_is_better),
+        cmocka_unit_test(measured_errors_decide),
         cmocka_unit_test(models_that_a_runtime_cannot_run_are_refused),
         cmocka_unit_test(mlx_has_the_widths_that_fill_its_words),
         cmocka_unit_test(what_is_lost_is_told),

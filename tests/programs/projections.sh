@@ -53,7 +53,8 @@ numbers='^# +[0-9]+ +[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$'
 equal "its layers are in the comments" 4 "$(grep -cE "$numbers" "$scratch/out/plan-exllamav3.py")"
 project plan "$all" --allow-larger --capture "$scratch/capture.h5" --json --threads 1 >"$scratch/one.json"
 cp -r "$scratch/out" "$scratch/once"
-expect "--json holds it by layer" 0 project plan "$all" --allow-larger --capture "$scratch/capture.h5" --json --threads 2
+expect "--json holds it by layer" 0 project plan "$all" --allow-larger --capture "$scratch/capture.h5" --json \
+    --threads 2
 check "the same for any number of threads" cmp "$scratch/one.json" "$scratch/stdout"
 check "  and so are the files" diff -r "$scratch/once" "$scratch/out"
 project small "$all" --allow-larger --capture "$scratch/capture.h5" --json >"$scratch/small-result.json"

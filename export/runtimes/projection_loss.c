@@ -79,30 +79,6 @@ done:
     return st;
 }
 
-/* Whether the runtime holds the dims of this model's heads in pairs: files of ggml do so with Llama and its kin, whose
- * halves RoPE turns. */
-static bool is_interleaved(const runtime *r, const model_facts *model)
-{
-    static const char *const kin[] = {"llama", "mistral", "granite"};
-    for (size_t i = 0; i < RB_COUNT(kin); i++)
-        if (r->interleaves_llama && strcmp(model->model_type, kin[i]) == 0) return true;
-    return false;
-}
-
-/* The place of a turned dim in the runtime's order. */
-static int place_of(int dim, int n) { return dim < n ? 2 * dim : 2 * (dim - n) + 1; }
-
-/* Keys as they leave RoPE to the runtime's order, and back. */
-static void reorder(float *x, int64_t n_tokens, const model_facts *model, bool back)
-{
-    const int n = model->rotary_dim / 2, dims = model->head_dim;
-    float row[RB_MAX_HEAD_DIM];
-    for (float *at = x; at < x + n_tokens * dims; at += dims) {
-        memcpy(row, at, (size_t)dims * sizeof *at);
-        for (int i = 0; i < 2 * n; i++) at[back ? i : place_of(i, n)] = row[back ? place_of(i, n) : i];
-    }
-}
-
 /* Turns keys, or turns them back; RoPE's factor is multiplied by, or divided by. */
 static void turn(float *k, const measuring *m, int layer, bool back)
 {
@@ -124,13 +100,13 @@ static rb_status restore_runtime_keys(float *restored, const measuring *m, const
                                       const runtime_quantizer *quantizer, int layer, const float *k, rb_error *err)
 {
     const int dims = m->model->head_dim;
-    const bool in_pairs = is_interleaved(r, m->model);
+    const bool in_pairs = runtime_holds_pairs(r, m->model);
     memcpy(restored, k, (size_t)(m->n_tokens * dims) * sizeof *k);
     turn(restored, m, layer, false);
-    if (in_pairs) reorder(restored, m->n_tokens, m->model, false);
+    if (in_pairs) runtime_reorder(restored, m->n_tokens, m->model, false);
     const rb_status st =
         runtime_quantizer_restore(quantizer, restored, m->n_tokens, dims, m->context, m->tables, restored, err);
-    if (in_pairs) reorder(restored, m->n_tokens, m->model, true);
+    if (in_pairs) runtime_reorder(restored, m->n_tokens, m->model, true);
     turn(restored, m, layer, true);
     return st;
 }

@@ -205,6 +205,28 @@ bool runtime_is_forced(const runtime *r, int layer, int n_layers)
     return layer < n || layer >= n_layers - n;
 }
 
+bool runtime_holds_pairs(const runtime *r, const model_facts *model)
+{
+    static const char *const kin[] = {"llama", "mistral", "granite"};
+    if (!r->interleaves_llama || model->rope.pairing != ROPE_SPLIT_HALF) return false;
+    for (size_t i = 0; i < RB_COUNT(kin); i++)
+        if (strcmp(model->model_type, kin[i]) == 0) return true;
+    return false;
+}
+
+/* The place of a turned dim in pairs. */
+static int place_of(int dim, int n) { return dim < n ? 2 * dim : 2 * (dim - n) + 1; }
+
+void runtime_reorder(float *k, int64_t n_tokens, const model_facts *model, bool back)
+{
+    const int n = model->rotary_dim / 2, dims = model->head_dim;
+    float row[RB_MAX_HEAD_DIM];
+    for (float *at = k; at < k + n_tokens * dims; at += dims) {
+        memcpy(row, at, (size_t)dims * sizeof *at);
+        for (int i = 0; i < 2 * n; i++) at[back ? i : place_of(i, n)] = row[back ? place_of(i, n) : i];
+    }
+}
+
 static bool is_power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
 
 rb_status runtime_check_model(const runtime *r, const model_facts *model, rb_error *err)

@@ -64,6 +64,11 @@ bool runtime_codes(const runtime *r, int type, const model_facts *model);
 bool runtime_has_type(const runtime *r, int type, const model_facts *model);
 /* Layers whose type is not free, n_forced at either end and no more than half at each. */
 bool runtime_is_forced(const runtime *r, int layer, int n_layers);
+/* Whether it holds the dims of this model's heads in pairs, where RoPE turns halves: files of ggml do so with Llama and
+ * its kin. And keys [n_tokens][head_dim] to that order, or back: dims 0, n, 1, n + 1, ..., n half of the turned ones.
+ */
+bool runtime_holds_pairs(const runtime *r, const model_facts *model);
+void runtime_reorder(float *k, int64_t n_tokens, const model_facts *model, bool back);
 /* Whether it can run plans of this model at all. RB_EUNSUPPORTED, saying what is in the way. */
 rb_status runtime_check_model(const runtime *r, const model_facts *model, rb_error *err);
 

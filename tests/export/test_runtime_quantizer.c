@@ -4,6 +4,7 @@
 #include "core/half.h"
 #include "export/runtimes/quantizer_blocks.h"
 #include "export/runtimes/runtime.h"
+#include "tests/plan/some_plan.h"
 
 static rb_error err;
 
@@ -62,6 +63,7 @@ static void edge_keeps_zero_and_the_larger_end(void **state)
     (void)state;
     assert_block(block_edge, 2, (float[]){2, -1, 0.25f, 0}, (float[]){2, -1, 0, 0}, 4);
     assert_block(block_edge, 2, (float[]){-2, 1, 0.25f, 0}, (float[]){-2, 1, 0, 0}, 4);
+    assert_block(block_edge, 3, (float[]){4, -2.296875f, 1.25f}, (float[]){4, -2, 1}, 3); /* 4.45 steps become 4 */
 }
 
 static void whole_steps_put_the_least_on_the_grid(void **state)
@@ -173,6 +175,26 @@ static void a_number_beyond_fp16_is_told(void **state)
     err = (rb_error){0};
 }
 
+static void ggml_holds_llama_in_pairs(void **state)
+{
+    model_facts model = some_model(2, 1, 8, 6, ROPE_SPLIT_HALF);
+    float k[16] = {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17};
+    const float pairs[16] = {0, 3, 1, 4, 2, 5, 6, 7, 10, 13, 11, 14, 12, 15, 16, 17};
+    (void)state;
+    assert_true(runtime_holds_pairs(runtime_of(RUNTIME_LLAMA_CPP), &model));
+    assert_true(runtime_holds_pairs(runtime_of(RUNTIME_IK_LLAMA_CPP), &model));
+    assert_false(runtime_holds_pairs(runtime_of(RUNTIME_VLLM), &model));
+    runtime_reorder(k, 2, &model, false);
+    assert_memory_equal(k, pairs, sizeof k);
+    runtime_reorder(k, 2, &model, true);
+    for (int i = 0; i < 16; i++) assert_true(k[i] == (float)(i % 8 + i / 8 * 10));
+    model.rope.pairing = ROPE_INTERLEAVED;
+    assert_false(runtime_holds_pairs(runtime_of(RUNTIME_LLAMA_CPP), &model));
+    strcpy(model.model_type, "qwen2");
+    model.rope.pairing = ROPE_SPLIT_HALF;
+    assert_false(runtime_holds_pairs(runtime_of(RUNTIME_LLAMA_CPP), &model));
+}
+
 /* ---- what is stored -------------------------------------------------------------------------- */
 
 static int key_bits(runtime_id id, const char *name, int dims)
@@ -241,6 +263,7 @@ int main(void)
         cmocka_unit_test(rotation_takes_blocks_that_divide_the_dims),
         cmocka_unit_test(groups_along_tokens_leave_the_rest_of_a_sequence),
         cmocka_unit_test(a_number_beyond_fp16_is_told),
+        cmocka_unit_test(ggml_holds_llama_in_pairs),
         cmocka_unit_test(types_store_what_their_formats_say),
         cmocka_unit_test(no_type_beats_the_rate_of_its_bits),
     };

@@ -29,7 +29,9 @@ done
 
 # Other files: from the array in the .npz, without numpy.
 plan=$scratch/block-gtq.json codes=$scratch/block-gtq.npz
-unzip() { python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]))' "$@"; }
+unzip() { # unzip FILE.npz NAME.npy
+    python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]))' "$@"
+}
 unzip "$codes" vectors.npy >"$scratch/vectors.npy"
 tail -c $((40 * 64 * 4)) "$scratch/vectors.npy" >"$scratch/vectors.f32"
 expect "vectors of a .npy" 0 encode "$plan" "$scratch/vectors.npy" -o "$scratch/out.npz"
@@ -76,7 +78,8 @@ refused "vectors of another size" "last dim is 25, expected vectors of 64" "$pla
 refused "a .npy that is cut" "ends within its header" "$plan" "$scratch/short.npy"
 refused "a number that is none" "a value is not finite" "$plan" "$scratch/nan.f32"
 refused "an .npz without saying which array" "4 arrays in it, the first is \"vectors\"" "$plan" "$codes"
-refused "codes of another head" "array \"norms\" is U8 with 2 dims, expected F16" "$plan" "$scratch/optimal-center.npz" --decode --layer 1 --kv-head 1
+refused "codes of another head" "array \"norms\" is U8 with 2 dims, expected F16" \
+    "$plan" "$scratch/optimal-center.npz" --decode --layer 1 --kv-head 1
 refused "a file of another kind" "none of .npy, .npz" "$plan" "$plan"
 
 finish

@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "export/plan_cuda.h"
 #include "export/plan_folded.h"
 #include "export/plan_header.h"
 #include "export/plan_report.h"
@@ -16,13 +17,14 @@
 
 typedef struct export_options {
     rb_string_list formats;
-    const char *summary, *model, *output;
+    const char *summary, *model, *capture, *output;
 } export_options;
 
 typedef struct export_job {
     const bit_plan *plan;
     const profile_summary *summary; /* NULL: none given */
     const char *model;              /* folder of the checkpoint; NULL: none given */
+    const char *capture;            /* path; NULL: none given */
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err)
@@ -53,6 +55,10 @@ static rb_status write_folded_plan(const export_job *job, const char *path, rb_e
 {
     return plan_folded_write_plan(job->plan, path, err);
 }
+static rb_status write_cuda(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_cuda_write(job->plan, job->capture, path, err);
+}
 
 /* Every file of every format, in one place. file_format takes the stem of the plan's name. */
 static const struct export_file {
@@ -66,8 +72,9 @@ static const struct export_file {
     {"report", "%s/report.html", write_report},
     {"folded", "%s/%s-folded.safetensors", write_folded_weights},
     {"folded", "%s/%s-folded.json", write_folded_plan},
+    {"cuda", "%s/%s-cuda", write_cuda}, /* a folder */
 };
-static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", NULL};
+static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", "cuda", NULL};
 
 /* "folder/plan.json" -> "plan". */
 static rb_status stem_of(char **out, const char *path, rb_error *err)
@@ -82,8 +89,10 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
 {
     struct stat info;
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot be read back", path);
+    const bool is_folder = S_ISDIR(info.st_mode);
     if (!files) {
-        printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
+        if (is_folder) printf("%-12s %-44s %15s\n", format, path, "folder");
+        else printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
         return RB_OK;
     }
     cJSON *item = NULL;
@@ -91,7 +100,7 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
     RB_TRY(st, rb_json_new_object(&item, err), done);
     RB_TRY(st, rb_json_add_string(item, "format", format, err), done);
     RB_TRY(st, rb_json_add_string(item, "path", path, err), done);
-    RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
+    if (!is_folder) RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
     RB_TRY(st, rb_json_append(files, &item, err), done);
 done:
     cJSON_Delete(item);
@@ -123,15 +132,23 @@ static rb_status write_formats(const export_job *job, const export_options *opt,
     return st;
 }
 
-/* Only the folded format needs the checkpoint. */
-static rb_status check_model_option(const export_options *opt, rb_error *err)
+static bool writes(const export_options *opt, const char *format)
 {
-    bool is_folding = false;
-    for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
+    for (int i = 0; i < opt->formats.n; i++)
+        if (strcmp(opt->formats.at[i], format) == 0) return true;
+    return false;
+}
+
+/* Only the folded format needs the checkpoint, and only cuda takes a capture. */
+static rb_status check_inputs(const export_options *opt, rb_error *err)
+{
+    const bool is_folding = writes(opt, "folded");
     if (is_folding && !opt->model)
         return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
     if (!is_folding && opt->model)
         return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
+    if (opt->capture && !writes(opt, "cuda"))
+        return rb_fail(err, RB_EUSAGE, "--capture is for format cuda, expected it in --format");
     return RB_OK;
 }
 
@@ -158,7 +175,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     char *stem = NULL;
     rb_status st;
 
-    RB_TRY(st, check_model_option(opt, err), done);
+    RB_TRY(st, check_inputs(opt, err), done);
     RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
     RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
@@ -166,7 +183,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
     }
-    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model}, opt, stem, files, err), done);
+    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model, opt->capture}, opt, stem, files, err), done);
     if (files) RB_TRY(st, print_json(&files, err), done);
 done:
     cJSON_Delete(files);
@@ -196,6 +213,11 @@ int main(int argc, char **argv)
          .value = &opt.model,
          .metavar = "DIR",
          .help = "checkpoint whose projections format folded changes"},
+        {.long_name = "capture",
+         .kind = RB_OPT_STRING,
+         .value = &opt.capture,
+         .metavar = "FILE",
+         .help = "capture whose vectors format cuda is tested with; without it they are made"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -208,7 +230,8 @@ int main(int argc, char **argv)
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
         .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
-                   "report for people, and weights with its scales and bases of values folded in.",
+                   "report for people, weights with its scales and bases of values folded in, and C and CUDA sources "
+                   "that encode, decode and attend.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -53,7 +53,12 @@ template <typename T> struct both {
 size_t record_bytes(int layer) { return (size_t)plan_host_tables.layers[layer].record_bytes; }
 
 void set(float *out, uint16_t word) { *out = plan_half(word); }
-void set(__half *out, uint16_t word) { std::memcpy(out, &word, sizeof word); }
+void set(__half *out, uint16_t word)
+{
+    __half_raw raw;
+    raw.x = word;
+    *out = raw;
+}
 
 /* ---- encode ---------------------------------------------------------------------------------- */
 

@@ -62,7 +62,7 @@ static __device__ inline void load_token(attention &a, const plan_tables &t, int
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const uint8_t *record = in.cache + token * t.layers[layer].record_bytes;
-    const int64_t row = in.exact_keys ? exact_row(token, in.n_tokens) : PLAN_NONE;
+    const int64_t row = in.exact_keys ? exact_row(token, in.n_tokens) : int64_t{PLAN_NONE};
     if (row != PLAN_NONE) {
         const int64_t v = row * PLAN_N_KV_HEADS + kv_head;
         for (int i = lane; i < PLAN_HEAD_DIM; i += WARP)
@@ -135,7 +135,7 @@ static __global__ void __launch_bounds__(WARP *WARPS)
             (float)PLAN_ATTENTION_SCALE * to_float(queries[(int64_t)first * PLAN_HEAD_DIM + at]);
     for (int at = threadIdx.x; at < n_queries * PLAN_VALUE_DIM; at += WARP * WARPS)
         a.sums[at / PLAN_VALUE_DIM][at % PLAN_VALUE_DIM] = 0.0f;
-    if (threadIdx.x < n_queries) {
+    if ((int)threadIdx.x < n_queries) {
         a.largest[threadIdx.x] = -INFINITY;
         a.total[threadIdx.x] = 0.0f;
     }

@@ -27,7 +27,7 @@ static __device__ inline double block_sum(encoder &e, double x)
     e.partial[threadIdx.x] = x;
     for (int step = ENCODE_THREADS / 2; step > 0; step /= 2) {
         __syncthreads();
-        if (threadIdx.x < step) e.partial[threadIdx.x] += e.partial[threadIdx.x + step];
+        if ((int)threadIdx.x < step) e.partial[threadIdx.x] += e.partial[threadIdx.x + step];
     }
     __syncthreads();
     return e.partial[0];

@@ -98,14 +98,15 @@ expect "a capture without the format is a usage error" 2 "$bin/ropebits-export" 
 expect "a capture of another model is refused" 1 export_cuda mixed --capture "$scratch/split.h5" -o "$scratch/none"
 stderr_has "the plan and $scratch/split.h5: rotary_dim 24 and 32"
 check "  nothing is written" [ ! -e "$scratch/none/mixed-cuda" ]
-check "no header of ropebits is needed" lacks '#include .*ropebits' "$scratch"/mixed-cuda/*.[ch] "$scratch"/mixed-cuda/*.cu*
+check "no header of ropebits is needed" \
+    lacks '#include .*ropebits' "$scratch"/mixed-cuda/*.[ch] "$scratch"/mixed-cuda/*.cu*
 
 # ---- nvcc ----
 nvcc_takes() { # nvcc_takes FOLDER
     local arch options=()
     for arch in 80 90 120; do options+=(-gencode "arch=compute_$arch,code=sm_$arch"); done
-    (cd "$1" && nvcc -std=c++17 -O1 -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror "${options[@]}" -o check check.cu \
-        plan_decoder.c plan_tables.c test_vectors.c)
+    (cd "$1" && nvcc -std=c++17 -O1 -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror "${options[@]}" \
+        -o check check.cu plan_decoder.c plan_tables.c test_vectors.c)
 }
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
     skip_case "nvcc takes the sources" "done in the plain build"

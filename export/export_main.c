@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "export/plan_cuda.h"
 #include "export/plan_folded.h"
 #include "export/plan_header.h"
 #include "export/plan_report.h"
@@ -26,6 +27,7 @@ typedef struct export_job {
     const profile_summary *summary; /* NULL: none given */
     const char *model;              /* folder of the checkpoint; NULL: none given */
     const projection_run *projections;
+    const char *capture; /* path; NULL: none given */
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err)
@@ -56,6 +58,10 @@ static rb_status write_folded_plan(const export_job *job, const char *path, rb_e
 {
     return plan_folded_write_plan(job->plan, path, err);
 }
+static rb_status write_cuda(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_cuda_write(job->plan, job->capture, path, err);
+}
 
 /* Every file of every format, in one place. file_format takes the stem of the plan's name. */
 static const struct export_file {
@@ -69,10 +75,11 @@ static const struct export_file {
     {"report", "%s/report.html", write_report},
     {"folded", "%s/%s-folded.safetensors", write_folded_weights},
     {"folded", "%s/%s-folded.json", write_folded_plan},
+    {"cuda", "%s/%s-cuda", write_cuda}, /* a folder */
 };
 #define RB_RUNTIME_NAME(NAME, variable, name) name,
-static const char *const format_names[] = {
-    "rbp", "header", "safetensors", "json", "report", "folded", RB_RUNTIMES(RB_RUNTIME_NAME) NULL};
+static const char *const format_names[] = {"rbp",    "header", "safetensors", "json",
+                                           "report", "folded", "cuda",        RB_RUNTIMES(RB_RUNTIME_NAME) NULL};
 #undef RB_RUNTIME_NAME
 
 /* "folder/plan.json" -> "plan". */
@@ -88,8 +95,10 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
 {
     struct stat info;
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot be read back", path);
+    const bool is_folder = S_ISDIR(info.st_mode);
     if (!files) {
-        printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
+        if (is_folder) printf("%-12s %-44s %15s\n", format, path, "folder");
+        else printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
         return RB_OK;
     }
     cJSON *item = NULL;
@@ -97,7 +106,7 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
     RB_TRY(st, rb_json_new_object(&item, err), done);
     RB_TRY(st, rb_json_add_string(item, "format", format, err), done);
     RB_TRY(st, rb_json_add_string(item, "path", path, err), done);
-    RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
+    if (!is_folder) RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
     RB_TRY(st, rb_json_append(files, &item, err), done);
 done:
     cJSON_Delete(item);
@@ -160,24 +169,25 @@ static int runtimes_of(runtime_id *ids, const rb_string_list *formats)
     return n;
 }
 
-static rb_status check_runtime_options(const export_options *opt, rb_error *err)
+static bool writes(const export_options *opt, const char *format)
 {
-    runtime_id ids[RUNTIME_N];
-    const char *option = opt->capture ? "--capture" : opt->allow_larger ? "--allow-larger" : NULL;
-    if (option && runtimes_of(ids, &opt->formats) == 0)
-        return rb_fail(err, RB_EUSAGE, "%s is for formats of other runtimes, expected one of them in --format", option);
-    return RB_OK;
+    for (int i = 0; i < opt->formats.n; i++)
+        if (strcmp(opt->formats.at[i], format) == 0) return true;
+    return false;
 }
 
-/* Only the folded format needs the checkpoint. */
-static rb_status check_model_option(const export_options *opt, rb_error *err)
+/* Only the folded format needs the checkpoint; cuda and other runtimes take a capture. */
+static rb_status check_inputs(const export_options *opt, int n_runtimes, rb_error *err)
 {
-    bool is_folding = false;
-    for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
+    const bool is_folding = writes(opt, "folded");
     if (is_folding && !opt->model)
         return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
     if (!is_folding && opt->model)
         return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
+    if (opt->capture && n_runtimes == 0 && !writes(opt, "cuda"))
+        return rb_fail(err, RB_EUSAGE, "--capture is for format cuda and other runtimes, expected one in --format");
+    if (opt->allow_larger && n_runtimes == 0)
+        return rb_fail(err, RB_EUSAGE, "--allow-larger is for other runtimes, expected one in --format");
     return RB_OK;
 }
 
@@ -213,8 +223,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     char *stem = NULL;
     rb_status st;
 
-    RB_TRY(st, check_model_option(opt, err), done);
-    RB_TRY(st, check_runtime_options(opt, err), done);
+    RB_TRY(st, check_inputs(opt, n_runtimes, err), done);
     RB_TRY(st, stem_of(&stem, plan_path, err), done);
     RB_TRY(st, plan_json_read(&plan, plan_path, err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
@@ -225,7 +234,9 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st,
            projection_run_create(&projections, plan, stem, runtimes, n_runtimes, opt->allow_larger, opt->capture, err),
            done);
-    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model, &projections}, opt, stem, files, err), done);
+    RB_TRY(st,
+           write_formats(&(export_job){plan, summary, opt->model, &projections, opt->capture}, opt, stem, files, err),
+           done);
     if (files) RB_TRY(st, print_json(&files, &projections, err), done);
     else if (n_runtimes > 0) projection_run_print(stdout, &projections);
 done:
@@ -261,7 +272,8 @@ int main(int argc, char **argv)
          .kind = RB_OPT_STRING,
          .value = &opt.capture,
          .metavar = "FILE",
-         .help = "capture on whose test text the loss of formats of other runtimes is measured"},
+         .help = "capture whose vectors format cuda is tested with (without it they are made), and on whose test text "
+                 "the loss of formats of other runtimes is measured"},
         {.long_name = "allow-larger",
          .kind = RB_OPT_FLAG,
          .value = &opt.allow_larger,
@@ -278,8 +290,8 @@ int main(int argc, char **argv)
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
         .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
-                   "report for people, weights with its scales and bases of values folded in, and the closest that "
-                   "other runtimes can say, with its loss.",
+                   "report for people, weights with its scales and bases of values folded in, C and CUDA sources that "
+                   "encode, decode and attend, and the closest that other runtimes can say, with its loss.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -17,9 +17,9 @@ python=$(for p in /usr/bin/python3 python3; do "$p" -c 'import json' 2>/dev/null
 
 # ---- usage ----
 expect "a capture for nothing is a usage error" 2 project plan rbp --capture "$scratch/capture.h5"
-stderr_has "--capture is for formats of other runtimes"
+stderr_has "--capture is for format cuda and other runtimes"
 expect "so is larger for nothing" 2 project plan rbp --allow-larger
-stderr_has "--allow-larger is for formats of other runtimes"
+stderr_has "--allow-larger is for other runtimes"
 
 # ---- refused ----
 # 4 layers of 2 heads, 36 bytes of iq4_nl for a key and as many for a value.

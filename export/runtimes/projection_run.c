@@ -98,7 +98,7 @@ rb_status projection_run_create(projection_run *run, const bit_plan *plan, const
     run->plan_name = plan_name;
     for (int i = 0; i < n; i++) RB_TRY(st, runtime_check_model(runtime_of(ids[i]), &plan->model, err), done);
     RB_TRY(st, codec_tables_create(&tables, err), done);
-    if (capture_path) {
+    if (capture_path && n > 0) {
         RB_TRY(st, capture_open(&capture, capture_path, err), done);
         RB_TRY(st, measure_types(&errors, plan, ids, n, capture, tables, err), done);
     }

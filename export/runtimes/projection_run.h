@@ -14,8 +14,8 @@ typedef struct projection_run {
     head_losses losses[1 + RUNTIME_N]; /* the plan's, then each projection's */
 } projection_run;
 
-/* Projects the plan onto the runtimes ids [n]. With a capture the choice is by errors that are measured on its
- * calibration text, and the loss is measured on its test text; NULL: the choice is by bits, and no loss is known.
+/* Projects the plan onto the runtimes ids [n], n from 0. With a capture the choice is by errors that are measured on
+ * its calibration text, and the loss is measured on its test text; NULL: the choice is by bits, and no loss is known.
  * Zeroed before; cleared by the caller also after a failure. */
 rb_status projection_run_create(projection_run *run, const bit_plan *plan, const char *plan_name, const runtime_id *ids,
                                 int n, bool may_be_larger, const char *capture_path, rb_error *err);

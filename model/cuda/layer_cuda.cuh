@@ -67,6 +67,10 @@ rb_status mlp_activate(void *out, const void *gate_up, const float *bias, layer_
                        rb_error *err);
 rb_status mlp_finish_logits(float *x, float scale, float cap, int64_t n, void *stream, rb_error *err);
 
+/* gemv_cuda.cu */
+rb_status few_rows_run(void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n, int64_t k,
+                       void *stream, rb_error *err);
+
 /* expert_cuda.cu */
 rb_status expert_route(const layer_cuda_router *in, void *stream, rb_error *err);
 rb_status expert_gather(void *out, const void *rows, const layer_cuda_visits *visits, int64_t n_rows,

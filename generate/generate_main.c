@@ -114,9 +114,11 @@ static rb_status generate_run(const rb_run_args *args, rb_error *err)
     const bool is_json = args->common->json;
     generate_inputs in = {0};
     generate_result result = {0};
+    rb_device_kind device;
     rb_status st;
     RB_TRY(st, generate_inputs_read(&in, opt, err), done);
-    const bool is_on_gpu = false;
+    RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
+    const bool is_on_gpu = device == RB_DEVICE_CUDA;
     RB_TRY(st, generate_text(&result, &in, opt, is_on_gpu, !is_json, err), done);
     if (is_json) {
         RB_TRY(st, put_json(&result, &in, opt, is_on_gpu, err), done);
@@ -218,6 +220,12 @@ int main(int argc, char **argv)
          .min = 1,
          .max = MAX_CHUNK,
          .help = "tokens of the prompt that go through the model at a time"},
+        {.long_name = "precision",
+         .kind = RB_OPT_CHOICE,
+         .value = &opt.precision,
+         .metavar = "TYPE",
+         .choices = precision_names,
+         .help = "of the matrix products on a GPU; the CPU computes in f32"},
     };
     const rb_program program = {
         .name = "generate",
@@ -228,7 +236,6 @@ int main(int argc, char **argv)
         .options = table,
         .n_options = RB_COUNT(table),
         .run = generate_run,
-        .has_cpu_only = true,
         .multiplies = true,
         .context = &opt,
     };

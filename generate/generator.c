@@ -20,7 +20,7 @@ rb_status generator_open(generator **out, const generator_request *request, rb_e
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&g, 1, sizeof *g, "generator", err), done);
-    *g = (generator){.request = *request, .device = &generator_cpu};
+    *g = (generator){.request = *request, .device = request->is_on_gpu ? &generator_cuda : &generator_cpu};
     RB_TRY(st,
            sequence_cache_create(&g->cache, &checkpoint_config(request->model)->facts, request->plan,
                                  request->is_on_gpu, 1, request->max_tokens, request->chunk, err),

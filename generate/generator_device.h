@@ -1,4 +1,4 @@
-/* What runs the tokens of a generator: generator_cpu.c. */
+/* What runs the tokens of a generator: generator_cpu.c and generator_cuda.c. */
 #ifndef RB_GENERATE_GENERATOR_DEVICE_H
 #define RB_GENERATE_GENERATOR_DEVICE_H
 
@@ -12,6 +12,6 @@ typedef struct generator_device {
     void (*close)(void *state); /* accepts NULL */
 } generator_device;
 
-extern const generator_device generator_cpu;
+extern const generator_device generator_cpu, generator_cuda;
 
 #endif

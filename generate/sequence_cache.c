@@ -22,8 +22,12 @@ static rb_status alloc_on_host(cache_memory *m, const char *what, rb_error *err)
 
 static rb_status alloc_on_gpu(cache_memory *m, const char *what, rb_error *err)
 {
-    const rb_status st = rb_cuda_alloc(&m->at, m->size_bytes, 1, what, err);
-    return st == RB_OK ? rb_cuda()->fill(m->at, 0, m->size_bytes, NULL, err) : st;
+    rb_status st;
+    RB_TRY(st, rb_cuda_alloc(&m->at, m->size_bytes, 1, what, err), done);
+    RB_TRY(st, rb_cuda()->fill(m->at, 0, m->size_bytes, NULL, err), done);
+    st = rb_cuda()->stream_wait(NULL, err); /* other streams do not wait for this one */
+done:
+    return st;
 }
 
 rb_status cache_memory_alloc(cache_memory *m, size_t size_bytes, bool is_on_gpu, const char *what, rb_error *err)

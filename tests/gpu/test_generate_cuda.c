@@ -8,7 +8,7 @@
 /* How far a new token's logit may be below the largest of the pass on the CPU. Logits of this model reach 10. In f32
  * the cache has its part: keys and values that go through fp16, and codes that are tied. bf16 has 8 bits, in every
  * layer. */
-static const float LOGIT_TIE_F32 = 0.05f, LOGIT_TIE_BF16 = 0.7f;
+static const float LOGIT_TIE_F32 = 0.05f, LOGIT_TIE_BF16 = 1.5f;
 
 static void check_kind(plan_kind kind, int64_t n_sink, int64_t n_recent, layer_cuda_precision precision, int64_t chunk)
 {

@@ -23,6 +23,15 @@ __device__ __forceinline__ float warp_sum(float x)
     return x;
 }
 
+/* A kernel that is launched for it (gemv_cuda.cu) may begin now, and waits for this one before it reads what it makes.
+ */
+__device__ __forceinline__ void may_begin_next()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /* Kernels in which a warp takes one head of one token, or one token. */
 enum { HEAD_WARPS = 8 };
 static inline unsigned warp_blocks(int64_t items)

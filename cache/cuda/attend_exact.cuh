@@ -112,7 +112,7 @@ __device__ __forceinline__ void write_exact(const exact_sum &from, const attend_
     }
 }
 
-__device__ __noinline__ void attend_exact_tokens(const attend_args &args, const attend_place &at, float *shared)
+static __device__ __noinline__ void attend_exact_tokens(const attend_args &args, const attend_place &at, float *shared)
 {
     const int n_dims = args.call.head_dim, n_queries = count_queries(args, at);
     const ropebits_kv_vectors &from = args.call.queries.queries;

@@ -137,7 +137,7 @@ class RopebitsLayer(CacheLayerMixin):
     def is_croppable(self):
         return not self.is_initialized or self.kv.info.n_recent == 0
 
-    def lazy_initialization(self, key_states, value_states):
+    def lazy_initialization(self, key_states, value_states=None):
         self.device = key_states.device
         self.kv = self.cache.open(self.device)
         self.pages, self.exact, self.n_pages = None, None, 0
@@ -186,6 +186,11 @@ class RopebitsLayer(CacheLayerMixin):
         self.select(beam_idx.tolist())
 
     # ---- pages
+    def begin(self, key_states):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        self.cache.sequences.begin(key_states.shape[0])
+
     def n_bytes(self):
         """Bytes that the layer holds."""
         return sum(x.numel() for x in (self.pages, self.exact) if x is not None) if self.is_initialized else 0
@@ -209,11 +214,8 @@ class RopebitsLayer(CacheLayerMixin):
 
     def append(self, key_states, value_states):
         """Takes keys and values [sequence][head][token][dim]."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        sequences = self.cache.sequences
-        sequences.begin(key_states.shape[0])
-        n = key_states.shape[2]
+        self.begin(key_states)
+        sequences, n = self.cache.sequences, key_states.shape[2]
         sequence, token, kept = sequences.new_tokens(self.n_columns, n, self.device)
         self.reserve(self.n_columns + n)
         keys, values = (as_vectors(x, kept) for x in (key_states, value_states))
@@ -221,14 +223,14 @@ class RopebitsLayer(CacheLayerMixin):
         self.n_columns += n
 
     def exact_tokens(self, b, first, end, dtype):
-        """Keys [head][token][dim] and values of tokens first to end - 1 of sequence b, which the exact area has now."""
+        """Keys [token][head][dim] and values of tokens first to end - 1 of sequence b, which the exact area has now."""
         info = self.kv.info
         token = torch.arange(first, end, device=self.device)
         recent = info.n_sink + (token - info.n_sink) % max(info.n_recent, 1)
         rows = self.exact[b].view(torch.float16).view(-1, info.n_kv_heads * (info.head_dim + info.value_dim))
         rows = rows[torch.where(token < info.n_sink, token, recent)].to(dtype)
         keys, values = rows.split([info.n_kv_heads * info.head_dim, info.n_kv_heads * info.value_dim], 1)
-        return (x.reshape(len(token), info.n_kv_heads, -1).transpose(0, 1) for x in (keys, values))
+        return [x.view(len(token), info.n_kv_heads, -1) for x in (keys, values)]
 
     def restore(self, dtype):
         """Keys and values [sequence][head][column][dim] of all tokens; those of padding are 0."""
@@ -246,8 +248,7 @@ class RopebitsLayer(CacheLayerMixin):
             for begin, stop in (0, first), (max(first, end), length):
                 if stop > begin:
                     columns = slice(padding + begin, padding + stop)
-                    keys[b, columns], values[b, columns] = (
-                        x.transpose(0, 1) for x in self.exact_tokens(b, begin, stop, dtype))
+                    keys[b, columns], values[b, columns] = self.exact_tokens(b, begin, stop, dtype)
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     # ---- attention
@@ -265,14 +266,14 @@ class RopebitsLayer(CacheLayerMixin):
         the exact area has."""
         info, sequences = self.kv.info, self.cache.sequences
         n = min(n_columns, self.n_columns)
-        keys = torch.zeros(len(sequences), info.n_kv_heads, n, info.head_dim, dtype=dtype, device=self.device)
-        values = torch.zeros(len(sequences), info.n_kv_heads, n, info.value_dim, dtype=dtype, device=self.device)
+        keys = torch.zeros(len(sequences), n, info.n_kv_heads, info.head_dim, dtype=dtype, device=self.device)
+        values = torch.zeros(len(sequences), n, info.n_kv_heads, info.value_dim, dtype=dtype, device=self.device)
         for b in range(len(sequences)):
             length = sequences.length(b, self.n_columns)
             m = min(n, length)
             if m > 0:
-                keys[b, :, n - m:], values[b, :, n - m:] = self.exact_tokens(b, length - m, length, dtype)
-        return keys, values
+                keys[b, n - m:], values[b, n - m:] = self.exact_tokens(b, length - m, length, dtype)
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
 
 def as_vectors(states, kept):
@@ -396,8 +397,7 @@ def ropebits_attention(module, query, key, value, attention_mask, scaling=None, 
 
 def attend_prompt(module, query, pending, mask, scaling, softcap):
     layer = pending.layer
-    if not layer.is_initialized:
-        layer.lazy_initialization(pending.keys, pending.values)
+    layer.begin(pending.keys)
     n_recent = layer.kv.info.n_recent
     if n_recent:
         exact = layer.before(n_recent - 1, query.dtype)

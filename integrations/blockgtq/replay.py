@@ -2,10 +2,11 @@
 
     from replay import read_plan, unaccelerated_quantizers, production_quantizers
     plan = read_plan("plan.json")
-    patch_model_kv(model, *unaccelerated_quantizers(plan, "cpu"), plan["model"]["head_dim"], plan["model"]["n_kv_heads"])
+    keys, values = unaccelerated_quantizers(plan, "cpu")
+    patch_model_kv(model, keys, values, plan["model"]["head_dim"], plan["model"]["n_kv_heads"])
 
-Written for github.com/JIA-Lab-research/blockgtq at commit 3fe14e7. It must be importable as blockgtq where quantizers are
-made; reading a plan and saying whether it can be replayed needs Python only:
+Written for github.com/JIA-Lab-research/blockgtq at commit 3fe14e7. It must be importable as blockgtq where quantizers
+are made; reading a plan and saying whether it can be replayed needs Python only:
 
     python3 replay.py plan.json
 """
@@ -24,7 +25,7 @@ class CannotReplay(ValueError):
     """The plan says something that the published code has no place for."""
 
 
-# ---- the plan -----------------------------------------------------------------------------------------------------------
+# ---- the plan --------------------------------------------------------------------------------------------------------
 def read_plan(path):
     """The JSON of a plan that the published code can express."""
     with open(path, encoding="utf-8") as file:
@@ -51,8 +52,8 @@ def refuse_plan(plan):
         refuse(plan.get(name), f"{name} is {plan.get(name)}, but the published code keeps no exact tokens")
     pairing = model["rope"]["pairing"]
     refuse(pairing != "split-half", f"RoPE pairing is {pairing}, but the published code has split-half only")
-    refuse(model["rotary_dim"] != model["head_dim"], f"RoPE turns {model['rotary_dim']} of {model['head_dim']} dims, but "
-           "the published code turns all")
+    refuse(model["rotary_dim"] != model["head_dim"],
+           f"RoPE turns {model['rotary_dim']} of {model['head_dim']} dims, but the published code turns all")
     refuse("value_dim" in model, "the cache is latent (value_dim), which the published code does not do")
     refuse("value_heads" in plan, "values are of family trellis, but the published code has groups only")
     codebook = plan["values"]["codebook"]
@@ -74,7 +75,8 @@ def refuse_head(head, head_dim):
         refuse(name in head, f"keys have {name}, but the published code codes them as they are")
     refuse(0 in head["bits"], "a block has width 0, but the published code gives every block a bit")
     widths = [group["width"] for group in head["groups"]]
-    refuse(len(set(widths)) != len(widths), "two groups have one width, but the published code makes a group of a width")
+    refuse(len(set(widths)) != len(widths),
+           "two groups have one width, but the published code makes a group of a width")
     for group in head["groups"]:
         refuse_group(group)
 
@@ -103,10 +105,10 @@ def heads(plan):
     return [layer["kv_heads"] for layer in plan["layers"]]
 
 
-# ---- their objects ------------------------------------------------------------------------------------------------------
+# ---- their objects ---------------------------------------------------------------------------------------------------
 def stable_bits(bits):
-    """[block] widths whose argsort() is stable. The published code sorts blocks by width with torch's argsort, which may
-    order equals as it likes, and that order is a part of the rotation."""
+    """[block] widths whose argsort() is stable. The published code sorts blocks by width with torch's argsort, which
+    may order equals as it likes, and that order is a part of the rotation."""
     import torch
 
     class StableBits(torch.Tensor):
@@ -150,8 +152,8 @@ class Unchanged:
 
 
 def unaccelerated_quantizers(plan, device):
-    """([layer][KV head] of keys, the same of values) for blockgtq.unaccelerated.patch_model_kv: keys before RoPE, as the
-    plan has them."""
+    """([layer][KV head] of keys, the same of values) for blockgtq.unaccelerated.patch_model_kv: keys before RoPE, as
+    the plan has them."""
     import torch
     from blockgtq.tq import TurboQuantMSE
     device, head_dim = torch.device(device), plan["model"]["head_dim"]
@@ -189,7 +191,8 @@ def production_quantizer(head, head_dim, width, device):
     """A BlockGTQQuantizer of keys and values of one KV head."""
     import torch
     from blockgtq.quantizer import BlockGTQQuantizer
-    quantizer = BlockGTQQuantizer(head_dim=head_dim, avg_bits=average(head["bits"]), rotation_threshold=1, device=device)
+    quantizer = BlockGTQQuantizer(head_dim=head_dim, avg_bits=average(head["bits"]), rotation_threshold=1,
+                                  device=device)
     nothing = torch.zeros(1, head_dim, device=device)
     with allocation_of(head):
         quantizer.calibrate(nothing, nothing)

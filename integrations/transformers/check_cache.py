@@ -4,7 +4,7 @@ The judge is a restored pass, as of `ropebits evaluate`: the whole sequence at o
 every layer coded and restored, each query seeing its own exact tokens. Its attention is written here by its
 definition and shares nothing with ropebits_cache.py. What is checked, with greedy tokens and their logits:
 
-  restored      the cache under any attention implementation (here sdpa), against the pass
+  restored      the cache under any attention implementation (here eager), against the pass
   packed        attention "ropebits", against the pass with a horizon of every query's own
   batch         sequences of different lengths with padding, each against itself
   chunks        a prompt in several calls
@@ -33,9 +33,10 @@ from ropebits_kv import PAGE_TOKENS, aligned_bytes, open_plan
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TOLERANCES = {"float32": 0.02, "float16": 0.5, "bfloat16": 1.0}
 REFERENCE = "ropebits-restored-pass"
+RESTORED = "eager"  # the implementation that knows soft caps; sdpa leaves them out
 
 
-# ---- the judge ----------------------------------------------------------------------------------------------------------
+# ---- the judge -------------------------------------------------------------------------------------------------------
 class RestoredPass:
     """Attention of a pass without a cache. horizon[i]: a query at token i sees token t exactly when t is one of the
     first n_sink, or of the last n_recent before token horizon[i]."""
@@ -94,11 +95,11 @@ class Judge:
             return self.model(ids[None].to(self.model.device), use_cache=False).logits[0].float().cpu()
 
     def unquantized(self, ids):
-        self.model.set_attn_implementation("sdpa")
+        self.model.set_attn_implementation(RESTORED)
         return self.forward(ids)
 
 
-# ---- the cache ----------------------------------------------------------------------------------------------------------
+# ---- the cache -------------------------------------------------------------------------------------------------------
 class Runner:
     def __init__(self, options, plan):
         self.options, self.plan = options, plan
@@ -153,14 +154,14 @@ class Runner:
 def check_single(run, ids):
     n, new = len(ids), run.options.new_tokens
     results = {}
-    for name, implementation in ("restored", "sdpa"), ("packed", ATTENTION):
+    for name, implementation in ("restored", RESTORED), ("packed", ATTENTION):
         tokens, logits = run.generate(implementation, ids[None])
         results[implementation] = tokens[0], logits[0]
         # restored: one horizon for all queries of a call; packed: each query its own
-        calls = [n] + [1] * new if implementation == "sdpa" else [1] * (n + new)
+        calls = [n] + [1] * new if implementation == RESTORED else [1] * (n + new)
         run.against_pass(name, ids, tokens[0], logits[0], calls)
     if run.kv.info.n_recent == 0:
-        run.same("restored = packed", results["sdpa"], results[ATTENTION])
+        run.same("restored = packed", results[RESTORED], results[ATTENTION])
     return results
 
 
@@ -187,7 +188,7 @@ def check_batch(run, ids):
     batch, mask = torch.zeros(len(lengths), n, dtype=torch.long), torch.zeros(len(lengths), n, dtype=torch.long)
     for b, length in enumerate(lengths):
         batch[b, n - length:], mask[b, n - length:] = ids[:length], 1
-    for implementation in "sdpa", ATTENTION:
+    for implementation in RESTORED, ATTENTION:
         tokens, logits = run.generate(implementation, batch, mask)
         for b, length in enumerate(lengths):
             alone = run.generate(implementation, ids[None, :length])
@@ -196,7 +197,7 @@ def check_batch(run, ids):
 
 def check_beams(run, ids):
     device, sequences = run.model.device, []
-    for implementation in "sdpa", ATTENTION:
+    for implementation in RESTORED, ATTENTION:
         run.model.set_attn_implementation(implementation)
         sequences.append(run.model.generate(
             ids[None, :40].to(device), attention_mask=torch.ones(1, 40, dtype=torch.long, device=device), num_beams=2,

@@ -5,9 +5,10 @@
 
 Every layer keeps its keys and values in pages of libropebits_kv (ropebits_kv.py). What attention gets of them:
 
-  any attention implementation    RopebitsLayer.update takes the new tokens and restores all of them, for this call only.
-  set_attn_implementation("ropebits")    update hands out a PendingTokens, and ropebits_attention takes it: one new token
-                                  a sequence attends over the pages as they are; more are attended over restored ones.
+  any attention implementation   RopebitsLayer.update takes the new tokens and restores all, for this call only.
+  attention "ropebits"           after set_attn_implementation("ropebits") update hands out PendingTokens, and
+                                 ropebits_attention takes them: one new token a sequence attends over the pages as they
+                                 are, more attend over restored ones.
 
 A cache has columns: the tokens of every sequence of a batch, with padding on the left. Token t of sequence b is column
 padding[b] + t; pages, exact areas and RoPE positions count tokens, so padding takes no memory there.
@@ -33,7 +34,7 @@ FIRST_PAGES = 4           # of a sequence, where max_tokens does not say how man
 SCORES_AT_A_TIME = 1 << 27  # logits of a prompt that attend_recent holds
 
 
-# ---- which tokens a batch has, the same for all layers ------------------------------------------------------------------
+# ---- which tokens a batch has, the same for all layers ---------------------------------------------------------------
 class Sequences:
     """The sequences of a batch: their padding, and where their tokens are. Page j of sequence b is page j * n + b of
     every layer's pool, n sequences in all: a pool grows at its end."""
@@ -114,7 +115,7 @@ def left_padding(attention_mask):
     return (~mask).sum(1).tolist()
 
 
-# ---- a layer ------------------------------------------------------------------------------------------------------------
+# ---- a layer ---------------------------------------------------------------------------------------------------------
 class PendingTokens:
     """What update gives to ropebits_attention in place of keys and values: the layer, and tokens it has not taken."""
 
@@ -283,7 +284,7 @@ def as_vectors(states, kept):
     return x if x.stride(2) == 1 and x.stride(0) % 8 == 0 and x.stride(1) % 8 == 0 else x.contiguous()
 
 
-# ---- the cache ----------------------------------------------------------------------------------------------------------
+# ---- the cache -------------------------------------------------------------------------------------------------------
 class RopebitsCache(Cache):
     """A cache by plan.rbp for model.generate(past_key_values=...) or model(past_key_values=...).
 
@@ -357,8 +358,8 @@ def check_config_file(info, config, plan):
         return
     expected, found = info.config_sha256.decode(), hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
-        raise ValueError(f"{plan} is for a config.json of SHA-256 {expected[:12]}, but {path} has {found[:12]}; if only "
-                         "its wording differs, pass check_config=False")
+        raise ValueError(f"{plan} is for a config.json of SHA-256 {expected[:12]}, but {path} has {found[:12]}; if "
+                         "only its wording differs, pass check_config=False")
 
 
 def layer_windows(config):
@@ -370,7 +371,7 @@ def layer_windows(config):
     return [arguments["sliding_window"] if kind == "sliding_attention" else 0 for kind in types]
 
 
-# ---- attention over pages -----------------------------------------------------------------------------------------------
+# ---- attention over pages --------------------------------------------------------------------------------------------
 def ropebits_mask(batch_size, q_length, kv_length, **kwargs):
     """Attention over pages knows from lengths what one new token sees. More need a mask."""
     return None if q_length == 1 and kv_length > 1 else sdpa_mask(batch_size, q_length, kv_length, **kwargs)
@@ -385,7 +386,8 @@ def ropebits_attention(module, query, key, value, attention_mask, scaling=None, 
         scaling = query.shape[3] ** -0.5
     if not isinstance(key, PendingTokens):
         if query.shape[2] == 1 and key.shape[2] > 1:
-            raise NotImplementedError(f"attention \"{ATTENTION}\" decodes with a RopebitsCache only; this is another cache")
+            raise NotImplementedError(f"attention \"{ATTENTION}\" decodes with a RopebitsCache only, this is another "
+                                      "cache")
         return attend_restored(module, query, key, value, attention_mask, scaling, softcap), None
     if query.shape[2] > 1 or key.layer.n_columns == 0:
         return attend_prompt(module, query, key, attention_mask, scaling, softcap), None
@@ -419,8 +421,8 @@ def check_padding(mask, layer):
     seen = [layer.n_columns] * len(padding) if mask is None else mask[:, 0, -1].sum(-1).tolist()
     for b, n in enumerate(seen):
         if n != layer.n_columns - padding[b]:
-            raise ValueError(f"sequence {b} has {layer.n_columns - n} columns of padding, but RopebitsCache was told of "
-                             f"{padding[b]}: pass attention_mask=... of the prompts")
+            raise ValueError(f"sequence {b} has {layer.n_columns - n} columns of padding, but RopebitsCache was told "
+                             f"of {padding[b]}: pass attention_mask=... of the prompts")
 
 
 def attend_restored(module, query, keys, values, mask, scaling, softcap):

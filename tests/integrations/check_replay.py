@@ -1,6 +1,6 @@
 """check_replay.py PLAN.json [CHECKOUT]: replay.py puts a plan into blockgtq's objects and refuses what they cannot say.
 
-Without CHECKOUT, the folder of the published code, blockgtq is the double beside this file. One line a case: ok or not."""
+Without CHECKOUT, the folder of the published code, blockgtq is the double beside this file. One line a case."""
 import copy
 import json
 import sys
@@ -21,7 +21,7 @@ def tell(name, is_good):
     print(f"{'ok' if is_good else 'not ok'}: {name}")
 
 
-# ---- what it refuses ----------------------------------------------------------------------------------------------------
+# ---- what it refuses -------------------------------------------------------------------------------------------------
 def set_in(path, value):
     """A change of a plan: the member at path, given as names and numbers."""
     def change(plan):
@@ -78,7 +78,8 @@ def check_refusals(plan):
 
 
 def check_value_widths(plan):
-    for values, sentence in ({"width": 16}, "width 16"), ({"width": 5}, "width 5"), ({"widths": [[2, 3]] * 4}, "[2, 3]"):
+    cases = ({"width": 16}, "width 16"), ({"width": 5}, "width 5"), ({"widths": [[2, 3]] * 4}, "[2, 3]")
+    for values, sentence in cases:
         plan["values"] = {"codebook": "block-gtq", **values}
         try:
             replay.production_value_width(plan)
@@ -88,7 +89,7 @@ def check_value_widths(plan):
         tell(f"the production cache refuses values of {sentence}", sentence in found)
 
 
-# ---- what it makes ------------------------------------------------------------------------------------------------------
+# ---- what it makes ---------------------------------------------------------------------------------------------------
 def plan_order(head):
     """Dims in coding order, from the groups of the plan."""
     half = len(head["bits"])

@@ -1,7 +1,7 @@
 # What runs inside other programs (integrations/): a plan in transformers and in the published Block-GTQ code.
 #
-# RB_TRANSFORMERS_PYTHON: a python3 with torch and transformers 5; otherwise python3 if it has them. BLOCKGTQ_CHECKOUT: a
-# folder with the published code.
+# RB_TRANSFORMERS_PYTHON: a python3 with torch and transformers 5; otherwise python3 if it has them. BLOCKGTQ_CHECKOUT:
+# a folder with the published code.
 . tests/programs/tap.sh
 
 python=${RB_TRANSFORMERS_PYTHON:-python3}
@@ -11,7 +11,7 @@ if ! "$python" -c 'import json' 2>/dev/null; then
     finish
 fi
 
-# plans MODEL NAME: $scratch/NAME.h5, its profile, for plan_of.
+# profile_model MODEL NAME: a profile for plan_of.
 profile_model() {
     "$bin/ropebits-calibrate" -q --model "$1" --text configs/demo-text/calibration.txt --test-text \
         configs/demo-text/heldout.txt --n-tokens 512 --context 256 --values -o "$scratch/$2.h5" >/dev/null &&
@@ -64,7 +64,8 @@ export PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1
 
 # Each family, with exact tokens and without.
 check "plans of other families" plan_of demo exact --method optimal-center --true-bits 3 --value-bits 4 --sink 2
-check "  with recent tokens" plan_of demo recent --method block-codebook --true-bits 3 --value-bits 3 --sink 4 --recent 70
+check "  with recent tokens" plan_of demo recent --method block-codebook --true-bits 3 --value-bits 3 --sink 4 \
+    --recent 70
 check "  of a trellis" plan_of demo trellis --method trellis --total-bits 6
 cache=("$python" integrations/transformers/check_cache.py --library "$library" --text configs/demo-text/heldout.txt
     --generate "$bin/ropebits-generate" --prompt-tokens 100 --new-tokens 8)

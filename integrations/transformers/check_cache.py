@@ -9,6 +9,7 @@ definition and shares nothing with ropebits_cache.py. What is checked, with gree
   batch         sequences of different lengths with padding, each against itself
   chunks        a prompt in several calls
   reset, crop   a cache that is used again
+  lookup        tokens that are guessed from the prompt, and taken back
   beams         two beams
   generate      tokens of `ropebits generate` (with --generate)
 
@@ -183,6 +184,9 @@ def check_reuse(run, ids, results):
         return
     cache.crop(-(cache.get_seq_length() - n // 2))
     run.same("crop", results[ATTENTION], again())
+    for implementation in RESTORED, ATTENTION:
+        guessed = run.generate(implementation, ids[None], prompt_lookup_num_tokens=3)
+        run.same(f"lookup, {implementation}", results[implementation], tuple(x[0] for x in guessed))
 
 
 def check_batch(run, ids):
@@ -252,7 +256,8 @@ def parse(arguments):
     parser.add_argument("--plan", required=True, action="append", help="plan.rbp for it; may be given several times")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--tolerance", type=float, help=f"of a logit; by default {TOLERANCES}, on a GPU {CUDA_TOLERANCE} at least")
+    parser.add_argument("--tolerance", type=float,
+                        help=f"of a logit; by default {TOLERANCES}, on a GPU {CUDA_TOLERANCE} at least")
     parser.add_argument("--text", help="whose tokens the prompt is; otherwise tokens are drawn")
     parser.add_argument("--prompt-tokens", type=int, default=150)
     parser.add_argument("--new-tokens", type=int, default=24)

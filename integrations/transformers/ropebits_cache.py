@@ -164,8 +164,10 @@ class RopebitsLayer(CacheLayerMixin):
         self.n_columns = 0
 
     def crop(self, tokens_to_remove):
-        n = -tokens_to_remove if tokens_to_remove < 0 else max(self.n_columns - tokens_to_remove, 0)
-        if tokens_to_remove == 0 or n == 0:
+        """Removes the last tokens: so many, given below 0; above 0 it is how many to leave."""
+        tokens_to_remove = int(tokens_to_remove)  # assisted generation has it in a tensor
+        n = -tokens_to_remove if tokens_to_remove <= 0 else max(self.n_columns - tokens_to_remove, 0)
+        if n == 0:
             return
         if not self.is_croppable:
             raise NotImplementedError(f"a cache of a plan with recent = {self.kv.info.n_recent} cannot be cropped: the "

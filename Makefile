@@ -51,8 +51,8 @@ LIB_LDLIBS  := $(shell pkg-config --libs $(LIBRARIES)) -lm -ldl
 TEST_LDLIBS := $(shell pkg-config --libs $(TEST_LIBRARIES) 2>/dev/null)
 endif
 
-RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -Iplan/library -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math \
-             -fPIC -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -Iplan/library -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno \
+             -fno-trapping-math -fPIC -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
              -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
 # DT_RPATH, not RUNPATH: in a bundle it must also lead the libraries to their own libraries.
 RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib'
@@ -62,6 +62,7 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 ROOMS     := run tune generate evaluate export allocate profile calibrate methods cache plan texts kernels model core
 PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
 PLAN_LIB_SRC := $(wildcard plan/library/*.c)
+KV_LIB_SRC   := $(wildcard cache/library/*.c)
 
 room_sources = $(filter-out %_main.c $(PLUGIN_SRC),$(wildcard $(1)/*.c $(1)/*/*.c))
 objects      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -94,6 +95,7 @@ endif
 
 PLUGIN    := $(BUILD)/lib/hdf5-plugin/libropebits_h5zstd.so
 PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
+KV_LIBS   := $(BUILD)/lib/libropebits_kv.a $(BUILD)/lib/libropebits_kv.so
 
 .DEFAULT_GOAL := all
 .PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-real check-real-run \
@@ -102,7 +104,7 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 .DELETE_ON_ERROR:
 
 ## all: build every program and library
-all: programs $(PLUGIN) $(PLAN_LIBS) $(CUDA_LIB)
+all: programs $(PLUGIN) $(PLAN_LIBS) $(KV_LIBS) $(CUDA_LIB)
 programs: $(PROGRAMS)
 
 # The commit is for --version only; results record VERSION, so that equal input gives equal bytes. A release tarball
@@ -178,15 +180,43 @@ $(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_S
 	@echo "  LD   $@"
 	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
 
-$(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC))
-	@mkdir -p $(@D)
-	$(Q)rm -f $@ && ar rcsD $@ $^
+# ---- libraries for other programs: what they see of them begins with ropebits_ -------------------
 PLAN_SONAME := libropebits_plan.so.5
-$(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC))
+KV_SONAME   := libropebits_kv.so.1
+
+# What a library takes of the rooms. Only what is needed of it is linked.
+PLAN_PARTS := $(call objects,kernels/reference/rotation.c kernels/reference/numpy_random.c core/status.c)
+KV_PARTS   := $(filter-out $(call objects,$(PLAN_LIB_SRC) $(KV_LIB_SRC)),$(call objects,\
+                  $(foreach r,cache plan kernels model core,$(call room_sources,$(r)))))
+$(BUILD)/obj/plan/library/parts.a: $(PLAN_PARTS)
+$(BUILD)/obj/cache/library/parts.a: $(KV_PARTS)
+$(BUILD)/obj/%/library/parts.a:
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
+$(BUILD)/lib/libropebits_plan.a: $(call objects,$(PLAN_LIB_SRC)) $(BUILD)/obj/plan/library/parts.a
+$(BUILD)/lib/libropebits_kv.a: $(call objects,$(KV_LIB_SRC)) $(BUILD)/obj/cache/library/parts.a
+$(BUILD)/lib/libropebits_%.a:
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,$(PLAN_SONAME) $(LDFLAGS) -o $@ $^ \
+	$(Q)$(CC) -r -nostdlib -o $@.o $(filter %.o %.a,$^) && objcopy -w --keep-global-symbol='ropebits_*' $@.o
+	$(Q)rm -f $@ && ar rcsD $@ $@.o && rm $@.o
+
+# A name that no library given here has is an error, so that nothing else is needed.
+LINK_LIBRARY = $(CC) $(CFLAGS) -shared -Wl,--version-script=packaging/exports.map -Wl,--as-needed \
+               $(if $(findstring sanitize,$(CFLAGS)),,-Wl,--no-undefined) \
+               -Wl,--disable-new-dtags,-rpath,'$$ORIGIN' $(LDFLAGS)
+$(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC)) $(BUILD)/obj/plan/library/parts.a
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(PLAN_SONAME) -o $@ $(filter %.o %.a,$^) \
 	    $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+	$(Q)ln -sf $(@F) $(@D)/$(PLAN_SONAME)
+$(BUILD)/lib/libropebits_kv.so: $(call objects,$(KV_LIB_SRC)) $(BUILD)/obj/cache/library/parts.a \
+    $(BUILD)/lib/libropebits_plan.so
+	@echo "  LD   $@"
+	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(KV_SONAME) -o $@ $(filter %.o %.a %.so,$^) -lm -ldl -lpthread
+	$(Q)ln -sf $(@F) $(@D)/$(KV_SONAME)
+$(PLAN_LIBS) $(KV_LIBS): packaging/exports.map
 
 # ---- tests ---------------------------------------------------------------------------------------
 TEST_SRC  := $(wildcard tests/*/test_*.c)

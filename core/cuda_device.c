@@ -18,19 +18,14 @@ static struct {
     size_t used_bytes, peak_bytes;
 } cuda;
 
-/* The places are relative to the programs of a build or a bundle (bin, lib), to those of an installation (bin,
- * lib/ropebits), or to the tests of a build (two folders up). */
-rb_status rb_cuda_library_path(char **path, rb_error *err)
+/* The first of the places that has it; the first at all where none does. */
+static rb_status find_in(char **path, const char *folder, const char *const *places, size_t n_places, rb_error *err)
 {
-    static const char *const folders[] = {"../lib", "../lib/ropebits", "../../lib"};
-    const char *given = getenv("ROPEBITS_CUDA_LIBRARY");
-    char *program_folder = NULL;
-    if (given && *given) return rb_format(path, err, "%s", given);
-    rb_status st = rb_program_folder(&program_folder, err);
+    rb_status st = RB_OK;
     *path = NULL;
-    for (size_t i = 0; st == RB_OK && i < RB_COUNT(folders); i++) {
+    for (size_t i = 0; st == RB_OK && i < n_places; i++) {
         char *candidate = NULL;
-        st = rb_format(&candidate, err, "%s/%s/%s", program_folder, folders[i], FILE_NAME);
+        st = rb_format(&candidate, err, "%s/%s/%s", folder, places[i], FILE_NAME);
         if (st == RB_OK && (i == 0 || access(candidate, R_OK) == 0)) {
             free(*path);
             *path = candidate;
@@ -39,7 +34,29 @@ rb_status rb_cuda_library_path(char **path, rb_error *err)
             free(candidate);
         }
     }
-    free(program_folder);
+    return st;
+}
+
+/* Places are relative to the programs of a build or a bundle (bin, lib), to those of an installation (bin,
+ * lib/ropebits), or to the tests of a build (two folders up); to a library of an installation (lib, lib/ropebits) or of
+ * a build. */
+rb_status rb_cuda_library_path(char **path, rb_error *err)
+{
+    static const char *const of_programs[] = {"../lib", "../lib/ropebits", "../../lib"}, *const of_libraries[] = {
+                                                                                             "ropebits", "."};
+    const char *given = getenv("ROPEBITS_CUDA_LIBRARY");
+    char *folder = NULL;
+    rb_status st;
+    if (given && *given) return rb_format(path, err, "%s", given);
+    RB_TRY(st, rb_library_folder(&folder, err), done);
+    if (folder) {
+        st = find_in(path, folder, of_libraries, RB_COUNT(of_libraries), err);
+    } else {
+        RB_TRY(st, rb_program_folder(&folder, err), done);
+        st = find_in(path, folder, of_programs, RB_COUNT(of_programs), err);
+    }
+done:
+    free(folder);
     return st;
 }
 

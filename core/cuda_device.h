@@ -62,8 +62,8 @@ const rb_cuda_info *rb_cuda_device(void); /* after rb_cuda_open */
 const rb_cuda_runtime_api *rb_cuda(void); /* after rb_cuda_open */
 /* The table of a room, by the name of its symbol; RB_EDEVICE when the library lacks it. */
 rb_status rb_cuda_table(const void **table, const char *symbol, rb_error *err);
-/* Path of the library whether or not it is there: $ROPEBITS_CUDA_LIBRARY, or ../lib of the running executable; freed by
- * free(). */
+/* Path of the library whether or not it is there: $ROPEBITS_CUDA_LIBRARY, or ../lib of the running executable, or the
+ * folder of the library that this is part of; freed by free(). */
 rb_status rb_cuda_library_path(char **path, rb_error *err);
 
 /* Device memory, counted: every allocation goes through here, so that a run can say what it took and keep within a

@@ -1,6 +1,7 @@
-/* Where the running executable is: see core/sibling.h. */
+/* Where the running executable is, and where a library of ours: see core/sibling.h. */
 #include "core/sibling.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -16,6 +17,20 @@ rb_status rb_program_folder(char **out, rb_error *err)
     char *slash = strrchr(self, '/');
     if (slash) *slash = '\0';
     return rb_format(out, err, "%s", self);
+}
+
+/* The loader's name of an object is a path for all but the program, for which it may be anything. */
+rb_status rb_library_folder(char **out, rb_error *err)
+{
+    static const char here;
+    char path[PATH_MAX], program[PATH_MAX];
+    Dl_info object;
+    *out = NULL;
+    if (dladdr(&here, &object) == 0 || !object.dli_fname || !realpath(object.dli_fname, path)) return RB_OK;
+    if (!realpath("/proc/self/exe", program) || strcmp(path, program) == 0) return RB_OK;
+    char *slash = strrchr(path, '/');
+    if (slash) *slash = '\0';
+    return rb_format(out, err, "%s", path);
 }
 
 rb_status rb_sibling_program(char **out, const char *name, rb_error *err)

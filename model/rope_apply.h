@@ -1,6 +1,5 @@
-/* RoPE on whole heads: turns the pairs of every head vector by position * inv_freq, for both pairings. Angles are
- * rounded to f32 before cos and sin, as transformers does: at position 100 000 an f32 angle is off by up to 0.004
- * radians, and the model was trained and is served with exactly that. */
+/* RoPE on whole heads: turns the pairs of every head vector by position * inv_freq, for both pairings, as
+ * model/rope_turn.h turns one. */
 #ifndef RB_MODEL_ROPE_APPLY_H
 #define RB_MODEL_ROPE_APPLY_H
 

@@ -68,21 +68,7 @@ static const plan_column columns[] = {
      .tensor_name = "k_weights"},
 };
 
-/* ---- plan.rbp, codebooks --------------------------------------------------------------------- */
-
-static void as_doubles(double *out, const float *numbers, int n)
-{
-    for (int i = 0; i < n; i++) out[i] = (double)numbers[i];
-}
-
-static rb_status from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
-{
-    double maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
-    const int n_blocks = model_n_blocks(model);
-    as_doubles(maps, head->maps, BLOCK_CODEBOOK_MAP_SIZE * n_blocks);
-    as_doubles(weights, head->weights, n_blocks);
-    return plan_head_set_block_codebook(out, head->bits, maps, weights, head->gain_bits, n_blocks, err);
-}
+/* ---- codebooks ------------------------------------------------------------------------------- */
 
 static rb_status add_codebooks(plan_codebooks *out, const plan_head *head, const model_facts *model, rb_error *err)
 {
@@ -147,7 +133,6 @@ const plan_family block_codebook_form = {
     .members = block_codebook_json_members,
     .to_json = block_codebook_to_json,
     .from_json = block_codebook_from_json,
-    .from_library = from_library,
     .columns = columns,
     .n_columns = RB_COUNT(columns),
     .add_codebooks = add_codebooks,

@@ -55,8 +55,6 @@ typedef struct plan_family {
                            rb_error *err); /* the centre is there already */
 
     /* plan.rbp */
-    rb_status (*from_library)(plan_head *out, const ropebits_head *head, const model_facts *model,
-                              rb_error *err);                                             /* likewise */
     rb_status (*check_storable)(const plan_head *head, const char *where, rb_error *err); /* NULL: all are */
 
     /* Numbers and tables of all forms. */

@@ -3,8 +3,12 @@
 #include <string.h>
 
 #include "plan/library/ropebits_plan.h"
-#include "plan/plan_family.h"
 #include "plan/plan_rbp.h"
+#include "plan/plan_rbp_head.h"
+
+#define RB_FAMILY_ROW(NAME, prefix, name) prefix##_from_library,
+static plan_head_from_library *const family_readers[FAMILY_N_KINDS] = {RB_CODEC_FAMILIES(RB_FAMILY_ROW)};
+#undef RB_FAMILY_ROW
 
 static rb_status copy_text(char *out, size_t size, const char *text, const char *what, rb_error *err)
 {
@@ -67,7 +71,7 @@ done:
 static rb_status head_from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
 {
     const rb_status st = plan_floats_copy(&out->center, head->center, model->head_dim, err);
-    return st == RB_OK ? plan_families[head->family]->from_library(out, head, model, err) : st;
+    return st == RB_OK ? family_readers[head->family](out, head, model, err) : st;
 }
 
 /* Heads that values have of their own. */
@@ -88,12 +92,13 @@ done:
     return st;
 }
 
-static rb_status plan_from_library(bit_plan **out, const ropebits_plan *source, const char *path, rb_error *err)
+rb_status plan_rbp_convert(bit_plan **out, const ropebits_plan *source, const char *path, rb_error *err)
 {
     const ropebits_plan_info *info = ropebits_plan_get_info(source);
     model_facts model;
     bit_plan *plan = NULL;
     rb_status st;
+    *out = NULL;
     RB_TRY(st, model_from_info(&model, info, err), done);
     RB_TRY(st, model_facts_check(&model, path, err), done);
     RB_TRY(st, bit_plan_create(&plan, &model, err), done);
@@ -129,7 +134,7 @@ rb_status plan_rbp_read(bit_plan **out, const char *path, rb_error *err)
     char message[512];
     *out = NULL;
     if (ropebits_plan_open(&source, path, message, sizeof message) != 0) return rb_fail(err, RB_EFORMAT, "%s", message);
-    rb_status st = plan_from_library(out, source, path, err);
+    rb_status st = plan_rbp_convert(out, source, path, err);
     ropebits_plan_close(source);
     return st;
 }

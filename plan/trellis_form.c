@@ -3,10 +3,7 @@
 #include "plan/trellis_form.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "core/half.h"
 
 enum { SINCE = PLAN_VERSION_EXACT };
 
@@ -69,20 +66,7 @@ static const plan_column columns[] = {
 #undef KEYS
 #undef VALUES
 
-/* ---- plan.rbp, tables ------------------------------------------------------------------------ */
-
-static rb_status from_library(plan_head *out, const ropebits_head *head, const model_facts *model, rb_error *err)
-{
-    const int n = model->head_dim;
-    double weights[RB_MAX_HEAD_DIM], *basis = NULL;
-    rb_status st = rb_alloc(&basis, (size_t)n * (size_t)n, sizeof *basis, "basis", err);
-    if (st != RB_OK) return st;
-    for (int i = 0; i < n; i++) weights[i] = (double)head->weights[i];
-    for (int i = 0; i < n * n; i++) basis[i] = (double)rb_f16_to_f32(head->basis[i]);
-    st = plan_head_set_trellis(out, head->widths, basis, weights, head->gain_bits, head->gain_zero, n, err);
-    free(basis);
-    return st;
-}
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static rb_status add_tables(plan_codebooks *out, const plan_head *head, const model_facts *model, rb_error *err)
 {
@@ -131,7 +115,6 @@ const plan_family trellis_form = {
     .members = trellis_json_members,
     .to_json = trellis_to_json,
     .from_json = trellis_from_json,
-    .from_library = from_library,
     .columns = columns,
     .n_columns = RB_COUNT(columns),
     .add_codebooks = add_tables,

@@ -51,14 +51,17 @@ void codec_tables_free(codec_tables *tables)
 
 static rb_status build_rotation(rotation_entry **out, const rotation_spec *spec, rb_error *err)
 {
-    const size_t n = (size_t)spec->dims * (size_t)spec->dims;
+    const size_t m = (size_t)spec->dims, n = m * m;
     rotation_entry *entry = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&entry, 1, sizeof *entry, "rotation", err), done);
     entry->spec = *spec;
-    RB_TRY(st, rb_alloc(&entry->matrix, n, sizeof *entry->matrix, "rotation", err), done);
+    RB_TRY(st, rb_alloc(&entry->matrix, 2 * n, sizeof *entry->matrix, "rotation", err), done);
     RB_TRY(st, rotation_build(entry->matrix, spec, err), done);
-    for (size_t i = 0; i < n; i++) entry->matrix[i] = (double)(float)entry->matrix[i];
+    for (size_t i = 0; i < n; i++) {
+        entry->matrix[i] = (double)(float)entry->matrix[i];
+        entry->matrix[n + i % m * m + i / m] = entry->matrix[i];
+    }
     *out = entry;
     entry = NULL;
 done:

@@ -12,7 +12,7 @@ rb_status codec_tables_create(codec_tables **out, rb_error *err);
 void codec_tables_free(codec_tables *tables);
 
 /* The shared, immutable tables; they live as long as `tables`. */
-/* matrix: [dims][dims] double, each value rounded to f32. */
+/* matrix: [2][dims][dims] double, the rotation, each value rounded to f32, and after it its transpose. */
 rb_status codec_tables_rotation(codec_tables *tables, const rotation_spec *spec, const double **matrix, rb_error *err);
 rb_status codec_tables_codebook(codec_tables *tables, codebook_kind kind, int width, int dims, const codebook **out,
                                 rb_error *err);

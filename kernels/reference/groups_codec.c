@@ -3,9 +3,8 @@
  *   y^[j] = centroid[code[j]];  y^ /= |y^|;  x^ = fp16(norm) * R^T y^,
  * on (x - center) * scale where the head has them.
  *
- * Vectors are taken in tiles: gather and normalise a group's dims into a tile, rotate by one dgemm (y = u R^T), search
- * codes; the way back is one dgemm more. Everything in between is double. */
-#include <cblas.h>
+ * Vectors are taken in tiles: gather and normalise a group's dims into a tile, rotate by one product (y = u R^T),
+ * search codes; the way back is one product more. Everything in between is double. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +12,11 @@
 #include "core/threads.h"
 #include "kernels/reference/encoder_stretches.h"
 #include "kernels/reference/head_codec.h"
+#include "kernels/reference/tile_product.h"
 
 typedef struct codec_group {
     int first, dims;        /* coding positions [first, first + dims) */
-    const double *rotation; /* [dims][dims] */
+    const double *rotation; /* [2][dims][dims]: it, and its transpose */
     const codebook *book;
     int norm_exponent;
     double coherence;
@@ -180,9 +180,8 @@ static void normalise(double *unit, double *norms, const groups_codec *codec, co
 /* rotated = unit R^T, or unit = rotated R. */
 static void rotate(const codec_group *group, const double *in, double *out, int n, bool is_inverse)
 {
-    const int m = group->dims;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, is_inverse ? CblasNoTrans : CblasTrans, n, m, m, 1.0, in, m,
-                group->rotation, m, 0.0, out, m);
+    const int64_t m = group->dims;
+    tile_product(out, in, is_inverse ? group->rotation : group->rotation + m * m, n, group->dims);
 }
 
 /* Number of boundaries below each coordinate. Few boundaries: counting them all has no branches and vectorises; many: a

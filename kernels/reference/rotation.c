@@ -1,8 +1,7 @@
-/* Rotations from numpy's random stream, haar by LAPACK's QR and hadamard by butterflies: see
+/* Rotations from numpy's random stream, haar by Householder's QR and hadamard by butterflies: see
  * kernels/reference/rotation.h. */
 #include "kernels/reference/rotation.h"
 
-#include <lapacke.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,43 +26,81 @@ bool rotation_kind_from_name(const char *name, rotation_kind *kind)
 
 /* ---- haar ------------------------------------------------------------------------------------ */
 
-/* Q of G = QR in place, its columns times the signs of diag(R). The determinant of LAPACK's Q is the product of those
- * of its reflections: -1 for each that is not the identity. */
-static lapack_int orthogonalise(double *matrix, double *tau, double *sign, bool *is_reflection, int m)
+/* Householder's QR, with LAPACK's conventions (dgeqrf, dorgqr), which numpy has: reflection i is I - tau v v^T with
+ * v[i] = 1, it brings column i to a multiple of unit vector i whose sign is against the column's own number there, and
+ * Q is the product of all. A library differs in last bits from machine to machine, and rotations with it; these loops,
+ * whose order is fixed, do not.
+ *
+ * Both matrices are [m][m], row by row. */
+
+/* Makes reflection i out of column i: v below the diagonal, the multiple on it. Returns tau, 0 where nothing is to be
+ * reflected. */
+static double make_reflection(double *a, int m, int i)
 {
-    lapack_int info = LAPACKE_dgeqrf(LAPACK_ROW_MAJOR, m, m, matrix, m, tau);
-    if (info != 0) return info;
-    *is_reflection = false;
-    for (int i = 0; i < m; i++) {
-        sign[i] = matrix[(size_t)i * (size_t)m + (size_t)i] < 0.0 ? -1.0 : 1.0;
-        *is_reflection ^= (tau[i] != 0.0) ^ (sign[i] < 0.0);
+    double square = 0.0;
+    for (int row = i + 1; row < m; row++)
+        square += a[(size_t)row * (size_t)m + (size_t)i] * a[(size_t)row * (size_t)m + (size_t)i];
+    if (square == 0.0) return 0.0;
+    double *diagonal = a + (size_t)i * (size_t)m + (size_t)i;
+    const double alpha = *diagonal, beta = -copysign(sqrt(alpha * alpha + square), alpha);
+    for (int row = i + 1; row < m; row++) a[(size_t)row * (size_t)m + (size_t)i] /= alpha - beta;
+    *diagonal = beta;
+    return (beta - alpha) / beta;
+}
+
+/* x <- (I - tau v v^T) x for columns [first, m) of x, v as make_reflection left it in column i of a. sums [m]. */
+static void reflect(double *x, const double *a, double tau, int m, int i, int first, double *sums)
+{
+    memcpy(sums + first, x + (size_t)i * (size_t)m + (size_t)first, (size_t)(m - first) * sizeof *sums);
+    for (int row = i + 1; row < m; row++) {
+        const double v = a[(size_t)row * (size_t)m + (size_t)i], *at = x + (size_t)row * (size_t)m;
+        for (int column = first; column < m; column++) sums[column] += v * at[column];
     }
-    return LAPACKE_dorgqr(LAPACK_ROW_MAJOR, m, m, m, matrix, m, tau);
+    for (int row = i; row < m; row++) {
+        const double v = tau * (row == i ? 1.0 : a[(size_t)row * (size_t)m + (size_t)i]);
+        double *at = x + (size_t)row * (size_t)m;
+        for (int column = first; column < m; column++) at[column] -= v * sums[column];
+    }
+}
+
+/* q <- Q of a = QR, its columns times the signs of diag(R), and the first by -1 more where Q is a reflection: every
+ * step that is not the identity is one, and so is every sign. a is lost. */
+static void orthogonalise(double *q, double *a, int m, double *tau, double *sums)
+{
+    bool is_reflection = false;
+    for (int i = 0; i < m; i++) {
+        tau[i] = make_reflection(a, m, i);
+        if (tau[i] != 0.0) reflect(a, a, tau[i], m, i, i + 1, sums);
+        is_reflection ^= (tau[i] != 0.0) ^ (a[(size_t)i * (size_t)m + (size_t)i] < 0.0);
+    }
+    memset(q, 0, (size_t)m * (size_t)m * sizeof *q);
+    for (int i = m - 1; i >= 0; i--) {
+        q[(size_t)i * (size_t)m + (size_t)i] = 1.0;
+        if (tau[i] != 0.0) reflect(q, a, tau[i], m, i, i, sums);
+    }
+    for (int column = 0; column < m; column++) {
+        const bool is_negative =
+            (a[(size_t)column * (size_t)m + (size_t)column] < 0.0) ^ (column == 0 && is_reflection);
+        for (int row = 0; is_negative && row < m; row++)
+            q[(size_t)row * (size_t)m + (size_t)column] = -q[(size_t)row * (size_t)m + (size_t)column];
+    }
 }
 
 static rb_status build_haar(double *matrix, uint64_t seed, int m, rb_error *err)
 {
-    double *tau = NULL, *sign = NULL;
-    bool is_reflection = false;
+    double *normals = NULL, *tau = NULL, *sums = NULL;
     numpy_rng rng;
     rb_status st;
-
+    RB_TRY(st, rb_alloc(&normals, (size_t)m * (size_t)m, sizeof *normals, "rotation", err), done);
     RB_TRY(st, rb_alloc(&tau, (size_t)m, sizeof *tau, "rotation", err), done);
-    RB_TRY(st, rb_alloc(&sign, (size_t)m, sizeof *sign, "rotation", err), done);
+    RB_TRY(st, rb_alloc(&sums, (size_t)m, sizeof *sums, "rotation", err), done);
     numpy_rng_seed(&rng, seed);
-    numpy_rng_standard_normal(&rng, matrix, (size_t)m * (size_t)m);
-    const lapack_int info = orthogonalise(matrix, tau, sign, &is_reflection, m);
-    if (info != 0) {
-        st = rb_fail(err, RB_EINVAL, "rotation of %d dims, seed %llu: LAPACK's QR failed with code %d", m,
-                     (unsigned long long)seed, (int)info);
-        goto done;
-    }
-    if (is_reflection) sign[0] = -sign[0];
-    for (int row = 0; row < m; row++)
-        for (int column = 0; column < m; column++) matrix[(size_t)row * (size_t)m + (size_t)column] *= sign[column];
+    numpy_rng_standard_normal(&rng, normals, (size_t)m * (size_t)m);
+    orthogonalise(matrix, normals, m, tau, sums);
 done:
+    free(normals);
     free(tau);
-    free(sign);
+    free(sums);
     return st;
 }
 

@@ -1,7 +1,8 @@
 /* Orthogonal transforms before the codebook: y = R u, u = R^T y, R row-major [m][m].
  *
- * haar: G = default_rng(seed).standard_normal((m, m)), QR by LAPACK, columns of Q times the signs of diag(R), and the
- * first column negated when det < 0 (docs/method.md). m = 1 gives [[1]].
+ * haar: G = default_rng(seed).standard_normal((m, m)), QR by Householder's reflections with the signs of LAPACK, as
+ * numpy has it, columns of Q times the signs of diag(R), and the first column negated when det < 0 (docs/method.md).
+ * m = 1 gives [[1]].
  *
  * hadamard: the randomized Hadamard transform, m log m steps where one does not multiply by the matrix. With
  *      H_p[i][j] = (-1)^popcount(i & j)

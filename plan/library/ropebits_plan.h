@@ -119,7 +119,8 @@ enum {
     ROPEBITS_MAX_POINT_BITS = 10, /* of a block whose code is a point; above, it is two levels */
     ROPEBITS_MAX_LEVEL_BITS = 8,
     ROPEBITS_MAX_GAIN_BITS = 4,
-    ROPEBITS_MAX_TRELLIS_WIDTH = 8
+    ROPEBITS_MAX_TRELLIS_WIDTH = 8,
+    ROPEBITS_MAX_ROTATION_DIMS = 4096
 };
 enum { ROPEBITS_VALUES_FP16 = 16 };    /* value_width where values are not quantized: of all heads or of none */
 enum { ROPEBITS_VALUES_OF_HEADS = 0 }; /* value_width where ropebits_plan_value_head says it: likewise */
@@ -238,6 +239,10 @@ uint32_t ropebits_first_bits(const float *map, uint32_t bits);
 /* The table of coordinates of so many bits, [256]: the number of every 8 bits of the stream. NULL when the plan has no
  * such coordinate. */
 const float *ropebits_plan_trellis(const ropebits_plan *plan, uint32_t width);
+/* The rotation R of a group by its kind, seed and number of dims: matrix [dims][dims], row by row, the caller's; dims 1
+ * to ROPEBITS_MAX_ROTATION_DIMS. 0, or -1 with one sentence in error, as ropebits_plan_open. About 2 ms for 128 dims,
+ * and most plans name few: keep it. */
+int ropebits_plan_rotation(uint8_t kind, uint64_t seed, uint32_t dims, float *matrix, char *error, size_t error_size);
 
 #ifdef __cplusplus
 }

@@ -156,9 +156,9 @@ static inline bit_plan *some_plan_of_levels(const model_facts *model)
 static inline void make_trellis(plan_head *head, int n_dims, int k)
 {
     rb_error err = {0};
-    static double basis[128 * 128], weights[128];
-    uint8_t widths[128];
-    assert_true(n_dims <= 128);
+    static double basis[256 * 256], weights[256];
+    uint8_t widths[256];
+    assert_true(n_dims <= 256);
     for (int i = 0; i < n_dims; i++) {
         widths[i] = (uint8_t)(i == 0 ? 8 : n_dims == 2 ? 4 : i >= n_dims - n_dims / 4 ? 0 : 1 + (7 * i + k) % 8);
         weights[i] = 0.013 * (i + 1) * (2 * k + 1);

@@ -1,20 +1,25 @@
 """Checks RopebitsCache on a model: python3 check_cache.py --library LIB --model FOLDER --plan PLAN.rbp [--device cuda]
 
-The judge is a restored pass, as of `ropebits evaluate`: the whole sequence at once without a cache, keys and values of
-every layer coded and restored, each query seeing its own exact tokens. Its attention is written here by its
-definition and shares nothing with ropebits_cache.py. What is checked, with greedy tokens and their logits:
+Two judges, both of attention as written here by its definition, which shares nothing with ropebits_cache.py. Keys and
+values are coded and restored at once, each query seeing its own exact tokens, as in `ropebits evaluate`.
 
-  restored      the cache under any attention implementation (here eager), against the pass
-  packed        attention "ropebits", against the pass with a horizon of every query's own
+  attention   the queries, keys and values that a layer really had, all calls of a run put together, against what the
+              layer gave. The codes are the same, so this is exact up to rounding (--attention-tolerance, relative)
+  logits      a restored pass: the whole sequence at once, without a cache. Here codes differ now and then: a key beside
+              the boundary of two codes falls on the other side when it was computed in another order, and layers after
+              it follow. So a logit may differ by --tolerance, and a token where both its logits are that close: a tie
+
+What is run, greedily:
+
+  restored      the cache under any attention implementation (here eager)
+  packed        attention "ropebits"
   batch         sequences of different lengths with padding, each against itself
   chunks        a prompt in several calls
   reset, crop   a cache that is used again
   lookup        tokens that are guessed from the prompt, and taken back
-  beams         two beams
+  beams         two beams: the score of the best is that of its tokens in a restored pass
   generate      tokens of `ropebits generate` (with --generate)
 
-A logit may differ by --tolerance: codes are decided by comparisons, and a key that lies beside a boundary may fall on
-the other side when it was computed in another order. A token may differ where the logits of both are within it: a tie.
 The column "effect" is what the plan itself does to the logits, as a measure. Exit code 0: all hold; 3: some do not.
 """
 import argparse
@@ -26,90 +31,127 @@ from pathlib import Path
 
 import torch
 from transformers import AttentionInterface, AutoModelForCausalLM
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from ropebits_cache import ATTENTION, RopebitsCache
+from ropebits_cache import ATTENTION, RopebitsCache, RopebitsLayer, ropebits_attention
 from ropebits_kv import PAGE_TOKENS, aligned_bytes, open_plan
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-TOLERANCES = {"float32": 0.02, "float16": 0.5, "bfloat16": 1.0}
-CUDA_TOLERANCE = 0.1  # at least: kernels hold a query in fp16, whatever the model's numbers are
-REFERENCE = "ropebits-restored-pass"
-RESTORED = "eager"  # the implementation that knows soft caps; sdpa leaves them out
+ATTENTION_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+CUDA_ATTENTION_TOLERANCE = 5e-3  # at least: kernels hold a query in fp16, whatever the model's numbers are
+PASS, RESTORED = "ropebits-check-pass", "ropebits-check-eager"
 
 
-# ---- the judge -------------------------------------------------------------------------------------------------------
-class RestoredPass:
-    """Attention of a pass without a cache. horizon[i]: a query at token i sees token t exactly when t is one of the
-    first n_sink, or of the last n_recent before token horizon[i]."""
+# ---- attention by its definition -------------------------------------------------------------------------------------
+def restored_tokens(kv, layer, x, end):
+    """[head][token][dim] keys and values, coded and restored. end [token]: of the call that brought a token. One that
+    was recent then was put into fp16 first."""
+    n, device = x[0].shape[1], x[0].device
+    pages = aligned_bytes(-(-n // PAGE_TOKENS) * kv.page_bytes[layer], device)
+    slots, positions = torch.arange(n, device=device), torch.arange(n, dtype=torch.int32, device=device)
+    was_recent = (slots >= end - kv.info.n_recent)[:, None]
+    vectors = [torch.where(was_recent, y.half().to(y.dtype), y).transpose(0, 1).contiguous() for y in x]
+    restored = [torch.empty_like(y) for y in vectors]
+    kv.encode(layer, *vectors, positions, slots, pages)
+    kv.decode(layer, slots, pages, positions, *restored)
+    return [y.transpose(0, 1) for y in restored]
+
+
+def attention(kv, layer, query, key, value, end, horizon, scaling, sliding_window=None, softcap=None):
+    """query, key, value [head][token][dim] of a whole sequence -> [token][query head][dim] float32. A query at token i
+    sees token t exactly when it is one of the first n_sink, or of the last n_recent before token horizon[i]."""
+    info, n = kv.info, query.shape[1]
+    token = torch.arange(n, device=query.device)
+    is_exact = (token < info.n_sink) | (token >= horizon[:, None] - info.n_recent)
+    seen = token <= token[:, None]
+    if sliding_window:
+        seen &= token > token[:, None] - sliding_window
+    repeat = query.shape[0] // key.shape[0]
+    (ek, ev), (rk, rv) = ([x.float().repeat_interleave(repeat, 0) for x in pair] for pair in (
+        (key.half(), value.half()), restored_tokens(kv, layer, (key, value), end)))
+    q = query.float()
+    scores = torch.where(is_exact, q @ ek.transpose(1, 2), q @ rk.transpose(1, 2)) * scaling
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return ((weights * is_exact) @ ev + (weights * ~is_exact) @ rv).transpose(0, 1)
+
+
+ARGUMENTS = "scaling", "sliding_window", "softcap"
+
+
+def own_horizon(end):
+    return torch.arange(1, len(end) + 1, device=end.device)
+
+
+class Pass:
+    """Attention of a pass without a cache, as the model calls it."""
 
     def __init__(self, kv):
-        self.kv, self.horizon = kv, None
+        self.kv = kv
 
-    def restore(self, layer, x):
-        """[head][token][dim] keys and values, coded and restored."""
-        n, device = x[0].shape[1], x[0].device
-        pages = aligned_bytes(-(-n // PAGE_TOKENS) * self.kv.page_bytes[layer], device)
-        slots, positions = torch.arange(n, device=device), torch.arange(n, dtype=torch.int32, device=device)
-        # A token that leaves the ring of recent ones is coded as the ring has it: in fp16.
-        vectors = [(y.half() if self.kv.info.n_recent else y).transpose(0, 1).contiguous() for y in x]
-        restored = [torch.empty_like(y) for y in vectors]
-        self.kv.encode(layer, *vectors, positions, slots, pages)
-        self.kv.decode(layer, slots, pages, positions, *restored)
-        return [y.transpose(0, 1) for y in restored]
-
-    def __call__(self, module, query, key, value, mask, scaling=None, sliding_window=None, softcap=None, **kwargs):
-        info, n = self.kv.info, query.shape[2]
-        token = torch.arange(n, device=query.device)
-        end = self.horizon.to(query.device)[:, None]
-        is_exact = (token < info.n_sink) | (token >= end - info.n_recent)
-        seen = token <= token[:, None]
-        if sliding_window:
-            seen &= token > token[:, None] - sliding_window
-        exact = [x[0].half() for x in (key, value)]
-        restored = self.restore(module.layer_idx, (key[0], value[0]))
-        repeat = query.shape[1] // key.shape[1]
-        (ek, ev), (rk, rv) = ([x.float().repeat_interleave(repeat, 0) for x in pair] for pair in (exact, restored))
-        q = query[0].float()
-        scores = torch.where(is_exact, q @ ek.transpose(1, 2), q @ rk.transpose(1, 2)) * scaling
-        if softcap:
-            scores = softcap * torch.tanh(scores / softcap)
-        weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-        out = (weights * is_exact) @ ev + (weights * ~is_exact) @ rv
-        return out.transpose(0, 1)[None].to(query.dtype), None
+    def __call__(self, module, query, key, value, mask, **kwargs):
+        arguments = {name: kwargs[name] for name in ARGUMENTS if name in kwargs}
+        out = attention(self.kv, module.layer_idx, query[0], key[0], value[0], self.end, self.horizon, **arguments)
+        return out[None].to(query.dtype), None
 
 
-class Judge:
-    def __init__(self, model, kv):
-        self.model, self.kv, self.attend = model, kv, RestoredPass(kv)
-        AttentionInterface.register(REFERENCE, self.attend)
-        AttentionMaskInterface.register(REFERENCE, lambda **kwargs: None)
+class Recorder:
+    """What every layer's attention was given and gave, call by call."""
 
-    def logits(self, ids, calls):
-        """[token] logits of a restored pass over ids [token]. calls: numbers of tokens that see one horizon."""
-        ends = torch.tensor(calls).cumsum(0)
-        self.attend.horizon = ends.repeat_interleave(torch.tensor(calls))
-        self.model.set_attn_implementation(REFERENCE)
-        return self.forward(ids)
+    def __init__(self):
+        self.start()
+        AttentionInterface.register(ATTENTION, self.recorded(ropebits_attention))
+        AttentionInterface.register(RESTORED, self.recorded(eager))
+        AttentionMaskInterface.register(RESTORED, eager_mask)
+        update = RopebitsLayer.update
 
-    def forward(self, ids):
-        with torch.no_grad():
-            return self.model(ids[None].to(self.model.device), use_cache=False).logits[0].float().cpu()
+        def recording_update(layer, keys, values, *args, **kwargs):
+            self.new[layer.layer] = keys, values
+            return update(layer, keys, values, *args, **kwargs)
+        RopebitsLayer.update = recording_update
 
-    def unquantized(self, ids):
-        self.model.set_attn_implementation(RESTORED)
-        return self.forward(ids)
+    def start(self):
+        self.calls, self.new, self.arguments = {}, {}, {}
+
+    def recorded(self, function):
+        def recording(module, query, key, value, mask, **kwargs):
+            out = function(module, query, key, value, mask, **kwargs)
+            layer = module.layer_idx
+            self.calls.setdefault(layer, []).append((query, *self.new[layer], out[0].transpose(1, 2)))
+            self.arguments[layer] = {name: kwargs[name] for name in ARGUMENTS if name in kwargs}
+            return out
+        return recording
+
+    def error(self, kv, padding, is_packed):
+        """Of all layers and sequences, relative to the largest number of the layer."""
+        return max(self.layer_error(kv, layer, b, skipped, is_packed)
+                   for layer in self.calls for b, skipped in enumerate(padding))
+
+    def layer_error(self, kv, layer, b, skipped, is_packed):
+        query, key, value, out = (torch.cat([call[i][b] for call in self.calls[layer]], 1)[:, skipped:]
+                                  for i in range(4))
+        n = torch.tensor([call[1].shape[2] for call in self.calls[layer]], device=query.device)
+        end = n.cumsum(0).repeat_interleave(n)[skipped:] - skipped
+        expected = attention(kv, layer, query, key, value, end, own_horizon(end) if is_packed else end,
+                             **self.arguments[layer])
+        return ((out.transpose(0, 1).float() - expected).abs().max() / expected.abs().max()).item()
 
 
-# ---- the cache -------------------------------------------------------------------------------------------------------
+def eager(module, *args, **kwargs):
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+
+
+# ---- a model and a plan ----------------------------------------------------------------------------------------------
 class Runner:
-    def __init__(self, options, plan):
-        self.options, self.plan = options, plan
+    def __init__(self, options, recorder, plan):
+        self.options, self.recorder, self.plan, self.bad = options, recorder, plan, 0
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=DTYPES[options.dtype])
         self.model = model.to(options.device).eval()
         self.kv = open_plan(str(plan), str(self.model.device), options.library)
-        self.judge = Judge(self.model, self.kv)
-        self.bad = 0
+        self.attend = Pass(self.kv)
+        AttentionInterface.register(PASS, self.attend)
+        AttentionMaskInterface.register(PASS, lambda **kwargs: None)
 
     def cache(self, attention_mask=None):
         """One that grows from a page."""
@@ -121,49 +163,56 @@ class Runner:
         self.model.set_attn_implementation(implementation)
         mask = torch.ones_like(ids) if mask is None else mask
         cache = self.cache(mask) if cache is None else cache
-        device = self.model.device
+        device, new = self.model.device, self.options.new_tokens
         result = self.model.generate(
             ids.to(device), attention_mask=mask.to(device), past_key_values=cache, do_sample=False, pad_token_id=0,
-            max_new_tokens=self.options.new_tokens, min_new_tokens=self.options.new_tokens,
-            return_dict_in_generate=True, output_logits=True, **kwargs)
+            max_new_tokens=new, min_new_tokens=new, return_dict_in_generate=True, output_logits=True, **kwargs)
         return result.sequences[:, ids.shape[1]:].cpu(), torch.stack(result.logits, 1).float().cpu()
 
-    def tell(self, name, error, effect, n_ties, is_good, note=""):
-        self.bad += not is_good
-        print(f"{Path(self.plan).stem:14} {name:22} {error:11.2e} {effect:9.2e} {n_ties:5}  "
-              f"{'ok' if is_good else 'BAD'}{note}", flush=True)
+    def pass_logits(self, ids, implementation, n_prompt):
+        """[token] logits of a pass over ids [token]: restored as in a run of that prompt, or (PASS) as they are."""
+        end = torch.arange(1, len(ids) + 1, device=self.model.device).clamp(min=n_prompt)
+        self.attend.end, self.attend.horizon = end, own_horizon(end) if implementation == ATTENTION else end
+        self.model.set_attn_implementation("eager" if implementation is None else PASS)
+        with torch.no_grad():
+            return self.model(ids[None].to(self.model.device), use_cache=False).logits[0].float().cpu()
 
-    def compare(self, name, tokens, logits, reference, effect=0.0):
+    def tell(self, name, error, n_ties, is_good, attention_error=None, effect=None, note=""):
+        if attention_error is not None:
+            is_good = is_good and attention_error <= self.options.attention_tolerance
+        self.bad += not is_good
+        numbers = "".join(f"{'' if x is None else format(x, '.1e'):>11}" for x in (attention_error, error, effect))
+        verdict = "ok" if is_good else "BAD"
+        print(f"{Path(self.plan).stem:14} {name:18}{numbers} {n_ties:5}  {verdict}{note}", flush=True)
+
+    def compare(self, name, tokens, logits, reference, **columns):
         """tokens [new], logits [new][vocabulary] against those of the reference for the same tokens before."""
         error = (logits - reference).abs().max().item()
         best = reference.argmax(-1)
-        gap = (reference.gather(1, best[:, None]) - reference.gather(1, tokens[:, None]))[:, 0]
-        n_ties = int((best != tokens).sum())
-        self.tell(name, error, effect, n_ties, max(error, gap.max().item()) <= self.options.tolerance)
+        gap = (reference.gather(1, best[:, None]) - reference.gather(1, tokens[:, None])).max().item()
+        self.tell(name, error, int((best != tokens).sum()), max(error, gap) <= self.options.tolerance, **columns)
 
-    def against_pass(self, name, ids, tokens, logits, calls):
-        whole = torch.cat([ids, tokens])
-        reference = self.judge.logits(whole, calls)[len(ids) - 1:-1]
-        effect = (reference - self.judge.unquantized(whole)[len(ids) - 1:-1]).abs().max().item()
-        self.compare(name, tokens, logits, reference, effect)
-
-    def same(self, name, first, second):
+    def same(self, name, first, second, **columns):
         """Two results of the same prompt, up to the first token that differs, which must be a tie."""
         (a, x), (b, y) = first, second
         differ = (a != b).nonzero()
         n = int(differ[0]) + 1 if len(differ) else len(a)
-        self.compare(name, b[:n], y[:n], x[:n])
+        self.compare(name, b[:n], y[:n], x[:n], **columns)
 
 
+# ---- what is run -----------------------------------------------------------------------------------------------------
 def check_single(run, ids):
-    n, new = len(ids), run.options.new_tokens
+    """{implementation: (tokens, logits)}"""
     results = {}
     for name, implementation in ("restored", RESTORED), ("packed", ATTENTION):
-        tokens, logits = run.generate(implementation, ids[None])
-        results[implementation] = tokens[0], logits[0]
-        # restored: one horizon for all queries of a call; packed: each query its own
-        calls = [n] + [1] * new if implementation == RESTORED else [1] * (n + new)
-        run.against_pass(name, ids, tokens[0], logits[0], calls)
+        run.recorder.start()
+        tokens, logits = (x[0] for x in run.generate(implementation, ids[None]))
+        results[implementation] = tokens, logits
+        attention_error = run.recorder.error(run.kv, [0], implementation == ATTENTION)
+        whole, new = torch.cat([ids, tokens]), slice(len(ids) - 1, -1)
+        reference = run.pass_logits(whole, implementation, len(ids))[new]
+        effect = (reference - run.pass_logits(whole, None, 0)[new]).abs().max().item()
+        run.compare(name, tokens, logits, reference, attention_error=attention_error, effect=effect)
     if run.kv.info.n_recent == 0:
         run.same("restored = packed", results[RESTORED], results[ATTENTION])
     return results
@@ -172,21 +221,23 @@ def check_single(run, ids):
 def check_reuse(run, ids, results):
     """Chunks, reset and crop, with one cache."""
     cache, n = run.cache(), len(ids)
+    run.recorder.start()
     run.model.set_attn_implementation(ATTENTION)
     with torch.no_grad():
         for part in ids[:n - 1].split(7):
             run.model(part[None].to(run.model.device), past_key_values=cache)
     again = lambda: tuple(x[0] for x in run.generate(ATTENTION, ids[None], cache=cache))
-    run.same("chunks", results[ATTENTION], again())
+    in_chunks = again()
+    run.same("chunks", results[ATTENTION], in_chunks, attention_error=run.recorder.error(run.kv, [0], True))
     cache.reset()
     run.same("reset", results[ATTENTION], again())
     if run.kv.info.n_recent:
         return
     cache.crop(-(cache.get_seq_length() - n // 2))
     run.same("crop", results[ATTENTION], again())
-    for implementation in RESTORED, ATTENTION:
+    for name, implementation in ("restored", RESTORED), ("packed", ATTENTION):
         guessed = run.generate(implementation, ids[None], prompt_lookup_num_tokens=3)
-        run.same(f"lookup, {implementation}", results[implementation], tuple(x[0] for x in guessed))
+        run.same(f"lookup, {name}", results[implementation], tuple(x[0] for x in guessed))
 
 
 def check_batch(run, ids):
@@ -195,28 +246,38 @@ def check_batch(run, ids):
     batch, mask = torch.zeros(len(lengths), n, dtype=torch.long), torch.zeros(len(lengths), n, dtype=torch.long)
     for b, length in enumerate(lengths):
         batch[b, n - length:], mask[b, n - length:] = ids[:length], 1
-    for implementation in RESTORED, ATTENTION:
+    for name, implementation in ("restored", RESTORED), ("packed", ATTENTION):
+        run.recorder.start()
         tokens, logits = run.generate(implementation, batch, mask)
+        error = run.recorder.error(run.kv, [n - length for length in lengths], implementation == ATTENTION)
         for b, length in enumerate(lengths):
             alone = run.generate(implementation, ids[None, :length])
-            run.same(f"batch, {implementation} {b}", (alone[0][0], alone[1][0]), (tokens[b], logits[b]))
+            run.same(f"batch, {name} {b}", (alone[0][0], alone[1][0]), (tokens[b], logits[b]), attention_error=error)
 
 
 def check_beams(run, ids):
-    """The score of the best of two beams is that of its tokens in a restored pass."""
     ids, new, device = ids[:40], 12, run.model.device
-    for implementation in RESTORED, ATTENTION:
+    for name, implementation in ("restored", RESTORED), ("packed", ATTENTION):
         run.model.set_attn_implementation(implementation)
         result = run.model.generate(
             ids[None].to(device), attention_mask=torch.ones(1, len(ids), device=device), num_beams=2, do_sample=False,
             past_key_values=run.cache(torch.ones(1, len(ids))), pad_token_id=0, max_new_tokens=new, min_new_tokens=new,
             length_penalty=0.0, return_dict_in_generate=True, output_scores=True)
         whole = result.sequences[0].cpu()
-        calls = [len(ids)] + [1] * new if implementation == RESTORED else [1] * (len(ids) + new)
-        likely = run.judge.logits(whole, calls)[len(ids) - 1:-1].log_softmax(-1)
+        likely = run.pass_logits(whole, implementation, len(ids))[len(ids) - 1:-1].log_softmax(-1)
         score = likely.gather(1, whole[len(ids):, None]).sum().item()
         error = abs(score - result.sequences_scores[0].item())
-        run.tell(f"beams, {implementation}", error, 0.0, 0, error <= run.options.tolerance)
+        run.tell(f"beams, {name}", error, 0, error <= run.options.tolerance)
+
+
+def generate_command(run, path):
+    options = run.options
+    command = [options.generate, "--model", options.model, "--plan", str(run.plan), "--tokens", str(path), "--json",
+               "-q", "--max-tokens", str(options.new_tokens), "--ignore-eos", "--temperature", "0", "--device",
+               options.device]
+    if options.device != "cpu":
+        command += ["--precision", "f32" if options.dtype == "float32" else "bf16"]
+    return command
 
 
 def check_generate(run, ids, results):
@@ -224,23 +285,19 @@ def check_generate(run, ids, results):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids.json"
         path.write_text(json.dumps(ids.tolist()))
-        command = [run.options.generate, "--model", run.options.model, "--plan", str(run.plan), "--tokens", str(path),
-                   "--max-tokens", str(run.options.new_tokens), "--ignore-eos", "--temperature", "0", "--json", "-q",
-                   "--device", run.options.device]
-        if run.options.device != "cpu":
-            command += ["--precision", "f32" if run.options.dtype == "float32" else "bf16"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(generate_command(run, path), capture_output=True, text=True)
     if done.returncode:
-        run.tell("generate", 0.0, 0.0, 0, False, ": " + done.stderr.strip())
+        run.tell("generate", None, 0, False, note=": " + done.stderr.strip())
         return
     theirs = torch.tensor(json.loads(done.stdout)["token_ids"])
     tokens, logits = results[ATTENTION]
     differ = (theirs != tokens).nonzero()
-    first = int(differ[0]) if len(differ) else None
-    gap = 0.0 if first is None else (logits[first, tokens[first]] - logits[first, theirs[first]]).item()
-    run.tell("generate", gap, 0.0, int(first is not None), gap <= run.options.tolerance)
+    first = int(differ[0]) if len(differ) else 0
+    gap = (logits[first, tokens[first]] - logits[first, theirs[first]]).item()
+    run.tell("generate", gap, int(len(differ) > 0), gap <= run.options.tolerance)
 
 
+# ---- the command line ------------------------------------------------------------------------------------------------
 def prompt_ids(options, vocabulary):
     if options.text:
         from transformers import AutoTokenizer
@@ -256,28 +313,30 @@ def parse(arguments):
     parser.add_argument("--plan", required=True, action="append", help="plan.rbp for it; may be given several times")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--tolerance", type=float,
-                        help=f"of a logit; by default {TOLERANCES}, on a GPU {CUDA_TOLERANCE} at least")
+    parser.add_argument("--attention-tolerance", type=float, help=f"by default {ATTENTION_TOLERANCES}, on a GPU at "
+                        f"least {CUDA_ATTENTION_TOLERANCE}")
+    parser.add_argument("--tolerance", type=float, default=1.0, help="of a logit (default %(default)s)")
     parser.add_argument("--text", help="whose tokens the prompt is; otherwise tokens are drawn")
     parser.add_argument("--prompt-tokens", type=int, default=150)
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--generate", help="ropebits-generate, to compare with")
     options = parser.parse_args(arguments)
-    if options.tolerance is None:
-        options.tolerance = TOLERANCES[options.dtype]
+    if options.attention_tolerance is None:
+        options.attention_tolerance = ATTENTION_TOLERANCES[options.dtype]
         if options.device != "cpu":
-            options.tolerance = max(options.tolerance, CUDA_TOLERANCE)
+            options.attention_tolerance = max(options.attention_tolerance, CUDA_ATTENTION_TOLERANCE)
     return options
 
 
 def main(arguments=None):
     options = parse(arguments)
     torch.backends.cuda.matmul.allow_tf32 = False
-    print(f"torch {torch.__version__}, {options.device}, {options.dtype}, tolerance {options.tolerance}")
-    print(f"{'plan':14} {'check':22} {'logit error':>11} {'effect':>9} {'ties':>5}")
-    n_bad = 0
+    print(f"torch {torch.__version__}, {options.device}, {options.dtype}, attention within "
+          f"{options.attention_tolerance}, logits within {options.tolerance}")
+    print(f"{'plan':14} {'check':18}{'attention':>11}{'logits':>11}{'effect':>11} {'ties':>5}")
+    recorder, n_bad = Recorder(), 0
     for plan in options.plan:
-        run = Runner(options, plan)
+        run = Runner(options, recorder, plan)
         ids = prompt_ids(options, run.model.config.get_text_config().vocab_size)
         results = check_single(run, ids)
         check_reuse(run, ids, results)

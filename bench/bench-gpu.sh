@@ -1,15 +1,15 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side. Without arguments, those of the bundle that this script
 # lies in, into ./bench-gpu. Writes one file for each part, with one JSON line for each row, and prints a table at the
-# end. ROPEBITS_BENCH names the parts to run (default: codec capture calibrate memory experts profile evaluate). WORK is
-# a folder with 20 GB for the made-up checkpoints. RB_SHARED (default ../shared) has the model and the text of evaluate;
-# without them that part does not run.
+# end. ROPEBITS_BENCH names the parts to run (default: codec decode capture calibrate memory experts profile evaluate).
+# WORK is a folder with 20 GB for the made-up checkpoints. RB_SHARED (default ../shared) has the model and the text of
+# evaluate; without them that part does not run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
-parts=${ROPEBITS_BENCH:-codec capture calibrate memory experts profile evaluate}
+parts=${ROPEBITS_BENCH:-codec decode capture calibrate memory experts profile evaluate}
 work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -23,6 +23,9 @@ calibrate() {
 one_line() { tr -d '\n' | sed -E 's/  +/ /g'; echo; }
 
 if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
+
+# A token of Llama-3.1-8B with random weights, as on a GPU of 80 GB.
+if wants decode; then "$bench/bench_decode" --max-gpu-memory 80GB --json >"$out/decode.json"; fi
 
 # Only the capture's file, without a GPU: on all cores, and on one.
 if wants capture; then
@@ -127,6 +130,13 @@ for r in rows("codec"):     # the three steps of a plan and a type are one line;
     if is_first: print("%-22s %-5s %6.3f true bits" % (r["plan"], r["type"], r["true_bits"]), end="")
     rate = r["moved_gb_per_s"] if is_last else r["vector_gb_per_s"]
     print("  %s %6.0f GB/s (%.0f us)" % (r["step"], rate, r["us"]), end="\n" if is_last else "")
+path = os.path.join(sys.argv[1], "decode.json")
+for r in json.load(open(path))["rows"] if os.path.exists(path) else []:
+    print("decode, %s (%.3f and %.3f bits), %d x %d tokens:" % (r["plan"], r["key_true_bits"], r["value_true_bits"],
+                                                                r["batch"], r["length"]), end=" ")
+    print("%.3f ms a step," % r["step_ms"] if r["fits"] else "does not fit,", "%.2f GB of GPU memory" %
+          (r["gpu_bytes"] * 1e-9), "(%.2f times faster than fp16)" % r["times_faster_than_fp16"]
+          if "times_faster_than_fp16" in r else "")
 for r in rows("read"):
     print("%s, %d threads:" % (r["what"], r["threads"]),
           "median %.2f, best %.2f GB/s" % (r["median_gb_per_s"], r["best_gb_per_s"]))

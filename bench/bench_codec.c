@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/random_plans.h"
 #include "core/threads.h"
 #include "kernels/check/codec_trial.h"
 #include "kernels/reference/numpy_random.h"
@@ -132,66 +133,19 @@ static rb_status optimal(bench *b, plan_encoder encoder, rb_error *err)
     return st;
 }
 
-/* Keys of family block-codebook at 2.25 true bits a dim, with a gain of 3 bits: blocks of 1 to 8 bits, as energies ask
- * for that spread like e to a normal; 2^bits is 35 in the mean. Maps stretch up to twice. */
 static rb_status block_codebook_plans(bench *b, rb_error *err)
 {
-    enum { GAIN_BITS = 3 };
-    const int n = model_n_blocks(&b->model);
     rb_status st = RB_OK;
-    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
-        double spread[RB_MAX_BLOCKS], maps[BLOCK_CODEBOOK_MAP_SIZE * RB_MAX_BLOCKS], weights[RB_MAX_BLOCKS];
-        uint8_t bits[RB_MAX_BLOCKS] = {0};
-        numpy_rng rng;
-        numpy_rng_seed(&rng, 200 + (uint64_t)h);
-        numpy_rng_standard_normal(&rng, spread, (size_t)n);
-        for (int left = (int)(2.25 * b->model.head_dim) - GAIN_BITS; left > 0; left--) {
-            int best = 0; /* a bit halves the error of a block */
-            for (int i = 1; i < n; i++)
-                if (ldexp(exp(spread[i]), -bits[i]) > ldexp(exp(spread[best]), -bits[best])) best = i;
-            bits[best]++;
-        }
-        for (int i = 0; i < n; i++) {
-            maps[3 * i] = 1.0;
-            maps[3 * i + 1] = 0.6 * sin(1.7 * i + h);
-            maps[3 * i + 2] = sqrt(1.0 - maps[3 * i + 1] * maps[3 * i + 1]);
-            weights[i] = exp(spread[i]);
-        }
-        st = plan_head_set_block_codebook(&b->heads[h], bits, maps, weights, GAIN_BITS, n, err);
-    }
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++)
+        st = random_block_codebook(&b->heads[h], b->model.head_dim, 2.25, h, err);
     return st;
 }
 
-/* Family trellis at 2.1 bits a coordinate and a gain of 3 bits: widths as variances ask for that fall like those of
- * a model's, by a hundred from the first coordinate to the last. is_folded: the basis is no matrix, as that of values
- * is. */
 static rb_status trellis_plans(bench *b, bool is_folded, rb_error *err)
 {
-    enum { GAIN_BITS = 3 };
-    const int n = b->model.head_dim;
-    double *basis = malloc((size_t)n * (size_t)n * sizeof *basis), weights[RB_MAX_HEAD_DIM];
-    rb_status st = basis ? RB_OK : RB_ENOMEM;
-    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++) {
-        uint8_t widths[RB_MAX_HEAD_DIM] = {8};
-        float *lean = normals(300 + (uint64_t)h, (int64_t)n * n);
-        for (int left = (int)(2.1 * n) - 8; left > 0; left--) {
-            int best = 1; /* a bit quarters a variance */
-            for (int i = 1; i < n; i++)
-                if (pow(100.0, -(double)i / n) * pow(4.0, -widths[i])
-                    > pow(100.0, -(double)best / n) * pow(4.0, -widths[best]))
-                    best = i;
-            widths[best]++;
-        }
-        for (int i = 0; i < n; i++) {
-            for (int j = 0; j < n; j++)
-                basis[i * n + j] = (i == j ? 1.0 : 0.0) + (is_folded ? 0.0 : 0.3 * (double)lean[i * n + j] / sqrt(n));
-            weights[i] = pow(100.0, -(double)i / n);
-        }
-        plan_head_clear(&b->heads[h]);
-        st = plan_head_set_trellis(&b->heads[h], widths, basis, weights, GAIN_BITS, 4, n, err);
-        free(lean);
-    }
-    free(basis);
+    rb_status st = RB_OK;
+    for (int h = 0; h < b->model.n_kv_heads && st == RB_OK; h++)
+        st = random_trellis(&b->heads[h], b->model.head_dim, 2.1, is_folded, h, err);
     return st;
 }
 

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-enum { RB_CUDA_ABI = 5 }; /* one number for all tables: library and programs must come from one build */
+enum { RB_CUDA_ABI = 6 }; /* one number for all tables: library and programs must come from one build */
 
 typedef struct rb_cuda_info {
     char name[128];

@@ -25,6 +25,7 @@ static const struct {
     {"inspect", "show a plan in the terminal"},
     {"validate", "run the CUDA kernels against the C reference"},
     {"evaluate", "measure what a plan does to the model"},
+    {"generate", "go on with a text, with a packed cache"},
     {"tune", "find the least bytes that hold a limit of KL, perplexity or needles"},
     {"compare", "tell whether a plan got worse; for CI"},
     {"run", "run the whole pipeline from one file"},

@@ -81,12 +81,18 @@ static tile_scratch scratch_of_thread(const attention_shape *shape, float *all, 
     return s;
 }
 
+/* Of a sequence. Where all of it comes before first_query, this is its end. */
+static int64_t first_query_of(const attention_shape *shape, int64_t s)
+{
+    return min_i64(max_i64(shape->sequence_start[s], shape->first_query), shape->sequence_start[s + 1]);
+}
+
 static int64_t count_tiles(const attention_shape *shape)
 {
     const int64_t n = tile_queries(shape);
     int64_t n_tiles = 0;
     for (int64_t s = 0; s < shape->n_sequences; s++)
-        n_tiles += (shape->sequence_start[s + 1] - shape->sequence_start[s] + n - 1) / n;
+        n_tiles += (shape->sequence_start[s + 1] - first_query_of(shape, s) + n - 1) / n;
     return n_tiles;
 }
 
@@ -94,7 +100,7 @@ static void list_tiles(const attention_shape *shape, query_tile *tiles)
 {
     for (int64_t s = 0; s < shape->n_sequences; s++) {
         const int64_t begin = shape->sequence_start[s], end = shape->sequence_start[s + 1];
-        for (int64_t first = begin; first < end; first += tile_queries(shape))
+        for (int64_t first = first_query_of(shape, s); first < end; first += tile_queries(shape))
             *tiles++ =
                 (query_tile){.first = first, .n = min_i64(tile_queries(shape), end - first), .sequence_first = begin};
     }
@@ -110,8 +116,9 @@ static void stack_queries(const attention_shape *shape, const query_tile *tile, 
 {
     const int64_t d = shape->head_dim;
     const int group = group_size(shape);
+    const int64_t n_queries = shape->n_tokens - shape->first_query, first = tile->first - shape->first_query;
     for (int g = 0; g < group; g++) {
-        const float *rows = q + ((int64_t)(kv_head * group + g) * shape->n_tokens + tile->first) * d;
+        const float *rows = q + ((int64_t)(kv_head * group + g) * n_queries + first) * d;
         scale_row(s->q + g * tile->n * d, rows, shape->scale, tile->n * d);
     }
 }
@@ -175,7 +182,8 @@ static void write_output(const attention_shape *shape, const query_tile *tile, i
     for (int g = 0; g < group; g++) {
         for (int64_t i = 0; i < tile->n; i++) {
             const int64_t row = g * tile->n + i;
-            float *to = out + ((tile->first + i) * shape->n_q_heads + kv_head * group + g) * d;
+            const int64_t query = tile->first - shape->first_query + i;
+            float *to = out + (query * shape->n_q_heads + kv_head * group + g) * d;
             scale_row(to, s->sum_v + row * d, 1.0f / s->sum[row], d);
         }
     }

@@ -10,7 +10,8 @@
 typedef struct attention_shape {
     int n_q_heads, n_kv_heads;
     int head_dim, value_dim;       /* of a query or key; of a value */
-    int64_t n_tokens;              /* rows of q, k, v */
+    int64_t n_tokens;              /* rows of k, v */
+    int64_t first_query;           /* rows of q and out are those of tokens first_query to n_tokens - 1 */
     const int64_t *sequence_start; /* [n_sequences + 1]; a query sees keys of its own sequence, itself and earlier */
     int64_t n_sequences;
     int sliding_window; /* 0: none; otherwise the last `sliding_window` keys, itself included */
@@ -18,9 +19,9 @@ typedef struct attention_shape {
     float softcap; /* cap; 0: none */
 } attention_shape;
 
-/* q [n_q_heads][n_tokens][head_dim], k [n_kv_heads][n_tokens][head_dim], after RoPE, v
- * [n_kv_heads][n_tokens][value_dim]; out [n_tokens][n_q_heads * value_dim]. Same bytes for any thread count. Fails with
- * RB_ENOMEM only. */
+/* q [n_q_heads][n_tokens - first_query][head_dim], k [n_kv_heads][n_tokens][head_dim], after RoPE, v
+ * [n_kv_heads][n_tokens][value_dim]; out [n_tokens - first_query][n_q_heads * value_dim]. Same bytes for any thread
+ * count. Fails with RB_ENOMEM only. */
 rb_status attention_forward(const attention_shape *shape, const float *q, const float *k, const float *v, float *out,
                             rb_error *err);
 

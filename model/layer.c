@@ -223,8 +223,8 @@ void layer_project_heads(const model_config *config, const layer_weights *w, lay
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-static attention_shape shape_of(const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
-                                bool slides)
+attention_shape layer_attention_shape(const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
+                                      bool slides)
 {
     const model_facts *facts = &config->facts;
     return (attention_shape){.n_q_heads = facts->n_q_heads,
@@ -257,7 +257,8 @@ static rb_status attend_latents(const model_config *config, const layer_weights 
 rb_status layer_attend(const model_config *config, const layer_weights *w, int layer, int64_t n_recent,
                        layer_activations *a, rb_error *err)
 {
-    const attention_shape shape = shape_of(config, a->sequence_start, a->n_sequences, config->layer_slides[layer]);
+    const attention_shape shape =
+        layer_attention_shape(config, a->sequence_start, a->n_sequences, config->layer_slides[layer]);
     if (config->has_latent_cache) return attend_latents(config, w, &shape, n_recent, a, err);
 
     const int64_t head_floats = a->n_tokens * shape.head_dim;
@@ -270,7 +271,7 @@ rb_status layer_attend(const model_config *config, const layer_weights *w, int l
 int64_t layer_attend_bytes(const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
                            int n_threads)
 {
-    const attention_shape shape = shape_of(config, sequence_start, n_sequences, false);
+    const attention_shape shape = layer_attention_shape(config, sequence_start, n_sequences, false);
     return attention_scratch_bytes(&shape, n_threads);
 }
 

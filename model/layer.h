@@ -51,6 +51,10 @@ int64_t layer_activations_bytes(const model_config *config, int64_t n_all, int64
  * `recent` gets a copy of k and v. */
 void layer_project_heads(const model_config *config, const layer_weights *weights, layer_activations *activations);
 
+/* The attention of a layer over these sequences, all of whose tokens are queries; slides: with the window. */
+attention_shape layer_attention_shape(const model_config *config, const int64_t *sequence_start, int64_t n_sequences,
+                                      bool slides);
+
 /* rows = attention(heads), with heads after RoPE. n_recent > 0: the last n_recent keys and values are those of
  * `recent`. */
 rb_status layer_attend(const model_config *config, const layer_weights *weights, int layer, int64_t n_recent,

@@ -1,29 +1,13 @@
 /* See model/model_bos.h. */
 #include "model/model_bos.h"
 
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "core/atomic_file.h"
 #include "core/json.h"
+#include "model/folder_document.h"
 #include "model/gguf/gguf_file.h"
 
 static const bos_tokens none = {0};
 
 static bos_tokens one_token(int64_t id) { return (bos_tokens){.n = 1, .ids = {(int32_t)id}}; }
-
-/* *out is NULL where the folder has no such file. */
-static rb_status read_document(cJSON **out, const char *folder, const char *name, rb_error *err)
-{
-    char *path = NULL;
-    rb_status st;
-    *out = NULL;
-    RB_TRY(st, rb_join_path(&path, folder, name, err), done);
-    if (access(path, F_OK) == 0) st = rb_json_read(out, path, 0, err);
-done:
-    free(path);
-    return st;
-}
 
 /* bos_token is a string, or an object with the string as "content". */
 static rb_status bos_token_name(const char **out, const cJSON *document, const char *where, rb_error *err)
@@ -42,7 +26,7 @@ static rb_status read_tokenizer_config(model_bos *out, const char *folder, const
     const char *name;
     bool is_added = false;
     rb_status st;
-    RB_TRY(st, read_document(&document, folder, NAME, err), done);
+    RB_TRY(st, folder_document_read(&document, folder, NAME, err), done);
     if (!document) goto done;
     RB_TRY(st, bos_token_name(&name, document, NAME, err), done);
     if (rb_json_find(document, "add_bos_token"))
@@ -61,7 +45,7 @@ static rb_status read_config(model_bos *out, const char *folder, rb_error *err)
     cJSON *document = NULL;
     int64_t id;
     rb_status st;
-    RB_TRY(st, read_document(&document, folder, "config.json", err), done);
+    RB_TRY(st, folder_document_read(&document, folder, "config.json", err), done);
     if (!document || !rb_json_find(document, "bos_token_id")) goto done;
     RB_TRY(st, rb_json_get_int(document, "bos_token_id", "config.json", 0, INT32_MAX, &id, err), done);
     out->known = one_token(id);

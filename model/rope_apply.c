@@ -37,23 +37,35 @@ int64_t rope_table_bytes(const model_facts *facts, int64_t n_positions)
     return n_positions * facts->rotary_dim * (int64_t)sizeof(float);
 }
 
+static void turn_rows(const rope_table *table, float *rows, int head_dim, int64_t first_position, int64_t n_rows)
+{
+    const int n = table->n_freqs;
+    assert(first_position + n_rows <= table->n_positions);
+    for (int64_t i = 0; i < n_rows; i++) {
+        const int64_t at = (first_position + i) * n;
+        rope_turn(rows + i * head_dim, table->cos + at, table->sin + at, n, table->pairing);
+    }
+}
+
 void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim, const int64_t *sequence_start,
                 int64_t n_sequences)
 {
     const int64_t n_tokens = sequence_start[n_sequences];
-    const int n = table->n_freqs;
 
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int head = 0; head < n_heads; head++) {
-        for (int64_t s = 0; s < n_sequences; s++) {
-            const int64_t length = sequence_start[s + 1] - sequence_start[s];
-            float *rows = heads + (head * n_tokens + sequence_start[s]) * head_dim;
-            assert(length <= table->n_positions);
-            for (int64_t position = 0; position < length; position++)
-                rope_turn(rows + position * head_dim, table->cos + position * n, table->sin + position * n, n,
-                          table->pairing);
-        }
+        for (int64_t s = 0; s < n_sequences; s++)
+            turn_rows(table, heads + (head * n_tokens + sequence_start[s]) * head_dim, head_dim, 0,
+                      sequence_start[s + 1] - sequence_start[s]);
     }
+}
+
+void rope_apply_from(const rope_table *table, float *heads, int n_heads, int head_dim, int64_t first_position,
+                     int64_t n_tokens)
+{
+#pragma omp parallel for schedule(static)
+    for (int head = 0; head < n_heads; head++)
+        turn_rows(table, heads + head * n_tokens * head_dim, head_dim, first_position, n_tokens);
 }
 
 void rope_turn_back(const rope_table *table, float *x, int64_t position)

@@ -27,6 +27,10 @@ int64_t rope_table_bytes(const model_facts *facts, int64_t n_positions);
 void rope_apply(const rope_table *table, float *heads, int n_heads, int head_dim, const int64_t *sequence_start,
                 int64_t n_sequences);
 
+/* Turns heads [n_heads][n_tokens][head_dim] of tokens at positions first_position, first_position + 1, ... */
+void rope_apply_from(const rope_table *table, float *heads, int n_heads, int head_dim, int64_t first_position,
+                     int64_t n_tokens);
+
 /* The transpose of what RoPE does to a vector x [head_dim] at a position, in place: turns back and multiplies by
  * attention_factor. What a gradient by a turned key is by the key before. */
 void rope_turn_back(const rope_table *table, float *x, int64_t position);

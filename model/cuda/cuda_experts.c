@@ -10,7 +10,7 @@
 #include "model/cuda/cuda_pass.h"
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t n_visits(const cuda_pass *p) { return p->batch->n_tokens * p->config->experts.n_per_token; }
+static int64_t n_visits(const cuda_pass *p) { return p->n_tokens * p->config->experts.n_per_token; }
 static bool has_experts(const cuda_pass *p) { return p->config->experts.n > 0; }
 static bool runs_experts(const cuda_pass *p, int layer)
 {
@@ -25,8 +25,7 @@ void cuda_experts_list(cuda_pass *p, int64_t chunk, cuda_array_list *list)
     cuda_experts *x = &p->experts;
     const int64_t visits = n_visits(p);
     if (!has_experts(p)) return;
-    cuda_array_list_add(list, &x->input,
-                        p->batch->n_tokens * p->config->hidden_size * cuda_pass_element_bytes(p->precision));
+    cuda_array_list_add(list, &x->input, p->n_tokens * p->config->hidden_size * cuda_pass_element_bytes(p->precision));
     cuda_array_list_add(list, &x->chosen, visits * (int64_t)sizeof(int32_t));
     cuda_array_list_add(list, &x->weights, visits * (int64_t)sizeof(float));
     cuda_array_list_add(list, &x->visits, visits * (int64_t)sizeof(int32_t));

@@ -9,6 +9,8 @@ float *cuda_pass_hidden(const cuda_pass *p, int64_t token)
 rb_status cuda_pass_multiply(const cuda_pass *p, void *y, bool is_f32, bool adds, const void *x, const void *w,
                              int64_t m, int64_t n, int64_t k, rb_error *err)
 {
+    const bool is_product_of_few = p->is_decoding && p->precision == LAYER_CUDA_BF16 && m <= LAYER_CUDA_FEW_ROWS;
+    if (is_product_of_few && k % 8 == 0) return p->api->few_rows(y, is_f32, adds, x, w, m, n, k, p->compute, err);
     return p->api->matmul(p->matmul, y, is_f32, adds, x, w, m, n, k, p->precision, p->compute, err);
 }
 

@@ -63,8 +63,8 @@ void cuda_array_list_add(cuda_array_list *list, rb_cuda_array *array, int64_t by
 static cuda_array_list list_arrays(cuda_pass *p, int64_t chunk)
 {
     const model_config *c = p->config;
-    const int64_t n = p->batch->n_tokens, e = cuda_pass_element_bytes(p->precision), hidden = c->hidden_size,
-                  rope = token_batch_longest(p->batch) * (c->facts.rotary_dim / 2) * 4;
+    const int64_t n = p->n_tokens, e = cuda_pass_element_bytes(p->precision), hidden = c->hidden_size,
+                  rope = p->n_positions * (c->facts.rotary_dim / 2) * 4;
     cuda_array_list list = {0};
     cuda_array_list_add(&list, &p->hidden, n * hidden * 4);
     cuda_array_list_add(&list, &p->positions, n * 4);
@@ -90,7 +90,10 @@ static cuda_array_list list_arrays(cuda_pass *p, int64_t chunk)
 int64_t cuda_pass_bytes(const model_config *config, const token_batch *batch, layer_cuda_precision precision,
                         int64_t chunk)
 {
-    cuda_pass measured = {.config = config, .batch = batch, .precision = precision};
+    cuda_pass measured = {.config = config,
+                          .n_tokens = batch->n_tokens,
+                          .n_positions = token_batch_longest(batch),
+                          .precision = precision};
     const cuda_array_list list = list_arrays(&measured, chunk);
     int64_t total = weight_stream_device_bytes(config, precision) + CUDA_PASS_WORKSPACE_BYTES;
     for (int i = 0; i < list.n; i++) total += list.at[i].bytes;
@@ -135,6 +138,8 @@ rb_status cuda_pass_begin(cuda_pass *p, const checkpoint *model, const token_bat
     *p = (cuda_pass){.model = model, .config = checkpoint_config(model), .batch = batch, .precision = precision};
     rb_cuda_reset_peak();
     RB_TRY(st, token_batch_check(batch, p->config->vocab_size, err), done);
+    p->n_tokens = batch->n_tokens;
+    p->n_positions = token_batch_longest(batch);
     RB_TRY(st, checkpoint_check(model, err), done);
     RB_TRY(st, find_tables(p, err), done);
     st = p->api->matmul_open(&p->matmul, err);
@@ -179,9 +184,7 @@ static rb_status upload_rope(cuda_pass *p, int table, rb_error *err)
     const model_facts *facts = &p->config->facts;
     rope_table rope = {0};
     rb_status st;
-    RB_TRY(st,
-           rope_table_init(&rope, facts, table == 0 ? &facts->rope : &facts->local_rope, token_batch_longest(p->batch),
-                           err),
+    RB_TRY(st, rope_table_init(&rope, facts, table == 0 ? &facts->rope : &facts->local_rope, p->n_positions, err),
            done);
     RB_TRY(st, rb_cuda()->copy(p->rope_cos[table].at, rope.cos, p->rope_cos[table].size_bytes, NULL, err), done);
     RB_TRY(st, rb_cuda()->copy(p->rope_sin[table].at, rope.sin, p->rope_sin[table].size_bytes, NULL, err), done);
@@ -211,22 +214,48 @@ done:
     return st;
 }
 
-rb_status cuda_pass_alloc(cuda_pass *p, bool stops_at_heads, const int64_t *part_start, int n_parts, rb_error *err)
+/* The stream, arrays and RoPE tables. */
+static rb_status alloc_arrays(cuda_pass *p, rb_error *err)
 {
     const cuda_array_list list = list_arrays(p, p->chunk);
     rb_status st;
-    p->stops_at_heads = stops_at_heads;
-    RB_TRY(st, weight_stream_open(&p->weights, p->model, p->api, p->precision, stops_at_heads, err), done);
-    RB_TRY(st, weight_stream_begin(p->weights, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&p->compute, err), done);
     for (int i = 0; i < list.n; i++)
         if (list.at[i].bytes > 0)
             RB_TRY(st, rb_cuda_array_alloc(list.at[i].array, (size_t)list.at[i].bytes, "activations", err), done);
-    RB_TRY(st, cuda_experts_open(p, err), done);
-    RB_TRY(st, upload_positions(p, part_start, n_parts, err), done);
     RB_TRY(st, upload_rope(p, 0, err), done);
     if (p->config->facts.has_local_rope) RB_TRY(st, upload_rope(p, 1, err), done);
+done:
+    return st;
+}
+
+rb_status cuda_pass_alloc(cuda_pass *p, bool stops_at_heads, const int64_t *part_start, int n_parts, rb_error *err)
+{
+    rb_status st;
+    p->stops_at_heads = stops_at_heads;
+    RB_TRY(st, weight_stream_open(&p->weights, p->model, p->api, p->precision, stops_at_heads, err), done);
+    RB_TRY(st, weight_stream_begin(p->weights, 0, err), done);
+    RB_TRY(st, alloc_arrays(p, err), done);
+    RB_TRY(st, cuda_experts_open(p, err), done);
+    RB_TRY(st, upload_positions(p, part_start, n_parts, err), done);
     st = upload_hidden(p, err);
+done:
+    return st;
+}
+
+rb_status cuda_pass_begin_decoding(cuda_pass *p, const model_config *config, layer_cuda_precision precision,
+                                   int64_t max_chunk, int64_t n_positions, rb_error *err)
+{
+    rb_status st;
+    *p = (cuda_pass){.config = config,
+                     .n_tokens = max_chunk,
+                     .n_positions = n_positions,
+                     .is_decoding = true,
+                     .precision = precision,
+                     .chunk = max_chunk};
+    RB_TRY(st, find_tables(p, err), done);
+    RB_TRY(st, p->api->matmul_open(&p->matmul, err), done);
+    st = alloc_arrays(p, err);
 done:
     return st;
 }

@@ -4,7 +4,9 @@
  * evaluates. Latent caches are cuda_latent.c's, experts cuda_experts.c's.
  *
  *   per chunk   project, run_heads or turn, attend, finish
- *   per layer   next_layer, then the chunks, then finish_layer: the experts of all tokens */
+ *   per layer   next_layer, then the chunks, then finish_layer: the experts of all tokens
+ *
+ * A pass that decodes (decode_cuda.h) holds one chunk and no more, and its weights lie elsewhere. */
 #ifndef RB_MODEL_CUDA_CUDA_PASS_H
 #define RB_MODEL_CUDA_CUDA_PASS_H
 
@@ -35,7 +37,9 @@ typedef struct cuda_experts {
 typedef struct cuda_pass {
     const checkpoint *model;
     const model_config *config;
-    const token_batch *batch;
+    const token_batch *batch;      /* NULL while decoding */
+    int64_t n_tokens, n_positions; /* rows of the residual stream; positions of the RoPE tables */
+    bool is_decoding;              /* products of few rows are this library's own, model/cuda/gemv_cuda.cu */
     layer_cuda_precision precision;
     const layer_cuda_api *api;
     const attention_cuda_api *attention;
@@ -82,6 +86,10 @@ rb_status cuda_pass_choose_chunk(cuda_pass *pass, int64_t (*bytes_of)(const void
 /* Allocates memory, makes tables and embeddings, and begins to read layer 0. part_start: the sequences whose keys lie
  * in one array, [n_parts + 1]; NULL: all of them. */
 rb_status cuda_pass_alloc(cuda_pass *pass, bool stops_at_heads, const int64_t *part_start, int n_parts, rb_error *err);
+/* In place of begin, choose_chunk and alloc: a pass that decodes, for chunks of at most max_chunk tokens at positions
+ * below n_positions. */
+rb_status cuda_pass_begin_decoding(cuda_pass *pass, const model_config *config, layer_cuda_precision precision,
+                                   int64_t max_chunk, int64_t n_positions, rb_error *err);
 void cuda_pass_end(cuda_pass *pass);
 
 /* The weights of `layer`; those of the next one are begun. Release them (weight_stream_release) after the layer's last

@@ -37,5 +37,5 @@ extern const layer_cuda_api rb_layer_cuda;
 const layer_cuda_api rb_layer_cuda = {norm_rows,     norm_add,     norm_row_squares, norm_add_bias,  heads_run,
                                       heads_scratch, heads_turn,   rows_expand,      rows_part,      rows_pack,
                                       mlp_activate,  expert_route, expert_gather,    expert_scatter, mlp_finish_logits,
-                                      convert,       matmul_open,  matmul_close,     matmul_run};
+                                      convert,       matmul_open,  matmul_close,     matmul_run,     few_rows_run};
 }

@@ -23,6 +23,15 @@ __device__ __forceinline__ float warp_sum(float x)
     return x;
 }
 
+/* A kernel that is launched for it (gemv_cuda.cu) may begin now, and waits for this one before it reads what it makes.
+ */
+__device__ __forceinline__ void may_begin_next()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /* Kernels in which a warp takes one head of one token, or one token. */
 enum { HEAD_WARPS = 8 };
 static inline unsigned warp_blocks(int64_t items)
@@ -66,6 +75,10 @@ rb_status mlp_activate(void *out, const void *gate_up, const float *bias, layer_
                        bool is_gated, int64_t n, int64_t width, layer_cuda_precision precision, void *stream,
                        rb_error *err);
 rb_status mlp_finish_logits(float *x, float scale, float cap, int64_t n, void *stream, rb_error *err);
+
+/* gemv_cuda.cu */
+rb_status few_rows_run(void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n, int64_t k,
+                       void *stream, rb_error *err);
 
 /* expert_cuda.cu */
 rb_status expert_route(const layer_cuda_router *in, void *stream, rb_error *err);

@@ -15,6 +15,7 @@ extern "C" {
 #endif
 
 typedef enum layer_cuda_precision { LAYER_CUDA_BF16, LAYER_CUDA_F32 } layer_cuda_precision;
+enum { LAYER_CUDA_FEW_ROWS = 8 };
 typedef enum layer_cuda_weight {
     LAYER_CUDA_WEIGHT_F16,
     LAYER_CUDA_WEIGHT_BF16,
@@ -163,6 +164,10 @@ typedef struct layer_cuda_api {
     void (*matmul_close)(void *matmul);
     rb_status (*matmul)(void *matmul, void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m,
                         int64_t n, int64_t k, layer_cuda_precision precision, void *stream, rb_error *err);
+    /* The same for at most LAYER_CUDA_FEW_ROWS rows in bf16, k a multiple of 8, by a kernel that reads w once at the
+     * speed of memory: x and w aligned to 16 bytes. Needs compute capability 8.0. */
+    rb_status (*few_rows)(void *y, bool is_f32, bool adds, const void *x, const void *w, int64_t m, int64_t n,
+                          int64_t k, void *stream, rb_error *err);
 } layer_cuda_api; /* symbol rb_layer_cuda */
 
 #ifdef __cplusplus

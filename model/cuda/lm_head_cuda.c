@@ -11,8 +11,15 @@ enum { MAX_TILE_TOKENS = 4096, MAX_TILE_LOGITS = 64 << 20, STAGING_BYTES = 32 <<
 
 typedef struct gpu_lm_head {
     const cuda_pass *pass;
-    rb_cuda_array weight, staging, norm, norm_bias, tokens, rows, logits;
+    rb_cuda_array weight, norm, norm_bias, tokens, rows, logits;
 } gpu_lm_head;
+
+/* The matrix on its way. */
+typedef struct head_upload {
+    const cuda_pass *pass;
+    void *weight;
+    rb_cuda_array staging;
+} head_upload;
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -42,7 +49,7 @@ static layer_cuda_weight weight_type(tensor_dtype dtype)
 }
 
 /* Uploads the matrix from the mapped file, piece by piece, and converts it on the device where the types differ. */
-static rb_status upload_weight(gpu_lm_head *h, const safetensor *from, rb_error *err)
+static rb_status upload_weight(const head_upload *h, const safetensor *from, rb_error *err)
 {
     const cuda_pass *p = h->pass;
     const bool is_same = from->dtype == (p->precision == LAYER_CUDA_BF16 ? TENSOR_BF16 : TENSOR_F32);
@@ -50,7 +57,7 @@ static rb_status upload_weight(gpu_lm_head *h, const safetensor *from, rb_error 
     rb_status st = RB_OK;
     for (int64_t at = 0; at < size_bytes; at += STAGING_BYTES) {
         const int64_t n_bytes = min_i64(STAGING_BYTES, size_bytes - at);
-        char *to = (char *)h->weight.at + at / element * cuda_pass_element_bytes(p->precision);
+        char *to = (char *)h->weight + at / element * cuda_pass_element_bytes(p->precision);
         RB_TRY(st,
                rb_cuda()->copy(is_same ? to : h->staging.at, (const char *)from->data + at, (size_t)n_bytes, p->compute,
                                err),
@@ -66,7 +73,7 @@ done:
 }
 
 /* Uploads a matrix whose values only the checkpoint's reader gives: rows in f32, which all cores convert. */
-static rb_status upload_rows(gpu_lm_head *h, const char *name, const int64_t shape[2], rb_error *err)
+static rb_status upload_rows(const head_upload *h, const char *name, const int64_t shape[2], rb_error *err)
 {
     enum { ROWS_OF_THREAD = 64 };
     const cuda_pass *p = h->pass;
@@ -76,7 +83,7 @@ static rb_status upload_rows(gpu_lm_head *h, const char *name, const int64_t sha
     RB_TRY(st, rb_alloc(&rows, (size_t)n, (size_t)row_bytes, "LM head rows", err), done);
     for (int64_t first = 0; first < shape[0]; first += n) {
         const int64_t n_rows = min_i64(n, shape[0] - first);
-        char *to = (char *)h->weight.at + first * shape[1] * cuda_pass_element_bytes(p->precision);
+        char *to = (char *)h->weight + first * shape[1] * cuda_pass_element_bytes(p->precision);
         rb_first_failure failure = {0};
 #pragma omp parallel for schedule(static)
         for (int64_t row = 0; row < n_rows; row += ROWS_OF_THREAD) {
@@ -99,27 +106,26 @@ done:
     return st;
 }
 
-static rb_status upload_norm(gpu_lm_head *h, rb_error *err)
+static rb_status upload_norm(const cuda_pass *p, float *to, float *bias_to, rb_error *err)
 {
-    const cuda_pass *p = h->pass;
     const size_t width = (size_t)p->config->hidden_size, bytes = width * sizeof(float);
     float *norm = NULL; /* weight, bias */
     rb_status st;
     RB_TRY(st, rb_alloc(&norm, 2 * width, sizeof *norm, "final norm", err), done);
     RB_TRY(st, final_norm_load(p->model, norm, norm + width, err), done);
-    RB_TRY(st, rb_cuda()->copy(h->norm.at, norm, bytes, p->compute, err), done);
-    RB_TRY(st, rb_cuda()->copy(h->norm_bias.at, norm + width, bytes, p->compute, err), done);
+    RB_TRY(st, rb_cuda()->copy(to, norm, bytes, p->compute, err), done);
+    RB_TRY(st, rb_cuda()->copy(bias_to, norm + width, bytes, p->compute, err), done);
     st = rb_cuda()->stream_wait(p->compute, err);
 done:
     free(norm);
     return st;
 }
 
-static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_t tile, rb_error *err)
+rb_status lm_head_cuda_load(const cuda_pass *p, void *weight, float *norm, float *norm_bias, rb_error *err)
 {
-    const cuda_pass *p = h->pass;
     const model_config *c = p->config;
-    const int64_t shape[2] = {c->vocab_size, c->hidden_size}, element = cuda_pass_element_bytes(p->precision);
+    const int64_t shape[2] = {c->vocab_size, c->hidden_size};
+    head_upload upload = {.pass = p, .weight = weight};
     const safetensor *from = NULL;
     tensor_place place;
     char name[LAYER_TENSOR_NAME];
@@ -127,17 +133,29 @@ static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_
     model_tensor_name(name, c, model_config_lm_head(c));
     RB_TRY(st, checkpoint_place(p->model, name, 2, shape, &place, err), done);
     RB_TRY(st, checkpoint_tensor(p->model, name, 2, shape, &from, err), done);
+    RB_TRY(st, rb_cuda_array_alloc(&upload.staging, STAGING_BYTES, "LM head's staging", err), done);
+    if (place.is_plain) RB_TRY(st, upload_weight(&upload, from, err), done);
+    else RB_TRY(st, upload_rows(&upload, name, shape, err), done);
+    st = upload_norm(p, norm, norm_bias, err);
+done:
+    rb_cuda_array_free(&upload.staging);
+    return st;
+}
+
+static rb_status open_head(gpu_lm_head *h, const lm_head_cuda_request *r, int64_t tile, rb_error *err)
+{
+    const cuda_pass *p = h->pass;
+    const model_config *c = p->config;
+    const int64_t element = cuda_pass_element_bytes(p->precision);
+    rb_status st;
     RB_TRY(st, rb_cuda_array_alloc(&h->weight, (size_t)weight_bytes(c, p->precision), "LM head", err), done);
-    RB_TRY(st, rb_cuda_array_alloc(&h->staging, STAGING_BYTES, "LM head's staging", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->norm, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->norm_bias, (size_t)c->hidden_size * sizeof(float), "final norm", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->tokens, (size_t)r->n * sizeof *r->tokens, "scored tokens", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->rows, (size_t)(tile * c->hidden_size * element), "LM head rows", err), done);
     RB_TRY(st, rb_cuda_array_alloc(&h->logits, (size_t)(tile * c->vocab_size) * sizeof(float), "logits", err), done);
     RB_TRY(st, rb_cuda()->copy(h->tokens.at, r->tokens, h->tokens.size_bytes, p->compute, err), done);
-    if (place.is_plain) RB_TRY(st, upload_weight(h, from, err), done);
-    else RB_TRY(st, upload_rows(h, name, shape, err), done);
-    st = upload_norm(h, err);
+    st = lm_head_cuda_load(p, h->weight.at, h->norm.at, h->norm_bias.at, err);
 done:
     return st;
 }
@@ -145,7 +163,6 @@ done:
 static void close_head(gpu_lm_head *h)
 {
     rb_cuda_array_free(&h->weight);
-    rb_cuda_array_free(&h->staging);
     rb_cuda_array_free(&h->norm);
     rb_cuda_array_free(&h->norm_bias);
     rb_cuda_array_free(&h->tokens);

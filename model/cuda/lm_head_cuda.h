@@ -16,6 +16,10 @@ typedef struct lm_head_cuda_request {
  * does. */
 rb_status lm_head_cuda_run(const cuda_pass *pass, const lm_head_cuda_request *request, rb_error *err);
 
+/* Reads the matrix [vocab_size][hidden_size] in the pass's precision, and the final norm and its bias [hidden_size], to
+ * places on the device. Of the pass it uses model, config, precision, api and compute. */
+rb_status lm_head_cuda_load(const cuda_pass *pass, void *weight, float *norm, float *norm_bias, rb_error *err);
+
 /* GPU memory that a run takes: the whole matrix in the precision, and a tile of logits. */
 int64_t lm_head_cuda_bytes(const model_config *config, layer_cuda_precision precision, int64_t n, int64_t group);
 

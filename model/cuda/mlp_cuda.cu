@@ -13,6 +13,7 @@ template <layer_cuda_activation A> __device__ __forceinline__ float activation(f
 template <typename T, layer_cuda_activation A, bool GATED>
 __global__ void activate_kernel(T *out, const T *gate_up, const float *bias, int64_t width)
 {
+    may_begin_next();
     const T *gate = gate_up + (GATED ? 2 : 1) * blockIdx.y * width, *up = gate + width;
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= width) return;

@@ -52,6 +52,7 @@ __device__ __forceinline__ float normed(const layer_cuda_norm &norm, const row_s
 template <typename T>
 __global__ void norm_kernel(T *out, const float *x, const int64_t *rows, const layer_cuda_norm norm, int64_t width)
 {
+    may_begin_next();
     const float *from = x + (rows ? rows[blockIdx.x] : blockIdx.x) * width;
     T *to = out + blockIdx.x * width;
     if (!norm.weight) {

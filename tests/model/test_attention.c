@@ -236,6 +236,42 @@ static void scratch_does_not_grow_with_the_context(void **state)
     assert_int_equal(attention_scratch_bytes(&shape, 2), 2 * per_thread + 131072 / 64 * 24);
 }
 
+/* Rows of q from a later token on give the rows of out from there on. Tiles begin elsewhere then, so f32 sums differ.
+ */
+static void later_queries_get_the_rows_that_they_get_among_all(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    static const int64_t first_queries[] = {1, 31, 200, 232};
+    for (int n_recent = 0; n_recent <= 20; n_recent += 20) {
+        for (size_t i = 0; i < RB_COUNT(first_queries); i++) {
+            const attention_case c = {6, 2, 64, n_recent ? 0 : 50, 2, {33, 200}};
+            const int64_t first = first_queries[i], n = 233, d = c.head_dim, left = n - first;
+            attention_data data;
+            make_data(&data, &c, 1.0f);
+            const float *recent_k = random_floats((size_t)(n * 2 * d), 5),
+                        *recent_v = random_floats((size_t)(n * 2 * d), 6);
+            float *q = malloc((size_t)(6 * left * d) * sizeof *q), *out = malloc((size_t)(6 * left * d) * sizeof *out);
+            for (int h = 0; h < 6; h++)
+                memcpy(q + h * left * d, data.q + (h * n + first) * d, (size_t)(left * d) * sizeof *q);
+            attention_shape later = data.shape;
+            later.first_query = first;
+            if (n_recent == 0) {
+                assert_ok(attention_forward(&data.shape, data.q, data.k, data.v, data.out, &err));
+                assert_ok(attention_forward(&later, q, data.k, data.v, out, &err));
+            } else {
+                assert_ok(attention_forward_buffered(&data.shape, data.q, data.k, data.v, recent_k, recent_v, n_recent,
+                                                     data.out, &err));
+                assert_ok(
+                    attention_forward_buffered(&later, q, data.k, data.v, recent_k, recent_v, n_recent, out, &err));
+            }
+            for (int64_t j = 0; j < 6 * left * d; j++) assert_close(out[j], data.out[first * 6 * d + j], 1e-5);
+            free((void *)recent_k), free((void *)recent_v), free(q), free(out);
+            free_data(&data);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +281,7 @@ int main(void)
         cmocka_unit_test(buffered_attention_equals_the_definition),
         cmocka_unit_test(attention_touches_no_key_before_the_window_or_the_sequence),
         cmocka_unit_test(attention_gives_the_same_bytes_for_any_thread_count),
+        cmocka_unit_test(later_queries_get_the_rows_that_they_get_among_all),
         cmocka_unit_test(scratch_does_not_grow_with_the_context),
     };
     rb_threads_init(0);

@@ -85,12 +85,34 @@ static void angle_is_rounded_to_f32_before_cos(void **state)
     rope_table_free(&table);
 }
 
+/* Tokens 40 to 60 of a sequence by themselves turn as they do in it. */
+static void a_later_stretch_turns_as_in_its_sequence(void **state)
+{
+    (void)state;
+    enum { FIRST = 40, N = 21 };
+    rb_error err = {0};
+    static const int64_t whole[] = {0, N_TOKENS};
+    const model_facts facts = make_facts(ROPE_SPLIT_HALF, HEAD_DIM);
+    float *x = random_floats((size_t)N_HEADS * N_TOKENS * HEAD_DIM, 1), part[N_HEADS * N * HEAD_DIM];
+    rope_table table;
+    assert_ok(rope_table_init(&table, &facts, &facts.rope, N_TOKENS, &err));
+    for (int h = 0; h < N_HEADS; h++)
+        memcpy(part + h * N * HEAD_DIM, x + (h * N_TOKENS + FIRST) * HEAD_DIM, N * HEAD_DIM * sizeof *x);
+    rope_apply(&table, x, N_HEADS, HEAD_DIM, whole, 1);
+    rope_apply_from(&table, part, N_HEADS, HEAD_DIM, FIRST, N);
+    for (int h = 0; h < N_HEADS; h++)
+        assert_memory_equal(part + h * N * HEAD_DIM, x + (h * N_TOKENS + FIRST) * HEAD_DIM, N * HEAD_DIM * sizeof *x);
+    rope_table_free(&table);
+    free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(split_half_turns_pairs_half_a_rotary_dim_apart),
         cmocka_unit_test(interleaved_turns_neighbours),
         cmocka_unit_test(partial_rope_leaves_the_rest_alone),
+        cmocka_unit_test(a_later_stretch_turns_as_in_its_sequence),
         cmocka_unit_test(angle_is_rounded_to_f32_before_cos),
     };
     rb_threads_init(0);

@@ -2,6 +2,8 @@
 #include "core/crew.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -102,4 +104,44 @@ void rb_crew_run(rb_crew *crew, int n_members, void (*work)(void *user, int memb
         while (crew->n_busy > 0) pthread_cond_wait(&crew->is_done, &crew->lock);
         pthread_mutex_unlock(&crew->lock);
     }
+}
+
+/* ---- without a crew of one's own ------------------------------------------------------------- */
+
+enum { AS_MANY_AS_CORES = 0 };
+static atomic_int limit = AS_MANY_AS_CORES;
+
+int rb_crew_limit(void)
+{
+    cpu_set_t cores;
+    const int n = atomic_load(&limit);
+    if (n != AS_MANY_AS_CORES) return n;
+    return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+void rb_crew_set_limit(int n_threads) { atomic_store(&limit, n_threads); }
+
+typedef struct shared_work {
+    void (*task)(void *user, int64_t i);
+    void *user;
+    int64_t n;
+    atomic_llong next;
+} shared_work;
+
+static void take_tasks(void *user, int member)
+{
+    shared_work *work = user;
+    (void)member;
+    for (int64_t i; (i = atomic_fetch_add(&work->next, 1)) < work->n;) work->task(work->user, i);
+}
+
+void rb_crew_for_each(int64_t n, void (*task)(void *user, int64_t i), void *user)
+{
+    shared_work work = {.task = task, .user = user, .n = n};
+    const int n_threads = n < rb_crew_limit() ? (int)n : rb_crew_limit();
+    rb_crew *crew = NULL;
+    if (n_threads > 1 && rb_crew_create(&crew, n_threads, NULL) == RB_OK)
+        rb_crew_run(crew, n_threads, take_tasks, &work);
+    else take_tasks(&work, 0);
+    rb_crew_free(crew);
 }

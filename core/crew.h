@@ -6,6 +6,8 @@
 #ifndef RB_CORE_CREW_H
 #define RB_CORE_CREW_H
 
+#include <stdint.h>
+
 #include "core/status.h"
 
 typedef struct rb_crew rb_crew;
@@ -18,5 +20,13 @@ int rb_crew_size(const rb_crew *crew);
 /* Calls work(user, i) for i from 0 to n_members - 1 (at most all members), each in its own thread, 0 in the calling
  * one. Returns when all calls have returned. One run at a time. */
 void rb_crew_run(rb_crew *crew, int n_members, void (*work)(void *user, int member), void *user);
+
+/* Threads for work that shares itself out: the cores that this process may use, or what rb_crew_set_limit said last
+ * (--threads). */
+int rb_crew_limit(void);
+void rb_crew_set_limit(int n_threads);
+/* Calls task(user, i) for i from 0 to n - 1, each once, on so many threads or fewer; returns when all have returned.
+ * For work of seconds in code that other programs link, which OpenMP is no part of. */
+void rb_crew_for_each(int64_t n, void (*task)(void *user, int64_t i), void *user);
 
 #endif

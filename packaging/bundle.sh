@@ -39,6 +39,7 @@ for file in "${binaries[@]}"; do ldd "$file"; done |
 while read -r library path; do
     if [ "$path" = not ]; then echo "make bundle: $library is not found" >&2; exit 1; fi
     if [[ $library =~ $system_libraries || $library =~ $driver_libraries ]]; then continue; fi
+    if [ "$path" -ef "$folder/lib/$library" ]; then continue; fi        # ours
     cp -L "$path" "$folder/lib/$library"
 done <"$build/bundle/libraries.txt"
 chmod -R u+w "$folder"

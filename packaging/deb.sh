@@ -42,9 +42,9 @@ Priority: optional
 Description: RoPE-aware KV-cache quantization, offline
  Runs a text through a checkpoint, measures what every bit of its keys costs in
  attention-logit error, decides which RoPE block gets how many bits, and writes
- compact bit plans that runtimes read through a small C library.
+ compact bit plans that runtimes read and execute through small C libraries.
 EOF
-# With this trigger the loader knows the library of plans.
+# With this trigger the loader knows the libraries for runtimes.
 echo "activate-noawait ldconfig" >"$root/DEBIAN/triggers"
 (cd "$root" && find usr -type f -printf '%P\n' | sort | sed 's|^|usr/|' | xargs -d '\n' md5sum) >"$root/DEBIAN/md5sums"
 dpkg-deb --root-owner-group --build "$root" "$package.tmp" >/dev/null

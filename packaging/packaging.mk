@@ -6,10 +6,8 @@
 
 DEB_MAINTAINER ?= ropebits maintainers <ropebits@localhost>
 
-# The folder of the library for runtimes: its header and pkg-config file lie beside its sources.
-PLAN_FOLDER := $(patsubst %/,%,$(dir $(filter %/ropebits_plan.c,$(PLAN_LIB_SRC))))
 # stage PC_PREFIX, FOLDER
-stage = packaging/stage.sh "$(BUILD)" "$(VERSION)" "$(PLAN_FOLDER)" "$(PLAN_SONAME)" "$(CUDA_LIB)" '$(1)' "$(2)"
+stage = packaging/stage.sh "$(BUILD)" "$(VERSION)" "$(CUDA_LIB)" '$(1)' "$(2)" $(PLAN_SONAME) $(KV_SONAME)
 
 # ---- manual pages, from what the programs say of themselves ----------------------------------------------------------
 MAN_PAGES := $(patsubst $(BUILD)/bin/%,$(BUILD)/man/%.1,$(PROGRAMS))

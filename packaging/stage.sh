@@ -1,10 +1,11 @@
 #!/bin/bash
-# stage.sh BUILD VERSION PLAN_FOLDER PLAN_SONAME CUDA_LIBRARY PC_PREFIX FOLDER: lays out in FOLDER what an installation
-# has (bin, lib, include, share), for `make install`, the Debian package and the bundle alike. CUDA_LIBRARY is empty in
-# a build without CUDA. PC_PREFIX is what the pkg-config file calls its prefix: the place of the installation, or
-# ${pcfiledir}/../.. where it may be moved.
+# stage.sh BUILD VERSION CUDA_LIBRARY PC_PREFIX FOLDER SONAME...: lays out in FOLDER what an installation has (bin, lib,
+# include, share), for `make install`, the Debian package and the bundle alike. CUDA_LIBRARY is empty in a build without
+# CUDA. PC_PREFIX is what pkg-config files call their prefix: the place of the installation, or ${pcfiledir}/../..
+# where it may be moved. SONAMEs are those of the libraries for other programs, libNAME.so.N.
 set -euo pipefail
-build=$1 version=$2 plan_folder=$3 plan_soname=$4 cuda_library=$5 pc_prefix=$6 folder=$7
+build=$1 version=$2 cuda_library=$3 pc_prefix=$4 folder=$5
+sonames=("${@:6}")
 umask 022
 
 rm -rf "$folder"
@@ -14,12 +15,17 @@ mkdir -p "$folder"/{bin,include,lib/pkgconfig,lib/ropebits/hdf5-plugin,share/man
 mkdir -p "$doc/docs" "$completions"
 
 install -m 755 "$build"/bin/ropebits* "$folder/bin"
-install -m 644 "$build"/lib/libropebits_plan.a "$folder/lib"
-install -m 755 "$build"/lib/libropebits_plan.so "$folder/lib/$plan_soname"
-ln -s "$plan_soname" "$folder/lib/libropebits_plan.so"
-install -m 644 "$plan_folder/ropebits_plan.h" "$folder/include"
-sed -e "s|@PREFIX@|$pc_prefix|" -e "s|@VERSION@|$version|" \
-    "$plan_folder/ropebits_plan.pc.in" >"$folder/lib/pkgconfig/ropebits_plan.pc"
+# Header and pkg-config file lie beside the sources of a library.
+for soname in "${sonames[@]}"; do
+    library=${soname%.so.*}
+    name=${library#lib}
+    install -m 644 "$build/lib/$library.a" "$folder/lib"
+    install -m 755 "$build/lib/$library.so" "$folder/lib/$soname"
+    ln -s "$soname" "$folder/lib/$library.so"
+    install -m 644 */library/"$name.h" "$folder/include"
+    sed -e "s|@PREFIX@|$pc_prefix|" -e "s|@VERSION@|$version|" \
+        */library/"$name.pc.in" >"$folder/lib/pkgconfig/$name.pc"
+done
 install -m 755 "$build"/lib/hdf5-plugin/*.so "$folder/lib/ropebits/hdf5-plugin"
 if [ -n "$cuda_library" ]; then install -m 755 "$cuda_library" "$folder/lib/ropebits"; fi
 

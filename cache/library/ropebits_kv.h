@@ -11,7 +11,8 @@
  *
  * The library keeps tables only. Keys, values, pages and workspaces are the caller's, in the memory of the device that
  * ropebits_kv_open was given. Functions may be called from several threads, each with memory of its own. On a GPU every
- * call is asynchronous on the stream, a cudaStream_t; on the CPU the stream is NULL.
+ * call is asynchronous on the stream, a cudaStream_t, and makes the device the calling thread's current one; on the CPU
+ * the stream is NULL, and a call runs in the calling thread. docs/kv-library.md of ropebits says more.
  *
  * Pages. A page is ROPEBITS_KV_PAGE_TOKENS tokens of one layer, all KV heads, head after head. Of a head it has four
  * parts, each an array over the 64 tokens: the codes of keys, their norms, the codes of values, their norms. A token's
@@ -94,7 +95,8 @@ typedef struct ropebits_kv_queries {
     int32_t max_length;    /* at least every length; for the size of workspace and launch */
     ropebits_kv_vectors queries; /* "token" i is sequence i; n_q_heads heads, as they leave RoPE */
     ropebits_kv_vectors out;     /* likewise, [value_dim] */
-    float *log_sum_exp;          /* [n_sequences][n_q_heads] of the scaled logits, natural log; NULL: not wanted */
+    float *log_sum_exp;          /* [n_sequences][n_q_heads] of the scaled logits, natural log, -infinity of length 0;
+                                  * NULL: not wanted */
     double scale;                /* of logits; 0: the plan's */
     double softcap;              /* cap * tanh(logit / cap) of scaled logits; 0: none */
     int32_t window;              /* the last so many tokens, the query's own included; 0: all */
@@ -128,8 +130,9 @@ int ropebits_kv_encode(ropebits_kv *kv, uint32_t layer, int64_t n, const ropebit
 int ropebits_kv_decode(ropebits_kv *kv, uint32_t layer, int64_t n, const int64_t *slots, const void *pages,
                        const int32_t *positions, const ropebits_kv_vectors *keys, const ropebits_kv_vectors *values,
                        void *workspace, void *stream, char *error, size_t error_size);
-/* Takes new tokens: exact ones go to the exact area, and tokens that leave it into pages. workspace:
- * ropebits_kv_coding_bytes(kv, layer, tokens->n). */
+/* Takes new tokens: exact ones go to the exact area, and tokens that leave it into pages. A token that is older than
+ * the exact ones when the call is over is coded as it is given. workspace: ropebits_kv_coding_bytes(kv, layer,
+ * tokens->n). */
 int ropebits_kv_append(ropebits_kv *kv, uint32_t layer, const ropebits_kv_tokens *tokens,
                        const ropebits_kv_pages *cache, void *workspace, void *stream, char *error, size_t error_size);
 /* out = softmax(scale * q . k) v over the cache, exact tokens included. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/crew.h"
 #include "core/half.h"
 #include "core/threads.h"
 #include "kernels/cuda/block_codebook_cells.h"
@@ -215,23 +216,34 @@ static void sum_up(block_codebook_image *image, int n_heads)
     }
 }
 
+typedef struct fill_job {
+    block_codebook_image *image;
+    const plan_head *heads;
+    codec_tables *tables;
+    block_cells *cells; /* [n_heads][n_blocks] */
+    rb_first_failure failure;
+} fill_job;
+
+static void fill_one(void *user, int64_t i)
+{
+    fill_job *job = user;
+    const int h = (int)(i / job->image->n_blocks), block = (int)(i % job->image->n_blocks);
+    rb_error mine = {0};
+    const rb_status st = fill_block(job->image, &job->cells[i], &job->heads[h], h, block, job->tables, &mine);
+    rb_note_failure(&job->failure, i, st, &mine);
+}
+
 /* Points and cells of all blocks, which take time. */
 static rb_status fill_blocks(block_codebook_image *image, const plan_head *heads, int n_heads, codec_tables *tables,
                              rb_error *err)
 {
-    const int n_blocks = image->n_blocks, n_all = n_heads * n_blocks;
-    rb_first_failure failure = {0};
+    const int n_all = n_heads * image->n_blocks;
     block_cells *cells = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&cells, (size_t)n_all, sizeof *cells, "codec image", err), done);
-#pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < n_all; i++) {
-        rb_error mine = {0};
-        rb_note_failure(&failure, i,
-                        fill_block(image, &cells[i], &heads[i / n_blocks], i / n_blocks, i % n_blocks, tables, &mine),
-                        &mine);
-    }
-    RB_TRY(st, rb_tell_failure(&failure, err), done);
+    fill_job job = {.image = image, .heads = heads, .tables = tables, .cells = cells};
+    rb_crew_for_each(n_all, fill_one, &job);
+    RB_TRY(st, rb_tell_failure(&job.failure, err), done);
     st = join_cells(image, n_heads, cells, err);
 done:
     for (int i = 0; cells && i < n_all; i++) free(cells[i].words);

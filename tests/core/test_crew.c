@@ -60,9 +60,41 @@ static void a_crew_that_never_worked_can_leave(void **state)
     rb_crew_free(crew);
 }
 
+typedef struct counted {
+    atomic_int calls[100];
+    atomic_int n_inside, most_inside;
+} counted;
+
+static void count_task(void *user, int64_t i)
+{
+    counted *c = user;
+    const int n = atomic_fetch_add(&c->n_inside, 1) + 1;
+    for (int most = atomic_load(&c->most_inside);
+         n > most && !atomic_compare_exchange_weak(&c->most_inside, &most, n);) {}
+    usleep(200);
+    atomic_fetch_add(&c->calls[i], 1);
+    atomic_fetch_sub(&c->n_inside, 1);
+}
+
+static void every_task_runs_once_within_the_limit(void **state)
+{
+    (void)state;
+    assert_true(rb_crew_limit() >= 1);
+    for (int limit = 1; limit <= N_THREADS; limit++) {
+        counted c = {0};
+        rb_crew_set_limit(limit);
+        assert_int_equal(rb_crew_limit(), limit);
+        rb_crew_for_each(RB_COUNT(c.calls), count_task, &c);
+        for (size_t i = 0; i < RB_COUNT(c.calls); i++) assert_int_equal(atomic_load(&c.calls[i]), 1);
+        assert_true(atomic_load(&c.most_inside) <= limit);
+        rb_crew_for_each(0, count_task, &c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_task_runs_once_within_the_limit),
         cmocka_unit_test(a_run_calls_each_member_once),
         cmocka_unit_test(a_crew_of_one_is_the_caller),
         cmocka_unit_test(a_crew_that_never_worked_can_leave),

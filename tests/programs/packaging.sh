@@ -25,7 +25,9 @@ mkdir -p "$root/usr/lib"                                    # not ours, and so n
 echo theirs >"$root/usr/lib/other"
 check "make install" make_target install DESTDIR="$root" PREFIX=/usr
 for file in bin/ropebits include/ropebits_plan.h lib/libropebits_plan.a lib/libropebits_plan.so \
-            lib/pkgconfig/ropebits_plan.pc lib/ropebits/hdf5-plugin/libropebits_h5zstd.so \
+            lib/pkgconfig/ropebits_plan.pc include/ropebits_kv.h lib/libropebits_kv.a lib/libropebits_kv.so \
+            lib/pkgconfig/ropebits_kv.pc share/doc/ropebits/docs/examples/kv_example.c \
+            lib/ropebits/hdf5-plugin/libropebits_h5zstd.so \
             share/doc/ropebits/LICENSE share/doc/ropebits/README.md share/doc/ropebits/docs/method.md \
             share/ropebits/integrations/transformers/ropebits_cache.py share/ropebits/integrations/blockgtq/replay.py \
             share/bash-completion/completions/ropebits-run share/zsh/site-functions/_ropebits; do
@@ -69,6 +71,10 @@ links_library() {
     stdout_has "block-gtq 4 layers"
     expect "and refuses another file" 1 env LD_LIBRARY_PATH="$2" "$scratch/reader" "$scratch/plan.json"
     stderr_has "wrong magic"
+    read -r -d '' -a flags < <(env "${@:3}" pkg-config --cflags --libs ropebits_kv)
+    check "and the library of caches" "$cc" docs/examples/kv_example.c -o "$scratch/example" "${flags[@]}" -lm
+    expect "and attends" 0 env LD_LIBRARY_PATH="$2" "$scratch/example" "$scratch/out/plan.rbp"
+    stdout_has "bytes of pages, fp16 takes"
 }
 links_library "an installation" "$root/usr/lib" PKG_CONFIG_PATH="$root/usr/lib/pkgconfig" \
     PKG_CONFIG_SYSROOT_DIR="$root"

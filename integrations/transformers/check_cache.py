@@ -7,7 +7,8 @@ values are coded and restored at once, each query seeing its own exact tokens, a
               layer gave. The codes are the same, so this is exact up to rounding (--attention-tolerance, relative)
   logits      a restored pass: the whole sequence at once, without a cache. Here codes differ now and then: a key beside
               the boundary of two codes falls on the other side when it was computed in another order, and layers after
-              it follow. So a logit may differ by --tolerance, and a token where both its logits are that close: a tie
+              it follow. So a logit may differ by --tolerance, and a token where both its logits are that close: a tie.
+              This finds only what is grossly wrong, such as tokens of another sequence
 
 What is run, greedily:
 
@@ -315,7 +316,7 @@ def parse(arguments):
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--attention-tolerance", type=float, help=f"by default {ATTENTION_TOLERANCES}, on a GPU at "
                         f"least {CUDA_ATTENTION_TOLERANCE}")
-    parser.add_argument("--tolerance", type=float, default=1.0, help="of a logit (default %(default)s)")
+    parser.add_argument("--tolerance", type=float, default=2.0, help="of a logit (default %(default)s)")
     parser.add_argument("--text", help="whose tokens the prompt is; otherwise tokens are drawn")
     parser.add_argument("--prompt-tokens", type=int, default=150)
     parser.add_argument("--new-tokens", type=int, default=24)

@@ -91,7 +91,7 @@ refuses("padding on the right", ValueError, "padding on the left only",
 refuses("a mask of 4 dims", ValueError, "has 4 dims", lambda: Sequences(torch.ones(1, 1, 2, 2)))
 refuses("padding that the cache was not told of", ValueError, "was told of 0", lambda: wrong_mask(padded, ones))
 refuses("padding that the mask does not have", ValueError, "was told of 2", lambda: wrong_mask(ones, padded))
-refuses("crop of recent tokens", NotImplementedError, "recent = 70 cannot be cropped", lambda: crop(recent_plan, -3))
+refuses("crop of recent tokens", NotImplementedError, "recent = 20 cannot be cropped", lambda: crop(recent_plan, -3))
 refuses("a mask of the caller's own", NotImplementedError, "no mask of the caller's own", caller_mask)
 refuses("another cache", NotImplementedError, "decodes with a RopebitsCache only", other_cache)
 refuses("a key that is not finite", RopebitsError, "finite", infinite)

@@ -10,6 +10,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum rb_status {
     RB_OK = 0,
     RB_EUSAGE,       /* wrong command line; exit code 2 */
@@ -60,5 +64,9 @@ rb_status rb_alloc(void *out, size_t n, size_t elem_size, const char *what, rb_e
 
 /* printf into a fresh string, freed by free(). Fails with RB_ENOMEM. */
 rb_status rb_format(char **out, rb_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

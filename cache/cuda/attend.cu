@@ -90,6 +90,7 @@ static rb_status attend(const attend_call *call, void *stream, rb_error *err)
                     call->workspace);
     st = call->keys.is_product ? attend_scores_product(args, n_sequences, on, err)
                                : attend_scores(args, n_sequences, on, err);
+    if (st == RB_OK && args.has_exact) st = attend_exact(args, n_sequences, on, err);
     if (st == RB_OK) st = attend_values(args, n_sequences, on, err);
     if (st == RB_OK) st = attend_merge(args, n_sequences, on, err);
 done:

@@ -29,6 +29,7 @@ struct attend_args {
     float *split_max, *split_sum; /* [sequences][KV heads * query groups][n_splits + 1][8] */
     float *exact_sums;            /* [sequences][KV heads * query groups][value_dim][8] */
     int n_numbers;                /* of a split's sum */
+    int codes_at;                 /* in a warp's page, where that is not the kernel's own business */
     int staged_bytes;             /* shared memory of a warp's page */
     int shared_bytes;             /* that a block may have */
 };
@@ -252,6 +253,7 @@ static inline size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
 rb_status attend_scores(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err);
 rb_status attend_scores_product(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err);
 int attend_values_resident(const attend_side &values); /* blocks on a multiprocessor */
+rb_status attend_exact(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err);
 rb_status attend_values(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err);
 rb_status attend_merge(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err);
 

@@ -123,20 +123,18 @@ static rb_status add_units(const side_maker *m, attend_head *own, int n, attend_
     return RB_OK;
 }
 
-/* Lane c of four, or r of eight, has `each` of the n pairs; pair k of its unit u is one of them. */
+/* Pairs four by four: unit u of lane l has those from 4 (u n_lanes + l) on. */
 static rb_status add_pair_units(const side_maker *m, attend_head *own, const attend_pair *pairs, int n, int n_lanes,
-                                int each, rb_error *err)
+                                bool is_wide, rb_error *err)
 {
-    const int n_units = (each + 3) / 4;
+    const int n_units = (n + 4 * n_lanes - 1) / (4 * n_lanes);
     attend_unit *units = NULL;
     const rb_status st = add_units(m, own, n_units * n_lanes, &units, err);
-    for (int u = 0; st == RB_OK && u < n_units; u++)
-        for (int lane = 0; lane < n_lanes; lane++) {
-            const int first = lane * each + 4 * u, end = larger(0, n < (lane + 1) * each ? n : (lane + 1) * each);
-            const int left = end - first < 0 ? 0 : end - first > 4 ? 4 : end - first;
-            attend_unit_of_pairs(&units[u * n_lanes + lane], pairs + (left > 0 ? first : 0), left,
-                                 m->side->reader == ATTEND_WIDE_PAIRS);
-        }
+    for (int i = 0; st == RB_OK && i < n_units * n_lanes; i++) {
+        const int left = n - 4 * i < 0 ? 0 : n - 4 * i > 4 ? 4 : n - 4 * i;
+        attend_unit_of_pairs(&units[i], pairs + (left > 0 ? 4 * i : 0), left, is_wide);
+        if (!is_wide && i % n_lanes == n_lanes - 1) attend_units_agree(&units[i + 1 - n_lanes], n_lanes);
+    }
     return st;
 }
 
@@ -157,13 +155,14 @@ static rb_status add_quad_units(const side_maker *m, attend_head *own, const pla
     own->gain_at = bit;
     RB_TRY(st, add_units(m, own, n, &units, err), done);
     for (int q = 0; q < n; q++) attend_unit_of_quad(&units[q], plan, starts, q, own->plane_widths);
+    for (int q = 0; q < n; q += n_lanes) attend_units_agree(&units[q], n_lanes);
 done:
     return st;
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-/* numbers [n][n_dims] doubles to dims: entry (number, dim); NULL where a number is none. */
+/* What numbers add to dims. */
 typedef struct number_matrix {
     const double *at; /* [n_numbers][n_dims] */
     int n_numbers, n_dims;
@@ -171,20 +170,18 @@ typedef struct number_matrix {
 
 static double entry(const number_matrix *matrix, int number, int dim)
 {
-    return number < 0 || number >= matrix->n_numbers ? 0.0 : matrix->at[(size_t)number * (size_t)matrix->n_dims + dim];
+    return number >= matrix->n_numbers ? 0.0 : matrix->at[(size_t)number * (size_t)matrix->n_dims + dim];
 }
 
-/* The number at column 2 c (of 16; i 1: 8 more) of a step: of pairs lane c has `each` pairs one after another, of a
- * trellis quads in order. */
-static int number_at(attend_reader reader, int step, int i, int c, int each)
+/* The number at column 2 c (of 16; i 1: 8 more) of a step, whose unit has four numbers of a trellis, or eight of pairs
+ * for two steps. */
+static int number_at(bool is_trellis, int step, int i, int c)
 {
-    if (reader == ATTEND_TRELLIS) return 4 * (4 * step + c) + 2 * i;
-    const int pair = 2 * step + i;
-    return pair < each ? 2 * (c * each + pair) : -1;
+    return is_trellis ? 4 * (4 * step + c) + 2 * i : 8 * (4 * (step / 2) + c) + 4 * (step % 2) + 2 * i;
 }
 
 static rb_status add_fragments(const side_maker *m, attend_head *own, attend_group *group, const number_matrix *matrix,
-                               int each, rb_error *err)
+                               bool is_trellis, rb_error *err)
 {
     attend_side *side = m->side;
     const int n = group->dim_steps * 2 * group->steps * 64;
@@ -199,8 +196,8 @@ static rb_status add_fragments(const side_maker *m, attend_head *own, attend_gro
         const int word = at % 2, lane = at / 2 % 32, step = at / 64 % group->steps, tile = at / 64 / group->steps,
                   column = lane / 4;
         const int block = block_at(side, own, group->first_dim_step + tile / 2, tile % 2, column / 2);
-        const int number = number_at(side->reader, step, word, lane % 4, each);
-        if (block >= model_n_blocks(m->model) || number < 0) continue;
+        const int number = number_at(is_trellis, step, word, lane % 4);
+        if (block >= model_n_blocks(m->model)) continue;
         int dims[2];
         model_block_dims(m->model, block, dims);
         side->fragments[first + at] =
@@ -248,7 +245,7 @@ static rb_status make_trellis_keys(const side_maker *m, attend_head *own, const 
     RB_TRY(st, rb_alloc(&basis, (size_t)plan->n_dims * (size_t)plan->n_dims, sizeof *basis, "basis", err), done);
     for (int i = 0; i < plan->n_dims * plan->n_dims; i++) basis[i] = (double)plan->basis[i];
     const number_matrix matrix = {basis, plan_trellis_n_coded(plan), plan->n_dims};
-    RB_TRY(st, add_fragments(m, own, &group, &matrix, 0, err), done);
+    RB_TRY(st, add_fragments(m, own, &group, &matrix, true, err), done);
     st = add_group(m, own, &group, err);
 done:
     free(basis);
@@ -300,7 +297,7 @@ static rb_status add_book(const side_maker *m, attend_head *own, attend_book *bo
 
 static rb_status make_block_codebook(const side_maker *m, attend_head *own, const plan_head *head, rb_error *err)
 {
-    const int n_blocks = model_n_blocks(m->model), each = (n_blocks + 3) / 4;
+    const int n_blocks = model_n_blocks(m->model), n_units = (n_blocks + 15) / 16;
     const bool is_wide = m->side->reader == ATTEND_WIDE_PAIRS;
     attend_pair pairs[RB_MAX_BLOCKS];
     double gains[ATTEND_GAINS];
@@ -317,11 +314,10 @@ static rb_status make_block_codebook(const side_maker *m, attend_head *own, cons
     }
     RB_TRY(st, attend_book_of_blocks(&book, head, n_blocks, is_wide, m->tables, err), done);
     RB_TRY(st, add_book(m, own, &book, err), done);
-    RB_TRY(st, add_pair_units(m, own, pairs, n_blocks, 4, each, err), done);
-    RB_TRY(st, add_blocks(m, own, (each + 1) / 2, err), done);
-    for (int c = 0; c < 4; c++)
-        for (int pair = 0; pair < each && c * each + pair < n_blocks; pair++)
-            m->side->blocks[own->first_block + pair / 2 * 8 + pair % 2 * 4 + c] = (uint16_t)(c * each + pair);
+    RB_TRY(st, add_pair_units(m, own, pairs, n_blocks, 4, is_wide, err), done);
+    RB_TRY(st, add_blocks(m, own, 2 * n_units, err), done);
+    for (int b = 0; b < n_blocks; b++)
+        m->side->blocks[own->first_block + (b / 16 * 2 + b % 4 / 2) * 8 + b % 2 * 4 + b / 4 % 4] = (uint16_t)b;
 done:
     free(book.halves);
     return st;
@@ -365,21 +361,22 @@ static rb_status make_key_group(const side_maker *m, attend_head *own, const pla
                                 const attend_pair *pairs, rb_error *err)
 {
     const plan_group *from = &head->groups.at[g];
-    const int n = 2 * from->n_blocks, each = (from->n_blocks + 3) / 4;
+    const int n = 2 * from->n_blocks;
     attend_group group = {.first_unit = own->n_units,
-                          .steps = (each + 1) / 2,
+                          .steps = (from->n_blocks + 15) / 16 * 2,
                           .dim_steps = (from->n_blocks + 7) / 8,
                           .first_dim_step = own->n_steps,
-                          .norm_exponent = from->norm_exponent};
+                          .norm_exponent = from->norm_exponent,
+                          .is_wide = from->width > ATTEND_PAIR_WIDTH};
     double *matrix = NULL;
     rb_status st;
-    RB_TRY(st, add_pair_units(m, own, pairs, from->n_blocks, 4, each, err), done);
+    RB_TRY(st, add_pair_units(m, own, pairs, from->n_blocks, 4, group.is_wide, err), done);
     RB_TRY(st, add_blocks(m, own, group.dim_steps, err), done);
     for (int b = 0; b < from->n_blocks; b++)
         m->side->blocks[own->first_block + group.first_dim_step * 8 + b] = (uint16_t)from->blocks[b];
     RB_TRY(st, group_matrix(&matrix, m, head, from, err), done);
     const number_matrix numbers = {matrix, n, m->model->head_dim};
-    RB_TRY(st, add_fragments(m, own, &group, &numbers, each, err), done);
+    RB_TRY(st, add_fragments(m, own, &group, &numbers, false, err), done);
     st = add_group(m, own, &group, err);
 done:
     free(matrix);
@@ -389,11 +386,11 @@ done:
 static rb_status make_value_group(const side_maker *m, attend_head *own, const plan_head *head,
                                   const attend_pair *pairs, rb_error *err)
 {
-    const int n = m->side->n_dims, each = (n / 2 + 7) / 8;
+    const int n = m->side->n_dims;
     double *numbers = NULL;
     float *matrix = NULL;
     rb_status st;
-    RB_TRY(st, add_pair_units(m, own, pairs, n / 2, 8, each, err), done);
+    RB_TRY(st, add_pair_units(m, own, pairs, n / 2, 8, m->side->reader == ATTEND_WIDE_PAIRS, err), done);
     RB_TRY(st, add_matrix(m, own, head, &matrix, err), done);
     RB_TRY(st, group_matrix(&numbers, m, head, &head->groups.at[0], err), done);
     for (int i = 0; i < n * n; i++) matrix[i] = (float)numbers[i];
@@ -421,7 +418,6 @@ done:
 
 static rb_status make_groups(const side_maker *m, attend_head *own, const plan_head *head, rb_error *err)
 {
-    const bool is_wide = m->side->reader == ATTEND_WIDE_PAIRS;
     attend_book book = {0};
     attend_pair pairs[RB_MAX_BLOCKS];
     int bit = 0, table = 0;
@@ -429,6 +425,7 @@ static rb_status make_groups(const side_maker *m, attend_head *own, const plan_h
     own->norm_size = norm_kind_bits(head->groups.norm) / 8;
     for (int g = 0; g < head->groups.n; g++) {
         const plan_group *group = &head->groups.at[g];
+        const bool is_wide = m->is_values ? m->side->reader == ATTEND_WIDE_PAIRS : group->width > ATTEND_PAIR_WIDTH;
         const codebook *from;
         RB_TRY(st, codec_tables_codebook(m->tables, group->codebook, group->width, 2 * group->n_blocks, &from, err),
                done);
@@ -457,10 +454,12 @@ static bool is_wide_head(const plan_head *head, int n_blocks)
     return is_wide;
 }
 
-static attend_reader find_reader(const plan_head *heads, int n_heads, int n_blocks)
+/* Groups of keys say each for itself whether they are wide. */
+static attend_reader find_reader(const plan_head *heads, int n_heads, int n_blocks, bool is_values)
 {
     if (!heads) return ATTEND_F16;
     if (heads[0].family == FAMILY_TRELLIS) return ATTEND_TRELLIS;
+    if (heads[0].family == FAMILY_GROUPS && !is_values) return ATTEND_PAIRS;
     for (int h = 0; h < n_heads; h++)
         if (is_wide_head(&heads[h], n_blocks)) return ATTEND_WIDE_PAIRS;
     return ATTEND_PAIRS;
@@ -526,7 +525,7 @@ rb_status attend_side_build(attend_side **out, const plan_head *heads, const mod
     m.side = side;
     side->n_heads = model->n_kv_heads;
     side->n_dims = model->head_dim;
-    side->reader = find_reader(heads, model->n_kv_heads, model_n_blocks(model));
+    side->reader = find_reader(heads, model->n_kv_heads, model_n_blocks(model), is_values);
     side->is_product = !is_values && heads && heads[0].family != FAMILY_BLOCK_CODEBOOK;
     RB_TRY(st, rb_alloc(&side->heads, (size_t)side->n_heads, sizeof *side->heads, "attention tables", err), done);
     RB_TRY(st, copy_dims(side, model, err), done);

@@ -1,9 +1,9 @@
-/* Splits and exact tokens to the output: see cache_cuda.h. A block has a KV head's queries. */
+/* Splits and exact tokens to the output: see cache_cuda.h. A block has some dims of a KV head's queries. */
 #include "cache/cuda/attend_device.cuh"
 
 extern __shared__ __align__(128) uint8_t attend_shared[];
 
-enum { MERGE_THREADS = 256 };
+enum { MERGE_THREADS = 1024, MERGE_DIMS = 32 /* of a block */ };
 
 __device__ __forceinline__ void store_number(void *data, int dtype, int64_t at, float x)
 {
@@ -16,35 +16,68 @@ __device__ __forceinline__ void store_number(void *data, int dtype, int64_t at, 
     }
 }
 
-/* What each split counts, and the whole: factors [n_splits + 1][8], of [8]: sum of all, and of packed tokens. */
-__device__ inline void find_factors(float *factors, float *all, float *packed, const attend_args &args,
-                                    const attend_place &at, bool has_exact)
+/* Of 8 queries, in shared memory. */
+struct merge_tables {
+    float *numbers;             /* [n_numbers][8]: the sum of all splits */
+    float *factors;             /* [n_splits + 1][8]: what a split counts */
+    float *most, *all, *packed; /* [8]: the largest logit; sums of weights of all tokens, and of packed ones */
+    float *parts;               /* [MERGE_THREADS][8] */
+};
+
+static __host__ __device__ size_t merge_floats(const attend_args &args)
+{
+    return static_cast<size_t>(args.n_numbers + args.n_splits + 1 + 3 + MERGE_THREADS) * ATTEND_QUERIES;
+}
+
+__device__ __forceinline__ merge_tables find_tables(const attend_args &args)
+{
+    merge_tables at;
+    at.numbers = reinterpret_cast<float *>(attend_shared);
+    at.factors = at.numbers + args.n_numbers * ATTEND_QUERIES;
+    at.most = at.factors + (args.n_splits + 1) * ATTEND_QUERIES;
+    at.all = at.most + ATTEND_QUERIES;
+    at.packed = at.all + ATTEND_QUERIES;
+    at.parts = at.packed + ATTEND_QUERIES;
+    return at;
+}
+
+/* Loads of all splits at once: one after another they would take longer than all the rest. */
+__device__ inline void find_factors(const merge_tables &tables, const attend_args &args, const attend_place &at)
 {
     const int64_t first = at.row * (args.n_splits + 1) * ATTEND_QUERIES;
-    const int q = threadIdx.x, n = args.n_splits + (has_exact ? 1 : 0);
-    if (q < ATTEND_QUERIES) {
-        float most = -INFINITY, sum = 0.0f;
-        for (int s = 0; s < n; s++) most = fmaxf(most, args.split_max[first + s * ATTEND_QUERIES + q]);
-        for (int s = 0; s < n; s++) {
-            const float of_split = args.split_max[first + s * ATTEND_QUERIES + q],
-                        factor = of_split > -INFINITY ? exp2f((of_split - most) * LOG2_E) : 0.0f;
-            factors[s * ATTEND_QUERIES + q] = factor;
-            if (s == args.n_splits) packed[q] = sum;
-            sum += factor > 0.0f ? factor * args.split_sum[first + s * ATTEND_QUERIES + q] : 0.0f;
+    const int n = (args.n_splits + args.has_exact) * ATTEND_QUERIES;
+    float *sums = tables.parts;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        tables.factors[i] = args.split_max[first + i];
+        sums[i] = args.split_sum[first + i];
+    }
+    __syncthreads();
+    if (threadIdx.x < ATTEND_QUERIES) {
+        float most = -INFINITY;
+        for (int i = threadIdx.x; i < n; i += ATTEND_QUERIES) most = fmaxf(most, tables.factors[i]);
+        tables.most[threadIdx.x] = most;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        tables.factors[i] = tables.factors[i] > -INFINITY
+                                ? exp2f((tables.factors[i] - tables.most[i % ATTEND_QUERIES]) * LOG2_E)
+                                : 0.0f;
+    __syncthreads();
+    if (threadIdx.x < ATTEND_QUERIES) {
+        float packed = 0.0f, exact = 0.0f;
+        for (int i = threadIdx.x; i < args.n_splits * ATTEND_QUERIES; i += ATTEND_QUERIES)
+            packed += tables.factors[i] * sums[i];
+        if (args.has_exact) {
+            const int i = args.n_splits * ATTEND_QUERIES + threadIdx.x;
+            exact = tables.factors[i] * sums[i];
         }
-        if (!has_exact) packed[q] = sum;
-        all[q] = sum;
-        const int head = at.query_group * ATTEND_QUERIES + q;
-        if (args.call.queries.log_sum_exp && head < args.queries_each)
-            args.call.queries.log_sum_exp[static_cast<int64_t>(at.sequence) * args.call.n_q_heads
-                                          + at.head * args.queries_each + head] =
-                sum > 0.0f ? most + logf(sum) : -INFINITY;
+        tables.packed[threadIdx.x] = packed;
+        tables.all[threadIdx.x] = packed + exact;
     }
     __syncthreads();
 }
 
-/* The sum of all splits in numbers: numbers [n_numbers][8]. */
-__device__ inline void add_splits(float *numbers, const float *factors, const attend_args &args, const attend_place &at)
+__device__ inline void add_splits(const merge_tables &tables, const attend_args &args, const attend_place &at)
 {
     const int size = args.n_numbers * ATTEND_QUERIES;
     const float *sums = args.sums + at.row * args.n_splits * size;
@@ -52,71 +85,89 @@ __device__ inline void add_splits(float *numbers, const float *factors, const at
         float sum = 0.0f;
 #pragma unroll 8
         for (int s = 0; s < args.n_splits; s++) {
-            const float factor = factors[s * ATTEND_QUERIES + i % ATTEND_QUERIES];
-            if (factor > 0.0f) sum += factor * sums[static_cast<int64_t>(s) * size + i];
+            /* A split without pages has written no sums. */
+            const float factor = tables.factors[s * ATTEND_QUERIES + i % ATTEND_QUERIES],
+                        of_split = sums[static_cast<int64_t>(s) * size + i];
+            sum += factor > 0.0f ? factor * of_split : 0.0f;
         }
-        numbers[i] = sum;
+        tables.numbers[i] = sum;
     }
     __syncthreads();
 }
 
-/* Dim of the packed tokens' sum, for all queries: numbers through the matrix, and the centre. */
-__device__ __forceinline__ void read_dim(float (&out)[ATTEND_QUERIES], const float *numbers, const float *packed,
-                                         const attend_args &args, const attend_head &head, int dim)
+/* Dims of the packed tokens' sum, for all queries: numbers through the matrix. A thread has a dim, and every
+ * step-th number from `first` on; parts are added up by the caller. */
+__device__ __forceinline__ void multiply_matrix(float (&out)[ATTEND_QUERIES], const merge_tables &tables,
+                                                const float *matrix, int n, int dim, int first, int step)
 {
-    const int n = args.call.value_dim;
-    if (args.call.values.reader == ATTEND_F16) {
 #pragma unroll
-        for (int q = 0; q < ATTEND_QUERIES; q++) out[q] = numbers[dim * ATTEND_QUERIES + q];
-        return;
-    }
-    const float *matrix = args.call.values.matrix + head.first_matrix + dim;
-    const float center = matrix[n * n];
-#pragma unroll
-    for (int q = 0; q < ATTEND_QUERIES; q++) out[q] = center * packed[q];
+    for (int q = 0; q < ATTEND_QUERIES; q++) out[q] = 0.0f;
 #pragma unroll 8
-    for (int i = 0; i < n; i++) {
-        const float entry = matrix[i * n];
-        const float4 *sums = reinterpret_cast<const float4 *>(numbers + i * ATTEND_QUERIES);
+    for (int i = first; i < n; i += step) {
+        const float entry = matrix[i * n + dim];
+        const float4 *sums = reinterpret_cast<const float4 *>(tables.numbers + i * ATTEND_QUERIES);
         const float4 a = sums[0], b = sums[1];
         out[0] += entry * a.x, out[1] += entry * a.y, out[2] += entry * a.z, out[3] += entry * a.w;
         out[4] += entry * b.x, out[5] += entry * b.y, out[6] += entry * b.z, out[7] += entry * b.w;
     }
 }
 
-__global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(const __grid_constant__ attend_args args, int has_exact)
+/* numbers [n_dims][8] become dims, MERGE_DIMS of them, from `first` on. */
+__device__ inline void turn_into_dims(const merge_tables &tables, const attend_args &args, const attend_head &head,
+                                      int first)
 {
-    attend_place at = find_place(args);
-    const int n_queries = count_queries(args, at), n = args.call.value_dim;
-    float *numbers = reinterpret_cast<float *>(attend_shared), *all = numbers + args.n_numbers * ATTEND_QUERIES,
-          *packed = all + ATTEND_QUERIES, *factors = packed + ATTEND_QUERIES;
-    find_factors(factors, all, packed, args, at, has_exact);
-    add_splits(numbers, factors, args, at);
-    const ropebits_kv_vectors &out = args.call.queries.out;
-    for (int dim = threadIdx.x; dim < n; dim += blockDim.x) {
-        float sums[ATTEND_QUERIES];
-        read_dim(sums, numbers, packed, args, args.call.values.heads[at.head], dim);
-#pragma unroll
-        for (int q = 0; q < ATTEND_QUERIES; q++) {
-            if (q >= n_queries) break;
-            const float factor = has_exact ? factors[args.n_splits * ATTEND_QUERIES + q] : 0.0f;
-            if (factor > 0.0f) sums[q] += factor * args.exact_sums[(at.row * n + dim) * ATTEND_QUERIES + q];
-            const int q_head = at.head * args.queries_each + at.query_group * ATTEND_QUERIES + q;
-            store_number(out.data, out.dtype, at.sequence * out.token_stride + q_head * out.head_stride + dim,
-                         all[q] > 0.0f ? sums[q] / all[q] : 0.0f);
-        }
+    const int n = args.call.value_dim, n_parts = blockDim.x / MERGE_DIMS, dim = threadIdx.x % MERGE_DIMS,
+              part = threadIdx.x / MERGE_DIMS;
+    const float *matrix = args.call.values.matrix + head.first_matrix;
+    float sums[ATTEND_QUERIES] = {};
+    if (first + dim < n) multiply_matrix(sums, tables, matrix, n, first + dim, part, n_parts);
+    for (int q = 0; q < ATTEND_QUERIES; q++) tables.parts[threadIdx.x * ATTEND_QUERIES + q] = sums[q];
+    __syncthreads();
+    const int at = threadIdx.x / ATTEND_QUERIES, q = threadIdx.x % ATTEND_QUERIES;
+    if (at < MERGE_DIMS && first + at < n) {
+        float sum = matrix[n * n + first + at] * tables.packed[q];
+        for (int p = 0; p < n_parts; p++) sum += tables.parts[(p * MERGE_DIMS + at) * ATTEND_QUERIES + q];
+        tables.numbers[(first + at) * ATTEND_QUERIES + q] = sum;
     }
+    __syncthreads();
+}
+
+__global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(const __grid_constant__ attend_args args)
+{
+    const attend_place at = find_place(args);
+    const int n_queries = count_queries(args, at), n = args.call.value_dim, first = blockIdx.x * MERGE_DIMS;
+    const merge_tables tables = find_tables(args);
+    find_factors(tables, args, at);
+    add_splits(tables, args, at);
+    if (args.call.values.reader != ATTEND_F16) turn_into_dims(tables, args, args.call.values.heads[at.head], first);
+    const ropebits_kv_vectors &out = args.call.queries.out;
+    for (int i = threadIdx.x; i < MERGE_DIMS * n_queries; i += blockDim.x) {
+        const int q = i / MERGE_DIMS, dim = first + i % MERGE_DIMS,
+                  q_head = at.head * args.queries_each + at.query_group * ATTEND_QUERIES + q;
+        if (dim >= n) continue;
+        const float factor = args.has_exact ? tables.factors[args.n_splits * ATTEND_QUERIES + q] : 0.0f;
+        float sum = tables.numbers[dim * ATTEND_QUERIES + q];
+        if (factor > 0.0f) sum += factor * args.exact_sums[(at.row * n + dim) * ATTEND_QUERIES + q];
+        store_number(out.data, out.dtype, at.sequence * out.token_stride + q_head * out.head_stride + dim,
+                     tables.all[q] > 0.0f ? sum / tables.all[q] : 0.0f);
+    }
+    if (args.call.queries.log_sum_exp && first == 0 && threadIdx.x < n_queries)
+        args.call.queries.log_sum_exp[static_cast<int64_t>(at.sequence) * args.call.n_q_heads
+                                      + at.head * args.queries_each + at.query_group * ATTEND_QUERIES + threadIdx.x] =
+            tables.all[threadIdx.x] > 0.0f ? tables.most[threadIdx.x] + logf(tables.all[threadIdx.x]) : -INFINITY;
 }
 
 rb_status attend_merge(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err)
 {
-    const int has_exact = args.has_exact;
-    const size_t bytes = static_cast<size_t>(args.n_numbers + 2 + args.n_splits + 1) * ATTEND_QUERIES * sizeof(float);
-    const rb_status st = rb_cuda_status(
-        cudaFuncSetAttribute(merge_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-        "shared memory of the merge kernel", err);
+    attend_args call = args;
+    call.place_splits = 1;
+    const int bytes = static_cast<int>(merge_floats(args) * sizeof(float));
+    const rb_status st =
+        rb_cuda_status(cudaFuncSetAttribute(merge_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                       "shared memory of the merge kernel", err);
     if (st != RB_OK) return st;
-    merge_kernel<<<dim3(1, args.call.n_kv_heads * args.n_query_groups, n_sequences), MERGE_THREADS, bytes, stream>>>(
-        args, has_exact);
+    merge_kernel<<<dim3((args.call.value_dim + MERGE_DIMS - 1) / MERGE_DIMS, args.call.n_kv_heads * args.n_query_groups,
+                        n_sequences),
+                   MERGE_THREADS, bytes, stream>>>(call);
     return rb_cuda_launched("merge kernel", err);
 }

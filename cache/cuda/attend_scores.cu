@@ -1,5 +1,4 @@
 /* Weights of tokens from keys that need no product: pairs of block-codebook, which R_b M turns, and fp16. */
-#include "cache/cuda/attend_exact.cuh"
 #include "cache/cuda/attend_queries.cuh"
 #include "cache/cuda/attend_softmax.cuh"
 
@@ -10,9 +9,9 @@ extern __shared__ __align__(128) uint8_t attend_shared[]; /* the book comes firs
 /* A block's tables in shared memory. */
 struct scores_tables {
     attend_unit *units;
-    uint4 *turns;    /* [n_steps][2][32] */
-    uint4 *centers;  /* [n_steps][32] */
-    float4 *queries; /* [n_steps][32]: query lane / 4, blocks i = 0, 1 of lane % 4 */
+    uint4 *turns;   /* [n_steps][2][32] */
+    uint4 *centers; /* [n_steps][32] */
+    uint2 *queries; /* [n_steps][32] */
     float *gains;
     uint8_t *staged; /* [warps][2][args.staged_bytes] */
 };
@@ -20,7 +19,7 @@ struct scores_tables {
 static __host__ __device__ size_t tables_bytes(const attend_side &keys, int n_steps)
 {
     return (static_cast<size_t>(keys.max_book_words) * 4 + 15) / 16 * 16 + keys.max_units * sizeof(attend_unit)
-           + static_cast<size_t>(n_steps) * 32 * 16 * 4 + ATTEND_GAINS * sizeof(float);
+           + static_cast<size_t>(n_steps) * 32 * 56 + ATTEND_GAINS * sizeof(float);
 }
 
 __device__ __forceinline__ scores_tables find_tables(const attend_side &keys, int n_steps)
@@ -29,7 +28,7 @@ __device__ __forceinline__ scores_tables find_tables(const attend_side &keys, in
     at.units = reinterpret_cast<attend_unit *>(attend_shared + (keys.max_book_words * 4 + 15) / 16 * 16);
     at.turns = reinterpret_cast<uint4 *>(at.units + keys.max_units);
     at.centers = at.turns + n_steps * 64;
-    at.queries = reinterpret_cast<float4 *>(at.centers + n_steps * 32);
+    at.queries = reinterpret_cast<uint2 *>(at.centers + n_steps * 32);
     at.gains = reinterpret_cast<float *>(at.queries + n_steps * 32);
     at.staged = reinterpret_cast<uint8_t *>(at.gains + ATTEND_GAINS);
     return at;
@@ -43,22 +42,36 @@ __device__ inline void fill_tables(const scores_tables &to, const attend_args &a
     fill_shared(to.units, keys.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
     fill_shared(to.turns, keys.turns + head.first_turn, head.n_steps * 64 * 4);
     if (head.has_center) fill_shared(to.centers, keys.centers + head.first_center, head.n_steps * 32 * 4);
-    fill_queries(reinterpret_cast<float *>(to.queries), args, at, head);
+    fill_queries(to.queries, args, at, head);
     if (threadIdx.x < ATTEND_GAINS) to.gains[threadIdx.x] = head.gains[threadIdx.x];
 }
 
 /* A warp's page of keys in shared memory. */
 struct staged_page {
-    uint32_t codes; /* the first code's address */
-    int token_bits;
+    uint32_t codes;         /* the first code's address */
+    const uint2 *positions; /* [PAGE_TILES][n_blocks] */
+    int token_bits, n_blocks;
 };
+
+/* Pairs k = 2 half and one more of a unit, for rows r and r + 8 of a tile: rows of pair 0, then of pair 1. */
+template <bool WIDE>
+__device__ __forceinline__ void read_pairs(uint32_t (&pair)[4], const unit_facts &unit, int half,
+                                           const uint32_t (&window)[2], const staged_page &staged, int bit)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int k = 2 * half + i / 2;
+        pair[i] = WIDE ? read_wide_pair(unit, k, staged.codes, bit + i % 2 * 8 * staged.token_bits,
+                                        shared_address(attend_shared))
+                       : *reinterpret_cast<const uint32_t *>(attend_shared + unit.place(window[i % 2], k));
+    }
+}
 
 template <bool WIDE>
 __device__ __forceinline__ void score_page(float (&logits)[PAGE_TILES][4], const staged_page &staged,
-                                           const scores_tables &tables, const attend_head &head, const float *positions)
+                                           const scores_tables &tables, const attend_head &head)
 {
     const int lane = threadIdx.x & 31, r = lane / 4, c = lane % 4, row_bit = r * staged.token_bits;
-    const int n_blocks = head.n_steps * 8, each = head.n_steps * 2;
     float of_center[PAGE_TILES][4];
 #pragma unroll
     for (int t = 0; t < PAGE_TILES; t++)
@@ -70,8 +83,7 @@ __device__ __forceinline__ void score_page(float (&logits)[PAGE_TILES][4], const
         uint32_t window[PAGE_TILES][2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int step = 2 * u + half;
-            if (step >= head.n_steps) break;
+            const int step = 2 * u + half, block = (4 * u + c) * 4 + 2 * half;
             if (!WIDE && (half == 0 || unit.is_split()))
 #pragma unroll
                 for (int t = 0; t < PAGE_TILES; t++)
@@ -79,33 +91,24 @@ __device__ __forceinline__ void score_page(float (&logits)[PAGE_TILES][4], const
                     for (int i = 0; i < 2; i++)
                         window[t][i] = read_window(staged.codes,
                                                    row_bit + (t * 16 + i * 8) * staged.token_bits + unit.bit(2 * half));
-            const uint4 turn_0 = tables.turns[(step * 2) * 32 + lane],
-                        turn_1 = tables.turns[(step * 2 + 1) * 32 + lane];
-            const float4 query = tables.queries[step * 32 + lane];
-            uint4 center;
-            if (head.has_center) center = tables.centers[step * 32 + lane];
+            const uint4 turn_0 = tables.turns[step * 64 + lane], turn_1 = tables.turns[step * 64 + 32 + lane];
+            const uint2 query = tables.queries[step * 32 + lane];
+            const uint2 *position = staged.positions + (block < staged.n_blocks ? block : 0);
+            uint32_t center[4] = {0, 0, 0, 0};
+            if (head.has_center) {
+                const uint4 of = tables.centers[step * 32 + lane];
+                center[0] = of.x, center[1] = of.y, center[2] = of.z, center[3] = of.w;
+            }
 #pragma unroll
             for (int t = 0; t < PAGE_TILES; t++) {
-                uint32_t pair[4]; /* row r, pair 0; row r + 8, pair 0; then pair 1 */
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int k = 2 * half + i / 2;
-                    if (WIDE)
-                        pair[i] =
-                            read_wide_pair(unit, k, staged.codes, row_bit + (t * 16 + i % 2 * 8) * staged.token_bits,
-                                           shared_address(attend_shared));
-                    else pair[i] = *reinterpret_cast<const uint32_t *>(attend_shared + unit.place(window[t][i % 2], k));
-                }
+                uint32_t pair[4];
+                read_pairs<WIDE>(pair, unit, half, window[t], staged, row_bit + t * 16 * staged.token_bits);
                 const uint32_t a[4] = {turn_pair(pair[0], turn_0.x, turn_0.y), turn_pair(pair[1], turn_0.z, turn_0.w),
                                        turn_pair(pair[2], turn_1.x, turn_1.y), turn_pair(pair[3], turn_1.z, turn_1.w)};
-                const float4 turn = *reinterpret_cast<const float4 *>(
-                    positions + (static_cast<int64_t>(t) * n_blocks + c * each + 2 * step) * 2);
-                const uint2 b = turn_query(query, turn);
-                multiply_add(logits[t], a, b.x, b.y);
-                if (head.has_center) {
-                    const uint32_t of[4] = {center.x, center.y, center.z, center.w};
-                    multiply_add(of_center[t], of, b.x, b.y);
-                }
+                const uint4 back = *reinterpret_cast<const uint4 *>(position + t * staged.n_blocks);
+                const uint32_t b0 = turn_pair(query.x, back.x, back.y), b1 = turn_pair(query.y, back.z, back.w);
+                multiply_add(logits[t], a, b0, b1);
+                if (head.has_center) multiply_add(of_center[t], center, b0, b1);
             }
         }
     }
@@ -124,31 +127,30 @@ template <bool WIDE>
 __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_constant__ attend_args args)
 {
     const attend_place at = find_place(args);
-    if (at.split == args.place_splits) return attend_exact_tokens(args, at, reinterpret_cast<float *>(attend_shared));
     if (at.first_page >= at.end_page) return;
     const attend_head &head = args.call.keys.heads[at.head];
-    const scores_tables tables = find_tables(args.call.keys, head.n_steps);
+    const scores_tables tables = find_tables(args.call.keys, args.call.keys.max_dim_steps);
     fill_tables(tables, args, at, head);
     __syncthreads();
 
-    const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32, n_bytes = head.part.code_bytes * ATTEND_PAGE;
+    const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32, n_bytes = head.part.code_bytes * ATTEND_PAGE,
+              n_blocks = args.call.head_dim / 2, first = at.first_page + warp;
     uint8_t *staged = tables.staged + warp * 2 * args.staged_bytes;
     int buffer = 0;
-    const int first = at.first_page + warp;
-    if (first < at.end_page)
-        stage(staged + ATTEND_WINDOW_PAD, find_page(args, at, first) + head.part.codes_at, n_bytes);
-    stage_commit();
-    for (int page = first; page < at.end_page; page += n_warps, buffer ^= 1) {
-        if (page + n_warps < at.end_page)
-            stage(staged + (buffer ^ 1) * args.staged_bytes + ATTEND_WINDOW_PAD,
-                  find_page(args, at, page + n_warps) + head.part.codes_at, n_bytes);
+    for (int page = first - n_warps; page < at.end_page; page += n_warps, buffer ^= 1) {
+        uint8_t *next = staged + (buffer ^ 1) * args.staged_bytes;
+        if (page + n_warps < at.end_page) {
+            stage_positions(next, args, page + n_warps, n_blocks);
+            stage(next + args.codes_at, find_page(args, at, page + n_warps) + head.part.codes_at, n_bytes);
+        }
         stage_commit();
+        if (page < first) continue;
         stage_wait<1>();
-        const staged_page codes = {shared_address(staged + buffer * args.staged_bytes + ATTEND_WINDOW_PAD),
-                                   head.part.code_bytes * 8};
+        const uint8_t *here = staged + buffer * args.staged_bytes;
+        const staged_page codes = {shared_address(here + args.codes_at), reinterpret_cast<const uint2 *>(here),
+                                   head.part.code_bytes * 8, n_blocks};
         float logits[PAGE_TILES][4];
-        score_page<WIDE>(logits, codes, tables, head,
-                         args.call.positions + static_cast<int64_t>(page) * PAGE_TILES * head.n_steps * 16);
+        score_page<WIDE>(logits, codes, tables, head);
         mask_logits(logits, args, at, page * ATTEND_PAGE);
         write_weights(logits, args, at, page);
         __syncwarp();
@@ -158,10 +160,9 @@ __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_consta
 /* ---- keys in fp16 ------------------------------------------------------------------------------- */
 
 /* Lane c of a row loads 8 dims of 32 at once: two steps' columns. The query's halves lie alike. */
-__global__ void __launch_bounds__(256, 2) half_scores_kernel(const __grid_constant__ attend_args args)
+__global__ void __launch_bounds__(256, 3) half_scores_kernel(const __grid_constant__ attend_args args)
 {
     const attend_place at = find_place(args);
-    if (at.split == args.place_splits) return attend_exact_tokens(args, at, reinterpret_cast<float *>(attend_shared));
     if (at.first_page >= at.end_page) return;
     const attend_head &head = args.call.keys.heads[at.head];
     const int n_dims = args.call.head_dim, n_runs = (n_dims + 31) / 32;
@@ -212,19 +213,17 @@ rb_status attend_scores(const attend_args &args, int n_sequences, cudaStream_t s
 {
     const attend_side &keys = args.call.keys;
     attend_args call = args;
-    call.place_splits = count_splits(args, n_sequences, 2);
-    const dim3 grid(call.place_splits + args.has_exact, args.call.n_kv_heads * args.n_query_groups, n_sequences);
-    const int n_steps = args.call.head_dim / ATTEND_STEP;
+    call.place_splits = count_splits(args, n_sequences, keys.reader == ATTEND_F16 ? 3 : 2);
+    const dim3 grid(call.place_splits, args.call.n_kv_heads * args.n_query_groups, n_sequences);
+    const int n_steps = keys.max_dim_steps;
     if (keys.reader == ATTEND_F16) {
-        const size_t bytes = larger_size(ATTEND_QUERIES * ((args.call.head_dim + 31) / 32 * 32) * sizeof(__half),
-                                         args.has_exact ? exact_bytes(args.call) : 0);
+        const size_t bytes = ATTEND_QUERIES * ((args.call.head_dim + 31) / 32 * 32) * sizeof(__half);
         half_scores_kernel<<<grid, SCORES_WARPS * 32, bytes, stream>>>(call);
         return rb_cuda_launched("scores kernel", err);
     }
-    call.staged_bytes = ATTEND_WINDOW_PAD + keys.max_code_bytes * ATTEND_PAGE + 16;
-    const size_t bytes =
-        larger_size(tables_bytes(keys, n_steps) + static_cast<size_t>(call.staged_bytes) * 2 * SCORES_WARPS,
-                    args.has_exact ? exact_bytes(args.call) : 0);
+    call.codes_at = positions_bytes(args.call.head_dim / 2) + ATTEND_WINDOW_PAD;
+    call.staged_bytes = call.codes_at + keys.max_code_bytes * ATTEND_PAGE + 16;
+    const size_t bytes = tables_bytes(keys, n_steps) + static_cast<size_t>(call.staged_bytes) * 2 * SCORES_WARPS;
     const auto kernel = keys.reader == ATTEND_WIDE_PAIRS ? pair_scores_kernel<true> : pair_scores_kernel<false>;
     const rb_status st = rb_cuda_status(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),

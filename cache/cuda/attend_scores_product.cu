@@ -1,7 +1,6 @@
 /* Weights of tokens from keys that go through a matrix: numbers of a trellis, or of groups, become dims, 16 tokens at a
  * time, are turned, and meet the queries. A warp keeps the numbers of several tiles, so that a fragment of the matrix
  * serves them all. */
-#include "cache/cuda/attend_exact.cuh"
 #include "cache/cuda/attend_queries.cuh"
 #include "cache/cuda/attend_softmax.cuh"
 
@@ -14,7 +13,7 @@ struct product_tables {
     attend_unit *units;
     attend_group *groups;
     uint4 *turns, *centers;
-    float *queries;
+    uint2 *queries;
     uint16_t *blocks; /* [n_steps][2][4] */
     float *gains;
     const uint2 *fragments; /* in shared memory, or global */
@@ -33,7 +32,7 @@ static __host__ __device__ size_t product_bytes(const attend_side &keys)
 {
     const size_t lanes = static_cast<size_t>(keys.max_dim_steps) * 32;
     return looked_up_bytes(keys) + keys.max_units * sizeof(attend_unit)
-           + round_16(keys.max_groups * sizeof(attend_group)) + lanes * 16 * 4 + round_16(keys.max_dim_steps * 16)
+           + round_16(keys.max_groups * sizeof(attend_group)) + lanes * 56 + round_16(keys.max_dim_steps * 16)
            + ATTEND_GAINS * sizeof(float);
 }
 
@@ -48,8 +47,8 @@ __device__ __forceinline__ product_tables find_tables(const attend_args &args, c
     at.turns = reinterpret_cast<uint4 *>(reinterpret_cast<uint8_t *>(at.groups)
                                          + round_16(keys.max_groups * sizeof(attend_group)));
     at.centers = at.turns + n * 2;
-    at.queries = reinterpret_cast<float *>(at.centers + n);
-    at.blocks = reinterpret_cast<uint16_t *>(at.queries + n * 4);
+    at.queries = reinterpret_cast<uint2 *>(at.centers + n);
+    at.blocks = reinterpret_cast<uint16_t *>(at.queries + n);
     at.gains = reinterpret_cast<float *>(reinterpret_cast<uint8_t *>(at.blocks) + round_16(keys.max_dim_steps * 16));
     at.staged = reinterpret_cast<uint8_t *>(at.gains + ATTEND_GAINS);
     at.fragments = reinterpret_cast<const uint2 *>(keys.fragments + head.first_fragment);
@@ -82,7 +81,9 @@ __device__ inline void fill_tables(const product_tables &to, const attend_args &
 struct staged_keys {
     uint32_t codes;
     const uint8_t *norms;
+    const uint2 *positions;  /* [PAGE_TILES][n_blocks] */
     int token_bits, row_bit; /* of row r of the first tile */
+    int n_blocks;
 };
 
 /* ---- numbers ------------------------------------------------------------------------------------ */
@@ -99,6 +100,7 @@ __device__ __forceinline__ void read_trellis(uint32_t (&a)[STEPS][TILES][4], con
         unit_facts unit(units + step * 4 + c);
 #pragma unroll
         for (int i = 0; i < 4; i++) unit.table[i] |= lane * 4;
+        const bool is_split = __shfl_sync(0xffffffffu, unit.is_split(), 0); /* the same for all lanes */
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -107,7 +109,7 @@ __device__ __forceinline__ void read_trellis(uint32_t (&a)[STEPS][TILES][4], con
                 uint32_t window = read_window(keys.codes, bit + unit.bit(0)), number[4];
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    if (i == 2 && unit.is_split()) window = read_window(keys.codes, bit + unit.bit(2));
+                    if (i == 2 && is_split) window = read_window(keys.codes, bit + unit.bit(2));
                     number[i] = *reinterpret_cast<const uint16_t *>(attend_shared + unit.place(window, i));
                 }
                 a[step][t][row] = __byte_perm(number[0], number[1], 0x5410);
@@ -193,24 +195,32 @@ __device__ __forceinline__ void find_gain_scales(float (&scales)[TILES][2], cons
 
 /* ---- the products ------------------------------------------------------------------------------- */
 
-/* Operand B of a dim step for a tile: the query's two blocks, turned back by the tile's first position. positions: of
- * that tile, [n_blocks][2]. */
-__device__ __forceinline__ uint2 read_query(const product_tables &tables, int step, const float *positions)
-{
-    const int lane = threadIdx.x & 31, c = lane % 4;
-    const float4 query = *reinterpret_cast<const float4 *>(tables.queries + (step * 32 + lane) * 4);
-    const int first = tables.blocks[step * 8 + c], second = tables.blocks[step * 8 + 4 + c];
-    const float2 a = *reinterpret_cast<const float2 *>(positions + (first == 0xffff ? 0 : first) * 2),
-                 b = *reinterpret_cast<const float2 *>(positions + (second == 0xffff ? 0 : second) * 2);
-    return turn_query(query, make_float4(a.x, a.y, b.x, b.y));
-}
+/* Operand B of a dim step for a tile: the query's two blocks, turned back by the tile's first position. */
+struct query_blocks {
+    uint2 query;
+    const uint2 *first, *second; /* of the page's first tile */
+
+    __device__ __forceinline__ query_blocks(const product_tables &tables, const staged_keys &keys, int step)
+    {
+        const int lane = threadIdx.x & 31, c = lane % 4;
+        const int a = tables.blocks[step * 8 + c], b = tables.blocks[step * 8 + 4 + c];
+        query = tables.queries[step * 32 + lane];
+        first = keys.positions + (a == 0xffff ? 0 : a);
+        second = keys.positions + (b == 0xffff ? 0 : b);
+    }
+    __device__ __forceinline__ uint2 turned(int tile, int n_blocks) const
+    {
+        const uint2 a = first[tile * n_blocks], b = second[tile * n_blocks];
+        return make_uint2(turn_pair(query.x, a.x, a.y), turn_pair(query.y, b.x, b.y));
+    }
+};
 
 /* Logits of a group over its scale, and those of the centre of its blocks, to `all`. */
 template <int STEPS, int TILES>
 __device__ __forceinline__ void multiply_group(float (&logits)[TILES][4], float (&all)[TILES][4],
                                                const uint32_t (&a)[STEPS][TILES][4], const product_tables &tables,
-                                               const attend_group &group, bool has_center, const float *positions,
-                                               int n_blocks)
+                                               const attend_group &group, bool has_center, const staged_keys &staged,
+                                               int first_tile)
 {
     const int lane = threadIdx.x & 31;
 #pragma unroll
@@ -243,11 +253,12 @@ __device__ __forceinline__ void multiply_group(float (&logits)[TILES][4], float 
                 keys[t][2 * i + 1] = turn_pair(pack_halves(sums[t][2], sums[t][3]), turn.z, turn.w);
             }
         }
+        const query_blocks query(tables, staged, step);
         const uint4 center = has_center ? tables.centers[step * 32 + lane] : make_uint4(0, 0, 0, 0);
         const uint32_t of[4] = {center.x, center.y, center.z, center.w};
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
-            const uint2 b = read_query(tables, step, positions + static_cast<int64_t>(t) * n_blocks * 2);
+            const uint2 b = query.turned(first_tile + t, staged.n_blocks);
             multiply_add(logits[t], keys[t], b.x, b.y);
             if (has_center) multiply_add(all[t], of, b.x, b.y);
         }
@@ -257,14 +268,15 @@ __device__ __forceinline__ void multiply_group(float (&logits)[TILES][4], float 
 /* Blocks of no group: their centre. */
 template <int TILES>
 __device__ __forceinline__ void add_centers(float (&all)[TILES][4], const product_tables &tables, int first_step,
-                                            int end_step, const float *positions, int n_blocks)
+                                            int end_step, const staged_keys &staged, int first_tile)
 {
     for (int step = first_step; step < end_step; step++) {
+        const query_blocks query(tables, staged, step);
         const uint4 center = tables.centers[step * 32 + (threadIdx.x & 31)];
         const uint32_t of[4] = {center.x, center.y, center.z, center.w};
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
-            const uint2 b = read_query(tables, step, positions + static_cast<int64_t>(t) * n_blocks * 2);
+            const uint2 b = query.turned(first_tile + t, staged.n_blocks);
             multiply_add(all[t], of, b.x, b.y);
         }
     }
@@ -272,8 +284,7 @@ __device__ __forceinline__ void add_centers(float (&all)[TILES][4], const produc
 
 template <attend_reader READER, int STEPS, int TILES>
 __device__ __forceinline__ void score_tiles(float (&all)[TILES][4], const staged_keys &keys, int first_tile,
-                                            const product_tables &tables, const attend_head &head,
-                                            const float *positions, int n_blocks)
+                                            const product_tables &tables, const attend_head &head)
 {
     int step = 0;
 #pragma unroll
@@ -288,25 +299,25 @@ __device__ __forceinline__ void score_tiles(float (&all)[TILES][4], const staged
             read_trellis<STEPS, TILES>(a, keys, first_tile, tables.units, group.steps);
             find_gain_scales(scales, keys, head, first_tile, tables.gains);
         } else {
-            read_pairs<STEPS, TILES, READER == ATTEND_WIDE_PAIRS>(a, keys, first_tile, tables.units + group.first_unit,
-                                                                  group.steps);
+            const attend_unit *units = tables.units + group.first_unit;
+            if (group.is_wide) read_pairs<STEPS, TILES, true>(a, keys, first_tile, units, group.steps);
+            else read_pairs<STEPS, TILES, false>(a, keys, first_tile, units, group.steps);
             find_norm_scales<STEPS, TILES>(scales, a, keys, head, g, first_tile, group);
         }
-        multiply_group<STEPS, TILES>(logits, all, a, tables, group, head.has_center, positions, n_blocks);
+        multiply_group<STEPS, TILES>(logits, all, a, tables, group, head.has_center, keys, first_tile);
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
             for (int i = 0; i < 4; i++) all[t][i] = fmaf(logits[t][i], scales[t][i / 2], all[t][i]);
         step = group.first_dim_step + group.dim_steps;
     }
-    if (head.has_center) add_centers<TILES>(all, tables, step, head.n_steps, positions, n_blocks);
+    if (head.has_center) add_centers<TILES>(all, tables, step, head.n_steps, keys, first_tile);
 }
 
 template <attend_reader READER, int STEPS, int TILES, bool SHARED_MATRIX>
 __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(const __grid_constant__ attend_args args)
 {
     const attend_place at = find_place(args);
-    if (at.split == args.place_splits) return attend_exact_tokens(args, at, reinterpret_cast<float *>(attend_shared));
     if (at.first_page >= at.end_page) return;
     const attend_head &head = args.call.keys.heads[at.head];
     const product_tables tables = find_tables<SHARED_MATRIX>(args, head);
@@ -316,7 +327,7 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,
               n_bytes = head.part.code_bytes * ATTEND_PAGE, norm_bytes = head.part.norm_bytes * ATTEND_PAGE,
               n_blocks = args.call.head_dim / 2,
-              norms_at = ATTEND_WINDOW_PAD + args.call.keys.max_code_bytes * ATTEND_PAGE + 16;
+              norms_at = args.codes_at + args.call.keys.max_code_bytes * ATTEND_PAGE + 16;
     uint8_t *staged = tables.staged + warp * 2 * args.staged_bytes;
     int buffer = 0;
     const int first = at.first_page + warp;
@@ -324,23 +335,22 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
         uint8_t *next = staged + (buffer ^ 1) * args.staged_bytes;
         if (page + n_warps < at.end_page) {
             const uint8_t *from = find_page(args, at, page + n_warps);
-            stage(next + ATTEND_WINDOW_PAD, from + head.part.codes_at, n_bytes);
+            stage_positions(next, args, page + n_warps, n_blocks);
+            stage(next + args.codes_at, from + head.part.codes_at, n_bytes);
             if (norm_bytes > 0) stage(next + norms_at, from + head.part.norms_at, norm_bytes);
         }
         stage_commit();
         if (page < first) continue;
         stage_wait<1>();
         const uint8_t *here = staged + buffer * args.staged_bytes;
-        const staged_keys keys = {shared_address(here + ATTEND_WINDOW_PAD), here + norms_at, head.part.code_bytes * 8,
-                                  lane / 4 * head.part.code_bytes * 8};
+        const staged_keys keys = {shared_address(here + args.codes_at),  here + norms_at,
+                                  reinterpret_cast<const uint2 *>(here), head.part.code_bytes * 8,
+                                  lane / 4 * head.part.code_bytes * 8,   n_blocks};
         float logits[PAGE_TILES][4];
 #pragma unroll
         for (int pass = 0; pass < PAGE_TILES / TILES; pass++) {
             float some[TILES][4];
-            score_tiles<READER, STEPS, TILES>(
-                some, keys, pass * TILES, tables, head,
-                args.call.positions + (static_cast<int64_t>(page) * PAGE_TILES + pass * TILES) * n_blocks * 2,
-                n_blocks);
+            score_tiles<READER, STEPS, TILES>(some, keys, pass * TILES, tables, head);
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -370,19 +380,19 @@ rb_status attend_scores_product(const attend_args &args, int n_sequences, cudaSt
     const attend_side &keys = args.call.keys;
     attend_args call = args;
     call.place_splits = count_splits(args, n_sequences, 1);
-    call.staged_bytes = ATTEND_WINDOW_PAD + (keys.max_code_bytes + keys.max_norm_bytes) * ATTEND_PAGE + 16;
+    call.codes_at = positions_bytes(args.call.head_dim / 2) + ATTEND_WINDOW_PAD;
+    call.staged_bytes = call.codes_at + (keys.max_code_bytes + keys.max_norm_bytes) * ATTEND_PAGE + 16;
     const size_t matrix = round_16(static_cast<size_t>(keys.max_fragment_words) * 4),
                  rest = product_bytes(keys) + static_cast<size_t>(call.staged_bytes) * 2 * PRODUCT_WARPS;
     const bool is_shared = rest + matrix <= static_cast<size_t>(args.shared_bytes);
-    const size_t bytes = larger_size(rest + (is_shared ? matrix : 0), args.has_exact ? exact_bytes(args.call) : 0);
+    const size_t bytes = rest + (is_shared ? matrix : 0);
     const product_kernel kernel = keys.reader == ATTEND_TRELLIS ? choose_kernel<ATTEND_TRELLIS>(keys, is_shared)
-                                  : keys.reader == ATTEND_PAIRS ? choose_kernel<ATTEND_PAIRS>(keys, is_shared)
-                                                                : choose_kernel<ATTEND_WIDE_PAIRS>(keys, is_shared);
+                                                                : choose_kernel<ATTEND_PAIRS>(keys, is_shared);
     const rb_status st = rb_cuda_status(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
         "shared memory of the scores kernel", err);
     if (st != RB_OK) return st;
-    kernel<<<dim3(call.place_splits + args.has_exact, args.call.n_kv_heads * args.n_query_groups, n_sequences),
-             PRODUCT_WARPS * 32, bytes, stream>>>(call);
+    kernel<<<dim3(call.place_splits, args.call.n_kv_heads * args.n_query_groups, n_sequences), PRODUCT_WARPS * 32,
+             bytes, stream>>>(call);
     return rb_cuda_launched("scores kernel", err);
 }

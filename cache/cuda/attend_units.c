@@ -37,12 +37,24 @@ void attend_unit_of_pairs(attend_unit *unit, const attend_pair *pairs, int n, bo
         }
         if (i == 0 || (i == 2 && is_split)) first = pair->at;
         unit->at[i] = (int16_t)(pair->at - ATTEND_PAIR_SHIFT);
-        if (i >= n) continue;
         unit->shift[i] = (uint8_t)(pair->at - first);
+        if (i >= n) continue;
         unit->mask[i] = low_bits(pair->bits) << ATTEND_PAIR_SHIFT;
         unit->table[i] = (uint32_t)pair->table;
     }
     if (!is_wide) unit->shift[0] = is_split;
+}
+
+void attend_units_agree(attend_unit *units, int n)
+{
+    bool is_split = false;
+    for (int i = 0; i < n; i++) is_split |= units[i].shift[0] != 0;
+    for (int i = 0; is_split && i < n; i++) {
+        if (units[i].shift[0] != 0) continue;
+        units[i].shift[0] = 1;
+        units[i].shift[3] = (uint8_t)(units[i].shift[3] - units[i].shift[2]);
+        units[i].shift[2] = 0;
+    }
 }
 
 /* ---- trellis --------------------------------------------------------------------------------- */

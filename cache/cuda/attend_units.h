@@ -14,6 +14,8 @@ typedef struct attend_pair {
 
 /* Pairs [n], n up to 4, become a unit; the rest of it is nothing. */
 void attend_unit_of_pairs(attend_unit *unit, const attend_pair *pairs, int n, bool is_wide);
+/* Lanes read their units [n] side by side: where one of them is split, all become so. is_trellis: of quads. */
+void attend_units_agree(attend_unit *units, int n);
 /* Coordinates 4 quad to 4 quad + 3 of a trellis. starts [n_dims]: the bit at which a coordinate's own bits start. */
 void attend_unit_of_quad(attend_unit *unit, const plan_trellis *plan, const int *starts, int quad,
                          int32_t plane_widths);
@@ -34,6 +36,6 @@ attend_pair attend_pair_of_block(const plan_head *head, int block, int at, bool 
 /* Adds the centroids of a codebook; *table is where they start, in bytes. */
 rb_status attend_book_add(attend_book *book, const codebook *from, bool is_wide, int *table, rb_error *err);
 
-enum { ATTEND_PAIR_WIDTH = 5 }; /* up to this width two centroids are one word */
+enum { ATTEND_PAIR_WIDTH = 6 }; /* up to this width two centroids are one word */
 
 #endif

@@ -136,45 +136,63 @@ __device__ __forceinline__ void stage_page(uint8_t *to, const page_layout &layou
 
 /* ---- trellis ------------------------------------------------------------------------------------ */
 
+/* Numbers of a quad of a token whose bits start at `bit`. */
+template <bool SPLIT>
+__device__ __forceinline__ void read_quad(uint32_t (&number)[4], const unit_facts &unit, uint32_t codes, int bit)
+{
+    uint32_t window = read_window(codes, bit + unit.bit(0));
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (SPLIT && i == 2) window = read_window(codes, bit + unit.bit(2));
+        number[i] = *reinterpret_cast<const uint16_t *>(attend_shared + unit.place(window, i));
+    }
+}
+
+/* Adds a unit of a page: the quad's numbers are rows r and r + 8 of two tiles. */
+template <bool SPLIT>
+__device__ __forceinline__ void add_quads(float (&low)[4], float (&high)[4], const uint2 (&weights)[PAGE_TILES],
+                                          uint32_t codes, int token_bits, const unit_facts &unit)
+{
+    const int c = threadIdx.x & 3;
+#pragma unroll
+    for (int t = 0; t < PAGE_TILES; t++) {
+        uint32_t number[4][4]; /* token of the lane, number of the quad */
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            read_quad<SPLIT>(number[k], unit, codes, (t * 16 + 2 * c + k % 2 + k / 2 * 8) * token_bits);
+        const uint32_t a[4] = {
+            __byte_perm(number[0][0], number[1][0], 0x5410), __byte_perm(number[0][1], number[1][1], 0x5410),
+            __byte_perm(number[2][0], number[3][0], 0x5410), __byte_perm(number[2][1], number[3][1], 0x5410)};
+        const uint32_t b[4] = {
+            __byte_perm(number[0][2], number[1][2], 0x5410), __byte_perm(number[0][3], number[1][3], 0x5410),
+            __byte_perm(number[2][2], number[3][2], 0x5410), __byte_perm(number[2][3], number[3][3], 0x5410)};
+        multiply_add(low, a, weights[t].x, weights[t].y);
+        multiply_add(high, b, weights[t].x, weights[t].y);
+    }
+}
+
 /* Adds a page: quad u * 8 + r of a token is rows r and r + 8 of tiles 2 u and 2 u + 1. */
 template <int TILES>
 __device__ __forceinline__ void add_trellis_page(float (&sums)[TILES][4], const uint2 (&weights)[PAGE_TILES],
                                                  uint32_t codes, int token_bits, const attend_unit *units, int n_units)
 {
-    const int lane = threadIdx.x & 31, r = lane / 4, c = lane % 4;
+    const int lane = threadIdx.x & 31, r = lane / 4;
 #pragma unroll
     for (int u = 0; u < TILES / 2; u++) {
         if (u * 8 >= n_units) break;
         unit_facts unit(units + u * 8 + r);
 #pragma unroll
         for (int i = 0; i < 4; i++) unit.table[i] |= lane * 4;
-#pragma unroll
-        for (int t = 0; t < PAGE_TILES; t++) {
-            uint32_t number[4][4]; /* token of the lane, number of the quad */
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const int bit = (t * 16 + 2 * c + k % 2 + k / 2 * 8) * token_bits;
-                uint32_t window = read_window(codes, bit + unit.bit(0));
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    if (i == 2 && unit.is_split()) window = read_window(codes, bit + unit.bit(2));
-                    number[k][i] = *reinterpret_cast<const uint16_t *>(attend_shared + unit.place(window, i));
-                }
-            }
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const uint32_t a[4] = {__byte_perm(number[0][2 * h], number[1][2 * h], 0x5410),
-                                       __byte_perm(number[0][2 * h + 1], number[1][2 * h + 1], 0x5410),
-                                       __byte_perm(number[2][2 * h], number[3][2 * h], 0x5410),
-                                       __byte_perm(number[2][2 * h + 1], number[3][2 * h + 1], 0x5410)};
-                multiply_add(sums[2 * u + h], a, weights[t].x, weights[t].y);
-            }
-        }
+        if (unit.is_split()) /* all lanes' are */
+            add_quads<true>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit);
+        else add_quads<false>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit);
     }
 }
 
+/* Its tables leave room for one block on a multiprocessor. */
 template <int TILES>
-__global__ void __launch_bounds__(VALUES_WARPS * 32) trellis_values_kernel(const __grid_constant__ attend_args args)
+__global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 32)
+    trellis_values_kernel(const __grid_constant__ attend_args args)
 {
     const attend_place at = find_place(args);
     if (is_empty_split(args, at)) return;
@@ -349,9 +367,8 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
         }
         __syncwarp();
     }
-    const int each = (values.n_dims / 2 + 7) / 8;
     write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args, at, largest / ATTEND_WEIGHT,
-                      [each](int tile, int row) { return tile < each ? 2 * (row % 8 * each + tile) + row / 8 : -1; });
+                      [](int tile, int row) { return 2 * (4 * (tile / 4 * 8 + row % 8) + tile % 4) + row / 8; });
 }
 
 /* ---- fp16 --------------------------------------------------------------------------------------- */

@@ -23,7 +23,7 @@ typedef struct attend_call {
     ropebits_kv_queries queries;
     ropebits_kv_pages pages;
     int64_t page_bytes;
-    const float *positions; /* [n_tiles][n_blocks][2]: cos and sin of 16 t0 and block */
+    const uint32_t *positions; /* [n_tiles][n_blocks][2]: fill_positions */
     int n_kv_heads, n_q_heads, head_dim, value_dim;
     int n_sink, n_recent;
     double scale;
@@ -49,8 +49,10 @@ typedef struct cache_route {
 typedef struct cache_cuda_api {
     int64_t (*attend_bytes)(int n_kv_heads, int n_q_heads, int value_dim, int64_t n_sequences, int32_t max_length);
     rb_status (*attend)(const attend_call *call, void *stream, rb_error *err);
-    /* cos and sin of 16 i tokens' turn of every block: positions [n_tiles][n_blocks][2]. */
-    rb_status (*fill_positions)(float *positions, const turn_call *turn, int64_t n_tiles, void *stream, rb_error *err);
+    /* How a tile's first position turns every block back: with its cosine c and sine s the fp16 pairs (c, -s) and
+     * (s, c), positions [n_tiles][n_blocks][2]. */
+    rb_status (*fill_positions)(uint32_t *positions, const turn_call *turn, int64_t n_tiles, void *stream,
+                                rb_error *err);
     /* n keys of every head, turned by positions [n] (sign 1), or turned back (sign -1); positions NULL: as they are. */
     rb_status (*turn)(const turn_call *turn, const ropebits_kv_vectors *to, const ropebits_kv_vectors *from, int64_t n,
                       const int32_t *positions, int sign, void *stream, rb_error *err);

@@ -2,9 +2,12 @@
 #ifndef RB_CACHE_CUDA_CACHE_KERNELS_CUH
 #define RB_CACHE_CUDA_CACHE_KERNELS_CUH
 
+#include "core/cuda_check.cuh"
+
 #include "cache/cuda/cache_cuda.h"
 
-rb_status cache_fill_positions(float *positions, const turn_call *turn, int64_t n_tiles, void *stream, rb_error *err);
+rb_status cache_fill_positions(uint32_t *positions, const turn_call *turn, int64_t n_tiles, void *stream,
+                               rb_error *err);
 rb_status cache_turn(const turn_call *turn, const ropebits_kv_vectors *to, const ropebits_kv_vectors *from, int64_t n,
                      const int32_t *positions, int sign, void *stream, rb_error *err);
 rb_status cache_copy_codes(const attend_side *side, uint8_t *streams, uint8_t *norms, int64_t n, const int64_t *slots,

@@ -2,7 +2,6 @@
 #include <cuda_fp16.h>
 
 #include "cache/cuda/cache_kernels.cuh"
-#include "core/cuda_check.cuh"
 
 enum { THREADS = 256 };
 
@@ -53,19 +52,23 @@ __device__ __forceinline__ float2 turn_block(const turn_call &turn, int block, i
     return make_float2(gain * (x * cs.x - y * s), gain * (x * s + y * cs.x));
 }
 
-__global__ void positions_kernel(float2 *positions, turn_call turn, int64_t n)
+__global__ void positions_kernel(uint2 *positions, turn_call turn, int64_t n)
 {
     const int64_t i = thread_number();
     const int n_blocks = turn.head_dim / 2;
-    if (i < n) positions[i] = turn_of(turn, static_cast<int>(i % n_blocks), i / n_blocks * ATTEND_TILE);
+    if (i >= n) return;
+    const float2 cs = turn_of(turn, static_cast<int>(i % n_blocks), i / n_blocks * ATTEND_TILE);
+    const __half2 first = __floats2half2_rn(cs.x, -cs.y), second = __floats2half2_rn(cs.y, cs.x);
+    positions[i] =
+        make_uint2(*reinterpret_cast<const uint32_t *>(&first), *reinterpret_cast<const uint32_t *>(&second));
 }
 
-rb_status cache_fill_positions(float *positions, const turn_call *turn, int64_t n_tiles, void *stream, rb_error *err)
+rb_status cache_fill_positions(uint32_t *positions, const turn_call *turn, int64_t n_tiles, void *stream, rb_error *err)
 {
     const int64_t n = n_tiles * turn->head_dim / 2;
     if (n == 0) return RB_OK;
     positions_kernel<<<blocks_for(n), THREADS, 0, static_cast<cudaStream_t>(stream)>>>(
-        reinterpret_cast<float2 *>(positions), *turn, n);
+        reinterpret_cast<uint2 *>(positions), *turn, n);
     return rb_cuda_launched("positions kernel", err);
 }
 

@@ -33,6 +33,11 @@ install -m 644 "$build"/man/*.1 "$folder/share/man/man1"
 install -m 644 README.md CHANGELOG.md LICENSE "$doc"
 cp -r --no-preserve=mode docs/. "$doc/docs"
 
+# What runs inside other programs, which know the library's place from their own.
+mkdir -p "$folder/share/ropebits"
+cp -r --no-preserve=mode integrations "$folder/share/ropebits"
+find "$folder/share/ropebits" -name __pycache__ -prune -exec rm -r {} +
+
 # bash loads a completion by the name of the command: one file under all names.
 install -m 644 packaging/completion.bash "$completions/ropebits"
 for program in "$folder"/bin/ropebits-*; do ln -s ropebits "$completions/${program##*/}"; done

@@ -29,6 +29,7 @@ for file in bin/ropebits include/ropebits_plan.h lib/libropebits_plan.a lib/libr
             lib/pkgconfig/ropebits_kv.pc share/doc/ropebits/docs/examples/kv_example.c \
             lib/ropebits/hdf5-plugin/libropebits_h5zstd.so \
             share/doc/ropebits/LICENSE share/doc/ropebits/README.md share/doc/ropebits/docs/method.md \
+            share/ropebits/integrations/transformers/ropebits_cache.py share/ropebits/integrations/blockgtq/replay.py \
             share/bash-completion/completions/ropebits-run share/zsh/site-functions/_ropebits; do
     check "  has $file" test -s "$root/usr/$file"
 done

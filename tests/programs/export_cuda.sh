@@ -4,14 +4,15 @@
 
 cc=${CC:-gcc}
 on_cpu=tests/programs/cuda_on_cpu
-# A capture of made numbers: small heads, so that kernels on the CPU end soon. Interleaved pairs, and dims that do not
-# turn.
-python3 - "$scratch/made.safetensors" <<'CODE'
+# A capture of made numbers: small heads, so that kernels on the CPU end soon.
+make_tensors() { # make_tensors FILE QUERY_HEADS KV_HEADS HEAD_DIM VALUE_DIM
+    python3 - "$@" <<'CODE'
 import json, random, struct, sys
 random.seed(7)
-dims, tokens, header, data = 32, 600, {}, b""
+path, (q_heads, kv_heads, head_dim, value_dim) = sys.argv[1], map(int, sys.argv[2:])
+tokens, header, data = 600, {}, b""
 for layer in range(2):
-    for what, heads in ("q", 4), ("k", 2), ("v", 2):
+    for what, heads, dims in ("q", q_heads, head_dim), ("k", kv_heads, head_dim), ("v", kv_heads, value_dim):
         mean = 0.3 if what == "k" else 0.0
         x = [random.gauss(mean, 4 * 0.9 ** (i % dims) + 0.05) for i in range(heads * tokens * dims)]
         header[f"layer_{layer:03d}.{what}"] = {"dtype": "F32", "shape": [heads, tokens, dims],
@@ -19,14 +20,19 @@ for layer in range(2):
         data += struct.pack(f"<{len(x)}f", *x)
 text = json.dumps(header).encode()
 text += b" " * (-len(text) % 8)
-open(sys.argv[1], "wb").write(struct.pack("<Q", len(text)) + text + data)
+open(path, "wb").write(struct.pack("<Q", len(text)) + text + data)
 CODE
-capture_of() { # capture_of NAME OPTION...: NAME.h5 and its profile
-    "$bin/ropebits-import" -q "$scratch/made.safetensors" --n-test-tokens 100 --context 100 --rope-theta 10000 \
+}
+capture_of() { # capture_of NAME OPTION...: NAME.h5 and its profile, of NAME.safetensors
+    "$bin/ropebits-import" -q "$scratch/$1.safetensors" --n-test-tokens 100 --context 100 --rope-theta 10000 \
         --model-type tiny "${@:2}" -o "$scratch/$1.h5" >/dev/null
     "$bin/ropebits-profile" -q --no-curves "$scratch/$1.h5" --budgets 3 -o "$scratch/$1-profile.h5" >/dev/null
 }
+# Interleaved pairs, and dims that do not turn; and more query heads of a KV head than a thread block takes, values of a
+# size of their own.
+make_tensors "$scratch/partial.safetensors" 4 2 32 32
 capture_of partial --pairing interleaved --rotary-dim 24
+make_tensors "$scratch/split.safetensors" 9 1 40 24
 capture_of split --pairing split-half
 plan_of() { # plan_of NAME CAPTURE OPTION...
     "$bin/ropebits-allocate" -q "$scratch/$2-profile.h5" "${@:3}" -o "$scratch/$1.json" >/dev/null
@@ -96,7 +102,7 @@ check "  the reader restores them" reader_agrees "$scratch/made/mixed-cuda"
 expect "a capture without the format is a usage error" 2 "$bin/ropebits-export" "$scratch/mixed.json" \
     --capture "$scratch/partial.h5" -o "$scratch/none"
 expect "a capture of another model is refused" 1 export_cuda mixed --capture "$scratch/split.h5" -o "$scratch/none"
-stderr_has "the plan and $scratch/split.h5: rotary_dim 24 and 32"
+stderr_has "the plan and $scratch/split.h5: n_q_heads 4 and 9"
 check "  nothing is written" [ ! -e "$scratch/none/mixed-cuda" ]
 check "no header of ropebits is needed" \
     lacks '#include .*ropebits' "$scratch"/mixed-cuda/*.[ch] "$scratch"/mixed-cuda/*.cu*

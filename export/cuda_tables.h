@@ -17,10 +17,12 @@ enum {
 
 /* Members of plan_group and plan_head, all int32_t but the coherence. */
 #define CUDA_GROUP_MEMBERS(M)   M(n_dims) M(width) M(first_bit) M(dims_at) M(rotation_at) M(centroids_at) M(norm_exponent)
+
 #define CUDA_PLACE_MEMBERS(M)   M(family) M(dims) M(codes_at) M(code_bytes) M(norms_at) M(norm_bytes) M(n_norms)
 #define CUDA_GROUPS_MEMBERS(M)  M(center_at) M(n_groups) M(first_group) M(scales_at) M(searches)
 #define CUDA_BLOCK_MEMBERS(M)   M(bits_at) M(starts_at) M(first_bits_at) M(maps_at) M(weights_at)
 #define CUDA_TRELLIS_MEMBERS(M) M(gain_bits) M(gain_zero) M(gain_start) M(n_coded) M(basis_at)
+
 #define CUDA_HEAD_MEMBERS(M)    CUDA_PLACE_MEMBERS(M) CUDA_GROUPS_MEMBERS(M) CUDA_BLOCK_MEMBERS(M) CUDA_TRELLIS_MEMBERS(M)
 
 #define CUDA_MEMBER(name)       int32_t name;

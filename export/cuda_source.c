@@ -175,7 +175,7 @@ static void write_groups(FILE *out, const cuda_array *groups)
         const cuda_group *item = (const cuda_group *)groups->at + i;
         int first = 0;
         fprintf(out, "    {");
-        CUDA_GROUP_MEMBERS(WRITE_MEMBER)
+        CUDA_GROUP(WRITE_MEMBER)
         fprintf(out, ", .coherence = ");
         write_real(out, (double)item->coherence, 9, "f");
         fprintf(out, "},\n");

@@ -16,18 +16,18 @@ enum {
 }; /* PLAN_NONE, PLAN_FP16 of the template; other families are ROPEBITS_FAMILY_... */
 
 /* Members of plan_group and plan_head, all int32_t but the coherence. */
-#define CUDA_GROUP_MEMBERS(M)   M(n_dims) M(width) M(first_bit) M(dims_at) M(rotation_at) M(centroids_at) M(norm_exponent)
+#define CUDA_GROUP(M)         M(n_dims) M(width) M(first_bit) M(dims_at) M(rotation_at) M(centroids_at) M(norm_exponent)
 
-#define CUDA_PLACE_MEMBERS(M)   M(family) M(dims) M(codes_at) M(code_bytes) M(norms_at) M(norm_bytes) M(n_norms)
-#define CUDA_GROUPS_MEMBERS(M)  M(center_at) M(n_groups) M(first_group) M(scales_at) M(searches)
-#define CUDA_BLOCK_MEMBERS(M)   M(bits_at) M(starts_at) M(first_bits_at) M(maps_at) M(weights_at)
-#define CUDA_TRELLIS_MEMBERS(M) M(gain_bits) M(gain_zero) M(gain_start) M(n_coded) M(basis_at)
+#define CUDA_PLACE_MEMBERS(M) M(family) M(dims) M(codes_at) M(code_bytes) M(norms_at) M(norm_bytes) M(n_norms)
+#define CUDA_PARTS_MEMBERS(M) M(center_at) M(n_groups) M(first_group) M(scales_at) M(searches)
+#define CUDA_BLOCK_MEMBERS(M) M(bits_at) M(starts_at) M(first_bits_at) M(maps_at) M(weights_at)
+#define CUDA_BASIS_MEMBERS(M) M(gain_bits) M(gain_zero) M(gain_start) M(n_coded) M(basis_at)
 
-#define CUDA_HEAD_MEMBERS(M)    CUDA_PLACE_MEMBERS(M) CUDA_GROUPS_MEMBERS(M) CUDA_BLOCK_MEMBERS(M) CUDA_TRELLIS_MEMBERS(M)
+#define CUDA_HEAD_MEMBERS(M)  CUDA_PLACE_MEMBERS(M) CUDA_PARTS_MEMBERS(M) CUDA_BLOCK_MEMBERS(M) CUDA_BASIS_MEMBERS(M)
 
-#define CUDA_MEMBER(name)       int32_t name;
+#define CUDA_MEMBER(name)     int32_t name;
 typedef struct cuda_group {
-    CUDA_GROUP_MEMBERS(CUDA_MEMBER)
+    CUDA_GROUP(CUDA_MEMBER)
     float coherence;
 } cuda_group;
 typedef struct cuda_head {

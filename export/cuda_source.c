@@ -66,7 +66,7 @@ static void write_rows(FILE *out, cuda_number number, const char **at, const int
         }
         if (i % numbers[number].per_line == 0) fputs("\n    ", out);
         write_number(out, number, *at);
-        fputs(i + 1 < dims[0] ? ", " : "", out);
+        fputs(i + 1 == dims[0] ? "" : (i + 1) % numbers[number].per_line == 0 ? "," : ", ", out);
         *at += numbers[number].bytes;
     }
 }
@@ -165,15 +165,16 @@ static void write_flat(FILE *out, const char *name, const char *size, cuda_numbe
     fputs("};\n\n", out);
 }
 
-/* ROW(NAME) of the members that are not what a head without such a part has. */
-#define WRITE_MEMBER(name) fprintf(out, "%s." #name " = %d", first++ ? ", " : "", item->name);
+/* Six a line. */
+#define WRITE_MEMBER(name) \
+    fprintf(out, "%s." #name " = %d", n_written++ == 0 ? "" : n_written % 6 == 1 ? ",\n     " : ", ", item->name);
 
 static void write_groups(FILE *out, const cuda_array *groups)
 {
     fprintf(out, "static const plan_group groups[PLAN_N_GROUPS] = {\n");
     for (int64_t i = 0; i < groups->n; i++) {
         const cuda_group *item = (const cuda_group *)groups->at + i;
-        int first = 0;
+        int n_written = 0;
         fprintf(out, "    {");
         CUDA_GROUP(WRITE_MEMBER)
         fprintf(out, ", .coherence = ");
@@ -183,13 +184,14 @@ static void write_groups(FILE *out, const cuda_array *groups)
     fprintf(out, "%s};\n\n", groups->n ? "" : "    {0}\n");
 }
 
-static void write_heads(FILE *out, const cuda_array *heads)
+static void write_heads(FILE *out, const cuda_array *heads, int n_kv_heads)
 {
     fprintf(out, "static const plan_head heads[PLAN_N_LAYERS * 2 * PLAN_N_KV_HEADS] = {\n");
     for (int64_t i = 0; i < heads->n; i++) {
         const cuda_head *item = (const cuda_head *)heads->at + i;
-        int first = 0;
-        fprintf(out, "    {");
+        int n_written = 0;
+        fprintf(out, "    /* layer %d, %s of KV head %d */\n    {", (int)(i / (2 * n_kv_heads)),
+                i / n_kv_heads % 2 ? "values" : "keys", (int)(i % n_kv_heads));
         CUDA_HEAD_MEMBERS(WRITE_MEMBER)
         fprintf(out, "},\n");
     }
@@ -220,7 +222,7 @@ void cuda_write_tables(FILE *out, const cuda_tables *t)
 {
     fprintf(out, "/* The tables of the plan: see plan_tables.h. */\n#include \"plan_tables.h\"\n\n");
     write_layers(out, &t->layers);
-    write_heads(out, &t->heads);
+    write_heads(out, &t->heads, (int)t->info->n_kv_heads);
     write_groups(out, &t->groups);
     write_flat(out, "doubles", "PLAN_N_DOUBLES", CUDA_F64, &t->doubles);
     write_flat(out, "floats", "PLAN_N_FLOATS", CUDA_F32, &t->floats);

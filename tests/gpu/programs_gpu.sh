@@ -91,4 +91,20 @@ check "  and no file is left" no_output "$scratch/none.h5"
 sed -E 's/"logit_mae": *([0-9])/"logit_mae": 1\1/' "$scratch/cuda.json" >"$scratch/worse.json"
 expect "a planted error is seen" 3 compare 0.5 "$scratch/cpu.json" "$scratch/worse.json"
 
+# Generated sources, whose own check program holds the kernels to the definition's codes and to the plain reader.
+kernels_agree() { # kernels_agree FOLDER
+    (cd "$1" && nvcc -std=c++17 -O2 -arch=native -o check check.cu plan_decoder.c plan_tables.c test_vectors.c && ./check)
+}
+for method in block-gtq optimal-center block-codebook trellis; do
+    name="the generated kernels of $method agree with the definition"
+    if ! command -v nvcc >/dev/null; then
+        skip_case "$name" "no nvcc"
+        continue
+    fi
+    "$bin/ropebits-allocate" -q "$scratch/p-cpu.h5" --method $method --true-bits 3 -o "$scratch/$method.json" >/dev/null
+    expect "sources of $method" 0 "$bin/ropebits-export" "$scratch/$method.json" --format cuda \
+        --capture "$scratch/cpu.h5" -o "$scratch"
+    check "$name" kernels_agree "$scratch/$method-cuda"
+done
+
 finish

@@ -93,7 +93,8 @@ expect "a planted error is seen" 3 compare 0.5 "$scratch/cpu.json" "$scratch/wor
 
 # Generated sources, whose own check program holds the kernels to the definition's codes and to the plain reader.
 kernels_agree() { # kernels_agree FOLDER
-    (cd "$1" && nvcc -std=c++17 -O2 -arch=native -o check check.cu plan_decoder.c plan_tables.c test_vectors.c && ./check)
+    (cd "$1" && nvcc -std=c++17 -O2 -arch=native -o check check.cu plan_decoder.c plan_tables.c test_vectors.c &&
+        ./check)
 }
 for method in block-gtq optimal-center block-codebook trellis; do
     name="the generated kernels of $method agree with the definition"

@@ -431,9 +431,8 @@ static rb_status reserve_positions(const cache_gpu *cache, rope_on_device *rope,
     rb_status st = RB_OK;
     if (needed <= rope->n_tiles) return RB_OK;
     while (n < needed) n *= 2;
-    RB_TRY(st,
-           rb_cuda_array_alloc(&grown, (size_t)n * (size_t)cache->model.head_dim * sizeof(uint32_t), "RoPE tables", err),
-           done);
+    const size_t size_bytes = (size_t)n * (size_t)cache->model.head_dim * sizeof(uint32_t);
+    RB_TRY(st, rb_cuda_array_alloc(&grown, size_bytes, "RoPE tables", err), done);
     RB_TRY(st, cache->api->fill_positions(grown.at, &rope->turn, n, stream, err), done);
     RB_TRY(st, rb_cuda()->stream_wait(stream, err), done);
     rb_cuda_array_free(&rope->positions); /* waits for the device */

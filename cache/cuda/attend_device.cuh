@@ -32,6 +32,7 @@ struct attend_args {
     int codes_at;                 /* in a warp's page, where that is not the kernel's own business */
     int staged_bytes;             /* shared memory of a warp's page */
     int shared_bytes;             /* that a block may have */
+    int sum_slots;                /* warps whose sums a block holds at once */
 };
 
 /* A block's part. */
@@ -116,11 +117,20 @@ template <int LEFT> __device__ __forceinline__ void stage_wait()
     __syncwarp();
 }
 
-/* n words to shared memory by a block. */
+/* n words to shared memory by a block; both aligned to 16 bytes, with room for whole ones. stage_commit and stage_wait
+ * must follow, and __syncthreads. */
 __device__ __forceinline__ void fill_shared(void *to, const void *from, int n_words)
 {
-    for (int i = threadIdx.x; i < n_words; i += blockDim.x)
-        static_cast<uint32_t *>(to)[i] = static_cast<const uint32_t *>(from)[i];
+    for (int i = threadIdx.x; i < (n_words + 3) / 4; i += blockDim.x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                         static_cast<uint32_t>(__cvta_generic_to_shared(static_cast<uint8_t *>(to) + i * 16))),
+                     "l"(static_cast<const uint8_t *>(from) + i * 16)
+                     : "memory");
+#else
+        static_cast<uint4 *>(to)[i] = static_cast<const uint4 *>(from)[i];
+#endif
+    }
 }
 
 /* ---- look-ups ----------------------------------------------------------------------------------- */
@@ -240,6 +250,31 @@ __device__ __forceinline__ uint32_t transpose(uint32_t word)
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(word));
     return out;
 }
+
+/* ---- a block's values together ------------------------------------------------------------------- */
+
+/* What f makes of a value and the same of other lanes: those whose numbers differ by multiples of 8. */
+template <typename F> __device__ __forceinline__ float across_lanes(float value, F f)
+{
+    for (int mask = ATTEND_QUERIES; mask < 32; mask *= 2) value = f(value, __shfl_xor_sync(0xffffffffu, value, mask));
+    return value;
+}
+
+/* The same over the warps of a block; lanes 0 to 7 of each warp have a value a query. scratch [warps][8]. */
+template <typename F> __device__ __forceinline__ float across_warps(float value, float *scratch, float none, F f)
+{
+    const int lane = threadIdx.x & 31, n = blockDim.x / 32;
+    if (lane < ATTEND_QUERIES) scratch[threadIdx.x / 32 * ATTEND_QUERIES + lane] = value;
+    __syncthreads();
+    value = none;
+    for (int i = lane / ATTEND_QUERIES; i < n; i += 32 / ATTEND_QUERIES)
+        value = f(value, scratch[i * ATTEND_QUERIES + lane % ATTEND_QUERIES]);
+    value = across_lanes(value, f);
+    __syncthreads();
+    return value;
+}
+
+/* ---- launches -------------------------------------------------------------------------------------- */
 
 /* Splits for a kernel of which so many blocks run at once on a multiprocessor. */
 static inline int count_splits(const attend_args &args, int n_sequences, int resident)

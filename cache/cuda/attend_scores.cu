@@ -131,6 +131,8 @@ __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_consta
     const attend_head &head = args.call.keys.heads[at.head];
     const scores_tables tables = find_tables(args.call.keys, args.call.keys.max_dim_steps);
     fill_tables(tables, args, at, head);
+    stage_commit();
+    stage_wait<0>();
     __syncthreads();
 
     const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32, n_bytes = head.part.code_bytes * ATTEND_PAGE,

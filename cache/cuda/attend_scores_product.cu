@@ -322,6 +322,8 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
     const attend_head &head = args.call.keys.heads[at.head];
     const product_tables tables = find_tables<SHARED_MATRIX>(args, head);
     fill_tables<SHARED_MATRIX>(tables, args, at, head);
+    stage_commit();
+    stage_wait<0>();
     __syncthreads();
 
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,

@@ -21,30 +21,35 @@ __device__ __forceinline__ bool is_empty_split(const attend_args &args, const at
     return true;
 }
 
-/* Of a split: the largest logit of each query, and the sum of weights over it. By a block. */
+/* Of a split: the largest logit of each query into most, and the sum of weights over it. By a block. Its loads come
+ * first: they are the longest wait. */
 __device__ inline void find_split_max(float *most, float *scratch, const attend_args &args, const attend_place &at)
 {
+    enum { HELD = 4 };
     const int64_t first = (at.row * args.max_pages + at.first_page) * ATTEND_QUERIES;
     const int n = (at.end_page - at.first_page) * ATTEND_QUERIES;
-    float mine = -INFINITY, sum = 0.0f;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) mine = fmaxf(mine, args.page_max[first + i]);
-    scratch[threadIdx.x] = mine;
-    __syncthreads();
-    if (threadIdx.x < ATTEND_QUERIES) {
-        for (int i = threadIdx.x; i < static_cast<int>(blockDim.x); i += ATTEND_QUERIES) mine = fmaxf(mine, scratch[i]);
-        most[threadIdx.x] = mine;
+    const auto larger = [](float a, float b) { return fmaxf(a, b); };
+    const auto add = [](float a, float b) { return a + b; };
+    float page_max[HELD], page_sum[HELD], mine = -INFINITY, sum = 0.0f;
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        const int i = threadIdx.x + k * blockDim.x;
+        page_max[k] = i < n ? args.page_max[first + i] : -INFINITY;
+        page_sum[k] = i < n ? args.page_sum[first + i] : 0.0f;
+        mine = fmaxf(mine, page_max[k]);
     }
-    __syncthreads();
-    mine = most[threadIdx.x % ATTEND_QUERIES];
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
+    for (int i = threadIdx.x + HELD * blockDim.x; i < n; i += blockDim.x) mine = fmaxf(mine, args.page_max[first + i]);
+    mine = across_warps(across_lanes(mine, larger), scratch, -INFINITY, larger);
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+        if (page_max[k] > -INFINITY) sum += page_sum[k] * exp2f((page_max[k] - mine) * LOG2_E);
+    for (int i = threadIdx.x + HELD * blockDim.x; i < n; i += blockDim.x)
         if (args.page_max[first + i] > -INFINITY)
             sum += args.page_sum[first + i] * exp2f((args.page_max[first + i] - mine) * LOG2_E);
-    scratch[threadIdx.x] = sum;
-    __syncthreads();
+    sum = across_warps(across_lanes(sum, add), scratch, 0.0f, add);
     if (threadIdx.x < ATTEND_QUERIES) {
-        sum = 0.0f;
-        for (int i = threadIdx.x; i < static_cast<int>(blockDim.x); i += ATTEND_QUERIES) sum += scratch[i];
         const int64_t to = (at.row * (args.n_splits + 1) + at.split) * ATTEND_QUERIES + threadIdx.x;
+        most[threadIdx.x] = mine;
         args.split_max[to] = mine;
         args.split_sum[to] = sum;
     }
@@ -84,30 +89,35 @@ __device__ __forceinline__ void find_page_factors(float (&page)[2], const float 
 
 /* ---- sums --------------------------------------------------------------------------------------- */
 
-/* The warps' sums, added up in a fixed order, to the split's. number_of(tile, row) of 16 rows, -1: none. */
+/* The warps' sums, added up in a fixed order, to the split's; as many warps at once as the scratch of n_slots has room
+ * for. number_of(tile, row) of 16 rows, -1: none. */
 template <int TILES, typename NUMBER_OF>
-__device__ __forceinline__ void write_sums(const float (&sums)[TILES][4], float *scratch, const attend_args &args,
-                                           const attend_place &at, float factor, NUMBER_OF number_of)
+__device__ __forceinline__ void write_sums(const float (&sums)[TILES][4], float *scratch, int n_slots,
+                                           const attend_args &args, const attend_place &at, float factor,
+                                           NUMBER_OF number_of)
 {
+    enum { SIZE = TILES * 16 * ATTEND_QUERIES };
     const int lane = threadIdx.x & 31, r = lane / 4, c = lane % 4, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
-    const int size = TILES * 16 * ATTEND_QUERIES;
     float *out = args.sums + (at.row * args.n_splits + at.split) * args.n_numbers * ATTEND_QUERIES;
-    __syncthreads();
-    for (int w = 0; w < n_warps; w++) {
-        if (w == warp)
+    for (int first = 0; first < n_warps; first += n_slots) {
+        const int n = min(n_slots, n_warps - first);
+        __syncthreads();
+        if (warp >= first && warp < first + n)
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float *to = scratch + (t * 16 + r + i / 2 * 8) * ATTEND_QUERIES + 2 * c + i % 2;
-                    *to = (w == 0 ? 0.0f : *to) + sums[t][i];
-                }
+                for (int half = 0; half < 2; half++)
+                    *reinterpret_cast<float2 *>(scratch + (warp - first) * SIZE
+                                                + (t * 16 + r + half * 8) * ATTEND_QUERIES + 2 * c) =
+                        make_float2(sums[t][2 * half], sums[t][2 * half + 1]);
         __syncthreads();
-    }
-    for (int i = threadIdx.x; i < size; i += blockDim.x) {
-        const int number = number_of(i / ATTEND_QUERIES / 16, i / ATTEND_QUERIES % 16);
-        if (number >= 0 && number < args.n_numbers)
-            out[number * ATTEND_QUERIES + i % ATTEND_QUERIES] = scratch[i] * factor;
+        for (int i = threadIdx.x; i < SIZE; i += blockDim.x) {
+            const int number = number_of(i / ATTEND_QUERIES / 16, i / ATTEND_QUERIES % 16);
+            if (number < 0 || number >= args.n_numbers) continue;
+            float *to = out + number * ATTEND_QUERIES + i % ATTEND_QUERIES, sum = first == 0 ? 0.0f : *to;
+            for (int w = 0; w < n; w++) sum += scratch[w * SIZE + i] * factor;
+            *to = sum;
+        }
     }
 }
 
@@ -208,7 +218,10 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
     fill_planes(head, values.tables, reinterpret_cast<uint4 *>(attend_shared));
     fill_shared(units, values.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
     if (threadIdx.x < ATTEND_GAINS) gains[threadIdx.x] = head.gains[threadIdx.x] / head.largest_gain;
+    stage_commit();
     find_split_max(most, reinterpret_cast<float *>(memory), args, at);
+    stage_wait<0>();
+    __syncthreads();
 
     const page_layout layout = lay_out(values, true);
     const int lane = threadIdx.x & 31, r = lane / 4, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,
@@ -243,7 +256,8 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
         add_trellis_page<TILES>(sums, weights, codes, token_bits, units, head.n_units);
         __syncwarp();
     }
-    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args, at, head.largest_gain / ATTEND_WEIGHT,
+    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args.sum_slots, args, at,
+                      head.largest_gain / ATTEND_WEIGHT,
                       [](int tile, int row) { return 4 * (tile / 2 * 8 + row % 8) + tile % 2 * 2 + row / 8; });
 }
 
@@ -261,11 +275,8 @@ __device__ inline float find_largest_norm(float *scratch, const attend_args &arg
         if (token >= at.first_token && token < at.end_token) most = fmaxf(most, two.x);
         if (token + 1 >= at.first_token && token + 1 < at.end_token) most = fmaxf(most, two.y);
     }
-    scratch[threadIdx.x] = most;
-    __syncthreads();
-    for (int i = 0; i < static_cast<int>(blockDim.x); i++) most = fmaxf(most, scratch[i]);
-    __syncthreads();
-    return most;
+    for (int mask = 1; mask < 32; mask *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, mask));
+    return across_warps(most, scratch, 0.0f, [](float a, float b) { return fmaxf(a, b); });
 }
 
 /* Numbers of a tile of 16 tokens, and the sum of their squares for the lane's four tokens. Pair k of unit u of lane r
@@ -336,7 +347,10 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
     uint8_t *memory = reinterpret_cast<uint8_t *>(most + ATTEND_QUERIES);
     fill_shared(attend_shared, values.books + head.first_book, head.book_words);
     fill_shared(units, values.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
+    stage_commit();
     find_split_max(most, reinterpret_cast<float *>(memory), args, at);
+    stage_wait<0>();
+    __syncthreads();
     const float largest = find_largest_norm(reinterpret_cast<float *>(memory), args, at, head),
                 inverse_largest = largest > 0.0f ? 1.0f / largest : 0.0f;
 
@@ -375,7 +389,7 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
         }
         __syncwarp();
     }
-    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args, at, largest / ATTEND_WEIGHT,
+    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args.sum_slots, args, at, largest / ATTEND_WEIGHT,
                       [](int tile, int row) { return 2 * (4 * (tile / 4 * 8 + row % 8) + tile % 4) + row / 8; });
 }
 
@@ -392,7 +406,10 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) half_values_kernel(const __
     const attend_head &head = values.heads[at.head];
     float *most = reinterpret_cast<float *>(attend_shared);
     uint8_t *memory = reinterpret_cast<uint8_t *>(most + ATTEND_QUERIES);
+    stage_commit();
     find_split_max(most, reinterpret_cast<float *>(memory), args, at);
+    stage_wait<0>();
+    __syncthreads();
     const int lane = threadIdx.x & 31, r = lane / 4, c = lane % 4, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,
               n_dims = values.n_dims;
     float sums[TILES][4] = {};
@@ -435,7 +452,7 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) half_values_kernel(const __
             }
         }
     }
-    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args, at, 1.0f / ATTEND_WEIGHT,
+    write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args.sum_slots, args, at, 1.0f / ATTEND_WEIGHT,
                       [](int tile, int row) { return (row % 8 + 8 * (tile / 8 * 2 + row / 8)) * 8 + tile % 8; });
 }
 
@@ -464,18 +481,27 @@ static values_kernel choose_kernel(const attend_side &values)
     return nullptr;
 }
 
+/* A warp's sums. */
+static size_t sums_bytes(const attend_side &values)
+{
+    const bool is_packed = values.reader != ATTEND_F16;
+    const size_t numbers = values.n_dims <= 64 && is_packed ? 64 : values.n_dims <= 128 ? 128 : 256;
+    return numbers * ATTEND_QUERIES * sizeof(float);
+}
+
+/* What the warps' pages are in, and in the end their sums. */
+static size_t room_bytes(const attend_args &args, int warps)
+{
+    const size_t sums = sums_bytes(args.call.values), pages = static_cast<size_t>(args.staged_bytes) * 2 * warps;
+    return pages > 0 ? larger_size(pages, sums) : sums * warps;
+}
+
 /* Bytes of shared memory with so many warps. */
 static size_t count_bytes(const attend_args &args, int warps)
 {
     const attend_side &values = args.call.values;
     const bool is_packed = values.reader != ATTEND_F16;
-    const size_t numbers = values.n_dims <= 64 && is_packed ? 64
-                           : values.n_dims <= 128           ? 128
-                                                            : 256,
-                 sums = numbers * ATTEND_QUERIES * sizeof(float),
-                 most = static_cast<size_t>(warps) * 32 * sizeof(float),
-                 pages = static_cast<size_t>(args.staged_bytes) * 2 * warps;
-    size_t bytes = larger_size(larger_size(pages, sums), most) + ATTEND_QUERIES * sizeof(float);
+    size_t bytes = room_bytes(args, warps) + ATTEND_QUERIES * sizeof(float);
     if (is_packed) bytes += static_cast<size_t>(values.max_units) * sizeof(attend_unit);
     if (values.reader == ATTEND_TRELLIS)
         return bytes + static_cast<size_t>(values.max_planes) * ATTEND_PLANE_BYTES + ATTEND_GAINS * sizeof(float);
@@ -493,6 +519,7 @@ rb_status attend_values(const attend_args &args, int n_sequences, cudaStream_t s
     int warps = values.reader == ATTEND_TRELLIS && values.n_dims <= 128 ? MANY_WARPS : VALUES_WARPS;
     while (warps > 1 && count_bytes(call, warps) > static_cast<size_t>(args.shared_bytes)) warps--;
     const size_t bytes = count_bytes(call, warps);
+    call.sum_slots = static_cast<int>(room_bytes(call, warps) / sums_bytes(values));
     const values_kernel kernel = choose_kernel(values);
     const rb_status st = rb_cuda_status(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),

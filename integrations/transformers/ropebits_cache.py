@@ -381,8 +381,9 @@ def ropebits_mask(batch_size, q_length, kv_length, **kwargs):
 
 def ropebits_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, **kwargs):
     """query [sequence][query head][token][dim] -> [sequence][token][query head][dim]"""
-    for name in ("s_aux", "position_bias"):
-        if kwargs.get(name) is not None:
+    refused = {"dropout": dropout or None, **{name: kwargs.get(name) for name in ("s_aux", "position_bias")}}
+    for name, given in refused.items():
+        if given is not None:
             raise NotImplementedError(f"attention \"{ATTENTION}\" has no {name}")
     if scaling is None:
         scaling = query.shape[3] ** -0.5

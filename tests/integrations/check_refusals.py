@@ -95,6 +95,13 @@ refuses("crop of recent tokens", NotImplementedError, "recent = 20 cannot be cro
 refuses("a mask of the caller's own", NotImplementedError, "no mask of the caller's own", caller_mask)
 refuses("another cache", NotImplementedError, "decodes with a RopebitsCache only", other_cache)
 refuses("a key that is not finite", RopebitsError, "finite", infinite)
+refuses("attention sinks", NotImplementedError, "has no s_aux",
+        lambda: run(ids[:1], ATTENTION, past_key_values=cache(), s_aux=torch.zeros(6)))
+with torch.no_grad():
+    plain, packed = (run(ids, name, use_cache=False).logits for name in ("eager", ATTENTION))
+if (plain - packed).abs().max() > 1e-4:
+    n_bad += 1
+    print("not ok: without a cache attention is another than eager")
 if crop(plan, -3) != 5 or crop(plan, 6) != 6 or crop(plan, 20) != 8:
     n_bad += 1
     print("not ok: crop leaves another number of tokens")

@@ -129,6 +129,16 @@ $(BUILD)/gen/needle_templates.h: $(NEEDLE_TEMPLATES) Makefile
 	done >$@.tmp && mv $@.tmp $@
 $(BUILD)/obj/texts/needle_template.o: $(BUILD)/gen/needle_templates.h
 
+# What `export --format cuda` copies as it is, likewise. Rooms have sources one folder deep, so these are none.
+CUDA_TEMPLATES := $(sort $(wildcard export/templates/cuda/*))
+$(BUILD)/gen/cuda_templates.h: $(CUDA_TEMPLATES) Makefile
+	@mkdir -p $(@D)
+	@for file in $(CUDA_TEMPLATES); do \
+	    printf '{"%s",\n' "$$(basename "$$file")"; \
+	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
+	done >$@.tmp && mv $@.tmp $@
+$(BUILD)/obj/export/plan_cuda.o: $(BUILD)/gen/cuda_templates.h
+
 # Codebooks are made when a program needs them, by a second's arithmetic, which sanitizers at -O1 make a minute in every
 # test of `profile`. So this file is compiled without sanitizers, and for the vectors of this host in place of clones.
 SANITIZED_CODEBOOK := $(if $(findstring sanitize,$(CFLAGS)),-DRB_NO_CLONES -march=native)

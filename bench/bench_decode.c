@@ -197,7 +197,7 @@ static rb_status time_steps(double *ms, step *s, decode_cuda *decode, int64_t ba
 {
     const int n = (int)s->bench->opt->n_repeats;
     const size_t n_hidden = (size_t)(batch * s->bench->opt->hidden);
-    const decode_cuda_hooks hooks = {.user = s, .attend = attend};
+    const decode_cuda_hooks hooks = {.user = s, .attend = attend, .same_work = s->length};
     uint64_t state = 4;
     float *hidden = NULL;
     int32_t *positions = NULL;

@@ -7,13 +7,9 @@
 #include <string.h>
 #include <zip.h>
 
-#define NPY_MAGIC  "\x93NUMPY"
+#include "calibrate/npy_header.h"
+
 #define NPY_ENDING ".npy"
-enum {
-    MAGIC_BYTES = 6,
-    VERSION_BYTES = 2,
-    MAX_HEADER_BYTES = 64 * 1024 /* what numpy itself allows is 10000 */
-};
 
 typedef struct npz_array {
     safetensor tensor; /* name is owned */
@@ -70,94 +66,22 @@ static rb_status open_entry(zip_file_t **in, const npz_file *file, zip_uint64_t 
 
 /* ---- the header of an array ------------------------------------------------------------------ */
 
-/* descr without its byte order, and the dtype. */
-static const struct {
-    const char *code;
-    tensor_dtype dtype;
-} DTYPES[] = {
-    {"f2", TENSOR_F16}, {"f4", TENSOR_F32}, {"f8", TENSOR_F64}, {"i4", TENSOR_I32},
-    {"i8", TENSOR_I64}, {"i2", TENSOR_I16}, {"u2", TENSOR_U16}, {"u4", TENSOR_U32},
-    {"u8", TENSOR_U64}, {"i1", TENSOR_I8},  {"u1", TENSOR_U8},  {"b1", TENSOR_BOOL},
-};
-
-/* After 'KEY': and its spaces, or NULL. */
-static const char *find_key(const char *header, const char *key)
-{
-    char quoted[32];
-    snprintf(quoted, sizeof quoted, "'%s'", key);
-    const char *at = strstr(header, quoted);
-    if (!at) return NULL;
-    at += strlen(quoted);
-    at += strspn(at, " ");
-    if (*at != ':') return NULL;
-    return at + 1 + strspn(at + 1, " ");
-}
-
-static rb_status parse_dtype(tensor_dtype *dtype, const char *header, const char *where, rb_error *err)
-{
-    enum { DESCR_BYTES = 16 };
-    char descr[DESCR_BYTES] = "";
-    const char *at = find_key(header, "descr");
-    if (!at || sscanf(at, "'%15[^']'", descr) != 1)
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: its dtype is not a plain one, expected <f4, <f2, <i4 or the like",
-                       where);
-    if (descr[0] == '>')
-        return rb_fail(err, RB_EUNSUPPORTED, "%s: its dtype is %s, big-endian, expected little-endian", where, descr);
-    for (size_t i = 0; i < RB_COUNT(DTYPES); i++) {
-        if (strcmp(descr + 1, DTYPES[i].code) != 0) continue;
-        *dtype = DTYPES[i].dtype;
-        return RB_OK;
-    }
-    return rb_fail(err, RB_EUNSUPPORTED, "%s: its dtype is %s, expected a number's (bfloat16 goes into .safetensors)",
-                   where, descr);
-}
-
-static rb_status parse_order(const char *header, const char *where, rb_error *err)
-{
-    const char *at = find_key(header, "fortran_order");
-    if (at && strncmp(at, "False", strlen("False")) == 0) return RB_OK;
-    if (at && strncmp(at, "True", strlen("True")) == 0)
-        return rb_fail(err, RB_EUNSUPPORTED,
-                       "%s: it is stored in Fortran order, expected C order (numpy.ascontiguousarray gives it)", where);
-    return rb_fail(err, RB_EFORMAT, "%s: its header has no fortran_order", where);
-}
-
-static rb_status parse_shape(safetensor *tensor, const char *header, const char *where, rb_error *err)
-{
-    const char *at = find_key(header, "shape");
-    if (!at || *at != '(') return rb_fail(err, RB_EFORMAT, "%s: its header has no shape", where);
-    for (at++; *at != ')';) {
-        char *end;
-        errno = 0;
-        const long long dim = strtoll(at, &end, 10);
-        if (end == at || dim < 0 || errno != 0)
-            return rb_fail(err, RB_EFORMAT, "%s: its shape is not a list of whole numbers", where);
-        if (tensor->rank == SAFETENSORS_MAX_RANK)
-            return rb_fail(err, RB_EUNSUPPORTED, "%s: more than %d dims in its shape", where, SAFETENSORS_MAX_RANK);
-        tensor->shape[tensor->rank++] = dim;
-        at = end + strspn(end, ", ");
-    }
-    return RB_OK;
-}
-
-/* Everything before the data. header: MAX_HEADER_BYTES + 1, with a NUL at its end. */
+/* Everything before the data. header: NPY_MAX_HEADER_BYTES + 1, with a NUL at its end. */
 static rb_status read_header(npz_array *array, char *header, const npz_file *file, zip_file_t *in, const char *entry,
                              rb_error *err)
 {
-    unsigned char start[MAGIC_BYTES + VERSION_BYTES], length_bytes[4] = {0};
+    unsigned char start[NPY_START_BYTES] = {0};
+    size_t length;
     rb_status st;
-    RB_TRY(st, read_entry(file, in, entry, start, sizeof start, err), done);
-    const int version = start[MAGIC_BYTES];
-    if (memcmp(start, NPY_MAGIC, MAGIC_BYTES) != 0 || version < 1 || version > 3)
-        return fail_entry(file, entry, "it is not an array of numpy (.npy 1.0 to 3.0)", err);
-    const size_t n_length = version == 1 ? 2 : 4;
-    RB_TRY(st, read_entry(file, in, entry, length_bytes, n_length, err), done);
-    const size_t length =
-        length_bytes[0] | (size_t)length_bytes[1] << 8 | (size_t)length_bytes[2] << 16 | (size_t)length_bytes[3] << 24;
-    if (length > MAX_HEADER_BYTES) return fail_entry(file, entry, "its header is longer than 64 KiB", err);
+    RB_TRY(st, read_entry(file, in, entry, start, NPY_PREFIX_BYTES, err), done);
+    const size_t n_length = npy_length_bytes(start);
+    if (n_length == 0) return fail_entry(file, entry, "it is not an array of numpy (.npy 1.0 to 3.0)", err);
+    RB_TRY(st, read_entry(file, in, entry, start + NPY_PREFIX_BYTES, n_length, err), done);
+    length = npy_header_length(start);
+    if (length > NPY_MAX_HEADER_BYTES) return fail_entry(file, entry, "its header is longer than 64 KiB", err);
     RB_TRY(st, read_entry(file, in, entry, header, length, err), done);
     header[length] = '\0';
-    array->data_offset = sizeof start + n_length + length;
+    array->data_offset = NPY_PREFIX_BYTES + n_length + length;
 done:
     return st;
 }
@@ -205,9 +129,7 @@ static rb_status read_array(npz_array *array, char *header, const npz_file *file
     snprintf(where, sizeof where, "%s: array \"%s\"", file->path, array->tensor.name);
     RB_TRY(st, open_entry(&in, file, array->entry, info.name, err), done);
     RB_TRY(st, read_header(array, header, file, in, info.name, err), done);
-    RB_TRY(st, parse_dtype(&array->tensor.dtype, header, where, err), done);
-    RB_TRY(st, parse_order(header, where, err), done);
-    RB_TRY(st, parse_shape(&array->tensor, header, where, err), done);
+    RB_TRY(st, npy_header_parse(&array->tensor, header, where, err), done);
     RB_TRY(st, check_size(array, info.size, where, err), done);
 done:
     if (in) zip_fclose(in);
@@ -226,7 +148,7 @@ rb_status npz_open(npz_file **out, const char *path, rb_error *err)
     RB_TRY(st, open_zip(file, err), done);
     const zip_int64_t n = zip_get_num_entries(file->zip, 0);
     RB_TRY(st, rb_alloc(&file->arrays, (size_t)n, sizeof *file->arrays, "array list", err), done);
-    RB_TRY(st, rb_alloc(&header, MAX_HEADER_BYTES + 1, 1, "array header", err), done);
+    RB_TRY(st, rb_alloc(&header, NPY_MAX_HEADER_BYTES + 1, 1, "array header", err), done);
     for (; file->n_arrays < n; file->n_arrays++) {
         npz_array *array = &file->arrays[file->n_arrays];
         array->entry = (zip_uint64_t)file->n_arrays;

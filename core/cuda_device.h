@@ -52,6 +52,13 @@ typedef struct rb_cuda_runtime_api {
     rb_status (*copy_rows)(void *to, size_t to_stride_bytes, const void *from, size_t from_stride_bytes,
                            size_t row_bytes, size_t n_rows, void *stream, rb_error *err);
     rb_status (*fill)(void *to, int byte, size_t size_bytes, void *stream, rb_error *err);
+    /* Between begin and end what this thread puts on the stream is recorded, and not done; play puts all of it there at
+     * once, with the same arguments. end is called also after a failure in between; *recording is NULL when it fails.
+     */
+    rb_status (*record_begin)(void *stream, rb_error *err);
+    rb_status (*record_end)(void **recording, void *stream, rb_error *err);
+    rb_status (*recording_play)(void *recording, void *stream, rb_error *err);
+    void (*recording_destroy)(void *recording);
 } rb_cuda_runtime_api;
 
 /* Opens the library and the device, once; asking again for the same index is free. RB_EDEVICE says in one sentence what

@@ -130,6 +130,33 @@ static rb_status api_fill(void *to, int byte, size_t size_bytes, void *stream, r
     return rb_cuda_status(cudaMemsetAsync(to, byte, size_bytes, as_stream(stream)), "filling memory", err);
 }
 
+static rb_status api_record_begin(void *stream, rb_error *err)
+{
+    return rb_cuda_status(cudaStreamBeginCapture(as_stream(stream), cudaStreamCaptureModeThreadLocal), "recording",
+                          err);
+}
+static rb_status api_record_end(void **recording, void *stream, rb_error *err)
+{
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t made = nullptr;
+    rb_status st;
+    RB_TRY(st, rb_cuda_status(cudaStreamEndCapture(as_stream(stream), &graph), "recording", err), done);
+    st = rb_cuda_status(cudaGraphInstantiate(&made, graph, 0), "recording", err);
+done:
+    if (graph) cudaGraphDestroy(graph);
+    *recording = made;
+    return st;
+}
+static rb_status api_recording_play(void *recording, void *stream, rb_error *err)
+{
+    return rb_cuda_status(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), as_stream(stream)),
+                          "playing a recording", err);
+}
+static void api_recording_destroy(void *recording)
+{
+    if (recording) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording));
+}
+
 extern "C" {
 extern const rb_cuda_runtime_api rb_cuda_runtime;
 const rb_cuda_runtime_api rb_cuda_runtime = {
@@ -153,5 +180,9 @@ const rb_cuda_runtime_api rb_cuda_runtime = {
     api_copy,
     api_copy_rows,
     api_fill,
+    api_record_begin,
+    api_record_end,
+    api_recording_play,
+    api_recording_destroy,
 };
 }

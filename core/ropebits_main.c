@@ -23,6 +23,7 @@ static const struct {
     {"diff", "show how two plans differ"},
     {"export", "write a plan in the formats of runtimes, and a report"},
     {"inspect", "show a plan in the terminal"},
+    {"encode", "code given vectors by a plan, for authors of other readers"},
     {"validate", "run the CUDA kernels against the C reference"},
     {"evaluate", "measure what a plan does to the model"},
     {"generate", "go on with a text, with a packed cache"},

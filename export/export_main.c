@@ -7,22 +7,27 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/program.h"
+#include "export/plan_cuda.h"
 #include "export/plan_folded.h"
 #include "export/plan_header.h"
 #include "export/plan_report.h"
 #include "export/plan_safetensors.h"
+#include "export/runtimes/projection_run.h"
 #include "plan/plan_json.h"
 #include "plan/plan_rbp.h"
 
 typedef struct export_options {
     rb_string_list formats;
-    const char *summary, *model, *output;
+    const char *summary, *model, *capture, *output;
+    bool allow_larger;
 } export_options;
 
 typedef struct export_job {
     const bit_plan *plan;
     const profile_summary *summary; /* NULL: none given */
     const char *model;              /* folder of the checkpoint; NULL: none given */
+    const projection_run *projections;
+    const char *capture; /* path; NULL: none given */
 } export_job;
 
 static rb_status write_json(const export_job *job, const char *path, rb_error *err)
@@ -53,6 +58,10 @@ static rb_status write_folded_plan(const export_job *job, const char *path, rb_e
 {
     return plan_folded_write_plan(job->plan, path, err);
 }
+static rb_status write_cuda(const export_job *job, const char *path, rb_error *err)
+{
+    return plan_cuda_write(job->plan, job->capture, path, err);
+}
 
 /* Every file of every format, in one place. file_format takes the stem of the plan's name. */
 static const struct export_file {
@@ -66,8 +75,12 @@ static const struct export_file {
     {"report", "%s/report.html", write_report},
     {"folded", "%s/%s-folded.safetensors", write_folded_weights},
     {"folded", "%s/%s-folded.json", write_folded_plan},
+    {"cuda", "%s/%s-cuda", write_cuda}, /* a folder */
 };
-static const char *const format_names[] = {"rbp", "header", "safetensors", "json", "report", "folded", NULL};
+#define RB_RUNTIME_NAME(NAME, variable, name) name,
+static const char *const format_names[] = {"rbp",    "header", "safetensors", "json",
+                                           "report", "folded", "cuda",        RB_RUNTIMES(RB_RUNTIME_NAME) NULL};
+#undef RB_RUNTIME_NAME
 
 /* "folder/plan.json" -> "plan". */
 static rb_status stem_of(char **out, const char *path, rb_error *err)
@@ -82,8 +95,10 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
 {
     struct stat info;
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot be read back", path);
+    const bool is_folder = S_ISDIR(info.st_mode);
     if (!files) {
-        printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
+        if (is_folder) printf("%-12s %-44s %15s\n", format, path, "folder");
+        else printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
         return RB_OK;
     }
     cJSON *item = NULL;
@@ -91,7 +106,7 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
     RB_TRY(st, rb_json_new_object(&item, err), done);
     RB_TRY(st, rb_json_add_string(item, "format", format, err), done);
     RB_TRY(st, rb_json_add_string(item, "path", path, err), done);
-    RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
+    if (!is_folder) RB_TRY(st, rb_json_add_number(item, "size_bytes", (double)info.st_size, err), done);
     RB_TRY(st, rb_json_append(files, &item, err), done);
 done:
     cJSON_Delete(item);
@@ -112,39 +127,85 @@ done:
     return st;
 }
 
+/* The file of another runtime. */
+static rb_status write_projection(const export_job *job, const runtime *r, const char *folder, const char *stem,
+                                  cJSON *files, rb_error *err)
+{
+    char *path = NULL;
+    rb_status st;
+    RB_TRY(st, rb_format(&path, err, projection_file_format(r->id), folder, stem), done);
+    RB_TRY(st, projection_run_write(job->projections, r->id, path, err), done);
+    RB_TRY(st, print_file(files, r->name, path, err), done);
+done:
+    free(path);
+    return st;
+}
+
 static rb_status write_formats(const export_job *job, const export_options *opt, const char *stem, cJSON *files,
                                rb_error *err)
 {
     rb_status st = rb_make_folder(opt->output, err);
-    for (int i = 0; i < opt->formats.n; i++)
+    for (int i = 0; i < opt->formats.n && st == RB_OK; i++) {
+        const runtime *r = runtime_by_name(opt->formats.at[i]);
+        if (r) st = write_projection(job, r, opt->output, stem, files, err);
         for (size_t f = 0; f < RB_COUNT(export_files) && st == RB_OK; f++)
             if (strcmp(export_files[f].format, opt->formats.at[i]) == 0)
                 st = write_file(job, &export_files[f], opt->output, stem, files, err);
+    }
     return st;
 }
 
-/* Only the folded format needs the checkpoint. */
-static rb_status check_model_option(const export_options *opt, rb_error *err)
+/* The runtimes among the formats, each once. Returns how many. */
+static int runtimes_of(runtime_id *ids, const rb_string_list *formats)
 {
-    bool is_folding = false;
-    for (int i = 0; i < opt->formats.n; i++) is_folding = is_folding || strcmp(opt->formats.at[i], "folded") == 0;
+    bool is_taken[RUNTIME_N] = {false};
+    int n = 0;
+    for (int i = 0; i < formats->n; i++) {
+        const runtime *r = runtime_by_name(formats->at[i]);
+        if (!r || is_taken[r->id]) continue;
+        is_taken[r->id] = true;
+        ids[n++] = r->id;
+    }
+    return n;
+}
+
+static bool writes(const export_options *opt, const char *format)
+{
+    for (int i = 0; i < opt->formats.n; i++)
+        if (strcmp(opt->formats.at[i], format) == 0) return true;
+    return false;
+}
+
+/* Only the folded format needs the checkpoint; cuda and other runtimes take a capture. */
+static rb_status check_inputs(const export_options *opt, int n_runtimes, rb_error *err)
+{
+    const bool is_folding = writes(opt, "folded");
     if (is_folding && !opt->model)
         return rb_fail(err, RB_EUSAGE, "format folded needs the checkpoint: give --model DIR");
     if (!is_folding && opt->model)
         return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
+    if (opt->capture && n_runtimes == 0 && !writes(opt, "cuda"))
+        return rb_fail(err, RB_EUSAGE, "--capture is for format cuda and other runtimes, expected one in --format");
+    if (opt->allow_larger && n_runtimes == 0)
+        return rb_fail(err, RB_EUSAGE, "--allow-larger is for other runtimes, expected one in --format");
     return RB_OK;
 }
 
-static rb_status print_json(cJSON **files, rb_error *err)
+static rb_status print_json(cJSON **files, const projection_run *projections, rb_error *err)
 {
-    cJSON *json = NULL;
+    cJSON *json = NULL, *list = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "schema", "ropebits-export-result", err), done);
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, rb_json_add_item(json, "files", files, err), done);
+    if (projections->n > 0) {
+        RB_TRY(st, projection_run_to_json(&list, projections, err), done);
+        RB_TRY(st, rb_json_add_item(json, "projections", &list, err), done);
+    }
     RB_TRY(st, rb_json_put(json, err), done);
 done:
+    cJSON_Delete(list);
     cJSON_Delete(json);
     return st;
 }
@@ -152,23 +213,34 @@ done:
 static rb_status export_run(const rb_run_args *args, rb_error *err)
 {
     const export_options *opt = args->context;
+    const char *plan_path = args->positionals->at[0];
+    projection_run projections = {0};
+    runtime_id runtimes[RUNTIME_N];
+    const int n_runtimes = runtimes_of(runtimes, &opt->formats);
     bit_plan *plan = NULL;
     profile_summary *summary = NULL;
     cJSON *files = NULL;
     char *stem = NULL;
     rb_status st;
 
-    RB_TRY(st, check_model_option(opt, err), done);
-    RB_TRY(st, stem_of(&stem, args->positionals->at[0], err), done);
-    RB_TRY(st, plan_json_read(&plan, args->positionals->at[0], err), done);
+    RB_TRY(st, check_inputs(opt, n_runtimes, err), done);
+    RB_TRY(st, stem_of(&stem, plan_path, err), done);
+    RB_TRY(st, plan_json_read(&plan, plan_path, err), done);
     if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
     if (args->common->json && !(files = cJSON_CreateArray())) {
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
     }
-    RB_TRY(st, write_formats(&(export_job){plan, summary, opt->model}, opt, stem, files, err), done);
-    if (files) RB_TRY(st, print_json(&files, err), done);
+    RB_TRY(st,
+           projection_run_create(&projections, plan, stem, runtimes, n_runtimes, opt->allow_larger, opt->capture, err),
+           done);
+    RB_TRY(st,
+           write_formats(&(export_job){plan, summary, opt->model, &projections, opt->capture}, opt, stem, files, err),
+           done);
+    if (files) RB_TRY(st, print_json(&files, &projections, err), done);
+    else if (n_runtimes > 0) projection_run_print(stdout, &projections);
 done:
+    projection_run_clear(&projections);
     cJSON_Delete(files);
     free(stem);
     profile_summary_free(summary);
@@ -196,6 +268,16 @@ int main(int argc, char **argv)
          .value = &opt.model,
          .metavar = "DIR",
          .help = "checkpoint whose projections format folded changes"},
+        {.long_name = "capture",
+         .kind = RB_OPT_STRING,
+         .value = &opt.capture,
+         .metavar = "FILE",
+         .help = "capture whose vectors format cuda is tested with (without it they are made), and on whose test text "
+                 "the loss of formats of other runtimes is measured"},
+        {.long_name = "allow-larger",
+         .kind = RB_OPT_FLAG,
+         .value = &opt.allow_larger,
+         .help = "where another runtime has nothing within the plan's bytes, write the least it has"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -208,7 +290,8 @@ int main(int argc, char **argv)
         .name = "export",
         .synopsis = "ropebits export [options] PLAN.json -o DIR",
         .summary = "Writes a plan in the forms other programs read: plan.rbp (compact), a C header, safetensors, a "
-                   "report for people, and weights with its scales and bases of values folded in.",
+                   "report for people, weights with its scales and bases of values folded in, C and CUDA sources that "
+                   "encode, decode and attend, and the closest that other runtimes can say, with its loss.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

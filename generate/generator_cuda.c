@@ -19,6 +19,7 @@ typedef struct cuda_state {
     float *hidden;                /* [chunk][hidden_size] */
     int32_t *positions;           /* [chunk] */
     int64_t first_position;       /* of the run */
+    int64_t max_tokens;
 } cuda_state;
 
 static void close_cuda(void *state)
@@ -41,7 +42,7 @@ static rb_status open_cuda(void **out, const generator_request *request, const s
     rb_status st;
     *out = NULL;
     RB_TRY(st, rb_alloc(&s, 1, sizeof *s, "generator", err), done);
-    *s = (cuda_state){.model = request->model, .config = config, .cache = cache};
+    *s = (cuda_state){.model = request->model, .config = config, .cache = cache, .max_tokens = request->max_tokens};
     RB_TRY(st, resident_weights_alloc(&s->weights, config, request->precision, err), done);
     RB_TRY(st, resident_weights_read(&s->weights, request->model, err), done);
     RB_TRY(st, decode_cuda_open(&s->decode, &s->weights, request->chunk, 1, request->max_tokens, err), done);
@@ -58,11 +59,20 @@ done:
     return st;
 }
 
+/* Steps put the same work on the stream for as many tokens: attention is launched for the longest sequence of them. */
+enum { SAME_WORK_TOKENS = 1024 };
+
+static int64_t longest_of_same_work(const cuda_state *s)
+{
+    const int64_t longest = (s->first_position / SAME_WORK_TOKENS + 1) * SAME_WORK_TOKENS;
+    return longest < s->max_tokens ? longest : s->max_tokens;
+}
+
 static rb_status attend(void *user, const device_decode_heads *heads, rb_error *err)
 {
     cuda_state *s = user;
     if (heads->n > 1) return chunk_attention_cuda_run(s->chunks, heads, s->first_position, err);
-    return device_attention_run(s->cache, s->config, heads, (int32_t)s->first_position + 1, err);
+    return device_attention_run(s->cache, s->config, heads, (int32_t)longest_of_same_work(s), err);
 }
 
 /* The working memory of prompts is given back when the first token goes by itself: no chunk comes after it. */
@@ -81,10 +91,11 @@ static rb_status run_cuda(void *state, const int32_t *tokens, int64_t n, int64_t
     cuda_state *s = state;
     const int64_t sequence_start[2] = {0, n};
     const token_batch batch = {.tokens = tokens, .n_tokens = n, .sequence_start = sequence_start, .n_sequences = 1};
-    const decode_cuda_hooks hooks = {.user = s, .attend = attend};
+    decode_cuda_hooks hooks = {.user = s, .attend = attend};
     const float *found = NULL;
     rb_status st;
     s->first_position = first_position;
+    if (n == 1) hooks.same_work = longest_of_same_work(s);
     RB_TRY(st, token_batch_check(&batch, s->config->vocab_size, err), done);
     if (n == 1) RB_TRY(st, finish_prompt(s, err), done);
     RB_TRY(st, token_batch_embed(&batch, s->model, s->hidden, err), done);

@@ -185,13 +185,16 @@ __device__ __forceinline__ uint32_t read_wide_pair(const unit_facts &unit, int i
 }
 
 /* Each entry 32 times, so that every lane has a bank of its own: the place of entry e of lane l is 128 e + 4 l, and two
- * widths share a word. */
-__device__ inline void fill_planes(const attend_head &head, const uint16_t *tables, uint32_t *to)
+ * widths share a word. A thread writes four of the 32. */
+__device__ inline void fill_planes(const attend_head &head, const uint16_t *tables, uint4 *to)
 {
-    for (int i = threadIdx.x; i < head.n_planes * 256 * 32; i += blockDim.x) {
-        const int plane = i / (256 * 32), e = i / 32 % 256;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < head.n_planes * 256 * 8; i += blockDim.x) {
+        const int plane = i / (256 * 8), e = i / 8 % 256;
         const int low = head.plane_widths >> 8 * plane & 15, high = head.plane_widths >> (8 * plane + 4) & 15;
-        to[i] = tables[low * 256 + e] | static_cast<uint32_t>(tables[high * 256 + e]) << 16;
+        const uint32_t word =
+            __ldg(tables + low * 256 + e) | static_cast<uint32_t>(__ldg(tables + high * 256 + e)) << 16;
+        to[i] = make_uint4(word, word, word, word);
     }
 }
 
@@ -244,6 +247,14 @@ static inline int count_splits(const attend_args &args, int n_sequences, int res
     const int rows = args.call.n_kv_heads * args.n_query_groups * n_sequences,
               n = args.n_multiprocessors * resident / rows;
     return n < 1 ? 1 : n > args.max_pages ? args.max_pages : n;
+}
+
+/* Warps of a block, `most` at most, that each take so much of the shared memory that the tables leave. */
+static inline int count_warps(const attend_args &args, size_t tables, size_t each, int most)
+{
+    int warps = most;
+    while (warps > 1 && tables + each * warps > static_cast<size_t>(args.shared_bytes)) warps--;
+    return warps;
 }
 
 static inline size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }

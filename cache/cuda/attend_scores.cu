@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_consta
                                    head.part.code_bytes * 8, n_blocks};
         float logits[PAGE_TILES][4];
         score_page<WIDE>(logits, codes, tables, head);
-        mask_logits(logits, args, at, page * ATTEND_PAGE);
+        finish_logits(logits, args, at, page);
         write_weights(logits, args, at, page);
         __syncwarp();
     }
@@ -159,49 +159,80 @@ __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_consta
 
 /* ---- keys in fp16 ------------------------------------------------------------------------------- */
 
-/* Lane c of a row loads 8 dims of 32 at once: two steps' columns. The query's halves lie alike. */
-__global__ void __launch_bounds__(256, 3) half_scores_kernel(const __grid_constant__ attend_args args)
+/* A tile's rows r and r + 8: a lane has 8 dims of every run of 32. */
+template <int RUNS> struct half_tile {
+    uint4 low[RUNS], high[RUNS];
+
+    __device__ __forceinline__ void load(const uint8_t *keys, int tile, int n_dims)
+    {
+        const int r = (threadIdx.x & 31) / 4, c = threadIdx.x & 3;
+        const uint8_t *row = keys + (tile * ATTEND_TILE + r) * n_dims * 2 + c * 16;
+#pragma unroll
+        for (int run = 0; run < RUNS; run++) {
+            low[run] = high[run] = make_uint4(0, 0, 0, 0);
+            if (run * 32 + c * 8 >= n_dims) continue;
+            low[run] = __ldcs(reinterpret_cast<const uint4 *>(row + run * 64));
+            high[run] = __ldcs(reinterpret_cast<const uint4 *>(row + 8 * n_dims * 2 + run * 64));
+        }
+    }
+    __device__ __forceinline__ void multiply(float (&logits)[4], const __half *queries) const
+    {
+        const int r = (threadIdx.x & 31) / 4, c = threadIdx.x & 3;
+#pragma unroll
+        for (int run = 0; run < RUNS; run++) {
+            const uint4 q = *reinterpret_cast<const uint4 *>(queries + (r * RUNS + run) * 32 + c * 8);
+            const uint32_t a[4] = {low[run].x, high[run].x, low[run].y, high[run].y},
+                           b[4] = {low[run].z, high[run].z, low[run].w, high[run].w};
+            multiply_add(logits, a, q.x, q.y);
+            multiply_add(logits, b, q.z, q.w);
+        }
+    }
+};
+
+/* The query's halves lie as the keys': two steps' columns in a run. */
+template <int RUNS>
+__device__ inline void fill_half_queries(__half *queries, const attend_args &args, const attend_place &at)
 {
-    const attend_place at = find_place(args);
-    if (at.first_page >= at.end_page) return;
-    const attend_head &head = args.call.keys.heads[at.head];
-    const int n_dims = args.call.head_dim, n_runs = (n_dims + 31) / 32;
-    const int lane = threadIdx.x & 31, r = lane / 4, c = lane % 4, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
-    __half *queries = reinterpret_cast<__half *>(attend_shared); /* [8][n_runs * 32] */
     const ropebits_kv_vectors &from = args.call.queries.queries;
-    const int n_queries = count_queries(args, at);
-    for (int i = threadIdx.x; i < ATTEND_QUERIES * n_runs * 32; i += blockDim.x) {
-        const int query = i / (n_runs * 32), dim = i % (n_runs * 32),
+    const int n_queries = count_queries(args, at), n_dims = args.call.head_dim;
+    for (int i = threadIdx.x; i < ATTEND_QUERIES * RUNS * 32; i += blockDim.x) {
+        const int query = i / (RUNS * 32), dim = i % (RUNS * 32),
                   q_head = at.head * args.queries_each + at.query_group * ATTEND_QUERIES + query;
         float x = 0.0f;
         if (query < n_queries && dim < n_dims)
             x = load_number(from.data, from.dtype, at.sequence * from.token_stride + q_head * from.head_stride + dim);
         queries[i] = __float2half_rn(x);
     }
+}
+
+/* Loads run a tile ahead of the products. */
+template <int RUNS>
+__global__ void __launch_bounds__(256, RUNS <= 4 ? 2 : 1) half_scores_kernel(const __grid_constant__ attend_args args)
+{
+    __shared__ __align__(16) __half queries[ATTEND_QUERIES * RUNS * 32];
+    const attend_place at = find_place(args);
+    if (at.first_page >= at.end_page) return;
+    const attend_head &head = args.call.keys.heads[at.head];
+    const int n_dims = args.call.head_dim, warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+    int page = at.first_page + warp;
+    half_tile<RUNS> tiles[2];
+    const uint8_t *keys = page < at.end_page ? find_page(args, at, page) + head.part.codes_at : nullptr;
+    if (keys) tiles[0].load(keys, 0, n_dims);
+    fill_half_queries<RUNS>(queries, args, at);
     __syncthreads();
-    for (int page = at.first_page + warp; page < at.end_page; page += n_warps) {
-        const uint8_t *keys = find_page(args, at, page) + head.part.codes_at;
-        float logits[PAGE_TILES][4];
+    for (; page < at.end_page; page += n_warps) {
+        float logits[PAGE_TILES][4] = {};
+        const uint8_t *next =
+            page + n_warps < at.end_page ? find_page(args, at, page + n_warps) + head.part.codes_at : nullptr;
 #pragma unroll
         for (int t = 0; t < PAGE_TILES; t++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) logits[t][i] = 0.0f;
-            const uint8_t *row = keys + (t * ATTEND_TILE + r) * n_dims * 2 + c * 16;
-#pragma unroll 4
-            for (int run = 0; run < n_runs; run++) {
-                uint4 low = make_uint4(0, 0, 0, 0), high = low;
-                if (run * 32 + c * 8 < n_dims) {
-                    low = __ldg(reinterpret_cast<const uint4 *>(row + run * 64));
-                    high = __ldg(reinterpret_cast<const uint4 *>(row + 8 * n_dims * 2 + run * 64));
-                }
-                const uint4 q = *reinterpret_cast<const uint4 *>(queries + (r * n_runs + run) * 32 + c * 8);
-                const uint32_t a[4] = {low.x, high.x, low.y, high.y}, b[4] = {low.z, high.z, low.w, high.w};
-                multiply_add(logits[t], a, q.x, q.y);
-                multiply_add(logits[t], b, q.z, q.w);
-            }
+            if (t + 1 < PAGE_TILES) tiles[(t + 1) % 2].load(keys, t + 1, n_dims);
+            else if (next) tiles[0].load(next, 0, n_dims);
+            tiles[t % 2].multiply(logits[t], queries);
         }
-        mask_logits(logits, args, at, page * ATTEND_PAGE);
+        finish_logits(logits, args, at, page);
         write_weights(logits, args, at, page);
+        keys = next;
     }
 }
 
@@ -209,26 +240,37 @@ __global__ void __launch_bounds__(256, 3) half_scores_kernel(const __grid_consta
 
 enum { SCORES_WARPS = 8 };
 
+typedef void (*scores_kernel)(attend_args);
+
+static rb_status launch_half(const attend_args &args, dim3 grid, cudaStream_t stream, rb_error *err)
+{
+    const int n = args.call.head_dim;
+    const scores_kernel kernel = n <= 64    ? half_scores_kernel<2>
+                                 : n <= 96  ? half_scores_kernel<3>
+                                 : n <= 128 ? half_scores_kernel<4>
+                                            : half_scores_kernel<8>;
+    kernel<<<grid, SCORES_WARPS * 32, 0, stream>>>(args);
+    return rb_cuda_launched("scores kernel", err);
+}
+
 rb_status attend_scores(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err)
 {
     const attend_side &keys = args.call.keys;
     attend_args call = args;
-    call.place_splits = count_splits(args, n_sequences, keys.reader == ATTEND_F16 ? 3 : 2);
+    call.place_splits = count_splits(args, n_sequences, 2);
     const dim3 grid(call.place_splits, args.call.n_kv_heads * args.n_query_groups, n_sequences);
-    const int n_steps = keys.max_dim_steps;
-    if (keys.reader == ATTEND_F16) {
-        const size_t bytes = ATTEND_QUERIES * ((args.call.head_dim + 31) / 32 * 32) * sizeof(__half);
-        half_scores_kernel<<<grid, SCORES_WARPS * 32, bytes, stream>>>(call);
-        return rb_cuda_launched("scores kernel", err);
-    }
+    if (keys.reader == ATTEND_F16) return launch_half(call, grid, stream, err);
     call.codes_at = positions_bytes(args.call.head_dim / 2) + ATTEND_WINDOW_PAD;
     call.staged_bytes = call.codes_at + keys.max_code_bytes * ATTEND_PAGE + 16;
-    const size_t bytes = tables_bytes(keys, n_steps) + static_cast<size_t>(call.staged_bytes) * 2 * SCORES_WARPS;
-    const auto kernel = keys.reader == ATTEND_WIDE_PAIRS ? pair_scores_kernel<true> : pair_scores_kernel<false>;
-    const rb_status st = rb_cuda_status(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-        "shared memory of the scores kernel", err);
+    const size_t tables = tables_bytes(keys, keys.max_dim_steps), each = static_cast<size_t>(call.staged_bytes) * 2;
+    const int warps = count_warps(args, tables, each, SCORES_WARPS);
+    const int bytes = static_cast<int>(tables + each * warps);
+    const scores_kernel kernel =
+        keys.reader == ATTEND_WIDE_PAIRS ? pair_scores_kernel<true> : pair_scores_kernel<false>;
+    const rb_status st =
+        rb_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                       "shared memory of the scores kernel", err);
     if (st != RB_OK) return st;
-    kernel<<<grid, SCORES_WARPS * 32, bytes, stream>>>(call);
+    kernel<<<grid, warps * 32, bytes, stream>>>(call);
     return rb_cuda_launched("scores kernel", err);
 }

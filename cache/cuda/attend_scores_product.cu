@@ -6,7 +6,7 @@
 
 extern __shared__ __align__(128) uint8_t attend_shared[]; /* planes, or the book, come first: places are addresses */
 
-enum { PRODUCT_WARPS = 8 };
+enum { PRODUCT_WARPS = 16 };
 
 /* A block's tables in shared memory. */
 struct product_tables {
@@ -64,7 +64,7 @@ __device__ inline void fill_tables(const product_tables &to, const attend_args &
                                    const attend_head &head)
 {
     const attend_side &keys = args.call.keys;
-    if (keys.reader == ATTEND_TRELLIS) fill_planes(head, keys.tables, reinterpret_cast<uint32_t *>(attend_shared));
+    if (keys.reader == ATTEND_TRELLIS) fill_planes(head, keys.tables, reinterpret_cast<uint4 *>(attend_shared));
     else fill_shared(attend_shared, keys.books + head.first_book, head.book_words);
     fill_shared(to.units, keys.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
     fill_shared(to.groups, keys.groups + head.first_group, head.n_groups * static_cast<int>(sizeof(attend_group) / 4));
@@ -328,21 +328,14 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
               n_bytes = head.part.code_bytes * ATTEND_PAGE, norm_bytes = head.part.norm_bytes * ATTEND_PAGE,
               n_blocks = args.call.head_dim / 2,
               norms_at = args.codes_at + args.call.keys.max_code_bytes * ATTEND_PAGE + 16;
-    uint8_t *staged = tables.staged + warp * 2 * args.staged_bytes;
-    int buffer = 0;
-    const int first = at.first_page + warp;
-    for (int page = first - n_warps; page < at.end_page; page += n_warps, buffer ^= 1) {
-        uint8_t *next = staged + (buffer ^ 1) * args.staged_bytes;
-        if (page + n_warps < at.end_page) {
-            const uint8_t *from = find_page(args, at, page + n_warps);
-            stage_positions(next, args, page + n_warps, n_blocks);
-            stage(next + args.codes_at, from + head.part.codes_at, n_bytes);
-            if (norm_bytes > 0) stage(next + norms_at, from + head.part.norms_at, norm_bytes);
-        }
+    uint8_t *here = tables.staged + warp * args.staged_bytes;
+    for (int page = at.first_page + warp; page < at.end_page; page += n_warps) {
+        const uint8_t *from = find_page(args, at, page);
+        stage_positions(here, args, page, n_blocks);
+        stage(here + args.codes_at, from + head.part.codes_at, n_bytes);
+        if (norm_bytes > 0) stage(here + norms_at, from + head.part.norms_at, norm_bytes);
         stage_commit();
-        if (page < first) continue;
-        stage_wait<1>();
-        const uint8_t *here = staged + buffer * args.staged_bytes;
+        stage_wait<0>();
         const staged_keys keys = {shared_address(here + args.codes_at),  here + norms_at,
                                   reinterpret_cast<const uint2 *>(here), head.part.code_bytes * 8,
                                   lane / 4 * head.part.code_bytes * 8,   n_blocks};
@@ -356,7 +349,7 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
 #pragma unroll
                 for (int i = 0; i < 4; i++) logits[pass * TILES + t][i] = some[t][i];
         }
-        mask_logits(logits, args, at, page * ATTEND_PAGE);
+        finish_logits(logits, args, at, page);
         write_weights(logits, args, at, page);
         __syncwarp();
     }
@@ -369,10 +362,10 @@ typedef void (*product_kernel)(attend_args);
 template <attend_reader READER> static product_kernel choose_kernel(const attend_side &keys, bool is_shared)
 {
     if (keys.max_steps <= 4)
-        return is_shared ? product_scores_kernel<READER, 4, 4, true> : product_scores_kernel<READER, 4, 4, false>;
+        return is_shared ? product_scores_kernel<READER, 4, 2, true> : product_scores_kernel<READER, 4, 2, false>;
     if (keys.max_steps <= 8)
-        return is_shared ? product_scores_kernel<READER, 8, 4, true> : product_scores_kernel<READER, 8, 4, false>;
-    return is_shared ? product_scores_kernel<READER, 16, 2, true> : product_scores_kernel<READER, 16, 2, false>;
+        return is_shared ? product_scores_kernel<READER, 8, 2, true> : product_scores_kernel<READER, 8, 2, false>;
+    return is_shared ? product_scores_kernel<READER, 16, 1, true> : product_scores_kernel<READER, 16, 1, false>;
 }
 
 rb_status attend_scores_product(const attend_args &args, int n_sequences, cudaStream_t stream, rb_error *err)
@@ -382,17 +375,20 @@ rb_status attend_scores_product(const attend_args &args, int n_sequences, cudaSt
     call.place_splits = count_splits(args, n_sequences, 1);
     call.codes_at = positions_bytes(args.call.head_dim / 2) + ATTEND_WINDOW_PAD;
     call.staged_bytes = call.codes_at + (keys.max_code_bytes + keys.max_norm_bytes) * ATTEND_PAGE + 16;
-    const size_t matrix = round_16(static_cast<size_t>(keys.max_fragment_words) * 4),
-                 rest = product_bytes(keys) + static_cast<size_t>(call.staged_bytes) * 2 * PRODUCT_WARPS;
-    const bool is_shared = rest + matrix <= static_cast<size_t>(args.shared_bytes);
-    const size_t bytes = rest + (is_shared ? matrix : 0);
+    const size_t matrix = round_16(static_cast<size_t>(keys.max_fragment_words) * 4), rest = product_bytes(keys),
+                 each = static_cast<size_t>(call.staged_bytes);
+    /* The matrix is in shared memory where half of the warps still fit beside it. */
+    const bool is_shared = count_warps(args, rest + matrix, each, PRODUCT_WARPS) >= PRODUCT_WARPS / 2;
+    const size_t tables = rest + (is_shared ? matrix : 0);
+    const int warps = count_warps(args, tables, each, PRODUCT_WARPS);
+    const size_t bytes = tables + each * warps;
     const product_kernel kernel = keys.reader == ATTEND_TRELLIS ? choose_kernel<ATTEND_TRELLIS>(keys, is_shared)
                                                                 : choose_kernel<ATTEND_PAIRS>(keys, is_shared);
     const rb_status st = rb_cuda_status(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
         "shared memory of the scores kernel", err);
     if (st != RB_OK) return st;
-    kernel<<<dim3(call.place_splits, args.call.n_kv_heads * args.n_query_groups, n_sequences), PRODUCT_WARPS * 32,
-             bytes, stream>>>(call);
+    kernel<<<dim3(call.place_splits, args.call.n_kv_heads * args.n_query_groups, n_sequences), warps * 32, bytes,
+             stream>>>(call);
     return rb_cuda_launched("scores kernel", err);
 }

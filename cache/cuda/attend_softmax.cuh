@@ -18,19 +18,27 @@ __device__ __forceinline__ float sum_of_rows(float value)
 
 /* Scaled and capped; minus infinity for tokens that the queries do not see. logits as the product leaves them: tile t,
  * rows lane / 4 and 8 more, queries 2 (lane % 4) and one more. */
-template <int TILES>
-__device__ __forceinline__ void mask_logits(float (&logits)[TILES][4], const attend_args &args, const attend_place &at,
-                                            int first_token)
+__device__ __forceinline__ void finish_logits(float (&logits)[PAGE_TILES][4], const attend_args &args,
+                                              const attend_place &at, int page)
 {
     const float scale = static_cast<float>(args.call.scale), cap = static_cast<float>(args.call.queries.softcap);
+    const int first = page * ATTEND_PAGE + (threadIdx.x & 31) / 4;
 #pragma unroll
-    for (int t = 0; t < TILES; t++)
+    for (int t = 0; t < PAGE_TILES; t++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) logits[t][i] *= scale;
+    if (cap > 0.0f)
+#pragma unroll
+        for (int t = 0; t < PAGE_TILES; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) logits[t][i] = cap * tanhf(logits[t][i] / cap);
+    if (page * ATTEND_PAGE >= at.first_token && (page + 1) * ATTEND_PAGE <= at.end_token) return;
+#pragma unroll
+    for (int t = 0; t < PAGE_TILES; t++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int token = first_token + t * ATTEND_TILE + (threadIdx.x & 31) / 4 + i / 2 * 8;
-            float x = logits[t][i] * scale;
-            if (cap > 0.0f) x = cap * tanhf(x / cap);
-            logits[t][i] = token >= at.first_token && token < at.end_token ? x : -INFINITY;
+            const int token = first + t * ATTEND_TILE + i / 2 * 8;
+            if (token < at.first_token || token >= at.end_token) logits[t][i] = -INFINITY;
         }
 }
 

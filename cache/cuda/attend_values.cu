@@ -66,16 +66,20 @@ __device__ __forceinline__ uint2 weigh(const uint32_t *weights /* the page's, [6
     return make_uint2(b[0], b[1]);
 }
 
-/* What a page counts in the split, for queries 2 c and 2 c + 1. */
-__device__ __forceinline__ void find_page_factors(float (&page)[2], const float *most, const attend_args &args,
-                                                  const attend_place &at, int number)
+/* The largest logits of a page, of queries 2 c and 2 c + 1: asked for a page ahead. */
+__device__ __forceinline__ float2 read_page_max(const attend_args &args, const attend_place &at, int page)
+{
+    if (page >= at.end_page) return make_float2(-INFINITY, -INFINITY);
+    return *reinterpret_cast<const float2 *>(args.page_max + (at.row * args.max_pages + page) * ATTEND_QUERIES
+                                             + 2 * (threadIdx.x & 3));
+}
+
+/* What a page counts in the split. most: the split's, [ATTEND_QUERIES]. */
+__device__ __forceinline__ void find_page_factors(float (&page)[2], const float *most, const float2 &of_page)
 {
     const int c = threadIdx.x & 3;
-#pragma unroll
-    for (int q = 0; q < 2; q++) {
-        const float of_page = args.page_max[(at.row * args.max_pages + number) * ATTEND_QUERIES + 2 * c + q];
-        page[q] = of_page > -INFINITY ? exp2f((of_page - most[2 * c + q]) * LOG2_E) : 0.0f;
-    }
+    page[0] = of_page.x > -INFINITY ? exp2f((of_page.x - most[2 * c]) * LOG2_E) : 0.0f;
+    page[1] = of_page.y > -INFINITY ? exp2f((of_page.y - most[2 * c + 1]) * LOG2_E) : 0.0f;
 }
 
 /* ---- sums --------------------------------------------------------------------------------------- */
@@ -201,7 +205,7 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
     attend_unit *units = reinterpret_cast<attend_unit *>(attend_shared + values.max_planes * ATTEND_PLANE_BYTES);
     float *gains = reinterpret_cast<float *>(units + values.max_units), *most = gains + ATTEND_GAINS;
     uint8_t *memory = reinterpret_cast<uint8_t *>(most + ATTEND_QUERIES);
-    fill_planes(head, values.tables, reinterpret_cast<uint32_t *>(attend_shared));
+    fill_planes(head, values.tables, reinterpret_cast<uint4 *>(attend_shared));
     fill_shared(units, values.units + head.first_unit, head.n_units * static_cast<int>(sizeof(attend_unit) / 4));
     if (threadIdx.x < ATTEND_GAINS) gains[threadIdx.x] = head.gains[threadIdx.x] / head.largest_gain;
     find_split_max(most, reinterpret_cast<float *>(memory), args, at);
@@ -213,6 +217,7 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
     float sums[TILES][4] = {};
     int buffer = 0;
     const int first = at.first_page + warp;
+    float2 page_max = read_page_max(args, at, first);
     if (first < at.end_page) stage_page(staged, layout, args, at, head, first, true);
     stage_commit();
     for (int page = first; page < at.end_page; page += n_warps, buffer ^= 1) {
@@ -220,7 +225,8 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
         if (page + n_warps < at.end_page)
             stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps, true);
         stage_commit();
-        find_page_factors(factors, most, args, at, page);
+        find_page_factors(factors, most, page_max);
+        page_max = read_page_max(args, at, page + n_warps);
         stage_wait<1>();
         const uint8_t *here = staged + buffer * args.staged_bytes;
         const uint32_t codes = shared_address(here + ATTEND_WINDOW_PAD);
@@ -340,6 +346,7 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
     float sums[TILES][4] = {};
     int buffer = 0;
     const int first = at.first_page + warp;
+    float2 page_max = read_page_max(args, at, first);
     if (first < at.end_page) stage_page(staged, layout, args, at, head, first, true);
     stage_commit();
     for (int page = first; page < at.end_page; page += n_warps, buffer ^= 1) {
@@ -347,7 +354,8 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
         if (page + n_warps < at.end_page)
             stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps, true);
         stage_commit();
-        find_page_factors(factors, most, args, at, page);
+        find_page_factors(factors, most, page_max);
+        page_max = read_page_max(args, at, page + n_warps);
         stage_wait<1>();
         const uint8_t *here = staged + buffer * args.staged_bytes;
 #pragma unroll 1
@@ -393,7 +401,7 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) half_values_kernel(const __
         const uint32_t *weights = reinterpret_cast<const uint32_t *>(
             args.weights + (at.row * args.max_pages + page) * ATTEND_PAGE * ATTEND_QUERIES);
         float factors[2];
-        find_page_factors(factors, most, args, at, page);
+        find_page_factors(factors, most, read_page_max(args, at, page));
 #pragma unroll 1
         for (int t = 0; t < PAGE_TILES; t++) {
             const float ones[2] = {1.0f, 1.0f};

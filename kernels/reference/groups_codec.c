@@ -181,7 +181,7 @@ static void normalise(double *unit, double *norms, const groups_codec *codec, co
 static void rotate(const codec_group *group, const double *in, double *out, int n, bool is_inverse)
 {
     const int64_t m = group->dims;
-    tile_product(out, in, is_inverse ? group->rotation : group->rotation + m * m, n, group->dims);
+    tile_product(out, in, is_inverse ? group->rotation : group->rotation + m * m, n, group->dims, group->dims);
 }
 
 /* Number of boundaries below each coordinate. Few boundaries: counting them all has no branches and vectorises; many: a

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/threads.h"
+#include "kernels/reference/tile_product.h"
 
 enum { LANES = TRELLIS_LANES };
 
@@ -197,8 +197,10 @@ static size_t rounded_up(size_t n) { return (n + 63) / 64 * 64; }
 static size_t trellis_work_size(const void *own)
 {
     const trellis_codec *codec = own;
-    const size_t n = (size_t)codec->n_coded * LANES;
-    return rounded_up(n * sizeof(double)) + rounded_up(n) + trellis_search_size(codec->n_coded);
+    const size_t n = (size_t)codec->n_coded * LANES,
+                 to_encode = rounded_up(n * sizeof(double)) + rounded_up(n) + trellis_search_size(codec->n_coded),
+                 to_decode = HEAD_CODEC_TILE * (size_t)(codec->n_coded + codec->plan.n_dims) * sizeof(double);
+    return to_encode > to_decode ? to_encode : to_decode;
 }
 
 static lane_memory split_work(const trellis_codec *codec, void *work)
@@ -283,28 +285,31 @@ static rb_status trellis_codec_encode(const void *own, void *work, const float *
 
 /* ---- decode ---------------------------------------------------------------------------------- */
 
-static void restore(const trellis_codec *codec, const uint8_t *codes, float *x_hat)
+/* The numbers of a vector's coordinates, [n_coded]. */
+static void read_numbers(double *numbers, const trellis_codec *codec, const uint8_t *codes)
 {
-    const plan_trellis *plan = &codec->plan;
-    const double gain = trellis_gain(plan, trellis_codes_gain(plan, codes));
-    double sums[RB_MAX_HEAD_DIM] = {0};
+    const uint8_t *widths = codec->plan.widths;
     int state = 0;
     for (int i = 0; i < codec->n_coded; i++) {
-        const double *row = codec->basis + (size_t)i * (size_t)plan->n_dims;
-        state = next_state(state, code_of(plan, codes, i), plan->widths[i]);
-        const double number = (double)trellis_tables[plan->widths[i]][state];
-        for (int j = 0; j < plan->n_dims; j++) sums[j] += number * row[j];
+        state = next_state(state, code_of(&codec->plan, codes, i), widths[i]);
+        numbers[i] = (double)trellis_tables[widths[i]][state];
     }
-    for (int j = 0; j < plan->n_dims; j++) x_hat[j] = (float)((double)codec->center[j] + gain * sums[j]);
 }
 
 static void trellis_codec_decode(const void *own, void *work, const uint8_t *codes, const uint16_t *norms, int n,
                                  float *x_hat)
 {
     const trellis_codec *codec = own;
-    (void)work;
+    const int n_dims = codec->plan.n_dims;
+    double *numbers = work, *sums = numbers + HEAD_CODEC_TILE * codec->n_coded;
     (void)norms;
-    for (int64_t v = 0; v < n; v++) restore(codec, codes + v * codec->plan.n_dims, x_hat + v * codec->plan.n_dims);
+    for (int v = 0; v < n; v++) read_numbers(numbers + v * codec->n_coded, codec, codes + v * n_dims);
+    tile_product(sums, numbers, codec->basis, n, codec->n_coded, n_dims);
+    for (int v = 0; v < n; v++) {
+        const double gain = trellis_gain(&codec->plan, trellis_codes_gain(&codec->plan, codes + v * n_dims));
+        for (int j = 0; j < n_dims; j++)
+            x_hat[v * n_dims + j] = (float)((double)codec->center[j] + gain * sums[v * n_dims + j]);
+    }
 }
 
 /* ---- for judges ------------------------------------------------------------------------------ */

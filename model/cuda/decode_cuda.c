@@ -5,7 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/message.h"
 #include "model/cuda/cuda_pass.h"
+
+/* Runs that put the same work on the stream. */
+typedef struct run_work {
+    int64_t key, n, n_logits; /* key 0: none */
+} run_work;
 
 struct decode_cuda {
     const resident_weights *weights;
@@ -15,6 +21,9 @@ struct decode_cuda {
     rb_cuda_array lengths, logits;
     float *host_hidden, *host_logits; /* pinned */
     int32_t *host_numbers;            /* pinned [2][max_tokens]: positions, lengths */
+    run_work last_work;               /* of the run before */
+    void *recording;                  /* of last_work, or NULL */
+    bool cannot_record;
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -86,7 +95,9 @@ void decode_cuda_close(decode_cuda *d)
 {
     if (!d) return;
     rb_cuda_array *const arrays[] = {&d->q, &d->k, &d->v, &d->turned_k, &d->rows_v, &d->lengths, &d->logits};
-    cuda_pass_end(&d->pass); /* waits for the stream */
+    if (d->pass.compute) rb_cuda()->stream_wait(d->pass.compute, NULL);
+    rb_cuda()->recording_destroy(d->recording);
+    cuda_pass_end(&d->pass);
     for (size_t i = 0; i < RB_COUNT(arrays); i++) rb_cuda_array_free(arrays[i]);
     rb_cuda()->release_pinned(d->host_hidden);
     rb_cuda()->release_pinned(d->host_logits);
@@ -155,7 +166,7 @@ done:
     return st;
 }
 
-/* Logits of the last n_logits of n tokens, to the host. */
+/* Logits of the last n_logits of n tokens, on their way to the host. */
 static rb_status run_lm_head(decode_cuda *d, int64_t n, int64_t n_logits, rb_error *err)
 {
     const cuda_pass *p = &d->pass;
@@ -178,22 +189,67 @@ static rb_status run_lm_head(decode_cuda *d, int64_t n, int64_t n_logits, rb_err
                p->api->finish_logits(d->logits.at, (float)c->logit_scale, (float)c->logit_softcap, n_numbers,
                                      p->compute, err),
                done);
-    RB_TRY(st, rb_cuda()->copy(d->host_logits, d->logits.at, (size_t)n_numbers * sizeof(float), p->compute, err), done);
-    st = rb_cuda()->stream_wait(p->compute, err);
+    st = rb_cuda()->copy(d->host_logits, d->logits.at, (size_t)n_numbers * sizeof(float), p->compute, err);
 done:
     return st;
+}
+
+/* Puts all work of a run on the stream, but for its inputs. */
+static rb_status put_work(decode_cuda *d, const run_work *work, const decode_cuda_hooks *hooks, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int layer = 0; layer < d->weights->config->facts.n_layers; layer++)
+        RB_TRY(st, run_layer(d, layer, work->n, hooks, err), done);
+    if (work->n_logits > 0) st = run_lm_head(d, work->n, work->n_logits, err);
+done:
+    return st;
+}
+
+/* Where the work cannot be recorded, it is put on the stream anew each time: slower, and the same. */
+static void record(decode_cuda *d, const run_work *work, const decode_cuda_hooks *hooks)
+{
+    rb_error why = {0}, after = {0};
+    rb_status st = rb_cuda()->record_begin(d->pass.compute, &why);
+    if (st == RB_OK) {
+        const rb_status put = put_work(d, work, hooks, &why);
+        st = rb_cuda()->record_end(&d->recording, d->pass.compute, put == RB_OK ? &why : &after);
+        if (put != RB_OK) st = put;
+    }
+    if (st == RB_OK) return;
+    rb_cuda()->recording_destroy(d->recording);
+    d->recording = NULL;
+    d->cannot_record = true;
+    rb_message_verbose("the work of a token is not recorded: %s", why.msg);
+}
+
+static bool is_same_work(const run_work *a, const run_work *b)
+{
+    return a->key != 0 && a->key == b->key && a->n == b->n && a->n_logits == b->n_logits;
+}
+
+static rb_status do_work(decode_cuda *d, const run_work *work, const decode_cuda_hooks *hooks, rb_error *err)
+{
+    const bool is_repeated = is_same_work(work, &d->last_work);
+    if (!is_repeated) {
+        rb_cuda()->recording_destroy(d->recording);
+        d->recording = NULL;
+    }
+    d->last_work = *work;
+    if (is_repeated && !d->recording && !d->cannot_record) record(d, work, hooks);
+    if (d->recording) return rb_cuda()->recording_play(d->recording, d->pass.compute, err);
+    return put_work(d, work, hooks, err);
 }
 
 rb_status decode_cuda_run(decode_cuda *d, const float *hidden, const int32_t *positions, int64_t n,
                           const decode_cuda_hooks *hooks, int64_t n_logits, const float **logits, rb_error *err)
 {
+    const run_work work = {.key = hooks->same_work, .n = n, .n_logits = n_logits};
     rb_status st;
     assert(n > 0 && n <= d->max_tokens && n_logits <= d->max_logits && n_logits <= n);
     RB_TRY(st, send_inputs(d, hidden, positions, n, err), done);
-    for (int layer = 0; layer < d->weights->config->facts.n_layers; layer++)
-        RB_TRY(st, run_layer(d, layer, n, hooks, err), done);
+    RB_TRY(st, do_work(d, &work, hooks, err), done);
     if (n_logits == 0) return RB_OK;
-    RB_TRY(st, run_lm_head(d, n, n_logits, err), done);
+    RB_TRY(st, rb_cuda()->stream_wait(d->pass.compute, err), done);
     *logits = d->host_logits;
 done:
     return st;

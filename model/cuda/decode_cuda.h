@@ -1,6 +1,7 @@
 /* Decoding on the GPU: the counterpart of model/decode_pass.h. Tokens of one sequence, a chunk at a time, or one token
  * of each of several sequences go through all layers. Weights lie in the GPU's memory (resident_weights.h), attention
- * is the caller's. Within a run the host waits for nothing but the logits.
+ * is the caller's. Within a run the host waits for nothing but the logits. Steps that differ in numbers only are
+ * recorded as a CUDA graph and played.
  *
  *   per layer   norm, q, k and v -> RoPE of q and k -> attend (the caller's) -> o_proj, norm, MLP */
 #ifndef RB_MODEL_CUDA_DECODE_CUDA_H
@@ -27,6 +28,10 @@ typedef struct decode_cuda_hooks {
     void *user;
     /* Keeps k and v, and attends, by work on the stream. A status other than RB_OK ends the run and is returned. */
     rb_status (*attend)(void *user, const device_decode_heads *heads, rb_error *err);
+    /* Runs with the same key, number of tokens and of logits put the same work on the stream, whatever tokens and
+     * positions are: the second one is recorded, and the others play it, without calling attend. 0: each is put there
+     * anew. */
+    int64_t same_work;
 } decode_cuda_hooks;
 
 typedef struct decode_cuda decode_cuda;

@@ -2,16 +2,16 @@
  * f32.
  *
  * Such a product takes as long as reading w, so w is read once, in pieces of 16 bytes. The tensor cores do the sums,
- * whatever m is: 16 rows of w are the left operand of m16n8k16 and the vectors, with zeros for those that are not
- * there, the right one. Which of the k numbers meets which place of the operands does not matter as long as both sides
- * agree. So a lane takes 8 neighbours of its row for two products, and nothing has to be moved between lanes:
+ * whatever m is: 16 rows of w are the left operand of m16n8k16, and the vectors, the first one in place of those that
+ * are not there, the right one. Which of the k numbers meets which place of the operands does not matter as long as
+ * both sides agree. So a lane takes 8 neighbours of its row for two products, and nothing is moved between lanes:
  *
  *   lane      row of w, and row + 8      vector        numbers of 32
  *   4 g + t   g                          g             8 t .. 8 t + 7
  *
  * A block has 16 rows. Its warps share out k in turn, and their sums are added in order, so results are the same every
- * time. The kernel may begin while the one that makes x is at work, and reads its first weights meanwhile. Four steps of
- * a warp are on their way at once: 24 warps a multiprocessor with 4 KiB each keep HBM busy. */
+ * time. The kernel may begin while the one that makes x is at work, and reads its first weights meanwhile. Four steps
+ * of a warp are on their way at once: 24 warps a multiprocessor with 4 KiB each keep HBM busy. */
 #include "model/cuda/layer_cuda.cuh"
 
 enum {

@@ -20,12 +20,15 @@ run"
 read -r -d '' -a rooms <<<"$levels"
 
 level_of() { echo "$levels" | awk -v room="$1" '{ for (i = 1; i <= NF; i++) if ($i == room) print NR }'; }
-sources() { find "$@" -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort; }
+# Templates are no sources of ours: programs write them out.
+sources() {
+    find "$@" -path export/templates -prune -o \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print | sort
+}
 
 # "FILE HEADER" for every include of ours, but for headers that the build makes.
 includes() {
     sources "$@" | xargs grep -HoE '^ *# *include *"[^"]+"' | sed -E 's/^([^:]+):.*"([^"]+)"$/\1 \2/' |
-        grep -vE ' (version|needle_templates)\.h$'
+        grep -vE ' (version|needle_templates|cuda_templates)\.h$'
 }
 
 wrong_arrows() {    # wrong_arrows ROOM

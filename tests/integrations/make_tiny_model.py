@@ -1,6 +1,6 @@
 """make_tiny_model.py FAMILY TOKENIZER FOLDER: a model of drawn weights, with the tokenizer of another folder.
 
-gemma2: a window in every other layer, soft caps, a scale of its own; gemma3: a window, a RoPE of its own where it is."""
+gemma2: a window in every other layer, soft caps, a scale of its own; gemma3: a window, and a RoPE of its own there."""
 import shutil
 import sys
 from pathlib import Path

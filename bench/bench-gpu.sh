@@ -29,7 +29,7 @@ if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
 has_torch() { python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }
 if wants attend; then
     for heads in "32 8 128" "16 2 128"; do
-        if has_torch; then python3 "$bench/bench_sdpa.py" $heads; fi
+        if has_torch; then python3 "$here/bench_sdpa.py" $heads; fi
         "$bench/bench_attend" $heads
     done >"$out/attend.jsonl"
 fi

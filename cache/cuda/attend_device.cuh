@@ -7,6 +7,7 @@
 
 #include "cache/cuda/cache_cuda.h"
 #include "core/cuda_check.cuh"
+#include "kernels/cuda/tensor_cores.cuh"
 
 enum { ATTEND_PAGE = CACHE_PAGE_TOKENS, PAGE_TILES = ATTEND_PAGE / ATTEND_TILE };
 
@@ -218,29 +219,16 @@ __device__ __forceinline__ uint32_t pack_halves(float low, float high)
 __device__ __forceinline__ __half2 as_half2(uint32_t word) { return *reinterpret_cast<const __half2 *>(&word); }
 __device__ __forceinline__ uint32_t as_word(__half2 pair) { return *reinterpret_cast<const uint32_t *>(&pair); }
 
+/* Two numbers of 16 bits as a pair. up: 65536, of which the compiler must not know it: then it multiplies, while the
+ * integer unit, the busiest of all, shifts and masks. */
+__device__ __forceinline__ uint32_t join_halves(uint32_t low, uint32_t high, uint32_t up) { return high * up + low; }
+__device__ __forceinline__ uint32_t hidden_up(const attend_args &args) { return args.max_pages >= 0 ? 65536u : 0u; }
+
 /* p_x column_0 + p_y column_1: a pair through a 2 x 2 matrix. */
 __device__ __forceinline__ uint32_t turn_pair(uint32_t pair, uint32_t column_0, uint32_t column_1)
 {
     const __half2 p = as_half2(pair);
     return as_word(__hfma2(__low2half2(p), as_half2(column_0), __hmul2(__high2half2(p), as_half2(column_1))));
-}
-
-/* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has only the one of half the depth. */
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-        "%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[2]), "r"(a[3]), "r"(b1));
-#endif
 }
 
 /* The 8 x 8 halves of a warp, rows for columns. */

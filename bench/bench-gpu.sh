@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side. Without arguments, those of the bundle that this script
 # lies in, into ./bench-gpu. Writes one file for each part, with one JSON line for each row, and prints a table at the
-# end. ROPEBITS_BENCH names the parts to run (default: codec decode capture calibrate memory experts profile evaluate).
+# end. ROPEBITS_BENCH names the parts to run (default: codec attend decode capture calibrate memory experts profile evaluate).
 # WORK is a folder with 20 GB for the made-up checkpoints. RB_SHARED (default ../shared) has the model and the text of
 # evaluate; without them that part does not run.
 set -euo pipefail
@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bench=${1:-$here}
 bin=${2:-$here/../bin}
 out=${3:-bench-gpu}
-parts=${ROPEBITS_BENCH:-codec decode capture calibrate memory experts profile evaluate}
+parts=${ROPEBITS_BENCH:-codec attend decode capture calibrate memory experts profile evaluate}
 work=$(mktemp -d "${WORK:-/tmp}/ropebits-bench-gpu-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
@@ -23,6 +23,16 @@ calibrate() {
 one_line() { tr -d '\n' | sed -E 's/  +/ /g'; echo; }
 
 if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
+
+# A decode token's attention over packed caches, for the heads of Llama-3.1-8B and of Qwen2.5-3B, and beside them the
+# best there is in fp16, where PyTorch is installed.
+has_torch() { python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }
+if wants attend; then
+    for heads in "32 8 128" "16 2 128"; do
+        if has_torch; then python3 "$here/bench_sdpa.py" $heads; fi
+        "$bench/bench_attend" $heads
+    done >"$out/attend.jsonl"
+fi
 
 # A token of Llama-3.1-8B with random weights, as on a GPU of 80 GB.
 if wants decode; then "$bench/bench_decode" --max-gpu-memory 80GB --json >"$out/decode.json"; fi
@@ -130,6 +140,13 @@ for r in rows("codec"):     # the three steps of a plan and a type are one line;
     if is_first: print("%-22s %-5s %6.3f true bits" % (r["plan"], r["type"], r["true_bits"]), end="")
     rate = r["moved_gb_per_s"] if is_last else r["vector_gb_per_s"]
     print("  %s %6.0f GB/s (%.0f us)" % (r["step"], rate, r["us"]), end="\n" if is_last else "")
+mark = {}                       # us of fp16 by cuDNN, of the same heads, batch and length
+for r in rows("attend"):
+    key = tuple(r[k] for k in ("n_q_heads", "n_kv_heads", "head_dim", "batch", "length"))
+    mark.setdefault(key, r["us"] if r["plan"] == "fp16 by cuDNN" else None)
+    print("attention, %d/%d heads of %d dims, %d x %d tokens, %s: %.1f us, %.0f GB/s" %
+          (*key, r["plan"], r["us"], r["gb_per_s"]),
+          "(%.2f times as fast as cuDNN)" % (mark[key] / r["us"]) if mark[key] else "")
 path = os.path.join(sys.argv[1], "decode.json")
 for r in json.load(open(path))["rows"] if os.path.exists(path) else []:
     print("decode, %s (%.3f and %.3f bits), %d x %d tokens:" % (r["plan"], r["key_true_bits"], r["value_true_bits"],

@@ -7,6 +7,7 @@
 
 #include "cache/cuda/cache_cuda.h"
 #include "core/cuda_check.cuh"
+#include "kernels/cuda/tensor_cores.cuh"
 
 enum { ATTEND_PAGE = CACHE_PAGE_TOKENS, PAGE_TILES = ATTEND_PAGE / ATTEND_TILE };
 
@@ -32,6 +33,7 @@ struct attend_args {
     int codes_at;                 /* in a warp's page, where that is not the kernel's own business */
     int staged_bytes;             /* shared memory of a warp's page */
     int shared_bytes;             /* that a block may have */
+    int sum_slots;                /* warps whose sums a block holds at once */
 };
 
 /* A block's part. */
@@ -116,11 +118,20 @@ template <int LEFT> __device__ __forceinline__ void stage_wait()
     __syncwarp();
 }
 
-/* n words to shared memory by a block. */
+/* n words to shared memory by a block; both aligned to 16 bytes, with room for whole ones. stage_commit and stage_wait
+ * must follow, and __syncthreads. */
 __device__ __forceinline__ void fill_shared(void *to, const void *from, int n_words)
 {
-    for (int i = threadIdx.x; i < n_words; i += blockDim.x)
-        static_cast<uint32_t *>(to)[i] = static_cast<const uint32_t *>(from)[i];
+    for (int i = threadIdx.x; i < (n_words + 3) / 4; i += blockDim.x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                         static_cast<uint32_t>(__cvta_generic_to_shared(static_cast<uint8_t *>(to) + i * 16))),
+                     "l"(static_cast<const uint8_t *>(from) + i * 16)
+                     : "memory");
+#else
+        static_cast<uint4 *>(to)[i] = static_cast<const uint4 *>(from)[i];
+#endif
+    }
 }
 
 /* ---- look-ups ----------------------------------------------------------------------------------- */
@@ -208,29 +219,16 @@ __device__ __forceinline__ uint32_t pack_halves(float low, float high)
 __device__ __forceinline__ __half2 as_half2(uint32_t word) { return *reinterpret_cast<const __half2 *>(&word); }
 __device__ __forceinline__ uint32_t as_word(__half2 pair) { return *reinterpret_cast<const uint32_t *>(&pair); }
 
+/* Two numbers of 16 bits as a pair. up: 65536, of which the compiler must not know it: then it multiplies, while the
+ * integer unit, the busiest of all, shifts and masks. */
+__device__ __forceinline__ uint32_t join_halves(uint32_t low, uint32_t high, uint32_t up) { return high * up + low; }
+__device__ __forceinline__ uint32_t hidden_up(const attend_args &args) { return args.max_pages >= 0 ? 65536u : 0u; }
+
 /* p_x column_0 + p_y column_1: a pair through a 2 x 2 matrix. */
 __device__ __forceinline__ uint32_t turn_pair(uint32_t pair, uint32_t column_0, uint32_t column_1)
 {
     const __half2 p = as_half2(pair);
     return as_word(__hfma2(__low2half2(p), as_half2(column_0), __hmul2(__high2half2(p), as_half2(column_1))));
-}
-
-/* c += a b, 16 x 8 x 16, fp16 operands, f32 sums. Turing has only the one of half the depth. */
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
-        "%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[2]), "r"(a[3]), "r"(b1));
-#endif
 }
 
 /* The 8 x 8 halves of a warp, rows for columns. */
@@ -240,6 +238,31 @@ __device__ __forceinline__ uint32_t transpose(uint32_t word)
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(word));
     return out;
 }
+
+/* ---- a block's values together ------------------------------------------------------------------- */
+
+/* What f makes of a value and the same of other lanes: those whose numbers differ by multiples of 8. */
+template <typename F> __device__ __forceinline__ float across_lanes(float value, F f)
+{
+    for (int mask = ATTEND_QUERIES; mask < 32; mask *= 2) value = f(value, __shfl_xor_sync(0xffffffffu, value, mask));
+    return value;
+}
+
+/* The same over the warps of a block; lanes 0 to 7 of each warp have a value a query. scratch [warps][8]. */
+template <typename F> __device__ __forceinline__ float across_warps(float value, float *scratch, float none, F f)
+{
+    const int lane = threadIdx.x & 31, n = blockDim.x / 32;
+    if (lane < ATTEND_QUERIES) scratch[threadIdx.x / 32 * ATTEND_QUERIES + lane] = value;
+    __syncthreads();
+    value = none;
+    for (int i = lane / ATTEND_QUERIES; i < n; i += 32 / ATTEND_QUERIES)
+        value = f(value, scratch[i * ATTEND_QUERIES + lane % ATTEND_QUERIES]);
+    value = across_lanes(value, f);
+    __syncthreads();
+    return value;
+}
+
+/* ---- launches -------------------------------------------------------------------------------------- */
 
 /* Splits for a kernel of which so many blocks run at once on a multiprocessor. */
 static inline int count_splits(const attend_args &args, int n_sequences, int resident)

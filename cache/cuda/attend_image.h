@@ -59,8 +59,9 @@ typedef struct attend_group {
     int32_t first_fragment;   /* word of the head's fragments: [dim_steps][2][steps][32][2] */
     int32_t norm_exponent;    /* of 8-bit norms */
     int32_t is_wide;
+    int32_t reserved;
 } attend_group;
-static_assert(sizeof(attend_group) == 28, "attend_group is read by the device");
+static_assert(sizeof(attend_group) == 32, "attend_group is read by the device");
 
 typedef struct attend_head {
     cache_part part; /* of a page */

@@ -41,36 +41,35 @@ __device__ __forceinline__ merge_tables find_tables(const attend_args &args)
     return at;
 }
 
-/* Loads of all splits at once: one after another they would take longer than all the rest. */
+/* A thread has some splits of one query. */
 __device__ inline void find_factors(const merge_tables &tables, const attend_args &args, const attend_place &at)
 {
+    enum { HELD = 3 };
     const int64_t first = at.row * (args.n_splits + 1) * ATTEND_QUERIES;
-    const int n = (args.n_splits + args.has_exact) * ATTEND_QUERIES;
-    float *sums = tables.parts;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        tables.factors[i] = args.split_max[first + i];
-        sums[i] = args.split_sum[first + i];
+    const int n_packed = args.n_splits * ATTEND_QUERIES, n = n_packed + args.has_exact * ATTEND_QUERIES;
+    const auto larger = [](float a, float b) { return fmaxf(a, b); };
+    const auto add = [](float a, float b) { return a + b; };
+    float split_max[HELD], split_sum[HELD], most = -INFINITY, packed = 0.0f, exact = 0.0f;
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        const int i = threadIdx.x + k * blockDim.x;
+        split_max[k] = i < n ? args.split_max[first + i] : -INFINITY;
+        split_sum[k] = i < n ? args.split_sum[first + i] : 0.0f;
+        most = fmaxf(most, split_max[k]);
     }
-    __syncthreads();
+    most = across_warps(across_lanes(most, larger), tables.parts, -INFINITY, larger);
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        const int i = threadIdx.x + k * blockDim.x;
+        const float factor = split_max[k] > -INFINITY ? exp2f((split_max[k] - most) * LOG2_E) : 0.0f;
+        if (i < n) tables.factors[i] = factor;
+        if (i < n_packed) packed += factor > 0.0f ? factor * split_sum[k] : 0.0f;
+        else if (i < n) exact += factor > 0.0f ? factor * split_sum[k] : 0.0f;
+    }
+    packed = across_warps(across_lanes(packed, add), tables.parts, 0.0f, add);
+    exact = across_warps(across_lanes(exact, add), tables.parts, 0.0f, add);
     if (threadIdx.x < ATTEND_QUERIES) {
-        float most = -INFINITY;
-        for (int i = threadIdx.x; i < n; i += ATTEND_QUERIES) most = fmaxf(most, tables.factors[i]);
         tables.most[threadIdx.x] = most;
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        tables.factors[i] = tables.factors[i] > -INFINITY
-                                ? exp2f((tables.factors[i] - tables.most[i % ATTEND_QUERIES]) * LOG2_E)
-                                : 0.0f;
-    __syncthreads();
-    if (threadIdx.x < ATTEND_QUERIES) {
-        float packed = 0.0f, exact = 0.0f;
-        for (int i = threadIdx.x; i < args.n_splits * ATTEND_QUERIES; i += ATTEND_QUERIES)
-            packed += tables.factors[i] * sums[i];
-        if (args.has_exact) {
-            const int i = args.n_splits * ATTEND_QUERIES + threadIdx.x;
-            exact = tables.factors[i] * sums[i];
-        }
         tables.packed[threadIdx.x] = packed;
         tables.all[threadIdx.x] = packed + exact;
     }

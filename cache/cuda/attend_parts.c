@@ -150,12 +150,13 @@ done:
 rb_status attend_add_book(const attend_maker *m, attend_head *own, const attend_book *book, rb_error *err)
 {
     attend_side *side = m->side;
-    const int n = book->n_halves / 2;
-    const rb_status st = append(&side->books, &side->n_books, (uint64_t)n, sizeof *side->books, &own->first_book, err);
+    const int n = book->n_halves / 2, room = (n + 3) / 4 * 4; /* blocks copy whole 16 bytes */
+    const rb_status st =
+        append(&side->books, &side->n_books, (uint64_t)room, sizeof *side->books, &own->first_book, err);
     if (st != RB_OK) return st;
     memcpy(side->books + own->first_book, book->halves, (size_t)n * sizeof *side->books);
     own->book_words = n;
-    side->max_book_words = larger(side->max_book_words, n);
+    side->max_book_words = larger(side->max_book_words, room);
     return RB_OK;
 }
 

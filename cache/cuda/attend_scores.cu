@@ -107,8 +107,8 @@ __device__ __forceinline__ void score_page(float (&logits)[PAGE_TILES][4], const
                                        turn_pair(pair[2], turn_1.x, turn_1.y), turn_pair(pair[3], turn_1.z, turn_1.w)};
                 const uint4 back = *reinterpret_cast<const uint4 *>(position + t * staged.n_blocks);
                 const uint32_t b0 = turn_pair(query.x, back.x, back.y), b1 = turn_pair(query.y, back.z, back.w);
-                multiply_add(logits[t], a, b0, b1);
-                if (head.has_center) multiply_add(of_center[t], center, b0, b1);
+                multiply(logits[t], a, b0, b1);
+                if (head.has_center) multiply(of_center[t], center, b0, b1);
             }
         }
     }
@@ -131,6 +131,8 @@ __global__ void __launch_bounds__(256, 2) pair_scores_kernel(const __grid_consta
     const attend_head &head = args.call.keys.heads[at.head];
     const scores_tables tables = find_tables(args.call.keys, args.call.keys.max_dim_steps);
     fill_tables(tables, args, at, head);
+    stage_commit();
+    stage_wait<0>();
     __syncthreads();
 
     const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32, n_bytes = head.part.code_bytes * ATTEND_PAGE,
@@ -175,7 +177,7 @@ template <int RUNS> struct half_tile {
             high[run] = __ldcs(reinterpret_cast<const uint4 *>(row + 8 * n_dims * 2 + run * 64));
         }
     }
-    __device__ __forceinline__ void multiply(float (&logits)[4], const __half *queries) const
+    __device__ __forceinline__ void multiply_queries(float (&logits)[4], const __half *queries) const
     {
         const int r = (threadIdx.x & 31) / 4, c = threadIdx.x & 3;
 #pragma unroll
@@ -183,8 +185,8 @@ template <int RUNS> struct half_tile {
             const uint4 q = *reinterpret_cast<const uint4 *>(queries + (r * RUNS + run) * 32 + c * 8);
             const uint32_t a[4] = {low[run].x, high[run].x, low[run].y, high[run].y},
                            b[4] = {low[run].z, high[run].z, low[run].w, high[run].w};
-            multiply_add(logits, a, q.x, q.y);
-            multiply_add(logits, b, q.z, q.w);
+            multiply(logits, a, q.x, q.y);
+            multiply(logits, b, q.z, q.w);
         }
     }
 };
@@ -228,7 +230,7 @@ __global__ void __launch_bounds__(256, RUNS <= 4 ? 2 : 1) half_scores_kernel(con
         for (int t = 0; t < PAGE_TILES; t++) {
             if (t + 1 < PAGE_TILES) tiles[(t + 1) % 2].load(keys, t + 1, n_dims);
             else if (next) tiles[0].load(next, 0, n_dims);
-            tiles[t % 2].multiply(logits[t], queries);
+            tiles[t % 2].multiply_queries(logits[t], queries);
         }
         finish_logits(logits, args, at, page);
         write_weights(logits, args, at, page);

@@ -244,7 +244,7 @@ __device__ __forceinline__ void multiply_group(float (&logits)[TILES][4], float 
                 if (s >= group.steps) break;
                 const uint2 b = fragment[s * 32];
 #pragma unroll
-                for (int t = 0; t < TILES; t++) multiply_add(sums[t], a[s][t], b.x, b.y);
+                for (int t = 0; t < TILES; t++) multiply(sums[t], a[s][t], b.x, b.y);
             }
             const uint4 turn = tables.turns[(step * 2 + i) * 32 + lane];
 #pragma unroll
@@ -259,8 +259,8 @@ __device__ __forceinline__ void multiply_group(float (&logits)[TILES][4], float 
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
             const uint2 b = query.turned(first_tile + t, staged.n_blocks);
-            multiply_add(logits[t], keys[t], b.x, b.y);
-            if (has_center) multiply_add(all[t], of, b.x, b.y);
+            multiply(logits[t], keys[t], b.x, b.y);
+            if (has_center) multiply(all[t], of, b.x, b.y);
         }
     }
 }
@@ -277,7 +277,7 @@ __device__ __forceinline__ void add_centers(float (&all)[TILES][4], const produc
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
             const uint2 b = query.turned(first_tile + t, staged.n_blocks);
-            multiply_add(all[t], of, b.x, b.y);
+            multiply(all[t], of, b.x, b.y);
         }
     }
 }
@@ -322,6 +322,8 @@ __global__ void __launch_bounds__(PRODUCT_WARPS * 32) product_scores_kernel(cons
     const attend_head &head = args.call.keys.heads[at.head];
     const product_tables tables = find_tables<SHARED_MATRIX>(args, head);
     fill_tables<SHARED_MATRIX>(tables, args, at, head);
+    stage_commit();
+    stage_wait<0>();
     __syncthreads();
 
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,

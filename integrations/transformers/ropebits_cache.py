@@ -27,7 +27,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ropebits_kv import PAGE_TOKENS, aligned_bytes, open_plan
+from ropebits_kv import DTYPES, PAGE_TOKENS, aligned_bytes, open_plan
 
 ATTENTION = "ropebits"
 FIRST_PAGES = 4           # of a sequence, where max_tokens does not say how many
@@ -41,10 +41,12 @@ class Sequences:
 
     def __init__(self, attention_mask=None):
         self.padding = None if attention_mask is None else left_padding(attention_mask)
-        self._last = {}
+        self._last, self._has_begun = {}, False
 
     def begin(self, n):
         """Called with the number of sequences of every update."""
+        if self._has_begun and n != len(self.padding):
+            raise ValueError(f"{n} sequences in a batch, but RopebitsCache has {len(self.padding)}")
         if self.padding is None:
             if n > 1:
                 raise ValueError(f"a batch of {n} sequences needs RopebitsCache(..., attention_mask=...), the mask of "
@@ -53,8 +55,9 @@ class Sequences:
         if n % len(self.padding):
             raise ValueError(f"{n} sequences in a batch, but the attention_mask given to RopebitsCache has "
                              f"{len(self.padding)}")
-        if n != len(self.padding):  # beams, or several sequences returned of a prompt
-            self.padding = [p for p in self.padding for _ in range(n // len(self.padding))]
+        # More than the mask has are beams, or several sequences returned of a prompt.
+        self.padding = [p for p in self.padding for _ in range(n // len(self.padding))]
+        self._has_begun = True
 
     def __len__(self):
         return len(self.padding)
@@ -139,6 +142,8 @@ class RopebitsLayer(CacheLayerMixin):
         return not self.is_initialized or self.kv.info.n_recent == 0
 
     def lazy_initialization(self, key_states, value_states=None):
+        if key_states.dtype not in DTYPES:
+            raise ValueError(f"keys are {key_states.dtype}, expected one of {', '.join(map(str, DTYPES))}")
         self.device = key_states.device
         self.kv = self.cache.open(self.device)
         self.pages, self.exact, self.n_pages = None, None, 0
@@ -381,8 +386,9 @@ def ropebits_mask(batch_size, q_length, kv_length, **kwargs):
 
 def ropebits_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, **kwargs):
     """query [sequence][query head][token][dim] -> [sequence][token][query head][dim]"""
-    for name in ("s_aux", "position_bias"):
-        if kwargs.get(name) is not None:
+    refused = {"dropout": dropout or None, **{name: kwargs.get(name) for name in ("s_aux", "position_bias")}}
+    for name, given in refused.items():
+        if given is not None:
             raise NotImplementedError(f"attention \"{ATTENTION}\" has no {name}")
     if scaling is None:
         scaling = query.shape[3] ** -0.5

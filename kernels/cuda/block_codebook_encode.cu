@@ -11,10 +11,11 @@
  * What the host's compiler sees too, the tables and the search of a cell, is tested without a GPU in
  * tests/kernels/test_block_codebook_image.c; this file only on one, in tests/gpu/test_codec_cuda_block_codebook.c. */
 #include "kernels/cuda/block_codebook_device.cuh"
-#include "kernels/cuda/block_codebook_search.h"
+#include "kernels/cuda/block_codebook_gain.cuh"
 #include "kernels/cuda/codec_bits.cuh"
+#include "kernels/cuda/codec_few.cuh"
 
-enum { ENCODE_WARPS = 16, ENCODE_ROWS = 32, N_GAINS = 3, CODE_BITS = 10 };
+enum { ENCODE_WARPS = 16, ENCODE_ROWS = 32, CODE_BITS = 10 };
 
 struct block_codebook_encode_args {
     codec_image image; /* on the device */
@@ -147,35 +148,6 @@ __device__ __forceinline__ float vector_square(const typename block_codebook_inp
         square = fmaf(blocks[i].weight, fmaf(a, a, b * b), square);
     }
     return square + check;
-}
-
-/* The three levels of the gain around the one that a vector's size points to, as far as there are any. */
-struct gain_choice {
-    int level;
-    float gain[N_GAINS], inverse[N_GAINS], error[N_GAINS];
-};
-
-__device__ __forceinline__ gain_choice start_choice(const block_codebook_image_head &head, float square)
-{
-    const int largest = (1 << head.gain_bits) - 1;
-    gain_choice choice;
-    choice.level = block_codebook_level(square, head.inverse_size, head.gain_bits);
-#pragma unroll
-    for (int k = 0; k < N_GAINS; k++) {
-        choice.gain[k] = head.gains[max(min(choice.level + k - 1, largest), 0)];
-        choice.inverse[k] = 1.0f / choice.gain[k];
-        choice.error[k] = 0.0f;
-    }
-    return choice;
-}
-
-/* Which of the three: the least error, the lowest of equals. */
-__device__ __forceinline__ int best_gain(const gain_choice &choice, int gain_bits)
-{
-    const bool has_lower = choice.level > 0 && choice.error[0] <= choice.error[1];
-    const float least = has_lower ? choice.error[0] : choice.error[1];
-    const bool has_upper = choice.level < (1 << gain_bits) - 1 && choice.error[2] < least;
-    return has_upper ? 2 : has_lower ? 0 : 1;
 }
 
 /* Where a block's key is: less the centre, and on the grid at gain 1. */
@@ -485,6 +457,7 @@ template <typename T> static rb_status launch_type(block_codebook_encode_args &a
 
 rb_status block_codebook_encode(const codec_encode_call &call, rb_error *err)
 {
+    if (call.n <= FEW_VECTORS) return block_codebook_encode_few(call, err);
     block_codebook_encode_args args = {call.image,
                                        call.x.data,
                                        call.x.head_stride,

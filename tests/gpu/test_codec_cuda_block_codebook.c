@@ -107,12 +107,13 @@ static void any_gain_matches_the_reference(void **state)
         }
 }
 
-/* The last rows of a tile, warps without a vector; batches of queries that are full, half full, and several. */
+/* Few vectors, which have an encoder of their own; the last rows of a tile, warps without a vector; batches of queries
+ * that are full, half full, and several. */
 static void any_number_of_vectors_and_queries(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const int64_t counts[] = {6, 15, 31, 32, 33, 65, 8191};
+    static const int64_t counts[] = {1, 2, 3, 6, 15, 16, 17, 31, 32, 33, 65, 8191};
     static const int queries[] = {1, 4, 8, 13};
     const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
     const block_codebook_form form = {.least = 1, .most = 6, .gain_bits = 3, .has_center = true};
@@ -120,6 +121,29 @@ static void any_number_of_vectors_and_queries(void **state)
         try_block_codebook(&model, &form, (codec_dtype)(i % CODEC_N_DTYPES), counts[i], N_QUERIES, "counts");
     for (size_t i = 0; i < RB_COUNT(queries); i++)
         try_block_codebook(&model, &form, CODEC_F16, 300, queries[i], "queries");
+}
+
+/* In every form that mixed_bits_match_the_reference has. */
+static void few_vectors_match_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const int64_t counts[] = {1, 2, 3, 16, 17};
+    static const int head_dims[] = {16, 64, 80, 128, 256};
+    static const block_codebook_form forms[] = {
+        {.least = 0, .most = 8, .has_center = true},
+        {.least = 1, .most = 10, .gain_bits = 3},
+        {.least = 0, .most = 6, .gain_bits = 2, .has_center = true, .is_skewed = true},
+        {.least = 0, .most = 16, .gain_bits = 3, .has_center = true, .is_skewed = true},
+    };
+    for (size_t i = 0; i < RB_COUNT(counts); i++)
+        for (size_t d = 0; d < RB_COUNT(head_dims); d++)
+            for (size_t f = 0; f < RB_COUNT(forms); f++) {
+                const model_facts model =
+                    facts_of(head_dims[d], head_dims[d], d % 2 ? ROPE_INTERLEAVED : ROPE_SPLIT_HALF, 3);
+                try_block_codebook(&model, &forms[f], (codec_dtype)((i + d + f) % CODEC_N_DTYPES), counts[i], N_QUERIES,
+                                   "few vectors");
+            }
 }
 
 /* Each of six heads has tables of its own: other bits, gains and maps, a centre or none. */
@@ -146,41 +170,47 @@ static void heads_of_different_forms_share_a_layer(void **state)
         }
 }
 
+/* One vector of n; a later one too. */
+static void try_bad_vector(float bad, int dim, codec_dtype type, int64_t n, int64_t bad_vector, int64_t later)
+{
+    enum { BAD_HEAD = 1, D = 64 };
+    codec_trial trial;
+    rb_error err = {0};
+    plan_head heads[2] = {0};
+    const model_facts model = facts_of(D, D, ROPE_SPLIT_HALF, 2);
+    for (int h = 0; h < 2; h++)
+        block_codebook_head(&heads[h], &model, h, &(block_codebook_form){.least = 0, .most = 4, .gain_bits = 3});
+    float *x = some_vectors(3, 2, n, D, type), *queries = normal_floats(4, 2 * N_QUERIES * D);
+    x[(BAD_HEAD * n + bad_vector) * D + dim] = x[(BAD_HEAD * n + later) * D + dim] = bad;
+    codec_dtype_round(x, 2 * n * D, type);
+    const codec_trial_input in = {.heads = heads,
+                                  .n_heads = 2,
+                                  .model = &model,
+                                  .tables = tables,
+                                  .type = type,
+                                  .x = x,
+                                  .n = n,
+                                  .queries = queries,
+                                  .n_queries = N_QUERIES};
+    assert_ok(codec_trial_cuda(&trial, &in, &err));
+    assert_int_equal(trial.first_bad, isfinite(bad) ? -1 : BAD_HEAD * n + bad_vector);
+    codec_trial_free(&trial);
+    clear_heads(heads, 2);
+    free(x);
+    free(queries);
+}
+
 /* In a block of no bits too. Large numbers are no reason to refuse. */
 static void a_vector_that_is_not_finite_is_named(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     static const float bad[] = {NAN, INFINITY, -INFINITY, 60000.0f};
-    enum { N = 100, BAD_HEAD = 1, BAD_VECTOR = 57, D = 64 };
-    rb_error err = {0};
     for (size_t i = 0; i < RB_COUNT(bad); i++)
-        for (int dim = 0; dim < D; dim += 9)
+        for (int dim = 0; dim < 64; dim += 9)
             for (int type = 0; type < CODEC_N_DTYPES; type++) {
-                codec_trial trial;
-                plan_head heads[2] = {0};
-                const model_facts model = facts_of(D, D, ROPE_SPLIT_HALF, 2);
-                for (int h = 0; h < 2; h++)
-                    block_codebook_head(&heads[h], &model, h,
-                                        &(block_codebook_form){.least = 0, .most = 4, .gain_bits = 3});
-                float *x = some_vectors(3, 2, N, D, (codec_dtype)type), *queries = normal_floats(4, 2 * N_QUERIES * D);
-                for (int later = 0; later < 2; later++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * D + dim] = bad[i];
-                codec_dtype_round(x, 2 * N * D, (codec_dtype)type);
-                const codec_trial_input in = {.heads = heads,
-                                              .n_heads = 2,
-                                              .model = &model,
-                                              .tables = tables,
-                                              .type = (codec_dtype)type,
-                                              .x = x,
-                                              .n = N,
-                                              .queries = queries,
-                                              .n_queries = N_QUERIES};
-                assert_ok(codec_trial_cuda(&trial, &in, &err));
-                assert_int_equal(trial.first_bad, isfinite(bad[i]) ? -1 : BAD_HEAD * N + BAD_VECTOR);
-                codec_trial_free(&trial);
-                clear_heads(heads, 2);
-                free(x);
-                free(queries);
+                try_bad_vector(bad[i], dim, (codec_dtype)type, 100, 57, 77);
+                try_bad_vector(bad[i], dim, (codec_dtype)type, 8, 5, 7);
             }
 }
 
@@ -191,6 +221,7 @@ int main(void)
         cmocka_unit_test(mixed_bits_match_the_reference),
         cmocka_unit_test(any_gain_matches_the_reference),
         cmocka_unit_test(any_number_of_vectors_and_queries),
+        cmocka_unit_test(few_vectors_match_the_reference),
         cmocka_unit_test(heads_of_different_forms_share_a_layer),
         cmocka_unit_test(a_vector_that_is_not_finite_is_named),
     };

@@ -72,6 +72,17 @@ def other_cache():
     run(ids[:1, :1], ATTENTION, past_key_values=kept)
 
 
+def double(kept):
+    x = torch.zeros(1, 2, 1, 64, dtype=torch.float64)
+    kept.layers[0].append(x, x)
+
+
+def more_sequences():
+    kept = cache()
+    run(ids[:1], past_key_values=kept)
+    run(ids, past_key_values=kept)
+
+
 def infinite():
     kept = cache()
     kept.layers[0].append(torch.full((1, 2, 1, 64), torch.inf), torch.zeros(1, 2, 1, 64))
@@ -95,6 +106,15 @@ refuses("crop of recent tokens", NotImplementedError, "recent = 20 cannot be cro
 refuses("a mask of the caller's own", NotImplementedError, "no mask of the caller's own", caller_mask)
 refuses("another cache", NotImplementedError, "decodes with a RopebitsCache only", other_cache)
 refuses("a key that is not finite", RopebitsError, "finite", infinite)
+refuses("a model in float64", ValueError, "keys are torch.float64", lambda: double(cache()))
+refuses("another number of sequences", ValueError, "2 sequences in a batch, but RopebitsCache has 1", more_sequences)
+refuses("attention sinks", NotImplementedError, "has no s_aux",
+        lambda: run(ids[:1], ATTENTION, past_key_values=cache(), s_aux=torch.zeros(6)))
+with torch.no_grad():
+    plain, packed = (run(ids, name, use_cache=False).logits for name in ("eager", ATTENTION))
+if (plain - packed).abs().max() > 1e-4:
+    n_bad += 1
+    print("not ok: without a cache attention is another than eager")
 if crop(plan, -3) != 5 or crop(plan, 6) != 6 or crop(plan, 20) != 8:
     n_bad += 1
     print("not ok: crop leaves another number of tokens")

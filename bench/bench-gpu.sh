@@ -1,7 +1,8 @@
 #!/bin/bash
 # bench-gpu.sh [BENCH BIN OUT]: the benchmarks of the CUDA side. Without arguments, those of the bundle that this script
 # lies in, into ./bench-gpu. Writes one file for each part, with one JSON line for each row, and prints a table at the
-# end. ROPEBITS_BENCH names the parts to run (default: codec attend decode capture calibrate memory experts profile evaluate).
+# end. ROPEBITS_BENCH names the parts to run (default: codec attend decode capture calibrate memory experts profile
+# evaluate).
 # WORK is a folder with 20 GB for the made-up checkpoints. RB_SHARED (default ../shared) has the model and the text of
 # evaluate; without them that part does not run.
 set -euo pipefail

@@ -25,8 +25,8 @@ if [ "$kind" = gpu ]; then
     mkdir -p "$folder/checks" "$folder/tests/fixtures"
     cp -r tests/fixtures/models "$folder/tests/fixtures/"
     cp "$build"/tests/gpu/test_* tests/gpu/*.sh tests/programs/tap.sh "$folder/checks/"
-    cp "$build"/bench/bench_* "$build"/bench/make_checkpoint "$build"/bench/measure bench/bench-gpu.sh bench/bench_sdpa.py \
-        "$folder/checks/"
+    cp "$build"/bench/bench_* "$build"/bench/make_checkpoint "$build"/bench/measure bench/bench-gpu.sh \
+        bench/bench_sdpa.py "$folder/checks/"
 fi
 
 # ldd lists the whole closure; a library that is not found is an error of the build.

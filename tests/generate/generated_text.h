@@ -57,13 +57,14 @@ static inline bit_plan *make_plan(const model_facts *model, plan_kind kind, int6
 
 /* ---- the judge ------------------------------------------------------------------------------- */
 
-/* How far a token's logit is below the largest, at most, over the new tokens. */
+/* How far the new tokens' logits are below the largest, at most and in the mean. */
 typedef struct judge {
     kv_restore *restore;
     const evaluate_batch *batch;
     const int32_t *text;
     int run, vocab_size;
     float worst;
+    double mean;
     int n_different;
 } judge;
 
@@ -84,6 +85,7 @@ static inline rb_status judge_logits(void *user, int64_t first, int64_t n, const
         if ((first + i) % j->batch->n_runs != j->run || position + 1 < N_PROMPT) continue;
         for (int t = 0; t < j->vocab_size; t++) largest = fmaxf(largest, row[t]);
         j->worst = fmaxf(j->worst, largest - row[next]);
+        j->mean += (double)(largest - row[next]) / N_NEW;
         j->n_different += row[next] < largest;
     }
     return RB_OK;

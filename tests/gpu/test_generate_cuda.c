@@ -5,10 +5,24 @@
 #include "model/cuda/layer_cuda.h"
 #include "tests/generate/generated_text.h"
 
-/* How far a new token's logit may be below the largest of the pass on the CPU. Logits of this model reach 10. In f32
- * the cache has its part: keys and values that go through fp16, and codes that are tied. bf16 has 8 bits, in every
- * layer. */
-static const float LOGIT_TIE_F32 = 0.05f, LOGIT_TIE_BF16 = 1.5f;
+/* How far the new tokens' logits may be below the largest of the pass on the CPU, at most and in the mean. Logits of
+ * this model reach 20, and a token that is any other than the most likely one is 5 to 9 below it in the mean.
+ *
+ * In fp16 nothing is coded, and rounding moves logits by little: in f32 that of keys and values to fp16, in bf16 that
+ * of every layer to 8 bits.
+ *
+ * Codes make more of it. A key near the boundary of two codes gets the other one when rounding moves it, its block then
+ * moves by a step of 3 bits, and keys of later layers follow. On the CPU, with q, k and v moved by random parts of
+ * 2^-11, as fp16 rounds, before coding and after it, single logits moved by up to 5. The tokens most likely after that
+ * were 0.45 at most and 0.05 in the mean below those before, in 35 passes; with parts of 2^-8, as bf16 rounds, 1.6 and
+ * 0.19. Tokens most likely with the codes of another plan were 2.9 to 16 and 0.43 to 1.3 below. */
+typedef struct logit_tie {
+    float worst;
+    double mean;
+} logit_tie;
+
+static const logit_tie FP16_TIES[] = {[LAYER_CUDA_F32] = {0.05f, 0.01}, [LAYER_CUDA_BF16] = {1.5f, 0.2}},
+                       CODED_TIES[] = {[LAYER_CUDA_F32] = {1.0f, 0.1}, [LAYER_CUDA_BF16] = {2.5f, 0.35}};
 
 static void check_kind(plan_kind kind, int64_t n_sink, int64_t n_recent, layer_cuda_precision precision, int64_t chunk)
 {
@@ -20,12 +34,17 @@ static void check_kind(plan_kind kind, int64_t n_sink, int64_t n_recent, layer_c
     generate_on(&request, text);
     const judge j = judge_text(model, plan, text);
     if (getenv("RB_TEST_REPORT"))
-        print_message("kind %d, %d sinks, %d recent, precision %d, chunk %d: %d of %d tokens differ, by %g at most\n",
+        print_message("kind %d, %d sinks, %d recent, precision %d, chunk %d: %d of %d tokens differ, by %g at most, %g "
+                      "in the mean\n",
                       (int)kind, (int)n_sink, (int)n_recent, (int)precision, (int)chunk, j.n_different, N_NEW,
-                      (double)j.worst);
-    if (!(j.worst <= (precision == LAYER_CUDA_F32 ? LOGIT_TIE_F32 : LOGIT_TIE_BF16)))
-        fail_msg("kind %d, %d sinks, %d recent, precision %d, chunk %d: a token is %g below the most likely one",
-                 (int)kind, (int)n_sink, (int)n_recent, (int)precision, (int)chunk, (double)j.worst);
+                      (double)j.worst, j.mean);
+    const logit_tie tie = (kind == PLAN_FP16 ? FP16_TIES : CODED_TIES)[precision];
+    if (!(j.worst <= tie.worst && j.mean <= tie.mean))
+        fail_msg(
+            "kind %d, %d sinks, %d recent, precision %d, chunk %d: tokens are %g below the most likely ones at most "
+            "and %g in the mean, expected %g and %g",
+            (int)kind, (int)n_sink, (int)n_recent, (int)precision, (int)chunk, (double)j.worst, j.mean,
+            (double)tie.worst, tie.mean);
     bit_plan_free(plan);
     checkpoint_close(model);
 }

@@ -76,19 +76,45 @@ __device__ inline void find_factors(const merge_tables &tables, const attend_arg
     __syncthreads();
 }
 
-__device__ inline void add_splits(const merge_tables &tables, const attend_args &args, const attend_place &at)
+/* What a thread adds up: its number's sums of the first splits, asked for before it is known what they count. */
+struct split_sums {
+    enum { HELD = 16 };
+    float held[HELD];
+
+    __device__ __forceinline__ split_sums(const attend_args &args, const attend_place &at)
+    {
+        const int size = args.n_numbers * ATTEND_QUERIES;
+        const float *sums = args.sums + at.row * args.n_splits * size + threadIdx.x;
+#pragma unroll
+        for (int s = 0; s < HELD; s++)
+            held[s] =
+                s < args.n_splits && static_cast<int>(threadIdx.x) < size ? sums[static_cast<int64_t>(s) * size] : 0.0f;
+    }
+};
+
+/* A split without pages has written no sums. */
+__device__ __forceinline__ float weigh_split(const merge_tables &tables, int split, int i, float sum)
+{
+    const float factor = tables.factors[split * ATTEND_QUERIES + i % ATTEND_QUERIES];
+    return factor > 0.0f ? factor * sum : 0.0f;
+}
+
+__device__ inline void add_splits(const merge_tables &tables, const split_sums &first, const attend_args &args,
+                                  const attend_place &at)
 {
     const int size = args.n_numbers * ATTEND_QUERIES;
     const float *sums = args.sums + at.row * args.n_splits * size;
     for (int i = threadIdx.x; i < size; i += blockDim.x) {
         float sum = 0.0f;
-#pragma unroll 8
-        for (int s = 0; s < args.n_splits; s++) {
-            /* A split without pages has written no sums. */
-            const float factor = tables.factors[s * ATTEND_QUERIES + i % ATTEND_QUERIES],
-                        of_split = sums[static_cast<int64_t>(s) * size + i];
-            sum += factor > 0.0f ? factor * of_split : 0.0f;
+        int s = 0;
+        if (i == static_cast<int>(threadIdx.x)) {
+#pragma unroll
+            for (int k = 0; k < split_sums::HELD; k++)
+                if (k < args.n_splits) sum += weigh_split(tables, k, i, first.held[k]);
+            s = split_sums::HELD;
         }
+#pragma unroll 8
+        for (; s < args.n_splits; s++) sum += weigh_split(tables, s, i, sums[static_cast<int64_t>(s) * size + i]);
         tables.numbers[i] = sum;
     }
     __syncthreads();
@@ -136,8 +162,9 @@ __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(const __grid_const
     const attend_place at = find_place(args);
     const int n_queries = count_queries(args, at), n = args.call.value_dim, first = blockIdx.x * MERGE_DIMS;
     const merge_tables tables = find_tables(args);
+    const split_sums first_sums(args, at);
     find_factors(tables, args, at);
-    add_splits(tables, args, at);
+    add_splits(tables, first_sums, args, at);
     if (args.call.values.reader != ATTEND_F16) turn_into_dims(tables, args, args.call.values.heads[at.head], first);
     const ropebits_kv_vectors &out = args.call.queries.out;
     for (int i = threadIdx.x; i < MERGE_DIMS * n_queries; i += blockDim.x) {

@@ -5,9 +5,6 @@
 #include "kernels/cuda/codec_kernels.cuh"
 #include "kernels/cuda/codec_launch.cuh"
 
-/* Encode of up to FEW_VECTORS vectors a head (kernels/cuda/codec_few.cuh): block_codebook_encode_few.cu. */
-rb_status block_codebook_encode_few(const codec_encode_call &call, rb_error *err);
-
 /* Where the points of so many bits start in the universal book. */
 __host__ __device__ inline int block_codebook_book_first(int bits) { return bits > 0 ? (1 << bits) - 2 : 0; }
 /* And where its levels of so many bits do. */

@@ -84,6 +84,18 @@ __device__ __forceinline__ float norm_of_byte(int code, int exponent)
     return code == 0 ? 0.0f : exp2f(static_cast<float>(exponent) - static_cast<float>(255 - code) * (1.0f / 16.0f));
 }
 
+/* norm_code.c's, of norm * 2^exponent * inverse_scale, a power of two: the other way. */
+__device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float inverse_scale)
+{
+    const int bits = __float_as_int(norm),
+              octave = (bits >> 23) - 127 + (__float_as_int(inverse_scale) >> 23) - 127 + exponent;
+    float octaves; /* from 0 to 1: right to 2^-22 */
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(octaves) : "f"(__int_as_float((bits & 0x7fffff) | 0x3f800000)));
+    const float steps = 16.0f * octaves;
+    return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0))
+                       : 0u;
+}
+
 /* ---- sharing the work ------------------------------------------------------------------------ */
 
 /* A tile is `rows` vectors of a head. The tiles of all heads, one after the other, are cut into as many runs of equal

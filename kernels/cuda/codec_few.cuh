@@ -14,6 +14,10 @@ enum {
     FEW_WORDS = CODEC_IMAGE_MAX_DIMS * 8 / 32 + 1 /* of a packed vector; the last for a code that ends a word */
 };
 
+/* Encode of up to FEW_VECTORS vectors a head: FAMILY_encode_few.cu. */
+rb_status block_codebook_encode_few(const codec_encode_call &call, rb_error *err);
+rb_status groups_encode_few(const codec_encode_call &call, rb_error *err); /* where no encoder searches */
+
 struct few_args {
     codec_image image; /* on the device */
     const void *x;     /* [n_heads][n][head_dim] of the kernel's T; elements from head to head, vector to vector: */
@@ -51,6 +55,8 @@ __device__ __forceinline__ uint32_t warp_least(uint32_t value)
     return value;
 #endif
 }
+
+__device__ __forceinline__ uint32_t warp_largest(uint32_t value) { return ~warp_least(~value); }
 
 __device__ __forceinline__ float warp_sum(float value)
 {

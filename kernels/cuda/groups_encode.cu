@@ -3,6 +3,7 @@
  *
  * Group by group the coder loads the operands of the products, sums the norms from them, rotates on the tensor cores,
  * and compares with the boundaries. */
+#include "kernels/cuda/codec_few.cuh"
 #include "kernels/cuda/groups_encode.cuh"
 #include "kernels/cuda/groups_transform.cuh"
 
@@ -271,6 +272,7 @@ template <typename T> static rb_status launch_type(encode_args &args, cudaStream
 
 rb_status groups_encode(const codec_encode_call &call, rb_error *err)
 {
+    if (call.n <= FEW_VECTORS && !call.image.groups.is_searched) return groups_encode_few(call, err);
     encode_args args = {call.image,
                         call.x.data,
                         call.x.head_stride,

@@ -308,18 +308,6 @@ __device__ __forceinline__ void store_codes(const group_call<1, encode_memory> &
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-/* norm_code.c's, of norm * 2^exponent * inverse_scale, a power of two. */
-__device__ __forceinline__ unsigned byte_of_norm(float norm, int exponent, float inverse_scale)
-{
-    const int bits = __float_as_int(norm),
-              octave = (bits >> 23) - 127 + (__float_as_int(inverse_scale) >> 23) - 127 + exponent;
-    float octaves; /* from 0 to 1: right to 2^-22 */
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(octaves) : "f"(__int_as_float((bits & 0x7fffff) | 0x3f800000)));
-    const float steps = 16.0f * octaves;
-    return norm > 0.0f ? static_cast<unsigned>(max(min(255 + 16 * octave + static_cast<int>(steps + 0.5f), 255), 0))
-                       : 0u;
-}
-
 /* plan_encoder_gain, cos kappa / (cos^2 kappa + 1 - cos^2); 1 where nothing was searched: cos is 1 then, kappa too. */
 __device__ __forceinline__ float encoder_gain(float cosine, float coherence)
 {

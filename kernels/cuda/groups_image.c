@@ -318,6 +318,7 @@ static void sum_up(groups_image *image, int n_heads)
 {
     for (int h = 0; h < n_heads; h++) {
         const groups_image_head *head = &image->heads[h];
+        image->is_searched |= head->is_searched;
         image->max_books = larger(image->max_books, head->n_books);
         image->max_halves = larger(image->max_halves, head->n_halves);
         image->max_cells = larger(image->max_cells, head->n_cells);

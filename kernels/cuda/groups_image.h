@@ -115,6 +115,7 @@ typedef struct groups_image {
     int n;            /* groups of all heads */
     int is_published; /* 1: all heads are of the published form */
     int has_search;   /* 1: some group finds its codes neither by few boundaries nor by cells */
+    int is_searched;  /* 1: some head's encoder searches */
     /* Largest over heads; tiles and steps over groups. */
     int max_columns, max_books, max_halves, max_cells, max_fragments_encode, max_fragments_decode, max_tiles, max_steps;
     size_t n_fragments, n_books, n_halves, n_cells, n_rotations;

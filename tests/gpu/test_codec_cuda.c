@@ -116,12 +116,12 @@ static void transforms_beside_matrices_match_the_reference(void **state)
     }
 }
 
-/* The last rows of a tile, and tiles that no warp fills. */
+/* Few vectors, which have an encoder of their own; the last rows of a tile, and tiles that no warp fills. */
 static void any_number_of_vectors(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
-    static const int64_t counts[] = {6, 31, 32, 33, 65, 8191};
+    static const int64_t counts[] = {1, 2, 3, 6, 16, 17, 31, 32, 33, 65, 8191};
     for (size_t i = 0; i < RB_COUNT(counts); i++) {
         plan_head heads[2] = {0};
         const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
@@ -221,6 +221,37 @@ static void searches_of_every_width_match_the_reference(void **state)
                            (codec_dtype)(width % 3), 333, &with[i], "one width");
 }
 
+/* Rotations and widths of every kind, the published form and the general one, with a search too, which has no encoder
+ * for few. */
+static void few_vectors_match_the_reference(void **state)
+{
+    (void)state;
+    GPU_OR_SKIP();
+    static const int64_t counts[] = {1, 2, 3, 16, 17};
+    static const extras with[] = {{.has_log8 = true},
+                                  {.has_scales = true, .has_center = true},
+                                  {true, false, true, true, true},
+                                  {.is_searched = true, .has_center = true}};
+    for (size_t i = 0; i < RB_COUNT(counts); i++)
+        for (int width = 1; width <= 8; width++) {
+            const codec_dtype type = (codec_dtype)((i + (size_t)width) % CODEC_N_DTYPES);
+            char what[96];
+            rb_error err = {0};
+            plan_head heads[2] = {0};
+            const model_facts model = facts_of(width % 2 ? 128 : 64, width % 2 ? 128 : 64, ROPE_SPLIT_HALF, 2);
+            for (int h = 0; h < 2; h++)
+                assert_ok(plan_head_set_uniform(&heads[h], width, model_n_blocks(&model), 1000 + (uint64_t)h,
+                                                CODEBOOK_BLOCK_GTQ, &err));
+            if (width % 3 == 0) make_hadamard(heads, 2);
+            snprintf(what, sizeof what, "few vectors, %d bits, %s", width, codec_dtype_name(type));
+            try_heads(heads, &model, type, counts[i], what);
+            clear_heads(heads, 2);
+            for (size_t j = 0; j < RB_COUNT(with); j++)
+                try_extras(j % 2 ? 256 : 80, 1 + width / 2, width, (rotation_kind)(width % ROTATION_N_KINDS),
+                           CODEBOOK_SPHERE, type, counts[i], &with[j], "few vectors");
+        }
+}
+
 /* Heads of the published form beside others: they keep their codes. */
 static void kinds_of_heads_can_be_mixed(void **state)
 {
@@ -268,41 +299,49 @@ static void many_heads_share_a_layer(void **state)
         }
 }
 
+/* One vector of n; a later one too. with: NULL for the published form. */
+static void try_bad_vector(float bad, codec_dtype type, const extras *with, int64_t n, int64_t bad_vector,
+                           int64_t later)
+{
+    enum { BAD_HEAD = 1, D = 64 };
+    codec_trial trial;
+    rb_error err = {0};
+    plan_head heads[2] = {0};
+    const model_facts model = facts_of(D, D, ROPE_SPLIT_HALF, 2);
+    if (with) extend_heads(heads, &model, 1, 3, CODEBOOK_SPHERE, ROTATION_HAAR, with);
+    else mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
+    float *x = some_vectors(3, 2, n, D, type), *queries = normal_floats(4, 2 * N_QUERIES * D);
+    for (int j = 0; j < D; j++) x[(BAD_HEAD * n + bad_vector) * D + j] = x[(BAD_HEAD * n + later) * D + j] = bad;
+    codec_dtype_round(x, 2 * n * D, type);
+    const codec_trial_input in = {.heads = heads,
+                                  .n_heads = 2,
+                                  .model = &model,
+                                  .tables = tables,
+                                  .type = type,
+                                  .x = x,
+                                  .n = n,
+                                  .queries = queries,
+                                  .n_queries = N_QUERIES};
+    assert_ok(codec_trial_cuda(&trial, &in, &err));
+    assert_int_equal(trial.first_bad, BAD_HEAD * n + bad_vector);
+    codec_trial_free(&trial);
+    clear_heads(heads, 2);
+    free(x);
+    free(queries);
+}
+
 static void a_vector_that_cannot_be_stored_is_named(void **state)
 {
     (void)state;
     GPU_OR_SKIP();
     static const float bad[] = {NAN, INFINITY, 60000.0f}; /* 64 times 60000: the norm leaves fp16 */
-    rb_error err = {0};
-    static const extras searched = {.is_searched = true, .has_center = true};
+    static const extras searched = {.is_searched = true, .has_center = true}, shifted = {.has_center = true};
     for (size_t i = 0; i < RB_COUNT(bad); i++)
-        for (int type = 0; type < 2 * CODEC_N_DTYPES; type++) {
-            codec_trial trial;
-            plan_head heads[2] = {0};
-            const model_facts model = facts_of(64, 64, ROPE_SPLIT_HALF, 2);
-            enum { N = 100, BAD_HEAD = 1, BAD_VECTOR = 57 };
-            if (type < CODEC_N_DTYPES) mixed_widths(heads, &model, CODEBOOK_BLOCK_GTQ);
-            else extend_heads(heads, &model, 1, 3, CODEBOOK_SPHERE, ROTATION_HAAR, &searched);
-            float *x = some_vectors(3, 2, N, 64, (codec_dtype)(type % CODEC_N_DTYPES)),
-                  *queries = normal_floats(4, 2 * N_QUERIES * 64);
-            for (int later = 0; later < 2; later++)
-                for (int j = 0; j < 64; j++) x[(BAD_HEAD * N + BAD_VECTOR + 20 * later) * 64 + j] = bad[i];
-            codec_dtype_round(x, 2 * N * 64, (codec_dtype)(type % CODEC_N_DTYPES));
-            const codec_trial_input in = {.heads = heads,
-                                          .n_heads = 2,
-                                          .model = &model,
-                                          .tables = tables,
-                                          .type = (codec_dtype)(type % CODEC_N_DTYPES),
-                                          .x = x,
-                                          .n = N,
-                                          .queries = queries,
-                                          .n_queries = N_QUERIES};
-            assert_ok(codec_trial_cuda(&trial, &in, &err));
-            assert_int_equal(trial.first_bad, BAD_HEAD * N + BAD_VECTOR);
-            codec_trial_free(&trial);
-            clear_heads(heads, 2);
-            free(x);
-            free(queries);
+        for (int type = 0; type < CODEC_N_DTYPES; type++) {
+            try_bad_vector(bad[i], (codec_dtype)type, NULL, 100, 57, 77);
+            try_bad_vector(bad[i], (codec_dtype)type, &searched, 100, 57, 77);
+            try_bad_vector(bad[i], (codec_dtype)type, NULL, 8, 5, 7);
+            try_bad_vector(bad[i], (codec_dtype)type, &shifted, 8, 5, 7);
         }
 }
 
@@ -317,6 +356,7 @@ int main(void)
         cmocka_unit_test(any_number_of_vectors),
         cmocka_unit_test(the_general_form_matches_the_reference),
         cmocka_unit_test(searches_of_every_width_match_the_reference),
+        cmocka_unit_test(few_vectors_match_the_reference),
         cmocka_unit_test(kinds_of_heads_can_be_mixed),
         cmocka_unit_test(many_heads_share_a_layer),
         cmocka_unit_test(a_vector_that_cannot_be_stored_is_named),

@@ -18,6 +18,7 @@ struct encoder {
     double partial[ENCODE_THREADS];
     uint16_t codes[PLAN_MAX_DIMS], trial[PLAN_MAX_DIMS];
     unsigned stream[STREAM_WORDS];
+    unsigned norm; /* of a group, as it is stored */
 };
 
 /* Every thread gets the sum. The order is fixed: the same vector gives the same bits. */
@@ -89,16 +90,12 @@ static __device__ inline double search(encoder &e, const float *centroids, const
     return best * kappa / (best * best * kappa + 1.0 - best * best);
 }
 
-static __device__ inline void put_norm(const plan_head &head, const plan_group &group, uint8_t *at, double norm)
+/* The norm as it is stored. */
+static __device__ inline unsigned norm_word(const plan_head &head, const plan_group &group, double norm)
 {
-    if (head.norm_bytes == 2) {
-        const unsigned short word = __half_as_ushort(__float2half_rn((float)norm));
-        at[0] = (uint8_t)(word & 255);
-        at[1] = (uint8_t)(word >> 8);
-        return;
-    }
+    if (head.norm_bytes == 2) return __half_as_ushort(__float2half_rn((float)norm));
     const double code = 255 + 16 * (log2(norm) - group.norm_exponent);
-    at[0] = (uint8_t)(!(code >= 0.5) ? 0 : code >= 255 ? 255 : (int)(code + 0.5));
+    return !(code >= 0.5) ? 0 : code >= 255 ? 255 : (unsigned)(code + 0.5);
 }
 
 /* To length 1, rotated: then every coordinate by itself. */
@@ -126,7 +123,10 @@ static __device__ inline void encode_group(encoder &e, const plan_tables &t, con
     __syncthreads();
     for (int j = threadIdx.x; j < group.n_dims; j += ENCODE_THREADS)
         put_bits(e, group.first_bit + j * group.width, e.codes[j], group.width);
-    if (threadIdx.x == 0) put_norm(head, group, norm_at, norm);
+    if (threadIdx.x == 0) e.norm = norm_word(head, group, norm);
+    __syncthreads();
+    /* From shared memory, byte by byte: on an H200 thread 0's two stores left the lower byte of an fp16 norm wrong. */
+    if ((int)threadIdx.x < head.norm_bytes) norm_at[threadIdx.x] = (uint8_t)(e.norm >> 8 * threadIdx.x);
     __syncthreads();
 }
 

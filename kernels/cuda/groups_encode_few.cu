@@ -45,6 +45,13 @@ template <typename T> __device__ __forceinline__ own_dim load_dim(const few_args
     return {position, true, to_float(own_vector<T>(args)[dim]) - own.centers[column], own.inverse_scales[column]};
 }
 
+/* Brings a rotation to the L2 cache while boundaries are loaded and dims wait for each other. By a warp. */
+__device__ __forceinline__ void prefetch_rotation(const float *rotation, int dims)
+{
+    enum { LINE_FLOATS = LINE_BYTES / sizeof(float) };
+    for (int i = (threadIdx.x & 31) * LINE_FLOATS; i < dims * dims; i += 32 * LINE_FLOATS) prefetch(rotation + i);
+}
+
 /* The head's groups, and the boundaries of each. By the whole block. */
 __device__ __forceinline__ void load_groups(few_dims &vector, const groups_image &own, const groups_image_head &head)
 {
@@ -53,6 +60,7 @@ __device__ __forceinline__ void load_groups(few_dims &vector, const groups_image
     for (int g = threadIdx.x / 32; g < head.n_groups; g += FEW_WARPS) {
         const int n_levels = (1 << groups[g].width) / 2;
         const float *edges = own.books + head.first_book + groups[g].book;
+        prefetch_rotation(own.rotations + groups[g].rotation, groups[g].dims);
         for (int i = lane; i < n_levels; i += 32) vector.edges[g][i] = edges[i];
         if (lane == 0) vector.groups[g] = groups[g];
     }

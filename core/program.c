@@ -17,9 +17,9 @@
 #include <zstd.h>
 
 #include "core/cuda_device.h"
+#include "core/library_variables.h"
 #include "core/message.h"
 #include "core/openblas_kernels.h"
-#include "core/openblas_threads.h"
 #include "core/threads.h"
 #include "version.h"
 
@@ -306,7 +306,7 @@ int rb_program_main(const rb_program *program, int argc, char **argv)
     rb_error err = {0};
     bool is_told = false;
 
-    rb_openblas_without_threads(argv);
+    rb_library_variables_settle(argv);
     if (program->multiplies) rb_openblas_take_kernels(argv);
     prepare_streams();
     rb_messages_init(program->name, RB_NORMAL);

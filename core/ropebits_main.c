@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/library_variables.h"
 #include "core/nearest_name.h"
-#include "core/openblas_threads.h"
 #include "core/program.h"
 #include "core/sibling.h"
 
@@ -148,7 +148,7 @@ static rb_status run_front(int argc, char **argv, rb_error *err)
 int main(int argc, char **argv)
 {
     rb_error err = {0};
-    rb_openblas_without_threads(argv);
+    rb_library_variables_settle(argv);
     rb_status st = run_front(argc, argv, &err);
     if (fflush(stdout) != 0 || ferror(stdout)) st = rb_fail(&err, RB_EIO, "cannot write to standard output");
     if (st != RB_OK) fprintf(stderr, "ropebits: error: %s\n", err.msg);

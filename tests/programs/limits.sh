@@ -111,4 +111,18 @@ else
     skip_case "the kernels of OpenBLAS" "no AVX2, or one kind of kernels only"
 fi
 
+# ---- how OpenMP waits ------------------------------------------------------------------------------------------------
+# libgomp shows what it found when it was loaded.
+spins_of() { env OMP_DISPLAY_ENV=verbose "$@" --version 2>&1 | sed -n "s/^ *GOMP_SPINCOUNT = '\(.*\)'/\1/p" | tail -1; }
+unset OMP_WAIT_POLICY GOMP_SPINCOUNT
+if [ "${RB_SANITIZED:-0}" = 0 ] && [ -n "$(spins_of "$bin/ropebits-generate")" ]; then
+    for program in generate evaluate calibrate; do
+        equal "threads of $program sleep while they wait" 0 "$(spins_of "$bin/ropebits-$program")"
+    done
+    equal "  unless someone counts their spins" 7 "$(GOMP_SPINCOUNT=7 spins_of "$bin/ropebits-generate")"
+    check "  or wants them awake" test "$(OMP_WAIT_POLICY=active spins_of "$bin/ropebits-generate")" -gt 0
+else
+    skip_case "how OpenMP waits" "another OpenMP than libgomp, or a build with sanitizers"
+fi
+
 finish

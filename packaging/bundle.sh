@@ -31,7 +31,8 @@ fi
 
 # ldd lists the whole closure; a library that is not found is an error of the build.
 find_binaries() {
-    find "$folder"/bin "$folder"/lib "$folder"/checks -type f ! -name '*.sh' ! -name '*.py' ! -name '*.a' ! -name '*.pc' \
+    find "$folder"/bin "$folder"/lib "$folder"/checks -type f \
+        ! -name '*.sh' ! -name '*.py' ! -name '*.a' ! -name '*.pc' \
         2>/dev/null || true
 }
 mapfile -t binaries < <(find_binaries)

@@ -125,7 +125,8 @@ static __device__ inline void encode_group(encoder &e, const plan_tables &t, con
         put_bits(e, group.first_bit + j * group.width, e.codes[j], group.width);
     if (threadIdx.x == 0) e.norm = norm_word(head, group, norm);
     __syncthreads();
-    /* From shared memory, byte by byte: on an H200 thread 0's two stores left the lower byte of an fp16 norm wrong. */
+    /* By way of shared memory: where the lower byte of a number just rounded to fp16 is stored at once, ptxas of CUDA
+     * 13.0 converts the number to a whole one instead (F2I.U8.F16). */
     if ((int)threadIdx.x < head.norm_bytes) norm_at[threadIdx.x] = (uint8_t)(e.norm >> 8 * threadIdx.x);
     __syncthreads();
 }

@@ -46,7 +46,7 @@ rb_status attend_values(const attend_args &args, int n_sequences, cudaStream_t s
     const attend_side &values = args.call.values;
     attend_args call = args;
     call.place_splits = args.n_splits;
-    call.staged_bytes = values.reader != ATTEND_F16 ? lay_out(values, true).size_bytes : 0;
+    call.staged_bytes = values.reader != ATTEND_F16 ? lay_out(values).size_bytes : 0;
     int warps = values.reader == ATTEND_TRELLIS && values.n_dims <= 128 ? MANY_WARPS : VALUES_WARPS;
     while (warps > 1 && count_bytes(call, warps) > static_cast<size_t>(args.shared_bytes)) warps--;
     const size_t bytes = count_bytes(call, warps);

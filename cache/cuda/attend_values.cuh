@@ -135,23 +135,20 @@ __device__ __forceinline__ void write_sums(const float (&sums)[TILES][4], float 
 struct page_layout {
     int norms_at, weights_at, size_bytes;
 };
-static __host__ __device__ page_layout lay_out(const attend_side &values, bool has_codes)
+inline __host__ __device__ page_layout lay_out(const attend_side &values)
 {
-    const int weights = ATTEND_PAGE * ATTEND_QUERIES * 2;
-    const int codes = has_codes ? ATTEND_WINDOW_PAD + values.max_code_bytes * ATTEND_PAGE + 16 : 0;
-    return {codes, codes + (has_codes ? values.max_norm_bytes * ATTEND_PAGE : 0),
-            codes + (has_codes ? values.max_norm_bytes * ATTEND_PAGE : 0) + weights};
+    const int codes = ATTEND_WINDOW_PAD + values.max_code_bytes * ATTEND_PAGE + 16,
+              norms = values.max_norm_bytes * ATTEND_PAGE, weights = ATTEND_PAGE * ATTEND_QUERIES * 2;
+    return {codes, codes + norms, codes + norms + weights};
 }
 
 __device__ __forceinline__ void stage_page(uint8_t *to, const page_layout &layout, const attend_args &args,
-                                           const attend_place &at, const attend_head &head, int page, bool has_codes)
+                                           const attend_place &at, const attend_head &head, int page)
 {
-    if (has_codes) {
-        const uint8_t *from = find_page(args, at, page);
-        stage(to + ATTEND_WINDOW_PAD, from + head.part.codes_at, head.part.code_bytes * ATTEND_PAGE);
-        if (head.part.norm_bytes > 0)
-            stage(to + layout.norms_at, from + head.part.norms_at, head.part.norm_bytes * ATTEND_PAGE);
-    }
+    const uint8_t *from = find_page(args, at, page);
+    stage(to + ATTEND_WINDOW_PAD, from + head.part.codes_at, head.part.code_bytes * ATTEND_PAGE);
+    if (head.part.norm_bytes > 0)
+        stage(to + layout.norms_at, from + head.part.norms_at, head.part.norm_bytes * ATTEND_PAGE);
     stage(to + layout.weights_at, args.weights + (at.row * args.max_pages + page) * ATTEND_PAGE * ATTEND_QUERIES,
           ATTEND_PAGE * ATTEND_QUERIES * 2);
 }

@@ -94,19 +94,19 @@ __global__ void __launch_bounds__(VALUES_WARPS * 32) pair_values_kernel(const __
     const float largest = find_largest_norm(reinterpret_cast<float *>(memory), args, at, head),
                 inverse_largest = largest > 0.0f ? 1.0f / largest : 0.0f;
 
-    const page_layout layout = lay_out(values, true);
+    const page_layout layout = lay_out(values);
     const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32, token_bits = head.part.code_bytes * 8;
     uint8_t *staged = memory + warp * 2 * args.staged_bytes;
     float sums[TILES][4] = {};
     int buffer = 0;
     const int first = at.first_page + warp;
     float2 page_max = read_page_max(args, at, first);
-    if (first < at.end_page) stage_page(staged, layout, args, at, head, first, true);
+    if (first < at.end_page) stage_page(staged, layout, args, at, head, first);
     stage_commit();
     for (int page = first; page < at.end_page; page += n_warps, buffer ^= 1) {
         float factors[2];
         if (page + n_warps < at.end_page)
-            stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps, true);
+            stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps);
         stage_commit();
         find_page_factors(factors, most, page_max);
         page_max = read_page_max(args, at, page + n_warps);

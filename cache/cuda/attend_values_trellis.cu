@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
     stage_wait<0>();
     __syncthreads();
 
-    const page_layout layout = lay_out(values, true);
+    const page_layout layout = lay_out(values);
     const int lane = threadIdx.x & 31, r = lane / 4, warp = threadIdx.x / 32, n_warps = blockDim.x / 32,
               token_bits = head.part.code_bytes * 8;
     uint8_t *staged = memory + warp * 2 * args.staged_bytes;
@@ -85,12 +85,12 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
     int buffer = 0;
     const int first = at.first_page + warp;
     float2 page_max = read_page_max(args, at, first);
-    if (first < at.end_page) stage_page(staged, layout, args, at, head, first, true);
+    if (first < at.end_page) stage_page(staged, layout, args, at, head, first);
     stage_commit();
     for (int page = first; page < at.end_page; page += n_warps, buffer ^= 1) {
         float factors[2];
         if (page + n_warps < at.end_page)
-            stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps, true);
+            stage_page(staged + (buffer ^ 1) * args.staged_bytes, layout, args, at, head, page + n_warps);
         stage_commit();
         find_page_factors(factors, most, page_max);
         page_max = read_page_max(args, at, page + n_warps);

@@ -1,6 +1,7 @@
 /* The calls of attention over packed pages: where the kernels' arrays lie, and how the work is split. */
 #include "cache/cuda/attend_device.cuh"
 #include "cache/cuda/cache_kernels.cuh"
+#include "core/cuda_limits.cuh"
 
 /* ---- the workspace ------------------------------------------------------------------------------- */
 
@@ -37,16 +38,10 @@ enum { MOST_RESIDENT = 2 };
 
 static rb_status ask_device(attend_args *args, rb_error *err)
 {
-    int device = 0;
-    rb_status st;
-    RB_TRY(st, rb_cuda_status(cudaGetDevice(&device), "asking for the GPU", err), done);
-    RB_TRY(st,
-           rb_cuda_status(cudaDeviceGetAttribute(&args->n_multiprocessors, cudaDevAttrMultiProcessorCount, device),
-                          "asking the GPU", err),
-           done);
-    st = rb_cuda_status(cudaDeviceGetAttribute(&args->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                        "asking the GPU", err);
-done:
+    device_limits limits = {};
+    const rb_status st = find_limits(&limits, err);
+    args->n_multiprocessors = limits.n_multiprocessors;
+    args->shared_bytes = limits.shared_bytes;
     return st;
 }
 

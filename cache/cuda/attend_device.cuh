@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "cache/cuda/cache_cuda.h"
+#include "cache/cuda/vector_numbers.cuh"
 #include "core/cuda_check.cuh"
 #include "kernels/cuda/tensor_cores.cuh"
 
@@ -74,14 +75,6 @@ __device__ __forceinline__ const uint8_t *find_page(const attend_args &args, con
 {
     const int32_t number = args.call.pages.block_table[at.sequence * args.call.pages.block_stride + page];
     return static_cast<const uint8_t *>(args.call.pages.pages) + number * args.call.page_bytes;
-}
-
-__device__ __forceinline__ float load_number(const void *data, int dtype, int64_t at)
-{
-    if (dtype == ROPEBITS_KV_F32) return static_cast<const float *>(data)[at];
-    const uint16_t word = static_cast<const uint16_t *>(data)[at];
-    return dtype == ROPEBITS_KV_BF16 ? __uint_as_float(static_cast<uint32_t>(word) << 16)
-                                     : __half2float(__ushort_as_half(word));
 }
 
 /* ---- staging ------------------------------------------------------------------------------------ */
@@ -218,11 +211,6 @@ __device__ __forceinline__ uint32_t pack_halves(float low, float high)
 }
 __device__ __forceinline__ __half2 as_half2(uint32_t word) { return *reinterpret_cast<const __half2 *>(&word); }
 __device__ __forceinline__ uint32_t as_word(__half2 pair) { return *reinterpret_cast<const uint32_t *>(&pair); }
-
-/* Two numbers of 16 bits as a pair. up: 65536, of which the compiler must not know it: then it multiplies, while the
- * integer unit, the busiest of all, shifts and masks. */
-__device__ __forceinline__ uint32_t join_halves(uint32_t low, uint32_t high, uint32_t up) { return high * up + low; }
-__device__ __forceinline__ uint32_t hidden_up(const attend_args &args) { return args.max_pages >= 0 ? 65536u : 0u; }
 
 /* p_x column_0 + p_y column_1: a pair through a 2 x 2 matrix. */
 __device__ __forceinline__ uint32_t turn_pair(uint32_t pair, uint32_t column_0, uint32_t column_1)

@@ -5,17 +5,6 @@ extern __shared__ __align__(128) uint8_t attend_shared[];
 
 enum { MERGE_THREADS = 1024, MERGE_DIMS = 32 /* of a block */ };
 
-__device__ __forceinline__ void store_number(void *data, int dtype, int64_t at, float x)
-{
-    if (dtype == ROPEBITS_KV_F32) static_cast<float *>(data)[at] = x;
-    else if (dtype == ROPEBITS_KV_F16) static_cast<__half *>(data)[at] = __float2half_rn(x);
-    else {
-        const uint32_t bits = __float_as_uint(x);
-        static_cast<uint16_t *>(data)[at] =
-            static_cast<uint16_t>(x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fc0u);
-    }
-}
-
 /* Of 8 queries, in shared memory. */
 struct merge_tables {
     float *numbers;             /* [n_numbers][8]: the sum of all splits */

@@ -18,7 +18,7 @@ __device__ __forceinline__ void read_quad(uint32_t (&number)[4], const unit_fact
 /* Adds a unit of a page: the quad's numbers are rows r and r + 8 of two tiles. */
 template <bool SPLIT>
 __device__ __forceinline__ void add_quads(float (&low)[4], float (&high)[4], const uint2 (&weights)[PAGE_TILES],
-                                          uint32_t codes, int token_bits, const unit_facts &unit, uint32_t up)
+                                          uint32_t codes, int token_bits, const unit_facts &unit)
 {
     const int c = threadIdx.x & 3;
 #pragma unroll
@@ -27,12 +27,12 @@ __device__ __forceinline__ void add_quads(float (&low)[4], float (&high)[4], con
 #pragma unroll
         for (int k = 0; k < 4; k++)
             read_quad<SPLIT>(number[k], unit, codes, (t * 16 + 2 * c + k % 2 + k / 2 * 8) * token_bits);
-        const uint32_t a[4] = {join_halves(number[0][0], number[1][0], up), join_halves(number[0][1], number[1][1], up),
-                               join_halves(number[2][0], number[3][0], up),
-                               join_halves(number[2][1], number[3][1], up)};
-        const uint32_t b[4] = {join_halves(number[0][2], number[1][2], up), join_halves(number[0][3], number[1][3], up),
-                               join_halves(number[2][2], number[3][2], up),
-                               join_halves(number[2][3], number[3][3], up)};
+        const uint32_t a[4] = {
+            __byte_perm(number[0][0], number[1][0], 0x5410), __byte_perm(number[0][1], number[1][1], 0x5410),
+            __byte_perm(number[2][0], number[3][0], 0x5410), __byte_perm(number[2][1], number[3][1], 0x5410)};
+        const uint32_t b[4] = {
+            __byte_perm(number[0][2], number[1][2], 0x5410), __byte_perm(number[0][3], number[1][3], 0x5410),
+            __byte_perm(number[2][2], number[3][2], 0x5410), __byte_perm(number[2][3], number[3][3], 0x5410)};
         multiply(low, a, weights[t].x, weights[t].y);
         multiply(high, b, weights[t].x, weights[t].y);
     }
@@ -41,8 +41,7 @@ __device__ __forceinline__ void add_quads(float (&low)[4], float (&high)[4], con
 /* Adds a page: quad u * 8 + r of a token is rows r and r + 8 of tiles 2 u and 2 u + 1. */
 template <int TILES>
 __device__ __forceinline__ void add_trellis_page(float (&sums)[TILES][4], const uint2 (&weights)[PAGE_TILES],
-                                                 uint32_t codes, int token_bits, const attend_unit *units, int n_units,
-                                                 uint32_t up)
+                                                 uint32_t codes, int token_bits, const attend_unit *units, int n_units)
 {
     const int lane = threadIdx.x & 31, r = lane / 4;
 #pragma unroll
@@ -52,8 +51,8 @@ __device__ __forceinline__ void add_trellis_page(float (&sums)[TILES][4], const 
 #pragma unroll
         for (int i = 0; i < 4; i++) unit.table[i] |= lane * 4;
         if (unit.is_split()) /* all lanes' are */
-            add_quads<true>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit, up);
-        else add_quads<false>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit, up);
+            add_quads<true>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit);
+        else add_quads<false>(sums[2 * u], sums[2 * u + 1], weights, codes, token_bits, unit);
     }
 }
 
@@ -107,7 +106,7 @@ __global__ void __launch_bounds__(TILES <= 8 ? MANY_WARPS * 32 : VALUES_WARPS * 
                     gains[read_window(codes, (t * 16 + r + 8 * i) * token_bits + head.gain_at) & head.gain_mask];
             weights[t] = weigh(reinterpret_cast<const uint32_t *>(here + layout.weights_at), t, of_row, factors);
         }
-        add_trellis_page<TILES>(sums, weights, codes, token_bits, units, head.n_units, hidden_up(args));
+        add_trellis_page<TILES>(sums, weights, codes, token_bits, units, head.n_units);
         __syncwarp();
     }
     write_sums<TILES>(sums, reinterpret_cast<float *>(memory), args.sum_slots, args, at,

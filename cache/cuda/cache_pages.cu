@@ -2,6 +2,7 @@
 #include <cuda_fp16.h>
 
 #include "cache/cuda/cache_kernels.cuh"
+#include "cache/cuda/vector_numbers.cuh"
 
 enum { THREADS = 256 };
 
@@ -11,25 +12,12 @@ __device__ __forceinline__ int64_t thread_number() { return static_cast<int64_t>
 
 __device__ __forceinline__ float load(const ropebits_kv_vectors &from, int64_t token, int head, int dim)
 {
-    const int64_t at = token * from.token_stride + head * from.head_stride + dim;
-    if (from.dtype == ROPEBITS_KV_F32) return static_cast<const float *>(from.data)[at];
-    const uint16_t word = static_cast<const uint16_t *>(from.data)[at];
-    return from.dtype == ROPEBITS_KV_BF16 ? __uint_as_float(static_cast<uint32_t>(word) << 16)
-                                          : __half2float(__ushort_as_half(word));
+    return load_number(from.data, from.dtype, token * from.token_stride + head * from.head_stride + dim);
 }
 
 __device__ __forceinline__ void store(const ropebits_kv_vectors &to, int64_t token, int head, int dim, float x)
 {
-    const int64_t at = token * to.token_stride + head * to.head_stride + dim;
-    if (to.dtype == ROPEBITS_KV_F32) {
-        static_cast<float *>(to.data)[at] = x;
-    } else if (to.dtype == ROPEBITS_KV_F16) {
-        static_cast<__half *>(to.data)[at] = __float2half_rn(x);
-    } else {
-        const uint32_t bits = __float_as_uint(x);
-        static_cast<uint16_t *>(to.data)[at] =
-            static_cast<uint16_t>(x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fc0u);
-    }
+    store_number(to.data, to.dtype, token * to.token_stride + head * to.head_stride + dim, x);
 }
 
 /* ---- turning ------------------------------------------------------------------------------------- */

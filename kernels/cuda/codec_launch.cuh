@@ -2,6 +2,7 @@
 #ifndef RB_KERNELS_CUDA_CODEC_LAUNCH_CUH
 #define RB_KERNELS_CUDA_CODEC_LAUNCH_CUH
 
+#include "core/cuda_limits.cuh"
 #include "kernels/cuda/codec_device.cuh"
 
 static inline size_t round_up(size_t size, size_t to) { return (size + to - 1) / to * to; }
@@ -19,25 +20,6 @@ struct launch_request {
     int64_t n_units;    /* of work, which the warps of the blocks along x take one by one */
     unsigned grid_y, grid_z;
 };
-
-struct device_limits {
-    int n_multiprocessors, shared_bytes;
-};
-
-static inline rb_status find_limits(device_limits *limits, rb_error *err)
-{
-    int device = 0;
-    rb_status st;
-    RB_TRY(st, rb_cuda_status(cudaGetDevice(&device), "asking for the GPU", err), done);
-    RB_TRY(st,
-           rb_cuda_status(cudaDeviceGetAttribute(&limits->n_multiprocessors, cudaDevAttrMultiProcessorCount, device),
-                          "asking the GPU", err),
-           done);
-    st = rb_cuda_status(cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                        "asking the GPU", err);
-done:
-    return st;
-}
 
 /* Warps that fit in a block; 0: none. */
 static inline int count_warps(const launch_request &want, const device_limits &limits)

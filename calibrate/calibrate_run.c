@@ -376,6 +376,7 @@ static rb_status fill_header(capture_header *header, checkpoint *ckpt, const cal
     int64_t context = 0, longest = opt->n_tokens > opt->n_test_tokens ? opt->n_tokens : opt->n_test_tokens;
     rb_status st = tokens_resolve_context(&context, opt->context, model_config_max_context(config), err);
     if (st == RB_OK) st = checkpoint_set_longest(ckpt, longest < context ? longest : context, err);
+    if (st == RB_OK) st = checkpoint_identify_weights(ckpt, err);
     if (st != RB_OK) return st;
     *header = (capture_header){
         .model = config->facts,

@@ -115,6 +115,9 @@ static rb_status check_identity(const model_facts *facts, const char *where, rb_
     if (facts->weights_sha256[0] != '\0' && !model_facts_is_sha256(facts->weights_sha256))
         return rb_fail(err, RB_EINVAL, "%s: weights_sha256 is \"%s\", expected 64 hex digits", where,
                        facts->weights_sha256);
+    if (facts->weights_sample_sha256[0] != '\0' && !model_facts_is_sha256(facts->weights_sample_sha256))
+        return rb_fail(err, RB_EINVAL, "%s: weights_sample_sha256 is \"%s\", expected 64 hex digits", where,
+                       facts->weights_sample_sha256);
     return RB_OK;
 }
 
@@ -276,6 +279,9 @@ static rb_status same_facts(const model_facts *a, const model_facts *b, const ch
     RB_TRY(st, differ_text(names, "config_sha256", a->config_sha256, b->config_sha256, err), done);
     if (a->weights_sha256[0] && b->weights_sha256[0])
         RB_TRY(st, differ_text(names, "weights_sha256", a->weights_sha256, b->weights_sha256, err), done);
+    if (a->weights_sample_sha256[0] && b->weights_sample_sha256[0])
+        st = differ_text(names, "other weights under the same config.json: weights_sample_sha256",
+                         a->weights_sample_sha256, b->weights_sample_sha256, err);
 done:
     return st;
 }

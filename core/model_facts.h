@@ -48,7 +48,8 @@ typedef struct rope_facts {
 typedef struct model_facts {
     char model_type[32]; /* "llama", "qwen2", ... as in config.json */
     char config_sha256[RB_SHA256_HEX];
-    char weights_sha256[RB_SHA256_HEX]; /* "" when not asked for */
+    char weights_sha256[RB_SHA256_HEX];        /* "" when not asked for */
+    char weights_sample_sha256[RB_SHA256_HEX]; /* model/weights_identity.h; "" in a plan, and where nobody sampled */
     int n_layers, n_q_heads, n_kv_heads;
     int head_dim, rotary_dim; /* of a query and a key as they enter RoPE */
     int value_dim;            /* of a value as the cache holds it: head_dim, or the rank of a latent cache (MLA) */
@@ -96,15 +97,16 @@ const char *rope_pairing_name(rope_pairing pairing);
 /* Ranges and consistency (heads divide, dims even, frequencies finite and positive). `where` starts the message. */
 rb_status model_facts_check(const model_facts *facts, const char *where, rb_error *err);
 
-/* Fails with RB_EMISMATCH and names the field and both values: "a.h5 and b.json: head_dim 64 and 128". The hashes of
- * the weights are compared when both sides have one. */
+/* Fails with RB_EMISMATCH and names the field and both values: "a.h5 and b.json: head_dim 64 and 128". Each hash of
+ * the weights is compared when both sides have it. */
 rb_status model_facts_same(const model_facts *a, const char *name_a, const model_facts *b, const char *name_b,
                            rb_error *err);
 
-/* JSON: {"model_type", "config_sha256", "weights_sha256"?, "n_layers", "n_q_heads", "n_kv_heads", "head_dim",
- * "rotary_dim", "value_dim"?, "attention_scale", "rope": {"kind", "pairing", "theta", "factor"?, ...,
- * "attention_factor"?, "inv_freq": [..]}, "local_rope"?: {the same, "layers": [..]}}. Absent: value_dim is head_dim,
- * attention_factor 1. So models that need neither have the files that they had before there were such members. */
+/* JSON: {"model_type", "config_sha256", "weights_sha256"?, "weights_sample_sha256"?, "n_layers", "n_q_heads",
+ * "n_kv_heads", "head_dim", "rotary_dim", "value_dim"?, "attention_scale", "rope": {"kind", "pairing", "theta",
+ * "factor"?, ..., "attention_factor"?, "inv_freq": [..]}, "local_rope"?: {the same, "layers": [..]}}. Absent: value_dim
+ * is head_dim, attention_factor 1. So models that need neither have the files that they had before there were such
+ * members. */
 rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *err);
 rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const char *where, rb_error *err);
 

@@ -66,6 +66,8 @@ rb_status model_facts_write_h5(hid_t file, const model_facts *facts, rb_error *e
     RB_TRY(st, rb_h5_set_string(file, "/", "config_sha256", facts->config_sha256, err), done);
     if (facts->weights_sha256[0])
         RB_TRY(st, rb_h5_set_string(file, "/", "weights_sha256", facts->weights_sha256, err), done);
+    if (facts->weights_sample_sha256[0])
+        RB_TRY(st, rb_h5_set_string(file, "/", "weights_sample_sha256", facts->weights_sample_sha256, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_layers", facts->n_layers, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_q_heads", facts->n_q_heads, err), done);
     RB_TRY(st, rb_h5_set_int(file, "/", "n_kv_heads", facts->n_kv_heads, err), done);
@@ -151,11 +153,19 @@ done:
     return st;
 }
 
-/* Written only when the weights were hashed. */
+/* Each is written only when it is known. */
 static rb_status read_weights_h5(model_facts *facts, const rb_h5_contents *file, rb_error *err)
 {
-    if (!has_attribute(file, "weights_sha256")) return RB_OK;
-    return rb_h5_get_string(file, "/", "weights_sha256", facts->weights_sha256, sizeof facts->weights_sha256, err);
+    rb_status st = RB_OK;
+    if (has_attribute(file, "weights_sha256"))
+        RB_TRY(st,
+               rb_h5_get_string(file, "/", "weights_sha256", facts->weights_sha256, sizeof facts->weights_sha256, err),
+               done);
+    if (has_attribute(file, "weights_sample_sha256"))
+        st = rb_h5_get_string(file, "/", "weights_sample_sha256", facts->weights_sample_sha256,
+                              sizeof facts->weights_sample_sha256, err);
+done:
+    return st;
 }
 
 rb_status model_facts_read_h5(model_facts *facts, const rb_h5_contents *file, const char *name, rb_error *err)

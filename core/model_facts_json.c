@@ -51,6 +51,8 @@ rb_status model_facts_to_json(cJSON **out, const model_facts *facts, rb_error *e
     RB_TRY(st, rb_json_add_string(object, "config_sha256", facts->config_sha256, err), done);
     if (facts->weights_sha256[0])
         RB_TRY(st, rb_json_add_string(object, "weights_sha256", facts->weights_sha256, err), done);
+    if (facts->weights_sample_sha256[0])
+        RB_TRY(st, rb_json_add_string(object, "weights_sample_sha256", facts->weights_sample_sha256, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_layers", facts->n_layers, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_q_heads", facts->n_q_heads, err), done);
     RB_TRY(st, rb_json_add_number(object, "n_kv_heads", facts->n_kv_heads, err), done);
@@ -188,6 +190,11 @@ rb_status model_facts_from_json(model_facts *facts, const cJSON *object, const c
     RB_TRY(st, get_text(object, "config_sha256", where, facts->config_sha256, sizeof facts->config_sha256, err), done);
     if (rb_json_find(object, "weights_sha256"))
         RB_TRY(st, get_text(object, "weights_sha256", where, facts->weights_sha256, sizeof facts->weights_sha256, err),
+               done);
+    if (rb_json_find(object, "weights_sample_sha256"))
+        RB_TRY(st,
+               get_text(object, "weights_sample_sha256", where, facts->weights_sample_sha256,
+                        sizeof facts->weights_sample_sha256, err),
                done);
     RB_TRY(st, get_count(object, "n_layers", where, MODEL_FACTS_MAX_LAYERS, &facts->n_layers, err), done);
     RB_TRY(st, get_count(object, "n_q_heads", where, MODEL_FACTS_MAX_HEADS, &facts->n_q_heads, err), done);

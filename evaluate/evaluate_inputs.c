@@ -275,6 +275,7 @@ rb_status evaluate_inputs_read(evaluate_inputs *in, const evaluate_options *opt,
     rb_status st;
     *in = (evaluate_inputs){0};
     RB_TRY(st, checkpoint_open(&in->model, opt->model, err), done);
+    RB_TRY(st, checkpoint_identify_weights(in->model, err), done);
     RB_TRY(st, tokenizer_open_model(&in->words, opt->model, err), done);
     RB_TRY(st, read_text(in, opt, err), done);
     RB_TRY(st, evaluate_inputs_make_documents(in, opt, template_name, err), done);

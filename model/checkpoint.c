@@ -16,7 +16,7 @@
 #include "model/folder_check.h"
 #include "model/gguf/gguf_config.h"
 #include "model/gguf/gguf_weights.h"
-#include "model/weight_map.h"
+#include "model/weights_identity.h"
 
 struct checkpoint {
     char *path;
@@ -279,6 +279,11 @@ done:
     free(text);
     gguf_close(gguf);
     return st;
+}
+
+rb_status checkpoint_identify_weights(checkpoint *ckpt, rb_error *err)
+{
+    return weights_identity(ckpt->config.facts.weights_sample_sha256, &ckpt->weights, err);
 }
 
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt)

@@ -17,6 +17,7 @@ rb_status bit_plan_create(bit_plan **out, const model_facts *model, rb_error *er
     *out = NULL;
     RB_TRY(st, rb_alloc(&plan, 1, sizeof *plan, "bit plan", err), done);
     plan->model = *model;
+    plan->model.weights_sample_sha256[0] = '\0'; /* a plan serves a model, whatever it was fine-tuned to */
     RB_TRY(st,
            rb_alloc(&plan->heads, (size_t)model->n_layers * (size_t)model->n_kv_heads, sizeof *plan->heads,
                     "heads of a bit plan", err),

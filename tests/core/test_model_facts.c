@@ -100,6 +100,7 @@ static void facts_come_back_from_json_and_hdf5(void **state)
     for (int kind = ROPE_DEFAULT; kind < ROPE_N_KINDS; kind++) {
         model_facts facts = make_facts((rope_kind)kind);
         if (kind == ROPE_LINEAR) memset(facts.weights_sha256, 'd', RB_SHA256_HEX - 1);
+        if (kind == ROPE_YARN) memset(facts.weights_sample_sha256, 'e', RB_SHA256_HEX - 1);
         assert_come_back(&facts, &text);
         /* Files of models that were known before have no member more. */
         assert_null(strstr(text, "value_dim"));
@@ -144,6 +145,7 @@ static void check_names_what_cannot_be_true(void **state)
     REFUSED(strcpy(facts.model_type, "*/"), "model_type is \"*/\"");
     REFUSED(facts.config_sha256[3] = 'C', "config_sha256 is \"cccC");
     REFUSED(facts.weights_sha256[0] = 'a', "weights_sha256 is \"a\"");
+    REFUSED(facts.weights_sample_sha256[0] = 'a', "weights_sample_sha256 is \"a\"");
     REFUSED(facts.n_layers = 0, "n_layers is 0, expected 1 to 1024");
     REFUSED(facts.n_kv_heads = 13, "n_kv_heads is 13, expected 1 to 12");
     REFUSED(facts.n_kv_heads = 5, "12 query heads do not divide among 5 KV heads");
@@ -219,6 +221,12 @@ static void facts_of_two_files_must_be_the_same(void **state)
     model_facts hashed = a;
     memset(hashed.weights_sha256, '2', 64);
     assert_fails(model_facts_same(&hashed, "a.h5", &b, "b.json", &err), RB_EMISMATCH, "weights_sha256 2222");
+    hashed = b = a;
+    memset(b.weights_sample_sha256, '1', 64);
+    assert_ok(model_facts_same(&hashed, "a.h5", &b, "b.json", &err));
+    memset(hashed.weights_sample_sha256, '2', 64);
+    assert_fails(model_facts_same(&hashed, "a.h5", &b, "b.json", &err), RB_EMISMATCH,
+                 "other weights under the same config.json: weights_sample_sha256 2222");
 }
 
 /* The document of `facts` with one line of text replaced, through the reader. */

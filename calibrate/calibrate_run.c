@@ -19,6 +19,7 @@
 #include "core/message.h"
 #include "core/threads.h"
 #include "model/forward.h"
+#include "model/weights_identity.h"
 #include "texts/sequences.h"
 #include "texts/token_source.h"
 

@@ -8,6 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/message.h"
 #include "model/model_tokenizer.h"
+#include "model/weights_identity.h"
 #include "plan/plan_read.h"
 #include "texts/documents_file.h"
 #include "texts/sequences.h"

@@ -16,7 +16,7 @@
 #include "model/folder_check.h"
 #include "model/gguf/gguf_config.h"
 #include "model/gguf/gguf_weights.h"
-#include "model/weights_identity.h"
+#include "model/weight_map.h"
 
 struct checkpoint {
     char *path;
@@ -281,9 +281,9 @@ done:
     return st;
 }
 
-rb_status checkpoint_identify_weights(checkpoint *ckpt, rb_error *err)
+void checkpoint_set_weights_sample(checkpoint *ckpt, const char hex[RB_SHA256_HEX])
 {
-    return weights_identity(ckpt->config.facts.weights_sample_sha256, &ckpt->weights, err);
+    memcpy(ckpt->config.facts.weights_sample_sha256, hex, RB_SHA256_HEX);
 }
 
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt)

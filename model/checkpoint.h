@@ -72,9 +72,9 @@ rb_status checkpoint_uses(tensor_use **uses, const checkpoint *ckpt, rb_error *e
  * refuse. */
 void checkpoint_warn_quantized(const checkpoint *ckpt);
 
-/* Sets weights_sample_sha256 of the configuration's facts (model/weights_identity.h): milliseconds. Programs whose
- * results depend on the weights call it. */
-rb_status checkpoint_identify_weights(checkpoint *ckpt, rb_error *err);
+/* Sets weights_sample_sha256 of the configuration's facts; programs call checkpoint_identify_weights
+ * (model/weights_identity.h). */
+void checkpoint_set_weights_sample(checkpoint *ckpt, const char hex[RB_SHA256_HEX]);
 
 /* Total bytes of the tensors, and SHA-256 over all shards in name order (reads everything). */
 int64_t checkpoint_weight_bytes(const checkpoint *ckpt);

@@ -1,6 +1,8 @@
 /* The identity of weights: the rule of weights_identity.h computed by hand, what changes it, and what does not. */
 #include "tests/model/tiny_checkpoint.h"
 
+#include <unistd.h>
+
 #include "model/weights_identity.h"
 
 static void identify(char hex[RB_SHA256_HEX], const char *folder)
@@ -87,7 +89,7 @@ static void a_change_of_any_tensor_is_another_identity(void **state)
     assert_string_not_equal(changed, single);
 }
 
-/* One tensor of more than 64 samples: those at equal distances count, what lies between them does not. */
+/* A tensor of more than its samples: those at equal distances count, what lies between them does not. */
 static void a_large_tensor_is_sampled_from_end_to_end(void **state)
 {
     (void)state;
@@ -95,8 +97,6 @@ static void a_large_tensor_is_sampled_from_end_to_end(void **state)
     static unsigned char data[N_BYTES];
     const safetensor tensor = {
         .name = "w", .dtype = TENSOR_F32, .rank = 1, .shape = {N_BYTES / 4}, .data = data, .size_bytes = N_BYTES};
-    const weight_entry entry = {.tensor = &tensor};
-    weight_map weights = {.entries = (weight_entry *)&entry, .n_entries = 1};
     const size_t distance = (N_BYTES - WEIGHTS_SAMPLE_BYTES) / 63;
     const struct {
         size_t at;
@@ -109,25 +109,30 @@ static void a_large_tensor_is_sampled_from_end_to_end(void **state)
                  {N_BYTES - WEIGHTS_SAMPLE_BYTES, true},
                  {N_BYTES - 1, true}};
     char hex[RB_SHA256_HEX], changed[RB_SHA256_HEX];
-    rb_error err = {0};
     for (size_t i = 0; i < N_BYTES; i++) data[i] = (unsigned char)(i * 7);
-    assert_ok(weights_identity(hex, &weights, &err));
+    tensor_set set = {.at = {tensor}, .n = 1};
+    identify_set(hex, &set);
     for (size_t i = 0; i < RB_COUNT(cases); i++) {
         data[cases[i].at] ^= 1;
-        assert_ok(weights_identity(changed, &weights, &err));
+        identify_set(changed, &set);
         data[cases[i].at] ^= 1;
         assert_int_equal(strcmp(hex, changed) != 0, cases[i].is_seen);
     }
 }
 
-static void no_tensors_have_an_identity_too(void **state)
+static void a_file_that_was_cut_is_a_sentence(void **state)
 {
     (void)state;
-    char hex[RB_SHA256_HEX];
     rb_error err = {0};
-    const weight_map none = {0};
-    assert_ok(weights_identity(hex, &none, &err));
-    assert_int_equal(strlen(hex), RB_SHA256_HEX - 1);
+    checkpoint *ckpt = NULL;
+    const tensor_set set = plain_set();
+    const char *folder = make_checkpoint(CONFIG("llama", ""), &set);
+    char path[1200];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_ok(checkpoint_open(&ckpt, folder, &err));
+    assert_int_equal(truncate(path, 100), 0);
+    assert_fails(checkpoint_identify_weights(ckpt, &err), RB_EIO, "model.safetensors: cannot read");
+    checkpoint_close(ckpt);
 }
 
 int main(void)
@@ -137,7 +142,7 @@ int main(void)
         cmocka_unit_test(shards_are_the_same_weights),
         cmocka_unit_test(a_change_of_any_tensor_is_another_identity),
         cmocka_unit_test(a_large_tensor_is_sampled_from_end_to_end),
-        cmocka_unit_test(no_tensors_have_an_identity_too),
+        cmocka_unit_test(a_file_that_was_cut_is_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

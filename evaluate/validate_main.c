@@ -20,7 +20,7 @@ typedef struct validate_options {
 
 static rb_status read_plan(bit_plan **plan, const char *path, const capture_file *capture, rb_error *err)
 {
-    const rb_status st = plan_read(plan, path, err);
+    const rb_status st = plan_read_to_code(plan, path, err);
     if (st != RB_OK) return st;
     return model_facts_same(&(*plan)->model, path, &capture_file_header(capture)->model, capture_file_path(capture),
                             err);

@@ -94,7 +94,7 @@ static rb_status read_plans(plan_list *plans, const capture_file *capture, const
     rb_status st = RB_OK;
     for (int i = 0; i < opt->plans.n && st == RB_OK; i++) {
         const char *path = opt->plans.at[i];
-        RB_TRY(st, plan_read(&plans->at[i], path, err), done);
+        RB_TRY(st, plan_read_to_code(&plans->at[i], path, err), done);
         plans->n++;
         st = model_facts_same(&plans->at[i]->model, path, &capture_file_header(capture)->model,
                               capture_file_path(capture), err);

@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
+#include "core/table.h"
 #include "plan/plan_json.h"
 #include "profile/profile_file.h"
 #include "profile/profile_statistics.h"
@@ -66,23 +67,61 @@ static rb_status picture_path(char **out, const char *path, rb_error *err)
     return rb_format(out, err, "%.*s.svg", kept, path);
 }
 
-static void print_sweep(const plan_sweep *sweep, const measured_points *measured, const char *path, const char *picture)
+static rb_status print_points(const plan_sweep *sweep, rb_error *err)
 {
-    printf("%-16s %9s %9s %14s %16s %12s\n", "method", "asked", "true bits", "expected MAE", "bits above bound",
-           "bound's MAE");
+    static const char *const heads[] = {"method",           "asked",      "true bits", "expected MAE",
+                                        "bits above bound", "bound's MAE"};
+    rb_table cells = {.n_left = 1};
+    for (size_t i = 0; i < RB_COUNT(heads); i++) rb_table_add(&cells, "%s", heads[i]);
+    rb_table_end_row(&cells);
     for (int method = 0; method < METHOD_N; method++)
         for (int i = 0; i < sweep->n_points[method]; i++) {
             const sweep_point *point = &sweep->points[method][i];
-            printf("%-16s %9.3f %9.3f %14.4g %16.3f %12.4g\n", allocation_method_name((allocation_method)method),
-                   point->asked_bits, point->true_bits, point->prediction.logit_mae, point->prediction.bits_above_bound,
-                   point->prediction.bound_logit_mae);
+            rb_table_add(&cells, "%s", allocation_method_name((allocation_method)method));
+            rb_table_add_number(&cells, 3, point->asked_bits);
+            rb_table_add_number(&cells, 3, point->true_bits);
+            rb_table_add(&cells, "%.4g", point->prediction.logit_mae);
+            rb_table_add_number(&cells, 3, point->prediction.bits_above_bound);
+            rb_table_add(&cells, "%.4g", point->prediction.bound_logit_mae);
+            rb_table_end_row(&cells);
         }
-    if (measured->n > 0) printf("\n%-16s %9s %9s %14s\n", "evaluated", "key bits", "val bits", "KL");
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
+}
+
+static rb_status print_measured(const measured_points *measured, rb_error *err)
+{
+    rb_table cells = {.n_left = 1};
+    if (measured->n == 0) return RB_OK;
+    printf("\n");
+    rb_table_add(&cells, "evaluated");
+    rb_table_add(&cells, "key bits");
+    rb_table_add(&cells, "val bits");
+    rb_table_add(&cells, "KL");
+    rb_table_end_row(&cells);
     for (int i = 0; i < measured->n; i++) {
         const measured_point *point = &measured->at[i];
-        printf("%-16s %9.3f %9.3f %14.5f\n", point->method, point->key_true_bits, point->value_true_bits, point->kl);
+        rb_table_add(&cells, "%s", point->method);
+        rb_table_add_number(&cells, 3, point->key_true_bits);
+        rb_table_add_number(&cells, 3, point->value_true_bits);
+        rb_table_add_number(&cells, 5, point->kl);
+        rb_table_end_row(&cells);
     }
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
+}
+
+static rb_status print_sweep(const plan_sweep *sweep, const measured_points *measured, const char *path,
+                             const char *picture, rb_error *err)
+{
+    rb_status st;
+    RB_TRY(st, print_points(sweep, err), done);
+    RB_TRY(st, print_measured(measured, err), done);
     printf("\nsweep    %s\npicture  %s\n", path, picture);
+done:
+    return st;
 }
 
 static rb_status sweep_run(const rb_run_args *args, rb_error *err)
@@ -126,7 +165,7 @@ static rb_status sweep_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, plan_sweep_draw(&sweep, &measured, &profile->model, picture, err), done);
     RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json) st = rb_json_put(json, err);
-    else print_sweep(&sweep, &measured, opt->output, picture);
+    else st = print_sweep(&sweep, &measured, opt->output, picture, err);
 done:
     cJSON_Delete(json);
     free(picture);

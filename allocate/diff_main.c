@@ -1,5 +1,6 @@
 /* ropebits-diff: two plans of one model, side by side. */
 #include <stdio.h>
+#include <string.h>
 
 #include "allocate/plan_diff.h"
 #include "core/json.h"
@@ -100,6 +101,15 @@ static void print_changes(const plan_diff *diff)
     }
 }
 
+static void print_equal(const plan_diff *diff)
+{
+    const bit_plan *a = diff->plans[0], *b = diff->plans[1];
+    printf("the plans are equal: their %d heads, their values and their exact tokens; %.0f bytes a token\n",
+           diff->n_heads, diff->cost[0].bytes_per_token);
+    if (strcmp(a->method, b->method) != 0 || a->avg_bits != b->avg_bits)
+        printf("A is called %s at %g bits, B %s at %g bits\n", a->method, a->avg_bits, b->method, b->avg_bits);
+}
+
 static rb_status diff_run(const rb_run_args *args, rb_error *err)
 {
     const char *const *names = args->positionals->at;
@@ -113,6 +123,10 @@ static rb_status diff_run(const rb_run_args *args, rb_error *err)
     if (args->common->json) {
         RB_TRY(st, plan_diff_to_json(&json, &diff, err), done);
         RB_TRY(st, rb_json_put(json, err), done);
+        goto done;
+    }
+    if (plan_diff_is_none(&diff)) {
+        print_equal(&diff);
         goto done;
     }
     print_costs(&diff);

@@ -91,6 +91,12 @@ done:
     return st;
 }
 
+bool plan_diff_is_none(const plan_diff *diff)
+{
+    const bit_plan *a = diff->plans[0], *b = diff->plans[1];
+    return diff->heads_differing == 0 && a->n_sink == b->n_sink && a->n_recent == b->n_recent;
+}
+
 head_change plan_diff_layer(const plan_diff *diff, int layer)
 {
     const int n = diff->plans[0]->model.n_kv_heads;
@@ -190,6 +196,7 @@ rb_status plan_diff_to_json(cJSON **out, const plan_diff *diff, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "version", 1, err), done);
     RB_TRY(st, plan_side_to_json(json, "a", diff, 0, err), done);
     RB_TRY(st, plan_side_to_json(json, "b", diff, 1, err), done);
+    RB_TRY(st, rb_json_add_bool(json, "are_equal", plan_diff_is_none(diff), err), done);
     RB_TRY(st, rb_json_add_number(json, "heads", diff->n_heads, err), done);
     RB_TRY(st, rb_json_add_number(json, "heads_differing", diff->heads_differing, err), done);
     RB_TRY(st, rb_json_add_number(json, "families_differing", diff->families_differing, err), done);

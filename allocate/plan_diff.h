@@ -41,6 +41,9 @@ typedef struct plan_diff {
 rb_status plan_diff_find(plan_diff *out, const bit_plan *a, const char *name_a, const bit_plan *b, const char *name_b,
                          rb_error *err);
 void plan_diff_free(plan_diff *diff);
+/* Whether a runtime would do the same by either plan: heads, values and exact tokens are equal. Texts of calibration,
+ * methods' names and nominal budgets may differ. */
+bool plan_diff_is_none(const plan_diff *diff);
 
 head_change plan_diff_layer(const plan_diff *diff, int layer); /* sums over heads, true bits their mean; kv_head -1 */
 /* Index into heads of the n heads that moved most width, most first, ties to the lowest; fewer where fewer moved. */

@@ -156,6 +156,10 @@ static rb_status parse_list(const rb_option *option, char *text, rb_error *err)
     return RB_OK;
 }
 
+/* -o is a program's output in all of them. To make a file called "-" where others mean standard output would surprise.
+ */
+static bool names_output(const rb_option *option) { return option->short_name == 'o'; }
+
 static rb_status set_value(const rb_option *option, char *text, rb_error *err)
 {
     switch (option->kind) {
@@ -168,6 +172,11 @@ static rb_status set_value(const rb_option *option, char *text, rb_error *err)
     case RB_OPT_STRINGS: return parse_list(option, text, err);
     case RB_OPT_STRING:
     case RB_OPT_REPEATED:
+        if (names_output(option) && strcmp(text, "-") == 0)
+            return rb_fail(err, RB_EUSAGE,
+                           "--%s is '-', expected a path: nothing is written to standard output by it, and a file of "
+                           "that name is ./-",
+                           option->long_name);
         if (*text == '\0')
             return rb_fail(err, RB_EUSAGE, "--%s is empty, expected %s", option->long_name, option->metavar);
         if (option->kind == RB_OPT_REPEATED) return add_string(option, text, err);

@@ -230,7 +230,7 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
     for (int i = 0; i < opt->plans.n && st == RB_OK; i++) {
         const char *path = opt->plans.at[i], *slash = strrchr(path, '/');
         in->names[i] = slash ? slash + 1 : path;
-        st = plan_read(&in->plans[i], path, err);
+        st = plan_read_to_code(&in->plans[i], path, err);
         if (st == RB_OK)
             st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);
         if (st != RB_OK) break;
@@ -251,6 +251,22 @@ static int64_t longest_sequence(const evaluate_inputs *in)
     return longest;
 }
 
+/* By this template; NULL: by the first built-in one whose words fit the contexts. */
+static rb_status make_needles(evaluate_inputs *in, const evaluate_options *opt, const char *template_name,
+                              rb_error *err)
+{
+    rb_error first = {0};
+    const char *name;
+    if (template_name) return evaluate_inputs_make_needles(&in->documents, in, opt, template_name, opt->n_needles, err);
+    for (int i = 0; (name = needle_template_builtin(i)) != NULL; i++) {
+        rb_error mine = {0};
+        const rb_status st = evaluate_inputs_make_needles(&in->documents, in, opt, name, opt->n_needles, &mine);
+        if (st != RB_EINVAL) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", mine.msg);
+        if (i == 0) first = mine;
+    }
+    return rb_fail(err, RB_EINVAL, "%s", first.msg);
+}
+
 rb_status evaluate_inputs_make_documents(evaluate_inputs *in, const evaluate_options *opt, const char *template_name,
                                          rb_error *err)
 {
@@ -258,8 +274,7 @@ rb_status evaluate_inputs_make_documents(evaluate_inputs *in, const evaluate_opt
     rb_status st = RB_OK;
     needle_documents_free(&in->documents);
     if (opt->documents) RB_TRY(st, documents_read(&in->documents, opt->documents, err), done);
-    else if (opt->n_needles > 0)
-        RB_TRY(st, evaluate_inputs_make_needles(&in->documents, in, opt, template_name, opt->n_needles, err), done);
+    else if (opt->n_needles > 0) RB_TRY(st, make_needles(in, opt, template_name, err), done);
     if (opt->n_understanding > 0) {
         RB_TRY(st, make_understanding(&understanding, in, opt, err), done);
         RB_TRY(st, needle_documents_append(&in->documents, &understanding, err), done);

@@ -21,7 +21,8 @@ typedef struct evaluate_inputs {
     char documents_sha256[RB_SHA256_HEX];
 } evaluate_inputs;
 
-/* Reads model, tokenizer, text, documents and plans; needles are worded by `needle_template`. The options' n_sink and
+/* Reads model, tokenizer, text, documents and plans; needles are worded by `needle_template`,
+ * or, where it is NULL, by some built-in one that fits their contexts, until another is chosen. The options' n_sink and
  * n_recent become the plans', and a line says so. Warns of a plan whose calibration text had its beginning-of-text
  * tokens elsewhere. Freed with evaluate_inputs_free, also after a
  * failure. */

@@ -24,6 +24,7 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const eva
                    {"value_true_bits", plan ? cost.value_true_bits : (double)NAN},
                    {"sink", plan ? (double)plan->n_sink : (double)NAN},
                    {"recent", plan ? (double)plan->n_recent : (double)NAN},
+                   {"n_predicted", (double)score->text.n},
                    {"perplexity", score->text.perplexity},
                    {"nll", score->text.nll},
                    {"kl_mean", score->text.kl_mean},

@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "core/message.h"
 #include "core/program.h"
+#include "core/table.h"
 #include "evaluate/attention_score.h"
 #include "evaluate/evaluate_json.h"
 #include "evaluate/evaluate_run.h"
@@ -59,53 +60,65 @@ done:
     return st;
 }
 
-/* A column of the table: a number, or "-" where there was nothing to measure. */
-static void print_number(double value, int width, int precision)
+static void add_run(rb_table *cells, const char *name, const evaluate_score *score, const plan_cost *cost,
+                    int64_t n_needles)
 {
-    isnan(value) ? printf(" %*s", width, "-") : printf(" %*.*f", width, precision, value);
+    const struct {
+        double value;
+        int digits;
+    } measured[] = {{cost ? cost->key_true_bits : (double)NAN, 3},
+                    {cost ? cost->value_true_bits : (double)NAN, 3},
+                    {score->text.perplexity, 4},
+                    {score->text.kl_mean, 5},
+                    {score->text.kl_p999, 4},
+                    {score->text.kl_max, 4},
+                    {100.0 * score->text.top1_agreement, 2},
+                    {score->attention_kl, 5},
+                    {100.0 * score->attention_overlap, 2},
+                    {100.0 * score->output_error, 2}};
+    char shown[256];
+    rb_escape_text(shown, sizeof shown, name);
+    rb_table_add(cells, "%s", shown);
+    for (size_t i = 0; i < RB_COUNT(measured); i++) rb_table_add_number(cells, measured[i].digits, measured[i].value);
+    if (n_needles > 0) rb_table_add(cells, "%lld/%lld", (long long)score->n_right, (long long)n_needles);
+    else rb_table_add(cells, "-");
+    rb_table_add_number(cells, 2, 100.0 * score->understanding.agreement);
+    rb_table_add_number(cells, 2, 100.0 * score->understanding.accuracy);
+    rb_table_end_row(cells);
 }
 
-static void print_table(const evaluate_result *result, const evaluate_inputs *in, double seconds)
+static rb_status print_runs(const evaluate_result *result, const evaluate_inputs *in, rb_error *err)
 {
+    static const char *const heads[] = {"run",       "key bits", "val bits", "perplexity", "KL",
+                                        "KL 99.9 %", "KL max",   "top-1 %",  "attn KL",    "top-16 %",
+                                        "out err %", "needles",  "agree %",  "right %"};
     const int64_t n_needles = needle_documents_count(&in->documents, DOCUMENT_NEEDLES);
-    printf("%-28s %9s %9s %11s %10s %10s %10s %8s %10s %9s %9s %9s %8s %8s\n", "run", "key bits", "val bits",
-           "perplexity", "KL", "KL 99.9 %", "KL max", "top-1 %", "attn KL", "top-16 %", "out err %", "needles",
-           "agree %", "right %");
-    for (int run = 0; run < result->n_runs; run++) {
-        const evaluate_score *score = &result->runs[run];
-        const plan_cost cost =
-            run > 0 ? bit_plan_cost(in->plans[run - 1]) : (plan_cost){.key_true_bits = NAN, .value_true_bits = NAN};
-        const struct {
-            double value;
-            int width, precision;
-        } columns[] = {{cost.key_true_bits, 9, 3},
-                       {cost.value_true_bits, 9, 3},
-                       {score->text.perplexity, 11, 4},
-                       {score->text.kl_mean, 10, 5},
-                       {score->text.kl_p999, 10, 4},
-                       {score->text.kl_max, 10, 4},
-                       {100.0 * score->text.top1_agreement, 8, 2},
-                       {score->attention_kl, 10, 5},
-                       {100.0 * score->attention_overlap, 9, 2},
-                       {100.0 * score->output_error, 9, 2}};
-        char needles[48] = "-";
-        if (n_needles > 0)
-            snprintf(needles, sizeof needles, "%lld/%lld", (long long)score->n_right, (long long)n_needles);
-        printf("%-28s", run > 0 ? in->names[run - 1] : "unquantized");
-        for (size_t i = 0; i < RB_COUNT(columns); i++)
-            print_number(columns[i].value, columns[i].width, columns[i].precision);
-        printf(" %9s", needles);
-        print_number(100.0 * score->understanding.agreement, 8, 2);
-        print_number(100.0 * score->understanding.accuracy, 8, 2);
-        printf("\n");
+    rb_table cells = {.n_left = 1};
+    for (size_t i = 0; i < RB_COUNT(heads); i++) rb_table_add(&cells, "%s", heads[i]);
+    rb_table_end_row(&cells);
+    add_run(&cells, "unquantized", &result->runs[0], NULL, n_needles);
+    for (int run = 1; run < result->n_runs; run++) {
+        const plan_cost cost = bit_plan_cost(in->plans[run - 1]);
+        add_run(&cells, in->names[run - 1], &result->runs[run], &cost, n_needles);
     }
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
+}
+
+static rb_status print_result(const evaluate_result *result, const evaluate_inputs *in, double seconds, rb_error *err)
+{
+    const rb_status st = print_runs(result, in, err);
+    if (st != RB_OK) return st;
     for (int run = 1; run < result->n_runs; run++) {
         char exact[80];
         bit_plan_describe_exact(exact, sizeof exact, in->plans[run - 1]);
         if (bit_plan_keeps_exact(in->plans[run - 1])) printf("%s keeps %s unquantized\n", in->names[run - 1], exact);
     }
-    printf("%lld tokens of text in sequences of %lld, %lld documents, %.1f s\n", (long long)in->facts.n_tokens,
-           (long long)in->facts.context, (long long)in->documents.n, seconds);
+    printf("%lld tokens of text in sequences of %lld, %lld of them predicted; %lld documents; %.1f s\n",
+           (long long)in->facts.n_tokens, (long long)in->facts.context, (long long)result->runs[0].text.n,
+           (long long)in->documents.n, seconds);
+    return RB_OK;
 }
 
 static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
@@ -123,6 +136,7 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
     if (in->documents.n > 0 && opt->write_documents)
         RB_TRY(st, documents_write(&in->documents, opt->write_documents, err), done);
     RB_TRY(st, evaluate_plans(&result, &setup.request, err), done);
+    evaluate_setup_tell_text(result.runs[0].text.n);
     evaluate_setup_tell_needles(&setup, opt, result.runs[0].n_right);
     for (int run = 0; run < result.n_runs; run++)
         worst_predictions_name(&result.runs[run].worst, in->words, in->text.ids, in->facts.context);
@@ -132,7 +146,7 @@ static rb_status evaluate_run(const rb_run_args *args, rb_error *err)
            done);
     if (opt->output) RB_TRY(st, rb_json_write(json, opt->output, err), done);
     if (args->common->json) st = rb_json_put(json, err);
-    else print_table(&result, in, rb_now_s() - started_s);
+    else st = print_result(&result, in, rb_now_s() - started_s, err);
 done:
     cJSON_Delete(options);
     cJSON_Delete(json);

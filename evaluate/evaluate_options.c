@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "evaluate/needle_choice.h"
 #include "model/cuda/layer_cuda.h"
 #include "texts/needle_documents.h"
 #include "texts/sequences.h"
@@ -11,7 +12,7 @@
 evaluate_options evaluate_options_default(void)
 {
     evaluate_options opt = {.n_tokens = EVALUATE_TOKENS,
-                            .needle_template = NEEDLE_TEMPLATE_DEFAULT,
+                            .needle_template = NEEDLE_TEMPLATE_AUTO,
                             .needle_tasks = {.n = 1, .at = {"multikey"}},
                             .understanding_tasks = {.n = UNDERSTANDING_N_TASKS},
                             .seed = 1,

@@ -17,7 +17,7 @@ typedef struct evaluate_options {
     bool keys_only, values_only;
 } evaluate_options;
 
-/* 8192 tokens, needles of task multikey and template secret-number where they are asked for, all tasks of
+/* 8192 tokens, needles of task multikey and the template that suits the model where they are asked for, all tasks of
  * understanding, every 16th query, what the plans keep exact. */
 evaluate_options evaluate_options_default(void);
 

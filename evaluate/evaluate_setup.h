@@ -21,8 +21,10 @@ rb_status evaluate_setup_make(evaluate_setup *out, const evaluate_options *optio
 void evaluate_setup_free(evaluate_setup *setup);
 /* The name or file of the template that words the needles. */
 const char *evaluate_setup_template(const evaluate_setup *setup, const evaluate_options *options);
+/* Warns where perplexity and KL are of so few tokens that they tell nothing of a plan. */
+void evaluate_setup_tell_text(int64_t n_predicted);
 /* Says how many needles the unquantized model finds, n_right, and warns where that is less than half: a needle score
- * without a competent model says nothing about a plan. Nothing without needles. */
+ * without a competent model says nothing about a plan. Warns of few needles too. Nothing without needles. */
 void evaluate_setup_tell_needles(const evaluate_setup *setup, const evaluate_options *options, int64_t n_right);
 
 #endif

@@ -87,6 +87,8 @@ static rb_status run_from_json(evaluation_run *out, const cJSON *json, bool is_f
     RB_TRY(st, read_number(&out->value_bits, json, "value_bits", where, is_first, 0.0, bits_max, err), done);
     RB_TRY(st, read_number(&out->key_true_bits, json, "key_true_bits", where, is_first, 0.0, bits_max, err), done);
     RB_TRY(st, read_number(&out->value_true_bits, json, "value_true_bits", where, is_first, 0.0, bits_max, err), done);
+    if (rb_json_find(json, "n_predicted"))
+        RB_TRY(st, rb_json_get_int(json, "n_predicted", where, 0, INT64_C(1) << 40, &out->n_predicted, err), done);
     RB_TRY(st, rb_json_get_number(json, "perplexity", where, 1.0, DBL_MAX, &out->perplexity, err), done);
     RB_TRY(st, read_number(&out->kl_mean, json, "kl_mean", where, is_first, -KL_ROUNDING, DBL_MAX, err), done);
     RB_TRY(st, read_number(&out->kl_p999, json, "kl_p999", where, is_first, -KL_ROUNDING, DBL_MAX, err), done);

@@ -3,7 +3,8 @@
  *
  *   { "schema", "version", "tool_version", "model": {..}, "text": {..}, "documents_sha256": ".." | null,
  *     "options": {..},
- *     "runs": [ {"name", "method", "avg_bits", "value_bits", "key_true_bits", "value_true_bits", "perplexity",
+ *     "runs": [ {"name", "method", "avg_bits", "value_bits", "key_true_bits", "value_true_bits", "n_predicted",
+ *                "perplexity",
  *                "kl_mean", "kl_p999", "top1_agreement", "attention_kl", "attention_overlap", "output_error",
  *                "needles": {"n", "n_right"} | null,
  *                "understanding": {"n", "agreement", "accuracy"} | null, ..}, .. ] }
@@ -27,6 +28,7 @@ typedef struct evaluation_run {
     char method[32];
     double avg_bits, value_bits; /* nominal, keys and values */
     double key_true_bits, value_true_bits;
+    int64_t n_predicted; /* tokens that perplexity, KL and top-1 are of; 0: an older result does not say */
     double perplexity;
     double kl_mean, kl_p999; /* nats a token, from the unquantized model's next-token distribution */
     double top1_agreement;   /* share of tokens, 0 to 1 */

@@ -2,6 +2,7 @@
 #include "evaluate/needle_choice.h"
 
 #include "core/json.h"
+#include "core/message.h"
 #include "evaluate/evaluate_run.h"
 
 static int at_least_one(int n) { return n > 0 ? n : 1; }
@@ -13,21 +14,29 @@ static int64_t repeats_of(const evaluate_options *opt)
     return wanted < opt->n_needles ? wanted : opt->n_needles;
 }
 
-/* The documents of all templates, one template after the other. */
+/* The documents of all templates, one template after the other. One whose words take more room than a context has is
+ * left out, unless all do. */
 static rb_status make_trials(needle_choice *out, needle_documents *documents, const evaluate_inputs *in,
                              const evaluate_options *opt, rb_error *err)
 {
-    rb_status st = RB_OK;
-    for (const char *name; out->n < NEEDLE_CHOICE_MAX && (name = needle_template_builtin(out->n)) != NULL; out->n++) {
+    const char *name;
+    rb_error first = {0};
+    for (int i = 0; out->n < NEEDLE_CHOICE_MAX && (name = needle_template_builtin(i)) != NULL; i++) {
         needle_documents own = {0};
-        RB_TRY(st, evaluate_inputs_make_needles(&own, in, opt, name, repeats_of(opt), err), done);
-        out->trials[out->n] = (needle_trial){.name = name, .n = own.n};
-        st = needle_documents_append(documents, &own, err);
+        rb_error mine = {0};
+        rb_status st = evaluate_inputs_make_needles(&own, in, opt, name, repeats_of(opt), &mine);
+        if (st == RB_OK) {
+            out->trials[out->n++] = (needle_trial){.name = name, .n = own.n};
+            st = needle_documents_append(documents, &own, &mine);
+        } else if (st == RB_EINVAL) {
+            rb_message_info("needles: template %s is left out: %s", name, mine.msg);
+            if (first.msg[0] == '\0') first = mine;
+            st = RB_OK;
+        }
         needle_documents_free(&own);
-        if (st != RB_OK) goto done;
+        if (st != RB_OK) return rb_fail(err, st, "%s", mine.msg);
     }
-done:
-    return st;
+    return out->n > 0 ? RB_OK : rb_fail(err, RB_EINVAL, "%s", first.msg);
 }
 
 static void count(needle_choice *out, const evaluate_score *score)

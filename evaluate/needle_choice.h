@@ -24,8 +24,9 @@ typedef struct needle_choice {
     needle_trial trials[NEEDLE_CHOICE_MAX]; /* in the order of the names */
 } needle_choice;
 
-/* Most right answers; of equal ones the least nll. `how` says on what the model runs; its text, plans and documents are
- * not used. The documents tried are the first ones of those that the options ask for. Fails like evaluate_plans. */
+/* Most right answers; of equal ones the least nll. A template that needs longer documents is no choice. `how` says on
+ * what the model runs; its text, plans and documents are not used. The documents tried are the first ones of those that
+ * the options ask for. Fails like evaluate_plans. */
 rb_status needle_choice_make(needle_choice *out, const evaluate_inputs *inputs, const evaluate_options *options,
                              const evaluate_request *how, rb_error *err);
 

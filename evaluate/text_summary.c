@@ -11,7 +11,8 @@ rb_status text_summary_make(text_summary *out, const evaluate_batch *batch, cons
 {
     const int64_t n = batch->n_text_positions;
     double *kl = NULL, nll = 0.0, kl_sum = 0.0, same = 0.0;
-    *out = (text_summary){.nll = NAN,
+    *out = (text_summary){.n = n,
+                          .nll = NAN,
                           .perplexity = NAN,
                           .kl_mean = NAN,
                           .kl_p99 = NAN,

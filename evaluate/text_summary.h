@@ -8,6 +8,7 @@
 /* Means over all tokens but the first one of each sequence. KL is in nats, from the unquantized run's distribution. NaN
  * without text. */
 typedef struct text_summary {
+    int64_t n; /* tokens predicted */
     double nll, perplexity;
     double kl_mean, kl_p99, kl_p999, kl_max;
     double top1_agreement; /* share of tokens whose most likely successor is the unquantized run's */

@@ -235,7 +235,7 @@ static rb_status encode_run(const rb_run_args *args, rb_error *err)
     coded_vectors coded = {0};
     rb_status st;
     RB_TRY(st, check_options(job.opt, job.vectors_path, err), done);
-    RB_TRY(st, plan_read(&job.plan, job.plan_path, err), done);
+    RB_TRY(st, plan_read_to_code(&job.plan, job.plan_path, err), done);
     RB_TRY(st, choose_head(&job, err), done);
     RB_TRY(st, codec_tables_create(&job.tables, err), done);
     RB_TRY(st, job.opt->is_decoding ? decode(&coded, &job, err) : encode(&coded, &job, err), done);

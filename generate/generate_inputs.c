@@ -105,7 +105,7 @@ static rb_status read_plan(generate_inputs *in, const generate_options *opt, rb_
 {
     rb_status st;
     if (!opt->plan) return RB_OK;
-    RB_TRY(st, plan_read(&in->plan, opt->plan, err), done);
+    RB_TRY(st, plan_read_to_code(&in->plan, opt->plan, err), done);
     st = model_facts_same(&in->plan->model, opt->plan, &checkpoint_config(in->model)->facts, opt->model, err);
 done:
     return st;

@@ -11,7 +11,7 @@
 #include "methods/allocator.h"
 #include "model/checkpoint.h"
 #include "model/model_tokenizer.h"
-#include "plan/plan_json.h"
+#include "plan/plan_read.h"
 #include "profile/coverage.h"
 #include "profile/profile_compute.h"
 #include "profile/profile_file.h"
@@ -23,7 +23,8 @@ typedef struct profile_options {
     rb_number_list budgets;
     rb_string_list methods;
     bool no_curves, no_coverage_warning;
-    const char *plan, *output, *model;
+    rb_string_list plans; /* finished ones */
+    const char *output, *model;
     int64_t n_worst_tokens, n_sink;
     sensitivity_options metrics;
 } profile_options;
@@ -73,26 +74,48 @@ static rb_status make_plans(plan_list *plans, const profile_table *table, const 
     return RB_OK;
 }
 
-static rb_status read_plan(plan_list *plans, const char *path, const capture_file *capture, rb_error *err)
+/* Plans of one method and budget are scored and printed as any others, but programs that read the summary find scores
+ * by these two. */
+static void warn_of_alike(const plan_list *plans, const profile_options *opt)
 {
-    rb_status st = plan_json_read(&plans->at[0], path, err);
-    if (st != RB_OK) return st;
-    plans->n = 1;
-    return model_facts_same(&plans->at[0]->model, path, &capture_file_header(capture)->model,
-                            capture_file_path(capture), err);
+    for (int i = 0; i < plans->n; i++)
+        for (int earlier = 0; earlier < i; earlier++) {
+            const bit_plan *a = plans->at[earlier], *b = plans->at[i];
+            if (strcmp(a->method, b->method) != 0 || a->avg_bits != b->avg_bits) continue;
+            rb_message_warn("%s and %s are both %s at %g bits: compare and export --summary tell plans of one summary "
+                            "apart by method and bits only",
+                            opt->plans.at[earlier], opt->plans.at[i], b->method, b->avg_bits);
+            return;
+        }
+}
+
+static rb_status read_plans(plan_list *plans, const capture_file *capture, const profile_options *opt, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int i = 0; i < opt->plans.n && st == RB_OK; i++) {
+        const char *path = opt->plans.at[i];
+        RB_TRY(st, plan_read_to_code(&plans->at[i], path, err), done);
+        plans->n++;
+        st = model_facts_same(&plans->at[i]->model, path, &capture_file_header(capture)->model,
+                              capture_file_path(capture), err);
+    }
+    if (st == RB_OK) warn_of_alike(plans, opt);
+done:
+    return st;
 }
 
 static rb_status options_to_json(char **out, const profile_options *opt, rb_error *err)
 {
-    cJSON *json = NULL, *methods = NULL;
+    cJSON *json = NULL, *names = NULL;
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
-    if (opt->plan) {
-        RB_TRY(st, rb_json_add_string(json, "plan", opt->plan, err), done);
+    if (opt->plans.n > 0) {
+        names = cJSON_CreateStringArray(opt->plans.at, opt->plans.n);
+        RB_TRY(st, rb_json_add_item(json, "plans", &names, err), done);
     } else {
         RB_TRY(st, rb_json_add_numbers(json, "budgets", opt->budgets.at, opt->budgets.n, err), done);
-        methods = cJSON_CreateStringArray(opt->methods.at, opt->methods.n);
-        RB_TRY(st, rb_json_add_item(json, "methods", &methods, err), done);
+        names = cJSON_CreateStringArray(opt->methods.at, opt->methods.n);
+        RB_TRY(st, rb_json_add_item(json, "methods", &names, err), done);
     }
     RB_TRY(st, rb_json_add_number(json, "metric_tokens", (double)opt->metrics.n_tokens, err), done);
     RB_TRY(st, rb_json_add_number(json, "metric_draws", (double)opt->metrics.n_draws, err), done);
@@ -155,7 +178,7 @@ done:
 static rb_status get_plans(plan_list *plans, const profile_table *table, const capture_file *capture,
                            const profile_options *opt, rb_error *err)
 {
-    return opt->plan ? read_plan(plans, opt->plan, capture, err) : make_plans(plans, table, opt, err);
+    return opt->plans.n > 0 ? read_plans(plans, capture, opt, err) : make_plans(plans, table, opt, err);
 }
 
 static rb_status profile_run(const rb_run_args *args, rb_error *err)
@@ -168,18 +191,19 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     rb_device_kind device = RB_DEVICE_CPU;
     rb_status st;
 
-    if (!opt->output && !opt->plan && !args->common->json)
-        return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN.json");
+    if (!opt->output && opt->plans.n == 0 && !args->common->json)
+        return rb_fail(err, RB_EUSAGE, "no output: give -o PROFILE.h5, --json or --plan PLAN");
     RB_TRY(st, capture_open(&capture, args->positionals->at[0], err), done);
     RB_TRY(st, profile_table_from_capture(&table, capture, opt->n_sink, err), done);
     table->n_worst_tokens = (int)opt->n_worst_tokens;
-    if (!opt->plan) RB_TRY(st, profile_measure_sensitivity(table, capture, &opt->metrics, err), done);
+    if (opt->plans.n == 0) RB_TRY(st, profile_measure_sensitivity(table, capture, &opt->metrics, err), done);
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     RB_TRY(st,
            profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves,
                          device, err),
            done);
+    for (int i = 0; i < opt->plans.n; i++) table->methods[i].plan = opt->plans.at[i];
     if (opt->model) RB_TRY(st, name_tokens(table, opt->model, err), done);
     if (!opt->no_coverage_warning) warn_of_coverage(table);
     if (opt->output) {
@@ -187,7 +211,7 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
         RB_TRY(st, profile_file_write(table, opt->output, options_json, err), done);
     }
     if (args->common->json) st = print_json(table, err);
-    else profile_report_print(stdout, table);
+    else st = profile_report_print(stdout, table, err);
 done:
     free(options_json);
     free_plans(&plans);
@@ -228,10 +252,10 @@ int main(int argc, char **argv)
          .help = "first tokens of a sequence that stay exact in plans of our own methods, whose statistics leave them "
                  "out; auto: as many as pays"},
         {.long_name = "plan",
-         .kind = RB_OPT_STRING,
-         .value = &opt.plan,
-         .metavar = "PLAN.json",
-         .help = "score this finished plan instead"},
+         .kind = RB_OPT_REPEATED,
+         .value = &opt.plans,
+         .metavar = "PLAN",
+         .help = "score this finished plan instead, a plan.json or plan.rbp; may be given several times"},
         {.long_name = "metric-tokens",
          .kind = RB_OPT_INT,
          .value = &opt.metrics.n_tokens,
@@ -277,9 +301,9 @@ int main(int argc, char **argv)
     const rb_program program = {
         .name = "profile",
         .synopsis = "ropebits profile [options] CAPTURE.h5 -o PROFILE.h5\n"
-                    "ropebits profile CAPTURE.h5 --plan PLAN.json [--json]",
+                    "ropebits profile CAPTURE.h5 --plan PLAN [--plan PLAN ...] [--json]",
         .summary = "Measures what methods cost in attention-logit error on a capture's test text, from the energies of "
-                   "its calibration text; or scores a finished plan.",
+                   "its calibration text; or scores finished plans.",
         .options = table,
         .n_options = RB_COUNT(table),
         .min_positionals = 1,

@@ -2,20 +2,53 @@
 #include "profile/profile_report.h"
 
 #include <stdbool.h>
+#include <string.h>
 
+#include "core/table.h"
 #include "profile/sink_report.h"
 
-enum { LABEL = 22, COLUMN = 16 };
-
-static void print_row(FILE *out, const profile_table *table, const char *label, const char *format,
-                      double (*value)(const head_score *))
+static const char *file_name(const char *path)
 {
-    fprintf(out, "%-*s", LABEL, label);
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool has_namesake(const profile_table *table, const method_score *method)
+{
+    for (int m = 0; m < table->n_methods; m++)
+        if (&table->methods[m] != method && table->methods[m].plan
+            && strcmp(file_name(table->methods[m].plan), file_name(method->plan)) == 0)
+            return true;
+    return false;
+}
+
+/* "block-gtq@3", or the plan file that was scored: its name, where that is enough. */
+static void name_method(char *out, size_t size, const profile_table *table, const method_score *method)
+{
+    if (!method->plan) snprintf(out, size, "%s@%g", method->method, method->avg_bits);
+    else rb_escape_text(out, size, has_namesake(table, method) ? method->plan : file_name(method->plan));
+}
+
+static void add_names(rb_table *cells, const profile_table *table)
+{
+    char name[256];
+    rb_table_add(cells, "layer");
+    for (int m = 0; m < table->n_methods; m++) {
+        name_method(name, sizeof name, table, &table->methods[m]);
+        rb_table_add(cells, "%s", name);
+    }
+    rb_table_end_row(cells);
+}
+
+static void add_row(rb_table *cells, const profile_table *table, const char *label, int digits,
+                    double (*value)(const head_score *))
+{
+    rb_table_add(cells, "%s", label);
     for (int m = 0; m < table->n_methods; m++) {
         const head_score mean = method_mean(&table->methods[m], &table->model, -1);
-        fprintf(out, format, COLUMN, value(&mean));
+        rb_table_add_number(cells, digits, value(&mean));
     }
-    fprintf(out, "\n");
+    rb_table_end_row(cells);
 }
 
 static double logit_mae(const head_score *score) { return score->logit_mae; }
@@ -40,47 +73,47 @@ static bool has_opponents(const profile_table *table)
     return false;
 }
 
-static void print_against_uniform(FILE *out, const profile_table *table)
+static void add_against_uniform(rb_table *cells, const profile_table *table)
 {
-    char cell[32];
-    fprintf(out, "%-*s", LABEL, "less than uniform, %");
+    rb_table_add(cells, "less than uniform, %%");
     for (int m = 0; m < table->n_methods; m++) {
-        cell[0] = '\0';
         if (opponent(table, m))
-            snprintf(cell, sizeof cell, "%.1f",
-                     100.0 * method_reduction(&table->methods[m], opponent(table, m), &table->model));
-        fprintf(out, "%*s", COLUMN, cell);
+            rb_table_add(cells, "%.1f",
+                         100.0 * method_reduction(&table->methods[m], opponent(table, m), &table->model));
+        else rb_table_add(cells, "%s", "");
     }
-    fprintf(out, "\n%-*s", LABEL, "layers won");
+    rb_table_end_row(cells);
+    rb_table_add(cells, "layers won");
     for (int m = 0; m < table->n_methods; m++) {
-        cell[0] = '\0';
         if (opponent(table, m))
-            snprintf(cell, sizeof cell, "%d of %d",
-                     method_layers_won(&table->methods[m], opponent(table, m), &table->model), table->model.n_layers);
-        fprintf(out, "%*s", COLUMN, cell);
+            rb_table_add(cells, "%d of %d", method_layers_won(&table->methods[m], opponent(table, m), &table->model),
+                         table->model.n_layers);
+        else rb_table_add(cells, "%s", "");
     }
-    fprintf(out, "\n");
+    rb_table_end_row(cells);
 }
 
-static void print_tails(FILE *out, const profile_table *table)
+static void add_tails(rb_table *cells, const profile_table *table)
 {
-    fprintf(out, "%-*s", LABEL, "largest tail ratio");
+    rb_table_add(cells, "largest tail ratio");
     for (int m = 0; m < table->n_methods; m++)
-        fprintf(out, "%*.2f", COLUMN, method_largest_ratio(&table->methods[m], &table->model));
-    fprintf(out, "\n");
-    print_row(out, table, "tokens outside, %", "%*.3f", outside);
+        rb_table_add_number(cells, 2, method_largest_ratio(&table->methods[m], &table->model));
+    rb_table_end_row(cells);
+    add_row(cells, table, "tokens outside, %", 3, outside);
 }
 
 /* "block-gtq@2: tail out of proportion in 9 of 32 heads: 0.1 (2.9), ..., and 3 more", heads as layer.kv_head with their
  * ratio. */
-static void print_flagged(FILE *out, const method_score *method, const model_facts *model)
+static void print_flagged(FILE *out, const profile_table *table, const method_score *method)
 {
+    const model_facts *model = &table->model;
     enum { N_NAMED = 6 };
     const int n_heads = model->n_layers * model->n_kv_heads, n_flagged = method_heads_flagged(method, model);
+    char name[256];
     int n = 0;
     if (n_flagged == 0) return;
-    fprintf(out, "%s@%g: tail out of proportion in %d of %d heads (layer.kv_head, ratio):", method->method,
-            method->avg_bits, n_flagged, n_heads);
+    name_method(name, sizeof name, table, method);
+    fprintf(out, "%s: tail out of proportion in %d of %d heads (layer.kv_head, ratio):", name, n_flagged, n_heads);
     for (int h = 0; h < n_heads && n < N_NAMED; h++)
         if (method->heads[h].tail.ratio > TAIL_LIMIT)
             fprintf(out, "%s %d.%d (%.2f)", n++ ? "," : "", h / model->n_kv_heads, h % model->n_kv_heads,
@@ -89,10 +122,12 @@ static void print_flagged(FILE *out, const method_score *method, const model_fac
     fprintf(out, "\n");
 }
 
-static void print_worst(FILE *out, const method_score *method)
+static void print_worst(FILE *out, const profile_table *table, const method_score *method)
 {
+    char name[256];
     if (method->worst.n == 0) return;
-    fprintf(out, "%s@%g: worst tokens (position, layer.kv_head, excess):", method->method, method->avg_bits);
+    name_method(name, sizeof name, table, method);
+    fprintf(out, "%s: worst tokens (position, layer.kv_head, excess):", name);
     for (int i = 0; i < method->worst.n; i++) {
         const worst_token *token = &method->worst.at[i];
         fprintf(out, "%s ", i ? "," : "");
@@ -103,32 +138,38 @@ static void print_worst(FILE *out, const method_score *method)
     fprintf(out, "\n");
 }
 
-void profile_report_print(FILE *out, const profile_table *table)
+static void add_layers(rb_table *cells, const profile_table *table)
 {
-    char label[64];
-    sink_report_print(out, table);
-    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-*s",
-            (long long)table->test.n_tokens, LABEL, "layer");
-    for (int m = 0; m < table->n_methods; m++) {
-        snprintf(label, sizeof label, "%s@%g", table->methods[m].method, table->methods[m].avg_bits);
-        fprintf(out, "%*s", COLUMN, label);
-    }
-    fprintf(out, "\n");
     for (int layer = 0; layer < table->model.n_layers; layer++) {
-        fprintf(out, "%-*d", LABEL, layer);
+        rb_table_add(cells, "%d", layer);
         for (int m = 0; m < table->n_methods; m++)
-            fprintf(out, "%*.4f", COLUMN, method_mean(&table->methods[m], &table->model, layer).logit_mae);
-        fprintf(out, "\n");
+            rb_table_add_number(cells, 4, method_mean(&table->methods[m], &table->model, layer).logit_mae);
+        rb_table_end_row(cells);
     }
-    print_row(out, table, "mean", "%*.4f", logit_mae);
-    if (has_opponents(table)) print_against_uniform(out, table);
-    print_row(out, table, "true bits a dim", "%*.3f", true_bits);
-    print_row(out, table, "over causal pairs", "%*.4f", causal_mae);
-    print_row(out, table, "where attention looks", "%*.4f", attended_mae);
-    print_row(out, table, "attention KL, nats", "%*.5f", attention_kl);
-    print_row(out, table, "key error, %", "%*.2f", relative_error);
-    print_tails(out, table);
+}
+
+rb_status profile_report_print(FILE *out, const profile_table *table, rb_error *err)
+{
+    rb_table cells = {.n_left = 1};
+    rb_status st;
+    RB_TRY(st, sink_report_print(out, table, err), done);
+    fprintf(out, "logit MAE on %lld test tokens, |q.k - q.k^| without 1/sqrt(d); less is better\n\n",
+            (long long)table->test.n_tokens);
+    add_names(&cells, table);
+    add_layers(&cells, table);
+    add_row(&cells, table, "mean", 4, logit_mae);
+    if (has_opponents(table)) add_against_uniform(&cells, table);
+    add_row(&cells, table, "true bits a dim", 3, true_bits);
+    add_row(&cells, table, "over causal pairs", 4, causal_mae);
+    add_row(&cells, table, "where attention looks", 4, attended_mae);
+    add_row(&cells, table, "attention KL, nats", 5, attention_kl);
+    add_row(&cells, table, "key error, %", 2, relative_error);
+    add_tails(&cells, table);
+    RB_TRY(st, rb_table_print(out, &cells, err), done);
     fprintf(out, "\n");
-    for (int m = 0; m < table->n_methods; m++) print_flagged(out, &table->methods[m], &table->model);
-    for (int m = 0; m < table->n_methods; m++) print_worst(out, &table->methods[m]);
+    for (int m = 0; m < table->n_methods; m++) print_flagged(out, table, &table->methods[m]);
+    for (int m = 0; m < table->n_methods; m++) print_worst(out, table, &table->methods[m]);
+done:
+    rb_table_free(&cells);
+    return st;
 }

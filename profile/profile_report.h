@@ -6,6 +6,7 @@
 
 #include "profile/profile_table.h"
 
-void profile_report_print(FILE *out, const profile_table *table);
+/* A column a method, and then which heads and tokens fared worst. RB_ENOMEM. */
+rb_status profile_report_print(FILE *out, const profile_table *table, rb_error *err);
 
 #endif

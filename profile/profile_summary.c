@@ -38,6 +38,7 @@ static rb_status method_to_json(cJSON **out, const profile_table *table, const m
     rb_status st;
     RB_TRY(st, rb_json_new_object(&json, err), done);
     RB_TRY(st, rb_json_add_string(json, "method", method->method, err), done);
+    if (method->plan) RB_TRY(st, rb_json_add_string(json, "plan", method->plan, err), done);
     RB_TRY(st, rb_json_add_number(json, "avg_bits", method->avg_bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "true_bits", mean.true_bits, err), done);
     RB_TRY(st, rb_json_add_number(json, "sink", (double)method->n_sink, err), done);

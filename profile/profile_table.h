@@ -29,7 +29,8 @@ typedef struct head_coverage {
 } head_coverage;
 
 typedef struct method_score {
-    char method[32]; /* "uniform", "block-gtq", or a plan's method */
+    char method[32];  /* "uniform", "block-gtq", or a plan's method */
+    const char *plan; /* path of the finished plan that was scored, borrowed; NULL: made of the capture */
     double avg_bits;
     int64_t n_sink;     /* first tokens of a sequence that stay exact: they have no error */
     head_score *heads;  /* [n_layers][n_kv_heads], owned */

@@ -2,30 +2,49 @@
 #include "profile/sink_report.h"
 
 #include "core/json.h"
+#include "core/table.h"
 
 enum { LEAST_PRINTED = 4 }; /* positions; and one more than the sinks */
 
 /* ---- for people ------------------------------------------------------------------------------ */
 
-static void print_bin(FILE *out, const sink_evidence *e, int bin)
+static void add_bin(rb_table *cells, const sink_evidence *e, int bin)
 {
-    fprintf(out, "%14.2f%14.2f%14.2f", 100.0 * sink_mean(e, e->attention, bin), sink_mean(e, e->key_norm, bin),
-            sink_mean(e, e->distance, bin));
-    if (e->value_norm) fprintf(out, "%14.2f", sink_mean(e, e->value_norm, bin));
+    rb_table_add_number(cells, 2, 100.0 * sink_mean(e, e->attention, bin));
+    rb_table_add_number(cells, 2, sink_mean(e, e->key_norm, bin));
+    rb_table_add_number(cells, 2, sink_mean(e, e->distance, bin));
+    if (e->value_norm) rb_table_add_number(cells, 2, sink_mean(e, e->value_norm, bin));
 }
 
-static void print_positions(FILE *out, const sink_evidence *e, int n_printed)
+static void add_heads(rb_table *cells, const sink_evidence *e)
 {
-    fprintf(out, "%-10s%14s%14s%14s%s%14s%14s\n", "position", "attention, %", "key norm", "key distance",
-            e->value_norm ? "    value norm" : "", "gain, bits", "cost, bits");
+    rb_table_add(cells, "position");
+    rb_table_add(cells, "attention, %%");
+    rb_table_add(cells, "key norm");
+    rb_table_add(cells, "key distance");
+    if (e->value_norm) rb_table_add(cells, "value norm");
+    rb_table_add(cells, "gain, bits");
+    rb_table_add(cells, "cost, bits");
+    rb_table_end_row(cells);
+}
+
+static rb_status print_positions(FILE *out, const sink_evidence *e, int n_printed, rb_error *err)
+{
+    rb_table cells = {.n_left = 1};
+    add_heads(&cells, e);
     for (int n = 0; n < n_printed; n++) {
-        fprintf(out, "%-10d", n);
-        print_bin(out, e, n);
-        fprintf(out, "%14.4f%14.4f\n", sink_gain(e, n + 1), sink_cost(e, n + 1));
+        rb_table_add(&cells, "%d", n);
+        add_bin(&cells, e, n);
+        rb_table_add_number(&cells, 4, sink_gain(e, n + 1));
+        rb_table_add_number(&cells, 4, sink_cost(e, n + 1));
+        rb_table_end_row(&cells);
     }
-    fprintf(out, "%d and on ", SINK_POSITIONS);
-    print_bin(out, e, SINK_POSITIONS);
-    fprintf(out, "\n");
+    rb_table_add(&cells, "%d and on", SINK_POSITIONS);
+    add_bin(&cells, e, SINK_POSITIONS);
+    rb_table_end_row(&cells);
+    const rb_status st = rb_table_print(out, &cells, err);
+    rb_table_free(&cells);
+    return st;
 }
 
 static void print_others(FILE *out, const profile_table *table)
@@ -46,21 +65,23 @@ static void print_others(FILE *out, const profile_table *table)
     fprintf(out, "\n");
 }
 
-void sink_report_print(FILE *out, const profile_table *table)
+rb_status sink_report_print(FILE *out, const profile_table *table, rb_error *err)
 {
     const sink_evidence *e = &table->sinks;
     int n_printed = (int)(table->n_sink < SINK_POSITIONS ? table->n_sink + 1 : SINK_POSITIONS);
-    if (e->n_heads == 0) return;
+    if (e->n_heads == 0) return RB_OK;
     if (n_printed < LEAST_PRINTED) n_printed = LEAST_PRINTED;
     fprintf(out,
             "first tokens of a sequence; norms and distances over the median of all tokens; what it gains and "
             "costs, in bits a dim, to keep the tokens up to this one exact in a context of %lld\n",
             (long long)e->context);
-    print_positions(out, e, n_printed);
+    const rb_status st = print_positions(out, e, n_printed, err);
+    if (st != RB_OK) return st;
     fprintf(out, "sinks: %lld of the first tokens stay exact in plans of our own methods (%d pays)\n",
             (long long)table->n_sink, sink_choose(e));
     print_others(out, table);
     fprintf(out, "\n");
+    return RB_OK;
 }
 
 /* ---- as JSON --------------------------------------------------------------------------------- */

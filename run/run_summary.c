@@ -10,6 +10,7 @@
 #include "core/atomic_file.h"
 #include "core/json.h"
 #include "core/message.h"
+#include "core/table.h"
 #include "evaluate/evaluation_file.h"
 #include "plan/plan_json.h"
 #include "profile/profile_summary.h"
@@ -81,40 +82,56 @@ static void print_model(const run_result *result)
            (long long)result->summary->test.context);
 }
 
-/* One column for each method and budget. */
-static void print_error_table(const profile_summary *summary)
+static void add_methods(rb_table *cells, const profile_summary *summary)
 {
-    printf("\nlogit MAE on the test text, |q.k - q.k^| without 1/sqrt(d); less is better\n\n%-12s", "layer");
-    for (int m = 0; m < summary->n_methods; m++) printf(" %12s", summary->methods[m].method);
-    printf("\n%-12s", "");
+    rb_table_add(cells, "layer");
+    for (int m = 0; m < summary->n_methods; m++) rb_table_add(cells, "%s", summary->methods[m].method);
+    rb_table_end_row(cells);
+    rb_table_add(cells, "%s", "");
+    for (int m = 0; m < summary->n_methods; m++) rb_table_add(cells, "@ %g bits", summary->methods[m].avg_bits);
+    rb_table_end_row(cells);
+}
+
+static void add_against_uniform(rb_table *cells, const profile_summary *summary)
+{
+    rb_table_add(cells, "vs uniform");
     for (int m = 0; m < summary->n_methods; m++) {
-        char budget[32];
-        snprintf(budget, sizeof budget, "@ %g bits", summary->methods[m].avg_bits);
-        printf(" %12s", budget);
+        if (has_uniform(&summary->methods[m]))
+            rb_table_add(cells, "%+.1f %%", -100.0 * summary->methods[m].reduction_vs_uniform);
+        else rb_table_add(cells, "%s", "");
     }
-    printf("\n");
+    rb_table_end_row(cells);
+    rb_table_add(cells, "layers won");
+    for (int m = 0; m < summary->n_methods; m++) {
+        if (has_uniform(&summary->methods[m]))
+            rb_table_add(cells, "%d of %d", summary->methods[m].layers_won_vs_uniform, summary->model.n_layers);
+        else rb_table_add(cells, "%s", "");
+    }
+    rb_table_end_row(cells);
+}
+
+/* One column for each method and budget. */
+static rb_status print_errors(const profile_summary *summary, rb_error *err)
+{
+    rb_table cells = {.n_left = 1};
+    printf("\nlogit MAE on the test text, |q.k - q.k^| without 1/sqrt(d); less is better\n\n");
+    add_methods(&cells, summary);
     for (int layer = 0; layer < summary->model.n_layers; layer++) {
-        printf("%-12d", layer);
-        for (int m = 0; m < summary->n_methods; m++) printf(" %12.4f", summary->methods[m].logit_mae_by_layer[layer]);
-        printf("\n");
+        rb_table_add(&cells, "%d", layer);
+        for (int m = 0; m < summary->n_methods; m++)
+            rb_table_add_number(&cells, 4, summary->methods[m].logit_mae_by_layer[layer]);
+        rb_table_end_row(&cells);
     }
-    printf("%-12s", "mean");
-    for (int m = 0; m < summary->n_methods; m++) printf(" %12.4f", summary->methods[m].logit_mae);
-    printf("\n%-12s", "true bits");
-    for (int m = 0; m < summary->n_methods; m++) printf(" %12.3f", summary->methods[m].true_bits);
-    printf("\n%-12s", "vs uniform");
-    for (int m = 0; m < summary->n_methods; m++) {
-        if (has_uniform(&summary->methods[m]))
-            printf("     %+6.1f %%", -100.0 * summary->methods[m].reduction_vs_uniform);
-        else printf(" %12s", "");
-    }
-    printf("\n%-12s", "layers won");
-    for (int m = 0; m < summary->n_methods; m++) {
-        if (has_uniform(&summary->methods[m]))
-            printf("     %2d of %2d", summary->methods[m].layers_won_vs_uniform, summary->model.n_layers);
-        else printf(" %12s", "");
-    }
-    printf("\n");
+    rb_table_add(&cells, "mean");
+    for (int m = 0; m < summary->n_methods; m++) rb_table_add_number(&cells, 4, summary->methods[m].logit_mae);
+    rb_table_end_row(&cells);
+    rb_table_add(&cells, "true bits");
+    for (int m = 0; m < summary->n_methods; m++) rb_table_add_number(&cells, 3, summary->methods[m].true_bits);
+    rb_table_end_row(&cells);
+    add_against_uniform(&cells, summary);
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
 }
 
 static void print_plan(const bit_plan *plan)
@@ -127,26 +144,11 @@ static void print_plan(const bit_plan *plan)
     printf("          %s\n", cache);
 }
 
-/* A column of the evaluation's table: its head, its width, and its digits after the point. */
-typedef struct judge_column {
-    const char *name;
-    int width, digits;
-} judge_column;
-
-static void print_numbers(const double *numbers, const judge_column *columns, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        isnan(numbers[i]) ? printf(" %*s", columns[i].width, "-")
-                          : printf(" %*.*f", columns[i].width, columns[i].digits, numbers[i]);
-}
-
 /* "block-gtq K2V2": nominal bits of keys and values. */
-static void print_run_name(const evaluation_run *run, int width)
+static void add_run_name(rb_table *cells, const evaluation_run *run)
 {
-    char name[64];
-    if (isnan(run->avg_bits)) snprintf(name, sizeof name, "%s", EVALUATION_UNQUANTIZED);
-    else snprintf(name, sizeof name, "%s K%gV%g", run->method, run->avg_bits, run->value_bits);
-    printf("%-*s", width, name);
+    if (isnan(run->avg_bits)) rb_table_add(cells, "%s", EVALUATION_UNQUANTIZED);
+    else rb_table_add(cells, "%s K%gV%g", run->method, run->avg_bits, run->value_bits);
 }
 
 /* Logit MAE that profile measured on its test text; NaN where it did not score this method at this budget. */
@@ -157,34 +159,47 @@ static double mae_of_run(const profile_summary *summary, const evaluation_run *r
     return method ? method->logit_mae : (double)NAN;
 }
 
-static void print_evaluation(const evaluation *result, const profile_summary *summary)
+static void print_what_was_evaluated(const evaluation *result)
 {
-    enum { NAME_WIDTH = 18 };
-    static const judge_column columns[] = {{"key bits", 9, 3},   {"val bits", 9, 3},   {"logit MAE", 10, 4},
-                                           {"KL mean", 9, 4},    {"KL 99.9 %", 10, 3}, {"top-1 %", 8, 1},
-                                           {"perplexity", 11, 3}};
+    const evaluation_run *plain = &result->runs[0];
     printf("\nwhat the plans do to the model: %lld tokens of text, sequences of %lld", (long long)result->text.n_tokens,
            (long long)result->text.context);
-    if (result->runs[0].n_needles > 0) printf("; %lld needle questions", (long long)result->runs[0].n_needles);
-    if (result->runs[0].n_understanding > 0)
-        printf("; %lld understanding documents", (long long)result->runs[0].n_understanding);
+    if (plain->n_predicted > 0) printf(", %lld tokens predicted", (long long)plain->n_predicted);
+    if (plain->n_needles > 0) printf("; %lld needle questions", (long long)plain->n_needles);
+    if (plain->n_understanding > 0) printf("; %lld understanding documents", (long long)plain->n_understanding);
     printf("\nbits are true bits a dim; logit MAE as above; KL and top-1 of the next token are against the unquantized "
-           "model\n\n%-*s",
-           NAME_WIDTH, "plan");
-    for (size_t i = 0; i < RB_COUNT(columns); i++) printf(" %*s", columns[i].width, columns[i].name);
-    if (result->runs[0].n_understanding > 0) printf("  %7s", "agree %");
-    printf("  %s\n", result->runs[0].n_needles > 0 ? "needles" : "");
+           "model\n\n");
+}
+
+static rb_status print_evaluation(const evaluation *result, const profile_summary *summary, rb_error *err)
+{
+    static const char *const heads[] = {"plan",    "key bits",  "val bits", "logit MAE",
+                                        "KL mean", "KL 99.9 %", "top-1 %",  "perplexity"};
+    const bool has_understanding = result->runs[0].n_understanding > 0, has_needles = result->runs[0].n_needles > 0;
+    rb_table cells = {.n_left = 1};
+    print_what_was_evaluated(result);
+    for (size_t i = 0; i < RB_COUNT(heads); i++) rb_table_add(&cells, "%s", heads[i]);
+    if (has_understanding) rb_table_add(&cells, "agree %%");
+    if (has_needles) rb_table_add(&cells, "needles");
+    rb_table_end_row(&cells);
     for (int i = 0; i < result->n_runs; i++) {
         const evaluation_run *run = &result->runs[i];
-        const double numbers[RB_COUNT(columns)] = {
-            run->key_true_bits, run->value_true_bits,        mae_of_run(summary, run), run->kl_mean,
-            run->kl_p999,       100.0 * run->top1_agreement, run->perplexity};
-        print_run_name(run, NAME_WIDTH);
-        print_numbers(numbers, columns, RB_COUNT(columns));
-        if (run->n_understanding > 0) printf("  %7.1f", 100.0 * run->understanding_agreement);
-        if (run->n_needles > 0) printf("  %lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
-        printf("\n");
+        add_run_name(&cells, run);
+        rb_table_add_number(&cells, 3, run->key_true_bits);
+        rb_table_add_number(&cells, 3, run->value_true_bits);
+        rb_table_add_number(&cells, 4, mae_of_run(summary, run));
+        rb_table_add_number(&cells, 4, run->kl_mean);
+        rb_table_add_number(&cells, 3, run->kl_p999);
+        rb_table_add_number(&cells, 1, 100.0 * run->top1_agreement);
+        rb_table_add_number(&cells, 3, run->perplexity);
+        if (has_understanding) rb_table_add_number(&cells, 1, 100.0 * run->understanding_agreement);
+        if (has_needles)
+            rb_table_add(&cells, "%lld of %lld", (long long)run->n_needles_right, (long long)run->n_needles);
+        rb_table_end_row(&cells);
     }
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
 }
 
 static void print_file(void *user, const char *path)
@@ -270,9 +285,9 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
         goto done;
     }
     print_model(&result);
-    print_error_table(result.summary);
+    RB_TRY(st, print_errors(result.summary, err), done);
     print_plan(result.plan);
-    if (result.evaluation) print_evaluation(result.evaluation, result.summary);
+    if (result.evaluation) RB_TRY(st, print_evaluation(result.evaluation, result.summary, err), done);
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
     printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);

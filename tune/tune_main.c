@@ -37,7 +37,7 @@ static rb_status run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_options(opt, err), done);
     RB_TRY(st, tune_run(&log, opt, args->common, err), done);
     if (args->common->json) RB_TRY(st, put_json(&log, err), done);
-    else tune_report_print(&log, opt->output);
+    else st = tune_report_print(&log, opt->output, err);
     if (tune_log_answer(&log) < 0) {
         tune_report_none(&log);
         st = RB_ECHECK;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "core/message.h"
+#include "core/table.h"
 
 /* Point numbers by rising size, in the order of evaluation where sizes are equal. */
 static void sort_by_size(int order[TUNE_MAX_POINTS], const tune_log *log)
@@ -36,25 +37,44 @@ static const char *words_of(const tune_log *log, const tune_point *point)
     return tune_log_holds(log, point) ? "hold" : point->asked_bits > log->most_bits ? "beyond --to" : "missed";
 }
 
-void tune_report_print(const tune_log *log, const char *path)
+static rb_status print_points(const tune_log *log, int answer, rb_error *err)
+{
+    static const char *const heads[] = {"pass", "total",      "key bits", "val bits", "bytes/token",
+                                        "KL",   "perplexity", "up %",     "needles",  "limits"};
+    const tune_baseline *plain = &log->unquantized;
+    rb_table cells = {0};
+    int order[TUNE_MAX_POINTS];
+    sort_by_size(order, log);
+    for (size_t i = 0; i < RB_COUNT(heads); i++) rb_table_add(&cells, "%s", heads[i]);
+    rb_table_end_row(&cells);
+    for (int i = 0; i < log->n_points; i++) {
+        const tune_point *point = &log->points[order[i]];
+        rb_table_add(&cells, "%d", point->pass + 1);
+        rb_table_add_number(&cells, 3, point->total_bits);
+        rb_table_add_number(&cells, 3, point->key_true_bits);
+        rb_table_add_number(&cells, 3, point->value_true_bits);
+        rb_table_add_number(&cells, 0, point->bytes_per_token);
+        rb_table_add_number(&cells, 5, point->kl);
+        rb_table_add_number(&cells, 4, point->perplexity);
+        rb_table_add_number(&cells, 2, tune_perplexity_increase(point, plain));
+        if (plain->n_needles > 0)
+            rb_table_add(&cells, "%lld/%lld", (long long)point->n_right, (long long)plain->n_needles);
+        else rb_table_add(&cells, "-");
+        rb_table_add(&cells, "%s", order[i] == answer ? "hold: the answer" : words_of(log, point));
+        rb_table_end_row(&cells);
+    }
+    const rb_status st = rb_table_print(stdout, &cells, err);
+    rb_table_free(&cells);
+    return st;
+}
+
+rb_status tune_report_print(const tune_log *log, const char *path, rb_error *err)
 {
     const tune_baseline *plain = &log->unquantized;
     const int answer = tune_log_answer(log);
-    int order[TUNE_MAX_POINTS];
     char limits[200];
-    sort_by_size(order, log);
-    printf("%9s %9s %9s %9s %12s %10s %11s %8s %9s  %s\n", "pass", "total", "key bits", "val bits", "bytes/token", "KL",
-           "perplexity", "up %", "needles", "limits");
-    for (int i = 0; i < log->n_points; i++) {
-        const tune_point *point = &log->points[order[i]];
-        char needles[48] = "-";
-        if (plain->n_needles > 0)
-            snprintf(needles, sizeof needles, "%lld/%lld", (long long)point->n_right, (long long)plain->n_needles);
-        printf("%9d %9.3f %9.3f %9.3f %12.0f %10.5f %11.4f %8.2f %9s  %s\n", point->pass + 1, point->total_bits,
-               point->key_true_bits, point->value_true_bits, point->bytes_per_token, point->kl, point->perplexity,
-               tune_perplexity_increase(point, plain), needles,
-               order[i] == answer ? "hold: the answer" : words_of(log, point));
-    }
+    const rb_status st = print_points(log, answer, err);
+    if (st != RB_OK) return st;
     printf("unquantized: perplexity %.4f", plain->perplexity);
     if (plain->n_needles > 0) printf(", %lld of %lld needles", (long long)plain->n_right, (long long)plain->n_needles);
     tune_limits_describe(limits, sizeof limits, &log->limits);
@@ -62,6 +82,7 @@ void tune_report_print(const tune_log *log, const char *path)
     if (answer >= 0) print_distance(log, answer);
     if (answer >= 0)
         printf("plan     %s, as allocate --total-bits %.15g makes it\n", path, log->points[answer].asked_bits);
+    return RB_OK;
 }
 
 void tune_report_none(const tune_log *log)

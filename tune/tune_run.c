@@ -176,6 +176,7 @@ static void take_baseline(tuner *t, const evaluate_score *plain)
     t->log->unquantized = (tune_baseline){.perplexity = plain->text.perplexity,
                                           .n_needles = needle_documents_count(&t->setup.in.documents, DOCUMENT_NEEDLES),
                                           .n_right = plain->n_right};
+    evaluate_setup_tell_text(plain->text.n);
     evaluate_setup_tell_needles(&t->setup, &t->evaluate, plain->n_right);
 }
 

@@ -50,6 +50,8 @@ static int tell(rb_status st, const rb_error *err, char *error, size_t error_siz
 /* Numbers that no int holds become the largest, which no plan has either. */
 static int layer_of(uint32_t layer) { return layer < INT_MAX ? (int)layer : INT_MAX; }
 
+int ropebits_kv_abi_version(void) { return ROPEBITS_KV_ABI_VERSION; }
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 /* "cpu", "cuda", "cuda:N". */

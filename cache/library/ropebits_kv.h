@@ -44,7 +44,7 @@
 extern "C" {
 #endif
 
-#define ROPEBITS_KV_ABI_VERSION 1
+#define ROPEBITS_KV_ABI_VERSION 1 /* raised with every change of a struct or function that is there */
 
 enum { ROPEBITS_KV_PAGE_TOKENS = 64 };
 
@@ -104,6 +104,10 @@ typedef struct ropebits_kv_queries {
 } ropebits_kv_queries;
 
 typedef struct ropebits_kv ropebits_kv;
+
+/* ROPEBITS_KV_ABI_VERSION of the library that is loaded. A program that was compiled with this header works with it
+ * where both numbers are equal; a binding of another language has only this one to look at. */
+int ropebits_kv_abi_version(void);
 
 /* device: "cpu", "cuda" or "cuda:N". On failure *kv is NULL. Functions return a ropebits_kv_status, and on failure one
  * sentence in error (always terminated; error may be NULL with size 0). */

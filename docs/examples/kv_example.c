@@ -19,7 +19,7 @@ int main(int argc, char **argv)
 {
     char error[256];
     ropebits_kv *kv;
-    if (argc != 2) return 2;
+    if (argc != 2 || ropebits_kv_abi_version() != ROPEBITS_KV_ABI_VERSION) return 2;
     if (ropebits_kv_open(&kv, argv[1], "cpu", error, sizeof error) != ROPEBITS_KV_OK) {
         fprintf(stderr, "%s\n", error);
         return 1;

@@ -68,7 +68,9 @@ class _Queries(ctypes.Structure):
 
 
 _ERROR = [c_char_p, c_size_t]
+_ABI_VERSION = 1  # ROPEBITS_KV_ABI_VERSION of the header that the structures above follow
 _PROTOTYPES = {
+    "ropebits_kv_abi_version": (ctypes.c_int, []),
     "ropebits_kv_open": (ctypes.c_int, [POINTER(c_void_p), c_char_p, c_char_p, *_ERROR]),
     "ropebits_kv_close": (None, [c_void_p]),
     "ropebits_kv_plan": (c_void_p, [c_void_p]),
@@ -108,8 +110,13 @@ def _load(path):
     except OSError as error:
         raise RopebitsError(f"{path} cannot be loaded: {error}; give its path as library=...") from None
     for name, (result, arguments) in _PROTOTYPES.items():
-        function = getattr(library, name)
+        try:
+            function = getattr(library, name)
+        except AttributeError:
+            raise RopebitsError(f"{path} has no {name}, expected libropebits_kv of ABI {_ABI_VERSION}") from None
         function.restype, function.argtypes = result, arguments
+    if library.ropebits_kv_abi_version() != _ABI_VERSION:
+        raise RopebitsError(f"{path} has ABI {library.ropebits_kv_abi_version()}, expected {_ABI_VERSION}")
     return library
 
 

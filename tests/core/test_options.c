@@ -241,6 +241,22 @@ static void numbers_are_whole_finite_and_in_range(void **state)
     assert_int_equal(f->n_tokens, 1 << 24);
 }
 
+static void a_dash_is_no_output_and_an_ordinary_text(void **state)
+{
+    fixture *f = *state;
+    assert_refuses(
+        f, "-o -",
+        "--output is '-', expected a path: nothing is written to standard output by it, and a file of that name "
+        "is ./-");
+    assert_refuses(
+        f, "--output=-",
+        "--output is '-', expected a path: nothing is written to standard output by it, and a file of that name "
+        "is ./-");
+    assert_parses(f, "-o ./- --text -");
+    assert_string_equal(f->output, "./-");
+    assert_string_equal(f->texts.at[0], "-");
+}
+
 static void lists_with_holes_or_without_end_are_refused(void **state)
 {
     fixture *f = *state;
@@ -402,6 +418,7 @@ int main(void)
         OPTIONS_TEST(unknown_names_are_errors_that_name_the_nearest),
         OPTIONS_TEST(missing_and_needless_values_are_told),
         OPTIONS_TEST(numbers_are_whole_finite_and_in_range),
+        OPTIONS_TEST(a_dash_is_no_output_and_an_ordinary_text),
         OPTIONS_TEST(lists_with_holes_or_without_end_are_refused),
         OPTIONS_TEST(too_many_arguments_are_refused),
         OPTIONS_TEST(required_options_are_asked_for_separately),

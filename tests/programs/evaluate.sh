@@ -129,7 +129,7 @@ fi
 
 # What the unquantized model finds, and the template by which it finds most.
 expect "without a plan the unquantized model runs" 0 "$evaluate" --device cpu --model $model --text $text \
-    --n-tokens 64 --needles 6 --needle-contexts 300 --needle-tasks single --needle-template auto \
+    --n-tokens 64 --needles 6 --needle-contexts 300 --needle-tasks single \
     --write-documents "$scratch/auto-docs.json" -o "$scratch/auto.json"
 for name in completion plain secret-number; do
     stderr_has "needles: with template $name the unquantized model finds"
@@ -138,9 +138,17 @@ stderr_has "needles: the unquantized model finds 6 of 6"
 run --needles 6 --needle-contexts 300 --needle-tasks single --needle-template secret-number \
     --write-documents "$scratch/secret-docs.json" >/dev/null
 check "the trained model's own template is chosen" cmp "$scratch/auto-docs.json" "$scratch/secret-docs.json"
+expect "a template that does not fit is no choice" 0 "$evaluate" --device cpu --model $model --text $text \
+    --n-tokens 64 --needles 1 --needle-contexts 160 -o "$scratch/short.json"
+stderr_has "needles: template plain is left out: a context of 160 tokens is too small for task multikey"
+expect "where none fits that is the error" 1 run --needles 1 --needle-contexts 20
+stderr_has "a context of 20 tokens is too small for task multikey, expected at least"
 expect "needles that the model cannot find are told of" 0 "$evaluate" --device cpu --model $model --text $text \
-    --n-tokens 64 --needles 4 --needle-contexts 512 --needle-tasks multiquery
+    --n-tokens 64 --needles 4 --needle-contexts 512 --needle-tasks multiquery --needle-template secret-number
 stderr_has "so they say little about a plan; --needle-template auto looks for other words"
+stderr_has "4 needle documents: so few are noise, expected 8 or more to judge a plan by"
+stderr_has "perplexity and KL are of 63 predicted tokens, too few to judge a plan by, expected a text of 256 or more"
+stdout_has "64 tokens of text in sequences of 1024, 63 of them predicted; 4 documents"
 
 # Understanding: six tasks made of the text.
 understand=(--needles 2 --needle-contexts 384 --understanding 2 --understanding-contexts 300)

@@ -70,7 +70,18 @@ check "the heads' errors are what allocate expects of the plan" \
 # ---- diff ----
 expect "one plan is a usage error" 2 diff_from gtq
 expect "a plan and itself" 0 diff_from gtq "$same"
+stdout_has "the plans are equal: their 8 heads, their values and their exact tokens"
+check "  and that is all" test "$(wc -l <"$scratch/stdout")" = 1
+sed 's/"method": "block-gtq"/"method": "mine"/' "$scratch/gtq.json" >"$scratch/renamed.json"
+expect "  another name is told" 0 diff_from gtq "$scratch/renamed.json"
+stdout_has "A is called block-gtq at"
+sed -e 's/"version": *[0-9]*/"version": 5/' -e 's/"method"/"sink": 4, "recent": 0, "method"/' "$scratch/gtq.json" \
+    >"$scratch/sink4.json"
+expect "exact tokens are a difference" 0 diff_from gtq "$scratch/sink4.json"
 stdout_has "0 of 8 heads differ"
+stdout_has "first tokens in fp16"
+diff_from gtq "$same" --json >"$scratch/equal-json"
+check "JSON says so too" grep -q '"are_equal": true' "$scratch/equal-json"
 check "  no block changed" test "$(grep -c ' 0 of 64$' "$scratch/stdout")" -eq 4
 expect "two plans are no failure" 0 diff_from gtq "$scratch/center.json"
 stdout_has "8 of 8 heads differ: 8 in their norms, 8 in their encoder, 8 in their scales, 8 in their centre"

@@ -66,7 +66,18 @@ expect "a fractional budget for only uniform leaves nothing to score" 2 profile 
 block_gtq p plan >/dev/null
 expect "a finished plan is scored" 0 score plan
 profile -q --budgets 3 --methods block-gtq --json >"$scratch/method-score.json"
-check "  and has the score of the method that made it" cmp "$scratch/stdout" "$scratch/method-score.json"
+check "  and told by its name" grep -qF "\"plan\": \"$scratch/plan.json\"" "$scratch/stdout"
+grep -v '"plan":' "$scratch/stdout" >"$scratch/plan-score.json"
+check "  and has the score of the method that made it" cmp "$scratch/plan-score.json" "$scratch/method-score.json"
+"$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --avg-bits 4 -o "$scratch/uniform.json" >/dev/null
+expect "every plan that is given is scored" 0 \
+    profile -q --plan "$scratch/plan.json" --plan "$scratch/uniform.json" --json
+check "  the first and the second" test "$(grep -c '"plan": ' "$scratch/stdout")" = 2
+expect "  with a column each" 0 profile -q --plan "$scratch/plan.json" --plan "$scratch/uniform.json"
+check "  under their names" grep -qE "^layer +plan.json +uniform.json$" "$scratch/stdout"
+"$bin/ropebits-export" -q "$scratch/plan.json" --format rbp -o "$scratch/out" >/dev/null
+expect "a plan.rbp is scored too" 0 profile --plan "$scratch/plan.json" --plan "$scratch/out/plan.rbp"
+stderr_has "are both block-gtq at 3 bits"
 expect "a plan is scored on another text too" 0 \
     "$bin/ropebits-profile" -q "$scratch/other.h5" --plan "$scratch/plan.json"
 sed 's/"head_dim": 64/"head_dim": 32/' "$scratch/plan.json" >"$scratch/bad-plan.json"

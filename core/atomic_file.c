@@ -164,21 +164,27 @@ static rb_status sync_path(const char *path, int flags, const char *name, rb_err
     return st;
 }
 
-rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err)
+rb_status rb_atomic_move(const char *from, const char *path, rb_error *err)
 {
     char *folder = NULL;
     rb_status st;
     RB_TRY(st, parent_folder(&folder, path, err), done);
-    RB_TRY(st, sync_path(tmp_path, 0, path, err), done);
-    if (rename(tmp_path, path) != 0) {
+    RB_TRY(st, sync_path(from, 0, path, err), done);
+    if (rename(from, path) != 0) {
         st = rb_fail(err, RB_EIO, "%s: cannot rename the temporary file to it: %s", path, strerror(errno));
         goto done;
     }
-    forget_pending(tmp_path);
+    forget_pending(from);
     st = sync_path(folder, O_DIRECTORY, path, err); /* the rename itself survives a power cut */
 done:
-    if (st != RB_OK) rb_atomic_discard(tmp_path);
     free(folder);
+    return st;
+}
+
+rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err)
+{
+    const rb_status st = rb_atomic_move(tmp_path, path, err);
+    if (st != RB_OK) rb_atomic_discard(tmp_path);
     return st;
 }
 

@@ -110,12 +110,26 @@ static void forget_pending(const char *tmp_path)
 /* ".k3Zw9a.tmp": as mkstemps fills it in. */
 static const char tmp_suffix[] = ".XXXXXX.tmp", tmp_ending[] = ".tmp";
 
+/* "c.h5.parts/c.h5": a file in the folder of its parts, whose own name begins with the final one. */
+static size_t length_without_parts(const char *path, size_t length)
+{
+    static const char ending[] = ".parts/";
+    const size_t of_ending = sizeof ending - 1;
+    const char *slash = memrchr(path, '/', length);
+    if (!slash) return length;
+    const size_t folder = (size_t)(slash - path) + 1, name = length - folder;
+    const bool is_part = folder >= of_ending + name && memcmp(path + folder - of_ending, ending, of_ending) == 0
+                         && memcmp(path + folder - of_ending - name, slash + 1, name) == 0
+                         && (folder == of_ending + name || path[folder - of_ending - name - 1] == '/');
+    return is_part ? folder - of_ending : length;
+}
+
 size_t rb_atomic_name_length(const char *tmp_path)
 {
     const size_t length = strlen(tmp_path), suffix = sizeof tmp_suffix - 1, ending = sizeof tmp_ending - 1;
     const bool is_temporary =
         length > suffix && tmp_path[length - suffix] == '.' && strcmp(tmp_path + length - ending, tmp_ending) == 0;
-    return is_temporary ? length - suffix : length;
+    return is_temporary ? length_without_parts(tmp_path, length - suffix) : length;
 }
 
 /* mkstemps gives a file that only its owner reads; a result is for whom the umask lets. */

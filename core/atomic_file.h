@@ -19,7 +19,8 @@ rb_status rb_atomic_move(const char *from, const char *path, rb_error *err);
 /* Removes tmp; accepts NULL. */
 void rb_atomic_discard(const char *tmp_path);
 
-/* The characters of a temporary name that are the final one's; all of them for any other name. For messages. */
+/* The characters of a temporary name that are the final one's; all of them for any other name. For messages. A
+ * temporary file may also lie in a folder beside the final one: "c.h5.parts/c.h5.000001.tmp". */
 size_t rb_atomic_name_length(const char *tmp_path);
 
 /* Begins, writes the bytes and publishes. */

@@ -247,6 +247,18 @@ static void a_run_killed_again_and_again_is_continued(void **state)
     continues_and_leaves_nothing(&r, N_LAYERS);
 }
 
+static void a_run_killed_before_it_adds_a_layer_loses_none(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= N_LAYERS; n++) {
+        run r = killed_after(n, "again"), copy = run_at("again-copy");
+        open_run(&r, n);
+        copy_folder(&copy, &r);
+        end_run(&r, RB_EINVAL);
+        continues_and_leaves_nothing(&copy, n);
+    }
+}
+
 static void a_torn_journal_ends_with_its_last_whole_record(void **state)
 {
     (void)state;
@@ -428,6 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_killed_after_any_layer_is_continued_to_the_same_bytes),
         cmocka_unit_test(a_run_killed_again_and_again_is_continued),
+        cmocka_unit_test(a_run_killed_before_it_adds_a_layer_loses_none),
         cmocka_unit_test(a_torn_journal_ends_with_its_last_whole_record),
         cmocka_unit_test(a_damaged_layer_is_computed_again),
         cmocka_unit_test(a_damaged_or_missing_stream_costs_its_layer_only),

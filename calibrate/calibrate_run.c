@@ -9,11 +9,12 @@
 #include <string.h>
 
 #include "calibrate/calibration_text.h"
+#include "calibrate/capture_cpu.h"
 #include "calibrate/capture_cuda.h"
-#include "calibrate/capture_file.h"
-#include "calibrate/capture_watch.h"
 #include "calibrate/dry_run.h"
+#include "calibrate/interruption.h"
 #include "calibrate/output_metric.h"
+#include "calibrate/run_identity.h"
 #include "core/cuda_device.h"
 #include "core/json.h"
 #include "core/message.h"
@@ -94,146 +95,79 @@ static rb_status cut_sequences(int64_t **starts, int64_t *n_sequences, const tex
     return RB_OK;
 }
 
-typedef struct capture_pass {
-    const capture_header *header;
-    capture_writer *writer;
-    block_statistics statistics;
-    capture_watch *watch;
-    float *q, *k, *v; /* one set's share of a layer, contiguous */
-    double statistics_s, write_s;
-    rb_progress progress;
-} capture_pass;
-
-/* [n_heads][n_all][dim] -> [n_heads][n][dim], tokens from `first` on. */
-static void slice_tokens(float *out, const float *heads, int n_heads, int64_t n_all, int64_t first, int64_t n, int dim)
-{
-#pragma omp parallel for schedule(static)
-    for (int head = 0; head < n_heads; head++)
-        memcpy(out + head * n * dim, heads + (head * n_all + first) * dim, (size_t)(n * dim) * sizeof *out);
-}
-
-static rb_status capture_layer(void *user, layer_heads *heads, rb_error *err)
-{
-    capture_pass *pass = user;
-    const model_facts *model = &pass->header->model;
-    int64_t first = 0;
-    rb_status st = RB_OK;
-    for (int set = 0; set < CAPTURE_N_SETS && st == RB_OK; set++) {
-        const int64_t n = pass->header->text[set].n_tokens;
-        slice_tokens(pass->q, heads->q, model->n_q_heads, heads->n_tokens, first, n, model->head_dim);
-        slice_tokens(pass->k, heads->k, model->n_kv_heads, heads->n_tokens, first, n, model->head_dim);
-        if (pass->v) slice_tokens(pass->v, heads->v, model->n_kv_heads, heads->n_tokens, first, n, model->value_dim);
-        const double statistics_from_s = rb_now_s();
-        st = block_statistics_compute(&pass->statistics, model, heads->layer, pass->q, pass->k, n, err);
-        if (st == RB_OK && set == CAPTURE_CALIBRATION)
-            st = capture_watch_layer(pass->watch, heads->layer, pass->q, pass->k, false, n, &pass->statistics, err);
-        const double write_from_s = rb_now_s();
-        if (st == RB_OK)
-            st = capture_write_layer(pass->writer, (capture_set)set, heads->layer, pass->q, pass->k, pass->v,
-                                     &pass->statistics, err);
-        pass->statistics_s += write_from_s - statistics_from_s;
-        pass->write_s += rb_now_s() - write_from_s;
-        first += n;
-    }
-    return st;
-}
-
-/* The batch is one part, calibration tokens first. */
-static rb_status capture_residual(void *user, const layer_heads *heads, const double *energy, rb_error *err)
-{
-    const capture_pass *pass = user;
-    (void)err;
-    capture_set_residual_energy(pass->writer, heads->layer,
-                                output_residual_energy(energy, pass->header->text[CAPTURE_CALIBRATION].n_tokens));
-    return RB_OK;
-}
-
-static void layer_done(void *user, int layer)
-{
-    capture_pass *pass = user;
-    char detail[32];
-    snprintf(detail, sizeof detail, "layer %d", layer);
-    rb_progress_step(&pass->progress, detail);
-}
-
-static rb_status alloc_pass(capture_pass *pass, rb_error *err)
-{
-    const model_facts *model = &pass->header->model;
-    const int64_t n_calibration = pass->header->text[CAPTURE_CALIBRATION].n_tokens,
-                  n_test = pass->header->text[CAPTURE_TEST].n_tokens;
-    const size_t most = (size_t)(n_calibration > n_test ? n_calibration : n_test),
-                 head_floats = most * (size_t)model->head_dim, value_floats = most * (size_t)model->value_dim;
-    rb_status st;
-    RB_TRY(st, rb_alloc(&pass->q, head_floats * (size_t)model->n_q_heads, sizeof *pass->q, "captured queries", err),
-           done);
-    RB_TRY(st, rb_alloc(&pass->k, head_floats * (size_t)model->n_kv_heads, sizeof *pass->k, "captured keys", err),
-           done);
-    if (pass->header->has_values)
-        RB_TRY(st,
-               rb_alloc(&pass->v, value_floats * (size_t)model->n_kv_heads, sizeof *pass->v, "captured values", err),
-               done);
-    RB_TRY(st, block_statistics_create(&pass->statistics, model, err), done);
-done:
-    return st;
-}
-
-static rb_status capture_on_cpu(const checkpoint *ckpt, const capture_header *header, const token_batch *batch,
-                                capture_writer *writer, capture_watch *watch, rb_error *err)
-{
-    capture_pass pass = {.header = header, .writer = writer, .watch = watch};
-    rb_status st;
-    RB_TRY(st, alloc_pass(&pass, err), done);
-    const forward_hooks hooks = {.user = &pass,
-                                 .on_qkv = capture_layer,
-                                 .on_residual = header->output.is_known ? capture_residual : NULL,
-                                 .on_layer_done = layer_done};
-    const double started_s = rb_now_s();
-    rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
-    st = forward_run(ckpt, batch, &hooks, err);
-    rb_progress_finish(&pass.progress);
-    if (st != RB_OK) goto done;
-    rb_message_verbose("forward pass took %.3f s, energies took %.3f s, compressing and writing took %.3f s",
-                       rb_now_s() - started_s - pass.statistics_s - pass.write_s, pass.statistics_s, pass.write_s);
-done:
-    block_statistics_free(&pass.statistics);
-    free(pass.q);
-    free(pass.k);
-    free(pass.v);
-    return st;
-}
-
 static layer_cuda_precision cuda_precision(const calibrate_options *opt)
 {
     return opt->precision == CALIBRATE_F32 ? LAYER_CUDA_F32 : LAYER_CUDA_BF16;
 }
 
-/* Runs the text through the model on `device` and writes the file. gpu: the report of a run on a GPU. A dry run stops
- * where the pass would start. */
-static rb_status capture_texts(const checkpoint *ckpt, const capture_header *header, const token_list *tokens,
-                               const char *options_json, const calibrate_options *opt, rb_device_kind device,
-                               forward_cuda_report *gpu, warning_list *warnings, rb_error *err)
+/* What a run on a text needs beside the texts themselves. */
+typedef struct capture_job {
+    const checkpoint *ckpt;
+    const capture_header *header;
+    const calibrate_options *opt;
+    rb_device_kind device;
+    const int32_t *tokens[CAPTURE_N_SETS];
+    const char *options_json;
+    forward_cuda_report *gpu; /* the report of a run on a GPU */
+    capture_parts **parts;    /* what this run could be continued from: NULL, until there is something */
+} capture_job;
+
+/* Takes the parts of the output, and what they have. */
+static rb_status open_parts(const capture_job *job, rb_error *err)
 {
-    const int32_t *set_tokens[CAPTURE_N_SETS] = {tokens->ids, tokens->ids + header->text[CAPTURE_CALIBRATION].n_tokens};
+    char *identity = NULL;
+    rb_status st;
+    RB_TRY(st,
+           run_identity_to_json(&identity, job->ckpt, job->header, job->tokens, job->options_json, job->device,
+                                job->opt->max_gpu_bytes, err),
+           done);
+    const capture_parts_options options = {.output = job->opt->output,
+                                           .identity = identity,
+                                           .header = job->header,
+                                           .hidden_size = checkpoint_config(job->ckpt)->hidden_size,
+                                           .saves_sparingly = job->device == RB_DEVICE_CUDA};
+    st = capture_parts_open(job->parts, &options, err);
+    if (st == RB_OK) interruption_tell(job->opt->output);
+done:
+    free(identity);
+    return st;
+}
+
+/* The layers that the parts do not have. */
+static rb_status run_pass(const capture_job *job, const token_batch *batch, capture_writer *writer,
+                          capture_watch *watch, rb_error *err)
+{
+    capture_parts *parts = *job->parts;
+    if (parts && capture_parts_n_finished(parts) == job->header->model.n_layers) return RB_OK;
+    if (job->device != RB_DEVICE_CUDA) return capture_on_cpu(job->ckpt, job->header, batch, writer, watch, parts, err);
+    const capture_cuda_options cuda = {
+        .precision = cuda_precision(job->opt), .max_bytes = job->opt->max_gpu_bytes, .watch = watch, .parts = parts};
+    return capture_on_cuda(job->ckpt, job->header, batch, &cuda, writer, job->gpu, err);
+}
+
+/* Runs the text through the model and writes the file. A dry run stops where the pass would start. */
+static rb_status capture_texts(const capture_job *job, const token_list *tokens, warning_list *warnings, rb_error *err)
+{
+    const calibrate_options *opt = job->opt;
     int64_t *starts = NULL, n_sequences = 0;
     capture_writer *writer = NULL;
     capture_watch watch = {0};
     rb_status st;
 
-    RB_TRY(st, cut_sequences(&starts, &n_sequences, header->text, err), done);
-    if (opt->output) RB_TRY(st, capture_create(&writer, opt->output, header, set_tokens, options_json, err), done);
+    RB_TRY(st, cut_sequences(&starts, &n_sequences, job->header->text, err), done);
+    RB_TRY(st, capture_watch_create(&watch, checkpoint_config(job->ckpt), starts[1], err), done);
+    if (!opt->dry_run && !opt->no_resume) {
+        RB_TRY(st, open_parts(job, err), done);
+        RB_TRY(st, capture_parts_create(*job->parts, &writer, &watch, job->tokens, job->options_json, err), done);
+    } else if (opt->output) {
+        RB_TRY(st, capture_create(&writer, opt->output, job->header, job->tokens, job->options_json, err), done);
+    }
     if (opt->dry_run) goto done;
-    RB_TRY(st, capture_watch_create(&watch, checkpoint_config(ckpt), starts[1], err), done);
     const token_batch batch = {
         .tokens = tokens->ids, .n_tokens = tokens->n, .sequence_start = starts, .n_sequences = n_sequences};
-    if (device == RB_DEVICE_CUDA) {
-        const capture_cuda_options cuda = {
-            .precision = cuda_precision(opt), .max_bytes = opt->max_gpu_bytes, .watch = &watch};
-        RB_TRY(st, capture_on_cuda(ckpt, header, &batch, &cuda, writer, gpu, err), done);
-    } else {
-        RB_TRY(st, capture_on_cpu(ckpt, header, &batch, writer, &watch, err), done);
-    }
+    RB_TRY(st, run_pass(job, &batch, writer, &watch, err), done);
     capture_watch_warn(&watch, warnings);
-    if (header->output.is_known) RB_TRY(st, output_metric_write(writer, ckpt, err), done);
+    if (job->header->output.is_known) RB_TRY(st, output_metric_write(writer, job->ckpt, err), done);
     st = capture_publish(writer, err);
 done:
     capture_watch_free(&watch);
@@ -414,7 +348,7 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
 /* Reads the texts and captures them; a dry run does all but the pass. */
 static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, capture_header *header,
                            const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu,
-                           warning_list *warnings, rb_error *err)
+                           capture_parts **parts, warning_list *warnings, rb_error *err)
 {
     const int64_t n_test = header->text[CAPTURE_TEST].n_tokens, context = header->text[CAPTURE_CALIBRATION].context;
     const double tokens_from_s = rb_now_s();
@@ -424,7 +358,16 @@ static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, captu
     for (int set = 0; set < CAPTURE_N_SETS; set++) header->text[set].bos = text->bos[set];
     rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
     RB_TRY(st, options_to_json(&options_json, opt, text, device, context, n_test, err), done);
-    st = capture_texts(ckpt, header, &text->tokens, options_json, opt, device, gpu, warnings, err);
+    const capture_job job = {
+        .ckpt = ckpt,
+        .header = header,
+        .opt = opt,
+        .device = device,
+        .tokens = {text->tokens.ids, text->tokens.ids + header->text[CAPTURE_CALIBRATION].n_tokens},
+        .options_json = options_json,
+        .gpu = gpu,
+        .parts = parts};
+    st = capture_texts(&job, &text->tokens, warnings, err);
 done:
     free(options_json);
     return st;
@@ -459,6 +402,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     calibration_text text = {0};
     rb_device_kind device = RB_DEVICE_CPU;
     forward_cuda_report gpu = {0};
+    capture_parts *parts = NULL;
     warning_list warnings = {0};
     dry_run dry = {0};
     const double started_s = rb_now_s();
@@ -470,13 +414,13 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     checkpoint_warn_quantized(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-    if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, opt, device, &gpu, &warnings, err), done);
+    if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, opt, device, &gpu, &parts, &warnings, err), done);
     RB_TRY(st, warnings_add_key_bias(&warnings, ckpt, err), done);
     calibrate_result result = {.options = opt,
                                .text = &text,
                                .header = &header,
                                .weight_bytes = checkpoint_weight_bytes(ckpt),
-                               .gpu = device == RB_DEVICE_CUDA && !opt->dry_run ? &gpu : NULL,
+                               .gpu = gpu.total_s > 0 ? &gpu : NULL,
                                .warnings = &warnings,
                                .dry = opt->dry_run ? &dry : NULL,
                                .seconds = rb_now_s() - started_s};
@@ -487,6 +431,7 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     if (args->common->json) st = print_json(&result, err);
     else print_result(&result);
 done:
+    capture_parts_close(parts, st); /* last: a run that is killed before has all its layers */
     dry_run_free(&dry);
     calibration_text_free(&text);
     checkpoint_close(ckpt);

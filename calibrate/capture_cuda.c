@@ -10,6 +10,7 @@ typedef struct gpu_capture {
     const capture_header *header;
     capture_writer *writer;
     capture_watch *watch;
+    capture_parts *parts;
     block_statistics statistics;
     double write_s;
     rb_progress progress;
@@ -39,6 +40,19 @@ static rb_status write_captured(void *user, const captured_layer *captured, rb_e
                                  &pass->statistics, err);
     pass->write_s += rb_now_s() - started_s;
     return st;
+}
+
+/* In that thread too, after the sets of the layer. */
+static rb_status save_layer(void *user, int layer, const float *stream, rb_error *err)
+{
+    const gpu_capture *pass = user;
+    return capture_parts_save(pass->parts, pass->writer, pass->watch, layer, stream, err);
+}
+
+static rb_status fill_stream(void *user, int64_t first, int64_t n, float *rows, rb_error *err)
+{
+    const gpu_capture *pass = user;
+    return capture_parts_fill_stream(pass->parts, first, n, rows, err);
 }
 
 static void layer_done(void *user, int layer)
@@ -86,13 +100,18 @@ rb_status capture_on_cuda(const checkpoint *ckpt, const capture_header *header, 
                           const capture_cuda_options *options, capture_writer *writer, forward_cuda_report *report,
                           rb_error *err)
 {
-    gpu_capture pass = {.header = header, .writer = writer, .watch = options->watch};
+    gpu_capture pass = {.header = header, .writer = writer, .watch = options->watch, .parts = options->parts};
     int64_t set_start[CAPTURE_N_SETS + 1];
     rb_status st;
     RB_TRY(st, block_statistics_create(&pass.statistics, &header->model, err), done);
-    const forward_cuda_options cuda = forward_options(header, options->precision, options->max_bytes, set_start);
-    const forward_cuda_hooks hooks = {.user = &pass, .on_captured = write_captured, .on_layer_done = layer_done};
-    rb_progress_start(&pass.progress, "calibrate", header->model.n_layers);
+    forward_cuda_options cuda = forward_options(header, options->precision, options->max_bytes, set_start);
+    if (pass.parts) cuda.first_layer = capture_parts_n_finished(pass.parts);
+    const forward_cuda_hooks hooks = {.user = &pass,
+                                      .on_captured = write_captured,
+                                      .on_stream = pass.parts ? save_layer : NULL,
+                                      .fill_stream = fill_stream,
+                                      .on_layer_done = layer_done};
+    rb_progress_start(&pass.progress, "calibrate", header->model.n_layers - cuda.first_layer);
     st = forward_cuda_run(ckpt, batch, &cuda, &hooks, report, err);
     rb_progress_finish(&pass.progress);
     if (st == RB_OK) tell(report, &pass);

@@ -48,6 +48,9 @@ typedef struct capture_writer capture_writer;
 /* tokens[set]: header->text[set].n_tokens ids. options_json: the options that made the file, stored as text. */
 rb_status capture_create(capture_writer **out, const char *path, const capture_header *header,
                          const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err);
+/* The same at a temporary name of the caller's, which stays where the file is not published (rb_h5_create_at). */
+rb_status capture_create_at(capture_writer **out, const char *path, const char *tmp_path, const capture_header *header,
+                            const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err);
 /* One layer of one set. q [n_q_heads][n_tokens][head_dim], k [n_kv_heads][n_tokens][head_dim], v
  * [n_kv_heads][n_tokens][value_dim], f32; v NULL unless has_values. */
 rb_status capture_write_layer(capture_writer *writer, capture_set set, int layer, const float *q, const float *k,
@@ -64,9 +67,19 @@ rb_status capture_write_output_metric(capture_writer *writer, int layer, const f
  * after the attention reads (after the attention was added, and the MLP too where both read the same input); times the
  * mean square of what o_proj gives, where that goes through a norm before it is added. */
 void capture_set_residual_energy(capture_writer *writer, int layer, double energy);
+double capture_residual_energy(const capture_writer *writer, int layer); /* as it was set; 0 with no output */
 /* Every layer of every set must have been written, and of the output what the header says. */
 rb_status capture_publish(capture_writer *writer, rb_error *err);
 void capture_writer_free(capture_writer *writer); /* NULL is fine; unpublished: removes the partial file */
+
+/* A layer of all sets as frames (core/hdf5/hdf5_file.h): how many it has; the most bytes of one; where they are in the
+ * file being written; and the layer from the frames of the file `fd`, in place of capture_write_layer for every set.
+ * `from` names that file in messages. Layers taken and layers written give the same bytes. */
+int64_t capture_layer_n_frames(const capture_header *header);
+int64_t capture_max_frame_bytes(const capture_header *header);
+rb_status capture_find_frames(const capture_writer *writer, int layer, rb_h5_frame *frames, rb_error *err);
+rb_status capture_take_layer(capture_writer *writer, int layer, int fd, const char *from, const rb_h5_frame *frames,
+                             rb_error *err);
 
 /* ---- reading --------------------------------------------------------------------------------- */
 typedef struct capture_file capture_file;

@@ -64,6 +64,26 @@ void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *m
     tables[2] = (capture_table){"k_mean", {n_heads, model->head_dim}, statistics ? statistics->k_mean : NULL};
 }
 
+int capture_n_datasets(const capture_header *header) { return capture_n_vectors(header) + CAPTURE_N_TABLES; }
+
+capture_dataset capture_dataset_at(const capture_header *header, capture_set set, int layer, int index)
+{
+    const int n_vectors = capture_n_vectors(header);
+    capture_table tables[CAPTURE_N_TABLES];
+    capture_dataset dataset = {.type = RB_H5_F64, .rank = 2};
+    if (index < n_vectors) {
+        dataset.path = capture_path_of(set, layer, capture_vectors_name((capture_vectors)index));
+        dataset.type = header->value_type;
+        dataset.rank = 3;
+        capture_vectors_dims(header, set, (capture_vectors)index, dataset.dims);
+        return dataset;
+    }
+    capture_tables(tables, &header->model, NULL);
+    dataset.path = capture_path_of(set, layer, tables[index - n_vectors].name);
+    for (int i = 0; i < 2; i++) dataset.dims[i] = tables[index - n_vectors].dims[i];
+    return dataset;
+}
+
 int64_t capture_token_dims(const capture_header *header)
 {
     const model_facts *model = &header->model;

@@ -45,6 +45,16 @@ enum { CAPTURE_N_TABLES = 3 };
 void capture_tables(capture_table tables[CAPTURE_N_TABLES], const model_facts *model,
                     const block_statistics *statistics);
 
+/* What a set has of a layer: its vectors, then its tables, in the order in which they are written. */
+typedef struct capture_dataset {
+    capture_path path;
+    rb_h5_type type;
+    int rank;
+    int64_t dims[3];
+} capture_dataset;
+int capture_n_datasets(const capture_header *header);
+capture_dataset capture_dataset_at(const capture_header *header, capture_set set, int layer, int index);
+
 /* RB_ENONFINITE: "FILE: calibration layer 3 kv_head 1 token 17 dim 5: key 70000 does not fit f16 ..." */
 rb_status capture_fail_unfit(rb_error *err, const char *path, const capture_header *header, capture_set set, int layer,
                              capture_vectors vectors, double value, int64_t index);

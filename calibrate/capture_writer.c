@@ -119,6 +119,12 @@ static rb_status create_output(capture_writer *writer, rb_error *err)
 rb_status capture_create(capture_writer **out, const char *path, const capture_header *header,
                          const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err)
 {
+    return capture_create_at(out, path, NULL, header, tokens, options_json, err);
+}
+
+rb_status capture_create_at(capture_writer **out, const char *path, const char *tmp_path, const capture_header *header,
+                            const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json, rb_error *err)
+{
     capture_writer *writer = NULL;
     rb_status st;
 
@@ -135,7 +141,8 @@ rb_status capture_create(capture_writer **out, const char *path, const capture_h
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, hash_tokens(&writer->header.text[set], tokens[set], (capture_set)set, path, err), done);
     RB_TRY(st, rb_h5_crew_create(&writer->crew, err), done);
-    RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
+    if (tmp_path) RB_TRY(st, rb_h5_create_at(&writer->file, path, tmp_path, err), done);
+    else RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
     RB_TRY(st, write_header(writer, options_json, err), done);
     RB_TRY(st, write_output(writer, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++)
@@ -179,6 +186,13 @@ static rb_status write_statistics(const capture_writer *writer, capture_set set,
     return st;
 }
 
+static rb_status check_unwritten(const capture_writer *writer, capture_set set, int layer, rb_error *err)
+{
+    assert(layer >= 0 && layer < writer->header.model.n_layers);
+    if (!*written_flag(writer, set, layer)) return RB_OK;
+    return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set), layer);
+}
+
 static rb_status write_layer(capture_writer *writer, capture_set set, int layer, rb_h5_type type,
                              const void *const data[CAPTURE_N_VECTORS], const block_statistics *statistics,
                              rb_error *err)
@@ -186,11 +200,9 @@ static rb_status write_layer(capture_writer *writer, capture_set set, int layer,
     const model_facts *model = &writer->header.model;
     rb_status st;
 
-    assert(layer >= 0 && layer < model->n_layers && (data[CAPTURE_V] != NULL) == writer->header.has_values);
+    assert((data[CAPTURE_V] != NULL) == writer->header.has_values);
     assert(statistics->n_kv_heads == model->n_kv_heads && statistics->head_dim == model->head_dim);
-    if (*written_flag(writer, set, layer))
-        return rb_fail(err, RB_EINVAL, "%s: %s layer %d is written already", writer->path, capture_set_name(set),
-                       layer);
+    RB_TRY(st, check_unwritten(writer, set, layer, err), done);
     RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of(set, layer, "").text, err), done);
     for (int i = 0; i < capture_n_vectors(&writer->header); i++)
         RB_TRY(st, write_vectors(writer, set, layer, (capture_vectors)i, type, data[i], err), done);
@@ -216,6 +228,69 @@ rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int l
     return write_layer(writer, set, layer, RB_H5_F16_BITS, data, statistics, err);
 }
 
+/* ---- frames ---------------------------------------------------------------------------------- */
+
+static int64_t dataset_n_frames(const capture_dataset *dataset)
+{
+    return rb_h5_n_frames(dataset->type, dataset->rank, dataset->dims);
+}
+
+int64_t capture_layer_n_frames(const capture_header *header)
+{
+    int64_t n = 0;
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        for (int i = 0; i < capture_n_datasets(header); i++) {
+            const capture_dataset dataset = capture_dataset_at(header, (capture_set)set, 0, i);
+            n += dataset_n_frames(&dataset);
+        }
+    return n;
+}
+
+int64_t capture_max_frame_bytes(const capture_header *header)
+{
+    int64_t most = 0;
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        for (int i = 0; i < capture_n_datasets(header); i++) {
+            const capture_dataset dataset = capture_dataset_at(header, (capture_set)set, 0, i);
+            const int64_t bytes = rb_h5_max_frame_bytes(dataset.type, dataset.rank, dataset.dims);
+            if (bytes > most) most = bytes;
+        }
+    return most;
+}
+
+rb_status capture_find_frames(const capture_writer *writer, int layer, rb_h5_frame *frames, rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int set = 0; set < CAPTURE_N_SETS; set++)
+        for (int i = 0; i < capture_n_datasets(&writer->header) && st == RB_OK; i++) {
+            const capture_dataset d = capture_dataset_at(&writer->header, (capture_set)set, layer, i);
+            st = rb_h5_find_frames(writer->file.id, d.path.text, d.type, d.rank, d.dims, frames, err);
+            frames += dataset_n_frames(&d);
+        }
+    return st;
+}
+
+rb_status capture_take_layer(capture_writer *writer, int layer, int fd, const char *from, const rb_h5_frame *frames,
+                             rb_error *err)
+{
+    rb_status st = RB_OK;
+    for (int set = 0; set < CAPTURE_N_SETS; set++) {
+        RB_TRY(st, check_unwritten(writer, (capture_set)set, layer, err), done);
+        RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of((capture_set)set, layer, "").text, err), done);
+        for (int i = 0; i < capture_n_datasets(&writer->header); i++) {
+            const capture_dataset d = capture_dataset_at(&writer->header, (capture_set)set, layer, i);
+            RB_TRY(st,
+                   rb_h5_write_frames(writer->file.id, d.path.text, d.type, d.rank, d.dims, ZSTD_LEVEL, fd, from,
+                                      frames, err),
+                   done);
+            frames += dataset_n_frames(&d);
+        }
+        *written_flag(writer, (capture_set)set, layer) = true;
+    }
+done:
+    return st;
+}
+
 /* ---- what follows the logits ------------------------------------------------------------------ */
 
 rb_status capture_write_output_metric(capture_writer *writer, int layer, const float *metric, rb_error *err)
@@ -232,6 +307,11 @@ void capture_set_residual_energy(capture_writer *writer, int layer, double energ
 {
     assert(writer->header.output.is_known && layer >= 0 && layer < writer->header.model.n_layers);
     writer->residual_energy[layer] = energy;
+}
+
+double capture_residual_energy(const capture_writer *writer, int layer)
+{
+    return writer->header.output.is_known ? writer->residual_energy[layer] : 0.0;
 }
 
 static rb_status finish_output(const capture_writer *writer, rb_error *err)

@@ -288,6 +288,12 @@ static void print_texts(const dry_run *dry)
     else if (!options->tokens) printf("tokenizer    none: ids from --tokens only\n");
 }
 
+static int64_t parts_bytes(const dry_run *dry)
+{
+    return dry->options->no_resume ? 0
+                                   : capture_parts_stream_bytes(dry->header, checkpoint_config(dry->ckpt)->hidden_size);
+}
+
 void dry_run_print(const dry_run *dry)
 {
     const model_config *config = checkpoint_config(dry->ckpt);
@@ -303,6 +309,9 @@ void dry_run_print(const dry_run *dry)
     printf("GPU memory   about %.0f MiB; %.0f MiB are enough (--max-gpu-memory)\n", (double)dry->gpu_bytes / 0x1p20,
            (double)dry->gpu_least_bytes / 0x1p20);
     printf("capture      about %.0f MiB before compression\n", (double)dry->capture_bytes / 0x1p20);
+    if (!dry->options->no_resume)
+        printf("parts        about %.1f MiB beside it while it is written, to continue from (--no-resume: none)\n",
+               (double)parts_bytes(dry) / 0x1p20);
     if (dry->device == RB_DEVICE_CUDA)
         printf("time         about %.2g s on %s, weights in the page cache\n", dry->seconds, rb_cuda_device()->name);
     else
@@ -338,6 +347,7 @@ rb_status dry_run_to_json(cJSON *object, const dry_run *dry, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "vocab_size", config->vocab_size, err), done);
     RB_TRY(st, rb_json_add_string(json, "dtypes", dtypes, err), done);
     RB_TRY(st, rb_json_add_number(json, "read_size_bytes", (double)dry->read_bytes, err), done);
+    RB_TRY(st, rb_json_add_number(json, "parts_size_bytes", (double)parts_bytes(dry), err), done);
     RB_TRY(st, tensor_names(&names, dry, err), done);
     RB_TRY(st, rb_json_add_item(json, "tensors", &names, err), done);
     RB_TRY(st, rb_json_add_bool(json, "has_texts", dry->text->tokens.n > 0, err), done);

@@ -110,12 +110,26 @@ static void forget_pending(const char *tmp_path)
 /* ".k3Zw9a.tmp": as mkstemps fills it in. */
 static const char tmp_suffix[] = ".XXXXXX.tmp", tmp_ending[] = ".tmp";
 
+/* "c.h5.parts/c.h5": a file in the folder of its parts, whose own name begins with the final one. */
+static size_t length_without_parts(const char *path, size_t length)
+{
+    static const char ending[] = ".parts/";
+    const size_t of_ending = sizeof ending - 1;
+    const char *slash = memrchr(path, '/', length);
+    if (!slash) return length;
+    const size_t folder = (size_t)(slash - path) + 1, name = length - folder;
+    const bool is_part = folder >= of_ending + name && memcmp(path + folder - of_ending, ending, of_ending) == 0
+                         && memcmp(path + folder - of_ending - name, slash + 1, name) == 0
+                         && (folder == of_ending + name || path[folder - of_ending - name - 1] == '/');
+    return is_part ? folder - of_ending : length;
+}
+
 size_t rb_atomic_name_length(const char *tmp_path)
 {
     const size_t length = strlen(tmp_path), suffix = sizeof tmp_suffix - 1, ending = sizeof tmp_ending - 1;
     const bool is_temporary =
         length > suffix && tmp_path[length - suffix] == '.' && strcmp(tmp_path + length - ending, tmp_ending) == 0;
-    return is_temporary ? length - suffix : length;
+    return is_temporary ? length_without_parts(tmp_path, length - suffix) : length;
 }
 
 /* mkstemps gives a file that only its owner reads; a result is for whom the umask lets. */
@@ -164,21 +178,27 @@ static rb_status sync_path(const char *path, int flags, const char *name, rb_err
     return st;
 }
 
-rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err)
+rb_status rb_atomic_move(const char *from, const char *path, rb_error *err)
 {
     char *folder = NULL;
     rb_status st;
     RB_TRY(st, parent_folder(&folder, path, err), done);
-    RB_TRY(st, sync_path(tmp_path, 0, path, err), done);
-    if (rename(tmp_path, path) != 0) {
+    RB_TRY(st, sync_path(from, 0, path, err), done);
+    if (rename(from, path) != 0) {
         st = rb_fail(err, RB_EIO, "%s: cannot rename the temporary file to it: %s", path, strerror(errno));
         goto done;
     }
-    forget_pending(tmp_path);
+    forget_pending(from);
     st = sync_path(folder, O_DIRECTORY, path, err); /* the rename itself survives a power cut */
 done:
-    if (st != RB_OK) rb_atomic_discard(tmp_path);
     free(folder);
+    return st;
+}
+
+rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err)
+{
+    const rb_status st = rb_atomic_move(tmp_path, path, err);
+    if (st != RB_OK) rb_atomic_discard(tmp_path);
     return st;
 }
 

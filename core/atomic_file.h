@@ -14,10 +14,13 @@
 rb_status rb_atomic_begin(char **tmp_path, const char *path, rb_error *err);
 /* fsync(tmp), rename to path, fsync(folder). On failure tmp is removed. Messages name the final file only. */
 rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err);
+/* The same for a file of the caller's on the same file system, which stays on failure. */
+rb_status rb_atomic_move(const char *from, const char *path, rb_error *err);
 /* Removes tmp; accepts NULL. */
 void rb_atomic_discard(const char *tmp_path);
 
-/* The characters of a temporary name that are the final one's; all of them for any other name. For messages. */
+/* The characters of a temporary name that are the final one's; all of them for any other name. For messages. A
+ * temporary file may also lie in a folder beside the final one: "c.h5.parts/c.h5.000001.tmp". */
 size_t rb_atomic_name_length(const char *tmp_path);
 
 /* Begins, writes the bytes and publishes. */

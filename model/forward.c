@@ -136,12 +136,26 @@ static rb_status run_layer(forward_state *state, int layer, rb_error *err)
                layer_experts_run(state->config, &state->weights, state->model, layer, state->activations.all_hidden,
                                  state->batch->n_tokens, err),
                done);
+    if (hooks->on_stream) {
+        const bool is_last = layer + 1 == state->config->facts.n_layers;
+        RB_TRY(st, hooks->on_stream(hooks->user, layer, is_last ? NULL : state->activations.all_hidden, err), done);
+    }
     if (hooks->on_layer_done) hooks->on_layer_done(hooks->user, layer);
 done:
     return st;
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
+
+static rb_status enter_first_layer(const forward_state *state, rb_error *err)
+{
+    const forward_hooks *hooks = state->hooks;
+    const token_batch *batch = state->batch;
+    float *stream = state->activations.all_hidden;
+    assert(hooks->first_layer >= 0 && hooks->first_layer < state->config->facts.n_layers);
+    return hooks->first_layer > 0 ? hooks->fill_stream(hooks->user, 0, batch->n_tokens, stream, err)
+                                  : token_batch_embed(batch, state->model, stream, err);
+}
 
 rb_status forward_run(const checkpoint *model, const token_batch *batch, const forward_hooks *hooks, rb_error *err)
 {
@@ -176,8 +190,9 @@ rb_status forward_run(const checkpoint *model, const token_batch *batch, const f
                     "sequences", err),
            done);
 
-    RB_TRY(st, token_batch_embed(batch, model, state.activations.all_hidden, err), done);
-    for (int layer = 0; layer < state.config->facts.n_layers; layer++) RB_TRY(st, run_layer(&state, layer, err), done);
+    RB_TRY(st, enter_first_layer(&state, err), done);
+    for (int layer = hooks->first_layer; layer < state.config->facts.n_layers; layer++)
+        RB_TRY(st, run_layer(&state, layer, err), done);
     layer_weights_free(&state.weights);
     if (hooks->on_logits)
         RB_TRY(st, lm_head_run(model, state.activations.all_hidden, batch->n_tokens, hooks, err), done);

@@ -37,8 +37,15 @@ typedef struct forward_hooks {
     rb_status (*on_residual)(void *user, const layer_heads *heads, const double *energy, rb_error *err);
     /* logits [n][vocab_size] of logit_tokens[first] on, or of token `first` on. */
     rb_status (*on_logits)(void *user, int64_t first, int64_t n, const float *logits, rb_error *err);
+    /* After each layer: the residual stream of all tokens, [n_tokens][hidden_size]; NULL after the last layer, where
+     * nothing needs it. It is all that the next layer takes from those before it. */
+    rb_status (*on_stream)(void *user, int layer, const float *stream, rb_error *err);
     void (*on_layer_done)(void *user, int layer); /* progress */
 
+    /* The pass begins at this layer. Above 0, fill_stream gives what on_stream had after the layer before it: rows
+     * [n][hidden_size] of tokens [first, first + n). */
+    int first_layer;
+    rb_status (*fill_stream)(void *user, int64_t first, int64_t n, float *rows, rb_error *err);
     /* Parts are whole sequences that go through a layer together: the first sequence of each part, [n_parts + 1],
      * ascending from 0 to n_sequences. NULL: one part of all. */
     const int64_t *part_start;

@@ -153,14 +153,17 @@ static rb_status copy_path(rb_h5_file *file, const char *path, rb_error *err)
     return rb_format(&file->path, err, "%s", path);
 }
 
-rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err)
+/* tmp_path NULL: one of this process's own. */
+static rb_status create_file(rb_h5_file *file, const char *path, const char *tmp_path, rb_error *err)
 {
     hid_t access_id = -1, creation = -1;
     rb_status st;
 
     RB_TRY(st, copy_path(file, path, err), done);
     RB_TRY(st, rb_h5_init(err), done);
-    RB_TRY(st, rb_atomic_begin(&file->tmp_path, path, err), done);
+    file->is_kept = tmp_path != NULL;
+    if (tmp_path) RB_TRY(st, rb_format(&file->tmp_path, err, "%s", tmp_path), done);
+    else RB_TRY(st, rb_atomic_begin(&file->tmp_path, path, err), done);
     access_id = rb_h5_access_list();
     creation = timeless_list(H5P_FILE_CREATE);
     file->id = access_id < 0 || creation < 0 ? -1 : H5Fcreate(file->tmp_path, H5F_ACC_TRUNC, creation, access_id);
@@ -170,6 +173,13 @@ done:
     close_list(creation);
     if (st != RB_OK) rb_h5_close(file);
     return st;
+}
+
+rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err) { return create_file(file, path, NULL, err); }
+
+rb_status rb_h5_create_at(rb_h5_file *file, const char *path, const char *tmp_path, rb_error *err)
+{
+    return create_file(file, path, tmp_path, err);
 }
 
 rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err)
@@ -200,6 +210,7 @@ rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
     const herr_t closed = H5Fclose(file->id);
     file->id = H5I_INVALID_HID;
     if (closed < 0) st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->path, last_cause().text);
+    else if (file->is_kept) st = rb_atomic_move(file->tmp_path, file->path, err);
     else st = rb_atomic_publish(file->tmp_path, file->path, err);
     if (st == RB_OK) { /* nothing left to remove */
         free(file->tmp_path);
@@ -213,7 +224,7 @@ void rb_h5_close(rb_h5_file *file)
 {
     if (file->path && file->id >= 0) H5Fclose(file->id);
     h5_contents_free(file->contents);
-    rb_atomic_discard(file->tmp_path);
+    if (!file->is_kept) rb_atomic_discard(file->tmp_path);
     free(file->tmp_path);
     free(file->path);
     *file = (rb_h5_file){.id = H5I_INVALID_HID};

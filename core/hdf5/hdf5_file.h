@@ -29,9 +29,13 @@ typedef struct rb_h5_file {
     hid_t id;                 /* being written: for the functions that write and make, and for the HDF5 API */
     rb_h5_contents *contents; /* being read: for the functions that get, check and read */
     char *path, *tmp_path;    /* tmp_path NULL: open for reading */
+    bool is_kept;             /* tmp_path is the caller's, and stays where it is not published */
 } rb_h5_file;
 
 rb_status rb_h5_create(rb_h5_file *file, const char *path, rb_error *err);
+/* The same under a temporary name of the caller's on the same file system. The file stays there, as far as it was
+ * written, when it is closed without being published. */
+rb_status rb_h5_create_at(rb_h5_file *file, const char *path, const char *tmp_path, rb_error *err);
 /* Missing, not HDF5, truncated, damaged so that libhdf5 does not survive it: each its own sentence. Forks; nothing else
  * of the process goes on in the child. */
 rb_status rb_h5_open(rb_h5_file *file, const char *path, rb_error *err);
@@ -87,6 +91,23 @@ rb_status rb_h5_write(hid_t loc, const char *path, rb_h5_type type, int rank, co
 /* The same by a given crew; NULL: by one that is made for this dataset. */
 rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                          const void *data, int zstd_level, rb_error *err);
+
+/* A frame is the compressed bytes of a chunk. It lies in the file from the moment that rb_h5_write has returned, also
+ * where the process dies before the file is closed: another file can take it over as it is. */
+typedef struct rb_h5_frame {
+    int64_t offset, size_bytes; /* in the file */
+} rb_h5_frame;
+
+/* Of a dataset that rb_h5_write cuts into chunks: how many frames it has, and the most bytes of one. */
+int64_t rb_h5_n_frames(rb_h5_type type, int rank, const int64_t *dims);
+int64_t rb_h5_max_frame_bytes(rb_h5_type type, int rank, const int64_t *dims);
+/* Where the frames of a dataset are that was just written: frames [rb_h5_n_frames]. */
+rb_status rb_h5_find_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                            rb_h5_frame *frames, rb_error *err);
+/* Writes a dataset from the frames that the file `fd` has of it. The bytes are those of rb_h5_write with this
+ * zstd_level, not 0, of the elements. The frames are not looked at; `from` names their file in messages. */
+rb_status rb_h5_write_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                             int zstd_level, int fd, const char *from, const rb_h5_frame *frames, rb_error *err);
 
 /* Reads a whole dataset. Its rank and dims must be as given (a dim of -1 accepts any and is filled in), and class and
  * size of its type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite. data:

@@ -17,6 +17,12 @@ rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *pa
  * shorter than it says. */
 bool rb_h5_last_cause(char *cause, size_t size);
 
+/* The chunks of a dataset, in elements, as rb_h5_write cuts it: dims and chunk [rank]. */
+void rb_h5_choose_chunk(rb_h5_type type, int rank, const int64_t *dims, int64_t *chunk);
+/* A new dataset, closed with H5Dclose. zstd_level 0: contiguous. */
+rb_status rb_h5_create_dataset(hid_t *out, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                               int zstd_level, rb_error *err);
+
 /* How files are opened; closed with H5Pclose, negative on failure. */
 hid_t rb_h5_access_list(void);
 

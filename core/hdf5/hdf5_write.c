@@ -25,7 +25,7 @@ static int64_t even_part(int64_t n, int64_t max)
 }
 
 /* Chunks cover the last two dims, cut evenly where that is more than MAX_CHUNK_BYTES. */
-static void choose_chunk(rb_h5_type type, int rank, const int64_t *dims, int64_t *chunk)
+void rb_h5_choose_chunk(rb_h5_type type, int rank, const int64_t *dims, int64_t *chunk)
 {
     const int64_t max_elements = MAX_CHUNK_BYTES / (int64_t)rb_h5_file_bytes(type);
     for (int i = 0; i < rank; i++) chunk[i] = 1;
@@ -52,14 +52,20 @@ static hid_t make_dataset_list(int rank, const int64_t *chunk, int level)
     return list;
 }
 
-static rb_status create_dataset(hid_t *out, hid_t loc, const char *path, hid_t type, int rank, const int64_t *dims,
-                                const int64_t *chunk, int level, rb_error *err)
+rb_status rb_h5_create_dataset(hid_t *out, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
+                               int zstd_level, rb_error *err)
 {
     hsize_t extent[RB_H5_RANK];
+    int64_t chunk[RB_H5_RANK];
+    rb_h5_choose_chunk(type, rank, dims, chunk);
     for (int i = 0; i < rank; i++) extent[i] = (hsize_t)dims[i];
-    hid_t space = H5Screate_simple(rank, extent, NULL), list = make_dataset_list(rank, chunk, level);
-    *out = space < 0 || list < 0 ? -1 : H5Dcreate2(loc, path, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    hid_t file_type = rb_h5_make_type(type), space = H5Screate_simple(rank, extent, NULL),
+          list = make_dataset_list(rank, chunk, zstd_level);
+    *out = file_type < 0 || space < 0 || list < 0
+               ? -1
+               : H5Dcreate2(loc, path, file_type, space, H5P_DEFAULT, list, H5P_DEFAULT);
     const rb_status st = *out < 0 ? rb_h5_fail_call(err, RB_EIO, loc, path, "cannot create dataset") : RB_OK;
+    if (file_type >= 0) H5Tclose(file_type);
     if (list >= 0) H5Pclose(list);
     if (space >= 0) H5Sclose(space);
     return st;
@@ -190,13 +196,13 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
     if (zstd_level == 0) unfit = rb_h5_first_unfit(type, data, n);
     if (unfit >= 0) return fail_unfit(err, type, data, unfit, loc, path);
 
-    choose_chunk(type, rank, dims, chunk);
-    file_type = rb_h5_make_type(type);
-    RB_TRY(st, create_dataset(&dataset, loc, path, file_type, rank, dims, chunk, zstd_level, err), done);
+    rb_h5_choose_chunk(type, rank, dims, chunk);
+    RB_TRY(st, rb_h5_create_dataset(&dataset, loc, path, type, rank, dims, zstd_level, err), done);
     if (zstd_level > 0) {
         const chunk_grid grid = chunk_grid_make(type, rank, zeros, dims, chunk);
         RB_TRY(st, write_chunks(crew, dataset, &grid, data, zstd_level, loc, path, err), done);
     } else {
+        file_type = rb_h5_make_type(type);
         RB_TRY(st, write_contiguous(dataset, file_type, type, data, n, loc, path, err), done);
     }
 done:

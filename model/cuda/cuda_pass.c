@@ -194,6 +194,14 @@ done:
     return st;
 }
 
+/* Rows of the residual stream as it enters the first layer of the pass. */
+static rb_status fill_hidden(const cuda_pass *p, int64_t first, int64_t n, float *rows, rb_error *err)
+{
+    const token_batch piece = {.tokens = p->batch->tokens + first, .n_tokens = n};
+    return p->first_layer > 0 ? p->fill_stream(p->fill_user, first, n, rows, err)
+                              : token_batch_embed(&piece, p->model, rows, err);
+}
+
 static rb_status upload_hidden(cuda_pass *p, rb_error *err)
 {
     const int64_t width = p->config->hidden_size, n = p->batch->n_tokens, most = n < EMBED_TOKENS ? n : EMBED_TOKENS;
@@ -201,12 +209,12 @@ static rb_status upload_hidden(cuda_pass *p, rb_error *err)
     rb_status st;
     RB_TRY(st, rb_alloc(&hidden, (size_t)most, (size_t)width * sizeof *hidden, "hidden states", err), done);
     for (int64_t first = 0; first < n; first += most) {
-        const token_batch piece = {.tokens = p->batch->tokens + first, .n_tokens = n - first < most ? n - first : most};
-        RB_TRY(st, token_batch_embed(&piece, p->model, hidden, err), done);
-        RB_TRY(st,
-               rb_cuda()->copy(cuda_pass_hidden(p, first), hidden, (size_t)(piece.n_tokens * width) * sizeof *hidden,
-                               NULL, err),
-               done);
+        const int64_t n_rows = n - first < most ? n - first : most;
+        RB_TRY(st, fill_hidden(p, first, n_rows, hidden, err), done);
+        RB_TRY(
+            st,
+            rb_cuda()->copy(cuda_pass_hidden(p, first), hidden, (size_t)(n_rows * width) * sizeof *hidden, NULL, err),
+            done);
         RB_TRY(st, rb_cuda()->stream_wait(NULL, err), done);
     }
 done:
@@ -234,7 +242,7 @@ rb_status cuda_pass_alloc(cuda_pass *p, bool stops_at_heads, const int64_t *part
     rb_status st;
     p->stops_at_heads = stops_at_heads;
     RB_TRY(st, weight_stream_open(&p->weights, p->model, p->api, p->precision, stops_at_heads, err), done);
-    RB_TRY(st, weight_stream_begin(p->weights, 0, err), done);
+    RB_TRY(st, weight_stream_begin(p->weights, p->first_layer, err), done);
     RB_TRY(st, alloc_arrays(p, err), done);
     RB_TRY(st, cuda_experts_open(p, err), done);
     RB_TRY(st, upload_positions(p, part_start, n_parts, err), done);

@@ -39,7 +39,12 @@ typedef struct cuda_pass {
     const model_config *config;
     const token_batch *batch;      /* NULL while decoding */
     int64_t n_tokens, n_positions; /* rows of the residual stream; positions of the RoPE tables */
-    bool is_decoding;              /* products of few rows are this library's own, model/cuda/gemv_cuda.cu */
+    /* Where the pass begins, set between begin and alloc: layer 0 and the embeddings, or what fill_stream of
+     * model/forward.h gives. */
+    int first_layer;
+    rb_status (*fill_stream)(void *user, int64_t first, int64_t n, float *rows, rb_error *err);
+    void *fill_user;
+    bool is_decoding; /* products of few rows are this library's own, model/cuda/gemv_cuda.cu */
     layer_cuda_precision precision;
     const layer_cuda_api *api;
     const attention_cuda_api *attention;
@@ -83,8 +88,8 @@ rb_status cuda_pass_begin(cuda_pass *pass, const checkpoint *model, const token_
  * RB_ENOMEM names what the smallest chunk would need. */
 rb_status cuda_pass_choose_chunk(cuda_pass *pass, int64_t (*bytes_of)(const void *user, int64_t chunk),
                                  const void *user, int64_t max_bytes, rb_error *err);
-/* Allocates memory, makes tables and embeddings, and begins to read layer 0. part_start: the sequences whose keys lie
- * in one array, [n_parts + 1]; NULL: all of them. */
+/* Allocates memory, makes tables and embeddings, and begins to read the first layer. part_start: the sequences whose
+ * keys lie in one array, [n_parts + 1]; NULL: all of them. */
 rb_status cuda_pass_alloc(cuda_pass *pass, bool stops_at_heads, const int64_t *part_start, int n_parts, rb_error *err);
 /* In place of begin, choose_chunk and alloc: a pass that decodes, for chunks of at most max_chunk tokens at positions
  * below n_positions. */

@@ -15,6 +15,7 @@ typedef struct capture_buffer {
     rb_cuda_array heads, sums;
     char *host_heads;
     double *host_sums;
+    float *host_stream;     /* pinned, the residual stream after the layer; NULL where nobody wants it */
     void *captured, *ready; /* events: the compute stream is done with it; the host has it */
 } capture_buffer;
 
@@ -27,7 +28,8 @@ typedef struct gpu_forward {
     rb_cuda_array q, scratch; /* a chunk */
     capture_buffer buffers[2];
     void **started, **finished; /* events [n_layers] */
-    rb_handover *layers;        /* buffers[layer % 2] go from the calling thread to `thread`, layer by layer */
+    rb_handover *layers;        /* items count from first_layer; buffers[layer % 2] go from the calling thread to
+                                   `thread`, layer by layer */
     pthread_t thread;
     bool is_running;
 } gpu_forward;
@@ -50,6 +52,10 @@ static int64_t n_sums(const model_config *c, const forward_cuda_options *options
 static int64_t n_doubles(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
 {
     return n_sums(c, options) + (options->with_residual ? batch->n_tokens : 0);
+}
+static size_t stream_bytes(const cuda_pass *pass)
+{
+    return (size_t)(pass->n_tokens * pass->config->hidden_size) * sizeof(float);
 }
 static int64_t keys_bytes(const model_config *c, const token_batch *batch, const forward_cuda_options *options)
 {
@@ -97,6 +103,8 @@ static rb_status open_buffer(gpu_forward *f, capture_buffer *b, rb_error *err)
     RB_TRY(st, rb_cuda_array_alloc(&b->sums, sums, "sums", err), done);
     RB_TRY(st, rb_cuda()->alloc_pinned((void **)&b->host_heads, heads, err), done);
     RB_TRY(st, rb_cuda()->alloc_pinned((void **)&b->host_sums, sums, err), done);
+    if (f->hooks->on_stream)
+        RB_TRY(st, rb_cuda()->alloc_pinned((void **)&b->host_stream, stream_bytes(&f->pass), err), done);
     RB_TRY(st, rb_cuda()->event_create(&b->captured, err), done);
     RB_TRY(st, rb_cuda()->event_create(&b->ready, err), done);
 done:
@@ -116,6 +124,9 @@ static rb_status begin(gpu_forward *f, const checkpoint *model, const token_batc
     rb_status st;
     RB_TRY(st, cuda_pass_begin(&f->pass, model, batch, f->options->precision, err), done);
     RB_TRY(st, cuda_pass_choose_chunk(&f->pass, bytes_of_chunk, f, f->options->max_bytes, err), done);
+    f->pass.first_layer = f->options->first_layer;
+    f->pass.fill_stream = f->hooks->fill_stream;
+    f->pass.fill_user = f->hooks->user;
     RB_TRY(st, cuda_pass_alloc(&f->pass, !f->options->with_residual, NULL, 0, err), done);
     RB_TRY(st, rb_cuda()->stream_create(&f->copy, err), done);
     RB_TRY(st, rb_cuda_array_alloc(&f->k, (size_t)keys_bytes(c, batch, f->options), "keys", err), done);
@@ -155,6 +166,8 @@ static rb_status hand_over_layer(const gpu_forward *f, int layer, rb_error *err)
         st = f->hooks->on_captured(f->hooks->user, &captured, err);
         sums += sums_width(c);
     }
+    if (st == RB_OK && f->hooks->on_stream)
+        st = f->hooks->on_stream(f->hooks->user, layer, layer + 1 < c->facts.n_layers ? b->host_stream : NULL, err);
     if (st == RB_OK && f->hooks->on_layer_done) f->hooks->on_layer_done(f->hooks->user, layer);
     return st;
 }
@@ -164,14 +177,14 @@ static void *hand_over_run(void *argument)
     const gpu_forward *f = argument;
     rb_error err = {0};
     rb_status st = rb_cuda()->use_device(rb_cuda_device()->index, &err);
-    int64_t layer = 0;
+    int64_t item = 0;
     if (st == RB_OK)
-        while ((layer = rb_handover_take(f->layers)) >= 0) {
-            st = hand_over_layer(f, (int)layer, &err);
+        while ((item = rb_handover_take(f->layers)) >= 0) {
+            st = hand_over_layer(f, f->options->first_layer + (int)item, &err);
             if (st != RB_OK) break;
-            rb_handover_release(f->layers, layer);
+            rb_handover_release(f->layers, item);
         }
-    if (st != RB_OK) rb_handover_fail(f->layers, layer, st, &err);
+    if (st != RB_OK) rb_handover_fail(f->layers, item, st, &err);
     return NULL;
 }
 
@@ -188,8 +201,10 @@ static rb_status send_buffer(const gpu_forward *f, const capture_buffer *b, int 
     RB_TRY(st, rb_cuda()->stream_wait_event(f->copy, b->captured, err), done);
     RB_TRY(st, rb_cuda()->copy(b->host_heads, b->heads.at, b->heads.size_bytes, f->copy, err), done);
     RB_TRY(st, rb_cuda()->copy(b->host_sums, b->sums.at, b->sums.size_bytes, f->copy, err), done);
+    if (b->host_stream && layer + 1 < f->pass.config->facts.n_layers)
+        RB_TRY(st, rb_cuda()->copy(b->host_stream, f->pass.hidden.at, stream_bytes(&f->pass), f->copy, err), done);
     RB_TRY(st, rb_cuda()->event_record(b->ready, f->copy, err), done);
-    rb_handover_give(f->layers, layer);
+    rb_handover_give(f->layers, layer - f->options->first_layer);
 done:
     return st;
 }
@@ -243,6 +258,13 @@ static rb_status attend(const gpu_forward *f, int layer, const token_chunk *chun
     return cuda_pass_attend(&f->pass, &in, err);
 }
 
+/* The layer's heads are computed beside the copy of the stream that they were made from; what adds to it waits. */
+static rb_status wait_for_copy(const gpu_forward *f, int layer, rb_error *err)
+{
+    if (!f->hooks->on_stream || layer == f->options->first_layer) return RB_OK;
+    return rb_cuda()->stream_wait_event(f->pass.compute, f->buffers[(layer - 1) % 2].ready, err);
+}
+
 static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int layer, capture_buffer *b,
                            const token_chunk *chunk, rb_error *err)
 {
@@ -253,6 +275,7 @@ static rb_status run_chunk(const gpu_forward *f, const device_layer *w, int laye
     RB_TRY(st, capture_heads(f, w, layer, b, chunk, err), done);
     if (layer + 1 == f->pass.config->facts.n_layers && !with_residual) goto done;
     RB_TRY(st, attend(f, layer, chunk, err), done);
+    RB_TRY(st, wait_for_copy(f, layer, err), done);
     st = cuda_pass_finish(&f->pass, w, layer, chunk->first, chunk->n, with_residual ? energies + chunk->first : NULL,
                           err);
 done:
@@ -287,14 +310,14 @@ done:
 
 static rb_status median_layer_ms(const gpu_forward *f, double *median, rb_error *err)
 {
-    const int n = f->pass.config->facts.n_layers - 1;
+    const int first = f->options->first_layer, n = f->pass.config->facts.n_layers - 1 - first;
     double *times = NULL;
     rb_status st;
     *median = 0.0;
     RB_TRY(st, rb_alloc(&times, (size_t)n + 1, sizeof *times, "layer times", err), done);
     for (int i = 0; i < n; i++) {
         float ms = 0.0f;
-        RB_TRY(st, rb_cuda()->event_elapsed_ms(&ms, f->started[i], f->finished[i], err), done);
+        RB_TRY(st, rb_cuda()->event_elapsed_ms(&ms, f->started[first + i], f->finished[first + i], err), done);
         times[i] = (double)ms;
     }
     rb_sort_doubles(times, n);
@@ -306,9 +329,10 @@ done:
 
 static rb_status run_layers(gpu_forward *f, rb_error *err)
 {
+    const int first = f->options->first_layer, end = f->pass.config->facts.n_layers;
     rb_status st = RB_OK;
-    for (int layer = 0; layer < f->pass.config->facts.n_layers && st == RB_OK; layer++) st = run_layer(f, layer, err);
-    return st == RB_OK ? rb_handover_wait(f->layers, f->pass.config->facts.n_layers, err) : st;
+    for (int layer = first; layer < end && st == RB_OK; layer++) st = run_layer(f, layer, err);
+    return st == RB_OK ? rb_handover_wait(f->layers, end - first, err) : st;
 }
 
 static void stop_thread(gpu_forward *f)
@@ -333,6 +357,7 @@ static void end(gpu_forward *f, int n_layers)
         rb_cuda_array_free(&b->sums);
         rb_cuda()->release_pinned(b->host_heads);
         rb_cuda()->release_pinned(b->host_sums);
+        rb_cuda()->release_pinned(b->host_stream);
         rb_cuda()->event_destroy(b->captured);
         rb_cuda()->event_destroy(b->ready);
     }
@@ -355,7 +380,7 @@ rb_status forward_cuda_run(const checkpoint *model, const token_batch *batch, co
     rb_status st;
     RB_TRY(st, begin(&f, model, batch, err), done);
     const double set_up_s = rb_now_s() - started_s;
-    RB_TRY(st, rb_handover_create(&f.layers, 2, checkpoint_config(model)->facts.n_layers, err), done);
+    RB_TRY(st, rb_handover_create(&f.layers, 2, f.pass.config->facts.n_layers - options->first_layer, err), done);
     if (pthread_create(&f.thread, NULL, hand_over_run, &f) != 0) {
         st = rb_fail(err, RB_ENOMEM, "cannot start a thread");
         goto done;

@@ -7,6 +7,9 @@
  *   copy stream                    heads k            heads k+1
  *   hand-over thread                     on_captured k       on_captured k+1
  *
+ * The residual stream that a layer leaves goes the way of its heads, where it is wanted; the next layer waits for that
+ * copy before it adds to the stream.
+ *
  * GPU memory: two layers' weights, a ring of experts, the residual stream and the keys and values of all tokens (of
  * every head, with a latent cache), one layer's captured heads twice, scratch of a chunk. */
 #ifndef RB_MODEL_CUDA_FORWARD_CUDA_H
@@ -33,17 +36,21 @@ typedef struct forward_cuda_options {
     const int64_t *set_start; /* [n_sets + 1]: tokens of each set; sets are whole sequences */
     int n_sets;
     int64_t max_bytes; /* of GPU memory; 0: what is free */
+    int first_layer;   /* as in forward_hooks (model/forward.h), with fill_stream */
 } forward_cuda_options;
 
 typedef struct forward_cuda_hooks {
     void *user;
     /* A thread of its own; layers in order, sets in order. */
     rb_status (*on_captured)(void *user, const captured_layer *captured, rb_error *err);
+    /* As in forward_hooks; on_stream comes from that thread after the layer's sets, fill_stream from the caller's. */
+    rb_status (*on_stream)(void *user, int layer, const float *stream, rb_error *err);
+    rb_status (*fill_stream)(void *user, int64_t first, int64_t n, float *rows, rb_error *err);
     void (*on_layer_done)(void *user, int layer); /* progress, from the same thread */
 } forward_cuda_hooks;
 
 typedef struct forward_cuda_report {
-    double total_s, set_up_s; /* all; of it before the first layer: cuBLAS, memory, the embedding */
+    double total_s, set_up_s; /* all; of it before the first layer: cuBLAS, memory, the embedding or the stream */
     /* Median over layers of the time on the compute stream. Weights are there already, but for those of experts, whose
      * upload it includes. The last layer is left out. */
     double layer_ms;

@@ -286,9 +286,25 @@ static void paths_are_joined_with_one_slash(void **state)
     }
 }
 
+static void temporary_names_tell_the_final_one_beside_their_folder(void **state)
+{
+    static const struct {
+        const char *path, *final;
+    } cases[] = {{"c.h5.k3Zw9a.tmp", "c.h5"},
+                 {"d/c.h5.parts/c.h5.000001.tmp", "d/c.h5"},
+                 {"c.h5.parts/c.h5.000001.tmp", "c.h5"},
+                 {"c.h5.parts/b.h5.000001.tmp", "c.h5.parts/b.h5"},
+                 {"ac.h5.parts/c.h5.000001.tmp", "ac.h5.parts/c.h5"},
+                 {"d/c.h5.parts/c.h5", "d/c.h5.parts/c.h5"}};
+    (void)state;
+    for (size_t i = 0; i < RB_COUNT(cases); i++)
+        assert_int_equal(rb_atomic_name_length(cases[i].path), strlen(cases[i].final));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(temporary_names_tell_the_final_one_beside_their_folder),
         cmocka_unit_test(a_written_file_reads_back_and_leaves_no_tmp),
         cmocka_unit_test(two_writers_of_one_file_do_not_share_a_temporary_one),
         cmocka_unit_test(a_result_has_the_mode_that_the_umask_lets),

@@ -74,32 +74,50 @@ expect "a full device is one sentence" 1 bash -c 'exec "$@" >/dev/full' - "$bin/
 stderr_lines 1
 
 # ---- two runs at once ------------------------------------------------------------------------------------------------
+# A run holds what it can be continued from; without that, each has a temporary file of its own.
 expect "the capture of the other run" 0 "${calibrate[@]}" --n-tokens 512 -o "$scratch/other.h5"
-lost=""
-for _ in 1 2 3; do
-    "${calibrate[@]}" --n-tokens 256 -o "$out/c.h5" >/dev/null 2>&1 &
-    first=$!
-    "${calibrate[@]}" --n-tokens 512 -o "$out/c.h5" >/dev/null 2>&1 &
-    second=$!
-    wait $first || lost="$lost first"
-    wait $second || lost="$lost second"
-    cmp -s "$out/c.h5" "$scratch/c.h5" || cmp -s "$out/c.h5" "$scratch/other.h5" || lost="$lost mixed"
+for option in "" --no-resume; do
+    lost=""
+    for _ in 1 2 3; do
+        "${calibrate[@]}" $option --n-tokens 256 -o "$out/c.h5" >/dev/null 2>"$scratch/first" &
+        first=$!
+        "${calibrate[@]}" $option --n-tokens 512 -o "$out/c.h5" >/dev/null 2>"$scratch/second" &
+        second=$!
+        codes=""
+        wait $first; codes+=$?
+        wait $second; codes+=$?
+        case $codes in # one that succeeds has left its own, unless the other came after it
+        00) cmp -s "$out/c.h5" "$scratch/c.h5" || cmp -s "$out/c.h5" "$scratch/other.h5" || lost+=" mixed" ;;
+        01) cmp -s "$out/c.h5" "$scratch/c.h5" && grep -q "c.h5: another run is" "$scratch/second" || lost+=" first" ;;
+        10) cmp -s "$out/c.h5" "$scratch/other.h5" && grep -q "c.h5: another run is" "$scratch/first" || lost+=" 2nd" ;;
+        *) lost+=" both" ;;
+        esac
+        [ "$option" = "" ] || [ "$codes" = 00 ] || lost+=" $codes"
+    done
+    none "two runs with one output publish a file of their own or say why not ${option:+(}$option${option:+)}" "$lost"
+    none "  and leave nothing else" "$(ls "$out" | grep -vx c.h5)"
 done
-none "two runs with one output both publish a whole file of their own" "$lost"
-none "  and leave nothing else" "$(find "$out" -name '*.tmp')"
 
 # ---- an end half way -------------------------------------------------------------------------------------------------
-for signal in INT TERM HUP; do
+# end_half_way SIGNAL FILE OPTION...: ends a run once it has written a file of such a name.
+end_half_way() {
     rm -rf "${out:?}"/*
     # a background job of a script ignores SIGINT, so env sets it back
-    env --default-signal=INT "$bin/ropebits-calibrate" -q --device cpu --model $model --text $text --n-tokens 2048 \
-        --n-test-tokens 2048 --context 1024 --threads 1 -o "$out/c.h5" >/dev/null 2>&1 &
+    env --default-signal=INT "$bin/ropebits-calibrate" --device cpu --model $model --text $text --n-tokens 2048 \
+        --n-test-tokens 2048 --context 1024 --threads 1 "${@:3}" -o "$out/c.h5" >/dev/null 2>"$scratch/stderr" &
     victim=$!
-    for _ in $(seq 400); do ls "$out"/*.tmp >/dev/null 2>&1 && break; sleep 0.02; done
-    kill -$signal $victim
+    for _ in $(seq 400); do find "$out" -name 'c.h5.*.tmp' -o -name 'stream.0' | grep -q "$2" && break; sleep 0.02; done
+    kill -"$1" $victim
     wait $victim 2>/dev/null
-    none "a run that SIG$signal ends leaves nothing" "$(ls "$out")"
+}
+for signal in INT TERM HUP; do
+    end_half_way $signal tmp -q --no-resume
+    none "a run that SIG$signal ends leaves nothing with --no-resume" "$(ls "$out")"
+    end_half_way $signal stream.0 -v
+    equal "  and what it can be continued from without" c.h5.parts "$(ls "$out")"
+    stderr_has "the same command continues"
 done
+rm -rf "${out:?}"/*
 
 # ---- the kernels of OpenBLAS -----------------------------------------------------------------------------------------
 core_of() { "$@" "$bin/ropebits-evaluate" --version | sed -n 's/^OpenBLAS .* \([A-Za-z0-9]*\) MAX_THREADS.*/\1/p'; }

@@ -9,8 +9,8 @@
 /* Stored bits of a plan are counted, not measured: more apart than this are others. */
 static const double SAME_BITS = 5e-4;
 
-static const allocation_method rival_methods[N_RIVALS] = {[RIVAL_UNIFORM] = METHOD_UNIFORM,
-                                                          [RIVAL_BLOCK_GTQ] = METHOD_BLOCK_GTQ};
+static const allocation_method rival_methods[N_RIVALS] = {
+    [RIVAL_UNIFORM] = METHOD_UNIFORM, [RIVAL_BLOCK_GTQ] = METHOD_BLOCK_GTQ};
 
 /* A plan of a rival, wherever it comes from. by_layer is borrowed. */
 typedef struct error_point {
@@ -39,7 +39,8 @@ static double between(double below, double above, double part)
     return exp(log(below) + part * (log(above) - log(below)));
 }
 
-static rb_status rival_set(rival_method *out, const error_point *points, int n, double true_bits, int n_layers, rb_error *err)
+static rb_status rival_set(rival_method *out, const error_point *points, int n, double true_bits, int n_layers,
+                           rb_error *err)
 {
     const error_point *below, *above;
     rb_status st;
@@ -47,10 +48,10 @@ static rb_status rival_set(rival_method *out, const error_point *points, int n, 
     if (!below || !above) return RB_OK;
     const double apart = above->true_bits - below->true_bits;
     const double part = apart > SAME_BITS ? fmin(fmax((true_bits - below->true_bits) / apart, 0.0), 1.0) : 0.0;
-    RB_TRY(st,
-           rb_alloc(&out->logit_mae_by_layer, (size_t)n_layers, sizeof *out->logit_mae_by_layer, "errors by layer",
-                    err),
-           done);
+    RB_TRY(
+        st,
+        rb_alloc(&out->logit_mae_by_layer, (size_t)n_layers, sizeof *out->logit_mae_by_layer, "errors by layer", err),
+        done);
     out->is_known = true;
     out->below_bits = below->true_bits;
     out->above_bits = above->true_bits;
@@ -68,8 +69,7 @@ static const summary_method *measured_plan(const report *r)
 {
     for (int m = 0; r->summary && m < r->summary->n_methods; m++) {
         const summary_method *method = &r->summary->methods[m];
-        if (strcmp(method->method, r->plan->method) == 0
-            && fabs(method->true_bits - r->cost.key_true_bits) < SAME_BITS)
+        if (strcmp(method->method, r->plan->method) == 0 && fabs(method->true_bits - r->cost.key_true_bits) < SAME_BITS)
             return method;
     }
     return NULL;

@@ -35,9 +35,9 @@ typedef struct plan_errors {
 
 typedef struct report {
     const bit_plan *plan;
-    const char *stem; /* of the plan's file: "plan" of plan.json */
-    const profile_table *profile;     /* NULL: none given; so with the next two */
-    const profile_summary *summary;   /* the profile's, where none was given */
+    const char *stem;               /* of the plan's file: "plan" of plan.json */
+    const profile_table *profile;   /* NULL: none given; so with the next two */
+    const profile_summary *summary; /* the profile's, where none was given */
     const evaluation *evaluation;
     plan_cost cost;
     plan_errors errors;

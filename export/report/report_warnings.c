@@ -39,11 +39,12 @@ static void warn_of_sinks(report *r)
     if (!r->profile || r->profile->sinks.n_heads == 0) return;
     const int pays = sink_choose(&r->profile->sinks);
     if (pays <= r->plan->n_sink) return;
-    warn(r,
-         "Attention sinks: the first %d token%s of a sequence get %.0f %% of all attention. Keeping %s exact pays here, "
-         "and this plan keeps %lld (allocate --sink %d).",
-         pays, pays == 1 ? "" : "s", 100.0 * sink_share(&r->profile->sinks, pays),
-         pays == 1 ? "it" : "them", (long long)r->plan->n_sink, pays);
+    warn(
+        r,
+        "Attention sinks: the first %d token%s of a sequence get %.0f %% of all attention. Keeping %s exact pays here, "
+        "and this plan keeps %lld (allocate --sink %d).",
+        pays, pays == 1 ? "" : "s", 100.0 * sink_share(&r->profile->sinks, pays), pays == 1 ? "it" : "them",
+        (long long)r->plan->n_sink, pays);
 }
 
 static const method_score *score_of_plan(const report *r)

@@ -35,12 +35,14 @@ static void write_means(page *p, const report *r)
     if (n == 0) return;
     snprintf(attributes, sizeof attributes, "height=\"%d\" class=\"plot\"", (n + 1) * BAR);
     page_html(p, "<div class=\"names\">");
-    page_picture_begin(p, attributes, "Mean logit error", "Horizontal bars: this plan and the others at the same bytes.");
+    page_picture_begin(p, attributes, "Mean logit error",
+                       "Horizontal bars: this plan and the others at the same bytes.");
     write_bar(p, 0, "plan", "this plan", e->logit_mae, most);
     n = 1;
     for (int i = N_RIVALS - 1; i >= 0; i--)
         if (report_rival(r, i))
-            write_bar(p, n++, rival_class[i], allocation_method_name(e->rivals[i].method), e->rivals[i].logit_mae, most);
+            write_bar(p, n++, rival_class[i], allocation_method_name(e->rivals[i].method), e->rivals[i].logit_mae,
+                      most);
     page_picture_end(p);
     page_html(p, "</div>\n");
 }
@@ -90,8 +92,7 @@ static void write_layer(const page *p, const report *r, int layer, double most)
     if (gtq) page_html(p, ", block-gtq %s", page_number(number, gtq->logit_mae_by_layer[layer]));
     if (uniform) page_html(p, ", uniform %s", page_number(number, uniform->logit_mae_by_layer[layer]));
     page_html(p, "</title>");
-    if (uniform)
-        write_column(p, "uniform", left + 0.1 * slot, 0.8 * slot, uniform->logit_mae_by_layer[layer], most);
+    if (uniform) write_column(p, "uniform", left + 0.1 * slot, 0.8 * slot, uniform->logit_mae_by_layer[layer], most);
     write_column(p, "plan", left + 0.25 * slot, 0.5 * slot, r->errors.logit_mae_by_layer[layer], most);
     if (gtq) {
         const double y = LAYERS_HEIGHT * (1.0 - gtq->logit_mae_by_layer[layer] / most);
@@ -131,8 +132,9 @@ static void write_rival_words(const page *p, const report *r, int which)
         page_html(p, " %s has a plan of %.3f bits.", name, rival->above_bits);
         return;
     }
-    page_html(p, " %s has plans of %.3f and %.3f bits next to it, and is read between them, the logarithm of the error "
-                 "on a straight line",
+    page_html(p,
+              " %s has plans of %.3f and %.3f bits next to it, and is read between them, the logarithm of the error "
+              "on a straight line",
               name, rival->below_bits, rival->above_bits);
     page_html(p, ": %s.", page_number(plan, rival->logit_mae));
 }
@@ -159,8 +161,9 @@ static void write_what(const page *p, const report *r)
     if (uniform)
         page_html(p, " Less is better; this plan is below uniform in %d of %d layers.", layers_with_less(r, uniform),
                   r->plan->model.n_layers);
-    page_html(p, "</p>\n<p class=\"note\">Compared at the same stored bits of the keys, %.3f a dim: codes, norms and "
-                 "padding.",
+    page_html(p,
+              "</p>\n<p class=\"note\">Compared at the same stored bits of the keys, %.3f a dim: codes, norms and "
+              "padding.",
               r->cost.key_true_bits);
     for (int i = 0; i < N_RIVALS; i++) write_rival_words(p, r, i);
     if (!report_rival(r, RIVAL_UNIFORM) && !report_rival(r, RIVAL_BLOCK_GTQ))
@@ -208,7 +211,8 @@ static void write_measured(const page *p, const profile_summary *summary)
     for (int layer = 0; layer < summary->model.n_layers; layer++) {
         snprintf(head, sizeof head, "%d", layer);
         page_row_begin(p, NULL, head);
-        for (int m = 0; m < summary->n_methods; m++) page_cell(p, "%.4f", summary->methods[m].logit_mae_by_layer[layer]);
+        for (int m = 0; m < summary->n_methods; m++)
+            page_cell(p, "%.4f", summary->methods[m].logit_mae_by_layer[layer]);
         page_row_end(p);
     }
     write_row(p, summary, "mean", "%.4f", mean_error);

@@ -65,14 +65,15 @@ static void write_table(const page *p, const report *r)
 {
     const evaluation *e = r->evaluation;
     const bool has_needles = e->runs[0].n_needles > 0, has_understanding = e->runs[0].n_understanding > 0;
-    const char *columns[9] = {"plan",       "key bits",  "value bits",     "perplexity",
-                              "KL, nats",   "KL 99.9 %", "same top token, %"};
+    const char *columns[9] = {"plan",     "key bits",  "value bits",       "perplexity",
+                              "KL, nats", "KL 99.9 %", "same top token, %"};
     char caption[256], tokens[PAGE_NUMBER_SIZE];
     int n = 7;
     if (has_needles) columns[n++] = "needles";
     if (has_understanding) columns[n++] = "understanding, %";
-    snprintf(caption, sizeof caption, "Every evaluated plan. n = %s tokens in sequences of %lld%s; bits are stored bits "
-                                      "a dim",
+    snprintf(caption, sizeof caption,
+             "Every evaluated plan. n = %s tokens in sequences of %lld%s; bits are stored bits "
+             "a dim",
              page_count(tokens, (double)e->text.n_tokens), (long long)e->text.context,
              has_needles ? ", and the needle questions counted in the table" : "");
     page_table_begin(p, caption, columns, n);
@@ -102,7 +103,9 @@ static void write_run_dot(page *p, const chart *c, const report *r, const evalua
     name_of(name, r->evaluation, run);
     snprintf(title, sizeof title, "%s: %.3f bits, KL %.4g", name, both_bits(run), run->kl_mean);
     chart_dot(p, c, is_own ? "plan" : "gtq", is_own ? 7 : 5, both_bits(run), run->kl_mean, title,
-              is_hidden(c, r, run) ? NULL : is_own ? "this plan" : run->method);
+              is_hidden(c, r, run) ? NULL
+              : is_own             ? "this plan"
+                                   : run->method);
 }
 
 static void write_picture(page *p, const report *r)

@@ -132,8 +132,8 @@ static void write_energy(page *p, const map_source *s)
         for (int i = 0; i < n; i++) levels[layer * n + i] = (uint8_t)level_of(energy[i], s->most_energy);
     }
     snprintf(title, sizeof title, "Energy of KV head %d", s->kv_head);
-    map_picture_write(p, &(map_picture){s->model->n_layers, n, ENERGY_LEVELS, levels, "e", title, "block", say_energy,
-                                        s});
+    map_picture_write(p,
+                      &(map_picture){s->model->n_layers, n, ENERGY_LEVELS, levels, "e", title, "block", say_energy, s});
 }
 
 /* ---- legends --------------------------------------------------------------------------------- */

@@ -29,8 +29,7 @@ static void write_curve(const page *p, const chart *c, const plan_sweep *sweep, 
     const sweep_point *points = sweep->points[method];
     char title[160];
     for (int i = 1; i < sweep->n_points[method]; i++)
-        chart_line(p, c, class, points[i - 1].true_bits, value(&points[i - 1]), points[i].true_bits,
-                   value(&points[i]));
+        chart_line(p, c, class, points[i - 1].true_bits, value(&points[i - 1]), points[i].true_bits, value(&points[i]));
     for (int i = 0; has_dots && i < sweep->n_points[method]; i++) {
         snprintf(title, sizeof title, "%s: %.3f bits, error %.4g", allocation_method_name((allocation_method)method),
                  points[i].true_bits, value(&points[i]));
@@ -90,8 +89,9 @@ void section_sweep(page *p, const report *r)
         page_section_end(p);
         return;
     }
-    page_html(p, "<p>Errors to expect from the profile's statistics of the calibration text%s. Each point is a plan "
-                 "that <code>ropebits allocate --sweep</code> would make.</p>\n",
+    page_html(p,
+              "<p>Errors to expect from the profile's statistics of the calibration text%s. Each point is a plan "
+              "that <code>ropebits allocate --sweep</code> would make.</p>\n",
               r->plan->n_sink > 0 ? "; every method keeps the same first tokens exact as this plan" : "");
     write_picture(p, r);
     if (r->sweep_trouble[0]) {

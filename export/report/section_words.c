@@ -17,8 +17,9 @@ static void write_fact(const page *p, const char *label, const char *text)
 
 static void facts_begin(const page *p, const char *caption)
 {
-    page_html(p, "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"%s\">\n<table class=\"facts\">\n"
-                 "<caption>%s</caption>\n<tbody>\n",
+    page_html(p,
+              "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"%s\">\n<table class=\"facts\">\n"
+              "<caption>%s</caption>\n<tbody>\n",
               caption, caption);
 }
 
@@ -37,11 +38,12 @@ static void write_coverage(const page *p, const head_coverage *c)
 {
     char line[300];
     if (isnan(c->key_distance)) return;
-    snprintf(line, sizeof line,
-             "rare test keys lie %.2f times as far out as those of calibration (1.4 is the limit), %.1f %% of test keys "
-             "are beyond calibration's 99 %%; query energy of a block differs by %.1f times at most; the plan of the "
-             "calibration text costs %.2f times the error of the test text's own",
-             c->key_distance, 100.0 * c->key_outside, c->query_shift, c->plan_transfer);
+    snprintf(
+        line, sizeof line,
+        "rare test keys lie %.2f times as far out as those of calibration (1.4 is the limit), %.1f %% of test keys "
+        "are beyond calibration's 99 %%; query energy of a block differs by %.1f times at most; the plan of the "
+        "calibration text costs %.2f times the error of the test text's own",
+        c->key_distance, 100.0 * c->key_outside, c->query_shift, c->plan_transfer);
     write_fact(p, "coverage", line);
 }
 
@@ -52,7 +54,8 @@ static void write_sinks(const page *p, const report *r)
     bit_plan_describe_exact(exact, sizeof exact, r->plan);
     if (sinks && sinks->n_heads > 0)
         snprintf(line, sizeof line,
-                 "the first token gets %.1f %% of all attention; so many first tokens are worth their bytes: %d; exact in this "
+                 "the first token gets %.1f %% of all attention; so many first tokens are worth their bytes: %d; exact "
+                 "in this "
                  "plan: %s",
                  100.0 * sink_mean(sinks, sinks->attention, 0), sink_choose(sinks), exact);
     else snprintf(line, sizeof line, "exact in this plan: %s; no evidence was given (--profile)", exact);
@@ -78,16 +81,15 @@ void section_texts(page *p, const report *r)
 static const struct use {
     const char *what, *lines;
 } uses[] = {
-    {"In the forms that programs read",
-     "ropebits export $.json --format rbp,header,safetensors -o .\n"
-     "ropebits inspect $.rbp"},
-    {"Text out of the model with a packed cache", "ropebits generate --model MODEL --plan $.rbp --prompt \"Once upon\""},
+    {"In the forms that programs read", "ropebits export $.json --format rbp,header,safetensors -o .\n"
+                                        "ropebits inspect $.rbp"},
+    {"Text out of the model with a packed cache",
+     "ropebits generate --model MODEL --plan $.rbp --prompt \"Once upon\""},
     {"What it does to the model",
      "ropebits evaluate --model MODEL --plan $.json --text TEXT \\\n    --needles 24 -o evaluation.json"},
-    {"In Hugging Face transformers",
-     "from ropebits_cache import RopebitsCache      # integrations/transformers\n"
-     "cache = RopebitsCache(\"$.rbp\", model)\n"
-     "model.generate(**inputs, past_key_values=cache)"},
+    {"In Hugging Face transformers", "from ropebits_cache import RopebitsCache      # integrations/transformers\n"
+                                     "cache = RopebitsCache(\"$.rbp\", model)\n"
+                                     "model.generate(**inputs, past_key_values=cache)"},
     {"In C or C++, with libropebits_kv (pkg-config ropebits_kv)",
      "ropebits_kv *kv;\n"
      "ropebits_kv_open(&kv, \"$.rbp\", \"cuda:0\", error, sizeof error);   /* or \"cpu\" */"},
@@ -126,8 +128,8 @@ void section_facts(page *p, const report *r)
     const int n_lines = plan_coding_describe(lines, r->plan);
     page_section_begin(p, "facts", "The plan's facts");
     facts_begin(p, "What the plan is for, and how it codes");
-    snprintf(text, sizeof text, "%s, %d layers, %d query and %d KV heads of %d dims", model->model_type, model->n_layers,
-             model->n_q_heads, model->n_kv_heads, model->head_dim);
+    snprintf(text, sizeof text, "%s, %d layers, %d query and %d KV heads of %d dims", model->model_type,
+             model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
     write_fact(p, "model", text);
     snprintf(text, sizeof text, "%s, %s pairing, %d of %d blocks turn", rope_kind_name(model->rope.kind),
              rope_pairing_name(model->rope.pairing), model->rotary_dim / 2, model_n_blocks(model));
@@ -143,8 +145,9 @@ void section_facts(page *p, const report *r)
     write_fact(p, "cache", text);
     write_fact(p, "config.json", model->config_sha256);
     page_table_end(p);
-    page_html(p, "<p class=\"note\">Made by ropebits %s. Words: <em>true bits</em> are all that is stored, codes, norms "
-                 "and padding; a <em>RoPE block</em> is the pair of dims that one frequency turns.</p>\n",
+    page_html(p,
+              "<p class=\"note\">Made by ropebits %s. Words: <em>true bits</em> are all that is stored, codes, norms "
+              "and padding; a <em>RoPE block</em> is the pair of dims that one frequency turns.</p>\n",
               rb_tool_version());
     page_section_end(p);
 }

@@ -59,7 +59,7 @@ RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/
 
 # ---- rooms ---------------------------------------------------------------------------------------
 # In link order: each room uses those after it (docs/architecture.md).
-ROOMS     := run tune generate evaluate export allocate profile calibrate methods cache plan texts kernels model core
+ROOMS     := run tune generate export evaluate allocate profile calibrate methods cache plan texts kernels model core
 PLUGIN_SRC := core/hdf5/hdf5_zstd_plugin.c
 PLAN_LIB_SRC := $(wildcard plan/library/*.c)
 KV_LIB_SRC   := $(wildcard cache/library/*.c)
@@ -138,6 +138,12 @@ $(BUILD)/gen/cuda_templates.h: $(CUDA_TEMPLATES) Makefile
 	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' "$$file"; printf '},\n'; \
 	done >$@.tmp && mv $@.tmp $@
 $(BUILD)/obj/export/plan_cuda.o: $(BUILD)/gen/cuda_templates.h
+
+# The style of the report, as one string.
+$(BUILD)/gen/report_style.h: export/report/report.css Makefile
+	@mkdir -p $(@D)
+	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@.tmp && mv $@.tmp $@
+$(BUILD)/obj/export/plan_report.o: $(BUILD)/gen/report_style.h
 
 # Codebooks are made when a program needs them, by a second's arithmetic, which sanitizers at -O1 make a minute in every
 # test of `profile`. So this file is compiled without sanitizers, and for the vectors of this host in place of clones.

@@ -30,7 +30,10 @@ rb_status sweep_range_parse(sweep_range *out, const char *text, rb_error *err)
 
 void plan_sweep_free(plan_sweep *sweep)
 {
-    for (int method = 0; method < METHOD_N; method++) free(sweep->points[method]);
+    for (int method = 0; method < METHOD_N; method++) {
+        for (int i = 0; i < sweep->n_points[method]; i++) free(sweep->points[method][i].logit_mae_by_layer);
+        free(sweep->points[method]);
+    }
     *sweep = (plan_sweep){0};
 }
 
@@ -42,8 +45,12 @@ static rb_status add_point(plan_sweep *sweep, double asked_bits, const bit_plan 
     sweep_point *point = &sweep->points[r->method][sweep->n_points[r->method]];
     *point = (sweep_point){
         .asked_bits = asked_bits, .true_bits = bit_plan_cost(plan).key_true_bits, .avg_bits = plan->avg_bits};
-    const rb_status st = plan_predict(&point->prediction, plan, r->statistics, errors, err);
-    if (st == RB_OK) sweep->n_points[r->method]++;
+    rb_status st = rb_alloc(&point->logit_mae_by_layer, (size_t)plan->model.n_layers, sizeof *point->logit_mae_by_layer,
+                            "errors by layer", err);
+    if (st != RB_OK) return st;
+    sweep->n_points[r->method]++; /* counted first: what failed is freed too */
+    st = plan_predict(&point->prediction, plan, r->statistics, errors, err);
+    if (st == RB_OK) st = plan_predict_layers(point->logit_mae_by_layer, plan, r->statistics, errors, err);
     return st;
 }
 

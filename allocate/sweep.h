@@ -25,6 +25,7 @@ typedef struct sweep_point {
     /* Per dim of the keys. uniform has only whole widths, and is asked for what they store. */
     double asked_bits, true_bits, avg_bits; /* avg_bits: nominal */
     plan_prediction prediction;
+    double *logit_mae_by_layer; /* [n_layers], expected; owned */
 } sweep_point;
 
 typedef struct plan_sweep {

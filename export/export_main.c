@@ -15,17 +15,19 @@
 #include "export/runtimes/projection_run.h"
 #include "plan/plan_json.h"
 #include "plan/plan_rbp.h"
+#include "profile/profile_file.h"
 
 typedef struct export_options {
     rb_string_list formats;
-    const char *summary, *model, *capture, *output;
+    const char *profile, *summary, *evaluation; /* of the report */
+    const char *model, *capture, *output;
     bool allow_larger;
 } export_options;
 
 typedef struct export_job {
     const bit_plan *plan;
-    const profile_summary *summary; /* NULL: none given */
-    const char *model;              /* folder of the checkpoint; NULL: none given */
+    const plan_report_inputs *report;
+    const char *model; /* folder of the checkpoint; NULL: none given */
     const projection_run *projections;
     const char *capture; /* path; NULL: none given */
 } export_job;
@@ -48,7 +50,7 @@ static rb_status write_safetensors(const export_job *job, const char *path, rb_e
 }
 static rb_status write_report(const export_job *job, const char *path, rb_error *err)
 {
-    return plan_report_write(job->plan, job->summary, path, err);
+    return plan_report_write(job->report, path, err);
 }
 static rb_status write_folded_weights(const export_job *job, const char *path, rb_error *err)
 {
@@ -72,7 +74,7 @@ static const struct export_file {
     {"header", "%s/%s.h", write_header},
     {"safetensors", "%s/%s.safetensors", write_safetensors},
     {"json", "%s/%s.json", write_json},
-    {"report", "%s/report.html", write_report},
+    {"report", "%s/%s.html", write_report},
     {"folded", "%s/%s-folded.safetensors", write_folded_weights},
     {"folded", "%s/%s-folded.json", write_folded_plan},
     {"cuda", "%s/%s-cuda", write_cuda}, /* a folder */
@@ -186,6 +188,9 @@ static rb_status check_inputs(const export_options *opt, int n_runtimes, rb_erro
         return rb_fail(err, RB_EUSAGE, "--model is for format folded, expected it in --format");
     if (opt->capture && n_runtimes == 0 && !writes(opt, "cuda"))
         return rb_fail(err, RB_EUSAGE, "--capture is for format cuda and other runtimes, expected one in --format");
+    if ((opt->profile || opt->summary || opt->evaluation) && !writes(opt, "report"))
+        return rb_fail(err, RB_EUSAGE,
+                       "--profile, --summary and --evaluation are for format report, expected it in --format");
     if (opt->allow_larger && n_runtimes == 0)
         return rb_fail(err, RB_EUSAGE, "--allow-larger is for other runtimes, expected one in --format");
     return RB_OK;
@@ -210,6 +215,30 @@ done:
     return st;
 }
 
+/* What the report is made from besides the plan, owned. */
+typedef struct report_files {
+    profile_table *profile;
+    profile_summary *summary;
+    evaluation *evaluation;
+} report_files;
+
+static rb_status report_files_read(report_files *out, const export_options *opt, rb_error *err)
+{
+    rb_status st = RB_OK;
+    if (opt->profile) RB_TRY(st, profile_file_read(&out->profile, opt->profile, err), done);
+    if (opt->summary) RB_TRY(st, profile_summary_read(&out->summary, opt->summary, err), done);
+    if (opt->evaluation) RB_TRY(st, evaluation_read(&out->evaluation, opt->evaluation, err), done);
+done:
+    return st;
+}
+
+static void report_files_free(report_files *files)
+{
+    profile_table_free(files->profile);
+    profile_summary_free(files->summary);
+    evaluation_free(files->evaluation);
+}
+
 static rb_status export_run(const rb_run_args *args, rb_error *err)
 {
     const export_options *opt = args->context;
@@ -218,7 +247,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     runtime_id runtimes[RUNTIME_N];
     const int n_runtimes = runtimes_of(runtimes, &opt->formats);
     bit_plan *plan = NULL;
-    profile_summary *summary = NULL;
+    report_files about = {0};
     cJSON *files = NULL;
     char *stem = NULL;
     rb_status st;
@@ -226,7 +255,7 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, check_inputs(opt, n_runtimes, err), done);
     RB_TRY(st, stem_of(&stem, plan_path, err), done);
     RB_TRY(st, plan_json_read(&plan, plan_path, err), done);
-    if (opt->summary) RB_TRY(st, profile_summary_read(&summary, opt->summary, err), done);
+    RB_TRY(st, report_files_read(&about, opt, err), done);
     if (args->common->json && !(files = cJSON_CreateArray())) {
         st = rb_fail(err, RB_ENOMEM, "out of memory for the result");
         goto done;
@@ -234,8 +263,9 @@ static rb_status export_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st,
            projection_run_create(&projections, plan, stem, runtimes, n_runtimes, opt->allow_larger, opt->capture, err),
            done);
+    const plan_report_inputs report = {plan, stem, about.profile, about.summary, about.evaluation};
     RB_TRY(st,
-           write_formats(&(export_job){plan, summary, opt->model, &projections, opt->capture}, opt, stem, files, err),
+           write_formats(&(export_job){plan, &report, opt->model, &projections, opt->capture}, opt, stem, files, err),
            done);
     if (files) RB_TRY(st, print_json(&files, &projections, err), done);
     else if (n_runtimes > 0) projection_run_print(stdout, &projections);
@@ -243,7 +273,7 @@ done:
     projection_run_clear(&projections);
     cJSON_Delete(files);
     free(stem);
-    profile_summary_free(summary);
+    report_files_free(&about);
     bit_plan_free(plan);
     return st;
 }
@@ -258,11 +288,21 @@ int main(int argc, char **argv)
          .metavar = "LIST",
          .choices = format_names,
          .help = "what to write"},
+        {.long_name = "profile",
+         .kind = RB_OPT_STRING,
+         .value = &opt.profile,
+         .metavar = "FILE",
+         .help = "profile for the report: energies, errors to expect at other sizes, sinks, and what it measured"},
         {.long_name = "summary",
          .kind = RB_OPT_STRING,
          .value = &opt.summary,
          .metavar = "FILE",
-         .help = "profile summary whose errors the report shows"},
+         .help = "profile summary whose errors the report shows; without it, those of --profile"},
+        {.long_name = "evaluation",
+         .kind = RB_OPT_STRING,
+         .value = &opt.evaluation,
+         .metavar = "FILE",
+         .help = "result of evaluate for the report: perplexity, KL, needles"},
         {.long_name = "model",
          .kind = RB_OPT_STRING,
          .value = &opt.model,

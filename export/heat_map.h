@@ -1,4 +1,4 @@
-/* The colours of heat maps of bits, in the terminal and in the report. */
+/* The colours of heat maps of bits: those of the terminal. The report's are in export/report/report.css. */
 #ifndef RB_EXPORT_HEAT_MAP_H
 #define RB_EXPORT_HEAT_MAP_H
 
@@ -8,12 +8,12 @@
 
 /* A cell: light to dark blue with the bits, sand where nothing is stored. Text on it stays readable. */
 typedef struct heat_colour {
-    const char *html;
     int terminal; /* of the 256-colour palette */
     bool is_dark;
 } heat_colour;
 
-/* The colour of a block of a head with so many bits. Bits of both dims together count half, rounded up. */
+/* The width that a block of a head with so many bits is shown as. Bits of both dims together count half, rounded up. */
+int heat_map_width(const plan_head *head, int bits);
 const heat_colour *heat_map_colour(const plan_head *head, int bits);
 
 #endif

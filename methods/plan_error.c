@@ -110,3 +110,19 @@ rb_status plan_predict(plan_prediction *out, const bit_plan *plan, const head_st
     }
     return RB_OK;
 }
+
+rb_status plan_predict_layers(double *by_layer, const bit_plan *plan, const head_statistics *statistics,
+                              codec_errors *errors, rb_error *err)
+{
+    const model_facts *model = &plan->model;
+    coded_head coded;
+    const rb_status st = codec_errors_measure(errors, plan, err);
+    if (st != RB_OK) return st;
+    for (int layer = 0; layer < model->n_layers; layer++) by_layer[layer] = 0.0;
+    for (int h = 0; h < bit_plan_n_heads(plan); h++) {
+        coded_head_of(&coded, &plan->heads[h], model, statistics, h);
+        by_layer[h / model->n_kv_heads] +=
+            logit_mae_of_variance(plan_head_error(&coded, &plan->heads[h], errors)) / model->n_kv_heads;
+    }
+    return RB_OK;
+}

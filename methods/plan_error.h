@@ -52,6 +52,10 @@ typedef struct plan_prediction {
 rb_status plan_predict(plan_prediction *out, const bit_plan *plan, const head_statistics *statistics,
                        codec_errors *errors, rb_error *err);
 
+/* by_layer [n_layers]: the logit MAE of every layer, the mean over its heads. Fails likewise. */
+rb_status plan_predict_layers(double *by_layer, const bit_plan *plan, const head_statistics *statistics,
+                              codec_errors *errors, rb_error *err);
+
 /* ---- what a family gives: one row of functions in the table of plan_error.c ------------------ */
 
 typedef struct head_error_functions {

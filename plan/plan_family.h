@@ -74,7 +74,6 @@ typedef struct plan_family {
     const plan_word *words;     /* ends with a label NULL; NULL: none */
     const char *bits_note;      /* what the bits in a heat map are, a line of inspect; NULL: nothing is said */
     const char *bits_note_html; /* and a sentence of the report */
-    const char *mark;           /* after a head's name in the report's heat map; NULL: nothing */
     void (*describe)(char *out, size_t size, const plan_head *head); /* "4 groups" */
     const char *header_types;                                        /* declarations of plan.h; NULL: none */
     const plan_comment *header_comments;                             /* ends with a text NULL */

@@ -11,8 +11,9 @@
 #include "core/weighted_path.h"
 #include "run/stage.h"
 
-enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT, STAGE_EVALUATE };
-const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile", "allocate", "export", "evaluate"};
+enum { STAGE_CALIBRATE, STAGE_PROFILE, STAGE_ALLOCATE, STAGE_EXPORT, STAGE_EVALUATE, STAGE_REPORT };
+const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profile",  "allocate",
+                                                             "export",    "evaluate", "report"};
 
 bool pipeline_has_stage(const pipeline_config *config, int stage_index)
 {
@@ -142,22 +143,38 @@ static bool list_has(const char *list, const char *name)
 static rb_status describe_export(stage *s, const pipeline_config *config, rb_error *err)
 {
     const char *formats = config->formats ? config->formats : DEFAULT_FORMATS;
-    char *with_report = NULL, *summary = NULL;
     rb_status st;
     RB_TRY(st, add_own_file(s, PIPELINE_PLAN, true, err), done);
-    RB_TRY(st, add_own_file(s, PIPELINE_SUMMARY, false, err), done);
-    RB_TRY(st, rb_format(&with_report, err, "%s%s", formats, list_has(formats, "report") ? "" : ",report"), done);
-    RB_TRY(st, stage_path(&summary, s, PIPELINE_SUMMARY, err), done);
-    RB_TRY(st, stage_add_option(s, "--format", with_report, err), done);
-    RB_TRY(st, stage_add_option(s, "--summary", summary, err), done);
+    RB_TRY(st, stage_add_option(s, "--format", formats, err), done);
     RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
     for (size_t i = 0; i < RB_COUNT(export_files); i++)
         if (list_has(formats, export_files[i].format)) RB_TRY(st, stage_add_output(s, export_files[i].file, err), done);
-    RB_TRY(st, stage_add_output(s, PIPELINE_REPORT, err), done);
     RB_TRY(st, stage_set_json_output(s, "export.json", err), done);
 done:
-    free(with_report);
-    free(summary);
+    return st;
+}
+
+/* The path of an own file for an option; an input too. */
+static rb_status add_file_option(stage *s, const char *option, const char *name, rb_error *err)
+{
+    const rb_status st = stage_add_arg(s, option, err);
+    return st == RB_OK ? add_own_file(s, name, true, err) : st;
+}
+
+/* The page comes last, because it shows what was evaluated. */
+static rb_status describe_report(stage *s, const pipeline_config *config, rb_error *err)
+{
+    rb_status st;
+    s->program = pipeline_stage_names[STAGE_EXPORT];
+    RB_TRY(st, add_own_file(s, PIPELINE_PLAN, true, err), done);
+    RB_TRY(st, stage_add_option(s, "--format", "report", err), done);
+    RB_TRY(st, add_file_option(s, "--profile", PIPELINE_PROFILE, err), done);
+    RB_TRY(st, add_file_option(s, "--summary", PIPELINE_SUMMARY, err), done);
+    if (config->evaluate.budgets) RB_TRY(st, add_file_option(s, "--evaluation", PIPELINE_EVALUATION, err), done);
+    RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
+    RB_TRY(st, stage_add_output(s, PIPELINE_REPORT, err), done);
+    RB_TRY(st, stage_set_json_output(s, "report.json", err), done);
+done:
     return st;
 }
 
@@ -191,8 +208,7 @@ static rb_status add_plan(void *user, const char *method, const char *budget, co
     stage *s = user;
     (void)method;
     (void)budget;
-    const rb_status st = stage_add_arg(s, "--plan", err);
-    return st == RB_OK ? add_own_file(s, plan, true, err) : st;
+    return add_file_option(s, "--plan", plan, err);
 }
 
 static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_error *err)
@@ -224,11 +240,11 @@ done:
 }
 
 typedef rb_status (*describe_stage)(stage *s, const pipeline_config *config, rb_error *err);
-static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile, describe_allocate,
-                                                           describe_export, describe_evaluate};
+static const describe_stage describe[PIPELINE_N_STAGES] = {describe_calibrate, describe_profile,  describe_allocate,
+                                                           describe_export,    describe_evaluate, describe_report};
 
 /* Stages that can run on a GPU. The others refuse --device cuda. */
-static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true};
+static const bool can_use_gpu[PIPELINE_N_STAGES] = {true, true, false, false, true, false};
 
 /* What a stage gets from this run: --threads, --device where the stage has a choice, and the verbosity. */
 typedef struct run_args {

@@ -1,5 +1,5 @@
-/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate), each of which runs only when its
- * inputs or options have changed. */
+/* The pipeline as stages: calibrate -> profile -> allocate -> export (-> evaluate) -> report, each of which runs only
+ * when its inputs or options have changed. */
 #ifndef RB_RUN_PIPELINE_H
 #define RB_RUN_PIPELINE_H
 
@@ -13,10 +13,10 @@
 #define PIPELINE_PROFILE    "profile.h5"
 #define PIPELINE_SUMMARY    "summary.json"
 #define PIPELINE_PLAN       "plan.json"
-#define PIPELINE_REPORT     "report.html"
+#define PIPELINE_REPORT     "plan.html"
 #define PIPELINE_EVALUATION "evaluation.json"
 
-enum { PIPELINE_N_STAGES = 5 };
+enum { PIPELINE_N_STAGES = 6 };
 extern const char *const pipeline_stage_names[PIPELINE_N_STAGES];
 /* Only evaluate may be absent: when the pipeline file has no such section. */
 bool pipeline_has_stage(const pipeline_config *config, int stage_index);

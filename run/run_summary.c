@@ -48,8 +48,8 @@ static bool has_uniform(const summary_method *method)
     return strcmp(method->method, "uniform") != 0 && !isnan(method->reduction_vs_uniform);
 }
 
-/* Warns of rare keys that calibration did not see. This comes last, because the numbers above stay true, and it comes
- * again when nothing had to run. With --json it goes to stderr. */
+/* Warns of rare keys that calibration did not see. This comes after the numbers, which stay true, and it comes again
+ * when nothing had to run. With --json it goes to stderr. */
 static void tell_coverage(const profile_summary *summary, bool as_json)
 {
     char sentence[256];
@@ -290,8 +290,8 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     if (result.evaluation) RB_TRY(st, print_evaluation(result.evaluation, result.summary, err), done);
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
-    printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
     tell_coverage(result.summary, as_json);
+    printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
 done:
     profile_summary_free(result.summary);
     bit_plan_free(result.plan);

@@ -160,17 +160,15 @@ static void the_report_shows_bits_of_a_block(void **state)
     char *text = NULL;
     size_t size;
     bit_plan *plan = two_families();
-    const char *path = scratch_path("report.html");
+    const char *path = scratch_path("plan.html");
     plan->heads[0].block_codebook.bits[1] = 10;
-    assert_ok(plan_report_write(plan, NULL, path, &err));
+    assert_ok(plan_report_write(&(plan_report_inputs){.plan = plan, .stem = "plan"}, path, &err));
     assert_ok(rb_read_file(&text, &size, path, 1 << 20, &err));
-    assert_non_null(strstr(text, "<tr><td>family</td><td>block-codebook in 1 of 2 heads"));
+    assert_non_null(strstr(text, "<th scope=\"row\">family</th><td>block-codebook in 1 of 2 heads"));
     assert_non_null(strstr(text, "those of both dims together"));
-    assert_non_null(strstr(text, "layer 0 head 0 B<"));
-    assert_non_null(strstr(text, "layer 1 head 0<"));
-    assert_non_null(strstr(
-        text,
-        "fill=\"#4691c6\"/><text x=\"105\" y=\"29\" fill=\"#fff\">10<")); /* 10 bits a block: the colour of 5 a dim */
+    assert_non_null(strstr(text, "layer 0, KV head 0: "));
+    assert_non_null(strstr(text, "layer 1, KV head 0: "));
+    assert_non_null(strstr(text, "<path class=\"b5\" d=\"M1 0h1")); /* 10 bits a block: the colour of 5 a dim */
     free(text);
     bit_plan_free(plan);
 }

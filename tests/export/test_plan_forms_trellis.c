@@ -182,16 +182,15 @@ static void the_report_shows_bits_of_coordinates(void **state)
     char *text = NULL;
     size_t size;
     bit_plan *plan = two_families();
-    const char *path = scratch_path("report.html");
-    assert_ok(plan_report_write(plan, NULL, path, &err));
+    const char *path = scratch_path("plan.html");
+    assert_ok(plan_report_write(&(plan_report_inputs){.plan = plan, .stem = "plan"}, path, &err));
     assert_ok(rb_read_file(&text, &size, path, 1 << 20, &err));
-    assert_non_null(strstr(text, "layer 0 head 0 T<"));
     assert_non_null(strstr(text, "every coordinate in order, in place of blocks"));
-    assert_non_null(strstr(text, "<h2>Bits of the values</h2>"));
-    assert_non_null(strstr(text, "layer 1 head 0 T<"));
-    /* Key head 0, the first coordinate, 8 bits; x 90, y 18. */
-    assert_non_null(strstr(text, "<rect x=\"90\" y=\"18\" width=\"14\" height=\"14\" fill=\"#08306b\"/>"));
-    assert_non_null(strstr(text, "<rect x=\"188\" y=\"18\" width=\"14\" height=\"14\" fill=\"#f2dfbb\"/>"));
+    assert_non_null(strstr(text, "<h3>Bits of the values</h3>"));
+    assert_non_null(strstr(text, "<span>coordinate</span><span>7</span>"));
+    /* Key head 0: its first coordinate has 8 bits, its last two store nothing. */
+    assert_non_null(strstr(text, "<path class=\"b8\" d=\"M0 0h1"));
+    assert_non_null(strstr(text, "<path class=\"b0\" d=\"M6 0h2"));
     free(text);
     bit_plan_free(plan);
 }

@@ -12,8 +12,8 @@ methods
 calibrate
 profile
 allocate
-export
 evaluate
+export
 generate
 tune
 run"
@@ -28,7 +28,7 @@ sources() {
 # "FILE HEADER" for every include of ours, but for headers that the build makes.
 includes() {
     sources "$@" | xargs grep -HoE '^ *# *include *"[^"]+"' | sed -E 's/^([^:]+):.*"([^"]+)"$/\1 \2/' |
-        grep -vE ' (version|needle_templates|cuda_templates)\.h$'
+        grep -vE ' (version|needle_templates|cuda_templates|report_style)\.h$'
 }
 
 wrong_arrows() {    # wrong_arrows ROOM

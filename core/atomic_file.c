@@ -3,15 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "core/temporary_file.h"
 
 /* The folder that holds `path`; freed by free(). */
 static rb_status parent_folder(char **out, const char *path, rb_error *err)
@@ -50,119 +49,14 @@ static rb_status check_replaceable(const char *path, rb_error *err)
     return RB_OK;
 }
 
-/* ---- temporary files ------------------------------------------------------------------------- */
-
-/* A run that is told to end (SIGINT, SIGTERM, SIGHUP) must not leave its temporary files. A handler can only unlink
- * names that stand still, so they stand in places that are never freed. A file beyond the table, or of a longer name,
- * is written as well, and only stays when the run is ended. */
-enum { MAX_PENDING = 16 };
-enum { PLACE_FREE, PLACE_TAKEN, PLACE_HOLDS };
-static struct {
-    atomic_int state;
-    char path[PATH_MAX];
-} pending[MAX_PENDING];
-static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
-
-static void remove_pending(void)
-{
-    for (int i = 0; i < MAX_PENDING; i++)
-        if (pending[i].state == PLACE_HOLDS) unlink(pending[i].path);
-}
-
-static void end_by_signal(int number)
-{
-    remove_pending();
-    signal(number, SIG_DFL); /* the signal is blocked here, and ends the process when this returns */
-    raise(number);
-}
-
-/* An ending that is ignored (nohup) or has a handler stays as it is. */
-static void handle_endings(void)
-{
-    static atomic_flag is_done = ATOMIC_FLAG_INIT;
-    if (atomic_flag_test_and_set(&is_done)) return;
-    (void)atexit(remove_pending); /* a library may end the process: OpenMP does where it gets no thread */
-    for (size_t i = 0; i < RB_COUNT(endings); i++) {
-        struct sigaction now, ours = {.sa_handler = end_by_signal};
-        if (sigaction(endings[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL) sigaction(endings[i], &ours, NULL);
-    }
-}
-
-static void note_pending(const char *tmp_path)
-{
-    if (strlen(tmp_path) >= PATH_MAX) return;
-    handle_endings();
-    for (int i = 0; i < MAX_PENDING; i++) {
-        int expected = PLACE_FREE;
-        if (!atomic_compare_exchange_strong(&pending[i].state, &expected, PLACE_TAKEN)) continue;
-        strcpy(pending[i].path, tmp_path);
-        pending[i].state = PLACE_HOLDS;
-        return;
-    }
-}
-
-static void forget_pending(const char *tmp_path)
-{
-    for (int i = 0; i < MAX_PENDING; i++)
-        if (pending[i].state == PLACE_HOLDS && strcmp(pending[i].path, tmp_path) == 0) pending[i].state = PLACE_FREE;
-}
-
-/* ".k3Zw9a.tmp": as mkstemps fills it in. */
-static const char tmp_suffix[] = ".XXXXXX.tmp", tmp_ending[] = ".tmp";
-
-/* "c.h5.parts/c.h5": a file in the folder of its parts, whose own name begins with the final one. */
-static size_t length_without_parts(const char *path, size_t length)
-{
-    static const char ending[] = ".parts/";
-    const size_t of_ending = sizeof ending - 1;
-    const char *slash = memrchr(path, '/', length);
-    if (!slash) return length;
-    const size_t folder = (size_t)(slash - path) + 1, name = length - folder;
-    const bool is_part = folder >= of_ending + name && memcmp(path + folder - of_ending, ending, of_ending) == 0
-                         && memcmp(path + folder - of_ending - name, slash + 1, name) == 0
-                         && (folder == of_ending + name || path[folder - of_ending - name - 1] == '/');
-    return is_part ? folder - of_ending : length;
-}
-
-size_t rb_atomic_name_length(const char *tmp_path)
-{
-    const size_t length = strlen(tmp_path), suffix = sizeof tmp_suffix - 1, ending = sizeof tmp_ending - 1;
-    const bool is_temporary =
-        length > suffix && tmp_path[length - suffix] == '.' && strcmp(tmp_path + length - ending, tmp_ending) == 0;
-    return is_temporary ? length_without_parts(tmp_path, length - suffix) : length;
-}
-
-/* mkstemps gives a file that only its owner reads; a result is for whom the umask lets. */
-static rb_status set_usual_mode(int fd, const char *path, rb_error *err)
-{
-    const mode_t mask = umask(0);
-    umask(mask);
-    return fchmod(fd, 0666 & ~mask) == 0 ? RB_OK
-                                         : rb_fail(err, RB_EIO, "%s: cannot set its mode: %s", path, strerror(errno));
-}
-
 rb_status rb_atomic_begin(char **tmp_path, const char *path, rb_error *err)
 {
-    int fd = -1;
     rb_status st;
     *tmp_path = NULL;
     RB_TRY(st, check_replaceable(path, err), done);
     RB_TRY(st, check_folder(path, err), done);
-    RB_TRY(st, rb_format(tmp_path, err, "%s%s", path, tmp_suffix), done);
-    fd = mkostemps(*tmp_path, sizeof tmp_ending - 1, O_CLOEXEC);
-    if (fd < 0) {
-        st = rb_fail(err, RB_EIO, "%s: cannot make a temporary file beside it: %s", path, strerror(errno));
-        goto done;
-    }
-    note_pending(*tmp_path);
-    st = set_usual_mode(fd, path, err);
-    if (st != RB_OK) rb_atomic_discard(*tmp_path);
+    st = rb_temporary_make(tmp_path, path, err);
 done:
-    if (fd >= 0) close(fd);
-    if (st != RB_OK) {
-        free(*tmp_path);
-        *tmp_path = NULL;
-    }
     return st;
 }
 
@@ -188,7 +82,7 @@ rb_status rb_atomic_move(const char *from, const char *path, rb_error *err)
         st = rb_fail(err, RB_EIO, "%s: cannot rename the temporary file to it: %s", path, strerror(errno));
         goto done;
     }
-    forget_pending(from);
+    rb_temporary_forget(from);
     st = sync_path(folder, O_DIRECTORY, path, err); /* the rename itself survives a power cut */
 done:
     free(folder);
@@ -204,9 +98,7 @@ rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *er
 
 void rb_atomic_discard(const char *tmp_path)
 {
-    if (!tmp_path) return;
-    unlink(tmp_path);
-    forget_pending(tmp_path);
+    if (tmp_path) rb_temporary_remove(tmp_path);
 }
 
 static rb_status write_all(int fd, const char *path, const char *bytes, size_t size_bytes, rb_error *err)

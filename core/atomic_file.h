@@ -1,6 +1,6 @@
 /* Files that are complete or absent: write a temporary file beside the final one, fsync, rename. A full disk or a
- * killed run leaves nothing under a final name. Temporary names are a process's own, "NAME.k3Zw9a.tmp", so that two
- * runs with one output each publish their own bytes. */
+ * killed run leaves nothing under a final name. Temporary names are a process's own (core/temporary_file.h), so that
+ * two runs with one output each publish their own bytes. */
 #ifndef RB_CORE_ATOMIC_FILE_H
 #define RB_CORE_ATOMIC_FILE_H
 
@@ -9,8 +9,8 @@
 
 #include "core/status.h"
 
-/* The name of a new empty file beside the final one, freed by free(). Until it is published or discarded, a run that
- * SIGINT, SIGTERM or SIGHUP ends removes it. Fails with RB_EIO when the folder does not exist. */
+/* The name of a new empty file beside the final one, freed by free(). Fails with RB_EIO when the folder does not exist.
+ */
 rb_status rb_atomic_begin(char **tmp_path, const char *path, rb_error *err);
 /* fsync(tmp), rename to path, fsync(folder). On failure tmp is removed. Messages name the final file only. */
 rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *err);
@@ -18,10 +18,6 @@ rb_status rb_atomic_publish(const char *tmp_path, const char *path, rb_error *er
 rb_status rb_atomic_move(const char *from, const char *path, rb_error *err);
 /* Removes tmp; accepts NULL. */
 void rb_atomic_discard(const char *tmp_path);
-
-/* The characters of a temporary name that are the final one's; all of them for any other name. For messages. A
- * temporary file may also lie in a folder beside the final one: "c.h5.parts/c.h5.000001.tmp". */
-size_t rb_atomic_name_length(const char *tmp_path);
 
 /* Begins, writes the bytes and publishes. */
 rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes, rb_error *err);

@@ -92,6 +92,17 @@ void rb_message_verbose(const char *fmt, ...)
     va_end(ap);
 }
 
+void rb_message_error_in_handler(const char *text)
+{
+    char line[1400];
+    size_t used = 0;
+    const char *const pieces[] = {state.bar_on_line ? "\r\033[K" : "", state.program, ": error: ", text};
+    for (size_t i = 0; i < RB_COUNT(pieces); i++)
+        for (const char *c = pieces[i]; *c && used < sizeof line - 1; c++) line[used++] = *c;
+    line[used++] = '\n';
+    if (write(STDERR_FILENO, line, used) < 0) return; /* nobody is left to be told */
+}
+
 /* ---- progress -------------------------------------------------------------------------------- */
 
 static int terminal_columns(void)

@@ -16,6 +16,8 @@ void rb_message_error(const char *fmt, ...) __attribute__((format(printf, 1, 2))
 void rb_message_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));    /* unless -q */
 void rb_message_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));    /* unless -q */
 void rb_message_verbose(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* with -v */
+/* The same as error, for a signal handler: text is plain, and may be cut at 1200 bytes. */
+void rb_message_error_in_handler(const char *text);
 
 /* Progress of work in n_steps: a bar on a terminal (redrawn at most ten times a second), else one line a step with -v
  * or when steps are seconds apart. Silent with -q. Any thread may call step; output is serialised. */

@@ -108,9 +108,12 @@ static rb_status load_safetensors(safetensor *out, const char *path, const char 
     }
     RB_TRY(st, rb_alloc(&data, found->size_bytes, 1, "vectors", err), done);
     memcpy(data, found->data, found->size_bytes);
+    RB_TRY(st, safetensors_check_whole(file, err), done);
     *out = *found;
     out->data = data;
+    data = NULL;
 done:
+    free(data);
     safetensors_close(file);
     return st;
 }

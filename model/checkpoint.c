@@ -223,6 +223,12 @@ static rb_status find_readable(const checkpoint *ckpt, const char *name, int ran
     return readable == RB_OK ? readable : rb_fail_in(err, readable, "%s", ckpt->path);
 }
 
+/* After values were read. */
+static rb_status check_whole(const checkpoint *ckpt, const weight_entry *entry, rb_error *err)
+{
+    return entry->file ? safetensors_check_whole(entry->file, err) : gguf_check_whole(ckpt->gguf, err);
+}
+
 rb_status checkpoint_load_rows(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape,
                                int64_t first_row, int64_t n_rows, float *out, rb_error *err)
 {
@@ -236,7 +242,7 @@ rb_status checkpoint_load_rows(const checkpoint *ckpt, const char *name, int ran
     if ((size_t)n_rows * row_bytes >= LARGE_BYTES)
         tensor_release_pages((const char *)entry->tensor->data + (size_t)first_row * row_bytes,
                              (size_t)n_rows * row_bytes);
-    return RB_OK;
+    return check_whole(ckpt, entry, err);
 }
 
 rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, const int64_t *shape, float *out,
@@ -257,7 +263,7 @@ rb_status checkpoint_load(const checkpoint *ckpt, const char *name, int rank, co
         load_rows(ckpt, entry, first, count, out + first * n);
     }
     tensor_release_pages(tensor->data, tensor->size_bytes);
-    return RB_OK;
+    return check_whole(ckpt, entry, err);
 }
 
 /* ---- identity -------------------------------------------------------------------------------- */

@@ -5,8 +5,6 @@
  * with a second list by name for binary search, so that a checkpoint of thousands of tensors opens in O(n log n). */
 #include "model/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -18,12 +16,14 @@
 
 #include "core/file_kind.h"
 #include "core/json.h"
+#include "core/mapped_file.h"
 
 enum { LENGTH_BYTES = 8, MAX_HEADER_BYTES = 100 * 1000 * 1000 };
 
 struct safetensors_file {
     char *path;
-    unsigned char *map;
+    rb_mapped_file *mapped;
+    const unsigned char *map;
     size_t map_bytes;
     const unsigned char *data; /* after the header */
     size_t data_bytes;
@@ -37,31 +37,16 @@ struct safetensors_file {
 
 static rb_status map_file(safetensors_file *file, rb_error *err)
 {
-    rb_status st = RB_OK;
-    struct stat info;
-    const int fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return rb_fail(err, RB_EIO, "%s: cannot open: %s", file->path, strerror(errno));
-    if (fstat(fd, &info) != 0) {
-        st = rb_fail(err, RB_EIO, "%s: cannot stat: %s", file->path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        st = rb_fail(err, RB_EIO, "%s: not a regular file", file->path);
-    } else if (info.st_size == 0) {
-        st = rb_fail(err, RB_EFORMAT, "%s: expected safetensors, found an empty file", file->path);
-    } else if (info.st_size < LENGTH_BYTES) {
-        st = rb_fail(err, RB_EFORMAT, "%s: %" PRId64 " bytes, expected at least %d (safetensors header length)",
-                     file->path, (int64_t)info.st_size, LENGTH_BYTES);
-    } else {
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            st = rb_fail(err, RB_EIO, "%s: cannot map %" PRId64 " bytes: %s", file->path, (int64_t)info.st_size,
-                         strerror(errno));
-        } else {
-            file->map = map;
-            file->map_bytes = (size_t)info.st_size;
-        }
-    }
-    close(fd);
-    return st;
+    const rb_status st = rb_map_file(&file->mapped, file->path, err);
+    if (st != RB_OK) return rb_fail_in(err, st, "%s", file->path);
+    file->map = rb_mapped_address(file->mapped);
+    file->map_bytes = rb_mapped_size(file->mapped);
+    if (file->map_bytes == 0)
+        return rb_fail(err, RB_EFORMAT, "%s: expected safetensors, found an empty file", file->path);
+    if (file->map_bytes < LENGTH_BYTES)
+        return rb_fail(err, RB_EFORMAT, "%s: %zu bytes, expected at least %d (safetensors header length)", file->path,
+                       file->map_bytes, LENGTH_BYTES);
+    return RB_OK;
 }
 
 /* Finds the header, parses it, sets data and data_bytes. */
@@ -255,7 +240,7 @@ done:
 void safetensors_close(safetensors_file *file)
 {
     if (!file) return;
-    if (file->map) munmap(file->map, file->map_bytes);
+    rb_unmap_file(file->mapped);
     cJSON_Delete(file->header);
     free(file->tensors);
     free(file->by_name);
@@ -285,6 +270,11 @@ const char *safetensors_metadata(const safetensors_file *file, const char *key)
 int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor)
 {
     return (const unsigned char *)tensor->data - file->map;
+}
+
+rb_status safetensors_check_whole(const safetensors_file *file, rb_error *err)
+{
+    return rb_mapped_file_check(file->mapped, err);
 }
 
 void tensor_release_pages(const void *data, size_t size_bytes)

@@ -8,8 +8,8 @@
  * Checked before any tensor is handed out: the file has at least 8 bytes; the header ends within the file and has at
  * most 100 MB; it is a JSON object that starts with '{' and has no duplicate names; dtypes are known and shapes not
  * negative; shape x dtype = bytes, without overflow; the tensors, sorted by begin, cover the data exactly, without an
- * overlap or a hole. Empty tensors (a 0 in the shape) are legal. The mapping shows the file as it is: when another
- * process cuts the file, this one ends with SIGBUS. */
+ * overlap or a hole. Empty tensors (a 0 in the shape) are legal. A file that another process cuts ends this one with a
+ * sentence (core/mapped_file.h). */
 #ifndef RB_MODEL_SAFETENSORS_H
 #define RB_MODEL_SAFETENSORS_H
 
@@ -40,6 +40,8 @@ const safetensor *safetensors_at(const safetensors_file *file, int64_t index); /
 /* NULL when absent; hashed or binary search. */
 const safetensor *safetensors_find(const safetensors_file *file, const char *name);
 const char *safetensors_metadata(const safetensors_file *file, const char *key); /* NULL when absent */
+/* Fails when the file is shorter by now: what was read last may be zeros. */
+rb_status safetensors_check_whole(const safetensors_file *file, rb_error *err);
 /* Where a tensor of the file starts, for readers that do not want it mapped. */
 int64_t safetensors_offset(const safetensors_file *file, const safetensor *tensor);
 /* Tells the kernel that these pages will not be needed soon. This keeps resident memory at one layer. */

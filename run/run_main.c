@@ -1,8 +1,10 @@
 /* ropebits-run: the whole pipeline from one file. It skips what has not changed. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/program.h"
+#include "run/folder_lock.h"
 #include "run/pipeline.h"
 #include "run/run_summary.h"
 
@@ -26,14 +28,17 @@ static rb_status run_run(const rb_run_args *args, rb_error *err)
     bool ran[PIPELINE_N_STAGES] = {false};
     pipeline_config config = {0};
     char *folder = NULL;
+    int lock = -1;
     rb_status st;
 
     RB_TRY(st, pipeline_config_read(&config, config_path, err), done);
     if (opt->output) RB_TRY(st, rb_format(&folder, err, "%s", opt->output), done);
     else RB_TRY(st, default_folder(&folder, config_path, err), done);
+    RB_TRY(st, folder_lock_take(&lock, folder, err), done);
     RB_TRY(st, pipeline_run(&config, folder, args->common, ran, err), done);
     RB_TRY(st, run_summary_print(&config, folder, ran, args->common->json, err), done);
 done:
+    if (lock >= 0) close(lock);
     pipeline_config_free(&config);
     free(folder);
     return st;

@@ -3,9 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +12,12 @@
 #include <unistd.h>
 
 #include "core/atomic_file.h"
+#include "core/child.h"
 #include "core/json.h"
+#include "core/message.h"
 #include "core/program.h"
 #include "core/sha256.h"
 #include "core/sibling.h"
-
-extern char **environ;
 
 #define STAMP_SCHEMA "ropebits-stage"
 enum { STAMP_VERSION = 1 };
@@ -151,11 +149,25 @@ static rb_status files_to_json(cJSON *stamp, const char *key, const char *first,
     return st;
 }
 
-static rb_status make_stamp(cJSON **out, const stage *s, const char *program, rb_error *err)
+/* What the stage reads, the program first, as an object {"inputs": [...]}. */
+static rb_status make_inputs(cJSON **out, const stage *s, const char *program, rb_error *err)
+{
+    rb_status st = rb_json_new_object(out, err);
+    if (st == RB_OK) st = files_to_json(*out, "inputs", program, s->inputs, s->n_inputs, err);
+    if (st != RB_OK) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+/* inputs: of make_inputs. */
+static rb_status make_stamp(cJSON **out, const stage *s, const cJSON *inputs, rb_error *err)
 {
     cJSON *command = NULL;
     rb_status st;
-    RB_TRY(st, rb_json_new_object(out, err), done);
+    *out = cJSON_Duplicate(inputs, true);
+    if (!*out) return rb_fail(err, RB_ENOMEM, "out of memory for a stamp");
     RB_TRY(st, rb_json_add_string(*out, "schema", STAMP_SCHEMA, err), done);
     RB_TRY(st, rb_json_add_number(*out, "version", STAMP_VERSION, err), done);
     RB_TRY(st, rb_json_add_string(*out, "stage", s->name, err), done);
@@ -166,7 +178,6 @@ static rb_status make_stamp(cJSON **out, const stage *s, const char *program, rb
         goto done;
     }
     RB_TRY(st, rb_json_add_item(*out, "command", &command, err), done);
-    RB_TRY(st, files_to_json(*out, "inputs", program, s->inputs, s->n_inputs, err), done);
     RB_TRY(st, files_to_json(*out, "outputs", NULL, s->outputs, s->n_outputs, err), done);
 done:
     if (st != RB_OK) {
@@ -182,34 +193,48 @@ static rb_status stamp_path(char **out, const stage *s, rb_error *err)
 }
 
 /* Any trouble (no stamp, a damaged one, a missing output) means that the stage must run. */
-static bool is_current(const stage *s, const char *program)
+static bool is_current(const stage *s, const cJSON *inputs)
 {
     rb_error ignored = {0};
     cJSON *was = NULL, *is = NULL;
     char *path = NULL;
     const bool current = stamp_path(&path, s, &ignored) == RB_OK && access(path, R_OK) == 0
                          && rb_json_read(&was, path, 0, &ignored) == RB_OK
-                         && make_stamp(&is, s, program, &ignored) == RB_OK && cJSON_Compare(was, is, true);
+                         && make_stamp(&is, s, inputs, &ignored) == RB_OK && cJSON_Compare(was, is, true);
     cJSON_Delete(was);
     cJSON_Delete(is);
     free(path);
     return current;
 }
 
-static rb_status write_stamp(const stage *s, const char *program, rb_error *err)
+static rb_status write_stamp(const stage *s, const cJSON *inputs, rb_error *err)
 {
     cJSON *stamp = NULL;
     char *path = NULL, *folder = NULL;
     rb_status st;
     RB_TRY(st, stage_path(&folder, s, ".stages", err), done);
     RB_TRY(st, rb_make_folder(folder, err), done);
-    RB_TRY(st, make_stamp(&stamp, s, program, err), done);
+    RB_TRY(st, make_stamp(&stamp, s, inputs, err), done);
     RB_TRY(st, stamp_path(&path, s, err), done);
     RB_TRY(st, rb_json_write(stamp, path, err), done);
 done:
     cJSON_Delete(stamp);
     free(path);
     free(folder);
+    return st;
+}
+
+/* What the stage has read is known only where its inputs are the same before and after: else it runs again next time.
+ */
+static rb_status stamp_if_unchanged(const stage *s, const char *program, const cJSON *before, rb_error *err)
+{
+    rb_error ignored = {0};
+    cJSON *after = NULL;
+    rb_status st = RB_OK;
+    if (before && make_inputs(&after, s, program, &ignored) == RB_OK && cJSON_Compare(before, after, true))
+        st = write_stamp(s, before, err);
+    else rb_message_warn("an input of %s changed while it ran: the next run does it again", s->name);
+    cJSON_Delete(after);
     return st;
 }
 
@@ -228,30 +253,12 @@ static rb_status status_of_exit(const stage *s, int wait_status, rb_error *err)
     }
 }
 
-/* Runs argv, with its stdout in the file stdout_path. */
-static rb_status spawn_and_wait(const stage *s, char *const *argv, const char *stdout_path, rb_error *err)
-{
-    posix_spawn_file_actions_t actions;
-    pid_t child;
-    int wait_status;
-    if (posix_spawn_file_actions_init(&actions) != 0)
-        return rb_fail(err, RB_ENOMEM, "out of memory for stage %s", s->name);
-    int failure =
-        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, stdout_path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (failure == 0) failure = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failure != 0) return rb_fail(err, RB_EIO, "%s: cannot be started: %s", argv[0], strerror(failure));
-    while (waitpid(child, &wait_status, 0) < 0)
-        if (errno != EINTR) return rb_fail(err, RB_EIO, "stage %s: waiting for it: %s", s->name, strerror(errno));
-    return status_of_exit(s, wait_status, err);
-}
-
 static rb_status execute(const stage *s, const char *program, const char *const *run_args, rb_error *err)
 {
     enum { EXTRA = 16 };
     const char *argv[STAGE_MAX_ARGS + EXTRA];
     char *tmp = NULL;
-    int n = 0;
+    int n = 0, how = 0;
     rb_status st;
 
     argv[n++] = program;
@@ -260,7 +267,8 @@ static rb_status execute(const stage *s, const char *program, const char *const 
     for (int i = 0; i < s->n_args; i++) argv[n++] = s->args[i];
     argv[n] = NULL;
     RB_TRY(st, rb_atomic_begin(&tmp, s->json_output, err), done);
-    RB_TRY(st, spawn_and_wait(s, (char *const *)argv, tmp, err), done);
+    RB_TRY(st, rb_child_run(&how, argv, tmp, err), done);
+    RB_TRY(st, status_of_exit(s, how, err), done);
     RB_TRY(st, rb_atomic_publish(tmp, s->json_output, err), done);
 done:
     if (st != RB_OK) rb_atomic_discard(tmp);
@@ -270,15 +278,18 @@ done:
 
 rb_status stage_run(const stage *s, const char *const *run_args, bool *ran, rb_error *err)
 {
+    rb_error ignored = {0};
+    cJSON *inputs = NULL; /* NULL: one cannot be read, and the stage says so itself */
     char *program = NULL;
     rb_status st;
     *ran = false;
     RB_TRY(st, rb_sibling_program(&program, s->program, err), done);
-    if (is_current(s, program)) goto done;
+    if (make_inputs(&inputs, s, program, &ignored) == RB_OK && is_current(s, inputs)) goto done;
     *ran = true;
     RB_TRY(st, execute(s, program, run_args, err), done);
-    RB_TRY(st, write_stamp(s, program, err), done);
+    RB_TRY(st, stamp_if_unchanged(s, program, inputs, err), done);
 done:
+    cJSON_Delete(inputs);
     free(program);
     return st;
 }

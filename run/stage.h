@@ -2,7 +2,8 @@
  *
  * A stage is current when its stamp (OUT/.stages/NAME.json) holds the same command line, the same inputs (the program
  * file among them) and outputs that are still there unchanged. Files up to 64 MiB are compared by SHA-256, larger ones
- * by size and modification time. */
+ * by size and modification time. Inputs are looked at before the stage runs, and again after it: one that changed
+ * meanwhile leaves the stage without a stamp of what it read. */
 #ifndef RB_RUN_STAGE_H
 #define RB_RUN_STAGE_H
 

@@ -56,7 +56,8 @@ static void limit_memory(uint64_t file_bytes)
 /* Whatever libhdf5 does on a damaged file, it does it here, silently, without a core file, and not for ever. */
 _Noreturn static void run_child(const h5_survey_request *request)
 {
-    static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGXCPU, SIGTERM, SIGINT, SIGHUP};
+    static const int fatal[] = {SIGSEGV, SIGBUS,  SIGFPE, SIGILL, SIGABRT, SIGTRAP,
+                                SIGXCPU, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
     const int silence = open("/dev/null", O_RDWR);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (size_t i = 0; i < RB_COUNT(fatal); i++) signal(fatal[i], SIG_DFL);

@@ -18,6 +18,7 @@
 #include "core/atomic_file.h"
 #include "core/hdf5/hdf5_contents.h"
 #include "core/hdf5/hdf5_zstd_filter.h"
+#include "core/temporary_file.h"
 
 /* ---- messages -------------------------------------------------------------------------------- */
 
@@ -65,7 +66,7 @@ static void place_of(char *out, size_t size, hid_t loc, const char *path)
 {
     char file[512] = "?", base[512] = "";
     if (H5Fget_name(loc, file, sizeof file) < 0) snprintf(file, sizeof file, "HDF5 file");
-    file[rb_atomic_name_length(file)] = '\0';
+    file[rb_temporary_name_length(file)] = '\0';
     if (H5Iget_name(loc, base, sizeof base) < 0 || strcmp(base, "/") == 0) base[0] = '\0';
     if (strcmp(path, ".") == 0) path = base[0] ? "" : "/";
     const char *joint = base[0] && path[0] && path[0] != '/' ? "/" : "";

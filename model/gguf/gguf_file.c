@@ -1,21 +1,20 @@
 /* See model/gguf/gguf_file.h. */
 #include "model/gguf/gguf_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+#include "core/mapped_file.h"
 
 enum { HEADER_BYTES = 24, DEFAULT_ALIGNMENT = 32, MAX_TENSOR_NAME = 255, MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8 };
 
 struct gguf_file {
     char *path;
-    unsigned char *map;
+    rb_mapped_file *mapped;
+    const unsigned char *map;
     size_t map_bytes;
     gguf_metadata metadata;
     gguf_tensor *tensors;
@@ -88,22 +87,11 @@ bool gguf_is_file(const char *path)
 
 static rb_status map_file(gguf_file *file, rb_error *err)
 {
-    struct stat info;
-    void *map = MAP_FAILED;
-    rb_status st = RB_OK;
-    const int fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return rb_fail(err, RB_EIO, "cannot open: %s", strerror(errno));
-    if (fstat(fd, &info) != 0) st = rb_fail(err, RB_EIO, "cannot stat: %s", strerror(errno));
-    else if (!S_ISREG(info.st_mode)) st = rb_fail(err, RB_EIO, "not a regular file");
-    else if (info.st_size == 0) st = rb_fail(err, RB_EFORMAT, "an empty file, expected a GGUF");
-    else if ((map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
-        st = rb_fail(err, RB_EIO, "cannot map %" PRId64 " bytes: %s", (int64_t)info.st_size, strerror(errno));
-    else {
-        file->map = map;
-        file->map_bytes = (size_t)info.st_size;
-    }
-    close(fd);
-    return st;
+    const rb_status st = rb_map_file(&file->mapped, file->path, err);
+    if (st != RB_OK) return st;
+    file->map = rb_mapped_address(file->mapped);
+    file->map_bytes = rb_mapped_size(file->mapped);
+    return file->map_bytes > 0 ? RB_OK : rb_fail(err, RB_EFORMAT, "an empty file, expected a GGUF");
 }
 
 static rb_status check_magic(const gguf_file *file, rb_error *err)
@@ -338,7 +326,7 @@ done:
 void gguf_close(gguf_file *file)
 {
     if (!file) return;
-    if (file->map) munmap(file->map, file->map_bytes);
+    rb_unmap_file(file->mapped);
     gguf_metadata_free(&file->metadata);
     for (int64_t i = 0; i < file->n_tensors; i++) free(file->tensors[i].name);
     free(file->tensors);
@@ -364,3 +352,5 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name)
 }
 
 int64_t gguf_offset(const gguf_file *file, const void *data) { return (const unsigned char *)data - file->map; }
+
+rb_status gguf_check_whole(const gguf_file *file, rb_error *err) { return rb_mapped_file_check(file->mapped, err); }

@@ -8,8 +8,8 @@
  *
  * Checked before anything is handed out: every count and length against the size of the file, names that are there
  * twice, types and ranks, offsets (aligned, within the file, no two tensors overlap). Refused by name: a big-endian
- * file, one part of a split model, a tensor of a type that is not read here. The mapping shows the file as it is: when
- * another process cuts the file, this one ends with SIGBUS. */
+ * file, one part of a split model, a tensor of a type that is not read here. A file that another process cuts ends this
+ * one with a sentence (core/mapped_file.h). */
 #ifndef RB_MODEL_GGUF_FILE_H
 #define RB_MODEL_GGUF_FILE_H
 
@@ -40,5 +40,7 @@ int64_t gguf_count(const gguf_file *file);
 const gguf_tensor *gguf_at(const gguf_file *file, int64_t index);             /* in file order */
 const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name); /* NULL when absent */
 int64_t gguf_offset(const gguf_file *file, const void *data);                 /* of data in the file */
+/* Fails when the file is shorter by now: what was read last may be zeros. */
+rb_status gguf_check_whole(const gguf_file *file, rb_error *err);
 
 #endif

@@ -4,10 +4,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "core/atomic_file.h"
+#include "core/file_lock.h"
+#include "core/temporary_file.h"
 
 static bool exists(const char *path)
 {
@@ -50,7 +53,7 @@ static void two_writers_of_one_file_do_not_share_a_temporary_one(void **state)
     char *tmp[2];
     for (int i = 0; i < 2; i++) {
         assert_ok(rb_atomic_begin(&tmp[i], path, &err));
-        assert_int_equal(rb_atomic_name_length(tmp[i]), strlen(path));
+        assert_int_equal(rb_temporary_name_length(tmp[i]), strlen(path));
         FILE *file = fopen(tmp[i], "w");
         assert_non_null(file);
         fputs(texts[i], file);
@@ -84,8 +87,10 @@ static void a_result_has_the_mode_that_the_umask_lets(void **state)
 static void a_run_that_is_told_to_end_removes_its_temporary_files(void **state)
 {
     (void)state;
-    static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    const struct rlimit no_core = {0};
     const char *path = scratch_path("ended");
+    assert_int_equal(setrlimit(RLIMIT_CORE, &no_core), 0);
     for (size_t i = 0; i < RB_COUNT(endings); i++) {
         int how = 0;
         const pid_t child = fork();
@@ -102,6 +107,86 @@ static void a_run_that_is_told_to_end_removes_its_temporary_files(void **state)
         assert_int_equal(WTERMSIG(how), endings[i]);
         assert_int_equal(count_temporary_files(path), 0);
     }
+}
+
+/* Begins a file in a child, and tells when it is there. The child lives until it is killed. */
+static pid_t start_writer(const char *path)
+{
+    int ends[2];
+    char told = 0;
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        char *tmp = NULL;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (rb_atomic_begin(&tmp, path, NULL) != RB_OK || write(ends[1], "x", 1) != 1) _exit(1);
+        for (;;) pause();
+    }
+    close(ends[1]);
+    assert_int_equal(read(ends[0], &told, 1), 1);
+    close(ends[0]);
+    return child;
+}
+
+static bool has_locks(const char *path)
+{
+    const int fd = open(path, O_RDWR | O_CREAT, 0666);
+    const bool answer = fd >= 0 && rb_is_on_local_disk(fd) && rb_file_lock(fd) == RB_LOCK_TAKEN;
+    if (fd >= 0) close(fd);
+    return answer;
+}
+
+static void the_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    char *path = strdup(scratch_path("killed")), *other = strdup(scratch_path("killed-elsewhere"));
+    static const char *const kept[] = {"killed.short.tmp", "killed.toolong.tmp", "killed.abcde-.tmp",
+                                       "killed.abcdef.tmp.h5"};
+    if (!has_locks(scratch_path("has-locks"))) skip();
+    const pid_t dead = start_writer(path), living = start_writer(path), elsewhere = start_writer(other);
+    assert_int_equal(kill(dead, SIGKILL), 0);
+    assert_int_equal(kill(elsewhere, SIGKILL), 0);
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    assert_int_equal(waitpid(elsewhere, NULL, 0), elsewhere);
+    for (size_t i = 0; i < RB_COUNT(kept); i++) assert_ok(rb_atomic_write(scratch_path(kept[i]), "x", 1, &err));
+    assert_int_equal(symlink(path, scratch_path("killed.linked.tmp")), 0);
+
+    assert_ok(rb_atomic_write(path, "mine", 4, &err));
+    assert_int_equal(count_temporary_files(other), 1); /* of another name */
+    for (size_t i = 0; i < RB_COUNT(kept); i++) assert_true(exists(scratch_path(kept[i])));
+    assert_true(exists(scratch_path("killed.linked.tmp")));
+    for (size_t i = 0; i < RB_COUNT(kept); i++) assert_int_equal(unlink(scratch_path(kept[i])), 0);
+    assert_int_equal(unlink(scratch_path("killed.linked.tmp")), 0);
+    assert_int_equal(count_temporary_files(path), 1); /* the living one's */
+
+    assert_int_equal(kill(living, SIGKILL), 0);
+    assert_int_equal(waitpid(living, NULL, 0), living);
+    assert_ok(rb_atomic_write(path, "mine", 4, &err));
+    assert_int_equal(count_temporary_files(path), 0);
+    assert_ok(rb_atomic_write(other, "mine", 4, &err));
+    assert_int_equal(count_temporary_files(other), 0);
+    free(path);
+    free(other);
+}
+
+/* So that what cannot be removed when the run is ended is not written either. */
+static void more_files_at_once_than_can_be_noted_are_refused(void **state)
+{
+    (void)state;
+    enum { MORE = 65 };
+    rb_error err = {0};
+    char *tmp[MORE] = {NULL};
+    const char *path = scratch_path("many");
+    for (int i = 0; i < MORE - 1; i++) assert_ok(rb_atomic_begin(&tmp[i], path, &err));
+    assert_fails(rb_atomic_begin(&tmp[MORE - 1], path, &err), RB_EIO, "many: more than 64 files are written at once");
+    assert_null(tmp[MORE - 1]);
+    for (int i = 0; i < MORE; i++) {
+        rb_atomic_discard(tmp[i]);
+        free(tmp[i]);
+    }
+    assert_int_equal(count_temporary_files(path), 0);
+    assert_ok(rb_atomic_write(path, "x", 1, &err));
 }
 
 /* RLIMIT_FSIZE makes write() fail half way, as a full disk does. */
@@ -298,7 +383,7 @@ static void temporary_names_tell_the_final_one_beside_their_folder(void **state)
                  {"d/c.h5.parts/c.h5", "d/c.h5.parts/c.h5"}};
     (void)state;
     for (size_t i = 0; i < RB_COUNT(cases); i++)
-        assert_int_equal(rb_atomic_name_length(cases[i].path), strlen(cases[i].final));
+        assert_int_equal(rb_temporary_name_length(cases[i].path), strlen(cases[i].final));
 }
 
 int main(void)
@@ -309,6 +394,8 @@ int main(void)
         cmocka_unit_test(two_writers_of_one_file_do_not_share_a_temporary_one),
         cmocka_unit_test(a_result_has_the_mode_that_the_umask_lets),
         cmocka_unit_test(a_run_that_is_told_to_end_removes_its_temporary_files),
+        cmocka_unit_test(the_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays),
+        cmocka_unit_test(more_files_at_once_than_can_be_noted_are_refused),
         cmocka_unit_test(a_full_disk_leaves_the_old_file_and_no_tmp),
         cmocka_unit_test(only_regular_files_are_replaced),
         cmocka_unit_test(a_missing_folder_is_named),

@@ -17,14 +17,32 @@ const char *const pipeline_stage_names[PIPELINE_N_STAGES] = {"calibrate", "profi
 
 bool pipeline_has_stage(const pipeline_config *config, int stage_index)
 {
-    return stage_index != STAGE_EVALUATE || config->evaluate.budgets;
+    return stage_index != STAGE_EVALUATE || config->evaluates;
 }
 
 #define DEFAULT_FORMATS "rbp,header,safetensors"
 
+/* What export writes by format; of a folder one of its files. */
 static const struct {
     const char *format, *file;
-} export_files[] = {{"rbp", "plan.rbp"}, {"header", "plan.h"}, {"safetensors", "plan.safetensors"}};
+    bool needs_model, takes_capture;
+} export_files[] = {
+    {"rbp", "plan.rbp", false, false},
+    {"header", "plan.h", false, false},
+    {"safetensors", "plan.safetensors", false, false},
+    {"folded", "plan-folded.safetensors", true, false},
+    {"folded", "plan-folded.json", true, false},
+    {"cuda", "plan-cuda/README.md", false, true},
+    {"vllm", "plan-vllm.yaml", false, true},
+    {"llama.cpp", "plan-llama.cpp.args", false, true},
+    {"ik_llama.cpp", "plan-ik_llama.cpp.args", false, true},
+    {"exllamav3", "plan-exllamav3.py", false, true},
+    {"mlx-lm", "plan-mlx-lm.py", false, true},
+    {"kvtuner", "plan-kvtuner.yaml", false, true},
+    {"modelopt", "plan-modelopt.json", false, true},
+};
+
+static const char *model_of(const pipeline_config *config) { return pipeline_value(config, NULL, "model"); }
 
 /* Adds a file of the output folder as an input or an argument. */
 static rb_status add_own_file(stage *s, const char *name, bool is_arg, rb_error *err)
@@ -66,33 +84,37 @@ static rb_status add_texts(stage *s, const pipeline_texts *texts, rb_error *err)
     return st;
 }
 
-static rb_status add_needles(stage *s, const pipeline_config *config, rb_error *err)
+/* The options of a section's members. A file that one of them names is an input. */
+static rb_status add_members(stage *s, const pipeline_config *config, const char *section, rb_error *err)
 {
     rb_status st = RB_OK;
-    if (config->with_needles) RB_TRY(st, stage_add_arg(s, "--with-needles", err), done);
-    RB_TRY(st, stage_add_option(s, "--needle-share", config->needle_share, err), done);
-    RB_TRY(st, stage_add_option(s, "--needle-template", config->needle_template, err), done);
-    if (config->needle_template && access(config->needle_template, F_OK) == 0)
-        st = stage_add_input(s, config->needle_template, err);
-done:
+    for (int i = 0; i < pipeline_n_members && st == RB_OK; i++) {
+        const pipeline_member *m = &pipeline_members[i];
+        const char *value = config->values[i];
+        char *name = NULL;
+        if (!value || !m->option || !m->section || strcmp(m->section, section) != 0) continue;
+        RB_TRY(st, rb_format(&name, err, "--%s", m->option), next);
+        RB_TRY(st, stage_add_arg(s, name, err), next);
+        if (m->kind != MEMBER_FLAG) RB_TRY(st, stage_add_arg(s, value, err), next);
+        if (m->kind == MEMBER_PATH || (m->kind == MEMBER_TEMPLATE && access(value, F_OK) == 0))
+            st = stage_add_input(s, value, err);
+    next:
+        free(name);
+    }
     return st;
 }
 
 static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_error *err)
 {
+    const char *test_text = pipeline_value(config, NULL, "test_text");
     rb_status st;
-    RB_TRY(st, stage_add_option(s, "--model", config->model, err), done);
+    RB_TRY(st, stage_add_option(s, "--model", model_of(config), err), done);
     RB_TRY(st, add_texts(s, &config->texts, err), done);
-    RB_TRY(st, stage_add_option(s, "--test-text", config->test_text, err), done);
-    RB_TRY(st, stage_add_option(s, "--n-tokens", config->n_tokens, err), done);
-    RB_TRY(st, stage_add_option(s, "--n-test-tokens", config->n_test_tokens, err), done);
-    RB_TRY(st, stage_add_option(s, "--context", config->context, err), done);
-    RB_TRY(st, stage_add_option(s, "--bos", config->bos, err), done);
-    RB_TRY(st, add_needles(s, config, err), done);
-    RB_TRY(st, stage_add_option(s, "--dtype", config->dtype, err), done);
-    if (config->values) RB_TRY(st, stage_add_arg(s, "--values", err), done);
-    RB_TRY(st, stage_add_input_model(s, config->model, err), done);
-    if (config->test_text) RB_TRY(st, stage_add_input(s, config->test_text, err), done);
+    RB_TRY(st, stage_add_option(s, "--test-text", test_text, err), done);
+    RB_TRY(st, stage_add_option(s, "--bos", pipeline_value(config, NULL, "bos"), err), done);
+    RB_TRY(st, add_members(s, config, s->program, err), done);
+    RB_TRY(st, stage_add_input_model(s, model_of(config), err), done);
+    if (test_text) RB_TRY(st, stage_add_input(s, test_text, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
     RB_TRY(st, stage_set_json_output(s, "calibrate.json", err), done);
 done:
@@ -103,9 +125,7 @@ static rb_status describe_profile(stage *s, const pipeline_config *config, rb_er
 {
     rb_status st;
     RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
-    RB_TRY(st, stage_add_option(s, "--budgets", config->budgets, err), done);
-    RB_TRY(st, stage_add_option(s, "--methods", config->methods, err), done);
-    RB_TRY(st, stage_add_option(s, "--sink", config->profile_sink, err), done);
+    RB_TRY(st, add_members(s, config, s->program, err), done);
     RB_TRY(st, stage_add_arg(s, "--no-coverage-warning", err),
            done); /* the summary of the run ends with this warning */
     RB_TRY(st, add_output_option(s, PIPELINE_PROFILE, err), done);
@@ -118,13 +138,7 @@ static rb_status describe_allocate(stage *s, const pipeline_config *config, rb_e
 {
     rb_status st;
     RB_TRY(st, add_own_file(s, PIPELINE_PROFILE, true, err), done);
-    RB_TRY(st, stage_add_option(s, "--method", config->method, err), done);
-    RB_TRY(st, stage_add_option(s, "--avg-bits", config->avg_bits, err), done);
-    RB_TRY(st, stage_add_option(s, "--value-bits", config->value_bits, err), done);
-    RB_TRY(st, stage_add_option(s, "--value-per", config->value_per, err), done);
-    RB_TRY(st, stage_add_option(s, "--rotation", config->rotation, err), done);
-    RB_TRY(st, stage_add_option(s, "--sink", config->sink, err), done);
-    RB_TRY(st, stage_add_option(s, "--recent", config->recent, err), done);
+    RB_TRY(st, add_members(s, config, s->program, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_PLAN, err), done);
     RB_TRY(st, stage_set_json_output(s, "allocate.json", err), done);
 done:
@@ -140,12 +154,37 @@ static bool list_has(const char *list, const char *name)
     return false;
 }
 
+/* What export must be given for these formats: the checkpoint, the capture. */
+static rb_status add_export_inputs(stage *s, const pipeline_config *config, const char *formats, rb_error *err)
+{
+    bool needs_model = false, takes_capture = false;
+    rb_status st = RB_OK;
+    for (size_t i = 0; i < RB_COUNT(export_files); i++) {
+        if (!list_has(formats, export_files[i].format)) continue;
+        needs_model |= export_files[i].needs_model;
+        takes_capture |= export_files[i].takes_capture;
+    }
+    if (needs_model) {
+        RB_TRY(st, stage_add_option(s, "--model", model_of(config), err), done);
+        RB_TRY(st, stage_add_input_model(s, model_of(config), err), done);
+    }
+    if (takes_capture) {
+        RB_TRY(st, stage_add_arg(s, "--capture", err), done);
+        RB_TRY(st, add_own_file(s, PIPELINE_CAPTURE, true, err), done);
+    }
+done:
+    return st;
+}
+
 static rb_status describe_export(stage *s, const pipeline_config *config, rb_error *err)
 {
-    const char *formats = config->formats ? config->formats : DEFAULT_FORMATS;
+    const char *own_formats = pipeline_value(config, "export", "formats"),
+               *formats = own_formats ? own_formats : DEFAULT_FORMATS;
     rb_status st;
     RB_TRY(st, add_own_file(s, PIPELINE_PLAN, true, err), done);
     RB_TRY(st, stage_add_option(s, "--format", formats, err), done);
+    RB_TRY(st, add_export_inputs(s, config, formats, err), done);
+    RB_TRY(st, add_members(s, config, s->program, err), done);
     RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
     for (size_t i = 0; i < RB_COUNT(export_files); i++)
         if (list_has(formats, export_files[i].format)) RB_TRY(st, stage_add_output(s, export_files[i].file, err), done);
@@ -170,7 +209,7 @@ static rb_status describe_report(stage *s, const pipeline_config *config, rb_err
     RB_TRY(st, stage_add_option(s, "--format", "report", err), done);
     RB_TRY(st, add_file_option(s, "--profile", PIPELINE_PROFILE, err), done);
     RB_TRY(st, add_file_option(s, "--summary", PIPELINE_SUMMARY, err), done);
-    if (config->evaluate.budgets) RB_TRY(st, add_file_option(s, "--evaluation", PIPELINE_EVALUATION, err), done);
+    if (pipeline_has_stage(config, STAGE_EVALUATE)) RB_TRY(st, add_file_option(s, "--evaluation", PIPELINE_EVALUATION, err), done);
     RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
     RB_TRY(st, stage_add_output(s, PIPELINE_REPORT, err), done);
     RB_TRY(st, stage_set_json_output(s, "report.json", err), done);
@@ -187,9 +226,11 @@ static rb_status each_plan(const pipeline_config *config,
                                               rb_error *err),
                            void *user, rb_error *err)
 {
+    const char *budgets = pipeline_value(config, "evaluate", "budgets"),
+               *methods = pipeline_value(config, "evaluate", "methods");
     rb_status st = RB_OK;
-    for (const char *b = config->evaluate.budgets; *b && st == RB_OK; b += strcspn(b, ","), b += *b == ',')
-        for (const char *m = config->evaluate.methods; *m && st == RB_OK; m += strcspn(m, ","), m += *m == ',') {
+    for (const char *b = budgets ? budgets : ""; *b && st == RB_OK; b += strcspn(b, ","), b += *b == ',')
+        for (const char *m = methods; *m && st == RB_OK; m += strcspn(m, ","), m += *m == ',') {
             char *method = NULL, *budget = NULL, *plan = NULL;
             RB_TRY(st, rb_format(&method, err, "%.*s", (int)strcspn(m, ","), m), next);
             RB_TRY(st, rb_format(&budget, err, "%.*s", (int)strcspn(b, ","), b), next);
@@ -213,26 +254,17 @@ static rb_status add_plan(void *user, const char *method, const char *budget, co
 
 static rb_status describe_evaluate(stage *s, const pipeline_config *config, rb_error *err)
 {
-    const char *text = config->evaluate.text ? config->evaluate.text : config->test_text;
+    const char *own_text = pipeline_value(config, "evaluate", "text"),
+               *text = own_text ? own_text : pipeline_value(config, NULL, "test_text");
     rb_status st;
-    RB_TRY(st, stage_add_option(s, "--model", config->model, err), done);
+    RB_TRY(st, stage_add_option(s, "--model", model_of(config), err), done);
     RB_TRY(st, each_plan(config, add_plan, s, err), done);
+    if (pipeline_value(config, "evaluate", "plan")) RB_TRY(st, add_plan(s, NULL, NULL, PIPELINE_PLAN, err), done);
     RB_TRY(st, stage_add_option(s, "--text", text, err), done);
-    RB_TRY(st, stage_add_option(s, "--n-tokens", config->evaluate.n_tokens, err), done);
-    RB_TRY(st, stage_add_option(s, "--context", config->evaluate.context, err), done);
-    RB_TRY(st, stage_add_option(s, "--bos", config->bos, err), done);
-    RB_TRY(st, stage_add_option(s, "--needles", config->evaluate.needles, err), done);
-    RB_TRY(st, stage_add_option(s, "--needle-tasks", config->evaluate.needle_tasks, err), done);
-    RB_TRY(st, stage_add_option(s, "--needle-template", config->evaluate.needle_template, err), done);
-    RB_TRY(st, stage_add_option(s, "--understanding", config->evaluate.understanding, err), done);
-    RB_TRY(st, stage_add_option(s, "--haystack", config->evaluate.haystack, err), done);
-    RB_TRY(st, stage_add_option(s, "--sink", config->evaluate.sink, err), done);
-    RB_TRY(st, stage_add_option(s, "--recent", config->evaluate.recent, err), done);
-    RB_TRY(st, stage_add_input_model(s, config->model, err), done);
+    RB_TRY(st, stage_add_option(s, "--bos", pipeline_value(config, NULL, "bos"), err), done);
+    RB_TRY(st, add_members(s, config, s->program, err), done);
+    RB_TRY(st, stage_add_input_model(s, model_of(config), err), done);
     RB_TRY(st, stage_add_input(s, text, err), done);
-    if (config->evaluate.needle_template && access(config->evaluate.needle_template, F_OK) == 0)
-        RB_TRY(st, stage_add_input(s, config->evaluate.needle_template, err), done);
-    if (config->evaluate.haystack) RB_TRY(st, stage_add_input(s, config->evaluate.haystack, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_EVALUATION, err), done);
     RB_TRY(st, stage_set_json_output(s, "evaluate.json", err), done);
 done:
@@ -292,9 +324,9 @@ static rb_status visit_plan_stage(void *user, const char *method, const char *bu
     RB_TRY(st, add_own_file(&s, PIPELINE_PROFILE, true, err), done);
     RB_TRY(st, stage_add_option(&s, "--method", method, err), done);
     RB_TRY(st, stage_add_option(&s, "--avg-bits", budget, err), done);
-    RB_TRY(st, stage_add_option(&s, "--rotation", plans->config->rotation, err), done);
-    RB_TRY(st, stage_add_option(&s, "--sink", plans->config->sink, err), done);
-    RB_TRY(st, stage_add_option(&s, "--recent", plans->config->recent, err), done);
+    RB_TRY(st, stage_add_option(&s, "--rotation", pipeline_value(plans->config, "allocate", "rotation"), err), done);
+    RB_TRY(st, stage_add_option(&s, "--sink", pipeline_value(plans->config, "allocate", "sink"), err), done);
+    RB_TRY(st, stage_add_option(&s, "--recent", pipeline_value(plans->config, "allocate", "recent"), err), done);
     RB_TRY(st, add_output_option(&s, plan, err), done);
     RB_TRY(st, stage_set_json_output(&s, document, err), done);
     RB_TRY(st, plans->visit(plans->user, &s, err), done);

@@ -1,85 +1,133 @@
 /* Reader of pipeline files: see run/pipeline_config.h. */
 #include "run/pipeline_config.h"
 
+#include <assert.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
+#include "core/nearest_name.h"
 
 #define PIPELINE_SCHEMA "ropebits-pipeline"
 #define NOTES           "notes"
 enum { PIPELINE_VERSION = 1 };
 
-typedef enum member_kind {
-    MEMBER_PATH,
-    MEMBER_PATHS,
-    MEMBER_TEMPLATE,
-    MEMBER_TEXT,
-    MEMBER_NUMBER,
-    MEMBER_NUMBER_OR_WORD,
-    MEMBER_BOOL,
-    MEMBER_LIST
-} member_kind;
+#define CALIBRATE "calibrate"
+#define PROFILE   "profile"
+#define ALLOCATE  "allocate"
+#define EXPORT    "export"
+#define EVALUATE  "evaluate"
 
-/* Where a member stands in the document (section NULL: at the top) and in pipeline_config. */
-typedef struct member {
-    const char *section, *key;
-    member_kind kind;
-    size_t offset;
-    bool required;
-} member;
-
-static const member members[] = {
-    {NULL, "model", MEMBER_PATH, offsetof(pipeline_config, model), true},
-    {NULL, "text", MEMBER_PATHS, offsetof(pipeline_config, texts), true},
-    {NULL, "test_text", MEMBER_PATH, offsetof(pipeline_config, test_text), false},
-    {NULL, "bos", MEMBER_TEXT, offsetof(pipeline_config, bos), false},
-    {"calibrate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_tokens), false},
-    {"calibrate", "n_test_tokens", MEMBER_NUMBER, offsetof(pipeline_config, n_test_tokens), false},
-    {"calibrate", "context", MEMBER_NUMBER, offsetof(pipeline_config, context), false},
-    {"calibrate", "with_needles", MEMBER_BOOL, offsetof(pipeline_config, with_needles), false},
-    {"calibrate", "values", MEMBER_BOOL, offsetof(pipeline_config, values), false},
-    {"calibrate", "needle_share", MEMBER_NUMBER, offsetof(pipeline_config, needle_share), false},
-    {"calibrate", "needle_template", MEMBER_TEMPLATE, offsetof(pipeline_config, needle_template), false},
-    {"calibrate", "dtype", MEMBER_TEXT, offsetof(pipeline_config, dtype), false},
-    {"profile", "budgets", MEMBER_LIST, offsetof(pipeline_config, budgets), false},
-    {"profile", "methods", MEMBER_LIST, offsetof(pipeline_config, methods), false},
-    {"profile", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, profile_sink), false},
-    {"allocate", "method", MEMBER_TEXT, offsetof(pipeline_config, method), true},
-    {"allocate", "avg_bits", MEMBER_NUMBER, offsetof(pipeline_config, avg_bits), true},
-    {"allocate", "value_bits", MEMBER_NUMBER, offsetof(pipeline_config, value_bits), false},
-    {"allocate", "value_per", MEMBER_TEXT, offsetof(pipeline_config, value_per), false},
-    {"allocate", "rotation", MEMBER_TEXT, offsetof(pipeline_config, rotation), false},
-    {"allocate", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, sink), false},
-    {"allocate", "recent", MEMBER_NUMBER, offsetof(pipeline_config, recent), false},
-    {"export", "formats", MEMBER_LIST, offsetof(pipeline_config, formats), false},
-    {"evaluate", "budgets", MEMBER_LIST, offsetof(pipeline_config, evaluate.budgets), true},
-    {"evaluate", "methods", MEMBER_LIST, offsetof(pipeline_config, evaluate.methods), true},
-    {"evaluate", "text", MEMBER_PATH, offsetof(pipeline_config, evaluate.text), false},
-    {"evaluate", "haystack", MEMBER_PATH, offsetof(pipeline_config, evaluate.haystack), false},
-    {"evaluate", "n_tokens", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.n_tokens), false},
-    {"evaluate", "context", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.context), false},
-    {"evaluate", "needles", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.needles), false},
-    {"evaluate", "needle_tasks", MEMBER_LIST, offsetof(pipeline_config, evaluate.needle_tasks), false},
-    {"evaluate", "needle_template", MEMBER_TEMPLATE, offsetof(pipeline_config, evaluate.needle_template), false},
-    {"evaluate", "understanding", MEMBER_NUMBER, offsetof(pipeline_config, evaluate.understanding), false},
-    {"evaluate", "sink", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.sink), false},
-    {"evaluate", "recent", MEMBER_NUMBER_OR_WORD, offsetof(pipeline_config, evaluate.recent), false},
+const pipeline_member pipeline_members[] = {
+    {NULL, "model", MEMBER_PATH, NULL},
+    {NULL, "text", MEMBER_PATHS, NULL},
+    {NULL, "test_text", MEMBER_PATH, NULL},
+    {NULL, "bos", MEMBER_TEXT, NULL},
+    {CALIBRATE, "tokens", MEMBER_PATH, "tokens"},
+    {CALIBRATE, "test_tokens", MEMBER_PATH, "test-tokens"},
+    {CALIBRATE, "n_tokens", MEMBER_NUMBER, "n-tokens"},
+    {CALIBRATE, "n_test_tokens", MEMBER_NUMBER, "n-test-tokens"},
+    {CALIBRATE, "context", MEMBER_NUMBER, "context"},
+    {CALIBRATE, "with_needles", MEMBER_FLAG, "with-needles"},
+    {CALIBRATE, "needle_share", MEMBER_NUMBER, "needle-share"},
+    {CALIBRATE, "needle_template", MEMBER_TEMPLATE, "needle-template"},
+    {CALIBRATE, "dtype", MEMBER_TEXT, "dtype"},
+    {CALIBRATE, "precision", MEMBER_TEXT, "precision"},
+    {CALIBRATE, "max_gpu_memory", MEMBER_TEXT, "max-gpu-memory"},
+    {CALIBRATE, "values", MEMBER_FLAG, "values"},
+    {CALIBRATE, "hash_weights", MEMBER_FLAG, "hash-weights"},
+    {PROFILE, "budgets", MEMBER_LIST, "budgets"},
+    {PROFILE, "methods", MEMBER_LIST, "methods"},
+    {PROFILE, "sink", MEMBER_NUMBER_OR_WORD, "sink"},
+    {PROFILE, "metric_tokens", MEMBER_NUMBER, "metric-tokens"},
+    {PROFILE, "metric_draws", MEMBER_NUMBER, "metric-draws"},
+    {PROFILE, "no_curves", MEMBER_FLAG, "no-curves"},
+    {PROFILE, "worst_tokens", MEMBER_NUMBER, "worst-tokens"},
+    {ALLOCATE, "method", MEMBER_TEXT, "method"},
+    {ALLOCATE, "avg_bits", MEMBER_NUMBER, "avg-bits"},
+    {ALLOCATE, "true_bits", MEMBER_NUMBER, "true-bits"},
+    {ALLOCATE, "total_bits", MEMBER_NUMBER, "total-bits"},
+    {ALLOCATE, "bytes_per_token", MEMBER_NUMBER, "bytes-per-token"},
+    {ALLOCATE, "memory", MEMBER_TEXT, "memory"},
+    {ALLOCATE, "context", MEMBER_NUMBER, "context"},
+    {ALLOCATE, "value_bits", MEMBER_NUMBER, "value-bits"},
+    {ALLOCATE, "value_codec", MEMBER_TEXT, "value-codec"},
+    {ALLOCATE, "value_per", MEMBER_TEXT, "value-per"},
+    {ALLOCATE, "least_value_bits", MEMBER_NUMBER, "least-value-bits"},
+    {ALLOCATE, "equal_heads", MEMBER_FLAG, "equal-heads"},
+    {ALLOCATE, "rotation", MEMBER_TEXT, "rotation"},
+    {ALLOCATE, "sink", MEMBER_NUMBER_OR_WORD, "sink"},
+    {ALLOCATE, "recent", MEMBER_NUMBER, "recent"},
+    {ALLOCATE, "center", MEMBER_FLAG, "center"},
+    {ALLOCATE, "gain_bits", MEMBER_NUMBER, "gain-bits"},
+    {ALLOCATE, "no_equalize", MEMBER_FLAG, "no-equalize"},
+    {ALLOCATE, "norm", MEMBER_TEXT, "norm"},
+    {ALLOCATE, "encoder", MEMBER_TEXT, "encoder"},
+    {ALLOCATE, "codebook", MEMBER_TEXT, "codebook"},
+    {ALLOCATE, "groups", MEMBER_NUMBER, "groups"},
+    {ALLOCATE, "widths", MEMBER_LIST, "widths"},
+    {ALLOCATE, "per", MEMBER_TEXT, "per"},
+    {ALLOCATE, "least_share", MEMBER_NUMBER, "least-share"},
+    {EXPORT, "formats", MEMBER_LIST, NULL},
+    {EXPORT, "allow_larger", MEMBER_FLAG, "allow-larger"},
+    {EVALUATE, "budgets", MEMBER_LIST, NULL},
+    {EVALUATE, "methods", MEMBER_LIST, NULL},
+    {EVALUATE, "plan", MEMBER_FLAG, NULL},
+    {EVALUATE, "text", MEMBER_PATH, NULL},
+    {EVALUATE, "n_tokens", MEMBER_NUMBER, "n-tokens"},
+    {EVALUATE, "context", MEMBER_NUMBER, "context"},
+    {EVALUATE, "needles", MEMBER_NUMBER, "needles"},
+    {EVALUATE, "needle_tasks", MEMBER_LIST, "needle-tasks"},
+    {EVALUATE, "needle_contexts", MEMBER_LIST, "needle-contexts"},
+    {EVALUATE, "needle_template", MEMBER_TEMPLATE, "needle-template"},
+    {EVALUATE, "depths", MEMBER_LIST, "depths"},
+    {EVALUATE, "understanding", MEMBER_NUMBER, "understanding"},
+    {EVALUATE, "understanding_tasks", MEMBER_LIST, "understanding-tasks"},
+    {EVALUATE, "understanding_contexts", MEMBER_LIST, "understanding-contexts"},
+    {EVALUATE, "haystack", MEMBER_PATH, "haystack"},
+    {EVALUATE, "documents", MEMBER_PATH, "documents"},
+    {EVALUATE, "seed", MEMBER_NUMBER, "seed"},
+    {EVALUATE, "sink", MEMBER_NUMBER_OR_WORD, "sink"},
+    {EVALUATE, "recent", MEMBER_NUMBER_OR_WORD, "recent"},
+    {EVALUATE, "keys_only", MEMBER_FLAG, "keys-only"},
+    {EVALUATE, "values_only", MEMBER_FLAG, "values-only"},
+    {EVALUATE, "attention_stride", MEMBER_NUMBER, "attention-stride"},
+    {EVALUATE, "worst_tokens", MEMBER_NUMBER, "worst-tokens"},
+    {EVALUATE, "precision", MEMBER_TEXT, "precision"},
+    {EVALUATE, "max_gpu_memory", MEMBER_TEXT, "max-gpu-memory"},
 };
+const int pipeline_n_members = RB_COUNT(pipeline_members);
+static_assert(RB_COUNT(pipeline_members) <= PIPELINE_MAX_MEMBERS, "room for the members' values");
 
-/* A char *, except for MEMBER_PATHS and MEMBER_BOOL. */
-static void *member_field(pipeline_config *config, const member *m) { return (char *)config + m->offset; }
+static bool is_at(const pipeline_member *m, const char *section)
+{
+    return section && m->section ? strcmp(section, m->section) == 0 : section == m->section;
+}
+
+/* Its row, or -1. */
+static int find_member(const char *section, const char *key)
+{
+    for (int i = 0; i < pipeline_n_members; i++)
+        if (is_at(&pipeline_members[i], section) && strcmp(key, pipeline_members[i].key) == 0) return i;
+    return -1;
+}
+
+const char *pipeline_value(const pipeline_config *config, const char *section, const char *key)
+{
+    const int i = find_member(section, key);
+    assert(i >= 0);
+    return config->values[i];
+}
 
 void pipeline_config_free(pipeline_config *config)
 {
-    for (size_t i = 0; i < RB_COUNT(members); i++)
-        if (members[i].kind != MEMBER_PATHS && members[i].kind != MEMBER_BOOL)
-            free(*(char **)member_field(config, &members[i]));
+    for (int i = 0; i < pipeline_n_members; i++) free(config->values[i]);
     for (int i = 0; i < config->texts.n; i++) free(config->texts.at[i]);
     *config = (pipeline_config){0};
 }
+
+/* ---- values ---------------------------------------------------------------------------------- */
 
 /* A number or string as on a command line: 3, 2.5, block-gtq. */
 static rb_status scalar_text(char **out, const cJSON *item, const char *where, rb_error *err)
@@ -142,66 +190,122 @@ static rb_status template_text(char **out, const cJSON *item, const char *folder
     return path_text(out, item, folder, folder_length, where, err);
 }
 
-static rb_status read_member(pipeline_config *out, const cJSON *document, const member *m, const char *path,
-                             rb_error *err)
+static rb_status read_item(pipeline_config *out, int row, const cJSON *item, const char *path, const char *where,
+                           rb_error *err)
 {
     const char *slash = strrchr(path, '/');
+    const int folder_length = slash ? (int)(slash - path) : 0;
+    char **value = &out->values[row];
+    switch (pipeline_members[row].kind) {
+    case MEMBER_PATH: return path_text(value, item, path, folder_length, where, err);
+    case MEMBER_PATHS: return texts_of(&out->texts, item, path, folder_length, where, err);
+    case MEMBER_TEMPLATE: return template_text(value, item, path, folder_length, where, err);
+    case MEMBER_FLAG:
+        if (!cJSON_IsBool(item)) return rb_fail(err, RB_EFORMAT, "%s: expected true or false", where);
+        return cJSON_IsTrue(item) ? rb_format(value, err, "%s", "") : RB_OK;
+    case MEMBER_LIST: return list_text(value, item, where, err);
+    case MEMBER_TEXT:
+        return cJSON_IsString(item) ? scalar_text(value, item, where, err)
+                                    : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
+    case MEMBER_NUMBER_OR_WORD: return scalar_text(value, item, where, err);
+    case MEMBER_NUMBER:
+        return cJSON_IsNumber(item) ? scalar_text(value, item, where, err)
+                                    : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
+    }
+    assert(!"a kind of member that read_item does not know");
+    return RB_EFORMAT;
+}
+
+static rb_status read_member(pipeline_config *out, const cJSON *document, int row, const char *path, rb_error *err)
+{
+    const pipeline_member *m = &pipeline_members[row];
     const cJSON *section = m->section ? rb_json_find(document, m->section) : document;
     const cJSON *item = section ? rb_json_find(section, m->key) : NULL;
-    void *field = member_field(out, m);
     char *where = NULL;
-    rb_status st = RB_OK;
-
-    /* Only this section means something by its absence: no evaluation. */
-    const bool is_left_out = !section && strcmp(m->section, "evaluate") == 0;
-    if (!item && (!m->required || is_left_out)) return RB_OK;
+    rb_status st;
+    if (!item) return RB_OK;
     RB_TRY(st, rb_format(&where, err, "%s: %s%s%s", path, m->section ? m->section : "", m->section ? "." : "", m->key),
            done);
-    if (!item) {
-        st = rb_fail(err, RB_EFORMAT, "%s is missing", where);
-        goto done;
-    }
-    const int folder_length = slash ? (int)(slash - path) : 0;
-    switch (m->kind) {
-    case MEMBER_PATH: st = path_text(field, item, path, folder_length, where, err); break;
-    case MEMBER_PATHS: st = texts_of(field, item, path, folder_length, where, err); break;
-    case MEMBER_TEMPLATE: st = template_text(field, item, path, folder_length, where, err); break;
-    case MEMBER_BOOL:
-        st = cJSON_IsBool(item) ? RB_OK : rb_fail(err, RB_EFORMAT, "%s: expected true or false", where);
-        *(bool *)field = cJSON_IsTrue(item);
-        break;
-    case MEMBER_LIST: st = list_text(field, item, where, err); break;
-    case MEMBER_TEXT:
-        st = cJSON_IsString(item) ? scalar_text(field, item, where, err)
-                                  : rb_fail(err, RB_EFORMAT, "%s: expected a string", where);
-        break;
-    case MEMBER_NUMBER_OR_WORD: st = scalar_text(field, item, where, err); break;
-    case MEMBER_NUMBER:
-        st = cJSON_IsNumber(item) ? scalar_text(field, item, where, err)
-                                  : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
-        break;
-    }
+    st = read_item(out, row, item, path, where, err);
 done:
     free(where);
     return st;
 }
 
-static bool is_known(const char *section, const char *key)
+/* ---- what must be there ---------------------------------------------------------------------- */
+
+static bool has(const pipeline_config *config, const char *section, const char *key)
 {
-    if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0 || strcmp(key, NOTES) == 0)) return true;
-    for (size_t i = 0; i < RB_COUNT(members); i++) {
-        const bool same_section =
-            section && members[i].section ? strcmp(section, members[i].section) == 0 : section == members[i].section;
-        if (same_section && strcmp(key, members[i].key) == 0) return true;
-    }
-    return false;
+    return pipeline_value(config, section, key) != NULL;
 }
+
+/* allocate would refuse it too, but only when calibrate and profile have run. */
+static rb_status check_budget(const pipeline_config *config, const char *path, rb_error *err)
+{
+    static const char *const budgets[] = {"avg_bits", "true_bits", "total_bits", "bytes_per_token", "memory"};
+    int n = 0;
+    for (size_t i = 0; i < RB_COUNT(budgets); i++) n += has(config, ALLOCATE, budgets[i]);
+    if (n != 1)
+        return rb_fail(err, RB_EFORMAT,
+                       "%s: allocate has %d budgets, expected one of avg_bits, true_bits, total_bits, bytes_per_token, "
+                       "or memory with context",
+                       path, n);
+    if (has(config, ALLOCATE, "memory") != has(config, ALLOCATE, "context"))
+        return rb_fail(err, RB_EFORMAT, "%s: allocate.memory and allocate.context go together", path);
+    return RB_OK;
+}
+
+static rb_status check_evaluation(const pipeline_config *config, const char *path, rb_error *err)
+{
+    const bool has_budgets = has(config, EVALUATE, "budgets"), has_methods = has(config, EVALUATE, "methods");
+    if (!config->evaluates) return RB_OK;
+    if (!has_budgets && (has_methods || !has(config, EVALUATE, "plan")))
+        return rb_fail(err, RB_EFORMAT, "%s: evaluate.budgets is missing, and so is \"plan\": true in its place", path);
+    if (has_budgets && !has_methods) return rb_fail(err, RB_EFORMAT, "%s: evaluate.methods is missing", path);
+    if (!has(config, EVALUATE, "text") && !has(config, NULL, "test_text"))
+        return rb_fail(err, RB_EFORMAT, "%s: evaluate.text is missing, and there is no test_text in its place", path);
+    return RB_OK;
+}
+
+static rb_status check_required(const pipeline_config *config, const char *path, rb_error *err)
+{
+    if (!has(config, NULL, "model")) return rb_fail(err, RB_EFORMAT, "%s: model is missing", path);
+    if (config->texts.n == 0 && !has(config, CALIBRATE, "tokens"))
+        return rb_fail(err, RB_EFORMAT, "%s: text is missing", path);
+    if (!has(config, ALLOCATE, "method")) return rb_fail(err, RB_EFORMAT, "%s: allocate.method is missing", path);
+    const rb_status st = check_budget(config, path, err);
+    return st == RB_OK ? check_evaluation(config, path, err) : st;
+}
+
+/* ---- what must not be there ------------------------------------------------------------------ */
 
 static bool is_section(const char *key)
 {
-    for (size_t i = 0; i < RB_COUNT(members); i++)
-        if (members[i].section && strcmp(key, members[i].section) == 0) return true;
+    for (int i = 0; i < pipeline_n_members; i++)
+        if (pipeline_members[i].section && strcmp(key, pipeline_members[i].section) == 0) return true;
     return false;
+}
+
+static bool is_known(const char *section, const char *key)
+{
+    if (!section && (strcmp(key, "schema") == 0 || strcmp(key, "version") == 0 || strcmp(key, NOTES) == 0)) return true;
+    return find_member(section, key) >= 0;
+}
+
+static rb_status fail_unknown(const char *section, const char *key, const char *path, rb_error *err)
+{
+    const char *names[PIPELINE_MAX_MEMBERS + 8];
+    size_t n = 0;
+    for (int i = 0; i < pipeline_n_members; i++)
+        if (is_at(&pipeline_members[i], section)) names[n++] = pipeline_members[i].key;
+    if (!section) {
+        static const char *const sections[] = {CALIBRATE, PROFILE, ALLOCATE, EXPORT, EVALUATE, NOTES};
+        memcpy(names + n, sections, sizeof sections);
+        n += RB_COUNT(sections);
+    }
+    const char *nearest = rb_nearest_name(key, names, n);
+    return rb_fail(err, RB_EFORMAT, "%s: %s has no member \"%s\"%s%s%s", path, section ? section : "a pipeline", key,
+                   nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
 }
 
 /* Notes are for people: a string or a list of strings. */
@@ -224,11 +328,10 @@ static rb_status refuse_unknown(const cJSON *document, const char *path, rb_erro
             if (!cJSON_IsObject(item))
                 return rb_fail(err, RB_EFORMAT, "%s: %s: expected an object", path, item->string);
             cJSON_ArrayForEach (inner, item) {
-                if (!is_known(item->string, inner->string))
-                    return rb_fail(err, RB_EFORMAT, "%s: %s has no member \"%s\"", path, item->string, inner->string);
+                if (!is_known(item->string, inner->string)) return fail_unknown(item->string, inner->string, path, err);
             }
         } else if (!is_known(NULL, item->string)) {
-            return rb_fail(err, RB_EFORMAT, "%s: a pipeline has no member \"%s\"", path, item->string);
+            return fail_unknown(NULL, item->string, path, err);
         }
     }
     return RB_OK;
@@ -243,9 +346,9 @@ rb_status pipeline_config_read(pipeline_config *out, const char *path, rb_error 
     RB_TRY(st, rb_json_check_schema(document, path, PIPELINE_SCHEMA, PIPELINE_VERSION, err), done);
     RB_TRY(st, refuse_unknown(document, path, err), done);
     RB_TRY(st, check_notes(document, path, err), done);
-    for (size_t i = 0; i < RB_COUNT(members); i++) RB_TRY(st, read_member(out, document, &members[i], path, err), done);
-    if (out->evaluate.budgets && !out->evaluate.text && !out->test_text)
-        st = rb_fail(err, RB_EFORMAT, "%s: evaluate.text is missing, and there is no test_text in its place", path);
+    out->evaluates = rb_json_find(document, EVALUATE) != NULL;
+    for (int i = 0; i < pipeline_n_members; i++) RB_TRY(st, read_member(out, document, i, path, err), done);
+    st = check_required(out, path, err);
 done:
     cJSON_Delete(document);
     if (st != RB_OK) pipeline_config_free(out);

@@ -33,7 +33,7 @@ static rb_status read_result(run_result *out, rb_error *err)
     path = NULL;
     RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_PLAN, err), done);
     RB_TRY(st, plan_json_read(&out->plan, path, err), done);
-    if (!out->config->evaluate.budgets) goto done;
+    if (!out->config->evaluates) goto done;
     free(path);
     path = NULL;
     RB_TRY(st, rb_join_path(&path, out->folder, PIPELINE_EVALUATION, err), done);
@@ -70,15 +70,21 @@ static void tell_coverage(const profile_summary *summary, bool as_json)
 static void print_model(const run_result *result)
 {
     const model_facts *model = &result->summary->model;
-    printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n", result->config->model,
-           model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim,
-           rope_kind_name(model->rope.kind));
+    printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n",
+           pipeline_value(result->config, NULL, "model"), model->model_type, model->n_layers, model->n_q_heads,
+           model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
     const pipeline_texts *texts = &result->config->texts;
-    printf("texts     %lld calibration tokens of %s", (long long)result->summary->calibration.n_tokens, texts->at[0]);
+    const char *tokens = pipeline_value(result->config, "calibrate", "tokens"),
+               *test_tokens = pipeline_value(result->config, "calibrate", "test_tokens"),
+               *test_text = pipeline_value(result->config, NULL, "test_text");
+    printf("texts     %lld calibration tokens of %s", (long long)result->summary->calibration.n_tokens,
+           texts->n > 0 ? texts->at[0] : tokens);
     for (int i = 1; i < texts->n; i++) printf(", %s", texts->at[i]);
-    printf("%s\n", result->config->with_needles ? ", with needles" : "");
+    printf("%s\n", pipeline_value(result->config, "calibrate", "with_needles") ? ", with needles" : "");
     printf("          %lld test tokens of %s, sequences of %lld\n", (long long)result->summary->test.n_tokens,
-           result->config->test_text ? result->config->test_text : "the same text, behind them",
+           test_text     ? test_text
+           : test_tokens ? test_tokens
+                         : "the same text, after them",
            (long long)result->summary->test.context);
 }
 

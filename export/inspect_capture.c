@@ -18,9 +18,9 @@ static rb_status print_facts(const char *path, const capture_header *header, rb_
         inspect_print_text(capture_set_name((capture_set)set), &header->text[set]);
     printf("size         %.1f MiB, %.1f MiB of vectors before compression\n", (double)size_bytes / 1048576.0,
            (double)capture_payload_bytes(header) / 1048576.0);
-    printf("output       %s\n", !header->output.is_known     ? "nothing is known of what attention's output goes into"
+    printf("output       %s\n", !header->output.is_known    ? "nothing is known of what attention's output goes into"
                                 : header->output.has_metric ? "metric of every layer, for sensitivity"
-                                                             : "windows and caps, no metric");
+                                                            : "windows and caps, no metric");
     return RB_OK;
 }
 

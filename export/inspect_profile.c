@@ -33,8 +33,10 @@ static rb_status print_facts(const inspect_request *request, const profile_table
     inspect_print_text("calibration", &profile->calibration);
     inspect_print_text("test", &profile->test);
     printf("size         %.1f MiB\n", (double)size_bytes / 1048576.0);
-    printf("values       %s\n", profile->all.value_error ? "what quantizing them does is measured" : "not in the capture");
-    printf("sensitivity  %s\n", profile->sensitivity.key_metric ? "of the outputs, for method trellis" : "not measured");
+    printf("values       %s\n",
+           profile->all.value_error ? "what quantizing them does is measured" : "not in the capture");
+    printf("sensitivity  %s\n",
+           profile->sensitivity.key_metric ? "of the outputs, for method trellis" : "not measured");
     return RB_OK;
 }
 

@@ -70,7 +70,8 @@ static char *page_of(const plan_report_inputs *inputs)
 static void rivals_are_read_at_the_plans_bits(void **state)
 {
     (void)state;
-    /* uniform at 3 and 4 bits: half way, errors of 4 and 1 are 2, of 9 and 1 they are 3. block-gtq has no plan above. */
+    /* uniform at 3 and 4 bits: half way, errors of 4 and 1 are 2, of 9 and 1 they are 3. block-gtq has no plan above.
+     */
     static const made_method methods[] = {{"uniform", 2.5, 3.0, {4, 9}},
                                           {"uniform", 3.5, 4.0, {1, 1}},
                                           {"block-gtq", 2.5, 3.25, {2, 2}},

@@ -78,7 +78,7 @@ static void warn_of_other_text(report *r)
 static void warn_of_few_needles(report *r)
 {
     if (r->run && r->run->n_needles > 0 && r->run->n_needles < FEW_NEEDLES)
-        warn(r, "%lld needle questions are few: one answer is %.0f points.", (long long)r->run->n_needles,
+        warn(r, "%lld needle questions are few: one answer is %.3g points.", (long long)r->run->n_needles,
              100.0 / (double)r->run->n_needles);
 }
 

@@ -107,9 +107,10 @@ static void write_layers(page *p, const report *r)
     const int n_layers = r->plan->model.n_layers;
     const double most = most_of_layers(r);
     char attributes[64];
-    page_html(p, "<figure>\n<figcaption>Layer by layer <span class=\"legend\"><i class=\"plan\"></i>this plan");
-    if (report_rival(r, RIVAL_BLOCK_GTQ)) page_html(p, " <i class=\"gtq\"></i>block-gtq");
-    if (report_rival(r, RIVAL_UNIFORM)) page_html(p, " <i class=\"uniform\"></i>uniform");
+    page_html(
+        p, "<figure>\n<figcaption>Layer by layer <span class=\"legend\"><span><i class=\"plan\"></i>this plan</span>");
+    if (report_rival(r, RIVAL_BLOCK_GTQ)) page_html(p, "<span><i class=\"gtq\"></i>block-gtq</span>");
+    if (report_rival(r, RIVAL_UNIFORM)) page_html(p, "<span><i class=\"uniform\"></i>uniform</span>");
     page_html(p, "</span></figcaption>\n<div class=\"axes\">");
     snprintf(attributes, sizeof attributes, "height=\"%d\" class=\"plot\"", LAYERS_HEIGHT + 24);
     page_picture_begin(p, attributes, "Logit error of every layer",

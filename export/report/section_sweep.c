@@ -54,11 +54,12 @@ static chart chart_of(const report *r, int bound)
 static void write_legend(const page *p, const report *r, int own)
 {
     page_html(p, "<figcaption>Expected error over size: further down and to the left is better "
-                 "<span class=\"legend\"><i class=\"dot plan\"></i>this plan");
-    if (own >= 0) page_html(p, " <i class=\"line plan\"></i>%s", allocation_method_name((allocation_method)own));
-    if (r->sweep.n_points[METHOD_BLOCK_GTQ] > 0) page_html(p, " <i class=\"line gtq\"></i>block-gtq");
-    if (r->sweep.n_points[METHOD_UNIFORM] > 0) page_html(p, " <i class=\"line uniform\"></i>uniform");
-    page_html(p, " <i class=\"line bound\"></i>rate-distortion bound</span></figcaption>\n");
+                 "<span class=\"legend\"><span><i class=\"dot plan\"></i>this plan</span>");
+    if (own >= 0)
+        page_html(p, "<span><i class=\"line plan\"></i>%s</span>", allocation_method_name((allocation_method)own));
+    if (r->sweep.n_points[METHOD_BLOCK_GTQ] > 0) page_html(p, "<span><i class=\"line gtq\"></i>block-gtq</span>");
+    if (r->sweep.n_points[METHOD_UNIFORM] > 0) page_html(p, "<span><i class=\"line uniform\"></i>uniform</span>");
+    page_html(p, "<span><i class=\"line bound\"></i>rate-distortion bound</span></span></figcaption>\n");
 }
 
 static void write_picture(page *p, const report *r)

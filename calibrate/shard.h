@@ -13,15 +13,15 @@
 enum { SHARD_MAX = 256 }; /* shards of a run: merge has all of them open */
 
 typedef struct shard {
-    int64_t index, count; /* index from 0; count 1 or 0: the whole run */
-    bool is_of_launcher;  /* core/launcher.h said so, and no --shard */
+    int64_t index, count;                 /* index from 0; count 1 or 0: the whole run */
+    bool is_of_launcher;                  /* core/launcher.h said so, and no --shard */
     char tokens_sha256[2][RB_SHA256_HEX]; /* of the whole run's tokens, by capture_set; see shard_cut */
 } shard;
 
 static inline bool shard_is_part(const shard *part) { return part->count > 1; }
 
-/* option: "i/n"; "none": the whole run; "auto": what the launcher says, which must say something; NULL: what it says, if
- * anything. Tells which shard was taken and from which variable. Fails with RB_EUSAGE on anything else, and as
+/* option: "i/n"; "none": the whole run; "auto": what the launcher says, which must say something; NULL: what it says,
+ * if anything. Tells which shard was taken and from which variable. Fails with RB_EUSAGE on anything else, and as
  * rb_launcher_task. */
 rb_status shard_choose(shard *out, const char *option, rb_error *err);
 

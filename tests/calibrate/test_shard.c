@@ -7,8 +7,8 @@
 static void a_shard_is_written_as_i_of_n_from_0(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"",    "1",    "1/",    "/4",   "a/4", "1/4/",  "1/4 ",  " 1/4",
-                                        "4/4", "-1/4", "01/4", "1/04", "0/0", "0/257", "1,4", "99999999999/4"};
+    static const char *const wrong[] = {"",    "1",    "1/",   "/4",   "a/4", "1/4/",  "1/4 ", " 1/4",
+                                        "4/4", "-1/4", "01/4", "1/04", "0/0", "0/257", "1,4",  "99999999999/4"};
     rb_error err = {0};
     shard part;
     assert_ok(shard_choose(&part, "3/4", &err));

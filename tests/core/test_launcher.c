@@ -3,18 +3,10 @@
 
 #include "core/launcher.h"
 
-static const char *const variables[] = {"SLURM_ARRAY_TASK_ID",
-                                        "SLURM_ARRAY_TASK_COUNT",
-                                        "SLURM_ARRAY_TASK_MIN",
-                                        "SLURM_ARRAY_TASK_STEP",
-                                        "SLURM_PROCID",
-                                        "SLURM_NTASKS",
-                                        "SLURM_STEP_NUM_TASKS",
-                                        "SLURM_JOB_ID",
-                                        "SLURM_LOCALID",
-                                        "OMPI_COMM_WORLD_RANK",
-                                        "OMPI_COMM_WORLD_SIZE",
-                                        "OMPI_COMM_WORLD_LOCAL_RANK"};
+static const char *const variables[] = {
+    "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP",
+    "SLURM_PROCID",        "SLURM_NTASKS",           "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID",
+    "SLURM_LOCALID",       "OMPI_COMM_WORLD_RANK",   "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"};
 
 /* "NAME=value NAME=value ...", and nothing else of the above. */
 static void set_environment(const char *text)
@@ -45,7 +37,8 @@ static void a_job_array_counts_from_its_first_id_in_its_steps(void **state)
     (void)state;
     assert_task("SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_COUNT=4", 2, 4);
     assert_task("SLURM_ARRAY_TASK_ID=4 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=1", 3, 4);
-    assert_task("SLURM_ARRAY_TASK_ID=20 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=10 SLURM_ARRAY_TASK_STEP=5", 2, 3);
+    assert_task("SLURM_ARRAY_TASK_ID=20 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=10 SLURM_ARRAY_TASK_STEP=5", 2,
+                3);
     assert_task("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=1 SLURM_ARRAY_TASK_MIN=7", 0, 1);
 }
 
@@ -74,11 +67,11 @@ static void a_batch_script_and_the_shell_of_salloc_are_no_task(void **state)
 static void tasks_within_a_job_array_multiply(void **state)
 {
     (void)state;
-    assert_task("SLURM_JOB_ID=9 SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_COUNT=3 SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=4", 9,
-                12);
+    assert_task("SLURM_JOB_ID=9 SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_COUNT=3 SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=4",
+                9, 12);
     assert_task("SLURM_JOB_ID=9 SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_COUNT=3 SLURM_PROCID=0 SLURM_NTASKS=4", 2, 3);
-    assert_task("SLURM_ARRAY_TASK_ID=5 SLURM_ARRAY_TASK_MIN=5 SLURM_ARRAY_TASK_COUNT=1 SLURM_PROCID=1 SLURM_NTASKS=4", 1,
-                4);
+    assert_task("SLURM_ARRAY_TASK_ID=5 SLURM_ARRAY_TASK_MIN=5 SLURM_ARRAY_TASK_COUNT=1 SLURM_PROCID=1 SLURM_NTASKS=4",
+                1, 4);
 }
 
 static void assert_refused(const char *environment, const char *words)

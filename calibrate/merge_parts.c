@@ -186,9 +186,10 @@ static bool ends_short(const capture_header *header)
 static int compare_texts(const merge_part *a, const merge_part *b)
 {
     const int order = strcmp(header_of(a)->text[CAPTURE_CALIBRATION].tokens_sha256,
-                       header_of(b)->text[CAPTURE_CALIBRATION].tokens_sha256);
-    return order ? order
-                 : strcmp(header_of(a)->text[CAPTURE_TEST].tokens_sha256, header_of(b)->text[CAPTURE_TEST].tokens_sha256);
+                             header_of(b)->text[CAPTURE_CALIBRATION].tokens_sha256);
+    return order
+               ? order
+               : strcmp(header_of(a)->text[CAPTURE_TEST].tokens_sha256, header_of(b)->text[CAPTURE_TEST].tokens_sha256);
 }
 
 static int compare_parts(const void *left, const void *right)

@@ -323,11 +323,12 @@ static rb_status merge_metric(const merging *m, capture_writer *writer, int laye
         RB_TRY(st, capture_read_output_metric(m->parts.at[part].file, layer, other, err), done);
         for (int64_t i = 0; i < n; i++) difference = fmax(difference, fabs((double)metric[i] - (double)other[i]));
         if (difference > metric_tolerance * largest)
-            return rb_fail(err, RB_EMISMATCH,
-                           "%s and %s: output metrics of layer %d differ by %.3g of the largest entry, expected at most "
-                           "%g: other weights",
-                           capture_file_path(m->parts.at[0].file), capture_file_path(m->parts.at[part].file), layer,
-                           difference / largest, metric_tolerance);
+            return rb_fail(
+                err, RB_EMISMATCH,
+                "%s and %s: output metrics of layer %d differ by %.3g of the largest entry, expected at most "
+                "%g: other weights",
+                capture_file_path(m->parts.at[0].file), capture_file_path(m->parts.at[part].file), layer,
+                difference / largest, metric_tolerance);
     }
     st = capture_write_output_metric(writer, layer, metric, err);
 done:

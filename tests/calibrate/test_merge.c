@@ -203,8 +203,7 @@ static void the_order_of_texts_is_that_of_their_hashes_with_a_short_end_last(voi
 static int64_t count_unlike(const float *a, const float *b, int64_t n)
 {
     int64_t n_unlike = 0;
-    for (int64_t i = 0; i < n; i++)
-        n_unlike += fabsf(a[i] - b[i]) > 0x1p-10f * fmaxf(fabsf(a[i]), fabsf(b[i])) + 1e-4f;
+    for (int64_t i = 0; i < n; i++) n_unlike += fabsf(a[i] - b[i]) > 0x1p-10f * fmaxf(fabsf(a[i]), fabsf(b[i])) + 1e-4f;
     return n_unlike;
 }
 
@@ -243,9 +242,9 @@ static rb_status compare_layer(comparison *found, capture_file *const files[2], 
         RB_TRY(st, capture_read_statistics(files[i], set, layer, &statistics[i], &err), done);
     }
     found->n_unlike += count_unlike(data[0], data[1], n_q + n_k + n_v);
-    found->statistics = fmax(found->statistics,
-                             fmax(table_difference(statistics[0].q_energy, statistics[1].q_energy, n_blocks),
-                                  table_difference(statistics[0].k_energy, statistics[1].k_energy, n_blocks)));
+    found->statistics =
+        fmax(found->statistics, fmax(table_difference(statistics[0].q_energy, statistics[1].q_energy, n_blocks),
+                                     table_difference(statistics[0].k_energy, statistics[1].k_energy, n_blocks)));
     found->statistics = fmax(found->statistics, table_difference(statistics[0].k_mean, statistics[1].k_mean,
                                                                  model->n_kv_heads * model->head_dim));
 done:
@@ -264,8 +263,8 @@ static rb_status compare_residuals(comparison *found, capture_file *const files[
         const rb_status st = capture_read_residual_energy(files[i], energies[i], &err);
         if (st != RB_OK) return st;
     }
-    found->statistics = fmax(found->statistics, table_difference(energies[0], energies[1],
-                                                                 capture_file_header(files[0])->model.n_layers));
+    found->statistics = fmax(found->statistics,
+                             table_difference(energies[0], energies[1], capture_file_header(files[0])->model.n_layers));
     return RB_OK;
 }
 
@@ -288,8 +287,7 @@ static int compare_captures(char **paths)
             RB_TRY(st, compare_layer(&found, files, (capture_set)set, layer), done);
     RB_TRY(st, compare_residuals(&found, files), done);
     printf("%lld numbers of vectors differ, statistics by %.3g\n", (long long)found.n_unlike, found.statistics);
-    if (found.n_unlike > 0 || !(found.statistics <= 1e-6))
-        st = rb_fail(&err, RB_EMISMATCH, "the captures differ");
+    if (found.n_unlike > 0 || !(found.statistics <= 1e-6)) st = rb_fail(&err, RB_EMISMATCH, "the captures differ");
 done:
     if (st != RB_OK) fprintf(stderr, "%s\n", err.msg);
     for (int i = 0; i < 2; i++) capture_close(files[i]);

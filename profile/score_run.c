@@ -100,8 +100,7 @@ static rb_status score_capture(scoring *s, int c, rb_device_kind device, rb_erro
     out->test = table->test;
     out->coverage = profile_table_coverage(table);
     memcpy(out->sha256, table->capture_sha256, sizeof out->sha256);
-    for (int p = 0; p < n_plans; p++)
-        s->scores[c * n_plans + p] = method_mean(&table->methods[p], &table->model, -1);
+    for (int p = 0; p < n_plans; p++) s->scores[c * n_plans + p] = method_mean(&table->methods[p], &table->model, -1);
 done:
     profile_table_free(table);
     capture_close(capture);

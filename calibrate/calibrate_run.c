@@ -411,7 +411,8 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     checkpoint_warn_quantized(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-    if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, &part, opt, device, &gpu, &parts, &warnings, err), done);
+    if (gives_texts(opt))
+        RB_TRY(st, run_texts(&text, ckpt, &header, &part, opt, device, &gpu, &parts, &warnings, err), done);
     RB_TRY(st, warnings_add_key_bias(&warnings, ckpt, err), done);
     calibrate_result result = {.options = opt,
                                .text = &text,

@@ -10,7 +10,7 @@ compare=("$build/tests/calibrate/test_merge" --compare)
 # What starts the tests may itself be a task of Slurm's or mpirun's.
 for name in $(env | grep -oE '^(SLURM|OMPI|PMIX?)_[A-Z_0-9]*'); do unset "$name"; done
 
-# ---- four shards, started in every way --------------------------------------------------------------------------------
+# ---- four shards, started in every way -------------------------------------------------------------------------------
 expect "one run" 0 "$calibrate" "${run[@]}" -o "$scratch/one.h5"
 for i in 0 1 2 3; do
     expect "shard $i/4 by its option" 0 "$calibrate" "${run[@]}" --shard $i/4 -o "$scratch/option-$i.h5"
@@ -115,7 +115,8 @@ expect "a shard of other options is refused by the option" 1 "$merge" "$scratch"
     "$scratch/fewer.h5" -o "$scratch/no.h5"
 stderr_has "option-0.h5 and $scratch/fewer.h5: different options texts, expected shards of one run"
 "$calibrate" -q "${run[@]}" --shard 2/5 -o "$scratch/fifth.h5" >/dev/null
-expect "a shard of five does not go with shards of four" 1 "$merge" "${shards[@]}" "$scratch/fifth.h5" -o "$scratch/no.h5"
+expect "a shard of five does not go with shards of four" 1 "$merge" "${shards[@]}" "$scratch/fifth.h5" \
+    -o "$scratch/no.h5"
 stderr_has "numbers of shards 4 and 5"
 # The same options, and another text under its name.
 cp $text "$scratch/text.txt"
@@ -139,7 +140,7 @@ stderr_has "option-0.h5 is one of the captures to merge"
 check "  and is what it was" cmp "$scratch/option-0.h5" "$scratch/array-0-of-4.h5"
 check "no file is left of any of these" no_output "$scratch/no.h5"
 
-# ---- fewer keys, and other texts ---------------------------------------------------------------------------------------
+# ---- fewer keys, and other texts -------------------------------------------------------------------------------------
 expect "every second sequence is kept" 0 "$merge" "${shards[@]}" --every 2 -o "$scratch/thin.h5"
 stdout_has "588 calibration tokens in sequences of 128, statistics of 1100"
 expect "at most 512 tokens are" 0 "$merge" "${shards[@]}" --max-tokens 512 -o "$scratch/thin.h5"
@@ -166,7 +167,8 @@ stderr_has "have the same calibration tokens"
 
 # ---- score -----------------------------------------------------------------------------------------------------------
 for name in a b; do
-    "$bin/ropebits-profile" -q --device cpu --budgets 3 --no-curves "$scratch/$name.h5" -o "$scratch/$name-p.h5" >/dev/null
+    "$bin/ropebits-profile" -q --device cpu --budgets 3 --no-curves "$scratch/$name.h5" \
+        -o "$scratch/$name-p.h5" >/dev/null
     "$bin/ropebits-allocate" -q "$scratch/$name-p.h5" --method optimal-center --avg-bits 3 \
         -o "$scratch/$name.json" >/dev/null
 done
@@ -221,7 +223,7 @@ if ${CC:-cc} -std=c11 -I. -shared -fPIC "$scratch/two_gpus.c" -o "$scratch/two_g
 else skip_case "$name" "no compiler for the stand-in: $(head -n 1 "$scratch/cc.log")"
 fi
 
-# ---- the job files -----------------------------------------------------------------------------------------------------
+# ---- the job files ---------------------------------------------------------------------------------------------------
 jobs=docs/examples/fleet
 if command -v shellcheck >/dev/null; then
     check "the job files are clean shell" shellcheck -s bash $jobs/*.sbatch $jobs/*.sh

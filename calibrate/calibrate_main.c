@@ -5,7 +5,8 @@
 
 int main(int argc, char **argv)
 {
-    static const char *const dtypes[] = {"f16", "f32", NULL}, *const precisions[] = {"bf16", "f32", NULL};
+    static const char *const dtypes[] = {"f16", "f32", NULL}, *const precisions[] = {"bf16", "f32", NULL},
+                             *const shards[] = {"auto", "none", NULL};
     calibrate_options opt = {.n_tokens = CALIBRATE_N_TOKENS,
                              .dtype = CAPTURE_DTYPE_F16,
                              .needle_share = CALIBRATE_NEEDLE_SHARE,
@@ -113,6 +114,14 @@ int main(int argc, char **argv)
          .kind = RB_OPT_FLAG,
          .value = &opt.no_resume,
          .help = "write no CAPTURE.h5.parts, from which a run that was stopped is continued"},
+        {.long_name = "shard",
+         .kind = RB_OPT_STRING,
+         .value = &opt.shard,
+         .metavar = "I/N",
+         .suggestions = shards,
+         .help =
+             "capture part I, from 0, of N parts of the sequences, for ropebits merge; without it what Slurm or Open "
+             "MPI say in the environment, if anything; auto: they must say it; none: the whole"},
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,

@@ -196,17 +196,6 @@ static double weight_gb_per_s(const forward_cuda_report *gpu)
     return (double)gpu->weight_bytes * 1e-9 / gpu->total_s;
 }
 
-/* Prints the calibration texts where there is more than one, and the needles. */
-static void print_calibration(const calibration_text *text, const text_facts *facts)
-{
-    for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)
-        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path,
-               (long long)text->parts[i].n_tokens, text->parts[i].weight);
-    if (text->n_needles > 0)
-        printf("needles      in %lld of %lld calibration sequences\n", (long long)text->n_needles,
-               (long long)((facts->n_tokens + facts->context - 1) / facts->context));
-}
-
 /* Prints nothing where there are no such tokens. */
 static void print_bos(const text_bos *bos)
 {
@@ -229,7 +218,7 @@ static void print_result(const calibrate_result *result)
            (long long)text[CAPTURE_CALIBRATION].n_tokens, (long long)text[CAPTURE_TEST].n_tokens,
            (long long)text[CAPTURE_CALIBRATION].context);
     print_bos(&text[CAPTURE_CALIBRATION].bos);
-    print_calibration(result->text, &text[CAPTURE_CALIBRATION]);
+    calibration_text_print(result->text, result->options->n_tokens, text[CAPTURE_CALIBRATION].context);
     if (result->dry) {
         dry_run_print(result->dry);
     } else {
@@ -345,8 +334,8 @@ static rb_status estimate_memory(calibrate_result *result, const model_config *c
     return RB_OK;
 }
 
-/* Reads the texts and captures them; a dry run does all but the pass. */
-static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, capture_header *header,
+/* Reads the texts and captures a part of them; a dry run does all but the pass. */
+static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, capture_header *header, const shard *part,
                            const calibrate_options *opt, rb_device_kind device, forward_cuda_report *gpu,
                            capture_parts **parts, warning_list *warnings, rb_error *err)
 {
@@ -357,6 +346,8 @@ static rb_status run_texts(calibration_text *text, const checkpoint *ckpt, captu
     RB_TRY(st, calibration_text_load(text, opt, n_test, context, checkpoint_config(ckpt)->vocab_size, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) header->text[set].bos = text->bos[set];
     rb_message_verbose("token ids took %.3f s", rb_now_s() - tokens_from_s);
+    text->part = *part;
+    RB_TRY(st, shard_cut(&text->part, text->tokens.ids, &text->tokens.n, header->text, err), done);
     RB_TRY(st, options_to_json(&options_json, opt, text, device, context, n_test, err), done);
     const capture_job job = {
         .ckpt = ckpt,
@@ -396,7 +387,10 @@ static rb_status describe_run(dry_run *dry, const calibrate_result *result, cons
 
 rb_status calibrate_run(const rb_run_args *args, rb_error *err)
 {
-    const calibrate_options *opt = args->context;
+    calibrate_options own = *(const calibrate_options *)args->context;
+    const calibrate_options *opt = &own;
+    char *output = NULL;
+    shard part;
     checkpoint *ckpt = NULL;
     capture_header header = {0};
     calibration_text text = {0};
@@ -409,12 +403,16 @@ rb_status calibrate_run(const rb_run_args *args, rb_error *err)
     rb_status st;
 
     RB_TRY(st, check_options(opt, err), done);
+    RB_TRY(st, shard_choose(&part, opt->shard, err), done);
+    RB_TRY(st, shard_output(&output, opt->output, &part, err), done);
+    own.output = output;
     RB_TRY(st, checkpoint_open(&ckpt, opt->model, err), done);
     RB_TRY(st, checkpoint_check(ckpt, err), done);
     checkpoint_warn_quantized(ckpt);
     RB_TRY(st, fill_header(&header, ckpt, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
-    if (gives_texts(opt)) RB_TRY(st, run_texts(&text, ckpt, &header, opt, device, &gpu, &parts, &warnings, err), done);
+    if (gives_texts(opt))
+        RB_TRY(st, run_texts(&text, ckpt, &header, &part, opt, device, &gpu, &parts, &warnings, err), done);
     RB_TRY(st, warnings_add_key_bias(&warnings, ckpt, err), done);
     calibrate_result result = {.options = opt,
                                .text = &text,
@@ -435,5 +433,6 @@ done:
     dry_run_free(&dry);
     calibration_text_free(&text);
     checkpoint_close(ckpt);
+    free(output);
     return st;
 }

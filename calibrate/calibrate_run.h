@@ -25,7 +25,8 @@ typedef struct calibrate_options {
     bool values;                      /* store V too */
     bool hash_weights;
     bool dry_run;
-    bool no_resume; /* leave nothing to continue from, and continue nothing (calibrate/capture_parts.h) */
+    bool no_resume;    /* leave nothing to continue from, and continue nothing (calibrate/capture_parts.h) */
+    const char *shard; /* calibrate/shard.h */
     const char *output;
 } calibrate_options;
 

@@ -2,6 +2,7 @@
 #include "calibrate/calibration_text.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -284,7 +285,7 @@ done:
     return st;
 }
 
-/* ---- what is recorded ------------------------------------------------------------------------ */
+/* ---- what is recorded and told --------------------------------------------------------------- */
 
 static rb_status part_to_json(cJSON **out, const text_part *part, rb_error *err)
 {
@@ -326,8 +327,22 @@ rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, 
         RB_TRY(st, needles_to_json(&item, text, opt, err), done);
         RB_TRY(st, rb_json_add_item(object, "needles", &item, err), done);
     }
+    st = shard_to_json(object, &text->part, err);
 done:
     cJSON_Delete(list);
     cJSON_Delete(item);
     return st;
+}
+
+void calibration_text_print(const calibration_text *text, int64_t n_tokens, int64_t context)
+{
+    for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)
+        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path,
+               (long long)text->parts[i].n_tokens, text->parts[i].weight);
+    if (text->n_needles > 0)
+        printf("needles      in %lld of %lld calibration sequences\n", (long long)text->n_needles,
+               (long long)((n_tokens + context - 1) / context));
+    if (shard_is_part(&text->part))
+        printf("shard        %lld/%lld, of %lld calibration tokens\n", (long long)text->part.index,
+               (long long)text->part.count, (long long)n_tokens);
 }

@@ -4,6 +4,7 @@
 
 #include "calibrate/calibrate_run.h"
 #include "calibrate/capture_file.h"
+#include "calibrate/shard.h"
 #include "core/json.h"
 #include "texts/token_source.h"
 
@@ -21,6 +22,7 @@ typedef struct calibration_text {
     text_part *parts;  /* in the order of the ids; none when ids came from --tokens */
     int64_t n_needles; /* sequences that are needle documents */
     text_bos bos[CAPTURE_N_SETS];
+    shard part; /* which part of all that `tokens` has in the end; the other members are of the whole run */
 } calibration_text;
 
 /* Every text gets its share of the calibration sequences, at least one, by the method of largest remainders. All
@@ -39,9 +41,12 @@ rb_status calibration_text_load(calibration_text *out, const calibrate_options *
                                 int64_t context, int64_t vocab_size, rb_error *err);
 void calibration_text_free(calibration_text *text);
 
-/* Members "texts" and "needles" of what calibrate records and prints. Absent parts are left out. */
+/* Members "texts", "needles" and "shard" of what calibrate records and prints. Absent parts are left out. */
 rb_status calibration_text_to_json(cJSON *object, const calibration_text *text, const calibrate_options *options,
                                    rb_error *err);
+
+/* Prints the texts where there is more than one, the needles and the shard. n_tokens: of the whole run. */
+void calibration_text_print(const calibration_text *text, int64_t n_tokens, int64_t context);
 
 /* How many of n_sequences each text gets; weights [n_texts] above 0, n_texts <= n_sequences. Ties go to the first. */
 void calibration_shares(int64_t *shares, const double *weights, int n_texts, int64_t n_sequences);

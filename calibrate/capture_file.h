@@ -36,8 +36,14 @@ typedef struct capture_header {
     text_facts text[CAPTURE_N_SETS];
     rb_h5_type value_type; /* RB_H5_F16 or RB_H5_F32 */
     bool has_values;       /* v is stored too */
+    /* Tokens that a set's statistics and residual energies are of; 0: those that are stored. A merged capture may store
+     * fewer. */
+    int64_t n_counted[CAPTURE_N_SETS];
     capture_output output;
 } capture_header;
+
+/* n_counted, or the tokens that are stored where that is 0. */
+int64_t capture_n_counted(const capture_header *header, capture_set set);
 
 int64_t capture_token_dims(const capture_header *header);    /* numbers of a token in a layer */
 int64_t capture_payload_bytes(const capture_header *header); /* of vectors and metrics, before compression */
@@ -87,8 +93,13 @@ typedef struct capture_file capture_file;
 rb_status capture_open(capture_file **out, const char *path, rb_error *err);
 const capture_header *capture_file_header(const capture_file *file);
 const char *capture_file_path(const capture_file *file);
+/* From now on the file is read by the threads of `of`, which must stay open: many files at once need no threads of
+ * their own. */
+void capture_share_threads(capture_file *file, const capture_file *of);
 void capture_close(capture_file *file);
 
+/* The options that made the file, JSON as text; freed by free(). */
+rb_status capture_read_options(const capture_file *file, char **json, rb_error *err);
 rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t *tokens, rb_error *err);
 /* All KV heads of a layer: k [n_kv_heads][n_tokens][head_dim]; all query heads: q [n_q_heads][n_tokens][head_dim].
  * Fails with RB_ENONFINITE naming layer, head and token of the first bad value. */

@@ -6,6 +6,11 @@
 
 const char *capture_set_name(capture_set set) { return set == CAPTURE_CALIBRATION ? "calibration" : "test"; }
 
+int64_t capture_n_counted(const capture_header *header, capture_set set)
+{
+    return header->n_counted[set] > 0 ? header->n_counted[set] : header->text[set].n_tokens;
+}
+
 capture_path capture_path_of(capture_set set, int layer, const char *name)
 {
     capture_path path;

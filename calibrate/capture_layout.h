@@ -7,9 +7,11 @@
 #define CAPTURE_POINT "pre-rope"
 
 enum {
-    CAPTURE_MAX_TOKENS = 1 << 26, /* tokens of a set: 256 MiB of ids, and far more keys than anyone stores */
+    CAPTURE_MAX_TOKENS = 1 << 26,  /* tokens of a set: 256 MiB of ids, and far more keys than anyone stores */
+    CAPTURE_MAX_OPTIONS = 1 << 16, /* characters */
     CAPTURE_MAX_PATH = 64
 };
+#define CAPTURE_MAX_COUNTED (INT64_C(1) << 40) /* tokens of merged captures, stored or not */
 
 /* "calibration/layer_003/k"; name "" gives the group. */
 typedef struct capture_path {

@@ -11,7 +11,7 @@
 
 struct capture_file {
     rb_h5_file file;
-    rb_h5_crew *crew;
+    rb_h5_crew *crew, *own_crew; /* crew: own_crew, or another file's */
     capture_header header;
     char *path;
     int32_t *tokens[CAPTURE_N_SETS];
@@ -75,6 +75,11 @@ static rb_status read_tokens(capture_file *capture, capture_set set, rb_error *e
     RB_TRY(st, rb_h5_get_string(file, path.text, "tokens_sha256", text->tokens_sha256, sizeof text->tokens_sha256, err),
            done);
     RB_TRY(st, text_bos_read_h5(&text->bos, file, path.text, err), done);
+    if (rb_h5_has_attribute(file, path.text, "n_counted"))
+        RB_TRY(st,
+               rb_h5_get_int(file, path.text, "n_counted", text->n_tokens, CAPTURE_MAX_COUNTED,
+                             &capture->header.n_counted[set], err),
+               done);
     RB_TRY(st, rb_alloc(&capture->tokens[set], (size_t)text->n_tokens, sizeof **capture->tokens, path.text, err), done);
     RB_TRY(st, rb_h5_read(file, path.text, RB_H5_I32, 1, dims, capture->tokens[set], err), done);
     RB_TRY(st, check_hash(capture, set, err), done);
@@ -143,7 +148,8 @@ rb_status capture_open(capture_file **out, const char *path, rb_error *err)
     *out = NULL;
     RB_TRY(st, rb_alloc(&capture, 1, sizeof *capture, "capture", err), done);
     RB_TRY(st, rb_format(&capture->path, err, "%s", path), done);
-    RB_TRY(st, rb_h5_crew_create(&capture->crew, err), done);
+    RB_TRY(st, rb_h5_crew_create(&capture->own_crew, err), done);
+    capture->crew = capture->own_crew;
     RB_TRY(st, rb_h5_open(&capture->file, path, err), done);
     RB_TRY(st, read_header(capture, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
@@ -162,17 +168,36 @@ done:
 const capture_header *capture_file_header(const capture_file *file) { return &file->header; }
 const char *capture_file_path(const capture_file *file) { return file->path; }
 
+void capture_share_threads(capture_file *file, const capture_file *of)
+{
+    if (file == of) return;
+    rb_h5_crew_free(file->own_crew);
+    file->own_crew = NULL;
+    file->crew = of->crew;
+}
+
 void capture_close(capture_file *file)
 {
     if (!file) return;
     rb_h5_close(&file->file);
-    rb_h5_crew_free(file->crew);
+    rb_h5_crew_free(file->own_crew);
     for (int set = 0; set < CAPTURE_N_SETS; set++) free(file->tokens[set]);
     free(file->path);
     free(file);
 }
 
 /* ---- read ------------------------------------------------------------------------------------ */
+
+rb_status capture_read_options(const capture_file *file, char **json, rb_error *err)
+{
+    rb_status st = rb_alloc(json, CAPTURE_MAX_OPTIONS, sizeof **json, "options of a capture", err);
+    if (st != RB_OK) return st;
+    st = rb_h5_get_string(file->file.contents, "/", "options", *json, CAPTURE_MAX_OPTIONS, err);
+    if (st == RB_OK) return RB_OK;
+    free(*json);
+    *json = NULL;
+    return st;
+}
 
 rb_status capture_read_tokens(const capture_file *file, capture_set set, int32_t *tokens, rb_error *err)
 {

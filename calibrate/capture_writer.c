@@ -37,6 +37,11 @@ static rb_status check_header(const capture_header *header, const char *path, rb
         if (text->n_tokens < 1 || text->n_tokens > CAPTURE_MAX_TOKENS)
             return rb_fail(err, RB_EINVAL, "%s: %lld %s tokens, expected 1 to %d", path, (long long)text->n_tokens,
                            capture_set_name((capture_set)set), CAPTURE_MAX_TOKENS);
+        const int64_t n_counted = capture_n_counted(header, (capture_set)set);
+        if (n_counted < text->n_tokens || n_counted > CAPTURE_MAX_COUNTED)
+            return rb_fail(err, RB_EINVAL, "%s: %lld %s tokens counted, expected %lld to %lld", path,
+                           (long long)n_counted, capture_set_name((capture_set)set), (long long)text->n_tokens,
+                           (long long)CAPTURE_MAX_COUNTED);
         if (text->context < 1)
             return rb_fail(err, RB_EINVAL, "%s: %s context %lld, expected at least 1", path,
                            capture_set_name((capture_set)set), (long long)text->context);
@@ -103,6 +108,8 @@ static rb_status write_tokens(const capture_writer *writer, capture_set set, con
     RB_TRY(st, rb_h5_set_int(file, path.text, "context", text->context, err), done);
     RB_TRY(st, rb_h5_set_string(file, path.text, "tokens_sha256", text->tokens_sha256, err), done);
     RB_TRY(st, text_bos_write_h5(file, path.text, &text->bos, err), done);
+    if (capture_n_counted(&writer->header, set) != text->n_tokens)
+        RB_TRY(st, rb_h5_set_int(file, path.text, "n_counted", writer->header.n_counted[set], err), done);
 done:
     return st;
 }

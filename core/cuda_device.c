@@ -96,6 +96,12 @@ rb_status rb_cuda_open(int index, rb_error *err)
     return st;
 }
 
+rb_status rb_cuda_count(int *n, rb_error *err)
+{
+    const rb_status st = cuda.library ? RB_OK : load_library(err);
+    return st == RB_OK ? cuda.runtime->count(n, err) : st;
+}
+
 bool rb_cuda_is_open(void) { return cuda.is_open; }
 const rb_cuda_info *rb_cuda_device(void) { return &cuda.info; }
 const rb_cuda_runtime_api *rb_cuda(void) { return cuda.runtime; }

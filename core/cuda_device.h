@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-enum { RB_CUDA_ABI = 6 }; /* one number for all tables: library and programs must come from one build */
+enum { RB_CUDA_ABI = 7 }; /* one number for all tables: library and programs must come from one build */
 
 typedef struct rb_cuda_info {
     char name[128];
@@ -30,6 +30,7 @@ typedef struct rb_cuda_info {
 
 typedef struct rb_cuda_runtime_api {
     int abi;
+    rb_status (*count)(int *n, rb_error *err); /* GPUs of this host, 1 at least: RB_EDEVICE where there is none */
     rb_status (*open)(int index, rb_cuda_info *info, rb_error *err);
     rb_status (*use_device)(int index, rb_error *err); /* sets the device of the calling thread's calls */
     rb_status (*free_bytes)(size_t *free_bytes, rb_error *err);
@@ -64,6 +65,8 @@ typedef struct rb_cuda_runtime_api {
 /* Opens the library and the device, once; asking again for the same index is free. RB_EDEVICE says in one sentence what
  * is missing: the library, a driver, a GPU, that index. */
 rb_status rb_cuda_open(int index, rb_error *err);
+/* How many GPUs there are, 1 at least; fails as rb_cuda_open where there is none. */
+rb_status rb_cuda_count(int *n, rb_error *err);
 bool rb_cuda_is_open(void);
 const rb_cuda_info *rb_cuda_device(void); /* after rb_cuda_open */
 const rb_cuda_runtime_api *rb_cuda(void); /* after rb_cuda_open */

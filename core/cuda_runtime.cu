@@ -7,10 +7,10 @@
 static cudaStream_t as_stream(void *stream) { return static_cast<cudaStream_t>(stream); }
 static cudaEvent_t as_event(void *event) { return static_cast<cudaEvent_t>(event); }
 
-static rb_status find_device(int index, rb_error *err)
+static rb_status api_count(int *n, rb_error *err)
 {
-    int n = 0, driver = 0;
-    const cudaError_t code = cudaGetDeviceCount(&n);
+    int driver = 0;
+    const cudaError_t code = cudaGetDeviceCount(n);
     cudaGetLastError();
     if (code == cudaErrorInsufficientDriver) {
         cudaDriverGetVersion(&driver);
@@ -18,11 +18,17 @@ static rb_status find_device(int index, rb_error *err)
         return rb_fail(err, RB_EDEVICE, "the NVIDIA driver supports CUDA %d.%d, expected at least %d.%d", driver / 1000,
                        driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
-    if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0))
+    if (code == cudaErrorNoDevice || (code == cudaSuccess && *n == 0))
         return rb_fail(err, RB_EDEVICE, "no NVIDIA GPU on this host");
-    if (code != cudaSuccess) return rb_cuda_status(code, "looking for GPUs", err);
-    if (index >= n) return rb_fail(err, RB_EDEVICE, "GPU %d of this host, which has %d", index, n);
-    return RB_OK;
+    return rb_cuda_status(code, "looking for GPUs", err);
+}
+
+static rb_status find_device(int index, rb_error *err)
+{
+    int n = 0;
+    const rb_status st = api_count(&n, err);
+    if (st != RB_OK || index < n) return st;
+    return rb_fail(err, RB_EDEVICE, "GPU %d of this host, which has %d", index, n);
 }
 
 static rb_status api_open(int index, rb_cuda_info *info, rb_error *err)
@@ -161,6 +167,7 @@ extern "C" {
 extern const rb_cuda_runtime_api rb_cuda_runtime;
 const rb_cuda_runtime_api rb_cuda_runtime = {
     RB_CUDA_ABI,
+    api_count,
     api_open,
     api_use_device,
     api_free_bytes,

@@ -256,8 +256,8 @@ static rb_status parse_short(const option_tables *tables, char *argument, argume
 
 static rb_status add_positional(rb_string_list *positionals, const char *argument, rb_error *err)
 {
-    if (positionals->n == RB_MAX_LIST)
-        return rb_fail(err, RB_EUSAGE, "more than %d arguments, first too many is '%s'", RB_MAX_LIST, argument);
+    if (positionals->n == RB_MAX_POSITIONALS)
+        return rb_fail(err, RB_EUSAGE, "more than %d arguments, first too many is '%s'", RB_MAX_POSITIONALS, argument);
     positionals->at[positionals->n++] = argument;
     return RB_OK;
 }

@@ -15,7 +15,7 @@
 
 #include "core/status.h"
 
-enum { RB_MAX_LIST = 64, RB_MAX_POSITIONALS = 64 };
+enum { RB_MAX_LIST = 64, RB_MAX_POSITIONALS = 256 }; /* values of an option, arguments */
 
 typedef struct rb_number_list {
     int n;
@@ -24,7 +24,7 @@ typedef struct rb_number_list {
 
 typedef struct rb_string_list { /* the strings point into argv, where a list's commas became NULs */
     int n;
-    const char *at[RB_MAX_LIST];
+    const char *at[RB_MAX_POSITIONALS]; /* of an option's, RB_MAX_LIST are used */
 } rb_string_list;
 
 typedef enum rb_option_kind {

@@ -17,6 +17,7 @@
 #include <zstd.h>
 
 #include "core/cuda_device.h"
+#include "core/launcher.h"
 #include "core/library_variables.h"
 #include "core/message.h"
 #include "core/openblas_kernels.h"
@@ -151,6 +152,7 @@ static rb_status parse_device(rb_common_options *options, const char *text, rb_e
         /* strtoul would also take " 1", "+1" and "-1". */
         if (*digits >= '0' && *digits <= '9' && *end == '\0' && index <= MAX_DEVICE_INDEX) {
             options->device_index = (int)index;
+            options->has_device_index = true;
             return RB_OK;
         }
     }
@@ -187,12 +189,29 @@ done:
     return st;
 }
 
+/* Tasks of one host take its GPUs in turn. */
+static rb_status choose_gpu(int *index, const rb_common_options *options, rb_error *err)
+{
+    const char *variable = NULL;
+    int64_t rank = 0;
+    int n = 0;
+    *index = options->device_index;
+    if (options->has_device_index || !rb_launcher_local_rank(&rank, &variable)) return RB_OK;
+    const rb_status st = rb_cuda_count(&n, err);
+    if (st != RB_OK) return st;
+    *index = (int)(rank % n);
+    if (n > 1) rb_message_info("takes GPU %d of %d, as %s is %lld", *index, n, variable, (long long)rank);
+    return RB_OK;
+}
+
 rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err)
 {
     rb_error reason = {0};
+    int index = 0;
     *device = RB_DEVICE_CPU;
     if (options->device == RB_DEVICE_CPU) return RB_OK;
-    const rb_status st = rb_cuda_open(options->device_index, &reason);
+    rb_status st = choose_gpu(&index, options, &reason);
+    if (st == RB_OK) st = rb_cuda_open(index, &reason);
     if (st == RB_OK) {
         *device = RB_DEVICE_CUDA;
         rb_message_verbose("runs on GPU %d, %s", rb_cuda_device()->index, rb_cuda_device()->name);

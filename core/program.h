@@ -25,6 +25,7 @@ typedef struct rb_common_options {
     int64_t threads; /* 0: all cores */
     rb_device_kind device;
     int device_index; /* cuda:N */
+    bool has_device_index;
 } rb_common_options;
 
 typedef struct rb_run_args {
@@ -54,8 +55,10 @@ typedef struct rb_program {
 int rb_program_main(const rb_program *program, int argc, char **argv);
 
 /* Where a program that can use a GPU computes: on the CPU, or on a CUDA device, which is then open
- * (core/cuda_device.h). Called when it is about to compute. `auto` is the first GPU, or the CPU where there is none,
- * with a message that says why. Fails with RB_EDEVICE when a GPU was asked for and there is none. */
+ * (core/cuda_device.h). Called when it is about to compute. `auto` is a GPU, or the CPU where there is none, with a
+ * message that says why. Without a number the GPU is the first one, or, where a launcher says which task of its host
+ * this is (core/launcher.h), the one with that number, counted round; a message says so. Fails with RB_EDEVICE when a
+ * GPU was asked for and there is none. */
 rb_status rb_resolve_device(rb_device_kind *device, const rb_common_options *options, rb_error *err);
 
 /* "0.1.0", recorded in files: the version without the commit, so that equal input gives equal bytes. */

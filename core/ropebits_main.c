@@ -17,7 +17,9 @@ static const struct {
 } known_programs[] = {
     {"calibrate", "run a text through a checkpoint, capture its queries and keys"},
     {"import", "make a capture of what another program captured"},
+    {"merge", "make one capture of shards, or of captures from several texts"},
     {"profile", "measure what every bit costs, score methods and plans"},
+    {"score", "score plans on captures, such as the plan of one corpus on another"},
     {"allocate", "decide which RoPE block gets how many bits"},
     {"explain", "say why a head of a plan has its bits"},
     {"diff", "show how two plans differ"},

@@ -113,6 +113,7 @@ static rb_status describe_calibrate(stage *s, const pipeline_config *config, rb_
     RB_TRY(st, stage_add_option(s, "--test-text", test_text, err), done);
     RB_TRY(st, stage_add_option(s, "--bos", pipeline_value(config, NULL, "bos"), err), done);
     RB_TRY(st, add_members(s, config, s->program, err), done);
+    RB_TRY(st, stage_add_option(s, "--shard", "none", err), done); /* whatever launched the run */
     RB_TRY(st, stage_add_input_model(s, model_of(config), err), done);
     if (test_text) RB_TRY(st, stage_add_input(s, test_text, err), done);
     RB_TRY(st, add_output_option(s, PIPELINE_CAPTURE, err), done);
@@ -291,7 +292,9 @@ static void fill_run_args(run_args *out, const rb_common_options *common, bool w
     out->args[n++] = out->threads;
     if (with_device && common->device == RB_DEVICE_CPU) out->args[n++] = "--device=cpu";
     if (with_device && common->device == RB_DEVICE_CUDA) {
-        snprintf(out->device, sizeof out->device, "--device=cuda:%d", common->device_index);
+        snprintf(out->device, sizeof out->device, "--device=cuda");
+        if (common->has_device_index)
+            snprintf(out->device, sizeof out->device, "--device=cuda:%d", common->device_index);
         out->args[n++] = out->device;
     }
     if (rb_verbosity() == RB_QUIET) out->args[n++] = "-q";

@@ -277,10 +277,10 @@ static void lists_with_holes_or_without_end_are_refused(void **state)
 static void too_many_arguments_are_refused(void **state)
 {
     fixture *f = *state;
-    char line[200] = "0";
-    for (int i = 1; i < RB_MAX_LIST; i++) strcat(line, " a");
+    char line[600] = "0";
+    for (int i = 1; i < RB_MAX_POSITIONALS; i++) strcat(line, " a");
     assert_parses(f, line);
-    assert_refuses(f, strcat(line, " last"), "more than 64 arguments, first too many is 'last'");
+    assert_refuses(f, strcat(line, " last"), "more than 256 arguments, first too many is 'last'");
 }
 
 static void required_options_are_asked_for_separately(void **state)

@@ -264,7 +264,15 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(ROOM_LIBS)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
-test-programs: all $(TEST_BINS)
+# ropebits-profile with faults of the codec put in, which the gate must notice (tests/programs/gate.sh).
+FAULTY_PROFILE := $(BUILD)/tests/faulty/faulty_profile
+$(FAULTY_PROFILE): $(call objects,profile/profile_main.c tests/faulty/codec_faults.c) $(ROOM_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -Wl,--wrap=rotation_build -Wl,--wrap=codebook_build -o $@ \
+	    $(filter %.o,$^) $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+
+test-programs: all $(TEST_BINS) $(FAULTY_PROFILE)
 
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZED  := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZERS)"

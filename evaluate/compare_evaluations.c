@@ -1,33 +1,11 @@
-/* Compares two results of `ropebits evaluate`: perplexity, KL, needles and true bits of every run of BASE. See
- * evaluate/compare.h. */
+/* Compares two results of `ropebits evaluate`: every metric of every run of BASE. See evaluate/compare.h. */
 #include <math.h>
-#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "evaluate/compare_rows.h"
 #include "evaluate/evaluation_file.h"
-
-/* Numbers that are worse when they are larger: measurements, which may grow up to a limit, and counts of bits, which
- * may not. */
-static const struct {
-    const char *metric;
-    size_t offset;
-    bool is_bits;
-} numbers[] = {
-    {"perplexity", offsetof(evaluation_run, perplexity), false},
-    {"kl_mean", offsetof(evaluation_run, kl_mean), false},
-    {"kl_p999", offsetof(evaluation_run, kl_p999), false},
-    {"attention_kl", offsetof(evaluation_run, attention_kl), false},
-    {"output_error", offsetof(evaluation_run, output_error), false},
-    {"key_true_bits", offsetof(evaluation_run, key_true_bits), true},
-    {"value_true_bits", offsetof(evaluation_run, value_true_bits), true},
-};
-enum { ROWS_PER_RUN = RB_COUNT(numbers) + 3 }; /* and needles, and two of understanding */
-
-static double number_of(const evaluation_run *run, size_t offset)
-{
-    return *(const double *)((const char *)run + offset);
-}
 
 /* ---- which run is which ---------------------------------------------------------------------- */
 
@@ -74,78 +52,34 @@ static rb_status check_listed_once(const evaluation *result, const char *path, r
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static void add_row(comparison *out, const char *metric, const evaluation_run *run, double base, double updated,
-                    comparison_verdict verdict)
+static const cJSON *run_at(const cJSON *document, int index)
 {
-    comparison_row row = {.metric = metric,
-                          .avg_bits = run->avg_bits,
-                          .value_bits = run->value_bits,
-                          .layer = -1,
-                          .base = base,
-                          .updated = updated,
-                          .verdict = verdict};
-    _Static_assert(sizeof row.run == sizeof run->name && sizeof row.method == sizeof run->method,
+    return cJSON_GetArrayItem(rb_json_find(document, "runs"), index);
+}
+
+static rb_status compare_run_of(comparison *out, const compared_pair *pair, const evaluation *base, int r,
+                                const evaluation *updated, rb_error *err)
+{
+    const evaluation_run *run = &base->runs[r], *other = find_run(base, run, updated);
+    const bool is_unquantized = strcmp(run->method, "none") == 0;
+    compared_entry entry = {.base = run_at(pair->base, r),
+                            .n_layers = base->model.n_layers,
+                            .n_questions = run->n_needles,
+                            .row = {.avg_bits = run->avg_bits, .value_bits = run->value_bits},
+                            .skips_nulls = is_unquantized};
+    _Static_assert(sizeof entry.row.run == sizeof run->name && sizeof entry.row.method == sizeof run->method,
                    "a row holds a run's names");
-    memcpy(row.run, run->name, sizeof row.run);
-    memcpy(row.method, run->method, sizeof row.method);
-    comparison_add(out, &row);
-}
-
-static comparison_verdict judge_needles(int64_t base, int64_t updated, int64_t max_lost)
-{
-    if (base - updated > max_lost) return VERDICT_WORSE;
-    return updated > base ? VERDICT_BETTER : VERDICT_SAME;
-}
-
-static void compare_needles(comparison *out, const evaluation_run *base, const evaluation_run *updated,
-                            int64_t max_lost)
-{
-    if (base->n_needles == 0) return;
-    const bool missing = updated->n_needles == 0;
-    add_row(out, "needles", base, (double)base->n_needles_right,
-            missing ? (double)NAN : (double)updated->n_needles_right,
-            missing ? VERDICT_MISSING : judge_needles(base->n_needles_right, updated->n_needles_right, max_lost));
-}
-
-/* A share is better when it is larger; it may fall by max_regression percent of the base. */
-static void compare_share(comparison *out, const char *metric, const evaluation_run *run, double base, double updated,
-                          double max_regression)
-{
-    add_row(out, metric, run, base, updated,
-            isnan(updated) ? VERDICT_MISSING : comparison_judge_error(-base, -updated, max_regression));
-}
-
-/* The unquantized run agrees with itself; its accuracy shows a change of the forward pass. */
-static void compare_understanding(comparison *out, const evaluation_run *base, const evaluation_run *updated,
-                                  double max_regression)
-{
-    if (base->n_understanding == 0) return;
-    if (strcmp(base->method, "none") != 0)
-        compare_share(out, "understanding_agreement", base, base->understanding_agreement,
-                      updated->understanding_agreement, max_regression);
-    compare_share(out, "understanding_accuracy", base, base->understanding_accuracy, updated->understanding_accuracy,
-                  max_regression);
-}
-
-static comparison_verdict judge_number(double base, double updated, bool is_bits, double max_regression)
-{
-    if (isnan(base)) return VERDICT_UNMEASURED;
-    if (isnan(updated)) return VERDICT_MISSING;
-    return is_bits ? comparison_judge_bits(base, updated) : comparison_judge_error(base, updated, max_regression);
-}
-
-static void compare_runs(comparison *out, const evaluation_run *base, const evaluation_run *updated,
-                         const comparison_limits *limits)
-{
-    const bool is_unquantized = strcmp(base->method, "none") == 0;
-    for (size_t i = 0; i < RB_COUNT(numbers); i++) {
-        const double was = number_of(base, numbers[i].offset), is = number_of(updated, numbers[i].offset);
-        if (is_unquantized && isnan(was)) continue; /* it has no such number in any document */
-        add_row(out, numbers[i].metric, base, was, is,
-                judge_number(was, is, numbers[i].is_bits, limits->max_regression));
+    memcpy(entry.row.run, run->name, sizeof entry.row.run);
+    memcpy(entry.row.method, run->method, sizeof entry.row.method);
+    if (!other) {
+        comparison_add_missing(out, &entry, "perplexity", run->perplexity);
+        return RB_OK;
     }
-    compare_needles(out, base, updated, limits->max_needles_lost);
-    compare_understanding(out, base, updated, limits->max_regression);
+    const int n = (int)(other - updated->runs);
+    entry.updated = run_at(pair->updated, n);
+    snprintf(entry.base_where, sizeof entry.base_where, "%.400s: runs[%d]", pair->base_path, r);
+    snprintf(entry.new_where, sizeof entry.new_where, "%.400s: runs[%d]", pair->new_path, n);
+    return comparison_add_entry(out, pair, &entry, err);
 }
 
 /* Right answers can be compared only when the same questions were asked. */
@@ -165,24 +99,19 @@ static rb_status check_same_needles(const evaluation *base, const char *base_pat
     return RB_OK;
 }
 
-rb_status compare_evaluations(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json,
-                              const char *new_path, const comparison_limits *limits, rb_error *err)
+rb_status compare_evaluations(comparison *out, const compared_pair *pair, rb_error *err)
 {
     evaluation *base = NULL, *updated = NULL;
     rb_status st;
-    RB_TRY(st, evaluation_from_json(&base, base_json, base_path, err), done);
-    RB_TRY(st, evaluation_from_json(&updated, new_json, new_path, err), done);
-    RB_TRY(st, check_listed_once(base, base_path, err), done);
-    RB_TRY(st, check_listed_once(updated, new_path, err), done);
-    RB_TRY(st, model_facts_same(&base->model, base_path, &updated->model, new_path, err), done);
-    RB_TRY(st, comparison_check_text(&base->text, base_path, &updated->text, new_path, "evaluation", err), done);
-    RB_TRY(st, check_same_needles(base, base_path, updated, new_path, err), done);
-    RB_TRY(st, rb_alloc(&out->rows, (size_t)base->n_runs * ROWS_PER_RUN, sizeof *out->rows, "comparison", err), done);
-    for (int i = 0; i < base->n_runs; i++) {
-        const evaluation_run *run = &base->runs[i], *other = find_run(base, run, updated);
-        if (other) compare_runs(out, run, other, limits);
-        else add_row(out, "perplexity", run, run->perplexity, (double)NAN, VERDICT_MISSING);
-    }
+    RB_TRY(st, evaluation_from_json(&base, pair->base, pair->base_path, err), done);
+    RB_TRY(st, evaluation_from_json(&updated, pair->updated, pair->new_path, err), done);
+    RB_TRY(st, check_listed_once(base, pair->base_path, err), done);
+    RB_TRY(st, check_listed_once(updated, pair->new_path, err), done);
+    RB_TRY(st, comparison_check_model(out, pair, &base->model, &updated->model, err), done);
+    RB_TRY(st, comparison_check_text(pair, &base->text, &updated->text, "evaluation", err), done);
+    RB_TRY(st, check_same_needles(base, pair->base_path, updated, pair->new_path, err), done);
+    RB_TRY(st, comparison_reserve(out, base->n_runs, base->model.n_layers, err), done);
+    for (int r = 0; r < base->n_runs && st == RB_OK; r++) st = compare_run_of(out, pair, base, r, updated, err);
 done:
     evaluation_free(base);
     evaluation_free(updated);

@@ -1,24 +1,11 @@
-/* Compares two profile summaries: mean error, true bits and every layer of each method and budget. See
- * evaluate/compare.h. */
+/* Compares two profile summaries: every metric of each method and budget, and every layer. See evaluate/compare.h. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "evaluate/compare_rows.h"
 #include "profile/profile_summary.h"
-
-static void add_row(comparison *result, const char *metric, const summary_method *method, int layer, double base,
-                    double updated, comparison_verdict verdict)
-{
-    comparison_row row = {.metric = metric,
-                          .avg_bits = method->avg_bits,
-                          .value_bits = (double)NAN,
-                          .layer = layer,
-                          .base = base,
-                          .updated = updated,
-                          .verdict = verdict};
-    memcpy(row.method, method->method, sizeof row.method);
-    comparison_add(result, &row);
-}
 
 /* -1: the method loses to uniform, 1: it wins, 0: there is no uniform at this budget. */
 static int against_uniform(const profile_summary *summary, const summary_method *method, int layer)
@@ -28,34 +15,49 @@ static int against_uniform(const profile_summary *summary, const summary_method 
     return method->logit_mae_by_layer[layer] < uniform->logit_mae_by_layer[layer] ? 1 : -1;
 }
 
-static comparison_verdict judge_layer(const profile_summary *base, const summary_method *base_method,
-                                      const profile_summary *updated, const summary_method *new_method, int layer,
-                                      double max_regression)
+/* A layer that beat uniform must go on doing so, even where it got worse by less than the limit. With other seeds that
+ * may be luck. */
+static void judge_against_uniform(comparison *out, int first_row, const profile_summary *base,
+                                  const summary_method *base_method, const profile_summary *updated,
+                                  const summary_method *new_method)
 {
-    const comparison_verdict verdict = comparison_judge_error(base_method->logit_mae_by_layer[layer],
-                                                              new_method->logit_mae_by_layer[layer], max_regression);
-    if (verdict == VERDICT_WORSE) return verdict;
-    return against_uniform(base, base_method, layer) > 0 && against_uniform(updated, new_method, layer) < 0
-               ? VERDICT_LOST
-               : verdict;
+    for (int i = first_row; i < out->n_rows; i++) {
+        comparison_row *row = &out->rows[i];
+        if (row->layer < 0 || strcmp(row->metric, "logit_mae") != 0 || row->is_redrawn) continue;
+        if (row->verdict == VERDICT_WORSE || against_uniform(base, base_method, row->layer) <= 0
+            || against_uniform(updated, new_method, row->layer) >= 0)
+            continue;
+        row->verdict = VERDICT_LOST;
+        out->n_regressions++;
+    }
 }
 
-static void compare_method(comparison *result, const profile_summary *base, const summary_method *base_method,
-                           const profile_summary *updated, double max_regression)
+static const cJSON *method_at(const cJSON *document, int index)
 {
-    const summary_method *new_method = profile_summary_find(updated, base_method->method, base_method->avg_bits);
-    if (!new_method) {
-        add_row(result, "logit_mae", base_method, -1, base_method->logit_mae, (double)NAN, VERDICT_MISSING);
-        return;
+    return cJSON_GetArrayItem(rb_json_find(document, "methods"), index);
+}
+
+static rb_status compare_method(comparison *out, const compared_pair *pair, const profile_summary *base, int m,
+                                const profile_summary *updated, rb_error *err)
+{
+    const summary_method *method = &base->methods[m],
+                         *other = profile_summary_find(updated, method->method, method->avg_bits);
+    compared_entry entry = {.base = method_at(pair->base, m),
+                            .n_layers = base->model.n_layers,
+                            .row = {.avg_bits = method->avg_bits, .value_bits = (double)NAN}};
+    const int first_row = out->n_rows;
+    memcpy(entry.row.method, method->method, sizeof entry.row.method);
+    if (!other) {
+        comparison_add_missing(out, &entry, "logit_mae", method->logit_mae);
+        return RB_OK;
     }
-    add_row(result, "logit_mae", base_method, -1, base_method->logit_mae, new_method->logit_mae,
-            comparison_judge_error(base_method->logit_mae, new_method->logit_mae, max_regression));
-    add_row(result, "true_bits", base_method, -1, base_method->true_bits, new_method->true_bits,
-            comparison_judge_bits(base_method->true_bits, new_method->true_bits));
-    for (int layer = 0; layer < base->model.n_layers; layer++)
-        add_row(result, "logit_mae", base_method, layer, base_method->logit_mae_by_layer[layer],
-                new_method->logit_mae_by_layer[layer],
-                judge_layer(base, base_method, updated, new_method, layer, max_regression));
+    const int n = (int)(other - updated->methods);
+    entry.updated = method_at(pair->updated, n);
+    snprintf(entry.base_where, sizeof entry.base_where, "%.400s: methods[%d]", pair->base_path, m);
+    snprintf(entry.new_where, sizeof entry.new_where, "%.400s: methods[%d]", pair->new_path, n);
+    const rb_status st = comparison_add_entry(out, pair, &entry, err);
+    if (st == RB_OK) judge_against_uniform(out, first_row, base, method, updated, other);
+    return st;
 }
 
 /* With a method listed twice it would not be clear which of the two is judged. */
@@ -69,26 +71,19 @@ static rb_status check_listed_once(const profile_summary *summary, const char *p
     return RB_OK;
 }
 
-rb_status compare_summaries(comparison *out, const cJSON *base_json, const char *base_path, const cJSON *new_json,
-                            const char *new_path, const comparison_limits *limits, rb_error *err)
+rb_status compare_summaries(comparison *out, const compared_pair *pair, rb_error *err)
 {
     profile_summary *base = NULL, *updated = NULL;
     rb_status st;
-    RB_TRY(st, profile_summary_from_json(&base, base_json, base_path, err), done);
-    RB_TRY(st, profile_summary_from_json(&updated, new_json, new_path, err), done);
-    RB_TRY(st, check_listed_once(base, base_path, err), done);
-    RB_TRY(st, check_listed_once(updated, new_path, err), done);
-    RB_TRY(st, model_facts_same(&base->model, base_path, &updated->model, new_path, err), done);
-    RB_TRY(st,
-           comparison_check_text(&base->calibration, base_path, &updated->calibration, new_path, "calibration", err),
-           done);
-    RB_TRY(st, comparison_check_text(&base->test, base_path, &updated->test, new_path, "test", err), done);
-    RB_TRY(st,
-           rb_alloc(&out->rows, (size_t)base->n_methods * (size_t)(base->model.n_layers + 2), sizeof *out->rows,
-                    "comparison", err),
-           done);
-    for (int m = 0; m < base->n_methods; m++)
-        compare_method(out, base, &base->methods[m], updated, limits->max_regression);
+    RB_TRY(st, profile_summary_from_json(&base, pair->base, pair->base_path, err), done);
+    RB_TRY(st, profile_summary_from_json(&updated, pair->updated, pair->new_path, err), done);
+    RB_TRY(st, check_listed_once(base, pair->base_path, err), done);
+    RB_TRY(st, check_listed_once(updated, pair->new_path, err), done);
+    RB_TRY(st, comparison_check_model(out, pair, &base->model, &updated->model, err), done);
+    RB_TRY(st, comparison_check_text(pair, &base->calibration, &updated->calibration, "calibration", err), done);
+    RB_TRY(st, comparison_check_text(pair, &base->test, &updated->test, "test", err), done);
+    RB_TRY(st, comparison_reserve(out, base->n_methods, base->model.n_layers, err), done);
+    for (int m = 0; m < base->n_methods && st == RB_OK; m++) st = compare_method(out, pair, base, m, updated, err);
 done:
     profile_summary_free(base);
     profile_summary_free(updated);

@@ -9,11 +9,13 @@
 #include "evaluate/needles_json.h"
 #include "evaluate/score_json.h"
 #include "evaluate/understanding_score.h"
+#include "plan/plan_seeds.h"
 
 /* plan NULL: the unquantized run. Its bits are null, and so is what compares a run with it. */
 static rb_status run_to_json(cJSON **out, const evaluate_score *score, const evaluate_score *unquantized,
                              const bit_plan *plan, const char *name, const evaluate_request *request, rb_error *err)
 {
+    const plan_seeds seeds = plan ? plan_seeds_of(plan) : (plan_seeds){0};
     const plan_cost cost = plan ? bit_plan_cost(plan) : (plan_cost){0};
     const struct {
         const char *name;
@@ -44,6 +46,7 @@ static rb_status run_to_json(cJSON **out, const evaluate_score *score, const eva
     RB_TRY(st, rb_json_add_string(*out, "method", plan ? plan->method : "none", err), done);
     for (size_t i = 0; i < RB_COUNT(numbers); i++)
         RB_TRY(st, rb_json_add_number(*out, numbers[i].name, numbers[i].value, err), done);
+    if (plan) RB_TRY(st, plan_seeds_add(*out, &seeds, err), done);
     RB_TRY(st, score_lists_to_json(*out, score, model->n_layers, model->n_q_heads, err), done);
     if (needle_documents_count(documents, DOCUMENT_NEEDLES) > 0) {
         RB_TRY(st, needles_to_json(&needles, score->is_right, unquantized->is_right, documents, err), done);

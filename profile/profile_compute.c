@@ -286,6 +286,7 @@ static void name_methods(profile_table *table, const bit_plan *const *plans)
         table->methods[m].n_sink = plans[m]->n_sink;
         snprintf(table->methods[m].method, sizeof table->methods[m].method, "%s", plans[m]->method);
         table->methods[m].avg_bits = plans[m]->avg_bits;
+        table->methods[m].seeds = plan_seeds_of(plans[m]);
     }
 }
 

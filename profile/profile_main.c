@@ -18,6 +18,7 @@
 #include "profile/profile_report.h"
 #include "profile/profile_statistics.h"
 #include "profile/profile_summary.h"
+#include "profile/seed_spread.h"
 
 typedef struct profile_options {
     rb_number_list budgets;
@@ -25,7 +26,7 @@ typedef struct profile_options {
     bool no_curves, no_coverage_warning;
     rb_string_list plans; /* finished ones */
     const char *output, *model;
-    int64_t n_worst_tokens, n_sink;
+    int64_t n_worst_tokens, n_sink, n_seeds;
     sensitivity_options metrics;
 } profile_options;
 
@@ -200,8 +201,8 @@ static rb_status profile_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, get_plans(&plans, table, capture, opt, err), done);
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     RB_TRY(st,
-           profile_score(table, capture, (const bit_plan *const *)plans.at, plans.n, opt->output && !opt->no_curves,
-                         device, err),
+           seed_spread_score(table, capture, (const bit_plan *const *)plans.at, plans.n, (int)opt->n_seeds,
+                             opt->output && !opt->no_curves, device, err),
            done);
     for (int i = 0; i < opt->plans.n; i++) table->methods[i].plan = opt->plans.at[i];
     if (opt->model) RB_TRY(st, name_tokens(table, opt->model, err), done);
@@ -226,7 +227,8 @@ int main(int argc, char **argv)
                            .budgets = {.n = 3, .at = {2, 3, 4}},
                            .methods = {.n = 2, .at = {"uniform", "block-gtq"}},
                            .metrics = {.n_tokens = SENSITIVITY_TOKENS, .n_draws = SENSITIVITY_DRAWS},
-                           .n_worst_tokens = 5};
+                           .n_worst_tokens = 5,
+                           .n_seeds = 1};
     static const char *const sinks[] = {"auto", NULL}; /* SINK_AUTO */
     const rb_option table[] = {
         {.long_name = "budgets",
@@ -256,6 +258,14 @@ int main(int argc, char **argv)
          .value = &opt.plans,
          .metavar = "PLAN",
          .help = "score this finished plan instead, a plan.json or plan.rbp; may be given several times"},
+        {.long_name = "seeds",
+         .kind = RB_OPT_INT,
+         .value = &opt.n_seeds,
+         .metavar = "N",
+         .min = 1,
+         .max = SEED_MAX,
+         .help = "score random rotations under N seeds, the plan's own first, and record mean and standard deviation, "
+                 "by which compare judges results of other seeds; takes N times as long"},
         {.long_name = "metric-tokens",
          .kind = RB_OPT_INT,
          .value = &opt.metrics.n_tokens,

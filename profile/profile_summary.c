@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/plain_name.h"
 #include "core/program.h"
+#include "profile/seed_spread.h"
 #include "profile/sink_report.h"
 #include "profile/tail_summary.h"
 
@@ -57,6 +58,8 @@ static rb_status method_to_json(cJSON **out, const profile_table *table, const m
            done);
     RB_TRY(st, rb_json_add_number(json, "n_layers", model->n_layers, err), done);
     RB_TRY(st, tail_summary_add(json, method, model, err), done);
+    RB_TRY(st, plan_seeds_add(json, &method->seeds, err), done);
+    RB_TRY(st, seed_spread_add(json, method, model->n_layers, err), done);
     *out = json;
     json = NULL;
 done:

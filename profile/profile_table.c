@@ -79,13 +79,18 @@ const token_statistics *profile_table_statistics(const profile_table *table, int
     return n_sink > 0 && table->n_sink > 0 ? &table->counted : &table->all;
 }
 
+void method_score_free(method_score *method)
+{
+    free(method->heads);
+    free(method->spread.layer_mean);
+    free(method->spread.layer_deviation);
+    worst_tokens_free(&method->worst);
+}
+
 void profile_table_free(profile_table *table)
 {
     if (!table) return;
-    for (int m = 0; m < table->n_methods; m++) {
-        free(table->methods[m].heads);
-        worst_tokens_free(&table->methods[m].worst);
-    }
+    for (int m = 0; m < table->n_methods; m++) method_score_free(&table->methods[m]);
     free(table->methods);
     rb_sha256_file_finish(&table->hashing, NULL, NULL);
     token_statistics_free(&table->all);

@@ -4,6 +4,7 @@
 #define RB_PROFILE_PROFILE_TABLE_H
 
 #include "core/model_facts.h"
+#include "plan/plan_seeds.h"
 #include "profile/output_sensitivity.h"
 #include "profile/sink_evidence.h"
 #include "profile/tail_error.h"
@@ -28,10 +29,20 @@ typedef struct head_coverage {
     double key_distance, key_outside, query_shift, plan_transfer;
 } head_coverage;
 
+/* Mean and standard deviation of a method's scores over n draws of its rotations (profile/seed_spread.h): of the means
+ * over layers, tail.ratio being the largest of all heads; and of the logit MAE of every layer. */
+typedef struct seed_spread {
+    int n; /* 0: not measured */
+    head_score mean, deviation;
+    double *layer_mean, *layer_deviation; /* [n_layers], owned */
+} seed_spread;
+
 typedef struct method_score {
     char method[32];  /* "uniform", "block-gtq", or a plan's method */
     const char *plan; /* path of the finished plan that was scored, borrowed; NULL: made of the capture */
     double avg_bits;
+    plan_seeds seeds;   /* of the plan that was scored; none in a profile that was read */
+    seed_spread spread; /* nothing in a profile that was read */
     int64_t n_sink;     /* first tokens of a sequence that stay exact: they have no error */
     head_score *heads;  /* [n_layers][n_kv_heads], owned */
     worst_tokens worst; /* over all heads; empty in a profile that was read */
@@ -60,6 +71,7 @@ typedef struct profile_table {
 /* Energies of zero, no methods, no curves. */
 rb_status profile_table_create(profile_table **out, const model_facts *model, rb_error *err);
 void profile_table_free(profile_table *table);
+void method_score_free(method_score *method); /* what it owns */
 /* Room for the scores of n methods, and for the error curves; each once at most. */
 rb_status profile_table_add_methods(profile_table *table, int n, rb_error *err);
 rb_status profile_table_add_curves(profile_table *table, rb_error *err);

@@ -97,7 +97,9 @@ static const char *base_file(void) { return written(document(&gtq, 1), "base.jso
 static comparison compared(const run_numbers *updated, int n, double max_regression, int max_needles_lost)
 {
     comparison result;
-    const comparison_limits limits = {max_regression, max_needles_lost};
+    comparison_limits limits = comparison_limits_default();
+    limits.general = max_regression;
+    limits.max_needles_lost = max_needles_lost;
     assert_ok(compare_files(&result, base_file(), written(document(updated, n), "new.json"), &limits, &err));
     return result;
 }
@@ -127,7 +129,7 @@ static void an_evaluation_is_not_worse_than_itself(void **state)
     comparison result = compared(&gtq, 1, 0, 0);
     assert_int_equal(result.n_regressions, 0);
     assert_int_equal(result.n_rows,
-                     3 + 10); /* perplexity, needles and accuracy of the unquantized run, everything of the plan's */
+                     4 + 12); /* perplexity, needles and understanding of the unquantized run, all of the plan's */
     comparison_free(&result);
 }
 
@@ -211,14 +213,14 @@ static void what_base_did_not_measure_is_not_judged(void **state)
     (void)state;
     run_numbers unmeasured = gtq;
     comparison result;
-    const comparison_limits limits = {.max_regression = 1};
+    const comparison_limits limits = comparison_limits_default();
     unmeasured.attention_kl = unmeasured.output_error = (double)NAN;
     const char *base = written(document(&unmeasured, 1), "short.json");
     assert_ok(compare_files(&result, base, written(document(&unmeasured, 1), "short-too.json"), &limits, &err));
     assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
     assert_int_equal(verdict_of(&result, "output_error", "gtq.json"), VERDICT_UNMEASURED);
     assert_int_equal(result.n_regressions, 0);
-    assert_int_equal(result.n_rows, 3 + 10);
+    assert_int_equal(result.n_rows, 4 + 12);
     comparison_free(&result);
     assert_ok(compare_files(&result, base, base_file(), &limits, &err));
     assert_int_equal(verdict_of(&result, "attention_kl", "gtq.json"), VERDICT_UNMEASURED);
@@ -252,7 +254,7 @@ static void a_run_is_found_by_method_and_bits_and_by_name_among_several(void **s
 static void assert_not_compared(cJSON *updated, rb_status status, const char *message)
 {
     comparison result;
-    const comparison_limits limits = {.max_regression = 1};
+    const comparison_limits limits = comparison_limits_default();
     assert_fails(compare_files(&result, base_file(), written(updated, "new.json"), &limits, &err), status, message);
     assert_null(result.rows);
 }

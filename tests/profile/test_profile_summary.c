@@ -102,7 +102,8 @@ static void the_document_has_the_names_of_the_contract(void **state)
                                        "tail_ratio",
                                        "outside_share",
                                        "heads_out_of_proportion",
-                                       "worst_tokens"};
+                                       "worst_tokens",
+                                       "rotation_seeds"};
     profile_table *table = three_methods();
     cJSON *json = as_read(table);
     const cJSON *list = NULL, *method = NULL;

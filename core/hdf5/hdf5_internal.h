@@ -17,6 +17,10 @@ rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *pa
  * shorter than it says. */
 bool rb_h5_last_cause(char *cause, size_t size);
 
+/* Every thread has an error stack of its own, which would print itself page by page: called by each function that
+ * writes, since any thread may be its first. */
+void rb_h5_silence_thread(void);
+
 /* How files are opened; closed with H5Pclose, negative on failure. */
 hid_t rb_h5_access_list(void);
 

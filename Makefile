@@ -39,7 +39,7 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
 NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format \
-                  check-format
+                  check-format fuzz
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -49,13 +49,24 @@ endif
 LIB_CFLAGS  := $(shell pkg-config --cflags $(LIBRARIES))
 LIB_LDLIBS  := $(shell pkg-config --libs $(LIBRARIES)) -lm -ldl
 TEST_LDLIBS := $(shell pkg-config --libs $(TEST_LIBRARIES) 2>/dev/null)
+
+# Loops that clang does not vectorise are no fault of the source.
+CLANG := $(shell $(CC) --version 2>/dev/null | grep -o 'clang version')
+# Every program and library is built to stop where memory was overwritten (SECURITY.md). takes: options, if the compiler
+# has them; level 3 of the checks of glibc needs gcc 12. A sanitizer has checks of its own, which these would go past.
+takes    = $(shell $(CC) -O1 -Werror -include stdio.h $(1) -x c -c /dev/null -o /dev/null 2>/dev/null && echo "$(1)")
+FORTIFY := $(or $(call takes,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+HARDENED := $(call takes,-fstack-protector-strong) $(call takes,-fcf-protection) $(if $(CLANG),-Wno-pass-failed)
 endif
+HARDEN_CFLAGS = $(HARDENED) $(if $(findstring -fsanitize,$(CFLAGS))$(findstring _FORTIFY_SOURCE,$(CFLAGS)),,$(if \
+                $(filter -O -O1 -O2 -O3 -Os -Og -Ofast,$(CFLAGS)),$(FORTIFY)))
+HARDEN_LDFLAGS := -Wl,-z,relro,-z,now,-z,noexecstack
 
 RB_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -Iplan/library -I$(BUILD)/gen -fopenmp -ffp-contract=off -fno-math-errno \
              -fno-trapping-math -fPIC -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
              -Wmissing-prototypes -Wvla -Werror -MMD -MP $(LIB_CFLAGS)
 # DT_RPATH, not RUNPATH: in a bundle it must also lead the libraries to their own libraries.
-RB_LDFLAGS := -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib'
+RB_LDFLAGS := -pie $(HARDEN_LDFLAGS) -fopenmp -Wl,--as-needed -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib'
 
 # ---- rooms ---------------------------------------------------------------------------------------
 # In link order: each room uses those after it (docs/architecture.md).
@@ -153,7 +164,7 @@ $(BUILD)/obj/kernels/reference/block_codebook.o: override CFLAGS := \
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
-	$(Q)$(CC) $(RB_CFLAGS) $(CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(RB_CFLAGS) $(HARDEN_CFLAGS) $(CFLAGS) -c -o $@ $<
 
 define room_rule
 $(BUILD)/lib/librb_$(1).a: $(call objects,$(call room_sources,$(1)))
@@ -174,7 +185,7 @@ $(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
 $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
+	$(Q)$(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
 
 # What the objects were made for: they are made again when that changes.
 $(CUDA_ARCH_FILE): FORCE
@@ -194,7 +205,7 @@ $(CUDA_BUILD)/obj/%.cu.o: %.cu Makefile $(CUDA_ARCH_FILE)
 $(BUILD)/lib/ropebits_cuda.so: $(patsubst %.cu,$(CUDA_BUILD)/obj/%.cu.o,$(CUDA_SRC)) $(BUILD)/obj/core/status.o
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,relro,-z,now,-z,noexecstack -o $@ $^ -ldl
 
 # ---- libraries for other programs: what they see of them begins with ropebits_ -------------------
 PLAN_SONAME := libropebits_plan.so.5
@@ -218,7 +229,7 @@ $(BUILD)/lib/libropebits_%.a:
 	$(Q)rm -f $@ && ar rcsD $@ $@.o && rm $@.o
 
 # A name that no library given here has is an error, so that nothing else is needed.
-LINK_LIBRARY = $(CC) $(CFLAGS) -shared -Wl,--version-script=packaging/exports.map -Wl,--as-needed \
+LINK_LIBRARY = $(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) -Wl,--version-script=packaging/exports.map -Wl,--as-needed \
                $(if $(findstring sanitize,$(CFLAGS)),,-Wl,--no-undefined) \
                -Wl,--disable-new-dtags,-rpath,'$$ORIGIN' $(LDFLAGS)
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC)) $(BUILD)/obj/plan/library/parts.a
@@ -272,7 +283,32 @@ $(FAULTY_PROFILE): $(call objects,profile/profile_main.c tests/faulty/codec_faul
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -Wl,--wrap=rotation_build -Wl,--wrap=codebook_build -o $@ \
 	    $(filter %.o,$^) $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
-test-programs: all $(TEST_BINS) $(FAULTY_PROFILE)
+# ---- fuzzing: tests/fuzz/fuzz_NAME.c -> $(BUILD)/tests/fuzz/fuzz_NAME, which runs its seeds ------------------------
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BINS  := $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%)
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/seeds_main.o $(ROOM_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/obj/tests/fuzz/seeds_main.o \
+	    $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+# The same with libFuzzer in place of the main.
+$(BUILD)/libfuzzer/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(ROOM_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
+
+# Yours to set: FUZZ_CC, FUZZ_SECONDS of each target, FUZZ_TARGETS (all), FUZZ_JOBS side by side
+FUZZ_CC      ?= clang
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(FUZZ_NAMES)
+FUZZ_JOBS    ?= 1
+.PHONY: fuzz fuzz-targets
+## fuzz: every reader under libFuzzer, AddressSanitizer and UBSan, FUZZ_SECONDS=60 each (needs clang)
+fuzz:
+	$(Q)tests/fuzz/fuzz.sh "$(FUZZ_CC)" $(BUILD)/fuzz $(FUZZ_SECONDS) $(FUZZ_JOBS) $(FUZZ_TARGETS)
+fuzz-targets: $(FUZZ_TARGETS:%=$(BUILD)/libfuzzer/fuzz_%)
+
+test-programs: all $(TEST_BINS) $(FAULTY_PROFILE) $(FUZZ_BINS)
 
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZED  := BUILD=$(BUILD)/asan CUDA_BUILD=$(BUILD) CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZERS)"

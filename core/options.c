@@ -183,7 +183,7 @@ static rb_status set_value(const rb_option *option, char *text, rb_error *err)
         *(const char **)option->value = text;
         return RB_OK;
     }
-    assert(!"an option kind that set_value does not know");
+    assert(false && "an option kind that set_value does not know");
     return RB_EINVAL;
 }
 

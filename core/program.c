@@ -121,7 +121,11 @@ void rb_print_version(FILE *out, const char *program)
     fprintf(out, "ropebits%s%s %s\n", program ? " " : "", program ? program : "", RB_VERSION);
     fprintf(out, "commit    %s\n", RB_COMMIT);
     fprintf(out, "license   Apache-2.0\n");
+#ifdef __clang__
+    fprintf(out, "compiler  %s\n", __VERSION__); /* begins with its name */
+#else
     fprintf(out, "compiler  GCC %s\n", __VERSION__);
+#endif
     fprintf(out, "HDF5      %u.%u.%u (built with %d.%d.%d)\n", major, minor, release, H5_VERS_MAJOR, H5_VERS_MINOR,
             H5_VERS_RELEASE);
     fprintf(out, "%s\n", openblas_get_config()); /* starts with its name */

@@ -49,11 +49,11 @@ static_assert((int)BLOCK_CODEBOOK_MAX_BITS == ROPEBITS_MAX_BLOCK_BITS
                   && (int)BLOCK_CODEBOOK_MAX_LEVEL_BITS == ROPEBITS_MAX_LEVEL_BITS
                   && (int)BLOCK_CODEBOOK_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of block-codebook");
-static_assert(BLOCK_CODEBOOK_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of block-codebook");
+static_assert((int)BLOCK_CODEBOOK_LEAST_WEIGHT_INVERSE == PLAN_RBP_LEAST_WEIGHT_INVERSE, "weights of block-codebook");
 static_assert((int)TRELLIS_MAX_WIDTH == ROPEBITS_MAX_TRELLIS_WIDTH
                   && (int)TRELLIS_MAX_GAIN_BITS == ROPEBITS_MAX_GAIN_BITS,
               "bits of trellis");
-static_assert(TRELLIS_LEAST_WEIGHT == PLAN_RBP_LEAST_WEIGHT, "weights of trellis");
+static_assert((int)TRELLIS_LEAST_WEIGHT_INVERSE == PLAN_RBP_LEAST_WEIGHT_INVERSE, "weights of trellis");
 static_assert((int)PLAN_WIDTH_OF_HEADS == ROPEBITS_VALUES_OF_HEADS, "values with heads of their own");
 
 /* ---- growing bytes --------------------------------------------------------------------------- */

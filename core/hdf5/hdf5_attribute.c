@@ -14,6 +14,7 @@
 static rb_status write_attribute(hid_t loc, const char *object, const char *name, hid_t type, const void *value,
                                  rb_error *err)
 {
+    rb_h5_silence_thread();
     hid_t space = H5Screate(H5S_SCALAR), attribute = -1;
     rb_status st = RB_OK;
     if (space >= 0)

@@ -104,6 +104,8 @@ rb_status rb_h5_fail_call(rb_error *err, rb_status st, hid_t loc, const char *pa
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
+void rb_h5_silence_thread(void) { (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
+
 rb_status rb_h5_init(rb_error *err)
 {
     /* HDF5 closes what is open when the program exits, and crashes there on a file it could not write (a full disk).
@@ -208,6 +210,7 @@ done:
 rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
 {
     rb_status st = RB_OK;
+    rb_h5_silence_thread();
     const herr_t closed = H5Fclose(file->id);
     file->id = H5I_INVALID_HID;
     if (closed < 0) st = rb_fail(err, RB_EIO, "%s: cannot write (%s)", file->path, last_cause().text);
@@ -223,7 +226,10 @@ rb_status rb_h5_publish(rb_h5_file *file, rb_error *err)
 
 void rb_h5_close(rb_h5_file *file)
 {
-    if (file->path && file->id >= 0) H5Fclose(file->id);
+    if (file->path && file->id >= 0) {
+        rb_h5_silence_thread();
+        H5Fclose(file->id);
+    }
     h5_contents_free(file->contents);
     if (!file->is_kept) rb_atomic_discard(file->tmp_path);
     free(file->tmp_path);
@@ -252,6 +258,7 @@ static bool path_prefix(char out[MAX_PATH], const char *path, int n)
 
 static rb_status make_one_group(hid_t parent, const char *name, hid_t creation, rb_error *err)
 {
+    rb_h5_silence_thread();
     hid_t group = H5Lexists(parent, name, H5P_DEFAULT) > 0
                       ? H5Gopen2(parent, name, H5P_DEFAULT)
                       : H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);

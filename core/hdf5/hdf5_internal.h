@@ -23,6 +23,10 @@ void rb_h5_choose_chunk(rb_h5_type type, int rank, const int64_t *dims, int64_t 
 rb_status rb_h5_create_dataset(hid_t *out, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                                int zstd_level, rb_error *err);
 
+/* Every thread has an error stack of its own, which would print itself page by page: called by each function that
+ * writes, since any thread may be its first. */
+void rb_h5_silence_thread(void);
+
 /* How files are opened; closed with H5Pclose, negative on failure. */
 hid_t rb_h5_access_list(void);
 

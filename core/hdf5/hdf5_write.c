@@ -109,7 +109,7 @@ static rb_status write_frame(const write_job *job, int64_t index, rb_error *err)
     if (slot->frame_bytes == 0)
         return rb_h5_fail(err, RB_ENOMEM, job->loc, job->path, "zstd cannot compress chunk %lld", (long long)index);
     if (slot->is_unfit) return RB_ENONFINITE; /* rb_h5_write_by finds out which value it is */
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);    /* each thread has an error stack of its own, which would print itself */
+    rb_h5_silence_thread();
     chunk_grid_offset(job->grid, index, offset);
     if (H5Dwrite_chunk(job->dataset, H5P_DEFAULT, 0, offset, slot->frame_bytes, slot->frame.at) < 0)
         return rb_h5_fail_call(err, RB_EIO, job->loc, job->path, "cannot write chunk %lld", (long long)index);
@@ -188,6 +188,7 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
     rb_status st = RB_OK;
 
     assert(rank >= 1 && rank <= RB_H5_MAX_RANK);
+    rb_h5_silence_thread();
     if (!rb_h5_count_elements(type, rank, dims, &n)) {
         char shape[128];
         rb_h5_format_shape(shape, sizeof shape, rank, dims);

@@ -12,7 +12,8 @@
 #include "kernels/reference/block_codebook.h"
 
 enum { BLOCK_CODEBOOK_MAX_GAIN_BITS = 4 };
-#define BLOCK_CODEBOOK_LEAST_WEIGHT 0x1p-14 /* fp16's smallest normal number */
+enum { BLOCK_CODEBOOK_LEAST_WEIGHT_INVERSE = 1 << 14 };
+#define BLOCK_CODEBOOK_LEAST_WEIGHT (1.0 / BLOCK_CODEBOOK_LEAST_WEIGHT_INVERSE) /* fp16's smallest normal number */
 
 typedef struct plan_block_codebook {
     uint8_t *bits;  /* [n_blocks], owned: 0 to block_codebook_most_bits; 0: nothing is stored, restored as its centre */

@@ -12,7 +12,8 @@
 #include "kernels/reference/trellis.h"
 
 enum { TRELLIS_MAX_GAIN_BITS = 4 };
-#define TRELLIS_LEAST_WEIGHT 0x1p-14 /* fp16's smallest normal number */
+enum { TRELLIS_LEAST_WEIGHT_INVERSE = 1 << 14 };
+#define TRELLIS_LEAST_WEIGHT (1.0 / TRELLIS_LEAST_WEIGHT_INVERSE) /* fp16's smallest normal number */
 
 typedef struct plan_trellis {
     int n_dims;      /* of a vector, and so coordinates: head_dim, of values value_dim */

@@ -169,6 +169,6 @@ void gguf_dequantize(tensor_dtype dtype, const unsigned char *blocks, int64_t n_
     case TENSOR_Q4_K: q4_k(blocks, n_blocks, out); break;
     case TENSOR_Q5_K: q5_k(blocks, n_blocks, out); break;
     case TENSOR_Q6_K: q6_k(blocks, n_blocks, out); break;
-    default: assert(!"a block type");
+    default: assert(false && "a block type");
     }
 }

@@ -63,11 +63,27 @@ static int compare_merges(const void *a, const void *b)
     return x->piece < y->piece ? -1 : x->piece > y->piece;
 }
 
+/* Looking a half up takes a step a byte. A real vocabulary has 2^18 pieces of 7 bytes. */
+static rb_status check_work(const gguf_vocabulary *vocabulary, rb_error *err)
+{
+    const int64_t max_steps = (int64_t)1 << 30;
+    int64_t n_steps = 0;
+    for (int32_t piece = 0; piece < vocabulary->n_tokens; piece++) {
+        const int64_t length = (int64_t)vocabulary->tokens[piece].text.length;
+        n_steps += length * length;
+    }
+    return n_steps <= max_steps ? RB_OK
+                                : rb_fail(err, RB_EUNSUPPORTED,
+                                          "tokenizer.ggml.tokens: cutting the pieces at every place takes %lld steps, "
+                                          "expected at most %lld: they are too long",
+                                          (long long)n_steps, (long long)max_steps);
+}
+
 rb_status gguf_merges_of_scores(gguf_merge **merges, int64_t *n_merges, const gguf_vocabulary *vocabulary,
                                 rb_error *err)
 {
     merge_list list = {0};
-    rb_status st = RB_OK;
+    rb_status st = check_work(vocabulary, err);
     for (int32_t piece = 0; piece < vocabulary->n_tokens && st == RB_OK; piece++) {
         const int kind = vocabulary->tokens[piece].kind;
         if (kind == GGUF_TOKEN_NORMAL || kind == GGUF_TOKEN_USER_DEFINED) st = add_cuts(&list, vocabulary, piece, err);

@@ -9,6 +9,9 @@
 #include "model/tokenizer/byte_trie.h"
 #include "model/tokenizer/unicode_text.h"
 
+/* Every byte of a text may begin any of them, so a long one would take a text's length times its own. */
+enum { MAX_TOKEN_BYTES = 512 };
+
 struct added_tokens {
     added_token *tokens;
     int32_t count;
@@ -32,6 +35,9 @@ static rb_status read_token(added_token *token, const cJSON *object, const char 
     token->id = (int32_t)id;
     token->length = strlen(content);
     if (token->length == 0) return rb_fail(err, RB_EFORMAT, "%s.content: found an empty string", where);
+    if (token->length > MAX_TOKEN_BYTES)
+        return rb_fail(err, RB_EUNSUPPORTED, "%s.content: found %zu bytes, supported are %d", where, token->length,
+                       MAX_TOKEN_BYTES);
     if (utf8_valid_prefix(content, token->length) != token->length)
         return rb_fail(err, RB_EFORMAT, "%s.content: found invalid UTF-8", where);
     RB_TRY(st, rb_format(&token->content, err, "%s", content), done);

@@ -137,6 +137,7 @@ static rb_status apply_replace(const normalizer_step *step, split_scratch *scrat
         RB_TRY(st, text_buffer_add(out, kept.at, kept.length, err), done);
         *n_first += kept.n_first;
         if (!found) break;
+        RB_TRY(st, split_scratch_take(scratch, content_length, err), done);
         RB_TRY(st, text_buffer_add(out, step->content, content_length, err), done);
         if (in.n_first > 0 && scan.end <= in.n_first) *n_first += content_length;
         done = scan.end;

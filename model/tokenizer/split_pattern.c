@@ -12,8 +12,15 @@ struct split_pattern {
     pcre2_code *code;
 };
 
+/* Steps that the patterns of one text may take. PCRE2 bounds the backtracking of a match from one place only, so a
+ * pattern made for it could take a text's length squared, or longer. A real pattern takes 4 steps a byte. */
+static const uint64_t STEPS_OF_ANY_TEXT = 10 * 1000 * 1000, STEPS_A_BYTE = 200;
+
 struct split_scratch {
     pcre2_match_data *match;
+    pcre2_match_context *context;
+    uint64_t n_bytes, n_steps, max_steps; /* of the text at hand */
+    size_t position;                      /* in it, of the last step */
 };
 
 /* White_Space (PropList.txt), and everything else, as the inside of a set. */
@@ -204,8 +211,9 @@ static rb_status compile(split_pattern *pattern, const char *text, const char *w
     if (!context) return rb_fail(err, RB_ENOMEM, "%s: out of memory", where);
     /* In Oniguruma only LF ends a line, and ^ and $ always match at lines. */
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    pattern->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
-                                  &code, &offset, context);
+    pattern->code =
+        pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_AUTO_CALLOUT, &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) return fail_pcre2(code, where, "PCRE2 does not take the pattern", err);
     /* Without JIT (another CPU, no executable memory) pcre2_match interprets. */
@@ -239,6 +247,18 @@ void split_pattern_free(split_pattern *pattern)
     free(pattern);
 }
 
+/* Before every item of the pattern. What an item passed over is work too: a step for each of its bytes. */
+static int count_step(pcre2_callout_block *block, void *user)
+{
+    split_scratch *scratch = user;
+    const size_t at = block->current_position, before = scratch->position;
+    const uint64_t n_steps = 1 + (at > before ? at - before : before - at);
+    if (n_steps > scratch->max_steps - scratch->n_steps) return PCRE2_ERROR_CALLOUT;
+    scratch->n_steps += n_steps;
+    scratch->position = at;
+    return 0;
+}
+
 rb_status split_scratch_new(split_scratch **out, rb_error *err)
 {
     split_scratch *scratch;
@@ -246,11 +266,36 @@ rb_status split_scratch_new(split_scratch **out, rb_error *err)
     *out = NULL;
     if (st != RB_OK) return st;
     scratch->match = pcre2_match_data_create(1, NULL); /* the whole match; groups are not asked for */
-    if (!scratch->match) {
-        free(scratch);
+    scratch->context = pcre2_match_context_create(NULL);
+    if (!scratch->match || !scratch->context) {
+        split_scratch_free(scratch);
         return rb_fail(err, RB_ENOMEM, "match data: out of memory");
     }
+    pcre2_set_callout(scratch->context, count_step, scratch);
+    split_scratch_begin(scratch, 0);
     *out = scratch;
+    return RB_OK;
+}
+
+void split_scratch_begin(split_scratch *scratch, size_t n_bytes)
+{
+    scratch->n_bytes = n_bytes;
+    scratch->n_steps = 0;
+    scratch->max_steps = STEPS_OF_ANY_TEXT + STEPS_A_BYTE * n_bytes;
+}
+
+static rb_status fail_steps(const split_scratch *scratch, rb_error *err)
+{
+    return rb_fail(err, RB_EUNSUPPORTED,
+                   "the tokenizer's patterns take more than %llu steps on a text of %llu bytes, the most that are "
+                   "allowed",
+                   (unsigned long long)scratch->max_steps, (unsigned long long)scratch->n_bytes);
+}
+
+rb_status split_scratch_take(split_scratch *scratch, uint64_t n_steps, rb_error *err)
+{
+    if (n_steps > scratch->max_steps - scratch->n_steps) return fail_steps(scratch, err);
+    scratch->n_steps += n_steps;
     return RB_OK;
 }
 
@@ -258,19 +303,23 @@ void split_scratch_free(split_scratch *scratch)
 {
     if (!scratch) return;
     pcre2_match_data_free(scratch->match);
+    pcre2_match_context_free(scratch->context);
     free(scratch);
 }
 
 rb_status split_pattern_next(const split_pattern *pattern, split_scratch *scratch, const char *text, size_t length,
                              size_t from, bool *found, size_t *start, size_t *end, rb_error *err)
 {
-    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, scratch->match, NULL);
+    scratch->position = from;
+    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, scratch->match,
+                         scratch->context);
     /* The interpreter backtracks on the heap where the JIT ran out of its small stack. */
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                         scratch->match, NULL);
+                         scratch->match, scratch->context);
     *found = rc >= 0;
     if (rc == PCRE2_ERROR_NOMATCH) return RB_OK;
+    if (rc == PCRE2_ERROR_CALLOUT) return fail_steps(scratch, err);
     if (rc < 0) return fail_pcre2(rc, "pre_tokenizer", "PCRE2 could not split the text", err);
     const PCRE2_SIZE *match = pcre2_get_ovector_pointer(scratch->match);
     *start = match[0];

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/status.h"
 
@@ -22,8 +23,14 @@ void split_pattern_free(split_pattern *pattern);
 
 rb_status split_scratch_new(split_scratch **out, rb_error *err);
 void split_scratch_free(split_scratch *scratch);
+/* A text of so many bytes begins: what all patterns may do to it together is limited, 200 steps a byte and 10 million
+ * for any text. A new scratch is at the beginning of an empty text. */
+void split_scratch_begin(split_scratch *scratch, size_t n_bytes);
+/* Steps of other work on the text, such as bytes that are put in place of a match. Fails likewise. */
+rb_status split_scratch_take(split_scratch *scratch, uint64_t n_steps, rb_error *err);
 
-/* The first match at or after `from` in valid UTF-8: *found, and its bytes [*start, *end). */
+/* The first match at or after `from` in valid UTF-8: *found, and its bytes [*start, *end). Fails with RB_EUNSUPPORTED,
+ * naming the limit, where the patterns have taken too many steps on the text. */
 rb_status split_pattern_next(const split_pattern *pattern, split_scratch *scratch, const char *text, size_t length,
                              size_t from, bool *found, size_t *start, size_t *end, rb_error *err);
 

@@ -201,6 +201,7 @@ rb_status tokenizer_encode(const tokenizer *t, const char *text, size_t length, 
     RB_TRY(st, pretokenizer_scratch_new(&e.split, err), done);
     RB_TRY(st, bpe_scratch_new(&e.merge, err), done);
     RB_TRY(st, id_list_reserve(&e.ids, length / 4 + 16, err), done);
+    split_scratch_begin(pretokenizer_split_scratch(e.split), length);
     size_t n_first = 0;
     if (length > 0) utf8_first(text, length, &n_first);
     RB_TRY(st, encode_added(&e, ADDED_RAW, (text_stretch){text, length, n_first}, encode_raw, err), done);

@@ -28,7 +28,8 @@ enum {
     PLAN_RBP_VALUE_HEADS = 255   /* value_width where values have heads of their own, of trellis, after those of keys */
 };
 /* Weights of block-codebook and trellis are this and more. */
-#define PLAN_RBP_LEAST_WEIGHT 0x1p-14f
+enum { PLAN_RBP_LEAST_WEIGHT_INVERSE = 1 << 14 };
+#define PLAN_RBP_LEAST_WEIGHT (1.0f / PLAN_RBP_LEAST_WEIGHT_INVERSE)
 /* The largest plans have a basis of 32 KiB a head: 80 layers of 64 KV heads take 335 MB before compression, keys and
  * values. More than this is damage, not a plan. */
 #define PLAN_RBP_MAX_PAYLOAD (1u << 30)

@@ -1,7 +1,9 @@
 /* core/hdf5/hdf5_file.h: round trips, reproducible bytes, and files that are not what they should be. */
 #include "tests/test_support.h"
 
+#include <fcntl.h>
 #include <omp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <zstd.h>
@@ -395,6 +397,63 @@ static hid_t make_dataset(hid_t file, const char *name, hid_t type, int rank, co
 }
 
 /* The in-process filter under plain H5Dwrite and H5Dread, and our reader on chunks that cut every dimension. */
+/* A group, an attribute and datasets of both layouts, then the end of the file: each meets the limit in turn. */
+static void *write_until_full(void *user)
+{
+    enum { N = 4096 };
+    static float noise[N];
+    rb_h5_file *file = user;
+    rb_status st = RB_OK;
+    for (int i = 0; i < N; i++) noise[i] = (float)((i * 7919) % 1009) / 1009.0f;
+    for (int i = 0; i < 40; i++) {
+        char name[32];
+        rb_error told = {0};
+        snprintf(name, sizeof name, "group%d", i);
+        st = rb_h5_make_group(file->id, name, &told);
+        if (st == RB_OK) st = rb_h5_set_int(file->id, name, "n", i, &told);
+        snprintf(name, sizeof name, "group%d/x", i);
+        if (st == RB_OK) st = rb_h5_write(file->id, name, RB_H5_F32, 1, (int64_t[]){N}, noise, i % 2, &told);
+        assert_null(strchr(told.msg, '\n'));
+    }
+    rb_error told = {0};
+    st = rb_h5_publish(file, &told);
+    return st == RB_EIO && told.msg[0] != '\0' ? user : NULL;
+}
+
+static void a_thread_that_meets_a_full_disk_prints_nothing(void **state)
+{
+    const char *path = scratch_path("thread.h5"), *said = scratch_path("said");
+    struct rlimit before;
+    pthread_t thread;
+    void *failed;
+    (void)state;
+    for (rlim_t limit = 2048; limit <= 131072; limit *= 4) {
+        rb_h5_file file;
+        assert_ok(rb_h5_create(&file, path, &err));
+        fflush(stderr);
+        const int terminal = dup(STDERR_FILENO), out = open(said, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        assert_true(terminal >= 0 && out >= 0 && dup2(out, STDERR_FILENO) >= 0);
+        getrlimit(RLIMIT_FSIZE, &before);
+        const struct rlimit small = {limit, before.rlim_max};
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &small);
+        const int started = pthread_create(&thread, NULL, write_until_full, &file);
+        if (started == 0) pthread_join(thread, &failed);
+        setrlimit(RLIMIT_FSIZE, &before);
+        signal(SIGXFSZ, SIG_DFL);
+        fflush(stderr);
+        dup2(terminal, STDERR_FILENO);
+        close(terminal);
+        const off_t n_said = lseek(out, 0, SEEK_END);
+        close(out);
+        assert_int_equal(started, 0);
+        assert_non_null(failed);
+        assert_int_equal(n_said, 0);
+        assert_int_equal(access(path, F_OK), -1);
+        assert_int_equal(count_temporary_files(path), 0);
+    }
+}
+
 static void chunks_written_by_hdf5_are_read(void **state)
 {
     (void)state;
@@ -595,6 +654,7 @@ int main(void)
         cmocka_unit_test(open_says_what_is_wrong_with_a_file),
         cmocka_unit_test(an_unpublished_file_leaves_nothing),
         cmocka_unit_test(a_full_disk_fails_and_leaves_nothing),
+        cmocka_unit_test(a_thread_that_meets_a_full_disk_prints_nothing),
         cmocka_unit_test(chunks_written_by_hdf5_are_read),
         cmocka_unit_test(a_dataset_of_another_shape_or_type_is_named),
         cmocka_unit_test(a_frame_must_hold_its_chunk_exactly),

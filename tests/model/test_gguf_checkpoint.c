@@ -9,6 +9,7 @@
 #include "core/message.h"
 #include "model/checkpoint.h"
 #include "model/gguf/gguf_config.h"
+#include "model/gguf/gguf_merges.h"
 #include "model/gguf/gguf_names.h"
 #include "model/gguf/gguf_tokenizer.h"
 #include "model/gguf/gguf_weights.h"
@@ -606,6 +607,23 @@ done:
     return st;
 }
 
+/* A million pieces of 4096 bytes would take days to cut. */
+static void pieces_that_take_too_long_to_cut_are_refused(void **state)
+{
+    enum { N = 65, LENGTH = 4096 };
+    static char text[LENGTH];
+    gguf_token tokens[N];
+    const gguf_vocabulary vocabulary = {.tokens = tokens, .n_tokens = N};
+    gguf_merge *merges = NULL;
+    int64_t n_merges;
+    rb_error err;
+    (void)state;
+    for (int i = 0; i < N; i++) tokens[i] = (gguf_token){.text = {text, LENGTH}, .kind = GGUF_TOKEN_NORMAL, .score = 0};
+    assert_fails(gguf_merges_of_scores(&merges, &n_merges, &vocabulary, &err), RB_EUNSUPPORTED,
+                 "takes 1090519040 steps, expected at most 1073741824");
+    free(merges);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -621,6 +639,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_not_understood_is_named),
         cmocka_unit_test(byte_level_merges_and_added_tokens_work),
         cmocka_unit_test(sentencepiece_scores_order_the_merges),
+        cmocka_unit_test(pieces_that_take_too_long_to_cut_are_refused),
         cmocka_unit_test(a_tokenizer_with_any_byte_changed_is_read_or_refused),
         cmocka_unit_test(beginning_of_text_is_as_the_file_or_llama_cpp_says),
         cmocka_unit_test(refuses_tokenizers_that_are_not_known),

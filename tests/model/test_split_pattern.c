@@ -103,12 +103,78 @@ static void patterns_that_engines_read_differently_are_refused(void **state)
     }
 }
 
+/* What a pattern finds in a text of ones, cut as a pre-tokenizer does it. */
+static rb_status cut(const char *regex, const char *text, size_t length, rb_error *err)
+{
+    split_pattern *pattern = NULL;
+    split_scratch *scratch = NULL;
+    bool found = true;
+    size_t start, end = 0;
+    rb_status st;
+    RB_TRY(st, split_pattern_compile(&pattern, regex, "test", err), done);
+    RB_TRY(st, split_scratch_new(&scratch, err), done);
+    split_scratch_begin(scratch, length);
+    while (found && end < length)
+        RB_TRY(st, split_pattern_next(pattern, scratch, text, length, end, &found, &start, &end, err), done);
+done:
+    split_scratch_free(scratch);
+    split_pattern_free(pattern);
+    return st;
+}
+
+/* Each would take hours: by backtracking, by looking ahead to the end from every place, within one match or in many. */
+static void patterns_without_end_are_ended(void **state)
+{
+    static const char *const ENDLESS[] = {
+        "(?=[^z]*+z)a|a", "(?=[^z]*+z)[ax]", "(?:a|aa){0,22}z|a", "a+?z|a", "(?:a|a)*[^z]*+z|a", "(a+)+$|(?=.*z)a|a",
+    };
+    enum { LENGTH = 1 << 20 };
+    char *text = malloc(LENGTH);
+    assert_non_null(text);
+    (void)state;
+    memset(text, 'a', LENGTH - 1);
+    text[LENGTH - 1] = 'b'; /* so that $ is never found after the ones */
+    for (size_t i = 0; i < RB_COUNT(ENDLESS); i++) {
+        rb_error err = {0};
+        const rb_status st = cut(ENDLESS[i], text, LENGTH, &err);
+        if (st != RB_EUNSUPPORTED) fail_msg("%s: status %d", ENDLESS[i], (int)st);
+        if (!strstr(err.msg, "take more than 219715200 steps on a text of 1048576 bytes") && !strstr(err.msg, "limit"))
+            fail_msg("%s: %s", ENDLESS[i], err.msg);
+    }
+    free(text);
+}
+
+/* Long runs of one kind, which the patterns of models pass over once or twice. */
+static void patterns_of_models_are_far_from_the_limit(void **state)
+{
+    static const char *const REGEXES[] = {
+        "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+        "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    };
+    static const char *const UNITS[] = {"a", " ", "\n", "1", "-", "a ", " \n", "a1-\n "};
+    enum { LENGTH = 1 << 20 };
+    char *text = malloc(LENGTH);
+    assert_non_null(text);
+    (void)state;
+    for (size_t u = 0; u < RB_COUNT(UNITS); u++) {
+        for (size_t i = 0; i < LENGTH; i++) text[i] = UNITS[u][i % strlen(UNITS[u])];
+        for (size_t i = 0; i < RB_COUNT(REGEXES); i++) {
+            rb_error err = {0};
+            assert_ok(cut(REGEXES[i], text, LENGTH, &err));
+        }
+    }
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(white_space_is_that_of_oniguruma),
         cmocka_unit_test(patterns_mean_what_they_mean_to_oniguruma),
         cmocka_unit_test(patterns_that_engines_read_differently_are_refused),
+        cmocka_unit_test(patterns_without_end_are_ended),
+        cmocka_unit_test(patterns_of_models_are_far_from_the_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

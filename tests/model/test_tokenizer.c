@@ -457,7 +457,26 @@ static void a_pattern_that_backtracks_without_end_is_an_error(void **state)
     int64_t n_ids;
     tokenizer *t = toy_open((toy){.pre_tokenizer = TOY_SPLIT("((a+)+)+[bd]")});
     assert_fails(tokenizer_encode(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 41, &ids, &n_ids, &err),
-                 RB_EUNSUPPORTED, "match limit exceeded");
+                 RB_EUNSUPPORTED, "take more than 10008200 steps on a text of 41 bytes");
+    assert_null(ids);
+    tokenizer_close(t);
+}
+
+/* A pattern of 300 bytes in place of each byte, three times over, would make 27 MB of every byte. */
+static void a_text_that_grows_without_end_is_an_error(void **state)
+{
+    enum { GROWTH = 300 };
+    char content[GROWTH + 1], step[2 * GROWTH], steps[8 * GROWTH];
+    rb_error err;
+    int32_t *ids;
+    int64_t n_ids;
+    (void)state;
+    memset(content, 'a', GROWTH);
+    content[GROWTH] = '\0';
+    snprintf(step, sizeof step, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"%s\"}", content);
+    snprintf(steps, sizeof steps, "{\"type\":\"Sequence\",\"normalizers\":[%s,%s,%s]}", step, step, step);
+    tokenizer *t = toy_open((toy){.normalizer = steps});
+    assert_fails(tokenizer_encode(t, "aaaa", 4, &ids, &n_ids, &err), RB_EUNSUPPORTED, "take more than 10000800 steps");
     assert_null(ids);
     tokenizer_close(t);
 }
@@ -563,6 +582,7 @@ int main(void)
         cmocka_unit_test(nfc_composes_before_splitting),
         cmocka_unit_test(a_long_match_outgrows_the_jit_stack),
         cmocka_unit_test(a_pattern_that_backtracks_without_end_is_an_error),
+        cmocka_unit_test(a_text_that_grows_without_end_is_an_error),
         cmocka_unit_test(the_leftmost_and_longest_added_token_wins),
         cmocka_unit_test(a_single_word_token_has_no_word_beside_it),
         cmocka_unit_test(word_characters_are_letters_marks_digits_connectors_and_joiners),

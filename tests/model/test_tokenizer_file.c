@@ -105,6 +105,29 @@ static void truncation_and_padding_change_no_ids(void **state)
     tokenizer_close(t);
 }
 
+static void added_tokens_are_short(void **state)
+{
+    enum { LONGEST = 512 };
+    char content[LONGEST + 2], added[LONGEST + 200];
+    rb_error err = {0};
+    (void)state;
+    for (int extra = 0; extra < 2; extra++) {
+        tokenizer *t = NULL;
+        memset(content, 'a', sizeof content);
+        content[LONGEST + extra] = '\0';
+        snprintf(added, sizeof added,
+                 "[{\"id\":9,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                 "\"normalized\":false}]",
+                 content);
+        const char *path = toy_file(&(toy){.added = added});
+        if (extra == 0) assert_ok(tokenizer_open(&t, path, &err));
+        else
+            assert_fails(tokenizer_open(&t, path, &err), RB_EUNSUPPORTED,
+                         "added_tokens[0].content: found 513 bytes, supported are 512");
+        tokenizer_close(t);
+    }
+}
+
 static void contradictions_are_named(void **state)
 {
     (void)state;
@@ -202,6 +225,7 @@ int main(void)
         cmocka_unit_test(another_model_is_named),
         cmocka_unit_test(a_model_without_type_is_known_by_its_members),
         cmocka_unit_test(truncation_and_padding_change_no_ids),
+        cmocka_unit_test(added_tokens_are_short),
         cmocka_unit_test(contradictions_are_named),
         cmocka_unit_test(a_truncated_file_is_an_error),
         cmocka_unit_test(a_missing_file_is_an_error_that_names_it),

@@ -141,6 +141,8 @@ if command -v dpkg-deb >/dev/null 2>&1 && command -v dpkg-shlibdeps >/dev/null 2
     package=$build/ropebits_${version}_$(dpkg --print-architecture).deb
     check "  unpacks" dpkg-deb -x "$package" "$scratch/deb"
     expect "  its programs run" 0 "$scratch/deb/usr/bin/ropebits" inspect "$scratch/out/plan.rbp"
+    check "  and are hardened" bash -c 'readelf -dW "$1"/ropebits-run | grep -q "Flags:.* NOW PIE"' - \
+        "$scratch/deb/usr/bin"
     expect "  it says what it needs" 0 dpkg-deb -f "$package" Depends
     for library in libc6 libhdf5 libopenblas libzstd; do stdout_has "$library"; done
     check "  its files belong to root" bash -c '! dpkg-deb -c "$1" | grep -v " root/root "' - "$package"

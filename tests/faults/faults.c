@@ -14,7 +14,8 @@
  *   RB_FAULT_COUNTS=FILE  at the end of the process: a line `KIND CALLS` a kind
  *
  * Only files count, not pipes, terminals and what lies in /proc, and not descriptors 0 to 2. Allocations count that our
- * own code makes, and the libraries that it hands memory errors on from (cJSON, zstd, libzip, PCRE2) and libc for it.
+ * own code makes, and the libraries that it hands memory errors on from (cJSON, zstd, libzip, PCRE2); of libc's own
+ * those of strdup and vasprintf.
  * Those of OpenMP, OpenBLAS, HDF5 and the loader do not: what these do without memory is not ours to change. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -49,7 +50,7 @@ static int n_ours;
 
 static int note_object(struct dl_phdr_info *info, size_t size, void *user)
 {
-    static const char *const libraries[] = {"libcjson", "libzstd", "libzip", "libpcre2", "libc.so", "libropebits_"};
+    static const char *const libraries[] = {"libcjson", "libzstd", "libzip", "libpcre2", "libropebits_"};
     bool is_ours = info->dlpi_name[0] == '\0'; /* the program */
     (void)size;
     (void)user;
@@ -147,9 +148,30 @@ extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 extern void *__libc_memalign(size_t alignment, size_t size);
 
+/* Before main, a constructor of ours sets the variable by which OpenBLAS chooses its kernels. Where that has no memory,
+ * OpenBLAS chooses for itself and last bits may be others, so counting begins with main. */
+static bool has_begun;
+static int (*program_main)(int, char **, char **);
+
+static int begin_main(int argc, char **argv, char **environment)
+{
+    has_begun = true;
+    return program_main(argc, argv, environment);
+}
+
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*loader_fini)(void), void *stack)
+{
+    int (*real)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void), void (*)(void), void *) =
+        (int (*)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void), void (*)(void), void *))
+            dlsym(RTLD_NEXT, "__libc_start_main");
+    program_main = main;
+    return real(begin_main, argc, argv, init, fini, loader_fini, stack);
+}
+
 static bool has_memory(const void *caller)
 {
-    if (!is_ours(caller) || !fails(FAULT_MEMORY)) return true;
+    if (!has_begun || !is_ours(caller) || !fails(FAULT_MEMORY)) return true;
     errno = ENOMEM;
     return false;
 }
@@ -169,6 +191,20 @@ int posix_memalign(void **out, size_t alignment, size_t size)
     if (!memory) return ENOMEM;
     *out = memory;
     return 0;
+}
+
+char *strdup(const char *text)
+{
+    const size_t size = strlen(text) + 1;
+    char *copy = has_memory(__builtin_return_address(0)) ? __libc_malloc(size) : NULL;
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+int vasprintf(char **out, const char *form, va_list ap)
+{
+    static int (*real)(char **, const char *, va_list);
+    if (!real) real = (int (*)(char **, const char *, va_list))dlsym(RTLD_NEXT, "vasprintf");
+    return has_memory(__builtin_return_address(0)) ? real(out, form, ap) : -1;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */

@@ -81,7 +81,7 @@ say() { printf '%-10s %s%s\n' "$1" "$name" "${2:+: $2}"; }
 plant() {
     local -a targets
     planted=$((planted + 1))
-    mapfile -t targets < <(targets_of $tests)
+    mapfile -t targets < <(targets_of "${tests[@]}")
     if ! replace "$tree/$file" "$log/old" "$log/new" >"$log/changed"; then
         errors=$((errors + 1))
         say error "its text is not in $file exactly once"
@@ -91,9 +91,9 @@ plant() {
     if ! build "${targets[@]}"; then
         errors=$((errors + 1))
         say error "it does not build: $(grep -m1 -E 'error|Error' "$log/build")"
-    elif run_tests $tests; then
+    elif run_tests "${tests[@]}"; then
         unnoticed=$((unnoticed + 1))
-        say UNNOTICED "by $tests"
+        say UNNOTICED "by ${tests[*]}"
     else
         noticed=$((noticed + 1))
         say noticed
@@ -102,22 +102,19 @@ plant() {
 }
 
 # The tests must pass before anything is planted, or they would notice everything.
-all_tests=$(sed -n 's/^test //p' "$list" | tr ' ' '\n' | sort -u)
 name=nothing file=""
 plant_end() {       # the fault that has been read
     if [ -n "$file" ] && { [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]]; }; then plant; fi
     file=""
 }
-if [ "$wanted" != "  " ]; then
-    all_tests=$(awk -v wanted="$wanted" '$1 == "fault" { is = index(wanted, " " $2 " ") }
-        $1 == "test" && is { $1 = ""; print }' "$list" | tr ' ' '\n' | sort -u)
-fi
-mapfile -t targets < <(targets_of $all_tests)
+mapfile -t all_tests < <(awk -v wanted="$wanted" '$1 == "fault" { is = wanted == "  " || index(wanted, " " $2 " ") }
+    $1 == "test" && is { for (i = 2; i <= NF; i++) print $i }' "$list" | sort -u)
+mapfile -t targets < <(targets_of "${all_tests[@]}")
 if ! build "${targets[@]}"; then
     echo "plant.sh: the sources do not build: see $log/build" >&2
     exit 1
 fi
-for test in $all_tests; do
+for test in "${all_tests[@]}"; do
     if ! run_tests "$test"; then
         echo "plant.sh: $test fails before anything is planted: see $log/test" >&2
         exit 1
@@ -126,9 +123,9 @@ done
 
 while IFS= read -r line; do
     case $line in
-    "fault "*) plant_end; name=${line#fault } tests=""; : >"$log/old"; : >"$log/new" ;;
+    "fault "*) plant_end; name=${line#fault } tests=(); : >"$log/old"; : >"$log/new" ;;
     "file "*) file=${line#file } ;;
-    "test "*) tests=${line#test } ;;
+    "test "*) read -ra tests <<<"${line#test }" ;;
     "- "*) printf '%s\n' "${line#- }" >>"$log/old" ;;
     "+ "*) printf '%s\n' "${line#+ }" >>"$log/new" ;;
     "" | "#"*) ;;

@@ -39,7 +39,7 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
 NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format \
-                  check-format fuzz
+                  check-format fuzz coverage lint check-valgrind mutants check-faults
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -380,6 +380,7 @@ bench-gpu: all $(BENCH_BINS)
 	$(Q)bench/bench-gpu.sh $(BUILD)/bench $(BUILD)/bin $(BUILD)/bench/results-gpu
 
 include packaging/packaging.mk
+include tests/quality.mk
 
 ## format: bring every C and CUDA file to the format of .clang-format (clang-format 14)
 format:
@@ -395,7 +396,7 @@ clean:
 
 ## help: this list
 help:
-	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk | \
-	    awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -nE 's/^## ([a-z-]+): (.*)/\1\t\2/p' Makefile packaging/packaging.mk tests/quality.mk | \
+	    awk -F'\t' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -30,7 +30,9 @@ if wants codec; then "$bench/bench_codec" >"$out/codec.jsonl"; fi
 has_torch() { python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }
 if wants attend; then
     for heads in "32 8 128" "16 2 128"; do
+        # shellcheck disable=SC2086  # three words
         if has_torch; then python3 "$here/bench_sdpa.py" $heads; fi
+        # shellcheck disable=SC2086
         "$bench/bench_attend" $heads
     done >"$out/attend.jsonl"
 fi

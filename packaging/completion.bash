@@ -19,8 +19,8 @@ _ropebits_files() {
 
 # The argument of option $1 of the table on stdin.
 _ropebits_argument() {
-    local name short kind words help
-    while IFS=$'\t' read -r name short kind words help; do
+    local name short kind words _help
+    while IFS=$'\t' read -r name short kind words _help; do
         [[ $1 == "$name" || $1 == "$short" ]] || continue
         [[ $words == - ]] && words=
         case $kind in
@@ -43,7 +43,7 @@ _ropebits_argument() {
 }
 
 _ropebits() {
-    local program=${1/#\~/$HOME} cur=${COMP_WORDS[COMP_CWORD]} first=1 option= table
+    local program=${1/#\~/$HOME} cur=${COMP_WORDS[COMP_CWORD]} first=1 option='' table
     COMPREPLY=()
     # `ropebits NAME`: what follows is NAME's. `ropebits-NAME` is a program of its own.
     if [[ ${program##*/} == ropebits ]]; then

@@ -22,9 +22,9 @@ for soname in "${sonames[@]}"; do
     install -m 644 "$build/lib/$library.a" "$folder/lib"
     install -m 755 "$build/lib/$library.so" "$folder/lib/$soname"
     ln -s "$soname" "$folder/lib/$library.so"
-    install -m 644 */library/"$name.h" "$folder/include"
+    install -m 644 ./*/library/"$name.h" "$folder/include"
     sed -e "s|@PREFIX@|$pc_prefix|" -e "s|@VERSION@|$version|" \
-        */library/"$name.pc.in" >"$folder/lib/pkgconfig/$name.pc"
+        ./*/library/"$name.pc.in" >"$folder/lib/pkgconfig/$name.pc"
 done
 install -m 755 "$build"/lib/hdf5-plugin/*.so "$folder/lib/ropebits/hdf5-plugin"
 if [ -n "$cuda_library" ]; then install -m 755 "$cuda_library" "$folder/lib/ropebits"; fi

@@ -248,7 +248,7 @@ static int64_t least_bytes(const unit_list *units)
 static rb_status solve_units(int32_t *points, double *cost, const unit_list *units, int64_t bytes, rb_error *err)
 {
     budget_curve *curves = NULL;
-    budget_answer answer;
+    budget_answer answer = {0};
     rb_status st = rb_alloc(&curves, (size_t)units->n, sizeof *curves, "choices of a runtime", err);
     for (int i = 0; i < units->n && st == RB_OK; i++)
         curves[i] = (budget_curve){units->at[i].n_points, units->at[i].cost};

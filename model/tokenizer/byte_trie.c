@@ -6,7 +6,7 @@
 static rb_status new_node(byte_trie *trie, unsigned char byte, int32_t *out, rb_error *err)
 {
     if (trie->n_nodes == trie->capacity) {
-        const int32_t capacity = trie->capacity > INT32_MAX / 2 ? 0 : trie->capacity * 2 + 64;
+        const int32_t capacity = trie->capacity > INT32_MAX / 2 - 64 ? 0 : trie->capacity * 2 + 64;
         trie_node *nodes = capacity ? realloc(trie->nodes, (size_t)capacity * sizeof *nodes) : NULL;
         if (!nodes) return rb_fail(err, RB_ENOMEM, "added tokens: out of memory for a trie of %d nodes", trie->n_nodes);
         trie->nodes = nodes;

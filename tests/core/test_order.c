@@ -22,8 +22,22 @@ static void a_quantile_is_the_smallest_value_that_enough_do_not_exceed(void **st
     assert_int_equal(rb_quantile_place(1, 0.5), 0);
 }
 
+/* p n is no whole number: the rank is the next one up. Of 10 values, 3 in 10 do not exceed the third, 1 in 4 neither. */
+static void a_share_between_two_ranks_takes_the_upper_one(void **state)
+{
+    (void)state;
+    assert_int_equal(rb_quantile_place(10, 0.25), 2);
+    assert_int_equal(rb_quantile_place(10, 0.3), 2);
+    assert_int_equal(rb_quantile_place(10, 0.31), 3);
+    assert_int_equal(rb_quantile_place(101, 0.5), 50);
+    assert_int_equal(rb_quantile_place(6, 0.99), 5);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_quantile_is_the_smallest_value_that_enough_do_not_exceed)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_quantile_is_the_smallest_value_that_enough_do_not_exceed),
+        cmocka_unit_test(a_share_between_two_ranks_takes_the_upper_one),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,25 @@ static void a_text_is_summed_up_without_the_documents(void **state)
                 && s.top1_agreement == 0.5);
 }
 
+/* 2000 tokens of KL 1, 2, .. 2000, in no order: of nearest rank, 99 % is the 1980th, 99.9 % the 1998th. */
+static void quantiles_of_the_kl_are_of_the_share_that_they_are_named_for(void **state)
+{
+    (void)state;
+    enum { MANY = 2000, STEP = 1009 }; /* no common factor: every number comes once */
+    static token_score many[MANY * N_RUNS];
+    static scored_position places[MANY];
+    const evaluate_batch long_text = {.n_runs = N_RUNS,
+                                      .n_text_sequences = 1,
+                                      .n_positions = MANY,
+                                      .n_text_positions = MANY,
+                                      .positions = places};
+    rb_error err = {0};
+    text_summary s;
+    for (int i = 0; i < MANY; i++) many[i * N_RUNS + 1].kl = 1.0 + (double)((int64_t)i * STEP % MANY);
+    assert_ok(text_summary_make(&s, &long_text, many, 1, &err));
+    assert_true(s.kl_p99 == 1980.0 && s.kl_p999 == 1998.0 && s.kl_max == 2000.0 && s.kl_mean == 1000.5);
+}
+
 static void without_text_there_are_no_numbers(void **state)
 {
     (void)state;
@@ -128,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_is_summed_up_without_the_documents),
+        cmocka_unit_test(quantiles_of_the_kl_are_of_the_share_that_they_are_named_for),
         cmocka_unit_test(without_text_there_are_no_numbers),
         cmocka_unit_test(positions_are_counted_within_their_sequence_in_bins_that_double),
         cmocka_unit_test(the_worst_tokens_come_by_kl_and_then_by_place),

@@ -38,6 +38,22 @@ static void characters_come_whole(void **state)
           "b\xf0\x9f\x98\x80\xef\xbf\xbd");
 }
 
+/* Every place where a character of two, three or four bytes can be cut. */
+static void a_character_waits_for_its_last_byte_wherever_it_is_cut(void **state)
+{
+    (void)state;
+    static const char *const characters[] = {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"};
+    for (size_t i = 0; i < RB_COUNT(characters); i++)
+        for (size_t cut = 1; cut < strlen(characters[i]); cut++) {
+            text_stream s = {0};
+            assert_ok(text_stream_add(&s, characters[i], cut, &err));
+            assert_string_equal(s.text, "");
+            assert_ok(text_stream_add(&s, characters[i] + cut, strlen(characters[i]) - cut, &err));
+            assert_string_equal(s.text, characters[i]);
+            text_stream_free(&s);
+        }
+}
+
 static void bytes_that_are_no_character_are_replaced(void **state)
 {
     (void)state;
@@ -65,6 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(characters_come_whole),
+        cmocka_unit_test(a_character_waits_for_its_last_byte_wherever_it_is_cut),
         cmocka_unit_test(bytes_that_are_no_character_are_replaced),
         cmocka_unit_test(an_empty_text_is_a_text),
     };

@@ -1,6 +1,7 @@
 # programs_gpu.sh BIN: compares the programs on the GPU with the same programs on the CPU, on the bundled model. Runs
 # from the repository's root or a bundle's.
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/programs/tap.sh
 if [ -f "$here/tap.sh" ]; then . "$here/tap.sh"; else . tests/programs/tap.sh; fi
 bin=$1
 model=(--model configs/demo-llama)
@@ -8,7 +9,7 @@ text=configs/demo-text/calibration.txt test_text=configs/demo-text/heldout.txt
 
 calibrate() {   # calibrate DEVICE CAPTURE
     "$bin/ropebits-calibrate" --device "$1" --precision f32 --dtype f32 --values "${model[@]}" \
-        --text $text --test-text $test_text --n-tokens 2048 --context 1024 -o "$2"
+        --text "$text" --test-text "$test_text" --n-tokens 2048 --context 1024 -o "$2"
 }
 profile() {     # profile DEVICE CAPTURE OPTIONS...
     "$bin/ropebits-profile" --device "$@"

@@ -47,11 +47,11 @@ kernels_agree() { # kernels_agree FOLDER
     local folder=$1-cpu part
     rm -rf "$folder"
     cp -r "$1" "$folder"
-    python3 $on_cpu/rewrite.py "$folder" || return 1
+    python3 "$on_cpu/rewrite.py" "$folder" || return 1
     for part in plan_decoder plan_tables test_vectors; do
         $cc -std=c99 -O1 -c "$folder/$part.c" -o "$folder/$part.o" || return 1
     done
-    g++ -std=c++17 -O1 -Wall -Wextra -Werror -I$on_cpu -o "$folder/check" "$folder"/check.cpp "$folder"/*.o -lm &&
+    g++ -std=c++17 -O1 -Wall -Wextra -Werror -I"$on_cpu" -o "$folder/check" "$folder"/check.cpp "$folder"/*.o -lm &&
         "$folder/check"
 }
 # The sources are the same in every build, so the plain one's test is enough.

@@ -9,7 +9,7 @@ model=configs/demo-llama
 text=configs/demo-text/heldout.txt
 judge() {
     env BIN="$bin" N=1 DOCUMENT=320 CONTEXT=256 TOKENS=256 TEMPLATE=secret-number OPTIONS="-q --device cpu" \
-        bash bench/judge.sh $model configs/demo-text/calibration.txt $text "$scratch/out" "$@"
+        bash bench/judge.sh "$model" configs/demo-text/calibration.txt "$text" "$scratch/out" "$@"
 }
 expect "plans are made and judged" 0 judge
 stdout_has "| plan, true bits | single | distractor | multi | multikey | multivalue | multiquery | all |"

@@ -5,7 +5,7 @@
 out=$scratch/out
 mkdir "$out"
 model=configs/demo-llama text=configs/demo-text/calibration.txt
-calibrate=("$bin/ropebits-calibrate" -q --device cpu --model $model --text $text --context 64)
+calibrate=("$bin/ropebits-calibrate" -q --device cpu --model "$model" --text "$text" --context 64)
 expect "a capture to work with" 0 "${calibrate[@]}" --n-tokens 256 -o "$scratch/c.h5"
 profile=("$bin/ropebits-profile" -q --device cpu "$scratch/c.h5" --budgets 2 --methods uniform)
 expect "a profile to work with" 0 "${profile[@]}" -o "$scratch/p.h5"

@@ -117,6 +117,7 @@ stdout_has "values of 16, factor 1.080123"      # sqrt(1 + log 2 / log 64)
 
 # ---- the other formats ----
 if [ -n "$python" ]; then
+    # shellcheck disable=SC2086  # words
     check "glm's blocks are neighbours in plan.json and plan.safetensors" "$python" - "$scratch/glm" $methods <<'PYTHON'
 import json, struct, sys
 def tensors(path):

@@ -18,6 +18,7 @@ plan_of() { # plan_of NAME OPTION...: NAME.json and NAME.rbp
 
 # The reader computes in double, as the definition, and rounds once: at most a step of f32 of the largest number apart,
 # where its QR is another LAPACK's. Codes are those of every layer and head.
+# shellcheck disable=SC2015,SC2086  # any of the three may fail, and $what may be no word
 restores() { # restores PLAN N_LAYERS: all its heads, keys and values
     local layer head what
     for layer in $(seq 0 $(($2 - 1))); do

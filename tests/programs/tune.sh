@@ -134,6 +134,7 @@ small --kl 0.1 --threads 1 --log "$scratch/one.json" -o "$scratch/plan.json" >/d
 check "one thread gives the same bytes" cmp "$scratch/first.json" "$scratch/one.json"
 
 # The sweep of allocate shows what was evaluated.
+# shellcheck disable=SC2119,SC2120  # without options, too
 sweep() { "$bin/ropebits-allocate" -q "$scratch/p.h5" --method uniform --sweep 2:4:1 "$@" -o "$scratch/sweep.json"; }
 "$bin/ropebits-evaluate" -q --device cpu --model $model --text $text --context 128 --n-tokens 256 \
     --plan "$scratch/first-plan.json" -o "$scratch/e.json" >/dev/null
@@ -151,6 +152,7 @@ expect "  a plan is no evaluation" 1 sweep --evaluation "$scratch/first-plan.jso
 stderr_has 'schema is "ropebits-plan", expected "ropebits-evaluation" or "ropebits-tune"'
 expect "an evaluation without a sweep is a usage error" 2 "$bin/ropebits-allocate" "$scratch/p.h5" --method uniform \
     --avg-bits 2 --evaluation "$scratch/e.json" -o "$scratch/x.json"
+# shellcheck disable=SC2119
 sweep >/dev/null
 check "a sweep without evaluations has none" lacks measured "$scratch/sweep.json"
 

@@ -146,6 +146,25 @@ static void a_shared_run_is_found_wherever_it_stands_and_shorter_ones_are_not(vo
     }
 }
 
+/* The documented limit, as a number: a run of 128 tokens is a repetition, one of 127 is not. */
+static void a_run_of_128_tokens_is_too_long_and_one_of_127_is_not(void **state)
+{
+    (void)state;
+    enum { N = 300, AT = 40 };
+    int32_t calibration[N], test[N];
+    rb_error err = {0};
+    fill_distinct(calibration, N, 0);
+    fill_distinct(test, N, 100000);
+    memcpy(test + AT, calibration, 127 * sizeof *test);
+    assert_ok(tokens_check_disjoint(calibration, N, test, N, &err));
+    test[AT + 127] = calibration[127];
+    assert_fails(tokens_check_disjoint(calibration, N, test, N, &err), RB_EINVAL,
+                 "128 tokens from test token 40 are those from calibration token 0");
+    /* the shortest texts that can share one */
+    assert_ok(tokens_check_disjoint(calibration, 127, calibration, 127, &err));
+    assert_fails(tokens_check_disjoint(calibration, 128, calibration, 128, &err), RB_EINVAL, "128 tokens");
+}
+
 static void short_texts_and_repetitive_texts_are_checked_without_trouble(void **state)
 {
     (void)state;
@@ -192,6 +211,7 @@ int main(void)
         cmocka_unit_test(binary_of_another_type_is_refused_by_its_reason),
         cmocka_unit_test(ids_outside_the_vocabulary_are_named),
         cmocka_unit_test(a_shared_run_is_found_wherever_it_stands_and_shorter_ones_are_not),
+        cmocka_unit_test(a_run_of_128_tokens_is_too_long_and_one_of_127_is_not),
         cmocka_unit_test(short_texts_and_repetitive_texts_are_checked_without_trouble),
         cmocka_unit_test(the_beginning_of_a_long_text_has_the_ids_of_the_whole),
     };

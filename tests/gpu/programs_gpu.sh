@@ -52,7 +52,8 @@ check "  gives the same bytes" cmp "$scratch/cuda.h5" "$scratch/again.h5"
 # Killed after some layer and continued. So many tokens that a layer takes longer than a signal; a run that was faster,
 # or killed before it had saved a layer, is tried again.
 for seed in 1 2; do
-    awk -v seed=$seed 'BEGIN { srand(seed); for (i = 0; i < 16384; i++) print int(4096 * rand()) }' >"$scratch/ids-$seed"
+    awk -v seed=$seed 'BEGIN { srand(seed); for (i = 0; i < 16384; i++) print int(4096 * rand()) }' \
+        >"$scratch/ids-$seed"
 done
 long=("$bin/ropebits-calibrate" --device cuda --values "${model[@]}" --tokens "$scratch/ids-1")
 long+=(--test-tokens "$scratch/ids-2" --n-tokens 16384 --context 1024)

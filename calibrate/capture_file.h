@@ -78,12 +78,13 @@ double capture_residual_energy(const capture_writer *writer, int layer); /* as i
 rb_status capture_publish(capture_writer *writer, rb_error *err);
 void capture_writer_free(capture_writer *writer); /* NULL is fine; unpublished: removes the partial file */
 
-/* A layer of all sets as frames (core/hdf5/hdf5_file.h): how many it has; the most bytes of one; where they are in the
- * file being written; and the layer from the frames of the file `fd`, in place of capture_write_layer for every set.
- * `from` names that file in messages. Layers taken and layers written give the same bytes. */
+/* A layer of all sets as frames (core/hdf5/hdf5_file.h): how many it has; the most bytes of one; those of the layer
+ * that was written or taken last, with capture_create_at; and the layer from the frames of the file `fd`, in place of
+ * capture_write_layer for every set. `from` names that file in messages. Layers taken and layers written give the same
+ * bytes. */
 int64_t capture_layer_n_frames(const capture_header *header);
 int64_t capture_max_frame_bytes(const capture_header *header);
-rb_status capture_find_frames(const capture_writer *writer, int layer, rb_h5_frame *frames, rb_error *err);
+const rb_h5_frame *capture_layer_frames(const capture_writer *writer);
 rb_status capture_take_layer(capture_writer *writer, int layer, int fd, const char *from, const rb_h5_frame *frames,
                              rb_error *err);
 

@@ -34,12 +34,11 @@ rb_status journal_create(capture_journal *journal, int n_layers, int64_t n_frame
     for (int i = 0; i < n_layers; i++) {
         journal_layer *layer = &journal->layers[i];
         RB_TRY(st, rb_alloc(&layer->frames, (size_t)n_frames, sizeof *layer->frames, "finished layers", err), done);
-        RB_TRY(st, rb_alloc(&layer->hashes, (size_t)n_frames, sizeof *layer->hashes, "finished layers", err), done);
     }
     for (int i = 0; i < JOURNAL_MARKS; i++)
         RB_TRY(st,
-               rb_alloc(&journal->marks[i].hashes, (size_t)n_tiles, sizeof *journal->marks[i].hashes, "finished layers",
-                        err),
+               rb_alloc(&journal->marks[i].checksums, (size_t)n_tiles, sizeof *journal->marks[i].checksums,
+                        "finished layers", err),
                done);
 done:
     if (st != RB_OK) journal_free(journal);
@@ -48,29 +47,26 @@ done:
 
 void journal_free(capture_journal *journal)
 {
-    for (int i = 0; journal->layers && i < journal->n_layers; i++) {
-        free(journal->layers[i].frames);
-        free(journal->layers[i].hashes);
-    }
+    for (int i = 0; journal->layers && i < journal->n_layers; i++) free(journal->layers[i].frames);
     free(journal->layers);
-    for (int i = 0; i < JOURNAL_MARKS; i++) free(journal->marks[i].hashes);
+    for (int i = 0; i < JOURNAL_MARKS; i++) free(journal->marks[i].checksums);
     *journal = (capture_journal){0};
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
 static size_t frames_bytes(const capture_journal *j) { return (size_t)j->n_frames * sizeof(rb_h5_frame); }
-static size_t hashes_bytes(int n) { return (size_t)n * sizeof(part_hash); }
+static size_t checksums_bytes(int n) { return (size_t)n * sizeof(rb_checksum); }
 
 static size_t content_bytes(const capture_journal *j, uint32_t kind)
 {
-    return kind == RECORD_LAYER ? sizeof(layer_content) + frames_bytes(j) + hashes_bytes(j->n_frames)
-                                : sizeof(mark_content) + hashes_bytes(j->n_tiles);
+    return kind == RECORD_LAYER ? sizeof(layer_content) + frames_bytes(j)
+                                : sizeof(mark_content) + checksums_bytes(j->n_tiles);
 }
 
 static size_t record_bytes(const capture_journal *j, uint32_t kind)
 {
-    return sizeof(record_header) + content_bytes(j, kind) + sizeof(part_hash);
+    return sizeof(record_header) + content_bytes(j, kind) + sizeof(rb_checksum);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -104,14 +100,14 @@ static rb_status append(int fd, const capture_journal *j, record_kind kind, int 
 {
     const size_t size = record_bytes(j, kind);
     const record_header header = {.kind = kind, .layer = layer, .size_bytes = (int64_t)content_bytes(j, kind)};
-    part_hash hash = {{0}};
+    rb_checksum checksum;
     char *record = NULL, *end;
     rb_status st;
     RB_TRY(st, rb_alloc(&record, size, 1, "a record of the journal", err), done);
     end = put(record, &header, sizeof header);
     for (int i = 0; i < n; i++) end = put(end, parts[i].bytes, parts[i].size_bytes);
-    RB_TRY(st, rb_sha256_bytes(hash.hex, record, (size_t)(end - record), err), done);
-    put(end, &hash, sizeof hash);
+    RB_TRY(st, rb_checksum_bytes(&checksum, record, (size_t)(end - record), err), done);
+    put(end, &checksum, sizeof checksum);
     st = write_all(fd, record, size, path, err);
 done:
     free(record);
@@ -122,8 +118,7 @@ rb_status journal_append_layer(int fd, const capture_journal *journal, int layer
 {
     const journal_layer *at = &journal->layers[layer];
     const layer_content content = {.residual_energy = at->residual_energy, .watched = at->watched};
-    const record_part parts[] = {
-        {&content, sizeof content}, {at->frames, frames_bytes(journal)}, {at->hashes, hashes_bytes(journal->n_frames)}};
+    const record_part parts[] = {{&content, sizeof content}, {at->frames, frames_bytes(journal)}};
     return append(fd, journal, RECORD_LAYER, layer, parts, (int)RB_COUNT(parts), path, err);
 }
 
@@ -131,7 +126,7 @@ rb_status journal_append_mark(int fd, const capture_journal *journal, const jour
                               rb_error *err)
 {
     const mark_content content = {.slot = mark->slot};
-    const record_part parts[] = {{&content, sizeof content}, {mark->hashes, hashes_bytes(journal->n_tiles)}};
+    const record_part parts[] = {{&content, sizeof content}, {mark->checksums, checksums_bytes(journal->n_tiles)}};
     return append(fd, journal, RECORD_MARK, mark->n_layers - 1, parts, (int)RB_COUNT(parts), path, err);
 }
 
@@ -150,8 +145,7 @@ static void take_layer(capture_journal *j, const char *at)
     at = get(&content, at, sizeof content);
     layer->residual_energy = content.residual_energy;
     layer->watched = content.watched;
-    at = get(layer->frames, at, frames_bytes(j));
-    get(layer->hashes, at, hashes_bytes(j->n_frames));
+    get(layer->frames, at, frames_bytes(j));
 }
 
 static void take_mark(capture_journal *j, const char *at)
@@ -160,24 +154,25 @@ static void take_mark(capture_journal *j, const char *at)
     mark_content content;
     for (int i = JOURNAL_MARKS - 1; i > 0; i--) j->marks[i] = j->marks[i - 1];
     at = get(&content, at, sizeof content);
-    j->marks[0] = (journal_mark){.n_layers = j->n_known, .slot = (int)content.slot, .hashes = oldest.hashes};
-    get(j->marks[0].hashes, at, hashes_bytes(j->n_tiles));
+    j->marks[0] = (journal_mark){.n_layers = j->n_known, .slot = (int)content.slot, .checksums = oldest.checksums};
+    get(j->marks[0].checksums, at, checksums_bytes(j->n_tiles));
 }
 
 /* The kind of a whole record that may follow what is known; 0: there is none. */
 static uint32_t next_kind(const capture_journal *j, const char *at, size_t left)
 {
     record_header header;
-    part_hash found, hash;
+    rb_checksum found, checksum;
     if (left < sizeof header) return 0;
     get(&header, at, sizeof header);
     const bool is_layer = header.kind == RECORD_LAYER && header.layer == j->n_known && j->n_known < j->n_layers,
                is_mark = header.kind == RECORD_MARK && header.layer == j->n_known - 1 && j->n_known > 0;
     if (!is_layer && !is_mark) return 0;
-    const size_t size = record_bytes(j, header.kind), hashed = size - sizeof hash;
+    const size_t size = record_bytes(j, header.kind), covered = size - sizeof checksum;
     if (left < size || header.size_bytes != (int64_t)content_bytes(j, header.kind)) return 0;
-    get(&hash, at + hashed, sizeof hash);
-    if (rb_sha256_bytes(found.hex, at, hashed, NULL) != RB_OK || memcmp(&found, &hash, sizeof hash) != 0) return 0;
+    get(&checksum, at + covered, sizeof checksum);
+    if (rb_checksum_bytes(&found, at, covered, NULL) != RB_OK || memcmp(&found, &checksum, sizeof checksum) != 0)
+        return 0;
     return header.kind;
 }
 

@@ -1,34 +1,27 @@
 /* The journal of a capture that is being written: which layers it has, and where their frames lie, so that a run that
  * was killed is continued (calibrate/capture_parts.h).
  *
- * A record is a header (kind, layer, size), its content and a SHA-256 of both. Records are only appended, each by one
+ * A record is a header (kind, layer, size), its content and a checksum of both. Records are only appended, each by one
  * write, so a killed writer leaves whole records and at most one torn one at the end; what follows a record that is not
  * whole is not read. Numbers are as the machine has them: the file does not travel.
  *
- *   layer    after its frames: where they are, what they hash to, what the capture has of it beside them
+ *   layer    after its frames: where they are, their checksums, what the capture has of it beside them
  *   mark     after the residual stream: a run can continue after the layers so far */
 #ifndef RB_CALIBRATE_CAPTURE_JOURNAL_H
 #define RB_CALIBRATE_CAPTURE_JOURNAL_H
 
 #include "calibrate/capture_file.h"
 #include "calibrate/capture_watch.h"
-#include "core/sha256.h"
-
-typedef struct part_hash {
-    char hex[RB_SHA256_HEX];
-} part_hash;
-
 typedef struct journal_layer {
     double residual_energy;
     watched_layer watched;
     rb_h5_frame *frames; /* [n_frames], owned */
-    part_hash *hashes;   /* [n_frames], owned */
 } journal_layer;
 
 typedef struct journal_mark {
-    int n_layers;      /* finished */
-    int slot;          /* which of the two files has the residual stream after them; -1: none is needed */
-    part_hash *hashes; /* [n_tiles] of that file, owned; not looked at without a slot */
+    int n_layers;           /* finished */
+    int slot;               /* which of the two files has the residual stream after them; -1: none is needed */
+    rb_checksum *checksums; /* [n_tiles] of that file, owned; not looked at without a slot */
 } journal_mark;
 
 /* Two places for the residual stream take turns, so only the last two marks can be continued from. */

@@ -18,7 +18,7 @@
 #include "core/threads.h"
 
 enum {
-    TILE_BYTES = 1 << 20, /* of the residual stream: what a thread writes and hashes at a time */
+    TILE_BYTES = 1 << 20, /* of the residual stream: what a thread writes and checksums at a time */
     SPARING = 10
 };
 
@@ -64,14 +64,15 @@ static rb_status write_at(int fd, const char *path, const char *bytes, int64_t s
     return RB_OK;
 }
 
-/* The hash of a piece of a file. */
-static rb_status hash_at(part_hash *hash, int fd, const char *path, int64_t size_bytes, int64_t offset, rb_error *err)
+/* The checksum of a piece of a file. */
+static rb_status checksum_at(rb_checksum *checksum, int fd, const char *path, int64_t size_bytes, int64_t offset,
+                             rb_error *err)
 {
     char *bytes = NULL;
     rb_status st;
     RB_TRY(st, rb_alloc(&bytes, (size_t)size_bytes, 1, "a piece of a capture", err), done);
     RB_TRY(st, read_at(fd, path, bytes, size_bytes, offset, err), done);
-    st = rb_sha256_bytes(hash->hex, bytes, (size_t)size_bytes, err);
+    st = rb_checksum_bytes(checksum, bytes, (size_t)size_bytes, err);
 done:
     free(bytes);
     return st;
@@ -105,7 +106,7 @@ done:
     return st;
 }
 
-static rb_status write_stream(const capture_parts *parts, int slot, const float *stream, part_hash *hashes,
+static rb_status write_stream(const capture_parts *parts, int slot, const float *stream, rb_checksum *checksums,
                               rb_error *err)
 {
     rb_first_failure failure = {0};
@@ -115,7 +116,7 @@ static rb_status write_stream(const capture_parts *parts, int slot, const float 
         const char *bytes = (const char *)stream + offset;
         rb_error mine = {0};
         rb_status st = write_at(parts->stream[slot], parts->folder.path, bytes, size, offset, &mine);
-        if (st == RB_OK) st = rb_sha256_bytes(hashes[tile].hex, bytes, (size_t)size, &mine);
+        if (st == RB_OK) st = rb_checksum_bytes(&checksums[tile], bytes, (size_t)size, &mine);
         rb_note_failure(&failure, tile, st, &mine);
     }
     return rb_tell_failure(&failure, err);
@@ -128,10 +129,10 @@ static bool stream_is_whole(capture_parts *parts, const journal_mark *mark)
     if (mark->slot < 0 || mark->slot >= PARTS_N_SLOTS || open_stream(parts, mark->slot, NULL) != RB_OK) return false;
 #pragma omp parallel for schedule(dynamic) reduction(+ : n_bad)
     for (int tile = 0; tile < parts->journal.n_tiles; tile++) {
-        part_hash hash = {{0}};
-        const rb_status st =
-            hash_at(&hash, parts->stream[mark->slot], "", tile_bytes(parts, tile), (int64_t)tile * TILE_BYTES, NULL);
-        n_bad += st != RB_OK || memcmp(&hash, &mark->hashes[tile], sizeof hash) != 0;
+        rb_checksum checksum;
+        const rb_status st = checksum_at(&checksum, parts->stream[mark->slot], "", tile_bytes(parts, tile),
+                                         (int64_t)tile * TILE_BYTES, NULL);
+        n_bad += st != RB_OK || memcmp(&checksum, &mark->checksums[tile], sizeof checksum) != 0;
     }
     return n_bad == 0;
 }
@@ -145,37 +146,26 @@ rb_status capture_parts_fill_stream(const capture_parts *parts, int64_t first, i
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
-static rb_status hash_frames(const capture_parts *parts, int fd, const char *path, const journal_layer *layer,
-                             part_hash *hashes, rb_error *err)
+static bool layer_is_whole(const capture_parts *parts, const journal_layer *layer)
 {
-    rb_first_failure failure = {0};
-#pragma omp parallel for schedule(dynamic)
+    int n_bad = 0;
+#pragma omp parallel for schedule(dynamic) reduction(+ : n_bad)
     for (int i = 0; i < parts->journal.n_frames; i++) {
         const rb_h5_frame *frame = &layer->frames[i];
-        rb_error mine = {0};
         const bool fits = frame->offset >= 0 && frame->size_bytes > 0 && frame->size_bytes <= parts->max_frame_bytes;
-        const rb_status st = fits ? hash_at(&hashes[i], fd, path, frame->size_bytes, frame->offset, &mine)
-                                  : rb_fail(&mine, RB_EFORMAT, "%s: a frame of no size that it can have", path);
-        rb_note_failure(&failure, i, st, &mine);
+        rb_checksum checksum;
+        n_bad += !fits || checksum_at(&checksum, parts->found, "", frame->size_bytes, frame->offset, NULL) != RB_OK
+                 || memcmp(&checksum, &frame->checksum, sizeof checksum) != 0;
     }
-    return rb_tell_failure(&failure, err);
+    return n_bad == 0;
 }
 
 /* The first layers, up to n, whose frames are as they were written. */
-static rb_status count_whole_layers(const capture_parts *parts, int n, int *n_whole, rb_error *err)
+static int count_whole_layers(const capture_parts *parts, int n)
 {
-    const capture_journal *journal = &parts->journal;
-    part_hash *hashes = NULL;
-    bool is_whole = true;
-    const rb_status st = rb_alloc(&hashes, (size_t)journal->n_frames, sizeof *hashes, "hashes of a layer", err);
-    if (st != RB_OK) return st;
-    for (*n_whole = 0; *n_whole < n && is_whole; *n_whole += is_whole) {
-        const journal_layer *layer = &journal->layers[*n_whole];
-        is_whole = hash_frames(parts, parts->found, parts->found_path, layer, hashes, NULL) == RB_OK
-                   && memcmp(hashes, layer->hashes, (size_t)journal->n_frames * sizeof *hashes) == 0;
-    }
-    free(hashes);
-    return RB_OK;
+    int n_whole = 0;
+    while (n_whole < n && layer_is_whole(parts, &parts->journal.layers[n_whole])) n_whole++;
+    return n_whole;
 }
 
 /* ---- what the run before left ---------------------------------------------------------------- */
@@ -195,20 +185,17 @@ done:
 }
 
 /* Sets n_finished and slot by the newest mark that holds. */
-static rb_status choose_mark(capture_parts *parts, rb_error *err)
+static void choose_mark(capture_parts *parts)
 {
     const capture_journal *journal = &parts->journal;
-    int n_whole = 0;
-    rb_status st = RB_OK;
-    if (parts->found >= 0) st = count_whole_layers(parts, journal->marks[0].n_layers, &n_whole, err);
-    for (int i = 0; i < JOURNAL_MARKS && st == RB_OK && parts->n_finished == 0; i++) {
+    const int n_whole = parts->found >= 0 ? count_whole_layers(parts, journal->marks[0].n_layers) : 0;
+    for (int i = 0; i < JOURNAL_MARKS && parts->n_finished == 0; i++) {
         const journal_mark *mark = &journal->marks[i];
         const bool is_last = mark->n_layers == journal->n_layers;
         if (mark->n_layers == 0 || mark->n_layers > n_whole || (!is_last && !stream_is_whole(parts, mark))) continue;
         parts->n_finished = mark->n_layers;
         parts->slot = is_last ? -1 : mark->slot;
     }
-    return st;
 }
 
 static void tell_found(const capture_parts *parts)
@@ -261,7 +248,7 @@ static rb_status look_at_parts(capture_parts *parts, rb_error *err)
     RB_TRY(st, parts_journal_path(&path, &parts->folder, generation, err), done);
     RB_TRY(st, journal_read(&parts->journal, path, err), done);
     RB_TRY(st, open_found(parts, generation, err), done);
-    RB_TRY(st, choose_mark(parts, err), done);
+    choose_mark(parts);
     tell_found(parts);
     if (parts->n_finished > 0) parts->generation = generation + 1;
 done:
@@ -309,7 +296,7 @@ done:
 
 static void free_parts(capture_parts *parts)
 {
-    const int open[] = {parts->stream[0], parts->stream[1], parts->found, parts->capture, parts->log};
+    const int open[] = {parts->stream[0], parts->stream[1], parts->found, parts->log};
     for (size_t i = 0; i < RB_COUNT(open); i++)
         if (open[i] >= 0) close(open[i]);
     parts_folder_close(&parts->folder);
@@ -335,7 +322,6 @@ rb_status capture_parts_open(capture_parts **out, const capture_parts_options *o
                              .stream = {-1, -1},
                              .found = -1,
                              .generation = 1,
-                             .capture = -1,
                              .log = -1};
     const int64_t n_tiles = (parts->stream_bytes + TILE_BYTES - 1) / TILE_BYTES;
     RB_TRY(st, parts_folder_open(&parts->folder, options->output, err), done);
@@ -359,27 +345,18 @@ int capture_parts_n_finished(const capture_parts *parts) { return parts->n_finis
 
 /* ---- the writer ------------------------------------------------------------------------------ */
 
-/* Notes a layer that is in the capture: its frames, and what belongs to it. */
+/* Notes a layer that was just written: its frames, and what belongs to it. */
 static rb_status note_layer(capture_parts *parts, const capture_writer *writer, int layer, rb_error *err)
 {
-    journal_layer *at = &parts->journal.layers[layer];
-    rb_status st;
-    RB_TRY(st, capture_find_frames(writer, layer, at->frames, err), done);
-    RB_TRY(st, hash_frames(parts, parts->capture, parts->capture_path, at, at->hashes, err), done);
-    st = journal_append_layer(parts->log, &parts->journal, layer, parts->journal_path, err);
-done:
-    return st;
+    rb_h5_frame *frames = parts->journal.layers[layer].frames;
+    memcpy(frames, capture_layer_frames(writer), (size_t)parts->journal.n_frames * sizeof *frames);
+    return journal_append_layer(parts->log, &parts->journal, layer, parts->journal_path, err);
 }
 
-static rb_status open_generation(capture_parts *parts, rb_error *err)
+static rb_status open_journal(capture_parts *parts, rb_error *err)
 {
-    const char *failed = parts->capture_path;
-    parts->capture = open(parts->capture_path, O_RDONLY | O_CLOEXEC);
-    if (parts->capture >= 0) {
-        failed = parts->journal_path;
-        parts->log = open(parts->journal_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
-    }
-    return parts->capture < 0 || parts->log < 0 ? rb_fail(err, RB_EIO, "%s: %s", failed, strerror(errno)) : RB_OK;
+    parts->log = open(parts->journal_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    return parts->log < 0 ? rb_fail(err, RB_EIO, "%s: %s", parts->journal_path, strerror(errno)) : RB_OK;
 }
 
 /* Copies the finished layers into this generation, which is valid from then on. */
@@ -416,7 +393,7 @@ rb_status capture_parts_create(capture_parts *parts, capture_writer **out, captu
            capture_create_at(&writer, parts->options.output, parts->capture_path, parts->options.header, tokens,
                              options_json, err),
            done);
-    RB_TRY(st, open_generation(parts, err), done);
+    RB_TRY(st, open_journal(parts, err), done);
     RB_TRY(st, take_layers(parts, writer, watch, err), done);
     parts->saved_s = rb_now_s();
     *out = writer;
@@ -431,12 +408,12 @@ done:
 static rb_status save_stream(capture_parts *parts, int n_layers, const float *stream, rb_error *err)
 {
     const double started_s = rb_now_s();
-    journal_mark mark = {.n_layers = n_layers, .slot = -1, .hashes = parts->journal.marks[0].hashes};
+    journal_mark mark = {.n_layers = n_layers, .slot = -1, .checksums = parts->journal.marks[0].checksums};
     rb_status st = RB_OK;
     if (stream) {
         mark.slot = parts->slot == 0 ? 1 : 0;
         RB_TRY(st, open_stream(parts, mark.slot, err), done);
-        RB_TRY(st, write_stream(parts, mark.slot, stream, mark.hashes, err), done);
+        RB_TRY(st, write_stream(parts, mark.slot, stream, mark.checksums, err), done);
     }
     RB_TRY(st, journal_append_mark(parts->log, &parts->journal, &mark, parts->journal_path, err), done);
     parts->slot = mark.slot;

@@ -15,8 +15,8 @@
  *
  * Nothing here is synced to the disk. A process that dies, by whatever signal, leaves what it has written to the
  * operating system. Only a machine that goes down loses it, and of that no more than the last half minute or so: Linux
- * writes pages out by then. Hashes find what was lost, and the run goes back to the last layer that is whole, or begins
- * anew. Syncing the residual stream after each layer would cost more than the rest of this together. */
+ * writes pages out by then. Checksums find what was lost, and the run goes back to the last layer that is whole, or
+ * begins anew. Syncing the residual stream after each layer would cost more than the rest of this together. */
 #ifndef RB_CALIBRATE_CAPTURE_PARTS_H
 #define RB_CALIBRATE_CAPTURE_PARTS_H
 
@@ -52,8 +52,8 @@ rb_status capture_parts_save(capture_parts *parts, capture_writer *writer, const
 
 /* Frees, and ends the lock. st: how the run ended. RB_OK: the capture is published, and the folder goes. Where the
  * machine said no (RB_EIO, RB_ENOMEM, RB_EDEVICE) and layers are finished it stays. Other failures come again, also
- * those that a limit of the process makes (ulimit -f, -v), so it goes. Files of others stay in any case, with a warning.
- * NULL is fine. */
+ * those that a limit of the process makes (ulimit -f, -v), so it goes. Files of others stay in any case, with a
+ * warning. NULL is fine. */
 void capture_parts_close(capture_parts *parts, rb_status st);
 
 /* Disk that the residual stream takes at most while a run writes. */

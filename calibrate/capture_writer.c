@@ -17,6 +17,7 @@ struct capture_writer {
     bool *is_written;        /* [CAPTURE_N_SETS][n_layers] */
     bool *has_metric;        /* [n_layers] */
     double *residual_energy; /* [n_layers]; below 0: not known yet */
+    rb_h5_frame *frames;     /* [capture_layer_n_frames] of the layer that was written last; NULL: not noted */
 };
 
 static bool *written_flag(const capture_writer *writer, capture_set set, int layer)
@@ -148,6 +149,11 @@ rb_status capture_create_at(capture_writer **out, const char *path, const char *
     for (int set = 0; set < CAPTURE_N_SETS; set++)
         RB_TRY(st, hash_tokens(&writer->header.text[set], tokens[set], (capture_set)set, path, err), done);
     RB_TRY(st, rb_h5_crew_create(&writer->crew, err), done);
+    if (tmp_path)
+        RB_TRY(st,
+               rb_alloc(&writer->frames, (size_t)capture_layer_n_frames(header), sizeof *writer->frames,
+                        "frames of a layer", err),
+               done);
     if (tmp_path) RB_TRY(st, rb_h5_create_at(&writer->file, path, tmp_path, err), done);
     else RB_TRY(st, rb_h5_create(&writer->file, path, err), done);
     RB_TRY(st, write_header(writer, options_json, err), done);
@@ -163,6 +169,23 @@ done:
 
 /* ---- layers ---------------------------------------------------------------------------------- */
 
+static int64_t dataset_n_frames(const capture_header *header, capture_set set, int index)
+{
+    const capture_dataset dataset = capture_dataset_at(header, set, 0, index);
+    return rb_h5_n_frames(dataset.type, dataset.rank, dataset.dims);
+}
+
+/* Where the frames of a dataset of the current layer are noted, or NULL. */
+static rb_h5_frame *frames_of(const capture_writer *writer, capture_set set, int index)
+{
+    int64_t first = 0;
+    if (!writer->frames) return NULL;
+    for (int before = 0; before <= (int)set; before++)
+        for (int i = 0; i < (before < (int)set ? capture_n_datasets(&writer->header) : index); i++)
+            first += dataset_n_frames(&writer->header, (capture_set)before, i);
+    return writer->frames + first;
+}
+
 /* type: RB_H5_F16_BITS, or the header's type with data in f32. */
 static rb_status write_vectors(const capture_writer *writer, capture_set set, int layer, capture_vectors vectors,
                                rb_h5_type type, const void *data, rb_error *err)
@@ -172,8 +195,8 @@ static rb_status write_vectors(const capture_writer *writer, capture_set set, in
     rb_error inner = {0}; /* its message names no head and no token */
     int64_t dims[3];
     capture_vectors_dims(header, set, vectors, dims);
-    const rb_status st =
-        rb_h5_write_by(writer->crew, writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL, &inner);
+    const rb_status st = rb_h5_write_noted(writer->crew, writer->file.id, path.text, type, 3, dims, data, ZSTD_LEVEL,
+                                           frames_of(writer, set, (int)vectors), &inner);
     if (st != RB_ENONFINITE) return st == RB_OK ? RB_OK : rb_fail(err, st, "%s", inner.msg);
     const int64_t unfit = rb_h5_first_unfit(type, data, dims[0] * dims[1] * dims[2]);
     return capture_fail_unfit(err, writer->path, header, set, layer, vectors, rb_h5_value(type, data, unfit), unfit);
@@ -187,8 +210,8 @@ static rb_status write_statistics(const capture_writer *writer, capture_set set,
     capture_tables(tables, &writer->header.model, statistics);
     for (int i = 0; i < CAPTURE_N_TABLES && st == RB_OK; i++) {
         const capture_path path = capture_path_of(set, layer, tables[i].name);
-        st = rb_h5_write_by(writer->crew, writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values,
-                            ZSTD_LEVEL, err);
+        st = rb_h5_write_noted(writer->crew, writer->file.id, path.text, RB_H5_F64, 2, tables[i].dims, tables[i].values,
+                               ZSTD_LEVEL, frames_of(writer, set, capture_n_vectors(&writer->header) + i), err);
     }
     return st;
 }
@@ -237,19 +260,11 @@ rb_status capture_write_layer_f16(capture_writer *writer, capture_set set, int l
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
-static int64_t dataset_n_frames(const capture_dataset *dataset)
-{
-    return rb_h5_n_frames(dataset->type, dataset->rank, dataset->dims);
-}
-
 int64_t capture_layer_n_frames(const capture_header *header)
 {
     int64_t n = 0;
     for (int set = 0; set < CAPTURE_N_SETS; set++)
-        for (int i = 0; i < capture_n_datasets(header); i++) {
-            const capture_dataset dataset = capture_dataset_at(header, (capture_set)set, 0, i);
-            n += dataset_n_frames(&dataset);
-        }
+        for (int i = 0; i < capture_n_datasets(header); i++) n += dataset_n_frames(header, (capture_set)set, i);
     return n;
 }
 
@@ -265,22 +280,14 @@ int64_t capture_max_frame_bytes(const capture_header *header)
     return most;
 }
 
-rb_status capture_find_frames(const capture_writer *writer, int layer, rb_h5_frame *frames, rb_error *err)
-{
-    rb_status st = RB_OK;
-    for (int set = 0; set < CAPTURE_N_SETS; set++)
-        for (int i = 0; i < capture_n_datasets(&writer->header) && st == RB_OK; i++) {
-            const capture_dataset d = capture_dataset_at(&writer->header, (capture_set)set, layer, i);
-            st = rb_h5_find_frames(writer->file.id, d.path.text, d.type, d.rank, d.dims, frames, err);
-            frames += dataset_n_frames(&d);
-        }
-    return st;
-}
+const rb_h5_frame *capture_layer_frames(const capture_writer *writer) { return writer->frames; }
 
 rb_status capture_take_layer(capture_writer *writer, int layer, int fd, const char *from, const rb_h5_frame *frames,
                              rb_error *err)
 {
     rb_status st = RB_OK;
+    assert(writer->frames);
+    memcpy(writer->frames, frames, (size_t)capture_layer_n_frames(&writer->header) * sizeof *frames);
     for (int set = 0; set < CAPTURE_N_SETS; set++) {
         RB_TRY(st, check_unwritten(writer, (capture_set)set, layer, err), done);
         RB_TRY(st, rb_h5_make_group(writer->file.id, capture_path_of((capture_set)set, layer, "").text, err), done);
@@ -288,9 +295,8 @@ rb_status capture_take_layer(capture_writer *writer, int layer, int fd, const ch
             const capture_dataset d = capture_dataset_at(&writer->header, (capture_set)set, layer, i);
             RB_TRY(st,
                    rb_h5_write_frames(writer->file.id, d.path.text, d.type, d.rank, d.dims, ZSTD_LEVEL, fd, from,
-                                      frames, err),
+                                      frames_of(writer, (capture_set)set, i), err),
                    done);
-            frames += dataset_n_frames(&d);
         }
         *written_flag(writer, (capture_set)set, layer) = true;
     }
@@ -358,5 +364,6 @@ void capture_writer_free(capture_writer *writer)
     free(writer->is_written);
     free(writer->has_metric);
     free(writer->residual_energy);
+    free(writer->frames);
     free(writer);
 }

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/checksum.h"
 #include "core/status.h"
 
 enum { RB_H5_MAX_RANK = 4, RB_H5_ZSTD_FILTER = 32015 };
@@ -96,18 +97,20 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
  * where the process dies before the file is closed: another file can take it over as it is. */
 typedef struct rb_h5_frame {
     int64_t offset, size_bytes; /* in the file */
+    rb_checksum checksum;       /* of its bytes; zeros where memory was short */
 } rb_h5_frame;
 
 /* Of a dataset that rb_h5_write cuts into chunks: how many frames it has, and the most bytes of one. */
 int64_t rb_h5_n_frames(rb_h5_type type, int rank, const int64_t *dims);
 int64_t rb_h5_max_frame_bytes(rb_h5_type type, int rank, const int64_t *dims);
-/* Where the frames of a dataset are that was just written: frames [rb_h5_n_frames]. */
-rb_status rb_h5_find_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
-                            rb_h5_frame *frames, rb_error *err);
-/* Writes a dataset from the frames that the file `fd` has of it. The bytes are those of rb_h5_write with this
- * zstd_level, not 0, of the elements. The frames are not looked at; `from` names their file in messages. */
+/* rb_h5_write_by with a zstd_level, not 0, and frames [rb_h5_n_frames] out. The threads that compress hash too. */
+rb_status rb_h5_write_noted(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank,
+                            const int64_t *dims, const void *data, int zstd_level, rb_h5_frame *frames, rb_error *err);
+/* Writes a dataset from the frames that the file `fd` has of it; then they are those of this file. The bytes are those
+ * of rb_h5_write with this zstd_level of the elements. The frames are not looked at; `from` names their file in
+ * messages. */
 rb_status rb_h5_write_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
-                             int zstd_level, int fd, const char *from, const rb_h5_frame *frames, rb_error *err);
+                             int zstd_level, int fd, const char *from, rb_h5_frame *frames, rb_error *err);
 
 /* Reads a whole dataset. Its rank and dims must be as given (a dim of -1 accepts any and is filled in), and class and
  * size of its type must suit `type` (F16 and F32 interchange). Every value of a float dataset must be finite. data:

@@ -26,24 +26,20 @@ int64_t rb_h5_max_frame_bytes(rb_h5_type type, int rank, const int64_t *dims)
     return (int64_t)rb_zstd_capacity(whole_grid(type, rank, dims).chunk_bytes);
 }
 
-rb_status rb_h5_find_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
-                            rb_h5_frame *frames, rb_error *err)
+rb_status rb_h5_find_frames(hid_t dataset, const chunk_grid *grid, rb_h5_frame *frames, hid_t loc, const char *path,
+                            rb_error *err)
 {
-    const chunk_grid grid = whole_grid(type, rank, dims);
-    rb_status st = RB_OK;
-    const hid_t dataset = H5Dopen2(loc, path, H5P_DEFAULT);
-    if (dataset < 0) return rb_h5_fail_call(err, RB_EIO, loc, path, "cannot open");
-    for (int64_t i = 0; i < grid.n_chunks && st == RB_OK; i++) {
+    for (int64_t i = 0; i < grid->n_chunks; i++) {
         hsize_t offset[RB_H5_RANK], size = 0;
         haddr_t address = HADDR_UNDEF;
         unsigned mask = 0;
-        chunk_grid_offset(&grid, i, offset);
+        chunk_grid_offset(grid, i, offset);
         if (H5Dget_chunk_info_by_coord(dataset, offset, &mask, &address, &size) < 0 || address == HADDR_UNDEF)
-            st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot find chunk %lld", (long long)i);
-        frames[i] = (rb_h5_frame){.offset = (int64_t)address, .size_bytes = (int64_t)size};
+            return rb_h5_fail_call(err, RB_EIO, loc, path, "cannot find chunk %lld", (long long)i);
+        frames[i].offset = (int64_t)address;
+        frames[i].size_bytes = (int64_t)size;
     }
-    H5Dclose(dataset);
-    return st;
+    return RB_OK;
 }
 
 static rb_status read_frame(int fd, const char *from, const rb_h5_frame *frame, char *bytes, rb_error *err)
@@ -58,7 +54,7 @@ static rb_status read_frame(int fd, const char *from, const rb_h5_frame *frame, 
 }
 
 rb_status rb_h5_write_frames(hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
-                             int zstd_level, int fd, const char *from, const rb_h5_frame *frames, rb_error *err)
+                             int zstd_level, int fd, const char *from, rb_h5_frame *frames, rb_error *err)
 {
     const chunk_grid grid = whole_grid(type, rank, dims);
     const int64_t capacity = rb_h5_max_frame_bytes(type, rank, dims);
@@ -81,6 +77,7 @@ rb_status rb_h5_write_frames(hid_t loc, const char *path, rb_h5_type type, int r
             goto done;
         }
     }
+    st = rb_h5_find_frames(dataset, &grid, frames, loc, path, err);
 done:
     if (dataset >= 0 && H5Dclose(dataset) < 0 && st == RB_OK)
         st = rb_h5_fail_call(err, RB_EIO, loc, path, "cannot close");

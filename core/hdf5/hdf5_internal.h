@@ -2,7 +2,7 @@
 #ifndef RB_CORE_HDF5_HDF5_INTERNAL_H
 #define RB_CORE_HDF5_HDF5_INTERNAL_H
 
-#include "core/hdf5/hdf5_file.h"
+#include "core/hdf5/hdf5_chunks.h"
 
 /* "FILE: PATH: sentence", with the path from the root of the file, for a file that is written. */
 rb_status rb_h5_fail(rb_error *err, rb_status st, hid_t loc, const char *path, const char *fmt, ...)
@@ -22,6 +22,10 @@ void rb_h5_choose_chunk(rb_h5_type type, int rank, const int64_t *dims, int64_t 
 /* A new dataset, closed with H5Dclose. zstd_level 0: contiguous. */
 rb_status rb_h5_create_dataset(hid_t *out, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                                int zstd_level, rb_error *err);
+
+/* offset and size_bytes of the frames of a dataset that is written. */
+rb_status rb_h5_find_frames(hid_t dataset, const chunk_grid *grid, rb_h5_frame *frames, hid_t loc, const char *path,
+                            rb_error *err);
 
 /* Every thread has an error stack of its own, which would print itself page by page: called by each function that
  * writes, since any thread may be its first. */

@@ -81,6 +81,7 @@ typedef struct write_job {
     int level;
     rb_h5_crew *crew;
     rb_handover *frames; /* of every chunk, from the thread that packed it to the one that writes */
+    rb_h5_frame *noted;  /* [n_chunks] out, or NULL */
 } write_job;
 
 static chunk_slot *slot_of(const write_job *job, int64_t index)
@@ -100,6 +101,8 @@ static void pack_chunk(const write_job *job, int64_t index, chunk_tools *tools)
     const void *elements = chunk_grid_gather(grid, index, tools->elements.at, job->data, &fits);
     slot->is_unfit = !fits;
     slot->frame_bytes = rb_zstd_pack(&tools->packer, slot->frame.at, capacity, elements, grid->chunk_bytes, job->level);
+    if (job->noted && slot->frame_bytes > 0)
+        (void)rb_checksum_bytes(&job->noted[index].checksum, slot->frame.at, slot->frame_bytes, NULL);
 }
 
 static rb_status write_frame(const write_job *job, int64_t index, rb_error *err)
@@ -140,17 +143,24 @@ static void pack_and_write(void *user, int member)
 }
 
 static rb_status write_chunks(rb_h5_crew *crew, hid_t dataset, const chunk_grid *grid, const void *data, int level,
-                              hid_t loc, const char *path, rb_error *err)
+                              rb_h5_frame *noted, hid_t loc, const char *path, rb_error *err)
 {
-    write_job job = {
-        .dataset = dataset, .loc = loc, .path = path, .grid = grid, .data = data, .level = level, .crew = crew};
+    write_job job = {.dataset = dataset,
+                     .loc = loc,
+                     .path = path,
+                     .grid = grid,
+                     .data = data,
+                     .level = level,
+                     .crew = crew,
+                     .noted = noted};
     rb_h5_crew *own = NULL;
     rb_status st;
     if (!crew) RB_TRY(st, rb_h5_crew_create(&own, err), done);
     if (!crew) job.crew = own;
     RB_TRY(st, rb_handover_create(&job.frames, job.crew->n_slots, grid->n_chunks, err), done);
     RB_TRY(st, chunk_crew_run(job.crew, grid, pack_and_write, &job, err), done);
-    st = rb_handover_status(job.frames, err);
+    RB_TRY(st, rb_handover_status(job.frames, err), done);
+    if (noted) st = rb_h5_find_frames(dataset, grid, noted, loc, path, err);
 done:
     rb_handover_free(job.frames);
     rb_h5_crew_free(own);
@@ -182,6 +192,12 @@ static rb_status fail_unfit(rb_error *err, rb_h5_type type, const void *data, in
 rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank, const int64_t *dims,
                          const void *data, int zstd_level, rb_error *err)
 {
+    return rb_h5_write_noted(crew, loc, path, type, rank, dims, data, zstd_level, NULL, err);
+}
+
+rb_status rb_h5_write_noted(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_type type, int rank,
+                            const int64_t *dims, const void *data, int zstd_level, rb_h5_frame *frames, rb_error *err)
+{
     static const int64_t zeros[RB_H5_RANK];
     hid_t dataset = -1, file_type = -1;
     int64_t chunk[RB_H5_RANK], n = 0, unfit = -1;
@@ -201,7 +217,7 @@ rb_status rb_h5_write_by(rb_h5_crew *crew, hid_t loc, const char *path, rb_h5_ty
     RB_TRY(st, rb_h5_create_dataset(&dataset, loc, path, type, rank, dims, zstd_level, err), done);
     if (zstd_level > 0) {
         const chunk_grid grid = chunk_grid_make(type, rank, zeros, dims, chunk);
-        RB_TRY(st, write_chunks(crew, dataset, &grid, data, zstd_level, loc, path, err), done);
+        RB_TRY(st, write_chunks(crew, dataset, &grid, data, zstd_level, frames, loc, path, err), done);
     } else {
         file_type = rb_h5_make_type(type);
         RB_TRY(st, write_contiguous(dataset, file_type, type, data, n, loc, path, err), done);

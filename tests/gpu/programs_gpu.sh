@@ -49,6 +49,33 @@ check "  and there are some" test -n "$(bits "$scratch/plan-cpu.json")"
 
 expect "a second run on the GPU" 0 calibrate cuda "$scratch/again.h5"
 check "  gives the same bytes" cmp "$scratch/cuda.h5" "$scratch/again.h5"
+
+# Killed after some layer and continued. So many tokens that a layer takes longer than a signal; a run that was faster,
+# or killed before it had saved a layer, is tried again.
+for seed in 1 2; do
+    awk -v seed=$seed 'BEGIN { srand(seed); for (i = 0; i < 16384; i++) print int(4096 * rand()) }' \
+        >"$scratch/ids-$seed"
+done
+long=("$bin/ropebits-calibrate" --device cuda --values "${model[@]}" --tokens "$scratch/ids-1")
+long+=(--test-tokens "$scratch/ids-2" --n-tokens 16384 --context 1024)
+expect "a long run on the GPU" 0 "${long[@]}" -o "$scratch/long.h5"
+continued=""
+for _ in $(seq 20); do
+    rm -rf "$scratch/killed.h5" "$scratch/killed.h5.parts"
+    "${long[@]}" -q -o "$scratch/killed.h5" >/dev/null 2>&1 &
+    victim=$!
+    while kill -0 $victim 2>/dev/null && [ ! -s "$scratch/killed.h5.parts/stream.0" ]; do sleep 0.002; done
+    sleep 0.01
+    kill -KILL $victim 2>/dev/null
+    wait $victim 2>/dev/null
+    "${long[@]}" -o "$scratch/killed.h5" >/dev/null 2>"$scratch/stderr" || break
+    if grep -q "continues after layer [123] of 4" "$scratch/stderr"; then continued=yes; break; fi
+done
+equal "  that was killed is continued" yes "$continued" "$(cat "$scratch/stderr")"
+check "  to the same bytes" cmp "$scratch/long.h5" "$scratch/killed.h5"
+check "  and leaves no parts" test ! -e "$scratch/killed.h5.parts"
+rm -f "$scratch/long.h5" "$scratch/killed.h5"
+
 expect "profile again on the GPU" 0 profile cuda "$scratch/cpu.h5" --budgets 2,3,4 --json \
     -o "$scratch/profile-again.h5"
 check "  gives the same bytes" cmp "$scratch/profile-cuda.h5" "$scratch/profile-again.h5"

@@ -236,6 +236,8 @@ typedef struct captured_case {
     int n_calls;
     float *q[2][MAX_TEST_LAYERS], *k[2][MAX_TEST_LAYERS], *v[2][MAX_TEST_LAYERS];
     double q_squares[2][MAX_TEST_LAYERS]; /* of all heads and dims together */
+    float *streams[MAX_TEST_LAYERS];      /* the residual stream after each layer but the last */
+    const float *begins_with;             /* that of a pass that begins later */
 } captured_case;
 
 static rb_status keep_captured(void *user, const captured_layer *captured, rb_error *err)
@@ -271,13 +273,63 @@ static void compare_captured(captured_case *kept, int set, int64_t n_copies)
     }
 }
 
+static rb_status keep_stream(void *user, int layer, const float *stream, rb_error *err)
+{
+    captured_case *kept = user;
+    (void)err;
+    if (stream) kept->streams[layer] = copy_floats(stream, kept->of->batch.n_tokens * kept->of->config->hidden_size);
+    return RB_OK;
+}
+
+static rb_status fill_stream(void *user, int64_t first, int64_t n, float *rows, rb_error *err)
+{
+    const captured_case *kept = user;
+    const int64_t width = kept->of->config->hidden_size;
+    (void)err;
+    memcpy(rows, kept->begins_with + first * width, (size_t)(n * width) * sizeof *rows);
+    return RB_OK;
+}
+
+static void assert_same_floats(float *found, const float *expected, int64_t n)
+{
+    assert_memory_equal(found, expected, (size_t)n * sizeof *found);
+    free(found);
+}
+
+/* A pass that begins at a later layer with the stream that the whole one had there gives the same bytes, and asking for
+ * the stream changes none. */
+static void check_later_beginning(const captured_case *whole, forward_cuda_options options)
+{
+    const family_case *c = whole->of;
+    const model_facts *facts = &c->config->facts;
+    captured_case later = {.of = whole->of};
+    const forward_cuda_hooks hooks = {
+        .user = &later, .on_captured = keep_captured, .on_stream = keep_stream, .fill_stream = fill_stream};
+    forward_cuda_report report;
+    rb_error err = {0};
+    options.first_layer = facts->n_layers / 2;
+    if (options.first_layer > 0) later.begins_with = whole->streams[options.first_layer - 1];
+    assert_ok(forward_cuda_run(c->model, &c->batch, &options, &hooks, &report, &err));
+    assert_int_equal(later.n_calls, 2 * (facts->n_layers - options.first_layer));
+    for (int layer = options.first_layer; layer < facts->n_layers; layer++) {
+        for (int set = 0; set < 2; set++) {
+            const int64_t n = options.set_start[set + 1] - options.set_start[set];
+            assert_same_floats(later.q[set][layer], whole->q[set][layer], n * facts->n_q_heads * facts->head_dim);
+            assert_same_floats(later.k[set][layer], whole->k[set][layer], n * facts->n_kv_heads * facts->head_dim);
+            assert_same_floats(later.v[set][layer], whole->v[set][layer], n * facts->n_kv_heads * facts->value_dim);
+        }
+        if (layer + 1 < facts->n_layers)
+            assert_same_floats(later.streams[layer], whole->streams[layer], c->batch.n_tokens * c->config->hidden_size);
+    }
+}
+
 static void check_capture(family_case *c, const char *name)
 {
     const int64_t n_first = c->n_copies / 3 + 1, set_start[] = {0, n_first * c->length, c->batch.n_tokens};
     captured_case kept = {.of = c};
     forward_cuda_options options = {
         .precision = c->precision, .capture_is_f32 = true, .with_values = true, .set_start = set_start, .n_sets = 2};
-    const forward_cuda_hooks hooks = {.user = &kept, .on_captured = keep_captured};
+    const forward_cuda_hooks hooks = {.user = &kept, .on_captured = keep_captured, .on_stream = keep_stream};
     forward_cuda_report report;
     rb_error err = {0};
     options.max_bytes = forward_cuda_bytes(c->config, &c->batch, &options, 128);
@@ -285,6 +337,8 @@ static void check_capture(family_case *c, const char *name)
     assert_int_equal(report.chunk_tokens, 128);
     assert_true(report.gpu_bytes <= options.max_bytes);
     assert_int_equal(kept.n_calls, 2 * c->config->facts.n_layers);
+    check_later_beginning(&kept, options);
+    for (int layer = 0; layer < MAX_TEST_LAYERS; layer++) free(kept.streams[layer]);
     start_comparing(c);
     compare_captured(&kept, 0, n_first);
     compare_captured(&kept, 1, c->n_copies - n_first);

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 
+#include "core/sha256.h"
 #include "core/threads.h"
 #include "model/forward.h"
 
@@ -99,6 +100,78 @@ static rb_status golden_logits(void *user, int64_t first_token, int64_t n, const
     return RB_OK;
 }
 
+/* ---- a pass that begins at a later layer ----------------------------------------------------- */
+
+typedef struct stream_run {
+    int64_t width; /* hidden_size */
+    int64_t n_tokens;
+    float *streams[MODEL_MAX_LAYERS];            /* after each layer but the last */
+    char heads[MODEL_MAX_LAYERS][RB_SHA256_HEX]; /* of q and k leaving RoPE */
+    char logits[RB_SHA256_HEX];                  /* of the first call */
+    const float *begins_with;                    /* NULL: the embeddings */
+} stream_run;
+
+static rb_status hash_heads(void *user, const layer_heads *heads, rb_error *err)
+{
+    stream_run *run = user; /* q, k and v lie one after the other */
+    return rb_sha256_bytes(run->heads[heads->layer], heads->q, (size_t)(heads->v - heads->q) * sizeof(float), err);
+}
+
+static rb_status hash_logits(void *user, int64_t first_token, int64_t n, const float *logits, rb_error *err)
+{
+    stream_run *run = user;
+    return first_token > 0 ? RB_OK : rb_sha256_bytes(run->logits, logits, (size_t)n * sizeof *logits, err);
+}
+
+static rb_status keep_stream(void *user, int layer, const float *stream, rb_error *err)
+{
+    stream_run *run = user;
+    const size_t n = (size_t)(run->n_tokens * run->width);
+    if (!stream) return RB_OK;
+    const rb_status st = rb_alloc(&run->streams[layer], n, sizeof *stream, "a stream", err);
+    if (st == RB_OK) memcpy(run->streams[layer], stream, n * sizeof *stream);
+    return st;
+}
+
+static rb_status fill_stream(void *user, int64_t first, int64_t n, float *rows, rb_error *err)
+{
+    const stream_run *run = user;
+    (void)err;
+    memcpy(rows, run->begins_with + first * run->width, (size_t)(n * run->width) * sizeof *rows);
+    return RB_OK;
+}
+
+static void free_streams(stream_run *run)
+{
+    for (int layer = 0; layer < MODEL_MAX_LAYERS; layer++) free(run->streams[layer]);
+}
+
+/* The residual stream is all that crosses from layer to layer, in every family: a pass that begins with it gives the
+ * same bytes. */
+static void check_later_beginnings(const checkpoint *model, const token_batch *batch)
+{
+    static stream_run whole, later;
+    const model_config *config = checkpoint_config(model);
+    rb_error err = {0};
+    forward_hooks hooks = {
+        .user = &whole, .on_rotated = hash_heads, .on_logits = hash_logits, .on_stream = keep_stream};
+    whole = (stream_run){.width = config->hidden_size, .n_tokens = batch->n_tokens};
+    assert_ok(forward_run(model, batch, &hooks, &err));
+    for (int first = 1; first < config->facts.n_layers; first++) {
+        later = (stream_run){
+            .width = config->hidden_size, .n_tokens = batch->n_tokens, .begins_with = whole.streams[first - 1]};
+        hooks.user = &later;
+        hooks.first_layer = first;
+        hooks.fill_stream = fill_stream;
+        assert_ok(forward_run(model, batch, &hooks, &err));
+        for (int layer = 0; layer < config->facts.n_layers; layer++)
+            assert_string_equal(later.heads[layer], layer < first ? "" : whole.heads[layer]);
+        assert_string_equal(later.logits, whole.logits);
+        free_streams(&later);
+    }
+    free_streams(&whole);
+}
+
 static void check_golden(const char *folder, const char *golden_path)
 {
     rb_error err = {0};
@@ -122,6 +195,7 @@ static void check_golden(const char *folder, const char *golden_path)
         .user = &run, .on_qkv = golden_qkv, .on_rotated = golden_rotated, .on_logits = golden_logits};
 
     assert_ok(forward_run(model, &batch, &hooks, &err));
+    check_later_beginnings(model, &batch);
     assert_int_equal(run.logits_seen, run.n_tokens);
     assert_int_equal(run.n_compared, 4 * run.config->facts.n_layers + golden_tensor(&run, "logits")->shape[0]);
     if (getenv("RB_TEST_REPORT"))

@@ -106,14 +106,14 @@ end_half_way() {
     env --default-signal=INT "$bin/ropebits-calibrate" --device cpu --model $model --text $text --n-tokens 2048 \
         --n-test-tokens 2048 --context 1024 --threads 1 "${@:3}" -o "$out/c.h5" >/dev/null 2>"$scratch/stderr" &
     victim=$!
-    for _ in $(seq 400); do find "$out" -name 'c.h5.*.tmp' -o -name 'stream.0' | grep -q "$2" && break; sleep 0.02; done
+    for _ in $(seq 400); do find "$out" -name 'c.h5.*.tmp' -o -name 'stream.1' | grep -q "$2" && break; sleep 0.02; done
     kill -"$1" $victim
     wait $victim 2>/dev/null
 }
 for signal in INT TERM HUP; do
     end_half_way $signal tmp -q --no-resume
     none "a run that SIG$signal ends leaves nothing with --no-resume" "$(ls "$out")"
-    end_half_way $signal stream.0 -v
+    end_half_way $signal stream.1 -v
     equal "  and what it can be continued from without" c.h5.parts "$(ls "$out")"
     stderr_has "the same command continues"
 done

@@ -232,7 +232,7 @@ static rb_status options_to_json(char **out, const merging *m, rb_error *err)
     } else {
         st = rb_json_new_object(&json, err);
     }
-    RB_TRY(st, st, done);
+    if (st != RB_OK) goto done;
     if (m->options->max_tokens > 0)
         RB_TRY(st, rb_json_add_number(json, "max_tokens", (double)m->options->max_tokens, err), done);
     if (m->options->every > 1) RB_TRY(st, rb_json_add_number(json, "every", (double)m->options->every, err), done);

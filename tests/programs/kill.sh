@@ -147,8 +147,8 @@ ends_at_any_moment $trials profile "$bin/ropebits-profile" "${on_cpu[@]}" "$capt
     --no-curves -o "$out/p.h5"
 ends_at_any_moment $((3 * trials)) allocate "$bin/ropebits-allocate" -q "$profile" --method block-gtq --avg-bits 2 \
     -o "$out/plan.json"
-ends_at_any_moment $((3 * trials)) export "$bin/ropebits-export" -q --format rbp,header,safetensors,report,cuda "$plan" \
-    -o "$out"
+ends_at_any_moment $((3 * trials)) export "$bin/ropebits-export" -q --format rbp,header,safetensors,report,cuda \
+    "$plan" -o "$out"
 ends_at_any_moment $trials evaluate "$bin/ropebits-evaluate" "${on_cpu[@]}" --model configs/demo-llama --plan "$plan" \
     --text $heldout --n-tokens 256 --context 128 -o "$out/e.json"
 ends_at_any_moment $trials tune "$bin/ropebits-tune" "${on_cpu[@]}" "$profile" --model configs/demo-llama \
@@ -175,7 +175,8 @@ for _ in 1 2 3 4 5; do
         cmp -s "$out/$file" "$scratch/a/$file" || cmp -s "$out/$file" "$scratch/b/$file" || mixed+=" $file"
     done
 done
-none "two exports into one folder each leave whole files, and nothing else" "$mixed$(diff <(ls "$scratch/a") <(ls "$out"))"
+mixed+=$(diff <(ls "$scratch/a") <(ls "$out"))
+none "two exports into one folder each leave whole files, and nothing else" "$mixed"
 
 # A writer that is killed leaves its file; the next one of that name removes it, and no other.
 touch "$out/plan.rbp.aB3xY9.tmp" "$out/plan.rbp.old.tmp" "$out/other.rbp.aB3xY9.tmp"

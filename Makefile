@@ -109,7 +109,8 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 KV_LIBS   := $(BUILD)/lib/libropebits_kv.a $(BUILD)/lib/libropebits_kv.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-real check-real-run \
+.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-kills check-real \
+        check-real-run \
         bench bench-run check-gpu bench-gpu clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -328,6 +329,15 @@ check-fast: packages
 check-asan: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) test-programs $(SANITIZED)
 	$(Q)tests/run_all.sh $(BUILD)/asan
+
+# kill.sh and limits.sh are in every check, with few kills and few limits; resume.sh likewise.
+LONG_LIMITS = $(shell seq 80000 20000 2000000)
+## check-kills: 50 kills of calibrate, 20 of run, limits on memory from 80 MB to 2 GB; ten minutes
+check-kills: packages
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) programs
+	$(Q)RB_BUILD=$(BUILD) RB_SANITIZED=0 RB_KILLS=50 bash tests/programs/resume.sh
+	$(Q)RB_BUILD=$(BUILD) RB_SANITIZED=0 RB_RUN_KILLS=20 bash tests/programs/kill.sh
+	$(Q)RB_BUILD=$(BUILD) RB_SANITIZED=0 RB_MEMORY_KIB="$(LONG_LIMITS)" bash tests/programs/limits.sh
 
 # What tests/real/ computes with. It is no test of its own, so the runner of the others does not find it.
 REAL_HELPER := $(BUILD)/tests/real/compare_reference

@@ -170,6 +170,33 @@ static void the_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays(void
     free(other);
 }
 
+/* Each looks for files of dead writers while the others make theirs and lock them. */
+static void many_writers_of_one_file_do_not_remove_what_others_write(void **state)
+{
+    (void)state;
+    enum { N_WRITERS = 4, N_WRITES = 100 };
+    const char *path = scratch_path("crowded");
+    pid_t writers[N_WRITERS];
+    for (int i = 0; i < N_WRITERS; i++) {
+        writers[i] = fork();
+        if (writers[i] != 0) continue;
+        rb_error err = {0};
+        for (int j = 0; j < N_WRITES; j++)
+            if (rb_atomic_write(path, "whole", 5, &err) != RB_OK) {
+                fprintf(stderr, "%s\n", err.msg);
+                _exit(1);
+            }
+        _exit(0);
+    }
+    for (int i = 0; i < N_WRITERS; i++) {
+        int how = 0;
+        assert_int_equal(waitpid(writers[i], &how, 0), writers[i]);
+        assert_int_equal(how, 0);
+    }
+    assert_file_holds(path, "whole");
+    assert_int_equal(count_temporary_files(path), 0);
+}
+
 /* So that what cannot be removed when the run is ended is not written either. */
 static void more_files_at_once_than_can_be_noted_are_refused(void **state)
 {
@@ -395,6 +422,7 @@ int main(void)
         cmocka_unit_test(a_result_has_the_mode_that_the_umask_lets),
         cmocka_unit_test(a_run_that_is_told_to_end_removes_its_temporary_files),
         cmocka_unit_test(the_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays),
+        cmocka_unit_test(many_writers_of_one_file_do_not_remove_what_others_write),
         cmocka_unit_test(more_files_at_once_than_can_be_noted_are_refused),
         cmocka_unit_test(a_full_disk_leaves_the_old_file_and_no_tmp),
         cmocka_unit_test(only_regular_files_are_replaced),

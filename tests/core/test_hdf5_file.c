@@ -338,6 +338,27 @@ static void open_says_what_is_wrong_with_a_file(void **state)
     free(bytes);
 }
 
+/* By another process, after it was opened. */
+static void a_file_that_is_cut_while_it_is_read_is_named(void **state)
+{
+    (void)state;
+    int64_t dims[] = {64, 256};
+    const char *path = scratch_path("shortened.h5");
+    float *x = make_floats(dims[0] * dims[1]);
+    rb_h5_file file;
+    for (int level = 0; level <= 1; level++) {
+        assert_ok(rb_h5_create(&file, path, &err));
+        assert_ok(rb_h5_write(file.id, "x", RB_H5_F32, 2, dims, x, level, &err));
+        assert_ok(rb_h5_publish(&file, &err));
+        assert_ok(rb_h5_open(&file, path, &err));
+        assert_int_equal(truncate(path, 1024), 0);
+        assert_fails(rb_h5_read(file.contents, "x", RB_H5_F32, 2, dims, x, &err), RB_EIO,
+                     "shortened.h5: x: the file became shorter while it was read");
+        rb_h5_close(&file);
+    }
+    free(x);
+}
+
 static void an_unpublished_file_leaves_nothing(void **state)
 {
     (void)state;
@@ -652,6 +673,7 @@ int main(void)
         cmocka_unit_test(values_that_do_not_fit_are_named),
         cmocka_unit_test(attributes_come_back_and_wrong_ones_are_named),
         cmocka_unit_test(open_says_what_is_wrong_with_a_file),
+        cmocka_unit_test(a_file_that_is_cut_while_it_is_read_is_named),
         cmocka_unit_test(an_unpublished_file_leaves_nothing),
         cmocka_unit_test(a_full_disk_fails_and_leaves_nothing),
         cmocka_unit_test(a_thread_that_meets_a_full_disk_prints_nothing),

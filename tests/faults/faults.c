@@ -278,14 +278,6 @@ FILE *fopen(const char *path, const char *how)
 
 FILE *fopen64(const char *path, const char *how) { return fopen(path, how); }
 
-int mkostemps(char *path, int suffix, int flags)
-{
-    REAL(int, "mkostemps", char *, int, int);
-    return can_make(path, true) ? real(path, suffix, flags) : -1;
-}
-
-int mkostemps64(char *path, int suffix, int flags) { return mkostemps(path, suffix, flags); }
-
 int fsync(int fd)
 {
     REAL(int, "fsync", int);

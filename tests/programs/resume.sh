@@ -1,5 +1,5 @@
-# Runs of calibrate that are killed at random moments and started again: the same bytes, no layer computed twice, nothing
-# left over. RB_KILLS says how many kills (5), RB_SEED when they come; both are printed.
+# Runs of calibrate that are killed at random moments and started again: the same bytes, no layer computed twice,
+# nothing left over. RB_KILLS says how many kills (5), RB_SEED when they come; both are printed.
 . tests/programs/tap.sh
 
 calibrate=$bin/ropebits-calibrate out=$scratch/out
@@ -120,7 +120,9 @@ kill -KILL -- -$victim
 wait $victim 2>/dev/null
 expect "a pipeline killed while it calibrates continues" 0 "${pipeline[@]}" -v -o "$scratch/killed"
 check "  after the layers that it had" grep -q "continues after layer" "$scratch/stderr"
-for file in capture.h5 plan.rbp; do check "  to the same $file" cmp "$scratch/pipeline/$file" "$scratch/killed/$file"; done
+for file in capture.h5 plan.rbp; do
+    check "  to the same $file" cmp "$scratch/pipeline/$file" "$scratch/killed/$file"
+done
 check "  and leaves no parts" test ! -e "$scratch/killed/capture.h5.parts"
 
 finish

@@ -325,6 +325,11 @@ rb_status capture_parts_open(capture_parts **out, const capture_parts_options *o
                              .log = -1};
     const int64_t n_tiles = (parts->stream_bytes + TILE_BYTES - 1) / TILE_BYTES;
     RB_TRY(st, parts_folder_open(&parts->folder, options->output, err), done);
+    if (parts->folder.lock < 0) {
+        rb_message_warn("%s: this file system has no locks: a run that is stopped cannot be continued",
+                        parts->folder.path);
+        goto done;
+    }
     RB_TRY(st,
            journal_create(&parts->journal, options->header->model.n_layers, capture_layer_n_frames(options->header),
                           n_tiles, err),

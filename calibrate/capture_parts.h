@@ -36,8 +36,8 @@ typedef struct capture_parts_options {
 } capture_parts_options;
 
 /* Takes the folder, and finds out what is done. Parts of another run, and damaged ones, are removed with a message that
- * says what differs. Fails with RB_EIO where the output cannot be written there, another run holds the folder, or the
- * file system cannot lock. */
+ * says what differs. On a file system without locks *out is NULL, with a warning. Fails with RB_EIO where the output
+ * cannot be written there, or another run holds the folder. */
 rb_status capture_parts_open(capture_parts **out, const capture_parts_options *options, rb_error *err);
 int capture_parts_n_finished(const capture_parts *parts); /* layers; the pass begins at this one */
 

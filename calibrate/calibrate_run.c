@@ -168,7 +168,7 @@ static rb_status capture_texts(const capture_job *job, const token_list *tokens,
     RB_TRY(st, run_pass(job, &batch, writer, &watch, err), done);
     capture_watch_warn(&watch, warnings);
     if (job->header->output.is_known) RB_TRY(st, output_metric_write(writer, job->ckpt, err), done);
-    st = capture_publish(writer, err);
+    st = *job->parts ? capture_parts_publish(*job->parts, writer, err) : capture_publish(writer, err);
 done:
     capture_watch_free(&watch);
     capture_writer_free(writer);

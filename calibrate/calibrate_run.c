@@ -127,7 +127,7 @@ static rb_status open_parts(const capture_job *job, rb_error *err)
                                            .hidden_size = checkpoint_config(job->ckpt)->hidden_size,
                                            .saves_sparingly = job->device == RB_DEVICE_CUDA};
     st = capture_parts_open(job->parts, &options, err);
-    if (st == RB_OK) interruption_tell(job->opt->output);
+    if (*job->parts) interruption_tell(job->opt->output);
 done:
     free(identity);
     return st;
@@ -156,8 +156,8 @@ static rb_status capture_texts(const capture_job *job, const token_list *tokens,
 
     RB_TRY(st, cut_sequences(&starts, &n_sequences, job->header->text, err), done);
     RB_TRY(st, capture_watch_create(&watch, checkpoint_config(job->ckpt), starts[1], err), done);
-    if (!opt->dry_run && !opt->no_resume) {
-        RB_TRY(st, open_parts(job, err), done);
+    if (!opt->dry_run && !opt->no_resume) RB_TRY(st, open_parts(job, err), done);
+    if (*job->parts) {
         RB_TRY(st, capture_parts_create(*job->parts, &writer, &watch, job->tokens, job->options_json, err), done);
     } else if (opt->output) {
         RB_TRY(st, capture_create(&writer, opt->output, job->header, job->tokens, job->options_json, err), done);
@@ -168,7 +168,7 @@ static rb_status capture_texts(const capture_job *job, const token_list *tokens,
     RB_TRY(st, run_pass(job, &batch, writer, &watch, err), done);
     capture_watch_warn(&watch, warnings);
     if (job->header->output.is_known) RB_TRY(st, output_metric_write(writer, job->ckpt, err), done);
-    st = capture_publish(writer, err);
+    st = *job->parts ? capture_parts_publish(*job->parts, writer, err) : capture_publish(writer, err);
 done:
     capture_watch_free(&watch);
     capture_writer_free(writer);

@@ -33,7 +33,8 @@ struct capture_parts {
     int found;                 /* descriptor of what the run before left of the capture; -1: nothing */
     char *found_path;
     int generation; /* that is written */
-    bool is_valid;  /* it has all that the generation before had */
+    bool is_published;
+    bool is_valid; /* it has all that the generation before had */
     char *capture_path, *journal_path;
     int capture, log;       /* descriptors of both: the capture is read, the journal appended to */
     double saved_s, cost_s; /* when the residual stream was saved, and how long that took */
@@ -325,6 +326,11 @@ rb_status capture_parts_open(capture_parts **out, const capture_parts_options *o
                              .log = -1};
     const int64_t n_tiles = (parts->stream_bytes + TILE_BYTES - 1) / TILE_BYTES;
     RB_TRY(st, parts_folder_open(&parts->folder, options->output, err), done);
+    if (parts->folder.lock < 0) {
+        rb_message_warn("%s: this file system has no locks: a run that is stopped cannot be continued",
+                        parts->folder.path);
+        goto done;
+    }
     RB_TRY(st,
            journal_create(&parts->journal, options->header->model.n_layers, capture_layer_n_frames(options->header),
                           n_tiles, err),
@@ -453,10 +459,17 @@ static bool may_pass(rb_status st)
     return (st == RB_EIO && !has_limit(RLIMIT_FSIZE)) || (st == RB_ENOMEM && !has_limit(RLIMIT_AS)) || st == RB_EDEVICE;
 }
 
+rb_status capture_parts_publish(capture_parts *parts, capture_writer *writer, rb_error *err)
+{
+    const rb_status st = capture_publish(writer, err);
+    parts->is_published = st == RB_OK;
+    return st;
+}
+
 void capture_parts_close(capture_parts *parts, rb_status st)
 {
     if (!parts) return;
-    const bool is_kept = parts->n_finished > 0 && may_pass(st);
+    const bool is_kept = parts->n_finished > 0 && !parts->is_published && may_pass(st);
     if (is_kept) {
         if (!parts->is_valid) parts_folder_keep_generation(&parts->folder, parts->generation - 1);
         rb_message_verbose("%s: keeps %d of %d layers; the same command continues after them", parts->folder.path,

@@ -36,8 +36,8 @@ typedef struct capture_parts_options {
 } capture_parts_options;
 
 /* Takes the folder, and finds out what is done. Parts of another run, and damaged ones, are removed with a message that
- * says what differs. Fails with RB_EIO where the output cannot be written there, another run holds the folder, or the
- * file system cannot lock. */
+ * says what differs. On a file system without locks *out is NULL, with a warning. Fails with RB_EIO where the output
+ * cannot be written there, or another run holds the folder. */
 rb_status capture_parts_open(capture_parts **out, const capture_parts_options *options, rb_error *err);
 int capture_parts_n_finished(const capture_parts *parts); /* layers; the pass begins at this one */
 
@@ -50,7 +50,10 @@ rb_status capture_parts_fill_stream(const capture_parts *parts, int64_t first, i
 rb_status capture_parts_save(capture_parts *parts, capture_writer *writer, const capture_watch *watch, int layer,
                              const float *stream, rb_error *err);
 
-/* Frees, and ends the lock. st: how the run ended. RB_OK: the capture is published, and the folder goes. Where the
+/* capture_publish: after it the parts have had their use, whatever comes. */
+rb_status capture_parts_publish(capture_parts *parts, capture_writer *writer, rb_error *err);
+
+/* Frees, and ends the lock. st: how the run ended. RB_OK, or a published capture: the folder goes. Where the
  * machine said no (RB_EIO, RB_ENOMEM, RB_EDEVICE) and layers are finished it stays. Other failures come again, also
  * those that a limit of the process makes (ulimit -f, -v), so it goes. Files of others stay in any case, with a
  * warning. NULL is fine. */

@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/atomic_file.h"
+#include "core/file_lock.h"
 #include "core/message.h"
 
 #define LOCK_NAME     "lock"
@@ -92,32 +92,24 @@ static bool is_current(int fd, const char *path)
            && held.st_dev == named.st_dev;
 }
 
-/* flock, since it ends with the process however that ends, and a child that HDF5 reads in does not share it. *is_over:
- * the lock was gained, or cannot be. */
-static rb_status try_lock(parts_folder *folder, const char *lock_path, bool *is_over, rb_error *err)
+/* *result: TAKEN, UNKNOWN, or BUSY where another run has just removed the folder and it is to be tried again. */
+static rb_status try_lock(parts_folder *folder, const char *lock_path, rb_lock_result *result, rb_error *err)
 {
-    *is_over = true;
+    *result = RB_LOCK_BUSY;
     if (mkdir(folder->path, 0777) != 0 && errno != EEXIST)
         return rb_fail(err, RB_EIO, "%s: cannot make the folder: %s", folder->path, strerror(errno));
     const int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0 && errno == ENOENT) *is_over = false; /* the folder was removed in between */
-    if (fd < 0) return *is_over ? rb_fail(err, RB_EIO, "%s: %s", lock_path, strerror(errno)) : RB_OK;
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        const int reason = errno;
-        close(fd);
-        return reason == EWOULDBLOCK
-                   ? rb_fail(err, RB_EIO,
-                             "%s: another run is writing it and holds %s: wait for it, or give another output",
-                             folder->output, folder->path)
-                   : rb_fail(err, RB_EIO, "%s: cannot lock it: %s; --no-resume does without", lock_path,
-                             strerror(reason));
-    }
-    if (is_current(fd, lock_path)) {
+    if (fd < 0) return errno == ENOENT ? RB_OK : rb_fail(err, RB_EIO, "%s: %s", lock_path, strerror(errno));
+    *result = rb_file_lock(fd);
+    if (*result == RB_LOCK_TAKEN && is_current(fd, lock_path)) {
         folder->lock = fd;
-    } else {
-        close(fd);
-        *is_over = false;
+        return RB_OK;
     }
+    close(fd);
+    if (*result == RB_LOCK_BUSY)
+        return rb_fail(err, RB_EIO, "%s: another run is writing it and holds %s: wait for it, or give another output",
+                       folder->output, folder->path);
+    if (*result == RB_LOCK_TAKEN) *result = RB_LOCK_BUSY;
     return RB_OK;
 }
 
@@ -125,15 +117,17 @@ rb_status parts_folder_open(parts_folder *folder, const char *output, rb_error *
 {
     enum { MAX_TRIES = 1000 };
     char *tmp_path = NULL, *lock_path = NULL;
-    bool is_over = false;
+    rb_lock_result result = RB_LOCK_BUSY;
     rb_status st;
     *folder = (parts_folder){.output = output, .lock = -1};
     RB_TRY(st, rb_atomic_begin(&tmp_path, output, err), done); /* says what is wrong with the output */
     rb_atomic_discard(tmp_path);
     RB_TRY(st, rb_format(&folder->path, err, "%s.parts", output), done);
     RB_TRY(st, rb_join_path(&lock_path, folder->path, LOCK_NAME, err), done);
-    for (int i = 0; i < MAX_TRIES && !is_over; i++) RB_TRY(st, try_lock(folder, lock_path, &is_over, err), done);
-    if (!is_over) st = rb_fail(err, RB_EIO, "%s: other runs keep removing the folder", folder->path);
+    for (int i = 0; i < MAX_TRIES && result == RB_LOCK_BUSY; i++)
+        RB_TRY(st, try_lock(folder, lock_path, &result, err), done);
+    if (result == RB_LOCK_BUSY) st = rb_fail(err, RB_EIO, "%s: other runs keep removing the folder", folder->path);
+    if (result == RB_LOCK_UNKNOWN) parts_folder_remove(folder);
 done:
     free(tmp_path);
     free(lock_path);

@@ -11,11 +11,11 @@ enum { PARTS_N_SLOTS = 2, PARTS_MAX_GENERATION = 999999 };
 typedef struct parts_folder {
     const char *output; /* the caller's */
     char *path;         /* OUTPUT.parts */
-    int lock;           /* descriptor; -1: not held */
+    int lock;           /* descriptor; -1: none, since the file system has no locks */
 } parts_folder;
 
-/* Makes and locks the folder. Fails with RB_EIO where the output cannot be written, in the words of rb_atomic_begin;
- * where another run holds the folder; and where the file system has no locks. */
+/* Makes and locks the folder; without locks there is no folder. Fails with RB_EIO where the output cannot be written,
+ * in the words of rb_atomic_begin, and where another run holds the folder. */
 rb_status parts_folder_open(parts_folder *folder, const char *output, rb_error *err);
 /* Ends the lock. */
 void parts_folder_close(parts_folder *folder);

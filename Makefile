@@ -109,7 +109,7 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 KV_LIBS   := $(BUILD)/lib/libropebits_kv.a $(BUILD)/lib/libropebits_kv.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-real check-real-run \
+.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-gate check-real check-real-run \
         bench bench-run check-gpu bench-gpu clean help packages test-programs baseline
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -9,7 +9,8 @@ if [ -z "$python" ]; then
     skip_case "faults of the codec are noticed" "no python3 to change plans"
     finish
 fi
-n_tokens=1024
+n_tokens=512
+[ "$n_seeds" -gt 2 ] && n_tokens=2048
 [ "${RB_SANITIZED:-0}" = 1 ] && n_tokens=256
 texts=(--text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt)
 expect "the bundled model is calibrated" 0 "$bin/ropebits-calibrate" -q --device cpu --model configs/demo-llama \

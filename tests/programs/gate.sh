@@ -14,7 +14,7 @@ n_tokens=512
 [ "${RB_SANITIZED:-0}" = 1 ] && n_tokens=256
 texts=(--text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt)
 expect "the bundled model is calibrated" 0 "$bin/ropebits-calibrate" -q --device cpu --model configs/demo-llama \
-    "${texts[@]}" --n-tokens $n_tokens --n-test-tokens $n_tokens --context $n_tokens -o "$scratch/capture.h5"
+    "${texts[@]}" --n-tokens $n_tokens --n-test-tokens $n_tokens --context 256 -o "$scratch/capture.h5"
 expect "  and profiled" 0 "$bin/ropebits-profile" -q --device cpu "$scratch/capture.h5" --no-curves --budgets 3 \
     --methods block-gtq -o "$scratch/profile.h5"
 expect "  and a plan is made" 0 "$bin/ropebits-allocate" -q "$scratch/profile.h5" --method block-gtq --avg-bits 3 \

@@ -43,13 +43,55 @@ run_job() {
     done
 }
 bin_path=$(cd "$bin" && pwd)
-sed -e '/"evaluate"/d' -e 's|"demo-|"'"$PWD"'/configs/demo-|' -e 's/"n_tokens": 2048/"n_tokens": 256/' \
-    -e 's/"context": 1024/"context": 128/' -e 's/\[2, 3, 4\]/[2]/' configs/demo.json >"$scratch/pipeline.json"
+cat >"$scratch/pipeline.json" <<EOF
+{ "schema": "ropebits-pipeline", "version": 1,
+  "model": "$PWD/configs/demo-llama",
+  "text": "$PWD/configs/demo-text/calibration.txt",
+  "test_text": "$PWD/configs/demo-text/heldout.txt",
+  "calibrate": { "n_tokens": 256, "context": 128 },
+  "profile": { "budgets": [2], "methods": ["uniform", "block-gtq"] },
+  "allocate": { "method": "block-gtq", "avg_bits": 3 } }
+EOF
 expect "a baseline is made" 0 "$bin/ropebits" run "$scratch/pipeline.json" -q -o "$scratch/made" \
     --baseline "$scratch/baseline.json" --update-baseline
 check "  which is the summary" cmp "$scratch/baseline.json" "$scratch/made/summary.json"
 sed 's/"logit_mae": [0-9.]*/"logit_mae": 0.5/' "$scratch/baseline.json" >"$scratch/better.json"
 
+# ---- baselines of a run ----
+run() { "$bin/ropebits" run "$scratch/pipeline.json" -q -o "$scratch/made" "$@"; }
+expect "a run is not worse than its own baseline" 0 run --baseline "$scratch/baseline.json"
+stdout_has "summary.json against $scratch/baseline.json"
+stdout_has "yes: none of"
+expect "one that it cannot reach is told in the table" 3 run --baseline "$scratch/better.json"
+stdout_has "WORSE"
+expect "  and on standard error where a document is printed" 3 run --baseline "$scratch/better.json" --json
+check "  which stays one" "$python" -c 'import json, sys; json.load(open(sys.argv[1]))' "$scratch/stdout"
+stderr_has "WORSE"
+expect "  but not with limits wide enough" 0 run --baseline "$scratch/better.json" --max-regression 1000
+sed 's|"allocate":|"compare": { "max_regression": { "logit_mae": 1000 } },\n  &|' "$scratch/pipeline.json" \
+    >"$scratch/wide.json"
+expect "  which the pipeline file may have" 0 "$bin/ropebits" run "$scratch/wide.json" -q -o "$scratch/made" \
+    --baseline "$scratch/better.json"
+sed 's/logit_mae/logit_mea/' "$scratch/wide.json" >"$scratch/misspelt.json"
+expect "  where a metric that there is not is named" 2 \
+    "$bin/ropebits" run "$scratch/misspelt.json" -q -o "$scratch/made"
+stderr_has 'did you mean "logit_mae"?'
+expect "a baseline that is not there is told before anything runs" 1 "$bin/ropebits" run "$scratch/pipeline.json" \
+    -o "$scratch/not-made" --baseline "$scratch/absent.json"
+stderr_has "absent.json: no such baseline; --update-baseline makes one of this run"
+check "  so nothing is there" test ! -e "$scratch/not-made/capture.h5"
+expect "limits without a baseline are a usage error" 2 run --max-growth 1
+cp "$scratch/better.json" "$scratch/old.json"
+expect "a baseline that is updated does not fail the run" 0 run --baseline "$scratch/old.json" --update-baseline
+stdout_has "WORSE"
+check "  and is what the run made" cmp "$scratch/old.json" "$scratch/made/summary.json"
+sed 's/"config_sha256": "[0-9a-f]*"/"config_sha256": "'"$(printf '%064d' 0)"'"/' "$scratch/baseline.json" \
+    >"$scratch/other.json"
+expect "one of another model is an error" 1 run --baseline "$scratch/other.json"
+expect "  and can be replaced all the same" 0 run --baseline "$scratch/other.json" --update-baseline
+check "  as a whole" cmp "$scratch/other.json" "$scratch/made/summary.json"
+
+# ---- the jobs ----
 for job in "github-actions bash -e" "gitlab-ci bash -eo pipefail"; do
     read -r name shell <<<"$job"
     mkdir "$scratch/$name"

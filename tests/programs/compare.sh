@@ -74,7 +74,8 @@ stderr_has "expected the model's 4 layers"
 # ---- limits ----
 expect "a limit of its own for one metric" 0 "$compare" --max-regression logit_mae=3 $base "$scratch/worse.json"
 expect "  leaves those of the others" 3 "$compare" --max-regression causal_mae=3 $base "$scratch/worse.json"
-expect "  and may stand beside the general one" 0 "$compare" --max-regression 0.5,logit_mae=3 $base "$scratch/worse.json"
+expect "  and may stand beside the general one" 0 "$compare" --max-regression 0.5,logit_mae=3 $base \
+    "$scratch/worse.json"
 expect "true bits may grow where that is allowed" 0 "$compare" --max-growth 1 $base "$scratch/bits.json"
 expect "  also by their own name" 0 "$compare" --max-regression true_bits=1 $base "$scratch/bits.json"
 expect "a metric that there is not is a usage error" 2 "$compare" --max-regression logit_mea=1 $base $base
@@ -87,7 +88,8 @@ changed tiny "for x in s['methods']: x['attention_kl']=1e-9"
 cp "$scratch/tiny.json" "$scratch/tiny-base.json"
 changed tiny "for x in s['methods']: x['attention_kl']=2e-9"
 expect "2e-9 nats are not worse than 1e-9" 0 "$compare" "$scratch/tiny-base.json" "$scratch/tiny.json"
-expect "  unless nothing at all is allowed" 3 "$compare" --max-regression 0 "$scratch/tiny-base.json" "$scratch/tiny.json"
+expect "  unless nothing at all is allowed" 3 "$compare" --max-regression 0 "$scratch/tiny-base.json" \
+    "$scratch/tiny.json"
 
 # ---- weights ----
 changed weights "s['model']['weights_sample_sha256']='1'*64"

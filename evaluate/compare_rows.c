@@ -154,11 +154,12 @@ static spread spread_of(const cJSON *object, const comparison_metric *metric, in
 
 /* ---- one number ------------------------------------------------------------------------------ */
 
-/* Few draws may have been alike by chance: three times for two of them, a third more for eight. A layer takes at least
- * what its like have. */
-static double deviation_of(const spread *of)
+/* Few draws may have been alike by chance: three times for two of them, a third more for eight, and at least half of
+ * what is typical. A layer takes at least what its like have. */
+static double deviation_of(const spread *of, const comparison_metric *metric)
 {
-    return fmax(of->deviation, of->pooled * of->mean) * (1.0 + 2.0 / (of->n - 1));
+    const double measured = fmax(of->deviation, of->pooled * of->mean) * (1.0 + 2.0 / (of->n - 1));
+    return fmax(measured, 0.5 * 0.01 * metric->spread * of->mean);
 }
 
 /* Luck of a measurement when the seeds differ. A mean over seeds, where there is one, takes the place of the number
@@ -169,8 +170,8 @@ static double luck_of_draws(const compared_entry *entry, const comparison_metric
     const spread a = spread_of(entry->base, metric, layer, entry->n_layers),
                  b = spread_of(entry->updated, metric, layer, entry->n_layers);
     double deviation = -1.0;
-    if (!isnan(a.mean)) *base = a.mean, deviation = deviation_of(&a);
-    if (!isnan(b.mean)) *updated = b.mean, deviation = fmax(deviation, deviation_of(&b));
+    if (!isnan(a.mean)) *base = a.mean, deviation = deviation_of(&a, metric);
+    if (!isnan(b.mean)) *updated = b.mean, deviation = fmax(deviation, deviation_of(&b, metric));
     if (deviation < 0.0) deviation = 0.01 * metric->spread * fabs(*base);
     return Z * fmax(deviation, metric->drawn) * sqrt(1.0 / a.n + 1.0 / b.n);
 }

@@ -18,6 +18,7 @@ enum { PIPELINE_VERSION = 1 };
 #define ALLOCATE  "allocate"
 #define EXPORT    "export"
 #define EVALUATE  "evaluate"
+#define COMPARE   "compare"
 
 const pipeline_member pipeline_members[] = {
     {NULL, "model", MEMBER_PATH, NULL},
@@ -40,6 +41,7 @@ const pipeline_member pipeline_members[] = {
     {PROFILE, "budgets", MEMBER_LIST, "budgets"},
     {PROFILE, "methods", MEMBER_LIST, "methods"},
     {PROFILE, "sink", MEMBER_NUMBER_OR_WORD, "sink"},
+    {PROFILE, "seeds", MEMBER_NUMBER, "seeds"},
     {PROFILE, "metric_tokens", MEMBER_NUMBER, "metric-tokens"},
     {PROFILE, "metric_draws", MEMBER_NUMBER, "metric-draws"},
     {PROFILE, "no_curves", MEMBER_FLAG, "no-curves"},
@@ -96,6 +98,9 @@ const pipeline_member pipeline_members[] = {
     {EVALUATE, "worst_tokens", MEMBER_NUMBER, "worst-tokens"},
     {EVALUATE, "precision", MEMBER_TEXT, "precision"},
     {EVALUATE, "max_gpu_memory", MEMBER_TEXT, "max-gpu-memory"},
+    {COMPARE, "max_regression", MEMBER_LIMITS, NULL}, /* of --baseline */
+    {COMPARE, "max_growth", MEMBER_NUMBER, NULL},
+    {COMPARE, "max_needles_lost", MEMBER_NUMBER, NULL},
 };
 const int pipeline_n_members = RB_COUNT(pipeline_members);
 static_assert(RB_COUNT(pipeline_members) <= PIPELINE_MAX_MEMBERS, "room for the members' values");
@@ -156,6 +161,24 @@ static rb_status list_text(char **out, const cJSON *list, const char *where, rb_
     return st;
 }
 
+static rb_status limits_text(char **out, const cJSON *item, const char *where, rb_error *err)
+{
+    const cJSON *entry;
+    if (cJSON_IsNumber(item)) return scalar_text(out, item, where, err);
+    if (!cJSON_IsObject(item) || !item->child)
+        return rb_fail(err, RB_EFORMAT, "%s: expected a number, or an object with a number for each metric", where);
+    cJSON_ArrayForEach (entry, item) {
+        char *joined = NULL;
+        if (!cJSON_IsNumber(entry)) return rb_fail(err, RB_EFORMAT, "%s.%s: expected a number", where, entry->string);
+        const rb_status st = rb_format(&joined, err, "%s%s%s=%.17g", *out ? *out : "", *out ? "," : "", entry->string,
+                                       entry->valuedouble);
+        if (st != RB_OK) return st;
+        free(*out);
+        *out = joined;
+    }
+    return RB_OK;
+}
+
 static rb_status path_text(char **out, const cJSON *item, const char *folder, int folder_length, const char *where,
                            rb_error *err)
 {
@@ -203,6 +226,7 @@ static rb_status read_item(pipeline_config *out, int row, const cJSON *item, con
     case MEMBER_FLAG:
         if (!cJSON_IsBool(item)) return rb_fail(err, RB_EFORMAT, "%s: expected true or false", where);
         return cJSON_IsTrue(item) ? rb_format(value, err, "%s", "") : RB_OK;
+    case MEMBER_LIMITS: return limits_text(value, item, where, err);
     case MEMBER_LIST: return list_text(value, item, where, err);
     case MEMBER_TEXT:
         return cJSON_IsString(item) ? scalar_text(value, item, where, err)
@@ -299,7 +323,7 @@ static rb_status fail_unknown(const char *section, const char *key, const char *
     for (int i = 0; i < pipeline_n_members; i++)
         if (is_at(&pipeline_members[i], section)) names[n++] = pipeline_members[i].key;
     if (!section) {
-        static const char *const sections[] = {CALIBRATE, PROFILE, ALLOCATE, EXPORT, EVALUATE, NOTES};
+        static const char *const sections[] = {CALIBRATE, PROFILE, ALLOCATE, EXPORT, EVALUATE, COMPARE, NOTES};
         memcpy(names + n, sections, sizeof sections);
         n += RB_COUNT(sections);
     }

@@ -7,7 +7,8 @@
  *     "allocate":  {"method": "block-gtq", "avg_bits": 3, "value_bits": 3, "rotation": "haar"},
  *     "export":    {"formats": ["rbp", "header", "safetensors"]},
  *     "evaluate":  {"budgets": [2, 3], "methods": ["uniform", "block-gtq"], "n_tokens": 4096, "context": 984,
- *                   "needles": 24} }
+ *                   "needles": 24},
+ *     "compare":   {"max_regression": {"kl_mean": 5}, "max_growth": 0, "max_needles_lost": 1} }
  *
  * Members of a section are the options of that stage's program, with _ for -; one table in pipeline_config.c has them
  * all, so that a new option is a row. "bos" at the top is --bos of calibrate and evaluate. "text" may be a list of
@@ -34,8 +35,9 @@ typedef enum pipeline_member_kind {
     MEMBER_TEXT,
     MEMBER_NUMBER,
     MEMBER_NUMBER_OR_WORD,
-    MEMBER_FLAG, /* true gives the option */
-    MEMBER_LIST  /* of numbers or strings */
+    MEMBER_FLAG,   /* true gives the option */
+    MEMBER_LIMITS, /* a number, or an object of numbers by metric: 1, or "logit_mae=1,kl_mean=5" */
+    MEMBER_LIST    /* of numbers or strings */
 } pipeline_member_kind;
 
 /* Where a member stands, and what becomes of it. */

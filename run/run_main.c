@@ -6,10 +6,12 @@
 #include "core/program.h"
 #include "run/folder_lock.h"
 #include "run/pipeline.h"
+#include "run/run_baseline.h"
 #include "run/run_summary.h"
 
 typedef struct run_options {
     const char *output;
+    baseline_options baseline;
 } run_options;
 
 /* configs/demo.json -> ropebits-demo in the current folder. */
@@ -27,16 +29,19 @@ static rb_status run_run(const rb_run_args *args, rb_error *err)
     const char *config_path = args->positionals->at[0];
     bool ran[PIPELINE_N_STAGES] = {false};
     pipeline_config config = {0};
+    comparison_limits limits;
     char *folder = NULL;
     int lock = -1;
     rb_status st;
 
     RB_TRY(st, pipeline_config_read(&config, config_path, err), done);
+    RB_TRY(st, baseline_options_check(&limits, &opt->baseline, &config, err), done);
     if (opt->output) RB_TRY(st, rb_format(&folder, err, "%s", opt->output), done);
     else RB_TRY(st, default_folder(&folder, config_path, err), done);
     RB_TRY(st, folder_lock_take(&lock, folder, err), done);
     RB_TRY(st, pipeline_run(&config, folder, args->common, ran, err), done);
     RB_TRY(st, run_summary_print(&config, folder, ran, args->common->json, err), done);
+    st = baseline_compare(&opt->baseline, &limits, folder, args->common->json, err);
 done:
     if (lock >= 0) close(lock);
     pipeline_config_free(&config);
@@ -47,7 +52,7 @@ done:
 int main(int argc, char **argv)
 {
     run_options opt = {0};
-    const rb_option table[] = {
+    rb_option table[BASELINE_N_OPTIONS + 1] = {
         {.short_name = 'o',
          .long_name = "output",
          .kind = RB_OPT_STRING,
@@ -55,6 +60,7 @@ int main(int argc, char **argv)
          .metavar = "DIR",
          .help = "folder of all outputs; without it, ropebits-NAME for NAME.json"},
     };
+    const int n = baseline_options_append(table, 1, &opt.baseline);
     const rb_program program = {
         .name = "run",
         .synopsis = "ropebits run [options] PIPELINE.json",
@@ -62,7 +68,7 @@ int main(int argc, char **argv)
                    "prints what came of it. A stage whose inputs and "
                    "options did not change is not run again.",
         .options = table,
-        .n_options = RB_COUNT(table),
+        .n_options = n,
         .min_positionals = 1,
         .max_positionals = 1,
         .positional_names = "PIPELINE.json",

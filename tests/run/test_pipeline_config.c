@@ -93,6 +93,31 @@ static void several_texts_keep_their_weights_and_needles_their_options(void **st
     pipeline_config_free(&config);
 }
 
+static void limits_are_a_number_or_one_for_each_metric(void **state)
+{
+    (void)state;
+    rb_error err = {0};
+    pipeline_config config;
+#define PLAIN "\"model\": \"m\", \"text\": \"t\", \"allocate\": {\"method\": \"uniform\", \"avg_bits\": 3}, "
+    assert_ok(pipeline_config_read(&config,
+                                   pipeline_with(PLAIN "\"profile\": {\"seeds\": 8}, \"compare\": {"
+                                                       "\"max_regression\": {\"logit_mae\": 2.5, \"kl_mean\": 5}, "
+                                                       "\"max_growth\": 1}"),
+                                   &err));
+    assert_string_equal(pipeline_value(&config, "compare", "max_regression"), "logit_mae=2.5,kl_mean=5");
+    assert_string_equal(pipeline_value(&config, "compare", "max_growth"), "1");
+    assert_string_equal(pipeline_value(&config, "profile", "seeds"), "8");
+    assert_null(pipeline_value(&config, "compare", "max_needles_lost"));
+    pipeline_config_free(&config);
+    assert_ok(pipeline_config_read(&config, pipeline_with(PLAIN "\"compare\": {\"max_regression\": 3}"), &err));
+    assert_string_equal(pipeline_value(&config, "compare", "max_regression"), "3");
+    pipeline_config_free(&config);
+    assert_refused(PLAIN "\"compare\": {\"max_regression\": \"3\"}", "compare.max_regression: expected a number, or");
+    assert_refused(PLAIN "\"compare\": {\"max_regression\": {\"a\": \"3\"}}", "max_regression.a: expected a number");
+    assert_refused(PLAIN "\"compare\": {\"max_growht\": 3}", "did you mean \"max_growth\"?");
+#undef PLAIN
+}
+
 static void missing_and_misspelt_members_are_named(void **state)
 {
     (void)state;
@@ -239,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(paths_are_relative_to_the_files_folder_and_values_as_on_a_command_line),
         cmocka_unit_test(several_texts_keep_their_weights_and_needles_their_options),
+        cmocka_unit_test(limits_are_a_number_or_one_for_each_metric),
         cmocka_unit_test(missing_and_misspelt_members_are_named),
         cmocka_unit_test(members_are_named_as_options),
         cmocka_unit_test(token_ids_stand_in_for_a_text),

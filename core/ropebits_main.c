@@ -24,7 +24,7 @@ static const struct {
     {"explain", "say why a head of a plan has its bits"},
     {"diff", "show how two plans differ"},
     {"export", "write a plan in the formats of runtimes, and a report"},
-    {"inspect", "show a plan in the terminal"},
+    {"inspect", "show a plan, a capture or a profile in the terminal"},
     {"encode", "code given vectors by a plan, for authors of other readers"},
     {"validate", "run the CUDA kernels against the C reference"},
     {"evaluate", "measure what a plan does to the model"},

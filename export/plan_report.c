@@ -22,7 +22,7 @@ static void write_page(FILE *out, const report *r)
     page_html(&p, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                   "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
-    page_textf(&p, "%s: %s at %g bits", r->stem, r->plan->method, r->plan->avg_bits);
+    page_textf(&p, "%s: %s at %.4g bits", r->stem, r->plan->method, r->plan->avg_bits);
     page_html(&p, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n", style);
     for (size_t i = 0; i < RB_COUNT(sections); i++) sections[i](&p, r);
     page_html(&p, "</main>\n</body>\n</html>\n");

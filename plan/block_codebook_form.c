@@ -138,7 +138,7 @@ const plan_family block_codebook_form = {
     .add_codebooks = add_codebooks,
     .summary = "quantize before RoPE, one code for both dims of a block, no norm",
     .bits_note = "of groups the bits of a dim; of block-codebook those of both dims together, A is 10, G 16",
-    .bits_note_html = "Of groups the bits of a dim; of block-codebook those of both dims together, "
+    .bits_note_html = "Bits of groups are those of a dim, bits of block-codebook those of both dims together, "
                       "coloured as half of them.",
     .describe = describe,
     .header_comments = header_comments,

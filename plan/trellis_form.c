@@ -121,7 +121,7 @@ const plan_family trellis_form = {
     .coordinate_widths = coordinate_widths,
     .summary = "quantize before RoPE, in a basis of the head's own, by a bit-shift trellis, no norm",
     .bits_note = "of trellis those of every coordinate in order, in place of blocks",
-    .bits_note_html = "Of trellis those of every coordinate in order, in place of blocks.",
+    .bits_note_html = "Bits of trellis are those of every coordinate in order, in place of blocks.",
     .describe = describe,
     .header_comments = header_comments,
 };

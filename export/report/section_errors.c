@@ -126,18 +126,20 @@ static void write_layers(page *p, const report *r)
 static void write_rival_words(const page *p, const report *r, int which)
 {
     const rival_method *rival = report_rival(r, which);
-    char plan[PAGE_NUMBER_SIZE];
+    char number[PAGE_NUMBER_SIZE];
     if (!rival) return;
     const char *name = allocation_method_name(rival->method);
     if (rival->above_bits - rival->below_bits < 1e-3) {
-        page_html(p, " %s has a plan of %.3f bits.", name, rival->above_bits);
+        page_html(p, " <code>%s</code> has a plan of %.3f bits: %s.", name, rival->above_bits,
+                  page_number(number, rival->logit_mae));
         return;
     }
     page_html(p,
-              " %s has plans of %.3f and %.3f bits next to it, and is read between them, the logarithm of the error "
+              " <code>%s</code> has plans of %.3f and %.3f bits next to it, and is read between them, the logarithm of "
+              "the error "
               "on a straight line",
               name, rival->below_bits, rival->above_bits);
-    page_html(p, ": %s.", page_number(plan, rival->logit_mae));
+    page_html(p, ": %s.", page_number(number, rival->logit_mae));
 }
 
 static int layers_with_less(const report *r, const rival_method *rival)
@@ -158,7 +160,7 @@ static void write_what(const page *p, const report *r)
     else
         page_html(p, "expected from the statistics of %s calibration tokens, not measured%s.",
                   page_count(count, (double)r->profile->calibration.n_tokens),
-                  r->plan->n_sink > 0 ? "; of the tokens that the plan quantizes" : "");
+                  r->plan->n_sink > 0 ? ", for the tokens that the plan quantizes" : "");
     if (uniform)
         page_html(p, " Less is better; this plan is below uniform in %d of %d layers.", layers_with_less(r, uniform),
                   r->plan->model.n_layers);

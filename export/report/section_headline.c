@@ -123,7 +123,7 @@ void section_headline(page *p, const report *r)
     page_html(p, "<header>\n<p class=\"over\">");
     page_textf(p, "%s", r->stem);
     page_html(p, " &middot; ");
-    page_textf(p, "%s at %g bits", r->plan->method, r->plan->avg_bits);
+    page_textf(p, "%s at %.4g bits", r->plan->method, r->plan->avg_bits);
     page_html(p, " &middot; ");
     page_textf(p, "%s, %d layers, %d query and %d KV heads of %d dims", model->model_type, model->n_layers,
                model->n_q_heads, model->n_kv_heads, model->head_dim);

@@ -70,31 +70,31 @@ static char *page_of(const plan_report_inputs *inputs)
 static void rivals_are_read_at_the_plans_bits(void **state)
 {
     (void)state;
-    /* uniform at 3 and 4 bits: half way, errors of 4 and 1 are 2, of 9 and 1 they are 3. block-gtq has no plan above.
-     */
-    static const made_method methods[] = {{"uniform", 2.5, 3.0, {4, 9}},
-                                          {"uniform", 3.5, 4.0, {1, 1}},
+    /* uniform at 3 and 5 bits: a quarter of the way, errors of 16 and 1 are 8, of 81 and 1 they are 27. block-gtq has
+     * no plan above. */
+    static const made_method methods[] = {{"uniform", 2.5, 3.0, {16, 81}},
+                                          {"uniform", 4.5, 5.0, {1, 1}},
                                           {"block-gtq", 2.5, 3.25, {2, 2}},
-                                          {"optimal", 3, 3.5, {1, 0.5}}};
+                                          {"optimal", 3, 3.5, {7, 3.5}}};
     bit_plan *plan = uniform_plan("optimal");
     profile_summary *summary = make_summary(&plan->model, methods, 4);
     report r = {.plan = plan, .stem = "plan", .summary = summary};
     assert_ok(report_prepare(&r, &err));
     assert_int_equal(r.errors.source, ERRORS_MEASURED);
-    assert_true(r.errors.logit_mae == 0.75);
+    assert_true(r.errors.logit_mae == 5.25);
     const rival_method *uniform = report_rival(&r, RIVAL_UNIFORM);
     assert_non_null(uniform);
-    assert_true(fabs(uniform->logit_mae_by_layer[0] - 2.0) < 1e-12);
-    assert_true(fabs(uniform->logit_mae_by_layer[1] - 3.0) < 1e-12);
-    assert_true(fabs(uniform->logit_mae - 2.5) < 1e-12);
+    assert_true(fabs(uniform->logit_mae_by_layer[0] - 8.0) < 1e-12);
+    assert_true(fabs(uniform->logit_mae_by_layer[1] - 27.0) < 1e-12);
+    assert_true(fabs(uniform->logit_mae - 17.5) < 1e-12);
     assert_null(report_rival(&r, RIVAL_BLOCK_GTQ));
     report_clear(&r);
 
     char *text = page_of(&(plan_report_inputs){.plan = plan, .stem = "plan", .summary = summary});
     assert_non_null(strstr(text, "<b>70\xc2\xa0% less</b> logit error than uniform at the same bytes"));
-    assert_non_null(strstr(text, "plans of 3.000 and 4.000 bits next to it"));
+    assert_non_null(strstr(text, "plans of 3.000 and 5.000 bits next to it"));
     assert_non_null(strstr(text, "below uniform in 2 of 2 layers"));
-    assert_non_null(strstr(text, "layer 1: this plan 0.500, uniform 3.00"));
+    assert_non_null(strstr(text, "layer 1: this plan 3.50, uniform 27.0"));
     free(text);
     profile_summary_free(summary);
     bit_plan_free(plan);

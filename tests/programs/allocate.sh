@@ -154,7 +154,7 @@ stdout_has '"sink": 0'
 expect "export takes them" 0 "$bin/ropebits-export" "$scratch/asked.json" --format rbp,header,safetensors,report \
     -o "$scratch/asked"
 check "  to the header" grep -q '#define ROPEBITS_RECENT 16' "$scratch/asked/asked.h"
-check "  to the report" grep -q 'the first 2 and the last 16 tokens fp16' "$scratch/asked/report.html"
+check "  to the report" grep -q 'the first 2 and the last 16 tokens fp16' "$scratch/asked/asked.html"
 check "  to the tensors" grep -aq 'sink.*: *2,' "$scratch/asked/asked.safetensors"
 expect "  and the way back" 0 "$bin/ropebits-inspect" --json "$scratch/asked/asked.rbp"
 check "  is the same plan" cmp "$scratch/stdout" "$scratch/asked.json"

@@ -8,7 +8,8 @@ run_demo() { "$ropebits" run configs/demo.json -o "$1" "${@:2}"; }
 
 expect "the demo runs" 0 run_demo "$scratch/demo"
 stdout_has "logit MAE on the test text"
-for plan in "unquantized " "uniform K2V2 " "block-gtq K2V2 " "uniform K3V3 " "block-gtq K3V3 " "optimal-center K3V3 "; do
+for plan in "unquantized " "uniform K2V2 " "block-gtq K2V2 " "uniform K3V3 " "block-gtq K3V3 " \
+    "optimal-center K3V3 "; do
     check "  the judge's table has $plan" grep -qE "^$plan.* of 8\$" "$scratch/stdout"
 done
 equal "it ends with the path of the page" "report    $scratch/demo/plan.html" "$(tail -n 1 "$scratch/stdout")"

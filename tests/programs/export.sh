@@ -22,7 +22,7 @@ allocate plan block-gtq --avg-bits 3 >/dev/null
 expect "no folder is a usage error" 2 "$bin/ropebits-export" "$scratch/plan.json"
 expect "an unknown format is a usage error" 2 export_plan plan rbp,exe -o "$scratch/out"
 expect "every format is written" 0 export_plan plan $every -o "$scratch/out"
-for file in plan.rbp plan.h plan.safetensors plan.json report.html; do
+for file in plan.rbp plan.h plan.safetensors plan.json plan.html; do
     check "  $file" test -s "$scratch/out/$file"
 done
 check "the JSON copy has the plan's bytes" cmp "$scratch/plan.json" "$scratch/out/plan.json"

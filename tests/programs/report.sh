@@ -33,7 +33,8 @@ cp "$page" "$scratch/first.html"
 expect "  and again" 0 export_page small "${inputs[@]}"
 check "the same inputs give the same bytes" cmp "$scratch/first.html" "$page"
 
-expect "a profile says what its summary would" 0 export_page small --profile "$scratch/p.h5" --evaluation "$scratch/e.json"
+expect "a profile says what its summary would" 0 \
+    export_page small --profile "$scratch/p.h5" --evaluation "$scratch/e.json"
 check "  with the same page" cmp "$scratch/first.html" "$page"
 expect "a plan by itself has a page too" 0 export_page small
 page_has "no profile was given"

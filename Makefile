@@ -188,8 +188,8 @@ $(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
 $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@.new $^ $(shell pkg-config --libs libzstd 2>/dev/null) && \
-	    mv -f $@.new $@
+	$(Q)$(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@.new $^ \
+	    $(shell pkg-config --libs libzstd 2>/dev/null) && mv -f $@.new $@
 
 # What the objects were made for: they are made again when that changes.
 $(CUDA_ARCH_FILE): FORCE

@@ -210,7 +210,8 @@ static rb_status describe_report(stage *s, const pipeline_config *config, rb_err
     RB_TRY(st, stage_add_option(s, "--format", "report", err), done);
     RB_TRY(st, add_file_option(s, "--profile", PIPELINE_PROFILE, err), done);
     RB_TRY(st, add_file_option(s, "--summary", PIPELINE_SUMMARY, err), done);
-    if (pipeline_has_stage(config, STAGE_EVALUATE)) RB_TRY(st, add_file_option(s, "--evaluation", PIPELINE_EVALUATION, err), done);
+    if (pipeline_has_stage(config, STAGE_EVALUATE))
+        RB_TRY(st, add_file_option(s, "--evaluation", PIPELINE_EVALUATION, err), done);
     RB_TRY(st, stage_add_option(s, "-o", s->folder, err), done);
     RB_TRY(st, stage_add_output(s, PIPELINE_REPORT, err), done);
     RB_TRY(st, stage_set_json_output(s, "report.json", err), done);

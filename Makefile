@@ -175,18 +175,22 @@ $(BUILD)/lib/librb_$(1).a: $(call objects,$(call room_sources,$(1)))
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 
+# The linker makes its file executable last, and a test or a person may start the program meanwhile: under its name is
+# the old program or the new one.
 define program_rule
 $(call program_of,$(1)): $(call objects,$(1)) $(ROOM_LIBS)
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
-	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@ $$< $$(call link_rooms,$$(ROOM_LIBS)) $$(LIB_LDLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(RB_LDFLAGS) $$(LDFLAGS) -o $$@.new $$< $$(call link_rooms,$$(ROOM_LIBS)) \
+	    $$(LIB_LDLIBS) && mv -f $$@.new $$@
 endef
 $(foreach m,$(MAINS),$(eval $(call program_rule,$(m))))
 
 $(PLUGIN): $(call objects,$(PLUGIN_SRC) core/hdf5/hdf5_zstd_filter.c)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libzstd 2>/dev/null)
+	$(Q)$(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) $(LDFLAGS) -o $@.new $^ \
+	    $(shell pkg-config --libs libzstd 2>/dev/null) && mv -f $@.new $@
 
 # What the objects were made for: they are made again when that changes.
 $(CUDA_ARCH_FILE): FORCE
@@ -236,13 +240,14 @@ LINK_LIBRARY = $(CC) $(CFLAGS) -shared $(HARDEN_LDFLAGS) -Wl,--version-script=pa
 $(BUILD)/lib/libropebits_plan.so: $(call objects,$(PLAN_LIB_SRC)) $(BUILD)/obj/plan/library/parts.a
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(PLAN_SONAME) -o $@ $(filter %.o %.a,$^) \
-	    $(shell pkg-config --libs libzstd 2>/dev/null) -lm
+	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(PLAN_SONAME) -o $@.new $(filter %.o %.a,$^) \
+	    $(shell pkg-config --libs libzstd 2>/dev/null) -lm && mv -f $@.new $@
 	$(Q)ln -sf $(@F) $(@D)/$(PLAN_SONAME)
 $(BUILD)/lib/libropebits_kv.so: $(call objects,$(KV_LIB_SRC)) $(BUILD)/obj/cache/library/parts.a \
     $(BUILD)/lib/libropebits_plan.so
 	@echo "  LD   $@"
-	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(KV_SONAME) -o $@ $(filter %.o %.a %.so,$^) -lm -ldl -lpthread
+	$(Q)$(LINK_LIBRARY) -Wl,-soname,$(KV_SONAME) -o $@.new $(filter %.o %.a %.so,$^) -lm -ldl -lpthread && \
+	    mv -f $@.new $@
 	$(Q)ln -sf $(@F) $(@D)/$(KV_SONAME)
 $(PLAN_LIBS) $(KV_LIBS): packaging/exports.map
 

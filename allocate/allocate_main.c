@@ -199,12 +199,14 @@ static rb_status allocate_run(const rb_run_args *args, rb_error *err)
                                      &profile->model, err),
                done);
     RB_TRY(st, plan_maker_make(&made, &maker, &budget, err), done);
+    report.budget = budget;
     report.has_answer = made.has_answer;
     report.answer = made.answer;
     report.has_value_answer = made.has_value_answer;
     report.value_answer = made.value_answer;
     RB_TRY(st, plan_json_write(made.plan, opt->output, err), done);
     RB_TRY(st, allocate_report_predict(&report, made.plan, profile, err), done);
+    allocate_report_warn(&report);
     if (args->common->json) st = allocate_report_put_json(&report, err);
     else allocate_report_print(&report);
 done:

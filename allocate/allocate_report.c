@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/message.h"
 #include "plan/plan_json.h"
 
 /* ---- predicting ------------------------------------------------------------------------------ */
@@ -30,8 +31,35 @@ static rb_status predict_values(value_prediction *out, const bit_plan *plan, con
     memset(widths, out->one_width, n_heads);
     out->one_width_bits = plan_value_bits(out->one_width, plan->model.value_dim) / dims;
     out->one_width_error = value_output_error(widths, &plan->model, &statistics);
+    memset(widths, 2, n_heads);
+    out->two_bit_error = value_output_error(widths, &plan->model, &statistics);
     free(widths);
     return RB_OK;
+}
+
+static budget_rest rest_of(const plan_budget *budget, const bit_plan *plan)
+{
+    const model_facts *model = &plan->model;
+    const double n_heads = bit_plan_n_heads(plan), key_dims = n_heads * model->head_dim,
+                 bytes = bit_plan_cost(plan).bytes_per_token;
+    double asked;
+    budget_rest rest = {0};
+    switch (budget->kind) {
+    case BUDGET_AVG_BITS: return rest;
+    case BUDGET_TRUE_BITS:
+        asked = budget->amount * key_dims / 8.0;
+        rest.bytes = asked - (double)allocate_key_bits(plan) / 8.0;
+        break;
+    case BUDGET_TOTAL_BITS:
+        asked = budget->amount * n_heads * 0.5 * (model->head_dim + model->value_dim) / 8.0;
+        rest.bytes = asked - bytes;
+        break;
+    default: asked = budget->amount; rest.bytes = asked - bytes;
+    }
+    if (rest.bytes < 1e-6) rest.bytes = 0.0; /* rounding of the budget */
+    rest.bits = 8.0 * rest.bytes / key_dims;
+    rest.share = rest.bytes / asked;
+    return rest;
 }
 
 rb_status allocate_report_predict(allocate_report *r, const bit_plan *plan, const profile_table *profile, rb_error *err)
@@ -40,12 +68,47 @@ rb_status allocate_report_predict(allocate_report *r, const bit_plan *plan, cons
     codec_errors errors = {.n_blocks = model_n_blocks(&plan->model)};
     rb_status st;
     r->plan = plan;
+    r->rest = rest_of(&r->budget, plan);
     if (r->context == 0) r->context = plan->calibration.context;
     RB_TRY(st, plan_predict(&r->prediction, plan, &statistics, &errors, err), done);
     RB_TRY(st, predict_values(&r->values, plan, profile, err), done);
 done:
     codec_errors_free(&errors);
     return st;
+}
+
+/* ---- warnings -------------------------------------------------------------------------------- */
+
+static void warn_of_rest(const allocate_report *r)
+{
+    const double worth_a_word = 0.02; /* whole bytes a head and whole steps of block-gtq leave less */
+    const bool is_uniform = strcmp(r->plan->method, allocation_method_name(METHOD_UNIFORM)) == 0;
+    if (r->rest.share <= worth_a_word) return;
+    rb_message_warn(
+        "%.1f %% of the budget is left over, %.3f bits a dim of the keys: %s", 100.0 * r->rest.share, r->rest.bits,
+        is_uniform ? "uniform has whole widths only" : "no plan of the method with these options comes nearer");
+}
+
+/* A code of 1 bit leaves 36 % of a normal number's variance, one of 2 bits 12 % (1 - 2/pi; Max 1960), whatever the
+ * model. */
+static void warn_of_values(const allocate_report *r)
+{
+    const bit_plan *plan = r->plan;
+    const bool is_one = bit_plan_value_range(plan).least <= 1.0;
+    if (!is_one || !bit_plan_quantizes_values(plan) || plan->value_heads) return;
+    if (r->values.is_known)
+        rb_message_warn("values have 1 bit: the outputs of attention are expected to be off by %.0f %%, and by %.0f %% "
+                        "with 2 bits for all; retrieval suffers first (docs/allocate.md, Values)",
+                        100.0 * r->values.output_error, 100.0 * r->values.two_bit_error);
+    else
+        rb_message_warn("values have 1 bit: each is expected to be off by 60 %% of its size, and by 34 %% with 2 bits; "
+                        "retrieval suffers first (docs/allocate.md, Values)");
+}
+
+void allocate_report_warn(const allocate_report *r)
+{
+    warn_of_rest(r);
+    warn_of_values(r);
 }
 
 /* ---- as text --------------------------------------------------------------------------------- */
@@ -127,6 +190,9 @@ void allocate_report_print(const allocate_report *r)
     print_values(r);
     bit_plan_describe_cache(cache, sizeof cache, plan, r->context);
     printf("cache    %s\n", cache);
+    if (r->rest.bytes > 0.0)
+        printf("unused   %.4g bytes a token of the budget, %.3f bits a dim of the keys (%.2f %%)\n", r->rest.bytes,
+               r->rest.bits, 100.0 * r->rest.share);
     printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n",
            r->prediction.logit_mae, r->prediction.bits_above_bound, r->prediction.bound_logit_mae);
     if (r->has_answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(&r->answer));
@@ -169,6 +235,8 @@ rb_status allocate_report_put_json(const allocate_report *r, rb_error *err)
     RB_TRY(st, rb_json_add_number(json, "recent", (double)plan->n_recent, err), done);
     RB_TRY(st, rb_json_add_number(json, "context", (double)r->context, err), done);
     RB_TRY(st, rb_json_add_number(json, "bytes_at_context", plan_cost_bytes(&cost, r->context), err), done);
+    RB_TRY(st, rb_json_add_number(json, "unused_bytes_per_token", r->rest.bytes, err), done);
+    RB_TRY(st, rb_json_add_number(json, "unused_share", r->rest.share, err), done);
     RB_TRY(st, rb_json_add_number(json, "logit_mae", r->prediction.logit_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "bound_logit_mae", r->prediction.bound_logit_mae, err), done);
     RB_TRY(st, rb_json_add_number(json, "bits_above_bound", r->prediction.bits_above_bound, err), done);

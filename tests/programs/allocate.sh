@@ -88,6 +88,22 @@ check "  has no other width" lacks '"width": (1|3|5|6|7),' "$scratch/narrow.json
 check "  and nothing to fold" lacks '"scales"' "$scratch/narrow.json"
 expect "a budget below anything is refused" 1 allocate p none --method block-gtq --true-bits 1.1
 stderr_has "budget is 1.100 true bits"
+# demo-llama has 8 KV heads of 64 dims: 512 key dims a token. Heads get whole bytes, and those of a layer as many.
+expect "a budget between two plans" 0 allocate p rest --method block-codebook --true-bits 3.3 --value-bits 3
+stdout_has "unused   1.2 bytes a token of the budget, 0.019 bits a dim of the keys (0.57 %)"
+check "  needs no warning" lacks "is left over" "$scratch/stderr"
+expect "  as JSON" 0 allocate p rest --method block-codebook --true-bits 3.3 --value-bits 3 --json
+check "  is what the keys leave" holds 'a > 1.199 && a < 1.201' "$(number unused_bytes_per_token stdout)"
+expect "more than a method can use" 0 allocate p most --method block-codebook --true-bits 9 --value-bits 3
+stderr_has "allocate: warning: 11.1 % of the budget is left over, 1.000 bits a dim of the keys: no plan of the method"
+expect "  and uniform between two widths" 0 allocate p most --method uniform --total-bits 6.3
+stderr_has "uniform has whole widths only"
+expect "a budget that is met has no rest" 0 allocate p rest --method optimal --true-bits 3 --value-bits 3
+check "  and no line of it" lacks "^unused" "$scratch/stdout"
+expect "values of 1 bit are warned of" 0 allocate p one --method optimal --true-bits 1.9
+stderr_has "values have 1 bit: each is expected to be off by 60 % of its size, and by 34 % with 2 bits"
+expect "  not those of 2" 0 allocate p two --method optimal --true-bits 1.9 --value-bits 2
+check "  nothing is warned of" lacks "warning" "$scratch/stderr"
 
 # The error that allocate expects of a plan is the one that profile measures on the test text, as the mean over heads.
 calibrate both --test-text configs/demo-text/heldout.txt --n-tokens 2048 --context 512
@@ -181,6 +197,10 @@ stderr_has "output errors of values took"
 expect "by one thread" 0 profile v -q --threads 1 --no-curves --budgets 3 -o "$scratch/v-1.h5"
 check "  is the same bytes" cmp "$scratch/v-p.h5" "$scratch/v-1.h5"
 
+expect "values of 1 bit that a profile knows" 0 allocate v-p one --method optimal --true-bits 1.9
+check "  are warned of by what they do" grep -qE \
+    "values have 1 bit: the outputs of attention are expected to be off by [0-9]+ %, and by [0-9]+ % with 2" \
+    "$scratch/stderr"
 by_head() { allocate v-p "$1" --value-per head "${@:2}"; }      # PLAN OPTION...
 expect "values a width a head" 0 \
     by_head head --method optimal --true-bits 2.25 --value-bits 2 --least-value-bits 1 --json

@@ -34,7 +34,7 @@ told() {
 run_cppcheck() {
     cppcheck -q -j "$jobs" --enable=warning,performance,portability --inline-suppr --std=c11 --platform=unix64 \
         -I. -Iplan/library -I"$build/gen" -D__linux__ -D_GNU_SOURCE --library=posix \
-        '-DcJSON_ArrayForEach(element,array)=for(element=array->child;element;element=element->next)' \
+        --include=tests/quality/cppcheck.h \
         --suppressions-list=tests/quality/cppcheck.txt --suppress=unmatchedSuppression \
         --template='{file}:{line}: {severity} {id}: {message}' "${sources[@]}" | sort -u
 }

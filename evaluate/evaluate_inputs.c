@@ -165,8 +165,8 @@ static rb_status make_understanding(needle_documents *out, const evaluate_inputs
         list_contexts(contexts, &series.n_contexts, in, &opt->understanding_contexts, "--understanding-contexts", err),
         done);
     RB_TRY(st, rb_read_file(&text, &length, path, 1 << 30, err), done);
-    if (length > PIECES_BYTES) length = PIECES_BYTES;
-    while (length > 0 && length == PIECES_BYTES && text[length - 1] != '\n') length--;
+    if (length > PIECES_BYTES) /* whole lines of it */
+        for (length = PIECES_BYTES; length > 0 && text[length - 1] != '\n';) length--;
     RB_TRY(st, text_pieces_make(&pieces, text, length, in->words, err), done);
     const understanding_source source = {.pieces = &pieces, .tokens_of = in->words};
     RB_TRY(st, understanding_documents_make(out, &source, &series, err), done);

@@ -32,8 +32,8 @@ lint: packages
 ## check-valgrind: the programs of the demo under valgrind, on a small model
 check-valgrind: packages
 	$(Q)tests/quality/need.sh valgrind
-	$(Q)$(MAKE) --no-print-directory $(PARALLEL) all CUDA=0 BUILD=$(BUILD)/valgrind CFLAGS="-O1 -g -DRB_NO_CLONES"
-	$(Q)RB_BUILD=$(BUILD)/valgrind RB_SANITIZED=0 bash tests/quality/valgrind.sh
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) programs
+	$(Q)RB_BUILD=$(BUILD) RB_SANITIZED=0 bash tests/quality/valgrind.sh
 
 ## mutants: plants faults in a copy of the sources, one at a time, and counts what the tests notice
 mutants: packages

@@ -33,8 +33,7 @@ static void find_runs(report *r)
     for (int i = 0; r->evaluation && i < r->evaluation->n_runs; i++) {
         const evaluation_run *run = &r->evaluation->runs[i];
         if (isnan(run->avg_bits)) r->unquantized = run;
-        else if (is_file_of(run->name, r->stem) && is_like(run, r)) r->run = run;
-        else if (!r->run && is_like(run, r)) r->run = run;
+        else if (is_like(run, r) && (!r->run || is_file_of(run->name, r->stem))) r->run = run;
     }
 }
 

@@ -70,7 +70,7 @@ inject() {
     [ -z "$left" ] || wrong+=" $fault leaves $(echo "$left" | xargs basename -a | tr '\n' ' ');"
     while IFS= read -r file; do
         cmp -s "$file" "$wanted/${file#"$out/"}" || wrong+=" $fault leaves a broken ${file#"$out/"};"
-    done < <(find "$out" -type f -not -name '*.tmp*' -not -path '*/.stages/*')
+    done < <(find "$out" -type f -not -name '*.tmp*' -not -path '*/.stages/*' -not -path '*.parts/*')
 }
 
 # draw HOW_MANY CALLS: so many numbers of calls, the first and the last among them; all where there are no more.

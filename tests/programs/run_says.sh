@@ -100,10 +100,12 @@ says "  and so are the true bits" "row('true bits').split() == ['%.3f' % m['true
 says "what profile prints is the share that is less than uniform" \
     "float(row('less than uniform, %', profile)) == round(-more, 1)"
 says "true bits are more than nominal ones, or a swap would not be tested" "true - nominal > 0.05"
-says "the report's true bits are the plan's" "beside(report, 'true bits', '%.3f' % true)"
-says "the report's nominal bits are the plan's" "beside(report, '%.3f nominal' % nominal, '', 0)"
+says "the report's true bits are the plan's" "beside(report, '%.3f true bits a dim' % true, '')"
+says "  in its headline, too" "re.search(r'Keys %.3f true bits a dim; %.3f nominal' % (true, nominal), report)"
+says "the report's nominal bits are the plan's" "beside(report, '%.3f nominal' % nominal, '%.3f' % true)"
 says "  and are not said to be true" "not re.search(r'%.3f true' % nominal, report)"
-says "the report says how much less than uniform" "('%+.1f' % more) in report"
+says "the report says how much less than uniform, with its sign" \
+    "beside(report, 'against uniform at equal nominal bits, %', '%+.1f' % more)"
 check "inspect says the same bits" bash -c '"$1" "$2" | grep -E "^keys +[0-9.]+ true bits a dim \([0-9.]+ nominal\)"' - \
     "$bin/ropebits-inspect" "$out/plan.json"
 says_bits=$("$bin/ropebits-inspect" "$out/plan.json" | sed -nE 's/^keys +([0-9.]+) true bits a dim \(([0-9.]+) nominal\).*/\1 \2/p')

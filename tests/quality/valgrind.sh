@@ -19,9 +19,7 @@ clean() {   # clean NAME PROGRAM ARGUMENT...: ends with 0 and memcheck says noth
 clean calibrate calibrate -q --threads 1 --device cpu --model $model --text $text --n-tokens 32 --context 32 --values \
     -o "$scratch/c.h5"
 clean profile profile -q --threads 1 --device cpu --no-curves "$scratch/c.h5" --budgets 2 --methods uniform,block-gtq \
-    -o "$scratch/p.h5"
-clean "profile --json" profile -q --threads 1 --device cpu --no-curves "$scratch/c.h5" --budgets 2 \
-    --methods uniform,block-gtq --json
+    --json -o "$scratch/p.h5"
 cp "$scratch/stdout" "$scratch/summary.json"
 clean allocate allocate -q --threads 1 "$scratch/p.h5" --method block-gtq --avg-bits 2 -o "$scratch/plan.json"
 clean export export -q --format rbp,header,safetensors,report --summary "$scratch/summary.json" "$scratch/plan.json" \

@@ -119,7 +119,7 @@ static rb_status print_sweep(const plan_sweep *sweep, const measured_points *mea
     rb_status st;
     RB_TRY(st, print_points(sweep, err), done);
     RB_TRY(st, print_measured(measured, err), done);
-    printf("\nsweep    %s\npicture  %s\n", path, picture);
+    printf("\nsweep    %s\npicture  %s\n", rb_shown(path).text, rb_shown(picture).text);
 done:
     return st;
 }

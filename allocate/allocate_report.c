@@ -196,7 +196,7 @@ void allocate_report_print(const allocate_report *r)
     printf("error    logit MAE of %.4g expected, %.3f bits a dim above the rate-distortion bound, whose own is %.4g\n",
            r->prediction.logit_mae, r->prediction.bits_above_bound, r->prediction.bound_logit_mae);
     if (r->has_answer) printf("optimum  within %.2g %% of the group model's\n", 100.0 * gap_of(&r->answer));
-    printf("plan     %s\n", r->path);
+    printf("plan     %s\n", rb_shown(r->path).text);
     print_histogram(plan);
 }
 

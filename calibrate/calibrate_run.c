@@ -209,8 +209,9 @@ static void print_result(const calibrate_result *result)
 {
     const model_facts *model = &result->header->model;
     const text_facts *text = result->header->text;
-    printf("model        %s (%s), %d layers, %d query and %d KV heads of %d dims\n", result->options->model,
-           model->model_type, model->n_layers, model->n_q_heads, model->n_kv_heads, model->head_dim);
+    printf("model        %s (%s), %d layers, %d query and %d KV heads of %d dims\n",
+           rb_shown(result->options->model).text, model->model_type, model->n_layers, model->n_q_heads,
+           model->n_kv_heads, model->head_dim);
     printf("rope         %s, %s pairing, %d blocks of %d turn, theta %g\n", rope_kind_name(model->rope.kind),
            rope_pairing_name(model->rope.pairing), model->rotary_dim / 2, model_n_blocks(model), model->rope.theta);
     printf("weights      %.1f MiB in the checkpoint\n", (double)result->weight_bytes / 0x1p20);
@@ -225,7 +226,7 @@ static void print_result(const calibrate_result *result)
         if (result->gpu)
             printf("GPU          %s: %.2f ms a layer, %.1f GB/s of weights, %.0f MiB\n", rb_cuda_device()->name,
                    result->gpu->layer_ms, weight_gb_per_s(result->gpu), (double)result->gpu->gpu_bytes / 0x1p20);
-        printf("capture      %s, %.1f s\n", result->options->output, result->seconds);
+        printf("capture      %s, %.1f s\n", rb_shown(result->options->output).text, result->seconds);
     }
 }
 

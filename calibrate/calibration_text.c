@@ -337,7 +337,7 @@ done:
 void calibration_text_print(const calibration_text *text, int64_t n_tokens, int64_t context)
 {
     for (int i = 0; i < text->n_parts && text->n_parts > 1; i++)
-        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", text->parts[i].path,
+        printf("%-12s %s: %lld tokens, weight %g\n", i ? "" : "texts", rb_shown(text->parts[i].path).text,
                (long long)text->parts[i].n_tokens, text->parts[i].weight);
     if (text->n_needles > 0)
         printf("needles      in %lld of %lld calibration sequences\n", (long long)text->n_needles,

@@ -279,10 +279,11 @@ static void print_texts(const dry_run *dry)
     const calibration_text *text = dry->text;
     const calibrate_options *options = dry->options;
     for (int i = 0; i < text->n_parts && text->n_parts == 1; i++)
-        printf("text         %s: %lld tokens used\n", text->parts[i].path, (long long)text->parts[i].n_tokens);
-    if (options->tokens) printf("text         ids from %s\n", options->tokens);
+        printf("text         %s: %lld tokens used\n", rb_shown(text->parts[i].path).text,
+               (long long)text->parts[i].n_tokens);
+    if (options->tokens) printf("text         ids from %s\n", rb_shown(options->tokens).text);
     if (options->test_text || options->test_tokens)
-        printf("test text    %s\n", options->test_text ? options->test_text : options->test_tokens);
+        printf("test text    %s\n", rb_shown(options->test_text ? options->test_text : options->test_tokens).text);
     if (text->tokens.n == 0) printf("texts        none given: no token ids were looked at\n");
     if (dry->vocab_size > 0) printf("tokenizer    %lld tokens\n", (long long)dry->vocab_size);
     else if (!options->tokens) printf("tokenizer    none: ids from --tokens only\n");

@@ -204,8 +204,9 @@ static void print_result(const capture_header *header, const import_layout *layo
            header->text[CAPTURE_CALIBRATION].n_tokens, header->text[CAPTURE_TEST].n_tokens,
            header->text[CAPTURE_CALIBRATION].context, header->text[CAPTURE_TEST].context);
     printf("values       %s\n", header->has_values ? "imported" : "none");
-    if (n_unread > 0) printf("not read     %" PRId64 " other tensors, the first is \"%s\"\n", n_unread, first_unread);
-    printf("capture      %s\n", opt->output);
+    if (n_unread > 0)
+        printf("not read     %" PRId64 " other tensors, the first is \"%s\"\n", n_unread, rb_shown(first_unread).text);
+    printf("capture      %s\n", rb_shown(opt->output).text);
 }
 
 static rb_status text_to_json(cJSON **out, const text_facts *text, rb_error *err)

@@ -433,7 +433,7 @@ static void print_result(const merging *m)
         printf("%-12s %lld %s tokens in sequences of %lld, statistics of %lld\n", set ? "" : "tokens",
                (long long)m->header.text[set].n_tokens, capture_set_name((capture_set)set),
                (long long)m->header.text[set].context, (long long)m->header.n_counted[set]);
-    printf("capture      %s, %.1f s\n", m->options->output, m->seconds);
+    printf("capture      %s, %.1f s\n", rb_shown(m->options->output).text, m->seconds);
 }
 
 static rb_status text_to_json(cJSON **out, const merging *m, capture_set set, rb_error *err)

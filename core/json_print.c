@@ -32,15 +32,21 @@ static void print_number(FILE *out, double value)
     fputs(text, out);
 }
 
+/* What a terminal would not show is written by its number, so that documents can be looked at. A byte that is no UTF-8,
+ * which only the name of a file can have, becomes the replacement character: JSON is UTF-8. */
 static void print_string(FILE *out, const char *text)
 {
     static const char escaped[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
     fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        const char *found = strchr(escaped, *c);
+    while (*text) {
+        uint32_t point;
+        const char *found = strchr(escaped, *text);
+        const int n = rb_take_character(text, &point);
         if (found) fprintf(out, "\\%c", letters[found - escaped]);
-        else if (*c < 0x20) fprintf(out, "\\u%04x", *c);
-        else fputc(*c, out);
+        else if (n == 0) fputs("\\ufffd", out);
+        else if (rb_is_shown(point)) fwrite(text, 1, (size_t)n, out);
+        else fprintf(out, "\\u%04x", (unsigned)point); /* none of them is beyond U+FFFF */
+        text += n > 0 ? n : 1;
     }
     fputc('"', out);
 }

@@ -9,28 +9,41 @@
 
 /* ---- text from files ------------------------------------------------------------------------- */
 
-/* Bytes of the UTF-8 character that a text begins with; 0: it begins with none, or with one that is no good to show. */
-static int plain_character(const unsigned char *at)
+int rb_take_character(const char *text, uint32_t *point)
 {
     static const struct {
         unsigned char mask, is, n;
         uint32_t least;
     } forms[] = {{0x80, 0x00, 1, 0}, {0xe0, 0xc0, 2, 0x80}, {0xf0, 0xe0, 3, 0x800}, {0xf8, 0xf0, 4, 0x10000}};
+    const unsigned char *at = (const unsigned char *)text;
     for (size_t i = 0; i < RB_COUNT(forms); i++) {
         if ((at[0] & forms[i].mask) != forms[i].is) continue;
-        uint32_t point = at[0] & (uint32_t)(unsigned char)~forms[i].mask;
+        *point = at[0] & (uint32_t)(unsigned char)~forms[i].mask;
         for (int j = 1; j < forms[i].n; j++) {
             if ((at[j] & 0xc0) != 0x80) return 0; /* the end of the text, too */
-            point = point << 6 | (at[j] & 0x3fu);
+            *point = *point << 6 | (at[j] & 0x3fu);
         }
-        const bool is_valid = point >= forms[i].least && point <= 0x10ffff && !(point >= 0xd800 && point < 0xe000);
-        const bool is_control = point < 0x20 || (point >= 0x7f && point < 0xa0);
-        const bool turns_line = point == 0x061c || (point >= 0x200b && point <= 0x200f)
-                                || (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f)
-                                || point == 0xfeff;
-        return is_valid && !is_control && !turns_line ? forms[i].n : 0;
+        const bool is_valid = *point >= forms[i].least && *point <= 0x10ffff && !(*point >= 0xd800 && *point < 0xe000);
+        return is_valid ? forms[i].n : 0;
     }
     return 0;
+}
+
+bool rb_is_shown(uint32_t point)
+{
+    const bool is_control = point < 0x20 || (point >= 0x7f && point < 0xa0);
+    const bool turns_line = point == 0x061c || (point >= 0x200b && point <= 0x200f)
+                            || (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f)
+                            || point == 0xfeff;
+    return !is_control && !turns_line;
+}
+
+/* Bytes of the character that a text begins with; 0: it begins with none, or with one that is no good to show. */
+static int plain_character(const char *text)
+{
+    uint32_t point;
+    const int n = rb_take_character(text, &point);
+    return n > 0 && rb_is_shown(point) ? n : 0;
 }
 
 void rb_escape_text(char *out, size_t size, const char *text)
@@ -40,7 +53,7 @@ void rb_escape_text(char *out, size_t size, const char *text)
     if (size == 0) return;
     while (*at) {
         char piece[8];
-        const int n = plain_character(at);
+        const int n = plain_character((const char *)at);
         const int wrote = n > 0         ? snprintf(piece, sizeof piece, "%.*s", n, (const char *)at)
                           : *at == '\n' ? snprintf(piece, sizeof piece, "\\n")
                           : *at == '\t' ? snprintf(piece, sizeof piece, "\\t")
@@ -55,12 +68,19 @@ void rb_escape_text(char *out, size_t size, const char *text)
 
 bool rb_is_plain_text(const char *text)
 {
-    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+    for (const char *at = text; *at;) {
         const int n = plain_character(at);
         if (n == 0) return false;
         at += n;
     }
     return true;
+}
+
+rb_shown_text rb_shown(const char *text)
+{
+    rb_shown_text shown;
+    rb_escape_text(shown.text, sizeof shown.text, text);
+    return shown;
 }
 
 /* ---- errors ---------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +34,17 @@ typedef enum rb_status {
 void rb_escape_text(char *out, size_t size, const char *text);
 /* Whether rb_escape_text would leave it as it is. */
 bool rb_is_plain_text(const char *text);
+/* The same text for one printf: printf("%s", rb_shown(name).text). Whatever comes from a file, or names one, is printed
+ * so. */
+typedef struct rb_shown_text {
+    char text[1024];
+} rb_shown_text;
+rb_shown_text rb_shown(const char *text);
+
+/* Bytes of the UTF-8 character that a text begins with, and its code point; 0: it begins with none. */
+int rb_take_character(const char *text, uint32_t *point);
+/* Whether rb_escape_text leaves a character as it is. */
+bool rb_is_shown(uint32_t point);
 
 /* One sentence on one line, without program name, level or final newline. Zero-initialise: rb_error err = {0}; */
 typedef struct rb_error {

@@ -229,7 +229,7 @@ static rb_status read_plans(evaluate_inputs *in, const evaluate_options *opt, rb
     rb_status st = RB_OK;
     for (int i = 0; i < opt->plans.n && st == RB_OK; i++) {
         const char *path = opt->plans.at[i], *slash = strrchr(path, '/');
-        in->names[i] = slash ? slash + 1 : path;
+        rb_escape_text(in->names[i], sizeof in->names[i], slash ? slash + 1 : path);
         st = plan_read_to_code(&in->plans[i], path, err);
         if (st == RB_OK)
             st = model_facts_same(&in->plans[i]->model, path, &checkpoint_config(in->model)->facts, opt->model, err);

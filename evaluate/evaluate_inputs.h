@@ -3,6 +3,7 @@
 #define RB_EVALUATE_EVALUATE_INPUTS_H
 
 #include "evaluate/evaluate_options.h"
+#include "evaluate/evaluation_file.h"
 #include "model/checkpoint.h"
 #include "model/tokenizer/tokenizer.h"
 #include "plan/bit_plan.h"
@@ -13,7 +14,7 @@
 typedef struct evaluate_inputs {
     checkpoint *model;
     bit_plan *plans[RB_MAX_LIST];
-    const char *names[RB_MAX_LIST];
+    char names[RB_MAX_LIST][EVALUATION_NAME_SIZE];
     tokenizer *words;
     token_list text; /* with the beginning-of-text tokens that facts tell of */
     text_facts facts;

@@ -67,7 +67,7 @@ done:
 }
 
 rb_status evaluate_to_json(cJSON **out, const evaluate_result *result, const evaluate_request *request,
-                           const char *const *names, const text_facts *text, const char *documents_sha256,
+                           char (*names)[EVALUATION_NAME_SIZE], const text_facts *text, const char *documents_sha256,
                            cJSON **options, rb_error *err)
 {
     const model_facts *model = &checkpoint_config(request->model)->facts;

@@ -198,7 +198,7 @@ done:
 
 static void print_summary(const coded_vectors *coded, const encode_place *place, const char *output)
 {
-    printf("%s: %lld %s of layer %d, KV head %d (%s): %d bytes of codes", output, (long long)coded->n,
+    printf("%s: %lld %s of layer %d, KV head %d (%s): %d bytes of codes", rb_shown(output).text, (long long)coded->n,
            place->is_values ? "values" : "keys", place->layer, place->kv_head, place->family, coded->packed_bytes);
     if (coded->n_norms > 0) printf(" and %d of norms", coded->n_norms * coded->norm_bits / 8);
     printf(" each");

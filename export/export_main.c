@@ -99,8 +99,8 @@ static rb_status print_file(cJSON *files, const char *format, const char *path, 
     if (stat(path, &info) != 0) return rb_fail(err, RB_EIO, "%s: cannot be read back", path);
     const bool is_folder = S_ISDIR(info.st_mode);
     if (!files) {
-        if (is_folder) printf("%-12s %-44s %15s\n", format, path, "folder");
-        else printf("%-12s %-44s %9lld bytes\n", format, path, (long long)info.st_size);
+        if (is_folder) printf("%-12s %-44s %15s\n", format, rb_shown(path).text, "folder");
+        else printf("%-12s %-44s %9lld bytes\n", format, rb_shown(path).text, (long long)info.st_size);
         return RB_OK;
     }
     cJSON *item = NULL;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/cuda_device.h"
 #include "core/message.h"
@@ -31,12 +32,25 @@ double generate_tokens_per_s(const generate_result *result)
     return result->n > 1 && result->decode_s > 0 ? (double)(result->n - 1) / result->decode_s : 0.0;
 }
 
-/* Puts what is new of the text on stdout; rb_finish_stdout finds what could not be written. */
+/* A model may say anything. Only lines and tabs steer a terminal; other characters that would are shown as \xNN. */
+static void put_on_terminal(const char *text)
+{
+    while (*text) {
+        uint32_t point = 0;
+        const int n = rb_take_character(text, &point);
+        if (n > 0 && (rb_is_shown(point) || *text == '\n' || *text == '\t')) fwrite(text, 1, (size_t)n, stdout);
+        else printf("\\x%02x", (unsigned)(unsigned char)*text);
+        text += n > 0 && rb_is_shown(point) ? n : 1;
+    }
+}
+
+/* Puts what is new of the text on stdout; rb_finish_stdout finds what could not be written. A file gets it as it is. */
 static void show_text(generation *g)
 {
     const text_stream *text = &g->out->text;
     if (!g->streams || text->length == g->n_written) return;
-    fwrite(text->text + g->n_written, 1, text->length - g->n_written, stdout);
+    if (isatty(STDOUT_FILENO)) put_on_terminal(text->text + g->n_written);
+    else fwrite(text->text + g->n_written, 1, text->length - g->n_written, stdout);
     fflush(stdout);
     g->n_written = text->length;
 }

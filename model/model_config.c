@@ -404,5 +404,6 @@ const char *model_config_lm_head(const model_config *config)
 int64_t model_config_max_context(const model_config *config)
 {
     const rope_facts *rope = &config->facts.rope;
-    return rope->kind == ROPE_DYNAMIC ? (int64_t)((double)config->max_position * rope->factor) : config->max_position;
+    const double most = (double)((int64_t)1 << 53), stretched = (double)config->max_position * rope->factor;
+    return rope->kind == ROPE_DYNAMIC ? (int64_t)fmin(stretched, most) : config->max_position;
 }

@@ -24,14 +24,14 @@ static const double TWO_PI = 6.283185307179586476925;
 rb_status rope_rotary_dim(int *rotary_dim, const rope_settings *settings, int head_dim, const char *where,
                           rb_error *err)
 {
-    if (settings->kind == ROPE_PROPORTIONAL) {
-        *rotary_dim = head_dim;
-        return RB_OK;
-    }
     const double share = settings->rotary_factor;
     if (!(share > 0 && share <= 1))
         return rb_fail(err, RB_EINVAL, "%s: partial_rotary_factor %g, expected a number above 0 and up to 1", where,
                        share);
+    if (settings->kind == ROPE_PROPORTIONAL) {
+        *rotary_dim = head_dim;
+        return RB_OK;
+    }
     *rotary_dim = (int)(head_dim * share);
     if (*rotary_dim < 2 || *rotary_dim % 2 != 0)
         return rb_fail(err, RB_EINVAL,

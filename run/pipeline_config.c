@@ -149,6 +149,9 @@ static rb_status list_text(char **out, const cJSON *list, const char *where, rb_
     rb_status st = RB_OK;
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) == 0)
         return rb_fail(err, RB_EFORMAT, "%s: expected a list with at least one entry", where);
+    if (cJSON_GetArraySize(list) > RB_MAX_LIST)
+        return rb_fail(err, RB_EFORMAT, "%s: has %d entries, expected at most %d", where, cJSON_GetArraySize(list),
+                       RB_MAX_LIST);
     cJSON_ArrayForEach (item, list) {
         char *entry = NULL, *joined = NULL;
         RB_TRY(st, scalar_text(&entry, item, where, err), next);

@@ -71,20 +71,21 @@ static void print_model(const run_result *result)
 {
     const model_facts *model = &result->summary->model;
     printf("model     %s: %s, %d layers, %d query and %d KV heads of %d dims, RoPE %s\n",
-           pipeline_value(result->config, NULL, "model"), model->model_type, model->n_layers, model->n_q_heads,
-           model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
+           rb_shown(pipeline_value(result->config, NULL, "model")).text, model->model_type, model->n_layers,
+           model->n_q_heads, model->n_kv_heads, model->head_dim, rope_kind_name(model->rope.kind));
     const pipeline_texts *texts = &result->config->texts;
     const char *tokens = pipeline_value(result->config, "calibrate", "tokens"),
                *test_tokens = pipeline_value(result->config, "calibrate", "test_tokens"),
                *test_text = pipeline_value(result->config, NULL, "test_text");
     printf("texts     %lld calibration tokens of %s", (long long)result->summary->calibration.n_tokens,
-           texts->n > 0 ? texts->at[0] : tokens);
-    for (int i = 1; i < texts->n; i++) printf(", %s", texts->at[i]);
+           rb_shown(texts->n > 0 ? texts->at[0] : tokens).text);
+    for (int i = 1; i < texts->n; i++) printf(", %s", rb_shown(texts->at[i]).text);
     printf("%s\n", pipeline_value(result->config, "calibrate", "with_needles") ? ", with needles" : "");
     printf("          %lld test tokens of %s, sequences of %lld\n", (long long)result->summary->test.n_tokens,
-           test_text     ? test_text
-           : test_tokens ? test_tokens
-                         : "the same text, after them",
+           rb_shown(test_text     ? test_text
+                    : test_tokens ? test_tokens
+                                  : "the same text, after them")
+               .text,
            (long long)result->summary->test.context);
 }
 
@@ -297,7 +298,7 @@ rb_status run_summary_print(const pipeline_config *config, const char *folder, c
     printf("\n");
     RB_TRY(st, pipeline_files(config, folder, print_file, &label, err), done);
     tell_coverage(result.summary, as_json);
-    printf("\nreport    %s/%s\n", folder, PIPELINE_REPORT);
+    printf("\nreport    %s/%s\n", rb_shown(folder).text, PIPELINE_REPORT);
 done:
     profile_summary_free(result.summary);
     bit_plan_free(result.plan);

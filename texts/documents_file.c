@@ -172,6 +172,10 @@ static rb_status read_document(needle_document *out, const cJSON *json, const ch
                      NEEDLE_MAX_TASK_NAME);
         goto done;
     }
+    if (!rb_is_plain_text(task)) {
+        st = rb_fail(err, RB_EFORMAT, "%s: task is \"%s\", expected text without control characters", where, task);
+        goto done;
+    }
     memcpy(out->task, task, strlen(task) + 1);
     out->depth = (double)NAN;
     if (rb_json_find(json, "depth"))

@@ -80,6 +80,8 @@ done:
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
+enum { MAX_WORDS = 10000 }; /* each is held to all others */
+
 static rb_status read_words(needle_words *out, const cJSON *document, const char *key, const char *where, rb_error *err)
 {
     const cJSON *list, *item;
@@ -87,6 +89,8 @@ static rb_status read_words(needle_words *out, const cJSON *document, const char
     if (st != RB_OK) return st;
     const int n = cJSON_GetArraySize(list);
     if (n == 0) return rb_fail(err, RB_EFORMAT, "%s: %s is an empty list, expected words", where, key);
+    if (n > MAX_WORDS)
+        return rb_fail(err, RB_EFORMAT, "%s: %s has %d words, expected at most %d", where, key, n, MAX_WORDS);
     st = rb_alloc(&out->at, (size_t)n, sizeof *out->at, "the words of keys", err);
     if (st != RB_OK) return st;
     cJSON_ArrayForEach (item, list) {

@@ -81,7 +81,8 @@ rb_status tune_report_print(const tune_log *log, const char *path, rb_error *err
     printf("\nlimits: %s\n", limits);
     if (answer >= 0) print_distance(log, answer);
     if (answer >= 0)
-        printf("plan     %s, as allocate --total-bits %.15g makes it\n", path, log->points[answer].asked_bits);
+        printf("plan     %s, as allocate --total-bits %.15g makes it\n", rb_shown(path).text,
+               log->points[answer].asked_bits);
     return RB_OK;
 }
 

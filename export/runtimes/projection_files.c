@@ -59,7 +59,8 @@ static void write_comments(FILE *out, const projection_report *r)
     char lost[PROJECTION_MAX_LOST][PROJECTION_LOST_SIZE];
     const int n_lost = projection_describe_lost(lost, p, r->plan);
     for (int layer = 0; layer < model->n_layers; layer++) plan_bytes += projection_plan_layer_bytes(r->plan, layer);
-    fprintf(out, "# %s for %s (%s), by ropebits export %s\n", r->plan_name, to->name, to->version, rb_tool_version());
+    fprintf(out, "# %s for %s (%s), by ropebits export %s\n", rb_shown(r->plan_name).text, to->name, to->version,
+            rb_tool_version());
     fprintf(out, "# model: %s, %d layers, %d KV heads of %d dims, config.json %s\n", model->model_type, model->n_layers,
             model->n_kv_heads, model->head_dim, model->config_sha256);
     fprintf(out, "# bytes a token: plan %lld, this %lld\n", (long long)plan_bytes, (long long)projection_bytes(p));

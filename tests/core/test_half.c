@@ -9,6 +9,8 @@
 
 static bool is_f16_nan(uint16_t bits) { return (bits & 0x7c00u) == 0x7c00u && (bits & 0x3ffu) != 0; }
 
+/* Not every compiler has the type everywhere: clang 14 does not on x86. */
+#ifdef __FLT16_MAX__
 static float compiler_f16_to_f32(uint16_t bits)
 {
     _Float16 half;
@@ -23,6 +25,21 @@ static uint16_t compiler_f32_to_f16(float x)
     memcpy(&bits, &half, sizeof bits);
     return bits;
 }
+#else
+static float compiler_f16_to_f32(uint16_t bits)
+{
+    (void)bits;
+    skip();
+    return 0;
+}
+
+static uint16_t compiler_f32_to_f16(float x)
+{
+    (void)x;
+    skip();
+    return 0;
+}
+#endif
 
 static void every_f16_becomes_the_float_that_the_compiler_makes_of_it(void **state)
 {

@@ -442,6 +442,32 @@ static void strings_survive_with_every_character(void **state)
     cJSON_Delete(again);
 }
 
+/* A document can be looked at in a terminal, and is UTF-8 whatever a file is called. */
+static void strings_that_steer_a_terminal_are_written_by_their_numbers(void **state)
+{
+    static const char *const CASES[][3] = {
+        {"\x1b[2J\x7f", "\"\\u001b[2J\\u007f\"", "\x1b[2J\x7f"},
+        {"c1 \xc2\x9b turned \xe2\x80\xae", "\"c1 \\u009b turned \\u202e\"", "c1 \xc2\x9b turned \xe2\x80\xae"},
+        {"half \xe4\xb8 \xff", "\"half \\ufffd\\ufffd \\ufffd\"", "half \xef\xbf\xbd\xef\xbf\xbd \xef\xbf\xbd"},
+        {"\xe4\xb8\xad\xf0\x9f\xa6\x8a", "\"\xe4\xb8\xad\xf0\x9f\xa6\x8a\"", "\xe4\xb8\xad\xf0\x9f\xa6\x8a"},
+    };
+    (void)state;
+    for (size_t i = 0; i < RB_COUNT(CASES); i++) {
+        rb_error err = {0};
+        cJSON *json = NULL, *again = NULL;
+        char *text = NULL;
+        assert_ok(rb_json_new_object(&json, &err));
+        assert_ok(rb_json_add_string(json, "s", CASES[i][0], &err));
+        assert_ok(rb_json_print(&text, json, &err));
+        assert_non_null(strstr(text, CASES[i][1]));
+        assert_ok(parse(&again, text, &err));
+        assert_string_equal(again->child->valuestring, CASES[i][2]);
+        free(text);
+        cJSON_Delete(json);
+        cJSON_Delete(again);
+    }
+}
+
 static void a_written_document_is_a_file_with_a_final_newline(void **state)
 {
     (void)state;
@@ -492,6 +518,7 @@ int main(void)
         cmocka_unit_test(printed_numbers_read_back_bit_for_bit),
         cmocka_unit_test(whole_numbers_print_without_point_or_exponent),
         cmocka_unit_test(strings_survive_with_every_character),
+        cmocka_unit_test(strings_that_steer_a_terminal_are_written_by_their_numbers),
         cmocka_unit_test(a_written_document_is_a_file_with_a_final_newline),
         cmocka_unit_test(a_real_tokenizer_parses_quickly),
     };

@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (st == RB_OK) {
         rb_error longer = {0};
         FUZZ_HOLDS(rb_is_plain_name(config.facts.model_type), &err);
+        FUZZ_HOLDS(model_config_max_context(&config) > 0, &err);
         fuzz_check(model_config_resolve_rope(&config, 1 << 17, "fuzz", &longer), &longer);
     }
     free(text);

@@ -23,8 +23,8 @@ static void characters_come_whole(void **state)
 {
     (void)state;
     static const char *const pieces[] = {"a\xe2", "\x82",
-                                         "\xac"
-                                         "b\xf0\x9f",
+                                         ("\xac"
+                                          "b\xf0\x9f"),
                                          "\x98\x80", "\xc3"},
                              *const texts[] = {"a", "a",
                                                "a\xe2\x82\xac"

@@ -59,7 +59,7 @@ static head_data take_head(const run *r, int h)
     const int n_blocks = r->statistics.n_blocks, n_q = model_q_per_kv(r->model);
     const int64_t n[2] = {r->n_calibration * r->model->head_dim, r->n_test * r->model->head_dim};
     head_data head = {
-        .energy = {n_blocks, r->statistics.q_energy + h * n_blocks, r->statistics.k_energy + h * n_blocks}};
+        .energy = {n_blocks, r->statistics.q_energy + h * n_blocks, r->statistics.k_energy + h * n_blocks, NULL, 0}};
     for (int set = 0; set < 2; set++) {
         head.q[set] = r->q[set] + h * n_q * n[set];
         head.k[set] = r->k[set] + h * n[set];

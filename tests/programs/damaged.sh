@@ -39,4 +39,16 @@ done
 expect "what it says is shown escaped" 1 "$bin/ropebits-inspect" "$scratch/type-escape.json"
 stderr_has 'model_type is "ll\x1b]0;pwned\x07\x1b[2J", expected a name of letters'
 
+# Names of files, which --json shows as UTF-8 and a terminal without control characters.
+plan=tests/fixtures/plan-block-codebook.json
+odd=$(printf '%s/p\033[2J\n\377*' "$scratch")
+cp $plan "$odd.json"
+expect "a plan of an odd name is exported" 0 "$bin/ropebits-export" --format rbp "$odd.json" -o "$scratch/odd"
+check "  and shown without control characters" lacks '[^[:print:]]' "$scratch/stdout"
+expect "  and as JSON" 0 "$bin/ropebits-export" --json --format rbp "$odd.json" -o "$scratch/odd"
+check "  that is UTF-8" iconv -f UTF-8 -t UTF-8 "$scratch/stdout"
+check "  without control characters" lacks '[[:cntrl:]]' "$scratch/stdout"
+expect "  also for another runtime" 0 "$bin/ropebits-export" --format vllm --allow-larger "$odd.json" -o "$scratch/odd"
+check "  whose comments end where they should" lacks '^[*]' "$scratch"/odd/*
+
 finish

@@ -139,6 +139,10 @@ static void missing_and_misspelt_members_are_named(void **state)
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budget\": [2]}",
                    "profile has no member \"budget\"");
     assert_refused("\"model\": \"m\", \"text\": \"t\", \"profile\": 3", "profile: expected an object");
+    char many[400] = "\"model\": \"m\", \"text\": \"t\", \"profile\": {\"budgets\": [2";
+    for (int i = 0; i < RB_MAX_LIST; i++) strcat(many, ",2");
+    strcat(many, "]}");
+    assert_refused(many, "profile.budgets: has 65 entries, expected at most 64");
 }
 
 /* Members are the options of their stage: no two rows say the same, and names follow one rule. */

@@ -97,6 +97,8 @@ static void damaged_documents_are_refused_with_their_place(void **state)
         RB_EFORMAT, "documents[1].tokens: is missing");
     assert_refused("{\"task\": \"t\", \"dept\": 1, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT,
                    "documents[0]: has an unknown member \"dept\"; did you mean depth?");
+    assert_refused("{\"task\": \"\\u001b[2J\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT,
+                   "documents[0]: task is \"\\x1b[2J\", expected text without control characters");
     assert_refused("{\"task\": \"\", \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EFORMAT,
                    "documents[0]: task is a name of 0 bytes, expected 1 to 63");
     assert_refused("{\"task\": \"t\", \"depth\": 1.5, \"tokens\": [1, 2], \"answers\": [[1, 1]]}", RB_EINVAL,

@@ -15,7 +15,7 @@ static const char good[] = "{\"schema\": \"ropebits-needles\", \"version\": 1, \
 static const char *file_with(const char *piece, const char *replacement)
 {
     rb_error err = {0};
-    char text[2048];
+    static char text[1 << 16];
     const char *at = strstr(good, piece), *path = scratch_path("needles.json");
     assert_non_null(at);
     const int length = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, replacement, at + strlen(piece));
@@ -127,6 +127,10 @@ static void missing_unknown_and_wrong_members_are_named(void **state)
     assert_refused("[\"fox\"]", "[\"fox\", \"\"]", RB_EFORMAT, "things[1] is no word");
     assert_refused("\"red\", \"blue\"", "\"red\", \"blue\", \"red\"", RB_EFORMAT, "colours has \"red\" twice");
     assert_refused("\"; \"", "\"\"", RB_EFORMAT, "value_separator is empty");
+    char many[4 * 10001 + 8] = "[";
+    for (int i = 0; i < 10001; i++) strcpy(many + 1 + 4 * i, "\"a\",");
+    strcpy(many + 4 * 10001, "]");
+    assert_refused("[\"fox\"]", many, RB_EFORMAT, "things has 10001 words, expected at most 10000");
     assert_refused("ropebits-needles", "ropebits-plan", RB_EFORMAT,
                    "schema is \"ropebits-plan\", expected \"ropebits-needles\"");
     assert_fails(needle_template_open(&needles, "secret", &err), RB_EINVAL,

@@ -106,7 +106,7 @@ static int tear_down(void **state)
 static rb_status parse(fixture *f, const char *line)
 {
     static char copy[2048];
-    char program[] = "profile", *argv[256] = {program};
+    char program[] = "profile", *argv[RB_MAX_POSITIONALS + 16] = {program};
     int argc = 1;
     snprintf(copy, sizeof copy, "%s", line);
     for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))

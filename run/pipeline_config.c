@@ -44,7 +44,6 @@ const pipeline_member pipeline_members[] = {
     {PROFILE, "seeds", MEMBER_NUMBER, "seeds"},
     {PROFILE, "metric_tokens", MEMBER_NUMBER, "metric-tokens"},
     {PROFILE, "metric_draws", MEMBER_NUMBER, "metric-draws"},
-    {PROFILE, "seeds", MEMBER_NUMBER, "seeds"},
     {PROFILE, "no_curves", MEMBER_FLAG, "no-curves"},
     {PROFILE, "worst_tokens", MEMBER_NUMBER, "worst-tokens"},
     {ALLOCATE, "method", MEMBER_TEXT, "method"},

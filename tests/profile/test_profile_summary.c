@@ -219,11 +219,25 @@ static void the_committed_baseline_reads(void **state)
     assert_ok(profile_summary_read(&summary, "tests/fixtures/demo-baseline.json", &err));
     assert_int_equal(summary->model.n_layers, 4);
     assert_non_null(profile_summary_find(summary, "block-gtq", 3));
-    assert_true(summary->is_covered && isnan(summary->coverage.key_distance)); /* it is older than coverage */
+    assert_false(isnan(summary->coverage.key_distance));
     profile_summary_free(summary);
     assert_fails(profile_summary_read(&summary, scratch_path("absent.json"), &err), RB_EIO, "absent.json");
     assert_null(summary);
     profile_summary_free(NULL);
+}
+
+static void a_summary_older_than_coverage_reads(void **state)
+{
+    (void)state;
+    profile_table *table = three_methods();
+    cJSON *json = as_read(table);
+    profile_summary *summary = NULL;
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "coverage");
+    assert_ok(profile_summary_from_json(&summary, json, "s.json", &err));
+    assert_true(summary->is_covered && isnan(summary->coverage.key_distance));
+    profile_summary_free(summary);
+    cJSON_Delete(json);
+    profile_table_free(table);
 }
 
 static double number(const cJSON *object, const char *key)
@@ -314,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_method_is_found_by_name_and_budget),
         cmocka_unit_test(what_is_no_summary_is_refused_with_its_place),
         cmocka_unit_test(the_committed_baseline_reads),
+        cmocka_unit_test(a_summary_older_than_coverage_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1; shift
-left_out=" arrows format completion packaging export_cuda integrations tap faults run_says fuzz_seeds hardened report "
+left_out=" arrows format completion packaging export_cuda integrations tap faults fuzz_seeds hardened "
 [ -n "${RB_COVERAGE_GOAL:-}" ] || RB_COVERAGE_GOAL=88
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 1)}
 export RB_BUILD=$build RB_SANITIZED=0 OMP_WAIT_POLICY=passive GCOV_ERROR_FILE=/dev/null

@@ -8,7 +8,8 @@
 
 # -O1 and single: a counter for every line that stays out of inner loops. Threads may lose counts, never the first one.
 # gcc guesses wrong about unset variables at -O1.
-COVERAGE := BUILD=$(BUILD)/coverage CUDA=0 CFLAGS="-O1 -g --coverage -fprofile-update=single -Wno-maybe-uninitialized -DRB_NO_CLONES"
+COVERAGE := BUILD=$(BUILD)/coverage CUDA=0 \
+            CFLAGS="-O1 -g --coverage -fprofile-update=single -Wno-maybe-uninitialized -DRB_NO_CLONES"
 
 # What tests/programs/faults.sh preloads.
 FAULTS := $(BUILD)/tests/libfaults.so

@@ -9,10 +9,7 @@ enum { N_LAYERS = 2, N_KV_HEADS = 2, HEAD_DIM = 32, N_BLOCKS = HEAD_DIM / 2, N_H
 static rb_error err;
 static double energy[N_HEADS * N_BLOCKS];
 
-static model_facts small_model(void)
-{
-    return some_model(N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF);
-}
+static model_facts small_model(void) { return some_model(N_LAYERS, N_KV_HEADS, HEAD_DIM, HEAD_DIM, ROPE_SPLIT_HALF); }
 
 static int fill_energy(void **state)
 {

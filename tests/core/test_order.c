@@ -22,7 +22,8 @@ static void a_quantile_is_the_smallest_value_that_enough_do_not_exceed(void **st
     assert_int_equal(rb_quantile_place(1, 0.5), 0);
 }
 
-/* p n is no whole number: the rank is the next one up. Of 10 values, 3 in 10 do not exceed the third, 1 in 4 neither. */
+/* p n is no whole number: the rank is the next one up. Of 10 values, 3 in 10 do not exceed the third, 1 in 4 neither.
+ */
 static void a_share_between_two_ranks_takes_the_upper_one(void **state)
 {
     (void)state;

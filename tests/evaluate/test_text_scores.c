@@ -48,11 +48,8 @@ static void quantiles_of_the_kl_are_of_the_share_that_they_are_named_for(void **
     enum { MANY = 2000, STEP = 1009 }; /* no common factor: every number comes once */
     static token_score many[MANY * N_RUNS];
     static scored_position places[MANY];
-    const evaluate_batch long_text = {.n_runs = N_RUNS,
-                                      .n_text_sequences = 1,
-                                      .n_positions = MANY,
-                                      .n_text_positions = MANY,
-                                      .positions = places};
+    const evaluate_batch long_text = {
+        .n_runs = N_RUNS, .n_text_sequences = 1, .n_positions = MANY, .n_text_positions = MANY, .positions = places};
     rb_error err = {0};
     text_summary s;
     for (int i = 0; i < MANY; i++) many[i * N_RUNS + 1].kl = 1.0 + (double)((int64_t)i * STEP % MANY);

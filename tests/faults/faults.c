@@ -31,13 +31,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef enum fault_kind { FAULT_MEMORY, FAULT_WRITE, FAULT_OPEN, FAULT_SYNC, FAULT_RENAME, FAULT_CLOSE, FAULT_READ, FAULT_N } fault_kind;
+typedef enum fault_kind {
+    FAULT_MEMORY,
+    FAULT_WRITE,
+    FAULT_OPEN,
+    FAULT_SYNC,
+    FAULT_RENAME,
+    FAULT_CLOSE,
+    FAULT_READ,
+    FAULT_N
+} fault_kind;
 static const char *const kind_names[FAULT_N] = {"memory", "write", "open", "sync", "rename", "close", "read"};
 
 static atomic_long calls[FAULT_N];
-static int wanted = -1;         /* the kind that fails */
-static long wanted_call;        /* its call */
-static bool lasts, is_short;    /* all later ones too; reads are short */
+static int wanted = -1;      /* the kind that fails */
+static long wanted_call;     /* its call */
+static bool lasts, is_short; /* all later ones too; reads are short */
 static const char *mark, *counts;
 
 /* ---- whose allocations count ----------------------------------------------------------------- */
@@ -54,7 +63,8 @@ static int note_object(struct dl_phdr_info *info, size_t size, void *user)
     bool is_ours = info->dlpi_name[0] == '\0'; /* the program */
     (void)size;
     (void)user;
-    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) is_ours |= strstr(info->dlpi_name, libraries[i]) != NULL;
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++)
+        is_ours |= strstr(info->dlpi_name, libraries[i]) != NULL;
     for (int i = 0; is_ours && i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
         if (part->p_type != PT_LOAD || !(part->p_flags & PF_X) || n_ours == MAX_RANGES) continue;
@@ -97,7 +107,7 @@ static void write_text(const char *path, const char *text, int flags)
     static ssize_t (*real_write)(int, const void *, size_t);
     static int (*real_close)(int);
     if (!real_open) real_open = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
-    if (!real_write) real_write = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    if (!real_write) real_write = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
     if (!real_close) real_close = (int (*)(int))dlsym(RTLD_NEXT, "close");
     const int fd = real_open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666);
     if (fd < 0) return;
@@ -137,8 +147,8 @@ static bool is_written(int fd) { return is_file(fd) && (fcntl(fd, F_GETFL) & O_A
 
 static bool is_in_proc(const char *path) { return strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/sys/", 5) == 0; }
 
-#define REAL(type, name, ...)                                        \
-    static type (*real)(__VA_ARGS__);                                \
+#define REAL(type, name, ...)         \
+    static type (*real)(__VA_ARGS__); \
     if (!real) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -163,8 +173,8 @@ int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
                       void (*loader_fini)(void), void *stack)
 {
     int (*real)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void), void (*)(void), void *) =
-        (int (*)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void), void (*)(void), void *))
-            dlsym(RTLD_NEXT, "__libc_start_main");
+        (int (*)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void), void (*)(void),
+                 void *))dlsym(RTLD_NEXT, "__libc_start_main");
     program_main = main;
     return real(begin_main, argc, argv, init, fini, loader_fini, stack);
 }

@@ -59,8 +59,8 @@ run_tests() {
     local test
     for test in "$@"; do
         case $test in
-        programs/*) (cd "$tree" && RB_BUILD=build RB_SANITIZED=0 timeout 300 bash "tests/$test.sh") ;;
-        *) (cd "$tree" && timeout 120 "build/tests/$test") ;;
+        programs/*) (cd "$tree" && RB_BUILD=build RB_SANITIZED=0 timeout 900 bash "tests/$test.sh") ;;
+        *) (cd "$tree" && timeout 600 "build/tests/$test") ;;
         esac >"$log/test" 2>&1 </dev/null || return 1
     done
 }

@@ -3,14 +3,15 @@
 # programs/limits; without any, every cmocka test and every script that runs code of ours. Prints the lines of every
 # room and of all, and the files of which less than 80 % is run; BUILD/html has a page for each file.
 #
-# The counted code is the CPU side: no tests, no benchmarks, no CUDA sources; what drives a GPU from the host (*_cuda.c,
-# *_gpu.c, model/cuda, cache/cuda) is a room of its own, `gpu`, outside of the total: `make check-gpu` runs it. Tests that check the sources, the packages
-# or code for other compilers are left out, for they add minutes and no line. A test that fails here is named, and its
-# lines are counted all the same: limits of time and memory are not made for this build.
+# The counted code is the CPU side: no tests, no benchmarks, no CUDA sources. What drives a GPU from the host (*_cuda.c,
+# *_gpu.c, model/cuda, cache/cuda) is a room of its own, `gpu`, outside of the total: `make check-gpu` runs it. Tests
+# that check the sources, the packages or code for other compilers are left out, for they add minutes and no line. A test
+# that fails here is named, and its lines are counted all the same: limits of time and memory are not made for this
+# build.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1; shift
-left_out=" arrows format completion packaging export_cuda integrations tap faults "
+left_out=" arrows format completion packaging export_cuda integrations tap faults fuzz_seeds hardened "
 [ -n "${RB_COVERAGE_GOAL:-}" ] || RB_COVERAGE_GOAL=88
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 1)}
 export RB_BUILD=$build RB_SANITIZED=0 OMP_WAIT_POLICY=passive GCOV_ERROR_FILE=/dev/null
@@ -37,7 +38,11 @@ find "$build/obj" -name '*.gcda' -delete
 printf '%s\n' "${tests[@]}" | xargs -P "$jobs" -I{} bash -c 'run_test {}'
 
 # Objects that no program links have no counters of their own: the first capture has them, with 0.
-lcov_quietly() { lcov -q --rc geninfo_unexecuted_blocks=1 "$@" 2>"$build/lcov.log" || { cat "$build/lcov.log" >&2; exit 1; }; }
+lcov_quietly() {
+    lcov -q --rc geninfo_unexecuted_blocks=1 "$@" 2>"$build/lcov.log" && return
+    cat "$build/lcov.log" >&2
+    exit 1
+}
 capture() { lcov_quietly --capture --no-external --base-directory "$PWD" --directory "$build/obj" "$@"; }
 capture --initial --output-file "$build/none.info"
 capture --output-file "$build/run.info"
@@ -46,17 +51,25 @@ lcov_quietly --remove "$build/both.info" "$PWD/tests/*" "$PWD/bench/*" "$PWD/bui
 genhtml -q --title "ropebits: lines that the tests run" --prefix "$PWD" -o "$build/html" "$build/lines.info"
 
 awk -v root="$PWD/" -v goal="$RB_COVERAGE_GOAL" '
-    function show(name, hit, all) { printf "%-40s %6d of %6d lines  %5.1f %%\n", name, hit, all, 100 * hit / all }
+    function told(name, hit, all) {
+        return sprintf("%-44s %6d of %6d lines  %5.1f %%", name, hit, all, 100 * hit / all)
+    }
     /^SF:/ { file = substr($0, 4); sub(root, "", file); room = file; sub(/\/.*/, "", room)
         if (file ~ /_(cuda|gpu)\.c$|^(model|cache)\/cuda\// && room != "export") room = "gpu" }
-    /^LF:/ { n = substr($0, 4) + 0; lines[file] += n; of_room[room] += n; if (room != "gpu") total += n; else of_gpu[file] }
+    /^LF:/ {
+        n = substr($0, 4) + 0; lines[file] += n; of_room[room] += n
+        if (room != "gpu") total += n; else of_gpu[file]
+    }
     /^LH:/ { n = substr($0, 4) + 0; run[file] += n; run_room[room] += n; if (room != "gpu") hit += n }
     END {
         sort = "sort"
-        for (file in lines) if (!(file in of_gpu) && lines[file] > 0 && run[file] < 0.8 * lines[file]) show("  " file, run[file], lines[file]) | sort
+        for (file in lines)
+            if (!(file in of_gpu) && lines[file] > 0 && run[file] < 0.8 * lines[file])
+                print told("  " file, run[file], lines[file]) | sort
         close(sort)
-        for (room in of_room) show(room, run_room[room], of_room[room]) | sort
+        for (room in of_room) print told(room, run_room[room], of_room[room]) | sort
         close(sort)
-        show("all but gpu", hit, total)
+        print told("all but gpu", hit, total)
         exit 100 * hit < goal * total
-    }' "$build/lines.info" || { echo "coverage: less than $RB_COVERAGE_GOAL % of the lines" >&2; exit 1; }
+    }' "$build/lines.info" ||
+    { echo "coverage: less than $RB_COVERAGE_GOAL % of the lines" >&2; exit 1; }

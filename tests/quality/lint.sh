@@ -1,7 +1,7 @@
 #!/bin/bash
 # lint.sh [PART...]: what tools find in the sources without running them: cppcheck, tidy, analyzer, shellcheck; all of
-# them unless said. Prints what they find; exits 1 when they find anything. What is no mistake is named, with its reason,
-# in .clang-tidy, .shellcheckrc and tests/quality/cppcheck.txt, or where it stands.
+# them unless said. Prints what they find; exits 1 when they find anything. What is meant is named, with its reason, in
+# .clang-tidy, .shellcheckrc and tests/quality/cppcheck.txt, or where it stands.
 #
 # The product's C sources are looked at, not tests and benchmarks, which the compilers' warnings and sanitizers see.
 set -u
@@ -13,7 +13,8 @@ build=${BUILD:-build}
 found=0
 libraries="hdf5 libcjson libzstd openblas lapacke libpcre2-8 libutf8proc libcrypto libzip"
 # Sources include what the build generates.
-make --no-print-directory CUDA=0 BUILD="$build" "$build"/gen/{version,needle_templates,cuda_templates}.h >/dev/null || exit 1
+generated=("$build"/gen/{version,needle_templates,cuda_templates,report_style}.h)
+make --no-print-directory CUDA=0 BUILD="$build" "${generated[@]}" >/dev/null || exit 1
 # shellcheck disable=SC2046,SC2086  # lists of words
 read -ra flags <<<"-std=c11 -D_GNU_SOURCE -I. -Iplan/library -I$build/gen $(pkg-config --cflags $libraries)"
 mapfile -t sources < <(git ls-files '*.c' | grep -vE '^(tests|bench|docs|export/templates)/')

@@ -1,6 +1,7 @@
 #!/bin/bash
-# need.sh COMMAND[:PACKAGE]...: makes sure the commands are there. Installs their Debian packages (named like the command
-# unless said) through apt as root or with sudo; elsewhere it stops with one sentence that names what is missing.
+# need.sh COMMAND[:PACKAGE]...: makes sure the commands are there. Installs their Debian packages (named like the
+# command unless said) through apt as root or with sudo; elsewhere it stops with one sentence that names what is
+# missing.
 set -eu
 packages=()
 for wanted in "$@"; do
@@ -20,4 +21,5 @@ elif [ "$(id -u)" != 0 ]; then
 fi
 echo "ropebits: installing ${packages[*]}" >&2
 "${as_root[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null

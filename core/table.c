@@ -27,17 +27,22 @@ static bool make_room(rb_table *table, size_t n)
 
 void rb_table_add(rb_table *table, const char *format, ...)
 {
-    va_list arguments, again;
+    enum { LONGEST_ESCAPE = 4 }; /* \xNN */
+    va_list arguments;
+    char *cell = NULL;
     va_start(arguments, format);
-    va_copy(again, arguments);
-    const int length = vsnprintf(NULL, 0, format, arguments);
-    if (length < 0) table->is_out_of_memory = true;
-    else if (make_room(table, (size_t)length + 1)) {
-        vsnprintf(table->text + table->used, (size_t)length + 1, format, again);
-        table->used += (size_t)length + 1;
-    }
-    va_end(again);
+    const int length = vasprintf(&cell, format, arguments);
     va_end(arguments);
+    if (length < 0) {
+        table->is_out_of_memory = true;
+        return;
+    }
+    const size_t room = LONGEST_ESCAPE * (size_t)length + 1;
+    if (make_room(table, room)) {
+        rb_escape_text(table->text + table->used, room, cell);
+        table->used += strlen(table->text + table->used) + 1;
+    }
+    free(cell);
 }
 
 void rb_table_add_number(rb_table *table, int digits, double value)

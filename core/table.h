@@ -24,7 +24,7 @@ typedef struct rb_table {
     bool is_out_of_memory; /* told by rb_table_print */
 } rb_table;
 
-/* The next cell of the row, as printf writes it; any text, but no control characters. */
+/* The next cell of the row, as printf writes it; control characters are escaped. */
 void rb_table_add(rb_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A number with so many digits after the point, or "-" for NaN: nothing was measured. */
 void rb_table_add_number(rb_table *table, int digits, double value);

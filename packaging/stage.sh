@@ -30,7 +30,7 @@ install -m 755 "$build"/lib/hdf5-plugin/*.so "$folder/lib/ropebits/hdf5-plugin"
 if [ -n "$cuda_library" ]; then install -m 755 "$cuda_library" "$folder/lib/ropebits"; fi
 
 install -m 644 "$build"/man/*.1 "$folder/share/man/man1"
-install -m 644 README.md CHANGELOG.md LICENSE "$doc"
+install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE "$doc"
 cp -r --no-preserve=mode docs/. "$doc/docs"
 
 # What runs inside other programs, which know the library's place from their own.

@@ -97,9 +97,23 @@ static void a_cell_without_room_is_told(void **state)
     assert_fails(rb_table_print(stdout, &table, &err), RB_ENOMEM, "out of memory for a table");
 }
 
+static void names_from_files_stay_in_their_cell(void **state)
+{
+    rb_table table = {.n_left = 1};
+    (void)state;
+    rb_table_add(&table, "%s", "\np\x1b[2J");
+    rb_table_add(&table, "1");
+    rb_table_end_row(&table);
+    char *text = printed(&table);
+    assert_string_equal(text, "\\np\\x1b[2J  1\n");
+    free(text);
+    rb_table_free(&table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_from_files_stay_in_their_cell),
         cmocka_unit_test(columns_fit_their_widest_cell),
         cmocka_unit_test(what_was_not_measured_is_a_dash_and_lines_end_without_spaces),
         cmocka_unit_test(characters_of_several_bytes_count_once),

@@ -55,8 +55,8 @@ rb_status capture_parts_publish(capture_parts *parts, capture_writer *writer, rb
 
 /* Frees, and ends the lock. st: how the run ended. RB_OK, or a published capture: the folder goes. Where the
  * machine said no (RB_EIO, RB_ENOMEM, RB_EDEVICE) and layers are finished it stays. Other failures come again, also
- * those that a limit of the process makes (ulimit -f, -v), so it goes. Files of others stay in any case, with a warning.
- * NULL is fine. */
+ * those that a limit of the process makes (ulimit -f, -v), so it goes. Files of others stay in any case, with a
+ * warning. NULL is fine. */
 void capture_parts_close(capture_parts *parts, rb_status st);
 
 /* Disk that the residual stream takes at most while a run writes. */

@@ -9,9 +9,10 @@
 #include "core/message.h"
 #include "core/status.h"
 
-static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
-static struct sigaction before[RB_COUNT(endings)]; /* removes temporary files (core/atomic_file.h), or ends the process */
-static char sentence[1024];                        /* a handler can only write what stands still */
+static const int endings[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+/* What removes temporary files (core/temporary_file.h), or ends the process. */
+static struct sigaction before[RB_COUNT(endings)];
+static char sentence[1024]; /* a handler can only write what stands still */
 
 static void tell_and_end(int number)
 {

@@ -34,6 +34,8 @@ int baseline_options_append(rb_option *table, int n, baseline_options *options)
          .help = "how the comparison is printed (ropebits compare)"},
     };
     n = rb_options_append(table, n, rows, RB_COUNT(rows));
+    options->limits.max_growth = (double)NAN; /* not given, and not 0, which the pipeline file's would replace */
+    options->limits.max_needles_lost = -1;
     return comparison_options_append(table, n, &options->limits);
 }
 
@@ -53,8 +55,8 @@ static rb_status merge(comparison_options *out, const comparison_options *given,
     if (n_own) out->max_regression.at[0] = max_regression;
     for (int i = 0; i < given->max_regression.n; i++) out->max_regression.at[i + n_own] = given->max_regression.at[i];
     out->max_regression.n += n_own;
-    if (given->max_growth == 0.0 && max_growth) out->max_growth = atof(max_growth);
-    if (given->max_needles_lost == 0 && max_lost) out->max_needles_lost = atoll(max_lost);
+    if (isnan(given->max_growth)) out->max_growth = max_growth ? atof(max_growth) : 0.0;
+    if (given->max_needles_lost < 0) out->max_needles_lost = max_lost ? atoll(max_lost) : 0;
     return RB_OK;
 }
 
@@ -64,7 +66,7 @@ rb_status baseline_options_check(comparison_limits *limits, const baseline_optio
     const comparison_options *given = &options->limits;
     comparison_options merged;
     rb_status st;
-    const bool has_limits = given->max_regression.n > 0 || given->max_growth > 0.0 || given->max_needles_lost > 0;
+    const bool has_limits = given->max_regression.n > 0 || !isnan(given->max_growth) || given->max_needles_lost >= 0;
     if (options->paths.n == 0 && (options->updates || has_limits))
         return rb_fail(err, RB_EUSAGE, "%s without --baseline FILE", options->updates ? "--update-baseline" : "limits");
     if (options->format == REPORT_JUNIT)

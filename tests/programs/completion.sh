@@ -43,7 +43,8 @@ completes "bash: programs by their beginning" "explain export" ropebits ex
 completes "bash: and after help" "evaluate" ropebits help ev
 completes "bash: the options of a program" "--max-regression --max-growth --max-needles-lost" ropebits compare --max
 completes "bash: a program by its own name" "--max-regression --max-growth --max-needles-lost" ropebits-compare --max
-completes "bash: a program by its path" "--max-regression --max-growth --max-needles-lost" "$PWD/$bin/ropebits" compare --max
+completes "bash: a program by its path" "--max-regression --max-growth --max-needles-lost" \
+    "$PWD/$bin/ropebits" compare --max
 completes "bash: the choices of an option" "haar hadamard" ropebits allocate p.h5 --rotation ha
 completes "bash: and after =" "haar hadamard" ropebits allocate p.h5 --rotation = ha
 completes "bash: all of them right after =" "haar hadamard" ropebits allocate p.h5 --rotation =

@@ -5,9 +5,9 @@
 #
 # The counted code is the CPU side: no tests, no benchmarks, no CUDA sources. What drives a GPU from the host (*_cuda.c,
 # *_gpu.c, model/cuda, cache/cuda) is a room of its own, `gpu`, outside of the total: `make check-gpu` runs it. Tests
-# that check the sources, the packages or code for other compilers are left out, for they add minutes and no line. A test
-# that fails here is named, and its lines are counted all the same: limits of time and memory are not made for this
-# build.
+# that check the sources, the packages or code for other compilers are left out, for they add minutes and no line. A
+# test that fails here is named, and its lines are counted all the same: limits of time and memory are not made for
+# this build.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1; shift

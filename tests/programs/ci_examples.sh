@@ -76,6 +76,11 @@ sed 's/logit_mae/logit_mea/' "$scratch/wide.json" >"$scratch/misspelt.json"
 expect "  where a metric that there is not is named" 2 \
     "$bin/ropebits" run "$scratch/misspelt.json" -q -o "$scratch/made"
 stderr_has 'did you mean "logit_mae"?'
+sed 's|"allocate":|"compare": { "max_growth": 1000 },\n  &|' "$scratch/pipeline.json" >"$scratch/grows.json"
+sed -E 's/("true_bits": )[0-9.]+/\12/' "$scratch/baseline.json" >"$scratch/fewer.json"
+grows() { "$bin/ropebits" run "$scratch/grows.json" -q -o "$scratch/made" --baseline "$scratch/fewer.json" "$@"; }
+expect "bits may grow where the pipeline file says so" 0 grows
+expect "  and not where the command line says 0" 3 grows --max-growth 0
 expect "a baseline that is not there is told before anything runs" 1 "$bin/ropebits" run "$scratch/pipeline.json" \
     -o "$scratch/not-made" --baseline "$scratch/absent.json"
 stderr_has "absent.json: no such baseline; --update-baseline makes one of this run"

@@ -239,7 +239,7 @@ static rb_status read_item(pipeline_config *out, int row, const cJSON *item, con
         return cJSON_IsNumber(item) ? scalar_text(value, item, where, err)
                                     : rb_fail(err, RB_EFORMAT, "%s: expected a number", where);
     }
-    assert(!"a kind of member that read_item does not know");
+    assert(false && "a kind of member that read_item does not know");
     return RB_EFORMAT;
 }
 

@@ -26,7 +26,7 @@ expect "with -q nothing is said of a GGUF" 0 "$calibrate" -q --model "$gguf" --d
 stderr_lines 0
 
 # ---- the same results from both ----
-facts='model_type|config_sha256|weights_sha256|"model"|seconds|_s"|tool|capture'
+facts='model_type|config_sha256|weights_sha256|weights_sample_sha256|"model"|seconds|_s"|tool|capture'
 
 for model in "$gguf" "$folder"; do
     name=$(basename "$model")

@@ -2,7 +2,8 @@
 # fuzz.sh CC BUILD SECONDS JOBS TARGET...: builds the targets with libFuzzer, AddressSanitizer and UBSan under BUILD,
 # and runs each for SECONDS from its seeds and from what earlier runs found (BUILD/corpus/TARGET), JOBS side by side.
 # Prints a line a target and at the end `N passed, N failed, N skipped`. Exits 1 when one failed; the input that did it
-# is named. Without clang all are skipped.
+# is named. FUZZ_SEED: the numbers that inputs are changed by; without it others in each run. Without clang all are
+# skipped.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 cc=$1 build=$2 seconds=$3 jobs=$4
@@ -32,8 +33,8 @@ mkdir -p "$logs"
 fuzz_target() { # fuzz_target NAME
     local corpus=$build/corpus/$1 findings=$build/findings/$1/ seeds=tests/fuzz/seeds/$1
     mkdir -p "$corpus" "$findings"
-    "$build/libfuzzer/fuzz_$1" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=65536 \
-        -artifact_prefix="$findings" -print_final_stats=1 "$corpus" "$seeds" >"$logs/$1.log" 2>&1
+    "$build/libfuzzer/fuzz_$1" -max_total_time="$seconds" -timeout=60 -seed="${FUZZ_SEED:-0}" \
+        -rss_limit_mb=4096 -max_len=65536 -artifact_prefix="$findings" -print_final_stats=1 "$corpus" "$seeds" >"$logs/$1.log" 2>&1
     echo $? >"$logs/$1.code"
 }
 

@@ -34,7 +34,8 @@ fuzz_target() { # fuzz_target NAME
     local corpus=$build/corpus/$1 findings=$build/findings/$1/ seeds=tests/fuzz/seeds/$1
     mkdir -p "$corpus" "$findings"
     "$build/libfuzzer/fuzz_$1" -max_total_time="$seconds" -timeout=60 -seed="${FUZZ_SEED:-0}" \
-        -rss_limit_mb=4096 -max_len=65536 -artifact_prefix="$findings" -print_final_stats=1 "$corpus" "$seeds" >"$logs/$1.log" 2>&1
+        -rss_limit_mb=4096 -max_len=65536 -artifact_prefix="$findings" -print_final_stats=1 \
+        "$corpus" "$seeds" >"$logs/$1.log" 2>&1
     echo $? >"$logs/$1.code"
 }
 

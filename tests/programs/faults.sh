@@ -29,8 +29,12 @@ expect "a plan to work with" 0 "${allocate[@]}" --method optimal --avg-bits 2 --
 expect "and another" 0 "${allocate[@]}" --method block-gtq --avg-bits 3 -o "$scratch/gtq.json"
 expect "as plan.rbp" 0 "$bin/ropebits-export" -q --format rbp "$scratch/plan.json" -o "$scratch"
 expect "vectors to import" 0 "$build/tests/calibrate/test_import" --export "$scratch/c.h5" "$scratch/c.safetensors"
-sed -e "s|\"demo-|\"$PWD/configs/demo-|" -e '/"evaluate"/d' -e 's/"n_tokens": 2048/"n_tokens": 128/' \
-    -e 's/"context": 1024/"context": 64/' -e 's/\[2, 3, 4\]/[3]/' configs/demo.json >"$scratch/pipeline.json"
+cat >"$scratch/pipeline.json" <<JSON
+{ "schema": "ropebits-pipeline", "version": 1, "model": "$PWD/$model", "text": "$PWD/$text",
+  "test_text": "$PWD/configs/demo-text/heldout.txt", "calibrate": { "n_tokens": 128, "context": 64 },
+  "profile": { "budgets": [3], "methods": ["uniform", "block-gtq"] },
+  "allocate": { "method": "block-gtq", "avg_bits": 3, "value_bits": 3 }, "export": { "formats": ["rbp"] } }
+JSON
 
 out=$scratch/out wanted=$scratch/wanted mark=$scratch/mark
 injected=0 parts=0

@@ -4,7 +4,7 @@
 # left. calibrate may leave OUTPUT.parts, and then the same command without the fault goes on to the same output.
 #
 # Which calls fail is drawn from RB_FAULTS_SEED (printed; another one every time unless it is given). RB_FAULTS: how
-# many calls of each program and kind, 3 unless said; `all` is all calls but of memory, of which it is RB_FAULTS_MEMORY
+# many calls of each program and kind, 2 unless said; `all` is all calls but of memory, of which it is RB_FAULTS_MEMORY
 # (100).
 . tests/programs/tap.sh
 
@@ -80,13 +80,13 @@ inject() {
     done < <(find "$out" -type f -not -name '*.tmp*' -not -path '*/.stages/*' -not -path '*.parts/*')
 }
 
-# draw HOW_MANY CALLS: so many numbers of calls, the first and the last among them; all where there are no more.
+# draw HOW_MANY CALLS: so many numbers of calls, the last among them; all where there are no more.
 draw() {
     local n=$1 calls=$2 i
     if [ "$calls" -le "$n" ]; then seq 1 "$calls"; return; fi
     {
-        echo 1; echo "$calls"
-        for ((i = 2; i < n; i++)); do echo $((1 + (RANDOM * 32768 + RANDOM) % calls)); done
+        echo "$calls"
+        for ((i = 1; i < n; i++)); do echo $((1 + (RANDOM * 32768 + RANDOM) % calls)); done
     } | sort -nu
 }
 
@@ -103,7 +103,7 @@ faulty() {
         wrong=""
         calls=$(sed -n "s/^$kind //p" "$scratch/counts")
         [ "$calls" -gt 0 ] || continue
-        how_many=${RB_FAULTS:-3}
+        how_many=${RB_FAULTS:-2}
         if [ "$how_many" = all ]; then
             how_many=$calls
             [ $kind != memory ] || how_many=${RB_FAULTS_MEMORY:-100}

@@ -5,13 +5,13 @@
 #
 # The counted code is the CPU side: no tests, no benchmarks, no CUDA sources. What drives a GPU from the host (*_cuda.c,
 # *_gpu.c, model/cuda, cache/cuda) is a room of its own, `gpu`, outside of the total: `make check-gpu` runs it. Tests
-# that check the sources, the packages or code for other compilers are left out, for they add minutes and no line. A
-# test that fails here is named, and its lines are counted all the same: limits of time and memory are not made for
-# this build.
+# that check the sources, the packages or other programs are left out, for they add minutes and no line. A test
+# that fails here is named, and its lines are counted all the same: limits of time and memory are not made for this
+# build.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1; shift
-left_out=" arrows format completion packaging export_cuda integrations tap faults fuzz_seeds hardened "
+left_out=" arrows format completion packaging integrations tap faults fuzz_seeds hardened "
 [ -n "${RB_COVERAGE_GOAL:-}" ] || RB_COVERAGE_GOAL=88
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 1)}
 export RB_BUILD=$build RB_SANITIZED=0 OMP_WAIT_POLICY=passive GCOV_ERROR_FILE=/dev/null

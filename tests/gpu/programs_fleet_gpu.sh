@@ -1,6 +1,7 @@
 # programs_fleet_gpu.sh BIN: two shards on two GPUs at once, each on the GPU of its task, merged against one run. Runs
 # from the repository's root or a bundle's. On a host with one GPU it is skipped.
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/programs/tap.sh
 if [ -f "$here/tap.sh" ]; then . "$here/tap.sh"; else . tests/programs/tap.sh; fi
 bin=$1
 run=(--model configs/demo-llama --text configs/demo-text/calibration.txt --test-text configs/demo-text/heldout.txt)

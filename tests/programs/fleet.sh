@@ -246,7 +246,8 @@ SRUN
 chmod +x "$scratch/path/srun"
 job() { # job FILE VARIABLE=VALUE...
     local file=$1; shift
-    env PATH="$scratch/path:$(cd "$bin" && pwd):$PATH" MODEL=$model TEXT=$text TEST_TEXT=$test_text N_TOKENS=2048 \
+    env PATH="$scratch/path:$(cd "$bin" && pwd):$PATH" MODEL="$model" TEXT="$text" TEST_TEXT="$test_text" \
+        N_TOKENS=2048 \
         CONTEXT=64 DEVICE=cpu MAX_TOKENS=128 SLURM_CPUS_PER_TASK=1 THREADS=1 OUT="$scratch/jobs" "$@" \
         bash "$jobs/$file"
 }

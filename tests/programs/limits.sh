@@ -103,7 +103,7 @@ for option in "" --no-resume; do
         [ "$option" = "" ] || [ "$codes" = 00 ] || lost+=" $codes"
     done
     none "two runs with one output publish a file of their own or say why not ${option:+(}$option${option:+)}" "$lost"
-    none "  and leave nothing else" "$(ls "$out" | grep -vx c.h5)"
+    none "  and leave nothing else" "$(find "$out" -mindepth 1 -maxdepth 1 -not -name c.h5)"
 done
 
 # ---- an end half way -------------------------------------------------------------------------------------------------

@@ -45,13 +45,14 @@ run_tidy() {
         grep -E '(warning|error): '
 }
 
-# gcc 12 follows what is allocated and opened well; values it loses track of in loops and OpenMP's functions.
+# gcc 12 follows what is allocated and opened well; values it loses track of in loops and OpenMP's functions. In
+# hdf5_contents.c it does not see that memcpy puts the address into the caller's array.
 run_analyzer() {
     local not=(-Wno-analyzer-{use-of-uninitialized-value,null-argument,null-dereference}
         -Wno-analyzer-possible-null-{dereference,argument})
     printf '%s\n' "${sources[@]}" |
         xargs -P "$jobs" -I{} gcc "${flags[@]}" -fopenmp -O1 -fanalyzer "${not[@]}" -c -o /dev/null {} 2>&1 |
-        grep -E '(warning|error): '
+        grep -E '(warning|error): ' | grep -vE '^core/hdf5/hdf5_contents\.c.*-Wanalyzer-malloc-leak'
 }
 
 run_shellcheck() {

@@ -34,7 +34,7 @@ for stage in calibrate profile allocate export evaluate report; do stderr_has "$
 stdout_has "note      the test text is not all like the calibration text"
 
 # What follows leaves the judge out, which takes the longest: tests/programs/run_evaluate.sh runs it.
-sed -e '/"evaluate"/,/}/d' -e 's/, "optimal-center"\]/]/' -e 's|"demo-|"'"$PWD"'/configs/demo-|' configs/demo.json \
+sed -e '/"evaluate"/d' -e 's/, "optimal-center"\]/]/' -e 's|"demo-|"'"$PWD"'/configs/demo-|' configs/demo.json \
     >"$scratch/pipeline.json"
 thread_counts=(1 2 4)
 # Sanitizers have seen the demo in its full size above. From here on a quarter of its tokens takes the same paths, and

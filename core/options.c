@@ -287,7 +287,7 @@ bool rb_option_has_value(const rb_option *option)
     switch (option->kind) {
     case RB_OPT_STRING: return *(const char *const *)option->value != NULL;
     case RB_OPT_INT: /* below the least that may be given: none */
-        return option->choices || option->max == 0 || *(const int64_t *)option->value >= option->min;
+        return option->choices || option->max == 0 || (double)*(const int64_t *)option->value >= option->min;
     case RB_OPT_NUMBER: return !isnan(*(const double *)option->value);
     case RB_OPT_CHOICE: return *(const int *)option->value >= 0;
     case RB_OPT_NUMBERS: return ((const rb_number_list *)option->value)->n > 0;

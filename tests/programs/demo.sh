@@ -79,7 +79,7 @@ stderr_has "export is up to date"
 cp configs/demo-text/calibration.txt "$scratch/one.txt"
 sed -e 's|"demo-text/calibration.txt"|["one.txt", "demo-text/calibration.txt:3"]|' \
     -e 's/"context": 1024/"context": 256, "with_needles": true/' \
-    -e 's|"demo-|"'"$PWD"'/configs/demo-|g' -e '/"evaluate"/,/}/d' configs/demo.json >"$scratch/texts.json"
+    -e 's|"demo-|"'"$PWD"'/configs/demo-|g' -e '/"evaluate"/d' configs/demo.json >"$scratch/texts.json"
 n_tokens=2048
 if [ "${RB_SANITIZED:-0}" = 1 ]; then
     n_tokens=512

@@ -1,7 +1,6 @@
 /* See calibrate/capture_journal.h. */
 #include "calibrate/capture_journal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -77,18 +76,6 @@ static char *put(char *at, const void *bytes, size_t size_bytes)
     return at + size_bytes;
 }
 
-static rb_status write_all(int fd, const char *bytes, size_t size_bytes, const char *path, rb_error *err)
-{
-    while (size_bytes > 0) {
-        const ssize_t n = write(fd, bytes, size_bytes);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return rb_fail(err, RB_EIO, "%s: write failed: %s", path, strerror(errno));
-        bytes += n;
-        size_bytes -= (size_t)n;
-    }
-    return RB_OK;
-}
-
 /* parts: what the content consists of, n of them. */
 typedef struct record_part {
     const void *bytes;
@@ -108,7 +95,7 @@ static rb_status append(int fd, const capture_journal *j, record_kind kind, int 
     for (int i = 0; i < n; i++) end = put(end, parts[i].bytes, parts[i].size_bytes);
     RB_TRY(st, rb_checksum_bytes(&checksum, record, (size_t)(end - record), err), done);
     put(end, &checksum, sizeof checksum);
-    st = write_all(fd, record, size, path, err);
+    st = rb_write_all(fd, record, size, path, err);
 done:
     free(record);
     return st;

@@ -11,7 +11,7 @@
 #include "core/json.h"
 #include "core/sha256.h"
 
-/* ---- weights --------------------------------------------------------------------------------- */
+/* ---- files of weights ------------------------------------------------------------------------ */
 
 static rb_status add_text(rb_sha256 *hash, const char *text, rb_error *err)
 {
@@ -28,35 +28,32 @@ static void file_state(char *text, size_t size, const char *path)
                  info.st_mtim.tv_nsec);
 }
 
-static rb_status add_tensor(rb_sha256 *hash, const checkpoint *ckpt, const safetensor *tensor, const char **last_path,
-                            rb_error *err)
+/* The file that a tensor lies in, unless it is that of the tensor before: tensors of a file mostly follow each other.
+ */
+static rb_status add_file(rb_sha256 *hash, const checkpoint *ckpt, const safetensor *tensor, const char **last_path,
+                          rb_error *err)
 {
-    char text[256];
+    char state[128];
     tensor_place place;
     rb_status st;
     RB_TRY(st, checkpoint_place(ckpt, tensor->name, tensor->rank, tensor->shape, &place, err), done);
-    if (!*last_path || strcmp(place.path, *last_path) != 0) { /* tensors of a file mostly follow each other */
-        file_state(text, sizeof text, place.path);
-        RB_TRY(st, add_text(hash, place.path, err), done);
-        RB_TRY(st, add_text(hash, text, err), done);
-    }
+    if (*last_path && strcmp(place.path, *last_path) == 0) goto done;
     *last_path = place.path;
-    snprintf(text, sizeof text, "%d %lld %lld", (int)place.dtype, (long long)place.offset, (long long)place.size_bytes);
-    RB_TRY(st, add_text(hash, tensor->name, err), done);
-    RB_TRY(st, add_text(hash, text, err), done);
-    st = rb_sha256_add(hash, tensor->shape, (size_t)tensor->rank * sizeof *tensor->shape, err);
+    file_state(state, sizeof state, place.path);
+    RB_TRY(st, add_text(hash, place.path, err), done);
+    st = add_text(hash, state, err);
 done:
     return st;
 }
 
-static rb_status hash_weights(char hex[RB_SHA256_HEX], const checkpoint *ckpt, rb_error *err)
+static rb_status hash_weight_files(char hex[RB_SHA256_HEX], const checkpoint *ckpt, rb_error *err)
 {
     rb_sha256 *hash = NULL;
     const char *last_path = NULL;
     rb_status st, ended;
     RB_TRY(st, rb_sha256_begin(&hash, err), done);
     for (int64_t i = 0; i < checkpoint_n_tensors(ckpt); i++)
-        RB_TRY(st, add_tensor(hash, ckpt, checkpoint_tensor_at(ckpt, i), &last_path, err), done);
+        RB_TRY(st, add_file(hash, ckpt, checkpoint_tensor_at(ckpt, i), &last_path, err), done);
 done:
     if (!hash) return st;
     ended = rb_sha256_end(&hash, st == RB_OK ? hex : NULL, err);
@@ -132,7 +129,7 @@ rb_status run_identity_to_json(char **out, const checkpoint *ckpt, const capture
     RB_TRY(st, model_facts_to_json(&facts, &header->model, err), done);
     RB_TRY(st, rb_json_add_item(json, "model facts", &facts, err), done);
     RB_TRY(st, add_tokens(json, header, tokens, err), done);
-    RB_TRY(st, hash_weights(hex, ckpt, err), done);
+    RB_TRY(st, hash_weight_files(hex, ckpt, err), done);
     RB_TRY(st, rb_json_add_string(json, "weights", hex, err), done);
     RB_TRY(st, add_hardware(json, device, max_gpu_bytes, err), done);
     RB_TRY(st, add_program(json, device, err), done);

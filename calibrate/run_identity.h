@@ -11,11 +11,11 @@
  *   program files   SHA-256 of the executable; on a GPU, size and time of the CUDA library
  *   hardware        kind of device; OpenBLAS and the kernels that it chose; name of the GPU and its memory limit
  *   options         as the capture records them
- *   model facts     the same
- *   weights         a SHA-256 over every tensor's name, type, shape and place, and every file's path, size and time
+ *   model facts     the same; its hash of samples of the weights says what every tensor is (model/weights_identity.h)
+ *   weights         a SHA-256 over the path, size and time of every file of weights
  *   tokens          SHA-256 of the ids of both sets, with what was put in front of them
  *
- * weights are not read: a file whose size and time are as they were is taken to be the same. */
+ * The weights are not read as a whole: a file whose samples, size and time are as they were is taken to be the same. */
 rb_status run_identity_to_json(char **out, const checkpoint *ckpt, const capture_header *header,
                                const int32_t *const tokens[CAPTURE_N_SETS], const char *options_json,
                                rb_device_kind device, int64_t max_gpu_bytes, rb_error *err);

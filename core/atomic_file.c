@@ -101,8 +101,9 @@ void rb_atomic_discard(const char *tmp_path)
     if (tmp_path) rb_temporary_remove(tmp_path);
 }
 
-static rb_status write_all(int fd, const char *path, const char *bytes, size_t size_bytes, rb_error *err)
+rb_status rb_write_all(int fd, const void *data, size_t size_bytes, const char *path, rb_error *err)
 {
+    const char *bytes = data;
     while (size_bytes > 0) {
         const ssize_t n = write(fd, bytes, size_bytes);
         if (n < 0 && errno == EINTR) continue;
@@ -122,7 +123,7 @@ rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes
     if (fd < 0) {
         st = rb_fail(err, RB_EIO, "%s: %s", path, strerror(errno));
     } else {
-        st = write_all(fd, path, bytes, size_bytes, err);
+        st = rb_write_all(fd, bytes, size_bytes, path, err);
         if (close(fd) != 0 && st == RB_OK) st = rb_fail(err, RB_EIO, "%s: close failed: %s", path, strerror(errno));
     }
     if (st == RB_OK) st = rb_atomic_publish(tmp_path, path, err);

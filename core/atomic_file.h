@@ -19,6 +19,9 @@ rb_status rb_atomic_move(const char *from, const char *path, rb_error *err);
 /* Removes tmp; accepts NULL. */
 void rb_atomic_discard(const char *tmp_path);
 
+/* Writes all of it where the descriptor stands. Fails with RB_EIO; messages name `path`. */
+rb_status rb_write_all(int fd, const void *data, size_t size_bytes, const char *path, rb_error *err);
+
 /* Begins, writes the bytes and publishes. */
 rb_status rb_atomic_write(const char *path, const void *bytes, size_t size_bytes, rb_error *err);
 

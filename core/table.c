@@ -114,11 +114,13 @@ static void print_cell(void *user, int column, const char *text)
     const int rest = l->widths[column] - characters(text), gap = column > 0 ? GAP : 0;
     const bool is_left = column < l->n_left;
     l->owed += gap + (is_left ? 0 : rest);
-    if (*text) {
-        fprintf(l->out, "%*s%s", l->owed, "", text);
+    int shown = (int)strlen(text), spaces = 0; /* a cell's own spaces at its end are owed, too */
+    while (shown > 0 && text[shown - 1] == ' ') shown--, spaces++;
+    if (shown > 0) {
+        fprintf(l->out, "%*s%.*s", l->owed, "", shown, text);
         l->owed = 0;
     }
-    if (is_left) l->owed += rest;
+    l->owed += spaces + (is_left ? rest : 0);
 }
 
 rb_status rb_table_print(FILE *out, const rb_table *table, rb_error *err)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/table.h"
 #include "plan/plan_read.h"
 #include "profile/coverage.h"
 #include "profile/profile_compute.h"
@@ -115,37 +116,47 @@ static double attention_kl(const head_score *score) { return score->attention_kl
 static double relative_error(const head_score *score) { return 100.0 * score->relative_error; }
 
 /* Rows are plans, columns captures, both by number. A star: the plan was made from that capture's text. */
-static void print_metric(const scoring *s, const char *title, int digits, double (*value)(const head_score *))
+static rb_status print_metric(const scoring *s, const char *title, int digits, double (*value)(const head_score *),
+                              rb_error *err)
 {
-    const int n_captures = s->capture_paths->n;
-    printf("\n%s\n%5s", title, "");
-    for (int c = 0; c < n_captures; c++) printf("%11d%s", c + 1, c + 1 < n_captures ? " " : "\n");
+    rb_table table = {0};
+    rb_table_add(&table, " plan");
+    for (int c = 0; c < s->capture_paths->n; c++) rb_table_add(&table, "%d ", c + 1); /* room for a star below */
+    rb_table_end_row(&table);
     for (int p = 0; p < s->plan_paths->n; p++) {
-        printf("%5d", p + 1);
-        for (int c = 0; c < n_captures; c++)
-            printf(" %10.*f%s%s", digits, value(score_of(s, p, c)),
-                   is_own(s, p, c)      ? "*"
-                   : c + 1 < n_captures ? " "
-                                        : "",
-                   c + 1 < n_captures ? "" : "\n");
+        rb_table_add(&table, "%d", p + 1);
+        for (int c = 0; c < s->capture_paths->n; c++)
+            rb_table_add(&table, "%.*f%s", digits, value(score_of(s, p, c)), is_own(s, p, c) ? "*" : " ");
+        rb_table_end_row(&table);
     }
+    printf("\n%s\n", title);
+    const rb_status st = rb_table_print(stdout, &table, err);
+    rb_table_free(&table);
+    return st;
 }
 
-static void print_table(const scoring *s)
+static rb_status print_table(const scoring *s, rb_error *err)
 {
+    rb_status st;
     printf("plans\n");
     for (int p = 0; p < s->plan_paths->n; p++)
-        printf("%5d  %s: %s, %g bits, %.3f true bits a dim of the keys\n", p + 1, s->plan_paths->at[p],
+        printf("%5d  %s: %s, %g bits, %.3f true bits a dim of the keys\n", p + 1, rb_shown(s->plan_paths->at[p]).text,
                s->plans[p]->method, s->plans[p]->avg_bits, score_of(s, p, 0)->true_bits);
     printf("captures\n");
     for (int c = 0; c < s->capture_paths->n; c++)
-        printf("%5d  %s: %lld test tokens%s\n", c + 1, s->captures[c].path, (long long)s->captures[c].test.n_tokens,
+        printf("%5d  %s: %lld test tokens%s\n", c + 1, rb_shown(s->captures[c].path).text,
+               (long long)s->captures[c].test.n_tokens,
                coverage_is_good(&s->captures[c].coverage) ? "" : ", unlike its own calibration text");
-    print_metric(s, "logit MAE, |q.k - q.k^| without 1/sqrt(d); less is better; *: on its own calibration's capture", 4,
-                 logit_mae);
-    print_metric(s, "over causal pairs", 4, causal_mae);
-    print_metric(s, "attention KL, nats", 5, attention_kl);
-    print_metric(s, "key error, %", 2, relative_error);
+    RB_TRY(st,
+           print_metric(
+               s, "logit MAE, |q.k - q.k^| without 1/sqrt(d); less is better; *: on its own calibration's capture", 4,
+               logit_mae, err),
+           done);
+    RB_TRY(st, print_metric(s, "over causal pairs", 4, causal_mae, err), done);
+    RB_TRY(st, print_metric(s, "attention KL, nats", 5, attention_kl, err), done);
+    st = print_metric(s, "key error, %", 2, relative_error, err);
+done:
+    return st;
 }
 
 static rb_status plan_to_json(cJSON **out, const scoring *s, int p, rb_error *err)
@@ -258,7 +269,7 @@ rb_status score_run(const rb_run_args *args, rb_error *err)
     RB_TRY(st, rb_resolve_device(&device, args->common, err), done);
     for (int c = 0; c < args->positionals->n; c++) RB_TRY(st, score_capture(&s, c, device, err), done);
     if (args->common->json) st = print_json(&s, err);
-    else print_table(&s);
+    else st = print_table(&s, err);
 done:
     free_scoring(&s);
     return st;

@@ -214,7 +214,7 @@ static void print_file(void *user, const char *path)
     const char **label = user;
     struct stat info;
     if (stat(path, &info) != 0) return;
-    printf("%-9s %-40s %9.1f KiB\n", *label, path, (double)info.st_size / 1024.0);
+    printf("%-9s %-40s %9.1f KiB\n", *label, rb_shown(path).text, (double)info.st_size / 1024.0);
     *label = "";
 }
 

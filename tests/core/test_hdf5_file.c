@@ -421,7 +421,6 @@ static hid_t make_dataset(hid_t file, const char *name, hid_t type, int rank, co
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
 
-/* The in-process filter under plain H5Dwrite and H5Dread, and our reader on chunks that cut every dimension. */
 /* A group, an attribute and datasets of both layouts, then the end of the file: each meets the limit in turn. */
 static void *write_until_full(void *user)
 {
@@ -479,6 +478,7 @@ static void a_thread_that_meets_a_full_disk_prints_nothing(void **state)
     }
 }
 
+/* The in-process filter under plain H5Dwrite and H5Dread, and our reader on chunks that cut every dimension. */
 static void chunks_written_by_hdf5_are_read(void **state)
 {
     (void)state;

@@ -65,6 +65,24 @@ static void what_was_not_measured_is_a_dash_and_lines_end_without_spaces(void **
     rb_table_free(&table);
 }
 
+/* A cell's last space keeps room for a mark, and is no space at the end of a line. */
+static void a_space_at_the_end_of_a_cell_keeps_room(void **state)
+{
+    rb_table table = {0};
+    (void)state;
+    rb_table_add(&table, "1.5*");
+    rb_table_add(&table, "2.5 ");
+    rb_table_end_row(&table);
+    rb_table_add(&table, "10.5 ");
+    rb_table_add(&table, "20.5*");
+    rb_table_end_row(&table);
+    char *text = printed(&table);
+    assert_string_equal(text, " 1.5*   2.5\n"
+                              "10.5   20.5*\n");
+    free(text);
+    rb_table_free(&table);
+}
+
 static void characters_of_several_bytes_count_once(void **state)
 {
     rb_table table = {.n_left = 1};
@@ -116,6 +134,7 @@ int main(void)
         cmocka_unit_test(names_from_files_stay_in_their_cell),
         cmocka_unit_test(columns_fit_their_widest_cell),
         cmocka_unit_test(what_was_not_measured_is_a_dash_and_lines_end_without_spaces),
+        cmocka_unit_test(a_space_at_the_end_of_a_cell_keeps_room),
         cmocka_unit_test(characters_of_several_bytes_count_once),
         cmocka_unit_test(an_empty_table_prints_nothing),
         cmocka_unit_test(a_cell_without_room_is_told),

@@ -7,9 +7,8 @@
 #include "export/plan_header.h"
 #include "export/plan_safetensors.h"
 #include "model/safetensors.h"
-#include "plan/library/ropebits_plan.h"
 #include "plan/plan_json.h"
-#include "plan/plan_rbp.h"
+#include "tests/fuzz/plan_rbp_check.h"
 
 FUZZ_INITIALIZE
 
@@ -42,23 +41,6 @@ static void check_json(const bit_plan *plan)
     FUZZ_HOLDS(st == RB_OK, &err);
     bit_plan_free(again);
     cJSON_Delete(document);
-}
-
-static void check_rbp(const bit_plan *plan)
-{
-    uint8_t *bytes = NULL;
-    size_t size = 0;
-    ropebits_plan *read = NULL;
-    bit_plan *again = NULL;
-    rb_error err = {0};
-    rb_status st = plan_rbp_encode(&bytes, &size, plan, &err);
-    FUZZ_HOLDS(st == RB_OK, &err);
-    FUZZ_HOLDS(ropebits_plan_parse(&read, bytes, size, err.msg, sizeof err.msg) == 0, &err);
-    st = plan_rbp_convert(&again, read, "again", &err);
-    FUZZ_HOLDS(st == RB_OK, &err);
-    bit_plan_free(again);
-    ropebits_plan_close(read);
-    free(bytes);
 }
 
 /* The plan.json in the metadata is a plan too. */
@@ -119,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const bool is_slow = plan->heads[0].family == FAMILY_BLOCK_CODEBOOK;
         check_json(plan);
         if (fuzz_is_chosen(data, size, is_slow ? 256 : 8)) {
-            check_rbp(plan);
+            check_plan_rbp(plan);
             check_safetensors(plan);
             check_header(plan);
         }

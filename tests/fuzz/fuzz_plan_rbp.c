@@ -9,6 +9,7 @@
 #include "plan/library/plan_rbp_format.h"
 #include "plan/library/ropebits_plan.h"
 #include "plan/plan_rbp.h"
+#include "tests/fuzz/plan_rbp_check.h"
 
 FUZZ_INITIALIZE
 
@@ -79,23 +80,6 @@ static void touch(const ropebits_plan *plan)
     }
 }
 
-static void write_again(const bit_plan *plan)
-{
-    uint8_t *bytes = NULL;
-    size_t size = 0;
-    ropebits_plan *read = NULL;
-    bit_plan *again = NULL;
-    rb_error err = {0};
-    rb_status st = plan_rbp_encode(&bytes, &size, plan, &err);
-    FUZZ_HOLDS(st == RB_OK, &err);
-    FUZZ_HOLDS(ropebits_plan_parse(&read, bytes, size, err.msg, sizeof err.msg) == 0, &err);
-    st = plan_rbp_convert(&again, read, "again", &err);
-    FUZZ_HOLDS(st == RB_OK, &err);
-    bit_plan_free(again);
-    ropebits_plan_close(read);
-    free(bytes);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char error[512] = "";
@@ -112,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(st, &err);
     /* The writer makes the codebooks of block-codebook anew, and compresses as well as it can. */
     const bool is_slow = st == RB_OK && own->heads[0].family == FAMILY_BLOCK_CODEBOOK;
-    if (st == RB_OK && fuzz_is_chosen(data, size, is_slow ? 256 : 8)) write_again(own);
+    if (st == RB_OK && fuzz_is_chosen(data, size, is_slow ? 256 : 8)) check_plan_rbp(own);
     bit_plan_free(own);
     ropebits_plan_close(plan);
     return 0;
